@@ -1,0 +1,191 @@
+//! Time as values: the wall clock, the boot clock beside it, and a clock that tests can turn by hand.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// An instant of the wall clock, in milliseconds since the Unix epoch. Serialised as RFC 3339 in UTC.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+/// 9999-12-31T23:59:59Z: the last instant that RFC 3339 can write.
+const LATEST_MS: i64 = 253_402_300_799_000;
+
+impl Timestamp {
+    /// An instant from milliseconds since the Unix epoch, clamped to what RFC 3339 can write.
+    pub const fn from_millis(ms: i64) -> Self {
+        Self(if ms < 0 {
+            0
+        } else if ms > LATEST_MS {
+            LATEST_MS
+        } else {
+            ms
+        })
+    }
+
+    pub const fn from_secs(secs: i64) -> Self {
+        Self::from_millis(secs.saturating_mul(1000))
+    }
+
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// The time from `earlier` to `self`; zero if `earlier` is not earlier.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
+    }
+
+    pub fn plus(self, d: Duration) -> Self {
+        Self::from_millis(self.0.saturating_add(millis(d)))
+    }
+
+    pub fn minus(self, d: Duration) -> Self {
+        Self::from_millis(self.0.saturating_sub(millis(d)))
+    }
+
+    /// The same instant for calendar work.
+    pub fn to_utc(self) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(self.0).unwrap_or_default()
+    }
+
+    /// Reads RFC 3339 with any offset.
+    pub fn parse(text: &str) -> Option<Self> {
+        let t = DateTime::parse_from_rfc3339(text).ok()?;
+        Some(Self::from_millis(t.timestamp_millis()))
+    }
+}
+
+fn millis(d: Duration) -> i64 {
+    i64::try_from(d.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl From<DateTime<Utc>> for Timestamp {
+    fn from(t: DateTime<Utc>) -> Self {
+        Self::from_millis(t.timestamp_millis())
+    }
+}
+
+impl std::fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let form = if self.0 % 1000 == 0 { SecondsFormat::Secs } else { SecondsFormat::Millis };
+        f.write_str(&self.to_utc().to_rfc3339_opts(form, true))
+    }
+}
+
+impl std::fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not an RFC 3339 time"))
+    }
+}
+
+/// What both clocks of this machine say at one instant.
+///
+/// The wall clock can be set; the boot clock (Linux: `CLOCK_BOOTTIME`, which counts suspend) cannot, but starts anew at
+/// every boot. Elapsed time is trusted only within one boot; see rule 21 of the refresh protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    pub wall: Timestamp,
+    /// Names this boot; the empty text where the platform has no such name.
+    pub boot_id: String,
+    /// Milliseconds since boot, suspend included.
+    pub uptime_ms: u64,
+}
+
+impl Moment {
+    /// The time from `earlier` to `self` by the boot clock, or `None` after a reboot.
+    pub fn elapsed_since(&self, earlier: &Moment) -> Option<Duration> {
+        if self.boot_id.is_empty() || self.boot_id != earlier.boot_id {
+            return None;
+        }
+        self.uptime_ms.checked_sub(earlier.uptime_ms).map(Duration::from_millis)
+    }
+
+    /// The time from `earlier` to `self`, by the boot clock where it can tell, else by the wall clock.
+    pub fn age_of(&self, earlier: &Moment) -> Duration {
+        self.elapsed_since(earlier).unwrap_or_else(|| self.wall.since(earlier.wall))
+    }
+}
+
+/// Tells the time. The only way to it outside `sys`.
+pub trait Clock: Send + Sync {
+    fn now(&self) -> Moment;
+}
+
+/// A clock that stands still until it is told to move: for tests.
+pub struct ManualClock(Mutex<Moment>);
+
+impl ManualClock {
+    pub fn new(wall: Timestamp) -> Self {
+        Self(Mutex::new(Moment { wall, boot_id: "boot-1".into(), uptime_ms: 1_000_000 }))
+    }
+
+    /// Lets `d` pass on both clocks.
+    pub fn advance(&self, d: Duration) {
+        let mut m = self.lock();
+        m.wall = m.wall.plus(d);
+        m.uptime_ms += d.as_millis() as u64;
+    }
+
+    /// Sets the wall clock alone, as `date -s` or NTP does.
+    pub fn step_wall(&self, to: Timestamp) {
+        self.lock().wall = to;
+    }
+
+    /// Starts a new boot: the boot clock is back at zero under another name.
+    pub fn reboot(&self) {
+        let mut m = self.lock();
+        m.boot_id.push('+');
+        m.uptime_ms = 0;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Moment> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Moment {
+        self.lock().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_survives_its_text() {
+        for ms in [0, 1, 999, 1_000, 1_790_000_000_123, LATEST_MS] {
+            let t = Timestamp::from_millis(ms);
+            assert_eq!(Timestamp::parse(&t.to_string()), Some(t), "{t}");
+        }
+        assert_eq!(Timestamp::from_secs(i64::MAX).to_string(), "9999-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn elapsed_time_is_unknown_after_a_reboot() {
+        let clock = ManualClock::new(Timestamp::from_secs(1_000));
+        let before = clock.now();
+        clock.advance(Duration::from_secs(5));
+        clock.step_wall(Timestamp::from_secs(1));
+        assert_eq!(clock.now().elapsed_since(&before), Some(Duration::from_secs(5)));
+        clock.reboot();
+        assert_eq!(clock.now().elapsed_since(&before), None);
+    }
+}

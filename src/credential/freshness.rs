@@ -1,0 +1,296 @@
+//! When an access token is fresh enough, and for whom: pure functions of the clock. (pure)
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Generation;
+use crate::clock::{Moment, Timestamp};
+
+/// How long before expiry a refresh is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Margin {
+    Fixed(Duration),
+    /// Thousandths of the token's lifetime.
+    Share(u16),
+}
+
+impl Margin {
+    /// The margin when neither profile, provider nor configuration names one: a fifth of the lifetime.
+    pub const DEFAULT: Margin = Margin::Share(200);
+
+    /// The margin for a token that lives `lifetime`: never more than half of it, so that a short token is refreshed at
+    /// half its life and not in a loop.
+    pub fn of(self, lifetime: Duration) -> Duration {
+        let wanted = match self {
+            Margin::Fixed(d) => d,
+            Margin::Share(thousandths) => lifetime / 1000 * u32::from(thousandths),
+        };
+        wanted.min(lifetime / 2)
+    }
+
+    /// Whether the margin had to be cut for a token of this lifetime.
+    pub fn is_cut_by(self, lifetime: Duration) -> bool {
+        matches!(self, Margin::Fixed(d) if d > lifetime / 2)
+    }
+}
+
+/// When an access token was obtained and how long it lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validity {
+    /// When the request for it was sent: the cautious end of the flight, so latency errs on the safe side.
+    pub obtained: Moment,
+    /// `expires_at` minus the obtaining, in milliseconds.
+    pub lifetime_ms: u64,
+    /// The server did not say; `lifetime_ms` is the provider's default.
+    #[serde(default)]
+    pub assumed: bool,
+}
+
+impl Validity {
+    pub fn lifetime(&self) -> Duration {
+        Duration::from_millis(self.lifetime_ms)
+    }
+
+    /// Expiry by the wall clock.
+    pub fn expires_at(&self) -> Timestamp {
+        self.obtained.wall.plus(self.lifetime())
+    }
+
+    /// Life left. Within the boot that obtained the token the shorter of both clocks counts; after a reboot the wall
+    /// clock; and a wall clock that stands before the obtaining proves nothing, so nothing is left.
+    pub fn left(&self, now: &Moment) -> Duration {
+        let wall = self.expires_at().since(now.wall);
+        match now.elapsed_since(&self.obtained) {
+            Some(age) => wall.min(self.lifetime().saturating_sub(age)),
+            None if now.wall < self.obtained.wall => Duration::ZERO,
+            None => wall,
+        }
+    }
+
+    /// Age, by the boot clock where it can tell.
+    pub fn age(&self, now: &Moment) -> Duration {
+        now.age_of(&self.obtained)
+    }
+}
+
+/// What a caller needs of the credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// Not within its margin before `lookahead` has passed: the due rule with the time to the next tick.
+    Margin { lookahead: Duration },
+    /// Life left of at least this much.
+    ValidFor(Duration),
+    /// Another generation than the one seen: what `--force` means.
+    NewerThan(Generation),
+}
+
+/// Whether a refresh is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Fresh,
+    Due(Reason),
+}
+
+/// Why a refresh is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// There is no access token.
+    NoAccessToken,
+    /// It has expired.
+    Expired,
+    /// It is within its margin, or would be before the next look.
+    WithinMargin,
+    /// It lives, but not as long as asked.
+    TooShort,
+    /// A newer generation was asked for.
+    Forced,
+}
+
+/// Judges a credential against a demand.
+///
+/// `early` is the profile's share of jitter: it only ever advances a refresh, and is cut so that no refresh comes before
+/// half of the lifetime (rules 32 and 34).
+pub fn assess(
+    generation: Generation,
+    validity: Option<&Validity>,
+    demand: Demand,
+    margin: Margin,
+    early: Duration,
+    now: &Moment,
+) -> Verdict {
+    if let Demand::NewerThan(seen) = demand {
+        return if generation > seen { Verdict::Fresh } else { Verdict::Due(Reason::Forced) };
+    }
+    let Some(validity) = validity else {
+        return Verdict::Due(Reason::NoAccessToken);
+    };
+    let left = validity.left(now);
+    if left.is_zero() {
+        return Verdict::Due(Reason::Expired);
+    }
+    let (needed, reason) = match demand {
+        Demand::Margin { lookahead } => {
+            (margin_with_jitter(validity, margin, early).saturating_add(lookahead), Reason::WithinMargin)
+        }
+        Demand::ValidFor(wanted) => (reachable(wanted, validity.lifetime()), Reason::TooShort),
+        Demand::NewerThan(_) => unreachable!("answered above"),
+    };
+    let within = match demand {
+        Demand::Margin { .. } => left <= needed,
+        _ => left < needed,
+    };
+    if within { Verdict::Due(reason) } else { Verdict::Fresh }
+}
+
+/// When the margin is reached by the wall clock, jitter included.
+pub fn refresh_at(validity: &Validity, margin: Margin, early: Duration) -> Timestamp {
+    validity.expires_at().minus(margin_with_jitter(validity, margin, early))
+}
+
+fn margin_with_jitter(validity: &Validity, margin: Margin, early: Duration) -> Duration {
+    let lifetime = validity.lifetime();
+    margin.of(lifetime).saturating_add(early).min(lifetime / 2)
+}
+
+/// Whether a token of this lifetime can have `wanted` left when it reaches the caller: a twentieth of the life, at least
+/// 2 s, is allowed for the exchange.
+pub fn is_reachable(wanted: Duration, lifetime: Duration) -> bool {
+    wanted.saturating_add((lifetime / 20).max(Duration::from_secs(2))) <= lifetime
+}
+
+/// What is asked of a token that lives `lifetime`: no more than half of it when the wish is beyond reach, so that an
+/// impossible `--min-valid` refreshes at most once per half life.
+fn reachable(wanted: Duration, lifetime: Duration) -> Duration {
+    if is_reachable(wanted, lifetime) { wanted } else { wanted.min(lifetime / 2) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+    const NO_JITTER: Duration = Duration::ZERO;
+
+    fn token(clock: &ManualClock, lifetime: Duration) -> Validity {
+        Validity { obtained: clock.now(), lifetime_ms: lifetime.as_millis() as u64, assumed: false }
+    }
+
+    fn clock() -> ManualClock {
+        ManualClock::new(Timestamp::from_secs(1_790_000_000))
+    }
+
+    fn due(v: &Validity, demand: Demand, margin: Margin, now: &Moment) -> bool {
+        assess(Generation::FIRST, Some(v), demand, margin, NO_JITTER, now) != Verdict::Fresh
+    }
+
+    const TICK: Demand = Demand::Margin { lookahead: Duration::ZERO };
+
+    #[test]
+    fn r31_a_margin_that_would_be_crossed_before_the_next_tick_is_due_now() {
+        let c = clock();
+        let v = token(&c, S(6 * 3600));
+        let margin = Margin::Fixed(S(2 * 3600));
+        c.advance(S(3 * 3600 + 50 * 60));
+        assert!(!due(&v, TICK, margin, &c.now()));
+        assert!(due(&v, Demand::Margin { lookahead: S(4 * 3600) }, margin, &c.now()));
+    }
+
+    #[test]
+    fn r32_a_margin_beyond_the_lifetime_refreshes_at_half_life() {
+        let c = clock();
+        let v = token(&c, S(60));
+        let margin = Margin::Fixed(S(7200));
+        c.advance(S(29));
+        assert!(!due(&v, TICK, margin, &c.now()));
+        c.advance(S(1));
+        assert!(due(&v, TICK, margin, &c.now()));
+        assert!(margin.is_cut_by(S(60)) && !margin.is_cut_by(S(4 * 3600)));
+    }
+
+    #[test]
+    fn r34_jitter_only_advances_and_never_before_half_life() {
+        let c = clock();
+        let v = token(&c, S(100));
+        let plain = refresh_at(&v, Margin::Fixed(S(20)), NO_JITTER);
+        assert_eq!(plain, c.now().wall.plus(S(80)));
+        assert_eq!(refresh_at(&v, Margin::Fixed(S(20)), S(5)), c.now().wall.plus(S(75)));
+        assert_eq!(refresh_at(&v, Margin::Fixed(S(20)), S(500)), c.now().wall.plus(S(50)));
+    }
+
+    #[test]
+    fn r33_a_clock_set_back_does_not_keep_an_expired_token_fresh() {
+        let c = clock();
+        let v = token(&c, S(100));
+        c.advance(S(101));
+        c.step_wall(Timestamp::from_secs(1_790_000_010));
+        assert!(due(&v, TICK, Margin::DEFAULT, &c.now()));
+        assert_eq!(v.left(&c.now()), Duration::ZERO);
+    }
+
+    #[test]
+    fn r33_a_clock_set_forward_is_believed_for_expiry() {
+        let c = clock();
+        let v = token(&c, S(100));
+        c.step_wall(Timestamp::from_secs(1_790_000_090));
+        assert_eq!(v.left(&c.now()), S(10));
+    }
+
+    #[test]
+    fn after_a_reboot_a_wall_clock_before_the_obtaining_counts_as_due() {
+        let c = clock();
+        let v = token(&c, S(100));
+        c.reboot();
+        c.step_wall(Timestamp::from_secs(1_000));
+        assert!(due(&v, TICK, Margin::DEFAULT, &c.now()));
+        c.step_wall(Timestamp::from_secs(1_790_000_050));
+        assert!(!due(&v, TICK, Margin::DEFAULT, &c.now()));
+        assert_eq!(v.age(&c.now()), S(50));
+    }
+
+    #[test]
+    fn a_share_is_of_the_lifetime() {
+        assert_eq!(Margin::Share(200).of(S(1000)), S(200));
+        assert_eq!(Margin::Share(900).of(S(1000)), S(500));
+    }
+
+    #[test]
+    fn valid_for_is_met_by_exactly_that_much() {
+        let c = clock();
+        let v = token(&c, S(1000));
+        c.advance(S(940));
+        assert!(!due(&v, Demand::ValidFor(S(60)), Margin::DEFAULT, &c.now()));
+        c.advance(Duration::from_millis(1));
+        assert!(due(&v, Demand::ValidFor(S(60)), Margin::DEFAULT, &c.now()));
+    }
+
+    #[test]
+    fn an_unreachable_min_valid_is_asked_for_once_per_half_life() {
+        let c = clock();
+        let v = token(&c, S(60));
+        let wish = Demand::ValidFor(S(60));
+        assert!(!due(&v, wish, Margin::DEFAULT, &c.now()));
+        c.advance(S(30));
+        assert!(!due(&v, wish, Margin::DEFAULT, &c.now()));
+        c.advance(Duration::from_millis(1));
+        assert!(due(&v, wish, Margin::DEFAULT, &c.now()));
+        assert!(is_reachable(S(57), S(60)) && !is_reachable(S(58), S(60)));
+    }
+
+    #[test]
+    fn newer_than_is_about_generations_alone() {
+        let c = clock();
+        let v = token(&c, S(1000));
+        let g = Generation::FIRST;
+        let judge = |g, seen| assess(g, Some(&v), Demand::NewerThan(seen), Margin::DEFAULT, NO_JITTER, &c.now());
+        assert_eq!(judge(g, g), Verdict::Due(Reason::Forced));
+        assert_eq!(judge(g.next(), g), Verdict::Fresh);
+    }
+
+    #[test]
+    fn a_credential_without_an_access_token_is_due() {
+        let verdict = assess(Generation::FIRST, None, TICK, Margin::DEFAULT, NO_JITTER, &clock().now());
+        assert_eq!(verdict, Verdict::Due(Reason::NoAccessToken));
+    }
+}

@@ -1,0 +1,99 @@
+//! A credential and its parts: what is stored, what is handed out, and what a token response says.
+
+pub mod freshness;
+pub mod response;
+pub mod secret;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use freshness::Validity;
+use secret::{AccessToken, RefreshToken};
+
+/// Grows by one with every stored change of a credential: login, import, refresh, adoption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// Before any credential.
+    pub const NONE: Generation = Generation(0);
+    pub const FIRST: Generation = Generation(1);
+
+    pub const fn new(g: u64) -> Self {
+        Self(g)
+    }
+
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl std::fmt::Display for Generation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// To whom a credential belongs. A refresh token is never sent anywhere else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The provider's name in the configuration.
+    pub provider: String,
+    /// Scheme, host and port of the token endpoint.
+    pub origin: String,
+    pub client_id: String,
+}
+
+/// Everything held for a profile: the newest generation. Never printed; sealed on disk, published to the keyring.
+#[derive(Debug)]
+pub struct Credential {
+    pub generation: Generation,
+    pub binding: Binding,
+    pub refresh: RefreshToken,
+    pub grant: Grant,
+}
+
+/// What a token response granted, without the refresh token.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// `None` after an import of a refresh token alone, or when the server sent one that no header can carry.
+    pub access: Option<AccessToken>,
+    /// `None` exactly if `access` is.
+    pub validity: Option<Validity>,
+    pub token_type: String,
+    pub scope: Option<String>,
+    pub id_token: Option<AccessToken>,
+    /// When the refresh token itself ends, if the server said so: a login is needed by then.
+    pub login_by: Option<Timestamp>,
+    /// The server asked not to be refreshed before (`earliest_refresh_at`).
+    pub not_before: Option<Timestamp>,
+}
+
+/// A credential as a caller may see it: no refresh token.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub generation: Generation,
+    pub provider: String,
+    pub grant: Grant,
+}
+
+impl Credential {
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { generation: self.generation, provider: self.binding.provider.clone(), grant: self.grant.clone() }
+    }
+
+    pub fn validity(&self) -> Option<&Validity> {
+        self.grant.validity.as_ref()
+    }
+}
+
+impl Snapshot {
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.grant.validity.as_ref().map(Validity::expires_at)
+    }
+}

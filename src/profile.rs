@@ -1,0 +1,235 @@
+//! What a user configures, once it is known to be valid: a profile, its provider, and how each refresh is made. No I/O.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::credential::freshness::Margin;
+use crate::schedule::Schedule;
+
+/// A profile's name: 1 to 128 of letters, digits and `._:@+-`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ProfileName(Arc<str>);
+
+/// Why a text is no profile name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadProfileName {
+    #[error("a profile name cannot be empty")]
+    Empty,
+    #[error("a profile name has at most 128 characters, not {0}")]
+    TooLong(usize),
+    #[error("a profile name is made of letters, digits and `._:@+-`, not {0:?}")]
+    BadCharacter(char),
+}
+
+impl ProfileName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ProfileName {
+    type Err = BadProfileName;
+
+    fn from_str(text: &str) -> Result<Self, BadProfileName> {
+        if text.is_empty() {
+            return Err(BadProfileName::Empty);
+        }
+        let length = text.chars().count();
+        if length > 128 {
+            return Err(BadProfileName::TooLong(length));
+        }
+        let fits = |c: &char| c.is_ascii_alphanumeric() || "._:@+-".contains(*c);
+        match text.chars().find(|c| !fits(c)) {
+            Some(c) => Err(BadProfileName::BadCharacter(c)),
+            None => Ok(Self(text.into())),
+        }
+    }
+}
+
+impl TryFrom<String> for ProfileName {
+    type Error = BadProfileName;
+
+    fn try_from(text: String) -> Result<Self, BadProfileName> {
+        text.parse()
+    }
+}
+
+impl From<ProfileName> for String {
+    fn from(name: ProfileName) -> String {
+        name.0.as_ref().into()
+    }
+}
+
+impl fmt::Display for ProfileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for ProfileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// One account at one provider, and when to refresh it.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    pub name: ProfileName,
+    pub provider: Arc<Provider>,
+    pub margin: Margin,
+    /// Extra looks; `None`: the margin alone decides.
+    pub schedule: Option<Schedule>,
+}
+
+/// An authorization server, the client registered there, and what is known of its habits.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    pub name: String,
+    /// Where metadata is discovered (RFC 8414) if `token_endpoint` is not given.
+    pub issuer: Option<Url>,
+    pub authorization_endpoint: Option<Url>,
+    pub token_endpoint: Option<Url>,
+    pub device_authorization_endpoint: Option<Url>,
+    pub revocation_endpoint: Option<Url>,
+    pub client_id: String,
+    pub client_auth: ClientAuth,
+    pub client_secret: Option<SecretSource>,
+    pub scopes: Vec<String>,
+    pub policy: Policy,
+    /// Extra request headers, in the order given.
+    pub headers: Vec<(String, String)>,
+    pub body: BodyForm,
+    /// PEM file of further roots to trust for this provider.
+    pub ca_file: Option<PathBuf>,
+    /// The margin for profiles that name none.
+    pub margin: Option<Margin>,
+    /// Assumed lifetime of an access token whose expiry the server does not tell.
+    pub default_lifetime: Duration,
+    /// Most flights at once to this provider from one process.
+    pub concurrency: usize,
+    /// Where the facts of a built-in provider come from; empty for a user's own.
+    pub source: String,
+}
+
+/// How the token endpoint treats refresh tokens, and how long to wait for it: the provider's column of the decision
+/// table in the refresh protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub rotation: Rotation,
+    /// For `Rotation::Grace`: how long the server accepts the token before the current one.
+    pub reuse_grace: Duration,
+    pub grace_semantics: GraceSemantics,
+    /// Whether one more send may be made just before the access token expires, when an attempt stays in doubt.
+    pub last_chance: bool,
+    /// Whether a 503 certainly means "not processed".
+    pub trust_503: bool,
+    /// Longest time that a request we gave up can still be processed (Q).
+    pub settle: Duration,
+    /// Bound on one exchange, from the first byte sent to the last received.
+    pub timeout: Duration,
+    /// Bound on name lookup, TCP and TLS together.
+    pub connect_timeout: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            rotation: Rotation::Strict,
+            reuse_grace: Duration::ZERO,
+            grace_semantics: GraceSemantics::Latest,
+            last_chance: true,
+            trust_503: false,
+            settle: Duration::from_secs(15),
+            timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What the server does to a refresh token that was used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rotation {
+    /// Rotates; a second use of an old token revokes the family. The default for every unknown server.
+    Strict,
+    /// As strict, but the token before the current one is accepted for `reuse_grace`.
+    Grace,
+    /// Rotates, without revoking the family on reuse.
+    Lenient,
+    /// Does not rotate, or keeps old tokens alive.
+    None,
+}
+
+/// What a use inside the grace window gives; `Latest` is also the answer to "unknown".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GraceSemantics {
+    /// The successor that was issued before.
+    Same,
+    /// Another live token each time.
+    Multi,
+    /// A new token; the earlier successor dies.
+    Latest,
+}
+
+/// How the client authenticates at the token endpoint (RFC 6749 §2.3, RFC 7523).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuth {
+    None,
+    ClientSecretBasic,
+    ClientSecretPost,
+    PrivateKeyJwt,
+}
+
+/// How the token request is encoded; RFC 6749 says form, some providers want JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BodyForm {
+    Form,
+    Json,
+}
+
+/// Where a client secret is read from, each time it is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    Env(String),
+    File(PathBuf),
+    Command(Vec<String>),
+    Keyring(String),
+}
+
+/// Where the sealed store's key comes from under `kind = "file"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// A systemd credential of that name, in `$CREDENTIALS_DIRECTORY`.
+    Credential(String),
+    File(PathBuf),
+    Command(Vec<String>),
+}
+
+/// The `[store]` section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreSettings {
+    pub kind: StoreKind,
+    /// Where the sealed files lie; `None`: the state directory.
+    pub path: Option<PathBuf>,
+    pub allow_network_filesystem: bool,
+}
+
+/// Which of the two homes a credential has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// Key and published copy in the OS keyring, under this service name.
+    Keyring { service: String },
+    /// Sealed files alone.
+    File { key: KeySource },
+}

@@ -4,8 +4,14 @@
 // Floor 0: words.
 pub mod clock;
 pub mod credential;
+pub mod outcome;
 pub mod profile;
 pub mod schedule;
+// Floor 1: the machine.
+pub mod sys;
+// Floor 2: admission.
+pub mod guard;
 // Floor 3: edges.
 pub mod config;
+pub mod provider;
 pub mod store;

@@ -1,1 +1,369 @@
-//! Reads a token response (RFC 6749 §5) as real servers write it. (pure)
+//! Reads a token response (RFC 6749 §5) as real servers write it: lenient about form, strict about secrets. (pure)
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+
+use super::secret::{AccessToken, RefreshToken};
+use crate::clock::{Moment, Timestamp};
+
+/// No lifetime beyond this is believed.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(400 * 24 * 3600);
+
+/// What the body of a response from the token endpoint says.
+#[derive(Debug)]
+pub enum Reply {
+    /// It carries a token: whatever else is odd about it, this must be kept.
+    Granted(Box<Granted>),
+    /// It carries an OAuth error and no token.
+    Denied(Denied),
+    /// Neither could be found in it.
+    Unreadable,
+}
+
+/// The members of a successful response that matter, each `None` if absent or unusable.
+#[derive(Debug, Default)]
+pub struct Granted {
+    pub refresh: Option<RefreshToken>,
+    pub access: Option<AccessToken>,
+    /// An `access_token` member was there, but no HTTP header could carry it.
+    pub access_unusable: bool,
+    pub token_type: Option<String>,
+    pub expiry: ExpiryClaims,
+    pub scope: Option<String>,
+    pub id_token: Option<AccessToken>,
+    /// Life of the refresh token in seconds, if limited.
+    pub refresh_expires_in: Option<u64>,
+    pub not_before: Option<Timestamp>,
+}
+
+/// Every way in which a response may tell when the access token ends.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct ExpiryClaims {
+    pub expires_in: Option<Duration>,
+    pub expires_at: Option<Timestamp>,
+    pub jwt_exp: Option<Timestamp>,
+    pub obtained_at: Option<Timestamp>,
+}
+
+/// An error response (RFC 6749 §5.2), its texts fit for a terminal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    pub code: String,
+    pub description: Option<String>,
+}
+
+impl ExpiryClaims {
+    /// Lifetime counted from `sent`, for an answer that has just arrived: relative claims first, since they do not care
+    /// whether this machine's clock is right.
+    pub fn lifetime_of_answer(&self, sent: &Moment) -> Option<Duration> {
+        let absolute = self.expires_at.or(self.jwt_exp).map(|at| at.since(sent.wall));
+        bounded(self.expires_in.or(absolute))
+    }
+
+    /// Lifetime counted from `now`, for a response that was saved some time ago: absolute claims first.
+    pub fn lifetime_of_import(&self, now: &Moment) -> Option<Duration> {
+        let counted = match (self.obtained_at, self.expires_in) {
+            (Some(obtained), Some(life)) => Some(obtained.plus(life)),
+            _ => None,
+        };
+        match self.expires_at.or(self.jwt_exp).or(counted) {
+            Some(at) => Some(at.since(now.wall).min(LONGEST_LIFETIME)),
+            None => bounded(self.expires_in),
+        }
+    }
+}
+
+/// Zero, as a relative claim, means "I do not know" at more than one server.
+fn bounded(life: Option<Duration>) -> Option<Duration> {
+    life.filter(|d| !d.is_zero()).map(|d| d.min(LONGEST_LIFETIME))
+}
+
+/// Reads a response body. `status` is the HTTP status.
+///
+/// A body that carries a token counts as granted under any 2xx status. Outside of 2xx it needs both tokens and no
+/// `error`, because error pages have been seen to echo the request.
+pub fn read(status: u16, body: &[u8]) -> Reply {
+    let Some(members) = members(body) else {
+        return Reply::Unreadable;
+    };
+    let denied = denied(&members);
+    let granted = granted(&members);
+    let is_success = (200..300).contains(&status);
+    let carries = |g: &Granted| match is_success {
+        true => g.refresh.is_some() || g.access.is_some() || (g.access_unusable && denied.is_none()),
+        false => g.refresh.is_some() && g.access.is_some() && denied.is_none(),
+    };
+    match (carries(&granted), denied) {
+        (true, _) => Reply::Granted(Box::new(granted)),
+        (false, Some(denied)) => Reply::Denied(denied),
+        (false, None) => Reply::Unreadable,
+    }
+}
+
+/// The body as members: a JSON object, or a form where the server ignored `Accept`.
+fn members(body: &[u8]) -> Option<Map<String, Value>> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    if let Ok(Value::Object(map)) = serde_json::from_slice(body) {
+        return Some(map);
+    }
+    let text = std::str::from_utf8(body).ok()?.trim();
+    let is_form = ["access_token=", "refresh_token=", "error="]
+        .iter()
+        .any(|key| text.starts_with(key) || text.contains(&format!("&{key}")));
+    (is_form && !text.contains(['<', '{', '\n'])).then(|| {
+        url::form_urlencoded::parse(text.as_bytes())
+            .map(|(k, v)| (k.into_owned(), Value::String(v.into_owned())))
+            .collect()
+    })
+}
+
+fn granted(m: &Map<String, Value>) -> Granted {
+    let access_text = text(m, "access_token");
+    let access = access_text.and_then(AccessToken::new);
+    Granted {
+        access_unusable: access.is_none() && m.get("access_token").is_some_and(|v| !v.is_null()),
+        refresh: text(m, "refresh_token").and_then(RefreshToken::new),
+        token_type: text(m, "token_type").map(printable),
+        expiry: ExpiryClaims {
+            expires_in: relative(m.get("expires_in")).or_else(|| relative(m.get("expired_in"))),
+            expires_at: instant(m.get("expires_at")).or_else(|| absolute_only(m.get("expired_in"))),
+            jwt_exp: access_text.and_then(jwt_exp),
+            obtained_at: instant(m.get("obtained_at")).or_else(|| instant(m.get("created_at"))),
+        },
+        scope: scope(m.get("scope")),
+        id_token: text(m, "id_token").and_then(AccessToken::new),
+        refresh_expires_in: ["refresh_token_expires_in", "refresh_expires_in"]
+            .iter()
+            .find_map(|key| relative(m.get(*key)))
+            .map(|d| d.as_secs()),
+        not_before: instant(m.get("earliest_refresh_at")),
+        access,
+    }
+}
+
+/// An error as RFC 6749 has it, or nested (`{"error":{"code":…}}`), or Slack's `ok:false`.
+fn denied(m: &Map<String, Value>) -> Option<Denied> {
+    let (code, description) = match m.get("error") {
+        Some(Value::String(code)) => (code.as_str(), text(m, "error_description")),
+        Some(Value::Object(inner)) => (text(inner, "code").or_else(|| text(inner, "type"))?, text(inner, "message")),
+        _ if m.get("ok") == Some(&Value::Bool(false)) => ("unknown_error", None),
+        _ => (text(m, "code")?, text(m, "message")),
+    };
+    Some(Denied { code: printable(code), description: description.map(printable) })
+}
+
+fn text<'a>(m: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+    m.get(key).and_then(Value::as_str)
+}
+
+fn scope(v: Option<&Value>) -> Option<String> {
+    match v? {
+        Value::String(s) => Some(printable(s)),
+        Value::Array(parts) => Some(printable(&parts.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "))),
+        _ => None,
+    }
+}
+
+/// Seconds as number or text, fractions cut. Negative or not a number: `None`. Beyond any lifetime: an instant, not a
+/// lifetime, so `None` as well unless it is merely absurd.
+fn relative(v: Option<&Value>) -> Option<Duration> {
+    let secs = number(v?)?;
+    (secs >= 0.0 && secs < EPOCH_FROM).then(|| Duration::from_secs(secs as u64))
+}
+
+/// Numbers from here on are instants since the epoch (2001-09-09), not lifetimes (31 years).
+const EPOCH_FROM: f64 = 1e9;
+/// Numbers from here on are milliseconds since the epoch (1973 in ms, the year 5138 in s).
+const EPOCH_MS_FROM: f64 = 1e11;
+
+fn absolute_only(v: Option<&Value>) -> Option<Timestamp> {
+    number(v?).filter(|n| *n >= EPOCH_FROM).map(epoch)
+}
+
+/// An instant: seconds or milliseconds since the epoch, as number or text, or RFC 3339.
+fn instant(v: Option<&Value>) -> Option<Timestamp> {
+    let v = v?;
+    match number(v) {
+        Some(n) => (n > 0.0).then(|| epoch(n)),
+        None => v.as_str().and_then(Timestamp::parse),
+    }
+}
+
+fn epoch(n: f64) -> Timestamp {
+    Timestamp::from_millis(if n >= EPOCH_MS_FROM { n as i64 } else { (n * 1000.0) as i64 })
+}
+
+fn number(v: &Value) -> Option<f64> {
+    let n = match v {
+        Value::Number(n) => n.as_f64()?,
+        Value::String(s) => s.trim().parse().ok()?,
+        _ => return None,
+    };
+    n.is_finite().then_some(n)
+}
+
+/// The `exp` claim of an unverified JWT: good enough to know when its own issuer will refuse it.
+fn jwt_exp(token: &str) -> Option<Timestamp> {
+    let mut parts = token.split('.');
+    let (_head, claims, _signature) = (parts.next()?, parts.next()?, parts.next()?);
+    let claims = URL_SAFE_NO_PAD.decode(claims.trim_end_matches('=')).ok()?;
+    let claims: Value = serde_json::from_slice(&claims).ok()?;
+    number(claims.get("exp")?).filter(|n| *n > 0.0).map(epoch)
+}
+
+/// Text from a server, fit for a terminal and a log: at most 200 characters; control, format and line-separating
+/// characters (which move the cursor or reorder text) become spaces.
+pub fn printable(text: &str) -> String {
+    let hostile = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    text.chars().take(200).map(|c| if hostile(c) { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Moment {
+        Moment { wall: Timestamp::from_secs(1_790_000_000), boot_id: "b".into(), uptime_ms: 0 }
+    }
+
+    fn granted_from(body: &str) -> Granted {
+        match read(200, body.as_bytes()) {
+            Reply::Granted(g) => *g,
+            other => panic!("not granted: {other:?}"),
+        }
+    }
+
+    fn answer_lifetime(body: &str) -> Option<u64> {
+        granted_from(body).expiry.lifetime_of_answer(&now()).map(|d| d.as_secs())
+    }
+
+    fn jwt(claims: &str) -> String {
+        format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims))
+    }
+
+    #[test]
+    fn the_standard_answer() {
+        let g = granted_from(
+            r#"{"access_token":"a","token_type":"Bearer","expires_in":60,"refresh_token":"r","scope":"x y","id_token":"i"}"#,
+        );
+        assert_eq!(g.refresh.unwrap().expose(), "r");
+        assert_eq!(g.access.unwrap().expose(), "a");
+        assert_eq!(g.scope.as_deref(), Some("x y"));
+        assert_eq!(g.id_token.unwrap().expose(), "i");
+        assert_eq!(g.token_type.as_deref(), Some("Bearer"));
+        assert_eq!(g.expiry.expires_in, Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn lifetimes_as_servers_write_them() {
+        for (members, expected) in [
+            (r#""expires_in":60"#, Some(60)),
+            (r#""expires_in":"60""#, Some(60)),
+            (r#""expires_in":60.9"#, Some(60)),
+            (r#""expires_in":0"#, None),
+            (r#""expires_in":-5"#, None),
+            (r#""expires_in":"soon""#, None),
+            (r#""expires_in":null"#, None),
+            (r#""expires_in":999999999"#, Some(400 * 86400)),
+            (r#""expires_at":1790000090"#, Some(90)),
+            (r#""expires_at":1790000090123"#, Some(90)),
+            (r#""expires_at":"2026-09-21T14:34:00Z""#, Some(1_240)),
+            (r#""expired_in":120"#, Some(120)),
+            (r#""expired_in":1790000120000"#, Some(120)),
+            (r#""expires_in":60,"expires_at":1"#, Some(60)),
+            (r#""x":1"#, None),
+        ] {
+            let expected = expected.map(|s: u64| s);
+            assert_eq!(answer_lifetime(&format!(r#"{{"access_token":"a",{members}}}"#)), expected, "{members}");
+        }
+        let body = format!(r#"{{"access_token":"{}"}}"#, jwt(r#"{"exp":1790000077}"#));
+        assert_eq!(answer_lifetime(&body), Some(77));
+    }
+
+    #[test]
+    fn an_import_counts_from_when_the_token_was_obtained() {
+        let import = |members: &str| {
+            granted_from(&format!(r#"{{"refresh_token":"r",{members}}}"#))
+                .expiry
+                .lifetime_of_import(&now())
+                .map(|d| d.as_secs())
+        };
+        assert_eq!(import(r#""expires_in":100,"obtained_at":1789999950"#), Some(50));
+        assert_eq!(import(r#""expires_in":100,"created_at":1789999000"#), Some(0));
+        assert_eq!(import(r#""expires_in":100"#), Some(100));
+        assert_eq!(import(r#""expires_in":100,"expires_at":1790000030"#), Some(30));
+        assert_eq!(import(r#""x":1"#), None);
+    }
+
+    #[test]
+    fn r16_a_refresh_token_is_found_whatever_else_is_wrong() {
+        for body in [
+            r#"{"refresh_token":"r"}"#,
+            r#"{"refresh_token":"r","access_token":null}"#,
+            r#"{"refresh_token":"r","access_token":"a\r\nb","token_type":7,"expires_in":{}}"#,
+            r#"{"refresh_token":"r","error":"server_error"}"#,
+            r#"{"refresh_token":"r","scope":["a",1]}"#,
+            "access_token=a&refresh_token=r&token_type=bearer",
+            "\u{feff}{\"refresh_token\":\"r\"}",
+        ] {
+            let g = granted_from(body);
+            assert_eq!(g.refresh.as_ref().map(RefreshToken::expose), Some("r"), "{body}");
+        }
+        assert!(granted_from(r#"{"refresh_token":"r","access_token":"a\u001b[2J"}"#).access_unusable);
+    }
+
+    #[test]
+    fn errors_as_servers_write_them() {
+        for (status, body, code) in [
+            (400, r#"{"error":"invalid_grant","error_description":"gone"}"#, "invalid_grant"),
+            (401, r#"{"error":{"code":"refresh_token_reused","message":"gone"}}"#, "refresh_token_reused"),
+            (200, r#"{"error":"bad_refresh_token"}"#, "bad_refresh_token"),
+            (200, r#"{"ok":false,"error":"invalid_refresh_token"}"#, "invalid_refresh_token"),
+            (200, r#"{"ok":false}"#, "unknown_error"),
+            (401, r#"{"code":"refresh_token_expired","message":"x"}"#, "refresh_token_expired"),
+            (400, "error=invalid_grant&error_description=x", "invalid_grant"),
+            (500, r#"{"error":"server_error","refresh_token":"echo"}"#, "server_error"),
+        ] {
+            match read(status, body.as_bytes()) {
+                Reply::Denied(d) => assert_eq!(d.code, code, "{body}"),
+                other => panic!("{body}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_neither_token_nor_error_is_unreadable() {
+        for body in ["", "null", "[]", "{}", "<html>access_token=</html>", "{\"access_token\":", "\u{0}\u{1}", "ok"] {
+            assert!(matches!(read(200, body.as_bytes()), Reply::Unreadable), "{body:?}");
+        }
+        let echo = r#"{"refresh_token":"r"}"#;
+        assert!(matches!(read(500, echo.as_bytes()), Reply::Unreadable));
+        let both = r#"{"refresh_token":"r","access_token":"a"}"#;
+        assert!(matches!(read(500, both.as_bytes()), Reply::Granted(_)));
+    }
+
+    #[test]
+    fn r38_a_server_cannot_write_to_the_terminal() {
+        let body = format!(r#"{{"error":"x","error_description":"a\u001b[31m\u202eb\n{}"}}"#, "c".repeat(500));
+        let Reply::Denied(d) = read(400, body.as_bytes()) else { panic!() };
+        let description = d.description.unwrap();
+        assert!(description.starts_with("a [31m b cc"), "{description}");
+        assert_eq!(description.chars().count(), 200);
+    }
+
+    #[test]
+    fn the_life_of_the_refresh_token() {
+        let life = |m: &str| granted_from(&format!(r#"{{"refresh_token":"r",{m}}}"#)).refresh_expires_in;
+        assert_eq!(life(r#""refresh_token_expires_in":"15897600""#), Some(15_897_600));
+        assert_eq!(life(r#""refresh_expires_in":1800"#), Some(1800));
+        assert_eq!(life(r#""x":1"#), None);
+        let g = granted_from(r#"{"refresh_token":"r","earliest_refresh_at":1790000500}"#);
+        assert_eq!(g.not_before, Some(Timestamp::from_secs(1_790_000_500)));
+    }
+}

@@ -1,3 +1,308 @@
 //! Where a credential lives: the sealed journal, which is the commit point, and its published copy in the OS keyring.
+//!
+//! A [`Store`] is one directory plus the place of its sealing key. Reading without a lock is [`Store::peek`] and
+//! [`Store::snapshot`]; all else goes through a [`Vault`], which needs a permit of the guard.
 
+pub mod content;
+pub mod envelope;
+mod error;
+mod identity;
+pub mod key;
 pub mod keyring;
+mod layout;
+mod ledger;
+mod published;
+pub mod record;
+mod vault;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::credential::secret::Fingerprint;
+use crate::credential::{Credential, Generation, Snapshot};
+use crate::profile::{KeySource, ProfileName, StoreKind, StoreSettings};
+use crate::sys::lockfile::LockFile;
+use crate::sys::{durable, machine};
+use content::Content;
+pub use error::StoreError;
+use identity::Identity;
+use key::SealingKey;
+use keyring::{Item, Keyring};
+pub use layout::Layout;
+use ledger::Ledger;
+use record::Record;
+pub use vault::{Loaded, PendingAnswer, Vault};
+
+/// One store: a directory, and where its key is.
+pub struct Store {
+    layout: Layout,
+    ledger: Ledger,
+    home: Home,
+    allow_network_filesystem: bool,
+    /// Kept for the life of the process, so that a daemon goes on while its keyring is away.
+    key: Mutex<Option<Arc<SealingKey>>>,
+}
+
+/// Where the key is, and whether there is somewhere to publish.
+enum Home {
+    Keyring { keyring: Box<dyn Keyring>, service: String },
+    File { source: KeySource, credentials: Option<PathBuf> },
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({}, {})", self.layout.dir().display(), self.kind())
+    }
+}
+
+/// The key's item in the keyring.
+#[derive(Serialize, Deserialize)]
+struct KeyItem {
+    format: u32,
+    store: String,
+    key_id: String,
+    key: Zeroizing<String>,
+    generation: u64,
+}
+
+impl Store {
+    /// Puts a store together; touches nothing yet. `state` is the directory used unless the settings name one;
+    /// `credentials` is `$CREDENTIALS_DIRECTORY`.
+    pub fn new(
+        settings: &StoreSettings,
+        state: &Path,
+        credentials: Option<&Path>,
+        keyring: impl FnOnce() -> Box<dyn Keyring>,
+    ) -> Self {
+        let layout = Layout::new(settings.path.as_deref().unwrap_or(state));
+        let home = match &settings.kind {
+            StoreKind::Keyring { service } => Home::Keyring { keyring: keyring(), service: service.clone() },
+            StoreKind::File { key } => Home::File { source: key.clone(), credentials: credentials.map(Path::to_owned) },
+        };
+        Self {
+            ledger: Ledger::new(&layout),
+            layout,
+            home,
+            allow_network_filesystem: settings.allow_network_filesystem,
+            key: Mutex::new(None),
+        }
+    }
+
+    /// `keyring` or `file`.
+    pub fn kind(&self) -> &'static str {
+        match self.home {
+            Home::Keyring { .. } => "keyring",
+            Home::File { .. } => "file",
+        }
+    }
+
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The keyring and its service name, under `kind = "keyring"`.
+    pub fn keyring(&self) -> Option<(&dyn Keyring, &str)> {
+        match &self.home {
+            Home::Keyring { keyring, service } => Some((keyring.as_ref(), service)),
+            Home::File { .. } => None,
+        }
+    }
+
+    /// What is known of a profile without lock, key or keyring. `None`: nothing was ever stored for it.
+    pub fn peek(&self, name: &ProfileName) -> Result<Option<Record>, StoreError> {
+        let folder = self.layout.folder(name);
+        let mut record = Record::read(&folder.record(), name)?;
+        // A run that died between seal and journal left a generation that the journal does not know yet.
+        if let Some(sealed) = self.sealed_generation(name)?
+            && record.as_ref().is_none_or(|r| r.generation < sealed && !r.is_tombstone)
+        {
+            record.get_or_insert_with(|| Record::new(name.clone())).generation = sealed;
+        }
+        Ok(record)
+    }
+
+    fn sealed_generation(&self, name: &ProfileName) -> Result<Option<Generation>, StoreError> {
+        let path = self.layout.folder(name).sealed();
+        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
+        Ok(bytes.and_then(|b| envelope::header(&b).ok()).map(|h| h.generation))
+    }
+
+    /// The newest committed credential without its refresh token, read without a lock.
+    pub fn snapshot(&self, name: &ProfileName) -> Result<Option<Snapshot>, StoreError> {
+        let path = self.layout.folder(name).sealed();
+        let Some(bytes) = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))? else {
+            return Ok(None);
+        };
+        if Record::read(&self.layout.folder(name).record(), name)?.is_some_and(|r| r.is_tombstone) {
+            return Ok(None);
+        }
+        let key = self.key(name.as_str())?;
+        self.open_sealed(&bytes, name, &key).map(|credential| Some(credential.snapshot()))
+    }
+
+    fn open_sealed(&self, bytes: &[u8], name: &ProfileName, key: &SealingKey) -> Result<Credential, StoreError> {
+        let path = self.layout.folder(name).sealed();
+        let damaged = |damage| StoreError::Damaged { path: path.clone(), damage };
+        let (header, content) = envelope::open::<Content>(bytes, name, key).map_err(damaged)?;
+        content
+            .into_credential(header.generation)
+            .ok_or_else(|| damaged(envelope::Damage::Content("it holds no refresh token".into())))
+    }
+
+    /// Every profile that something is stored for, by name.
+    pub fn profiles(&self) -> Result<Vec<ProfileName>, StoreError> {
+        let dir = self.layout.profiles();
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(StoreError::io("read", &dir, e)),
+        };
+        let mut names: Vec<ProfileName> = entries.filter_map(|entry| profile_of(&entry.ok()?.path())).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// The lock file of a profile, its directory made.
+    pub fn lock_file(&self, name: &ProfileName) -> Result<PathBuf, StoreError> {
+        let folder = self.layout.folder(name);
+        durable::create_dir(folder.dir()).map_err(|e| StoreError::io("create", folder.dir(), e))?;
+        Ok(folder.lock())
+    }
+
+    /// Serialises all holders of one refresh token, whatever their profiles are called. Taken after the profile's lock.
+    pub fn lock_token(&self, token: &Fingerprint) -> Result<LockFile, StoreError> {
+        let dir = self.layout.token_locks();
+        durable::create_dir(&dir).map_err(|e| StoreError::io("create", &dir, e))?;
+        let path = self.layout.token_lock(token);
+        LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))
+    }
+
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Forgets the key in memory, so that the next use asks its source again.
+    pub fn forget_key(&self) {
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether the key is in memory.
+    pub fn has_key(&self) -> bool {
+        self.key.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// The sealing key, which must exist.
+    pub fn key(&self, within: &str) -> Result<Arc<SealingKey>, StoreError> {
+        self.key_by(|| match &self.home {
+            Home::File { source, credentials } => Ok(key::from_source(source, credentials.as_deref(), within)?),
+            Home::Keyring { .. } => {
+                let identity = Identity::read(&self.layout.identity())?.ok_or(StoreError::Empty)?;
+                self.key_in_keyring(&identity)?.ok_or(StoreError::KeyMissing { store: identity.uuid })
+            }
+        })
+    }
+
+    /// The sealing key, born now if this store never had one.
+    ///
+    /// Takes the store lock, so no profile lock may be held. Under `kind = "keyring"` the order is: the identity durable,
+    /// the item written, read back over a new connection; only then is anything sealed.
+    pub fn key_or_born(&self, within: &str) -> Result<Arc<SealingKey>, StoreError> {
+        let dir = self.layout.dir();
+        durable::create_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
+        self.check_filesystem()?;
+        let path = self.layout.store_lock();
+        let held = LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
+        let identity = Identity::read_or_create(&self.layout)?;
+        let key = match &self.home {
+            Home::File { .. } => self.key(within),
+            Home::Keyring { keyring, .. } => self.key_by(|| match self.key_in_keyring(&identity)? {
+                Some(key) => Ok(key),
+                None if self.has_sealed_files()? => Err(StoreError::KeyMissing { store: identity.uuid.clone() }),
+                None => {
+                    let key = SealingKey::generate();
+                    self.write_key(&identity, &key)?;
+                    keyring.reconnect();
+                    match self.key_in_keyring(&identity)? {
+                        Some(read_back) if read_back.id() == key.id() => Ok(key),
+                        _ => Err(StoreError::KeyMissing { store: identity.uuid.clone() }),
+                    }
+                }
+            }),
+        };
+        drop(held);
+        key
+    }
+
+    fn key_by(&self, fetch: impl FnOnce() -> Result<SealingKey, StoreError>) -> Result<Arc<SealingKey>, StoreError> {
+        let mut cached = self.key.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = &*cached {
+            return Ok(Arc::clone(key));
+        }
+        let key = Arc::new(fetch()?);
+        *cached = Some(Arc::clone(&key));
+        Ok(key)
+    }
+
+    fn key_item(service: &str, identity: &Identity) -> Item {
+        Item { service: format!("{service}-key"), user: identity.uuid.clone() }
+    }
+
+    fn key_in_keyring(&self, identity: &Identity) -> Result<Option<SealingKey>, StoreError> {
+        let Home::Keyring { keyring, service } = &self.home else {
+            return Ok(None);
+        };
+        let Some(found) = keyring.read(&Self::key_item(service, identity))? else {
+            return Ok(None);
+        };
+        let item: KeyItem = serde_json::from_str(&found.value).map_err(|_| StoreError::KeyUnreadable)?;
+        let key = SealingKey::from_bytes(item.key.as_bytes()).ok_or(StoreError::KeyUnreadable)?;
+        if key.id() == item.key_id { Ok(Some(key)) } else { Err(StoreError::KeyUnreadable) }
+    }
+
+    fn write_key(&self, identity: &Identity, key: &SealingKey) -> Result<(), StoreError> {
+        let Home::Keyring { keyring, service } = &self.home else {
+            return Ok(());
+        };
+        let item = KeyItem {
+            format: 1,
+            store: identity.uuid.clone(),
+            key_id: key.id().to_owned(),
+            key: key.to_text(),
+            generation: 1,
+        };
+        let text = Zeroizing::new(serde_json::to_string(&item).map_err(|_| StoreError::KeyUnreadable)?);
+        Ok(keyring.write(&Self::key_item(service, identity), &text)?)
+    }
+
+    fn has_sealed_files(&self) -> Result<bool, StoreError> {
+        Ok(self.profiles()?.iter().any(|name| self.layout.folder(name).sealed().exists()))
+    }
+
+    /// Rule 30: a lock on a network filesystem may exclude only the processes of this machine.
+    pub fn check_filesystem(&self) -> Result<(), StoreError> {
+        let dir = self.layout.dir();
+        let filesystem = machine::filesystem(dir).map_err(|e| StoreError::io("examine", dir, e))?;
+        if filesystem.is_network && !self.allow_network_filesystem {
+            return Err(StoreError::NetworkFilesystem { dir: dir.to_owned(), name: filesystem.name });
+        }
+        Ok(())
+    }
+
+    fn identity(&self) -> Result<Identity, StoreError> {
+        let identity = Identity::read(&self.layout.identity())?.ok_or(StoreError::Empty)?;
+        if identity.is_on_other_machine() { Err(StoreError::OtherMachine) } else { Ok(identity) }
+    }
+}
+
+/// The profile that a folder is of, as its files name it.
+fn profile_of(folder: &Path) -> Option<ProfileName> {
+    let record = std::fs::read(folder.join("record.json")).ok();
+    let named = record.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    match named.as_ref().and_then(|v| v.get("profile")?.as_str()) {
+        Some(name) => name.parse().ok(),
+        None => envelope::header(&std::fs::read(folder.join("sealed")).ok()?).ok().map(|h| h.profile),
+    }
+}

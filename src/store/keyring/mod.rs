@@ -59,3 +59,33 @@ pub enum KeyringError {
     #[error("the keyring failed: {0}")]
     Failed(String),
 }
+
+impl KeyringError {
+    /// The word for programs.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::NoBus => "keyring_no_bus",
+            Self::NoService => "keyring_missing",
+            Self::NoCollection => "keyring_no_collection",
+            Self::Locked => "keyring_locked",
+            Self::Hanging => "keyring_hanging",
+            Self::Denied => "keyring_denied",
+            Self::Failed(_) => "keyring_failed",
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoBus => {
+                "run inside the user's session, set DBUS_SESSION_BUS_ADDRESS, or use [store] kind = \"file\""
+            }
+            Self::NoService => "start a keyring (gnome-keyring, KWallet, KeePassXC), or use [store] kind = \"file\"",
+            Self::NoCollection => "create a default keyring, for example by logging in to the desktop once",
+            Self::Locked => "unlock it: log in to the desktop, or gnome-keyring-daemon --unlock",
+            Self::Hanging => "restart the keyring service",
+            Self::Denied => "allow keepalive to use the keyring",
+            Self::Failed(_) => "see the keyring's own log",
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Proof of admission, and the only way to a refresh token: lease → permit → held credential → spent.
+//!
+//! The types make misuse a compile error: a [`Held`] cannot outlive its [`Lease`], spending takes it apart for good, and
+//! the way back exists only for a token that provably never left ([`NeverSent`]).
+
+use std::io;
+use std::path::Path;
+
+use super::flight::Seat;
+use crate::credential::secret::RefreshToken;
+use crate::credential::{Binding, Credential, Generation, Grant, Snapshot};
+use crate::profile::ProfileName;
+use crate::sys::lockfile::LockFile;
+
+/// Admission to one profile: this process leads, and no other process can.
+///
+/// ```compile_fail
+/// # use keepalive::guard::Lease;
+/// # fn f(lease: Lease<u32>) {
+/// let held = lease.permit();
+/// lease.publish(1);
+/// let _name = held.profile(); // a permit does not outlive its lease
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a lease is given back by `publish`"]
+pub struct Lease<O> {
+    // Declared first, so dropped first: the outcome is out before another process can be admitted.
+    seat: Seat<O>,
+    lock: LockFile,
+}
+
+impl<O> Lease<O> {
+    /// Waits for the profile's lock file, blocking the thread as long as another process leads.
+    ///
+    /// Gives the seat back if the lock cannot be had, so that the error can be landed.
+    pub fn admit(seat: Seat<O>, lock_file: &Path) -> Result<Self, (Seat<O>, io::Error)> {
+        match LockFile::acquire(lock_file) {
+            Ok(lock) => {
+                seat.begin();
+                Ok(Self { seat, lock })
+            }
+            Err(e) => Err((seat, e)),
+        }
+    }
+
+    /// What the store asks for before it hands out a credential or takes one.
+    pub fn permit(&self) -> Permit<'_> {
+        Permit { profile: self.seat.profile(), lock: &self.lock }
+    }
+
+    /// Whether anybody still waits for the outcome.
+    pub fn is_wanted(&self) -> bool {
+        self.seat.is_wanted()
+    }
+
+    /// Releases the lock file and gives everybody who waits the outcome.
+    pub fn publish(self, outcome: O) {
+        let Self { seat, lock } = self;
+        // Other processes find the outcome in the journal, which is written by now; those of this one get it here. The
+        // lock goes first, so that a caller woken here who asks for more finds it free.
+        drop(lock);
+        seat.land(outcome);
+    }
+}
+
+/// Leave to touch a profile's credential. Cannot outlive the lease.
+#[derive(Clone, Copy, Debug)]
+pub struct Permit<'l> {
+    profile: &'l ProfileName,
+    lock: &'l LockFile,
+}
+
+impl<'l> Permit<'l> {
+    /// A permit for work that needs the lock but is no flight: import, login, logout, take-over.
+    pub fn for_writer(profile: &'l ProfileName, lock: &'l LockFile) -> Self {
+        Self { profile, lock }
+    }
+
+    pub fn profile(&self) -> &'l ProfileName {
+        self.profile
+    }
+
+    /// Whether the lock still excludes others: its file has not been replaced under us.
+    pub fn is_intact(&self) -> bool {
+        self.lock.is_current().unwrap_or(false)
+    }
+
+    /// Binds a credential to this permit.
+    pub(crate) fn hold(self, credential: Credential) -> Held<'l> {
+        Held { credential, permit: self }
+    }
+}
+
+/// A credential read under a lease, which it cannot outlive.
+///
+/// ```compile_fail
+/// # use keepalive::guard::Held;
+/// fn twice(held: Held<'_>) {
+///     let first = held.spend();
+///     let second = held.spend(); // moved
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Held<'l> {
+    credential: Credential,
+    permit: Permit<'l>,
+}
+
+impl<'l> Held<'l> {
+    pub fn snapshot(&self) -> Snapshot {
+        self.credential.snapshot()
+    }
+
+    pub fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    pub fn permit(&self) -> Permit<'l> {
+        self.permit
+    }
+
+    /// Takes the credential apart to spend it. There is no way back but [`Predecessor::succeed`], or
+    /// [`Predecessor::unspent`] with proof that nothing was sent.
+    pub fn spend(self) -> (RefreshToken, Predecessor<'l>) {
+        let Credential { generation, binding, refresh, grant } = self.credential;
+        (refresh, Predecessor { generation, binding, grant, permit: self.permit })
+    }
+}
+
+/// What remains of a credential whose refresh token is on its way.
+#[derive(Debug)]
+#[must_use = "a spent credential ends as its successor, or as an attempt in doubt"]
+pub struct Predecessor<'l> {
+    pub generation: Generation,
+    pub binding: Binding,
+    pub grant: Grant,
+    permit: Permit<'l>,
+}
+
+/// Proof that a refresh token was never handed to the network. Only the fence makes one.
+#[derive(Debug)]
+pub struct NeverSent(());
+
+impl NeverSent {
+    pub(crate) fn by_closed_fence() -> Self {
+        Self(())
+    }
+}
+
+impl<'l> Predecessor<'l> {
+    pub fn permit(&self) -> Permit<'l> {
+        self.permit
+    }
+
+    /// Puts the credential together again: its token never left.
+    pub fn unspent(self, refresh: RefreshToken, _proof: NeverSent) -> Held<'l> {
+        let Self { generation, binding, grant, permit } = self;
+        permit.hold(Credential { generation, binding, refresh, grant })
+    }
+
+    /// The next generation, as the store read it back from what it sealed.
+    pub fn succeed(self, next: Credential) -> Held<'l> {
+        debug_assert!(next.generation > self.generation, "no store moves to a lower generation (rule 13)");
+        self.permit.hold(next)
+    }
+}

@@ -1,0 +1,123 @@
+//! How a refresh ended and how a profile stands, in the words that the user, the journal and the JSON share.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::credential::Generation;
+
+/// How one call for a refresh ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    pub kind: OutcomeKind,
+    /// The newest generation known; `NONE` without a credential.
+    pub generation: Generation,
+    pub expires_at: Option<Timestamp>,
+    /// When it will be tried again, if it was not done.
+    pub retry_at: Option<Timestamp>,
+    pub publication: Publication,
+    pub error: Option<Failure>,
+    /// The flight was led by another caller or process.
+    pub joined: bool,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeKind {
+    /// A request was answered with tokens, and they are durable.
+    Refreshed,
+    /// Nothing to do.
+    Fresh,
+    /// Not now; `retry_at` says when.
+    Deferred,
+    /// A request was sent and its answer is not known.
+    InDoubt,
+    /// The refresh token is dead, or there is no credential.
+    NeedsLogin,
+    /// The configuration, the provider's view of the client, or this store's identity must be mended first.
+    ConfigError,
+    /// The credential store is missing, locked, hanging or damaged; nothing was sent.
+    StoreUnavailable,
+}
+
+/// How a profile stands, as `status` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Fresh,
+    Due,
+    Expired,
+    Deferred,
+    InDoubt,
+    NeedsLogin,
+    ConfigError,
+    NoCredential,
+}
+
+/// Whether the OS keyring has the newest generation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Publication {
+    Published,
+    /// Safe in the sealed journal; the keyring gets it as soon as it can take it.
+    PublishPending,
+    /// There is no keyring to publish to, or nothing to publish.
+    #[default]
+    None,
+}
+
+/// What went wrong, whose fault it is, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// One of the words in `keepalive(1)`, for programs.
+    pub kind: Cow<'static, str>,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    pub fn new(kind: &'static str, message: impl Into<String>) -> Self {
+        Self { kind: Cow::Borrowed(kind), message: message.into(), hint: None }
+    }
+
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl Outcome {
+    pub fn new(kind: OutcomeKind) -> Self {
+        Self {
+            kind,
+            generation: Generation::NONE,
+            expires_at: None,
+            retry_at: None,
+            publication: Publication::None,
+            error: None,
+            joined: false,
+            warnings: Vec::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn because(mut self, failure: Failure) -> Self {
+        self.error = Some(failure);
+        self
+    }
+
+    #[must_use]
+    pub fn retry_at(mut self, at: Timestamp) -> Self {
+        self.retry_at = Some(at);
+        self
+    }
+
+    #[must_use]
+    pub fn as_follower(mut self) -> Self {
+        self.joined = true;
+        self
+    }
+}

@@ -1,0 +1,313 @@
+//! What is sealed: a credential as it was imported, or a token endpoint's answer as it arrived.
+//!
+//! An answer is sealed raw, with everything needed to read it, and read again at every load. So nothing that can go wrong
+//! in reading it can lose the refresh token in it.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::clock::{Moment, Timestamp};
+use crate::credential::freshness::Validity;
+use crate::credential::response::{self, Denied, Granted, Reply};
+use crate::credential::secret::{AccessToken, RefreshToken};
+use crate::credential::{Binding, Credential, Generation, Grant};
+
+/// The content of a sealed file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Content {
+    Credential(Plain),
+    Answer(Answer),
+}
+
+/// A credential member by member.
+#[derive(Serialize, Deserialize)]
+pub struct Plain {
+    pub binding: Binding,
+    pub refresh_token: Secret,
+    pub grant: PlainGrant,
+}
+
+/// A grant member by member.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct PlainGrant {
+    pub access_token: Option<Secret>,
+    pub validity: Option<Validity>,
+    pub token_type: String,
+    pub scope: Option<String>,
+    pub id_token: Option<Secret>,
+    pub login_by: Option<Timestamp>,
+    pub not_before: Option<Timestamp>,
+}
+
+/// A secret on its way through the serialiser; wiped when dropped.
+#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+/// A response of the token endpoint, unread, with what it answers.
+#[derive(Serialize, Deserialize)]
+pub struct Answer {
+    pub status: u16,
+    pub content_type: Option<String>,
+    pub content_encoding: Option<String>,
+    pub retry_after: Option<String>,
+    /// Base64, since a body need not be text.
+    pub body: Secret,
+    /// The body ended as its sender meant it to; otherwise the rest is lost.
+    pub is_complete: bool,
+    pub sent_refresh_token: Secret,
+    pub sent: Moment,
+    /// How often that token had been sent, this time included.
+    pub sends: u32,
+    pub binding: Binding,
+    /// What the credential was before: an answer that leaves a member out does not change it.
+    pub previous: PlainGrant,
+    pub default_lifetime_ms: u64,
+}
+
+/// What an answer turned out to say.
+#[derive(Debug)]
+pub enum Reading {
+    Granted {
+        credential: Box<Credential>,
+        /// The refresh token differs from the one sent.
+        is_rotated: bool,
+        notes: Vec<Note>,
+    },
+    Denied(Denied),
+    /// The body holds neither tokens nor an error, or was cut.
+    Unreadable,
+}
+
+/// Something odd about a grant, for the user to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// No access token that could be used.
+    AccessUnusable,
+    /// A token type other than Bearer.
+    TokenType,
+    /// Another scope than before.
+    ScopeChanged,
+    /// No lifetime; the provider's default is assumed.
+    LifetimeAssumed,
+    /// The old refresh token came back after a second send: it may be dead.
+    OldTokenAfterGrace,
+}
+
+impl Answer {
+    pub fn body_bytes(&self) -> Vec<u8> {
+        STANDARD.decode(self.body.0.as_bytes()).unwrap_or_default()
+    }
+
+    pub fn encode_body(bytes: &[u8]) -> Secret {
+        Secret(STANDARD.encode(bytes))
+    }
+
+    /// Reads the answer as the credential of `generation`.
+    pub fn read(&self, generation: Generation) -> Reading {
+        let mut body = self.body_bytes();
+        let reply = response::read(self.status, &body);
+        body.zeroize();
+        match reply {
+            Reply::Granted(granted) => self.granted(generation, *granted),
+            Reply::Denied(denied) => Reading::Denied(denied),
+            Reply::Unreadable => Reading::Unreadable,
+        }
+    }
+
+    fn granted(&self, generation: Generation, g: Granted) -> Reading {
+        let Some(sent) = RefreshToken::new(self.sent_refresh_token.0.clone()) else {
+            return Reading::Unreadable;
+        };
+        let is_rotated = g.refresh.as_ref().is_some_and(|new| *new != sent);
+        let mut notes = Vec::new();
+        let mut note = |is_so: bool, note: Note| is_so.then(|| notes.push(note));
+        note(g.access.is_none(), Note::AccessUnusable);
+        note(g.token_type.as_deref().is_some_and(|t| !t.eq_ignore_ascii_case("bearer")), Note::TokenType);
+        note(g.scope.is_some() && self.previous.scope.is_some() && g.scope != self.previous.scope, Note::ScopeChanged);
+        note(self.sends > 1 && g.refresh.is_some() && !is_rotated, Note::OldTokenAfterGrace);
+        let told = g.expiry.lifetime_of_answer(&self.sent);
+        note(g.access.is_some() && told.is_none(), Note::LifetimeAssumed);
+        let validity = g.access.is_some().then(|| Validity {
+            obtained: self.sent.clone(),
+            lifetime_ms: told.map_or(self.default_lifetime_ms, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+            assumed: told.is_none(),
+        });
+        let login_by = match g.refresh_expires_in {
+            // Zero is Keycloak's way to say that an offline token does not end.
+            Some(0) => None,
+            Some(secs) => Some(self.sent.wall.plus(Duration::from_secs(secs))),
+            None => self.previous.login_by,
+        };
+        let credential = Box::new(Credential {
+            generation,
+            binding: self.binding.clone(),
+            refresh: g.refresh.unwrap_or(sent),
+            grant: Grant {
+                access: g.access,
+                validity,
+                token_type: g.token_type.unwrap_or_else(|| self.previous.token_type.clone()),
+                scope: g.scope.or_else(|| self.previous.scope.clone()),
+                id_token: g.id_token.or_else(|| self.previous.id_token.as_ref().and_then(Secret::to_access)),
+                login_by,
+                not_before: g.not_before,
+            },
+        });
+        Reading::Granted { credential, is_rotated, notes }
+    }
+}
+
+impl Secret {
+    fn to_access(&self) -> Option<AccessToken> {
+        AccessToken::new(self.0.clone())
+    }
+}
+
+impl PlainGrant {
+    pub fn of(grant: &Grant) -> Self {
+        Self {
+            access_token: grant.access.as_ref().map(|t| Secret(t.expose().into())),
+            validity: grant.validity.clone(),
+            token_type: grant.token_type.clone(),
+            scope: grant.scope.clone(),
+            id_token: grant.id_token.as_ref().map(|t| Secret(t.expose().into())),
+            login_by: grant.login_by,
+            not_before: grant.not_before,
+        }
+    }
+
+    pub fn to_grant(&self) -> Grant {
+        let access = self.access_token.as_ref().and_then(Secret::to_access);
+        Grant {
+            validity: self.validity.clone().filter(|_| access.is_some()),
+            access,
+            token_type: self.token_type.clone(),
+            scope: self.scope.clone(),
+            id_token: self.id_token.as_ref().and_then(Secret::to_access),
+            login_by: self.login_by,
+            not_before: self.not_before,
+        }
+    }
+}
+
+impl Content {
+    pub fn of(credential: &Credential) -> Self {
+        Self::Credential(Plain {
+            binding: credential.binding.clone(),
+            refresh_token: Secret(credential.refresh.expose().into()),
+            grant: PlainGrant::of(&credential.grant),
+        })
+    }
+
+    /// The credential in it; `None` for an answer that granted nothing, which is never given that name.
+    pub fn into_credential(self, generation: Generation) -> Option<Credential> {
+        match self {
+            Self::Credential(plain) => Some(Credential {
+                generation,
+                binding: plain.binding.clone(),
+                refresh: RefreshToken::new(plain.refresh_token.0.clone())?,
+                grant: plain.grant.to_grant(),
+            }),
+            Self::Answer(answer) => match answer.read(generation) {
+                Reading::Granted { credential, .. } => Some(*credential),
+                Reading::Denied(_) | Reading::Unreadable => None,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(body: &str) -> Answer {
+        Answer {
+            status: 200,
+            content_type: None,
+            content_encoding: None,
+            retry_after: None,
+            body: Answer::encode_body(body.as_bytes()),
+            is_complete: true,
+            sent_refresh_token: Secret("old".into()),
+            sent: Moment { wall: Timestamp::from_secs(1_790_000_000), boot_id: "b".into(), uptime_ms: 0 },
+            sends: 1,
+            binding: Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() },
+            previous: PlainGrant {
+                access_token: None,
+                validity: None,
+                token_type: "Bearer".into(),
+                scope: Some("a b".into()),
+                id_token: Some(Secret("id-1".into())),
+                login_by: Some(Timestamp::from_secs(5)),
+                not_before: None,
+            },
+            default_lifetime_ms: 3_600_000,
+        }
+    }
+
+    fn granted(answer: &Answer) -> (Credential, bool, Vec<Note>) {
+        match answer.read(Generation::new(4)) {
+            Reading::Granted { credential, is_rotated, notes } => (*credential, is_rotated, notes),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn r15_an_answer_without_a_refresh_token_keeps_the_old_one() {
+        let (c, is_rotated, notes) = granted(&answer(r#"{"access_token":"a","expires_in":60}"#));
+        assert_eq!((c.refresh.expose(), is_rotated, notes), ("old", false, vec![]));
+        assert_eq!(c.grant.scope.as_deref(), Some("a b"));
+        assert_eq!(c.grant.id_token.unwrap().expose(), "id-1");
+        assert_eq!(c.grant.login_by, Some(Timestamp::from_secs(5)));
+        assert_eq!(c.generation.get(), 4);
+    }
+
+    #[test]
+    fn the_same_refresh_token_again_is_no_rotation() {
+        let mut a = answer(r#"{"access_token":"a","expires_in":60,"refresh_token":"old"}"#);
+        assert_eq!(granted(&a).1, false);
+        a.sends = 2;
+        assert_eq!(granted(&a).2, [Note::OldTokenAfterGrace]);
+    }
+
+    #[test]
+    fn r16_a_refresh_token_counts_even_if_nothing_else_is_usable() {
+        let (c, is_rotated, notes) = granted(&answer(r#"{"access_token":7,"refresh_token":"new","token_type":"mac"}"#));
+        assert_eq!((c.refresh.expose(), is_rotated), ("new", true));
+        assert_eq!(notes, [Note::AccessUnusable, Note::TokenType]);
+        assert!(c.grant.access.is_none() && c.grant.validity.is_none());
+    }
+
+    #[test]
+    fn an_untold_lifetime_is_the_providers_default() {
+        let (c, _, notes) = granted(&answer(r#"{"access_token":"a","refresh_token":"new","scope":"a"}"#));
+        let validity = c.grant.validity.unwrap();
+        assert!(validity.assumed && validity.lifetime() == Duration::from_secs(3600));
+        assert_eq!(notes, [Note::ScopeChanged, Note::LifetimeAssumed]);
+    }
+
+    #[test]
+    fn the_end_of_the_refresh_token_is_noted() {
+        let life = |secs: &str| {
+            granted(&answer(&format!(r#"{{"refresh_token":"n","refresh_expires_in":{secs}}}"#))).0.grant.login_by
+        };
+        assert_eq!(life("100"), Some(Timestamp::from_secs(1_790_000_100)));
+        assert_eq!(life("0"), None);
+    }
+
+    #[test]
+    fn a_credential_survives_its_sealed_form() {
+        let (c, ..) = granted(&answer(r#"{"access_token":"a","expires_in":60,"refresh_token":"new"}"#));
+        let text = serde_json::to_string(&Content::of(&c)).unwrap();
+        let back: Content = serde_json::from_str(&text).unwrap();
+        let back = back.into_credential(c.generation).unwrap();
+        assert_eq!(back.refresh, c.refresh);
+        assert_eq!(back.grant.validity, c.grant.validity);
+        assert_eq!(back.grant.access, c.grant.access);
+    }
+}

@@ -1,0 +1,140 @@
+//! Sealed bytes on disk: a header anyone may read, and a content that only the sealing key opens.
+//!
+//! ```text
+//! keepalive-sealed 1\n
+//! {"profile":…,"generation":…,"attempt":…,"key_id":…}\n     authenticated, not secret
+//! 24-byte nonce, ciphertext and tag                           XChaCha20-Poly1305
+//! ```
+//!
+//! The two lines are the associated data, so a file cannot be moved to another profile or passed off as another
+//! generation.
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::key::SealingKey;
+use crate::credential::Generation;
+use crate::profile::ProfileName;
+
+const MAGIC: &str = "keepalive-sealed 1\n";
+/// A header is a short line; anything longer is damage.
+const LONGEST_HEADER: usize = 4096;
+
+/// What can be known of a sealed file without its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    pub profile: ProfileName,
+    pub generation: Generation,
+    /// The attempt that brought it; `None` for a login or an import.
+    pub attempt: Option<String>,
+    pub key_id: String,
+}
+
+/// Why sealed bytes cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    #[error("it is not a sealed file of this version of keepalive")]
+    NotSealed,
+    #[error("its header is damaged")]
+    Header,
+    #[error("it belongs to profile {0}")]
+    OtherProfile(ProfileName),
+    #[error("it is sealed under key {0}, which is not the key at hand")]
+    OtherKey(String),
+    #[error("it was altered or cut after it was sealed")]
+    Altered,
+    #[error("its content is not understood: {0}")]
+    Content(String),
+}
+
+/// Seals `content`.
+pub fn seal<T: Serialize>(header: &Header, content: &T, key: &SealingKey) -> Result<Vec<u8>, Damage> {
+    let mut bytes = MAGIC.as_bytes().to_vec();
+    serde_json::to_writer(&mut bytes, header).map_err(|e| Damage::Content(e.to_string()))?;
+    bytes.push(b'\n');
+    let plain = Zeroizing::new(serde_json::to_vec(content).map_err(|e| Damage::Content(e.to_string()))?);
+    let sealed = key.encrypt(&plain, &bytes);
+    bytes.extend_from_slice(&sealed);
+    Ok(bytes)
+}
+
+/// Reads the header alone.
+pub fn header(bytes: &[u8]) -> Result<Header, Damage> {
+    split(bytes).map(|(_, header, _)| header)
+}
+
+/// Opens what [`seal`] made for this profile.
+pub fn open<T: for<'de> Deserialize<'de>>(
+    bytes: &[u8],
+    profile: &ProfileName,
+    key: &SealingKey,
+) -> Result<(Header, T), Damage> {
+    let (aad, header, sealed) = split(bytes)?;
+    if header.profile != *profile {
+        return Err(Damage::OtherProfile(header.profile));
+    }
+    if header.key_id != key.id() {
+        return Err(Damage::OtherKey(header.key_id));
+    }
+    let plain = key.decrypt(sealed, aad).ok_or(Damage::Altered)?;
+    let content = serde_json::from_slice(&plain).map_err(|e| Damage::Content(e.to_string()))?;
+    Ok((header, content))
+}
+
+fn split(bytes: &[u8]) -> Result<(&[u8], Header, &[u8]), Damage> {
+    let rest = bytes.strip_prefix(MAGIC.as_bytes()).ok_or(Damage::NotSealed)?;
+    let end = rest.iter().take(LONGEST_HEADER).position(|b| *b == b'\n').ok_or(Damage::Header)?;
+    let (line, sealed) = rest.split_at(end);
+    let header = serde_json::from_slice(line).map_err(|_| Damage::Header)?;
+    let (aad, _) = bytes.split_at(MAGIC.len() + end + 1);
+    Ok((aad, header, sealed.get(1..).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> ProfileName {
+        text.parse().unwrap()
+    }
+
+    fn sealed(key: &SealingKey) -> Vec<u8> {
+        let header =
+            Header { profile: name("p"), generation: Generation::new(7), attempt: None, key_id: key.id().into() };
+        seal(&header, &"secret", key).unwrap()
+    }
+
+    #[test]
+    fn what_is_sealed_can_be_opened_and_does_not_show() {
+        let key = SealingKey::generate();
+        let bytes = sealed(&key);
+        let (header, content) = open::<String>(&bytes, &name("p"), &key).unwrap();
+        assert_eq!((header.generation.get(), content.as_str()), (7, "secret"));
+        assert!(!String::from_utf8_lossy(&bytes).contains("secret"));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        let key = SealingKey::generate();
+        let bytes = sealed(&key);
+        for i in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[i] ^= 1;
+            assert!(open::<String>(&bad, &name("p"), &key).is_err(), "bit flipped in byte {i}");
+            assert!(open::<String>(&bytes[..i], &name("p"), &key).is_err(), "cut at {i}");
+        }
+    }
+
+    #[test]
+    fn another_profiles_file_is_refused() {
+        let key = SealingKey::generate();
+        assert_eq!(open::<String>(&sealed(&key), &name("q"), &key).unwrap_err(), Damage::OtherProfile(name("p")));
+    }
+
+    #[test]
+    fn another_key_is_named() {
+        let key = SealingKey::generate();
+        let error = open::<String>(&sealed(&key), &name("p"), &SealingKey::generate()).unwrap_err();
+        assert_eq!(error, Damage::OtherKey(key.id().into()));
+    }
+}

@@ -1,0 +1,238 @@
+//! The sealing key: what it can do, and where it comes from under `kind = "file"`.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use chacha20poly1305::aead::{Aead, Payload};
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::credential::secret::{Fingerprint, RefreshToken};
+use crate::profile::KeySource;
+use crate::sys::{durable, process};
+
+const NONCE: usize = 24;
+
+/// 32 bytes that seal a store, and the keys derived from them.
+pub struct SealingKey {
+    bytes: Zeroizing<[u8; 32]>,
+    id: String,
+}
+
+impl std::fmt::Debug for SealingKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SealingKey({})", self.id)
+    }
+}
+
+impl SealingKey {
+    pub fn new(bytes: [u8; 32]) -> Self {
+        let bytes = Zeroizing::new(bytes);
+        let id = hex(&hmac(bytes.as_slice(), b"keepalive key id", &[]), 8);
+        Self { bytes, id }
+    }
+
+    /// A new random key, from the operating system's generator.
+    pub fn generate() -> Self {
+        Self::new(random())
+    }
+
+    /// Names the key without giving it away.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The key as text, to be kept in the keyring.
+    pub(super) fn to_text(&self) -> Zeroizing<String> {
+        Zeroizing::new(STANDARD.encode(self.bytes.as_slice()))
+    }
+
+    /// Reads 32 raw bytes, or base64 or hex of them with surrounding white space.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        if let Ok(raw) = <[u8; 32]>::try_from(bytes) {
+            return Some(Self::new(raw));
+        }
+        let text = std::str::from_utf8(bytes).ok()?.trim();
+        let decoded = Zeroizing::new(unhex(text).or_else(|| STANDARD.decode(text).ok())?);
+        <[u8; 32]>::try_from(decoded.as_slice()).ok().map(Self::new)
+    }
+
+    /// Nonce, ciphertext and tag. The nonce is 192 random bits: no counter to lose, no repeat to fear.
+    pub(super) fn encrypt(&self, plain: &[u8], aad: &[u8]) -> Vec<u8> {
+        let nonce: [u8; NONCE] = random();
+        let cipher = XChaCha20Poly1305::new((&*self.bytes).into());
+        let sealed = cipher
+            .encrypt(&XNonce::from(nonce), Payload { msg: plain, aad })
+            .expect("XChaCha20-Poly1305 takes any message that fits in memory");
+        [nonce.as_slice(), &sealed].concat()
+    }
+
+    pub(super) fn decrypt(&self, sealed: &[u8], aad: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE>()?;
+        let cipher = XChaCha20Poly1305::new((&*self.bytes).into());
+        cipher.decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad }).ok().map(Zeroizing::new)
+    }
+
+    /// What identifies a refresh token in journal and ledger.
+    pub fn fingerprint(&self, token: &RefreshToken) -> Fingerprint {
+        Fingerprint::from_hex(hex(
+            &hmac(self.bytes.as_slice(), b"keepalive fingerprint", token.expose().as_bytes()),
+            16,
+        ))
+    }
+
+    /// Marks a published item as ours.
+    pub(super) fn mac(&self, bytes: &[u8]) -> String {
+        hex(&hmac(self.bytes.as_slice(), b"keepalive published item", bytes), 32)
+    }
+}
+
+/// HMAC-SHA-256 under a key derived for one purpose.
+fn hmac(key: &[u8], purpose: &[u8], message: &[u8]) -> [u8; 32] {
+    let one = |key: &[u8], message: &[u8]| -> [u8; 32] {
+        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
+        mac.update(message);
+        mac.finalize().into_bytes().into()
+    };
+    one(&one(key, purpose), message)
+}
+
+/// Random bytes from the operating system.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system has random numbers");
+    bytes
+}
+
+/// The first `n` bytes in hex.
+pub(crate) fn hex(bytes: &[u8], n: usize) -> String {
+    bytes.iter().take(n).map(|b| format!("{b:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
+    let digits = digits.filter(|d| d.len() == 64)?;
+    Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+/// Why the key of a file store cannot be had. Always a matter of configuration: nothing is tried without it.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("the key file {0} does not exist")]
+    NoFile(PathBuf),
+    #[error("cannot read the key file {0}: {1}")]
+    File(PathBuf, std::io::Error),
+    #[error("the key file {0} can be read by others")]
+    Exposed(PathBuf),
+    #[error("there is no systemd credential `{0}`: CREDENTIALS_DIRECTORY is not set")]
+    NoCredentials(String),
+    #[error("the key command failed: {0}")]
+    Command(#[from] process::CommandError),
+    #[error("the key from {0} is not 32 bytes, nor base64 or hex of them")]
+    Malformed(String),
+}
+
+impl KeyError {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NoFile(path) => {
+                format!("make one: (umask 077; head -c 32 /dev/urandom > {})", path.display())
+            }
+            Self::File(path, _) => format!("check the owner and the permissions of {}", path.display()),
+            Self::Exposed(path) => format!("chmod 600 {}", path.display()),
+            Self::NoCredentials(name) => format!("run as a unit with LoadCredentialEncrypted={name}"),
+            Self::Command(_) => "run the command of [store] key by hand and see what it prints".into(),
+            Self::Malformed(_) => {
+                "make a new key with `head -c 32 /dev/urandom`; an old store needs its old key".into()
+            }
+        }
+    }
+}
+
+/// Reads the key of a file store. `credentials` is `$CREDENTIALS_DIRECTORY`.
+pub fn from_source(source: &KeySource, credentials: Option<&Path>, within: &str) -> Result<SealingKey, KeyError> {
+    let (bytes, whence) = match source {
+        KeySource::File(path) => (read_private(path)?, path.display().to_string()),
+        KeySource::Credential(name) => {
+            let dir = credentials.ok_or_else(|| KeyError::NoCredentials(name.clone()))?;
+            let path = dir.join(name);
+            let bytes = durable::read(&path).map_err(|e| KeyError::File(path.clone(), e))?;
+            (Zeroizing::new(bytes.ok_or(KeyError::NoFile(path))?), format!("the credential `{name}`"))
+        }
+        KeySource::Command(argv) => {
+            (process::output_of(argv, within)?, format!("`{}`", argv.first().map_or("", |a| a.as_str())))
+        }
+    };
+    SealingKey::from_bytes(&bytes).ok_or(KeyError::Malformed(whence))
+}
+
+fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    #[cfg(unix)]
+    if let Ok(about) = std::fs::metadata(path) {
+        use std::os::unix::fs::PermissionsExt;
+        if about.permissions().mode() & 0o077 != 0 {
+            return Err(KeyError::Exposed(path.to_owned()));
+        }
+    }
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Zeroizing::new(bytes)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(KeyError::NoFile(path.to_owned())),
+        Err(e) => Err(KeyError::File(path.to_owned(), e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_raw_in_hex_and_in_base64() {
+        let raw = [0xab_u8; 32];
+        let id = SealingKey::new(raw).id().to_owned();
+        let texts = ["ab".repeat(32), format!("{}\n", "AB".repeat(32)), format!(" {}\n", STANDARD.encode(raw))];
+        for form in texts.iter().map(String::as_bytes).chain([raw.as_slice()]) {
+            assert_eq!(SealingKey::from_bytes(form).unwrap().id(), id);
+        }
+        for bad in [&b""[..], b"short", &[0; 31], &[0xff; 33], "zz".repeat(32).as_bytes()] {
+            assert!(SealingKey::from_bytes(bad).is_none());
+        }
+    }
+
+    #[test]
+    fn fingerprints_tell_tokens_apart_and_differ_between_stores() {
+        let token = |text| RefreshToken::new(text).unwrap();
+        let (a, b) = (SealingKey::generate(), SealingKey::generate());
+        assert_eq!(a.fingerprint(&token("x")), a.fingerprint(&token("x")));
+        assert_ne!(a.fingerprint(&token("x")), a.fingerprint(&token("y")));
+        assert_ne!(a.fingerprint(&token("x")), b.fingerprint(&token("x")));
+        assert_eq!(a.fingerprint(&token("x")).as_str().len(), 32);
+    }
+
+    #[test]
+    fn the_same_text_is_never_sealed_to_the_same_bytes() {
+        let key = SealingKey::generate();
+        assert_ne!(key.encrypt(b"x", b""), key.encrypt(b"x", b""));
+        assert!(key.decrypt(&key.encrypt(b"x", b"a"), b"b").is_none());
+        assert!(key.decrypt(b"short", b"").is_none());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_file_that_others_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let source = KeySource::File(path.clone());
+        let error = from_source(&source, None, "").unwrap_err();
+        assert!(error.hint().starts_with("make one: (umask 077; head -c 32"), "{}", error.hint());
+        std::fs::write(&path, [1; 32]).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(from_source(&source, None, ""), Err(KeyError::Exposed(_))));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(from_source(&source, None, "").is_ok());
+    }
+}

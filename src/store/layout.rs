@@ -1,0 +1,142 @@
+//! Where each file of a store lies. Names only, no I/O.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::key::hex;
+use crate::credential::secret::Fingerprint;
+use crate::profile::ProfileName;
+
+/// The files of one store directory.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    dir: PathBuf,
+}
+
+/// The files of one profile.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    dir: PathBuf,
+}
+
+impl Layout {
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The store's identity.
+    pub fn identity(&self) -> PathBuf {
+        self.dir.join("store.json")
+    }
+
+    /// Held while the identity or the key is created; taken before any profile lock.
+    pub fn store_lock(&self) -> PathBuf {
+        self.dir.join("store.lock")
+    }
+
+    /// Held by the one daemon.
+    pub fn daemon_lock(&self) -> PathBuf {
+        self.dir.join("daemon.lock")
+    }
+
+    pub fn ledger(&self) -> PathBuf {
+        self.dir.join("ledger")
+    }
+
+    pub fn ledger_lock(&self) -> PathBuf {
+        self.dir.join("ledger.lock")
+    }
+
+    /// Discovered metadata of providers.
+    pub fn metadata(&self) -> PathBuf {
+        self.dir.join("metadata")
+    }
+
+    pub fn profiles(&self) -> PathBuf {
+        self.dir.join("profiles")
+    }
+
+    pub fn token_locks(&self) -> PathBuf {
+        self.dir.join("tokens")
+    }
+
+    /// One of 256 lock files, chosen by the token: two profiles that hold the same token meet here.
+    pub fn token_lock(&self, token: &Fingerprint) -> PathBuf {
+        self.token_locks().join(format!("{}.lock", token.as_str().get(..2).unwrap_or("00")))
+    }
+
+    pub fn folder(&self, name: &ProfileName) -> Folder {
+        Folder { dir: self.profiles().join(file_name(name)) }
+    }
+}
+
+impl Folder {
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn lock(&self) -> PathBuf {
+        self.dir.join("lock")
+    }
+
+    /// J: the journal, without secrets.
+    pub fn record(&self) -> PathBuf {
+        self.dir.join("record.json")
+    }
+
+    /// S: the newest generation, sealed. The commit point.
+    pub fn sealed(&self) -> PathBuf {
+        self.dir.join("sealed")
+    }
+
+    /// The newest answer, sealed before anybody has read it.
+    pub fn received(&self) -> PathBuf {
+        self.dir.join("received")
+    }
+}
+
+/// A file name for a profile, the same on every filesystem: what a case-insensitive or a Windows one would confuse is
+/// percent-encoded, and a name too long for a file system ends in a hash.
+fn file_name(name: &ProfileName) -> String {
+    let mut encoded = String::new();
+    for (i, c) in name.as_str().chars().enumerate() {
+        let is_plain = c.is_ascii_lowercase() || c.is_ascii_digit() || "_@+-".contains(c) || (c == '.' && i > 0);
+        if is_plain {
+            encoded.push(c);
+        } else {
+            encoded.push_str(&format!("%{:02x}", u32::from(c)));
+        }
+    }
+    if encoded.len() > 200 {
+        let hash: [u8; 32] = Sha256::digest(name.as_str().as_bytes()).into();
+        encoded.truncate(160);
+        encoded.push_str("%%");
+        encoded.push_str(&hex(&hash, 16));
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(text: &str) -> String {
+        file_name(&text.parse().unwrap())
+    }
+
+    #[test]
+    fn file_names_are_distinct_and_harmless() {
+        assert_eq!(encoded("work-mail"), "work-mail");
+        assert_eq!(encoded("xai:default"), "xai%3adefault");
+        assert_eq!(encoded("Xai"), "%58ai");
+        assert_eq!(encoded(".."), "%2e.");
+        let (a, b) = ("A".repeat(128), format!("{}B", "A".repeat(127)));
+        assert_ne!(encoded(&a), encoded(&b));
+        assert!(encoded(&a).len() < 250);
+    }
+}

@@ -1,0 +1,122 @@
+//! The published copy K: the keyring item that other programs read, signed so that we know our own.
+
+use serde::{Deserialize, Serialize};
+
+use super::content::{PlainGrant, Secret};
+use super::key::SealingKey;
+use super::keyring::{Found, Item, Keyring, KeyringError};
+use crate::clock::Timestamp;
+use crate::credential::secret::RefreshToken;
+use crate::credential::{Binding, Credential, Generation};
+
+/// The keyring item's value: what `contract.md` promises to other programs, and what we need to read it back.
+#[derive(Serialize, Deserialize)]
+struct Value {
+    access_token: Option<Secret>,
+    refresh_token: Secret,
+    token_type: String,
+    expires_at: Option<Timestamp>,
+    scope: Option<String>,
+    generation: Generation,
+    provider: String,
+    /// UUID of the store that published it.
+    store: String,
+    binding: Binding,
+    grant: PlainGrant,
+    /// HMAC over all of the above; only a holder of the sealing key can make one.
+    #[serde(default)]
+    mac: String,
+}
+
+/// What the keyring has for a profile.
+#[derive(Debug)]
+pub enum Published {
+    Missing,
+    /// Ours, by its MAC.
+    Ours(Box<Credential>),
+    /// Published by another state directory: two stores think the credential is theirs.
+    OtherStore(String),
+    /// Not ours, or altered: of no use. `generation` is what it claims.
+    Unsigned {
+        generation: Option<u64>,
+    },
+}
+
+/// Reads K. `duplicates` counts further items with the same attributes.
+pub fn read(
+    keyring: &dyn Keyring,
+    item: &Item,
+    store: &str,
+    key: &SealingKey,
+) -> Result<(Published, usize), KeyringError> {
+    Ok(match keyring.read(item)? {
+        None => (Published::Missing, 0),
+        Some(Found { value, duplicates }) => (judge(&value, store, key), duplicates),
+    })
+}
+
+fn judge(text: &str, store: &str, key: &SealingKey) -> Published {
+    let Ok(mut value) = serde_json::from_str::<Value>(text) else {
+        let claimed = serde_json::from_str::<serde_json::Value>(text).ok();
+        return Published::Unsigned { generation: claimed.and_then(|v| v.get("generation")?.as_u64()) };
+    };
+    if value.store != store {
+        return Published::OtherStore(value.store);
+    }
+    let mac = std::mem::take(&mut value.mac);
+    let refresh = RefreshToken::new(value.refresh_token.0.clone());
+    match (signature(&value, key), refresh) {
+        (Some(expected), Some(refresh)) if expected == mac => Published::Ours(Box::new(Credential {
+            generation: value.generation,
+            binding: value.binding.clone(),
+            refresh,
+            grant: value.grant.to_grant(),
+        })),
+        _ => Published::Unsigned { generation: Some(value.generation.get()) },
+    }
+}
+
+/// Writes K and reads it back: on `Ok` the keyring gives out what was written.
+pub fn write(
+    keyring: &dyn Keyring,
+    item: &Item,
+    store: &str,
+    key: &SealingKey,
+    credential: &Credential,
+) -> Result<(), KeyringError> {
+    let text = text_of(credential, store, key)?;
+    let written = keyring.write(item, &text);
+    // A keyring may apply a write that it reported as failed, so what it has now decides, not what it said.
+    let is_there = |found: &Option<Found>| found.as_ref().is_some_and(|f| *f.value == *text);
+    match (keyring.read(item), written) {
+        (Ok(found), _) if is_there(&found) => Ok(()),
+        (_, Err(error)) | (Err(error), _) => Err(error),
+        (Ok(_), Ok(())) => Err(KeyringError::Failed("what was read back is not what was written".into())),
+    }
+}
+
+fn text_of(credential: &Credential, store: &str, key: &SealingKey) -> Result<zeroize::Zeroizing<String>, KeyringError> {
+    let grant = PlainGrant::of(&credential.grant);
+    let mut value = Value {
+        access_token: grant.access_token.clone(),
+        refresh_token: Secret(credential.refresh.expose().into()),
+        token_type: grant.token_type.clone(),
+        expires_at: grant.validity.as_ref().map(|v| v.expires_at()),
+        scope: grant.scope.clone(),
+        generation: credential.generation,
+        provider: credential.binding.provider.clone(),
+        store: store.to_owned(),
+        binding: credential.binding.clone(),
+        grant,
+        mac: String::new(),
+    };
+    let unwritable = || KeyringError::Failed("the credential cannot be written as JSON".into());
+    value.mac = signature(&value, key).ok_or_else(unwritable)?;
+    serde_json::to_string(&value).map(Into::into).map_err(|_| unwritable())
+}
+
+/// The MAC of a value whose `mac` is empty. Members are written in the order of the type, so text and type agree.
+fn signature(value: &Value, key: &SealingKey) -> Option<String> {
+    let bytes = zeroize::Zeroizing::new(serde_json::to_vec(value).ok()?);
+    Some(key.mac(&bytes))
+}

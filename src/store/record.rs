@@ -1,0 +1,169 @@
+//! The journal J of a profile: what happened and what is under way, without secrets; `status` reads nothing else.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use crate::clock::{Moment, Timestamp};
+use crate::credential::freshness::Validity;
+use crate::credential::secret::Fingerprint;
+use crate::credential::{Binding, Credential, Generation};
+use crate::outcome::{Failure, OutcomeKind, Publication};
+use crate::profile::ProfileName;
+use crate::sys::durable;
+
+/// The version of the form below. A record of a later version is left alone.
+const FORMAT: u32 = 1;
+
+/// One profile's journal. Replaced as a whole, under the profile's lock, durably.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub format: u32,
+    pub profile: ProfileName,
+    pub binding: Option<Binding>,
+    /// Grows with every outcome that followers may share: of an attempt that sent something or was refused.
+    pub sequence: u64,
+    /// The newest generation that was committed.
+    pub generation: Generation,
+    /// Of the newest refresh token.
+    pub fingerprint: Option<Fingerprint>,
+    pub validity: Option<Validity>,
+    pub refreshed_at: Option<Timestamp>,
+    pub login_by: Option<Timestamp>,
+    pub publication: Publication,
+    pub intent: Option<Intent>,
+    pub last_attempt: Option<Attempt>,
+    /// No request before this, by any process.
+    pub not_before: Option<Timestamp>,
+    /// Transient failures in a row.
+    pub failures: u32,
+    /// Answers in a row that said no without saying why.
+    pub unclassified: u32,
+    pub rejected: Option<Rejection>,
+    pub hold: Option<Hold>,
+    /// Logged out: the credential is gone on purpose, and a later one counts on from `generation`.
+    pub is_tombstone: bool,
+}
+
+/// A refresh token that is about to be sent, or was, with no answer settled yet (rule 5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    pub attempt: String,
+    pub generation: Generation,
+    pub fingerprint: Fingerprint,
+    /// Times this token was, or is about to be, sent.
+    pub sends: u32,
+    /// When the first send began: the server's grace cannot have begun earlier.
+    pub first_sent: Moment,
+    /// When the newest send began.
+    pub last_sent: Moment,
+    /// When we stopped waiting for an answer; `None` while somebody waits, or if that process died.
+    pub abandoned: Option<Moment>,
+    /// The one send before expiry was made.
+    pub is_last_chance_spent: bool,
+}
+
+/// How the newest attempt ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    pub at: Timestamp,
+    pub outcome: OutcomeKind,
+    pub retry_at: Option<Timestamp>,
+    pub error: Option<Failure>,
+}
+
+/// A refresh token that must never be sent again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejection {
+    pub fingerprint: Fingerprint,
+    pub at: Timestamp,
+    pub failure: Failure,
+}
+
+/// The provider refuses the client, not the token: wait until the configuration changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Identifies the configuration that was refused.
+    pub config: String,
+    pub failure: Failure,
+    /// Automatic probes made since.
+    pub probes: u32,
+    pub next_probe: Timestamp,
+}
+
+impl Record {
+    pub fn new(profile: ProfileName) -> Self {
+        Self {
+            format: FORMAT,
+            profile,
+            binding: None,
+            sequence: 0,
+            generation: Generation::NONE,
+            fingerprint: None,
+            validity: None,
+            refreshed_at: None,
+            login_by: None,
+            publication: Publication::None,
+            intent: None,
+            last_attempt: None,
+            not_before: None,
+            failures: 0,
+            unclassified: 0,
+            rejected: None,
+            hold: None,
+            is_tombstone: false,
+        }
+    }
+
+    /// Reads a profile's record without a lock: it is replaced atomically, so it is whole.
+    pub fn read(path: &Path, profile: &ProfileName) -> Result<Option<Self>, StoreError> {
+        let Some(bytes) = durable::read(path).map_err(|e| StoreError::io("read", path, e))? else {
+            return Ok(None);
+        };
+        let damaged = |why: String| StoreError::DamagedRecord { path: path.to_owned(), why };
+        let record: Self = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        if record.format != FORMAT {
+            return Err(damaged(format!("it has format {}, this keepalive knows {FORMAT}", record.format)));
+        }
+        if record.profile != *profile {
+            return Err(damaged(format!("it belongs to profile {}", record.profile)));
+        }
+        Ok(Some(record))
+    }
+
+    /// Replaces the record; durable on return.
+    pub fn write(&self, path: &Path) -> std::io::Result<()> {
+        durable::replace(path, &serde_json::to_vec_pretty(self).map_err(std::io::Error::other)?)
+    }
+
+    pub fn has_credential(&self) -> bool {
+        self.generation > Generation::NONE && !self.is_tombstone
+    }
+
+    /// Whether the current refresh token is known to be dead.
+    pub fn is_rejected(&self) -> bool {
+        match (&self.rejected, &self.fingerprint) {
+            (Some(rejected), Some(current)) => rejected.fingerprint == *current,
+            _ => false,
+        }
+    }
+
+    /// An attempt of the current generation whose outcome is not known.
+    pub fn open_intent(&self) -> Option<&Intent> {
+        self.intent.as_ref().filter(|i| i.generation >= self.generation && !self.is_rejected())
+    }
+
+    /// Takes over what is public of a credential. The caller has it durably sealed.
+    pub fn adopt(&mut self, credential: &Credential, fingerprint: Fingerprint) {
+        self.binding = Some(credential.binding.clone());
+        self.generation = credential.generation;
+        self.fingerprint = Some(fingerprint);
+        self.validity = credential.grant.validity.clone();
+        self.login_by = credential.grant.login_by;
+        self.is_tombstone = false;
+        if self.intent.as_ref().is_some_and(|i| i.generation < credential.generation) {
+            self.intent = None;
+        }
+    }
+}

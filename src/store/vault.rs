@@ -1,0 +1,339 @@
+//! One profile's durable objects, opened under a permit: journal J, sealed copy S, received answer, published copy K.
+
+use std::io;
+use std::sync::Arc;
+
+use super::content::{Answer, Content};
+use super::envelope::{self, Header};
+use super::identity::Identity;
+use super::key::SealingKey;
+use super::keyring::{Item, KeyringError};
+use super::layout::Folder;
+use super::published::{self, Published};
+use super::record::{Intent, Record};
+use super::{Home, Store, StoreError};
+use crate::credential::secret::Fingerprint;
+use crate::credential::{Credential, Generation};
+use crate::guard::{Held, Permit};
+use crate::outcome::Publication;
+use crate::sys::durable::{self, Staged};
+
+/// Space taken before a request for the answer to it: the largest answer, sealed, in base64 twice over.
+const ANSWER_SPACE: u64 = 2 * 1024 * 1024;
+
+/// One profile's files, the lock held.
+#[derive(Debug)]
+pub struct Vault<'s, 'l> {
+    store: &'s Store,
+    permit: Permit<'l>,
+    folder: Folder,
+    identity: Identity,
+    /// The journal as it stands on disk, or as it will after the next [`Vault::save`].
+    pub record: Record,
+}
+
+/// An answer that arrived before the run that asked for it died.
+pub struct PendingAnswer {
+    pub answer: Answer,
+    pub generation: Generation,
+    pub attempt: Option<String>,
+}
+
+/// The newest credential, and how the keyring fared meanwhile.
+#[derive(Debug)]
+pub struct Loaded<'l> {
+    pub held: Held<'l>,
+    pub fingerprint: Fingerprint,
+    /// The keyring could not be read. Only given where the caller can go on without it.
+    pub keyring_error: Option<KeyringError>,
+    pub warnings: Vec<String>,
+}
+
+impl Store {
+    /// Opens a profile's files: reads the journal under the lock, and makes sure that this is their home.
+    pub fn vault<'s, 'l>(&'s self, permit: Permit<'l>) -> Result<Vault<'s, 'l>, StoreError> {
+        self.check_filesystem()?;
+        let identity = self.identity()?;
+        let folder = self.layout.folder(permit.profile());
+        let record =
+            Record::read(&folder.record(), permit.profile())?.unwrap_or_else(|| Record::new(permit.profile().clone()));
+        Ok(Vault { store: self, permit, folder, identity, record })
+    }
+}
+
+impl<'l> Vault<'_, 'l> {
+    /// Writes the journal; durable on return.
+    pub fn save(&self) -> Result<(), StoreError> {
+        let path = self.folder.record();
+        self.record.write(&path).map_err(|e| StoreError::io("write", &path, e))
+    }
+
+    /// An answer that was received and sealed, but whose consequences are not in the journal yet.
+    pub fn pending_answer(&self, key: &SealingKey) -> Result<Option<PendingAnswer>, StoreError> {
+        let path = self.folder.received();
+        let Some(bytes) = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))? else {
+            return Ok(None);
+        };
+        let header = match envelope::header(&bytes) {
+            Ok(header) => header,
+            // A torn file cannot have been acknowledged; the intent says what to make of it.
+            Err(_) => return Ok(None),
+        };
+        let is_judged = match &self.record.intent {
+            Some(intent) => header.attempt.as_deref() == Some(&intent.attempt) && intent.abandoned.is_some(),
+            None => false,
+        };
+        let sealed = self.store.sealed_generation(self.permit.profile())?.unwrap_or(Generation::NONE);
+        if is_judged || header.generation <= sealed {
+            return Ok(None);
+        }
+        match envelope::open::<Content>(&bytes, self.permit.profile(), key) {
+            Ok((header, Content::Answer(answer))) => {
+                Ok(Some(PendingAnswer { answer, generation: header.generation, attempt: header.attempt }))
+            }
+            Ok((_, Content::Credential(_))) => Ok(None),
+            Err(damage) => Err(StoreError::Damaged { path, damage }),
+        }
+    }
+
+    /// Reads S and K, settles which is newest, and brings the other and the journal up to it.
+    ///
+    /// `is_keyring_optional`: whether a keyring that cannot be reached is reported in the result instead of as an error.
+    /// `Ok(None)`: there is no credential.
+    pub fn load(&mut self, key: &Arc<SealingKey>, is_keyring_optional: bool) -> Result<Option<Loaded<'l>>, StoreError> {
+        let mut warnings = Vec::new();
+        let sealed = if self.record.is_tombstone { None } else { self.open_sealed(key) };
+        let (published, keyring_error) = match self.read_published(key, &mut warnings) {
+            Ok(published) => (published, None),
+            Err(StoreError::Keyring(e)) if is_keyring_optional => (None, Some(e)),
+            Err(e) => return Err(e),
+        };
+        let credential = match (sealed, published) {
+            (Some(Ok(s)), Some(k)) if k.generation <= s.generation => {
+                self.remember_consumed(&k, &s, key)?;
+                s
+            }
+            (Some(Ok(s)), None) => s,
+            (_, Some(k)) if !self.record.is_tombstone && k.generation >= self.record.generation => {
+                warnings.push(format!("adopted generation {} from the keyring", k.generation));
+                self.seal(&k, key)?;
+                k
+            }
+            (Some(Err(damage)), _) => return Err(damage),
+            (None, _) if self.record.has_credential() => {
+                return Err(StoreError::Lost { profile: self.permit.profile().to_string() });
+            }
+            (None, _) => return Ok(None),
+            (Some(Ok(s)), Some(_)) => s,
+        };
+        if credential.generation < self.record.generation {
+            return Err(StoreError::Stale { found: credential.generation.get(), known: self.record.generation.get() });
+        }
+        let fingerprint = key.fingerprint(&credential.refresh);
+        self.catch_up(&credential, &fingerprint)?;
+        Ok(Some(Loaded { held: self.permit.hold(credential), fingerprint, keyring_error, warnings }))
+    }
+
+    /// S, if there is one.
+    fn open_sealed(&self, key: &SealingKey) -> Option<Result<Credential, StoreError>> {
+        let path = self.folder.sealed();
+        match durable::read(&path) {
+            Ok(None) => None,
+            Ok(Some(bytes)) => Some(self.store.open_sealed(&bytes, self.permit.profile(), key)),
+            Err(e) => Some(Err(StoreError::io("read", &path, e))),
+        }
+    }
+
+    /// K, if it is ours.
+    fn read_published(
+        &mut self,
+        key: &Arc<SealingKey>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<Credential>, StoreError> {
+        let Home::Keyring { keyring, service } = &self.store.home else {
+            return Ok(None);
+        };
+        let item = self.item(service);
+        let (published, duplicates) = published::read(keyring.as_ref(), &item, &self.identity.uuid, key)?;
+        if duplicates > 0 {
+            warnings.push(format!("{duplicates} more keyring items claim to be profile {}", item.user));
+        }
+        self.keep_key_in_keyring(key, warnings)?;
+        match published {
+            Published::Ours(credential) => Ok(Some(*credential)),
+            Published::OtherStore(other) => Err(StoreError::OtherStore { profile: item.user, other }),
+            Published::Missing => {
+                self.publication_is_lost();
+                Ok(None)
+            }
+            Published::Unsigned { generation } => {
+                let claim = generation.map_or(String::new(), |g| format!(" (it claims generation {g})"));
+                warnings
+                    .push(format!("the keyring item of {} was written by another program{claim}: not used", item.user));
+                self.publication_is_lost();
+                Ok(None)
+            }
+        }
+    }
+
+    fn publication_is_lost(&mut self) {
+        if self.record.publication == Publication::Published {
+            self.record.publication = Publication::PublishPending;
+        }
+    }
+
+    /// A keyring that was wiped under a running daemon gets the key back; another key in its place is an error.
+    fn keep_key_in_keyring(&self, key: &SealingKey, warnings: &mut Vec<String>) -> Result<(), StoreError> {
+        match self.store.key_in_keyring(&self.identity)? {
+            Some(there) if there.id() == key.id() => Ok(()),
+            Some(_) => Err(StoreError::KeyMissing { store: self.identity.uuid.clone() }),
+            None => {
+                warnings.push("the sealing key was missing from the keyring and was put back".into());
+                self.store.write_key(&self.identity, key)
+            }
+        }
+    }
+
+    /// An older generation in the keyring holds a token that is spent, if its successor has another.
+    fn remember_consumed(&self, old: &Credential, new: &Credential, key: &SealingKey) -> Result<(), StoreError> {
+        if old.generation < new.generation && old.refresh != new.refresh {
+            self.consume(&key.fingerprint(&old.refresh))?;
+        }
+        Ok(())
+    }
+
+    fn consume(&self, token: &Fingerprint) -> Result<(), StoreError> {
+        self.store.ledger.add(token).map_err(|e| StoreError::io("write", &self.store.layout.ledger(), e))
+    }
+
+    /// Brings the journal up to a credential that a dead run sealed, or that came from the keyring.
+    fn catch_up(&mut self, credential: &Credential, fingerprint: &Fingerprint) -> Result<(), StoreError> {
+        if credential.generation > self.record.generation || self.record.fingerprint.is_none() {
+            if let Some(intent) = &self.record.intent
+                && intent.generation < credential.generation
+                && intent.fingerprint != *fingerprint
+            {
+                self.consume(&intent.fingerprint.clone())?;
+            }
+            self.record.adopt(credential, fingerprint.clone());
+            self.record.sequence += 1;
+            self.publication_is_lost();
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// Takes the space for an answer, durably: running out of disk is noticed now (rule 8).
+    pub fn reserve_answer(&self) -> Result<Staged, StoreError> {
+        let path = self.folder.received();
+        Staged::create(&path, ANSWER_SPACE).map_err(|e| StoreError::io("reserve", &path, e))
+    }
+
+    /// What the fence runs before it lets the request body go: journals the intent; durable on return.
+    pub fn intent_writer(&self, intent: Intent) -> impl FnOnce() -> io::Result<()> + Send + 'static {
+        let mut record = self.record.clone();
+        record.intent = Some(intent);
+        let path = self.folder.record();
+        move || record.write(&path)
+    }
+
+    /// Seals an answer that nobody has read yet; durable on return (rule 9).
+    pub fn seal_answer(
+        &self,
+        space: Staged,
+        answer: Answer,
+        generation: Generation,
+        attempt: &str,
+        key: &SealingKey,
+    ) -> Result<Answer, StoreError> {
+        let header = self.header(generation, Some(attempt), key);
+        let content = Content::Answer(answer);
+        let path = self.folder.received();
+        let bytes = envelope::seal(&header, &content, key)
+            .map_err(|damage| StoreError::Damaged { path: path.clone(), damage })?;
+        // The space may be gone with the file; an answer in hand is worth another try without it.
+        space
+            .commit(&bytes)
+            .or_else(|_| durable::replace(&path, &bytes))
+            .map_err(|e| StoreError::io("write", &path, e))?;
+        match content {
+            Content::Answer(answer) => Ok(answer),
+            Content::Credential(_) => Err(StoreError::Lost { profile: self.permit.profile().to_string() }),
+        }
+    }
+
+    /// Makes the received answer S, the newest generation; durable on return.
+    pub fn promote_answer(&self) -> Result<(), StoreError> {
+        let path = self.folder.sealed();
+        durable::rename(&self.folder.received(), &path).map_err(|e| StoreError::io("write", &path, e))
+    }
+
+    /// Removes an answer that brought no tokens and is settled.
+    pub fn discard_answer(&self) -> Result<(), StoreError> {
+        let path = self.folder.received();
+        durable::remove(&path).map_err(|e| StoreError::io("remove", &path, e))
+    }
+
+    /// Seals a credential that did not come as an answer to a refresh: login, import, adoption. Durable on return.
+    pub fn seal(&self, credential: &Credential, key: &SealingKey) -> Result<(), StoreError> {
+        let header = self.header(credential.generation, None, key);
+        let path = self.folder.sealed();
+        let bytes = envelope::seal(&header, &Content::of(credential), key)
+            .map_err(|damage| StoreError::Damaged { path: path.clone(), damage })?;
+        durable::replace(&path, &bytes).map_err(|e| StoreError::io("write", &path, e))
+    }
+
+    /// Notes in the ledger that a token was consumed.
+    pub fn mark_consumed(&self, token: &Fingerprint) -> Result<(), StoreError> {
+        self.consume(token)
+    }
+
+    /// Whether a token is known to be consumed.
+    pub fn is_consumed(&self, token: &Fingerprint) -> Result<bool, StoreError> {
+        let ledger = self.store.layout.ledger();
+        self.store.ledger.contains(token).map_err(|e| StoreError::io("read", &ledger, e))
+    }
+
+    /// Whether a publication could succeed now. Always, where there is no keyring.
+    pub fn check_keyring(&self) -> Result<(), KeyringError> {
+        match &self.store.home {
+            Home::Keyring { keyring, .. } => keyring.check(),
+            Home::File { .. } => Ok(()),
+        }
+    }
+
+    /// Writes K and reads it back, and notes in the record (not saved yet) whether that worked.
+    pub fn publish(&mut self, credential: &Credential, key: &SealingKey) -> Result<(), KeyringError> {
+        let Home::Keyring { keyring, service } = &self.store.home else {
+            self.record.publication = Publication::None;
+            return Ok(());
+        };
+        let item = self.item(service);
+        self.record.publication = Publication::PublishPending;
+        // No store moves to a lower generation (rule 13), not even one that we do not trust.
+        if let (Published::Unsigned { generation: Some(g) }, _) =
+            published::read(keyring.as_ref(), &item, &self.identity.uuid, key)?
+            && g > credential.generation.get()
+        {
+            return Err(KeyringError::Failed(format!(
+                "another program wrote a newer item (generation {g}) for this profile; remove it with secret-tool clear"
+            )));
+        }
+        published::write(keyring.as_ref(), &item, &self.identity.uuid, key, credential)?;
+        self.record.publication = Publication::Published;
+        Ok(())
+    }
+
+    fn item(&self, service: &str) -> Item {
+        Item { service: service.to_owned(), user: self.permit.profile().to_string() }
+    }
+
+    fn header(&self, generation: Generation, attempt: Option<&str>, key: &SealingKey) -> Header {
+        Header {
+            profile: self.permit.profile().clone(),
+            generation,
+            attempt: attempt.map(str::to_owned),
+            key_id: key.id().to_owned(),
+        }
+    }
+}

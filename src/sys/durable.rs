@@ -1,0 +1,267 @@
+//! Files that are wholly there or not at all, and still there after a power cut.
+//!
+//! "Durable" below means: the file's bytes and its directory entry have been handed to `fsync` and it returned without
+//! an error.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// Creates a private directory (0700) and its missing parents, durably; an existing one is left as it is.
+pub fn create_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = dir.parent().filter(|p| !p.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        create_dir(parent)?;
+    }
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    match builder.create(dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        Err(e) => Err(e),
+        Ok(()) => parent.map_or(Ok(()), sync_dir),
+    }
+}
+
+/// Reads a whole file of ours, not following a symlink in its last component. `None` if it is not there.
+pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    no_follow(&mut options);
+    let mut file = match options.open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// Replaces `path` by `bytes`: a reader sees the old file or the new one, and the new one is durable on return.
+///
+/// On an error the old file is still there, unless only the last step, making the new name durable, failed.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    Staged::create(path, 0)?.commit(bytes)
+}
+
+/// Renames within one directory, durably.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_parent(to)
+}
+
+/// Removes a file, durably; no error if it is not there.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+        Ok(()) => sync_parent(path),
+    }
+}
+
+/// Appends one line to a file, durably. The caller holds a lock, so lines do not mix.
+pub fn append_line(path: &Path, line: &str) -> io::Result<()> {
+    let is_new = !path.exists();
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    private(&mut options);
+    let mut file = options.open(path)?;
+    file.write_all(format!("{line}\n").as_bytes())?;
+    file.sync_all()?;
+    if is_new { sync_parent(path) } else { Ok(()) }
+}
+
+/// A file in the making beside its final name, with its space already taken: so that running out of disk is noticed
+/// before anything depends on the write.
+#[derive(Debug)]
+pub struct Staged {
+    file: File,
+    temporary: PathBuf,
+    path: PathBuf,
+    is_committed: bool,
+}
+
+impl Staged {
+    /// Creates the temporary file and durably reserves `reserve` bytes for it (0: none).
+    pub fn create(path: &Path, reserve: u64) -> io::Result<Self> {
+        let temporary = temporary_name(path);
+        remove_leftover(&temporary)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        private(&mut options);
+        let file = options.open(&temporary)?;
+        let staged = Self { file, temporary, path: path.to_owned(), is_committed: false };
+        if reserve > 0 {
+            allocate(&staged.file, reserve)?;
+            staged.file.sync_all()?;
+        }
+        Ok(staged)
+    }
+
+    /// Fills the file and gives it its name; durable on return.
+    pub fn commit(mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.rewind()?;
+        self.file.write_all(bytes)?;
+        self.file.set_len(bytes.len() as u64)?;
+        self.file.sync_all()?;
+        fs::rename(&self.temporary, &self.path)?;
+        self.is_committed = true;
+        sync_parent(&self.path)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.is_committed {
+            // A leftover is harmless: the next attempt under the same lock replaces it.
+            drop(fs::remove_file(&self.temporary));
+        }
+    }
+}
+
+/// The one temporary name of a file. Fixed, so that a killed run leaves at most one; every writer holds the lock.
+fn temporary_name(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.new"))
+}
+
+fn remove_leftover(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(dir) => sync_dir(dir),
+        None => Ok(()),
+    }
+}
+
+/// Makes the names in a directory durable. Windows has no such call; NTFS journals them.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    File::open(dir)?.sync_all()?;
+    #[cfg(not(unix))]
+    drop(dir);
+    Ok(())
+}
+
+/// Takes space for the file. A filesystem that cannot promise space (`EOPNOTSUPP`) is no reason to refuse.
+#[cfg(target_os = "linux")]
+fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    match rustix::io::retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, bytes)) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+        Err(e) => Err(e.into()),
+        Ok(()) => Ok(()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    file.set_len(bytes)
+}
+
+fn private(options: &mut OpenOptions) {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    no_follow(options);
+}
+
+fn no_follow(options: &mut OpenOptions) {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+    #[cfg(not(unix))]
+    drop(options);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_replaced_file_is_private_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/record");
+        create_dir(path.parent().unwrap()).unwrap();
+        replace(&path, b"one").unwrap();
+        replace(&path, b"two").unwrap();
+        assert_eq!(read(&path).unwrap().unwrap(), b"two");
+        assert_eq!(names(path.parent().unwrap()), ["record"]);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
+            assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        }
+    }
+
+    #[test]
+    fn an_uncommitted_file_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("recv");
+        replace(&path, b"old").unwrap();
+        let staged = Staged::create(&path, 4096).unwrap();
+        assert_eq!(names(dir.path()), [".recv.new", "recv"]);
+        drop(staged);
+        assert_eq!(names(dir.path()), ["recv"]);
+        assert_eq!(read(&path).unwrap().unwrap(), b"old");
+    }
+
+    #[test]
+    fn a_reserved_file_ends_with_the_bytes_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("recv");
+        Staged::create(&path, 1 << 16).unwrap().commit(b"short").unwrap();
+        assert_eq!(read(&path).unwrap().unwrap(), b"short");
+    }
+
+    #[test]
+    fn a_leftover_of_a_killed_run_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record");
+        fs::write(dir.path().join(".record.new"), b"half").unwrap();
+        replace(&path, b"whole").unwrap();
+        assert_eq!(names(dir.path()), ["record"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_symlink_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("target"), b"secret").unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("target", &link).unwrap();
+        assert!(read(&link).is_err());
+        assert!(append_line(&link, "x").is_err());
+    }
+
+    #[test]
+    fn removing_what_is_not_there_is_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        remove(&dir.path().join("none")).unwrap();
+        assert!(read(&dir.path().join("none")).unwrap().is_none());
+    }
+
+    #[test]
+    fn lines_are_appended() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger");
+        append_line(&path, "a").unwrap();
+        append_line(&path, "b").unwrap();
+        assert_eq!(read(&path).unwrap().unwrap(), b"a\nb\n");
+    }
+}

@@ -1,0 +1,9 @@
+//! What the operating system promises, one promise per file; the only place that asks it directly.
+
+pub mod clock;
+pub mod durable;
+pub mod lockfile;
+pub mod machine;
+pub mod paths;
+pub mod process;
+pub mod socket;

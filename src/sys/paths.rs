@@ -1,0 +1,137 @@
+//! Where things lie on this system, and every environment variable that says otherwise.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Configuration file. Overridden by `--config`.
+pub const CONFIG: &str = "KEEPALIVE_CONFIG";
+/// Directory of locks, journals and records.
+pub const STATE_DIR: &str = "KEEPALIVE_STATE_DIR";
+/// The daemon's socket.
+pub const SOCKET: &str = "KEEPALIVE_SOCKET";
+/// Set for commands that keepalive runs: the profiles they are run for, separated by commas.
+pub const WITHIN: &str = "KEEPALIVE_WITHIN";
+/// A filter for the log, in the form of `tracing`'s `EnvFilter`; beats `-v` and `-q`.
+pub const LOG: &str = "KEEPALIVE_LOG";
+/// Where systemd puts a unit's credentials.
+const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+
+/// The places of one run.
+#[derive(Clone, Debug)]
+pub struct Places {
+    pub config: PathBuf,
+    /// The user named the file, so its absence is an error.
+    pub is_config_named: bool,
+    pub state: PathBuf,
+    pub socket: PathBuf,
+    /// The session bus; `None` lets the D-Bus library find none.
+    pub bus_address: Option<String>,
+    pub home: Option<PathBuf>,
+    pub credentials: Option<PathBuf>,
+    /// `KEEPALIVE_WITHIN`, split.
+    pub within: Vec<String>,
+    pub log_filter: Option<String>,
+}
+
+impl Places {
+    /// Finds the places from the environment and, first of all, from `--config`.
+    pub fn find(config: Option<&Path>) -> Self {
+        let home = std::env::home_dir().filter(|h| h.is_absolute());
+        let runtime = runtime_dir();
+        let named = config.map(Path::to_owned).or_else(|| path(CONFIG));
+        let state = path(STATE_DIR).unwrap_or_else(|| state_dir(home.as_deref()));
+        Self {
+            is_config_named: named.is_some(),
+            config: named.unwrap_or_else(|| config_dir(home.as_deref()).join("config.toml")),
+            socket: path(SOCKET).unwrap_or_else(|| {
+                runtime.as_ref().map_or_else(|| state.join("keepalive.sock"), |r| r.join("keepalive/keepalive.sock"))
+            }),
+            bus_address: bus_address(runtime.as_deref()),
+            credentials: path(CREDENTIALS_DIRECTORY),
+            within: text(WITHIN).map(|w| w.split(',').map(str::to_owned).collect()).unwrap_or_default(),
+            log_filter: text(LOG),
+            state,
+            home,
+        }
+    }
+}
+
+/// The value of the environment variable that a user named in the configuration, for example for a client secret.
+pub fn named_by_user(variable: &str) -> Option<String> {
+    text(variable)
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|v| !v.is_empty())
+}
+
+fn text(name: &str) -> Option<String> {
+    variable(name)?.into_string().ok()
+}
+
+fn path(name: &str) -> Option<PathBuf> {
+    variable(name).map(PathBuf::from)
+}
+
+/// An XDG directory: the variable if it is absolute, as the specification asks, else below the home directory.
+fn xdg(name: &str, home: Option<&Path>, below: &str) -> PathBuf {
+    path(name)
+        .filter(|p| p.is_absolute())
+        .unwrap_or_else(|| home.map_or_else(|| PathBuf::from(below), |h| h.join(below)))
+}
+
+#[cfg(not(any(target_os = "macos", windows)))]
+fn config_dir(home: Option<&Path>) -> PathBuf {
+    xdg("XDG_CONFIG_HOME", home, ".config").join("keepalive")
+}
+
+#[cfg(not(any(target_os = "macos", windows)))]
+fn state_dir(home: Option<&Path>) -> PathBuf {
+    xdg("XDG_STATE_HOME", home, ".local/state").join("keepalive")
+}
+
+#[cfg(target_os = "macos")]
+fn config_dir(home: Option<&Path>) -> PathBuf {
+    xdg("XDG_CONFIG_HOME", home, "Library/Application Support").join("keepalive")
+}
+
+#[cfg(target_os = "macos")]
+fn state_dir(home: Option<&Path>) -> PathBuf {
+    xdg("XDG_STATE_HOME", home, "Library/Application Support").join("keepalive")
+}
+
+#[cfg(windows)]
+fn config_dir(home: Option<&Path>) -> PathBuf {
+    xdg("APPDATA", home, "AppData/Roaming").join("keepalive")
+}
+
+#[cfg(windows)]
+fn state_dir(home: Option<&Path>) -> PathBuf {
+    xdg("LOCALAPPDATA", home, "AppData/Local").join("keepalive")
+}
+
+/// `$XDG_RUNTIME_DIR`; under cron or ssh, where it is unset, the place where systemd puts it, if that is ours.
+fn runtime_dir() -> Option<PathBuf> {
+    path("XDG_RUNTIME_DIR").filter(|p| p.is_absolute()).or_else(usual_runtime_dir)
+}
+
+#[cfg(unix)]
+fn usual_runtime_dir() -> Option<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    let uid = rustix::process::geteuid().as_raw();
+    let dir = PathBuf::from(format!("/run/user/{uid}"));
+    let about = std::fs::symlink_metadata(&dir).ok()?;
+    (about.is_dir() && about.uid() == uid).then_some(dir)
+}
+
+#[cfg(not(unix))]
+fn usual_runtime_dir() -> Option<PathBuf> {
+    None
+}
+
+fn bus_address(runtime: Option<&Path>) -> Option<String> {
+    text("DBUS_SESSION_BUS_ADDRESS").or_else(|| {
+        let bus = runtime?.join("bus");
+        bus.exists().then(|| format!("unix:path={}", bus.display()))
+    })
+}

@@ -1,0 +1,111 @@
+//! This process and its children: no core dumps, private files, commands with an end.
+
+use std::io::{self, Read};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::paths;
+
+/// Keeps secrets from leaving this process by the side: no core dump, no debugger of the same user, and files that
+/// nobody else can read whatever the umask was.
+pub fn harden() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+        // Best effort: a sandbox that forbids these calls forbids dumps as well.
+        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+        let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    }
+    #[cfg(unix)]
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+}
+
+/// How long a user's command may take to print a secret.
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// No secret or key is longer.
+const LONGEST_OUTPUT: u64 = 64 * 1024;
+
+/// Why a user's command gave no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error("the command is empty")]
+    Empty,
+    #[error("cannot run `{0}`: {1}")]
+    Start(String, io::Error),
+    #[error("`{0}` did not finish within {timeout} s", timeout = COMMAND_TIMEOUT.as_secs())]
+    TimedOut(String),
+    #[error("`{0}` failed with {1}")]
+    Failed(String, std::process::ExitStatus),
+    #[error("cannot read what `{0}` prints: {1}")]
+    Output(String, io::Error),
+}
+
+/// Runs a user's command and gives back what it printed.
+///
+/// It runs in its own process group, without standard input, with `KEEPALIVE_WITHIN` naming the profile it is run for,
+/// and is killed after [`COMMAND_TIMEOUT`].
+pub fn output_of(argv: &[String], within: &str) -> Result<Zeroizing<Vec<u8>>, CommandError> {
+    let [program, arguments @ ..] = argv else {
+        return Err(CommandError::Empty);
+    };
+    let mut command = Command::new(program);
+    command.args(arguments).env(paths::WITHIN, within).stdin(Stdio::null()).stdout(Stdio::piped());
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut child = command.spawn().map_err(|e| CommandError::Start(program.clone(), e))?;
+    let Some(stdout) = child.stdout.take() else {
+        return Err(CommandError::Output(program.clone(), io::Error::other("no pipe")));
+    };
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Zeroizing::new(Vec::new());
+        let read = stdout.take(LONGEST_OUTPUT).read_to_end(&mut bytes).map(|_| bytes);
+        // The receiver is gone after a timeout; then nobody wants the answer.
+        drop(send.send(read));
+    });
+    match receive.recv_timeout(COMMAND_TIMEOUT) {
+        Ok(read) => {
+            let status = child.wait().map_err(|e| CommandError::Output(program.clone(), e))?;
+            let bytes = read.map_err(|e| CommandError::Output(program.clone(), e))?;
+            if status.success() { Ok(bytes) } else { Err(CommandError::Failed(program.clone(), status)) }
+        }
+        Err(_) => {
+            kill_group(&mut child);
+            Err(CommandError::TimedOut(program.clone()))
+        }
+    }
+}
+
+fn kill_group(child: &mut std::process::Child) {
+    #[cfg(unix)]
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+    drop(child.kill());
+    drop(child.wait());
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn run(script: &str) -> Result<Zeroizing<Vec<u8>>, CommandError> {
+        output_of(&["sh".into(), "-c".into(), script.into()], "work,home")
+    }
+
+    #[test]
+    fn a_command_prints_a_secret_and_knows_for_whom() {
+        assert_eq!(run("printf %s \"$KEEPALIVE_WITHIN\"").unwrap().as_slice(), b"work,home");
+    }
+
+    #[test]
+    fn a_failing_command_is_an_error_whatever_it_printed() {
+        let error = run("echo half; exit 3").unwrap_err();
+        assert_eq!(error.to_string(), "`sh` failed with exit status: 3");
+        assert!(matches!(output_of(&[], ""), Err(CommandError::Empty)));
+        assert!(matches!(output_of(&["/nonexistent/x".into()], ""), Err(CommandError::Start(..))));
+    }
+}

@@ -1,0 +1,61 @@
+//! The local socket between `token` and the daemon: private, and sure of who is at the other end.
+
+#[cfg(unix)]
+pub use unix::*;
+
+#[cfg(unix)]
+mod unix {
+    use std::io;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::path::Path;
+
+    use crate::sys::durable;
+
+    /// Listens on `path`, in a private directory, replacing what a dead daemon left. The caller holds the daemon lock, so
+    /// nobody is listening there.
+    pub fn listen(path: &Path) -> io::Result<UnixListener> {
+        if let Some(dir) = path.parent() {
+            durable::create_dir(dir)?;
+        }
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    }
+
+    /// Connects to a daemon of the same user. `None`: nobody listens there.
+    pub fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
+        let stream = match UnixStream::connect(path) {
+            Ok(stream) => stream,
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                return Ok(None);
+            }
+            Err(e) => return Err(e),
+        };
+        if is_own(&stream)? { Ok(Some(stream)) } else { Err(foreign()) }
+    }
+
+    /// Whether the process at the other end runs as this user.
+    pub fn is_own(stream: &impl AsFd) -> io::Result<bool> {
+        #[cfg(target_os = "linux")]
+        {
+            let peer = rustix::net::sockopt::socket_peercred(stream)?;
+            Ok(peer.uid == rustix::process::geteuid())
+        }
+        // The directory is 0700, which keeps other users out where the peer cannot be asked for its uid.
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _unused = stream;
+            Ok(true)
+        }
+    }
+
+    fn foreign() -> io::Error {
+        io::Error::new(io::ErrorKind::PermissionDenied, "another user listens on the daemon's socket")
+    }
+}

@@ -15,3 +15,5 @@ pub mod guard;
 pub mod config;
 pub mod provider;
 pub mod store;
+// Floor 4: the transaction.
+pub mod engine;

@@ -1,1 +1,137 @@
-//! The token endpoint.
+//! The authorization server's token endpoint: what a refresh needs of it, and what can come back.
+
+pub mod classify;
+pub mod discovery;
+pub mod fence;
+pub mod http;
+pub mod wire;
+
+use std::sync::Arc;
+
+use url::Url;
+use zeroize::Zeroizing;
+
+use crate::credential::Binding;
+use crate::credential::secret::RefreshToken;
+use crate::guard::{Held, Predecessor};
+use crate::outcome::Failure;
+use crate::profile::Provider;
+pub use fence::{Gate, GateError};
+
+/// RFC 6749 §6 at one authorization server.
+pub trait TokenEndpoint: Send + Sync {
+    /// Resolves all that a refresh needs besides the credential: endpoint, client secret. May run commands and ask the
+    /// network, so it comes before any lock.
+    fn prepare(&self, provider: &Arc<Provider>, within: &str) -> Result<Prepared, PrepareError>;
+
+    /// Spends a refresh token, once. `gate` runs after the connection stands and before the first byte of the body.
+    ///
+    /// Blocks until the answer is complete, or has failed to come within the provider's `timeout`. Never retries, follows
+    /// no redirect, and uses a connection of its own.
+    fn exchange<'l>(&self, prepared: &Prepared, held: Held<'l>, gate: Gate) -> Exchange<'l>;
+}
+
+/// A provider with everything resolved.
+#[derive(Clone)]
+pub struct Prepared {
+    pub provider: Arc<Provider>,
+    pub token_endpoint: Url,
+    pub secret: Option<Zeroizing<String>>,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Prepared({} at {})", self.provider.name, self.token_endpoint)
+    }
+}
+
+impl Prepared {
+    /// Whom a credential obtained here belongs to.
+    pub fn binding(&self) -> Binding {
+        Binding {
+            provider: self.provider.name.clone(),
+            origin: self.token_endpoint.origin().ascii_serialization(),
+            client_id: self.provider.client_id.clone(),
+        }
+    }
+
+    /// What identifies this configuration to a hold: if any of it changes, a refused client may be tried again.
+    pub fn fingerprint(&self) -> String {
+        use sha2::{Digest, Sha256};
+        let mut hash = Sha256::new();
+        let secret = self.secret.as_ref().map_or("", |s| s.as_str());
+        let p = &self.provider;
+        for part in
+            [self.token_endpoint.as_str(), &p.client_id, secret, &format!("{:?}", (p.client_auth, p.body, &p.headers))]
+        {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part.as_bytes());
+        }
+        let digest: [u8; 32] = hash.finalize().into();
+        digest.iter().take(8).map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+/// Why a refresh could not even be prepared. Nothing was sent.
+#[derive(Debug)]
+pub enum PrepareError {
+    /// The configuration must change.
+    Config(Failure),
+    /// The network, or the discovery document, cannot be had now.
+    Unreachable(Failure),
+}
+
+/// How an exchange ended.
+#[derive(Debug)]
+pub enum Exchange<'l> {
+    /// The token certainly never left; here it is again. `is_intent_written`: an intent stands in the journal that must
+    /// be erased. `answer`: what the server said before it could have read the token.
+    Unsent { held: Held<'l>, is_intent_written: bool, why: Unsent, answer: Option<RawAnswer> },
+    /// The server answered.
+    Answered { sent: RefreshToken, predecessor: Predecessor<'l>, answer: RawAnswer },
+    /// It was sent, and no whole answer came.
+    Lost { sent: RefreshToken, predecessor: Predecessor<'l>, partial: Option<RawAnswer>, why: String },
+}
+
+/// Why nothing was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unsent {
+    /// No connection.
+    Network(String),
+    /// The server answered, or hung up, before it was given the token.
+    Early(String),
+    /// The gate stayed shut.
+    Gate(GateError),
+}
+
+/// An answer as bytes.
+#[derive(Clone)]
+pub struct RawAnswer {
+    pub status: u16,
+    pub content_type: Option<String>,
+    pub content_encoding: Option<String>,
+    pub retry_after: Option<String>,
+    pub body: Zeroizing<Vec<u8>>,
+    /// The body ended as announced, within the cap.
+    pub is_complete: bool,
+}
+
+impl RawAnswer {
+    /// What is known when not even a response head came.
+    pub fn nothing() -> Self {
+        Self {
+            status: 0,
+            content_type: None,
+            content_encoding: None,
+            retry_after: None,
+            body: Zeroizing::new(Vec::new()),
+            is_complete: false,
+        }
+    }
+}
+
+impl std::fmt::Debug for RawAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RawAnswer({}, {} bytes)", self.status, self.body.len())
+    }
+}

@@ -24,6 +24,13 @@ pub enum Content {
     Answer(Answer),
 }
 
+/// The same, borrowed, for sealing what is still needed.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContentRef<'a> {
+    Answer(&'a Answer),
+}
+
 /// A credential member by member.
 #[derive(Serialize, Deserialize)]
 pub struct Plain {

@@ -104,6 +104,12 @@ impl StoreError {
     }
 }
 
+impl From<StoreError> for Outcome {
+    fn from(error: StoreError) -> Self {
+        error.outcome()
+    }
+}
+
 fn parent(path: &Path) -> String {
     path.parent().unwrap_or(path).display().to_string()
 }

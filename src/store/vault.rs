@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::content::{Answer, Content};
+use super::content::{Answer, Content, ContentRef};
 use super::envelope::{self, Header};
 use super::identity::Identity;
 use super::key::SealingKey;
@@ -241,25 +241,16 @@ impl<'l> Vault<'_, 'l> {
     pub fn seal_answer(
         &self,
         space: Staged,
-        answer: Answer,
+        answer: &Answer,
         generation: Generation,
         attempt: &str,
         key: &SealingKey,
-    ) -> Result<Answer, StoreError> {
+    ) -> Result<(), StoreError> {
         let header = self.header(generation, Some(attempt), key);
-        let content = Content::Answer(answer);
         let path = self.folder.received();
-        let bytes = envelope::seal(&header, &content, key)
+        let bytes = envelope::seal(&header, &ContentRef::Answer(answer), key)
             .map_err(|damage| StoreError::Damaged { path: path.clone(), damage })?;
-        // The space may be gone with the file; an answer in hand is worth another try without it.
-        space
-            .commit(&bytes)
-            .or_else(|_| durable::replace(&path, &bytes))
-            .map_err(|e| StoreError::io("write", &path, e))?;
-        match content {
-            Content::Answer(answer) => Ok(answer),
-            Content::Credential(_) => Err(StoreError::Lost { profile: self.permit.profile().to_string() }),
-        }
+        space.commit(&bytes).map_err(|e| StoreError::io("write", &path, e))
     }
 
     /// Makes the received answer S, the newest generation; durable on return.

@@ -1,0 +1,265 @@
+//! What to do about a refresh token that may have been used up: the decision table of the protocol. (pure)
+
+use std::time::Duration;
+
+use crate::clock::{Moment, Timestamp};
+use crate::credential::freshness::Validity;
+use crate::profile::{GraceSemantics, Policy, Rotation};
+use crate::store::record::Intent;
+
+/// Allowed for the way to the server when a deadline lies there.
+pub const GUARD: Duration = Duration::from_secs(2);
+/// How long before the access token's expiry the last chance comes, at most.
+const LEAD: Duration = Duration::from_secs(30);
+
+/// What may be done now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    Send(SendKind),
+    /// Nothing before this instant.
+    Wait(Timestamp),
+    /// Nothing ever again, while the access token lives and after: the token must be given up at its expiry.
+    GiveUpAtExpiry(Timestamp),
+    /// Nothing ever again.
+    Exhausted,
+}
+
+/// Which rule a send is made under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendKind {
+    /// The token was never sent.
+    First,
+    /// Again, at a server that does not punish it.
+    Retry,
+    /// Again, inside the server's grace: must be let through before this much of the boot clock has passed since the
+    /// first send.
+    Grace { within: Duration },
+    /// Once more just before expiry, since then there is nothing left to lose.
+    LastChance,
+}
+
+/// Resolves a doubt.
+pub fn resolve(intent: &Intent, policy: &Policy, validity: Option<&Validity>, now: &Moment) -> Resolution {
+    match policy.rotation {
+        Rotation::None => Resolution::Send(SendKind::Retry),
+        Rotation::Lenient => match settling(intent, policy, now) {
+            Some(at) => Resolution::Wait(at),
+            None => Resolution::Send(SendKind::Retry),
+        },
+        Rotation::Grace => grace(intent, policy, now).unwrap_or_else(|| strict(intent, policy, validity, now)),
+        Rotation::Strict => strict(intent, policy, validity, now),
+    }
+}
+
+/// Whether two attempts and what lies between them fit into the server's grace at all (rule 19).
+pub fn grace_fits(policy: &Policy) -> bool {
+    let wait = match policy.grace_semantics {
+        GraceSemantics::Same | GraceSemantics::Multi => Duration::ZERO,
+        GraceSemantics::Latest => policy.settle,
+    };
+    policy.timeout * 2 + wait + GUARD <= policy.reuse_grace
+}
+
+/// The one retry inside the grace window; `None` if there is none, or no longer.
+fn grace(intent: &Intent, policy: &Policy, now: &Moment) -> Option<Resolution> {
+    if intent.sends > 1 || !grace_fits(policy) {
+        return None;
+    }
+    // Rule 21: after a reboot nobody knows how much of the window is gone.
+    let elapsed = now.elapsed_since(&intent.first_sent)?;
+    let within = policy.reuse_grace - GUARD;
+    if elapsed >= within {
+        return None;
+    }
+    let send = Resolution::Send(SendKind::Grace { within });
+    match (policy.grace_semantics, settling(intent, policy, now)) {
+        (GraceSemantics::Same | GraceSemantics::Multi, _) | (GraceSemantics::Latest, None) => Some(send),
+        (GraceSemantics::Latest, Some(at)) => {
+            let is_open_then = elapsed + at.since(now.wall) < within;
+            is_open_then.then_some(Resolution::Wait(at))
+        }
+    }
+}
+
+fn strict(intent: &Intent, policy: &Policy, validity: Option<&Validity>, now: &Moment) -> Resolution {
+    if intent.is_last_chance_spent {
+        return Resolution::Exhausted;
+    }
+    let left = validity.map_or(Duration::ZERO, |v| v.left(now));
+    if !policy.last_chance {
+        return if left.is_zero() { Resolution::Exhausted } else { Resolution::GiveUpAtExpiry(now.wall.plus(left)) };
+    }
+    let lead = validity.map_or(Duration::ZERO, |v| LEAD.min(v.lifetime() / 4));
+    let until_lead = left.saturating_sub(lead);
+    let until_settled = settling(intent, policy, now).map_or(Duration::ZERO, |at| at.since(now.wall));
+    let wait = until_lead.max(until_settled);
+    if wait.is_zero() { Resolution::Send(SendKind::LastChance) } else { Resolution::Wait(now.wall.plus(wait)) }
+}
+
+/// Until when the abandoned request may still be processed; `None` once that is over.
+fn settling(intent: &Intent, policy: &Policy, now: &Moment) -> Option<Timestamp> {
+    // Whoever died without noting it had waited at most `timeout` after the send.
+    let (from, bound) = match &intent.abandoned {
+        Some(abandoned) => (abandoned, policy.settle),
+        None => (&intent.last_sent, policy.timeout + policy.settle),
+    };
+    let left = bound.saturating_sub(now.age_of(from));
+    (!left.is_zero()).then(|| now.wall.plus(left))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+    use crate::credential::Generation;
+    use crate::credential::secret::Fingerprint;
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    struct Case {
+        clock: ManualClock,
+        intent: Intent,
+        policy: Policy,
+        validity: Option<Validity>,
+    }
+
+    fn case(rotation: Rotation) -> Case {
+        let clock = ManualClock::new(Timestamp::from_secs(1_790_000_000));
+        let now = clock.now();
+        let intent = Intent {
+            attempt: "a".into(),
+            generation: Generation::FIRST,
+            fingerprint: Fingerprint::from_hex("0".repeat(32)),
+            sends: 1,
+            first_sent: now.clone(),
+            last_sent: now.clone(),
+            abandoned: Some(now.clone()),
+            is_last_chance_spent: false,
+        };
+        let validity = Some(Validity { obtained: now, lifetime_ms: 600_000, assumed: false });
+        Case { clock, intent, policy: Policy { rotation, ..Policy::default() }, validity }
+    }
+
+    impl Case {
+        fn resolve(&self) -> Resolution {
+            resolve(&self.intent, &self.policy, self.validity.as_ref(), &self.clock.now())
+        }
+
+        fn wait(&self) -> Duration {
+            match self.resolve() {
+                Resolution::Wait(at) => at.since(self.clock.now().wall),
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn grace(mut self, semantics: GraceSemantics, grace: u64, timeout: u64) -> Self {
+            self.policy.grace_semantics = semantics;
+            self.policy.reuse_grace = S(grace);
+            self.policy.timeout = S(timeout);
+            self
+        }
+    }
+
+    #[test]
+    fn r17_strict_waits_for_the_lead_before_expiry() {
+        let c = case(Rotation::Strict);
+        assert_eq!(c.wait(), S(570));
+        c.clock.advance(S(569));
+        assert_eq!(c.wait(), S(1));
+        c.clock.advance(S(1));
+        assert_eq!(c.resolve(), Resolution::Send(SendKind::LastChance));
+    }
+
+    #[test]
+    fn r18_the_last_chance_comes_once() {
+        let mut c = case(Rotation::Strict);
+        c.intent.is_last_chance_spent = true;
+        assert_eq!(c.resolve(), Resolution::Exhausted);
+        c.clock.advance(S(10_000));
+        assert_eq!(c.resolve(), Resolution::Exhausted);
+    }
+
+    #[test]
+    fn r20_the_last_chance_waits_until_the_first_request_is_settled() {
+        let mut c = case(Rotation::Strict);
+        c.validity = None;
+        assert_eq!(c.wait(), S(15));
+        c.intent.abandoned = None;
+        assert_eq!(c.wait(), S(45));
+        c.clock.advance(S(45));
+        assert_eq!(c.resolve(), Resolution::Send(SendKind::LastChance));
+    }
+
+    #[test]
+    fn short_tokens_have_a_short_lead() {
+        let mut c = case(Rotation::Strict);
+        c.validity.as_mut().unwrap().lifetime_ms = 60_000;
+        assert_eq!(c.wait(), S(45));
+    }
+
+    #[test]
+    fn without_a_last_chance_the_token_is_given_up_at_expiry() {
+        let mut c = case(Rotation::Strict);
+        c.policy.last_chance = false;
+        assert_eq!(c.resolve(), Resolution::GiveUpAtExpiry(c.clock.now().wall.plus(S(600))));
+        c.clock.advance(S(600));
+        assert_eq!(c.resolve(), Resolution::Exhausted);
+    }
+
+    #[test]
+    fn a_server_that_does_not_rotate_is_asked_again_at_once() {
+        assert_eq!(case(Rotation::None).resolve(), Resolution::Send(SendKind::Retry));
+    }
+
+    #[test]
+    fn a_lenient_server_is_asked_again_once_the_first_request_is_settled() {
+        let c = case(Rotation::Lenient);
+        assert_eq!(c.wait(), S(15));
+        c.clock.advance(S(15));
+        assert_eq!(c.resolve(), Resolution::Send(SendKind::Retry));
+    }
+
+    #[test]
+    fn r19_same_and_multi_retry_inside_the_window_only() {
+        for semantics in [GraceSemantics::Same, GraceSemantics::Multi] {
+            let c = case(Rotation::Grace).grace(semantics, 30, 10);
+            assert_eq!(c.resolve(), Resolution::Send(SendKind::Grace { within: S(28) }));
+            c.clock.advance(S(28));
+            assert_eq!(c.wait(), S(570 - 28));
+        }
+    }
+
+    #[test]
+    fn r19_timeouts_that_do_not_fit_make_it_strict() {
+        let c = case(Rotation::Grace).grace(GraceSemantics::Same, 30, 15);
+        assert!(!grace_fits(&c.policy));
+        assert_eq!(c.wait(), S(570));
+        assert!(grace_fits(&case(Rotation::Grace).grace(GraceSemantics::Same, 30, 14).policy));
+    }
+
+    #[test]
+    fn r20_latest_waits_until_the_first_request_is_settled() {
+        let c = case(Rotation::Grace).grace(GraceSemantics::Latest, 60, 10);
+        assert_eq!(c.wait(), S(15));
+        c.clock.advance(S(15));
+        assert_eq!(c.resolve(), Resolution::Send(SendKind::Grace { within: S(58) }));
+        let mut late = case(Rotation::Grace).grace(GraceSemantics::Latest, 60, 10);
+        late.clock.advance(S(50));
+        late.intent.abandoned = Some(late.clock.now());
+        assert_eq!(late.wait(), S(520), "the window closes before Q is over");
+    }
+
+    #[test]
+    fn r21_a_reboot_closes_the_window() {
+        let c = case(Rotation::Grace).grace(GraceSemantics::Same, 30, 10);
+        c.clock.reboot();
+        assert_eq!(c.wait(), S(570));
+    }
+
+    #[test]
+    fn r18_a_second_send_inside_grace_leaves_only_the_last_chance() {
+        let mut c = case(Rotation::Grace).grace(GraceSemantics::Same, 300, 10);
+        c.intent.sends = 2;
+        assert_eq!(c.wait(), S(570));
+    }
+}

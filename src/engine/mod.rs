@@ -1,0 +1,305 @@
+//! The engine: keeps a profile's credential fresh for whoever asks, with one request for all who ask at once.
+//!
+//! [`Engine::refresh`] is the whole story: look without a lock, join or open a flight, wait for it. What a flight does is
+//! in [`transaction`].
+
+pub mod backoff;
+pub mod doubt;
+mod judge;
+pub mod standing;
+pub mod transaction;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::credential::freshness::Demand;
+use crate::guard::{Flight, Guard, Landing, Lease, Seat};
+use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
+use crate::profile::{Profile, ProfileName};
+use crate::provider::{PrepareError, TokenEndpoint};
+use crate::store::record::Record;
+use crate::store::{Store, StoreError};
+use transaction::{Flightplan, Seen};
+
+/// Longest time that a flight past the point of no return may take to finish: request, then persistence.
+pub const DRAIN: Duration = Duration::from_secs(45);
+/// A caller that joined flights which did not answer its demand opens its own after this many.
+const JOINS: usize = 3;
+
+/// Refreshes credentials. Cheap to clone; all clones share their flights.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<Store>,
+    endpoint: Arc<dyn TokenEndpoint>,
+    clock: Arc<dyn Clock>,
+    guard: Guard<Outcome>,
+    stop: Arc<AtomicBool>,
+    lanes: Lanes,
+    is_resident: bool,
+    /// The profiles for which this process was started by keepalive itself.
+    within: Vec<String>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Engine({:?})", self.shared.store)
+    }
+}
+
+/// A flight that the caller has joined or opened.
+enum Boarding {
+    Landed(Outcome),
+    Aboard { flight: Flight<Outcome>, is_follower: bool },
+}
+
+impl Engine {
+    /// `is_resident`: a daemon, which keeps the sealing key and outlives its keyring.
+    pub fn new(
+        store: Arc<Store>,
+        endpoint: Arc<dyn TokenEndpoint>,
+        clock: Arc<dyn Clock>,
+        is_resident: bool,
+        within: Vec<String>,
+    ) -> Self {
+        let shared = Shared {
+            store,
+            endpoint,
+            clock,
+            guard: Guard::default(),
+            stop: Arc::new(AtomicBool::new(false)),
+            lanes: Lanes::default(),
+            is_resident,
+            within,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    pub fn store(&self) -> &Arc<Store> {
+        &self.shared.store
+    }
+
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.clock
+    }
+
+    /// The demand behind `--force`: something newer than what is there now.
+    pub fn force(&self, name: &ProfileName) -> Result<Demand, StoreError> {
+        let record = self.shared.store.peek(name)?;
+        Ok(Demand::NewerThan(record.map_or(crate::credential::Generation::NONE, |r| r.generation)))
+    }
+
+    /// Meets a demand: returns at once if it is met, else joins the flight for this profile or opens one, and shares its
+    /// outcome. Blocks for at most `limit`; a flight goes on without its caller.
+    pub fn refresh(&self, profile: &Arc<Profile>, demand: Demand, limit: Duration) -> Outcome {
+        for _ in 0..JOINS {
+            let (flight, is_follower) = match self.board(profile, demand) {
+                Boarding::Landed(outcome) => return outcome,
+                Boarding::Aboard { flight, is_follower } => (flight, is_follower),
+            };
+            if let Some(outcome) = self.disembark(profile, demand, flight.wait(limit), is_follower) {
+                return outcome;
+            }
+        }
+        self.unlucky(profile)
+    }
+
+    /// The same for a task. May be dropped at any await; the flight goes on.
+    pub async fn refresh_async(&self, profile: &Arc<Profile>, demand: Demand) -> Outcome {
+        for _ in 0..JOINS {
+            let (flight, is_follower) = match self.board(profile, demand) {
+                Boarding::Landed(outcome) => return outcome,
+                Boarding::Aboard { flight, is_follower } => (flight, is_follower),
+            };
+            if let Some(outcome) = self.disembark(profile, demand, flight.landed().await, is_follower) {
+                return outcome;
+            }
+        }
+        self.unlucky(profile)
+    }
+
+    /// Nothing new is sent from now on.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+    }
+
+    /// Stops, and waits for the flights in the air for at most [`DRAIN`]. Returns those that did not make it.
+    pub fn drain(&self) -> Vec<ProfileName> {
+        self.stop();
+        self.shared.guard.drain(DRAIN)
+    }
+
+    fn board(&self, profile: &Arc<Profile>, demand: Demand) -> Boarding {
+        if self.shared.within.iter().any(|name| name == profile.name.as_str()) {
+            return Boarding::Landed(nested(profile));
+        }
+        let record = match self.shared.store.peek(&profile.name) {
+            Ok(record) => record,
+            Err(e) => return Boarding::Landed(e.outcome()),
+        };
+        if let Some(record) = record.as_ref().filter(|r| self.is_met(profile, demand, r)) {
+            return Boarding::Landed(transaction::describe(Outcome::new(OutcomeKind::Fresh), record));
+        }
+        let seen = record
+            .as_ref()
+            .map_or_else(Seen::default, |r| Seen { generation: r.generation.get(), sequence: r.sequence });
+        let (flight, seat) = self.shared.guard.enter(&profile.name);
+        let is_follower = seat.is_none();
+        if let Some(seat) = seat {
+            self.launch(seat, profile, demand, seen);
+        }
+        Boarding::Aboard { flight, is_follower }
+    }
+
+    /// Whether a demand is met by the journal alone, with nothing left to publish.
+    fn is_met(&self, profile: &Profile, demand: Demand, record: &Record) -> bool {
+        let is_settled = record.publication != Publication::PublishPending || !matches!(demand, Demand::Margin { .. });
+        let is_certain = record.open_intent().is_none();
+        is_settled && is_certain && standing::meets(record, demand, profile, &self.shared.clock.now())
+    }
+
+    /// Gives the flight a thread of its own: no caller's end is the flight's end.
+    fn launch(&self, seat: Seat<Outcome>, profile: &Arc<Profile>, demand: Demand, seen: Seen) {
+        let shared = Arc::clone(&self.shared);
+        let profile = Arc::clone(profile);
+        let name = format!("refresh {}", profile.name);
+        let spawned = std::thread::Builder::new().name(name).spawn(move || shared.lead(seat, profile, demand, seen));
+        if let Err(error) = spawned {
+            // The seat went with the closure: its drop tells the followers.
+            tracing::error!(%error, "cannot start a thread for a refresh");
+        }
+    }
+
+    /// What a landing means to this caller; `None`: board again.
+    fn disembark(
+        &self,
+        profile: &Profile,
+        demand: Demand,
+        landing: Landing<Outcome>,
+        is_follower: bool,
+    ) -> Option<Outcome> {
+        match landing {
+            Landing::Outcome(outcome) if !is_follower => Some(outcome),
+            // Followers share what was sent or refused; a flight that sent nothing may have had less to do than they ask.
+            Landing::Outcome(outcome) => match outcome.kind {
+                OutcomeKind::Fresh | OutcomeKind::Refreshed => {
+                    let record = self.shared.store.peek(&profile.name).ok().flatten()?;
+                    self.is_met(profile, demand, &record).then(|| outcome.as_follower())
+                }
+                OutcomeKind::Deferred
+                | OutcomeKind::InDoubt
+                | OutcomeKind::NeedsLogin
+                | OutcomeKind::ConfigError
+                | OutcomeKind::StoreUnavailable => Some(outcome.as_follower()),
+            },
+            Landing::Abandoned => None,
+            Landing::TimedOut => Some(self.busy(profile)),
+        }
+    }
+
+    fn busy(&self, profile: &Profile) -> Outcome {
+        let failure = Failure::new("busy", format!("the refresh of {} is still under way", profile.name))
+            .hint("it goes on without this caller; ask again, or allow more --timeout");
+        self.now_known(profile, Outcome::new(OutcomeKind::Deferred).because(failure))
+    }
+
+    fn unlucky(&self, profile: &Profile) -> Outcome {
+        let failure =
+            Failure::new("busy", format!("other flights for {} ended without an answer to this call", profile.name))
+                .hint("ask again");
+        self.now_known(profile, Outcome::new(OutcomeKind::Deferred).because(failure))
+    }
+
+    fn now_known(&self, profile: &Profile, outcome: Outcome) -> Outcome {
+        match self.shared.store.peek(&profile.name) {
+            Ok(Some(record)) => transaction::describe(outcome, &record),
+            Ok(None) | Err(_) => outcome,
+        }
+    }
+}
+
+impl Shared {
+    /// The life of a flight's thread: resolve everything that may take long, take the lock, fly, publish.
+    fn lead(&self, seat: Seat<Outcome>, profile: Arc<Profile>, demand: Demand, seen: Seen) {
+        let prepared = match self.endpoint.prepare(&profile.provider, profile.name.as_str()) {
+            Ok(prepared) => prepared,
+            Err(PrepareError::Config(f)) => return seat.land(Outcome::new(OutcomeKind::ConfigError).because(f)),
+            Err(PrepareError::Unreachable(f)) => return seat.land(Outcome::new(OutcomeKind::Deferred).because(f)),
+        };
+        let _lane = self.lanes.take(&profile.provider.name, profile.provider.concurrency);
+        let lock_file = match self.store.lock_file(&profile.name) {
+            Ok(path) => path,
+            Err(e) => return seat.land(e.outcome()),
+        };
+        let lease = match Lease::admit(seat, &lock_file) {
+            Ok(lease) => lease,
+            Err((seat, error)) => {
+                let failure = Failure::new("lock", format!("cannot lock {}: {error}", lock_file.display()));
+                return seat.land(Outcome::new(OutcomeKind::StoreUnavailable).because(failure));
+            }
+        };
+        let plan = Flightplan {
+            store: Arc::clone(&self.store),
+            endpoint: Arc::clone(&self.endpoint),
+            clock: Arc::clone(&self.clock),
+            profile,
+            prepared,
+            demand,
+            seen,
+            stop: Arc::clone(&self.stop),
+            is_resident: self.is_resident && self.store.has_key(),
+        };
+        let outcome = transaction::run(&plan, &lease);
+        lease.publish(outcome);
+    }
+}
+
+/// A command that keepalive runs for a profile asks for that same profile: waiting would wait for itself.
+fn nested(profile: &Profile) -> Outcome {
+    let failure = Failure::new(
+        "nested_call",
+        format!("called for {} from within a command that keepalive runs for it", profile.name),
+    )
+    .hint("let that command work without this profile's token");
+    Outcome::new(OutcomeKind::ConfigError).because(failure)
+}
+
+/// At most so many flights at once to each provider.
+#[derive(Default)]
+struct Lanes {
+    taken: Mutex<HashMap<String, usize>>,
+    freed: Condvar,
+}
+
+/// A lane taken; free again when dropped.
+struct Lane<'a> {
+    lanes: &'a Lanes,
+    provider: String,
+}
+
+impl Lanes {
+    fn take(&self, provider: &str, limit: usize) -> Lane<'_> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = |taken: &mut HashMap<String, usize>| taken.get(provider).copied().unwrap_or(0) >= limit.max(1);
+        let mut taken = self.freed.wait_while(taken, is_full).unwrap_or_else(PoisonError::into_inner);
+        *taken.entry(provider.to_owned()).or_insert(0) += 1;
+        Lane { lanes: self, provider: provider.to_owned() }
+    }
+}
+
+impl Drop for Lane<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.lanes.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(n) = taken.get_mut(&self.provider) {
+            *n = n.saturating_sub(1);
+        }
+        drop(taken);
+        self.lanes.freed.notify_all();
+    }
+}

@@ -1,0 +1,212 @@
+//! How a profile stands now, from its journal alone: what `status` shows and the scheduler plans by. (pure)
+
+use std::time::Duration;
+
+use super::doubt::{self, Resolution};
+use crate::clock::{Moment, Timestamp};
+use crate::credential::freshness::{self, Demand, Margin, Validity, Verdict};
+use crate::outcome::{Failure, State};
+use crate::profile::{Policy, Profile};
+use crate::store::record::Record;
+
+/// A profile's state, and when something is to be done about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    pub state: State,
+    /// When the next refresh is planned: the margin, a retry, a last chance. `None`: only a person can help.
+    pub refresh_at: Option<Timestamp>,
+    pub error: Option<Failure>,
+}
+
+/// What a standing depends on besides the journal.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    pub policy: &'a Policy,
+    pub margin: Margin,
+    /// This profile's share of jitter.
+    pub early: Duration,
+}
+
+/// Judges a journal. Never says `fresh` of anything that is not: the worst that is known wins.
+pub fn standing(record: Option<&Record>, terms: Terms<'_>, now: &Moment) -> Standing {
+    let Some(record) = record.filter(|r| r.has_credential()) else {
+        return Standing { state: State::NoCredential, refresh_at: None, error: None };
+    };
+    if record.is_rejected() {
+        let error = record.rejected.as_ref().map(|r| r.failure.clone());
+        return Standing { state: State::NeedsLogin, refresh_at: None, error };
+    }
+    if let Some(hold) = &record.hold {
+        let refresh_at = (hold.probes < MAX_PROBES).then_some(hold.next_probe);
+        return Standing { state: State::ConfigError, refresh_at, error: Some(hold.failure.clone()) };
+    }
+    let last_error = record.last_attempt.as_ref().and_then(|a| a.error.clone());
+    if let Some(intent) = record.open_intent() {
+        let (state, refresh_at) = match doubt::resolve(intent, terms.policy, record.validity.as_ref(), now) {
+            Resolution::Exhausted => (State::NeedsLogin, None),
+            Resolution::GiveUpAtExpiry(_) => (State::InDoubt, None),
+            Resolution::Wait(at) => (State::InDoubt, Some(at)),
+            Resolution::Send(_) => (State::InDoubt, Some(record.not_before.unwrap_or(now.wall).max(now.wall))),
+        };
+        return Standing { state, refresh_at, error: last_error };
+    }
+    without_trouble(record, terms, now, last_error)
+}
+
+/// Automatic probes of a refused client (rule 24).
+pub const MAX_PROBES: u32 = 3;
+
+fn without_trouble(record: &Record, terms: Terms<'_>, now: &Moment, last_error: Option<Failure>) -> Standing {
+    let validity = record.validity.as_ref();
+    let demand = Demand::Margin { lookahead: Duration::ZERO };
+    let is_due =
+        freshness::assess(record.generation, validity, demand, terms.margin, terms.early, now) != Verdict::Fresh;
+    let is_alive = validity.is_some_and(|v| !v.left(now).is_zero());
+    let not_before = record.not_before.filter(|at| *at > now.wall);
+    let planned =
+        validity.map_or(now.wall, |v| planned_at(v, terms, now)).max(not_before.unwrap_or(Timestamp::from_millis(0)));
+    let state = match (is_alive, is_due, not_before) {
+        (false, ..) if validity.is_some() => State::Expired,
+        (_, true, Some(_)) => State::Deferred,
+        (_, true, None) => State::Due,
+        (_, false, _) => State::Fresh,
+    };
+    let error = if state == State::Fresh { None } else { last_error };
+    Standing { state, refresh_at: Some(planned), error }
+}
+
+/// When the margin is reached, by whichever clock says so first.
+fn planned_at(validity: &Validity, terms: Terms<'_>, now: &Moment) -> Timestamp {
+    let by_wall = freshness::refresh_at(validity, terms.margin, terms.early);
+    let ahead = validity.expires_at().since(by_wall);
+    let by_both = now.wall.plus(validity.left(now).saturating_sub(ahead));
+    by_wall.min(by_both).max(now.wall)
+}
+
+/// Whether a demand is met by what the journal says of the access token.
+pub fn meets(record: &Record, demand: Demand, profile: &Profile, now: &Moment) -> bool {
+    let validity = record.validity.as_ref();
+    let early = jitter(profile.name.as_str(), profile.margin, validity);
+    let verdict = freshness::assess(record.generation, validity, demand, profile.margin, early, now);
+    verdict == Verdict::Fresh && record.has_credential()
+}
+
+/// This profile's jitter: the same at every run, up to a tenth of its margin, so that profiles signed in together drift
+/// apart (rule 34: it only ever advances).
+pub fn jitter(profile: &str, margin: Margin, validity: Option<&Validity>) -> Duration {
+    let Some(validity) = validity else {
+        return Duration::ZERO;
+    };
+    // FNV-1a: stable between versions and machines, which std's hasher is not.
+    let hash =
+        profile.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let share = (hash >> 40) as u32 & 0x3ff;
+    (margin.of(validity.lifetime()) / 10 / 1024) * share
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+    use crate::credential::Generation;
+    use crate::credential::secret::Fingerprint;
+    use crate::store::record::{Intent, Rejection};
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    fn clock() -> ManualClock {
+        ManualClock::new(Timestamp::from_secs(1_790_000_000))
+    }
+
+    fn record(clock: &ManualClock) -> Record {
+        let mut r = Record::new("p".parse().unwrap());
+        r.generation = Generation::FIRST;
+        r.fingerprint = Some(Fingerprint::from_hex("ab".into()));
+        r.validity = Some(Validity { obtained: clock.now(), lifetime_ms: 1_000_000, assumed: false });
+        r
+    }
+
+    fn judge(r: &Record, clock: &ManualClock) -> Standing {
+        let policy = Policy::default();
+        let terms = Terms { policy: &policy, margin: Margin::Fixed(S(200)), early: Duration::ZERO };
+        standing(Some(r), terms, &clock.now())
+    }
+
+    #[test]
+    fn a_credential_goes_from_fresh_to_due_to_expired() {
+        let c = clock();
+        let r = record(&c);
+        let fresh = judge(&r, &c);
+        assert_eq!((fresh.state, fresh.refresh_at), (State::Fresh, Some(c.now().wall.plus(S(800)))));
+        c.advance(S(800));
+        assert_eq!(judge(&r, &c).state, State::Due);
+        c.advance(S(200));
+        assert_eq!(judge(&r, &c).state, State::Expired);
+    }
+
+    #[test]
+    fn a_deferred_refresh_is_planned_when_it_is_allowed() {
+        let c = clock();
+        let mut r = record(&c);
+        r.not_before = Some(c.now().wall.plus(S(900)));
+        assert_eq!(judge(&r, &c).state, State::Fresh);
+        c.advance(S(850));
+        let s = judge(&r, &c);
+        assert_eq!((s.state, s.refresh_at), (State::Deferred, r.not_before));
+    }
+
+    #[test]
+    fn a_dead_token_is_never_fresh() {
+        let c = clock();
+        let mut r = record(&c);
+        r.rejected = Some(Rejection {
+            fingerprint: r.fingerprint.clone().unwrap(),
+            at: c.now().wall,
+            failure: Failure::new("invalid_grant", "gone"),
+        });
+        let s = judge(&r, &c);
+        assert_eq!((s.state, s.refresh_at, s.error.unwrap().kind.as_ref()), (State::NeedsLogin, None, "invalid_grant"));
+        r.fingerprint = Some(Fingerprint::from_hex("cd".into()));
+        assert_eq!(judge(&r, &c).state, State::Fresh, "r22: a new token clears it");
+    }
+
+    #[test]
+    fn r17_a_doubt_is_never_fresh() {
+        let c = clock();
+        let mut r = record(&c);
+        r.intent = Some(Intent {
+            attempt: "a".into(),
+            generation: r.generation,
+            fingerprint: r.fingerprint.clone().unwrap(),
+            sends: 1,
+            first_sent: c.now(),
+            last_sent: c.now(),
+            abandoned: Some(c.now()),
+            is_last_chance_spent: false,
+        });
+        let s = judge(&r, &c);
+        assert_eq!((s.state, s.refresh_at), (State::InDoubt, Some(c.now().wall.plus(S(970)))));
+    }
+
+    #[test]
+    fn nothing_stored_is_no_credential() {
+        let c = clock();
+        let mut r = record(&c);
+        r.is_tombstone = true;
+        assert_eq!(judge(&r, &c).state, State::NoCredential);
+        let policy = Policy::default();
+        let terms = Terms { policy: &policy, margin: Margin::DEFAULT, early: Duration::ZERO };
+        assert_eq!(standing(None, terms, &c.now()).state, State::NoCredential);
+    }
+
+    #[test]
+    fn r34_jitter_is_stable_and_small() {
+        let c = clock();
+        let v = record(&c).validity;
+        let of = |name: &str| jitter(name, Margin::Fixed(S(200)), v.as_ref());
+        assert_eq!(of("a"), of("a"));
+        let many: std::collections::BTreeSet<_> = (0..100).map(|i| of(&format!("profile-{i}"))).collect();
+        assert!(many.len() > 50 && many.iter().all(|j| *j <= S(20)));
+        assert_eq!(jitter("a", Margin::DEFAULT, None), Duration::ZERO);
+    }
+}

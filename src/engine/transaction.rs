@@ -1,0 +1,350 @@
+//! One refresh, from the lock to the published token: the order of these steps is the product.
+//!
+//! It runs on a thread of its own, from top to bottom, with nothing to await: no caller can cancel it between two steps.
+//! The step numbers are those of the protocol, §1.2.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::backoff;
+use super::doubt::{self, Resolution, SendKind};
+use super::judge::{self, Conclusion};
+use super::standing::{self, MAX_PROBES};
+use crate::clock::{Clock, Moment};
+use crate::credential::Generation;
+use crate::credential::freshness::{self, Demand};
+use crate::guard::{Held, Lease};
+use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
+use crate::profile::Profile;
+use crate::provider::{Exchange, Gate, GateError, Prepared, RawAnswer, TokenEndpoint, Unsent};
+use crate::store::key::{self, SealingKey};
+use crate::store::record::{Intent, Record};
+use crate::store::{Loaded, Store, Vault};
+
+/// Connections that failed before anything was sent are tried again this often within one flight.
+const QUICK_TRIES: u32 = 3;
+
+/// What one flight needs to know.
+pub struct Flightplan {
+    pub store: Arc<Store>,
+    pub endpoint: Arc<dyn TokenEndpoint>,
+    pub clock: Arc<dyn Clock>,
+    pub profile: Arc<Profile>,
+    pub prepared: Prepared,
+    pub demand: Demand,
+    pub seen: Seen,
+    /// Set when the process is told to end: nothing new is sent, what is sent is finished.
+    pub stop: Arc<AtomicBool>,
+    /// A daemon, which may go on with the key in its memory while the keyring is away.
+    pub is_resident: bool,
+}
+
+/// What the caller knew before it waited for the lock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub generation: u64,
+    pub sequence: u64,
+}
+
+/// Flies: recheck, recover, decide, send, seal, publish, commit.
+pub fn run(plan: &Flightplan, lease: &Lease<Outcome>) -> Outcome {
+    let mut vault = match plan.store.vault(lease.permit()) {
+        Ok(vault) => vault,
+        Err(e) => return e.outcome(),
+    };
+    let outcome = fly(plan, lease, &mut vault).unwrap_or_else(|ended| ended);
+    describe(outcome, &vault.record)
+}
+
+fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, 'l>) -> Result<Outcome, Outcome> {
+    // Step 1: the journal was re-read under the lock. What others did meanwhile may be the answer.
+    if let Some(shared) = plan.shared(&vault.record) {
+        return Ok(shared);
+    }
+    let key = plan.store.key(plan.profile.name.as_str())?;
+    // Recovery: an answer that arrived for a run which died before it could act on it.
+    if let Some(pending) = vault.pending_answer(&key)? {
+        let refusal = judge::recovered(plan, vault, &key, &pending)?;
+        if let Some(ended) = refusal.or_else(|| plan.shared(&vault.record)) {
+            return Ok(ended);
+        }
+    }
+    let Some(mut loaded) = vault.load(&key, plan.is_resident)? else {
+        return Err(no_credential(plan));
+    };
+    let mut warnings = std::mem::take(&mut loaded.warnings);
+    publish_if_pending(vault, &loaded, &key, &mut warnings)?;
+    if plan.is_fresh(&vault.record) {
+        return Ok(with(Outcome::new(OutcomeKind::Fresh), warnings));
+    }
+    let send = plan.admit(vault, &loaded)?;
+    // Step 2: whatever could fail here, must fail now.
+    let _token_lock = plan.store.lock_token(&loaded.fingerprint)?;
+    if vault.is_consumed(&loaded.fingerprint)? {
+        return Err(stale(&vault.record));
+    }
+    plan.check_keyring(vault, &loaded)?;
+    if !lease.is_wanted() {
+        return Err(
+            Outcome::new(OutcomeKind::Deferred).because(Failure::new("busy", "nobody waits for this refresh any more"))
+        );
+    }
+    transact(plan, vault, &key, loaded, send).map(|outcome| with(outcome, warnings))
+}
+
+/// Steps 3 to 9, with the quick tries that are free as long as nothing was sent.
+fn transact<'l>(
+    plan: &Flightplan,
+    vault: &mut Vault<'_, 'l>,
+    key: &Arc<SealingKey>,
+    loaded: Loaded<'l>,
+    kind: SendKind,
+) -> Result<Outcome, Outcome> {
+    let mut held = loaded.held;
+    let mut last = Unsent::Network(String::new());
+    for quick_try in 0..QUICK_TRIES {
+        if quick_try > 0 {
+            std::thread::sleep(Duration::from_millis(100) * 3_u32.pow(quick_try));
+        }
+        let space = vault.reserve_answer()?;
+        let intent = plan.intent(&vault.record, &held, loaded.fingerprint.clone(), kind);
+        let gate = plan.gate(vault, &held, &intent, kind);
+        match plan.endpoint.exchange(&plan.prepared, held, gate) {
+            Exchange::Unsent { held: back, is_intent_written, why, answer } => {
+                if is_intent_written {
+                    // The journal in memory has no such intent: writing it erases the one on disk.
+                    vault.save()?;
+                }
+                held = back;
+                if let (Unsent::Early(_), Some(answer)) = (&why, &answer) {
+                    return Ok(judge::refused_early(plan, vault, answer));
+                }
+                let is_final = matches!(why, Unsent::Gate(_)) || plan.is_stopping();
+                last = why;
+                if is_final {
+                    break;
+                }
+            }
+            Exchange::Answered { sent, predecessor, answer } => {
+                vault.record.intent = Some(intent);
+                return Ok(judge::conclude(plan, vault, key, space, Conclusion { sent, predecessor, answer }));
+            }
+            Exchange::Lost { sent, predecessor, partial, why } => {
+                vault.record.intent = Some(intent);
+                let answer = partial.unwrap_or_else(RawAnswer::nothing);
+                let lost = Conclusion { sent, predecessor, answer };
+                return Ok(judge::conclude_lost(plan, vault, key, space, lost, &why));
+            }
+        }
+    }
+    Err(judge::unsent(plan, vault, last))
+}
+
+/// Step 8, left over from an earlier run: the keyring could not be written then.
+fn publish_if_pending(
+    vault: &mut Vault<'_, '_>,
+    loaded: &Loaded<'_>,
+    key: &SealingKey,
+    warnings: &mut Vec<String>,
+) -> Result<(), Outcome> {
+    if vault.record.publication != Publication::PublishPending || loaded.keyring_error.is_some() {
+        return Ok(());
+    }
+    if let Err(e) = vault.publish(loaded.held.credential(), key) {
+        warnings.push(format!("the keyring does not have the newest token yet: {e}"));
+    }
+    vault.save()?;
+    Ok(())
+}
+
+impl Flightplan {
+    pub fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Whether the demand is met by what the journal says.
+    fn is_fresh(&self, record: &Record) -> bool {
+        standing::meets(record, self.demand, &self.profile, &self.now())
+    }
+
+    /// Rule 26: the outcome of the flight that this one waited for, if it answers the demand.
+    fn shared(&self, record: &Record) -> Option<Outcome> {
+        if record.generation.get() > self.seen.generation && self.is_fresh(record) {
+            return Some(Outcome::new(OutcomeKind::Refreshed).as_follower());
+        }
+        let attempt = record.last_attempt.as_ref().filter(|_| record.sequence > self.seen.sequence)?;
+        if attempt.outcome == OutcomeKind::Refreshed {
+            return None;
+        }
+        let mut outcome = Outcome::new(attempt.outcome).as_follower();
+        outcome.retry_at = attempt.retry_at;
+        outcome.error = attempt.error.clone();
+        Some(outcome)
+    }
+
+    /// Whether a request may be made for this credential now, and under which rule.
+    fn admit(&self, vault: &mut Vault<'_, '_>, loaded: &Loaded<'_>) -> Result<SendKind, Outcome> {
+        let now = self.now();
+        if let Some(rejected) = vault.record.rejected.as_ref().filter(|_| vault.record.is_rejected()) {
+            return Err(Outcome::new(OutcomeKind::NeedsLogin).because(rejected.failure.clone()));
+        }
+        self.check_binding(loaded)?;
+        self.check_hold(&mut vault.record, &now)?;
+        let kind = match vault.record.open_intent() {
+            None => SendKind::First,
+            Some(intent) => {
+                match doubt::resolve(intent, &self.profile.provider.policy, vault.record.validity.as_ref(), &now) {
+                    Resolution::Send(kind) => kind,
+                    Resolution::Wait(at) => return Err(judge::in_doubt(&vault.record, Some(at))),
+                    Resolution::GiveUpAtExpiry(_) => return Err(judge::in_doubt(&vault.record, None)),
+                    Resolution::Exhausted => return Err(judge::give_up(self, vault)),
+                }
+            }
+        };
+        let is_bound = matches!(kind, SendKind::First | SendKind::Retry);
+        if let Some(at) = vault.record.not_before.filter(|at| is_bound && *at > now.wall) {
+            let error = vault.record.last_attempt.as_ref().and_then(|a| a.error.clone());
+            let mut outcome = Outcome::new(OutcomeKind::Deferred).retry_at(at);
+            outcome.error = error.or_else(|| Some(Failure::new("not_before", "no request is allowed before then")));
+            return Err(outcome);
+        }
+        Ok(kind)
+    }
+
+    /// Never to another server: the credential knows where it belongs.
+    fn check_binding(&self, loaded: &Loaded<'_>) -> Result<(), Outcome> {
+        let belongs = &loaded.held.credential().binding;
+        let configured = self.prepared.binding();
+        if belongs.origin == configured.origin && belongs.client_id == configured.client_id {
+            return Ok(());
+        }
+        let message = format!(
+            "the credential belongs to client {} at {}, but the configuration names client {} at {}",
+            belongs.client_id, belongs.origin, configured.client_id, configured.origin
+        );
+        let hint = format!("restore [provider.{}], or log in again, or import with --replace", belongs.provider);
+        Err(Outcome::new(OutcomeKind::ConfigError).because(Failure::new("other_server", message).hint(hint)))
+    }
+
+    /// Rule 24: a client that the provider refused is tried again when the configuration changes, by `--force` once, and
+    /// by itself three times at most.
+    fn check_hold(&self, record: &mut Record, now: &Moment) -> Result<(), Outcome> {
+        let is_forced = matches!(self.demand, Demand::NewerThan(_));
+        let Some(hold) = record.hold.as_mut().filter(|h| h.config == self.prepared.fingerprint()) else {
+            record.hold = None;
+            return Ok(());
+        };
+        if !is_forced && (hold.probes >= MAX_PROBES || now.wall < hold.next_probe) {
+            let outcome = Outcome::new(OutcomeKind::ConfigError).because(hold.failure.clone());
+            return Err(if hold.probes < MAX_PROBES { outcome.retry_at(hold.next_probe) } else { outcome });
+        }
+        if !is_forced {
+            hold.probes += 1;
+        }
+        Ok(())
+    }
+
+    /// Rule 8: the keyring must be able to take the new token, unless a daemon has waited for it long enough.
+    fn check_keyring(&self, vault: &Vault<'_, '_>, loaded: &Loaded<'_>) -> Result<(), Outcome> {
+        let error = match &loaded.keyring_error {
+            Some(e) => e.clone(),
+            None => match vault.check_keyring() {
+                Ok(()) => return Ok(()),
+                Err(e) => e,
+            },
+        };
+        let validity = loaded.held.credential().validity();
+        let is_urgent = validity.is_none_or(|v| v.left(&self.now()) <= self.profile.margin.of(v.lifetime()) / 2);
+        if self.is_resident && is_urgent {
+            return Ok(());
+        }
+        Err(crate::store::StoreError::from(error).outcome())
+    }
+
+    /// The intent that the fence will journal.
+    fn intent(
+        &self,
+        record: &Record,
+        held: &Held<'_>,
+        fingerprint: crate::credential::secret::Fingerprint,
+        kind: SendKind,
+    ) -> Intent {
+        let now = self.now();
+        let before = record.open_intent();
+        Intent {
+            attempt: key::random::<8>().iter().map(|b| format!("{b:02x}")).collect(),
+            generation: held.credential().generation,
+            fingerprint,
+            sends: before.map_or(0, |i| i.sends) + 1,
+            first_sent: before.map_or_else(|| now.clone(), |i| i.first_sent.clone()),
+            last_sent: now,
+            abandoned: None,
+            is_last_chance_spent: kind == SendKind::LastChance || before.is_some_and(|i| i.is_last_chance_spent),
+        }
+    }
+
+    /// Step 4, run by the fence: is the attempt still allowed at this instant? Then the intent, fsynced.
+    fn gate(&self, vault: &Vault<'_, '_>, held: &Held<'_>, intent: &Intent, kind: SendKind) -> Gate {
+        let write = vault.intent_writer(intent.clone());
+        let (stop, clock) = (Arc::clone(&self.stop), Arc::clone(&self.clock));
+        let first_sent = intent.first_sent.clone();
+        let is_intact = held.permit().is_intact();
+        Box::new(move || {
+            if stop.load(Ordering::SeqCst) {
+                return Err(GateError::Refused("keepalive was told to stop"));
+            }
+            if !is_intact {
+                return Err(GateError::Refused("the lock file was replaced by another program"));
+            }
+            if let SendKind::Grace { within } = kind
+                && clock.now().elapsed_since(&first_sent).is_none_or(|elapsed| elapsed >= within)
+            {
+                return Err(GateError::Refused("the server's grace is over"));
+            }
+            write().map_err(|e| GateError::Journal(e.to_string()))
+        })
+    }
+}
+
+fn no_credential(plan: &Flightplan) -> Outcome {
+    let name = &plan.profile.name;
+    Outcome::new(OutcomeKind::NeedsLogin).because(
+        Failure::new("no_credential", format!("there is no credential for profile {name}"))
+            .hint(format!("keepalive login {name}, or keepalive import {name}")),
+    )
+}
+
+/// Recovery 4: a backup or another program brought a spent token back.
+fn stale(record: &Record) -> Outcome {
+    Outcome::new(OutcomeKind::ConfigError).because(
+        Failure::new("stale_credential", "the stored refresh token was already used: an older copy was restored")
+            .hint(format!("log in again: keepalive login {}", record.profile)),
+    )
+}
+
+fn with(mut outcome: Outcome, warnings: Vec<String>) -> Outcome {
+    outcome.warnings.splice(0..0, warnings);
+    outcome
+}
+
+/// Adds what the journal knows.
+pub fn describe(mut outcome: Outcome, record: &Record) -> Outcome {
+    if record.has_credential() {
+        outcome.generation = record.generation.max(Generation::FIRST);
+        outcome.expires_at = record.validity.as_ref().map(freshness::Validity::expires_at);
+    }
+    outcome.publication = record.publication;
+    outcome
+}
+
+/// The delay before the next try, for the journal's `not_before`.
+pub fn back_off(plan: &Flightplan, record: &Record, retry_after: Option<Duration>) -> Duration {
+    let left = record.validity.as_ref().map_or(Duration::ZERO, |v| v.left(&plan.now()));
+    let random = f64::from(u32::from_le_bytes(key::random())) / f64::from(u32::MAX);
+    backoff::delay(record.failures, retry_after, left, random)
+}

@@ -1,0 +1,151 @@
+//! What an answer of the token endpoint means: may the server have used the refresh token up? (pure)
+
+use std::time::Duration;
+
+use chrono::DateTime;
+
+use crate::clock::Timestamp;
+use crate::credential::response::Denied;
+use crate::profile::Policy;
+
+/// The class of an answer that granted nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The token is dead. Only a login helps.
+    Dead,
+    /// Refused for now; the token was not looked at.
+    Throttled,
+    /// The provider refuses the client or the request; the token was not looked at.
+    Client,
+    /// A no that does not say why; the token is presumed unspent.
+    Unclassified,
+    /// The server may have used the token up.
+    Ambiguous,
+}
+
+/// Codes that say: this refresh token is dead. RFC 6749 has the first; the others are seen at OpenAI and Slack.
+const DEAD: [&str; 7] = [
+    "invalid_grant",
+    "refresh_token_reused",
+    "refresh_token_expired",
+    "refresh_token_invalidated",
+    "invalid_refresh_token",
+    "bad_refresh_token",
+    "token_revoked",
+];
+
+/// Codes that say: this client, or this request, is wrong (RFC 6749 §5.2).
+const CLIENT: [&str; 7] = [
+    "invalid_client",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+    "invalid_request",
+    "incorrect_client_credentials",
+    "invalid_target",
+];
+
+/// Codes that say: later.
+const LATER: [&str; 4] = ["temporarily_unavailable", "slow_down", "rate_limited", "ratelimited"];
+
+/// Classifies an answer by HTTP status and by the OAuth error in it, if one could be read.
+pub fn classify(status: u16, denied: Option<&Denied>, policy: &Policy) -> Class {
+    let code = denied.map_or("", |d| d.code.as_str());
+    match status {
+        429 => Class::Throttled,
+        503 if policy.trust_503 => Class::Throttled,
+        // Seen at a real server: 500 after the rotation was committed. Rule 23: never needs_login from these.
+        408 | 500..=599 => Class::Ambiguous,
+        300..=399 => Class::Client,
+        200..=299 if denied.is_none() => Class::Ambiguous,
+        200..=299 | 400..=499 if DEAD.contains(&code) => Class::Dead,
+        200..=299 | 400..=499 if CLIENT.contains(&code) => Class::Client,
+        200..=299 | 400..=499 if LATER.contains(&code) => Class::Throttled,
+        // An error inside a 200 that nobody knows, or a 4xx.
+        200..=299 | 400..=499 => Class::Unclassified,
+        _ => Class::Ambiguous,
+    }
+}
+
+/// No server is obeyed longer than this.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// Reads `Retry-After` (RFC 9110 §10.2.3): seconds, or a date.
+pub fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
+    let text = header.trim();
+    let wait = match text.parse::<u64>() {
+        Ok(secs) => Duration::from_secs(secs),
+        Err(_) => {
+            let at = DateTime::parse_from_rfc2822(text).ok()?;
+            Timestamp::from_millis(at.timestamp_millis()).since(now)
+        }
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(status: u16, code: &str) -> Class {
+        let denied = Denied { code: code.into(), description: None };
+        classify(status, (!code.is_empty()).then_some(&denied), &Policy::default())
+    }
+
+    #[test]
+    fn r22_a_dead_token_is_told_by_its_code() {
+        for (status, code) in [
+            (400, "invalid_grant"),
+            (401, "refresh_token_reused"),
+            (403, "invalid_grant"),
+            (200, "bad_refresh_token"),
+            (404, "invalid_grant"),
+        ] {
+            assert_eq!(class(status, code), Class::Dead, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn r23_trouble_is_never_a_dead_token() {
+        for status in [408, 500, 502, 503, 504, 599] {
+            assert_eq!(class(status, "invalid_grant"), Class::Ambiguous, "{status}");
+        }
+        assert_eq!(class(429, "invalid_grant"), Class::Throttled);
+        assert_eq!(class(200, ""), Class::Ambiguous);
+        assert_eq!(class(999, ""), Class::Ambiguous);
+        assert_eq!(class(101, ""), Class::Ambiguous);
+    }
+
+    #[test]
+    fn r24_a_refused_client_is_a_matter_of_configuration() {
+        for (status, code) in [(401, "invalid_client"), (400, "invalid_scope"), (200, "invalid_request"), (302, "")] {
+            assert_eq!(class(status, code), Class::Client, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn a_no_without_a_reason_is_unclassified() {
+        for (status, code) in [(400, ""), (401, ""), (403, "forbidden"), (404, ""), (200, "unknown_error")] {
+            assert_eq!(class(status, code), Class::Unclassified, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn later_is_later() {
+        assert_eq!(class(400, "temporarily_unavailable"), Class::Throttled);
+        assert_eq!(class(400, "slow_down"), Class::Throttled);
+        let trusting = Policy { trust_503: true, ..Policy::default() };
+        assert_eq!(classify(503, None, &trusting), Class::Throttled);
+        assert_eq!(classify(502, None, &trusting), Class::Ambiguous);
+    }
+
+    #[test]
+    fn r25_retry_after_is_read_in_both_forms_and_bounded() {
+        let now = Timestamp::parse("2026-11-24T12:00:00Z").unwrap();
+        assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Tue, 24 Nov 2026 12:00:30 GMT", now), Some(Duration::from_secs(30)));
+        assert_eq!(retry_after("Tue, 24 Nov 2026 11:00:00 GMT", now), Some(Duration::ZERO));
+        assert_eq!(retry_after("99999999", now), Some(LONGEST_RETRY_AFTER));
+        assert_eq!(retry_after("soon", now), None);
+    }
+}

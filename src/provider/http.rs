@@ -1,0 +1,288 @@
+//! The token endpoint over HTTP: one request on one fresh connection, with the fence as its body.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use url::{Host, Url};
+use zeroize::Zeroizing;
+
+use super::discovery;
+use super::fence::{Crossing, Fence, FencedBody};
+use super::wire;
+use super::{Exchange, Gate, PrepareError, Prepared, RawAnswer, TokenEndpoint, Unsent};
+use crate::clock::Clock;
+use crate::guard::Held;
+use crate::outcome::Failure;
+use crate::profile::{ClientAuth, Provider, SecretSource};
+
+/// No answer of a token endpoint is longer; what comes after is not read.
+pub const LARGEST_ANSWER: usize = 1024 * 1024;
+/// Beyond the connect timeout, for a connection that stands but whose body is not asked for.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// Reads a client secret from where the user keeps it.
+pub type SecretReader = Box<dyn Fn(&SecretSource, &str) -> Result<Zeroizing<String>, String> + Send + Sync>;
+
+/// Token endpoints reached by reqwest, on a small runtime of its own.
+pub struct HttpEndpoint {
+    runtime: tokio::runtime::Runtime,
+    clients: Mutex<HashMap<ClientKey, reqwest::Client>>,
+    secrets: SecretReader,
+    clock: Arc<dyn Clock>,
+    metadata: PathBuf,
+}
+
+/// What two providers must share to share a client; connections are never shared.
+type ClientKey = (Option<PathBuf>, Duration, bool);
+
+impl std::fmt::Debug for HttpEndpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HttpEndpoint")
+    }
+}
+
+impl HttpEndpoint {
+    /// `metadata` is the directory where discovered metadata is kept.
+    pub fn new(secrets: SecretReader, clock: Arc<dyn Clock>, metadata: &Path) -> std::io::Result<Self> {
+        // Only the first caller of a process installs it; that it is there already is no error.
+        let _already = rustls::crypto::ring::default_provider().install_default();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("http").enable_all().build()?;
+        Ok(Self { runtime, clients: Mutex::default(), secrets, clock, metadata: metadata.to_owned() })
+    }
+
+    /// The runtime that the exchanges run on, for whoever needs to wait for signals or sockets beside them.
+    pub fn runtime(&self) -> &tokio::runtime::Runtime {
+        &self.runtime
+    }
+
+    fn client(&self, provider: &Provider, url: &Url) -> Result<reqwest::Client, Failure> {
+        let key = (provider.ca_file.clone(), provider.policy.connect_timeout, is_loopback(url));
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&key) {
+            return Ok(client.clone());
+        }
+        let client = build(&key)?;
+        clients.insert(key, client.clone());
+        Ok(client)
+    }
+
+    fn endpoint(&self, provider: &Arc<Provider>) -> Result<Url, PrepareError> {
+        if let Some(url) = &provider.token_endpoint {
+            return Ok(url.clone());
+        }
+        let Some(issuer) = &provider.issuer else {
+            return Err(PrepareError::Config(
+                Failure::new("config", format!("provider {} names no token endpoint", provider.name))
+                    .hint(format!("set issuer or token_endpoint in [provider.{}]", provider.name)),
+            ));
+        };
+        let now = self.clock.now().wall;
+        let fetch = |url: Url| self.get(provider, url);
+        discovery::metadata(issuer, &self.metadata, now, &fetch)
+            .map(|m| m.token_endpoint)
+            .map_err(PrepareError::Unreachable)
+    }
+
+    /// A plain GET for metadata, with the same cap and timeouts as a token request.
+    fn get(&self, provider: &Provider, url: Url) -> Result<(u16, Vec<u8>), String> {
+        let client = self.client(provider, &url).map_err(|f| f.message)?;
+        let limit = provider.policy.connect_timeout + provider.policy.timeout;
+        self.runtime.block_on(async {
+            let request = client.get(url).header(ACCEPT, "application/json").send();
+            let exchange = async {
+                let response = request.await.map_err(|e| describe(&e))?;
+                let status = response.status().as_u16();
+                let mut body = Zeroizing::new(Vec::new());
+                read_body(response, &mut body).await?;
+                Ok((status, body.to_vec()))
+            };
+            tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err("no answer in time".into()))
+        })
+    }
+}
+
+impl TokenEndpoint for HttpEndpoint {
+    fn prepare(&self, provider: &Arc<Provider>, within: &str) -> Result<Prepared, PrepareError> {
+        if provider.client_auth == ClientAuth::PrivateKeyJwt {
+            return Err(PrepareError::Config(
+                Failure::new("config", "client_auth = \"private_key_jwt\" is not supported yet")
+                    .hint("use client_secret_basic or client_secret_post"),
+            ));
+        }
+        let read = |source: &SecretSource| {
+            (self.secrets)(source, within).map_err(|why| {
+                PrepareError::Config(
+                    Failure::new("client_secret", format!("cannot read the client secret of {}: {why}", provider.name))
+                        .hint(format!("check client_secret in [provider.{}]", provider.name)),
+                )
+            })
+        };
+        let secret = provider.client_secret.as_ref().map(read).transpose()?;
+        let token_endpoint = self.endpoint(provider)?;
+        Ok(Prepared { provider: Arc::clone(provider), token_endpoint, secret })
+    }
+
+    fn exchange<'l>(&self, prepared: &Prepared, held: Held<'l>, gate: Gate) -> Exchange<'l> {
+        let client = match self.client(&prepared.provider, &prepared.token_endpoint) {
+            Ok(client) => client,
+            Err(f) => return unsent(held, false, Unsent::Network(f.message), None),
+        };
+        let (token, predecessor) = held.spend();
+        let fence = Fence::new(gate);
+        let request = self.request(&client, prepared, &token, &fence);
+        let arrival = self.runtime.block_on(arrive(request, &fence, &prepared.provider));
+        match (fence.settle(), arrival) {
+            (Crossing::Sent, Ok(answer)) if answer.is_complete => {
+                Exchange::Answered { sent: token, predecessor, answer }
+            }
+            (Crossing::Sent, Ok(partial)) => Exchange::Lost {
+                sent: token,
+                predecessor,
+                why: format!("the answer was cut off or is larger than {LARGEST_ANSWER} bytes"),
+                partial: Some(partial),
+            },
+            (Crossing::Sent, Err(why)) => Exchange::Lost { sent: token, predecessor, partial: None, why },
+            (Crossing::Withheld { proof, is_intent_written, gate }, arrival) => {
+                let why = match (&arrival, gate) {
+                    (_, Some(error)) => Unsent::Gate(error),
+                    (Ok(answer), None) => Unsent::Early(format!("the server answered {} at once", answer.status)),
+                    (Err(why), None) => Unsent::Network(why.clone()),
+                };
+                unsent(predecessor.unspent(token, proof), is_intent_written, why, arrival.ok())
+            }
+        }
+    }
+}
+
+impl HttpEndpoint {
+    fn request(
+        &self,
+        client: &reqwest::Client,
+        prepared: &Prepared,
+        token: &crate::credential::secret::RefreshToken,
+        fence: &Arc<Fence>,
+    ) -> reqwest::RequestBuilder {
+        let secret = prepared.secret.as_ref().map(|s| s.as_str());
+        let wire = wire::refresh_request(&prepared.provider, secret, token);
+        let mut request = client
+            .post(prepared.token_endpoint.clone())
+            .header(ACCEPT, "application/json")
+            .header(CONTENT_TYPE, wire.content_type);
+        if let Some(authorization) = &wire.authorization {
+            request = request.header(AUTHORIZATION, authorization.as_str());
+        }
+        for (name, value) in &prepared.provider.headers {
+            request = request.header(name, value);
+        }
+        let bytes = Bytes::copy_from_slice(&wire.body);
+        request.body(reqwest::Body::wrap(FencedBody::new(Arc::clone(fence), bytes)))
+    }
+}
+
+fn unsent(held: Held<'_>, is_intent_written: bool, why: Unsent, answer: Option<RawAnswer>) -> Exchange<'_> {
+    Exchange::Unsent { held, is_intent_written, why, answer }
+}
+
+/// Sends, and reads the answer to its end or to the cap. `timeout` runs from the moment the token is let through; until
+/// then the connect timeout rules. The fence is shut before anything is made of what happened.
+async fn arrive(request: reqwest::RequestBuilder, fence: &Fence, provider: &Provider) -> Result<RawAnswer, String> {
+    let overdue = async {
+        let connecting = provider.policy.connect_timeout + SLACK;
+        if tokio::time::timeout(connecting, fence.yielded()).await.is_err() {
+            // The gate may be at work on a slow disk: shutting the fence settles it either way.
+            fence.shut();
+        }
+        tokio::time::sleep(provider.policy.timeout).await;
+    };
+    tokio::pin!(overdue);
+    let response = tokio::select! {
+        response = request.send() => response,
+        () = &mut overdue => { fence.shut(); return Err("no answer in time".into()) }
+    };
+    fence.shut();
+    let response = response.map_err(|e| describe(&e))?;
+    let text = |headers: &HeaderMap, name| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let mut answer = RawAnswer {
+        status: response.status().as_u16(),
+        content_type: text(response.headers(), CONTENT_TYPE),
+        content_encoding: text(response.headers(), CONTENT_ENCODING),
+        retry_after: text(response.headers(), RETRY_AFTER),
+        body: Zeroizing::new(Vec::new()),
+        is_complete: false,
+    };
+    answer.is_complete = tokio::select! {
+        read = read_body(response, &mut answer.body) => read.is_ok(),
+        () = &mut overdue => false,
+    };
+    Ok(answer)
+}
+
+async fn read_body(mut response: reqwest::Response, into: &mut Vec<u8>) -> Result<(), String> {
+    while let Some(chunk) = response.chunk().await.map_err(|e| describe(&e))? {
+        let room = LARGEST_ANSWER - into.len();
+        into.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+        if chunk.len() > room {
+            return Err(format!("the answer is larger than {LARGEST_ANSWER} bytes"));
+        }
+    }
+    Ok(())
+}
+
+/// A client that makes every request on a connection of its own, follows nothing and repeats nothing.
+fn build((ca_file, connect_timeout, is_loopback): &ClientKey) -> Result<reqwest::Client, Failure> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("keepalive/", env!("CARGO_PKG_VERSION")))
+        .http1_only()
+        .pool_max_idle_per_host(0)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .connect_timeout(*connect_timeout);
+    if *is_loopback {
+        builder = builder.no_proxy();
+    }
+    if let Some(path) = ca_file {
+        let bad = |why: String| Failure::new("ca_file", format!("cannot use {}: {why}", path.display()));
+        let pem = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| bad(e.to_string()))?;
+        builder = builder.tls_certs_merge(certificates);
+    }
+    builder.build().map_err(|e| Failure::new("tls", format!("cannot set up TLS: {}", describe(&e))))
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(a)) => a.is_loopback(),
+        Some(Host::Ipv6(a)) => a.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+/// The whole chain of causes, without the URL: it can carry secrets.
+fn describe(error: &reqwest::Error) -> String {
+    let mut text = if error.is_timeout() {
+        "timed out"
+    } else if error.is_connect() {
+        "cannot connect"
+    } else {
+        "the exchange failed"
+    }
+    .to_owned();
+    let mut source = std::error::Error::source(error);
+    let mut last = String::new();
+    while let Some(cause) = source {
+        last = cause.to_string();
+        source = cause.source();
+    }
+    if !last.is_empty() {
+        text.push_str(": ");
+        text.push_str(&last);
+    }
+    text
+}

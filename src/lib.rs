@@ -17,3 +17,8 @@ pub mod provider;
 pub mod store;
 // Floor 4: the transaction.
 pub mod engine;
+// Floor 5: when and who.
+pub mod broker;
+pub mod scheduler;
+// Floor 6: surfaces.
+pub mod cli;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `keepalive` program: parse, run, exit status.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    keepalive::cli::main()
+}

@@ -46,10 +46,6 @@ impl RefreshToken {
         &self.0
     }
 
-    /// A second copy, for a credential that keeps its token because the server issued no other (RFC 6749 §6).
-    pub(crate) fn inherit(&self) -> Self {
-        Self(self.0.clone())
-    }
 }
 
 impl fmt::Debug for RefreshToken {

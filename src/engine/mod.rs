@@ -5,7 +5,9 @@
 
 pub mod backoff;
 pub mod doubt;
+pub mod handover;
 mod judge;
+pub mod obtain;
 pub mod standing;
 pub mod transaction;
 
@@ -26,6 +28,10 @@ use transaction::{Flightplan, Seen};
 
 /// Longest time that a flight past the point of no return may take to finish: request, then persistence.
 pub const DRAIN: Duration = Duration::from_secs(45);
+/// How often a waiting caller looks whether it was told to stop.
+const SLICE: Duration = Duration::from_millis(200);
+/// After this long the person is told what is being waited for.
+const EXPLAIN_AFTER: Duration = Duration::from_secs(3);
 /// A caller that joined flights which did not answer its demand opens its own after this many.
 const JOINS: usize = 3;
 
@@ -96,18 +102,42 @@ impl Engine {
     }
 
     /// Meets a demand: returns at once if it is met, else joins the flight for this profile or opens one, and shares its
-    /// outcome. Blocks for at most `limit`; a flight goes on without its caller.
-    pub fn refresh(&self, profile: &Arc<Profile>, demand: Demand, limit: Duration) -> Outcome {
+    /// outcome. Blocks for at most `limit`; a flight goes on without its caller. `explain` is called once if it takes long.
+    pub fn refresh(&self, profile: &Arc<Profile>, demand: Demand, limit: Duration, explain: &dyn Fn()) -> Outcome {
         for _ in 0..JOINS {
             let (flight, is_follower) = match self.board(profile, demand) {
                 Boarding::Landed(outcome) => return outcome,
                 Boarding::Aboard { flight, is_follower } => (flight, is_follower),
             };
-            if let Some(outcome) = self.disembark(profile, demand, flight.wait(limit), is_follower) {
+            let Some(landing) = self.wait(&flight, limit, explain) else {
+                let failure = Failure::new("interrupted", "told to stop before anything was sent");
+                return self.now_known(profile, Outcome::new(OutcomeKind::Deferred).because(failure));
+            };
+            if let Some(outcome) = self.disembark(profile, demand, landing, is_follower) {
                 return outcome;
             }
         }
         self.unlucky(profile)
+    }
+
+    /// Waits in slices, so that a run told to stop leaves the queue: it has done nothing yet (`None`).
+    fn wait(&self, flight: &Flight<Outcome>, limit: Duration, explain: &dyn Fn()) -> Option<Landing<Outcome>> {
+        let mut waited = Duration::ZERO;
+        while waited < limit {
+            let slice = SLICE.min(limit - waited);
+            match flight.wait(slice) {
+                Landing::TimedOut => {}
+                landing => return Some(landing),
+            }
+            if self.shared.stop.load(Ordering::SeqCst) && flight.is_queued() {
+                return None;
+            }
+            if waited < EXPLAIN_AFTER && waited + slice >= EXPLAIN_AFTER {
+                explain();
+            }
+            waited += slice;
+        }
+        Some(flight.wait(Duration::ZERO))
     }
 
     /// The same for a task. May be dropped at any await; the flight goes on.
@@ -160,8 +190,7 @@ impl Engine {
     /// Whether a demand is met by the journal alone, with nothing left to publish.
     fn is_met(&self, profile: &Profile, demand: Demand, record: &Record) -> bool {
         let is_settled = record.publication != Publication::PublishPending || !matches!(demand, Demand::Margin { .. });
-        let is_certain = record.open_intent().is_none();
-        is_settled && is_certain && standing::meets(record, demand, profile, &self.shared.clock.now())
+        is_settled && standing::meets(record, demand, profile, &self.shared.clock.now())
     }
 
     /// Gives the flight a thread of its own: no caller's end is the flight's end.

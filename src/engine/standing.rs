@@ -83,12 +83,14 @@ fn planned_at(validity: &Validity, terms: Terms<'_>, now: &Moment) -> Timestamp 
     by_wall.min(by_both).max(now.wall)
 }
 
-/// Whether a demand is met by what the journal says of the access token.
+/// Whether a demand is met by what the journal says. A live access token is enough for whoever asks for one; whoever asks
+/// for a refresh is told of a doubt, a dead token or a refused client even while it lives.
 pub fn meets(record: &Record, demand: Demand, profile: &Profile, now: &Moment) -> bool {
     let validity = record.validity.as_ref();
     let early = jitter(profile.name.as_str(), profile.margin, validity);
     let verdict = freshness::assess(record.generation, validity, demand, profile.margin, early, now);
-    verdict == Verdict::Fresh && record.has_credential()
+    let is_untroubled = record.open_intent().is_none() && !record.is_rejected() && record.hold.is_none();
+    verdict == Verdict::Fresh && record.has_credential() && (is_untroubled || matches!(demand, Demand::ValidFor(_)))
 }
 
 /// This profile's jitter: the same at every run, up to a tenth of its margin, so that profiles signed in together drift

@@ -165,6 +165,11 @@ impl<O> Flight<O> {
 }
 
 impl<O: Clone> Flight<O> {
+    /// Whether the flight still waits for admission.
+    pub fn is_queued(&self) -> bool {
+        matches!(*lock(&self.slot.state), State::Queued)
+    }
+
     /// Blocks the calling thread until the flight lands, or for at most `limit`.
     pub fn wait(&self, limit: Duration) -> Landing<O> {
         let state = lock(&self.slot.state);

@@ -16,7 +16,9 @@ pub mod record;
 mod vault;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -44,7 +46,13 @@ pub struct Store {
     allow_network_filesystem: bool,
     /// Kept for the life of the process, so that a daemon goes on while its keyring is away.
     key: Mutex<Option<Arc<SealingKey>>>,
+    /// The key was born in this run: the keyring may not have made it durable yet.
+    is_key_young: AtomicBool,
 }
+
+/// How long a new key is given to become durable before it is read again, and how often.
+const CONFIRM_AFTER: Duration = Duration::from_secs(1);
+const CONFIRM_TIMES: u32 = 10;
 
 /// Where the key is, and whether there is somewhere to publish.
 enum Home {
@@ -88,6 +96,7 @@ impl Store {
             home,
             allow_network_filesystem: settings.allow_network_filesystem,
             key: Mutex::new(None),
+            is_key_young: AtomicBool::new(false),
         }
     }
 
@@ -226,7 +235,10 @@ impl Store {
                     self.write_key(&identity, &key)?;
                     keyring.reconnect();
                     match self.key_in_keyring(&identity)? {
-                        Some(read_back) if read_back.id() == key.id() => Ok(key),
+                        Some(read_back) if read_back.id() == key.id() => {
+                            self.is_key_young.store(true, Ordering::SeqCst);
+                            Ok(key)
+                        }
                         _ => Err(StoreError::KeyMissing { store: identity.uuid.clone() }),
                     }
                 }
@@ -234,6 +246,30 @@ impl Store {
         };
         drop(held);
         key
+    }
+
+    /// Makes sure that a key born in this run is kept. Some keyrings acknowledge a write before it is durable (one lost it
+    /// when killed within 200 ms), so this waits, reads it over a new connection and writes it again if need be, for up to
+    /// 10 s. `announce` is told of the wait.
+    pub fn confirm_young_key(&self, announce: &dyn Fn(Duration)) -> Result<(), StoreError> {
+        if !self.is_key_young.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let identity = self.identity()?;
+        announce(CONFIRM_AFTER);
+        for _ in 0..CONFIRM_TIMES {
+            std::thread::sleep(CONFIRM_AFTER);
+            if let Some((keyring, _)) = self.keyring() {
+                keyring.reconnect();
+            }
+            if self.key_in_keyring(&identity)?.is_some() {
+                self.is_key_young.store(false, Ordering::SeqCst);
+                return Ok(());
+            }
+            let key = self.key("")?;
+            self.write_key(&identity, &key)?;
+        }
+        Err(StoreError::KeyMissing { store: identity.uuid })
     }
 
     fn key_by(&self, fetch: impl FnOnce() -> Result<SealingKey, StoreError>) -> Result<Arc<SealingKey>, StoreError> {
@@ -289,6 +325,17 @@ impl Store {
             return Err(StoreError::NetworkFilesystem { dir: dir.to_owned(), name: filesystem.name });
         }
         Ok(())
+    }
+
+    /// The store's UUID, once it has one.
+    pub fn uuid(&self) -> Option<String> {
+        Identity::read(&self.layout.identity()).ok().flatten().map(|identity| identity.uuid)
+    }
+
+    /// Whether some run has this profile's lock at this moment.
+    pub fn is_locked(&self, name: &ProfileName) -> bool {
+        let lock = self.layout.folder(name).lock();
+        lock.exists() && matches!(LockFile::try_acquire(&lock), Ok(None))
     }
 
     fn identity(&self) -> Result<Identity, StoreError> {

@@ -89,3 +89,22 @@ impl KeyringError {
         }
     }
 }
+pub fn open(_bus: Option<String>) -> Box<dyn Keyring> {
+    Box::new(Nope)
+}
+struct Nope;
+impl Keyring for Nope {
+    fn check(&self) -> Result<(), KeyringError> {
+        Err(KeyringError::NoBus)
+    }
+    fn read(&self, _: &Item) -> Result<Option<Found>, KeyringError> {
+        Err(KeyringError::NoBus)
+    }
+    fn write(&self, _: &Item, _: &str) -> Result<(), KeyringError> {
+        Err(KeyringError::NoBus)
+    }
+    fn delete(&self, _: &Item) -> Result<(), KeyringError> {
+        Err(KeyringError::NoBus)
+    }
+    fn reconnect(&self) {}
+}

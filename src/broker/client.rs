@@ -1,0 +1,83 @@
+//! Asks a running daemon for a token: one blocking request, without runtime, TLS or D-Bus, so that `token` is fast.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::{PROTOCOL, PROTOCOL_HEADER, Reply, Request, STORE_HEADER};
+use crate::sys::socket;
+
+/// A daemon that does not accept within this time counts as not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
+/// Beyond the caller's own limit, for the answer to come across.
+const SLACK: Duration = Duration::from_secs(1);
+/// No answer is longer: a token of a megabyte and its wrapping.
+const LARGEST_ANSWER: u64 = 2 * 1024 * 1024;
+
+/// Asks the daemon on `path`. `None`: there is none that serves this store, so the store is to be used directly.
+pub fn ask(path: &Path, store: &str, request: &Request) -> Option<Reply> {
+    if !path.exists() {
+        return None;
+    }
+    let patience = Duration::from_millis(request.timeout_ms) + SLACK;
+    let body = serde_json::to_string(request).ok()?;
+    let head = format!(
+        "POST /v1/token HTTP/1.1\r\nhost: keepalive\r\n{PROTOCOL_HEADER}: {PROTOCOL}\r\n{STORE_HEADER}: {store}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    let answer = exchange(path, &format!("{head}{body}"), patience).ok()?;
+    read_answer(&answer)
+}
+
+/// Connecting to a daemon that is stopped blocks once its queue is full, and a Unix socket knows no connect timeout; so a
+/// thread connects, and is left behind if it does not come back.
+fn exchange(path: &Path, request: &str, patience: Duration) -> io::Result<Vec<u8>> {
+    let (send, receive) = mpsc::channel();
+    let socket_path = path.to_owned();
+    std::thread::spawn(move || send.send(socket::connect(&socket_path)));
+    let gone = || io::Error::from(io::ErrorKind::TimedOut);
+    let stream = receive.recv_timeout(CONNECT_TIMEOUT).map_err(|_| gone())??;
+    let mut stream = stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(LARGEST_ANSWER).read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+/// The JSON of a 200; anything else is as good as no daemon. Our own server answers with `content-length`, never in
+/// chunks, and closes.
+fn read_answer(answer: &[u8]) -> Option<Reply> {
+    let split = answer.windows(4).position(|w| w == b"\r\n\r\n")?;
+    let (head, body) = answer.split_at(split);
+    let is_ok = head.starts_with(b"HTTP/1.1 200 ");
+    serde_json::from_slice(body.get(4..)?).ok().filter(|_| is_ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_200_is_an_answer() {
+        let json = r#"{"outcome":"fresh","token":null,"error":null,"warnings":[]}"#;
+        let answer =
+            |status: &str, body: &str| read_answer(format!("HTTP/1.1 {status}\r\na: b\r\n\r\n{body}").as_bytes());
+        assert!(answer("200 OK", json).is_some());
+        assert!(answer("409 Conflict", json).is_none());
+        assert!(answer("200 OK", &json[..20]).is_none());
+        assert!(read_answer(b"HTTP/1.1 200 OK\r\n").is_none());
+    }
+
+    #[test]
+    fn no_socket_is_no_daemon() {
+        let dir = tempfile::tempdir().unwrap();
+        let request = Request { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 0 };
+        assert!(ask(&dir.path().join("none"), "s", &request).is_none());
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        assert!(ask(&dir.path().join("file"), "s", &request).is_none());
+    }
+}

@@ -1,0 +1,164 @@
+//! The daemon's socket: hands out access tokens to programs of the same user, over HTTP. Never a refresh token.
+//!
+//! One request: `POST /v1/token` with [`Request`] as JSON; the answer is [`Reply`]. The client names its protocol version
+//! and its store, and is sent away (409) if they are not the daemon's: then it uses the store itself.
+
+pub mod client;
+
+use std::convert::Infallible;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::service::service_fn;
+use hyper::{Method, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Engine;
+use crate::engine::obtain::Token;
+use crate::outcome::{Failure, OutcomeKind};
+use crate::profile::{Profile, ProfileName};
+use crate::sys::socket;
+
+/// Changes when client and daemon of different versions would misunderstand each other.
+pub const PROTOCOL: &str = "1";
+pub const PROTOCOL_HEADER: &str = "keepalive-protocol";
+pub const STORE_HEADER: &str = "keepalive-store";
+/// No request is longer.
+const LARGEST_REQUEST: usize = 16 * 1024;
+/// A client that has not sent its request by then is hung up on; it cannot hold up anybody else meanwhile.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A wish for a token.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    pub profile: ProfileName,
+    pub min_valid_ms: u64,
+    pub timeout_ms: u64,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Reply {
+    pub outcome: OutcomeKind,
+    pub token: Option<Token>,
+    pub error: Option<Failure>,
+    pub warnings: Vec<String>,
+}
+
+/// Finds a profile by name in the configuration of the moment.
+pub type Profiles = Arc<dyn Fn(&ProfileName) -> Result<Arc<Profile>, Failure> + Send + Sync>;
+
+/// What the broker serves from.
+#[derive(Clone)]
+pub struct Broker {
+    pub engine: Engine,
+    pub profiles: Profiles,
+    /// UUID of the store, once it has one.
+    pub store: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Broker({:?})", self.engine)
+    }
+}
+
+impl Broker {
+    /// Serves until dropped. Every connection has a task of its own, so a silent client delays nobody.
+    pub async fn serve(self, listener: UnixListener) -> std::io::Result<Infallible> {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors, most likely: wait for some to come back.
+                    tracing::warn!(%error, "cannot accept a client");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            while connections.try_join_next().is_some() {}
+            if !socket::is_own(&stream).unwrap_or(false) {
+                tracing::warn!("a client of another user was turned away");
+                continue;
+            }
+            connections.spawn(self.clone().attend(stream));
+        }
+    }
+
+    async fn attend(self, stream: tokio::net::UnixStream) {
+        let service = service_fn(move |request| {
+            let broker = self.clone();
+            async move { Ok::<_, Infallible>(broker.answer(request).await) }
+        });
+        let served = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(READ_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "a client hung up");
+        }
+    }
+
+    async fn answer(&self, request: hyper::Request<Incoming>) -> Response<Full<Bytes>> {
+        let header = |name| request.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        if header(PROTOCOL_HEADER).as_deref() != Some(PROTOCOL) || header(STORE_HEADER) != (self.store)() {
+            return respond(StatusCode::CONFLICT, &serde_json::json!({"error": "another protocol or store"}));
+        }
+        match (request.method(), request.uri().path()) {
+            (&Method::POST, "/v1/token") => self.token(request).await,
+            (&Method::GET, "/v1/ping") => respond(StatusCode::OK, &serde_json::json!({"pid": std::process::id()})),
+            _ => respond(StatusCode::NOT_FOUND, &serde_json::json!({"error": "no such thing"})),
+        }
+    }
+
+    async fn token(&self, request: hyper::Request<Incoming>) -> Response<Full<Bytes>> {
+        let body = Limited::new(request.into_body(), LARGEST_REQUEST).collect();
+        let bytes = match tokio::time::timeout(READ_TIMEOUT, body).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(_)) | Err(_) => {
+                return respond(StatusCode::BAD_REQUEST, &serde_json::json!({"error": "no request body"}));
+            }
+        };
+        let wish: Request = match serde_json::from_slice(&bytes) {
+            Ok(wish) => wish,
+            Err(e) => return respond(StatusCode::BAD_REQUEST, &serde_json::json!({"error": e.to_string()})),
+        };
+        respond(StatusCode::OK, &self.reply(&wish).await)
+    }
+
+    async fn reply(&self, wish: &Request) -> Reply {
+        let profile = match (self.profiles)(&wish.profile) {
+            Ok(profile) => profile,
+            Err(error) => {
+                return Reply { outcome: OutcomeKind::ConfigError, token: None, error: Some(error), warnings: vec![] };
+            }
+        };
+        let min_valid = Duration::from_millis(wish.min_valid_ms);
+        let obtained = self.engine.obtain_async(&profile, min_valid, Duration::from_millis(wish.timeout_ms)).await;
+        Reply {
+            outcome: obtained.outcome.kind,
+            token: obtained.token,
+            error: obtained.outcome.error,
+            warnings: obtained.warnings,
+        }
+    }
+}
+
+fn respond(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
+    let bytes = serde_json::to_vec(body).unwrap_or_default();
+    let mut response = Response::new(Full::new(Bytes::from(bytes)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
+    response
+}

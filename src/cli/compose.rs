@@ -1,0 +1,121 @@
+//! Puts the parts together: from the places and the configuration to a store and an engine. The only file that names
+//! concrete parts.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::Global;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::outcome::Failure;
+use crate::profile::{Profile, ProfileName, SecretSource};
+use crate::provider::http::{HttpEndpoint, SecretReader};
+use crate::store::keyring::{self, Item};
+use crate::store::{Store, StoreError};
+use crate::sys::clock::SystemClock;
+use crate::sys::paths::{self, Places};
+use crate::sys::process;
+
+/// Everything a command that touches credentials needs.
+pub struct Setup {
+    pub places: Places,
+    pub config: Config,
+    pub store: Arc<Store>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Setup {
+    /// Reads the configuration and opens the store; nothing is asked of keyring or network yet.
+    pub fn new(global: &Global) -> Result<Self, Failure> {
+        let places = Places::find(global.config.as_deref());
+        let config = load(&places)?;
+        let store = Arc::new(open_store(&config, &places));
+        Ok(Self { places, config, store, clock: Arc::new(SystemClock) })
+    }
+
+    /// An engine with its token endpoint. `is_resident`: for a daemon.
+    pub fn engine(&self, is_resident: bool) -> Result<(Engine, Arc<HttpEndpoint>), Failure> {
+        let secrets = secret_reader(Arc::clone(&self.store));
+        let metadata = self.store.layout().metadata();
+        let endpoint = HttpEndpoint::new(secrets, Arc::clone(&self.clock), &metadata)
+            .map_err(|e| Failure::new("runtime", format!("cannot start the network runtime: {e}")))?;
+        let endpoint = Arc::new(endpoint);
+        let within = self.places.within.clone();
+        let engine = Engine::new(
+            Arc::clone(&self.store),
+            Arc::clone(&endpoint) as _,
+            Arc::clone(&self.clock),
+            is_resident,
+            within,
+        );
+        Ok((engine, endpoint))
+    }
+
+    /// A profile as configured, or by the provider that its credential names.
+    pub fn profile(&self, name: &ProfileName) -> Result<Profile, Failure> {
+        let record = self.store.peek(name).ok().flatten();
+        let provider = record.and_then(|r| r.binding).map(|b| b.provider);
+        self.config.profile(name, provider.as_deref()).map_err(|e| e.failure())
+    }
+
+    /// All profiles: those of the configuration, and those that only have a credential.
+    pub fn all_profiles(&self) -> Result<Vec<ProfileName>, StoreError> {
+        let mut names: Vec<_> = self.config.profiles.keys().cloned().collect();
+        for name in self.store.profiles()? {
+            let is_gone = self.store.peek(&name)?.is_some_and(|r| r.is_tombstone);
+            if !is_gone && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// Reads the configuration from its place.
+pub fn load(places: &Places) -> Result<Config, Failure> {
+    Config::load(&places.config, places.is_config_named, places.home.as_deref()).map_err(|e| e.failure())
+}
+
+fn open_store(config: &Config, places: &Places) -> Store {
+    let bus = places.bus_address.clone();
+    Store::new(&config.store, &places.state, places.credentials.as_deref(), || keyring::open(bus))
+}
+
+/// Reads client secrets from wherever the user keeps them.
+fn secret_reader(store: Arc<Store>) -> SecretReader {
+    Box::new(move |source, within| match source {
+        SecretSource::Env(name) => {
+            paths::named_by_user(name).map(Zeroizing::new).ok_or_else(|| format!("the variable {name} is not set"))
+        }
+        SecretSource::File(path) => secret_file(path),
+        SecretSource::Command(argv) => {
+            process::output_of(argv, within).map_err(|e| e.to_string()).and_then(|bytes| text_of(&bytes))
+        }
+        SecretSource::Keyring(name) => {
+            let (keyring, service) = store.keyring().ok_or("this store has no keyring")?;
+            let item = Item { service: format!("{service}-client"), user: name.clone() };
+            match keyring.read(&item) {
+                Ok(Some(found)) => Ok(found.value),
+                Ok(None) => Err(format!("the keyring has no item service={} username={name}", item.service)),
+                Err(e) => Err(e.to_string()),
+            }
+        }
+    })
+}
+
+fn secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
+    let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    text_of(&Zeroizing::new(bytes))
+}
+
+/// One line of text; the newline that editors and `echo` add is not part of a secret.
+fn text_of(bytes: &[u8]) -> Result<Zeroizing<String>, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())?;
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() { Err("it is empty".into()) } else { Ok(Zeroizing::new(text.to_owned())) }
+}

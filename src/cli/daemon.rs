@@ -1,0 +1,250 @@
+//! `keepalive daemon`: the scheduler and the broker, until told to stop.
+
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use super::Global;
+use super::compose::{self, Setup};
+use super::output::{Output, Status};
+use crate::broker::{Broker, Profiles};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::outcome::Failure;
+use crate::profile::{Profile, ProfileName};
+use crate::provider::http::HttpEndpoint;
+use crate::scheduler::{Roster, RosterSource, Scheduler};
+use crate::store::Store;
+use crate::sys::lockfile::LockFile;
+use crate::sys::paths::Places;
+use crate::sys::{durable, socket};
+
+/// Keep all profiles alive until told to stop
+///
+/// Refreshes every profile at its margin and hands out access tokens on a socket. SIGTERM and SIGINT finish the flights
+/// in the air within 45 s; SIGHUP, or a change of the file, reloads the configuration. A second daemon on the same store
+/// refuses to start.
+#[derive(Debug, Args)]
+pub struct DaemonArgs {}
+
+/// How often the configuration file is looked at.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// Ends a one-shot run decently on SIGTERM or SIGINT: nothing new is sent, what is sent is finished.
+pub fn stop_on_signal(endpoint: &HttpEndpoint, engine: &Engine) {
+    let engine = engine.clone();
+    endpoint.runtime().spawn(async move {
+        if told_to_stop().await.is_ok() {
+            engine.stop();
+        }
+    });
+}
+
+async fn told_to_stop() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+pub fn run(_args: &DaemonArgs, global: &Global, out: &Output) -> Status {
+    match serve(global, out) {
+        Ok(status) => status,
+        Err((status, failure)) => {
+            out.error(&failure);
+            status
+        }
+    }
+}
+
+fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
+    let setup = Setup::new(global).map_err(|f| (Status::Config, f))?;
+    start_log(global, &setup.places);
+    let _lock = only_daemon(&setup.store).map_err(|f| (Status::Failed, f))?;
+    let (engine, endpoint) = setup.engine(true).map_err(|f| (Status::Failed, f))?;
+    let socket_path = setup.places.socket.clone();
+    let listener = socket::listen(&socket_path).map_err(|e| {
+        (Status::Failed, Failure::new("socket", format!("cannot listen on {}: {e}", socket_path.display())))
+    })?;
+    let shared = Arc::new(Shared::new(setup));
+    let scheduler = Scheduler::new(engine.clone(), shared.roster_source());
+    let bell = Arc::clone(&scheduler.bell);
+    let broker = Broker { engine: engine.clone(), profiles: shared.profiles(), store: shared.store_id() };
+    tracing::info!(pid = std::process::id(), socket = %socket_path.display(), "keepalive daemon is up");
+    notify(&[sd_notify::NotifyState::Ready]);
+    let reloading = shared.clone().watch(bell);
+    endpoint.runtime().block_on(async {
+        let serving = tokio::spawn(async move {
+            tokio::select! {
+                () = scheduler.run() => {}
+                served = broker.serve(listener) => tracing::error!(?served, "the socket cannot be served"),
+                () = reloading => {}
+            }
+        });
+        if let Err(error) = told_to_stop().await {
+            tracing::error!(%error, "signals cannot be received");
+        }
+        // Told before anything is dropped: no flight that queues now will send.
+        engine.stop();
+        serving.abort();
+    });
+    notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("stopping; flights in the air are finished");
+    let late = engine.drain();
+    // The next daemon replaces the socket anyway.
+    let _gone = std::fs::remove_file(&socket_path);
+    for name in &late {
+        out.warn(&format!("{name}: the refresh did not finish in time; its outcome is in doubt"));
+    }
+    tracing::info!("stopped");
+    Ok(if late.is_empty() { Status::Ok } else { Status::TryAgain })
+}
+
+/// One daemon per store: the lock lasts as long as the process.
+fn only_daemon(store: &Store) -> Result<LockFile, Failure> {
+    let layout = store.layout();
+    let path = layout.daemon_lock();
+    let cannot = |e: std::io::Error| Failure::new("lock", format!("cannot lock {}: {e}", path.display()));
+    durable::create_dir(layout.dir()).map_err(cannot)?;
+    match LockFile::try_acquire(&path).map_err(cannot)? {
+        Some(lock) => {
+            lock.note(&std::process::id().to_string()).map_err(cannot)?;
+            Ok(lock)
+        }
+        None => {
+            let holder = std::fs::read_to_string(&path).unwrap_or_default();
+            let message = format!("a daemon already runs on this store (pid {})", holder.trim());
+            Err(Failure::new("running", message).hint("stop it first, or leave it to its work"))
+        }
+    }
+}
+
+/// What the scheduler, the broker and a reload share.
+struct Shared {
+    setup: Setup,
+    config: RwLock<Arc<Config>>,
+}
+
+impl Shared {
+    fn new(setup: Setup) -> Self {
+        let config = RwLock::new(Arc::new(setup.config.clone()));
+        Self { setup, config }
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn profile(&self, name: &ProfileName) -> Result<Profile, Failure> {
+        let record = self.setup.store.peek(name).ok().flatten();
+        let provider = record.and_then(|r| r.binding).map(|b| b.provider);
+        self.config().profile(name, provider.as_deref()).map_err(|e| e.failure())
+    }
+
+    fn roster_source(self: &Arc<Self>) -> RosterSource {
+        let shared = Arc::clone(self);
+        Arc::new(move || shared.roster())
+    }
+
+    /// Everything with a credential; what is only configured has nothing to be kept alive yet.
+    fn roster(&self) -> Roster {
+        let names = self.setup.store.profiles().unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot list the profiles");
+            Vec::new()
+        });
+        let known = |name: ProfileName| match self.profile(&name) {
+            Ok(profile) => Some((name, Arc::new(profile))),
+            Err(failure) => {
+                tracing::debug!(profile = %name, "not looked after: {}", failure.message);
+                None
+            }
+        };
+        names.into_iter().filter_map(known).collect()
+    }
+
+    fn profiles(self: &Arc<Self>) -> Profiles {
+        let shared = Arc::clone(self);
+        Arc::new(move |name| shared.profile(name).map(Arc::new))
+    }
+
+    fn store_id(self: &Arc<Self>) -> Arc<dyn Fn() -> Option<String> + Send + Sync> {
+        let shared = Arc::clone(self);
+        Arc::new(move || shared.setup.store.uuid())
+    }
+
+    /// Reloads on SIGHUP and when the file changes. Never ends.
+    async fn watch(self: Arc<Self>, bell: Arc<Notify>) {
+        let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+            return std::future::pending().await;
+        };
+        let path = self.setup.places.config.clone();
+        let mut seen = modified(&path);
+        loop {
+            let is_told = tokio::select! {
+                _ = hangup.recv() => true,
+                () = tokio::time::sleep(WATCH_EVERY) => false,
+            };
+            let changed = modified(&path);
+            if is_told || changed != seen {
+                seen = changed;
+                notify(&[sd_notify::NotifyState::Reloading]);
+                self.reload();
+                notify(&[sd_notify::NotifyState::Ready]);
+                bell.notify_one();
+            }
+        }
+    }
+
+    /// A broken configuration keeps the old one and says so. Flights in the air keep what they started with.
+    fn reload(&self) {
+        match compose::load(&self.setup.places) {
+            Ok(config) => {
+                if config.store != self.config().store {
+                    tracing::warn!("[store] has changed: that takes effect when the daemon is restarted");
+                }
+                *self.config.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(config);
+                tracing::info!("configuration reloaded");
+            }
+            Err(failure) => {
+                let hint = failure.hint.as_deref().unwrap_or("");
+                tracing::error!(hint, "the configuration is broken, the old one stays in force: {}", failure.message);
+            }
+        }
+    }
+}
+
+fn modified(path: &Path) -> Option<(SystemTime, u64)> {
+    let about = std::fs::metadata(path).ok()?;
+    Some((about.modified().ok()?, about.len()))
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    // Not under systemd, or without a notify socket: nobody to tell.
+    let _nobody = sd_notify::notify(states);
+}
+
+fn start_log(global: &Global, places: &Places) {
+    use tracing_subscriber::EnvFilter;
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (false, 0) => "keepalive=info,warn",
+        (false, 1) => "keepalive=debug,info",
+        (false, _) => "trace",
+    };
+    let filter =
+        places.log_filter.as_deref().and_then(|f| EnvFilter::try_new(f).ok()).unwrap_or_else(|| EnvFilter::new(level));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second subscriber in one process is a test's business.
+    let _already = if global.json {
+        builder.json().flatten_event(true).with_writer(std::io::stdout).try_init()
+    } else {
+        builder.with_target(false).with_ansi(matches!(global.color, super::Colour::Always)).try_init()
+    };
+}

@@ -1,0 +1,121 @@
+//! The command line: what can be typed, and which function does it.
+
+mod compose;
+mod daemon;
+mod doctor;
+mod import;
+mod output;
+mod providers;
+mod refresh;
+pub mod rehearse;
+mod status;
+mod token;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::profile::ProfileName;
+use crate::sys::process;
+use output::{Output, Status};
+
+/// Keeps OAuth credentials alive: one refresh at a time, nothing replayed, nothing lost.
+///
+/// OAuth access tokens expire, and most providers rotate the refresh token at each use and revoke everything when an old
+/// one comes back. keepalive refreshes each profile a set time before expiry, from its daemon, from cron or by hand, and
+/// makes sure that however many ask at once, one refresh happens and everybody gets its outcome.
+#[derive(Debug, Parser)]
+#[command(name = "keepalive", version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Read the configuration from FILE instead of the default place
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON document; `daemon` logs one JSON object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more; twice for every step
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// When to use colours
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Colour::Auto)]
+    pub color: Colour,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Import(import::ImportArgs),
+    Refresh(refresh::RefreshArgs),
+    Daemon(daemon::DaemonArgs),
+    Token(token::TokenArgs),
+    Status(status::StatusArgs),
+    Doctor(doctor::DoctorArgs),
+    /// List the providers and what each is known to do
+    Providers,
+    Rehearse(rehearse::RehearseArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell to complete for
+        shell: Shell,
+    },
+}
+
+/// A duration as people write it: `90s`, `15m`, `2h`, `1d 12h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|e| format!("{e}; write for example 90s, 15m, 2h or 1d 12h"))
+}
+
+fn profile_name(text: &str) -> Result<ProfileName, String> {
+    text.parse::<ProfileName>().map_err(|e| e.to_string())
+}
+
+/// Runs the program and gives its exit status.
+pub fn main() -> ExitCode {
+    process::harden();
+    let cli = Cli::parse();
+    let output = Output::new(&cli.global);
+    run(&cli, &output).into()
+}
+
+fn run(cli: &Cli, out: &Output) -> Status {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Token(args) => token::run(args, global, out),
+        Command::Refresh(args) => refresh::run(args, global, out),
+        Command::Status(args) => status::run(args, global, out),
+        Command::Import(args) => import::run(args, global, out),
+        Command::Daemon(args) => daemon::run(args, global, out),
+        Command::Doctor(args) => doctor::run(args, global, out),
+        Command::Providers => providers::run(global, out),
+        Command::Rehearse(args) => rehearse::run(args, global, out),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "keepalive", &mut script);
+            out.data(&String::from_utf8_lossy(&script));
+            Status::Ok
+        }
+    }
+}

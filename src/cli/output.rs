@@ -1,0 +1,211 @@
+//! What is printed and how the program exits: data on stdout, talk on stderr, one number for the caller.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Colour, Global};
+use crate::outcome::{Failure, Outcome, OutcomeKind, Publication, State};
+use crate::profile::ProfileName;
+
+/// The exit status. The worst of several wins: the order of the variants is from best to worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// Fresh, refreshed, or nothing to do.
+    Ok,
+    /// An error that none of the others names.
+    Failed,
+    /// Not now; it will be tried again. `EX_TEMPFAIL` of sysexits.h.
+    TryAgain,
+    /// The credential store cannot be used. `EX_UNAVAILABLE`.
+    StoreUnavailable,
+    /// Sign in again. `EX_NOPERM`.
+    NeedsLogin,
+    /// Mend the configuration. `EX_CONFIG`.
+    Config,
+}
+
+impl Status {
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failed => 1,
+            Self::TryAgain => 75,
+            Self::StoreUnavailable => 69,
+            Self::NeedsLogin => 77,
+            Self::Config => 78,
+        }
+    }
+
+    pub fn of_outcome(outcome: &Outcome) -> Self {
+        let is_pending = outcome.publication == Publication::PublishPending;
+        match outcome.kind {
+            OutcomeKind::Refreshed | OutcomeKind::Fresh if is_pending => Self::TryAgain,
+            OutcomeKind::Refreshed | OutcomeKind::Fresh => Self::Ok,
+            OutcomeKind::Deferred | OutcomeKind::InDoubt => Self::TryAgain,
+            OutcomeKind::NeedsLogin => Self::NeedsLogin,
+            OutcomeKind::ConfigError => Self::Config,
+            OutcomeKind::StoreUnavailable => Self::StoreUnavailable,
+        }
+    }
+
+    pub fn of_state(state: State, publication: Publication) -> Self {
+        match state {
+            State::ConfigError => Self::Config,
+            State::NeedsLogin | State::NoCredential => Self::NeedsLogin,
+            State::Expired | State::Deferred | State::InDoubt => Self::TryAgain,
+            State::Fresh | State::Due if publication == Publication::PublishPending => Self::TryAgain,
+            State::Fresh | State::Due => Self::Ok,
+        }
+    }
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        Self::from(status.code())
+    }
+}
+
+/// The two streams, and how to use them.
+#[derive(Debug)]
+pub struct Output {
+    pub is_json: bool,
+    is_quiet: bool,
+    pub verbosity: u8,
+    choice: ColorChoice,
+}
+
+pub const GOOD: Style = AnsiColor::Green.on_default();
+pub const BAD: Style = AnsiColor::Red.on_default().bold();
+pub const WARN: Style = AnsiColor::Yellow.on_default();
+pub const DIM: Style = Style::new().dimmed();
+
+impl Output {
+    pub fn new(global: &Global) -> Self {
+        let choice = match global.color {
+            Colour::Auto => ColorChoice::Auto,
+            Colour::Always => ColorChoice::Always,
+            Colour::Never => ColorChoice::Never,
+        };
+        Self { is_json: global.json, is_quiet: global.quiet, verbosity: global.verbose, choice }
+    }
+
+    /// Prints data as it is.
+    pub fn data(&self, text: &str) {
+        let mut stdout = AutoStream::new(std::io::stdout(), self.choice).lock();
+        // A reader that has gone wants no more; that is its right.
+        let _gone = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    }
+
+    pub fn line(&self, text: &str) {
+        self.data(&format!("{text}\n"));
+    }
+
+    pub fn json(&self, value: &impl Serialize) {
+        match serde_json::to_string(value) {
+            Ok(text) => self.line(&text),
+            Err(e) => self.error(&Failure::new("json", e.to_string())),
+        }
+    }
+
+    /// Says something to the person, unless told to be quiet.
+    pub fn say(&self, text: &str) {
+        if !self.is_quiet {
+            self.stderr(text);
+        }
+    }
+
+    pub fn warn(&self, text: &str) {
+        if !self.is_quiet {
+            self.stderr(&format!("{WARN}warning:{WARN:#} {text}"));
+        }
+    }
+
+    /// What failed and why, then what to do.
+    pub fn error(&self, failure: &Failure) {
+        self.stderr(&format!("{BAD}error:{BAD:#} {}", failure.message));
+        if let Some(hint) = &failure.hint {
+            self.stderr(&format!("{DIM}hint:{DIM:#} {hint}"));
+        }
+    }
+
+    fn stderr(&self, text: &str) {
+        let mut stderr = AutoStream::new(std::io::stderr(), self.choice).lock();
+        let _gone = writeln!(stderr, "{text}");
+    }
+}
+
+/// One row of `refresh --json`.
+pub fn outcome_json(name: &ProfileName, provider: &str, outcome: &Outcome) -> Value {
+    json!({
+        "profile": name,
+        "provider": provider,
+        "outcome": outcome.kind,
+        "joined": outcome.joined,
+        "generation": (outcome.generation.get() > 0).then_some(outcome.generation),
+        "expires_at": outcome.expires_at,
+        "retry_at": outcome.retry_at,
+        "publication": outcome.publication,
+        "error": outcome.error,
+    })
+}
+
+/// One line about an outcome.
+pub fn outcome_line(name: &ProfileName, outcome: &Outcome) -> String {
+    let (style, word) = match outcome.kind {
+        OutcomeKind::Refreshed => (GOOD, "refreshed"),
+        OutcomeKind::Fresh => (GOOD, "fresh"),
+        OutcomeKind::Deferred => (WARN, "deferred"),
+        OutcomeKind::InDoubt => (BAD, "in doubt"),
+        OutcomeKind::NeedsLogin => (BAD, "needs login"),
+        OutcomeKind::ConfigError => (BAD, "configuration error"),
+        OutcomeKind::StoreUnavailable => (BAD, "store unavailable"),
+    };
+    let mut line = format!("{name}: {style}{word}{style:#}");
+    if outcome.joined {
+        line.push_str(" (by another run)");
+    }
+    if let Some(at) = outcome.expires_at {
+        line.push_str(&format!(", expires {at}"));
+    }
+    if outcome.generation.get() > 0 {
+        line.push_str(&format!(", generation {}", outcome.generation));
+    }
+    if let Some(at) = outcome.retry_at {
+        line.push_str(&format!(", next try {at}"));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_status_wins() {
+        let order = [
+            Status::Ok,
+            Status::Failed,
+            Status::TryAgain,
+            Status::StoreUnavailable,
+            Status::NeedsLogin,
+            Status::Config,
+        ];
+        assert_eq!(order.map(Status::code), [0, 1, 75, 69, 77, 78]);
+        assert!(order.is_sorted());
+    }
+
+    #[test]
+    fn what_is_not_published_is_not_done() {
+        let mut outcome = Outcome::new(OutcomeKind::Refreshed);
+        assert_eq!(Status::of_outcome(&outcome), Status::Ok);
+        outcome.publication = Publication::PublishPending;
+        assert_eq!(Status::of_outcome(&outcome), Status::TryAgain);
+        assert_eq!(Status::of_state(State::Fresh, Publication::PublishPending), Status::TryAgain);
+        assert_eq!(Status::of_state(State::Due, Publication::None), Status::Ok);
+    }
+}

@@ -1,0 +1,153 @@
+//! `keepalive refresh`: one shot, over one profile or many.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use super::Global;
+use super::compose::Setup;
+use super::output::{Output, Status, outcome_json, outcome_line};
+use crate::credential::freshness::Demand;
+use crate::engine::Engine;
+use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::profile::{Profile, ProfileName};
+use crate::provider::http::HttpEndpoint;
+
+/// Refresh what is due, once
+///
+/// Without --profile all profiles are looked at. Fit for cron and systemd timers: with --lookahead set to the time
+/// between two runs, no token can expire between them.
+#[derive(Debug, Args)]
+pub struct RefreshArgs {
+    /// Refresh this profile; can be repeated
+    #[arg(short, long = "profile", value_name = "PROFILE", value_parser = super::profile_name)]
+    profiles: Vec<ProfileName>,
+    /// Refresh now, due or not
+    #[arg(long)]
+    force: bool,
+    /// Count as due what would be due before DUR has passed: the time until the next run
+    #[arg(long, value_name = "DUR", value_parser = super::duration, default_value = "0s")]
+    lookahead: Duration,
+}
+
+/// Flights that one run has in the air at once, over all providers.
+const WORKERS: usize = 32;
+/// Longer than any flight can take: queue, connect, request, persistence.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+pub fn run(args: &RefreshArgs, global: &Global, out: &Output) -> Status {
+    let rows = match refresh(args, global, out) {
+        Ok(rows) => rows,
+        Err((status, failure)) => {
+            out.error(&failure);
+            return status;
+        }
+    };
+    let status = rows.iter().map(|(_, _, o)| Status::of_outcome(o)).max().unwrap_or(Status::Ok);
+    if out.is_json {
+        let results: Vec<_> = rows.iter().map(|(name, provider, o)| outcome_json(name, provider, o)).collect();
+        out.json(&json!({ "results": results }));
+    }
+    for (name, _, outcome) in &rows {
+        report(out, name, outcome);
+    }
+    status
+}
+
+type Row = (ProfileName, String, Outcome);
+
+fn refresh(args: &RefreshArgs, global: &Global, out: &Output) -> Result<Vec<Row>, (Status, Failure)> {
+    let setup = Setup::new(global).map_err(|f| (Status::Config, f))?;
+    let names = if args.profiles.is_empty() { all(&setup, out)? } else { args.profiles.clone() };
+    let (engine, endpoint) = setup.engine(false).map_err(|f| (Status::Failed, f))?;
+    super::daemon::stop_on_signal(&endpoint, &engine);
+    let (profiles, mut rows) = configured(&setup, names);
+    rows.extend(fly(&engine, &endpoint, profiles, args, out));
+    rows.sort_by(|a, b| a.0.cmp(&b.0));
+    let late = engine.drain();
+    for name in late {
+        out.warn(&format!("{name}: the refresh did not finish in time; its outcome is in doubt"));
+    }
+    Ok(rows)
+}
+
+fn all(setup: &Setup, out: &Output) -> Result<Vec<ProfileName>, (Status, Failure)> {
+    let names = setup.all_profiles().map_err(|e| {
+        let outcome = e.outcome();
+        let failure = outcome.error.clone().unwrap_or_else(|| Failure::new("io", e.to_string()));
+        (Status::of_outcome(&outcome), failure)
+    })?;
+    if names.is_empty() {
+        out.say("there are no profiles yet: keepalive login PROFILE, or keepalive import PROFILE");
+    }
+    Ok(names)
+}
+
+/// Splits the names into profiles and rows that say why there is none.
+fn configured(setup: &Setup, names: Vec<ProfileName>) -> (Vec<Arc<Profile>>, Vec<Row>) {
+    let mut profiles = Vec::new();
+    let mut rows = Vec::new();
+    for name in names {
+        match setup.profile(&name) {
+            Ok(profile) => profiles.push(Arc::new(profile)),
+            Err(failure) => rows.push((name, String::new(), Outcome::new(OutcomeKind::ConfigError).because(failure))),
+        }
+    }
+    (profiles, rows)
+}
+
+/// Refreshes all of them: at most `WORKERS` at a time, each profile on its own.
+fn fly(
+    engine: &Engine,
+    endpoint: &HttpEndpoint,
+    profiles: Vec<Arc<Profile>>,
+    args: &RefreshArgs,
+    out: &Output,
+) -> Vec<Row> {
+    let _keeps_running = endpoint.runtime();
+    let workers = WORKERS.min(profiles.len());
+    let queue = Mutex::new(VecDeque::from(profiles));
+    let rows = Mutex::new(Vec::new());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    std::thread::scope(|s| {
+        for _ in 0..workers {
+            s.spawn(|| {
+                while let Some(profile) = next() {
+                    let outcome = one(engine, &profile, args, out);
+                    let row = (profile.name.clone(), profile.provider.name.clone(), outcome);
+                    rows.lock().unwrap_or_else(PoisonError::into_inner).push(row);
+                }
+            });
+        }
+    });
+    rows.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn one(engine: &Engine, profile: &Arc<Profile>, args: &RefreshArgs, out: &Output) -> Outcome {
+    let demand = if args.force {
+        match engine.force(&profile.name) {
+            Ok(demand) => demand,
+            Err(e) => return e.outcome(),
+        }
+    } else {
+        Demand::Margin { lookahead: args.lookahead }
+    };
+    engine.refresh(profile, demand, PATIENCE, &|| {
+        out.say(&format!("{}: waiting for a refresh that is under way …", profile.name));
+    })
+}
+
+fn report(out: &Output, name: &ProfileName, outcome: &Outcome) {
+    for warning in &outcome.warnings {
+        out.warn(&format!("{name}: {warning}"));
+    }
+    if !out.is_json {
+        out.say(&outcome_line(name, outcome));
+    }
+    if let Some(error) = &outcome.error {
+        out.error(&Failure { message: format!("{name}: {}", error.message), ..error.clone() });
+    }
+}

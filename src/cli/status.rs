@@ -1,0 +1,189 @@
+//! `keepalive status`: how every profile stands, from the journals alone.
+
+use clap::Args;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::{Value, json};
+
+use super::Global;
+use super::compose::Setup;
+use super::output::{BAD, DIM, GOOD, Output, Status, WARN};
+use crate::clock::Timestamp;
+use crate::engine::standing::{self, Standing, Terms};
+use crate::outcome::{Failure, Publication, State};
+use crate::profile::{Policy, Profile, ProfileName};
+use crate::store::record::Record;
+
+/// Show how every profile stands
+///
+/// Reads no secret, unlocks nothing and asks nobody. The exit status is that of the worst profile.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Show this profile; can be repeated
+    #[arg(short, long = "profile", value_name = "PROFILE", value_parser = super::profile_name)]
+    profiles: Vec<ProfileName>,
+}
+
+struct Row {
+    name: ProfileName,
+    provider: String,
+    record: Option<Record>,
+    standing: Standing,
+}
+
+pub fn run(args: &StatusArgs, global: &Global, out: &Output) -> Status {
+    let setup = match Setup::new(global) {
+        Ok(setup) => setup,
+        Err(failure) => {
+            out.error(&failure);
+            return Status::Config;
+        }
+    };
+    let names = match args.profiles.is_empty() {
+        false => args.profiles.clone(),
+        true => match setup.all_profiles() {
+            Ok(names) => names,
+            Err(e) => {
+                out.error(&Failure::new("io", e.to_string()));
+                return Status::StoreUnavailable;
+            }
+        },
+    };
+    let rows: Vec<Row> = names.into_iter().map(|name| row(&setup, name)).collect();
+    if out.is_json {
+        let profiles: Vec<_> = rows.iter().map(|row| to_json(row, setup.store.kind())).collect();
+        out.json(&json!({ "profiles": profiles }));
+    } else if rows.is_empty() {
+        out.say("there are no profiles yet: keepalive login PROFILE, or keepalive import PROFILE");
+    } else {
+        show(&rows, setup.clock.now().wall, out);
+    }
+    rows.iter().map(|row| Status::of_state(row.standing.state, publication(row))).max().unwrap_or(Status::Ok)
+}
+
+fn row(setup: &Setup, name: ProfileName) -> Row {
+    let (record, unreadable) = match setup.store.peek(&name) {
+        Ok(record) => (record, None),
+        Err(e) => (None, e.outcome().error),
+    };
+    let binding = record.as_ref().and_then(|r| r.binding.as_ref());
+    let profile = setup.config.profile(&name, binding.map(|b| b.provider.as_str())).map_err(|e| e.failure());
+    let provider = match (&profile, binding) {
+        (Ok(profile), _) => profile.provider.name.clone(),
+        (Err(_), Some(binding)) => binding.provider.clone(),
+        (Err(_), None) => String::new(),
+    };
+    let mut standing = judge(setup, record.as_ref(), profile.as_ref().ok());
+    if let Some(error) = profile.err().or(unreadable) {
+        standing = Standing { state: State::ConfigError, refresh_at: None, error: Some(error) };
+    }
+    Row { name, provider, record, standing }
+}
+
+fn judge(setup: &Setup, record: Option<&Record>, profile: Option<&Profile>) -> Standing {
+    let default = Policy::default();
+    let margin = profile.map_or(crate::credential::freshness::Margin::DEFAULT, |p| p.margin);
+    let validity = record.and_then(|r| r.validity.as_ref());
+    let early = profile.map_or(std::time::Duration::ZERO, |p| standing::jitter(p.name.as_str(), margin, validity));
+    let terms = Terms { policy: profile.map_or(&default, |p| &p.provider.policy), margin, early };
+    let now = setup.clock.now();
+    let in_flight = record.is_some_and(|r| r.open_intent().is_some() && setup.store.is_locked(&r.profile));
+    match record {
+        // Another run is at this very moment waiting for the answer: no doubt yet.
+        Some(record) if in_flight => {
+            let mut settled = record.clone();
+            settled.intent = None;
+            standing::standing(Some(&settled), terms, &now)
+        }
+        _ => standing::standing(record, terms, &now),
+    }
+}
+
+fn publication(row: &Row) -> Publication {
+    row.record.as_ref().filter(|r| r.has_credential()).map_or(Publication::None, |r| r.publication)
+}
+
+fn to_json(row: &Row, store: &str) -> Value {
+    let record = row.record.as_ref().filter(|r| r.has_credential());
+    let attempt = row.record.as_ref().and_then(|r| r.last_attempt.as_ref());
+    json!({
+        "profile": row.name,
+        "provider": row.provider,
+        "state": row.standing.state,
+        "generation": record.map(|r| r.generation),
+        "expires_at": record.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at()),
+        "refresh_at": row.standing.refresh_at,
+        "refreshed_at": record.and_then(|r| r.refreshed_at),
+        "last_attempt": attempt.map(|a| json!({"at": a.at, "outcome": a.outcome, "error": a.error})),
+        "login_by": record.and_then(|r| r.login_by),
+        "store": store,
+        "publication": publication(row),
+        "error": row.standing.error,
+    })
+}
+
+fn show(rows: &[Row], now: Timestamp, out: &Output) {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["PROFILE", "PROVIDER", "STATE", "EXPIRES", "NEXT REFRESH", "GENERATION"]);
+    for row in rows {
+        let record = row.record.as_ref().filter(|r| r.has_credential());
+        let expires = record.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at());
+        table.add_row([
+            row.name.to_string(),
+            row.provider.clone(),
+            state_word(row.standing.state, publication(row)),
+            expires.map_or("-".into(), |at| relative(at, now)),
+            row.standing.refresh_at.map_or("-".into(), |at| relative(at, now)),
+            record.map_or("-".into(), |r| r.generation.to_string()),
+        ]);
+    }
+    for line in table.to_string().lines() {
+        out.line(line.trim_end());
+    }
+    for row in rows {
+        if let Some(error) = &row.standing.error {
+            out.line(&format!("{}: {}", row.name, error.message));
+            if let Some(hint) = &error.hint {
+                out.line(&format!("  {DIM}hint: {hint}{DIM:#}"));
+            }
+        }
+        if let Some(by) = row.record.as_ref().and_then(|r| r.login_by).filter(|by| by.since(now).as_secs() < 7 * 86400)
+        {
+            out.line(&format!(
+                "{}: the refresh token itself ends {}: sign in again before",
+                row.name,
+                relative(by, now)
+            ));
+        }
+    }
+}
+
+fn state_word(state: State, publication: Publication) -> String {
+    let (style, word) = match state {
+        State::Fresh if publication == Publication::PublishPending => (WARN, "fresh, keyring pending"),
+        State::Fresh => (GOOD, "fresh"),
+        State::Due => (WARN, "due"),
+        State::Expired => (BAD, "expired"),
+        State::Deferred => (WARN, "deferred"),
+        State::InDoubt => (BAD, "in doubt"),
+        State::NeedsLogin => (BAD, "needs login"),
+        State::ConfigError => (BAD, "configuration error"),
+        State::NoCredential => (BAD, "no credential"),
+    };
+    format!("{style}{word}{style:#}")
+}
+
+/// An instant as a person wants it: how far away, and when.
+fn relative(at: Timestamp, now: Timestamp) -> String {
+    let distance = |d: std::time::Duration| match d.as_secs() {
+        s @ 0..120 => format!("{s}s"),
+        s @ 120..7200 => format!("{}m", s / 60),
+        s @ 7200..172_800 => format!("{}h", s / 3600),
+        s => format!("{}d", s / 86400),
+    };
+    if at >= now {
+        format!("in {} ({at})", distance(at.since(now)))
+    } else {
+        format!("{} ago ({at})", distance(now.since(at)))
+    }
+}

@@ -1,0 +1,129 @@
+//! `keepalive token`: prints an access token that lives long enough.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::Global;
+use super::compose::Setup;
+use super::output::{Output, Status};
+use crate::broker::{Reply, Request, client};
+use crate::engine::obtain::Token;
+use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::profile::ProfileName;
+
+/// Print an access token, refreshing it only if it must
+///
+/// Asks the daemon if one runs, else the store. If the refresh fails and the token still has life, it is printed with a
+/// warning.
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// The profile whose token is wanted
+    #[arg(value_name = "PROFILE", value_parser = super::profile_name)]
+    profile: ProfileName,
+    /// Refresh unless the token is valid for at least DUR
+    #[arg(long, value_name = "DUR", value_parser = super::duration, default_value = "60s")]
+    min_valid: Duration,
+    /// How the token is printed
+    #[arg(long, value_enum, value_name = "F", default_value_t = Format::Raw)]
+    format: Format,
+    /// Wait for a refresh at most DUR; it goes on without us
+    #[arg(long, value_name = "DUR", value_parser = super::duration, default_value = "60s")]
+    timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// The token alone
+    Raw,
+    /// An object with expiry, scope and generation
+    Json,
+    /// The line of an HTTP header
+    Header,
+}
+
+pub fn run(args: &TokenArgs, global: &Global, out: &Output) -> Status {
+    let setup = match Setup::new(global) {
+        Ok(setup) => setup,
+        Err(failure) => {
+            out.error(&failure);
+            return Status::Config;
+        }
+    };
+    if let Some(reply) = from_daemon(&setup, args) {
+        let outcome = Outcome { error: reply.error.clone(), ..Outcome::new(reply.outcome) };
+        return print(args, out, reply, &outcome);
+    }
+    from_store(&setup, args, out)
+}
+
+fn from_daemon(setup: &Setup, args: &TokenArgs) -> Option<Reply> {
+    if setup.places.within.iter().any(|name| name == args.profile.as_str()) {
+        return None;
+    }
+    let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX / 2);
+    let request = Request {
+        profile: args.profile.clone(),
+        min_valid_ms: millis(args.min_valid),
+        timeout_ms: millis(args.timeout),
+    };
+    client::ask(&setup.places.socket, &setup.store.uuid()?, &request)
+}
+
+fn from_store(setup: &Setup, args: &TokenArgs, out: &Output) -> Status {
+    let refused = |failure: &Failure, status| {
+        out.error(failure);
+        status
+    };
+    let profile = match setup.profile(&args.profile) {
+        Ok(profile) => Arc::new(profile),
+        Err(f) => return refused(&f, Status::Config),
+    };
+    let (engine, endpoint) = match setup.engine(false) {
+        Ok(parts) => parts,
+        Err(f) => return refused(&f, Status::Failed),
+    };
+    super::daemon::stop_on_signal(&endpoint, &engine);
+    let explain = || out.say(&format!("{}: waiting for a refresh that is under way …", args.profile));
+    let obtained = engine.obtain(&profile, args.min_valid, args.timeout, &explain);
+    let outcome = obtained.outcome;
+    let reply = Reply {
+        outcome: outcome.kind,
+        token: obtained.token,
+        error: outcome.error.clone(),
+        warnings: obtained.warnings,
+    };
+    let status = print(args, out, reply, &outcome);
+    // The token is out; what this run has in the air still must land.
+    engine.drain();
+    status
+}
+
+fn print(args: &TokenArgs, out: &Output, reply: Reply, outcome: &Outcome) -> Status {
+    let Some(token) = reply.token else {
+        let failure = reply.error.unwrap_or_else(|| Failure::new("no_token", "there is no live access token"));
+        out.error(&failure);
+        return match Status::of_outcome(outcome) {
+            Status::Ok => Status::TryAgain,
+            status => status,
+        };
+    };
+    for warning in &reply.warnings {
+        out.warn(&format!("{}: {warning}", args.profile));
+    }
+    if outcome.kind == OutcomeKind::NeedsLogin {
+        out.warn(&format!("sign in again before it expires: keepalive login {}", args.profile));
+    }
+    show(args, out, &token);
+    Status::Ok
+}
+
+fn show(args: &TokenArgs, out: &Output, token: &Token) {
+    let format = if out.is_json { Format::Json } else { args.format };
+    match format {
+        Format::Raw => out.line(&token.access_token),
+        Format::Json => out.json(token),
+        Format::Header => out.line(&format!("Authorization: {} {}", token.token_type, token.access_token)),
+    }
+}

@@ -1,0 +1,147 @@
+//! Takes a credential that did not come from a refresh: an import, later a login. The other way by which a generation
+//! is made.
+
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::credential::{Credential, Generation};
+use crate::guard::Permit;
+use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
+use crate::profile::ProfileName;
+use crate::store::key::SealingKey;
+use crate::store::{Loaded, Store, StoreError, Vault};
+use crate::sys::lockfile::LockFile;
+
+/// What became of it.
+#[derive(Debug)]
+pub enum Handover {
+    Taken {
+        generation: Generation,
+        publication: Publication,
+        warnings: Vec<String>,
+    },
+    /// It was here already.
+    Unchanged {
+        generation: Generation,
+        publication: Publication,
+    },
+}
+
+impl Handover {
+    pub fn generation(&self) -> Generation {
+        match self {
+            Self::Taken { generation, .. } | Self::Unchanged { generation, .. } => *generation,
+        }
+    }
+
+    pub fn publication(&self) -> Publication {
+        match self {
+            Self::Taken { publication, .. } | Self::Unchanged { publication, .. } => *publication,
+        }
+    }
+}
+
+/// Stores `credential` as the newest generation of its profile: sealed and durable on return, and published if the
+/// keyring takes it.
+///
+/// Refuses a refresh token known to be consumed or rejected, and, unless `is_replacing`, to put something older over a
+/// live credential. `announce` is called before a wait that a person would notice.
+pub fn take(
+    store: &Store,
+    name: &ProfileName,
+    mut credential: Credential,
+    is_replacing: bool,
+    now: &Moment,
+    announce: &dyn Fn(Duration),
+) -> Result<Handover, Outcome> {
+    // The store lock of the key's birth comes before any profile lock.
+    let key = store.key_or_born(name.as_str())?;
+    let path = store.lock_file(name)?;
+    let lock = LockFile::acquire(&path).map_err(|e| {
+        Outcome::new(OutcomeKind::StoreUnavailable)
+            .because(Failure::new("lock", format!("cannot lock {}: {e}", path.display())))
+    })?;
+    let mut vault = store.vault(Permit::for_writer(name, &lock))?;
+    let there = match vault.load(&key, false) {
+        Ok(there) => there,
+        // What cannot be read any more is exactly what a person replaces.
+        Err(StoreError::Lost { .. } | StoreError::Stale { .. } | StoreError::Damaged { .. }) if is_replacing => None,
+        Err(e) => return Err(e.outcome()),
+    };
+    let fingerprint = key.fingerprint(&credential.refresh);
+    let _token_lock = store.lock_token(&fingerprint)?;
+    if let Some(there) = there.as_ref().filter(|t| t.fingerprint == fingerprint && !vault.record.is_rejected()) {
+        let generation = there.held.credential().generation;
+        return Ok(Handover::Unchanged { generation, publication: vault.record.publication });
+    }
+    refuse_dead(&vault, &fingerprint)?;
+    if let Some(there) = there.filter(|_| !is_replacing) {
+        refuse_older(&vault, &there, &credential, now)?;
+    }
+    credential.generation = vault.record.generation.next();
+    vault.seal(&credential, &key)?;
+    let mut warnings = settle(&mut vault, &credential, &key)?;
+    if let Err(e) = store.confirm_young_key(announce) {
+        warnings.push(format!("the keyring may not keep the sealing key: {e}"));
+    }
+    Ok(Handover::Taken { generation: credential.generation, publication: vault.record.publication, warnings })
+}
+
+fn refuse_dead(vault: &Vault<'_, '_>, token: &crate::credential::secret::Fingerprint) -> Result<(), Outcome> {
+    let is_rejected = vault.record.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
+    if is_rejected || vault.is_consumed(token)? {
+        let failure = Failure::new("consumed", "this refresh token was already used or refused")
+            .hint("sign in again and import the new answer");
+        return Err(Outcome::new(OutcomeKind::NeedsLogin).because(failure));
+    }
+    Ok(())
+}
+
+/// A live credential gives way only to one that provably expires later.
+fn refuse_older(vault: &Vault<'_, '_>, there: &Loaded<'_>, new: &Credential, now: &Moment) -> Result<(), Outcome> {
+    if vault.record.is_rejected() || vault.record.open_intent().is_some() {
+        return Ok(());
+    }
+    let expiry = |c: &Credential| c.validity().map(crate::credential::freshness::Validity::expires_at);
+    let old = there.held.credential();
+    let is_newer = match (expiry(new), expiry(old)) {
+        (Some(new), Some(old)) => new > old,
+        (Some(_), None) => true,
+        (None, Some(old)) => old <= now.wall,
+        (None, None) => false,
+    };
+    if is_newer {
+        return Ok(());
+    }
+    let failure = Failure::new(
+        "conflict",
+        format!(
+            "profile {} has a credential (generation {}) that is not older than this one",
+            vault.record.profile, old.generation
+        ),
+    )
+    .hint("use --replace to put this one in its place");
+    Err(Outcome::new(OutcomeKind::ConfigError).because(failure))
+}
+
+/// Publishes, and brings the journal up to date. The credential is sealed, so failures here are warnings.
+fn settle(vault: &mut Vault<'_, '_>, credential: &Credential, key: &SealingKey) -> Result<Vec<String>, Outcome> {
+    let mut warnings = Vec::new();
+    if let Err(e) = vault.publish(credential, key) {
+        warnings.push(format!("the keyring does not have it yet: {e}"));
+    }
+    let publication = vault.record.publication;
+    let record = &mut vault.record;
+    record.adopt(credential, key.fingerprint(&credential.refresh));
+    record.publication = publication;
+    record.sequence += 1;
+    record.intent = None;
+    record.rejected = None;
+    record.hold = None;
+    record.failures = 0;
+    record.unclassified = 0;
+    record.not_before = credential.grant.not_before;
+    record.last_attempt = None;
+    vault.save()?;
+    Ok(warnings)
+}

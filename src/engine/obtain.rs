@@ -1,0 +1,112 @@
+//! An access token for whoever needs one: the stored one if it lives long enough, else a refreshed one, else whatever
+//! still lives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Engine;
+use crate::clock::Timestamp;
+use crate::credential::Generation;
+use crate::credential::freshness::{self, Demand};
+use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::profile::Profile;
+
+/// An access token as it is handed out; the shape of `token --json`.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Token {
+    pub access_token: String,
+    pub token_type: String,
+    pub expires_at: Option<Timestamp>,
+    pub scope: Option<String>,
+    pub generation: Generation,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Token(generation {})", self.generation)
+    }
+}
+
+/// What came of asking for a token.
+#[derive(Debug)]
+pub struct Obtained {
+    pub token: Option<Token>,
+    pub outcome: Outcome,
+    /// What the caller should know although it has a token.
+    pub warnings: Vec<String>,
+}
+
+impl Engine {
+    /// A token valid for `min_valid`, waiting for a refresh for at most `limit`.
+    pub fn obtain(&self, profile: &Arc<Profile>, min_valid: Duration, limit: Duration, explain: &dyn Fn()) -> Obtained {
+        let outcome = self.refresh(profile, Demand::ValidFor(min_valid), limit, explain);
+        self.hand_out(profile, min_valid, outcome)
+    }
+
+    /// The same for a task.
+    pub async fn obtain_async(&self, profile: &Arc<Profile>, min_valid: Duration, limit: Duration) -> Obtained {
+        let refresh = self.refresh_async(profile, Demand::ValidFor(min_valid));
+        let outcome = match tokio::time::timeout(limit, refresh).await {
+            Ok(outcome) => outcome,
+            Err(_) => self.busy(profile),
+        };
+        self.hand_out(profile, min_valid, outcome)
+    }
+
+    fn hand_out(&self, profile: &Profile, min_valid: Duration, outcome: Outcome) -> Obtained {
+        let snapshot = match self.store().snapshot(&profile.name) {
+            Ok(snapshot) => snapshot,
+            Err(e) => return Obtained { token: None, outcome: worse(outcome, e.outcome()), warnings: Vec::new() },
+        };
+        let now = self.clock().now();
+        let alive = snapshot.and_then(|s| {
+            let validity = s.grant.validity.clone()?;
+            let left = validity.left(&now);
+            (!left.is_zero()).then_some((s, validity, left))
+        });
+        let Some((snapshot, validity, left)) = alive else {
+            return Obtained { token: None, outcome: expired(profile, outcome), warnings: Vec::new() };
+        };
+        let mut warnings = outcome.warnings.clone();
+        if let Some(error) = &outcome.error {
+            warnings.push(format!("not refreshed: {}", error.message));
+        }
+        if left < min_valid {
+            let reach = if freshness::is_reachable(min_valid, validity.lifetime()) {
+                ""
+            } else {
+                "; no token of this provider lives that long"
+            };
+            warnings.push(format!(
+                "the token is valid for {} s, less than the {} s asked for{reach}",
+                left.as_secs(),
+                min_valid.as_secs()
+            ));
+        }
+        let expires_at = snapshot.expires_at();
+        let token = snapshot.grant.access.as_ref().map(|access| Token {
+            access_token: access.expose().to_owned(),
+            token_type: snapshot.grant.token_type.clone(),
+            expires_at,
+            scope: snapshot.grant.scope.clone(),
+            generation: snapshot.generation,
+        });
+        Obtained { token, outcome, warnings }
+    }
+}
+
+/// A refresh that found nothing to complain about, but left no live token.
+fn expired(profile: &Profile, outcome: Outcome) -> Outcome {
+    if outcome.error.is_some() {
+        return outcome;
+    }
+    let failure = Failure::new("expired", format!("the access token of {} has expired", profile.name))
+        .hint(format!("keepalive refresh -p {}", profile.name));
+    Outcome { kind: OutcomeKind::Deferred, ..outcome }.because(failure)
+}
+
+fn worse(first: Outcome, second: Outcome) -> Outcome {
+    if first.error.is_some() { first } else { second }
+}

@@ -1,0 +1,265 @@
+//! The daemon's clockwork: wake, see who is due, ask the engine; it holds no tokens and no locks.
+
+pub mod plan;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::clock::Moment;
+use crate::engine::Engine;
+use crate::engine::standing::{self, Standing, Terms};
+use crate::outcome::{Outcome, OutcomeKind, State};
+use crate::profile::{Profile, ProfileName};
+use plan::Look;
+
+/// A sleep never lasts longer: after a suspend or a set clock a long one lies, and what other runs and the user changed
+/// is looked at this often.
+const SLICE: Duration = Duration::from_secs(2);
+/// Most requests started per provider at once, and per second after that.
+const BURST: f64 = 5.0;
+const RATE: f64 = 1.0;
+
+/// The profiles to keep alive, by name; exchanged as a whole at a reload.
+pub type Roster = BTreeMap<ProfileName, Arc<Profile>>;
+
+/// Gives the roster of the moment: configuration plus whatever has a credential.
+pub type RosterSource = Arc<dyn Fn() -> Roster + Send + Sync>;
+
+/// Looks after all profiles until its future is dropped.
+pub struct Scheduler {
+    engine: Engine,
+    source: RosterSource,
+    /// Rung when the roster may have changed.
+    pub bell: Arc<Notify>,
+    entries: BTreeMap<ProfileName, Entry>,
+    buckets: BTreeMap<String, Bucket>,
+    flights: JoinSet<(ProfileName, Outcome)>,
+}
+
+impl std::fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Scheduler({} profiles)", self.entries.len())
+    }
+}
+
+struct Entry {
+    profile: Arc<Profile>,
+    /// `None`: nothing to do until somebody changes something.
+    look: Option<Look>,
+    state: Option<State>,
+    is_flying: bool,
+    /// Outcomes in a row that the journal knows nothing of.
+    failures: u32,
+    is_warned: bool,
+}
+
+/// A token bucket: requests to one provider that may still start.
+struct Bucket {
+    tokens: f64,
+    filled_ms: u64,
+}
+
+impl Scheduler {
+    pub fn new(engine: Engine, source: RosterSource) -> Self {
+        Self {
+            engine,
+            source,
+            bell: Arc::new(Notify::new()),
+            entries: BTreeMap::new(),
+            buckets: BTreeMap::new(),
+            flights: JoinSet::new(),
+        }
+    }
+
+    /// Runs until dropped. Dropping it starts nothing new and stops no flight: those belong to the engine.
+    pub async fn run(mut self) {
+        loop {
+            let now = self.engine.clock().now();
+            self.call_the_roll(&now);
+            self.start_due(&now);
+            let wait = self.next_wait(&now);
+            let bell = Arc::clone(&self.bell);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = bell.notified() => self.replan_all(),
+                Some(landed) = self.flights.join_next() => self.land(landed),
+            }
+        }
+    }
+
+    /// Brings the entries up to the roster, and replans those that slept without a date.
+    fn call_the_roll(&mut self, now: &Moment) {
+        let roster = (self.source)();
+        self.entries.retain(|name, entry| roster.contains_key(name) || entry.is_flying);
+        for (name, profile) in roster {
+            match self.entries.get_mut(&name) {
+                Some(entry) => entry.profile = profile,
+                None => {
+                    self.entries.insert(name, Entry::new(profile));
+                }
+            }
+        }
+        let asleep: Vec<_> =
+            self.entries.iter().filter(|(_, e)| e.look.is_none() && !e.is_flying).map(|(n, _)| n.clone()).collect();
+        for name in asleep {
+            self.replan(&name, now);
+        }
+    }
+
+    fn replan_all(&mut self) {
+        for entry in self.entries.values_mut() {
+            entry.look = None;
+            entry.is_warned = false;
+        }
+    }
+
+    /// Plans a profile's next look by its journal.
+    fn replan(&mut self, name: &ProfileName, now: &Moment) {
+        let Some(entry) = self.entries.get_mut(name) else {
+            return;
+        };
+        let record = match self.engine.store().peek(name) {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::error!(profile = %name, %error, "cannot read the journal");
+                entry.failures += 1;
+                entry.look = Some(Look::after(now, plan::pause(entry.failures)));
+                return;
+            }
+        };
+        let validity = record.as_ref().and_then(|r| r.validity.clone());
+        let profile = Arc::clone(&entry.profile);
+        let terms = Terms {
+            policy: &profile.provider.policy,
+            margin: profile.margin,
+            early: standing::jitter(name.as_str(), profile.margin, validity.as_ref()),
+        };
+        let standing = standing::standing(record.as_ref(), terms, now);
+        entry.look = plan::next_look(&profile, &standing, now);
+        entry.tell(name, &standing);
+        if let (false, Some(validity)) = (entry.is_warned, &validity)
+            && let Some(warning) = plan::infeasible(&profile, validity.lifetime(), now.wall)
+        {
+            tracing::warn!(profile = %name, "{warning}");
+            entry.is_warned = true;
+        }
+    }
+
+    fn start_due(&mut self, now: &Moment) {
+        let due: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(_, e)| !e.is_flying && e.look.as_ref().is_some_and(|l| l.is_due(now)))
+            .map(|(name, e)| (name.clone(), Arc::clone(&e.profile)))
+            .collect();
+        for (name, profile) in due {
+            let bucket = self.buckets.entry(profile.provider.name.clone()).or_insert_with(|| Bucket::full(now));
+            let Some(entry) = self.entries.get_mut(&name) else {
+                continue;
+            };
+            if let Err(wait) = bucket.take(now) {
+                entry.look = Some(Look::after(now, wait));
+                continue;
+            }
+            entry.is_flying = true;
+            let demand = plan::demand(&profile, now);
+            let engine = self.engine.clone();
+            self.flights.spawn(async move { (name, engine.refresh_async(&profile, demand).await) });
+        }
+    }
+
+    fn land(&mut self, landed: Result<(ProfileName, Outcome), tokio::task::JoinError>) {
+        let (name, outcome) = match landed {
+            Ok(landed) => landed,
+            Err(error) => {
+                tracing::error!(%error, "a refresh task died");
+                return;
+            }
+        };
+        let now = self.engine.clock().now();
+        for warning in &outcome.warnings {
+            tracing::warn!(profile = %name, "{warning}");
+        }
+        log(&name, &outcome);
+        if let Some(entry) = self.entries.get_mut(&name) {
+            entry.is_flying = false;
+        }
+        self.replan(&name, &now);
+        let Some(entry) = self.entries.get_mut(&name) else {
+            return;
+        };
+        let is_pending = outcome.publication == crate::outcome::Publication::PublishPending;
+        match outcome.kind {
+            OutcomeKind::Refreshed | OutcomeKind::Fresh if !is_pending => entry.failures = 0,
+            _ => {
+                // The journal may plan this for now; it did not work now, so leave it alone for a moment.
+                entry.failures += 1;
+                let pause = Look::after(&now, plan::pause(entry.failures));
+                let is_sooner = |look: &Look| look.wait(&now) < pause.wait(&now);
+                let is_later_needed = is_pending || entry.look.as_ref().is_some_and(is_sooner);
+                if is_later_needed {
+                    entry.look = Some(pause);
+                }
+            }
+        }
+    }
+
+    fn next_wait(&self, now: &Moment) -> Duration {
+        let looks = self.entries.values().filter(|e| !e.is_flying).filter_map(|e| e.look.as_ref());
+        looks.map(|look| look.wait(now)).min().unwrap_or(SLICE).min(SLICE)
+    }
+}
+
+impl Entry {
+    fn new(profile: Arc<Profile>) -> Self {
+        Self { profile, look: None, state: None, is_flying: false, failures: 0, is_warned: false }
+    }
+
+    /// Says it once when a profile comes to need a person, and once when it no longer does.
+    fn tell(&mut self, name: &ProfileName, standing: &Standing) {
+        let needs_person = |s: State| matches!(s, State::NeedsLogin | State::ConfigError | State::InDoubt);
+        let was = self.state.is_some_and(needs_person);
+        let message = standing.error.as_ref().map_or("", |e| e.message.as_str());
+        let hint = standing.error.as_ref().and_then(|e| e.hint.as_deref()).unwrap_or("");
+        if needs_person(standing.state) && self.state != Some(standing.state) {
+            tracing::error!(profile = %name, state = ?standing.state, hint, "needs attention: {message}");
+        } else if was && !needs_person(standing.state) {
+            tracing::info!(profile = %name, state = ?standing.state, "is well again");
+        }
+        self.state = Some(standing.state);
+    }
+}
+
+fn log(name: &ProfileName, outcome: &Outcome) {
+    let error = outcome.error.as_ref().map_or("", |e| e.message.as_str());
+    match outcome.kind {
+        // The transaction has told it already.
+        OutcomeKind::Fresh | OutcomeKind::Refreshed => {}
+        OutcomeKind::Deferred => tracing::warn!(profile = %name, retry_at = ?outcome.retry_at, "deferred: {error}"),
+        OutcomeKind::InDoubt | OutcomeKind::NeedsLogin | OutcomeKind::ConfigError | OutcomeKind::StoreUnavailable => {
+            tracing::error!(profile = %name, outcome = ?outcome.kind, retry_at = ?outcome.retry_at, "{error}");
+        }
+    }
+}
+
+impl Bucket {
+    fn full(now: &Moment) -> Self {
+        Self { tokens: BURST, filled_ms: now.uptime_ms }
+    }
+
+    /// Takes one, or says how long to wait for it.
+    fn take(&mut self, now: &Moment) -> Result<(), Duration> {
+        let elapsed = Duration::from_millis(now.uptime_ms.saturating_sub(self.filled_ms));
+        self.tokens = (self.tokens + elapsed.as_secs_f64() * RATE).min(BURST);
+        self.filled_ms = now.uptime_ms;
+        if self.tokens >= 1.0 {
+            self.tokens -= 1.0;
+            return Ok(());
+        }
+        Err(Duration::from_secs_f64((1.0 - self.tokens) / RATE))
+    }
+}

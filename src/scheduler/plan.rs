@@ -1,0 +1,89 @@
+//! When to look at a profile next, and with what demand. (pure)
+
+use std::time::Duration;
+
+use crate::clock::{Moment, Timestamp};
+use crate::credential::freshness::Demand;
+use crate::engine::standing::Standing;
+use crate::outcome::State;
+use crate::profile::Profile;
+
+/// The next look at a profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// By the wall clock.
+    pub at: Timestamp,
+    /// By the boot clock, in milliseconds: a wall clock that is set back does not postpone the look.
+    pub uptime_ms: u64,
+}
+
+impl Look {
+    /// A look `wait` from now.
+    pub fn after(now: &Moment, wait: Duration) -> Self {
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        Self { at: now.wall.plus(wait), uptime_ms: now.uptime_ms.saturating_add(wait_ms) }
+    }
+
+    /// A look at an instant of the wall clock.
+    pub fn at(now: &Moment, at: Timestamp) -> Self {
+        Self { at, uptime_ms: Self::after(now, at.since(now.wall)).uptime_ms }
+    }
+
+    /// Time left until either clock says so.
+    pub fn wait(&self, now: &Moment) -> Duration {
+        let by_boot = Duration::from_millis(self.uptime_ms.saturating_sub(now.uptime_ms));
+        self.at.since(now.wall).min(by_boot)
+    }
+
+    pub fn is_due(&self, now: &Moment) -> bool {
+        self.wait(now).is_zero()
+    }
+}
+
+/// The next look: at the time that the standing names (the margin, a retry, a last chance), and at every cron tick. The
+/// margin is guarded whatever the schedule says: cron only adds looks. `None`: only a person can help.
+pub fn next_look(profile: &Profile, standing: &Standing, now: &Moment) -> Option<Look> {
+    let planned = standing.refresh_at?;
+    let tick = profile.schedule.as_ref().and_then(|s| s.next_after(now.wall));
+    let is_tick_useful = matches!(standing.state, State::Fresh | State::Due);
+    let at = match tick.filter(|_| is_tick_useful) {
+        Some(tick) => planned.min(tick),
+        None => planned,
+    };
+    Some(Look::at(now, at))
+}
+
+/// What to ask for at a look. With a schedule, whatever would cross its margin before the next tick is due now
+/// (rule 31); without one, what has crossed it.
+pub fn demand(profile: &Profile, now: &Moment) -> Demand {
+    let next = profile.schedule.as_ref().and_then(|s| s.next_after(now.wall));
+    Demand::Margin { lookahead: next.map_or(Duration::ZERO, |tick| tick.since(now.wall)) }
+}
+
+/// Why a schedule cannot keep a profile out of its margin, if it cannot; known as soon as the lifetime is.
+pub fn infeasible(profile: &Profile, lifetime: Duration, now: Timestamp) -> Option<String> {
+    if profile.margin.is_cut_by(lifetime) {
+        return Some(format!(
+            "the margin is more than half of the token's lifetime ({} s); half of the lifetime is used",
+            lifetime.as_secs()
+        ));
+    }
+    let schedule = profile.schedule.as_ref()?;
+    let first = schedule.next_after(now)?;
+    let gap = schedule.next_after(first)?.since(first);
+    let room = lifetime.saturating_sub(profile.margin.of(lifetime));
+    (gap > room).then(|| {
+        format!(
+            "ticks {} s apart are too far for a token of {} s with this margin: the daemon refreshes between ticks",
+            gap.as_secs(),
+            lifetime.as_secs()
+        )
+    })
+}
+
+/// How long to leave a profile alone after an outcome that named no time itself.
+pub fn pause(failures: u32) -> Duration {
+    Duration::from_secs(5)
+        .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(8)))
+        .min(Duration::from_secs(300))
+}

@@ -45,7 +45,6 @@ impl RefreshToken {
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
-
 }
 
 impl fmt::Debug for RefreshToken {

@@ -1,8 +1,17 @@
 //! The OS keyring behind one small trait: reachable or not, one item at a time, never prompting, never hanging.
 
+pub mod memory;
+#[cfg(not(target_os = "linux"))]
+mod native;
+#[cfg(target_os = "linux")]
+mod secret_service;
+mod worker;
+
 use std::time::Duration;
 
 use zeroize::Zeroizing;
+
+use worker::Worker;
 
 /// No keyring operation takes longer; a provider that needs more counts as hanging.
 pub const DEADLINE: Duration = Duration::from_secs(3);
@@ -89,22 +98,13 @@ impl KeyringError {
         }
     }
 }
-pub fn open(_bus: Option<String>) -> Box<dyn Keyring> {
-    Box::new(Nope)
-}
-struct Nope;
-impl Keyring for Nope {
-    fn check(&self) -> Result<(), KeyringError> {
-        Err(KeyringError::NoBus)
+/// The keyring of this platform. `bus_address`: the session bus, where there is such a thing; asked only when needed.
+pub fn open(bus_address: Option<String>) -> Box<dyn Keyring> {
+    #[cfg(target_os = "linux")]
+    return Box::new(Worker::new(secret_service::Link::new(bus_address)));
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _unused = bus_address;
+        Box::new(Worker::new(native::Native))
     }
-    fn read(&self, _: &Item) -> Result<Option<Found>, KeyringError> {
-        Err(KeyringError::NoBus)
-    }
-    fn write(&self, _: &Item, _: &str) -> Result<(), KeyringError> {
-        Err(KeyringError::NoBus)
-    }
-    fn delete(&self, _: &Item) -> Result<(), KeyringError> {
-        Err(KeyringError::NoBus)
-    }
-    fn reconnect(&self) {}
 }

@@ -1,0 +1,190 @@
+//! The Secret Service of Linux desktops, spoken to over a connection of our own.
+//!
+//! `secret-service` is the crate beneath `keyring`'s own Linux store. It is used directly because that store unlocks (and
+//! so prompts for) whatever it touches, has no timeouts, and keeps a dead session for ever after the service restarts.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use secret_service::blocking::{Item as SecretItem, SecretService};
+use secret_service::{EncryptionType, Error};
+use zbus::blocking::connection::Builder;
+use zeroize::Zeroizing;
+
+use super::worker::Backend;
+use super::{Found, Item, KeyringError};
+
+/// Bound on each D-Bus call. Below `DEADLINE`, so that a stopped service is noticed by the call itself.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Text, because some providers keep nothing else.
+const CONTENT_TYPE: &str = "text/plain";
+
+/// A connection to the Secret Service, made when needed and made anew when it has gone stale.
+pub struct Link {
+    bus_address: Option<String>,
+    service: Option<SecretService<'static>>,
+}
+
+impl Link {
+    /// `bus_address`: the session bus; `None`: there is none.
+    pub fn new(bus_address: Option<String>) -> Self {
+        Self { bus_address, service: None }
+    }
+
+    fn connect(&self) -> Result<SecretService<'static>, KeyringError> {
+        let address = self.bus_address.as_deref().ok_or(KeyringError::NoBus)?;
+        let connection = Builder::address(address)
+            .and_then(|builder| builder.method_timeout(CALL_TIMEOUT).build())
+            .map_err(|e| if is_timeout(&e) { KeyringError::Hanging } else { KeyringError::NoBus })?;
+        SecretService::connect_with_existing(EncryptionType::Dh, connection).map_err(fault)
+    }
+
+    /// Runs `call`, once more over a new connection if the old one turns out to be of a service that has restarted.
+    fn with<T>(&mut self, call: impl Fn(&SecretService<'static>) -> Result<T, Error>) -> Result<T, KeyringError> {
+        let had_connection = self.service.is_some();
+        let service = match self.service.take() {
+            Some(service) => service,
+            None => self.connect()?,
+        };
+        match call(&service) {
+            Ok(value) => {
+                self.service = Some(service);
+                Ok(value)
+            }
+            Err(e) if had_connection && is_stale(&e) => {
+                let service = self.connect()?;
+                let result = call(&service).map_err(fault);
+                self.service = Some(service);
+                result
+            }
+            Err(e) => Err(fault(e)),
+        }
+    }
+}
+
+impl Backend for Link {
+    fn check(&mut self) -> Result<(), KeyringError> {
+        self.with(ensure_open)
+    }
+
+    fn read(&mut self, item: &Item) -> Result<Option<Found>, KeyringError> {
+        let texts = self.with(|service| {
+            let items = find(service, item)?;
+            if items.is_empty() {
+                // A locked keyring must not pass for one that lacks the item. No keyring at all lacks it.
+                return match ensure_open(service) {
+                    Err(Error::NoResult) | Ok(()) => Ok(Vec::new()),
+                    Err(e) => Err(e),
+                };
+            }
+            items.iter().map(SecretItem::get_secret).collect::<Result<Vec<_>, _>>()
+        })?;
+        let texts = texts
+            .into_iter()
+            .map(|bytes| String::from_utf8(bytes).map(Zeroizing::new))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| KeyringError::Failed("the item is not text".into()))?;
+        let duplicates = texts.len().saturating_sub(1);
+        let value = texts.into_iter().max_by_key(|text| generation(text));
+        Ok(value.map(|value| Found { value, duplicates }))
+    }
+
+    fn write(&mut self, item: &Item, value: &str) -> Result<(), KeyringError> {
+        self.with(|service| {
+            ensure_open(service)?;
+            let items = find(service, item)?;
+            let mut aged = Vec::new();
+            for found in items {
+                let secret = Zeroizing::new(found.get_secret()?);
+                aged.push((generation(&String::from_utf8_lossy(&secret)), found));
+            }
+            match aged.into_iter().max_by_key(|(generation, _)| *generation) {
+                Some((_, newest)) => newest.set_secret(value.as_bytes(), CONTENT_TYPE),
+                None => {
+                    let label = format!("keepalive: {}", item.user);
+                    let collection = service.get_default_collection()?;
+                    collection.create_item(&label, attributes(item), value.as_bytes(), true, CONTENT_TYPE).map(drop)
+                }
+            }
+        })
+    }
+
+    fn delete(&mut self, item: &Item) -> Result<(), KeyringError> {
+        self.with(|service| {
+            ensure_open(service)?;
+            find(service, item)?.iter().try_for_each(SecretItem::delete)
+        })
+    }
+
+    fn disconnect(&mut self) {
+        self.service = None;
+    }
+
+    fn renew(&self) -> Self {
+        Self::new(self.bus_address.clone())
+    }
+}
+
+/// Whether the default collection exists and is unlocked. Asking never prompts; everything that could prompt comes after.
+fn ensure_open(service: &SecretService<'static>) -> Result<(), Error> {
+    match service.get_default_collection()?.is_locked()? {
+        true => Err(Error::Locked),
+        false => Ok(()),
+    }
+}
+
+/// The items with these two attributes; an error if any of them is locked.
+fn find<'a>(service: &'a SecretService<'static>, item: &Item) -> Result<Vec<SecretItem<'a>>, Error> {
+    let found = service.search_items(attributes(item))?;
+    if found.locked.is_empty() { Ok(found.unlocked) } else { Err(Error::Locked) }
+}
+
+fn attributes(item: &Item) -> HashMap<&str, &str> {
+    HashMap::from([("service", item.service.as_str()), ("username", item.user.as_str())])
+}
+
+/// The `generation` member of a value of ours; `None` sorts before all.
+fn generation(text: &str) -> Option<u64> {
+    serde_json::from_str::<serde_json::Value>(text).ok()?.get("generation")?.as_u64()
+}
+
+fn is_timeout(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::InputOutput(e) if e.kind() == std::io::ErrorKind::TimedOut)
+}
+
+/// The name of a D-Bus error, if it is one.
+fn dbus_name(error: &Error) -> Option<String> {
+    match error {
+        Error::Zbus(zbus::Error::MethodError(name, ..)) => Some(name.to_string()),
+        Error::Zbus(zbus::Error::FDO(e)) => Some(zbus::DBusError::name(e.as_ref()).to_string()),
+        Error::ZbusFdo(e) => Some(zbus::DBusError::name(e).to_string()),
+        _ => None,
+    }
+}
+
+/// Whether the service has restarted since the connection was made, or the bus has: a new connection may help.
+fn is_stale(error: &Error) -> bool {
+    let is_broken =
+        matches!(error, Error::Zbus(zbus::Error::InputOutput(e)) if e.kind() != std::io::ErrorKind::TimedOut);
+    let named = dbus_name(error).unwrap_or_default();
+    let words =
+        ["NoSession", "UnknownObject", "UnknownMethod", "NoReply", "Disconnected", "NameHasNoOwner", "ServiceUnknown"];
+    is_broken || words.iter().any(|word| named.ends_with(word))
+}
+
+fn fault(error: Error) -> KeyringError {
+    let named = dbus_name(&error).unwrap_or_default();
+    let is_named = |words: &[&str]| words.iter().any(|word| named.ends_with(word));
+    match &error {
+        Error::Zbus(e) if is_timeout(e) => KeyringError::Hanging,
+        Error::Locked => KeyringError::Locked,
+        Error::NoResult => KeyringError::NoCollection,
+        Error::Prompt | Error::PromptDisconnected => KeyringError::Denied,
+        Error::Unavailable => KeyringError::NoService,
+        _ if is_named(&["ServiceUnknown", "NameHasNoOwner", "Spawn.ServiceNotFound"]) => KeyringError::NoService,
+        _ if is_named(&["IsLocked"]) => KeyringError::Locked,
+        _ if is_named(&["AccessDenied"]) => KeyringError::Denied,
+        _ if is_named(&["NoReply", "TimedOut", "Timeout"]) => KeyringError::Hanging,
+        _ => KeyringError::Failed(error.to_string()),
+    }
+}

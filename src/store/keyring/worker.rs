@@ -1,0 +1,191 @@
+//! Runs keyring calls on a thread of their own, with a deadline: whatever the keyring does, the caller gets an answer.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use super::{DEADLINE, Found, Item, Keyring, KeyringError};
+
+/// The calls that a platform implements; they may block for ever.
+pub trait Backend: Send + 'static {
+    fn check(&mut self) -> Result<(), KeyringError>;
+    fn read(&mut self, item: &Item) -> Result<Option<Found>, KeyringError>;
+    fn write(&mut self, item: &Item, value: &str) -> Result<(), KeyringError>;
+    fn delete(&mut self, item: &Item) -> Result<(), KeyringError>;
+    fn disconnect(&mut self);
+    /// A backend of the same kind, unconnected, for the thread that takes over from a stuck one.
+    fn renew(&self) -> Self;
+}
+
+/// Threads that may be stuck in a keyring at once; one more call is refused without trying.
+const MOST_STUCK: usize = 4;
+
+type Job<B> = Box<dyn FnOnce(&mut B) + Send>;
+
+/// A keyring behind a thread.
+pub struct Worker<B> {
+    template: Mutex<B>,
+    queue: Mutex<Option<Sender<Job<B>>>>,
+    /// Threads alive, the one at work included.
+    alive: Arc<AtomicUsize>,
+}
+
+impl<B: Backend> Worker<B> {
+    pub fn new(template: B) -> Self {
+        Self { template: Mutex::new(template), queue: Mutex::new(None), alive: Arc::default() }
+    }
+
+    /// Runs `call` on the thread and waits for it, for at most [`DEADLINE`]. After that the thread is left to itself and
+    /// the next call gets a new one. A write that was left behind may still happen: the caller reads again.
+    fn call<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut B) -> Result<T, KeyringError> + Send + 'static,
+    ) -> Result<T, KeyringError> {
+        let (answer, answered) = mpsc::channel();
+        let job: Job<B> = Box::new(move |backend| {
+            // Nobody may be listening any more.
+            let _left = answer.send(call(backend));
+        });
+        self.send(job)?;
+        match answered.recv_timeout(DEADLINE) {
+            Ok(result) => result,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                Err(KeyringError::Hanging)
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                Err(KeyringError::Failed("the keyring library gave up".into()))
+            }
+        }
+    }
+
+    fn send(&self, job: Job<B>) -> Result<(), KeyringError> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let job = match queue.as_ref() {
+            None => job,
+            Some(sender) => match sender.send(job) {
+                Ok(()) => return Ok(()),
+                // The thread died of a panic in the library: start another.
+                Err(mpsc::SendError(job)) => job,
+            },
+        };
+        let sender = self.start()?;
+        let sent = sender.send(job).map_err(|_| KeyringError::Failed("the keyring thread died at once".into()));
+        *queue = Some(sender);
+        sent
+    }
+
+    fn start(&self) -> Result<Sender<Job<B>>, KeyringError> {
+        if self.alive.load(Ordering::SeqCst) >= MOST_STUCK {
+            return Err(KeyringError::Hanging);
+        }
+        let mut backend = self.template.lock().unwrap_or_else(PoisonError::into_inner).renew();
+        let (sender, jobs) = mpsc::channel::<Job<B>>();
+        let alive = Alive::new(&self.alive);
+        thread::Builder::new()
+            .name("keyring".into())
+            .spawn(move || {
+                let _alive = alive;
+                while let Ok(job) = jobs.recv() {
+                    job(&mut backend);
+                }
+            })
+            .map_err(|e| KeyringError::Failed(format!("cannot start a thread: {e}")))?;
+        Ok(sender)
+    }
+}
+
+/// Counts a thread for as long as it lives.
+struct Alive(Arc<AtomicUsize>);
+
+impl Alive {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl<B: Backend> Keyring for Worker<B> {
+    fn check(&self) -> Result<(), KeyringError> {
+        self.call(B::check)
+    }
+
+    fn read(&self, item: &Item) -> Result<Option<Found>, KeyringError> {
+        let item = item.clone();
+        self.call(move |b| b.read(&item))
+    }
+
+    fn write(&self, item: &Item, value: &str) -> Result<(), KeyringError> {
+        let (item, value) = (item.clone(), zeroize::Zeroizing::new(value.to_owned()));
+        self.call(move |b| b.write(&item, &value))
+    }
+
+    fn delete(&self, item: &Item) -> Result<(), KeyringError> {
+        let item = item.clone();
+        self.call(move |b| b.delete(&item))
+    }
+
+    fn reconnect(&self) {
+        // If the thread is stuck there is nothing to close.
+        let _stuck = self.call(|b| {
+            b.disconnect();
+            Ok(())
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Hangs on every check until the receiver's other end is dropped.
+    struct Stuck(Arc<Mutex<mpsc::Receiver<()>>>);
+
+    impl Backend for Stuck {
+        fn check(&mut self) -> Result<(), KeyringError> {
+            let _gone = self.0.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            Ok(())
+        }
+        fn read(&mut self, _: &Item) -> Result<Option<Found>, KeyringError> {
+            panic!("a bug in the library")
+        }
+        fn write(&mut self, _: &Item, _: &str) -> Result<(), KeyringError> {
+            Ok(())
+        }
+        fn delete(&mut self, _: &Item) -> Result<(), KeyringError> {
+            Ok(())
+        }
+        fn disconnect(&mut self) {}
+        fn renew(&self) -> Self {
+            Self(Arc::clone(&self.0))
+        }
+    }
+
+    fn item() -> Item {
+        Item { service: "s".into(), user: "u".into() }
+    }
+
+    #[test]
+    fn a_stuck_call_is_left_behind_and_the_next_one_works() {
+        let (hold, held) = mpsc::channel::<()>();
+        let worker = Worker::new(Stuck(Arc::new(Mutex::new(held))));
+        assert_eq!(worker.check(), Err(KeyringError::Hanging));
+        assert_eq!(worker.write(&item(), "x"), Ok(()));
+        drop(hold);
+    }
+
+    #[test]
+    fn a_panic_in_the_library_is_an_error_and_not_the_end() {
+        let (_hold, held) = mpsc::channel::<()>();
+        let worker = Worker::new(Stuck(Arc::new(Mutex::new(held))));
+        assert!(matches!(worker.read(&item()), Err(KeyringError::Failed(_))));
+        assert_eq!(worker.delete(&item()), Ok(()));
+    }
+}

@@ -139,6 +139,21 @@ pub struct Policy {
     pub connect_timeout: Duration,
 }
 
+/// Allowed for the way to the server when a deadline lies there.
+pub const GRACE_GUARD: Duration = Duration::from_secs(2);
+
+impl Policy {
+    /// Whether two attempts and what lies between them fit into the server's grace at all (rule 19); if not, the server
+    /// is treated as strict.
+    pub fn grace_fits(&self) -> bool {
+        let wait = match self.grace_semantics {
+            GraceSemantics::Same | GraceSemantics::Multi => Duration::ZERO,
+            GraceSemantics::Latest => self.settle,
+        };
+        self.timeout * 2 + wait + GRACE_GUARD <= self.reuse_grace
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {

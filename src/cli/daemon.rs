@@ -77,6 +77,10 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
     let scheduler = Scheduler::new(engine.clone(), shared.roster_source());
     let bell = Arc::clone(&scheduler.bell);
     let broker = Broker { engine: engine.clone(), profiles: shared.profiles(), store: shared.store_id() };
+    // With the key in memory the daemon outlives a keyring that goes away later.
+    if let Err(error) = engine.store().key("") {
+        tracing::warn!(%error, "no sealing key yet");
+    }
     tracing::info!(pid = std::process::id(), socket = %socket_path.display(), "keepalive daemon is up");
     notify(&[sd_notify::NotifyState::Ready]);
     let reloading = shared.clone().watch(bell);

@@ -139,6 +139,19 @@ impl Output {
     }
 }
 
+/// Rows in columns as wide as their widest cell. Styles do not count, being of no width.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |cell: &str| anstream::adapter::strip_str(cell).to_string().chars().count();
+    let widths: Vec<usize> =
+        (0..columns).map(|i| rows.iter().filter_map(|row| row.get(i)).map(|c| width(c)).max().unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, w)| format!("{cell}{}", " ".repeat(w - width(cell))));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
 /// One row of `refresh --json`.
 pub fn outcome_json(name: &ProfileName, provider: &str, outcome: &Outcome) -> Value {
     json!({
@@ -197,6 +210,12 @@ mod tests {
         ];
         assert_eq!(order.map(Status::code), [0, 1, 75, 69, 77, 78]);
         assert!(order.is_sorted());
+    }
+
+    #[test]
+    fn a_table_is_aligned_whatever_its_colours() {
+        let rows = [["A", "B"], ["long", "x"], ["\u{1b}[32mc\u{1b}[0m", "y"]].map(|r| r.map(str::to_owned).to_vec());
+        assert_eq!(table(&rows), "A     B\nlong  x\n\u{1b}[32mc\u{1b}[0m     y\n");
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! `keepalive providers`: the providers and what each is known to do.
 
-use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use super::Global;
 use super::compose;
-use super::output::{Output, Status};
+use super::output::{Output, Status, table};
 use crate::profile::{Provider, Rotation};
 use crate::sys::paths::Places;
 
@@ -22,11 +21,10 @@ pub fn run(global: &Global, out: &Output) -> Status {
         out.json(&json!({ "providers": providers }));
         return Status::Ok;
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["PROVIDER", "ROTATION", "GRACE", "CLIENT", "ENDPOINT"]);
+    let header = ["PROVIDER", "ROTATION", "GRACE", "CLIENT", "ENDPOINT"];
+    let mut cells = vec![header.map(str::to_owned).to_vec()];
     for provider in config.providers.values() {
-        table.add_row([
+        cells.push(vec![
             provider.name.clone(),
             rotation(provider).into(),
             humantime::format_duration(provider.policy.reuse_grace).to_string(),
@@ -34,9 +32,7 @@ pub fn run(global: &Global, out: &Output) -> Status {
             place(provider),
         ]);
     }
-    for line in table.to_string().lines() {
-        out.line(line.trim_end());
-    }
+    out.data(&table(&cells));
     for provider in config.providers.values().filter(|p| !p.source.is_empty()) {
         out.line(&format!("{}: {}", provider.name, provider.source));
     }

@@ -1,12 +1,11 @@
 //! `keepalive status`: how every profile stands, from the journals alone.
 
 use clap::Args;
-use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use super::Global;
 use super::compose::Setup;
-use super::output::{BAD, DIM, GOOD, Output, Status, WARN};
+use super::output::{BAD, DIM, GOOD, Output, Status, WARN, table};
 use crate::clock::Timestamp;
 use crate::engine::standing::{self, Standing, Terms};
 use crate::outcome::{Failure, Publication, State};
@@ -122,13 +121,12 @@ fn to_json(row: &Row, store: &str) -> Value {
 }
 
 fn show(rows: &[Row], now: Timestamp, out: &Output) {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["PROFILE", "PROVIDER", "STATE", "EXPIRES", "NEXT REFRESH", "GENERATION"]);
+    let header = ["PROFILE", "PROVIDER", "STATE", "EXPIRES", "NEXT REFRESH", "GENERATION"];
+    let mut cells = vec![header.map(str::to_owned).to_vec()];
     for row in rows {
         let record = row.record.as_ref().filter(|r| r.has_credential());
         let expires = record.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at());
-        table.add_row([
+        cells.push(vec![
             row.name.to_string(),
             row.provider.clone(),
             state_word(row.standing.state, publication(row)),
@@ -137,9 +135,7 @@ fn show(rows: &[Row], now: Timestamp, out: &Output) {
             record.map_or("-".into(), |r| r.generation.to_string()),
         ]);
     }
-    for line in table.to_string().lines() {
-        out.line(line.trim_end());
-    }
+    out.data(&table(&cells));
     for row in rows {
         if let Some(error) = &row.standing.error {
             out.line(&format!("{}: {}", row.name, error.message));

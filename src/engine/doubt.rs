@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use crate::clock::{Moment, Timestamp};
 use crate::credential::freshness::Validity;
-use crate::profile::{GraceSemantics, Policy, Rotation};
+use crate::profile::{GRACE_GUARD, GraceSemantics, Policy, Rotation};
 use crate::store::record::Intent;
 
-/// Allowed for the way to the server when a deadline lies there.
-pub const GUARD: Duration = Duration::from_secs(2);
 /// How long before the access token's expiry the last chance comes, at most.
 const LEAD: Duration = Duration::from_secs(30);
 
@@ -51,23 +49,14 @@ pub fn resolve(intent: &Intent, policy: &Policy, validity: Option<&Validity>, no
     }
 }
 
-/// Whether two attempts and what lies between them fit into the server's grace at all (rule 19).
-pub fn grace_fits(policy: &Policy) -> bool {
-    let wait = match policy.grace_semantics {
-        GraceSemantics::Same | GraceSemantics::Multi => Duration::ZERO,
-        GraceSemantics::Latest => policy.settle,
-    };
-    policy.timeout * 2 + wait + GUARD <= policy.reuse_grace
-}
-
 /// The one retry inside the grace window; `None` if there is none, or no longer.
 fn grace(intent: &Intent, policy: &Policy, now: &Moment) -> Option<Resolution> {
-    if intent.sends > 1 || !grace_fits(policy) {
+    if intent.sends > 1 || !policy.grace_fits() {
         return None;
     }
     // Rule 21: after a reboot nobody knows how much of the window is gone.
     let elapsed = now.elapsed_since(&intent.first_sent)?;
-    let within = policy.reuse_grace - GUARD;
+    let within = policy.reuse_grace - GRACE_GUARD;
     if elapsed >= within {
         return None;
     }
@@ -232,9 +221,9 @@ mod tests {
     #[test]
     fn r19_timeouts_that_do_not_fit_make_it_strict() {
         let c = case(Rotation::Grace).grace(GraceSemantics::Same, 30, 15);
-        assert!(!grace_fits(&c.policy));
+        assert!(!c.policy.grace_fits());
         assert_eq!(c.wait(), S(570));
-        assert!(grace_fits(&case(Rotation::Grace).grace(GraceSemantics::Same, 30, 14).policy));
+        assert!(case(Rotation::Grace).grace(GraceSemantics::Same, 30, 14).policy.grace_fits());
     }
 
     #[test]

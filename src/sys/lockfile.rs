@@ -33,7 +33,9 @@ impl LockFile {
         // will ever meet. Open anew, a bounded number of times.
         for _ in 0..16 {
             let file = open(path)?;
-            if !lock(&file)? {
+            // A build that must be caught by the rehearsal: everybody is admitted.
+            let is_admitted = cfg!(feature = "broken-guard") || lock(&file)?;
+            if !is_admitted {
                 return Ok(None);
             }
             let held = Self { file, path: path.to_owned() };

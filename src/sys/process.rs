@@ -79,6 +79,15 @@ pub fn output_of(argv: &[String], within: &str) -> Result<Zeroizing<Vec<u8>>, Co
     }
 }
 
+/// Asks a child to end, as SIGTERM does. Where there is no such thing, it is killed.
+pub fn terminate(child: &std::process::Child) -> io::Result<()> {
+    #[cfg(unix)]
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    }
+    Ok(())
+}
+
 fn kill_group(child: &mut std::process::Child) {
     #[cfg(unix)]
     if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {

@@ -1,5 +1,6 @@
 //! Runs keyring calls on a thread of their own, with a deadline: whatever the keyring does, the caller gets an answer.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,7 +67,7 @@ impl<B: Backend> Worker<B> {
             None => job,
             Some(sender) => match sender.send(job) {
                 Ok(()) => return Ok(()),
-                // The thread died of a panic in the library: start another.
+                // The thread is gone: start another.
                 Err(mpsc::SendError(job)) => job,
             },
         };
@@ -88,7 +89,10 @@ impl<B: Backend> Worker<B> {
             .spawn(move || {
                 let _alive = alive;
                 while let Ok(job) = jobs.recv() {
-                    job(&mut backend);
+                    // A bug in the library costs one call and its connection, not the keyring.
+                    if catch_unwind(AssertUnwindSafe(|| job(&mut backend))).is_err() {
+                        backend = backend.renew();
+                    }
                 }
             })
             .map_err(|e| KeyringError::Failed(format!("cannot start a thread: {e}")))?;

@@ -13,6 +13,7 @@ mod layout;
 mod ledger;
 mod published;
 pub mod record;
+mod takeover;
 mod vault;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ use keyring::{Item, Keyring};
 pub use layout::Layout;
 use ledger::Ledger;
 use record::Record;
+pub use takeover::Taken;
 pub use vault::{Loaded, PendingAnswer, Vault};
 
 /// One store: a directory, and where its key is.

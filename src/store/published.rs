@@ -35,7 +35,10 @@ pub enum Published {
     /// Ours, by its MAC.
     Ours(Box<Credential>),
     /// Published by another state directory: two stores think the credential is theirs.
-    OtherStore(String),
+    OtherStore {
+        uuid: String,
+        generation: Generation,
+    },
     /// Not ours, or altered: of no use. `generation` is what it claims.
     Unsigned {
         generation: Option<u64>,
@@ -61,7 +64,7 @@ fn judge(text: &str, store: &str, key: &SealingKey) -> Published {
         return Published::Unsigned { generation: claimed.and_then(|v| v.get("generation")?.as_u64()) };
     };
     if value.store != store {
-        return Published::OtherStore(value.store);
+        return Published::OtherStore { uuid: value.store.clone(), generation: value.generation };
     }
     let mac = std::mem::take(&mut value.mac);
     let refresh = RefreshToken::new(value.refresh_token.0.clone());

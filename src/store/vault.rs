@@ -61,6 +61,41 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Looks whether a profile's homes agree, without changing any: what `doctor` reports.
+    pub fn examine(&self, name: &crate::profile::ProfileName) -> Result<Vec<String>, StoreError> {
+        self.check_filesystem()?;
+        let identity = self.identity()?;
+        let key = self.key(name.as_str())?;
+        let mut warnings = Vec::new();
+        let path = self.layout.folder(name).sealed();
+        let sealed = match durable::read(&path).map_err(|e| StoreError::io("read", &path, e))? {
+            Some(bytes) => self.open_sealed(&bytes, name, &key)?.generation,
+            None => Generation::NONE,
+        };
+        let Some((keyring, service)) = self.keyring() else {
+            return Ok(warnings);
+        };
+        let item = Item { service: service.to_owned(), user: name.to_string() };
+        let (published, duplicates) = published::read(keyring, &item, &identity.uuid, &key)?;
+        if duplicates > 0 {
+            warnings.push(format!("{duplicates} more keyring items carry the same attributes"));
+        }
+        match published {
+            Published::Missing => warnings.push("the keyring has no item; the next refresh publishes it".into()),
+            Published::OtherStore { uuid, .. } => {
+                return Err(StoreError::OtherStore { profile: item.user, other: uuid });
+            }
+            Published::Unsigned { .. } => warnings.push("the keyring item was written by another program".into()),
+            Published::Ours(credential) if credential.generation != sealed => {
+                warnings.push(format!("the keyring has generation {}, the journal {sealed}", credential.generation));
+            }
+            Published::Ours(_) => {}
+        }
+        Ok(warnings)
+    }
+}
+
 impl<'l> Vault<'_, 'l> {
     /// Writes the journal; durable on return.
     pub fn save(&self) -> Result<(), StoreError> {
@@ -134,6 +169,11 @@ impl<'l> Vault<'_, 'l> {
         Ok(Some(Loaded { held: self.permit.hold(credential), fingerprint, keyring_error, warnings }))
     }
 
+    /// The newest sealed credential, whatever the keyring says.
+    pub fn newest_sealed(&self, key: &SealingKey) -> Result<Option<Credential>, StoreError> {
+        self.open_sealed(key).transpose()
+    }
+
     /// S, if there is one.
     fn open_sealed(&self, key: &SealingKey) -> Option<Result<Credential, StoreError>> {
         let path = self.folder.sealed();
@@ -161,7 +201,7 @@ impl<'l> Vault<'_, 'l> {
         self.keep_key_in_keyring(key, warnings)?;
         match published {
             Published::Ours(credential) => Ok(Some(*credential)),
-            Published::OtherStore(other) => Err(StoreError::OtherStore { profile: item.user, other }),
+            Published::OtherStore { uuid, .. } => Err(StoreError::OtherStore { profile: item.user, other: uuid }),
             Published::Missing => {
                 self.publication_is_lost();
                 Ok(None)

@@ -1,6 +1,6 @@
 //! The command line: what can be typed, and which function does it.
 
-mod compose;
+pub(crate) mod compose;
 mod daemon;
 mod doctor;
 mod import;

@@ -1,0 +1,140 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_keepalive_global_optspecs
+    string join \n config= json q/quiet v/verbose color= h/help V/version
+end
+
+function __fish_keepalive_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_keepalive_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_keepalive_using_subcommand
+    set -l cmd (__fish_keepalive_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c keepalive -n "__fish_keepalive_needs_command" -l config -d 'Read the configuration from FILE instead of the default place' -r -F
+complete -c keepalive -n "__fish_keepalive_needs_command" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
+always\t''
+never\t''"
+complete -c keepalive -n "__fish_keepalive_needs_command" -l json -d 'Print one JSON document; `daemon` logs one JSON object a line'
+complete -c keepalive -n "__fish_keepalive_needs_command" -s q -l quiet -d 'Say nothing but errors'
+complete -c keepalive -n "__fish_keepalive_needs_command" -s v -l verbose -d 'Say more; twice for every step'
+complete -c keepalive -n "__fish_keepalive_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c keepalive -n "__fish_keepalive_needs_command" -s V -l version -d 'Print version'
+complete -c keepalive -n "__fish_keepalive_needs_command" -f -a "import" -d 'Take over a credential from a token response'
+complete -c keepalive -n "__fish_keepalive_needs_command" -f -a "refresh" -d 'Refresh what is due, once'
+complete -c keepalive -n "__fish_keepalive_needs_command" -f -a "daemon" -d 'Keep all profiles alive until told to stop'
+complete -c keepalive -n "__fish_keepalive_needs_command" -f -a "token" -d 'Print an access token, refreshing it only if it must'
+complete -c keepalive -n "__fish_keepalive_needs_command" -f -a "status" -d 'Show how every profile stands'
+complete -c keepalive -n "__fish_keepalive_needs_command" -f -a "doctor" -d 'Check configuration, store, locks and clocks, and say what to do about each finding'
+complete -c keepalive -n "__fish_keepalive_needs_command" -f -a "providers" -d 'List the providers and what each is known to do'
+complete -c keepalive -n "__fish_keepalive_needs_command" -f -a "rehearse" -d 'Prove this machine\'s store, lock and scheduler before a real token is trusted to them'
+complete -c keepalive -n "__fish_keepalive_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
+complete -c keepalive -n "__fish_keepalive_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l provider -d 'The provider that issued it; needed if the profile is not configured' -r
+complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l config -d 'Read the configuration from FILE instead of the default place' -r -F
+complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
+always\t''
+never\t''"
+complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l replace -d 'Replace a credential that is newer, or not known to be older'
+complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l json -d 'Print one JSON document; `daemon` logs one JSON object a line'
+complete -c keepalive -n "__fish_keepalive_using_subcommand import" -s q -l quiet -d 'Say nothing but errors'
+complete -c keepalive -n "__fish_keepalive_using_subcommand import" -s v -l verbose -d 'Say more; twice for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -s p -l profile -d 'Refresh this profile; can be repeated' -r
+complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -l lookahead -d 'Count as due what would be due before DUR has passed: the time until the next run' -r
+complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -l config -d 'Read the configuration from FILE instead of the default place' -r -F
+complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
+always\t''
+never\t''"
+complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -l force -d 'Refresh now, due or not'
+complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -l json -d 'Print one JSON document; `daemon` logs one JSON object a line'
+complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -s q -l quiet -d 'Say nothing but errors'
+complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -s v -l verbose -d 'Say more; twice for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c keepalive -n "__fish_keepalive_using_subcommand daemon" -l config -d 'Read the configuration from FILE instead of the default place' -r -F
+complete -c keepalive -n "__fish_keepalive_using_subcommand daemon" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
+always\t''
+never\t''"
+complete -c keepalive -n "__fish_keepalive_using_subcommand daemon" -l json -d 'Print one JSON document; `daemon` logs one JSON object a line'
+complete -c keepalive -n "__fish_keepalive_using_subcommand daemon" -s q -l quiet -d 'Say nothing but errors'
+complete -c keepalive -n "__fish_keepalive_using_subcommand daemon" -s v -l verbose -d 'Say more; twice for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand daemon" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c keepalive -n "__fish_keepalive_using_subcommand token" -l min-valid -d 'Refresh unless the token is valid for at least DUR' -r
+complete -c keepalive -n "__fish_keepalive_using_subcommand token" -l format -d 'How the token is printed' -r -f -a "raw\t'The token alone'
+json\t'An object with expiry, scope and generation'
+header\t'The line of an HTTP header'"
+complete -c keepalive -n "__fish_keepalive_using_subcommand token" -l timeout -d 'Wait for a refresh at most DUR; it goes on without us' -r
+complete -c keepalive -n "__fish_keepalive_using_subcommand token" -l config -d 'Read the configuration from FILE instead of the default place' -r -F
+complete -c keepalive -n "__fish_keepalive_using_subcommand token" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
+always\t''
+never\t''"
+complete -c keepalive -n "__fish_keepalive_using_subcommand token" -l json -d 'Print one JSON document; `daemon` logs one JSON object a line'
+complete -c keepalive -n "__fish_keepalive_using_subcommand token" -s q -l quiet -d 'Say nothing but errors'
+complete -c keepalive -n "__fish_keepalive_using_subcommand token" -s v -l verbose -d 'Say more; twice for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand token" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c keepalive -n "__fish_keepalive_using_subcommand status" -s p -l profile -d 'Show this profile; can be repeated' -r
+complete -c keepalive -n "__fish_keepalive_using_subcommand status" -l config -d 'Read the configuration from FILE instead of the default place' -r -F
+complete -c keepalive -n "__fish_keepalive_using_subcommand status" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
+always\t''
+never\t''"
+complete -c keepalive -n "__fish_keepalive_using_subcommand status" -l json -d 'Print one JSON document; `daemon` logs one JSON object a line'
+complete -c keepalive -n "__fish_keepalive_using_subcommand status" -s q -l quiet -d 'Say nothing but errors'
+complete -c keepalive -n "__fish_keepalive_using_subcommand status" -s v -l verbose -d 'Say more; twice for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c keepalive -n "__fish_keepalive_using_subcommand doctor" -l config -d 'Read the configuration from FILE instead of the default place' -r -F
+complete -c keepalive -n "__fish_keepalive_using_subcommand doctor" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
+always\t''
+never\t''"
+complete -c keepalive -n "__fish_keepalive_using_subcommand doctor" -l take-over -d 'Make this machine and state directory the home of the credentials'
+complete -c keepalive -n "__fish_keepalive_using_subcommand doctor" -l json -d 'Print one JSON document; `daemon` logs one JSON object a line'
+complete -c keepalive -n "__fish_keepalive_using_subcommand doctor" -s q -l quiet -d 'Say nothing but errors'
+complete -c keepalive -n "__fish_keepalive_using_subcommand doctor" -s v -l verbose -d 'Say more; twice for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c keepalive -n "__fish_keepalive_using_subcommand providers" -l config -d 'Read the configuration from FILE instead of the default place' -r -F
+complete -c keepalive -n "__fish_keepalive_using_subcommand providers" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
+always\t''
+never\t''"
+complete -c keepalive -n "__fish_keepalive_using_subcommand providers" -l json -d 'Print one JSON document; `daemon` logs one JSON object a line'
+complete -c keepalive -n "__fish_keepalive_using_subcommand providers" -s q -l quiet -d 'Say nothing but errors'
+complete -c keepalive -n "__fish_keepalive_using_subcommand providers" -s v -l verbose -d 'Say more; twice for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand providers" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c keepalive -n "__fish_keepalive_using_subcommand rehearse" -l crowd -d 'Processes in each crowd' -r
+complete -c keepalive -n "__fish_keepalive_using_subcommand rehearse" -l config -d 'Read the configuration from FILE instead of the default place' -r -F
+complete -c keepalive -n "__fish_keepalive_using_subcommand rehearse" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
+always\t''
+never\t''"
+complete -c keepalive -n "__fish_keepalive_using_subcommand rehearse" -l json -d 'Print one JSON document; `daemon` logs one JSON object a line'
+complete -c keepalive -n "__fish_keepalive_using_subcommand rehearse" -s q -l quiet -d 'Say nothing but errors'
+complete -c keepalive -n "__fish_keepalive_using_subcommand rehearse" -s v -l verbose -d 'Say more; twice for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand rehearse" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c keepalive -n "__fish_keepalive_using_subcommand completions" -l config -d 'Read the configuration from FILE instead of the default place' -r -F
+complete -c keepalive -n "__fish_keepalive_using_subcommand completions" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
+always\t''
+never\t''"
+complete -c keepalive -n "__fish_keepalive_using_subcommand completions" -l json -d 'Print one JSON document; `daemon` logs one JSON object a line'
+complete -c keepalive -n "__fish_keepalive_using_subcommand completions" -s q -l quiet -d 'Say nothing but errors'
+complete -c keepalive -n "__fish_keepalive_using_subcommand completions" -s v -l verbose -d 'Say more; twice for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c keepalive -n "__fish_keepalive_using_subcommand help; and not __fish_seen_subcommand_from import refresh daemon token status doctor providers rehearse completions help" -f -a "import" -d 'Take over a credential from a token response'
+complete -c keepalive -n "__fish_keepalive_using_subcommand help; and not __fish_seen_subcommand_from import refresh daemon token status doctor providers rehearse completions help" -f -a "refresh" -d 'Refresh what is due, once'
+complete -c keepalive -n "__fish_keepalive_using_subcommand help; and not __fish_seen_subcommand_from import refresh daemon token status doctor providers rehearse completions help" -f -a "daemon" -d 'Keep all profiles alive until told to stop'
+complete -c keepalive -n "__fish_keepalive_using_subcommand help; and not __fish_seen_subcommand_from import refresh daemon token status doctor providers rehearse completions help" -f -a "token" -d 'Print an access token, refreshing it only if it must'
+complete -c keepalive -n "__fish_keepalive_using_subcommand help; and not __fish_seen_subcommand_from import refresh daemon token status doctor providers rehearse completions help" -f -a "status" -d 'Show how every profile stands'
+complete -c keepalive -n "__fish_keepalive_using_subcommand help; and not __fish_seen_subcommand_from import refresh daemon token status doctor providers rehearse completions help" -f -a "doctor" -d 'Check configuration, store, locks and clocks, and say what to do about each finding'
+complete -c keepalive -n "__fish_keepalive_using_subcommand help; and not __fish_seen_subcommand_from import refresh daemon token status doctor providers rehearse completions help" -f -a "providers" -d 'List the providers and what each is known to do'
+complete -c keepalive -n "__fish_keepalive_using_subcommand help; and not __fish_seen_subcommand_from import refresh daemon token status doctor providers rehearse completions help" -f -a "rehearse" -d 'Prove this machine\'s store, lock and scheduler before a real token is trusted to them'
+complete -c keepalive -n "__fish_keepalive_using_subcommand help; and not __fish_seen_subcommand_from import refresh daemon token status doctor providers rehearse completions help" -f -a "completions" -d 'Print a completion script for a shell'
+complete -c keepalive -n "__fish_keepalive_using_subcommand help; and not __fish_seen_subcommand_from import refresh daemon token status doctor providers rehearse completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -1,0 +1,116 @@
+//! Manual pages, completions and the sample configuration say what the program does. `KEEPALIVE_BLESS=1` writes the
+//! generated ones anew.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+use keepalive::cli::Cli;
+use keepalive::config::Config;
+
+use super::support::root;
+use super::support::sandbox::Sandbox;
+
+/// Compares a checked-in file with what it must be, or writes it.
+fn check(path: &Path, generated: &[u8]) {
+    if std::env::var_os("KEEPALIVE_BLESS").is_some() {
+        std::fs::write(path, generated).unwrap();
+    }
+    let there = std::fs::read(path).unwrap_or_default();
+    assert!(there == generated, "{} is stale: KEEPALIVE_BLESS=1 cargo test contrib", path.display());
+}
+
+fn pages() -> Vec<(String, Vec<u8>)> {
+    let command = Cli::command().disable_help_subcommand(true);
+    let mut pages = vec![page(&command, "keepalive".into())];
+    for sub in command.get_subcommands() {
+        let title = format!("keepalive-{}", sub.get_name());
+        // The page of a subcommand shows how it is called.
+        let name: &'static str = title.clone().leak();
+        let full = sub.clone().name(name).bin_name(title.replacen('-', " ", 1)).display_name(name);
+        pages.push(page(&full, title));
+    }
+    pages
+}
+
+fn page(command: &clap::Command, title: String) -> (String, Vec<u8>) {
+    let man = clap_mangen::Man::new(command.clone()).title(title.to_uppercase()).date("").manual("keepalive");
+    let mut text = Vec::new();
+    man.render(&mut text).unwrap();
+    (format!("{title}.1"), text)
+}
+
+#[test]
+fn there_is_a_page_for_every_command_and_it_is_current() {
+    for (name, text) in pages() {
+        check(&root().join("man").join(name), &text);
+    }
+}
+
+#[test]
+fn the_pages_are_clean() {
+    for entry in std::fs::read_dir(root().join("man")).unwrap() {
+        let path = entry.unwrap().path();
+        let out = Command::new("mandoc")
+            .args(["-T", "lint", "-W", "warning"])
+            .arg(&path)
+            .output()
+            .expect("mandoc is needed: contrib/test installs it");
+        let said = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success(), "{}", said);
+    }
+}
+
+#[test]
+fn completions_are_current() {
+    for (shell, file) in [(Shell::Bash, "keepalive.bash"), (Shell::Zsh, "_keepalive"), (Shell::Fish, "keepalive.fish")]
+    {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "keepalive", &mut script);
+        check(&root().join("contrib/completions").join(file), &script);
+        let printed = Sandbox::new().keepalive(&["completions", &shell.to_string()]).exits(0);
+        assert_eq!(printed.stdout.as_bytes(), script);
+    }
+}
+
+fn example() -> String {
+    std::fs::read_to_string(root().join("contrib/keepalive.example.toml")).unwrap()
+}
+
+#[test]
+fn the_sample_configuration_is_valid_and_has_every_key() {
+    let config = Config::parse(&example(), Path::new("example"), Some(Path::new("/home/u"))).unwrap();
+    assert_eq!(config.profiles.len(), 1);
+    let shown: BTreeSet<String> = example().lines().filter_map(key_of).collect();
+    let missing: Vec<_> = keys().into_iter().filter(|key| !shown.contains(key)).collect();
+    assert!(missing.is_empty(), "the sample lacks {missing:?}");
+}
+
+#[test]
+fn the_configuration_page_explains_every_key() {
+    let page = std::fs::read_to_string(root().join("man/keepalive.toml.5")).unwrap();
+    let missing: Vec<_> = keys().into_iter().filter(|key| !page.contains(&format!("Cm {key}"))).collect();
+    assert!(missing.is_empty(), "keepalive.toml(5) lacks {missing:?}");
+}
+
+/// The key that a line sets, commented out or not.
+fn key_of(line: &str) -> Option<String> {
+    let line = line.trim_start_matches("# ");
+    let (key, value) = line.split_once(" = ")?;
+    let is_key = key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    (is_key && !value.is_empty()).then(|| key.to_owned())
+}
+
+/// Every key of the configuration, as its reader names them when it meets one that it does not know.
+fn keys() -> BTreeSet<String> {
+    let source = std::fs::read_to_string(root().join("src/config/file.rs")).unwrap();
+    let fields = source.lines().filter_map(|line| {
+        let (name, kind) = line.trim().strip_prefix("pub ")?.split_once(": ")?;
+        kind.starts_with("Option<").then(|| name.to_owned())
+    });
+    let keys: BTreeSet<String> = fields.collect();
+    assert!(keys.len() > 25 && keys.contains("client_id"), "{keys:?}");
+    keys
+}

@@ -1,0 +1,155 @@
+//! The daemon: refreshes in time, outlives what fails around it, reloads, and stops decently.
+
+use std::time::Duration;
+
+use super::support::authserver::{AuthServer, Fault, Point};
+use super::support::family::Mode;
+use super::support::sandbox::{A_MOMENT, Sandbox};
+
+#[test]
+fn it_refreshes_at_the_margin_again_and_again() {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(Duration::from_secs(2));
+    let sandbox = Sandbox::signed_in(&server);
+    let daemon = sandbox.daemon();
+    server.wait_for("five refreshes", |c| c.refresh_ok >= 5);
+    daemon.terminate();
+    daemon.finish().exits(0);
+    let counts = server.counts();
+    assert_eq!((counts.presented_again, counts.families_revoked), (0, 0));
+    assert!(!sandbox.path("run/keepalive/keepalive.sock").exists());
+}
+
+#[test]
+fn a_schedule_looks_ahead_to_its_next_tick() {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(Duration::from_secs(60));
+    let sandbox = Sandbox::signed_in(&server);
+    sandbox.file_store(&format!(
+        "{}[profile.demo]\nprovider = \"acme\"\nmargin = \"10s\"\nschedule = \"* * * * * *\"\n",
+        server.provider("")
+    ));
+    let daemon = sandbox.daemon();
+    std::thread::sleep(A_MOMENT);
+    assert_eq!(server.counts().refresh_requests, 0, "a tick is only a look");
+    sandbox.file_store(&format!(
+        "{}[profile.demo]\nprovider = \"acme\"\nmargin = \"10s\"\nschedule = \"0 0 * * * *\"\n",
+        server.provider("")
+    ));
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.wait_for_line("too far for a token of 60 s");
+    assert_eq!(server.counts().refresh_requests, 0);
+}
+
+#[test]
+fn a_second_daemon_refuses_and_names_the_first() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let first = sandbox.daemon();
+    let words = format!("a daemon already runs on this store (pid {})", first.id());
+    sandbox.keepalive(&["daemon"]).exits(1).says(&words);
+    first.terminate();
+    first.finish().exits(0);
+    drop(sandbox.daemon());
+}
+
+#[test]
+fn r28_sigterm_finishes_the_flight_in_the_air() {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(Duration::from_secs(2));
+    let sandbox = Sandbox::signed_in(&server);
+    let gate = server.hold(Point::AfterCommit);
+    let daemon = sandbox.daemon();
+    gate.wait_reached();
+    daemon.terminate();
+    daemon.wait_for_line("flights in the air are finished");
+    drop(gate);
+    daemon.finish().exits(0);
+    assert_eq!(sandbox.status()["generation"], 2);
+    assert_eq!(server.counts().presented_again, 0);
+}
+
+#[test]
+fn a_reload_takes_the_new_configuration_and_keeps_the_old_one_if_that_is_broken() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let daemon = sandbox.daemon();
+    sandbox.file_store("[provider.acme]\nclient = \"x\"\n");
+    daemon.wait_for_line("the configuration is broken, the old one stays in force");
+    sandbox.keepalive(&["refresh"]).exits(78);
+    sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\nmargin = \"50%\"\n", server.provider("")));
+    daemon.wait_for_line("configuration reloaded");
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.wait_for_lines("configuration reloaded", 2);
+    server.set_access_life(Duration::from_secs(2));
+    sandbox.refresh(&["--force"]).exits(0);
+    daemon.signal(rustix::process::Signal::HUP);
+    server.wait_for("the daemon takes over", |c| c.refresh_ok >= 2);
+}
+
+#[test]
+fn a_reload_does_not_drop_a_flight() {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(Duration::from_secs(2));
+    let sandbox = Sandbox::signed_in(&server);
+    let gate = server.hold(Point::AfterCommit);
+    let daemon = sandbox.daemon();
+    gate.wait_reached();
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.wait_for_line("configuration reloaded");
+    drop(gate);
+    server.wait_for("it goes on", |c| c.refresh_ok >= 2);
+    assert_eq!(server.counts().presented_again, 0);
+}
+
+#[test]
+fn a_provider_that_is_down_is_waited_for() {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(Duration::from_secs(2));
+    let sandbox = Sandbox::signed_in(&server);
+    server.script([Fault::Answer(429, "retry-after: 1\r\n", ""), Fault::Answer(429, "retry-after: 1\r\n", "")]);
+    let daemon = sandbox.daemon();
+    daemon.wait_for_line("deferred");
+    server.wait_for("it recovers", |c| c.refresh_ok >= 2);
+    assert_eq!(server.counts().presented_again, 2, "a refused token is still good, and is presented again");
+}
+
+#[test]
+fn a_dead_token_is_told_once_and_left_alone_until_somebody_signs_in() {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(Duration::from_secs(2));
+    let sandbox = Sandbox::signed_in(&server);
+    server.script([Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#)]);
+    let daemon = sandbox.daemon();
+    daemon.wait_for_line("needs attention");
+    std::thread::sleep(A_MOMENT);
+    assert_eq!(server.counts().refresh_requests, 1);
+    assert_eq!(daemon.stderr_so_far().matches("needs attention").count(), 1);
+    sandbox.import("demo", &server.mint()).exits(0);
+    daemon.wait_for_line("is well again");
+    server.wait_for("it is looked after again", |c| c.refresh_ok >= 1);
+}
+
+#[test]
+fn a_profile_that_is_imported_later_is_looked_after() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let _daemon = sandbox.daemon();
+    server.set_access_life(Duration::from_secs(2));
+    sandbox.keepalive_with_input(&["import", "late", "--provider", "acme"], &server.mint().to_string()).exits(0);
+    server.wait_for("the new profile is refreshed", |c| c.refresh_ok >= 2);
+}
+
+#[test]
+fn json_logs_are_one_object_a_line() {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(Duration::from_secs(2));
+    let sandbox = Sandbox::signed_in(&server);
+    let daemon = sandbox.spawn(&["--json", "daemon"]);
+    server.wait_for("a refresh", |c| c.refresh_ok >= 1);
+    super::support::eventually("it is journaled", || (sandbox.status()["generation"] == 2).then_some(()));
+    daemon.terminate();
+    let run = daemon.finish().exits(0);
+    let lines: Vec<serde_json::Value> = run.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert!(lines.iter().any(|l| l["message"] == "refreshed" && l["profile"] == "demo"), "{lines:#?}");
+}

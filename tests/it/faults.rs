@@ -1,0 +1,257 @@
+//! What a server can do to an answer, and what becomes of the credential.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::support::authserver::{AuthServer, Fault, Point};
+use super::support::family::Mode;
+use super::support::sandbox::Sandbox;
+
+/// Runs one forced refresh under a fault and gives outcome, error kind and exit status.
+fn under(fault: Fault) -> (AuthServer, Sandbox, (String, i32)) {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    server.script([fault]);
+    let run = sandbox.refresh(&["--force"]);
+    let outcome = run.result()["outcome"].as_str().unwrap().to_owned();
+    (server, sandbox, (outcome, run.status))
+}
+
+#[test]
+fn r17_every_lost_answer_is_in_doubt_and_nothing_is_sent_again() {
+    for fault in [
+        Fault::DropBefore,
+        Fault::DropAfter,
+        Fault::Truncate(0),
+        Fault::Truncate(25),
+        Fault::CommitThen(500, "<html>oops</html>"),
+        Fault::CommitThen(502, ""),
+        Fault::CommitThen(200, "<html>sign in to the wifi</html>"),
+        Fault::Answer(503, "retry-after: 1\r\n", ""),
+        Fault::Answer(408, "", ""),
+    ] {
+        let told = format!("{fault:?}");
+        let (server, sandbox, outcome) = under(fault);
+        assert_eq!(outcome, ("in_doubt".to_owned(), 75), "{told}");
+        for _ in 0..3 {
+            sandbox.refresh(&["--force"]).exits(75);
+            sandbox.refresh(&[]).exits(75);
+        }
+        let counts = server.counts();
+        assert_eq!((counts.refresh_requests, counts.presented_again), (1, 0), "{told}");
+        let status = sandbox.status();
+        assert_eq!(status["state"], "in_doubt", "{told}");
+        assert!(status["refresh_at"].is_string(), "it says when: {told}");
+        assert!(!sandbox.keepalive(&["token", "demo"]).exits(0).stdout.is_empty());
+        sandbox.import("demo", &server.mint()).exits(0);
+        assert_eq!(sandbox.status()["state"], "fresh", "a new sign-in ends the doubt: {told}");
+    }
+}
+
+#[test]
+fn r18_the_last_chance_is_taken_once_and_then_a_login_is_needed() {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(Duration::from_secs(2));
+    let sandbox = Sandbox::signed_in_with(&server, "settle = \"1s\"");
+    server.script([Fault::DropAfter, Fault::DropAfter]);
+    sandbox.refresh(&["--force"]).exits(75);
+    let run = super::support::eventually("the last chance has passed", || {
+        let run = sandbox.refresh(&[]);
+        (run.status == 77).then_some(run)
+    });
+    assert_eq!(run.result()["outcome"], "needs_login");
+    for _ in 0..3 {
+        sandbox.refresh(&["--force"]).exits(77);
+    }
+    let counts = server.counts();
+    assert_eq!((counts.refresh_requests, counts.presented_again), (2, 1));
+}
+
+#[test]
+fn r18_a_last_chance_at_a_server_that_never_saw_the_first_request_succeeds() {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(Duration::from_secs(2));
+    let sandbox = Sandbox::signed_in_with(&server, "settle = \"1s\"");
+    server.script([Fault::DropBefore]);
+    sandbox.refresh(&["--force"]).exits(75);
+    server.set_access_life(Duration::from_secs(600));
+    super::support::eventually("the last chance is taken", || (sandbox.refresh(&[]).status == 0).then_some(()));
+    assert_eq!(sandbox.status()["state"], "fresh");
+    assert!(server.is_family_alive(0));
+}
+
+#[test]
+fn r19_inside_the_grace_a_lost_answer_is_fetched_again() {
+    let server = AuthServer::start(Mode::Grace(Duration::from_secs(60)));
+    let provider =
+        "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\nsettle = \"1s\"";
+    let sandbox = Sandbox::signed_in_with(&server, provider);
+    server.script([Fault::DropAfter]);
+    sandbox.refresh(&["--force"]).exits(75);
+    assert_eq!(sandbox.refresh(&[]).exits(0).result()["outcome"], "refreshed");
+    assert!(server.is_family_alive(0));
+    super::support::eventually("the hold after a grace retry is over", || {
+        (sandbox.refresh(&["--force"]).status == 0).then_some(())
+    });
+    assert!(server.is_family_alive(0));
+}
+
+#[test]
+fn a_server_without_rotation_is_simply_asked_again() {
+    let server = AuthServer::start(Mode::NoRotation { echo: false });
+    let sandbox = Sandbox::signed_in_with(&server, "rotation = \"none\"");
+    server.script([Fault::DropAfter]);
+    sandbox.refresh(&["--force"]).exits(75);
+    super::support::eventually("the backoff is over", || (sandbox.refresh(&[]).status == 0).then_some(()));
+}
+
+#[test]
+fn r23_an_unreadable_refusal_is_not_a_dead_token() {
+    for fault in [
+        Fault::Answer(400, "", ""),
+        Fault::Answer(403, "content-type: text/html\r\n", "<html>blocked</html>"),
+        Fault::Answer(401, "", ""),
+    ] {
+        let (server, sandbox, outcome) = under(fault);
+        assert_eq!(outcome, ("deferred".to_owned(), 75));
+        sandbox.refresh(&["--force"]).exits(75);
+        assert_eq!(server.counts().refresh_requests, 1, "a long pause follows");
+    }
+}
+
+#[test]
+fn a_redirect_is_not_followed() {
+    let (server, _sandbox, outcome) = under(Fault::Answer(302, "location: http://127.0.0.1:1/x\r\n", ""));
+    assert_eq!(outcome, ("config_error".to_owned(), 78));
+    assert_eq!(server.counts().refresh_requests, 1);
+}
+
+#[test]
+fn an_answer_before_the_body_keeps_the_token() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    server.script([Fault::Early(429, "retry-after: 1\r\n")]);
+    let run = sandbox.refresh(&["--force"]).exits(75);
+    let status = sandbox.status();
+    assert!(status["state"] != "needs_login", "{run:?} {status}");
+    super::support::eventually("it may ask again", || (sandbox.refresh(&["--force"]).status == 0).then_some(()));
+    assert_eq!(server.counts().presented_again, 0);
+}
+
+#[test]
+fn r16_odd_members_do_not_lose_the_refresh_token() {
+    for members in [
+        json!({"expires_in": "600"}),
+        json!({"expires_in": null}),
+        json!({"expires_in": -5}),
+        json!({"expires_in": {"a": 1}}),
+        json!({"token_type": null}),
+        json!({"token_type": "mac"}),
+        json!({"scope": ["x"]}),
+        json!({"access_token": null}),
+        json!({"access_token": "bad\r\ntoken"}),
+        json!({"error": "warning_only"}),
+        json!({"id_token": 7, "refresh_token_expires_in": "1000"}),
+    ] {
+        let (server, sandbox, outcome) = under(Fault::Members(members.clone()));
+        assert_eq!(outcome, ("refreshed".to_owned(), 0), "{members}");
+        sandbox.refresh(&["--force"]).exits(0);
+        let counts = server.counts();
+        assert_eq!((counts.refresh_ok, counts.presented_again), (2, 0), "{members}");
+    }
+}
+
+#[test]
+fn r38_an_answer_over_a_mebibyte_is_in_doubt() {
+    let (_server, _sandbox, outcome) = under(Fault::Huge(3 * 1024 * 1024));
+    assert_eq!(outcome, ("in_doubt".to_owned(), 75));
+    let (_server, _sandbox, outcome) = under(Fault::Huge(900 * 1024));
+    assert_eq!(outcome, ("refreshed".to_owned(), 0));
+}
+
+#[test]
+fn r26_waiters_behind_a_failed_flight_send_nothing() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    server.script([Fault::Answer(400, "", r#"{"error":"temporarily_unavailable"}"#)]);
+    let gate = server.hold(Point::BeforeProcessing);
+    let leader = sandbox.spawn(&["--json", "refresh", "-p", "demo", "--force"]);
+    gate.wait_reached();
+    let followers: Vec<_> = (0..5).map(|_| sandbox.spawn(&["--json", "refresh", "-p", "demo", "--force"])).collect();
+    for follower in &followers {
+        follower.wait_for_line("waiting for a refresh that is under way");
+    }
+    drop(gate);
+    let led = leader.finish().exits(75).result();
+    assert_eq!(led["joined"], false);
+    for follower in followers {
+        let result = follower.finish().exits(75).result();
+        assert_eq!(
+            (result["joined"].as_bool(), &result["error"], &result["retry_at"]),
+            (Some(true), &led["error"], &led["retry_at"])
+        );
+    }
+    assert_eq!(server.counts().refresh_requests, 1);
+}
+
+#[test]
+fn r11_a_run_killed_before_the_answer_leaves_a_doubt_and_no_second_send() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let gate = server.hold(Point::AfterCommit);
+    let mut run = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
+    gate.wait_reached();
+    assert_ne!(sandbox.status()["state"], "in_doubt", "a flight in the air is no doubt");
+    run.kill();
+    drop(gate);
+    let result = sandbox.refresh(&["--force"]).exits(75).result();
+    assert_eq!(result["outcome"], "in_doubt");
+    assert_eq!(sandbox.status()["state"], "in_doubt");
+    assert_eq!(server.counts().presented_again, 0);
+}
+
+#[test]
+fn r28_sigterm_in_the_air_finishes_the_flight() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let gate = server.hold(Point::AfterCommit);
+    let run = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
+    gate.wait_reached();
+    run.terminate();
+    drop(gate);
+    run.finish().exits(0);
+    assert_eq!(sandbox.status()["generation"], 2);
+}
+
+#[test]
+fn r28_sigterm_before_the_send_sends_nothing() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let lock =
+        keepalive::sys::lockfile::LockFile::acquire(&sandbox.path("state/keepalive/profiles/demo/lock")).unwrap();
+    let run = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
+    run.wait_for_line("waiting for a refresh that is under way");
+    run.terminate();
+    run.finish().exits(75).says("told to stop before anything was sent");
+    drop(lock);
+    assert_eq!(server.counts().refresh_requests, 0);
+}
+
+#[test]
+fn a_read_only_store_sends_nothing() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    // Root may write everywhere; a directory in the way of a file stops even root.
+    let in_the_way = sandbox.path("state/keepalive/profiles/demo/.received.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says("cannot reserve");
+    assert_eq!(server.counts().refresh_requests, 0);
+    std::fs::remove_dir(&in_the_way).unwrap();
+    let in_the_way = sandbox.path("state/keepalive/profiles/demo/.record.json.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says("cannot write the journal");
+    assert_eq!(server.counts().refresh_requests, 0, "r05: no intent, no send");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    sandbox.refresh(&["--force"]).exits(0);
+}

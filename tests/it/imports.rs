@@ -1,0 +1,117 @@
+//! `import`: what is taken, what is refused, and what it replaces.
+
+use serde_json::json;
+
+use super::support::authserver::AuthServer;
+use super::support::family::Mode;
+use super::support::herd::stampede;
+use super::support::sandbox::Sandbox;
+
+fn now() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64
+}
+
+fn sandbox(server: &AuthServer) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
+    sandbox
+}
+
+#[test]
+fn a_file_or_standard_input_will_do() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = sandbox(&server);
+    let file = sandbox.path("home/token.json");
+    std::fs::write(&file, server.mint().to_string()).unwrap();
+    sandbox.keepalive(&["import", "demo", file.to_str().unwrap()]).exits(0).says("imported as generation 1");
+    sandbox.refresh(&["--force"]).exits(0);
+}
+
+#[test]
+fn expiry_is_taken_from_wherever_it_is_told() {
+    let server = AuthServer::start(Mode::Strict);
+    let left = |answer: serde_json::Value| {
+        let sandbox = sandbox(&server);
+        sandbox.import("demo", &answer).exits(0);
+        let at = sandbox.status()["expires_at"].as_str().map(|t| keepalive::clock::Timestamp::parse(t).unwrap());
+        at.map(|at| at.as_millis() / 1000 - now())
+    };
+    let about = |found: Option<i64>, expected: i64| {
+        let found = found.unwrap();
+        assert!((expected - 5..=expected + 1).contains(&found), "{found} is not about {expected}");
+    };
+    let (a, r) = ("at", "rt");
+    about(left(json!({"access_token": a, "refresh_token": r, "expires_in": 300})), 300);
+    about(left(json!({"access_token": a, "refresh_token": r, "expires_at": now() + 500})), 500);
+    about(left(json!({"access_token": a, "refresh_token": r, "expires_in": 300, "obtained_at": now() - 100})), 200);
+    let claims = base64::Engine::encode(
+        &base64::engine::general_purpose::URL_SAFE_NO_PAD,
+        json!({"exp": now() + 700}).to_string(),
+    );
+    about(left(json!({"access_token": format!("e30.{claims}.x"), "refresh_token": r, "expires_in": 60})), 700);
+    assert_eq!(left(json!({"refresh_token": r})), None);
+}
+
+#[test]
+fn what_is_no_token_response_is_refused_with_the_place() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = sandbox(&server);
+    for (input, words) in [
+        ("", "standard input holds no token response"),
+        ("{\"access_token\":\"a\"}", "holds no refresh_token"),
+        ("{\"error\":\"invalid_grant\"}", "holds an error response: invalid_grant"),
+        ("<html>", "standard input holds no token response"),
+    ] {
+        sandbox.keepalive_with_input(&["import", "demo"], input).exits(1).says(words);
+    }
+    sandbox.keepalive(&["import", "demo", "/nonexistent"]).exits(1).says("cannot read /nonexistent");
+    sandbox.keepalive_with_input(&["import", "other"], "{}").exits(78).says("profile other has no provider");
+    sandbox.keepalive(&["status", "-p", "demo"]).exits(77);
+}
+
+#[test]
+fn a_newer_credential_is_not_overwritten() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = sandbox(&server);
+    let old = server.mint();
+    sandbox.import("demo", &server.mint()).exits(0);
+    let older = json!({"access_token": "a", "refresh_token": "r", "expires_in": 60});
+    sandbox.import("demo", &older).exits(1).says("use --replace");
+    sandbox.import("demo", &json!({"refresh_token": "r"})).exits(1).says("use --replace");
+    assert_eq!(sandbox.status()["generation"], 1);
+    sandbox.keepalive_with_input(&["import", "demo", "--replace"], &old.to_string()).exits(0);
+    assert_eq!(sandbox.status()["generation"], 2);
+    sandbox.import("demo", &old).exits(0).says("already here");
+    assert_eq!(sandbox.status()["generation"], 2);
+}
+
+#[test]
+fn r03_a_consumed_token_is_refused_even_with_replace() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = sandbox(&server);
+    let first = server.mint();
+    sandbox.import("demo", &first).exits(0);
+    sandbox.refresh(&["--force"]).exits(0);
+    sandbox.keepalive_with_input(&["import", "demo", "--replace"], &first.to_string()).exits(1).says("already used");
+    sandbox
+        .keepalive_with_input(&["import", "copy", "--provider", "acme"], &first.to_string())
+        .exits(1)
+        .says("already used");
+    sandbox.refresh(&["--force"]).exits(0);
+    assert_eq!(server.counts().presented_again, 0);
+}
+
+#[test]
+fn r04_two_profiles_with_one_token_do_not_both_spend_it() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = sandbox(&server);
+    let answer = server.mint();
+    sandbox.import("demo", &answer).exits(0);
+    sandbox.keepalive_with_input(&["import", "copy", "--provider", "acme"], &answer.to_string()).exits(0);
+    let calls = vec![vec!["refresh", "-p", "demo", "--force"], vec!["refresh", "-p", "copy", "--force"]];
+    let mut codes: Vec<i32> = stampede(&sandbox, &calls).iter().map(|run| run.status).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, [0, 78], "one is served, the other is told that its copy is spent");
+    let counts = server.counts();
+    assert_eq!((counts.refresh_requests, counts.presented_again, counts.families_revoked), (1, 0, 0));
+}

@@ -1,0 +1,234 @@
+//! The keyring store on a real gnome-keyring, in every state that a keyring can be in.
+
+use std::time::{Duration, Instant};
+
+use super::support::authserver::AuthServer;
+use super::support::bus::{Bus, Keyring};
+use super::support::family::Mode;
+use super::support::herd::stampede;
+use super::support::sandbox::Sandbox;
+
+/// The contract's bound on telling a keyring's state, and a little for starting the program.
+const BOUND: Duration = Duration::from_millis(3500);
+
+fn configured(server: &AuthServer) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
+    sandbox
+}
+
+fn uuid(sandbox: &Sandbox) -> String {
+    let text = std::fs::read_to_string(sandbox.path("state/keepalive/store.json")).unwrap();
+    serde_json::from_str::<serde_json::Value>(&text).unwrap()["uuid"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_published_item_is_what_the_contract_says() {
+    let server = AuthServer::start(Mode::Strict);
+    let mut sandbox = configured(&server);
+    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    sandbox.import("demo", &server.mint()).exits(0);
+    let result = sandbox.refresh(&["--force"]).exits(0).result();
+    assert_eq!(result["publication"], "published");
+    let found = bus.secret_tool(&["lookup", "service", "keepalive", "username", "demo"], "").exits(0);
+    let item: serde_json::Value = serde_json::from_str(&found.stdout).unwrap();
+    assert_eq!(
+        (item["generation"].as_u64(), item["provider"].as_str(), item["token_type"].as_str()),
+        (Some(2), Some("acme"), Some("Bearer"))
+    );
+    assert_eq!(item["refresh_token"], server.current_refresh_token(0));
+    assert!(server.is_live(item["access_token"].as_str().unwrap()));
+    assert_eq!(item["expires_at"], sandbox.status()["expires_at"]);
+    assert_eq!(item["scope"], "a b");
+}
+
+#[test]
+fn every_state_is_told_apart_in_time_and_nothing_is_sent() {
+    let server = AuthServer::start(Mode::Strict);
+    for (state, words) in [
+        (Keyring::Missing, "no keyring service runs"),
+        (Keyring::Locked, "the keyring is locked"),
+        (Keyring::Hanging, "the keyring did not answer"),
+    ] {
+        let mut sandbox = configured(&server);
+        let _bus = Bus::start(&mut sandbox, state);
+        let begin = Instant::now();
+        sandbox.import("demo", &server.mint()).exits(69).says(words);
+        assert!(begin.elapsed() < BOUND, "{state:?} took {:?}", begin.elapsed());
+    }
+    let mut sandbox = configured(&server);
+    sandbox.import("demo", &server.mint()).exits(69).says("there is no session bus");
+    sandbox.set_env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent/bus");
+    sandbox.import("demo", &server.mint()).exits(69).says("there is no session bus");
+    assert_eq!(server.counts().refresh_requests, 0);
+}
+
+#[test]
+fn a_keyring_that_fails_later_stops_refreshes_and_loses_nothing() {
+    let server = AuthServer::start(Mode::Strict);
+    let mut sandbox = configured(&server);
+    let mut bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    sandbox.import("demo", &server.mint()).exits(0);
+    bus.lock();
+    sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says("the keyring is locked");
+    sandbox.keepalive(&["token", "demo"]).exits(69);
+    bus.kill_keyring();
+    sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says("no keyring service runs");
+    bus.start_keyring();
+    bus.stop_answering();
+    let begin = Instant::now();
+    sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says("did not answer");
+    assert!(begin.elapsed() < BOUND);
+    bus.answer_again();
+    assert_eq!(server.counts().refresh_requests, 0);
+    assert_eq!(sandbox.status()["state"], "fresh");
+    sandbox.refresh(&["--force"]).exits(0);
+}
+
+#[test]
+fn a_daemon_picks_up_a_restarted_keyring() {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(Duration::from_secs(4));
+    let mut sandbox = configured(&server);
+    let mut bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    sandbox.import("demo", &server.mint()).exits(0);
+    let _daemon = sandbox.daemon();
+    server.wait_for("a refresh", |c| c.refresh_ok >= 1);
+    bus.kill_keyring();
+    // The key is in the daemon's memory: at half of the margin it goes on without the keyring.
+    let before = server.counts().refresh_ok;
+    server.wait_for("refreshes without a keyring", |c| c.refresh_ok > before);
+    super::support::eventually("it says what is pending", || {
+        (sandbox.status()["publication"] == "publish_pending").then_some(())
+    });
+    let run = sandbox.keepalive(&["token", "demo", "--min-valid", "1s"]).exits(0);
+    assert!(!run.stdout.is_empty());
+    bus.start_keyring();
+    super::support::eventually("the keyring is brought up to date", || {
+        let status = sandbox.status();
+        let found = bus.secret_tool(&["lookup", "service", "keepalive", "username", "demo"], "");
+        let item: serde_json::Value = serde_json::from_str(&found.stdout).ok()?;
+        (status["publication"] == "published" && item["generation"] == status["generation"]).then_some(())
+    });
+    assert_eq!(server.counts().presented_again, 0);
+}
+
+#[test]
+fn r10_a_keyring_restored_to_an_older_state_does_not_bring_a_spent_token_back() {
+    let server = AuthServer::start(Mode::Strict);
+    let mut sandbox = configured(&server);
+    let mut bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    sandbox.import("demo", &server.mint()).exits(0);
+    let file = sandbox.path("data/keyrings/login.keyring");
+    let backup = std::fs::read(&file).unwrap();
+    sandbox.refresh(&["--force"]).exits(0);
+    bus.kill_keyring();
+    std::fs::write(&file, backup).unwrap();
+    bus.start_keyring();
+    let requests = server.counts().refresh_requests;
+    let fresh = sandbox.refresh(&["--lookahead", "1s"]).exits(0).result();
+    assert_eq!(fresh["generation"], 2);
+    assert_eq!(server.counts().refresh_requests, requests);
+    sandbox.refresh(&["--force"]).exits(0);
+    let found = bus.secret_tool(&["lookup", "service", "keepalive", "username", "demo"], "").exits(0);
+    assert!(found.stdout.contains(&server.current_refresh_token(0)));
+    assert_eq!(server.counts().presented_again, 0);
+}
+
+#[test]
+fn a_key_deleted_under_us_overwrites_nothing() {
+    let server = AuthServer::start(Mode::Strict);
+    let mut sandbox = configured(&server);
+    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    sandbox.import("demo", &server.mint()).exits(0);
+    let sealed = std::fs::read(sandbox.path("state/keepalive/profiles/demo/sealed")).unwrap();
+    bus.secret_tool(&["clear", "service", "keepalive-key", "username", &uuid(&sandbox)], "").exits(0);
+    for arguments in [&["refresh", "-p", "demo", "--force"][..], &["token", "demo"]] {
+        sandbox.keepalive(arguments).exits(69).says(&uuid(&sandbox));
+    }
+    sandbox.keepalive_with_input(&["import", "demo", "--replace"], &server.mint().to_string()).exits(69);
+    sandbox.keepalive_with_input(&["import", "new", "--provider", "acme"], &server.mint().to_string()).exits(69);
+    assert_eq!(std::fs::read(sandbox.path("state/keepalive/profiles/demo/sealed")).unwrap(), sealed);
+    assert_eq!(server.counts().refresh_requests, 0);
+}
+
+#[test]
+fn two_first_imports_at_the_same_instant_make_one_key() {
+    let server = AuthServer::start(Mode::Strict);
+    let mut sandbox = configured(&server);
+    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let mut calls = Vec::new();
+    let files: Vec<String> = (0..4)
+        .map(|i| {
+            let file = sandbox.path(&format!("home/token-{i}.json"));
+            std::fs::write(&file, server.mint().to_string()).unwrap();
+            file.display().to_string()
+        })
+        .collect();
+    let names = ["p0", "p1", "p2", "p3"];
+    for (name, file) in names.iter().zip(&files) {
+        calls.push(vec!["import", name, "--provider", "acme", file.as_str()]);
+    }
+    for run in stampede(&sandbox, &calls) {
+        run.exits(0);
+    }
+    sandbox.keepalive(&["refresh", "--force", "-p", "p0", "-p", "p1", "-p", "p2", "-p", "p3"]).exits(0);
+    let found = bus.secret_tool(&["search", "--all", "service", "keepalive-key"], "");
+    let items = (found.stdout + &found.stderr).matches("attribute.username").count();
+    assert_eq!(items, 1);
+}
+
+#[test]
+fn an_ambiguous_item_is_resolved_by_generation_and_reported() {
+    let server = AuthServer::start(Mode::Strict);
+    let mut sandbox = configured(&server);
+    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    sandbox.import("demo", &server.mint()).exits(0);
+    let twin = ["store", "--label=twin", "service", "keepalive", "username", "demo", "extra", "1"];
+    bus.secret_tool(&twin, r#"{"generation":0}"#).exits(0);
+    sandbox
+        .keepalive(&["refresh", "-p", "demo", "--force"])
+        .exits(0)
+        .says("1 more keyring items claim to be profile demo");
+    sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(0);
+    assert_eq!(server.counts().presented_again, 0);
+}
+
+#[test]
+fn r13_a_newer_item_of_another_program_is_neither_used_nor_overwritten() {
+    let server = AuthServer::start(Mode::Strict);
+    let mut sandbox = configured(&server);
+    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    sandbox.import("demo", &server.mint()).exits(0);
+    let forged = r#"{"refresh_token":"forged","generation":99}"#;
+    bus.secret_tool(&["store", "--label=x", "service", "keepalive", "username", "demo"], forged).exits(0);
+    let run = sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(75);
+    run.says("was written by another program");
+    let found = bus.secret_tool(&["lookup", "service", "keepalive", "username", "demo"], "");
+    assert_eq!(found.stdout.trim(), forged);
+    let form = server.last_form();
+    assert!(form.iter().all(|(_, v)| v != "forged"));
+    assert_eq!(sandbox.status()["publication"], "publish_pending");
+}
+
+#[test]
+fn r30_a_second_state_directory_is_an_error_until_it_takes_over() {
+    let server = AuthServer::start(Mode::Strict);
+    let mut sandbox = configured(&server);
+    let _bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    sandbox.import("demo", &server.mint()).exits(0);
+    sandbox.refresh(&["--force"]).exits(0);
+    let first = sandbox.path("state").display().to_string();
+    sandbox.set_env("XDG_STATE_HOME", &sandbox.path("other-state").display().to_string());
+    sandbox
+        .keepalive_with_input(&["import", "demo", "--replace"], &server.mint().to_string())
+        .exits(78)
+        .says("another state directory");
+    sandbox.keepalive(&["doctor"]).exits(78).says("another state directory");
+    sandbox.keepalive(&["doctor", "--take-over"]).exits(0).says("adopted as generation 3");
+    sandbox.refresh(&["--force"]).exits(0);
+    sandbox.set_env("XDG_STATE_HOME", &first);
+    sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(78).says("--take-over");
+    let counts = server.counts();
+    assert_eq!((counts.refresh_ok, counts.presented_again), (2, 0));
+}

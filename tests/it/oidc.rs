@@ -1,0 +1,53 @@
+//! The whole job against the real authorization server, with its credential in a real keyring.
+
+use super::support::bus::{Bus, Keyring};
+use super::support::herd::stampede;
+use super::support::oidc::OidcProvider;
+use super::support::sandbox::Sandbox;
+
+#[test]
+fn a_replay_kills_the_family_at_this_server() {
+    let server = OidcProvider::start(60, 0);
+    let sandbox = Sandbox::new();
+    sandbox.file_store(&server.provider());
+    let first = server.mint();
+    sandbox.keepalive_with_input(&["import", "a", "--provider", "oidc"], &first.to_string()).exits(0);
+    sandbox.keepalive(&["refresh", "-p", "a", "--force"]).exits(0);
+    assert_eq!(server.counts().families_revoked, 0);
+    // Another store, which cannot know that the token is spent: what keepalive exists to prevent.
+    let other = Sandbox::new();
+    other.file_store(&server.provider());
+    other.keepalive_with_input(&["import", "b", "--provider", "oidc"], &first.to_string()).exits(0);
+    other.keepalive(&["refresh", "-p", "b", "--force"]).exits(77);
+    let counts = server.counts();
+    assert_eq!((counts.presented_again, counts.families_revoked > 0), (1, true));
+    sandbox.keepalive(&["refresh", "-p", "a", "--force"]).exits(77);
+}
+
+#[test]
+fn a_credential_is_kept_alive_while_others_interfere() {
+    let server = OidcProvider::start(2, 0);
+    let mut sandbox = Sandbox::new();
+    sandbox.config(&format!("{}[profile.demo]\nprovider = \"oidc\"\n", server.provider()));
+    let _bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    sandbox.import("demo", &server.mint()).exits(0);
+    let daemon = sandbox.daemon();
+    let force = vec!["refresh", "-p", "demo", "--force"];
+    let token = vec!["token", "demo", "--min-valid", "100ms"];
+    let due = vec!["refresh"];
+    let rounds = if std::env::var_os("KEEPALIVE_LONG").is_some() { 1000 } else { 12 };
+    super::support::eventually_within(rounds, "the rotations", || {
+        let herd = [vec![force.clone(); 2], vec![token.clone(); 4], vec![due.clone(); 2]].concat();
+        for run in stampede(&sandbox, &herd) {
+            run.exits(0);
+        }
+        (server.counts().refresh_ok >= rounds).then_some(())
+    });
+    let run = sandbox.keepalive(&["token", "demo", "--min-valid", "100ms"]).exits(0);
+    assert!(server.accepts(run.stdout.trim()) || server.accepts(sandbox.keepalive(&["token", "demo"]).stdout.trim()));
+    daemon.terminate();
+    daemon.finish().exits(0);
+    let counts = server.counts();
+    assert_eq!((counts.presented_again, counts.families_revoked), (0, 0));
+    assert_eq!(counts.refresh_ok, counts.refresh_requests);
+}

@@ -1,0 +1,220 @@
+//! `refresh` and `status` against the embedded server, on the sealed file store.
+
+use std::time::Duration;
+
+use super::support::authserver::{AuthServer, Fault};
+use super::support::family::Mode;
+use super::support::sandbox::Sandbox;
+
+#[test]
+fn a_credential_is_refreshed_when_it_is_due_and_not_before() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let fresh = sandbox.refresh(&[]).exits(0).result();
+    assert_eq!((fresh["outcome"].as_str(), fresh["generation"].as_u64()), (Some("fresh"), Some(1)));
+    assert_eq!(server.counts().refresh_requests, 0);
+    let due = sandbox.refresh(&["--lookahead", "9m"]).exits(0).result();
+    assert_eq!((due["outcome"].as_str(), due["generation"].as_u64()), (Some("refreshed"), Some(2)));
+    assert_eq!(due["publication"], "none");
+    assert_eq!(server.counts().refresh_requests, 1);
+}
+
+#[test]
+fn force_refreshes_now_and_each_time_anew() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    for generation in 2..6 {
+        let result = sandbox.refresh(&["--force"]).exits(0).result();
+        assert_eq!((result["outcome"].as_str(), result["generation"].as_u64()), (Some("refreshed"), Some(generation)));
+        assert_eq!(result["joined"], false);
+    }
+    let counts = server.counts();
+    assert_eq!((counts.refresh_ok, counts.presented_again, counts.families_revoked), (4, 0, 0));
+}
+
+#[test]
+fn r15_three_refreshes_in_a_row_at_a_server_that_does_not_rotate() {
+    for echo in [true, false] {
+        let server = AuthServer::start(Mode::NoRotation { echo });
+        let sandbox = Sandbox::signed_in_with(&server, "rotation = \"none\"");
+        for _ in 0..3 {
+            assert_eq!(sandbox.refresh(&["--force"]).exits(0).result()["outcome"], "refreshed");
+        }
+        assert_eq!(server.counts().refresh_ok, 3);
+        assert_eq!(sandbox.status()["generation"], 4);
+    }
+}
+
+#[test]
+fn all_profiles_are_refreshed_if_none_is_named() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    sandbox.keepalive_with_input(&["import", "second:x", "--provider", "acme"], &server.mint().to_string()).exits(0);
+    let run = sandbox.keepalive(&["--json", "refresh", "--force"]).exits(0);
+    let names: Vec<_> = run.json()["results"].as_array().unwrap().iter().map(|r| r["profile"].clone()).collect();
+    assert_eq!(names, ["demo", "second:x"]);
+    assert_eq!(server.counts().refresh_ok, 2);
+}
+
+#[test]
+fn the_worst_profile_gives_the_exit_status() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let run = sandbox.keepalive(&["refresh", "-p", "demo", "-p", "nobody"]).exits(78);
+    run.says("profile nobody has no provider");
+    sandbox.file_store(&format!(
+        "{}[profile.demo]\nprovider = \"acme\"\n[profile.empty]\nprovider = \"acme\"\n",
+        server.provider("")
+    ));
+    sandbox.keepalive(&["refresh"]).exits(77).says("no credential for profile empty");
+    sandbox.keepalive(&["status"]).exits(77);
+    sandbox.keepalive(&["status", "-p", "demo"]).exits(0);
+}
+
+#[test]
+fn r22_a_dead_refresh_token_is_sent_once_and_never_again() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    server.script([Fault::Answer(400, "", r#"{"error":"invalid_grant","error_description":"revoked\u001b[2J"}"#)]);
+    let run = sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(77).says("invalid_grant: revoked [2J");
+    assert!(!run.stderr.contains('\u{1b}'), "{run:?}");
+    for arguments in [&[][..], &["--force"], &["--lookahead", "1h"]] {
+        sandbox.refresh(arguments).exits(77);
+    }
+    assert_eq!(server.counts().refresh_requests, 1);
+    let status = sandbox.status();
+    assert_eq!((status["state"].as_str(), status["refresh_at"].is_null()), (Some("needs_login"), true));
+    sandbox.keepalive(&["token", "demo"]).exits(0).says("invalid_grant");
+    sandbox.import("demo", &server.mint()).exits(0);
+    assert_eq!(sandbox.status()["state"], "fresh");
+    sandbox.refresh(&["--force"]).exits(0);
+}
+
+#[test]
+fn r25_not_before_binds_every_process() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    server.script([Fault::Answer(429, "retry-after: 600\r\n", "")]);
+    let first = sandbox.refresh(&["--force"]).exits(75).result();
+    assert_eq!((first["outcome"].as_str(), first["error"]["kind"].as_str()), (Some("deferred"), Some("throttled")));
+    for _ in 0..20 {
+        let result = sandbox.refresh(&["--force"]).exits(75).result();
+        assert_eq!(result["retry_at"], first["retry_at"]);
+    }
+    assert_eq!(server.counts().refresh_requests, 1);
+    assert_eq!(sandbox.status()["state"], "fresh");
+}
+
+#[test]
+fn r06_a_server_that_is_down_costs_nothing() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let token = server.current_refresh_token(0);
+    drop(server);
+    let result = sandbox.refresh(&["--force"]).exits(75).result();
+    assert_eq!((result["outcome"].as_str(), result["error"]["kind"].as_str()), (Some("deferred"), Some("network")));
+    let record = std::fs::read_to_string(sandbox.path("state/keepalive/profiles/demo/record.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    assert!(record["intent"].is_null(), "{record}");
+    assert!(!record.to_string().contains(&token));
+}
+
+#[test]
+fn r24_a_refused_client_is_a_configuration_error_and_mended_by_configuration() {
+    let server = AuthServer::start(Mode::Strict);
+    server.require_secret("right");
+    let mut sandbox = Sandbox::new();
+    let with = |variable: &str| {
+        server.provider(&format!("client_auth = \"client_secret_basic\"\nclient_secret = {{ env = \"{variable}\" }}"))
+            + "[profile.demo]\nprovider = \"acme\"\n"
+    };
+    sandbox.set_env("WRONG", "wrong");
+    sandbox.set_env("RIGHT", "right");
+    sandbox.file_store(&with("MISSING"));
+    sandbox.import("demo", &server.mint()).exits(78).says("the variable MISSING is not set");
+    sandbox.file_store(&with("WRONG"));
+    sandbox.import("demo", &server.mint()).exits(0);
+    sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(78).says("invalid_client").says("[provider.acme]");
+    assert_eq!(sandbox.status()["state"], "config_error");
+    sandbox.refresh(&[]).exits(78);
+    assert_eq!(server.counts().refresh_requests, 1, "no probe before its time");
+    sandbox.refresh(&["--force"]).exits(78);
+    assert_eq!(server.counts().refresh_requests, 2, "--force is one probe");
+    sandbox.file_store(&with("RIGHT"));
+    sandbox.refresh(&["--force"]).exits(0);
+    assert_eq!(sandbox.status()["state"], "fresh");
+}
+
+#[test]
+fn a_credential_is_never_sent_to_another_server() {
+    let (server, other) = (AuthServer::start(Mode::Strict), AuthServer::start(Mode::Strict));
+    let sandbox = Sandbox::signed_in(&server);
+    sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", other.provider("")));
+    sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(78).says("belongs to client public at");
+    assert_eq!(other.counts().refresh_requests, 0);
+    sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
+    sandbox.refresh(&["--force"]).exits(0);
+}
+
+#[test]
+fn an_issuer_is_discovered_once() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::new();
+    let url = server.url();
+    sandbox.file_store(&format!(
+        "[provider.acme]\nissuer = \"{url}\"\nclient_id = \"public\"\n[profile.demo]\nprovider = \"acme\"\n"
+    ));
+    sandbox.import("demo", &server.mint()).exits(0);
+    sandbox.refresh(&["--force"]).exits(0);
+    assert_eq!(std::fs::read_dir(sandbox.path("state/keepalive/metadata")).unwrap().count(), 1);
+}
+
+#[test]
+fn status_goes_from_fresh_to_expired_and_reads_no_secret() {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(Duration::from_secs(2));
+    let sandbox = Sandbox::signed_in(&server);
+    std::fs::remove_file(sandbox.path("home/key")).unwrap();
+    assert_eq!(sandbox.status()["state"], "fresh");
+    super::support::eventually("the token expires", || (sandbox.status()["state"] == "expired").then_some(()));
+    sandbox.keepalive(&["status"]).exits(75);
+    sandbox.keepalive(&["refresh", "-p", "demo"]).exits(78).says("make one: (umask 077; head -c 32 /dev/urandom >");
+}
+
+#[test]
+fn r37_no_token_leaks_into_files_or_output() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let mut said = String::new();
+    for arguments in [&["-vv", "refresh", "--force"][..], &["--json", "status"], &["doctor"], &["-vv", "refresh"]] {
+        let run = sandbox.keepalive(arguments);
+        said += &(run.stdout + &run.stderr);
+    }
+    server.script([Fault::DropAfter]);
+    let run = sandbox.keepalive(&["-vv", "refresh", "--force"]).exits(75);
+    said += &(run.stdout + &run.stderr);
+    assert!(!said.contains("canary"), "{said}");
+    let mut stack = vec![sandbox.path("state")];
+    while let Some(dir) = stack.pop() {
+        for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_dir() {
+                stack.push(entry.path());
+            } else {
+                let bytes = std::fs::read(entry.path()).unwrap();
+                assert!(!bytes.windows(6).any(|w| w == b"canary"), "{}", entry.path().display());
+            }
+        }
+    }
+    assert!(sandbox.keepalive(&["token", "demo"]).stdout.starts_with("canary-at"), "the canary can be seen at all");
+}
+
+#[test]
+fn a_nested_call_for_the_same_profile_fails_at_once() {
+    let server = AuthServer::start(Mode::Strict);
+    let mut sandbox = Sandbox::signed_in(&server);
+    sandbox.set_env("KEEPALIVE_WITHIN", "other,demo");
+    sandbox.keepalive(&["token", "demo", "--min-valid", "1h"]).says("from within a command that keepalive runs for it");
+    let result = sandbox.refresh(&["--force"]).exits(78).result();
+    assert_eq!(result["error"]["kind"], "nested_call");
+    assert_eq!(server.counts().refresh_requests, 0);
+}

@@ -1,0 +1,422 @@
+//! An authorization server on loopback, faithful to the answers of real ones, that misbehaves on demand.
+
+use std::collections::{HashSet, VecDeque};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::PATIENCE;
+use super::family::{Family, Mode, Verdict};
+
+/// One thing that goes wrong with one token request; requests beyond the script are served well.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// The connection ends before the request is looked at.
+    DropBefore,
+    /// The request is processed, and the connection ends without an answer.
+    DropAfter,
+    /// The same, after this many bytes of the answer.
+    Truncate(usize),
+    /// An answer without processing: status, headers, body.
+    Answer(u16, &'static str, &'static str),
+    /// Processed, and then this status and body instead of the tokens.
+    CommitThen(u16, &'static str),
+    /// An answer as soon as the head was read, before the body is.
+    Early(u16, &'static str),
+    /// Members that replace those of a good answer; null removes one.
+    Members(Value),
+    /// A body of this many bytes around the tokens.
+    Huge(usize),
+}
+
+/// Where a request can be held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    BeforeProcessing,
+    AfterCommit,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub refresh_requests: usize,
+    pub refresh_ok: usize,
+    /// Requests carrying a refresh token that an earlier request had carried.
+    pub presented_again: usize,
+    pub families_revoked: usize,
+}
+
+struct State {
+    mode: Mode,
+    families: Vec<Family>,
+    access_life: Duration,
+    answer_delay: Duration,
+    script: VecDeque<Fault>,
+    hold: Option<Point>,
+    held: usize,
+    released: bool,
+    presented: HashSet<String>,
+    counts: Counts,
+    /// `None`: public; else the secret that `client_secret_basic` must carry.
+    secret: Option<String>,
+    last_form: Vec<(String, String)>,
+}
+
+/// The server. Its threads end when it is dropped and its connections close.
+pub struct AuthServer {
+    url: String,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    stop: AtomicBool,
+}
+
+/// A request that stands still until it is released; dropping it releases too.
+pub struct Gate<'a>(&'a AuthServer);
+
+impl AuthServer {
+    pub fn start(mode: Mode) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let state = State {
+            mode,
+            families: Vec::new(),
+            access_life: Duration::from_secs(600),
+            answer_delay: Duration::ZERO,
+            script: VecDeque::new(),
+            hold: None,
+            held: 0,
+            released: true,
+            presented: HashSet::new(),
+            counts: Counts::default(),
+            secret: None,
+            last_form: Vec::new(),
+        };
+        let shared =
+            Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), stop: AtomicBool::new(false) });
+        let server = Arc::clone(&shared);
+        let base = url.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if server.stop.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (shared, base) = (Arc::clone(&server), base.clone());
+                std::thread::spawn(move || drop(attend(stream, &shared, &base)));
+            }
+        });
+        Self { url, shared }
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The provider's section of a configuration, under the name `acme`.
+    pub fn provider(&self, extra: &str) -> String {
+        format!("[provider.acme]\ntoken_endpoint = \"{}/token\"\nclient_id = \"public\"\n{extra}\n", self.url)
+    }
+
+    /// A sign-in: a new family and its first token response.
+    pub fn mint(&self) -> Value {
+        let mut state = self.state();
+        let name = format!("f{}", state.families.len());
+        let mut family = Family::new(&name, state.mode);
+        let life = state.access_life;
+        let answer = tokens(&family.issue_access(life), Some(&family.current), life);
+        state.families.push(family);
+        answer
+    }
+
+    pub fn set_access_life(&self, life: Duration) {
+        self.state().access_life = life;
+    }
+
+    pub fn set_answer_delay(&self, delay: Duration) {
+        self.state().answer_delay = delay;
+    }
+
+    pub fn require_secret(&self, secret: &str) {
+        self.state().secret = Some(secret.to_owned());
+    }
+
+    pub fn script(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.state().script.extend(faults);
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.state().counts
+    }
+
+    pub fn is_live(&self, access_token: &str) -> bool {
+        self.state().families.iter().any(|f| f.is_live(access_token))
+    }
+
+    pub fn is_family_alive(&self, n: usize) -> bool {
+        self.state().families[n].is_alive
+    }
+
+    pub fn current_refresh_token(&self, n: usize) -> String {
+        self.state().families[n].current.clone()
+    }
+
+    /// The form of the newest token request.
+    pub fn last_form(&self) -> Vec<(String, String)> {
+        self.state().last_form.clone()
+    }
+
+    /// Holds the token requests from now on, at a point of their processing.
+    pub fn hold(&self, point: Point) -> Gate<'_> {
+        let mut state = self.state();
+        state.hold = Some(point);
+        state.held = 0;
+        state.released = false;
+        Gate(self)
+    }
+
+    /// Waits until the counts satisfy a condition.
+    pub fn wait_for(&self, what: &str, is_so: impl Fn(&Counts) -> bool) {
+        let state = self.state();
+        let (state, timeout) = self
+            .shared
+            .changed
+            .wait_timeout_while(state, PATIENCE, |s| !is_so(&s.counts))
+            .unwrap_or_else(PoisonError::into_inner);
+        assert!(!timeout.timed_out(), "waited in vain for {what}: {:?}", state.counts);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.lock()
+    }
+}
+
+impl Drop for AuthServer {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.lock().released = true;
+        self.shared.changed.notify_all();
+        // Wakes the accept loop.
+        drop(TcpStream::connect(self.url.trim_start_matches("http://")));
+    }
+}
+
+impl Gate<'_> {
+    /// Waits until a request has come as far as the gate.
+    pub fn wait_reached(&self) {
+        let state = self.0.state();
+        let (_state, timeout) = self
+            .0
+            .shared
+            .changed
+            .wait_timeout_while(state, PATIENCE, |s| s.held == 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        assert!(!timeout.timed_out(), "no request came");
+    }
+}
+
+impl Drop for Gate<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.released = true;
+        state.hold = None;
+        drop(state);
+        self.0.shared.changed.notify_all();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stand(&self, point: Point) {
+        let mut state = self.lock();
+        if state.hold != Some(point) || state.released {
+            return;
+        }
+        state.held += 1;
+        self.changed.notify_all();
+        drop(self.changed.wait_while(state, |s| !s.released));
+    }
+}
+
+struct Request {
+    path: String,
+    authorization: Option<String>,
+    form: Vec<(String, String)>,
+}
+
+impl Request {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.form.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str())
+    }
+}
+
+fn attend(stream: TcpStream, shared: &Shared, base: &str) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let (path, headers) = head(&mut reader)?;
+    if path == "/token" {
+        let mut state = shared.lock();
+        if let Some(Fault::Early(status, headers)) = state.script.front().cloned() {
+            state.script.pop_front();
+            drop(state);
+            respond(&stream, status, headers, "")?;
+            return stream.shutdown(Shutdown::Both);
+        }
+    }
+    let header = |name: &str| headers.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone());
+    let length = header("content-length").and_then(|v| v.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    let form = url::form_urlencoded::parse(&body).into_owned().collect();
+    let request = Request { path, authorization: header("authorization"), form };
+    match request.path.as_str() {
+        "/token" => token(&stream, shared, &request),
+        "/.well-known/oauth-authorization-server" => {
+            let metadata = json!({"issuer": base, "token_endpoint": format!("{base}/token")});
+            respond(&stream, 200, "content-type: application/json\r\n", &metadata.to_string())
+        }
+        _ => respond(&stream, 404, "", ""),
+    }
+}
+
+fn head(reader: &mut impl BufRead) -> io::Result<(String, Vec<(String, String)>)> {
+    let mut first = String::new();
+    reader.read_line(&mut first)?;
+    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 || line.trim().is_empty() {
+            return Ok((path, headers));
+        }
+        if let Some((name, value)) = line.split_once(':') {
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+    }
+}
+
+const JSON: &str = "content-type: application/json; charset=utf-8\r\ncache-control: no-store\r\n";
+
+fn token(stream: &TcpStream, shared: &Shared, request: &Request) -> io::Result<()> {
+    shared.stand(Point::BeforeProcessing);
+    let (fault, delay) = {
+        let mut state = shared.lock();
+        state.last_form = request.form.clone();
+        (state.script.pop_front(), state.answer_delay)
+    };
+    if let Some(Fault::DropBefore) = fault {
+        count_presented(&mut shared.lock(), request);
+        shared.changed.notify_all();
+        return stream.shutdown(Shutdown::Both);
+    }
+    if let Some(Fault::Answer(status, headers, body)) = &fault {
+        count_presented(&mut shared.lock(), request);
+        shared.changed.notify_all();
+        return respond(stream, *status, headers, body);
+    }
+    let (status, answer) = process(&mut shared.lock(), request);
+    shared.changed.notify_all();
+    shared.stand(Point::AfterCommit);
+    std::thread::sleep(delay);
+    let text = answer.to_string();
+    match fault {
+        Some(Fault::DropAfter) => stream.shutdown(Shutdown::Both),
+        Some(Fault::Truncate(n)) => {
+            let head = format!("HTTP/1.1 200 OK\r\n{JSON}content-length: {}\r\n\r\n", text.len());
+            let mut stream = stream;
+            stream.write_all(head.as_bytes())?;
+            stream.write_all(&text.as_bytes()[..n.min(text.len())])?;
+            stream.shutdown(Shutdown::Both)
+        }
+        Some(Fault::CommitThen(status, body)) => respond(stream, status, "content-type: text/html\r\n", body),
+        Some(Fault::Members(members)) => respond(stream, status, JSON, &with_members(answer, &members).to_string()),
+        Some(Fault::Huge(n)) => {
+            let padded = with_members(answer, &json!({"padding": "x".repeat(n)}));
+            respond(stream, status, JSON, &padded.to_string())
+        }
+        Some(Fault::DropBefore | Fault::Answer(..) | Fault::Early(..)) | None => respond(stream, status, JSON, &text),
+    }
+}
+
+fn with_members(mut answer: Value, members: &Value) -> Value {
+    if let (Some(answer), Some(members)) = (answer.as_object_mut(), members.as_object()) {
+        for (key, value) in members {
+            if value.is_null() {
+                answer.remove(key);
+            } else {
+                answer.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    answer
+}
+
+fn count_presented(state: &mut State, request: &Request) {
+    state.counts.refresh_requests += 1;
+    if let Some(token) = request.get("refresh_token") {
+        let is_first = state.presented.insert(token.to_owned());
+        state.counts.presented_again += usize::from(!is_first);
+    }
+}
+
+fn process(state: &mut State, request: &Request) -> (u16, Value) {
+    count_presented(state, request);
+    let error = |code: &str| json!({"error": code, "error_description": format!("{code} by the test server")});
+    if let Some(secret) = &state.secret {
+        let expected = format!("Basic {}", STANDARD.encode(format!("public:{secret}")));
+        if request.authorization.as_deref() != Some(&expected) {
+            return (401, error("invalid_client"));
+        }
+    } else if request.get("client_id") != Some("public") {
+        return (401, error("invalid_client"));
+    }
+    if request.get("grant_type") != Some("refresh_token") {
+        return (400, error("unsupported_grant_type"));
+    }
+    let Some(token) = request.get("refresh_token") else {
+        return (400, error("invalid_request"));
+    };
+    let life = state.access_life;
+    let Some(family) = state.families.iter_mut().find(|f| f.knows(token)) else {
+        return (400, error("invalid_grant"));
+    };
+    let was_alive = family.is_alive;
+    let verdict = family.refresh(token, life);
+    let is_revoked = was_alive && !family.is_alive;
+    state.counts.families_revoked += usize::from(is_revoked);
+    match verdict {
+        Verdict::Dead => (400, error("invalid_grant")),
+        Verdict::Pair { access, refresh } => {
+            state.counts.refresh_ok += 1;
+            (200, tokens(&access, refresh.as_deref(), life))
+        }
+    }
+}
+
+fn tokens(access: &str, refresh: Option<&str>, life: Duration) -> Value {
+    let mut answer =
+        json!({"access_token": access, "token_type": "Bearer", "expires_in": life.as_secs(), "scope": "a b"});
+    if let (Some(refresh), Some(members)) = (refresh, answer.as_object_mut()) {
+        members.insert("refresh_token".into(), refresh.into());
+    }
+    answer
+}
+
+fn respond(mut stream: &TcpStream, status: u16, headers: &str, body: &str) -> io::Result<()> {
+    write!(
+        stream,
+        "HTTP/1.1 {status} X\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )?;
+    stream.flush()
+}

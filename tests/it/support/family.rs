@@ -1,0 +1,183 @@
+//! One grant's tokens at an authorization server: which are alive, and what a use of each does. No I/O.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+/// How a server treats refresh tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mode {
+    /// Rotates; a replay kills the family, newest tokens included.
+    Strict,
+    /// As strict, but the token before the current one, while its successor is unused, gives the same pair again.
+    Grace(Duration),
+    /// The same refresh token again (`echo`), or none in the answer.
+    NoRotation { echo: bool },
+    /// Rotates, and a replay is only refused.
+    Lenient,
+}
+
+/// What a refresh gives.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    Pair { access: String, refresh: Option<String> },
+    Dead,
+}
+
+#[derive(Debug)]
+pub struct Family {
+    pub mode: Mode,
+    pub kill_old_access_token: bool,
+    pub is_alive: bool,
+    pub current: String,
+    previous: Option<Previous>,
+    access: HashMap<String, Instant>,
+    used: HashSet<String>,
+    next: u64,
+    name: String,
+}
+
+#[derive(Debug)]
+struct Previous {
+    token: String,
+    superseded: Instant,
+    pair: (String, String),
+}
+
+impl Family {
+    pub fn new(name: &str, mode: Mode) -> Self {
+        let mut family = Self {
+            mode,
+            kill_old_access_token: true,
+            is_alive: true,
+            current: String::new(),
+            previous: None,
+            access: HashMap::new(),
+            used: HashSet::new(),
+            next: 0,
+            name: name.to_owned(),
+        };
+        family.current = family.mint("rt");
+        family
+    }
+
+    /// Tokens look like secrets, so that a leak can be searched for.
+    fn mint(&mut self, kind: &str) -> String {
+        self.next += 1;
+        format!("canary-{kind}-{}-{}", self.name, self.next)
+    }
+
+    pub fn issue_access(&mut self, life: Duration) -> String {
+        if self.kill_old_access_token {
+            self.access.clear();
+        }
+        let token = self.mint("at");
+        self.access.insert(token.clone(), Instant::now() + life);
+        token
+    }
+
+    pub fn is_live(&self, access: &str) -> bool {
+        self.is_alive && self.access.get(access).is_some_and(|end| Instant::now() < *end)
+    }
+
+    /// Whether the token ever belonged to this family.
+    pub fn knows(&self, refresh: &str) -> bool {
+        self.current == refresh || self.used.contains(refresh)
+    }
+
+    pub fn refresh(&mut self, token: &str, life: Duration) -> Verdict {
+        if !self.is_alive {
+            return Verdict::Dead;
+        }
+        if token == self.current {
+            return self.rotate(token, life);
+        }
+        match (self.mode, &self.previous) {
+            (Mode::Grace(window), Some(p))
+                if p.token == token && p.superseded.elapsed() < window && !self.used.contains(&self.current) =>
+            {
+                let (access, refresh) = p.pair.clone();
+                Verdict::Pair { access, refresh: Some(refresh) }
+            }
+            (Mode::Strict | Mode::Grace(_), _) => {
+                self.is_alive = false;
+                Verdict::Dead
+            }
+            (Mode::Lenient | Mode::NoRotation { .. }, _) => Verdict::Dead,
+        }
+    }
+
+    fn rotate(&mut self, token: &str, life: Duration) -> Verdict {
+        let access = self.issue_access(life);
+        if let Mode::NoRotation { echo } = self.mode {
+            return Verdict::Pair { access, refresh: echo.then(|| token.to_owned()) };
+        }
+        self.used.insert(token.to_owned());
+        let refresh = self.mint("rt");
+        self.previous = Some(Previous {
+            token: token.to_owned(),
+            superseded: Instant::now(),
+            pair: (access.clone(), refresh.clone()),
+        });
+        self.current = refresh.clone();
+        Verdict::Pair { access, refresh: Some(refresh) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIFE: Duration = Duration::from_secs(60);
+
+    fn refresh_of(v: Verdict) -> String {
+        match v {
+            Verdict::Pair { refresh: Some(r), .. } => r,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn strict_a_replay_kills_everything() {
+        let mut f = Family::new("f", Mode::Strict);
+        let first = f.current.clone();
+        let Verdict::Pair { access, .. } = f.refresh(&first, LIFE) else { panic!() };
+        assert!(f.is_live(&access));
+        assert_eq!(f.refresh(&first, LIFE), Verdict::Dead);
+        assert!(!f.is_live(&access) && !f.is_alive);
+        let newest = f.current.clone();
+        assert_eq!(f.refresh(&newest, LIFE), Verdict::Dead);
+    }
+
+    #[test]
+    fn grace_gives_the_same_pair_until_the_successor_is_used() {
+        let mut f = Family::new("f", Mode::Grace(LIFE));
+        let first = f.current.clone();
+        let pair = f.refresh(&first, LIFE);
+        assert_eq!(f.refresh(&first, LIFE), pair);
+        let second = refresh_of(pair);
+        refresh_of(f.refresh(&second, LIFE));
+        assert_eq!(f.refresh(&first, LIFE), Verdict::Dead);
+        assert!(!f.is_alive);
+    }
+
+    #[test]
+    fn no_rotation_keeps_the_token() {
+        for echo in [true, false] {
+            let mut f = Family::new("f", Mode::NoRotation { echo });
+            let first = f.current.clone();
+            for _ in 0..3 {
+                let Verdict::Pair { refresh, .. } = f.refresh(&first, LIFE) else { panic!() };
+                assert_eq!(refresh.is_some(), echo);
+            }
+        }
+    }
+
+    #[test]
+    fn lenient_refuses_a_replay_and_lives_on() {
+        let mut f = Family::new("f", Mode::Lenient);
+        let first = f.current.clone();
+        let second = refresh_of(f.refresh(&first, LIFE));
+        assert_eq!(f.refresh(&first, LIFE), Verdict::Dead);
+        refresh_of(f.refresh(&second, LIFE));
+    }
+}

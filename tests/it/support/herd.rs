@@ -1,0 +1,31 @@
+//! Many processes at one instant: all are started first, stand before a FIFO, and are released together.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::sandbox::{PROGRAM, Process, Run, Sandbox};
+
+/// Runs one process of this program per argument list, all released at the same instant.
+pub fn stampede(sandbox: &Sandbox, calls: &[Vec<&str>]) -> Vec<Run> {
+    let fifo = sandbox.path("starting-gate");
+    let _old = std::fs::remove_file(&fifo);
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let ready = sandbox.path("ready");
+    let _old = std::fs::remove_dir_all(&ready);
+    std::fs::create_dir(&ready).unwrap();
+    let runners: Vec<Process> = calls.iter().enumerate().map(|(i, call)| runner(sandbox, i, call)).collect();
+    super::eventually("all runners stand at the gate", || {
+        (std::fs::read_dir(&ready).unwrap().count() == calls.len()).then_some(())
+    });
+    // Opening for writing succeeds once readers wait; closing it wakes them all.
+    drop(std::fs::OpenOptions::new().write(true).open(&fifo).unwrap());
+    runners.into_iter().map(Process::finish).collect()
+}
+
+fn runner(sandbox: &Sandbox, i: usize, call: &[&str]) -> Process {
+    let script = format!(": > \"$READY/{i}\"; read _ < \"$GATE\"; exec \"$@\"");
+    let mut command = sandbox.command(Path::new("/bin/sh"));
+    command.args(["-c", &script, "sh", PROGRAM]).args(call);
+    command.env("READY", sandbox.path("ready")).env("GATE", sandbox.path("starting-gate"));
+    Process::new(command.stdin(Stdio::null()).spawn().unwrap())
+}

@@ -1,0 +1,43 @@
+//! What the tests stand on: a sandbox, an authorization server that can misbehave, real keyrings and service managers.
+
+pub mod authserver;
+pub mod bus;
+pub mod family;
+pub mod herd;
+pub mod oidc;
+pub mod sandbox;
+pub mod user_manager;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Longest that anything is waited for; a test that needs it is failing.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for a condition that no event announces, looking often; panics with `what` if it does not come.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The same for work that comes in rounds: as many more times the usual patience as there are tens of rounds.
+pub fn eventually_within<T>(rounds: usize, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE * (2 + rounds as u32 / 10);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited in vain: {what}");
+    }
+}
+
+/// The checkout.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}

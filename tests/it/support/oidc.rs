@@ -1,0 +1,98 @@
+//! A real, third-party authorization server: the npm package `oidc-provider`, run by `tests/oidc/server.mjs`.
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use serde_json::Value;
+
+use super::authserver::Counts;
+
+pub struct OidcProvider {
+    child: Child,
+    _alive: Option<ChildStdin>,
+    issuer: String,
+    log: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl OidcProvider {
+    /// Starts it with rotation and reuse detection on. `delay_ms`: between the grant's processing and its answer.
+    pub fn start(access_ttl_s: u32, delay_ms: u32) -> Self {
+        let server = super::root().join("tests/oidc");
+        assert!(
+            server.join("node_modules/oidc-provider").exists(),
+            "oidc-provider is needed: contrib/test installs it (npm ci in tests/oidc)"
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mut child = Command::new("node")
+            .arg(server.join("server.mjs"))
+            .env("ACCESS_TTL", access_ttl_s.to_string())
+            .env("TOKEN_DELAY_MS", delay_ms.to_string())
+            .env("LOG", &log)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("node is needed: contrib/test installs it");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready: Value = serde_json::from_str(&line).expect("the server says where it is");
+        let issuer = ready["issuer"].as_str().unwrap().to_owned();
+        Self { _alive: child.stdin.take(), child, issuer, log, _dir: dir }
+    }
+
+    /// The provider's section of a configuration, under the name `oidc`.
+    pub fn provider(&self) -> String {
+        format!("[provider.oidc]\nissuer = \"{}\"\nclient_id = \"public\"\n", self.issuer)
+    }
+
+    pub fn mint(&self) -> Value {
+        serde_json::from_str(&self.get("/_test/mint", None).1).unwrap()
+    }
+
+    /// Whether a protected resource accepts the access token.
+    pub fn accepts(&self, access_token: &str) -> bool {
+        self.get("/_test/api", Some(access_token)).0 == 200
+    }
+
+    fn get(&self, path: &str, token: Option<&str>) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.issuer.trim_start_matches("http://")).unwrap();
+        let authorization = token.map_or(String::new(), |t| format!("authorization: Bearer {t}\r\n"));
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n{authorization}connection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// The server's own log, counted.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        let mut presented = HashSet::new();
+        for line in std::fs::read_to_string(&self.log).unwrap_or_default().lines() {
+            let event: Value = serde_json::from_str(line).unwrap();
+            match event["event"].as_str() {
+                Some("revoked") => counts.families_revoked += 1,
+                Some("refresh") => {
+                    counts.refresh_requests += 1;
+                    counts.refresh_ok += usize::from(event["status"] == 200);
+                    let is_first = presented.insert(event["token"].as_str().unwrap_or_default().to_owned());
+                    counts.presented_again += usize::from(!is_first);
+                }
+                _ => {}
+            }
+        }
+        counts
+    }
+}
+
+impl Drop for OidcProvider {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}

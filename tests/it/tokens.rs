@@ -1,0 +1,100 @@
+//! `token`: what is printed, when it refreshes, and what it does when that fails.
+
+use std::time::Duration;
+
+use super::support::authserver::{AuthServer, Fault, Point};
+use super::support::family::Mode;
+use super::support::sandbox::Sandbox;
+
+#[test]
+fn a_token_that_lives_long_enough_is_printed_without_a_request() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let run = sandbox.keepalive(&["token", "demo"]).exits(0);
+    assert!(server.is_live(run.stdout.trim()) && run.stderr.is_empty(), "{run:?}");
+    let run = sandbox.keepalive(&["token", "demo", "--format", "header"]).exits(0);
+    assert!(run.stdout.starts_with("Authorization: Bearer canary-at-"));
+    let json = sandbox.keepalive(&["token", "demo", "--json"]).exits(0).json();
+    assert_eq!(
+        (json["token_type"].as_str(), json["generation"].as_u64(), json["scope"].as_str()),
+        (Some("Bearer"), Some(1), Some("a b"))
+    );
+    assert!(json["expires_at"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(server.counts().refresh_requests, 0);
+}
+
+#[test]
+fn a_token_below_min_valid_is_refreshed_first() {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(Duration::from_secs(30));
+    let sandbox = Sandbox::signed_in(&server);
+    server.set_access_life(Duration::from_secs(600));
+    let run = sandbox.keepalive(&["token", "demo", "--min-valid", "20s"]).exits(0);
+    assert_eq!(server.counts().refresh_requests, 0, "{run:?}");
+    let run = sandbox.keepalive(&["token", "demo", "--min-valid", "28s"]).exits(0);
+    assert_eq!(server.counts().refresh_requests, 0, "no token of 30 s can promise 28 s to its caller: {run:?}");
+    sandbox.refresh(&["--force"]).exits(0);
+    let run = sandbox.keepalive(&["token", "demo", "--min-valid", "9m"]).exits(0);
+    assert!(server.is_live(run.stdout.trim()));
+    assert_eq!(server.counts().refresh_requests, 1);
+}
+
+#[test]
+fn a_failed_refresh_prints_the_token_that_still_lives() {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(Duration::from_secs(60));
+    let sandbox = Sandbox::signed_in(&server);
+    server.script([Fault::Answer(429, "retry-after: 60\r\n", "")]);
+    // 56 s are within reach of a 60 s token, and gone as soon as it is a second old.
+    super::support::eventually("it is too old for the wish", || {
+        let run = sandbox.keepalive(&["token", "demo", "--min-valid", "56s"]).exits(0);
+        assert!(server.is_live(run.stdout.trim()));
+        run.stderr.contains("warning: demo: not refreshed: acme answered 429").then_some(())
+    });
+}
+
+#[test]
+fn no_live_token_is_no_output() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    sandbox.keepalive(&["token", "nobody"]).exits(78);
+    let only_refresh = serde_json::json!({"refresh_token": server.mint()["refresh_token"]});
+    sandbox.keepalive_with_input(&["import", "bare", "--provider", "acme"], &only_refresh.to_string()).exits(0);
+    server.script([Fault::Answer(429, "", "")]);
+    let run = sandbox.keepalive(&["token", "bare"]).exits(75);
+    assert_eq!(run.stdout, "");
+    let run = sandbox.keepalive(&["token", "bare"]).exits(75);
+    assert_eq!(run.stdout, "");
+}
+
+#[test]
+fn r27_a_callers_deadline_does_not_end_the_flight() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let gate = server.hold(Point::AfterCommit);
+    let leader = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
+    gate.wait_reached();
+    let run = sandbox.keepalive(&["token", "demo", "--min-valid", "9m59s", "--timeout", "100ms"]).exits(0);
+    assert!(run.stdout.starts_with("canary-at-"), "{run:?}");
+    drop(gate);
+    leader.finish().exits(0);
+    assert_eq!(sandbox.status()["generation"], 2);
+    let counts = server.counts();
+    assert_eq!((counts.refresh_ok, counts.presented_again), (1, 0));
+}
+
+#[test]
+fn the_daemon_answers_for_the_store() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let daemon = sandbox.daemon();
+    // Only the daemon has the key now.
+    std::fs::remove_file(sandbox.path("home/key")).unwrap();
+    let run = sandbox.keepalive(&["token", "demo"]).exits(0);
+    assert!(server.is_live(run.stdout.trim()));
+    daemon.signal(rustix::process::Signal::STOP);
+    sandbox.keepalive(&["token", "demo", "--timeout", "1s"]).exits(78).says("the key file");
+    daemon.signal(rustix::process::Signal::CONT);
+    drop(daemon);
+    sandbox.keepalive(&["token", "demo"]).exits(78).says("the key file");
+}

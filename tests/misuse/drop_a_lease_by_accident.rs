@@ -1,0 +1,10 @@
+#![deny(let_underscore_drop)]
+
+use keepalive::guard::{Guard, Lease};
+
+fn drop_it(guard: &Guard<u32>, name: &keepalive::profile::ProfileName) {
+    let (_flight, seat) = guard.enter(name);
+    let _ = Lease::admit(seat.unwrap(), std::path::Path::new("lock"));
+}
+
+fn main() {}

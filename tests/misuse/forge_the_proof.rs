@@ -1,0 +1,8 @@
+use keepalive::credential::secret::RefreshToken;
+use keepalive::guard::{Held, NeverSent, Predecessor};
+
+fn unspend<'l>(predecessor: Predecessor<'l>, token: RefreshToken) -> Held<'l> {
+    predecessor.unspent(token, NeverSent(()))
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use keepalive::credential::Credential;
+use keepalive::guard::{Held, Permit};
+
+fn without_the_store<'l>(permit: Permit<'l>, credential: Credential) -> Held<'l> {
+    permit.hold(credential)
+}
+
+fn main() {}

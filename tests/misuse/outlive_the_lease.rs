@@ -1,0 +1,9 @@
+use keepalive::guard::Lease;
+
+fn outlive(lease: Lease<u32>) {
+    let permit = lease.permit();
+    lease.publish(1);
+    let _profile = permit.profile();
+}
+
+fn main() {}

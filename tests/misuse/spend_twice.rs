@@ -1,0 +1,8 @@
+use keepalive::guard::Held;
+
+fn twice(held: Held<'_>) {
+    let _first = held.spend();
+    let _second = held.spend();
+}
+
+fn main() {}

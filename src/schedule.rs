@@ -6,7 +6,7 @@
 
 use std::str::FromStr;
 
-use chrono::{DateTime, Days, Local, LocalResult, NaiveDateTime, TimeDelta, TimeZone, Utc};
+use chrono::{DateTime, Local, LocalResult, NaiveDateTime, TimeDelta, TimeZone, Utc};
 
 use crate::clock::Timestamp;
 
@@ -86,9 +86,9 @@ impl Schedule {
 
     fn next_in<Z: TimeZone>(&self, zone: &Z, after: Timestamp) -> Option<Timestamp> {
         let here = after.to_utc().with_timezone(zone).naive_local();
-        // Where the clock goes back, local times before this one can still lie ahead as instants; start a day early and
-        // let the comparison of instants decide.
-        let from = here.checked_sub_days(Days::new(1))?.and_utc();
+        // A local time that is not later than this one maps to an instant that is not later either: of a repeated hour
+        // the first pass counts. So nothing before `here` can lie ahead.
+        let from = here.checked_sub_signed(TimeDelta::seconds(1))?.and_utc();
         self.fields.after(&from).map_while(|tick| instant(zone, tick.naive_utc())).find(|tick| *tick > after)
     }
 }

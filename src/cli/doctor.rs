@@ -232,12 +232,12 @@ fn profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     }
     match setup.store.peek(name) {
         Err(e) => Some(Finding::of_store("profile", &e)),
-        Ok(None) => Some(Finding::warning(
-            "profile",
-            format!("{name} has no credential"),
-            "keepalive login, or keepalive import",
-        )),
-        Ok(Some(_)) => match setup.store.examine(name) {
+        Ok(record) => match setup.store.examine(name) {
+            Ok(_) | Err(StoreError::Empty) if record.is_none() => Some(Finding::warning(
+                "profile",
+                format!("{name} has no credential"),
+                "keepalive login, or keepalive import",
+            )),
             Ok(warnings) if warnings.is_empty() => Some(Finding::good("profile", format!("{name} is at home here"))),
             Ok(warnings) => Some(Finding::warning("profile", format!("{name}: {}", warnings.join("; ")), "see above")),
             // Told once already, for the store as a whole.

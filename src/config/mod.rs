@@ -229,18 +229,10 @@ impl Reader<'_> {
             error("`client_id` is missing").hint("set it to the id of the client registered at the provider")
         })?;
         let client_auth = p.client_auth.unwrap_or(ClientAuth::None);
-        let needs_secret = matches!(client_auth, ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost);
-        if needs_secret && p.client_secret.is_none() {
-            return Err(error("this `client_auth` needs a `client_secret`")
-                .hint("client_secret = { env = \"…\" }, { file = \"…\" }, { command = […] } or { keyring = \"…\" }"));
-        }
-        if client_auth == ClientAuth::None && p.client_secret.is_some() {
-            return Err(error("a `client_secret` without `client_auth`")
-                .hint("client_auth = \"client_secret_basic\" or \"client_secret_post\""));
-        }
+        check_secret(client_auth, p.client_secret.is_some()).map_err(|(message, hint)| error(message).hint(hint))?;
         let headers: Vec<_> = p.headers.unwrap_or_default().into_iter().collect();
-        if let Some((bad, _)) = headers.iter().find(|(name, value)| !is_header(name, value)) {
-            return Err(error(&format!("{bad:?} is no valid HTTP header")));
+        if let Some(bad) = headers.iter().find(|header| !is_header(header)) {
+            return Err(error(&format!("{:?} is no valid HTTP header", bad.0)));
         }
         let policy = policy(
             &p.rotation,
@@ -359,7 +351,24 @@ fn policy(
     }
 }
 
-fn is_header(name: &str, value: &str) -> bool {
+/// Whether secret and authentication go together; if not, what is wrong and what would be right.
+fn check_secret(auth: ClientAuth, has_secret: bool) -> Result<(), (&'static str, &'static str)> {
+    match (auth, has_secret) {
+        (ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost, false) => Err((
+            "this `client_auth` needs a `client_secret`",
+            "client_secret = { env = \"…\" }, { file = \"…\" }, { command = […] } or { keyring = \"…\" }",
+        )),
+        (ClientAuth::None, true) => Err((
+            "a `client_secret` without `client_auth`",
+            "client_auth = \"client_secret_basic\" or \"client_secret_post\"",
+        )),
+        (ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost, true)
+        | (ClientAuth::None, false)
+        | (ClientAuth::PrivateKeyJwt, _) => Ok(()),
+    }
+}
+
+fn is_header((name, value): &(String, String)) -> bool {
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     !name.is_empty() && name.chars().all(is_token) && value.chars().all(|c| (' '..='~').contains(&c) || c == '\t')
 }

@@ -171,7 +171,7 @@ fn scope(v: Option<&Value>) -> Option<String> {
 /// lifetime, so `None` as well unless it is merely absurd.
 fn relative(v: Option<&Value>) -> Option<Duration> {
     let secs = number(v?)?;
-    (secs >= 0.0 && secs < EPOCH_FROM).then(|| Duration::from_secs(secs as u64))
+    (0.0..EPOCH_FROM).contains(&secs).then(|| Duration::from_secs(secs as u64))
 }
 
 /// Numbers from here on are instants since the epoch (2001-09-09), not lifetimes (31 years).

@@ -3,28 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::backoff::{PROBE, UNCLASSIFIED};
-use super::transaction::{Flightplan, back_off};
-use crate::clock::Timestamp;
-use crate::credential::response::Denied;
+use super::refusal::{self, leave_in_doubt, note_attempt, punishes_reuse};
+use super::transaction::Flightplan;
 use crate::credential::secret::RefreshToken;
 use crate::credential::{Credential, Generation};
 use crate::guard::Predecessor;
-use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
+use crate::outcome::{Outcome, OutcomeKind, Publication};
 use crate::profile::{GraceSemantics, Rotation};
-use crate::provider::classify::{self, Class};
-use crate::provider::{GateError, RawAnswer, Unsent};
+use crate::provider::RawAnswer;
 use crate::store::content::{Answer, Note, PlainGrant, Reading, Secret};
 use crate::store::key::SealingKey;
-use crate::store::record::{Attempt, Hold, Record, Rejection};
+use crate::store::record::Record;
 use crate::store::{PendingAnswer, Vault};
 use crate::sys::durable::Staged;
 
 /// How long an answer in hand is tried to be saved, before the run gives up with it.
 const PERSIST_FOR: Duration = Duration::from_secs(15);
 const PERSIST_EVERY: Duration = Duration::from_millis(250);
-/// Answers in a row that say no without a reason, before the token counts as dead (once the access token is).
-const MAX_UNCLASSIFIED: u32 = 5;
 
 /// A spent token and what came back for it.
 pub struct Conclusion<'l> {
@@ -182,8 +177,8 @@ fn settle(
             let warnings = notes.iter().map(|note| say(*note, plan)).collect();
             commit(plan, vault, key, &Granted { credential: *credential, is_rotated, notes }, warnings)
         }
-        Reading::Denied(denied) => refuse(plan, vault, answer, Some(&denied)),
-        Reading::Unreadable => refuse(plan, vault, answer, None),
+        Reading::Denied(denied) => refusal::refuse(plan, vault, answer, Some(&denied)),
+        Reading::Unreadable => refusal::refuse(plan, vault, answer, None),
     }
 }
 
@@ -255,227 +250,6 @@ fn hold_after_grace(plan: &Flightplan, record: &Record) -> Option<Duration> {
     let holds = policy.rotation == Rotation::Grace
         && matches!(policy.grace_semantics, GraceSemantics::Same | GraceSemantics::Multi);
     (was_retried && holds).then_some(policy.settle)
-}
-
-fn punishes_reuse(plan: &Flightplan) -> bool {
-    matches!(plan.profile.provider.policy.rotation, Rotation::Strict | Rotation::Grace)
-}
-
-/// An answer that granted nothing.
-fn refuse(plan: &Flightplan, vault: &mut Vault<'_, '_>, answer: &Answer, denied: Option<&Denied>) -> Outcome {
-    let policy = &plan.profile.provider.policy;
-    let class = classify::classify(answer.status, denied, policy);
-    if class == Class::Ambiguous {
-        return leave_in_doubt(plan, vault, &format!("the server answered {}{}", answer.status, words(denied)));
-    }
-    let retry_after = answer.retry_after.as_deref().and_then(|h| classify::retry_after(h, plan.now().wall));
-    let outcome = settle_refusal(plan, vault, class, answer.status, denied, retry_after);
-    let saved = vault.save().and_then(|()| vault.discard_answer());
-    match saved {
-        Ok(()) => outcome,
-        Err(e) => e.outcome(),
-    }
-}
-
-/// A server that answered before it was given the token: the token is unspent whatever it said.
-pub fn refused_early(plan: &Flightplan, vault: &mut Vault<'_, '_>, answer: &RawAnswer) -> Outcome {
-    let denied = match crate::credential::response::read(answer.status, &answer.body) {
-        crate::credential::response::Reply::Denied(denied) => Some(denied),
-        crate::credential::response::Reply::Granted(_) | crate::credential::response::Reply::Unreadable => None,
-    };
-    let class = match classify::classify(answer.status, denied.as_ref(), &plan.profile.provider.policy) {
-        // Nobody can judge a token unseen.
-        Class::Dead | Class::Ambiguous => Class::Throttled,
-        class @ (Class::Throttled | Class::Client | Class::Unclassified) => class,
-    };
-    let retry_after = answer.retry_after.as_deref().and_then(|h| classify::retry_after(h, plan.now().wall));
-    let outcome = settle_refusal(plan, vault, class, answer.status, denied.as_ref(), retry_after);
-    match vault.save() {
-        Ok(()) => outcome,
-        Err(e) => e.outcome(),
-    }
-}
-
-/// Changes the journal (not saved yet) by the class of a refusal.
-fn settle_refusal(
-    plan: &Flightplan,
-    vault: &mut Vault<'_, '_>,
-    class: Class,
-    status: u16,
-    denied: Option<&Denied>,
-    retry_after: Option<Duration>,
-) -> Outcome {
-    let now = plan.now();
-    let name = &plan.profile.name;
-    let said = format!("{} answered {status}{}", plan.profile.provider.name, words(denied));
-    let was_doubtful = vault.record.intent.as_ref().is_some_and(|i| i.sends > 1);
-    let is_alive = vault.record.validity.as_ref().is_some_and(|v| !v.left(&now).is_zero());
-    let record = &mut vault.record;
-    record.unclassified = if class == Class::Unclassified { record.unclassified + 1 } else { 0 };
-    let is_dead = class == Class::Dead || (record.unclassified >= MAX_UNCLASSIFIED && !is_alive);
-    let outcome = if is_dead {
-        let code: &str = denied.map_or("invalid_grant", |d| &d.code);
-        let failure = Failure { kind: code.to_owned().into(), message: said, hint: None }
-            .hint(format!("sign in again: keepalive login {name}"));
-        reject(record, now.wall, &failure);
-        Outcome::new(OutcomeKind::NeedsLogin).because(failure)
-    } else if class == Class::Client {
-        let failure = Failure::new("client_refused", said).hint(format!(
-            "check client_id, client_auth, secret and endpoint of [provider.{}]",
-            plan.profile.provider.name
-        ));
-        let probes = record.hold.as_ref().map_or(0, |h| h.probes);
-        let next_probe = now.wall.plus(PROBE);
-        record.hold = Some(Hold { config: plan.prepared.fingerprint(), failure: failure.clone(), probes, next_probe });
-        record.intent = None;
-        Outcome::new(OutcomeKind::ConfigError).because(failure)
-    } else {
-        record.failures += 1;
-        let wait = match class {
-            Class::Unclassified => UNCLASSIFIED.max(retry_after.unwrap_or_default()),
-            _ => back_off(plan, record, retry_after),
-        };
-        let at = now.wall.plus(wait);
-        record.not_before = Some(at);
-        let word = if class == Class::Unclassified { "refused" } else { "throttled" };
-        // A refused second send proves nothing about the first one: that doubt stays.
-        if !was_doubtful {
-            record.intent = None;
-        } else if let Some(intent) = &mut record.intent {
-            intent.abandoned = Some(now);
-        }
-        Outcome::new(OutcomeKind::Deferred).retry_at(at).because(Failure::new(word, said))
-    };
-    note_attempt(plan, &mut vault.record, &outcome);
-    outcome
-}
-
-/// Sent, and nobody knows what became of it. The intent stays and says so.
-fn leave_in_doubt(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: &str) -> Outcome {
-    let now = plan.now();
-    let failure = Failure::new("in_doubt", format!("the refresh token may be spent: {why}"));
-    tracing::error!(profile = %plan.profile.name, why, "a refresh is in doubt");
-    if let Some(intent) = &mut vault.record.intent {
-        intent.abandoned = Some(now.clone());
-    }
-    if !punishes_reuse(plan) {
-        vault.record.failures += 1;
-        vault.record.not_before = Some(now.wall.plus(back_off(plan, &vault.record, None)));
-    }
-    vault.record.last_attempt =
-        Some(Attempt { at: now.wall, outcome: OutcomeKind::InDoubt, retry_at: None, error: Some(failure) });
-    let outcome = resolve_now(plan, vault);
-    note_attempt(plan, &mut vault.record, &outcome);
-    match vault.save() {
-        Ok(()) => outcome,
-        Err(e) => {
-            let mut outcome = outcome;
-            outcome.warnings.push(e.to_string());
-            outcome
-        }
-    }
-}
-
-/// What the decision table says right after a doubt arose.
-fn resolve_now(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
-    use super::doubt::{Resolution, resolve};
-    let now = plan.now();
-    let record = &vault.record;
-    let Some(intent) = record.open_intent() else {
-        return in_doubt(record, None);
-    };
-    match resolve(intent, &plan.profile.provider.policy, record.validity.as_ref(), &now) {
-        Resolution::Send(_) => in_doubt(record, Some(record.not_before.unwrap_or(now.wall))),
-        Resolution::Wait(at) => in_doubt(record, Some(at)),
-        Resolution::GiveUpAtExpiry(_) => in_doubt(record, None),
-        Resolution::Exhausted => give_up(plan, vault),
-    }
-}
-
-/// The answer to whoever asks while a doubt is open.
-pub fn in_doubt(record: &Record, retry_at: Option<Timestamp>) -> Outcome {
-    let known = record.last_attempt.as_ref().and_then(|a| a.error.clone()).filter(|f| f.kind == "in_doubt");
-    let failure = known.unwrap_or_else(|| {
-        Failure::new("in_doubt", "the refresh token may be spent: the run that sent it died before its answer was safe")
-    });
-    let next = match retry_at {
-        Some(at) => format!("one more try is made at {at}; to be safe"),
-        None => "no further try is allowed at this server".into(),
-    };
-    let mut outcome = Outcome::new(OutcomeKind::InDoubt)
-        .because(failure.hint(format!("{next}, sign in again: keepalive login {}", record.profile)));
-    outcome.retry_at = retry_at;
-    outcome
-}
-
-/// The last send has been made: the token counts as dead.
-pub fn give_up(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
-    let now = plan.now();
-    let failure = Failure::new("in_doubt", "the refresh token is most likely spent: no answer came to its last send")
-        .hint(format!("sign in again: keepalive login {}", plan.profile.name));
-    reject(&mut vault.record, now.wall, &failure);
-    let outcome = Outcome::new(OutcomeKind::NeedsLogin).because(failure);
-    note_attempt(plan, &mut vault.record, &outcome);
-    if let Err(e) = vault.save() {
-        tracing::error!(profile = %plan.profile.name, error = %e, "the journal could not be written");
-    }
-    outcome
-}
-
-/// Rule 22: keyed to the token, so a login clears it and nothing else can.
-fn reject(record: &mut Record, at: Timestamp, failure: &Failure) {
-    if let Some(fingerprint) = record.fingerprint.clone() {
-        record.rejected = Some(Rejection { fingerprint, at, failure: failure.clone() });
-    }
-    record.intent = None;
-}
-
-/// Nothing was sent.
-pub fn unsent(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: Unsent) -> Outcome {
-    match why {
-        Unsent::Gate(GateError::Journal(error)) => Outcome::new(OutcomeKind::StoreUnavailable).because(
-            Failure::new("io", format!("cannot write the journal: {error}"))
-                .hint("check space and permissions of the state directory"),
-        ),
-        Unsent::Gate(GateError::Refused(reason)) => Outcome::new(OutcomeKind::Deferred)
-            .because(Failure::new("interrupted", format!("nothing was sent: {reason}"))),
-        Unsent::Network(reason) | Unsent::Early(reason) => {
-            let record = &mut vault.record;
-            record.failures += 1;
-            let at = plan.now().wall.plus(back_off(plan, record, None));
-            record.not_before = Some(at);
-            let failure = Failure::new(
-                "network",
-                format!("cannot reach {}: {reason}", plan.prepared.token_endpoint.origin().ascii_serialization()),
-            )
-            .hint("nothing was sent; it will be tried again");
-            let outcome = Outcome::new(OutcomeKind::Deferred).retry_at(at).because(failure);
-            note_attempt(plan, record, &outcome);
-            match vault.save() {
-                Ok(()) => outcome,
-                Err(e) => e.outcome(),
-            }
-        }
-    }
-}
-
-/// Notes the outcome for followers and for `status`.
-fn note_attempt(plan: &Flightplan, record: &mut Record, outcome: &Outcome) {
-    record.sequence += 1;
-    record.last_attempt = Some(Attempt {
-        at: plan.now().wall,
-        outcome: outcome.kind,
-        retry_at: outcome.retry_at,
-        error: outcome.error.clone(),
-    });
-}
-
-fn words(denied: Option<&Denied>) -> String {
-    match denied {
-        None => String::new(),
-        Some(Denied { code, description: None }) => format!(" {code}"),
-        Some(Denied { code, description: Some(text) }) => format!(" {code}: {text}"),
-    }
 }
 
 fn say(note: Note, plan: &Flightplan) -> String {

@@ -8,6 +8,7 @@ pub mod doubt;
 pub mod handover;
 mod judge;
 pub mod obtain;
+mod refusal;
 pub mod standing;
 pub mod transaction;
 

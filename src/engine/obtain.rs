@@ -7,10 +7,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
+use super::standing::{self, Terms};
 use crate::clock::Timestamp;
 use crate::credential::Generation;
 use crate::credential::freshness::{self, Demand};
-use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::outcome::{Failure, Outcome, OutcomeKind, State};
 use crate::profile::Profile;
 
 /// An access token as it is handed out; the shape of `token --json`.
@@ -70,8 +71,10 @@ impl Engine {
             return Obtained { token: None, outcome: expired(profile, outcome), warnings: Vec::new() };
         };
         let mut warnings = outcome.warnings.clone();
-        if let Some(error) = &outcome.error {
-            warnings.push(format!("not refreshed: {}", error.message));
+        match (&outcome.error, self.trouble(profile)) {
+            (Some(error), _) => warnings.push(format!("not refreshed: {}", error.message)),
+            (None, Some(error)) => warnings.push(format!("it cannot be refreshed any more: {}", error.message)),
+            (None, None) => {}
         }
         if left < min_valid {
             let reach = if freshness::is_reachable(min_valid, validity.lifetime()) {
@@ -94,6 +97,20 @@ impl Engine {
             generation: snapshot.generation,
         });
         Obtained { token, outcome, warnings }
+    }
+}
+
+impl Engine {
+    /// What stands in the way of the next refresh, although the token still lives.
+    fn trouble(&self, profile: &Profile) -> Option<Failure> {
+        let record = self.store().peek(&profile.name).ok().flatten()?;
+        let terms = Terms { policy: &profile.provider.policy, margin: profile.margin, early: Duration::ZERO };
+        let standing = standing::standing(Some(&record), terms, &self.clock().now());
+        match standing.state {
+            State::NeedsLogin | State::ConfigError => standing.error,
+            // A doubt is open while any flight is in the air; `status` tells the two apart.
+            State::InDoubt | State::Fresh | State::Due | State::Expired | State::Deferred | State::NoCredential => None,
+        }
     }
 }
 

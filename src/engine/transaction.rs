@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::backoff;
 use super::doubt::{self, Resolution, SendKind};
 use super::judge::{self, Conclusion};
+use super::refusal;
 use super::standing::{self, MAX_PROBES};
 use crate::clock::{Clock, Moment};
 use crate::credential::Generation;
@@ -118,7 +119,7 @@ fn transact<'l>(
                 }
                 held = back;
                 if let (Unsent::Early(_), Some(answer)) = (&why, &answer) {
-                    return Ok(judge::refused_early(plan, vault, answer));
+                    return Ok(refusal::refused_early(plan, vault, answer));
                 }
                 let is_final = matches!(why, Unsent::Gate(_)) || plan.is_stopping();
                 last = why;
@@ -138,7 +139,7 @@ fn transact<'l>(
             }
         }
     }
-    Err(judge::unsent(plan, vault, last))
+    Err(refusal::unsent(plan, vault, last))
 }
 
 /// Step 8, left over from an earlier run: the keyring could not be written then.
@@ -200,9 +201,9 @@ impl Flightplan {
             Some(intent) => {
                 match doubt::resolve(intent, &self.profile.provider.policy, vault.record.validity.as_ref(), &now) {
                     Resolution::Send(kind) => kind,
-                    Resolution::Wait(at) => return Err(judge::in_doubt(&vault.record, Some(at))),
-                    Resolution::GiveUpAtExpiry(_) => return Err(judge::in_doubt(&vault.record, None)),
-                    Resolution::Exhausted => return Err(judge::give_up(self, vault)),
+                    Resolution::Wait(at) => return Err(refusal::in_doubt(&vault.record, Some(at))),
+                    Resolution::GiveUpAtExpiry(_) => return Err(refusal::in_doubt(&vault.record, None)),
+                    Resolution::Exhausted => return Err(refusal::give_up(self, vault)),
                 }
             }
         };

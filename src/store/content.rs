@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn the_same_refresh_token_again_is_no_rotation() {
         let mut a = answer(r#"{"access_token":"a","expires_in":60,"refresh_token":"old"}"#);
-        assert_eq!(granted(&a).1, false);
+        assert!(!granted(&a).1);
         a.sends = 2;
         assert_eq!(granted(&a).2, [Note::OldTokenAfterGrace]);
     }

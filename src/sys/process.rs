@@ -97,7 +97,7 @@ fn kill_group(child: &mut std::process::Child) {
     drop(child.wait());
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -36,10 +36,15 @@ fn pages() -> Vec<(String, Vec<u8>)> {
 }
 
 fn page(command: &clap::Command, title: String) -> (String, Vec<u8>) {
-    let man = clap_mangen::Man::new(command.clone()).title(title.to_uppercase()).date("").manual("keepalive");
+    let man = clap_mangen::Man::new(command.clone()).title(title.to_uppercase()).date("2026-11-24").manual("keepalive");
     let mut text = Vec::new();
     man.render(&mut text).unwrap();
-    (format!("{title}.1"), text)
+    (format!("{title}.1"), without_double_breaks(&text))
+}
+
+/// The generator breaks lines around an empty one, which does nothing more and which mandoc warns of.
+fn without_double_breaks(text: &[u8]) -> Vec<u8> {
+    String::from_utf8(text.to_vec()).unwrap().replace(".br\n\n.br\n", ".sp\n").into_bytes()
 }
 
 #[test]

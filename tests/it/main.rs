@@ -1,5 +1,7 @@
 //! All integration tests, in one binary: the built program against real servers, keyrings and service managers.
 
+#![allow(clippy::disallowed_methods)] // The bans are the program's; tests live in the real world.
+
 mod support;
 
 mod contrib;

@@ -179,7 +179,8 @@ fn no_file_is_a_wall() {
 
 #[test]
 fn no_function_is_a_wall() {
-    none(files("src", ".rs").iter().flat_map(|(file, text)| walls(file, text)).collect());
+    let code = files("src", ".rs").into_iter().filter(|(file, _)| !file.ends_with("tests.rs"));
+    none(code.flat_map(|(file, text)| walls(&file, &text)).collect());
 }
 
 #[test]

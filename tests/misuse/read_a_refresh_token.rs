@@ -1,11 +1,7 @@
 use keepalive::credential::secret::RefreshToken;
 
 fn leak(token: &RefreshToken) -> String {
-    format!("{token} {}", token.expose())
-}
-
-fn copy(token: &RefreshToken) -> RefreshToken {
-    token.clone()
+    token.expose().to_owned() //~ E0624
 }
 
 fn main() {}

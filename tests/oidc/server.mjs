@@ -88,7 +88,11 @@ async function mint() {
 const handle = provider.callback();
 server.on('request', async (request, response) => {
   const url = new URL(request.url, issuer);
-  const reply = (status, value) => { response.writeHead(status, { 'content-type': 'application/json', connection: 'close' }); response.end(JSON.stringify(value)); };
+  const reply = (status, value) => {
+    const text = JSON.stringify(value);
+    response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text), connection: 'close' });
+    response.end(text);
+  };
   if (url.pathname === '/_test/mint') return reply(200, await mint());
   if (url.pathname === '/_test/config') {
     for (const [name, value] of url.searchParams) settings[name] = Number(value);

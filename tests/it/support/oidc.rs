@@ -38,9 +38,10 @@ impl OidcProvider {
             .stderr(Stdio::null())
             .spawn()
             .expect("node is needed: contrib/test installs it");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let ready: Value = serde_json::from_str(&line).expect("the server says where it is");
+        // The package says this and that before.
+        let said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let line = { said }.find(|line| line.starts_with('{')).expect("the server says where it is");
+        let ready: Value = serde_json::from_str(&line).unwrap();
         let issuer = ready["issuer"].as_str().unwrap().to_owned();
         Self { _alive: child.stdin.take(), child, issuer, log, _dir: dir }
     }

@@ -1,0 +1,7 @@
+use keepalive::credential::secret::RefreshToken;
+
+fn leak(token: &RefreshToken) -> String {
+    format!("{token}") //~ E0277
+}
+
+fn main() {}

@@ -143,14 +143,18 @@ pub struct Policy {
 pub const GRACE_GUARD: Duration = Duration::from_secs(2);
 
 impl Policy {
-    /// Whether two attempts and what lies between them fit into the server's grace at all (rule 19); if not, the server
-    /// is treated as strict.
-    pub fn grace_fits(&self) -> bool {
-        let wait = match self.grace_semantics {
+    /// The grace that two attempts and what lies between them need (rule 19); a server that gives less is treated as
+    /// strict.
+    pub fn shortest_grace(&self) -> Duration {
+        let pause = match self.grace_semantics {
             GraceSemantics::Same | GraceSemantics::Multi => Duration::ZERO,
             GraceSemantics::Latest => self.settle,
         };
-        self.timeout * 2 + wait + GRACE_GUARD <= self.reuse_grace
+        self.timeout * 2 + pause + GRACE_GUARD
+    }
+
+    pub fn grace_fits(&self) -> bool {
+        self.shortest_grace() <= self.reuse_grace
     }
 }
 

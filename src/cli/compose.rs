@@ -63,7 +63,7 @@ impl Setup {
 
     /// All profiles: those of the configuration, and those that only have a credential.
     pub fn all_profiles(&self) -> Result<Vec<ProfileName>, StoreError> {
-        let mut names: Vec<_> = self.config.profiles.keys().cloned().collect();
+        let mut names: Vec<_> = self.config.profile_names().cloned().collect();
         for name in self.store.profiles()? {
             let is_gone = self.store.peek(&name)?.is_some_and(|r| r.is_tombstone);
             if !is_gone && !names.contains(&name) {

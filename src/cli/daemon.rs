@@ -65,6 +65,8 @@ pub fn run(_args: &DaemonArgs, global: &Global, out: &Output) -> Status {
 }
 
 fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
+    // Looked at first: a change while we start is a change.
+    let seen = modified(&Places::find(global.config.as_deref()).config);
     let setup = Setup::new(global).map_err(|f| (Status::Config, f))?;
     start_log(global, &setup.places);
     let _lock = only_daemon(&setup.store).map_err(|f| (Status::Failed, f))?;
@@ -83,7 +85,7 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
     }
     tracing::info!(pid = std::process::id(), socket = %socket_path.display(), "keepalive daemon is up");
     notify(&[sd_notify::NotifyState::Ready]);
-    let reloading = shared.clone().watch(bell);
+    let reloading = shared.clone().watch(seen, bell);
     endpoint.runtime().block_on(async {
         let serving = tokio::spawn(async move {
             tokio::select! {
@@ -183,13 +185,12 @@ impl Shared {
         Arc::new(move || shared.setup.store.uuid())
     }
 
-    /// Reloads on SIGHUP and when the file changes. Never ends.
-    async fn watch(self: Arc<Self>, bell: Arc<Notify>) {
+    /// Reloads on SIGHUP and when the file changes from what was `seen`. Never ends.
+    async fn watch(self: Arc<Self>, mut seen: Stamp, bell: Arc<Notify>) {
         let Ok(mut hangup) = signal(SignalKind::hangup()) else {
             return std::future::pending().await;
         };
         let path = self.setup.places.config.clone();
-        let mut seen = modified(&path);
         loop {
             let is_told = tokio::select! {
                 _ = hangup.recv() => true,
@@ -224,7 +225,10 @@ impl Shared {
     }
 }
 
-fn modified(path: &Path) -> Option<(SystemTime, u64)> {
+/// What changes when a file does; `None` while it cannot be looked at.
+type Stamp = Option<(SystemTime, u64)>;
+
+fn modified(path: &Path) -> Stamp {
     let about = std::fs::metadata(path).ok()?;
     Some((about.modified().ok()?, about.len()))
 }

@@ -68,6 +68,7 @@ pub fn run(args: &DoctorArgs, global: &Global, out: &Output) -> Status {
         Err(failure) => return show(&[Finding::bad("configuration", failure, Status::Config)], out),
     };
     let mut findings = vec![configuration(&setup)];
+    findings.extend(configuration_warnings(&setup));
     if args.take_over {
         findings.extend(take_over(&setup));
     }
@@ -83,12 +84,18 @@ pub fn run(args: &DoctorArgs, global: &Global, out: &Output) -> Status {
 }
 
 fn configuration(setup: &Setup) -> Finding {
-    let path = setup.config.path.display();
-    match (setup.config.path.exists(), setup.config.warnings.first()) {
-        (_, Some(warning)) => Finding::warning("configuration", warning.clone(), "see keepalive.toml(5)"),
-        (true, None) => Finding::good("configuration", format!("{path}, {} profiles", setup.config.profiles.len())),
-        (false, None) => Finding::good("configuration", format!("none at {path}: the defaults hold")),
-    }
+    let text = match &setup.config.path {
+        Some(path) => format!("{}, {} profiles", path.display(), setup.config.profile_names().count()),
+        None => format!("none at {}: the defaults hold", setup.places.config.display()),
+    };
+    Finding::good("configuration", text)
+}
+
+fn configuration_warnings(setup: &Setup) -> impl Iterator<Item = Finding> {
+    let told = |w: &crate::config::error::Finding| {
+        Finding::warning("configuration", w.to_string(), w.hint.as_deref().unwrap_or("see keepalive.toml(5)"))
+    };
+    setup.config.warnings.iter().map(told)
 }
 
 fn directory(store: &Store) -> Finding {

@@ -1,113 +1,129 @@
-//! What is wrong with a configuration: file, line, key, and what would be right.
+//! What is wrong with a configuration: where, what, and what would be right.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::outcome::Failure;
 
-/// One error; the first that is found.
+/// One thing to tell about the configuration. `Display` gives `FILE:LINE: MESSAGE`, on one line without the hint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    pub path: PathBuf,
-    /// Counted from 1.
-    pub line: Option<usize>,
-    /// As in `provider.acme.client_id`.
-    pub key: Option<String>,
+pub struct Finding {
+    /// The file as it was named; `None` when there is no file.
+    pub file: Option<PathBuf>,
+    /// Line and column from 1, the column in characters; `None` when the whole file is meant.
+    pub place: Option<(usize, usize)>,
+    /// The dotted key or section, as in `provider.acme.client_id`; empty when the whole file is meant.
+    pub key: String,
+    /// What is wrong, led by its section in brackets.
     pub message: String,
+    /// What would be right.
     pub hint: Option<String>,
 }
 
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}:", file.display())?;
+        }
+        if let Some((line, _)) = self.place {
+            write!(f, "{line}:")?;
+        }
+        let gap = if self.file.is_some() { " " } else { "" };
+        write!(f, "{gap}{}", self.message)
+    }
+}
+
+/// Why there is no configuration to work with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(Box<Finding>);
+
 impl ConfigError {
-    pub fn new(path: &Path, message: impl Into<String>) -> Self {
-        Self { path: path.to_owned(), line: None, key: None, message: message.into(), hint: None }
+    /// What is wrong and where.
+    pub fn finding(&self) -> &Finding {
+        &self.0
     }
 
-    #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
+    /// What would be right, for a line of its own.
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
     }
 
-    /// The error as a reason for an outcome.
+    /// As the commands report it.
     pub fn failure(&self) -> Failure {
-        let failure = Failure::new("config", self.to_string());
-        match &self.hint {
-            Some(hint) => failure.hint(hint.clone()),
-            None => failure,
+        Failure { hint: self.0.hint.clone(), ..Failure::new("config", self.to_string()) }
+    }
+
+    /// An error about the file as a whole.
+    pub(super) fn of_file(file: &Path, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Finding {
+            file: Some(file.into()),
+            place: None,
+            key: String::new(),
+            message: message.into(),
+            hint: Some(hint.into()),
         }
+        .into()
     }
+}
 
-    /// An error of the TOML reader, with the key found again in the text.
-    pub(super) fn of_toml(path: &Path, text: &str, error: &toml::de::Error) -> Self {
-        let mut found = Self::new(path, error.message().lines().next().unwrap_or_default());
-        if let Some(span) = error.span() {
-            let line = text.get(..span.start).unwrap_or(text).matches('\n').count() + 1;
-            found.line = Some(line);
-            found.key = key_at(text, line);
-        }
-        found.explain_unknown();
-        found
-    }
-
-    /// Puts the error at a section's header.
-    pub(super) fn in_section(mut self, text: &str, section: &str, name: &str) -> Self {
-        let headers = [format!("[{section}.{name}]"), format!("[{section}.\"{name}\"]")];
-        self.line =
-            text.lines().position(|l| headers.iter().any(|h| l.trim_start().starts_with(h.as_str()))).map(|l| l + 1);
-        self.key = Some(format!("{section}.{name}"));
-        self
-    }
-
-    /// serde lists every key that there is; a person wants the one that was meant.
-    fn explain_unknown(&mut self) {
-        let mut quoted = self.message.split('`').skip(1).step_by(2);
-        let is_unknown = self.message.starts_with("unknown field") || self.message.starts_with("unknown variant");
-        let Some(unknown) = quoted.next().filter(|_| is_unknown) else {
-            return;
-        };
-        let known: Vec<&str> = quoted.collect();
-        let what = if self.message.starts_with("unknown field") { "unknown key" } else { "unknown value" };
-        self.hint = Some(match nearest(unknown, known.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("known here: {}", known.join(", ")),
-        });
-        self.message = format!("{what} `{unknown}`");
+impl From<Finding> for ConfigError {
+    fn from(finding: Finding) -> Self {
+        Self(Box::new(finding))
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.display())?;
-        if let Some(line) = self.line {
-            write!(f, ":{line}")?;
-        }
-        if let Some(key) = &self.key {
-            write!(f, ": {key}")?;
-        }
-        write!(f, ": {}", self.message)
+        self.0.fmt(f)
     }
 }
 
 impl std::error::Error for ConfigError {}
 
-/// The known word that is closest, if any is close.
-pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .map(|k| (strsim::damerau_levenshtein(word, k), k))
-        .filter(|(distance, k)| *distance <= 1 + k.len().min(word.len()) / 4)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, k)| k)
+/// What is wrong with one value, before it is known where the value stands. Follows the key: `margin` + `is empty`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub message: String,
+    /// `None`: the example of the key serves.
+    pub hint: Option<String>,
 }
 
-/// The dotted key that a line sets: its own, below the last header above it.
-fn key_at(text: &str, line: usize) -> Option<String> {
-    let above: Vec<&str> = text.lines().take(line).collect();
-    let header = above.iter().rev().find_map(|l| l.trim().strip_prefix('[')?.split(']').next());
-    let here = above.last().map_or("", |l| l.trim());
-    let key = here.split_once('=').map(|(key, _)| key.trim()).filter(|key| !key.is_empty());
-    match (header, key) {
-        (Some(header), Some(key)) if !here.starts_with('[') => Some(format!("{header}.{key}")),
-        (Some(header), _) => Some(header.to_owned()),
-        (None, key) => key.map(str::to_owned),
+impl Problem {
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
     }
+
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+/// The longest piece of a user's text that a message repeats, in characters: enough to know it again.
+const LONGEST_QUOTE: usize = 60;
+
+/// A user's text in quotes, with control characters escaped and the excess cut off.
+pub(super) fn quoted(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_QUOTE) {
+        Some((end, _)) => format!("{:?}", format!("{}…", &text[..end])),
+        None => format!("{text:?}"),
+    }
+}
+
+/// `a`, `a or b`, `a, b or c`.
+pub(super) fn alternatives(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
+/// The known name that was probably meant.
+pub(super) fn nearest<'n>(text: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let plain = |name: &str| name.to_lowercase().replace('-', "_");
+    let text: String = plain(text).chars().take(LONGEST_QUOTE).collect();
+    let distance = |name: &str| strsim::damerau_levenshtein(&text, &plain(name));
+    let (nearest, off) = known.into_iter().map(|name| (name, distance(name))).min_by_key(|(_, off)| *off)?;
+    // One slip in three letters: `clint_id` is meant, `url` for `issuer` is not.
+    (off <= (nearest.len() / 3).max(1)).then_some(nearest)
 }

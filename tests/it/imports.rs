@@ -65,7 +65,10 @@ fn what_is_no_token_response_is_refused_with_the_place() {
         sandbox.keepalive_with_input(&["import", "demo"], input).exits(1).says(words);
     }
     sandbox.keepalive(&["import", "demo", "/nonexistent"]).exits(1).says("cannot read /nonexistent");
-    sandbox.keepalive_with_input(&["import", "other"], "{}").exits(78).says("profile other has no provider");
+    sandbox
+        .keepalive_with_input(&["import", "other"], "{}")
+        .exits(78)
+        .says("profile other: no provider is named for it");
     sandbox.keepalive(&["status", "-p", "demo"]).exits(77);
 }
 

@@ -61,7 +61,7 @@ fn the_worst_profile_gives_the_exit_status() {
     let server = AuthServer::start(Mode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let run = sandbox.keepalive(&["refresh", "-p", "demo", "-p", "nobody"]).exits(78);
-    run.says("profile nobody has no provider");
+    run.says("profile nobody: no provider is named for it");
     sandbox.file_store(&format!(
         "{}[profile.demo]\nprovider = \"acme\"\n[profile.empty]\nprovider = \"acme\"\n",
         server.provider("")

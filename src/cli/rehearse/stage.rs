@@ -48,7 +48,7 @@ impl Stage {
         durable::create_dir(&dir).map_err(|e| cannot("create a directory", e))?;
         let alive = LockFile::acquire(&dir.join("alive")).map_err(|e| cannot("lock a file", e))?;
         let executable = std::env::current_exe().map_err(|e| cannot("find this program", e))?;
-        let has_config = config.path.exists();
+        let has_config = config.path.is_some();
         let is_keyring = has_config && matches!(config.store.kind, StoreKind::Keyring { .. });
         let stage = Self { dir, name, bus_address: places.bus_address.clone(), executable, is_keyring, _alive: alive };
         stage.write_config(config, has_config, token_endpoint).map_err(|e| cannot("write the configuration", e))?;

@@ -1,0 +1,104 @@
+//! Every key that a configuration may hold, with an example of its value.
+
+use super::error::{alternatives, nearest};
+
+/// A key and how its value is written.
+pub(super) struct Key {
+    pub name: &'static str,
+    pub example: &'static str,
+}
+
+const fn key(name: &'static str, example: &'static str) -> Key {
+    Key { name, example }
+}
+
+pub(super) const TOP: &[Key] = &[
+    key("margin", "\"20%\""),
+    key("schedule", "\"*/10 * * * *\""),
+    key("timezone", "\"UTC\""),
+    key("store", "{ kind = \"keyring\" }"),
+    key("provider", "{ acme = { issuer = \"https://login.acme.example\", client_id = \"...\" } }"),
+    key("profile", "{ work = { provider = \"acme\" } }"),
+];
+
+pub(super) const STORE: &[Key] = &[
+    key("kind", "\"keyring\""),
+    key("path", "\"~/keepalive\""),
+    key("key", "{ file = \"~/keepalive.key\" }"),
+    key("service", "\"keepalive\""),
+    key("allow_network_filesystem", "false"),
+];
+
+pub(super) const PROVIDER: &[Key] = &[
+    key("issuer", "\"https://login.acme.example\""),
+    key("authorization_endpoint", "\"https://login.acme.example/authorize\""),
+    key("token_endpoint", "\"https://login.acme.example/token\""),
+    key("device_authorization_endpoint", "\"https://login.acme.example/device\""),
+    key("revocation_endpoint", "\"https://login.acme.example/revoke\""),
+    key("client_id", "\"...\""),
+    key("client_auth", "\"none\""),
+    key("client_secret", "{ file = \"~/acme.secret\" }"),
+    key("scopes", "[\"openid\", \"offline_access\"]"),
+    key("rotation", "\"strict\""),
+    key("reuse_grace", "\"30s\""),
+    key("grace_semantics", "\"latest\""),
+    key("last_chance", "true"),
+    key("trust_503", "false"),
+    key("concurrency", "8"),
+    key("settle", "\"15s\""),
+    key("timeout", "\"30s\""),
+    key("connect_timeout", "\"10s\""),
+    key("headers", "{ \"User-Agent\" = \"...\" }"),
+    key("body", "\"form\""),
+    key("ca_file", "\"~/acme.pem\""),
+    key("margin", "\"20%\""),
+    key("default_lifetime", "\"1h\""),
+];
+
+/// What a built-in provider says besides: where its facts come from, and on which day they were checked there.
+pub(super) const BUILT_IN: &[Key] = &[key("source", "\"...\""), key("verified", "\"2026-11-24\"")];
+
+pub(super) const PROFILE: &[Key] = &[
+    key("provider", "\"xai\""),
+    key("margin", "\"2h\""),
+    key("schedule", "\"0 */4 * * *\""),
+    key("timezone", "\"UTC\""),
+    key("follow", "false"),
+];
+
+pub(super) const STORE_KEY: &[Key] = &[
+    key("credential", "\"keepalive.key\""),
+    key("file", "\"~/.secrets/keepalive\""),
+    key("command", "[\"pass\", \"show\", \"keepalive\"]"),
+];
+
+pub(super) const SECRET: &[Key] = &[
+    key("env", "\"ACME_CLIENT_SECRET\""),
+    key("file", "\"~/.secrets/keepalive\""),
+    key("command", "[\"pass\", \"show\", \"keepalive\"]"),
+    key("keyring", "\"acme-client\""),
+];
+
+/// The sections with keys that a user may look for elsewhere.
+const HOMES: &[(&str, &[Key])] =
+    &[("[profile.NAME]", PROFILE), ("[provider.NAME]", PROVIDER), ("[store]", STORE), ("the top of the file", TOP)];
+
+/// What to write instead of an unknown key: the nearest of this section, or the section where it is at home.
+pub(super) fn instead_of(unknown: &str, here: &[&[Key]]) -> String {
+    let known = || here.iter().flat_map(|keys| keys.iter()).map(|key| key.name);
+    if let Some(name) = nearest(unknown, known()) {
+        return format!("did you mean {name:?}?");
+    }
+    if let Some((home, _)) = HOMES.iter().find(|(_, keys)| keys.iter().any(|key| key.name == unknown)) {
+        return format!("{unknown:?} belongs in {home}");
+    }
+    let names: Vec<String> = known().map(str::to_owned).collect();
+    format!("the keys here are {}", alternatives(&names).replace(" or ", " and "))
+}
+
+/// How a value of this key is written.
+pub(super) fn example(name: &str) -> Option<&'static str> {
+    // Profiles first: there `provider` is a name, at the top a section.
+    let all = [PROFILE, TOP, STORE, PROVIDER, STORE_KEY, SECRET, BUILT_IN];
+    all.iter().flat_map(|keys| keys.iter()).find(|key| key.name == name).map(|key| key.example)
+}

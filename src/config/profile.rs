@@ -1,0 +1,127 @@
+//! When to refresh, at the top of the file and in `[profile.NAME]`, and which provider a profile has.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::duration;
+use super::error::{ConfigError, Finding, Problem, alternatives, nearest, quoted};
+use super::keys;
+use super::provider;
+use super::section::{Entry, Section};
+use crate::credential::freshness::Margin;
+use crate::profile::{BadProfileName, ProfileName, Provider};
+use crate::schedule::Schedule;
+
+/// The timing that a section asks for; at the top of the file, what holds for profiles that ask for nothing.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Timing {
+    pub margin: Option<Margin>,
+    pub schedule: Option<Schedule>,
+    utc: bool,
+}
+
+/// A `[profile.NAME]` as far as it goes: the provider may be known only from the stored credential.
+#[derive(Clone, Debug)]
+pub(super) struct ProfileSection {
+    pub provider: Option<Arc<Provider>>,
+    pub timing: Timing,
+}
+
+/// Schedules already read: ten thousand profiles share a few.
+#[derive(Default)]
+pub(super) struct Schedules(HashMap<(String, bool), Schedule>);
+
+impl Schedules {
+    fn parse(&mut self, text: &str, utc: bool) -> Result<Schedule, Problem> {
+        let key = (text.to_owned(), utc);
+        if let Some(schedule) = self.0.get(&key) {
+            return Ok(schedule.clone());
+        }
+        let schedule =
+            Schedule::parse(text, utc).map_err(|e| Problem::new(format!("cannot be used: {e}")).hint(e.hint()))?;
+        self.0.insert(key, schedule.clone());
+        Ok(schedule)
+    }
+}
+
+/// Reads `margin`, `schedule` and `timezone`; what is absent is taken from `above`.
+pub(super) fn timing(
+    section: &Section<'_>,
+    above: &Timing,
+    schedules: &mut Schedules,
+    warnings: &mut Vec<Finding>,
+) -> Result<Timing, ConfigError> {
+    let utc = section.read("timezone", |e| e.choice(&[("UTC", true), ("local", false)]))?.unwrap_or(above.utc);
+    let own = section.read("schedule", |e| e.parse(|text| schedules.parse(text, utc)))?;
+    let schedule = match (own, &above.schedule) {
+        (None, Some(above)) => Some(schedules.parse(above.as_str(), utc).map_err(|problem| {
+            // Read once already, in another zone.
+            section.finding("timezone", format!("schedule {}", problem.message), "remove timezone")
+        })?),
+        (own, _) => own,
+    };
+    let margin = section.read("margin", |e| e.parse(duration::margin))?;
+    warn_of_half(section, margin, warnings);
+    Ok(Timing { margin, schedule, utc })
+}
+
+/// A margin is cut at half of the lifetime; a share beyond that can be told to be cut for every token.
+pub(super) fn warn_of_half(section: &Section<'_>, margin: Option<Margin>, warnings: &mut Vec<Finding>) {
+    if let Some(Margin::Share(501..)) = margin {
+        let message = "margin counts as 50%: it never exceeds half of the lifetime";
+        warnings.push(section.finding("margin", message, "write margin = \"50%\" or less"));
+    }
+}
+
+pub(super) fn read(
+    section: &Section<'_>,
+    defaults: &Timing,
+    providers: &BTreeMap<String, Arc<Provider>>,
+    schedules: &mut Schedules,
+    warnings: &mut Vec<Finding>,
+) -> Result<ProfileSection, ConfigError> {
+    section.only(&[keys::PROFILE])?;
+    if section.read("follow", Entry::flag)? == Some(true) {
+        let message = "follow = true is not supported yet: keepalive must be the only holder of the refresh token";
+        return Err(section.finding("follow", message, "remove follow").into());
+    }
+    Ok(ProfileSection {
+        provider: section.read("provider", |e| e.parse(|name| known(name, providers)))?,
+        timing: timing(section, defaults, schedules, warnings)?,
+    })
+}
+
+/// A provider that is known, and complete enough to be used.
+pub(super) fn known(name: &str, providers: &BTreeMap<String, Arc<Provider>>) -> Result<Arc<Provider>, Problem> {
+    let Some(found) = providers.get(name) else {
+        return Err(Problem::new(format!("{} is not known", quoted(name))).hint(instead_of(name, providers)));
+    };
+    match provider::lack(found) {
+        None => Ok(found.clone()),
+        Some(lack) => Err(Problem::new(format!("{} cannot be used yet: {}", quoted(name), lack.message))
+            .hint(format!("in [provider.{name}], {}", lack.hint))),
+    }
+}
+
+fn instead_of(name: &str, providers: &BTreeMap<String, Arc<Provider>>) -> String {
+    match nearest(name, providers.keys().map(String::as_str)) {
+        Some(nearest) => format!("did you mean {nearest:?}?"),
+        None => format!("write a section [provider.NAME] for it, or name one of {}", list(providers)),
+    }
+}
+
+/// Most provider names that a hint lists.
+const LISTED: usize = 12;
+
+pub(super) fn list(providers: &BTreeMap<String, Arc<Provider>>) -> String {
+    let names: Vec<String> = providers.keys().take(LISTED).cloned().collect();
+    alternatives(&names)
+}
+
+/// A name as `[profile.NAME]` may have it.
+pub(super) fn name(text: &str, section: &Section<'_>) -> Result<ProfileName, ConfigError> {
+    text.parse().map_err(|e: BadProfileName| {
+        let hint = "choose another name, as in [profile.work] or [profile.\"xai:default\"]";
+        section.finding("", e.to_string(), hint).into()
+    })
+}

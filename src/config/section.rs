@@ -1,0 +1,265 @@
+//! Sections and entries of a document: typed reading, with errors that name the place and what would be right.
+
+use std::ops::{Range, RangeInclusive};
+
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::document::Document;
+use super::error::{ConfigError, Finding, Problem, alternatives, nearest, quoted};
+use super::keys::{self, Key};
+
+/// A table with its dotted name; the empty name is the top of the file.
+pub(super) struct Section<'d> {
+    pub document: &'d Document<'d>,
+    table: &'d DeTable<'d>,
+    name: String,
+    at: Range<usize>,
+}
+
+/// A key of a section and its value.
+pub(super) struct Entry<'s> {
+    section: &'s Section<'s>,
+    pub key: &'s str,
+    key_at: Range<usize>,
+    value: &'s Spanned<DeValue<'s>>,
+}
+
+impl<'d> Section<'d> {
+    pub fn new(document: &'d Document<'d>, table: &'d DeTable<'d>, name: String, at: Range<usize>) -> Self {
+        Self { document, table, name, at }
+    }
+
+    /// Everything in the section, in the order it was written.
+    pub fn entries(&self) -> Vec<Entry<'_>> {
+        let mut entries: Vec<Entry<'_>> = self
+            .table
+            .iter()
+            .map(|(key, value)| Entry { section: self, key: key.get_ref(), key_at: key.span(), value })
+            .collect();
+        entries.sort_by_key(|entry| entry.key_at.start);
+        entries
+    }
+
+    pub fn get(&self, key: &str) -> Option<Entry<'_>> {
+        let (key, value) = self.table.iter().find(|(k, _)| k.get_ref() == key)?;
+        Some(Entry { section: self, key: key.get_ref(), key_at: key.span(), value })
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// Reads a key if it is there.
+    pub fn read<'s, T>(
+        &'s self,
+        key: &str,
+        read: impl FnOnce(&Entry<'s>) -> Result<T, ConfigError>,
+    ) -> Result<Option<T>, ConfigError> {
+        self.get(key).map(|entry| read(&entry)).transpose()
+    }
+
+    /// Refuses the first key that is not among the known.
+    pub fn only(&self, known: &[&[Key]]) -> Result<(), ConfigError> {
+        let is_known = |entry: &Entry<'_>| known.iter().any(|keys| keys.iter().any(|key| key.name == entry.key));
+        match self.entries().iter().find(|entry| !is_known(entry)) {
+            Some(stranger) => Err(stranger.unknown(known)),
+            None => Ok(()),
+        }
+    }
+
+    /// The one entry of a table like `{ file = "..." }`.
+    pub fn only_one(&self, of: &[Key]) -> Result<Entry<'_>, ConfigError> {
+        self.only(&[of])?;
+        let mut entries = self.entries();
+        match (entries.len(), entries.pop()) {
+            (1, Some(entry)) => Ok(entry),
+            (count, _) => {
+                let names: Vec<String> = of.iter().map(|key| key.name.into()).collect();
+                let message = format!("needs exactly one of {}, not {count}", alternatives(&names));
+                let hint = of.first().map(|key| format!("write {{ {} = {} }}", key.name, key.example));
+                Err(self.finding_at(&self.at, "", message, hint).into())
+            }
+        }
+    }
+
+    /// A finding about the whole section, or about one of its keys where that was written.
+    pub fn finding(&self, key: &str, message: impl Into<String>, hint: impl Into<String>) -> Finding {
+        let at = self.get(key).map_or_else(|| self.at.clone(), |entry| entry.key_at);
+        self.finding_at(&at, key, message.into(), Some(hint.into()))
+    }
+
+    fn finding_at(&self, at: &Range<usize>, key: &str, message: String, hint: Option<String>) -> Finding {
+        let dot = if self.name.is_empty() || key.is_empty() { "" } else { "." };
+        let dotted = format!("{}{dot}{}", self.name, bare_or_quoted(key));
+        let section = if self.name.is_empty() { String::new() } else { format!("[{}] ", self.name) };
+        self.document.finding(at, dotted, format!("{section}{message}"), hint)
+    }
+}
+
+impl<'s> Entry<'s> {
+    /// The value as a section below this one.
+    pub fn section(&self) -> Result<Section<'s>, ConfigError> {
+        let DeValue::Table(table) = self.value.get_ref() else {
+            return Err(self.must_be("a table"));
+        };
+        let dot = if self.section.name.is_empty() { "" } else { "." };
+        let name = format!("{}{dot}{}", self.section.name, bare_or_quoted(self.key));
+        Ok(Section::new(self.section.document, table, name, self.key_at.clone()))
+    }
+
+    /// The entries of `[provider.NAME]` or `[profile.NAME]`, given the entry of the first word.
+    pub fn named_sections(&self) -> Result<Vec<(&'s str, Section<'s>)>, ConfigError> {
+        let hint = format!("write [{}.NAME], and its keys below", self.key);
+        let DeValue::Table(table) = self.value.get_ref() else {
+            let message = format!("must be a section with a name, not {}", kind(self.value.get_ref()));
+            return Err(self.wrong(Problem::new(message).hint(hint)));
+        };
+        let mut sections = Vec::with_capacity(table.len());
+        for (key, value) in table.iter() {
+            let DeValue::Table(below) = value.get_ref() else {
+                let message = format!("[{}] {} stands outside a named section", self.key, quoted(key.get_ref()));
+                let key = format!("{}.{}", self.key, bare_or_quoted(key.get_ref()));
+                return Err(self.section.document.finding(&value.span(), key, message, Some(hint)).into());
+            };
+            let name = format!("{}.{}", self.key, bare_or_quoted(key.get_ref()));
+            sections.push((&**key.get_ref(), Section::new(self.section.document, below, name, key.span())));
+        }
+        sections.sort_by_key(|(_, section)| section.at.start);
+        Ok(sections)
+    }
+
+    pub fn text(&self) -> Result<&'s str, ConfigError> {
+        match self.value.get_ref() {
+            DeValue::String(text) => Ok(text),
+            _ => Err(self.must_be("a string")),
+        }
+    }
+
+    /// A text that a check turns into a value.
+    pub fn parse<T>(&self, check: impl FnOnce(&str) -> Result<T, Problem>) -> Result<T, ConfigError> {
+        check(self.text()?).map_err(|problem| self.wrong(problem))
+    }
+
+    pub fn flag(&self) -> Result<bool, ConfigError> {
+        self.value.get_ref().as_bool().ok_or_else(|| self.must_be("true or false"))
+    }
+
+    pub fn count(&self, limits: RangeInclusive<usize>) -> Result<usize, ConfigError> {
+        let DeValue::Integer(number) = self.value.get_ref() else {
+            return Err(self.must_be("a number"));
+        };
+        let count = usize::from_str_radix(number.as_str(), number.radix());
+        count.ok().filter(|count| limits.contains(count)).ok_or_else(|| {
+            self.wrong(Problem::new(format!("must be between {} and {}, not {number}", limits.start(), limits.end())))
+        })
+    }
+
+    /// A list of strings, each checked; an empty list is one.
+    pub fn list<T>(&self, check: impl Fn(&str) -> Result<T, Problem>) -> Result<Vec<T>, ConfigError> {
+        let item = |value: &Spanned<DeValue<'_>>| {
+            let text = value.get_ref().as_str().ok_or_else(|| self.must_be_strings(value))?;
+            check(text).map_err(|problem| self.wrong_at(&value.span(), problem))
+        };
+        self.array()?.iter().map(item).collect()
+    }
+
+    /// A program with its arguments.
+    pub fn command(&self) -> Result<Vec<String>, ConfigError> {
+        let argument = |text: &str| match text.contains('\0') {
+            true => Err(Problem::new("cannot hold a NUL byte")),
+            false => Ok(text.to_owned()),
+        };
+        let command = self.list(argument)?;
+        match command.first() {
+            Some(program) if !program.is_empty() => Ok(command),
+            Some(_) | None => Err(self.wrong(Problem::new("names no program"))),
+        }
+    }
+
+    /// One of a few words.
+    pub fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, ConfigError> {
+        let text = self.text()?;
+        if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
+            return Ok(*value);
+        }
+        let names: Vec<String> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
+        let hint = match nearest(text, choices.iter().map(|(name, _)| *name)) {
+            Some(name) => format!("did you mean {name:?}?"),
+            None => format!("write {} = {}", self.key, alternatives(&names)),
+        };
+        Err(self.wrong(Problem::new(format!("must be {}, not {}", alternatives(&names), quoted(text))).hint(hint)))
+    }
+
+    /// An error about this value.
+    pub fn wrong(&self, problem: Problem) -> ConfigError {
+        self.wrong_at(&self.value.span(), problem)
+    }
+
+    /// An error about this key, in words of its own.
+    pub fn error(&self, message: String, hint: impl Into<String>) -> ConfigError {
+        self.section.finding_at(&self.key_at, self.key, message, Some(hint.into())).into()
+    }
+
+    fn wrong_at(&self, at: &Range<usize>, problem: Problem) -> ConfigError {
+        let message = format!("{} {}", bare_or_quoted(self.key), problem.message);
+        self.section.finding_at(at, self.key, message, problem.hint.or_else(|| self.how_to_write())).into()
+    }
+
+    fn how_to_write(&self) -> Option<String> {
+        let example = keys::example(self.key).unwrap_or("\"...\"");
+        Some(format!("write {} = {example}", bare_or_quoted(self.key)))
+    }
+
+    fn array(&self) -> Result<&'s DeArray<'s>, ConfigError> {
+        self.value.get_ref().as_array().ok_or_else(|| self.must_be("a list of strings"))
+    }
+
+    fn must_be(&self, wanted: &str) -> ConfigError {
+        self.wrong(Problem::new(format!("must be {wanted}, not {}", kind(self.value.get_ref()))))
+    }
+
+    fn must_be_strings(&self, item: &Spanned<DeValue<'_>>) -> ConfigError {
+        let message = format!("must be a list of strings, but holds {}", kind(item.get_ref()));
+        self.wrong_at(&item.span(), Problem::new(message))
+    }
+
+    fn unknown(&self, known: &[&[Key]]) -> ConfigError {
+        let is_table = matches!(self.value.get_ref(), DeValue::Table(_));
+        match self.section.name.split_once('.') {
+            None if is_table && self.section.name.is_empty() => self.unknown_section(),
+            Some((word, name)) if is_table => {
+                let dotted = quoted(&format!("{}.{}", name.trim_matches('"'), self.key));
+                let hint = format!("if this is one name with a dot, write [{word}.{dotted}]");
+                self.error(format!("unknown section {}", quoted(self.key)), hint)
+            }
+            _ => self.error(format!("unknown key {}", quoted(self.key)), keys::instead_of(self.key, known)),
+        }
+    }
+
+    fn unknown_section(&self) -> ConfigError {
+        let hint = match nearest(self.key, ["store", "provider", "profile"]) {
+            Some("store") => "did you mean [store]?".to_owned(),
+            Some(name) => format!("did you mean [{name}.NAME]?"),
+            None => "the sections are [store], [provider.NAME] and [profile.NAME]".to_owned(),
+        };
+        self.error(format!("unknown section [{}]", bare_or_quoted(self.key)), hint)
+    }
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) | DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// A key as TOML wants it written.
+fn bare_or_quoted(key: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if key.chars().all(is_bare) { key.into() } else { quoted(key) }
+}

@@ -1,0 +1,85 @@
+//! `[store]`: where credentials are kept, and where the sealing key comes from.
+
+use super::error::{ConfigError, Problem};
+use super::keys;
+use super::section::{Entry, Section};
+use super::values;
+use crate::profile::{KeySource, StoreKind, StoreSettings};
+
+/// The keyring namespace unless `service` names another.
+const DEFAULT_SERVICE: &str = "keepalive";
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Keyring,
+    File,
+}
+
+/// The settings without a `[store]` section: the OS keyring.
+pub(super) fn default() -> StoreSettings {
+    StoreSettings {
+        kind: StoreKind::Keyring { service: DEFAULT_SERVICE.into() },
+        path: None,
+        allow_network_filesystem: false,
+    }
+}
+
+pub(super) fn read(section: &Section<'_>) -> Result<StoreSettings, ConfigError> {
+    section.only(&[keys::STORE])?;
+    let kind = section.read("kind", |e| e.choice(&[("keyring", Kind::Keyring), ("file", Kind::File)]))?;
+    let service = section.read("service", |e| e.parse(|text| values::outside_name(text, "")))?;
+    let key = section.read("key", key_source)?;
+    let path = |text: &str| values::path(text, section.document.path, section.document.home);
+    Ok(StoreSettings {
+        kind: store_kind(section, kind.unwrap_or(Kind::Keyring), service, key)?,
+        path: section.read("path", |e| e.parse(path))?,
+        allow_network_filesystem: section.read("allow_network_filesystem", Entry::flag)?.unwrap_or(false),
+    })
+}
+
+fn store_kind(
+    section: &Section<'_>,
+    kind: Kind,
+    service: Option<String>,
+    key: Option<KeySource>,
+) -> Result<StoreKind, ConfigError> {
+    match (kind, service, key) {
+        (Kind::Keyring, service, None) => {
+            Ok(StoreKind::Keyring { service: service.unwrap_or_else(|| DEFAULT_SERVICE.into()) })
+        }
+        (Kind::File, None, Some(key)) => Ok(StoreKind::File { key }),
+        (Kind::Keyring, _, Some(_)) => {
+            let message = "key has no use in a keyring, which keeps the key itself";
+            Err(section.finding("key", message, "write kind = \"file\", or remove key").into())
+        }
+        (Kind::File, Some(_), _) => {
+            let message = "service has no use without a keyring";
+            Err(section.finding("service", message, "write kind = \"keyring\", or remove service").into())
+        }
+        (Kind::File, None, None) => {
+            let path = section.document.path.with_file_name("store.key");
+            let path = path.display();
+            let hint = format!(
+                "make one with (umask 077; head -c 32 /dev/urandom > {path}) and write key = {{ file = \"{path}\" }}"
+            );
+            Err(section.finding("kind", "kind = \"file\" needs a key to seal the files with", hint).into())
+        }
+    }
+}
+
+fn key_source(entry: &Entry<'_>) -> Result<KeySource, ConfigError> {
+    if entry.text().is_ok() {
+        let problem = Problem::new("cannot stand in the configuration itself");
+        return Err(entry.wrong(problem.hint("put it into a file of its own: key = { file = \"PATH\" }")));
+    }
+    let section = entry.section()?;
+    let source = section.only_one(keys::STORE_KEY)?;
+    match source.key {
+        "credential" => source.parse(|text| values::outside_name(text, "/")).map(KeySource::Credential),
+        "command" => source.command().map(KeySource::Command),
+        _ => {
+            let path = |text: &str| values::path(text, section.document.path, section.document.home);
+            source.parse(path).map(KeySource::File)
+        }
+    }
+}

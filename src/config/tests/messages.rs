@@ -1,0 +1,638 @@
+//! What each mistake in a configuration is told: the whole message and the whole hint.
+
+use super::*;
+
+/// Each case: the text, the message, the hint.
+fn check(cases: &[(&str, &str, &str)]) {
+    for (text, message, hint) in cases {
+        let error = Config::parse(text, Path::new("config.toml"), None).expect_err(text);
+        assert_eq!(error.to_string(), *message, "{text}");
+        assert_eq!(error.hint(), Some(*hint), "{text}");
+    }
+}
+
+/// A provider that is right, and one line more.
+macro_rules! acme {
+    ($line:literal) => {
+        concat!("[provider.acme]\nissuer = \"https://login.acme.example\"\nclient_id = \"me\"\n", $line)
+    };
+}
+
+#[test]
+fn unknown_keys_are_told() {
+    check(&[
+        (
+            acme!(r#"client_ids = "x""#),
+            r#"config.toml:4: [provider.acme] unknown key "client_ids""#,
+            r#"did you mean "client_id"?"#,
+        ),
+        (r#"margn = "20%""#, r#"config.toml:1: unknown key "margn""#, r#"did you mean "margin"?"#),
+        (r#"issuer = "x""#, r#"config.toml:1: unknown key "issuer""#, r#""issuer" belongs in [provider.NAME]"#),
+        (
+            "[store]
+zzz = 1",
+            r#"config.toml:2: [store] unknown key "zzz""#,
+            "the keys here are kind, path, key, service and allow_network_filesystem",
+        ),
+        (
+            r#"[profile.xai]
+client_id = "x""#,
+            r#"config.toml:2: [profile.xai] unknown key "client_id""#,
+            r#""client_id" belongs in [provider.NAME]"#,
+        ),
+        (
+            r#"[providers.acme]
+issuer = "x""#,
+            "config.toml:1: unknown section [providers]",
+            "did you mean [provider.NAME]?",
+        ),
+        (
+            "[daemon]
+x = 1",
+            "config.toml:1: unknown section [daemon]",
+            "the sections are [store], [provider.NAME] and [profile.NAME]",
+        ),
+        (
+            r#"[profile.work.mail]
+provider = "xai""#,
+            r#"config.toml:1: [profile.work] unknown section "mail""#,
+            r#"if this is one name with a dot, write [profile."work.mail"]"#,
+        ),
+        (
+            r#"[provider.acme]
+source = "me""#,
+            r#"config.toml:2: [provider.acme] unknown key "source""#,
+            "the keys here are issuer, authorization_endpoint, token_endpoint, device_authorization_endpoint, revocation_endpoint, client_id, client_auth, client_secret, scopes, rotation, reuse_grace, grace_semantics, last_chance, trust_503, concurrency, settle, timeout, connect_timeout, headers, body, ca_file, margin and default_lifetime",
+        ),
+        (
+            r#"["a\u001b[31mb"]
+x = 1"#,
+            r#"config.toml:1: unknown section ["a\u{1b}[31mb"]"#,
+            "the sections are [store], [provider.NAME] and [profile.NAME]",
+        ),
+    ]);
+}
+
+#[test]
+fn toml_that_does_not_parse_is_told() {
+    check(&[
+        ("margin = 2h", "config.toml:1: not TOML: a value needs quotes", r#"write it like margin = "2h""#),
+        (
+            "[profile.xai:default]
+",
+            r#"config.toml:1: not TOML: ":" needs quotes around the name it is in"#,
+            r#"write it like [profile."xai:default"]"#,
+        ),
+        (
+            r#"margin = "20%"
+
+margin = "30%""#,
+            r#"config.toml:3: not TOML: "margin" is defined twice"#,
+            "join the two, or remove one",
+        ),
+        (r#"margin = "20%"#, "config.toml:1: not TOML: a string does not end", r#"close it with ""#),
+        (
+            "[store",
+            "config.toml:1: not TOML: unclosed table, expected `]`",
+            "see https://toml.io for how TOML is written",
+        ),
+        (
+            r#"margin = "a\q""#,
+            "config.toml:1: not TOML: a backslash stands before a character that it cannot escape",
+            r#"write \\ for \"#,
+        ),
+        (
+            "[provider.acme]
+[provider.acme]",
+            r#"config.toml:2: not TOML: "acme" is defined twice"#,
+            "join the two, or remove one",
+        ),
+    ]);
+}
+
+#[test]
+fn values_of_a_wrong_kind_are_told() {
+    check(&[
+        (
+            acme!(r#"scopes = "openid offline_access""#),
+            "config.toml:4: [provider.acme] scopes must be a list of strings, not a string",
+            r#"write scopes = ["openid", "offline_access"]"#,
+        ),
+        (
+            acme!(r#"scopes = ["openid", 3]"#),
+            "config.toml:4: [provider.acme] scopes must be a list of strings, but holds a number",
+            r#"write scopes = ["openid", "offline_access"]"#,
+        ),
+        (
+            acme!(r#"scopes = ["openid offline_access"]"#),
+            r#"config.toml:4: [provider.acme] scopes has several in one: "openid offline_access""#,
+            "write each scope in quotes of its own, with commas between",
+        ),
+        (
+            acme!("timeout = 30"),
+            "config.toml:4: [provider.acme] timeout must be a string, not a number",
+            r#"write timeout = "30s""#,
+        ),
+        (
+            acme!(r#"last_chance = "yes""#),
+            "config.toml:4: [provider.acme] last_chance must be true or false, not a string",
+            "write last_chance = true",
+        ),
+        (
+            acme!(r#"concurrency = "4""#),
+            "config.toml:4: [provider.acme] concurrency must be a number, not a string",
+            "write concurrency = 8",
+        ),
+        ("margin = 0.2", "config.toml:1: margin must be a string, not a number", r#"write margin = "2h""#),
+        (
+            r#"provider = "xai""#,
+            "config.toml:1: provider must be a section with a name, not a string",
+            "write [provider.NAME], and its keys below",
+        ),
+        (
+            r#"[[profile]]
+provider = "xai""#,
+            "config.toml:1: profile must be a section with a name, not a list",
+            "write [profile.NAME], and its keys below",
+        ),
+        (
+            r#"[provider]
+issuer = "https://x.example""#,
+            r#"config.toml:2: [provider] "issuer" stands outside a named section"#,
+            "write [provider.NAME], and its keys below",
+        ),
+        (
+            acme!(r#"headers = "x""#),
+            "config.toml:4: [provider.acme] headers must be a table, not a string",
+            r#"write headers = { "User-Agent" = "..." }"#,
+        ),
+        ("store = 5", "config.toml:1: store must be a table, not a number", r#"write store = { kind = "keyring" }"#),
+        (
+            acme!("client_secret = 5"),
+            "config.toml:4: [provider.acme] client_secret must be a table, not a number",
+            r#"write client_secret = { file = "~/acme.secret" }"#,
+        ),
+        (
+            "schedule = 2026-11-24",
+            "config.toml:1: schedule must be a string, not a date",
+            r#"write schedule = "0 */4 * * *""#,
+        ),
+    ]);
+}
+
+#[test]
+fn durations_and_margins_are_told() {
+    check(&[
+        (
+            r#"margin = "0%""#,
+            r#"config.toml:1: margin must be above 0% and below 100%, not "0%""#,
+            r#"write a share of the lifetime like "20%", or a duration like "90s", "15m" or "2h""#,
+        ),
+        (
+            r#"margin = "100%""#,
+            r#"config.toml:1: margin must be above 0% and below 100%, not "100%""#,
+            r#"write a share of the lifetime like "20%", or a duration like "90s", "15m" or "2h""#,
+        ),
+        (
+            r#"margin = "-5m""#,
+            r#"config.toml:1: margin cannot be negative, as "-5m" is"#,
+            r#"write a share of the lifetime like "20%", or a duration like "90s", "15m" or "2h""#,
+        ),
+        (
+            r#"margin = "soon""#,
+            r#"config.toml:1: margin "soon" is neither a duration nor a share of the lifetime"#,
+            r#"write a share of the lifetime like "20%", or a duration like "90s", "15m" or "2h""#,
+        ),
+        (
+            r#"margin = "0s""#,
+            r#"config.toml:1: margin must be between 1ms and 400d, not "0s""#,
+            r#"write margin = "2h""#,
+        ),
+        (
+            r#"[profile.xai]
+margin = "2 fortnights""#,
+            r#"config.toml:2: [profile.xai] margin "2 fortnights" is neither a duration nor a share of the lifetime"#,
+            r#"write a share of the lifetime like "20%", or a duration like "90s", "15m" or "2h""#,
+        ),
+        (
+            acme!(r#"timeout = "0s""#),
+            r#"config.toml:4: [provider.acme] timeout must be between 1ms and 1h, not "0s""#,
+            r#"write timeout = "30s""#,
+        ),
+        (
+            acme!(r#"connect_timeout = "2h""#),
+            r#"config.toml:4: [provider.acme] connect_timeout must be between 1ms and 1h, not "2h""#,
+            r#"write connect_timeout = "10s""#,
+        ),
+        (
+            acme!(r#"settle = "quick""#),
+            r#"config.toml:4: [provider.acme] settle "quick" is no duration"#,
+            r#"write it like "90s", "15m", "2h" or "1d 12h""#,
+        ),
+        (
+            acme!(r#"default_lifetime = "500d""#),
+            r#"config.toml:4: [provider.acme] default_lifetime must be between 1s and 400d, not "500d""#,
+            r#"write default_lifetime = "1h""#,
+        ),
+    ]);
+}
+
+#[test]
+fn schedules_are_told() {
+    check(&[
+        (
+            r#"schedule = "* * * *""#,
+            "config.toml:1: schedule cannot be used: a cron expression has 5 fields, or 6 to 7 with seconds first, not 4",
+            r#"write minute, hour, day of month, month and day of week, as in "*/10 * * * *""#,
+        ),
+        (
+            r#"[profile.xai]
+schedule = "75 * * * *""#,
+            r#"config.toml:2: [profile.xai] schedule cannot be used: minute "75" is outside 0-59"#,
+            "a field is *, a value, a range as 1-5, a step as */10, or a list of these with commas",
+        ),
+        (
+            r#"schedule = "0 0 30 2 *""#,
+            "config.toml:1: schedule cannot be used: no date matches it, ever",
+            "check day and month: 30 February does not exist",
+        ),
+        (
+            r#"schedule = "0 0 13 * 5""#,
+            "config.toml:1: schedule cannot be used: day of month and day of week are both restricted, and programs disagree whether that means both or either",
+            "write * for one of the two",
+        ),
+        (
+            r#"schedule = "@fortnightly""#,
+            r#"config.toml:1: schedule cannot be used: "@fortnightly" is not one of @hourly, @daily, @midnight, @weekly, @monthly, @yearly and @annually"#,
+            r#"write one of these, or five fields as in "0 */4 * * *""#,
+        ),
+        (
+            r#"schedule = """#,
+            "config.toml:1: schedule cannot be used: a cron expression has 5 fields, or 6 to 7 with seconds first, not 0",
+            r#"write minute, hour, day of month, month and day of week, as in "*/10 * * * *""#,
+        ),
+        (
+            r#"timezone = "Europe/Berlin""#,
+            r#"config.toml:1: timezone must be "UTC" or "local", not "Europe/Berlin""#,
+            r#"write timezone = "UTC" or "local""#,
+        ),
+        (
+            r#"timezone = "utc""#,
+            r#"config.toml:1: timezone must be "UTC" or "local", not "utc""#,
+            r#"did you mean "UTC"?"#,
+        ),
+    ]);
+}
+
+#[test]
+fn urls_are_told() {
+    check(&[
+        (
+            acme!(r#"token_endpoint = "login.acme.example/token""#),
+            "config.toml:4: [provider.acme] token_endpoint is not a URL: relative URL without a base",
+            r#"write token_endpoint = "https://login.acme.example/token""#,
+        ),
+        (
+            acme!(r#"token_endpoint = "http://login.acme.example/token""#),
+            "config.toml:4: [provider.acme] token_endpoint must be https: http is accepted only for loopback addresses",
+            r#"write token_endpoint = "https://login.acme.example/token""#,
+        ),
+        (
+            acme!(r#"token_endpoint = "ftp://login.acme.example/token""#),
+            r#"config.toml:4: [provider.acme] token_endpoint must be https, not "ftp""#,
+            r#"write token_endpoint = "https://login.acme.example/token""#,
+        ),
+        (
+            acme!(r#"token_endpoint = "https://me:hunter2@login.acme.example/token""#),
+            "config.toml:4: [provider.acme] token_endpoint must not hold a user name or password",
+            "use client_auth and client_secret",
+        ),
+        (
+            acme!(r#"token_endpoint = "https://login.acme.example/token#x""#),
+            "config.toml:4: [provider.acme] token_endpoint must not have a fragment",
+            "leave out # and what follows",
+        ),
+        (
+            r#"[provider.acme]
+issuer = "https://login.acme.example?tenant=1"
+client_id = "x""#,
+            "config.toml:2: [provider.acme] issuer must not have a query",
+            "leave out ? and what follows",
+        ),
+        (
+            acme!(r#"token_endpoint = "https://""#),
+            "config.toml:4: [provider.acme] token_endpoint is not a URL: empty host",
+            r#"write token_endpoint = "https://login.acme.example/token""#,
+        ),
+        (
+            r#"[provider.openai]
+issuer = "https://login.acme.example""#,
+            "config.toml:2: [provider.openai] issuer has no effect: the built-in provider names its endpoints",
+            "write token_endpoint too, or choose another name",
+        ),
+    ]);
+}
+
+#[test]
+fn incomplete_providers_are_told() {
+    check(&[
+        (
+            r#"[provider.acme]
+client_id = "x""#,
+            "config.toml:1: [provider.acme] issuer or token_endpoint is missing",
+            r#"write issuer = "https://...", or name the endpoints"#,
+        ),
+        (
+            r#"[provider.acme]
+issuer = "https://x.example""#,
+            "config.toml:1: [provider.acme] client_id is missing",
+            r#"register a client with the provider and write client_id = "...""#,
+        ),
+        (
+            r#"[provider.acme]
+issuer = "https://x.example"
+client_id = """#,
+            "config.toml:3: [provider.acme] client_id is empty",
+            "write what the provider gave your client",
+        ),
+        (
+            acme!(r#"client_auth = "client_secret_basic""#),
+            "config.toml:4: [provider.acme] client_secret is missing: client_auth asks for it",
+            r#"write client_secret = { file = "PATH" }, { env = "NAME" }, { command = [...] } or { keyring = "NAME" }"#,
+        ),
+        (
+            acme!(r#"client_auth = "private_key_jwt""#),
+            r#"config.toml:4: [provider.acme] client_secret is missing: client_auth = "private_key_jwt" reads its private key there"#,
+            r#"write client_secret = { file = "PATH" }, a private key in PEM"#,
+        ),
+        (
+            acme!(r#"client_secret = { env = "S" }"#),
+            r#"config.toml:4: [provider.acme] client_secret is given, but client_auth = "none" sends none"#,
+            r#"write client_auth = "client_secret_basic" or "client_secret_post", or remove client_secret"#,
+        ),
+        (
+            r#"[provider.google]
+client_id = "x""#,
+            "config.toml:1: [provider.google] client_secret is missing: client_auth asks for it",
+            r#"write client_secret = { file = "PATH" }, { env = "NAME" }, { command = [...] } or { keyring = "NAME" }"#,
+        ),
+        (
+            r#"[provider."a b"]
+issuer = "https://x.example""#,
+            r#"config.toml:1: [provider."a b"] a provider name is made of letters, digits and `._:@+-`, not ' '"#,
+            "choose another name, as in [provider.acme]",
+        ),
+    ]);
+}
+
+#[test]
+fn secrets_are_told() {
+    check(&[
+        (
+            acme!(r#"client_secret = "hunter2""#),
+            "config.toml:4: [provider.acme] client_secret cannot stand in the configuration itself",
+            r#"put it into a file of its own: client_secret = { file = "PATH" }"#,
+        ),
+        (
+            acme!("client_secret = {}"),
+            "config.toml:4: [provider.acme.client_secret] needs exactly one of env, file, command or keyring, not 0",
+            r#"write { env = "ACME_CLIENT_SECRET" }"#,
+        ),
+        (
+            acme!(r#"client_secret = { env = "A", file = "b" }"#),
+            "config.toml:4: [provider.acme.client_secret] needs exactly one of env, file, command or keyring, not 2",
+            r#"write { env = "ACME_CLIENT_SECRET" }"#,
+        ),
+        (
+            acme!(r#"client_secret = { vault = "x" }"#),
+            r#"config.toml:4: [provider.acme.client_secret] unknown key "vault""#,
+            "the keys here are env, file, command and keyring",
+        ),
+        (
+            acme!(r#"client_secret = { env = "A=B" }"#),
+            "config.toml:4: [provider.acme.client_secret] env cannot hold '='",
+            r#"write env = "ACME_CLIENT_SECRET""#,
+        ),
+        (
+            acme!("client_secret = { command = [] }"),
+            "config.toml:4: [provider.acme.client_secret] command names no program",
+            r#"write command = ["pass", "show", "keepalive"]"#,
+        ),
+        (
+            acme!(r#"client_secret = { command = "pass show x" }"#),
+            "config.toml:4: [provider.acme.client_secret] command must be a list of strings, not a string",
+            r#"write command = ["pass", "show", "keepalive"]"#,
+        ),
+        (
+            acme!(r#"client_secret = { file = "" }"#),
+            "config.toml:4: [provider.acme.client_secret] file is not a path",
+            r#"write file = "~/.secrets/keepalive""#,
+        ),
+        (
+            acme!(r#"client_secret = { file = "~bob/x" }"#),
+            "config.toml:4: [provider.acme.client_secret] file begins with ~, which is expanded only in ~/",
+            "write the whole path",
+        ),
+    ]);
+}
+
+#[test]
+fn words_are_told() {
+    check(&[
+        (
+            acme!(r#"rotation = "stirct""#),
+            r#"config.toml:4: [provider.acme] rotation must be "strict", "grace", "lenient" or "none", not "stirct""#,
+            r#"did you mean "strict"?"#,
+        ),
+        (
+            acme!(r#"client_auth = "basic""#),
+            r#"config.toml:4: [provider.acme] client_auth must be "none", "client_secret_basic", "client_secret_post" or "private_key_jwt", not "basic""#,
+            r#"write client_auth = "none", "client_secret_basic", "client_secret_post" or "private_key_jwt""#,
+        ),
+        (
+            acme!(r#"body = "xml""#),
+            r#"config.toml:4: [provider.acme] body must be "form" or "json", not "xml""#,
+            r#"write body = "form" or "json""#,
+        ),
+        (
+            acme!(r#"grace_semantics = "any""#),
+            r#"config.toml:4: [provider.acme] grace_semantics must be "same", "multi" or "latest", not "any""#,
+            r#"write grace_semantics = "same", "multi" or "latest""#,
+        ),
+        (
+            acme!("concurrency = 0"),
+            "config.toml:4: [provider.acme] concurrency must be between 1 and 1024, not 0",
+            "write concurrency = 8",
+        ),
+        (
+            acme!("concurrency = -3"),
+            "config.toml:4: [provider.acme] concurrency must be between 1 and 1024, not -3",
+            "write concurrency = 8",
+        ),
+        (
+            r#"[provider.acme]
+issuer = "https://login.acme.example"
+client_id = "m\u0007e"
+"#,
+            r#"config.toml:3: [provider.acme] client_id cannot hold '\u{7}'"#,
+            r#"write client_id = "...""#,
+        ),
+    ]);
+}
+
+#[test]
+fn headers_are_told() {
+    check(&[
+        (
+            acme!(r#"headers = { "User Agent" = "x" }"#),
+            r#"config.toml:4: [provider.acme] headers has "User Agent", which is no header name"#,
+            r#"write headers = { "User-Agent" = "..." }"#,
+        ),
+        (
+            acme!(r#"headers = { X-A = "secret\r\nX-B: y" }"#),
+            "config.toml:4: [provider.acme] headers has a value for X-A that is not plain text",
+            "use visible ASCII, without line breaks and without spaces at the ends",
+        ),
+        (
+            acme!(r#"headers = { Host = "x" }"#),
+            "config.toml:4: [provider.acme] headers cannot set Host: each request sets its own",
+            "leave it out",
+        ),
+        (
+            acme!(r#"headers = { X-A = "1", x-a = "2" }"#),
+            "config.toml:4: [provider.acme] headers names x-a twice",
+            "remove one of the two",
+        ),
+        (
+            acme!("headers = { X-A = 1 }"),
+            "config.toml:4: [provider.acme.headers] X-A must be a string, not a number",
+            r#"write X-A = "...""#,
+        ),
+    ]);
+}
+
+#[test]
+fn a_grace_without_its_length_is_told() {
+    check(&[(
+        acme!(r#"rotation = "grace""#),
+        r#"config.toml:4: [provider.acme] rotation = "grace" needs reuse_grace"#,
+        r#"write reuse_grace = "30s", as the provider says"#,
+    )]);
+}
+
+#[test]
+fn profiles_are_told() {
+    check(&[
+        (
+            r#"[profile.work]
+provider = "acmee"
+[provider.acme]
+issuer = "https://login.acme.example"
+client_id = "me"
+"#,
+            r#"config.toml:2: [profile.work] provider "acmee" is not known"#,
+            r#"did you mean "acme"?"#,
+        ),
+        (
+            r#"[profile.work]
+provider = "nowhere""#,
+            r#"config.toml:2: [profile.work] provider "nowhere" is not known"#,
+            "write a section [provider.NAME] for it, or name one of anthropic, github, google, microsoft, openai or xai",
+        ),
+        (
+            r#"[profile.work]
+provider = "google""#,
+            r#"config.toml:2: [profile.work] provider "google" cannot be used yet: client_id is missing"#,
+            r#"in [provider.google], register a client with the provider and write client_id = "...""#,
+        ),
+        (
+            r#"[profile."a b"]
+provider = "xai""#,
+            r#"config.toml:1: [profile."a b"] a profile name is made of letters, digits and `._:@+-`, not ' '"#,
+            r#"choose another name, as in [profile.work] or [profile."xai:default"]"#,
+        ),
+        (
+            "[profile.xai]
+follow = true",
+            "config.toml:2: [profile.xai] follow = true is not supported yet: keepalive must be the only holder of the refresh token",
+            "remove follow",
+        ),
+        (
+            r#"[profile]
+xai = "xai""#,
+            r#"config.toml:2: [profile] "xai" stands outside a named section"#,
+            "write [profile.NAME], and its keys below",
+        ),
+        (
+            "[profile.xai]
+provider = 5",
+            "config.toml:2: [profile.xai] provider must be a string, not a number",
+            r#"write provider = "xai""#,
+        ),
+    ]);
+}
+
+#[test]
+fn the_store_is_checked() {
+    check(&[
+        (
+            r#"[store]
+kind = "file""#,
+            r#"config.toml:2: [store] kind = "file" needs a key to seal the files with"#,
+            r#"make one with (umask 077; head -c 32 /dev/urandom > store.key) and write key = { file = "store.key" }"#,
+        ),
+        (
+            r#"[store]
+kind = "sqlite""#,
+            r#"config.toml:2: [store] kind must be "keyring" or "file", not "sqlite""#,
+            r#"write kind = "keyring" or "file""#,
+        ),
+        (
+            r#"[store]
+key = { file = "x" }"#,
+            "config.toml:2: [store] key has no use in a keyring, which keeps the key itself",
+            r#"write kind = "file", or remove key"#,
+        ),
+        (
+            r#"[store]
+kind = "file"
+key = { file = "x" }
+service = "y""#,
+            "config.toml:4: [store] service has no use without a keyring",
+            r#"write kind = "keyring", or remove service"#,
+        ),
+        (
+            r#"[store]
+kind = "file"
+key = "MDEyMzQ1""#,
+            "config.toml:3: [store] key cannot stand in the configuration itself",
+            r#"put it into a file of its own: key = { file = "PATH" }"#,
+        ),
+        (
+            r#"[store]
+kind = "file"
+key = { credential = "a/b" }"#,
+            "config.toml:3: [store.key] credential cannot hold '/'",
+            r#"write credential = "keepalive.key""#,
+        ),
+        (
+            r#"[store]
+path = "~bob/x""#,
+            "config.toml:2: [store] path begins with ~, which is expanded only in ~/",
+            "write the whole path",
+        ),
+        (
+            r#"[store]
+service = """#,
+            "config.toml:2: [store] service is empty",
+            r#"write service = "keepalive""#,
+        ),
+        (
+            r#"[store]
+kind = "file"
+key = { keyring = "x" }"#,
+            r#"config.toml:3: [store.key] unknown key "keyring""#,
+            "the keys here are credential, file and command",
+        ),
+    ]);
+}

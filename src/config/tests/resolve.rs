@@ -1,0 +1,273 @@
+//! Defaults, precedence, and how built-in providers are overridden.
+
+use std::time::Duration;
+
+use super::*;
+use crate::profile::{
+    BodyForm, ClientAuth, GraceSemantics, KeySource, Policy, Rotation, SecretSource, StoreKind, StoreSettings,
+};
+use crate::schedule::Schedule;
+
+const ACME: &str = "[provider.acme]\nissuer = \"https://login.acme.example\"\nclient_id = \"me\"\n";
+const GRACE: &str = "rotation = \"grace\"\nreuse_grace = \"2m\"\n";
+
+fn fixed(seconds: u64) -> Margin {
+    Margin::Fixed(Duration::from_secs(seconds))
+}
+
+/// The configuration of a user who has written none.
+fn nowhere() -> Config {
+    Config::load(Path::new("/nowhere/config.toml"), false, None).unwrap()
+}
+
+#[test]
+fn nothing_is_needed_for_a_profile_called_like_its_provider() {
+    let config = nowhere();
+    assert_eq!(config.path, None);
+    let xai = profile(&config, "xai");
+    assert_eq!(xai.provider.issuer.as_ref().unwrap().as_str(), "https://auth.x.ai/");
+    assert_eq!((xai.margin, xai.schedule), (Margin::DEFAULT, None));
+    assert_eq!(config.store.kind, StoreKind::Keyring { service: "keepalive".into() });
+}
+
+#[test]
+fn every_built_in_provider_names_its_source() {
+    let config = parsed("");
+    let names: Vec<&str> = config.providers.keys().map(String::as_str).collect();
+    assert_eq!(names, ["anthropic", "github", "google", "microsoft", "openai", "xai"]);
+    for provider in config.providers.values() {
+        assert!(provider.source.len() > 30, "{}", provider.name);
+        let says_how_sure = provider.source.contains("(verified 20") || provider.source.ends_with("(unverified)");
+        assert!(says_how_sure, "{}", provider.source);
+        assert_eq!(provider.policy.reuse_grace, Duration::ZERO, "{}: no grace on hearsay", provider.name);
+    }
+    assert_eq!(config.providers["github"].margin, Some(fixed(600)), "a refresh there kills the old access token");
+    assert_eq!(config.providers["anthropic"].body, BodyForm::Json);
+    assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn a_built_in_provider_is_overridden_key_by_key() {
+    let config = parsed(
+        "[provider.github]\nclient_id = \"Iv1.me\"\nheaders = { accept = \"text/plain\", X-Team = \"a\" }\n[provider.xai]\ntimeout = \"5s\"\n",
+    );
+    let github = &config.providers["github"];
+    assert_eq!(github.client_id, "Iv1.me");
+    assert_eq!(github.token_endpoint.as_ref().unwrap().path(), "/login/oauth/access_token");
+    let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(github.headers, [header("accept", "text/plain"), header("X-Team", "a")]);
+    assert!(github.source.ends_with("; changed here: client_id, headers"), "{}", github.source);
+    let xai = &config.providers["xai"];
+    assert_eq!(xai.policy.timeout, Duration::from_secs(5));
+    assert_eq!(xai.client_id, "b1a00492-073a-47ea-816f-4c329264a828");
+}
+
+#[test]
+fn every_key_of_a_provider_is_read() {
+    let config = parsed(
+        r#"[provider.acme]
+        authorization_endpoint = "https://login.acme.example/authorize?audience=api"
+        token_endpoint = "http://[::1]:8080/token"
+        device_authorization_endpoint = "http://127.9.9.9/device"
+        revocation_endpoint = "http://localhost/revoke"
+        client_id = "me"
+        client_auth = "private_key_jwt"
+        client_secret = { file = "~/acme.pem" }
+        scopes = ["a", "b"]
+        rotation = "grace"
+        reuse_grace = "2m"
+        grace_semantics = "multi"
+        last_chance = false
+        trust_503 = true
+        concurrency = 3
+        settle = "1s"
+        timeout = "2s"
+        connect_timeout = "500ms"
+        headers = { Zeta = "1", "Alpha" = "2" }
+        body = "json"
+        ca_file = "roots.pem"
+        margin = "12.5%"
+        default_lifetime = "2h""#,
+    );
+    let acme = &config.providers["acme"];
+    assert_eq!(acme.authorization_endpoint.as_ref().unwrap().query(), Some("audience=api"));
+    assert_eq!(acme.client_auth, ClientAuth::PrivateKeyJwt);
+    assert_eq!(acme.client_secret, Some(SecretSource::File("/home/me/acme.pem".into())));
+    assert_eq!(acme.ca_file, Some("/etc/ka/roots.pem".into()));
+    assert_eq!(acme.headers[0].0, "Zeta", "headers keep their order");
+    assert_eq!((acme.concurrency, acme.body, acme.margin), (3, BodyForm::Json, Some(Margin::Share(125))));
+    assert_eq!(acme.default_lifetime, Duration::from_secs(7200));
+    let expected = Policy {
+        rotation: Rotation::Grace,
+        reuse_grace: Duration::from_secs(120),
+        grace_semantics: GraceSemantics::Multi,
+        last_chance: false,
+        trust_503: true,
+        settle: Duration::from_secs(1),
+        timeout: Duration::from_secs(2),
+        connect_timeout: Duration::from_millis(500),
+    };
+    assert_eq!(acme.policy, expected);
+    assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn every_example_in_a_hint_is_right() {
+    let examples = keys::PROVIDER.iter().filter(|key| key.name != "client_secret");
+    let lines: String = examples.map(|key| format!("{} = {}\n", key.name, key.example)).collect();
+    assert_eq!(parsed(&format!("[provider.acme]\n{lines}")).providers["acme"].concurrency, 8);
+    let examples = keys::PROFILE.iter().map(|key| format!("{} = {}\n", key.name, key.example));
+    parsed(&format!("[profile.p]\n{}", examples.collect::<String>()));
+    for (section, sources) in [("client_auth = \"client_secret_basic\"\nclient_secret", keys::SECRET)] {
+        for key in sources {
+            parsed(&format!("{ACME}{section} = {{ {} = {} }}", key.name, key.example));
+        }
+    }
+    for key in keys::STORE_KEY {
+        parsed(&format!("[store]\nkind = \"file\"\nkey = {{ {} = {} }}", key.name, key.example));
+    }
+}
+
+#[test]
+fn the_margin_nearest_to_the_profile_wins() {
+    let config = parsed(
+        "margin = \"30m\"\n[provider.github]\nclient_id = \"me\"\n[profile.a]\nprovider = \"xai\"\nmargin = \"2h\"\n[profile.b]\nprovider = \"xai\"\n[profile.c]\nprovider = \"github\"",
+    );
+    assert_eq!(profile(&config, "a").margin, fixed(7200));
+    assert_eq!(profile(&config, "b").margin, fixed(1800));
+    assert_eq!(profile(&config, "c").margin, fixed(600), "the provider's");
+    assert_eq!(profile(&config, "github").margin, fixed(600), "without a section too");
+    assert_eq!(profile(&config, "openai").margin, fixed(1800));
+}
+
+#[test]
+fn a_profile_inherits_the_schedule_and_may_change_its_zone() {
+    let config = parsed(
+        "schedule = \"@daily\"\n[profile.a]\nprovider = \"xai\"\ntimezone = \"UTC\"\n[profile.b]\nprovider = \"xai\"\nschedule = \"@hourly\"",
+    );
+    let schedule = |text, utc| Some(Schedule::parse(text, utc).unwrap());
+    assert_eq!(profile(&config, "a").schedule, schedule("@daily", true));
+    assert_eq!(profile(&config, "b").schedule, schedule("@hourly", false));
+    assert_eq!(profile(&config, "openai").schedule, schedule("@daily", false));
+    let utc = parsed("timezone = \"UTC\"\nschedule = \"@daily\"\n[profile.xai]\ntimezone = \"local\"");
+    assert_eq!(profile(&utc, "openai").schedule, schedule("@daily", true));
+    assert_eq!(profile(&utc, "xai").schedule, schedule("@daily", false));
+}
+
+#[test]
+fn the_provider_comes_from_the_section_then_the_caller_then_the_name() {
+    let config =
+        parsed("[profile.work]\nmargin = \"1h\"\n[profile.xai]\nprovider = \"openai\"\n[profile.\"a:b@c+d.e\"]\n");
+    let provider = |name: &str, given: Option<&str>| {
+        config.profile(&name.parse().unwrap(), given).map(|p| p.provider.name.clone()).map_err(|e| e.to_string())
+    };
+    assert_eq!(provider("work", Some("xai")), Ok("xai".into()));
+    assert_eq!(provider("xai", Some("anthropic")), Ok("openai".into()));
+    assert_eq!(provider("openai", None), Ok("openai".into()));
+    assert_eq!(provider("anything", Some("anthropic")), Ok("anthropic".into()));
+    assert_eq!(config.profile(&"work".parse().unwrap(), Some("xai")).unwrap().margin, fixed(3600));
+    let names: Vec<String> = config.profile_names().map(ToString::to_string).collect();
+    assert_eq!(names, ["a:b@c+d.e", "work", "xai"]);
+}
+
+#[test]
+fn a_profile_without_a_provider_says_what_to_write() {
+    let config = parsed("[profile.work]\nmargin = \"1h\"\n");
+    let refused = |name: &str, given: Option<&str>| {
+        let error = config.profile(&name.parse().unwrap(), given).unwrap_err();
+        (error.to_string(), error.hint().unwrap().to_owned())
+    };
+    assert_eq!(
+        refused("work", None),
+        (
+            "/etc/ka/config.toml: profile work: no provider is named for it, and none is called so".into(),
+            "write [profile.work] with provider = \"...\", or give --provider; known are anthropic, github, google, microsoft, openai or xai".into()
+        )
+    );
+    assert_eq!(
+        refused("work", Some("gogle")),
+        (
+            "/etc/ka/config.toml: profile work: provider \"gogle\" is not known".into(),
+            "did you mean \"google\"?".into()
+        )
+    );
+    assert_eq!(
+        refused("google", None),
+        (
+            "/etc/ka/config.toml: profile google: provider \"google\" cannot be used yet: client_id is missing".into(),
+            "in [provider.google], register a client with the provider and write client_id = \"...\"".into()
+        )
+    );
+    let error = nowhere().profile(&"work".parse().unwrap(), None).unwrap_err();
+    assert_eq!(error.to_string(), "profile work: no provider is named for it, and none is called so");
+}
+
+#[test]
+fn a_store_of_files_has_its_key() {
+    let config = parsed(
+        "[store]\nkind = \"file\"\npath = \"~/sealed\"\nkey = { credential = \"ka.key\" }\nallow_network_filesystem = true",
+    );
+    let expected = StoreSettings {
+        kind: StoreKind::File { key: KeySource::Credential("ka.key".into()) },
+        path: Some("/home/me/sealed".into()),
+        allow_network_filesystem: true,
+    };
+    assert_eq!(config.store, expected);
+    let named = parsed("[store]\nservice = \"elsewhere\"");
+    assert_eq!(named.store.kind, StoreKind::Keyring { service: "elsewhere".into() });
+}
+
+#[test]
+fn a_grace_too_short_for_two_attempts_is_strict() {
+    let fits = parsed(&format!("{ACME}{GRACE}"));
+    assert_eq!(fits.providers["acme"].policy.rotation, Rotation::Grace);
+    let short = parsed(&format!("{ACME}rotation = \"grace\"\nreuse_grace = \"30s\"\n"));
+    assert_eq!(short.providers["acme"].policy.rotation, Rotation::Strict);
+    assert_eq!(
+        warnings(&short),
+        [
+            "/etc/ka/config.toml:5: [provider.acme] reuse_grace of 30s is too short for two attempts, which take 1m 17s: treated as strict"
+        ]
+    );
+    assert_eq!(short.warnings[0].hint.as_deref(), Some("shorten timeout or settle, or write rotation = \"strict\""));
+    let quick = "rotation = \"grace\"\nreuse_grace = \"30s\"\ngrace_semantics = \"same\"\ntimeout = \"14s\"\n";
+    assert!(warnings(&parsed(&format!("{ACME}{quick}"))).is_empty());
+}
+
+#[test]
+fn what_has_no_effect_is_a_warning() {
+    let config = parsed(&format!("margin = \"80%\"\n{ACME}reuse_grace = \"30s\"\ngrace_semantics = \"same\"\n"));
+    assert_eq!(
+        warnings(&config),
+        [
+            "/etc/ka/config.toml:1: margin counts as 50%: it never exceeds half of the lifetime",
+            "/etc/ka/config.toml:5: [provider.acme] reuse_grace has no effect without rotation = \"grace\"",
+            "/etc/ka/config.toml:6: [provider.acme] grace_semantics has no effect without rotation = \"grace\"",
+        ]
+    );
+}
+
+#[test]
+fn a_finding_knows_line_column_and_key() {
+    let text = "# ü\n[profile.\"xai:default\"]\nprovider = \"xai\"\nmargin  = \"0%\"\n";
+    let error = Config::parse(text, Path::new("c.toml"), None).unwrap_err();
+    let finding = error.finding();
+    assert_eq!(finding.place, Some((4, 11)));
+    assert_eq!(finding.key, "profile.\"xai:default\".margin");
+    assert!(finding.message.starts_with("[profile.\"xai:default\"] margin must be"), "{}", finding.message);
+}
+
+#[test]
+fn no_secret_of_the_file_is_repeated() {
+    for line in [
+        "client_secret = \"hunter2\"",
+        "client_secret = hunter2",
+        "client_secret = { file = 5 } # hunter2",
+        "headers = { Authorization = \"hunter2\\n\" }",
+        "token_endpoint = \"https://me:hunter2@acme.example\"",
+        "token_endpoint = \"http://acme.example/?key=hunter2\"",
+    ] {
+        let error = Config::parse(&format!("{ACME}{line}\n"), Path::new("c.toml"), None).unwrap_err();
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+}

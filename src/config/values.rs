@@ -1,0 +1,116 @@
+//! Single values that must be right before a request is made with them: URLs, headers, scopes, names. (pure)
+
+use std::path::{Path, PathBuf};
+
+use url::{Host, Url};
+
+use super::error::{Problem, quoted};
+
+/// An endpoint: https, or http to this machine; no user, no fragment.
+pub(super) fn endpoint(text: &str) -> Result<Url, Problem> {
+    let url = Url::parse(text).map_err(|e| Problem::new(format!("is not a URL: {e}")))?;
+    // Nothing of the URL is repeated: it may hold a password.
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Problem::new("must not hold a user name or password").hint("use client_auth and client_secret"));
+    }
+    if url.fragment().is_some() {
+        return Err(Problem::new("must not have a fragment").hint("leave out # and what follows"));
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_loopback(&url) => Ok(url),
+        "http" => Err(Problem::new("must be https: http is accepted only for loopback addresses")),
+        other => Err(Problem::new(format!("must be https, not {}", quoted(other)))),
+    }
+}
+
+/// An issuer: an endpoint without a query (RFC 8414 §2).
+pub(super) fn issuer(text: &str) -> Result<Url, Problem> {
+    let url = endpoint(text)?;
+    match url.query() {
+        Some(_) => Err(Problem::new("must not have a query").hint("leave out ? and what follows")),
+        None => Ok(url),
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// A client identifier: visible ASCII and spaces (RFC 6749 appendix A.1).
+pub(super) fn client_id(text: &str) -> Result<String, Problem> {
+    match text.chars().find(|c| !matches!(c, ' '..='~')) {
+        _ if text.is_empty() => Err(Problem::new("is empty").hint("write what the provider gave your client")),
+        Some(c) => Err(Problem::new(format!("cannot hold {c:?}"))),
+        None => Ok(text.into()),
+    }
+}
+
+/// One scope (RFC 6749 §3.3).
+pub(super) fn scope(text: &str) -> Result<String, Problem> {
+    if text.contains(' ') {
+        return Err(Problem::new(format!("has several in one: {}", quoted(text)))
+            .hint("write each scope in quotes of its own, with commas between"));
+    }
+    match text.chars().find(|c| !matches!(c, '!' | '#'..='[' | ']'..='~')) {
+        _ if text.is_empty() => Err(Problem::new("has an empty one")),
+        Some(c) => Err(Problem::new(format!("cannot hold {c:?}"))),
+        None => Ok(text.into()),
+    }
+}
+
+/// Headers that the request sets itself; a second one would break it.
+const OWN_HEADERS: &[&str] = &["host", "content-type", "content-length", "transfer-encoding", "connection"];
+
+/// The name of a header (RFC 9110 §5.1).
+pub(super) fn header_name(name: &str) -> Result<(), Problem> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(fits) {
+        return Err(Problem::new(format!("has {}, which is no header name", quoted(name))));
+    }
+    if OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+        return Err(Problem::new(format!("cannot set {name}: each request sets its own")).hint("leave it out"));
+    }
+    Ok(())
+}
+
+/// The value of a header; it is never repeated in a message, for it may be a secret.
+pub(super) fn header_value(name: &str, value: &str) -> Result<(), Problem> {
+    let fits = |b: u8| matches!(b, b'\t' | b' '..=b'~');
+    if value.bytes().all(fits) && value.trim() == value {
+        return Ok(());
+    }
+    Err(Problem::new(format!("has a value for {name} that is not plain text"))
+        .hint("use visible ASCII, without line breaks and without spaces at the ends"))
+}
+
+/// A name for something outside (an environment variable, a keyring item), without what such names cannot hold.
+pub(super) fn outside_name(text: &str, forbidden: &str) -> Result<String, Problem> {
+    match text.chars().find(|c| c.is_control() || forbidden.contains(*c)) {
+        _ if text.is_empty() => Err(Problem::new("is empty")),
+        Some(c) => Err(Problem::new(format!("cannot hold {c:?}"))),
+        None => Ok(text.into()),
+    }
+}
+
+/// A path: absolute, `~/` for the home directory, or relative to the directory of the configuration file.
+pub(super) fn path(text: &str, file: &Path, home: Option<&Path>) -> Result<PathBuf, Problem> {
+    if text.is_empty() || text.contains('\0') {
+        return Err(Problem::new("is not a path"));
+    }
+    if let Some(rest) = text.strip_prefix("~/") {
+        let home = home.ok_or_else(|| {
+            Problem::new("begins with ~/, but the home directory is not known").hint("write the whole path")
+        })?;
+        return Ok(home.join(rest));
+    }
+    if text.starts_with('~') {
+        return Err(Problem::new("begins with ~, which is expanded only in ~/").hint("write the whole path"));
+    }
+    Ok(file.parent().unwrap_or(Path::new("")).join(text))
+}

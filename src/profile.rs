@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::credential::freshness::Margin;
+use crate::outcome::Failure;
 use crate::schedule::Schedule;
 
 /// A profile's name: 1 to 128 of letters, digits and `._:@+-`.
@@ -88,6 +89,9 @@ pub struct Profile {
     /// Extra looks; `None`: the margin alone decides.
     pub schedule: Option<Schedule>,
 }
+
+/// Finds a profile by name in the configuration of the moment.
+pub type Profiles = Arc<dyn Fn(&ProfileName) -> Result<Arc<Profile>, Failure> + Send + Sync>;
 
 /// An authorization server, the client registered there, and what is known of its habits.
 #[derive(Clone, Debug)]

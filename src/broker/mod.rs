@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::Engine;
 use crate::engine::obtain::Token;
 use crate::outcome::{Failure, OutcomeKind};
-use crate::profile::{Profile, ProfileName};
+use crate::profile::{ProfileName, Profiles};
 use crate::sys::socket;
 
 /// Changes when client and daemon of different versions would misunderstand each other.
@@ -51,9 +51,6 @@ pub struct Reply {
     pub error: Option<Failure>,
     pub warnings: Vec<String>,
 }
-
-/// Finds a profile by name in the configuration of the moment.
-pub type Profiles = Arc<dyn Fn(&ProfileName) -> Result<Arc<Profile>, Failure> + Send + Sync>;
 
 /// What the broker serves from.
 #[derive(Clone)]

@@ -11,13 +11,13 @@ use tokio::sync::Notify;
 use super::Global;
 use super::compose::{self, Setup};
 use super::output::{Output, Status};
-use crate::broker::{Broker, Profiles};
+use crate::broker::Broker;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::outcome::Failure;
-use crate::profile::{Profile, ProfileName};
+use crate::profile::{Profile, ProfileName, Profiles};
 use crate::provider::http::HttpEndpoint;
-use crate::scheduler::{Roster, RosterSource, Scheduler};
+use crate::scheduler::Scheduler;
 use crate::store::Store;
 use crate::sys::lockfile::LockFile;
 use crate::sys::paths::Places;
@@ -76,7 +76,7 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
         (Status::Failed, Failure::new("socket", format!("cannot listen on {}: {e}", socket_path.display())))
     })?;
     let shared = Arc::new(Shared::new(setup));
-    let scheduler = Scheduler::new(engine.clone(), shared.roster_source());
+    let scheduler = Scheduler::new(engine.clone(), shared.profiles());
     let bell = Arc::clone(&scheduler.bell);
     let broker = Broker { engine: engine.clone(), profiles: shared.profiles(), store: shared.store_id() };
     // With the key in memory the daemon outlives a keyring that goes away later.
@@ -152,27 +152,6 @@ impl Shared {
         let record = self.setup.store.peek(name).ok().flatten();
         let provider = record.and_then(|r| r.binding).map(|b| b.provider);
         self.config().profile(name, provider.as_deref()).map_err(|e| e.failure())
-    }
-
-    fn roster_source(self: &Arc<Self>) -> RosterSource {
-        let shared = Arc::clone(self);
-        Arc::new(move || shared.roster())
-    }
-
-    /// Everything with a credential; what is only configured has nothing to be kept alive yet.
-    fn roster(&self) -> Roster {
-        let names = self.setup.store.profiles().unwrap_or_else(|error| {
-            tracing::error!(%error, "cannot list the profiles");
-            Vec::new()
-        });
-        let known = |name: ProfileName| match self.profile(&name) {
-            Ok(profile) => Some((name, Arc::new(profile))),
-            Err(failure) => {
-                tracing::debug!(profile = %name, "not looked after: {}", failure.message);
-                None
-            }
-        };
-        names.into_iter().filter_map(known).collect()
     }
 
     fn profiles(self: &Arc<Self>) -> Profiles {

@@ -2,7 +2,7 @@
 
 pub mod plan;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,28 +13,26 @@ use crate::clock::Moment;
 use crate::engine::Engine;
 use crate::engine::standing::{self, Standing, Terms};
 use crate::outcome::{Outcome, OutcomeKind, State};
-use crate::profile::{Profile, ProfileName};
+use crate::profile::{Profile, ProfileName, Profiles};
 use plan::Look;
 
 /// A sleep never lasts longer: after a suspend or a set clock a long one lies, and what other runs and the user changed
 /// is looked at this often.
-const SLICE: Duration = Duration::from_secs(2);
+const SLICE_MS: u64 = 2_000;
+const SLICE: Duration = Duration::from_millis(SLICE_MS);
 /// Most requests started per provider at once, and per second after that.
 const BURST: f64 = 5.0;
 const RATE: f64 = 1.0;
 
-/// The profiles to keep alive, by name; exchanged as a whole at a reload.
-pub type Roster = BTreeMap<ProfileName, Arc<Profile>>;
-
-/// Gives the roster of the moment: configuration plus whatever has a credential.
-pub type RosterSource = Arc<dyn Fn() -> Roster + Send + Sync>;
-
-/// Looks after all profiles until its future is dropped.
+/// Looks after every profile with a credential until its future is dropped. What is only configured has nothing to be
+/// kept alive yet.
 pub struct Scheduler {
     engine: Engine,
-    source: RosterSource,
-    /// Rung when the roster may have changed.
+    profiles: Profiles,
+    /// Rung when the configuration has changed.
     pub bell: Arc<Notify>,
+    /// When the store is looked through again, by the boot clock.
+    next_roll_ms: u64,
     entries: BTreeMap<ProfileName, Entry>,
     buckets: BTreeMap<String, Bucket>,
     flights: JoinSet<(ProfileName, Outcome)>,
@@ -47,7 +45,8 @@ impl std::fmt::Debug for Scheduler {
 }
 
 struct Entry {
-    profile: Arc<Profile>,
+    /// As configured when the look was planned; `None` while the configuration knows no such profile.
+    profile: Option<Arc<Profile>>,
     /// `None`: nothing to do until somebody changes something.
     look: Option<Look>,
     state: Option<State>,
@@ -64,11 +63,12 @@ struct Bucket {
 }
 
 impl Scheduler {
-    pub fn new(engine: Engine, source: RosterSource) -> Self {
+    pub fn new(engine: Engine, profiles: Profiles) -> Self {
         Self {
             engine,
-            source,
+            profiles,
             bell: Arc::new(Notify::new()),
+            next_roll_ms: 0,
             entries: BTreeMap::new(),
             buckets: BTreeMap::new(),
             flights: JoinSet::new(),
@@ -91,17 +91,22 @@ impl Scheduler {
         }
     }
 
-    /// Brings the entries up to the roster, and replans those that slept without a date.
+    /// Takes up what came into the store, lets go what went, and replans those that slept without a date.
     fn call_the_roll(&mut self, now: &Moment) {
-        let roster = (self.source)();
-        self.entries.retain(|name, entry| roster.contains_key(name) || entry.is_flying);
-        for (name, profile) in roster {
-            match self.entries.get_mut(&name) {
-                Some(entry) => entry.profile = profile,
-                None => {
-                    self.entries.insert(name, Entry::new(profile));
-                }
+        if now.uptime_ms < self.next_roll_ms {
+            return;
+        }
+        self.next_roll_ms = now.uptime_ms + SLICE_MS;
+        let names: BTreeSet<ProfileName> = match self.engine.store().profiles() {
+            Ok(names) => names.into_iter().collect(),
+            Err(error) => {
+                tracing::error!(%error, "cannot list the profiles");
+                return;
             }
+        };
+        self.entries.retain(|name, entry| names.contains(name) || entry.is_flying);
+        for name in names {
+            self.entries.entry(name).or_insert_with(Entry::new);
         }
         let asleep: Vec<_> =
             self.entries.iter().filter(|(_, e)| e.look.is_none() && !e.is_flying).map(|(n, _)| n.clone()).collect();
@@ -111,6 +116,7 @@ impl Scheduler {
     }
 
     fn replan_all(&mut self) {
+        self.next_roll_ms = 0;
         for entry in self.entries.values_mut() {
             entry.look = None;
             entry.is_warned = false;
@@ -122,6 +128,15 @@ impl Scheduler {
         let Some(entry) = self.entries.get_mut(name) else {
             return;
         };
+        let profile = match (self.profiles)(name) {
+            Ok(profile) => profile,
+            Err(failure) => {
+                entry.look = None;
+                entry.tell(name, &Standing { state: State::ConfigError, refresh_at: None, error: Some(failure) });
+                return;
+            }
+        };
+        entry.profile = Some(Arc::clone(&profile));
         let record = match self.engine.store().peek(name) {
             Ok(record) => record,
             Err(error) => {
@@ -132,7 +147,6 @@ impl Scheduler {
             }
         };
         let validity = record.as_ref().and_then(|r| r.validity.clone());
-        let profile = Arc::clone(&entry.profile);
         let terms = Terms {
             policy: &profile.provider.policy,
             margin: profile.margin,
@@ -154,7 +168,7 @@ impl Scheduler {
             .entries
             .iter()
             .filter(|(_, e)| !e.is_flying && e.look.as_ref().is_some_and(|l| l.is_due(now)))
-            .map(|(name, e)| (name.clone(), Arc::clone(&e.profile)))
+            .filter_map(|(name, e)| Some((name.clone(), e.profile.clone()?)))
             .collect();
         for (name, profile) in due {
             let bucket = self.buckets.entry(profile.provider.name.clone()).or_insert_with(|| Bucket::full(now));
@@ -215,8 +229,8 @@ impl Scheduler {
 }
 
 impl Entry {
-    fn new(profile: Arc<Profile>) -> Self {
-        Self { profile, look: None, state: None, is_flying: false, failures: 0, is_warned: false }
+    fn new() -> Self {
+        Self { profile: None, look: None, state: None, is_flying: false, failures: 0, is_warned: false }
     }
 
     /// Says it once when a profile comes to need a person, and once when it no longer does.

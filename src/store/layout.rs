@@ -121,9 +121,36 @@ fn file_name(name: &ProfileName) -> String {
     encoded
 }
 
+/// The profile whose folder has this name; `None` when the name is cut, or is none of ours.
+pub fn profile_of(folder: &str) -> Option<ProfileName> {
+    let mut decoded = String::new();
+    let mut rest = folder.chars();
+    while let Some(c) = rest.next() {
+        if c == '%' {
+            let digits: String = rest.by_ref().take(2).collect();
+            decoded.push(char::from(u8::from_str_radix(&digits, 16).ok()?));
+        } else {
+            decoded.push(c);
+        }
+    }
+    let name: ProfileName = decoded.parse().ok()?;
+    (file_name(&name) == folder).then_some(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_tells_its_profile_unless_its_name_was_cut() {
+        for name in ["work-mail", "xai:default", "Xai", "..", "a@b.example"] {
+            assert_eq!(profile_of(&encoded(name)), Some(name.parse().unwrap()));
+        }
+        assert_eq!(profile_of(&encoded(&"A".repeat(128))), None);
+        for foreign in ["Xai", "a%", "a%zz", "%61", ".x", ""] {
+            assert_eq!(profile_of(foreign), None, "{foreign}");
+        }
+    }
 
     fn encoded(text: &str) -> String {
         file_name(&text.parse().unwrap())

@@ -346,8 +346,14 @@ impl Store {
     }
 }
 
-/// The profile that a folder is of, as its files name it.
+/// The profile that a folder is of: by the folder's name, or, where a long name was cut, by its files.
 fn profile_of(folder: &Path) -> Option<ProfileName> {
+    if !["record.json", "sealed"].iter().any(|file| folder.join(file).exists()) {
+        return None;
+    }
+    if let Some(name) = folder.file_name().and_then(|n| n.to_str()).and_then(layout::profile_of) {
+        return Some(name);
+    }
     let record = std::fs::read(folder.join("record.json")).ok();
     let named = record.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
     match named.as_ref().and_then(|v| v.get("profile")?.as_str()) {

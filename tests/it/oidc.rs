@@ -35,19 +35,31 @@ fn a_credential_is_kept_alive_while_others_interfere() {
     let force = vec!["refresh", "-p", "demo", "--force"];
     let token = vec!["token", "demo", "--min-valid", "100ms"];
     let due = vec!["refresh"];
-    let rounds = if std::env::var_os("KEEPALIVE_LONG").is_some() { 1000 } else { 12 };
+    let herd = [vec![force; 2], vec![token.clone(); 4], vec![due; 2]].concat();
+    let is_long = std::env::var_os("KEEPALIVE_LONG").is_some();
+    // The short form rushes; in the long one the daemon has two rotations to itself between herds.
+    let (rounds, alone) = if is_long { (1000, 2) } else { (12, 0) };
+    let (mut next, mut served) = (0, 0);
     super::support::eventually_within(rounds, "the rotations", || {
-        let herd = [vec![force.clone(); 2], vec![token.clone(); 4], vec![due.clone(); 2]].concat();
+        let made = server.counts().refresh_ok;
+        if made < next {
+            return None;
+        }
         for run in stampede(&sandbox, &herd) {
             run.exits(0);
+            served += 1;
         }
-        (server.counts().refresh_ok >= rounds).then_some(())
+        next = server.counts().refresh_ok + alone;
+        (made >= rounds).then_some(())
     });
-    let run = sandbox.keepalive(&["token", "demo", "--min-valid", "100ms"]).exits(0);
-    assert!(server.accepts(run.stdout.trim()) || server.accepts(sandbox.keepalive(&["token", "demo"]).stdout.trim()));
+    let run = sandbox.keepalive(&token).exits(0);
+    assert!(server.accepts(run.stdout.trim()) || server.accepts(sandbox.keepalive(&token).exits(0).stdout.trim()));
     daemon.terminate();
+    let by_daemon = daemon.stderr_so_far().matches("refreshed").count();
     daemon.finish().exits(0);
     let counts = server.counts();
+    println!("{} rotations, {by_daemon} by the daemon; {served} callers served: {counts:?}", counts.refresh_ok);
+    assert!(by_daemon * 3 >= counts.refresh_ok || !is_long);
     assert_eq!((counts.presented_again, counts.families_revoked), (0, 0));
     assert_eq!(counts.refresh_ok, counts.refresh_requests);
 }

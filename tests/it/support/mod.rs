@@ -34,6 +34,7 @@ pub fn eventually_within<T>(rounds: usize, what: &str, mut look: impl FnMut() ->
             return found;
         }
         assert!(Instant::now() < end, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

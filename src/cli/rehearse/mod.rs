@@ -3,6 +3,7 @@
 pub mod authserver;
 mod stage;
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::process::{Child, ExitStatus};
 use std::thread;
@@ -54,7 +55,23 @@ struct Findings {
     tally: Tally,
     by_daemon_alone: u64,
     round_trip: Option<String>,
-    faults: Vec<String>,
+    /// What went wrong, and how often.
+    faults: BTreeMap<String, u32>,
+}
+
+impl Findings {
+    fn add(&mut self, fault: String) {
+        *self.faults.entry(fault).or_insert(0) += 1;
+    }
+
+    /// Each fault once.
+    fn told(&self) -> Vec<String> {
+        let told = |(fault, times): (&String, &u32)| match times {
+            1 => fault.clone(),
+            n => format!("{n} times: {fault}"),
+        };
+        self.faults.iter().map(told).collect()
+    }
 }
 
 pub fn run(args: &RehearseArgs, global: &Global, out: &Output) -> Status {
@@ -73,7 +90,7 @@ pub fn run(args: &RehearseArgs, global: &Global, out: &Output) -> Status {
     };
     let mut findings = Findings::default();
     if let Err(fault) = play(&server, &stage, args, out, &mut findings) {
-        findings.faults.push(fault);
+        findings.add(fault);
     }
     findings.tally = server.tally();
     conclude(&findings, &stage, out)
@@ -213,7 +230,7 @@ fn crowd(
         let is_served = ended.status.success() && (!is_token || server.has_issued(ended.stdout.trim()));
         served += usize::from(is_served);
         if !is_served {
-            findings.faults.push(format!("a caller was not served ({}): {}", ended.status, first_line(&ended.stderr)));
+            findings.add(format!("a caller was not served ({}): {}", ended.status, first_line(&ended.stderr)));
         }
     }
     findings.callers += usize::from(size);
@@ -280,7 +297,7 @@ fn conclude(findings: &Findings, stage: &Stage, out: &Output) -> Status {
             "store": if stage.is_keyring { "keyring" } else { "file" },
             "lock": "flock",
             "filesystem": filesystem,
-            "faults": findings.faults,
+            "faults": findings.told(),
         }));
     } else {
         for (held, what) in &checks {
@@ -289,8 +306,8 @@ fn conclude(findings: &Findings, stage: &Stage, out: &Output) -> Status {
         }
         out.line(&format!("        lock: flock, filesystem: {filesystem}"));
     }
-    for fault in &findings.faults {
-        out.error(&Failure::new("rehearsal", fault.clone()));
+    for fault in findings.told() {
+        out.error(&Failure::new("rehearsal", fault));
     }
     if is_good {
         out.say("the rehearsal held: this machine can be trusted with a real token");

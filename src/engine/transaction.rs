@@ -112,8 +112,8 @@ fn transact<'l>(
         let intent = plan.intent(&vault.record, &held, loaded.fingerprint.clone(), kind);
         let gate = plan.gate(vault, &held, &intent, kind);
         match plan.endpoint.exchange(&plan.prepared, held, gate) {
-            Exchange::Unsent { held: back, is_intent_written, why, answer } => {
-                if is_intent_written {
+            Exchange::Unsent { held: back, may_have_intent, why, answer } => {
+                if may_have_intent {
                     // The journal in memory has no such intent: writing it erases the one on disk.
                     vault.save()?;
                 }

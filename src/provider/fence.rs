@@ -59,8 +59,9 @@ pub struct Fence {
 pub enum Crossing {
     /// The body was given to the connection: it may have been sent.
     Sent,
-    /// It was not. `is_intent_written`: the gate was open or opening, so an intent is on disk that means nothing.
-    Withheld { proof: NeverSent, is_intent_written: bool, gate: Option<GateError> },
+    /// It was not. `may_have_intent`: the gate was open or opening, or broke while it wrote, so an intent that means
+    /// nothing may be on disk.
+    Withheld { proof: NeverSent, may_have_intent: bool, gate: Option<GateError> },
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -96,7 +97,7 @@ impl Fence {
         let gate = has_begun.then(|| self.wait_for_gate());
         Crossing::Withheld {
             proof: NeverSent::by_closed_fence(),
-            is_intent_written: gate == Some(Ok(())),
+            may_have_intent: matches!(gate, Some(Ok(()) | Err(GateError::Journal(_)))),
             gate: gate.and_then(Result::err),
         }
     }
@@ -241,7 +242,7 @@ mod tests {
         let fence = Fence::new(Box::new(|| Err(GateError::Journal("disk full".into()))));
         assert!(runtime().block_on(body(&fence).frame()).unwrap().is_err());
         match fence.settle() {
-            Crossing::Withheld { is_intent_written: false, gate: Some(GateError::Journal(e)), .. } => {
+            Crossing::Withheld { may_have_intent: true, gate: Some(GateError::Journal(e)), .. } => {
                 assert_eq!(e, "disk full");
             }
             other => panic!("{other:?}"),
@@ -253,7 +254,7 @@ mod tests {
         let fence = Fence::new(Box::new(|| panic!("must not run")));
         fence.shut();
         assert!(runtime().block_on(body(&fence).frame()).unwrap().is_err());
-        assert!(matches!(fence.settle(), Crossing::Withheld { is_intent_written: false, gate: None, .. }));
+        assert!(matches!(fence.settle(), Crossing::Withheld { may_have_intent: false, gate: None, .. }));
     }
 
     #[test]
@@ -271,7 +272,7 @@ mod tests {
         has_started.recv_timeout(Duration::from_secs(30)).unwrap();
         fence.shut();
         go.send(()).unwrap();
-        assert!(matches!(fence.settle(), Crossing::Withheld { is_intent_written: true, .. }));
+        assert!(matches!(fence.settle(), Crossing::Withheld { may_have_intent: true, .. }));
         assert!(runtime.block_on(polling).unwrap(), "a closed fence yields an error, not the token");
     }
 
@@ -286,7 +287,7 @@ mod tests {
     fn a_body_that_is_never_polled_sends_nothing() {
         let fence = Fence::new(Box::new(|| Ok(())));
         drop(body(&fence));
-        assert!(matches!(fence.settle(), Crossing::Withheld { is_intent_written: false, .. }));
+        assert!(matches!(fence.settle(), Crossing::Withheld { may_have_intent: false, .. }));
     }
 
     #[test]

@@ -147,13 +147,13 @@ impl TokenEndpoint for HttpEndpoint {
                 partial: Some(partial),
             },
             (Crossing::Sent, Err(why)) => Exchange::Lost { sent: token, predecessor, partial: None, why },
-            (Crossing::Withheld { proof, is_intent_written, gate }, arrival) => {
+            (Crossing::Withheld { proof, may_have_intent, gate }, arrival) => {
                 let why = match (&arrival, gate) {
                     (_, Some(error)) => Unsent::Gate(error),
                     (Ok(answer), None) => Unsent::Early(format!("the server answered {} at once", answer.status)),
                     (Err(why), None) => Unsent::Network(why.clone()),
                 };
-                unsent(predecessor.unspent(token, proof), is_intent_written, why, arrival.ok())
+                unsent(predecessor.unspent(token, proof), may_have_intent, why, arrival.ok())
             }
         }
     }
@@ -184,8 +184,8 @@ impl HttpEndpoint {
     }
 }
 
-fn unsent(held: Held<'_>, is_intent_written: bool, why: Unsent, answer: Option<RawAnswer>) -> Exchange<'_> {
-    Exchange::Unsent { held, is_intent_written, why, answer }
+fn unsent(held: Held<'_>, may_have_intent: bool, why: Unsent, answer: Option<RawAnswer>) -> Exchange<'_> {
+    Exchange::Unsent { held, may_have_intent, why, answer }
 }
 
 /// Sends, and reads the answer to its end or to the cap. `timeout` runs from the moment the token is let through; until

@@ -84,9 +84,9 @@ pub enum PrepareError {
 /// How an exchange ended.
 #[derive(Debug)]
 pub enum Exchange<'l> {
-    /// The token certainly never left; here it is again. `is_intent_written`: an intent stands in the journal that must
-    /// be erased. `answer`: what the server said before it could have read the token.
-    Unsent { held: Held<'l>, is_intent_written: bool, why: Unsent, answer: Option<RawAnswer> },
+    /// The token certainly never left; here it is again. `may_have_intent`: an intent may stand in the journal, and
+    /// must be erased. `answer`: what the server said before it could have read the token.
+    Unsent { held: Held<'l>, may_have_intent: bool, why: Unsent, answer: Option<RawAnswer> },
     /// The server answered.
     Answered { sent: RefreshToken, predecessor: Predecessor<'l>, answer: RawAnswer },
     /// It was sent, and no whole answer came.

@@ -1,5 +1,6 @@
 //! Many processes at one instant: all are started first, stand before a FIFO, and are released together.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -10,6 +11,8 @@ pub fn stampede(sandbox: &Sandbox, calls: &[Vec<&str>]) -> Vec<Run> {
     let fifo = sandbox.path("starting-gate");
     let _old = std::fs::remove_file(&fifo);
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    // Open at both ends for as long as anybody may come, so that nobody comes too late.
+    let mut gate = std::fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
     let ready = sandbox.path("ready");
     let _old = std::fs::remove_dir_all(&ready);
     std::fs::create_dir(&ready).unwrap();
@@ -17,8 +20,8 @@ pub fn stampede(sandbox: &Sandbox, calls: &[Vec<&str>]) -> Vec<Run> {
     super::eventually("all runners stand at the gate", || {
         (std::fs::read_dir(&ready).unwrap().count() == calls.len()).then_some(())
     });
-    // Opening for writing succeeds once readers wait; closing it wakes them all.
-    drop(std::fs::OpenOptions::new().write(true).open(&fifo).unwrap());
+    // A line for each of them.
+    gate.write_all("\n".repeat(calls.len()).as_bytes()).unwrap();
     runners.into_iter().map(Process::finish).collect()
 }
 

@@ -258,7 +258,8 @@ impl Process {
 
     /// Waits for the end.
     pub fn finish(mut self) -> Run {
-        let status = super::eventually("the process ends", || self.child.try_wait().unwrap());
+        let what = format!("process {} ends; it said {:?}", self.id(), self.stderr_so_far());
+        let status = super::eventually(&what, || self.child.try_wait().unwrap());
         let stdout = self.stdout.take().unwrap().join().unwrap();
         self.stderr.take().unwrap().join().unwrap();
         Run { status: status_number(status), stdout, stderr: self.stderr_so_far() }

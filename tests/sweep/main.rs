@@ -1,0 +1,58 @@
+//! The built program under attack, from outside: killed, failed, paused, cut off and raced at every point. Run all with
+//! `cargo test --test sweep`, some with `cargo test --test sweep kill errno`, at full length with `KEEPALIVE_LONG=1`.
+
+mod errno;
+mod kill;
+mod stage;
+mod tracer;
+
+#[allow(dead_code, clippy::disallowed_methods, reason = "shared with the other tests")]
+#[path = "../it/support/mod.rs"]
+mod support;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// How much of a sweep is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Calls with an effect only, and of the slow sweeps a sample: a minute or two.
+    Quick,
+    /// Everything.
+    Full,
+}
+
+impl Extent {
+    fn is_full(self) -> bool {
+        self == Self::Full
+    }
+
+    fn workers(self) -> u64 {
+        std::thread::available_parallelism().map_or(1, |n| n.get() as u64)
+    }
+}
+
+type Sweep = (&'static str, fn(Extent) -> bool);
+
+const SWEEPS: &[Sweep] = &[("kill", kill::run), ("errno", errno::run)];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|a| a == "--trace") {
+        return tracer::main(&arguments[1..]);
+    }
+    let extent = if std::env::var_os("KEEPALIVE_LONG").is_some() { Extent::Full } else { Extent::Quick };
+    // What a test harness would take, like --nocapture, means nothing here.
+    let wanted: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
+    let mut is_good = true;
+    for (name, sweep) in SWEEPS {
+        if wanted.is_empty() || wanted.iter().any(|w| w == name) {
+            let start = Instant::now();
+            let held = sweep(extent);
+            is_good &= held;
+            let verdict = if held { "held" } else { "FAILED" };
+            println!("sweep {name} ({extent:?}): {verdict}, {:.0} s\n", start.elapsed().as_secs_f64());
+        }
+    }
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

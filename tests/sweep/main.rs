@@ -1,8 +1,13 @@
 //! The built program under attack, from outside: killed, failed, paused, cut off and raced at every point. Run all with
-//! `cargo test --test sweep`, some with `cargo test --test sweep kill errno`, at full length with `KEEPALIVE_LONG=1`.
+//! `cargo test --test sweep`, some with `cargo test --test sweep -- kill errno`, at full length with `KEEPALIVE_LONG=1`.
 
+mod clock;
 mod errno;
 mod kill;
+mod power;
+mod proxy;
+mod race;
+mod soak;
 mod stage;
 mod tracer;
 
@@ -34,7 +39,16 @@ impl Extent {
 
 type Sweep = (&'static str, fn(Extent) -> bool);
 
-const SWEEPS: &[Sweep] = &[("kill", kill::run), ("errno", errno::run)];
+const SWEEPS: &[Sweep] = &[
+    ("kill", kill::run),
+    ("errno", errno::run),
+    ("proxy", proxy::run),
+    ("power", power::run),
+    ("pause", race::paused_holder),
+    ("herd", race::herds_with_kills),
+    ("clock", clock::run),
+    ("soak", soak::run),
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -36,8 +36,14 @@ pub struct Stage {
 
 impl Stage {
     pub fn new(store: Store, mode: Mode, provider: &str) -> Self {
+        Self::on(store, mode, provider, |_| {})
+    }
+
+    /// The same, in a sandbox that is prepared before anything is written there.
+    pub fn on(store: Store, mode: Mode, provider: &str, prepare: impl FnOnce(&Sandbox)) -> Self {
         let server = AuthServer::start(mode);
         let mut sandbox = Sandbox::new();
+        prepare(&sandbox);
         // Else the system's certificates are read from two hundred files, and have no part in this.
         sandbox.set_env("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt");
         let provider = server.provider(provider);

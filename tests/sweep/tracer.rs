@@ -35,7 +35,7 @@ pub enum Action {
     Fail(i32),
     /// The same for every later call of that kind on that kind of file, too: a disk that stays full.
     FailFromHere(i32),
-    /// Everything stands still meanwhile, for this many milliseconds.
+    /// Everything stands still meanwhile, for this many milliseconds; the file [`SIGN`] appears when that begins.
     Pause(u64),
     /// Everything stands still, a copy is made of one file to another, then SIGKILL.
     Cut(PathBuf, PathBuf),
@@ -52,6 +52,9 @@ pub enum Calls {
     /// Those on sockets.
     Sockets,
 }
+
+/// Beside the report, while the program stands still.
+pub const SIGN: &str = "standstill";
 
 /// What happened.
 #[derive(Clone, Debug)]
@@ -141,7 +144,8 @@ pub fn main(arguments: &[String]) -> ExitCode {
     }
     #[expect(clippy::zombie_processes, reason = "the loop below waits for it")]
     let child = command.spawn().unwrap();
-    let mut tracer = Tracer::new(Order::decode(order).unwrap(), Pid::from_raw(child.id() as i32));
+    let sign = Path::new(report).with_file_name(SIGN);
+    let mut tracer = Tracer::new(Order::decode(order).unwrap(), Pid::from_raw(child.id() as i32), sign);
     let status = tracer.run();
     std::fs::write(report, tracer.report()).unwrap();
     ExitCode::from(u8::try_from(status).unwrap_or(137))
@@ -150,6 +154,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
 struct Tracer {
     order: Order,
     main: Pid,
+    sign: PathBuf,
     tasks: HashMap<Pid, Task>,
     counted: u64,
     acted: Option<String>,
@@ -168,10 +173,10 @@ struct Task {
 }
 
 impl Tracer {
-    fn new(order: Order, main: Pid) -> Self {
+    fn new(order: Order, main: Pid, sign: PathBuf) -> Self {
         let start = Instant::now();
         let (tasks, log) = (HashMap::new(), String::new());
-        Self { order, main, tasks, counted: 0, acted: None, failing: None, log, start, is_killed: false }
+        Self { order, main, sign, tasks, counted: 0, acted: None, failing: None, log, start, is_killed: false }
     }
 
     fn report(&self) -> String {
@@ -263,7 +268,10 @@ impl Tracer {
                 self.failing = Some(kind(&call).to_owned());
                 self.fail(pid, regs, number);
             }
-            Action::Pause(ms) => std::thread::sleep(Duration::from_millis(ms)),
+            Action::Pause(ms) => {
+                std::fs::write(&self.sign, "").unwrap();
+                std::thread::sleep(Duration::from_millis(ms));
+            }
             Action::Cut(from, to) => {
                 let copied = Command::new("cp").arg("--sparse=always").args([from, to]).status().unwrap();
                 assert!(copied.success());

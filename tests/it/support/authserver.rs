@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -51,8 +51,21 @@ pub struct Counts {
     pub families_revoked: usize,
 }
 
+/// One refresh that was asked for, as the server's log has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    pub at: Instant,
+    /// Counted from 0 in the order of sign-ins.
+    pub family: usize,
+    /// An earlier request had carried this token.
+    pub again: bool,
+    /// It was answered with tokens.
+    pub ok: bool,
+}
+
 struct State {
     mode: Mode,
+    events: Vec<Event>,
     families: Vec<Family>,
     access_life: Duration,
     answer_delay: Duration,
@@ -88,6 +101,7 @@ impl AuthServer {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let state = State {
             mode,
+            events: Vec::new(),
             families: Vec::new(),
             access_life: Duration::from_secs(600),
             answer_delay: Duration::ZERO,
@@ -154,6 +168,11 @@ impl AuthServer {
 
     pub fn counts(&self) -> Counts {
         self.state().counts
+    }
+
+    /// The log, from the `n`th entry on.
+    pub fn events_from(&self, n: usize) -> Vec<Event> {
+        self.state().events.get(n..).unwrap_or_default().to_vec()
     }
 
     pub fn is_live(&self, access_token: &str) -> bool {
@@ -361,16 +380,17 @@ fn with_members(mut answer: Value, members: &Value) -> Value {
     answer
 }
 
-fn count_presented(state: &mut State, request: &Request) {
+/// Gives whether an earlier request had carried this token.
+fn count_presented(state: &mut State, request: &Request) -> bool {
     state.counts.refresh_requests += 1;
-    if let Some(token) = request.get("refresh_token") {
-        let is_first = state.presented.insert(token.to_owned());
-        state.counts.presented_again += usize::from(!is_first);
-    }
+    let Some(token) = request.get("refresh_token") else { return false };
+    let is_again = !state.presented.insert(token.to_owned());
+    state.counts.presented_again += usize::from(is_again);
+    is_again
 }
 
 fn process(state: &mut State, request: &Request) -> (u16, Value) {
-    count_presented(state, request);
+    let again = count_presented(state, request);
     let error = |code: &str| json!({"error": code, "error_description": format!("{code} by the test server")});
     if let Some(secret) = &state.secret {
         let expected = format!("Basic {}", STANDARD.encode(format!("public:{secret}")));
@@ -387,13 +407,15 @@ fn process(state: &mut State, request: &Request) -> (u16, Value) {
         return (400, error("invalid_request"));
     };
     let life = state.access_life;
-    let Some(family) = state.families.iter_mut().find(|f| f.knows(token)) else {
+    let Some(number) = state.families.iter().position(|f| f.knows(token)) else {
         return (400, error("invalid_grant"));
     };
+    let family = &mut state.families[number];
     let was_alive = family.is_alive;
     let verdict = family.refresh(token, life);
     let is_revoked = was_alive && !family.is_alive;
     state.counts.families_revoked += usize::from(is_revoked);
+    state.events.push(Event { at: Instant::now(), family: number, again, ok: verdict != Verdict::Dead });
     match verdict {
         Verdict::Dead => (400, error("invalid_grant")),
         Verdict::Pair { access, refresh } => {

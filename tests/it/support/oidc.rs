@@ -46,6 +46,15 @@ impl OidcProvider {
         Self { _alive: child.stdin.take(), child, issuer, log, _dir: dir }
     }
 
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> String {
+        self.issuer.trim_start_matches("http://").to_owned()
+    }
+
     /// The provider's section of a configuration, under the name `oidc`.
     pub fn provider(&self) -> String {
         format!("[provider.oidc]\nissuer = \"{}\"\nclient_id = \"public\"\n", self.issuer)

@@ -1,0 +1,120 @@
+//! The wall clock is set in mid-flight and under a running daemon: forwards, backwards, by seconds and by years.
+
+use std::time::{Duration, Instant};
+
+use super::Extent;
+use super::stage::Tally;
+use super::support::authserver::{AuthServer, Point};
+use super::support::family::Mode;
+use super::support::sandbox::Sandbox;
+
+/// Seconds by which the clock is set.
+const STEPS: &[i64] = &[-86_400, -3_600, -5, 5, 3_600, 86_400, 315_360_000];
+
+pub fn run(extent: Extent) -> bool {
+    let mut tally = Tally::default();
+    let seconds = Duration::from_secs(if extent.is_full() { 60 } else { 9 });
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let run = |step: i64| move || (step, in_flight(step), under_daemon(step, seconds));
+        let runs: Vec<_> = STEPS.iter().map(|step| scope.spawn(run(*step))).collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    for (step, in_flight, under_daemon) in results {
+        match in_flight {
+            Ok(()) => tally.add("set in mid-flight: refreshed, once"),
+            Err(fault) => tally.fault(format!("{step} s in mid-flight: {fault}")),
+        }
+        match under_daemon {
+            Ok(()) => tally.add("set under a daemon: never without a token, at most one refresh more"),
+            Err(fault) => tally.fault(format!("{step} s under a daemon: {fault}")),
+        }
+    }
+    tally.print("clock steps")
+}
+
+/// A sandbox whose wall clock is in a file.
+fn sandbox(server: &AuthServer) -> (Sandbox, Clock) {
+    let mut sandbox = Sandbox::new();
+    let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+    assert!(std::path::Path::new(library).exists(), "libfaketime is needed: contrib/test installs it");
+    let clock = Clock(sandbox.path("home/clock"));
+    clock.set(0);
+    for (name, value) in [
+        ("LD_PRELOAD", library),
+        ("FAKETIME_TIMESTAMP_FILE", &clock.0.display().to_string()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ] {
+        sandbox.set_env(name, value);
+    }
+    clock.set(315_360_000);
+    let seen = sandbox.keepalive(&["--json", "doctor"]).stdout;
+    // Ten years on, whenever this is run.
+    let year = chrono::Utc::now().format("%Y").to_string().parse::<u32>().unwrap() + 10;
+    assert!(seen.contains(&format!("{year}-")), "the clock is not the program's: {seen}");
+    clock.set(0);
+    sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
+    sandbox.import("demo", &server.mint()).exits(0);
+    (sandbox, clock)
+}
+
+struct Clock(std::path::PathBuf);
+
+impl Clock {
+    fn set(&self, seconds: i64) {
+        let new = self.0.with_extension("new");
+        std::fs::write(&new, format!("{seconds:+}\n")).unwrap();
+        std::fs::rename(new, &self.0).unwrap();
+    }
+}
+
+fn in_flight(step: i64) -> Result<(), String> {
+    let server = AuthServer::start(Mode::Strict);
+    let (sandbox, clock) = sandbox(&server);
+    let gate = server.hold(Point::AfterCommit);
+    let flight = sandbox.spawn(&["--json", "refresh", "-p", "demo", "--force"]);
+    gate.wait_reached();
+    clock.set(step);
+    drop(gate);
+    let run = flight.finish();
+    let again = sandbox.keepalive(&["--json", "refresh", "-p", "demo"]);
+    let counts = server.counts();
+    let one_more = usize::from(step > 0);
+    match (run.status, again.status, counts.presented_again) {
+        (0, 0, 0) if counts.refresh_ok <= 1 + one_more => Ok(()),
+        _ => Err(format!("{run:?} {again:?} {counts:?}")),
+    }
+}
+
+fn under_daemon(step: i64, watched: Duration) -> Result<(), String> {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(Duration::from_secs(3));
+    let (sandbox, clock) = sandbox(&server);
+    let daemon = sandbox.daemon();
+    let start = Instant::now();
+    let mut misses = 0;
+    let mut is_set = false;
+    while start.elapsed() < watched {
+        if !is_set && start.elapsed() > watched / 3 {
+            clock.set(step);
+            is_set = true;
+        }
+        let token = sandbox.keepalive(&["token", "demo", "--min-valid", "0s"]);
+        if token.status != 0 || !server.is_live(token.stdout.trim()) {
+            // The token may have been replaced between the answer and the question.
+            let token = sandbox.keepalive(&["token", "demo", "--min-valid", "0s"]);
+            misses += u32::from(token.status != 0 || !server.is_live(token.stdout.trim()));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let elapsed = start.elapsed().as_secs_f64();
+    daemon.terminate();
+    daemon.finish().exits(0);
+    let counts = server.counts();
+    // A token of 3 s is refreshed no sooner than at half of its life.
+    let most = (elapsed / 1.5) as usize + 2;
+    if misses > 0 || counts.presented_again > 0 || counts.refresh_requests > most {
+        return Err(format!("{misses} times without a live token; {counts:?}, at most {most} expected"));
+    }
+    Ok(())
+}

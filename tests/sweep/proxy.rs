@@ -1,0 +1,298 @@
+//! Every way in which the network between us and a real authorization server can fail, one by one: what the next runs do,
+//! and what the server's log says.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::Extent;
+use super::support::oidc::OidcProvider;
+use super::support::sandbox::Sandbox;
+
+/// What is done to one exchange.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Pass,
+    /// The request is read and never forwarded; the connection is reset (else closed).
+    SwallowRequest {
+        reset: bool,
+    },
+    /// Never forwarded, and nothing more is said.
+    HangRequest,
+    /// Never forwarded: this answer instead.
+    Instead(&'static str),
+    /// Forwarded, and this answer instead of the server's.
+    InsteadAfter(&'static str),
+    /// Forwarded; of the answer this many thousandths arrive, then the connection is reset (else closed).
+    Cut {
+        permille: usize,
+        reset: bool,
+    },
+    /// Forwarded, and the answer is never passed on.
+    HangAnswer,
+    /// Whole, but late by this many milliseconds.
+    Late(u64),
+    /// Whole, one byte at a time.
+    Bytewise,
+    /// Forwarded twice; the first answer is passed on (else the second).
+    Twice {
+        first: bool,
+    },
+    /// Whole, in chunks.
+    Chunked,
+    /// Whole, with interim answers before it.
+    Interim,
+    /// Whole, by a server that says nothing of its length and hangs up.
+    Http10,
+    /// Whole, after this many MiB of blanks.
+    Huge(usize),
+    /// Whole, but for a head of a quarter of a MiB.
+    BigHead,
+}
+
+/// Name, fault, the exit status of that run, and of the next one.
+type Case = (&'static str, Fault, i32, i32);
+
+const PORTAL: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 21\r\n\r\n<html>Sign in</html>\n";
+const CASES: &[Case] = &[
+    ("pass", Fault::Pass, 0, 0),
+    ("close after the request", Fault::SwallowRequest { reset: false }, 75, 75),
+    ("reset after the request", Fault::SwallowRequest { reset: true }, 75, 75),
+    ("hang after the request", Fault::HangRequest, 75, 75),
+    ("429", Fault::Instead("HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n"), 75, 75),
+    ("429, Retry-After: 0", Fault::Instead("HTTP/1.1 429 X\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n"), 75, 75),
+    (
+        "429, Retry-After: a week",
+        Fault::Instead("HTTP/1.1 429 X\r\nretry-after: 604800\r\ncontent-length: 0\r\n\r\n"),
+        75,
+        75,
+    ),
+    ("500", Fault::Instead("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
+    ("502", Fault::Instead("HTTP/1.1 502 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
+    ("503, Retry-After: 7", Fault::Instead("HTTP/1.1 503 X\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n"), 75, 75),
+    ("504", Fault::Instead("HTTP/1.1 504 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
+    ("captive portal", Fault::Instead(PORTAL), 75, 75),
+    (
+        "307 elsewhere",
+        Fault::Instead("HTTP/1.1 307 X\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"),
+        78,
+        0,
+    ),
+    ("303 elsewhere", Fault::Instead("HTTP/1.1 303 X\r\nlocation: /y\r\ncontent-length: 0\r\n\r\n"), 78, 0),
+    ("garbage", Fault::Instead("\x01\x02\x03 this is no HTTP\r\n\r\n"), 75, 75),
+    ("nothing for an answer", Fault::Cut { permille: 0, reset: false }, 75, 75),
+    ("reset for an answer", Fault::Cut { permille: 0, reset: true }, 75, 75),
+    ("half of the head", Fault::Cut { permille: 150, reset: false }, 75, 75),
+    ("half of the body", Fault::Cut { permille: 800, reset: false }, 75, 75),
+    ("half of the body, reset", Fault::Cut { permille: 800, reset: true }, 75, 75),
+    ("all but the last bytes", Fault::Cut { permille: 999, reset: false }, 75, 75),
+    ("hang for an answer", Fault::HangAnswer, 75, 75),
+    ("500 after the rotation", Fault::InsteadAfter("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
+    ("502 after the rotation", Fault::InsteadAfter("HTTP/1.1 502 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
+    (
+        "503 after the rotation",
+        Fault::InsteadAfter("HTTP/1.1 503 X\r\nretry-after: 2\r\ncontent-length: 0\r\n\r\n"),
+        75,
+        75,
+    ),
+    ("200 and no body after the rotation", Fault::InsteadAfter("HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
+    ("portal after the rotation", Fault::InsteadAfter(PORTAL), 75, 75),
+    ("delivered twice, first answer", Fault::Twice { first: true }, 0, 77),
+    ("delivered twice, second answer", Fault::Twice { first: false }, 77, 77),
+    ("100 MiB of blanks before the answer", Fault::Huge(100), 75, 75),
+    ("a head of 256 KiB", Fault::BigHead, 0, 0),
+    ("late by half a second", Fault::Late(500), 0, 0),
+    ("byte by byte", Fault::Bytewise, 0, 0),
+    ("chunked", Fault::Chunked, 0, 0),
+    ("100 and 103 first", Fault::Interim, 0, 0),
+    ("HTTP/1.0", Fault::Http10, 0, 0),
+];
+
+pub fn run(_extent: Extent) -> bool {
+    let server = OidcProvider::start(600, 0);
+    let sandbox = Sandbox::new();
+    let proxy = Proxy::start(server.address());
+    let issuer = server.issuer();
+    sandbox.file_store(&format!(
+        "[provider.real]\nissuer = \"{issuer}\"\ntoken_endpoint = \"http://{}/token\"\nclient_id = \"public\"\ntimeout = \"2s\"\n",
+        proxy.address
+    ));
+    let mut is_good = true;
+    println!("{:<36} {:>5} {:>5} {:>9} {:>7}", "between us and oidc-provider", "exit", "next", "presented", "family");
+    println!("{:<36} {:>5} {:>5} {:>9} {:>7}", "", "", "", "again", "");
+    for (i, (name, fault, first, next)) in CASES.iter().enumerate() {
+        let profile = format!("p{i}");
+        let import = ["import", profile.as_str(), "--provider", "real"];
+        sandbox.keepalive_with_input(&import, &server.mint().to_string()).exits(0);
+        let before = server.counts();
+        let refresh = ["--json", "refresh", "-p", profile.as_str(), "--force"];
+        proxy.next(*fault);
+        let struck = sandbox.keepalive(&refresh);
+        proxy.next(Fault::Pass);
+        let after = sandbox.keepalive(&refresh);
+        let counts = server.counts();
+        let again = counts.presented_again - before.presented_again;
+        let family = if counts.families_revoked > before.families_revoked { "revoked" } else { "alive" };
+        println!("{name:<36} {:>5} {:>5} {again:>9} {family:>7}", struck.status, after.status);
+        // What the network itself delivers twice is none of our doing.
+        let allowed = usize::from(matches!(fault, Fault::Twice { .. }));
+        if (struck.status, after.status) != (*first, *next) || again > allowed {
+            println!("  FAULT   expected exit {first}, then {next}: {} {}", struck.stdout.trim(), after.stdout.trim());
+            is_good = false;
+        }
+    }
+    is_good
+}
+
+struct Proxy {
+    address: String,
+    fault: Arc<Mutex<Fault>>,
+}
+
+impl Proxy {
+    fn start(upstream: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let fault = Arc::new(Mutex::new(Fault::Pass));
+        let current = Arc::clone(&fault);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let (fault, upstream) = (*current.lock().unwrap(), upstream.clone());
+                std::thread::spawn(move || attend(client, &upstream, fault));
+            }
+        });
+        Self { address, fault }
+    }
+
+    fn next(&self, fault: Fault) {
+        *self.fault.lock().unwrap() = fault;
+    }
+}
+
+/// One exchange. Errors end it: the client has gone.
+fn attend(mut client: TcpStream, upstream: &str, fault: Fault) {
+    let Ok(request) = read_request(&client) else { return };
+    let forward = || exchange(upstream, &request).unwrap();
+    let _gone = match fault {
+        Fault::Pass => client.write_all(&forward()),
+        Fault::SwallowRequest { reset } => end(&client, reset),
+        Fault::HangRequest => hang(&mut client),
+        Fault::Instead(answer) => client.write_all(answer.as_bytes()),
+        Fault::InsteadAfter(answer) => {
+            forward();
+            client.write_all(answer.as_bytes())
+        }
+        Fault::Cut { permille, reset } => {
+            let answer = forward();
+            client.write_all(&answer[..answer.len() * permille / 1000]).and_then(|()| end(&client, reset))
+        }
+        Fault::HangAnswer => {
+            forward();
+            hang(&mut client)
+        }
+        Fault::Late(ms) => {
+            let answer = forward();
+            std::thread::sleep(Duration::from_millis(ms));
+            client.write_all(&answer)
+        }
+        Fault::Bytewise => {
+            client.set_nodelay(true).unwrap();
+            forward().chunks(1).try_for_each(|byte| client.write_all(byte))
+        }
+        Fault::Twice { first } => {
+            let answers = [forward(), forward()];
+            client.write_all(&answers[usize::from(!first)])
+        }
+        Fault::Chunked | Fault::Interim | Fault::Http10 | Fault::Huge(_) | Fault::BigHead => {
+            let answer = forward();
+            client.write_all(&reshaped(&answer, fault))
+        }
+    };
+}
+
+fn reshaped(answer: &[u8], fault: Fault) -> Vec<u8> {
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+    let body = &answer[end..];
+    let json = "content-type: application/json\r\n";
+    let mut whole = match fault {
+        Fault::Chunked => {
+            let mut chunked = format!("HTTP/1.1 200 OK\r\n{json}transfer-encoding: chunked\r\n\r\n").into_bytes();
+            for chunk in body.chunks(7) {
+                chunked.extend(format!("{:x}\r\n", chunk.len()).bytes());
+                chunked.extend(chunk);
+                chunked.extend(b"\r\n");
+            }
+            chunked.extend(b"0\r\n\r\n");
+            return chunked;
+        }
+        Fault::Interim => b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n".to_vec(),
+        Fault::Http10 => format!("HTTP/1.0 200 OK\r\n{json}\r\n").into_bytes(),
+        Fault::Huge(mib) => {
+            let blanks = mib << 20;
+            let mut huge =
+                format!("HTTP/1.1 200 OK\r\n{json}content-length: {}\r\n\r\n", blanks + body.len()).into_bytes();
+            huge.resize(huge.len() + blanks, b' ');
+            huge
+        }
+        _ => {
+            let padding = "x".repeat(256 * 1024);
+            let length = body.len();
+            format!("HTTP/1.1 200 OK\r\n{json}x-padding: {padding}\r\ncontent-length: {length}\r\n\r\n").into_bytes()
+        }
+    };
+    whole.extend(if matches!(fault, Fault::Interim) { answer } else { body });
+    whole
+}
+
+/// FIN, or RST: the latter by closing with data still unread, or with no time to linger.
+fn end(client: &TcpStream, reset: bool) -> std::io::Result<()> {
+    if reset {
+        rustix::net::sockopt::set_socket_linger(client, Some(Duration::ZERO))?;
+    }
+    Ok(())
+}
+
+/// Until the client gives up.
+fn hang(client: &mut TcpStream) -> std::io::Result<()> {
+    client.read(&mut [0]).map(|_| ())
+}
+
+fn read_request(client: &TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut reader = BufReader::new(client);
+    let mut request = Vec::new();
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(n) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = n.trim().parse().unwrap();
+        }
+        // One exchange per connection, whatever the client hopes for.
+        if !line.to_ascii_lowercase().starts_with("connection:") {
+            if line == "\r\n" {
+                request.extend(b"connection: close\r\n");
+            }
+            request.extend(line.bytes());
+        }
+        if line == "\r\n" {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    request.extend(body);
+    Ok(request)
+}
+
+/// The answer, with a length: the server may have sent it in chunks.
+fn exchange(upstream: &str, request: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut server = TcpStream::connect(upstream)?;
+    server.write_all(request)?;
+    let mut answer = Vec::new();
+    server.read_to_end(&mut answer)?;
+    assert!(!answer.windows(7).any(|w| w.eq_ignore_ascii_case(b"chunked")), "this server sends lengths");
+    Ok(answer)
+}

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods)] // The bans are the program's; tests live in the real world.
 
+#[allow(dead_code, reason = "shared with the sweeps")]
 mod support;
 
 mod contrib;

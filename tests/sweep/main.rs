@@ -55,6 +55,7 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|a| a == "--trace") {
         return tracer::main(&arguments[1..]);
     }
+    #[expect(clippy::disallowed_methods, reason = "this program is not keepalive")]
     let extent = if std::env::var_os("KEEPALIVE_LONG").is_some() { Extent::Full } else { Extent::Quick };
     // What a test harness would take, like --nocapture, means nothing here.
     let wanted: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();

@@ -121,9 +121,9 @@ impl Sweep {
             };
             let mut stage = Stage::new(self.store, mode, provider);
             for (at, call) in &window.points {
+                stage.server.set_access_life(Duration::from_secs(if name == "grace" { 600 } else { 4 }));
                 let profile = stage.sign_in(self.victim);
                 let order = Order { at: *at, action: Action::Kill, calls: self.calls };
-                stage.server.set_access_life(Duration::from_secs(if name == "grace" { 600 } else { 4 }));
                 stage.strike(self.victim, &profile, &order);
                 match settle(&stage, &profile) {
                     Ok((0, how)) => tally.add(format!("{name}: alive again ({how})")),

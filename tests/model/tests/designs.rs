@@ -1,0 +1,148 @@
+//! The design that is built holds at every kind of server; each naive one is caught. `KEEPALIVE_LONG=1` walks through two
+//! rounds per process instead of one, and three processes.
+
+use keepalive_model::host::{Budget, Design, Sealing, Server};
+use keepalive_model::hosts;
+use keepalive_model::{Report, explore, explore_until, shortest_violation};
+
+fn is_long() -> bool {
+    std::env::var_os("KEEPALIVE_LONG").is_some()
+}
+
+fn holds(name: &str, design: Design, reached: &[&str]) -> Report {
+    let report = explore(design);
+    println!("{name:<44} {:>10} states, depth {}", report.states, report.depth);
+    assert_eq!(report.violated, [""; 0], "{name}: {:#?}", shortest_violation(design));
+    for situation in reached {
+        assert!(report.reached.iter().any(|r| r.starts_with(situation)), "{name} never reaches {situation}");
+    }
+    report
+}
+
+/// A naive design must break just these, or the model has lost its teeth.
+fn caught(name: &str, design: Design, expected: &[&str]) {
+    let report = explore_until(design, expected);
+    let violated: Vec<&str> = report.violated.iter().map(|name| &name[..2]).collect();
+    println!("{name:<44} {:>10} states, violates {}", report.states, violated.join(" "));
+    for property in expected {
+        assert!(violated.contains(property), "{name}: {property} should be violated: {violated:?}");
+    }
+}
+
+fn strict() -> Design {
+    Design::built(Server::Strict)
+}
+
+/// No lock, no journal, no sealed copy: what everybody writes first.
+fn naive() -> Design {
+    Design { reread: false, intent: false, sealing: Sealing::Never, preflight: false, share: false, ..strict() }
+}
+
+#[test]
+fn r40_the_built_design_holds_at_every_server() {
+    for server in Server::ALL {
+        let grace: &[&str] = if server.has_grace() { &["S1", "S2", "S3"] } else { &["S1", "S2"] };
+        holds(&format!("built, {server:?}"), Design::built(server), grace);
+    }
+}
+
+#[test]
+fn r18_the_last_chance_saves_what_the_server_never_saw() {
+    let report = holds("built, Strict", strict(), &["S4"]);
+    assert!(report.states > 10_000);
+}
+
+#[test]
+fn r40_more_rounds_and_more_processes_hold() {
+    if !is_long() {
+        // Some seconds instead of minutes: without refusals and keyring locks.
+        let budget = Budget { refusals: 0, locks: 0, crashes: 1, power_cuts: 0, ..Budget::ONE_EACH };
+        holds("built, Strict, 2 rounds, fewer faults", Design { rounds: 2, budget, ..strict() }, &["S1"]);
+        return;
+    }
+    for server in Server::ALL {
+        let budget =
+            if server.has_grace() { Budget { refusals: 0, locks: 0, ..Budget::ONE_EACH } } else { Budget::ONE_EACH };
+        holds(&format!("built, {server:?}, 2 rounds"), Design { rounds: 2, budget, ..Design::built(server) }, &["S1"]);
+    }
+    let budget = Budget { crashes: 2, ..Budget::ONE_EACH };
+    holds("built, Strict, 3 processes, 2 crashes", Design { processes: 3, budget, ..strict() }, &["S1"]);
+}
+
+#[test]
+fn r40_an_in_process_map_alone_is_caught() {
+    caught("in-process map only", Design { lock: false, ..naive() }, &["P1", "P2", "P3", "P5"]);
+}
+
+#[test]
+fn r40_a_lock_without_reread_is_caught() {
+    caught("lock, no re-read", naive(), &["P2", "P3", "P5"]);
+}
+
+#[test]
+fn r40_a_reread_without_intent_is_caught() {
+    let design = Design { intent: false, sealing: Sealing::Never, preflight: false, ..strict() };
+    caught("lock and re-read, no intent", Design { rounds: 2, ..design }, &["P5", "P9"]);
+}
+
+#[test]
+fn r40_an_intent_without_sealed_copy_is_caught() {
+    let design = Design { sealing: Sealing::Never, preflight: false, ..strict() };
+    caught("intent, no sealed copy", Design { rounds: 2, ..design }, &["P3"]);
+}
+
+#[test]
+fn r10_a_sealed_copy_deleted_at_commit_is_caught() {
+    let design = Design { sealing: Sealing::UntilCommit, rounds: 2, ..strict() };
+    caught("sealed copy deleted at commit", design, &["P2", "P3"]);
+}
+
+#[test]
+fn r17_a_blind_retry_is_caught() {
+    caught("blind retry", Design { blind_retry: true, ..strict() }, &["P5"]);
+}
+
+#[test]
+fn r20_a_last_chance_without_quarantine_is_caught() {
+    caught("no quarantine before the last chance", Design { quarantine: false, rounds: 2, ..strict() }, &["P5"]);
+}
+
+#[test]
+fn r26_no_sharing_of_outcomes_is_caught() {
+    caught("no outcome sharing", Design { share: false, ..strict() }, &["P7"]);
+}
+
+#[test]
+fn r19_a_grace_without_the_fence_is_caught() {
+    caught("grace, no fence", Design { fence: false, ..Design::built(Server::GraceMulti) }, &["P5"]);
+}
+
+#[test]
+fn r20_latest_without_waiting_is_caught() {
+    let design = Design { grace_waits: false, ..Design::built(Server::GraceLatest) };
+    caught("grace `latest`, retry without waiting", design, &["P5"]);
+}
+
+#[test]
+fn a_network_without_bounds_leaves_no_safe_retry() {
+    caught("grace, unbounded network", Design { bounded_network: false, ..Design::built(Server::GraceMulti) }, &["P5"]);
+}
+
+#[test]
+fn r36_among_hosts_a_lease_alone_permits_nothing() {
+    let proposed = hosts::Design::proposed();
+    for (ground, expected) in
+        [(hosts::Ground::Lease, "L1"), (hosts::Ground::LeaseLeft, "L1"), (hosts::Ground::Permit, "L2")]
+    {
+        let tries = if ground == hosts::Ground::Permit { 2 } else { 1 };
+        let report = explore_until(hosts::Design { ground, tries, ..proposed }, &[expected]);
+        println!("hosts, {ground:?}: {} states, violates {:?}", report.states, report.violated);
+        assert!(report.violated.iter().any(|name| name.starts_with(expected)), "{ground:?}: {:?}", report.violated);
+    }
+    let short = explore_until(hosts::Design { takeover: 0, ..proposed }, &["L2"]);
+    assert!(!short.violated.is_empty(), "a takeover without a wait is caught");
+    let report = explore(if is_long() { proposed } else { hosts::Design { tries: 1, ..proposed } });
+    println!("hosts, permit with fence and wait: {} states", report.states);
+    assert_eq!(report.violated, [""; 0]);
+    assert_eq!(report.reached.len(), 1);
+}

@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::credential::secret::Fingerprint;
 use crate::credential::{Credential, Generation, Snapshot};
+use crate::outcome::Publication;
 use crate::profile::{KeySource, ProfileName, StoreKind, StoreSettings};
 use crate::sys::lockfile::LockFile;
 use crate::sys::{durable, machine};
@@ -130,7 +131,13 @@ impl Store {
         if let Some(sealed) = self.sealed_generation(name)?
             && record.as_ref().is_none_or(|r| r.generation < sealed && !r.is_tombstone)
         {
-            record.get_or_insert_with(|| Record::new(name.clone())).generation = sealed;
+            let record = record.get_or_insert_with(|| Record::new(name.clone()));
+            record.generation = sealed;
+            // What the journal says of the generation before does not hold for this one; a flight brings it up to date.
+            record.validity = None;
+            if self.keyring().is_some() {
+                record.publication = Publication::PublishPending;
+            }
         }
         Ok(record)
     }

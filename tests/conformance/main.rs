@@ -1,0 +1,289 @@
+//! The real transaction is driven through every edge of the model. The `match` over the model's own edges is exhaustive:
+//! an edge without a scenario does not compile, and an edge that the model never takes fails.
+
+mod world;
+
+#[allow(dead_code, clippy::disallowed_methods, reason = "shared with the other tests")]
+#[path = "../it/support/mod.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use keepalive::outcome::{OutcomeKind, Publication};
+use keepalive::store::keyring::KeyringError;
+use keepalive_model::host::{At, Budget, Design, Edge, Kind, Server, edges};
+
+use support::authserver::{Fault, Point};
+use support::family::Mode;
+use world::{LIFE, Place, Remains, World};
+
+const GRACE: &str = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";
+const BUSY: Fault = Fault::Answer(429, "", "");
+
+/// Every edge that some way through the model takes.
+fn all_edges() -> BTreeSet<Edge> {
+    let none = Budget { crashes: 0, losses: 0, timeouts: 0, locks: 0, power_cuts: 0, refusals: 0, expiries: 0 };
+    let everything_goes_wrong = Design::built(Server::Strict);
+    let graceful =
+        Design { budget: Budget { losses: 1, timeouts: 1, ..none }, rounds: 2, ..Design::built(Server::GraceSame) };
+    let unrotated = Design { budget: Budget { losses: 1, ..none }, ..Design::built(Server::NoRotation) };
+    [everything_goes_wrong, graceful, unrotated].iter().flat_map(edges).collect()
+}
+
+#[test]
+fn r40_the_real_transaction_takes_every_edge_of_the_model() {
+    let template = World::template();
+    let edges = all_edges();
+    for edge in &edges {
+        println!("{edge:?}");
+        take(*edge, &template);
+    }
+    assert!(edges.len() > 35, "the model has lost edges: {edges:?}");
+}
+
+fn strict(template: &Remains) -> World {
+    World::new(Some(template), Mode::Strict, "")
+}
+
+/// The scenario that takes the real transaction through an edge.
+fn take(edge: Edge, template: &Remains) {
+    match edge {
+        Edge::Enter
+        | Edge::Admit
+        | Edge::Allow(Kind::First)
+        | Edge::WriteIntent
+        | Edge::Yield
+        | Edge::ReceiveTokens
+        | Edge::Seal
+        | Edge::Publish
+        | Edge::Commit => an_ordinary_refresh(template),
+        Edge::RollForward | Edge::Crash(At::Sealed) => sealed_then_dead(template, None),
+        Edge::RollForwardLater => sealed_then_dead(template, Some(KeyringError::Locked)),
+        Edge::SettleIntent | Edge::Crash(At::Published) => published_then_dead(template),
+        Edge::ReceiveDenial | Edge::RefuseDead => a_denial(template),
+        Edge::FollowSuccess => a_waiter(template, None),
+        Edge::FollowFailure | Edge::ReceiveBusy => a_waiter(template, Some(BUSY)),
+        Edge::GiveUp | Edge::WaitInDoubt => a_lost_answer(template),
+        Edge::HoldForOrphan | Edge::Allow(Kind::Grace) => a_rescue_by_grace(template),
+        Edge::Allow(Kind::Retry) => a_retry_without_rotation(template),
+        Edge::Allow(Kind::LastChance) => the_last_chance(template),
+        Edge::KeyringAway => a_keyring_that_is_away(template),
+        Edge::YieldTooLate => a_grace_that_ends_at_the_fence(template),
+        Edge::PublishLater => a_keyring_that_goes_away(template),
+        Edge::Crash(At::Idle | At::AtLock | At::Admitted | At::Ready)
+        | Edge::CutPower(At::Idle | At::AtLock | At::Admitted | At::Ready) => dead_before_the_intent(template),
+        Edge::Crash(At::Intended) | Edge::CutPower(At::Intended) => dead_with_an_intent(template, Place::AfterIntent),
+        Edge::Crash(At::Sent | At::Received) | Edge::CutPower(At::Sent | At::Received) => {
+            dead_with_an_intent(template, Place::AfterExchange);
+        }
+        Edge::CutPower(At::Sealed) => power_cut_after_the_seal(template, Place::BeforePublish),
+        Edge::CutPower(At::Published) => power_cut_after_the_seal(template, Place::AfterPublish),
+    }
+}
+
+fn an_ordinary_refresh(template: &Remains) {
+    let world = strict(template);
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, outcome.generation.get(), outcome.joined), (OutcomeKind::Refreshed, 2, false));
+    let record = world.record();
+    assert_eq!((record.generation.get(), record.open_intent(), record.publication), (2, None, Publication::Published));
+    assert_eq!((world.published(), world.requests()), (Some(2), 1));
+}
+
+/// The answer is sealed and the process dies; the next one finds it, with the keyring there or away.
+fn sealed_then_dead(template: &Remains, keyring: Option<KeyringError>) {
+    let world = strict(template);
+    let remains = world.die_at(Place::BeforePublish);
+    let world = world.goes_on(remains, None);
+    assert_eq!(world.published(), Some(1));
+    if keyring.is_some() {
+        world.keyring.set_fault(keyring);
+        let outcome = world.refresh();
+        assert_eq!((outcome.kind, world.requests()), (OutcomeKind::StoreUnavailable, 1));
+        world.keyring.set_fault(None);
+    }
+    let outcome = world.look();
+    assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Fresh, 2), "{outcome:?}");
+    assert_eq!((world.published(), world.requests()), (Some(2), 1));
+    goes_on_well(&world, 3);
+}
+
+/// The next refresh is an ordinary one.
+fn goes_on_well(world: &World, generation: u64) {
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, generation), "{outcome:?}");
+    assert_eq!(world.server.counts().presented_again, 0);
+}
+
+fn published_then_dead(template: &Remains) {
+    let world = strict(template);
+    let remains = world.die_at(Place::AfterPublish);
+    let world = world.goes_on(remains, None);
+    assert_eq!(world.published(), Some(2));
+    let outcome = world.look();
+    assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Fresh, 2), "{outcome:?}");
+    assert_eq!((world.record().open_intent(), world.requests()), (None, 1));
+    goes_on_well(&world, 3);
+}
+
+fn a_denial(template: &Remains) {
+    let world = strict(template);
+    world.server.script([Fault::Answer(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#)]);
+    for _ in 0..2 {
+        assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
+    }
+    assert_eq!(world.requests(), 1);
+    world.sign_in();
+    assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+}
+
+/// Another process waits at the lock while the first one flies.
+fn a_waiter(template: &Remains, fault: Option<Fault>) {
+    let world = strict(template);
+    let kind = if fault.is_some() { OutcomeKind::Deferred } else { OutcomeKind::Refreshed };
+    let gate = world.server.hold(Point::BeforeProcessing);
+    world.server.script(fault);
+    std::thread::scope(|scope| {
+        let leader = scope.spawn(|| world.refresh());
+        gate.wait_reached();
+        let waiter = scope.spawn(|| world.refresh());
+        world.wait_for_a_waiter();
+        drop(gate);
+        let (leader, waiter) = (leader.join().unwrap(), waiter.join().unwrap());
+        assert_eq!((leader.kind, leader.joined), (kind, false), "{leader:?}");
+        assert_eq!((waiter.kind, waiter.joined), (kind, true), "{waiter:?}");
+        assert_eq!(leader.generation, waiter.generation);
+    });
+    assert_eq!((world.requests(), world.record().open_intent()), (1, None));
+}
+
+fn a_lost_answer(template: &Remains) {
+    let world = strict(template);
+    world.server.script([Fault::DropAfter]);
+    for _ in 0..3 {
+        let outcome = world.refresh();
+        assert_eq!(outcome.kind, OutcomeKind::InDoubt, "{outcome:?}");
+        assert!(outcome.retry_at.is_some());
+    }
+    assert_eq!(world.requests(), 1);
+    // Just before expiry, once: the server had processed the first, so this ends the family, and a person is asked for.
+    world.clock.advance(LIFE - Duration::from_secs(25));
+    for _ in 0..3 {
+        assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
+    }
+    assert_eq!(world.requests(), 2);
+}
+
+fn a_rescue_by_grace(template: &Remains) {
+    let world = World::new(Some(template), Mode::Grace(Duration::from_secs(60)), GRACE);
+    world.server.script([Fault::DropAfter]);
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 2), "{outcome:?}");
+    // The abandoned request may still arrive, so the next generation waits.
+    let held = world.refresh();
+    assert_eq!((held.kind, world.requests()), (OutcomeKind::Deferred, 2), "{held:?}");
+    world.clock.advance(Duration::from_secs(16));
+    assert_eq!(world.refresh().generation.get(), 3);
+    assert_eq!(world.server.counts().families_revoked, 0);
+}
+
+fn a_grace_that_ends_at_the_fence(template: &Remains) {
+    let world = World::new(Some(template), Mode::Grace(Duration::from_secs(60)), GRACE);
+    world.server.script([Fault::DropAfter]);
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    let clock = std::sync::Arc::clone(&world.clock);
+    world.hook(Place::BeforeExchange, move || {
+        clock.advance(Duration::from_secs(70));
+        Ok(())
+    });
+    let outcome = world.refresh();
+    assert_ne!(outcome.kind, OutcomeKind::Refreshed);
+    assert_eq!(world.requests(), 1, "the connection stood, and nothing was said on it");
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+}
+
+fn a_retry_without_rotation(template: &Remains) {
+    let world = World::new(Some(template), Mode::NoRotation { echo: true }, "rotation = \"none\"\n");
+    world.server.script([Fault::DropAfter]);
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    world.clock.advance(Duration::from_secs(60));
+    assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+    assert_eq!(world.requests(), 2);
+}
+
+/// The first request never reached the server: the last chance succeeds.
+fn the_last_chance(template: &Remains) {
+    let world = strict(template);
+    world.server.script([Fault::DropBefore]);
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    world.clock.advance(LIFE - Duration::from_secs(31));
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1));
+    world.clock.advance(Duration::from_secs(2));
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, world.requests()), (OutcomeKind::Refreshed, 2), "{outcome:?}");
+}
+
+fn a_keyring_that_is_away(template: &Remains) {
+    let world = strict(template);
+    for fault in [KeyringError::Locked, KeyringError::NoService, KeyringError::Hanging] {
+        world.keyring.set_fault(Some(fault));
+        assert_eq!(world.refresh().kind, OutcomeKind::StoreUnavailable);
+        assert_eq!((world.requests(), world.record().open_intent()), (0, None));
+    }
+    world.keyring.set_fault(None);
+    goes_on_well(&world, 2);
+}
+
+/// The answer is there, and the keyring is not any more.
+fn a_keyring_that_goes_away(template: &Remains) {
+    let world = strict(template);
+    let keyring = world.keyring.clone();
+    world.hook(Place::AfterExchange, move || {
+        keyring.set_fault(Some(KeyringError::Locked));
+        Ok(())
+    });
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 2), "{outcome:?}");
+    assert_eq!((outcome.publication, world.published()), (Publication::PublishPending, Some(1)));
+    world.keyring.set_fault(None);
+    let outcome = world.look();
+    assert_eq!((outcome.kind, outcome.publication), (OutcomeKind::Fresh, Publication::Published));
+    assert_eq!((world.published(), world.requests()), (Some(2), 1));
+}
+
+fn dead_before_the_intent(template: &Remains) {
+    let world = strict(template);
+    let remains = world.die_at(Place::BeforeExchange);
+    let world = world.goes_on(remains, None);
+    assert_eq!((world.requests(), world.record().open_intent()), (0, None));
+    goes_on_well(&world, 2);
+}
+
+/// The request was, or may have been, sent.
+fn dead_with_an_intent(template: &Remains, place: Place) {
+    let world = strict(template);
+    let remains = world.die_at(place);
+    let before = world.requests();
+    let world = world.goes_on(remains, None);
+    assert!(world.record().open_intent().is_some());
+    for _ in 0..2 {
+        let outcome = world.refresh();
+        assert_eq!(outcome.kind, OutcomeKind::InDoubt, "{outcome:?}");
+    }
+    assert_eq!(world.requests(), before);
+}
+
+/// The keyring had not synced: it is back at the generation before. The sealed copy is not.
+fn power_cut_after_the_seal(template: &Remains, place: Place) {
+    let world = strict(template);
+    let older = world.remains();
+    let remains = world.die_at(place);
+    let world = world.goes_on(remains, Some(older.items()));
+    assert_eq!(world.published(), Some(1));
+    let outcome = world.look();
+    assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Fresh, 2), "{outcome:?}");
+    assert_eq!((world.published(), world.requests()), (Some(2), 1));
+    goes_on_well(&world, 3);
+}

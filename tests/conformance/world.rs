@@ -1,0 +1,301 @@
+//! A world in one process for the real transaction: real store, guard, engine and HTTP, a keyring in memory, a clock that
+//! is turned by hand, a server that does as it is told, and processes that can die at every place.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use keepalive::clock::{Clock, ManualClock, Timestamp};
+use keepalive::credential::freshness::{Demand, Validity};
+use keepalive::credential::response::{self, Reply};
+use keepalive::credential::{Credential, Generation, Grant};
+use keepalive::engine::{Engine, handover};
+use keepalive::guard::Held;
+use keepalive::outcome::Outcome;
+use keepalive::profile::{Profile, ProfileName, StoreKind, StoreSettings};
+use keepalive::provider::http::HttpEndpoint;
+use keepalive::provider::{Exchange, Gate, GateError, PrepareError, Prepared, TokenEndpoint};
+use keepalive::store::Store;
+use keepalive::store::keyring::memory::MemoryKeyring;
+use keepalive::store::keyring::{Found, Item, Keyring, KeyringError};
+use keepalive::store::record::Record;
+
+use super::support::authserver::AuthServer;
+use super::support::family::Mode;
+
+pub const LIFE: Duration = Duration::from_secs(600);
+
+/// Where something can be done to a flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    BeforeExchange,
+    AfterIntent,
+    AfterExchange,
+    BeforePublish,
+    AfterPublish,
+}
+
+type Hook = Box<dyn FnOnce() -> Result<(), GateError> + Send>;
+
+/// What is done when a flight comes to a place, once.
+#[derive(Clone, Default)]
+struct Hooks(Arc<Mutex<Option<(Place, Hook)>>>);
+
+impl Hooks {
+    fn at(&self, place: Place) -> Result<(), GateError> {
+        let hook = {
+            let mut set = self.0.lock().unwrap();
+            if set.as_ref().is_none_or(|(wanted, _)| *wanted != place) {
+                return Ok(());
+            }
+            set.take()
+        };
+        hook.map_or(Ok(()), |(_, hook)| hook())
+    }
+}
+
+pub struct World {
+    dir: tempfile::TempDir,
+    pub keyring: MemoryKeyring,
+    pub clock: Arc<ManualClock>,
+    pub server: Arc<AuthServer>,
+    profile: Arc<Profile>,
+    hooks: Hooks,
+}
+
+/// What a process that dies leaves behind.
+pub struct Remains {
+    dir: tempfile::TempDir,
+    items: BTreeMap<Item, String>,
+}
+
+impl Remains {
+    /// What is in the keyring.
+    pub fn items(self) -> BTreeMap<Item, String> {
+        self.items
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            std::fs::set_permissions(&target, entry.metadata().unwrap().permissions()).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
+
+fn remains(dir: &Path, items: BTreeMap<Item, String>) -> Remains {
+    let copied = tempfile::tempdir().unwrap();
+    copy(dir, copied.path());
+    Remains { dir: copied, items }
+}
+
+impl World {
+    /// A profile signed in at a new server. The sealing key is in `template`: its birth takes a second.
+    pub fn new(template: Option<&Remains>, mode: Mode, provider: &str) -> Self {
+        let server = Arc::new(AuthServer::start(mode));
+        server.set_access_life(LIFE);
+        let text = format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(provider));
+        let config = keepalive::config::Config::parse(&text, Path::new("config.toml"), None).unwrap();
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        let name: ProfileName = "demo".parse().unwrap();
+        let world = Self {
+            dir: tempfile::tempdir().unwrap(),
+            keyring: MemoryKeyring::default(),
+            clock: Arc::new(ManualClock::new(Timestamp::from_secs(1_790_000_000))),
+            server,
+            profile: Arc::new(config.profile(&name, None).unwrap()),
+            hooks: Hooks::default(),
+        };
+        if let Some(template) = template {
+            copy(template.dir.path(), world.dir.path());
+            world.keyring.restore(template.items.clone());
+        }
+        world.sign_in();
+        world
+    }
+
+    /// A store in which a key was born, and nothing else is of interest.
+    pub fn template() -> Remains {
+        let world = Self::new(None, Mode::Strict, "");
+        std::fs::remove_dir_all(world.dir.path().join("profiles")).unwrap();
+        let mut items = world.keyring.snapshot();
+        items.retain(|item, _| item.service.ends_with("-key"));
+        remains(world.dir.path(), items)
+    }
+
+    pub fn sign_in(&self) {
+        let (store, endpoint) = self.parts();
+        let prepared = endpoint.prepare(&self.profile.provider, "demo").unwrap();
+        let Reply::Granted(granted) = response::read(200, self.server.mint().to_string().as_bytes()) else { panic!() };
+        let now = self.clock.now();
+        let lifetime_ms = LIFE.as_millis() as u64;
+        let credential = Credential {
+            generation: Generation::NONE,
+            binding: prepared.binding(),
+            refresh: granted.refresh.unwrap(),
+            grant: Grant {
+                access: granted.access,
+                validity: Some(Validity { obtained: now.clone(), lifetime_ms, assumed: false }),
+                token_type: "Bearer".into(),
+                scope: None,
+                id_token: None,
+                login_by: None,
+                not_before: None,
+            },
+        };
+        handover::take(&store, &self.profile.name, credential, true, &now, &|_| {}).unwrap();
+    }
+
+    fn parts(&self) -> (Arc<Store>, Arc<Hooked<HttpEndpoint>>) {
+        let settings = StoreSettings {
+            kind: StoreKind::Keyring { service: "keepalive".into() },
+            path: None,
+            allow_network_filesystem: true,
+        };
+        let keyring = Hooked { inner: self.keyring.clone(), hooks: self.hooks.clone() };
+        let store = Store::new(&settings, self.dir.path(), None, || Box::new(keyring));
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let http = HttpEndpoint::new(Box::new(|_, _| Err("no secrets".into())), clock, self.dir.path()).unwrap();
+        (Arc::new(store), Arc::new(Hooked { inner: http, hooks: self.hooks.clone() }))
+    }
+
+    /// A process that has just started: it shares nothing with the others but what is on disk and in the keyring.
+    pub fn process(&self) -> Engine {
+        let (store, endpoint) = self.parts();
+        Engine::new(store, endpoint, Arc::clone(&self.clock) as _, false, Vec::new())
+    }
+
+    /// `keepalive refresh --force`, by a new process.
+    pub fn refresh(&self) -> Outcome {
+        let engine = self.process();
+        match engine.force(&self.profile.name) {
+            Ok(demand) => engine.refresh(&self.profile, demand, Duration::from_secs(30), &|| {}),
+            Err(e) => e.outcome(),
+        }
+    }
+
+    /// `keepalive refresh`, by a new process: nothing is due, but what was left undone is done.
+    pub fn look(&self) -> Outcome {
+        let demand = Demand::Margin { lookahead: Duration::ZERO };
+        self.process().refresh(&self.profile, demand, Duration::from_secs(30), &|| {})
+    }
+
+    pub fn record(&self) -> Record {
+        self.parts().0.peek(&self.profile.name).unwrap().unwrap()
+    }
+
+    /// The generation in the keyring, if any.
+    pub fn published(&self) -> Option<u64> {
+        let items = self.keyring.snapshot();
+        let (_, text) = items.iter().find(|(item, _)| item.service == "keepalive")?;
+        serde_json::from_str::<serde_json::Value>(text).unwrap()["generation"].as_u64()
+    }
+
+    pub fn requests(&self) -> usize {
+        self.server.counts().refresh_requests
+    }
+
+    pub fn hook(&self, place: Place, hook: impl FnOnce() -> Result<(), GateError> + Send + 'static) {
+        *self.hooks.0.lock().unwrap() = Some((place, Box::new(hook)));
+    }
+
+    pub fn remains(&self) -> Remains {
+        remains(self.dir.path(), self.keyring.snapshot())
+    }
+
+    /// Runs a refresh and keeps what a process that died at `place` would leave. After the intent nothing is sent: the
+    /// flight that goes on here is not the one that is looked at.
+    pub fn die_at(&self, place: Place) -> Remains {
+        let kept = Arc::new(Mutex::new(None));
+        let (dir, keyring, slot) = (self.dir.path().to_owned(), self.keyring.clone(), Arc::clone(&kept));
+        self.hook(place, move || {
+            *slot.lock().unwrap() = Some(remains(&dir, keyring.snapshot()));
+            match place {
+                Place::AfterIntent | Place::BeforeExchange => Err(GateError::Refused("this process is dead")),
+                _ => Ok(()),
+            }
+        });
+        self.refresh();
+        kept.lock().unwrap().take().expect("the flight came by")
+    }
+
+    /// The world as it goes on from there; `keyring`: what a power cut left of it, if there was one.
+    pub fn goes_on(&self, remains: Remains, keyring: Option<BTreeMap<Item, String>>) -> Self {
+        let memory = MemoryKeyring::default();
+        memory.restore(keyring.unwrap_or(remains.items));
+        Self {
+            dir: remains.dir,
+            keyring: memory,
+            clock: Arc::clone(&self.clock),
+            server: Arc::clone(&self.server),
+            profile: Arc::clone(&self.profile),
+            hooks: Hooks::default(),
+        }
+    }
+
+    /// Returns once another thread of this process waits for a lock file.
+    pub fn wait_for_a_waiter(&self) {
+        let pid = std::process::id().to_string();
+        super::support::eventually("somebody waits at the lock", || {
+            let locks = std::fs::read_to_string("/proc/locks").unwrap();
+            let waits = |line: &str| line.contains("-> FLOCK") && line.split_whitespace().any(|word| word == pid);
+            locks.lines().any(waits).then_some(())
+        });
+    }
+}
+
+struct Hooked<T> {
+    inner: T,
+    hooks: Hooks,
+}
+
+impl TokenEndpoint for Hooked<HttpEndpoint> {
+    fn prepare(&self, provider: &Arc<keepalive::profile::Provider>, within: &str) -> Result<Prepared, PrepareError> {
+        self.inner.prepare(provider, within)
+    }
+
+    fn exchange<'l>(&self, prepared: &Prepared, held: Held<'l>, gate: Gate) -> Exchange<'l> {
+        let before = self.hooks.at(Place::BeforeExchange);
+        let hooks = self.hooks.clone();
+        let gate: Gate = Box::new(move || {
+            before?;
+            gate()?;
+            hooks.at(Place::AfterIntent)
+        });
+        let exchange = self.inner.exchange(prepared, held, gate);
+        self.hooks.at(Place::AfterExchange).unwrap();
+        exchange
+    }
+}
+
+impl Keyring for Hooked<MemoryKeyring> {
+    fn check(&self) -> Result<(), KeyringError> {
+        self.inner.check()
+    }
+
+    fn read(&self, item: &Item) -> Result<Option<Found>, KeyringError> {
+        self.inner.read(item)
+    }
+
+    fn write(&self, item: &Item, value: &str) -> Result<(), KeyringError> {
+        self.hooks.at(Place::BeforePublish).unwrap();
+        let written = self.inner.write(item, value);
+        self.hooks.at(Place::AfterPublish).unwrap();
+        written
+    }
+
+    fn delete(&self, item: &Item) -> Result<(), KeyringError> {
+        self.inner.delete(item)
+    }
+
+    fn reconnect(&self) {
+        self.inner.reconnect();
+    }
+}

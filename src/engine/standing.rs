@@ -59,12 +59,14 @@ pub const MAX_PROBES: u32 = 3;
 fn without_trouble(record: &Record, terms: Terms<'_>, now: &Moment, last_error: Option<Failure>) -> Standing {
     let validity = record.validity.as_ref();
     let demand = Demand::Margin { lookahead: Duration::ZERO };
-    let is_due =
-        freshness::assess(record.generation, validity, demand, terms.margin, terms.early, now) != Verdict::Fresh;
+    let is_due = freshness::assess(record.generation, validity, demand, terms.margin, terms.early, now)
+        != Verdict::Fresh
+        || is_renewal_due(record, Duration::ZERO, now);
     let is_alive = validity.is_some_and(|v| !v.left(now).is_zero());
     let not_before = record.not_before.filter(|at| *at > now.wall);
-    let planned =
-        validity.map_or(now.wall, |v| planned_at(v, terms, now)).max(not_before.unwrap_or(Timestamp::from_millis(0)));
+    let planned = validity.map_or(now.wall, |v| planned_at(v, terms, now));
+    let planned = renewal_at(record).map_or(planned, |at| planned.min(at.max(now.wall)));
+    let planned = not_before.map_or(planned, |at| planned.max(at));
     let state = match (is_alive, is_due, not_before) {
         (false, ..) if validity.is_some() => State::Expired,
         (_, true, Some(_)) => State::Deferred,
@@ -73,6 +75,22 @@ fn without_trouble(record: &Record, terms: Terms<'_>, now: &Moment, last_error: 
     };
     let error = if state == State::Fresh { None } else { last_error };
     Standing { state, refresh_at: Some(planned), error }
+}
+
+/// A refresh token with less life than this is not renewed for its own sake: it is refreshed with its access token, or
+/// ends for good.
+const LAST_RENEWAL: Duration = Duration::from_secs(3600);
+
+/// When a refresh token must be renewed whatever its access token says (rule 35): after three quarters of its life. One
+/// that no refresh prolongs has less left each time, so it is asked for a few times and then no more.
+fn renewal_at(record: &Record) -> Option<Timestamp> {
+    let told = record.validity.as_ref()?.obtained.wall;
+    let life = record.login_by?.since(told);
+    (life > LAST_RENEWAL).then(|| told.plus(life / 4 * 3))
+}
+
+fn is_renewal_due(record: &Record, lookahead: Duration, now: &Moment) -> bool {
+    renewal_at(record).is_some_and(|at| at <= now.wall.plus(lookahead))
 }
 
 /// When the margin is reached, by whichever clock says so first.
@@ -89,6 +107,11 @@ pub fn meets(record: &Record, demand: Demand, profile: &Profile, now: &Moment) -
     let validity = record.validity.as_ref();
     let early = jitter(profile.name.as_str(), profile.margin, validity);
     let verdict = freshness::assess(record.generation, validity, demand, profile.margin, early, now);
+    if let Demand::Margin { lookahead } = demand
+        && is_renewal_due(record, lookahead, now)
+    {
+        return false;
+    }
     let is_untroubled = record.open_intent().is_none() && !record.is_rejected() && record.hold.is_none();
     verdict == Verdict::Fresh && record.has_credential() && (is_untroubled || matches!(demand, Demand::ValidFor(_)))
 }
@@ -144,6 +167,28 @@ mod tests {
         assert_eq!(judge(&r, &c).state, State::Due);
         c.advance(S(200));
         assert_eq!(judge(&r, &c).state, State::Expired);
+    }
+
+    #[test]
+    fn r35_a_refresh_token_near_its_end_is_renewed_while_the_access_token_is_fresh() {
+        let c = clock();
+        let mut r = record(&c);
+        r.validity = Some(Validity { obtained: c.now(), lifetime_ms: 90 * 86_400_000, assumed: false });
+        r.login_by = Some(c.now().wall.plus(S(40_000)));
+        let fresh = judge(&r, &c);
+        assert_eq!((fresh.state, fresh.refresh_at), (State::Fresh, Some(c.now().wall.plus(S(30_000)))));
+        c.advance(S(29_999));
+        assert_eq!(judge(&r, &c).state, State::Fresh);
+        c.advance(S(1));
+        assert_eq!(judge(&r, &c).state, State::Due);
+        // A refresh that did not prolong it: three quarters of what is left, down to an hour.
+        let mut times = 0;
+        while judge(&r, &c).state == State::Due {
+            times += 1;
+            r.validity = Some(Validity { obtained: c.now(), lifetime_ms: 90 * 86_400_000, assumed: false });
+            c.advance(r.login_by.unwrap().since(c.now().wall) / 4 * 3);
+        }
+        assert_eq!(times, 2);
     }
 
     #[test]

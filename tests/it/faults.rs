@@ -239,7 +239,7 @@ fn r28_sigterm_before_the_send_sends_nothing() {
 }
 
 #[test]
-fn a_read_only_store_sends_nothing() {
+fn r08_a_read_only_store_sends_nothing() {
     let server = AuthServer::start(Mode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     // Root may write everywhere; a directory in the way of a file stops even root.

@@ -43,7 +43,7 @@ fn the_published_item_is_what_the_contract_says() {
 }
 
 #[test]
-fn every_state_is_told_apart_in_time_and_nothing_is_sent() {
+fn r08_every_state_is_told_apart_in_time_and_nothing_is_sent() {
     let server = AuthServer::start(Mode::Strict);
     for (state, words) in [
         (Keyring::Missing, "no keyring service runs"),

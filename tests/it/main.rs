@@ -15,6 +15,7 @@ mod misuse;
 mod oidc;
 mod refreshes;
 mod rehearsals;
+mod rules;
 mod systemd;
 mod tidy;
 mod tokens;

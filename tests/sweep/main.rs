@@ -4,6 +4,7 @@
 mod clock;
 mod errno;
 mod kill;
+mod mutations;
 mod power;
 mod proxy;
 mod race;
@@ -48,6 +49,7 @@ const SWEEPS: &[Sweep] = &[
     ("herd", race::herds_with_kills),
     ("clock", clock::run),
     ("soak", soak::run),
+    ("mutations", mutations::run),
 ];
 
 fn main() -> ExitCode {

@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::Global;
@@ -37,21 +37,34 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Ends a one-shot run decently on SIGTERM or SIGINT: nothing new is sent, what is sent is finished.
 pub fn stop_on_signal(endpoint: &HttpEndpoint, engine: &Engine) {
     let engine = engine.clone();
+    let Ok(mut stop) = StopSignals::listen(endpoint) else {
+        // Then a signal ends the run as it does any program, and the journal says what is in doubt.
+        return;
+    };
     endpoint.runtime().spawn(async move {
-        if told_to_stop().await.is_ok() {
-            engine.stop();
-        }
+        stop.told().await;
+        engine.stop();
     });
 }
 
-async fn told_to_stop() -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT, caught from the moment that this exists.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen(endpoint: &HttpEndpoint) -> std::io::Result<Self> {
+        let _inside = endpoint.runtime().enter();
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 pub fn run(_args: &DaemonArgs, global: &Global, out: &Output) -> Status {
@@ -83,6 +96,8 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
     if let Err(error) = engine.store().key("") {
         tracing::warn!(%error, "no sealing key yet");
     }
+    let mut stop = StopSignals::listen(&endpoint)
+        .map_err(|e| (Status::Failed, Failure::new("signals", format!("cannot catch signals: {e}"))))?;
     tracing::info!(pid = std::process::id(), socket = %socket_path.display(), "keepalive daemon is up");
     notify(&[sd_notify::NotifyState::Ready]);
     let reloading = shared.clone().watch(seen, bell);
@@ -94,9 +109,7 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
                 () = reloading => {}
             }
         });
-        if let Err(error) = told_to_stop().await {
-            tracing::error!(%error, "signals cannot be received");
-        }
+        stop.told().await;
         // Told before anything is dropped: no flight that queues now will send.
         engine.stop();
         serving.abort();

@@ -113,9 +113,13 @@ fn transact<'l>(
         let gate = plan.gate(vault, &held, &intent, kind);
         match plan.endpoint.exchange(&plan.prepared, held, gate) {
             Exchange::Unsent { held: back, may_have_intent, why, answer } => {
-                if may_have_intent {
-                    // The journal in memory has no such intent: writing it erases the one on disk.
-                    vault.save()?;
+                // The journal in memory has no such intent: writing it erases the one on disk. If that fails as the
+                // intent did, the gate's word is the better one.
+                if may_have_intent
+                    && let Err(e) = vault.save()
+                    && !matches!(why, Unsent::Gate(_))
+                {
+                    return Err(e.outcome());
                 }
                 held = back;
                 if let (Unsent::Early(_), Some(answer)) = (&why, &answer) {

@@ -5,6 +5,7 @@ use keepalive_model::host::{Budget, Design, Sealing, Server};
 use keepalive_model::hosts;
 use keepalive_model::{Report, explore, explore_until, shortest_violation};
 
+#[expect(clippy::disallowed_methods, reason = "this program is not keepalive")]
 fn is_long() -> bool {
     std::env::var_os("KEEPALIVE_LONG").is_some()
 }

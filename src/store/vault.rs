@@ -293,10 +293,11 @@ impl<'l> Vault<'_, 'l> {
         space.commit(&bytes).map_err(|e| StoreError::io("write", &path, e))
     }
 
-    /// Makes the received answer S, the newest generation; durable on return.
+    /// Makes the received answer S, the newest generation. The answer is durable under its first name, from which
+    /// recovery takes it as well; the new name is durable once [`Vault::save`] has synced the folder that both share.
     pub fn promote_answer(&self) -> Result<(), StoreError> {
         let path = self.folder.sealed();
-        durable::rename(&self.folder.received(), &path).map_err(|e| StoreError::io("write", &path, e))
+        std::fs::rename(self.folder.received(), &path).map_err(|e| StoreError::io("write", &path, e))
     }
 
     /// Removes an answer that brought no tokens and is settled.

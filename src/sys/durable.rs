@@ -48,12 +48,6 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Staged::create(path, 0)?.commit(bytes)
 }
 
-/// Renames within one directory, durably.
-pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)?;
-    sync_parent(to)
-}
-
 /// Removes a file, durably; no error if it is not there.
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {

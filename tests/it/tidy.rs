@@ -222,8 +222,13 @@ fn refresh_tokens_are_looked_into_only_where_they_are_sealed_published_or_sent()
 
 #[test]
 fn tests_wait_for_events_and_do_not_sleep() {
-    let allowed =
-        ["tests/it/support/mod.rs", "tests/it/support/authserver.rs", "tests/it/daemon.rs", "tests/it/tidy.rs"];
+    let allowed = [
+        "tests/it/support/mod.rs",
+        "tests/it/support/bus.rs",
+        "tests/it/support/authserver.rs",
+        "tests/it/daemon.rs",
+        "tests/it/tidy.rs",
+    ];
     let sleeps = |(file, text): &(String, String)| text.contains("sleep(") && !allowed.contains(&file.as_str());
     none(files("tests/it", ".rs").into_iter().filter(sleeps).map(|(file, _)| format!("{file}: sleeps")).collect());
 }

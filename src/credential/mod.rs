@@ -1,6 +1,8 @@
 //! A credential and its parts: what is stored, what is handed out, and what a token response says.
 
+pub mod encoding;
 pub mod freshness;
+mod lenient;
 pub mod response;
 pub mod secret;
 

@@ -48,9 +48,23 @@ const CLIENT: [&str; 7] = [
 /// Codes that say: later.
 const LATER: [&str; 4] = ["temporarily_unavailable", "slow_down", "rate_limited", "ratelimited"];
 
+/// Codes that say: something broke in here. The server's own 500, under whatever status.
+const BROKEN: [&str; 5] = ["server_error", "internal_error", "internal_server_error", "fatal_error", "request_timeout"];
+
+/// Codes that say: there is no such thing. Whether that is the token or the address, only the words tell.
+const NOT_FOUND: [&str; 2] = ["not_found_error", "not_found"];
+
+/// Whether a "not found" is about the refresh token. One provider answered a plain 404 `not_found_error` to every
+/// refresh when its endpoint had moved, and every token was alive.
+fn is_token_not_found(denied: Option<&Denied>) -> bool {
+    let words = denied.and_then(|d| d.description.as_deref()).unwrap_or_default().to_ascii_lowercase();
+    ["refresh token", "refresh_token", "grant"].iter().any(|word| words.contains(word))
+}
+
 /// Classifies an answer by HTTP status and by the OAuth error in it, if one could be read.
 pub fn classify(status: u16, denied: Option<&Denied>, policy: &Policy) -> Class {
-    let code = denied.map_or("", |d| d.code.as_str());
+    let code = denied.map_or(String::new(), |d| d.code.to_ascii_lowercase());
+    let code = code.as_str();
     match status {
         429 => Class::Throttled,
         503 if policy.trust_503 => Class::Throttled,
@@ -61,6 +75,8 @@ pub fn classify(status: u16, denied: Option<&Denied>, policy: &Policy) -> Class 
         200..=299 | 400..=499 if DEAD.contains(&code) => Class::Dead,
         200..=299 | 400..=499 if CLIENT.contains(&code) => Class::Client,
         200..=299 | 400..=499 if LATER.contains(&code) => Class::Throttled,
+        200..=299 | 400..=499 if BROKEN.contains(&code) => Class::Ambiguous,
+        404 | 410 if NOT_FOUND.contains(&code) && is_token_not_found(denied) => Class::Dead,
         // An error inside a 200 that nobody knows, or a 4xx.
         200..=299 | 400..=499 => Class::Unclassified,
         _ => Class::Ambiguous,

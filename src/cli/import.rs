@@ -115,7 +115,7 @@ fn read(args: &ImportArgs) -> Result<Granted, Outcome> {
         None => std::io::stdin().lock().take(LONGEST).read_to_end(&mut bytes),
     };
     read.map_err(|e| bad_input(format!("cannot read {place}: {e}"), "name a file, or pipe the token response in"))?;
-    match response::read(200, &bytes) {
+    match response::read(200, &bytes, true) {
         Reply::Granted(granted) => Ok(*granted),
         Reply::Denied(d) => Err(bad_input(
             format!("{place} holds an error response: {}", d.code),

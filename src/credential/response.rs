@@ -106,39 +106,52 @@ fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
 }
 
-/// Reads a response body, unpacked. `status` is the HTTP status.
+/// Reads a response body, unpacked. `status` is the HTTP status; `is_whole` says that the body ended as announced.
 ///
 /// A body that carries a token counts as granted under any 2xx status. Outside of 2xx it needs both tokens, because
-/// error pages have been seen to echo the request.
-pub fn read(status: u16, body: &[u8]) -> Reply {
-    let Some(members) = members(body) else {
+/// error pages have been seen to echo the request. Of a body that is damaged or cut nobody can say that it had no
+/// refresh token, so under 2xx it counts only with one.
+pub fn read(status: u16, body: &[u8], is_whole: bool) -> Reply {
+    let Some(Members { members, is_sound }) = members(body, is_whole) else {
         return Reply::Unreadable;
     };
     let denied = denied(&members);
     let granted = granted(&members);
+    let (has_refresh, has_access) = (granted.refresh.is_some(), granted.access.is_some());
     let carries = match is_success(status) {
-        true => granted.refresh.is_some() || granted.access.is_some() || (granted.access_unusable && denied.is_none()),
-        false => granted.refresh.is_some() && granted.access.is_some(),
+        true if is_sound => has_refresh || has_access || (granted.access_unusable && denied.is_none()),
+        true => has_refresh,
+        false => has_refresh && has_access,
     };
     match (carries, denied) {
         (true, denied) => Reply::Granted(Box::new(Granted { denied, ..granted })),
-        (false, Some(denied)) => Reply::Denied(denied),
-        (false, None) => Reply::Unreadable,
+        (false, Some(denied)) if is_sound || !is_success(status) => Reply::Denied(denied),
+        (false, _) => Reply::Unreadable,
     }
 }
 
+struct Members {
+    members: Map<String, Value>,
+    /// The body was well-formed: what is not among its members was not said.
+    is_sound: bool,
+}
+
 /// The body as members: a JSON object, a form where the server ignored `Accept`, or JSON with faults in it.
-fn members(body: &[u8]) -> Option<Map<String, Value>> {
+fn members(body: &[u8], is_whole: bool) -> Option<Members> {
     let utf16 = utf16(body);
     let body = match &utf16 {
         Some(text) => text.as_bytes(),
         None => body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body),
     };
     if let Ok(value) = serde_json::from_slice(body) {
-        return chosen(value).map(canonical);
+        return Some(Members { members: canonical(chosen(value)?), is_sound: true });
     }
     let text = String::from_utf8_lossy(body);
-    form(text.trim()).or_else(|| lenient::parse(&text).and_then(chosen)).map(canonical)
+    let (found, is_sound) = match form(text.trim(), is_whole) {
+        Some(form) => (form, is_whole),
+        None => (lenient::parse(&text).and_then(chosen)?, false),
+    };
+    Some(Members { members: canonical(found), is_sound })
 }
 
 /// Text of a body that begins with a byte order mark of UTF-16.
@@ -152,8 +165,9 @@ fn utf16(body: &[u8]) -> Option<String> {
     Some(String::from_utf16_lossy(&units))
 }
 
-/// A form: it begins with a name and `=`, and one of the names is ours.
-fn form(text: &str) -> Option<Map<String, Value>> {
+/// A form: it begins with a name and `=`, and one of the names is ours. Where it was cut, its last member may be too.
+fn form(text: &str, is_whole: bool) -> Option<Map<String, Value>> {
+    let text = if is_whole { text } else { text.rsplit_once('&')?.0 };
     let first = text.split('=').next().filter(|first| first.len() < text.len())?;
     let is_name = !first.is_empty() && first.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
     let has_ours = ["access_token=", "refresh_token=", "error="]
@@ -372,7 +386,7 @@ mod tests {
     }
 
     fn granted_from(body: &str) -> Granted {
-        match read(200, body.as_bytes()) {
+        match read(200, body.as_bytes(), true) {
             Reply::Granted(g) => *g,
             other => panic!("not granted: {other:?}"),
         }
@@ -469,7 +483,7 @@ mod tests {
             (400, "error=invalid_grant&error_description=x", "invalid_grant"),
             (500, r#"{"error":"server_error","refresh_token":"echo"}"#, "server_error"),
         ] {
-            match read(status, body.as_bytes()) {
+            match read(status, body.as_bytes(), true) {
                 Reply::Denied(d) => assert_eq!(d.code, code, "{body}"),
                 other => panic!("{body}: {other:?}"),
             }
@@ -479,18 +493,18 @@ mod tests {
     #[test]
     fn what_is_neither_token_nor_error_is_unreadable() {
         for body in ["", "null", "[]", "{}", "<html>access_token=</html>", "{\"access_token\":", "\u{0}\u{1}", "ok"] {
-            assert!(matches!(read(200, body.as_bytes()), Reply::Unreadable), "{body:?}");
+            assert!(matches!(read(200, body.as_bytes(), true), Reply::Unreadable), "{body:?}");
         }
         let echo = r#"{"refresh_token":"r"}"#;
-        assert!(matches!(read(500, echo.as_bytes()), Reply::Unreadable));
+        assert!(matches!(read(500, echo.as_bytes(), true), Reply::Unreadable));
         let both = r#"{"refresh_token":"r","access_token":"a"}"#;
-        assert!(matches!(read(500, both.as_bytes()), Reply::Granted(_)));
+        assert!(matches!(read(500, both.as_bytes(), true), Reply::Granted(_)));
     }
 
     #[test]
     fn r38_a_server_cannot_write_to_the_terminal() {
         let body = format!(r#"{{"error":"x","error_description":"a\u001b[31m\u202eb\n{}"}}"#, "c".repeat(500));
-        let Reply::Denied(d) = read(400, body.as_bytes()) else { panic!() };
+        let Reply::Denied(d) = read(400, body.as_bytes(), true) else { panic!() };
         let description = d.description.unwrap();
         assert!(description.starts_with("a [31m b cc"), "{description}");
         assert_eq!(description.chars().count(), 200);

@@ -43,7 +43,7 @@ pub fn refuse(plan: &Flightplan, vault: &mut Vault<'_, '_>, answer: &Answer, den
 /// A server that answered before it was given the token: the token is unspent whatever it said.
 pub fn refused_early(plan: &Flightplan, vault: &mut Vault<'_, '_>, answer: &RawAnswer) -> Outcome {
     let body = encoding::decode(answer.content_encoding.as_deref(), &answer.body);
-    let denied = match body.map(|body| response::read(answer.status, &body)) {
+    let denied = match body.map(|body| response::read(answer.status, &body.bytes, answer.is_complete)) {
         Ok(Reply::Denied(denied)) => Some(denied),
         Ok(Reply::Granted(_) | Reply::Unreadable) | Err(encoding::TooLarge) => None,
     };

@@ -100,7 +100,7 @@ impl HttpEndpoint {
                 let named = codings(response.headers());
                 read_body(response, &mut body).await?;
                 let unpacked = encoding::decode(named.as_deref(), &body).map_err(|_| "it is too large".to_owned())?;
-                Ok((status, unpacked.to_vec()))
+                Ok((status, unpacked.bytes.to_vec()))
             };
             tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err("no answer in time".into()))
         })

@@ -90,7 +90,7 @@ pub enum Reading {
     Denied(Denied),
     /// The body holds neither tokens nor an error, or was cut.
     Unreadable,
-    /// Unpacked, the body is larger than an answer may be: what it holds is not known.
+    /// The body, as it came or unpacked, is larger than an answer may be: it is evidence, and not read.
     TooLarge,
 }
 
@@ -121,16 +121,18 @@ impl Answer {
     /// Reads the answer as the credential of `generation`. It was sealed as it came, so it is unpacked here.
     pub fn read(&self, generation: Generation) -> Reading {
         let packed = Zeroizing::new(self.body_bytes());
+        let is_cut_at_the_cap = !self.is_complete && packed.len() >= encoding::LARGEST;
         let unpacked = encoding::decode(self.content_encoding.as_deref(), &packed);
-        let reply = unpacked.as_ref().map_or(Reply::Unreadable, |body| response::read(self.status, body));
-        let reply = match reply {
+        let Some(body) = unpacked.ok().filter(|_| !is_cut_at_the_cap) else {
+            return Reading::TooLarge;
+        };
+        let reply = match response::read(self.status, &body.bytes, self.is_complete && body.is_whole) {
             // The header may be a lie that some decoder believed.
-            Reply::Unreadable => response::read(self.status, &packed),
+            Reply::Unreadable => response::read(self.status, &packed, self.is_complete),
             reply => reply,
         };
         match reply {
             Reply::Granted(granted) => self.granted(generation, *granted),
-            Reply::Denied(_) | Reply::Unreadable if unpacked.is_err() => Reading::TooLarge,
             Reply::Denied(denied) => Reading::Denied(denied),
             Reply::Unreadable => Reading::Unreadable,
         }

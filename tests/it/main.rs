@@ -14,6 +14,7 @@ mod misuse;
 mod oidc;
 mod refreshes;
 mod rehearsals;
+mod responses;
 mod systemd;
 mod tidy;
 mod tokens;

@@ -7,6 +7,7 @@ mod support;
 mod contrib;
 mod daemon;
 mod faults;
+mod fuzz;
 mod herds;
 mod imports;
 mod keyrings;

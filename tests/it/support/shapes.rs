@@ -200,13 +200,16 @@ fn pack(coding: &str, bytes: &[u8]) -> Vec<u8> {
         "bom" => [b"\xef\xbb\xbf", bytes].concat(),
         "utf16le" => "\u{feff}".encode_utf16().chain(text().encode_utf16()).flat_map(u16::to_le_bytes).collect(),
         "utf16be" => "\u{feff}".encode_utf16().chain(text().encode_utf16()).flat_map(u16::to_be_bytes).collect(),
-        "latin1" => text().chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect(),
+        "latin1" => text().chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect(),
         other => panic!("no such coding: {other}"),
     }
 }
 
 /// RFC 7932 §9.2: one meta-block that is not compressed, and an empty last one. There is no encoder in the tree.
 fn stored_in_brotli(bytes: &[u8]) -> Vec<u8> {
+    if bytes.is_empty() {
+        return vec![0x06];
+    }
     assert!((1..=65536).contains(&bytes.len()));
     let header = (bytes.len() as u32 - 1) << 4 | 1 << 20;
     [&header.to_le_bytes()[..3], bytes, &[0x03]].concat()

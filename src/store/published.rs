@@ -129,3 +129,45 @@ fn signature(value: &Value, item: &Item, key: &SealingKey) -> Option<String> {
     let bytes = zeroize::Zeroizing::new(serde_json::to_vec(&(&item.user, value)).ok()?);
     Some(key.mac(&bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::keyring::memory::MemoryKeyring;
+    use super::*;
+    use crate::credential::Grant;
+
+    fn item(profile: &str) -> Item {
+        Item { service: "keepalive".into(), user: profile.into() }
+    }
+
+    fn credential(token: &str) -> Credential {
+        Credential {
+            generation: Generation::new(3),
+            binding: Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() },
+            refresh: RefreshToken::new(token).unwrap(),
+            grant: Grant {
+                access: None,
+                validity: None,
+                token_type: "Bearer".into(),
+                scope: None,
+                id_token: None,
+                login_by: None,
+                not_before: None,
+            },
+        }
+    }
+
+    #[test]
+    fn an_item_copied_from_another_profile_is_not_ours() {
+        let (keyring, key) = (MemoryKeyring::default(), SealingKey::generate());
+        for profile in ["work", "home"] {
+            write(&keyring, &item(profile), "s", &key, &credential(profile)).unwrap();
+        }
+        let Published::Ours(found) = read(&keyring, &item("work"), "s", &key).unwrap().0 else { panic!() };
+        assert_eq!(found.refresh, RefreshToken::new("work").unwrap());
+        let copied = keyring.read(&item("home")).unwrap().unwrap().value;
+        keyring.write(&item("work"), &copied).unwrap();
+        let found = read(&keyring, &item("work"), "s", &key).unwrap().0;
+        assert!(matches!(found, Published::Unsigned { generation: Some(3) }), "{found:?}");
+    }
+}

@@ -229,3 +229,66 @@ fn r16_r22_r23_every_recorded_answer_through_the_library() {
 fn r16_r22_r23_every_recorded_answer_through_the_program() {
     each(through_the_program);
 }
+
+/// An answer with tokens, by its name in the table.
+fn recorded(name: &str) -> Fault {
+    let shape = shapes().into_iter().find(|s| s.name == name).unwrap();
+    fault(&shape, NOW).0
+}
+
+#[test]
+fn r09_a_packed_answer_of_a_run_that_died_is_read_from_its_seal() {
+    for name in ["gzip that nobody asked for", "two codings in two lines", "cut behind the refresh token"] {
+        let server = AuthServer::start(Mode::Strict);
+        let sandbox = Sandbox::signed_in(&server);
+        let folder = sandbox.path("state/keepalive/profiles/demo");
+        let before: Vec<_> =
+            ["record.json", "sealed"].map(|file| (file, std::fs::read(folder.join(file)).unwrap())).into();
+        server.script([recorded(name)]);
+        sandbox.refresh(&["--force"]).exits(0);
+        // As if it had been killed between the seal and all that follows from it.
+        std::fs::rename(folder.join("sealed"), folder.join("received")).unwrap();
+        for (file, bytes) in before {
+            std::fs::write(folder.join(file), bytes).unwrap();
+        }
+        let result = sandbox.refresh(&["--force"]).exits(0).result();
+        assert_eq!(result["generation"], 2, "{name}");
+        assert_eq!(server.counts().refresh_requests, 1, "it is recovered, not asked for: {name}");
+        sandbox.refresh(&["--force"]).exits(0);
+        let counts = server.counts();
+        assert_eq!((counts.refresh_ok, counts.presented_again), (2, 0), "{name}");
+    }
+}
+
+#[test]
+fn a_server_that_gives_nothing_to_use_is_not_asked_in_a_loop() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    server.script((0..9).map(|_| recorded("a refresh token alone")));
+    for _ in 0..2 {
+        sandbox.refresh(&[]);
+        sandbox.refresh(&["--force"]);
+    }
+    let requests = server.counts().refresh_requests;
+    assert!((2..=3).contains(&requests), "{requests} requests: the second answer of this kind starts a pause");
+    let run = sandbox.keepalive(&["token", "demo", "--timeout", "1s"]);
+    assert!(run.status != 0 && run.stdout.is_empty(), "{run:?}");
+    assert_eq!(server.counts().presented_again, 0);
+}
+
+#[test]
+fn r13_an_older_copy_of_the_sealed_file_is_not_handed_out() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let sealed = sandbox.path("state/keepalive/profiles/demo/sealed");
+    let old = std::fs::read(&sealed).unwrap();
+    sandbox.refresh(&["--force"]).exits(0);
+    let new = std::fs::read(&sealed).unwrap();
+    std::fs::write(&sealed, old).unwrap();
+    let run = sandbox.keepalive(&["token", "demo"]).exits(78).says("generation 1, but generation 2 was already");
+    assert!(run.stdout.is_empty());
+    assert_eq!(server.counts().refresh_requests, 1);
+    // The newest answer did not get its final name: the token in it is the one to hand out.
+    std::fs::write(sealed.with_file_name("received"), new).unwrap();
+    sandbox.keepalive(&["token", "demo"]).exits(0).says("canary-at-f0-3");
+}

@@ -290,7 +290,7 @@ fn denied(m: &Map<String, Value>) -> Option<Denied> {
         }
         Some(_) => (text(m, "code"), text(m, "error_description").or_else(|| text(m, "message"))),
         None if is_failure(m) => (text(m, "code"), text(m, "message")),
-        None => (Some(text(m, "code")?), text(m, "message")),
+        None => (Some(text(m, "code").filter(|code| !is_good(code))?), text(m, "message")),
     };
     Some(Denied {
         code: printable(code.map(str::trim).filter(|c| !c.is_empty()).unwrap_or("unknown_error")),
@@ -300,7 +300,19 @@ fn denied(m: &Map<String, Value>) -> Option<Denied> {
 
 /// Some servers always have an `error` member, and mean nothing by an empty one.
 fn is_said(error: &Value) -> bool {
-    !matches!(error, Value::Null | Value::Bool(false)) && error != "" && error.as_f64() != Some(0.0)
+    match error {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(members) => !members.is_empty(),
+        Value::Number(n) => n.as_f64() != Some(0.0),
+        Value::Bool(true) => true,
+    }
+}
+
+/// A code that says that all is well, or a number of which nobody knows what it says.
+fn is_good(code: &str) -> bool {
+    ["ok", "success"].iter().any(|word| word.eq_ignore_ascii_case(code)) || code.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn is_failure(m: &Map<String, Value>) -> bool {
@@ -487,6 +499,30 @@ mod tests {
                 Reply::Denied(d) => assert_eq!(d.code, code, "{body}"),
                 other => panic!("{body}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn r15_only_a_sound_answer_can_be_one_without_a_refresh_token() {
+        let granted = |body: &str, is_whole| matches!(read(200, body.as_bytes(), is_whole), Reply::Granted(_));
+        assert!(granted(r#"{"access_token":"a"}"#, true));
+        assert!(!granted(r#"{"access_token":"a","#, true));
+        assert!(granted("access_token=a&expires_in=1", true));
+        assert!(!granted("access_token=a&expires_in=1", false));
+        assert!(!granted("access_token=a&refresh_token=r", false), "the token itself may be cut");
+        assert!(granted("access_token=a&refresh_token=r&", false));
+    }
+
+    #[test]
+    fn a_code_that_says_nothing_of_an_error_is_none() {
+        for body in [
+            r#"{"code":"0"}"#,
+            r#"{"code":"OK","data":{}}"#,
+            r#"{"error":{}}"#,
+            r#"{"error":false}"#,
+            r#"{"errors":[]}"#,
+        ] {
+            assert!(matches!(read(200, body.as_bytes(), true), Reply::Unreadable), "{body}");
         }
     }
 

@@ -133,6 +133,24 @@ mod tests {
     }
 
     #[test]
+    fn r23_what_broke_in_the_server_may_have_spent_the_token_under_any_status() {
+        for (status, code) in [(200, "internal_error"), (400, "server_error"), (200, "Fatal_Error")] {
+            assert_eq!(class(status, code), Class::Ambiguous, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn r22_not_found_is_a_dead_token_only_if_it_says_so() {
+        let class = |status, words: &str| {
+            let denied = Denied { code: "not_found_error".into(), description: Some(words.into()) };
+            classify(status, Some(&denied), &Policy::default())
+        };
+        assert_eq!(class(404, "Refresh token not found or invalid"), Class::Dead);
+        assert_eq!(class(404, "Not found"), Class::Unclassified);
+        assert_eq!(class(500, "Refresh token not found or invalid"), Class::Ambiguous);
+    }
+
+    #[test]
     fn r24_a_refused_client_is_a_matter_of_configuration() {
         for (status, code) in [(401, "invalid_client"), (400, "invalid_scope"), (200, "invalid_request"), (302, "")] {
             assert_eq!(class(status, code), Class::Client, "{status} {code}");

@@ -181,6 +181,13 @@ fn damaged(rng: &mut Rng) {
     if rng.once_in(2) {
         damage::bytes(rng, &mut body, &WORDS);
     }
+    if rng.once_in(2000) {
+        // As long as it may be, of one word: what grows faster than its input shows itself.
+        let word = rng.pick(&WORDS);
+        let at = rng.below(body.len() + 1);
+        let room = (encoding::LARGEST - body.len()) / word.len();
+        body.splice(at..at, word.repeat(room));
+    }
     let status = if rng.once_in(2) { shape.status } else { STATUSES[rng.below(STATUSES.len())] };
     let named = shape.content_encoding();
     let coding = if rng.once_in(2) { named.as_deref() } else { CODINGS[rng.below(CODINGS.len())] };

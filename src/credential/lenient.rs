@@ -11,21 +11,23 @@ use serde_json::{Map, Value};
 /// Nothing of interest lies deeper; what does is walked over.
 const DEEPEST: usize = 64;
 
-/// The first object or array in `text`, as far as it can be read. Members that are neither text, number, `true`, `false`
-/// nor an object or array of these are `null`.
+/// What `text` holds of objects and arrays, as far as it can be read; an array of them if there are several. Members that
+/// are neither text, number, `true`, `false` nor an object or array of these are `null`.
 pub fn parse(text: &str) -> Option<Value> {
     let start = text.find(['{', '['])?;
     // A page that happens to hold a brace is not an answer.
     if text[..start].contains('<') {
         return None;
     }
-    Reader { chars: text[start..].chars().peekable(), open: Vec::new() }.read()
+    Reader { chars: text[start..].chars().peekable(), open: Vec::new(), done: Vec::new() }.read()
 }
 
 struct Reader<'a> {
     chars: Peekable<Chars<'a>>,
     /// What is open, the innermost last.
     open: Vec<Level>,
+    /// What was opened and closed at the top.
+    done: Vec<Value>,
 }
 
 enum Level {
@@ -44,11 +46,7 @@ impl Reader<'_> {
             match c {
                 '{' => self.enter(Level::Object { members: Map::new(), key: None }),
                 '[' => self.enter(Level::Array(Vec::new())),
-                '}' | ']' => {
-                    if let Some(whole) = self.leave() {
-                        return Some(whole);
-                    }
-                }
+                '}' | ']' => self.leave(),
                 ',' => self.forget_key(),
                 '"' | '\'' => match self.quoted(c) {
                     Some(text) => self.take_text(text),
@@ -58,35 +56,29 @@ impl Reader<'_> {
                 _ => {}
             }
         }
-        self.end()
+        // The text has ended: whatever is still open ends here.
+        while !self.open.is_empty() {
+            self.leave();
+        }
+        if self.done.len() > 1 { Some(Value::Array(self.done)) } else { self.done.pop() }
     }
 
     fn enter(&mut self, level: Level) {
         self.open.push(if self.open.len() < DEEPEST { level } else { Level::Abyss });
     }
 
-    /// Closes the innermost level; `Some` when it was the outermost.
-    fn leave(&mut self) -> Option<Value> {
-        let value = match self.open.pop()? {
-            Level::Object { members, .. } => Value::Object(members),
-            Level::Array(items) => Value::Array(items),
-            Level::Abyss => Value::Null,
+    /// Closes the innermost level.
+    fn leave(&mut self) {
+        let value = match self.open.pop() {
+            Some(Level::Object { members, .. }) => Value::Object(members),
+            Some(Level::Array(items)) => Value::Array(items),
+            Some(Level::Abyss) => Value::Null,
+            None => return,
         };
-        if self.open.is_empty() {
-            return Some(value);
+        match self.open.is_empty() {
+            true => self.done.push(value),
+            false => self.put(value),
         }
-        self.put(value);
-        None
-    }
-
-    /// The text has ended: whatever is still open ends here.
-    fn end(&mut self) -> Option<Value> {
-        while !self.open.is_empty() {
-            if let Some(whole) = self.leave() {
-                return Some(whole);
-            }
-        }
-        None
     }
 
     fn put(&mut self, value: Value) {
@@ -152,7 +144,7 @@ impl Reader<'_> {
         if (ahead.next(), ahead.next()) != (Some('\\'), Some('u')) {
             return char::REPLACEMENT_CHARACTER;
         }
-        let mut other = Reader { chars: ahead, open: Vec::new() };
+        let mut other = Reader { chars: ahead, open: Vec::new(), done: Vec::new() };
         let low = other.hex4();
         if !(0xdc00..0xe000).contains(&low) {
             return char::REPLACEMENT_CHARACTER;
@@ -245,5 +237,11 @@ mod tests {
         assert!(parse(&deep).is_some());
         assert_eq!(parse("<script>var x = {\"refresh_token\":\"r\"}</script>"), None);
         assert_eq!(parse("no braces"), None);
+        assert_eq!(parse("}"), None);
+    }
+
+    #[test]
+    fn all_that_stands_side_by_side_is_read() {
+        assert_eq!(parse("[INFO] {\"a\":1} x {\"b\""), Some(json!([[null], {"a": 1}, {}])));
     }
 }

@@ -87,11 +87,12 @@ fn bounded(life: Option<Duration>) -> Option<Duration> {
 }
 
 impl Granted {
-    /// Whether this grants anything to whoever sent `sent`. Error pages have been seen to echo the request: a refresh
-    /// token that is the one sent, with an error and no access token, is no answer but an echo.
+    /// Whether this grants anything to whoever sent `sent`. Error pages have been seen to echo the request: the refresh
+    /// token that was sent, with no access token or with an error, is no answer but an echo.
     pub fn is_more_than_an_echo(&self, sent: &RefreshToken, status: u16) -> bool {
         let is_new = self.refresh.as_ref().is_some_and(|new| new != sent);
-        is_new || self.denied.is_none() || (is_success(status) && self.access.is_some())
+        let is_refused = self.denied.is_some() && !(is_success(status) && self.access.is_some());
+        is_new || ((self.access.is_some() || self.access_unusable) && !is_refused)
     }
 
     /// When the server wants to be asked again at the earliest, as far as that can be obeyed: an access token that ends
@@ -180,30 +181,40 @@ fn form(text: &str, is_whole: bool) -> Option<Map<String, Value>> {
     })
 }
 
-/// The object that matters: the outermost; but where that has no token, one within that has both, as in
-/// `{"data":{"access_token":…,"refresh_token":…}}`, its members put over those around it.
+/// The object that matters: of several, the first with a token.
 fn chosen(value: Value) -> Option<Map<String, Value>> {
-    let mut outer = match value {
-        Value::Object(outer) => outer,
-        Value::Array(items) => match items.into_iter().find(Value::is_object)? {
-            Value::Object(first) => first,
-            _ => return None,
-        },
-        _ => return None,
+    let objects = match value {
+        Value::Array(items) => items,
+        other => vec![other],
     };
-    let has = |m: &Map<String, Value>, token: &str| member(m, token).and_then(Value::as_str).is_some_and(is_token);
-    if !has(&outer, "refresh_token") && !has(&outer, "access_token") {
-        let has_both = |m: &&Map<String, Value>| has(m, "refresh_token") && has(m, "access_token");
-        let within = outer.values().filter_map(Value::as_object);
-        let found = within
-            .clone()
-            .find(has_both)
-            .or_else(|| within.flat_map(Map::values).filter_map(Value::as_object).find(has_both));
-        if let Some(found) = found.cloned() {
-            outer.extend(found);
-        }
+    let mut objects: Vec<_> = objects
+        .into_iter()
+        .filter_map(|item| match item {
+            Value::Object(members) => Some(unwrapped(members)),
+            _ => None,
+        })
+        .collect();
+    let first = objects.iter().position(|m| has(m, "refresh_token") || has(m, "access_token")).unwrap_or(0);
+    (first < objects.len()).then(|| objects.swap_remove(first))
+}
+
+/// The object itself; but where it has no token and one within has both, as in
+/// `{"data":{"access_token":…,"refresh_token":…}}`, with the members of that one over its own.
+fn unwrapped(mut outer: Map<String, Value>) -> Map<String, Value> {
+    if has(&outer, "refresh_token") || has(&outer, "access_token") {
+        return outer;
     }
-    Some(outer)
+    let has_both = |m: &&Map<String, Value>| has(m, "refresh_token") && has(m, "access_token");
+    let within = outer.values().filter_map(Value::as_object);
+    let further_in = within.clone().flat_map(Map::values).filter_map(Value::as_object);
+    if let Some(found) = within.chain(further_in).find(has_both).cloned() {
+        outer.extend(found);
+    }
+    outer
+}
+
+fn has(m: &Map<String, Value>, token: &str) -> bool {
+    member(m, token).and_then(Value::as_str).is_some_and(is_token)
 }
 
 /// Every name that is read, as RFC 6749 would write it.

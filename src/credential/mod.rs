@@ -31,7 +31,7 @@ impl Generation {
     }
 
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

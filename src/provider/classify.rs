@@ -57,8 +57,8 @@ const NOT_FOUND: [&str; 2] = ["not_found_error", "not_found"];
 /// Whether a "not found" is about the refresh token. One provider answered a plain 404 `not_found_error` to every
 /// refresh when its endpoint had moved, and every token was alive.
 fn is_token_not_found(denied: Option<&Denied>) -> bool {
-    let words = denied.and_then(|d| d.description.as_deref()).unwrap_or_default().to_ascii_lowercase();
-    ["refresh token", "refresh_token", "grant"].iter().any(|word| words.contains(word))
+    let words = denied.and_then(|d| d.description.as_deref()).unwrap_or_default();
+    words.to_ascii_lowercase().contains("refresh token")
 }
 
 /// Classifies an answer by HTTP status and by the OAuth error in it, if one could be read.

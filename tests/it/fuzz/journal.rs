@@ -4,18 +4,21 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use keepalive::clock::{Moment, Timestamp};
-use keepalive::credential::freshness::Validity;
+use keepalive::credential::freshness::{Margin, Validity};
 use keepalive::credential::secret::{AccessToken, RefreshToken};
 use keepalive::credential::{Binding, Credential, Generation, Grant};
+use keepalive::engine::standing::{Terms, jitter, standing};
 use keepalive::guard::Permit;
-use keepalive::profile::{ProfileName, StoreKind, StoreSettings};
+use keepalive::outcome::{self, Failure};
+use keepalive::profile::{Policy, ProfileName, Rotation, StoreKind, StoreSettings};
 use keepalive::store::content::{Answer, Content, PlainGrant, Reading, Secret};
 use keepalive::store::key::SealingKey;
 use keepalive::store::keyring::memory::MemoryKeyring;
 use keepalive::store::keyring::{Item, Keyring};
-use keepalive::store::record::{Intent, Record};
+use keepalive::store::record::{Hold, Intent, Record, Rejection};
 use keepalive::store::{Store, envelope};
 use keepalive::sys::lockfile::LockFile;
 use serde_json::Value;
@@ -45,7 +48,10 @@ const WORDS: [&[u8]; 16] = [
     b"2026-11-24T12:00:00Z",
 ];
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 15] = [
+    "hold",
+    "lifetime_ms",
+    "uptime_ms",
     "profile",
     "generation",
     "format",
@@ -384,13 +390,46 @@ fn r13_no_damaged_store_gives_a_lower_generation_or_another_token() {
     });
 }
 
+/// Whatever a journal says, `status` and the scheduler can make something of it.
+fn judge(rng: &mut Rng, record: &Record) {
+    let rotation = [Rotation::Strict, Rotation::Grace, Rotation::Lenient, Rotation::None][rng.below(4)];
+    let grace = Duration::from_secs(rng.next() % 200);
+    let policy = Policy { rotation, reuse_grace: grace, last_chance: rng.once_in(2), ..Policy::default() };
+    let margin =
+        if rng.once_in(2) { Margin::DEFAULT } else { Margin::Fixed(Duration::from_secs(rng.next() % 100_000)) };
+    let wall = Timestamp::from_millis((rng.next() % 3_000_000_000_000) as i64);
+    let now = Moment { wall, boot_id: "b".into(), uptime_ms: rng.next() >> rng.below(64) };
+    let early = jitter("demo", margin, record.validity.as_ref());
+    let standing = standing(Some(record), Terms { policy: &policy, margin, early }, &now);
+    if standing.state == outcome::State::Fresh {
+        assert!(record.validity.as_ref().is_some_and(|v| !v.left(&now).is_zero()), "fresh, and expired: {record:?}");
+    }
+}
+
 #[test]
 fn no_damaged_journal_is_another_profiles() {
     let bench = Bench::new(false);
-    let (path, whole) = (bench.folder("demo").join("record.json"), bench.newest().files["record.json"].clone());
+    let path = bench.folder("demo").join("record.json");
+    let mut whole: Record = serde_json::from_slice(&bench.newest().files["record.json"]).unwrap();
+    let fingerprint = whole.fingerprint.clone().unwrap();
+    let failure = Failure::new("x", "x");
+    // One with everything in it.
+    whole.intent = Some(Intent {
+        attempt: "a".into(),
+        generation: whole.generation,
+        fingerprint: fingerprint.clone(),
+        sends: 1,
+        first_sent: now(),
+        last_sent: now(),
+        abandoned: Some(now()),
+        is_last_chance_spent: false,
+    });
+    whole.hold = Some(Hold { config: "c".into(), failure: failure.clone(), probes: 1, next_probe: NOW });
+    whole.rejected = Some(Rejection { fingerprint, at: NOW, failure });
+    let whole = serde_json::to_vec(&whole).unwrap();
     drop(bench);
     let dir = tempfile::tempdir().unwrap();
-    super::run("journal", 10_000, |rng| {
+    super::run("journal", 4_000, |rng| {
         let path =
             dir.path().join(format!("{:?}-{}", std::thread::current().id(), path.file_name().unwrap().display()));
         let mut bytes = whole.clone();
@@ -401,7 +440,8 @@ fn no_damaged_journal_is_another_profiles() {
         }
         std::fs::write(&path, bytes).unwrap();
         if let Ok(Some(record)) = Record::read(&path, &name("demo")) {
-            assert_eq!((record.profile, record.format), (name("demo"), 1));
+            assert_eq!((&record.profile, record.format), (&name("demo"), 1));
+            judge(rng, &record);
         }
     });
 }

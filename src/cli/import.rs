@@ -115,7 +115,7 @@ fn read(args: &ImportArgs) -> Result<Granted, Outcome> {
         None => std::io::stdin().lock().take(LONGEST).read_to_end(&mut bytes),
     };
     read.map_err(|e| bad_input(format!("cannot read {place}: {e}"), "name a file, or pipe the token response in"))?;
-    match response::read(200, &bytes) {
+    match response::read(200, &bytes, true) {
         Reply::Granted(granted) => Ok(*granted),
         Reply::Denied(d) => Err(bad_input(
             format!("{place} holds an error response: {}", d.code),
@@ -128,7 +128,7 @@ fn read(args: &ImportArgs) -> Result<Granted, Outcome> {
 }
 
 fn credential(
-    granted: Granted,
+    mut granted: Granted,
     profile: &Profile,
     binding: Binding,
     now: &crate::clock::Moment,
@@ -139,7 +139,7 @@ fn credential(
             "sign in with offline access (scope offline_access)",
         )
     };
-    let refresh: RefreshToken = granted.refresh.ok_or_else(no_token)?;
+    let refresh: RefreshToken = granted.refresh.take().ok_or_else(no_token)?;
     let told = granted.expiry.lifetime_of_import(now);
     let lifetime = told.unwrap_or(profile.provider.default_lifetime);
     let validity = granted.access.is_some().then(|| Validity {
@@ -147,6 +147,7 @@ fn credential(
         lifetime_ms: u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX),
         assumed: told.is_none(),
     });
+    let not_before = granted.earliest_refresh(now.wall, validity.as_ref().map(Validity::expires_at));
     let login_by = granted.refresh_expires_in.filter(|s| *s > 0).map(|s| now.wall.plus(Duration::from_secs(s)));
     Ok(Credential {
         // The handover numbers it.
@@ -160,7 +161,7 @@ fn credential(
             scope: granted.scope,
             id_token: granted.id_token,
             login_by,
-            not_before: granted.not_before,
+            not_before,
         },
     })
 }

@@ -1,6 +1,8 @@
 //! A credential and its parts: what is stored, what is handed out, and what a token response says.
 
+pub mod encoding;
 pub mod freshness;
+mod lenient;
 pub mod response;
 pub mod secret;
 
@@ -29,7 +31,7 @@ impl Generation {
     }
 
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

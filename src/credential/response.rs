@@ -6,11 +6,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
+use super::lenient;
 use super::secret::{AccessToken, RefreshToken};
 use crate::clock::{Moment, Timestamp};
 
 /// No lifetime beyond this is believed.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(400 * 24 * 3600);
+/// No server is obeyed longer that wants to be left alone and has given no usable access token.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// What the body of a response from the token endpoint says.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub struct Granted {
     /// Life of the refresh token in seconds, if limited.
     pub refresh_expires_in: Option<u64>,
     pub not_before: Option<Timestamp>,
+    /// The error that stands beside the tokens, at servers that answer both.
+    pub denied: Option<Denied>,
 }
 
 /// Every way in which a response may tell when the access token ends.
@@ -59,13 +64,13 @@ impl ExpiryClaims {
     /// Lifetime counted from `sent`, for an answer that has just arrived: relative claims first, since they do not care
     /// whether this machine's clock is right.
     pub fn lifetime_of_answer(&self, sent: &Moment) -> Option<Duration> {
-        let absolute = self.expires_at.or(self.jwt_exp).map(|at| at.since(sent.wall));
-        bounded(self.expires_in.or(absolute))
+        let until = |at: Option<Timestamp>| bounded(at.map(|at| at.since(sent.wall)));
+        bounded(self.expires_in).or_else(|| until(self.expires_at)).or_else(|| until(self.jwt_exp))
     }
 
     /// Lifetime counted from `now`, for a response that was saved some time ago: absolute claims first.
     pub fn lifetime_of_import(&self, now: &Moment) -> Option<Duration> {
-        let counted = match (self.obtained_at, self.expires_in) {
+        let counted = match (self.obtained_at, bounded(self.expires_in)) {
             (Some(obtained), Some(life)) => Some(obtained.plus(life)),
             _ => None,
         };
@@ -81,43 +86,183 @@ fn bounded(life: Option<Duration>) -> Option<Duration> {
     life.filter(|d| !d.is_zero()).map(|d| d.min(LONGEST_LIFETIME))
 }
 
-/// Reads a response body. `status` is the HTTP status.
+impl Granted {
+    /// Whether this grants anything to whoever sent `sent`. Error pages have been seen to echo the request: the refresh
+    /// token that was sent, with no access token or with an error, is no answer but an echo.
+    pub fn is_more_than_an_echo(&self, sent: &RefreshToken, status: u16) -> bool {
+        let is_new = self.refresh.as_ref().is_some_and(|new| new != sent);
+        let is_refused = self.denied.is_some() && !(is_success(status) && self.access.is_some());
+        is_new || ((self.access.is_some() || self.access_unusable) && !is_refused)
+    }
+
+    /// When the server wants to be asked again at the earliest, as far as that can be obeyed: an access token that ends
+    /// at `end` must be replaced by then.
+    pub fn earliest_refresh(&self, now: Timestamp, end: Option<Timestamp>) -> Option<Timestamp> {
+        let latest = end.unwrap_or_else(|| now.plus(LONGEST_WAIT));
+        self.not_before.map(|at| at.min(latest))
+    }
+}
+
+fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
+/// Reads a response body, unpacked. `status` is the HTTP status; `is_whole` says that the body ended as announced.
 ///
-/// A body that carries a token counts as granted under any 2xx status. Outside of 2xx it needs both tokens and no
-/// `error`, because error pages have been seen to echo the request.
-pub fn read(status: u16, body: &[u8]) -> Reply {
-    let Some(members) = members(body) else {
+/// A body that carries a token counts as granted under any 2xx status. Outside of 2xx it needs both tokens, because
+/// error pages have been seen to echo the request. Of a body that is damaged or cut nobody can say that it had no
+/// refresh token, so under 2xx it counts only with one.
+pub fn read(status: u16, body: &[u8], is_whole: bool) -> Reply {
+    let Some(Members { members, is_sound }) = members(body, is_whole) else {
         return Reply::Unreadable;
     };
     let denied = denied(&members);
     let granted = granted(&members);
-    let is_success = (200..300).contains(&status);
-    let carries = |g: &Granted| match is_success {
-        true => g.refresh.is_some() || g.access.is_some() || (g.access_unusable && denied.is_none()),
-        false => g.refresh.is_some() && g.access.is_some() && denied.is_none(),
+    let (has_refresh, has_access) = (granted.refresh.is_some(), granted.access.is_some());
+    let carries = match is_success(status) {
+        true if is_sound => has_refresh || has_access || (granted.access_unusable && denied.is_none()),
+        true => has_refresh,
+        false => has_refresh && has_access,
     };
-    match (carries(&granted), denied) {
-        (true, _) => Reply::Granted(Box::new(granted)),
-        (false, Some(denied)) => Reply::Denied(denied),
-        (false, None) => Reply::Unreadable,
+    match (carries, denied) {
+        (true, denied) => Reply::Granted(Box::new(Granted { denied, ..granted })),
+        (false, Some(denied)) if is_sound || !is_success(status) => Reply::Denied(denied),
+        (false, _) => Reply::Unreadable,
     }
 }
 
-/// The body as members: a JSON object, or a form where the server ignored `Accept`.
-fn members(body: &[u8]) -> Option<Map<String, Value>> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    if let Ok(Value::Object(map)) = serde_json::from_slice(body) {
-        return Some(map);
+struct Members {
+    members: Map<String, Value>,
+    /// The body was well-formed: what is not among its members was not said.
+    is_sound: bool,
+}
+
+/// The body as members: a JSON object, a form where the server ignored `Accept`, or JSON with faults in it.
+fn members(body: &[u8], is_whole: bool) -> Option<Members> {
+    let utf16 = utf16(body);
+    let body = match &utf16 {
+        Some(text) => text.as_bytes(),
+        None => body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body),
+    };
+    if let Ok(value) = serde_json::from_slice(body) {
+        return Some(Members { members: canonical(chosen(value)?), is_sound: true });
     }
-    let text = std::str::from_utf8(body).ok()?.trim();
-    let is_form = ["access_token=", "refresh_token=", "error="]
+    let text = String::from_utf8_lossy(body);
+    let (found, is_sound) = match form(text.trim(), is_whole) {
+        Some(form) => (form, is_whole),
+        None => (lenient::parse(&text).and_then(chosen)?, false),
+    };
+    Some(Members { members: canonical(found), is_sound })
+}
+
+/// Text of a body that begins with a byte order mark of UTF-16.
+fn utf16(body: &[u8]) -> Option<String> {
+    let from_bytes: fn([u8; 2]) -> u16 = match body.get(..2)? {
+        [0xff, 0xfe] => u16::from_le_bytes,
+        [0xfe, 0xff] => u16::from_be_bytes,
+        _ => return None,
+    };
+    let units: Vec<u16> = body[2..].chunks_exact(2).map(|pair| from_bytes([pair[0], pair[1]])).collect();
+    Some(String::from_utf16_lossy(&units))
+}
+
+/// A form: it begins with a name and `=`, and one of the names is ours. Where it was cut, its last member may be too.
+fn form(text: &str, is_whole: bool) -> Option<Map<String, Value>> {
+    let text = if is_whole { text } else { text.rsplit_once('&')?.0 };
+    let first = text.split('=').next().filter(|first| first.len() < text.len())?;
+    let is_name = !first.is_empty() && first.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+    let has_ours = ["access_token=", "refresh_token=", "error="]
         .iter()
         .any(|key| text.starts_with(key) || text.contains(&format!("&{key}")));
-    (is_form && !text.contains(['<', '{', '\n'])).then(|| {
+    (is_name && has_ours).then(|| {
         url::form_urlencoded::parse(text.as_bytes())
             .map(|(k, v)| (k.into_owned(), Value::String(v.into_owned())))
             .collect()
     })
+}
+
+/// The object that matters: of several, the first with a token.
+fn chosen(value: Value) -> Option<Map<String, Value>> {
+    let objects = match value {
+        Value::Array(items) => items,
+        other => vec![other],
+    };
+    let mut objects: Vec<_> = objects
+        .into_iter()
+        .filter_map(|item| match item {
+            Value::Object(members) => Some(unwrapped(members)),
+            _ => None,
+        })
+        .collect();
+    let first = objects.iter().position(|m| has(m, "refresh_token") || has(m, "access_token")).unwrap_or(0);
+    (first < objects.len()).then(|| objects.swap_remove(first))
+}
+
+/// The object itself; but where it has no token and one within has both, as in
+/// `{"data":{"access_token":…,"refresh_token":…}}`, with the members of that one over its own.
+fn unwrapped(mut outer: Map<String, Value>) -> Map<String, Value> {
+    if has(&outer, "refresh_token") || has(&outer, "access_token") {
+        return outer;
+    }
+    let has_both = |m: &&Map<String, Value>| has(m, "refresh_token") && has(m, "access_token");
+    let within = outer.values().filter_map(Value::as_object);
+    let further_in = within.clone().flat_map(Map::values).filter_map(Value::as_object);
+    if let Some(found) = within.chain(further_in).find(has_both).cloned() {
+        outer.extend(found);
+    }
+    outer
+}
+
+fn has(m: &Map<String, Value>, token: &str) -> bool {
+    member(m, token).and_then(Value::as_str).is_some_and(is_token)
+}
+
+/// Every name that is read, as RFC 6749 would write it.
+const NAMES: [&str; 16] = [
+    "access_token",
+    "refresh_token",
+    "token_type",
+    "expires_in",
+    "expires_at",
+    "expired_in",
+    "obtained_at",
+    "created_at",
+    "scope",
+    "id_token",
+    "refresh_token_expires_in",
+    "refresh_expires_in",
+    "earliest_refresh_at",
+    "error",
+    "error_description",
+    "code",
+];
+
+/// Adds the proper names of members that are written otherwise: `refreshToken`, `RefreshToken`, `refresh-token`.
+fn canonical(mut m: Map<String, Value>) -> Map<String, Value> {
+    for name in NAMES {
+        if !m.contains_key(name)
+            && let Some(value) = member(&m, name).cloned()
+        {
+            m.insert(name.into(), value);
+        }
+    }
+    m
+}
+
+/// A member by its name, however its words are joined.
+fn member<'a>(m: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    let letters = |text: &'_ str| -> Vec<u8> {
+        text.bytes().filter(|b| !b"_-".contains(b)).map(|b| b.to_ascii_lowercase()).collect()
+    };
+    m.get(name).or_else(|| {
+        let wanted = letters(name);
+        m.iter().find(|(key, _)| key.len() <= name.len() && letters(key) == wanted).map(|(_, value)| value)
+    })
+}
+
+/// A blank is not a token, whatever the server means by it.
+fn is_token(text: &str) -> bool {
+    !text.trim().is_empty()
 }
 
 fn granted(m: &Map<String, Value>) -> Granted {
@@ -125,7 +270,7 @@ fn granted(m: &Map<String, Value>) -> Granted {
     let access = access_text.and_then(AccessToken::new);
     Granted {
         access_unusable: access.is_none() && m.get("access_token").is_some_and(|v| !v.is_null()),
-        refresh: text(m, "refresh_token").and_then(RefreshToken::new),
+        refresh: text(m, "refresh_token").filter(|t| is_token(t)).and_then(RefreshToken::new),
         token_type: text(m, "token_type").map(printable),
         expiry: ExpiryClaims {
             expires_in: relative(m.get("expires_in")).or_else(|| relative(m.get("expired_in"))),
@@ -140,19 +285,50 @@ fn granted(m: &Map<String, Value>) -> Granted {
             .find_map(|key| relative(m.get(*key)))
             .map(|d| d.as_secs()),
         not_before: instant(m.get("earliest_refresh_at")),
+        denied: None,
         access,
     }
 }
 
-/// An error as RFC 6749 has it, or nested (`{"error":{"code":…}}`), or Slack's `ok:false`.
+/// An error as RFC 6749 has it, or nested (`{"error":{"code":…}}`), or as a list, or Slack's `ok:false` and its kin.
 fn denied(m: &Map<String, Value>) -> Option<Denied> {
-    let (code, description) = match m.get("error") {
-        Some(Value::String(code)) => (code.as_str(), text(m, "error_description")),
-        Some(Value::Object(inner)) => (text(inner, "code").or_else(|| text(inner, "type"))?, text(inner, "message")),
-        _ if m.get("ok") == Some(&Value::Bool(false)) => ("unknown_error", None),
-        _ => (text(m, "code")?, text(m, "message")),
+    let listed = m.get("errors").and_then(|list| list.get(0));
+    let (code, description) = match m.get("error").filter(|e| is_said(e)).or(listed) {
+        Some(Value::String(code)) => (Some(code.as_str()), text(m, "error_description").or_else(|| text(m, "message"))),
+        Some(Value::Object(inner)) => {
+            let code = ["code", "type", "status", "error"].iter().find_map(|key| text(inner, key));
+            (code, text(inner, "message").or_else(|| text(inner, "error_description")))
+        }
+        Some(_) => (text(m, "code"), text(m, "error_description").or_else(|| text(m, "message"))),
+        None if is_failure(m) => (text(m, "code"), text(m, "message")),
+        None => (Some(text(m, "code").filter(|code| !is_good(code))?), text(m, "message")),
     };
-    Some(Denied { code: printable(code), description: description.map(printable) })
+    Some(Denied {
+        code: printable(code.map(str::trim).filter(|c| !c.is_empty()).unwrap_or("unknown_error")),
+        description: description.map(printable),
+    })
+}
+
+/// Some servers always have an `error` member, and mean nothing by an empty one.
+fn is_said(error: &Value) -> bool {
+    match error {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(members) => !members.is_empty(),
+        Value::Number(n) => n.as_f64() != Some(0.0),
+        Value::Bool(true) => true,
+    }
+}
+
+/// A code that says that all is well, or a number of which nobody knows what it says.
+fn is_good(code: &str) -> bool {
+    ["ok", "success"].iter().any(|word| word.eq_ignore_ascii_case(code)) || code.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn is_failure(m: &Map<String, Value>) -> bool {
+    let says_no = |key: &str| m.get(key) == Some(&Value::Bool(false));
+    says_no("ok") || says_no("success") || text(m, "status").is_some_and(|s| ["error", "failed", "fail"].contains(&s))
 }
 
 fn text<'a>(m: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
@@ -233,7 +409,7 @@ mod tests {
     }
 
     fn granted_from(body: &str) -> Granted {
-        match read(200, body.as_bytes()) {
+        match read(200, body.as_bytes(), true) {
             Reply::Granted(g) => *g,
             other => panic!("not granted: {other:?}"),
         }
@@ -330,7 +506,7 @@ mod tests {
             (400, "error=invalid_grant&error_description=x", "invalid_grant"),
             (500, r#"{"error":"server_error","refresh_token":"echo"}"#, "server_error"),
         ] {
-            match read(status, body.as_bytes()) {
+            match read(status, body.as_bytes(), true) {
                 Reply::Denied(d) => assert_eq!(d.code, code, "{body}"),
                 other => panic!("{body}: {other:?}"),
             }
@@ -338,20 +514,44 @@ mod tests {
     }
 
     #[test]
+    fn r15_only_a_sound_answer_can_be_one_without_a_refresh_token() {
+        let granted = |body: &str, is_whole| matches!(read(200, body.as_bytes(), is_whole), Reply::Granted(_));
+        assert!(granted(r#"{"access_token":"a"}"#, true));
+        assert!(!granted(r#"{"access_token":"a","#, true));
+        assert!(granted("access_token=a&expires_in=1", true));
+        assert!(!granted("access_token=a&expires_in=1", false));
+        assert!(!granted("access_token=a&refresh_token=r", false), "the token itself may be cut");
+        assert!(granted("access_token=a&refresh_token=r&", false));
+    }
+
+    #[test]
+    fn a_code_that_says_nothing_of_an_error_is_none() {
+        for body in [
+            r#"{"code":"0"}"#,
+            r#"{"code":"OK","data":{}}"#,
+            r#"{"error":{}}"#,
+            r#"{"error":false}"#,
+            r#"{"errors":[]}"#,
+        ] {
+            assert!(matches!(read(200, body.as_bytes(), true), Reply::Unreadable), "{body}");
+        }
+    }
+
+    #[test]
     fn what_is_neither_token_nor_error_is_unreadable() {
         for body in ["", "null", "[]", "{}", "<html>access_token=</html>", "{\"access_token\":", "\u{0}\u{1}", "ok"] {
-            assert!(matches!(read(200, body.as_bytes()), Reply::Unreadable), "{body:?}");
+            assert!(matches!(read(200, body.as_bytes(), true), Reply::Unreadable), "{body:?}");
         }
         let echo = r#"{"refresh_token":"r"}"#;
-        assert!(matches!(read(500, echo.as_bytes()), Reply::Unreadable));
+        assert!(matches!(read(500, echo.as_bytes(), true), Reply::Unreadable));
         let both = r#"{"refresh_token":"r","access_token":"a"}"#;
-        assert!(matches!(read(500, both.as_bytes()), Reply::Granted(_)));
+        assert!(matches!(read(500, both.as_bytes(), true), Reply::Granted(_)));
     }
 
     #[test]
     fn r38_a_server_cannot_write_to_the_terminal() {
         let body = format!(r#"{{"error":"x","error_description":"a\u001b[31m\u202eb\n{}"}}"#, "c".repeat(500));
-        let Reply::Denied(d) = read(400, body.as_bytes()) else { panic!() };
+        let Reply::Denied(d) = read(400, body.as_bytes(), true) else { panic!() };
         let description = d.description.unwrap();
         assert!(description.starts_with("a [31m b cc"), "{description}");
         assert_eq!(description.chars().count(), 200);

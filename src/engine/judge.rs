@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::refusal::{self, leave_in_doubt, note_attempt, punishes_reuse};
-use super::transaction::Flightplan;
+use super::transaction::{Flightplan, back_off};
 use crate::credential::secret::RefreshToken;
 use crate::credential::{Credential, Generation};
 use crate::guard::Predecessor;
@@ -62,7 +62,7 @@ pub fn conclude_lost(
         Err(outcome) => outcome,
         Ok(answer) => match answer.read(next_generation(&vault.record)) {
             Reading::Granted { .. } => settle(plan, vault, key, &answer, next_generation(&vault.record)),
-            Reading::Denied(_) | Reading::Unreadable => leave_in_doubt(plan, vault, why),
+            Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge => leave_in_doubt(plan, vault, why),
         },
     }
 }
@@ -82,14 +82,14 @@ pub fn recovered(
             Ok(None)
         }
         // It answers an attempt that the journal has settled since.
-        Reading::Denied(_) | Reading::Unreadable if !is_ours => {
+        Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge if !is_ours => {
             vault.discard_answer()?;
             Ok(None)
         }
         Reading::Denied(_) if pending.answer.is_complete => {
             Ok(Some(settle(plan, vault, key, &pending.answer, pending.generation)))
         }
-        Reading::Denied(_) | Reading::Unreadable => {
+        Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge => {
             Ok(Some(leave_in_doubt(plan, vault, "its answer could not be read")))
         }
     }
@@ -179,6 +179,7 @@ fn settle(
         }
         Reading::Denied(denied) => refusal::refuse(plan, vault, answer, Some(&denied)),
         Reading::Unreadable => refusal::refuse(plan, vault, answer, None),
+        Reading::TooLarge => leave_in_doubt(plan, vault, "its answer unpacks to more than an answer may hold"),
     }
 }
 
@@ -221,10 +222,12 @@ fn commit(
     record.adopt(credential, key.fingerprint(&credential.refresh));
     record.intent = None;
     record.refreshed_at = Some(now.wall);
-    record.failures = 0;
+    // A server that grants refresh tokens and nothing to use them for must not be asked in a loop.
+    record.failures = if credential.grant.access.is_some() { 0 } else { record.failures + 1 };
+    let pause = (record.failures > 1).then(|| back_off(plan, record, None));
     record.unclassified = 0;
     record.hold = None;
-    record.not_before = credential.grant.not_before.max(hold.map(|d| now.wall.plus(d)));
+    record.not_before = credential.grant.not_before.max(hold.max(pause).map(|d| now.wall.plus(d)));
     let mut outcome = Outcome::new(OutcomeKind::Refreshed);
     if let Some(mut intent) = doubt.filter(|_| punishes_reuse(plan)) {
         // The old token came back after a second send: nobody knows whether it is the live one.

@@ -6,6 +6,7 @@ use super::backoff::{PROBE, UNCLASSIFIED};
 use super::doubt::{Resolution, resolve};
 use super::transaction::{Flightplan, back_off};
 use crate::clock::Timestamp;
+use crate::credential::encoding;
 use crate::credential::response::{self, Denied, Reply};
 use crate::outcome::{Failure, Outcome, OutcomeKind};
 use crate::profile::Rotation;
@@ -41,9 +42,10 @@ pub fn refuse(plan: &Flightplan, vault: &mut Vault<'_, '_>, answer: &Answer, den
 
 /// A server that answered before it was given the token: the token is unspent whatever it said.
 pub fn refused_early(plan: &Flightplan, vault: &mut Vault<'_, '_>, answer: &RawAnswer) -> Outcome {
-    let denied = match response::read(answer.status, &answer.body) {
-        Reply::Denied(denied) => Some(denied),
-        Reply::Granted(_) | Reply::Unreadable => None,
+    let body = encoding::decode(answer.content_encoding.as_deref(), &answer.body);
+    let denied = match body.map(|body| response::read(answer.status, &body.bytes, answer.is_complete)) {
+        Ok(Reply::Denied(denied)) => Some(denied),
+        Ok(Reply::Granted(_) | Reply::Unreadable) | Err(encoding::TooLarge) => None,
     };
     let class = match classify::classify(answer.status, denied.as_ref(), &plan.profile.provider.policy) {
         // Nobody can judge a token unseen.

@@ -48,9 +48,23 @@ const CLIENT: [&str; 7] = [
 /// Codes that say: later.
 const LATER: [&str; 4] = ["temporarily_unavailable", "slow_down", "rate_limited", "ratelimited"];
 
+/// Codes that say: something broke in here. The server's own 500, under whatever status.
+const BROKEN: [&str; 5] = ["server_error", "internal_error", "internal_server_error", "fatal_error", "request_timeout"];
+
+/// Codes that say: there is no such thing. Whether that is the token or the address, only the words tell.
+const NOT_FOUND: [&str; 2] = ["not_found_error", "not_found"];
+
+/// Whether a "not found" is about the refresh token. One provider answered a plain 404 `not_found_error` to every
+/// refresh when its endpoint had moved, and every token was alive.
+fn is_token_not_found(denied: Option<&Denied>) -> bool {
+    let words = denied.and_then(|d| d.description.as_deref()).unwrap_or_default();
+    words.to_ascii_lowercase().contains("refresh token")
+}
+
 /// Classifies an answer by HTTP status and by the OAuth error in it, if one could be read.
 pub fn classify(status: u16, denied: Option<&Denied>, policy: &Policy) -> Class {
-    let code = denied.map_or("", |d| d.code.as_str());
+    let code = denied.map_or(String::new(), |d| d.code.to_ascii_lowercase());
+    let code = code.as_str();
     match status {
         429 => Class::Throttled,
         503 if policy.trust_503 => Class::Throttled,
@@ -61,6 +75,8 @@ pub fn classify(status: u16, denied: Option<&Denied>, policy: &Policy) -> Class 
         200..=299 | 400..=499 if DEAD.contains(&code) => Class::Dead,
         200..=299 | 400..=499 if CLIENT.contains(&code) => Class::Client,
         200..=299 | 400..=499 if LATER.contains(&code) => Class::Throttled,
+        200..=299 | 400..=499 if BROKEN.contains(&code) => Class::Ambiguous,
+        404 | 410 if NOT_FOUND.contains(&code) && is_token_not_found(denied) => Class::Dead,
         // An error inside a 200 that nobody knows, or a 4xx.
         200..=299 | 400..=499 => Class::Unclassified,
         _ => Class::Ambiguous,
@@ -114,6 +130,24 @@ mod tests {
         assert_eq!(class(200, ""), Class::Ambiguous);
         assert_eq!(class(999, ""), Class::Ambiguous);
         assert_eq!(class(101, ""), Class::Ambiguous);
+    }
+
+    #[test]
+    fn r23_what_broke_in_the_server_may_have_spent_the_token_under_any_status() {
+        for (status, code) in [(200, "internal_error"), (400, "server_error"), (200, "Fatal_Error")] {
+            assert_eq!(class(status, code), Class::Ambiguous, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn r22_not_found_is_a_dead_token_only_if_it_says_so() {
+        let class = |status, words: &str| {
+            let denied = Denied { code: "not_found_error".into(), description: Some(words.into()) };
+            classify(status, Some(&denied), &Policy::default())
+        };
+        assert_eq!(class(404, "Refresh token not found or invalid"), Class::Dead);
+        assert_eq!(class(404, "Not found"), Class::Unclassified);
+        assert_eq!(class(500, "Refresh token not found or invalid"), Class::Ambiguous);
     }
 
     #[test]

@@ -15,12 +15,11 @@ use super::fence::{Crossing, Fence, FencedBody};
 use super::wire;
 use super::{Exchange, Gate, PrepareError, Prepared, RawAnswer, TokenEndpoint, Unsent};
 use crate::clock::Clock;
+use crate::credential::encoding;
 use crate::guard::Held;
 use crate::outcome::Failure;
 use crate::profile::{ClientAuth, Provider, SecretSource};
 
-/// No answer of a token endpoint is longer; what comes after is not read.
-pub const LARGEST_ANSWER: usize = 1024 * 1024;
 /// Beyond the connect timeout, for a connection that stands but whose body is not asked for.
 const SLACK: Duration = Duration::from_secs(5);
 
@@ -98,8 +97,10 @@ impl HttpEndpoint {
                 let response = request.await.map_err(|e| describe(&e))?;
                 let status = response.status().as_u16();
                 let mut body = Zeroizing::new(Vec::new());
+                let named = codings(response.headers());
                 read_body(response, &mut body).await?;
-                Ok((status, body.to_vec()))
+                let unpacked = encoding::decode(named.as_deref(), &body).map_err(|_| "it is too large".to_owned())?;
+                Ok((status, unpacked.bytes.to_vec()))
             };
             tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err("no answer in time".into()))
         })
@@ -143,7 +144,7 @@ impl TokenEndpoint for HttpEndpoint {
             (Crossing::Sent, Ok(partial)) => Exchange::Lost {
                 sent: token,
                 predecessor,
-                why: format!("the answer was cut off or is larger than {LARGEST_ANSWER} bytes"),
+                why: format!("the answer was cut off or is larger than {} bytes", encoding::LARGEST),
                 partial: Some(partial),
             },
             (Crossing::Sent, Err(why)) => Exchange::Lost { sent: token, predecessor, partial: None, why },
@@ -210,7 +211,7 @@ async fn arrive(request: reqwest::RequestBuilder, fence: &Fence, provider: &Prov
     let mut answer = RawAnswer {
         status: response.status().as_u16(),
         content_type: text(response.headers(), CONTENT_TYPE),
-        content_encoding: text(response.headers(), CONTENT_ENCODING),
+        content_encoding: codings(response.headers()),
         retry_after: text(response.headers(), RETRY_AFTER),
         body: Zeroizing::new(Vec::new()),
         is_complete: false,
@@ -222,12 +223,18 @@ async fn arrive(request: reqwest::RequestBuilder, fence: &Fence, provider: &Prov
     Ok(answer)
 }
 
+/// `Content-Encoding`, which may come in several lines.
+fn codings(headers: &HeaderMap) -> Option<String> {
+    let lines: Vec<_> = headers.get_all(CONTENT_ENCODING).iter().filter_map(|v| v.to_str().ok()).collect();
+    (!lines.is_empty()).then(|| lines.join(", "))
+}
+
 async fn read_body(mut response: reqwest::Response, into: &mut Vec<u8>) -> Result<(), String> {
     while let Some(chunk) = response.chunk().await.map_err(|e| describe(&e))? {
-        let room = LARGEST_ANSWER - into.len();
+        let room = encoding::LARGEST - into.len();
         into.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
         if chunk.len() > room {
-            return Err(format!("the answer is larger than {LARGEST_ANSWER} bytes"));
+            return Err(format!("the answer is larger than {} bytes", encoding::LARGEST));
         }
     }
     Ok(())
@@ -242,6 +249,10 @@ fn build((ca_file, connect_timeout, is_loopback): &ClientKey) -> Result<reqwest:
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
+        // The connection serves one exchange, so a fault in a header can confuse nothing, and must not cost the answer.
+        .http1_ignore_invalid_headers_in_responses(true)
+        .http1_allow_obsolete_multiline_headers_in_responses(true)
+        .http1_allow_spaces_after_header_name_in_responses(true)
         .connect_timeout(*connect_timeout);
     if *is_loopback {
         builder = builder.no_proxy();

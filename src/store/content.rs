@@ -8,9 +8,10 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::clock::{Moment, Timestamp};
+use crate::credential::encoding;
 use crate::credential::freshness::Validity;
 use crate::credential::response::{self, Denied, Granted, Reply};
 use crate::credential::secret::{AccessToken, RefreshToken};
@@ -89,6 +90,8 @@ pub enum Reading {
     Denied(Denied),
     /// The body holds neither tokens nor an error, or was cut.
     Unreadable,
+    /// The body, as it came or unpacked, is larger than an answer may be: it is evidence, and not read.
+    TooLarge,
 }
 
 /// Something odd about a grant, for the user to know.
@@ -115,11 +118,19 @@ impl Answer {
         Secret(STANDARD.encode(bytes))
     }
 
-    /// Reads the answer as the credential of `generation`.
+    /// Reads the answer as the credential of `generation`. It was sealed as it came, so it is unpacked here.
     pub fn read(&self, generation: Generation) -> Reading {
-        let mut body = self.body_bytes();
-        let reply = response::read(self.status, &body);
-        body.zeroize();
+        let packed = Zeroizing::new(self.body_bytes());
+        let is_cut_at_the_cap = !self.is_complete && packed.len() >= encoding::LARGEST;
+        let unpacked = encoding::decode(self.content_encoding.as_deref(), &packed);
+        let Some(body) = unpacked.ok().filter(|_| !is_cut_at_the_cap) else {
+            return Reading::TooLarge;
+        };
+        let reply = match response::read(self.status, &body.bytes, self.is_complete && body.is_whole) {
+            // The header may be a lie that some decoder believed.
+            Reply::Unreadable => response::read(self.status, &packed, self.is_complete),
+            reply => reply,
+        };
         match reply {
             Reply::Granted(granted) => self.granted(generation, *granted),
             Reply::Denied(denied) => Reading::Denied(denied),
@@ -131,6 +142,9 @@ impl Answer {
         let Some(sent) = RefreshToken::new(self.sent_refresh_token.0.clone()) else {
             return Reading::Unreadable;
         };
+        if !g.is_more_than_an_echo(&sent, self.status) {
+            return g.denied.map_or(Reading::Unreadable, Reading::Denied);
+        }
         let is_rotated = g.refresh.as_ref().is_some_and(|new| *new != sent);
         let mut notes = Vec::new();
         let mut note = |is_so: bool, note: Note| is_so.then(|| notes.push(note));
@@ -151,6 +165,7 @@ impl Answer {
             Some(secs) => Some(self.sent.wall.plus(Duration::from_secs(secs))),
             None => self.previous.login_by,
         };
+        let not_before = g.earliest_refresh(self.sent.wall, validity.as_ref().map(Validity::expires_at));
         let credential = Box::new(Credential {
             generation,
             binding: self.binding.clone(),
@@ -162,7 +177,7 @@ impl Answer {
                 scope: g.scope.or_else(|| self.previous.scope.clone()),
                 id_token: g.id_token.or_else(|| self.previous.id_token.as_ref().and_then(Secret::to_access)),
                 login_by,
-                not_before: g.not_before,
+                not_before,
             },
         });
         Reading::Granted { credential, is_rotated, notes }
@@ -222,7 +237,7 @@ impl Content {
             }),
             Self::Answer(answer) => match answer.read(generation) {
                 Reading::Granted { credential, .. } => Some(*credential),
-                Reading::Denied(_) | Reading::Unreadable => None,
+                Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge => None,
             },
         }
     }

@@ -150,15 +150,25 @@ impl Store {
 
     /// The newest committed credential without its refresh token, read without a lock.
     pub fn snapshot(&self, name: &ProfileName) -> Result<Option<Snapshot>, StoreError> {
-        let path = self.layout.folder(name).sealed();
-        let Some(bytes) = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))? else {
+        let folder = self.layout.folder(name);
+        // The journal first: whatever generation it names was sealed before it was written.
+        let record = Record::read(&folder.record(), name)?;
+        let read = |path: PathBuf| durable::read(&path).map_err(|e| StoreError::io("read", &path, e));
+        let Some(bytes) = read(folder.sealed())?.filter(|_| record.as_ref().is_none_or(|r| !r.is_tombstone)) else {
             return Ok(None);
         };
-        if Record::read(&self.layout.folder(name).record(), name)?.is_some_and(|r| r.is_tombstone) {
-            return Ok(None);
-        }
+        let known = record.map_or(Generation::NONE, |r| r.generation);
         let key = self.key(name.as_str())?;
-        self.open_sealed(&bytes, name, &key).map(|credential| Some(credential.snapshot()))
+        let sealed = self.open_sealed(&bytes, name, &key)?;
+        if sealed.generation >= known {
+            return Ok(Some(sealed.snapshot()));
+        }
+        // An older copy was restored; or the newest answer did not get its final name, and the next run gives it that.
+        let received = read(folder.received())?.and_then(|bytes| self.open_sealed(&bytes, name, &key).ok());
+        match received.filter(|credential| credential.generation == known) {
+            Some(credential) => Ok(Some(credential.snapshot())),
+            None => Err(StoreError::Stale { found: sealed.generation.get(), known: known.get() }),
+        }
     }
 
     fn open_sealed(&self, bytes: &[u8], name: &ProfileName, key: &SealingKey) -> Result<Credential, StoreError> {

@@ -23,7 +23,8 @@ struct Value {
     store: String,
     binding: Binding,
     grant: PlainGrant,
-    /// HMAC over all of the above; only a holder of the sealing key can make one.
+    /// HMAC over the profile's name and all of the above; only a holder of the sealing key can make one, and an item that
+    /// was copied from another profile has another.
     #[serde(default)]
     mac: String,
 }
@@ -54,11 +55,11 @@ pub fn read(
 ) -> Result<(Published, usize), KeyringError> {
     Ok(match keyring.read(item)? {
         None => (Published::Missing, 0),
-        Some(Found { value, duplicates }) => (judge(&value, store, key), duplicates),
+        Some(Found { value, duplicates }) => (judge(&value, item, store, key), duplicates),
     })
 }
 
-fn judge(text: &str, store: &str, key: &SealingKey) -> Published {
+fn judge(text: &str, item: &Item, store: &str, key: &SealingKey) -> Published {
     let Ok(mut value) = serde_json::from_str::<Value>(text) else {
         let claimed = serde_json::from_str::<serde_json::Value>(text).ok();
         return Published::Unsigned { generation: claimed.and_then(|v| v.get("generation")?.as_u64()) };
@@ -68,7 +69,7 @@ fn judge(text: &str, store: &str, key: &SealingKey) -> Published {
     }
     let mac = std::mem::take(&mut value.mac);
     let refresh = RefreshToken::new(value.refresh_token.0.clone());
-    match (signature(&value, key), refresh) {
+    match (signature(&value, item, key), refresh) {
         (Some(expected), Some(refresh)) if expected == mac => Published::Ours(Box::new(Credential {
             generation: value.generation,
             binding: value.binding.clone(),
@@ -87,7 +88,7 @@ pub fn write(
     key: &SealingKey,
     credential: &Credential,
 ) -> Result<(), KeyringError> {
-    let text = text_of(credential, store, key)?;
+    let text = text_of(credential, item, store, key)?;
     let written = keyring.write(item, &text);
     // A keyring may apply a write that it reported as failed, so what it has now decides, not what it said.
     let is_there = |found: &Option<Found>| found.as_ref().is_some_and(|f| *f.value == *text);
@@ -98,7 +99,12 @@ pub fn write(
     }
 }
 
-fn text_of(credential: &Credential, store: &str, key: &SealingKey) -> Result<zeroize::Zeroizing<String>, KeyringError> {
+fn text_of(
+    credential: &Credential,
+    item: &Item,
+    store: &str,
+    key: &SealingKey,
+) -> Result<zeroize::Zeroizing<String>, KeyringError> {
     let grant = PlainGrant::of(&credential.grant);
     let mut value = Value {
         access_token: grant.access_token.clone(),
@@ -114,12 +120,54 @@ fn text_of(credential: &Credential, store: &str, key: &SealingKey) -> Result<zer
         mac: String::new(),
     };
     let unwritable = || KeyringError::Failed("the credential cannot be written as JSON".into());
-    value.mac = signature(&value, key).ok_or_else(unwritable)?;
+    value.mac = signature(&value, item, key).ok_or_else(unwritable)?;
     serde_json::to_string(&value).map(Into::into).map_err(|_| unwritable())
 }
 
 /// The MAC of a value whose `mac` is empty. Members are written in the order of the type, so text and type agree.
-fn signature(value: &Value, key: &SealingKey) -> Option<String> {
-    let bytes = zeroize::Zeroizing::new(serde_json::to_vec(value).ok()?);
+fn signature(value: &Value, item: &Item, key: &SealingKey) -> Option<String> {
+    let bytes = zeroize::Zeroizing::new(serde_json::to_vec(&(&item.user, value)).ok()?);
     Some(key.mac(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keyring::memory::MemoryKeyring;
+    use super::*;
+    use crate::credential::Grant;
+
+    fn item(profile: &str) -> Item {
+        Item { service: "keepalive".into(), user: profile.into() }
+    }
+
+    fn credential(token: &str) -> Credential {
+        Credential {
+            generation: Generation::new(3),
+            binding: Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() },
+            refresh: RefreshToken::new(token).unwrap(),
+            grant: Grant {
+                access: None,
+                validity: None,
+                token_type: "Bearer".into(),
+                scope: None,
+                id_token: None,
+                login_by: None,
+                not_before: None,
+            },
+        }
+    }
+
+    #[test]
+    fn an_item_copied_from_another_profile_is_not_ours() {
+        let (keyring, key) = (MemoryKeyring::default(), SealingKey::generate());
+        for profile in ["work", "home"] {
+            write(&keyring, &item(profile), "s", &key, &credential(profile)).unwrap();
+        }
+        let Published::Ours(found) = read(&keyring, &item("work"), "s", &key).unwrap().0 else { panic!() };
+        assert_eq!(found.refresh, RefreshToken::new("work").unwrap());
+        let copied = keyring.read(&item("home")).unwrap().unwrap().value;
+        keyring.write(&item("work"), &copied).unwrap();
+        let found = read(&keyring, &item("work"), "s", &key).unwrap().0;
+        assert!(matches!(found, Published::Unsigned { generation: Some(3) }), "{found:?}");
+    }
 }

@@ -133,7 +133,9 @@ impl World {
     pub fn sign_in(&self) {
         let (store, endpoint) = self.parts();
         let prepared = endpoint.prepare(&self.profile.provider, "demo").unwrap();
-        let Reply::Granted(granted) = response::read(200, self.server.mint().to_string().as_bytes()) else { panic!() };
+        let Reply::Granted(granted) = response::read(200, self.server.mint().to_string().as_bytes(), true) else {
+            panic!()
+        };
         let now = self.clock.now();
         let lifetime_ms = LIFE.as_millis() as u64;
         let credential = Credential {

@@ -33,6 +33,33 @@ pub enum Fault {
     Members(Value),
     /// A body of this many bytes around the tokens.
     Huge(usize),
+    /// Whatever bytes, from the status line on.
+    Wire(Wire),
+}
+
+/// Makes the bytes of an answer.
+pub type WireAnswer = Arc<dyn Fn(&Issued) -> Vec<u8> + Send + Sync>;
+
+/// An answer made of bytes.
+#[derive(Clone)]
+pub struct Wire {
+    /// Whether the request is processed first.
+    pub commits: bool,
+    pub answer: WireAnswer,
+}
+
+/// What an answer can speak of: the new tokens, made up where nothing was issued, and the refresh token that was sent.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    pub access: String,
+    pub refresh: String,
+    pub sent: String,
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Wire(commits: {})", self.commits)
+    }
 }
 
 /// Where a request can be held.
@@ -343,6 +370,21 @@ fn token(stream: &TcpStream, shared: &Shared, request: &Request) -> io::Result<(
         shared.changed.notify_all();
         return respond(stream, *status, headers, body);
     }
+    if let Some(Fault::Wire(wire)) = &fault {
+        let answer = if wire.commits {
+            process(&mut shared.lock(), request).1
+        } else {
+            count_presented(&mut shared.lock(), request);
+            Value::Null
+        };
+        shared.changed.notify_all();
+        let text = |name: &str| answer[name].as_str().map_or_else(|| format!("canary-no-{name}"), str::to_owned);
+        let sent = request.get("refresh_token").unwrap_or_default().to_owned();
+        let issued = Issued { access: text("access_token"), refresh: text("refresh_token"), sent };
+        let mut stream = stream;
+        stream.write_all(&(wire.answer)(&issued))?;
+        return stream.shutdown(Shutdown::Both);
+    }
     let (status, answer) = process(&mut shared.lock(), request);
     shared.changed.notify_all();
     shared.stand(Point::AfterCommit);
@@ -363,7 +405,9 @@ fn token(stream: &TcpStream, shared: &Shared, request: &Request) -> io::Result<(
             let padded = with_members(answer, &json!({"padding": "x".repeat(n)}));
             respond(stream, status, JSON, &padded.to_string())
         }
-        Some(Fault::DropBefore | Fault::Answer(..) | Fault::Early(..)) | None => respond(stream, status, JSON, &text),
+        Some(Fault::DropBefore | Fault::Answer(..) | Fault::Early(..) | Fault::Wire(_)) | None => {
+            respond(stream, status, JSON, &text)
+        }
     }
 }
 

@@ -6,6 +6,7 @@ pub mod family;
 pub mod herd;
 pub mod oidc;
 pub mod sandbox;
+pub mod shapes;
 pub mod user_manager;
 
 use std::path::{Path, PathBuf};

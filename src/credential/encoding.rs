@@ -1,0 +1,144 @@
+//! Undoes content codings (RFC 9110 §8.4) that nobody asked for, within the cap on an answer. (pure)
+
+use std::io::{self, Read};
+
+use zeroize::Zeroizing;
+
+/// No answer of a token endpoint is longer, neither as it comes nor unpacked; what comes after is not read.
+pub const LARGEST: usize = 1024 * 1024;
+/// More codings than this one upon another are no answer but an attempt.
+const MOST_CODINGS: usize = 4;
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// The answer would be larger than the cap if it were unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge;
+
+/// A body, unpacked.
+#[derive(Debug)]
+pub struct Unpacked {
+    pub bytes: Zeroizing<Vec<u8>>,
+    /// Every coding ended as it should; otherwise the rest of the body is lost.
+    pub is_whole: bool,
+}
+
+/// Unpacks `body` as `named` says (the value of `Content-Encoding`), and gzip also where nothing says so.
+///
+/// A coding that is unknown, or that is not what the body is in, is left alone: proxies unpack a body and forget the
+/// header. A body that is damaged or cut gives as much as can be had of it.
+pub fn decode(named: Option<&str>, body: &[u8]) -> Result<Unpacked, TooLarge> {
+    let mut body = Unpacked { bytes: Zeroizing::new(body.to_vec()), is_whole: true };
+    for coding in codings(named).into_iter().take(MOST_CODINGS) {
+        body = undo(&coding, body)?;
+    }
+    if body.bytes.starts_with(&GZIP) { undo("gzip", body) } else { Ok(body) }
+}
+
+/// The codings in the order in which they are to be undone: the last one applied first.
+fn codings(named: Option<&str>) -> Vec<String> {
+    let names = named.unwrap_or_default().split(',').map(|name| name.trim().to_ascii_lowercase());
+    let mut names: Vec<_> = names.filter(|name| !name.is_empty() && name != "identity").collect();
+    names.reverse();
+    names
+}
+
+fn undo(coding: &str, body: Unpacked) -> Result<Unpacked, TooLarge> {
+    let packed = body.bytes.as_slice();
+    let (bytes, end) = match coding {
+        "gzip" | "x-gzip" => unpack(flate2::read::MultiGzDecoder::new(packed)),
+        "deflate" if is_zlib(packed) => unpack(flate2::read::ZlibDecoder::new(packed)),
+        // What many servers mean by `deflate`: the stream without its wrapper.
+        "deflate" => unpack(flate2::read::DeflateDecoder::new(packed)),
+        "br" => unpack(brotli_decompressor::Decompressor::new(packed, 4096)),
+        _ => return Ok(body),
+    };
+    if bytes.len() > LARGEST {
+        return Err(TooLarge);
+    }
+    if end.is_err() && bytes.is_empty() {
+        return Ok(body);
+    }
+    Ok(Unpacked { bytes, is_whole: body.is_whole && end.is_ok() })
+}
+
+/// Reads to the end, to the first error, or to one byte beyond the cap.
+fn unpack(from: impl Read) -> (Zeroizing<Vec<u8>>, io::Result<usize>) {
+    let mut unpacked = Zeroizing::new(Vec::new());
+    let end = from.take(LARGEST as u64 + 1).read_to_end(&mut unpacked);
+    (unpacked, end)
+}
+
+/// RFC 1950: the method is deflate, and the first two bytes are a multiple of 31.
+fn is_zlib(body: &[u8]) -> bool {
+    matches!(body, [cmf, flags, ..] if cmf & 0x0f == 8 && (u16::from(*cmf) << 8 | u16::from(*flags)) % 31 == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+
+    use super::*;
+
+    const TEXT: &[u8] = br#"{"access_token":"a","refresh_token":"r"}"#;
+    /// `TEXT` as `brotli -q 11` writes it.
+    const BROTLI: &[u8] = include_bytes!("../../tests/responses/granted.br");
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn decoded(named: &str, body: &[u8]) -> Vec<u8> {
+        decode((!named.is_empty()).then_some(named), body).unwrap().bytes.to_vec()
+    }
+
+    #[test]
+    fn every_coding_that_a_proxy_may_choose_is_undone() {
+        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
+        let mut raw = DeflateEncoder::new(Vec::new(), Compression::fast());
+        zlib.write_all(TEXT).unwrap();
+        raw.write_all(TEXT).unwrap();
+        assert_eq!(decoded("gzip", &gzip(TEXT)), TEXT);
+        assert_eq!(decoded("X-GZIP", &gzip(TEXT)), TEXT);
+        assert_eq!(decoded("deflate", &zlib.finish().unwrap()), TEXT);
+        assert_eq!(decoded("deflate", &raw.finish().unwrap()), TEXT);
+        assert_eq!(decoded("br", BROTLI), TEXT);
+        assert_eq!(decoded("gzip, identity , gzip", &gzip(&gzip(TEXT))), TEXT);
+        assert_eq!(decoded("br, gzip", &gzip(BROTLI)), TEXT);
+        assert_eq!(decoded("", &gzip(TEXT)), TEXT, "gzip is known by its first bytes");
+        assert_eq!(decoded("gzip", &[gzip(&TEXT[..9]), gzip(&TEXT[9..])].concat()), TEXT, "in two members");
+    }
+
+    #[test]
+    fn what_is_not_packed_is_left_alone() {
+        for named in ["", "identity", "gzip", "zstd", "compress", ",,;", "gzip;q=1"] {
+            assert_eq!(decoded(named, TEXT), TEXT, "{named}");
+        }
+        assert_eq!(decoded("gzip", b""), b"");
+    }
+
+    #[test]
+    fn a_cut_body_gives_what_there_is_of_it() {
+        let packed = gzip(&[TEXT, &vec![b' '; 5000]].concat());
+        let cut = decode(Some("gzip"), &packed[..packed.len() - 9]).unwrap();
+        assert!(cut.bytes.starts_with(TEXT) && !cut.is_whole);
+        assert!(decode(Some("gzip"), &packed).unwrap().is_whole);
+        assert!(decoded("gzip", &[packed, b"stray".to_vec()].concat()).starts_with(TEXT));
+    }
+
+    #[test]
+    fn r38_a_bomb_is_not_unpacked_beyond_the_cap() {
+        let zeros = vec![0; 64 * 1024 * 1024];
+        let bomb = gzip(&zeros);
+        assert!(bomb.len() < 100_000);
+        assert!(decode(Some("gzip"), &bomb).is_err());
+        assert!(decode(None, &bomb).is_err());
+        assert!(decode(Some("gzip, gzip"), &gzip(&bomb)).is_err());
+        assert!(decode(Some("br"), include_bytes!("../../tests/responses/bomb.br")).is_err());
+        assert_eq!(decoded("gzip", &gzip(&zeros[..LARGEST])).len(), LARGEST);
+    }
+}

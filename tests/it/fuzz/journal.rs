@@ -1,0 +1,467 @@
+//! Damaged stores: journal, sealed files and keyring items altered, cut, swapped, rolled back or lost. Nothing that comes
+//! out of them may be another profile's, of a lower generation, or a token that nobody issued.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepalive::clock::{Moment, Timestamp};
+use keepalive::credential::freshness::{Margin, Validity};
+use keepalive::credential::secret::{AccessToken, RefreshToken};
+use keepalive::credential::{Binding, Credential, Generation, Grant};
+use keepalive::engine::standing::{Terms, jitter, standing};
+use keepalive::guard::Permit;
+use keepalive::outcome::{self, Failure};
+use keepalive::profile::{Policy, ProfileName, Rotation, StoreKind, StoreSettings};
+use keepalive::store::content::{Answer, Content, PlainGrant, Reading, Secret};
+use keepalive::store::key::SealingKey;
+use keepalive::store::keyring::memory::MemoryKeyring;
+use keepalive::store::keyring::{Item, Keyring};
+use keepalive::store::record::{Hold, Intent, Record, Rejection};
+use keepalive::store::{Store, envelope};
+use keepalive::sys::lockfile::LockFile;
+use serde_json::Value;
+
+use super::damage::{self, Rng};
+
+const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
+const NEWEST: u64 = 3;
+const FILES: [&str; 3] = ["record.json", "sealed", "received"];
+
+const WORDS: [&[u8]; 16] = [
+    b"keepalive-sealed 1\n",
+    b"keepalive-sealed 2\n",
+    b"\"profile\":\"other\"",
+    b"\"profile\":\"demo\"",
+    b"\"generation\":1",
+    b"\"generation\":18446744073709551615",
+    b"\"format\":2",
+    b"\"attempt\":null",
+    b"null",
+    b"{",
+    b"}",
+    b"\n",
+    b"\0",
+    b"\"",
+    b"1e999",
+    b"2026-11-24T12:00:00Z",
+];
+
+const NAMES: [&str; 15] = [
+    "hold",
+    "lifetime_ms",
+    "uptime_ms",
+    "profile",
+    "generation",
+    "format",
+    "fingerprint",
+    "intent",
+    "rejected",
+    "is_tombstone",
+    "sequence",
+    "publication",
+    "validity",
+    "attempt",
+    "key_id",
+];
+
+fn name(text: &str) -> ProfileName {
+    text.parse().unwrap()
+}
+
+fn now() -> Moment {
+    Moment { wall: NOW, boot_id: "b".into(), uptime_ms: 0 }
+}
+
+fn refresh_token(profile: &str, generation: u64) -> RefreshToken {
+    RefreshToken::new(format!("{profile}-rt-{generation}")).unwrap()
+}
+
+fn binding() -> Binding {
+    Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() }
+}
+
+/// What one profile's files held at one time, and what the keyring did.
+#[derive(Clone, Default)]
+struct State {
+    files: BTreeMap<&'static str, Vec<u8>>,
+    item: Option<String>,
+}
+
+/// A store with two profiles, and what the files of one of them were at each generation.
+struct Bench {
+    dir: PathBuf,
+    _temporary: tempfile::TempDir,
+    store: Store,
+    keyring: MemoryKeyring,
+    key: Arc<SealingKey>,
+    /// At generations 1 to `NEWEST`.
+    history: Vec<State>,
+    other: State,
+    items: BTreeMap<Item, String>,
+}
+
+impl Bench {
+    fn new(with_keyring: bool) -> Self {
+        // Syncing is not what is tested here, and memory has none to do.
+        let memory = Path::new("/dev/shm");
+        let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let temporary = tempfile::Builder::new().prefix("keepalive-fuzz-").tempdir_in(place).unwrap();
+        let dir = temporary.path().to_owned();
+        let keyring = MemoryKeyring::default();
+        let key = dir.join("key");
+        std::fs::write(&key, [7; 32]).unwrap();
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let kind = match with_keyring {
+            true => StoreKind::Keyring { service: "keepalive".into() },
+            false => StoreKind::File { key: keepalive::profile::KeySource::File(key) },
+        };
+        let settings = StoreSettings { kind, path: None, allow_network_filesystem: true };
+        let ring = keyring.clone();
+        let store = Store::new(&settings, &dir.join("state"), None, || Box::new(ring));
+        let key = store.key_or_born("demo").unwrap();
+        let mut bench = Self {
+            dir,
+            _temporary: temporary,
+            store,
+            keyring,
+            key,
+            history: Vec::new(),
+            other: State::default(),
+            items: BTreeMap::new(),
+        };
+        bench.import("demo");
+        bench.history.push(bench.state("demo"));
+        for generation in 2..=NEWEST {
+            bench.advance(generation);
+        }
+        bench.import("other");
+        bench.other = bench.state("other");
+        bench.items = bench.keyring.snapshot();
+        bench
+    }
+
+    fn folder(&self, profile: &str) -> PathBuf {
+        self.dir.join("state/profiles").join(profile)
+    }
+
+    fn item(profile: &str) -> Item {
+        Item { service: "keepalive".into(), user: profile.into() }
+    }
+
+    fn import(&self, profile: &str) {
+        // A key that was just born is confirmed after a second, which would be slept here; the first seal needs no more.
+        let path = self.store.lock_file(&name(profile)).unwrap();
+        let lock = LockFile::acquire(&path).unwrap();
+        let name = name(profile);
+        let mut vault = self.store.vault(Permit::for_writer(&name, &lock)).unwrap();
+        let credential = Credential {
+            generation: Generation::FIRST,
+            binding: binding(),
+            refresh: refresh_token(profile, 1),
+            grant: Grant {
+                access: AccessToken::new(format!("{profile}-at-1")),
+                validity: Some(Validity { obtained: now(), lifetime_ms: 600_000, assumed: false }),
+                token_type: "Bearer".into(),
+                scope: None,
+                id_token: None,
+                login_by: None,
+                not_before: None,
+            },
+        };
+        vault.seal(&credential, &self.key).unwrap();
+        vault.publish(&credential, &self.key).unwrap();
+        vault.record.adopt(&credential, self.key.fingerprint(&credential.refresh));
+        vault.save().unwrap();
+    }
+
+    /// A refresh of `demo`, step by step as the engine makes it, with a copy of every state on the way.
+    fn advance(&mut self, generation: u64) {
+        let path = self.store.lock_file(&name("demo")).unwrap();
+        let lock = LockFile::acquire(&path).unwrap();
+        let name = name("demo");
+        let mut vault = self.store.vault(Permit::for_writer(&name, &lock)).unwrap();
+        let old = refresh_token("demo", generation - 1);
+        let attempt = format!("a{generation}");
+        vault.record.intent = Some(Intent {
+            attempt: attempt.clone(),
+            generation: Generation::new(generation - 1),
+            fingerprint: self.key.fingerprint(&old),
+            sends: 1,
+            first_sent: now(),
+            last_sent: now(),
+            abandoned: None,
+            is_last_chance_spent: false,
+        });
+        vault.save().unwrap();
+        let next = Generation::new(generation);
+        let answer = answer(generation);
+        vault.seal_answer(vault.reserve_answer().unwrap(), &answer, next, &attempt, &self.key).unwrap();
+        let received = self.state("demo");
+        let Reading::Granted { credential, .. } = answer.read(next) else { panic!("it grants") };
+        vault.promote_answer().unwrap();
+        vault.publish(&credential, &self.key).unwrap();
+        vault.mark_consumed(&self.key.fingerprint(&old)).unwrap();
+        vault.record.adopt(&credential, self.key.fingerprint(&credential.refresh));
+        vault.record.intent = None;
+        vault.save().unwrap();
+        let mut state = self.state("demo");
+        state.files.insert("received", received.files["received"].clone());
+        self.history.push(state);
+    }
+
+    fn state(&self, profile: &str) -> State {
+        let folder = self.folder(profile);
+        let read = |file: &&'static str| Some((*file, std::fs::read(folder.join(file)).ok()?));
+        let item = self.keyring.read(&Self::item(profile)).unwrap().map(|found| found.value.to_string());
+        State { files: FILES.iter().filter_map(read).collect(), item }
+    }
+
+    fn put(&self, state: &State) {
+        let folder = self.folder("demo");
+        for file in FILES {
+            match state.files.get(file) {
+                Some(bytes) => std::fs::write(folder.join(file), bytes).unwrap(),
+                None => drop(std::fs::remove_file(folder.join(file))),
+            }
+        }
+        let mut items = self.items.clone();
+        match &state.item {
+            Some(item) => items.insert(Self::item("demo"), item.clone()),
+            None => items.remove(&Self::item("demo")),
+        };
+        self.keyring.restore(items);
+    }
+
+    fn newest(&self) -> &State {
+        &self.history[NEWEST as usize - 1]
+    }
+
+    /// One thing of a state, altered, cut, swapped with another's or an older one, or gone. The journal is not signed, so
+    /// what is made of it is told apart: `true` if it may say anything now.
+    fn damaged(
+        &self,
+        rng: &mut Rng,
+        whole: Option<&Vec<u8>>,
+        old: Option<&Vec<u8>>,
+        foreign: Option<&Vec<u8>>,
+    ) -> Option<Vec<u8>> {
+        match rng.below(8) {
+            0 => None,
+            1 => foreign.cloned(),
+            2 => old.cloned(),
+            3 => Some(Vec::new()),
+            4 => whole.map(|bytes| bytes[..rng.below(bytes.len())].to_vec()),
+            5 => whole.map(|bytes| {
+                let mut bytes = bytes.clone();
+                let at = rng.below(bytes.len());
+                bytes[at] ^= 1 << rng.below(8);
+                bytes
+            }),
+            6 => whole.map(|bytes| match serde_json::from_slice::<Value>(bytes) {
+                Ok(mut value) => {
+                    damage::members(rng, &mut value, &NAMES);
+                    serde_json::to_vec(&value).unwrap()
+                }
+                Err(_) => bytes.iter().rev().copied().collect(),
+            }),
+            _ => whole.map(|bytes| {
+                let mut bytes = bytes.clone();
+                damage::bytes(rng, &mut bytes, &WORDS);
+                bytes
+            }),
+        }
+    }
+
+    /// The newest state with one or more of its parts damaged, and which were.
+    fn damage(&self, rng: &mut Rng) -> (State, Vec<&'static str>) {
+        let (mut state, mut parts) = (self.newest().clone(), Vec::new());
+        if !rng.once_in(4) {
+            state.files.remove("received");
+        }
+        let old = &self.history[rng.below(NEWEST as usize - 1)];
+        for part in ["record.json", "sealed", "received", "item"] {
+            if !rng.once_in(2) {
+                continue;
+            }
+            parts.push(part);
+            if part == "item" {
+                let bytes = |item: &Option<String>| item.as_ref().map(|text| text.clone().into_bytes());
+                let (whole, old, foreign) = (bytes(&state.item), bytes(&old.item), bytes(&self.other.item));
+                let damaged = self.damaged(rng, whole.as_ref(), old.as_ref(), foreign.as_ref());
+                state.item = damaged.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+                continue;
+            }
+            let foreign = self.other.files.get(part).or(self.other.files.get("sealed"));
+            match self.damaged(rng, state.files.get(part), old.files.get(part), foreign) {
+                Some(bytes) => drop(state.files.insert(part, bytes)),
+                None => drop(state.files.remove(part)),
+            }
+        }
+        (state, parts)
+    }
+}
+
+fn answer(generation: u64) -> Answer {
+    let body =
+        format!(r#"{{"access_token":"demo-at-{generation}","expires_in":600,"refresh_token":"demo-rt-{generation}"}}"#);
+    Answer {
+        status: 200,
+        content_type: None,
+        content_encoding: None,
+        retry_after: None,
+        body: Answer::encode_body(body.as_bytes()),
+        is_complete: true,
+        sent_refresh_token: Secret(format!("demo-rt-{}", generation - 1)),
+        sent: now(),
+        sends: 1,
+        binding: binding(),
+        previous: PlainGrant {
+            access_token: None,
+            validity: None,
+            token_type: "Bearer".into(),
+            scope: None,
+            id_token: None,
+            login_by: None,
+            not_before: None,
+        },
+        default_lifetime_ms: 3_600_000,
+    }
+}
+
+/// What a reader without a lock is given: the access token of a generation, never one below what the journal says.
+fn look_without_lock(bench: &Bench, state: &State, parts: &[&str]) {
+    let demo = name("demo");
+    let _peeked = bench.store.peek(&demo);
+    if let Ok(Some(snapshot)) = bench.store.snapshot(&demo) {
+        let generation = snapshot.generation.get();
+        let token = format!("demo-at-{generation}");
+        assert_eq!(snapshot.grant.access.as_ref().map(AccessToken::expose), Some(token.as_str()), "{parts:?}");
+        let is_known = !parts.contains(&"record.json") && state.files.contains_key("record.json");
+        assert!(!is_known || generation == NEWEST, "generation {generation} is handed out: {parts:?}");
+    }
+}
+
+/// What a flight would send: the newest refresh token or none.
+fn load(bench: &Bench, parts: &[&str]) {
+    let (demo, path) = (name("demo"), bench.folder("demo").join("lock"));
+    let lock = LockFile::acquire(&path).unwrap();
+    let Ok(mut vault) = bench.store.vault(Permit::for_writer(&demo, &lock)) else { return };
+    if let Ok(Some(pending)) = vault.pending_answer(&bench.key) {
+        let Reading::Granted { credential, .. } = pending.answer.read(pending.generation) else { panic!("{parts:?}") };
+        check(&credential, parts);
+    }
+    let Ok(Some(loaded)) = vault.load(&bench.key, false) else { return };
+    let credential = loaded.held.credential();
+    check(credential, parts);
+    if !vault.is_consumed(&loaded.fingerprint).unwrap() {
+        assert_eq!(credential.generation.get(), NEWEST, "a spent token would be sent: {parts:?}");
+    }
+    let is_known = !parts.contains(&"record.json");
+    assert!(!is_known || credential.generation.get() == NEWEST, "below the journal: {parts:?}");
+    assert!(vault.record.generation <= credential.generation, "{parts:?}");
+}
+
+fn check(credential: &Credential, parts: &[&str]) {
+    let generation = credential.generation.get();
+    assert!((1..=NEWEST).contains(&generation), "{parts:?}: generation {generation}");
+    assert!(credential.refresh == refresh_token("demo", generation), "{parts:?}: the token of another generation");
+    assert_eq!(credential.binding, binding());
+}
+
+/// Both threads of a run have a bench of their own.
+fn with_bench(with_keyring: bool, use_it: impl FnOnce(&Bench)) {
+    thread_local! {
+        static BENCHES: [std::cell::OnceCell<Bench>; 2] = const { [const { std::cell::OnceCell::new() }; 2] };
+    }
+    BENCHES.with(|benches| use_it(benches[usize::from(with_keyring)].get_or_init(|| Bench::new(with_keyring))));
+}
+
+#[test]
+fn r13_no_damaged_store_gives_a_lower_generation_or_another_token() {
+    super::run("store", 4_000, |rng| {
+        with_bench(rng.once_in(2), |bench| {
+            let (state, parts) = bench.damage(rng);
+            bench.put(&state);
+            look_without_lock(bench, &state, &parts);
+            load(bench, &parts);
+        });
+    });
+}
+
+/// Whatever a journal says, `status` and the scheduler can make something of it.
+fn judge(rng: &mut Rng, record: &Record) {
+    let rotation = [Rotation::Strict, Rotation::Grace, Rotation::Lenient, Rotation::None][rng.below(4)];
+    let grace = Duration::from_secs(rng.next() % 200);
+    let policy = Policy { rotation, reuse_grace: grace, last_chance: rng.once_in(2), ..Policy::default() };
+    let margin =
+        if rng.once_in(2) { Margin::DEFAULT } else { Margin::Fixed(Duration::from_secs(rng.next() % 100_000)) };
+    let wall = Timestamp::from_millis((rng.next() % 3_000_000_000_000) as i64);
+    let now = Moment { wall, boot_id: "b".into(), uptime_ms: rng.next() >> rng.below(64) };
+    let early = jitter("demo", margin, record.validity.as_ref());
+    let standing = standing(Some(record), Terms { policy: &policy, margin, early }, &now);
+    if standing.state == outcome::State::Fresh {
+        assert!(record.validity.as_ref().is_some_and(|v| !v.left(&now).is_zero()), "fresh, and expired: {record:?}");
+    }
+}
+
+#[test]
+fn no_damaged_journal_is_another_profiles() {
+    let bench = Bench::new(false);
+    let path = bench.folder("demo").join("record.json");
+    let mut whole: Record = serde_json::from_slice(&bench.newest().files["record.json"]).unwrap();
+    let fingerprint = whole.fingerprint.clone().unwrap();
+    let failure = Failure::new("x", "x");
+    // One with everything in it.
+    whole.intent = Some(Intent {
+        attempt: "a".into(),
+        generation: whole.generation,
+        fingerprint: fingerprint.clone(),
+        sends: 1,
+        first_sent: now(),
+        last_sent: now(),
+        abandoned: Some(now()),
+        is_last_chance_spent: false,
+    });
+    whole.hold = Some(Hold { config: "c".into(), failure: failure.clone(), probes: 1, next_probe: NOW });
+    whole.rejected = Some(Rejection { fingerprint, at: NOW, failure });
+    let whole = serde_json::to_vec(&whole).unwrap();
+    drop(bench);
+    let dir = tempfile::tempdir().unwrap();
+    super::run("journal", 4_000, |rng| {
+        let path =
+            dir.path().join(format!("{:?}-{}", std::thread::current().id(), path.file_name().unwrap().display()));
+        let mut bytes = whole.clone();
+        damage::bytes(rng, &mut bytes, &WORDS);
+        if let (true, Ok(mut value)) = (rng.once_in(2), serde_json::from_slice::<Value>(&whole)) {
+            damage::members(rng, &mut value, &NAMES);
+            bytes = serde_json::to_vec(&value).unwrap();
+        }
+        std::fs::write(&path, bytes).unwrap();
+        if let Ok(Some(record)) = Record::read(&path, &name("demo")) {
+            assert_eq!((&record.profile, record.format), (&name("demo"), 1));
+            judge(rng, &record);
+        }
+    });
+}
+
+#[test]
+fn no_damaged_seal_opens() {
+    let bench = Bench::new(false);
+    let files: Vec<_> =
+        bench.history.iter().flat_map(|s| s.files.get("sealed")).chain(bench.other.files.get("sealed")).collect();
+    let key = &bench.key;
+    super::run("seal", 20_000, |rng| {
+        let whole = files[rng.below(files.len())];
+        let mut bytes = whole.clone();
+        damage::bytes(rng, &mut bytes, &WORDS);
+        let _told = envelope::header(&bytes);
+        let opened = envelope::open::<Content>(&bytes, &name("demo"), key);
+        assert!(opened.is_err() || files.contains(&&bytes), "it opened");
+        if let Ok((header, _)) = opened {
+            assert_eq!(header.profile, name("demo"));
+        }
+        assert!(envelope::open::<Content>(&bytes, &name("demo"), &SealingKey::new([8; 32])).is_err());
+    });
+}

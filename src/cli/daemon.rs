@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::Global;
 use super::compose::{self, Setup};
+use super::log;
 use super::output::{Output, Status};
 use crate::broker::Broker;
 use crate::config::Config;
@@ -81,7 +82,7 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
     // Looked at first: a change while we start is a change.
     let seen = modified(&Places::find(global.config.as_deref()).config);
     let setup = Setup::new(global).map_err(|f| (Status::Config, f))?;
-    start_log(global, &setup.places);
+    log::of_daemon(global, &setup.places);
     let _lock = only_daemon(&setup.store).map_err(|f| (Status::Failed, f))?;
     let (engine, endpoint) = setup.engine(true).map_err(|f| (Status::Failed, f))?;
     let socket_path = setup.places.socket.clone();
@@ -228,23 +229,4 @@ fn modified(path: &Path) -> Stamp {
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
     // Not under systemd, or without a notify socket: nobody to tell.
     let _nobody = sd_notify::notify(states);
-}
-
-fn start_log(global: &Global, places: &Places) {
-    use tracing_subscriber::EnvFilter;
-    let level = match (global.quiet, global.verbose) {
-        (true, _) => "error",
-        (false, 0) => "keepalive=info,warn",
-        (false, 1) => "keepalive=debug,info",
-        (false, _) => "trace",
-    };
-    let filter =
-        places.log_filter.as_deref().and_then(|f| EnvFilter::try_new(f).ok()).unwrap_or_else(|| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second subscriber in one process is a test's business.
-    let _already = if global.json {
-        builder.json().flatten_event(true).with_writer(std::io::stdout).try_init()
-    } else {
-        builder.with_target(false).with_ansi(matches!(global.color, super::Colour::Always)).try_init()
-    };
 }

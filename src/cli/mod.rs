@@ -4,6 +4,7 @@ pub(crate) mod compose;
 mod daemon;
 mod doctor;
 mod import;
+mod log;
 mod output;
 mod providers;
 mod refresh;
@@ -19,6 +20,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::profile::ProfileName;
+use crate::sys::paths::Places;
 use crate::sys::process;
 use output::{Output, Status};
 
@@ -102,6 +104,9 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli, out: &Output) -> Status {
     let global = &cli.global;
+    if !matches!(cli.command, Command::Daemon(_)) {
+        log::of_command(global, &Places::find(global.config.as_deref()));
+    }
     match &cli.command {
         Command::Token(args) => token::run(args, global, out),
         Command::Refresh(args) => refresh::run(args, global, out),

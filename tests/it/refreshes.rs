@@ -190,9 +190,16 @@ fn r37_no_token_leaks_into_files_or_output() {
         let run = sandbox.keepalive(arguments);
         said += &(run.stdout + &run.stderr);
     }
+    let daemon = sandbox.spawn(&["-vv", "daemon"]);
+    daemon.wait_for_line("daemon is up");
+    let run = sandbox.keepalive(&["-vv", "token", "demo", "--min-valid", "9m58s"]);
+    said += &run.stderr;
+    daemon.terminate();
+    said += &daemon.finish().exits(0).stderr;
     server.script([Fault::DropAfter]);
     let run = sandbox.keepalive(&["-vv", "refresh", "--force"]).exits(75);
     said += &(run.stdout + &run.stderr);
+    assert!(said.contains("TRACE") && said.contains("refreshed"), "the log is there: {said}");
     assert!(!said.contains("canary"), "{said}");
     let mut stack = vec![sandbox.path("state")];
     while let Some(dir) = stack.pop() {

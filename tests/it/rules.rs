@@ -16,7 +16,14 @@ use super::support::{eventually, root};
 fn calls(sandbox: &Sandbox) -> Vec<String> {
     let trace = sandbox.path("trace");
     let mut strace = sandbox.command(Path::new("strace"));
-    strace.args(["-f", "-y", "-qq", "-e", "trace=fsync,rename,renameat,renameat2,write,writev,sendto,sendmsg", "-o"]);
+    strace.args([
+        "-f",
+        "-y",
+        "-qq",
+        "-e",
+        "trace=fallocate,fsync,rename,renameat,renameat2,write,writev,sendto,sendmsg",
+        "-o",
+    ]);
     strace.arg(&trace).arg(PROGRAM).args(["refresh", "-p", "demo", "--force"]);
     let out = strace.output().expect("strace is needed: contrib/test installs it");
     assert!(out.status.success(), "{out:?}");
@@ -40,6 +47,19 @@ fn r05_the_intent_is_synced_before_the_first_byte_of_the_body() {
     let synced = first(&calls, "fsync", ".record.json.new");
     let folder = calls[renamed..].iter().position(|l| l.contains(" fsync(") && l.contains("profiles/demo>")).unwrap();
     assert!(synced < renamed && renamed + folder < body, "{calls:#?}");
+}
+
+#[test]
+fn r08_space_for_the_answer_is_taken_before_anything_is_sent() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let calls = calls(&sandbox);
+    // Twice the largest answer, for it is stored in base64.
+    let reserved = first(&calls, "fallocate", "received");
+    assert!(calls[reserved].contains(&format!(", {})", 2 * 1024 * 1024)), "{}", calls[reserved]);
+    let synced = first(&calls, "fsync", ".received.new");
+    let body = calls.iter().position(|l| l.contains("grant_type")).unwrap();
+    assert!(reserved < synced && synced < body, "{calls:#?}");
 }
 
 #[test]

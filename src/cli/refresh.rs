@@ -15,6 +15,8 @@ use crate::engine::Engine;
 use crate::outcome::{Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
+use crate::scheduler::cadence::{self, Runs};
+use crate::sys::durable;
 
 /// Refresh what is due, once
 ///
@@ -62,9 +64,13 @@ type Row = (ProfileName, String, Outcome);
 fn refresh(args: &RefreshArgs, global: &Global, out: &Output) -> Result<Vec<Row>, (Status, Failure)> {
     let setup = Setup::new(global).map_err(|f| (Status::Config, f))?;
     let names = if args.profiles.is_empty() { all(&setup, out)? } else { args.profiles.clone() };
+    let is_routine = args.profiles.is_empty() && !args.force;
     let (engine, endpoint) = setup.engine(false).map_err(|f| (Status::Failed, f))?;
     super::daemon::stop_on_signal(&endpoint, &engine);
     let (profiles, mut rows) = configured(&setup, names);
+    if is_routine {
+        mind_the_gaps(&setup, &profiles, args.lookahead, out);
+    }
     rows.extend(fly(&engine, &endpoint, profiles, args, out));
     rows.sort_by(|a, b| a.0.cmp(&b.0));
     let late = engine.drain();
@@ -72,6 +78,26 @@ fn refresh(args: &RefreshArgs, global: &Global, out: &Output) -> Result<Vec<Row>
         out.warn(&format!("{name}: the refresh did not finish in time; its outcome is in doubt"));
     }
     Ok(rows)
+}
+
+/// Notes this run, and says so if runs like it are too far apart to keep a profile alive. All of it is advice: what
+/// cannot be read or written is left alone.
+fn mind_the_gaps(setup: &Setup, profiles: &[Arc<Profile>], lookahead: Duration, out: &Output) {
+    let path = setup.store.layout().runs();
+    let mut runs: Runs =
+        std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    runs.note(setup.clock.now().wall);
+    if let (false, Ok(bytes)) = (profiles.is_empty(), serde_json::to_vec(&runs)) {
+        let _advice = durable::replace(&path, &bytes);
+    }
+    let Some(interval) = runs.interval() else { return };
+    for profile in profiles {
+        let record = setup.store.peek(&profile.name).ok().flatten();
+        let lifetime = record.and_then(|r| r.validity).map(|v| v.lifetime());
+        if let Some(warning) = lifetime.and_then(|life| cadence::too_far_apart(profile, life, interval, lookahead)) {
+            out.warn(&warning);
+        }
+    }
 }
 
 fn all(setup: &Setup, out: &Output) -> Result<Vec<ProfileName>, (Status, Failure)> {

@@ -1,5 +1,6 @@
 //! The daemon's clockwork: wake, see who is due, ask the engine; it holds no tokens and no locks.
 
+pub mod cadence;
 pub mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +36,8 @@ pub struct Scheduler {
     next_roll_ms: u64,
     entries: BTreeMap<ProfileName, Entry>,
     buckets: BTreeMap<String, Bucket>,
+    /// Providers of which it was said that they have too many profiles.
+    crowded: BTreeSet<String>,
     flights: JoinSet<(ProfileName, Outcome)>,
 }
 
@@ -71,6 +74,7 @@ impl Scheduler {
             next_roll_ms: 0,
             entries: BTreeMap::new(),
             buckets: BTreeMap::new(),
+            crowded: BTreeSet::new(),
             flights: JoinSet::new(),
         }
     }
@@ -113,9 +117,27 @@ impl Scheduler {
         for name in asleep {
             self.replan(&name, now);
         }
+        self.count_heads();
+    }
+
+    /// Says once of a provider that its profiles cannot all be refreshed in time (rule 34).
+    fn count_heads(&mut self) {
+        let mut heads: BTreeMap<&str, (usize, Duration)> = BTreeMap::new();
+        for profile in self.entries.values().filter_map(|e| e.profile.as_ref()) {
+            let margin = profile.margin.of(profile.provider.default_lifetime);
+            let (count, least) = heads.entry(&profile.provider.name).or_insert((0, margin));
+            (*count, *least) = (*count + 1, margin.min(*least));
+        }
+        for (provider, (count, margin)) in heads {
+            let warning = plan::crowded(provider, count, RATE, margin);
+            if let Some(warning) = warning.filter(|_| self.crowded.insert(provider.to_owned())) {
+                tracing::warn!("{warning}");
+            }
+        }
     }
 
     fn replan_all(&mut self) {
+        self.crowded.clear();
         self.next_roll_ms = 0;
         for entry in self.entries.values_mut() {
             entry.look = None;

@@ -81,9 +81,35 @@ pub fn infeasible(profile: &Profile, lifetime: Duration, now: Timestamp) -> Opti
     })
 }
 
+/// Why so many profiles of one provider cannot all be refreshed within their margin, if they cannot: requests to a
+/// provider start `rate` times a second, and half of the margin is kept for trouble.
+pub fn crowded(provider: &str, profiles: usize, rate: f64, margin: Duration) -> Option<String> {
+    let needed = Duration::from_secs_f64(profiles as f64 / rate);
+    (needed > margin / 2).then(|| {
+        format!(
+            "{profiles} profiles of {provider} take {} s to refresh, which is more than half of their margin ({} s): \
+             widen the margin",
+            needed.as_secs(),
+            margin.as_secs()
+        )
+    })
+}
+
 /// How long to leave a profile alone after an outcome that named no time itself.
 pub fn pause(failures: u32) -> Duration {
     Duration::from_secs(5)
         .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(8)))
         .min(Duration::from_secs(300))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r34_more_profiles_than_the_rate_can_serve_are_told() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(crowded("xai", 1800, 1.0, hour), None);
+        assert!(crowded("xai", 1801, 1.0, hour).unwrap().starts_with("1801 profiles of xai take 1801 s"));
+    }
 }

@@ -52,6 +52,11 @@ impl Layout {
         self.dir.join("ledger.lock")
     }
 
+    /// When one-shot runs over all profiles were made.
+    pub fn runs(&self) -> PathBuf {
+        self.dir.join("runs.json")
+    }
+
     /// Discovered metadata of providers.
     pub fn metadata(&self) -> PathBuf {
         self.dir.join("metadata")

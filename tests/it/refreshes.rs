@@ -225,3 +225,17 @@ fn a_nested_call_for_the_same_profile_fails_at_once() {
     assert_eq!(result["error"]["kind"], "nested_call");
     assert_eq!(server.counts().refresh_requests, 0);
 }
+
+#[test]
+fn r34_runs_that_are_regularly_too_far_apart_are_told() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let halves_ago = |n: i64| keepalive::clock::Timestamp::from_secs(chrono::Utc::now().timestamp() - n * 1800);
+    let before: Vec<_> = [3, 2, 1].map(halves_ago).into();
+    std::fs::write(sandbox.path("state/keepalive/runs.json"), serde_json::to_vec(&before).unwrap()).unwrap();
+    // A token of ten minutes cannot be kept alive by a run every half an hour, whatever the look-ahead.
+    sandbox.keepalive(&["refresh"]).exits(0).says("demo: runs are 30m apart").says("run more often");
+    std::fs::remove_file(sandbox.path("state/keepalive/runs.json")).unwrap();
+    let run = sandbox.keepalive(&["refresh"]).exits(0);
+    assert!(!run.stderr.contains("apart"), "{run:?}");
+}

@@ -1,0 +1,84 @@
+//! How far apart one-shot runs are, learned from those before, so that runs which cannot keep a token alive say so. (pure)
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::profile::Profile;
+
+/// Gaps that must agree before anything is made of them.
+const GAPS: usize = 3;
+
+/// When the latest runs over all profiles were.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runs(Vec<Timestamp>);
+
+impl Runs {
+    /// Adds a run, and forgets those that tell nothing more.
+    pub fn note(&mut self, now: Timestamp) {
+        self.0.push(now);
+        let surplus = self.0.len().saturating_sub(GAPS + 1);
+        self.0.drain(..surplus);
+    }
+
+    /// The shortest of the latest gaps; `None` until there are enough. A run by hand in between makes it small, so what
+    /// is left is regular.
+    pub fn interval(&self) -> Option<Duration> {
+        let gaps = self.0.windows(2).map(|pair| pair[1].since(pair[0]));
+        (self.0.len() > GAPS).then(|| gaps.min()).flatten()
+    }
+}
+
+/// Why runs this far apart cannot keep a profile alive, if they cannot: its token can expire between two of them.
+pub fn too_far_apart(profile: &Profile, lifetime: Duration, interval: Duration, lookahead: Duration) -> Option<String> {
+    let name = &profile.name;
+    let apart = humantime::format_duration(Duration::from_secs(interval.as_secs()));
+    if interval >= lifetime {
+        let life = humantime::format_duration(Duration::from_secs(lifetime.as_secs()));
+        return Some(format!("{name}: runs are {apart} apart, and its tokens live {life}: run more often"));
+    }
+    (interval > profile.margin.of(lifetime) + lookahead).then(|| {
+        // Whole minutes, upwards: runs are never quite regular.
+        let wanted = humantime::format_duration(Duration::from_secs((interval.as_secs() / 60 + 1) * 60));
+        format!(
+            "{name}: runs are {apart} apart, so its token can expire between two of them: add --lookahead \"{wanted}\""
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    fn runs(at: &[i64]) -> Runs {
+        let mut runs = Runs::default();
+        at.iter().for_each(|s| runs.note(Timestamp::from_secs(*s)));
+        runs
+    }
+
+    #[test]
+    fn an_interval_takes_three_gaps_that_agree() {
+        assert_eq!(runs(&[0, 600, 1200]).interval(), None);
+        assert_eq!(runs(&[0, 600, 1200, 1800]).interval(), Some(S(600)));
+        assert_eq!(runs(&[0, 600, 605, 1200]).interval(), Some(S(5)), "somebody looked by hand");
+        assert_eq!(runs(&[0, 1, 600, 1200, 1800]).interval(), Some(S(600)), "that is long ago");
+        assert_eq!(runs(&[1800, 1200, 600, 0]).interval(), Some(S(0)), "a clock that was set back");
+    }
+
+    #[test]
+    fn r34_runs_too_far_apart_name_the_look_ahead_that_would_do() {
+        let config = crate::config::Config::parse("margin = \"10m\"", std::path::Path::new("c"), None).unwrap();
+        let profile = config.profile(&"xai".parse().unwrap(), None).unwrap();
+        let told = |interval, lookahead| too_far_apart(&profile, S(3600), S(interval), S(lookahead));
+        assert_eq!(told(600, 0), None);
+        assert_eq!(
+            told(900, 0).unwrap(),
+            "xai: runs are 15m apart, so its token can expire between two of them: add --lookahead \"16m\""
+        );
+        assert_eq!(told(900, 301), None);
+        assert_eq!(told(3600, 3600).unwrap(), "xai: runs are 1h apart, and its tokens live 1h: run more often");
+    }
+}

@@ -2,6 +2,7 @@
 
 pub mod cadence;
 pub mod plan;
+mod turnstile;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,14 +17,12 @@ use crate::engine::standing::{self, Standing, Terms};
 use crate::outcome::{Outcome, OutcomeKind, State};
 use crate::profile::{Profile, ProfileName, Profiles};
 use plan::Look;
+use turnstile::{RATE, Turnstile};
 
 /// A sleep never lasts longer: after a suspend or a set clock a long one lies, and what other runs and the user changed
 /// is looked at this often.
 const SLICE_MS: u64 = 2_000;
 const SLICE: Duration = Duration::from_millis(SLICE_MS);
-/// Most requests started per provider at once, and per second after that.
-const BURST: f64 = 5.0;
-const RATE: f64 = 1.0;
 
 /// Looks after every profile with a credential until its future is dropped. What is only configured has nothing to be
 /// kept alive yet.
@@ -35,10 +34,11 @@ pub struct Scheduler {
     /// When the store is looked through again, by the boot clock.
     next_roll_ms: u64,
     entries: BTreeMap<ProfileName, Entry>,
-    buckets: BTreeMap<String, Bucket>,
+    turnstiles: BTreeMap<String, Turnstile>,
     /// Providers of which it was said that they have too many profiles.
     crowded: BTreeSet<String>,
-    flights: JoinSet<(ProfileName, Outcome)>,
+    /// With the name of the provider that each is at.
+    flights: JoinSet<(ProfileName, String, Outcome)>,
 }
 
 impl std::fmt::Debug for Scheduler {
@@ -59,12 +59,6 @@ struct Entry {
     is_warned: bool,
 }
 
-/// A token bucket: requests to one provider that may still start.
-struct Bucket {
-    tokens: f64,
-    filled_ms: u64,
-}
-
 impl Scheduler {
     pub fn new(engine: Engine, profiles: Profiles) -> Self {
         Self {
@@ -73,7 +67,7 @@ impl Scheduler {
             bell: Arc::new(Notify::new()),
             next_roll_ms: 0,
             entries: BTreeMap::new(),
-            buckets: BTreeMap::new(),
+            turnstiles: BTreeMap::new(),
             crowded: BTreeSet::new(),
             flights: JoinSet::new(),
         }
@@ -193,23 +187,26 @@ impl Scheduler {
             .filter_map(|(name, e)| Some((name.clone(), e.profile.clone()?)))
             .collect();
         for (name, profile) in due {
-            let bucket = self.buckets.entry(profile.provider.name.clone()).or_insert_with(|| Bucket::full(now));
+            let turnstile = self.turnstiles.entry(profile.provider.name.clone()).or_insert_with(|| Turnstile::new(now));
             let Some(entry) = self.entries.get_mut(&name) else {
                 continue;
             };
-            if let Err(wait) = bucket.take(now) {
+            if let Err(wait) = turnstile.pass(now) {
                 entry.look = Some(Look::after(now, wait));
                 continue;
             }
             entry.is_flying = true;
             let demand = plan::demand(&profile, now);
             let engine = self.engine.clone();
-            self.flights.spawn(async move { (name, engine.refresh_async(&profile, demand).await) });
+            self.flights.spawn(async move {
+                let outcome = engine.refresh_async(&profile, demand).await;
+                (name, profile.provider.name.clone(), outcome)
+            });
         }
     }
 
-    fn land(&mut self, landed: Result<(ProfileName, Outcome), tokio::task::JoinError>) {
-        let (name, outcome) = match landed {
+    fn land(&mut self, landed: Result<(ProfileName, String, Outcome), tokio::task::JoinError>) {
+        let (name, provider, outcome) = match landed {
             Ok(landed) => landed,
             Err(error) => {
                 tracing::error!(%error, "a refresh task died");
@@ -223,6 +220,9 @@ impl Scheduler {
         log(&name, &outcome);
         if let Some(entry) = self.entries.get_mut(&name) {
             entry.is_flying = false;
+        }
+        if let Some(turnstile) = self.turnstiles.get_mut(&provider) {
+            turnstile.land(&outcome, &now);
         }
         self.replan(&name, &now);
         let Some(entry) = self.entries.get_mut(&name) else {
@@ -279,23 +279,5 @@ fn log(name: &ProfileName, outcome: &Outcome) {
         OutcomeKind::InDoubt | OutcomeKind::NeedsLogin | OutcomeKind::ConfigError | OutcomeKind::StoreUnavailable => {
             tracing::error!(profile = %name, outcome = ?outcome.kind, retry_at = ?outcome.retry_at, "{error}");
         }
-    }
-}
-
-impl Bucket {
-    fn full(now: &Moment) -> Self {
-        Self { tokens: BURST, filled_ms: now.uptime_ms }
-    }
-
-    /// Takes one, or says how long to wait for it.
-    fn take(&mut self, now: &Moment) -> Result<(), Duration> {
-        let elapsed = Duration::from_millis(now.uptime_ms.saturating_sub(self.filled_ms));
-        self.tokens = (self.tokens + elapsed.as_secs_f64() * RATE).min(BURST);
-        self.filled_ms = now.uptime_ms;
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
-            return Ok(());
-        }
-        Err(Duration::from_secs_f64((1.0 - self.tokens) / RATE))
     }
 }

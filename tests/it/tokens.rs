@@ -70,12 +70,16 @@ fn no_live_token_is_no_output() {
 #[test]
 fn r27_a_callers_deadline_does_not_end_the_flight() {
     let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(Duration::from_secs(8));
     let sandbox = Sandbox::signed_in(&server);
+    sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\nmargin = \"50%\"\n", server.provider("")));
+    super::support::eventually("half of the life is over", || (sandbox.status()["state"] == "due").then_some(()));
     let gate = server.hold(Point::AfterCommit);
     let leader = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
     gate.wait_reached();
     let begin = Instant::now();
-    let run = sandbox.keepalive(&["token", "demo", "--min-valid", "9m59s", "--timeout", "100ms"]).exits(0);
+    let run =
+        sandbox.keepalive(&["token", "demo", "--min-valid", "5s", "--timeout", "100ms"]).exits(0).says("not refreshed");
     assert!(begin.elapsed() < super::support::PATIENCE, "it keeps its deadline, give or take a slow machine");
     assert!(run.stdout.starts_with("canary-at-"), "{run:?}");
     drop(gate);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::refusal::{self, leave_in_doubt, note_attempt, punishes_reuse};
-use super::transaction::{Flightplan, back_off};
+use super::flightplan::Flightplan;
+use super::refusal::{self, leave_in_doubt, note_attempt};
 use crate::credential::secret::RefreshToken;
 use crate::credential::{Credential, Generation};
 use crate::guard::Predecessor;
@@ -224,12 +224,12 @@ fn commit(
     record.refreshed_at = Some(now.wall);
     // A server that grants refresh tokens and nothing to use them for must not be asked in a loop.
     record.failures = if credential.grant.access.is_some() { 0 } else { record.failures + 1 };
-    let pause = (record.failures > 1).then(|| back_off(plan, record, None));
+    let pause = (record.failures > 1).then(|| plan.back_off(record, None));
     record.unclassified = 0;
     record.hold = None;
     record.not_before = credential.grant.not_before.max(hold.max(pause).map(|d| now.wall.plus(d)));
     let mut outcome = Outcome::new(OutcomeKind::Refreshed);
-    if let Some(mut intent) = doubt.filter(|_| punishes_reuse(plan)) {
+    if let Some(mut intent) = doubt.filter(|_| plan.punishes_reuse()) {
         // The old token came back after a second send: nobody knows whether it is the live one.
         intent.generation = credential.generation;
         intent.abandoned = Some(now);

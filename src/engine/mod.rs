@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod doubt;
+mod flightplan;
 pub mod handover;
 mod judge;
 pub mod obtain;
@@ -25,7 +26,7 @@ use crate::profile::{Profile, ProfileName};
 use crate::provider::{PrepareError, TokenEndpoint};
 use crate::store::record::Record;
 use crate::store::{Store, StoreError};
-use transaction::{Flightplan, Seen};
+use flightplan::{Flightplan, Seen};
 
 /// Longest time that a flight past the point of no return may take to finish: request, then persistence.
 pub const DRAIN: Duration = Duration::from_secs(45);

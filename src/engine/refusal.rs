@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use super::backoff::{PROBE, UNCLASSIFIED};
 use super::doubt::{Resolution, resolve};
-use super::transaction::{Flightplan, back_off};
+use super::flightplan::Flightplan;
 use crate::clock::Timestamp;
 use crate::credential::encoding;
 use crate::credential::response::{self, Denied, Reply};
 use crate::outcome::{Failure, Outcome, OutcomeKind};
-use crate::profile::Rotation;
 use crate::provider::classify::{self, Class};
 use crate::provider::{GateError, RawAnswer, Unsent};
 use crate::store::Vault;
@@ -18,11 +17,6 @@ use crate::store::record::{Attempt, Hold, Record, Rejection};
 
 /// Answers in a row that say no without a reason, before the token counts as dead (once the access token is).
 const MAX_UNCLASSIFIED: u32 = 5;
-
-/// Whether a second use of a token can end the family.
-pub fn punishes_reuse(plan: &Flightplan) -> bool {
-    matches!(plan.profile.provider.policy.rotation, Rotation::Strict | Rotation::Grace)
-}
 
 /// An answer that granted nothing.
 pub fn refuse(plan: &Flightplan, vault: &mut Vault<'_, '_>, answer: &Answer, denied: Option<&Denied>) -> Outcome {
@@ -97,7 +91,7 @@ fn settle_refusal(
         record.failures += 1;
         let wait = match class {
             Class::Unclassified => UNCLASSIFIED.max(retry_after.unwrap_or_default()),
-            _ => back_off(plan, record, retry_after),
+            _ => plan.back_off(record, retry_after),
         };
         let at = now.wall.plus(wait);
         record.not_before = Some(at);
@@ -122,9 +116,9 @@ pub fn leave_in_doubt(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: &str) -
     if let Some(intent) = &mut vault.record.intent {
         intent.abandoned = Some(now.clone());
     }
-    if !punishes_reuse(plan) {
+    if !plan.punishes_reuse() {
         vault.record.failures += 1;
-        vault.record.not_before = Some(now.wall.plus(back_off(plan, &vault.record, None)));
+        vault.record.not_before = Some(now.wall.plus(plan.back_off(&vault.record, None)));
     }
     vault.record.last_attempt =
         Some(Attempt { at: now.wall, outcome: OutcomeKind::InDoubt, retry_at: None, error: Some(failure) });
@@ -205,7 +199,7 @@ pub fn unsent(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: Unsent) -> Outc
         Unsent::Network(reason) | Unsent::Early(reason) => {
             let record = &mut vault.record;
             record.failures += 1;
-            let at = plan.now().wall.plus(back_off(plan, record, None));
+            let at = plan.now().wall.plus(plan.back_off(record, None));
             record.not_before = Some(at);
             let failure = Failure::new(
                 "network",

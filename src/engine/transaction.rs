@@ -4,49 +4,26 @@
 //! The step numbers are those of the protocol, §1.2.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::backoff;
 use super::doubt::{self, Resolution, SendKind};
+use super::flightplan::Flightplan;
 use super::judge::{self, Conclusion};
 use super::refusal;
 use super::standing::{self, MAX_PROBES};
-use crate::clock::{Clock, Moment};
+use crate::clock::Moment;
 use crate::credential::Generation;
 use crate::credential::freshness::{self, Demand};
 use crate::guard::{Held, Lease};
 use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
-use crate::profile::Profile;
-use crate::provider::{Exchange, Gate, GateError, Prepared, RawAnswer, TokenEndpoint, Unsent};
+use crate::provider::{Exchange, Gate, GateError, RawAnswer, Unsent};
 use crate::store::key::{self, SealingKey};
 use crate::store::record::{Intent, Record};
-use crate::store::{Loaded, Store, Vault};
+use crate::store::{Loaded, Vault};
 
 /// Connections that failed before anything was sent are tried again this often within one flight.
 const QUICK_TRIES: u32 = 3;
-
-/// What one flight needs to know.
-pub struct Flightplan {
-    pub store: Arc<Store>,
-    pub endpoint: Arc<dyn TokenEndpoint>,
-    pub clock: Arc<dyn Clock>,
-    pub profile: Arc<Profile>,
-    pub prepared: Prepared,
-    pub demand: Demand,
-    pub seen: Seen,
-    /// Set when the process is told to end: nothing new is sent, what is sent is finished.
-    pub stop: Arc<AtomicBool>,
-    /// A daemon, which may go on with the key in its memory while the keyring is away.
-    pub is_resident: bool,
-}
-
-/// What the caller knew before it waited for the lock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    pub generation: u64,
-    pub sequence: u64,
-}
 
 /// Flies: recheck, recover, decide, send, seal, publish, commit.
 pub fn run(plan: &Flightplan, lease: &Lease<Outcome>) -> Outcome {
@@ -164,14 +141,6 @@ fn publish_if_pending(
 }
 
 impl Flightplan {
-    pub fn now(&self) -> Moment {
-        self.clock.now()
-    }
-
-    pub fn is_stopping(&self) -> bool {
-        self.stop.load(Ordering::SeqCst)
-    }
-
     /// Whether the demand is met by what the journal says.
     fn is_fresh(&self, record: &Record) -> bool {
         standing::meets(record, self.demand, &self.profile, &self.now())
@@ -345,11 +314,4 @@ pub fn describe(mut outcome: Outcome, record: &Record) -> Outcome {
     }
     outcome.publication = record.publication;
     outcome
-}
-
-/// The delay before the next try, for the journal's `not_before`.
-pub fn back_off(plan: &Flightplan, record: &Record, retry_after: Option<Duration>) -> Duration {
-    let left = record.validity.as_ref().map_or(Duration::ZERO, |v| v.left(&plan.now()));
-    let random = f64::from(u32::from_le_bytes(key::random())) / f64::from(u32::MAX);
-    backoff::delay(record.failures, retry_after, left, random)
 }

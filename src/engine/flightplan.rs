@@ -1,0 +1,57 @@
+//! What one flight knows: whom to refresh, for whom, with what, and when it must not send any more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::backoff;
+use crate::clock::{Clock, Moment};
+use crate::credential::freshness::Demand;
+use crate::profile::{Profile, Rotation};
+use crate::provider::{Prepared, TokenEndpoint};
+use crate::store::record::Record;
+use crate::store::{Store, key};
+
+/// What one flight needs to know.
+pub struct Flightplan {
+    pub store: Arc<Store>,
+    pub endpoint: Arc<dyn TokenEndpoint>,
+    pub clock: Arc<dyn Clock>,
+    pub profile: Arc<Profile>,
+    pub prepared: Prepared,
+    pub demand: Demand,
+    pub seen: Seen,
+    /// Set when the process is told to end: nothing new is sent, what is sent is finished.
+    pub stop: Arc<AtomicBool>,
+    /// A daemon, which may go on with the key in its memory while the keyring is away.
+    pub is_resident: bool,
+}
+
+/// What the caller knew before it waited for the lock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub generation: u64,
+    pub sequence: u64,
+}
+
+impl Flightplan {
+    pub fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Whether a second use of a token can end the family.
+    pub fn punishes_reuse(&self) -> bool {
+        matches!(self.profile.provider.policy.rotation, Rotation::Strict | Rotation::Grace)
+    }
+
+    /// The delay before the next try, for the journal's `not_before`.
+    pub fn back_off(&self, record: &Record, retry_after: Option<Duration>) -> Duration {
+        let left = record.validity.as_ref().map_or(Duration::ZERO, |v| v.left(&self.now()));
+        let random = f64::from(u32::from_le_bytes(key::random())) / f64::from(u32::MAX);
+        backoff::delay(record.failures, retry_after, left, random)
+    }
+}

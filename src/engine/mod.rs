@@ -334,3 +334,41 @@ impl Drop for Lane<'_> {
         self.lanes.freed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_are_counted_for_each_provider() {
+        let lanes = Lanes::default();
+        let count = |provider: &str| lanes.taken.lock().unwrap().get(provider).copied();
+        let first = lanes.take("a", 3);
+        let second = lanes.take("a", 3);
+        let _other = lanes.take("b", 1);
+        assert_eq!((count("a"), count("b")), (Some(2), Some(1)));
+        drop(first);
+        assert_eq!(count("a"), Some(1));
+        drop(second);
+        assert_eq!(count("a"), Some(0));
+    }
+
+    #[test]
+    fn a_full_provider_is_waited_for() {
+        let lanes = Lanes::default();
+        let only = lanes.take("a", 1);
+        let (started, has_started) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let lanes = &lanes;
+            let waiter = scope.spawn(move || {
+                started.send(()).unwrap();
+                // A limit of none would let nobody through ever.
+                drop(lanes.take("a", 0));
+            });
+            has_started.recv().unwrap();
+            assert!(!waiter.is_finished());
+            drop(only);
+            waiter.join().unwrap();
+        });
+    }
+}

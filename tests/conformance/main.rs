@@ -1,6 +1,7 @@
 //! The real transaction is driven through every edge of the model. The `match` over the model's own edges is exhaustive:
 //! an edge without a scenario does not compile, and an edge that the model never takes fails.
 
+mod callers;
 mod world;
 
 #[allow(dead_code, clippy::disallowed_methods, reason = "shared with the other tests")]

@@ -170,8 +170,22 @@ impl World {
 
     /// A process that has just started: it shares nothing with the others but what is on disk and in the keyring.
     pub fn process(&self) -> Engine {
+        self.process_within(&[])
+    }
+
+    /// The same, started by a command that refreshes these profiles.
+    pub fn process_within(&self, profiles: &[&str]) -> Engine {
         let (store, endpoint) = self.parts();
-        Engine::new(store, endpoint, Arc::clone(&self.clock) as _, false, Vec::new())
+        let within = profiles.iter().map(|&name| name.to_owned()).collect();
+        Engine::new(store, endpoint, Arc::clone(&self.clock) as _, false, within)
+    }
+
+    pub fn profile(&self) -> &Arc<Profile> {
+        &self.profile
+    }
+
+    pub fn name(&self) -> &ProfileName {
+        &self.profile.name
     }
 
     /// `keepalive refresh --force`, by a new process.

@@ -1,0 +1,106 @@
+//! What callers of one engine get: the flight of another, a word while they wait, and an answer without the lock.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use keepalive::credential::freshness::Demand;
+use keepalive::outcome::OutcomeKind;
+use keepalive::sys::lockfile::LockFile;
+
+use super::support::authserver::{Fault, Point};
+use super::support::family::Mode;
+use super::world::World;
+
+const LONG: Duration = Duration::from_secs(30);
+
+#[test]
+fn r01_callers_of_one_engine_share_a_flight_and_its_failure() {
+    for (fault, kind) in [(None, OutcomeKind::Refreshed), (Some(Fault::DropAfter), OutcomeKind::InDoubt)] {
+        let world = World::new(None, Mode::Strict, "");
+        let gate = world.server.hold(Point::AfterCommit);
+        world.server.script(fault);
+        let engine = world.process();
+        let demand = engine.force(world.name()).unwrap();
+        std::thread::scope(|scope| {
+            let callers: Vec<_> =
+                (0..6).map(|_| scope.spawn(|| engine.refresh(world.profile(), demand, LONG, &|| {}))).collect();
+            gate.wait_reached();
+            drop(gate);
+            let outcomes: Vec<_> = callers.into_iter().map(|caller| caller.join().unwrap()).collect();
+            assert!(outcomes.iter().all(|o| o.kind == kind), "{outcomes:?}");
+            // Whoever came after the landing finds it met, or shares it by the journal.
+            assert_eq!(
+                outcomes.iter().filter(|o| !o.joined && o.kind != OutcomeKind::Fresh).count(),
+                1,
+                "{outcomes:?}"
+            );
+        });
+        assert_eq!(world.requests(), 1);
+    }
+}
+
+#[test]
+fn a_fresh_profile_is_answered_without_the_lock() {
+    let world = World::new(None, Mode::Strict, "");
+    let _held = LockFile::acquire(&world.process().store().lock_file(world.name()).unwrap()).unwrap();
+    assert_eq!(world.look().kind, OutcomeKind::Fresh);
+}
+
+#[test]
+fn r27_a_caller_whose_time_is_over_is_told_and_the_flight_goes_on() {
+    let world = World::new(None, Mode::Strict, "");
+    let gate = world.server.hold(Point::AfterCommit);
+    let engine = world.process();
+    let demand = engine.force(world.name()).unwrap();
+    std::thread::scope(|scope| {
+        // Time enough to get as far as the server: a flight that nobody waits for any more does not start.
+        let caller = scope.spawn(|| engine.refresh(world.profile(), demand, Duration::from_secs(2), &|| {}));
+        gate.wait_reached();
+        assert_eq!(caller.join().unwrap().error.unwrap().kind, "busy");
+    });
+    drop(gate);
+    assert!(engine.drain().is_empty());
+    assert_eq!(world.record().generation.get(), 2);
+}
+
+#[test]
+fn a_caller_is_told_once_what_it_waits_for() {
+    let world = World::new(None, Mode::Strict, "");
+    let gate = world.server.hold(Point::AfterCommit);
+    let engine = world.process();
+    let demand = engine.force(world.name()).unwrap();
+    let told = AtomicUsize::new(0);
+    let explain = || {
+        told.fetch_add(1, Ordering::SeqCst);
+    };
+    std::thread::scope(|scope| {
+        let caller = scope.spawn(|| engine.refresh(world.profile(), demand, LONG, &explain));
+        super::support::eventually("it is told", || (told.load(Ordering::SeqCst) > 0).then_some(()));
+        // A second flight that is over soon is no reason to say anything.
+        drop(gate);
+        assert_eq!(caller.join().unwrap().kind, OutcomeKind::Refreshed);
+    });
+    let quick = engine.refresh(world.profile(), engine.force(world.name()).unwrap(), LONG, &|| panic!("told at once"));
+    assert_eq!((quick.kind, told.load(Ordering::SeqCst)), (OutcomeKind::Refreshed, 1));
+}
+
+#[test]
+fn a_profile_that_is_being_refreshed_by_its_own_command_is_refused_at_once() {
+    let world = World::new(None, Mode::Strict, "");
+    let engine = world.process_within(&["demo"]);
+    let outcome = engine.refresh(world.profile(), Demand::ValidFor(Duration::ZERO), LONG, &|| {});
+    assert_eq!((outcome.kind, world.requests()), (OutcomeKind::ConfigError, 0));
+    let other = world.process_within(&["another"]);
+    assert_eq!(other.refresh(world.profile(), Demand::ValidFor(Duration::ZERO), LONG, &|| {}).kind, OutcomeKind::Fresh);
+}
+
+#[test]
+fn r28_nothing_is_sent_once_told_to_stop() {
+    let world = World::new(None, Mode::Strict, "");
+    let engine = world.process();
+    engine.stop();
+    let outcome = engine.refresh(world.profile(), engine.force(world.name()).unwrap(), LONG, &|| {});
+    assert_eq!((outcome.kind, world.requests()), (OutcomeKind::Deferred, 0));
+    assert_eq!(outcome.error.unwrap().kind, "interrupted");
+    assert!(world.record().open_intent().is_none());
+}

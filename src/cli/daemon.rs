@@ -44,7 +44,7 @@ pub fn stop_on_signal(endpoint: &HttpEndpoint, engine: &Engine) {
     });
 }
 
-async fn told_to_stop() -> std::io::Result<()> {
+pub(super) async fn told_to_stop() -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {

@@ -91,6 +91,7 @@ fn blank(name: &str) -> Provider {
         token_endpoint: None,
         device_authorization_endpoint: None,
         revocation_endpoint: None,
+        redirect_uri: None,
         client_id: String::new(),
         client_auth: ClientAuth::None,
         client_secret: None,
@@ -116,6 +117,7 @@ fn read(section: &Section<'_>, base: Provider) -> Result<Provider, ConfigError> 
         device_authorization_endpoint: endpoint("device_authorization_endpoint")?
             .or(base.device_authorization_endpoint),
         revocation_endpoint: endpoint("revocation_endpoint")?.or(base.revocation_endpoint),
+        redirect_uri: endpoint("redirect_uri")?.or(base.redirect_uri),
         client_id: section.read("client_id", |e| e.parse(values::client_id))?.unwrap_or(base.client_id),
         client_auth: section.read("client_auth", |e| e.choice(CLIENT_AUTHS))?.unwrap_or(base.client_auth),
         client_secret: section.read("client_secret", secret)?.or(base.client_secret),

@@ -95,7 +95,13 @@ impl Output {
             Colour::Always => ColorChoice::Always,
             Colour::Never => ColorChoice::Never,
         };
-        Self { is_json: global.json, is_quiet: global.quiet, verbosity: global.verbose, choice, is_counting: AtomicBool::new(false) }
+        Self {
+            is_json: global.json,
+            is_quiet: global.quiet,
+            verbosity: global.verbose,
+            choice,
+            is_counting: AtomicBool::new(false),
+        }
     }
 
     /// Prints data as it is.

@@ -175,7 +175,9 @@ mod tests {
         let url = a.url(&sites, &endpoint, &config.providers["a"]);
         let query = url.query().unwrap();
         assert!(query.starts_with("audience=api&response_type=code&client_id=me&redirect_uri=http%3A%2F%2F127"));
-        assert!(query.contains("&scope=openid+offline_access&state=") && query.ends_with("&code_challenge_method=S256"));
+        assert!(
+            query.contains("&scope=openid+offline_access&state=") && query.ends_with("&code_challenge_method=S256")
+        );
         assert!(!query.contains(a.verifier.expose()));
         sites.is_discovered = true;
         assert!(a.url(&sites, &endpoint, &config.providers["a"]).as_str().ends_with("&prompt=consent"));

@@ -57,13 +57,15 @@ impl Counter<'_> {
             Ok(Said::Denied(d)) => Err(denied(&d, &self.prepared.provider)),
             Ok(Said::Granted(_)) | Err(_) => {
                 let message = format!("{endpoint} answered {} and no code", answer.status);
-                Err(SignInError::Unreachable(Failure::new("server", message).hint("try again later, or without --device")))
+                Err(SignInError::Unreachable(
+                    Failure::new("server", message).hint("try again later, or without --device"),
+                ))
             }
         }
     }
 
-    /// Asks until the person is done, says no, or the code has expired.
-    pub fn poll(&self, invitation: &Invitation, wait: &Wait<'_>) -> Result<Signed, SignInError> {
+    /// Asks until the person is done, says no, or the code has expired. `tell` hears of questions that got no answer.
+    pub fn poll(&self, invitation: &Invitation, wait: &Wait<'_>, tell: &dyn Fn(&str)) -> Result<Signed, SignInError> {
         let deadline = wait.deadline(invitation.lives);
         let mut interval = invitation.interval;
         loop {
@@ -71,20 +73,24 @@ impl Counter<'_> {
             while wait.next(&deadline, interval)?.is_some() {}
             let asked = self.clock.now();
             let ask = Ask::Poll { device_code: &invitation.device_code };
-            let Ok(answer) = self.server.ask(self.prepared, &self.prepared.token_endpoint, ask) else {
-                // §3.5: after a connection that failed, ask less often.
-                interval = (interval * 2).min(LONGEST_INTERVAL);
-                continue;
-            };
-            match read(&answer) {
-                Ok(Said::Granted(granted)) => return Ok(Signed { granted, asked }),
-                Ok(Said::Denied(d)) => match step(&d, interval) {
-                    Step::Again(next) => interval = next,
-                    Step::Over => return Err(self.over(&d)),
+            let unanswered = match self.server.ask(self.prepared, &self.prepared.token_endpoint, ask) {
+                Ok(answer) => match read(&answer) {
+                    Ok(Said::Granted(granted)) => return Ok(Signed { granted, asked }),
+                    Ok(Said::Denied(d)) => match step(&d, interval) {
+                        Step::Again(next) => {
+                            interval = next;
+                            continue;
+                        }
+                        Step::Over => return Err(self.over(&d)),
+                    },
+                    // A gateway's page, a 5xx: the code lives on.
+                    Err(_) => format!("the server answered {} and nothing readable", answer.status),
                 },
-                // A gateway's page, a 5xx: the code lives on.
-                Err(_) => interval = (interval * 2).min(LONGEST_INTERVAL),
-            }
+                Err(why) => why,
+            };
+            // §3.5: after a connection that failed, ask less often.
+            interval = (interval * 2).min(LONGEST_INTERVAL);
+            tell(&unanswered);
         }
     }
 
@@ -92,7 +98,9 @@ impl Counter<'_> {
         match d.code.as_str() {
             "expired_token" => {
                 let message = "the code has expired before anybody signed in with it";
-                SignInError::Abandoned(Failure::new("expired_token", message).hint("nothing was changed; sign in again"))
+                SignInError::Abandoned(
+                    Failure::new("expired_token", message).hint("nothing was changed; sign in again"),
+                )
             }
             _ => denied(d, &self.prepared.provider),
         }
@@ -110,7 +118,8 @@ fn step(d: &Denied, interval: Duration) -> Step {
 
 fn invitation(members: &Value) -> Option<Invitation> {
     let text = |name: &str| members.get(name).and_then(Value::as_str).filter(|t| !t.is_empty());
-    let page = |name: &str| text(name).and_then(|t| Url::parse(t).ok()).filter(|u| matches!(u.scheme(), "https" | "http"));
+    let page =
+        |name: &str| text(name).and_then(|t| Url::parse(t).ok()).filter(|u| matches!(u.scheme(), "https" | "http"));
     let seconds = |name: &str| {
         let value = members.get(name)?;
         value.as_u64().or_else(|| value.as_str()?.parse().ok()).map(Duration::from_secs)

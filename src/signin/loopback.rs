@@ -144,8 +144,10 @@ fn is_absent(error: &io::Error) -> bool {
 
 fn cannot_listen(error: &io::Error, fixed: Option<u16>) -> Failure {
     match fixed {
-        Some(port) => Failure::new("port", format!("cannot listen on port {port}, which the provider registered: {error}"))
-            .hint("end the program that uses it (another login?), or use --device or --paste"),
+        Some(port) => {
+            Failure::new("port", format!("cannot listen on port {port}, which the provider registered: {error}"))
+                .hint("end the program that uses it (another login?), or use --device or --paste")
+        }
         None => Failure::new("port", format!("cannot listen on loopback: {error}")).hint("use --device or --paste"),
     }
 }

@@ -74,7 +74,10 @@ mod tests {
 
     #[test]
     fn a_port_is_kept_where_one_was_registered() {
-        assert_eq!(of("http://localhost:1455/auth/callback").with_port(9).as_str(), "http://localhost:1455/auth/callback");
+        assert_eq!(
+            of("http://localhost:1455/auth/callback").with_port(9).as_str(),
+            "http://localhost:1455/auth/callback"
+        );
         assert_eq!(of("http://localhost/callback").with_port(9).as_str(), "http://localhost:9/callback");
         assert_eq!(of("http://[::1]/cb").with_port(9).as_str(), "http://[::1]:9/cb");
         assert_eq!(Redirect::of(None).with_port(9).as_str(), "http://127.0.0.1:9/callback");

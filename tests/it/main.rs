@@ -10,6 +10,7 @@ mod faults;
 mod herds;
 mod imports;
 mod keyrings;
+mod logins;
 mod misuse;
 mod oidc;
 mod refreshes;

@@ -126,8 +126,8 @@ fn store(
     out: &Output,
 ) -> Result<Done, Ended> {
     let account = signin::account(&signed.granted);
-    let credential = signin::credential(*signed.granted, &profile.provider, prepared.binding(), &signed.asked)
-        .map_err(failed)?;
+    let credential =
+        signin::credential(*signed.granted, &profile.provider, prepared.binding(), &signed.asked).map_err(failed)?;
     let mut outcome = Outcome::new(OutcomeKind::Refreshed);
     outcome.expires_at = credential.validity().map(crate::credential::freshness::Validity::expires_at);
     let young = |waited: Duration| {

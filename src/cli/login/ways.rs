@@ -37,12 +37,7 @@ pub(super) enum Way {
 }
 
 /// The way that was asked for; else the easiest that this machine and the provider allow.
-pub(super) fn choose(
-    args: &LoginArgs,
-    provider: &Provider,
-    sites: &Sites,
-    desktop: &Desktop,
-) -> Result<Way, Failure> {
+pub(super) fn choose(args: &LoginArgs, provider: &Provider, sites: &Sites, desktop: &Desktop) -> Result<Way, Failure> {
     let redirect = Redirect::of(provider.redirect_uri.as_ref());
     let has_browser = browser::is_there(desktop);
     let lacks = |key: &str, hint: &str| {
@@ -92,9 +87,7 @@ impl Desk<'_> {
                 Err(e) => (Err(e), None),
             },
             Way::Device { endpoint, why } => (self.by_device(endpoint, *why), None),
-            Way::Paste { endpoint, redirect, opens, why } => {
-                (self.by_pasting(endpoint, redirect, *opens, *why), None)
-            }
+            Way::Paste { endpoint, redirect, opens, why } => (self.by_pasting(endpoint, redirect, *opens, *why), None),
         }
     }
 
@@ -131,7 +124,8 @@ impl Desk<'_> {
     fn by_device(&self, endpoint: &Url, why: Option<&str>) -> Result<Signed, SignInError> {
         let invitation = self.counter.invite(endpoint)?;
         self.show(&invitation, why);
-        self.counter.poll(&invitation, self.wait)
+        let tell = |why: &str| self.out.warn(&format!("{why}; asking on"));
+        self.counter.poll(&invitation, self.wait, &tell)
     }
 
     fn show(&self, invitation: &Invitation, why: Option<&str>) {
@@ -167,7 +161,8 @@ impl Desk<'_> {
         self.out.ask(url.as_str());
         match redirect {
             Redirect::Loopback { .. } => {
-                self.out.ask("the browser then fails to show a page: paste that page's address here, or the code in it");
+                self.out
+                    .ask("the browser then fails to show a page: paste that page's address here, or the code in it");
             }
             Redirect::Elsewhere(_) => self.out.ask("paste the code that it shows here, or the address it ends at"),
         }

@@ -46,9 +46,24 @@ impl OidcProvider {
         Self { _alive: child.stdin.take(), child, issuer, log, _dir: dir }
     }
 
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
     /// The provider's section of a configuration, under the name `oidc`.
     pub fn provider(&self) -> String {
         format!("[provider.oidc]\nissuer = \"{}\"\nclient_id = \"public\"\n", self.issuer)
+    }
+
+    /// The same for a client with a secret, which lies in the file `secret`.
+    pub fn confidential(&self, secret: &std::path::Path) -> String {
+        std::fs::write(secret, "a secret+of/the%client\n").unwrap();
+        format!(
+            "[provider.oidc]\nissuer = \"{}\"\nclient_id = \"confidential\"\nclient_auth = \"client_secret_basic\"\n\
+             client_secret = {{ file = \"{}\" }}\n",
+            self.issuer,
+            secret.display()
+        )
     }
 
     pub fn mint(&self) -> Value {

@@ -71,7 +71,14 @@ pub(super) fn own(
         let message = "issuer has no effect: the built-in provider names its endpoints";
         return Err(section.finding("issuer", message, "write token_endpoint too, or choose another name").into());
     }
-    let mut provider = read(section, base.map_or_else(|| blank(name), |base| Provider::clone(base)))?;
+    let mut base = base.map_or_else(|| blank(name), |base| Provider::clone(base));
+    if section.has("issuer") {
+        // Another server: what is known of the endpoints of the built-in one would lead to the wrong place.
+        base.authorization_endpoint = None;
+        base.device_authorization_endpoint = None;
+        base.revocation_endpoint = None;
+    }
+    let mut provider = read(section, base)?;
     if !provider.source.is_empty() {
         let changed: Vec<&str> = section.entries().iter().map(|entry| entry.key).collect();
         provider.source = format!("{}; changed here: {}", provider.source, changed.join(", "));

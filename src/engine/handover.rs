@@ -1,4 +1,4 @@
-//! Takes a credential that did not come from a refresh: an import, later a login. The other way by which a generation
+//! Takes a credential that did not come from a refresh: an import or a login. The other way by which a generation
 //! is made.
 
 use std::time::Duration;

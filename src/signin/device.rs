@@ -54,7 +54,14 @@ impl Counter<'_> {
             return Ok(invitation);
         }
         match read(&answer) {
-            Ok(Said::Denied(d)) => Err(denied(&d, &self.prepared.provider)),
+            // Many servers have clients for devices and clients for browsers, and which this one is the user knows.
+            Ok(Said::Denied(d)) => Err(match denied(&d, &self.prepared.provider) {
+                SignInError::Config(f) => {
+                    let hint = f.hint.clone().map_or(String::new(), |hint| format!("{hint}; "));
+                    SignInError::Config(f.hint(format!("{hint}if the client is not one for devices, use --paste")))
+                }
+                other => other,
+            }),
             Ok(Said::Granted(_)) | Err(_) => {
                 let message = format!("{endpoint} answered {} and no code", answer.status);
                 Err(SignInError::Unreachable(

@@ -23,10 +23,13 @@ use super::authorization::Attempt;
 use super::redirect::{Place, Redirect};
 use super::wait::Event;
 use crate::credential::response::printable;
+use crate::credential::secret::OneTime;
 use crate::outcome::Failure;
 
 /// A browser opens connections ahead of need; one that says nothing for this long is closed.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a free port is tried anew.
+const ATTEMPTS: usize = 8;
 /// Longest that the last page may take to reach the browser.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -42,7 +45,7 @@ pub struct Doorstep {
 /// The browser, back with our state; it waits for a page.
 #[derive(Debug)]
 pub struct Visitor {
-    pub query: String,
+    pub query: OneTime,
     page: oneshot::Sender<Response<Full<Bytes>>>,
     served: oneshot::Receiver<Infallible>,
     runtime: Handle,
@@ -66,7 +69,12 @@ impl Doorstep {
                 return Err(Failure::new("redirect_uri", format!("nobody can listen on {url}")).hint("use --paste"));
             }
         };
-        let listeners = bind(place, fixed.unwrap_or(0)).map_err(|e| cannot_listen(&e, fixed))?;
+        let mut bound = bind(place, fixed.unwrap_or(0));
+        // A port that is free in one family may be taken in the other.
+        for _ in 0..if fixed.is_some() { 0 } else { ATTEMPTS } {
+            bound = bound.or_else(|_| bind(place, 0));
+        }
+        let listeners = bound.map_err(|e| cannot_listen(&e, fixed))?;
         let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());
         Ok(Self { runtime: runtime.clone(), listeners, tasks: Vec::new(), port })
     }
@@ -120,8 +128,7 @@ fn bind(place: Place, port: u16) -> io::Result<Vec<TcpListener>> {
     let v4 = |port| TcpListener::bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     let v6 = |port| TcpListener::bind(SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port));
     match place {
-        Place::V4 => Ok(vec![v4(port)?]),
-        Place::V6 => Ok(vec![v6(port)?]),
+        Place::One(address) => Ok(vec![TcpListener::bind(SocketAddr::new(address, port))?]),
         Place::Both => {
             let first = match v4(port) {
                 Ok(first) => first,
@@ -203,10 +210,10 @@ fn look(
         return Err(Box::new(page(StatusCode::BAD_REQUEST, "Not signed in", text)));
     }
     let served = served.lock().unwrap_or_else(PoisonError::into_inner).take();
-    match served {
-        Some(served) if !post.is_taken.swap(true, Ordering::SeqCst) => {
+    match (served, OneTime::new(query)) {
+        (Some(served), Some(query)) if !post.is_taken.swap(true, Ordering::SeqCst) => {
             let (sender, later) = oneshot::channel();
-            let visitor = Visitor { query: query.to_owned(), page: sender, served, runtime: post.runtime.clone() };
+            let visitor = Visitor { query, page: sender, served, runtime: post.runtime.clone() };
             let _ending = post.events.send(Event::Redirected(visitor));
             Ok(later)
         }

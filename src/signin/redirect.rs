@@ -1,5 +1,7 @@
 //! Where the server sends the browser when a person has signed in (RFC 8252 §7.3). (pure)
 
+use std::net::IpAddr;
+
 use url::{Host, Url};
 
 /// Used where nobody said otherwise: any port of 127.0.0.1.
@@ -17,8 +19,7 @@ pub enum Redirect {
 /// Which loopback addresses the browser may try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    V4,
-    V6,
+    One(IpAddr),
     /// `localhost`: the browser tries either.
     Both,
 }
@@ -33,8 +34,8 @@ impl Redirect {
             return Self::Elsewhere(url);
         }
         let place = match url.host() {
-            Some(Host::Ipv4(_)) => Place::V4,
-            Some(Host::Ipv6(_)) => Place::V6,
+            Some(Host::Ipv4(address)) => Place::One(address.into()),
+            Some(Host::Ipv6(address)) => Place::One(address.into()),
             Some(Host::Domain(_)) | None => Place::Both,
         };
         Self::Loopback { url, place }
@@ -90,8 +91,9 @@ mod tests {
             Redirect::Loopback { place, .. } => Some(place),
             Redirect::Elsewhere(_) => None,
         };
-        assert_eq!(place("http://127.0.0.1/"), Some(Place::V4));
-        assert_eq!(place("http://[::1]:80/"), Some(Place::V6));
+        let one = |address: &str| Some(Place::One(address.parse().unwrap()));
+        assert_eq!(place("http://127.0.0.2/"), one("127.0.0.2"));
+        assert_eq!(place("http://[::1]:80/"), one("::1"));
         assert_eq!(place("http://localhost/"), Some(Place::Both));
         assert_eq!(place("https://localhost/"), None);
     }

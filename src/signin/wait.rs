@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::SignInError;
 use super::loopback::Visitor;
 use crate::clock::{Clock, Moment};
+use crate::credential::secret::OneTime;
 use crate::outcome::Failure;
 
 /// What can happen meanwhile.
@@ -15,8 +16,8 @@ pub enum Event {
     Redirected(Visitor),
     /// Somebody else's browser came, or ours from an attempt before; the text says what it wanted.
     Stray(String),
-    /// A line was typed or pasted.
-    Pasted(String),
+    /// A line was typed or pasted; `None` if it can be neither URL nor code.
+    Pasted(Option<OneTime>),
     /// Nothing more will be typed.
     PasteEnded,
     /// Ctrl-C.
@@ -36,6 +37,7 @@ pub struct Wait<'a> {
 pub struct Deadline {
     since: Moment,
     total: Duration,
+    is_shown: bool,
 }
 
 /// How often the countdown is shown anew. A suspended machine notices within one of these that time has passed.
@@ -54,7 +56,12 @@ impl<'a> Wait<'a> {
     }
 
     pub fn deadline(&self, total: Duration) -> Deadline {
-        Deadline { since: self.clock.now(), total }
+        Deadline { since: self.clock.now(), total, is_shown: true }
+    }
+
+    /// A deadline without a countdown, which would write over what a person types.
+    pub fn silent_deadline(&self, total: Duration) -> Deadline {
+        Deadline { is_shown: false, ..self.deadline(total) }
     }
 
     /// The next event before the deadline; `Ok(None)` if `at_most` passes first.
@@ -67,7 +74,9 @@ impl<'a> Wait<'a> {
                 return Err(too_late(deadline.total));
             }
             let pause = at_most.saturating_sub(now.age_of(&started));
-            (self.show)(left);
+            if deadline.is_shown {
+                (self.show)(left);
+            }
             match self.events.recv_timeout(pause.min(left).min(TICK)) {
                 Ok(Event::Interrupted) => return Err(interrupted()),
                 Ok(event) => return Ok(Some(event)),

@@ -2,16 +2,18 @@
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::json;
 use url::Url;
 
 use super::support::authserver::{AuthServer, Fault};
+use super::support::bus::{Bus, Keyring};
 use super::support::family::Mode;
 use super::support::oidc::OidcProvider;
 use super::support::person::{Person, give_browser, url_given};
-use super::support::sandbox::{Process, Sandbox};
+use super::support::sandbox::{PROGRAM, Process, Sandbox};
 
 const SCOPES: &str = "scopes = [\"openid\", \"offline_access\", \"api\"]\n";
 
@@ -268,4 +270,52 @@ fn what_cannot_be_is_said_before_anybody_signs_in() {
     std::fs::remove_file(with_device.path("home/key")).unwrap();
     let run = with_device.keepalive(&["login", "demo"]);
     assert!(!run.stderr.contains("type the code") && run.status != 0, "{run:#?}");
+}
+
+#[test]
+fn a_login_settles_a_doubt_and_may_lead_to_another_provider() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = with_device_flow(&server);
+    sandbox.import("demo", &server.mint()).exits(0);
+    server.script([Fault::DropAfter]);
+    sandbox.refresh(&["--force"]).exits(75);
+    assert_eq!(sandbox.status()["state"], "in_doubt");
+    sandbox.keepalive(&["login", "demo"]).exits(0);
+    assert_eq!(sandbox.status()["state"], "fresh");
+    sandbox.refresh(&["--force"]).exits(0);
+    let other = AuthServer::start(Mode::Strict);
+    let device = format!("device_authorization_endpoint = \"{}/device\"\n", other.url());
+    let provider = other.provider(&device).replace("[provider.acme]", "[provider.other]");
+    sandbox.file_store(&provider);
+    sandbox.keepalive(&["login", "demo", "--provider", "other"]).exits(0);
+    sandbox.refresh(&["--force"]).exits(0);
+    assert_eq!((server.counts().presented_again, other.counts().refresh_ok), (0, 1));
+}
+
+#[test]
+fn a_keyring_gets_the_credential_and_a_locked_one_is_found_out_first() {
+    let server = AuthServer::start(Mode::Strict);
+    let device = format!("device_authorization_endpoint = \"{}/device\"\n", server.url());
+    let text = format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(&device));
+    let mut sandbox = Sandbox::new();
+    sandbox.config(&text);
+    let _bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    sandbox.keepalive(&["login", "demo"]).exits(0);
+    assert_eq!(sandbox.status()["publication"], "published");
+    let mut sandbox = Sandbox::new();
+    sandbox.config(&text);
+    let _bus = Bus::start(&mut sandbox, Keyring::Locked);
+    let run = sandbox.keepalive(&["login", "demo"]).exits(69);
+    assert!(!run.stderr.contains("type the code"), "{run:#?}");
+}
+
+#[test]
+fn a_terminal_shows_a_qr_code_and_how_long_there_is() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = with_device_flow(&server);
+    let mut script = sandbox.command(Path::new("script"));
+    script.args(["-qefc", &format!("{PROGRAM} login demo"), "/dev/null"]);
+    let out = script.output().expect("script is needed: contrib/test installs it");
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success() && text.contains("▀▀▀▀") && text.contains("\r  0:20 left"), "{text}");
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::super::output::Output;
 use super::{LoginArgs, qr};
+use crate::credential::secret::OneTime;
 use crate::outcome::Failure;
 use crate::profile::Provider;
 use crate::provider::signin::Sites;
@@ -83,7 +85,7 @@ impl Desk<'_> {
     pub fn sign_in(&self, way: &Way) -> Result2 {
         match way {
             Way::Browser { endpoint, redirect } => match self.by_browser(endpoint, redirect) {
-                Ok((attempt, visitor)) => (self.redeem(&attempt, &visitor.query), Some(visitor)),
+                Ok((attempt, visitor)) => (self.redeem(&attempt, visitor.query.expose()), Some(visitor)),
                 Err(e) => (Err(e), None),
             },
             Way::Device { endpoint, why } => (self.by_device(endpoint, *why), None),
@@ -171,11 +173,10 @@ impl Desk<'_> {
         }
         self.say_patience("waiting for the paste");
         read_lines(self.wait.sender());
-        let deadline = self.wait.deadline(PATIENCE);
+        let deadline = self.wait.silent_deadline(PATIENCE);
         loop {
             match self.wait.next(&deadline, PATIENCE)? {
-                Some(Event::Pasted(line)) if line.trim().is_empty() => {}
-                Some(Event::Pasted(line)) => match attempt.read_pasted(&line, self.counter.sites) {
+                Some(Event::Pasted(line)) => match attempt.read_pasted(line.as_ref(), self.counter.sites) {
                     Ok(code) => return self.counter.redeem(&attempt, &code),
                     // A slip of the hand: there may be another line.
                     Err(bad @ (BadRedirect::State | BadRedirect::Unreadable(_))) => self.complain(bad),
@@ -215,7 +216,8 @@ fn read_lines(events: Sender<Event>) {
     std::thread::spawn(move || {
         let stdin = std::io::stdin().lock();
         for line in std::io::Read::take(stdin, LONGEST_LINE).lines().map_while(Result::ok) {
-            if events.send(Event::Pasted(line)).is_err() {
+            let line = Zeroizing::new(line);
+            if !line.trim().is_empty() && events.send(Event::Pasted(OneTime::new(line.trim()))).is_err() {
                 return;
             }
         }

@@ -70,6 +70,7 @@ fn every_key_of_a_provider_is_read() {
         token_endpoint = "http://[::1]:8080/token"
         device_authorization_endpoint = "http://127.9.9.9/device"
         revocation_endpoint = "http://localhost/revoke"
+        redirect_uri = "http://localhost:1455/auth/callback"
         client_id = "me"
         client_auth = "private_key_jwt"
         client_secret = { file = "~/acme.pem" }

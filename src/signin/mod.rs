@@ -8,16 +8,14 @@ pub mod loopback;
 pub mod redirect;
 pub mod wait;
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::clock::Moment;
-use crate::credential::freshness::Validity;
 use crate::credential::response::{self, Denied, Granted, Reply};
-use crate::credential::{Binding, Credential, Generation, Grant};
+use crate::credential::{Binding, Credential};
+use crate::engine::handover;
 use crate::outcome::Failure;
 use crate::profile::Provider;
 use crate::provider::RawAnswer;
@@ -87,34 +85,11 @@ pub fn credential(
     binding: Binding,
     asked: &Moment,
 ) -> Result<Credential, SignInError> {
-    let Some(refresh) = granted.refresh else {
+    let told = granted.expiry.lifetime_of_answer(asked);
+    handover::credential(granted, binding, asked, told, provider.default_lifetime).ok_or_else(|| {
         let failure = Failure::new("no_refresh_token", format!("{} gave no refresh token", provider.name));
         let hint = format!("ask for one: scopes = [..., \"offline_access\"] in [provider.{}]", provider.name);
-        return Err(SignInError::Config(failure.hint(hint)));
-    };
-    let told = granted.expiry.lifetime_of_answer(asked);
-    let lifetime = told.unwrap_or(provider.default_lifetime);
-    let validity = granted.access.is_some().then(|| Validity {
-        obtained: asked.clone(),
-        lifetime_ms: u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX),
-        assumed: told.is_none(),
-    });
-    // Zero is Keycloak's way to say that an offline token does not end.
-    let login_by = granted.refresh_expires_in.filter(|s| *s > 0).map(|s| asked.wall.plus(Duration::from_secs(s)));
-    Ok(Credential {
-        // The handover numbers it.
-        generation: Generation::NONE,
-        binding,
-        refresh,
-        grant: Grant {
-            access: granted.access,
-            validity,
-            token_type: granted.token_type.unwrap_or_else(|| "Bearer".into()),
-            scope: granted.scope,
-            id_token: granted.id_token,
-            login_by,
-            not_before: granted.not_before,
-        },
+        SignInError::Config(failure.hint(hint))
     })
 }
 

@@ -136,6 +136,38 @@ fn one_that_is_interrupted_or_refused_changes_nothing() {
 }
 
 #[test]
+fn every_wait_can_be_interrupted() {
+    let server = OidcProvider::start(60, 0);
+    let sandbox = at(&server);
+    for (way, words) in
+        [("--device", "waiting, for 10m at most"), ("--paste", "waiting for the paste, for 10m at most")]
+    {
+        let command = sandbox.keepalive_command(&["login", "demo", way]).stdin(Stdio::piped()).spawn().unwrap();
+        let login = Process::new(command);
+        login.wait_for_line(words);
+        login.terminate();
+        login.finish().exits(1).says("interrupted; nothing was changed");
+    }
+    sandbox.keepalive(&["status", "-p", "demo"]).exits(77);
+}
+
+#[test]
+fn the_other_loopback_address_will_do() {
+    let server = OidcProvider::start(60, 0);
+    let mut sandbox = at_with(&server, "redirect_uri = \"http://[::1]/callback\"\n");
+    let seen = give_browser(&mut sandbox);
+    if TcpListener::bind("[::1]:0").is_err() {
+        // A machine without IPv6 says so.
+        sandbox.keepalive(&["login", "demo"]).exits(1).says("cannot listen on loopback");
+        return;
+    }
+    let login = sandbox.spawn(&["login", "demo"]);
+    let page = Person::new("ada").sign_in(&url_given(&seen));
+    assert_eq!((page.status, page.url.host_str()), (200, Some("[::1]")));
+    login.finish().exits(0);
+}
+
+#[test]
 fn a_redirect_of_another_attempt_or_server_brings_nothing() {
     let server = OidcProvider::start(60, 0);
     let mut sandbox = at(&server);
@@ -317,5 +349,5 @@ fn a_terminal_shows_a_qr_code_and_how_long_there_is() {
     script.args(["-qefc", &format!("{PROGRAM} login demo"), "/dev/null"]);
     let out = script.output().expect("script is needed: contrib/test installs it");
     let text = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success() && text.contains("▀▀▀▀") && text.contains("\r  0:20 left"), "{text}");
+    assert!(out.status.success() && text.contains("████ ▄▄▄▄▄ █") && text.contains("\r  0:20 left"), "{text}");
 }

@@ -222,4 +222,14 @@ mod tests {
             assert_eq!(said(a.read_pasted(OneTime::new(text.as_str()).as_ref(), &sites(false))), expected, "{text}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_redirect_without_our_state_brings_a_code(query in "[ -~]{0,80}") {
+            proptest::prop_assume!(!query.contains(&attempt().state));
+            proptest::prop_assert!(attempt().read(&query, &sites(false)).is_err());
+            let url = format!("http://127.0.0.1:7/callback?{query}");
+            proptest::prop_assert!(attempt().read_pasted(OneTime::new(url).as_ref(), &sites(false)).is_err());
+        }
+    }
 }

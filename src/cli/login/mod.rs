@@ -133,6 +133,9 @@ fn store(
     let young = |waited: Duration| {
         out.say(&format!("waiting until the keyring has made it durable ({} s) …", waited.as_secs()));
     };
+    if engine.store().is_locked(&profile.name) {
+        out.say("a refresh of what was there before is under way; waiting until it is over …");
+    }
     let handed = handover::take(engine.store(), &profile.name, credential, true, &signed.asked, &young);
     let handed = handed.map_err(of_outcome)?;
     outcome.generation = handed.generation();

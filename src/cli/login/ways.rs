@@ -79,10 +79,10 @@ pub(super) struct Desk<'a> {
 }
 
 /// What came of it, and the browser that waits to be told.
-type Result2 = (Result<Signed, SignInError>, Option<Visitor>);
+type Came = (Result<Signed, SignInError>, Option<Visitor>);
 
 impl Desk<'_> {
-    pub fn sign_in(&self, way: &Way) -> Result2 {
+    pub fn sign_in(&self, way: &Way) -> Came {
         match way {
             Way::Browser { endpoint, redirect } => match self.by_browser(endpoint, redirect) {
                 Ok((attempt, visitor)) => (self.redeem(&attempt, visitor.query.expose()), Some(visitor)),
@@ -95,7 +95,12 @@ impl Desk<'_> {
 
     fn redeem(&self, attempt: &Attempt, query: &str) -> Result<Signed, SignInError> {
         let code = attempt.read(query, self.counter.sites).map_err(|bad| self.counter.explain(bad))?;
-        self.counter.redeem(attempt, &code)
+        self.exchange(attempt, &code)
+    }
+
+    fn exchange(&self, attempt: &Attempt, code: &OneTime) -> Result<Signed, SignInError> {
+        self.out.say("exchanging the code for tokens …");
+        self.counter.redeem(attempt, code)
     }
 
     /// Sends the browser away and waits until it is back. The port is closed when this returns.
@@ -177,7 +182,7 @@ impl Desk<'_> {
         loop {
             match self.wait.next(&deadline, PATIENCE)? {
                 Some(Event::Pasted(line)) => match attempt.read_pasted(line.as_ref(), self.counter.sites) {
-                    Ok(code) => return self.counter.redeem(&attempt, &code),
+                    Ok(code) => return self.exchange(&attempt, &code),
                     // A slip of the hand: there may be another line.
                     Err(bad @ (BadRedirect::State | BadRedirect::Unreadable(_))) => self.complain(bad),
                     Err(bad) => return Err(self.counter.explain(bad)),

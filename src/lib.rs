@@ -15,8 +15,9 @@ pub mod guard;
 pub mod config;
 pub mod provider;
 pub mod store;
-// Floor 4: the transaction.
+// Floor 4: the transaction, and the sign-in before it.
 pub mod engine;
+pub mod signin;
 // Floor 5: when and who.
 pub mod broker;
 pub mod scheduler;

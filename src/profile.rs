@@ -103,6 +103,9 @@ pub struct Provider {
     pub token_endpoint: Option<Url>,
     pub device_authorization_endpoint: Option<Url>,
     pub revocation_endpoint: Option<Url>,
+    /// The redirect registered for the client: on loopback with a port, on loopback without one (any free port will do),
+    /// or elsewhere (only pasting works). `None`: `http://127.0.0.1/callback` with a free port, as RFC 8252 has it.
+    pub redirect_uri: Option<Url>,
     pub client_id: String,
     pub client_auth: ClientAuth,
     pub client_secret: Option<SecretSource>,

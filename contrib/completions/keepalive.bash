@@ -31,6 +31,9 @@ _keepalive() {
             keepalive,import)
                 cmd="keepalive__subcmd__import"
                 ;;
+            keepalive,login)
+                cmd="keepalive__subcmd__login"
+                ;;
             keepalive,providers)
                 cmd="keepalive__subcmd__providers"
                 ;;
@@ -61,6 +64,9 @@ _keepalive() {
             keepalive__subcmd__help,import)
                 cmd="keepalive__subcmd__help__subcmd__import"
                 ;;
+            keepalive__subcmd__help,login)
+                cmd="keepalive__subcmd__help__subcmd__login"
+                ;;
             keepalive__subcmd__help,providers)
                 cmd="keepalive__subcmd__help__subcmd__providers"
                 ;;
@@ -83,7 +89,7 @@ _keepalive() {
 
     case "${cmd}" in
         keepalive)
-            opts="-q -v -h -V --config --json --quiet --verbose --color --help --version import refresh daemon token status doctor providers rehearse completions help"
+            opts="-q -v -h -V --config --json --quiet --verbose --color --help --version login import refresh daemon token status doctor providers rehearse completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -171,7 +177,7 @@ _keepalive() {
             return 0
             ;;
         keepalive__subcmd__help)
-            opts="import refresh daemon token status doctor providers rehearse completions help"
+            opts="login import refresh daemon token status doctor providers rehearse completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -241,6 +247,20 @@ _keepalive() {
             return 0
             ;;
         keepalive__subcmd__help__subcmd__import)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        keepalive__subcmd__help__subcmd__login)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -326,6 +346,32 @@ _keepalive() {
             ;;
         keepalive__subcmd__import)
             opts="-q -v -h --provider --replace --config --json --quiet --verbose --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --provider)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        keepalive__subcmd__login)
+            opts="-q -v -h --provider --device --paste --config --json --quiet --verbose --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

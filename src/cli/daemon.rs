@@ -54,9 +54,19 @@ struct StopSignals {
     interrupt: Signal,
 }
 
+/// Returns once the process is told to stop; to be awaited inside of the endpoint's runtime.
+pub(super) async fn told_to_stop() -> std::io::Result<()> {
+    StopSignals::catch()?.told().await;
+    Ok(())
+}
+
 impl StopSignals {
     fn listen(endpoint: &HttpEndpoint) -> std::io::Result<Self> {
         let _inside = endpoint.runtime().enter();
+        Self::catch()
+    }
+
+    fn catch() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 

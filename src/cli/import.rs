@@ -13,8 +13,7 @@ use super::output::{Output, Status};
 use crate::clock::Timestamp;
 use crate::credential::freshness::Validity;
 use crate::credential::response::{self, Granted, Reply};
-use crate::credential::secret::RefreshToken;
-use crate::credential::{Binding, Credential, Grant};
+use crate::credential::{Binding, Credential};
 use crate::engine::handover::{self, Handover};
 use crate::outcome::{Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
@@ -128,40 +127,16 @@ fn read(args: &ImportArgs) -> Result<Granted, Outcome> {
 }
 
 fn credential(
-    mut granted: Granted,
+    granted: Granted,
     profile: &Profile,
     binding: Binding,
     now: &crate::clock::Moment,
 ) -> Result<Credential, Outcome> {
-    let no_token = || {
+    let told = granted.expiry.lifetime_of_import(now);
+    handover::credential(granted, binding, now, told, profile.provider.default_lifetime).ok_or_else(|| {
         bad_input(
             "the token response holds no refresh_token".into(),
             "sign in with offline access (scope offline_access)",
         )
-    };
-    let refresh: RefreshToken = granted.refresh.take().ok_or_else(no_token)?;
-    let told = granted.expiry.lifetime_of_import(now);
-    let lifetime = told.unwrap_or(profile.provider.default_lifetime);
-    let validity = granted.access.is_some().then(|| Validity {
-        obtained: now.clone(),
-        lifetime_ms: u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX),
-        assumed: told.is_none(),
-    });
-    let not_before = granted.earliest_refresh(now.wall, validity.as_ref().map(Validity::expires_at));
-    let login_by = granted.refresh_expires_in.filter(|s| *s > 0).map(|s| now.wall.plus(Duration::from_secs(s)));
-    Ok(Credential {
-        // The handover numbers it.
-        generation: crate::credential::Generation::NONE,
-        binding,
-        refresh,
-        grant: Grant {
-            access: granted.access,
-            validity,
-            token_type: granted.token_type.unwrap_or_else(|| "Bearer".into()),
-            scope: granted.scope,
-            id_token: granted.id_token,
-            login_by,
-            not_before,
-        },
     })
 }

@@ -5,6 +5,7 @@ mod daemon;
 mod doctor;
 mod import;
 mod log;
+mod login;
 mod output;
 mod providers;
 mod refresh;
@@ -69,6 +70,7 @@ pub enum Colour {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Login(login::LoginArgs),
     Import(import::ImportArgs),
     Refresh(refresh::RefreshArgs),
     Daemon(daemon::DaemonArgs),
@@ -111,6 +113,7 @@ fn run(cli: &Cli, out: &Output) -> Status {
         Command::Token(args) => token::run(args, global, out),
         Command::Refresh(args) => refresh::run(args, global, out),
         Command::Status(args) => status::run(args, global, out),
+        Command::Login(args) => login::run(args, global, out),
         Command::Import(args) => import::run(args, global, out),
         Command::Daemon(args) => daemon::run(args, global, out),
         Command::Doctor(args) => doctor::run(args, global, out),

@@ -1,7 +1,9 @@
 //! What is printed and how the program exits: data on stdout, talk on stderr, one number for the caller.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
@@ -77,6 +79,8 @@ pub struct Output {
     is_quiet: bool,
     pub verbosity: u8,
     choice: ColorChoice,
+    /// A countdown stands on the last line, which other talk must not be appended to.
+    is_counting: AtomicBool,
 }
 
 pub const GOOD: Style = AnsiColor::Green.on_default();
@@ -91,7 +95,13 @@ impl Output {
             Colour::Always => ColorChoice::Always,
             Colour::Never => ColorChoice::Never,
         };
-        Self { is_json: global.json, is_quiet: global.quiet, verbosity: global.verbose, choice }
+        Self {
+            is_json: global.json,
+            is_quiet: global.quiet,
+            verbosity: global.verbose,
+            choice,
+            is_counting: AtomicBool::new(false),
+        }
     }
 
     /// Prints data as it is.
@@ -119,6 +129,34 @@ impl Output {
         }
     }
 
+    /// Says what a person must know to go on, which no `--quiet` can mean.
+    pub fn ask(&self, text: &str) {
+        self.stderr(text);
+    }
+
+    /// Whether a person at a terminal reads what is said.
+    pub fn is_terminal(&self) -> bool {
+        std::io::stderr().is_terminal()
+    }
+
+    /// Shows what is left of a wait, in place; only on a terminal.
+    pub fn countdown(&self, left: Duration) {
+        if self.is_quiet || !self.is_terminal() {
+            return;
+        }
+        let seconds = left.as_secs();
+        let mut stderr = std::io::stderr().lock();
+        let _gone = write!(stderr, "\r{:>3}:{:02} left ", seconds / 60, seconds % 60).and_then(|()| stderr.flush());
+        self.is_counting.store(true, Ordering::Relaxed);
+    }
+
+    /// The wait is over.
+    pub fn end_countdown(&self) {
+        if self.is_counting.swap(false, Ordering::Relaxed) {
+            let _gone = std::io::stderr().lock().write_all(b"\r             \r");
+        }
+    }
+
     pub fn warn(&self, text: &str) {
         if !self.is_quiet {
             self.stderr(&format!("{WARN}warning:{WARN:#} {text}"));
@@ -134,6 +172,7 @@ impl Output {
     }
 
     fn stderr(&self, text: &str) {
+        self.end_countdown();
         let mut stderr = AutoStream::new(std::io::stderr(), self.choice).lock();
         let _gone = writeln!(stderr, "{text}");
     }

@@ -78,7 +78,7 @@ fn row(setup: &Setup, name: ProfileName) -> Row {
     Row { name, provider, record, standing }
 }
 
-fn judge(setup: &Setup, record: Option<&Record>, profile: Option<&Profile>) -> Standing {
+pub(super) fn judge(setup: &Setup, record: Option<&Record>, profile: Option<&Profile>) -> Standing {
     let default = Policy::default();
     let margin = profile.map_or(crate::credential::freshness::Margin::DEFAULT, |p| p.margin);
     let validity = record.and_then(|r| r.validity.as_ref());

@@ -35,6 +35,7 @@ pub(super) const PROVIDER: &[Key] = &[
     key("token_endpoint", "\"https://login.acme.example/token\""),
     key("device_authorization_endpoint", "\"https://login.acme.example/device\""),
     key("revocation_endpoint", "\"https://login.acme.example/revoke\""),
+    key("redirect_uri", "\"http://127.0.0.1/callback\""),
     key("client_id", "\"...\""),
     key("client_auth", "\"none\""),
     key("client_secret", "{ file = \"~/acme.secret\" }"),

@@ -71,7 +71,14 @@ pub(super) fn own(
         let message = "issuer has no effect: the built-in provider names its endpoints";
         return Err(section.finding("issuer", message, "write token_endpoint too, or choose another name").into());
     }
-    let mut provider = read(section, base.map_or_else(|| blank(name), |base| Provider::clone(base)))?;
+    let mut base = base.map_or_else(|| blank(name), |base| Provider::clone(base));
+    if section.has("issuer") {
+        // Another server: what is known of the endpoints of the built-in one would lead to the wrong place.
+        base.authorization_endpoint = None;
+        base.device_authorization_endpoint = None;
+        base.revocation_endpoint = None;
+    }
+    let mut provider = read(section, base)?;
     if !provider.source.is_empty() {
         let changed: Vec<&str> = section.entries().iter().map(|entry| entry.key).collect();
         provider.source = format!("{}; changed here: {}", provider.source, changed.join(", "));
@@ -91,6 +98,7 @@ fn blank(name: &str) -> Provider {
         token_endpoint: None,
         device_authorization_endpoint: None,
         revocation_endpoint: None,
+        redirect_uri: None,
         client_id: String::new(),
         client_auth: ClientAuth::None,
         client_secret: None,
@@ -116,6 +124,7 @@ fn read(section: &Section<'_>, base: Provider) -> Result<Provider, ConfigError> 
         device_authorization_endpoint: endpoint("device_authorization_endpoint")?
             .or(base.device_authorization_endpoint),
         revocation_endpoint: endpoint("revocation_endpoint")?.or(base.revocation_endpoint),
+        redirect_uri: endpoint("redirect_uri")?.or(base.redirect_uri),
         client_id: section.read("client_id", |e| e.parse(values::client_id))?.unwrap_or(base.client_id),
         client_auth: section.read("client_auth", |e| e.choice(CLIENT_AUTHS))?.unwrap_or(base.client_auth),
         client_secret: section.read("client_secret", secret)?.or(base.client_secret),

@@ -53,6 +53,29 @@ impl fmt::Debug for RefreshToken {
     }
 }
 
+/// A secret of one sign-in: authorization code, PKCE verifier, device code. Worth nothing once it is over.
+pub struct OneTime(Zeroizing<String>);
+
+impl OneTime {
+    /// Takes what can stand for a code: visible ASCII (RFC 6749 appendix A.11) and not empty.
+    pub fn new(text: impl Into<String>) -> Option<Self> {
+        let text = Zeroizing::new(text.into());
+        let usable = !text.is_empty() && text.bytes().all(|b| (0x20..=0x7e).contains(&b));
+        usable.then_some(Self(text))
+    }
+
+    /// The secret itself.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for OneTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OneTime(…)")
+    }
+}
+
 /// What identifies a refresh token without giving it away: 128 bits of HMAC-SHA-256 under a key of this store, in hex.
 #[derive(Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
@@ -90,6 +113,7 @@ mod tests {
     fn secrets_do_not_print() {
         let at = AccessToken::new("canary-at").unwrap();
         let rt = RefreshToken::new("canary-rt").unwrap();
-        assert!(!format!("{at:?} {rt:?}").contains("canary"));
+        let code = OneTime::new("canary-code").unwrap();
+        assert!(!format!("{at:?} {rt:?} {code:?}").contains("canary"));
     }
 }

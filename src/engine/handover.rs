@@ -1,10 +1,12 @@
-//! Takes a credential that did not come from a refresh: an import, later a login. The other way by which a generation
+//! Takes a credential that did not come from a refresh: an import or a login. The other way by which a generation
 //! is made.
 
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::credential::{Credential, Generation};
+use crate::credential::freshness::Validity;
+use crate::credential::response::Granted;
+use crate::credential::{Binding, Credential, Generation, Grant};
 use crate::guard::Permit;
 use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
 use crate::profile::ProfileName;
@@ -39,6 +41,41 @@ impl Handover {
             Self::Taken { publication, .. } | Self::Unchanged { publication, .. } => *publication,
         }
     }
+}
+
+/// The credential that an answer makes; `None` if it holds no refresh token. `told` is how long the access token lives
+/// from `since` on, if that is known.
+pub fn credential(
+    granted: Granted,
+    binding: Binding,
+    since: &Moment,
+    told: Option<Duration>,
+    default_lifetime: Duration,
+) -> Option<Credential> {
+    let lifetime = told.unwrap_or(default_lifetime);
+    let validity = granted.access.is_some().then(|| Validity {
+        obtained: since.clone(),
+        lifetime_ms: u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX),
+        assumed: told.is_none(),
+    });
+    // Zero is Keycloak's way to say that an offline token does not end.
+    let not_before = granted.earliest_refresh(since.wall, validity.as_ref().map(Validity::expires_at));
+    let login_by = granted.refresh_expires_in.filter(|s| *s > 0).map(|s| since.wall.plus(Duration::from_secs(s)));
+    Some(Credential {
+        // `take` numbers it.
+        generation: Generation::NONE,
+        binding,
+        refresh: granted.refresh?,
+        grant: Grant {
+            access: granted.access,
+            validity,
+            token_type: granted.token_type.unwrap_or_else(|| "Bearer".into()),
+            scope: granted.scope,
+            id_token: granted.id_token,
+            login_by,
+            not_before,
+        },
+    })
 }
 
 /// Stores `credential` as the newest generation of its profile: sealed and durable on return, and published if the
@@ -102,7 +139,7 @@ fn refuse_older(vault: &Vault<'_, '_>, there: &Loaded<'_>, new: &Credential, now
     if vault.record.is_rejected() || vault.record.open_intent().is_some() {
         return Ok(());
     }
-    let expiry = |c: &Credential| c.validity().map(crate::credential::freshness::Validity::expires_at);
+    let expiry = |c: &Credential| c.validity().map(Validity::expires_at);
     let old = there.held.credential();
     let is_newer = match (expiry(new), expiry(old)) {
         (Some(new), Some(old)) => new > old,

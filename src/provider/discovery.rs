@@ -22,6 +22,16 @@ pub struct Metadata {
     pub authorization_endpoint: Option<Url>,
     pub device_authorization_endpoint: Option<Url>,
     pub revocation_endpoint: Option<Url>,
+    /// RFC 9207 §3: the server names itself in every redirect.
+    #[serde(default)]
+    pub authorization_response_iss_parameter_supported: bool,
+}
+
+impl Metadata {
+    /// A discovered endpoint, if it is as safe as the token endpoint must be.
+    pub fn safe(&self, endpoint: Option<&Url>) -> Option<Url> {
+        endpoint.filter(|url| url.scheme() == "https" || url.origin() == self.token_endpoint.origin()).cloned()
+    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, Hea
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-use super::discovery;
+use super::discovery::{self, Metadata};
 use super::fence::{Crossing, Fence, FencedBody};
 use super::wire;
 use super::{Exchange, Gate, PrepareError, Prepared, RawAnswer, TokenEndpoint, Unsent};
@@ -59,7 +59,7 @@ impl HttpEndpoint {
         &self.runtime
     }
 
-    fn client(&self, provider: &Provider, url: &Url) -> Result<reqwest::Client, Failure> {
+    pub(super) fn client(&self, provider: &Provider, url: &Url) -> Result<reqwest::Client, Failure> {
         let key = (provider.ca_file.clone(), provider.policy.connect_timeout, is_loopback(url));
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&key) {
@@ -80,11 +80,13 @@ impl HttpEndpoint {
                     .hint(format!("set issuer or token_endpoint in [provider.{}]", provider.name)),
             ));
         };
+        self.discover(provider, issuer).map(|m| m.token_endpoint).map_err(PrepareError::Unreachable)
+    }
+
+    pub(super) fn discover(&self, provider: &Provider, issuer: &Url) -> Result<Metadata, Failure> {
         let now = self.clock.now().wall;
         let fetch = |url: Url| self.get(provider, url);
         discovery::metadata(issuer, &self.metadata, now, &fetch)
-            .map(|m| m.token_endpoint)
-            .map_err(PrepareError::Unreachable)
     }
 
     /// A plain GET for metadata, with the same cap and timeouts as a token request.
@@ -224,12 +226,12 @@ async fn arrive(request: reqwest::RequestBuilder, fence: &Fence, provider: &Prov
 }
 
 /// `Content-Encoding`, which may come in several lines.
-fn codings(headers: &HeaderMap) -> Option<String> {
+pub(super) fn codings(headers: &HeaderMap) -> Option<String> {
     let lines: Vec<_> = headers.get_all(CONTENT_ENCODING).iter().filter_map(|v| v.to_str().ok()).collect();
     (!lines.is_empty()).then(|| lines.join(", "))
 }
 
-async fn read_body(mut response: reqwest::Response, into: &mut Vec<u8>) -> Result<(), String> {
+pub(super) async fn read_body(mut response: reqwest::Response, into: &mut Vec<u8>) -> Result<(), String> {
     while let Some(chunk) = response.chunk().await.map_err(|e| describe(&e))? {
         let room = encoding::LARGEST - into.len();
         into.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
@@ -276,7 +278,7 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// The whole chain of causes, without the URL: it can carry secrets.
-fn describe(error: &reqwest::Error) -> String {
+pub(super) fn describe(error: &reqwest::Error) -> String {
     let mut text = if error.is_timeout() {
         "timed out"
     } else if error.is_connect() {

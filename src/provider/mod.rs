@@ -4,6 +4,7 @@ pub mod classify;
 pub mod discovery;
 pub mod fence;
 pub mod http;
+pub mod signin;
 pub mod wire;
 
 use std::sync::Arc;

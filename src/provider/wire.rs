@@ -1,11 +1,11 @@
-//! The token request (RFC 6749 §6) as bytes: body, headers, client authentication. (pure)
+//! Requests to the token endpoint (RFC 6749 §§4.1.3 and 6, RFC 8628) as bytes: body, headers, client authentication. (pure)
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use crate::credential::secret::RefreshToken;
+use crate::credential::secret::{OneTime, RefreshToken};
 use crate::profile::{BodyForm, ClientAuth, Provider};
 
 /// A request, ready for the fence.
@@ -18,7 +18,51 @@ pub struct TokenRequest {
 
 /// The request that spends `token` at `provider`.
 pub fn refresh_request(provider: &Provider, secret: Option<&str>, token: &RefreshToken) -> TokenRequest {
-    let mut members = vec![("grant_type", "refresh_token"), ("refresh_token", token.expose())];
+    let members = vec![("grant_type", "refresh_token"), ("refresh_token", token.expose())];
+    authenticated(provider, secret, members)
+}
+
+/// What a sign-in asks of a server. None of it carries a refresh token: those go through a lease.
+#[derive(Clone, Copy, Debug)]
+pub enum Ask<'a> {
+    /// The token endpoint: an authorization code for tokens (RFC 6749 §4.1.3, RFC 7636 §4.5).
+    Code { code: &'a OneTime, verifier: &'a OneTime, redirect_uri: &'a str, state: &'a str },
+    /// The device authorization endpoint: a code for a person (RFC 8628 §3.1).
+    Device,
+    /// The token endpoint: whether the person is done (RFC 8628 §3.4).
+    Poll { device_code: &'a OneTime },
+}
+
+/// The request that asks `ask` of `provider`.
+pub fn sign_in_request(provider: &Provider, secret: Option<&str>, ask: Ask<'_>) -> TokenRequest {
+    let scope = provider.scopes.join(" ");
+    let mut members = Vec::new();
+    match ask {
+        Ask::Code { code, verifier, redirect_uri, state } => {
+            members.push(("grant_type", "authorization_code"));
+            members.push(("code", code.expose()));
+            members.push(("redirect_uri", redirect_uri));
+            members.push(("code_verifier", verifier.expose()));
+            if provider.body == BodyForm::Json {
+                // Who departs from the form wants the state again; RFC 6749 §3.2 lets all others ignore it.
+                members.push(("state", state));
+            }
+        }
+        Ask::Device if scope.is_empty() => {}
+        Ask::Device => members.push(("scope", &scope)),
+        Ask::Poll { device_code } => {
+            members.push(("grant_type", "urn:ietf:params:oauth:grant-type:device_code"));
+            members.push(("device_code", device_code.expose()));
+        }
+    }
+    authenticated(provider, secret, members)
+}
+
+fn authenticated<'a>(
+    provider: &'a Provider,
+    secret: Option<&'a str>,
+    mut members: Vec<(&'a str, &'a str)>,
+) -> TokenRequest {
     let secret = secret.unwrap_or_default();
     let mut authorization = None;
     match provider.client_auth {
@@ -67,6 +111,7 @@ mod tests {
             token_endpoint: None,
             device_authorization_endpoint: None,
             revocation_endpoint: None,
+            redirect_uri: None,
             client_id: "conf:odd id".into(),
             client_auth,
             client_secret: None,
@@ -110,6 +155,26 @@ mod tests {
         let token = RefreshToken::new("r").unwrap();
         let r = refresh_request(&provider(ClientAuth::ClientSecretPost, BodyForm::Form), Some("s e"), &token);
         assert_eq!(body(&r), "grant_type=refresh_token&refresh_token=r&client_id=conf%3Aodd+id&client_secret=s+e");
+    }
+
+    #[test]
+    fn a_sign_in_sends_what_its_rfc_says() {
+        let secret = |text: &str| OneTime::new(text).unwrap();
+        let mut public = provider(ClientAuth::None, BodyForm::Form);
+        public.scopes = vec!["openid".into(), "a:b".into()];
+        assert_eq!(body(&sign_in_request(&public, None, Ask::Device)), "scope=openid+a%3Ab&client_id=conf%3Aodd+id");
+        let poll = Ask::Poll { device_code: &secret("d") };
+        let sent = sign_in_request(&public, None, poll);
+        let grant = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code";
+        assert_eq!(body(&sent), format!("{grant}&device_code=d&client_id=conf%3Aodd+id"));
+        let (code, verifier) = (secret("c&"), secret("v"));
+        let ask = Ask::Code { code: &code, verifier: &verifier, redirect_uri: "http://127.0.0.1:5/x", state: "s" };
+        let sent = sign_in_request(&provider(ClientAuth::ClientSecretBasic, BodyForm::Form), Some("s"), ask);
+        assert!(sent.authorization.is_some());
+        let redirect = "redirect_uri=http%3A%2F%2F127.0.0.1%3A5%2Fx";
+        assert_eq!(body(&sent), format!("grant_type=authorization_code&code=c%26&{redirect}&code_verifier=v"));
+        let sent = sign_in_request(&provider(ClientAuth::None, BodyForm::Json), None, ask);
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&sent.body).unwrap()["state"], "s");
     }
 
     #[test]

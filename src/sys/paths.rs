@@ -31,6 +31,16 @@ pub struct Places {
     /// `KEEPALIVE_WITHIN`, split.
     pub within: Vec<String>,
     pub log_filter: Option<String>,
+    pub desktop: Desktop,
+}
+
+/// What is known of a person's screen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desktop {
+    /// Commands that open a page, in the order of preference, as `BROWSER` lists them.
+    pub browsers: Vec<String>,
+    /// There is a graphical session here, so the system's own way to open a page has somewhere to open it.
+    pub is_graphical: bool,
 }
 
 impl Places {
@@ -50,6 +60,7 @@ impl Places {
             credentials: path(CREDENTIALS_DIRECTORY),
             within: text(WITHIN).map(|w| w.split(',').map(str::to_owned).collect()).unwrap_or_default(),
             log_filter: text(LOG),
+            desktop: desktop(),
             state,
             home,
         }
@@ -72,6 +83,18 @@ fn text(name: &str) -> Option<String> {
 
 fn path(name: &str) -> Option<PathBuf> {
     variable(name).map(PathBuf::from)
+}
+
+fn desktop() -> Desktop {
+    let is_set = |name| variable(name).is_some();
+    let is_remote = is_set("SSH_CONNECTION") || is_set("SSH_TTY");
+    // Where every login has a screen, only a remote one has not.
+    let is_graphical = match cfg!(any(target_os = "macos", windows)) {
+        true => !is_remote,
+        false => is_set("WAYLAND_DISPLAY") || is_set("DISPLAY"),
+    };
+    let browsers = text("BROWSER").map(|list| list.split(':').filter(|b| !b.is_empty()).map(str::to_owned).collect());
+    Desktop { browsers: browsers.unwrap_or_default(), is_graphical }
 }
 
 /// An XDG directory: the variable if it is absolute, as the specification asks, else below the home directory.

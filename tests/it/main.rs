@@ -12,6 +12,7 @@ mod fuzz;
 mod herds;
 mod imports;
 mod keyrings;
+mod logins;
 mod misuse;
 mod oidc;
 mod refreshes;

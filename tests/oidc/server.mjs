@@ -16,7 +16,8 @@ const note = (entry) => appendFileSync(process.env.LOG, `${JSON.stringify(entry)
 const hashed = (token) => createHash('sha256').update(token ?? '').digest('hex').slice(0, 16);
 
 const rows = new Map();
-const OF_A_GRANT = ['AccessToken', 'RefreshToken', 'AuthorizationCode'];
+const OF_A_GRANT = ['AccessToken', 'RefreshToken', 'AuthorizationCode', 'DeviceCode'];
+const DEVICE = 'urn:ietf:params:oauth:grant-type:device_code';
 class Rows {
   constructor(model) { this.model = model; }
   id(id) { return `${this.model}/${id}`; }
@@ -46,19 +47,22 @@ await new Promise((listening) => { server.listen({ host: '127.0.0.1', port: 0, b
 const issuer = `http://127.0.0.1:${server.address().port}`;
 const provider = new Provider(issuer, {
   adapter: Rows,
-  clients: [{
-    client_id: 'public',
-    token_endpoint_auth_method: 'none',
+  clients: [
+    { client_id: 'public', token_endpoint_auth_method: 'none' },
+    { client_id: 'confidential', client_secret: 'a secret+of/the%client', token_endpoint_auth_method: 'client_secret_basic' },
+  ].map((client) => ({
+    ...client,
     application_type: 'native',
-    redirect_uris: ['http://127.0.0.1/callback'],
-    grant_types: ['authorization_code', 'refresh_token'],
+    redirect_uris: ['http://127.0.0.1/callback', 'http://[::1]/callback', 'http://localhost/auth/callback', 'https://elsewhere.example/code'],
+    grant_types: ['authorization_code', 'refresh_token', DEVICE],
     response_types: ['code'],
-  }],
+  })),
   scopes: ['openid', 'offline_access', 'api'],
   cookies: { keys: ['for-tests-only'] },
-  features: { devInteractions: { enabled: false }, revocation: { enabled: true } },
+  // The development pages are forms that a scripted person can fill in.
+  features: { devInteractions: { enabled: true }, deviceFlow: { enabled: true }, revocation: { enabled: true } },
   rotateRefreshToken: true,
-  ttl: { AccessToken: () => settings.access_ttl, RefreshToken: 86400, Grant: 86400, IdToken: 300, Session: 86400, Interaction: 600, AuthorizationCode: 60 },
+  ttl: { AccessToken: () => settings.access_ttl, RefreshToken: 86400, Grant: 86400, IdToken: 300, Session: 86400, Interaction: 600, AuthorizationCode: 60, DeviceCode: 600 },
   findAccount: (_ctx, sub) => ({ accountId: sub, claims: () => ({ sub }) }),
 });
 provider.on('grant.revoked', () => note({ event: 'revoked' }));
@@ -105,5 +109,7 @@ server.on('request', async (request, response) => {
   }
   return handle(request, response);
 });
+// The package's notices go on after the one line that is read.
+process.stdout.on('error', () => {});
 process.stdin.resume().on('end', () => process.exit(0)).on('close', () => process.exit(0));
 console.log(JSON.stringify({ issuer }));

@@ -62,7 +62,7 @@ provider = "xai""#,
             r#"[provider.acme]
 source = "me""#,
             r#"config.toml:2: [provider.acme] unknown key "source""#,
-            "the keys here are issuer, authorization_endpoint, token_endpoint, device_authorization_endpoint, revocation_endpoint, client_id, client_auth, client_secret, scopes, rotation, reuse_grace, grace_semantics, last_chance, trust_503, concurrency, settle, timeout, connect_timeout, headers, body, ca_file, margin and default_lifetime",
+            "the keys here are issuer, authorization_endpoint, token_endpoint, device_authorization_endpoint, revocation_endpoint, redirect_uri, client_id, client_auth, client_secret, scopes, rotation, reuse_grace, grace_semantics, last_chance, trust_503, concurrency, settle, timeout, connect_timeout, headers, body, ca_file, margin and default_lifetime",
         ),
         (
             r#"["a\u001b[31mb"]

@@ -70,6 +70,7 @@ fn every_key_of_a_provider_is_read() {
         token_endpoint = "http://[::1]:8080/token"
         device_authorization_endpoint = "http://127.9.9.9/device"
         revocation_endpoint = "http://localhost/revoke"
+        redirect_uri = "http://localhost:1455/auth/callback"
         client_id = "me"
         client_auth = "private_key_jwt"
         client_secret = { file = "~/acme.pem" }
@@ -91,6 +92,7 @@ fn every_key_of_a_provider_is_read() {
     );
     let acme = &config.providers["acme"];
     assert_eq!(acme.authorization_endpoint.as_ref().unwrap().query(), Some("audience=api"));
+    assert_eq!(acme.redirect_uri.as_ref().unwrap().port(), Some(1455));
     assert_eq!(acme.client_auth, ClientAuth::PrivateKeyJwt);
     assert_eq!(acme.client_secret, Some(SecretSource::File("/home/me/acme.pem".into())));
     assert_eq!(acme.ca_file, Some("/etc/ka/roots.pem".into()));

@@ -5,6 +5,7 @@ pub mod bus;
 pub mod family;
 pub mod herd;
 pub mod oidc;
+pub mod person;
 pub mod sandbox;
 pub mod shapes;
 pub mod user_manager;

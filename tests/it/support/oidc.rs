@@ -60,6 +60,17 @@ impl OidcProvider {
         format!("[provider.oidc]\nissuer = \"{}\"\nclient_id = \"public\"\n", self.issuer)
     }
 
+    /// The same for a client with a secret, which lies in the file `secret`.
+    pub fn confidential(&self, secret: &std::path::Path) -> String {
+        std::fs::write(secret, "a secret+of/the%client\n").unwrap();
+        format!(
+            "[provider.oidc]\nissuer = \"{}\"\nclient_id = \"confidential\"\nclient_auth = \"client_secret_basic\"\n\
+             client_secret = {{ file = \"{}\" }}\n",
+            self.issuer,
+            secret.display()
+        )
+    }
+
     pub fn mint(&self) -> Value {
         serde_json::from_str(&self.get("/_test/mint", None).1).unwrap()
     }

@@ -1,0 +1,267 @@
+//! The loopback redirect (RFC 8252 §7.3): listens until the browser brings the one request that is ours, then no more.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY};
+use hyper::service::service_fn;
+use hyper::{Method, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use url::Url;
+
+use super::authorization::Attempt;
+use super::redirect::{Place, Redirect};
+use super::wait::Event;
+use crate::credential::response::printable;
+use crate::credential::secret::OneTime;
+use crate::outcome::Failure;
+
+/// A browser opens connections ahead of need; one that says nothing for this long is closed.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a free port is tried anew.
+const ATTEMPTS: usize = 8;
+/// Longest that the last page may take to reach the browser.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// The open port. Dropping it closes it.
+#[derive(Debug)]
+pub struct Doorstep {
+    runtime: Handle,
+    listeners: Vec<TcpListener>,
+    tasks: Vec<AbortHandle>,
+    port: u16,
+}
+
+/// The browser, back with our state; it waits for a page.
+#[derive(Debug)]
+pub struct Visitor {
+    pub query: OneTime,
+    page: oneshot::Sender<Response<Full<Bytes>>>,
+    served: oneshot::Receiver<Infallible>,
+    runtime: Handle,
+}
+
+/// What all connections share.
+struct Post {
+    path: String,
+    state: String,
+    is_taken: AtomicBool,
+    events: Sender<Event>,
+    runtime: Handle,
+}
+
+impl Doorstep {
+    /// Takes the registered port, or a free one.
+    pub fn open(redirect: &Redirect, runtime: &Handle) -> Result<Self, Failure> {
+        let (place, fixed) = match redirect {
+            Redirect::Loopback { place, .. } => (*place, redirect.fixed_port()),
+            Redirect::Elsewhere(url) => {
+                return Err(Failure::new("redirect_uri", format!("nobody can listen on {url}")).hint("use --paste"));
+            }
+        };
+        let mut bound = bind(place, fixed.unwrap_or(0));
+        // A port that is free in one family may be taken in the other.
+        for _ in 0..if fixed.is_some() { 0 } else { ATTEMPTS } {
+            bound = bound.or_else(|_| bind(place, 0));
+        }
+        let listeners = bound.map_err(|e| cannot_listen(&e, fixed))?;
+        let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());
+        Ok(Self { runtime: runtime.clone(), listeners, tasks: Vec::new(), port })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Starts to serve the redirect of `attempt`; what comes is told to `events`.
+    pub fn serve(&mut self, attempt: &Attempt, events: Sender<Event>) -> io::Result<()> {
+        let post = Arc::new(Post {
+            path: attempt.redirect_uri.path().to_owned(),
+            state: attempt.state.clone(),
+            is_taken: AtomicBool::new(false),
+            events,
+            runtime: self.runtime.clone(),
+        });
+        let _inside = self.runtime.enter();
+        for listener in self.listeners.drain(..) {
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            self.tasks.push(self.runtime.spawn(accept(listener, Arc::clone(&post))).abort_handle());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Doorstep {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Visitor {
+    /// Gives the browser its page, and waits a little until it has it.
+    pub fn answer(self, is_signed_in: bool, text: &str) {
+        let status = if is_signed_in { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+        let title = if is_signed_in { "Signed in" } else { "Not signed in" };
+        // A browser that has gone needs no page.
+        if self.page.send(page(status, title, text)).is_ok() {
+            let served = self.served;
+            let _gone = self.runtime.block_on(async { tokio::time::timeout(GOODBYE, served).await });
+        }
+    }
+}
+
+/// Free ports for `localhost` must be the same in both families; a family that this machine lacks is no hindrance.
+fn bind(place: Place, port: u16) -> io::Result<Vec<TcpListener>> {
+    let v4 = |port| TcpListener::bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    let v6 = |port| TcpListener::bind(SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port));
+    match place {
+        Place::One(address) => Ok(vec![TcpListener::bind(SocketAddr::new(address, port))?]),
+        Place::Both => {
+            let first = match v4(port) {
+                Ok(first) => first,
+                Err(e) if is_absent(&e) => return Ok(vec![v6(port)?]),
+                Err(e) => return Err(e),
+            };
+            match v6(first.local_addr()?.port()) {
+                Ok(second) => Ok(vec![first, second]),
+                Err(e) if is_absent(&e) => Ok(vec![first]),
+                Err(e) => Err(e),
+            }
+        }
+    }
+}
+
+/// The machine has no such addresses. If somebody else has the port, the code could go there.
+fn is_absent(error: &io::Error) -> bool {
+    !matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
+}
+
+fn cannot_listen(error: &io::Error, fixed: Option<u16>) -> Failure {
+    match fixed {
+        Some(port) => {
+            Failure::new("port", format!("cannot listen on port {port}, which the provider registered: {error}"))
+                .hint("end the program that uses it (another login?), or use --device or --paste")
+        }
+        None => Failure::new("port", format!("cannot listen on loopback: {error}")).hint("use --device or --paste"),
+    }
+}
+
+async fn accept(listener: tokio::net::TcpListener, post: Arc<Post>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(attend(stream, Arc::clone(&post)))),
+            // Out of descriptors, most likely: wait for some to come back.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+async fn attend(stream: tokio::net::TcpStream, post: Arc<Post>) {
+    // Dropped when the connection is over, which tells the visitor that the page has arrived.
+    let (_connection, served) = oneshot::channel();
+    let served = Mutex::new(Some(served));
+    let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+        let outcome = look(&post, request.method(), request.uri(), &served);
+        async move {
+            let response = match outcome {
+                Ok(page) => page.await.unwrap_or_else(|_| gone()),
+                Err(response) => *response,
+            };
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let _hung_up = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(READ_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+type Later = oneshot::Receiver<Response<Full<Bytes>>>;
+
+/// Whether this request is the one; if so its page comes later, when it is known how the sign-in ended.
+fn look(
+    post: &Post,
+    method: &Method,
+    uri: &hyper::Uri,
+    served: &Mutex<Option<oneshot::Receiver<Infallible>>>,
+) -> Result<Later, Box<Response<Full<Bytes>>>> {
+    if method != Method::GET || uri.path() != post.path {
+        return Err(Box::new(page(StatusCode::NOT_FOUND, "Not found", "There is nothing here.")));
+    }
+    let query = uri.query().unwrap_or_default();
+    if !Attempt::is_mine(&post.state, query) {
+        // The main thread is gone only when the process ends.
+        let _ending = post.events.send(Event::Stray(stray(query)));
+        let text = "This sign-in was not started here, or another one was started since. Start again where you began.";
+        return Err(Box::new(page(StatusCode::BAD_REQUEST, "Not signed in", text)));
+    }
+    let served = served.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (served, OneTime::new(query)) {
+        (Some(served), Some(query)) if !post.is_taken.swap(true, Ordering::SeqCst) => {
+            let (sender, later) = oneshot::channel();
+            let visitor = Visitor { query, page: sender, served, runtime: post.runtime.clone() };
+            let _ending = post.events.send(Event::Redirected(visitor));
+            Ok(later)
+        }
+        _ => Err(Box::new(gone())),
+    }
+}
+
+/// What a redirect without our state wanted, without what may be a code.
+fn stray(query: &str) -> String {
+    let error = url::form_urlencoded::parse(query.as_bytes()).find(|(k, _)| k == "error").map(|(_, v)| printable(&v));
+    error.map_or("it had another state".into(), |error| format!("it had another state, and said {error}"))
+}
+
+fn gone() -> Response<Full<Bytes>> {
+    page(StatusCode::GONE, "Over", "This sign-in is over. You can close this page.")
+}
+
+/// A page without anything that could run, load or tell.
+fn page(status: StatusCode, title: &str, text: &str) -> Response<Full<Bytes>> {
+    let escaped = text.replace('&', "&amp;").replace('<', "&lt;");
+    let html = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\
+         <style>body{{font:1.1em sans-serif;margin:20vh auto;max-width:32em;padding:0 1em;color-scheme:light dark}}</style>\
+         <h1>{title}</h1><p>{escaped}</p></html>\n"
+    );
+    let mut response = Response::new(Full::new(Bytes::from(html)));
+    *response.status_mut() = status;
+    for (name, value) in [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CACHE_CONTROL, "no-store"),
+        (CONNECTION, "close"),
+        (REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("content-security-policy"), "default-src 'none'; style-src 'unsafe-inline'"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// A port that nobody listens on, most likely, for a redirect that a person will copy from the browser's address bar.
+pub fn unserved_port(random: [u8; 2]) -> u16 {
+    // The dynamic ports of RFC 6335.
+    49152 + (u16::from_le_bytes(random) & 0x3fff)
+}
+
+/// Opens the doorstep, and gives the redirect URL that leads to it.
+pub fn open(redirect: &Redirect, runtime: &Handle) -> Result<(Doorstep, Url), Failure> {
+    let doorstep = Doorstep::open(redirect, runtime)?;
+    let url = redirect.with_port(doorstep.port());
+    Ok((doorstep, url))
+}

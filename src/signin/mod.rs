@@ -1,0 +1,113 @@
+//! How a person signs in: the authorization code with PKCE on a loopback redirect, by pasting, or on another device. What
+//! comes of it is a credential, which the engine's handover stores.
+
+pub mod authorization;
+pub mod code;
+pub mod device;
+pub mod loopback;
+pub mod redirect;
+pub mod wait;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+
+use crate::clock::Moment;
+use crate::credential::response::{self, Denied, Granted, Reply};
+use crate::credential::{Binding, Credential};
+use crate::engine::handover;
+use crate::outcome::Failure;
+use crate::profile::Provider;
+use crate::provider::RawAnswer;
+
+/// Why a sign-in brought nothing. The store is as it was.
+#[derive(Debug)]
+pub enum SignInError {
+    /// The configuration must change, or the provider refuses the client.
+    Config(Failure),
+    /// The network or the server cannot be had now.
+    Unreachable(Failure),
+    /// The server or the person said no, or the answer cannot be trusted.
+    Refused(Failure),
+    /// It took too long, or the person gave up.
+    Abandoned(Failure),
+}
+
+/// What the token endpoint said to a code.
+#[derive(Debug)]
+pub enum Said {
+    Granted(Box<Granted>),
+    Denied(Denied),
+}
+
+/// Reads an answer of the token endpoint to a code, or to a question for one.
+pub fn read(answer: &RawAnswer) -> Result<Said, SignInError> {
+    match response::read(answer.status, &answer.body, answer.is_complete) {
+        Reply::Granted(granted) => Ok(Said::Granted(granted)),
+        Reply::Denied(denied) => Ok(Said::Denied(denied)),
+        Reply::Unreadable => {
+            let message = format!("the server answered {} and no token", answer.status);
+            Err(SignInError::Unreachable(Failure::new("server", message).hint("try again later")))
+        }
+    }
+}
+
+/// What to make of a denial that no flow expects.
+pub fn denied(denied: &Denied, provider: &Provider) -> SignInError {
+    let reason = denied.description.as_ref().map_or(String::new(), |d| format!(": {d}"));
+    let message = format!("{} says {}{reason}", provider.name, denied.code);
+    let failure = Failure { kind: denied.code.clone().into(), message, hint: None };
+    let section = format!("[provider.{}]", provider.name);
+    match denied.code.as_str() {
+        "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "unsupported_response_type" => {
+            SignInError::Config(failure.hint(format!("check client_id, client_auth and client_secret in {section}")))
+        }
+        "invalid_scope" => SignInError::Config(failure.hint(format!("check scopes in {section}"))),
+        "access_denied" => SignInError::Refused(failure.hint("sign in again if that was not meant")),
+        "server_error" | "temporarily_unavailable" => SignInError::Unreachable(failure.hint("try again later")),
+        _ => SignInError::Refused(failure.hint("sign in again")),
+    }
+}
+
+/// Who signed in, as the ID token says. Its signature is not checked: it came from the token endpoint itself (OpenID
+/// Connect Core §3.1.3.7), and the name is only shown.
+pub fn account(granted: &Granted) -> Option<String> {
+    let claims = granted.id_token.as_ref()?.expose().split('.').nth(1)?;
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims.trim_end_matches('=')).ok()?).ok()?;
+    let text = |name: &&str| claims.get(*name).and_then(Value::as_str).filter(|t| !t.is_empty());
+    ["email", "preferred_username", "name", "sub"].iter().find_map(text).map(response::printable)
+}
+
+/// The credential that an answer to a question asked at `asked` makes.
+pub fn credential(
+    granted: Granted,
+    provider: &Provider,
+    binding: Binding,
+    asked: &Moment,
+) -> Result<Credential, SignInError> {
+    let told = granted.expiry.lifetime_of_answer(asked);
+    handover::credential(granted, binding, asked, told, provider.default_lifetime).ok_or_else(|| {
+        let failure = Failure::new("no_refresh_token", format!("{} gave no refresh token", provider.name));
+        let hint = format!("ask for one: scopes = [..., \"offline_access\"] in [provider.{}]", provider.name);
+        SignInError::Config(failure.hint(hint))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::secret::AccessToken;
+
+    #[test]
+    fn the_name_shown_is_the_most_telling_one() {
+        let name = |claims: &str| {
+            let token = format!("e30.{}.x", URL_SAFE_NO_PAD.encode(claims));
+            account(&Granted { id_token: AccessToken::new(token), ..Granted::default() })
+        };
+        assert_eq!(name(r#"{"sub":"17","email":"ada@acme.example"}"#).as_deref(), Some("ada@acme.example"));
+        assert_eq!(name(r#"{"sub":"17","email":""}"#).as_deref(), Some("17"));
+        assert_eq!(name(r#"{"name":"a\u001b[2Jb"}"#).as_deref(), Some("a [2Jb"));
+        assert_eq!(name("{}"), None);
+        assert_eq!(account(&Granted::default()), None);
+    }
+}

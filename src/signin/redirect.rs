@@ -1,0 +1,100 @@
+//! Where the server sends the browser when a person has signed in (RFC 8252 §7.3). (pure)
+
+use std::net::IpAddr;
+
+use url::{Host, Url};
+
+/// Used where nobody said otherwise: any port of 127.0.0.1.
+const USUAL: &str = "http://127.0.0.1/callback";
+
+/// A redirect as it was registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Redirect {
+    /// To this machine.
+    Loopback { url: Url, place: Place },
+    /// To a page of the provider, which shows the code.
+    Elsewhere(Url),
+}
+
+/// Which loopback addresses the browser may try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    One(IpAddr),
+    /// `localhost`: the browser tries either.
+    Both,
+}
+
+impl Redirect {
+    /// The redirect that a provider's `redirect_uri` stands for.
+    pub fn of(registered: Option<&Url>) -> Self {
+        let Some(url) = registered.cloned().or_else(|| Url::parse(USUAL).ok()) else {
+            unreachable!("a constant URL parses");
+        };
+        if url.scheme() != "http" {
+            return Self::Elsewhere(url);
+        }
+        let place = match url.host() {
+            Some(Host::Ipv4(address)) => Place::One(address.into()),
+            Some(Host::Ipv6(address)) => Place::One(address.into()),
+            Some(Host::Domain(_)) | None => Place::Both,
+        };
+        Self::Loopback { url, place }
+    }
+
+    /// The redirect with `port`, where the registered one leaves it open.
+    pub fn with_port(&self, port: u16) -> Url {
+        match self {
+            Self::Elsewhere(url) => url.clone(),
+            Self::Loopback { url, .. } => {
+                let mut url = url.clone();
+                if url.port().is_none() {
+                    // Refused only for URLs without a host, which no redirect is.
+                    let _always_ok = url.set_port(Some(port));
+                }
+                url
+            }
+        }
+    }
+
+    /// The port that was registered, if one was.
+    pub fn fixed_port(&self) -> Option<u16> {
+        match self {
+            Self::Loopback { url, .. } => url.port(),
+            Self::Elsewhere(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Redirect {
+        Redirect::of(Some(&text.parse().unwrap()))
+    }
+
+    #[test]
+    fn a_port_is_kept_where_one_was_registered() {
+        assert_eq!(
+            of("http://localhost:1455/auth/callback").with_port(9).as_str(),
+            "http://localhost:1455/auth/callback"
+        );
+        assert_eq!(of("http://localhost/callback").with_port(9).as_str(), "http://localhost:9/callback");
+        assert_eq!(of("http://[::1]/cb").with_port(9).as_str(), "http://[::1]:9/cb");
+        assert_eq!(Redirect::of(None).with_port(9).as_str(), "http://127.0.0.1:9/callback");
+        assert_eq!(of("https://acme.example/code").with_port(9).as_str(), "https://acme.example/code");
+    }
+
+    #[test]
+    fn the_host_says_where_to_listen() {
+        let place = |text| match of(text) {
+            Redirect::Loopback { place, .. } => Some(place),
+            Redirect::Elsewhere(_) => None,
+        };
+        let one = |address: &str| Some(Place::One(address.parse().unwrap()));
+        assert_eq!(place("http://127.0.0.2/"), one("127.0.0.2"));
+        assert_eq!(place("http://[::1]:80/"), one("::1"));
+        assert_eq!(place("http://localhost/"), Some(Place::Both));
+        assert_eq!(place("https://localhost/"), None);
+    }
+}

@@ -1,0 +1,126 @@
+//! Waiting for a person: until something happens, they give up, or the time is over, with what is left of it shown.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use super::SignInError;
+use super::loopback::Visitor;
+use crate::clock::{Clock, Moment};
+use crate::credential::secret::OneTime;
+use crate::outcome::Failure;
+
+/// What can happen meanwhile.
+#[derive(Debug)]
+pub enum Event {
+    /// The browser came back.
+    Redirected(Visitor),
+    /// Somebody else's browser came, or ours from an attempt before; the text says what it wanted.
+    Stray(String),
+    /// A line was typed or pasted; `None` if it can be neither URL nor code.
+    Pasted(Option<OneTime>),
+    /// Nothing more will be typed.
+    PasteEnded,
+    /// Ctrl-C.
+    Interrupted,
+}
+
+/// Where events arrive, and how the wait for them looks.
+pub struct Wait<'a> {
+    clock: &'a dyn Clock,
+    show: &'a dyn Fn(Duration),
+    sender: Sender<Event>,
+    events: Receiver<Event>,
+}
+
+/// When a wait is over.
+#[derive(Debug)]
+pub struct Deadline {
+    since: Moment,
+    total: Duration,
+    is_shown: bool,
+}
+
+/// How often the countdown is shown anew. A suspended machine notices within one of these that time has passed.
+const TICK: Duration = Duration::from_secs(1);
+
+impl<'a> Wait<'a> {
+    /// `show` is told every second what is left.
+    pub fn new(clock: &'a dyn Clock, show: &'a dyn Fn(Duration)) -> Self {
+        let (sender, events) = channel();
+        Self { clock, show, sender, events }
+    }
+
+    /// For those who make events happen.
+    pub fn sender(&self) -> Sender<Event> {
+        self.sender.clone()
+    }
+
+    pub fn deadline(&self, total: Duration) -> Deadline {
+        Deadline { since: self.clock.now(), total, is_shown: true }
+    }
+
+    /// A deadline without a countdown, which would write over what a person types.
+    pub fn silent_deadline(&self, total: Duration) -> Deadline {
+        Deadline { is_shown: false, ..self.deadline(total) }
+    }
+
+    /// The next event before the deadline; `Ok(None)` if `at_most` passes first.
+    pub fn next(&self, deadline: &Deadline, at_most: Duration) -> Result<Option<Event>, SignInError> {
+        let started = self.clock.now();
+        loop {
+            let now = self.clock.now();
+            let left = deadline.total.saturating_sub(now.age_of(&deadline.since));
+            if left.is_zero() {
+                return Err(too_late(deadline.total));
+            }
+            let pause = at_most.saturating_sub(now.age_of(&started));
+            if deadline.is_shown {
+                (self.show)(left);
+            }
+            match self.events.recv_timeout(pause.min(left).min(TICK)) {
+                Ok(Event::Interrupted) => return Err(interrupted()),
+                Ok(event) => return Ok(Some(event)),
+                Err(RecvTimeoutError::Timeout) if pause <= TICK && pause <= left => return Ok(None),
+                // We hold a sender ourselves, so nobody can hang up.
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+        }
+    }
+}
+
+fn too_late(total: Duration) -> SignInError {
+    let message = format!("nobody signed in within {}", humantime::format_duration(total));
+    SignInError::Abandoned(Failure::new("timeout", message).hint("nothing was changed; sign in again"))
+}
+
+fn interrupted() -> SignInError {
+    SignInError::Abandoned(Failure::new("interrupted", "interrupted; nothing was changed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, Timestamp};
+
+    #[test]
+    fn a_wait_ends_with_an_event_a_pause_the_deadline_or_an_interrupt() {
+        let clock = ManualClock::new(Timestamp::from_secs(1_790_000_000));
+        let shown = std::cell::RefCell::new(Vec::new());
+        let show = |left: Duration| shown.borrow_mut().push(left.as_secs());
+        let wait = Wait::new(&clock, &show);
+        let deadline = wait.deadline(Duration::from_secs(10));
+        assert!(matches!(wait.next(&deadline, Duration::ZERO), Ok(None)));
+        clock.advance(Duration::from_secs(4));
+        wait.sender().send(Event::PasteEnded).unwrap();
+        assert!(matches!(wait.next(&deadline, Duration::from_secs(9)), Ok(Some(Event::PasteEnded))));
+        assert_eq!(*shown.borrow(), [10, 6]);
+        wait.sender().send(Event::Interrupted).unwrap();
+        let kind = |e: Result<_, _>| match e {
+            Err(SignInError::Abandoned(f)) => f.kind.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(kind(wait.next(&deadline, Duration::from_secs(9))), "interrupted");
+        clock.advance(Duration::from_secs(6));
+        assert_eq!(kind(wait.next(&deadline, Duration::from_secs(9))), "timeout");
+    }
+}

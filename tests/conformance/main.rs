@@ -2,6 +2,7 @@
 //! an edge without a scenario does not compile, and an edge that the model never takes fails.
 
 mod callers;
+mod homes;
 mod world;
 
 #[allow(dead_code, clippy::disallowed_methods, reason = "shared with the other tests")]

@@ -214,6 +214,11 @@ impl World {
         serde_json::from_str::<serde_json::Value>(text).unwrap()["generation"].as_u64()
     }
 
+    /// A file of the store.
+    pub fn file(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
     pub fn requests(&self) -> usize {
         self.server.counts().refresh_requests
     }

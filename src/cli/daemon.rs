@@ -5,19 +5,18 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::Global;
 use super::compose::{self, Setup};
 use super::log;
 use super::output::{Output, Status};
+use super::signals::StopSignals;
 use crate::broker::Broker;
 use crate::config::Config;
-use crate::engine::Engine;
 use crate::outcome::Failure;
 use crate::profile::{Profile, ProfileName, Profiles};
-use crate::provider::http::HttpEndpoint;
 use crate::scheduler::Scheduler;
 use crate::store::Store;
 use crate::sys::lockfile::LockFile;
@@ -34,49 +33,6 @@ pub struct DaemonArgs {}
 
 /// How often the configuration file is looked at.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
-
-/// Ends a one-shot run decently on SIGTERM or SIGINT: nothing new is sent, what is sent is finished.
-pub fn stop_on_signal(endpoint: &HttpEndpoint, engine: &Engine) {
-    let engine = engine.clone();
-    let Ok(mut stop) = StopSignals::listen(endpoint) else {
-        // Then a signal ends the run as it does any program, and the journal says what is in doubt.
-        return;
-    };
-    endpoint.runtime().spawn(async move {
-        stop.told().await;
-        engine.stop();
-    });
-}
-
-/// SIGTERM and SIGINT, caught from the moment that this exists.
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-/// Returns once the process is told to stop; to be awaited inside of the endpoint's runtime.
-pub(super) async fn told_to_stop() -> std::io::Result<()> {
-    StopSignals::catch()?.told().await;
-    Ok(())
-}
-
-impl StopSignals {
-    fn listen(endpoint: &HttpEndpoint) -> std::io::Result<Self> {
-        let _inside = endpoint.runtime().enter();
-        Self::catch()
-    }
-
-    fn catch() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn told(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
 
 pub fn run(_args: &DaemonArgs, global: &Global, out: &Output) -> Status {
     match serve(global, out) {

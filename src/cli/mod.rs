@@ -10,6 +10,7 @@ mod output;
 mod providers;
 mod refresh;
 pub mod rehearse;
+mod signals;
 mod status;
 mod token;
 

@@ -66,7 +66,7 @@ fn refresh(args: &RefreshArgs, global: &Global, out: &Output) -> Result<Vec<Row>
     let names = if args.profiles.is_empty() { all(&setup, out)? } else { args.profiles.clone() };
     let is_routine = args.profiles.is_empty() && !args.force;
     let (engine, endpoint) = setup.engine(false).map_err(|f| (Status::Failed, f))?;
-    super::daemon::stop_on_signal(&endpoint, &engine);
+    super::signals::stop_on_signal(&endpoint, &engine);
     let (profiles, mut rows) = configured(&setup, names);
     if is_routine {
         mind_the_gaps(&setup, &profiles, args.lookahead, out);

@@ -84,7 +84,7 @@ fn from_store(setup: &Setup, args: &TokenArgs, out: &Output) -> Status {
         Ok(parts) => parts,
         Err(f) => return refused(&f, Status::Failed),
     };
-    super::daemon::stop_on_signal(&endpoint, &engine);
+    super::signals::stop_on_signal(&endpoint, &engine);
     let explain = || out.say(&format!("{}: waiting for a refresh that is under way …", args.profile));
     let obtained = engine.obtain(&profile, args.min_valid, args.timeout, &explain);
     let outcome = obtained.outcome;

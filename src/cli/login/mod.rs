@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use tokio::runtime::Handle;
 
 use super::Global;
 use super::compose::Setup;
 use super::output::{Output, Status};
+use super::signals::StopSignals;
 use crate::engine::handover::{self, Handover};
 use crate::outcome::{Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
+use crate::provider::http::HttpEndpoint;
 use crate::provider::signin::SignInServer;
 use crate::provider::{PrepareError, Prepared, TokenEndpoint};
 use crate::signin::code::{Counter, Signed};
@@ -76,7 +77,7 @@ fn login(args: &LoginArgs, global: &Global, out: &Output) -> Result<Status, Ende
     setup.store.key_or_born(profile.name.as_str()).map_err(|e| of_outcome(e.outcome()))?;
     let show = |left: Duration| out.countdown(left);
     let wait = Wait::new(setup.clock.as_ref(), &show);
-    stop_on_signal(endpoint.runtime().handle(), &wait);
+    stop_on_signal(&endpoint, &wait);
     let counter =
         Counter { server: endpoint.as_ref(), prepared: &prepared, sites: &sites, clock: setup.clock.as_ref() };
     let desk = ways::Desk {
@@ -108,13 +109,16 @@ fn profile(args: &LoginArgs, setup: &Setup) -> Result<Profile, Failure> {
     Err(Failure::new("config", message).hint(format!("leave --provider out, or change [profile.{name}]")))
 }
 
-fn stop_on_signal(runtime: &Handle, wait: &Wait<'_>) {
+fn stop_on_signal(endpoint: &HttpEndpoint, wait: &Wait<'_>) {
+    let Ok(mut stop) = StopSignals::listen(endpoint) else {
+        // Then a signal ends the run as it does any program, with nothing stored.
+        return;
+    };
     let events = wait.sender();
-    runtime.spawn(async move {
-        if super::daemon::told_to_stop().await.is_ok() {
-            // Nobody listens any more once there is something to store; that is then finished.
-            let _over = events.send(Event::Interrupted);
-        }
+    endpoint.runtime().spawn(async move {
+        stop.told().await;
+        // Nobody listens any more once there is something to store; that is then finished.
+        let _over = events.send(Event::Interrupted);
     });
 }
 

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::discovery::{self, Metadata};
 use super::fence::{Crossing, Fence, FencedBody};
+use super::runtime::Background;
 use super::wire;
 use super::{Exchange, Gate, PrepareError, Prepared, RawAnswer, TokenEndpoint, Unsent};
 use crate::clock::Clock;
@@ -28,7 +29,7 @@ pub type SecretReader = Box<dyn Fn(&SecretSource, &str) -> Result<Zeroizing<Stri
 
 /// Token endpoints reached by reqwest, on a small runtime of its own.
 pub struct HttpEndpoint {
-    runtime: tokio::runtime::Runtime,
+    runtime: Background,
     clients: Mutex<HashMap<ClientKey, reqwest::Client>>,
     secrets: SecretReader,
     clock: Arc<dyn Clock>,
@@ -49,9 +50,13 @@ impl HttpEndpoint {
     pub fn new(secrets: SecretReader, clock: Arc<dyn Clock>, metadata: &Path) -> std::io::Result<Self> {
         // Only the first caller of a process installs it; that it is there already is no error.
         let _already = rustls::crypto::ring::default_provider().install_default();
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("http").enable_all().build()?;
-        Ok(Self { runtime, clients: Mutex::default(), secrets, clock, metadata: metadata.to_owned() })
+        Ok(Self {
+            runtime: Background::start()?,
+            clients: Mutex::default(),
+            secrets,
+            clock,
+            metadata: metadata.to_owned(),
+        })
     }
 
     /// The runtime that the exchanges run on, for whoever needs to wait for signals or sockets beside them.

@@ -4,6 +4,7 @@ pub mod classify;
 pub mod discovery;
 pub mod fence;
 pub mod http;
+mod runtime;
 pub mod signin;
 pub mod wire;
 

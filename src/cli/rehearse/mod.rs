@@ -237,7 +237,7 @@ fn crowd(
     findings.served += served;
     let after = server.tally();
     out.say(&format!(
-        "crowd {number}: {served} of {size} served, {} refreshes, {} presented again",
+        "crowd {number}: {served} of {size} served; refreshes: {}, presented again: {}",
         after.refreshes - before.refreshes,
         after.presented_again - before.presented_again
     ));
@@ -269,15 +269,15 @@ fn conclude(findings: &Findings, stage: &Stage, out: &Output) -> Status {
     let filesystem = machine::filesystem(&stage.state()).map_or_else(|e| e.to_string(), |f| f.name);
     let tally = &findings.tally;
     let checks = [
-        (tally.refreshes > 0, format!("{} refreshes made", tally.refreshes)),
+        (tally.refreshes > 0, format!("refreshes made: {}", tally.refreshes)),
         (
             findings.callers > 0 && findings.served == findings.callers,
             format!("{} of {} callers served", findings.served, findings.callers),
         ),
-        (tally.presented_again == 0, format!("{} refresh tokens presented again", tally.presented_again)),
-        (tally.requests == tally.refreshes, format!("{} requests refused", tally.requests - tally.refreshes)),
+        (tally.presented_again == 0, format!("refresh tokens presented again: {}", tally.presented_again)),
+        (tally.requests == tally.refreshes, format!("requests refused: {}", tally.requests - tally.refreshes)),
         (tally.is_family_alive, format!("family {}", if tally.is_family_alive { "alive" } else { "revoked" })),
-        (findings.by_daemon_alone > 0, format!("{} refreshes by the daemon alone", findings.by_daemon_alone)),
+        (findings.by_daemon_alone > 0, format!("refreshes by the daemon alone: {}", findings.by_daemon_alone)),
         (
             findings.round_trip.is_some(),
             findings.round_trip.clone().unwrap_or_else(|| "store round trip failed".into()),

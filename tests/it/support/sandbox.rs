@@ -177,11 +177,15 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_keepalive");
 
 fn finish(child: Child) -> Run {
     let out = child.wait_with_output().unwrap();
-    Run {
-        status: status_number(out.status),
-        stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
-    }
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    ended(out.status, text(&out.stdout), text(&out.stderr))
+}
+
+/// No thread of the program may have panicked, whatever its exit status says.
+#[track_caller]
+fn ended(status: std::process::ExitStatus, stdout: String, stderr: String) -> Run {
+    assert!(!stderr.contains("panicked at"), "{stderr}");
+    Run { status: status_number(status), stdout, stderr }
 }
 
 /// The exit status; -N for a signal.
@@ -262,7 +266,7 @@ impl Process {
         let status = super::eventually(&what, || self.child.try_wait().unwrap());
         let stdout = self.stdout.take().unwrap().join().unwrap();
         self.stderr.take().unwrap().join().unwrap();
-        Run { status: status_number(status), stdout, stderr: self.stderr_so_far() }
+        ended(status, stdout, self.stderr_so_far())
     }
 }
 

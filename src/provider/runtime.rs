@@ -1,0 +1,56 @@
+//! The small runtime beneath the exchanges, which may be dropped anywhere: also by one of its own tasks.
+
+use std::ops::Deref;
+
+use tokio::runtime::{Builder, Runtime};
+
+/// A tokio runtime whose end waits for nothing. tokio's own panics if a task holds the last reference to it, as a client
+/// of a daemon that stops may; and nothing here needs to be waited for, since a flight has a thread of its own.
+#[derive(Debug)]
+pub(super) struct Background(Option<Runtime>);
+
+impl Background {
+    pub fn start() -> std::io::Result<Self> {
+        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("http").enable_all().build()?;
+        Ok(Self(Some(runtime)))
+    }
+}
+
+impl Deref for Background {
+    type Target = Runtime;
+
+    fn deref(&self) -> &Runtime {
+        self.0.as_ref().expect("only drop takes it")
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_task_of_its_own_may_hold_the_last_reference() {
+        let runtime = Arc::new(Background::start().unwrap());
+        let (told, is_told) = std::sync::mpsc::channel();
+        let (go, wait) = tokio::sync::oneshot::channel::<()>();
+        let last = Arc::clone(&runtime);
+        runtime.spawn(async move {
+            let _gone = wait.await;
+            let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(last)));
+            told.send(dropped.is_ok()).unwrap();
+        });
+        drop(runtime);
+        go.send(()).unwrap();
+        assert_eq!(is_told.recv(), Ok(true));
+    }
+}

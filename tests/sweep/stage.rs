@@ -119,7 +119,7 @@ impl Stage {
 
     /// What a blow left, and what the next run makes of it.
     pub fn examine(&self, profile: &str, before: &Counts) -> Result<Aftermath, String> {
-        let struck = self.server.counts();
+        let struck = self.server.settled_counts();
         let committed = struck.refresh_ok - before.refresh_ok;
         let (status, result) = self.refresh(profile);
         let after = self.server.counts();

@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -128,6 +128,8 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     stop: AtomicBool,
+    /// Connections that were accepted and are not done with.
+    attending: AtomicUsize,
 }
 
 /// A request that stands still until it is released; dropping it releases too.
@@ -152,8 +154,12 @@ impl AuthServer {
             secret: None,
             last_form: Vec::new(),
         };
-        let shared =
-            Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), stop: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            stop: AtomicBool::new(false),
+            attending: AtomicUsize::new(0),
+        });
         let server = Arc::clone(&shared);
         let base = url.clone();
         std::thread::spawn(move || {
@@ -162,7 +168,11 @@ impl AuthServer {
                     return;
                 }
                 let (shared, base) = (Arc::clone(&server), base.clone());
-                std::thread::spawn(move || drop(attend(stream, &shared, &base)));
+                shared.attending.fetch_add(1, Ordering::SeqCst);
+                std::thread::spawn(move || {
+                    drop(attend(stream, &shared, &base));
+                    shared.attending.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
         Self { url, shared }
@@ -200,6 +210,17 @@ impl AuthServer {
 
     pub fn counts(&self) -> Counts {
         self.state().counts
+    }
+
+    /// The counts once every request that was sent before this call has been processed: the client may be dead by then.
+    pub fn settled_counts(&self) -> Counts {
+        // Connections are accepted in their order, so behind this one there is none that came earlier.
+        let mut last = TcpStream::connect(self.url.trim_start_matches("http://")).unwrap();
+        last.write_all(b"GET /nothing HTTP/1.1\r\n\r\n").unwrap();
+        last.read_to_end(&mut Vec::new()).unwrap();
+        super::eventually("the requests are processed", || {
+            (self.shared.attending.load(Ordering::SeqCst) == 0).then(|| self.counts())
+        })
     }
 
     /// The log, from the `n`th entry on.

@@ -8,12 +8,12 @@ use super::refusal::{self, leave_in_doubt, note_attempt};
 use crate::credential::secret::RefreshToken;
 use crate::credential::{Credential, Generation};
 use crate::guard::Predecessor;
-use crate::outcome::{Outcome, OutcomeKind, Publication};
+use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
 use crate::profile::{GraceSemantics, Rotation};
 use crate::provider::RawAnswer;
 use crate::store::content::{Answer, Note, PlainGrant, Reading, Secret};
 use crate::store::key::SealingKey;
-use crate::store::record::Record;
+use crate::store::record::{AT_UNUSABLE, Record};
 use crate::store::{PendingAnswer, Vault};
 use crate::sys::durable::Staged;
 
@@ -223,12 +223,13 @@ fn commit(
     record.intent = None;
     record.refreshed_at = Some(now.wall);
     // A server that grants refresh tokens and nothing to use them for must not be asked in a loop.
-    record.failures = if credential.grant.access.is_some() { 0 } else { record.failures + 1 };
-    let pause = (record.failures > 1).then(|| plan.back_off(record, None));
+    let is_usable = !granted.notes.contains(&Note::AccessUnusable);
+    record.failures = if is_usable { 0 } else { record.failures + 1 };
+    let pause = (!is_usable).then(|| plan.back_off(record, None));
     record.unclassified = 0;
     record.hold = None;
     record.not_before = credential.grant.not_before.max(hold.max(pause).map(|d| now.wall.plus(d)));
-    let mut outcome = Outcome::new(OutcomeKind::Refreshed);
+    let mut outcome = if is_usable { Outcome::new(OutcomeKind::Refreshed) } else { unusable(plan, record) };
     if let Some(mut intent) = doubt.filter(|_| plan.punishes_reuse()) {
         // The old token came back after a second send: nobody knows whether it is the live one.
         intent.generation = credential.generation;
@@ -245,6 +246,21 @@ fn commit(
     outcome
 }
 
+/// Rule 16: the refresh token is safe, and there is nothing new to use. Unless somebody changes what is asked for, it will
+/// be so again.
+fn unusable(plan: &Flightplan, record: &Record) -> Outcome {
+    let provider = &plan.profile.provider.name;
+    let failure = Failure::new(
+        AT_UNUSABLE,
+        format!("{provider} gave a refresh token, and no access token that can be used"),
+    )
+    .hint(format!(
+        "the refresh token is kept; check scopes and headers of [provider.{provider}], and that it grants Bearer tokens"
+    ));
+    let outcome = Outcome::new(OutcomeKind::ConfigError).because(failure);
+    Outcome { retry_at: record.not_before, ..outcome }
+}
+
 /// Rule 20: where a grace retry gave a successor, an abandoned first request may still be under way; the next generation
 /// waits until it cannot be.
 fn hold_after_grace(plan: &Flightplan, record: &Record) -> Option<Duration> {
@@ -257,7 +273,7 @@ fn hold_after_grace(plan: &Flightplan, record: &Record) -> Option<Duration> {
 
 fn say(note: Note, plan: &Flightplan) -> String {
     match note {
-        Note::AccessUnusable => "the answer held no usable access token".into(),
+        Note::AccessUnusable => "no usable access token in the answer: the one before is all there is".into(),
         Note::TokenType => "the token type is not Bearer".into(),
         Note::ScopeChanged => "the scope has changed".into(),
         Note::LifetimeAssumed => {

@@ -50,6 +50,10 @@ pub fn standing(record: Option<&Record>, terms: Terms<'_>, now: &Moment) -> Stan
         };
         return Standing { state, refresh_at, error: last_error };
     }
+    if record.lacks_access() {
+        let refresh_at = Some(record.not_before.map_or(now.wall, |at| at.max(now.wall)));
+        return Standing { state: State::ConfigError, refresh_at, error: last_error };
+    }
     without_trouble(record, terms, now, last_error)
 }
 
@@ -112,7 +116,8 @@ pub fn meets(record: &Record, demand: Demand, profile: &Profile, now: &Moment) -
     {
         return false;
     }
-    let is_untroubled = record.open_intent().is_none() && !record.is_rejected() && record.hold.is_none();
+    let is_untroubled =
+        record.open_intent().is_none() && !record.is_rejected() && record.hold.is_none() && !record.lacks_access();
     verdict == Verdict::Fresh && record.has_credential() && (is_untroubled || matches!(demand, Demand::ValidFor(_)))
 }
 
@@ -135,7 +140,8 @@ mod tests {
     use crate::clock::{Clock, ManualClock};
     use crate::credential::Generation;
     use crate::credential::secret::Fingerprint;
-    use crate::store::record::{Intent, Rejection};
+    use crate::outcome::OutcomeKind;
+    use crate::store::record::{Attempt, Intent, Rejection};
 
     const S: fn(u64) -> Duration = Duration::from_secs;
 
@@ -233,6 +239,23 @@ mod tests {
         });
         let s = judge(&r, &c);
         assert_eq!((s.state, s.refresh_at), (State::InDoubt, Some(c.now().wall.plus(S(970)))));
+    }
+
+    #[test]
+    fn r16_an_answer_with_nothing_to_use_is_never_fresh() {
+        let c = clock();
+        let mut r = record(&c);
+        let error = Failure::new(crate::store::record::AT_UNUSABLE, "nothing to use");
+        let attempt =
+            Attempt { at: c.now().wall, outcome: OutcomeKind::ConfigError, retry_at: None, error: Some(error) };
+        r.last_attempt = Some(attempt);
+        let s = judge(&r, &c);
+        assert_eq!((s.state, s.refresh_at), (State::ConfigError, Some(c.now().wall)));
+        assert_eq!(s.error.unwrap().kind, "at_unusable");
+        r.not_before = Some(c.now().wall.plus(S(9)));
+        assert_eq!(judge(&r, &c).refresh_at, r.not_before);
+        c.advance(S(10));
+        assert_eq!(judge(&r, &c).refresh_at, Some(c.now().wall));
     }
 
     #[test]

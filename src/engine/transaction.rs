@@ -183,7 +183,8 @@ impl Flightplan {
         let is_bound = matches!(kind, SendKind::First | SendKind::Retry);
         if let Some(at) = vault.record.not_before.filter(|at| is_bound && *at > now.wall) {
             let error = vault.record.last_attempt.as_ref().and_then(|a| a.error.clone());
-            let mut outcome = Outcome::new(OutcomeKind::Deferred).retry_at(at);
+            let kind = if vault.record.lacks_access() { OutcomeKind::ConfigError } else { OutcomeKind::Deferred };
+            let mut outcome = Outcome::new(kind).retry_at(at);
             outcome.error = error.or_else(|| Some(Failure::new("not_before", "no request is allowed before then")));
             return Err(outcome);
         }

@@ -97,7 +97,7 @@ pub enum Reading {
 /// Something odd about a grant, for the user to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// No access token that could be used.
+    /// No access token that could be used; the one before is kept.
     AccessUnusable,
     /// A token type other than Bearer.
     TokenType,
@@ -146,42 +146,56 @@ impl Answer {
             return g.denied.map_or(Reading::Unreadable, Reading::Denied);
         }
         let is_rotated = g.refresh.as_ref().is_some_and(|new| *new != sent);
+        let is_usable = g.access.is_some() && !needs_proof(g.token_type.as_deref());
         let mut notes = Vec::new();
         let mut note = |is_so: bool, note: Note| is_so.then(|| notes.push(note));
-        note(g.access.is_none(), Note::AccessUnusable);
+        note(!is_usable, Note::AccessUnusable);
         note(g.token_type.as_deref().is_some_and(|t| !t.eq_ignore_ascii_case("bearer")), Note::TokenType);
         note(g.scope.is_some() && self.previous.scope.is_some() && g.scope != self.previous.scope, Note::ScopeChanged);
         note(self.sends > 1 && g.refresh.is_some() && !is_rotated, Note::OldTokenAfterGrace);
         let told = g.expiry.lifetime_of_answer(&self.sent);
-        note(g.access.is_some() && told.is_none(), Note::LifetimeAssumed);
-        let validity = g.access.is_some().then(|| Validity {
+        note(is_usable && told.is_none(), Note::LifetimeAssumed);
+        let new = Validity {
             obtained: self.sent.clone(),
             lifetime_ms: told.map_or(self.default_lifetime_ms, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
             assumed: told.is_none(),
-        });
+        };
+        // Rule 27: what there was to use may live on.
+        let before = self.previous.to_grant();
+        let validity = if is_usable { Some(new) } else { before.validity };
+        let not_before = g.earliest_refresh(self.sent.wall, validity.as_ref().map(Validity::expires_at));
+        let (access, token_type) = match is_usable {
+            true => (g.access, g.token_type.unwrap_or(before.token_type)),
+            false => (before.access, before.token_type),
+        };
         let login_by = match g.refresh_expires_in {
             // Zero is Keycloak's way to say that an offline token does not end.
             Some(0) => None,
             Some(secs) => Some(self.sent.wall.plus(Duration::from_secs(secs))),
             None => self.previous.login_by,
         };
-        let not_before = g.earliest_refresh(self.sent.wall, validity.as_ref().map(Validity::expires_at));
         let credential = Box::new(Credential {
             generation,
             binding: self.binding.clone(),
             refresh: g.refresh.unwrap_or(sent),
             grant: Grant {
-                access: g.access,
+                access,
                 validity,
-                token_type: g.token_type.unwrap_or_else(|| self.previous.token_type.clone()),
-                scope: g.scope.or_else(|| self.previous.scope.clone()),
-                id_token: g.id_token.or_else(|| self.previous.id_token.as_ref().and_then(Secret::to_access)),
+                token_type,
+                scope: g.scope.or(before.scope),
+                id_token: g.id_token.or(before.id_token),
                 login_by,
                 not_before,
             },
         });
         Reading::Granted { credential, is_rotated, notes }
     }
+}
+
+/// Whether an access token of this type is worth nothing without a key that keepalive does not have (RFC 9449, the
+/// drafts for MAC and PoP). All other odd names have been seen on tokens that are used as Bearer.
+fn needs_proof(token_type: Option<&str>) -> bool {
+    token_type.is_some_and(|t| ["dpop", "mac", "pop"].iter().any(|bound| t.eq_ignore_ascii_case(bound)))
 }
 
 impl Secret {
@@ -303,6 +317,26 @@ mod tests {
         assert_eq!((c.refresh.expose(), is_rotated), ("new", true));
         assert_eq!(notes, [Note::AccessUnusable, Note::TokenType]);
         assert!(c.grant.access.is_none() && c.grant.validity.is_none());
+    }
+
+    #[test]
+    fn r27_a_token_that_needs_a_key_is_not_used_and_the_one_before_is_kept() {
+        let before = Validity { obtained: answer("").sent, lifetime_ms: 60_000, assumed: false };
+        for (token_type, is_used) in [("DPoP", false), ("mac", false), ("pop", false), ("user", true), ("BEARER", true)]
+        {
+            let body =
+                format!(r#"{{"access_token":"new","refresh_token":"r","expires_in":9,"token_type":"{token_type}"}}"#);
+            let mut answer = answer(&body);
+            answer.previous.access_token = Some(Secret("before".into()));
+            answer.previous.validity = Some(before.clone());
+            let (c, _, notes) = granted(&answer);
+            assert_eq!(notes.contains(&Note::AccessUnusable), !is_used, "{token_type}");
+            let held = (c.grant.access.unwrap().expose().to_owned(), c.grant.validity.unwrap().lifetime_ms);
+            let expected = if is_used { ("new", 9_000) } else { ("before", 60_000) };
+            assert_eq!((held.0.as_str(), held.1), expected, "{token_type}");
+            assert_eq!(c.refresh.expose(), "r");
+            assert_eq!(c.grant.token_type, if is_used { token_type } else { "Bearer" });
+        }
     }
 
     #[test]

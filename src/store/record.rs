@@ -13,6 +13,8 @@ use crate::outcome::{Failure, OutcomeKind, Publication};
 use crate::profile::ProfileName;
 use crate::sys::durable;
 
+/// The kind of failure of a refresh that brought a refresh token and no access token that can be used.
+pub const AT_UNUSABLE: &str = "at_unusable";
 /// The version of the form below. A record of a later version is left alone.
 const FORMAT: u32 = 1;
 
@@ -147,6 +149,12 @@ impl Record {
             (Some(rejected), Some(current)) => rejected.fingerprint == *current,
             _ => false,
         }
+    }
+
+    /// Whether the newest answer held no access token that can be used: what is there, if anything, is the one before.
+    pub fn lacks_access(&self) -> bool {
+        let error = self.last_attempt.as_ref().and_then(|attempt| attempt.error.as_ref());
+        error.is_some_and(|error| error.kind == AT_UNUSABLE)
     }
 
     /// An attempt of the current generation whose outcome is not known.

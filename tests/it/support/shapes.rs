@@ -76,7 +76,7 @@ pub fn shapes() -> Vec<Shape> {
 
 impl Shape {
     pub fn is_granted(&self) -> bool {
-        self.outcome == "refreshed"
+        self.outcome == "refreshed" || !self.access
     }
 
     /// What `status` shows afterwards.

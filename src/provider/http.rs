@@ -24,6 +24,9 @@ use crate::profile::{ClientAuth, Provider, SecretSource};
 /// Beyond the connect timeout, for a connection that stands but whose body is not asked for.
 const SLACK: Duration = Duration::from_secs(5);
 
+/// An answer is read however many headers a proxy on the way has added, within hyper's bound of some 400 KiB.
+const MOST_HEADERS: usize = 8192;
+
 /// Reads a client secret from where the user keeps it.
 pub type SecretReader = Box<dyn Fn(&SecretSource, &str) -> Result<Zeroizing<String>, String> + Send + Sync>;
 
@@ -260,6 +263,7 @@ fn build((ca_file, connect_timeout, is_loopback): &ClientKey) -> Result<reqwest:
         .http1_ignore_invalid_headers_in_responses(true)
         .http1_allow_obsolete_multiline_headers_in_responses(true)
         .http1_allow_spaces_after_header_name_in_responses(true)
+        .http1_max_headers(MOST_HEADERS)
         .connect_timeout(*connect_timeout);
     if *is_loopback {
         builder = builder.no_proxy();

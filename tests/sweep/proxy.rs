@@ -39,16 +39,8 @@ enum Fault {
     Twice {
         first: bool,
     },
-    /// Whole, in chunks.
-    Chunked,
-    /// Whole, with interim answers before it.
-    Interim,
-    /// Whole, by a server that says nothing of its length and hangs up.
-    Http10,
-    /// Whole, after this many MiB of blanks.
-    Huge(usize),
-    /// Whole, but for a head of a quarter of a MiB.
-    BigHead,
+    /// Forwarded, and the answer's body in another shape.
+    Reshaped(fn(&[u8]) -> Vec<u8>),
 }
 
 /// Name, fault, the exit status of that run, and of the next one.
@@ -70,6 +62,12 @@ const CASES: &[Case] = &[
     ),
     ("500", Fault::Instead("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
     ("502", Fault::Instead("HTTP/1.1 502 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
+    (
+        "429, Retry-After: a date",
+        Fault::Instead("HTTP/1.1 429 X\r\nretry-after: Fri, 01 Jan 2100 00:00:00 GMT\r\ncontent-length: 0\r\n\r\n"),
+        75,
+        75,
+    ),
     ("503, Retry-After: 7", Fault::Instead("HTTP/1.1 503 X\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n"), 75, 75),
     ("504", Fault::Instead("HTTP/1.1 504 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
     ("captive portal", Fault::Instead(PORTAL), 75, 75),
@@ -96,17 +94,38 @@ const CASES: &[Case] = &[
         75,
         75,
     ),
+    ("504 after the rotation", Fault::InsteadAfter("HTTP/1.1 504 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
     ("200 and no body after the rotation", Fault::InsteadAfter("HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
     ("portal after the rotation", Fault::InsteadAfter(PORTAL), 75, 75),
     ("delivered twice, first answer", Fault::Twice { first: true }, 0, 77),
     ("delivered twice, second answer", Fault::Twice { first: false }, 77, 77),
-    ("100 MiB of blanks before the answer", Fault::Huge(100), 75, 75),
-    ("a head of 256 KiB", Fault::BigHead, 0, 0),
+    ("100 MiB of blanks before the answer", Fault::Reshaped(|body| with_blanks(100, body)), 75, 75),
+    (
+        "100 MiB of blanks in chunks",
+        Fault::Reshaped(|body| in_chunks(&[&vec![b' '; 100 << 20], body].concat(), 1 << 16)),
+        75,
+        75,
+    ),
+    ("half of the JSON, whole for HTTP", Fault::Reshaped(|body| plain("", &body[..body.len() / 2])), 75, 75),
+    (
+        "a head of 256 KiB",
+        Fault::Reshaped(|body| plain(&format!("x-padding: {}\r\n", "x".repeat(256 << 10)), body)),
+        0,
+        0,
+    ),
+    ("256 headers of a KiB", Fault::Reshaped(|body| plain(&many_headers(256), body)), 0, 0),
+    ("gzip that nobody asked for", Fault::Reshaped(|body| plain("content-encoding: gzip\r\n", &gzip(body))), 0, 0),
+    (
+        "keep-alive promised, then closed",
+        Fault::Reshaped(|body| plain("connection: keep-alive\r\nkeep-alive: timeout=60\r\n", body)),
+        0,
+        0,
+    ),
     ("late by half a second", Fault::Late(500), 0, 0),
     ("byte by byte", Fault::Bytewise, 0, 0),
-    ("chunked", Fault::Chunked, 0, 0),
-    ("100 and 103 first", Fault::Interim, 0, 0),
-    ("HTTP/1.0", Fault::Http10, 0, 0),
+    ("chunked", Fault::Reshaped(|body| in_chunks(body, 7)), 0, 0),
+    ("100 and 103 first", Fault::Reshaped(after_interim_answers), 0, 0),
+    ("HTTP/1.0, ended by the close", Fault::Reshaped(|body| [b"HTTP/1.0 200 OK\r\n\r\n", body].concat()), 0, 0),
 ];
 
 pub fn run(_extent: Extent) -> bool {
@@ -204,45 +223,50 @@ fn attend(mut client: TcpStream, upstream: &str, fault: Fault) {
             let answers = [forward(), forward()];
             client.write_all(&answers[usize::from(!first)])
         }
-        Fault::Chunked | Fault::Interim | Fault::Http10 | Fault::Huge(_) | Fault::BigHead => {
+        Fault::Reshaped(shape) => {
             let answer = forward();
-            client.write_all(&reshaped(&answer, fault))
+            let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+            client.write_all(&shape(&answer[end..]))
         }
     };
 }
 
-fn reshaped(answer: &[u8], fault: Fault) -> Vec<u8> {
-    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
-    let body = &answer[end..];
-    let json = "content-type: application/json\r\n";
-    let mut whole = match fault {
-        Fault::Chunked => {
-            let mut chunked = format!("HTTP/1.1 200 OK\r\n{json}transfer-encoding: chunked\r\n\r\n").into_bytes();
-            for chunk in body.chunks(7) {
-                chunked.extend(format!("{:x}\r\n", chunk.len()).bytes());
-                chunked.extend(chunk);
-                chunked.extend(b"\r\n");
-            }
-            chunked.extend(b"0\r\n\r\n");
-            return chunked;
-        }
-        Fault::Interim => b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n".to_vec(),
-        Fault::Http10 => format!("HTTP/1.0 200 OK\r\n{json}\r\n").into_bytes(),
-        Fault::Huge(mib) => {
-            let blanks = mib << 20;
-            let mut huge =
-                format!("HTTP/1.1 200 OK\r\n{json}content-length: {}\r\n\r\n", blanks + body.len()).into_bytes();
-            huge.resize(huge.len() + blanks, b' ');
-            huge
-        }
-        _ => {
-            let padding = "x".repeat(256 * 1024);
-            let length = body.len();
-            format!("HTTP/1.1 200 OK\r\n{json}x-padding: {padding}\r\ncontent-length: {length}\r\n\r\n").into_bytes()
-        }
-    };
-    whole.extend(if matches!(fault, Fault::Interim) { answer } else { body });
+/// An answer with a length, and `headers` besides.
+fn plain(headers: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{headers}content-length: {length}\r\n\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+fn with_blanks(mib: usize, body: &[u8]) -> Vec<u8> {
+    plain("", &[&vec![b' '; mib << 20], body].concat())
+}
+
+fn many_headers(n: usize) -> String {
+    (0..n).map(|i| format!("x-padding-{i}: {}\r\n", "x".repeat(1000))).collect()
+}
+
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packed.write_all(body).unwrap();
+    packed.finish().unwrap()
+}
+
+fn in_chunks(body: &[u8], size: usize) -> Vec<u8> {
+    let mut whole = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    for chunk in body.chunks(size) {
+        whole.extend(format!("{:x}\r\n", chunk.len()).bytes());
+        whole.extend(chunk);
+        whole.extend(b"\r\n");
+    }
+    whole.extend(b"0\r\n\r\n");
     whole
+}
+
+fn after_interim_answers(body: &[u8]) -> Vec<u8> {
+    let interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n";
+    [&interim[..], &plain("", body)].concat()
 }
 
 /// FIN, or RST: the latter by closing with data still unread, or with no time to linger.

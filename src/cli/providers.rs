@@ -39,8 +39,8 @@ pub fn run(global: &Global, out: &Output) -> Status {
 fn block(p: &Provider, margin: &str) -> String {
     let mut lines = vec![format!("\n{}", p.name)];
     let mut line = |what: &str, text: &str| {
-        if !text.is_empty() {
-            lines.push(format!("  {what:<9} {text}"));
+        for (n, part) in wrapped(text).iter().enumerate() {
+            lines.push(format!("  {:<9} {part}", if n == 0 { what } else { "" }));
         }
     };
     for (what, url) in endpoints(p) {
@@ -50,7 +50,7 @@ fn block(p: &Provider, margin: &str) -> String {
         let below = p.endpoint_domain.as_ref().map_or(String::new(), |domain| format!(", below {domain} only"));
         line("token", &format!("discovered from the issuer{below}"));
     }
-    line("refresh", &format!("{}; {}; margin {margin}", rotation(p), grace(p)));
+    line("refresh", &format!("rotation {}; grace {}; margin {margin}", rotation(p), grace(p)));
     line("known", &p.known);
     line("source", &p.source);
     if !p.source.is_empty() {
@@ -58,6 +58,24 @@ fn block(p: &Provider, margin: &str) -> String {
     }
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// The columns that a line may take beside its title.
+const WIDTH: usize = 100;
+
+/// A text in lines that a terminal has room for; a word is never cut.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) | None => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// The places that are known without asking the server.
@@ -86,8 +104,8 @@ fn rotation(p: &Provider) -> &'static str {
 
 fn grace(p: &Provider) -> String {
     match p.policy.rotation {
-        Rotation::Grace => format!("{} grace", humantime::format_duration(p.policy.reuse_grace)),
-        Rotation::Strict | Rotation::Lenient | Rotation::None => "no grace".into(),
+        Rotation::Grace => humantime::format_duration(p.policy.reuse_grace).to_string(),
+        Rotation::Strict | Rotation::Lenient | Rotation::None => "none".into(),
     }
 }
 

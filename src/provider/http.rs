@@ -123,6 +123,10 @@ impl HttpEndpoint {
 impl TokenEndpoint for HttpEndpoint {
     fn prepare(&self, provider: &Arc<Provider>, within: &str) -> Result<Prepared, PrepareError> {
         let identity = Identity::read(provider, &self.secrets, within).map_err(PrepareError::Config)?;
+        // A `ca_file` that cannot be used is found out here, and not with the lock in hand.
+        if let Some(url) = provider.token_endpoint.as_ref().or(provider.issuer.as_ref()) {
+            self.client(provider, url).map_err(PrepareError::Config)?;
+        }
         let (token_endpoint, issuer) = self.endpoint(provider)?;
         Ok(Prepared { provider: Arc::clone(provider), token_endpoint, issuer, identity })
     }
@@ -263,12 +267,22 @@ fn build((ca_file, connect_timeout, is_loopback): &ClientKey) -> Result<reqwest:
         builder = builder.no_proxy();
     }
     if let Some(path) = ca_file {
-        let bad = |why: String| Failure::new("ca_file", format!("cannot use {}: {why}", path.display()));
-        let pem = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
-        let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| bad(e.to_string()))?;
+        let pem = std::fs::read(path).map_err(|e| unusable(path, &e.to_string()))?;
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| unusable(path, &e.to_string()))?;
+        if certificates.is_empty() {
+            return Err(unusable(path, "there is no certificate in it"));
+        }
         builder = builder.tls_certs_merge(certificates);
     }
-    builder.build().map_err(|e| Failure::new("tls", format!("cannot set up TLS: {}", describe(&e))))
+    builder.build().map_err(|e| match ca_file {
+        Some(path) => unusable(path, &describe(&e)),
+        None => Failure::new("tls", format!("cannot set up TLS: {}", describe(&e))),
+    })
+}
+
+fn unusable(ca_file: &Path, why: &str) -> Failure {
+    let message = format!("cannot use {}: {why}", ca_file.display());
+    Failure::new("ca_file", message).hint("ca_file must name certificates in PEM")
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -6,6 +6,7 @@
 mod support;
 
 mod clients;
+mod connections;
 mod contrib;
 mod daemon;
 mod discoveries;

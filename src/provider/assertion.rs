@@ -47,6 +47,8 @@ pub enum BadKey {
     NotPkcs8(&'static str),
     #[error("it is no private key: it begins with {0:?}")]
     Other(String),
+    #[error("it is an RSA key of less than 2048 bits")]
+    TooSmall,
     #[error("it is neither an EC key on P-256 nor an RSA key")]
     Kind,
     #[error("it cannot be used: {0}")]
@@ -62,7 +64,7 @@ impl BadKey {
                 "store it in the keyring or behind a command, and unencrypted: openssl pkcs8 -in KEY -out NEW"
             }
             Self::NotPkcs8(_) | Self::Unusable(_) => "write it anew: openssl pkcs8 -topk8 -nocrypt -in KEY -out NEW",
-            Self::Kind => {
+            Self::TooSmall | Self::Kind => {
                 "make one: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out KEY, and register it"
             }
         }
@@ -92,6 +94,7 @@ impl ClientKey {
         match rsa::KeyPair::from_pkcs8(&pkcs8).map_err(|rejected| rejected.to_string()) {
             Ok(_) => Ok(Self { algorithm: Algorithm::Rs256, pkcs8, id }),
             Err(rejected) if rejected == WRONG_ALGORITHM => Err(BadKey::Kind),
+            Err(rejected) if rejected == TOO_SMALL => Err(BadKey::TooSmall),
             Err(rejected) => Err(BadKey::Unusable(rejected)),
         }
     }
@@ -154,6 +157,8 @@ impl std::fmt::Debug for ClientKey {
 
 /// What the library calls a key of another kind.
 const WRONG_ALGORITHM: &str = "WrongAlgorithm";
+/// What it calls an RSA key below 2048 bits.
+const TOO_SMALL: &str = "TooSmall";
 
 /// The bytes of the first section that holds a private key (RFC 7468).
 fn section(pem: &str) -> Result<Zeroizing<Vec<u8>>, BadKey> {

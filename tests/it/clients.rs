@@ -1,6 +1,10 @@
 //! How the client proves itself: every kind of client signs in and is kept alive at a certified server, and a key or secret
 //! that cannot be used is told before anything happens.
 
+use std::path::Path;
+use std::process::Command;
+
+use keepalive::provider::assertion::{BadKey, ClientKey};
 use serde_json::{Value, json};
 
 use super::support::authserver::{AuthServer, Point};
@@ -173,6 +177,42 @@ fn the_audience_is_the_issuer_or_as_the_user_says() {
         let sandbox = signing(&server, &more);
         sandbox.refresh(&["--force"]).exits(0);
         assert_eq!(claims(&server.last_form())["aud"], audience);
+    }
+}
+
+/// Runs openssl, and gives what it writes.
+fn openssl(directory: &Path, arguments: &str) -> String {
+    let out = Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output();
+    let out = out.expect("openssl is needed: contrib/test installs it");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+#[test]
+fn keys_as_openssl_makes_them_serve_or_are_told_what_would() {
+    let dir = tempfile::tempdir().unwrap();
+    let read = |pem: &str| ClientKey::from_pem(pem, None).map(|key| format!("{key:?}"));
+    for (arguments, expected) in [
+        ("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256", Ok("ClientKey(Es256)")),
+        ("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048", Ok("ClientKey(Rs256)")),
+        ("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024", Err(BadKey::TooSmall)),
+        ("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384", Err(BadKey::Kind)),
+        ("genpkey -algorithm ED25519", Err(BadKey::Kind)),
+        ("ecparam -name prime256v1 -genkey -noout", Err(BadKey::NotPkcs8("SEC 1"))),
+        ("genrsa -traditional 2048", Err(BadKey::NotPkcs8("PKCS#1"))),
+        ("genpkey -algorithm RSA -aes256 -pass pass:hunter2", Err(BadKey::Encrypted)),
+    ] {
+        let pem = openssl(dir.path(), arguments);
+        assert_eq!(read(&pem), expected.map(str::to_owned), "{arguments}");
+    }
+    // The remedy is one.
+    for (arguments, kind) in
+        [("ecparam -name prime256v1 -genkey -noout", "Es256"), ("genrsa -traditional 2048", "Rs256")]
+    {
+        std::fs::write(dir.path().join("KEY"), openssl(dir.path(), arguments)).unwrap();
+        openssl(dir.path(), "pkcs8 -topk8 -nocrypt -in KEY -out NEW");
+        let pem = std::fs::read_to_string(dir.path().join("NEW")).unwrap();
+        assert_eq!(read(&pem), Ok(format!("ClientKey({kind})")));
     }
 }
 

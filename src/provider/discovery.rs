@@ -91,14 +91,6 @@ impl Remembered {
     }
 }
 
-/// Why there is no metadata.
-enum Trouble {
-    /// Nobody answered, or not with metadata.
-    Absent(String),
-    /// There is metadata, and it must not be trusted.
-    Refused(String),
-}
-
 /// Gets a document, or says why not.
 type Fetch<'a> = dyn Fn(Url) -> Result<Document, String> + 'a;
 
@@ -110,26 +102,18 @@ pub fn metadata(whom: Whom<'_>, dir: &Path, now: Timestamp, fetch: &Fetch<'_>) -
     if let Some(r) = remembered.as_ref().filter(|r| r.is_fresh(now)) {
         return Ok(r.metadata.clone());
     }
-    let failure = match discover(whom, fetch) {
-        Ok((metadata, fresh_for)) => {
-            Remembered { metadata: metadata.clone(), fetched_at: now, fresh_for_s: fresh_for.as_secs() }.keep(&path);
-            return Ok(metadata);
+    let (metadata, fresh_for) = match (discover(whom, fetch), remembered) {
+        (Ok(found), _) => found,
+        (Err(failure), None) => return Err(failure),
+        (Err(PrepareError::Unreachable(f) | PrepareError::Config(f)), Some(old)) => {
+            tracing::warn!(%issuer, since = %old.fetched_at, "{}; what was discovered before serves on", f.message);
+            // Not asked again with every refresh of every profile: an issuer that is down makes each attempt long.
+            (old.metadata, PATIENCE)
         }
-        Err(Trouble::Absent(why)) => PrepareError::Unreachable(
-            Failure::new("discovery", format!("cannot discover the endpoints of {issuer}: {why}"))
-                .hint("check `issuer`, or name token_endpoint in the provider's section"),
-        ),
-        Err(Trouble::Refused(why)) => PrepareError::Config(
-            Failure::new("discovery", format!("the metadata of {issuer} cannot be trusted: {why}"))
-                .hint("nothing was sent; check `issuer` in the provider's section"),
-        ),
     };
-    let Some(old) = remembered else { return Err(failure) };
-    let (PrepareError::Unreachable(f) | PrepareError::Config(f)) = &failure;
-    tracing::warn!(%issuer, since = %old.fetched_at, "{}; what was discovered before serves on", f.message);
-    // Not with every refresh of every profile: an issuer that is down makes each attempt long.
-    Remembered { fetched_at: now, fresh_for_s: PATIENCE.as_secs(), ..old }.keep(&path);
-    recall(&path, whom).map(|r| r.metadata).ok_or(failure)
+    let remembered = Remembered { metadata, fetched_at: now, fresh_for_s: fresh_for.as_secs() };
+    remembered.keep(&path);
+    Ok(remembered.metadata)
 }
 
 /// What is remembered, if it would be accepted today.
@@ -139,12 +123,19 @@ fn recall(path: &Path, whom: Whom<'_>) -> Option<Remembered> {
     check(whom, &remembered.metadata).is_ok().then_some(remembered)
 }
 
-fn discover(whom: Whom<'_>, fetch: &Fetch<'_>) -> Result<(Metadata, Duration), Trouble> {
+/// Asks for the metadata, whatever is remembered. Also says how long it may be used.
+pub(super) fn discover(whom: Whom<'_>, fetch: &Fetch<'_>) -> Result<(Metadata, Duration), PrepareError> {
+    let issuer = whom.issuer;
     let (mut reasons, mut refused) = (Vec::new(), Vec::new());
-    for url in well_known(whom.issuer) {
+    for url in well_known(issuer) {
         let path = url.path().to_owned();
-        // Nobody at home: the other place is the same host's.
-        let document = fetch(url).map_err(|why| Trouble::Absent(format!("{path}: {why}")))?;
+        let document = match fetch(url) {
+            Ok(document) => document,
+            Err(why) => {
+                reasons.push(format!("{path}: {why}"));
+                continue;
+            }
+        };
         if document.status != 200 {
             reasons.push(format!("{path}: the server answered {}", document.status));
             continue;
@@ -157,11 +148,14 @@ fn discover(whom: Whom<'_>, fetch: &Fetch<'_>) -> Result<(Metadata, Duration), T
             Err(e) => reasons.push(format!("{path}: not metadata: {e}")),
         }
     }
-    if refused.is_empty() {
-        Err(Trouble::Absent(reasons.join("; ")))
-    } else {
-        Err(Trouble::Refused(refused.join("; ")))
+    if !refused.is_empty() {
+        let message = format!("the metadata of {issuer} cannot be trusted: {}", refused.join("; "));
+        let hint = "nothing was sent; check `issuer` in the provider's section";
+        return Err(PrepareError::Config(Failure::new("discovery", message).hint(hint)));
     }
+    let message = format!("cannot discover the endpoints of {issuer}: {}", reasons.join("; "));
+    let hint = "check `issuer`, or name token_endpoint in the provider's section";
+    Err(PrepareError::Unreachable(Failure::new("discovery", message).hint(hint)))
 }
 
 /// RFC 8414 puts the well-known part between host and path, OpenID Connect after the path.
@@ -307,9 +301,9 @@ mod tests {
         let late = T0.plus(90 * 24 * HOUR);
         assert_eq!(place.ask(late, &down).unwrap(), m);
         assert_eq!(place.ask(late.plus(PATIENCE / 2), &down).unwrap(), m);
-        assert_eq!(asked.get(), 1, "not with every refresh");
+        assert_eq!(asked.get(), 2, "both places, and not with every refresh");
         assert_eq!(place.ask(late.plus(PATIENCE), &down).unwrap(), m);
-        assert_eq!(asked.get(), 2);
+        assert_eq!(asked.get(), 4);
         let other = || named("https://login.example/tenant", "https://login.example/new");
         let back = place.ask(late.plus(2 * PATIENCE), &|_| Ok(other())).unwrap();
         assert_eq!(back.token_endpoint.path(), "/new");

@@ -6,7 +6,7 @@ use super::Global;
 use super::compose;
 use super::output::{Output, Status, table};
 use crate::credential::freshness::Margin;
-use crate::profile::{Provider, Rotation};
+use crate::profile::{BodyForm, ClientAuth, Provider, Rotation};
 use crate::sys::paths::Places;
 
 pub fn run(global: &Global, out: &Output) -> Status {
@@ -50,6 +50,7 @@ fn block(p: &Provider, margin: &str) -> String {
         let below = p.endpoint_domain.as_ref().map_or(String::new(), |domain| format!(", below {domain} only"));
         line("token", &format!("discovered from the issuer{below}"));
     }
+    line("request", &request(p));
     line("refresh", &format!("rotation {}; grace {}; margin {margin}", rotation(p), grace(p)));
     line("known", &p.known);
     line("source", &p.source);
@@ -91,6 +92,30 @@ fn endpoints(p: &Provider) -> impl Iterator<Item = (&'static str, &str)> {
     ];
     let known = named.into_iter().filter_map(|(what, url)| Some((what, url.as_ref()?.as_str())));
     example.map(|url| ("issuer", url)).into_iter().chain(known)
+}
+
+/// What is particular about a request, without values: those may be the user's secrets.
+fn request(p: &Provider) -> String {
+    let client = match p.client_auth {
+        ClientAuth::None => "",
+        ClientAuth::ClientSecretBasic => "client_secret_basic",
+        ClientAuth::ClientSecretPost => "client_secret_post",
+        ClientAuth::PrivateKeyJwt => "private_key_jwt",
+    };
+    let body = match p.body {
+        BodyForm::Form => "",
+        BodyForm::Json => "body in JSON",
+    };
+    let listed = |what: &str, pairs: &[(String, String)]| match pairs {
+        [] => String::new(),
+        pairs => format!("{what} {}", names(pairs).join(", ")),
+    };
+    let parts = [client.into(), body.into(), listed("headers", &p.headers), listed("parameters", &p.parameters)];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+fn names(pairs: &[(String, String)]) -> Vec<&str> {
+    pairs.iter().map(|(name, _)| name.as_str()).collect()
 }
 
 fn rotation(p: &Provider) -> &'static str {
@@ -143,6 +168,9 @@ fn to_json(p: &Provider, margin: &str) -> Value {
         "client_auth": p.client_auth,
         "scopes": p.scopes,
         "body": p.body,
+        // Their values may be the user's secrets.
+        "headers": names(&p.headers),
+        "parameters": names(&p.parameters),
         "rotation": p.policy.rotation,
         "reuse_grace_s": p.policy.reuse_grace.as_secs(),
         "grace_semantics": p.policy.grace_semantics,

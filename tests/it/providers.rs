@@ -1,7 +1,13 @@
 //! The built-in providers as a user meets them, whichever they are.
 
+use std::path::Path;
+
+use keepalive::config::Config;
+use keepalive::profile::BodyForm;
 use serde_json::{Value, json};
 
+use super::support::authserver::{AuthServer, Fault};
+use super::support::family::Mode;
 use super::support::sandbox::Sandbox;
 
 fn providers(sandbox: &Sandbox) -> Vec<Value> {
@@ -82,4 +88,65 @@ fn ones_own_and_what_one_has_changed_are_shown() {
     assert_eq!((&acme["margin"], &acme["verified"], &acme["source"]), (&json!("30%"), &Value::Null, &json!("")));
     let document = serde_json::to_string(&listed).unwrap();
     assert!(!shown.contains("hunter2") && !document.contains("hunter2"), "a header may be a secret");
+}
+
+/// A provider as it is built in, but at a server of ours.
+fn moved(name: &str, server: &AuthServer) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.file_store(&format!(
+        "[provider.{name}]\ntoken_endpoint = \"{}/token\"\nclient_id = \"public\"\nclient_auth = \"none\"\n",
+        server.url()
+    ));
+    sandbox
+}
+
+fn import(sandbox: &Sandbox, server: &AuthServer, profile: &str, provider: &str) {
+    let answer = server.mint().to_string();
+    sandbox.keepalive_with_input(&["import", profile, "--provider", provider], &answer).exits(0);
+}
+
+#[test]
+fn each_is_refreshed_with_the_body_and_the_headers_that_it_wants() {
+    let config = Config::load(Path::new("/nowhere/config.toml"), false, None).unwrap();
+    for (name, provider) in &config.providers {
+        let server = AuthServer::start(Mode::Strict);
+        let sandbox = moved(name, &server);
+        import(&sandbox, &server, "a", name);
+        let run = sandbox.keepalive(&["--json", "refresh", "-p", "a", "--force"]).exits(0);
+        assert_eq!(run.result()["outcome"], "refreshed", "{name}");
+        let headers = server.last_headers();
+        let sent = |wanted: &str| headers.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.clone());
+        let kind = match provider.body {
+            BodyForm::Json => "application/json",
+            BodyForm::Form => "application/x-www-form-urlencoded",
+        };
+        assert_eq!(sent("content-type").as_deref(), Some(kind), "{name}");
+        for (key, value) in &provider.headers {
+            assert_eq!(sent(&key.to_ascii_lowercase()).as_ref(), Some(value), "{name}");
+        }
+        for parameter in &provider.parameters {
+            assert!(server.last_form().contains(parameter), "{name}: {parameter:?}");
+        }
+    }
+}
+
+#[test]
+fn each_means_by_its_codes_what_is_said_of_them() {
+    for provider in providers(&Sandbox::new()) {
+        let name = provider["provider"].as_str().unwrap();
+        let server = AuthServer::start(Mode::Strict);
+        let sandbox = moved(name, &server);
+        let codes = |key: &str, exit: i32| {
+            let list: Vec<_> = provider[key].as_array().unwrap().iter().map(|code| (code.clone(), exit)).collect();
+            list
+        };
+        let all = [codes("dead_codes", 77), codes("client_codes", 78), vec![(json!("invalid_grant"), 77)]].concat();
+        for (n, (code, exit)) in all.into_iter().enumerate() {
+            let profile = format!("p{n}");
+            import(&sandbox, &server, &profile, name);
+            let body = json!({"ok": false, "error": code}).to_string().leak();
+            server.script([Fault::Answer(400, "content-type: application/json\r\n", body)]);
+            sandbox.keepalive(&["refresh", "-p", &profile, "--force"]).exits(exit);
+        }
+    }
 }

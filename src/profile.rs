@@ -109,11 +109,24 @@ pub struct Provider {
     pub client_id: String,
     pub client_auth: ClientAuth,
     pub client_secret: Option<SecretSource>,
+    /// The private key of `private_key_jwt`, in PEM.
+    pub client_key: Option<SecretSource>,
+    /// What the server calls that key (`kid`).
+    pub client_key_id: Option<String>,
+    pub assertion_audience: Audience,
     pub scopes: Vec<String>,
     pub policy: Policy,
     /// Extra request headers, in the order given.
     pub headers: Vec<(String, String)>,
+    /// Extra members of each request to the token endpoint, in the order given.
+    pub parameters: Vec<(String, String)>,
     pub body: BodyForm,
+    /// Error codes by which this server says that the refresh token is dead, beside those that all use.
+    pub dead_codes: Vec<String>,
+    /// Error codes by which it refuses the client, beside those that all use.
+    pub client_codes: Vec<String>,
+    /// Discovered endpoints must be https at this host or below it.
+    pub endpoint_domain: Option<String>,
     /// PEM file of further roots to trust for this provider.
     pub ca_file: Option<PathBuf>,
     /// The margin for profiles that name none.
@@ -122,8 +135,56 @@ pub struct Provider {
     pub default_lifetime: Duration,
     /// Most flights at once to this provider from one process.
     pub concurrency: usize,
+    /// What an issuer looks like at a built-in provider where every customer has one; empty elsewhere.
+    pub issuer_example: String,
+    /// What is known of a built-in provider's habits; empty for a user's own.
+    pub known: String,
     /// Where the facts of a built-in provider come from; empty for a user's own.
     pub source: String,
+    /// The day on which they were read at the vendor; `None`: third parties say so.
+    pub verified: Option<String>,
+}
+
+/// Assumed of a token whose expiry nobody tells: short, for a refresh too early costs less than one too late.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
+/// Flights at once to one provider from one process, unless a preset cites a reason for fewer (protocol, §0).
+const DEFAULT_CONCURRENCY: usize = 8;
+
+impl Provider {
+    /// A provider of which only the name is known.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            issuer: None,
+            authorization_endpoint: None,
+            token_endpoint: None,
+            device_authorization_endpoint: None,
+            revocation_endpoint: None,
+            redirect_uri: None,
+            client_id: String::new(),
+            client_auth: ClientAuth::None,
+            client_secret: None,
+            client_key: None,
+            client_key_id: None,
+            assertion_audience: Audience::Issuer,
+            scopes: Vec::new(),
+            policy: Policy::default(),
+            headers: Vec::new(),
+            parameters: Vec::new(),
+            body: BodyForm::Form,
+            dead_codes: Vec::new(),
+            client_codes: Vec::new(),
+            endpoint_domain: None,
+            ca_file: None,
+            margin: None,
+            default_lifetime: DEFAULT_LIFETIME,
+            concurrency: DEFAULT_CONCURRENCY,
+            issuer_example: String::new(),
+            known: String::new(),
+            source: String::new(),
+            verified: None,
+        }
+    }
 }
 
 /// How the token endpoint treats refresh tokens, and how long to wait for it: the provider's column of the decision
@@ -214,6 +275,17 @@ pub enum ClientAuth {
     ClientSecretBasic,
     ClientSecretPost,
     PrivateKeyJwt,
+}
+
+/// Whom a client assertion is made out to (RFC 7523 §3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Audience {
+    /// The issuer if it is known, else the token endpoint.
+    Issuer,
+    TokenEndpoint,
+    #[serde(untagged)]
+    Other(String),
 }
 
 /// How the token request is encoded; RFC 6749 says form, some providers want JSON.

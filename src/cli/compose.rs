@@ -12,7 +12,8 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::outcome::Failure;
 use crate::profile::{Profile, ProfileName, SecretSource};
-use crate::provider::http::{HttpEndpoint, SecretReader};
+use crate::provider::client::SecretReader;
+use crate::provider::http::HttpEndpoint;
 use crate::store::keyring::{self, Item};
 use crate::store::{Store, StoreError};
 use crate::sys::clock::SystemClock;
@@ -85,7 +86,7 @@ fn open_store(config: &Config, places: &Places) -> Store {
     Store::new(&config.store, &places.state, places.credentials.as_deref(), || keyring::open(bus))
 }
 
-/// Reads client secrets from wherever the user keeps them.
+/// Reads client secrets and keys from wherever the user keeps them.
 fn secret_reader(store: Arc<Store>) -> SecretReader {
     Box::new(move |source, within| match source {
         SecretSource::Env(name) => {
@@ -112,7 +113,7 @@ fn secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
     text_of(&Zeroizing::new(bytes))
 }
 
-/// One line of text; the newline that editors and `echo` add is not part of a secret.
+/// Text; the newline that editors and `echo` add is not part of a secret.
 fn text_of(bytes: &[u8]) -> Result<Zeroizing<String>, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())?;
     let text = text.strip_suffix('\n').unwrap_or(text);

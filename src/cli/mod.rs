@@ -79,6 +79,10 @@ pub enum Command {
     Status(status::StatusArgs),
     Doctor(doctor::DoctorArgs),
     /// List the providers and what each is known to do
+    ///
+    /// Those that are built in, with what your configuration changes of them, and your own: endpoints, what the server does
+    /// to refresh tokens, how long the one before is accepted (grace), how long before expiry a refresh is wanted (margin),
+    /// where these facts come from, and on which day they were read there; "no" if third parties say so.
     Providers,
     Rehearse(rehearse::RehearseArgs),
     /// Print a completion script for a shell

@@ -39,6 +39,9 @@ pub(super) const PROVIDER: &[Key] = &[
     key("client_id", "\"...\""),
     key("client_auth", "\"none\""),
     key("client_secret", "{ file = \"~/acme.secret\" }"),
+    key("client_key", "{ file = \"~/acme.pem\" }"),
+    key("client_key_id", "\"key-1\""),
+    key("assertion_audience", "\"issuer\""),
     key("scopes", "[\"openid\", \"offline_access\"]"),
     key("rotation", "\"strict\""),
     key("reuse_grace", "\"30s\""),
@@ -50,14 +53,24 @@ pub(super) const PROVIDER: &[Key] = &[
     key("timeout", "\"30s\""),
     key("connect_timeout", "\"10s\""),
     key("headers", "{ \"User-Agent\" = \"...\" }"),
+    key("parameters", "{ resource = \"https://api.acme.example\" }"),
     key("body", "\"form\""),
+    key("dead_codes", "[\"account_inactive\"]"),
+    key("client_codes", "[\"bad_client_secret\"]"),
+    key("endpoint_domain", "\"acme.example\""),
     key("ca_file", "\"~/acme.pem\""),
     key("margin", "\"20%\""),
     key("default_lifetime", "\"1h\""),
 ];
 
-/// What a built-in provider says besides: where its facts come from, and on which day they were checked there.
-pub(super) const BUILT_IN: &[Key] = &[key("source", "\"...\""), key("verified", "\"2026-11-24\"")];
+/// What a built-in provider says besides: its habits in words, where the facts come from, on which day they were read
+/// there, and what an issuer looks like where every customer has one.
+pub(super) const BUILT_IN: &[Key] = &[
+    key("known", "\"...\""),
+    key("source", "\"...\""),
+    key("verified", "\"2026-11-24\""),
+    key("issuer_example", "\"...\""),
+];
 
 pub(super) const PROFILE: &[Key] = &[
     key("provider", "\"xai\""),

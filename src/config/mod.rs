@@ -3,6 +3,7 @@
 pub mod duration;
 pub mod error;
 
+mod client;
 mod document;
 mod file;
 mod keys;
@@ -112,6 +113,11 @@ impl Config {
         Ok(())
     }
 
+    /// The margin of profiles for which neither they nor their provider name one.
+    pub fn default_margin(&self) -> Margin {
+        self.defaults.margin.unwrap_or(Margin::DEFAULT)
+    }
+
     /// The names that have a section, sorted. A profile without one lives by its credential alone.
     pub fn profile_names(&self) -> impl Iterator<Item = &ProfileName> {
         self.profiles.keys()
@@ -144,8 +150,8 @@ impl Config {
             return profile::known(name.as_str(), &self.providers).map_err(|problem| self.lost(name, &problem));
         }
         let hint = format!(
-            "write [profile.{name}] with provider = \"...\", or give --provider; known are {}",
-            profile::list(&self.providers)
+            "write [profile.{name}] with provider = \"...\", or give --provider: one of those that {}",
+            profile::LISTED
         );
         Err(self.finding(name, "no provider is named for it, and none is called so".into(), Some(hint)))
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::duration;
-use super::error::{ConfigError, Finding, Problem, alternatives, nearest, quoted};
+use super::error::{ConfigError, Finding, Problem, nearest, quoted};
 use super::keys;
 use super::provider;
 use super::section::{Entry, Section};
@@ -106,17 +106,12 @@ pub(super) fn known(name: &str, providers: &BTreeMap<String, Arc<Provider>>) -> 
 fn instead_of(name: &str, providers: &BTreeMap<String, Arc<Provider>>) -> String {
     match nearest(name, providers.keys().map(String::as_str)) {
         Some(nearest) => format!("did you mean {nearest:?}?"),
-        None => format!("write a section [provider.NAME] for it, or name one of {}", list(providers)),
+        None => format!("write a section [provider.NAME] for it, or name one of those that {LISTED}"),
     }
 }
 
-/// Most provider names that a hint lists.
-const LISTED: usize = 12;
-
-pub(super) fn list(providers: &BTreeMap<String, Arc<Provider>>) -> String {
-    let names: Vec<String> = providers.keys().take(LISTED).cloned().collect();
-    alternatives(&names)
-}
+/// Where all the known ones stand; there are too many for a hint.
+pub(super) const LISTED: &str = "`keepalive providers` lists";
 
 /// A name as `[profile.NAME]` may have it.
 pub(super) fn name(text: &str, section: &Section<'_>) -> Result<ProfileName, ConfigError> {

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::client::{self, CLIENT_AUTHS};
 use super::document::Document;
 use super::duration;
 use super::error::{ConfigError, Finding, Problem};
 use super::keys;
 use super::section::{Entry, Section};
 use super::values;
-use crate::profile::{BodyForm, ClientAuth, GraceSemantics, Policy, Provider, Rotation, SecretSource};
+use crate::profile::{BodyForm, GraceSemantics, Policy, Provider, Rotation};
 
 /// The built-in providers, written like a user's own.
 const BUILT_IN: &str = include_str!("providers.toml");
@@ -24,18 +24,7 @@ const ROTATIONS: &[(&str, Rotation)] = &[
 ];
 const SEMANTICS: &[(&str, GraceSemantics)] =
     &[("same", GraceSemantics::Same), ("multi", GraceSemantics::Multi), ("latest", GraceSemantics::Latest)];
-const CLIENT_AUTHS: &[(&str, ClientAuth)] = &[
-    ("none", ClientAuth::None),
-    ("client_secret_basic", ClientAuth::ClientSecretBasic),
-    ("client_secret_post", ClientAuth::ClientSecretPost),
-    ("private_key_jwt", ClientAuth::PrivateKeyJwt),
-];
 const BODIES: &[(&str, BodyForm)] = &[("form", BodyForm::Form), ("json", BodyForm::Json)];
-
-/// Assumed of a token whose expiry nobody tells: short, for a refresh too early costs less than one too late.
-const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
-/// Flights at once to one provider from one process, unless a preset cites a reason for fewer (protocol, §0).
-const DEFAULT_CONCURRENCY: usize = 8;
 
 /// The built-in providers. Some lack a client, which the user must register.
 pub(super) fn built_in() -> Result<BTreeMap<String, Provider>, ConfigError> {
@@ -44,11 +33,13 @@ pub(super) fn built_in() -> Result<BTreeMap<String, Provider>, ConfigError> {
     for entry in document.top().entries() {
         let section = entry.section()?;
         section.only(&[keys::PROVIDER, keys::BUILT_IN])?;
-        let mut provider = read(&section, blank(entry.key))?;
-        let source = section.read("source", Entry::text)?.unwrap_or_default();
-        provider.source = match section.read("verified", Entry::text)? {
-            Some(day) => format!("{source} (verified {day})"),
-            None => format!("{source} (unverified)"),
+        let text = |key| Ok::<_, ConfigError>(section.read(key, Entry::text)?.map(str::to_owned));
+        let provider = Provider {
+            issuer_example: text("issuer_example")?.unwrap_or_default(),
+            known: text("known")?.unwrap_or_default(),
+            source: text("source")?.unwrap_or_default(),
+            verified: text("verified")?,
+            ..read(&section, Provider::named(entry.key))?
         };
         providers.insert(provider.name.clone(), provider);
     }
@@ -63,20 +54,14 @@ pub(super) fn own(
     warnings: &mut Vec<Finding>,
 ) -> Result<Provider, ConfigError> {
     section.only(&[keys::PROVIDER])?;
-    if let Some(base) = base
-        && base.token_endpoint.is_some()
-        && section.has("issuer")
-        && !section.has("token_endpoint")
-    {
-        let message = "issuer has no effect: the built-in provider names its endpoints";
-        return Err(section.finding("issuer", message, "write token_endpoint too, or choose another name").into());
-    }
-    let mut base = base.map_or_else(|| blank(name), |base| Provider::clone(base));
+    let mut base = base.map_or_else(|| Provider::named(name), |base| Provider::clone(base));
     if section.has("issuer") {
         // Another server: what is known of the endpoints of the built-in one would lead to the wrong place.
         base.authorization_endpoint = None;
+        base.token_endpoint = None;
         base.device_authorization_endpoint = None;
         base.revocation_endpoint = None;
+        base.endpoint_domain = None;
     }
     let mut provider = read(section, base)?;
     if !provider.source.is_empty() {
@@ -86,32 +71,9 @@ pub(super) fn own(
     if let Some(lack) = lack(&provider) {
         return Err(section.finding(lack.key, lack.message, lack.hint).into());
     }
+    client::warn_of_the_useless(section, provider.client_auth, warnings);
     check_grace(section, &mut provider.policy, warnings)?;
     Ok(provider)
-}
-
-fn blank(name: &str) -> Provider {
-    Provider {
-        name: name.into(),
-        issuer: None,
-        authorization_endpoint: None,
-        token_endpoint: None,
-        device_authorization_endpoint: None,
-        revocation_endpoint: None,
-        redirect_uri: None,
-        client_id: String::new(),
-        client_auth: ClientAuth::None,
-        client_secret: None,
-        scopes: Vec::new(),
-        policy: Policy::default(),
-        headers: Vec::new(),
-        body: BodyForm::Form,
-        ca_file: None,
-        margin: None,
-        default_lifetime: DEFAULT_LIFETIME,
-        concurrency: DEFAULT_CONCURRENCY,
-        source: String::new(),
-    }
 }
 
 fn read(section: &Section<'_>, base: Provider) -> Result<Provider, ConfigError> {
@@ -127,11 +89,20 @@ fn read(section: &Section<'_>, base: Provider) -> Result<Provider, ConfigError> 
         redirect_uri: endpoint("redirect_uri")?.or(base.redirect_uri),
         client_id: section.read("client_id", |e| e.parse(values::client_id))?.unwrap_or(base.client_id),
         client_auth: section.read("client_auth", |e| e.choice(CLIENT_AUTHS))?.unwrap_or(base.client_auth),
-        client_secret: section.read("client_secret", secret)?.or(base.client_secret),
+        client_secret: section.read("client_secret", client::secret)?.or(base.client_secret),
+        client_key: section.read("client_key", client::secret)?.or(base.client_key),
+        client_key_id: section.read("client_key_id", |e| e.parse(values::words))?.or(base.client_key_id),
+        assertion_audience: section
+            .read("assertion_audience", |e| e.parse(client::audience))?
+            .unwrap_or(base.assertion_audience),
         scopes: section.read("scopes", |e| e.list(values::scope))?.unwrap_or(base.scopes),
         policy: read_policy(section, base.policy)?,
         headers: section.read("headers", |e| headers(e, &base.headers))?.unwrap_or(base.headers),
+        parameters: section.read("parameters", |e| parameters(e, &base.parameters))?.unwrap_or(base.parameters),
         body: section.read("body", |e| e.choice(BODIES))?.unwrap_or(base.body),
+        dead_codes: section.read("dead_codes", |e| e.list(values::words))?.unwrap_or(base.dead_codes),
+        client_codes: section.read("client_codes", |e| e.list(values::words))?.unwrap_or(base.client_codes),
+        endpoint_domain: section.read("endpoint_domain", |e| e.parse(values::domain))?.or(base.endpoint_domain),
         ca_file: section.read("ca_file", |e| e.parse(path))?.or(base.ca_file),
         margin: section.read("margin", |e| e.parse(duration::margin))?.or(base.margin),
         default_lifetime: section
@@ -139,7 +110,10 @@ fn read(section: &Section<'_>, base: Provider) -> Result<Provider, ConfigError> 
             .unwrap_or(base.default_lifetime),
         concurrency: section.read("concurrency", |e| e.count(1..=1024))?.unwrap_or(base.concurrency),
         name: base.name,
+        issuer_example: base.issuer_example,
+        known: base.known,
         source: base.source,
+        verified: base.verified,
     })
 }
 
@@ -156,24 +130,6 @@ fn read_policy(section: &Section<'_>, base: Policy) -> Result<Policy, ConfigErro
         timeout: wait("timeout")?.unwrap_or(base.timeout),
         connect_timeout: wait("connect_timeout")?.unwrap_or(base.connect_timeout),
     })
-}
-
-fn secret(entry: &Entry<'_>) -> Result<SecretSource, ConfigError> {
-    if entry.text().is_ok() {
-        let problem = Problem::new("cannot stand in the configuration itself");
-        return Err(entry.wrong(problem.hint("put it into a file of its own: client_secret = { file = \"PATH\" }")));
-    }
-    let section = entry.section()?;
-    let source = section.only_one(keys::SECRET)?;
-    match source.key {
-        "env" => source.parse(|text| values::outside_name(text, "=")).map(SecretSource::Env),
-        "keyring" => source.parse(|text| values::outside_name(text, "")).map(SecretSource::Keyring),
-        "command" => source.command().map(SecretSource::Command),
-        _ => {
-            let path = |text: &str| values::path(text, section.document.path, section.document.home);
-            source.parse(path).map(SecretSource::File)
-        }
-    }
 }
 
 /// The headers of the built-in provider with those of the user over them; header names ignore case.
@@ -193,41 +149,48 @@ fn headers(entry: &Entry<'_>, base: &[(String, String)]) -> Result<Vec<(String, 
     Ok(base.iter().filter(is_kept).chain(&own).cloned().collect())
 }
 
+/// The parameters of the built-in provider with those of the user over them.
+fn parameters(entry: &Entry<'_>, base: &[(String, String)]) -> Result<Vec<(String, String)>, ConfigError> {
+    let section = entry.section()?;
+    let mut own: Vec<(String, String)> = Vec::new();
+    for parameter in section.entries() {
+        values::parameter_name(parameter.key).map_err(|problem| entry.wrong(problem))?;
+        own.push((parameter.key.into(), parameter.parse(values::words)?));
+    }
+    let is_kept = |kept: &&(String, String)| !own.iter().any(|(name, _)| *name == kept.0);
+    Ok(base.iter().filter(is_kept).chain(&own).cloned().collect())
+}
+
 /// What keeps a provider from being used.
 pub(super) struct Lack {
     pub key: &'static str,
-    pub message: &'static str,
-    pub hint: &'static str,
+    pub message: String,
+    pub hint: String,
+}
+
+impl Lack {
+    pub fn new(key: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Option<Self> {
+        Some(Self { key, message: message.into(), hint: hint.into() })
+    }
 }
 
 pub(super) fn lack(provider: &Provider) -> Option<Lack> {
-    let lack = |key, message, hint| Some(Lack { key, message, hint });
-    if provider.issuer.is_none() && provider.token_endpoint.is_none() {
+    let has_server = provider.issuer.is_some() || provider.token_endpoint.is_some();
+    let example = provider.issuer_example.as_str();
+    if !has_server && example.is_empty() {
         let hint = "write issuer = \"https://...\", or name the endpoints";
-        return lack("issuer", "issuer or token_endpoint is missing", hint);
+        return Lack::new("issuer", "issuer or token_endpoint is missing", hint);
+    }
+    if !has_server {
+        let client = if provider.client_id.is_empty() { " and client_id = \"...\"" } else { "" };
+        let hint = format!("write issuer = {example:?} as it is for you{client}");
+        return Lack::new("issuer", "issuer is missing: every customer of this provider has one of their own", hint);
     }
     if provider.client_id.is_empty() {
         let hint = "register a client with the provider and write client_id = \"...\"";
-        return lack("client_id", "client_id is missing", hint);
+        return Lack::new("client_id", "client_id is missing", hint);
     }
-    match (provider.client_auth, &provider.client_secret) {
-        (ClientAuth::None, Some(_)) => lack(
-            "client_secret",
-            "client_secret is given, but client_auth = \"none\" sends none",
-            "write client_auth = \"client_secret_basic\" or \"client_secret_post\", or remove client_secret",
-        ),
-        (ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost, None) => lack(
-            "client_auth",
-            "client_secret is missing: client_auth asks for it",
-            "write client_secret = { file = \"PATH\" }, { env = \"NAME\" }, { command = [...] } or { keyring = \"NAME\" }",
-        ),
-        (ClientAuth::PrivateKeyJwt, None) => lack(
-            "client_auth",
-            "client_secret is missing: client_auth = \"private_key_jwt\" reads its private key there",
-            "write client_secret = { file = \"PATH\" }, a private key in PEM",
-        ),
-        (ClientAuth::None, None) | (_, Some(_)) => None,
-    }
+    client::lack(provider)
 }
 
 /// A grace that is too short for two attempts is no grace: the provider is treated as strict (protocol, §4).

@@ -89,6 +89,46 @@ pub(super) fn header_value(name: &str, value: &str) -> Result<(), Problem> {
         .hint("use visible ASCII, without line breaks and without spaces at the ends"))
 }
 
+/// Text for a request: visible ASCII and spaces.
+pub(super) fn words(text: &str) -> Result<String, Problem> {
+    match text.chars().find(|c| !matches!(c, ' '..='~')) {
+        _ if text.is_empty() => Err(Problem::new("has an empty text")),
+        Some(c) => Err(Problem::new(format!("cannot hold {c:?}"))),
+        None => Ok(text.into()),
+    }
+}
+
+/// Members of a token request that say who asks, and with what.
+const OWN_PARAMETERS: &[&str] = &[
+    "grant_type",
+    "refresh_token",
+    "code",
+    "code_verifier",
+    "redirect_uri",
+    "device_code",
+    "client_id",
+    "client_secret",
+    "client_assertion",
+    "client_assertion_type",
+];
+
+/// The name of a further member of a token request.
+pub(super) fn parameter_name(name: &str) -> Result<(), Problem> {
+    if OWN_PARAMETERS.contains(&name) {
+        return Err(Problem::new(format!("cannot set {name}: each request sets its own")).hint("leave it out"));
+    }
+    words(name).map(drop)
+}
+
+/// A host name below which endpoints must lie.
+pub(super) fn domain(text: &str) -> Result<String, Problem> {
+    let as_url = Url::parse(&format!("https://{text}/")).ok();
+    match as_url.as_ref().and_then(Url::host_str) {
+        Some(host) if host.eq_ignore_ascii_case(text) => Ok(host.into()),
+        Some(_) | None => Err(Problem::new(format!("is no host name: {}", quoted(text)))),
+    }
+}
+
 /// A name for something outside (an environment variable, a keyring item), without what such names cannot hold.
 pub(super) fn outside_name(text: &str, forbidden: &str) -> Result<String, Problem> {
     match text.chars().find(|c| c.is_control() || forbidden.contains(*c)) {

@@ -20,8 +20,7 @@ const MAX_UNCLASSIFIED: u32 = 5;
 
 /// An answer that granted nothing.
 pub fn refuse(plan: &Flightplan, vault: &mut Vault<'_, '_>, answer: &Answer, denied: Option<&Denied>) -> Outcome {
-    let policy = &plan.profile.provider.policy;
-    let class = classify::classify(answer.status, denied, policy);
+    let class = classify::classify(answer.status, denied, &plan.profile.provider);
     if class == Class::Ambiguous {
         return leave_in_doubt(plan, vault, &format!("the server answered {}{}", answer.status, words(denied)));
     }
@@ -41,7 +40,7 @@ pub fn refused_early(plan: &Flightplan, vault: &mut Vault<'_, '_>, answer: &RawA
         Ok(Reply::Denied(denied)) => Some(denied),
         Ok(Reply::Granted(_) | Reply::Unreadable) | Err(encoding::TooLarge) => None,
     };
-    let class = match classify::classify(answer.status, denied.as_ref(), &plan.profile.provider.policy) {
+    let class = match classify::classify(answer.status, denied.as_ref(), &plan.profile.provider) {
         // Nobody can judge a token unseen.
         Class::Dead | Class::Ambiguous => Class::Throttled,
         class @ (Class::Throttled | Class::Client | Class::Unclassified) => class,

@@ -6,7 +6,7 @@ use chrono::DateTime;
 
 use crate::clock::Timestamp;
 use crate::credential::response::Denied;
-use crate::profile::Policy;
+use crate::profile::Provider;
 
 /// The class of an answer that granted nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,8 @@ pub enum Class {
     Ambiguous,
 }
 
-/// Codes that say: this refresh token is dead. RFC 6749 has the first; the others are seen at OpenAI and Slack.
+/// Codes that say: this refresh token is dead. RFC 6749 has the first; the others are seen at more than one server, and
+/// their words leave no doubt. What a single provider says besides are its `dead_codes`.
 const DEAD: [&str; 7] = [
     "invalid_grant",
     "refresh_token_reused",
@@ -34,7 +35,7 @@ const DEAD: [&str; 7] = [
     "token_revoked",
 ];
 
-/// Codes that say: this client, or this request, is wrong (RFC 6749 §5.2).
+/// Codes that say: this client, or this request, is wrong (RFC 6749 §5.2). A provider's own are its `client_codes`.
 const CLIENT: [&str; 7] = [
     "invalid_client",
     "unauthorized_client",
@@ -61,19 +62,21 @@ fn is_token_not_found(denied: Option<&Denied>) -> bool {
     words.to_ascii_lowercase().contains("refresh token")
 }
 
-/// Classifies an answer by HTTP status and by the OAuth error in it, if one could be read.
-pub fn classify(status: u16, denied: Option<&Denied>, policy: &Policy) -> Class {
+/// Classifies an answer of `provider` by HTTP status and by the OAuth error in it, if one could be read.
+pub fn classify(status: u16, denied: Option<&Denied>, provider: &Provider) -> Class {
     let code = denied.map_or(String::new(), |d| d.code.to_ascii_lowercase());
     let code = code.as_str();
+    let is_among =
+        |known: &[&str], own: &[String]| known.contains(&code) || own.iter().any(|own| own.eq_ignore_ascii_case(code));
     match status {
         429 => Class::Throttled,
-        503 if policy.trust_503 => Class::Throttled,
+        503 if provider.policy.trust_503 => Class::Throttled,
         // Seen at a real server: 500 after the rotation was committed. Rule 23: never needs_login from these.
         408 | 500..=599 => Class::Ambiguous,
         300..=399 => Class::Client,
         200..=299 if denied.is_none() => Class::Ambiguous,
-        200..=299 | 400..=499 if DEAD.contains(&code) => Class::Dead,
-        200..=299 | 400..=499 if CLIENT.contains(&code) => Class::Client,
+        200..=299 | 400..=499 if is_among(&DEAD, &provider.dead_codes) => Class::Dead,
+        200..=299 | 400..=499 if is_among(&CLIENT, &provider.client_codes) => Class::Client,
         200..=299 | 400..=499 if LATER.contains(&code) => Class::Throttled,
         200..=299 | 400..=499 if BROKEN.contains(&code) => Class::Ambiguous,
         404 | 410 if NOT_FOUND.contains(&code) && is_token_not_found(denied) => Class::Dead,
@@ -102,10 +105,11 @@ pub fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile::Policy;
 
     fn class(status: u16, code: &str) -> Class {
         let denied = Denied { code: code.into(), description: None };
-        classify(status, (!code.is_empty()).then_some(&denied), &Policy::default())
+        classify(status, (!code.is_empty()).then_some(&denied), &Provider::named("acme"))
     }
 
     #[test]
@@ -143,7 +147,7 @@ mod tests {
     fn r22_not_found_is_a_dead_token_only_if_it_says_so() {
         let class = |status, words: &str| {
             let denied = Denied { code: "not_found_error".into(), description: Some(words.into()) };
-            classify(status, Some(&denied), &Policy::default())
+            classify(status, Some(&denied), &Provider::named("acme"))
         };
         assert_eq!(class(404, "Refresh token not found or invalid"), Class::Dead);
         assert_eq!(class(404, "Not found"), Class::Unclassified);
@@ -165,10 +169,31 @@ mod tests {
     }
 
     #[test]
+    fn r22_r24_a_provider_has_codes_of_its_own() {
+        let own = |codes: &[&str]| codes.iter().map(|code| (*code).to_owned()).collect();
+        let acme = Provider {
+            dead_codes: own(&["account_inactive"]),
+            client_codes: own(&["bad_client_secret"]),
+            ..Provider::named("acme")
+        };
+        let class = |status, code: &str, provider| {
+            classify(status, Some(&Denied { code: code.into(), description: None }), provider)
+        };
+        assert_eq!(class(200, "Account_Inactive", &acme), Class::Dead);
+        assert_eq!(class(400, "bad_client_secret", &acme), Class::Client);
+        assert_eq!(class(400, "invalid_grant", &acme), Class::Dead, "those of all servers stay");
+        for status in [429, 500] {
+            assert!(matches!(class(status, "account_inactive", &acme), Class::Throttled | Class::Ambiguous));
+        }
+        assert_eq!(class(200, "account_inactive", &Provider::named("other")), Class::Unclassified);
+    }
+
+    #[test]
     fn later_is_later() {
         assert_eq!(class(400, "temporarily_unavailable"), Class::Throttled);
         assert_eq!(class(400, "slow_down"), Class::Throttled);
-        let trusting = Policy { trust_503: true, ..Policy::default() };
+        let policy = Policy { trust_503: true, ..Policy::default() };
+        let trusting = Provider { policy, ..Provider::named("acme") };
         assert_eq!(classify(503, None, &trusting), Class::Throttled);
         assert_eq!(classify(502, None, &trusting), Class::Ambiguous);
     }

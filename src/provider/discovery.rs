@@ -1,5 +1,6 @@
 //! Discovers a provider's endpoints from its issuer (RFC 8414, OpenID Connect Discovery), and remembers them.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,12 +8,20 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use url::Url;
 
+use super::PrepareError;
 use crate::clock::Timestamp;
+use crate::credential::response::printable;
 use crate::outcome::Failure;
 use crate::sys::durable;
 
-/// How long metadata is used without looking again. Servers change endpoints rarely, and announce it.
+/// How long metadata is used without looking again, if the server does not say. Servers change endpoints rarely, and
+/// announce it.
 const FRESH_FOR: Duration = Duration::from_secs(24 * 3600);
+/// What a server may say about that. Less would be a request for metadata with every refresh; more would outlast the
+/// announcement of a move.
+const FRESH_WITHIN: RangeInclusive<Duration> = Duration::from_secs(300)..=Duration::from_secs(7 * 24 * 3600);
+/// How long the old metadata serves after an issuer could not be asked, before it is asked again.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The endpoints of an issuer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,56 +41,121 @@ impl Metadata {
     pub fn safe(&self, endpoint: Option<&Url>) -> Option<Url> {
         endpoint.filter(|url| url.scheme() == "https" || url.origin() == self.token_endpoint.origin()).cloned()
     }
+
+    /// Every endpoint that is named, and what it is.
+    fn endpoints(&self) -> impl Iterator<Item = (&'static str, &Url)> {
+        let optional = [
+            ("authorization endpoint", self.authorization_endpoint.as_ref()),
+            ("device authorization endpoint", self.device_authorization_endpoint.as_ref()),
+            ("revocation endpoint", self.revocation_endpoint.as_ref()),
+        ];
+        let named = optional.into_iter().filter_map(|(what, url)| Some((what, url?)));
+        std::iter::once(("token endpoint", &self.token_endpoint)).chain(named)
+    }
+}
+
+/// Whom metadata is asked of, and what is demanded of the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Whom<'a> {
+    pub issuer: &'a Url,
+    /// Endpoints must be https at this host or below it.
+    pub domain: Option<&'a str>,
+}
+
+/// An answer to a question for metadata.
+pub struct Document {
+    pub status: u16,
+    pub body: Vec<u8>,
+    /// How long it may be used without looking again.
+    pub fresh_for: Duration,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Remembered {
     metadata: Metadata,
     fetched_at: Timestamp,
+    fresh_for_s: u64,
 }
 
-/// Gets a document: status and body, or why not.
-type Fetch<'a> = dyn Fn(Url) -> Result<(u16, Vec<u8>), String> + 'a;
+impl Remembered {
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        self.fetched_at <= now && now.since(self.fetched_at) < Duration::from_secs(self.fresh_for_s)
+    }
 
-/// The metadata of `issuer`: as remembered in `dir` if young, else fetched; if that fails, as remembered however old.
-pub fn metadata(issuer: &Url, dir: &Path, now: Timestamp, fetch: &Fetch<'_>) -> Result<Metadata, Failure> {
+    /// Not remembering costs one more request next time, nothing else.
+    fn keep(&self, path: &Path) {
+        let bytes = serde_json::to_vec(self).map_err(std::io::Error::from);
+        let dir = path.parent().unwrap_or(path);
+        let _unimportant =
+            bytes.and_then(|bytes| durable::create_dir(dir).and_then(|()| durable::replace(path, &bytes)));
+    }
+}
+
+/// Gets a document, or says why not.
+type Fetch<'a> = dyn Fn(Url) -> Result<Document, String> + 'a;
+
+/// The metadata of an issuer: as remembered in `dir` if fresh, else fetched; if that fails, as remembered however old.
+pub fn metadata(whom: Whom<'_>, dir: &Path, now: Timestamp, fetch: &Fetch<'_>) -> Result<Metadata, PrepareError> {
+    let issuer = whom.issuer;
     let path = dir.join(format!("{}.json", digest(issuer.as_str())));
-    let remembered = recall(&path, issuer);
-    if let Some(r) = &remembered
-        && now.since(r.fetched_at) < FRESH_FOR
-        && r.fetched_at <= now
-    {
+    let remembered = recall(&path, whom);
+    if let Some(r) = remembered.as_ref().filter(|r| r.is_fresh(now)) {
         return Ok(r.metadata.clone());
     }
-    match discover(issuer, fetch) {
-        Ok(metadata) => {
-            let remembered = Remembered { metadata, fetched_at: now };
-            // Not remembering costs one more request next time, nothing else.
-            let _unimportant = serde_json::to_vec(&remembered)
-                .map_err(std::io::Error::from)
-                .and_then(|bytes| durable::create_dir(dir).and_then(|()| durable::replace(&path, &bytes)));
-            Ok(remembered.metadata)
+    let (metadata, fresh_for) = match (discover(whom, fetch), remembered) {
+        (Ok(found), _) => found,
+        (Err(failure), None) => return Err(failure),
+        (Err(PrepareError::Unreachable(f) | PrepareError::Config(f)), Some(old)) => {
+            tracing::warn!(%issuer, since = %old.fetched_at, "{}; what was discovered before serves on", f.message);
+            // Not asked again with every refresh of every profile: an issuer that is down makes each attempt long.
+            (old.metadata, PATIENCE)
         }
-        Err(failure) => remembered.map(|r| r.metadata).ok_or(failure),
-    }
+    };
+    let remembered = Remembered { metadata, fetched_at: now, fresh_for_s: fresh_for.as_secs() };
+    remembered.keep(&path);
+    Ok(remembered.metadata)
 }
 
-fn recall(path: &Path, issuer: &Url) -> Option<Remembered> {
+/// What is remembered, if it would be accepted today.
+fn recall(path: &Path, whom: Whom<'_>) -> Option<Remembered> {
     let bytes = durable::read(path).ok()??;
     let remembered: Remembered = serde_json::from_slice(&bytes).ok()?;
-    is_same_issuer(&remembered.metadata.issuer, issuer).then_some(remembered)
+    check(whom, &remembered.metadata).is_ok().then_some(remembered)
 }
 
-fn discover(issuer: &Url, fetch: &Fetch<'_>) -> Result<Metadata, Failure> {
-    let mut reasons = Vec::new();
+/// Asks for the metadata, whatever is remembered. Also says how long it may be used.
+pub(super) fn discover(whom: Whom<'_>, fetch: &Fetch<'_>) -> Result<(Metadata, Duration), PrepareError> {
+    let issuer = whom.issuer;
+    let (mut reasons, mut refused) = (Vec::new(), Vec::new());
     for url in well_known(issuer) {
-        match fetch(url.clone()).and_then(|(status, body)| check(issuer, status, &body)) {
-            Ok(metadata) => return Ok(metadata),
-            Err(why) => reasons.push(format!("{}: {why}", url.path())),
+        let path = url.path().to_owned();
+        let document = match fetch(url) {
+            Ok(document) => document,
+            Err(why) => {
+                reasons.push(format!("{path}: {why}"));
+                continue;
+            }
+        };
+        if document.status != 200 {
+            reasons.push(format!("{path}: the server answered {}", document.status));
+            continue;
+        }
+        match serde_json::from_slice::<Metadata>(&document.body) {
+            Ok(metadata) => match check(whom, &metadata) {
+                Ok(()) => return Ok((metadata, document.fresh_for)),
+                Err(why) => refused.push(format!("{path}: {why}")),
+            },
+            Err(e) => reasons.push(format!("{path}: not metadata: {e}")),
         }
     }
-    Err(Failure::new("discovery", format!("cannot discover the endpoints of {issuer}: {}", reasons.join("; ")))
-        .hint("check `issuer`, or name token_endpoint in the provider's section"))
+    if !refused.is_empty() {
+        let message = format!("the metadata of {issuer} cannot be trusted: {}", refused.join("; "));
+        let hint = "nothing was sent; check `issuer` in the provider's section";
+        return Err(PrepareError::Config(Failure::new("discovery", message).hint(hint)));
+    }
+    let message = format!("cannot discover the endpoints of {issuer}: {}", reasons.join("; "));
+    let hint = "check `issuer`, or name token_endpoint in the provider's section";
+    Err(PrepareError::Unreachable(Failure::new("discovery", message).hint(hint)))
 }
 
 /// RFC 8414 puts the well-known part between host and path, OpenID Connect after the path.
@@ -98,21 +172,49 @@ fn well_known(issuer: &Url) -> Vec<Url> {
     ]
 }
 
-fn check(issuer: &Url, status: u16, body: &[u8]) -> Result<Metadata, String> {
-    if status != 200 {
-        return Err(format!("the server answered {status}"));
+/// Whether metadata may be trusted to say where tokens go (RFC 8414 §§3.3 and 6.2).
+fn check(whom: Whom<'_>, metadata: &Metadata) -> Result<(), String> {
+    if !is_same_issuer(&metadata.issuer, whom.issuer) {
+        return Err(format!("it speaks for {}", printable(&metadata.issuer)));
     }
-    let metadata: Metadata = serde_json::from_slice(body).map_err(|e| format!("not metadata: {e}"))?;
-    if !is_same_issuer(&metadata.issuer, issuer) {
-        return Err(format!("it speaks for {}", crate::credential::response::printable(&metadata.issuer)));
+    if let Some(domain) = whom.domain {
+        return match metadata.endpoints().find(|(_, url)| !is_below(domain, url)) {
+            Some((what, url)) => {
+                let origin = url.origin().ascii_serialization();
+                Err(format!("its {what} is at {origin}, not https at {domain} or below it (endpoint_domain)"))
+            }
+            None => Ok(()),
+        };
     }
     let endpoint = &metadata.token_endpoint;
-    let is_safe = endpoint.scheme() == "https" || (issuer.scheme() == "http" && endpoint.origin() == issuer.origin());
-    if is_safe { Ok(metadata) } else { Err("its token endpoint is not https".into()) }
+    let is_ours = whom.issuer.scheme() == "http" && endpoint.origin() == whom.issuer.origin();
+    let is_safe = endpoint.scheme() == "https" || is_ours;
+    if is_safe { Ok(()) } else { Err("its token endpoint is not https".into()) }
+}
+
+fn is_below(domain: &str, url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let is_there = host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    url.scheme() == "https" && is_there
 }
 
 fn is_same_issuer(text: &str, issuer: &Url) -> bool {
     text.trim_end_matches('/') == issuer.as_str().trim_end_matches('/')
+}
+
+/// How long a document is used, by its `Cache-Control` (RFC 9111 §5.2.2).
+pub fn fresh_for(cache_control: Option<&str>) -> Duration {
+    let mut found = None;
+    for directive in cache_control.unwrap_or_default().split(',') {
+        let directive = directive.trim().to_ascii_lowercase();
+        match directive.split_once('=') {
+            None if directive == "no-store" || directive == "no-cache" => return *FRESH_WITHIN.start(),
+            Some(("max-age", seconds)) => found = found.or(seconds.trim_matches('"').parse().ok()),
+            None | Some(_) => {}
+        }
+    }
+    let said = found.map_or(FRESH_FOR, Duration::from_secs);
+    said.clamp(*FRESH_WITHIN.start(), *FRESH_WITHIN.end())
 }
 
 fn digest(text: &str) -> String {
@@ -122,54 +224,167 @@ fn digest(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
 
     use super::*;
+
+    const T0: Timestamp = Timestamp::from_secs(1_790_000_000);
+    const HOUR: Duration = Duration::from_secs(3600);
 
     fn issuer() -> Url {
         "https://login.example/tenant".parse().unwrap()
     }
 
-    fn document(issuer: &str, token_endpoint: &str) -> Vec<u8> {
-        serde_json::json!({"issuer": issuer, "token_endpoint": token_endpoint, "jwks_uri": "x"})
-            .to_string()
-            .into_bytes()
+    fn document(body: &serde_json::Value) -> Document {
+        Document { status: 200, body: body.to_string().into_bytes(), fresh_for: FRESH_FOR }
     }
 
-    const T0: Timestamp = Timestamp::from_secs(1_790_000_000);
+    fn named(issuer: &str, token_endpoint: &str) -> Document {
+        document(&serde_json::json!({"issuer": issuer, "token_endpoint": token_endpoint, "jwks_uri": "x"}))
+    }
+
+    fn good() -> Document {
+        named("https://login.example/tenant", "https://login.example/token")
+    }
+
+    struct Place {
+        dir: tempfile::TempDir,
+        domain: Option<&'static str>,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            Self { dir: tempfile::tempdir().unwrap(), domain: None }
+        }
+
+        fn ask(&self, now: Timestamp, fetch: &Fetch<'_>) -> Result<Metadata, String> {
+            let issuer = issuer();
+            let whom = Whom { issuer: &issuer, domain: self.domain };
+            metadata(whom, self.dir.path(), now, fetch).map_err(|e| match e {
+                PrepareError::Config(f) => format!("config: {}", f.message),
+                PrepareError::Unreachable(f) => format!("unreachable: {}", f.message),
+            })
+        }
+    }
+
+    fn never(_: Url) -> Result<Document, String> {
+        panic!("asked again")
+    }
 
     #[test]
     fn both_places_are_tried_and_the_answer_is_remembered() {
-        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new();
         let asked = RefCell::new(Vec::new());
         let fetch = |url: Url| {
             asked.borrow_mut().push(url.path().to_owned());
             match url.path().ends_with("openid-configuration") {
-                true => Ok((200, document("https://login.example/tenant/", "https://login.example/token"))),
-                false => Ok((404, vec![])),
+                true => Ok(named("https://login.example/tenant/", "https://login.example/token")),
+                false => Ok(Document { status: 404, body: vec![], fresh_for: FRESH_FOR }),
             }
         };
-        let m = metadata(&issuer(), dir.path(), T0, &fetch).unwrap();
+        let m = place.ask(T0, &fetch).unwrap();
         assert_eq!(m.token_endpoint.as_str(), "https://login.example/token");
         let paths = ["/.well-known/oauth-authorization-server/tenant", "/tenant/.well-known/openid-configuration"];
         assert_eq!(*asked.borrow(), paths);
-        let never = |_: Url| -> Result<(u16, Vec<u8>), String> { panic!("asked again") };
-        assert_eq!(metadata(&issuer(), dir.path(), T0.plus(Duration::from_secs(3600)), &never).unwrap(), m);
-        let down = |_: Url| Err("down".to_owned());
-        let late = T0.plus(Duration::from_secs(90 * 86400));
-        assert_eq!(metadata(&issuer(), dir.path(), late, &down).unwrap(), m);
+        assert_eq!(place.ask(T0.plus(HOUR), &never).unwrap(), m);
+    }
+
+    #[test]
+    fn what_was_remembered_serves_however_old_while_the_issuer_is_down() {
+        let place = Place::new();
+        let m = place.ask(T0, &|_| Ok(good())).unwrap();
+        let asked = Cell::new(0);
+        let down = |_: Url| {
+            asked.set(asked.get() + 1);
+            Err("down".to_owned())
+        };
+        let late = T0.plus(90 * 24 * HOUR);
+        assert_eq!(place.ask(late, &down).unwrap(), m);
+        assert_eq!(place.ask(late.plus(PATIENCE / 2), &down).unwrap(), m);
+        assert_eq!(asked.get(), 2, "both places, and not with every refresh");
+        assert_eq!(place.ask(late.plus(PATIENCE), &down).unwrap(), m);
+        assert_eq!(asked.get(), 4);
+        let other = || named("https://login.example/tenant", "https://login.example/new");
+        let back = place.ask(late.plus(2 * PATIENCE), &|_| Ok(other())).unwrap();
+        assert_eq!(back.token_endpoint.path(), "/new");
+    }
+
+    #[test]
+    fn a_document_is_fresh_for_as_long_as_the_server_says_within_bounds() {
+        for (header, seconds) in [
+            (None, 86_400),
+            (Some("public"), 86_400),
+            (Some("max-age=3600"), 3600),
+            (Some("public, Max-Age=\"3600\", immutable"), 3600),
+            (Some("max-age=1"), 300),
+            (Some("max-age=99999999"), 604_800),
+            (Some("max-age=soon"), 86_400),
+            (Some("max-age=3600, no-cache"), 300),
+            (Some("no-store"), 300),
+        ] {
+            assert_eq!(fresh_for(header), Duration::from_secs(seconds), "{header:?}");
+        }
+        let place = Place::new();
+        place.ask(T0, &|_| Ok(Document { fresh_for: HOUR, ..good() })).unwrap();
+        place.ask(T0.plus(HOUR - Duration::from_secs(1)), &never).unwrap();
+        let asked = Cell::new(false);
+        let fetch = |_: Url| {
+            asked.set(true);
+            Ok(good())
+        };
+        place.ask(T0.plus(HOUR), &fetch).unwrap();
+        assert!(asked.get());
+        let stepped_back = Cell::new(false);
+        let fetch = |_: Url| {
+            stepped_back.set(true);
+            Ok(good())
+        };
+        place.ask(T0, &fetch).unwrap();
+        assert!(stepped_back.get(), "what comes from the future is no cache");
     }
 
     #[test]
     fn metadata_of_another_issuer_or_an_unsafe_endpoint_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
         for (who, endpoint, why) in [
             ("https://evil.example", "https://evil.example/token", "it speaks for https://evil.example"),
+            ("https://login.example", "https://login.example/token", "it speaks for https://login.example"),
             ("https://login.example/tenant", "http://login.example/token", "its token endpoint is not https"),
         ] {
-            let fetch = |_: Url| Ok((200, document(who, endpoint)));
-            let failure = metadata(&issuer(), dir.path(), T0, &fetch).unwrap_err();
-            assert!(failure.message.contains(why), "{}", failure.message);
+            let said = Place::new().ask(T0, &|_| Ok(named(who, endpoint))).unwrap_err();
+            assert!(said.starts_with("config: ") && said.contains(why), "{said}");
         }
+        let place = Place::new();
+        let m = place.ask(T0, &|_| Ok(good())).unwrap();
+        let evil = |_: Url| Ok(named("https://evil.example", "https://evil.example/token"));
+        assert_eq!(place.ask(T0.plus(48 * HOUR), &evil).unwrap(), m, "what was trusted before serves on");
+    }
+
+    #[test]
+    fn every_endpoint_is_below_the_domain_that_is_demanded() {
+        let with = |endpoint: &str, url: &str| {
+            let mut m = serde_json::json!({"issuer": "https://login.example/tenant",
+                                           "token_endpoint": "https://x.example/token"});
+            m[endpoint] = url.into();
+            m
+        };
+        let place = Place { domain: Some("x.example"), ..Place::new() };
+        for (endpoint, url, why) in [
+            ("token_endpoint", "https://evil.example/t", "its token endpoint is at https://evil.example, not"),
+            ("token_endpoint", "https://evilx.example/t", "its token endpoint is at https://evilx.example, not"),
+            ("token_endpoint", "https://x.example.evil/t", "its token endpoint is at"),
+            ("token_endpoint", "http://x.example/t", "its token endpoint is at http://x.example, not https"),
+            ("authorization_endpoint", "https://evil.example/a", "its authorization endpoint is at"),
+            ("device_authorization_endpoint", "https://evil.example/d", "its device authorization endpoint is at"),
+            ("revocation_endpoint", "https://evil.example/r", "its revocation endpoint is at"),
+        ] {
+            let said = place.ask(T0, &|_| Ok(document(&with(endpoint, url)))).unwrap_err();
+            assert!(said.starts_with("config: ") && said.contains(why), "{said}");
+        }
+        let good = with("revocation_endpoint", "https://auth.X.example:8443/r");
+        let m = place.ask(T0, &|_| Ok(document(&good))).unwrap();
+        assert_eq!(place.ask(T0, &never).unwrap(), m);
+        // What was remembered before the demand was made is not trusted either.
+        let place = Place { domain: Some("login.example"), ..place };
+        assert!(place.ask(T0, &|_| Err("down".into())).unwrap_err().starts_with("unreachable: "));
     }
 }

@@ -6,29 +6,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-use super::discovery::{self, Metadata};
+use super::client::{Identity, Proof, SecretReader};
+use super::discovery::{self, Document, Metadata, Whom};
 use super::fence::{Crossing, Fence, FencedBody};
 use super::runtime::Background;
 use super::wire;
-use super::{Exchange, Gate, PrepareError, Prepared, RawAnswer, TokenEndpoint, Unsent};
-use crate::clock::Clock;
+use super::{Exchange, Gate, GateError, PrepareError, Prepared, RawAnswer, TokenEndpoint, Unsent};
+use crate::clock::{Clock, Timestamp};
 use crate::credential::encoding;
+use crate::credential::secret::RefreshToken;
 use crate::guard::Held;
 use crate::outcome::Failure;
-use crate::profile::{ClientAuth, Provider, SecretSource};
+use crate::profile::Provider;
 
 /// Beyond the connect timeout, for a connection that stands but whose body is not asked for.
 const SLACK: Duration = Duration::from_secs(5);
 
 /// An answer is read however many headers a proxy on the way has added, within hyper's bound of some 400 KiB.
 const MOST_HEADERS: usize = 8192;
-
-/// Reads a client secret from where the user keeps it.
-pub type SecretReader = Box<dyn Fn(&SecretSource, &str) -> Result<Zeroizing<String>, String> + Send + Sync>;
 
 /// Token endpoints reached by reqwest, on a small runtime of its own.
 pub struct HttpEndpoint {
@@ -78,9 +78,19 @@ impl HttpEndpoint {
         Ok(client)
     }
 
-    fn endpoint(&self, provider: &Arc<Provider>) -> Result<Url, PrepareError> {
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now().wall
+    }
+
+    /// The token endpoint, and how the server calls itself if that is known.
+    fn endpoint(&self, provider: &Provider) -> Result<(Url, Option<String>), PrepareError> {
         if let Some(url) = &provider.token_endpoint {
-            return Ok(url.clone());
+            // The slash is the parser's: few servers without a path have it in their name.
+            let issuer = provider.issuer.as_ref().map(|issuer| match issuer.path() {
+                "/" => issuer.as_str().trim_end_matches('/').to_owned(),
+                _ => issuer.as_str().to_owned(),
+            });
+            return Ok((url.clone(), issuer));
         }
         let Some(issuer) = &provider.issuer else {
             return Err(PrepareError::Config(
@@ -88,29 +98,30 @@ impl HttpEndpoint {
                     .hint(format!("set issuer or token_endpoint in [provider.{}]", provider.name)),
             ));
         };
-        self.discover(provider, issuer).map(|m| m.token_endpoint).map_err(PrepareError::Unreachable)
+        self.discover(provider, issuer).map(|m| (m.token_endpoint, Some(m.issuer)))
     }
 
-    pub(super) fn discover(&self, provider: &Provider, issuer: &Url) -> Result<Metadata, Failure> {
-        let now = self.clock.now().wall;
+    pub(super) fn discover(&self, provider: &Provider, issuer: &Url) -> Result<Metadata, PrepareError> {
         let fetch = |url: Url| self.get(provider, url);
-        discovery::metadata(issuer, &self.metadata, now, &fetch)
+        let whom = Whom { issuer, domain: provider.endpoint_domain.as_deref() };
+        discovery::metadata(whom, &self.metadata, self.now(), &fetch)
     }
 
     /// A plain GET for metadata, with the same cap and timeouts as a token request.
-    fn get(&self, provider: &Provider, url: Url) -> Result<(u16, Vec<u8>), String> {
+    pub(super) fn get(&self, provider: &Provider, url: Url) -> Result<Document, String> {
         let client = self.client(provider, &url).map_err(|f| f.message)?;
         let limit = provider.policy.connect_timeout + provider.policy.timeout;
         self.runtime.block_on(async {
-            let request = client.get(url).header(ACCEPT, "application/json").send();
+            let request = dressed(client.get(url), provider).send();
             let exchange = async {
                 let response = request.await.map_err(|e| describe(&e))?;
                 let status = response.status().as_u16();
                 let mut body = Zeroizing::new(Vec::new());
-                let named = codings(response.headers());
+                let named = lines(response.headers(), CONTENT_ENCODING);
+                let fresh_for = discovery::fresh_for(lines(response.headers(), CACHE_CONTROL).as_deref());
                 read_body(response, &mut body).await?;
                 let unpacked = encoding::decode(named.as_deref(), &body).map_err(|_| "it is too large".to_owned())?;
-                Ok((status, unpacked.bytes.to_vec()))
+                Ok(Document { status, body: unpacked.bytes.to_vec(), fresh_for })
             };
             tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err("no answer in time".into()))
         })
@@ -119,23 +130,13 @@ impl HttpEndpoint {
 
 impl TokenEndpoint for HttpEndpoint {
     fn prepare(&self, provider: &Arc<Provider>, within: &str) -> Result<Prepared, PrepareError> {
-        if provider.client_auth == ClientAuth::PrivateKeyJwt {
-            return Err(PrepareError::Config(
-                Failure::new("config", "client_auth = \"private_key_jwt\" is not supported yet")
-                    .hint("use client_secret_basic or client_secret_post"),
-            ));
+        let identity = Identity::read(provider, &self.secrets, within).map_err(PrepareError::Config)?;
+        // A `ca_file` that cannot be used is found out here, and not with the lock in hand.
+        if let Some(url) = provider.token_endpoint.as_ref().or(provider.issuer.as_ref()) {
+            self.client(provider, url).map_err(PrepareError::Config)?;
         }
-        let read = |source: &SecretSource| {
-            (self.secrets)(source, within).map_err(|why| {
-                PrepareError::Config(
-                    Failure::new("client_secret", format!("cannot read the client secret of {}: {why}", provider.name))
-                        .hint(format!("check client_secret in [provider.{}]", provider.name)),
-                )
-            })
-        };
-        let secret = provider.client_secret.as_ref().map(read).transpose()?;
-        let token_endpoint = self.endpoint(provider)?;
-        Ok(Prepared { provider: Arc::clone(provider), token_endpoint, secret })
+        let (token_endpoint, issuer) = self.endpoint(provider)?;
+        Ok(Prepared { provider: Arc::clone(provider), token_endpoint, issuer, identity })
     }
 
     fn exchange<'l>(&self, prepared: &Prepared, held: Held<'l>, gate: Gate) -> Exchange<'l> {
@@ -143,9 +144,14 @@ impl TokenEndpoint for HttpEndpoint {
             Ok(client) => client,
             Err(f) => return unsent(held, false, Unsent::Network(f.message), None),
         };
+        // A proof of its own for each send: servers accept an assertion once.
+        let Ok(proof) = prepared.prove(self.now()) else {
+            let why = Unsent::Gate(GateError::Refused("the client assertion cannot be signed"));
+            return unsent(held, false, why, None);
+        };
         let (token, predecessor) = held.spend();
         let fence = Fence::new(gate);
-        let request = self.request(&client, prepared, &token, &fence);
+        let request = request(&client, prepared, &proof, &token, &fence);
         let arrival = self.runtime.block_on(arrive(request, &fence, &prepared.provider));
         match (fence.settle(), arrival) {
             (Crossing::Sent, Ok(answer)) if answer.is_complete => {
@@ -170,29 +176,30 @@ impl TokenEndpoint for HttpEndpoint {
     }
 }
 
-impl HttpEndpoint {
-    fn request(
-        &self,
-        client: &reqwest::Client,
-        prepared: &Prepared,
-        token: &crate::credential::secret::RefreshToken,
-        fence: &Arc<Fence>,
-    ) -> reqwest::RequestBuilder {
-        let secret = prepared.secret.as_ref().map(|s| s.as_str());
-        let wire = wire::refresh_request(&prepared.provider, secret, token);
-        let mut request = client
-            .post(prepared.token_endpoint.clone())
-            .header(ACCEPT, "application/json")
-            .header(CONTENT_TYPE, wire.content_type);
-        if let Some(authorization) = &wire.authorization {
-            request = request.header(AUTHORIZATION, authorization.as_str());
-        }
-        for (name, value) in &prepared.provider.headers {
-            request = request.header(name, value);
-        }
-        let bytes = Bytes::copy_from_slice(&wire.body);
-        request.body(reqwest::Body::wrap(FencedBody::new(Arc::clone(fence), bytes)))
+/// The request that spends `token`, with the fence for a body.
+fn request(
+    client: &reqwest::Client,
+    prepared: &Prepared,
+    proof: &Proof,
+    token: &RefreshToken,
+    fence: &Arc<Fence>,
+) -> reqwest::RequestBuilder {
+    let wire = wire::refresh_request(&prepared.provider, proof, token);
+    let mut request = dressed(client.post(prepared.token_endpoint.clone()), &prepared.provider)
+        .header(CONTENT_TYPE, wire.content_type);
+    if let Some(authorization) = &wire.authorization {
+        request = request.header(AUTHORIZATION, authorization.as_str());
     }
+    let bytes = Bytes::copy_from_slice(&wire.body);
+    request.body(reqwest::Body::wrap(FencedBody::new(Arc::clone(fence), bytes)))
+}
+
+/// A request with the headers of its provider; those go before ours of the same name.
+pub(super) fn dressed(request: reqwest::RequestBuilder, provider: &Provider) -> reqwest::RequestBuilder {
+    let extra = provider.headers.iter().filter_map(|(name, value)| {
+        Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
+    });
+    request.header(ACCEPT, "application/json").headers(extra.collect())
 }
 
 fn unsent(held: Held<'_>, may_have_intent: bool, why: Unsent, answer: Option<RawAnswer>) -> Exchange<'_> {
@@ -221,7 +228,7 @@ async fn arrive(request: reqwest::RequestBuilder, fence: &Fence, provider: &Prov
     let mut answer = RawAnswer {
         status: response.status().as_u16(),
         content_type: text(response.headers(), CONTENT_TYPE),
-        content_encoding: codings(response.headers()),
+        content_encoding: lines(response.headers(), CONTENT_ENCODING),
         retry_after: text(response.headers(), RETRY_AFTER),
         body: Zeroizing::new(Vec::new()),
         is_complete: false,
@@ -233,9 +240,9 @@ async fn arrive(request: reqwest::RequestBuilder, fence: &Fence, provider: &Prov
     Ok(answer)
 }
 
-/// `Content-Encoding`, which may come in several lines.
-pub(super) fn codings(headers: &HeaderMap) -> Option<String> {
-    let lines: Vec<_> = headers.get_all(CONTENT_ENCODING).iter().filter_map(|v| v.to_str().ok()).collect();
+/// A header that is a list, which may come in several lines.
+pub(super) fn lines(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    let lines: Vec<_> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
     (!lines.is_empty()).then(|| lines.join(", "))
 }
 
@@ -269,12 +276,22 @@ fn build((ca_file, connect_timeout, is_loopback): &ClientKey) -> Result<reqwest:
         builder = builder.no_proxy();
     }
     if let Some(path) = ca_file {
-        let bad = |why: String| Failure::new("ca_file", format!("cannot use {}: {why}", path.display()));
-        let pem = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
-        let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| bad(e.to_string()))?;
+        let pem = std::fs::read(path).map_err(|e| unusable(path, &e.to_string()))?;
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| unusable(path, &e.to_string()))?;
+        if certificates.is_empty() {
+            return Err(unusable(path, "there is no certificate in it"));
+        }
         builder = builder.tls_certs_merge(certificates);
     }
-    builder.build().map_err(|e| Failure::new("tls", format!("cannot set up TLS: {}", describe(&e))))
+    builder.build().map_err(|e| match ca_file {
+        Some(path) => unusable(path, &describe(&e)),
+        None => Failure::new("tls", format!("cannot set up TLS: {}", describe(&e))),
+    })
+}
+
+fn unusable(ca_file: &Path, why: &str) -> Failure {
+    let message = format!("cannot use {}: {why}", ca_file.display());
+    Failure::new("ca_file", message).hint("ca_file must name certificates in PEM")
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -1,6 +1,8 @@
 //! The authorization server's token endpoint: what a refresh needs of it, and what can come back.
 
+pub mod assertion;
 pub mod classify;
+pub mod client;
 pub mod discovery;
 pub mod fence;
 pub mod http;
@@ -13,16 +15,18 @@ use std::sync::Arc;
 use url::Url;
 use zeroize::Zeroizing;
 
+use crate::clock::Timestamp;
 use crate::credential::Binding;
 use crate::credential::secret::RefreshToken;
 use crate::guard::{Held, Predecessor};
 use crate::outcome::Failure;
 use crate::profile::Provider;
+use client::{Identity, Proof};
 pub use fence::{Gate, GateError};
 
 /// RFC 6749 §6 at one authorization server.
 pub trait TokenEndpoint: Send + Sync {
-    /// Resolves all that a refresh needs besides the credential: endpoint, client secret. May run commands and ask the
+    /// Resolves all that a refresh needs besides the credential: endpoint, client secret or key. May run commands and ask the
     /// network, so it comes before any lock.
     fn prepare(&self, provider: &Arc<Provider>, within: &str) -> Result<Prepared, PrepareError>;
 
@@ -38,7 +42,9 @@ pub trait TokenEndpoint: Send + Sync {
 pub struct Prepared {
     pub provider: Arc<Provider>,
     pub token_endpoint: Url,
-    pub secret: Option<Zeroizing<String>>,
+    /// How the server calls itself, as far as that is known.
+    pub issuer: Option<String>,
+    pub identity: Identity,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -57,17 +63,23 @@ impl Prepared {
         }
     }
 
+    /// The proof of who the client is, for one request that is made `now`: each needs one of its own.
+    pub fn prove(&self, now: Timestamp) -> Result<Proof, Failure> {
+        let audience = client::audience(&self.provider, self.issuer.as_deref(), self.token_endpoint.as_str());
+        self.identity.prove(&self.provider, audience, now)
+    }
+
     /// What identifies this configuration to a hold: if any of it changes, a refused client may be tried again.
     pub fn fingerprint(&self) -> String {
         use sha2::{Digest, Sha256};
         let mut hash = Sha256::new();
-        let secret = self.secret.as_ref().map_or("", |s| s.as_str());
         let p = &self.provider;
-        for part in
-            [self.token_endpoint.as_str(), &p.client_id, secret, &format!("{:?}", (p.client_auth, p.body, &p.headers))]
-        {
+        let proof = (p.client_auth, &p.client_key_id, &p.assertion_audience);
+        let habits = format!("{:?}", (proof, p.body, &p.headers, &p.parameters));
+        let endpoint = self.token_endpoint.as_str().as_bytes();
+        for part in [endpoint, p.client_id.as_bytes(), self.identity.bytes(), habits.as_bytes()] {
             hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part.as_bytes());
+            hash.update(part);
         }
         let digest: [u8; 32] = hash.finalize().into();
         digest.iter().take(8).map(|b| format!("{b:02x}")).collect()

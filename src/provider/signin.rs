@@ -1,10 +1,10 @@
 //! What a sign-in needs of an authorization server: where its endpoints are, and requests without a refresh token.
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::http::{HttpEndpoint, codings, describe, read_body};
+use super::http::{HttpEndpoint, describe, dressed, lines, read_body};
 use super::wire::{self, Ask};
 use super::{PrepareError, Prepared, RawAnswer};
 use crate::credential::encoding;
@@ -46,7 +46,7 @@ impl SignInServer for HttpEndpoint {
             Ok(metadata) => metadata,
             // Somebody wrote down what is needed most; then the rest can be missing.
             Err(_) if sites.authorization.is_some() => return Ok(sites),
-            Err(failure) => return Err(PrepareError::Unreachable(failure)),
+            Err(why) => return Err(why),
         };
         sites.is_iss_promised = metadata.authorization_response_iss_parameter_supported;
         sites.is_discovered = sites.authorization.is_none();
@@ -58,22 +58,18 @@ impl SignInServer for HttpEndpoint {
     fn ask(&self, prepared: &Prepared, url: &Url, ask: Ask<'_>) -> Result<RawAnswer, String> {
         let provider = &prepared.provider;
         let client = self.client(provider, url).map_err(|f| f.message)?;
-        let secret = prepared.secret.as_ref().map(|s| s.as_str());
-        let wire = wire::sign_in_request(provider, secret, ask);
-        let mut request =
-            client.post(url.clone()).header(ACCEPT, "application/json").header(CONTENT_TYPE, wire.content_type);
+        let proof = prepared.prove(self.now()).map_err(|f| f.message)?;
+        let wire = wire::sign_in_request(provider, &proof, ask);
+        let mut request = dressed(client.post(url.clone()), provider).header(CONTENT_TYPE, wire.content_type);
         if let Some(authorization) = &wire.authorization {
             request = request.header(AUTHORIZATION, authorization.as_str());
-        }
-        for (name, value) in &provider.headers {
-            request = request.header(name, value);
         }
         let request = request.body(wire.body.to_vec()).send();
         let exchange = async {
             let response = request.await.map_err(|e| describe(&e))?;
             let mut answer = RawAnswer { status: response.status().as_u16(), ..RawAnswer::nothing() };
             let mut body = Zeroizing::new(Vec::new());
-            let named = codings(response.headers());
+            let named = lines(response.headers(), CONTENT_ENCODING);
             read_body(response, &mut body).await?;
             let unpacked =
                 encoding::decode(named.as_deref(), &body).map_err(|_| "the answer is too large".to_owned())?;

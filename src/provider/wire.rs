@@ -5,8 +5,10 @@ use base64::engine::general_purpose::STANDARD;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
+use super::assertion;
+use super::client::Proof;
 use crate::credential::secret::{OneTime, RefreshToken};
-use crate::profile::{BodyForm, ClientAuth, Provider};
+use crate::profile::{BodyForm, Provider};
 
 /// A request, ready for the fence.
 pub struct TokenRequest {
@@ -17,9 +19,9 @@ pub struct TokenRequest {
 }
 
 /// The request that spends `token` at `provider`.
-pub fn refresh_request(provider: &Provider, secret: Option<&str>, token: &RefreshToken) -> TokenRequest {
+pub fn refresh_request(provider: &Provider, proof: &Proof, token: &RefreshToken) -> TokenRequest {
     let members = vec![("grant_type", "refresh_token"), ("refresh_token", token.expose())];
-    authenticated(provider, secret, members)
+    authenticated(provider, proof, with_parameters(provider, members))
 }
 
 /// What a sign-in asks of a server. None of it carries a refresh token: those go through a lease.
@@ -34,7 +36,7 @@ pub enum Ask<'a> {
 }
 
 /// The request that asks `ask` of `provider`.
-pub fn sign_in_request(provider: &Provider, secret: Option<&str>, ask: Ask<'_>) -> TokenRequest {
+pub fn sign_in_request(provider: &Provider, proof: &Proof, ask: Ask<'_>) -> TokenRequest {
     let scope = provider.scopes.join(" ");
     let mut members = Vec::new();
     match ask {
@@ -55,23 +57,34 @@ pub fn sign_in_request(provider: &Provider, secret: Option<&str>, ask: Ask<'_>) 
             members.push(("device_code", device_code.expose()));
         }
     }
-    authenticated(provider, secret, members)
+    authenticated(provider, proof, with_parameters(provider, members))
 }
 
-fn authenticated<'a>(
-    provider: &'a Provider,
-    secret: Option<&'a str>,
-    mut members: Vec<(&'a str, &'a str)>,
-) -> TokenRequest {
-    let secret = secret.unwrap_or_default();
+/// The members, and those that this provider wants besides; none in the place of one that is there.
+fn with_parameters<'a>(provider: &'a Provider, mut members: Vec<(&'a str, &'a str)>) -> Vec<(&'a str, &'a str)> {
+    for (name, value) in &provider.parameters {
+        if !members.iter().any(|(there, _)| there == name) {
+            members.push((name, value));
+        }
+    }
+    members
+}
+
+/// The one place where a client says who it is, and proves it.
+fn authenticated<'a>(provider: &'a Provider, proof: &'a Proof, mut members: Vec<(&'a str, &'a str)>) -> TokenRequest {
     let mut authorization = None;
-    match provider.client_auth {
-        ClientAuth::None | ClientAuth::PrivateKeyJwt => members.push(("client_id", &provider.client_id)),
-        ClientAuth::ClientSecretPost => {
+    match proof {
+        Proof::None => members.push(("client_id", &provider.client_id)),
+        Proof::Basic(secret) => authorization = Some(basic(&provider.client_id, secret)),
+        Proof::Post(secret) => {
             members.push(("client_id", &provider.client_id));
             members.push(("client_secret", secret));
         }
-        ClientAuth::ClientSecretBasic => authorization = Some(basic(&provider.client_id, secret)),
+        Proof::Assertion(assertion) => {
+            members.push(("client_id", &provider.client_id));
+            members.push(("client_assertion_type", assertion::TYPE));
+            members.push(("client_assertion", assertion));
+        }
     }
     let (content_type, body) = match provider.body {
         BodyForm::Form => ("application/x-www-form-urlencoded", form(&members)),
@@ -100,31 +113,12 @@ fn json(members: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::Policy;
-    use std::time::Duration;
+    fn provider(body: BodyForm) -> Provider {
+        Provider { client_id: "conf:odd id".into(), body, ..Provider::named("acme") }
+    }
 
-    fn provider(client_auth: ClientAuth, body: BodyForm) -> Provider {
-        Provider {
-            name: "acme".into(),
-            issuer: None,
-            authorization_endpoint: None,
-            token_endpoint: None,
-            device_authorization_endpoint: None,
-            revocation_endpoint: None,
-            redirect_uri: None,
-            client_id: "conf:odd id".into(),
-            client_auth,
-            client_secret: None,
-            scopes: vec![],
-            policy: Policy::default(),
-            headers: vec![],
-            body,
-            ca_file: None,
-            margin: None,
-            default_lifetime: Duration::from_secs(3600),
-            concurrency: 8,
-            source: String::new(),
-        }
+    fn secret(text: &str) -> Zeroizing<String> {
+        Zeroizing::new(text.into())
     }
 
     fn body(r: &TokenRequest) -> &str {
@@ -134,7 +128,7 @@ mod tests {
     #[test]
     fn a_public_client_names_itself_in_the_form() {
         let token = RefreshToken::new("a+b/c=&d").unwrap();
-        let r = refresh_request(&provider(ClientAuth::None, BodyForm::Form), None, &token);
+        let r = refresh_request(&provider(BodyForm::Form), &Proof::None, &token);
         assert_eq!(body(&r), "grant_type=refresh_token&refresh_token=a%2Bb%2Fc%3D%26d&client_id=conf%3Aodd+id");
         assert!(r.authorization.is_none());
     }
@@ -142,8 +136,7 @@ mod tests {
     #[test]
     fn basic_authentication_form_encodes_before_base64() {
         let token = RefreshToken::new("r").unwrap();
-        let provider = provider(ClientAuth::ClientSecretBasic, BodyForm::Form);
-        let r = refresh_request(&provider, Some("a+b/c=d%2B:e&f?g h"), &token);
+        let r = refresh_request(&provider(BodyForm::Form), &Proof::Basic(secret("a+b/c=d%2B:e&f?g h")), &token);
         let sent = r.authorization.clone().unwrap();
         let pair = STANDARD.decode(sent.strip_prefix("Basic ").unwrap()).unwrap();
         assert_eq!(String::from_utf8(pair).unwrap(), "conf%3Aodd+id:a%2Bb%2Fc%3Dd%252B%3Ae%26f%3Fg+h");
@@ -153,34 +146,62 @@ mod tests {
     #[test]
     fn a_secret_goes_into_the_body_only_for_post() {
         let token = RefreshToken::new("r").unwrap();
-        let r = refresh_request(&provider(ClientAuth::ClientSecretPost, BodyForm::Form), Some("s e"), &token);
+        let r = refresh_request(&provider(BodyForm::Form), &Proof::Post(secret("s e")), &token);
         assert_eq!(body(&r), "grant_type=refresh_token&refresh_token=r&client_id=conf%3Aodd+id&client_secret=s+e");
     }
 
     #[test]
     fn a_sign_in_sends_what_its_rfc_says() {
-        let secret = |text: &str| OneTime::new(text).unwrap();
-        let mut public = provider(ClientAuth::None, BodyForm::Form);
+        let once = |text: &str| OneTime::new(text).unwrap();
+        let mut public = provider(BodyForm::Form);
         public.scopes = vec!["openid".into(), "a:b".into()];
-        assert_eq!(body(&sign_in_request(&public, None, Ask::Device)), "scope=openid+a%3Ab&client_id=conf%3Aodd+id");
-        let poll = Ask::Poll { device_code: &secret("d") };
-        let sent = sign_in_request(&public, None, poll);
+        assert_eq!(
+            body(&sign_in_request(&public, &Proof::None, Ask::Device)),
+            "scope=openid+a%3Ab&client_id=conf%3Aodd+id"
+        );
+        let poll = Ask::Poll { device_code: &once("d") };
+        let sent = sign_in_request(&public, &Proof::None, poll);
         let grant = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code";
         assert_eq!(body(&sent), format!("{grant}&device_code=d&client_id=conf%3Aodd+id"));
-        let (code, verifier) = (secret("c&"), secret("v"));
+        let (code, verifier) = (once("c&"), once("v"));
         let ask = Ask::Code { code: &code, verifier: &verifier, redirect_uri: "http://127.0.0.1:5/x", state: "s" };
-        let sent = sign_in_request(&provider(ClientAuth::ClientSecretBasic, BodyForm::Form), Some("s"), ask);
+        let sent = sign_in_request(&provider(BodyForm::Form), &Proof::Basic(secret("s")), ask);
         assert!(sent.authorization.is_some());
         let redirect = "redirect_uri=http%3A%2F%2F127.0.0.1%3A5%2Fx";
         assert_eq!(body(&sent), format!("grant_type=authorization_code&code=c%26&{redirect}&code_verifier=v"));
-        let sent = sign_in_request(&provider(ClientAuth::None, BodyForm::Json), None, ask);
+        let sent = sign_in_request(&provider(BodyForm::Json), &Proof::None, ask);
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&sent.body).unwrap()["state"], "s");
+    }
+
+    #[test]
+    fn an_assertion_goes_into_every_request_of_the_client() {
+        let proof = Proof::Assertion(secret("h.b.s"));
+        let tail = "client_id=conf%3Aodd+id&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3A\
+                    client-assertion-type%3Ajwt-bearer&client_assertion=h.b.s";
+        let r = refresh_request(&provider(BodyForm::Form), &proof, &RefreshToken::new("r").unwrap());
+        assert_eq!(body(&r), format!("grant_type=refresh_token&refresh_token=r&{tail}"));
+        assert!(r.authorization.is_none());
+        assert_eq!(body(&sign_in_request(&provider(BodyForm::Form), &proof, Ask::Device)), tail);
+    }
+
+    #[test]
+    fn parameters_of_the_provider_go_along_but_replace_nothing() {
+        let mut acme = provider(BodyForm::Form);
+        acme.scopes = vec!["openid".into()];
+        acme.parameters = [("resource", "https://api"), ("scope", "x"), ("refresh_token", "y")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        let r = refresh_request(&acme, &Proof::None, &RefreshToken::new("r").unwrap());
+        let start = "grant_type=refresh_token&refresh_token=r&resource=https%3A%2F%2Fapi&scope=x&client_id=";
+        assert!(body(&r).starts_with(start), "{}", body(&r));
+        let asked = sign_in_request(&acme, &Proof::None, Ask::Device);
+        assert!(body(&asked).starts_with("scope=openid&resource=https%3A%2F%2Fapi&refresh_token=y&client_id="));
     }
 
     #[test]
     fn a_json_body_has_the_same_members() {
         let token = RefreshToken::new("r\"x").unwrap();
-        let r = refresh_request(&provider(ClientAuth::None, BodyForm::Json), None, &token);
+        let r = refresh_request(&provider(BodyForm::Json), &Proof::None, &token);
         let v: serde_json::Value = serde_json::from_slice(&r.body).unwrap();
         assert_eq!(
             v,

@@ -58,7 +58,13 @@ pub fn denied(denied: &Denied, provider: &Provider) -> SignInError {
     let message = format!("{} says {}{reason}", provider.name, denied.code);
     let failure = Failure { kind: denied.code.clone().into(), message, hint: None };
     let section = format!("[provider.{}]", provider.name);
+    let is_of_client = provider.client_codes.iter().any(|code| code.eq_ignore_ascii_case(&denied.code));
     match denied.code.as_str() {
+        code if is_of_client => {
+            let message = format!("{} refuses the client: {code}{reason}", provider.name);
+            let failure = Failure { kind: code.to_owned().into(), message, hint: None };
+            SignInError::Config(failure.hint(format!("check client_id, client_auth and client_secret in {section}")))
+        }
         "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "unsupported_response_type" => {
             SignInError::Config(failure.hint(format!("check client_id, client_auth and client_secret in {section}")))
         }

@@ -5,8 +5,11 @@
 #[allow(dead_code, reason = "shared with the sweeps")]
 mod support;
 
+mod clients;
+mod connections;
 mod contrib;
 mod daemon;
+mod discoveries;
 mod faults;
 mod fuzz;
 mod herds;
@@ -15,6 +18,7 @@ mod keyrings;
 mod logins;
 mod misuse;
 mod oidc;
+mod providers;
 mod refreshes;
 mod rehearsals;
 mod responses;

@@ -289,7 +289,7 @@ fn there_is_one_of_each_and_no_library_in_c() {
         assert!(!found || tree.trim().is_empty(), "{absent} is in the tree:\n{tree}");
     }
     let (_, tree) = cargo_tree(&["--prefix", "none", "--format", "{p}"]);
-    for single in ["reqwest", "zbus", "rustls", "hyper", "tokio"] {
+    for single in ["reqwest", "zbus", "ring", "rustls", "hyper", "tokio"] {
         let mut versions: Vec<_> = tree
             .lines()
             .filter(|l| l.starts_with(&format!("{single} v")))

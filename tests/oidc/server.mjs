@@ -2,7 +2,7 @@
 // 127.0.0.1. What tokens mean is all the package's; ours are the storage (the built-in one forgets under load, and lets
 // two racing requests consume one token), a log of refreshes by hashed token, and the /_test endpoints.
 // Environment: ACCESS_TTL (s), TOKEN_DELAY_MS, LOG (a file). Prints {"issuer": …} once it listens; ends with its stdin.
-import { createHash, randomUUID } from 'node:crypto';
+import { createHash, generateKeyPairSync, randomUUID } from 'node:crypto';
 import { appendFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -42,6 +42,18 @@ class Rows {
   }
 }
 
+// The keys of the clients that sign: the public half is registered, the private one is given out by /_test/key.
+const keys = {
+  'conf-pkjwt': generateKeyPairSync('ec', { namedCurve: 'P-256' }),
+  'conf-pkjwt-rsa': generateKeyPairSync('rsa', { modulusLength: 2048 }),
+};
+const signs = (client_id, alg) => ({
+  client_id,
+  token_endpoint_auth_method: 'private_key_jwt',
+  token_endpoint_auth_signing_alg: alg,
+  jwks: { keys: [{ ...keys[client_id].publicKey.export({ format: 'jwk' }), kid: 'k1', alg, use: 'sig' }] },
+});
+
 const server = createServer();
 await new Promise((listening) => { server.listen({ host: '127.0.0.1', port: 0, backlog: 1024 }, listening); });
 const issuer = `http://127.0.0.1:${server.address().port}`;
@@ -50,6 +62,12 @@ const provider = new Provider(issuer, {
   clients: [
     { client_id: 'public', token_endpoint_auth_method: 'none' },
     { client_id: 'confidential', client_secret: 'a secret+of/the%client', token_endpoint_auth_method: 'client_secret_basic' },
+    { client_id: 'conf-basic', client_secret: 'basic-secret-0123456789abcdef0123456789', token_endpoint_auth_method: 'client_secret_basic' },
+    { client_id: 'conf-post', client_secret: 'post-secret-0123456789abcdef0123456789', token_endpoint_auth_method: 'client_secret_post' },
+    // RFC 6749 §2.3.1: id and secret are form-encoded before base64. This one finds those who forget.
+    { client_id: 'conf:odd id', client_secret: 'a+b/c=d%2B:e&f?g h~i"j\\k', token_endpoint_auth_method: 'client_secret_basic' },
+    signs('conf-pkjwt', 'ES256'),
+    signs('conf-pkjwt-rsa', 'RS256'),
   ].map((client) => ({
     ...client,
     application_type: 'native',
@@ -98,6 +116,10 @@ server.on('request', async (request, response) => {
     response.end(text);
   };
   if (url.pathname === '/_test/mint') return reply(200, await mint());
+  if (url.pathname === '/_test/key') {
+    const { privateKey } = keys[url.searchParams.get('client')];
+    return reply(200, { pem: privateKey.export({ type: 'pkcs8', format: 'pem' }) });
+  }
   if (url.pathname === '/_test/config') {
     for (const [name, value] of url.searchParams) settings[name] = Number(value);
     return reply(200, settings);

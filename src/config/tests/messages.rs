@@ -62,7 +62,7 @@ provider = "xai""#,
             r#"[provider.acme]
 source = "me""#,
             r#"config.toml:2: [provider.acme] unknown key "source""#,
-            "the keys here are issuer, authorization_endpoint, token_endpoint, device_authorization_endpoint, revocation_endpoint, redirect_uri, client_id, client_auth, client_secret, scopes, rotation, reuse_grace, grace_semantics, last_chance, trust_503, concurrency, settle, timeout, connect_timeout, headers, body, ca_file, margin and default_lifetime",
+            "the keys here are issuer, authorization_endpoint, token_endpoint, device_authorization_endpoint, revocation_endpoint, redirect_uri, client_id, client_auth, client_secret, client_key, client_key_id, assertion_audience, scopes, rotation, reuse_grace, grace_semantics, last_chance, trust_503, concurrency, settle, timeout, connect_timeout, headers, parameters, body, dead_codes, client_codes, endpoint_domain, ca_file, margin and default_lifetime",
         ),
         (
             r#"["a\u001b[31mb"]
@@ -324,12 +324,6 @@ client_id = "x""#,
             "config.toml:4: [provider.acme] token_endpoint is not a URL: empty host",
             r#"write token_endpoint = "https://login.acme.example/token""#,
         ),
-        (
-            r#"[provider.openai]
-issuer = "https://login.acme.example""#,
-            "config.toml:2: [provider.openai] issuer has no effect: the built-in provider names its endpoints",
-            "write token_endpoint too, or choose another name",
-        ),
     ]);
 }
 
@@ -362,8 +356,33 @@ client_id = """#,
         ),
         (
             acme!(r#"client_auth = "private_key_jwt""#),
-            r#"config.toml:4: [provider.acme] client_secret is missing: client_auth = "private_key_jwt" reads its private key there"#,
-            r#"write client_secret = { file = "PATH" }, a private key in PEM"#,
+            r#"config.toml:4: [provider.acme] client_key is missing: client_auth = "private_key_jwt" signs with it"#,
+            r#"write client_key = { file = "PATH" }, a private key in PEM"#,
+        ),
+        (
+            acme!("client_auth = \"private_key_jwt\"\nclient_secret = { env = \"S\" }"),
+            r#"config.toml:5: [provider.acme] client_secret is given, but client_auth = "private_key_jwt" sends none"#,
+            "write client_key for the private key, and remove client_secret",
+        ),
+        (
+            acme!(r#"client_key = { env = "S" }"#),
+            r#"config.toml:4: [provider.acme] client_key is given, but client_auth = "none" signs nothing"#,
+            r#"write client_auth = "private_key_jwt", or remove client_key"#,
+        ),
+        (
+            acme!(r#"client_key = "-----BEGIN PRIVATE KEY-----""#),
+            "config.toml:4: [provider.acme] client_key cannot stand in the configuration itself",
+            r#"put it into a file of its own: client_key = { file = "PATH" }"#,
+        ),
+        (
+            "[profile.okta]\nprovider = \"okta\"",
+            r#"config.toml:2: [profile.okta] provider "okta" cannot be used yet: issuer is missing: every customer of this provider has one of their own"#,
+            r#"in [provider.okta], write issuer = "https://YOUR-ORG.okta.com/oauth2/default" as it is for you and client_id = "...""#,
+        ),
+        (
+            "[provider.okta]\nclient_id = \"me\"",
+            "config.toml:1: [provider.okta] issuer is missing: every customer of this provider has one of their own",
+            r#"write issuer = "https://YOUR-ORG.okta.com/oauth2/default" as it is for you"#,
         ),
         (
             acme!(r#"client_secret = { env = "S" }"#),
@@ -512,6 +531,37 @@ fn headers_are_told() {
 }
 
 #[test]
+fn parameters_codes_and_domains_are_told() {
+    check(&[
+        (
+            acme!(r#"parameters = { client_secret = "x" }"#),
+            "config.toml:4: [provider.acme] parameters cannot set client_secret: each request sets its own",
+            "leave it out",
+        ),
+        (
+            acme!(r#"parameters = { resource = "" }"#),
+            "config.toml:4: [provider.acme.parameters] resource has an empty text",
+            r#"write resource = "...""#,
+        ),
+        (
+            acme!(r#"dead_codes = ["a\u0007"]"#),
+            r#"config.toml:4: [provider.acme] dead_codes cannot hold '\u{7}'"#,
+            r#"write dead_codes = ["account_inactive"]"#,
+        ),
+        (
+            acme!(r#"endpoint_domain = "https://acme.example/""#),
+            r#"config.toml:4: [provider.acme] endpoint_domain is no host name: "https://acme.example/""#,
+            r#"write endpoint_domain = "acme.example""#,
+        ),
+        (
+            acme!(r#"assertion_audience = "everybody""#),
+            r#"config.toml:4: [provider.acme] assertion_audience must be "issuer", "token_endpoint" or a URI, not "everybody""#,
+            r#"write assertion_audience = "issuer""#,
+        ),
+    ]);
+}
+
+#[test]
 fn a_grace_without_its_length_is_told() {
     check(&[(
         acme!(r#"rotation = "grace""#),
@@ -537,7 +587,7 @@ client_id = "me"
             r#"[profile.work]
 provider = "nowhere""#,
             r#"config.toml:2: [profile.work] provider "nowhere" is not known"#,
-            "write a section [provider.NAME] for it, or name one of anthropic, github, google, microsoft, openai or xai",
+            "write a section [provider.NAME] for it, or name one of those that `keepalive providers` lists",
         ),
         (
             r#"[profile.work]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::profile::{
-    BodyForm, ClientAuth, GraceSemantics, KeySource, Policy, Rotation, SecretSource, StoreKind, StoreSettings,
+    Audience, BodyForm, ClientAuth, GraceSemantics, KeySource, Policy, Rotation, SecretSource, StoreKind, StoreSettings,
 };
 use crate::schedule::Schedule;
 
@@ -31,19 +31,79 @@ fn nothing_is_needed_for_a_profile_called_like_its_provider() {
 }
 
 #[test]
-fn every_built_in_provider_names_its_source() {
+fn every_built_in_provider_says_what_it_does_and_who_says_so() {
     let config = parsed("");
-    let names: Vec<&str> = config.providers.keys().map(String::as_str).collect();
-    assert_eq!(names, ["anthropic", "github", "google", "microsoft", "openai", "xai"]);
+    assert!(config.providers.len() >= 19 && config.warnings.is_empty());
     for provider in config.providers.values() {
-        assert!(provider.source.len() > 30, "{}", provider.name);
-        let says_how_sure = provider.source.contains("(verified 20") || provider.source.ends_with("(unverified)");
-        assert!(says_how_sure, "{}", provider.source);
-        assert_eq!(provider.policy.reuse_grace, Duration::ZERO, "{}: no grace on hearsay", provider.name);
+        let name = &provider.name;
+        assert!(provider.known.len() > 30 && provider.source.len() > 30, "{name}");
+        let is_day = |day: &String| day.len() == 10 && day.starts_with("20");
+        assert!(provider.verified.as_ref().is_none_or(is_day), "{name}: {:?}", provider.verified);
+        let is_sure = !provider.source.contains("unconfirmed");
+        assert!(provider.verified.is_some() || !is_sure, "{name} has not been verified, and must say of what");
+        let has_server = provider.issuer.is_some() || provider.token_endpoint.is_some();
+        assert_ne!(has_server, !provider.issuer_example.is_empty(), "{name}: an issuer, or what one looks like");
+        assert_eq!(provider.concurrency, 8, "{name} cites no reason for fewer (protocol, §0)");
     }
-    assert_eq!(config.providers["github"].margin, Some(fixed(600)), "a refresh there kills the old access token");
-    assert_eq!(config.providers["anthropic"].body, BodyForm::Json);
-    assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn no_built_in_provider_has_a_grace_that_it_cannot_use() {
+    for provider in parsed("").providers.values() {
+        let (name, policy) = (&provider.name, &provider.policy);
+        let is_grace = policy.rotation == Rotation::Grace;
+        assert_eq!(is_grace, !policy.reuse_grace.is_zero(), "{name}");
+        assert!(!is_grace || policy.grace_fits(), "{name} needs {:?}", policy.shortest_grace());
+        // None of them is longer than the longest that a vendor documents.
+        assert!(policy.reuse_grace <= Duration::from_secs(600), "{name}");
+        assert!(!is_grace || provider.verified.is_some(), "{name}: no grace on hearsay");
+    }
+}
+
+#[test]
+fn a_refresh_that_kills_the_old_access_token_comes_late() {
+    for provider in parsed("").providers.values() {
+        let kills = provider.known.contains("old access token die");
+        let Some(Margin::Fixed(margin)) = provider.margin.filter(|_| kills) else {
+            assert!(!kills, "{} has no margin of its own", provider.name);
+            continue;
+        };
+        let modest = Duration::from_secs(300)..=Duration::from_secs(900);
+        assert!(modest.contains(&margin) && margin < provider.default_lifetime / 5, "{}", provider.name);
+    }
+}
+
+#[test]
+fn every_built_in_provider_works_once_it_has_what_it_lacks() {
+    let built_in = parsed("");
+    for (name, provider) in &built_in.providers {
+        let mut section = format!("[provider.{name}]\ntimeout = \"5s\"\n");
+        if !provider.issuer_example.is_empty() {
+            section += "issuer = \"https://issuer.example\"\n";
+        }
+        if provider.client_id.is_empty() {
+            section += "client_id = \"me\"\n";
+        }
+        if provider.client_auth != ClientAuth::None {
+            section += "client_secret = { env = \"S\" }\n";
+        }
+        let config = parsed(&section);
+        assert!(config.warnings.is_empty(), "{name}: {:?}", config.warnings);
+        let mine = profile(&config, name).provider;
+        assert_eq!((&mine.known, mine.policy.rotation), (&provider.known, provider.policy.rotation));
+    }
+}
+
+#[test]
+fn another_issuer_takes_the_place_of_every_endpoint() {
+    let text = "issuer = \"https://login.microsoftonline.com/tenant/v2.0\"\nclient_id = \"me\"\n";
+    let microsoft = profile(&parsed(&format!("[provider.microsoft]\n{text}")), "microsoft").provider;
+    assert_eq!(microsoft.issuer.as_ref().unwrap().path(), "/tenant/v2.0");
+    let endpoints = [&microsoft.token_endpoint, &microsoft.authorization_endpoint, &microsoft.revocation_endpoint];
+    assert_eq!(endpoints, [&None, &None, &None]);
+    let xai = profile(&parsed("[provider.xai]\nissuer = \"https://x.example\"\n"), "xai").provider;
+    assert_eq!((&xai.device_authorization_endpoint, &xai.endpoint_domain), (&None, &None));
+    assert_eq!(profile(&nowhere(), "xai").provider.endpoint_domain.as_deref(), Some("x.ai"));
 }
 
 #[test]
@@ -57,6 +117,7 @@ fn a_built_in_provider_is_overridden_key_by_key() {
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     assert_eq!(github.headers, [header("accept", "text/plain"), header("X-Team", "a")]);
     assert!(github.source.ends_with("; changed here: client_id, headers"), "{}", github.source);
+    assert!(github.verified.is_some());
     let xai = &config.providers["xai"];
     assert_eq!(xai.policy.timeout, Duration::from_secs(5));
     assert_eq!(xai.client_id, "b1a00492-073a-47ea-816f-4c329264a828");
@@ -73,7 +134,9 @@ fn every_key_of_a_provider_is_read() {
         redirect_uri = "http://localhost:1455/auth/callback"
         client_id = "me"
         client_auth = "private_key_jwt"
-        client_secret = { file = "~/acme.pem" }
+        client_key = { file = "~/acme.pem" }
+        client_key_id = "k1"
+        assertion_audience = "https://login.acme.example/realm"
         scopes = ["a", "b"]
         rotation = "grace"
         reuse_grace = "2m"
@@ -85,7 +148,11 @@ fn every_key_of_a_provider_is_read() {
         timeout = "2s"
         connect_timeout = "500ms"
         headers = { Zeta = "1", "Alpha" = "2" }
+        parameters = { resource = "https://api", audience = "b" }
         body = "json"
+        dead_codes = ["gone"]
+        client_codes = ["who"]
+        endpoint_domain = "Acme.example"
         ca_file = "roots.pem"
         margin = "12.5%"
         default_lifetime = "2h""#,
@@ -94,7 +161,12 @@ fn every_key_of_a_provider_is_read() {
     assert_eq!(acme.authorization_endpoint.as_ref().unwrap().query(), Some("audience=api"));
     assert_eq!(acme.redirect_uri.as_ref().unwrap().port(), Some(1455));
     assert_eq!(acme.client_auth, ClientAuth::PrivateKeyJwt);
-    assert_eq!(acme.client_secret, Some(SecretSource::File("/home/me/acme.pem".into())));
+    assert_eq!(acme.client_key, Some(SecretSource::File("/home/me/acme.pem".into())));
+    assert_eq!(acme.client_key_id.as_deref(), Some("k1"));
+    assert_eq!(acme.assertion_audience, Audience::Other("https://login.acme.example/realm".into()));
+    assert_eq!(acme.parameters[0], ("resource".into(), "https://api".into()));
+    assert_eq!((&acme.dead_codes[..], &acme.client_codes[..]), (&["gone".to_owned()][..], &["who".to_owned()][..]));
+    assert_eq!(acme.endpoint_domain.as_deref(), Some("acme.example"));
     assert_eq!(acme.ca_file, Some("/etc/ka/roots.pem".into()));
     assert_eq!(acme.headers[0].0, "Zeta", "headers keep their order");
     assert_eq!((acme.concurrency, acme.body, acme.margin), (3, BodyForm::Json, Some(Margin::Share(125))));
@@ -115,13 +187,15 @@ fn every_key_of_a_provider_is_read() {
 
 #[test]
 fn every_example_in_a_hint_is_right() {
-    let examples = keys::PROVIDER.iter().filter(|key| key.name != "client_secret");
+    let examples = keys::PROVIDER.iter().filter(|key| !["client_secret", "client_key"].contains(&key.name));
     let lines: String = examples.map(|key| format!("{} = {}\n", key.name, key.example)).collect();
     assert_eq!(parsed(&format!("[provider.acme]\n{lines}")).providers["acme"].concurrency, 8);
     let examples = keys::PROFILE.iter().map(|key| format!("{} = {}\n", key.name, key.example));
     parsed(&format!("[profile.p]\n{}", examples.collect::<String>()));
-    for (section, sources) in [("client_auth = \"client_secret_basic\"\nclient_secret", keys::SECRET)] {
-        for key in sources {
+    for section in
+        ["client_auth = \"client_secret_basic\"\nclient_secret", "client_auth = \"private_key_jwt\"\nclient_key"]
+    {
+        for key in keys::SECRET {
             parsed(&format!("{ACME}{section} = {{ {} = {} }}", key.name, key.example));
         }
     }
@@ -183,7 +257,7 @@ fn a_profile_without_a_provider_says_what_to_write() {
         refused("work", None),
         (
             "/etc/ka/config.toml: profile work: no provider is named for it, and none is called so".into(),
-            "write [profile.work] with provider = \"...\", or give --provider; known are anthropic, github, google, microsoft, openai or xai".into()
+            "write [profile.work] with provider = \"...\", or give --provider: one of those that `keepalive providers` lists".into()
         )
     );
     assert_eq!(
@@ -247,6 +321,14 @@ fn what_has_no_effect_is_a_warning() {
             "/etc/ka/config.toml:6: [provider.acme] grace_semantics has no effect without rotation = \"grace\"",
         ]
     );
+    let config = parsed(&format!("{ACME}client_key_id = \"k\"\nassertion_audience = \"token_endpoint\"\n"));
+    assert_eq!(
+        warnings(&config),
+        [
+            "/etc/ka/config.toml:4: [provider.acme] client_key_id has no effect without client_auth = \"private_key_jwt\"",
+            "/etc/ka/config.toml:5: [provider.acme] assertion_audience has no effect without client_auth = \"private_key_jwt\"",
+        ]
+    );
 }
 
 #[test]
@@ -265,6 +347,7 @@ fn no_secret_of_the_file_is_repeated() {
         "client_secret = \"hunter2\"",
         "client_secret = hunter2",
         "client_secret = { file = 5 } # hunter2",
+        "client_key = \"hunter2\"",
         "headers = { Authorization = \"hunter2\\n\" }",
         "token_endpoint = \"https://me:hunter2@acme.example\"",
         "token_endpoint = \"http://acme.example/?key=hunter2\"",

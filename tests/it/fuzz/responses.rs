@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use keepalive::clock::{Moment, Timestamp};
 use keepalive::credential::secret::RefreshToken;
 use keepalive::credential::{Binding, Generation, encoding};
-use keepalive::profile::Policy;
+use keepalive::profile::Provider;
 use keepalive::provider::classify;
 use keepalive::store::content::{Answer, PlainGrant, Reading, Secret};
 use serde_json::Value;
@@ -137,7 +137,7 @@ fn check(reading: &Reading, status: u16) {
             for text in texts.into_iter().flatten() {
                 assert!(text.chars().count() <= 200 && !text.chars().any(char::is_control), "r38: {text:?}");
             }
-            classify::classify(status, Some(denied), &Policy::default());
+            classify::classify(status, Some(denied), &Provider::named("acme"));
         }
         Reading::Unreadable | Reading::TooLarge => {}
     }

@@ -105,6 +105,20 @@ struct State {
     /// `None`: public; else the secret that `client_secret_basic` must carry.
     secret: Option<String>,
     last_form: Vec<(String, String)>,
+    last_headers: Vec<(String, String)>,
+    metadata: Metadata,
+    metadata_asked: usize,
+}
+
+/// What the server says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Metadata {
+    /// Its own address, and the token endpoint there.
+    Plain,
+    /// Headers, and a document.
+    Other(&'static str, Value),
+    /// Nothing: the connection ends.
+    Down,
 }
 
 impl State {
@@ -153,6 +167,9 @@ impl AuthServer {
             counts: Counts::default(),
             secret: None,
             last_form: Vec::new(),
+            last_headers: Vec::new(),
+            metadata: Metadata::Plain,
+            metadata_asked: 0,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -243,6 +260,20 @@ impl AuthServer {
     /// The form of the newest token request.
     pub fn last_form(&self) -> Vec<(String, String)> {
         self.state().last_form.clone()
+    }
+
+    /// The headers of the newest token request, their names in small letters.
+    pub fn last_headers(&self) -> Vec<(String, String)> {
+        self.state().last_headers.clone()
+    }
+
+    pub fn set_metadata(&self, metadata: Metadata) {
+        self.state().metadata = metadata;
+    }
+
+    /// How often metadata was asked for.
+    pub fn metadata_asked(&self) -> usize {
+        self.state().metadata_asked
     }
 
     /// Holds the token requests from now on, at a point of their processing.
@@ -349,7 +380,11 @@ fn attend(stream: TcpStream, shared: &Shared, base: &str) -> io::Result<()> {
     let length = header("content-length").and_then(|v| v.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    let form = url::form_urlencoded::parse(&body).into_owned().collect();
+    let is_json = header("content-type").is_some_and(|kind| kind == "application/json");
+    let form = if is_json { members(&body) } else { url::form_urlencoded::parse(&body).into_owned().collect() };
+    if path == "/token" {
+        shared.lock().last_headers = headers.clone();
+    }
     let request = Request { path, authorization: header("authorization"), form };
     match request.path.as_str() {
         "/token" => token(&stream, shared, &request),
@@ -361,11 +396,28 @@ fn attend(stream: TcpStream, shared: &Shared, base: &str) -> io::Result<()> {
             respond(&stream, 200, JSON, &code.to_string())
         }
         "/.well-known/oauth-authorization-server" => {
-            let metadata = json!({"issuer": base, "token_endpoint": format!("{base}/token")});
-            respond(&stream, 200, "content-type: application/json\r\n", &metadata.to_string())
+            let metadata = {
+                let mut state = shared.lock();
+                state.metadata_asked += 1;
+                state.metadata.clone()
+            };
+            match metadata {
+                Metadata::Plain => {
+                    let metadata = json!({"issuer": base, "token_endpoint": format!("{base}/token")});
+                    respond(&stream, 200, "content-type: application/json\r\n", &metadata.to_string())
+                }
+                Metadata::Other(headers, document) => respond(&stream, 200, headers, &document.to_string()),
+                Metadata::Down => stream.shutdown(Shutdown::Both),
+            }
         }
         _ => respond(&stream, 404, "", ""),
     }
+}
+
+/// The members of a JSON body.
+fn members(body: &[u8]) -> Vec<(String, String)> {
+    let object: serde_json::Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+    object.into_iter().map(|(name, value)| (name, value.as_str().unwrap_or_default().to_owned())).collect()
 }
 
 fn head(reader: &mut impl BufRead) -> io::Result<(String, Vec<(String, String)>)> {

@@ -6,8 +6,10 @@ pub mod family;
 pub mod herd;
 pub mod oidc;
 pub mod person;
+pub mod proxy;
 pub mod sandbox;
 pub mod shapes;
+pub mod tls;
 pub mod user_manager;
 
 use std::path::{Path, PathBuf};

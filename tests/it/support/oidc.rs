@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use serde_json::Value;
@@ -17,6 +17,25 @@ pub struct OidcProvider {
     log: PathBuf,
     _dir: tempfile::TempDir,
 }
+
+/// A client that is registered there.
+pub struct Client {
+    pub id: &'static str,
+    pub auth: &'static str,
+    pub secret: &'static str,
+}
+
+const fn client(id: &'static str, auth: &'static str, secret: &'static str) -> Client {
+    Client { id, auth, secret }
+}
+
+pub const PUBLIC: Client = client("public", "none", "");
+pub const BASIC: Client = client("conf-basic", "client_secret_basic", "basic-secret-0123456789abcdef0123456789");
+pub const POST: Client = client("conf-post", "client_secret_post", "post-secret-0123456789abcdef0123456789");
+/// Id and secret are full of what must be encoded.
+pub const ODD: Client = client("conf:odd id", "client_secret_basic", "a+b/c=d%2B:e&f?g h~i\"j\\k");
+pub const ES256: Client = client("conf-pkjwt", "private_key_jwt", "");
+pub const RS256: Client = client("conf-pkjwt-rsa", "private_key_jwt", "");
 
 impl OidcProvider {
     /// Starts it with rotation and reuse detection on. `delay_ms`: between the grant's processing and its answer.
@@ -61,7 +80,7 @@ impl OidcProvider {
     }
 
     /// The same for a client with a secret, which lies in the file `secret`.
-    pub fn confidential(&self, secret: &std::path::Path) -> String {
+    pub fn confidential(&self, secret: &Path) -> String {
         std::fs::write(secret, "a secret+of/the%client\n").unwrap();
         format!(
             "[provider.oidc]\nissuer = \"{}\"\nclient_id = \"confidential\"\nclient_auth = \"client_secret_basic\"\n\
@@ -69,6 +88,26 @@ impl OidcProvider {
             self.issuer,
             secret.display()
         )
+    }
+
+    /// The section for one of its other clients, whose secret or key lies in a file below `home`.
+    pub fn provider_for(&self, client: &Client, home: &Path) -> String {
+        let place = home.join("client");
+        let section = format!("[provider.oidc]\nissuer = \"{}\"\nclient_id = \"{}\"\n", self.issuer, client.id);
+        let proof = match client.auth {
+            "none" => return section,
+            "private_key_jwt" => {
+                let answer = self.get(&format!("/_test/key?client={}", client.id), None).1;
+                let answer: Value = serde_json::from_str(&answer).unwrap();
+                std::fs::write(&place, answer["pem"].as_str().unwrap()).unwrap();
+                "client_key_id = \"k1\"\nclient_key"
+            }
+            _ => {
+                std::fs::write(&place, format!("{}\n", client.secret)).unwrap();
+                "client_secret"
+            }
+        };
+        format!("{section}client_auth = \"{}\"\n{proof} = {{ file = \"{}\" }}\n", client.auth, place.display())
     }
 
     pub fn mint(&self) -> Value {

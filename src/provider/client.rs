@@ -1,0 +1,96 @@
+//! How a client proves who it is: with nothing, with a secret (RFC 6749 §2.3.1), or with an assertion made for one request.
+
+use std::sync::Arc;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use zeroize::Zeroizing;
+
+use super::assertion::{Claims, ClientKey};
+use crate::clock::Timestamp;
+use crate::outcome::Failure;
+use crate::profile::{Audience, ClientAuth, Provider, SecretSource};
+
+/// Reads a secret from where the user keeps it; the second argument names the profile for which that is done.
+pub type SecretReader = Box<dyn Fn(&SecretSource, &str) -> Result<Zeroizing<String>, String> + Send + Sync>;
+
+/// What a client's proofs are made of.
+#[derive(Clone)]
+pub enum Identity {
+    Public,
+    Secret(Zeroizing<String>),
+    Key(Arc<ClientKey>),
+}
+
+/// Goes with one request, and says who sends it.
+pub enum Proof {
+    /// The client's name alone.
+    None,
+    /// `client_secret_basic`.
+    Basic(Zeroizing<String>),
+    /// `client_secret_post`.
+    Post(Zeroizing<String>),
+    /// `private_key_jwt`.
+    Assertion(Zeroizing<String>),
+}
+
+impl Identity {
+    /// Reads what `client_auth` asks for, and makes sure that it can be used.
+    pub fn read(provider: &Provider, secrets: &SecretReader, within: &str) -> Result<Self, Failure> {
+        let section = format!("[provider.{}]", provider.name);
+        let read = |key: &'static str, what: &str, source: &Option<SecretSource>| {
+            let lacks = || Err(format!("{section} has no {key}"));
+            source.as_ref().map_or_else(lacks, |source| secrets(source, within)).map_err(|why| {
+                Failure::new(key, format!("cannot read the {what} of {}: {why}", provider.name))
+                    .hint(format!("check {key} in {section}"))
+            })
+        };
+        match provider.client_auth {
+            ClientAuth::None => Ok(Self::Public),
+            ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost => {
+                read("client_secret", "client secret", &provider.client_secret).map(Self::Secret)
+            }
+            ClientAuth::PrivateKeyJwt => {
+                let pem = read("client_key", "client's private key", &provider.client_key)?;
+                let key = ClientKey::from_pem(&pem, provider.client_key_id.clone()).map_err(|bad| {
+                    let message = format!("client_key in {section} holds nothing to sign with: {bad}");
+                    Failure::new("client_key", message).hint(bad.hint())
+                })?;
+                Ok(Self::Key(Arc::new(key)))
+            }
+        }
+    }
+
+    /// The proof for one request that is made `now`.
+    pub fn prove(&self, provider: &Provider, audience: &str, now: Timestamp) -> Result<Proof, Failure> {
+        let key = match (self, provider.client_auth) {
+            (Self::Public, _) => return Ok(Proof::None),
+            (Self::Secret(secret), ClientAuth::ClientSecretBasic) => return Ok(Proof::Basic(secret.clone())),
+            (Self::Secret(secret), _) => return Ok(Proof::Post(secret.clone())),
+            (Self::Key(key), _) => key,
+        };
+        let mut jti = [0; 16];
+        let assertion = SystemRandom::new()
+            .fill(&mut jti)
+            .and_then(|()| key.assertion(&Claims { client_id: &provider.client_id, audience, now, jti }));
+        // Only a system without random numbers cannot sign with a key that was tried when it was read.
+        assertion.map(Proof::Assertion).map_err(|_| Failure::new("client_key", "the client assertion cannot be signed"))
+    }
+
+    /// Goes into a fingerprint, and nowhere else.
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Public => &[],
+            Self::Secret(secret) => secret.as_bytes(),
+            Self::Key(key) => key.bytes(),
+        }
+    }
+}
+
+/// Whom an assertion for `provider` is made out to.
+pub fn audience<'a>(provider: &'a Provider, issuer: Option<&'a str>, token_endpoint: &'a str) -> &'a str {
+    match &provider.assertion_audience {
+        Audience::Issuer => issuer.unwrap_or(token_endpoint),
+        Audience::TokenEndpoint => token_endpoint,
+        Audience::Other(text) => text,
+    }
+}

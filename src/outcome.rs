@@ -71,7 +71,7 @@ pub enum Publication {
 /// What went wrong, whose fault it is, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// One of the words in `keepalive(1)`, for programs.
+    /// A word for programs; keepalive(1) lists those of refreshes.
     pub kind: Cow<'static, str>,
     pub message: String,
     pub hint: Option<String>,

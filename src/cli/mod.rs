@@ -92,6 +92,9 @@ pub enum Command {
     },
 }
 
+/// What keepalive(1) says beyond the help: exit status, files, environment, kinds of errors.
+pub const MANUAL: &str = include_str!("manual.roff");
+
 /// A duration as people write it: `90s`, `15m`, `2h`, `1d 12h`.
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{e}; write for example 90s, 15m, 2h or 1d 12h"))

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
-use keepalive::cli::Cli;
+use keepalive::cli::{Cli, MANUAL};
 use keepalive::config::Config;
 
 use super::support::root;
@@ -24,7 +24,8 @@ fn check(path: &Path, generated: &[u8]) {
 
 fn pages() -> Vec<(String, Vec<u8>)> {
     let command = Cli::command().disable_help_subcommand(true);
-    let mut pages = vec![page(&command, "keepalive".into())];
+    let (name, text) = page(&command, "keepalive".into());
+    let mut pages = vec![(name, [&text, MANUAL.as_bytes()].concat())];
     for sub in command.get_subcommands() {
         let title = format!("keepalive-{}", sub.get_name());
         // The page of a subcommand shows how it is called.
@@ -52,6 +53,29 @@ fn there_is_a_page_for_every_command_and_it_is_current() {
     for (name, text) in pages() {
         check(&root().join("man").join(name), &text);
     }
+}
+
+/// The kinds of errors in the sources of some parts.
+fn kinds(parts: &[&str]) -> BTreeSet<String> {
+    let text: String = parts.iter().flat_map(|part| super::tidy::files(part, ".rs")).map(|(_, text)| text).collect();
+    let of = |start| text.split(start).skip(1).filter_map(|rest: &str| rest.trim_start().strip_prefix('"'));
+    let words = of("Failure::new(").filter_map(|rest| rest.split('"').next());
+    words.filter(|word| word.chars().all(|c| c.is_lowercase() || c == '_')).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_page_lists_every_kind_of_error_that_a_refresh_can_end_with() {
+    let errors = MANUAL.split(".SH ERRORS").nth(1).unwrap();
+    let listed: BTreeSet<&str> = errors.split(|c: char| !(c.is_lowercase() || c == '_')).collect();
+    let missing: Vec<_> =
+        kinds(&["src/engine", "src/provider"]).into_iter().filter(|k| !listed.contains(&**k)).collect();
+    assert!(missing.is_empty(), "keepalive(1) lacks {missing:?}");
+    let lines: Vec<&str> = errors.lines().collect();
+    let terms = lines.windows(2).filter(|pair| pair[0] == ".TP").filter_map(|pair| pair[1].split_once(' '));
+    let words = terms.flat_map(|(_, words)| words.split([' ', ',', '"']).filter(|word| !word.is_empty()));
+    let sources: String = super::tidy::files("src", ".rs").into_iter().map(|(_, text)| text).collect();
+    let unknown: Vec<_> = words.filter(|word| !sources.contains(&format!("\"{word}\""))).collect();
+    assert!(unknown.is_empty(), "nothing says {unknown:?}");
 }
 
 #[test]

@@ -55,7 +55,7 @@ const LONGEST_FILE: usize = 420;
 const LONGEST_FUNCTION: usize = 60;
 const DEEPEST: usize = 5;
 
-fn files(below: &str, ending: &str) -> Vec<(String, String)> {
+pub fn files(below: &str, ending: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut stack = vec![root().join(below)];
     while let Some(dir) = stack.pop() {

@@ -83,7 +83,8 @@ pub(super) fn judge(setup: &Setup, record: Option<&Record>, profile: Option<&Pro
     let margin = profile.map_or(crate::credential::freshness::Margin::DEFAULT, |p| p.margin);
     let validity = record.and_then(|r| r.validity.as_ref());
     let early = profile.map_or(std::time::Duration::ZERO, |p| standing::jitter(p.name.as_str(), margin, validity));
-    let terms = Terms { policy: profile.map_or(&default, |p| &p.provider.policy), margin, early };
+    let is_followed = profile.is_some_and(|p| p.follow);
+    let terms = Terms { policy: profile.map_or(&default, |p| &p.provider.policy), margin, early, is_followed };
     let now = setup.clock.now();
     let in_flight = record.is_some_and(|r| r.open_intent().is_some() && setup.store.is_locked(&r.profile));
     match record {

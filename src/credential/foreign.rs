@@ -159,7 +159,10 @@ mod tests {
         let ours = Validity { obtained: now.clone(), lifetime_ms: 100_000, assumed: false };
         let at = |secs: u64| Some(now.wall.plus(Duration::from_secs(secs)));
         let theirs = |end, written| Foreign {
-            granted: Granted { expiry: ExpiryClaims { expires_at: end, ..ExpiryClaims::default() }, ..Granted::default() },
+            granted: Granted {
+                expiry: ExpiryClaims { expires_at: end, ..ExpiryClaims::default() },
+                ..Granted::default()
+            },
             written,
             ..Foreign::default()
         };

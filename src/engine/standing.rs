@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::backoff::CONFLICT;
 use super::doubt::{self, Resolution};
 use crate::clock::{Moment, Timestamp};
 use crate::credential::freshness::{self, Demand, Margin, Validity, Verdict};
@@ -25,6 +26,8 @@ pub struct Terms<'a> {
     pub margin: Margin,
     /// This profile's share of jitter.
     pub early: Duration,
+    /// Another tool's store is looked into, which may hold what helps out of anything.
+    pub is_followed: bool,
 }
 
 /// Judges a journal. Never says `fresh` of anything that is not: the worst that is known wins.
@@ -34,7 +37,13 @@ pub fn standing(record: Option<&Record>, terms: Terms<'_>, now: &Moment) -> Stan
     };
     if record.is_rejected() {
         let error = record.rejected.as_ref().map(|r| r.failure.clone());
-        return Standing { state: State::NeedsLogin, refresh_at: None, error };
+        // Somebody may sign in with the tool.
+        let refresh_at = terms.is_followed.then(|| now.wall.plus(CONFLICT));
+        return Standing { state: State::NeedsLogin, refresh_at, error };
+    }
+    if let Some(stop) = record.conflict() {
+        let refresh_at = Some(stop.next_look.max(now.wall));
+        return Standing { state: State::ConfigError, refresh_at, error: Some(stop.failure.clone()) };
     }
     if let Some(hold) = &record.hold {
         let refresh_at = (hold.probes < MAX_PROBES).then_some(hold.next_probe);
@@ -63,7 +72,8 @@ fn without_trouble(record: &Record, terms: Terms<'_>, now: &Moment, last_error: 
         != Verdict::Fresh
         || is_renewal_due(record, Duration::ZERO, now);
     let is_alive = validity.is_some_and(|v| !v.left(now).is_zero());
-    let not_before = record.not_before.filter(|at| *at > now.wall);
+    let not_before = record.not_before.max(record.standstill.as_ref().map(|s| s.next_look));
+    let not_before = not_before.filter(|at| *at > now.wall);
     let planned = validity.map_or(now.wall, |v| planned_at(v, terms, now));
     let planned = renewal_at(record).map_or(planned, |at| planned.min(at.max(now.wall)));
     let planned = not_before.map_or(planned, |at| planned.max(at));
@@ -112,7 +122,8 @@ pub fn meets(record: &Record, demand: Demand, profile: &Profile, now: &Moment) -
     {
         return false;
     }
-    let is_untroubled = record.open_intent().is_none() && !record.is_rejected() && record.hold.is_none();
+    let is_untroubled =
+        record.open_intent().is_none() && !record.is_rejected() && record.hold.is_none() && record.conflict().is_none();
     verdict == Verdict::Fresh && record.has_credential() && (is_untroubled || matches!(demand, Demand::ValidFor(_)))
 }
 
@@ -153,7 +164,7 @@ mod tests {
 
     fn judge(r: &Record, clock: &ManualClock) -> Standing {
         let policy = Policy::default();
-        let terms = Terms { policy: &policy, margin: Margin::Fixed(S(200)), early: Duration::ZERO };
+        let terms = Terms { policy: &policy, margin: Margin::Fixed(S(200)), early: Duration::ZERO, is_followed: false };
         standing(Some(r), terms, &clock.now())
     }
 
@@ -242,7 +253,7 @@ mod tests {
         r.is_tombstone = true;
         assert_eq!(judge(&r, &c).state, State::NoCredential);
         let policy = Policy::default();
-        let terms = Terms { policy: &policy, margin: Margin::DEFAULT, early: Duration::ZERO };
+        let terms = Terms { policy: &policy, margin: Margin::DEFAULT, early: Duration::ZERO, is_followed: false };
         assert_eq!(standing(None, terms, &c.now()).state, State::NoCredential);
     }
 

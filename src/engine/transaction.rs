@@ -56,6 +56,7 @@ fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, '
     if plan.is_fresh(&vault.record) {
         return Ok(with(Outcome::new(OutcomeKind::Fresh), warnings));
     }
+    let loaded = plan.follow(vault, &key, loaded, &mut warnings)?;
     let send = plan.admit(vault, &loaded)?;
     // Step 2: whatever could fail here, must fail now.
     let _token_lock = plan.store.lock_token(&loaded.fingerprint)?;
@@ -68,7 +69,8 @@ fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, '
             Outcome::new(OutcomeKind::Deferred).because(Failure::new("busy", "nobody waits for this refresh any more"))
         );
     }
-    transact(plan, vault, &key, loaded, send).map(|outcome| with(outcome, warnings))
+    let outcome = transact(plan, vault, &key, loaded, send)?;
+    Ok(with(plan.second_look(vault, &key, outcome), warnings))
 }
 
 /// Steps 3 to 9, with the quick tries that are free as long as nothing was sent.
@@ -142,7 +144,7 @@ fn publish_if_pending(
 
 impl Flightplan {
     /// Whether the demand is met by what the journal says.
-    fn is_fresh(&self, record: &Record) -> bool {
+    pub(super) fn is_fresh(&self, record: &Record) -> bool {
         standing::meets(record, self.demand, &self.profile, &self.now())
     }
 
@@ -285,7 +287,7 @@ impl Flightplan {
     }
 }
 
-fn no_credential(plan: &Flightplan) -> Outcome {
+pub(super) fn no_credential(plan: &Flightplan) -> Outcome {
     let name = &plan.profile.name;
     Outcome::new(OutcomeKind::NeedsLogin).because(
         Failure::new("no_credential", format!("there is no credential for profile {name}"))

@@ -8,6 +8,7 @@ pub mod oidc;
 pub mod person;
 pub mod sandbox;
 pub mod shapes;
+pub mod tool;
 pub mod user_manager;
 
 use std::path::{Path, PathBuf};

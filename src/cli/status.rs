@@ -27,6 +27,7 @@ struct Row {
     provider: String,
     record: Option<Record>,
     standing: Standing,
+    is_followed: bool,
 }
 
 pub fn run(args: &StatusArgs, global: &Global, out: &Output) -> Status {
@@ -71,11 +72,12 @@ fn row(setup: &Setup, name: ProfileName) -> Row {
         (Err(_), Some(binding)) => binding.provider.clone(),
         (Err(_), None) => String::new(),
     };
+    let is_followed = profile.as_ref().is_ok_and(|p| p.follow);
     let mut standing = judge(setup, record.as_ref(), profile.as_ref().ok());
     if let Some(error) = profile.err().or(unreadable) {
         standing = Standing { state: State::ConfigError, refresh_at: None, error: Some(error) };
     }
-    Row { name, provider, record, standing }
+    Row { name, provider, record, standing, is_followed }
 }
 
 pub(super) fn judge(setup: &Setup, record: Option<&Record>, profile: Option<&Profile>) -> Standing {
@@ -117,6 +119,7 @@ fn to_json(row: &Row, store: &str) -> Value {
         "login_by": record.and_then(|r| r.login_by),
         "store": store,
         "publication": publication(row),
+        "source": super::adoption::to_json(record, row.is_followed),
         "error": row.standing.error,
     })
 }
@@ -138,6 +141,9 @@ fn show(rows: &[Row], now: Timestamp, out: &Output) {
     }
     out.data(&table(&cells));
     for row in rows {
+        if let Some(origin) = row.record.as_ref().and_then(|r| r.origin.as_ref()).filter(|_| row.is_followed) {
+            out.line(&format!("{}: follows {origin}", row.name));
+        }
         if let Some(error) = &row.standing.error {
             out.line(&format!("{}: {}", row.name, error.message));
             if let Some(hint) = &error.hint {

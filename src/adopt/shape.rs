@@ -109,7 +109,7 @@ impl Shape {
         let identity = Identity { subject: told(self.subject), account: told(self.account), email: told(self.email) };
         let expiry = ExpiryClaims {
             expires_at: instant(object, self.expires),
-            jwt_exp: access.as_ref().and_then(|token| seconds(claims(token.expose())?.get("exp")?)),
+            jwt_exp: access.as_ref().and_then(|jwt| seconds(claims(jwt.expose())?.get("exp")?)),
             ..ExpiryClaims::default()
         };
         Ok(Foreign {
@@ -153,8 +153,8 @@ fn scope(value: Option<&Value>) -> Option<String> {
 }
 
 /// The client that an ID token was issued to, if it names exactly one.
-fn authorized_party(token: &AccessToken) -> Option<String> {
-    let claims = claims(token.expose())?;
+fn authorized_party(jwt: &AccessToken) -> Option<String> {
+    let claims = claims(jwt.expose())?;
     let audience = match claims.get("aud")? {
         Value::Array(several) => several.first().filter(|_| several.len() == 1)?.as_str(),
         one => one.as_str(),

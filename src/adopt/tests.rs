@@ -170,3 +170,19 @@ fn whatever_a_store_holds_instead_nothing_panics_and_nothing_is_made_up() {
         assert!(super::pizauth::read(&bytes).is_err());
     }
 }
+
+#[test]
+fn pizauth_as_pizauth_dumped_it() {
+    let entries = || super::pizauth::read(store!("pizauth.dump")).unwrap();
+    let found = select(entries(), None).unwrap();
+    assert_eq!(found.id, "acme", "the other account has no token");
+    let found = found.content.unwrap();
+    assert!(is(&found, "fake-rt-piz"));
+    assert_eq!(found.client_id.as_deref(), Some("piz-client"));
+    assert_eq!(found.issuer.as_deref(), Some("http://127.0.0.1:18332/oauth/token"));
+    assert_eq!(ends(&found).since(found.written.unwrap()).as_secs(), 3600);
+    assert_eq!(select(entries(), Some("empty")).unwrap().content.unwrap_err().what, "pizauth has no token for it");
+    let mut torn = store!("pizauth.dump").to_vec();
+    torn.pop();
+    assert_eq!(super::pizauth::read(&torn).unwrap_err().what, "it is no dump of pizauth");
+}

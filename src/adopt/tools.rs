@@ -84,8 +84,9 @@ pub const TOOLS: [About; 7] = [
         name: "pizauth",
         provider: None,
         is_open: false,
-        sign_out: "remove the account \"ACCOUNT\" from pizauth.conf, then pizauth reload",
-        never: "pizauth revoke",
+        // Despite its name it asks nobody (1.1.0).
+        sign_out: "pizauth revoke ACCOUNT",
+        never: "",
     },
 ];
 

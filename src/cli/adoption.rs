@@ -13,8 +13,7 @@ use crate::credential::foreign::{Foreign, Likeness, Origin};
 use crate::engine::follow::Source;
 use crate::engine::handover::{self, Arrival};
 use crate::outcome::{Failure, Outcome};
-use crate::profile::Profile;
-use crate::provider::Prepared;
+use crate::profile::{Profile, Provider};
 use crate::store::record::Record;
 
 /// Reads `--from`.
@@ -27,8 +26,8 @@ pub fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output) -> Res
     let selector = Selector { file: args.file.clone(), account: args.account.clone() };
     let Taken { foreign, origin, provider } = setup.shelf().take(tool, &selector).map_err(config_error)?;
     let profile = profile(tool, args, setup, provider.as_deref()).map_err(config_error)?;
+    check_client(&foreign, &origin, &profile.provider).map_err(config_error)?;
     let (engine, prepared) = prepare(setup, &profile)?;
-    check_client(&foreign, &origin, &prepared).map_err(config_error)?;
     let now = setup.clock.now();
     let told = foreign.granted.expiry.lifetime_of_import(&now);
     let login_by = foreign.login_by;
@@ -75,8 +74,7 @@ fn profile(tool: Tool, args: &ImportArgs, setup: &Setup, told: Option<&str>) -> 
 }
 
 /// A refresh token is for one client at one server; at another it is refused, or worse, known to a stranger.
-fn check_client(foreign: &Foreign, origin: &Origin, prepared: &Prepared) -> Result<(), Failure> {
-    let provider = &prepared.provider;
+fn check_client(foreign: &Foreign, origin: &Origin, provider: &Provider) -> Result<(), Failure> {
     if let Some(client) = foreign.client_id.as_ref().filter(|client| **client != provider.client_id) {
         let message = format!(
             "{origin} has a token for client {client}, and provider {} is client {}",
@@ -88,7 +86,7 @@ fn check_client(foreign: &Foreign, origin: &Origin, prepared: &Prepared) -> Resu
     }
     let same_place = |issuer: &str| {
         let theirs = url::Url::parse(issuer).ok().map(|url| url.origin());
-        let ours = [provider.issuer.as_ref(), Some(&prepared.token_endpoint)];
+        let ours = [provider.issuer.as_ref(), provider.token_endpoint.as_ref()];
         theirs.is_none_or(|theirs| ours.into_iter().flatten().any(|url| url.origin() == theirs))
     };
     // Without an issuer the endpoints may be anywhere, and only the person knows.
@@ -115,6 +113,9 @@ fn tell_ownership(tool: Tool, origin: &Origin, profile: &Profile, out: &Output) 
 }
 
 fn sign_out(about: &About, origin: &Origin) -> String {
+    if about.tool == Tool::Codex && is_absent(origin) {
+        return "remove the item \"Codex Auth\" from the keyring".into();
+    }
     let place = origin.place.as_deref().unwrap_or("its store");
     about.sign_out.replace("PLACE", place).replace("ACCOUNT", origin.account.as_deref().unwrap_or("it"))
 }
@@ -144,8 +145,8 @@ pub fn copy(setup: &Setup, record: &Record, profile: &Profile) -> Option<Copy> {
     let name = &profile.name;
     let foreign = match setup.shelf().read(origin, name.as_str()) {
         Ok(foreign) => foreign,
-        Err(failure) if !profile.follow && is_absent(origin) => {
-            return Some(Copy::Gone(format!("{name}: {} is gone", failure.message)));
+        Err(_) if !profile.follow && is_absent(origin) => {
+            return Some(Copy::Gone(format!("{name}: {origin} is gone")));
         }
         Err(failure) => {
             return Some(Copy::Unknown(format!("{name}: {}", failure.message), failure.hint.unwrap_or_default()));

@@ -33,8 +33,8 @@ pub enum Likeness {
 
 impl Identity {
     /// What an ID token says.
-    pub fn of_id_token(token: &AccessToken) -> Self {
-        let claims = claims(token.expose()).unwrap_or_default();
+    pub fn of_id_token(jwt: &AccessToken) -> Self {
+        let claims = claims(jwt.expose()).unwrap_or_default();
         let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).map(printable);
         Self { subject: text("sub"), account: None, email: text("email") }
     }

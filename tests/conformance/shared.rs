@@ -20,16 +20,15 @@ use super::world::{LIFE, World};
 #[derive(Clone, Default)]
 struct Tool(Arc<Mutex<Held>>);
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 enum Held {
-    Tokens { answer: Value, email: &'static str, written: i64 },
+    Tokens {
+        answer: Value,
+        email: &'static str,
+        written: i64,
+    },
+    #[default]
     Unreadable,
-}
-
-impl Default for Held {
-    fn default() -> Self {
-        Self::Unreadable
-    }
 }
 
 impl Source for Tool {

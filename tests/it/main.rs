@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "shared with the sweeps")]
 mod support;
 
+mod adoption;
 mod contrib;
 mod daemon;
 mod faults;

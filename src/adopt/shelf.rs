@@ -92,7 +92,8 @@ impl Shelf {
             Tool::Grok => homes.grok.as_ref().map(|dir| dir.join("auth.json")),
             Tool::Gemini => homes.gemini.as_ref().map(|dir| dir.join("oauth_creds.json")),
             Tool::OpenClaw => homes.openclaw.as_ref().map(|dir| dir.join("state").join("openclaw.sqlite")),
-            Tool::OidcAgent | Tool::Pizauth => None,
+            Tool::Pizauth => Some(DUMP.into()),
+            Tool::OidcAgent => None,
         }
     }
 
@@ -101,6 +102,7 @@ impl Shelf {
         let name = place.display().to_string();
         let bytes = match tool {
             Tool::OpenClaw => rows(place, within),
+            Tool::Pizauth if place == Path::new(DUMP) => dump(within),
             Tool::Codex => match from_file(place) {
                 Ok(None) => self.codex_in_keyring(place),
                 read => read,
@@ -237,6 +239,15 @@ fn rows(place: &Path, within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Troubl
     }
 }
 
+/// The place of pizauth's tokens: it keeps them in memory, and its program prints them.
+const DUMP: &str = "pizauth dump";
+
+fn dump(within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Trouble> {
+    let argv: Vec<String> = DUMP.split(' ').map(str::to_owned).collect();
+    let dumped = process::run(&argv, within, Patience::Silent { longest: LARGEST });
+    dumped.map(Some).map_err(|e| Trouble::new(e.to_string(), "start pizauth, or sign in anew: keepalive login"))
+}
+
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
@@ -245,7 +256,6 @@ fn file_name(path: &Path) -> String {
 fn by_its_program(tool: Tool, selector: &Selector) -> Result<Bytes, Failure> {
     let name = tool.about().name;
     let argv = match (tool, &selector.account) {
-        (Tool::Pizauth, _) => vec!["pizauth".to_owned(), "dump".to_owned()],
         (Tool::OidcAgent, Some(account)) if !account.starts_with('-') => {
             vec!["oidc-gen".to_owned(), "--print".to_owned(), account.clone()]
         }

@@ -83,7 +83,7 @@ pub const TOOLS: [About; 7] = [
         tool: Tool::Pizauth,
         name: "pizauth",
         provider: None,
-        is_open: false,
+        is_open: true,
         // Despite its name it asks nobody (1.1.0).
         sign_out: "pizauth revoke ACCOUNT",
         never: "",

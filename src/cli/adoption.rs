@@ -41,6 +41,11 @@ pub fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output) -> Res
     let outcome = hand_over(args, &engine, arrival, &now, out)?;
     if origin.identity.name().is_none() {
         out.say(&format!("{}: its store does not say whose it is", origin.tool));
+        if profile.follow {
+            out.warn(
+                "so what it refreshes cannot be adopted: the profile will stop then, and ask which token is meant",
+            );
+        }
     }
     tell_ownership(tool, &origin, &profile, out);
     Ok(outcome)
@@ -182,8 +187,10 @@ pub fn copy(setup: &Setup, record: &Record, profile: &Profile) -> Option<Copy> {
     })
 }
 
+/// Whether the file is certainly not there any more. Not every place is a file.
 fn is_absent(origin: &Origin) -> bool {
-    origin.place.as_ref().is_some_and(|place| !std::path::Path::new(place).exists())
+    let place = origin.place.as_ref().map(std::path::Path::new).filter(|place| place.is_absolute());
+    place.is_some_and(|place| matches!(place.try_exists(), Ok(false)))
 }
 
 /// Where a profile came from, for `status --json`.

@@ -9,6 +9,7 @@ use super::handover;
 use super::refusal::note_attempt;
 use crate::credential::foreign::{Foreign, Likeness, Origin};
 use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::profile::ProfileName;
 use crate::store::key::SealingKey;
 use crate::store::record::Standstill;
 use crate::store::{Loaded, Vault};
@@ -108,12 +109,8 @@ impl Flightplan {
     fn look(&self, vault: &Vault<'_, '_>, key: &SealingKey) -> Result<(Theirs, Foreign), Failure> {
         let record = &vault.record;
         let name = &self.profile.name;
-        let unknown = || {
-            Failure::new("follow", format!("profile {name} has follow = true, but came from no tool's store"))
-                .hint(format!("keepalive import {name} --from TOOL, or remove follow = true"))
-        };
-        let origin = record.origin.as_ref().filter(|o| o.place.is_some()).ok_or_else(unknown)?;
-        let source = self.source.as_ref().ok_or_else(unknown)?;
+        let origin = record.followable().ok_or_else(|| nothing_to_follow(name))?;
+        let source = self.source.as_ref().ok_or_else(|| nothing_to_follow(name))?;
         let foreign = source.read(origin, name.as_str())?;
         let Some(theirs) = foreign.granted.refresh.as_ref().map(|token| key.fingerprint(token)) else {
             return Err(Failure::new("source", format!("{origin} holds no refresh token any more"))
@@ -188,6 +185,12 @@ impl Flightplan {
             Err(e) => e.outcome(),
         }
     }
+}
+
+/// Why a profile cannot follow anything.
+pub fn nothing_to_follow(name: &ProfileName) -> Failure {
+    Failure::new("follow", format!("profile {name} has follow = true, but came from no tool's store"))
+        .hint(format!("remove follow = true from [profile.{name}], or keepalive import {name} --from TOOL"))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::backoff::CONFLICT;
 use super::doubt::{self, Resolution};
+use super::follow::nothing_to_follow;
 use crate::clock::{Moment, Timestamp};
 use crate::credential::freshness::{self, Demand, Margin, Validity, Verdict};
 use crate::outcome::{Failure, State};
@@ -40,6 +41,10 @@ pub fn standing(record: Option<&Record>, terms: Terms<'_>, now: &Moment) -> Stan
         // Somebody may sign in with the tool.
         let refresh_at = terms.is_followed.then(|| now.wall.plus(CONFLICT));
         return Standing { state: State::NeedsLogin, refresh_at, error };
+    }
+    if terms.is_followed && record.followable().is_none() {
+        let error = Some(nothing_to_follow(&record.profile));
+        return Standing { state: State::ConfigError, refresh_at: None, error };
     }
     if let Some(stop) = record.conflict() {
         let refresh_at = Some(stop.next_look.max(now.wall));
@@ -122,8 +127,11 @@ pub fn meets(record: &Record, demand: Demand, profile: &Profile, now: &Moment) -
     {
         return false;
     }
-    let is_untroubled =
-        record.open_intent().is_none() && !record.is_rejected() && record.hold.is_none() && record.conflict().is_none();
+    let is_untroubled = record.open_intent().is_none()
+        && !record.is_rejected()
+        && record.hold.is_none()
+        && record.conflict().is_none()
+        && (!profile.follow || record.followable().is_some());
     verdict == Verdict::Fresh && record.has_credential() && (is_untroubled || matches!(demand, Demand::ValidFor(_)))
 }
 
@@ -145,8 +153,10 @@ mod tests {
     use super::*;
     use crate::clock::{Clock, ManualClock};
     use crate::credential::Generation;
+    use crate::credential::foreign::{Identity, Origin};
     use crate::credential::secret::Fingerprint;
-    use crate::store::record::{Intent, Rejection};
+    use crate::outcome::OutcomeKind;
+    use crate::store::record::{Intent, Rejection, Standstill};
 
     const S: fn(u64) -> Duration = Duration::from_secs;
 
@@ -226,6 +236,37 @@ mod tests {
         assert_eq!((s.state, s.refresh_at, s.error.unwrap().kind.as_ref()), (State::NeedsLogin, None, "invalid_grant"));
         r.fingerprint = Some(Fingerprint::from_hex("cd".into()));
         assert_eq!(judge(&r, &c).state, State::Fresh, "r22: a new token clears it");
+    }
+
+    #[test]
+    fn a_followed_profile_is_looked_at_again_whatever_stands_in_its_way() {
+        let c = clock();
+        let mut r = record(&c);
+        let policy = Policy::default();
+        let judge = |r: &Record| {
+            let terms =
+                Terms { policy: &policy, margin: Margin::Fixed(S(200)), early: Duration::ZERO, is_followed: true };
+            let s = standing(Some(r), terms, &c.now());
+            (s.state, s.refresh_at.map(|at| at.since(c.now().wall).as_secs()))
+        };
+        assert_eq!(judge(&r), (State::ConfigError, None), "there is nothing to follow");
+        let place = Some("auth.json".into());
+        r.origin = Some(Origin { tool: "codex".into(), place, account: None, identity: Identity::default() });
+        assert_eq!(judge(&r), (State::Fresh, Some(800)));
+        let mut stop = Standstill {
+            outcome: OutcomeKind::Deferred,
+            failure: Failure::new("source", "away"),
+            next_look: c.now().wall.plus(S(900)),
+        };
+        r.standstill = Some(stop.clone());
+        assert_eq!(judge(&r), (State::Fresh, Some(900)));
+        stop.outcome = OutcomeKind::ConfigError;
+        r.standstill = Some(stop);
+        assert_eq!(judge(&r), (State::ConfigError, Some(900)));
+        let fingerprint = r.fingerprint.clone().unwrap();
+        let failure = Failure::new("invalid_grant", "gone");
+        r.rejected = Some(Rejection { fingerprint, at: c.now().wall, failure });
+        assert_eq!(judge(&r), (State::NeedsLogin, Some(600)), "somebody may sign in with the tool");
     }
 
     #[test]

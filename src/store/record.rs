@@ -171,6 +171,11 @@ impl Record {
         self.intent.as_ref().filter(|i| i.generation >= self.generation && !self.is_rejected())
     }
 
+    /// The store that a profile with `follow = true` looks into; `None`: it came from none that can be.
+    pub fn followable(&self) -> Option<&Origin> {
+        self.origin.as_ref().filter(|origin| origin.place.is_some())
+    }
+
     /// What a followed tool holds cannot be reconciled with what is here, and a person must say which is meant.
     pub fn conflict(&self) -> Option<&Standstill> {
         self.standstill.as_ref().filter(|s| s.outcome == OutcomeKind::ConfigError)

@@ -251,6 +251,35 @@ fn codex_in_the_keyring_is_found_by_its_home() {
     assert!(!copies(&sandbox).contains("warning"), "{}", copies(&sandbox));
 }
 
+#[test]
+fn the_daemon_adopts_what_a_followed_tool_refreshed() {
+    let server = AuthServer::start(Mode::Strict);
+    let (sandbox, file, answer) = codex(&server, FOLLOWING);
+    let mut store = codex_store(&answer, "ada");
+    store["tokens"]["access_token"] = json!(jwt(&json!({"exp": now() + 4})));
+    write(&file, store.to_string());
+    sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0);
+    write(&file, codex_store(&tool::refresh(&server, tool::token(&answer)), "ada").to_string());
+    let daemon = sandbox.daemon();
+    daemon.wait_for_line("adopted");
+    let status = || sandbox.keepalive(&["--json", "status"]).profile();
+    super::support::eventually("the next generation", || (status()["generation"] == 2).then_some(()));
+    assert_eq!((&status()["state"], server.counts().refresh_requests), (&json!("fresh"), 1));
+}
+
+#[test]
+fn a_login_of_its_own_has_nothing_to_follow() {
+    let server = AuthServer::start(Mode::Strict);
+    let (sandbox, _, _) = codex(&server, FOLLOWING);
+    sandbox.import("openai", &server.mint()).exits(0);
+    let status = sandbox.keepalive(&["--json", "status"]).exits(78).profile();
+    assert_eq!((&status["state"], &status["error"]["kind"]), (&json!("config_error"), &json!("follow")));
+    let error = refresh(&sandbox).exits(78).result()["error"].clone();
+    assert!(error["hint"].as_str().unwrap().starts_with("remove follow = true from [profile.openai]"), "{error}");
+    sandbox.keepalive(&["token", "openai"]).exits(0);
+    assert_eq!(server.counts().refresh_requests, 0);
+}
+
 /// OpenClaw's database, with the profiles given.
 fn openclaw(sandbox: &Sandbox, row: &str) -> PathBuf {
     let database = sandbox.path("home/.openclaw/state/openclaw.sqlite");
@@ -404,5 +433,6 @@ fn pizauth_is_asked_for_its_dump() {
     let run = sandbox.keepalive(&["import", "work", "--from", "pizauth", "--provider", "acme"]).exits(0);
     assert!(run.stderr.contains("imported as generation 1 from pizauth"), "{run:?}");
     assert!(run.stderr.contains("Sign out of it here: pizauth revoke acme"), "{run:?}");
+    assert!(copies(&sandbox).contains("still holds a live copy"), "{}", copies(&sandbox));
     sandbox.keepalive(&["import", "work", "--from", "pizauth", "--account", "empty"]).exits(1).says("no token for it");
 }

@@ -8,10 +8,12 @@ use super::flightplan::Flightplan;
 use super::handover;
 use super::refusal::note_attempt;
 use crate::credential::foreign::{Foreign, Likeness, Origin};
+use crate::credential::secret::Fingerprint;
 use crate::outcome::{Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
+use crate::provider::GateError;
 use crate::store::key::SealingKey;
-use crate::store::record::Standstill;
+use crate::store::record::{Record, Standstill};
 use crate::store::{Loaded, Vault};
 
 /// The stores of other tools. The engine knows none of them.
@@ -78,6 +80,29 @@ impl Flightplan {
         match self.look(vault, key) {
             Ok((Theirs::Newer, foreign)) => self.adopt(vault, key, foreign).unwrap_or(outcome),
             Ok((Theirs::InStep | Theirs::Stale | Theirs::Conflict(_), _)) | Err(_) => outcome,
+        }
+    }
+
+    /// For the fence: whether at the instant of the send the tool still holds our token, or an old one. Connecting may have
+    /// taken its time.
+    pub fn watch(
+        &self,
+        record: &Record,
+        key: &Arc<SealingKey>,
+        ours: Fingerprint,
+    ) -> impl FnOnce() -> Result<(), GateError> + Send + 'static {
+        let followed = record.followable().filter(|_| self.profile.follow).cloned().zip(self.source.clone());
+        let (store, key, name) = (Arc::clone(&self.store), Arc::clone(key), self.profile.name.clone());
+        move || {
+            let Some((origin, source)) = followed else { return Ok(()) };
+            let unreadable = |_: Failure| GateError::Refused("the store of the followed tool cannot be read any more");
+            let foreign = source.read(&origin, name.as_str()).map_err(unreadable)?;
+            let theirs = foreign.granted.refresh.as_ref().map(|token| key.fingerprint(token));
+            let is_known = |theirs: &Fingerprint| *theirs == ours || store.ledger().contains(theirs).unwrap_or(false);
+            match theirs.filter(is_known) {
+                Some(_) => Ok(()),
+                None => Err(GateError::Refused("the followed tool has another token by now")),
+            }
         }
     }
 

@@ -89,7 +89,7 @@ fn transact<'l>(
         }
         let space = vault.reserve_answer()?;
         let intent = plan.intent(&vault.record, &held, loaded.fingerprint.clone(), kind);
-        let gate = plan.gate(vault, &held, &intent, kind);
+        let gate = plan.gate(vault, key, &held, &intent, kind);
         match plan.endpoint.exchange(&plan.prepared, held, gate) {
             Exchange::Unsent { held: back, may_have_intent, why, answer } => {
                 // The journal in memory has no such intent: writing it erases the one on disk. If that fails as the
@@ -265,8 +265,16 @@ impl Flightplan {
     }
 
     /// Step 4, run by the fence: is the attempt still allowed at this instant? Then the intent, fsynced.
-    fn gate(&self, vault: &Vault<'_, '_>, held: &Held<'_>, intent: &Intent, kind: SendKind) -> Gate {
+    fn gate(
+        &self,
+        vault: &Vault<'_, '_>,
+        key: &Arc<SealingKey>,
+        held: &Held<'_>,
+        intent: &Intent,
+        kind: SendKind,
+    ) -> Gate {
         let write = vault.intent_writer(intent.clone());
+        let check_followed = self.watch(&vault.record, key, intent.fingerprint.clone());
         let (stop, clock) = (Arc::clone(&self.stop), Arc::clone(&self.clock));
         let first_sent = intent.first_sent.clone();
         let is_intact = held.permit().is_intact();
@@ -282,6 +290,7 @@ impl Flightplan {
             {
                 return Err(GateError::Refused("the server's grace is over"));
             }
+            check_followed()?;
             write().map_err(|e| GateError::Journal(e.to_string()))
         })
     }

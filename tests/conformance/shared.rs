@@ -213,10 +213,11 @@ fn an_obstacle_that_has_gone_is_no_reason_to_refresh_what_is_fresh() {
     assert_eq!(shared.state(), State::Fresh);
 }
 
-/// What a server's refusal means if the tool was quicker than we could see.
+/// A tool that is quicker than we can see.
 struct Quick {
     tool: Tool,
-    /// Held from the second look on.
+    /// Held from this look on: the first is before the flight, the second at the fence, the third after a refusal.
+    at: usize,
     then: Held,
     looks: Mutex<usize>,
 }
@@ -225,19 +226,43 @@ impl Source for Quick {
     fn read(&self, origin: &Origin, within: &str) -> Result<Foreign, Failure> {
         let mut looks = self.looks.lock().unwrap();
         *looks += 1;
-        if *looks == 2 {
+        if *looks == self.at {
             *self.tool.0.lock().unwrap() = self.then.clone();
         }
         self.tool.read(origin, within)
     }
 }
 
-fn refused(then: impl FnOnce(&Shared) -> Held) -> (Shared, Outcome) {
+fn quick(at: usize, then: impl FnOnce(&Shared) -> Held) -> Shared {
     let mut shared = Shared::new(Mode::Strict);
     let then = then(&shared);
-    let quick = Quick { tool: shared.tool.clone(), then, looks: Mutex::default() };
+    let quick = Quick { tool: shared.tool.clone(), at, then, looks: Mutex::default() };
     let origin = shared.world.record().origin.unwrap();
     shared.world.follow(Arc::new(quick), &shared.answer, origin);
+    shared
+}
+
+fn newer(shared: &Shared) -> Held {
+    let answer = shared.world.server.mint();
+    Held::Tokens { answer, email: "ada@acme.example", written: LATER }
+}
+
+#[test]
+fn r39_a_tool_that_refreshes_while_we_connect_is_noticed_at_the_fence() {
+    for then in [newer, |_: &Shared| Held::Unreadable] {
+        let shared = quick(2, then);
+        let outcome = shared.world.refresh();
+        let error = outcome.error.unwrap();
+        assert_eq!((outcome.kind, error.kind.as_ref()), (OutcomeKind::Deferred, "interrupted"), "{error:?}");
+        assert_eq!((shared.world.requests(), shared.world.record().open_intent()), (0, None));
+    }
+    let shared = quick(2, newer);
+    shared.world.refresh();
+    assert_eq!((shared.world.refresh().generation.get(), shared.world.requests()), (3, 0), "the next one adopts it");
+}
+
+fn refused(then: impl FnOnce(&Shared) -> Held) -> (Shared, Outcome) {
+    let shared = quick(3, then);
     shared.world.server.script([Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#)]);
     let outcome = shared.world.refresh();
     (shared, outcome)
@@ -245,11 +270,6 @@ fn refused(then: impl FnOnce(&Shared) -> Held) -> (Shared, Outcome) {
 
 #[test]
 fn r22_a_refused_token_is_looked_up_once_more_before_anybody_must_sign_in() {
-    let newer = |shared: &Shared| Held::Tokens {
-        answer: shared.world.server.mint(),
-        email: "ada@acme.example",
-        written: LATER,
-    };
     let (shared, outcome) = refused(newer);
     assert_eq!((outcome.kind, outcome.generation.get(), outcome.error), (OutcomeKind::Refreshed, 3, None));
     assert_eq!((shared.state(), shared.world.requests()), (State::Fresh, 1));

@@ -48,8 +48,15 @@ pub fn claude(bytes: &[u8]) -> Result<Vec<Entry>, Trouble> {
 pub fn grok(bytes: &[u8]) -> Result<Vec<Entry>, Trouble> {
     let signed_in = object(bytes)?;
     let entries = signed_in.iter().filter_map(|(id, value)| Some((id, value.as_object()?)));
+    let content = |members: &Map<String, Value>| match members.get("auth_mode").and_then(Value::as_str) {
+        // Grok keeps it for reference only; it is for whatever the external command signs in at.
+        Some("external") => {
+            Err(Trouble::new("it comes from an external sign-in command", "ask that command's provider"))
+        }
+        _ => GROK.read(members),
+    };
     let entries: Vec<_> =
-        entries.map(|(id, members)| Entry { id: id.clone(), provider: None, content: GROK.read(members) }).collect();
+        entries.map(|(id, members)| Entry { id: id.clone(), provider: None, content: content(members) }).collect();
     if entries.is_empty() { Err(Trouble::new("Grok is not signed in", "grok login")) } else { Ok(entries) }
 }
 

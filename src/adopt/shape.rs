@@ -70,6 +70,8 @@ pub const GROK: Shape = Shape {
     access: "key",
     expires: ("expires_at", Unit::Rfc3339),
     subject: "user_id",
+    // A user has several: teams, and their own.
+    account: "principal_id",
     email: "email",
     client: "oidc_client_id",
     issuer: "oidc_issuer",

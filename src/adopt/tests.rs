@@ -83,6 +83,11 @@ fn grok_has_a_map_in_which_a_person_chooses() {
     let stranger = select(entries(), Some("eve@acme.example")).unwrap_err();
     assert!(stranger.hint.starts_with("it holds https://"), "{stranger:?}");
     assert!(select(entries(), Some("https://api.x.ai::key")).unwrap().content.is_err());
+    let external = br#"{"a::b":{"key":"k","auth_mode":"external","refresh_token":"for reference"}}"#;
+    let external = select(stores::grok(external).unwrap(), None).unwrap().content.unwrap_err();
+    assert_eq!(external.what, "it comes from an external sign-in command");
+    let team = br#"{"a::b":{"key":"k","user_id":"u","principal_id":"team-1","refresh_token":"r"}}"#;
+    assert_eq!(only(stores::grok(team)).identity.account.as_deref(), Some("team-1"));
     assert_eq!(stores::grok(b"{}").unwrap_err().what, "Grok is not signed in");
 }
 
@@ -151,8 +156,8 @@ fn both_databases_of_openclaw_are_one_store() {
 #[test]
 fn oidc_agent_keeps_no_access_token() {
     let found = only(stores::oidc_agent(store!("oidc-agent.json")));
-    assert!(is(&found, "fake-rt-oidc") && found.granted.access.is_none());
-    assert_eq!(found.issuer.as_deref(), Some("https://login.acme.example/"));
+    assert!(is(&found, "fake-rt-oidc-1") && found.granted.access.is_none());
+    assert_eq!(found.issuer.as_deref(), Some("http://127.0.0.1:18350/"));
     assert_eq!(found.client_id.as_deref(), Some("oidc-client"));
 }
 

@@ -24,7 +24,7 @@ pub struct About {
     pub is_open: bool,
     /// How to sign out on this machine alone; `PLACE` and `ACCOUNT` stand for what was read.
     pub sign_out: &'static str,
-    /// The command that looks like it but revokes the token at the provider, and so ours.
+    /// The command that looks like it but revokes the token at the provider, and so ours; how sure that is.
     pub never: &'static str,
 }
 
@@ -35,7 +35,8 @@ pub const TOOLS: [About; 7] = [
         provider: Some("openai"),
         is_open: true,
         sign_out: "rm PLACE",
-        never: "codex logout",
+        // Seen to (0.169.0).
+        never: "codex logout, which revokes it for both",
     },
     About {
         tool: Tool::Claude,
@@ -44,7 +45,7 @@ pub const TOOLS: [About; 7] = [
         is_open: true,
         // The logins of MCP servers stand beside it.
         sign_out: "remove the member \"claudeAiOauth\" from PLACE",
-        never: "claude auth logout",
+        never: "claude auth logout, which may revoke it for both",
     },
     About {
         tool: Tool::Grok,
@@ -52,7 +53,7 @@ pub const TOOLS: [About; 7] = [
         provider: Some("xai"),
         is_open: true,
         sign_out: "remove the entry \"ACCOUNT\" from PLACE",
-        never: "grok logout",
+        never: "",
     },
     About {
         tool: Tool::Gemini,
@@ -77,7 +78,8 @@ pub const TOOLS: [About; 7] = [
         provider: None,
         is_open: false,
         sign_out: "oidc-add --remove ACCOUNT, then rm its file in ~/.config/oidc-agent or ~/.oidc-agent",
-        never: "oidc-gen --delete",
+        // Seen to (4.2.6).
+        never: "oidc-gen --delete, which revokes it for both",
     },
     About {
         tool: Tool::Pizauth,

@@ -128,7 +128,7 @@ fn sign_out(about: &About, origin: &Origin) -> String {
 fn never(about: &About) -> String {
     match about.never {
         "" => String::new(),
-        command => format!(" (not by {command}: that revokes it for both)"),
+        command => format!(" (not by {command})"),
     }
 }
 

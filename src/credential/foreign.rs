@@ -91,7 +91,7 @@ pub struct Origin {
 
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.place {
+        match self.place.as_ref().or(self.account.as_ref()) {
             Some(place) => write!(f, "{} ({place})", self.tool),
             None => f.write_str(&self.tool),
         }

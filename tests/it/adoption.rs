@@ -406,12 +406,13 @@ fn oidc_agent_is_asked_by_its_own_program_which_may_ask_the_person() {
     sandbox
         .keepalive_with_input(&named, "secret\n")
         .exits(1)
-        .says("has a token of https://login.acme.example/, and provider acme is another server");
+        .says("has a token of http://127.0.0.1:18350/, and provider acme is another server");
     account["issuer_url"] = json!(format!("{}/", server.url()));
     write(&file, account.to_string());
     let run = sandbox.keepalive_with_input(&named, "secret\n").exits(0).says("its store does not say whose it is");
     assert!(
-        run.stderr.contains("oidc-add --remove acme") && run.stderr.contains("not by oidc-gen --delete"),
+        run.stderr.contains("oidc-add --remove acme")
+            && run.stderr.contains("not by oidc-gen --delete, which revokes it"),
         "{run:?}"
     );
     sandbox.keepalive(&["refresh", "-p", "work"]).exits(0);

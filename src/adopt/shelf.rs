@@ -13,7 +13,7 @@ use crate::credential::foreign::{Foreign, Origin};
 use crate::engine::follow::Source;
 use crate::outcome::Failure;
 use crate::store::key::hex;
-use crate::store::keyring::{Item, Keyring};
+use crate::store::keyring::{Item, Keyring, KeyringError};
 use crate::sys::paths::ToolHomes;
 use crate::sys::process::{self, Patience};
 
@@ -97,10 +97,25 @@ impl Shelf {
         }
     }
 
+    /// Whether the store that a credential came from is certainly not there any more.
+    pub fn is_gone(&self, origin: &Origin, within: &str) -> bool {
+        let tool = Tool::named(&origin.tool).zip(origin.place.as_ref());
+        tool.is_some_and(|(tool, place)| matches!(self.bytes(tool, Path::new(place), within), Ok(None)))
+    }
+
     /// The store at a place. `within`: the profile that it is read for.
     fn at(&self, tool: Tool, place: &Path, within: &str) -> Result<Bytes, Failure> {
         let name = place.display().to_string();
-        let bytes = match tool {
+        match self.bytes(tool, place, within) {
+            Ok(Some(bytes)) => Ok(Bytes { bytes, place: name, is_lasting: true }),
+            Ok(None) => Err(absent(tool).at(tool.about().name, &name)),
+            Err(trouble) => Err(trouble.at(tool.about().name, &name)),
+        }
+    }
+
+    /// `None`: there is no store at that place.
+    fn bytes(&self, tool: Tool, place: &Path, within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Trouble> {
+        match tool {
             Tool::OpenClaw => rows(place, within),
             Tool::Pizauth if place == Path::new(DUMP) => dump(within),
             Tool::Codex => match from_file(place) {
@@ -108,11 +123,6 @@ impl Shelf {
                 read => read,
             },
             Tool::Claude | Tool::Grok | Tool::Gemini | Tool::OidcAgent | Tool::Pizauth => from_file(place),
-        };
-        match bytes {
-            Ok(Some(bytes)) => Ok(Bytes { bytes, place: name, is_lasting: true }),
-            Ok(None) => Err(absent(tool).at(tool.about().name, &name)),
-            Err(trouble) => Err(trouble.at(tool.about().name, &name)),
         }
     }
 
@@ -122,9 +132,12 @@ impl Shelf {
         let Some(Ok(home)) = file.parent().map(Path::canonicalize) else { return Ok(None) };
         let digest = Sha256::digest(home.as_os_str().as_encoded_bytes());
         let item = Item { service: "Codex Auth".into(), user: format!("cli|{}", hex(&digest, 8)) };
-        // Where there is no keyring, nobody keeps anything in it.
-        let found = self.keyring.read(&item).ok().flatten();
-        Ok(found.map(|found| Zeroizing::new(found.value.as_bytes().to_vec())))
+        match self.keyring.read(&item) {
+            Ok(found) => Ok(found.map(|found| Zeroizing::new(found.value.as_bytes().to_vec()))),
+            // Where there is no keyring, nobody keeps anything in it.
+            Err(KeyringError::NoBus | KeyringError::NoService | KeyringError::NoCollection) => Ok(None),
+            Err(e) => Err(Trouble::new(format!("it does not exist, and the keyring cannot be asked: {e}"), e.hint())),
+        }
     }
 }
 

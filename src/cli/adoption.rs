@@ -118,7 +118,8 @@ fn tell_ownership(tool: Tool, origin: &Origin, profile: &Profile, out: &Output) 
 }
 
 fn sign_out(about: &About, origin: &Origin) -> String {
-    if about.tool == Tool::Codex && is_absent(origin) {
+    let is_no_file = origin.place.as_ref().is_some_and(|place| !std::path::Path::new(place).exists());
+    if about.tool == Tool::Codex && is_no_file {
         return "remove the item \"Codex Auth\" from the keyring".into();
     }
     let place = origin.place.as_deref().unwrap_or("its store");
@@ -148,9 +149,10 @@ pub fn copy(setup: &Setup, record: &Record, profile: &Profile) -> Option<Copy> {
     let origin = record.origin.as_ref().filter(|o| o.place.is_some() && record.has_credential())?;
     let about = Tool::named(&origin.tool)?.about();
     let name = &profile.name;
-    let foreign = match setup.shelf().read(origin, name.as_str()) {
+    let shelf = setup.shelf();
+    let foreign = match shelf.read(origin, name.as_str()) {
         Ok(foreign) => foreign,
-        Err(_) if !profile.follow && is_absent(origin) => {
+        Err(_) if !profile.follow && shelf.is_gone(origin, name.as_str()) => {
             return Some(Copy::Gone(format!("{name}: {origin} is gone")));
         }
         Err(failure) => {
@@ -181,16 +183,10 @@ pub fn copy(setup: &Setup, record: &Record, profile: &Profile) -> Option<Copy> {
         }
         (false, false, true) => Copy::Unknown(
             format!("{name}: {origin} is followed, but what it holds is not known to be of the same account"),
-            format!("keepalive import {name} --from {} --replace, or follow = false", about.name),
+            format!("{} --replace, or follow = false", origin.import_command(name.as_str())),
         ),
         (false, false, false) => Copy::Gone(format!("{name}: {origin} holds no copy of its refresh token")),
     })
-}
-
-/// Whether the file is certainly not there any more. Not every place is a file.
-fn is_absent(origin: &Origin) -> bool {
-    let place = origin.place.as_ref().map(std::path::Path::new).filter(|place| place.is_absolute());
-    place.is_some_and(|place| matches!(place.try_exists(), Ok(false)))
 }
 
 /// Where a profile came from, for `status --json`.

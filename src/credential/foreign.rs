@@ -89,6 +89,14 @@ pub struct Origin {
     pub identity: Identity,
 }
 
+impl Origin {
+    /// The command that takes over the same again.
+    pub fn import_command(&self, profile: &str) -> String {
+        let account = self.account.as_ref().map_or(String::new(), |id| format!(" --account {id}"));
+        format!("keepalive import {profile} --from {}{account}", self.tool)
+    }
+}
+
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.place.as_ref().or(self.account.as_ref()) {

@@ -119,12 +119,11 @@ impl Flightplan {
             Theirs::InStep | Theirs::Stale => Ok(None),
             Theirs::Newer => Ok(Some(foreign)),
             Theirs::Conflict(what) => {
-                let from = vault.record.origin.as_ref().map_or_else(String::new, Origin::to_string);
-                let name = &self.profile.name;
-                let failure = Failure::new("conflict", format!("{from} holds {what}")).hint(format!(
-                    "to take that one: keepalive import {name} --from {} --replace; to keep this one: follow = false",
-                    vault.record.origin.as_ref().map_or("TOOL", |o| o.tool.as_str())
-                ));
+                let origin = vault.record.origin.as_ref();
+                let from = origin.map_or_else(String::new, Origin::to_string);
+                let again = origin.map_or_else(String::new, |o| o.import_command(self.profile.name.as_str()));
+                let failure = Failure::new("conflict", format!("{from} holds {what}"))
+                    .hint(format!("to take that one: {again} --replace; to keep this one: follow = false"));
                 Err(self.stand_still(vault, OutcomeKind::ConfigError, failure))
             }
         }

@@ -249,6 +249,13 @@ fn codex_in_the_keyring_is_found_by_its_home() {
     assert!(copies(&sandbox).contains("still holds a live copy"));
     bus.secret_tool(&[&["clear"], &attributes[..]].concat(), "").exits(0);
     assert!(!copies(&sandbox).contains("warning"), "{}", copies(&sandbox));
+    bus.lock();
+    sandbox
+        .keepalive(&["import", "openai", "--from", "codex"])
+        .exits(1)
+        .says("the keyring cannot be asked")
+        .says("unlock it");
+    assert!(copies(&sandbox).contains("warning"), "nobody can tell: {}", copies(&sandbox));
 }
 
 #[test]

@@ -8,13 +8,14 @@ use keepalive::credential::foreign::{Foreign, Identity, Origin};
 use keepalive::credential::response::{self, Reply};
 use keepalive::engine::follow::Source;
 use keepalive::engine::standing::{self, Terms};
-use keepalive::outcome::{Failure, Outcome, OutcomeKind, State};
+use keepalive::outcome::{Failure, Outcome, OutcomeKind, Publication, State};
+use keepalive::store::keyring::KeyringError;
 use serde_json::{Value, json};
 
 use super::support::authserver::Fault;
 use super::support::family::Mode;
 use super::support::tool;
-use super::world::{LIFE, World};
+use super::world::{LIFE, Place, World};
 
 /// A tool's store in memory: what it holds, and whose that is; or why it cannot be read.
 #[derive(Clone, Default)]
@@ -152,6 +153,38 @@ fn r39_an_adopted_token_that_ends_too_soon_is_refreshed_in_the_same_flight() {
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 4), "{outcome:?}");
     let counts = shared.world.server.counts();
     assert_eq!((counts.refresh_requests, counts.presented_again), (2, 0));
+}
+
+#[test]
+fn r11_a_process_that_dies_while_it_adopts_loses_nothing_and_sends_nothing() {
+    for (place, keyring) in [(Place::BeforePublish, 2), (Place::AfterPublish, 3)] {
+        let shared = Shared::new(Mode::Strict);
+        shared.rotates();
+        let remains = shared.world.die_at(place);
+        let world = shared.world.goes_on(remains, None);
+        assert_eq!(world.published(), Some(keyring), "{place:?}");
+        let outcome = world.look();
+        assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Fresh, 3), "{outcome:?}");
+        assert_eq!((world.published(), world.requests()), (Some(3), 1), "the request was the tool's");
+        assert_eq!(world.refresh().generation.get(), 4);
+        assert_eq!(world.server.counts().presented_again, 0);
+    }
+}
+
+#[test]
+fn r12_what_is_adopted_while_the_keyring_goes_away_is_published_later() {
+    let shared = Shared::new(Mode::Strict);
+    shared.rotates();
+    let keyring = shared.world.keyring.clone();
+    shared.world.hook(Place::BeforePublish, move || {
+        keyring.set_fault(Some(KeyringError::Locked));
+        Ok(())
+    });
+    let outcome = shared.world.refresh();
+    assert_eq!((outcome.kind, outcome.publication), (OutcomeKind::Refreshed, Publication::PublishPending));
+    shared.world.keyring.set_fault(None);
+    assert_eq!(shared.world.look().publication, Publication::Published);
+    assert_eq!((shared.world.published(), shared.world.requests()), (Some(3), 1));
 }
 
 #[test]

@@ -15,7 +15,8 @@ pub mod guard;
 pub mod config;
 pub mod provider;
 pub mod store;
-// Floor 4: the transaction, and the sign-in before it.
+// Floor 4: the transaction, and the ways in before it.
+pub mod adopt;
 pub mod engine;
 pub mod signin;
 // Floor 5: when and who.

@@ -88,6 +88,8 @@ pub struct Profile {
     pub margin: Margin,
     /// Extra looks; `None`: the margin alone decides.
     pub schedule: Option<Schedule>,
+    /// Another tool holds the same credential: its store is read before each refresh, and a newer one is adopted.
+    pub follow: bool,
 }
 
 /// Finds a profile by name in the configuration of the moment.

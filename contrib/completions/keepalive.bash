@@ -345,13 +345,21 @@ _keepalive() {
             return 0
             ;;
         keepalive__subcmd__import)
-            opts="-q -v -h --provider --replace --config --json --quiet --verbose --color --help"
+            opts="-q -v -h --provider --from --account --replace --config --json --quiet --verbose --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --provider)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -W "codex claude grok gemini openclaw oidc-agent pizauth" -- "${cur}"))
+                    return 0
+                    ;;
+                --account)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

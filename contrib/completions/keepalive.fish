@@ -34,7 +34,7 @@ complete -c keepalive -n "__fish_keepalive_needs_command" -s v -l verbose -d 'Sa
 complete -c keepalive -n "__fish_keepalive_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c keepalive -n "__fish_keepalive_needs_command" -s V -l version -d 'Print version'
 complete -c keepalive -n "__fish_keepalive_needs_command" -f -a "login" -d 'Sign in, and keep what comes of it'
-complete -c keepalive -n "__fish_keepalive_needs_command" -f -a "import" -d 'Take over a credential from a token response'
+complete -c keepalive -n "__fish_keepalive_needs_command" -f -a "import" -d 'Take over a credential from a token response, or from another tool'
 complete -c keepalive -n "__fish_keepalive_needs_command" -f -a "refresh" -d 'Refresh what is due, once'
 complete -c keepalive -n "__fish_keepalive_needs_command" -f -a "daemon" -d 'Keep all profiles alive until told to stop'
 complete -c keepalive -n "__fish_keepalive_needs_command" -f -a "token" -d 'Print an access token, refreshing it only if it must'
@@ -56,11 +56,19 @@ complete -c keepalive -n "__fish_keepalive_using_subcommand login" -s q -l quiet
 complete -c keepalive -n "__fish_keepalive_using_subcommand login" -s v -l verbose -d 'Say more; twice for every step'
 complete -c keepalive -n "__fish_keepalive_using_subcommand login" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l provider -d 'The provider that issued it; needed if the profile is not configured' -r
+complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l from -d 'Read the store of this tool' -r -f -a "codex\t''
+claude\t''
+grok\t''
+gemini\t''
+openclaw\t''
+oidc-agent\t''
+pizauth\t''"
+complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l account -d 'Which account in that store, by its name there or by its address; needed if there are several' -r
 complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l config -d 'Read the configuration from FILE instead of the default place' -r -F
 complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
 always\t''
 never\t''"
-complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l replace -d 'Replace a credential that is newer, or not known to be older'
+complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l replace -d 'Replace a credential that is newer, or not known to be older, or of another account'
 complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l json -d 'Print one JSON document; `daemon` logs one JSON object a line'
 complete -c keepalive -n "__fish_keepalive_using_subcommand import" -s q -l quiet -d 'Say nothing but errors'
 complete -c keepalive -n "__fish_keepalive_using_subcommand import" -s v -l verbose -d 'Say more; twice for every step'
@@ -141,7 +149,7 @@ complete -c keepalive -n "__fish_keepalive_using_subcommand completions" -s q -l
 complete -c keepalive -n "__fish_keepalive_using_subcommand completions" -s v -l verbose -d 'Say more; twice for every step'
 complete -c keepalive -n "__fish_keepalive_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c keepalive -n "__fish_keepalive_using_subcommand help; and not __fish_seen_subcommand_from login import refresh daemon token status doctor providers rehearse completions help" -f -a "login" -d 'Sign in, and keep what comes of it'
-complete -c keepalive -n "__fish_keepalive_using_subcommand help; and not __fish_seen_subcommand_from login import refresh daemon token status doctor providers rehearse completions help" -f -a "import" -d 'Take over a credential from a token response'
+complete -c keepalive -n "__fish_keepalive_using_subcommand help; and not __fish_seen_subcommand_from login import refresh daemon token status doctor providers rehearse completions help" -f -a "import" -d 'Take over a credential from a token response, or from another tool'
 complete -c keepalive -n "__fish_keepalive_using_subcommand help; and not __fish_seen_subcommand_from login import refresh daemon token status doctor providers rehearse completions help" -f -a "refresh" -d 'Refresh what is due, once'
 complete -c keepalive -n "__fish_keepalive_using_subcommand help; and not __fish_seen_subcommand_from login import refresh daemon token status doctor providers rehearse completions help" -f -a "daemon" -d 'Keep all profiles alive until told to stop'
 complete -c keepalive -n "__fish_keepalive_using_subcommand help; and not __fish_seen_subcommand_from login import refresh daemon token status doctor providers rehearse completions help" -f -a "token" -d 'Print an access token, refreshing it only if it must'

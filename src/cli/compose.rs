@@ -7,6 +7,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::Global;
+use crate::adopt::Shelf;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::Engine;
@@ -52,7 +53,12 @@ impl Setup {
             is_resident,
             within,
         );
-        Ok((engine, endpoint))
+        Ok((engine.following(Arc::new(self.shelf())), endpoint))
+    }
+
+    /// The stores of other tools on this machine.
+    pub fn shelf(&self) -> Shelf {
+        Shelf { homes: self.places.tools.clone(), keyring: keyring::open(self.places.bus_address.clone()) }
     }
 
     /// A profile as configured, or by the provider that its credential names.

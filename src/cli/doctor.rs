@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Global;
+use super::adoption::{self, Copy};
 use super::compose::Setup;
 use super::output::{BAD, DIM, GOOD, Output, Status, WARN};
 use crate::outcome::{Failure, Outcome};
@@ -230,7 +231,16 @@ fn profiles(setup: &Setup) -> Vec<Finding> {
         Ok(names) => names,
         Err(e) => return vec![Finding::of_store("profiles", &e)],
     };
-    names.iter().filter_map(|name| profile(setup, name)).collect()
+    names.iter().flat_map(|name| profile(setup, name).into_iter().chain(copy(setup, name))).collect()
+}
+
+/// Whether the tool that a credential came from still has it.
+fn copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
+    let (record, profile) = (setup.store.peek(name).ok().flatten()?, setup.profile(name).ok()?);
+    Some(match adoption::copy(setup, &record, &profile)? {
+        Copy::Gone(text) | Copy::Followed(text) => Finding::good("copy", text),
+        Copy::Held(text, hint) | Copy::Unknown(text, hint) => Finding::warning("copy", text, &hint),
+    })
 }
 
 fn profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {

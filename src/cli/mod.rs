@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and which function does it.
 
+mod adoption;
 pub(crate) mod compose;
 mod daemon;
 mod doctor;

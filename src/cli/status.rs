@@ -27,6 +27,7 @@ struct Row {
     provider: String,
     record: Option<Record>,
     standing: Standing,
+    is_followed: bool,
 }
 
 pub fn run(args: &StatusArgs, global: &Global, out: &Output) -> Status {
@@ -71,11 +72,12 @@ fn row(setup: &Setup, name: ProfileName) -> Row {
         (Err(_), Some(binding)) => binding.provider.clone(),
         (Err(_), None) => String::new(),
     };
+    let is_followed = profile.as_ref().is_ok_and(|p| p.follow);
     let mut standing = judge(setup, record.as_ref(), profile.as_ref().ok());
     if let Some(error) = profile.err().or(unreadable) {
         standing = Standing { state: State::ConfigError, refresh_at: None, error: Some(error) };
     }
-    Row { name, provider, record, standing }
+    Row { name, provider, record, standing, is_followed }
 }
 
 pub(super) fn judge(setup: &Setup, record: Option<&Record>, profile: Option<&Profile>) -> Standing {
@@ -83,7 +85,8 @@ pub(super) fn judge(setup: &Setup, record: Option<&Record>, profile: Option<&Pro
     let margin = profile.map_or(crate::credential::freshness::Margin::DEFAULT, |p| p.margin);
     let validity = record.and_then(|r| r.validity.as_ref());
     let early = profile.map_or(std::time::Duration::ZERO, |p| standing::jitter(p.name.as_str(), margin, validity));
-    let terms = Terms { policy: profile.map_or(&default, |p| &p.provider.policy), margin, early };
+    let is_followed = profile.is_some_and(|p| p.follow);
+    let terms = Terms { policy: profile.map_or(&default, |p| &p.provider.policy), margin, early, is_followed };
     let now = setup.clock.now();
     let in_flight = record.is_some_and(|r| r.open_intent().is_some() && setup.store.is_locked(&r.profile));
     match record {
@@ -116,6 +119,7 @@ fn to_json(row: &Row, store: &str) -> Value {
         "login_by": record.and_then(|r| r.login_by),
         "store": store,
         "publication": publication(row),
+        "source": super::adoption::to_json(record, row.is_followed),
         "error": row.standing.error,
     })
 }
@@ -137,6 +141,9 @@ fn show(rows: &[Row], now: Timestamp, out: &Output) {
     }
     out.data(&table(&cells));
     for row in rows {
+        if let Some(origin) = row.record.as_ref().and_then(|r| r.origin.as_ref()).filter(|_| row.is_followed) {
+            out.line(&format!("{}: follows {origin}", row.name));
+        }
         if let Some(error) = &row.standing.error {
             out.line(&format!("{}: {}", row.name, error.message));
             if let Some(hint) = &error.hint {

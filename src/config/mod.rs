@@ -142,7 +142,8 @@ impl Config {
         // The margin of a provider is about that server's habits, so it goes before the one for all.
         let margin = section.and_then(|section| section.timing.margin).or(provider.margin).or(self.defaults.margin);
         let schedule = section.map_or(&self.defaults, |section| &section.timing).schedule.clone();
-        Ok(Profile { name: name.clone(), provider, margin: margin.unwrap_or(Margin::DEFAULT), schedule })
+        let follow = section.is_some_and(|section| section.follow);
+        Ok(Profile { name: name.clone(), provider, margin: margin.unwrap_or(Margin::DEFAULT), schedule, follow })
     }
 
     fn namesake(&self, name: &ProfileName) -> Result<Arc<Provider>, ConfigError> {

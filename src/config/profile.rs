@@ -25,6 +25,7 @@ pub(super) struct Timing {
 pub(super) struct ProfileSection {
     pub provider: Option<Arc<Provider>>,
     pub timing: Timing,
+    pub follow: bool,
 }
 
 /// Schedules already read: ten thousand profiles share a few.
@@ -81,13 +82,10 @@ pub(super) fn read(
     warnings: &mut Vec<Finding>,
 ) -> Result<ProfileSection, ConfigError> {
     section.only(&[keys::PROFILE])?;
-    if section.read("follow", Entry::flag)? == Some(true) {
-        let message = "follow = true is not supported yet: keepalive must be the only holder of the refresh token";
-        return Err(section.finding("follow", message, "remove follow").into());
-    }
     Ok(ProfileSection {
         provider: section.read("provider", |e| e.parse(|name| known(name, providers)))?,
         timing: timing(section, defaults, schedules, warnings)?,
+        follow: section.read("follow", Entry::flag)?.unwrap_or(false),
     })
 }
 

@@ -1,6 +1,8 @@
 //! A credential and its parts: what is stored, what is handed out, and what a token response says.
 
+pub mod claims;
 pub mod encoding;
+pub mod foreign;
 pub mod freshness;
 mod lenient;
 pub mod response;

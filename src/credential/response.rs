@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
+use super::claims::claims;
 use super::lenient;
 use super::secret::{AccessToken, RefreshToken};
 use crate::clock::{Moment, Timestamp};
@@ -70,14 +69,14 @@ impl ExpiryClaims {
 
     /// Lifetime counted from `now`, for a response that was saved some time ago: absolute claims first.
     pub fn lifetime_of_import(&self, now: &Moment) -> Option<Duration> {
-        let counted = match (self.obtained_at, bounded(self.expires_in)) {
-            (Some(obtained), Some(life)) => Some(obtained.plus(life)),
-            _ => None,
-        };
-        match self.expires_at.or(self.jwt_exp).or(counted) {
-            Some(at) => Some(at.since(now.wall).min(LONGEST_LIFETIME)),
-            None => bounded(self.expires_in),
-        }
+        self.end(now).map(|end| end.since(now.wall).min(LONGEST_LIFETIME))
+    }
+
+    /// When the access token of a response ends that was saved some time ago; long past, if it has.
+    pub fn end(&self, now: &Moment) -> Option<Timestamp> {
+        let life = bounded(self.expires_in);
+        let counted = self.obtained_at.zip(life).map(|(obtained, life)| obtained.plus(life));
+        self.expires_at.or(self.jwt_exp).or(counted).or_else(|| life.map(|life| now.wall.plus(life)))
     }
 }
 
@@ -383,11 +382,7 @@ fn number(v: &Value) -> Option<f64> {
 
 /// The `exp` claim of an unverified JWT: good enough to know when its own issuer will refuse it.
 fn jwt_exp(token: &str) -> Option<Timestamp> {
-    let mut parts = token.split('.');
-    let (_head, claims, _signature) = (parts.next()?, parts.next()?, parts.next()?);
-    let claims = URL_SAFE_NO_PAD.decode(claims.trim_end_matches('=')).ok()?;
-    let claims: Value = serde_json::from_slice(&claims).ok()?;
-    number(claims.get("exp")?).filter(|n| *n > 0.0).map(epoch)
+    number(claims(token)?.get("exp")?).filter(|n| *n > 0.0).map(epoch)
 }
 
 /// Text from a server, fit for a terminal and a log: at most 200 characters; control, format and line-separating
@@ -402,6 +397,9 @@ pub fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
 
     fn now() -> Moment {

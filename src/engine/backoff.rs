@@ -13,6 +13,11 @@ pub const UNCLASSIFIED: Duration = Duration::from_secs(10 * 60);
 /// Between automatic probes of a client that the provider refuses.
 pub const PROBE: Duration = Duration::from_secs(30 * 60);
 
+/// Before the store of a followed tool is looked into again that could not be read.
+pub const SOURCE: Duration = Duration::from_secs(60);
+/// The same, after one that holds something that cannot be reconciled.
+pub const CONFLICT: Duration = Duration::from_secs(10 * 60);
+
 /// The delay after the `failures`-th failure in a row (1 is the first): full jitter, cut so that one more try fits into
 /// what is `left` of the access token, but never below what the server asked for (`Retry-After`).
 ///

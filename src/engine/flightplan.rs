@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::backoff;
+use super::follow::Source;
 use crate::clock::{Clock, Moment};
 use crate::credential::freshness::Demand;
 use crate::profile::{Profile, Rotation};
@@ -25,6 +26,8 @@ pub struct Flightplan {
     pub stop: Arc<AtomicBool>,
     /// A daemon, which may go on with the key in its memory while the keyring is away.
     pub is_resident: bool,
+    /// The stores of other tools, for profiles that follow one.
+    pub source: Option<Arc<dyn Source>>,
 }
 
 /// What the caller knew before it waited for the lock.

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::clock::Moment;
+use crate::credential::foreign::{Identity, Likeness, Origin};
 use crate::credential::freshness::Validity;
 use crate::credential::response::Granted;
 use crate::credential::{Binding, Credential, Generation, Grant};
@@ -13,6 +14,19 @@ use crate::profile::ProfileName;
 use crate::store::key::SealingKey;
 use crate::store::{Loaded, Store, StoreError, Vault};
 use crate::sys::lockfile::LockFile;
+
+/// What is to be stored, and where it was taken from if that was another tool's store.
+#[derive(Debug)]
+pub struct Arrival {
+    pub credential: Credential,
+    pub origin: Option<Origin>,
+}
+
+impl From<Credential> for Arrival {
+    fn from(credential: Credential) -> Self {
+        Self { credential, origin: None }
+    }
+}
 
 /// What became of it.
 #[derive(Debug)]
@@ -86,11 +100,12 @@ pub fn credential(
 pub fn take(
     store: &Store,
     name: &ProfileName,
-    mut credential: Credential,
+    arrival: impl Into<Arrival>,
     is_replacing: bool,
     now: &Moment,
     announce: &dyn Fn(Duration),
 ) -> Result<Handover, Outcome> {
+    let Arrival { mut credential, origin } = arrival.into();
     // The store lock of the key's birth comes before any profile lock.
     let key = store.key_or_born(name.as_str())?;
     let path = store.lock_file(name)?;
@@ -109,14 +124,21 @@ pub fn take(
     let _token_lock = store.lock_token(&fingerprint)?;
     if let Some(there) = there.as_ref().filter(|t| t.fingerprint == fingerprint && !vault.record.is_rejected()) {
         let generation = there.held.credential().generation;
+        if origin.is_some() && vault.record.origin != origin {
+            vault.record.origin = origin;
+            vault.record.standstill = None;
+            vault.save()?;
+        }
         return Ok(Handover::Unchanged { generation, publication: vault.record.publication });
     }
     refuse_dead(&vault, &fingerprint)?;
     if let Some(there) = there.filter(|_| !is_replacing) {
+        refuse_stranger(&vault, &there, origin.as_ref())?;
         refuse_older(&vault, &there, &credential, now)?;
     }
     credential.generation = vault.record.generation.next();
     vault.seal(&credential, &key)?;
+    vault.record.origin = origin;
     let mut warnings = settle(&mut vault, &credential, &key)?;
     if let Err(e) = store.confirm_young_key(announce) {
         warnings.push(format!("the keyring may not keep the sealing key: {e}"));
@@ -132,6 +154,20 @@ fn refuse_dead(vault: &Vault<'_, '_>, token: &crate::credential::secret::Fingerp
         return Err(Outcome::new(OutcomeKind::NeedsLogin).because(failure));
     }
     Ok(())
+}
+
+/// The credential of one account does not give way to that of another.
+fn refuse_stranger(vault: &Vault<'_, '_>, there: &Loaded<'_>, origin: Option<&Origin>) -> Result<(), Outcome> {
+    let Some(new) = origin.map(|o| &o.identity) else { return Ok(()) };
+    let told = there.held.credential().grant.id_token.as_ref().map(Identity::of_id_token).unwrap_or_default();
+    let old = vault.record.origin.as_ref().map(|o| o.identity.clone()).unwrap_or_default().or(told);
+    if old.likeness(new) != Likeness::Other {
+        return Ok(());
+    }
+    let name = |identity: &Identity| identity.name().unwrap_or("somebody else").to_owned();
+    let message = format!("profile {} belongs to {}, and this is {}'s", vault.record.profile, name(&old), name(new));
+    let failure = Failure::new("conflict", message).hint("import it into a profile of its own, or use --replace");
+    Err(Outcome::new(OutcomeKind::ConfigError).because(failure))
 }
 
 /// A live credential gives way only to one that provably expires later.
@@ -162,7 +198,11 @@ fn refuse_older(vault: &Vault<'_, '_>, there: &Loaded<'_>, new: &Credential, now
 }
 
 /// Publishes, and brings the journal up to date. The credential is sealed, so failures here are warnings.
-fn settle(vault: &mut Vault<'_, '_>, credential: &Credential, key: &SealingKey) -> Result<Vec<String>, Outcome> {
+pub(super) fn settle(
+    vault: &mut Vault<'_, '_>,
+    credential: &Credential,
+    key: &SealingKey,
+) -> Result<Vec<String>, Outcome> {
     let mut warnings = Vec::new();
     if let Err(e) = vault.publish(credential, key) {
         warnings.push(format!("the keyring does not have it yet: {e}"));
@@ -175,6 +215,7 @@ fn settle(vault: &mut Vault<'_, '_>, credential: &Credential, key: &SealingKey) 
     record.intent = None;
     record.rejected = None;
     record.hold = None;
+    record.standstill = None;
     record.failures = 0;
     record.unclassified = 0;
     record.not_before = credential.grant.not_before;

@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod doubt;
 mod flightplan;
+pub mod follow;
 pub mod handover;
 mod judge;
 pub mod obtain;
@@ -15,7 +16,7 @@ pub mod transaction;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -27,6 +28,7 @@ use crate::provider::{PrepareError, TokenEndpoint};
 use crate::store::record::Record;
 use crate::store::{Store, StoreError};
 use flightplan::{Flightplan, Seen};
+use follow::Source;
 
 /// Longest time that a flight past the point of no return may take to finish: request, then persistence.
 pub const DRAIN: Duration = Duration::from_secs(45);
@@ -53,6 +55,7 @@ struct Shared {
     is_resident: bool,
     /// The profiles for which this process was started by keepalive itself.
     within: Vec<String>,
+    source: OnceLock<Arc<dyn Source>>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -85,8 +88,17 @@ impl Engine {
             lanes: Lanes::default(),
             is_resident,
             within,
+            source: OnceLock::new(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Lets profiles with `follow = true` look into the stores of other tools. Without this they send nothing.
+    #[must_use]
+    pub fn following(self, source: Arc<dyn Source>) -> Self {
+        // The first one stays: what is followed cannot change under a flight.
+        let _first = self.shared.source.set(source);
+        self
     }
 
     pub fn store(&self) -> &Arc<Store> {
@@ -285,6 +297,7 @@ impl Shared {
             seen,
             stop: Arc::clone(&self.stop),
             is_resident: self.is_resident && self.store.has_key(),
+            source: self.source.get().cloned(),
         };
         let outcome = transaction::run(&plan, &lease);
         lease.publish(outcome);

@@ -104,7 +104,12 @@ impl Engine {
     /// What stands in the way of the next refresh, although the token still lives.
     fn trouble(&self, profile: &Profile) -> Option<Failure> {
         let record = self.store().peek(&profile.name).ok().flatten()?;
-        let terms = Terms { policy: &profile.provider.policy, margin: profile.margin, early: Duration::ZERO };
+        let terms = Terms {
+            policy: &profile.provider.policy,
+            margin: profile.margin,
+            early: Duration::ZERO,
+            is_followed: false,
+        };
         let standing = standing::standing(Some(&record), terms, &self.clock().now());
         match standing.state {
             State::NeedsLogin | State::ConfigError => standing.error,

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::backoff::CONFLICT;
 use super::doubt::{self, Resolution};
+use super::follow::nothing_to_follow;
 use crate::clock::{Moment, Timestamp};
 use crate::credential::freshness::{self, Demand, Margin, Validity, Verdict};
 use crate::outcome::{Failure, State};
@@ -25,6 +27,8 @@ pub struct Terms<'a> {
     pub margin: Margin,
     /// This profile's share of jitter.
     pub early: Duration,
+    /// Another tool's store is looked into, which may hold what helps out of anything.
+    pub is_followed: bool,
 }
 
 /// Judges a journal. Never says `fresh` of anything that is not: the worst that is known wins.
@@ -34,7 +38,17 @@ pub fn standing(record: Option<&Record>, terms: Terms<'_>, now: &Moment) -> Stan
     };
     if record.is_rejected() {
         let error = record.rejected.as_ref().map(|r| r.failure.clone());
-        return Standing { state: State::NeedsLogin, refresh_at: None, error };
+        // Somebody may sign in with the tool.
+        let refresh_at = terms.is_followed.then(|| now.wall.plus(CONFLICT));
+        return Standing { state: State::NeedsLogin, refresh_at, error };
+    }
+    if terms.is_followed && record.followable().is_none() {
+        let error = Some(nothing_to_follow(&record.profile));
+        return Standing { state: State::ConfigError, refresh_at: None, error };
+    }
+    if let Some(stop) = record.conflict() {
+        let refresh_at = Some(stop.next_look.max(now.wall));
+        return Standing { state: State::ConfigError, refresh_at, error: Some(stop.failure.clone()) };
     }
     if let Some(hold) = &record.hold {
         let refresh_at = (hold.probes < MAX_PROBES).then_some(hold.next_probe);
@@ -67,7 +81,8 @@ fn without_trouble(record: &Record, terms: Terms<'_>, now: &Moment, last_error: 
         != Verdict::Fresh
         || is_renewal_due(record, Duration::ZERO, now);
     let is_alive = validity.is_some_and(|v| !v.left(now).is_zero());
-    let not_before = record.not_before.filter(|at| *at > now.wall);
+    let not_before = record.not_before.max(record.standstill.as_ref().map(|s| s.next_look));
+    let not_before = not_before.filter(|at| *at > now.wall);
     let planned = validity.map_or(now.wall, |v| planned_at(v, terms, now));
     let planned = renewal_at(record).map_or(planned, |at| planned.min(at.max(now.wall)));
     let planned = not_before.map_or(planned, |at| planned.max(at));
@@ -116,8 +131,12 @@ pub fn meets(record: &Record, demand: Demand, profile: &Profile, now: &Moment) -
     {
         return false;
     }
-    let is_untroubled =
-        record.open_intent().is_none() && !record.is_rejected() && record.hold.is_none() && !record.lacks_access();
+    let is_untroubled = record.open_intent().is_none()
+        && !record.is_rejected()
+        && record.hold.is_none()
+        && record.conflict().is_none()
+        && !record.lacks_access()
+        && (!profile.follow || record.followable().is_some());
     verdict == Verdict::Fresh && record.has_credential() && (is_untroubled || matches!(demand, Demand::ValidFor(_)))
 }
 
@@ -139,9 +158,10 @@ mod tests {
     use super::*;
     use crate::clock::{Clock, ManualClock};
     use crate::credential::Generation;
+    use crate::credential::foreign::{Identity, Origin};
     use crate::credential::secret::Fingerprint;
     use crate::outcome::OutcomeKind;
-    use crate::store::record::{Attempt, Intent, Rejection};
+    use crate::store::record::{Attempt, Intent, Rejection, Standstill};
 
     const S: fn(u64) -> Duration = Duration::from_secs;
 
@@ -159,7 +179,7 @@ mod tests {
 
     fn judge(r: &Record, clock: &ManualClock) -> Standing {
         let policy = Policy::default();
-        let terms = Terms { policy: &policy, margin: Margin::Fixed(S(200)), early: Duration::ZERO };
+        let terms = Terms { policy: &policy, margin: Margin::Fixed(S(200)), early: Duration::ZERO, is_followed: false };
         standing(Some(r), terms, &clock.now())
     }
 
@@ -224,6 +244,37 @@ mod tests {
     }
 
     #[test]
+    fn a_followed_profile_is_looked_at_again_whatever_stands_in_its_way() {
+        let c = clock();
+        let mut r = record(&c);
+        let policy = Policy::default();
+        let judge = |r: &Record| {
+            let terms =
+                Terms { policy: &policy, margin: Margin::Fixed(S(200)), early: Duration::ZERO, is_followed: true };
+            let s = standing(Some(r), terms, &c.now());
+            (s.state, s.refresh_at.map(|at| at.since(c.now().wall).as_secs()))
+        };
+        assert_eq!(judge(&r), (State::ConfigError, None), "there is nothing to follow");
+        let place = Some("auth.json".into());
+        r.origin = Some(Origin { tool: "codex".into(), place, account: None, identity: Identity::default() });
+        assert_eq!(judge(&r), (State::Fresh, Some(800)));
+        let mut stop = Standstill {
+            outcome: OutcomeKind::Deferred,
+            failure: Failure::new("source", "away"),
+            next_look: c.now().wall.plus(S(900)),
+        };
+        r.standstill = Some(stop.clone());
+        assert_eq!(judge(&r), (State::Fresh, Some(900)));
+        stop.outcome = OutcomeKind::ConfigError;
+        r.standstill = Some(stop);
+        assert_eq!(judge(&r), (State::ConfigError, Some(900)));
+        let fingerprint = r.fingerprint.clone().unwrap();
+        let failure = Failure::new("invalid_grant", "gone");
+        r.rejected = Some(Rejection { fingerprint, at: c.now().wall, failure });
+        assert_eq!(judge(&r), (State::NeedsLogin, Some(600)), "somebody may sign in with the tool");
+    }
+
+    #[test]
     fn r17_a_doubt_is_never_fresh() {
         let c = clock();
         let mut r = record(&c);
@@ -265,7 +316,7 @@ mod tests {
         r.is_tombstone = true;
         assert_eq!(judge(&r, &c).state, State::NoCredential);
         let policy = Policy::default();
-        let terms = Terms { policy: &policy, margin: Margin::DEFAULT, early: Duration::ZERO };
+        let terms = Terms { policy: &policy, margin: Margin::DEFAULT, early: Duration::ZERO, is_followed: false };
         assert_eq!(standing(None, terms, &c.now()).state, State::NoCredential);
     }
 

@@ -56,6 +56,7 @@ fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, '
     if plan.is_fresh(&vault.record) {
         return Ok(with(Outcome::new(OutcomeKind::Fresh), warnings));
     }
+    let loaded = plan.follow(vault, &key, loaded, &mut warnings)?;
     let send = plan.admit(vault, &loaded)?;
     // Step 2: whatever could fail here, must fail now.
     let _token_lock = plan.store.lock_token(&loaded.fingerprint)?;
@@ -68,7 +69,8 @@ fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, '
             Outcome::new(OutcomeKind::Deferred).because(Failure::new("busy", "nobody waits for this refresh any more"))
         );
     }
-    transact(plan, vault, &key, loaded, send).map(|outcome| with(outcome, warnings))
+    let outcome = transact(plan, vault, &key, loaded, send)?;
+    Ok(with(plan.second_look(vault, &key, outcome), warnings))
 }
 
 /// Steps 3 to 9, with the quick tries that are free as long as nothing was sent.
@@ -87,7 +89,7 @@ fn transact<'l>(
         }
         let space = vault.reserve_answer()?;
         let intent = plan.intent(&vault.record, &held, loaded.fingerprint.clone(), kind);
-        let gate = plan.gate(vault, &held, &intent, kind);
+        let gate = plan.gate(vault, key, &held, &intent, kind);
         match plan.endpoint.exchange(&plan.prepared, held, gate) {
             Exchange::Unsent { held: back, may_have_intent, why, answer } => {
                 // The journal in memory has no such intent: writing it erases the one on disk. If that fails as the
@@ -142,7 +144,7 @@ fn publish_if_pending(
 
 impl Flightplan {
     /// Whether the demand is met by what the journal says.
-    fn is_fresh(&self, record: &Record) -> bool {
+    pub(super) fn is_fresh(&self, record: &Record) -> bool {
         standing::meets(record, self.demand, &self.profile, &self.now())
     }
 
@@ -264,8 +266,16 @@ impl Flightplan {
     }
 
     /// Step 4, run by the fence: is the attempt still allowed at this instant? Then the intent, fsynced.
-    fn gate(&self, vault: &Vault<'_, '_>, held: &Held<'_>, intent: &Intent, kind: SendKind) -> Gate {
+    fn gate(
+        &self,
+        vault: &Vault<'_, '_>,
+        key: &Arc<SealingKey>,
+        held: &Held<'_>,
+        intent: &Intent,
+        kind: SendKind,
+    ) -> Gate {
         let write = vault.intent_writer(intent.clone());
+        let check_followed = self.watch(&vault.record, key, intent.fingerprint.clone());
         let (stop, clock) = (Arc::clone(&self.stop), Arc::clone(&self.clock));
         let first_sent = intent.first_sent.clone();
         let is_intact = held.permit().is_intact();
@@ -276,6 +286,8 @@ impl Flightplan {
             if !is_intact {
                 return Err(GateError::Refused("the lock file was replaced by another program"));
             }
+            // It may take its time, so it comes before the clock is asked.
+            check_followed()?;
             if let SendKind::Grace { within } = kind
                 && clock.now().elapsed_since(&first_sent).is_none_or(|elapsed| elapsed >= within)
             {
@@ -286,7 +298,7 @@ impl Flightplan {
     }
 }
 
-fn no_credential(plan: &Flightplan) -> Outcome {
+pub(super) fn no_credential(plan: &Flightplan) -> Outcome {
     let name = &plan.profile.name;
     Outcome::new(OutcomeKind::NeedsLogin).because(
         Failure::new("no_credential", format!("there is no credential for profile {name}"))

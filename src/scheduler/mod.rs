@@ -167,6 +167,7 @@ impl Scheduler {
             policy: &profile.provider.policy,
             margin: profile.margin,
             early: standing::jitter(name.as_str(), profile.margin, validity.as_ref()),
+            is_followed: profile.follow,
         };
         let standing = standing::standing(record.as_ref(), terms, now);
         entry.look = plan::next_look(&profile, &standing, now);

@@ -8,11 +8,10 @@ pub mod loopback;
 pub mod redirect;
 pub mod wait;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::clock::Moment;
+use crate::credential::claims::claims;
 use crate::credential::response::{self, Denied, Granted, Reply};
 use crate::credential::{Binding, Credential};
 use crate::engine::handover;
@@ -78,8 +77,7 @@ pub fn denied(denied: &Denied, provider: &Provider) -> SignInError {
 /// Who signed in, as the ID token says. Its signature is not checked: it came from the token endpoint itself (OpenID
 /// Connect Core §3.1.3.7), and the name is only shown.
 pub fn account(granted: &Granted) -> Option<String> {
-    let claims = granted.id_token.as_ref()?.expose().split('.').nth(1)?;
-    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims.trim_end_matches('=')).ok()?).ok()?;
+    let claims = claims(granted.id_token.as_ref()?.expose())?;
     let text = |name: &&str| claims.get(*name).and_then(Value::as_str).filter(|t| !t.is_empty());
     ["email", "preferred_username", "name", "sub"].iter().find_map(text).map(response::printable)
 }
@@ -101,6 +99,9 @@ pub fn credential(
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
     use crate::credential::secret::AccessToken;
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use crate::clock::{Moment, Timestamp};
+use crate::credential::foreign::Origin;
 use crate::credential::freshness::Validity;
 use crate::credential::secret::Fingerprint;
 use crate::credential::{Binding, Credential, Generation};
@@ -46,6 +47,11 @@ pub struct Record {
     pub hold: Option<Hold>,
     /// Logged out: the credential is gone on purpose, and a later one counts on from `generation`.
     pub is_tombstone: bool,
+    /// The tool that it was taken over from. Absent in the journals of older versions, as is what follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standstill: Option<Standstill>,
 }
 
 /// A refresh token that is about to be sent, or was, with no answer settled yet (rule 5).
@@ -64,6 +70,15 @@ pub struct Intent {
     pub abandoned: Option<Moment>,
     /// The one send before expiry was made.
     pub is_last_chance_spent: bool,
+}
+
+/// Why a profile that follows a tool sends nothing: the tool's store cannot be read, or holds something else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standstill {
+    pub outcome: OutcomeKind,
+    pub failure: Failure,
+    /// When the store is looked into again.
+    pub next_look: Timestamp,
 }
 
 /// How the newest attempt ended.
@@ -115,6 +130,8 @@ impl Record {
             rejected: None,
             hold: None,
             is_tombstone: false,
+            origin: None,
+            standstill: None,
         }
     }
 
@@ -160,6 +177,16 @@ impl Record {
     /// An attempt of the current generation whose outcome is not known.
     pub fn open_intent(&self) -> Option<&Intent> {
         self.intent.as_ref().filter(|i| i.generation >= self.generation && !self.is_rejected())
+    }
+
+    /// The store that a profile with `follow = true` looks into; `None`: it came from none that can be.
+    pub fn followable(&self) -> Option<&Origin> {
+        self.origin.as_ref().filter(|origin| origin.place.is_some())
+    }
+
+    /// What a followed tool holds cannot be reconciled with what is here, and a person must say which is meant.
+    pub fn conflict(&self) -> Option<&Standstill> {
+        self.standstill.as_ref().filter(|s| s.outcome == OutcomeKind::ConfigError)
     }
 
     /// Takes over what is public of a credential. The caller has it durably sealed.

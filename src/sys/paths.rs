@@ -32,6 +32,21 @@ pub struct Places {
     pub within: Vec<String>,
     pub log_filter: Option<String>,
     pub desktop: Desktop,
+    pub tools: ToolHomes,
+}
+
+/// Where other tools keep what is theirs; `None`: the home directory is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToolHomes {
+    /// `CODEX_HOME`.
+    pub codex: Option<PathBuf>,
+    /// `CLAUDE_CONFIG_DIR`.
+    pub claude: Option<PathBuf>,
+    /// `GROK_HOME`.
+    pub grok: Option<PathBuf>,
+    pub gemini: Option<PathBuf>,
+    /// `OPENCLAW_STATE_DIR`.
+    pub openclaw: Option<PathBuf>,
 }
 
 /// What is known of a person's screen.
@@ -61,6 +76,7 @@ impl Places {
             within: text(WITHIN).map(|w| w.split(',').map(str::to_owned).collect()).unwrap_or_default(),
             log_filter: text(LOG),
             desktop: desktop(),
+            tools: tool_homes(home.as_deref()),
             state,
             home,
         }
@@ -83,6 +99,17 @@ fn text(name: &str) -> Option<String> {
 
 fn path(name: &str) -> Option<PathBuf> {
     variable(name).map(PathBuf::from)
+}
+
+fn tool_homes(home: Option<&Path>) -> ToolHomes {
+    let at = |name: &str, below: &str| path(name).or_else(|| home.map(|h| h.join(below)));
+    ToolHomes {
+        codex: at("CODEX_HOME", ".codex"),
+        claude: at("CLAUDE_CONFIG_DIR", ".claude"),
+        grok: at("GROK_HOME", ".grok"),
+        gemini: home.map(|h| h.join(".gemini")),
+        openclaw: at("OPENCLAW_STATE_DIR", ".openclaw"),
+    }
 }
 
 fn desktop() -> Desktop {

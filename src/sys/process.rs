@@ -28,6 +28,17 @@ pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// No secret or key is longer.
 const LONGEST_OUTPUT: u64 = 64 * 1024;
 
+/// How a command is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// It works alone and says nothing but its output: [`COMMAND_TIMEOUT`].
+    Silent { longest: u64 },
+    /// It works alone; its errors are shown.
+    Alone { longest: u64 },
+    /// It may ask the person at the terminal something, and so has no time limit.
+    Person { longest: u64 },
+}
+
 /// Why a user's command gave no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -48,13 +59,28 @@ pub enum CommandError {
 /// It runs in its own process group, without standard input, with `KEEPALIVE_WITHIN` naming the profile it is run for,
 /// and is killed after [`COMMAND_TIMEOUT`].
 pub fn output_of(argv: &[String], within: &str) -> Result<Zeroizing<Vec<u8>>, CommandError> {
+    run(argv, within, Patience::Alone { longest: LONGEST_OUTPUT })
+}
+
+/// Runs a command and gives back what it printed. With a person it shares the terminal; else it is as in [`output_of`].
+pub fn run(argv: &[String], within: &str, patience: Patience) -> Result<Zeroizing<Vec<u8>>, CommandError> {
     let [program, arguments @ ..] = argv else {
         return Err(CommandError::Empty);
     };
     let mut command = Command::new(program);
-    command.args(arguments).env(paths::WITHIN, within).stdin(Stdio::null()).stdout(Stdio::piped());
-    #[cfg(unix)]
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command.args(arguments).env(paths::WITHIN, within).stdout(Stdio::piped());
+    let (longest, limit) = match patience {
+        Patience::Silent { longest } | Patience::Alone { longest } => {
+            command.stdin(Stdio::null());
+            #[cfg(unix)]
+            std::os::unix::process::CommandExt::process_group(&mut command, 0);
+            (longest, COMMAND_TIMEOUT)
+        }
+        Patience::Person { longest } => (longest, Duration::MAX),
+    };
+    if matches!(patience, Patience::Silent { .. }) {
+        command.stderr(Stdio::null());
+    }
     let mut child = command.spawn().map_err(|e| CommandError::Start(program.clone(), e))?;
     let Some(stdout) = child.stdout.take() else {
         return Err(CommandError::Output(program.clone(), io::Error::other("no pipe")));
@@ -62,11 +88,11 @@ pub fn output_of(argv: &[String], within: &str) -> Result<Zeroizing<Vec<u8>>, Co
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || {
         let mut bytes = Zeroizing::new(Vec::new());
-        let read = stdout.take(LONGEST_OUTPUT).read_to_end(&mut bytes).map(|_| bytes);
+        let read = stdout.take(longest).read_to_end(&mut bytes).map(|_| bytes);
         // The receiver is gone after a timeout; then nobody wants the answer.
         drop(send.send(read));
     });
-    match receive.recv_timeout(COMMAND_TIMEOUT) {
+    match receive.recv_timeout(limit) {
         Ok(read) => {
             let status = child.wait().map_err(|e| CommandError::Output(program.clone(), e))?;
             let bytes = read.map_err(|e| CommandError::Output(program.clone(), e))?;

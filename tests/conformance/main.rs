@@ -3,6 +3,7 @@
 
 mod callers;
 mod homes;
+mod shared;
 mod world;
 
 #[allow(dead_code, clippy::disallowed_methods, reason = "shared with the other tests")]

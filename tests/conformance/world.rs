@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keepalive::clock::{Clock, ManualClock, Timestamp};
+use keepalive::credential::foreign::Origin;
 use keepalive::credential::freshness::{Demand, Validity};
 use keepalive::credential::response::{self, Reply};
 use keepalive::credential::{Credential, Generation, Grant};
+use keepalive::engine::follow::Source;
 use keepalive::engine::{Engine, handover};
 use keepalive::guard::Held;
 use keepalive::outcome::Outcome;
@@ -62,6 +64,7 @@ pub struct World {
     pub server: Arc<AuthServer>,
     profile: Arc<Profile>,
     hooks: Hooks,
+    tool: Option<Arc<dyn Source>>,
 }
 
 /// What a process that dies leaves behind.
@@ -112,6 +115,7 @@ impl World {
             server,
             profile: Arc::new(config.profile(&name, None).unwrap()),
             hooks: Hooks::default(),
+            tool: None,
         };
         if let Some(template) = template {
             copy(template.dir.path(), world.dir.path());
@@ -131,11 +135,20 @@ impl World {
     }
 
     pub fn sign_in(&self) {
+        self.take(&self.server.mint(), None);
+    }
+
+    /// The profile follows a tool, from whose store it takes `answer` over.
+    pub fn follow(&mut self, tool: Arc<dyn Source>, answer: &serde_json::Value, origin: Origin) {
+        Arc::make_mut(&mut self.profile).follow = true;
+        self.tool = Some(tool);
+        self.take(answer, Some(origin));
+    }
+
+    fn take(&self, answer: &serde_json::Value, origin: Option<Origin>) {
         let (store, endpoint) = self.parts();
         let prepared = endpoint.prepare(&self.profile.provider, "demo").unwrap();
-        let Reply::Granted(granted) = response::read(200, self.server.mint().to_string().as_bytes(), true) else {
-            panic!()
-        };
+        let Reply::Granted(granted) = response::read(200, answer.to_string().as_bytes(), true) else { panic!() };
         let now = self.clock.now();
         let lifetime_ms = LIFE.as_millis() as u64;
         let credential = Credential {
@@ -152,7 +165,8 @@ impl World {
                 not_before: None,
             },
         };
-        handover::take(&store, &self.profile.name, credential, true, &now, &|_| {}).unwrap();
+        let arrival = handover::Arrival { credential, origin };
+        handover::take(&store, &self.profile.name, arrival, true, &now, &|_| {}).unwrap();
     }
 
     fn parts(&self) -> (Arc<Store>, Arc<Hooked<HttpEndpoint>>) {
@@ -177,7 +191,11 @@ impl World {
     pub fn process_within(&self, profiles: &[&str]) -> Engine {
         let (store, endpoint) = self.parts();
         let within = profiles.iter().map(|&name| name.to_owned()).collect();
-        Engine::new(store, endpoint, Arc::clone(&self.clock) as _, false, within)
+        let engine = Engine::new(store, endpoint, Arc::clone(&self.clock) as _, false, within);
+        match &self.tool {
+            Some(tool) => engine.following(Arc::clone(tool)),
+            None => engine,
+        }
     }
 
     pub fn profile(&self) -> &Arc<Profile> {
@@ -258,6 +276,7 @@ impl World {
             server: Arc::clone(&self.server),
             profile: Arc::clone(&self.profile),
             hooks: Hooks::default(),
+            tool: self.tool.clone(),
         }
     }
 

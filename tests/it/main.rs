@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "shared with the sweeps")]
 mod support;
 
+mod adoption;
 mod clients;
 mod connections;
 mod contrib;

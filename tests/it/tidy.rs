@@ -6,7 +6,7 @@ use std::process::Command;
 use super::support::root;
 
 /// Which floor each part stands on; a part may use its own floor and those below, and strangers never use each other.
-const FLOORS: [(&str, u8); 18] = [
+const FLOORS: [(&str, u8); 19] = [
     ("clock", 0),
     ("credential", 0),
     ("outcome", 0),
@@ -17,6 +17,7 @@ const FLOORS: [(&str, u8); 18] = [
     ("config", 3),
     ("provider", 3),
     ("store", 3),
+    ("adopt", 4),
     ("engine", 4),
     ("signin", 4),
     ("broker", 5),

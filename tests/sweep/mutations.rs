@@ -25,8 +25,8 @@ struct Mutation {
     test: String,
 }
 
-/// Several hosts and the model itself are of the model; that the socket hands out no refresh token is of the types.
-const WITHOUT: [u8; 3] = [36, 39, 40];
+/// Several hosts and the model itself are of the model.
+const WITHOUT: [u8; 2] = [36, 40];
 
 pub fn run(extent: Extent) -> bool {
     let table: Table = toml::from_str(include_str!("mutations.toml")).unwrap();

@@ -603,9 +603,9 @@ provider = "xai""#,
         ),
         (
             "[profile.xai]
-follow = true",
-            "config.toml:2: [profile.xai] follow = true is not supported yet: keepalive must be the only holder of the refresh token",
-            "remove follow",
+follow = 1",
+            "config.toml:2: [profile.xai] follow must be true or false, not a number",
+            "write follow = false",
         ),
         (
             r#"[profile]

@@ -400,7 +400,7 @@ fn judge(rng: &mut Rng, record: &Record) {
     let wall = Timestamp::from_millis((rng.next() % 3_000_000_000_000) as i64);
     let now = Moment { wall, boot_id: "b".into(), uptime_ms: rng.next() >> rng.below(64) };
     let early = jitter("demo", margin, record.validity.as_ref());
-    let standing = standing(Some(record), Terms { policy: &policy, margin, early }, &now);
+    let standing = standing(Some(record), Terms { policy: &policy, margin, early, is_followed: false }, &now);
     if standing.state == outcome::State::Fresh {
         assert!(record.validity.as_ref().is_some_and(|v| !v.left(&now).is_zero()), "fresh, and expired: {record:?}");
     }

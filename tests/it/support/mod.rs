@@ -10,6 +10,7 @@ pub mod proxy;
 pub mod sandbox;
 pub mod shapes;
 pub mod tls;
+pub mod tool;
 pub mod user_manager;
 
 use std::path::{Path, PathBuf};

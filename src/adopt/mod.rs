@@ -1,0 +1,87 @@
+//! Takes credentials over from other tools: finds a tool's store, reads it, and picks an account. Nothing is ever written
+//! there.
+
+mod json;
+mod openclaw;
+mod pizauth;
+mod shape;
+mod shelf;
+pub mod tools;
+
+use crate::credential::foreign::Foreign;
+use crate::outcome::Failure;
+pub use shelf::{Selector, Shelf, Taken};
+
+/// One account in a store, usable or not.
+#[derive(Debug)]
+struct Entry {
+    /// What `--account` names it by; empty where a store holds but one.
+    id: String,
+    /// The provider that it is for, if the store says.
+    provider: Option<String>,
+    content: Result<Foreign, Trouble>,
+}
+
+impl Entry {
+    fn only(content: Result<Foreign, Trouble>) -> Self {
+        Self { id: String::new(), provider: None, content }
+    }
+
+    /// Whether a person who says `wanted` means this one.
+    fn is_called(&self, wanted: &str) -> bool {
+        let identity = self.content.as_ref().map(|f| &f.identity).ok();
+        let names = identity.map(|i| [&i.email, &i.account, &i.subject]).into_iter().flatten().flatten();
+        self.id == wanted || names.map(String::as_str).any(|name| name.eq_ignore_ascii_case(wanted))
+    }
+
+    /// One line for a person who must choose.
+    fn describe(&self) -> String {
+        match &self.content {
+            Err(trouble) => format!("{} ({})", self.id, trouble.what),
+            Ok(foreign) => match foreign.identity.name().filter(|name| !self.id.contains(name)) {
+                Some(name) => format!("{} ({name})", self.id),
+                None => self.id.clone(),
+            },
+        }
+    }
+}
+
+/// What is wrong with a store, or with one account in it. The file is named by whoever knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Trouble {
+    what: String,
+    hint: String,
+}
+
+impl Trouble {
+    fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { what: what.into(), hint: hint.into() }
+    }
+
+    fn at(&self, tool: &str, place: &str) -> Failure {
+        Failure::new("source", format!("{tool}: {place}: {}", self.what)).hint(&self.hint)
+    }
+}
+
+/// The account that is meant. Of several that could be, a person must name one.
+fn select(mut entries: Vec<Entry>, wanted: Option<&str>) -> Result<Entry, Trouble> {
+    let all = entries.iter().map(Entry::describe).collect::<Vec<_>>().join(", ");
+    let matching: Vec<usize> = match wanted {
+        // The exact name goes before what two accounts may share.
+        Some(wanted) => match entries.iter().position(|e| e.id == wanted) {
+            Some(exact) => vec![exact],
+            None => (0..entries.len()).filter(|i| entries[*i].is_called(wanted)).collect(),
+        },
+        None if entries.len() == 1 => vec![0],
+        None => (0..entries.len()).filter(|i| entries[*i].content.is_ok()).collect(),
+    };
+    match (matching.as_slice(), wanted) {
+        ([one], _) => Ok(entries.swap_remove(*one)),
+        ([], Some(wanted)) => Err(Trouble::new(format!("there is no account {wanted:?}"), format!("it holds {all}"))),
+        ([], None) => Err(Trouble::new("none of its accounts can be used", format!("it holds {all}"))),
+        (_, _) => Err(Trouble::new("it holds several accounts", format!("name one with --account: {all}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+//! OpenClaw's auth profiles: which of them hold an OAuth credential, and which only look like it. (pure)
+
+use serde_json::{Map, Value};
+
+use super::json::object;
+use super::shape::OPENCLAW;
+use super::{Entry, Trouble};
+use crate::credential::foreign::Foreign;
+
+/// Stands in place of the tokens while OpenClaw refreshes them, and for ever if that failed.
+const FENCE: &str = "openclaw-oauth-refresh-fence:";
+
+/// What OpenClaw calls a provider, and what it is called here.
+const PROVIDERS: [(&str, &str); 6] = [
+    ("openai-codex", "openai"),
+    ("google-gemini-cli", "google"),
+    ("minimax-portal", "minimax"),
+    ("github-copilot", "github"),
+    ("claude-cli", "anthropic"),
+    ("grok", "xai"),
+];
+
+/// The rows of both databases: a row holds the profiles of one store as JSON, and there is one row a line.
+pub fn read(rows: &[u8]) -> Result<Vec<Entry>, Trouble> {
+    let mut entries = Vec::new();
+    for row in rows.split(|b| *b == b'\n').filter(|row| !row.is_empty()) {
+        if let Some(Value::Object(profiles)) = object(row)?.get("profiles") {
+            entries.extend(profiles.iter().filter_map(|(id, profile)| Some(entry(id, profile.as_object()?))));
+        }
+    }
+    match entries.is_empty() {
+        true => Err(Trouble::new("it holds no auth profile", "openclaw models auth login")),
+        false => Ok(entries),
+    }
+}
+
+fn entry(id: &str, profile: &Map<String, Value>) -> Entry {
+    let text = |name: &str| profile.get(name).and_then(Value::as_str).unwrap_or_default();
+    let provider = text("provider");
+    let ours = PROVIDERS.iter().find(|(theirs, _)| *theirs == provider).map_or(provider, |(_, ours)| ours);
+    Entry {
+        id: id.to_owned(),
+        provider: (!ours.is_empty()).then(|| ours.to_owned()),
+        content: match text("type") {
+            "oauth" => oauth(id, profile),
+            kind => Err(Trouble::new(
+                format!("it is of type {kind:?}, which has no refresh token"),
+                "name one of type \"oauth\" with --account",
+            )),
+        },
+    }
+}
+
+/// A fence is no token: sent to the provider it would be refused, and OpenClaw's own refresh would be disturbed.
+fn oauth(id: &str, profile: &Map<String, Value>) -> Result<Foreign, Trouble> {
+    let is_in =
+        |name: &str, marker: &str| profile.get(name).and_then(Value::as_str).is_some_and(|t| t.contains(marker));
+    let is_fenced = ["access", "refresh"].iter().any(|name| is_in(name, FENCE));
+    let has_failed = ["access", "refresh"].iter().any(|name| is_in(name, ":failed:"));
+    match (is_fenced, has_failed) {
+        (true, true) => Err(Trouble::new(
+            "a refresh by OpenClaw has failed, and its token is gone",
+            format!("sign in again: openclaw models auth login --profile-id {id}, or keepalive login"),
+        )),
+        (true, false) => Err(Trouble::new("OpenClaw is refreshing it at this moment", "try again in a minute")),
+        (false, _) => OPENCLAW.read(profile),
+    }
+}

@@ -1,0 +1,294 @@
+//! Where the stores of other tools lie on this machine, and how their bytes are had: from a file, the keyring, `sqlite3`, or
+//! the tool's own command. Only reading.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::tools::Tool;
+use super::{Entry, Trouble, json, openclaw, pizauth, select};
+use crate::credential::foreign::{Foreign, Origin};
+use crate::engine::follow::Source;
+use crate::outcome::Failure;
+use crate::store::key::hex;
+use crate::store::keyring::{Item, Keyring, KeyringError};
+use crate::sys::paths::ToolHomes;
+use crate::sys::process::{self, Patience};
+
+/// No store of one person's sign-ins is larger.
+const LARGEST: u64 = 8 * 1024 * 1024;
+
+/// The stores of this machine.
+pub struct Shelf {
+    pub homes: ToolHomes,
+    /// Asked only if a tool keeps its credential there.
+    pub keyring: Box<dyn Keyring>,
+}
+
+/// Which store, and which account in it.
+#[derive(Clone, Debug, Default)]
+pub struct Selector {
+    /// Instead of the tool's own place; `-` is standard input.
+    pub file: Option<PathBuf>,
+    pub account: Option<String>,
+}
+
+/// What was found, and where.
+#[derive(Debug)]
+pub struct Taken {
+    pub foreign: Foreign,
+    pub origin: Origin,
+    /// The provider that it is for, if the store says.
+    pub provider: Option<String>,
+}
+
+/// The bytes of a store, and what to call their place.
+struct Bytes {
+    bytes: Zeroizing<Vec<u8>>,
+    place: String,
+    /// Whether the place can be looked at again.
+    is_lasting: bool,
+}
+
+impl Shelf {
+    /// Reads a tool's store and picks an account. A person may be asked, where the tool's own program must.
+    pub fn take(&self, tool: Tool, selector: &Selector) -> Result<Taken, Failure> {
+        let bytes = match &selector.file {
+            Some(file) if file.as_os_str() == "-" => from_stdin(tool)?,
+            Some(file) => self.at(tool, &absolute(file), "")?,
+            None => match self.place(tool) {
+                Some(place) => self.at(tool, &place, "")?,
+                None => by_its_program(tool, selector)?,
+            },
+        };
+        self.pick(tool, &bytes, selector.account.as_deref())
+    }
+
+    fn pick(&self, tool: Tool, bytes: &Bytes, account: Option<&str>) -> Result<Taken, Failure> {
+        let told = |trouble: Trouble| trouble.at(tool.about().name, &bytes.place);
+        let entries = read(tool, &bytes.bytes).map_err(told)?;
+        let Entry { id, provider, content } = select(entries, account).map_err(told)?;
+        let foreign = content.map_err(|trouble| {
+            let whose = if id.is_empty() { String::new() } else { format!("{id}: ") };
+            told(Trouble::new(format!("{whose}{}", trouble.what), trouble.hint))
+        })?;
+        let origin = Origin {
+            tool: tool.about().name.to_owned(),
+            place: (bytes.is_lasting && tool.about().is_open).then(|| bytes.place.clone()),
+            account: (!id.is_empty()).then_some(id),
+            identity: foreign.identity.clone(),
+        };
+        Ok(Taken { foreign, origin, provider })
+    }
+
+    /// Where a tool keeps its store, if that is a file that can be read.
+    fn place(&self, tool: Tool) -> Option<PathBuf> {
+        let homes = &self.homes;
+        match tool {
+            Tool::Codex => homes.codex.as_ref().map(|dir| dir.join("auth.json")),
+            Tool::Claude => homes.claude.as_ref().map(|dir| dir.join(".credentials.json")),
+            Tool::Grok => homes.grok.as_ref().map(|dir| dir.join("auth.json")),
+            Tool::Gemini => homes.gemini.as_ref().map(|dir| dir.join("oauth_creds.json")),
+            Tool::OpenClaw => homes.openclaw.as_ref().map(|dir| dir.join("state").join("openclaw.sqlite")),
+            Tool::Pizauth => Some(DUMP.into()),
+            Tool::OidcAgent => None,
+        }
+    }
+
+    /// Whether the store that a credential came from is certainly not there any more.
+    pub fn is_gone(&self, origin: &Origin, within: &str) -> bool {
+        let tool = Tool::named(&origin.tool).zip(origin.place.as_ref());
+        tool.is_some_and(|(tool, place)| matches!(self.bytes(tool, Path::new(place), within), Ok(None)))
+    }
+
+    /// The store at a place. `within`: the profile that it is read for.
+    fn at(&self, tool: Tool, place: &Path, within: &str) -> Result<Bytes, Failure> {
+        let name = place.display().to_string();
+        match self.bytes(tool, place, within) {
+            Ok(Some(bytes)) => Ok(Bytes { bytes, place: name, is_lasting: true }),
+            Ok(None) => Err(absent(tool).at(tool.about().name, &name)),
+            Err(trouble) => Err(trouble.at(tool.about().name, &name)),
+        }
+    }
+
+    /// `None`: there is no store at that place.
+    fn bytes(&self, tool: Tool, place: &Path, within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Trouble> {
+        match tool {
+            Tool::OpenClaw => rows(place, within),
+            Tool::Pizauth if place == Path::new(DUMP) => dump(within),
+            Tool::Codex => match from_file(place) {
+                Ok(None) => self.codex_in_keyring(place),
+                read => read,
+            },
+            Tool::Claude | Tool::Grok | Tool::Gemini | Tool::OidcAgent | Tool::Pizauth => from_file(place),
+        }
+    }
+
+    /// With `cli_auth_credentials_store = "keyring"` Codex keeps what would be in `auth.json` in an item of its own, which
+    /// is named after its home.
+    fn codex_in_keyring(&self, file: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Trouble> {
+        let Some(Ok(home)) = file.parent().map(Path::canonicalize) else { return Ok(None) };
+        let digest = Sha256::digest(home.as_os_str().as_encoded_bytes());
+        let item = Item { service: "Codex Auth".into(), user: format!("cli|{}", hex(&digest, 8)) };
+        match self.keyring.read(&item) {
+            Ok(found) => Ok(found.map(|found| Zeroizing::new(found.value.as_bytes().to_vec()))),
+            // Where there is no keyring, nobody keeps anything in it.
+            Err(KeyringError::NoBus | KeyringError::NoService | KeyringError::NoCollection) => Ok(None),
+            Err(e) => Err(Trouble::new(format!("it does not exist, and the keyring cannot be asked: {e}"), e.hint())),
+        }
+    }
+}
+
+impl Source for Shelf {
+    fn read(&self, origin: &Origin, within: &str) -> Result<Foreign, Failure> {
+        let unknown = || {
+            Failure::new("follow", format!("the store of {} cannot be read without a person", origin.tool))
+                .hint(format!("remove follow = true from [profile.{within}]"))
+        };
+        let tool = Tool::named(&origin.tool).ok_or_else(unknown)?;
+        let place = origin.place.as_ref().ok_or_else(unknown)?;
+        let bytes = self.at(tool, Path::new(place), within)?;
+        self.pick(tool, &bytes, origin.account.as_deref()).map(|taken| taken.foreign)
+    }
+}
+
+fn read(tool: Tool, bytes: &[u8]) -> Result<Vec<Entry>, Trouble> {
+    match tool {
+        Tool::Codex => json::codex(bytes),
+        Tool::Claude => json::claude(bytes),
+        Tool::Grok => json::grok(bytes),
+        Tool::Gemini => json::gemini(bytes),
+        Tool::OidcAgent => json::oidc_agent(bytes),
+        Tool::OpenClaw => openclaw::read(bytes),
+        Tool::Pizauth => pizauth::read(bytes),
+    }
+}
+
+fn absolute(file: &Path) -> PathBuf {
+    std::path::absolute(file).unwrap_or_else(|_| file.to_owned())
+}
+
+fn absent(tool: Tool) -> Trouble {
+    let name = tool.about().name;
+    let hint = match tool {
+        Tool::Claude if cfg!(target_os = "macos") => {
+            "on macOS: security find-generic-password -s \"Claude Code-credentials\" -w | keepalive import … -"
+                .to_owned()
+        }
+        _ => format!("sign in with {name}, or name its store: keepalive import PROFILE --from {name} FILE"),
+    };
+    Trouble::new("it does not exist", hint)
+}
+
+fn from_stdin(tool: Tool) -> Result<Bytes, Failure> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    let place = "standard input".to_owned();
+    match std::io::stdin().lock().take(LARGEST).read_to_end(&mut bytes) {
+        Ok(_) => Ok(Bytes { bytes, place, is_lasting: false }),
+        Err(e) => Err(unreadable(&e).at(tool.about().name, &place)),
+    }
+}
+
+fn from_file(place: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Trouble> {
+    let file = match std::fs::File::open(place) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(unreadable(&e)),
+    };
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(LARGEST).read_to_end(&mut bytes).map_err(|e| unreadable(&e))?;
+    Ok(Some(bytes))
+}
+
+fn unreadable(error: &std::io::Error) -> Trouble {
+    Trouble::new(format!("it cannot be read: {error}"), "keepalive reads it as the user that runs it")
+}
+
+/// The two tables that hold auth profiles: of the shared database, and of an agent's own.
+const QUERIES: [&str; 2] = [
+    "SELECT value_json FROM config_machine_state WHERE state_key = 'authProfiles.store'",
+    "SELECT store_json FROM auth_profile_store",
+];
+
+/// OpenClaw's rows, by the `sqlite3` program: this one has no C library in it, and the newest rows may be in the log beside
+/// the database, which only SQLite can read.
+fn rows(place: &Path, within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Trouble> {
+    if !place.exists() {
+        return Ok(None);
+    }
+    let url = url::Url::from_file_path(place)
+        .map_err(|()| Trouble::new("its path cannot be given to sqlite3", "name it by an absolute path"))?;
+    // Without a log nobody is at work there, and nothing needs to be made beside the database to read it.
+    let has_log = place.with_file_name(format!("{}-wal", file_name(place))).exists();
+    let mode = if has_log { "mode=ro" } else { "mode=ro&immutable=1" };
+    let table = QUERIES.iter().map(|query| {
+        let argv = ["sqlite3", "-readonly", "-batch", "-noheader", "-init", "/dev/null", "-cmd", ".timeout 2000"];
+        let argv = argv.iter().map(|a| (*a).to_owned()).chain([format!("{url}?{mode}"), (*query).to_owned()]);
+        process::run(&argv.collect::<Vec<_>>(), within, Patience::Silent { longest: LARGEST })
+    });
+    let mut rows = Zeroizing::new(Vec::new());
+    let mut failed = None;
+    for result in table {
+        match result {
+            Ok(found) => rows.extend_from_slice(&found),
+            Err(process::CommandError::Start(..)) => {
+                return Err(Trouble::new(
+                    "it is an SQLite database, and the program sqlite3 is not here",
+                    "apt-get install sqlite3",
+                ));
+            }
+            // Each database has one of the two tables.
+            Err(e) => failed = Some(e),
+        }
+    }
+    match failed {
+        Some(e) if rows.is_empty() => Err(Trouble::new(
+            format!("it holds no auth profiles that sqlite3 can read: {e}"),
+            "name OpenClaw's database: ~/.openclaw/state/openclaw.sqlite, or openclaw-agent.sqlite of an agent",
+        )),
+        Some(_) | None => Ok(Some(rows)),
+    }
+}
+
+/// The place of pizauth's tokens: it keeps them in memory, and its program prints them.
+const DUMP: &str = "pizauth dump";
+
+fn dump(within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Trouble> {
+    let argv: Vec<String> = DUMP.split(' ').map(str::to_owned).collect();
+    let dumped = process::run(&argv, within, Patience::Silent { longest: LARGEST });
+    dumped.map(Some).map_err(|e| Trouble::new(e.to_string(), "start pizauth, or sign in anew: keepalive login"))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Tools that show what they keep only through their own program; it may ask the person for a password.
+fn by_its_program(tool: Tool, selector: &Selector) -> Result<Bytes, Failure> {
+    let name = tool.about().name;
+    let argv = match (tool, &selector.account) {
+        (Tool::OidcAgent, Some(account)) if !account.starts_with('-') => {
+            vec!["oidc-gen".to_owned(), "--print".to_owned(), account.clone()]
+        }
+        (Tool::OidcAgent, _) => {
+            let trouble =
+                Trouble::new("which account is meant?", "name it with --account; oidc-gen --accounts lists them");
+            return Err(trouble.at(name, "oidc-gen"));
+        }
+        (_, _) => {
+            let trouble =
+                Trouble::new("the home directory is not known", format!("name its store: --from {name} FILE"));
+            return Err(trouble.at(name, "its store"));
+        }
+    };
+    let place = argv.join(" ");
+    match process::run(&argv, "", Patience::Person { longest: LARGEST }) {
+        Ok(bytes) => Ok(Bytes { bytes, place, is_lasting: false }),
+        Err(e) => {
+            let hint = format!("or sign in anew, apart from {name}: keepalive login");
+            Err(Trouble::new(e.to_string(), hint).at(name, &place))
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! Another program holds the same refresh token: every row of the table of shared mode, by the real transaction.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use keepalive::clock::Timestamp;
+use keepalive::credential::foreign::{Foreign, Identity, Origin};
+use keepalive::credential::response::{self, Reply};
+use keepalive::engine::follow::Source;
+use keepalive::engine::standing::{self, Terms};
+use keepalive::outcome::{Failure, Outcome, OutcomeKind, Publication, State};
+use keepalive::store::keyring::KeyringError;
+use serde_json::{Value, json};
+
+use super::support::authserver::Fault;
+use super::support::family::Mode;
+use super::support::tool;
+use super::world::{LIFE, Place, World};
+
+/// A tool's store in memory: what it holds, and whose that is; or why it cannot be read.
+#[derive(Clone, Default)]
+struct Tool(Arc<Mutex<Held>>);
+
+#[derive(Clone, Default)]
+enum Held {
+    Tokens {
+        answer: Value,
+        email: &'static str,
+        written: i64,
+    },
+    #[default]
+    Unreadable,
+}
+
+impl Source for Tool {
+    fn read(&self, origin: &Origin, within: &str) -> Result<Foreign, Failure> {
+        assert_eq!((origin.tool.as_str(), within), ("codex", "demo"));
+        match self.0.lock().unwrap().clone() {
+            Held::Unreadable => Err(Failure::new("source", "auth.json cannot be read").hint("look at it")),
+            Held::Tokens { answer, email, written } => {
+                let Reply::Granted(granted) = response::read(200, answer.to_string().as_bytes(), true) else {
+                    panic!()
+                };
+                let identity = Identity { email: (!email.is_empty()).then(|| email.into()), ..Identity::default() };
+                let written = Some(Timestamp::from_secs(written));
+                Ok(Foreign { identity, granted: *granted, written, ..Foreign::default() })
+            }
+        }
+    }
+}
+
+impl Tool {
+    fn holds(&self, answer: &Value, email: &'static str, written: i64) {
+        *self.0.lock().unwrap() = Held::Tokens { answer: answer.clone(), email, written };
+    }
+}
+
+const START: i64 = 1_790_000_000;
+/// Before anything here began, and after.
+const EARLIER: i64 = START - 1000;
+const LATER: i64 = START + 1000;
+
+/// A world that follows a tool, in step with it.
+struct Shared {
+    world: World,
+    tool: Tool,
+    answer: Value,
+}
+
+impl Shared {
+    fn new(mode: Mode) -> Self {
+        let mut world = World::new(None, mode, "");
+        let (tool, answer) = (Tool::default(), world.server.mint());
+        tool.holds(&answer, "ada@acme.example", EARLIER);
+        let identity = Identity { email: Some("ada@acme.example".into()), ..Identity::default() };
+        let origin = Origin { tool: "codex".into(), place: Some("auth.json".into()), account: None, identity };
+        world.follow(Arc::new(tool.clone()), &answer, origin);
+        assert_eq!(world.record().generation.get(), 2);
+        Self { world, tool, answer }
+    }
+
+    /// The tool refreshes and stores what it got.
+    fn rotates(&self) -> Value {
+        let answer = tool::refresh(&self.world.server, tool::token(&self.answer));
+        self.tool.holds(&answer, "ada@acme.example", LATER);
+        answer
+    }
+
+    #[track_caller]
+    fn stops(&self, kind: OutcomeKind, word: &str, requests: usize) -> Outcome {
+        let outcome = self.world.refresh();
+        let error = outcome.error.clone().unwrap();
+        assert_eq!((outcome.kind, error.kind.as_ref()), (kind, word), "{outcome:?}");
+        assert!(error.hint.is_some() && outcome.retry_at.is_some());
+        assert_eq!((self.world.requests(), self.world.record().generation.get()), (requests, 2));
+        outcome
+    }
+
+    fn state(&self) -> State {
+        let profile = self.world.profile();
+        let terms = Terms {
+            policy: &profile.provider.policy,
+            margin: profile.margin,
+            early: Duration::ZERO,
+            is_followed: true,
+        };
+        standing::standing(Some(&self.world.record()), terms, &keepalive::clock::Clock::now(&*self.world.clock)).state
+    }
+}
+
+#[test]
+fn r39_in_step_with_the_tool_a_refresh_is_an_ordinary_one() {
+    let shared = Shared::new(Mode::Strict);
+    let outcome = shared.world.refresh();
+    assert_eq!((outcome.kind, outcome.generation.get(), shared.world.requests()), (OutcomeKind::Refreshed, 3, 1));
+}
+
+#[test]
+fn r39_a_tool_that_still_holds_a_spent_token_does_not_stop_us() {
+    let shared = Shared::new(Mode::Strict);
+    shared.world.refresh();
+    // The tool's store is as it was: its token is in the ledger now.
+    let outcome = shared.world.refresh();
+    assert_eq!((outcome.kind, outcome.generation.get(), shared.world.requests()), (OutcomeKind::Refreshed, 4, 2));
+    assert_eq!(shared.world.server.counts().presented_again, 0);
+}
+
+#[test]
+fn r39_what_the_tool_refreshed_behind_our_back_is_adopted_and_nothing_is_sent() {
+    let shared = Shared::new(Mode::Strict);
+    let theirs = shared.rotates();
+    let outcome = shared.world.refresh();
+    assert_eq!((outcome.kind, outcome.generation.get(), outcome.error), (OutcomeKind::Refreshed, 3, None));
+    assert_eq!((shared.world.requests(), shared.world.published()), (1, Some(3)), "the request was the tool's");
+    assert!(outcome.warnings.iter().any(|w| w == "adopted generation 3 from codex"));
+    let stored = shared.world.process().store().snapshot(shared.world.name()).unwrap().unwrap();
+    assert_eq!(stored.grant.access.unwrap().expose(), theirs["access_token"]);
+    // Back in step, the next one is ours; the token before is never sent again.
+    assert_eq!(shared.world.refresh().generation.get(), 4);
+    let counts = shared.world.server.counts();
+    assert_eq!((counts.refresh_requests, counts.presented_again, counts.families_revoked), (2, 0, 0));
+}
+
+#[test]
+fn r39_an_adopted_token_that_ends_too_soon_is_refreshed_in_the_same_flight() {
+    let shared = Shared::new(Mode::Strict);
+    let mut theirs = tool::refresh(&shared.world.server, tool::token(&shared.answer));
+    theirs["expires_in"] = Value::Null;
+    theirs["expires_at"] = json!(START + 1);
+    shared.tool.holds(&theirs, "ada@acme.example", LATER);
+    shared.world.clock.advance(LIFE);
+    let outcome = shared.world.look();
+    assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 4), "{outcome:?}");
+    let counts = shared.world.server.counts();
+    assert_eq!((counts.refresh_requests, counts.presented_again), (2, 0));
+}
+
+#[test]
+fn r11_a_process_that_dies_while_it_adopts_loses_nothing_and_sends_nothing() {
+    for (place, keyring) in [(Place::BeforePublish, 2), (Place::AfterPublish, 3)] {
+        let shared = Shared::new(Mode::Strict);
+        shared.rotates();
+        let remains = shared.world.die_at(place);
+        let world = shared.world.goes_on(remains, None);
+        assert_eq!(world.published(), Some(keyring), "{place:?}");
+        let outcome = world.look();
+        assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Fresh, 3), "{outcome:?}");
+        assert_eq!((world.published(), world.requests()), (Some(3), 1), "the request was the tool's");
+        assert_eq!(world.refresh().generation.get(), 4);
+        assert_eq!(world.server.counts().presented_again, 0);
+    }
+}
+
+#[test]
+fn r12_what_is_adopted_while_the_keyring_goes_away_is_published_later() {
+    let shared = Shared::new(Mode::Strict);
+    shared.rotates();
+    let keyring = shared.world.keyring.clone();
+    shared.world.hook(Place::BeforePublish, move || {
+        keyring.set_fault(Some(KeyringError::Locked));
+        Ok(())
+    });
+    let outcome = shared.world.refresh();
+    assert_eq!((outcome.kind, outcome.publication), (OutcomeKind::Refreshed, Publication::PublishPending));
+    shared.world.keyring.set_fault(None);
+    assert_eq!(shared.world.look().publication, Publication::Published);
+    assert_eq!((shared.world.published(), shared.world.requests()), (Some(3), 1));
+}
+
+#[test]
+fn r39_another_account_in_the_tool_stops_us() {
+    let shared = Shared::new(Mode::Strict);
+    shared.tool.holds(&shared.world.server.mint(), "bob@acme.example", LATER);
+    shared.stops(OutcomeKind::ConfigError, "conflict", 0);
+    assert_eq!(shared.state(), State::ConfigError);
+    // Signed in again as before: it goes on by itself.
+    shared.tool.holds(&shared.world.server.mint(), "ada@acme.example", LATER);
+    assert_eq!(shared.world.look().kind, OutcomeKind::Refreshed);
+    assert_eq!((shared.state(), shared.world.requests()), (State::Fresh, 0));
+}
+
+#[test]
+fn r39_a_tool_that_does_not_say_whose_it_is_stops_us() {
+    let shared = Shared::new(Mode::Strict);
+    shared.tool.holds(&shared.world.server.mint(), "", LATER);
+    shared.stops(OutcomeKind::ConfigError, "conflict", 0);
+}
+
+#[test]
+fn r39_an_unknown_token_that_is_not_newer_stops_us() {
+    let shared = Shared::new(Mode::Strict);
+    let mut old = shared.world.server.mint();
+    old["expires_in"] = json!(1);
+    shared.tool.holds(&old, "ada@acme.example", EARLIER);
+    shared.stops(OutcomeKind::ConfigError, "conflict", 0);
+}
+
+#[test]
+fn a_store_that_cannot_be_read_defers_the_refresh() {
+    let shared = Shared::new(Mode::Strict);
+    *shared.tool.0.lock().unwrap() = Held::Unreadable;
+    shared.stops(OutcomeKind::Deferred, "source", 0);
+    assert_eq!(shared.state(), State::Fresh, "the access token is");
+    shared.world.clock.advance(LIFE / 10 * 9);
+    shared.stops(OutcomeKind::Deferred, "source", 0);
+    assert_eq!(shared.state(), State::Deferred);
+    shared.tool.holds(&shared.answer, "ada@acme.example", EARLIER);
+    assert_eq!((shared.world.look().kind, shared.world.requests()), (OutcomeKind::Refreshed, 1));
+    assert_eq!(shared.state(), State::Fresh);
+}
+
+#[test]
+fn a_store_that_holds_no_refresh_token_any_more_defers_the_refresh() {
+    let shared = Shared::new(Mode::Strict);
+    shared.tool.holds(&json!({"access_token": "a", "expires_in": 600}), "ada@acme.example", LATER);
+    shared.stops(OutcomeKind::Deferred, "source", 0);
+}
+
+#[test]
+fn an_obstacle_that_has_gone_is_no_reason_to_refresh_what_is_fresh() {
+    let shared = Shared::new(Mode::Strict);
+    shared.tool.holds(&shared.world.server.mint(), "bob@acme.example", LATER);
+    shared.stops(OutcomeKind::ConfigError, "conflict", 0);
+    shared.tool.holds(&shared.answer, "ada@acme.example", EARLIER);
+    assert_eq!((shared.world.look().kind, shared.world.requests()), (OutcomeKind::Fresh, 0));
+    assert_eq!(shared.state(), State::Fresh);
+}
+
+/// A tool that is quicker than we can see.
+struct Quick {
+    tool: Tool,
+    /// Held from this look on: the first is before the flight, the second at the fence, the third after a refusal.
+    at: usize,
+    then: Held,
+    looks: Mutex<usize>,
+}
+
+impl Source for Quick {
+    fn read(&self, origin: &Origin, within: &str) -> Result<Foreign, Failure> {
+        let mut looks = self.looks.lock().unwrap();
+        *looks += 1;
+        if *looks == self.at {
+            *self.tool.0.lock().unwrap() = self.then.clone();
+        }
+        self.tool.read(origin, within)
+    }
+}
+
+fn quick(at: usize, then: impl FnOnce(&Shared) -> Held) -> Shared {
+    let mut shared = Shared::new(Mode::Strict);
+    let then = then(&shared);
+    let quick = Quick { tool: shared.tool.clone(), at, then, looks: Mutex::default() };
+    let origin = shared.world.record().origin.unwrap();
+    shared.world.follow(Arc::new(quick), &shared.answer, origin);
+    shared
+}
+
+fn newer(shared: &Shared) -> Held {
+    let answer = shared.world.server.mint();
+    Held::Tokens { answer, email: "ada@acme.example", written: LATER }
+}
+
+#[test]
+fn r39_a_tool_that_refreshes_while_we_connect_is_noticed_at_the_fence() {
+    for then in [newer, |_: &Shared| Held::Unreadable] {
+        let shared = quick(2, then);
+        let outcome = shared.world.refresh();
+        let error = outcome.error.unwrap();
+        assert_eq!((outcome.kind, error.kind.as_ref()), (OutcomeKind::Deferred, "interrupted"), "{error:?}");
+        assert_eq!((shared.world.requests(), shared.world.record().open_intent()), (0, None));
+    }
+    let shared = quick(2, newer);
+    shared.world.refresh();
+    assert_eq!((shared.world.refresh().generation.get(), shared.world.requests()), (3, 0), "the next one adopts it");
+}
+
+fn refused(then: impl FnOnce(&Shared) -> Held) -> (Shared, Outcome) {
+    let shared = quick(3, then);
+    shared.world.server.script([Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#)]);
+    let outcome = shared.world.refresh();
+    (shared, outcome)
+}
+
+#[test]
+fn r22_a_refused_token_is_looked_up_once_more_before_anybody_must_sign_in() {
+    let (shared, outcome) = refused(newer);
+    assert_eq!((outcome.kind, outcome.generation.get(), outcome.error), (OutcomeKind::Refreshed, 3, None));
+    assert_eq!((shared.state(), shared.world.requests()), (State::Fresh, 1));
+    assert!(shared.world.record().rejected.is_none());
+}
+
+#[test]
+fn r22_a_refused_token_of_which_the_tool_has_no_newer_needs_a_login_until_it_has() {
+    let (shared, outcome) =
+        refused(|s| Held::Tokens { answer: s.answer.clone(), email: "ada@acme.example", written: EARLIER });
+    assert_eq!((outcome.kind, shared.world.requests()), (OutcomeKind::NeedsLogin, 1));
+    assert_eq!(shared.world.refresh().kind, OutcomeKind::NeedsLogin);
+    assert_eq!((shared.state(), shared.world.requests()), (State::NeedsLogin, 1));
+    shared.tool.holds(&shared.world.server.mint(), "ada@acme.example", LATER);
+    assert_eq!((shared.world.look().kind, shared.world.requests()), (OutcomeKind::Refreshed, 1));
+    assert_eq!(shared.state(), State::Fresh);
+}
+
+#[test]
+fn r17_a_doubt_ends_when_the_tool_has_a_newer_token() {
+    let shared = Shared::new(Mode::Strict);
+    shared.world.server.script([Fault::DropAfter]);
+    assert_eq!(shared.world.refresh().kind, OutcomeKind::InDoubt);
+    shared.tool.holds(&shared.world.server.mint(), "ada@acme.example", LATER);
+    let outcome = shared.world.refresh();
+    assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 3), "{outcome:?}");
+    assert_eq!((shared.state(), shared.world.record().open_intent(), shared.world.requests()), (State::Fresh, None, 1));
+}
+
+#[test]
+fn a_profile_that_came_from_no_tool_cannot_follow_one() {
+    let mut world = World::new(None, Mode::Strict, "");
+    let origin = Origin { tool: "codex".into(), place: None, account: None, identity: Identity::default() };
+    world.follow(Arc::new(Tool::default()), &world.server.mint(), origin);
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, world.requests()), (OutcomeKind::ConfigError, 0));
+    assert_eq!(outcome.error.unwrap().kind, "follow");
+}
+
+#[test]
+fn a_journal_of_an_older_version_is_read_and_one_of_ours_by_it() {
+    let shared = Shared::new(Mode::Strict);
+    let mut journal = serde_json::to_value(shared.world.record()).unwrap();
+    assert_eq!(journal["origin"]["tool"], "codex");
+    assert!(!journal.to_string().contains("canary"), "no token is in it");
+    journal.as_object_mut().unwrap().remove("origin");
+    let old: keepalive::store::record::Record = serde_json::from_value(journal).unwrap();
+    assert_eq!((old.origin, old.standstill), (None, None));
+}

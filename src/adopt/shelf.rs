@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::tools::Tool;
 use super::{Entry, Trouble, json, openclaw, pizauth, select};
 use crate::credential::foreign::{Foreign, Origin};
-use crate::engine::follow::Source;
+use crate::engine::source::Source;
 use crate::outcome::Failure;
 use crate::store::key::hex;
 use crate::store::keyring::{Item, Keyring, KeyringError};

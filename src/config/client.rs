@@ -1,8 +1,7 @@
 //! How our client proves itself to a provider: `client_auth` and the keys that go with it.
 
-use super::error::{ConfigError, Finding, Problem, quoted};
+use super::error::{ConfigError, Finding, Lack, Problem, quoted};
 use super::keys;
-use super::provider::Lack;
 use super::section::{Entry, Section};
 use super::values;
 use crate::profile::{Audience, ClientAuth, Provider, SecretSource};

@@ -33,6 +33,19 @@ impl fmt::Display for Finding {
     }
 }
 
+/// A key without which a provider, or a profile, cannot be used.
+pub(super) struct Lack {
+    pub key: &'static str,
+    pub message: String,
+    pub hint: String,
+}
+
+impl Lack {
+    pub fn new(key: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Option<Self> {
+        Some(Self { key, message: message.into(), hint: hint.into() })
+    }
+}
+
 /// Why there is no configuration to work with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(Box<Finding>);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::client::{self, CLIENT_AUTHS};
 use super::document::Document;
 use super::duration;
-use super::error::{ConfigError, Finding, Problem};
+use super::error::{ConfigError, Finding, Lack, Problem};
 use super::keys;
 use super::section::{Entry, Section};
 use super::values;
@@ -162,18 +162,6 @@ fn parameters(entry: &Entry<'_>, base: &[(String, String)]) -> Result<Vec<(Strin
 }
 
 /// What keeps a provider from being used.
-pub(super) struct Lack {
-    pub key: &'static str,
-    pub message: String,
-    pub hint: String,
-}
-
-impl Lack {
-    pub fn new(key: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Option<Self> {
-        Some(Self { key, message: message.into(), hint: hint.into() })
-    }
-}
-
 pub(super) fn lack(provider: &Provider) -> Option<Lack> {
     let has_server = provider.issuer.is_some() || provider.token_endpoint.is_some();
     let example = provider.issuer_example.as_str();

@@ -6,21 +6,15 @@ use std::sync::Arc;
 use super::backoff::{CONFLICT, SOURCE};
 use super::flightplan::Flightplan;
 use super::handover;
-use super::refusal::note_attempt;
+use super::refusal::{self, note_attempt};
+use super::source::nothing_to_follow;
 use crate::credential::foreign::{Foreign, Likeness, Origin};
 use crate::credential::secret::Fingerprint;
 use crate::outcome::{Failure, Outcome, OutcomeKind};
-use crate::profile::ProfileName;
 use crate::provider::GateError;
 use crate::store::key::SealingKey;
 use crate::store::record::{Record, Standstill};
 use crate::store::{Loaded, Vault};
-
-/// The stores of other tools. The engine knows none of them.
-pub trait Source: Send + Sync {
-    /// What the store that a credential came from holds now for the same account. `within`: the profile it is asked for.
-    fn read(&self, origin: &Origin, within: &str) -> Result<Foreign, Failure>;
-}
 
 /// What the store of a followed tool says about our own token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +62,7 @@ impl Flightplan {
         }
         // It ends too soon as well. The tool holds the same as we now: in step, so it may be refreshed.
         warnings.extend(outcome.warnings);
-        vault.load(key, self.is_resident)?.ok_or_else(|| super::transaction::no_credential(self))
+        vault.load(key, self.is_resident)?.ok_or_else(|| refusal::no_credential(self))
     }
 
     /// A token was refused: it is read once more what the tool has, before anybody is asked to sign in.
@@ -162,7 +156,7 @@ impl Flightplan {
         let login_by = foreign.login_by;
         let lifetime = self.profile.provider.default_lifetime;
         let made = handover::credential(foreign.granted, binding, &now, told, lifetime);
-        let mut credential = made.ok_or_else(|| super::transaction::no_credential(self))?;
+        let mut credential = made.ok_or_else(|| refusal::no_credential(self))?;
         credential.grant.login_by = credential.grant.login_by.or(login_by);
         credential.generation = vault.record.generation.next();
         let spent = vault.record.fingerprint.clone();
@@ -209,12 +203,6 @@ impl Flightplan {
             Err(e) => e.outcome(),
         }
     }
-}
-
-/// Why a profile cannot follow anything.
-pub fn nothing_to_follow(name: &ProfileName) -> Failure {
-    Failure::new("follow", format!("profile {name} has follow = true, but came from no tool's store"))
-        .hint(format!("remove follow = true from [profile.{name}], or keepalive import {name} --from TOOL"))
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@
 pub mod backoff;
 pub mod doubt;
 mod flightplan;
-pub mod follow;
+mod follow;
 pub mod handover;
 mod judge;
 pub mod obtain;
 mod refusal;
+pub mod source;
 pub mod standing;
 pub mod transaction;
 
@@ -28,7 +29,7 @@ use crate::provider::{PrepareError, TokenEndpoint};
 use crate::store::record::Record;
 use crate::store::{Store, StoreError};
 use flightplan::{Flightplan, Seen};
-use follow::Source;
+use source::Source;
 
 /// Longest time that a flight past the point of no return may take to finish: request, then persistence.
 pub const DRAIN: Duration = Duration::from_secs(45);

@@ -215,6 +215,15 @@ pub fn unsent(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: Unsent) -> Outc
     }
 }
 
+/// There is nothing to refresh with.
+pub fn no_credential(plan: &Flightplan) -> Outcome {
+    let name = &plan.profile.name;
+    Outcome::new(OutcomeKind::NeedsLogin).because(
+        Failure::new("no_credential", format!("there is no credential for profile {name}"))
+            .hint(format!("keepalive login {name}, or keepalive import {name}")),
+    )
+}
+
 /// Notes the outcome for followers and for `status`.
 pub fn note_attempt(plan: &Flightplan, record: &mut Record, outcome: &Outcome) {
     record.sequence += 1;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::backoff::CONFLICT;
 use super::doubt::{self, Resolution};
-use super::follow::nothing_to_follow;
+use super::source::nothing_to_follow;
 use crate::clock::{Moment, Timestamp};
 use crate::credential::freshness::{self, Demand, Margin, Validity, Verdict};
 use crate::outcome::{Failure, State};

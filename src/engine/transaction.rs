@@ -49,7 +49,7 @@ fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, '
         }
     }
     let Some(mut loaded) = vault.load(&key, plan.is_resident)? else {
-        return Err(no_credential(plan));
+        return Err(refusal::no_credential(plan));
     };
     let mut warnings = std::mem::take(&mut loaded.warnings);
     publish_if_pending(vault, &loaded, &key, &mut warnings)?;
@@ -296,14 +296,6 @@ impl Flightplan {
             write().map_err(|e| GateError::Journal(e.to_string()))
         })
     }
-}
-
-pub(super) fn no_credential(plan: &Flightplan) -> Outcome {
-    let name = &plan.profile.name;
-    Outcome::new(OutcomeKind::NeedsLogin).because(
-        Failure::new("no_credential", format!("there is no credential for profile {name}"))
-            .hint(format!("keepalive login {name}, or keepalive import {name}")),
-    )
 }
 
 /// Recovery 4: a backup or another program brought a spent token back.

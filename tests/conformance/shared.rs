@@ -6,7 +6,7 @@ use std::time::Duration;
 use keepalive::clock::Timestamp;
 use keepalive::credential::foreign::{Foreign, Identity, Origin};
 use keepalive::credential::response::{self, Reply};
-use keepalive::engine::follow::Source;
+use keepalive::engine::source::Source;
 use keepalive::engine::standing::{self, Terms};
 use keepalive::outcome::{Failure, Outcome, OutcomeKind, Publication, State};
 use keepalive::store::keyring::KeyringError;

@@ -11,7 +11,7 @@ use keepalive::credential::foreign::Origin;
 use keepalive::credential::freshness::{Demand, Validity};
 use keepalive::credential::response::{self, Reply};
 use keepalive::credential::{Credential, Generation, Grant};
-use keepalive::engine::follow::Source;
+use keepalive::engine::source::Source;
 use keepalive::engine::{Engine, handover};
 use keepalive::guard::Held;
 use keepalive::outcome::Outcome;

@@ -1,0 +1,67 @@
+//! What both ways to import have in common: an engine, its store, and the words at the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::args::ImportArgs;
+use crate::cli::compose::Setup;
+use crate::cli::output::Output;
+use crate::clock::Moment;
+use crate::credential::freshness::Validity;
+use crate::engine::Engine;
+use crate::engine::handover::{self, Arrival, Handover};
+use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::profile::Profile;
+use crate::provider::{PrepareError, Prepared, TokenEndpoint};
+
+pub(super) fn config_error(failure: Failure) -> Outcome {
+    Outcome::new(OutcomeKind::ConfigError).because(failure)
+}
+
+/// An engine, and the token endpoint that the profile's credential is for.
+pub(super) fn prepare(setup: &Setup, profile: &Profile) -> Result<(Engine, Prepared), Outcome> {
+    let (engine, endpoint) = setup.engine(false).map_err(config_error)?;
+    let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str());
+    let prepared = prepared.map_err(|e| match e {
+        PrepareError::Config(f) => config_error(f),
+        PrepareError::Unreachable(f) => Outcome::new(OutcomeKind::Deferred).because(f),
+    })?;
+    Ok((engine, prepared))
+}
+
+/// Stores it, and says so.
+pub(super) fn hand_over(
+    args: &ImportArgs,
+    engine: &Engine,
+    arrival: Arrival,
+    now: &Moment,
+    out: &Output,
+) -> Result<Outcome, Outcome> {
+    let expires_at = arrival.credential.grant.validity.as_ref().map(Validity::expires_at);
+    let from = arrival.origin.as_ref().map(|origin| {
+        let whose = origin.identity.name().map_or(String::new(), |name| format!(", {name}"));
+        format!(" from {origin}{whose}")
+    });
+    let young = |waited: Duration| {
+        out.say(&format!("waiting until the keyring has made it durable ({} s) …", waited.as_secs()));
+    };
+    let handed = handover::take(engine.store(), &args.profile, arrival, args.replace, now, &young)?;
+    let mut outcome = Outcome::new(OutcomeKind::Refreshed);
+    outcome.generation = handed.generation();
+    outcome.expires_at = expires_at;
+    outcome.publication = handed.publication();
+    match &handed {
+        Handover::Unchanged { .. } => out.say(&format!("{}: this credential is already here", args.profile)),
+        Handover::Taken { warnings, .. } => {
+            let until = match expires_at {
+                None => "no access token yet".into(),
+                Some(at) if at <= now.wall => format!("expired {at}"),
+                Some(at) => format!("fresh until {at}"),
+            };
+            let from = from.unwrap_or_default();
+            out.say(&format!("{}: imported as generation {}{from}, {until}", args.profile, outcome.generation));
+            outcome.warnings.clone_from(warnings);
+        }
+    }
+    Ok(outcome)
+}

@@ -1,0 +1,43 @@
+//! `keepalive import`: takes over a credential from a token response, or from the store of another tool.
+
+mod args;
+mod handing;
+mod response;
+mod tool;
+
+use super::Global;
+use super::compose::Setup;
+use super::output::{Output, Status};
+use crate::outcome::Outcome;
+pub use args::ImportArgs;
+
+pub fn run(args: &ImportArgs, global: &Global, out: &Output) -> Status {
+    match import(args, global, out) {
+        Ok(outcome) => {
+            for warning in &outcome.warnings {
+                out.warn(warning);
+            }
+            if out.is_json {
+                out.json(&super::output::outcome_json(&args.profile, "", &outcome));
+            }
+            Status::of_outcome(&outcome)
+        }
+        Err(outcome) => {
+            if let Some(error) = &outcome.error {
+                out.error(error);
+            }
+            match outcome.error.as_ref().map(|e| e.kind.as_ref()) {
+                Some("input" | "source" | "conflict" | "consumed") => Status::Failed,
+                _ => Status::of_outcome(&outcome),
+            }
+        }
+    }
+}
+
+fn import(args: &ImportArgs, global: &Global, out: &Output) -> Result<Outcome, Outcome> {
+    let setup = Setup::new(global).map_err(handing::config_error)?;
+    match args.from {
+        Some(tool) => tool::import(tool, args, &setup, out),
+        None => response::import(args, &setup, out),
+    }
+}

@@ -1,0 +1,66 @@
+//! `keepalive import` of a token response (RFC 6749 §5.1), from a file or standard input.
+
+use std::io::Read;
+
+use zeroize::Zeroizing;
+
+use super::args::ImportArgs;
+use super::handing::{config_error, hand_over, prepare};
+use crate::cli::compose::Setup;
+use crate::cli::output::Output;
+use crate::clock::Moment;
+use crate::credential::response::{self, Granted, Reply};
+use crate::credential::{Binding, Credential};
+use crate::engine::handover;
+use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::profile::Profile;
+
+/// No token response is longer.
+const LONGEST: u64 = 1024 * 1024;
+
+pub(super) fn import(args: &ImportArgs, setup: &Setup, out: &Output) -> Result<Outcome, Outcome> {
+    let profile = match &args.provider {
+        Some(provider) => setup.config.profile(&args.profile, Some(provider)).map_err(|e| e.failure()),
+        None => setup.profile(&args.profile),
+    }
+    .map_err(config_error)?;
+    let granted = read(args)?;
+    let (engine, prepared) = prepare(setup, &profile)?;
+    let now = setup.clock.now();
+    let credential = credential(granted, &profile, prepared.binding(), &now)?;
+    hand_over(args, &engine, credential.into(), &now, out)
+}
+
+fn bad_input(message: String, hint: &str) -> Outcome {
+    Outcome::new(OutcomeKind::ConfigError).because(Failure::new("input", message).hint(hint))
+}
+
+fn read(args: &ImportArgs) -> Result<Granted, Outcome> {
+    let place = args.file.as_ref().map_or("standard input".into(), |f| f.display().to_string());
+    let mut bytes = Zeroizing::new(Vec::new());
+    let read = match &args.file {
+        Some(path) => std::fs::File::open(path).and_then(|f| f.take(LONGEST).read_to_end(&mut bytes)),
+        None => std::io::stdin().lock().take(LONGEST).read_to_end(&mut bytes),
+    };
+    read.map_err(|e| bad_input(format!("cannot read {place}: {e}"), "name a file, or pipe the token response in"))?;
+    match response::read(200, &bytes, true) {
+        Reply::Granted(granted) => Ok(*granted),
+        Reply::Denied(d) => Err(bad_input(
+            format!("{place} holds an error response: {}", d.code),
+            "import the answer of a successful sign-in",
+        )),
+        Reply::Unreadable => {
+            Err(bad_input(format!("{place} holds no token response"), "expected JSON with at least \"refresh_token\""))
+        }
+    }
+}
+
+fn credential(granted: Granted, profile: &Profile, binding: Binding, now: &Moment) -> Result<Credential, Outcome> {
+    let told = granted.expiry.lifetime_of_import(now);
+    handover::credential(granted, binding, now, told, profile.provider.default_lifetime).ok_or_else(|| {
+        bad_input(
+            "the token response holds no refresh_token".into(),
+            "sign in with offline access (scope offline_access)",
+        )
+    })
+}

@@ -1,0 +1,108 @@
+//! `keepalive import --from`: takes over the credential of another tool, and says whose it is from then on.
+
+use super::args::ImportArgs;
+use super::handing::{config_error, hand_over, prepare};
+use crate::adopt::tools::Tool;
+use crate::adopt::{Selector, Taken};
+use crate::cli::adoption::way_out;
+use crate::cli::compose::Setup;
+use crate::cli::output::Output;
+use crate::credential::foreign::{Foreign, Origin};
+use crate::engine::handover::{self, Arrival};
+use crate::outcome::{Failure, Outcome};
+use crate::profile::{Profile, Provider};
+
+/// `import --from`.
+pub(super) fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output) -> Result<Outcome, Outcome> {
+    let selector = Selector { file: args.file.clone(), account: args.account.clone() };
+    let Taken { foreign, origin, provider } = setup.shelf().take(tool, &selector).map_err(config_error)?;
+    let profile = profile(tool, args, setup, provider.as_deref()).map_err(config_error)?;
+    check_client(&foreign, &origin, &profile.provider).map_err(config_error)?;
+    let (engine, prepared) = prepare(setup, &profile)?;
+    let now = setup.clock.now();
+    let told = foreign.granted.expiry.lifetime_of_import(&now);
+    let login_by = foreign.login_by;
+    let lifetime = profile.provider.default_lifetime;
+    let made = handover::credential(foreign.granted, prepared.binding(), &now, told, lifetime);
+    let mut credential = made.ok_or_else(|| {
+        config_error(Failure::new("source", format!("{origin} holds no refresh token")).hint("sign in with that tool"))
+    })?;
+    credential.grant.login_by = credential.grant.login_by.or(login_by);
+    let arrival = Arrival { credential, origin: Some(origin.clone()) };
+    let outcome = hand_over(args, &engine, arrival, &now, out)?;
+    if origin.identity.name().is_none() {
+        out.say(&format!("{}: its store does not say whose it is", origin.tool));
+        if profile.follow {
+            out.warn(
+                "so what it refreshes cannot be adopted: the profile will stop then, and ask which token is meant",
+            );
+        }
+    }
+    tell_ownership(tool, &origin, &profile, out);
+    Ok(outcome)
+}
+
+/// The profile at the provider that is meant: the one of its section, of `--provider`, of what is stored for it, of the
+/// tool's own store, or the one that the tool is usually for.
+fn profile(tool: Tool, args: &ImportArgs, setup: &Setup, told: Option<&str>) -> Result<Profile, Failure> {
+    let stored = setup.store.peek(&args.profile).ok().flatten().and_then(|r| r.binding).map(|b| b.provider);
+    let about = tool.about();
+    let provider = args.provider.as_deref().or(stored.as_deref()).or(told).or(about.provider);
+    let profile = setup.config.profile(&args.profile, provider).map_err(|e| {
+        let failure = e.failure();
+        match tool {
+            // Its client is registered with Google, and a refresh token works with no other.
+            Tool::Gemini => failure.hint(
+                "write client_id and client_secret of the Gemini CLI in [provider.google]: its token is for that client only",
+            ),
+            Tool::Codex | Tool::Claude | Tool::Grok | Tool::OpenClaw | Tool::OidcAgent | Tool::Pizauth => failure,
+        }
+    })?;
+    match &args.provider {
+        Some(given) if *given != profile.provider.name => {
+            let message =
+                format!("profile {} is configured for {}, not for {given}", args.profile, profile.provider.name);
+            let hint = format!("leave --provider out, or change [profile.{}]", args.profile);
+            Err(Failure::new("config", message).hint(hint))
+        }
+        Some(_) | None => Ok(profile),
+    }
+}
+
+/// A refresh token is for one client at one server; at another it is refused, or worse, known to a stranger.
+fn check_client(foreign: &Foreign, origin: &Origin, provider: &Provider) -> Result<(), Failure> {
+    if let Some(client) = foreign.client_id.as_ref().filter(|client| **client != provider.client_id) {
+        let message = format!(
+            "{origin} has a token for client {client}, and provider {} is client {}",
+            provider.name, provider.client_id
+        );
+        let hint =
+            format!("set client_id = {client:?} in a [provider.NAME] of its own, and import with --provider NAME");
+        return Err(Failure::new("source", message).hint(hint));
+    }
+    let same_place = |issuer: &str| {
+        let theirs = url::Url::parse(issuer).ok().map(|url| url.origin());
+        let ours = [provider.issuer.as_ref(), provider.token_endpoint.as_ref()];
+        theirs.is_none_or(|theirs| ours.into_iter().flatten().any(|url| url.origin() == theirs))
+    };
+    // Without an issuer the endpoints may be anywhere, and only the person knows.
+    if let Some(issuer) = foreign.issuer.as_ref().filter(|i| provider.issuer.is_some() && !same_place(i)) {
+        let message = format!("{origin} has a token of {issuer}, and provider {} is another server", provider.name);
+        return Err(Failure::new("source", message).hint("import with the --provider that it is of"));
+    }
+    Ok(())
+}
+
+/// Two holders of one refresh token sign each other out, so one of them must go.
+fn tell_ownership(tool: Tool, origin: &Origin, profile: &Profile, out: &Output) {
+    let about = tool.about();
+    if profile.follow {
+        out.say(&format!("{} is followed: what it refreshes is adopted, and nothing is written to it", about.name));
+        return;
+    }
+    out.say(&format!(
+        "{} holds the same refresh token: whichever uses it next signs the other out. Sign out of it here: {}",
+        about.name,
+        way_out(about, origin)
+    ));
+}

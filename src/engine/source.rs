@@ -1,0 +1,17 @@
+//! The stores of other tools, as the engine sees them: asked for what they hold, and never written.
+
+use crate::credential::foreign::{Foreign, Origin};
+use crate::outcome::Failure;
+use crate::profile::ProfileName;
+
+/// The stores of other tools. The engine knows none of them.
+pub trait Source: Send + Sync {
+    /// What the store that a credential came from holds now for the same account. `within`: the profile it is asked for.
+    fn read(&self, origin: &Origin, within: &str) -> Result<Foreign, Failure>;
+}
+
+/// Why a profile cannot follow anything.
+pub fn nothing_to_follow(name: &ProfileName) -> Failure {
+    Failure::new("follow", format!("profile {name} has follow = true, but came from no tool's store"))
+        .hint(format!("remove follow = true from [profile.{name}], or keepalive import {name} --from TOOL"))
+}

@@ -85,12 +85,14 @@ pub(super) fn judge(setup: &Setup, record: Option<&Record>, profile: Option<&Pro
     let early = profile.map_or(std::time::Duration::ZERO, |p| standing::jitter(p.name.as_str(), margin, validity));
     let terms = Terms { policy: profile.map_or(&default, |p| &p.provider.policy), margin, early };
     let now = setup.clock.now();
-    let in_flight = record.is_some_and(|r| r.open_intent().is_some() && setup.store.is_locked(&r.profile));
+    let is_open = |r: &Record| r.open_intent().is_some() || r.open_revocation().is_some();
+    let in_flight = record.is_some_and(|r| is_open(r) && setup.store.is_locked(&r.profile));
     match record {
         // Another run is at this very moment waiting for the answer: no doubt yet.
         Some(record) if in_flight => {
             let mut settled = record.clone();
             settled.intent = None;
+            settled.revocation = None;
             standing::standing(Some(&settled), terms, &now)
         }
         _ => standing::standing(record, terms, &now),

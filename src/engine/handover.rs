@@ -92,7 +92,7 @@ pub fn take(
     announce: &dyn Fn(Duration),
 ) -> Result<Handover, Outcome> {
     // The store lock of the key's birth comes before any profile lock.
-    let key = store.key_or_born(name.as_str())?;
+    let (key, kept) = store.key_to_seal(name.as_str())?;
     let path = store.lock_file(name)?;
     let lock = LockFile::acquire(&path).map_err(|e| {
         Outcome::new(OutcomeKind::StoreUnavailable)
@@ -105,6 +105,7 @@ pub fn take(
         Err(StoreError::Lost { .. } | StoreError::Stale { .. } | StoreError::Damaged { .. }) if is_replacing => None,
         Err(e) => return Err(e.outcome()),
     };
+    let mut warnings = vault.finish_departure()?;
     let fingerprint = key.fingerprint(&credential.refresh);
     let _token_lock = store.lock_token(&fingerprint)?;
     if let Some(there) = there.as_ref().filter(|t| t.fingerprint == fingerprint && !vault.record.is_rejected()) {
@@ -117,7 +118,8 @@ pub fn take(
     }
     credential.generation = vault.record.generation.next();
     vault.seal(&credential, &key)?;
-    let mut warnings = settle(&mut vault, &credential, &key)?;
+    drop(kept);
+    warnings.extend(settle(&mut vault, &credential, &key)?);
     if let Err(e) = store.confirm_young_key(announce) {
         warnings.push(format!("the keyring may not keep the sealing key: {e}"));
     }

@@ -193,7 +193,11 @@ fn unsent(held: Held<'_>, may_have_intent: bool, why: Unsent, answer: Option<Raw
 
 /// Sends, and reads the answer to its end or to the cap. `timeout` runs from the moment the token is let through; until
 /// then the connect timeout rules. The fence is shut before anything is made of what happened.
-async fn arrive(request: reqwest::RequestBuilder, fence: &Fence, provider: &Provider) -> Result<RawAnswer, String> {
+pub(super) async fn arrive(
+    request: reqwest::RequestBuilder,
+    fence: &Fence,
+    provider: &Provider,
+) -> Result<RawAnswer, String> {
     let overdue = async {
         let connecting = provider.policy.connect_timeout + SLACK;
         if tokio::time::timeout(connecting, fence.yielded()).await.is_err() {

@@ -4,6 +4,7 @@ pub mod classify;
 pub mod discovery;
 pub mod fence;
 pub mod http;
+pub mod revocation;
 pub mod signin;
 pub mod wire;
 

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use crate::credential::secret::{OneTime, RefreshToken};
+use crate::credential::secret::{AccessToken, OneTime, RefreshToken};
 use crate::profile::{BodyForm, ClientAuth, Provider};
 
 /// A request, ready for the fence.
@@ -22,7 +22,12 @@ pub fn refresh_request(provider: &Provider, secret: Option<&str>, token: &Refres
     authenticated(provider, secret, members)
 }
 
-/// What a sign-in asks of a server. None of it carries a refresh token: those go through a lease.
+/// The request that revokes `token` at `provider` (RFC 7009 §2.1).
+pub fn revocation_request(provider: &Provider, secret: Option<&str>, token: &RefreshToken) -> TokenRequest {
+    authenticated(provider, secret, vec![("token", token.expose()), ("token_type_hint", "refresh_token")])
+}
+
+/// What a sign-in or a logout asks of a server. None of it carries a refresh token: those go through a lease.
 #[derive(Clone, Copy, Debug)]
 pub enum Ask<'a> {
     /// The token endpoint: an authorization code for tokens (RFC 6749 §4.1.3, RFC 7636 §4.5).
@@ -31,6 +36,8 @@ pub enum Ask<'a> {
     Device,
     /// The token endpoint: whether the person is done (RFC 8628 §3.4).
     Poll { device_code: &'a OneTime },
+    /// The revocation endpoint: that an access token end now (RFC 7009 §2.1).
+    Revoke { access: &'a AccessToken },
 }
 
 /// The request that asks `ask` of `provider`.
@@ -53,6 +60,10 @@ pub fn sign_in_request(provider: &Provider, secret: Option<&str>, ask: Ask<'_>) 
         Ask::Poll { device_code } => {
             members.push(("grant_type", "urn:ietf:params:oauth:grant-type:device_code"));
             members.push(("device_code", device_code.expose()));
+        }
+        Ask::Revoke { access } => {
+            members.push(("token", access.expose()));
+            members.push(("token_type_hint", "access_token"));
         }
     }
     authenticated(provider, secret, members)
@@ -175,6 +186,17 @@ mod tests {
         assert_eq!(body(&sent), format!("grant_type=authorization_code&code=c%26&{redirect}&code_verifier=v"));
         let sent = sign_in_request(&provider(ClientAuth::None, BodyForm::Json), None, ask);
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&sent.body).unwrap()["state"], "s");
+    }
+
+    #[test]
+    fn a_revocation_says_what_it_revokes_and_authenticates_as_a_refresh_does() {
+        let (token, access) = (RefreshToken::new("r&").unwrap(), AccessToken::new("a").unwrap());
+        let r = revocation_request(&provider(ClientAuth::None, BodyForm::Form), None, &token);
+        assert_eq!(body(&r), "token=r%26&token_type_hint=refresh_token&client_id=conf%3Aodd+id");
+        let confidential = provider(ClientAuth::ClientSecretBasic, BodyForm::Form);
+        let r = sign_in_request(&confidential, Some("s"), Ask::Revoke { access: &access });
+        assert_eq!(body(&r), "token=a&token_type_hint=access_token");
+        assert!(r.authorization.is_some());
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod doubt;
 mod flightplan;
 pub mod handover;
 mod judge;
+pub mod logout;
 pub mod obtain;
 mod refusal;
 pub mod standing;

@@ -13,6 +13,7 @@ mod herds;
 mod imports;
 mod keyrings;
 mod logins;
+mod logouts;
 mod misuse;
 mod oidc;
 mod refreshes;

@@ -97,6 +97,10 @@ struct State {
     access_life: Duration,
     answer_delay: Duration,
     script: VecDeque<Fault>,
+    /// `None`: there is no revocation endpoint.
+    revocation: Option<VecDeque<Fault>>,
+    /// What came to it: kind and token.
+    revoked: Vec<(String, String)>,
     hold: Option<Point>,
     held: usize,
     released: bool,
@@ -144,6 +148,8 @@ impl AuthServer {
             access_life: Duration::from_secs(600),
             answer_delay: Duration::ZERO,
             script: VecDeque::new(),
+            revocation: None,
+            revoked: Vec::new(),
             hold: None,
             held: 0,
             released: true,
@@ -175,6 +181,21 @@ impl AuthServer {
     /// The provider's section of a configuration, under the name `acme`.
     pub fn provider(&self, extra: &str) -> String {
         format!("[provider.acme]\ntoken_endpoint = \"{}/token\"\nclient_id = \"public\"\n{extra}\n", self.url)
+    }
+
+    /// The same, with a revocation endpoint; what `faults` says goes wrong there goes wrong in turn.
+    pub fn provider_that_revokes(&self, faults: impl IntoIterator<Item = Fault>) -> String {
+        self.revocation_script(faults);
+        self.provider(&format!("revocation_endpoint = \"{}/revoke\"", self.url))
+    }
+
+    pub fn revocation_script(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.state().revocation.get_or_insert_default().extend(faults);
+    }
+
+    /// What was sent to be revoked, in order: the hint, and the token.
+    pub fn revoked(&self) -> Vec<(String, String)> {
+        self.state().revoked.clone()
     }
 
     /// A sign-in: a new family and its first token response.
@@ -332,6 +353,7 @@ fn attend(stream: TcpStream, shared: &Shared, base: &str) -> io::Result<()> {
     let request = Request { path, authorization: header("authorization"), form };
     match request.path.as_str() {
         "/token" => token(&stream, shared, &request),
+        "/revoke" => revoke(&stream, shared, &request),
         // Everybody is signed in as soon as they ask, unless the script says otherwise.
         "/device" => {
             let page = format!("{base}/page");
@@ -340,7 +362,10 @@ fn attend(stream: TcpStream, shared: &Shared, base: &str) -> io::Result<()> {
             respond(&stream, 200, JSON, &code.to_string())
         }
         "/.well-known/oauth-authorization-server" => {
-            let metadata = json!({"issuer": base, "token_endpoint": format!("{base}/token")});
+            let mut metadata = json!({"issuer": base, "token_endpoint": format!("{base}/token")});
+            if shared.lock().revocation.is_some() {
+                metadata["revocation_endpoint"] = format!("{base}/revoke").into();
+            }
             respond(&stream, 200, "content-type: application/json\r\n", &metadata.to_string())
         }
         _ => respond(&stream, 404, "", ""),
@@ -420,6 +445,49 @@ fn token(stream: &TcpStream, shared: &Shared, request: &Request) -> io::Result<(
         Some(Fault::DropBefore | Fault::Answer(..) | Fault::Early(..) | Fault::Wire(_)) | None => {
             respond(stream, status, JSON, &text)
         }
+    }
+}
+
+/// RFC 7009: a refresh token ends its family, an access token itself alone; of what it does not know it says nothing.
+fn revoke(stream: &TcpStream, shared: &Shared, request: &Request) -> io::Result<()> {
+    shared.stand(Point::BeforeProcessing);
+    let fault = match &mut shared.lock().revocation {
+        None => return respond(stream, 404, "", ""),
+        Some(faults) => faults.pop_front(),
+    };
+    match fault {
+        Some(Fault::DropBefore) => return stream.shutdown(Shutdown::Both),
+        Some(Fault::Answer(status, headers, body)) => return respond(stream, status, headers, body),
+        _ => {}
+    }
+    let text = |name: &str| request.get(name).unwrap_or_default().to_owned();
+    let token = text("token");
+    let mut state = shared.lock();
+    let is_client = match &state.secret {
+        Some(secret) => {
+            let expected = format!("Basic {}", STANDARD.encode(format!("public:{secret}")));
+            request.authorization.as_deref() == Some(&expected)
+        }
+        None => request.get("client_id") == Some("public"),
+    };
+    if !is_client {
+        drop(state);
+        return respond(stream, 401, JSON, r#"{"error":"invalid_client"}"#);
+    }
+    state.revoked.push((text("token_type_hint"), token.clone()));
+    for family in &mut state.families {
+        if family.knows(&token) {
+            family.is_alive = false;
+        } else if family.has_issued(&token) {
+            family.end_access(&token);
+        }
+    }
+    drop(state);
+    shared.changed.notify_all();
+    shared.stand(Point::AfterCommit);
+    match fault {
+        Some(Fault::DropAfter) => stream.shutdown(Shutdown::Both),
+        _ => respond(stream, 200, "", ""),
     }
 }
 

@@ -72,7 +72,8 @@ fn recall(path: &Path, issuer: &Url) -> Option<Remembered> {
     is_same_issuer(&remembered.metadata.issuer, issuer).then_some(remembered)
 }
 
-fn discover(issuer: &Url, fetch: &Fetch<'_>) -> Result<Metadata, Failure> {
+/// Asks for the metadata, whatever is remembered.
+pub(super) fn discover(issuer: &Url, fetch: &Fetch<'_>) -> Result<Metadata, Failure> {
     let mut reasons = Vec::new();
     for url in well_known(issuer) {
         match fetch(url.clone()).and_then(|(status, body)| check(issuer, status, &body)) {

@@ -90,7 +90,7 @@ impl HttpEndpoint {
     }
 
     /// A plain GET for metadata, with the same cap and timeouts as a token request.
-    fn get(&self, provider: &Provider, url: Url) -> Result<(u16, Vec<u8>), String> {
+    pub(super) fn get(&self, provider: &Provider, url: Url) -> Result<(u16, Vec<u8>), String> {
         let client = self.client(provider, &url).map_err(|f| f.message)?;
         let limit = provider.policy.connect_timeout + provider.policy.timeout;
         self.runtime.block_on(async {

@@ -1,5 +1,6 @@
 //! The authorization server's token endpoint: what a refresh needs of it, and what can come back.
 
+pub mod checkup;
 pub mod classify;
 pub mod discovery;
 pub mod fence;

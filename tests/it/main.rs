@@ -7,6 +7,7 @@ mod support;
 
 mod contrib;
 mod daemon;
+mod doctors;
 mod faults;
 mod fuzz;
 mod herds;

@@ -101,6 +101,8 @@ struct State {
     revocation: Option<VecDeque<Fault>>,
     /// What came to it: kind and token.
     revoked: Vec<(String, String)>,
+    /// What the server says the time is, in the form of RFC 9110.
+    date: Option<String>,
     hold: Option<Point>,
     held: usize,
     released: bool,
@@ -150,6 +152,7 @@ impl AuthServer {
             script: VecDeque::new(),
             revocation: None,
             revoked: Vec::new(),
+            date: None,
             hold: None,
             held: 0,
             released: true,
@@ -209,6 +212,11 @@ impl AuthServer {
 
     pub fn set_answer_delay(&self, delay: Duration) {
         self.state().answer_delay = delay;
+    }
+
+    /// Tells this time to whoever asks for nothing.
+    pub fn set_date(&self, date: &str) {
+        self.state().date = Some(date.to_owned());
     }
 
     pub fn require_secret(&self, secret: &str) {
@@ -332,10 +340,20 @@ impl Request {
     }
 }
 
+/// Headers that a question without content has not.
+const SAYING: [&str; 4] = ["authorization", "cookie", "content-length", "transfer-encoding"];
+
 fn attend(stream: TcpStream, shared: &Shared, base: &str) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::new(stream.try_clone()?);
-    let (path, headers) = head(&mut reader)?;
+    let (method, path, headers) = head(&mut reader)?;
+    if method == "HEAD" {
+        let date = shared.lock().date.as_ref().map_or(String::new(), |date| format!("date: {date}\r\n"));
+        // Nobody who only knocks has anything to say.
+        let says = |(name, _): &(String, String)| name.starts_with("x-") || SAYING.contains(&name.as_str());
+        let status = if headers.iter().any(says) || path.contains('?') { 500 } else { 405 };
+        return respond(&stream, status, &date, "");
+    }
     if path == "/token" {
         let mut state = shared.lock();
         if let Some(Fault::Early(status, headers)) = state.script.front().cloned() {
@@ -372,15 +390,19 @@ fn attend(stream: TcpStream, shared: &Shared, base: &str) -> io::Result<()> {
     }
 }
 
-fn head(reader: &mut impl BufRead) -> io::Result<(String, Vec<(String, String)>)> {
+type Headers = Vec<(String, String)>;
+
+/// Method, path, headers.
+fn head(reader: &mut impl BufRead) -> io::Result<(String, String, Headers)> {
     let mut first = String::new();
     reader.read_line(&mut first)?;
-    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut words = first.split(' ').map(str::to_owned);
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 || line.trim().is_empty() {
-            return Ok((path, headers));
+            return Ok((method, path, headers));
         }
         if let Some((name, value)) = line.split_once(':') {
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));

@@ -14,7 +14,6 @@ use crate::engine::logout::{self, Departure, Event, Fate, Leaving, Route};
 use crate::outcome::{Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::provider::http::HttpEndpoint;
-use crate::store::StoreError;
 
 /// Revoke a profile's credential at its provider, and forget it
 ///
@@ -61,7 +60,7 @@ fn leave(args: &LogoutArgs, global: &Global, out: &Output) -> (String, Result<De
     let name = &args.profile;
     let record = match setup.store.peek(name) {
         Ok(Some(record)) => record,
-        Ok(None) => return (String::new(), Err(StoreError::Empty.outcome())),
+        Ok(None) => return (String::new(), Err(logout::no_credential(name))),
         Err(e) => return (String::new(), Err(e.outcome())),
     };
     let provider = record.binding.as_ref().map_or(String::new(), |b| b.provider.clone());

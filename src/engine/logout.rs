@@ -394,7 +394,8 @@ fn completed(record: &Record, warnings: Vec<String>) -> Departure {
     Departure { generation: record.generation, refresh, access: None, reason, warnings, is_completion: true }
 }
 
-fn no_credential(name: &ProfileName) -> Outcome {
+/// There is nothing to sign out.
+pub fn no_credential(name: &ProfileName) -> Outcome {
     let failure = Failure::new("no_credential", format!("there is no credential for profile {name}"));
     Outcome::new(OutcomeKind::NeedsLogin).because(failure)
 }

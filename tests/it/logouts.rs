@@ -270,6 +270,33 @@ fn r01_a_refresh_in_the_air_is_waited_for_and_its_successor_is_revoked() {
 }
 
 #[test]
+fn an_answer_that_a_dead_run_left_sealed_is_what_is_revoked() {
+    let server = AuthServer::start(Mode::Strict);
+    let (sandbox, _) = at(&server, []);
+    let folder = sandbox.path("state/keepalive/profiles/demo");
+    let before = ["record.json", "sealed"].map(|file| (file, std::fs::read(folder.join(file)).unwrap()));
+    sandbox.refresh(&["--force"]).exits(0);
+    // As if it had been killed between the seal and all that follows from it.
+    std::fs::rename(folder.join("sealed"), folder.join("received")).unwrap();
+    for (file, bytes) in before {
+        std::fs::write(folder.join(file), bytes).unwrap();
+    }
+    logout(&sandbox, &[]).exits(0);
+    assert_eq!(server.revoked()[0].1, server.current_refresh_token(0));
+    assert_gone(&sandbox);
+    sandbox.import("demo", &server.mint()).exits(0).says("imported as generation 3");
+}
+
+#[test]
+fn a_profile_that_never_was_is_not_signed_out() {
+    let sandbox = Sandbox::new();
+    sandbox.file_store("");
+    let run = logout(&sandbox, &[]).exits(77).says("there is no credential for profile demo");
+    assert_eq!(told(&run), [json!("no_credential"), Value::Null, Value::Null]);
+    assert!(!sandbox.path("state/keepalive").exists(), "nothing was made for it");
+}
+
+#[test]
 fn a_daemon_sees_it_and_the_login_after_it() {
     let server = AuthServer::start(Mode::Strict);
     server.set_access_life(std::time::Duration::from_secs(3));

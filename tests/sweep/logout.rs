@@ -1,4 +1,4 @@
-//! SIGKILL at every system call of a logout, on both stores.
+//! SIGKILL at every system call of a logout, on both stores; and every call on a file fails once.
 //!
 //! At each point the profile is signed in, in doubt because its token had been sent, or forgotten; the next logout completes
 //! it, and so does a login, which counts on from there. On the keyring it is the only profile, so the sealing key goes with it.
@@ -20,9 +20,14 @@ pub fn run(extent: Extent) -> bool {
             let calls = if extent.is_full() { Calls::All } else { Calls::Effects };
             // A key is born at each point on the keyring, which takes a second; some points will do for a quick look.
             let stride = if !extent.is_full() && store == Store::Keyring { 9 } else { 1 };
-            let tally = sweep(store, then, calls, extent.workers(), stride);
-            is_good &= tally.print(&format!("logout, then {then:?}, {store:?} store"));
+            let blow = Blow { store, then, action: Action::Kill, calls };
+            is_good &= blow.sweep(extent.workers(), stride).print(&format!("kill, then {then:?}, {store:?} store"));
         }
+    }
+    for (name, number) in [("EIO", libc::EIO), ("ENOSPC", libc::ENOSPC)] {
+        let action = Action::Fail(number);
+        let blow = Blow { store: Store::File, then: Then::Logout, action, calls: Calls::Files };
+        is_good &= blow.sweep(extent.workers(), 1).print(&format!("{name} once, then Logout, File store"));
     }
     is_good
 }
@@ -34,50 +39,69 @@ enum Then {
     Login,
 }
 
-fn sweep(store: Store, then: Then, calls: Calls, workers: u64, stride: u64) -> Tally {
-    let mut tally = Tally::default();
-    let parts: Vec<_> = std::thread::scope(|scope| {
-        let run = |worker: u64| move || worker_of(store, then, calls, worker * stride + 1, workers * stride);
-        let workers: Vec<_> = (0..workers).map(|worker| scope.spawn(run(worker))).collect();
-        workers.into_iter().map(|w| w.join().unwrap()).collect()
-    });
-    parts.into_iter().for_each(|part| tally.merge(part));
-    tally
+/// What happens to each logout, and after it.
+struct Blow {
+    store: Store,
+    then: Then,
+    action: Action,
+    calls: Calls,
 }
 
-fn worker_of(store: Store, then: Then, calls: Calls, first: u64, step: u64) -> Tally {
-    let mut stage = Stage::new(store, Mode::Strict, "");
-    let provider = stage.server.provider_that_revokes([]);
-    match store {
-        Store::File => stage.sandbox.file_store(&provider),
-        Store::Keyring => stage.sandbox.config(&provider),
-    }
-    stage.sandbox.keepalive(&["logout", "p0"]).exits(0);
-    let mut tally = Tally::default();
-    for at in (first..).step_by(step as usize) {
-        let profile = stage.sign_in(Victim::Refresh);
-        let sent_before = stage.server.revoked().len();
-        let struck = strike(&stage, &profile, &Order { at, action: Action::Kill, calls });
-        let Some(call) = struck.acted else {
-            assert_eq!(struck.status, 0, "{struck:#?}");
-            break;
-        };
-        let is_sent = stage.server.revoked().len() > sent_before;
-        let aftermath = look(&stage, &profile, is_sent).and_then(|state| {
-            match then {
-                Then::Logout => log_out(&stage, &profile)?,
-                Then::Login => log_in(&stage, &profile)?,
-            }
-            Ok(state)
+impl Blow {
+    fn sweep(&self, workers: u64, stride: u64) -> Tally {
+        let mut tally = Tally::default();
+        let parts: Vec<_> = std::thread::scope(|scope| {
+            let run = |worker: u64| move || self.worker(worker * stride + 1, workers * stride);
+            let workers: Vec<_> = (0..workers).map(|worker| scope.spawn(run(worker))).collect();
+            workers.into_iter().map(|w| w.join().unwrap()).collect()
         });
-        match aftermath {
-            Ok(state) => tally.add(state),
-            Err(fault) => tally.fault(format!("{at} ({call}): {fault}")),
-        }
-        // The keyring of the next point is to be empty again.
-        let _gone = stage.sandbox.keepalive(&["logout", &profile]);
+        parts.into_iter().for_each(|part| tally.merge(part));
+        tally
     }
-    tally
+
+    fn worker(&self, first: u64, step: u64) -> Tally {
+        let mut stage = Stage::new(self.store, Mode::Strict, "");
+        let provider = stage.server.provider_that_revokes([]);
+        match self.store {
+            Store::File => stage.sandbox.file_store(&provider),
+            Store::Keyring => stage.sandbox.config(&provider),
+        }
+        stage.sandbox.keepalive(&["logout", "p0"]).exits(0);
+        let mut tally = Tally::default();
+        for at in (first..).step_by(step as usize) {
+            let profile = stage.sign_in(Victim::Refresh);
+            let sent_before = stage.server.revoked().len();
+            let order = Order { at, action: self.action.clone(), calls: self.calls };
+            let struck = strike(&stage, &profile, &order);
+            let Some(call) = struck.acted.clone() else {
+                assert_eq!(struck.status, 0, "{struck:#?}");
+                break;
+            };
+            let is_sent = stage.server.revoked().len() > sent_before;
+            match self.aftermath(&stage, &profile, is_sent, &struck) {
+                Ok(state) => tally.add(state),
+                Err(fault) => tally.fault(format!("{at} ({call}): {fault}")),
+            }
+            // The keyring of the next point is to be empty again.
+            let _gone = stage.sandbox.keepalive(&["logout", &profile]);
+        }
+        tally
+    }
+
+    fn aftermath(&self, stage: &Stage, profile: &str, is_sent: bool, struck: &Traced) -> Result<String, String> {
+        let state = look(stage, profile, is_sent)?;
+        match (self.action == Action::Kill, struck.status) {
+            (true, _) => {}
+            (false, 0) if state == "no_credential" => {}
+            (false, 69 | 75) => {}
+            (false, _) => return Err(format!("exit {}, but {state}: {}", struck.status, struck.stderr)),
+        }
+        match self.then {
+            Then::Logout => log_out(stage, profile)?,
+            Then::Login => log_in(stage, profile)?,
+        }
+        Ok(if self.action == Action::Kill { state } else { format!("exit {}, {state}", struck.status) })
+    }
 }
 
 fn strike(stage: &Stage, profile: &str, order: &Order) -> Traced {

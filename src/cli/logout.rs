@@ -18,12 +18,18 @@ use crate::provider::http::HttpEndpoint;
 /// Revoke a profile's credential at its provider, and forget it
 ///
 /// Revokes the refresh token (RFC 7009), and the access token if it is still alive, where the provider has a revocation
-/// endpoint, and then removes both from this machine. What could not be revoked for a reason that may pass, is not
-/// forgotten either, unless you say --forget. A refresh that is under way is waited for.
+/// endpoint, and then removes both from this machine. What could not be revoked for a reason that may pass, or because the
+/// provider refuses the client, is not forgotten either, unless you say --forget. A refresh that is under way is waited
+/// for. Tokens go to no other server than the one that they came from.
+///
+/// A revoked token cannot be imported again. With the last profile its sealing key leaves the keyring too, and with the
+/// key the memory of tokens that are spent.
 ///
 /// The exit status is 0 if the refresh token is revoked, or was dead before; 1 if it is only forgotten here, so that
-/// whoever has a copy can go on using it; 75 if the provider could not be asked now, 78 if it refuses the client, and 69 if
-/// the keyring or the store cannot be used, all three with the credential still there; 77 if there was none.
+/// whoever has a copy can go on using it; 75 if the provider could not be asked now, and 78 if it refuses the client, both
+/// with the credential still there; 69 if the keyring or the store cannot be used, and the message says what remains; 77 if
+/// there was no credential. --json tells the outcome (revoked, forgotten, or why neither) and what became of refresh_token
+/// and access_token: revoked, dead, left.
 #[derive(Debug, Args)]
 pub struct LogoutArgs {
     /// The profile to sign out
@@ -124,8 +130,13 @@ fn report(name: &ProfileName, provider: &str, departure: &Departure, out: &Outpu
         out.warn(&format!("{name}: the access token was not revoked, and may be accepted until it expires"));
     }
     let Some(reason) = &departure.reason else { return Status::Ok };
-    out.say(&format!("{name}: forgotten on this machine; {what}: {}", reason.message));
-    out.warn(&format!("whoever has a copy of the tokens can go on using them; sign keepalive out at {provider} too"));
+    out.say(&format!("{name}: forgotten on this machine; {what}"));
+    let failure = Failure {
+        message: format!("{name}: the refresh token is not revoked: {}", reason.message),
+        hint: Some(format!("whoever has a copy can go on using it; sign keepalive out at {provider} too")),
+        ..reason.clone()
+    };
+    out.error(&failure);
     Status::Failed
 }
 

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::support::authserver::{AuthServer, Fault, Point};
 use super::support::bus::{Bus, Keyring};
 use super::support::family::Mode;
+use super::support::herd::stampede;
 use super::support::oidc::OidcProvider;
 use super::support::sandbox::{Run, Sandbox};
 
@@ -120,6 +121,7 @@ fn a_provider_that_revokes_nothing_is_only_forgotten() {
     let server = AuthServer::start(Mode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let run = logout(&sandbox, &[]).exits(1).says("acme has no revocation endpoint").says("whoever has a copy");
+    assert!(run.stderr.contains("error: demo: the refresh token is not revoked"), "it is said to the quiet, too");
     assert_eq!(told(&run), [json!("forgotten"), json!("left"), json!("left")]);
     assert_eq!(run.json()["error"]["kind"], "no_revocation_endpoint");
     assert!(server.is_family_alive(0));
@@ -313,6 +315,19 @@ fn a_daemon_sees_it_and_the_login_after_it() {
     assert_eq!(server.counts().presented_again, 0);
     daemon.terminate();
     daemon.finish().exits(0);
+}
+
+#[test]
+fn r01_of_many_at_once_one_signs_out_and_nothing_is_presented_again() {
+    let server = AuthServer::start(Mode::Strict);
+    let (sandbox, _) = at(&server, []);
+    let calls = [vec![vec!["logout", "demo"]; 6], vec![vec!["refresh", "-p", "demo", "--force"]; 4]].concat();
+    let runs = stampede(&sandbox, &calls);
+    let of = |status: i32| runs.iter().take(6).filter(|run| run.status == status).count();
+    assert_eq!((of(0), of(77)), (1, 5), "{runs:#?}");
+    assert!(runs.iter().skip(6).all(|run| matches!(run.status, 0 | 77)), "{runs:#?}");
+    assert_eq!((server.revoked().len(), server.counts().presented_again), (2, 0));
+    assert_gone(&sandbox);
 }
 
 #[test]

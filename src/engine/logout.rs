@@ -108,6 +108,7 @@ impl Leaving<'_> {
     /// Signs out. `Err`: nothing was forgotten, and why.
     pub fn leave(&self, route: Route, tell: &dyn Fn(Event)) -> Result<Departure, Outcome> {
         let mut departed = self.leave_locked(route, tell)?;
+        tracing::info!(profile = %self.name, refresh = ?departed.refresh, access = ?departed.access, "forgotten");
         // Not under the profile's lock: the key's own lock comes first.
         match self.store.retire_key() {
             Ok(_) => Ok(departed),
@@ -151,7 +152,7 @@ impl Leaving<'_> {
 
     /// A logout that was cut off behind its tombstone.
     fn complete(&self, vault: &Vault<'_, '_>) -> Result<Departure, Outcome> {
-        if !vault.has_remains()? {
+        if !self.store.has_remains(self.name)? {
             // The key may have stayed behind.
             return match self.store.has_orphaned_key()? {
                 true => Ok(completed(&vault.record, Vec::new())),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::identity::Identity;
 use super::key::SealingKey;
-use super::keyring::{Found, KeyringError};
+use super::keyring::{Found, Item, KeyringError};
 use super::record::Revocation;
 use super::{Home, Store, StoreError, Vault, envelope};
 use crate::credential::Generation;
@@ -55,24 +55,6 @@ impl Vault<'_, '_> {
         self.unpublish()
     }
 
-    /// Whether a tombstone's credential is still somewhere.
-    pub fn has_remains(&self) -> Result<bool, StoreError> {
-        let is_file_there = self.folder.received().exists() || self.folder.sealed().exists();
-        Ok(is_file_there || self.published_by_us()?.0)
-    }
-
-    /// Whether the keyring has an item of this store for the profile, and how many of others.
-    fn published_by_us(&self) -> Result<(bool, usize), KeyringError> {
-        let Home::Keyring { keyring, service } = &self.store.home else {
-            return Ok((false, 0));
-        };
-        Ok(match keyring.read(&self.item(service))? {
-            None => (false, 0),
-            Some(Found { value, duplicates }) if value.contains(&self.identity.uuid) => (true, duplicates),
-            Some(Found { duplicates, .. }) => (false, duplicates + 1),
-        })
-    }
-
     fn unpublish(&self) -> Result<Vec<String>, StoreError> {
         let Home::Keyring { keyring, service } = &self.store.home else {
             return Ok(Vec::new());
@@ -80,7 +62,7 @@ impl Vault<'_, '_> {
         let item = self.item(service);
         let deleted = keyring.delete(&item, &self.identity.uuid);
         // A keyring may do what it reports as failed, and the other way round.
-        match (self.published_by_us(), deleted) {
+        match (self.store.published_here(&item, &self.identity), deleted) {
             (Ok((false, 0)), _) => Ok(Vec::new()),
             (Ok((false, others)), _) => Ok(vec![format!(
                 "{others} keyring items of other programs claim to be profile {}, and were left alone",
@@ -93,6 +75,33 @@ impl Vault<'_, '_> {
 }
 
 impl Store {
+    /// Whether a tombstone's credential is still somewhere.
+    pub fn has_remains(&self, name: &ProfileName) -> Result<bool, StoreError> {
+        let folder = self.layout.folder(name);
+        if folder.received().exists() || folder.sealed().exists() {
+            return Ok(true);
+        }
+        match (&self.home, Identity::read(&self.layout.identity())?) {
+            (Home::Keyring { service, .. }, Some(identity)) => {
+                let item = Item { service: service.clone(), user: name.to_string() };
+                Ok(self.published_here(&item, &identity)?.0)
+            }
+            (Home::Keyring { .. } | Home::File { .. }, _) => Ok(false),
+        }
+    }
+
+    /// Whether the keyring has an item that this store published, and how many that others did.
+    fn published_here(&self, item: &Item, identity: &Identity) -> Result<(bool, usize), KeyringError> {
+        let Home::Keyring { keyring, .. } = &self.home else {
+            return Ok((false, 0));
+        };
+        Ok(match keyring.read(item)? {
+            None => (false, 0),
+            Some(Found { value, duplicates }) if value.contains(&identity.uuid) => (true, duplicates),
+            Some(Found { duplicates, .. }) => (false, duplicates + 1),
+        })
+    }
+
     /// The sealing key for what a profile has: one from memory gives way if another is named there, as after the last
     /// profile was forgotten and a new one came.
     pub fn key_for(&self, name: &ProfileName) -> Result<Arc<SealingKey>, StoreError> {

@@ -290,6 +290,29 @@ fn an_answer_that_a_dead_run_left_sealed_is_what_is_revoked() {
 }
 
 #[test]
+fn what_an_interrupted_run_left_behind_is_told_and_removed() {
+    let server = AuthServer::start(Mode::Strict);
+    for (provider, exit) in [(server.provider_that_revokes([]), 0), (server.provider(""), 1)] {
+        let sandbox = Sandbox::new();
+        sandbox.file_store(&format!("{provider}{DEMO}"));
+        sandbox.import("demo", &server.mint()).exits(0);
+        let sealed = sandbox.path("state/keepalive/profiles/demo/sealed");
+        let before = std::fs::read(&sealed).unwrap();
+        logout(&sandbox, &[]).exits(exit);
+        // As if it had been killed right behind the tombstone.
+        std::fs::write(&sealed, before).unwrap();
+        let run = sandbox.keepalive(&["status", "-p", "demo"]).exits(77);
+        assert!(run.stdout.contains("no credential"), "{run:?}");
+        sandbox.keepalive(&["token", "demo"]).exits(77);
+        sandbox.keepalive(&["doctor"]).exits(0).says("demo is signed out, but the logout was interrupted");
+        let sent = server.revoked().len();
+        logout(&sandbox, &[]).exits(exit).says("the logout that was interrupted is complete");
+        assert_eq!(server.revoked().len(), sent, "nothing is sent again");
+        assert_gone(&sandbox);
+    }
+}
+
+#[test]
 fn a_profile_that_never_was_is_not_signed_out() {
     let sandbox = Sandbox::new();
     sandbox.file_store("");

@@ -26,6 +26,10 @@ fn profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     };
     match setup.store.peek(name) {
         Err(e) => Some(Finding::of_store("profile", &e)),
+        Ok(Some(record)) if record.is_tombstone && setup.store.has_remains(name).unwrap_or(false) => {
+            let text = format!("{name} is signed out, but the logout was interrupted before all of it was gone");
+            Some(Finding::warning("profile", text, &format!("keepalive logout {name}")))
+        }
         // Before the first login there is nothing to examine.
         Ok(None) if !setup.store.layout().dir().exists() => nothing(),
         Ok(record) => match setup.store.examine(name) {

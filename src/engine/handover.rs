@@ -91,13 +91,18 @@ pub fn take(
     now: &Moment,
     announce: &dyn Fn(Duration),
 ) -> Result<Handover, Outcome> {
+    let path = store.layout().folder(name).lock();
+    let unlockable = |e| {
+        let failure = Failure::new("lock", format!("cannot lock {}: {e}", path.display()));
+        Outcome::new(OutcomeKind::StoreUnavailable).because(failure)
+    };
+    // A flight is waited for here, lest it hold up the logins of other profiles below.
+    if path.exists() {
+        drop(LockFile::acquire(&path).map_err(unlockable)?);
+    }
     // The store lock of the key's birth comes before any profile lock.
     let (key, kept) = store.key_to_seal(name.as_str())?;
-    let path = store.lock_file(name)?;
-    let lock = LockFile::acquire(&path).map_err(|e| {
-        Outcome::new(OutcomeKind::StoreUnavailable)
-            .because(Failure::new("lock", format!("cannot lock {}: {e}", path.display())))
-    })?;
+    let lock = LockFile::acquire(&store.lock_file(name)?).map_err(unlockable)?;
     let mut vault = store.vault(Permit::for_writer(name, &lock))?;
     let there = match vault.load(&key, false) {
         Ok(there) => there,

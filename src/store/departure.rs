@@ -167,3 +167,108 @@ impl Store {
         Ok(false)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::super::keyring::memory::MemoryKeyring;
+    use super::*;
+    use crate::credential::secret::RefreshToken;
+    use crate::credential::{Binding, Credential, Grant};
+    use crate::guard::Permit;
+    use crate::profile::{StoreKind, StoreSettings};
+
+    fn store(dir: &std::path::Path, keyring: &MemoryKeyring) -> Store {
+        let kind = StoreKind::Keyring { service: "keepalive".into() };
+        let settings = StoreSettings { kind, path: None, allow_network_filesystem: true };
+        Store::new(&settings, dir, None, || Box::new(keyring.clone()))
+    }
+
+    fn credential() -> Credential {
+        Credential {
+            generation: Generation::FIRST,
+            binding: Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() },
+            refresh: RefreshToken::new("r").unwrap(),
+            grant: Grant {
+                access: None,
+                validity: None,
+                token_type: "Bearer".into(),
+                scope: None,
+                id_token: None,
+                login_by: None,
+                not_before: None,
+            },
+        }
+    }
+
+    /// Seals a first credential, as a login does.
+    fn seal(store: &Store, name: &ProfileName, key: &SealingKey) {
+        let lock = LockFile::acquire(&store.lock_file(name).unwrap()).unwrap();
+        let mut vault = store.vault(Permit::for_writer(name, &lock)).unwrap();
+        vault.seal(&credential(), key).unwrap();
+        vault.record.adopt(&credential(), key.fingerprint(&credential().refresh));
+        vault.save().unwrap();
+    }
+
+    #[test]
+    fn the_key_does_not_go_while_somebody_is_about_to_seal_under_it() {
+        let (dir, keyring) = (tempfile::tempdir().unwrap(), MemoryKeyring::default());
+        let store = store(dir.path(), &keyring);
+        let name: ProfileName = "demo".parse().unwrap();
+        let (key, kept) = store.key_to_seal("").unwrap();
+        let (told, hear) = channel();
+        std::thread::scope(|scope| {
+            let store = &store;
+            scope.spawn(move || told.send(store.retire_key().unwrap()));
+            assert!(hear.recv_timeout(Duration::from_millis(100)).is_err(), "it waits");
+            seal(store, &name, &key);
+            drop(kept);
+            assert!(!hear.recv().unwrap(), "there is a credential now");
+        });
+        assert_eq!(store.key("").unwrap().id(), key.id());
+    }
+
+    #[test]
+    fn the_key_goes_with_the_last_credential_and_the_next_one_has_another() {
+        let (dir, keyring) = (tempfile::tempdir().unwrap(), MemoryKeyring::default());
+        let (store, daemon) = (store(dir.path(), &keyring), self::store(dir.path(), &keyring));
+        let name: ProfileName = "demo".parse().unwrap();
+        let first = store.key_or_born("").unwrap();
+        seal(&store, &name, &first);
+        assert_eq!(daemon.key_for(&name).unwrap().id(), first.id());
+        assert!(!store.retire_key().unwrap());
+        let lock = LockFile::acquire(&store.lock_file(&name).unwrap()).unwrap();
+        let mut vault = store.vault(Permit::for_writer(&name, &lock)).unwrap();
+        vault.forget(None).unwrap();
+        assert!(vault.record.is_tombstone && vault.record.generation == Generation::FIRST);
+        drop(lock);
+        assert!(store.has_orphaned_key().unwrap());
+        assert!(store.retire_key().unwrap() && !store.has_orphaned_key().unwrap());
+        assert!(matches!(store.key(""), Err(StoreError::Empty)));
+        let second = store.key_or_born("").unwrap();
+        assert_ne!(second.id(), first.id());
+        seal(&store, &name, &second);
+        assert_eq!(daemon.key_for(&name).unwrap().id(), second.id(), "the one in memory gives way");
+    }
+
+    #[test]
+    fn a_keyring_that_fails_behind_the_tombstone_leaves_remains_that_are_found() {
+        let (dir, keyring) = (tempfile::tempdir().unwrap(), MemoryKeyring::default());
+        let store = store(dir.path(), &keyring);
+        let name: ProfileName = "demo".parse().unwrap();
+        let key = store.key_or_born("").unwrap();
+        seal(&store, &name, &key);
+        let lock = LockFile::acquire(&store.lock_file(&name).unwrap()).unwrap();
+        let mut vault = store.vault(Permit::for_writer(&name, &lock)).unwrap();
+        vault.publish(&credential(), &key).unwrap();
+        keyring.set_fault(Some(KeyringError::Locked));
+        assert!(vault.forget(None).is_err() && vault.record.is_tombstone);
+        assert!(store.peek(&name).unwrap().unwrap().is_tombstone);
+        keyring.set_fault(None);
+        assert!(store.has_remains(&name).unwrap());
+        vault.finish_departure().unwrap();
+        assert!(!store.has_remains(&name).unwrap());
+    }
+}

@@ -69,6 +69,19 @@ fn both_tokens_are_revoked_and_forgotten() {
 }
 
 #[test]
+fn r37_no_token_and_no_secret_is_said_or_written() {
+    let server = AuthServer::start(Mode::Strict);
+    let (sandbox, _) = at(&server, [Fault::DropBefore, Fault::Answer(400, "", "canary-echo")]);
+    for exit in [75, 1] {
+        let run = sandbox.keepalive(&["-vv", "logout", "demo"]).exits(exit);
+        assert!(run.stderr.contains("forgotten") == (exit == 1), "the log is on");
+        assert!(!(run.stdout + &run.stderr).contains("canary"));
+        let journal = sandbox.path("state/keepalive/profiles/demo/record.json");
+        assert!(!std::fs::read_to_string(journal).unwrap().contains("canary"));
+    }
+}
+
+#[test]
 fn what_was_revoked_does_not_come_back_and_a_new_login_counts_on() {
     let server = AuthServer::start(Mode::Strict);
     let (sandbox, tokens) = at(&server, []);

@@ -154,6 +154,17 @@ fn a_kind_of_token_that_is_not_revoked_there_is_forgotten() {
 }
 
 #[test]
+fn an_access_token_that_is_left_is_told_of() {
+    let server = AuthServer::start(Mode::Strict);
+    let as_it_should = Fault::Members(json!({}));
+    let (sandbox, tokens) = at(&server, [as_it_should, Fault::Answer(503, "", "")]);
+    let run = logout(&sandbox, &[]).exits(0).says("the access token was not revoked, and may be accepted");
+    assert_eq!(told(&run), [json!("revoked"), json!("revoked"), json!("left")]);
+    assert_eq!(server.revoked(), [("refresh_token".to_owned(), tokens["refresh_token"].as_str().unwrap().to_owned())]);
+    assert_gone(&sandbox);
+}
+
+#[test]
 fn what_cannot_be_revoked_now_is_kept_unless_the_person_says_otherwise() {
     let server = AuthServer::start(Mode::Strict);
     let busy = Fault::Answer(429, "retry-after: 7\r\n", "");
@@ -277,6 +288,10 @@ fn r01_a_refresh_in_the_air_is_waited_for_and_its_successor_is_revoked() {
     let leaving = sandbox.spawn(&["logout", "demo"]);
     leaving.wait_for_line("a refresh is under way; waiting until it is over");
     assert!(server.revoked().is_empty());
+    let impatient = sandbox.spawn(&["logout", "demo"]);
+    impatient.wait_for_line("a refresh is under way");
+    impatient.terminate();
+    impatient.finish().exits(-15);
     drop(gate);
     refresh.finish().exits(0);
     leaving.finish().exits(0).says("signed out");

@@ -4,24 +4,29 @@
 //! run is cut off, the profile is still signed in, in doubt if its token had been sent, or forgotten; the next logout
 //! completes it.
 
+mod words;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use url::Url;
+
 use crate::clock::Clock;
+use crate::credential::Generation;
 use crate::credential::secret::AccessToken;
-use crate::credential::{Binding, Generation};
 use crate::guard::Permit;
 use crate::outcome::{Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::classify::retry_after;
-use crate::provider::revocation::{self, RevocationServer, Revoking, Unsent, Verdict};
+use crate::provider::revocation::{self, RevocationServer, Revoking, Verdict};
 use crate::provider::wire::Ask;
 use crate::provider::{Gate, GateError, PrepareError, Prepared};
 use crate::store::content::Reading;
 use crate::store::record::{Record, Revocation};
 use crate::store::{Loaded, Store, StoreError, Vault};
 use crate::sys::lockfile::LockFile;
-use url::Url;
+pub use words::no_credential;
+use words::{belongs, completed, half_way, reason_of, unsent, with_choice};
 
 /// What became of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,15 +143,14 @@ impl Leaving<'_> {
         if vault.record.is_tombstone {
             return self.complete(&vault);
         }
-        let mut warnings = Vec::new();
         let parting = match self.load(&mut vault) {
             Ok(Some(loaded)) => self.part(&mut vault, loaded, route)?,
             Ok(None) => return Err(no_credential(self.name)),
             Err(outcome) if self.is_forgetting => Parting::unread(outcome),
             Err(outcome) => return Err(with_choice(self.name, outcome)),
         };
-        let Parting { refresh, access, reason, revocation } = parting;
-        warnings.extend(vault.forget(revocation).map_err(|e| half_way(&vault.record, &e))?);
+        let Parting { refresh, access, reason, revocation, _token_lock } = parting;
+        let warnings = vault.forget(revocation).map_err(|e| half_way(&vault.record, &e))?;
         Ok(Departure { generation: vault.record.generation, refresh, access, reason, warnings, is_completion: false })
     }
 
@@ -174,55 +178,76 @@ impl Leaving<'_> {
         Ok(vault.load(&key, false)?)
     }
 
-    /// Revokes what can be revoked. `Err`: it should be tried again, and nothing is to be forgotten.
+    /// Revokes what can be revoked, under the token's lock. `Err`: nothing is to be forgotten.
     fn part(&self, vault: &mut Vault<'_, '_>, loaded: Loaded<'_>, route: Route) -> Result<Parting, Outcome> {
-        let _token_lock = self.store.lock_token(&loaded.fingerprint)?;
+        let token_lock = self.store.lock_token(&loaded.fingerprint)?;
         let now = self.clock.now();
-        let credential = loaded.held.credential();
-        let alive = credential.validity().is_some_and(|v| !v.left(&now).is_zero());
-        let access = credential.grant.access.clone().filter(|_| alive);
-        let is_dead =
-            vault.record.is_rejected() && vault.record.rejected.as_ref().is_some_and(|r| r.failure.kind != "in_doubt");
+        let is_alive = loaded.held.credential().validity().is_some_and(|v| !v.left(&now).is_zero());
+        let access = loaded.held.credential().grant.access.clone().filter(|_| is_alive);
+        let is_dead = is_ended_by_the_provider(&vault.record);
         let untold = |reason| Parting::left(is_dead, access.is_some(), reason);
-        if vault.is_consumed(&loaded.fingerprint)? {
+        let parting = if vault.is_consumed(&loaded.fingerprint)? {
             let spent = "an older copy was restored, and its refresh token is spent";
-            return Ok(untold(Failure::new("stale_credential", spent)));
-        }
-        let (prepared, url) = match route {
-            Route::Open { prepared, url } => (prepared, url),
-            Route::None(reason) => return Ok(untold(reason)),
-            Route::Blocked(outcome) => return self.give_up(outcome, untold),
+            untold(Failure::new("stale_credential", spent))
+        } else {
+            match route {
+                Route::None(reason) => untold(reason),
+                // A token that is dead anyway needs nobody.
+                Route::Blocked(outcome) if is_dead => untold(reason_of(outcome)),
+                Route::Blocked(outcome) => self.give_up(outcome, untold)?,
+                Route::Open { prepared, url } => match self.revoke(vault, loaded, access.as_ref(), &prepared, &url) {
+                    Ok(parting) => parting,
+                    Err(outcome) if is_dead => untold(reason_of(outcome)),
+                    Err(outcome) => self.give_up(outcome, untold)?,
+                },
+            }
         };
-        if let Err(failure) = belongs(&credential.binding, &prepared, &url) {
-            return self.give_up(Outcome::new(OutcomeKind::ConfigError).because(failure), untold);
-        }
+        Ok(Parting { _token_lock: Some(token_lock), ..parting })
+    }
+
+    /// Sends first the refresh token and then, if anybody answers, the access token.
+    fn revoke(
+        &self,
+        vault: &mut Vault<'_, '_>,
+        loaded: Loaded<'_>,
+        access: Option<&AccessToken>,
+        prepared: &Prepared,
+        url: &Url,
+    ) -> Result<Parting, Outcome> {
+        belongs(&loaded.held.credential().binding, prepared, url)
+            .map_err(|failure| Outcome::new(OutcomeKind::ConfigError).because(failure))?;
+        let is_dead = is_ended_by_the_provider(&vault.record);
         let fingerprint = loaded.fingerprint.clone();
-        match self.send(vault, loaded, &prepared, &url) {
-            Sent::Settled(Fate::Left, why) => {
-                let access = access.map(|a| self.revoke_access(&prepared, &url, &a));
-                Ok(Parting { access, ..Parting::left(is_dead, false, why) })
+        let (fate, why) = self.send(vault, loaded, prepared, url)?;
+        let access = access.map(|access| self.revoke_access(prepared, url, access));
+        Ok(match fate {
+            Fate::Left => Parting { access, ..Parting::left(is_dead, false, why) },
+            Fate::Revoked | Fate::Dead => {
+                let at = self.clock.now().wall;
+                let revocation = Some(Revocation { fingerprint, at, is_confirmed: true });
+                Parting { refresh: fate, access, reason: None, revocation, _token_lock: None }
             }
-            Sent::Settled(fate, _) => {
-                let access = access.map(|a| self.revoke_access(&prepared, &url, &a));
-                let revocation = Some(Revocation { fingerprint, at: now.wall, is_confirmed: true });
-                Ok(Parting { refresh: fate, access, reason: None, revocation })
-            }
-            Sent::Failed(outcome) if is_dead => Ok(untold(reason_of(outcome))),
-            Sent::Failed(outcome) => self.give_up(outcome, untold),
-        }
+        })
     }
 
     /// What stands in the way: the end of this logout, unless the person wants to forget all the same.
     fn give_up(&self, outcome: Outcome, untold: impl Fn(Failure) -> Parting) -> Result<Parting, Outcome> {
-        if self.is_forgetting {
+        // Who interrupts wants nothing more to happen.
+        if self.is_forgetting && !self.stop.load(Ordering::SeqCst) {
             return Ok(untold(reason_of(outcome)));
         }
         Err(with_choice(self.name, outcome))
     }
 
     /// Sends the refresh token to be revoked. What may have been sent is in the journal before, and stays there until it
-    /// is known what became of it.
-    fn send(&self, vault: &mut Vault<'_, '_>, loaded: Loaded<'_>, prepared: &Prepared, url: &Url) -> Sent {
+    /// is known what became of it. Gives its fate, and the server's words.
+    fn send(
+        &self,
+        vault: &mut Vault<'_, '_>,
+        loaded: Loaded<'_>,
+        prepared: &Prepared,
+        url: &Url,
+    ) -> Result<(Fate, Failure), Outcome> {
         let mark =
             Revocation { fingerprint: loaded.fingerprint.clone(), at: self.clock.now().wall, is_confirmed: false };
         let was = vault.record.revocation.clone();
@@ -231,10 +256,10 @@ impl Leaving<'_> {
         let (verdict, why, retry) = match self.server.revoke(prepared, url, loaded.held, gate) {
             Revoking::Unsent { may_have_mark, why } => {
                 // The journal in memory has no such mark: writing it erases the one on disk.
-                if may_have_mark && let Err(e) = vault.save() {
-                    return Sent::Failed(e.outcome());
+                if may_have_mark {
+                    vault.save()?;
                 }
-                return Sent::Failed(unsent(why, url));
+                return Err(unsent(why, url));
             }
             Revoking::Lost(why) => (Verdict::Unknown, why, None),
             Revoking::Answered(answer) => {
@@ -247,15 +272,15 @@ impl Leaving<'_> {
         vault.record.revocation = if verdict == Verdict::Unknown { Some(mark) } else { was };
         let failed = |kind, failure: Failure| {
             let outcome = Outcome::new(kind).because(failure);
-            Sent::Failed(match retry {
+            match retry {
                 Some(wait) => outcome.retry_at(self.clock.now().wall.plus(wait)),
                 None => outcome,
-            })
+            }
         };
-        let failure = match verdict {
-            Verdict::Revoked => return Sent::Settled(Fate::Revoked, Failure::new("revoked", why)),
-            Verdict::Dead => return Sent::Settled(Fate::Dead, Failure::new("revoked", why)),
-            Verdict::Refused => return Sent::Settled(Fate::Left, Failure::new("revocation_refused", why)),
+        let outcome = match verdict {
+            Verdict::Revoked => return Ok((Fate::Revoked, Failure::new("revoked", why))),
+            Verdict::Dead => return Ok((Fate::Dead, Failure::new("revoked", why))),
+            Verdict::Refused => return Ok((Fate::Left, Failure::new("revocation_refused", why))),
             Verdict::Client => failed(OutcomeKind::ConfigError, Failure::new("client_refused", why)),
             Verdict::Later => failed(OutcomeKind::Deferred, Failure::new("throttled", why)),
             Verdict::Unknown => {
@@ -263,10 +288,8 @@ impl Leaving<'_> {
                 failed(OutcomeKind::Deferred, Failure::new("revocation_in_doubt", text))
             }
         };
-        match vault.save() {
-            Ok(()) => failure,
-            Err(e) => Sent::Failed(e.outcome()),
-        }
+        vault.save()?;
+        Err(outcome)
     }
 
     fn gate(&self, vault: &Vault<'_, '_>, loaded: &Loaded<'_>, mark: Revocation) -> Gate {
@@ -294,11 +317,9 @@ impl Leaving<'_> {
     }
 }
 
-/// What became of a refresh token that was to be sent.
-enum Sent {
-    /// There is an answer, and no more to ask.
-    Settled(Fate, Failure),
-    Failed(Outcome),
+/// Whether the provider has said that the refresh token is dead. One that was given up in doubt may be alive.
+fn is_ended_by_the_provider(record: &Record) -> bool {
+    record.is_rejected() && record.rejected.as_ref().is_some_and(|r| r.failure.kind != "in_doubt")
 }
 
 /// What is known of the tokens when they are forgotten.
@@ -307,96 +328,19 @@ struct Parting {
     access: Option<Fate>,
     reason: Option<Failure>,
     revocation: Option<Revocation>,
+    /// Until the ledger knows the token, no other profile may send it.
+    _token_lock: Option<LockFile>,
 }
 
 impl Parting {
     /// The provider knows nothing of it; which does not matter to a token that it has ended itself.
     fn left(is_dead: bool, has_access: bool, reason: Failure) -> Self {
         let (refresh, reason) = if is_dead { (Fate::Dead, None) } else { (Fate::Left, Some(reason)) };
-        Self { refresh, access: has_access.then_some(Fate::Left), reason, revocation: None }
+        Self { refresh, access: has_access.then_some(Fate::Left), reason, revocation: None, _token_lock: None }
     }
 
     /// What cannot be read can only be forgotten.
     fn unread(outcome: Outcome) -> Self {
-        Self { refresh: Fate::Left, access: None, reason: Some(reason_of(outcome)), revocation: None }
+        Self::left(false, false, reason_of(outcome))
     }
-}
-
-/// Never to another server: the token goes where it came from, in the name of the client that it was issued to.
-fn belongs(binding: &Binding, prepared: &Prepared, url: &Url) -> Result<(), Failure> {
-    let configured = prepared.binding();
-    let provider = &binding.provider;
-    if binding.origin != configured.origin || binding.client_id != configured.client_id {
-        let message = format!(
-            "the credential belongs to client {} at {}, but the configuration names client {} at {}",
-            binding.client_id, binding.origin, configured.client_id, configured.origin
-        );
-        return Err(Failure::new("other_server", message).hint(format!("restore [provider.{provider}]")));
-    }
-    let origin = url.origin().ascii_serialization();
-    if origin == binding.origin {
-        return Ok(());
-    }
-    let message = format!("the revocation endpoint is at {origin}, but the credential belongs to {}", binding.origin);
-    Err(Failure::new("other_server", message).hint(format!("check revocation_endpoint in [provider.{provider}]")))
-}
-
-fn unsent(why: Unsent, url: &Url) -> Outcome {
-    match why {
-        Unsent::Network(reason) => {
-            let message = format!("cannot reach {}: {reason}", url.origin().ascii_serialization());
-            Outcome::new(OutcomeKind::Deferred).because(Failure::new("network", message))
-        }
-        Unsent::Gate(GateError::Refused(reason)) => Outcome::new(OutcomeKind::Deferred)
-            .because(Failure::new("interrupted", format!("nothing was sent: {reason}"))),
-        Unsent::Gate(GateError::Journal(error)) => Outcome::new(OutcomeKind::StoreUnavailable)
-            .because(Failure::new("io", format!("cannot write the journal: {error}"))),
-    }
-}
-
-fn reason_of(outcome: Outcome) -> Failure {
-    outcome.error.unwrap_or_else(|| Failure::new("unknown", "it is not known why"))
-}
-
-/// Nothing was forgotten: says so, and what the person can choose.
-fn with_choice(name: &ProfileName, mut outcome: Outcome) -> Outcome {
-    let Some(failure) = &mut outcome.error else { return outcome };
-    let first = match (&failure.hint, outcome.kind) {
-        (Some(hint), _) => format!("{hint}; "),
-        (None, OutcomeKind::Deferred) => "try again; ".to_owned(),
-        (None, _) => String::new(),
-    };
-    let choice = format!("or forget it here all the same: keepalive logout {name} --forget");
-    failure.message = format!("{name} is still signed in: {}", failure.message);
-    failure.hint =
-        Some(format!("{first}{}", if first.is_empty() { choice.trim_start_matches("or ") } else { &choice }));
-    outcome
-}
-
-/// An error in the course of forgetting.
-fn half_way(record: &Record, error: &StoreError) -> Outcome {
-    let mut outcome = error.outcome();
-    if let (true, Some(failure)) = (record.is_tombstone, &mut outcome.error) {
-        outcome.kind = OutcomeKind::StoreUnavailable;
-        let name = &record.profile;
-        failure.message = format!("{name} is forgotten, but not all of it could be removed: {}", failure.message);
-        let before = failure.hint.as_ref().map_or(String::new(), |hint| format!("{hint}; then "));
-        failure.hint = Some(format!("{before}keepalive logout {name} removes the rest"));
-    }
-    outcome
-}
-
-fn completed(record: &Record, warnings: Vec<String>) -> Departure {
-    let is_revoked = record.revocation.as_ref().is_some_and(|r| r.is_confirmed);
-    let (refresh, reason) = match is_revoked {
-        true => (Fate::Revoked, None),
-        false => (Fate::Left, Some(Failure::new("interrupted", "the logout that was interrupted had not revoked it"))),
-    };
-    Departure { generation: record.generation, refresh, access: None, reason, warnings, is_completion: true }
-}
-
-/// There is nothing to sign out.
-pub fn no_credential(name: &ProfileName) -> Outcome {
-    let failure = Failure::new("no_credential", format!("there is no credential for profile {name}"));
-    Outcome::new(OutcomeKind::NeedsLogin).because(failure)
 }

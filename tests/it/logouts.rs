@@ -237,12 +237,21 @@ fn a_dead_credential_and_one_in_doubt_are_signed_out_as_well() {
     assert_gone(&sandbox);
     sandbox.import("demo", &tokens).exits(1).says("already used or refused");
 
+    // Nor does it need a configuration that can be asked anything.
+    let (sandbox, _) = at(&server, []);
+    server.script([Fault::Answer(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#)]);
+    sandbox.refresh(&["--force"]).exits(77);
+    sandbox.file_store(&format!("[provider.acme]\nissuer = \"http://127.0.0.1:9\"\nclient_id = \"public\"\n{DEMO}"));
+    logout(&sandbox, &[]).exits(0).says("its refresh token was dead");
+    sandbox.file_store(&format!("{}{DEMO}", server.provider("")));
+    assert_gone(&sandbox);
+
     let (sandbox, _) = at(&server, []);
     server.script([Fault::DropAfter]);
     sandbox.refresh(&["--force"]).exits(75);
     assert_eq!(sandbox.status()["state"], "in_doubt");
     logout(&sandbox, &[]).exits(0).says("refresh token");
-    assert!(!server.is_family_alive(1), "its successor, which never arrived, is revoked with it");
+    assert!(!server.is_family_alive(2), "its successor, which never arrived, is revoked with it");
     assert_gone(&sandbox);
     sandbox.import("demo", &server.mint()).exits(0);
     assert_signed_in(&sandbox);

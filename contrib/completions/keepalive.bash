@@ -34,6 +34,9 @@ _keepalive() {
             keepalive,login)
                 cmd="keepalive__subcmd__login"
                 ;;
+            keepalive,logout)
+                cmd="keepalive__subcmd__logout"
+                ;;
             keepalive,providers)
                 cmd="keepalive__subcmd__providers"
                 ;;
@@ -67,6 +70,9 @@ _keepalive() {
             keepalive__subcmd__help,login)
                 cmd="keepalive__subcmd__help__subcmd__login"
                 ;;
+            keepalive__subcmd__help,logout)
+                cmd="keepalive__subcmd__help__subcmd__logout"
+                ;;
             keepalive__subcmd__help,providers)
                 cmd="keepalive__subcmd__help__subcmd__providers"
                 ;;
@@ -89,7 +95,7 @@ _keepalive() {
 
     case "${cmd}" in
         keepalive)
-            opts="-q -v -h -V --config --json --quiet --verbose --color --help --version login import refresh daemon token status doctor providers rehearse completions help"
+            opts="-q -v -h -V --config --json --quiet --verbose --color --help --version login logout import refresh daemon token status doctor providers rehearse completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -177,7 +183,7 @@ _keepalive() {
             return 0
             ;;
         keepalive__subcmd__help)
-            opts="login import refresh daemon token status doctor providers rehearse completions help"
+            opts="login logout import refresh daemon token status doctor providers rehearse completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -261,6 +267,20 @@ _keepalive() {
             return 0
             ;;
         keepalive__subcmd__help__subcmd__login)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        keepalive__subcmd__help__subcmd__logout)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -389,6 +409,28 @@ _keepalive() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        keepalive__subcmd__logout)
+            opts="-q -v -h --forget --config --json --quiet --verbose --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

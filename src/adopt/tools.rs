@@ -1,6 +1,10 @@
 //! The tools that a credential can be taken over from: what each is called, where it keeps its store, and how a person
 //! signs out of it without ending the session at the provider. A table.
 
+use std::path::Path;
+
+use crate::credential::foreign::Origin;
+
 /// A tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
@@ -91,6 +95,23 @@ pub const TOOLS: [About; 7] = [
         never: "",
     },
 ];
+
+impl About {
+    /// How to sign out of the store that `origin` names on this machine, and how not to.
+    pub fn way_out(&self, origin: &Origin) -> String {
+        let never = if self.never.is_empty() { String::new() } else { format!(" (not by {})", self.never) };
+        format!("{}{never}", self.sign_out(origin))
+    }
+
+    fn sign_out(&self, origin: &Origin) -> String {
+        let is_no_file = origin.place.as_ref().is_some_and(|place| !Path::new(place).exists());
+        if self.tool == Tool::Codex && is_no_file {
+            return "remove the item \"Codex Auth\" from the keyring".into();
+        }
+        let place = origin.place.as_deref().unwrap_or("its store");
+        self.sign_out.replace("PLACE", place).replace("ACCOUNT", origin.account.as_deref().unwrap_or("it"))
+    }
+}
 
 impl Tool {
     pub fn about(self) -> &'static About {

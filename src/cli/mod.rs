@@ -1,12 +1,12 @@
 //! The command line: what can be typed, and which function does it.
 
-mod adoption;
 pub(crate) mod compose;
 mod daemon;
 mod doctor;
 mod import;
 mod log;
 mod login;
+mod logout;
 mod output;
 mod providers;
 mod refresh;
@@ -73,6 +73,7 @@ pub enum Colour {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Login(login::LoginArgs),
+    Logout(logout::LogoutArgs),
     Import(import::ImportArgs),
     Refresh(refresh::RefreshArgs),
     Daemon(daemon::DaemonArgs),
@@ -123,6 +124,7 @@ fn run(cli: &Cli, out: &Output) -> Status {
         Command::Refresh(args) => refresh::run(args, global, out),
         Command::Status(args) => status::run(args, global, out),
         Command::Login(args) => login::run(args, global, out),
+        Command::Logout(args) => logout::run(args, global, out),
         Command::Import(args) => import::run(args, global, out),
         Command::Daemon(args) => daemon::run(args, global, out),
         Command::Doctor(args) => doctor::run(args, global, out),

@@ -139,6 +139,16 @@ impl Output {
         std::io::stderr().is_terminal()
     }
 
+    /// Shows how far something has come, in place; only on a terminal.
+    pub fn progress(&self, text: &str) {
+        if self.is_quiet || !self.is_terminal() {
+            return;
+        }
+        let mut stderr = std::io::stderr().lock();
+        let _gone = write!(stderr, "\r\x1b[K{text} ").and_then(|()| stderr.flush());
+        self.is_counting.store(true, Ordering::Relaxed);
+    }
+
     /// Shows what is left of a wait, in place; only on a terminal.
     pub fn countdown(&self, left: Duration) {
         if self.is_quiet || !self.is_terminal() {
@@ -153,7 +163,7 @@ impl Output {
     /// The wait is over.
     pub fn end_countdown(&self) {
         if self.is_counting.swap(false, Ordering::Relaxed) {
-            let _gone = std::io::stderr().lock().write_all(b"\r             \r");
+            let _gone = std::io::stderr().lock().write_all(b"\r\x1b[K");
         }
     }
 

@@ -88,12 +88,14 @@ pub(super) fn judge(setup: &Setup, record: Option<&Record>, profile: Option<&Pro
     let is_followed = profile.is_some_and(|p| p.follow);
     let terms = Terms { policy: profile.map_or(&default, |p| &p.provider.policy), margin, early, is_followed };
     let now = setup.clock.now();
-    let in_flight = record.is_some_and(|r| r.open_intent().is_some() && setup.store.is_locked(&r.profile));
+    let is_open = |r: &Record| r.open_intent().is_some() || r.open_revocation().is_some();
+    let in_flight = record.is_some_and(|r| is_open(r) && setup.store.is_locked(&r.profile));
     match record {
         // Another run is at this very moment waiting for the answer: no doubt yet.
         Some(record) if in_flight => {
             let mut settled = record.clone();
             settled.intent = None;
+            settled.revocation = None;
             standing::standing(Some(&settled), terms, &now)
         }
         _ => standing::standing(record, terms, &now),
@@ -119,9 +121,23 @@ fn to_json(row: &Row, store: &str) -> Value {
         "login_by": record.and_then(|r| r.login_by),
         "store": store,
         "publication": publication(row),
-        "source": super::adoption::to_json(record, row.is_followed),
+        "source": origin_json(record, row.is_followed),
         "error": row.standing.error,
     })
+}
+
+/// Where a profile came from, for `status --json`.
+fn origin_json(record: Option<&Record>, is_followed: bool) -> Value {
+    match record.and_then(|r| r.origin.as_ref()) {
+        None => Value::Null,
+        Some(o) => json!({
+            "tool": o.tool,
+            "place": o.place,
+            "account": o.account,
+            "identity": o.identity.name(),
+            "followed": is_followed,
+        }),
+    }
 }
 
 fn show(rows: &[Row], now: Timestamp, out: &Output) {

@@ -106,13 +106,18 @@ pub fn take(
     announce: &dyn Fn(Duration),
 ) -> Result<Handover, Outcome> {
     let Arrival { mut credential, origin } = arrival.into();
+    let path = store.layout().folder(name).lock();
+    let unlockable = |e| {
+        let failure = Failure::new("lock", format!("cannot lock {}: {e}", path.display()));
+        Outcome::new(OutcomeKind::StoreUnavailable).because(failure)
+    };
+    // A flight is waited for here, lest it hold up the logins of other profiles below.
+    if path.exists() {
+        drop(LockFile::acquire(&path).map_err(unlockable)?);
+    }
     // The store lock of the key's birth comes before any profile lock.
-    let key = store.key_or_born(name.as_str())?;
-    let path = store.lock_file(name)?;
-    let lock = LockFile::acquire(&path).map_err(|e| {
-        Outcome::new(OutcomeKind::StoreUnavailable)
-            .because(Failure::new("lock", format!("cannot lock {}: {e}", path.display())))
-    })?;
+    let (key, kept) = store.key_to_seal(name.as_str())?;
+    let lock = LockFile::acquire(&store.lock_file(name)?).map_err(unlockable)?;
     let mut vault = store.vault(Permit::for_writer(name, &lock))?;
     let there = match vault.load(&key, false) {
         Ok(there) => there,
@@ -120,6 +125,7 @@ pub fn take(
         Err(StoreError::Lost { .. } | StoreError::Stale { .. } | StoreError::Damaged { .. }) if is_replacing => None,
         Err(e) => return Err(e.outcome()),
     };
+    let mut warnings = vault.finish_departure()?;
     let fingerprint = key.fingerprint(&credential.refresh);
     let _token_lock = store.lock_token(&fingerprint)?;
     if let Some(there) = there.as_ref().filter(|t| t.fingerprint == fingerprint && !vault.record.is_rejected()) {
@@ -138,8 +144,9 @@ pub fn take(
     }
     credential.generation = vault.record.generation.next();
     vault.seal(&credential, &key)?;
+    drop(kept);
     vault.record.origin = origin;
-    let mut warnings = settle(&mut vault, &credential, &key)?;
+    warnings.extend(settle(&mut vault, &credential, &key)?);
     if let Err(e) = store.confirm_young_key(announce) {
         warnings.push(format!("the keyring may not keep the sealing key: {e}"));
     }

@@ -9,6 +9,7 @@ mod flightplan;
 mod follow;
 pub mod handover;
 mod judge;
+pub mod logout;
 pub mod obtain;
 mod refusal;
 pub mod source;

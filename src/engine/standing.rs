@@ -68,7 +68,20 @@ pub fn standing(record: Option<&Record>, terms: Terms<'_>, now: &Moment) -> Stan
         let refresh_at = Some(record.not_before.map_or(now.wall, |at| at.max(now.wall)));
         return Standing { state: State::ConfigError, refresh_at, error: last_error };
     }
-    without_trouble(record, terms, now, last_error)
+    let calm = without_trouble(record, terms, now, last_error);
+    match record.open_revocation() {
+        None => calm,
+        // The next refresh settles it either way.
+        Some(_) => Standing { state: State::InDoubt, error: Some(revocation_in_doubt(record)), ..calm },
+    }
+}
+
+/// A logout was cut off, or got no answer.
+fn revocation_in_doubt(record: &Record) -> Failure {
+    let name = &record.profile;
+    Failure::new("revocation_in_doubt", "a logout sent this credential to be revoked, and no answer was kept").hint(
+        format!("keepalive logout {name} completes it; keepalive refresh -p {name} --force shows whether it lives"),
+    )
 }
 
 /// Automatic probes of a refused client (rule 24).
@@ -131,7 +144,8 @@ pub fn meets(record: &Record, demand: Demand, profile: &Profile, now: &Moment) -
     {
         return false;
     }
-    let is_untroubled = record.open_intent().is_none()
+    let is_doubtful = record.open_intent().is_some() || record.open_revocation().is_some();
+    let is_untroubled = !is_doubtful
         && !record.is_rejected()
         && record.hold.is_none()
         && record.conflict().is_none()

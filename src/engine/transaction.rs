@@ -40,7 +40,10 @@ fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, '
     if let Some(shared) = plan.shared(&vault.record) {
         return Ok(shared);
     }
-    let key = plan.store.key(plan.profile.name.as_str())?;
+    if vault.record.is_tombstone {
+        return Err(refusal::no_credential(plan));
+    }
+    let key = plan.store.key_for(&plan.profile.name)?;
     // Recovery: an answer that arrived for a run which died before it could act on it.
     if let Some(pending) = vault.pending_answer(&key)? {
         let refusal = judge::recovered(plan, vault, &key, &pending)?;

@@ -11,15 +11,14 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-use super::client::{Identity, Proof, SecretReader};
+use super::client::{Identity, SecretReader};
 use super::discovery::{self, Document, Metadata, Whom};
 use super::fence::{Crossing, Fence, FencedBody};
 use super::runtime::Background;
-use super::wire;
+use super::wire::{self, TokenRequest};
 use super::{Exchange, Gate, GateError, PrepareError, Prepared, RawAnswer, TokenEndpoint, Unsent};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::encoding;
-use crate::credential::secret::RefreshToken;
 use crate::guard::Held;
 use crate::outcome::Failure;
 use crate::profile::Provider;
@@ -151,7 +150,8 @@ impl TokenEndpoint for HttpEndpoint {
         };
         let (token, predecessor) = held.spend();
         let fence = Fence::new(gate);
-        let request = request(&client, prepared, &proof, &token, &fence);
+        let wire = wire::refresh_request(&prepared.provider, &proof, &token);
+        let request = fenced(&client, &prepared.token_endpoint, &prepared.provider, &wire, &fence);
         let arrival = self.runtime.block_on(arrive(request, &fence, &prepared.provider));
         match (fence.settle(), arrival) {
             (Crossing::Sent, Ok(answer)) if answer.is_complete => {
@@ -176,17 +176,15 @@ impl TokenEndpoint for HttpEndpoint {
     }
 }
 
-/// The request that spends `token`, with the fence for a body.
-fn request(
+/// A request that carries a refresh token, with the fence for a body.
+pub(super) fn fenced(
     client: &reqwest::Client,
-    prepared: &Prepared,
-    proof: &Proof,
-    token: &RefreshToken,
+    url: &Url,
+    provider: &Provider,
+    wire: &TokenRequest,
     fence: &Arc<Fence>,
 ) -> reqwest::RequestBuilder {
-    let wire = wire::refresh_request(&prepared.provider, proof, token);
-    let mut request = dressed(client.post(prepared.token_endpoint.clone()), &prepared.provider)
-        .header(CONTENT_TYPE, wire.content_type);
+    let mut request = dressed(client.post(url.clone()), provider).header(CONTENT_TYPE, wire.content_type);
     if let Some(authorization) = &wire.authorization {
         request = request.header(AUTHORIZATION, authorization.as_str());
     }
@@ -208,7 +206,11 @@ fn unsent(held: Held<'_>, may_have_intent: bool, why: Unsent, answer: Option<Raw
 
 /// Sends, and reads the answer to its end or to the cap. `timeout` runs from the moment the token is let through; until
 /// then the connect timeout rules. The fence is shut before anything is made of what happened.
-async fn arrive(request: reqwest::RequestBuilder, fence: &Fence, provider: &Provider) -> Result<RawAnswer, String> {
+pub(super) async fn arrive(
+    request: reqwest::RequestBuilder,
+    fence: &Fence,
+    provider: &Provider,
+) -> Result<RawAnswer, String> {
     let overdue = async {
         let connecting = provider.policy.connect_timeout + SLACK;
         if tokio::time::timeout(connecting, fence.yielded()).await.is_err() {

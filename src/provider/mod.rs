@@ -1,11 +1,13 @@
 //! The authorization server's token endpoint: what a refresh needs of it, and what can come back.
 
 pub mod assertion;
+pub mod checkup;
 pub mod classify;
 pub mod client;
 pub mod discovery;
 pub mod fence;
 pub mod http;
+pub mod revocation;
 mod runtime;
 pub mod signin;
 pub mod wire;

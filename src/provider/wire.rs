@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::assertion;
 use super::client::Proof;
-use crate::credential::secret::{OneTime, RefreshToken};
+use crate::credential::secret::{AccessToken, OneTime, RefreshToken};
 use crate::profile::{BodyForm, Provider};
 
 /// A request, ready for the fence.
@@ -24,7 +24,12 @@ pub fn refresh_request(provider: &Provider, proof: &Proof, token: &RefreshToken)
     authenticated(provider, proof, with_parameters(provider, members))
 }
 
-/// What a sign-in asks of a server. None of it carries a refresh token: those go through a lease.
+/// The request that revokes `token` at `provider` (RFC 7009 §2.1).
+pub fn revocation_request(provider: &Provider, proof: &Proof, token: &RefreshToken) -> TokenRequest {
+    authenticated(provider, proof, vec![("token", token.expose()), ("token_type_hint", "refresh_token")])
+}
+
+/// What a sign-in or a logout asks of a server. None of it carries a refresh token: those go through a lease.
 #[derive(Clone, Copy, Debug)]
 pub enum Ask<'a> {
     /// The token endpoint: an authorization code for tokens (RFC 6749 §4.1.3, RFC 7636 §4.5).
@@ -33,6 +38,8 @@ pub enum Ask<'a> {
     Device,
     /// The token endpoint: whether the person is done (RFC 8628 §3.4).
     Poll { device_code: &'a OneTime },
+    /// The revocation endpoint: that an access token end now (RFC 7009 §2.1).
+    Revoke { access: &'a AccessToken },
 }
 
 /// The request that asks `ask` of `provider`.
@@ -55,6 +62,11 @@ pub fn sign_in_request(provider: &Provider, proof: &Proof, ask: Ask<'_>) -> Toke
         Ask::Poll { device_code } => {
             members.push(("grant_type", "urn:ietf:params:oauth:grant-type:device_code"));
             members.push(("device_code", device_code.expose()));
+        }
+        // What a provider wants besides is meant for requests of tokens.
+        Ask::Revoke { access } => {
+            let members = vec![("token", access.expose()), ("token_type_hint", "access_token")];
+            return authenticated(provider, proof, members);
         }
     }
     authenticated(provider, proof, with_parameters(provider, members))
@@ -196,6 +208,18 @@ mod tests {
         assert!(body(&r).starts_with(start), "{}", body(&r));
         let asked = sign_in_request(&acme, &Proof::None, Ask::Device);
         assert!(body(&asked).starts_with("scope=openid&resource=https%3A%2F%2Fapi&refresh_token=y&client_id="));
+    }
+
+    #[test]
+    fn a_revocation_says_what_it_revokes_and_authenticates_as_a_refresh_does() {
+        let (token, access) = (RefreshToken::new("r&").unwrap(), AccessToken::new("a").unwrap());
+        let mut acme = provider(BodyForm::Form);
+        acme.parameters = vec![("resource".into(), "https://api".into())];
+        let r = revocation_request(&acme, &Proof::None, &token);
+        assert_eq!(body(&r), "token=r%26&token_type_hint=refresh_token&client_id=conf%3Aodd+id");
+        let r = sign_in_request(&acme, &Proof::Basic(secret("s")), Ask::Revoke { access: &access });
+        assert_eq!(body(&r), "token=a&token_type_hint=access_token");
+        assert!(r.authorization.is_some());
     }
 
     #[test]

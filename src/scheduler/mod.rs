@@ -276,6 +276,9 @@ fn log(name: &ProfileName, outcome: &Outcome) {
     match outcome.kind {
         // The transaction has told it already.
         OutcomeKind::Fresh | OutcomeKind::Refreshed => {}
+        OutcomeKind::NeedsLogin if outcome.error.as_ref().is_some_and(|e| e.kind == "no_credential") => {
+            tracing::info!(profile = %name, "is signed out");
+        }
         OutcomeKind::Deferred => tracing::warn!(profile = %name, retry_at = ?outcome.retry_at, "deferred: {error}"),
         OutcomeKind::InDoubt | OutcomeKind::NeedsLogin | OutcomeKind::ConfigError | OutcomeKind::StoreUnavailable => {
             tracing::error!(profile = %name, outcome = ?outcome.kind, retry_at = ?outcome.retry_at, "{error}");

@@ -4,6 +4,7 @@
 //! [`Store::snapshot`]; all else goes through a [`Vault`], which needs a permit of the guard.
 
 pub mod content;
+mod departure;
 pub mod envelope;
 mod error;
 mod identity;
@@ -158,7 +159,7 @@ impl Store {
             return Ok(None);
         };
         let known = record.map_or(Generation::NONE, |r| r.generation);
-        let key = self.key(name.as_str())?;
+        let key = self.key_for(name)?;
         let sealed = self.open_sealed(&bytes, name, &key)?;
         if sealed.generation >= known {
             return Ok(Some(sealed.snapshot()));
@@ -228,7 +229,12 @@ impl Store {
             Home::File { source, credentials } => Ok(key::from_source(source, credentials.as_deref(), within)?),
             Home::Keyring { .. } => {
                 let identity = Identity::read(&self.layout.identity())?.ok_or(StoreError::Empty)?;
-                self.key_in_keyring(&identity)?.ok_or(StoreError::KeyMissing { store: identity.uuid })
+                match self.key_in_keyring(&identity)? {
+                    Some(key) => Ok(key),
+                    // It went with the last profile.
+                    None if !self.has_credentials()? => Err(StoreError::Empty),
+                    None => Err(StoreError::KeyMissing { store: identity.uuid }),
+                }
             }
         })
     }
@@ -238,33 +244,40 @@ impl Store {
     /// Takes the store lock, so no profile lock may be held. Under `kind = "keyring"` the order is: the identity durable,
     /// the item written, read back over a new connection; only then is anything sealed.
     pub fn key_or_born(&self, within: &str) -> Result<Arc<SealingKey>, StoreError> {
+        self.key_to_seal(within).map(|(key, _)| key)
+    }
+
+    /// The same for whoever is about to seal something: as long as the store lock is held that comes with it, the key does
+    /// not go with the last profile.
+    pub fn key_to_seal(&self, within: &str) -> Result<(Arc<SealingKey>, Option<LockFile>), StoreError> {
         let dir = self.layout.dir();
         durable::create_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
         self.check_filesystem()?;
         let path = self.layout.store_lock();
         let held = LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
         let identity = Identity::read_or_create(&self.layout)?;
-        let key = match &self.home {
-            Home::File { .. } => self.key(within),
-            Home::Keyring { keyring, .. } => self.key_by(|| match self.key_in_keyring(&identity)? {
-                Some(key) => Ok(key),
-                None if self.has_sealed_files()? => Err(StoreError::KeyMissing { store: identity.uuid.clone() }),
-                None => {
-                    let key = SealingKey::generate();
-                    self.write_key(&identity, &key)?;
-                    keyring.reconnect();
-                    match self.key_in_keyring(&identity)? {
-                        Some(read_back) if read_back.id() == key.id() => {
-                            self.is_key_young.store(true, Ordering::SeqCst);
-                            Ok(key)
-                        }
-                        _ => Err(StoreError::KeyMissing { store: identity.uuid.clone() }),
-                    }
-                }
-            }),
+        let Home::Keyring { keyring, .. } = &self.home else {
+            return Ok((self.key(within)?, None));
         };
-        drop(held);
-        key
+        // One in memory may have gone with the last profile, and another have been born since.
+        self.forget_key();
+        let key = self.key_by(|| match self.key_in_keyring(&identity)? {
+            Some(key) => Ok(key),
+            None if self.has_sealed_files()? => Err(StoreError::KeyMissing { store: identity.uuid.clone() }),
+            None => {
+                let key = SealingKey::generate();
+                self.write_key(&identity, &key)?;
+                keyring.reconnect();
+                match self.key_in_keyring(&identity)? {
+                    Some(read_back) if read_back.id() == key.id() => {
+                        self.is_key_young.store(true, Ordering::SeqCst);
+                        Ok(key)
+                    }
+                    _ => Err(StoreError::KeyMissing { store: identity.uuid.clone() }),
+                }
+            }
+        })?;
+        Ok((key, Some(held)))
     }
 
     /// Makes sure that a key born in this run is kept. Some keyrings acknowledge a write before it is durable (one lost it
@@ -333,7 +346,11 @@ impl Store {
     }
 
     fn has_sealed_files(&self) -> Result<bool, StoreError> {
-        Ok(self.profiles()?.iter().any(|name| self.layout.folder(name).sealed().exists()))
+        let is_sealed = |name: &ProfileName| {
+            let folder = self.layout.folder(name);
+            folder.sealed().exists() || folder.received().exists()
+        };
+        Ok(self.profiles()?.iter().any(is_sealed))
     }
 
     /// Rule 30: a lock on a network filesystem may exclude only the processes of this machine.

@@ -45,6 +45,9 @@ pub struct Record {
     pub unclassified: u32,
     pub rejected: Option<Rejection>,
     pub hold: Option<Hold>,
+    /// Of a logout: what was sent, or is about to be, to revoke a refresh token.
+    #[serde(default)]
+    pub revocation: Option<Revocation>,
     /// Logged out: the credential is gone on purpose, and a later one counts on from `generation`.
     pub is_tombstone: bool,
     /// The tool that it was taken over from. Absent in the journals of older versions, as is what follows.
@@ -98,6 +101,15 @@ pub struct Rejection {
     pub failure: Failure,
 }
 
+/// A refresh token that a logout sent to be revoked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    pub fingerprint: Fingerprint,
+    pub at: Timestamp,
+    /// The server said so. Else it may be revoked, or not.
+    pub is_confirmed: bool,
+}
+
 /// The provider refuses the client, not the token: wait until the configuration changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
@@ -129,6 +141,7 @@ impl Record {
             unclassified: 0,
             rejected: None,
             hold: None,
+            revocation: None,
             is_tombstone: false,
             origin: None,
             standstill: None,
@@ -189,6 +202,26 @@ impl Record {
         self.standstill.as_ref().filter(|s| s.outcome == OutcomeKind::ConfigError)
     }
 
+    /// A revocation of the current refresh token of which nobody knows whether it happened.
+    pub fn open_revocation(&self) -> Option<&Revocation> {
+        let is_open = |r: &&Revocation| !r.is_confirmed && self.fingerprint.as_ref() == Some(&r.fingerprint);
+        self.revocation.as_ref().filter(is_open).filter(|_| !self.is_rejected())
+    }
+
+    /// Makes this a tombstone: what stays is what a later login counts on from, or must not take.
+    pub fn bury(&mut self, revocation: Option<Revocation>) {
+        let buried = Self::new(self.profile.clone());
+        *self = Self {
+            binding: self.binding.take(),
+            sequence: self.sequence + 1,
+            generation: self.generation,
+            rejected: self.rejected.take(),
+            revocation,
+            is_tombstone: true,
+            ..buried
+        };
+    }
+
     /// Takes over what is public of a credential. The caller has it durably sealed.
     pub fn adopt(&mut self, credential: &Credential, fingerprint: Fingerprint) {
         self.binding = Some(credential.binding.clone());
@@ -197,6 +230,7 @@ impl Record {
         self.validity = credential.grant.validity.clone();
         self.login_by = credential.grant.login_by;
         self.is_tombstone = false;
+        self.revocation = None;
         if self.intent.as_ref().is_some_and(|i| i.generation < credential.generation) {
             self.intent = None;
         }

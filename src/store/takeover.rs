@@ -39,7 +39,7 @@ impl Store {
         identity.machine = machine::machine_id();
         identity.write(&self.layout.identity())?;
         drop(held);
-        let key = self.key_or_born("")?;
+        let (key, _kept) = self.key_to_seal("")?;
         names.iter().map(|name| Ok((name.clone(), self.take_over_profile(name, &identity, &key)?))).collect()
     }
 

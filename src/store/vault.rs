@@ -24,10 +24,10 @@ const ANSWER_SPACE: u64 = 2 * 1024 * 1024;
 /// One profile's files, the lock held.
 #[derive(Debug)]
 pub struct Vault<'s, 'l> {
-    store: &'s Store,
-    permit: Permit<'l>,
-    folder: Folder,
-    identity: Identity,
+    pub(super) store: &'s Store,
+    pub(super) permit: Permit<'l>,
+    pub(super) folder: Folder,
+    pub(super) identity: Identity,
     /// The journal as it stands on disk, or as it will after the next [`Vault::save`].
     pub record: Record,
 }
@@ -109,6 +109,10 @@ impl<'l> Vault<'_, 'l> {
         let Some(bytes) = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))? else {
             return Ok(None);
         };
+        // What a logout left behind must not come back.
+        if self.record.is_tombstone {
+            return Ok(None);
+        }
         let header = match envelope::header(&bytes) {
             Ok(header) => header,
             // A torn file cannot have been acknowledged; the intent says what to make of it.
@@ -356,7 +360,7 @@ impl<'l> Vault<'_, 'l> {
         Ok(())
     }
 
-    fn item(&self, service: &str) -> Item {
+    pub(super) fn item(&self, service: &str) -> Item {
         Item { service: service.to_owned(), user: self.permit.profile().to_string() }
     }
 

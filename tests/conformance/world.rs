@@ -331,8 +331,8 @@ impl Keyring for Hooked<MemoryKeyring> {
         written
     }
 
-    fn delete(&self, item: &Item) -> Result<(), KeyringError> {
-        self.inner.delete(item)
+    fn delete(&self, item: &Item, holding: &str) -> Result<(), KeyringError> {
+        self.inner.delete(item, holding)
     }
 
     fn reconnect(&self) {

@@ -354,6 +354,13 @@ fn a_keyring_gets_the_credential_and_a_locked_one_is_found_out_first() {
     assert_eq!(sandbox.status()["publication"], "published");
     let mut sandbox = Sandbox::new();
     sandbox.config(&text);
+    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    server.script([Fault::Answer(400, "content-type: application/json\r\n", r#"{"error":"access_denied"}"#)]);
+    sandbox.keepalive(&["login", "demo"]).exits(1);
+    let keys = bus.secret_tool(&["search", "--all", "service", "keepalive-key"], "");
+    assert!(!(keys.stdout + &keys.stderr).contains("username"), "a first login that failed leaves no key");
+    let mut sandbox = Sandbox::new();
+    sandbox.config(&text);
     let _bus = Bus::start(&mut sandbox, Keyring::Locked);
     let run = sandbox.keepalive(&["login", "demo"]).exits(69);
     assert!(!run.stderr.contains("type the code"), "{run:#?}");

@@ -4,6 +4,7 @@
 mod clock;
 mod errno;
 mod kill;
+mod logout;
 mod mutations;
 mod power;
 mod proxy;
@@ -42,6 +43,7 @@ type Sweep = (&'static str, fn(Extent) -> bool);
 
 const SWEEPS: &[Sweep] = &[
     ("kill", kill::run),
+    ("logout", logout::run),
     ("errno", errno::run),
     ("proxy", proxy::run),
     ("power", power::run),

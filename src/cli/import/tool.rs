@@ -4,7 +4,6 @@ use super::args::ImportArgs;
 use super::handing::{config_error, hand_over, prepare};
 use crate::adopt::tools::Tool;
 use crate::adopt::{Selector, Taken};
-use crate::cli::adoption::way_out;
 use crate::cli::compose::Setup;
 use crate::cli::output::Output;
 use crate::credential::foreign::{Foreign, Origin};
@@ -103,6 +102,6 @@ fn tell_ownership(tool: Tool, origin: &Origin, profile: &Profile, out: &Output) 
     out.say(&format!(
         "{} holds the same refresh token: whichever uses it next signs the other out. Sign out of it here: {}",
         about.name,
-        way_out(about, origin)
+        about.way_out(origin)
     ));
 }

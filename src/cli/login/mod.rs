@@ -90,6 +90,10 @@ fn login(args: &LoginArgs, global: &Global, out: &Output) -> Result<Status, Ende
     let (signed, visitor) = desk.sign_in(&way);
     out.end_countdown();
     let done = signed.map_err(failed).and_then(|signed| store(&engine, &profile, &prepared, signed, out));
+    if done.is_err() {
+        // A key that was made ready for a first credential goes again; that it may stay is no harm.
+        let _left = setup.store.retire_key();
+    }
     if let Some(visitor) = visitor {
         let (is_signed_in, text) = farewell(&done, &profile);
         visitor.answer(is_signed_in, &text);

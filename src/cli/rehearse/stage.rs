@@ -157,7 +157,7 @@ fn strike(dir: &Path, name: &str, bus_address: Option<&str>) {
         let published = Item { service: name.to_owned(), user: PROFILE.to_owned() };
         for item in key.into_iter().chain([published]) {
             // Items in a keyring that is away are of no use to anybody without the sealed files.
-            let _away = store.keyring().map(|(keyring, _)| keyring.delete(&item));
+            let _away = store.keyring().map(|(keyring, _)| keyring.delete(&item, ""));
         }
     }
     let _best_effort = std::fs::remove_dir_all(dir);

@@ -80,8 +80,8 @@ impl Keyring for MemoryKeyring {
         }
     }
 
-    fn delete(&self, item: &Item) -> Result<(), KeyringError> {
-        self.open()?.items.remove(item);
+    fn delete(&self, item: &Item, holding: &str) -> Result<(), KeyringError> {
+        self.open()?.items.retain(|there, value| there != item || !value.contains(holding));
         Ok(())
     }
 

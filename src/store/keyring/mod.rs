@@ -44,8 +44,9 @@ pub trait Keyring: Send + Sync {
     fn read(&self, item: &Item) -> Result<Option<Found>, KeyringError>;
     /// Creates or replaces. What is durable on return depends on the keyring; see `ARCHITECTURE.md`.
     fn write(&self, item: &Item, value: &str) -> Result<(), KeyringError>;
-    /// Removes the item; no error if there is none.
-    fn delete(&self, item: &Item) -> Result<(), KeyringError>;
+    /// Removes the item if its value holds the text `holding`, and every other with the same two attributes that does: the
+    /// twins that other programs made of it are theirs. No error if there is none.
+    fn delete(&self, item: &Item, holding: &str) -> Result<(), KeyringError>;
     /// Closes the connection, so that the next read comes from a new one.
     fn reconnect(&self);
 }

@@ -38,7 +38,10 @@ impl Backend for Native {
         entry(item)?.set_password(value).map_err(|e| fault(&e))
     }
 
-    fn delete(&mut self, item: &Item) -> Result<(), KeyringError> {
+    fn delete(&mut self, item: &Item, holding: &str) -> Result<(), KeyringError> {
+        if self.read(item)?.is_some_and(|found| !found.value.contains(holding)) {
+            return Ok(());
+        }
         match entry(item)?.delete_credential() {
             Ok(()) | Err(keyring_core::Error::NoEntry) => Ok(()),
             Err(e) => Err(fault(&e)),

@@ -109,10 +109,16 @@ impl Backend for Link {
         })
     }
 
-    fn delete(&mut self, item: &Item) -> Result<(), KeyringError> {
+    fn delete(&mut self, item: &Item, holding: &str) -> Result<(), KeyringError> {
         self.with(|service| {
             ensure_open(service)?;
-            find(service, item)?.iter().try_for_each(SecretItem::delete)
+            for found in find(service, item)? {
+                let secret = Zeroizing::new(found.get_secret()?);
+                if String::from_utf8_lossy(&secret).contains(holding) {
+                    found.delete()?;
+                }
+            }
+            Ok(())
         })
     }
 

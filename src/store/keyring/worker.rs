@@ -13,7 +13,7 @@ pub trait Backend: Send + 'static {
     fn check(&mut self) -> Result<(), KeyringError>;
     fn read(&mut self, item: &Item) -> Result<Option<Found>, KeyringError>;
     fn write(&mut self, item: &Item, value: &str) -> Result<(), KeyringError>;
-    fn delete(&mut self, item: &Item) -> Result<(), KeyringError>;
+    fn delete(&mut self, item: &Item, holding: &str) -> Result<(), KeyringError>;
     fn disconnect(&mut self);
     /// A backend of the same kind, unconnected, for the thread that takes over from a stuck one.
     fn renew(&self) -> Self;
@@ -131,9 +131,9 @@ impl<B: Backend> Keyring for Worker<B> {
         self.call(move |b| b.write(&item, &value))
     }
 
-    fn delete(&self, item: &Item) -> Result<(), KeyringError> {
-        let item = item.clone();
-        self.call(move |b| b.delete(&item))
+    fn delete(&self, item: &Item, holding: &str) -> Result<(), KeyringError> {
+        let (item, holding) = (item.clone(), holding.to_owned());
+        self.call(move |b| b.delete(&item, &holding))
     }
 
     fn reconnect(&self) {
@@ -163,7 +163,7 @@ mod tests {
         fn write(&mut self, _: &Item, _: &str) -> Result<(), KeyringError> {
             Ok(())
         }
-        fn delete(&mut self, _: &Item) -> Result<(), KeyringError> {
+        fn delete(&mut self, _: &Item, _: &str) -> Result<(), KeyringError> {
             Ok(())
         }
         fn disconnect(&mut self) {}
@@ -190,6 +190,6 @@ mod tests {
         let (_hold, held) = mpsc::channel::<()>();
         let worker = Worker::new(Stuck(Arc::new(Mutex::new(held))));
         assert!(matches!(worker.read(&item()), Err(KeyringError::Failed(_))));
-        assert_eq!(worker.delete(&item()), Ok(()));
+        assert_eq!(worker.delete(&item(), ""), Ok(()));
     }
 }

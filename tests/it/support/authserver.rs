@@ -97,6 +97,12 @@ struct State {
     access_life: Duration,
     answer_delay: Duration,
     script: VecDeque<Fault>,
+    /// `None`: there is no revocation endpoint.
+    revocation: Option<VecDeque<Fault>>,
+    /// What came to it: kind and token.
+    revoked: Vec<(String, String)>,
+    /// What the server says the time is, in the form of RFC 9110.
+    date: Option<String>,
     hold: Option<Point>,
     held: usize,
     released: bool,
@@ -160,6 +166,9 @@ impl AuthServer {
             access_life: Duration::from_secs(600),
             answer_delay: Duration::ZERO,
             script: VecDeque::new(),
+            revocation: None,
+            revoked: Vec::new(),
+            date: None,
             hold: None,
             held: 0,
             released: true,
@@ -204,6 +213,21 @@ impl AuthServer {
         format!("[provider.acme]\ntoken_endpoint = \"{}/token\"\nclient_id = \"public\"\n{extra}\n", self.url)
     }
 
+    /// The same, with a revocation endpoint; what `faults` says goes wrong there goes wrong in turn.
+    pub fn provider_that_revokes(&self, faults: impl IntoIterator<Item = Fault>) -> String {
+        self.revocation_script(faults);
+        self.provider(&format!("revocation_endpoint = \"{}/revoke\"", self.url))
+    }
+
+    pub fn revocation_script(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.state().revocation.get_or_insert_default().extend(faults);
+    }
+
+    /// What was sent to be revoked, in order: the hint, and the token.
+    pub fn revoked(&self) -> Vec<(String, String)> {
+        self.state().revoked.clone()
+    }
+
     /// A sign-in: a new family and its first token response.
     pub fn mint(&self) -> Value {
         self.state().mint()
@@ -215,6 +239,11 @@ impl AuthServer {
 
     pub fn set_answer_delay(&self, delay: Duration) {
         self.state().answer_delay = delay;
+    }
+
+    /// Tells this time to whoever asks for nothing.
+    pub fn set_date(&self, date: &str) {
+        self.state().date = Some(date.to_owned());
     }
 
     pub fn require_secret(&self, secret: &str) {
@@ -363,10 +392,20 @@ impl Request {
     }
 }
 
+/// Headers that a question without content has not.
+const SAYING: [&str; 4] = ["authorization", "cookie", "content-length", "transfer-encoding"];
+
 fn attend(stream: TcpStream, shared: &Shared, base: &str) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::new(stream.try_clone()?);
-    let (path, headers) = head(&mut reader)?;
+    let (method, path, headers) = head(&mut reader)?;
+    if method == "HEAD" {
+        let date = shared.lock().date.as_ref().map_or(String::new(), |date| format!("date: {date}\r\n"));
+        // Nobody who only knocks has anything to say.
+        let says = |(name, _): &(String, String)| name.starts_with("x-") || SAYING.contains(&name.as_str());
+        let status = if headers.iter().any(says) || path.contains('?') { 500 } else { 405 };
+        return respond(&stream, status, &date, "");
+    }
     if path == "/token" {
         let mut state = shared.lock();
         if let Some(Fault::Early(status, headers)) = state.script.front().cloned() {
@@ -388,6 +427,7 @@ fn attend(stream: TcpStream, shared: &Shared, base: &str) -> io::Result<()> {
     let request = Request { path, authorization: header("authorization"), form };
     match request.path.as_str() {
         "/token" => token(&stream, shared, &request),
+        "/revoke" => revoke(&stream, shared, &request),
         // Everybody is signed in as soon as they ask, unless the script says otherwise.
         "/device" => {
             let page = format!("{base}/page");
@@ -403,7 +443,10 @@ fn attend(stream: TcpStream, shared: &Shared, base: &str) -> io::Result<()> {
             };
             match metadata {
                 Metadata::Plain => {
-                    let metadata = json!({"issuer": base, "token_endpoint": format!("{base}/token")});
+                    let mut metadata = json!({"issuer": base, "token_endpoint": format!("{base}/token")});
+                    if shared.lock().revocation.is_some() {
+                        metadata["revocation_endpoint"] = format!("{base}/revoke").into();
+                    }
                     respond(&stream, 200, "content-type: application/json\r\n", &metadata.to_string())
                 }
                 Metadata::Other(headers, document) => respond(&stream, 200, headers, &document.to_string()),
@@ -420,15 +463,19 @@ fn members(body: &[u8]) -> Vec<(String, String)> {
     object.into_iter().map(|(name, value)| (name, value.as_str().unwrap_or_default().to_owned())).collect()
 }
 
-fn head(reader: &mut impl BufRead) -> io::Result<(String, Vec<(String, String)>)> {
+type Headers = Vec<(String, String)>;
+
+/// Method, path, headers.
+fn head(reader: &mut impl BufRead) -> io::Result<(String, String, Headers)> {
     let mut first = String::new();
     reader.read_line(&mut first)?;
-    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut words = first.split(' ').map(str::to_owned);
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 || line.trim().is_empty() {
-            return Ok((path, headers));
+            return Ok((method, path, headers));
         }
         if let Some((name, value)) = line.split_once(':') {
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
@@ -493,6 +540,49 @@ fn token(stream: &TcpStream, shared: &Shared, request: &Request) -> io::Result<(
         Some(Fault::DropBefore | Fault::Answer(..) | Fault::Early(..) | Fault::Wire(_)) | None => {
             respond(stream, status, JSON, &text)
         }
+    }
+}
+
+/// RFC 7009: a refresh token ends its family, an access token itself alone; of what it does not know it says nothing.
+fn revoke(stream: &TcpStream, shared: &Shared, request: &Request) -> io::Result<()> {
+    shared.stand(Point::BeforeProcessing);
+    let fault = match &mut shared.lock().revocation {
+        None => return respond(stream, 404, "", ""),
+        Some(faults) => faults.pop_front(),
+    };
+    match fault {
+        Some(Fault::DropBefore) => return stream.shutdown(Shutdown::Both),
+        Some(Fault::Answer(status, headers, body)) => return respond(stream, status, headers, body),
+        _ => {}
+    }
+    let text = |name: &str| request.get(name).unwrap_or_default().to_owned();
+    let token = text("token");
+    let mut state = shared.lock();
+    let is_client = match &state.secret {
+        Some(secret) => {
+            let expected = format!("Basic {}", STANDARD.encode(format!("public:{secret}")));
+            request.authorization.as_deref() == Some(&expected)
+        }
+        None => request.get("client_id") == Some("public"),
+    };
+    if !is_client {
+        drop(state);
+        return respond(stream, 401, JSON, r#"{"error":"invalid_client"}"#);
+    }
+    state.revoked.push((text("token_type_hint"), token.clone()));
+    for family in &mut state.families {
+        if family.knows(&token) {
+            family.is_alive = false;
+        } else if family.has_issued(&token) {
+            family.end_access(&token);
+        }
+    }
+    drop(state);
+    shared.changed.notify_all();
+    shared.stand(Point::AfterCommit);
+    match fault {
+        Some(Fault::DropAfter) => stream.shutdown(Shutdown::Both),
+        _ => respond(stream, 200, "", ""),
     }
 }
 

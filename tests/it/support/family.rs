@@ -84,6 +84,16 @@ impl Family {
         self.current == refresh || self.used.contains(refresh)
     }
 
+    /// Whether this access token is of this family.
+    pub fn has_issued(&self, access: &str) -> bool {
+        self.access.contains_key(access)
+    }
+
+    /// Ends an access token, and no more.
+    pub fn end_access(&mut self, access: &str) {
+        self.access.remove(access);
+    }
+
     pub fn refresh(&mut self, token: &str, life: Duration) -> Verdict {
         if !self.is_alive {
             return Verdict::Dead;

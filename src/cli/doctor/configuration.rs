@@ -1,0 +1,26 @@
+//! Which configuration is in force, and what in it is worth a warning.
+
+use super::Finding;
+use crate::cli::compose::Setup;
+use crate::cli::output::Output;
+
+pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
+    let mut findings = vec![place(setup)];
+    findings.extend(warnings(setup));
+    findings
+}
+
+fn place(setup: &Setup) -> Finding {
+    let text = match &setup.config.path {
+        Some(path) => format!("{}, {} profiles", path.display(), setup.config.profile_names().count()),
+        None => format!("none at {}: the defaults hold", setup.places.config.display()),
+    };
+    Finding::good("configuration", text)
+}
+
+fn warnings(setup: &Setup) -> impl Iterator<Item = Finding> {
+    let told = |w: &crate::config::error::Finding| {
+        Finding::warning("configuration", w.to_string(), w.hint.as_deref().unwrap_or("see keepalive.toml(5)"))
+    };
+    setup.config.warnings.iter().map(told)
+}

@@ -1,0 +1,49 @@
+//! What a refresh in time depends on: the clock, and something that runs.
+
+use super::Finding;
+use crate::cli::compose::Setup;
+use crate::cli::output::{Output, Status};
+use crate::outcome::Failure;
+use crate::sys::lockfile::LockFile;
+
+/// 2026-01-01: this program is younger than that.
+const NEWEST_PAST: i64 = 1_767_225_600;
+
+pub fn check_clock(setup: &Setup, _: &Output) -> Vec<Finding> {
+    vec![clock(setup)]
+}
+
+pub fn check_daemon(setup: &Setup, _: &Output) -> Vec<Finding> {
+    vec![daemon(setup)]
+}
+
+fn clock(setup: &Setup) -> Finding {
+    let now = setup.clock.now();
+    if now.wall.as_millis() < NEWEST_PAST * 1000 {
+        let failure =
+            Failure::new("clock", format!("the clock says {}", now.wall)).hint("set it: timedatectl set-ntp true");
+        return Finding::bad("clock", failure, Status::Failed);
+    }
+    if now.boot_id.is_empty() {
+        return Finding::warning(
+            "clock",
+            "this system does not name its boots",
+            "grace periods of providers are not used",
+        );
+    }
+    Finding::good("clock", now.wall.to_string())
+}
+
+fn daemon(setup: &Setup) -> Finding {
+    let path = setup.store.layout().daemon_lock();
+    let is_running = path.exists() && matches!(LockFile::try_acquire(&path), Ok(None));
+    if is_running {
+        let pid = std::fs::read_to_string(&path).unwrap_or_default();
+        return Finding::good("daemon", format!("runs (pid {}), socket {}", pid.trim(), setup.places.socket.display()));
+    }
+    Finding::warning(
+        "daemon",
+        "does not run",
+        "keepalive daemon, or a timer that runs keepalive refresh --lookahead PERIOD",
+    )
+}

@@ -1,0 +1,77 @@
+//! Whether each profile's credential is at home here; and making it so, when told to.
+
+use super::Finding;
+use crate::cli::compose::Setup;
+use crate::cli::output::{Output, Status};
+use crate::outcome::Failure;
+use crate::profile::ProfileName;
+use crate::store::record::Record;
+use crate::store::{StoreError, Taken};
+
+pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
+    let names = match setup.all_profiles() {
+        Ok(names) => names,
+        Err(e) => return vec![Finding::of_store("profiles", &e)],
+    };
+    names.iter().filter_map(|name| profile(setup, name)).collect()
+}
+
+fn profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
+    if let Err(failure) = setup.profile(name) {
+        return Some(Finding::bad("profile", failure, Status::Config));
+    }
+    let nothing = || {
+        let text = format!("{name} has no credential");
+        Some(Finding::warning("profile", text, "keepalive login, or keepalive import"))
+    };
+    match setup.store.peek(name) {
+        Err(e) => Some(Finding::of_store("profile", &e)),
+        Ok(Some(record)) if record.is_tombstone && setup.store.has_remains(name).unwrap_or(false) => {
+            let text = format!("{name} is signed out, but the logout was interrupted before all of it was gone");
+            Some(Finding::warning("profile", text, &format!("keepalive logout {name}")))
+        }
+        // Before the first login there is nothing to examine.
+        Ok(None) if !setup.store.layout().dir().exists() => nothing(),
+        Ok(record) => match setup.store.examine(name) {
+            Ok(_) | Err(StoreError::Empty) if !record.as_ref().is_some_and(Record::has_credential) => nothing(),
+            Ok(warnings) if warnings.is_empty() => Some(Finding::good("profile", format!("{name} is at home here"))),
+            Ok(warnings) => Some(Finding::warning("profile", format!("{name}: {}", warnings.join("; ")), "see above")),
+            // Told once already, for the store as a whole.
+            Err(StoreError::Keyring(_) | StoreError::KeyMissing { .. } | StoreError::Key(_)) => None,
+            Err(e) => Some(Finding::of_store("profile", &e)),
+        },
+    }
+}
+
+pub fn take_over(setup: &Setup) -> Vec<Finding> {
+    let names = match setup.all_profiles() {
+        Ok(names) => names,
+        Err(e) => return vec![Finding::of_store("take-over", &e)],
+    };
+    match setup.store.take_over(&names) {
+        Err(e) => vec![Finding::of_store("take-over", &e)],
+        Ok(taken) if taken.is_empty() => {
+            vec![Finding::good("take-over", "this machine and directory are the home now")]
+        }
+        Ok(taken) => taken.iter().map(|(name, taken)| told(name, taken)).collect(),
+    }
+}
+
+fn told(name: &ProfileName, taken: &Taken) -> Finding {
+    match taken {
+        Taken::AtHome => Finding::good("take-over", format!("{name} is at home here")),
+        Taken::Adopted(g) => {
+            Finding::good("take-over", format!("{name}: the keyring's copy was adopted as generation {g}"))
+        }
+        Taken::Republished(g) => {
+            Finding::good("take-over", format!("{name}: the copy here was published as generation {g}"))
+        }
+        Taken::Unproven { claimed } => {
+            let text = format!(
+                "{name}: the keyring's copy (generation {claimed}) cannot be proved genuine, and was left alone"
+            );
+            let failure = Failure::new("unproven", text).hint(format!("sign in again: keepalive login {name}"));
+            Finding::bad("take-over", failure, Status::Config)
+        }
+    }
+}

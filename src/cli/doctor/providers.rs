@@ -1,0 +1,233 @@
+//! Whether the providers that profiles use can be reached and mean what the configuration says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use url::Url;
+
+use super::Finding;
+use crate::cli::compose::Setup;
+use crate::cli::output::{Output, Status};
+use crate::clock::Clock;
+use crate::outcome::Failure;
+use crate::profile::Provider;
+use crate::provider::checkup::{Absence, Presence, Step};
+use crate::provider::discovery::Metadata;
+use crate::provider::http::HttpEndpoint;
+use crate::signin::loopback::Doorstep;
+use crate::signin::redirect::Redirect;
+
+/// Beyond this, what is judged by the clock is misjudged: most servers allow five minutes.
+const SKEW: Duration = Duration::from_secs(5 * 60);
+
+/// Asks all providers at once: each takes a few seconds at most.
+pub fn check(setup: &Setup, out: &Output) -> Vec<Finding> {
+    let providers = used(setup);
+    if providers.is_empty() {
+        return Vec::new();
+    }
+    let endpoint = match setup.engine(false) {
+        Ok((_, endpoint)) => endpoint,
+        Err(failure) => return vec![Finding::bad("provider", failure, Status::Failed)],
+    };
+    let done = AtomicUsize::new(0);
+    let tell = || {
+        let n = done.fetch_add(1, Ordering::SeqCst);
+        out.progress(&format!("asking the providers, {n} of {} have answered", providers.len()));
+    };
+    tell();
+    let findings = std::thread::scope(|scope| {
+        let (endpoint, clock, tell) = (endpoint.as_ref(), setup.clock.as_ref(), &tell);
+        let visits: Vec<_> = providers
+            .iter()
+            .map(|provider| {
+                scope.spawn(move || {
+                    let findings = Visit { endpoint, provider, clock }.findings();
+                    tell();
+                    findings
+                })
+            })
+            .collect();
+        visits.into_iter().flat_map(|visit| visit.join().unwrap_or_default()).collect()
+    });
+    out.end_countdown();
+    findings
+}
+
+/// The providers that some profile is at, each once. What is wrong with a profile is told elsewhere.
+fn used(setup: &Setup) -> Vec<Arc<Provider>> {
+    let names = setup.all_profiles().unwrap_or_default();
+    let providers =
+        names.iter().filter_map(|name| setup.profile(name).ok()).map(|p| (p.provider.name.clone(), p.provider));
+    providers.collect::<BTreeMap<_, _>>().into_values().collect()
+}
+
+/// One provider, looked at.
+struct Visit<'a> {
+    endpoint: &'a HttpEndpoint,
+    provider: &'a Provider,
+    clock: &'a dyn Clock,
+}
+
+impl Visit<'_> {
+    fn findings(&self) -> Vec<Finding> {
+        std::thread::scope(|scope| {
+            // A command that fetches a secret may take as long as a server.
+            let secret = scope.spawn(|| self.client());
+            let mut findings = self.network();
+            findings.extend(secret.join().unwrap_or_default());
+            findings.push(self.redirect());
+            findings
+        })
+    }
+
+    /// What we need to be a client: secret or key, and certificates.
+    fn client(&self) -> Option<Finding> {
+        let p = self.provider;
+        let good = |what: &str| Some(Finding::good("client", format!("the {what} of {} can be used", p.name)));
+        match self.endpoint.check_client(p) {
+            Err(failure) => Some(Finding::bad("client", failure, Status::Config)),
+            Ok(()) if p.client_secret.is_some() => good("secret"),
+            Ok(()) if p.client_key.is_some() => good("private key"),
+            Ok(()) => None,
+        }
+    }
+
+    /// Discovery first, for it names the endpoints; a server that is not there is asked nothing more.
+    fn network(&self) -> Vec<Finding> {
+        let name = &self.provider.name;
+        let mut findings = Vec::new();
+        let (mut metadata, mut absent) = (None, None);
+        if let Some(issuer) = &self.provider.issuer {
+            match self.endpoint.knock(self.provider, issuer, self.clock) {
+                Err(absence) => {
+                    findings.push(unreachable(name, &["issuer"], issuer, &absence));
+                    absent = Some(issuer.origin());
+                }
+                Ok(_) => match self.endpoint.rediscover(self.provider, issuer) {
+                    Ok(found) => {
+                        findings.push(Finding::good("discovery", format!("{name}: the metadata of {issuer} is valid")));
+                        metadata = Some(found);
+                    }
+                    Err(failure) => findings.push(self.undiscovered(failure)),
+                },
+            }
+        }
+        let mut origins = self.origins(metadata.as_ref());
+        origins.retain(|(_, url)| Some(url.origin()) != absent);
+        let presences: Vec<_> = std::thread::scope(|scope| {
+            let knock = |(_, url): &(Vec<&'static str>, Url)| {
+                let url = url.clone();
+                scope.spawn(move || self.endpoint.knock(self.provider, &url, self.clock))
+            };
+            let knocks: Vec<_> = origins.iter().map(knock).collect();
+            knocks.into_iter().filter_map(|k| k.join().ok()).collect()
+        });
+        let mut furthest: Option<i64> = None;
+        for ((endpoints, url), presence) in origins.iter().zip(presences) {
+            match presence {
+                Ok(presence) => {
+                    furthest = [furthest, presence.ahead_ms].into_iter().flatten().max_by_key(|ms| ms.abs());
+                    findings.push(reached(name, endpoints, url, presence));
+                }
+                Err(absence) => findings.push(unreachable(name, endpoints, url, &absence)),
+            }
+        }
+        findings.extend(furthest.and_then(|ms| skewed(name, ms)));
+        findings
+    }
+
+    fn undiscovered(&self, failure: Failure) -> Finding {
+        if self.provider.token_endpoint.is_some() {
+            let hint = failure.hint.unwrap_or_else(|| "check `issuer`".into());
+            return Finding::warning("discovery", format!("{}: {}", self.provider.name, failure.message), &hint);
+        }
+        let message = format!("{}: {}", self.provider.name, failure.message);
+        Finding::bad("discovery", Failure { message, ..failure }, Status::Config)
+    }
+
+    /// The endpoints, those of one origin together, with one of them to knock at.
+    fn origins(&self, metadata: Option<&Metadata>) -> Vec<(Vec<&'static str>, Url)> {
+        let p = self.provider;
+        let known = |own: &Option<Url>, found: Option<&Url>| own.clone().or_else(|| found.cloned());
+        let of = |pick: fn(&Metadata) -> Option<&Url>| metadata.and_then(pick);
+        let endpoints = [
+            ("token", known(&p.token_endpoint, of(|m| Some(&m.token_endpoint)))),
+            ("authorization", known(&p.authorization_endpoint, of(|m| m.authorization_endpoint.as_ref()))),
+            ("device", known(&p.device_authorization_endpoint, of(|m| m.device_authorization_endpoint.as_ref()))),
+            ("revocation", known(&p.revocation_endpoint, of(|m| m.revocation_endpoint.as_ref()))),
+        ];
+        let mut origins: Vec<(Vec<&'static str>, Url)> = Vec::new();
+        for (what, url) in endpoints.into_iter().filter_map(|(what, url)| Some((what, url?))) {
+            match origins.iter_mut().find(|(_, there)| there.origin() == url.origin()) {
+                Some((kinds, _)) => kinds.push(what),
+                None => origins.push((vec![what], url)),
+            }
+        }
+        origins
+    }
+
+    fn redirect(&self) -> Finding {
+        let name = &self.provider.name;
+        let redirect = Redirect::of(self.provider.redirect_uri.as_ref());
+        if let Redirect::Elsewhere(url) = &redirect {
+            return Finding::good("redirect", format!("{name}: {url} shows a code to paste"));
+        }
+        match (Doorstep::open(&redirect, self.endpoint.runtime().handle()), redirect.fixed_port()) {
+            (Ok(_), Some(port)) => Finding::good("redirect", format!("{name}: port {port} is free for a login")),
+            (Ok(_), None) => Finding::good("redirect", format!("{name}: a login takes any free port")),
+            (Err(failure), _) => {
+                let hint = failure.hint.unwrap_or_else(|| "use --paste".into());
+                Finding::warning("redirect", format!("{name}: {}", failure.message), &hint)
+            }
+        }
+    }
+}
+
+fn kinds(endpoints: &[&str]) -> String {
+    let plural = if endpoints.len() > 1 { "s" } else { "" };
+    if endpoints == ["issuer"] { "issuer".into() } else { format!("{} endpoint{plural}", endpoints.join(", ")) }
+}
+
+fn reached(name: &str, endpoints: &[&str], url: &Url, presence: Presence) -> Finding {
+    let origin = url.origin().ascii_serialization();
+    let text = format!("{name}: {origin} ({}) answers in {} ms", kinds(endpoints), presence.took.as_millis());
+    if presence.status < 500 {
+        return Finding::good("provider", text);
+    }
+    Finding::warning("provider", format!("{text}, but with {}", presence.status), "see the provider's status page")
+}
+
+fn unreachable(name: &str, endpoints: &[&str], url: &Url, absence: &Absence) -> Finding {
+    let host = url.host_str().unwrap_or_default();
+    let (step, hint) = match absence.step {
+        Step::Name => ("its name is not found", format!("check the address, and the network: getent hosts {host}")),
+        Step::Proxy => ("the proxy does not let us through", "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY".to_owned()),
+        Step::Connection => {
+            ("no connection", "check network, firewall and the port; behind a proxy, set HTTPS_PROXY".to_owned())
+        }
+        Step::Tls => (
+            "no TLS",
+            format!("if a private CA signs for it, name it as ca_file in [provider.{name}]; else check the clock"),
+        ),
+        Step::Answer => ("no answer", "try again; see the provider's status page".to_owned()),
+    };
+    let origin = url.origin().ascii_serialization();
+    let message = format!("{name}: {origin} ({}) cannot be reached: {step}: {}", kinds(endpoints), absence.why);
+    Finding::bad("provider", Failure::new("network", message).hint(hint), Status::TryAgain)
+}
+
+fn skewed(name: &str, ahead_ms: i64) -> Option<Finding> {
+    let by = Duration::from_millis(ahead_ms.unsigned_abs());
+    let way = if ahead_ms > 0 { "ahead of" } else { "behind" };
+    (by > SKEW).then(|| {
+        let by = humantime::format_duration(Duration::from_secs(by.as_secs()));
+        let text = format!(
+            "the clock here is {by} {way} that of {name}: a token whose end is told as a time is refreshed too early or too \
+             late, and a client's signed assertion is refused"
+        );
+        Finding::warning("clock", text, "set it: timedatectl set-ntp true")
+    })
+}

@@ -1,0 +1,124 @@
+//! Whether the store can be used: its directory, filesystem, locks, keyring and key.
+
+use std::path::Path;
+
+use super::Finding;
+use crate::cli::compose::Setup;
+use crate::cli::output::{Output, Status};
+use crate::outcome::Failure;
+use crate::store::{Store, StoreError};
+use crate::sys::lockfile::LockFile;
+use crate::sys::{durable, machine};
+
+pub fn check_directory(setup: &Setup, _: &Output) -> Vec<Finding> {
+    vec![directory(&setup.store)]
+}
+
+pub fn check_filesystem(setup: &Setup, _: &Output) -> Vec<Finding> {
+    vec![filesystem(&setup.store)]
+}
+
+pub fn check_locks(setup: &Setup, _: &Output) -> Vec<Finding> {
+    vec![lock(&setup.store)]
+}
+
+pub fn check_keyring(setup: &Setup, _: &Output) -> Vec<Finding> {
+    keyring(&setup.store).into_iter().collect()
+}
+
+pub fn check_key(setup: &Setup, _: &Output) -> Vec<Finding> {
+    vec![key(&setup.store)]
+}
+
+fn directory(store: &Store) -> Finding {
+    let dir = store.layout().dir();
+    if !dir.exists() {
+        return Finding::good(
+            "store directory",
+            format!("{} will be made by the first login or import", dir.display()),
+        );
+    }
+    if let Some(mode) = others_access(dir) {
+        let failure =
+            Failure::new("permissions", format!("{} has mode {mode:o}: others can look into it", dir.display()))
+                .hint(format!("chmod 700 {}", dir.display()));
+        return Finding::bad("store directory", failure, Status::StoreUnavailable);
+    }
+    let probe = dir.join("probe");
+    match durable::replace(&probe, b"x").and_then(|()| durable::remove(&probe)) {
+        Ok(()) => Finding::good("store directory", format!("{} is private and can be written", dir.display())),
+        Err(e) => {
+            let failure = Failure::new("io", format!("{} cannot be written: {e}", dir.display()))
+                .hint("check its owner and the space left");
+            Finding::bad("store directory", failure, Status::StoreUnavailable)
+        }
+    }
+}
+
+#[cfg(unix)]
+fn others_access(dir: &Path) -> Option<u32> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(dir).ok()?.permissions().mode() & 0o777;
+    (mode & 0o077 != 0).then_some(mode)
+}
+
+#[cfg(not(unix))]
+fn others_access(_dir: &Path) -> Option<u32> {
+    None
+}
+
+/// The nearest directory that is there already.
+fn existing(dir: &Path) -> &Path {
+    dir.ancestors().find(|a| a.exists()).unwrap_or(dir)
+}
+
+fn filesystem(store: &Store) -> Finding {
+    let dir = existing(store.layout().dir());
+    match machine::filesystem(dir) {
+        Err(e) => Finding::warning("filesystem", format!("cannot be examined: {e}"), "check the path of the store"),
+        Ok(f) if f.is_network => match store.check_filesystem() {
+            Err(e) => Finding::of_store("filesystem", &e),
+            Ok(()) => Finding::warning(
+                "filesystem",
+                format!("{} is a network filesystem, as allowed", f.name),
+                "no other machine may use this store",
+            ),
+        },
+        Ok(f) => Finding::good("filesystem", format!("{} (local)", f.name)),
+    }
+}
+
+/// Two descriptors of one process must exclude each other, or no two processes do.
+fn lock(store: &Store) -> Finding {
+    let dir = store.layout().dir();
+    if !dir.exists() {
+        return Finding::good("locks", "nothing to try yet");
+    }
+    let path = dir.join("doctor.lock");
+    let tried = LockFile::acquire(&path).and_then(|held| Ok((LockFile::try_acquire(&path)?.is_none(), held)));
+    match tried {
+        Ok((true, _)) => Finding::good("locks", "flock excludes"),
+        Ok((false, _)) => {
+            let failure = Failure::new("lock", "flock does not exclude on this filesystem")
+                .hint("set [store] path to a local filesystem");
+            Finding::bad("locks", failure, Status::StoreUnavailable)
+        }
+        Err(e) => Finding::bad("locks", Failure::new("lock", format!("flock fails: {e}")), Status::StoreUnavailable),
+    }
+}
+
+fn keyring(store: &Store) -> Option<Finding> {
+    let (keyring, service) = store.keyring()?;
+    Some(match keyring.check() {
+        Ok(()) => Finding::good("keyring", format!("reachable and unlocked (service {service})")),
+        Err(e) => Finding::of_store("keyring", &e.into()),
+    })
+}
+
+fn key(store: &Store) -> Finding {
+    match store.key("") {
+        Ok(key) => Finding::good("sealing key", format!("{} ({} store)", key.id(), store.kind())),
+        Err(StoreError::Empty) => Finding::good("sealing key", "will be made with the first credential"),
+        Err(e) => Finding::of_store("sealing key", &e),
+    }
+}

@@ -1,0 +1,91 @@
+//! How a logout's end is told: what stood in the way, what is left to do, and what the person can choose. (pure)
+
+use url::Url;
+
+use super::{Departure, Fate};
+use crate::credential::Binding;
+use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::profile::ProfileName;
+use crate::provider::revocation::Unsent;
+use crate::provider::{GateError, Prepared};
+use crate::store::StoreError;
+use crate::store::record::Record;
+
+/// Never to another server: the token goes where it came from, in the name of the client that it was issued to.
+pub(super) fn belongs(binding: &Binding, prepared: &Prepared, url: &Url) -> Result<(), Failure> {
+    let configured = prepared.binding();
+    let provider = &binding.provider;
+    if binding.origin != configured.origin || binding.client_id != configured.client_id {
+        let message = format!(
+            "the credential belongs to client {} at {}, but the configuration names client {} at {}",
+            binding.client_id, binding.origin, configured.client_id, configured.origin
+        );
+        return Err(Failure::new("other_server", message).hint(format!("restore [provider.{provider}]")));
+    }
+    let origin = url.origin().ascii_serialization();
+    if origin == binding.origin {
+        return Ok(());
+    }
+    let message = format!("the revocation endpoint is at {origin}, but the credential belongs to {}", binding.origin);
+    Err(Failure::new("other_server", message).hint(format!("check revocation_endpoint in [provider.{provider}]")))
+}
+
+pub(super) fn unsent(why: Unsent, url: &Url) -> Outcome {
+    match why {
+        Unsent::Network(reason) => {
+            let message = format!("cannot reach {}: {reason}", url.origin().ascii_serialization());
+            Outcome::new(OutcomeKind::Deferred).because(Failure::new("network", message))
+        }
+        Unsent::Gate(GateError::Refused(reason)) => Outcome::new(OutcomeKind::Deferred)
+            .because(Failure::new("interrupted", format!("nothing was sent: {reason}"))),
+        Unsent::Gate(GateError::Journal(error)) => Outcome::new(OutcomeKind::StoreUnavailable)
+            .because(Failure::new("io", format!("cannot write the journal: {error}"))),
+    }
+}
+
+pub(super) fn reason_of(outcome: Outcome) -> Failure {
+    outcome.error.unwrap_or_else(|| Failure::new("unknown", "it is not known why"))
+}
+
+/// Nothing was forgotten: says so, and what the person can choose.
+pub(super) fn with_choice(name: &ProfileName, mut outcome: Outcome) -> Outcome {
+    let Some(failure) = &mut outcome.error else { return outcome };
+    let first = match (&failure.hint, outcome.kind) {
+        (Some(hint), _) => format!("{hint}; "),
+        (None, OutcomeKind::Deferred) => "try again; ".to_owned(),
+        (None, _) => String::new(),
+    };
+    let choice = format!("or forget it here all the same: keepalive logout {name} --forget");
+    failure.message = format!("{name} is still signed in: {}", failure.message);
+    failure.hint =
+        Some(format!("{first}{}", if first.is_empty() { choice.trim_start_matches("or ") } else { &choice }));
+    outcome
+}
+
+/// An error in the course of forgetting.
+pub(super) fn half_way(record: &Record, error: &StoreError) -> Outcome {
+    let mut outcome = error.outcome();
+    if let (true, Some(failure)) = (record.is_tombstone, &mut outcome.error) {
+        outcome.kind = OutcomeKind::StoreUnavailable;
+        let name = &record.profile;
+        failure.message = format!("{name} is forgotten, but not all of it could be removed: {}", failure.message);
+        let before = failure.hint.as_ref().map_or(String::new(), |hint| format!("{hint}; then "));
+        failure.hint = Some(format!("{before}keepalive logout {name} removes the rest"));
+    }
+    outcome
+}
+
+pub(super) fn completed(record: &Record, warnings: Vec<String>) -> Departure {
+    let is_revoked = record.revocation.as_ref().is_some_and(|r| r.is_confirmed);
+    let (refresh, reason) = match is_revoked {
+        true => (Fate::Revoked, None),
+        false => (Fate::Left, Some(Failure::new("interrupted", "the logout that was interrupted had not revoked it"))),
+    };
+    Departure { generation: record.generation, refresh, access: None, reason, warnings, is_completion: true }
+}
+
+/// There is nothing to sign out.
+pub fn no_credential(name: &ProfileName) -> Outcome {
+    let failure = Failure::new("no_credential", format!("there is no credential for profile {name}"));
+    Outcome::new(OutcomeKind::NeedsLogin).because(failure)
+}

@@ -1,0 +1,274 @@
+//! Forgetting a credential: the tombstone first, then whatever held it.
+//!
+//! A tombstone on disk is the moment of forgetting: from then on nobody uses what is still there. A run that is cut off
+//! behind it leaves remains, which the next logout or login clears away.
+
+use std::io;
+use std::sync::Arc;
+
+use super::identity::Identity;
+use super::key::SealingKey;
+use super::keyring::{Found, Item, KeyringError};
+use super::record::Revocation;
+use super::{Home, Store, StoreError, Vault, envelope};
+use crate::credential::Generation;
+use crate::profile::ProfileName;
+use crate::sys::durable;
+use crate::sys::lockfile::LockFile;
+
+impl Vault<'_, '_> {
+    /// What the fence runs before it lets a refresh token go to be revoked: journals that; durable on return.
+    pub fn revocation_writer(&self, revocation: Revocation) -> impl FnOnce() -> io::Result<()> + Send + 'static {
+        let mut record = self.record.clone();
+        record.revocation = Some(revocation);
+        let path = self.folder.record();
+        move || record.write(&path)
+    }
+
+    /// Forgets the credential: the tombstone is durable, and its remains are gone, on `Ok`. Gives warnings.
+    ///
+    /// On an error before the tombstone nothing has changed; after it, `self.record` says that it is one.
+    pub fn forget(&mut self, revocation: Option<Revocation>) -> Result<Vec<String>, StoreError> {
+        let sealed = self.store.sealed_generation(self.permit.profile())?.unwrap_or(Generation::NONE);
+        let before = self.record.clone();
+        self.record.generation = self.record.generation.max(sealed);
+        self.record.bury(revocation);
+        if let Err(e) = self.save() {
+            self.record = before;
+            return Err(e);
+        }
+        self.finish_departure()
+    }
+
+    /// Clears away what a tombstone's credential was in, if this is one. Gives warnings.
+    pub fn finish_departure(&self) -> Result<Vec<String>, StoreError> {
+        if !self.record.is_tombstone {
+            return Ok(Vec::new());
+        }
+        // What the server has revoked is dead, and an old copy of it must not come back.
+        if let Some(revocation) = self.record.revocation.as_ref().filter(|r| r.is_confirmed) {
+            self.mark_consumed(&revocation.fingerprint)?;
+        }
+        for path in [self.folder.received(), self.folder.sealed()] {
+            durable::remove(&path).map_err(|e| StoreError::io("remove", &path, e))?;
+        }
+        self.unpublish()
+    }
+
+    fn unpublish(&self) -> Result<Vec<String>, StoreError> {
+        let Home::Keyring { keyring, service } = &self.store.home else {
+            return Ok(Vec::new());
+        };
+        let item = self.item(service);
+        let deleted = keyring.delete(&item, &self.identity.uuid);
+        // A keyring may do what it reports as failed, and the other way round.
+        match (self.store.published_here(&item, &self.identity), deleted) {
+            (Ok((false, 0)), _) => Ok(Vec::new()),
+            (Ok((false, others)), _) => Ok(vec![format!(
+                "{others} keyring items of other programs claim to be profile {}, and were left alone",
+                item.user
+            )]),
+            (Ok((true, _)), Ok(())) => Err(KeyringError::Failed("it kept an item that it was told to delete".into()))?,
+            (Ok((true, _)), Err(e)) | (Err(e), _) => Err(e.into()),
+        }
+    }
+}
+
+impl Store {
+    /// Whether a tombstone's credential is still somewhere.
+    pub fn has_remains(&self, name: &ProfileName) -> Result<bool, StoreError> {
+        let folder = self.layout.folder(name);
+        if folder.received().exists() || folder.sealed().exists() {
+            return Ok(true);
+        }
+        match (&self.home, Identity::read(&self.layout.identity())?) {
+            (Home::Keyring { service, .. }, Some(identity)) => {
+                let item = Item { service: service.clone(), user: name.to_string() };
+                Ok(self.published_here(&item, &identity)?.0)
+            }
+            (Home::Keyring { .. } | Home::File { .. }, _) => Ok(false),
+        }
+    }
+
+    /// Whether the keyring has an item that this store published, and how many that others did.
+    fn published_here(&self, item: &Item, identity: &Identity) -> Result<(bool, usize), KeyringError> {
+        let Home::Keyring { keyring, .. } = &self.home else {
+            return Ok((false, 0));
+        };
+        Ok(match keyring.read(item)? {
+            None => (false, 0),
+            Some(Found { value, duplicates }) if value.contains(&identity.uuid) => (true, duplicates),
+            Some(Found { duplicates, .. }) => (false, duplicates + 1),
+        })
+    }
+
+    /// The sealing key for what a profile has: one from memory gives way if another is named there, as after the last
+    /// profile was forgotten and a new one came.
+    pub fn key_for(&self, name: &ProfileName) -> Result<Arc<SealingKey>, StoreError> {
+        let key = self.key(name.as_str())?;
+        let path = self.layout.folder(name).sealed();
+        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
+        let header = bytes.and_then(|bytes| envelope::header(&bytes).ok());
+        if header.is_some_and(|h| h.key_id != key.id()) {
+            self.forget_key();
+            return self.key(name.as_str());
+        }
+        Ok(key)
+    }
+
+    /// Whether the keyring keeps the sealing key although nothing is sealed under it any more.
+    pub fn has_orphaned_key(&self) -> Result<bool, StoreError> {
+        let Home::Keyring { keyring, service } = &self.home else {
+            return Ok(false);
+        };
+        match Identity::read(&self.layout.identity())? {
+            Some(identity) if !self.has_credentials()? => {
+                Ok(keyring.read(&Self::key_item(service, &identity))?.is_some())
+            }
+            Some(_) | None => Ok(false),
+        }
+    }
+
+    /// Removes the sealing key from the keyring if nothing is sealed under it any more. Tells whether it did.
+    ///
+    /// Takes the store lock, so no profile lock may be held. Whoever is about to seal something holds it too.
+    pub fn retire_key(&self) -> Result<bool, StoreError> {
+        let Home::Keyring { keyring, service } = &self.home else {
+            return Ok(false);
+        };
+        let path = self.layout.store_lock();
+        let _held = LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
+        let Some(identity) = Identity::read(&self.layout.identity())? else {
+            return Ok(false);
+        };
+        let item = Self::key_item(service, &identity);
+        if self.has_credentials()? || keyring.read(&item)?.is_none() {
+            return Ok(false);
+        }
+        self.forget_key();
+        let deleted = keyring.delete(&item, &identity.uuid);
+        match (keyring.read(&item), deleted) {
+            (Ok(None), _) => Ok(true),
+            (_, Err(e)) | (Err(e), _) => Err(e.into()),
+            (Ok(Some(_)), Ok(())) => Err(KeyringError::Failed("it kept the sealing key".into()))?,
+        }
+    }
+
+    /// Whether any profile has a credential, be it only by its journal: then the key may be needed.
+    pub(super) fn has_credentials(&self) -> Result<bool, StoreError> {
+        if self.has_sealed_files()? {
+            return Ok(true);
+        }
+        for name in self.profiles()? {
+            if self.peek(&name)?.is_some_and(|r| r.has_credential()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::super::keyring::memory::MemoryKeyring;
+    use super::*;
+    use crate::credential::secret::RefreshToken;
+    use crate::credential::{Binding, Credential, Grant};
+    use crate::guard::Permit;
+    use crate::profile::{StoreKind, StoreSettings};
+
+    fn store(dir: &std::path::Path, keyring: &MemoryKeyring) -> Store {
+        let kind = StoreKind::Keyring { service: "keepalive".into() };
+        let settings = StoreSettings { kind, path: None, allow_network_filesystem: true };
+        Store::new(&settings, dir, None, || Box::new(keyring.clone()))
+    }
+
+    fn credential() -> Credential {
+        Credential {
+            generation: Generation::FIRST,
+            binding: Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() },
+            refresh: RefreshToken::new("r").unwrap(),
+            grant: Grant {
+                access: None,
+                validity: None,
+                token_type: "Bearer".into(),
+                scope: None,
+                id_token: None,
+                login_by: None,
+                not_before: None,
+            },
+        }
+    }
+
+    /// Seals a first credential, as a login does.
+    fn seal(store: &Store, name: &ProfileName, key: &SealingKey) {
+        let lock = LockFile::acquire(&store.lock_file(name).unwrap()).unwrap();
+        let mut vault = store.vault(Permit::for_writer(name, &lock)).unwrap();
+        vault.seal(&credential(), key).unwrap();
+        vault.record.adopt(&credential(), key.fingerprint(&credential().refresh));
+        vault.save().unwrap();
+    }
+
+    #[test]
+    fn the_key_does_not_go_while_somebody_is_about_to_seal_under_it() {
+        let (dir, keyring) = (tempfile::tempdir().unwrap(), MemoryKeyring::default());
+        let store = store(dir.path(), &keyring);
+        let name: ProfileName = "demo".parse().unwrap();
+        let (key, kept) = store.key_to_seal("").unwrap();
+        let (told, hear) = channel();
+        std::thread::scope(|scope| {
+            let store = &store;
+            scope.spawn(move || told.send(store.retire_key().unwrap()));
+            assert!(hear.recv_timeout(Duration::from_millis(100)).is_err(), "it waits");
+            seal(store, &name, &key);
+            drop(kept);
+            assert!(!hear.recv().unwrap(), "there is a credential now");
+        });
+        assert_eq!(store.key("").unwrap().id(), key.id());
+    }
+
+    #[test]
+    fn the_key_goes_with_the_last_credential_and_the_next_one_has_another() {
+        let (dir, keyring) = (tempfile::tempdir().unwrap(), MemoryKeyring::default());
+        let (store, daemon) = (store(dir.path(), &keyring), self::store(dir.path(), &keyring));
+        let name: ProfileName = "demo".parse().unwrap();
+        let first = store.key_or_born("").unwrap();
+        seal(&store, &name, &first);
+        assert_eq!(daemon.key_for(&name).unwrap().id(), first.id());
+        assert!(!store.retire_key().unwrap());
+        let lock = LockFile::acquire(&store.lock_file(&name).unwrap()).unwrap();
+        let mut vault = store.vault(Permit::for_writer(&name, &lock)).unwrap();
+        vault.forget(None).unwrap();
+        assert!(vault.record.is_tombstone && vault.record.generation == Generation::FIRST);
+        drop(lock);
+        assert!(store.has_orphaned_key().unwrap());
+        assert!(store.retire_key().unwrap() && !store.has_orphaned_key().unwrap());
+        assert!(matches!(store.key(""), Err(StoreError::Empty)));
+        let second = store.key_or_born("").unwrap();
+        assert_ne!(second.id(), first.id());
+        seal(&store, &name, &second);
+        assert_eq!(daemon.key_for(&name).unwrap().id(), second.id(), "the one in memory gives way");
+    }
+
+    #[test]
+    fn a_keyring_that_fails_behind_the_tombstone_leaves_remains_that_are_found() {
+        let (dir, keyring) = (tempfile::tempdir().unwrap(), MemoryKeyring::default());
+        let store = store(dir.path(), &keyring);
+        let name: ProfileName = "demo".parse().unwrap();
+        let key = store.key_or_born("").unwrap();
+        seal(&store, &name, &key);
+        let lock = LockFile::acquire(&store.lock_file(&name).unwrap()).unwrap();
+        let mut vault = store.vault(Permit::for_writer(&name, &lock)).unwrap();
+        vault.publish(&credential(), &key).unwrap();
+        keyring.set_fault(Some(KeyringError::Locked));
+        assert!(vault.forget(None).is_err() && vault.record.is_tombstone);
+        assert!(store.peek(&name).unwrap().unwrap().is_tombstone);
+        keyring.set_fault(None);
+        assert!(store.has_remains(&name).unwrap());
+        vault.finish_departure().unwrap();
+        assert!(!store.has_remains(&name).unwrap());
+    }
+}

@@ -1,0 +1,181 @@
+//! `doctor` asks the providers: what it finds, what it says to do, and that it sends nothing that counts.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::support::authserver::AuthServer;
+use super::support::family::Mode;
+use super::support::oidc::OidcProvider;
+use super::support::sandbox::{Run, Sandbox};
+
+const DEMO: &str = "[profile.demo]\nprovider = \"acme\"\n";
+
+fn doctor(sandbox: &Sandbox) -> Run {
+    sandbox.keepalive(&["--json", "doctor"])
+}
+
+/// The findings about one thing, as `(level, message, hint)`.
+fn about(run: &Run, what: &str) -> Vec<(String, String, String)> {
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let all = run.json()["findings"].as_array().unwrap().clone();
+    let of_it = all.iter().filter(|f| f["what"] == what);
+    of_it.map(|f| (text(&f["level"]), text(&f["message"]), text(&f["hint"]))).collect()
+}
+
+#[track_caller]
+fn only(run: &Run, what: &str, level: &str, message: &str, hint: &str) {
+    let found = about(run, what);
+    let is_it = |f: &(String, String, String)| f.0 == level && f.1.contains(message) && f.2.contains(hint);
+    assert!(found.iter().any(is_it), "no {level} {what} with {message:?} and {hint:?} in {found:#?}");
+}
+
+fn configured(rest: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.file_store(&format!("{rest}{DEMO}"));
+    sandbox
+}
+
+#[test]
+fn a_provider_that_is_well_is_said_to_be_and_is_sent_nothing() {
+    let server = OidcProvider::start(60, 0);
+    let sandbox = Sandbox::new();
+    sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"oidc\"\n", server.provider()));
+    sandbox.import("demo", &server.mint()).exits(0);
+    let run = doctor(&sandbox).exits(0);
+    only(&run, "discovery", "good", &format!("the metadata of {}/ is valid", server.issuer()), "");
+    only(&run, "provider", "good", "(token, authorization, device, revocation endpoints) answers in", "");
+    only(&run, "redirect", "good", "a login takes any free port", "");
+    assert_eq!(about(&run, "clock").len(), 1, "the clocks agree, so only that of this machine is spoken of");
+    assert_eq!(server.counts().refresh_requests, 0);
+    sandbox.keepalive(&["doctor"]).exits(0).says("good  discovery: oidc");
+    sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(0);
+}
+
+#[test]
+fn only_the_providers_of_profiles_are_asked() {
+    let (used, other) = (AuthServer::start(Mode::Strict), AuthServer::start(Mode::Strict));
+    let rest = format!("{}{}", used.provider(""), other.provider("").replace("acme", "emca"));
+    let run = doctor(&configured(&rest)).exits(0);
+    let found = about(&run, "provider");
+    assert!(found.len() == 1 && found[0].1.starts_with("acme: "), "{found:?}");
+    assert_eq!(used.counts().refresh_requests, 0);
+    let sandbox = Sandbox::new();
+    sandbox.file_store("");
+    assert_eq!(about(&doctor(&sandbox).exits(0), "provider"), []);
+}
+
+#[test]
+fn a_clock_that_is_wrong_is_told_by_how_much() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = configured(&server.provider(""));
+    let now = chrono::Utc::now();
+    for (minutes, words) in [(-11, "ahead of that of acme"), (11, "behind that of acme")] {
+        server.set_date(&(now + chrono::TimeDelta::minutes(minutes)).to_rfc2822().replace("+0000", "GMT"));
+        let run = doctor(&sandbox).exits(0);
+        only(&run, "clock", "warning", words, "timedatectl set-ntp true");
+        let told = &about(&run, "clock")[1].1;
+        assert!(told.contains("is 11m") || told.contains("is 10m"), "{told}");
+    }
+    server.set_date(&(now + chrono::TimeDelta::minutes(4)).to_rfc2822());
+    assert_eq!(about(&doctor(&sandbox).exits(0), "clock").len(), 1);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_told_by_the_step_that_failed() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let run = doctor(&configured(&format!(
+        "[provider.acme]\ntoken_endpoint = \"http://{closed}/token\"\nclient_id = \"c\"\n"
+    )));
+    let run = run.exits(75);
+    only(
+        &run,
+        "provider",
+        "bad",
+        &format!("http://{closed} (token endpoint) cannot be reached: no connection"),
+        "firewall",
+    );
+    // It speaks, but not TLS.
+    let server = AuthServer::start(Mode::Strict);
+    let at = server.url().replace("http:", "https:");
+    let provider = format!("[provider.acme]\ntoken_endpoint = \"{at}/token\"\nclient_id = \"c\"\n");
+    only(&doctor(&configured(&provider)).exits(75), "provider", "bad", "no TLS", "ca_file in [provider.acme]");
+    let with_ca = format!("{provider}ca_file = \"~/no-such.pem\"\n");
+    only(&doctor(&configured(&with_ca)).exits(78), "client", "bad", "no-such.pem", "ca_file");
+    let issuer = format!("[provider.acme]\nissuer = \"http://{closed}\"\nclient_id = \"c\"\n");
+    let named = format!("{issuer}token_endpoint = \"{}/token\"\n", server.url());
+    let run = doctor(&configured(&named)).exits(75);
+    only(&run, "provider", "bad", "(issuer) cannot be reached", "");
+    only(&run, "provider", "good", "(token endpoint) answers", "");
+}
+
+#[test]
+fn a_server_that_says_nothing_is_not_waited_for_long() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = silent.local_addr().unwrap();
+    let begin = Instant::now();
+    let mut rest = String::new();
+    for name in ["one", "two", "three"] {
+        rest.push_str(&format!("[provider.{name}]\nissuer = \"http://{at}\"\nclient_id = \"c\"\n"));
+        rest.push_str(&format!("[profile.{name}]\nprovider = \"{name}\"\n"));
+    }
+    let sandbox = Sandbox::new();
+    sandbox.file_store(&rest);
+    let run = doctor(&sandbox).exits(75);
+    assert!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
+    only(&run, "provider", "bad", "three: http://127.0.0.1", "try again");
+    assert!(about(&run, "provider").iter().all(|f| f.1.contains("no answer within 3 s")));
+}
+
+#[test]
+fn metadata_that_is_not_the_issuers_is_a_matter_of_configuration() {
+    let server = AuthServer::start(Mode::Strict);
+    let issuer = server.url().replace("127.0.0.1", "localhost");
+    let rest = format!("[provider.acme]\nissuer = \"{issuer}\"\nclient_id = \"c\"\n");
+    only(&doctor(&configured(&rest)).exits(78), "discovery", "bad", "it speaks for http://127.0.0.1", "check `issuer`");
+    // Whoever names the endpoint can live without it.
+    let rest = format!("{rest}token_endpoint = \"{}/token\"\n", server.url());
+    only(&doctor(&configured(&rest)).exits(0), "discovery", "warning", "it speaks for http://127.0.0.1", "");
+}
+
+#[test]
+fn a_redirect_whose_port_is_taken_is_found_out_before_a_login() {
+    let server = AuthServer::start(Mode::Strict);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let redirect = format!("redirect_uri = \"http://127.0.0.1:{port}/callback\"");
+    let sandbox = configured(&server.provider(&redirect));
+    only(&doctor(&sandbox).exits(0), "redirect", "warning", &format!("port {port}"), "--paste");
+    drop(taken);
+    only(&doctor(&sandbox).exits(0), "redirect", "good", &format!("port {port} is free"), "");
+    let sandbox = configured(&server.provider("redirect_uri = \"https://acme.example/code\""));
+    only(&doctor(&sandbox).exits(0), "redirect", "good", "shows a code to paste", "");
+}
+
+#[test]
+fn a_client_secret_is_looked_for_where_it_is_kept_and_never_shown() {
+    let server = AuthServer::start(Mode::Strict);
+    for (source, why) in [
+        ("{ env = \"ACME_SECRET\" }", "the variable ACME_SECRET is not set"),
+        ("{ file = \"~/secret\" }", "No such file"),
+        ("{ command = [\"cat\", \"secret\"] }", "cannot read the client secret of acme"),
+        ("{ keyring = \"acme\" }", "this store has no keyring"),
+    ] {
+        let auth = format!(
+            "client_auth = \"client_secret_post\"\nclient_secret = {source}\nheaders = {{ X-Key = \"canary-secret\" }}"
+        );
+        let mut sandbox = configured(&server.provider(&auth));
+        only(&doctor(&sandbox).exits(78), "client", "bad", why, "check client_secret in [provider.acme]");
+        if source.contains("keyring") {
+            continue;
+        }
+        sandbox.set_env("ACME_SECRET", "canary-secret");
+        std::fs::write(sandbox.path("home/secret"), "canary-secret\n").unwrap();
+        let run = doctor(&sandbox).exits(0);
+        only(&run, "client", "good", "the secret of acme can be used", "");
+        only(&run, "provider", "good", "(token endpoint) answers", "");
+        assert!(!format!("{run:?}").contains("canary-secret"));
+    }
+    assert_eq!(server.counts().refresh_requests, 0);
+}

@@ -147,16 +147,22 @@ fn r16_odd_members_do_not_lose_the_refresh_token() {
         json!({"expires_in": -5}),
         json!({"expires_in": {"a": 1}}),
         json!({"token_type": null}),
-        json!({"token_type": "mac"}),
         json!({"scope": ["x"]}),
-        json!({"access_token": null}),
-        json!({"access_token": "bad\r\ntoken"}),
         json!({"error": "warning_only"}),
         json!({"id_token": 7, "refresh_token_expires_in": "1000"}),
     ] {
         let (server, sandbox, outcome) = under(Fault::Members(members.clone()));
         assert_eq!(outcome, ("refreshed".to_owned(), 0), "{members}");
         sandbox.refresh(&["--force"]).exits(0);
+        let counts = server.counts();
+        assert_eq!((counts.refresh_ok, counts.presented_again), (2, 0), "{members}");
+    }
+    for members in
+        [json!({"token_type": "mac"}), json!({"access_token": null}), json!({"access_token": "bad\r\ntoken"})]
+    {
+        let (server, sandbox, outcome) = under(Fault::Members(members.clone()));
+        assert_eq!(outcome, ("config_error".to_owned(), 78), "nothing to use: {members}");
+        super::support::eventually("the pause is over", || (sandbox.refresh(&["--force"]).status == 0).then_some(()));
         let counts = server.counts();
         assert_eq!((counts.refresh_ok, counts.presented_again), (2, 0), "{members}");
     }

@@ -1,20 +1,24 @@
 //! Many processes at once: one request, and everybody served.
 
-use std::time::Duration;
-
-use super::support::authserver::{AuthServer, Fault};
+use super::support::authserver::{AuthServer, Fault, Point};
 use super::support::family::Mode;
 use super::support::herd::stampede;
 use super::support::oidc::OidcProvider;
 use super::support::sandbox::Sandbox;
+use super::support::{eventually, waiters};
 
 #[test]
 fn r01_forty_forced_refreshes_make_one_request_and_share_its_generation() {
     let server = AuthServer::start(Mode::Strict);
-    server.set_answer_delay(Duration::from_secs(2));
     let sandbox = Sandbox::signed_in(&server);
     let call = vec!["--json", "refresh", "-p", "demo", "--force"];
-    let runs = stampede(&sandbox, &vec![call; 40]);
+    let gate = server.hold(Point::AfterCommit);
+    let runs = std::thread::scope(|scope| {
+        let runs = scope.spawn(|| stampede(&sandbox, &vec![call; 40]));
+        eventually("all but one wait at the lock", || (waiters(&sandbox.lock_file("demo")) == 39).then_some(()));
+        drop(gate);
+        runs.join().unwrap()
+    });
     let mut led = 0;
     for run in runs {
         let result = run.exits(0).result();
@@ -29,11 +33,17 @@ fn r01_forty_forced_refreshes_make_one_request_and_share_its_generation() {
 #[test]
 fn r26_a_herd_shares_a_refusal() {
     let server = AuthServer::start(Mode::Strict);
-    server.set_answer_delay(Duration::from_secs(1));
     let sandbox = Sandbox::signed_in(&server);
     server.script([Fault::CommitThen(500, "")]);
     let call = vec!["--json", "refresh", "-p", "demo", "--force"];
-    for run in stampede(&sandbox, &vec![call; 20]) {
+    let gate = server.hold(Point::BeforeProcessing);
+    let runs = std::thread::scope(|scope| {
+        let runs = scope.spawn(|| stampede(&sandbox, &vec![call; 20]));
+        eventually("all but one wait at the lock", || (waiters(&sandbox.lock_file("demo")) == 19).then_some(()));
+        drop(gate);
+        runs.join().unwrap()
+    });
+    for run in runs {
         assert_eq!(run.exits(75).result()["outcome"], "in_doubt");
     }
     assert_eq!(server.counts().refresh_requests, 1);
@@ -42,7 +52,8 @@ fn r26_a_herd_shares_a_refusal() {
 /// The issue's own herd: 200 processes at the real server, alone, with a daemon, and half of them asking for a token.
 #[test]
 fn r01_two_hundred_processes_at_oidc_provider() {
-    let server = OidcProvider::start(600, 3000);
+    // It answers so late that all arrive during the flight, on a busy machine too.
+    let server = OidcProvider::start(600, 6000);
     let sandbox = Sandbox::new();
     sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"oidc\"\n", server.provider()));
     sandbox.import("demo", &server.mint()).exits(0);

@@ -10,7 +10,7 @@ use super::support::authserver::{AuthServer, Point};
 use super::support::bus::{Bus, Keyring};
 use super::support::family::Mode;
 use super::support::sandbox::{PROGRAM, Sandbox};
-use super::support::{eventually, root};
+use super::support::{eventually, root, waiters};
 
 /// The calls of one forced refresh on files and sockets, in order, as `strace` saw them.
 fn calls(sandbox: &Sandbox) -> Vec<String> {
@@ -91,12 +91,7 @@ fn r02_a_run_that_waited_returns_what_it_finds_and_sends_nothing() {
     let first = sandbox.spawn(&call);
     gate.wait_reached();
     let second = sandbox.spawn(&call);
-    let pid = second.id().to_string();
-    eventually("the second waits at the lock", || {
-        let locks = std::fs::read_to_string("/proc/locks").unwrap();
-        let waits = |line: &str| line.contains("-> FLOCK") && line.split_whitespace().any(|word| word == pid);
-        locks.lines().any(waits).then_some(())
-    });
+    eventually("the second waits at the lock", || (waiters(&sandbox.lock_file("demo")) == 1).then_some(()));
     drop(gate);
     for (run, joined) in [(first, false), (second, true)] {
         let result = run.finish().exits(0).result();

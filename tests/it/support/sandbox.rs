@@ -107,6 +107,11 @@ impl Sandbox {
         self.config(&format!("[store]\nkind = \"file\"\nkey = {{ file = \"{}\" }}\n{rest}", key.display()));
     }
 
+    /// The lock file of a profile.
+    pub fn lock_file(&self, profile: &str) -> PathBuf {
+        self.path(&format!("state/keepalive/profiles/{profile}/lock"))
+    }
+
     /// The environment of everything that runs here.
     pub fn environment(&self) -> Vec<(String, String)> {
         let at = |sub: &str| self.path(sub).display().to_string();

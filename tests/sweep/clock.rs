@@ -56,7 +56,9 @@ fn sandbox(server: &AuthServer) -> (Sandbox, Clock) {
     clock.set(315_360_000);
     assert_eq!(year(&sandbox), now + 10, "the clock is the program's");
     clock.set(0);
-    sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
+    // A margin that leaves a busy machine some time, since the tokens are so short.
+    let profile = "[profile.demo]\nprovider = \"acme\"\nmargin = \"40%\"\n";
+    sandbox.file_store(&format!("{}{profile}", server.provider("")));
     sandbox.import("demo", &server.mint()).exits(0);
     (sandbox, clock)
 }
@@ -92,6 +94,8 @@ fn in_flight(step: i64) -> Result<(), String> {
 fn under_daemon(step: i64, watched: Duration) -> Result<(), String> {
     let server = AuthServer::start(Mode::Strict);
     server.set_access_life(Duration::from_secs(3));
+    // What is looked for is a token that has expired, and not one that a refresh has just replaced.
+    server.keep_old_access_tokens();
     let (sandbox, clock) = sandbox(&server);
     let daemon = sandbox.daemon();
     let start = Instant::now();
@@ -103,11 +107,7 @@ fn under_daemon(step: i64, watched: Duration) -> Result<(), String> {
             is_set = true;
         }
         let token = sandbox.keepalive(&["token", "demo", "--min-valid", "0s"]);
-        if token.status != 0 || !server.is_live(token.stdout.trim()) {
-            // The token may have been replaced between the answer and the question.
-            let token = sandbox.keepalive(&["token", "demo", "--min-valid", "0s"]);
-            misses += u32::from(token.status != 0 || !server.is_live(token.stdout.trim()));
-        }
+        misses += u32::from(token.status != 0 || !server.is_live(token.stdout.trim()));
         std::thread::sleep(Duration::from_millis(50));
     }
     let elapsed = start.elapsed().as_secs_f64();

@@ -96,6 +96,7 @@ struct State {
     families: Vec<Family>,
     access_life: Duration,
     answer_delay: Duration,
+    keeps_old_access: bool,
     script: VecDeque<Fault>,
     /// `None`: there is no revocation endpoint.
     revocation: Option<VecDeque<Fault>>,
@@ -131,6 +132,7 @@ impl State {
     fn mint(&mut self) -> Value {
         let name = format!("f{}", self.families.len());
         let mut family = Family::new(&name, self.mode);
+        family.kill_old_access_token = !self.keeps_old_access;
         let life = self.access_life;
         let answer = tokens(&family.issue_access(life), Some(&family.current), life);
         self.families.push(family);
@@ -165,6 +167,7 @@ impl AuthServer {
             families: Vec::new(),
             access_life: Duration::from_secs(600),
             answer_delay: Duration::ZERO,
+            keeps_old_access: false,
             script: VecDeque::new(),
             revocation: None,
             revoked: Vec::new(),
@@ -235,6 +238,11 @@ impl AuthServer {
 
     pub fn set_access_life(&self, life: Duration) {
         self.state().access_life = life;
+    }
+
+    /// A refresh lets the access token before it live to its end, in the families that are signed in from now on.
+    pub fn keep_old_access_tokens(&self) {
+        self.state().keeps_old_access = true;
     }
 
     pub fn set_answer_delay(&self, delay: Duration) {

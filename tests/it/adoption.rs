@@ -177,6 +177,24 @@ fn the_credential_of_one_account_does_not_give_way_to_that_of_another() {
     assert_eq!(sandbox.keepalive(&["--json", "status"]).profile()["source"]["identity"], "bob@acme.example");
 }
 
+#[test]
+fn what_a_tool_has_goes_into_no_profile_of_another_provider() {
+    let server = AuthServer::start(Mode::Strict);
+    let (sandbox, ..) = codex(&server, "");
+    sandbox.keepalive(&["import", "mine", "--from", "codex"]).exits(0);
+    // Claude Code's token lives longer, and its store names neither an account nor a client.
+    write(&sandbox.path("home/.claude/.credentials.json"), fixture("claude.json"));
+    sandbox
+        .keepalive(&["import", "mine", "--from", "claude"])
+        .exits(1)
+        .says("profile mine is at openai, and what claude has is for anthropic")
+        .says("a profile of its own");
+    let status = sandbox.keepalive(&["--json", "status"]).profile();
+    assert_eq!((&status["provider"], &status["generation"]), (&json!("openai"), &json!(1)));
+    let run = sandbox.keepalive(&["--json", "import", "other", "--from", "claude"]);
+    assert_eq!(run.exits(0).json()["provider"], "anthropic");
+}
+
 const FOLLOWING: &str = "[profile.openai]\nfollow = true";
 
 fn refresh(sandbox: &Sandbox) -> Run {

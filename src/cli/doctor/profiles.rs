@@ -22,7 +22,7 @@ fn profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     }
     let nothing = || {
         let text = format!("{name} has no credential");
-        Some(Finding::warning("profile", text, "keepalive login, or keepalive import"))
+        Some(Finding::warning("profile", text, &format!("keepalive login {name}, or keepalive import {name}")))
     };
     match setup.store.peek(name) {
         Err(e) => Some(Finding::of_store("profile", &e)),

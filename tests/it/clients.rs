@@ -290,6 +290,9 @@ fn secrets_and_keys_are_read_from_the_keyring() {
     let mut sandbox = Sandbox::new();
     let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
     let item = ["store", "--label=acme", "service", "keepalive-client", "username", "acme"];
+    let asking = "client_auth = \"client_secret_basic\"\nclient_secret = { keyring = \"acme\" }\n";
+    sandbox.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(asking)));
+    sandbox.keepalive(&["doctor"]).exits(78).says(&format!("secret-tool {}", item.join(" ")));
     bus.secret_tool(&item, SECRET).exits(0);
     with_secret(&server, &sandbox, "keyring = \"acme\"");
     let server = AuthServer::start(Mode::Strict);

@@ -120,6 +120,29 @@ fn codex_is_taken_over_and_its_copy_is_watched_until_it_is_gone() {
 }
 
 #[test]
+fn a_tool_that_was_signed_out_as_told_is_left_in_peace() {
+    let server = AuthServer::start(Mode::Strict);
+    let (sandbox, file, _) = codex(&server, "");
+    sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0);
+    write(&file, fixture("codex-apikey.json"));
+    assert!(copies(&sandbox).starts_with("\"good\": \"openai: codex"), "{}", copies(&sandbox));
+    // What cannot be understood may hold a copy.
+    write(&file, "{");
+    assert!(copies(&sandbox).starts_with("\"warning\": \"openai: codex"), "{}", copies(&sandbox));
+    std::fs::remove_file(&file).unwrap();
+
+    let file = sandbox.path("home/.claude/.credentials.json");
+    write(&file, fixture("claude.json"));
+    sandbox.keepalive(&["import", "anthropic", "--from", "claude"]).exits(0);
+    assert!(copies(&sandbox).contains("remove the member \\\"claudeAiOauth\\\""), "{}", copies(&sandbox));
+    let mut store: Value = serde_json::from_slice(&fixture("claude.json")).unwrap();
+    store.as_object_mut().unwrap().remove("claudeAiOauth");
+    write(&file, store.to_string());
+    let told = copies(&sandbox);
+    assert!(told.contains("anthropic: claude") && !told.contains("warning"), "{told}");
+}
+
+#[test]
 fn what_cannot_be_taken_over_is_told_with_the_file_and_the_remedy() {
     let server = AuthServer::start(Mode::Strict);
     let (sandbox, file, _) = codex(&server, "");

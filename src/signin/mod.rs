@@ -92,7 +92,17 @@ pub fn credential(
     let told = granted.expiry.lifetime_of_answer(asked);
     handover::credential(granted, binding, asked, told, provider.default_lifetime).ok_or_else(|| {
         let failure = Failure::new("no_refresh_token", format!("{} gave no refresh token", provider.name));
-        let hint = format!("ask for one: scopes = [..., \"offline_access\"] in [provider.{}]", provider.name);
+        let hint = if provider.scopes.iter().any(|scope| scope == "offline_access") {
+            "allow refresh tokens in the client's settings there; some servers want prompt=consent in the query of \
+             authorization_endpoint"
+                .into()
+        } else {
+            format!(
+                "allow refresh tokens in the client's settings there; where a scope asks for them, name it: scopes = [..., \
+                 \"offline_access\"] in [provider.{}]",
+                provider.name
+            )
+        };
         SignInError::Config(failure.hint(hint))
     })
 }

@@ -229,16 +229,18 @@ fn r39_a_followed_codex_that_rotates_behind_our_back_is_adopted() {
     let server = AuthServer::start(Mode::Strict);
     let (sandbox, file, mut answer) = codex(&server, FOLLOWING);
     sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0).says("codex is followed");
+    let mut written = Value::Null;
     for generation in [2, 3, 4] {
         answer = tool::refresh(&server, tool::token(&answer));
-        write(&file, codex_store(&answer, "ada").to_string());
+        written = codex_store(&answer, "ada");
+        write(&file, written.to_string());
         let before = state_of(&sandbox.path("home/.codex"));
         let run = refresh(&sandbox).exits(0).says(&format!("adopted generation {generation} from codex"));
         assert_eq!((&run.result()["outcome"], &run.result()["generation"]), (&json!("refreshed"), &json!(generation)));
         assert_eq!(state_of(&sandbox.path("home/.codex")), before, "nothing is written there");
     }
     let token = sandbox.keepalive(&["token", "openai"]).exits(0).stdout;
-    assert_eq!(token.trim(), codex_store(&answer, "ada")["tokens"]["access_token"].as_str().unwrap().trim_end());
+    assert_eq!(token.trim(), written["tokens"]["access_token"].as_str().unwrap());
     assert_eq!(server.counts().refresh_requests, 3, "all of them were the tool's");
     sandbox.keepalive(&["status"]).exits(0).says("openai: follows codex (");
     assert!(copies(&sandbox).contains("is followed, and in step"));

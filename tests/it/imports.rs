@@ -106,6 +106,17 @@ fn the_credential_of_one_server_does_not_give_way_to_that_of_another() {
 }
 
 #[test]
+fn a_section_that_names_another_provider_is_not_passed_over() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = sandbox(&server);
+    sandbox
+        .keepalive_with_input(&["import", "demo", "--provider", "xai"], &server.mint().to_string())
+        .exits(78)
+        .says("profile demo is configured for acme, not for xai");
+    assert_eq!(sandbox.status()["state"], "no_credential");
+}
+
+#[test]
 fn r03_a_consumed_token_is_refused_even_with_replace() {
     let server = AuthServer::start(Mode::Strict);
     let sandbox = sandbox(&server);

@@ -5,7 +5,7 @@ use std::io::Read;
 use zeroize::Zeroizing;
 
 use super::args::ImportArgs;
-use super::handing::{config_error, hand_over, prepare};
+use super::handing::{agreed, config_error, hand_over, prepare};
 use crate::cli::compose::Setup;
 use crate::cli::output::Output;
 use crate::clock::Moment;
@@ -23,6 +23,7 @@ pub(super) fn import(args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(
         Some(provider) => setup.config.profile(&args.profile, Some(provider)).map_err(|e| e.failure()),
         None => setup.profile(&args.profile),
     }
+    .and_then(|profile| agreed(args, profile))
     .map_err(config_error)?;
     let granted = read(args)?;
     let (engine, prepared) = prepare(setup, &profile)?;

@@ -1,7 +1,7 @@
 //! `keepalive import --from`: takes over the credential of another tool, and says whose it is from then on.
 
 use super::args::ImportArgs;
-use super::handing::{config_error, hand_over, prepare};
+use super::handing::{agreed, config_error, hand_over, prepare};
 use crate::adopt::tools::Tool;
 use crate::adopt::{Selector, Taken};
 use crate::cli::compose::Setup;
@@ -60,15 +60,7 @@ fn profile(tool: Tool, args: &ImportArgs, setup: &Setup, told: Option<&str>) -> 
             Tool::Codex | Tool::Claude | Tool::Grok | Tool::OpenClaw | Tool::OidcAgent | Tool::Pizauth => failure,
         }
     })?;
-    match &args.provider {
-        Some(given) if *given != profile.provider.name => {
-            let message =
-                format!("profile {} is configured for {}, not for {given}", args.profile, profile.provider.name);
-            let hint = format!("leave --provider out, or change [profile.{}]", args.profile);
-            Err(Failure::new("config", message).hint(hint))
-        }
-        Some(_) | None => Ok(profile),
-    }
+    agreed(args, profile)
 }
 
 /// A refresh token is for one client at one server; at another it is refused, or worse, known to a stranger.

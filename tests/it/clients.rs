@@ -105,6 +105,8 @@ fn a_secret_or_key_that_the_server_does_not_accept_is_a_matter_of_configuration(
         let mut sandbox = Sandbox::new();
         let provider = server.provider_for(client, &sandbox.path("home"));
         sandbox.file_store(&format!("{provider}{SCOPES}[profile.demo]\nprovider = \"oidc\"\n"));
+        let keys =
+            if wrong.is_empty() { ", client_key, client_key_id and assertion_audience" } else { " and client_secret" };
         match wrong {
             // The key of another client.
             "" => drop(server.provider_for(&RS256, &sandbox.path("home"))),
@@ -113,7 +115,11 @@ fn a_secret_or_key_that_the_server_does_not_accept_is_a_matter_of_configuration(
         let seen = give_browser(&mut sandbox);
         let login = sandbox.spawn(&["login", "demo"]);
         Person::new("ada").sign_in(&url_given(&seen));
-        login.finish().exits(78).says("oidc says invalid_client").says("check client_id, client_auth");
+        login
+            .finish()
+            .exits(78)
+            .says("oidc says invalid_client")
+            .says(&format!("client_auth{keys} in [provider.oidc]"));
     }
 }
 

@@ -18,11 +18,12 @@ pub fn codex(bytes: &[u8]) -> Result<Vec<Entry>, Trouble> {
         let mode = file.get("auth_mode").and_then(Value::as_str).unwrap_or("");
         let has_key = file.get("OPENAI_API_KEY").is_some_and(Value::is_string);
         return Err(match (mode, has_key) {
-            ("" | "apikey", true) => {
-                Trouble::new("Codex is signed in with an API key, which needs no refresh", "codex login, with ChatGPT")
-            }
-            ("", false) => Trouble::new("Codex is not signed in", "codex login"),
-            (mode, _) => Trouble::new(
+            ("" | "apikey", true) => Trouble::signed_out(
+                "Codex is signed in with an API key, which needs no refresh",
+                "codex login, with ChatGPT",
+            ),
+            ("", false) => Trouble::signed_out("Codex is not signed in", "codex login"),
+            (mode, _) => Trouble::signed_out(
                 format!("Codex is signed in by {mode:?}, which has no refresh token"),
                 "codex login, with ChatGPT",
             ),
@@ -40,7 +41,9 @@ pub fn codex(bytes: &[u8]) -> Result<Vec<Entry>, Trouble> {
 pub fn claude(bytes: &[u8]) -> Result<Vec<Entry>, Trouble> {
     match object(bytes)?.get("claudeAiOauth") {
         Some(Value::Object(tokens)) => Ok(vec![Entry::only(CLAUDE.read(tokens))]),
-        Some(_) | None => Err(Trouble::new("Claude Code is not signed in with a subscription", "claude, then /login")),
+        Some(_) | None => {
+            Err(Trouble::signed_out("Claude Code is not signed in with a subscription", "claude, then /login"))
+        }
     }
 }
 
@@ -57,7 +60,7 @@ pub fn grok(bytes: &[u8]) -> Result<Vec<Entry>, Trouble> {
     };
     let entries: Vec<_> =
         entries.map(|(id, members)| Entry { id: id.clone(), provider: None, content: content(members) }).collect();
-    if entries.is_empty() { Err(Trouble::new("Grok is not signed in", "grok login")) } else { Ok(entries) }
+    if entries.is_empty() { Err(Trouble::signed_out("Grok is not signed in", "grok login")) } else { Ok(entries) }
 }
 
 /// `oauth_creds.json` of the Gemini CLI.

@@ -51,11 +51,17 @@ impl Entry {
 struct Trouble {
     what: String,
     hint: String,
+    /// The store was understood, and has no refresh token of that account.
+    is_signed_out: bool,
 }
 
 impl Trouble {
     fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { what: what.into(), hint: hint.into() }
+        Self { what: what.into(), hint: hint.into(), is_signed_out: false }
+    }
+
+    fn signed_out(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { is_signed_out: true, ..Self::new(what, hint) }
     }
 
     fn at(&self, tool: &str, place: &str) -> Failure {
@@ -77,7 +83,9 @@ fn select(mut entries: Vec<Entry>, wanted: Option<&str>) -> Result<Entry, Troubl
     };
     match (matching.as_slice(), wanted) {
         ([one], _) => Ok(entries.swap_remove(*one)),
-        ([], Some(wanted)) => Err(Trouble::new(format!("there is no account {wanted:?}"), format!("it holds {all}"))),
+        ([], Some(wanted)) => {
+            Err(Trouble::signed_out(format!("there is no account {wanted:?}"), format!("it holds {all}")))
+        }
         ([], None) => Err(Trouble::new("none of its accounts can be used", format!("it holds {all}"))),
         (_, _) => Err(Trouble::new("it holds several accounts", format!("name one with --account: {all}"))),
     }

@@ -22,15 +22,18 @@ const PROVIDERS: [(&str, &str); 6] = [
 
 /// The rows of both databases: a row holds the profiles of one store as JSON, and there is one row a line.
 pub fn read(rows: &[u8]) -> Result<Vec<Entry>, Trouble> {
-    let mut entries = Vec::new();
+    let (mut entries, mut is_understood) = (Vec::new(), false);
     for row in rows.split(|b| *b == b'\n').filter(|row| !row.is_empty()) {
         if let Some(Value::Object(profiles)) = object(row)?.get("profiles") {
+            is_understood = true;
             entries.extend(profiles.iter().filter_map(|(id, profile)| Some(entry(id, profile.as_object()?))));
         }
     }
-    match entries.is_empty() {
-        true => Err(Trouble::new("it holds no auth profile", "openclaw models auth login")),
-        false => Ok(entries),
+    let (what, hint) = ("it holds no auth profile", "openclaw models auth login");
+    match (entries.is_empty(), is_understood) {
+        (true, true) => Err(Trouble::signed_out(what, hint)),
+        (true, false) => Err(Trouble::new(what, hint)),
+        (false, _) => Ok(entries),
     }
 }
 
@@ -43,7 +46,7 @@ fn entry(id: &str, profile: &Map<String, Value>) -> Entry {
         provider: (!ours.is_empty()).then(|| ours.to_owned()),
         content: match text("type") {
             "oauth" => oauth(id, profile),
-            kind => Err(Trouble::new(
+            kind => Err(Trouble::signed_out(
                 format!("it is of type {kind:?}, which has no refresh token"),
                 "name one of type \"oauth\" with --account",
             )),
@@ -58,7 +61,7 @@ fn oauth(id: &str, profile: &Map<String, Value>) -> Result<Foreign, Trouble> {
     let is_fenced = ["access", "refresh"].iter().any(|name| is_in(name, FENCE));
     let has_failed = ["access", "refresh"].iter().any(|name| is_in(name, ":failed:"));
     match (is_fenced, has_failed) {
-        (true, true) => Err(Trouble::new(
+        (true, true) => Err(Trouble::signed_out(
             "a refresh by OpenClaw has failed, and its token is gone",
             format!("sign in again: openclaw models auth login --profile-id {id}, or keepalive login"),
         )),

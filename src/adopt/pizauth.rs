@@ -82,7 +82,7 @@ impl<'a> Reader<'a> {
             let id = self.text()?.to_owned();
             let (client_id, issuer) = self.client()?;
             let content = match self.small()? {
-                0 => Err(Trouble::new("pizauth has no token for it", "pizauth refresh, then sign in")),
+                0 => Err(Trouble::signed_out("pizauth has no token for it", "pizauth refresh, then sign in")),
                 1 => self.token(client_id, issuer)?,
                 _ => return None,
             };

@@ -102,7 +102,10 @@ impl Shape {
     pub fn read(&self, object: &Map<String, Value>) -> Result<Foreign, Trouble> {
         let text = |name: &str| object.get(name).and_then(Value::as_str).filter(|t| !t.trim().is_empty());
         let Some(refresh) = text(self.refresh).and_then(RefreshToken::new) else {
-            return Err(Trouble::new("there is no refresh token in it", "sign in with that tool, or keepalive login"));
+            return Err(Trouble::signed_out(
+                "there is no refresh token in it",
+                "sign in with that tool, or keepalive login",
+            ));
         };
         let told = |name: &str| text(name).map(printable);
         let access = text(self.access).and_then(AccessToken::new);

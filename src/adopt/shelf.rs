@@ -97,10 +97,17 @@ impl Shelf {
         }
     }
 
-    /// Whether the store that a credential came from is certainly not there any more.
+    /// Whether what a credential came from is certainly not there any more: the store, or the account in it.
     pub fn is_gone(&self, origin: &Origin, within: &str) -> bool {
-        let tool = Tool::named(&origin.tool).zip(origin.place.as_ref());
-        tool.is_some_and(|(tool, place)| matches!(self.bytes(tool, Path::new(place), within), Ok(None)))
+        let Some((tool, place)) = Tool::named(&origin.tool).zip(origin.place.as_ref()) else { return false };
+        match self.bytes(tool, Path::new(place), within) {
+            Ok(None) => true,
+            Ok(Some(bytes)) => {
+                let entry = read(tool, &bytes).and_then(|entries| select(entries, origin.account.as_deref()));
+                entry.and_then(|entry| entry.content).is_err_and(|trouble| trouble.is_signed_out)
+            }
+            Err(_) => false,
+        }
     }
 
     /// The store at a place. `within`: the profile that it is read for.

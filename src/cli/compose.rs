@@ -107,7 +107,15 @@ fn secret_reader(store: Arc<Store>) -> SecretReader {
             let item = Item { service: format!("{service}-client"), user: name.clone() };
             match keyring.read(&item) {
                 Ok(Some(found)) => Ok(found.value),
-                Ok(None) => Err(format!("the keyring has no item service={} username={name}", item.service)),
+                Ok(None) => {
+                    let service = item.service;
+                    let how = if cfg!(target_os = "linux") {
+                        format!(": secret-tool store --label={name} service {service} username {name}")
+                    } else {
+                        String::new()
+                    };
+                    Err(format!("the keyring has no item service={service} username={name}{how}"))
+                }
                 Err(e) => Err(e.to_string()),
             }
         }

@@ -20,7 +20,8 @@ use crate::provider::http::HttpEndpoint;
 /// Revokes the refresh token (RFC 7009), and the access token if it is still alive, where the provider has a revocation
 /// endpoint, and then removes both from this machine. What could not be revoked for a reason that may pass, or because the
 /// provider refuses the client, is not forgotten either, unless you say --forget. A refresh that is under way is waited
-/// for. Tokens go to no other server than the one that they came from.
+/// for. Tokens go to no other server than the one that they came from. A tool that holds the same refresh token is signed
+/// out with it.
 ///
 /// A revoked token cannot be imported again. With the last profile its sealing key leaves the keyring too, and with the
 /// key the memory of tokens that are spent.

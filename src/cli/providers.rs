@@ -26,7 +26,7 @@ pub fn run(global: &Global, out: &Output) -> Status {
     let header = ["PROVIDER", "ROTATION", "GRACE", "MARGIN", "VERIFIED", "CLIENT"];
     let mut cells = vec![header.map(str::to_owned).to_vec()];
     for p in config.providers.values() {
-        cells.push(vec![p.name.clone(), rotation(p).into(), grace(p), margin(p), verified(p), client(p)]);
+        cells.push(vec![p.name.clone(), rotation(p).into(), grace(p), margin(p), verified(p), client_cell(p)]);
     }
     out.data(&table(&cells));
     for provider in config.providers.values() {
@@ -50,6 +50,7 @@ fn block(p: &Provider, margin: &str) -> String {
         let below = p.endpoint_domain.as_ref().map_or(String::new(), |domain| format!(", below {domain} only"));
         line("token", &format!("discovered from the issuer{below}"));
     }
+    line("client", &client(p));
     line("request", &request(p));
     line("refresh", &format!("rotation {}; grace {}; margin {margin}", rotation(p), grace(p)));
     line("known", &p.known);
@@ -61,8 +62,8 @@ fn block(p: &Provider, margin: &str) -> String {
     lines.join("\n")
 }
 
-/// The columns that a line may take beside its title.
-const WIDTH: usize = 100;
+/// The columns that a line may take beside its title, which takes 12 of a terminal's 80.
+const WIDTH: usize = 68;
 
 /// A text in lines that a terminal has room for; a word is never cut.
 fn wrapped(text: &str) -> Vec<String> {
@@ -151,6 +152,17 @@ fn verified(p: &Provider) -> String {
 
 fn client(p: &Provider) -> String {
     if p.client_id.is_empty() { "your own".into() } else { p.client_id.clone() }
+}
+
+/// The client as the table has room for it; the block below tells all of it.
+fn client_cell(p: &Provider) -> String {
+    const ROOM: usize = 30;
+    let client = client(p);
+    if client.chars().count() <= ROOM {
+        client
+    } else {
+        format!("{}…", client.chars().take(ROOM - 1).collect::<String>())
+    }
 }
 
 fn to_json(p: &Provider, margin: &str) -> Value {

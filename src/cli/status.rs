@@ -90,7 +90,7 @@ pub(super) fn judge(setup: &Setup, record: Option<&Record>, profile: Option<&Pro
     let now = setup.clock.now();
     let is_open = |r: &Record| r.open_intent().is_some() || r.open_revocation().is_some();
     let in_flight = record.is_some_and(|r| is_open(r) && setup.store.is_locked(&r.profile));
-    match record {
+    let standing = match record {
         // Another run is at this very moment waiting for the answer: no doubt yet.
         Some(record) if in_flight => {
             let mut settled = record.clone();
@@ -99,7 +99,31 @@ pub(super) fn judge(setup: &Setup, record: Option<&Record>, profile: Option<&Pro
             standing::standing(Some(&settled), terms, &now)
         }
         _ => standing::standing(record, terms, &now),
+    };
+    let is_out_already = matches!(standing.state, State::NeedsLogin | State::NoCredential);
+    match record.zip(profile).and_then(|(record, profile)| displaced(record, profile)) {
+        Some(failure) if !is_out_already => {
+            Standing { state: State::ConfigError, refresh_at: None, error: Some(failure) }
+        }
+        Some(_) | None => standing,
     }
+}
+
+/// Why no refresh will be sent, if the configuration has come to name another server or client than the credential's. One
+/// that is discovered is known to the refresh alone.
+fn displaced(record: &Record, profile: &Profile) -> Option<Failure> {
+    let (belongs, provider) = (record.binding.as_ref()?, &profile.provider);
+    let named = provider.token_endpoint.as_ref().map(|url| url.origin().ascii_serialization());
+    let origin = named.as_ref().unwrap_or(&belongs.origin);
+    if *origin == belongs.origin && provider.client_id == belongs.client_id {
+        return None;
+    }
+    let message = format!(
+        "the credential belongs to client {} at {}, but the configuration names client {} at {origin}",
+        belongs.client_id, belongs.origin, provider.client_id
+    );
+    let hint = format!("restore [provider.{}], or log in again, or import with --replace", belongs.provider);
+    Some(Failure::new("other_server", message).hint(hint))
 }
 
 fn publication(row: &Row) -> Publication {

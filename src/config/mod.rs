@@ -151,7 +151,7 @@ impl Config {
             return profile::known(name.as_str(), &self.providers).map_err(|problem| self.lost(name, &problem));
         }
         let hint = format!(
-            "write [profile.{name}] with provider = \"...\", or give --provider: one of those that {}",
+            "write [profile.{name}] with provider = \"...\", or give login or import a --provider: one of those that {}",
             profile::LISTED
         );
         Err(self.finding(name, "no provider is named for it, and none is called so".into(), Some(hint)))

@@ -62,7 +62,7 @@ impl Flightplan {
         }
         // It ends too soon as well. The tool holds the same as we now: in step, so it may be refreshed.
         warnings.extend(outcome.warnings);
-        vault.load(key, self.is_resident)?.ok_or_else(|| refusal::no_credential(self))
+        vault.load(key, self.is_resident)?.ok_or_else(|| refusal::no_credential(&self.profile.name))
     }
 
     /// A token was refused: it is read once more what the tool has, before anybody is asked to sign in.
@@ -156,7 +156,7 @@ impl Flightplan {
         let login_by = foreign.login_by;
         let lifetime = self.profile.provider.default_lifetime;
         let made = handover::credential(foreign.granted, binding, &now, told, lifetime);
-        let mut credential = made.ok_or_else(|| refusal::no_credential(self))?;
+        let mut credential = made.ok_or_else(|| refusal::no_credential(&self.profile.name))?;
         credential.grant.login_by = credential.grant.login_by.or(login_by);
         credential.generation = vault.record.generation.next();
         let spent = vault.record.fingerprint.clone();

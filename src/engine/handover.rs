@@ -139,6 +139,7 @@ pub fn take(
     }
     refuse_dead(&vault, &fingerprint)?;
     if let Some(there) = there.filter(|_| !is_replacing) {
+        refuse_elsewhere(&vault, &there, &credential.binding)?;
         refuse_stranger(&vault, &there, origin.as_ref())?;
         refuse_older(&vault, &there, &credential, now)?;
     }
@@ -161,6 +162,18 @@ fn refuse_dead(vault: &Vault<'_, '_>, token: &crate::credential::secret::Fingerp
         return Err(Outcome::new(OutcomeKind::NeedsLogin).because(failure));
     }
     Ok(())
+}
+
+/// A credential of one server or client does not give way to that of another, however much longer that one lives.
+fn refuse_elsewhere(vault: &Vault<'_, '_>, there: &Loaded<'_>, new: &Binding) -> Result<(), Outcome> {
+    let old = &there.held.credential().binding;
+    if vault.record.is_rejected() || (&old.origin, &old.client_id) == (&new.origin, &new.client_id) {
+        return Ok(());
+    }
+    let of = |b: &Binding| format!("client {} at {} (provider {})", b.client_id, b.origin, b.provider);
+    let message = format!("profile {} belongs to {}, and this is for {}", vault.record.profile, of(old), of(new));
+    let failure = Failure::new("conflict", message).hint("import it into a profile of its own, or use --replace");
+    Err(Outcome::new(OutcomeKind::ConfigError).because(failure))
 }
 
 /// The credential of one account does not give way to that of another.

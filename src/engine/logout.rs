@@ -281,7 +281,11 @@ impl Leaving<'_> {
             Verdict::Revoked => return Ok((Fate::Revoked, Failure::new("revoked", why))),
             Verdict::Dead => return Ok((Fate::Dead, Failure::new("revoked", why))),
             Verdict::Refused => return Ok((Fate::Left, Failure::new("revocation_refused", why))),
-            Verdict::Client => failed(OutcomeKind::ConfigError, Failure::new("client_refused", why)),
+            Verdict::Client => {
+                let keys = "client_id, client_auth, client_secret and revocation_endpoint";
+                let hint = format!("check {keys} in [provider.{}]", provider.name);
+                failed(OutcomeKind::ConfigError, Failure::new("client_refused", why).hint(hint))
+            }
             Verdict::Later => failed(OutcomeKind::Deferred, Failure::new("throttled", why)),
             Verdict::Unknown => {
                 let text = format!("the refresh token may be revoked, or not: {why}");

@@ -275,7 +275,16 @@ impl Shared {
         let prepared = match self.endpoint.prepare(&profile.provider, profile.name.as_str()) {
             Ok(prepared) => prepared,
             Err(PrepareError::Config(f)) => return seat.land(Outcome::new(OutcomeKind::ConfigError).because(f)),
-            Err(PrepareError::Unreachable(f)) => return seat.land(Outcome::new(OutcomeKind::Deferred).because(f)),
+            Err(PrepareError::Unreachable(f)) => {
+                // Where nothing is stored, the server's return would change nothing.
+                let outcome = match self.store.peek(&profile.name) {
+                    Ok(record) if !record.as_ref().is_some_and(Record::has_credential) => {
+                        refusal::no_credential(&profile.name)
+                    }
+                    Ok(_) | Err(_) => Outcome::new(OutcomeKind::Deferred).because(f),
+                };
+                return seat.land(outcome);
+            }
         };
         let _lane = self.lanes.take(&profile.provider.name, profile.provider.concurrency);
         let lock_file = match self.store.lock_file(&profile.name) {

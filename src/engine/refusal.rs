@@ -9,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::credential::encoding;
 use crate::credential::response::{self, Denied, Reply};
 use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::profile::ProfileName;
 use crate::provider::classify::{self, Class};
 use crate::provider::{GateError, RawAnswer, Unsent};
 use crate::store::Vault;
@@ -216,8 +217,7 @@ pub fn unsent(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: Unsent) -> Outc
 }
 
 /// There is nothing to refresh with.
-pub fn no_credential(plan: &Flightplan) -> Outcome {
-    let name = &plan.profile.name;
+pub fn no_credential(name: &ProfileName) -> Outcome {
     Outcome::new(OutcomeKind::NeedsLogin).because(
         Failure::new("no_credential", format!("there is no credential for profile {name}"))
             .hint(format!("keepalive login {name}, or keepalive import {name}")),

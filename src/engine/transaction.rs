@@ -41,7 +41,7 @@ fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, '
         return Ok(shared);
     }
     if vault.record.is_tombstone {
-        return Err(refusal::no_credential(plan));
+        return Err(refusal::no_credential(&plan.profile.name));
     }
     let key = plan.store.key_for(&plan.profile.name)?;
     // Recovery: an answer that arrived for a run which died before it could act on it.
@@ -52,7 +52,7 @@ fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, '
         }
     }
     let Some(mut loaded) = vault.load(&key, plan.is_resident)? else {
-        return Err(refusal::no_credential(plan));
+        return Err(refusal::no_credential(&plan.profile.name));
     };
     let mut warnings = std::mem::take(&mut loaded.warnings);
     publish_if_pending(vault, &loaded, &key, &mut warnings)?;

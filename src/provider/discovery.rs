@@ -154,7 +154,7 @@ pub(super) fn discover(whom: Whom<'_>, fetch: &Fetch<'_>) -> Result<(Metadata, D
         return Err(PrepareError::Config(Failure::new("discovery", message).hint(hint)));
     }
     let message = format!("cannot discover the endpoints of {issuer}: {}", reasons.join("; "));
-    let hint = "check `issuer`, or name token_endpoint in the provider's section";
+    let hint = "check the network and `issuer`, or name token_endpoint in the provider's section";
     Err(PrepareError::Unreachable(Failure::new("discovery", message).hint(hint)))
 }
 

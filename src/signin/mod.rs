@@ -16,7 +16,7 @@ use crate::credential::response::{self, Denied, Granted, Reply};
 use crate::credential::{Binding, Credential};
 use crate::engine::handover;
 use crate::outcome::Failure;
-use crate::profile::Provider;
+use crate::profile::{ClientAuth, Provider};
 use crate::provider::RawAnswer;
 
 /// Why a sign-in brought nothing. The store is as it was.
@@ -57,15 +57,21 @@ pub fn denied(denied: &Denied, provider: &Provider) -> SignInError {
     let message = format!("{} says {}{reason}", provider.name, denied.code);
     let failure = Failure { kind: denied.code.clone().into(), message, hint: None };
     let section = format!("[provider.{}]", provider.name);
+    let client = match provider.client_auth {
+        ClientAuth::PrivateKeyJwt => "client_id, client_auth, client_key, client_key_id and assertion_audience",
+        ClientAuth::None | ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost => {
+            "client_id, client_auth and client_secret"
+        }
+    };
     let is_of_client = provider.client_codes.iter().any(|code| code.eq_ignore_ascii_case(&denied.code));
     match denied.code.as_str() {
         code if is_of_client => {
             let message = format!("{} refuses the client: {code}{reason}", provider.name);
             let failure = Failure { kind: code.to_owned().into(), message, hint: None };
-            SignInError::Config(failure.hint(format!("check client_id, client_auth and client_secret in {section}")))
+            SignInError::Config(failure.hint(format!("check {client} in {section}")))
         }
         "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "unsupported_response_type" => {
-            SignInError::Config(failure.hint(format!("check client_id, client_auth and client_secret in {section}")))
+            SignInError::Config(failure.hint(format!("check {client} in {section}")))
         }
         "invalid_scope" => SignInError::Config(failure.hint(format!("check scopes in {section}"))),
         "access_denied" => SignInError::Refused(failure.hint("sign in again if that was not meant")),
@@ -92,7 +98,17 @@ pub fn credential(
     let told = granted.expiry.lifetime_of_answer(asked);
     handover::credential(granted, binding, asked, told, provider.default_lifetime).ok_or_else(|| {
         let failure = Failure::new("no_refresh_token", format!("{} gave no refresh token", provider.name));
-        let hint = format!("ask for one: scopes = [..., \"offline_access\"] in [provider.{}]", provider.name);
+        let hint = if provider.scopes.iter().any(|scope| scope == "offline_access") {
+            "allow refresh tokens in the client's settings there; some servers want prompt=consent in the query of \
+             authorization_endpoint"
+                .into()
+        } else {
+            format!(
+                "allow refresh tokens in the client's settings there; where a scope asks for them, name it: scopes = [..., \
+                 \"offline_access\"] in [provider.{}]",
+                provider.name
+            )
+        };
         SignInError::Config(failure.hint(hint))
     })
 }

@@ -120,6 +120,29 @@ fn codex_is_taken_over_and_its_copy_is_watched_until_it_is_gone() {
 }
 
 #[test]
+fn a_tool_that_was_signed_out_as_told_is_left_in_peace() {
+    let server = AuthServer::start(Mode::Strict);
+    let (sandbox, file, _) = codex(&server, "");
+    sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0);
+    write(&file, fixture("codex-apikey.json"));
+    assert!(copies(&sandbox).starts_with("\"good\": \"openai: codex"), "{}", copies(&sandbox));
+    // What cannot be understood may hold a copy.
+    write(&file, "{");
+    assert!(copies(&sandbox).starts_with("\"warning\": \"openai: codex"), "{}", copies(&sandbox));
+    std::fs::remove_file(&file).unwrap();
+
+    let file = sandbox.path("home/.claude/.credentials.json");
+    write(&file, fixture("claude.json"));
+    sandbox.keepalive(&["import", "anthropic", "--from", "claude"]).exits(0);
+    assert!(copies(&sandbox).contains("remove the member \\\"claudeAiOauth\\\""), "{}", copies(&sandbox));
+    let mut store: Value = serde_json::from_slice(&fixture("claude.json")).unwrap();
+    store.as_object_mut().unwrap().remove("claudeAiOauth");
+    write(&file, store.to_string());
+    let told = copies(&sandbox);
+    assert!(told.contains("anthropic: claude") && !told.contains("warning"), "{told}");
+}
+
+#[test]
 fn what_cannot_be_taken_over_is_told_with_the_file_and_the_remedy() {
     let server = AuthServer::start(Mode::Strict);
     let (sandbox, file, _) = codex(&server, "");
@@ -177,6 +200,24 @@ fn the_credential_of_one_account_does_not_give_way_to_that_of_another() {
     assert_eq!(sandbox.keepalive(&["--json", "status"]).profile()["source"]["identity"], "bob@acme.example");
 }
 
+#[test]
+fn what_a_tool_has_goes_into_no_profile_of_another_provider() {
+    let server = AuthServer::start(Mode::Strict);
+    let (sandbox, ..) = codex(&server, "");
+    sandbox.keepalive(&["import", "mine", "--from", "codex"]).exits(0);
+    // Claude Code's token lives longer, and its store names neither an account nor a client.
+    write(&sandbox.path("home/.claude/.credentials.json"), fixture("claude.json"));
+    sandbox
+        .keepalive(&["import", "mine", "--from", "claude"])
+        .exits(1)
+        .says("profile mine is at openai, and what claude has is for anthropic")
+        .says("a profile of its own");
+    let status = sandbox.keepalive(&["--json", "status"]).profile();
+    assert_eq!((&status["provider"], &status["generation"]), (&json!("openai"), &json!(1)));
+    let run = sandbox.keepalive(&["--json", "import", "other", "--from", "claude"]);
+    assert_eq!(run.exits(0).json()["provider"], "anthropic");
+}
+
 const FOLLOWING: &str = "[profile.openai]\nfollow = true";
 
 fn refresh(sandbox: &Sandbox) -> Run {
@@ -188,16 +229,18 @@ fn r39_a_followed_codex_that_rotates_behind_our_back_is_adopted() {
     let server = AuthServer::start(Mode::Strict);
     let (sandbox, file, mut answer) = codex(&server, FOLLOWING);
     sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0).says("codex is followed");
+    let mut written = Value::Null;
     for generation in [2, 3, 4] {
         answer = tool::refresh(&server, tool::token(&answer));
-        write(&file, codex_store(&answer, "ada").to_string());
+        written = codex_store(&answer, "ada");
+        write(&file, written.to_string());
         let before = state_of(&sandbox.path("home/.codex"));
         let run = refresh(&sandbox).exits(0).says(&format!("adopted generation {generation} from codex"));
         assert_eq!((&run.result()["outcome"], &run.result()["generation"]), (&json!("refreshed"), &json!(generation)));
         assert_eq!(state_of(&sandbox.path("home/.codex")), before, "nothing is written there");
     }
     let token = sandbox.keepalive(&["token", "openai"]).exits(0).stdout;
-    assert_eq!(token.trim(), codex_store(&answer, "ada")["tokens"]["access_token"].as_str().unwrap().trim_end());
+    assert_eq!(token.trim(), written["tokens"]["access_token"].as_str().unwrap());
     assert_eq!(server.counts().refresh_requests, 3, "all of them were the tool's");
     sandbox.keepalive(&["status"]).exits(0).says("openai: follows codex (");
     assert!(copies(&sandbox).contains("is followed, and in step"));

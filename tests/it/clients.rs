@@ -105,6 +105,8 @@ fn a_secret_or_key_that_the_server_does_not_accept_is_a_matter_of_configuration(
         let mut sandbox = Sandbox::new();
         let provider = server.provider_for(client, &sandbox.path("home"));
         sandbox.file_store(&format!("{provider}{SCOPES}[profile.demo]\nprovider = \"oidc\"\n"));
+        let keys =
+            if wrong.is_empty() { ", client_key, client_key_id and assertion_audience" } else { " and client_secret" };
         match wrong {
             // The key of another client.
             "" => drop(server.provider_for(&RS256, &sandbox.path("home"))),
@@ -113,7 +115,11 @@ fn a_secret_or_key_that_the_server_does_not_accept_is_a_matter_of_configuration(
         let seen = give_browser(&mut sandbox);
         let login = sandbox.spawn(&["login", "demo"]);
         Person::new("ada").sign_in(&url_given(&seen));
-        login.finish().exits(78).says("oidc says invalid_client").says("check client_id, client_auth");
+        login
+            .finish()
+            .exits(78)
+            .says("oidc says invalid_client")
+            .says(&format!("client_auth{keys} in [provider.oidc]"));
     }
 }
 
@@ -290,6 +296,9 @@ fn secrets_and_keys_are_read_from_the_keyring() {
     let mut sandbox = Sandbox::new();
     let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
     let item = ["store", "--label=acme", "service", "keepalive-client", "username", "acme"];
+    let asking = "client_auth = \"client_secret_basic\"\nclient_secret = { keyring = \"acme\" }\n";
+    sandbox.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(asking)));
+    sandbox.keepalive(&["doctor"]).exits(78).says(&format!("secret-tool {}", item.join(" ")));
     bus.secret_tool(&item, SECRET).exits(0);
     with_secret(&server, &sandbox, "keyring = \"acme\"");
     let server = AuthServer::start(Mode::Strict);

@@ -138,3 +138,16 @@ fn a_token_endpoint_that_moves_to_another_origin_gets_no_token_of_the_old_one() 
     run.says("its token endpoint is not https");
     assert_eq!((server.counts().refresh_ok, other.counts().refresh_requests), (1, 0));
 }
+
+#[test]
+fn where_nothing_is_stored_an_issuer_that_is_down_is_not_waited_for() {
+    let sandbox = Sandbox::new();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    sandbox.file_store(&format!(
+        "[provider.acme]\nissuer = \"http://{free}\"\nclient_id = \"public\"\n[profile.demo]\nprovider = \"acme\"\n"
+    ));
+    sandbox.keepalive(&["token", "demo"]).exits(77).says("there is no credential").says("keepalive login demo");
+    sandbox.keepalive(&["refresh", "--force", "-p", "demo"]).exits(77).says("there is no credential");
+    sandbox.keepalive(&["login", "demo", "--paste"]).exits(75).says("check the network");
+    sandbox.keepalive(&["doctor"]).says("keepalive login demo, or keepalive import demo");
+}

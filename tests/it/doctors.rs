@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::support::authserver::AuthServer;
 use super::support::family::Mode;
@@ -51,6 +51,16 @@ fn a_provider_that_is_well_is_said_to_be_and_is_sent_nothing() {
     assert_eq!(server.counts().refresh_requests, 0);
     sandbox.keepalive(&["doctor"]).exits(0).says("good  discovery: oidc");
     sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(0);
+}
+
+#[test]
+fn a_credential_that_is_dead_is_not_called_good() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = configured(&server.provider(""));
+    sandbox.import("demo", &json!({"access_token": "at", "refresh_token": "unknown", "expires_in": 600})).exits(0);
+    only(&doctor(&sandbox), "profile", "good", "demo is at home here", "");
+    sandbox.refresh(&["--force"]).exits(77);
+    only(&doctor(&sandbox), "profile", "warning", "cannot be refreshed: acme answered", "keepalive login demo");
 }
 
 #[test]

@@ -89,6 +89,34 @@ fn a_newer_credential_is_not_overwritten() {
 }
 
 #[test]
+fn the_credential_of_one_server_does_not_give_way_to_that_of_another() {
+    let (here, there) = (AuthServer::start(Mode::Strict), AuthServer::start(Mode::Strict));
+    let sandbox = Sandbox::new();
+    let other = format!("[provider.other]\ntoken_endpoint = \"{}/token\"\nclient_id = \"public\"\n", there.url());
+    sandbox.file_store(&format!("{}{other}", here.provider("")));
+    let import = |provider: &str, more: &[&str], response: &serde_json::Value| {
+        let arguments = [&["--json", "import", "x", "--provider", provider], more].concat();
+        sandbox.keepalive_with_input(&arguments, &response.to_string())
+    };
+    assert_eq!(import("acme", &[], &here.mint()).exits(0).json()["provider"], "acme");
+    let later = json!({"access_token": "a", "refresh_token": "r", "expires_in": 864_000});
+    import("other", &[], &later).exits(1).says("(provider acme), and this is for client public at").says("--replace");
+    assert_eq!(sandbox.keepalive(&["--json", "status"]).profile()["provider"], "acme");
+    import("other", &["--replace"], &later).exits(0);
+}
+
+#[test]
+fn a_section_that_names_another_provider_is_not_passed_over() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = sandbox(&server);
+    sandbox
+        .keepalive_with_input(&["import", "demo", "--provider", "xai"], &server.mint().to_string())
+        .exits(78)
+        .says("profile demo is configured for acme, not for xai");
+    assert_eq!(sandbox.status()["state"], "no_credential");
+}
+
+#[test]
 fn r03_a_consumed_token_is_refused_even_with_replace() {
     let server = AuthServer::start(Mode::Strict);
     let sandbox = sandbox(&server);

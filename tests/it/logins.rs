@@ -299,11 +299,21 @@ fn a_device_code_that_expires_or_is_refused_changes_nothing() {
         (400, r#"{"error":"expired_token"}"#, 1, "the code has expired"),
         (400, r#"{"error":"access_denied"}"#, 1, "acme says access_denied"),
         (401, r#"{"error":"invalid_client"}"#, 78, "check client_id"),
+        (
+            200,
+            r#"{"access_token":"at","expires_in":60}"#,
+            78,
+            "allow refresh tokens in the client's settings there; where",
+        ),
     ] {
         server.script([Fault::Answer(status, "content-type: application/json\r\n", body)]);
         sandbox.keepalive(&["login", "demo"]).exits(exit).says(words);
     }
     assert_eq!(stored(&sandbox), before);
+    let provider = server.provider(&format!("device_authorization_endpoint = \"{}/device\"\n{SCOPES}", server.url()));
+    sandbox.file_store(&format!("{provider}[profile.demo]\nprovider = \"acme\"\n"));
+    server.script([Fault::Answer(200, "content-type: application/json\r\n", r#"{"access_token":"at"}"#)]);
+    sandbox.keepalive(&["login", "demo"]).exits(78).says("some servers want prompt=consent");
 }
 
 #[test]

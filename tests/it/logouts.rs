@@ -122,6 +122,7 @@ fn a_client_with_a_secret_authenticates() {
     sandbox.import("demo", &server.mint()).exits(0);
     std::fs::write(sandbox.path("home/secret"), "wrong").unwrap();
     let run = logout(&sandbox, &[]).exits(78).says("demo is still signed in: acme answered 401 invalid_client");
+    let run = run.says("revocation_endpoint in [provider.acme]; or forget it here all the same");
     assert_eq!(told(&run)[0], "config_error");
     std::fs::write(sandbox.path("home/secret"), "hush").unwrap();
     assert_signed_in(&sandbox);

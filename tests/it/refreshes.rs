@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::support::authserver::{AuthServer, Fault};
 use super::support::family::Mode;
 use super::support::sandbox::Sandbox;
@@ -152,7 +154,11 @@ fn a_credential_is_never_sent_to_another_server() {
     sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", other.provider("")));
     sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(78).says("belongs to client public at");
     assert_eq!(other.counts().refresh_requests, 0);
+    let status = sandbox.keepalive(&["--json", "status"]).exits(78).profile();
+    assert_eq!((&status["state"], &status["error"]["kind"]), (&json!("config_error"), &json!("other_server")));
+    sandbox.keepalive(&["doctor"]).says("demo is at home here, but cannot be refreshed: the credential belongs to");
     sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
+    sandbox.keepalive(&["status"]).exits(0);
     sandbox.refresh(&["--force"]).exits(0);
 }
 

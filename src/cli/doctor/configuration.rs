@@ -12,7 +12,7 @@ pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
 
 fn place(setup: &Setup) -> Finding {
     let text = match &setup.config.path {
-        Some(path) => format!("{}, {} profiles", path.display(), setup.config.profile_names().count()),
+        Some(path) => format!("{} is in force", path.display()),
         None => format!("none at {}: the defaults hold", setup.places.config.display()),
     };
     Finding::good("configuration", text)

@@ -31,7 +31,7 @@ fn copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     let foreign = match shelf.read(origin, name.as_str()) {
         Ok(foreign) => foreign,
         Err(_) if !profile.follow && shelf.is_gone(origin, name.as_str()) => {
-            return Some(good(format!("{name}: {origin} is gone")));
+            return Some(good(format!("{name}: {origin} is gone, or signed out")));
         }
         Err(failure) => {
             return Some(warn(format!("{name}: {}", failure.message), failure.hint.unwrap_or_default()));

@@ -3,8 +3,9 @@
 use super::Finding;
 use crate::cli::compose::Setup;
 use crate::cli::output::{Output, Status};
-use crate::outcome::Failure;
-use crate::profile::ProfileName;
+use crate::cli::status::judge;
+use crate::outcome::{Failure, State};
+use crate::profile::{Profile, ProfileName};
 use crate::store::record::Record;
 use crate::store::{StoreError, Taken};
 
@@ -17,12 +18,13 @@ pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
 }
 
 fn profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
-    if let Err(failure) = setup.profile(name) {
-        return Some(Finding::bad("profile", failure, Status::Config));
-    }
+    let profile = match setup.profile(name) {
+        Ok(profile) => profile,
+        Err(failure) => return Some(Finding::bad("profile", failure, Status::Config)),
+    };
     let nothing = || {
         let text = format!("{name} has no credential");
-        Some(Finding::warning("profile", text, "keepalive login, or keepalive import"))
+        Some(Finding::warning("profile", text, &format!("keepalive login {name}, or keepalive import {name}")))
     };
     match setup.store.peek(name) {
         Err(e) => Some(Finding::of_store("profile", &e)),
@@ -34,12 +36,25 @@ fn profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
         Ok(None) if !setup.store.layout().dir().exists() => nothing(),
         Ok(record) => match setup.store.examine(name) {
             Ok(_) | Err(StoreError::Empty) if !record.as_ref().is_some_and(Record::has_credential) => nothing(),
-            Ok(warnings) if warnings.is_empty() => Some(Finding::good("profile", format!("{name} is at home here"))),
+            Ok(warnings) if warnings.is_empty() => Some(stands(setup, record.as_ref(), &profile)),
             Ok(warnings) => Some(Finding::warning("profile", format!("{name}: {}", warnings.join("; ")), "see above")),
             // Told once already, for the store as a whole.
             Err(StoreError::Keyring(_) | StoreError::KeyMissing { .. } | StoreError::Key(_)) => None,
             Err(e) => Some(Finding::of_store("profile", &e)),
         },
+    }
+}
+
+/// A credential that is at home may still be one that nobody can use: `status` says so, and so must this.
+fn stands(setup: &Setup, record: Option<&Record>, profile: &Profile) -> Finding {
+    let (name, standing) = (&profile.name, judge(setup, record, Some(profile)));
+    let is_stuck = matches!(standing.state, State::NeedsLogin | State::ConfigError | State::InDoubt);
+    match standing.error.filter(|_| is_stuck) {
+        Some(failure) => {
+            let text = format!("{name} is at home here, but cannot be refreshed: {}", failure.message);
+            Finding::warning("profile", text, failure.hint.as_deref().unwrap_or("keepalive status"))
+        }
+        None => Finding::good("profile", format!("{name} is at home here")),
     }
 }
 

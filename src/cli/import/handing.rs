@@ -18,6 +18,20 @@ pub(super) fn config_error(failure: Failure) -> Outcome {
     Outcome::new(OutcomeKind::ConfigError).because(failure)
 }
 
+/// The profile, if its section names no other provider than `--provider`: a token goes to no server but the one that was
+/// said.
+pub(super) fn agreed(args: &ImportArgs, profile: Profile) -> Result<Profile, Failure> {
+    match &args.provider {
+        Some(given) if *given != profile.provider.name => {
+            let message =
+                format!("profile {} is configured for {}, not for {given}", args.profile, profile.provider.name);
+            let hint = format!("leave --provider out, or change [profile.{}]", args.profile);
+            Err(Failure::new("config", message).hint(hint))
+        }
+        Some(_) | None => Ok(profile),
+    }
+}
+
 /// An engine, and the token endpoint that the profile's credential is for.
 pub(super) fn prepare(setup: &Setup, profile: &Profile) -> Result<(Engine, Prepared), Outcome> {
     let (engine, endpoint) = setup.engine(false).map_err(config_error)?;

@@ -13,12 +13,12 @@ pub use args::ImportArgs;
 
 pub fn run(args: &ImportArgs, global: &Global, out: &Output) -> Status {
     match import(args, global, out) {
-        Ok(outcome) => {
+        Ok((provider, outcome)) => {
             for warning in &outcome.warnings {
                 out.warn(warning);
             }
             if out.is_json {
-                out.json(&super::output::outcome_json(&args.profile, "", &outcome));
+                out.json(&super::output::outcome_json(&args.profile, &provider, &outcome));
             }
             Status::of_outcome(&outcome)
         }
@@ -34,7 +34,8 @@ pub fn run(args: &ImportArgs, global: &Global, out: &Output) -> Status {
     }
 }
 
-fn import(args: &ImportArgs, global: &Global, out: &Output) -> Result<Outcome, Outcome> {
+/// The provider that it is for, and what became of it.
+fn import(args: &ImportArgs, global: &Global, out: &Output) -> Result<(String, Outcome), Outcome> {
     let setup = Setup::new(global).map_err(handing::config_error)?;
     match args.from {
         Some(tool) => tool::import(tool, args, &setup, out),

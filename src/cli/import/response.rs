@@ -5,7 +5,7 @@ use std::io::Read;
 use zeroize::Zeroizing;
 
 use super::args::ImportArgs;
-use super::handing::{config_error, hand_over, prepare};
+use super::handing::{agreed, config_error, hand_over, prepare};
 use crate::cli::compose::Setup;
 use crate::cli::output::Output;
 use crate::clock::Moment;
@@ -18,17 +18,19 @@ use crate::profile::Profile;
 /// No token response is longer.
 const LONGEST: u64 = 1024 * 1024;
 
-pub(super) fn import(args: &ImportArgs, setup: &Setup, out: &Output) -> Result<Outcome, Outcome> {
+pub(super) fn import(args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(String, Outcome), Outcome> {
     let profile = match &args.provider {
         Some(provider) => setup.config.profile(&args.profile, Some(provider)).map_err(|e| e.failure()),
         None => setup.profile(&args.profile),
     }
+    .and_then(|profile| agreed(args, profile))
     .map_err(config_error)?;
     let granted = read(args)?;
     let (engine, prepared) = prepare(setup, &profile)?;
     let now = setup.clock.now();
     let credential = credential(granted, &profile, prepared.binding(), &now)?;
-    hand_over(args, &engine, credential.into(), &now, out)
+    let outcome = hand_over(args, &engine, credential.into(), &now, out)?;
+    Ok((profile.provider.name.clone(), outcome))
 }
 
 fn bad_input(message: String, hint: &str) -> Outcome {

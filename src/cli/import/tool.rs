@@ -1,7 +1,7 @@
 //! `keepalive import --from`: takes over the credential of another tool, and says whose it is from then on.
 
 use super::args::ImportArgs;
-use super::handing::{config_error, hand_over, prepare};
+use super::handing::{agreed, config_error, hand_over, prepare};
 use crate::adopt::tools::Tool;
 use crate::adopt::{Selector, Taken};
 use crate::cli::compose::Setup;
@@ -12,11 +12,14 @@ use crate::outcome::{Failure, Outcome};
 use crate::profile::{Profile, Provider};
 
 /// `import --from`.
-pub(super) fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output) -> Result<Outcome, Outcome> {
+pub(super) fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(String, Outcome), Outcome> {
     let selector = Selector { file: args.file.clone(), account: args.account.clone() };
     let Taken { foreign, origin, provider } = setup.shelf().take(tool, &selector).map_err(config_error)?;
     let profile = profile(tool, args, setup, provider.as_deref()).map_err(config_error)?;
     check_client(&foreign, &origin, &profile.provider).map_err(config_error)?;
+    if foreign.client_id.is_none() {
+        check_usual(tool, args, setup, &profile.provider).map_err(config_error)?;
+    }
     let (engine, prepared) = prepare(setup, &profile)?;
     let now = setup.clock.now();
     let told = foreign.granted.expiry.lifetime_of_import(&now);
@@ -38,7 +41,7 @@ pub(super) fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output)
         }
     }
     tell_ownership(tool, &origin, &profile, out);
-    Ok(outcome)
+    Ok((profile.provider.name.clone(), outcome))
 }
 
 /// The profile at the provider that is meant: the one of its section, of `--provider`, of what is stored for it, of the
@@ -57,15 +60,7 @@ fn profile(tool: Tool, args: &ImportArgs, setup: &Setup, told: Option<&str>) -> 
             Tool::Codex | Tool::Claude | Tool::Grok | Tool::OpenClaw | Tool::OidcAgent | Tool::Pizauth => failure,
         }
     })?;
-    match &args.provider {
-        Some(given) if *given != profile.provider.name => {
-            let message =
-                format!("profile {} is configured for {}, not for {given}", args.profile, profile.provider.name);
-            let hint = format!("leave --provider out, or change [profile.{}]", args.profile);
-            Err(Failure::new("config", message).hint(hint))
-        }
-        Some(_) | None => Ok(profile),
-    }
+    agreed(args, profile)
 }
 
 /// A refresh token is for one client at one server; at another it is refused, or worse, known to a stranger.
@@ -90,6 +85,20 @@ fn check_client(foreign: &Foreign, origin: &Origin, provider: &Provider) -> Resu
         return Err(Failure::new("source", message).hint("import with the --provider that it is of"));
     }
     Ok(())
+}
+
+/// A store that does not name a client is its tool's own client's; unless a person says so, its token goes nowhere else.
+fn check_usual(tool: Tool, args: &ImportArgs, setup: &Setup, ours: &Provider) -> Result<(), Failure> {
+    let about = tool.about();
+    let Some(usual) = about.provider.filter(|usual| args.provider.is_none() && *usual != ours.name) else {
+        return Ok(());
+    };
+    if setup.config.providers.get(usual).is_some_and(|provider| provider.client_id == ours.client_id) {
+        return Ok(());
+    }
+    let message = format!("profile {} is at {}, and what {} has is for {usual}", args.profile, ours.name, about.name);
+    let hint = format!("import it into a profile of its own, or say with --provider that it is for {}", ours.name);
+    Err(Failure::new("conflict", message).hint(hint))
 }
 
 /// Two holders of one refresh token sign each other out, so one of them must go.

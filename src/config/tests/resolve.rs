@@ -257,7 +257,7 @@ fn a_profile_without_a_provider_says_what_to_write() {
         refused("work", None),
         (
             "/etc/ka/config.toml: profile work: no provider is named for it, and none is called so".into(),
-            "write [profile.work] with provider = \"...\", or give --provider: one of those that `keepalive providers` lists".into()
+            "write [profile.work] with provider = \"...\", or give login or import a --provider: one of those that `keepalive providers` lists".into()
         )
     );
     assert_eq!(

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keepalive::clock::{Clock, ManualClock, Timestamp};
+use keepalive::credential::Credential;
 use keepalive::credential::foreign::Origin;
-use keepalive::credential::freshness::{Demand, Validity};
+use keepalive::credential::freshness::Demand;
 use keepalive::credential::response::{self, Reply};
-use keepalive::credential::{Credential, Generation, Grant};
+use keepalive::engine::handover::{Arrival, Handover};
 use keepalive::engine::source::Source;
 use keepalive::engine::{Engine, handover};
 use keepalive::guard::Held;
@@ -135,38 +136,30 @@ impl World {
     }
 
     pub fn sign_in(&self) {
-        self.take(&self.server.mint(), None);
+        self.arrive(self.credential(&self.server.mint()), true).unwrap();
     }
 
     /// The profile follows a tool, from whose store it takes `answer` over.
     pub fn follow(&mut self, tool: Arc<dyn Source>, answer: &serde_json::Value, origin: Origin) {
         Arc::make_mut(&mut self.profile).follow = true;
         self.tool = Some(tool);
-        self.take(answer, Some(origin));
+        let credential = self.credential(answer);
+        self.arrive(Arrival { credential, origin: Some(origin) }, true).unwrap();
     }
 
-    fn take(&self, answer: &serde_json::Value, origin: Option<Origin>) {
-        let (store, endpoint) = self.parts();
-        let prepared = endpoint.prepare(&self.profile.provider, "demo").unwrap();
+    /// What an import of `answer` would hand over now.
+    pub fn credential(&self, answer: &serde_json::Value) -> Credential {
+        let prepared = self.parts().1.prepare(&self.profile.provider, "demo").unwrap();
         let Reply::Granted(granted) = response::read(200, answer.to_string().as_bytes(), true) else { panic!() };
         let now = self.clock.now();
-        let lifetime_ms = LIFE.as_millis() as u64;
-        let credential = Credential {
-            generation: Generation::NONE,
-            binding: prepared.binding(),
-            refresh: granted.refresh.unwrap(),
-            grant: Grant {
-                access: granted.access,
-                validity: Some(Validity { obtained: now.clone(), lifetime_ms, assumed: false }),
-                token_type: "Bearer".into(),
-                scope: None,
-                id_token: None,
-                login_by: None,
-                not_before: None,
-            },
-        };
-        let arrival = handover::Arrival { credential, origin };
-        handover::take(&store, &self.profile.name, arrival, true, &now, &|_| {}).unwrap();
+        let told = granted.expiry.lifetime_of_import(&now);
+        handover::credential(*granted, prepared.binding(), &now, told, LIFE).unwrap()
+    }
+
+    /// `keepalive import`, with or without `--replace`, by a new process.
+    pub fn arrive(&self, arrival: impl Into<Arrival>, is_replacing: bool) -> Result<Handover, Outcome> {
+        let (store, _) = self.parts();
+        handover::take(&store, &self.profile.name, arrival, is_replacing, &self.clock.now(), &|_| {})
     }
 
     fn parts(&self) -> (Arc<Store>, Arc<Hooked<HttpEndpoint>>) {

@@ -178,9 +178,7 @@ fn what_cannot_be_read_any_more_is_replaced_only_on_demand() {
     for damage in damage {
         let world = world();
         damage(&world);
-        let mut items = world.keyring.snapshot();
-        items.retain(|item, _| item.service != "keepalive");
-        world.keyring.restore(items);
+        world.remove_from_keyring("keepalive");
         let new = world.credential(&signed_in_for(&world, Some(2 * LIFE.as_secs())));
         assert!(world.arrive(new, false).is_err(), "a person must say so");
         assert_eq!(world.record().generation.get(), 1);

@@ -4,6 +4,9 @@
 mod arrivals;
 mod callers;
 mod homes;
+mod logouts;
+mod remains;
+mod residents;
 mod shared;
 mod world;
 

@@ -12,11 +12,12 @@ use keepalive::credential::foreign::Origin;
 use keepalive::credential::freshness::Demand;
 use keepalive::credential::response::{self, Reply};
 use keepalive::engine::handover::{Arrival, Handover};
+use keepalive::engine::logout::{self, Departure, Leaving, Route};
 use keepalive::engine::source::Source;
 use keepalive::engine::{Engine, handover};
 use keepalive::guard::Held;
 use keepalive::outcome::Outcome;
-use keepalive::profile::{Profile, ProfileName, StoreKind, StoreSettings};
+use keepalive::profile::{Profile, ProfileName, Provider, StoreKind, StoreSettings};
 use keepalive::provider::http::HttpEndpoint;
 use keepalive::provider::{Exchange, Gate, GateError, PrepareError, Prepared, TokenEndpoint};
 use keepalive::store::Store;
@@ -24,7 +25,7 @@ use keepalive::store::keyring::memory::MemoryKeyring;
 use keepalive::store::keyring::{Found, Item, Keyring, KeyringError};
 use keepalive::store::record::Record;
 
-use super::support::authserver::AuthServer;
+use super::support::authserver::{AuthServer, Fault};
 use super::support::family::Mode;
 
 pub const LIFE: Duration = Duration::from_secs(600);
@@ -35,6 +36,8 @@ pub enum Place {
     BeforeExchange,
     AfterIntent,
     AfterExchange,
+    /// When the keyring is asked whether it could take something.
+    AtCheck,
     BeforePublish,
     AfterPublish,
 }
@@ -182,9 +185,18 @@ impl World {
 
     /// The same, started by a command that refreshes these profiles.
     pub fn process_within(&self, profiles: &[&str]) -> Engine {
+        self.engine(false, profiles)
+    }
+
+    /// A daemon that has just started.
+    pub fn daemon(&self) -> Engine {
+        self.engine(true, &[])
+    }
+
+    fn engine(&self, is_resident: bool, within: &[&str]) -> Engine {
         let (store, endpoint) = self.parts();
-        let within = profiles.iter().map(|&name| name.to_owned()).collect();
-        let engine = Engine::new(store, endpoint, Arc::clone(&self.clock) as _, false, within);
+        let within = within.iter().map(|&name| name.to_owned()).collect();
+        let engine = Engine::new(store, endpoint, Arc::clone(&self.clock) as _, is_resident, within);
         match &self.tool {
             Some(tool) => engine.following(Arc::clone(tool)),
             None => engine,
@@ -201,7 +213,10 @@ impl World {
 
     /// `keepalive refresh --force`, by a new process.
     pub fn refresh(&self) -> Outcome {
-        let engine = self.process();
+        self.refresh_by(&self.process())
+    }
+
+    pub fn refresh_by(&self, engine: &Engine) -> Outcome {
         match engine.force(&self.profile.name) {
             Ok(demand) => engine.refresh(&self.profile, demand, Duration::from_secs(30), &|| {}),
             Err(e) => e.outcome(),
@@ -210,8 +225,12 @@ impl World {
 
     /// `keepalive refresh`, by a new process: nothing is due, but what was left undone is done.
     pub fn look(&self) -> Outcome {
+        self.look_by(&self.process())
+    }
+
+    pub fn look_by(&self, engine: &Engine) -> Outcome {
         let demand = Demand::Margin { lookahead: Duration::ZERO };
-        self.process().refresh(&self.profile, demand, Duration::from_secs(30), &|| {})
+        engine.refresh(&self.profile, demand, Duration::from_secs(30), &|| {})
     }
 
     pub fn record(&self) -> Record {
@@ -223,6 +242,44 @@ impl World {
         let items = self.keyring.snapshot();
         let (_, text) = items.iter().find(|(item, _)| item.service == "keepalive")?;
         serde_json::from_str::<serde_json::Value>(text).unwrap()["generation"].as_u64()
+    }
+
+    /// Takes something out of the keyring: what is published, or the sealing key.
+    pub fn remove_from_keyring(&self, service: &str) {
+        let mut items = self.keyring.snapshot();
+        items.retain(|item, _| item.service != service);
+        self.keyring.restore(items);
+    }
+
+    /// The provider has a revocation endpoint, at which this goes wrong in turn.
+    pub fn revokes(&mut self, faults: impl IntoIterator<Item = Fault>) {
+        self.server.revocation_script(faults);
+        let url = format!("{}/revoke", self.server.url()).parse().unwrap();
+        self.provider_mut().revocation_endpoint = Some(url);
+    }
+
+    /// The configuration, to be changed.
+    pub fn provider_mut(&mut self) -> &mut Provider {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.profile).provider)
+    }
+
+    /// `keepalive logout`, with or without `--forget`, by a new process; told to end before it sends anything, or not.
+    pub fn log_out(&self, is_forgetting: bool, is_stopped: bool) -> Result<Departure, Outcome> {
+        let route = logout::route(&self.parts().1.inner, &self.profile);
+        self.log_out_by(route, is_forgetting, is_stopped)
+    }
+
+    pub fn log_out_by(&self, route: Route, is_forgetting: bool, is_stopped: bool) -> Result<Departure, Outcome> {
+        let (store, endpoint) = self.parts();
+        let leaving = Leaving {
+            store: &store,
+            server: &endpoint.inner,
+            clock: Arc::clone(&self.clock) as _,
+            name: &self.profile.name,
+            is_forgetting,
+            stop: Arc::new(is_stopped.into()),
+        };
+        leaving.leave(route, &|_| {})
     }
 
     /// A file of the store.
@@ -310,6 +367,7 @@ impl TokenEndpoint for Hooked<HttpEndpoint> {
 
 impl Keyring for Hooked<MemoryKeyring> {
     fn check(&self) -> Result<(), KeyringError> {
+        self.hooks.at(Place::AtCheck).unwrap();
         self.inner.check()
     }
 

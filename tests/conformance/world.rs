@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -44,18 +45,15 @@ pub enum Place {
 
 type Hook = Box<dyn FnOnce() -> Result<(), GateError> + Send>;
 
-/// What is done when a flight comes to a place, once.
+/// What is done when a flight comes to a place, once each.
 #[derive(Clone, Default)]
-struct Hooks(Arc<Mutex<Option<(Place, Hook)>>>);
+struct Hooks(Arc<Mutex<Vec<(Place, Hook)>>>);
 
 impl Hooks {
     fn at(&self, place: Place) -> Result<(), GateError> {
         let hook = {
             let mut set = self.0.lock().unwrap();
-            if set.as_ref().is_none_or(|(wanted, _)| *wanted != place) {
-                return Ok(());
-            }
-            set.take()
+            set.iter().position(|(wanted, _)| *wanted == place).map(|i| set.remove(i))
         };
         hook.map_or(Ok(()), |(_, hook)| hook())
     }
@@ -68,6 +66,7 @@ pub struct World {
     pub server: Arc<AuthServer>,
     profile: Arc<Profile>,
     hooks: Hooks,
+    exchanges: Arc<AtomicUsize>,
     tool: Option<Arc<dyn Source>>,
 }
 
@@ -119,6 +118,7 @@ impl World {
             server,
             profile: Arc::new(config.profile(&name, None).unwrap()),
             hooks: Hooks::default(),
+            exchanges: Arc::default(),
             tool: None,
         };
         if let Some(template) = template {
@@ -171,11 +171,12 @@ impl World {
             path: None,
             allow_network_filesystem: true,
         };
-        let keyring = Hooked { inner: self.keyring.clone(), hooks: self.hooks.clone() };
+        let (hooks, exchanges) = (self.hooks.clone(), Arc::clone(&self.exchanges));
+        let keyring = Hooked { inner: self.keyring.clone(), hooks, exchanges: Arc::default() };
         let store = Store::new(&settings, self.dir.path(), None, || Box::new(keyring));
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let http = HttpEndpoint::new(Box::new(|_, _| Err("no secrets".into())), clock, self.dir.path()).unwrap();
-        (Arc::new(store), Arc::new(Hooked { inner: http, hooks: self.hooks.clone() }))
+        (Arc::new(store), Arc::new(Hooked { inner: http, hooks: self.hooks.clone(), exchanges }))
     }
 
     /// A process that has just started: it shares nothing with the others but what is on disk and in the keyring.
@@ -291,8 +292,13 @@ impl World {
         self.server.counts().refresh_requests
     }
 
+    /// How often the server was turned to, whether it could be reached or not.
+    pub fn exchanges(&self) -> usize {
+        self.exchanges.load(Ordering::SeqCst)
+    }
+
     pub fn hook(&self, place: Place, hook: impl FnOnce() -> Result<(), GateError> + Send + 'static) {
-        *self.hooks.0.lock().unwrap() = Some((place, Box::new(hook)));
+        self.hooks.0.lock().unwrap().push((place, Box::new(hook)));
     }
 
     pub fn remains(&self) -> Remains {
@@ -326,6 +332,7 @@ impl World {
             server: Arc::clone(&self.server),
             profile: Arc::clone(&self.profile),
             hooks: Hooks::default(),
+            exchanges: Arc::default(),
             tool: self.tool.clone(),
         }
     }
@@ -344,6 +351,7 @@ impl World {
 struct Hooked<T> {
     inner: T,
     hooks: Hooks,
+    exchanges: Arc<AtomicUsize>,
 }
 
 impl TokenEndpoint for Hooked<HttpEndpoint> {
@@ -352,6 +360,7 @@ impl TokenEndpoint for Hooked<HttpEndpoint> {
     }
 
     fn exchange<'l>(&self, prepared: &Prepared, held: Held<'l>, gate: Gate) -> Exchange<'l> {
+        self.exchanges.fetch_add(1, Ordering::SeqCst);
         let before = self.hooks.at(Place::BeforeExchange);
         let hooks = self.hooks.clone();
         let gate: Gate = Box::new(move || {

@@ -59,7 +59,7 @@ fn a_server_that_cannot_be_reached_is_tried_thrice_and_by_who_is_told_to_stop_on
         let outcome = world.refresh_by(&engine);
         assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.as_ref()), (OutcomeKind::Deferred, "network"));
         assert!(wait(&world, &outcome) >= Duration::from_secs(1));
-        assert_eq!((world.exchanges(), world.record().intent), (tries, None));
+        assert_eq!((world.exchanges(), world.record().intent, world.record().failures), (tries, None, 1));
     }
 }
 
@@ -159,4 +159,102 @@ fn r12_an_answer_that_the_disk_will_not_have_is_kept_in_the_keyring() {
     assert_eq!((outcome.generation.get(), world.requests()), (2, 1), "{outcome:?}");
     assert_eq!(world.refresh().generation.get(), 3);
     assert_eq!(world.server.counts().presented_again, 0);
+}
+
+/// An answer that says no, and not why.
+const NO: Fault = Fault::Answer(400, "", "");
+
+#[test]
+fn a_no_without_a_reason_ends_a_profile_after_five_and_not_before_its_access_token_ends() {
+    for (life, is_dead) in [(60, true), (86_400, false)] {
+        let world = world();
+        let mut answer = world.server.mint();
+        answer["expires_in"] = json!(life);
+        world.arrive(world.credential(&answer), true).unwrap();
+        for n in 1..5 {
+            world.server.script([NO]);
+            let outcome = world.refresh();
+            let word = outcome.error.as_ref().unwrap().kind.to_string();
+            assert_eq!((outcome.kind, word.as_str()), (OutcomeKind::Deferred, "refused"), "{outcome:?}");
+            assert_eq!((world.record().unclassified, wait(&world, &outcome).as_secs()), (n, 600));
+            world.clock.advance(Duration::from_secs(600));
+        }
+        world.server.script([NO]);
+        let expected = if is_dead { OutcomeKind::NeedsLogin } else { OutcomeKind::Deferred };
+        assert_eq!((world.refresh().kind, world.requests()), (expected, 5));
+    }
+}
+
+#[test]
+fn a_no_that_has_a_reason_is_not_counted_as_one_without() {
+    let world = world();
+    for (fault, word, unclassified) in [(NO, "refused", 1), (Fault::Answer(429, "", ""), "throttled", 0)] {
+        world.server.script([fault]);
+        let outcome = world.refresh();
+        assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.as_ref()), (OutcomeKind::Deferred, word));
+        assert_eq!(world.record().unclassified, unclassified);
+        world.clock.advance(wait(&world, &outcome));
+    }
+}
+
+#[test]
+fn r17_a_doubt_at_a_server_that_punishes_nothing_is_asked_about_with_pauses() {
+    let world = World::new(None, Mode::NoRotation { echo: true }, "rotation = \"none\"\n");
+    world.server.script([Fault::DropBefore]);
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, world.record().failures), (OutcomeKind::InDoubt, 1), "{outcome:?}");
+    let pause = wait(&world, &outcome);
+    assert!(pause >= Duration::from_secs(1), "{pause:?}");
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Deferred, 1), "not even by force");
+    world.clock.advance(pause);
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 2));
+}
+
+#[test]
+fn r24_a_client_that_is_refused_is_tried_again_by_itself_three_times_and_by_force() {
+    const REFUSED: Fault = Fault::Answer(401, "", r#"{"error":"invalid_client"}"#);
+    let mut world = world();
+    world.server.script(vec![REFUSED; 5]);
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::ConfigError, 1));
+    for n in 1..=3 {
+        world.clock.advance(Duration::from_secs(1799));
+        let outcome = world.look();
+        assert_eq!((outcome.kind, world.requests()), (OutcomeKind::ConfigError, n), "{outcome:?}");
+        assert_eq!(wait(&world, &outcome), Duration::from_secs(1));
+        world.clock.advance(Duration::from_secs(1));
+        assert_eq!((world.look().kind, world.requests()), (OutcomeKind::ConfigError, n + 1));
+    }
+    world.clock.advance(Duration::from_secs(86_400));
+    let outcome = world.look();
+    assert_eq!((outcome.kind, outcome.retry_at, world.requests()), (OutcomeKind::ConfigError, None, 4));
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::ConfigError, 5), "a person may insist");
+    world.provider_mut().parameters.push(("resource".into(), "https://api".into()));
+    assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Refreshed, 6), "it is another client now");
+}
+
+#[test]
+fn a_token_goes_to_no_other_server_and_in_no_other_name() {
+    let mut elsewhere = world();
+    elsewhere.provider_mut().token_endpoint = Some("http://127.0.0.1:9/token".parse().unwrap());
+    let mut renamed = world();
+    renamed.provider_mut().client_id = "another".into();
+    for world in [elsewhere, renamed] {
+        let outcome = world.refresh();
+        assert_eq!((outcome.kind, outcome.error.unwrap().kind.as_ref()), (OutcomeKind::ConfigError, "other_server"));
+        assert_eq!((world.exchanges(), world.record().generation.get()), (0, 1));
+    }
+}
+
+#[test]
+fn r02_nothing_is_sent_under_a_lock_that_another_program_has_replaced() {
+    let world = world();
+    let lock = world.file("profiles/demo/lock");
+    let check = lock.clone();
+    world.hook(Place::AtCheck, move || {
+        std::fs::remove_file(check).unwrap();
+        Ok(())
+    });
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.as_ref()), (OutcomeKind::Deferred, "interrupted"));
+    assert_eq!((world.requests(), world.record().open_intent(), lock.exists()), (0, None, false));
 }

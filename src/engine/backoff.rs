@@ -52,6 +52,7 @@ mod tests {
     #[test]
     fn one_more_try_fits_before_expiry() {
         assert_eq!(delay(10, None, S(120), 1.0), S(60));
-        assert_eq!(delay(10, None, S(1), 1.0), S(900));
+        assert_eq!(delay(10, None, S(3), 1.0), Duration::from_millis(1500));
+        assert_eq!(delay(10, None, S(2), 1.0), S(900), "too late for one more");
     }
 }

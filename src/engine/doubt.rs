@@ -233,9 +233,12 @@ mod tests {
         c.clock.advance(S(15));
         assert_eq!(c.resolve(), Resolution::Send(SendKind::Grace { within: S(58) }));
         let mut late = case(Rotation::Grace).grace(GraceSemantics::Latest, 60, 10);
-        late.clock.advance(S(50));
+        late.clock.advance(S(42));
         late.intent.abandoned = Some(late.clock.now());
-        assert_eq!(late.wait(), S(520), "the window closes before Q is over");
+        assert_eq!(late.wait(), S(15));
+        late.clock.advance(S(1));
+        late.intent.abandoned = Some(late.clock.now());
+        assert_eq!(late.wait(), S(527), "the window closes as Q is over");
     }
 
     #[test]

@@ -243,3 +243,41 @@ pub(super) fn settle(
     vault.save()?;
     Ok(warnings)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ManualClock, Timestamp};
+    use crate::credential::secret::{AccessToken, RefreshToken};
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    fn made_of(granted: Granted, told: Option<Duration>) -> (Moment, Credential) {
+        let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
+        let granted = Granted { refresh: RefreshToken::new("r"), ..granted };
+        let binding = Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() };
+        let made = credential(granted, binding, &now, told, S(3600)).unwrap();
+        (now, made)
+    }
+
+    #[test]
+    fn a_refresh_token_with_an_end_is_known_by_it_and_one_without_has_none() {
+        let end = |secs| {
+            let (now, made) = made_of(Granted { refresh_expires_in: secs, ..Granted::default() }, None);
+            made.grant.login_by.map(|at| at.since(now.wall))
+        };
+        assert_eq!([None, Some(0), Some(1), Some(90)].map(end), [None, None, Some(S(1)), Some(S(90))]);
+    }
+
+    #[test]
+    fn an_access_token_lives_as_long_as_told_and_otherwise_as_the_provider_is_known_for() {
+        let life = |access: Option<AccessToken>, told| {
+            let (_, made) = made_of(Granted { access, ..Granted::default() }, told);
+            made.grant.validity.map(|v| (v.lifetime(), v.assumed))
+        };
+        let access = || AccessToken::new("a");
+        assert_eq!(life(access(), Some(S(60))), Some((S(60), false)));
+        assert_eq!(life(access(), None), Some((S(3600), true)));
+        assert_eq!(life(None, Some(S(60))), None);
+    }
+}

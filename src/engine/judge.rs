@@ -17,8 +17,8 @@ use crate::store::record::{AT_UNUSABLE, Record};
 use crate::store::{PendingAnswer, Vault};
 use crate::sys::durable::Staged;
 
-/// How long an answer in hand is tried to be saved, before the run gives up with it.
-const PERSIST_FOR: Duration = Duration::from_secs(15);
+/// How often an answer in hand is tried to be saved, before the run gives up with it: for a quarter of a minute.
+const PERSIST_TRIES: u32 = 60;
 const PERSIST_EVERY: Duration = Duration::from_millis(250);
 
 /// A spent token and what came back for it.
@@ -116,7 +116,7 @@ fn persist(
     };
     tracing::error!(profile = %plan.profile.name, %error, "an answer cannot be sealed; trying on");
     let mut is_published = false;
-    for _ in 0..(PERSIST_FOR.as_millis() / PERSIST_EVERY.as_millis()) {
+    for _ in 0..PERSIST_TRIES {
         if let (false, Reading::Granted { credential, .. }) = (is_published, answer.read(generation)) {
             is_published =
                 vault.publish(&credential, key).is_ok() && vault.record.publication == Publication::Published;

@@ -139,8 +139,9 @@ impl Engine {
     /// Waits in slices, so that a run told to stop leaves the queue: it has done nothing yet (`None`).
     fn wait(&self, flight: &Flight<Outcome>, limit: Duration, explain: &dyn Fn()) -> Option<Landing<Outcome>> {
         let mut waited = Duration::ZERO;
+        let mut is_explained = false;
         while waited < limit {
-            let slice = SLICE.min(limit - waited);
+            let slice = SLICE.min(limit.saturating_sub(waited));
             match flight.wait(slice) {
                 Landing::TimedOut => {}
                 landing => return Some(landing),
@@ -148,10 +149,11 @@ impl Engine {
             if self.shared.stop.load(Ordering::SeqCst) && flight.is_queued() {
                 return None;
             }
-            if waited < EXPLAIN_AFTER && waited + slice >= EXPLAIN_AFTER {
-                explain();
-            }
             waited += slice;
+            if waited >= EXPLAIN_AFTER && !is_explained {
+                explain();
+                is_explained = true;
+            }
         }
         Some(flight.wait(Duration::ZERO))
     }

@@ -175,7 +175,7 @@ mod tests {
     use crate::credential::foreign::{Identity, Origin};
     use crate::credential::secret::Fingerprint;
     use crate::outcome::OutcomeKind;
-    use crate::store::record::{Attempt, Intent, Rejection, Standstill};
+    use crate::store::record::{Attempt, Hold, Intent, Rejection, Revocation, Standstill};
 
     const S: fn(u64) -> Duration = Duration::from_secs;
 
@@ -343,5 +343,100 @@ mod tests {
         let many: std::collections::BTreeSet<_> = (0..100).map(|i| of(&format!("profile-{i}"))).collect();
         assert!(many.len() > 50 && many.iter().all(|j| *j <= S(20)));
         assert_eq!(jitter("a", Margin::DEFAULT, None), Duration::ZERO);
+    }
+
+    #[test]
+    fn r24_a_refused_client_is_planned_for_as_long_as_it_is_tried_by_itself() {
+        let c = clock();
+        for (probes, is_planned) in [(MAX_PROBES - 1, true), (MAX_PROBES, false), (MAX_PROBES + 1, false)] {
+            let mut r = record(&c);
+            let next_probe = c.now().wall.plus(S(60));
+            let failure = Failure::new("client_refused", "no");
+            r.hold = Some(Hold { config: "x".into(), failure, probes, next_probe });
+            let s = judge(&r, &c);
+            assert_eq!((s.state, s.refresh_at), (State::ConfigError, is_planned.then_some(next_probe)));
+        }
+    }
+
+    #[test]
+    fn without_an_access_token_a_refresh_is_due_and_may_be_made_at_the_instant_that_was_named() {
+        let c = clock();
+        let mut r = Record { validity: None, ..record(&c) };
+        assert_eq!(judge(&r, &c).state, State::Due);
+        r.not_before = Some(c.now().wall.plus(S(1)));
+        assert_eq!(judge(&r, &c).state, State::Deferred);
+        c.advance(S(1));
+        assert_eq!(judge(&r, &c).state, State::Due);
+    }
+
+    #[test]
+    fn r35_a_refresh_token_of_an_hour_is_not_renewed_for_its_own_sake() {
+        let c = clock();
+        for (life, renewed_after) in [(3600, None), (3604, Some(2703))] {
+            let r = Record { login_by: Some(c.now().wall.plus(S(life))), ..record(&c) };
+            assert_eq!(renewal_at(&r).map(|at| at.since(c.now().wall)), renewed_after.map(S));
+        }
+    }
+
+    #[test]
+    fn whoever_asks_for_a_refresh_is_told_of_trouble_and_whoever_asks_for_a_token_gets_it() {
+        let c = clock();
+        let now = c.now();
+        let token = record(&c).fingerprint.unwrap();
+        let failure = || Failure::new("x", "y");
+        let intent = Intent {
+            attempt: "a".into(),
+            generation: Generation::FIRST,
+            fingerprint: token.clone(),
+            sends: 1,
+            first_sent: now.clone(),
+            last_sent: now.clone(),
+            abandoned: None,
+            is_last_chance_spent: false,
+        };
+        let unusable = Failure::new(crate::store::record::AT_UNUSABLE, "y");
+        let config = OutcomeKind::ConfigError;
+        let troubles = [
+            Record { intent: Some(intent), ..record(&c) },
+            Record {
+                revocation: Some(Revocation { fingerprint: token.clone(), at: now.wall, is_confirmed: false }),
+                ..record(&c)
+            },
+            Record { rejected: Some(Rejection { fingerprint: token, at: now.wall, failure: failure() }), ..record(&c) },
+            Record {
+                hold: Some(Hold { config: "x".into(), failure: failure(), probes: 0, next_probe: now.wall }),
+                ..record(&c)
+            },
+            Record {
+                standstill: Some(Standstill { outcome: config, failure: failure(), next_look: now.wall }),
+                ..record(&c)
+            },
+            Record {
+                last_attempt: Some(Attempt { at: now.wall, outcome: config, retry_at: None, error: Some(unusable) }),
+                ..record(&c)
+            },
+        ];
+        let profile = |follow| Profile {
+            name: "p".parse().unwrap(),
+            provider: std::sync::Arc::new(crate::profile::Provider::named("acme")),
+            margin: Margin::Fixed(S(200)),
+            schedule: None,
+            follow,
+        };
+        let tick = Demand::Margin { lookahead: Duration::ZERO };
+        let is_met = |r: &Record, demand, follow| meets(r, demand, &profile(follow), &now);
+        assert!(is_met(&record(&c), tick, false) && !is_met(&record(&c), tick, true), "nothing to follow");
+        for trouble in troubles {
+            assert!(!is_met(&trouble, tick, false), "{trouble:?}");
+            assert!(is_met(&trouble, Demand::ValidFor(S(60)), false), "{trouble:?}");
+            assert_ne!(judge(&trouble, &c).state, State::Fresh, "{trouble:?}");
+        }
+        assert!(!is_met(&Record { is_tombstone: true, ..record(&c) }, tick, false));
+    }
+
+    #[test]
+    fn r34_a_profiles_jitter_is_the_same_on_every_machine() {
+        let v = record(&clock()).validity;
+        assert_eq!(jitter("xai:default", Margin::Fixed(S(200)), v.as_ref()).as_micros(), 4_160_156);
     }
 }

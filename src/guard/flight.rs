@@ -313,6 +313,15 @@ mod tests {
     }
 
     #[test]
+    fn a_flight_is_queued_until_it_is_admitted() {
+        let guard = Guard::<u32>::default();
+        let (flight, seat) = guard.enter(&name("p"));
+        assert!(flight.is_queued(), "whoever is told to stop may leave it");
+        seat.unwrap().begin();
+        assert!(!flight.is_queued(), "whoever is told to stop must see it through");
+    }
+
+    #[test]
     fn r28_a_drain_waits_for_admitted_flights_only() {
         let guard = Guard::<u32>::default();
         let (_q, queued) = guard.enter(&name("queued"));

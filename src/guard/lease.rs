@@ -165,3 +165,39 @@ impl<'l> Predecessor<'l> {
         self.permit.hold(next)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Guard;
+    use super::*;
+
+    fn admitted(guard: &Guard<u32>, path: &Path) -> (super::super::Flight<u32>, Lease<u32>) {
+        let (flight, seat) = guard.enter(&"p".parse().unwrap());
+        (flight, Lease::admit(seat.unwrap(), path).unwrap())
+    }
+
+    #[test]
+    fn a_flight_that_everybody_left_while_it_queued_is_not_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        let guard = Guard::default();
+        let (flight, lease) = admitted(&guard, &dir.path().join("lock"));
+        assert!(lease.is_wanted());
+        drop(flight);
+        assert!(!lease.is_wanted());
+        lease.publish(1);
+    }
+
+    #[test]
+    fn r02_a_lock_whose_file_was_replaced_excludes_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let guard = Guard::default();
+        let (_flight, lease) = admitted(&guard, &path);
+        assert!(lease.permit().is_intact());
+        std::fs::rename(&path, dir.path().join("old")).unwrap();
+        assert!(!lease.permit().is_intact());
+        std::fs::write(&path, "").unwrap();
+        assert!(!lease.permit().is_intact());
+        lease.publish(1);
+    }
+}

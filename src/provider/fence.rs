@@ -229,12 +229,22 @@ mod tests {
             Ok(())
         }));
         let mut b = body(&fence);
-        assert_eq!(b.size_hint().exact(), Some(5));
+        assert_eq!((b.size_hint().exact(), b.is_end_stream()), (Some(5), false));
         let frame = runtime().block_on(b.frame()).unwrap().unwrap();
         heard.try_recv().expect("the gate ran first");
         assert_eq!(frame.into_data().unwrap(), "token");
-        assert!(runtime().block_on(b.frame()).is_none());
+        assert!(b.is_end_stream() && runtime().block_on(b.frame()).is_none());
         assert!(matches!(fence.settle(), Crossing::Sent));
+    }
+
+    #[test]
+    fn the_time_for_an_answer_begins_when_the_token_is_on_its_way() {
+        let fence = Fence::new(Box::new(|| Ok(())));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut yielded = std::pin::pin!(fence.yielded());
+        assert!(yielded.as_mut().poll(&mut cx).is_pending());
+        runtime().block_on(body(&fence).frame()).unwrap().unwrap();
+        assert!(yielded.as_mut().poll(&mut cx).is_ready());
     }
 
     #[test]

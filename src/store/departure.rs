@@ -237,6 +237,7 @@ mod tests {
         let name: ProfileName = "demo".parse().unwrap();
         let first = store.key_or_born("").unwrap();
         seal(&store, &name, &first);
+        assert!(!store.has_orphaned_key().unwrap(), "a credential needs it");
         assert_eq!(daemon.key_for(&name).unwrap().id(), first.id());
         assert!(!store.retire_key().unwrap());
         let lock = LockFile::acquire(&store.lock_file(&name).unwrap()).unwrap();
@@ -270,5 +271,38 @@ mod tests {
         assert!(store.has_remains(&name).unwrap());
         vault.finish_departure().unwrap();
         assert!(!store.has_remains(&name).unwrap());
+    }
+
+    #[test]
+    fn what_another_program_keeps_under_the_same_name_is_told_and_left_alone() {
+        let (dir, keyring) = (tempfile::tempdir().unwrap(), MemoryKeyring::default());
+        let store = store(dir.path(), &keyring);
+        let name: ProfileName = "demo".parse().unwrap();
+        seal(&store, &name, &store.key_or_born("").unwrap());
+        let theirs = Item { service: "keepalive".into(), user: "demo".into() };
+        keyring.restore(keyring.snapshot().into_iter().chain([(theirs.clone(), "theirs".to_owned())]).collect());
+        let lock = LockFile::acquire(&store.lock_file(&name).unwrap()).unwrap();
+        let warnings = store.vault(Permit::for_writer(&name, &lock)).unwrap().forget(None).unwrap();
+        assert!(warnings.iter().any(|w| w.starts_with("1 keyring items of other programs")), "{warnings:?}");
+        assert_eq!(keyring.snapshot().get(&theirs).map(String::as_str), Some("theirs"));
+        assert!(!store.has_remains(&name).unwrap(), "theirs are none of ours");
+    }
+
+    #[test]
+    fn whatever_a_killed_logout_leaves_behind_its_tombstone_is_found() {
+        for left in ["sealed", "received"] {
+            let (dir, keyring) = (tempfile::tempdir().unwrap(), MemoryKeyring::default());
+            let store = store(dir.path(), &keyring);
+            let name: ProfileName = "demo".parse().unwrap();
+            seal(&store, &name, &store.key_or_born("").unwrap());
+            let lock = LockFile::acquire(&store.lock_file(&name).unwrap()).unwrap();
+            let mut vault = store.vault(Permit::for_writer(&name, &lock)).unwrap();
+            vault.forget(None).unwrap();
+            let path = dir.path().join("profiles/demo").join(left);
+            std::fs::write(&path, "dust").unwrap();
+            assert!(store.has_remains(&name).unwrap(), "{left}");
+            vault.finish_departure().unwrap();
+            assert!(!path.exists(), "{left}");
+        }
     }
 }

@@ -39,7 +39,7 @@ impl Ledger {
             durable::replace(&self.path, newest.as_bytes())?;
         }
         // A torn last line would swallow the new one.
-        let is_torn = durable::read(&self.path)?.is_some_and(|bytes| !bytes.is_empty() && !bytes.ends_with(b"\n"));
+        let is_torn = durable::read(&self.path)?.is_some_and(|bytes| bytes.last().is_some_and(|last| *last != b'\n'));
         let line = if is_torn { format!("\n{}", token.as_str()) } else { token.as_str().to_owned() };
         durable::append_line(&self.path, &line)?;
         drop(held);
@@ -66,8 +66,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let ledger = Ledger::new(&Layout::new(dir.path()));
         assert!(!ledger.contains(&print(0)).unwrap());
-        let old: String = (0..2 * KEPT).map(|i| format!("{i:032x}\n")).collect();
-        std::fs::write(dir.path().join("ledger"), old + "torn").unwrap();
+        let old: String = (0..2 * KEPT - 1).map(|i| format!("{i:032x}\n")).collect();
+        std::fs::write(dir.path().join("ledger"), old).unwrap();
+        ledger.add(&print(2 * KEPT - 1)).unwrap();
+        assert!(ledger.contains(&print(0)).unwrap(), "it may grow to twice as many");
         ledger.add(&print(5000)).unwrap();
         assert!(ledger.contains(&print(5000)).unwrap());
         assert!(ledger.contains(&print(2 * KEPT - 1)).unwrap() && ledger.contains(&print(KEPT)).unwrap());

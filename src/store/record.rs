@@ -236,3 +236,124 @@ impl Record {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+
+    fn print(digit: char) -> Fingerprint {
+        Fingerprint::from_hex(digit.to_string().repeat(32))
+    }
+
+    fn now() -> Moment {
+        ManualClock::new(Timestamp::from_secs(1_790_000_000)).now()
+    }
+
+    fn intent(generation: Generation) -> Intent {
+        Intent {
+            attempt: "a".into(),
+            generation,
+            fingerprint: print('a'),
+            sends: 1,
+            first_sent: now(),
+            last_sent: now(),
+            abandoned: None,
+            is_last_chance_spent: false,
+        }
+    }
+
+    fn rejection() -> Rejection {
+        Rejection { fingerprint: print('a'), at: now().wall, failure: Failure::new("invalid_grant", "gone") }
+    }
+
+    /// Of a profile at generation 2 whose token is `a`.
+    fn record() -> Record {
+        let mut record = Record::new("p".parse().unwrap());
+        record.generation = Generation::new(2);
+        record.fingerprint = Some(print('a'));
+        record
+    }
+
+    fn credential(generation: u64) -> Credential {
+        Credential {
+            generation: Generation::new(generation),
+            binding: Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() },
+            refresh: crate::credential::secret::RefreshToken::new("r").unwrap(),
+            grant: crate::credential::Grant {
+                access: None,
+                validity: None,
+                token_type: "Bearer".into(),
+                scope: None,
+                id_token: None,
+                login_by: None,
+                not_before: None,
+            },
+        }
+    }
+
+    #[test]
+    fn a_new_journal_and_a_tombstone_have_no_credential() {
+        assert!(!Record::new("p".parse().unwrap()).has_credential());
+        assert!(record().has_credential());
+        let mut buried = record();
+        buried.bury(None);
+        assert!(!buried.has_credential());
+    }
+
+    #[test]
+    fn an_attempt_is_open_until_its_generation_is_over_or_its_token_refused() {
+        let mut record = record();
+        record.intent = Some(intent(Generation::new(2)));
+        assert!(record.open_intent().is_some());
+        record.rejected = Some(rejection());
+        assert!(record.open_intent().is_none());
+        record.rejected = None;
+        record.generation = Generation::new(3);
+        assert!(record.open_intent().is_none());
+    }
+
+    #[test]
+    fn r05_an_adopted_generation_ends_the_attempts_of_those_before_it() {
+        for (adopted, is_over) in [(2, false), (3, true)] {
+            let mut record = record();
+            record.intent = Some(intent(Generation::new(2)));
+            record.adopt(&credential(adopted), print('b'));
+            assert_eq!(record.intent.is_none(), is_over, "{adopted}");
+        }
+    }
+
+    #[test]
+    fn a_revocation_is_open_while_it_is_unconfirmed_and_its_token_is_in_use() {
+        let sent = Revocation { fingerprint: print('a'), at: now().wall, is_confirmed: false };
+        let mut record = Record { revocation: Some(sent.clone()), ..record() };
+        assert_eq!(record.open_revocation(), Some(&sent));
+        record.rejected = Some(rejection());
+        assert_eq!(record.open_revocation(), None, "a refresh has shown that it is dead");
+        record.rejected = None;
+        record.fingerprint = Some(print('b'));
+        assert_eq!(record.open_revocation(), None, "a refresh has replaced it");
+        record.fingerprint = Some(print('a'));
+        record.revocation = Some(Revocation { is_confirmed: true, ..sent });
+        assert_eq!(record.open_revocation(), None);
+    }
+
+    #[test]
+    fn r13_a_tombstone_remembers_what_later_logins_count_on_from_and_must_not_take() {
+        let revocation = Revocation { fingerprint: print('a'), at: now().wall, is_confirmed: true };
+        let before = Record {
+            binding: Some(credential(2).binding),
+            sequence: 7,
+            rejected: Some(rejection()),
+            intent: Some(intent(Generation::new(2))),
+            not_before: Some(now().wall),
+            ..record()
+        };
+        let mut buried = before.clone();
+        buried.bury(Some(revocation.clone()));
+        let fresh = Record::new("p".parse().unwrap());
+        let kept =
+            Record { binding: before.binding, rejected: before.rejected, generation: before.generation, ..fresh };
+        assert_eq!(buried, Record { sequence: 8, revocation: Some(revocation), is_tombstone: true, ..kept });
+    }
+}

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use keepalive::credential::freshness::Demand;
+use keepalive::engine::obtain::Obtained;
 use keepalive::outcome::OutcomeKind;
 use keepalive::sys::lockfile::LockFile;
 
 use super::support::authserver::{Fault, Point};
 use super::support::family::Mode;
-use super::world::World;
+use super::world::{LIFE, Place, World};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -105,4 +106,65 @@ fn r28_nothing_is_sent_once_told_to_stop() {
     assert_eq!((outcome.kind, world.requests()), (OutcomeKind::Deferred, 0));
     assert_eq!(outcome.error.unwrap().kind, "interrupted");
     assert!(world.record().open_intent().is_none());
+}
+
+#[test]
+fn r28_who_waits_in_the_queue_leaves_it_when_told_to_stop() {
+    let world = World::new(None, Mode::Strict, "");
+    let engine = world.process();
+    let demand = engine.force(world.name()).unwrap();
+    let held = LockFile::acquire(&engine.store().lock_file(world.name()).unwrap()).unwrap();
+    std::thread::scope(|scope| {
+        let caller = scope.spawn(|| engine.refresh(world.profile(), demand, LONG, &|| {}));
+        world.wait_for_a_waiter();
+        engine.stop();
+        assert_eq!(caller.join().unwrap().error.unwrap().kind, "interrupted", "another process flies on");
+    });
+    drop(held);
+}
+
+fn obtain(world: &World, min_valid: Duration) -> Obtained {
+    world.process().obtain(world.profile(), min_valid, LONG, &|| {})
+}
+
+#[test]
+fn a_token_that_lives_less_long_than_asked_is_handed_out_with_a_word() {
+    let world = World::new(None, Mode::Strict, "");
+    let full = obtain(&world, LIFE);
+    assert!(full.token.is_some() && full.warnings.is_empty(), "{full:?}");
+    let over = obtain(&world, LIFE + Duration::from_secs(1));
+    assert_eq!(over.token.unwrap().generation.get(), 1);
+    assert_eq!(
+        over.warnings,
+        ["the token is valid for 600 s, less than the 601 s asked for; no token of this provider lives that long"]
+    );
+}
+
+#[test]
+fn r22_a_token_that_cannot_be_refreshed_any_more_is_handed_out_with_a_word_while_it_lives() {
+    let world = World::new(None, Mode::Strict, "");
+    world.server.script([Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#)]);
+    world.refresh();
+    let alive = obtain(&world, Duration::ZERO);
+    assert!(alive.token.is_some() && alive.warnings[0].starts_with("it cannot be refreshed any more"), "{alive:?}");
+    world.clock.advance(LIFE);
+    let dead = obtain(&world, Duration::ZERO);
+    assert_eq!((dead.token.is_none(), dead.outcome.kind), (true, OutcomeKind::NeedsLogin));
+}
+
+#[test]
+fn a_token_that_ends_on_its_way_is_not_handed_out() {
+    let world = World::new(None, Mode::Strict, "");
+    world.clock.advance(LIFE);
+    let clock = std::sync::Arc::clone(&world.clock);
+    world.hook(Place::AfterPublish, move || {
+        clock.advance(LIFE);
+        Ok(())
+    });
+    let obtained = obtain(&world, Duration::ZERO);
+    assert!(obtained.token.is_none(), "{obtained:?}");
+    assert_eq!(
+        (obtained.outcome.kind, obtained.outcome.error.unwrap().kind.as_ref()),
+        (OutcomeKind::Deferred, "expired")
+    );
 }

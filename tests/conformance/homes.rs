@@ -3,11 +3,11 @@
 
 use std::path::PathBuf;
 
-use keepalive::outcome::{Outcome, OutcomeKind};
+use keepalive::outcome::{Outcome, OutcomeKind, Publication};
 use keepalive::store::StoreError;
 
 use super::support::family::Mode;
-use super::world::World;
+use super::world::{Place, World};
 
 /// A world at generation 2, and what its sealed copy and keyring were at generation 1.
 struct Past {
@@ -169,4 +169,117 @@ fn a_healthy_profile_is_examined_without_a_finding_and_others_with_theirs() {
     assert_eq!(examine().unwrap(), ["the keyring has no item; the next refresh publishes it"]);
     past.world.keyring.restore(std::collections::BTreeMap::new());
     assert!(matches!(examine(), Err(StoreError::KeyMissing { .. })));
+}
+
+#[test]
+fn r03_a_token_that_only_an_older_keyring_remembers_is_spent_all_the_same() {
+    let world = World::new(None, Mode::Strict, "");
+    let first = world.server.mint();
+    world.arrive(world.credential(&first), true).unwrap();
+    let keyring = world.keyring.snapshot();
+    assert_eq!(world.refresh().generation.get(), 3);
+    world.keyring.restore(keyring);
+    std::fs::remove_file(world.file("ledger")).unwrap();
+    assert_eq!(world.refresh().generation.get(), 4);
+    assert!(world.arrive(world.credential(&first), true).is_err(), "it was the one of generation 2");
+}
+
+#[test]
+fn r03_a_dead_runs_token_is_spent_once_its_successor_is_found() {
+    let world = World::new(None, Mode::Strict, "");
+    let first = world.server.mint();
+    world.arrive(world.credential(&first), true).unwrap();
+    let remains = world.die_at(Place::AfterPublish);
+    let world = world.goes_on(remains, None);
+    let before = world.record().sequence;
+    assert_eq!(world.look().generation.get(), 3);
+    assert!(world.record().sequence > before, "whoever waits in another process learns of it");
+    assert!(world.arrive(world.credential(&first), true).is_err());
+}
+
+#[test]
+fn a_token_that_its_server_keeps_is_not_spent_though_the_keyring_lags_behind() {
+    let world = World::new(None, Mode::NoRotation { echo: true }, "rotation = \"none\"\n");
+    let keyring = world.keyring.snapshot();
+    assert_eq!(world.refresh().generation.get(), 2);
+    world.keyring.restore(keyring);
+    for generation in [3, 4] {
+        let outcome = world.refresh();
+        assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, generation), "{outcome:?}");
+    }
+}
+
+#[test]
+fn r13_an_older_keyring_is_not_believed_where_the_sealed_copy_is_gone() {
+    let past = Past::new();
+    std::fs::remove_file(sealed(&past.world)).unwrap();
+    past.world.keyring.restore(past.keyring.clone());
+    let outcome = past.world.refresh();
+    assert!(outcome.error.as_ref().is_some_and(|e| e.message.contains("is gone")), "{outcome:?}");
+    assert_eq!((sealed(&past.world).exists(), past.world.requests()), (false, 1));
+}
+
+#[test]
+fn r13_an_item_of_another_program_that_claims_to_be_newer_is_not_overwritten() {
+    for (claimed, is_published) in [(2, true), (3, true), (4, false)] {
+        let past = Past::new();
+        let item = published_item(&past.world);
+        let theirs = format!(r#"{{"generation":{claimed},"refresh_token":"theirs"}}"#);
+        let mut items = past.world.keyring.snapshot();
+        items.insert(item.clone(), theirs.clone());
+        past.world.keyring.restore(items);
+        let outcome = past.world.refresh();
+        assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 3), "{outcome:?}");
+        let is_theirs = past.world.keyring.snapshot()[&item] == theirs;
+        assert_eq!(
+            (outcome.publication == Publication::Published, is_theirs),
+            (is_published, !is_published),
+            "{claimed}"
+        );
+    }
+}
+
+#[test]
+fn more_items_than_one_are_told() {
+    let past = Past::new();
+    let quiet = past.goes_on();
+    assert_eq!(quiet.warnings, Vec::<String>::new());
+    past.world.keyring.set_duplicates(2);
+    let outcome = past.world.refresh();
+    assert!(outcome.warnings.iter().any(|w| w.starts_with("2 more keyring items")), "{outcome:?}");
+    let found = past.world.process().store().examine(past.world.name()).unwrap();
+    assert_eq!(found, ["2 more keyring items carry the same attributes"]);
+}
+
+/// Another machine's store with the same profile, whose items are in this keyring now, its sealing key too or not.
+fn moved_in(world: &World, generation: u64, with_key: bool) {
+    let other = World::new(None, Mode::Strict, "");
+    while other.record().generation.get() < generation {
+        other.refresh();
+    }
+    let theirs = other.keyring.snapshot().into_iter().filter(|(item, _)| with_key || item.service == "keepalive");
+    world.keyring.restore(world.keyring.snapshot().into_iter().chain(theirs).collect());
+}
+
+#[test]
+fn r30_a_take_over_keeps_the_newer_of_two_homes_and_guesses_at_nothing() {
+    use keepalive::credential::Generation;
+    use keepalive::store::Taken;
+    let g = Generation::new;
+    for (theirs, with_key, expected) in [
+        (1, true, Taken::Republished(g(3))),
+        (1, false, Taken::Republished(g(3))),
+        (2, false, Taken::Republished(g(3))),
+        (3, true, Taken::Adopted(g(4))),
+        (3, false, Taken::Unproven { claimed: g(3) }),
+    ] {
+        let past = Past::new();
+        moved_in(&past.world, theirs, with_key);
+        let take_over = || past.world.process().store().take_over(std::slice::from_ref(past.world.name())).unwrap();
+        assert_eq!(take_over(), [(past.world.name().clone(), expected.clone())], "{theirs} {with_key}");
+        if let Taken::Republished(generation) | Taken::Adopted(generation) = expected {
+            assert_eq!(past.world.published(), Some(generation.get()));
+            assert_eq!(take_over(), [(past.world.name().clone(), Taken::AtHome)]);
+        }
+    }
 }

@@ -1,8 +1,13 @@
 //! The real transaction is driven through every edge of the model. The `match` over the model's own edges is exhaustive:
 //! an edge without a scenario does not compile, and an edge that the model never takes fails.
 
+mod answers;
+mod arrivals;
 mod callers;
 mod homes;
+mod logouts;
+mod remains;
+mod residents;
 mod shared;
 mod world;
 

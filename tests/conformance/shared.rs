@@ -43,7 +43,8 @@ impl Source for Tool {
                 };
                 let identity = Identity { email: (!email.is_empty()).then(|| email.into()), ..Identity::default() };
                 let written = Some(Timestamp::from_secs(written));
-                Ok(Foreign { identity, granted: *granted, written, ..Foreign::default() })
+                let client_id = answer["client_id"].as_str().map(str::to_owned);
+                Ok(Foreign { identity, granted: *granted, written, client_id, ..Foreign::default() })
             }
         }
     }
@@ -91,7 +92,10 @@ impl Shared {
         let outcome = self.world.refresh();
         let error = outcome.error.clone().unwrap();
         assert_eq!((outcome.kind, error.kind.as_ref()), (kind, word), "{outcome:?}");
-        assert!(error.hint.is_some() && outcome.retry_at.is_some());
+        // What cannot be read may come back soon; what a person must settle takes its time.
+        let wait = if kind == OutcomeKind::Deferred { 60 } else { 600 };
+        let now = keepalive::clock::Clock::now(&*self.world.clock).wall;
+        assert!(error.hint.is_some() && outcome.retry_at == Some(now.plus(Duration::from_secs(wait))));
         assert_eq!((self.world.requests(), self.world.record().generation.get()), (requests, 2));
         outcome
     }
@@ -197,6 +201,18 @@ fn r39_another_account_in_the_tool_stops_us() {
     shared.tool.holds(&shared.world.server.mint(), "ada@acme.example", LATER);
     assert_eq!(shared.world.look().kind, OutcomeKind::Refreshed);
     assert_eq!((shared.state(), shared.world.requests()), (State::Fresh, 0));
+}
+
+#[test]
+fn r39_a_token_of_another_client_in_the_tool_stops_us() {
+    let shared = Shared::new(Mode::Strict);
+    let mut answer = shared.world.server.mint();
+    answer["client_id"] = json!("another");
+    shared.tool.holds(&answer, "ada@acme.example", LATER);
+    shared.stops(OutcomeKind::ConfigError, "conflict", 0);
+    answer["client_id"] = json!("public");
+    shared.tool.holds(&answer, "ada@acme.example", LATER);
+    assert_eq!((shared.world.look().kind, shared.world.requests()), (OutcomeKind::Refreshed, 0));
 }
 
 #[test]
@@ -307,6 +323,14 @@ fn r22_a_refused_token_is_looked_up_once_more_before_anybody_must_sign_in() {
     assert_eq!((outcome.kind, outcome.generation.get(), outcome.error), (OutcomeKind::Refreshed, 3, None));
     assert_eq!((shared.state(), shared.world.requests()), (State::Fresh, 1));
     assert!(shared.world.record().rejected.is_none());
+}
+
+#[test]
+fn a_token_that_was_not_refused_is_not_looked_up_once_more() {
+    let shared = quick(3, newer);
+    let outcome = shared.world.refresh();
+    assert_eq!((outcome.kind, outcome.generation.get(), shared.world.requests()), (OutcomeKind::Refreshed, 3, 1));
+    assert_eq!(outcome.warnings, Vec::<String>::new(), "nothing was adopted");
 }
 
 #[test]

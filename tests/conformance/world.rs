@@ -3,19 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keepalive::clock::{Clock, ManualClock, Timestamp};
+use keepalive::credential::Credential;
 use keepalive::credential::foreign::Origin;
-use keepalive::credential::freshness::{Demand, Validity};
+use keepalive::credential::freshness::Demand;
 use keepalive::credential::response::{self, Reply};
-use keepalive::credential::{Credential, Generation, Grant};
+use keepalive::engine::handover::{Arrival, Handover};
+use keepalive::engine::logout::{self, Departure, Leaving, Route};
 use keepalive::engine::source::Source;
 use keepalive::engine::{Engine, handover};
 use keepalive::guard::Held;
 use keepalive::outcome::Outcome;
-use keepalive::profile::{Profile, ProfileName, StoreKind, StoreSettings};
+use keepalive::profile::{Profile, ProfileName, Provider, StoreKind, StoreSettings};
 use keepalive::provider::http::HttpEndpoint;
 use keepalive::provider::{Exchange, Gate, GateError, PrepareError, Prepared, TokenEndpoint};
 use keepalive::store::Store;
@@ -23,7 +26,7 @@ use keepalive::store::keyring::memory::MemoryKeyring;
 use keepalive::store::keyring::{Found, Item, Keyring, KeyringError};
 use keepalive::store::record::Record;
 
-use super::support::authserver::AuthServer;
+use super::support::authserver::{AuthServer, Fault};
 use super::support::family::Mode;
 
 pub const LIFE: Duration = Duration::from_secs(600);
@@ -34,24 +37,23 @@ pub enum Place {
     BeforeExchange,
     AfterIntent,
     AfterExchange,
+    /// When the keyring is asked whether it could take something.
+    AtCheck,
     BeforePublish,
     AfterPublish,
 }
 
 type Hook = Box<dyn FnOnce() -> Result<(), GateError> + Send>;
 
-/// What is done when a flight comes to a place, once.
+/// What is done when a flight comes to a place, once each.
 #[derive(Clone, Default)]
-struct Hooks(Arc<Mutex<Option<(Place, Hook)>>>);
+struct Hooks(Arc<Mutex<Vec<(Place, Hook)>>>);
 
 impl Hooks {
     fn at(&self, place: Place) -> Result<(), GateError> {
         let hook = {
             let mut set = self.0.lock().unwrap();
-            if set.as_ref().is_none_or(|(wanted, _)| *wanted != place) {
-                return Ok(());
-            }
-            set.take()
+            set.iter().position(|(wanted, _)| *wanted == place).map(|i| set.remove(i))
         };
         hook.map_or(Ok(()), |(_, hook)| hook())
     }
@@ -64,6 +66,7 @@ pub struct World {
     pub server: Arc<AuthServer>,
     profile: Arc<Profile>,
     hooks: Hooks,
+    exchanges: Arc<AtomicUsize>,
     tool: Option<Arc<dyn Source>>,
 }
 
@@ -115,6 +118,7 @@ impl World {
             server,
             profile: Arc::new(config.profile(&name, None).unwrap()),
             hooks: Hooks::default(),
+            exchanges: Arc::default(),
             tool: None,
         };
         if let Some(template) = template {
@@ -135,38 +139,30 @@ impl World {
     }
 
     pub fn sign_in(&self) {
-        self.take(&self.server.mint(), None);
+        self.arrive(self.credential(&self.server.mint()), true).unwrap();
     }
 
     /// The profile follows a tool, from whose store it takes `answer` over.
     pub fn follow(&mut self, tool: Arc<dyn Source>, answer: &serde_json::Value, origin: Origin) {
         Arc::make_mut(&mut self.profile).follow = true;
         self.tool = Some(tool);
-        self.take(answer, Some(origin));
+        let credential = self.credential(answer);
+        self.arrive(Arrival { credential, origin: Some(origin) }, true).unwrap();
     }
 
-    fn take(&self, answer: &serde_json::Value, origin: Option<Origin>) {
-        let (store, endpoint) = self.parts();
-        let prepared = endpoint.prepare(&self.profile.provider, "demo").unwrap();
+    /// What an import of `answer` would hand over now.
+    pub fn credential(&self, answer: &serde_json::Value) -> Credential {
+        let prepared = self.parts().1.prepare(&self.profile.provider, "demo").unwrap();
         let Reply::Granted(granted) = response::read(200, answer.to_string().as_bytes(), true) else { panic!() };
         let now = self.clock.now();
-        let lifetime_ms = LIFE.as_millis() as u64;
-        let credential = Credential {
-            generation: Generation::NONE,
-            binding: prepared.binding(),
-            refresh: granted.refresh.unwrap(),
-            grant: Grant {
-                access: granted.access,
-                validity: Some(Validity { obtained: now.clone(), lifetime_ms, assumed: false }),
-                token_type: "Bearer".into(),
-                scope: None,
-                id_token: None,
-                login_by: None,
-                not_before: None,
-            },
-        };
-        let arrival = handover::Arrival { credential, origin };
-        handover::take(&store, &self.profile.name, arrival, true, &now, &|_| {}).unwrap();
+        let told = granted.expiry.lifetime_of_import(&now);
+        handover::credential(*granted, prepared.binding(), &now, told, LIFE).unwrap()
+    }
+
+    /// `keepalive import`, with or without `--replace`, by a new process.
+    pub fn arrive(&self, arrival: impl Into<Arrival>, is_replacing: bool) -> Result<Handover, Outcome> {
+        let (store, _) = self.parts();
+        handover::take(&store, &self.profile.name, arrival, is_replacing, &self.clock.now(), &|_| {})
     }
 
     fn parts(&self) -> (Arc<Store>, Arc<Hooked<HttpEndpoint>>) {
@@ -175,11 +171,12 @@ impl World {
             path: None,
             allow_network_filesystem: true,
         };
-        let keyring = Hooked { inner: self.keyring.clone(), hooks: self.hooks.clone() };
+        let (hooks, exchanges) = (self.hooks.clone(), Arc::clone(&self.exchanges));
+        let keyring = Hooked { inner: self.keyring.clone(), hooks, exchanges: Arc::default() };
         let store = Store::new(&settings, self.dir.path(), None, || Box::new(keyring));
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let http = HttpEndpoint::new(Box::new(|_, _| Err("no secrets".into())), clock, self.dir.path()).unwrap();
-        (Arc::new(store), Arc::new(Hooked { inner: http, hooks: self.hooks.clone() }))
+        (Arc::new(store), Arc::new(Hooked { inner: http, hooks: self.hooks.clone(), exchanges }))
     }
 
     /// A process that has just started: it shares nothing with the others but what is on disk and in the keyring.
@@ -189,9 +186,18 @@ impl World {
 
     /// The same, started by a command that refreshes these profiles.
     pub fn process_within(&self, profiles: &[&str]) -> Engine {
+        self.engine(false, profiles)
+    }
+
+    /// A daemon that has just started.
+    pub fn daemon(&self) -> Engine {
+        self.engine(true, &[])
+    }
+
+    fn engine(&self, is_resident: bool, within: &[&str]) -> Engine {
         let (store, endpoint) = self.parts();
-        let within = profiles.iter().map(|&name| name.to_owned()).collect();
-        let engine = Engine::new(store, endpoint, Arc::clone(&self.clock) as _, false, within);
+        let within = within.iter().map(|&name| name.to_owned()).collect();
+        let engine = Engine::new(store, endpoint, Arc::clone(&self.clock) as _, is_resident, within);
         match &self.tool {
             Some(tool) => engine.following(Arc::clone(tool)),
             None => engine,
@@ -208,7 +214,10 @@ impl World {
 
     /// `keepalive refresh --force`, by a new process.
     pub fn refresh(&self) -> Outcome {
-        let engine = self.process();
+        self.refresh_by(&self.process())
+    }
+
+    pub fn refresh_by(&self, engine: &Engine) -> Outcome {
         match engine.force(&self.profile.name) {
             Ok(demand) => engine.refresh(&self.profile, demand, Duration::from_secs(30), &|| {}),
             Err(e) => e.outcome(),
@@ -217,8 +226,12 @@ impl World {
 
     /// `keepalive refresh`, by a new process: nothing is due, but what was left undone is done.
     pub fn look(&self) -> Outcome {
+        self.look_by(&self.process())
+    }
+
+    pub fn look_by(&self, engine: &Engine) -> Outcome {
         let demand = Demand::Margin { lookahead: Duration::ZERO };
-        self.process().refresh(&self.profile, demand, Duration::from_secs(30), &|| {})
+        engine.refresh(&self.profile, demand, Duration::from_secs(30), &|| {})
     }
 
     pub fn record(&self) -> Record {
@@ -232,6 +245,44 @@ impl World {
         serde_json::from_str::<serde_json::Value>(text).unwrap()["generation"].as_u64()
     }
 
+    /// Takes something out of the keyring: what is published, or the sealing key.
+    pub fn remove_from_keyring(&self, service: &str) {
+        let mut items = self.keyring.snapshot();
+        items.retain(|item, _| item.service != service);
+        self.keyring.restore(items);
+    }
+
+    /// The provider has a revocation endpoint, at which this goes wrong in turn.
+    pub fn revokes(&mut self, faults: impl IntoIterator<Item = Fault>) {
+        self.server.revocation_script(faults);
+        let url = format!("{}/revoke", self.server.url()).parse().unwrap();
+        self.provider_mut().revocation_endpoint = Some(url);
+    }
+
+    /// The configuration, to be changed.
+    pub fn provider_mut(&mut self) -> &mut Provider {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.profile).provider)
+    }
+
+    /// `keepalive logout`, with or without `--forget`, by a new process; told to end before it sends anything, or not.
+    pub fn log_out(&self, is_forgetting: bool, is_stopped: bool) -> Result<Departure, Outcome> {
+        let route = logout::route(&self.parts().1.inner, &self.profile);
+        self.log_out_by(route, is_forgetting, is_stopped)
+    }
+
+    pub fn log_out_by(&self, route: Route, is_forgetting: bool, is_stopped: bool) -> Result<Departure, Outcome> {
+        let (store, endpoint) = self.parts();
+        let leaving = Leaving {
+            store: &store,
+            server: &endpoint.inner,
+            clock: Arc::clone(&self.clock) as _,
+            name: &self.profile.name,
+            is_forgetting,
+            stop: Arc::new(is_stopped.into()),
+        };
+        leaving.leave(route, &|_| {})
+    }
+
     /// A file of the store.
     pub fn file(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
@@ -241,8 +292,13 @@ impl World {
         self.server.counts().refresh_requests
     }
 
+    /// How often the server was turned to, whether it could be reached or not.
+    pub fn exchanges(&self) -> usize {
+        self.exchanges.load(Ordering::SeqCst)
+    }
+
     pub fn hook(&self, place: Place, hook: impl FnOnce() -> Result<(), GateError> + Send + 'static) {
-        *self.hooks.0.lock().unwrap() = Some((place, Box::new(hook)));
+        self.hooks.0.lock().unwrap().push((place, Box::new(hook)));
     }
 
     pub fn remains(&self) -> Remains {
@@ -276,6 +332,7 @@ impl World {
             server: Arc::clone(&self.server),
             profile: Arc::clone(&self.profile),
             hooks: Hooks::default(),
+            exchanges: Arc::default(),
             tool: self.tool.clone(),
         }
     }
@@ -294,6 +351,7 @@ impl World {
 struct Hooked<T> {
     inner: T,
     hooks: Hooks,
+    exchanges: Arc<AtomicUsize>,
 }
 
 impl TokenEndpoint for Hooked<HttpEndpoint> {
@@ -302,6 +360,7 @@ impl TokenEndpoint for Hooked<HttpEndpoint> {
     }
 
     fn exchange<'l>(&self, prepared: &Prepared, held: Held<'l>, gate: Gate) -> Exchange<'l> {
+        self.exchanges.fetch_add(1, Ordering::SeqCst);
         let before = self.hooks.at(Place::BeforeExchange);
         let hooks = self.hooks.clone();
         let gate: Gate = Box::new(move || {
@@ -317,6 +376,7 @@ impl TokenEndpoint for Hooked<HttpEndpoint> {
 
 impl Keyring for Hooked<MemoryKeyring> {
     fn check(&self) -> Result<(), KeyringError> {
+        self.hooks.at(Place::AtCheck).unwrap();
         self.inner.check()
     }
 

@@ -20,6 +20,7 @@ struct State {
     /// The next write is applied and reported as failed, as gnome-keyring does when it is killed.
     lies_once: bool,
     writes: usize,
+    duplicates: usize,
 }
 
 impl MemoryKeyring {
@@ -40,6 +41,11 @@ impl MemoryKeyring {
 
     pub fn restore(&self, items: BTreeMap<Item, String>) {
         self.lock().items = items;
+    }
+
+    /// Every item is there so many times more, as real keyrings can have it.
+    pub fn set_duplicates(&self, n: usize) {
+        self.lock().duplicates = n;
     }
 
     /// How many writes were asked for.
@@ -67,7 +73,8 @@ impl Keyring for MemoryKeyring {
 
     fn read(&self, item: &Item) -> Result<Option<Found>, KeyringError> {
         let state = self.open()?;
-        Ok(state.items.get(item).map(|v| Found { value: Zeroizing::new(v.clone()), duplicates: 0 }))
+        let found = state.items.get(item);
+        Ok(found.map(|v| Found { value: Zeroizing::new(v.clone()), duplicates: state.duplicates }))
     }
 
     fn write(&self, item: &Item, value: &str) -> Result<(), KeyringError> {

@@ -1,0 +1,260 @@
+//! What an answer, or none, makes of a profile: told as it is, waited for as long as is wise, and never thrown away.
+
+use std::time::Duration;
+
+use keepalive::clock::Clock;
+use keepalive::outcome::{Outcome, OutcomeKind, Publication};
+use serde_json::json;
+
+use super::support::authserver::Fault;
+use super::support::family::Mode;
+use super::world::{Place, World};
+
+const LATEST: &str = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"latest\"\ntimeout = \"5s\"\n";
+const SAME: &str = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";
+
+fn world() -> World {
+    World::new(None, Mode::Strict, "")
+}
+
+/// How long until it may be tried again.
+#[track_caller]
+fn wait(world: &World, outcome: &Outcome) -> Duration {
+    outcome.retry_at.expect("it is tried again").since(world.clock.now().wall)
+}
+
+#[test]
+fn r25_who_is_turned_away_waits_longer_each_time_and_not_as_long_as_all_the_others() {
+    let world = world();
+    let mut waits = Vec::new();
+    for n in 1..6_u32 {
+        world.server.script([Fault::Answer(429, "", "")]);
+        let outcome = world.refresh();
+        assert_eq!((outcome.kind, world.record().failures), (OutcomeKind::Deferred, n), "{outcome:?}");
+        let (waited, most) = (wait(&world, &outcome), Duration::from_secs(1 << n));
+        assert!(waited >= Duration::from_secs(1) && waited <= most, "{waited:?}");
+        waits.push(waited == most);
+        world.clock.advance(waited);
+    }
+    assert!(waits.contains(&false), "all profiles of the world would come back at the same instant");
+    assert_eq!((world.refresh().kind, world.record().failures), (OutcomeKind::Refreshed, 0));
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_tried_thrice_and_by_who_is_told_to_stop_once() {
+    for (is_stopped, tries) in [(false, 3), (true, 1)] {
+        let mut world = world();
+        // Nobody listens on a port that was just given back.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        world.provider_mut().token_endpoint = Some(format!("http://127.0.0.1:{port}/token").parse().unwrap());
+        world.sign_in();
+        let engine = world.process();
+        let stopping = engine.clone();
+        world.hook(Place::BeforeExchange, move || {
+            if is_stopped {
+                stopping.stop();
+            }
+            Ok(())
+        });
+        let outcome = world.refresh_by(&engine);
+        assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.as_ref()), (OutcomeKind::Deferred, "network"));
+        assert!(wait(&world, &outcome) >= Duration::from_secs(1));
+        assert_eq!((world.exchanges(), world.record().intent, world.record().failures), (tries, None, 1));
+    }
+}
+
+#[test]
+fn r19_a_doubt_that_the_servers_grace_can_end_is_looked_into_at_once() {
+    let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
+    world.server.script([Fault::DropAfter]);
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, wait(&world, &outcome)), (OutcomeKind::InDoubt, Duration::ZERO));
+    assert_eq!((world.record().not_before, world.record().failures), (None, 0));
+}
+
+#[test]
+fn r20_only_a_retry_within_grace_holds_the_next_generation_back() {
+    // None was retried.
+    let graceful = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
+    // One was, but the server answers the newest request only; or it was the last chance at a strict one.
+    let latest = World::new(None, Mode::Grace(Duration::from_secs(60)), LATEST);
+    let strict = world();
+    for (world, until_retry) in [(&latest, 20), (&strict, 580)] {
+        world.server.script([Fault::DropBefore]);
+        assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+        world.clock.advance(Duration::from_secs(until_retry));
+    }
+    for world in [&graceful, &latest, &strict] {
+        for generation in [2, 3] {
+            let outcome = world.refresh();
+            assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, generation), "{outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn r16_a_server_that_gives_nothing_to_use_is_not_asked_in_a_loop() {
+    let world = world();
+    for n in 1..3 {
+        world.server.script([Fault::Members(json!({"access_token": null}))]);
+        let outcome = world.refresh();
+        let error = outcome.error.as_ref().unwrap();
+        assert_eq!((outcome.kind, error.kind.as_ref()), (OutcomeKind::ConfigError, "at_unusable"), "{outcome:?}");
+        assert_eq!((world.record().failures, outcome.retry_at), (n, world.record().not_before));
+        world.clock.advance(wait(&world, &outcome));
+    }
+    assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+    assert_eq!(world.server.counts().presented_again, 0, "each refresh token was kept");
+}
+
+#[test]
+fn what_is_odd_about_an_answer_is_told() {
+    for (members, words) in [
+        (json!({"token_type": "user"}), "the token type is not Bearer"),
+        (json!({"expires_in": null}), "the server told no lifetime; 3600 s are assumed"),
+    ] {
+        let world = world();
+        world.server.script([Fault::Members(members)]);
+        let outcome = world.refresh();
+        assert_eq!(
+            (outcome.kind, outcome.warnings.as_slice()),
+            (OutcomeKind::Refreshed, [words.to_owned()].as_slice())
+        );
+    }
+}
+
+#[test]
+fn r09_an_answer_that_cannot_be_sealed_at_once_is_sealed_as_soon_as_it_can() {
+    let world = world();
+    let received = world.file("profiles/demo/received");
+    let (obstacle, obstacle_gone) = (received.join("obstacle"), received.clone());
+    world.hook(Place::AfterExchange, move || {
+        std::fs::create_dir_all(obstacle).unwrap();
+        Ok(())
+    });
+    world.hook(Place::BeforePublish, move || {
+        std::fs::remove_dir_all(obstacle_gone).unwrap();
+        Ok(())
+    });
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 2), "{outcome:?}");
+    assert_eq!((outcome.publication, world.published()), (Publication::Published, Some(2)));
+    assert_eq!(world.refresh().generation.get(), 3);
+}
+
+#[test]
+fn r12_an_answer_that_the_disk_will_not_have_is_kept_in_the_keyring() {
+    let world = world();
+    let received = world.file("profiles/demo/received");
+    let obstacle = received.join("obstacle");
+    world.hook(Place::AfterExchange, move || {
+        std::fs::create_dir_all(obstacle).unwrap();
+        Ok(())
+    });
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, world.published()), (OutcomeKind::Refreshed, Some(2)), "{outcome:?}");
+    assert!(outcome.warnings.iter().any(|w| w.contains("in the keyring only")), "{outcome:?}");
+    std::fs::remove_dir_all(received).unwrap();
+    let outcome = world.look();
+    assert_eq!((outcome.generation.get(), world.requests()), (2, 1), "{outcome:?}");
+    assert_eq!(world.refresh().generation.get(), 3);
+    assert_eq!(world.server.counts().presented_again, 0);
+}
+
+/// An answer that says no, and not why.
+const NO: Fault = Fault::Answer(400, "", "");
+
+#[test]
+fn a_no_without_a_reason_ends_a_profile_after_five_and_not_before_its_access_token_ends() {
+    for (life, is_dead) in [(60, true), (86_400, false)] {
+        let world = world();
+        let mut answer = world.server.mint();
+        answer["expires_in"] = json!(life);
+        world.arrive(world.credential(&answer), true).unwrap();
+        for n in 1..5 {
+            world.server.script([NO]);
+            let outcome = world.refresh();
+            let word = outcome.error.as_ref().unwrap().kind.to_string();
+            assert_eq!((outcome.kind, word.as_str()), (OutcomeKind::Deferred, "refused"), "{outcome:?}");
+            assert_eq!((world.record().unclassified, wait(&world, &outcome).as_secs()), (n, 600));
+            world.clock.advance(Duration::from_secs(600));
+        }
+        world.server.script([NO]);
+        let expected = if is_dead { OutcomeKind::NeedsLogin } else { OutcomeKind::Deferred };
+        assert_eq!((world.refresh().kind, world.requests()), (expected, 5));
+    }
+}
+
+#[test]
+fn a_no_that_has_a_reason_is_not_counted_as_one_without() {
+    let world = world();
+    for (fault, word, unclassified) in [(NO, "refused", 1), (Fault::Answer(429, "", ""), "throttled", 0)] {
+        world.server.script([fault]);
+        let outcome = world.refresh();
+        assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.as_ref()), (OutcomeKind::Deferred, word));
+        assert_eq!(world.record().unclassified, unclassified);
+        world.clock.advance(wait(&world, &outcome));
+    }
+}
+
+#[test]
+fn r17_a_doubt_at_a_server_that_punishes_nothing_is_asked_about_with_pauses() {
+    let world = World::new(None, Mode::NoRotation { echo: true }, "rotation = \"none\"\n");
+    world.server.script([Fault::DropBefore]);
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, world.record().failures), (OutcomeKind::InDoubt, 1), "{outcome:?}");
+    let pause = wait(&world, &outcome);
+    assert!(pause >= Duration::from_secs(1), "{pause:?}");
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Deferred, 1), "not even by force");
+    world.clock.advance(pause);
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 2));
+}
+
+#[test]
+fn r24_a_client_that_is_refused_is_tried_again_by_itself_three_times_and_by_force() {
+    const REFUSED: Fault = Fault::Answer(401, "", r#"{"error":"invalid_client"}"#);
+    let mut world = world();
+    world.server.script(vec![REFUSED; 5]);
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::ConfigError, 1));
+    for n in 1..=3 {
+        world.clock.advance(Duration::from_secs(1799));
+        let outcome = world.look();
+        assert_eq!((outcome.kind, world.requests()), (OutcomeKind::ConfigError, n), "{outcome:?}");
+        assert_eq!(wait(&world, &outcome), Duration::from_secs(1));
+        world.clock.advance(Duration::from_secs(1));
+        assert_eq!((world.look().kind, world.requests()), (OutcomeKind::ConfigError, n + 1));
+    }
+    world.clock.advance(Duration::from_secs(86_400));
+    let outcome = world.look();
+    assert_eq!((outcome.kind, outcome.retry_at, world.requests()), (OutcomeKind::ConfigError, None, 4));
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::ConfigError, 5), "a person may insist");
+    world.provider_mut().parameters.push(("resource".into(), "https://api".into()));
+    assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Refreshed, 6), "it is another client now");
+}
+
+#[test]
+fn a_token_goes_to_no_other_server_and_in_no_other_name() {
+    let mut elsewhere = world();
+    elsewhere.provider_mut().token_endpoint = Some("http://127.0.0.1:9/token".parse().unwrap());
+    let mut renamed = world();
+    renamed.provider_mut().client_id = "another".into();
+    for world in [elsewhere, renamed] {
+        let outcome = world.refresh();
+        assert_eq!((outcome.kind, outcome.error.unwrap().kind.as_ref()), (OutcomeKind::ConfigError, "other_server"));
+        assert_eq!((world.exchanges(), world.record().generation.get()), (0, 1));
+    }
+}
+
+#[test]
+fn r02_nothing_is_sent_under_a_lock_that_another_program_has_replaced() {
+    let world = world();
+    let lock = world.file("profiles/demo/lock");
+    let check = lock.clone();
+    world.hook(Place::AtCheck, move || {
+        std::fs::remove_file(check).unwrap();
+        Ok(())
+    });
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.as_ref()), (OutcomeKind::Deferred, "interrupted"));
+    assert_eq!((world.requests(), world.record().open_intent(), lock.exists()), (0, None, false));
+}

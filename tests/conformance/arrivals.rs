@@ -1,0 +1,229 @@
+//! What comes from outside, by a login or an import: what may take the place of a stored credential, and what may not.
+
+use keepalive::clock::Clock;
+use keepalive::credential::Credential;
+use keepalive::credential::foreign::{Identity, Origin};
+use keepalive::engine::handover::{Arrival, Handover};
+use keepalive::outcome::{Outcome, OutcomeKind, Publication};
+use keepalive::store::keyring::KeyringError;
+use serde_json::{Value, json};
+
+use super::support::authserver::Fault;
+use super::support::family::Mode;
+use super::world::{LIFE, Place, World};
+
+fn world() -> World {
+    World::new(None, Mode::Strict, "")
+}
+
+/// A sign-in whose access token says that it lives `secs` from now; `None`: there is no access token.
+fn signed_in_for(world: &World, secs: Option<u64>) -> Value {
+    let mut answer = world.server.mint();
+    match secs {
+        Some(secs) => answer["expires_in"] = json!(secs),
+        None => answer["access_token"] = Value::Null,
+    }
+    answer
+}
+
+fn from_tool(credential: Credential, email: Option<&str>) -> Arrival {
+    let identity = Identity { email: email.map(str::to_owned), ..Identity::default() };
+    let origin = Origin { tool: "codex".into(), place: Some("auth.json".into()), account: None, identity };
+    Arrival { credential, origin: Some(origin) }
+}
+
+#[track_caller]
+fn is_refused(result: Result<Handover, Outcome>, kind: OutcomeKind, word: &str) {
+    let outcome = result.expect_err("it was not to be taken");
+    assert_eq!((outcome.kind, outcome.error.as_ref().map(|e| e.kind.as_ref())), (kind, Some(word)), "{outcome:?}");
+}
+
+#[track_caller]
+fn is_taken(result: Result<Handover, Outcome>, generation: u64) {
+    let taken = result.unwrap();
+    assert!(matches!(taken, Handover::Taken { .. }), "{taken:?}");
+    assert_eq!(taken.generation().get(), generation);
+}
+
+/// An ordinary refresh brings this generation.
+#[track_caller]
+fn goes_on(world: &World, generation: u64) {
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, generation), "{outcome:?}");
+}
+
+#[test]
+fn a_live_credential_gives_way_only_to_one_that_ends_later() {
+    let life = LIFE.as_secs();
+    for (old, new, is_newer) in [
+        (Some(life), Some(life - 1), false),
+        (Some(life), Some(life), false),
+        (Some(life), Some(life + 1), true),
+        (Some(life), None, false),
+        (None, Some(1), true),
+        (None, None, false),
+    ] {
+        let world = world();
+        world.arrive(world.credential(&signed_in_for(&world, old)), true).unwrap();
+        let new = signed_in_for(&world, new);
+        let result = world.arrive(world.credential(&new), false);
+        if is_newer {
+            is_taken(result, 3);
+        } else {
+            is_refused(result, OutcomeKind::ConfigError, "conflict");
+            assert_eq!(world.record().generation.get(), 2, "nothing was touched");
+            is_taken(world.arrive(world.credential(&new), true), 3);
+        }
+        goes_on(&world, 4);
+    }
+}
+
+#[test]
+fn an_expired_credential_gives_way_to_one_without_an_access_token() {
+    let world = world();
+    let new = signed_in_for(&world, None);
+    world.clock.advance(LIFE);
+    is_taken(world.arrive(world.credential(&new), false), 2);
+    assert_eq!(world.record().validity, None);
+    goes_on(&world, 3);
+}
+
+#[test]
+fn r22_a_dead_or_doubtful_credential_gives_way_to_any_other() {
+    for fault in [Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#), Fault::DropAfter] {
+        let world = world();
+        world.server.script([fault]);
+        assert!(matches!(world.refresh().kind, OutcomeKind::NeedsLogin | OutcomeKind::InDoubt));
+        is_taken(world.arrive(world.credential(&signed_in_for(&world, Some(1))), false), 2);
+        let record = world.record();
+        assert_eq!((record.rejected, record.intent, record.last_attempt), (None, None, None));
+        goes_on(&world, 3);
+    }
+}
+
+#[test]
+fn r03_a_token_that_was_spent_or_refused_is_not_taken_even_by_force() {
+    for fault in [None, Some(Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#))] {
+        let world = world();
+        let answer = world.server.mint();
+        world.arrive(world.credential(&answer), true).unwrap();
+        world.server.script(fault);
+        world.refresh();
+        let before = world.record();
+        for is_replacing in [false, true] {
+            let result = world.arrive(world.credential(&answer), is_replacing);
+            is_refused(result, OutcomeKind::NeedsLogin, "consumed");
+        }
+        assert_eq!(world.record(), before);
+    }
+}
+
+#[test]
+fn what_is_here_already_is_not_taken_again() {
+    let world = world();
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), true).unwrap();
+    let before = world.record();
+    let again = world.arrive(world.credential(&answer), false).unwrap();
+    assert!(matches!(again, Handover::Unchanged { .. }), "{again:?}");
+    assert_eq!((again.generation().get(), again.publication()), (2, Publication::Published));
+    assert_eq!(world.record(), before);
+    // Another one is another one, though it be of the same person.
+    is_taken(world.arrive(world.credential(&world.server.mint()), true), 3);
+}
+
+#[test]
+fn an_import_of_what_is_here_tells_where_it_came_from() {
+    let world = world();
+    let answer = world.server.mint();
+    let credential = || world.credential(&answer);
+    world.arrive(credential(), true).unwrap();
+    assert_eq!(world.record().origin, None);
+    world.arrive(from_tool(credential(), Some("ada@acme.example")), false).unwrap();
+    let origin = world.record().origin.expect("it is known now");
+    assert_eq!(origin.tool, "codex");
+    // Piped in, it does not say so: what is known stays known.
+    let piped = world.arrive(credential(), false).unwrap();
+    assert!(matches!(piped, Handover::Unchanged { .. }), "{piped:?}");
+    assert_eq!((world.record().origin, world.record().generation.get()), (Some(origin), 2));
+}
+
+#[test]
+fn the_credential_of_one_person_does_not_give_way_to_that_of_another() {
+    // {"alg":"none"} and {"email":"ada@acme.example"}
+    let ada = "eyJhbGciOiJub25lIn0.eyJlbWFpbCI6ImFkYUBhY21lLmV4YW1wbGUifQ.x";
+    let world = world();
+    let mut answer = world.server.mint();
+    answer["id_token"] = json!(ada);
+    world.arrive(world.credential(&answer), true).unwrap();
+    let newer = || world.credential(&signed_in_for(&world, Some(2 * LIFE.as_secs())));
+    for _ in 0..2 {
+        let result = world.arrive(from_tool(newer(), Some("bob@acme.example")), false);
+        is_refused(result, OutcomeKind::ConfigError, "conflict");
+        assert_eq!(world.record().generation.get(), 2);
+        // Whose it is, is known from the ID token the first time; the second time, from the tool as well.
+        world.arrive(from_tool(world.credential(&answer), Some("ada@acme.example")), false).unwrap();
+    }
+    is_taken(world.arrive(from_tool(newer(), Some("ada@acme.example")), false), 3);
+    let unsaid = world.credential(&signed_in_for(&world, Some(3 * LIFE.as_secs())));
+    is_taken(world.arrive(from_tool(unsaid, None), false), 4);
+}
+
+#[test]
+fn what_cannot_be_read_any_more_is_replaced_only_on_demand() {
+    let damage: [fn(&World); 2] = [
+        |world| std::fs::write(world.file("profiles/demo/sealed"), "dust").unwrap(),
+        |world| std::fs::remove_file(world.file("profiles/demo/sealed")).unwrap(),
+    ];
+    for damage in damage {
+        let world = world();
+        damage(&world);
+        world.remove_from_keyring("keepalive");
+        let new = world.credential(&signed_in_for(&world, Some(2 * LIFE.as_secs())));
+        assert!(world.arrive(new, false).is_err(), "a person must say so");
+        assert_eq!(world.record().generation.get(), 1);
+        is_taken(world.arrive(world.credential(&world.server.mint()), true), 2);
+        goes_on(&world, 3);
+    }
+}
+
+#[test]
+fn r08_a_keyring_that_is_away_is_no_damage_that_one_could_replace() {
+    let world = world();
+    world.keyring.set_fault(Some(KeyringError::Locked));
+    let result = world.arrive(world.credential(&world.server.mint()), true);
+    assert_eq!(result.unwrap_err().kind, OutcomeKind::StoreUnavailable);
+    world.keyring.set_fault(None);
+    assert_eq!(world.record().generation.get(), 1);
+}
+
+#[test]
+fn r12_an_import_while_the_keyring_goes_away_is_published_later() {
+    let world = world();
+    let keyring = world.keyring.clone();
+    world.hook(Place::BeforePublish, move || {
+        keyring.set_fault(Some(KeyringError::Locked));
+        Ok(())
+    });
+    let taken = world.arrive(world.credential(&world.server.mint()), true).unwrap();
+    assert_eq!((taken.generation().get(), taken.publication()), (2, Publication::PublishPending));
+    let Handover::Taken { warnings, .. } = taken else { panic!("it was taken") };
+    assert!(warnings.iter().any(|w| w.contains("the keyring does not have it yet")), "{warnings:?}");
+    world.keyring.set_fault(None);
+    assert_eq!(world.look().publication, Publication::Published);
+    assert_eq!(world.published(), Some(2));
+}
+
+#[test]
+fn what_is_taken_is_told_as_it_was_handed_over() {
+    let world = world();
+    let now = world.clock.now().wall;
+    let mut answer = world.server.mint();
+    answer["refresh_expires_in"] = json!(7_776_000);
+    let taken = world.arrive(world.credential(&answer), true).unwrap();
+    assert_eq!((taken.generation().get(), taken.publication()), (2, Publication::Published));
+    let record = world.record();
+    assert_eq!(record.validity.unwrap().expires_at(), now.plus(LIFE));
+    assert_eq!(record.login_by.unwrap().since(now).as_secs(), 7_776_000);
+    assert_eq!(world.published(), Some(2));
+}

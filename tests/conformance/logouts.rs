@@ -1,0 +1,172 @@
+//! A logout forgets what was revoked, or what the person gives up, and nothing else.
+
+use std::time::Duration;
+
+use keepalive::engine::logout::{Departure, Fate, Route};
+use keepalive::outcome::{Failure, Outcome, OutcomeKind};
+
+use super::support::authserver::Fault;
+use super::support::family::Mode;
+use super::world::{LIFE, World};
+
+const LATER: Fault = Fault::Answer(503, "", "");
+const DENIED: Fault = Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#);
+
+/// A profile at a server at whose revocation endpoint this goes wrong.
+fn world(faults: impl IntoIterator<Item = Fault>) -> World {
+    let mut world = World::new(None, Mode::Strict, "");
+    world.revokes(faults);
+    world
+}
+
+fn blocked() -> Route {
+    Route::Blocked(Outcome::new(OutcomeKind::ConfigError).because(Failure::new("config", "no such provider")))
+}
+
+#[track_caller]
+fn is_gone(world: &World, left: Result<Departure, Outcome>, refresh: Fate, access: Option<Fate>) {
+    let departure = left.unwrap();
+    assert_eq!((departure.refresh, departure.access, departure.is_completion), (refresh, access, false));
+    assert_eq!(departure.reason.is_some(), refresh == Fate::Left, "{departure:?}");
+    assert!(world.record().is_tombstone && !world.file("profiles/demo/sealed").exists());
+    assert_eq!((world.published(), world.refresh().kind), (None, OutcomeKind::NeedsLogin));
+}
+
+#[track_caller]
+fn is_kept(world: &World, left: Result<Departure, Outcome>, kind: OutcomeKind, word: &str) {
+    let outcome = left.expect_err("nothing was to be forgotten");
+    assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.as_ref()), (kind, word), "{outcome:?}");
+    assert!(!world.record().is_tombstone && world.file("profiles/demo/sealed").exists());
+    assert!(outcome.error.unwrap().hint.unwrap().contains("--forget"));
+}
+
+#[test]
+fn an_access_token_is_revoked_if_it_is_alive() {
+    let world = world([]);
+    is_gone(&world, world.log_out(false, false), Fate::Revoked, Some(Fate::Revoked));
+    world.sign_in();
+    assert_eq!(world.record().generation.get(), 2, "it counts on");
+    world.clock.advance(LIFE);
+    is_gone(&world, world.log_out(false, false), Fate::Revoked, None);
+    let hints: Vec<_> = world.server.revoked().into_iter().map(|(hint, _)| hint).collect();
+    assert_eq!(hints, ["refresh_token", "access_token", "refresh_token"]);
+}
+
+#[test]
+fn a_server_that_revokes_no_refresh_tokens_revokes_the_access_token() {
+    let world = world([Fault::Answer(400, "", r#"{"error":"unsupported_token_type"}"#)]);
+    is_gone(&world, world.log_out(false, false), Fate::Left, Some(Fate::Revoked));
+}
+
+#[test]
+fn what_cannot_be_revoked_now_is_kept_unless_the_person_gives_it_up() {
+    let world = world([LATER, LATER]);
+    is_kept(&world, world.log_out(false, false), OutcomeKind::Deferred, "throttled");
+    assert_eq!(world.record().open_revocation(), None, "the server has said that it did nothing");
+    is_gone(&world, world.log_out(true, false), Fate::Left, Some(Fate::Left));
+}
+
+#[test]
+fn r28_who_interrupts_a_logout_has_given_nothing_up() {
+    for is_forgetting in [false, true] {
+        let world = world([]);
+        is_kept(&world, world.log_out(is_forgetting, true), OutcomeKind::Deferred, "interrupted");
+        assert!(world.server.revoked().is_empty());
+    }
+}
+
+#[test]
+fn r17_a_revocation_without_an_answer_is_a_doubt_until_it_is_settled() {
+    let world = world([Fault::DropAfter]);
+    is_kept(&world, world.log_out(false, false), OutcomeKind::Deferred, "revocation_in_doubt");
+    assert!(world.record().open_revocation().is_some());
+    is_gone(&world, world.log_out(false, false), Fate::Revoked, Some(Fate::Revoked));
+}
+
+#[test]
+fn a_token_that_the_provider_has_ended_needs_nobody_to_end_it() {
+    for is_blocked in [true, false] {
+        let world = world([LATER]);
+        world.server.script([DENIED]);
+        assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
+        let left = if is_blocked { world.log_out_by(blocked(), false, false) } else { world.log_out(false, false) };
+        is_gone(&world, left, Fate::Dead, Some(Fate::Left));
+    }
+}
+
+#[test]
+fn a_token_that_was_given_up_in_doubt_may_live_and_is_not_forgotten_lightly() {
+    let world = world([LATER]);
+    world.server.script([Fault::DropBefore, Fault::DropBefore]);
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    world.clock.advance(LIFE - Duration::from_secs(20));
+    assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
+    is_kept(&world, world.log_out_by(blocked(), false, false), OutcomeKind::ConfigError, "config");
+    is_kept(&world, world.log_out(false, false), OutcomeKind::Deferred, "throttled");
+}
+
+#[test]
+fn a_live_token_is_kept_while_the_configuration_is_broken() {
+    let world = world([]);
+    is_kept(&world, world.log_out_by(blocked(), false, false), OutcomeKind::ConfigError, "config");
+    is_gone(&world, world.log_out_by(blocked(), true, false), Fate::Left, Some(Fate::Left));
+}
+
+#[test]
+fn a_token_goes_to_no_other_server_and_in_no_other_name() {
+    let other_server = |world: &mut World| {
+        world.provider_mut().revocation_endpoint = Some("http://127.0.0.1:9/revoke".parse().unwrap());
+    };
+    let other_origin = |world: &mut World| {
+        world.provider_mut().token_endpoint = Some("http://127.0.0.1:9/token".parse().unwrap());
+    };
+    let other_client = |world: &mut World| world.provider_mut().client_id = "another".into();
+    for change in [&other_server as &dyn Fn(&mut World), &other_origin, &other_client] {
+        let mut world = world([]);
+        change(&mut world);
+        is_kept(&world, world.log_out(false, false), OutcomeKind::ConfigError, "other_server");
+        assert!(world.server.revoked().is_empty());
+    }
+}
+
+#[test]
+fn what_cannot_be_read_can_only_be_forgotten() {
+    let world = world([]);
+    std::fs::write(world.file("profiles/demo/sealed"), "dust").unwrap();
+    world.remove_from_keyring("keepalive");
+    let outcome = world.log_out(false, false).unwrap_err();
+    assert!(outcome.error.unwrap().hint.unwrap().contains("--forget"));
+    assert!(!world.record().is_tombstone);
+    is_gone(&world, world.log_out(true, false), Fate::Left, None);
+}
+
+#[test]
+fn who_is_signed_out_cannot_sign_out_again() {
+    let world = world([]);
+    world.log_out(false, false).unwrap();
+    let outcome = world.log_out(false, false).unwrap_err();
+    assert_eq!((outcome.kind, outcome.error.unwrap().kind.as_ref()), (OutcomeKind::NeedsLogin, "no_credential"));
+}
+
+#[test]
+fn the_next_logout_completes_one_that_was_cut_off() {
+    let world = world([]);
+    let sealed = std::fs::read(world.file("profiles/demo/sealed")).unwrap();
+    world.log_out(false, false).unwrap();
+    std::fs::write(world.file("profiles/demo/sealed"), sealed).unwrap();
+    let departure = world.log_out(false, false).unwrap();
+    assert_eq!((departure.refresh, departure.is_completion), (Fate::Revoked, true));
+    assert!(!world.file("profiles/demo/sealed").exists());
+}
+
+#[test]
+fn r13_what_a_backup_of_the_keyring_brings_back_after_a_logout_is_not_used() {
+    let world = world([LATER]);
+    let before = world.keyring.snapshot();
+    let answer = world.server.mint();
+    world.log_out(true, false).unwrap();
+    world.keyring.restore(before);
+    assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
+    let taken = world.arrive(world.credential(&answer), false).unwrap();
+    assert_eq!((taken.generation().get(), world.published()), (2, Some(2)), "nothing was there to give way");
+}

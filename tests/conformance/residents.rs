@@ -1,0 +1,107 @@
+//! A daemon has the sealing key in its memory: what it may do while the keyring is away, and what a single command may not.
+
+use std::time::Duration;
+
+use keepalive::outcome::{OutcomeKind, Publication};
+use keepalive::store::keyring::KeyringError;
+
+use super::support::family::Mode;
+use super::world::{LIFE, Place, World};
+
+fn world() -> World {
+    World::new(None, Mode::Strict, "")
+}
+
+#[test]
+fn r08_a_daemon_goes_on_without_its_keyring_once_there_is_no_more_time_to_wait_for_it() {
+    let world = world();
+    let daemon = world.daemon();
+    assert_eq!(world.refresh_by(&daemon).generation.get(), 2);
+    world.keyring.set_fault(Some(KeyringError::Locked));
+    // A fifth of the life is the margin; until half of that is gone, the keyring is waited for.
+    world.clock.advance(LIFE - Duration::from_secs(120));
+    for left in [120, 61] {
+        let outcome = world.look_by(&daemon);
+        assert_eq!((outcome.kind, world.requests()), (OutcomeKind::StoreUnavailable, 1), "{left}: {outcome:?}");
+        world.clock.advance(Duration::from_secs(if left == 61 { 1 } else { 59 }));
+    }
+    let outcome = world.look_by(&daemon);
+    assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 3), "{outcome:?}");
+    assert_eq!((outcome.publication, world.published()), (Publication::PublishPending, Some(2)));
+    world.keyring.set_fault(None);
+    assert_eq!((world.look_by(&daemon).publication, world.published()), (Publication::Published, Some(3)));
+}
+
+#[test]
+fn r08_a_single_command_does_not_go_on_without_its_keyring() {
+    let world = world();
+    let process = world.process();
+    assert_eq!(world.refresh_by(&process).generation.get(), 2);
+    world.keyring.set_fault(Some(KeyringError::Locked));
+    world.clock.advance(LIFE - Duration::from_secs(1));
+    let outcome = world.look_by(&process);
+    assert_eq!((outcome.kind, world.requests()), (OutcomeKind::StoreUnavailable, 1), "{outcome:?}");
+}
+
+#[test]
+fn r12_a_single_command_tells_that_what_is_pending_cannot_be_published_and_a_daemon_waits() {
+    for (is_daemon, kind) in [(false, OutcomeKind::StoreUnavailable), (true, OutcomeKind::Fresh)] {
+        let world = world();
+        let engine = if is_daemon { world.daemon() } else { world.process() };
+        let keyring = world.keyring.clone();
+        world.hook(Place::AfterExchange, move || {
+            keyring.set_fault(Some(KeyringError::Locked));
+            Ok(())
+        });
+        assert_eq!(world.refresh_by(&engine).publication, Publication::PublishPending);
+        let outcome = world.look_by(&engine);
+        assert_eq!((outcome.kind, outcome.publication), (kind, Publication::PublishPending), "{outcome:?}");
+        assert_eq!(world.requests(), 1);
+    }
+}
+
+#[test]
+fn r08_a_keyring_that_locks_itself_before_the_request_is_noticed_in_time() {
+    let world = world();
+    let keyring = world.keyring.clone();
+    world.hook(Place::AtCheck, move || {
+        keyring.set_fault(Some(KeyringError::Locked));
+        Ok(())
+    });
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, world.requests()), (OutcomeKind::StoreUnavailable, 0), "{outcome:?}");
+}
+
+#[test]
+fn a_daemon_puts_the_sealing_key_back_into_a_keyring_that_was_wiped() {
+    let world = world();
+    let daemon = world.daemon();
+    world.refresh_by(&daemon);
+    let before = world.keyring.snapshot();
+    world.remove_from_keyring("keepalive-key");
+    let outcome = world.refresh_by(&daemon);
+    assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 3), "{outcome:?}");
+    assert!(outcome.warnings.iter().any(|w| w.contains("was put back")), "{outcome:?}");
+    let key = |items: std::collections::BTreeMap<keepalive::store::keyring::Item, String>| {
+        items.into_iter().find(|(item, _)| item.service == "keepalive-key")
+    };
+    assert_eq!(key(world.keyring.snapshot()), key(before));
+    assert_eq!(world.refresh().generation.get(), 4, "other processes find it");
+}
+
+#[test]
+fn r08_a_daemon_does_not_go_on_under_a_key_that_is_not_the_keyrings_any_more() {
+    let world = world();
+    let daemon = world.daemon();
+    world.refresh_by(&daemon);
+    let key_of = |world: &World| {
+        let items = world.keyring.snapshot();
+        items.into_iter().find(|(item, _)| item.service == "keepalive-key").unwrap()
+    };
+    let (ours, theirs) = (key_of(&world).0, key_of(&self::world()).1);
+    let mut items = world.keyring.snapshot();
+    items.insert(ours, theirs);
+    world.keyring.restore(items);
+    let outcome = world.refresh_by(&daemon);
+    assert_eq!((outcome.kind, world.requests()), (OutcomeKind::StoreUnavailable, 1), "{outcome:?}");
+}

@@ -181,6 +181,14 @@ impl Output {
         }
     }
 
+    /// The end of a command that has nothing else to show; with `--json` that is a document too.
+    pub fn fail(&self, failure: &Failure) {
+        self.error(failure);
+        if self.is_json {
+            self.json(&serde_json::json!({ "error": failure }));
+        }
+    }
+
     fn stderr(&self, text: &str) {
         self.end_countdown();
         let mut stderr = AutoStream::new(std::io::stderr(), self.choice).lock();

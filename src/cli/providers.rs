@@ -13,7 +13,7 @@ pub fn run(global: &Global, out: &Output) -> Status {
     let config = match compose::load(&Places::find(global.config.as_deref())) {
         Ok(config) => config,
         Err(failure) => {
-            out.error(&failure);
+            out.fail(&failure);
             return Status::Config;
         }
     };

@@ -44,7 +44,7 @@ pub fn run(args: &RefreshArgs, global: &Global, out: &Output) -> Status {
     let rows = match refresh(args, global, out) {
         Ok(rows) => rows,
         Err((status, failure)) => {
-            out.error(&failure);
+            out.fail(&failure);
             return status;
         }
     };

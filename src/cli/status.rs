@@ -34,7 +34,7 @@ pub fn run(args: &StatusArgs, global: &Global, out: &Output) -> Status {
     let setup = match Setup::new(global) {
         Ok(setup) => setup,
         Err(failure) => {
-            out.error(&failure);
+            out.fail(&failure);
             return Status::Config;
         }
     };
@@ -43,7 +43,7 @@ pub fn run(args: &StatusArgs, global: &Global, out: &Output) -> Status {
         true => match setup.all_profiles() {
             Ok(names) => names,
             Err(e) => {
-                out.error(&Failure::new("io", e.to_string()));
+                out.fail(&Failure::new("io", e.to_string()));
                 return Status::StoreUnavailable;
             }
         },

@@ -47,7 +47,7 @@ pub fn run(args: &TokenArgs, global: &Global, out: &Output) -> Status {
     let setup = match Setup::new(global) {
         Ok(setup) => setup,
         Err(failure) => {
-            out.error(&failure);
+            out.fail(&failure);
             return Status::Config;
         }
     };
@@ -73,7 +73,7 @@ fn from_daemon(setup: &Setup, args: &TokenArgs) -> Option<Reply> {
 
 fn from_store(setup: &Setup, args: &TokenArgs, out: &Output) -> Status {
     let refused = |failure: &Failure, status| {
-        out.error(failure);
+        out.fail(failure);
         status
     };
     let profile = match setup.profile(&args.profile) {
@@ -103,7 +103,7 @@ fn from_store(setup: &Setup, args: &TokenArgs, out: &Output) -> Status {
 fn print(args: &TokenArgs, out: &Output, reply: Reply, outcome: &Outcome) -> Status {
     let Some(token) = reply.token else {
         let failure = reply.error.unwrap_or_else(|| Failure::new("no_token", "there is no live access token"));
-        out.error(&failure);
+        out.fail(&failure);
         return match Status::of_outcome(outcome) {
             Status::Ok => Status::TryAgain,
             status => status,

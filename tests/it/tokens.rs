@@ -98,9 +98,28 @@ fn the_daemon_answers_for_the_store() {
     std::fs::remove_file(sandbox.path("home/key")).unwrap();
     let run = sandbox.keepalive(&["token", "demo"]).exits(0);
     assert!(server.is_live(run.stdout.trim()));
-    daemon.signal(rustix::process::Signal::STOP);
+    daemon.pause();
     sandbox.keepalive(&["token", "demo", "--timeout", "1s"]).exits(78).says("the key file");
     daemon.signal(rustix::process::Signal::CONT);
     drop(daemon);
     sandbox.keepalive(&["token", "demo"]).exits(78).says("the key file");
+}
+
+#[test]
+fn with_json_a_failure_is_one_document_too() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    for (call, status, kind) in [
+        (vec!["token", "nobody"], 78, "config"),
+        (vec!["import", "demo", "no-such-file"], 1, "input"),
+        (vec!["login", "demo", "--device"], 78, "config"),
+    ] {
+        let run = sandbox.keepalive(&[&["--json"], &call[..]].concat()).exits(status);
+        assert_eq!(run.json()["error"]["kind"], kind, "{run:?}");
+    }
+    sandbox.file_store("[provider.acme]\nclient = 1\n");
+    for call in ["status", "refresh", "providers", "rehearse"] {
+        let run = sandbox.keepalive(&["--json", call]).exits(78);
+        assert_eq!(run.json()["error"]["kind"], "config", "{run:?}");
+    }
 }

@@ -24,7 +24,7 @@ pub fn run(args: &ImportArgs, global: &Global, out: &Output) -> Status {
         }
         Err(outcome) => {
             if let Some(error) = &outcome.error {
-                out.error(error);
+                out.fail(error);
             }
             match outcome.error.as_ref().map(|e| e.kind.as_ref()) {
                 Some("input" | "source" | "conflict" | "consumed") => Status::Failed,

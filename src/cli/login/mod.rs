@@ -59,7 +59,7 @@ pub fn run(args: &LoginArgs, global: &Global, out: &Output) -> Status {
         Ok(status) => status,
         Err((status, failure)) => {
             if let Some(failure) = &failure {
-                out.error(failure);
+                out.fail(failure);
             }
             status
         }

@@ -84,7 +84,7 @@ pub fn run(args: &RehearseArgs, global: &Global, out: &Output) -> Status {
     let (server, stage) = match set {
         Ok(set) => set,
         Err(failure) => {
-            out.error(&failure);
+            out.fail(&failure);
             return if failure.kind == "config" { Status::Config } else { Status::Failed };
         }
     };

@@ -256,6 +256,15 @@ impl Process {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// Stops all of it; returns when it stands still.
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+        super::eventually("it stands still", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
+            stat.rsplit(") ").next().unwrap().starts_with('T').then_some(())
+        });
+    }
+
     pub fn terminate(&self) {
         self.signal(rustix::process::Signal::TERM);
     }

@@ -370,6 +370,22 @@ mod tests {
     }
 
     #[test]
+    fn what_went_wrong_is_told_until_it_does_not_matter_any_more() {
+        let c = clock();
+        let error = Some(Failure::new("network", "away"));
+        let attempt =
+            Attempt { at: c.now().wall, outcome: OutcomeKind::Deferred, retry_at: None, error: error.clone() };
+        let mut r = Record { last_attempt: Some(attempt), ..record(&c) };
+        assert_eq!(judge(&r, &c).error, None, "the token is fresh");
+        c.advance(S(800));
+        assert_eq!(judge(&r, &c).error, error);
+        let fingerprint = r.fingerprint.clone().unwrap();
+        r.revocation = Some(Revocation { fingerprint, at: c.now().wall, is_confirmed: false });
+        let s = judge(&r, &c);
+        assert_eq!((s.state, s.error.unwrap().kind.as_ref()), (State::InDoubt, "revocation_in_doubt"));
+    }
+
+    #[test]
     fn r35_a_refresh_token_of_an_hour_is_not_renewed_for_its_own_sake() {
         let c = clock();
         for (life, renewed_after) in [(3600, None), (3604, Some(2703))] {

@@ -22,8 +22,8 @@ use crate::store::key::{self, SealingKey};
 use crate::store::record::{Intent, Record};
 use crate::store::{Loaded, Vault};
 
-/// Connections that failed before anything was sent are tried again this often within one flight.
-const QUICK_TRIES: u32 = 3;
+/// The pauses before the tries within one flight: a connection that failed before anything was sent costs nothing.
+const QUICK_TRIES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(900)];
 
 /// Flies: recheck, recover, decide, send, seal, publish, commit.
 pub fn run(plan: &Flightplan, lease: &Lease<Outcome>) -> Outcome {
@@ -86,10 +86,8 @@ fn transact<'l>(
 ) -> Result<Outcome, Outcome> {
     let mut held = loaded.held;
     let mut last = Unsent::Network(String::new());
-    for quick_try in 0..QUICK_TRIES {
-        if quick_try > 0 {
-            std::thread::sleep(Duration::from_millis(100) * 3_u32.pow(quick_try));
-        }
+    for pause in QUICK_TRIES {
+        std::thread::sleep(pause);
         let space = vault.reserve_answer()?;
         let intent = plan.intent(&vault.record, &held, loaded.fingerprint.clone(), kind);
         let gate = plan.gate(vault, key, &held, &intent, kind);

@@ -108,6 +108,18 @@ fn r16_a_server_that_gives_nothing_to_use_is_not_asked_in_a_loop() {
 }
 
 #[test]
+fn a_refusal_is_told_in_the_servers_words() {
+    for (body, words) in [
+        (r#"{"error":"invalid_grant","error_description":"long gone"}"#, "acme answered 400 invalid_grant: long gone"),
+        (r#"{"error":"invalid_grant"}"#, "acme answered 400 invalid_grant"),
+    ] {
+        let world = world();
+        world.server.script([Fault::Answer(400, "", body)]);
+        assert_eq!(world.refresh().error.unwrap().message, words);
+    }
+}
+
+#[test]
 fn what_is_odd_about_an_answer_is_told() {
     for (members, words) in [
         (json!({"token_type": "user"}), "the token type is not Bearer"),

@@ -57,7 +57,8 @@ fn there_is_a_page_for_every_command_and_it_is_current() {
 
 /// The kinds of errors in the sources of some parts.
 fn kinds(parts: &[&str]) -> BTreeSet<String> {
-    let text: String = parts.iter().flat_map(|part| super::tidy::files(part, ".rs")).map(|(_, text)| text).collect();
+    let files = parts.iter().flat_map(|part| super::tidy::files(part, ".rs"));
+    let text: String = files.map(|(_, text)| super::tidy::code(&text).to_owned()).collect();
     let of = |start| text.split(start).skip(1).filter_map(|rest: &str| rest.trim_start().strip_prefix('"'));
     let words = of("Failure::new(").filter_map(|rest| rest.split('"').next());
     words.filter(|word| word.chars().all(|c| c.is_lowercase() || c == '_')).map(str::to_owned).collect()

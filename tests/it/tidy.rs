@@ -77,7 +77,7 @@ pub fn files(below: &str, ending: &str) -> Vec<(String, String)> {
 }
 
 /// The part of a file that is not tests.
-fn code(text: &str) -> &str {
+pub fn code(text: &str) -> &str {
     text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or(text)
 }
 

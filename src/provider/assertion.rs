@@ -99,7 +99,7 @@ impl ClientKey {
         }
     }
 
-    /// A signed assertion; whoever has it is the client for [`LIFE`].
+    /// A signed assertion; whoever has it is the client for `LIFE`.
     pub fn assertion(&self, claims: &Claims<'_>) -> Result<Zeroizing<String>, Unspecified> {
         let name = match self.algorithm {
             Algorithm::Es256 => "ES256",

@@ -18,8 +18,9 @@ use crate::guard::{Held, Permit};
 use crate::outcome::Publication;
 use crate::sys::durable::{self, Staged};
 
-/// Space taken before a request for the answer to it: the largest answer, sealed, in base64 twice over.
-const ANSWER_SPACE: u64 = 2 * 1024 * 1024;
+/// Space taken before a request for the answer to it: the largest answer in base64, and beside it the tokens of the
+/// generation before, which it may leave unchanged and which may be as large.
+const ANSWER_SPACE: u64 = 4 * 1024 * 1024;
 
 /// One profile's files, the lock held.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! What an answer, or none, makes of a profile: told as it is, waited for as long as is wise, and never thrown away.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use keepalive::clock::Clock;
@@ -171,6 +173,91 @@ fn r12_an_answer_that_the_disk_will_not_have_is_kept_in_the_keyring() {
     assert_eq!((outcome.generation.get(), world.requests()), (2, 1), "{outcome:?}");
     assert_eq!(world.refresh().generation.get(), 3);
     assert_eq!(world.server.counts().presented_again, 0);
+}
+
+#[test]
+fn r17_an_answer_that_no_store_will_have_leaves_the_token_in_doubt() {
+    let world = World::without_keyring();
+    let received = world.file("profiles/demo/received");
+    let obstacle = received.join("obstacle");
+    world.hook(Place::AfterExchange, move || {
+        std::fs::create_dir_all(obstacle).unwrap();
+        Ok(())
+    });
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, outcome.warnings.as_slice()), (OutcomeKind::InDoubt, [].as_slice()), "{outcome:?}");
+    std::fs::remove_dir_all(received).unwrap();
+    assert_eq!((world.look().kind, world.requests()), (OutcomeKind::InDoubt, 1), "it is told until it is settled");
+}
+
+#[test]
+fn r07_an_intent_that_the_disk_will_not_have_is_the_reason_that_is_told() {
+    let world = world();
+    let obstacle = world.file("profiles/demo/.record.json.new/obstacle");
+    world.hook(Place::BeforeExchange, move || {
+        std::fs::create_dir_all(obstacle).unwrap();
+        Ok(())
+    });
+    let outcome = world.refresh();
+    let error = outcome.error.unwrap();
+    assert_eq!((outcome.kind, error.kind.as_ref()), (OutcomeKind::StoreUnavailable, "io"));
+    assert!(error.message.starts_with("cannot write the journal: "), "{error:?}");
+    assert_eq!((world.requests(), world.record().open_intent()), (0, None));
+}
+
+#[test]
+fn r09_the_space_that_is_taken_before_a_request_is_enough_for_the_largest_answer() {
+    let world = world();
+    let folder = world.file("profiles/demo");
+    // The second one takes what it does not change from the first one.
+    for generation in [2, 3] {
+        let tokens = format!(r#"{{"refresh_token":"r{generation}","expires_in":600,"access_token":""#);
+        let answer = format!("{tokens}{}\"}}", "a".repeat(1024 * 1024 - tokens.len() - 2));
+        world.server.script([Fault::Answer(200, "Content-Type: application/json\r\n", answer.leak())]);
+        let taken = Arc::new(AtomicU64::new(0));
+        let (noted, space) = (Arc::clone(&taken), folder.join(".received.new"));
+        world.hook(Place::AfterIntent, move || {
+            noted.store(std::fs::metadata(space).unwrap().len(), Ordering::SeqCst);
+            Ok(())
+        });
+        assert_eq!((world.refresh().kind, world.published()), (OutcomeKind::Refreshed, Some(generation)));
+        // The answer as it came is the sealed copy.
+        let needed = std::fs::metadata(folder.join("sealed")).unwrap().len();
+        let taken = taken.load(Ordering::SeqCst);
+        assert!(1_300_000 < needed && needed <= taken, "{needed} bytes in a space of {taken}");
+    }
+}
+
+#[test]
+fn r20_a_second_send_that_is_refused_leaves_the_first_one_in_doubt() {
+    for fault in [Fault::Answer(429, "", ""), NO] {
+        let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
+        world.server.script([Fault::DropAfter, fault]);
+        assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+        assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Deferred, 2));
+        let intent = world.record().intent.expect("the first one may have been taken");
+        assert_eq!((intent.sends, intent.abandoned.is_some()), (2, true));
+        world.clock.advance(Duration::from_secs(61));
+        assert_eq!((world.look().kind, world.requests()), (OutcomeKind::InDoubt, 2), "its grace is over");
+    }
+}
+
+#[test]
+fn a_server_that_cannot_even_be_looked_up_is_no_reason_to_wait_where_nothing_is_stored() {
+    for (is_signed_in, kind, word) in
+        [(true, OutcomeKind::Deferred, "discovery"), (false, OutcomeKind::NeedsLogin, "no_credential")]
+    {
+        let mut world = world();
+        let provider = world.provider_mut();
+        provider.token_endpoint = None;
+        provider.issuer = Some("http://127.0.0.1:9/".parse().unwrap());
+        if !is_signed_in {
+            std::fs::remove_dir_all(world.file("profiles/demo")).unwrap();
+        }
+        world.clock.advance(Duration::from_secs(599));
+        let outcome = world.look();
+        assert_eq!((outcome.kind, outcome.error.unwrap().kind.as_ref()), (kind, word));
+    }
 }
 
 /// An answer that says no, and not why.

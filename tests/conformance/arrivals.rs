@@ -170,6 +170,25 @@ fn the_credential_of_one_person_does_not_give_way_to_that_of_another() {
 }
 
 #[test]
+fn the_credential_of_one_client_gives_way_to_that_of_another_only_on_demand_or_dead() {
+    const DEAD: Fault = Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#);
+    let longer = |world: &World| world.credential(&signed_in_for(world, Some(2 * LIFE.as_secs())));
+    for is_dead in [false, true] {
+        let mut world = world();
+        if is_dead {
+            world.server.script([DEAD]);
+            assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
+        }
+        world.provider_mut().client_id = "another".into();
+        if !is_dead {
+            is_refused(world.arrive(longer(&world), false), OutcomeKind::ConfigError, "conflict");
+            assert_eq!(world.record().generation.get(), 1);
+        }
+        is_taken(world.arrive(longer(&world), !is_dead), 2);
+    }
+}
+
+#[test]
 fn what_cannot_be_read_any_more_is_replaced_only_on_demand() {
     let damage: [fn(&World); 2] = [
         |world| std::fs::write(world.file("profiles/demo/sealed"), "dust").unwrap(),

@@ -1,7 +1,7 @@
 //! What callers of one engine get: the flight of another, a word while they wait, and an answer without the lock.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keepalive::credential::freshness::Demand;
 use keepalive::engine::obtain::Obtained;
@@ -71,7 +71,9 @@ fn a_caller_is_told_once_what_it_waits_for() {
     let engine = world.process();
     let demand = engine.force(world.name()).unwrap();
     let told = AtomicUsize::new(0);
+    let start = Instant::now();
     let explain = || {
+        assert!(start.elapsed() >= Duration::from_secs(3), "most flights land sooner than one could read it");
         told.fetch_add(1, Ordering::SeqCst);
     };
     std::thread::scope(|scope| {
@@ -121,6 +123,47 @@ fn r28_who_waits_in_the_queue_leaves_it_when_told_to_stop() {
         assert_eq!(caller.join().unwrap().error.unwrap().kind, "interrupted", "another process flies on");
     });
     drop(held);
+}
+
+#[test]
+fn r28_who_has_sent_something_stays_for_the_answer_though_told_to_stop() {
+    let world = World::new(None, Mode::Strict, "");
+    let gate = world.server.hold(Point::AfterCommit);
+    let engine = world.process();
+    let demand = engine.force(world.name()).unwrap();
+    let told = AtomicUsize::new(0);
+    let explain = || {
+        told.fetch_add(1, Ordering::SeqCst);
+    };
+    std::thread::scope(|scope| {
+        let caller = scope.spawn(|| engine.refresh(world.profile(), demand, LONG, &explain));
+        gate.wait_reached();
+        engine.stop();
+        let has_looked_up = || told.load(Ordering::SeqCst) > 0 || caller.is_finished();
+        super::support::eventually("it had time to look up", || has_looked_up().then_some(()));
+        drop(gate);
+        let outcome = caller.join().unwrap();
+        assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 2), "{outcome:?}");
+    });
+}
+
+#[test]
+fn r01_who_waits_in_the_queue_stays_there_unless_told_to_stop() {
+    let world = World::new(None, Mode::Strict, "");
+    let engine = world.process();
+    let demand = engine.force(world.name()).unwrap();
+    let held = LockFile::acquire(&engine.store().lock_file(world.name()).unwrap()).unwrap();
+    let told = AtomicUsize::new(0);
+    let explain = || {
+        told.fetch_add(1, Ordering::SeqCst);
+    };
+    std::thread::scope(|scope| {
+        let caller = scope.spawn(|| engine.refresh(world.profile(), demand, LONG, &explain));
+        let has_looked_up = || told.load(Ordering::SeqCst) > 0 || caller.is_finished();
+        super::support::eventually("it had time to look up", || has_looked_up().then_some(()));
+        drop(held);
+        assert_eq!(caller.join().unwrap().kind, OutcomeKind::Refreshed);
+    });
 }
 
 fn obtain(world: &World, min_valid: Duration) -> Obtained {

@@ -18,7 +18,7 @@ use keepalive::engine::source::Source;
 use keepalive::engine::{Engine, handover};
 use keepalive::guard::Held;
 use keepalive::outcome::Outcome;
-use keepalive::profile::{Profile, ProfileName, Provider, StoreKind, StoreSettings};
+use keepalive::profile::{KeySource, Profile, ProfileName, Provider, StoreKind, StoreSettings};
 use keepalive::provider::http::HttpEndpoint;
 use keepalive::provider::{Exchange, Gate, GateError, PrepareError, Prepared, TokenEndpoint};
 use keepalive::store::Store;
@@ -68,6 +68,7 @@ pub struct World {
     hooks: Hooks,
     exchanges: Arc<AtomicUsize>,
     tool: Option<Arc<dyn Source>>,
+    has_keyring: bool,
 }
 
 /// What a process that dies leaves behind.
@@ -105,6 +106,15 @@ fn remains(dir: &Path, items: BTreeMap<Item, String>) -> Remains {
 impl World {
     /// A profile signed in at a new server. The sealing key is in `template`: its birth takes a second.
     pub fn new(template: Option<&Remains>, mode: Mode, provider: &str) -> Self {
+        Self::built(template, mode, provider, true)
+    }
+
+    /// The same on sealed files alone.
+    pub fn without_keyring() -> Self {
+        Self::built(None, Mode::Strict, "", false)
+    }
+
+    fn built(template: Option<&Remains>, mode: Mode, provider: &str, has_keyring: bool) -> Self {
         let server = Arc::new(AuthServer::start(mode));
         server.set_access_life(LIFE);
         let text = format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(provider));
@@ -120,7 +130,13 @@ impl World {
             hooks: Hooks::default(),
             exchanges: Arc::default(),
             tool: None,
+            has_keyring,
         };
+        if !has_keyring {
+            std::fs::write(world.file("key"), [7; 32]).unwrap();
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(world.file("key"), private).unwrap();
+        }
         if let Some(template) = template {
             copy(template.dir.path(), world.dir.path());
             world.keyring.restore(template.items.clone());
@@ -166,11 +182,11 @@ impl World {
     }
 
     fn parts(&self) -> (Arc<Store>, Arc<Hooked<HttpEndpoint>>) {
-        let settings = StoreSettings {
-            kind: StoreKind::Keyring { service: "keepalive".into() },
-            path: None,
-            allow_network_filesystem: true,
+        let kind = match self.has_keyring {
+            true => StoreKind::Keyring { service: "keepalive".into() },
+            false => StoreKind::File { key: KeySource::File(self.file("key")) },
         };
+        let settings = StoreSettings { kind, path: None, allow_network_filesystem: true };
         let (hooks, exchanges) = (self.hooks.clone(), Arc::clone(&self.exchanges));
         let keyring = Hooked { inner: self.keyring.clone(), hooks, exchanges: Arc::default() };
         let store = Store::new(&settings, self.dir.path(), None, || Box::new(keyring));
@@ -334,6 +350,7 @@ impl World {
             hooks: Hooks::default(),
             exchanges: Arc::default(),
             tool: self.tool.clone(),
+            has_keyring: self.has_keyring,
         }
     }
 

@@ -191,7 +191,7 @@ fn r17_an_answer_that_no_store_will_have_leaves_the_token_in_doubt() {
 }
 
 #[test]
-fn r07_an_intent_that_the_disk_will_not_have_is_the_reason_that_is_told() {
+fn r08_an_intent_that_the_disk_will_not_have_is_the_reason_that_is_told() {
     let world = world();
     let obstacle = world.file("profiles/demo/.record.json.new/obstacle");
     world.hook(Place::BeforeExchange, move || {
@@ -206,7 +206,7 @@ fn r07_an_intent_that_the_disk_will_not_have_is_the_reason_that_is_told() {
 }
 
 #[test]
-fn r09_the_space_that_is_taken_before_a_request_is_enough_for_the_largest_answer() {
+fn r08_the_space_that_is_taken_before_a_request_is_enough_for_the_largest_answer() {
     let world = world();
     let folder = world.file("profiles/demo");
     // The second one takes what it does not change from the first one.
@@ -229,7 +229,7 @@ fn r09_the_space_that_is_taken_before_a_request_is_enough_for_the_largest_answer
 }
 
 #[test]
-fn r20_a_second_send_that_is_refused_leaves_the_first_one_in_doubt() {
+fn r17_a_second_send_that_is_refused_leaves_the_first_one_in_doubt() {
     for fault in [Fault::Answer(429, "", ""), NO] {
         let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
         world.server.script([Fault::DropAfter, fault]);

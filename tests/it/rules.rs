@@ -54,7 +54,7 @@ fn r08_space_for_the_answer_is_taken_before_anything_is_sent() {
     let server = AuthServer::start(Mode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let calls = calls(&sandbox);
-    // Twice the largest answer, for it is stored in base64.
+    // The largest answer in base64, and tokens as large before it.
     let reserved = first(&calls, "fallocate", "received");
     assert!(calls[reserved].contains(&format!(", {})", 4 * 1024 * 1024)), "{}", calls[reserved]);
     let synced = first(&calls, "fsync", ".received.new");

@@ -106,7 +106,7 @@ complete -c keepalive -n "__fish_keepalive_using_subcommand token" -l min-valid 
 complete -c keepalive -n "__fish_keepalive_using_subcommand token" -l format -d 'How the token is printed' -r -f -a "raw\t'The token alone'
 json\t'An object with expiry, scope and generation'
 header\t'The line of an HTTP header'"
-complete -c keepalive -n "__fish_keepalive_using_subcommand token" -l timeout -d 'Wait for a refresh at most DUR; it goes on without us' -r
+complete -c keepalive -n "__fish_keepalive_using_subcommand token" -l timeout -d 'Wait for a refresh at most DUR; it goes on without us, but one that this run has sent itself is seen through' -r
 complete -c keepalive -n "__fish_keepalive_using_subcommand token" -l config -d 'Read the configuration from FILE instead of the default place' -r -F
 complete -c keepalive -n "__fish_keepalive_using_subcommand token" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
 always\t''

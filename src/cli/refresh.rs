@@ -93,7 +93,7 @@ fn mind_the_gaps(setup: &Setup, profiles: &[Arc<Profile>], lookahead: Duration, 
     let Some(interval) = runs.interval() else { return };
     for profile in profiles {
         let record = setup.store.peek(&profile.name).ok().flatten();
-        let lifetime = record.and_then(|r| r.validity).map(|v| v.lifetime());
+        let lifetime = record.and_then(|r| r.validity).and_then(|v| v.span());
         if let Some(warning) = lifetime.and_then(|life| cadence::too_far_apart(profile, life, interval, lookahead)) {
             out.warn(&warning);
         }

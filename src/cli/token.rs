@@ -28,7 +28,7 @@ pub struct TokenArgs {
     /// How the token is printed
     #[arg(long, value_enum, value_name = "F", default_value_t = Format::Raw)]
     format: Format,
-    /// Wait for a refresh at most DUR; it goes on without us
+    /// Wait for a refresh at most DUR; it goes on without us, but one that this run has sent itself is seen through
     #[arg(long, value_name = "DUR", value_parser = super::duration, default_value = "60s")]
     timeout: Duration,
 }
@@ -86,7 +86,12 @@ fn from_store(setup: &Setup, args: &TokenArgs, out: &Output) -> Status {
     };
     super::signals::stop_on_signal(&endpoint, &engine);
     let explain = || out.say(&format!("{}: waiting for a refresh that is under way …", args.profile));
-    let obtained = engine.obtain(&profile, args.min_valid, args.timeout, &explain);
+    let mut obtained = engine.obtain(&profile, args.min_valid, args.timeout, &explain);
+    if obtained.token.is_none() {
+        // This run cannot leave before its own flight is through, so it need not leave without what that brings.
+        engine.drain();
+        obtained = engine.landed(&profile, args.min_valid).unwrap_or(obtained);
+    }
     let outcome = obtained.outcome;
     let reply = Reply {
         outcome: outcome.kind,

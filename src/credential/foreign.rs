@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn newer_is_what_ends_later_or_was_written_since() {
         let now = Moment { wall: Timestamp::from_secs(1_790_000_000), boot_id: "b".into(), uptime_ms: 0 };
-        let ours = Validity { obtained: now.clone(), lifetime_ms: 100_000, assumed: false };
+        let ours = Validity { obtained: now.clone(), lifetime_ms: 100_000, assumed: false, is_rest: false };
         let at = |secs: u64| Some(now.wall.plus(Duration::from_secs(secs)));
         let theirs = |end, written| Foreign {
             granted: Granted {

@@ -45,11 +45,37 @@ pub struct Validity {
     /// The server did not say; `lifetime_ms` is the provider's default.
     #[serde(default)]
     pub assumed: bool,
+    /// Counted from an import: what was left then. How long such tokens live is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_rest: bool,
+}
+
+/// How long an access token lives, as it is told when it arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// From its issue.
+    Whole(Duration),
+    /// From now: it was issued some time ago.
+    Rest(Duration),
 }
 
 impl Validity {
     pub fn lifetime(&self) -> Duration {
         Duration::from_millis(self.lifetime_ms)
+    }
+
+    /// How long this provider's access tokens live, as far as this one shows it.
+    pub fn span(&self) -> Option<Duration> {
+        (!self.is_rest).then(|| self.lifetime())
+    }
+
+    /// The margin for this token. What is left of an imported one says nothing of how often its like can be refreshed, so
+    /// a fixed margin is not cut by it.
+    pub fn margin(&self, margin: Margin) -> Duration {
+        match (self.span(), margin) {
+            (None, Margin::Fixed(d)) => d.min(self.lifetime()),
+            (None | Some(_), _) => margin.of(self.lifetime()),
+        }
     }
 
     /// Expiry by the wall clock.
@@ -133,7 +159,7 @@ pub fn assess(
         Demand::Margin { lookahead } => {
             (margin_with_jitter(validity, margin, early).saturating_add(lookahead), Reason::WithinMargin)
         }
-        Demand::ValidFor(wanted) => (reachable(wanted, validity.lifetime()), Reason::TooShort),
+        Demand::ValidFor(wanted) => (reachable(wanted, validity), Reason::TooShort),
         Demand::NewerThan(_) => unreachable!("answered above"),
     };
     let within = match demand {
@@ -149,20 +175,20 @@ pub fn refresh_at(validity: &Validity, margin: Margin, early: Duration) -> Times
 }
 
 fn margin_with_jitter(validity: &Validity, margin: Margin, early: Duration) -> Duration {
-    let lifetime = validity.lifetime();
-    margin.of(lifetime).saturating_add(early).min(lifetime / 2)
+    let most = validity.span().map_or(validity.lifetime(), |life| life / 2);
+    validity.margin(margin).saturating_add(early).min(most)
 }
 
-/// Whether a token of this lifetime can have `wanted` left when it reaches the caller: a twentieth of the life, at least
-/// 2 s, is allowed for the exchange.
-pub fn is_reachable(wanted: Duration, lifetime: Duration) -> bool {
-    wanted.saturating_add((lifetime / 20).max(Duration::from_secs(2))) <= lifetime
+/// Whether a token like this one can have `wanted` left when it reaches the caller: a twentieth of the life, at least
+/// 2 s, is allowed for the exchange. Where it is not known how long they live, it can.
+pub fn is_reachable(wanted: Duration, validity: &Validity) -> bool {
+    validity.span().is_none_or(|life| wanted.saturating_add((life / 20).max(Duration::from_secs(2))) <= life)
 }
 
-/// What is asked of a token that lives `lifetime`: no more than half of it when the wish is beyond reach, so that an
-/// impossible `--min-valid` refreshes at most once per half life.
-fn reachable(wanted: Duration, lifetime: Duration) -> Duration {
-    if is_reachable(wanted, lifetime) { wanted } else { wanted.min(lifetime / 2) }
+/// What is asked of a token: no more than half of its life when the wish is beyond reach, so that an impossible
+/// `--min-valid` refreshes at most once per half life.
+fn reachable(wanted: Duration, validity: &Validity) -> Duration {
+    if is_reachable(wanted, validity) { wanted } else { wanted.min(validity.lifetime() / 2) }
 }
 
 #[cfg(test)]
@@ -174,7 +200,7 @@ mod tests {
     const NO_JITTER: Duration = Duration::ZERO;
 
     fn token(clock: &ManualClock, lifetime: Duration) -> Validity {
-        Validity { obtained: clock.now(), lifetime_ms: lifetime.as_millis() as u64, assumed: false }
+        Validity { obtained: clock.now(), lifetime_ms: lifetime.as_millis() as u64, assumed: false, is_rest: false }
     }
 
     fn clock() -> ManualClock {
@@ -275,7 +301,22 @@ mod tests {
         assert!(!due(&v, wish, Margin::DEFAULT, &c.now()));
         c.advance(Duration::from_millis(1));
         assert!(due(&v, wish, Margin::DEFAULT, &c.now()));
-        assert!(is_reachable(S(57), S(60)) && !is_reachable(S(58), S(60)));
+        assert!(is_reachable(S(57), &v) && !is_reachable(S(58), &v));
+    }
+
+    #[test]
+    fn what_is_left_of_an_imported_token_cuts_neither_margin_nor_wish() {
+        let c = clock();
+        let v = Validity { is_rest: true, ..token(&c, S(100)) };
+        assert_eq!((v.span(), token(&c, S(100)).span()), (None, Some(S(100))));
+        assert!(is_reachable(S(3600), &v) && due(&v, Demand::ValidFor(S(101)), Margin::DEFAULT, &c.now()));
+        assert!(!due(&v, Demand::ValidFor(S(100)), Margin::DEFAULT, &c.now()));
+        let fixed = |secs| Margin::Fixed(S(secs));
+        assert_eq!([60, 200].map(|secs| v.margin(fixed(secs))), [S(60), S(100)]);
+        assert_eq!((v.margin(Margin::Share(300)), token(&c, S(100)).margin(fixed(60))), (S(30), S(50)));
+        assert!(due(&v, TICK, fixed(100), &c.now()) && !due(&v, TICK, fixed(99), &c.now()));
+        // Jitter may advance it up to now, and not beyond.
+        assert_eq!(refresh_at(&v, fixed(99), S(2)), c.now().wall);
     }
 
     #[test]

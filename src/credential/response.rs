@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::claims::claims;
+use super::freshness::Lifetime;
 use super::lenient;
 use super::secret::{AccessToken, RefreshToken};
 use crate::clock::{Moment, Timestamp};
@@ -68,8 +69,10 @@ impl ExpiryClaims {
     }
 
     /// Lifetime counted from `now`, for a response that was saved some time ago: absolute claims first.
-    pub fn lifetime_of_import(&self, now: &Moment) -> Option<Duration> {
-        self.end(now).map(|end| end.since(now.wall).min(LONGEST_LIFETIME))
+    pub fn lifetime_of_import(&self, now: &Moment) -> Option<Lifetime> {
+        let left = self.end(now)?.since(now.wall).min(LONGEST_LIFETIME);
+        let is_new = bounded(self.expires_in).is_some_and(|whole| whole <= left.saturating_add(whole / 20));
+        Some(if is_new { Lifetime::Whole(left) } else { Lifetime::Rest(left) })
     }
 
     /// When the access token of a response ends that was saved some time ago; long past, if it has.
@@ -463,15 +466,17 @@ mod tests {
     #[test]
     fn an_import_counts_from_when_the_token_was_obtained() {
         let import = |members: &str| {
-            granted_from(&format!(r#"{{"refresh_token":"r",{members}}}"#))
-                .expiry
-                .lifetime_of_import(&now())
-                .map(|d| d.as_secs())
+            granted_from(&format!(r#"{{"refresh_token":"r",{members}}}"#)).expiry.lifetime_of_import(&now())
         };
-        assert_eq!(import(r#""expires_in":100,"obtained_at":1789999950"#), Some(50));
-        assert_eq!(import(r#""expires_in":100,"created_at":1789999000"#), Some(0));
-        assert_eq!(import(r#""expires_in":100"#), Some(100));
-        assert_eq!(import(r#""expires_in":100,"expires_at":1790000030"#), Some(30));
+        let (rest, whole) = (|s| Lifetime::Rest(Duration::from_secs(s)), |s| Lifetime::Whole(Duration::from_secs(s)));
+        assert_eq!(import(r#""expires_in":100,"obtained_at":1789999950"#), Some(rest(50)));
+        assert_eq!(import(r#""expires_in":100,"created_at":1789999000"#), Some(rest(0)));
+        assert_eq!(import(r#""expires_in":100"#), Some(whole(100)));
+        assert_eq!(import(r#""expires_in":100,"expires_at":1790000030"#), Some(rest(30)));
+        assert_eq!(import(r#""expires_at":1790000030"#), Some(rest(30)));
+        // As good as new.
+        assert_eq!(import(r#""expires_in":100,"obtained_at":1789999995"#), Some(whole(95)));
+        assert_eq!(import(r#""expires_in":100,"obtained_at":1789999994"#), Some(rest(94)));
         assert_eq!(import(r#""x":1"#), None);
     }
 

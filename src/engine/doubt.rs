@@ -125,7 +125,7 @@ mod tests {
             abandoned: Some(now.clone()),
             is_last_chance_spent: false,
         };
-        let validity = Some(Validity { obtained: now, lifetime_ms: 600_000, assumed: false });
+        let validity = Some(Validity { obtained: now, lifetime_ms: 600_000, assumed: false, is_rest: false });
         Case { clock, intent, policy: Policy { rotation, ..Policy::default() }, validity }
     }
 

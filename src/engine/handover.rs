@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::credential::foreign::{Identity, Likeness, Origin};
-use crate::credential::freshness::Validity;
+use crate::credential::freshness::{Lifetime, Validity};
 use crate::credential::response::Granted;
 use crate::credential::{Binding, Credential, Generation, Grant};
 use crate::guard::Permit;
@@ -63,14 +63,19 @@ pub fn credential(
     granted: Granted,
     binding: Binding,
     since: &Moment,
-    told: Option<Duration>,
+    told: Option<Lifetime>,
     default_lifetime: Duration,
 ) -> Option<Credential> {
-    let lifetime = told.unwrap_or(default_lifetime);
+    let (lifetime, is_rest) = match told {
+        Some(Lifetime::Whole(life)) => (life, false),
+        Some(Lifetime::Rest(left)) => (left, true),
+        None => (default_lifetime, false),
+    };
     let validity = granted.access.is_some().then(|| Validity {
         obtained: since.clone(),
         lifetime_ms: u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX),
         assumed: told.is_none(),
+        is_rest,
     });
     // Zero is Keycloak's way to say that an offline token does not end.
     let not_before = granted.earliest_refresh(since.wall, validity.as_ref().map(Validity::expires_at));
@@ -252,7 +257,7 @@ mod tests {
 
     const S: fn(u64) -> Duration = Duration::from_secs;
 
-    fn made_of(granted: Granted, told: Option<Duration>) -> (Moment, Credential) {
+    fn made_of(granted: Granted, told: Option<Lifetime>) -> (Moment, Credential) {
         let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
         let granted = Granted { refresh: RefreshToken::new("r"), ..granted };
         let binding = Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() };
@@ -273,11 +278,13 @@ mod tests {
     fn an_access_token_lives_as_long_as_told_and_otherwise_as_the_provider_is_known_for() {
         let life = |access: Option<AccessToken>, told| {
             let (_, made) = made_of(Granted { access, ..Granted::default() }, told);
-            made.grant.validity.map(|v| (v.lifetime(), v.assumed))
+            made.grant.validity.map(|v| (v.lifetime(), v.assumed, v.is_rest))
         };
         let access = || AccessToken::new("a");
-        assert_eq!(life(access(), Some(S(60))), Some((S(60), false)));
-        assert_eq!(life(access(), None), Some((S(3600), true)));
-        assert_eq!(life(None, Some(S(60))), None);
+        let (whole, rest) = (Some(Lifetime::Whole(S(60))), Some(Lifetime::Rest(S(60))));
+        assert_eq!(life(access(), whole), Some((S(60), false, false)));
+        assert_eq!(life(access(), rest), Some((S(60), false, true)));
+        assert_eq!(life(access(), None), Some((S(3600), true, false)));
+        assert_eq!(life(None, whole), None);
     }
 }

@@ -56,6 +56,13 @@ impl Engine {
         self.hand_out(profile, min_valid, outcome)
     }
 
+    /// What there is to hand out now, if anything: after [`Engine::drain`], what a flight brought for which the caller had
+    /// no more time.
+    pub fn landed(&self, profile: &Profile, min_valid: Duration) -> Option<Obtained> {
+        let obtained = self.hand_out(profile, min_valid, Outcome::new(OutcomeKind::Fresh));
+        obtained.token.is_some().then_some(obtained)
+    }
+
     fn hand_out(&self, profile: &Profile, min_valid: Duration, outcome: Outcome) -> Obtained {
         let snapshot = match self.store().snapshot(&profile.name) {
             Ok(snapshot) => snapshot,
@@ -77,7 +84,7 @@ impl Engine {
             (None, None) => {}
         }
         if left < min_valid {
-            let reach = if freshness::is_reachable(min_valid, validity.lifetime()) {
+            let reach = if freshness::is_reachable(min_valid, &validity) {
                 ""
             } else {
                 "; no token of this provider lives that long"

@@ -14,7 +14,7 @@ use crate::provider::classify::{self, Class};
 use crate::provider::{GateError, RawAnswer, Unsent};
 use crate::store::Vault;
 use crate::store::content::Answer;
-use crate::store::record::{Attempt, Hold, Record, Rejection};
+use crate::store::record::{Attempt, Hold, PRESUMED_SPENT, Record, Rejection};
 
 /// Answers in a row that say no without a reason, before the token counts as dead (once the access token is).
 const MAX_UNCLASSIFIED: u32 = 5;
@@ -156,7 +156,7 @@ pub fn in_doubt(record: &Record, retry_at: Option<Timestamp>) -> Outcome {
         Failure::new("in_doubt", "the refresh token may be spent: the run that sent it died before its answer was safe")
     });
     let next = match retry_at {
-        Some(at) => format!("one more try is made at {at}; to be safe"),
+        Some(at) => format!("one more try is made at {at}, or by the first run after it; to be safe"),
         None => "no further try is allowed at this server".into(),
     };
     let mut outcome = Outcome::new(OutcomeKind::InDoubt)
@@ -168,8 +168,9 @@ pub fn in_doubt(record: &Record, retry_at: Option<Timestamp>) -> Outcome {
 /// The last send has been made: the token counts as dead.
 pub fn give_up(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
     let now = plan.now();
-    let failure = Failure::new("in_doubt", "the refresh token is most likely spent: no answer came to its last send")
-        .hint(format!("sign in again: keepalive login {}", plan.profile.name));
+    let failure =
+        Failure::new(PRESUMED_SPENT, "the refresh token is most likely spent: no answer told what became of it")
+            .hint(format!("sign in again: keepalive login {}", plan.profile.name));
     reject(&mut vault.record, now.wall, &failure);
     let outcome = Outcome::new(OutcomeKind::NeedsLogin).because(failure);
     note_attempt(plan, &mut vault.record, &outcome);

@@ -42,6 +42,10 @@ pub fn standing(record: Option<&Record>, terms: Terms<'_>, now: &Moment) -> Stan
         let refresh_at = terms.is_followed.then(|| now.wall.plus(CONFLICT));
         return Standing { state: State::NeedsLogin, refresh_at, error };
     }
+    if let Some((state, failure)) = record.flaw.clone() {
+        let refresh_at = (state == State::Due).then_some(now.wall);
+        return Standing { state, refresh_at, error: Some(failure) };
+    }
     if terms.is_followed && record.followable().is_none() {
         let error = Some(nothing_to_follow(&record.profile));
         return Standing { state: State::ConfigError, refresh_at: None, error };
@@ -136,6 +140,9 @@ fn planned_at(validity: &Validity, terms: Terms<'_>, now: &Moment) -> Timestamp 
 /// Whether a demand is met by what the journal says. A live access token is enough for whoever asks for one; whoever asks
 /// for a refresh is told of a doubt, a dead token or a refused client even while it lives.
 pub fn meets(record: &Record, demand: Demand, profile: &Profile, now: &Moment) -> bool {
+    if record.flaw.is_some() {
+        return false;
+    }
     let validity = record.validity.as_ref();
     let early = jitter(profile.name.as_str(), profile.margin, validity);
     let verdict = freshness::assess(record.generation, validity, demand, profile.margin, early, now);
@@ -164,7 +171,7 @@ pub fn jitter(profile: &str, margin: Margin, validity: Option<&Validity>) -> Dur
     let hash =
         profile.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     let share = (hash >> 40) as u32 & 0x3ff;
-    (margin.of(validity.lifetime()) / 10 / 1024) * share
+    (validity.margin(margin) / 10 / 1024) * share
 }
 
 #[cfg(test)]
@@ -187,7 +194,7 @@ mod tests {
         let mut r = Record::new("p".parse().unwrap());
         r.generation = Generation::FIRST;
         r.fingerprint = Some(Fingerprint::from_hex("ab".into()));
-        r.validity = Some(Validity { obtained: clock.now(), lifetime_ms: 1_000_000, assumed: false });
+        r.validity = Some(Validity { obtained: clock.now(), lifetime_ms: 1_000_000, assumed: false, is_rest: false });
         r
     }
 
@@ -213,7 +220,7 @@ mod tests {
     fn r35_a_refresh_token_near_its_end_is_renewed_while_the_access_token_is_fresh() {
         let c = clock();
         let mut r = record(&c);
-        r.validity = Some(Validity { obtained: c.now(), lifetime_ms: 90 * 86_400_000, assumed: false });
+        r.validity = Some(Validity { obtained: c.now(), lifetime_ms: 90 * 86_400_000, assumed: false, is_rest: false });
         r.login_by = Some(c.now().wall.plus(S(40_000)));
         let fresh = judge(&r, &c);
         assert_eq!((fresh.state, fresh.refresh_at), (State::Fresh, Some(c.now().wall.plus(S(30_000)))));
@@ -225,7 +232,8 @@ mod tests {
         let mut times = 0;
         while judge(&r, &c).state == State::Due {
             times += 1;
-            r.validity = Some(Validity { obtained: c.now(), lifetime_ms: 90 * 86_400_000, assumed: false });
+            r.validity =
+                Some(Validity { obtained: c.now(), lifetime_ms: 90 * 86_400_000, assumed: false, is_rest: false });
             c.advance(r.login_by.unwrap().since(c.now().wall) / 4 * 3);
         }
         assert_eq!(times, 2);

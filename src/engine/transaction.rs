@@ -237,7 +237,7 @@ impl Flightplan {
             },
         };
         let validity = loaded.held.credential().validity();
-        let is_urgent = validity.is_none_or(|v| v.left(&self.now()) <= self.profile.margin.of(v.lifetime()) / 2);
+        let is_urgent = validity.is_none_or(|v| v.left(&self.now()) <= v.margin(self.profile.margin) / 2);
         if self.is_resident && is_urgent {
             return Ok(());
         }

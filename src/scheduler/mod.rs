@@ -172,8 +172,8 @@ impl Scheduler {
         let standing = standing::standing(record.as_ref(), terms, now);
         entry.look = plan::next_look(&profile, &standing, now);
         entry.tell(name, &standing);
-        if let (false, Some(validity)) = (entry.is_warned, &validity)
-            && let Some(warning) = plan::infeasible(&profile, validity.lifetime(), now.wall)
+        if let (false, Some(life)) = (entry.is_warned, validity.and_then(|v| v.span()))
+            && let Some(warning) = plan::infeasible(&profile, life, now.wall)
         {
             tracing::warn!(profile = %name, "{warning}");
             entry.is_warned = true;

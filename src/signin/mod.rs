@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::clock::Moment;
 use crate::credential::claims::claims;
+use crate::credential::freshness::Lifetime;
 use crate::credential::response::{self, Denied, Granted, Reply};
 use crate::credential::{Binding, Credential};
 use crate::engine::handover;
@@ -95,7 +96,7 @@ pub fn credential(
     binding: Binding,
     asked: &Moment,
 ) -> Result<Credential, SignInError> {
-    let told = granted.expiry.lifetime_of_answer(asked);
+    let told = granted.expiry.lifetime_of_answer(asked).map(Lifetime::Whole);
     handover::credential(granted, binding, asked, told, provider.default_lifetime).ok_or_else(|| {
         let failure = Failure::new("no_refresh_token", format!("{} gave no refresh token", provider.name));
         let hint = if provider.scopes.iter().any(|scope| scope == "offline_access") {

@@ -159,6 +159,7 @@ impl Answer {
             obtained: self.sent.clone(),
             lifetime_ms: told.map_or(self.default_lifetime_ms, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
             assumed: told.is_none(),
+            is_rest: false,
         };
         // Rule 27: what there was to use may live on.
         let before = self.previous.to_grant();
@@ -321,7 +322,7 @@ mod tests {
 
     #[test]
     fn r27_a_token_that_needs_a_key_is_not_used_and_the_one_before_is_kept() {
-        let before = Validity { obtained: answer("").sent, lifetime_ms: 60_000, assumed: false };
+        let before = Validity { obtained: answer("").sent, lifetime_ms: 60_000, assumed: false, is_rest: false };
         for (token_type, is_used) in [("DPoP", false), ("mac", false), ("pop", false), ("user", true), ("BEARER", true)]
         {
             let body =

@@ -7,6 +7,7 @@ pub mod content;
 mod departure;
 pub mod envelope;
 mod error;
+mod flaw;
 mod identity;
 pub mod key;
 pub mod keyring;
@@ -139,6 +140,9 @@ impl Store {
             if self.keyring().is_some() {
                 record.publication = Publication::PublishPending;
             }
+        }
+        if let Some(record) = &mut record {
+            record.flaw = self.flaw(name, record);
         }
         Ok(record)
     }

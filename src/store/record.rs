@@ -10,12 +10,15 @@ use crate::credential::foreign::Origin;
 use crate::credential::freshness::Validity;
 use crate::credential::secret::Fingerprint;
 use crate::credential::{Binding, Credential, Generation};
-use crate::outcome::{Failure, OutcomeKind, Publication};
+use crate::outcome::{Failure, OutcomeKind, Publication, State};
 use crate::profile::ProfileName;
 use crate::sys::durable;
 
 /// The kind of failure of a refresh that brought a refresh token and no access token that can be used.
 pub const AT_UNUSABLE: &str = "at_unusable";
+
+/// The kind of a rejection that nobody has said: the token's last send got no answer, so it may live.
+pub const PRESUMED_SPENT: &str = "presumed_spent";
 /// The version of the form below. A record of a later version is left alone.
 const FORMAT: u32 = 1;
 
@@ -55,6 +58,9 @@ pub struct Record {
     pub origin: Option<Origin>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standstill: Option<Standstill>,
+    /// The sealed copy is not what this journal says. Seen when both are looked at without the lock; never written.
+    #[serde(skip)]
+    pub flaw: Option<(State, Failure)>,
 }
 
 /// A refresh token that is about to be sent, or was, with no answer settled yet (rule 5).
@@ -145,6 +151,7 @@ impl Record {
             is_tombstone: false,
             origin: None,
             standstill: None,
+            flaw: None,
         }
     }
 

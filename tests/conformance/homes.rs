@@ -2,12 +2,16 @@
 //! about: the newest generation wins if anybody has it, and nothing is sent if nobody does.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use keepalive::outcome::{Outcome, OutcomeKind, Publication};
+use keepalive::clock::Clock;
+use keepalive::credential::freshness::{Demand, Margin};
+use keepalive::engine::standing::{Terms, standing};
+use keepalive::outcome::{Outcome, OutcomeKind, Publication, State};
 use keepalive::store::StoreError;
 
 use super::support::family::Mode;
-use super::world::{Place, World};
+use super::world::{LIFE, Place, World};
 
 /// A world at generation 2, and what its sealed copy and keyring were at generation 1.
 struct Past {
@@ -66,6 +70,27 @@ fn a_sealed_copy_that_is_gone_is_made_again_from_the_keyring() {
     std::fs::remove_file(sealed(&past.world)).unwrap();
     let outcome = past.goes_on();
     assert!(outcome.warnings.iter().any(|w| w == "adopted generation 2 from the keyring"), "{outcome:?}");
+}
+
+#[test]
+fn a_fresh_profile_whose_sealed_copy_is_gone_or_old_is_not_called_fresh_and_mended_without_a_request() {
+    for is_gone in [true, false] {
+        let past = Past::new();
+        let world = &past.world;
+        match is_gone {
+            true => std::fs::remove_file(sealed(world)).unwrap(),
+            false => past.restore_sealed(),
+        }
+        let policy = &world.profile().provider.policy;
+        let terms = Terms { policy, margin: Margin::DEFAULT, early: Duration::ZERO, is_followed: false };
+        let stands = || standing(Some(&world.record()), terms, &world.clock.now());
+        let shown = stands();
+        assert_eq!((shown.state, shown.error.unwrap().kind.as_ref()), (State::Due, "unsealed"));
+        assert_eq!(shown.refresh_at, Some(world.clock.now().wall));
+        let outcome = world.process().refresh(world.profile(), Demand::ValidFor(Duration::ZERO), LIFE, &|| {});
+        assert_eq!((outcome.kind, outcome.generation.get(), world.requests()), (OutcomeKind::Fresh, 2, 1));
+        assert_eq!(stands().state, State::Fresh);
+    }
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Bench {
             refresh: RefreshToken::new(text("refresh_token")).unwrap(),
             grant: Grant {
                 access: AccessToken::new(text("access_token")),
-                validity: Some(freshness::Validity { obtained, lifetime_ms: 600_000, assumed: false }),
+                validity: Some(freshness::Validity { obtained, lifetime_ms: 600_000, assumed: false, is_rest: false }),
                 token_type: "Bearer".into(),
                 scope: Some("a b".into()),
                 id_token: None,

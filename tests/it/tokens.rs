@@ -90,6 +90,86 @@ fn r27_a_callers_deadline_does_not_end_the_flight() {
 }
 
 #[test]
+fn what_is_left_of_an_imported_token_is_not_taken_for_all_that_its_like_live() {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(Duration::from_secs(3600));
+    let sandbox = Sandbox::signed_in(&server);
+    for profile in ["near", "later"] {
+        let mut answer = server.mint();
+        answer["expires_at"] = (chrono::Utc::now().timestamp() + 40).into();
+        sandbox.keepalive_with_input(&["import", profile, "--provider", "acme"], &answer.to_string()).exits(0);
+    }
+    let run = sandbox.keepalive(&["token", "near"]).exits(0);
+    assert!(run.stderr.is_empty() && server.is_live(run.stdout.trim()), "{run:?}");
+    assert_eq!(server.counts().refresh_requests, 1);
+    // The new one tells how long they live.
+    let run = sandbox.keepalive(&["token", "near", "--min-valid", "2h"]).exits(0);
+    assert!(run.stderr.contains("no token of this provider lives that long"), "{run:?}");
+    assert_eq!(server.counts().refresh_requests, 1);
+    sandbox.keepalive(&["token", "later", "--min-valid", "30s"]).exits(0);
+    assert_eq!(server.counts().refresh_requests, 1);
+}
+
+#[test]
+fn a_margin_is_kept_though_an_imported_token_has_less_than_that_left() {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(Duration::from_secs(3600));
+    let sandbox = Sandbox::signed_in(&server);
+    let section = "[profile.demo]\nprovider = \"acme\"\nmargin = \"20m\"\n";
+    sandbox.file_store(&format!("{}{section}", server.provider("")));
+    let mut answer = server.mint();
+    answer["expires_at"] = (chrono::Utc::now().timestamp() + 900).into();
+    sandbox.keepalive_with_input(&["import", "demo", "--replace"], &answer.to_string()).exits(0);
+    assert_eq!(sandbox.status()["state"], "due");
+    sandbox.refresh(&[]).exits(0);
+    assert_eq!(server.counts().refresh_requests, 1);
+}
+
+#[test]
+fn a_credential_whose_sealed_file_is_gone_is_not_called_fresh() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let sealed = sandbox.path("state/keepalive/profiles/demo/sealed");
+    let kept = std::fs::read(&sealed).unwrap();
+    for damage in [None, Some("dust")] {
+        match damage {
+            None => std::fs::remove_file(&sealed).unwrap(),
+            Some(dust) => std::fs::write(&sealed, dust).unwrap(),
+        }
+        let (status, kind, state) = match damage {
+            None => (77, "lost", "needs_login"),
+            Some(_) => (69, "damaged", "config_error"),
+        };
+        for call in [vec!["token", "demo"], vec!["refresh", "-p", "demo"], vec!["refresh", "-p", "demo", "--force"]] {
+            let run = sandbox.keepalive(&[&["--json"], &call[..]].concat()).exits(status);
+            assert!(run.stdout.contains(&format!("\"kind\":\"{kind}\"")), "{run:?}");
+        }
+        let shown = sandbox.status();
+        assert_eq!((&shown["state"], &shown["error"]["kind"]), (&state.into(), &kind.into()), "{shown}");
+        sandbox.keepalive(&["doctor"]).says(if damage.is_none() { "is gone" } else { "cannot be opened" });
+    }
+    std::fs::write(&sealed, kept).unwrap();
+    sandbox.keepalive(&["token", "demo"]).exits(0);
+    std::fs::remove_file(&sealed).unwrap();
+    sandbox.keepalive_with_input(&["import", "demo", "--replace"], &server.mint().to_string()).exits(0);
+    sandbox.keepalive(&["token", "demo"]).exits(0);
+    assert_eq!((server.counts().refresh_requests, sandbox.status()["state"].as_str()), (0, Some("fresh")));
+}
+
+#[test]
+fn a_run_that_must_see_its_own_flight_through_prints_what_it_brings() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    server.set_answer_delay(Duration::from_secs(2));
+    let run = sandbox.keepalive(&["token", "demo", "--min-valid", "595s", "--timeout", "1s"]).exits(0);
+    assert!(server.is_live(run.stdout.trim()), "{run:?}");
+    let only_refresh = serde_json::json!({"refresh_token": server.mint()["refresh_token"]});
+    sandbox.keepalive_with_input(&["import", "bare", "--provider", "acme"], &only_refresh.to_string()).exits(0);
+    let run = sandbox.keepalive(&["token", "bare", "--timeout", "1s"]).exits(0);
+    assert!(server.is_live(run.stdout.trim()) && run.stderr.is_empty(), "{run:?}");
+}
+
+#[test]
 fn the_daemon_answers_for_the_store() {
     let server = AuthServer::start(Mode::Strict);
     let sandbox = Sandbox::signed_in(&server);

@@ -162,7 +162,7 @@ impl Bench {
             refresh: refresh_token(profile, 1),
             grant: Grant {
                 access: AccessToken::new(format!("{profile}-at-1")),
-                validity: Some(Validity { obtained: now(), lifetime_ms: 600_000, assumed: false }),
+                validity: Some(Validity { obtained: now(), lifetime_ms: 600_000, assumed: false, is_rest: false }),
                 token_type: "Bearer".into(),
                 scope: None,
                 id_token: None,

@@ -130,7 +130,8 @@ impl Store {
         let folder = self.layout.folder(name);
         let mut record = Record::read(&folder.record(), name)?;
         // A run that died between seal and journal left a generation that the journal does not know yet.
-        if let Some(sealed) = self.sealed_generation(name)?
+        let sealed = self.sealed_generation(name)?;
+        if let Some(sealed) = sealed
             && record.as_ref().is_none_or(|r| r.generation < sealed && !r.is_tombstone)
         {
             let record = record.get_or_insert_with(|| Record::new(name.clone()));
@@ -141,7 +142,7 @@ impl Store {
                 record.publication = Publication::PublishPending;
             }
         }
-        if let Some(record) = &mut record {
+        if let Some(record) = record.as_mut().filter(|r| sealed.is_none_or(|sealed| sealed < r.generation)) {
             record.flaw = self.flaw(name, record);
         }
         Ok(record)

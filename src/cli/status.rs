@@ -10,7 +10,10 @@ use crate::clock::Timestamp;
 use crate::engine::standing::{self, Standing, Terms};
 use crate::outcome::{Failure, Publication, State};
 use crate::profile::{Policy, Profile, ProfileName};
-use crate::store::record::Record;
+use crate::store::record::{Intent, Record};
+
+/// What connecting and sealing may add to the time that a provider has for its answer.
+const HANDLING: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Show how every profile stands
 ///
@@ -88,8 +91,15 @@ pub(super) fn judge(setup: &Setup, record: Option<&Record>, profile: Option<&Pro
     let is_followed = profile.is_some_and(|p| p.follow);
     let terms = Terms { policy: profile.map_or(&default, |p| &p.provider.policy), margin, early, is_followed };
     let now = setup.clock.now();
-    let is_open = |r: &Record| r.open_intent().is_some() || r.open_revocation().is_some();
-    let in_flight = record.is_some_and(|r| is_open(r) && setup.store.is_locked(&r.profile));
+    // Whoever holds the lock for another reason, or for longer than an answer may take, is not waiting for one.
+    let at_most = terms.policy.timeout + terms.policy.connect_timeout + HANDLING;
+    let is_first = |i: &Intent| i.sends == 1 && i.abandoned.is_none() && now.age_of(&i.last_sent) <= at_most;
+    let is_awaited = |r: &Record| match (r.open_intent(), r.open_revocation()) {
+        (Some(intent), _) => is_first(intent),
+        (None, Some(sent)) => now.wall.since(sent.at) <= at_most,
+        (None, None) => false,
+    };
+    let in_flight = record.is_some_and(|r| is_awaited(r) && setup.store.is_locked(&r.profile));
     let standing = match record {
         // Another run is at this very moment waiting for the answer: no doubt yet.
         Some(record) if in_flight => {

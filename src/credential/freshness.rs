@@ -94,6 +94,12 @@ impl Validity {
         }
     }
 
+    /// Life that may be left: where a step of the wall clock must not make a token look dead. Within the boot that obtained
+    /// the token the boot clock alone counts.
+    pub fn left_at_most(&self, now: &Moment) -> Duration {
+        self.lifetime().saturating_sub(self.age(now))
+    }
+
     /// Age, by the boot clock where it can tell.
     pub fn age(&self, now: &Moment) -> Duration {
         now.age_of(&self.obtained)

@@ -74,7 +74,7 @@ fn strict(intent: &Intent, policy: &Policy, validity: Option<&Validity>, now: &M
     if intent.is_last_chance_spent {
         return Resolution::Exhausted;
     }
-    let left = validity.map_or(Duration::ZERO, |v| v.left(now));
+    let left = validity.map_or(Duration::ZERO, |v| v.left_at_most(now));
     if !policy.last_chance {
         return if left.is_zero() { Resolution::Exhausted } else { Resolution::GiveUpAtExpiry(now.wall.plus(left)) };
     }

@@ -244,6 +244,7 @@ pub(super) fn settle(
     record.failures = 0;
     record.unclassified = 0;
     record.not_before = credential.grant.not_before;
+    record.noted = None;
     record.last_attempt = None;
     vault.save()?;
     Ok(warnings)

@@ -237,6 +237,7 @@ fn commit(
         record.intent = Some(intent);
         outcome = Outcome::new(OutcomeKind::InDoubt);
     }
+    record.unusable = outcome.error.clone().filter(|_| !is_usable);
     note_attempt(plan, record, &outcome);
     if let Err(e) = vault.save() {
         report("the journal could not be written; the next run will bring it up to date", e.to_string());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::backoff::{PROBE, UNCLASSIFIED};
 use super::doubt::{Resolution, resolve};
 use super::flightplan::Flightplan;
-use crate::clock::Timestamp;
+use crate::clock::{Moment, Timestamp};
 use crate::credential::encoding;
 use crate::credential::response::{self, Denied, Reply};
 use crate::outcome::{Failure, Outcome, OutcomeKind};
@@ -14,7 +14,7 @@ use crate::provider::classify::{self, Class};
 use crate::provider::{GateError, RawAnswer, Unsent};
 use crate::store::Vault;
 use crate::store::content::Answer;
-use crate::store::record::{Attempt, Hold, PRESUMED_SPENT, Record, Rejection};
+use crate::store::record::{Attempt, Hold, Intent, PRESUMED_SPENT, Record, Rejection};
 
 /// Answers in a row that say no without a reason, before the token counts as dead (once the access token is).
 const MAX_UNCLASSIFIED: u32 = 5;
@@ -26,7 +26,8 @@ pub fn refuse(plan: &Flightplan, vault: &mut Vault<'_, '_>, answer: &Answer, den
         return leave_in_doubt(plan, vault, &format!("the server answered {}{}", answer.status, words(denied)));
     }
     let retry_after = answer.retry_after.as_deref().and_then(|h| classify::retry_after(h, plan.now().wall));
-    let outcome = settle_refusal(plan, vault, class, answer.status, denied, retry_after);
+    let said = Said { status: answer.status, denied, retry_after, is_early: false };
+    let outcome = settle_refusal(plan, vault, class, &said);
     let saved = vault.save().and_then(|()| vault.discard_answer());
     match saved {
         Ok(()) => outcome,
@@ -47,31 +48,38 @@ pub fn refused_early(plan: &Flightplan, vault: &mut Vault<'_, '_>, answer: &RawA
         class @ (Class::Throttled | Class::Client | Class::Unclassified) => class,
     };
     let retry_after = answer.retry_after.as_deref().and_then(|h| classify::retry_after(h, plan.now().wall));
-    let outcome = settle_refusal(plan, vault, class, answer.status, denied.as_ref(), retry_after);
+    let said = Said { status: answer.status, denied: denied.as_ref(), retry_after, is_early: true };
+    let outcome = settle_refusal(plan, vault, class, &said);
     match vault.save() {
         Ok(()) => outcome,
         Err(e) => e.outcome(),
     }
 }
 
-/// Changes the journal (not saved yet) by the class of a refusal.
-fn settle_refusal(
-    plan: &Flightplan,
-    vault: &mut Vault<'_, '_>,
-    class: Class,
+/// What a server said that grants nothing.
+struct Said<'a> {
     status: u16,
-    denied: Option<&Denied>,
+    denied: Option<&'a Denied>,
     retry_after: Option<Duration>,
-) -> Outcome {
+    /// Before it was given the token.
+    is_early: bool,
+}
+
+/// Changes the journal (not saved yet) by the class of a refusal.
+fn settle_refusal(plan: &Flightplan, vault: &mut Vault<'_, '_>, class: Class, said: &Said<'_>) -> Outcome {
+    let Said { status, denied, retry_after, is_early } = *said;
     let now = plan.now();
     let name = &plan.profile.name;
     let said = format!("{} answered {status}{}", plan.profile.provider.name, words(denied));
-    let was_doubtful = vault.record.intent.as_ref().is_some_and(|i| i.sends > 1);
-    let is_alive = vault.record.validity.as_ref().is_some_and(|v| !v.left(&now).is_zero());
+    let is_spent = vault.record.intent.as_ref().is_some_and(|i| i.is_last_chance_spent);
+    let is_alive = vault.record.validity.as_ref().is_some_and(|v| !v.left_at_most(&now).is_zero());
     let record = &mut vault.record;
     record.unclassified = if class == Class::Unclassified { record.unclassified + 1 } else { 0 };
     let is_dead = class == Class::Dead || (record.unclassified >= MAX_UNCLASSIFIED && !is_alive);
-    let outcome = if is_dead {
+    let outcome = if class == Class::Unclassified && is_spent {
+        // The last chance, and a no without a reason: some servers refuse a spent token in these very words.
+        presume_spent(plan, record, &now)
+    } else if is_dead {
         let code: &str = denied.map_or("invalid_grant", |d| &d.code);
         let failure = Failure { kind: code.to_owned().into(), message: said, hint: None }
             .hint(format!("sign in again: keepalive login {name}"));
@@ -85,7 +93,7 @@ fn settle_refusal(
         let probes = record.hold.as_ref().map_or(0, |h| h.probes);
         let next_probe = now.wall.plus(PROBE);
         record.hold = Some(Hold { config: plan.prepared.fingerprint(), failure: failure.clone(), probes, next_probe });
-        record.intent = None;
+        unsend(record, &now, is_early);
         Outcome::new(OutcomeKind::ConfigError).because(failure)
     } else {
         record.failures += 1;
@@ -96,16 +104,22 @@ fn settle_refusal(
         let at = now.wall.plus(wait);
         record.not_before = Some(at);
         let word = if class == Class::Unclassified { "refused" } else { "throttled" };
-        // A refused second send proves nothing about the first one: that doubt stays.
-        if !was_doubtful {
-            record.intent = None;
-        } else if let Some(intent) = &mut record.intent {
-            intent.abandoned = Some(now);
-        }
+        unsend(record, &now, is_early);
         Outcome::new(OutcomeKind::Deferred).retry_at(at).because(Failure::new(word, said))
     };
     note_attempt(plan, &mut vault.record, &outcome);
     outcome
+}
+
+/// A request that was turned away did nothing to the token. What an earlier one did, it does not tell: that doubt stays
+/// as it was, its last chance included.
+fn unsend(record: &mut Record, now: &Moment, is_early: bool) {
+    let is_doubtful = |intent: &Intent| is_early || intent.sends > 1;
+    record.intent = record.intent.take().filter(is_doubtful);
+    if let (false, Some(intent)) = (is_early, &mut record.intent) {
+        intent.abandoned = Some(now.clone());
+        intent.is_last_chance_spent = false;
+    }
 }
 
 /// Sent, and nobody knows what became of it. The intent stays and says so.
@@ -142,7 +156,7 @@ fn resolve_now(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
         return in_doubt(record, None);
     };
     match resolve(intent, &plan.profile.provider.policy, record.validity.as_ref(), &now) {
-        Resolution::Send(_) => in_doubt(record, Some(record.not_before.unwrap_or(now.wall))),
+        Resolution::Send(_) => in_doubt(record, Some(record.waits_until(&now).unwrap_or(now.wall))),
         Resolution::Wait(at) => in_doubt(record, Some(at)),
         Resolution::GiveUpAtExpiry(_) => in_doubt(record, None),
         Resolution::Exhausted => give_up(plan, vault),
@@ -180,6 +194,14 @@ pub fn give_up(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
     outcome
 }
 
+fn presume_spent(plan: &Flightplan, record: &mut Record, now: &Moment) -> Outcome {
+    let failure =
+        Failure::new(PRESUMED_SPENT, "the refresh token is most likely spent: no answer told what became of it")
+            .hint(format!("sign in again: keepalive login {}", plan.profile.name));
+    reject(record, now.wall, &failure);
+    Outcome::new(OutcomeKind::NeedsLogin).because(failure)
+}
+
 /// Rule 22: keyed to the token, so a login clears it and nothing else can.
 fn reject(record: &mut Record, at: Timestamp, failure: &Failure) {
     if let Some(fingerprint) = record.fingerprint.clone() {
@@ -195,7 +217,7 @@ pub fn unsent(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: Unsent) -> Outc
             Failure::new("io", format!("cannot write the journal: {error}"))
                 .hint("check space and permissions of the state directory"),
         ),
-        Unsent::Gate(GateError::Refused(reason)) => Outcome::new(OutcomeKind::Deferred)
+        Unsent::Gate(GateError::Refused(reason) | GateError::Overtaken(reason)) => Outcome::new(OutcomeKind::Deferred)
             .because(Failure::new("interrupted", format!("nothing was sent: {reason}"))),
         Unsent::Network(reason) | Unsent::Early(reason) => {
             let record = &mut vault.record;
@@ -228,6 +250,7 @@ pub fn no_credential(name: &ProfileName) -> Outcome {
 /// Notes the outcome for followers and for `status`.
 pub fn note_attempt(plan: &Flightplan, record: &mut Record, outcome: &Outcome) {
     record.sequence += 1;
+    record.noted = Some(plan.now());
     record.last_attempt = Some(Attempt {
         at: plan.now().wall,
         outcome: outcome.kind,

@@ -36,41 +36,12 @@ pub fn standing(record: Option<&Record>, terms: Terms<'_>, now: &Moment) -> Stan
     let Some(record) = record.filter(|r| r.has_credential()) else {
         return Standing { state: State::NoCredential, refresh_at: None, error: None };
     };
-    if record.is_rejected() {
-        let error = record.rejected.as_ref().map(|r| r.failure.clone());
-        // Somebody may sign in with the tool.
-        let refresh_at = terms.is_followed.then(|| now.wall.plus(CONFLICT));
-        return Standing { state: State::NeedsLogin, refresh_at, error };
-    }
-    if let Some((state, failure)) = record.flaw.clone() {
-        let refresh_at = (state == State::Due).then_some(now.wall);
-        return Standing { state, refresh_at, error: Some(failure) };
-    }
-    if terms.is_followed && record.followable().is_none() {
-        let error = Some(nothing_to_follow(&record.profile));
-        return Standing { state: State::ConfigError, refresh_at: None, error };
-    }
-    if let Some(stop) = record.conflict() {
-        let refresh_at = Some(stop.next_look.max(now.wall));
-        return Standing { state: State::ConfigError, refresh_at, error: Some(stop.failure.clone()) };
-    }
-    if let Some(hold) = &record.hold {
-        let refresh_at = (hold.probes < MAX_PROBES).then_some(hold.next_probe);
-        return Standing { state: State::ConfigError, refresh_at, error: Some(hold.failure.clone()) };
-    }
     let last_error = record.last_attempt.as_ref().and_then(|a| a.error.clone());
-    if let Some(intent) = record.open_intent() {
-        let (state, refresh_at) = match doubt::resolve(intent, terms.policy, record.validity.as_ref(), now) {
-            Resolution::Exhausted => (State::NeedsLogin, None),
-            Resolution::GiveUpAtExpiry(_) => (State::InDoubt, None),
-            Resolution::Wait(at) => (State::InDoubt, Some(at)),
-            Resolution::Send(_) => (State::InDoubt, Some(record.not_before.unwrap_or(now.wall).max(now.wall))),
-        };
-        return Standing { state, refresh_at, error: last_error };
-    }
-    if record.lacks_access() {
-        let refresh_at = Some(record.not_before.map_or(now.wall, |at| at.max(now.wall)));
-        return Standing { state: State::ConfigError, refresh_at, error: last_error };
+    let stuck = ended(record, terms, now)
+        .or_else(|| doubtful(record, terms, now, last_error.clone()))
+        .or_else(|| hindered(record, now));
+    if let Some(stuck) = stuck {
+        return stuck;
     }
     let calm = without_trouble(record, terms, now, last_error);
     match record.open_revocation() {
@@ -78,6 +49,51 @@ pub fn standing(record: Option<&Record>, terms: Terms<'_>, now: &Moment) -> Stan
         // The next refresh settles it either way.
         Some(_) => Standing { state: State::InDoubt, error: Some(revocation_in_doubt(record)), ..calm },
     }
+}
+
+/// What only a person can help out of.
+fn ended(record: &Record, terms: Terms<'_>, now: &Moment) -> Option<Standing> {
+    if record.is_rejected() {
+        let error = record.rejected.as_ref().map(|r| r.failure.clone());
+        // Somebody may sign in with the tool.
+        let refresh_at = terms.is_followed.then(|| now.wall.plus(CONFLICT));
+        return Some(Standing { state: State::NeedsLogin, refresh_at, error });
+    }
+    if let Some((state, failure)) = record.flaw.clone().filter(|(state, _)| *state != State::Due) {
+        return Some(Standing { state, refresh_at: None, error: Some(failure) });
+    }
+    if terms.is_followed && record.followable().is_none() {
+        let error = Some(nothing_to_follow(&record.profile));
+        return Some(Standing { state: State::ConfigError, refresh_at: None, error });
+    }
+    let stop = record.conflict()?;
+    let refresh_at = Some(stop.next_look.max(now.wall));
+    Some(Standing { state: State::ConfigError, refresh_at, error: Some(stop.failure.clone()) })
+}
+
+fn doubtful(record: &Record, terms: Terms<'_>, now: &Moment, error: Option<Failure>) -> Option<Standing> {
+    let intent = record.open_intent()?;
+    let (state, refresh_at) = match doubt::resolve(intent, terms.policy, record.validity.as_ref(), now) {
+        Resolution::Exhausted => (State::NeedsLogin, None),
+        Resolution::GiveUpAtExpiry(_) => (State::InDoubt, None),
+        Resolution::Wait(at) => (State::InDoubt, Some(at)),
+        Resolution::Send(_) => (State::InDoubt, Some(record.waits_until(now).unwrap_or(now.wall))),
+    };
+    Some(Standing { state, refresh_at, error })
+}
+
+/// The token is well, and something else keeps it from being refreshed.
+fn hindered(record: &Record, now: &Moment) -> Option<Standing> {
+    if let Some((state, failure)) = record.flaw.clone() {
+        return Some(Standing { state, refresh_at: Some(now.wall), error: Some(failure) });
+    }
+    if let Some(hold) = &record.hold {
+        let refresh_at = (hold.probes < MAX_PROBES).then_some(hold.next_probe);
+        return Some(Standing { state: State::ConfigError, refresh_at, error: Some(hold.failure.clone()) });
+    }
+    let error = record.unusable.clone()?;
+    let refresh_at = Some(record.waits_until(now).unwrap_or(now.wall));
+    Some(Standing { state: State::ConfigError, refresh_at, error: Some(error) })
 }
 
 /// A logout was cut off, or got no answer.
@@ -98,7 +114,7 @@ fn without_trouble(record: &Record, terms: Terms<'_>, now: &Moment, last_error: 
         != Verdict::Fresh
         || is_renewal_due(record, Duration::ZERO, now);
     let is_alive = validity.is_some_and(|v| !v.left(now).is_zero());
-    let not_before = record.not_before.max(record.standstill.as_ref().map(|s| s.next_look));
+    let not_before = record.waits_until(now).max(record.standstill.as_ref().map(|s| s.next_look));
     let not_before = not_before.filter(|at| *at > now.wall);
     let planned = validity.map_or(now.wall, |v| planned_at(v, terms, now));
     let planned = renewal_at(record).map_or(planned, |at| planned.min(at.max(now.wall)));
@@ -156,7 +172,7 @@ pub fn meets(record: &Record, demand: Demand, profile: &Profile, now: &Moment) -
         && !record.is_rejected()
         && record.hold.is_none()
         && record.conflict().is_none()
-        && !record.lacks_access()
+        && record.unusable.is_none()
         && (!profile.follow || record.followable().is_some());
     verdict == Verdict::Fresh && record.has_credential() && (is_untroubled || matches!(demand, Demand::ValidFor(_)))
 }
@@ -319,9 +335,10 @@ mod tests {
         let c = clock();
         let mut r = record(&c);
         let error = Failure::new(crate::store::record::AT_UNUSABLE, "nothing to use");
-        let attempt =
-            Attempt { at: c.now().wall, outcome: OutcomeKind::ConfigError, retry_at: None, error: Some(error) };
-        r.last_attempt = Some(attempt);
+        r.unusable = Some(error);
+        // Whatever was tried since: it brought nothing to use either.
+        let error = Some(Failure::new("throttled", "later"));
+        r.last_attempt = Some(Attempt { at: c.now().wall, outcome: OutcomeKind::Deferred, retry_at: None, error });
         let s = judge(&r, &c);
         assert_eq!((s.state, s.refresh_at), (State::ConfigError, Some(c.now().wall)));
         assert_eq!(s.error.unwrap().kind, "at_unusable");
@@ -340,6 +357,34 @@ mod tests {
         let policy = Policy::default();
         let terms = Terms { policy: &policy, margin: Margin::DEFAULT, early: Duration::ZERO, is_followed: false };
         assert_eq!(standing(None, terms, &c.now()).state, State::NoCredential);
+    }
+
+    #[test]
+    fn r17_a_doubt_is_the_worse_news_beside_what_may_be_mended_and_the_better_beside_a_loss() {
+        let c = clock();
+        let now = c.now();
+        let intent = Intent {
+            attempt: "x".into(),
+            generation: Generation::FIRST,
+            fingerprint: Fingerprint::from_hex("aa".into()),
+            sends: 1,
+            first_sent: now.clone(),
+            last_sent: now.clone(),
+            abandoned: None,
+            is_last_chance_spent: false,
+        };
+        let failure = || Failure::new("x", "y");
+        let hold = Some(Hold { config: "x".into(), failure: failure(), probes: 0, next_probe: now.wall });
+        let flaw = |state| Some((state, failure()));
+        for (hold, flaw, with_doubt, without) in [
+            (hold, None, State::InDoubt, State::ConfigError),
+            (None, flaw(State::Due), State::InDoubt, State::Due),
+            (None, flaw(State::NeedsLogin), State::NeedsLogin, State::NeedsLogin),
+        ] {
+            let calm = Record { hold, flaw, ..record(&c) };
+            let doubtful = Record { intent: Some(intent.clone()), ..calm.clone() };
+            assert_eq!([judge(&doubtful, &c).state, judge(&calm, &c).state], [with_doubt, without]);
+        }
     }
 
     #[test]
@@ -435,10 +480,7 @@ mod tests {
                 standstill: Some(Standstill { outcome: config, failure: failure(), next_look: now.wall }),
                 ..record(&c)
             },
-            Record {
-                last_attempt: Some(Attempt { at: now.wall, outcome: config, retry_at: None, error: Some(unusable) }),
-                ..record(&c)
-            },
+            Record { unusable: Some(unusable), ..record(&c) },
         ];
         let profile = |follow| Profile {
             name: "p".parse().unwrap(),

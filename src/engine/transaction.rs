@@ -184,9 +184,11 @@ impl Flightplan {
             }
         };
         let is_bound = matches!(kind, SendKind::First | SendKind::Retry);
-        if let Some(at) = vault.record.not_before.filter(|at| is_bound && *at > now.wall) {
-            let error = vault.record.last_attempt.as_ref().and_then(|a| a.error.clone());
-            let kind = if vault.record.lacks_access() { OutcomeKind::ConfigError } else { OutcomeKind::Deferred };
+        if let Some(at) = vault.record.waits_until(&now).filter(|_| is_bound) {
+            let (kind, error) = match &vault.record.unusable {
+                Some(failure) => (OutcomeKind::ConfigError, Some(failure.clone())),
+                None => (OutcomeKind::Deferred, vault.record.last_attempt.as_ref().and_then(|a| a.error.clone())),
+            };
             let mut outcome = Outcome::new(kind).retry_at(at);
             outcome.error = error.or_else(|| Some(Failure::new("not_before", "no request is allowed before then")));
             return Err(outcome);
@@ -289,12 +291,18 @@ impl Flightplan {
             }
             // It may take its time, so it comes before the clock is asked.
             check_followed()?;
-            if let SendKind::Grace { within } = kind
-                && clock.now().elapsed_since(&first_sent).is_none_or(|elapsed| elapsed >= within)
-            {
+            let is_over = || match kind {
+                SendKind::Grace { within } => {
+                    clock.now().elapsed_since(&first_sent).is_none_or(|elapsed| elapsed >= within)
+                }
+                SendKind::First | SendKind::Retry | SendKind::LastChance => false,
+            };
+            if is_over() {
                 return Err(GateError::Refused("the server's grace is over"));
             }
-            write().map_err(|e| GateError::Journal(e.to_string()))
+            write().map_err(|e| GateError::Journal(e.to_string()))?;
+            // The disk may have taken its time.
+            if is_over() { Err(GateError::Overtaken("the server's grace is over")) } else { Ok(()) }
         })
     }
 }

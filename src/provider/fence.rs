@@ -35,6 +35,8 @@ pub type Gate = Box<dyn FnOnce() -> Result<(), GateError> + Send>;
 pub enum GateError {
     /// The attempt is no longer allowed: out of time, told to stop, or the lock is lost.
     Refused(&'static str),
+    /// The same, found after the intent was journaled.
+    Overtaken(&'static str),
     /// The intent could not be journaled.
     Journal(String),
 }
@@ -97,7 +99,7 @@ impl Fence {
         let gate = has_begun.then(|| self.wait_for_gate());
         Crossing::Withheld {
             proof: NeverSent::by_closed_fence(),
-            may_have_intent: matches!(gate, Some(Ok(()) | Err(GateError::Journal(_)))),
+            may_have_intent: matches!(gate, Some(Ok(()) | Err(GateError::Journal(_) | GateError::Overtaken(_)))),
             gate: gate.and_then(Result::err),
         }
     }

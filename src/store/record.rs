@@ -1,6 +1,7 @@
 //! The journal J of a profile: what happened and what is under way, without secrets; `status` reads nothing else.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,9 @@ pub struct Record {
     pub last_attempt: Option<Attempt>,
     /// No request before this, by any process.
     pub not_before: Option<Timestamp>,
+    /// When the last attempt was noted, which is when `not_before` was set: for clocks that are set back.
+    #[serde(default)]
+    pub noted: Option<Moment>,
     /// Transient failures in a row.
     pub failures: u32,
     /// Answers in a row that said no without saying why.
@@ -58,6 +62,9 @@ pub struct Record {
     pub origin: Option<Origin>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standstill: Option<Standstill>,
+    /// Why the newest answer held no access token that can be used: what is there, if anything, is the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unusable: Option<Failure>,
     /// The sealed copy is not what this journal says. Seen when both are looked at without the lock; never written.
     #[serde(skip)]
     pub flaw: Option<(State, Failure)>,
@@ -143,6 +150,8 @@ impl Record {
             intent: None,
             last_attempt: None,
             not_before: None,
+            noted: None,
+            unusable: None,
             failures: 0,
             unclassified: 0,
             rejected: None,
@@ -188,10 +197,17 @@ impl Record {
         }
     }
 
-    /// Whether the newest answer held no access token that can be used: what is there, if anything, is the one before.
-    pub fn lacks_access(&self) -> bool {
-        let error = self.last_attempt.as_ref().and_then(|attempt| attempt.error.as_ref());
-        error.is_some_and(|error| error.kind == AT_UNUSABLE)
+    /// Until when no request is allowed, if that is not over. A clock that was set back does not prolong it: within one
+    /// boot the boot clock counts too, and after a reboot a clock that stands before the noting proves nothing.
+    pub fn waits_until(&self, now: &Moment) -> Option<Timestamp> {
+        let at = self.not_before.filter(|at| *at > now.wall)?;
+        let Some(noted) = &self.noted else { return Some(at) };
+        let left = match now.elapsed_since(noted) {
+            Some(elapsed) => at.since(noted.wall).saturating_sub(elapsed),
+            None if now.wall < noted.wall => Duration::ZERO,
+            None => return Some(at),
+        };
+        (!left.is_zero()).then(|| at.min(now.wall.plus(left)))
     }
 
     /// An attempt of the current generation whose outcome is not known.
@@ -237,6 +253,7 @@ impl Record {
         self.validity = credential.grant.validity.clone();
         self.login_by = credential.grant.login_by;
         self.is_tombstone = false;
+        self.unusable = None;
         self.revocation = None;
         if self.intent.as_ref().is_some_and(|i| i.generation < credential.generation) {
             self.intent = None;

@@ -1,10 +1,11 @@
 //! What an answer, or none, makes of a profile: told as it is, waited for as long as is wise, and never thrown away.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use keepalive::clock::Clock;
+use keepalive::clock::{Clock, ManualClock, Moment, Timestamp};
 use keepalive::outcome::{Outcome, OutcomeKind, Publication};
 use serde_json::json;
 
@@ -356,4 +357,130 @@ fn r02_nothing_is_sent_under_a_lock_that_another_program_has_replaced() {
     let outcome = world.refresh();
     assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.as_ref()), (OutcomeKind::Deferred, "interrupted"));
     assert_eq!((world.requests(), world.record().open_intent(), lock.exists()), (0, None, false));
+}
+
+#[test]
+fn r17_who_is_turned_away_in_whatever_way_is_still_in_doubt_about_what_was_sent_before() {
+    const CLIENT: &str = r#"{"error":"invalid_client"}"#;
+    let refusals = || {
+        [
+            Fault::Answer(429, "", ""),
+            Fault::Answer(302, "location: /\r\n", ""),
+            Fault::Answer(401, "", CLIENT),
+            NO,
+            Fault::Early(429, ""),
+            Fault::Early(401, ""),
+        ]
+    };
+    for (i, fault) in refusals().into_iter().enumerate() {
+        let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
+        world.server.script([Fault::DropAfter]);
+        assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+        let before = world.record().intent.expect("it is in doubt");
+        world.server.script([fault]);
+        let outcome = world.refresh();
+        assert!(matches!(outcome.kind, OutcomeKind::Deferred | OutcomeKind::ConfigError), "{i}: {outcome:?}");
+        let after = world.record().intent.expect("nothing has told what became of the first one");
+        assert_eq!((after.fingerprint, after.first_sent), (before.fingerprint, before.first_sent));
+        // The grace is over, and with it the only way to ask once more before the access token ends.
+        world.clock.advance(Duration::from_secs(61));
+        let requests = world.requests();
+        let outcome = world.refresh();
+        assert!(matches!(outcome.kind, OutcomeKind::InDoubt | OutcomeKind::ConfigError), "{i}: {outcome:?}");
+        assert_eq!((world.requests(), world.server.counts().families_revoked), (requests, 0), "{i}");
+    }
+}
+
+#[test]
+fn r18_a_last_chance_that_was_turned_away_is_not_used_up_and_one_refused_without_a_reason_is() {
+    for (fault, kind) in [(Fault::Answer(429, "", ""), OutcomeKind::Deferred), (NO, OutcomeKind::NeedsLogin)] {
+        let world = world();
+        world.server.script([Fault::DropBefore, fault]);
+        assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+        world.clock.advance(Duration::from_secs(580));
+        let outcome = world.refresh();
+        assert_eq!((outcome.kind, world.requests()), (kind, 2), "{outcome:?}");
+        world.clock.advance(Duration::from_secs(60));
+        let outcome = world.refresh();
+        match kind {
+            OutcomeKind::Deferred => assert_eq!((outcome.kind, world.requests()), (OutcomeKind::Refreshed, 3)),
+            _ => assert_eq!((outcome.kind, world.requests()), (OutcomeKind::NeedsLogin, 2)),
+        }
+    }
+}
+
+/// The disk takes a minute to write a second attempt down.
+struct SlowDisk {
+    clock: Arc<ManualClock>,
+    record: PathBuf,
+}
+
+impl Clock for SlowDisk {
+    fn now(&self) -> Moment {
+        let now = self.clock.now();
+        let is_written = std::fs::read_to_string(&self.record).unwrap().contains("\"sends\": 2");
+        let passed = Duration::from_secs(if is_written { 60 } else { 0 });
+        Moment { wall: now.wall.plus(passed), uptime_ms: now.uptime_ms + passed.as_millis() as u64, ..now }
+    }
+}
+
+#[test]
+fn r19_a_disk_that_takes_its_time_over_the_intent_does_not_send_it_after_the_grace() {
+    let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
+    world.server.script([Fault::DropAfter]);
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    let before = world.record();
+    let record = world.file("profiles/demo/record.json");
+    let process = world.process_by(Arc::new(SlowDisk { clock: Arc::clone(&world.clock), record }));
+    let outcome = world.refresh_by(&process);
+    assert_eq!((outcome.kind, world.requests()), (OutcomeKind::Deferred, 1), "{outcome:?}");
+    assert_eq!(world.record().intent, before.intent, "the second attempt was not made");
+}
+
+#[test]
+fn r17_a_clock_that_is_set_forward_does_not_bring_the_last_chance_early() {
+    let world = world();
+    world.server.script([Fault::DropAfter]);
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    world.clock.step_wall(world.clock.now().wall.plus(Duration::from_secs(3600)));
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1), "the access token lives");
+    world.clock.advance(Duration::from_secs(580));
+    world.refresh();
+    assert_eq!(world.requests(), 2);
+}
+
+#[test]
+fn r25_a_clock_that_is_set_back_does_not_prolong_a_wait() {
+    let world = world();
+    world.clock.step_wall(world.clock.now().wall.plus(Duration::from_secs(3600)));
+    world.server.script([Fault::Answer(429, "retry-after: 100\r\n", "")]);
+    assert_eq!(wait(&world, &world.refresh()), Duration::from_secs(100));
+    world.clock.advance(Duration::from_secs(40));
+    world.clock.step_wall(Timestamp::from_secs(1_790_000_040));
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, wait(&world, &outcome)), (OutcomeKind::Deferred, Duration::from_secs(60)));
+    world.clock.advance(Duration::from_secs(60));
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 2));
+    // After a reboot nobody knows what a clock means that stands before the refusal.
+    world.server.script([Fault::Answer(429, "retry-after: 100\r\n", "")]);
+    world.refresh();
+    world.clock.reboot();
+    assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
+    world.clock.step_wall(Timestamp::from_secs(1_789_000_000));
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 4));
+}
+
+#[test]
+fn r16_an_answer_with_nothing_to_use_is_told_until_there_is_something() {
+    let world = world();
+    let refresh = world.server.mint()["refresh_token"].to_string();
+    let bare = format!("{{\"refresh_token\":{refresh}}}");
+    world.server.script([Fault::Answer(200, "", bare.leak()), Fault::Answer(429, "", "")]);
+    assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
+    world.clock.advance(Duration::from_secs(60));
+    assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
+    let unusable = world.record().unusable.expect("the newest answer brought nothing to use");
+    assert_eq!(unusable.kind, "at_unusable");
+    world.clock.advance(Duration::from_secs(60));
+    assert_eq!((world.refresh().kind, world.record().unusable), (OutcomeKind::Refreshed, None));
 }

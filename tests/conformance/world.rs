@@ -210,6 +210,12 @@ impl World {
         self.engine(true, &[])
     }
 
+    /// A process with a clock of its own.
+    pub fn process_by(&self, clock: Arc<dyn Clock>) -> Engine {
+        let (store, endpoint) = self.parts();
+        Engine::new(store, endpoint, clock, false, Vec::new())
+    }
+
     fn engine(&self, is_resident: bool, within: &[&str]) -> Engine {
         let (store, endpoint) = self.parts();
         let within = within.iter().map(|&name| name.to_owned()).collect();

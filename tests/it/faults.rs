@@ -261,3 +261,14 @@ fn r08_a_read_only_store_sends_nothing() {
     std::fs::remove_dir(&in_the_way).unwrap();
     sandbox.refresh(&["--force"]).exits(0);
 }
+
+#[test]
+fn r17_a_doubt_is_told_whoever_holds_the_profiles_lock() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    server.script([Fault::DropAfter]);
+    sandbox.refresh(&["--force"]).exits(75);
+    let _held = keepalive::sys::lockfile::LockFile::acquire(&sandbox.lock_file("demo")).unwrap();
+    sandbox.keepalive(&["status"]).exits(75);
+    assert_eq!(sandbox.status()["state"], "in_doubt");
+}

@@ -36,7 +36,7 @@ pub(super) fn unsent(why: Unsent, url: &Url) -> Outcome {
             let message = format!("cannot reach {}: {reason}", url.origin().ascii_serialization());
             Outcome::new(OutcomeKind::Deferred).because(Failure::new("network", message))
         }
-        Unsent::Gate(GateError::Refused(reason)) => Outcome::new(OutcomeKind::Deferred)
+        Unsent::Gate(GateError::Refused(reason) | GateError::Overtaken(reason)) => Outcome::new(OutcomeKind::Deferred)
             .because(Failure::new("interrupted", format!("nothing was sent: {reason}"))),
         Unsent::Gate(GateError::Journal(error)) => Outcome::new(OutcomeKind::StoreUnavailable)
             .because(Failure::new("io", format!("cannot write the journal: {error}"))),

@@ -299,12 +299,12 @@ impl Leaving<'_> {
     fn gate(&self, vault: &Vault<'_, '_>, loaded: &Loaded<'_>, mark: Revocation) -> Gate {
         let write = vault.revocation_writer(mark);
         let stop = Arc::clone(&self.stop);
-        let is_intact = loaded.held.permit().is_intact();
+        let is_intact = loaded.held.permit().watch();
         Box::new(move || {
             if stop.load(Ordering::SeqCst) {
                 return Err(GateError::Refused("keepalive was told to stop"));
             }
-            if !is_intact {
+            if !is_intact() {
                 return Err(GateError::Refused("the lock file was replaced by another program"));
             }
             write().map_err(|e| GateError::Journal(e.to_string()))

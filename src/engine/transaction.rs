@@ -281,12 +281,12 @@ impl Flightplan {
         let check_followed = self.watch(&vault.record, key, intent.fingerprint.clone());
         let (stop, clock) = (Arc::clone(&self.stop), Arc::clone(&self.clock));
         let first_sent = intent.first_sent.clone();
-        let is_intact = held.permit().is_intact();
+        let is_intact = held.permit().watch();
         Box::new(move || {
             if stop.load(Ordering::SeqCst) {
                 return Err(GateError::Refused("keepalive was told to stop"));
             }
-            if !is_intact {
+            if !is_intact() {
                 return Err(GateError::Refused("the lock file was replaced by another program"));
             }
             // It may take its time, so it comes before the clock is asked.

@@ -83,7 +83,13 @@ impl<'l> Permit<'l> {
 
     /// Whether the lock still excludes others: its file has not been replaced under us.
     pub fn is_intact(&self) -> bool {
-        self.lock.is_current().unwrap_or(false)
+        self.watch()()
+    }
+
+    /// The same question, to be asked by whoever cannot borrow the permit.
+    pub fn watch(&self) -> impl Fn() -> bool + Send + 'static {
+        let watch = self.lock.watch();
+        move || watch.as_ref().is_ok_and(|watch| watch.is_current().unwrap_or(false))
     }
 
     /// Binds a credential to this permit.

@@ -48,18 +48,13 @@ impl LockFile {
 
     /// Whether the locked file is still the one found under its path. If not, somebody else can hold "the" lock too.
     pub fn is_current(&self) -> io::Result<bool> {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            let mine = self.file.metadata()?;
-            match std::fs::symlink_metadata(&self.path) {
-                Ok(there) => Ok(mine.dev() == there.dev() && mine.ino() == there.ino()),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-                Err(e) => Err(e),
-            }
-        }
-        #[cfg(not(unix))]
-        Ok(true)
+        self.watch()?.is_current()
+    }
+
+    /// The means to ask that again, for whoever cannot borrow the lock. As good as the lock: no longer.
+    pub fn watch(&self) -> io::Result<Watch> {
+        let about = self.file.metadata()?;
+        Ok(Watch { path: self.path.clone(), file: identity(&about) })
     }
 
     /// Leaves a note in the file for whoever asks who holds it.
@@ -70,6 +65,36 @@ impl LockFile {
         file.rewind()?;
         file.write_all(text.as_bytes())
     }
+}
+
+/// What a lock's file was when it was locked: its number is not given to another file as long as the lock is held.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    path: PathBuf,
+    file: (u64, u64),
+}
+
+impl Watch {
+    /// See [`LockFile::is_current`].
+    pub fn is_current(&self) -> io::Result<bool> {
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(there) => Ok(identity(&there) == self.file),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn identity(about: &std::fs::Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (about.dev(), about.ino())
+}
+
+/// Windows does not let an open file be replaced.
+#[cfg(not(unix))]
+fn identity(_about: &std::fs::Metadata) -> (u64, u64) {
+    (0, 0)
 }
 
 /// Opens without following a symlink; close-on-exec, as all of std's files are, so no child inherits the lock.

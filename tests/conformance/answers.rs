@@ -347,16 +347,19 @@ fn a_token_goes_to_no_other_server_and_in_no_other_name() {
 
 #[test]
 fn r02_nothing_is_sent_under_a_lock_that_another_program_has_replaced() {
-    let world = world();
-    let lock = world.file("profiles/demo/lock");
-    let check = lock.clone();
-    world.hook(Place::AtCheck, move || {
-        std::fs::remove_file(check).unwrap();
-        Ok(())
-    });
-    let outcome = world.refresh();
-    assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.as_ref()), (OutcomeKind::Deferred, "interrupted"));
-    assert_eq!((world.requests(), world.record().open_intent(), lock.exists()), (0, None, false));
+    for place in [Place::AtCheck, Place::BeforeExchange] {
+        let world = world();
+        let lock = world.file("profiles/demo/lock");
+        let check = lock.clone();
+        world.hook(place, move || {
+            std::fs::remove_file(check).unwrap();
+            Ok(())
+        });
+        let outcome = world.refresh();
+        let kind = outcome.error.as_ref().unwrap().kind.as_ref();
+        assert_eq!((outcome.kind, kind), (OutcomeKind::Deferred, "interrupted"), "{place:?}");
+        assert_eq!((world.requests(), world.record().open_intent(), lock.exists()), (0, None, false));
+    }
 }
 
 #[test]

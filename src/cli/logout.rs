@@ -142,11 +142,6 @@ fn report(name: &ProfileName, provider: &str, departure: &Departure, out: &Outpu
 }
 
 fn to_json(name: &ProfileName, provider: &str, left: &Result<Departure, Outcome>) -> Value {
-    let word = |fate: Fate| match fate {
-        Fate::Revoked => "revoked",
-        Fate::Dead => "dead",
-        Fate::Left => "left",
-    };
     let (outcome, departure, error, retry_at) = match left {
         Ok(d) if d.refresh == Fate::Left => (json!("forgotten"), Some(d), &d.reason, None),
         Ok(d) => (json!("revoked"), Some(d), &d.reason, None),
@@ -159,8 +154,8 @@ fn to_json(name: &ProfileName, provider: &str, left: &Result<Departure, Outcome>
         "profile": name,
         "provider": provider,
         "outcome": outcome,
-        "refresh_token": departure.map(|d| word(d.refresh)),
-        "access_token": departure.and_then(|d| d.access).map(word),
+        "refresh_token": departure.map(|d| d.refresh.word()),
+        "access_token": departure.and_then(|d| d.access).map(Fate::word),
         "generation": departure.map(|d| d.generation),
         "retry_at": retry_at,
         "error": error,

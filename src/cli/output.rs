@@ -1,7 +1,8 @@
 //! What is printed and how the program exits: data on stdout, talk on stderr, one number for the caller.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -81,6 +82,8 @@ pub struct Output {
     choice: ColorChoice,
     /// A countdown stands on the last line, which other talk must not be appended to.
     is_counting: AtomicBool,
+    /// Why stdout did not take what was printed, the first time.
+    unwritten: OnceLock<io::Error>,
 }
 
 pub const GOOD: Style = AnsiColor::Green.on_default();
@@ -101,14 +104,34 @@ impl Output {
             verbosity: global.verbose,
             choice,
             is_counting: AtomicBool::new(false),
+            unwritten: OnceLock::new(),
         }
     }
 
     /// Prints data as it is.
     pub fn data(&self, text: &str) {
-        let mut stdout = AutoStream::new(std::io::stdout(), self.choice).lock();
-        // A reader that has gone wants no more; that is its right.
-        let _gone = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        // After a hole nothing more is printed: what is there is a beginning, and not a patchwork.
+        if self.unwritten.get().is_some() {
+            return;
+        }
+        let mut stdout = AutoStream::new(io::stdout(), self.choice).lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Ok(()) => {}
+            // A reader that has gone wants no more; that is its right.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(e) => {
+                let _first = self.unwritten.set(e);
+            }
+        }
+    }
+
+    /// The exit status of a command that came to `status`, which is no success if its data was lost.
+    pub fn end(&self, status: Status) -> Status {
+        let Some(error) = self.unwritten.get() else { return status };
+        let failure = Failure::new("output", format!("cannot write to standard output: {error}"))
+            .hint("only the output is lost: what was refreshed or stored is safe");
+        self.error(&failure);
+        status.max(Status::Failed)
     }
 
     pub fn line(&self, text: &str) {
@@ -136,7 +159,7 @@ impl Output {
 
     /// Whether a person at a terminal reads what is said.
     pub fn is_terminal(&self) -> bool {
-        std::io::stderr().is_terminal()
+        io::stderr().is_terminal()
     }
 
     /// Shows how far something has come, in place; only on a terminal.
@@ -144,7 +167,7 @@ impl Output {
         if self.is_quiet || !self.is_terminal() {
             return;
         }
-        let mut stderr = std::io::stderr().lock();
+        let mut stderr = io::stderr().lock();
         let _gone = write!(stderr, "\r\x1b[K{text} ").and_then(|()| stderr.flush());
         self.is_counting.store(true, Ordering::Relaxed);
     }
@@ -155,7 +178,7 @@ impl Output {
             return;
         }
         let seconds = left.as_secs();
-        let mut stderr = std::io::stderr().lock();
+        let mut stderr = io::stderr().lock();
         let _gone = write!(stderr, "\r{:>3}:{:02} left ", seconds / 60, seconds % 60).and_then(|()| stderr.flush());
         self.is_counting.store(true, Ordering::Relaxed);
     }
@@ -163,7 +186,7 @@ impl Output {
     /// The wait is over.
     pub fn end_countdown(&self) {
         if self.is_counting.swap(false, Ordering::Relaxed) {
-            let _gone = std::io::stderr().lock().write_all(b"\r\x1b[K");
+            let _gone = io::stderr().lock().write_all(b"\r\x1b[K");
         }
     }
 
@@ -191,7 +214,7 @@ impl Output {
 
     fn stderr(&self, text: &str) {
         self.end_countdown();
-        let mut stderr = AutoStream::new(std::io::stderr(), self.choice).lock();
+        let mut stderr = AutoStream::new(io::stderr(), self.choice).lock();
         let _gone = writeln!(stderr, "{text}");
     }
 }

@@ -1,0 +1,155 @@
+//! What is printed where: data that cannot be written is an error, documents and log use the contract's words, and a
+//! terminal is given only what it can show.
+
+use std::fs::File;
+use std::process::{Child, Stdio};
+
+use serde_json::Value;
+
+use super::support::authserver::{AuthServer, Fault};
+use super::support::eventually;
+use super::support::family::Mode;
+use super::support::sandbox::Sandbox;
+
+/// Exit status and stderr of a run whose standard output goes elsewhere.
+fn printing_to(sandbox: &Sandbox, stdout: impl Into<Stdio>, arguments: &[&str]) -> (Option<i32>, String) {
+    let run = sandbox.keepalive_command(arguments).stdout(stdout).output().unwrap();
+    (run.status.code(), String::from_utf8(run.stderr).unwrap())
+}
+
+fn full_disk() -> File {
+    File::options().write(true).open("/dev/full").unwrap()
+}
+
+#[test]
+fn what_a_full_disk_did_not_take_is_an_error() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    for line in [
+        "token demo",
+        "token demo --json",
+        "refresh --json",
+        "status",
+        "status --json",
+        "completions bash",
+        "providers",
+        "providers --json",
+        "--help",
+        "token --help",
+        "--version",
+    ] {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let (status, stderr) = printing_to(&sandbox, full_disk(), &arguments);
+        assert_eq!(status, Some(1), "{line}: {stderr}");
+        assert_eq!(stderr.matches("error: cannot write to standard output: No space left").count(), 1, "{stderr}");
+    }
+}
+
+#[test]
+fn a_refresh_whose_output_is_lost_is_kept_and_says_so() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let refresh = ["--json", "refresh", "-p", "demo", "--force"];
+    let (status, stderr) = printing_to(&sandbox, full_disk(), &refresh);
+    assert_eq!(status, Some(1), "{stderr}");
+    assert!(stderr.contains("hint: only the output is lost: what was refreshed or stored is safe"), "{stderr}");
+    assert_eq!(sandbox.status()["state"], "fresh");
+    assert_eq!(sandbox.refresh(&["--force"]).exits(0).result()["generation"], 3);
+    assert_eq!(server.counts().presented_again, 0);
+    // What is worse than lost output stays what is told.
+    server.script([Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#)]);
+    assert_eq!(printing_to(&sandbox, full_disk(), &refresh).0, Some(77));
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    for line in ["token demo", "status --json", "completions bash", "--help"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let arguments: Vec<&str> = line.split(' ').collect();
+        assert_eq!(printing_to(&sandbox, writer, &arguments), (Some(0), String::new()), "{line}");
+    }
+}
+
+/// A daemon whose log goes to a file; killed when dropped.
+struct Logging(Child);
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _gone = self.0.wait();
+    }
+}
+
+/// The line of `daemon --json` with which a refresh ends that is answered so.
+#[track_caller]
+fn logged(fault: Fault, wanted: &str) -> Value {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(std::time::Duration::from_secs(2));
+    let sandbox = Sandbox::signed_in(&server);
+    server.script([fault]);
+    let log = sandbox.path("log");
+    let command = &mut sandbox.keepalive_command(&["--json", "daemon"]);
+    let daemon = Logging(command.stdout(File::create(&log).unwrap()).stderr(Stdio::null()).spawn().unwrap());
+    let line = eventually(&format!("a line with {wanted}"), || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        let complete = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
+        let mut lines = complete.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.find(|line| line["message"].as_str().is_some_and(|message| message.contains(wanted)))
+    });
+    drop(daemon);
+    line
+}
+
+#[test]
+fn the_json_log_has_the_words_of_the_documents_and_the_kind() {
+    let dead = || Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#);
+    let of = |line: &Value, member: &str| line[member].as_str().map(str::to_owned);
+    let line = logged(dead(), "needs attention");
+    assert_eq!((of(&line, "state"), of(&line, "kind")), (Some("needs_login".into()), Some("invalid_grant".into())));
+    let line = logged(dead(), "acme answered 400");
+    assert_eq!((of(&line, "outcome"), of(&line, "kind")), (Some("needs_login".into()), Some("invalid_grant".into())));
+    assert!(line.get("retry_at").is_none(), "absent when there is none: {line}");
+    let line = logged(Fault::Answer(401, "", r#"{"error":"invalid_client"}"#), "acme answered 401");
+    assert_eq!((of(&line, "outcome"), of(&line, "kind")), (Some("config_error".into()), Some("client_refused".into())));
+    let line = logged(Fault::DropAfter, "may be spent");
+    assert_eq!(of(&line, "kind"), Some("in_doubt".into()));
+    assert_eq!(of(&line, "outcome").or(of(&line, "state")), Some("in_doubt".into()));
+    let line = logged(Fault::Answer(429, "retry-after: 60\r\n", ""), "deferred");
+    assert_eq!(of(&line, "kind"), Some("throttled".into()));
+    let retry_at = of(&line, "retry_at").unwrap();
+    chrono::DateTime::parse_from_rfc3339(&retry_at).unwrap_or_else(|e| panic!("{retry_at}: {e}"));
+}
+
+#[test]
+fn a_daemon_that_cannot_start_says_why_in_a_document() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let run = sandbox.keepalive(&["--json", "daemon", "--config", "/no"]).exits(78);
+    assert_eq!(run.json()["error"]["kind"], "config");
+    let _first = sandbox.daemon();
+    let run = sandbox.keepalive(&["--json", "daemon"]).exits(1);
+    let error = &run.json()["error"];
+    assert_eq!(error["kind"], "running");
+    assert!(error["message"].as_str().unwrap().contains("a daemon already runs on this store (pid "), "{run:#?}");
+}
+
+#[test]
+fn a_wrong_command_line_is_a_document_too() {
+    let sandbox = Sandbox::new();
+    for (line, message, hint) in [
+        ("--json token", "the following required arguments were not provided: <PROFILE>", "see keepalive --help"),
+        ("--json refresh --lookahead abc", "invalid value 'abc' for '--lookahead <DUR>'", "see keepalive --help"),
+        ("statsu --json", "unrecognized subcommand 'statsu'", "a similar subcommand exists: 'status'"),
+        ("--json", "'keepalive' requires a subcommand but one was not provided", "see keepalive --help"),
+    ] {
+        let run = sandbox.keepalive(&line.split(' ').collect::<Vec<_>>()).exits(2);
+        let error = &run.json()["error"];
+        assert_eq!((&error["kind"], &error["hint"]), (&"usage".into(), &hint.into()), "{run:#?}");
+        assert!(error["message"].as_str().unwrap().starts_with(message) && !run.stderr.is_empty(), "{run:#?}");
+    }
+    let run = sandbox.keepalive(&["token"]).exits(2);
+    assert!(run.stdout.is_empty(), "nobody asked for a document: {run:#?}");
+}

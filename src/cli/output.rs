@@ -232,8 +232,8 @@ pub fn table(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// One row of `refresh --json`.
-pub fn outcome_json(name: &ProfileName, provider: &str, outcome: &Outcome) -> Value {
+/// One row of `refresh --json`. `provider`: as far as it is known.
+pub fn outcome_json(name: &ProfileName, provider: Option<&str>, outcome: &Outcome) -> Value {
     json!({
         "profile": name,
         "provider": provider,

@@ -153,3 +153,17 @@ fn a_wrong_command_line_is_a_document_too() {
     let run = sandbox.keepalive(&["token"]).exits(2);
     assert!(run.stdout.is_empty(), "nobody asked for a document: {run:#?}");
 }
+
+#[test]
+fn a_provider_that_is_not_known_is_null() {
+    let sandbox = Sandbox::new();
+    sandbox.file_store("");
+    let of = |line: &str, status: i32| sandbox.keepalive(&line.split(' ').collect::<Vec<_>>()).exits(status).json();
+    for row in [
+        &of("status -p nosuch --json", 78)["profiles"][0],
+        &of("refresh -p nosuch --json", 78)["results"][0],
+        &of("logout nosuch --json", 77),
+    ] {
+        assert_eq!((&row["profile"], row.get("provider")), (&"nosuch".into(), Some(&Value::Null)), "{row}");
+    }
+}

@@ -122,7 +122,7 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli, out: &Output) -> Status {
     let global = &cli.global;
     if !matches!(cli.command, Command::Daemon(_)) {
-        log::of_command(global, &Places::find(global.config.as_deref()));
+        log::of_command(global, &Places::find(global.config.as_deref()), out);
     }
     match &cli.command {
         Command::Token(args) => token::run(args, global, out),

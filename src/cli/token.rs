@@ -103,7 +103,7 @@ fn from_store(setup: &Setup, args: &TokenArgs, out: &Output) -> Status {
 fn print(args: &TokenArgs, out: &Output, reply: Reply, outcome: &Outcome) -> Status {
     let Some(token) = reply.token else {
         let failure = reply.error.unwrap_or_else(|| Failure::new("no_token", "there is no live access token"));
-        out.fail(&failure);
+        out.fail(&Failure { message: format!("{}: {}", args.profile, failure.message), ..failure });
         return match Status::of_outcome(outcome) {
             Status::Ok => Status::TryAgain,
             status => status,

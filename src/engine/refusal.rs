@@ -97,12 +97,14 @@ fn settle_refusal(
         record.not_before = Some(at);
         let word = if class == Class::Unclassified { "refused" } else { "throttled" };
         // A refused second send proves nothing about the first one: that doubt stays.
+        let stands = if was_doubtful { "the request before this one is still in doubt" } else { "nothing is lost" };
         if !was_doubtful {
             record.intent = None;
         } else if let Some(intent) = &mut record.intent {
             intent.abandoned = Some(now);
         }
-        Outcome::new(OutcomeKind::Deferred).retry_at(at).because(Failure::new(word, said))
+        let failure = Failure::new(word, said).hint(format!("{stands}; no request is made again before {at}"));
+        Outcome::new(OutcomeKind::Deferred).retry_at(at).because(failure)
     };
     note_attempt(plan, &mut vault.record, &outcome);
     outcome
@@ -205,7 +207,7 @@ pub fn unsent(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: Unsent) -> Outc
                 "network",
                 format!("cannot reach {}: {reason}", plan.prepared.token_endpoint.origin().ascii_serialization()),
             )
-            .hint("nothing was sent; it will be tried again");
+            .hint(format!("nothing was sent; it will be tried again at {at}"));
             let outcome = Outcome::new(OutcomeKind::Deferred).retry_at(at).because(failure);
             note_attempt(plan, record, &outcome);
             match vault.save() {

@@ -167,3 +167,50 @@ fn a_provider_that_is_not_known_is_null() {
         assert_eq!((&row["profile"], row.get("provider")), (&"nosuch".into(), Some(&Value::Null)), "{row}");
     }
 }
+
+#[test]
+fn a_log_filter_that_makes_no_sense_is_told_once_and_changes_nothing() {
+    let server = AuthServer::start(Mode::Strict);
+    let mut sandbox = Sandbox::signed_in(&server);
+    sandbox.set_env("KEEPALIVE_LOG", "keepalive=!!");
+    let run = sandbox.keepalive(&["token", "demo"]).exits(0);
+    assert!(run.stderr.starts_with("warning: KEEPALIVE_LOG=\"keepalive=!!\" is ignored: "), "{run:#?}");
+    assert_eq!(run.stderr.lines().count(), 1, "and not a log that nobody asked for: {run:#?}");
+    let daemon = sandbox.spawn(&["daemon"]);
+    daemon.wait_for_line("daemon is up");
+    assert_eq!(daemon.stderr_so_far().matches("KEEPALIVE_LOG=").count(), 1, "{}", daemon.stderr_so_far());
+}
+
+#[test]
+fn whoever_is_told_to_wait_reads_that_nothing_is_lost_and_until_when() {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(std::time::Duration::from_secs(1));
+    let sandbox = Sandbox::signed_in(&server);
+    server.script([Fault::Answer(429, "retry-after: 120\r\n", r#"{"error":"slow"}"#)]);
+    let run = sandbox.refresh(&["--force"]).exits(75);
+    let retry_at = run.result()["retry_at"].as_str().unwrap().to_owned();
+    let hint = format!("nothing is lost; no request is made again before {retry_at}");
+    assert_eq!(run.result()["error"]["hint"], *hint);
+    // The credential is as good as before, and so is the word to whoever asks next.
+    let run = eventually("its token has expired", || {
+        let run = sandbox.keepalive(&["token", "demo"]);
+        (run.status != 0).then_some(run)
+    });
+    let told = run.exits(75).says("error: demo: acme answered 429 slow").says(&format!("hint: {hint}"));
+    assert!(told.stdout.is_empty());
+    let _daemon = sandbox.daemon();
+    sandbox.keepalive(&["token", "demo"]).exits(75).says("error: demo: acme answered 429").says(&hint);
+    assert_eq!(server.counts().refresh_requests, 1);
+}
+
+#[test]
+fn what_is_refused_names_its_profile_and_what_to_do() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let spent = server.mint();
+    sandbox.keepalive_with_input(&["import", "demo", "--replace"], &spent.to_string()).exits(0);
+    sandbox.refresh(&["--force"]).exits(0);
+    let told = "error: profile demo: this refresh token was already used or refused";
+    sandbox.import("demo", &spent).exits(1).says(told).says("hint: sign in again");
+    sandbox.keepalive(&["logout", "nobody"]).exits(77).says("hint: nothing is left to sign out; keepalive status");
+}

@@ -3,7 +3,7 @@
 use tracing_subscriber::EnvFilter;
 
 use super::Global;
-use super::output::Output;
+use super::output::{Output, is_stderr_coloured};
 use crate::sys::paths::{self, Places};
 
 /// The daemon's: to stderr, or with `--json` one object a line to stdout, where it has nothing else to say.
@@ -21,7 +21,7 @@ pub fn of_daemon(global: &Global, places: &Places) {
     let _already = if global.json {
         builder.json().flatten_event(true).with_writer(std::io::stdout).try_init()
     } else {
-        builder.with_target(false).with_ansi(is_coloured(global)).try_init()
+        builder.with_target(false).with_ansi(is_stderr_coloured(global.color)).try_init()
     };
     if let Some(fault) = fault {
         tracing::warn!("{fault}");
@@ -40,7 +40,7 @@ pub fn of_command(global: &Global, places: &Places, out: &Output) {
     let level = if global.verbose > 1 { "trace" } else { "keepalive=debug,info" };
     let filter = wanted.unwrap_or_else(|| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let _already = builder.with_target(false).with_ansi(is_coloured(global)).try_init();
+    let _already = builder.with_target(false).with_ansi(is_stderr_coloured(global.color)).try_init();
 }
 
 /// The filter that the environment asks for, or what is wrong with it: then it is as if it asked for none.
@@ -53,8 +53,4 @@ fn wanted(places: &Places) -> (Option<EnvFilter>, Option<String>) {
             (None, Some(why))
         }
     }
-}
-
-fn is_coloured(global: &Global) -> bool {
-    matches!(global.color, super::Colour::Always)
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::{Colour, Global};
 use crate::outcome::{Failure, Outcome, OutcomeKind, Publication, State};
 use crate::profile::ProfileName;
+use crate::sys::paths;
 
 /// The exit status. The worst of several wins: the order of the variants is from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,16 +94,11 @@ pub const DIM: Style = Style::new().dimmed();
 
 impl Output {
     pub fn new(global: &Global) -> Self {
-        let choice = match global.color {
-            Colour::Auto => ColorChoice::Auto,
-            Colour::Always => ColorChoice::Always,
-            Colour::Never => ColorChoice::Never,
-        };
         Self {
             is_json: global.json,
             is_quiet: global.quiet,
             verbosity: global.verbose,
-            choice,
+            choice: choice(global.color),
             is_counting: AtomicBool::new(false),
             unwritten: OnceLock::new(),
         }
@@ -162,9 +158,14 @@ impl Output {
         io::stderr().is_terminal()
     }
 
-    /// Shows how far something has come, in place; only on a terminal.
+    /// Whether a line can be written over: only on a terminal that does what it is told. This is no matter of colours.
+    fn is_drawing(&self) -> bool {
+        !self.is_quiet && self.is_terminal() && !paths::is_terminal_dumb()
+    }
+
+    /// Shows how far something has come, in place.
     pub fn progress(&self, text: &str) {
-        if self.is_quiet || !self.is_terminal() {
+        if !self.is_drawing() {
             return;
         }
         let mut stderr = io::stderr().lock();
@@ -172,9 +173,9 @@ impl Output {
         self.is_counting.store(true, Ordering::Relaxed);
     }
 
-    /// Shows what is left of a wait, in place; only on a terminal.
+    /// Shows what is left of a wait, in place.
     pub fn countdown(&self, left: Duration) {
-        if self.is_quiet || !self.is_terminal() {
+        if !self.is_drawing() {
             return;
         }
         let seconds = left.as_secs();
@@ -217,6 +218,20 @@ impl Output {
         let mut stderr = AutoStream::new(io::stderr(), self.choice).lock();
         let _gone = writeln!(stderr, "{text}");
     }
+}
+
+/// What is asked for, in the words of those who print.
+fn choice(colour: Colour) -> ColorChoice {
+    match colour {
+        Colour::Auto => ColorChoice::Auto,
+        Colour::Always => ColorChoice::Always,
+        Colour::Never => ColorChoice::Never,
+    }
+}
+
+/// Whether what is not printed here, the log, is coloured on stderr: as all else there is.
+pub fn is_stderr_coloured(colour: Colour) -> bool {
+    AutoStream::new(io::stderr(), choice(colour)).current_choice() == ColorChoice::AlwaysAnsi
 }
 
 /// Rows in columns as wide as their widest cell. Styles do not count, being of no width.

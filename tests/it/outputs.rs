@@ -2,6 +2,7 @@
 //! terminal is given only what it can show.
 
 use std::fs::File;
+use std::path::Path;
 use std::process::{Child, Stdio};
 
 use serde_json::Value;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use super::support::authserver::{AuthServer, Fault};
 use super::support::eventually;
 use super::support::family::Mode;
-use super::support::sandbox::Sandbox;
+use super::support::sandbox::{PROGRAM, Sandbox};
 
 /// Exit status and stderr of a run whose standard output goes elsewhere.
 fn printing_to(sandbox: &Sandbox, stdout: impl Into<Stdio>, arguments: &[&str]) -> (Option<i32>, String) {
@@ -213,4 +214,50 @@ fn what_is_refused_names_its_profile_and_what_to_do() {
     let told = "error: profile demo: this refresh token was already used or refused";
     sandbox.import("demo", &spent).exits(1).says(told).says("hint: sign in again");
     sandbox.keepalive(&["logout", "nobody"]).exits(77).says("hint: nothing is left to sign out; keepalive status");
+}
+
+/// What a terminal is sent by a run.
+fn on_terminal(sandbox: &Sandbox, env: &[(&str, &str)], line: &str) -> String {
+    let mut script = sandbox.command(Path::new("script"));
+    script.args(["-qefc", &format!("{PROGRAM} {line}"), "/dev/null"]).envs(env.iter().copied());
+    let out = script.output().expect("script is needed: contrib/test installs it");
+    String::from_utf8(out.stdout).unwrap()
+}
+
+#[test]
+fn a_terminal_is_sent_only_what_it_can_show() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let (able, progress) = (("TERM", "xterm"), "\r\u{1b}[Kasking the providers");
+    let without = |text: &str| text.replace("\u{1b}[K", "");
+    let text = on_terminal(&sandbox, &[able], "doctor");
+    assert!(text.contains(progress) && without(&text).contains('\u{1b}'), "{text:?}");
+    for (env, line) in [(vec![able, ("NO_COLOR", "1")], "doctor"), (vec![able], "doctor --color never")] {
+        let text = on_terminal(&sandbox, &env, line);
+        assert!(
+            text.contains(progress) && !without(&text).contains('\u{1b}'),
+            "no colour is no less progress: {text:?}"
+        );
+    }
+    for env in [vec![("TERM", "dumb")], vec![]] {
+        let text = on_terminal(&sandbox, &env, "doctor");
+        assert!(text.contains("sealing key") && !text.contains('\u{1b}') && !text.contains("asking"), "{text:?}");
+    }
+}
+
+#[test]
+fn the_log_is_coloured_like_all_else() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let is_coloured = |text: &str| {
+        let line = text.lines().find(|line| line.contains("refreshed") && line.contains("INFO")).unwrap();
+        line.contains('\u{1b}')
+    };
+    let (able, line) = (("TERM", "xterm"), "-v refresh -p demo --force");
+    assert!(is_coloured(&on_terminal(&sandbox, &[able], line)));
+    assert!(!is_coloured(&on_terminal(&sandbox, &[able, ("NO_COLOR", "1")], line)));
+    assert!(!is_coloured(&on_terminal(&sandbox, &[able], &format!("{line} --color never"))));
+    assert!(!is_coloured(&sandbox.keepalive(&line.split(' ').collect::<Vec<_>>()).stderr));
+    let always = format!("{line} --color always");
+    assert!(is_coloured(&sandbox.keepalive(&always.split(' ').collect::<Vec<_>>()).stderr));
 }

@@ -19,8 +19,7 @@ pub fn answer(error: &clap::Error) -> ExitCode {
         out.data(&error.render().ansi().to_string());
         return out.end(Status::Ok).into();
     }
-    // Whoever closed stderr does not want to know.
-    let _gone = error.print();
+    out.ask(error.render().ansi().to_string().trim_end());
     if is_json {
         out.json(&json!({ "error": failure(error) }));
         // Said on stderr if it is lost; the command line stays the worse of the two.

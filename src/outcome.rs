@@ -1,6 +1,7 @@
 //! How a refresh ended and how a profile stands, in the words that the user, the journal and the JSON share.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,13 @@ pub enum OutcomeKind {
     StoreUnavailable,
 }
 
+/// The word of the JSON, for the log.
+impl fmt::Display for OutcomeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
 /// How a profile stands, as `status` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -54,6 +62,13 @@ pub enum State {
     NeedsLogin,
     ConfigError,
     NoCredential,
+}
+
+/// The word of the JSON, for the log.
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
 }
 
 /// Whether the OS keyring has the newest generation.

@@ -38,7 +38,7 @@ pub fn run(_args: &DaemonArgs, global: &Global, out: &Output) -> Status {
     match serve(global, out) {
         Ok(status) => status,
         Err((status, failure)) => {
-            out.error(&failure);
+            out.fail(&failure);
             status
         }
     }
@@ -72,7 +72,7 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
         let serving = tokio::spawn(async move {
             tokio::select! {
                 () = scheduler.run() => {}
-                served = broker.serve(listener) => tracing::error!(?served, "the socket cannot be served"),
+                Err(error) = broker.serve(listener) => tracing::error!(%error, "the socket cannot be served"),
                 () = reloading => {}
             }
         });
@@ -177,8 +177,13 @@ impl Shared {
                 tracing::info!("configuration reloaded");
             }
             Err(failure) => {
-                let hint = failure.hint.as_deref().unwrap_or("");
-                tracing::error!(hint, "the configuration is broken, the old one stays in force: {}", failure.message);
+                let (kind, hint) = (failure.kind.as_ref(), failure.hint.as_deref());
+                tracing::error!(
+                    kind,
+                    hint,
+                    "the configuration is broken, the old one stays in force: {}",
+                    failure.message
+                );
             }
         }
     }

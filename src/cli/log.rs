@@ -2,8 +2,9 @@
 
 use tracing_subscriber::EnvFilter;
 
-use super::{Colour, Global};
-use crate::sys::paths::Places;
+use super::Global;
+use super::output::{Output, is_stderr_coloured};
+use crate::sys::paths::{self, Places};
 
 /// The daemon's: to stderr, or with `--json` one object a line to stdout, where it has nothing else to say.
 pub fn of_daemon(global: &Global, places: &Places) {
@@ -13,30 +14,43 @@ pub fn of_daemon(global: &Global, places: &Places) {
         (false, 1) => "keepalive=debug,info",
         (false, _) => "trace",
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter(places, level)).with_writer(std::io::stderr);
+    let (wanted, fault) = wanted(places);
+    let filter = wanted.unwrap_or_else(|| EnvFilter::new(level));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second subscriber in one process is a test's business.
     let _already = if global.json {
         builder.json().flatten_event(true).with_writer(std::io::stdout).try_init()
     } else {
-        builder.with_target(false).with_ansi(is_coloured(global)).try_init()
+        builder.with_target(false).with_ansi(is_stderr_coloured(global.color)).try_init()
     };
+    if let Some(fault) = fault {
+        tracing::warn!("{fault}");
+    }
 }
 
 /// That of a command which is over soon: nothing unless somebody wants to know, and always to stderr.
-pub fn of_command(global: &Global, places: &Places) {
-    if global.verbose == 0 && places.log_filter.is_none() {
+pub fn of_command(global: &Global, places: &Places, out: &Output) {
+    let (wanted, fault) = wanted(places);
+    if let Some(fault) = fault {
+        out.warn(&fault);
+    }
+    if global.verbose == 0 && wanted.is_none() {
         return;
     }
     let level = if global.verbose > 1 { "trace" } else { "keepalive=debug,info" };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter(places, level)).with_writer(std::io::stderr);
-    let _already = builder.with_target(false).with_ansi(is_coloured(global)).try_init();
+    let filter = wanted.unwrap_or_else(|| EnvFilter::new(level));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _already = builder.with_target(false).with_ansi(is_stderr_coloured(global.color)).try_init();
 }
 
-fn filter(places: &Places, level: &str) -> EnvFilter {
-    let wanted = places.log_filter.as_deref().and_then(|text| EnvFilter::try_new(text).ok());
-    wanted.unwrap_or_else(|| EnvFilter::new(level))
-}
-
-fn is_coloured(global: &Global) -> bool {
-    matches!(global.color, Colour::Always)
+/// The filter that the environment asks for, or what is wrong with it: then it is as if it asked for none.
+fn wanted(places: &Places) -> (Option<EnvFilter>, Option<String>) {
+    let Some(text) = &places.log_filter else { return (None, None) };
+    match EnvFilter::try_new(text) {
+        Ok(filter) => (Some(filter), None),
+        Err(e) => {
+            let why = format!("{}={text:?} is ignored: {e}; write for example keepalive=debug", paths::LOG);
+            (None, Some(why))
+        }
+    }
 }

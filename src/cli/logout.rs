@@ -44,10 +44,10 @@ pub struct LogoutArgs {
 pub fn run(args: &LogoutArgs, global: &Global, out: &Output) -> Status {
     let (provider, left) = leave(args, global, out);
     if out.is_json {
-        out.json(&to_json(&args.profile, &provider, &left));
+        out.json(&to_json(&args.profile, provider.as_deref(), &left));
     }
     match &left {
-        Ok(departure) => report(&args.profile, &provider, departure, out),
+        Ok(departure) => report(&args.profile, provider.as_deref().unwrap_or("its provider"), departure, out),
         Err(outcome) => {
             if let Some(error) = &outcome.error {
                 out.error(error);
@@ -58,19 +58,19 @@ pub fn run(args: &LogoutArgs, global: &Global, out: &Output) -> Status {
 }
 
 /// Also gives the provider's name, as far as it is known.
-fn leave(args: &LogoutArgs, global: &Global, out: &Output) -> (String, Result<Departure, Outcome>) {
+fn leave(args: &LogoutArgs, global: &Global, out: &Output) -> (Option<String>, Result<Departure, Outcome>) {
     let config_error = |f: Failure| Outcome::new(OutcomeKind::ConfigError).because(f);
     let setup = match Setup::new(global) {
         Ok(setup) => setup,
-        Err(failure) => return (String::new(), Err(config_error(failure))),
+        Err(failure) => return (None, Err(config_error(failure))),
     };
     let name = &args.profile;
     let record = match setup.store.peek(name) {
         Ok(Some(record)) => record,
-        Ok(None) => return (String::new(), Err(logout::no_credential(name))),
-        Err(e) => return (String::new(), Err(e.outcome())),
+        Ok(None) => return (None, Err(logout::no_credential(name))),
+        Err(e) => return (None, Err(e.outcome())),
     };
-    let provider = record.binding.as_ref().map_or(String::new(), |b| b.provider.clone());
+    let provider = record.binding.as_ref().map(|b| b.provider.clone());
     let endpoint = match setup.engine(false) {
         Ok((_, endpoint)) => endpoint,
         Err(failure) => return (provider, Err(config_error(failure))),
@@ -141,12 +141,7 @@ fn report(name: &ProfileName, provider: &str, departure: &Departure, out: &Outpu
     Status::Failed
 }
 
-fn to_json(name: &ProfileName, provider: &str, left: &Result<Departure, Outcome>) -> Value {
-    let word = |fate: Fate| match fate {
-        Fate::Revoked => "revoked",
-        Fate::Dead => "dead",
-        Fate::Left => "left",
-    };
+fn to_json(name: &ProfileName, provider: Option<&str>, left: &Result<Departure, Outcome>) -> Value {
     let (outcome, departure, error, retry_at) = match left {
         Ok(d) if d.refresh == Fate::Left => (json!("forgotten"), Some(d), &d.reason, None),
         Ok(d) => (json!("revoked"), Some(d), &d.reason, None),
@@ -159,8 +154,8 @@ fn to_json(name: &ProfileName, provider: &str, left: &Result<Departure, Outcome>
         "profile": name,
         "provider": provider,
         "outcome": outcome,
-        "refresh_token": departure.map(|d| word(d.refresh)),
-        "access_token": departure.and_then(|d| d.access).map(word),
+        "refresh_token": departure.map(|d| d.refresh.word()),
+        "access_token": departure.and_then(|d| d.access).map(Fate::word),
         "generation": departure.map(|d| d.generation),
         "retry_at": retry_at,
         "error": error,

@@ -14,6 +14,7 @@ pub mod rehearse;
 mod signals;
 mod status;
 mod token;
+mod usage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -109,15 +110,19 @@ fn profile_name(text: &str) -> Result<ProfileName, String> {
 /// Runs the program and gives its exit status.
 pub fn main() -> ExitCode {
     process::harden();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage::answer(&error),
+    };
     let output = Output::new(&cli.global);
-    run(&cli, &output).into()
+    let status = run(&cli, &output);
+    output.end(status).into()
 }
 
 fn run(cli: &Cli, out: &Output) -> Status {
     let global = &cli.global;
     if !matches!(cli.command, Command::Daemon(_)) {
-        log::of_command(global, &Places::find(global.config.as_deref()));
+        log::of_command(global, &Places::find(global.config.as_deref()), out);
     }
     match &cli.command {
         Command::Token(args) => token::run(args, global, out),

@@ -1,7 +1,8 @@
 //! What is printed and how the program exits: data on stdout, talk on stderr, one number for the caller.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use super::{Colour, Global};
 use crate::outcome::{Failure, Outcome, OutcomeKind, Publication, State};
 use crate::profile::ProfileName;
+use crate::sys::paths;
 
 /// The exit status. The worst of several wins: the order of the variants is from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +83,8 @@ pub struct Output {
     choice: ColorChoice,
     /// A countdown stands on the last line, which other talk must not be appended to.
     is_counting: AtomicBool,
+    /// Why stdout did not take what was printed, the first time.
+    unwritten: OnceLock<io::Error>,
 }
 
 pub const GOOD: Style = AnsiColor::Green.on_default();
@@ -90,25 +94,40 @@ pub const DIM: Style = Style::new().dimmed();
 
 impl Output {
     pub fn new(global: &Global) -> Self {
-        let choice = match global.color {
-            Colour::Auto => ColorChoice::Auto,
-            Colour::Always => ColorChoice::Always,
-            Colour::Never => ColorChoice::Never,
-        };
         Self {
             is_json: global.json,
             is_quiet: global.quiet,
             verbosity: global.verbose,
-            choice,
+            choice: choice(global.color),
             is_counting: AtomicBool::new(false),
+            unwritten: OnceLock::new(),
         }
     }
 
     /// Prints data as it is.
     pub fn data(&self, text: &str) {
-        let mut stdout = AutoStream::new(std::io::stdout(), self.choice).lock();
-        // A reader that has gone wants no more; that is its right.
-        let _gone = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        // After a hole nothing more is printed: what is there is a beginning, and not a patchwork.
+        if self.unwritten.get().is_some() {
+            return;
+        }
+        let mut stdout = AutoStream::new(io::stdout(), self.choice).lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Ok(()) => {}
+            // A reader that has gone wants no more; that is its right.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(e) => {
+                let _first = self.unwritten.set(e);
+            }
+        }
+    }
+
+    /// The exit status of a command that came to `status`, which is no success if its data was lost.
+    pub fn end(&self, status: Status) -> Status {
+        let Some(error) = self.unwritten.get() else { return status };
+        let failure = Failure::new("output", format!("cannot write to standard output: {error}"))
+            .hint("only the output is lost: what was refreshed or stored is safe");
+        self.error(&failure);
+        status.max(Status::Failed)
     }
 
     pub fn line(&self, text: &str) {
@@ -136,26 +155,31 @@ impl Output {
 
     /// Whether a person at a terminal reads what is said.
     pub fn is_terminal(&self) -> bool {
-        std::io::stderr().is_terminal()
+        io::stderr().is_terminal()
     }
 
-    /// Shows how far something has come, in place; only on a terminal.
+    /// Whether a line can be written over: only on a terminal that does what it is told. This is no matter of colours.
+    fn is_drawing(&self) -> bool {
+        !self.is_quiet && self.is_terminal() && !paths::is_terminal_dumb()
+    }
+
+    /// Shows how far something has come, in place.
     pub fn progress(&self, text: &str) {
-        if self.is_quiet || !self.is_terminal() {
+        if !self.is_drawing() {
             return;
         }
-        let mut stderr = std::io::stderr().lock();
+        let mut stderr = io::stderr().lock();
         let _gone = write!(stderr, "\r\x1b[K{text} ").and_then(|()| stderr.flush());
         self.is_counting.store(true, Ordering::Relaxed);
     }
 
-    /// Shows what is left of a wait, in place; only on a terminal.
+    /// Shows what is left of a wait, in place.
     pub fn countdown(&self, left: Duration) {
-        if self.is_quiet || !self.is_terminal() {
+        if !self.is_drawing() {
             return;
         }
         let seconds = left.as_secs();
-        let mut stderr = std::io::stderr().lock();
+        let mut stderr = io::stderr().lock();
         let _gone = write!(stderr, "\r{:>3}:{:02} left ", seconds / 60, seconds % 60).and_then(|()| stderr.flush());
         self.is_counting.store(true, Ordering::Relaxed);
     }
@@ -163,7 +187,7 @@ impl Output {
     /// The wait is over.
     pub fn end_countdown(&self) {
         if self.is_counting.swap(false, Ordering::Relaxed) {
-            let _gone = std::io::stderr().lock().write_all(b"\r\x1b[K");
+            let _gone = io::stderr().lock().write_all(b"\r\x1b[K");
         }
     }
 
@@ -191,9 +215,23 @@ impl Output {
 
     fn stderr(&self, text: &str) {
         self.end_countdown();
-        let mut stderr = AutoStream::new(std::io::stderr(), self.choice).lock();
+        let mut stderr = AutoStream::new(io::stderr(), self.choice).lock();
         let _gone = writeln!(stderr, "{text}");
     }
+}
+
+/// What is asked for, in the words of those who print.
+fn choice(colour: Colour) -> ColorChoice {
+    match colour {
+        Colour::Auto => ColorChoice::Auto,
+        Colour::Always => ColorChoice::Always,
+        Colour::Never => ColorChoice::Never,
+    }
+}
+
+/// Whether what is not printed here, the log, is coloured on stderr: as all else there is.
+pub fn is_stderr_coloured(colour: Colour) -> bool {
+    AutoStream::new(io::stderr(), choice(colour)).current_choice() == ColorChoice::AlwaysAnsi
 }
 
 /// Rows in columns as wide as their widest cell. Styles do not count, being of no width.
@@ -209,8 +247,8 @@ pub fn table(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// One row of `refresh --json`.
-pub fn outcome_json(name: &ProfileName, provider: &str, outcome: &Outcome) -> Value {
+/// One row of `refresh --json`. `provider`: as far as it is known.
+pub fn outcome_json(name: &ProfileName, provider: Option<&str>, outcome: &Outcome) -> Value {
     json!({
         "profile": name,
         "provider": provider,

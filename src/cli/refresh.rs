@@ -50,7 +50,8 @@ pub fn run(args: &RefreshArgs, global: &Global, out: &Output) -> Status {
     };
     let status = rows.iter().map(|(_, _, o)| Status::of_outcome(o)).max().unwrap_or(Status::Ok);
     if out.is_json {
-        let results: Vec<_> = rows.iter().map(|(name, provider, o)| outcome_json(name, provider, o)).collect();
+        let results: Vec<_> =
+            rows.iter().map(|(name, provider, o)| outcome_json(name, provider.as_deref(), o)).collect();
         out.json(&json!({ "results": results }));
     }
     for (name, _, outcome) in &rows {
@@ -59,7 +60,8 @@ pub fn run(args: &RefreshArgs, global: &Global, out: &Output) -> Status {
     status
 }
 
-type Row = (ProfileName, String, Outcome);
+/// The profile, the name of its provider if it has one, and how its refresh ended.
+type Row = (ProfileName, Option<String>, Outcome);
 
 fn refresh(args: &RefreshArgs, global: &Global, out: &Output) -> Result<Vec<Row>, (Status, Failure)> {
     let setup = Setup::new(global).map_err(|f| (Status::Config, f))?;
@@ -119,7 +121,7 @@ fn configured(setup: &Setup, names: Vec<ProfileName>) -> (Vec<Arc<Profile>>, Vec
     for name in names {
         match setup.profile(&name) {
             Ok(profile) => profiles.push(Arc::new(profile)),
-            Err(failure) => rows.push((name, String::new(), Outcome::new(OutcomeKind::ConfigError).because(failure))),
+            Err(failure) => rows.push((name, None, Outcome::new(OutcomeKind::ConfigError).because(failure))),
         }
     }
     (profiles, rows)
@@ -143,7 +145,7 @@ fn fly(
             s.spawn(|| {
                 while let Some(profile) = next() {
                     let outcome = one(engine, &profile, args, out);
-                    let row = (profile.name.clone(), profile.provider.name.clone(), outcome);
+                    let row = (profile.name.clone(), Some(profile.provider.name.clone()), outcome);
                     rows.lock().unwrap_or_else(PoisonError::into_inner).push(row);
                 }
             });

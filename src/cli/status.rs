@@ -27,7 +27,7 @@ pub struct StatusArgs {
 
 struct Row {
     name: ProfileName,
-    provider: String,
+    provider: Option<String>,
     record: Option<Record>,
     standing: Standing,
     is_followed: bool,
@@ -71,9 +71,9 @@ fn row(setup: &Setup, name: ProfileName) -> Row {
     let binding = record.as_ref().and_then(|r| r.binding.as_ref());
     let profile = setup.config.profile(&name, binding.map(|b| b.provider.as_str())).map_err(|e| e.failure());
     let provider = match (&profile, binding) {
-        (Ok(profile), _) => profile.provider.name.clone(),
-        (Err(_), Some(binding)) => binding.provider.clone(),
-        (Err(_), None) => String::new(),
+        (Ok(profile), _) => Some(profile.provider.name.clone()),
+        (Err(_), Some(binding)) => Some(binding.provider.clone()),
+        (Err(_), None) => None,
     };
     let is_followed = profile.as_ref().is_ok_and(|p| p.follow);
     let mut standing = judge(setup, record.as_ref(), profile.as_ref().ok());
@@ -182,7 +182,7 @@ fn show(rows: &[Row], now: Timestamp, out: &Output) {
         let expires = record.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at());
         cells.push(vec![
             row.name.to_string(),
-            row.provider.clone(),
+            row.provider.clone().unwrap_or_else(|| "-".into()),
             state_word(row.standing.state, publication(row)),
             expires.map_or("-".into(), |at| relative(at, now)),
             row.standing.refresh_at.map_or("-".into(), |at| relative(at, now)),

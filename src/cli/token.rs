@@ -108,7 +108,7 @@ fn from_store(setup: &Setup, args: &TokenArgs, out: &Output) -> Status {
 fn print(args: &TokenArgs, out: &Output, reply: Reply, outcome: &Outcome) -> Status {
     let Some(token) = reply.token else {
         let failure = reply.error.unwrap_or_else(|| Failure::new("no_token", "there is no live access token"));
-        out.fail(&failure);
+        out.fail(&named(&args.profile, failure));
         return match Status::of_outcome(outcome) {
             Status::Ok => Status::TryAgain,
             status => status,
@@ -124,11 +124,30 @@ fn print(args: &TokenArgs, out: &Output, reply: Reply, outcome: &Outcome) -> Sta
     Status::Ok
 }
 
+/// The failure with the profile's name before it, if it is not in it.
+fn named(name: &ProfileName, failure: Failure) -> Failure {
+    let is_named = failure.message.split_whitespace().any(|word| word.trim_end_matches(':') == name.as_str());
+    if is_named { failure } else { Failure { message: format!("{name}: {}", failure.message), ..failure } }
+}
+
 fn show(args: &TokenArgs, out: &Output, token: &Token) {
     let format = if out.is_json { Format::Json } else { args.format };
     match format {
         Format::Raw => out.line(&token.access_token),
         Format::Json => out.json(token),
         Format::Header => out.line(&format!("Authorization: {} {}", token.token_type, token.access_token)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_its_profile_once() {
+        let told = |name: &str, message: &str| named(&name.parse().unwrap(), Failure::new("x", message)).message;
+        assert_eq!(told("w", "acme answered 429 slow"), "w: acme answered 429 slow");
+        assert_eq!(told("w", "profile w: provider \"no\" is not known"), "profile w: provider \"no\" is not known");
+        assert_eq!(told("w", "there is no credential for profile w"), "there is no credential for profile w");
     }
 }

@@ -104,8 +104,16 @@ pub(super) fn known(name: &str, providers: &BTreeMap<String, Arc<Provider>>) -> 
 fn instead_of(name: &str, providers: &BTreeMap<String, Arc<Provider>>) -> String {
     match nearest(name, providers.keys().map(String::as_str)) {
         Some(nearest) => format!("did you mean {nearest:?}?"),
-        None => format!("write a section [provider.NAME] for it, or name one of those that {LISTED}"),
+        None => format!("write a section [provider.{}] for it, or name one of those that {LISTED}", key(name)),
     }
+}
+
+/// A name as the header of a section has it.
+fn key(name: &str) -> String {
+    let quoted = quoted(name);
+    let inside = quoted.trim_matches('"');
+    let is_bare = !name.is_empty() && inside.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if is_bare { name.to_owned() } else { quoted }
 }
 
 /// Where all the known ones stand; there are too many for a hint.

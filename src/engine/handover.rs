@@ -162,8 +162,8 @@ pub fn take(
 fn refuse_dead(vault: &Vault<'_, '_>, token: &crate::credential::secret::Fingerprint) -> Result<(), Outcome> {
     let is_rejected = vault.record.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
     if is_rejected || vault.is_consumed(token)? {
-        let failure = Failure::new("consumed", "this refresh token was already used or refused")
-            .hint("sign in again and import the new answer");
+        let message = format!("profile {}: this refresh token was already used or refused", vault.record.profile);
+        let failure = Failure::new("consumed", message).hint("sign in again and import the new answer");
         return Err(Outcome::new(OutcomeKind::NeedsLogin).because(failure));
     }
     Ok(())

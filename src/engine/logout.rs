@@ -38,6 +38,17 @@ pub enum Fate {
     Left,
 }
 
+impl Fate {
+    /// The word of the JSON and of the log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::Dead => "dead",
+            Self::Left => "left",
+        }
+    }
+}
+
 /// What a logout did. The credential is forgotten here.
 #[derive(Debug)]
 pub struct Departure {
@@ -113,7 +124,8 @@ impl Leaving<'_> {
     /// Signs out. `Err`: nothing was forgotten, and why.
     pub fn leave(&self, route: Route, tell: &dyn Fn(Event)) -> Result<Departure, Outcome> {
         let mut departed = self.leave_locked(route, tell)?;
-        tracing::info!(profile = %self.name, refresh = ?departed.refresh, access = ?departed.access, "forgotten");
+        let (refresh_token, access_token) = (departed.refresh.word(), departed.access.map(Fate::word));
+        tracing::info!(profile = %self.name, refresh_token, access_token, "forgotten");
         // Not under the profile's lock: the key's own lock comes first.
         match self.store.retire_key() {
             Ok(_) => Ok(departed),

@@ -105,7 +105,12 @@ fn settle_refusal(plan: &Flightplan, vault: &mut Vault<'_, '_>, class: Class, sa
         record.not_before = Some(at);
         let word = if class == Class::Unclassified { "refused" } else { "throttled" };
         unsend(record, &now, is_early);
-        Outcome::new(OutcomeKind::Deferred).retry_at(at).because(Failure::new(word, said))
+        let stands = match record.intent {
+            Some(_) => "the request before this one is still in doubt",
+            None => "nothing is lost",
+        };
+        let failure = Failure::new(word, said).hint(format!("{stands}; no request is made again before {at}"));
+        Outcome::new(OutcomeKind::Deferred).retry_at(at).because(failure)
     };
     note_attempt(plan, &mut vault.record, &outcome);
     outcome
@@ -228,7 +233,7 @@ pub fn unsent(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: Unsent) -> Outc
                 "network",
                 format!("cannot reach {}: {reason}", plan.prepared.token_endpoint.origin().ascii_serialization()),
             )
-            .hint("nothing was sent; it will be tried again");
+            .hint(format!("nothing was sent; it will be tried again at {at}"));
             let outcome = Outcome::new(OutcomeKind::Deferred).retry_at(at).because(failure);
             note_attempt(plan, record, &outcome);
             match vault.save() {

@@ -261,11 +261,12 @@ impl Entry {
         let needs_person = |s: State| matches!(s, State::NeedsLogin | State::ConfigError | State::InDoubt);
         let was = self.state.is_some_and(needs_person);
         let message = standing.error.as_ref().map_or("", |e| e.message.as_str());
-        let hint = standing.error.as_ref().and_then(|e| e.hint.as_deref()).unwrap_or("");
+        let kind = standing.error.as_ref().map(|e| e.kind.as_ref());
+        let hint = standing.error.as_ref().and_then(|e| e.hint.as_deref());
         if needs_person(standing.state) && self.state != Some(standing.state) {
-            tracing::error!(profile = %name, state = ?standing.state, hint, "needs attention: {message}");
+            tracing::error!(profile = %name, state = %standing.state, kind, hint, "needs attention: {message}");
         } else if was && !needs_person(standing.state) {
-            tracing::info!(profile = %name, state = ?standing.state, "is well again");
+            tracing::info!(profile = %name, state = %standing.state, "is well again");
         }
         self.state = Some(standing.state);
     }
@@ -273,15 +274,17 @@ impl Entry {
 
 fn log(name: &ProfileName, outcome: &Outcome) {
     let error = outcome.error.as_ref().map_or("", |e| e.message.as_str());
+    let kind = outcome.error.as_ref().map(|e| e.kind.as_ref());
+    let retry_at = outcome.retry_at.map(tracing::field::display);
     match outcome.kind {
         // The transaction has told it already.
         OutcomeKind::Fresh | OutcomeKind::Refreshed => {}
         OutcomeKind::NeedsLogin if outcome.error.as_ref().is_some_and(|e| e.kind == "no_credential") => {
             tracing::info!(profile = %name, "is signed out");
         }
-        OutcomeKind::Deferred => tracing::warn!(profile = %name, retry_at = ?outcome.retry_at, "deferred: {error}"),
+        OutcomeKind::Deferred => tracing::warn!(profile = %name, kind, retry_at, "deferred: {error}"),
         OutcomeKind::InDoubt | OutcomeKind::NeedsLogin | OutcomeKind::ConfigError | OutcomeKind::StoreUnavailable => {
-            tracing::error!(profile = %name, outcome = ?outcome.kind, retry_at = ?outcome.retry_at, "{error}");
+            tracing::error!(profile = %name, outcome = %outcome.kind, kind, retry_at, "{error}");
         }
     }
 }

@@ -88,6 +88,11 @@ pub fn named_by_user(variable: &str) -> Option<String> {
     text(variable)
 }
 
+/// Whether a terminal, if there is one, can do no more than print: `TERM` says so, or nothing. Consoles of Windows have none.
+pub fn is_terminal_dumb() -> bool {
+    !cfg!(windows) && variable("TERM").is_none_or(|kind| kind == "dumb")
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place that asks")]
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|v| !v.is_empty())

@@ -37,7 +37,8 @@ fn a_private_authority_is_trusted_where_it_is_named() {
     let sandbox = signed_in(&server, &endpoint);
     let run = sandbox.refresh(&["--force"]).exits(75);
     let error = &run.result()["error"];
-    assert_eq!(error["hint"], "nothing was sent; it will be tried again", "{run:#?}");
+    let again = format!("nothing was sent; it will be tried again at {}", run.result()["retry_at"].as_str().unwrap());
+    assert_eq!(error["hint"], *again, "{run:#?}");
     assert!(error["message"].as_str().unwrap().contains("certificate"), "{run:#?}");
     assert_eq!(sandbox.status()["state"], "fresh", "no doubt comes of a certificate");
     assert_eq!(server.counts().refresh_requests, 0);
@@ -102,7 +103,8 @@ fn a_proxy_that_refuses_costs_nothing() {
     let mut sandbox = signed_in(&server, &elsewhere(&tls));
     sandbox.set_env("ALL_PROXY", &proxy.url());
     let run = sandbox.refresh(&["--force"]).exits(75);
-    assert_eq!(run.result()["error"]["hint"], "nothing was sent; it will be tried again");
+    let hint = run.result()["error"]["hint"].as_str().unwrap().to_owned();
+    assert!(hint.starts_with("nothing was sent; it will be tried again at "), "{hint}");
     assert!(!proxy.asked().is_empty());
     assert_eq!(sandbox.status()["state"], "fresh");
     assert_eq!(server.counts().refresh_requests, 0);

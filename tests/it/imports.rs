@@ -146,3 +146,19 @@ fn r04_two_profiles_with_one_token_do_not_both_spend_it() {
     let counts = server.counts();
     assert_eq!((counts.refresh_requests, counts.presented_again, counts.families_revoked), (1, 0, 0));
 }
+
+#[test]
+fn importing_what_is_already_here_refreshes_nothing_and_says_so() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = sandbox(&server);
+    let mut answer = server.mint();
+    sandbox.import("demo", &answer).exits(0);
+    let before = sandbox.status();
+    // A copy that claims to live longer is the same refresh token still.
+    answer["expires_in"] = json!(86400);
+    let run = sandbox.keepalive_with_input(&["--json", "import", "demo"], &answer.to_string()).exits(0);
+    let (told, after) = (run.json(), sandbox.status());
+    assert_eq!((&told["outcome"], &told["generation"]), (&json!("fresh"), &json!(1)), "{run:#?}");
+    assert_eq!((&told["expires_at"], &before), (&before["expires_at"], &after));
+    run.says("demo: this credential is already here as generation 1, and stays as it is");
+}

@@ -381,7 +381,7 @@ fn a_terminal_shows_a_qr_code_and_how_long_there_is() {
     let server = AuthServer::start(Mode::Strict);
     let sandbox = with_device_flow(&server);
     let mut script = sandbox.command(Path::new("script"));
-    script.args(["-qefc", &format!("{PROGRAM} login demo"), "/dev/null"]);
+    script.args(["-qefc", &format!("{PROGRAM} login demo"), "/dev/null"]).env("TERM", "xterm");
     let out = script.output().expect("script is needed: contrib/test installs it");
     let text = String::from_utf8_lossy(&out.stdout);
     assert!(out.status.success() && text.contains("████ ▄▄▄▄▄ █") && text.contains("\r  0:20 left"), "{text}");

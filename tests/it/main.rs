@@ -21,6 +21,7 @@ mod logins;
 mod logouts;
 mod misuse;
 mod oidc;
+mod outputs;
 mod providers;
 mod refreshes;
 mod rehearsals;

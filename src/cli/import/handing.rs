@@ -65,7 +65,14 @@ pub(super) fn hand_over(
     outcome.expires_at = expires_at;
     outcome.publication = handed.publication();
     match &handed {
-        Handover::Unchanged { .. } => out.say(&format!("{}: this credential is already here", args.profile)),
+        Handover::Unchanged { generation, .. } => {
+            outcome.kind = OutcomeKind::Fresh;
+            // What this response says of its age is not what is known of the one that is here.
+            let record = engine.store().peek(&args.profile).ok().flatten();
+            outcome.expires_at = record.and_then(|r| r.validity).map(|v| v.expires_at());
+            let name = &args.profile;
+            out.say(&format!("{name}: this credential is already here as generation {generation}, and stays as it is"));
+        }
         Handover::Taken { warnings, .. } => {
             let until = match expires_at {
                 None => "no access token yet".into(),

@@ -18,7 +18,7 @@ pub fn run(args: &ImportArgs, global: &Global, out: &Output) -> Status {
                 out.warn(warning);
             }
             if out.is_json {
-                out.json(&super::output::outcome_json(&args.profile, &provider, &outcome));
+                out.json(&super::output::outcome_json(&args.profile, Some(&provider), &outcome));
             }
             Status::of_outcome(&outcome)
         }

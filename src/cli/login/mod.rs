@@ -183,7 +183,7 @@ fn report(done: &Done, setup: &Setup, profile: &Profile, out: &Output) -> Status
         }
     }
     if out.is_json {
-        let mut document = super::output::outcome_json(&profile.name, &profile.provider.name, &done.outcome);
+        let mut document = super::output::outcome_json(&profile.name, Some(&profile.provider.name), &done.outcome);
         if let Some(members) = document.as_object_mut() {
             members.insert("account".into(), json!(done.account));
             members.insert("refresh_at".into(), json!(refresh_at));

@@ -587,7 +587,13 @@ client_id = "me"
             r#"[profile.work]
 provider = "nowhere""#,
             r#"config.toml:2: [profile.work] provider "nowhere" is not known"#,
-            "write a section [provider.NAME] for it, or name one of those that `keepalive providers` lists",
+            "write a section [provider.nowhere] for it, or name one of those that `keepalive providers` lists",
+        ),
+        (
+            r#"[profile.work]
+provider = "no where""#,
+            r#"config.toml:2: [profile.work] provider "no where" is not known"#,
+            r#"write a section [provider."no where"] for it, or name one of those that `keepalive providers` lists"#,
         ),
         (
             r#"[profile.work]

@@ -86,6 +86,7 @@ pub(super) fn completed(record: &Record, warnings: Vec<String>) -> Departure {
 
 /// There is nothing to sign out.
 pub fn no_credential(name: &ProfileName) -> Outcome {
-    let failure = Failure::new("no_credential", format!("there is no credential for profile {name}"));
+    let failure = Failure::new("no_credential", format!("there is no credential for profile {name}"))
+        .hint("nothing is left to sign out; keepalive status shows the profiles that there are");
     Outcome::new(OutcomeKind::NeedsLogin).because(failure)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::clock::{Moment, Timestamp};
 use crate::credential::freshness::Validity;
 use crate::profile::{GRACE_GUARD, GraceSemantics, Policy, Rotation};
+use crate::provider::http::SLACK;
 use crate::store::record::Intent;
 
 /// How long before the access token's expiry the last chance comes, at most.
@@ -87,10 +88,10 @@ fn strict(intent: &Intent, policy: &Policy, validity: Option<&Validity>, now: &M
 
 /// Until when the abandoned request may still be processed; `None` once that is over.
 fn settling(intent: &Intent, policy: &Policy, now: &Moment) -> Option<Timestamp> {
-    // Whoever died without noting it had waited at most `timeout` after the send.
+    // Whoever died without noting it had connected, from then on, and waited for at most `timeout` after the send.
     let (from, bound) = match &intent.abandoned {
         Some(abandoned) => (abandoned, policy.settle),
-        None => (&intent.last_sent, policy.timeout + policy.settle),
+        None => (&intent.last_sent, policy.connect_timeout + SLACK + policy.timeout + policy.settle),
     };
     let left = bound.saturating_sub(now.age_of(from));
     (!left.is_zero()).then(|| now.wall.plus(left))
@@ -174,8 +175,8 @@ mod tests {
         c.validity = None;
         assert_eq!(c.wait(), S(15));
         c.intent.abandoned = None;
-        assert_eq!(c.wait(), S(45));
-        c.clock.advance(S(45));
+        assert_eq!(c.wait(), S(60));
+        c.clock.advance(S(60));
         assert_eq!(c.resolve(), Resolution::Send(SendKind::LastChance));
     }
 

@@ -24,7 +24,7 @@ use crate::outcome::Failure;
 use crate::profile::Provider;
 
 /// Beyond the connect timeout, for a connection that stands but whose body is not asked for.
-const SLACK: Duration = Duration::from_secs(5);
+pub const SLACK: Duration = Duration::from_secs(5);
 
 /// An answer is read however many headers a proxy on the way has added, within hyper's bound of some 400 KiB.
 const MOST_HEADERS: usize = 8192;

@@ -72,7 +72,8 @@ impl Setup {
     pub fn all_profiles(&self) -> Result<Vec<ProfileName>, StoreError> {
         let mut names: Vec<_> = self.config.profile_names().cloned().collect();
         for name in self.store.profiles()? {
-            let is_gone = self.store.peek(&name)?.is_some_and(|r| r.is_tombstone);
+            // One journal that cannot be read must not hide the other profiles: whoever looks at this one is told.
+            let is_gone = self.store.peek(&name).is_ok_and(|record| record.is_some_and(|r| r.is_tombstone));
             if !is_gone && !names.contains(&name) {
                 names.push(name);
             }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::Global;
+use super::output::Output;
 use crate::adopt::Shelf;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -86,6 +87,14 @@ impl Setup {
 /// Reads the configuration from its place.
 pub fn load(places: &Places) -> Result<Config, Failure> {
     Config::load(&places.config, places.is_config_named, places.home.as_deref()).map_err(|e| e.failure())
+}
+
+/// Tells what in the configuration counts otherwise than it reads.
+pub fn tell_warnings(config: &Config, out: &Output) {
+    for warning in &config.warnings {
+        let hint = warning.hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"));
+        out.warn(&format!("{warning}{hint}"));
+    }
 }
 
 fn open_store(config: &Config, places: &Places) -> Store {

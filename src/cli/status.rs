@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Global;
-use super::compose::Setup;
+use super::compose::{self, Setup};
 use super::output::{BAD, DIM, GOOD, Output, Status, WARN, table};
 use crate::clock::Timestamp;
 use crate::engine::standing::{self, Standing, Terms};
@@ -50,10 +50,7 @@ pub fn run(args: &StatusArgs, global: &Global, out: &Output) -> Status {
             }
         },
     };
-    for warning in &setup.config.warnings {
-        let hint = warning.hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"));
-        out.warn(&format!("{warning}{hint}"));
-    }
+    compose::tell_warnings(&setup.config, out);
     let no_key = setup.store.missing_key_file().and_then(|e| e.outcome().error);
     let rows: Vec<Row> = names.into_iter().map(|name| row(&setup, name, no_key.as_ref())).collect();
     if out.is_json {

@@ -563,11 +563,18 @@ fn parameters_codes_and_domains_are_told() {
 
 #[test]
 fn a_grace_without_its_length_is_told() {
-    check(&[(
-        acme!(r#"rotation = "grace""#),
-        r#"config.toml:4: [provider.acme] rotation = "grace" needs reuse_grace"#,
-        r#"write reuse_grace = "30s", as the provider says"#,
-    )]);
+    check(&[
+        (
+            acme!(r#"rotation = "grace""#),
+            r#"config.toml:4: [provider.acme] rotation = "grace" needs reuse_grace"#,
+            r#"write reuse_grace = "30s", as the provider says, and timeout = "6s", so that two attempts fit into it"#,
+        ),
+        (
+            acme!("rotation = \"grace\"\ntimeout = \"5s\""),
+            r#"config.toml:4: [provider.acme] rotation = "grace" needs reuse_grace"#,
+            r#"write reuse_grace = "30s", as the provider says"#,
+        ),
+    ]);
 }
 
 #[test]

@@ -193,7 +193,7 @@ fn check_grace(section: &Section<'_>, policy: &mut Policy, warnings: &mut Vec<Fi
     }
     if policy.reuse_grace.is_zero() {
         let message = "rotation = \"grace\" needs reuse_grace";
-        let example = Policy { reuse_grace: GRACE_EXAMPLE, ..policy.clone() };
+        let example = Policy { reuse_grace: GRACE_EXAMPLE, ..*policy };
         let mut hint = "write reuse_grace = \"30s\", as the provider says".to_owned();
         if let Some(keys) = fitting(&example).filter(|_| !example.grace_fits()) {
             hint.push_str(&format!(", and {keys}, so that two attempts fit into it"));
@@ -221,7 +221,7 @@ const GRACE_EXAMPLE: Duration = Duration::from_secs(30);
 /// What to write so that two attempts fit into the grace: a shorter `timeout`, and a shorter `settle` where that alone
 /// would leave no time for an answer. `None`: whole seconds do not fit.
 fn fitting(policy: &Policy) -> Option<String> {
-    let fits = |timeout, settle| Policy { timeout, settle, ..policy.clone() }.grace_fits();
+    let fits = |timeout, settle| Policy { timeout, settle, ..*policy }.grace_fits();
     let longest =
         |least: u64, settle| (least..=policy.timeout.as_secs()).rev().find(|s| fits(Duration::from_secs(*s), settle));
     if let Some(timeout) = longest(3, policy.settle) {

@@ -141,7 +141,9 @@ impl KeyError {
     /// What to do about it where nothing is sealed yet.
     pub fn hint(&self) -> String {
         self.repair().unwrap_or_else(|| match self {
-            Self::NoFile(path) => format!("make one: (umask 077; head -c 32 /dev/urandom > {})", path.display()),
+            Self::NoFile(path) => {
+                format!("make one: (umask 077; set -C; head -c 32 /dev/urandom > {})", path.display())
+            }
             _ => "make one: head -c 32 /dev/urandom".into(),
         })
     }
@@ -243,7 +245,7 @@ mod tests {
         let path = dir.path().join("key");
         let source = KeySource::File(path.clone());
         let error = from_source(&source, None, "").unwrap_err();
-        assert!(error.hint().starts_with("make one: (umask 077; head -c 32"), "{}", error.hint());
+        assert!(error.hint().starts_with("make one: (umask 077; set -C; head -c 32"), "{}", error.hint());
         std::fs::write(&path, [1; 32]).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(from_source(&source, None, ""), Err(KeyError::Exposed(_))));

@@ -88,6 +88,14 @@ fn a_daemon_that_outlived_its_rehearsal_is_ended_by_the_next_one() {
 }
 
 #[test]
+fn a_broken_configuration_stops_it_since_the_store_is_taken_from_there() {
+    let sandbox = Sandbox::new();
+    sandbox.config("[store]\nkind = \"file\"\n");
+    sandbox.keepalive(&["rehearse"]).exits(78).says("config.toml:2: [store] kind");
+    nothing_left(&sandbox);
+}
+
+#[test]
 fn a_locked_keyring_makes_it_fail_before_anything_is_trusted() {
     let mut sandbox = Sandbox::new();
     sandbox.config("");

@@ -636,7 +636,7 @@ fn the_store_is_checked() {
             r#"[store]
 kind = "file""#,
             r#"config.toml:2: [store] kind = "file" needs a key to seal the files with"#,
-            r#"make one with (umask 077; head -c 32 /dev/urandom > store.key) and write key = { file = "store.key" }"#,
+            r#"make one with (umask 077; set -C; head -c 32 /dev/urandom > store.key) and write key = { file = "store.key" }"#,
         ),
         (
             r#"[store]

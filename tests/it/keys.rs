@@ -125,6 +125,35 @@ fn a_lost_key_is_left_behind_by_replacing_or_forgetting_what_was_under_it() {
 }
 
 #[test]
+fn what_an_interrupted_logout_left_has_no_say_in_the_key() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let sealed = sandbox.path("state/keepalive/profiles/demo/sealed");
+    let remains = std::fs::read(&sealed).unwrap();
+    sandbox.keepalive(&["logout", "demo", "--forget"]).exits(1);
+    std::fs::write(&sealed, remains).unwrap();
+    lose_key(&sandbox);
+    sandbox.keepalive(&["doctor"]).exits(78).says(MAKE_ONE);
+    change_key(&sandbox);
+    import_new(&sandbox, &server, "other").exits(0);
+    import_new(&sandbox, &server, "demo").exits(0);
+    sandbox.keepalive(&["refresh", "--force"]).exits(0);
+}
+
+#[test]
+fn a_take_over_does_not_bless_another_key() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let id = key_id(&sandbox, "demo");
+    let aside = lose_key(&sandbox);
+    change_key(&sandbox);
+    sandbox.keepalive(&["doctor", "--take-over"]).exits(69).says(&format!("bring key {id} back in"));
+    std::fs::rename(aside, key(&sandbox)).unwrap();
+    sandbox.keepalive(&["doctor", "--take-over"]).exits(0);
+    sandbox.refresh(&["--force"]).exits(0);
+}
+
+#[test]
 fn another_key_in_the_keyring_seals_nothing_either() {
     let server = AuthServer::start(Mode::Strict);
     let mut sandbox = Sandbox::new();
@@ -168,6 +197,24 @@ fn a_daemon_does_not_start_as_healthy_without_its_key_file() {
     empty.keepalive(&["daemon"]).exits(78).says(MAKE_ONE);
     empty.file_store("");
     drop(empty.daemon());
+}
+
+#[test]
+fn systemd_is_told_why_a_daemon_without_its_key_ends() {
+    let server = AuthServer::start(Mode::Strict);
+    let mut sandbox = Sandbox::signed_in(&server);
+    let path = sandbox.path("run/notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    sandbox.set_env("NOTIFY_SOCKET", &path.display().to_string());
+    let id = key_id(&sandbox, "demo");
+    lose_key(&sandbox);
+    sandbox.keepalive(&["daemon"]).exits(78);
+    let mut told = [0; 4096];
+    let length = socket.recv(&mut told).unwrap();
+    let told = String::from_utf8_lossy(&told[..length]).into_owned();
+    assert!(told.starts_with("STATUS=") && told.contains(&format!("restore key {id}")), "{told}");
+    assert!(socket.recv(&mut [0; 4096]).is_err(), "it is not ready");
 }
 
 #[test]

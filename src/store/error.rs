@@ -68,7 +68,8 @@ impl StoreError {
                 (StoreUnavailable, "io", Some(format!("check space and permissions below {}", parent(path))))
             }
             Self::Empty => (NeedsLogin, "no_credential", say("keepalive login PROFILE, or keepalive import PROFILE")),
-            Self::DamagedRecord { .. } | Self::Damaged { .. } => (
+            Self::DamagedRecord { path, .. } => (StoreUnavailable, "damaged", Some(unreadable(path))),
+            Self::Damaged { .. } => (
                 StoreUnavailable,
                 "damaged",
                 say("restore the file from a backup made since the last refresh, or log in again"),
@@ -113,6 +114,16 @@ impl StoreError {
                 (NeedsLogin, "lost", say("restore the store directory from a backup, or log in again"))
             }
         }
+    }
+}
+
+/// What to do about a file without secrets that cannot be read. What a profile's journal knows nobody else does, so no
+/// login goes over it; that of the whole store is not to be given up for one login.
+fn unreadable(path: &Path) -> String {
+    let restore = "restore the file from a backup made since the last refresh";
+    match path.file_name() {
+        Some(name) if name == "record.json" => format!("{restore}, or remove {} and log in again", parent(path)),
+        _ => restore.to_owned(),
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::support::authserver::AuthServer;
+use super::support::bus::{Bus, Keyring};
 use super::support::family::Mode;
 use super::support::sandbox::Sandbox;
 
@@ -31,6 +32,24 @@ fn a_damaged_journal_is_trouble_of_the_store_and_not_of_the_configuration() {
     assert_eq!(row(&status, "demo")["error"]["kind"], "damaged");
     let told = sandbox.keepalive(&["status"]).exits(69).says("store unavailable");
     assert!(!told.stdout.contains("configuration error"), "{told:#?}");
+}
+
+#[test]
+fn after_a_damaged_journal_a_profile_can_be_signed_in_anew_as_the_hint_says() {
+    let server = AuthServer::start(Mode::Strict);
+    let mut with_keyring = Sandbox::new();
+    with_keyring.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
+    let _bus = Bus::start(&mut with_keyring, Keyring::Unlocked);
+    with_keyring.import("demo", &server.mint()).exits(0);
+    for sandbox in [Sandbox::signed_in(&server), with_keyring] {
+        let folder = sandbox.path("state/keepalive/profiles/demo");
+        std::fs::write(folder.join("record.json"), "{").unwrap();
+        let hint = format!("or remove {} and log in again", folder.display());
+        sandbox.keepalive(&["token", "demo"]).exits(69).says(&hint);
+        std::fs::remove_dir_all(&folder).unwrap();
+        sandbox.keepalive_with_input(&["import", "demo", "--replace"], &server.mint().to_string()).exits(0);
+        sandbox.refresh(&["--force"]).exits(0);
+    }
 }
 
 #[test]

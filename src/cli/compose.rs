@@ -7,6 +7,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::Global;
+use super::output::Output;
 use crate::adopt::Shelf;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -72,7 +73,8 @@ impl Setup {
     pub fn all_profiles(&self) -> Result<Vec<ProfileName>, StoreError> {
         let mut names: Vec<_> = self.config.profile_names().cloned().collect();
         for name in self.store.profiles()? {
-            let is_gone = self.store.peek(&name)?.is_some_and(|r| r.is_tombstone);
+            // One journal that cannot be read must not hide the other profiles: whoever looks at this one is told.
+            let is_gone = self.store.peek(&name).is_ok_and(|record| record.is_some_and(|r| r.is_tombstone));
             if !is_gone && !names.contains(&name) {
                 names.push(name);
             }
@@ -85,6 +87,14 @@ impl Setup {
 /// Reads the configuration from its place.
 pub fn load(places: &Places) -> Result<Config, Failure> {
     Config::load(&places.config, places.is_config_named, places.home.as_deref()).map_err(|e| e.failure())
+}
+
+/// Tells what in the configuration counts otherwise than it reads.
+pub fn tell_warnings(config: &Config, out: &Output) {
+    for warning in &config.warnings {
+        let hint = warning.hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"));
+        out.warn(&format!("{warning}{hint}"));
+    }
 }
 
 fn open_store(config: &Config, places: &Places) -> Store {

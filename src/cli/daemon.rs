@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::outcome::Failure;
 use crate::profile::{Profile, ProfileName, Profiles};
 use crate::scheduler::Scheduler;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::sys::lockfile::LockFile;
 use crate::sys::paths::Places;
 use crate::sys::{durable, socket};
@@ -49,7 +49,9 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
     let seen = modified(&Places::find(global.config.as_deref()).config);
     let setup = Setup::new(global).map_err(|f| (Status::Config, f))?;
     log::of_daemon(global, &setup.places);
+    tell_warnings(&setup.config);
     let _lock = only_daemon(&setup.store).map_err(|f| (Status::Failed, f))?;
+    let has_trouble = fetch_key(&setup.store)?;
     let (engine, endpoint) = setup.engine(true).map_err(|f| (Status::Failed, f))?;
     let socket_path = setup.places.socket.clone();
     let listener = socket::listen(&socket_path).map_err(|e| {
@@ -59,15 +61,11 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
     let scheduler = Scheduler::new(engine.clone(), shared.profiles());
     let bell = Arc::clone(&scheduler.bell);
     let broker = Broker { engine: engine.clone(), profiles: shared.profiles(), store: shared.store_id() };
-    // With the key in memory the daemon outlives a keyring that goes away later.
-    if let Err(error) = engine.store().key("") {
-        tracing::warn!(%error, "no sealing key yet");
-    }
     let mut stop = StopSignals::listen(&endpoint)
         .map_err(|e| (Status::Failed, Failure::new("signals", format!("cannot catch signals: {e}"))))?;
     tracing::info!(pid = std::process::id(), socket = %socket_path.display(), "keepalive daemon is up");
     notify(&[sd_notify::NotifyState::Ready]);
-    let reloading = shared.clone().watch(seen, bell);
+    let reloading = shared.clone().watch(seen, bell, has_trouble);
     endpoint.runtime().block_on(async {
         let serving = tokio::spawn(async move {
             tokio::select! {
@@ -112,6 +110,56 @@ fn only_daemon(store: &Store) -> Result<LockFile, Failure> {
     }
 }
 
+/// Fetches the key at the start: with it in memory the daemon outlives a keyring that goes away later.
+///
+/// A file store without its key is a matter of configuration, which no waiting mends. A keyring may be locked or away for
+/// as long as nobody has signed in at this machine, so that one is waited for; `true` then.
+fn fetch_key(store: &Store) -> Result<bool, (Status, Failure)> {
+    let strangers = store.key("").and_then(|key| {
+        store.check_custody(&key, "")?;
+        store.strangers_to(&key)
+    });
+    let error = match strangers {
+        Ok(strangers) => {
+            for (name, error) in strangers {
+                let failure = failure_of(&error);
+                tracing::error!(profile = %name, hint = hint(&failure.hint), "{}", failure.message);
+            }
+            return Ok(false);
+        }
+        Err(StoreError::Empty) => return Ok(false),
+        Err(error) => error,
+    };
+    let failure = failure_of(&error);
+    let told = failure.hint.as_ref().map_or(failure.message.clone(), |hint| format!("{}; {hint}", failure.message));
+    notify(&[sd_notify::NotifyState::Status(&told)]);
+    let is_configured = matches!(error, StoreError::Key { .. } | StoreError::OtherKey { .. });
+    if is_configured && store.keyring().is_none() {
+        return Err((Status::Config, failure));
+    }
+    if matches!(error, StoreError::Keyring(_)) {
+        tracing::warn!(hint = hint(&failure.hint), "no sealing key yet: {}", failure.message);
+    } else {
+        tracing::error!(hint = hint(&failure.hint), "the sealing key is not at hand: {}", failure.message);
+    }
+    Ok(!store.has_key())
+}
+
+fn failure_of(error: &StoreError) -> Failure {
+    error.outcome().error.unwrap_or_else(|| Failure::new("io", error.to_string()))
+}
+
+/// What in the configuration counts otherwise than it reads.
+fn tell_warnings(config: &Config) {
+    for warning in &config.warnings {
+        tracing::warn!(hint = hint(&warning.hint), "{warning}");
+    }
+}
+
+fn hint(hint: &Option<String>) -> &str {
+    hint.as_deref().unwrap_or("")
+}
+
 /// What the scheduler, the broker and a reload share.
 struct Shared {
     setup: Setup,
@@ -144,8 +192,9 @@ impl Shared {
         Arc::new(move || shared.setup.store.uuid())
     }
 
-    /// Reloads on SIGHUP and when the file changes from what was `seen`. Never ends.
-    async fn watch(self: Arc<Self>, mut seen: Stamp, bell: Arc<Notify>) {
+    /// Reloads on SIGHUP and when the file changes from what was `seen`, and takes back what was told of a missing key
+    /// once there is one. Never ends.
+    async fn watch(self: Arc<Self>, mut seen: Stamp, bell: Arc<Notify>, mut has_trouble: bool) {
         let Ok(mut hangup) = signal(SignalKind::hangup()) else {
             return std::future::pending().await;
         };
@@ -155,6 +204,10 @@ impl Shared {
                 _ = hangup.recv() => true,
                 () = tokio::time::sleep(WATCH_EVERY) => false,
             };
+            if has_trouble && self.setup.store.has_key() {
+                has_trouble = false;
+                notify(&[sd_notify::NotifyState::Status("")]);
+            }
             let changed = modified(&path);
             if is_told || changed != seen {
                 seen = changed;
@@ -173,6 +226,7 @@ impl Shared {
                 if config.store != self.config().store {
                     tracing::warn!("[store] has changed: that takes effect when the daemon is restarted");
                 }
+                tell_warnings(&config);
                 *self.config.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(config);
                 tracing::info!("configuration reloaded");
             }

@@ -121,8 +121,12 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli, out: &Output) -> Status {
     let global = &cli.global;
+    let places = Places::find(global.config.as_deref());
+    if let Some(parent) = places.parent {
+        process::die_with(parent);
+    }
     if !matches!(cli.command, Command::Daemon(_)) {
-        log::of_command(global, &Places::find(global.config.as_deref()), out);
+        log::of_command(global, &places, out);
     }
     match &cli.command {
         Command::Token(args) => token::run(args, global, out),

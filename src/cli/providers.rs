@@ -17,6 +17,7 @@ pub fn run(global: &Global, out: &Output) -> Status {
             return Status::Config;
         }
     };
+    compose::tell_warnings(&config, out);
     let margin = |p: &Provider| shown(p.margin.unwrap_or(config.default_margin()));
     if out.is_json {
         let providers: Vec<Value> = config.providers.values().map(|p| to_json(p, &margin(p))).collect();

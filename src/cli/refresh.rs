@@ -121,7 +121,12 @@ fn configured(setup: &Setup, names: Vec<ProfileName>) -> (Vec<Arc<Profile>>, Vec
     for name in names {
         match setup.profile(&name) {
             Ok(profile) => profiles.push(Arc::new(profile)),
-            Err(failure) => rows.push((name, None, Outcome::new(OutcomeKind::ConfigError).because(failure))),
+            Err(failure) => {
+                // A journal that cannot be read names no provider: that is no fault of the configuration.
+                let unread = setup.store.peek(&name).err().map(|e| e.outcome());
+                let outcome = unread.unwrap_or_else(|| Outcome::new(OutcomeKind::ConfigError).because(failure));
+                rows.push((name, None, outcome));
+            }
         }
     }
     (profiles, rows)

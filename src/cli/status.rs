@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Global;
-use super::compose::Setup;
+use super::compose::{self, Setup};
 use super::output::{BAD, DIM, GOOD, Output, Status, WARN, table};
 use crate::clock::Timestamp;
 use crate::engine::standing::{self, Standing, Terms};
@@ -30,6 +30,8 @@ struct Row {
     provider: Option<String>,
     record: Option<Record>,
     standing: Standing,
+    /// The store cannot tell how the profile stands; `standing.error` says why.
+    is_unreadable: bool,
     is_followed: bool,
 }
 
@@ -46,24 +48,36 @@ pub fn run(args: &StatusArgs, global: &Global, out: &Output) -> Status {
         true => match setup.all_profiles() {
             Ok(names) => names,
             Err(e) => {
-                out.fail(&Failure::new("io", e.to_string()));
+                out.fail(&e.outcome().error.unwrap_or_else(|| Failure::new("io", e.to_string())));
                 return Status::StoreUnavailable;
             }
         },
     };
-    let rows: Vec<Row> = names.into_iter().map(|name| row(&setup, name)).collect();
+    compose::tell_warnings(&setup.config, out);
+    let no_key = setup.store.missing_key_file().and_then(|e| e.outcome().error);
+    let rows: Vec<Row> = names.into_iter().map(|name| row(&setup, name, no_key.as_ref())).collect();
     if out.is_json {
         let profiles: Vec<_> = rows.iter().map(|row| to_json(row, setup.store.kind())).collect();
         out.json(&json!({ "profiles": profiles }));
     } else if rows.is_empty() {
         out.say("there are no profiles yet: keepalive login PROFILE, or keepalive import PROFILE");
+        if let Some(Failure { message, hint, .. }) = &no_key {
+            out.warn(&format!("{message}; {}", hint.as_deref().unwrap_or_default()));
+        }
     } else {
         show(&rows, setup.clock.now().wall, out);
     }
-    rows.iter().map(|row| Status::of_state(row.standing.state, publication(row))).max().unwrap_or(Status::Ok)
+    rows.iter().map(exit).max().unwrap_or(Status::Ok)
 }
 
-fn row(setup: &Setup, name: ProfileName) -> Row {
+fn exit(row: &Row) -> Status {
+    match row.is_unreadable {
+        true => Status::StoreUnavailable,
+        false => Status::of_state(row.standing.state, publication(row)),
+    }
+}
+
+fn row(setup: &Setup, name: ProfileName, no_key: Option<&Failure>) -> Row {
     let (record, unreadable) = match setup.store.peek(&name) {
         Ok(record) => (record, None),
         Err(e) => (None, e.outcome().error),
@@ -77,10 +91,13 @@ fn row(setup: &Setup, name: ProfileName) -> Row {
     };
     let is_followed = profile.as_ref().is_ok_and(|p| p.follow);
     let mut standing = judge(setup, record.as_ref(), profile.as_ref().ok());
-    if let Some(error) = profile.err().or(unreadable) {
+    let is_unreadable = unreadable.is_some();
+    // Without its key what is stored can neither be used nor refreshed.
+    let no_key = no_key.filter(|_| record.as_ref().is_some_and(Record::has_credential));
+    if let Some(error) = unreadable.or(profile.err()).or(no_key.cloned()) {
         standing = Standing { state: State::ConfigError, refresh_at: None, error: Some(error) };
     }
-    Row { name, provider, record, standing, is_followed }
+    Row { name, provider, record, standing, is_unreadable, is_followed }
 }
 
 pub(super) fn judge(setup: &Setup, record: Option<&Record>, profile: Option<&Profile>) -> Standing {
@@ -183,7 +200,10 @@ fn show(rows: &[Row], now: Timestamp, out: &Output) {
         cells.push(vec![
             row.name.to_string(),
             row.provider.clone().unwrap_or_else(|| "-".into()),
-            state_word(row.standing.state, publication(row)),
+            match row.is_unreadable {
+                true => format!("{BAD}store unavailable{BAD:#}"),
+                false => state_word(row.standing.state, publication(row)),
+            },
             expires.map_or("-".into(), |at| relative(at, now)),
             row.standing.refresh_at.map_or("-".into(), |at| relative(at, now)),
             record.map_or("-".into(), |r| r.generation.to_string()),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::client::{self, CLIENT_AUTHS};
 use super::document::Document;
@@ -192,16 +193,41 @@ fn check_grace(section: &Section<'_>, policy: &mut Policy, warnings: &mut Vec<Fi
     }
     if policy.reuse_grace.is_zero() {
         let message = "rotation = \"grace\" needs reuse_grace";
-        return Err(section.finding("rotation", message, "write reuse_grace = \"30s\", as the provider says").into());
+        let example = Policy { reuse_grace: GRACE_EXAMPLE, ..*policy };
+        let mut hint = "write reuse_grace = \"30s\", as the provider says".to_owned();
+        if let Some(keys) = fitting(&example).filter(|_| !example.grace_fits()) {
+            hint.push_str(&format!(", and {keys}, so that two attempts fit into it"));
+        }
+        return Err(section.finding("rotation", message, hint).into());
     }
     let needed = policy.shortest_grace();
     if needed > policy.reuse_grace {
         let [grace, needed] = [policy.reuse_grace, needed].map(humantime::format_duration);
         let message =
             format!("reuse_grace of {grace} is too short for two attempts, which take {needed}: treated as strict");
-        let hint = "shorten timeout or settle, or write rotation = \"strict\"";
+        let hint = match fitting(policy) {
+            Some(keys) => format!("write {keys}, or rotation = \"strict\""),
+            None => "write rotation = \"strict\"".to_owned(),
+        };
         warnings.push(section.finding("reuse_grace", message, hint));
         policy.rotation = Rotation::Strict;
     }
     Ok(())
+}
+
+/// A grace as providers give it, for a hint.
+const GRACE_EXAMPLE: Duration = Duration::from_secs(30);
+
+/// What to write so that two attempts fit into the grace: a shorter `timeout`, and a shorter `settle` where that alone
+/// would leave no time for an answer. `None`: whole seconds do not fit.
+fn fitting(policy: &Policy) -> Option<String> {
+    let fits = |timeout, settle| Policy { timeout, settle, ..*policy }.grace_fits();
+    let longest =
+        |least: u64, settle| (least..=policy.timeout.as_secs()).rev().find(|s| fits(Duration::from_secs(*s), settle));
+    if let Some(timeout) = longest(3, policy.settle) {
+        return Some(format!("timeout = \"{timeout}s\""));
+    }
+    let settle = policy.reuse_grace.as_secs() / 4;
+    let timeout = longest(1, Duration::from_secs(settle)).filter(|_| settle > 0)?;
+    Some(format!("timeout = \"{timeout}s\" and settle = \"{settle}s\""))
 }

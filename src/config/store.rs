@@ -60,7 +60,7 @@ fn store_kind(
             let path = section.document.path.with_file_name("store.key");
             let path = path.display();
             let hint = format!(
-                "make one with (umask 077; head -c 32 /dev/urandom > {path}) and write key = {{ file = \"{path}\" }}"
+                "make one with (umask 077; set -C; head -c 32 /dev/urandom > {path}) and write key = {{ file = \"{path}\" }}"
             );
             Err(section.finding("kind", "kind = \"file\" needs a key to seal the files with", hint).into())
         }

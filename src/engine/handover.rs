@@ -12,7 +12,7 @@ use crate::guard::Permit;
 use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
 use crate::profile::ProfileName;
 use crate::store::key::SealingKey;
-use crate::store::{Loaded, Store, StoreError, Vault};
+use crate::store::{Loaded, Store, Vault};
 use crate::sys::lockfile::LockFile;
 
 /// What is to be stored, and where it was taken from if that was another tool's store.
@@ -127,7 +127,7 @@ pub fn take(
     let there = match vault.load(&key, false) {
         Ok(there) => there,
         // What cannot be read any more is exactly what a person replaces.
-        Err(StoreError::Lost { .. } | StoreError::Stale { .. } | StoreError::Damaged { .. }) if is_replacing => None,
+        Err(e) if is_replacing && e.is_of_what_is_stored() => None,
         Err(e) => return Err(e.outcome()),
     };
     let mut warnings = vault.finish_departure()?;

@@ -18,7 +18,7 @@ use crate::profile::ProfileName;
 
 const MAGIC: &str = "keepalive-sealed 1\n";
 /// A header is a short line; anything longer is damage.
-const LONGEST_HEADER: usize = 4096;
+pub(super) const LONGEST_HEADER: u64 = 4096;
 
 /// What can be known of a sealed file without its key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +83,7 @@ pub fn open<T: for<'de> Deserialize<'de>>(
 
 fn split(bytes: &[u8]) -> Result<(&[u8], Header, &[u8]), Damage> {
     let rest = bytes.strip_prefix(MAGIC.as_bytes()).ok_or(Damage::NotSealed)?;
-    let end = rest.iter().take(LONGEST_HEADER).position(|b| *b == b'\n').ok_or(Damage::Header)?;
+    let end = rest.iter().zip(0..LONGEST_HEADER).position(|(b, _)| *b == b'\n').ok_or(Damage::Header)?;
     let (line, sealed) = rest.split_at(end);
     let header = serde_json::from_slice(line).map_err(|_| Damage::Header)?;
     let (aad, _) = bytes.split_at(MAGIC.len() + end + 1);

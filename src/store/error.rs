@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::custody::Custody;
 use super::envelope::Damage;
 use super::key::KeyError;
 use super::keyring::KeyringError;
@@ -19,14 +20,16 @@ pub enum StoreError {
     DamagedRecord { path: PathBuf, why: String },
     #[error("{} cannot be opened: {damage}", path.display())]
     Damaged { path: PathBuf, damage: Damage },
+    #[error("{} cannot be opened: it is sealed under key {id}, which is not the key at hand", path.display())]
+    OtherKey { path: PathBuf, id: String, place: String },
     #[error("{}", .0)]
     Keyring(#[from] KeyringError),
     #[error("the keyring has no sealing key for this store ({store})")]
     KeyMissing { store: String },
     #[error("the sealing key in the keyring is damaged")]
     KeyUnreadable,
-    #[error("{0}")]
-    Key(#[from] KeyError),
+    #[error("{error}")]
+    Key { error: KeyError, custody: Custody },
     #[error("{} lies on a network filesystem ({name})", dir.display())]
     NetworkFilesystem { dir: PathBuf, name: String },
     #[error("this store was made on another machine")]
@@ -52,6 +55,11 @@ impl StoreError {
         Outcome::new(kind).because(failure)
     }
 
+    /// Whether it is what is stored for the profile that is of no use, and not the store.
+    pub fn is_of_what_is_stored(&self) -> bool {
+        matches!(self, Self::Lost { .. } | Self::Stale { .. } | Self::Damaged { .. } | Self::OtherKey { .. })
+    }
+
     fn disposition(&self) -> (OutcomeKind, &'static str, Option<String>) {
         use OutcomeKind::{ConfigError, NeedsLogin, StoreUnavailable};
         let say = |text: &str| Some(text.to_owned());
@@ -60,7 +68,8 @@ impl StoreError {
                 (StoreUnavailable, "io", Some(format!("check space and permissions below {}", parent(path))))
             }
             Self::Empty => (NeedsLogin, "no_credential", say("keepalive login PROFILE, or keepalive import PROFILE")),
-            Self::DamagedRecord { .. } | Self::Damaged { .. } => (
+            Self::DamagedRecord { path, .. } => (StoreUnavailable, "damaged", Some(unreadable(path))),
+            Self::Damaged { .. } => (
                 StoreUnavailable,
                 "damaged",
                 say("restore the file from a backup made since the last refresh, or log in again"),
@@ -69,12 +78,16 @@ impl StoreError {
             Self::KeyMissing { .. } => (
                 StoreUnavailable,
                 "key_missing",
-                say(
-                    "unlock or restore the keyring that the key was made in; if it is lost for good, remove the store directory and log in again",
-                ),
+                Some(format!("unlock or restore the keyring that the key was made in; {LOST_FOR_GOOD}")),
             ),
-            Self::KeyUnreadable => (StoreUnavailable, "key_damaged", say("restore the keyring from a backup")),
-            Self::Key(e) => (ConfigError, "key", Some(e.hint())),
+            Self::OtherKey { id, place, .. } => {
+                let hint = format!("bring key {id} back in {place}: no other opens what is there; {LOST_FOR_GOOD}");
+                (StoreUnavailable, "damaged", Some(hint))
+            }
+            Self::KeyUnreadable => {
+                (StoreUnavailable, "key_damaged", Some(format!("restore the keyring from a backup; {LOST_FOR_GOOD}")))
+            }
+            Self::Key { error, custody } => (ConfigError, "key", Some(keyless(error, custody))),
             Self::NetworkFilesystem { .. } => (
                 ConfigError,
                 "network_filesystem",
@@ -101,6 +114,33 @@ impl StoreError {
                 (NeedsLogin, "lost", say("restore the store directory from a backup, or log in again"))
             }
         }
+    }
+}
+
+/// What to do about a file without secrets that cannot be read. What a profile's journal knows nobody else does, so no
+/// login goes over it; that of the whole store is not to be given up for one login.
+fn unreadable(path: &Path) -> String {
+    let restore = "restore the file from a backup made since the last refresh";
+    match path.file_name() {
+        Some(name) if name == "record.json" => format!("{restore}, or remove {} and log in again", parent(path)),
+        _ => restore.to_owned(),
+    }
+}
+
+/// The way out of a lost key: what is sealed under it has to go before another takes its place.
+const LOST_FOR_GOOD: &str =
+    "if it is lost for good: keepalive logout PROFILE --forget for each profile, then log in again";
+
+/// What to do about a key that cannot be had: a new one is the remedy only where nothing is sealed under an old one.
+fn keyless(error: &KeyError, custody: &Custody) -> String {
+    let key = match custody {
+        Custody::Free => return error.hint(),
+        Custody::Under(id) => format!("key {id}"),
+        Custody::Unreadable => "the key".to_owned(),
+    };
+    match error.repair() {
+        Some(repair) => repair,
+        None => format!("restore {key}: this store is sealed under it, and a new one opens nothing; {LOST_FOR_GOOD}"),
     }
 }
 

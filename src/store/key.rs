@@ -129,6 +129,8 @@ pub enum KeyError {
     Exposed(PathBuf),
     #[error("there is no systemd credential `{0}`: CREDENTIALS_DIRECTORY is not set")]
     NoCredentials(String),
+    #[error("there is no systemd credential `{0}` in CREDENTIALS_DIRECTORY")]
+    NoCredential(String),
     #[error("the key command failed: {0}")]
     Command(#[from] process::CommandError),
     #[error("the key from {0} is not 32 bytes, nor base64 or hex of them")]
@@ -136,38 +138,53 @@ pub enum KeyError {
 }
 
 impl KeyError {
-    /// What to do about it.
+    /// What to do about it where nothing is sealed yet.
     pub fn hint(&self) -> String {
-        match self {
+        self.repair().unwrap_or_else(|| match self {
             Self::NoFile(path) => {
-                format!("make one: (umask 077; head -c 32 /dev/urandom > {})", path.display())
+                format!("make one: (umask 077; set -C; head -c 32 /dev/urandom > {})", path.display())
             }
-            Self::File(path, _) => format!("check the owner and the permissions of {}", path.display()),
-            Self::Exposed(path) => format!("chmod 600 {}", path.display()),
-            Self::NoCredentials(name) => format!("run as a unit with LoadCredentialEncrypted={name}"),
-            Self::Command(_) => "run the command of [store] key by hand and see what it prints".into(),
-            Self::Malformed(_) => {
-                "make a new key with `head -c 32 /dev/urandom`; an old store needs its old key".into()
+            _ => "make one: head -c 32 /dev/urandom".into(),
+        })
+    }
+
+    /// What to do about it that gives the same key again; `None`: there is no key.
+    pub(super) fn repair(&self) -> Option<String> {
+        match self {
+            Self::NoFile(_) | Self::Malformed(_) => None,
+            Self::File(path, _) => Some(format!("check the owner and the permissions of {}", path.display())),
+            Self::Exposed(path) => Some(format!("chmod 600 {}", path.display())),
+            Self::NoCredentials(name) | Self::NoCredential(name) => {
+                Some(format!("run as a unit with LoadCredentialEncrypted={name}"))
             }
+            Self::Command(_) => Some("run the command of [store] key by hand and see what it prints".into()),
         }
     }
 }
 
 /// Reads the key of a file store. `credentials` is `$CREDENTIALS_DIRECTORY`.
 pub fn from_source(source: &KeySource, credentials: Option<&Path>, within: &str) -> Result<SealingKey, KeyError> {
-    let (bytes, whence) = match source {
-        KeySource::File(path) => (read_private(path)?, path.display().to_string()),
+    let bytes = match source {
+        KeySource::File(path) => read_private(path)?,
         KeySource::Credential(name) => {
             let dir = credentials.ok_or_else(|| KeyError::NoCredentials(name.clone()))?;
             let path = dir.join(name);
             let bytes = durable::read(&path).map_err(|e| KeyError::File(path.clone(), e))?;
-            (Zeroizing::new(bytes.ok_or(KeyError::NoFile(path))?), format!("the credential `{name}`"))
+            let bytes = bytes.ok_or_else(|| KeyError::NoCredential(name.clone()))?;
+            Zeroizing::new(bytes)
         }
-        KeySource::Command(argv) => {
-            (process::output_of(argv, within)?, format!("`{}`", argv.first().map_or("", |a| a.as_str())))
-        }
+        KeySource::Command(argv) => process::output_of(argv, within)?,
     };
-    SealingKey::from_bytes(&bytes).ok_or(KeyError::Malformed(whence))
+    SealingKey::from_bytes(&bytes).ok_or_else(|| KeyError::Malformed(place(source)))
+}
+
+/// Where a source says that the key is, in words.
+pub fn place(source: &KeySource) -> String {
+    match source {
+        KeySource::File(path) => path.display().to_string(),
+        KeySource::Credential(name) => format!("the credential `{name}`"),
+        KeySource::Command(argv) => format!("what `{}` prints", argv.first().map_or("", |a| a.as_str())),
+    }
 }
 
 fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
@@ -228,7 +245,7 @@ mod tests {
         let path = dir.path().join("key");
         let source = KeySource::File(path.clone());
         let error = from_source(&source, None, "").unwrap_err();
-        assert!(error.hint().starts_with("make one: (umask 077; head -c 32"), "{}", error.hint());
+        assert!(error.hint().starts_with("make one: (umask 077; set -C; head -c 32"), "{}", error.hint());
         std::fs::write(&path, [1; 32]).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(from_source(&source, None, ""), Err(KeyError::Exposed(_))));

@@ -4,6 +4,7 @@
 //! [`Store::snapshot`]; all else goes through a [`Vault`], which needs a permit of the guard.
 
 pub mod content;
+mod custody;
 mod departure;
 pub mod envelope;
 mod error;
@@ -179,7 +180,7 @@ impl Store {
 
     fn open_sealed(&self, bytes: &[u8], name: &ProfileName, key: &SealingKey) -> Result<Credential, StoreError> {
         let path = self.layout.folder(name).sealed();
-        let damaged = |damage| StoreError::Damaged { path: path.clone(), damage };
+        let damaged = |damage| self.unopened(path.clone(), damage);
         let (header, content) = envelope::open::<Content>(bytes, name, key).map_err(damaged)?;
         content
             .into_credential(header.generation)
@@ -231,7 +232,9 @@ impl Store {
     /// The sealing key, which must exist.
     pub fn key(&self, within: &str) -> Result<Arc<SealingKey>, StoreError> {
         self.key_by(|| match &self.home {
-            Home::File { source, credentials } => Ok(key::from_source(source, credentials.as_deref(), within)?),
+            Home::File { source, credentials } => {
+                key::from_source(source, credentials.as_deref(), within).map_err(|e| self.keyless(e))
+            }
             Home::Keyring { .. } => {
                 let identity = Identity::read(&self.layout.identity())?.ok_or(StoreError::Empty)?;
                 match self.key_in_keyring(&identity)? {
@@ -253,27 +256,35 @@ impl Store {
     }
 
     /// The same for whoever is about to seal something: as long as the store lock is held that comes with it, the key does
-    /// not go with the last profile.
-    pub fn key_to_seal(&self, within: &str) -> Result<(Arc<SealingKey>, Option<LockFile>), StoreError> {
+    /// not go with the last profile, and nobody else seals the first file under another. Refuses a key that is not the
+    /// one of this store's files.
+    pub fn key_to_seal(&self, within: &str) -> Result<(Arc<SealingKey>, LockFile), StoreError> {
         let dir = self.layout.dir();
         durable::create_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
         self.check_filesystem()?;
         let path = self.layout.store_lock();
         let held = LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
         let identity = Identity::read_or_create(&self.layout)?;
-        let Home::Keyring { keyring, .. } = &self.home else {
-            return Ok((self.key(within)?, None));
+        let key = match &self.home {
+            Home::File { .. } => self.key(within)?,
+            Home::Keyring { keyring, .. } => self.kept_or_born(keyring.as_ref(), &identity)?,
         };
+        self.check_custody(&key, within)?;
+        Ok((key, held))
+    }
+
+    /// The key in the keyring; a new one if nothing is sealed yet. The caller holds the store lock.
+    fn kept_or_born(&self, keyring: &dyn Keyring, identity: &Identity) -> Result<Arc<SealingKey>, StoreError> {
         // One in memory may have gone with the last profile, and another have been born since.
         self.forget_key();
-        let key = self.key_by(|| match self.key_in_keyring(&identity)? {
+        self.key_by(|| match self.key_in_keyring(identity)? {
             Some(key) => Ok(key),
             None if self.has_sealed_files()? => Err(StoreError::KeyMissing { store: identity.uuid.clone() }),
             None => {
                 let key = SealingKey::generate();
-                self.write_key(&identity, &key)?;
+                self.write_key(identity, &key)?;
                 keyring.reconnect();
-                match self.key_in_keyring(&identity)? {
+                match self.key_in_keyring(identity)? {
                     Some(read_back) if read_back.id() == key.id() => {
                         self.is_key_young.store(true, Ordering::SeqCst);
                         Ok(key)
@@ -281,8 +292,7 @@ impl Store {
                     _ => Err(StoreError::KeyMissing { store: identity.uuid.clone() }),
                 }
             }
-        })?;
-        Ok((key, Some(held)))
+        })
     }
 
     /// Makes sure that a key born in this run is kept. Some keyrings acknowledge a write before it is durable (one lost it

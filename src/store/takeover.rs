@@ -75,6 +75,7 @@ impl Store {
             (_, Some(ours)) if ours.generation >= generation => (ours, false),
             (_, _) => return Ok(Taken::Unproven { claimed: generation }),
         };
+        self.check_custody(key, name.as_str())?;
         credential.generation = next;
         vault.seal(&credential, key)?;
         published::write(keyring, &item, &identity.uuid, key, &credential)?;

@@ -132,7 +132,7 @@ impl<'l> Vault<'_, 'l> {
                 Ok(Some(PendingAnswer { answer, generation: header.generation, attempt: header.attempt }))
             }
             Ok((_, Content::Credential(_))) => Ok(None),
-            Err(damage) => Err(StoreError::Damaged { path, damage }),
+            Err(damage) => Err(self.store.unopened(path, damage)),
         }
     }
 

@@ -11,6 +11,8 @@ pub const STATE_DIR: &str = "KEEPALIVE_STATE_DIR";
 pub const SOCKET: &str = "KEEPALIVE_SOCKET";
 /// Set for commands that keepalive runs: the profiles they are run for, separated by commas.
 pub const WITHIN: &str = "KEEPALIVE_WITHIN";
+/// Set for the processes of a rehearsal: the pid of the one that started them, with which they end.
+pub const PARENT: &str = "KEEPALIVE_PARENT";
 /// A filter for the log, in the form of `tracing`'s `EnvFilter`; beats `-v` and `-q`.
 pub const LOG: &str = "KEEPALIVE_LOG";
 /// Where systemd puts a unit's credentials.
@@ -31,6 +33,8 @@ pub struct Places {
     /// `KEEPALIVE_WITHIN`, split.
     pub within: Vec<String>,
     pub log_filter: Option<String>,
+    /// `KEEPALIVE_PARENT`.
+    pub parent: Option<u32>,
     pub desktop: Desktop,
     pub tools: ToolHomes,
 }
@@ -75,6 +79,7 @@ impl Places {
             credentials: path(CREDENTIALS_DIRECTORY),
             within: text(WITHIN).map(|w| w.split(',').map(str::to_owned).collect()).unwrap_or_default(),
             log_filter: text(LOG),
+            parent: text(PARENT).and_then(|pid| pid.parse().ok()),
             desktop: desktop(),
             tools: tool_homes(home.as_deref()),
             state,

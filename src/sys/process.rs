@@ -23,6 +23,23 @@ pub fn harden() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
+/// Makes this process end with `parent`, however that one ends. Only on Linux; elsewhere nothing happens.
+pub fn die_with(parent: u32) {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+        // Best effort: who wants no orphans must be able to end those that there are.
+        let _ = set_parent_process_death_signal(Some(Signal::KILL));
+        // It may have gone before that was set.
+        let is_orphan = getppid().is_none_or(|pid| u32::try_from(pid.as_raw_nonzero().get()) != Ok(parent));
+        if is_orphan {
+            std::process::exit(1);
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _nothing = parent;
+}
+
 /// How long a user's command may take to print a secret.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// No secret or key is longer.
@@ -68,7 +85,8 @@ pub fn run(argv: &[String], within: &str, patience: Patience) -> Result<Zeroizin
         return Err(CommandError::Empty);
     };
     let mut command = Command::new(program);
-    command.args(arguments).env(paths::WITHIN, within).stdout(Stdio::piped());
+    // It is not the parent that this process may have to end with.
+    command.args(arguments).env(paths::WITHIN, within).env_remove(paths::PARENT).stdout(Stdio::piped());
     let (longest, limit) = match patience {
         Patience::Silent { longest } | Patience::Alone { longest } => {
             command.stdin(Stdio::null());
@@ -105,11 +123,24 @@ pub fn run(argv: &[String], within: &str, patience: Patience) -> Result<Zeroizin
     }
 }
 
-/// Asks a child to end, as SIGTERM does. Where there is no such thing, it is killed.
-pub fn terminate(child: &std::process::Child) -> io::Result<()> {
+/// How a process is made to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Force {
+    /// It is asked to, as SIGTERM does.
+    Ask,
+    /// It has no say.
+    Kill,
+}
+
+/// Makes a process of this user end. Where there are no signals, nothing happens.
+pub fn end(pid: u32, force: Force) -> io::Result<()> {
     #[cfg(unix)]
-    if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        let signal = match force {
+            Force::Ask => rustix::process::Signal::TERM,
+            Force::Kill => rustix::process::Signal::KILL,
+        };
+        rustix::process::kill_process(pid, signal)?;
     }
     Ok(())
 }

@@ -55,6 +55,36 @@ fn the_list_shows_all_that_is_known_of_each() {
 }
 
 #[test]
+fn a_grace_that_counts_as_strict_is_told_with_what_would_make_it_count() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let write =
+        |keys: &str| sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(keys)));
+    let rotation = || {
+        let all = providers(&sandbox);
+        all.iter().find(|p| p["provider"] == "acme").unwrap()["rotation"].as_str().unwrap().to_owned()
+    };
+    write("rotation = \"grace\"");
+    sandbox
+        .keepalive(&["status"])
+        .exits(78)
+        .says("write reuse_grace = \"30s\", as the provider says, and timeout = \"6s\"");
+    write("rotation = \"grace\"\nreuse_grace = \"30s\"");
+    let words = "reuse_grace of 30s is too short for two attempts, which take 1m 17s: treated as strict";
+    for command in ["status", "providers", "doctor"] {
+        sandbox.keepalive(&[command]).exits(0).says(words).says("timeout = \"6s\"");
+    }
+    sandbox.daemon().wait_for_line(words);
+    assert_eq!(rotation(), "strict");
+    write("rotation = \"grace\"\nreuse_grace = \"30s\"\ntimeout = \"6s\"");
+    let run = sandbox.keepalive(&["status"]).exits(0);
+    assert!(!run.stderr.contains("warning"), "{run:#?}");
+    assert_eq!(rotation(), "grace");
+    write("reuse_grace = \"2m\"");
+    sandbox.keepalive(&["status"]).exits(0).says("reuse_grace has no effect without rotation = \"grace\"");
+}
+
+#[test]
 fn what_a_provider_lacks_is_said_when_it_is_used() {
     let sandbox = Sandbox::new();
     for provider in providers(&sandbox) {

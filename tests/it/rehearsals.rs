@@ -38,6 +38,63 @@ fn it_holds_on_a_real_keyring_and_leaves_no_item_behind() {
     assert!(!(found.stdout + &found.stderr).contains("rehearsal"));
 }
 
+fn is_running(pid: u32) -> bool {
+    // A zombie whose parent has not looked yet runs no more.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+/// A rehearsal that fails as soon as it has cleared away what others left.
+fn short_rehearsal(sandbox: &Sandbox) {
+    sandbox.config("[store]\nkind = \"file\"\nkey = { command = [\"false\"] }\n");
+    sandbox.keepalive(&["rehearse", "--crowd", "2"]).exits(1).says("the import failed");
+}
+
+#[test]
+fn the_daemon_of_a_killed_rehearsal_ends_with_it() {
+    let sandbox = Sandbox::new();
+    let mut rehearsal = sandbox.spawn(&["rehearse", "--crowd", "2"]);
+    rehearsal.wait_for_line("the daemon runs (pid ");
+    let said = rehearsal.stderr_so_far();
+    let pid = said.split("the daemon runs (pid ").nth(1).unwrap().split(')').next().unwrap().parse().unwrap();
+    assert!(is_running(pid));
+    rehearsal.kill();
+    super::support::eventually("the daemon ends", || (!is_running(pid)).then_some(()));
+    short_rehearsal(&sandbox);
+    nothing_left(&sandbox);
+}
+
+#[test]
+fn a_daemon_that_outlived_its_rehearsal_is_ended_by_the_next_one() {
+    for is_stuck in [false, true] {
+        let mut sandbox = Sandbox::new();
+        let leftover = sandbox.path("state/keepalive-rehearsal-0123");
+        std::fs::create_dir_all(&leftover).unwrap();
+        std::fs::write(leftover.join("alive"), "").unwrap();
+        let at = |file: &str| leftover.join(file).display().to_string();
+        sandbox.file_store("");
+        sandbox.set_env("KEEPALIVE_STATE_DIR", &at("state"));
+        sandbox.set_env("KEEPALIVE_SOCKET", &at("socket"));
+        let daemon = sandbox.daemon();
+        if is_stuck {
+            daemon.pause();
+        }
+        let real = sandbox.path("state/keepalive").display().to_string();
+        sandbox.set_env("KEEPALIVE_STATE_DIR", &real);
+        short_rehearsal(&sandbox);
+        assert!(!is_running(daemon.id()), "stuck: {is_stuck}");
+        nothing_left(&sandbox);
+    }
+}
+
+#[test]
+fn a_broken_configuration_stops_it_since_the_store_is_taken_from_there() {
+    let sandbox = Sandbox::new();
+    sandbox.config("[store]\nkind = \"file\"\n");
+    sandbox.keepalive(&["rehearse"]).exits(78).says("config.toml:2: [store] kind");
+    nothing_left(&sandbox);
+}
+
 #[test]
 fn a_locked_keyring_makes_it_fail_before_anything_is_trusted() {
     let mut sandbox = Sandbox::new();

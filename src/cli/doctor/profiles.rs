@@ -39,7 +39,7 @@ fn profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
             Ok(warnings) if warnings.is_empty() => Some(stands(setup, record.as_ref(), &profile)),
             Ok(warnings) => Some(Finding::warning("profile", format!("{name}: {}", warnings.join("; ")), "see above")),
             // Told once already, for the store as a whole.
-            Err(StoreError::Keyring(_) | StoreError::KeyMissing { .. } | StoreError::Key(_)) => None,
+            Err(StoreError::Keyring(_) | StoreError::KeyMissing { .. } | StoreError::Key { .. }) => None,
             Err(e) => Some(Finding::of_store("profile", &e)),
         },
     }

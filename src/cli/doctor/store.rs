@@ -116,7 +116,8 @@ fn keyring(store: &Store) -> Option<Finding> {
 }
 
 fn key(store: &Store) -> Finding {
-    match store.key("") {
+    let key = store.key("").and_then(|key| store.check_custody(&key, "").map(|()| key));
+    match key {
         Ok(key) => Finding::good("sealing key", format!("{} ({} store)", key.id(), store.kind())),
         Err(StoreError::Empty) => Finding::good("sealing key", "will be made with the first credential"),
         Err(e) => Finding::of_store("sealing key", &e),

@@ -5,7 +5,7 @@ mod stage;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::process::{Child, ExitStatus};
+use std::process::{Child, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::outcome::{Failure, Publication};
 use crate::profile::ProfileName;
 use crate::sys::machine;
 use crate::sys::paths::Places;
+use crate::sys::process::{self, Force};
 use authserver::{RehearsalServer, Tally};
 use stage::{PROFILE, Stage};
 
@@ -181,7 +182,7 @@ impl Drop for Daemon {
 
 fn start_daemon(stage: &Stage) -> Result<Daemon, String> {
     let mut command = stage.command(&["--quiet", "daemon"]);
-    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut daemon = Daemon(Some(command.spawn().map_err(|e| format!("the daemon cannot be started: {e}"))?));
     for _ in 0..PATIENCE.as_millis() / POLL.as_millis() {
         if stage.socket().exists() {
@@ -199,7 +200,7 @@ fn stop_daemon(mut daemon: Daemon) -> Result<(), String> {
     let Some(mut child) = daemon.0.take() else {
         return Ok(());
     };
-    crate::sys::process::terminate(&child).map_err(|e| format!("the daemon cannot be stopped: {e}"))?;
+    process::end(child.id(), Force::Ask).map_err(|e| format!("the daemon cannot be stopped: {e}"))?;
     let status = wait(&mut child).map_err(|e| format!("the daemon does not stop: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("the daemon ended with {status}")) }
 }

@@ -3,16 +3,18 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::outcome::Failure;
 use crate::profile::{KeySource, StoreKind, StoreSettings};
-use crate::store::Store;
 use crate::store::key::{hex, random};
 use crate::store::keyring::{self, Item};
+use crate::store::{Layout, Store};
 use crate::sys::durable;
 use crate::sys::lockfile::LockFile;
 use crate::sys::paths::{self, Places};
+use crate::sys::process::{self, Force};
 
 use super::authserver::CLIENT;
 
@@ -94,6 +96,7 @@ impl Stage {
             .env(paths::CONFIG, self.config())
             .env(paths::STATE_DIR, self.state())
             .env(paths::SOCKET, self.socket())
+            .env(paths::PARENT, std::process::id().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -139,7 +142,31 @@ fn strike_leftovers(parent: &Path, bus_address: Option<&str>) {
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with(PREFIX) && matches!(LockFile::try_acquire(&entry.path().join("alive")), Ok(Some(_))) {
+            end_daemon(&Layout::new(&entry.path().join("state")).daemon_lock());
             strike(&entry.path(), &name, bus_address);
+        }
+    }
+}
+
+/// How long a daemon of a killed rehearsal is given to end by itself, and then to be gone.
+const PATIENCE: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(20);
+
+/// Ends the daemon that holds this lock, if one does; it has written its pid there.
+fn end_daemon(lock: &Path) {
+    for force in [Force::Ask, Force::Kill] {
+        let is_held = || lock.exists() && matches!(LockFile::try_acquire(lock), Ok(None));
+        let noted = std::fs::read_to_string(lock).ok().and_then(|pid| pid.trim().parse().ok());
+        let Some(pid) = noted.filter(|_| is_held()) else {
+            return;
+        };
+        // One that has gone meanwhile has done what it should.
+        let _gone = process::end(pid, force);
+        for _ in 0..PATIENCE.as_millis() / POLL.as_millis() {
+            if !is_held() {
+                return;
+            }
+            std::thread::sleep(POLL);
         }
     }
 }

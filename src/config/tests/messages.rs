@@ -563,11 +563,18 @@ fn parameters_codes_and_domains_are_told() {
 
 #[test]
 fn a_grace_without_its_length_is_told() {
-    check(&[(
-        acme!(r#"rotation = "grace""#),
-        r#"config.toml:4: [provider.acme] rotation = "grace" needs reuse_grace"#,
-        r#"write reuse_grace = "30s", as the provider says"#,
-    )]);
+    check(&[
+        (
+            acme!(r#"rotation = "grace""#),
+            r#"config.toml:4: [provider.acme] rotation = "grace" needs reuse_grace"#,
+            r#"write reuse_grace = "30s", as the provider says, and timeout = "6s", so that two attempts fit into it"#,
+        ),
+        (
+            acme!("rotation = \"grace\"\ntimeout = \"5s\""),
+            r#"config.toml:4: [provider.acme] rotation = "grace" needs reuse_grace"#,
+            r#"write reuse_grace = "30s", as the provider says"#,
+        ),
+    ]);
 }
 
 #[test]
@@ -635,7 +642,7 @@ fn the_store_is_checked() {
             r#"[store]
 kind = "file""#,
             r#"config.toml:2: [store] kind = "file" needs a key to seal the files with"#,
-            r#"make one with (umask 077; head -c 32 /dev/urandom > store.key) and write key = { file = "store.key" }"#,
+            r#"make one with (umask 077; set -C; head -c 32 /dev/urandom > store.key) and write key = { file = "store.key" }"#,
         ),
         (
             r#"[store]

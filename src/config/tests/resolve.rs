@@ -305,9 +305,27 @@ fn a_grace_too_short_for_two_attempts_is_strict() {
             "/etc/ka/config.toml:5: [provider.acme] reuse_grace of 30s is too short for two attempts, which take 1m 17s: treated as strict"
         ]
     );
-    assert_eq!(short.warnings[0].hint.as_deref(), Some("shorten timeout or settle, or write rotation = \"strict\""));
+    assert_eq!(short.warnings[0].hint.as_deref(), Some("write timeout = \"6s\", or rotation = \"strict\""));
     let quick = "rotation = \"grace\"\nreuse_grace = \"30s\"\ngrace_semantics = \"same\"\ntimeout = \"14s\"\n";
     assert!(warnings(&parsed(&format!("{ACME}{quick}"))).is_empty());
+}
+
+#[test]
+fn what_the_hint_of_a_grace_too_short_says_to_write_fits() {
+    for (grace, keys) in [
+        ("76s", "timeout = \"29s\""),
+        ("23s", "timeout = \"3s\""),
+        ("22s", "timeout = \"7s\" and settle = \"5s\""),
+        ("5s", "timeout = \"1s\" and settle = \"1s\""),
+    ] {
+        let text = format!("{ACME}rotation = \"grace\"\nreuse_grace = \"{grace}\"\n");
+        let hint = parsed(&text).warnings[0].hint.clone().unwrap();
+        assert_eq!(hint, format!("write {keys}, or rotation = \"strict\""), "{grace}");
+        let mended = parsed(&format!("{text}{}\n", keys.replace(" and ", "\n")));
+        assert!(mended.warnings.is_empty() && mended.providers["acme"].policy.rotation == Rotation::Grace, "{grace}");
+    }
+    let hopeless = parsed(&format!("{ACME}rotation = \"grace\"\nreuse_grace = \"4s\"\n"));
+    assert_eq!(hopeless.warnings[0].hint.as_deref(), Some("write rotation = \"strict\""));
 }
 
 #[test]

@@ -1,0 +1,82 @@
+//! A store that is damaged or cannot be read: what is said of it, and that it hides nothing else.
+
+use serde_json::Value;
+
+use super::support::authserver::AuthServer;
+use super::support::bus::{Bus, Keyring};
+use super::support::family::Mode;
+use super::support::sandbox::Sandbox;
+
+/// The row of a profile in `status --json`.
+fn row(status: &Value, profile: &str) -> Value {
+    let rows = status["profiles"].as_array().unwrap();
+    rows.iter().find(|row| row["profile"] == profile).unwrap().clone()
+}
+
+#[test]
+fn a_damaged_journal_is_trouble_of_the_store_and_not_of_the_configuration() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let journal = sandbox.path("state/keepalive/profiles/demo/record.json");
+    std::fs::write(&journal, "{\n").unwrap();
+    for arguments in [
+        &["status", "-p", "demo"][..],
+        &["status"],
+        &["token", "demo"],
+        &["refresh", "-p", "demo", "--force"],
+        &["refresh", "--force"],
+    ] {
+        sandbox.keepalive(arguments).exits(69).says("record.json is damaged").says("restore the file from a backup");
+    }
+    let status = sandbox.keepalive(&["--json", "status"]).exits(69).json();
+    assert_eq!(row(&status, "demo")["error"]["kind"], "damaged");
+    let told = sandbox.keepalive(&["status"]).exits(69).says("store unavailable");
+    assert!(!told.stdout.contains("configuration error"), "{told:#?}");
+}
+
+#[test]
+fn after_a_damaged_journal_a_profile_can_be_signed_in_anew_as_the_hint_says() {
+    let server = AuthServer::start(Mode::Strict);
+    let mut with_keyring = Sandbox::new();
+    with_keyring.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
+    let _bus = Bus::start(&mut with_keyring, Keyring::Unlocked);
+    with_keyring.import("demo", &server.mint()).exits(0);
+    for sandbox in [Sandbox::signed_in(&server), with_keyring] {
+        let folder = sandbox.path("state/keepalive/profiles/demo");
+        std::fs::write(folder.join("record.json"), "{").unwrap();
+        let hint = format!("or remove {} and log in again", folder.display());
+        sandbox.keepalive(&["token", "demo"]).exits(69).says(&hint);
+        std::fs::remove_dir_all(&folder).unwrap();
+        sandbox.keepalive_with_input(&["import", "demo", "--replace"], &server.mint().to_string()).exits(0);
+        sandbox.refresh(&["--force"]).exits(0);
+    }
+}
+
+#[test]
+fn a_damaged_journal_does_not_keep_the_other_profiles_from_their_refresh() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    for profile in ["first", "other"] {
+        let answer = server.mint().to_string();
+        sandbox.keepalive_with_input(&["import", profile, "--provider", "acme"], &answer).exits(0);
+    }
+    std::fs::write(sandbox.path("state/keepalive/profiles/first/record.json"), "{").unwrap();
+    sandbox.keepalive(&["refresh", "--force"]).exits(69).says("record.json is damaged");
+    let status = sandbox.keepalive(&["--json", "status"]).exits(69).json();
+    assert_eq!(["demo", "other"].map(|name| row(&status, name)["generation"].as_u64()), [Some(2), Some(2)]);
+    assert_eq!(row(&status, "first")["error"]["kind"], "damaged");
+}
+
+#[test]
+fn a_store_directory_that_cannot_be_read_is_told_with_a_remedy() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let profiles = sandbox.path("state/keepalive/profiles");
+    // Also root, whom no mode keeps out, cannot list a file.
+    std::fs::rename(&profiles, sandbox.path("state/aside")).unwrap();
+    std::fs::write(&profiles, "").unwrap();
+    for arguments in [&["status"][..], &["status", "-p", "demo"], &["refresh"], &["token", "demo"]] {
+        let run = sandbox.keepalive(arguments).exits(69).says("cannot read");
+        run.says("hint: check space and permissions below");
+    }
+}

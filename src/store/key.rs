@@ -15,11 +15,14 @@ use crate::profile::KeySource;
 use crate::sys::{durable, process};
 
 const NONCE: usize = 24;
+const FINGERPRINT: &[u8] = b"keepalive fingerprint";
 
 /// 32 bytes that seal a store, and the keys derived from them.
 pub struct SealingKey {
     bytes: Zeroizing<[u8; 32]>,
     id: String,
+    /// Fingerprints are made under this one.
+    prints: [u8; 32],
 }
 
 impl std::fmt::Debug for SealingKey {
@@ -32,7 +35,14 @@ impl SealingKey {
     pub fn new(bytes: [u8; 32]) -> Self {
         let bytes = Zeroizing::new(bytes);
         let id = hex(&hmac(bytes.as_slice(), b"keepalive key id", &[]), 8);
-        Self { bytes, id }
+        let prints = one(bytes.as_slice(), FINGERPRINT);
+        Self { bytes, id, prints }
+    }
+
+    /// The same, for the store of this UUID: its fingerprints outlive the key, which leaves the keyring with the last
+    /// profile while ledger and tombstones stay.
+    pub(super) fn of_store(self, uuid: &str) -> Self {
+        Self { prints: one(uuid.as_bytes(), FINGERPRINT), ..self }
     }
 
     /// A new random key, from the operating system's generator.
@@ -78,10 +88,7 @@ impl SealingKey {
 
     /// What identifies a refresh token in journal and ledger.
     pub fn fingerprint(&self, token: &RefreshToken) -> Fingerprint {
-        Fingerprint::from_hex(hex(
-            &hmac(self.bytes.as_slice(), b"keepalive fingerprint", token.expose().as_bytes()),
-            16,
-        ))
+        Fingerprint::from_hex(hex(&one(&self.prints, token.expose().as_bytes()), 16))
     }
 
     /// Marks a published item as ours.
@@ -92,12 +99,13 @@ impl SealingKey {
 
 /// HMAC-SHA-256 under a key derived for one purpose.
 fn hmac(key: &[u8], purpose: &[u8], message: &[u8]) -> [u8; 32] {
-    let one = |key: &[u8], message: &[u8]| -> [u8; 32] {
-        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
-        mac.update(message);
-        mac.finalize().into_bytes().into()
-    };
     one(&one(key, purpose), message)
+}
+
+fn one(key: &[u8], message: &[u8]) -> [u8; 32] {
+    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(message);
+    mac.finalize().into_bytes().into()
 }
 
 /// Random bytes from the operating system.

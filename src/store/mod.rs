@@ -324,7 +324,12 @@ impl Store {
         if let Some(key) = &*cached {
             return Ok(Arc::clone(key));
         }
-        let key = Arc::new(fetch()?);
+        let key = fetch()?;
+        // A directory that is no store yet has no fingerprints either.
+        let Some(identity) = Identity::read(&self.layout.identity())? else {
+            return Ok(Arc::new(key));
+        };
+        let key = Arc::new(key.of_store(&identity.uuid));
         *cached = Some(Arc::clone(&key));
         Ok(key)
     }

@@ -170,3 +170,21 @@ fn r13_what_a_backup_of_the_keyring_brings_back_after_a_logout_is_not_used() {
     let taken = world.arrive(world.credential(&answer), false).unwrap();
     assert_eq!((taken.generation().get(), world.published()), (2, Some(2)), "nothing was there to give way");
 }
+
+#[test]
+fn r03_a_token_that_was_spent_before_a_logout_is_not_taken_after_it() {
+    let world = world([]);
+    let first = world.server.mint();
+    world.arrive(world.credential(&first), true).unwrap();
+    world.refresh();
+    let last = world.server.mint();
+    world.arrive(world.credential(&last), true).unwrap();
+    world.log_out(false, false).unwrap();
+    assert!(world.keyring.snapshot().is_empty(), "the key has left with the last profile");
+    for spent in [first, last] {
+        let refused = world.arrive(world.credential(&spent), true).expect_err("it was refreshed, or revoked");
+        assert_eq!(refused.error.unwrap().kind, "consumed");
+    }
+    world.sign_in();
+    assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+}

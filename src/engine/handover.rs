@@ -7,6 +7,7 @@ use crate::clock::Moment;
 use crate::credential::foreign::{Identity, Likeness, Origin};
 use crate::credential::freshness::{Lifetime, Validity};
 use crate::credential::response::Granted;
+use crate::credential::secret::Fingerprint;
 use crate::credential::{Binding, Credential, Generation, Grant};
 use crate::guard::Permit;
 use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
@@ -149,6 +150,7 @@ pub fn take(
         refuse_older(&vault, &there, &credential, now)?;
     }
     credential.generation = vault.record.generation.next();
+    vault.carry_doubt(&fingerprint, credential.generation)?;
     vault.seal(&credential, &key)?;
     drop(kept);
     vault.record.origin = origin;
@@ -159,10 +161,10 @@ pub fn take(
     Ok(Handover::Taken { generation: credential.generation, publication: vault.record.publication, warnings })
 }
 
-fn refuse_dead(vault: &Vault<'_, '_>, token: &crate::credential::secret::Fingerprint) -> Result<(), Outcome> {
+fn refuse_dead(vault: &Vault<'_, '_>, token: &Fingerprint) -> Result<(), Outcome> {
     let is_rejected = vault.record.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
     if is_rejected || vault.is_consumed(token)? {
-        let failure = Failure::new("consumed", "this refresh token was already used or refused")
+        let failure = Failure::new("consumed", "this refresh token was already used or refused, or may have been")
             .hint("sign in again and import the new answer");
         return Err(Outcome::new(OutcomeKind::NeedsLogin).because(failure));
     }
@@ -229,15 +231,21 @@ pub(super) fn settle(
     key: &SealingKey,
 ) -> Result<Vec<String>, Outcome> {
     let mut warnings = Vec::new();
+    let fingerprint = key.fingerprint(&credential.refresh);
+    // A ledger that cannot be written is an error: the journal still knows, and the next run does this again.
+    vault.write_off(Some(&fingerprint))?;
     if let Err(e) = vault.publish(credential, key) {
         warnings.push(format!("the keyring does not have it yet: {e}"));
     }
     let publication = vault.record.publication;
     let record = &mut vault.record;
-    record.adopt(credential, key.fingerprint(&credential.refresh));
+    // Of the same token, a doubt stays.
+    let revocation = record.revocation.take_if(|r| !r.is_confirmed && r.fingerprint == fingerprint);
+    record.intent.take_if(|i| i.fingerprint != fingerprint);
+    record.adopt(credential, fingerprint);
     record.publication = publication;
     record.sequence += 1;
-    record.intent = None;
+    record.revocation = revocation;
     record.rejected = None;
     record.hold = None;
     record.standstill = None;

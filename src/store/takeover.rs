@@ -76,9 +76,12 @@ impl Store {
             (_, _) => return Ok(Taken::Unproven { claimed: generation }),
         };
         credential.generation = next;
+        let fingerprint = key.fingerprint(&credential.refresh);
+        vault.carry_doubt(&fingerprint, next)?;
         vault.seal(&credential, key)?;
+        vault.write_off(Some(&fingerprint))?;
         published::write(keyring, &item, &identity.uuid, key, &credential)?;
-        vault.record.adopt(&credential, key.fingerprint(&credential.refresh));
+        vault.record.adopt(&credential, fingerprint);
         vault.record.publication = Publication::Published;
         vault.record.sequence += 1;
         vault.save()?;

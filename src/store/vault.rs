@@ -260,6 +260,8 @@ impl<'l> Vault<'_, 'l> {
             {
                 self.consume(&intent.fingerprint.clone())?;
             }
+            self.write_off(Some(fingerprint))?;
+            self.record.intent.take_if(|i| i.fingerprint != *fingerprint);
             self.record.adopt(credential, fingerprint.clone());
             self.record.sequence += 1;
             self.publication_is_lost();

@@ -4,6 +4,7 @@
 mod answers;
 mod arrivals;
 mod callers;
+mod doubts;
 mod homes;
 mod logouts;
 mod remains;

@@ -324,6 +324,11 @@ impl World {
     /// Runs a refresh and keeps what a process that died at `place` would leave. After the intent nothing is sent: the
     /// flight that goes on here is not the one that is looked at.
     pub fn die_at(&self, place: Place) -> Remains {
+        self.die_during(place, || drop(self.refresh()))
+    }
+
+    /// The same of whatever comes by there.
+    pub fn die_during(&self, place: Place, run: impl FnOnce()) -> Remains {
         let kept = Arc::new(Mutex::new(None));
         let (dir, keyring, slot) = (self.dir.path().to_owned(), self.keyring.clone(), Arc::clone(&kept));
         self.hook(place, move || {
@@ -333,7 +338,7 @@ impl World {
                 _ => Ok(()),
             }
         });
-        self.refresh();
+        run();
         kept.lock().unwrap().take().expect("the flight came by")
     }
 

@@ -1,7 +1,8 @@
 //! Forgetting a credential: the tombstone first, then whatever held it.
 //!
 //! A tombstone on disk is the moment of forgetting: from then on nobody uses what is still there. A run that is cut off
-//! behind it leaves remains, which the next logout or login clears away.
+//! behind it leaves remains, which the next logout or login clears away. What is sealed above its generation is none of
+//! them: that is a later login's.
 
 use std::io;
 use std::sync::Arc;

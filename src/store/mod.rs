@@ -132,9 +132,10 @@ impl Store {
         // A run that died between seal and journal left a generation that the journal does not know yet.
         let sealed = self.sealed_generation(name)?;
         if let Some(sealed) = sealed
-            && record.as_ref().is_none_or(|r| r.generation < sealed && !r.is_tombstone)
+            && record.as_ref().is_none_or(|r| r.generation < sealed)
         {
             let record = record.get_or_insert_with(|| Record::new(name.clone()));
+            record.lift(Some(sealed));
             record.generation = sealed;
             // What the journal says of the generation before does not hold for this one; a flight brings it up to date.
             record.validity = None;
@@ -158,7 +159,10 @@ impl Store {
     pub fn snapshot(&self, name: &ProfileName) -> Result<Option<Snapshot>, StoreError> {
         let folder = self.layout.folder(name);
         // The journal first: whatever generation it names was sealed before it was written.
-        let record = Record::read(&folder.record(), name)?;
+        let mut record = Record::read(&folder.record(), name)?;
+        if let Some(record) = record.as_mut().filter(|r| r.is_tombstone) {
+            record.lift(self.sealed_generation(name)?);
+        }
         let read = |path: PathBuf| durable::read(&path).map_err(|e| StoreError::io("read", &path, e));
         let Some(bytes) = read(folder.sealed())?.filter(|_| record.as_ref().is_none_or(|r| !r.is_tombstone)) else {
             return Ok(None);

@@ -234,6 +234,14 @@ impl Record {
         };
     }
 
+    /// A tombstone counts up to what was sealed when it was made, so what is sealed above it came later: a login or an
+    /// import that was cut off before it could write this journal.
+    pub fn lift(&mut self, sealed: Option<Generation>) {
+        if sealed.is_some_and(|sealed| sealed > self.generation) {
+            self.is_tombstone = false;
+        }
+    }
+
     /// The tokens that must not come back once another takes their place: refused, or sent with no answer.
     pub fn given_up(&self) -> impl Iterator<Item = &Fingerprint> {
         let doubtful = self.intent.as_ref().filter(|i| !i.is_reusable).map(|i| &i.fingerprint);

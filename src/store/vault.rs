@@ -56,8 +56,11 @@ impl Store {
         self.check_filesystem()?;
         let identity = self.identity()?;
         let folder = self.layout.folder(permit.profile());
-        let record =
+        let mut record =
             Record::read(&folder.record(), permit.profile())?.unwrap_or_else(|| Record::new(permit.profile().clone()));
+        if record.is_tombstone {
+            record.lift(self.sealed_generation(permit.profile())?);
+        }
         Ok(Vault { store: self, permit, folder, identity, record })
     }
 }
@@ -222,7 +225,7 @@ impl<'l> Vault<'_, 'l> {
     }
 
     fn publication_is_lost(&mut self) {
-        if self.record.publication == Publication::Published {
+        if let Home::Keyring { .. } = self.store.home {
             self.record.publication = Publication::PublishPending;
         }
     }

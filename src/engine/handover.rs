@@ -125,7 +125,7 @@ pub fn take(
     let (key, kept) = store.key_to_seal(name.as_str())?;
     let lock = LockFile::acquire(&store.lock_file(name)?).map_err(unlockable)?;
     let mut vault = store.vault(Permit::for_writer(name, &lock))?;
-    let there = match vault.load(&key, false) {
+    let there = match vault.take_up_answer(&key).and_then(|()| vault.load(&key, false)) {
         Ok(there) => there,
         // What cannot be read any more is exactly what a person replaces.
         Err(StoreError::Lost { .. } | StoreError::Stale { .. } | StoreError::Damaged { .. }) if is_replacing => None,

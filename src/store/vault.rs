@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::content::{Answer, Content, ContentRef};
+use super::content::{Answer, Content, ContentRef, Note, Reading};
 use super::envelope::{self, Header};
 use super::identity::Identity;
 use super::key::SealingKey;
@@ -139,6 +139,16 @@ impl<'l> Vault<'_, 'l> {
         }
     }
 
+    /// Recovery for whoever makes no request: tokens that a dead run received become S, lest something older take their
+    /// place. Any other answer is for the next flight to judge, as is a token of which nobody knows whether it lives.
+    pub fn take_up_answer(&self, key: &SealingKey) -> Result<(), StoreError> {
+        let Some(pending) = self.pending_answer(key)? else { return Ok(()) };
+        match pending.answer.read(pending.generation) {
+            Reading::Granted { notes, .. } if !notes.contains(&Note::OldTokenAfterGrace) => self.promote_answer(),
+            Reading::Granted { .. } | Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge => Ok(()),
+        }
+    }
+
     /// Reads S and K, settles which is newest, and brings the other and the journal up to it.
     ///
     /// `is_keyring_optional`: whether a keyring that cannot be reached is reported in the result instead of as an error.
@@ -255,7 +265,7 @@ impl<'l> Vault<'_, 'l> {
     }
 
     /// Brings the journal up to a credential that a dead run sealed, or that came from the keyring.
-    fn catch_up(&mut self, credential: &Credential, fingerprint: &Fingerprint) -> Result<(), StoreError> {
+    pub(super) fn catch_up(&mut self, credential: &Credential, fingerprint: &Fingerprint) -> Result<(), StoreError> {
         if credential.generation > self.record.generation || self.record.fingerprint.is_none() {
             if let Some(intent) = &self.record.intent
                 && intent.generation < credential.generation

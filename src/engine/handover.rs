@@ -13,7 +13,7 @@ use crate::guard::Permit;
 use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
 use crate::profile::ProfileName;
 use crate::store::key::SealingKey;
-use crate::store::{Loaded, Store, StoreError, Vault};
+use crate::store::{Claim, Loaded, Store, StoreError, Vault};
 use crate::sys::lockfile::LockFile;
 
 /// What is to be stored, and where it was taken from if that was another tool's store.
@@ -101,7 +101,7 @@ pub fn credential(
 /// Stores `credential` as the newest generation of its profile: sealed and durable on return, and published if the
 /// keyring takes it.
 ///
-/// Refuses a refresh token known to be consumed or rejected, and, unless `is_replacing`, to put something older over a
+/// Refuses a refresh token known to be consumed or rejected, one that another profile holds, and, unless `is_replacing`, to put something older over a
 /// live credential. `announce` is called before a wait that a person would notice.
 pub fn take(
     store: &Store,
@@ -144,6 +144,7 @@ pub fn take(
         return Ok(Handover::Unchanged { generation, publication: vault.record.publication });
     }
     refuse_dead(&vault, &fingerprint)?;
+    refuse_held(store, name, &key, &fingerprint)?;
     if let Some(there) = there.filter(|_| !is_replacing) {
         refuse_elsewhere(&vault, &there, &credential.binding)?;
         refuse_stranger(&vault, &there, origin.as_ref())?;
@@ -164,11 +165,34 @@ pub fn take(
 fn refuse_dead(vault: &Vault<'_, '_>, token: &Fingerprint) -> Result<(), Outcome> {
     let is_rejected = vault.record.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
     if is_rejected || vault.is_consumed(token)? {
-        let failure = Failure::new("consumed", "this refresh token was already used or refused, or may have been")
-            .hint("sign in again and import the new answer");
-        return Err(Outcome::new(OutcomeKind::NeedsLogin).because(failure));
+        return Err(dead());
     }
     Ok(())
+}
+
+fn dead() -> Outcome {
+    let failure = Failure::new("consumed", "this refresh token was already used or refused, or may have been")
+        .hint("sign in again and import the new answer");
+    Outcome::new(OutcomeKind::NeedsLogin).because(failure)
+}
+
+/// Rule 4: one token, one profile. Each knows only of itself that a token was sent and not answered, or is dead.
+pub(super) fn refuse_held(
+    store: &Store,
+    name: &ProfileName,
+    key: &SealingKey,
+    token: &Fingerprint,
+) -> Result<(), Outcome> {
+    match store.claim(token, name, key)? {
+        None => Ok(()),
+        Some(Claim::Dead) => Err(dead()),
+        Some(Claim::Held(other)) => {
+            let message = format!("profile {other} holds this refresh token, and two must not use it");
+            let hint = format!("use profile {other}, or forget it there first: keepalive logout {other} --forget");
+            let failure = Failure::new("conflict", message).hint(hint);
+            Err(Outcome::new(OutcomeKind::ConfigError).because(failure))
+        }
+    }
 }
 
 /// A credential of one server or client does not give way to that of another, however much longer that one lives.

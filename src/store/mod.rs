@@ -8,6 +8,7 @@ mod departure;
 pub mod envelope;
 mod error;
 mod flaw;
+mod holders;
 mod identity;
 pub mod key;
 pub mod keyring;
@@ -34,6 +35,7 @@ use crate::sys::lockfile::LockFile;
 use crate::sys::{durable, machine};
 use content::Content;
 pub use error::StoreError;
+pub use holders::Claim;
 use identity::Identity;
 use key::SealingKey;
 use keyring::{Item, Keyring};
@@ -208,14 +210,6 @@ impl Store {
         let folder = self.layout.folder(name);
         durable::create_dir(folder.dir()).map_err(|e| StoreError::io("create", folder.dir(), e))?;
         Ok(folder.lock())
-    }
-
-    /// Serialises all holders of one refresh token, whatever their profiles are called. Taken after the profile's lock.
-    pub fn lock_token(&self, token: &Fingerprint) -> Result<LockFile, StoreError> {
-        let dir = self.layout.token_locks();
-        durable::create_dir(&dir).map_err(|e| StoreError::io("create", &dir, e))?;
-        let path = self.layout.token_lock(token);
-        LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))
     }
 
     pub fn ledger(&self) -> &Ledger {

@@ -27,7 +27,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::credential::secret::Fingerprint;
 use crate::credential::{Credential, Generation, Snapshot};
 use crate::outcome::Publication;
 use crate::profile::{KeySource, ProfileName, StoreKind, StoreSettings};

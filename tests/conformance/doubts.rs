@@ -153,3 +153,31 @@ fn r17_a_take_over_of_another_token_gives_the_doubtful_one_up() {
     assert!(matches!(taken[..], [(_, Taken::Adopted(_))]), "{taken:?}");
     is_refused(world.arrive(world.credential(&answer), true));
 }
+
+#[test]
+fn r17_what_a_take_cannot_write_into_the_ledger_the_next_run_does() {
+    for fault in [Fault::DropAfter, DENIED] {
+        let (world, answer) = sent(fault, Mode::Strict, "");
+        std::fs::create_dir(world.file("ledger.lock")).unwrap();
+        let other = world.credential(&world.server.mint());
+        assert_eq!(world.arrive(other, true).unwrap_err().kind, OutcomeKind::StoreUnavailable);
+        std::fs::remove_dir(world.file("ledger.lock")).unwrap();
+        assert_eq!(world.look().generation.get(), 3, "it was sealed");
+        assert_eq!(world.record().open_intent(), None, "the doubt was of the one before");
+        is_remembered(&world, &answer);
+    }
+}
+
+#[test]
+fn r17_a_doubt_that_was_to_go_along_stays_when_nothing_can_be_sealed_and_ends_with_another_token() {
+    let (world, answer) = doubtful();
+    std::fs::remove_file(world.file("profiles/demo/sealed")).unwrap();
+    world.remove_from_keyring("keepalive");
+    std::fs::create_dir(world.file("profiles/demo/.sealed.new")).unwrap();
+    assert_eq!(world.arrive(world.credential(&answer), true).unwrap_err().kind, OutcomeKind::StoreUnavailable);
+    std::fs::remove_dir(world.file("profiles/demo/.sealed.new")).unwrap();
+    assert!(world.record().open_intent().is_some());
+    world.arrive(world.credential(&world.server.mint()), true).unwrap();
+    assert_eq!(world.record().intent, None);
+    is_remembered(&world, &answer);
+}

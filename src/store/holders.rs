@@ -57,14 +57,13 @@ impl Store {
         let record = Record::read(&self.layout.folder(other).record(), other).ok().flatten();
         let mut record = record.unwrap_or_else(|| Record::new(other.clone()));
         record.lift(sealed);
-        let is_sent = record.intent.as_ref().is_some_and(|i| i.fingerprint == *token);
-        if record.rejected.as_ref().is_some_and(|r| r.fingerprint == *token) || (is_sent && record.is_tombstone) {
-            return Some(Claim::Dead);
-        }
+        let is_held = record.has_credential() && record.fingerprint.as_ref() == Some(token) && !record.is_rejected();
         // The journal may be behind, or gone.
         let is_behind = sealed.is_some_and(|sealed| sealed > record.generation);
-        let is_held = !record.is_tombstone && record.fingerprint.as_ref() == Some(token);
-        (is_held || is_sent || (is_behind && self.seals(other, token, key))).then(|| Claim::Held(other.clone()))
+        if is_held || (is_behind && self.seals(other, token, key)) {
+            return Some(Claim::Held(other.clone()));
+        }
+        record.given_up().any(|given_up| given_up == token).then_some(Claim::Dead)
     }
 
     fn seals(&self, name: &ProfileName, token: &Fingerprint, key: &SealingKey) -> bool {

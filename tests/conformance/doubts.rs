@@ -164,6 +164,8 @@ fn r17_what_a_take_cannot_write_into_the_ledger_the_next_run_does() {
         std::fs::remove_dir(world.file("ledger.lock")).unwrap();
         assert_eq!(world.look().generation.get(), 3, "it was sealed");
         assert_eq!(world.record().open_intent(), None, "the doubt was of the one before");
+        world.server.script([DENIED]);
+        assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin, "the journal has room for one refusal");
         is_remembered(&world, &answer);
     }
 }
@@ -177,7 +179,9 @@ fn r17_a_doubt_that_was_to_go_along_stays_when_nothing_can_be_sealed_and_ends_wi
     assert_eq!(world.arrive(world.credential(&answer), true).unwrap_err().kind, OutcomeKind::StoreUnavailable);
     std::fs::remove_dir(world.file("profiles/demo/.sealed.new")).unwrap();
     assert!(world.record().open_intent().is_some());
-    world.arrive(world.credential(&world.server.mint()), true).unwrap();
-    assert_eq!(world.record().intent, None);
+    std::fs::create_dir(world.file("ledger.lock")).unwrap();
+    world.arrive(world.credential(&world.server.mint()), true).unwrap_err();
+    std::fs::remove_dir(world.file("ledger.lock")).unwrap();
+    assert_eq!((world.look().generation.get(), world.record().intent), (3, None));
     is_remembered(&world, &answer);
 }

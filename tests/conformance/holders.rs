@@ -154,3 +154,15 @@ fn r04_two_profiles_that_have_one_token_all_the_same_do_not_both_spend_it() {
     let counts = world.server.counts();
     assert_eq!((counts.refresh_requests, counts.presented_again, counts.families_revoked), (1, 0, 0));
 }
+
+#[test]
+fn r17_a_token_that_a_logout_could_not_write_off_is_dead_for_another_profile() {
+    let (world, answer) = world();
+    world.server.script([Fault::DropAfter]);
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    std::fs::create_dir(world.file("ledger.lock")).unwrap();
+    world.log_out(true, false).unwrap_err();
+    std::fs::remove_dir(world.file("ledger.lock")).unwrap();
+    let result = world.arrive_as(&copy(), world.credential(&answer), true);
+    is_refused(result, OutcomeKind::NeedsLogin, "consumed");
+}

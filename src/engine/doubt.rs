@@ -125,6 +125,7 @@ mod tests {
             last_sent: now.clone(),
             abandoned: Some(now.clone()),
             is_last_chance_spent: false,
+            is_reusable: false,
         };
         let validity = Some(Validity { obtained: now, lifetime_ms: 600_000, assumed: false, is_rest: false });
         Case { clock, intent, policy: Policy { rotation, ..Policy::default() }, validity }

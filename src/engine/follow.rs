@@ -137,8 +137,12 @@ impl Flightplan {
         let is_consumed = vault
             .is_consumed(&theirs)
             .map_err(|e| Failure::new("source", format!("cannot tell whether {origin} is up to date: {e}")))?;
-        let is_newer = foreign.is_newer_than(record.validity.as_ref(), &self.now());
         let is_ours = record.fingerprint.as_ref() == Some(&theirs);
+        if !is_ours && !is_consumed {
+            let conflict = |ended: Outcome| ended.error.unwrap_or_else(|| nothing_to_follow(name));
+            handover::refuse_held(&self.store, name, key, &theirs).map_err(conflict)?;
+        }
+        let is_newer = foreign.is_newer_than(record.validity.as_ref(), &self.now());
         let likeness = match foreign.client_id.as_ref() {
             Some(client) if *client != self.prepared.provider.client_id => Likeness::Unknown,
             Some(_) | None => origin.identity.likeness(&foreign.identity),
@@ -159,6 +163,13 @@ impl Flightplan {
         let mut credential = made.ok_or_else(|| refusal::no_credential(&self.profile.name))?;
         credential.grant.login_by = credential.grant.login_by.or(login_by);
         credential.generation = vault.record.generation.next();
+        let fingerprint = key.fingerprint(&credential.refresh);
+        // Not waited for: the token that was refused may be locked as well.
+        let Some(_token_lock) = self.store.try_lock_token(&fingerprint)? else {
+            let busy = Failure::new("busy", "another profile is about to take the token of the followed tool");
+            return Err(Outcome::new(OutcomeKind::Deferred).because(busy));
+        };
+        handover::refuse_held(&self.store, &self.profile.name, key, &fingerprint)?;
         let spent = vault.record.fingerprint.clone();
         vault.seal(&credential, key)?;
         let from = vault.record.origin.as_ref().map_or("the tool", |o| o.tool.as_str());

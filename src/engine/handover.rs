@@ -7,12 +7,13 @@ use crate::clock::Moment;
 use crate::credential::foreign::{Identity, Likeness, Origin};
 use crate::credential::freshness::{Lifetime, Validity};
 use crate::credential::response::Granted;
+use crate::credential::secret::Fingerprint;
 use crate::credential::{Binding, Credential, Generation, Grant};
 use crate::guard::Permit;
 use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
 use crate::profile::ProfileName;
 use crate::store::key::SealingKey;
-use crate::store::{Loaded, Store, Vault};
+use crate::store::{Claim, Loaded, Store, Vault};
 use crate::sys::lockfile::LockFile;
 
 /// What is to be stored, and where it was taken from if that was another tool's store.
@@ -100,7 +101,7 @@ pub fn credential(
 /// Stores `credential` as the newest generation of its profile: sealed and durable on return, and published if the
 /// keyring takes it.
 ///
-/// Refuses a refresh token known to be consumed or rejected, and, unless `is_replacing`, to put something older over a
+/// Refuses a refresh token known to be consumed or rejected, one that another profile holds, and, unless `is_replacing`, to put something older over a
 /// live credential. `announce` is called before a wait that a person would notice.
 pub fn take(
     store: &Store,
@@ -124,7 +125,7 @@ pub fn take(
     let (key, kept) = store.key_to_seal(name.as_str())?;
     let lock = LockFile::acquire(&store.lock_file(name)?).map_err(unlockable)?;
     let mut vault = store.vault(Permit::for_writer(name, &lock))?;
-    let there = match vault.load(&key, false) {
+    let there = match vault.take_up_answer(&key).and_then(|()| vault.load(&key, false)) {
         Ok(there) => there,
         // What cannot be read any more is exactly what a person replaces.
         Err(e) if is_replacing && e.is_of_what_is_stored() => None,
@@ -143,12 +144,14 @@ pub fn take(
         return Ok(Handover::Unchanged { generation, publication: vault.record.publication });
     }
     refuse_dead(&vault, &fingerprint)?;
+    refuse_held(store, name, &key, &fingerprint)?;
     if let Some(there) = there.filter(|_| !is_replacing) {
         refuse_elsewhere(&vault, &there, &credential.binding)?;
         refuse_stranger(&vault, &there, origin.as_ref())?;
         refuse_older(&vault, &there, &credential, now)?;
     }
     credential.generation = vault.record.generation.next();
+    vault.carry_doubt(&fingerprint, credential.generation)?;
     vault.seal(&credential, &key)?;
     drop(kept);
     vault.record.origin = origin;
@@ -159,14 +162,37 @@ pub fn take(
     Ok(Handover::Taken { generation: credential.generation, publication: vault.record.publication, warnings })
 }
 
-fn refuse_dead(vault: &Vault<'_, '_>, token: &crate::credential::secret::Fingerprint) -> Result<(), Outcome> {
+fn refuse_dead(vault: &Vault<'_, '_>, token: &Fingerprint) -> Result<(), Outcome> {
     let is_rejected = vault.record.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
     if is_rejected || vault.is_consumed(token)? {
-        let message = format!("profile {}: this refresh token was already used or refused", vault.record.profile);
-        let failure = Failure::new("consumed", message).hint("sign in again and import the new answer");
-        return Err(Outcome::new(OutcomeKind::NeedsLogin).because(failure));
+        return Err(dead(&vault.record.profile));
     }
     Ok(())
+}
+
+fn dead(name: &ProfileName) -> Outcome {
+    let message = format!("profile {name}: this refresh token was already used or refused, or may have been");
+    let failure = Failure::new("consumed", message).hint("sign in again and import the new answer");
+    Outcome::new(OutcomeKind::NeedsLogin).because(failure)
+}
+
+/// Rule 4: one token, one profile. Each knows only of itself that a token was sent and not answered, or is dead.
+pub(super) fn refuse_held(
+    store: &Store,
+    name: &ProfileName,
+    key: &SealingKey,
+    token: &Fingerprint,
+) -> Result<(), Outcome> {
+    match store.claim(token, name, key)? {
+        None => Ok(()),
+        Some(Claim::Dead) => Err(dead(name)),
+        Some(Claim::Held(other)) => {
+            let message = format!("profile {other} holds this refresh token, and two must not use it");
+            let hint = format!("use profile {other}, or forget it there first: keepalive logout {other} --forget");
+            let failure = Failure::new("conflict", message).hint(hint);
+            Err(Outcome::new(OutcomeKind::ConfigError).because(failure))
+        }
+    }
 }
 
 /// A credential of one server or client does not give way to that of another, however much longer that one lives.
@@ -229,15 +255,21 @@ pub(super) fn settle(
     key: &SealingKey,
 ) -> Result<Vec<String>, Outcome> {
     let mut warnings = Vec::new();
+    let fingerprint = key.fingerprint(&credential.refresh);
+    // A ledger that cannot be written is an error: the journal still knows, and the next run does this again.
+    vault.write_off(Some(&fingerprint))?;
     if let Err(e) = vault.publish(credential, key) {
         warnings.push(format!("the keyring does not have it yet: {e}"));
     }
     let publication = vault.record.publication;
     let record = &mut vault.record;
-    record.adopt(credential, key.fingerprint(&credential.refresh));
+    // Of the same token, a doubt stays.
+    let revocation = record.revocation.take_if(|r| !r.is_confirmed && r.fingerprint == fingerprint);
+    record.intent.take_if(|i| i.fingerprint != fingerprint);
+    record.adopt(credential, fingerprint);
     record.publication = publication;
     record.sequence += 1;
-    record.intent = None;
+    record.revocation = revocation;
     record.rejected = None;
     record.hold = None;
     record.standstill = None;

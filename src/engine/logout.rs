@@ -21,7 +21,6 @@ use crate::provider::classify::retry_after;
 use crate::provider::revocation::{self, RevocationServer, Revoking, Verdict};
 use crate::provider::wire::Ask;
 use crate::provider::{Gate, GateError, PrepareError, Prepared};
-use crate::store::content::Reading;
 use crate::store::record::{PRESUMED_SPENT, Record, Revocation};
 use crate::store::{Loaded, Store, StoreError, Vault};
 use crate::sys::lockfile::LockFile;
@@ -182,11 +181,7 @@ impl Leaving<'_> {
     /// The newest credential there is; an answer that a dead run left sealed counts.
     fn load<'l>(&self, vault: &mut Vault<'_, 'l>) -> Result<Option<Loaded<'l>>, Outcome> {
         let key = self.store.key_for(self.name)?;
-        if let Some(pending) = vault.pending_answer(&key)?
-            && matches!(pending.answer.read(pending.generation), Reading::Granted { .. })
-        {
-            vault.promote_answer()?;
-        }
+        vault.take_up_answer(&key)?;
         Ok(vault.load(&key, false)?)
     }
 

@@ -325,6 +325,7 @@ mod tests {
             last_sent: c.now(),
             abandoned: Some(c.now()),
             is_last_chance_spent: false,
+            is_reusable: false,
         });
         let s = judge(&r, &c);
         assert_eq!((s.state, s.refresh_at), (State::InDoubt, Some(c.now().wall.plus(S(970)))));
@@ -372,6 +373,7 @@ mod tests {
             last_sent: now.clone(),
             abandoned: None,
             is_last_chance_spent: false,
+            is_reusable: false,
         };
         let failure = || Failure::new("x", "y");
         let hold = Some(Hold { config: "x".into(), failure: failure(), probes: 0, next_probe: now.wall });
@@ -462,6 +464,7 @@ mod tests {
             last_sent: now.clone(),
             abandoned: None,
             is_last_chance_spent: false,
+            is_reusable: false,
         };
         let unusable = Failure::new(crate::store::record::AT_UNUSABLE, "y");
         let config = OutcomeKind::ConfigError;

@@ -265,6 +265,7 @@ impl Flightplan {
             last_sent: now,
             abandoned: None,
             is_last_chance_spent: kind == SendKind::LastChance || before.is_some_and(|i| i.is_last_chance_spent),
+            is_reusable: !self.punishes_reuse(),
         }
     }
 

@@ -1,7 +1,8 @@
 //! Forgetting a credential: the tombstone first, then whatever held it.
 //!
 //! A tombstone on disk is the moment of forgetting: from then on nobody uses what is still there. A run that is cut off
-//! behind it leaves remains, which the next logout or login clears away.
+//! behind it leaves remains, which the next logout or login clears away. What is sealed above its generation is none of
+//! them: that is a later login's.
 
 use std::io;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use super::keyring::{Found, Item, KeyringError};
 use super::record::Revocation;
 use super::{Home, Store, StoreError, Vault, envelope};
 use crate::credential::Generation;
+use crate::credential::secret::Fingerprint;
 use crate::profile::ProfileName;
 use crate::sys::durable;
 use crate::sys::lockfile::LockFile;
@@ -49,10 +51,29 @@ impl Vault<'_, '_> {
         if let Some(revocation) = self.record.revocation.as_ref().filter(|r| r.is_confirmed) {
             self.mark_consumed(&revocation.fingerprint)?;
         }
+        self.write_off(None)?;
         for path in [self.folder.received(), self.folder.sealed()] {
             durable::remove(&path).map_err(|e| StoreError::io("remove", &path, e))?;
         }
         self.unpublish()
+    }
+
+    /// Puts into the ledger what the journal is about to forget of its tokens: a doubt or a refusal outlives the
+    /// credential. `current` is the token that takes its place.
+    pub fn write_off(&self, current: Option<&Fingerprint>) -> Result<(), StoreError> {
+        let mut given_up = self.record.given_up().filter(|token| Some(*token) != current);
+        given_up.try_for_each(|token| self.mark_consumed(token))
+    }
+
+    /// A token in doubt that is about to be sealed once more, as `next`, stays in doubt; durable on return.
+    pub fn carry_doubt(&mut self, token: &Fingerprint, next: Generation) -> Result<(), StoreError> {
+        match &mut self.record.intent {
+            Some(intent) if intent.generation >= self.record.generation && intent.fingerprint == *token => {
+                intent.generation = next;
+                self.save()
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn unpublish(&self) -> Result<Vec<String>, StoreError> {
@@ -116,20 +137,18 @@ impl Store {
         Ok(key)
     }
 
-    /// Whether the keyring keeps the sealing key although nothing is sealed under it any more.
+    /// Whether the keyring keeps the sealing key although it is of no use any more.
     pub fn has_orphaned_key(&self) -> Result<bool, StoreError> {
         let Home::Keyring { keyring, service } = &self.home else {
             return Ok(false);
         };
         match Identity::read(&self.layout.identity())? {
-            Some(identity) if !self.has_credentials()? => {
-                Ok(keyring.read(&Self::key_item(service, &identity))?.is_some())
-            }
+            Some(identity) if !self.needs_key()? => Ok(keyring.read(&Self::key_item(service, &identity))?.is_some()),
             Some(_) | None => Ok(false),
         }
     }
 
-    /// Removes the sealing key from the keyring if nothing is sealed under it any more. Tells whether it did.
+    /// Removes the sealing key from the keyring if it is of no use any more. Tells whether it did.
     ///
     /// Takes the store lock, so no profile lock may be held. Whoever is about to seal something holds it too.
     pub fn retire_key(&self) -> Result<bool, StoreError> {
@@ -142,7 +161,7 @@ impl Store {
             return Ok(false);
         };
         let item = Self::key_item(service, &identity);
-        if self.has_credentials()? || keyring.read(&item)?.is_none() {
+        if self.needs_key()? || keyring.read(&item)?.is_none() {
             return Ok(false);
         }
         self.forget_key();
@@ -152,6 +171,19 @@ impl Store {
             (_, Err(e)) | (Err(e), _) => Err(e.into()),
             (Ok(Some(_)), Ok(())) => Err(KeyringError::Failed("it kept the sealing key".into()))?,
         }
+    }
+
+    /// Whether the key is of use: to open something, or to know a token again that was forgotten in doubt.
+    fn needs_key(&self) -> Result<bool, StoreError> {
+        if self.has_credentials()? {
+            return Ok(true);
+        }
+        for name in self.profiles()? {
+            if self.peek(&name)?.is_some_and(|r| r.buries_doubt()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether any profile has a credential, be it only by its journal: then the key may be needed.

@@ -9,6 +9,7 @@ mod departure;
 pub mod envelope;
 mod error;
 mod flaw;
+mod holders;
 mod identity;
 pub mod key;
 pub mod keyring;
@@ -27,7 +28,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::credential::secret::Fingerprint;
 use crate::credential::{Credential, Generation, Snapshot};
 use crate::outcome::Publication;
 use crate::profile::{KeySource, ProfileName, StoreKind, StoreSettings};
@@ -35,6 +35,7 @@ use crate::sys::lockfile::LockFile;
 use crate::sys::{durable, machine};
 use content::Content;
 pub use error::StoreError;
+pub use holders::Claim;
 use identity::Identity;
 use key::SealingKey;
 use keyring::{Item, Keyring};
@@ -133,9 +134,10 @@ impl Store {
         // A run that died between seal and journal left a generation that the journal does not know yet.
         let sealed = self.sealed_generation(name)?;
         if let Some(sealed) = sealed
-            && record.as_ref().is_none_or(|r| r.generation < sealed && !r.is_tombstone)
+            && record.as_ref().is_none_or(|r| r.generation < sealed)
         {
             let record = record.get_or_insert_with(|| Record::new(name.clone()));
+            record.lift(Some(sealed));
             record.generation = sealed;
             // What the journal says of the generation before does not hold for this one; a flight brings it up to date.
             record.validity = None;
@@ -159,7 +161,10 @@ impl Store {
     pub fn snapshot(&self, name: &ProfileName) -> Result<Option<Snapshot>, StoreError> {
         let folder = self.layout.folder(name);
         // The journal first: whatever generation it names was sealed before it was written.
-        let record = Record::read(&folder.record(), name)?;
+        let mut record = Record::read(&folder.record(), name)?;
+        if let Some(record) = record.as_mut().filter(|r| r.is_tombstone) {
+            record.lift(self.sealed_generation(name)?);
+        }
         let read = |path: PathBuf| durable::read(&path).map_err(|e| StoreError::io("read", &path, e));
         let Some(bytes) = read(folder.sealed())?.filter(|_| record.as_ref().is_none_or(|r| !r.is_tombstone)) else {
             return Ok(None);
@@ -205,14 +210,6 @@ impl Store {
         let folder = self.layout.folder(name);
         durable::create_dir(folder.dir()).map_err(|e| StoreError::io("create", folder.dir(), e))?;
         Ok(folder.lock())
-    }
-
-    /// Serialises all holders of one refresh token, whatever their profiles are called. Taken after the profile's lock.
-    pub fn lock_token(&self, token: &Fingerprint) -> Result<LockFile, StoreError> {
-        let dir = self.layout.token_locks();
-        durable::create_dir(&dir).map_err(|e| StoreError::io("create", &dir, e))?;
-        let path = self.layout.token_lock(token);
-        LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))
     }
 
     pub fn ledger(&self) -> &Ledger {

@@ -86,6 +86,9 @@ pub struct Intent {
     pub abandoned: Option<Moment>,
     /// The one send before expiry was made.
     pub is_last_chance_spent: bool,
+    /// The server does not punish a second use, so the token need not be given up when the attempt is forgotten.
+    #[serde(default)]
+    pub is_reusable: bool,
 }
 
 /// Why a profile that follows a tool sends nothing: the tool's store cannot be read, or holds something else.
@@ -238,11 +241,33 @@ impl Record {
             binding: self.binding.take(),
             sequence: self.sequence + 1,
             generation: self.generation,
+            // Until the ledger has them.
+            intent: self.intent.take().filter(|i| !i.is_reusable),
             rejected: self.rejected.take(),
-            revocation,
+            revocation: revocation.or_else(|| self.revocation.take().filter(|r| !r.is_confirmed)),
             is_tombstone: true,
             ..buried
         };
+    }
+
+    /// A tombstone counts up to what was sealed when it was made, so what is sealed above it came later: a login or an
+    /// import that was cut off before it could write this journal.
+    pub fn lift(&mut self, sealed: Option<Generation>) {
+        if sealed.is_some_and(|sealed| sealed > self.generation) {
+            self.is_tombstone = false;
+        }
+    }
+
+    /// The tokens that must not come back once another takes their place: refused, or sent with no answer.
+    pub fn given_up(&self) -> impl Iterator<Item = &Fingerprint> {
+        let doubtful = self.intent.as_ref().filter(|i| !i.is_reusable).map(|i| &i.fingerprint);
+        doubtful.into_iter().chain(self.rejected.as_ref().map(|r| &r.fingerprint))
+    }
+
+    /// A tombstone over a token that was sent and may live. Only the sealing key tells it when it comes back.
+    pub fn buries_doubt(&self) -> bool {
+        let is_presumed = self.rejected.as_ref().is_some_and(|r| r.failure.kind == PRESUMED_SPENT);
+        self.is_tombstone && (self.intent.is_some() || is_presumed)
     }
 
     /// Takes over what is public of a credential. The caller has it durably sealed.
@@ -284,6 +309,7 @@ mod tests {
             last_sent: now(),
             abandoned: None,
             is_last_chance_spent: false,
+            is_reusable: false,
         }
     }
 
@@ -375,9 +401,17 @@ mod tests {
         };
         let mut buried = before.clone();
         buried.bury(Some(revocation.clone()));
-        let fresh = Record::new("p".parse().unwrap());
-        let kept =
-            Record { binding: before.binding, rejected: before.rejected, generation: before.generation, ..fresh };
+        let mut reusable = before.clone();
+        reusable.intent = reusable.intent.map(|i| Intent { is_reusable: true, ..i });
+        reusable.bury(None);
+        assert_eq!(reusable.intent, None, "its server does not mind");
+        let kept = Record {
+            binding: before.binding,
+            intent: before.intent,
+            rejected: before.rejected,
+            generation: before.generation,
+            ..Record::new("p".parse().unwrap())
+        };
         assert_eq!(buried, Record { sequence: 8, revocation: Some(revocation), is_tombstone: true, ..kept });
     }
 }

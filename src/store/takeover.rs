@@ -65,7 +65,12 @@ impl Store {
             Some(former_key) => published::read(keyring, &item, &uuid, &former_key)?.0,
             None => Published::Missing,
         };
-        let ours = vault.newest_sealed(key)?;
+        vault.take_up_answer(key)?;
+        // What a logout left behind does not come back.
+        let ours = if vault.record.is_tombstone { None } else { vault.newest_sealed(key)? };
+        if let Some(ours) = &ours {
+            vault.catch_up(ours, &key.fingerprint(&ours.refresh))?;
+        }
         let here = ours.as_ref().map_or(vault.record.generation, |c| c.generation.max(vault.record.generation));
         let next = here.max(generation).next();
         let (mut credential, is_adopted) = match (proven, ours) {
@@ -77,9 +82,12 @@ impl Store {
         };
         self.check_custody(key, name.as_str())?;
         credential.generation = next;
+        let fingerprint = key.fingerprint(&credential.refresh);
+        vault.carry_doubt(&fingerprint, next)?;
         vault.seal(&credential, key)?;
+        vault.write_off(Some(&fingerprint))?;
         published::write(keyring, &item, &identity.uuid, key, &credential)?;
-        vault.record.adopt(&credential, key.fingerprint(&credential.refresh));
+        vault.record.adopt(&credential, fingerprint);
         vault.record.publication = Publication::Published;
         vault.record.sequence += 1;
         vault.save()?;

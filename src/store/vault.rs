@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::content::{Answer, Content, ContentRef};
+use super::content::{Answer, Content, ContentRef, Note, Reading};
 use super::envelope::{self, Header};
 use super::identity::Identity;
 use super::key::SealingKey;
@@ -56,8 +56,11 @@ impl Store {
         self.check_filesystem()?;
         let identity = self.identity()?;
         let folder = self.layout.folder(permit.profile());
-        let record =
+        let mut record =
             Record::read(&folder.record(), permit.profile())?.unwrap_or_else(|| Record::new(permit.profile().clone()));
+        if record.is_tombstone {
+            record.lift(self.sealed_generation(permit.profile())?);
+        }
         Ok(Vault { store: self, permit, folder, identity, record })
     }
 }
@@ -133,6 +136,16 @@ impl<'l> Vault<'_, 'l> {
             }
             Ok((_, Content::Credential(_))) => Ok(None),
             Err(damage) => Err(self.store.unopened(path, damage)),
+        }
+    }
+
+    /// Recovery for whoever makes no request: tokens that a dead run received become S, lest something older take their
+    /// place. Any other answer is for the next flight to judge, as is a token of which nobody knows whether it lives.
+    pub fn take_up_answer(&self, key: &SealingKey) -> Result<(), StoreError> {
+        let Some(pending) = self.pending_answer(key)? else { return Ok(()) };
+        match pending.answer.read(pending.generation) {
+            Reading::Granted { notes, .. } if !notes.contains(&Note::OldTokenAfterGrace) => self.promote_answer(),
+            Reading::Granted { .. } | Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge => Ok(()),
         }
     }
 
@@ -222,7 +235,7 @@ impl<'l> Vault<'_, 'l> {
     }
 
     fn publication_is_lost(&mut self) {
-        if self.record.publication == Publication::Published {
+        if let Home::Keyring { .. } = self.store.home {
             self.record.publication = Publication::PublishPending;
         }
     }
@@ -252,7 +265,7 @@ impl<'l> Vault<'_, 'l> {
     }
 
     /// Brings the journal up to a credential that a dead run sealed, or that came from the keyring.
-    fn catch_up(&mut self, credential: &Credential, fingerprint: &Fingerprint) -> Result<(), StoreError> {
+    pub(super) fn catch_up(&mut self, credential: &Credential, fingerprint: &Fingerprint) -> Result<(), StoreError> {
         if credential.generation > self.record.generation || self.record.fingerprint.is_none() {
             if let Some(intent) = &self.record.intent
                 && intent.generation < credential.generation
@@ -260,6 +273,8 @@ impl<'l> Vault<'_, 'l> {
             {
                 self.consume(&intent.fingerprint.clone())?;
             }
+            self.write_off(Some(fingerprint))?;
+            self.record.intent.take_if(|i| i.fingerprint != *fingerprint);
             self.record.adopt(credential, fingerprint.clone());
             self.record.sequence += 1;
             self.publication_is_lost();

@@ -277,7 +277,7 @@ fn more_items_than_one_are_told() {
 }
 
 /// Another machine's store with the same profile, whose items are in this keyring now, its sealing key too or not.
-fn moved_in(world: &World, generation: u64, with_key: bool) {
+pub fn moved_in(world: &World, generation: u64, with_key: bool) {
     let other = World::new(None, Mode::Strict, "");
     while other.record().generation.get() < generation {
         other.refresh();

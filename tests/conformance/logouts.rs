@@ -7,7 +7,7 @@ use keepalive::outcome::{Failure, Outcome, OutcomeKind};
 
 use super::support::authserver::Fault;
 use super::support::family::Mode;
-use super::world::{LIFE, World};
+use super::world::{LIFE, Place, World};
 
 const LATER: Fault = Fault::Answer(503, "", "");
 const DENIED: Fault = Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#);
@@ -187,4 +187,56 @@ fn r03_a_token_that_was_spent_before_a_logout_is_not_taken_after_it() {
     }
     world.sign_in();
     assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+}
+
+/// A login after a logout that was cut off between the seal and the journal.
+fn signed_in_half_way(has_keyring: bool) -> World {
+    let mut world = if has_keyring { World::new(None, Mode::Strict, "") } else { World::without_keyring() };
+    world.revokes([]);
+    world.log_out(true, false).unwrap();
+    let answer = world.credential(&world.server.mint());
+    if has_keyring {
+        // What is written first is the new key.
+        world.hook(Place::BeforePublish, || Ok(()));
+        let remains = world.die_during(Place::BeforePublish, || drop(world.arrive(answer, false)));
+        return world.goes_on(remains, None);
+    }
+    let in_the_way = world.file("profiles/demo/.record.json.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    assert_eq!(world.arrive(answer, false).unwrap_err().kind, OutcomeKind::StoreUnavailable);
+    std::fs::remove_dir(in_the_way).unwrap();
+    world
+}
+
+#[test]
+fn r11_a_login_after_a_logout_is_there_though_it_died_before_the_journal() {
+    for has_keyring in [true, false] {
+        let world = signed_in_half_way(has_keyring);
+        let record = world.record();
+        assert_eq!((record.has_credential(), record.generation.get()), (true, 2));
+        let store = || std::sync::Arc::clone(world.process().store());
+        assert_eq!(store().snapshot(world.name()).unwrap().unwrap().generation.get(), 2);
+        assert_eq!((world.look().generation.get(), world.requests()), (2, 0));
+        assert_eq!(world.published(), has_keyring.then_some(2));
+        assert_eq!((world.refresh().kind, world.record().generation.get()), (OutcomeKind::Refreshed, 3));
+    }
+}
+
+#[test]
+fn r11_a_logout_does_not_take_a_later_login_for_what_an_earlier_one_left_behind() {
+    for has_keyring in [true, false] {
+        let world = signed_in_half_way(has_keyring);
+        world.server.revocation_script([LATER]);
+        is_kept(&world, world.log_out(false, false), OutcomeKind::Deferred, "throttled");
+        is_gone(&world, world.log_out(false, false), Fate::Revoked, Some(Fate::Revoked));
+    }
+}
+
+#[test]
+fn r11_an_import_does_not_replace_a_later_login_that_died_before_the_journal() {
+    let world = signed_in_half_way(true);
+    let outcome = world.arrive(world.credential(&world.server.mint()), false).unwrap_err();
+    assert_eq!(outcome.error.unwrap().kind, "conflict");
+    assert_eq!(world.refresh().generation.get(), 3);
+    assert!(world.server.is_family_alive(1), "it is the one that was signed in");
 }

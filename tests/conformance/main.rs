@@ -4,7 +4,10 @@
 mod answers;
 mod arrivals;
 mod callers;
+mod doubts;
+mod holders;
 mod homes;
+mod hooks;
 mod logouts;
 mod remains;
 mod residents;

@@ -131,3 +131,59 @@ fn a_denial_is_not_kept_on_disk() {
     says(&world.refresh(), OutcomeKind::NeedsLogin, "invalid_grant");
     assert!(!has_received(&world));
 }
+
+#[test]
+fn r11_an_import_does_not_take_the_place_of_tokens_that_a_dead_run_sealed() {
+    let world = World::new(None, Mode::Strict, "");
+    let (answer, other) = (world.server.mint(), world.server.mint());
+    let world = dead_with(200, &answer.to_string(), true);
+    let outcome = world.arrive(world.credential(&other), false).unwrap_err();
+    assert_eq!(outcome.error.unwrap().kind, "conflict");
+    let stored = || world.process().store().snapshot(world.name()).unwrap().unwrap();
+    assert_eq!((stored().generation.get(), has_received(&world)), (2, false));
+    assert_eq!(stored().grant.access.unwrap().expose(), answer["access_token"]);
+    // Who means it, is not held up, and counts on.
+    assert_eq!(world.arrive(world.credential(&other), true).unwrap().generation().get(), 3);
+    assert!(world.arrive(world.credential(&answer), false).is_err(), "the other is not older");
+}
+
+#[test]
+fn r17_an_import_over_a_refusal_or_dust_that_a_dead_run_sealed_gives_its_token_up() {
+    for (status, body) in [(400, DENIAL), (200, "<html>")] {
+        let world = dead_with(status, body, true);
+        let spent = world.record().open_intent().unwrap().fingerprint.clone();
+        world.arrive(world.credential(&world.server.mint()), false).unwrap();
+        assert!(world.process().store().ledger().contains(&spent).unwrap());
+        assert_eq!((world.refresh().kind, world.record().generation.get()), (OutcomeKind::Refreshed, 3));
+    }
+}
+
+#[test]
+fn r03_a_take_over_keeps_the_tokens_that_a_dead_run_sealed() {
+    use keepalive::store::Taken;
+    let world = World::new(None, Mode::Strict, "");
+    let answer = world.server.mint();
+    let world = dead_with(200, &answer.to_string(), true);
+    super::homes::moved_in(&world, 1, true);
+    let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
+    assert!(matches!(taken[..], [(_, Taken::Republished(generation))] if generation.get() == 3), "{taken:?}");
+    let stored = world.process().store().snapshot(world.name()).unwrap().unwrap();
+    assert_eq!(stored.grant.access.unwrap().expose(), answer["access_token"]);
+    assert_eq!(world.record().open_intent(), None, "it was answered");
+}
+
+#[test]
+fn r13_a_take_over_does_not_bring_back_what_a_logout_left_behind() {
+    use keepalive::store::Taken;
+    let world = World::new(None, Mode::Strict, "");
+    let sealed = std::fs::read(world.file("profiles/demo/sealed")).unwrap();
+    let keyring = world.keyring.snapshot();
+    world.log_out(true, false).unwrap();
+    world.keyring.restore(keyring);
+    world.remove_from_keyring("keepalive");
+    std::fs::write(world.file("profiles/demo/sealed"), sealed).unwrap();
+    super::homes::moved_in(&world, 1, false);
+    let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
+    assert!(matches!(taken[..], [(_, Taken::Unproven { .. })]), "{taken:?}");
+    assert!(world.record().is_tombstone);
+}

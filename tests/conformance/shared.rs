@@ -376,3 +376,14 @@ fn a_journal_of_an_older_version_is_read_and_one_of_ours_by_it() {
     let old: keepalive::store::record::Record = serde_json::from_value(journal).unwrap();
     assert_eq!((old.origin, old.standstill), (None, None));
 }
+
+#[test]
+fn r04_a_token_of_the_tool_that_another_profile_holds_stops_us() {
+    let shared = Shared::new(Mode::Strict);
+    let theirs = shared.world.server.mint();
+    let other = "copy".parse().unwrap();
+    shared.world.arrive_as(&other, shared.world.credential(&theirs), false).unwrap();
+    shared.tool.holds(&theirs, "ada@acme.example", LATER);
+    let outcome = shared.stops(OutcomeKind::ConfigError, "conflict", 0);
+    assert!(outcome.error.unwrap().message.starts_with("profile copy holds"));
+}

@@ -16,48 +16,21 @@ use keepalive::engine::handover::{Arrival, Handover};
 use keepalive::engine::logout::{self, Departure, Leaving, Route};
 use keepalive::engine::source::Source;
 use keepalive::engine::{Engine, handover};
-use keepalive::guard::Held;
 use keepalive::outcome::Outcome;
 use keepalive::profile::{KeySource, Profile, ProfileName, Provider, StoreKind, StoreSettings};
 use keepalive::provider::http::HttpEndpoint;
-use keepalive::provider::{Exchange, Gate, GateError, PrepareError, Prepared, TokenEndpoint};
+use keepalive::provider::{GateError, TokenEndpoint};
 use keepalive::store::Store;
+use keepalive::store::keyring::Item;
 use keepalive::store::keyring::memory::MemoryKeyring;
-use keepalive::store::keyring::{Found, Item, Keyring, KeyringError};
 use keepalive::store::record::Record;
 
+pub use super::hooks::Place;
+use super::hooks::{Hooked, Hooks};
 use super::support::authserver::{AuthServer, Fault};
 use super::support::family::Mode;
 
 pub const LIFE: Duration = Duration::from_secs(600);
-
-/// Where something can be done to a flight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    BeforeExchange,
-    AfterIntent,
-    AfterExchange,
-    /// When the keyring is asked whether it could take something.
-    AtCheck,
-    BeforePublish,
-    AfterPublish,
-}
-
-type Hook = Box<dyn FnOnce() -> Result<(), GateError> + Send>;
-
-/// What is done when a flight comes to a place, once each.
-#[derive(Clone, Default)]
-struct Hooks(Arc<Mutex<Vec<(Place, Hook)>>>);
-
-impl Hooks {
-    fn at(&self, place: Place) -> Result<(), GateError> {
-        let hook = {
-            let mut set = self.0.lock().unwrap();
-            set.iter().position(|(wanted, _)| *wanted == place).map(|i| set.remove(i))
-        };
-        hook.map_or(Ok(()), |(_, hook)| hook())
-    }
-}
 
 pub struct World {
     dir: tempfile::TempDir,
@@ -177,8 +150,18 @@ impl World {
 
     /// `keepalive import`, with or without `--replace`, by a new process.
     pub fn arrive(&self, arrival: impl Into<Arrival>, is_replacing: bool) -> Result<Handover, Outcome> {
+        self.arrive_as(&self.profile.name, arrival, is_replacing)
+    }
+
+    /// The same into another profile.
+    pub fn arrive_as(
+        &self,
+        name: &ProfileName,
+        arrival: impl Into<Arrival>,
+        is_replacing: bool,
+    ) -> Result<Handover, Outcome> {
         let (store, _) = self.parts();
-        handover::take(&store, &self.profile.name, arrival, is_replacing, &self.clock.now(), &|_| {})
+        handover::take(&store, name, arrival, is_replacing, &self.clock.now(), &|_| {})
     }
 
     fn parts(&self) -> (Arc<Store>, Arc<Hooked<HttpEndpoint>>) {
@@ -320,7 +303,7 @@ impl World {
     }
 
     pub fn hook(&self, place: Place, hook: impl FnOnce() -> Result<(), GateError> + Send + 'static) {
-        self.hooks.0.lock().unwrap().push((place, Box::new(hook)));
+        self.hooks.set(place, Box::new(hook));
     }
 
     pub fn remains(&self) -> Remains {
@@ -330,6 +313,11 @@ impl World {
     /// Runs a refresh and keeps what a process that died at `place` would leave. After the intent nothing is sent: the
     /// flight that goes on here is not the one that is looked at.
     pub fn die_at(&self, place: Place) -> Remains {
+        self.die_during(place, || drop(self.refresh()))
+    }
+
+    /// The same of whatever comes by there.
+    pub fn die_during(&self, place: Place, run: impl FnOnce()) -> Remains {
         let kept = Arc::new(Mutex::new(None));
         let (dir, keyring, slot) = (self.dir.path().to_owned(), self.keyring.clone(), Arc::clone(&kept));
         self.hook(place, move || {
@@ -339,7 +327,7 @@ impl World {
                 _ => Ok(()),
             }
         });
-        self.refresh();
+        run();
         kept.lock().unwrap().take().expect("the flight came by")
     }
 
@@ -368,57 +356,5 @@ impl World {
             let waits = |line: &str| line.contains("-> FLOCK") && line.split_whitespace().any(|word| word == pid);
             locks.lines().any(waits).then_some(())
         });
-    }
-}
-
-struct Hooked<T> {
-    inner: T,
-    hooks: Hooks,
-    exchanges: Arc<AtomicUsize>,
-}
-
-impl TokenEndpoint for Hooked<HttpEndpoint> {
-    fn prepare(&self, provider: &Arc<keepalive::profile::Provider>, within: &str) -> Result<Prepared, PrepareError> {
-        self.inner.prepare(provider, within)
-    }
-
-    fn exchange<'l>(&self, prepared: &Prepared, held: Held<'l>, gate: Gate) -> Exchange<'l> {
-        self.exchanges.fetch_add(1, Ordering::SeqCst);
-        let before = self.hooks.at(Place::BeforeExchange);
-        let hooks = self.hooks.clone();
-        let gate: Gate = Box::new(move || {
-            before?;
-            gate()?;
-            hooks.at(Place::AfterIntent)
-        });
-        let exchange = self.inner.exchange(prepared, held, gate);
-        self.hooks.at(Place::AfterExchange).unwrap();
-        exchange
-    }
-}
-
-impl Keyring for Hooked<MemoryKeyring> {
-    fn check(&self) -> Result<(), KeyringError> {
-        self.hooks.at(Place::AtCheck).unwrap();
-        self.inner.check()
-    }
-
-    fn read(&self, item: &Item) -> Result<Option<Found>, KeyringError> {
-        self.inner.read(item)
-    }
-
-    fn write(&self, item: &Item, value: &str) -> Result<(), KeyringError> {
-        self.hooks.at(Place::BeforePublish).unwrap();
-        let written = self.inner.write(item, value);
-        self.hooks.at(Place::AfterPublish).unwrap();
-        written
-    }
-
-    fn delete(&self, item: &Item, holding: &str) -> Result<(), KeyringError> {
-        self.inner.delete(item, holding)
-    }
-
-    fn reconnect(&self) {
-        self.inner.reconnect();
     }
 }

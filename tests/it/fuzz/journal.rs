@@ -193,6 +193,7 @@ impl Bench {
             last_sent: now(),
             abandoned: None,
             is_last_chance_spent: false,
+            is_reusable: false,
         });
         vault.save().unwrap();
         let next = Generation::new(generation);
@@ -423,6 +424,7 @@ fn no_damaged_journal_is_another_profiles() {
         last_sent: now(),
         abandoned: Some(now()),
         is_last_chance_spent: false,
+        is_reusable: false,
     });
     whole.hold = Some(Hold { config: "c".into(), failure: failure.clone(), probes: 1, next_probe: NOW });
     whole.rejected = Some(Rejection { fingerprint, at: NOW, failure });

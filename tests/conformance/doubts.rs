@@ -1,0 +1,187 @@
+//! What is known of a token outlives whatever takes the place of it: a doubt or a refusal is not forgotten by an import, a
+//! login, a logout or a take-over, and the token is not sent again.
+
+use keepalive::engine::handover::Handover;
+use keepalive::outcome::{Outcome, OutcomeKind};
+use keepalive::store::Taken;
+use serde_json::Value;
+
+use super::homes::moved_in;
+use super::support::authserver::Fault;
+use super::support::family::Mode;
+use super::world::{Place, World};
+
+const DENIED: Fault = Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#);
+
+/// A world whose token, which came in this answer, was sent once.
+fn sent(fault: Fault, mode: Mode, provider: &str) -> (World, Value) {
+    send(World::new(None, mode, provider), fault)
+}
+
+fn send(world: World, fault: Fault) -> (World, Value) {
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), true).unwrap();
+    world.server.script([fault]);
+    assert!(matches!(world.refresh().kind, OutcomeKind::InDoubt | OutcomeKind::NeedsLogin));
+    (world, answer)
+}
+
+fn doubtful() -> (World, Value) {
+    sent(Fault::DropAfter, Mode::Strict, "")
+}
+
+#[track_caller]
+fn is_refused(result: Result<Handover, Outcome>) {
+    let outcome = result.expect_err("it may be spent");
+    assert_eq!((outcome.kind, outcome.error.unwrap().kind.as_ref()), (OutcomeKind::NeedsLogin, "consumed"));
+}
+
+/// The token is neither taken nor sent again.
+#[track_caller]
+fn is_remembered(world: &World, answer: &Value) {
+    for is_replacing in [false, true] {
+        is_refused(world.arrive(world.credential(answer), is_replacing));
+    }
+    world.refresh();
+    assert_eq!(world.server.counts().presented_again, 0);
+}
+
+#[test]
+fn r17_a_doubt_or_a_refusal_is_remembered_when_another_token_was_taken() {
+    for fault in [Fault::DropAfter, DENIED] {
+        let (world, answer) = sent(fault, Mode::Strict, "");
+        world.arrive(world.credential(&world.server.mint()), true).unwrap();
+        is_remembered(&world, &answer);
+        assert_eq!(world.record().generation.get(), 4, "the other one is refreshed as ever");
+    }
+}
+
+#[test]
+fn r17_a_doubt_or_a_refusal_is_remembered_when_its_profile_was_forgotten() {
+    // What a keyring knows of dead tokens goes with its key, but no doubt does.
+    for (world, fault) in [
+        (World::new(None, Mode::Strict, ""), Fault::DropAfter),
+        (World::without_keyring(), Fault::DropAfter),
+        (World::without_keyring(), DENIED),
+    ] {
+        let (world, answer) = send(world, fault);
+        world.log_out(true, false).unwrap();
+        is_remembered(&world, &answer);
+    }
+}
+
+#[test]
+fn r17_a_logout_that_cannot_write_the_ledger_is_completed_by_whoever_comes_next() {
+    let (world, answer) = doubtful();
+    std::fs::create_dir(world.file("ledger.lock")).unwrap();
+    assert_eq!(world.log_out(true, false).unwrap_err().kind, OutcomeKind::StoreUnavailable);
+    assert!(world.arrive(world.credential(&answer), true).is_err(), "nobody could remember it");
+    std::fs::remove_dir(world.file("ledger.lock")).unwrap();
+    is_remembered(&world, &answer);
+}
+
+#[test]
+fn r17_a_doubt_is_remembered_when_the_process_that_takes_another_token_dies() {
+    let (world, answer) = doubtful();
+    let other = world.credential(&world.server.mint());
+    let remains = world.die_during(Place::BeforePublish, || drop(world.arrive(other, true)));
+    let world = world.goes_on(remains, None);
+    is_remembered(&world, &answer);
+}
+
+#[test]
+fn r17_the_same_token_once_more_stays_in_doubt() {
+    let (world, answer) = doubtful();
+    for is_replacing in [false, true] {
+        world.arrive(world.credential(&answer), is_replacing).unwrap();
+        assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    }
+    // Nothing but the journal is left: it is taken, and the doubt with it.
+    std::fs::remove_file(world.file("profiles/demo/sealed")).unwrap();
+    world.remove_from_keyring("keepalive");
+    let taken = world.arrive(world.credential(&answer), true).unwrap();
+    assert_eq!(taken.generation().get(), 3);
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1));
+}
+
+#[test]
+fn r17_a_revocation_in_doubt_is_remembered_by_the_tombstone_and_by_the_same_token() {
+    let mut world = World::without_keyring();
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), true).unwrap();
+    world.revokes([Fault::DropBefore, Fault::Answer(503, "", "")]);
+    assert!(world.log_out(false, false).is_err());
+    world.log_out(true, false).unwrap();
+    assert!(world.record().revocation.is_some_and(|r| !r.is_confirmed));
+    world.arrive(world.credential(&answer), false).unwrap();
+    assert!(world.record().open_revocation().is_some());
+    assert_eq!(world.refresh().generation.get(), 4, "it was not revoked");
+    assert_eq!(world.record().open_revocation(), None);
+}
+
+#[test]
+fn a_token_in_doubt_whose_server_lets_it_be_used_again_can_be_imported_again() {
+    for leave in [|w: &World| drop(w.log_out(true, false).unwrap()), |w: &World| w.sign_in()] {
+        let (world, answer) = sent(Fault::DropAfter, Mode::NoRotation { echo: true }, "rotation = \"none\"\n");
+        leave(&world);
+        world.arrive(world.credential(&answer), true).unwrap();
+        assert_eq!((world.record().intent, world.refresh().kind), (None, OutcomeKind::Refreshed));
+    }
+}
+
+#[test]
+fn r17_a_take_over_keeps_a_doubt_wherever_it_is_cut_off() {
+    for is_cut_off in [false, true] {
+        let (world, _) = doubtful();
+        moved_in(&world, 1, true);
+        let take_over = |world: &World| world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
+        let remains = match is_cut_off {
+            true => world.die_during(Place::BeforePublish, || drop(take_over(&world))),
+            false => world.remains(),
+        };
+        let world = world.goes_on(remains, None);
+        assert!(matches!(take_over(&world)[..], [(_, Taken::Republished(_))]));
+        assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1), "{is_cut_off}");
+    }
+}
+
+#[test]
+fn r17_a_take_over_of_another_token_gives_the_doubtful_one_up() {
+    let (world, answer) = doubtful();
+    moved_in(&world, 3, true);
+    let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
+    assert!(matches!(taken[..], [(_, Taken::Adopted(_))]), "{taken:?}");
+    is_refused(world.arrive(world.credential(&answer), true));
+}
+
+#[test]
+fn r17_what_a_take_cannot_write_into_the_ledger_the_next_run_does() {
+    for fault in [Fault::DropAfter, DENIED] {
+        let (world, answer) = sent(fault, Mode::Strict, "");
+        std::fs::create_dir(world.file("ledger.lock")).unwrap();
+        let other = world.credential(&world.server.mint());
+        assert_eq!(world.arrive(other, true).unwrap_err().kind, OutcomeKind::StoreUnavailable);
+        std::fs::remove_dir(world.file("ledger.lock")).unwrap();
+        assert_eq!(world.look().generation.get(), 3, "it was sealed");
+        assert_eq!(world.record().open_intent(), None, "the doubt was of the one before");
+        world.server.script([DENIED]);
+        assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin, "the journal has room for one refusal");
+        is_remembered(&world, &answer);
+    }
+}
+
+#[test]
+fn r17_a_doubt_that_was_to_go_along_stays_when_nothing_can_be_sealed_and_ends_with_another_token() {
+    let (world, answer) = doubtful();
+    std::fs::remove_file(world.file("profiles/demo/sealed")).unwrap();
+    world.remove_from_keyring("keepalive");
+    std::fs::create_dir(world.file("profiles/demo/.sealed.new")).unwrap();
+    assert_eq!(world.arrive(world.credential(&answer), true).unwrap_err().kind, OutcomeKind::StoreUnavailable);
+    std::fs::remove_dir(world.file("profiles/demo/.sealed.new")).unwrap();
+    assert!(world.record().open_intent().is_some());
+    std::fs::create_dir(world.file("ledger.lock")).unwrap();
+    world.arrive(world.credential(&world.server.mint()), true).unwrap_err();
+    std::fs::remove_dir(world.file("ledger.lock")).unwrap();
+    assert_eq!((world.look().generation.get(), world.record().intent), (3, None));
+    is_remembered(&world, &answer);
+}

@@ -1,0 +1,95 @@
+//! Places in a flight at which something can be done to it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use keepalive::guard::Held;
+use keepalive::provider::http::HttpEndpoint;
+use keepalive::provider::{Exchange, Gate, GateError, PrepareError, Prepared, TokenEndpoint};
+use keepalive::store::keyring::memory::MemoryKeyring;
+use keepalive::store::keyring::{Found, Item, Keyring, KeyringError};
+
+/// Where something can be done to a flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    BeforeExchange,
+    AfterIntent,
+    AfterExchange,
+    /// When the keyring is asked whether it could take something.
+    AtCheck,
+    BeforePublish,
+    AfterPublish,
+}
+
+type Hook = Box<dyn FnOnce() -> Result<(), GateError> + Send>;
+
+/// What is done when a flight comes to a place, once each.
+#[derive(Clone, Default)]
+pub struct Hooks(Arc<Mutex<Vec<(Place, Hook)>>>);
+
+impl Hooks {
+    pub fn set(&self, place: Place, hook: Hook) {
+        self.0.lock().unwrap().push((place, hook));
+    }
+
+    fn at(&self, place: Place) -> Result<(), GateError> {
+        let hook = {
+            let mut set = self.0.lock().unwrap();
+            set.iter().position(|(wanted, _)| *wanted == place).map(|i| set.remove(i))
+        };
+        hook.map_or(Ok(()), |(_, hook)| hook())
+    }
+}
+
+/// What comes by the places.
+pub struct Hooked<T> {
+    pub inner: T,
+    pub hooks: Hooks,
+    pub exchanges: Arc<AtomicUsize>,
+}
+
+impl TokenEndpoint for Hooked<HttpEndpoint> {
+    fn prepare(&self, provider: &Arc<keepalive::profile::Provider>, within: &str) -> Result<Prepared, PrepareError> {
+        self.inner.prepare(provider, within)
+    }
+
+    fn exchange<'l>(&self, prepared: &Prepared, held: Held<'l>, gate: Gate) -> Exchange<'l> {
+        self.exchanges.fetch_add(1, Ordering::SeqCst);
+        let before = self.hooks.at(Place::BeforeExchange);
+        let hooks = self.hooks.clone();
+        let gate: Gate = Box::new(move || {
+            before?;
+            gate()?;
+            hooks.at(Place::AfterIntent)
+        });
+        let exchange = self.inner.exchange(prepared, held, gate);
+        self.hooks.at(Place::AfterExchange).unwrap();
+        exchange
+    }
+}
+
+impl Keyring for Hooked<MemoryKeyring> {
+    fn check(&self) -> Result<(), KeyringError> {
+        self.hooks.at(Place::AtCheck).unwrap();
+        self.inner.check()
+    }
+
+    fn read(&self, item: &Item) -> Result<Option<Found>, KeyringError> {
+        self.inner.read(item)
+    }
+
+    fn write(&self, item: &Item, value: &str) -> Result<(), KeyringError> {
+        self.hooks.at(Place::BeforePublish).unwrap();
+        let written = self.inner.write(item, value);
+        self.hooks.at(Place::AfterPublish).unwrap();
+        written
+    }
+
+    fn delete(&self, item: &Item, holding: &str) -> Result<(), KeyringError> {
+        self.inner.delete(item, holding)
+    }
+
+    fn reconnect(&self) {
+        self.inner.reconnect();
+    }
+}

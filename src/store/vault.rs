@@ -154,6 +154,9 @@ impl<'l> Vault<'_, 'l> {
                 s
             }
             (Some(Ok(s)), None) => s,
+            // It may be the newest, and readable the next time: nothing is put in its place.
+            (Some(Err(unread @ StoreError::Io { .. })), _) => return Err(unread),
+            (Some(Err(damage)), Some(k)) if !self.is_newest(&k)? => return Err(damage),
             (_, Some(k)) if !self.record.is_tombstone && k.generation >= self.record.generation => {
                 warnings.push(format!("adopted generation {} from the keyring", k.generation));
                 self.seal(&k, key)?;
@@ -172,6 +175,21 @@ impl<'l> Vault<'_, 'l> {
         let fingerprint = key.fingerprint(&credential.refresh);
         self.catch_up(&credential, &fingerprint)?;
         Ok(Some(Loaded { held: self.permit.hold(credential), fingerprint, keyring_error, warnings }))
+    }
+
+    /// Whether a published copy may take the place of a sealed one that is damaged: not if the sealed one was newer, by
+    /// its header, or may have been: where that is damaged too, an attempt of which nobody knows the end may have brought it.
+    fn is_newest(&self, published: &Credential) -> Result<bool, StoreError> {
+        let path = self.folder.sealed();
+        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
+        let header = bytes.and_then(|bytes| envelope::header(&bytes).ok());
+        Ok(match header.filter(|header| header.profile == *self.permit.profile()) {
+            Some(header) => published.generation >= header.generation,
+            None => self
+                .record
+                .open_intent()
+                .is_none_or(|intent| intent.abandoned.is_some() || intent.generation < published.generation),
+        })
     }
 
     /// The newest sealed credential, whatever the keyring says.

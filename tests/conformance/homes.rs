@@ -7,8 +7,10 @@ use std::time::Duration;
 use keepalive::clock::Clock;
 use keepalive::credential::freshness::{Demand, Margin};
 use keepalive::engine::standing::{Terms, standing};
+use keepalive::guard::Permit;
 use keepalive::outcome::{Outcome, OutcomeKind, Publication, State};
 use keepalive::store::StoreError;
+use keepalive::sys::lockfile::LockFile;
 
 use super::support::family::Mode;
 use super::world::{LIFE, Place, World};
@@ -101,6 +103,58 @@ fn a_sealed_copy_that_is_damaged_is_made_again_from_the_keyring() {
     bytes[middle] ^= 1;
     std::fs::write(sealed(&past.world), bytes).unwrap();
     past.goes_on();
+}
+
+/// A run that died between the answer's final name and everything else: the sealed copy alone is at generation 2.
+fn ahead() -> World {
+    let world = World::new(None, Mode::Strict, "");
+    let remains = world.die_at(Place::BeforePublish);
+    world.goes_on(remains, None)
+}
+
+fn look_into(world: &World) -> Result<Option<u64>, StoreError> {
+    let engine = world.process();
+    let store = engine.store();
+    let lock = LockFile::acquire(&store.lock_file(world.name()).unwrap()).unwrap();
+    let mut vault = store.vault(Permit::for_writer(world.name(), &lock)).unwrap();
+    let loaded = vault.load(&store.key("demo").unwrap(), false)?;
+    Ok(loaded.map(|loaded| loaded.held.credential().generation.get()))
+}
+
+#[test]
+fn r13_a_sealed_copy_that_cannot_be_read_once_is_not_overwritten_by_an_older_keyring() {
+    let world = ahead();
+    let (sealed, aside) = (sealed(&world), world.file("aside"));
+    // Opened, a link is an error; written, it would be replaced.
+    std::fs::rename(&sealed, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, &sealed).unwrap();
+    let unread = look_into(&world);
+    assert!(matches!(unread, Err(StoreError::Io { .. })), "{unread:?}");
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), false).unwrap_err();
+    std::fs::rename(&aside, &sealed).unwrap();
+    assert_eq!(look_into(&world).unwrap(), Some(2));
+    assert_eq!(world.refresh().generation.get(), 3);
+    assert_eq!(world.server.counts().presented_again, 0);
+}
+
+#[test]
+fn r13_a_damaged_sealed_copy_that_was_or_may_have_been_newer_is_not_overwritten_by_an_older_keyring() {
+    for damaged in ["header", "content"] {
+        let world = ahead();
+        let whole = std::fs::read(sealed(&world)).unwrap();
+        let mut bytes = whole.clone();
+        let at = if damaged == "header" { 20 } else { whole.len() - 1 };
+        bytes[at] ^= 1;
+        std::fs::write(sealed(&world), &bytes).unwrap();
+        let outcome = world.refresh();
+        assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::StoreUnavailable, "damaged"), "{outcome:?}");
+        assert_eq!(std::fs::read(sealed(&world)).unwrap(), bytes, "{damaged}");
+        // As the remedy says: restored, it goes on.
+        std::fs::write(sealed(&world), whole).unwrap();
+        assert_eq!(world.refresh().generation.get(), 3);
+        assert_eq!(world.server.counts().presented_again, 0);
+    }
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, '
     }
     let key = plan.store.key_for(&plan.profile.name)?;
     // Recovery: an answer that arrived for a run which died before it could act on it.
-    if let Some(pending) = vault.pending_answer(&key)? {
+    if let Some(pending) = vault.unsettled_answer(&key)? {
         let refusal = judge::recovered(plan, vault, &key, &pending)?;
         if let Some(ended) = refusal.or_else(|| plan.shared(&vault.record)) {
             return Ok(ended);

@@ -1,5 +1,8 @@
-//! What can be seen to be wrong with a sealed copy without its key: so that a profile is not called fresh that has none.
+//! What can be seen to be wrong with a profile's homes without changing any: so that a profile is not called fresh that
+//! has no sealed copy, and `doctor` knows.
 
+use super::keyring::Item;
+use super::published::{self, Published};
 use super::record::Record;
 use super::{Home, Store, StoreError, envelope};
 use crate::credential::Generation;
@@ -8,6 +11,38 @@ use crate::profile::ProfileName;
 use crate::sys::durable;
 
 impl Store {
+    /// Looks whether a profile's homes agree, without changing any: what `doctor` reports.
+    pub fn examine(&self, name: &ProfileName) -> Result<Vec<String>, StoreError> {
+        self.check_filesystem()?;
+        let identity = self.identity()?;
+        let key = self.key(name.as_str())?;
+        let mut warnings = Vec::new();
+        let path = self.layout.folder(name).sealed();
+        let sealed = match durable::read(&path).map_err(|e| StoreError::io("read", &path, e))? {
+            Some(bytes) => self.open_sealed(&bytes, name, &key)?.generation,
+            None => Generation::NONE,
+        };
+        let Some((keyring, service)) = self.keyring() else {
+            return Ok(warnings);
+        };
+        let item = Item { service: service.to_owned(), user: name.to_string() };
+        let (published, duplicates) = published::read(keyring, &item, &identity.uuid, &key)?;
+        if duplicates > 0 {
+            warnings.push(format!("{duplicates} more keyring items carry the same attributes"));
+        }
+        match published {
+            Published::Missing => warnings.push("the keyring has no item; the next refresh publishes it".into()),
+            Published::OtherStore { uuid, .. } => {
+                return Err(StoreError::OtherStore { profile: item.user, other: uuid });
+            }
+            Published::Unsigned { .. } => warnings.push("the keyring item was written by another program".into()),
+            Published::Ours(credential) if credential.generation != sealed => {
+                warnings.push(format!("the keyring has generation {}, the journal {sealed}", credential.generation));
+            }
+            Published::Ours(_) => {}
+        }
+        Ok(warnings)
+    }
     /// What `status` must say of a profile whose sealed copy is missing, damaged or older than its journal, and how the
     /// profile stands then. Where there is a keyring, it may have what makes the copy whole again: the next flight tells.
     pub(super) fn flaw(&self, name: &ProfileName, record: &Record) -> Option<(State, Failure)> {

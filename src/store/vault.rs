@@ -38,6 +38,8 @@ pub struct PendingAnswer {
     pub answer: Answer,
     pub generation: Generation,
     pub attempt: Option<String>,
+    /// It has its final name: it is S already.
+    pub is_promoted: bool,
 }
 
 /// The newest credential, and how the keyring fared meanwhile.
@@ -59,41 +61,6 @@ impl Store {
         let record =
             Record::read(&folder.record(), permit.profile())?.unwrap_or_else(|| Record::new(permit.profile().clone()));
         Ok(Vault { store: self, permit, folder, identity, record })
-    }
-}
-
-impl Store {
-    /// Looks whether a profile's homes agree, without changing any: what `doctor` reports.
-    pub fn examine(&self, name: &crate::profile::ProfileName) -> Result<Vec<String>, StoreError> {
-        self.check_filesystem()?;
-        let identity = self.identity()?;
-        let key = self.key(name.as_str())?;
-        let mut warnings = Vec::new();
-        let path = self.layout.folder(name).sealed();
-        let sealed = match durable::read(&path).map_err(|e| StoreError::io("read", &path, e))? {
-            Some(bytes) => self.open_sealed(&bytes, name, &key)?.generation,
-            None => Generation::NONE,
-        };
-        let Some((keyring, service)) = self.keyring() else {
-            return Ok(warnings);
-        };
-        let item = Item { service: service.to_owned(), user: name.to_string() };
-        let (published, duplicates) = published::read(keyring, &item, &identity.uuid, &key)?;
-        if duplicates > 0 {
-            warnings.push(format!("{duplicates} more keyring items carry the same attributes"));
-        }
-        match published {
-            Published::Missing => warnings.push("the keyring has no item; the next refresh publishes it".into()),
-            Published::OtherStore { uuid, .. } => {
-                return Err(StoreError::OtherStore { profile: item.user, other: uuid });
-            }
-            Published::Unsigned { .. } => warnings.push("the keyring item was written by another program".into()),
-            Published::Ours(credential) if credential.generation != sealed => {
-                warnings.push(format!("the keyring has generation {}, the journal {sealed}", credential.generation));
-            }
-            Published::Ours(_) => {}
-        }
-        Ok(warnings)
     }
 }
 
@@ -129,11 +96,36 @@ impl<'l> Vault<'_, 'l> {
         }
         match envelope::open::<Content>(&bytes, self.permit.profile(), key) {
             Ok((header, Content::Answer(answer))) => {
-                Ok(Some(PendingAnswer { answer, generation: header.generation, attempt: header.attempt }))
+                let Header { generation, attempt, .. } = header;
+                Ok(Some(PendingAnswer { answer, generation, attempt, is_promoted: false }))
             }
             Ok((_, Content::Credential(_))) => Ok(None),
             Err(damage) => Err(StoreError::Damaged { path, damage }),
         }
+    }
+
+    /// An answer whose consequences are not in the journal yet, be it S already or not.
+    pub fn unsettled_answer(&self, key: &SealingKey) -> Result<Option<PendingAnswer>, StoreError> {
+        match self.pending_answer(key)? {
+            None => self.promoted_answer(key),
+            pending => Ok(pending),
+        }
+    }
+
+    /// What does not open here is for [`Vault::load`] to tell.
+    fn promoted_answer(&self, key: &SealingKey) -> Result<Option<PendingAnswer>, StoreError> {
+        let path = self.folder.sealed();
+        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
+        let is_ahead = |bytes: &Vec<u8>| envelope::header(bytes).is_ok_and(|h| h.generation > self.record.generation);
+        let Some(bytes) = bytes.filter(is_ahead).filter(|_| !self.record.is_tombstone) else {
+            return Ok(None);
+        };
+        Ok(match envelope::open::<Content>(&bytes, self.permit.profile(), key) {
+            Ok((Header { generation, attempt, .. }, Content::Answer(answer))) => {
+                Some(PendingAnswer { answer, generation, attempt, is_promoted: true })
+            }
+            Ok((_, Content::Credential(_))) | Err(_) => None,
+        })
     }
 
     /// Reads S and K, settles which is newest, and brings the other and the journal up to it.
@@ -269,17 +261,28 @@ impl<'l> Vault<'_, 'l> {
         self.store.ledger.add(token).map_err(|e| StoreError::io("write", &self.store.layout.ledger(), e))
     }
 
-    /// Brings the journal up to a credential that a dead run sealed, or that came from the keyring.
+    /// Brings the journal up to a credential that a dead run sealed, or that came from the keyring. What troubled the one
+    /// before is over.
     fn catch_up(&mut self, credential: &Credential, fingerprint: &Fingerprint) -> Result<(), StoreError> {
         if credential.generation > self.record.generation || self.record.fingerprint.is_none() {
-            if let Some(intent) = &self.record.intent
+            let intent = self.record.intent.take();
+            if let Some(intent) = &intent
                 && intent.generation < credential.generation
                 && intent.fingerprint != *fingerprint
             {
-                self.consume(&intent.fingerprint.clone())?;
+                self.consume(&intent.fingerprint)?;
             }
             self.record.adopt(credential, fingerprint.clone());
+            // A second send that brought the old token back: it may be dead, which no new generation changes.
+            self.record.intent = intent
+                .filter(|i| i.generation >= credential.generation || (i.sends > 1 && i.fingerprint == *fingerprint))
+                .map(|i| Intent { generation: i.generation.max(credential.generation), ..i });
             self.record.sequence += 1;
+            self.record.hold = None;
+            self.record.failures = 0;
+            self.record.unclassified = 0;
+            self.record.not_before = credential.grant.not_before;
+            self.record.last_attempt = None;
             self.publication_is_lost();
             self.save()?;
         }
@@ -366,13 +369,20 @@ impl<'l> Vault<'_, 'l> {
         let item = self.item(service);
         self.record.publication = Publication::PublishPending;
         // No store moves to a lower generation (rule 13), not even one that we do not trust.
-        if let (Published::Unsigned { generation: Some(g) }, _) =
-            published::read(keyring.as_ref(), &item, &self.identity.uuid, key)?
-            && g > credential.generation.get()
-        {
-            return Err(KeyringError::Failed(format!(
-                "another program wrote a newer item (generation {g}) for this profile; remove it with secret-tool clear"
-            )));
+        let newer = |g: u64| g > credential.generation.get();
+        match published::read(keyring.as_ref(), &item, &self.identity.uuid, key)?.0 {
+            Published::Unsigned { generation: Some(g) } if newer(g) => {
+                return Err(KeyringError::Failed(format!(
+                    "another program wrote a newer item (generation {g}) for this profile; remove it with secret-tool clear"
+                )));
+            }
+            Published::Ours(k) if newer(k.generation.get()) => {
+                let g = k.generation;
+                return Err(KeyringError::Failed(format!(
+                    "it has a newer credential (generation {g}) of this profile"
+                )));
+            }
+            Published::Missing | Published::Ours(_) | Published::OtherStore { .. } | Published::Unsigned { .. } => {}
         }
         published::write(keyring.as_ref(), &item, &self.identity.uuid, key, credential)?;
         self.record.publication = Publication::Published;

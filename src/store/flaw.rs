@@ -48,7 +48,9 @@ impl Store {
     pub(super) fn flaw(&self, name: &ProfileName, record: &Record) -> Option<(State, Failure)> {
         let error = self.defect(name, record)?;
         if let Home::Keyring { .. } = self.home {
-            let hint = format!("the next run makes it again from the keyring: keepalive refresh -p {name}");
+            let hint = format!(
+                "the next run makes it again from the keyring, or tells that it is lost there too: keepalive refresh -p {name}"
+            );
             return Some((State::Due, Failure::new("unsealed", error.to_string()).hint(hint)));
         }
         let outcome = error.outcome();

@@ -143,6 +143,10 @@ impl<'l> Vault<'_, 'l> {
         let credential = match (sealed, published) {
             (Some(Ok(s)), Some(k)) if k.generation <= s.generation => {
                 self.remember_consumed(&k, &s, key)?;
+                if k.generation < s.generation {
+                    // Somebody brought an old one back; whoever reads it has a token that is spent.
+                    self.publication_is_lost();
+                }
                 s
             }
             (Some(Ok(s)), None) => s,

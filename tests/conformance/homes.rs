@@ -12,6 +12,7 @@ use keepalive::outcome::{Outcome, OutcomeKind, Publication, State};
 use keepalive::store::StoreError;
 use keepalive::sys::lockfile::LockFile;
 
+use super::support::authserver::Fault;
 use super::support::family::Mode;
 use super::world::{LIFE, Place, World};
 
@@ -87,7 +88,9 @@ fn a_fresh_profile_whose_sealed_copy_is_gone_or_old_is_not_called_fresh_and_mend
         let terms = Terms { policy, margin: Margin::DEFAULT, early: Duration::ZERO, is_followed: false };
         let stands = || standing(Some(&world.record()), terms, &world.clock.now());
         let shown = stands();
-        assert_eq!((shown.state, shown.error.unwrap().kind.as_ref()), (State::Due, "unsealed"));
+        let error = shown.error.unwrap();
+        assert_eq!((shown.state, error.kind.as_ref()), (State::Due, "unsealed"));
+        assert!(error.hint.unwrap().contains("or tells that it is lost there too"));
         assert_eq!(shown.refresh_at, Some(world.clock.now().wall));
         let outcome = world.process().refresh(world.profile(), Demand::ValidFor(Duration::ZERO), LIFE, &|| {});
         assert_eq!((outcome.kind, outcome.generation.get(), world.requests()), (OutcomeKind::Fresh, 2, 1));
@@ -172,6 +175,23 @@ fn r10_an_older_keyring_gives_way_to_the_sealed_copy() {
 }
 
 #[test]
+fn a_published_copy_that_is_older_or_gone_is_made_again_by_a_flight_that_may_not_send() {
+    for is_gone in [true, false] {
+        let past = Past::new();
+        let world = &past.world;
+        world.server.script([Fault::Answer(429, "Retry-After: 60", "")]);
+        assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
+        match is_gone {
+            true => world.remove_from_keyring("keepalive"),
+            false => world.keyring.restore(past.keyring.clone()),
+        }
+        let outcome = world.refresh();
+        assert_eq!((outcome.kind, outcome.publication), (OutcomeKind::Deferred, Publication::Published), "{outcome:?}");
+        assert_eq!((world.published(), world.requests()), (Some(2), 2), "gone: {is_gone}");
+    }
+}
+
+#[test]
 fn r13_two_older_copies_are_not_believed() {
     let past = Past::new();
     past.restore_sealed();
@@ -226,7 +246,7 @@ fn r08_a_key_that_is_gone_is_not_replaced_by_another() {
 #[test]
 fn an_answer_that_was_judged_is_not_judged_again() {
     let world = World::new(None, Mode::Strict, "");
-    world.server.script([super::support::authserver::Fault::CommitThen(500, "<html>oops</html>")]);
+    world.server.script([Fault::CommitThen(500, "<html>oops</html>")]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     let sequence = world.record().sequence;
     // The evidence stays sealed; looking at it again changes nothing.

@@ -63,16 +63,21 @@ impl Setup {
 
     /// A profile as configured, or by the provider that its credential names.
     pub fn profile(&self, name: &ProfileName) -> Result<Profile, Failure> {
-        let record = self.store.peek(name).ok().flatten();
+        let (record, unreadable) = match self.store.peek(name) {
+            Ok(record) => (record, None),
+            Err(e) => (None, e.outcome().error),
+        };
         let provider = record.and_then(|r| r.binding).map(|b| b.provider);
-        self.config.profile(name, provider.as_deref()).map_err(|e| e.failure())
+        // Where the journal cannot be read, it may be the one to know the provider.
+        self.config.profile(name, provider.as_deref()).map_err(|e| unreadable.unwrap_or_else(|| e.failure()))
     }
 
     /// All profiles: those of the configuration, and those that only have a credential.
     pub fn all_profiles(&self) -> Result<Vec<ProfileName>, StoreError> {
         let mut names: Vec<_> = self.config.profile_names().cloned().collect();
         for name in self.store.profiles()? {
-            let is_gone = self.store.peek(&name)?.is_some_and(|r| r.is_tombstone);
+            // One that cannot be read is there, and must not hide the others.
+            let is_gone = self.store.peek(&name).is_ok_and(|record| record.is_some_and(|r| r.is_tombstone));
             if !is_gone && !names.contains(&name) {
                 names.push(name);
             }

@@ -119,7 +119,11 @@ fn configured(setup: &Setup, names: Vec<ProfileName>) -> (Vec<Arc<Profile>>, Vec
     for name in names {
         match setup.profile(&name) {
             Ok(profile) => profiles.push(Arc::new(profile)),
-            Err(failure) => rows.push((name, String::new(), Outcome::new(OutcomeKind::ConfigError).because(failure))),
+            Err(failure) => {
+                let unreadable = setup.store.peek(&name).err().map(|e| e.outcome());
+                let outcome = unreadable.unwrap_or_else(|| Outcome::new(OutcomeKind::ConfigError).because(failure));
+                rows.push((name, String::new(), outcome));
+            }
         }
     }
     (profiles, rows)

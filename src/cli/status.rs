@@ -28,6 +28,8 @@ struct Row {
     record: Option<Record>,
     standing: Standing,
     is_followed: bool,
+    /// The store cannot tell how it stands.
+    is_unreadable: bool,
 }
 
 pub fn run(args: &StatusArgs, global: &Global, out: &Output) -> Status {
@@ -57,7 +59,14 @@ pub fn run(args: &StatusArgs, global: &Global, out: &Output) -> Status {
     } else {
         show(&rows, setup.clock.now().wall, out);
     }
-    rows.iter().map(|row| Status::of_state(row.standing.state, publication(row))).max().unwrap_or(Status::Ok)
+    rows.iter().map(status_of).max().unwrap_or(Status::Ok)
+}
+
+fn status_of(row: &Row) -> Status {
+    match row.is_unreadable {
+        true => Status::StoreUnavailable,
+        false => Status::of_state(row.standing.state, publication(row)),
+    }
 }
 
 fn row(setup: &Setup, name: ProfileName) -> Row {
@@ -74,10 +83,11 @@ fn row(setup: &Setup, name: ProfileName) -> Row {
     };
     let is_followed = profile.as_ref().is_ok_and(|p| p.follow);
     let mut standing = judge(setup, record.as_ref(), profile.as_ref().ok());
-    if let Some(error) = profile.err().or(unreadable) {
+    let is_unreadable = unreadable.is_some();
+    if let Some(error) = unreadable.or(profile.err()) {
         standing = Standing { state: State::ConfigError, refresh_at: None, error: Some(error) };
     }
-    Row { name, provider, record, standing, is_followed }
+    Row { name, provider, record, standing, is_followed, is_unreadable }
 }
 
 pub(super) fn judge(setup: &Setup, record: Option<&Record>, profile: Option<&Profile>) -> Standing {

@@ -1,11 +1,13 @@
-//! What can be seen to be wrong with a profile's homes without changing any: so that a profile is not called fresh that
-//! has no sealed copy, and `doctor` knows.
+//! What can be seen to be wrong with a profile's homes, so that none is called fresh that has no sealed copy; and the way
+//! out for a person whose journal is damaged.
 
+use super::key::SealingKey;
 use super::keyring::Item;
 use super::published::{self, Published};
 use super::record::Record;
-use super::{Home, Store, StoreError, envelope};
+use super::{Home, Store, StoreError, Vault, envelope};
 use crate::credential::Generation;
+use crate::guard::Permit;
 use crate::outcome::{Failure, OutcomeKind, State};
 use crate::profile::ProfileName;
 use crate::sys::durable;
@@ -43,6 +45,36 @@ impl Store {
         }
         Ok(warnings)
     }
+    /// Opens a profile's files for a person who forgets or replaces what is there: a journal that is damaged is kept aside,
+    /// and a new one counts on from the newest generation that S, and K where there is a key to know it by, speak of.
+    pub fn vault_by_force<'s, 'l>(
+        &'s self,
+        permit: Permit<'l>,
+        key: Option<&SealingKey>,
+    ) -> Result<Vault<'s, 'l>, StoreError> {
+        let path = self.layout.folder(permit.profile()).record();
+        let read = || durable::read(&path).map_err(|e| StoreError::io("read", &path, e));
+        let is_damaged = matches!(Record::read(&path, permit.profile()), Err(StoreError::DamagedRecord { .. }));
+        let Some(bytes) = read()?.filter(|bytes| is_damaged && !Record::is_of_later_version(bytes)) else {
+            return self.vault(permit);
+        };
+        self.check_filesystem()?;
+        let identity = self.identity()?;
+        let folder = self.layout.folder(permit.profile());
+        let aside = path.with_extension("json.damaged");
+        durable::replace(&aside, &bytes).map_err(|e| StoreError::io("write", &aside, e))?;
+        let mut record = Record::new(permit.profile().clone());
+        record.generation = self.sealed_generation(permit.profile())?.unwrap_or(Generation::NONE);
+        let mut vault = Vault { store: self, permit, folder, identity, record };
+        if let (Some(key), Home::Keyring { keyring, service }) = (key, &self.home)
+            && let (Published::Ours(published), _) =
+                published::read(keyring.as_ref(), &vault.item(service), &vault.identity.uuid, key)?
+        {
+            vault.record.generation = vault.record.generation.max(published.generation);
+        }
+        Ok(vault)
+    }
+
     /// What `status` must say of a profile whose sealed copy is missing, damaged or older than its journal, and how the
     /// profile stands then. Where there is a keyring, it may have what makes the copy whole again: the next flight tells.
     pub(super) fn flaw(&self, name: &ProfileName, record: &Record) -> Option<(State, Failure)> {

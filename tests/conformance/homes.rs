@@ -192,6 +192,45 @@ fn a_published_copy_that_is_older_or_gone_is_made_again_by_a_flight_that_may_not
 }
 
 #[test]
+fn r13_a_damaged_journal_gives_way_to_whoever_replaces_or_forgets_and_its_generations_are_counted_on() {
+    for is_published in [true, false] {
+        for is_forgetting in [true, false] {
+            let past = Past::new();
+            let world = &past.world;
+            let path = world.file("profiles/demo/record.json");
+            std::fs::write(&path, "{").unwrap();
+            if is_published {
+                past.restore_sealed();
+            } else {
+                world.remove_from_keyring("keepalive");
+            }
+            let answer = world.server.mint();
+            let refused = world.arrive(world.credential(&answer), false).unwrap_err();
+            assert_eq!(word_of(&refused), "damaged");
+            assert_eq!(word_of(&world.log_out(false, false).unwrap_err()), "damaged");
+            if is_forgetting {
+                assert_eq!(world.log_out(true, false).unwrap().generation.get(), 2);
+            }
+            let taken = world.arrive(world.credential(&answer), true).unwrap();
+            assert_eq!((taken.generation().get(), world.published()), (3, Some(3)));
+            assert_eq!(std::fs::read(path.with_extension("json.damaged")).unwrap(), b"{");
+            assert_eq!(world.refresh().generation.get(), 4);
+        }
+    }
+}
+
+#[test]
+fn a_journal_of_a_later_version_is_not_taken_for_a_damaged_one() {
+    let past = Past::new();
+    let path = past.world.file("profiles/demo/record.json");
+    std::fs::write(&path, r#"{"format":2}"#).unwrap();
+    let answer = past.world.server.mint();
+    past.world.arrive(past.world.credential(&answer), true).unwrap_err();
+    past.world.log_out(true, false).unwrap_err();
+    assert_eq!(std::fs::read(&path).unwrap(), br#"{"format":2}"#);
+}
+
+#[test]
 fn r13_two_older_copies_are_not_believed() {
     let past = Past::new();
     past.restore_sealed();

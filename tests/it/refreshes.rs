@@ -78,6 +78,22 @@ fn a_profile_whose_journal_is_damaged_does_not_stop_the_others() {
 }
 
 #[test]
+fn a_profile_whose_journal_is_damaged_can_be_replaced_or_forgotten() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let journal = sandbox.path("state/keepalive/profiles/demo/record.json");
+    std::fs::write(&journal, "{").unwrap();
+    let answer = server.mint().to_string();
+    sandbox.keepalive_with_input(&["import", "demo"], &answer).exits(69).says("or log in again");
+    sandbox.keepalive_with_input(&["import", "demo", "--replace"], &answer).exits(0);
+    assert_eq!(sandbox.refresh(&["--force"]).exits(0).result()["generation"], 3);
+    std::fs::write(&journal, "{").unwrap();
+    sandbox.keepalive(&["logout", "demo"]).exits(69);
+    sandbox.keepalive(&["logout", "demo", "--forget"]).exits(1).says("sign keepalive out at acme too");
+    assert_eq!(sandbox.keepalive(&["--json", "status", "-p", "demo"]).exits(77).profile()["state"], "no_credential");
+}
+
+#[test]
 fn all_profiles_are_refreshed_if_none_is_named() {
     let server = AuthServer::start(Mode::Strict);
     let sandbox = Sandbox::signed_in(&server);

@@ -91,7 +91,8 @@ pub fn recovered(
             vault.discard_answer()?;
             Ok(None)
         }
-        Reading::Denied(_) if pending.answer.is_complete => {
+        // Judged as it would have been by the run that received it.
+        Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge if pending.answer.is_complete => {
             Ok(Some(settle(plan, vault, key, &pending.answer, pending.generation, false)))
         }
         Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge => {

@@ -91,10 +91,30 @@ fn r17_what_a_dead_run_sealed_and_nobody_can_read_leaves_the_token_in_doubt() {
         for _ in 0..2 {
             let outcome = world.refresh();
             says(&outcome, OutcomeKind::InDoubt, "in_doubt");
-            assert!(outcome.error.unwrap().message.contains("its answer could not be read"));
+            let words = if is_complete { "the server answered 200" } else { "its answer could not be read" };
+            assert!(outcome.error.unwrap().message.contains(words));
         }
         assert!(world.record().intent.unwrap().abandoned.is_some());
         assert_eq!(world.requests(), requests, "it is not sent again to find out");
+    }
+}
+
+#[test]
+fn r23_an_answer_without_words_that_a_dead_run_sealed_is_classified_as_a_live_one_is() {
+    for (status, body, kind, word) in [
+        (429, "", OutcomeKind::Deferred, "throttled"),
+        (302, "", OutcomeKind::ConfigError, "client_refused"),
+        (302, "<html>", OutcomeKind::ConfigError, "client_refused"),
+        (403, "<html>", OutcomeKind::Deferred, "refused"),
+        (502, "<html>", OutcomeKind::InDoubt, "in_doubt"),
+    ] {
+        let live = World::new(None, Mode::Strict, "");
+        live.server.script([Fault::Answer(status, "", body)]);
+        says(&live.refresh(), kind, word);
+        let world = dead_with(status, body, true);
+        says(&world.refresh(), kind, word);
+        assert_eq!(world.record().intent.is_some(), kind == OutcomeKind::InDoubt, "{status} {body}");
+        assert_eq!(has_received(&world), kind == OutcomeKind::InDoubt);
     }
 }
 

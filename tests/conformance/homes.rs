@@ -100,12 +100,23 @@ fn a_fresh_profile_whose_sealed_copy_is_gone_or_old_is_not_called_fresh_and_mend
 
 #[test]
 fn a_sealed_copy_that_is_damaged_is_made_again_from_the_keyring() {
-    let past = Past::new();
-    let mut bytes = std::fs::read(sealed(&past.world)).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(sealed(&past.world), bytes).unwrap();
-    past.goes_on();
+    let damage = |world: &World, place: fn(usize) -> usize| {
+        let mut bytes = std::fs::read(sealed(world)).unwrap();
+        let at = place(bytes.len());
+        bytes[at] ^= 1;
+        std::fs::write(sealed(world), bytes).unwrap();
+    };
+    for place in [|_| 20, |length| length / 2] {
+        let past = Past::new();
+        damage(&past.world, place);
+        past.goes_on();
+        // A doubt that a run has looked at to its end: no answer came, so there is none to be lost.
+        past.world.server.script([Fault::DropBefore]);
+        assert_eq!(past.world.refresh().kind, OutcomeKind::InDoubt);
+        damage(&past.world, place);
+        assert_eq!(past.world.refresh().kind, OutcomeKind::InDoubt);
+        assert_eq!(look_into(&past.world).unwrap(), Some(3));
+    }
 }
 
 /// A run that died between the answer's final name and everything else: the sealed copy alone is at generation 2.

@@ -68,7 +68,8 @@ pub fn conclude_lost(
 }
 
 /// An answer found sealed: the run that received it died before it could settle. Tokens in it become the newest
-/// generation, or are it already, from which the ordinary way goes on (`None`); a refusal is the outcome of this run too.
+/// generation, or are it already, from which the ordinary way goes on (`None`); a refusal or a doubt is the outcome of this
+/// run too.
 pub fn recovered(
     plan: &Flightplan,
     vault: &mut Vault<'_, '_>,
@@ -81,8 +82,8 @@ pub fn recovered(
         Reading::Granted { .. } => {
             // An older journal was restored: what the answer says of its request is all that is known of it.
             vault.record.intent = vault.record.intent.take().or_else(|| intent_of(pending, key, generation));
-            settle(plan, vault, key, &pending.answer, pending.generation, pending.is_promoted);
-            Ok(None)
+            let settled = settle(plan, vault, key, &pending.answer, pending.generation, pending.is_promoted);
+            Ok((settled.kind != OutcomeKind::Refreshed).then_some(settled))
         }
         // Nothing that grants no tokens is given that name: it is damaged, which its loading tells.
         Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge if pending.is_promoted => Ok(None),

@@ -186,6 +186,9 @@ fn r17_a_doubt_that_an_answer_raises_outlives_the_run_that_got_it() {
     for place in SEALED {
         let world = dead_with_the_old_token(place);
         let requests = world.requests();
+        let found = world.look();
+        assert_eq!((found.kind, found.joined), (OutcomeKind::InDoubt, false), "no other run has found it: {found:?}");
+        assert!(found.warnings.iter().any(|w| w.contains("gave the old refresh token back")), "{found:?}");
         for _ in 0..2 {
             assert_eq!(world.look().kind, OutcomeKind::InDoubt, "{place:?}");
             assert_eq!(world.refresh().kind, OutcomeKind::InDoubt, "{place:?}");

@@ -6,7 +6,7 @@ use super::keyring::Item;
 use super::published::{self, Published};
 use super::record::Record;
 use super::{Home, Store, StoreError, Vault, envelope};
-use crate::credential::Generation;
+use crate::credential::{Credential, Generation};
 use crate::guard::Permit;
 use crate::outcome::{Failure, OutcomeKind, State};
 use crate::profile::ProfileName;
@@ -113,5 +113,22 @@ impl Store {
         // The newest answer did not get its final name yet; the next run gives it that.
         let received = read(folder.received()).ok().flatten().and_then(|bytes| header(&bytes).ok());
         (!received.is_some_and(is_newest)).then_some(error)
+    }
+}
+
+impl Vault<'_, '_> {
+    /// Whether a published copy may take the place of a sealed one that is damaged: not if the sealed one was newer, by
+    /// its header, or may have been: where that is damaged too, an attempt of which nobody knows the end may have brought it.
+    pub(super) fn is_newest(&self, published: &Credential) -> Result<bool, StoreError> {
+        let path = self.folder.sealed();
+        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
+        let header = bytes.and_then(|bytes| envelope::header(&bytes).ok());
+        Ok(match header.filter(|header| header.profile == *self.permit.profile()) {
+            Some(header) => published.generation >= header.generation,
+            None => self
+                .record
+                .open_intent()
+                .is_none_or(|intent| intent.abandoned.is_some() || intent.generation < published.generation),
+        })
     }
 }

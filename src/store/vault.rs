@@ -173,21 +173,6 @@ impl<'l> Vault<'_, 'l> {
         Ok(Some(Loaded { held: self.permit.hold(credential), fingerprint, keyring_error, warnings }))
     }
 
-    /// Whether a published copy may take the place of a sealed one that is damaged: not if the sealed one was newer, by
-    /// its header, or may have been: where that is damaged too, an attempt of which nobody knows the end may have brought it.
-    fn is_newest(&self, published: &Credential) -> Result<bool, StoreError> {
-        let path = self.folder.sealed();
-        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
-        let header = bytes.and_then(|bytes| envelope::header(&bytes).ok());
-        Ok(match header.filter(|header| header.profile == *self.permit.profile()) {
-            Some(header) => published.generation >= header.generation,
-            None => self
-                .record
-                .open_intent()
-                .is_none_or(|intent| intent.abandoned.is_some() || intent.generation < published.generation),
-        })
-    }
-
     /// The newest sealed credential, whatever the keyring says.
     pub fn newest_sealed(&self, key: &SealingKey) -> Result<Option<Credential>, StoreError> {
         self.open_sealed(key).transpose()

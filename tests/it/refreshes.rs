@@ -84,7 +84,7 @@ fn a_profile_whose_journal_is_damaged_can_be_replaced_or_forgotten() {
     let journal = sandbox.path("state/keepalive/profiles/demo/record.json");
     std::fs::write(&journal, "{").unwrap();
     let answer = server.mint().to_string();
-    sandbox.keepalive_with_input(&["import", "demo"], &answer).exits(69).says("or log in again");
+    sandbox.keepalive_with_input(&["import", "demo"], &answer).exits(69).says("log in again");
     sandbox.keepalive_with_input(&["import", "demo", "--replace"], &answer).exits(0);
     assert_eq!(sandbox.refresh(&["--force"]).exits(0).result()["generation"], 3);
     std::fs::write(&journal, "{").unwrap();

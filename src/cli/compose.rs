@@ -64,9 +64,13 @@ impl Setup {
 
     /// A profile as configured, or by the provider that its credential names.
     pub fn profile(&self, name: &ProfileName) -> Result<Profile, Failure> {
-        let record = self.store.peek(name).ok().flatten();
+        let (record, unreadable) = match self.store.peek(name) {
+            Ok(record) => (record, None),
+            Err(e) => (None, e.outcome().error),
+        };
         let provider = record.and_then(|r| r.binding).map(|b| b.provider);
-        self.config.profile(name, provider.as_deref()).map_err(|e| e.failure())
+        // Where the journal cannot be read, it may be the one to know the provider.
+        self.config.profile(name, provider.as_deref()).map_err(|e| unreadable.unwrap_or_else(|| e.failure()))
     }
 
     /// All profiles: those of the configuration, and those that only have a credential.

@@ -14,6 +14,8 @@ use crate::engine::logout::{self, Departure, Event, Fate, Leaving, Route};
 use crate::outcome::{Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::provider::http::HttpEndpoint;
+use crate::store::StoreError;
+use crate::store::record::Record;
 
 /// Revoke a profile's credential at its provider, and forget it
 ///
@@ -68,9 +70,12 @@ fn leave(args: &LogoutArgs, global: &Global, out: &Output) -> (Option<String>, R
     let record = match setup.store.peek(name) {
         Ok(Some(record)) => record,
         Ok(None) => return (None, Err(logout::no_credential(name))),
+        // What cannot be read can be forgotten all the same.
+        Err(StoreError::DamagedRecord { .. }) if args.forget => Record::new(name.clone()),
         Err(e) => return (None, Err(e.outcome())),
     };
-    let provider = record.binding.as_ref().map(|b| b.provider.clone());
+    let configured = || setup.profile(name).ok().map(|p| p.provider.name.clone());
+    let provider = record.binding.as_ref().map(|b| b.provider.clone()).or_else(configured);
     let endpoint = match setup.engine(false) {
         Ok((_, endpoint)) => endpoint,
         Err(failure) => return (provider, Err(config_error(failure))),

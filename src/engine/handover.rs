@@ -124,7 +124,8 @@ pub fn take(
     // The store lock of the key's birth comes before any profile lock.
     let (key, kept) = store.key_to_seal(name.as_str())?;
     let lock = LockFile::acquire(&store.lock_file(name)?).map_err(unlockable)?;
-    let mut vault = store.vault(Permit::for_writer(name, &lock))?;
+    let permit = Permit::for_writer(name, &lock);
+    let mut vault = if is_replacing { store.vault_by_force(permit, Some(&key))? } else { store.vault(permit)? };
     let there = match vault.take_up_answer(&key).and_then(|()| vault.load(&key, false)) {
         Ok(there) => there,
         // What cannot be read any more is exactly what a person replaces.

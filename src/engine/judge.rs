@@ -13,7 +13,7 @@ use crate::profile::{GraceSemantics, Rotation};
 use crate::provider::RawAnswer;
 use crate::store::content::{Answer, Note, PlainGrant, Reading, Secret};
 use crate::store::key::SealingKey;
-use crate::store::record::{AT_UNUSABLE, Record};
+use crate::store::record::{AT_UNUSABLE, Intent, Record};
 use crate::store::{PendingAnswer, Vault};
 use crate::sys::durable::Staged;
 
@@ -41,7 +41,7 @@ pub fn conclude(
         Err(outcome) => return outcome,
     };
     let generation = next_generation(&vault.record);
-    settle(plan, vault, key, &answer, generation)
+    settle(plan, vault, key, &answer, generation, false)
 }
 
 /// The same for an answer that did not arrive whole, or not at all. What came of it is sealed as evidence; if it holds
@@ -61,14 +61,15 @@ pub fn conclude_lost(
     match persist(plan, vault, key, space, conclusion) {
         Err(outcome) => outcome,
         Ok(answer) => match answer.read(next_generation(&vault.record)) {
-            Reading::Granted { .. } => settle(plan, vault, key, &answer, next_generation(&vault.record)),
+            Reading::Granted { .. } => settle(plan, vault, key, &answer, next_generation(&vault.record), false),
             Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge => leave_in_doubt(plan, vault, why),
         },
     }
 }
 
 /// An answer found sealed: the run that received it died before it could settle. Tokens in it become the newest
-/// generation, from which the ordinary way goes on (`None`); a refusal is the outcome of this run too.
+/// generation, or are it already, from which the ordinary way goes on (`None`); a refusal or a doubt is the outcome of this
+/// run too.
 pub fn recovered(
     plan: &Flightplan,
     vault: &mut Vault<'_, '_>,
@@ -76,23 +77,44 @@ pub fn recovered(
     pending: &PendingAnswer,
 ) -> Result<Option<Outcome>, Outcome> {
     let is_ours = vault.record.intent.as_ref().is_some_and(|i| Some(&i.attempt) == pending.attempt.as_ref());
+    let generation = vault.record.generation;
     match pending.answer.read(pending.generation) {
         Reading::Granted { .. } => {
-            settle(plan, vault, key, &pending.answer, pending.generation);
-            Ok(None)
+            // An older journal was restored: what the answer says of its request is all that is known of it.
+            vault.record.intent = vault.record.intent.take().or_else(|| intent_of(plan, pending, key, generation));
+            let settled = settle(plan, vault, key, &pending.answer, pending.generation, pending.is_promoted);
+            Ok((settled.kind != OutcomeKind::Refreshed).then_some(settled))
         }
+        // Nothing that grants no tokens is given that name: it is damaged, which its loading tells.
+        Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge if pending.is_promoted => Ok(None),
         // It answers an attempt that the journal has settled since.
         Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge if !is_ours => {
             vault.discard_answer()?;
             Ok(None)
         }
-        Reading::Denied(_) if pending.answer.is_complete => {
-            Ok(Some(settle(plan, vault, key, &pending.answer, pending.generation)))
+        // Judged as it would have been by the run that received it.
+        Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge if pending.answer.is_complete => {
+            Ok(Some(settle(plan, vault, key, &pending.answer, pending.generation, false)))
         }
         Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge => {
             Ok(Some(leave_in_doubt(plan, vault, "its answer could not be read")))
         }
     }
+}
+
+fn intent_of(plan: &Flightplan, pending: &PendingAnswer, key: &SealingKey, generation: Generation) -> Option<Intent> {
+    let PendingAnswer { answer, attempt, .. } = pending;
+    Some(Intent {
+        attempt: attempt.clone()?,
+        generation,
+        fingerprint: key.fingerprint(&RefreshToken::new(answer.sent_refresh_token.0.clone())?),
+        sends: answer.sends,
+        first_sent: answer.sent.clone(),
+        last_sent: answer.sent.clone(),
+        abandoned: None,
+        is_last_chance_spent: false,
+        is_reusable: !plan.punishes_reuse(),
+    })
 }
 
 fn next_generation(record: &Record) -> Generation {
@@ -164,18 +186,19 @@ fn sealed_form(plan: &Flightplan, record: &Record, conclusion: Conclusion<'_>) -
     (intent.map_or_else(String::new, |i| i.attempt.clone()), sealed)
 }
 
-/// Reads a sealed answer and settles the journal by it.
+/// Reads a sealed answer and settles the journal by it. `is_promoted`: it has its final name.
 fn settle(
     plan: &Flightplan,
     vault: &mut Vault<'_, '_>,
     key: &Arc<SealingKey>,
     answer: &Answer,
     generation: Generation,
+    is_promoted: bool,
 ) -> Outcome {
     match answer.read(generation) {
         Reading::Granted { credential, is_rotated, notes } => {
             let warnings = notes.iter().map(|note| say(*note, plan)).collect();
-            commit(plan, vault, key, &Granted { credential: *credential, is_rotated, notes }, warnings)
+            commit(plan, vault, key, &Granted { credential: *credential, is_rotated, is_promoted, notes }, warnings)
         }
         Reading::Denied(denied) => refusal::refuse(plan, vault, answer, Some(&denied)),
         Reading::Unreadable => refusal::refuse(plan, vault, answer, None),
@@ -186,6 +209,7 @@ fn settle(
 struct Granted {
     credential: Credential,
     is_rotated: bool,
+    is_promoted: bool,
     notes: Vec<Note>,
 }
 
@@ -204,7 +228,9 @@ fn commit(
         tracing::error!(profile = %plan.profile.name, %error, "{what}");
         warnings.push(format!("{what}: {error}"));
     };
-    if let Err(e) = vault.promote_answer() {
+    if !granted.is_promoted
+        && let Err(e) = vault.promote_answer()
+    {
         report("the new token is sealed, but not under its final name", e.to_string());
     }
     let spent = vault.record.intent.as_ref().map(|i| i.fingerprint.clone());

@@ -149,7 +149,11 @@ impl Leaving<'_> {
             }
         };
         tell(Event::Admitted);
-        let mut vault = self.store.vault(Permit::for_writer(self.name, &lock))?;
+        let permit = Permit::for_writer(self.name, &lock);
+        let mut vault = match self.is_forgetting {
+            true => self.store.vault_by_force(permit, self.store.key_for(self.name).ok().as_deref())?,
+            false => self.store.vault(permit)?,
+        };
         vault.check_keyring().map_err(StoreError::from)?;
         if vault.record.is_tombstone {
             return self.complete(&vault);

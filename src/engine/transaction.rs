@@ -45,7 +45,7 @@ fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, '
     }
     let key = plan.store.key_for(&plan.profile.name)?;
     // Recovery: an answer that arrived for a run which died before it could act on it.
-    if let Some(pending) = vault.pending_answer(&key)? {
+    if let Some(pending) = vault.unsettled_answer(&key)? {
         let refusal = judge::recovered(plan, vault, &key, &pending)?;
         if let Some(ended) = refusal.or_else(|| plan.shared(&vault.record)) {
             return Ok(ended);
@@ -59,6 +59,7 @@ fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, '
     if plan.is_fresh(&vault.record) {
         return Ok(with(Outcome::new(OutcomeKind::Fresh), warnings));
     }
+    await_keyring(&vault.record, &loaded)?;
     let loaded = plan.follow(vault, &key, loaded, &mut warnings)?;
     let send = plan.admit(vault, &loaded)?;
     // Step 2: whatever could fail here, must fail now.
@@ -124,6 +125,16 @@ fn transact<'l>(
         }
     }
     Err(refusal::unsent(plan, vault, last))
+}
+
+/// An attempt of which nobody noted the end may have put its answer into the keyring alone, where no disk took it. As long
+/// as the keyring is away, the token that was sent is not sent again.
+fn await_keyring(record: &Record, loaded: &Loaded<'_>) -> Result<(), Outcome> {
+    let is_open_ended = record.open_intent().is_some_and(|intent| intent.abandoned.is_none());
+    match &loaded.keyring_error {
+        Some(error) if is_open_ended => Err(crate::store::StoreError::from(error.clone()).outcome()),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Step 8, left over from an earlier run: the keyring could not be written then.

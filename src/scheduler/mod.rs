@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::clock::Moment;
 use crate::engine::Engine;
@@ -38,8 +38,12 @@ pub struct Scheduler {
     /// Providers of which it was said that they have too many profiles.
     crowded: BTreeSet<String>,
     /// With the name of the provider that each is at.
-    flights: JoinSet<(ProfileName, String, Outcome)>,
+    flights: JoinSet<Landed>,
+    /// Whose they are: one that dies cannot tell.
+    in_the_air: BTreeMap<Id, ProfileName>,
 }
+
+type Landed = (ProfileName, String, Outcome);
 
 impl std::fmt::Debug for Scheduler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -70,6 +74,7 @@ impl Scheduler {
             turnstiles: BTreeMap::new(),
             crowded: BTreeSet::new(),
             flights: JoinSet::new(),
+            in_the_air: BTreeMap::new(),
         }
     }
 
@@ -84,7 +89,7 @@ impl Scheduler {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = bell.notified() => self.replan_all(),
-                Some(landed) = self.flights.join_next() => self.land(landed),
+                Some(landed) = self.flights.join_next_with_id() => self.land(landed),
             }
         }
     }
@@ -199,20 +204,34 @@ impl Scheduler {
             entry.is_flying = true;
             let demand = plan::demand(&profile, now);
             let engine = self.engine.clone();
-            self.flights.spawn(async move {
+            let whose = name.clone();
+            let task = self.flights.spawn(async move {
                 let outcome = engine.refresh_async(&profile, demand).await;
                 (name, profile.provider.name.clone(), outcome)
             });
+            self.in_the_air.insert(task.id(), whose);
         }
     }
 
-    fn land(&mut self, landed: Result<(ProfileName, String, Outcome), tokio::task::JoinError>) {
+    /// A task that died leaves its profile to be looked at again.
+    fn crash(&mut self, error: &JoinError) {
+        let name = self.in_the_air.remove(&error.id());
+        let entry = name.as_ref().and_then(|name| self.entries.get_mut(name));
+        tracing::error!(profile = name.map(|name| name.to_string()), %error, "a refresh task died");
+        if let Some(entry) = entry {
+            entry.is_flying = false;
+            entry.failures += 1;
+            entry.look = Some(Look::after(&self.engine.clock().now(), plan::pause(entry.failures)));
+        }
+    }
+
+    fn land(&mut self, landed: Result<(Id, Landed), JoinError>) {
         let (name, provider, outcome) = match landed {
-            Ok(landed) => landed,
-            Err(error) => {
-                tracing::error!(%error, "a refresh task died");
-                return;
+            Ok((id, landed)) => {
+                self.in_the_air.remove(&id);
+                landed
             }
+            Err(error) => return self.crash(&error),
         };
         let now = self.engine.clock().now();
         for warning in &outcome.warnings {
@@ -286,5 +305,55 @@ fn log(name: &ProfileName, outcome: &Outcome) {
         OutcomeKind::InDoubt | OutcomeKind::NeedsLogin | OutcomeKind::ConfigError | OutcomeKind::StoreUnavailable => {
             tracing::error!(profile = %name, outcome = %outcome.kind, kind, retry_at, "{error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, Timestamp};
+    use crate::guard::Held;
+    use crate::outcome::Failure;
+    use crate::profile::{KeySource, Provider, StoreKind, StoreSettings};
+    use crate::provider::{Exchange, Gate, PrepareError, Prepared, TokenEndpoint};
+    use crate::store::Store;
+    use crate::store::keyring::memory::MemoryKeyring;
+
+    /// No server.
+    struct Nowhere;
+
+    impl TokenEndpoint for Nowhere {
+        fn prepare(&self, _: &Arc<Provider>, _: &str) -> Result<Prepared, PrepareError> {
+            Err(PrepareError::Config(Failure::new("test", "nowhere")))
+        }
+
+        fn exchange<'l>(&self, _: &Prepared, _: Held<'l>, _: Gate) -> Exchange<'l> {
+            unreachable!("nothing is prepared")
+        }
+    }
+
+    fn scheduler(dir: &std::path::Path) -> Scheduler {
+        let kind = StoreKind::File { key: KeySource::File(dir.join("key")) };
+        let settings = StoreSettings { kind, path: None, allow_network_filesystem: true };
+        let store = Store::new(&settings, dir, None, || Box::new(MemoryKeyring::default()));
+        let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_790_000_000)));
+        let engine = Engine::new(Arc::new(store), Arc::new(Nowhere), clock, true, Vec::new());
+        Scheduler::new(engine, Arc::new(|_| Err(Failure::new("test", "no profile"))))
+    }
+
+    #[tokio::test]
+    async fn a_profile_whose_task_died_is_looked_at_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut scheduler = scheduler(dir.path());
+        let name: ProfileName = "demo".parse().unwrap();
+        scheduler.entries.insert(name.clone(), Entry { is_flying: true, ..Entry::new() });
+        let task = scheduler.flights.spawn(async { panic!("as if by a bug") });
+        scheduler.in_the_air.insert(task.id(), name.clone());
+        let landed = scheduler.flights.join_next_with_id().await.unwrap();
+        scheduler.land(landed);
+        let now = scheduler.engine.clock().now();
+        let entry = &scheduler.entries[&name];
+        assert!(!entry.is_flying && scheduler.in_the_air.is_empty());
+        assert_eq!(entry.look.as_ref().map(|look| look.wait(&now)), Some(plan::pause(1)));
     }
 }

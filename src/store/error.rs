@@ -117,12 +117,12 @@ impl StoreError {
     }
 }
 
-/// What to do about a file without secrets that cannot be read. What a profile's journal knows nobody else does, so no
-/// login goes over it; that of the whole store is not to be given up for one login.
+/// What to do about a file without secrets that cannot be read. What a profile's journal knows nobody else does, so only a
+/// person goes over it, by a new login; that of the whole store is not to be given up for one login.
 fn unreadable(path: &Path) -> String {
     let restore = "restore the file from a backup made since the last refresh";
     match path.file_name() {
-        Some(name) if name == "record.json" => format!("{restore}, or remove {} and log in again", parent(path)),
+        Some(name) if name == "record.json" => format!("{restore}, or log in again, or import with --replace"),
         _ => restore.to_owned(),
     }
 }

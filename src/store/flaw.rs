@@ -1,19 +1,88 @@
-//! What can be seen to be wrong with a sealed copy without its key: so that a profile is not called fresh that has none.
+//! What can be seen to be wrong with a profile's homes, so that none is called fresh that has no sealed copy; and the way
+//! out for a person whose journal is damaged.
 
+use super::key::SealingKey;
+use super::keyring::Item;
+use super::published::{self, Published};
 use super::record::Record;
-use super::{Home, Store, StoreError, envelope};
-use crate::credential::Generation;
+use super::{Home, Store, StoreError, Vault, envelope};
+use crate::credential::{Credential, Generation};
+use crate::guard::Permit;
 use crate::outcome::{Failure, OutcomeKind, State};
 use crate::profile::ProfileName;
 use crate::sys::durable;
 
 impl Store {
+    /// Looks whether a profile's homes agree, without changing any: what `doctor` reports.
+    pub fn examine(&self, name: &ProfileName) -> Result<Vec<String>, StoreError> {
+        self.check_filesystem()?;
+        let identity = self.identity()?;
+        let key = self.key(name.as_str())?;
+        let mut warnings = Vec::new();
+        let path = self.layout.folder(name).sealed();
+        let sealed = match durable::read(&path).map_err(|e| StoreError::io("read", &path, e))? {
+            Some(bytes) => self.open_sealed(&bytes, name, &key)?.generation,
+            None => Generation::NONE,
+        };
+        let Some((keyring, service)) = self.keyring() else {
+            return Ok(warnings);
+        };
+        let item = Item { service: service.to_owned(), user: name.to_string() };
+        let (published, duplicates) = published::read(keyring, &item, &identity.uuid, &key)?;
+        if duplicates > 0 {
+            warnings.push(format!("{duplicates} more keyring items carry the same attributes"));
+        }
+        match published {
+            Published::Missing => warnings.push("the keyring has no item; the next refresh publishes it".into()),
+            Published::OtherStore { uuid, .. } => {
+                return Err(StoreError::OtherStore { profile: item.user, other: uuid });
+            }
+            Published::Unsigned { .. } => warnings.push("the keyring item was written by another program".into()),
+            Published::Ours(credential) if credential.generation != sealed => {
+                warnings.push(format!("the keyring has generation {}, the journal {sealed}", credential.generation));
+            }
+            Published::Ours(_) => {}
+        }
+        Ok(warnings)
+    }
+    /// Opens a profile's files for a person who forgets or replaces what is there: a journal that is damaged is kept aside,
+    /// and a new one counts on from the newest generation that S, and K where there is a key to know it by, speak of.
+    pub fn vault_by_force<'s, 'l>(
+        &'s self,
+        permit: Permit<'l>,
+        key: Option<&SealingKey>,
+    ) -> Result<Vault<'s, 'l>, StoreError> {
+        let path = self.layout.folder(permit.profile()).record();
+        let read = || durable::read(&path).map_err(|e| StoreError::io("read", &path, e));
+        let is_damaged = matches!(Record::read(&path, permit.profile()), Err(StoreError::DamagedRecord { .. }));
+        let Some(bytes) = read()?.filter(|bytes| is_damaged && !Record::is_of_later_version(bytes)) else {
+            return self.vault(permit);
+        };
+        self.check_filesystem()?;
+        let identity = self.identity()?;
+        let folder = self.layout.folder(permit.profile());
+        let aside = path.with_extension("json.damaged");
+        durable::replace(&aside, &bytes).map_err(|e| StoreError::io("write", &aside, e))?;
+        let mut record = Record::new(permit.profile().clone());
+        record.generation = self.sealed_generation(permit.profile())?.unwrap_or(Generation::NONE);
+        let mut vault = Vault { store: self, permit, folder, identity, record };
+        if let (Some(key), Home::Keyring { keyring, service }) = (key, &self.home)
+            && let (Published::Ours(published), _) =
+                published::read(keyring.as_ref(), &vault.item(service), &vault.identity.uuid, key)?
+        {
+            vault.record.generation = vault.record.generation.max(published.generation);
+        }
+        Ok(vault)
+    }
+
     /// What `status` must say of a profile whose sealed copy is missing, damaged or older than its journal, and how the
     /// profile stands then. Where there is a keyring, it may have what makes the copy whole again: the next flight tells.
     pub(super) fn flaw(&self, name: &ProfileName, record: &Record) -> Option<(State, Failure)> {
         let error = self.defect(name, record)?;
         if let Home::Keyring { .. } = self.home {
-            let hint = format!("the next run makes it again from the keyring: keepalive refresh -p {name}");
+            let hint = format!(
+                "the next run makes it again from the keyring, or tells that it is lost there too: keepalive refresh -p {name}"
+            );
             return Some((State::Due, Failure::new("unsealed", error.to_string()).hint(hint)));
         }
         let outcome = error.outcome();
@@ -44,5 +113,22 @@ impl Store {
         // The newest answer did not get its final name yet; the next run gives it that.
         let received = read(folder.received()).ok().flatten().and_then(|bytes| header(&bytes).ok());
         (!received.is_some_and(is_newest)).then_some(error)
+    }
+}
+
+impl Vault<'_, '_> {
+    /// Whether a published copy may take the place of a sealed one that is damaged: not if the sealed one was newer, by
+    /// its header, or may have been: where that is damaged too, an attempt of which nobody knows the end may have brought it.
+    pub(super) fn is_newest(&self, published: &Credential) -> Result<bool, StoreError> {
+        let path = self.folder.sealed();
+        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
+        let header = bytes.and_then(|bytes| envelope::header(&bytes).ok());
+        Ok(match header.filter(|header| header.profile == *self.permit.profile()) {
+            Some(header) => published.generation >= header.generation,
+            None => self
+                .record
+                .open_intent()
+                .is_none_or(|intent| intent.abandoned.is_some() || intent.generation < published.generation),
+        })
     }
 }

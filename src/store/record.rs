@@ -183,6 +183,12 @@ impl Record {
         Ok(Some(record))
     }
 
+    /// Whether these bytes are the record of a later keepalive: not understood, and not damaged.
+    pub fn is_of_later_version(bytes: &[u8]) -> bool {
+        let value = serde_json::from_slice::<serde_json::Value>(bytes).ok();
+        value.and_then(|v| v.get("format")?.as_u64()).is_some_and(|format| format > u64::from(FORMAT))
+    }
+
     /// Replaces the record; durable on return.
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
         durable::replace(path, &serde_json::to_vec_pretty(self).map_err(std::io::Error::other)?)

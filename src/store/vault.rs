@@ -38,6 +38,8 @@ pub struct PendingAnswer {
     pub answer: Answer,
     pub generation: Generation,
     pub attempt: Option<String>,
+    /// It has its final name: it is S already.
+    pub is_promoted: bool,
 }
 
 /// The newest credential, and how the keyring fared meanwhile.
@@ -62,41 +64,6 @@ impl Store {
             record.lift(self.sealed_generation(permit.profile())?);
         }
         Ok(Vault { store: self, permit, folder, identity, record })
-    }
-}
-
-impl Store {
-    /// Looks whether a profile's homes agree, without changing any: what `doctor` reports.
-    pub fn examine(&self, name: &crate::profile::ProfileName) -> Result<Vec<String>, StoreError> {
-        self.check_filesystem()?;
-        let identity = self.identity()?;
-        let key = self.key(name.as_str())?;
-        let mut warnings = Vec::new();
-        let path = self.layout.folder(name).sealed();
-        let sealed = match durable::read(&path).map_err(|e| StoreError::io("read", &path, e))? {
-            Some(bytes) => self.open_sealed(&bytes, name, &key)?.generation,
-            None => Generation::NONE,
-        };
-        let Some((keyring, service)) = self.keyring() else {
-            return Ok(warnings);
-        };
-        let item = Item { service: service.to_owned(), user: name.to_string() };
-        let (published, duplicates) = published::read(keyring, &item, &identity.uuid, &key)?;
-        if duplicates > 0 {
-            warnings.push(format!("{duplicates} more keyring items carry the same attributes"));
-        }
-        match published {
-            Published::Missing => warnings.push("the keyring has no item; the next refresh publishes it".into()),
-            Published::OtherStore { uuid, .. } => {
-                return Err(StoreError::OtherStore { profile: item.user, other: uuid });
-            }
-            Published::Unsigned { .. } => warnings.push("the keyring item was written by another program".into()),
-            Published::Ours(credential) if credential.generation != sealed => {
-                warnings.push(format!("the keyring has generation {}, the journal {sealed}", credential.generation));
-            }
-            Published::Ours(_) => {}
-        }
-        Ok(warnings)
     }
 }
 
@@ -132,7 +99,8 @@ impl<'l> Vault<'_, 'l> {
         }
         match envelope::open::<Content>(&bytes, self.permit.profile(), key) {
             Ok((header, Content::Answer(answer))) => {
-                Ok(Some(PendingAnswer { answer, generation: header.generation, attempt: header.attempt }))
+                let Header { generation, attempt, .. } = header;
+                Ok(Some(PendingAnswer { answer, generation, attempt, is_promoted: false }))
             }
             Ok((_, Content::Credential(_))) => Ok(None),
             Err(damage) => Err(self.store.unopened(path, damage)),
@@ -147,6 +115,30 @@ impl<'l> Vault<'_, 'l> {
             Reading::Granted { notes, .. } if !notes.contains(&Note::OldTokenAfterGrace) => self.promote_answer(),
             Reading::Granted { .. } | Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge => Ok(()),
         }
+    }
+
+    /// An answer whose consequences are not in the journal yet, be it S already or not.
+    pub fn unsettled_answer(&self, key: &SealingKey) -> Result<Option<PendingAnswer>, StoreError> {
+        match self.pending_answer(key)? {
+            None => self.promoted_answer(key),
+            pending => Ok(pending),
+        }
+    }
+
+    /// What does not open here is for [`Vault::load`] to tell.
+    fn promoted_answer(&self, key: &SealingKey) -> Result<Option<PendingAnswer>, StoreError> {
+        let path = self.folder.sealed();
+        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
+        let is_ahead = |bytes: &Vec<u8>| envelope::header(bytes).is_ok_and(|h| h.generation > self.record.generation);
+        let Some(bytes) = bytes.filter(is_ahead).filter(|_| !self.record.is_tombstone) else {
+            return Ok(None);
+        };
+        Ok(match envelope::open::<Content>(&bytes, self.permit.profile(), key) {
+            Ok((Header { generation, attempt, .. }, Content::Answer(answer))) => {
+                Some(PendingAnswer { answer, generation, attempt, is_promoted: true })
+            }
+            Ok((_, Content::Credential(_))) | Err(_) => None,
+        })
     }
 
     /// Reads S and K, settles which is newest, and brings the other and the journal up to it.
@@ -164,9 +156,16 @@ impl<'l> Vault<'_, 'l> {
         let credential = match (sealed, published) {
             (Some(Ok(s)), Some(k)) if k.generation <= s.generation => {
                 self.remember_consumed(&k, &s, key)?;
+                if k.generation < s.generation {
+                    // Somebody brought an old one back; whoever reads it has a token that is spent.
+                    self.publication_is_lost();
+                }
                 s
             }
             (Some(Ok(s)), None) => s,
+            // It may be the newest, and readable the next time: nothing is put in its place.
+            (Some(Err(unread @ StoreError::Io { .. })), _) => return Err(unread),
+            (Some(Err(damage)), Some(k)) if !self.is_newest(&k)? => return Err(damage),
             (_, Some(k)) if !self.record.is_tombstone && k.generation >= self.record.generation => {
                 warnings.push(format!("adopted generation {} from the keyring", k.generation));
                 self.seal(&k, key)?;
@@ -264,19 +263,29 @@ impl<'l> Vault<'_, 'l> {
         self.store.ledger.add(token).map_err(|e| StoreError::io("write", &self.store.layout.ledger(), e))
     }
 
-    /// Brings the journal up to a credential that a dead run sealed, or that came from the keyring.
+    /// Brings the journal up to a credential that a dead run sealed, or that came from the keyring. What troubled the one
+    /// before is over.
     pub(super) fn catch_up(&mut self, credential: &Credential, fingerprint: &Fingerprint) -> Result<(), StoreError> {
         if credential.generation > self.record.generation || self.record.fingerprint.is_none() {
             if let Some(intent) = &self.record.intent
                 && intent.generation < credential.generation
                 && intent.fingerprint != *fingerprint
             {
-                self.consume(&intent.fingerprint.clone())?;
+                self.consume(&intent.fingerprint)?;
             }
             self.write_off(Some(fingerprint))?;
-            self.record.intent.take_if(|i| i.fingerprint != *fingerprint);
+            let intent = self.record.intent.take().filter(|i| i.fingerprint == *fingerprint);
             self.record.adopt(credential, fingerprint.clone());
+            // A second send that brought the old token back: it may be dead, which no new generation changes.
+            self.record.intent = intent
+                .filter(|i| i.generation >= credential.generation || i.sends > 1)
+                .map(|i| Intent { generation: i.generation.max(credential.generation), ..i });
             self.record.sequence += 1;
+            self.record.hold = None;
+            self.record.failures = 0;
+            self.record.unclassified = 0;
+            self.record.not_before = credential.grant.not_before;
+            self.record.last_attempt = None;
             self.publication_is_lost();
             self.save()?;
         }
@@ -363,13 +372,20 @@ impl<'l> Vault<'_, 'l> {
         let item = self.item(service);
         self.record.publication = Publication::PublishPending;
         // No store moves to a lower generation (rule 13), not even one that we do not trust.
-        if let (Published::Unsigned { generation: Some(g) }, _) =
-            published::read(keyring.as_ref(), &item, &self.identity.uuid, key)?
-            && g > credential.generation.get()
-        {
-            return Err(KeyringError::Failed(format!(
-                "another program wrote a newer item (generation {g}) for this profile; remove it with secret-tool clear"
-            )));
+        let newer = |g: u64| g > credential.generation.get();
+        match published::read(keyring.as_ref(), &item, &self.identity.uuid, key)?.0 {
+            Published::Unsigned { generation: Some(g) } if newer(g) => {
+                return Err(KeyringError::Failed(format!(
+                    "another program wrote a newer item (generation {g}) for this profile; remove it with secret-tool clear"
+                )));
+            }
+            Published::Ours(k) if newer(k.generation.get()) => {
+                let g = k.generation;
+                return Err(KeyringError::Failed(format!(
+                    "it has a newer credential (generation {g}) of this profile"
+                )));
+            }
+            Published::Missing | Published::Ours(_) | Published::OtherStore { .. } | Published::Unsigned { .. } => {}
         }
         published::write(keyring.as_ref(), &item, &self.identity.uuid, key, credential)?;
         self.record.publication = Publication::Published;

@@ -7,9 +7,12 @@ use std::time::Duration;
 use keepalive::clock::Clock;
 use keepalive::credential::freshness::{Demand, Margin};
 use keepalive::engine::standing::{Terms, standing};
+use keepalive::guard::Permit;
 use keepalive::outcome::{Outcome, OutcomeKind, Publication, State};
 use keepalive::store::StoreError;
+use keepalive::sys::lockfile::LockFile;
 
+use super::support::authserver::Fault;
 use super::support::family::Mode;
 use super::world::{LIFE, Place, World};
 
@@ -85,7 +88,9 @@ fn a_fresh_profile_whose_sealed_copy_is_gone_or_old_is_not_called_fresh_and_mend
         let terms = Terms { policy, margin: Margin::DEFAULT, early: Duration::ZERO, is_followed: false };
         let stands = || standing(Some(&world.record()), terms, &world.clock.now());
         let shown = stands();
-        assert_eq!((shown.state, shown.error.unwrap().kind.as_ref()), (State::Due, "unsealed"));
+        let error = shown.error.unwrap();
+        assert_eq!((shown.state, error.kind.as_ref()), (State::Due, "unsealed"));
+        assert!(error.hint.unwrap().contains("or tells that it is lost there too"));
         assert_eq!(shown.refresh_at, Some(world.clock.now().wall));
         let outcome = world.process().refresh(world.profile(), Demand::ValidFor(Duration::ZERO), LIFE, &|| {});
         assert_eq!((outcome.kind, outcome.generation.get(), world.requests()), (OutcomeKind::Fresh, 2, 1));
@@ -95,12 +100,75 @@ fn a_fresh_profile_whose_sealed_copy_is_gone_or_old_is_not_called_fresh_and_mend
 
 #[test]
 fn a_sealed_copy_that_is_damaged_is_made_again_from_the_keyring() {
-    let past = Past::new();
-    let mut bytes = std::fs::read(sealed(&past.world)).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(sealed(&past.world), bytes).unwrap();
-    past.goes_on();
+    let damage = |world: &World, place: fn(usize) -> usize| {
+        let mut bytes = std::fs::read(sealed(world)).unwrap();
+        let at = place(bytes.len());
+        bytes[at] ^= 1;
+        std::fs::write(sealed(world), bytes).unwrap();
+    };
+    for place in [|_| 20, |length| length / 2] {
+        let past = Past::new();
+        damage(&past.world, place);
+        past.goes_on();
+        // A doubt that a run has looked at to its end: no answer came, so there is none to be lost.
+        past.world.server.script([Fault::DropBefore]);
+        assert_eq!(past.world.refresh().kind, OutcomeKind::InDoubt);
+        damage(&past.world, place);
+        assert_eq!(past.world.refresh().kind, OutcomeKind::InDoubt);
+        assert_eq!(look_into(&past.world).unwrap(), Some(3));
+    }
+}
+
+/// A run that died between the answer's final name and everything else: the sealed copy alone is at generation 2.
+fn ahead() -> World {
+    let world = World::new(None, Mode::Strict, "");
+    let remains = world.die_at(Place::BeforePublish);
+    world.goes_on(remains, None)
+}
+
+fn look_into(world: &World) -> Result<Option<u64>, StoreError> {
+    let engine = world.process();
+    let store = engine.store();
+    let lock = LockFile::acquire(&store.lock_file(world.name()).unwrap()).unwrap();
+    let mut vault = store.vault(Permit::for_writer(world.name(), &lock)).unwrap();
+    let loaded = vault.load(&store.key("demo").unwrap(), false)?;
+    Ok(loaded.map(|loaded| loaded.held.credential().generation.get()))
+}
+
+#[test]
+fn r13_a_sealed_copy_that_cannot_be_read_once_is_not_overwritten_by_an_older_keyring() {
+    let world = ahead();
+    let (sealed, aside) = (sealed(&world), world.file("aside"));
+    // Opened, a link is an error; written, it would be replaced.
+    std::fs::rename(&sealed, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, &sealed).unwrap();
+    let unread = look_into(&world);
+    assert!(matches!(unread, Err(StoreError::Io { .. })), "{unread:?}");
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), false).unwrap_err();
+    std::fs::rename(&aside, &sealed).unwrap();
+    assert_eq!(look_into(&world).unwrap(), Some(2));
+    assert_eq!(world.refresh().generation.get(), 3);
+    assert_eq!(world.server.counts().presented_again, 0);
+}
+
+#[test]
+fn r13_a_damaged_sealed_copy_that_was_or_may_have_been_newer_is_not_overwritten_by_an_older_keyring() {
+    for damaged in ["header", "content"] {
+        let world = ahead();
+        let whole = std::fs::read(sealed(&world)).unwrap();
+        let mut bytes = whole.clone();
+        let at = if damaged == "header" { 20 } else { whole.len() - 1 };
+        bytes[at] ^= 1;
+        std::fs::write(sealed(&world), &bytes).unwrap();
+        let outcome = world.refresh();
+        assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::StoreUnavailable, "damaged"), "{outcome:?}");
+        assert_eq!(std::fs::read(sealed(&world)).unwrap(), bytes, "{damaged}");
+        // As the remedy says: restored, it goes on.
+        std::fs::write(sealed(&world), whole).unwrap();
+        assert_eq!(world.refresh().generation.get(), 3);
+        assert_eq!(world.server.counts().presented_again, 0);
+    }
 }
 
 #[test]
@@ -115,6 +183,62 @@ fn r10_an_older_keyring_gives_way_to_the_sealed_copy() {
     let past = Past::new();
     past.world.keyring.restore(past.keyring.clone());
     past.goes_on();
+}
+
+#[test]
+fn a_published_copy_that_is_older_or_gone_is_made_again_by_a_flight_that_may_not_send() {
+    for is_gone in [true, false] {
+        let past = Past::new();
+        let world = &past.world;
+        world.server.script([Fault::Answer(429, "Retry-After: 60", "")]);
+        assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
+        match is_gone {
+            true => world.remove_from_keyring("keepalive"),
+            false => world.keyring.restore(past.keyring.clone()),
+        }
+        let outcome = world.refresh();
+        assert_eq!((outcome.kind, outcome.publication), (OutcomeKind::Deferred, Publication::Published), "{outcome:?}");
+        assert_eq!((world.published(), world.requests()), (Some(2), 2), "gone: {is_gone}");
+    }
+}
+
+#[test]
+fn r13_a_damaged_journal_gives_way_to_whoever_replaces_or_forgets_and_its_generations_are_counted_on() {
+    for is_published in [true, false] {
+        for is_forgetting in [true, false] {
+            let past = Past::new();
+            let world = &past.world;
+            let path = world.file("profiles/demo/record.json");
+            std::fs::write(&path, "{").unwrap();
+            if is_published {
+                past.restore_sealed();
+            } else {
+                world.remove_from_keyring("keepalive");
+            }
+            let answer = world.server.mint();
+            let refused = world.arrive(world.credential(&answer), false).unwrap_err();
+            assert_eq!(word_of(&refused), "damaged");
+            assert_eq!(word_of(&world.log_out(false, false).unwrap_err()), "damaged");
+            if is_forgetting {
+                assert_eq!(world.log_out(true, false).unwrap().generation.get(), 2);
+            }
+            let taken = world.arrive(world.credential(&answer), true).unwrap();
+            assert_eq!((taken.generation().get(), world.published()), (3, Some(3)));
+            assert_eq!(std::fs::read(path.with_extension("json.damaged")).unwrap(), b"{");
+            assert_eq!(world.refresh().generation.get(), 4);
+        }
+    }
+}
+
+#[test]
+fn a_journal_of_a_later_version_is_not_taken_for_a_damaged_one() {
+    let past = Past::new();
+    let path = past.world.file("profiles/demo/record.json");
+    std::fs::write(&path, r#"{"format":2}"#).unwrap();
+    let answer = past.world.server.mint();
+    past.world.arrive(past.world.credential(&answer), true).unwrap_err();
+    past.world.log_out(true, false).unwrap_err();
+    assert_eq!(std::fs::read(&path).unwrap(), br#"{"format":2}"#);
 }
 
 #[test]
@@ -172,7 +296,7 @@ fn r08_a_key_that_is_gone_is_not_replaced_by_another() {
 #[test]
 fn an_answer_that_was_judged_is_not_judged_again() {
     let world = World::new(None, Mode::Strict, "");
-    world.server.script([super::support::authserver::Fault::CommitThen(500, "<html>oops</html>")]);
+    world.server.script([Fault::CommitThen(500, "<html>oops</html>")]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     let sequence = world.record().sequence;
     // The evidence stays sealed; looking at it again changes nothing.

@@ -1,8 +1,11 @@
 //! An answer that was sealed by a run which died before it could act on it, or which nobody asked for any more.
 
-use keepalive::credential::Generation;
+use std::time::Duration;
+
+use keepalive::clock::Clock;
+use keepalive::credential::{Credential, Generation};
 use keepalive::guard::Permit;
-use keepalive::outcome::{Outcome, OutcomeKind};
+use keepalive::outcome::{Outcome, OutcomeKind, Publication};
 use keepalive::store::content::{Answer, PlainGrant, Secret};
 use keepalive::sys::lockfile::LockFile;
 
@@ -34,7 +37,7 @@ fn seal(world: &World, attempt: &str, status: u16, body: &str, is_complete: bool
         body: Answer::encode_body(body.as_bytes()),
         is_complete,
         sent_refresh_token: Secret("sent".into()),
-        sent: keepalive::clock::Clock::now(&*world.clock),
+        sent: world.clock.now(),
         sends: 1,
         binding: vault.record.binding.clone().unwrap(),
         previous: PlainGrant::of(&previous),
@@ -88,10 +91,30 @@ fn r17_what_a_dead_run_sealed_and_nobody_can_read_leaves_the_token_in_doubt() {
         for _ in 0..2 {
             let outcome = world.refresh();
             says(&outcome, OutcomeKind::InDoubt, "in_doubt");
-            assert!(outcome.error.unwrap().message.contains("its answer could not be read"));
+            let words = if is_complete { "the server answered 200" } else { "its answer could not be read" };
+            assert!(outcome.error.unwrap().message.contains(words));
         }
         assert!(world.record().intent.unwrap().abandoned.is_some());
         assert_eq!(world.requests(), requests, "it is not sent again to find out");
+    }
+}
+
+#[test]
+fn r23_an_answer_without_words_that_a_dead_run_sealed_is_classified_as_a_live_one_is() {
+    for (status, body, kind, word) in [
+        (429, "", OutcomeKind::Deferred, "throttled"),
+        (302, "", OutcomeKind::ConfigError, "client_refused"),
+        (302, "<html>", OutcomeKind::ConfigError, "client_refused"),
+        (403, "<html>", OutcomeKind::Deferred, "refused"),
+        (502, "<html>", OutcomeKind::InDoubt, "in_doubt"),
+    ] {
+        let live = World::new(None, Mode::Strict, "");
+        live.server.script([Fault::Answer(status, "", body)]);
+        says(&live.refresh(), kind, word);
+        let world = dead_with(status, body, true);
+        says(&world.refresh(), kind, word);
+        assert_eq!(world.record().intent.is_some(), kind == OutcomeKind::InDoubt, "{status} {body}");
+        assert_eq!(has_received(&world), kind == OutcomeKind::InDoubt);
     }
 }
 
@@ -186,4 +209,141 @@ fn r13_a_take_over_does_not_bring_back_what_a_logout_left_behind() {
     let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
     assert!(matches!(taken[..], [(_, Taken::Unproven { .. })]), "{taken:?}");
     assert!(world.record().is_tombstone);
+}
+
+const SAME: &str = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";
+
+/// Where a run can die whose answer has its final name, and is in no journal.
+const SEALED: [Place; 2] = [Place::BeforePublish, Place::AfterPublish];
+
+/// A run that asked for the second time, within the grace of its server, was rescued, and died.
+fn dead_after_a_rescue(place: Place) -> World {
+    let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
+    world.server.script([Fault::DropAfter]);
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    let remains = world.die_at(place);
+    world.goes_on(remains, None)
+}
+
+/// A run that asked for the second time, got the old token back, and died.
+fn dead_with_the_old_token(place: Place) -> World {
+    let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), true).unwrap();
+    let old = serde_json::json!({"refresh_token": answer["refresh_token"]});
+    world.server.script([Fault::DropAfter, Fault::Members(old)]);
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    let remains = world.die_at(place);
+    world.goes_on(remains, None)
+}
+
+#[test]
+fn r17_a_doubt_that_an_answer_raises_outlives_the_run_that_got_it() {
+    for place in SEALED {
+        let world = dead_with_the_old_token(place);
+        let requests = world.requests();
+        let found = world.look();
+        assert_eq!((found.kind, found.joined), (OutcomeKind::InDoubt, false), "no other run has found it: {found:?}");
+        assert!(found.warnings.iter().any(|w| w.contains("gave the old refresh token back")), "{found:?}");
+        for _ in 0..2 {
+            assert_eq!(world.look().kind, OutcomeKind::InDoubt, "{place:?}");
+            assert_eq!(world.refresh().kind, OutcomeKind::InDoubt, "{place:?}");
+        }
+        assert_eq!((world.requests(), world.record().generation.get()), (requests, 3), "it is not sent to find out");
+        assert_eq!((world.published(), world.record().publication), (Some(3), Publication::Published));
+    }
+}
+
+#[test]
+fn r17_a_doubt_that_an_answer_raises_outlives_a_look_by_an_import() {
+    let world = dead_with_the_old_token(Place::BeforePublish);
+    let mut other: Credential = world.credential(&world.server.mint());
+    other.binding.client_id = "another".into();
+    world.arrive(other, false).unwrap_err();
+    let requests = world.requests();
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    assert_eq!(world.requests(), requests);
+}
+
+#[test]
+fn r20_the_hold_behind_a_rescue_outlives_the_run_that_was_rescued() {
+    for place in SEALED {
+        let world = dead_after_a_rescue(place);
+        assert_eq!((world.look().kind, world.record().generation.get()), (OutcomeKind::Fresh, 2));
+        let held = world.refresh();
+        assert_eq!((held.kind, world.requests()), (OutcomeKind::Deferred, 2), "{held:?}");
+        world.clock.advance(Duration::from_secs(16));
+        assert_eq!(world.refresh().generation.get(), 3);
+        assert_eq!(world.server.counts().families_revoked, 0);
+    }
+}
+
+#[test]
+fn r25_when_the_next_request_is_allowed_outlives_the_run_that_was_told() {
+    for place in SEALED {
+        let world = World::new(None, Mode::Strict, "");
+        let at = world.clock.now().wall.plus(Duration::from_secs(300));
+        world.server.script([Fault::Members(serde_json::json!({"earliest_refresh_at": at.to_string()}))]);
+        let remains = world.die_at(place);
+        let world = world.goes_on(remains, None);
+        assert_eq!(world.look().kind, OutcomeKind::Fresh);
+        assert_eq!(world.record().not_before, Some(at), "{place:?}");
+        assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Deferred, 1));
+    }
+}
+
+#[test]
+fn r16_an_answer_without_an_access_token_is_told_by_the_run_after_and_asked_for_with_pauses() {
+    for place in SEALED {
+        let world = World::new(None, Mode::Strict, "");
+        world.server.script([Fault::Members(serde_json::json!({"access_token": null}))]);
+        let remains = world.die_at(place);
+        let world = world.goes_on(remains, None);
+        for _ in 0..2 {
+            says(&world.look(), OutcomeKind::ConfigError, "at_unusable");
+        }
+        assert_eq!((world.record().failures, world.requests()), (1, 1), "{place:?}");
+    }
+}
+
+#[test]
+fn r24_a_client_that_was_accepted_again_is_not_held_because_the_run_died() {
+    let world = World::new(None, Mode::Strict, "");
+    world.server.script([Fault::Answer(401, "", r#"{"error":"invalid_client"}"#)]);
+    assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
+    let remains = world.die_at(Place::BeforePublish);
+    let world = world.goes_on(remains, None);
+    assert_eq!((world.look().kind, world.record().hold), (OutcomeKind::Fresh, None));
+}
+
+#[test]
+fn r13_what_a_dead_run_sealed_does_not_take_the_place_of_a_newer_published_copy() {
+    for place in [Place::AfterExchange, Place::BeforePublish] {
+        let world = World::new(None, Mode::Strict, "");
+        let backup = world.die_at(place);
+        let second = world.server.mint();
+        assert_eq!(world.refresh().generation.get(), 3);
+        let world = world.goes_on(backup, Some(world.keyring.snapshot()));
+        if place == Place::AfterExchange {
+            let attempt = world.record().open_intent().unwrap().attempt.clone();
+            seal(&world, &attempt, 200, &second.to_string(), true);
+        }
+        world.look();
+        assert_eq!((world.look().generation.get(), world.published()), (3, Some(3)), "{place:?}");
+        assert_eq!(world.refresh().generation.get(), 4);
+        assert_eq!((world.published(), world.server.counts().presented_again), (Some(4), 0));
+    }
+}
+
+#[test]
+fn r03_an_older_journal_does_not_hide_which_token_an_answer_spent() {
+    let world = World::new(None, Mode::Strict, "");
+    let first = world.server.mint();
+    world.arrive(world.credential(&first), true).unwrap();
+    let journal = std::fs::read(world.file("profiles/demo/record.json")).unwrap();
+    assert_eq!(world.refresh().generation.get(), 3);
+    std::fs::write(world.file("profiles/demo/record.json"), journal).unwrap();
+    std::fs::remove_file(world.file("ledger")).unwrap();
+    assert_eq!(world.look().generation.get(), 3);
+    assert!(world.arrive(world.credential(&first), true).is_err());
 }

@@ -33,6 +33,29 @@ fn r08_a_daemon_goes_on_without_its_keyring_once_there_is_no_more_time_to_wait_f
 }
 
 #[test]
+fn r03_a_daemon_sends_no_token_whose_successor_only_the_keyring_that_is_away_may_have() {
+    let world = world();
+    // Its answer went into the keyring, and the disk did not take it.
+    let remains = world.die_at(Place::AfterExchange);
+    let world = world.goes_on(remains, Some(world.keyring.snapshot()));
+    assert_eq!((world.record().generation.get(), world.published()), (1, Some(2)));
+    let daemon = world.daemon();
+    daemon.store().key("demo").unwrap();
+    world.keyring.set_fault(Some(KeyringError::Locked));
+    // Its last chance would be now.
+    world.clock.advance(LIFE - Duration::from_secs(25));
+    for _ in 0..2 {
+        let outcome = world.look_by(&daemon);
+        assert_eq!((outcome.kind, world.requests()), (OutcomeKind::StoreUnavailable, 1), "{outcome:?}");
+        world.clock.advance(LIFE);
+    }
+    world.keyring.set_fault(None);
+    let outcome = world.look_by(&daemon);
+    assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 3), "{outcome:?}");
+    assert_eq!((world.published(), world.server.counts().presented_again), (Some(3), 0));
+}
+
+#[test]
 fn r08_a_single_command_does_not_go_on_without_its_keyring() {
     let world = world();
     let process = world.process();

@@ -48,6 +48,52 @@ fn r15_three_refreshes_in_a_row_at_a_server_that_does_not_rotate() {
 }
 
 #[test]
+fn a_profile_whose_journal_is_damaged_does_not_stop_the_others() {
+    // One that the configuration knows, and one of which only the journal told the provider.
+    for damaged in ["demo", "other"] {
+        let server = AuthServer::start(Mode::Strict);
+        let sandbox = Sandbox::signed_in(&server);
+        for profile in ["other", "third"] {
+            let answer = server.mint().to_string();
+            sandbox.keepalive_with_input(&["import", profile, "--provider", "acme"], &answer).exits(0);
+        }
+        std::fs::write(sandbox.path(&format!("state/keepalive/profiles/{damaged}/record.json")), "{").unwrap();
+        for (call, list, word, is_well) in [
+            (vec!["--json", "refresh"], "results", "outcome", "fresh"),
+            (vec!["--json", "refresh", "--force"], "results", "outcome", "refreshed"),
+            (vec!["--json", "status"], "profiles", "state", "fresh"),
+        ] {
+            let run = sandbox.keepalive(&call).exits(69);
+            let rows = run.json()[list].as_array().unwrap().clone();
+            assert_eq!(rows.len(), 3, "{run:?}");
+            for row in rows {
+                let is_damaged = row["error"]["kind"] == "damaged";
+                assert_eq!(is_damaged, row["profile"] == damaged, "{row}");
+                assert!(is_damaged || row[word] == is_well, "{row}");
+            }
+        }
+        sandbox.keepalive(&["doctor"]).says("record.json is damaged");
+        assert_eq!(server.counts().refresh_ok, 2);
+    }
+}
+
+#[test]
+fn a_profile_whose_journal_is_damaged_can_be_replaced_or_forgotten() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let journal = sandbox.path("state/keepalive/profiles/demo/record.json");
+    std::fs::write(&journal, "{").unwrap();
+    let answer = server.mint().to_string();
+    sandbox.keepalive_with_input(&["import", "demo"], &answer).exits(69).says("log in again");
+    sandbox.keepalive_with_input(&["import", "demo", "--replace"], &answer).exits(0);
+    assert_eq!(sandbox.refresh(&["--force"]).exits(0).result()["generation"], 3);
+    std::fs::write(&journal, "{").unwrap();
+    sandbox.keepalive(&["logout", "demo"]).exits(69);
+    sandbox.keepalive(&["logout", "demo", "--forget"]).exits(1).says("sign keepalive out at acme too");
+    assert_eq!(sandbox.keepalive(&["--json", "status", "-p", "demo"]).exits(77).profile()["state"], "no_credential");
+}
+
+#[test]
 fn all_profiles_are_refreshed_if_none_is_named() {
     let server = AuthServer::start(Mode::Strict);
     let sandbox = Sandbox::signed_in(&server);

@@ -216,7 +216,10 @@ impl Record {
             None if now.wall < noted.wall => Duration::ZERO,
             None => return Some(at),
         };
-        (!left.is_zero()).then(|| at.min(now.wall.plus(left)))
+        let by_boot = now.wall.plus(left);
+        // The two clocks drift by milliseconds; a time that is told should stay the same.
+        let is_set_back = at.since(by_boot) > Duration::from_secs(1);
+        (!left.is_zero()).then_some(if is_set_back { by_boot } else { at })
     }
 
     /// An attempt of the current generation whose outcome is not known.

@@ -135,7 +135,10 @@ pub fn take(
     let mut warnings = vault.finish_departure()?;
     let fingerprint = key.fingerprint(&credential.refresh);
     let _token_lock = store.lock_token(&fingerprint)?;
-    if let Some(there) = there.as_ref().filter(|t| t.fingerprint == fingerprint && !vault.record.is_rejected()) {
+    // With --replace, a server that has moved, or a client of another name, gets the token that it is said to have.
+    let is_moved = |there: &Loaded<'_>| is_replacing && !is_at(there, &credential.binding);
+    let is_here = |there: &&Loaded<'_>| there.fingerprint == fingerprint && !is_moved(there);
+    if let Some(there) = there.as_ref().filter(is_here).filter(|_| !vault.record.is_rejected()) {
         let generation = there.held.credential().generation;
         if origin.is_some() && vault.record.origin != origin {
             vault.record.origin = origin;
@@ -196,10 +199,15 @@ pub(super) fn refuse_held(
     }
 }
 
+fn is_at(there: &Loaded<'_>, place: &Binding) -> bool {
+    let old = &there.held.credential().binding;
+    (&old.origin, &old.client_id) == (&place.origin, &place.client_id)
+}
+
 /// A credential of one server or client does not give way to that of another, however much longer that one lives.
 fn refuse_elsewhere(vault: &Vault<'_, '_>, there: &Loaded<'_>, new: &Binding) -> Result<(), Outcome> {
     let old = &there.held.credential().binding;
-    if vault.record.is_rejected() || (&old.origin, &old.client_id) == (&new.origin, &new.client_id) {
+    if vault.record.is_rejected() || is_at(there, new) {
         return Ok(());
     }
     let of = |b: &Binding| format!("client {} at {} (provider {})", b.client_id, b.origin, b.provider);

@@ -189,6 +189,27 @@ fn the_credential_of_one_client_gives_way_to_that_of_another_only_on_demand_or_d
 }
 
 #[test]
+fn r17_a_token_whose_server_has_moved_goes_on_there_on_demand_and_keeps_its_doubt() {
+    let moved = |world: &mut World| world.provider_mut().client_id = "another".into();
+    let mut world = world();
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), true).unwrap();
+    moved(&mut world);
+    assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
+    is_taken(world.arrive(world.credential(&answer), true), 3);
+    assert_eq!(world.record().binding.unwrap().client_id, "another");
+
+    let mut doubtful = self::world();
+    let answer = doubtful.server.mint();
+    doubtful.arrive(doubtful.credential(&answer), true).unwrap();
+    doubtful.server.script([Fault::DropAfter]);
+    assert_eq!(doubtful.refresh().kind, OutcomeKind::InDoubt);
+    moved(&mut doubtful);
+    doubtful.arrive(doubtful.credential(&answer), true).unwrap();
+    assert_eq!((doubtful.refresh().kind, doubtful.requests()), (OutcomeKind::InDoubt, 1));
+}
+
+#[test]
 fn what_cannot_be_read_any_more_is_replaced_only_on_demand() {
     let damage: [fn(&World); 2] = [
         |world| std::fs::write(world.file("profiles/demo/sealed"), "dust").unwrap(),

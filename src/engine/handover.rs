@@ -1,6 +1,7 @@
 //! Takes a credential that did not come from a refresh: an import or a login. The other way by which a generation
 //! is made.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::clock::Moment;
@@ -113,17 +114,13 @@ pub fn take(
 ) -> Result<Handover, Outcome> {
     let Arrival { mut credential, origin } = arrival.into();
     let path = store.layout().folder(name).lock();
-    let unlockable = |e| {
-        let failure = Failure::new("lock", format!("cannot lock {}: {e}", path.display()));
-        Outcome::new(OutcomeKind::StoreUnavailable).because(failure)
-    };
     // A flight is waited for here, lest it hold up the logins of other profiles below.
     if path.exists() {
-        drop(LockFile::acquire(&path).map_err(unlockable)?);
+        drop(locked(&path)?);
     }
     // The store lock of the key's birth comes before any profile lock.
     let (key, kept) = store.key_to_seal(name.as_str())?;
-    let lock = LockFile::acquire(&store.lock_file(name)?).map_err(unlockable)?;
+    let lock = locked(&store.lock_file(name)?)?;
     let permit = Permit::for_writer(name, &lock);
     let mut vault = if is_replacing { store.vault_by_force(permit, Some(&key))? } else { store.vault(permit)? };
     let there = match vault.take_up_answer(&key).and_then(|()| vault.load(&key, false)) {
@@ -164,6 +161,13 @@ pub fn take(
         warnings.push(format!("the keyring may not keep the sealing key: {e}"));
     }
     Ok(Handover::Taken { generation: credential.generation, publication: vault.record.publication, warnings })
+}
+
+fn locked(path: &Path) -> Result<LockFile, Outcome> {
+    LockFile::acquire(path).map_err(|e| {
+        let failure = Failure::new("lock", format!("cannot lock {}: {e}", path.display()));
+        Outcome::new(OutcomeKind::StoreUnavailable).because(failure)
+    })
 }
 
 fn refuse_dead(vault: &Vault<'_, '_>, token: &Fingerprint) -> Result<(), Outcome> {

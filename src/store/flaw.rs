@@ -45,6 +45,7 @@ impl Store {
         }
         Ok(warnings)
     }
+
     /// Opens a profile's files for a person who forgets or replaces what is there: a journal that is damaged is kept aside,
     /// and a new one counts on from the newest generation that S, and K where there is a key to know it by, speak of.
     pub fn vault_by_force<'s, 'l>(

@@ -1,6 +1,6 @@
 //! What an answer, or none, makes of a profile: told as it is, waited for as long as is wise, and never thrown away.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,6 +24,15 @@ fn world() -> World {
 #[track_caller]
 fn wait(world: &World, outcome: &Outcome) -> Duration {
     outcome.retry_at.expect("it is tried again").since(world.clock.now().wall)
+}
+
+/// From `place` on a directory stands where a file is to be written: the disk will not have it.
+fn obstruct(world: &World, place: Place, path: &Path) {
+    let obstacle = path.join("obstacle");
+    world.hook(place, move || {
+        std::fs::create_dir_all(obstacle).unwrap();
+        Ok(())
+    });
 }
 
 #[test]
@@ -142,13 +151,9 @@ fn what_is_odd_about_an_answer_is_told() {
 fn r09_an_answer_that_cannot_be_sealed_at_once_is_sealed_as_soon_as_it_can() {
     let world = world();
     let received = world.file("profiles/demo/received");
-    let (obstacle, obstacle_gone) = (received.join("obstacle"), received.clone());
-    world.hook(Place::AfterExchange, move || {
-        std::fs::create_dir_all(obstacle).unwrap();
-        Ok(())
-    });
+    obstruct(&world, Place::AfterExchange, &received);
     world.hook(Place::BeforePublish, move || {
-        std::fs::remove_dir_all(obstacle_gone).unwrap();
+        std::fs::remove_dir_all(received).unwrap();
         Ok(())
     });
     let outcome = world.refresh();
@@ -161,11 +166,7 @@ fn r09_an_answer_that_cannot_be_sealed_at_once_is_sealed_as_soon_as_it_can() {
 fn r12_an_answer_that_the_disk_will_not_have_is_kept_in_the_keyring() {
     let world = world();
     let received = world.file("profiles/demo/received");
-    let obstacle = received.join("obstacle");
-    world.hook(Place::AfterExchange, move || {
-        std::fs::create_dir_all(obstacle).unwrap();
-        Ok(())
-    });
+    obstruct(&world, Place::AfterExchange, &received);
     let outcome = world.refresh();
     assert_eq!((outcome.kind, world.published()), (OutcomeKind::Refreshed, Some(2)), "{outcome:?}");
     assert!(outcome.warnings.iter().any(|w| w.contains("in the keyring only")), "{outcome:?}");
@@ -180,11 +181,7 @@ fn r12_an_answer_that_the_disk_will_not_have_is_kept_in_the_keyring() {
 fn r17_an_answer_that_no_store_will_have_leaves_the_token_in_doubt() {
     let world = World::without_keyring();
     let received = world.file("profiles/demo/received");
-    let obstacle = received.join("obstacle");
-    world.hook(Place::AfterExchange, move || {
-        std::fs::create_dir_all(obstacle).unwrap();
-        Ok(())
-    });
+    obstruct(&world, Place::AfterExchange, &received);
     let outcome = world.refresh();
     assert_eq!((outcome.kind, outcome.warnings.as_slice()), (OutcomeKind::InDoubt, [].as_slice()), "{outcome:?}");
     std::fs::remove_dir_all(received).unwrap();
@@ -194,11 +191,7 @@ fn r17_an_answer_that_no_store_will_have_leaves_the_token_in_doubt() {
 #[test]
 fn r08_an_intent_that_the_disk_will_not_have_is_the_reason_that_is_told() {
     let world = world();
-    let obstacle = world.file("profiles/demo/.record.json.new/obstacle");
-    world.hook(Place::BeforeExchange, move || {
-        std::fs::create_dir_all(obstacle).unwrap();
-        Ok(())
-    });
+    obstruct(&world, Place::BeforeExchange, &world.file("profiles/demo/.record.json.new"));
     let outcome = world.refresh();
     let error = outcome.error.unwrap();
     assert_eq!((outcome.kind, error.kind.as_ref()), (OutcomeKind::StoreUnavailable, "io"));

@@ -8,6 +8,7 @@ mod doubts;
 mod holders;
 mod homes;
 mod hooks;
+mod lockstep;
 mod logouts;
 mod remains;
 mod residents;
@@ -76,6 +77,7 @@ fn take(edge: Edge, template: &Remains) {
         Edge::FollowSuccess => a_waiter(template, None),
         Edge::FollowFailure | Edge::ReceiveBusy => a_waiter(template, Some(BUSY)),
         Edge::GiveUp | Edge::WaitInDoubt => a_lost_answer(template),
+        Edge::PresumeSpent => a_last_chance_of_the_dead(template),
         Edge::HoldForOrphan | Edge::Allow(Kind::Grace) => a_rescue_by_grace(template),
         Edge::Allow(Kind::Retry) => a_retry_without_rotation(template),
         Edge::Allow(Kind::LastChance) => the_last_chance(template),
@@ -181,6 +183,21 @@ fn a_lost_answer(template: &Remains) {
     // Just before expiry, once: the server had processed the first, so this ends the family, and a person is asked for.
     world.clock.advance(LIFE - Duration::from_secs(25));
     for _ in 0..3 {
+        assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
+    }
+    assert_eq!(world.requests(), 2);
+}
+
+/// The last send was made, and its process died.
+fn a_last_chance_of_the_dead(template: &Remains) {
+    let world = strict(template);
+    world.server.script([Fault::DropBefore]);
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    world.clock.advance(LIFE - Duration::from_secs(25));
+    world.server.script([Fault::DropBefore]);
+    let remains = world.die_at(Place::AfterExchange);
+    let world = world.goes_on(remains, None);
+    for _ in 0..2 {
         assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
     }
     assert_eq!(world.requests(), 2);

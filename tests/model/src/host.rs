@@ -239,7 +239,7 @@ pub struct World {
 }
 
 /// The steps of the transaction, and what the world does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Step {
     /// A caller comes, and notes generation and sequence.
     Enter(u8),
@@ -282,6 +282,7 @@ pub enum Edge {
     FollowSuccess,
     FollowFailure,
     WaitInDoubt,
+    PresumeSpent,
     HoldForOrphan,
     Allow(Kind),
     KeyringAway,
@@ -343,16 +344,16 @@ impl World {
     }
 
     /// The higher generation of S and K.
-    fn newest(&self) -> Credential {
+    pub fn newest(&self) -> Credential {
         self.sealed.map_or(self.keyring, |sealed| sealed.max(self.keyring))
     }
 
-    fn has_expired(&self) -> bool {
+    pub fn has_expired(&self) -> bool {
         self.newest().generation <= self.expired
     }
 
     /// A request of ours may still reach the server.
-    fn is_unsettled(&self) -> bool {
+    pub fn is_unsettled(&self) -> bool {
         self.network.iter().any(|m| m.content == Content::Request)
     }
 
@@ -391,6 +392,13 @@ impl World {
         let process = &mut self.processes[usize::from(p)];
         *process = Process { rounds: process.rounds, ..Process::default() };
         self.release(p);
+    }
+
+    /// The last send was made, and nothing told what became of it.
+    fn presume_spent(&mut self) {
+        self.needs_login = true;
+        self.intent = None;
+        self.is_grace_open = false;
     }
 
     fn note(&mut self, failed: bool) {
@@ -514,7 +522,12 @@ impl Design {
         may(world.keyring != world.keyring_on_disk, Step::SyncKeyring);
         may(spent.expiries < budget.expiries && !world.has_expired(), Step::ExpireAccess);
         let is_closable = !(self.bounded_network && world.is_unsettled());
-        may(self.server.has_grace() && world.is_grace_open && is_closable, Step::CloseGrace);
+        may((world.is_grace_open || world.in_grace != 0) && is_closable, Step::CloseGrace);
+    }
+
+    /// Signed in, and nobody at work.
+    pub fn start(&self) -> World {
+        World::new(self)
     }
 
     /// One step, and, for those of the transaction, what it turned out to be.
@@ -605,8 +618,12 @@ impl Design {
             Some(Edge::FollowSuccess)
         } else if self.share && world.sequence > seen_sequence && world.last_failed {
             Some(Edge::FollowFailure)
-        } else if world.intent.is_none() && self.hold && world.is_unsettled() {
+        } else if world.intent.is_none() && self.hold && self.server.has_grace() && world.is_unsettled() {
             Some(Edge::HoldForOrphan)
+        } else if !self.blind_retry && world.intent.is_some_and(|intent| intent.is_last_chance_spent) {
+            // Whoever made the last send died before it could say so.
+            world.presume_spent();
+            Some(Edge::PresumeSpent)
         } else {
             None
         };
@@ -628,13 +645,18 @@ impl Design {
     fn allowed(&self, world: &World) -> Option<Kind> {
         let Some(intent) = world.intent else { return Some(Kind::First) };
         let is_settled = !world.is_unsettled();
-        if intent.sends < 2 && (self.server.forgives_replay() || self.blind_retry) {
+        let may_repeat = match self.server {
+            Server::NoRotation => true,
+            Server::Lenient => is_settled,
+            _ => false,
+        };
+        if self.blind_retry && intent.sends < 2 || may_repeat {
             return Some(Kind::Retry);
         }
         if self.server.has_grace() && world.is_grace_open && intent.sends < 2 && (is_settled || !self.grace_waits) {
             return Some(Kind::Grace);
         }
-        let may_last = !self.blind_retry && world.has_expired() && !intent.is_last_chance_spent;
+        let may_last = !self.blind_retry && world.has_expired() && !self.server.forgives_replay();
         (may_last && (is_settled || !self.quarantine)).then_some(Kind::LastChance)
     }
 
@@ -660,6 +682,8 @@ impl Design {
     fn let_through(&self, world: &mut World, p: u8) -> Edge {
         let process = world.processes[usize::from(p)].clone();
         if process.kind == Kind::Grace && self.fence && !world.is_grace_open {
+            // The journal is as before this send.
+            world.intent = world.intent.map(|intent| Intent { sends: intent.sends - 1, ..intent });
             world.end(p);
             return Edge::YieldTooLate;
         }
@@ -696,11 +720,11 @@ impl Design {
                 Some(Edge::ReceiveDenial)
             }
             Content::Busy => {
-                // Certainly not processed: the journal is as before this send.
+                // Certainly not processed. What an earlier send did it does not tell: that doubt stays, its last chance too.
                 if let Some(intent) = world.intent {
-                    let is_first = intent.sends <= 1;
-                    world.intent = (!is_first).then_some(Intent { sends: intent.sends - 1, ..intent });
-                    world.is_grace_open &= !is_first;
+                    let is_doubtful = intent.sends > 1;
+                    world.intent = is_doubtful.then_some(Intent { is_last_chance_spent: false, ..intent });
+                    world.is_grace_open &= is_doubtful;
                 }
                 world.note(true);
                 world.end(p);
@@ -720,6 +744,9 @@ impl Design {
             process.kind = Kind::Retry;
             process.at = At::Ready;
             return;
+        }
+        if !self.blind_retry && world.intent.is_some_and(|intent| intent.is_last_chance_spent) {
+            world.presume_spent();
         }
         world.note(true);
         world.end(p);
@@ -775,6 +802,8 @@ impl Design {
         world.keyring = world.keyring_on_disk;
         world.is_keyring_locked = false;
         world.holder = None;
+        // Nobody knows how much of the grace is gone.
+        world.is_grace_open = false;
     }
 
     fn fate(&self, world: &mut World, step: Step) {
@@ -826,7 +855,7 @@ impl Model for Design {
     type Action = Step;
 
     fn init_states(&self) -> Vec<World> {
-        vec![World::new(self)]
+        vec![self.start()]
     }
 
     fn actions(&self, world: &World, steps: &mut Vec<Step>) {

@@ -3,9 +3,11 @@
 //!
 //! [`host`] is one machine: its steps carry the names of the steps in `keepalive::engine::transaction`. [`hosts`] is the
 //! case of several machines, which the program does not serve yet; it shows which rule such a store would have to keep.
+//! [`ways`] picks the ways through the first on which the real transaction is led.
 
 pub mod host;
 pub mod hosts;
+pub mod ways;
 
 use std::fmt::Debug;
 use std::hash::Hash;

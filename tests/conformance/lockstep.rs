@@ -1,0 +1,400 @@
+//! The real transaction is led along ways through the model, step by step, and after each flight both must be in the same
+//! state and have said the same. Each edge is so taken in every situation that one process after the other can bring about.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepalive::clock::{Clock, Timestamp};
+use keepalive::outcome::{Outcome, OutcomeKind};
+use keepalive::provider::http::SLACK;
+use keepalive::store::keyring::{Item, KeyringError};
+use keepalive_model::host::{self, At, Content, Design, Edge, Server, Step};
+use keepalive_model::ways::{one_by_one, ways};
+use serde_json::json;
+
+use super::support::authserver::{Fault, Wire};
+use super::support::family::Mode;
+use super::world::{Place, Remains, World};
+
+const SETTLE: Duration = Duration::from_secs(60);
+const EXCHANGE: Duration = Duration::from_secs(5);
+/// A grace that ends before the first access token does, and one that does not.
+const GRACES: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(6 * 3600)];
+/// How long the access token of the first generation lives, and those of later ones.
+const LIVES: [Duration; 2] = [Duration::from_secs(2 * 3600), Duration::from_secs(10 * 86_400)];
+
+/// The steps that can be acted out.
+fn may(world: &host::World, step: Step) -> bool {
+    let at = world.processes[0].at;
+    let is_locked = world.is_keyring_locked;
+    let can_die = matches!(at, At::Ready | At::Intended | At::Sent | At::Received | At::Sealed | At::Published);
+    match step {
+        Step::LockKeyring => matches!(at, At::Idle | At::Received),
+        Step::UnlockKeyring | Step::SyncKeyring => at == At::Idle,
+        // The second would outlive every grace that can be configured.
+        Step::ExpireAccess => {
+            let is_short = world.newest().generation == 1 || !world.is_grace_open;
+            at == At::Idle && !world.is_unsettled() && is_short
+        }
+        Step::CloseGrace => matches!(at, At::Idle | At::Ready),
+        Step::Crash(_) => can_die && !is_locked,
+        Step::CutPower => at == At::Idle || (can_die && !is_locked),
+        Step::Serve(_) | Step::Refuse(_) | Step::Lose(_) => matches!(at, At::Idle | At::Sent),
+        // Without the key nothing of this is known; a daemon that has it is another story.
+        Step::Recheck(_) => {
+            let is_plain = |i: host::Intent| i.generation == world.newest().generation && !i.is_last_chance_spent;
+            !is_locked || world.intent.is_none_or(is_plain)
+        }
+        _ => true,
+    }
+}
+
+/// Leads the real transaction along all ways that there are with this kind of server.
+fn go_all_ways(server: Server) {
+    let (design, template) = (one_by_one(server), World::template());
+    let ways = ways(&design, may);
+    println!("{server:?}: {} ways", ways.len());
+    let flights: usize = ways.iter().map(|way| Walk::new(&design, way, &template).go()).sum();
+    println!("{server:?}: {} ways, {flights} flights", ways.len());
+    assert!(ways.len() > 50, "the model has lost ways");
+}
+
+#[test]
+fn r40_model_and_transaction_go_the_same_ways_without_rotation() {
+    go_all_ways(Server::NoRotation);
+}
+
+#[test]
+fn r40_model_and_transaction_go_the_same_ways_at_a_lenient_server() {
+    go_all_ways(Server::Lenient);
+}
+
+#[test]
+fn r40_model_and_transaction_go_the_same_ways_at_a_strict_server() {
+    go_all_ways(Server::Strict);
+}
+
+#[test]
+fn r40_model_and_transaction_go_the_same_ways_where_a_grace_gives_the_same() {
+    go_all_ways(Server::GraceSame);
+}
+
+#[test]
+fn r40_model_and_transaction_go_the_same_ways_where_a_grace_gives_another() {
+    go_all_ways(Server::GraceMulti);
+}
+
+#[test]
+fn r40_model_and_transaction_go_the_same_ways_where_a_grace_gives_the_latest() {
+    go_all_ways(Server::GraceLatest);
+}
+
+struct Walk<'a> {
+    design: &'a Design,
+    way: &'a [Step],
+    model: host::World,
+    real: World,
+    /// What a power cut leaves of the keyring.
+    on_disk: BTreeMap<Item, String>,
+    grace: Duration,
+    /// The real generations count on from the login of the template.
+    offset: u64,
+    obtained: BTreeMap<u8, Timestamp>,
+    /// When the newest request was made.
+    sent: Option<Timestamp>,
+    requests: usize,
+    first_token: String,
+}
+
+/// One flight on the way: what happens in it.
+struct Flight {
+    steps: Vec<Step>,
+    before: host::World,
+    after: host::World,
+    edges: Vec<Edge>,
+    /// What the server is asked, and answers.
+    asked: Option<u8>,
+    answer: Option<(Content, u8)>,
+    died: Option<At>,
+    is_power_cut: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn new(design: &'a Design, way: &'a [Step], template: &Remains) -> Self {
+        let model = design.start();
+        let grace = GRACES[usize::from(outlives_access(design, way))];
+        let real = World::new(Some(template), Mode::Strict, &provider(design.server, grace));
+        real.server.set_access_life(LIVES[0]);
+        real.sign_in();
+        let on_disk = real.keyring.snapshot();
+        let obtained = BTreeMap::from([(1, real.clock.now().wall)]);
+        let (offset, first_token) = (real.record().generation.get() - 1, real.server.current_refresh_token(1));
+        Self { design, way, model, real, on_disk, grace, offset, obtained, sent: None, requests: 0, first_token }
+    }
+
+    /// Gives how often it flew.
+    fn go(mut self) -> usize {
+        let (mut flights, mut rest) = (0, self.way);
+        while let Some((&step, others)) = rest.split_first() {
+            if step == Step::Enter(0) {
+                let flight = self.next_flight(rest);
+                rest = &rest[flight.steps.len()..];
+                self.fly(&flight);
+                flights += 1;
+                continue;
+            }
+            self.fate(step);
+            rest = others;
+        }
+        flights
+    }
+
+    /// Something happens while nobody is at work.
+    fn fate(&mut self, step: Step) {
+        match step {
+            Step::LockKeyring => self.real.keyring.set_fault(Some(KeyringError::Locked)),
+            Step::UnlockKeyring => self.real.keyring.set_fault(None),
+            Step::SyncKeyring => self.on_disk = self.real.keyring.snapshot(),
+            Step::CutPower => self.restart(self.real.remains(), true),
+            Step::ExpireAccess => {
+                let generation = self.model.newest().generation;
+                let life = LIVES[usize::from(generation > 1)];
+                self.wait_until(self.obtained[&generation].plus(life - Duration::from_secs(20)));
+            }
+            Step::CloseGrace if self.model.is_grace_open => self.real.clock.advance(self.grace),
+            // On the network, where nobody here sees it.
+            Step::CloseGrace | Step::Serve(_) | Step::Refuse(_) | Step::Lose(_) => {}
+            _ => panic!("{step:?} while nobody is at work"),
+        }
+        self.model = self.design.step(&self.model, step).unwrap().0;
+    }
+
+    fn next_flight(&self, steps: &[Step]) -> Flight {
+        let before = self.model.clone();
+        let mut flight = Flight {
+            steps: Vec::new(),
+            after: before.clone(),
+            before,
+            edges: Vec::new(),
+            asked: None,
+            answer: None,
+            died: None,
+            is_power_cut: false,
+        };
+        for &step in steps {
+            let world = flight.after.clone();
+            let at = world.processes[0].at;
+            match step {
+                Step::Yield(_) => flight.asked = Some(world.processes[0].credential.token),
+                Step::Receive(_, k) => flight.answer = Some((world.network[k].content, world.network[k].token)),
+                Step::Crash(_) => flight.died = Some(at),
+                Step::CutPower => (flight.died, flight.is_power_cut) = (Some(at), true),
+                _ => {}
+            }
+            let (after, edge) = self.design.step(&world, step).unwrap();
+            flight.steps.push(step);
+            flight.edges.extend(edge);
+            flight.after = after;
+            if flight.after.processes[0].at == At::Idle {
+                break;
+            }
+        }
+        if flight.edges.last() == Some(&Edge::YieldTooLate) {
+            flight.asked = None;
+        }
+        flight
+    }
+
+    fn fly(&mut self, flight: &Flight) {
+        self.let_time_pass(flight);
+        self.set_the_stage(flight);
+        let outcome = match flight.died {
+            None => Some(self.real.refresh()),
+            Some(at) => {
+                let remains = self.real.die_at(place_of(at));
+                self.restart(remains, flight.is_power_cut);
+                None
+            }
+        };
+        if let Some(token) = flight.asked {
+            self.requests += 1;
+            self.sent = Some(self.real.clock.now().wall);
+            let form = self.real.server.last_form();
+            let presented = form.iter().find(|(name, _)| name == "refresh_token").map(|(_, value)| value.clone());
+            assert_eq!(presented, Some(self.name(token)), "{}", self.tell(flight));
+        }
+        if let Some((Content::Tokens, _)) = flight.answer {
+            let generation = flight.after.newest().generation;
+            self.obtained.insert(generation, self.real.clock.now().wall);
+        }
+        self.model = flight.after.clone();
+        self.compare(flight, outcome.as_ref());
+    }
+
+    /// The model has no clock: what has to wait there, waits until it may, and no longer.
+    fn let_time_pass(&self, flight: &Flight) {
+        if let (false, Some(sent)) = (flight.before.is_unsettled(), self.sent) {
+            self.wait_until(sent.plus(2 * EXCHANGE + SLACK + SETTLE + Duration::from_secs(1)));
+        }
+        let is_held = flight.before.is_unsettled() && flight.before.intent.is_none() && self.design.server.has_grace();
+        if flight.edges.contains(&Edge::SettleIntent) && self.design.server.has_grace() {
+            // The fruit of a grace that recovery finds holds back what comes next: it cannot know what is settled.
+            self.real.look();
+        }
+        let pause = self.real.record().waits_until(&self.real.clock.now());
+        if let (Some(at), false) = (pause, is_held) {
+            self.wait_until(at);
+        }
+    }
+
+    fn wait_until(&self, at: Timestamp) {
+        self.real.clock.advance(at.since(self.real.clock.now().wall));
+    }
+
+    /// What will happen in the flight.
+    fn set_the_stage(&self, flight: &Flight) {
+        for step in &flight.steps {
+            match step {
+                Step::CloseGrace if flight.before.is_grace_open => {
+                    let (clock, grace) = (Arc::clone(&self.real.clock), self.grace);
+                    self.real.hook(Place::BeforeExchange, move || {
+                        clock.advance(grace);
+                        Ok(())
+                    });
+                }
+                Step::LockKeyring => {
+                    let keyring = self.real.keyring.clone();
+                    self.real.hook(Place::AfterExchange, move || {
+                        keyring.set_fault(Some(KeyringError::Locked));
+                        Ok(())
+                    });
+                }
+                _ => {}
+            }
+        }
+        // What recovery publishes is not what the process dies of.
+        if flight.edges.contains(&Edge::RollForward) {
+            for place in [Place::BeforePublish, Place::AfterPublish] {
+                self.real.hook(place, || Ok(()));
+            }
+        }
+        if flight.asked.is_none() {
+            return;
+        }
+        let fault = match flight.answer {
+            Some((Content::Tokens, token)) => Fault::Wire(tokens(&self.name(token), self.requests)),
+            Some((Content::Denial, _)) => Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#),
+            Some((Content::Busy, _)) => Fault::Answer(429, "", ""),
+            Some((Content::Request, _)) | None => Fault::DropBefore,
+        };
+        self.real.server.script([fault]);
+    }
+
+    fn restart(&mut self, remains: Remains, is_power_cut: bool) {
+        self.real = self.real.goes_on(remains, is_power_cut.then(|| self.on_disk.clone()));
+        if is_power_cut {
+            self.real.clock.reboot();
+        }
+    }
+
+    fn name(&self, token: u8) -> String {
+        if token == 1 { self.first_token.clone() } else { format!("canary-rt-way-{token}") }
+    }
+
+    fn compare(&self, flight: &Flight, outcome: Option<&Outcome>) {
+        let (record, model) = (self.real.record(), &self.model);
+        let real = (
+            record.generation.get(),
+            record.open_intent().map(|i| (i.sends.min(3), i.is_last_chance_spent)),
+            record.is_rejected(),
+            self.real.published(),
+            self.real.requests(),
+        );
+        let newest = model.newest().generation;
+        let expected = (
+            u64::from(newest) + self.offset,
+            model.intent.filter(|i| i.generation >= newest).map(|i| (u32::from(i.sends), i.is_last_chance_spent)),
+            model.needs_login,
+            Some(u64::from(model.keyring.generation) + self.offset),
+            self.requests,
+        );
+        assert_eq!(real, expected, "generation, doubt, dead, published, requests: {}", self.tell(flight));
+        let Some(outcome) = outcome else { return };
+        let edge = *flight.edges.last().unwrap();
+        let is_away = flight.before.is_keyring_locked && outcome.kind == OutcomeKind::StoreUnavailable;
+        assert!(is_away || said_by(edge, model).contains(&outcome.kind), "{edge:?} {outcome:?}: {}", self.tell(flight));
+    }
+
+    fn tell(&self, flight: &Flight) -> String {
+        let Flight { steps, edges, .. } = flight;
+        format!("{steps:?}, {edges:?}")
+    }
+}
+
+impl Drop for Walk<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("at a server of the kind {:?}, on the way {:?}", self.design.server, self.way);
+        }
+    }
+}
+
+fn said_by(edge: Edge, after: &host::World) -> &'static [OutcomeKind] {
+    match edge {
+        Edge::RollForwardLater | Edge::KeyringAway => &[OutcomeKind::StoreUnavailable],
+        Edge::RefuseDead | Edge::PresumeSpent | Edge::ReceiveDenial => &[OutcomeKind::NeedsLogin],
+        Edge::FollowSuccess => &[OutcomeKind::Refreshed, OutcomeKind::Fresh],
+        Edge::WaitInDoubt => &[OutcomeKind::InDoubt],
+        Edge::GiveUp if after.needs_login => &[OutcomeKind::NeedsLogin],
+        Edge::GiveUp => &[OutcomeKind::InDoubt],
+        Edge::HoldForOrphan | Edge::YieldTooLate | Edge::ReceiveBusy => &[OutcomeKind::Deferred],
+        Edge::Commit => &[OutcomeKind::Refreshed],
+        _ => &[],
+    }
+}
+
+fn place_of(at: At) -> Place {
+    match at {
+        At::Ready => Place::BeforeExchange,
+        At::Intended => Place::AfterIntent,
+        At::Sent | At::Received => Place::AfterExchange,
+        At::Sealed => Place::BeforePublish,
+        At::Published => Place::AfterPublish,
+        At::Idle | At::AtLock | At::Admitted => panic!("nothing dies at {at:?}"),
+    }
+}
+
+/// Whether the grace must be the long one: it is open when the access token expires.
+fn outlives_access(design: &Design, way: &[Step]) -> bool {
+    let mut world = design.start();
+    way.iter().any(|&step| {
+        let is_open = step == Step::ExpireAccess && world.is_grace_open;
+        world = design.step(&world, step).unwrap().0;
+        is_open
+    })
+}
+
+fn provider(server: Server, grace: Duration) -> String {
+    let semantics = match server {
+        Server::NoRotation => return "rotation = \"none\"\n".to_owned() + WAITS,
+        Server::Lenient => return "rotation = \"lenient\"\n".to_owned() + WAITS,
+        Server::Strict => return WAITS.to_owned(),
+        Server::GraceSame => "same",
+        Server::GraceMulti => "multi",
+        Server::GraceLatest => "latest",
+    };
+    let seconds = grace.as_secs();
+    format!("rotation = \"grace\"\nreuse_grace = \"{seconds}s\"\ngrace_semantics = \"{semantics}\"\n{WAITS}")
+}
+
+const WAITS: &str = "timeout = \"5s\"\nconnect_timeout = \"5s\"\nsettle = \"60s\"\n";
+
+fn tokens(refresh: &str, number: usize) -> Wire {
+    let access = format!("canary-at-way-{number}");
+    let life = LIVES[1].as_secs();
+    let body = json!({"access_token": access, "token_type": "Bearer", "expires_in": life, "refresh_token": refresh});
+    let body = body.to_string();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+    Wire { commits: false, answer: Arc::new(move |_| [head.as_bytes(), body.as_bytes()].concat()) }
+}

@@ -1,0 +1,130 @@
+//! The shortest ways through a design on which each edge is taken in every situation that it comes up in.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use stateright::Model;
+
+use crate::host::{At, Content, Design, Edge, Kind, Server, Step, World};
+
+/// What the outcome of an edge may depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Situation {
+    kind: Kind,
+    /// How often it was sent, whether the last chance is among these, and whether the answer is known.
+    doubt: Option<(u8, bool, bool)>,
+    is_grace_open: bool,
+    has_expired: bool,
+    is_unsettled: bool,
+    is_keyring_locked: bool,
+    /// S against K.
+    sealed: Ordering,
+    needs_login: bool,
+    is_alive: bool,
+    is_first_generation: bool,
+}
+
+impl Situation {
+    fn of(world: &World) -> Self {
+        let newest = world.newest();
+        Self {
+            kind: world.processes.iter().map(|process| process.kind).max().unwrap_or_default(),
+            doubt: world.intent.map(|i| (i.sends, i.is_last_chance_spent, i.generation < newest.generation)),
+            is_grace_open: world.is_grace_open,
+            has_expired: world.has_expired(),
+            is_unsettled: world.is_unsettled(),
+            is_keyring_locked: world.is_keyring_locked,
+            sealed: world.sealed.map_or(Ordering::Less, |sealed| sealed.cmp(&world.keyring)),
+            needs_login: world.needs_login,
+            is_alive: world.is_alive,
+            is_first_generation: newest.generation == 1,
+        }
+    }
+}
+
+/// Gives, for each edge in each situation, a shortest way that takes it, led on until nobody is at work and then through
+/// one more refresh that meets no trouble; of two ways, one of which begins with the other, the longer. `may` says which
+/// steps are open.
+pub fn ways(design: &Design, may: impl Fn(&World, Step) -> bool) -> Vec<Vec<Step>> {
+    let mut places: Vec<(World, Option<(usize, Step)>)> =
+        design.init_states().into_iter().map(|world| (world, None)).collect();
+    let mut seen: HashSet<World> = places.iter().map(|(world, _)| world.clone()).collect();
+    let mut open: VecDeque<usize> = (0..places.len()).collect();
+    let mut first: BTreeMap<(Edge, Situation), (usize, Step)> = BTreeMap::new();
+    let mut steps = Vec::new();
+    while let Some(here) = open.pop_front() {
+        steps.clear();
+        let world = places[here].0.clone();
+        design.actions(&world, &mut steps);
+        for &step in steps.iter().filter(|step| may(&world, **step)) {
+            let Some((after, edge)) = design.step(&world, step) else { continue };
+            if let Some(edge) = edge {
+                first.entry((edge, Situation::of(&world))).or_insert((here, step));
+            }
+            if seen.insert(after.clone()) {
+                places.push((after, Some((here, step))));
+                open.push_back(places.len() - 1);
+            }
+        }
+    }
+    let mut ways: Vec<Vec<Step>> = first.into_values().map(|(place, step)| led_on(design, &places, place, step)).collect();
+    ways.sort_unstable();
+    ways.dedup();
+    let whole = |i: usize| ways.get(i + 1).is_none_or(|next| !next.starts_with(&ways[i]));
+    (0..ways.len()).filter(|&i| whole(i)).map(|i| ways[i].clone()).collect()
+}
+
+/// From the start to `place`, from there by `step`, and on without trouble.
+fn led_on(design: &Design, places: &[(World, Option<(usize, Step)>)], place: usize, step: Step) -> Vec<Step> {
+    let mut steps = vec![step];
+    let mut back = place;
+    while let Some((before, step)) = places[back].1 {
+        steps.push(step);
+        back = before;
+    }
+    steps.reverse();
+    let Some((mut world, _)) = design.step(&places[place].0, step) else { return steps };
+    for is_last in [false, true] {
+        while let Some(step) = untroubled(&world, is_last) {
+            let Some((after, _)) = design.step(&world, step) else { break };
+            steps.push(step);
+            let is_done = after.processes[0].at == At::Idle;
+            world = after;
+            if is_done {
+                break;
+            }
+        }
+    }
+    steps
+}
+
+/// What the first process does next if nothing goes wrong.
+fn untroubled(world: &World, is_starting: bool) -> Option<Step> {
+    let process = &world.processes[0];
+    Some(match process.at {
+        At::Idle if is_starting && process.rounds > 0 => Step::Enter(0),
+        At::Idle => return None,
+        At::AtLock => Step::Admit(0),
+        At::Admitted => Step::Recheck(0),
+        At::Ready => Step::Gate(0),
+        At::Intended => Step::Yield(0),
+        At::Sent => {
+            let mine = world.network.iter().position(|message| message.owner == Some(0));
+            match mine {
+                None => Step::GiveUp(0),
+                Some(k) if world.network[k].content == Content::Request => Step::Serve(k),
+                Some(k) => Step::Receive(0, k),
+            }
+        }
+        At::Received => Step::Seal(0),
+        At::Sealed => Step::Publish(0),
+        At::Published => Step::Commit(0),
+    })
+}
+
+/// One process at a time, with one fault of each kind and two requests that are turned away.
+pub fn one_by_one(server: Server) -> Design {
+    let built = Design::built(server);
+    let budget = crate::host::Budget { refusals: 2, ..built.budget };
+    Design { processes: 1, rounds: 4, budget, ..built }
+}

@@ -25,8 +25,7 @@ use crate::store::record::Record;
 /// for. Tokens go to no other server than the one that they came from. A tool that holds the same refresh token is signed
 /// out with it.
 ///
-/// A revoked token cannot be imported again. With the last profile its sealing key leaves the keyring too, unless its token
-/// was in doubt, and with the key the memory of tokens that are spent.
+/// A revoked token cannot be imported again. With the last profile its sealing key leaves the keyring too.
 ///
 /// The exit status is 0 if the refresh token is revoked, or was dead before; 1 if it is only forgotten here, so that
 /// whoever has a copy can go on using it; 75 if the provider could not be asked now, and 78 if it refuses the client, both

@@ -124,6 +124,7 @@ mod tests {
             first_sent: now.clone(),
             last_sent: now.clone(),
             abandoned: Some(now.clone()),
+            abandoned_before: None,
             is_last_chance_spent: false,
             is_reusable: false,
         };

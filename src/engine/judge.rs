@@ -112,6 +112,7 @@ fn intent_of(plan: &Flightplan, pending: &PendingAnswer, key: &SealingKey, gener
         first_sent: answer.sent.clone(),
         last_sent: answer.sent.clone(),
         abandoned: None,
+        abandoned_before: None,
         is_last_chance_spent: false,
         is_reusable: !plan.punishes_reuse(),
     })

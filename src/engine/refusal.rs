@@ -14,7 +14,7 @@ use crate::provider::classify::{self, Class};
 use crate::provider::{GateError, RawAnswer, Unsent};
 use crate::store::Vault;
 use crate::store::content::Answer;
-use crate::store::record::{Attempt, Hold, Intent, PRESUMED_SPENT, Record, Rejection};
+use crate::store::record::{Attempt, Hold, PRESUMED_SPENT, Record, Rejection};
 
 /// Answers in a row that say no without a reason, before the token counts as dead (once the access token is).
 const MAX_UNCLASSIFIED: u32 = 5;
@@ -116,13 +116,18 @@ fn settle_refusal(plan: &Flightplan, vault: &mut Vault<'_, '_>, class: Class, sa
     outcome
 }
 
-/// A request that was turned away did nothing to the token. What an earlier one did, it does not tell: that doubt stays
-/// as it was, its last chance included.
+/// A request that was turned away did nothing to the token. What an earlier one did, it does not tell: that doubt is as it
+/// was, its retry inside the grace and its last chance included.
 fn unsend(record: &mut Record, now: &Moment, is_early: bool) {
-    let is_doubtful = |intent: &Intent| is_early || intent.sends > 1;
-    record.intent = record.intent.take().filter(is_doubtful);
-    if let (false, Some(intent)) = (is_early, &mut record.intent) {
-        intent.abandoned = Some(now.clone());
+    if is_early {
+        // The journal in memory knows nothing of this request.
+        return;
+    }
+    record.intent = record.intent.take().filter(|intent| intent.sends > 1);
+    if let Some(intent) = &mut record.intent {
+        intent.sends -= 1;
+        // Nobody noted it: whoever sent that one is dead by now.
+        intent.abandoned = Some(intent.abandoned_before.take().unwrap_or_else(|| now.clone()));
         intent.is_last_chance_spent = false;
     }
 }
@@ -162,7 +167,7 @@ fn resolve_now(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
     };
     match resolve(intent, &plan.profile.provider.policy, record.validity.as_ref(), &now) {
         Resolution::Send(_) => in_doubt(record, Some(record.waits_until(&now).unwrap_or(now.wall))),
-        Resolution::Wait(at) => in_doubt(record, Some(at)),
+        Resolution::Wait(at) => in_doubt(record, record.waits_until(&now).max(Some(at))),
         Resolution::GiveUpAtExpiry(_) => in_doubt(record, None),
         Resolution::Exhausted => give_up(plan, vault),
     }
@@ -172,7 +177,7 @@ fn resolve_now(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
 pub fn in_doubt(record: &Record, retry_at: Option<Timestamp>) -> Outcome {
     let known = record.last_attempt.as_ref().and_then(|a| a.error.clone()).filter(|f| f.kind == "in_doubt");
     let failure = known.unwrap_or_else(|| {
-        Failure::new("in_doubt", "the refresh token may be spent: the run that sent it died before its answer was safe")
+        Failure::new("in_doubt", "the refresh token may be spent: it was sent, and no answer is here that tells")
     });
     let next = match retry_at {
         Some(at) => format!("one more try is made at {at}, or by the first run after it; to be safe"),

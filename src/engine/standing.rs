@@ -76,7 +76,7 @@ fn doubtful(record: &Record, terms: Terms<'_>, now: &Moment, error: Option<Failu
     let (state, refresh_at) = match doubt::resolve(intent, terms.policy, record.validity.as_ref(), now) {
         Resolution::Exhausted => (State::NeedsLogin, None),
         Resolution::GiveUpAtExpiry(_) => (State::InDoubt, None),
-        Resolution::Wait(at) => (State::InDoubt, Some(at)),
+        Resolution::Wait(at) => (State::InDoubt, record.waits_until(now).max(Some(at))),
         Resolution::Send(_) => (State::InDoubt, Some(record.waits_until(now).unwrap_or(now.wall))),
     };
     Some(Standing { state, refresh_at, error })
@@ -324,6 +324,7 @@ mod tests {
             first_sent: c.now(),
             last_sent: c.now(),
             abandoned: Some(c.now()),
+            abandoned_before: None,
             is_last_chance_spent: false,
             is_reusable: false,
         });
@@ -372,6 +373,7 @@ mod tests {
             first_sent: now.clone(),
             last_sent: now.clone(),
             abandoned: None,
+            abandoned_before: None,
             is_last_chance_spent: false,
             is_reusable: false,
         };
@@ -463,6 +465,7 @@ mod tests {
             first_sent: now.clone(),
             last_sent: now.clone(),
             abandoned: None,
+            abandoned_before: None,
             is_last_chance_spent: false,
             is_reusable: false,
         };

@@ -188,14 +188,19 @@ impl Flightplan {
             Some(intent) => {
                 match doubt::resolve(intent, &self.profile.provider.policy, vault.record.validity.as_ref(), &now) {
                     Resolution::Send(kind) => kind,
-                    Resolution::Wait(at) => return Err(refusal::in_doubt(&vault.record, Some(at))),
+                    Resolution::Wait(at) => {
+                        return Err(refusal::in_doubt(&vault.record, vault.record.waits_until(&now).max(Some(at))));
+                    }
                     Resolution::GiveUpAtExpiry(_) => return Err(refusal::in_doubt(&vault.record, None)),
                     Resolution::Exhausted => return Err(refusal::give_up(self, vault)),
                 }
             }
         };
-        let is_bound = matches!(kind, SendKind::First | SendKind::Retry);
-        if let Some(at) = vault.record.waits_until(&now).filter(|_| is_bound) {
+        if let Some(at) = vault.record.waits_until(&now) {
+            if matches!(kind, SendKind::Grace { .. } | SendKind::LastChance) {
+                // A try was turned away, with a time before which none is welcome.
+                return Err(refusal::in_doubt(&vault.record, Some(at)));
+            }
             let (kind, error) = match &vault.record.unusable {
                 Some(failure) => (OutcomeKind::ConfigError, Some(failure.clone())),
                 None => (OutcomeKind::Deferred, vault.record.last_attempt.as_ref().and_then(|a| a.error.clone())),
@@ -275,6 +280,7 @@ impl Flightplan {
             first_sent: before.map_or_else(|| now.clone(), |i| i.first_sent.clone()),
             last_sent: now,
             abandoned: None,
+            abandoned_before: before.and_then(|i| i.abandoned.clone()),
             is_last_chance_spent: kind == SendKind::LastChance || before.is_some_and(|i| i.is_last_chance_spent),
             is_reusable: !self.punishes_reuse(),
         }

@@ -143,7 +143,9 @@ impl Store {
             return Ok(false);
         };
         match Identity::read(&self.layout.identity())? {
-            Some(identity) if !self.needs_key()? => Ok(keyring.read(&Self::key_item(service, &identity))?.is_some()),
+            Some(identity) if !self.has_credentials()? => {
+                Ok(keyring.read(&Self::key_item(service, &identity))?.is_some())
+            }
             Some(_) | None => Ok(false),
         }
     }
@@ -161,7 +163,7 @@ impl Store {
             return Ok(false);
         };
         let item = Self::key_item(service, &identity);
-        if self.needs_key()? || keyring.read(&item)?.is_none() {
+        if self.has_credentials()? || keyring.read(&item)?.is_none() {
             return Ok(false);
         }
         self.forget_key();
@@ -171,19 +173,6 @@ impl Store {
             (_, Err(e)) | (Err(e), _) => Err(e.into()),
             (Ok(Some(_)), Ok(())) => Err(KeyringError::Failed("it kept the sealing key".into()))?,
         }
-    }
-
-    /// Whether the key is of use: to open something, or to know a token again that was forgotten in doubt.
-    fn needs_key(&self) -> Result<bool, StoreError> {
-        if self.has_credentials()? {
-            return Ok(true);
-        }
-        for name in self.profiles()? {
-            if self.peek(&name)?.is_some_and(|r| r.buries_doubt()) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// Whether any profile has a credential, be it only by its journal: then the key may be needed.

@@ -76,7 +76,7 @@ pub struct Intent {
     pub attempt: String,
     pub generation: Generation,
     pub fingerprint: Fingerprint,
-    /// Times this token was, or is about to be, sent.
+    /// Times this token was, or is about to be, sent, but for those that were turned away.
     pub sends: u32,
     /// When the first send began: the server's grace cannot have begun earlier.
     pub first_sent: Moment,
@@ -84,6 +84,9 @@ pub struct Intent {
     pub last_sent: Moment,
     /// When we stopped waiting for an answer; `None` while somebody waits, or if that process died.
     pub abandoned: Option<Moment>,
+    /// The same of the send before this one, and what holds again if this one is turned away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abandoned_before: Option<Moment>,
     /// The one send before expiry was made.
     pub is_last_chance_spent: bool,
     /// The server does not punish a second use, so the token need not be given up when the attempt is forgotten.
@@ -273,12 +276,6 @@ impl Record {
         doubtful.into_iter().chain(self.rejected.as_ref().map(|r| &r.fingerprint))
     }
 
-    /// A tombstone over a token that was sent and may live. Only the sealing key tells it when it comes back.
-    pub fn buries_doubt(&self) -> bool {
-        let is_presumed = self.rejected.as_ref().is_some_and(|r| r.failure.kind == PRESUMED_SPENT);
-        self.is_tombstone && (self.intent.is_some() || is_presumed)
-    }
-
     /// Takes over what is public of a credential. The caller has it durably sealed.
     pub fn adopt(&mut self, credential: &Credential, fingerprint: Fingerprint) {
         self.binding = Some(credential.binding.clone());
@@ -317,6 +314,7 @@ mod tests {
             first_sent: now(),
             last_sent: now(),
             abandoned: None,
+            abandoned_before: None,
             is_last_chance_spent: false,
             is_reusable: false,
         }

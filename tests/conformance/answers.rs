@@ -230,7 +230,7 @@ fn r17_a_second_send_that_is_refused_leaves_the_first_one_in_doubt() {
         assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
         assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Deferred, 2));
         let intent = world.record().intent.expect("the first one may have been taken");
-        assert_eq!((intent.sends, intent.abandoned.is_some()), (2, true));
+        assert_eq!((intent.sends, intent.abandoned.is_some()), (1, true));
         world.clock.advance(Duration::from_secs(61));
         assert_eq!((world.look().kind, world.requests()), (OutcomeKind::InDoubt, 2), "its grace is over");
     }

@@ -192,6 +192,7 @@ impl Bench {
             first_sent: now(),
             last_sent: now(),
             abandoned: None,
+            abandoned_before: None,
             is_last_chance_spent: false,
             is_reusable: false,
         });
@@ -423,6 +424,7 @@ fn no_damaged_journal_is_another_profiles() {
         first_sent: now(),
         last_sent: now(),
         abandoned: Some(now()),
+        abandoned_before: None,
         is_last_chance_spent: false,
         is_reusable: false,
     });

@@ -720,10 +720,14 @@ impl Design {
                 Some(Edge::ReceiveDenial)
             }
             Content::Busy => {
-                // Certainly not processed. What an earlier send did it does not tell: that doubt stays, its last chance too.
+                // Certainly not processed. What an earlier send did it does not tell: that doubt is as it was.
                 if let Some(intent) = world.intent {
                     let is_doubtful = intent.sends > 1;
-                    world.intent = is_doubtful.then_some(Intent { is_last_chance_spent: false, ..intent });
+                    world.intent = is_doubtful.then_some(Intent {
+                        sends: intent.sends - 1,
+                        is_last_chance_spent: false,
+                        ..intent
+                    });
                     world.is_grace_open &= is_doubtful;
                 }
                 world.note(true);

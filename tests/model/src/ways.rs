@@ -67,7 +67,8 @@ pub fn ways(design: &Design, may: impl Fn(&World, Step) -> bool) -> Vec<Vec<Step
             }
         }
     }
-    let mut ways: Vec<Vec<Step>> = first.into_values().map(|(place, step)| led_on(design, &places, place, step)).collect();
+    let mut ways: Vec<Vec<Step>> =
+        first.into_values().map(|(place, step)| led_on(design, &may, &places, place, step)).collect();
     ways.sort_unstable();
     ways.dedup();
     let whole = |i: usize| ways.get(i + 1).is_none_or(|next| !next.starts_with(&ways[i]));
@@ -75,7 +76,13 @@ pub fn ways(design: &Design, may: impl Fn(&World, Step) -> bool) -> Vec<Vec<Step
 }
 
 /// From the start to `place`, from there by `step`, and on without trouble.
-fn led_on(design: &Design, places: &[(World, Option<(usize, Step)>)], place: usize, step: Step) -> Vec<Step> {
+fn led_on(
+    design: &Design,
+    may: &impl Fn(&World, Step) -> bool,
+    places: &[(World, Option<(usize, Step)>)],
+    place: usize,
+    step: Step,
+) -> Vec<Step> {
     let mut steps = vec![step];
     let mut back = place;
     while let Some((before, step)) = places[back].1 {
@@ -84,17 +91,24 @@ fn led_on(design: &Design, places: &[(World, Option<(usize, Step)>)], place: usi
     }
     steps.reverse();
     let Some((mut world, _)) = design.step(&places[place].0, step) else { return steps };
+    // How far it can be led: to where somebody is at work and may not go on, it is not.
+    let mut whole = 0;
     for is_last in [false, true] {
-        while let Some(step) = untroubled(&world, is_last) {
+        loop {
+            if world.processes[0].at == At::Idle {
+                whole = steps.len();
+            }
+            let Some(step) = untroubled(&world, is_last).filter(|step| may(&world, *step)) else { break };
             let Some((after, _)) = design.step(&world, step) else { break };
             steps.push(step);
-            let is_done = after.processes[0].at == At::Idle;
             world = after;
-            if is_done {
+            if world.processes[0].at == At::Idle {
+                whole = steps.len();
                 break;
             }
         }
     }
+    steps.truncate(whole);
     steps
 }
 

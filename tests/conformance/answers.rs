@@ -237,6 +237,47 @@ fn r17_a_second_send_that_is_refused_leaves_the_first_one_in_doubt() {
 }
 
 #[test]
+fn r25_a_retry_inside_the_grace_that_was_turned_away_is_made_again_when_the_server_says() {
+    let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
+    for fault in [Fault::Answer(429, "retry-after: 7\r\n", ""), Fault::Early(429, "retry-after: 7\r\n")] {
+        let before = world.requests();
+        world.server.script([Fault::DropAfter, fault]);
+        assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+        assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
+        let asked = world.exchanges();
+        for _ in 0..3 {
+            let outcome = world.refresh();
+            assert_eq!((outcome.kind, world.exchanges()), (OutcomeKind::InDoubt, asked), "{outcome:?}");
+            assert_eq!(outcome.retry_at, Some(world.clock.now().wall.plus(Duration::from_secs(7))));
+        }
+        world.clock.advance(Duration::from_secs(7));
+        assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+        assert!(world.requests() > before);
+        world.clock.advance(Duration::from_secs(16));
+    }
+    assert_eq!(world.server.counts().families_revoked, 0);
+}
+
+#[test]
+fn r25_a_last_chance_that_was_turned_away_is_not_repeated_before_the_server_says() {
+    for fault in [Fault::Answer(429, "retry-after: 600\r\n", ""), Fault::Early(429, "retry-after: 600\r\n")] {
+        let world = world();
+        world.server.script([Fault::DropBefore, fault]);
+        assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+        world.clock.advance(Duration::from_secs(580));
+        assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
+        let asked = world.exchanges();
+        for passed in [0, 20, 559] {
+            world.clock.advance(Duration::from_secs(passed));
+            let outcome = world.refresh();
+            assert_eq!((outcome.kind, world.exchanges()), (OutcomeKind::InDoubt, asked), "{passed}: {outcome:?}");
+        }
+        world.clock.advance(Duration::from_secs(41));
+        assert_eq!((world.refresh().kind, world.exchanges()), (OutcomeKind::Refreshed, asked + 1));
+    }
+}
+
+#[test]
 fn a_server_that_cannot_even_be_looked_up_is_no_reason_to_wait_where_nothing_is_stored() {
     for (is_signed_in, kind, word) in
         [(true, OutcomeKind::Deferred, "discovery"), (false, OutcomeKind::NeedsLogin, "no_credential")]

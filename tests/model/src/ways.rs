@@ -42,10 +42,13 @@ impl Situation {
     }
 }
 
+/// Which steps are open in a world.
+pub type May = fn(&World, Step) -> bool;
+
 /// Gives, for each edge in each situation, a shortest way that takes it, led on until nobody is at work and then through
 /// one more refresh that meets no trouble; of two ways, one of which begins with the other, the longer. `may` says which
 /// steps are open.
-pub fn ways(design: &Design, may: impl Fn(&World, Step) -> bool) -> Vec<Vec<Step>> {
+pub fn ways(design: &Design, may: May) -> Vec<Vec<Step>> {
     let mut places: Vec<(World, Option<(usize, Step)>)> =
         design.init_states().into_iter().map(|world| (world, None)).collect();
     let mut seen: HashSet<World> = places.iter().map(|(world, _)| world.clone()).collect();
@@ -68,7 +71,7 @@ pub fn ways(design: &Design, may: impl Fn(&World, Step) -> bool) -> Vec<Vec<Step
         }
     }
     let mut ways: Vec<Vec<Step>> =
-        first.into_values().map(|(place, step)| led_on(design, &may, &places, place, step)).collect();
+        first.into_values().map(|(place, step)| led_on(design, may, &places, place, step)).collect();
     ways.sort_unstable();
     ways.dedup();
     let whole = |i: usize| ways.get(i + 1).is_none_or(|next| !next.starts_with(&ways[i]));
@@ -76,13 +79,7 @@ pub fn ways(design: &Design, may: impl Fn(&World, Step) -> bool) -> Vec<Vec<Step
 }
 
 /// From the start to `place`, from there by `step`, and on without trouble.
-fn led_on(
-    design: &Design,
-    may: &impl Fn(&World, Step) -> bool,
-    places: &[(World, Option<(usize, Step)>)],
-    place: usize,
-    step: Step,
-) -> Vec<Step> {
+fn led_on(design: &Design, may: May, places: &[(World, Option<(usize, Step)>)], place: usize, step: Step) -> Vec<Step> {
     let mut steps = vec![step];
     let mut back = place;
     while let Some((before, step)) = places[back].1 {
@@ -136,9 +133,10 @@ fn untroubled(world: &World, is_starting: bool) -> Option<Step> {
     })
 }
 
-/// One process at a time, with one fault of each kind and two requests that are turned away.
-pub fn one_by_one(server: Server) -> Design {
+/// One process after the other, with one fault of each kind and two requests that are turned away. `rounds`: how many
+/// come and are not killed.
+pub fn one_by_one(server: Server, rounds: u8) -> Design {
     let built = Design::built(server);
     let budget = crate::host::Budget { refusals: 2, ..built.budget };
-    Design { processes: 1, rounds: 4, budget, ..built }
+    Design { processes: 1, rounds, budget, ..built }
 }

@@ -310,6 +310,11 @@ impl World {
         remains(self.dir.path(), self.keyring.snapshot())
     }
 
+    /// The server answers the next requests with these statuses, before it is given the token.
+    pub fn answer_early(&self, statuses: impl IntoIterator<Item = u16>) {
+        self.hooks.answer_early(statuses);
+    }
+
     /// Runs a refresh and keeps what a process that died at `place` would leave. After the intent nothing is sent: the
     /// flight that goes on here is not the one that is looked at.
     pub fn die_at(&self, place: Place) -> Remains {

@@ -30,6 +30,17 @@ impl From<Credential> for Arrival {
     }
 }
 
+/// What speaks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Warrant {
+    /// Nothing: it is a copy, which may be older than what is here.
+    Copy,
+    /// The person, whatever is here; it is a copy all the same.
+    Insistence,
+    /// Its provider, which has just granted it: it lives, whatever was said of its token before.
+    Login,
+}
+
 /// What became of it.
 #[derive(Debug)]
 pub enum Handover {
@@ -102,17 +113,18 @@ pub fn credential(
 /// Stores `credential` as the newest generation of its profile: sealed and durable on return, and published if the
 /// keyring takes it.
 ///
-/// Refuses a refresh token known to be consumed or rejected, one that another profile holds, and, unless `is_replacing`, to put something older over a
-/// live credential. `announce` is called before a wait that a person would notice.
+/// Refuses a refresh token that another profile holds; unless it comes by a login, one known to be consumed or rejected; and
+/// as a mere copy, to put something older over a live credential. `announce` is called before a wait that a person would notice.
 pub fn take(
     store: &Store,
     name: &ProfileName,
     arrival: impl Into<Arrival>,
-    is_replacing: bool,
+    warrant: Warrant,
     now: &Moment,
     announce: &dyn Fn(Duration),
 ) -> Result<Handover, Outcome> {
     let Arrival { mut credential, origin } = arrival.into();
+    let is_replacing = warrant != Warrant::Copy;
     let path = store.layout().folder(name).lock();
     // A flight is waited for here, lest it hold up the logins of other profiles below.
     if path.exists() {
@@ -135,21 +147,20 @@ pub fn take(
     // With --replace, a server that has moved, or a client of another name, gets the token that it is said to have.
     let is_moved = |there: &Loaded<'_>| is_replacing && !is_at(there, &credential.binding);
     let is_here = |there: &&Loaded<'_>| there.fingerprint == fingerprint && !is_moved(there);
-    if let Some(there) = there.as_ref().filter(is_here).filter(|_| !vault.record.is_rejected()) {
-        let generation = there.held.credential().generation;
-        if origin.is_some() && vault.record.origin != origin {
-            vault.record.origin = origin;
-            vault.record.standstill = None;
-            vault.save()?;
-        }
-        return Ok(Handover::Unchanged { generation, publication: vault.record.publication });
+    // A login brings an access token of its own, and clears the way for its refresh token.
+    let is_wanted = warrant == Warrant::Login || vault.record.is_rejected();
+    if let Some(there) = there.as_ref().filter(is_here).filter(|_| !is_wanted) {
+        return unchanged(&mut vault, there, origin);
     }
-    refuse_dead(&vault, &fingerprint)?;
-    refuse_held(store, name, &key, &fingerprint)?;
+    refuse_dead(&vault, &fingerprint, warrant)?;
+    refuse_claimed(store, name, &key, &fingerprint, warrant)?;
     if let Some(there) = there.filter(|_| !is_replacing) {
         refuse_elsewhere(&vault, &there, &credential.binding)?;
         refuse_stranger(&vault, &there, origin.as_ref())?;
         refuse_older(&vault, &there, &credential, now)?;
+    }
+    if warrant == Warrant::Login {
+        vault.revive(&fingerprint)?;
     }
     credential.generation = vault.record.generation.next();
     vault.carry_doubt(&fingerprint, credential.generation)?;
@@ -163,6 +174,17 @@ pub fn take(
     Ok(Handover::Taken { generation: credential.generation, publication: vault.record.publication, warnings })
 }
 
+/// What is here stays as it is, but for where it came from.
+fn unchanged(vault: &mut Vault<'_, '_>, there: &Loaded<'_>, origin: Option<Origin>) -> Result<Handover, Outcome> {
+    if origin.is_some() && vault.record.origin != origin {
+        vault.record.origin = origin;
+        vault.record.standstill = None;
+        vault.save()?;
+    }
+    let generation = there.held.credential().generation;
+    Ok(Handover::Unchanged { generation, publication: vault.record.publication })
+}
+
 fn locked(path: &Path) -> Result<LockFile, Outcome> {
     LockFile::acquire(path).map_err(|e| {
         let failure = Failure::new("lock", format!("cannot lock {}: {e}", path.display()));
@@ -170,7 +192,10 @@ fn locked(path: &Path) -> Result<LockFile, Outcome> {
     })
 }
 
-fn refuse_dead(vault: &Vault<'_, '_>, token: &Fingerprint) -> Result<(), Outcome> {
+fn refuse_dead(vault: &Vault<'_, '_>, token: &Fingerprint, warrant: Warrant) -> Result<(), Outcome> {
+    if warrant == Warrant::Login {
+        return Ok(());
+    }
     let is_rejected = vault.record.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
     if is_rejected || vault.is_consumed(token)? {
         return Err(dead(&vault.record.profile));
@@ -191,8 +216,19 @@ pub(super) fn refuse_held(
     key: &SealingKey,
     token: &Fingerprint,
 ) -> Result<(), Outcome> {
+    refuse_claimed(store, name, key, token, Warrant::Copy)
+}
+
+fn refuse_claimed(
+    store: &Store,
+    name: &ProfileName,
+    key: &SealingKey,
+    token: &Fingerprint,
+    warrant: Warrant,
+) -> Result<(), Outcome> {
     match store.claim(token, name, key)? {
         None => Ok(()),
+        Some(Claim::Dead) if warrant == Warrant::Login => Ok(()),
         Some(Claim::Dead) => Err(dead(name)),
         Some(Claim::Held(other)) => {
             let message = format!("profile {other} holds this refresh token, and two must not use it");
@@ -288,8 +324,8 @@ pub(super) fn settle(
     record.standstill = None;
     record.failures = 0;
     record.unclassified = 0;
-    record.not_before = credential.grant.not_before;
-    record.noted = None;
+    record.unusable = None;
+    record.pause_until(credential.grant.not_before, credential.validity().map(|v| &v.obtained));
     record.last_attempt = None;
     vault.save()?;
     Ok(warnings)

@@ -8,12 +8,13 @@ use super::refusal::{self, leave_in_doubt, note_attempt};
 use crate::credential::secret::RefreshToken;
 use crate::credential::{Credential, Generation};
 use crate::guard::Predecessor;
-use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
+use crate::outcome::{Outcome, OutcomeKind, Publication};
 use crate::profile::{GraceSemantics, Rotation};
 use crate::provider::RawAnswer;
+use crate::store::aftermath::Aftermath;
 use crate::store::content::{Answer, Note, PlainGrant, Reading, Secret};
 use crate::store::key::SealingKey;
-use crate::store::record::{AT_UNUSABLE, Intent, Record};
+use crate::store::record::Record;
 use crate::store::{PendingAnswer, Vault};
 use crate::sys::durable::Staged;
 
@@ -80,8 +81,9 @@ pub fn recovered(
     let generation = vault.record.generation;
     match pending.answer.read(pending.generation) {
         Reading::Granted { .. } => {
-            // An older journal was restored: what the answer says of its request is all that is known of it.
-            vault.record.intent = vault.record.intent.take().or_else(|| intent_of(plan, pending, key, generation));
+            // An older journal was restored, perhaps.
+            let asked = || pending.answer.asked(pending.attempt.as_deref(), generation, key);
+            vault.record.intent = vault.record.intent.take().or_else(asked);
             let settled = settle(plan, vault, key, &pending.answer, pending.generation, pending.is_promoted);
             Ok((settled.kind != OutcomeKind::Refreshed).then_some(settled))
         }
@@ -100,22 +102,6 @@ pub fn recovered(
             Ok(Some(leave_in_doubt(plan, vault, "its answer could not be read")))
         }
     }
-}
-
-fn intent_of(plan: &Flightplan, pending: &PendingAnswer, key: &SealingKey, generation: Generation) -> Option<Intent> {
-    let PendingAnswer { answer, attempt, .. } = pending;
-    Some(Intent {
-        attempt: attempt.clone()?,
-        generation,
-        fingerprint: key.fingerprint(&RefreshToken::new(answer.sent_refresh_token.0.clone())?),
-        sends: answer.sends,
-        first_sent: answer.sent.clone(),
-        last_sent: answer.sent.clone(),
-        abandoned: None,
-        abandoned_before: None,
-        is_last_chance_spent: false,
-        is_reusable: !plan.punishes_reuse(),
-    })
 }
 
 fn next_generation(record: &Record) -> Generation {
@@ -183,6 +169,7 @@ fn sealed_form(plan: &Flightplan, record: &Record, conclusion: Conclusion<'_>) -
         binding: predecessor.binding,
         previous: PlainGrant::of(&predecessor.grant),
         default_lifetime_ms: u64::try_from(plan.profile.provider.default_lifetime.as_millis()).unwrap_or(u64::MAX),
+        rest_ms: Some(u64::try_from(rest_after_grace(plan, record).as_millis()).unwrap_or(u64::MAX)),
     };
     (intent.map_or_else(String::new, |i| i.attempt.clone()), sealed)
 }
@@ -199,7 +186,8 @@ fn settle(
     match answer.read(generation) {
         Reading::Granted { credential, is_rotated, notes } => {
             let warnings = notes.iter().map(|note| say(*note, plan)).collect();
-            commit(plan, vault, key, &Granted { credential: *credential, is_rotated, is_promoted, notes }, warnings)
+            let after = answer.aftermath(notes);
+            commit(plan, vault, key, &Granted { credential: *credential, is_rotated, is_promoted, after }, warnings)
         }
         Reading::Denied(denied) => refusal::refuse(plan, vault, answer, Some(&denied)),
         Reading::Unreadable => refusal::refuse(plan, vault, answer, None),
@@ -211,7 +199,7 @@ struct Granted {
     credential: Credential,
     is_rotated: bool,
     is_promoted: bool,
-    notes: Vec<Note>,
+    after: Aftermath,
 }
 
 /// Steps 7b to 9: the answer becomes S; the keyring gets it; the ledger and the journal say so. From the first of these
@@ -243,28 +231,20 @@ fn commit(
     {
         report("the ledger could not be written", e.to_string());
     }
-    let doubt = granted.notes.contains(&Note::OldTokenAfterGrace).then(|| vault.record.intent.take()).flatten();
-    let hold = hold_after_grace(plan, &vault.record);
-    let record = &mut vault.record;
-    record.adopt(credential, key.fingerprint(&credential.refresh));
-    record.intent = None;
-    record.refreshed_at = Some(now.wall);
-    // A server that grants refresh tokens and nothing to use them for must not be asked in a loop.
-    let is_usable = !granted.notes.contains(&Note::AccessUnusable);
-    record.failures = if is_usable { 0 } else { record.failures + 1 };
-    let pause = (!is_usable).then(|| plan.back_off(record, None));
-    record.unclassified = 0;
-    record.hold = None;
-    record.not_before = credential.grant.not_before.max(hold.max(pause).map(|d| now.wall.plus(d)));
-    let mut outcome = if is_usable { Outcome::new(OutcomeKind::Refreshed) } else { unusable(plan, record) };
-    if let Some(mut intent) = doubt.filter(|_| plan.punishes_reuse()) {
-        // The old token came back after a second send: nobody knows whether it is the live one.
-        intent.generation = credential.generation;
-        intent.abandoned = Some(now);
-        record.intent = Some(intent);
-        outcome = Outcome::new(OutcomeKind::InDoubt);
+    if let Some(intent) = &mut vault.record.intent {
+        intent.is_reusable = !plan.punishes_reuse();
     }
-    record.unusable = outcome.error.clone().filter(|_| !is_usable);
+    let record = &mut vault.record;
+    let fingerprint = key.fingerprint(&credential.refresh);
+    record.settle_grant(credential, fingerprint, &granted.after, &now, |record| plan.back_off(record, None));
+    let mut outcome = match (&record.intent, record.unusable.clone()) {
+        (Some(_), _) => Outcome::new(OutcomeKind::InDoubt),
+        (None, Some(failure)) => {
+            let outcome = Outcome::new(OutcomeKind::ConfigError).because(failure);
+            Outcome { retry_at: record.not_before, ..outcome }
+        }
+        (None, None) => Outcome::new(OutcomeKind::Refreshed),
+    };
     note_attempt(plan, record, &outcome);
     if let Err(e) = vault.save() {
         report("the journal could not be written; the next run will bring it up to date", e.to_string());
@@ -274,29 +254,14 @@ fn commit(
     outcome
 }
 
-/// Rule 16: the refresh token is safe, and there is nothing new to use. Unless somebody changes what is asked for, it will
-/// be so again.
-fn unusable(plan: &Flightplan, record: &Record) -> Outcome {
-    let provider = &plan.profile.provider.name;
-    let failure = Failure::new(
-        AT_UNUSABLE,
-        format!("{provider} gave a refresh token, and no access token that can be used"),
-    )
-    .hint(format!(
-        "the refresh token is kept; check scopes and headers of [provider.{provider}], and that it grants Bearer tokens"
-    ));
-    let outcome = Outcome::new(OutcomeKind::ConfigError).because(failure);
-    Outcome { retry_at: record.not_before, ..outcome }
-}
-
 /// Rule 20: where a grace retry gave a successor, an abandoned first request may still be under way; the next generation
 /// waits until it cannot be.
-fn hold_after_grace(plan: &Flightplan, record: &Record) -> Option<Duration> {
+fn rest_after_grace(plan: &Flightplan, record: &Record) -> Duration {
     let policy = &plan.profile.provider.policy;
     let was_retried = record.intent.as_ref().is_some_and(|i| i.sends > 1);
-    let holds = policy.rotation == Rotation::Grace
+    let rests = policy.rotation == Rotation::Grace
         && matches!(policy.grace_semantics, GraceSemantics::Same | GraceSemantics::Multi);
-    (was_retried && holds).then_some(policy.settle)
+    if was_retried && rests { policy.settle } else { Duration::ZERO }
 }
 
 fn say(note: Note, plan: &Flightplan) -> String {

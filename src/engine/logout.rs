@@ -21,7 +21,7 @@ use crate::provider::classify::retry_after;
 use crate::provider::revocation::{self, RevocationServer, Revoking, Verdict};
 use crate::provider::wire::Ask;
 use crate::provider::{Gate, GateError, PrepareError, Prepared};
-use crate::store::record::{PRESUMED_SPENT, Record, Revocation};
+use crate::store::record::{Record, Revocation};
 use crate::store::{Loaded, Store, StoreError, Vault};
 use crate::sys::lockfile::LockFile;
 pub use words::no_credential;
@@ -332,9 +332,9 @@ impl Leaving<'_> {
     }
 }
 
-/// Whether the provider has said that the refresh token is dead. One that was given up in doubt may be alive.
+/// Whether the provider has said that the refresh token is dead. One that was given up may be alive.
 fn is_ended_by_the_provider(record: &Record) -> bool {
-    record.is_rejected() && record.rejected.as_ref().is_some_and(|r| r.failure.kind != PRESUMED_SPENT)
+    record.is_rejected() && record.rejected.as_ref().is_some_and(|r| !r.is_presumed())
 }
 
 /// What is known of the tokens when they are forgotten.

@@ -14,7 +14,7 @@ use crate::provider::classify::{self, Class};
 use crate::provider::{GateError, RawAnswer, Unsent};
 use crate::store::Vault;
 use crate::store::content::Answer;
-use crate::store::record::{Attempt, Hold, PRESUMED_SPENT, Record, Rejection};
+use crate::store::record::{Attempt, Hold, PRESUMED_DEAD, PRESUMED_SPENT, Record, Rejection};
 
 /// Answers in a row that say no without a reason, before the token counts as dead (once the access token is).
 const MAX_UNCLASSIFIED: u32 = 5;
@@ -71,15 +71,20 @@ fn settle_refusal(plan: &Flightplan, vault: &mut Vault<'_, '_>, class: Class, sa
     let now = plan.now();
     let name = &plan.profile.name;
     let said = format!("{} answered {status}{}", plan.profile.provider.name, words(denied));
+    let is_unexplained = class == Class::Unclassified && !is_early;
     let is_spent = vault.record.intent.as_ref().is_some_and(|i| i.is_last_chance_spent);
     let is_alive = vault.record.validity.as_ref().is_some_and(|v| !v.left_at_most(&now).is_zero());
     let record = &mut vault.record;
-    record.unclassified = if class == Class::Unclassified { record.unclassified + 1 } else { 0 };
-    let is_dead = class == Class::Dead || (record.unclassified >= MAX_UNCLASSIFIED && !is_alive);
-    let outcome = if class == Class::Unclassified && is_spent {
+    if !is_early {
+        // Who was not given the token says nothing of it.
+        record.unclassified = if is_unexplained { record.unclassified + 1 } else { 0 };
+    }
+    let outcome = if is_unexplained && is_spent {
         // The last chance, and a no without a reason: some servers refuse a spent token in these very words.
         presume_spent(plan, record, &now)
-    } else if is_dead {
+    } else if is_unexplained && record.unclassified >= MAX_UNCLASSIFIED && !is_alive {
+        presume_dead(plan, record, &now, &said)
+    } else if class == Class::Dead {
         let code: &str = denied.map_or("invalid_grant", |d| &d.code);
         let failure = Failure { kind: code.to_owned().into(), message: said, hint: None }
             .hint(format!("sign in again: keepalive login {name}"));
@@ -102,7 +107,7 @@ fn settle_refusal(plan: &Flightplan, vault: &mut Vault<'_, '_>, class: Class, sa
             _ => plan.back_off(record, retry_after),
         };
         let at = now.wall.plus(wait);
-        record.not_before = Some(at);
+        record.pause_until(Some(at), Some(&now));
         let word = if class == Class::Unclassified { "refused" } else { "throttled" };
         unsend(record, &now, is_early);
         let stands = match record.intent {
@@ -142,7 +147,8 @@ pub fn leave_in_doubt(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: &str) -
     }
     if !plan.punishes_reuse() {
         vault.record.failures += 1;
-        vault.record.not_before = Some(now.wall.plus(plan.back_off(&vault.record, None)));
+        let at = now.wall.plus(plan.back_off(&vault.record, None));
+        vault.record.pause_until(Some(at), Some(&now));
     }
     vault.record.last_attempt =
         Some(Attempt { at: now.wall, outcome: OutcomeKind::InDoubt, retry_at: None, error: Some(failure) });
@@ -212,6 +218,18 @@ fn presume_spent(plan: &Flightplan, record: &mut Record, now: &Moment) -> Outcom
     Outcome::new(OutcomeKind::NeedsLogin).because(failure)
 }
 
+/// The same of a token of which it was never said why it is refused, once nothing is left to wait for.
+fn presume_dead(plan: &Flightplan, record: &mut Record, now: &Moment, said: &str) -> Outcome {
+    let times = record.unclassified;
+    let failure = Failure::new(
+        PRESUMED_DEAD,
+        format!("the refresh token is most likely dead: {times} refusals in a row without a reason; at last {said}"),
+    )
+    .hint(format!("sign in again: keepalive login {}", plan.profile.name));
+    reject(record, now.wall, &failure);
+    Outcome::new(OutcomeKind::NeedsLogin).because(failure)
+}
+
 /// Rule 22: keyed to the token, so a login clears it and nothing else can.
 fn reject(record: &mut Record, at: Timestamp, failure: &Failure) {
     if let Some(fingerprint) = record.fingerprint.clone() {
@@ -232,8 +250,9 @@ pub fn unsent(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: Unsent) -> Outc
         Unsent::Network(reason) | Unsent::Early(reason) => {
             let record = &mut vault.record;
             record.failures += 1;
-            let at = plan.now().wall.plus(plan.back_off(record, None));
-            record.not_before = Some(at);
+            let now = plan.now();
+            let at = now.wall.plus(plan.back_off(record, None));
+            record.pause_until(Some(at), Some(&now));
             let failure = Failure::new(
                 "network",
                 format!("cannot reach {}: {reason}", plan.prepared.token_endpoint.origin().ascii_serialization()),
@@ -260,7 +279,6 @@ pub fn no_credential(name: &ProfileName) -> Outcome {
 /// Notes the outcome for followers and for `status`.
 pub fn note_attempt(plan: &Flightplan, record: &mut Record, outcome: &Outcome) {
     record.sequence += 1;
-    record.noted = Some(plan.now());
     record.last_attempt = Some(Attempt {
         at: plan.now().wall,
         outcome: outcome.kind,

@@ -76,6 +76,10 @@ pub struct Answer {
     /// What the credential was before: an answer that leaves a member out does not change it.
     pub previous: PlainGrant,
     pub default_lifetime_ms: u64,
+    /// How long the generation in it must rest, by the policy that it was asked for under (rule 20); `None` in the answers of
+    /// older versions, which did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest_ms: Option<u64>,
 }
 
 /// What an answer turned out to say.
@@ -284,6 +288,7 @@ mod tests {
                 not_before: None,
             },
             default_lifetime_ms: 3_600_000,
+            rest_ms: None,
         }
     }
 

@@ -47,8 +47,16 @@ impl Store {
         name: &ProfileName,
         key: &SealingKey,
     ) -> Result<Option<Claim>, StoreError> {
-        let others = self.profiles()?.into_iter().filter(|other| other != name);
-        Ok(others.filter_map(|other| self.claim_of(&other, token, key)).next())
+        let mut dead = None;
+        for other in self.profiles()?.into_iter().filter(|other| other != name) {
+            match self.claim_of(&other, token, key) {
+                None => {}
+                Some(Claim::Dead) => dead = Some(Claim::Dead),
+                // Of two, who uses it has the word.
+                held => return Ok(held),
+            }
+        }
+        Ok(dead)
     }
 
     /// What cannot be read there is for its own runs to tell, and holds nobody else up.

@@ -3,6 +3,7 @@
 //! A [`Store`] is one directory plus the place of its sealing key. Reading without a lock is [`Store::peek`] and
 //! [`Store::snapshot`]; all else goes through a [`Vault`], which needs a permit of the guard.
 
+pub mod aftermath;
 pub mod content;
 mod custody;
 mod departure;
@@ -17,6 +18,7 @@ mod layout;
 mod ledger;
 mod published;
 pub mod record;
+mod recovery;
 mod takeover;
 mod vault;
 
@@ -33,7 +35,6 @@ use crate::outcome::Publication;
 use crate::profile::{KeySource, ProfileName, StoreKind, StoreSettings};
 use crate::sys::lockfile::LockFile;
 use crate::sys::{durable, machine};
-use content::Content;
 pub use error::StoreError;
 pub use holders::Claim;
 use identity::Identity;
@@ -42,8 +43,9 @@ use keyring::{Item, Keyring};
 pub use layout::Layout;
 use ledger::Ledger;
 use record::Record;
+pub use recovery::PendingAnswer;
 pub use takeover::Taken;
-pub use vault::{Loaded, PendingAnswer, Vault};
+pub use vault::{Loaded, Vault};
 
 /// One store: a directory, and where its key is.
 pub struct Store {
@@ -169,7 +171,7 @@ impl Store {
         let Some(bytes) = read(folder.sealed())?.filter(|_| record.as_ref().is_none_or(|r| !r.is_tombstone)) else {
             return Ok(None);
         };
-        let known = record.map_or(Generation::NONE, |r| r.generation);
+        let (known, token) = record.map_or((Generation::NONE, None), |r| (r.generation, r.fingerprint));
         let key = self.key_for(name)?;
         let sealed = self.open_sealed(&bytes, name, &key)?;
         if sealed.generation >= known {
@@ -177,19 +179,11 @@ impl Store {
         }
         // An older copy was restored; or the newest answer did not get its final name, and the next run gives it that.
         let received = read(folder.received())?.and_then(|bytes| self.open_sealed(&bytes, name, &key).ok());
-        match received.filter(|credential| credential.generation == known) {
+        let is_newest = |c: &Credential| c.generation == known && token == Some(key.fingerprint(&c.refresh));
+        match received.filter(is_newest) {
             Some(credential) => Ok(Some(credential.snapshot())),
             None => Err(StoreError::Stale { found: sealed.generation.get(), known: known.get() }),
         }
-    }
-
-    fn open_sealed(&self, bytes: &[u8], name: &ProfileName, key: &SealingKey) -> Result<Credential, StoreError> {
-        let path = self.layout.folder(name).sealed();
-        let damaged = |damage| self.unopened(path.clone(), damage);
-        let (header, content) = envelope::open::<Content>(bytes, name, key).map_err(damaged)?;
-        content
-            .into_credential(header.generation)
-            .ok_or_else(|| damaged(envelope::Damage::Content("it holds no refresh token".into())))
     }
 
     /// Every profile that something is stored for, by name.

@@ -20,6 +20,10 @@ pub const AT_UNUSABLE: &str = "at_unusable";
 
 /// The kind of a rejection that nobody has said: the token's last send got no answer, so it may live.
 pub const PRESUMED_SPENT: &str = "presumed_spent";
+
+/// The same of a token that was refused time and again, and never with a reason.
+pub const PRESUMED_DEAD: &str = "presumed_dead";
+
 /// The version of the form below. A record of a later version is left alone.
 const FORMAT: u32 = 1;
 
@@ -43,7 +47,8 @@ pub struct Record {
     pub last_attempt: Option<Attempt>,
     /// No request before this, by any process.
     pub not_before: Option<Timestamp>,
-    /// When the last attempt was noted, which is when `not_before` was set: for clocks that are set back.
+    /// When `not_before` was set, or told: for clocks that are set meanwhile. The two are set together, by
+    /// [`Record::pause_until`].
     #[serde(default)]
     pub noted: Option<Moment>,
     /// Transient failures in a row.
@@ -140,6 +145,13 @@ pub struct Hold {
     pub next_probe: Timestamp,
 }
 
+impl Rejection {
+    /// Nobody has said that the token is dead: it was given up, and may live.
+    pub fn is_presumed(&self) -> bool {
+        [PRESUMED_SPENT, PRESUMED_DEAD].contains(&self.failure.kind.as_ref())
+    }
+}
+
 impl Record {
     pub fn new(profile: ProfileName) -> Self {
         Self {
@@ -209,20 +221,29 @@ impl Record {
         }
     }
 
-    /// Until when no request is allowed, if that is not over. A clock that was set back does not prolong it: within one
-    /// boot the boot clock counts too, and after a reboot a clock that stands before the noting proves nothing.
+    /// No request before `at`, which was told at this moment; `None`: it may be made at once.
+    pub fn pause_until(&mut self, at: Option<Timestamp>, told: Option<&Moment>) {
+        self.not_before = at;
+        self.noted = told.cloned().filter(|_| at.is_some());
+    }
+
+    /// Until when no request is allowed, if that is not over, by the wall clock as it is now set. Within one boot the boot
+    /// clock alone tells how much of it is over, however the other was set; after a reboot a clock that stands before the
+    /// noting proves nothing.
     pub fn waits_until(&self, now: &Moment) -> Option<Timestamp> {
-        let at = self.not_before.filter(|at| *at > now.wall)?;
-        let Some(noted) = &self.noted else { return Some(at) };
-        let left = match now.elapsed_since(noted) {
-            Some(elapsed) => at.since(noted.wall).saturating_sub(elapsed),
-            None if now.wall < noted.wall => Duration::ZERO,
-            None => return Some(at),
+        let at = self.not_before?;
+        let until = match self.noted.as_ref().map(|noted| (noted, now.elapsed_since(noted))) {
+            None => at,
+            Some((noted, None)) if now.wall < noted.wall => return None,
+            Some((_, None)) => at,
+            Some((noted, Some(elapsed))) => {
+                let by_boot = now.wall.plus(at.since(noted.wall).saturating_sub(elapsed));
+                // The two clocks drift by milliseconds; a time that is told should stay the same.
+                let is_set = at.since(by_boot).max(by_boot.since(at)) > Duration::from_secs(1);
+                if is_set { by_boot } else { at }
+            }
         };
-        let by_boot = now.wall.plus(left);
-        // The two clocks drift by milliseconds; a time that is told should stay the same.
-        let is_set_back = at.since(by_boot) > Duration::from_secs(1);
-        (!left.is_zero()).then_some(if is_set_back { by_boot } else { at })
+        (until > now.wall).then_some(until)
     }
 
     /// An attempt of the current generation whose outcome is not known.
@@ -276,15 +297,24 @@ impl Record {
         doubtful.into_iter().chain(self.rejected.as_ref().map(|r| &r.fingerprint))
     }
 
+    /// A token that was granted anew lives: whatever was doubted or said of it is over. Tells whether anything was.
+    pub fn revive(&mut self, token: &Fingerprint) -> bool {
+        let doubt = self.intent.take_if(|intent| intent.fingerprint == *token).is_some();
+        let refusal = self.rejected.take_if(|rejected| rejected.fingerprint == *token).is_some();
+        let revocation = self.revocation.take_if(|revocation| revocation.fingerprint == *token).is_some();
+        doubt || refusal || revocation
+    }
+
     /// Takes over what is public of a credential. The caller has it durably sealed.
     pub fn adopt(&mut self, credential: &Credential, fingerprint: Fingerprint) {
+        // The same token, sealed once more, brings nothing that can be used either.
+        self.unusable.take_if(|_| self.fingerprint.as_ref() != Some(&fingerprint));
         self.binding = Some(credential.binding.clone());
         self.generation = credential.generation;
         self.fingerprint = Some(fingerprint);
         self.validity = credential.grant.validity.clone();
         self.login_by = credential.grant.login_by;
         self.is_tombstone = false;
-        self.unusable = None;
         self.revocation = None;
         if self.intent.as_ref().is_some_and(|i| i.generation < credential.generation) {
             self.intent = None;
@@ -393,6 +423,52 @@ mod tests {
         record.fingerprint = Some(print('a'));
         record.revocation = Some(Revocation { is_confirmed: true, ..sent });
         assert_eq!(record.open_revocation(), None);
+    }
+
+    #[test]
+    fn r25_within_one_boot_the_boot_clock_tells_how_long_a_wait_is_and_after_it_the_other() {
+        let clock = ManualClock::new(Timestamp::from_secs(1_790_000_000));
+        let start = clock.now();
+        let at = start.wall.plus(Duration::from_secs(600));
+        let mut record = record();
+        record.pause_until(Some(at), Some(&start));
+        let left = |clock: &ManualClock| {
+            let now = clock.now();
+            record.waits_until(&now).map(|until| until.since(now.wall).as_secs())
+        };
+        clock.advance(Duration::from_secs(100));
+        assert_eq!((record.waits_until(&clock.now()), left(&clock)), (Some(at), Some(500)), "the time that was told");
+        for wall in [1_790_007_200, 1_780_000_000, 1_790_000_100] {
+            clock.step_wall(Timestamp::from_secs(wall));
+            assert_eq!(left(&clock), Some(500), "{wall}");
+        }
+        // The clocks drift, and a time that was named is kept to.
+        clock.step_wall(clock.now().wall.plus(Duration::from_millis(900)));
+        assert_eq!(record.waits_until(&clock.now()), Some(at));
+        clock.step_wall(at);
+        assert_eq!(left(&clock), Some(500), "that was a step");
+        clock.advance(Duration::from_secs(500));
+        assert_eq!(left(&clock), None);
+        clock.reboot();
+        for (wall, expected) in [(1_789_999_999, None), (1_790_000_000, Some(600)), (1_790_000_600, None)] {
+            clock.step_wall(Timestamp::from_secs(wall));
+            assert_eq!(left(&clock), expected, "{wall}");
+        }
+        let mut untimed = Record { noted: None, ..record.clone() };
+        clock.step_wall(Timestamp::from_secs(1_780_000_000));
+        assert_eq!(untimed.waits_until(&clock.now()), Some(at));
+        untimed.pause_until(None, Some(&start));
+        assert_eq!((untimed.noted.clone(), untimed.waits_until(&clock.now())), (None, None));
+    }
+
+    #[test]
+    fn r16_the_same_token_sealed_once_more_brings_nothing_to_use_either() {
+        for (token, is_kept) in [('a', true), ('b', false)] {
+            let mut record = record();
+            record.unusable = Some(Failure::new(AT_UNUSABLE, "nothing"));
+            record.adopt(&credential(3), print(token));
+            assert_eq!(record.unusable.is_some(), is_kept, "{token}");
+        }
     }
 
     #[test]

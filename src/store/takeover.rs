@@ -68,9 +68,6 @@ impl Store {
         vault.take_up_answer(key)?;
         // What a logout left behind does not come back.
         let ours = if vault.record.is_tombstone { None } else { vault.newest_sealed(key)? };
-        if let Some(ours) = &ours {
-            vault.catch_up(ours, &key.fingerprint(&ours.refresh))?;
-        }
         let here = ours.as_ref().map_or(vault.record.generation, |c| c.generation.max(vault.record.generation));
         let next = here.max(generation).next();
         let (mut credential, is_adopted) = match (proven, ours) {

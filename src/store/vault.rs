@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::content::{Answer, Content, ContentRef, Note, Reading};
+use super::content::{Answer, Content, ContentRef};
 use super::envelope::{self, Header};
 use super::identity::Identity;
 use super::key::SealingKey;
@@ -31,15 +31,6 @@ pub struct Vault<'s, 'l> {
     pub(super) identity: Identity,
     /// The journal as it stands on disk, or as it will after the next [`Vault::save`].
     pub record: Record,
-}
-
-/// An answer that arrived before the run that asked for it died.
-pub struct PendingAnswer {
-    pub answer: Answer,
-    pub generation: Generation,
-    pub attempt: Option<String>,
-    /// It has its final name: it is S already.
-    pub is_promoted: bool,
 }
 
 /// The newest credential, and how the keyring fared meanwhile.
@@ -74,73 +65,6 @@ impl<'l> Vault<'_, 'l> {
         self.record.write(&path).map_err(|e| StoreError::io("write", &path, e))
     }
 
-    /// An answer that was received and sealed, but whose consequences are not in the journal yet.
-    pub fn pending_answer(&self, key: &SealingKey) -> Result<Option<PendingAnswer>, StoreError> {
-        let path = self.folder.received();
-        let Some(bytes) = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))? else {
-            return Ok(None);
-        };
-        // What a logout left behind must not come back.
-        if self.record.is_tombstone {
-            return Ok(None);
-        }
-        let header = match envelope::header(&bytes) {
-            Ok(header) => header,
-            // A torn file cannot have been acknowledged; the intent says what to make of it.
-            Err(_) => return Ok(None),
-        };
-        let is_judged = match &self.record.intent {
-            Some(intent) => header.attempt.as_deref() == Some(&intent.attempt) && intent.abandoned.is_some(),
-            None => false,
-        };
-        let sealed = self.store.sealed_generation(self.permit.profile())?.unwrap_or(Generation::NONE);
-        if is_judged || header.generation <= sealed {
-            return Ok(None);
-        }
-        match envelope::open::<Content>(&bytes, self.permit.profile(), key) {
-            Ok((header, Content::Answer(answer))) => {
-                let Header { generation, attempt, .. } = header;
-                Ok(Some(PendingAnswer { answer, generation, attempt, is_promoted: false }))
-            }
-            Ok((_, Content::Credential(_))) => Ok(None),
-            Err(damage) => Err(self.store.unopened(path, damage)),
-        }
-    }
-
-    /// Recovery for whoever makes no request: tokens that a dead run received become S, lest something older take their
-    /// place. Any other answer is for the next flight to judge, as is a token of which nobody knows whether it lives.
-    pub fn take_up_answer(&self, key: &SealingKey) -> Result<(), StoreError> {
-        let Some(pending) = self.pending_answer(key)? else { return Ok(()) };
-        match pending.answer.read(pending.generation) {
-            Reading::Granted { notes, .. } if !notes.contains(&Note::OldTokenAfterGrace) => self.promote_answer(),
-            Reading::Granted { .. } | Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge => Ok(()),
-        }
-    }
-
-    /// An answer whose consequences are not in the journal yet, be it S already or not.
-    pub fn unsettled_answer(&self, key: &SealingKey) -> Result<Option<PendingAnswer>, StoreError> {
-        match self.pending_answer(key)? {
-            None => self.promoted_answer(key),
-            pending => Ok(pending),
-        }
-    }
-
-    /// What does not open here is for [`Vault::load`] to tell.
-    fn promoted_answer(&self, key: &SealingKey) -> Result<Option<PendingAnswer>, StoreError> {
-        let path = self.folder.sealed();
-        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
-        let is_ahead = |bytes: &Vec<u8>| envelope::header(bytes).is_ok_and(|h| h.generation > self.record.generation);
-        let Some(bytes) = bytes.filter(is_ahead).filter(|_| !self.record.is_tombstone) else {
-            return Ok(None);
-        };
-        Ok(match envelope::open::<Content>(&bytes, self.permit.profile(), key) {
-            Ok((Header { generation, attempt, .. }, Content::Answer(answer))) => {
-                Some(PendingAnswer { answer, generation, attempt, is_promoted: true })
-            }
-            Ok((_, Content::Credential(_))) | Err(_) => None,
-        })
-    }
-
     /// Reads S and K, settles which is newest, and brings the other and the journal up to it.
     ///
     /// `is_keyring_optional`: whether a keyring that cannot be reached is reported in the result instead of as an error.
@@ -153,10 +77,10 @@ impl<'l> Vault<'_, 'l> {
             Err(StoreError::Keyring(e)) if is_keyring_optional => (None, Some(e)),
             Err(e) => return Err(e),
         };
-        let credential = match (sealed, published) {
-            (Some(Ok(s)), Some(k)) if k.generation <= s.generation => {
-                self.remember_consumed(&k, &s, key)?;
-                if k.generation < s.generation {
+        let newest = match (sealed, published) {
+            (Some(Ok(s)), Some(k)) if k.generation <= s.credential.generation => {
+                self.remember_consumed(&k, &s.credential, key)?;
+                if k.generation < s.credential.generation {
                     // Somebody brought an old one back; whoever reads it has a token that is spent.
                     self.publication_is_lost();
                 }
@@ -169,7 +93,7 @@ impl<'l> Vault<'_, 'l> {
             (_, Some(k)) if !self.record.is_tombstone && k.generation >= self.record.generation => {
                 warnings.push(format!("adopted generation {} from the keyring", k.generation));
                 self.seal(&k, key)?;
-                k
+                k.into()
             }
             (Some(Err(damage)), _) => return Err(damage),
             (None, _) if self.record.has_credential() => {
@@ -178,27 +102,13 @@ impl<'l> Vault<'_, 'l> {
             (None, _) => return Ok(None),
             (Some(Ok(s)), Some(_)) => s,
         };
-        if credential.generation < self.record.generation {
-            return Err(StoreError::Stale { found: credential.generation.get(), known: self.record.generation.get() });
+        let (found, known) = (newest.credential.generation, self.record.generation);
+        if found < known {
+            return Err(StoreError::Stale { found: found.get(), known: known.get() });
         }
-        let fingerprint = key.fingerprint(&credential.refresh);
-        self.catch_up(&credential, &fingerprint)?;
-        Ok(Some(Loaded { held: self.permit.hold(credential), fingerprint, keyring_error, warnings }))
-    }
-
-    /// The newest sealed credential, whatever the keyring says.
-    pub fn newest_sealed(&self, key: &SealingKey) -> Result<Option<Credential>, StoreError> {
-        self.open_sealed(key).transpose()
-    }
-
-    /// S, if there is one.
-    fn open_sealed(&self, key: &SealingKey) -> Option<Result<Credential, StoreError>> {
-        let path = self.folder.sealed();
-        match durable::read(&path) {
-            Ok(None) => None,
-            Ok(Some(bytes)) => Some(self.store.open_sealed(&bytes, self.permit.profile(), key)),
-            Err(e) => Some(Err(StoreError::io("read", &path, e))),
-        }
+        let fingerprint = key.fingerprint(&newest.credential.refresh);
+        self.catch_up(&newest, &fingerprint)?;
+        Ok(Some(Loaded { held: self.permit.hold(newest.credential), fingerprint, keyring_error, warnings }))
     }
 
     /// K, if it is ours.
@@ -233,7 +143,7 @@ impl<'l> Vault<'_, 'l> {
         }
     }
 
-    fn publication_is_lost(&mut self) {
+    pub(super) fn publication_is_lost(&mut self) {
         if let Home::Keyring { .. } = self.store.home {
             self.record.publication = Publication::PublishPending;
         }
@@ -261,35 +171,6 @@ impl<'l> Vault<'_, 'l> {
 
     fn consume(&self, token: &Fingerprint) -> Result<(), StoreError> {
         self.store.ledger.add(token).map_err(|e| StoreError::io("write", &self.store.layout.ledger(), e))
-    }
-
-    /// Brings the journal up to a credential that a dead run sealed, or that came from the keyring. What troubled the one
-    /// before is over.
-    pub(super) fn catch_up(&mut self, credential: &Credential, fingerprint: &Fingerprint) -> Result<(), StoreError> {
-        if credential.generation > self.record.generation || self.record.fingerprint.is_none() {
-            if let Some(intent) = &self.record.intent
-                && intent.generation < credential.generation
-                && intent.fingerprint != *fingerprint
-            {
-                self.consume(&intent.fingerprint)?;
-            }
-            self.write_off(Some(fingerprint))?;
-            let intent = self.record.intent.take().filter(|i| i.fingerprint == *fingerprint);
-            self.record.adopt(credential, fingerprint.clone());
-            // A second send that brought the old token back: it may be dead, which no new generation changes.
-            self.record.intent = intent
-                .filter(|i| i.generation >= credential.generation || i.sends > 1)
-                .map(|i| Intent { generation: i.generation.max(credential.generation), ..i });
-            self.record.sequence += 1;
-            self.record.hold = None;
-            self.record.failures = 0;
-            self.record.unclassified = 0;
-            self.record.not_before = credential.grant.not_before;
-            self.record.last_attempt = None;
-            self.publication_is_lost();
-            self.save()?;
-        }
-        Ok(())
     }
 
     /// Takes the space for an answer, durably: running out of disk is noticed now (rule 8).

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use keepalive::clock::{Clock, ManualClock, Moment, Timestamp};
+use keepalive::engine::logout::Fate;
 use keepalive::outcome::{Outcome, OutcomeKind, Publication};
 use serde_json::json;
 
 use super::support::authserver::Fault;
 use super::support::family::Mode;
-use super::world::{Place, World};
+use super::world::{LIFE, Place, World};
 
 const LATEST: &str = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"latest\"\ntimeout = \"5s\"\n";
 const SAME: &str = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";
@@ -314,9 +315,61 @@ fn a_no_without_a_reason_ends_a_profile_after_five_and_not_before_its_access_tok
             world.clock.advance(Duration::from_secs(600));
         }
         world.server.script([NO]);
-        let expected = if is_dead { OutcomeKind::NeedsLogin } else { OutcomeKind::Deferred };
-        assert_eq!((world.refresh().kind, world.requests()), (expected, 5));
+        let (kind, word) = match is_dead {
+            true => (OutcomeKind::NeedsLogin, "presumed_dead"),
+            false => (OutcomeKind::Deferred, "refused"),
+        };
+        let outcome = world.refresh();
+        let error = outcome.error.unwrap();
+        assert_eq!((outcome.kind, error.kind.as_ref(), world.requests()), (kind, word, 5));
+        if is_dead {
+            assert!(error.message.contains("5 refusals in a row without a reason; at last acme answered 400"));
+            let left = world.log_out(false, false).unwrap();
+            assert_eq!(left.refresh, Fate::Left, "nobody has said that it is dead");
+        }
     }
+}
+
+#[test]
+fn r23_a_server_that_was_not_given_the_token_says_nothing_of_it_however_often() {
+    let world = world();
+    world.clock.advance(LIFE);
+    // The token that was sent was refused four times; whether a proxy in between says no as well does not matter.
+    for (n, is_early) in [false, false, true, true, false, true, true, false, true, true].into_iter().enumerate() {
+        match is_early {
+            true => world.answer_early([403]),
+            false => world.server.script([NO]),
+        }
+        let outcome = world.refresh();
+        let word = outcome.error.as_ref().unwrap().kind.as_ref();
+        assert_eq!((outcome.kind, word), (OutcomeKind::Deferred, "refused"), "{n}: {outcome:?}");
+        world.clock.advance(wait(&world, &outcome));
+    }
+    assert_eq!((world.record().unclassified, world.record().rejected.clone()), (4, None));
+    world.answer_early([429]);
+    let outcome = world.refresh();
+    world.clock.advance(wait(&world, &outcome));
+    world.server.script([NO]);
+    assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin, "the fifth that knew what it refused");
+}
+
+#[test]
+fn r23_a_server_that_was_not_given_the_token_does_not_end_what_others_refused_while_it_lived() {
+    let world = world();
+    let mut answer = world.server.mint();
+    answer["expires_in"] = json!(86_400);
+    world.arrive(world.credential(&answer), true).unwrap();
+    world.server.script(vec![NO; 6]);
+    for _ in 0..5 {
+        assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
+        world.clock.advance(Duration::from_secs(600));
+    }
+    world.clock.advance(Duration::from_secs(86_400));
+    world.answer_early([403]);
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, world.record().rejected.clone()), (OutcomeKind::Deferred, None));
+    world.clock.advance(wait(&world, &outcome));
+    assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
 }
 
 #[test]
@@ -507,6 +560,42 @@ fn r25_a_clock_that_is_set_back_does_not_prolong_a_wait() {
     assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
     world.clock.step_wall(Timestamp::from_secs(1_789_000_000));
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 4));
+}
+
+#[test]
+fn r25_a_clock_that_is_set_forward_does_not_end_a_wait() {
+    let world = world();
+    world.server.script([Fault::Answer(429, "retry-after: 600\r\n", "")]);
+    assert_eq!(wait(&world, &world.refresh()), Duration::from_secs(600));
+    world.clock.advance(Duration::from_secs(100));
+    world.clock.step_wall(world.clock.now().wall.plus(Duration::from_secs(7200)));
+    for left in [500, 1] {
+        let outcome = world.refresh();
+        assert_eq!((outcome.kind, wait(&world, &outcome)), (OutcomeKind::Deferred, Duration::from_secs(left)));
+        world.clock.advance(Duration::from_secs(left.max(2) - 1));
+    }
+    assert_eq!(world.requests(), 1);
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 2));
+}
+
+#[test]
+fn r25_what_is_noted_meanwhile_under_another_clock_does_not_end_a_wait() {
+    let world = world();
+    world.server.script([Fault::DropAfter, Fault::Answer(429, "retry-after: 900\r\n", "")]);
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    world.clock.advance(Duration::from_secs(580));
+    assert_eq!(world.refresh().kind, OutcomeKind::Deferred, "the last chance was turned away");
+    let (until, noted) = (world.record().not_before, world.record().noted);
+    assert!(until.is_some() && noted == Some(world.clock.now()));
+    world.clock.step_wall(world.clock.now().wall.plus(Duration::from_secs(7200)));
+    world.clock.advance(Duration::from_secs(899));
+    for _ in 0..2 {
+        assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 2));
+    }
+    assert_eq!((world.record().not_before, world.record().noted), (until, noted), "the two belong together");
+    world.clock.advance(Duration::from_secs(1));
+    world.refresh();
+    assert_eq!(world.requests(), 3);
 }
 
 #[test]

@@ -267,3 +267,101 @@ fn what_is_taken_is_told_as_it_was_handed_over() {
     assert_eq!(record.login_by.unwrap().since(now).as_secs(), 7_776_000);
     assert_eq!(world.published(), Some(2));
 }
+
+/// A sign-in at a server that gives its user the same refresh token each time, and another access token.
+fn signed_in_again(answer: &Value, access: &str) -> Value {
+    let mut again = answer.clone();
+    again["access_token"] = json!(access);
+    again
+}
+
+fn access(world: &World) -> String {
+    let stored = world.process().store().snapshot(world.name()).unwrap().unwrap();
+    stored.grant.access.unwrap().expose().to_owned()
+}
+
+#[test]
+fn r22_a_login_brings_its_access_token_though_the_refresh_token_is_the_one_that_is_here() {
+    let world = World::new(None, Mode::NoRotation { echo: false }, "rotation = \"none\"\n");
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), true).unwrap();
+    world.server.script([Fault::Answer(429, "retry-after: 600\r\n", "")]);
+    assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
+    world.clock.advance(LIFE);
+    is_taken(world.log_in(&signed_in_again(&answer, "new")), 3);
+    assert_eq!((access(&world).as_str(), world.published()), ("new", Some(3)));
+    assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Fresh, 1));
+    goes_on(&world, 4);
+    // An import of the same brings nothing that is known to be new.
+    let copied = world.arrive(world.credential(&signed_in_again(&answer, "copied")), true).unwrap();
+    assert!(matches!(copied, Handover::Unchanged { .. }), "{copied:?}");
+}
+
+#[test]
+fn r22_a_login_clears_whatever_was_said_of_its_token() {
+    const DEAD: Fault = Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#);
+    let nothing = |_: &World| ();
+    let forget = |world: &World| drop(world.log_out(true, false).unwrap());
+    let doubt_a_revocation = |world: &World| drop(world.log_out(false, false).unwrap_err());
+    let cases = [
+        (DEAD, nothing as fn(&World)),
+        (Fault::DropBefore, nothing),
+        (DEAD, forget),
+        (Fault::DropBefore, forget),
+        (Fault::Answer(429, "", ""), doubt_a_revocation),
+    ];
+    for (i, (fault, then)) in cases.into_iter().enumerate() {
+        let mut world = world();
+        world.revokes([Fault::DropBefore]);
+        let answer = world.server.mint();
+        world.arrive(world.credential(&answer), true).unwrap();
+        world.server.script([fault]);
+        world.refresh();
+        then(&world);
+        if i != 4 {
+            assert_eq!(world.arrive(world.credential(&answer), true).is_err(), i != 1, "{i}: a copy proves nothing");
+        }
+        let generation = world.record().generation.next().get();
+        is_taken(world.log_in(&signed_in_again(&answer, "new")), generation);
+        let record = world.record();
+        assert_eq!((record.rejected, record.intent, record.revocation), (None, None, None), "{i}");
+        assert_eq!((access(&world).as_str(), world.look().kind), ("new", OutcomeKind::Fresh), "{i}");
+        goes_on(&world, generation + 1);
+        is_refused(world.arrive(world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
+        assert_eq!(world.server.counts().families_revoked, 0);
+    }
+}
+
+#[test]
+fn r22_a_login_that_dies_before_it_is_in_the_journal_counts_all_the_same() {
+    const DEAD: Fault = Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#);
+    let world = world();
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), true).unwrap();
+    world.server.script([DEAD]);
+    assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
+    let again = signed_in_again(&answer, "new");
+    let remains = world.die_during(Place::BeforePublish, || drop(world.log_in(&again)));
+    let world = world.goes_on(remains, None);
+    let looked = world.look();
+    assert_eq!((looked.kind, looked.generation.get()), (OutcomeKind::Fresh, 3), "{looked:?}");
+    assert_eq!(access(&world), "new");
+    goes_on(&world, 4);
+}
+
+#[test]
+fn r04_a_login_takes_a_token_that_is_dead_elsewhere_and_none_that_another_profile_uses() {
+    const DEAD: Fault = Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#);
+    let world = world();
+    let other = "other".parse().unwrap();
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), true).unwrap();
+    is_refused(world.log_in_as(&other, &answer), OutcomeKind::ConfigError, "conflict");
+    world.server.script([DEAD]);
+    assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
+    is_refused(world.arrive_as(&other, world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
+    is_taken(world.log_in_as(&other, &answer), 1);
+    let third = "third".parse().unwrap();
+    is_refused(world.log_in_as(&third, &answer), OutcomeKind::ConfigError, "conflict");
+    is_refused(world.log_in(&answer), OutcomeKind::ConfigError, "conflict");
+}

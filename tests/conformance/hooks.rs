@@ -1,11 +1,12 @@
 //! Places in a flight at which something can be done to it.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use keepalive::guard::Held;
 use keepalive::provider::http::HttpEndpoint;
-use keepalive::provider::{Exchange, Gate, GateError, PrepareError, Prepared, TokenEndpoint};
+use keepalive::provider::{Exchange, Gate, GateError, PrepareError, Prepared, RawAnswer, TokenEndpoint, Unsent};
 use keepalive::store::keyring::memory::MemoryKeyring;
 use keepalive::store::keyring::{Found, Item, Keyring, KeyringError};
 
@@ -25,16 +26,24 @@ type Hook = Box<dyn FnOnce() -> Result<(), GateError> + Send>;
 
 /// What is done when a flight comes to a place, once each.
 #[derive(Clone, Default)]
-pub struct Hooks(Arc<Mutex<Vec<(Place, Hook)>>>);
+pub struct Hooks {
+    set: Arc<Mutex<Vec<(Place, Hook)>>>,
+    early: Arc<Mutex<VecDeque<u16>>>,
+}
 
 impl Hooks {
     pub fn set(&self, place: Place, hook: Hook) {
-        self.0.lock().unwrap().push((place, hook));
+        self.set.lock().unwrap().push((place, hook));
+    }
+
+    /// The next requests are answered so before the server is given the token.
+    pub fn answer_early(&self, statuses: impl IntoIterator<Item = u16>) {
+        self.early.lock().unwrap().extend(statuses);
     }
 
     fn at(&self, place: Place) -> Result<(), GateError> {
         let hook = {
-            let mut set = self.0.lock().unwrap();
+            let mut set = self.set.lock().unwrap();
             set.iter().position(|(wanted, _)| *wanted == place).map(|i| set.remove(i))
         };
         hook.map_or(Ok(()), |(_, hook)| hook())
@@ -55,6 +64,11 @@ impl TokenEndpoint for Hooked<HttpEndpoint> {
 
     fn exchange<'l>(&self, prepared: &Prepared, held: Held<'l>, gate: Gate) -> Exchange<'l> {
         self.exchanges.fetch_add(1, Ordering::SeqCst);
+        let early = self.hooks.early.lock().unwrap().pop_front();
+        if let Some(status) = early {
+            let answer = Some(RawAnswer { status, is_complete: true, ..RawAnswer::nothing() });
+            return Exchange::Unsent { held, may_have_intent: false, why: Unsent::Early("at once".into()), answer };
+        }
         let before = self.hooks.at(Place::BeforeExchange);
         let hooks = self.hooks.clone();
         let gate: Gate = Box::new(move || {

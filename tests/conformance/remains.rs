@@ -42,6 +42,7 @@ fn seal(world: &World, attempt: &str, status: u16, body: &str, is_complete: bool
         binding: vault.record.binding.clone().unwrap(),
         previous: PlainGrant::of(&previous),
         default_lifetime_ms: 600_000,
+        rest_ms: None,
     };
     let key = store.key("demo").unwrap();
     vault.seal_answer(vault.reserve_answer().unwrap(), &answer, Generation::new(2), attempt, &key).unwrap();
@@ -278,6 +279,90 @@ fn r20_the_hold_behind_a_rescue_outlives_the_run_that_was_rescued() {
     }
 }
 
+/// Whoever looks first behind a dead run and makes no request: an import that is refused, or a take-over.
+const LOOKS: [fn(&World); 2] = [
+    |world| {
+        let mut other: Credential = world.credential(&world.server.mint());
+        other.binding.client_id = "another".into();
+        world.arrive(other, false).unwrap_err();
+    },
+    |world| {
+        super::homes::moved_in(world, 1, true);
+        let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
+        assert!(matches!(taken[..], [(_, keepalive::store::Taken::Republished(_))]), "{taken:?}");
+    },
+];
+
+#[test]
+fn r20_the_hold_behind_a_rescue_outlives_whoever_looks_first_and_a_clock_that_is_set_back() {
+    for (look, place) in LOOKS.iter().flat_map(|look| SEALED.map(|place| (look, place))) {
+        let world = dead_after_a_rescue(place);
+        world.clock.advance(Duration::from_secs(2));
+        look(&world);
+        let until = world.record().not_before.expect("it is held");
+        assert_eq!(until.since(world.clock.now().wall), Duration::from_secs(13), "since the request was sent");
+        for step in [0, 3600] {
+            world.clock.step_wall(world.clock.now().wall.minus(Duration::from_secs(step)));
+            world.clock.advance(Duration::from_secs(6));
+            assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Deferred, 2), "{place:?}, {step}");
+        }
+        world.clock.advance(Duration::from_secs(1));
+        assert_eq!((world.refresh().kind, world.server.counts().families_revoked), (OutcomeKind::Refreshed, 0));
+    }
+}
+
+#[test]
+fn r20_the_hold_is_as_long_as_was_configured_when_the_request_was_sent() {
+    let settle = format!("{SAME}settle = \"25s\"\n");
+    let mode = || Mode::Grace(Duration::from_secs(60));
+    for (provider, held) in [(settle.as_str(), Some(25)), ("rotation = \"lenient\"\nsettle = \"1s\"\n", None)] {
+        let world = World::new(None, mode(), provider);
+        world.server.script([Fault::DropAfter]);
+        assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+        world.clock.advance(Duration::from_secs(20));
+        let remains = world.die_at(Place::BeforePublish);
+        let world = world.goes_on(remains, None);
+        LOOKS[0](&world);
+        assert_eq!(world.record().generation.get(), 2);
+        let until = world.record().not_before.map(|at| at.since(world.clock.now().wall));
+        assert_eq!(until, held.map(Duration::from_secs), "{provider}");
+    }
+}
+
+#[test]
+fn r16_an_answer_without_an_access_token_is_told_whoever_looks_first() {
+    for (look, place) in LOOKS.iter().flat_map(|look| SEALED.map(|place| (look, place))) {
+        let world = World::new(None, Mode::Strict, "");
+        world.server.script([Fault::Members(serde_json::json!({"access_token": null}))]);
+        let remains = world.die_at(place);
+        let world = world.goes_on(remains, None);
+        look(&world);
+        for outcome in [world.look(), world.refresh()] {
+            says(&outcome, OutcomeKind::ConfigError, "at_unusable");
+        }
+        assert_eq!((world.record().failures, world.requests()), (1, 1), "{place:?}: with a pause");
+        world.clock.advance(Duration::from_secs(15));
+        assert_eq!((world.refresh().kind, world.record().unusable), (OutcomeKind::Refreshed, None));
+    }
+}
+
+#[test]
+fn r17_a_doubt_that_an_answer_raises_outlives_an_older_journal_whoever_looks_first() {
+    let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), true).unwrap();
+    let journal = std::fs::read(world.file("profiles/demo/record.json")).unwrap();
+    let old = serde_json::json!({"refresh_token": answer["refresh_token"]});
+    world.server.script([Fault::DropAfter, Fault::Members(old)]);
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    let remains = world.die_at(Place::BeforePublish);
+    let world = world.goes_on(remains, None);
+    std::fs::write(world.file("profiles/demo/record.json"), journal).unwrap();
+    LOOKS[0](&world);
+    let requests = world.requests();
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, requests));
+}
+
 #[test]
 fn r25_when_the_next_request_is_allowed_outlives_the_run_that_was_told() {
     for place in SEALED {
@@ -328,7 +413,7 @@ fn r13_what_a_dead_run_sealed_does_not_take_the_place_of_a_newer_published_copy(
             let attempt = world.record().open_intent().unwrap().attempt.clone();
             seal(&world, &attempt, 200, &second.to_string(), true);
         }
-        world.look();
+        // Nobody is told of a generation 2 as if it were new.
         assert_eq!((world.look().generation.get(), world.published()), (3, Some(3)), "{place:?}");
         assert_eq!(world.refresh().generation.get(), 4);
         assert_eq!((world.published(), world.server.counts().presented_again), (Some(4), 0));
@@ -346,4 +431,55 @@ fn r03_an_older_journal_does_not_hide_which_token_an_answer_spent() {
     std::fs::remove_file(world.file("ledger")).unwrap();
     assert_eq!(world.look().generation.get(), 3);
     assert!(world.arrive(world.credential(&first), true).is_err());
+}
+
+#[test]
+fn r03_an_older_journal_does_not_hide_from_an_import_which_token_an_answer_spent() {
+    let world = World::new(None, Mode::Strict, "");
+    let first = world.server.mint();
+    world.arrive(world.credential(&first), true).unwrap();
+    let journal = std::fs::read(world.file("profiles/demo/record.json")).unwrap();
+    assert_eq!(world.refresh().generation.get(), 3);
+    std::fs::write(world.file("profiles/demo/record.json"), journal).unwrap();
+    std::fs::remove_file(world.file("ledger")).unwrap();
+    let outcome = world.arrive(world.credential(&first), true).unwrap_err();
+    says(&outcome, OutcomeKind::NeedsLogin, "consumed");
+    assert_eq!(world.record().generation.get(), 3);
+}
+
+/// A file of the profile, as it was when a run had sealed its answer and died.
+fn restore(world: &World, files: &[(&str, Vec<u8>)]) {
+    for (name, bytes) in files {
+        std::fs::write(world.file("profiles/demo").join(name), bytes).unwrap();
+    }
+}
+
+#[test]
+fn r13_an_answer_of_a_dead_run_that_a_backup_brings_back_does_not_take_the_journal_down() {
+    for (refreshes, has_keyring) in [(1, false), (3, false), (3, true)] {
+        let world = if has_keyring { World::new(None, Mode::Strict, "") } else { World::without_keyring() };
+        let late = world.server.mint();
+        seal(&world, "late", 200, &late.to_string(), true);
+        let old =
+            ["sealed", "received"].map(|name| (name, std::fs::read(world.file("profiles/demo").join(name)).unwrap()));
+        std::fs::remove_file(world.file("profiles/demo/received")).unwrap();
+        for _ in 0..refreshes {
+            assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+        }
+        restore(&world, &old);
+        let known = 1 + refreshes;
+        // By its header alone, an answer of the journal's generation could be the journal's.
+        for outcome in [world.refresh(), world.look()].into_iter().take(refreshes as usize) {
+            assert!(outcome.generation.get() >= known, "{outcome:?}");
+            match has_keyring {
+                true => assert!(matches!(outcome.kind, OutcomeKind::Fresh | OutcomeKind::Refreshed), "{outcome:?}"),
+                false => says(&outcome, OutcomeKind::ConfigError, "stale_credential"),
+            }
+        }
+        assert!(world.record().generation.get() >= known);
+        let handed_out = world.process().store().snapshot(world.name()).ok().flatten().and_then(|s| s.grant.access);
+        assert!(handed_out.is_none_or(|access| late["access_token"] != access.expose()));
+        assert!(world.server.is_family_alive(1), "the token of the late answer was not sent");
+        assert_eq!(world.server.counts().presented_again, 0);
+    }
 }

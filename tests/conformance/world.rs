@@ -12,7 +12,7 @@ use keepalive::credential::Credential;
 use keepalive::credential::foreign::Origin;
 use keepalive::credential::freshness::Demand;
 use keepalive::credential::response::{self, Reply};
-use keepalive::engine::handover::{Arrival, Handover};
+use keepalive::engine::handover::{Arrival, Handover, Warrant};
 use keepalive::engine::logout::{self, Departure, Leaving, Route};
 use keepalive::engine::source::Source;
 use keepalive::engine::{Engine, handover};
@@ -161,7 +161,18 @@ impl World {
         is_replacing: bool,
     ) -> Result<Handover, Outcome> {
         let (store, _) = self.parts();
-        handover::take(&store, name, arrival, is_replacing, &self.clock.now(), &|_| {})
+        let warrant = if is_replacing { Warrant::Insistence } else { Warrant::Copy };
+        handover::take(&store, name, arrival, warrant, &self.clock.now(), &|_| {})
+    }
+
+    /// `keepalive login`, by a new process.
+    pub fn log_in(&self, answer: &serde_json::Value) -> Result<Handover, Outcome> {
+        self.log_in_as(&self.profile.name, answer)
+    }
+
+    pub fn log_in_as(&self, name: &ProfileName, answer: &serde_json::Value) -> Result<Handover, Outcome> {
+        let (store, _) = self.parts();
+        handover::take(&store, name, self.credential(answer), Warrant::Login, &self.clock.now(), &|_| {})
     }
 
     fn parts(&self) -> (Arc<Store>, Arc<Hooked<HttpEndpoint>>) {
@@ -308,6 +319,11 @@ impl World {
 
     pub fn remains(&self) -> Remains {
         remains(self.dir.path(), self.keyring.snapshot())
+    }
+
+    /// The server answers the next requests with these statuses, before it is given the token.
+    pub fn answer_early(&self, statuses: impl IntoIterator<Item = u16>) {
+        self.hooks.answer_early(statuses);
     }
 
     /// Runs a refresh and keeps what a process that died at `place` would leave. After the intent nothing is sent: the

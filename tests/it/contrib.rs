@@ -67,7 +67,7 @@ const NO_KINDS: [&str; 6] = [
     "rehearsal",
 ];
 /// Kinds that are not written down where the error is made: each of these names stands for words that are.
-const NAMED_KINDS: [&str; 6] = ["AT_UNUSABLE", "PRESUMED_SPENT", "e.word(", "key", "kind", "word"];
+const NAMED_KINDS: [&str; 7] = ["AT_UNUSABLE", "PRESUMED_DEAD", "PRESUMED_SPENT", "e.word(", "key", "kind", "word"];
 
 /// What stands first in each error that the sources make, be it a word in quotes or a name for one.
 fn firsts() -> BTreeSet<String> {

@@ -356,6 +356,36 @@ fn a_login_settles_a_doubt_and_may_lead_to_another_provider() {
 }
 
 #[test]
+fn r22_a_login_that_brings_the_same_refresh_token_brings_its_access_token_and_clears_a_refusal() {
+    let server = AuthServer::start(Mode::NoRotation { echo: false });
+    let sandbox = Sandbox::new();
+    let device = format!("rotation = \"none\"\ndevice_authorization_endpoint = \"{}/device\"\n", server.url());
+    sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(&device)));
+    let mut answer = server.mint();
+    answer["expires_in"] = json!(1);
+    sandbox.import("demo", &answer).exits(0);
+    let same = || Fault::Members(json!({"refresh_token": answer["refresh_token"]}));
+    let dead = Fault::Answer(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#);
+    let mut tokens = vec![answer["access_token"].as_str().unwrap().to_owned()];
+    for is_dead in [false, true] {
+        if is_dead {
+            server.script([dead.clone()]);
+            sandbox.refresh(&["--force"]).exits(77);
+            sandbox.import("demo", &answer).exits(1).says("already used or refused");
+        }
+        server.script([same()]);
+        sandbox.keepalive(&["login", "demo"]).exits(0).says("demo: signed in, fresh until 2");
+        assert_eq!(sandbox.status()["state"], "fresh");
+        let requests = server.counts().refresh_requests;
+        let token = sandbox.keepalive(&["token", "demo"]).exits(0).stdout.trim().to_owned();
+        assert!(!tokens.contains(&token), "it is the one that the login brought");
+        tokens.push(token);
+        assert_eq!(server.counts().refresh_requests, requests);
+    }
+    sandbox.refresh(&["--force"]).exits(0);
+}
+
+#[test]
 fn a_keyring_gets_the_credential_and_a_locked_one_is_found_out_first() {
     let server = AuthServer::start(Mode::Strict);
     let device = format!("device_authorization_endpoint = \"{}/device\"\n", server.url());

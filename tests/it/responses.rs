@@ -88,7 +88,7 @@ impl Bench {
             },
         };
         let first_access = text("access_token").to_owned();
-        handover::take(&store, &name(), credential, false, &clock.now(), &|_| ()).unwrap();
+        handover::take(&store, &name(), credential, handover::Warrant::Copy, &clock.now(), &|_| ()).unwrap();
         let key = store.key("demo").unwrap();
         let engine = Engine::new(Arc::clone(&store), endpoint, clock, false, Vec::new());
         Self { server, dir, store, engine, profile, key, first_access }

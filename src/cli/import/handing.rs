@@ -9,7 +9,7 @@ use crate::cli::output::Output;
 use crate::clock::Moment;
 use crate::credential::freshness::Validity;
 use crate::engine::Engine;
-use crate::engine::handover::{self, Arrival, Handover};
+use crate::engine::handover::{self, Arrival, Handover, Warrant};
 use crate::outcome::{Failure, Outcome, OutcomeKind};
 use crate::profile::Profile;
 use crate::provider::{PrepareError, Prepared, TokenEndpoint};
@@ -59,7 +59,8 @@ pub(super) fn hand_over(
     let young = |waited: Duration| {
         out.say(&format!("waiting until the keyring has made it durable ({} s) …", waited.as_secs()));
     };
-    let handed = handover::take(engine.store(), &args.profile, arrival, args.replace, now, &young)?;
+    let warrant = if args.replace { Warrant::Insistence } else { Warrant::Copy };
+    let handed = handover::take(engine.store(), &args.profile, arrival, warrant, now, &young)?;
     let mut outcome = Outcome::new(OutcomeKind::Refreshed);
     outcome.generation = handed.generation();
     outcome.expires_at = expires_at;

@@ -13,7 +13,7 @@ use super::Global;
 use super::compose::Setup;
 use super::output::{Output, Status};
 use super::signals::StopSignals;
-use crate::engine::handover::{self, Handover};
+use crate::engine::handover::{self, Handover, Warrant};
 use crate::outcome::{Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
@@ -144,7 +144,7 @@ fn store(
     if engine.store().is_locked(&profile.name) {
         out.say("a refresh of what was there before is under way; waiting until it is over …");
     }
-    let handed = handover::take(engine.store(), &profile.name, credential, true, &signed.asked, &young);
+    let handed = handover::take(engine.store(), &profile.name, credential, Warrant::Login, &signed.asked, &young);
     let handed = handed.map_err(of_outcome)?;
     outcome.generation = handed.generation();
     outcome.publication = handed.publication();

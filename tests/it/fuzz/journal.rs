@@ -329,6 +329,7 @@ fn answer(generation: u64) -> Answer {
             not_before: None,
         },
         default_lifetime_ms: 3_600_000,
+        rest_ms: None,
     }
 }
 

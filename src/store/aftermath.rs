@@ -1,0 +1,117 @@
+//! What an answer with tokens leaves in the journal besides them: the same, whoever settles it. (pure)
+
+use std::time::Duration;
+
+use super::content::{Answer, Note};
+use super::key::SealingKey;
+use super::record::{AT_UNUSABLE, Intent, Record};
+use crate::clock::Moment;
+use crate::credential::secret::{Fingerprint, RefreshToken};
+use crate::credential::{Credential, Generation};
+use crate::outcome::Failure;
+use crate::profile::Policy;
+
+/// What a journal must know of an answer that granted tokens.
+#[derive(Clone, Debug)]
+pub struct Aftermath {
+    pub notes: Vec<Note>,
+    /// How long its generation must rest (rule 20).
+    pub rest: Duration,
+}
+
+impl Answer {
+    pub fn aftermath(&self, notes: Vec<Note>) -> Aftermath {
+        let rest = match self.rest_ms {
+            Some(told) => Duration::from_millis(told),
+            None => rest_after(self.sends),
+        };
+        Aftermath { notes, rest }
+    }
+
+    /// The attempt that this answers, for a journal that has none: what the answer says of it is all that is known.
+    pub fn asked(&self, attempt: Option<&str>, generation: Generation, key: &SealingKey) -> Option<Intent> {
+        Some(Intent {
+            attempt: attempt?.to_owned(),
+            generation,
+            fingerprint: key.fingerprint(&RefreshToken::new(self.sent_refresh_token.0.clone())?),
+            sends: self.sends,
+            first_sent: self.sent.clone(),
+            last_sent: self.sent.clone(),
+            abandoned: None,
+            abandoned_before: None,
+            is_last_chance_spent: false,
+            is_reusable: false,
+        })
+    }
+}
+
+/// The rest of a generation of which nobody knows the policy: any retry may have been one within the server's grace.
+fn rest_after(sends: u32) -> Duration {
+    if sends > 1 { Policy::default().settle } else { Duration::ZERO }
+}
+
+impl Record {
+    /// Settles the journal by an answer with tokens, which are durably sealed: `at` is when it is settled, or when its
+    /// request was sent. `pause` says how long nothing more is asked for after an answer without anything to use.
+    pub fn settle_grant(
+        &mut self,
+        credential: &Credential,
+        fingerprint: Fingerprint,
+        after: &Aftermath,
+        at: &Moment,
+        pause: impl FnOnce(&Self) -> Duration,
+    ) {
+        // The old token came back after a second send: nobody knows whether it is the live one.
+        let is_doubtful = after.notes.contains(&Note::OldTokenAfterGrace);
+        let doubt = self.intent.take().filter(|intent| is_doubtful && !intent.is_reusable);
+        self.adopt(credential, fingerprint);
+        let generation = credential.generation;
+        self.intent = doubt.map(|intent| Intent { generation, abandoned: Some(at.clone()), ..intent });
+        self.refreshed_at = Some(at.wall);
+        self.hold = None;
+        self.unclassified = 0;
+        // A server that grants refresh tokens and nothing to use them for must not be asked in a loop.
+        let is_usable = !after.notes.contains(&Note::AccessUnusable);
+        self.failures = if is_usable { 0 } else { self.failures + 1 };
+        self.unusable = (!is_usable).then(|| unusable(&credential.binding.provider));
+        let pause = if is_usable { Duration::ZERO } else { pause(self) };
+        let wait = Some(after.rest.max(pause)).filter(|wait| !wait.is_zero());
+        self.pause_until(credential.grant.not_before.max(wait.map(|wait| at.wall.plus(wait))), Some(at));
+    }
+
+    /// The same by a credential that is newer than the journal, and no answer: a login or an import that was cut off, or
+    /// what was found in the keyring.
+    pub(super) fn settle_arrival(&mut self, credential: &Credential, fingerprint: &Fingerprint) {
+        // Sealed once more, as by a take-over, a token brings nothing new.
+        let is_the_same = self.fingerprint.as_ref() == Some(fingerprint);
+        let (ours, other) = match self.intent.take() {
+            Some(intent) if intent.fingerprint == *fingerprint => (Some(intent), None),
+            other => (None, other),
+        };
+        self.adopt(credential, fingerprint.clone());
+        // A second send that brought the old token back: it may be dead, which no new generation changes.
+        self.intent = ours
+            .filter(|i| i.generation >= credential.generation || i.sends > 1)
+            .map(|i| Intent { generation: i.generation.max(credential.generation), ..i });
+        self.hold = None;
+        self.failures = 0;
+        self.unclassified = 0;
+        if !is_the_same {
+            // An answer that only the keyring would take is no longer known as one, but its attempt is.
+            let retried = other.filter(|i| i.sends > 1 && !i.is_reusable);
+            let rested = retried.as_ref().map(|i| i.last_sent.wall.plus(rest_after(i.sends)));
+            let told = retried.map(|i| i.last_sent).or_else(|| credential.validity().map(|v| v.obtained.clone()));
+            self.pause_until(credential.grant.not_before.max(rested), told.as_ref());
+        }
+    }
+}
+
+/// Rule 16: the refresh token is safe, and there is nothing new to use. Unless somebody changes what is asked for, it will
+/// be so again.
+fn unusable(provider: &str) -> Failure {
+    Failure::new(AT_UNUSABLE, format!("{provider} gave a refresh token, and no access token that can be used")).hint(
+        format!(
+            "the refresh token is kept; check scopes and headers of [provider.{provider}], and that it grants Bearer tokens"
+        ),
+    )
+}

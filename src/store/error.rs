@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::custody::Custody;
 use super::envelope::Damage;
+use super::holders::Claim;
 use super::key::KeyError;
 use super::keyring::KeyringError;
+use super::layout::Layout;
 use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::profile::ProfileName;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -40,11 +43,21 @@ pub enum StoreError {
     Stale { found: u64, known: u64 },
     #[error("the sealed credential of profile {profile} is gone")]
     Lost { profile: String },
+    /// Nobody knows which store this is, so nobody knows the tokens again that its fingerprints are of.
+    #[error("{} is gone, and no journal says what was in it", identity.display())]
+    Unidentified { identity: PathBuf, ledger: PathBuf },
+    /// Another profile of this store has the token of one that was brought here from elsewhere.
+    #[error("{}", claimed(profile, claim))]
+    Claimed { profile: ProfileName, claim: Claim },
 }
 
 impl StoreError {
     pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), source }
+    }
+
+    pub(super) fn unidentified(layout: &Layout) -> Self {
+        Self::Unidentified { identity: layout.identity(), ledger: layout.ledger() }
     }
 
     /// The outcome of a run that met this error: nothing was sent.
@@ -57,7 +70,14 @@ impl StoreError {
 
     /// Whether it is what is stored for the profile that is of no use, and not the store.
     pub fn is_of_what_is_stored(&self) -> bool {
-        matches!(self, Self::Lost { .. } | Self::Stale { .. } | Self::Damaged { .. } | Self::OtherKey { .. })
+        matches!(
+            self,
+            Self::Lost { .. }
+                | Self::Stale { .. }
+                | Self::Damaged { .. }
+                | Self::OtherKey { .. }
+                | Self::Claimed { .. }
+        )
     }
 
     fn disposition(&self) -> (OutcomeKind, &'static str, Option<String>) {
@@ -110,6 +130,21 @@ impl StoreError {
                 "stale_credential",
                 say("an older copy was restored; its refresh token is spent: log in again"),
             ),
+            Self::Unidentified { ledger, .. } => {
+                let anew = format!(
+                    "{LOST_FOR_GOOD}, remove {}, which nobody can read any more, and sign in again",
+                    ledger.display()
+                );
+                (StoreUnavailable, "identity_lost", Some(format!("restore it from a backup; {anew}")))
+            }
+            Self::Claimed { profile, claim: Claim::Held(other) } => (
+                ConfigError,
+                "conflict",
+                Some(format!("use profile {other}, and forget this one: keepalive logout {profile} --forget")),
+            ),
+            Self::Claimed { profile, claim: Claim::Dead } => {
+                (NeedsLogin, "consumed", Some(format!("sign in again: keepalive login {profile}")))
+            }
             Self::Lost { .. } => {
                 (NeedsLogin, "lost", say("restore the store directory from a backup, or log in again"))
             }
@@ -122,6 +157,7 @@ impl StoreError {
 fn unreadable(path: &Path) -> String {
     let restore = "restore the file from a backup made since the last refresh";
     match path.file_name() {
+        Some(name) if name == "store.json" => format!("{restore}, or remove it: the journals keep what was in it"),
         Some(name) if name == "record.json" => format!("{restore}, or log in again, or import with --replace"),
         _ => restore.to_owned(),
     }
@@ -147,6 +183,16 @@ fn keyless(error: &KeyError, custody: &Custody) -> String {
 impl From<StoreError> for Outcome {
     fn from(error: StoreError) -> Self {
         error.outcome()
+    }
+}
+
+/// Whose token it is, in words.
+fn claimed(profile: &ProfileName, claim: &Claim) -> String {
+    match claim {
+        Claim::Held(other) => {
+            format!("profile {other} holds the refresh token of profile {profile} too, and two must not use it")
+        }
+        Claim::Dead => format!("the refresh token of profile {profile} was already used or refused, or may have been"),
     }
 }
 

@@ -55,15 +55,23 @@ pub struct Loaded<'l> {
 impl Store {
     /// Opens a profile's files: reads the journal under the lock, and makes sure that this is their home.
     pub fn vault<'s, 'l>(&'s self, permit: Permit<'l>) -> Result<Vault<'s, 'l>, StoreError> {
-        self.check_filesystem()?;
         let identity = self.identity()?;
+        self.vault_as(permit, identity)
+    }
+
+    pub(super) fn vault_as<'s, 'l>(
+        &'s self,
+        permit: Permit<'l>,
+        identity: Identity,
+    ) -> Result<Vault<'s, 'l>, StoreError> {
+        self.check_filesystem()?;
         let folder = self.layout.folder(permit.profile());
         let mut record =
             Record::read(&folder.record(), permit.profile())?.unwrap_or_else(|| Record::new(permit.profile().clone()));
         if record.is_tombstone {
             record.lift(self.sealed_generation(permit.profile())?);
         }
-        Ok(Vault { store: self, permit, folder, identity, record })
+        Ok(Vault { store: self, permit, folder, identity, record }.sign())
     }
 }
 
@@ -182,6 +190,7 @@ impl<'l> Vault<'_, 'l> {
             return Err(StoreError::Stale { found: credential.generation.get(), known: self.record.generation.get() });
         }
         let fingerprint = key.fingerprint(&credential.refresh);
+        self.naturalise(&credential, &fingerprint, key)?;
         self.catch_up(&credential, &fingerprint)?;
         Ok(Some(Loaded { held: self.permit.hold(credential), fingerprint, keyring_error, warnings }))
     }

@@ -79,10 +79,12 @@ impl Store {
     /// What `status` must say of a profile whose sealed copy is missing, damaged or older than its journal, and how the
     /// profile stands then. Where there is a keyring, it may have what makes the copy whole again: the next flight tells.
     pub(super) fn flaw(&self, name: &ProfileName, record: &Record) -> Option<(State, Failure)> {
+        let stray = self.stray(record);
+        if stray.is_some() {
+            return stray;
+        }
         let error = self.defect(name, record)?;
-        if let Home::Keyring { .. } = self.home
-            && !matches!(error, StoreError::Unidentified { .. })
-        {
+        if let Home::Keyring { .. } = self.home {
             let hint = format!(
                 "the next run makes it again from the keyring, or tells that it is lost there too: keepalive refresh -p {name}"
             );
@@ -96,12 +98,15 @@ impl Store {
         outcome.error.map(|failure| (state, failure))
     }
 
+    /// The same of one whose store nobody knows any more, well as it may be.
+    pub(super) fn stray(&self, record: &Record) -> Option<(State, Failure)> {
+        let error = self.unidentified(record).filter(|_| record.has_credential())?;
+        error.outcome().error.map(|failure| (State::ConfigError, failure))
+    }
+
     fn defect(&self, name: &ProfileName, record: &Record) -> Option<StoreError> {
         if !record.has_credential() {
             return None;
-        }
-        if let Some(error) = self.unidentified(record) {
-            return Some(error);
         }
         let folder = self.layout.folder(name);
         let read = |path: std::path::PathBuf| durable::read(&path).map_err(|e| StoreError::io("read", &path, e));

@@ -149,6 +149,9 @@ impl Store {
                 record.publication = Publication::PublishPending;
             }
         }
+        if let Some(record) = &mut record {
+            record.flaw = self.stray(record);
+        }
         if let Some(record) = record.as_mut().filter(|r| sealed.is_none_or(|sealed| sealed < r.generation)) {
             record.flaw = self.flaw(name, record);
         }

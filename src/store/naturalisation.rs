@@ -11,12 +11,18 @@ impl Vault<'_, '_> {
     /// Says in a journal that is opened whose fingerprints it has: ours, unless it may be of another store and still has
     /// a credential to make them again from.
     pub(super) fn sign(mut self) -> Self {
+        let is_live = self.record.has_credential();
         if !self.identity.is_known() {
             self.record.store = None;
-        } else if self.record.is_tombstone || !self.record.has_credential() {
+        } else if self.is_at_home() || !is_live {
             self.record.store = Some(self.identity.clone());
         }
         self
+    }
+
+    /// Whether the journal says that its fingerprints are of this store.
+    fn is_at_home(&self) -> bool {
+        self.record.store.as_ref().is_some_and(|store| store.uuid == self.identity.uuid)
     }
 
     /// Makes a foreign journal one of ours, durably: what it says of the token of `credential` it says from now on by the
@@ -30,8 +36,7 @@ impl Vault<'_, '_> {
         fingerprint: &Fingerprint,
         key: &SealingKey,
     ) -> Result<(), StoreError> {
-        let is_home = |record: &Record| record.store.as_ref().is_some_and(|store| store.uuid == self.identity.uuid);
-        if is_home(&self.record) || !self.identity.is_known() {
+        if self.is_at_home() || !self.identity.is_known() {
             return Ok(());
         }
         let is_of_it = self.record.generation == credential.generation;

@@ -89,11 +89,7 @@ impl StoreError {
             }
             Self::Empty => (NeedsLogin, "no_credential", say("keepalive login PROFILE, or keepalive import PROFILE")),
             Self::DamagedRecord { path, .. } => (StoreUnavailable, "damaged", Some(unreadable(path))),
-            Self::Damaged { .. } => (
-                StoreUnavailable,
-                "damaged",
-                say("restore the file from a backup made since the last refresh, or log in again"),
-            ),
+            Self::Damaged { .. } => (StoreUnavailable, "damaged", Some(format!("{RESTORE}, or log in again"))),
             Self::Keyring(e) => (StoreUnavailable, e.word(), Some(e.hint().to_owned())),
             Self::KeyMissing { .. } => (
                 StoreUnavailable,
@@ -108,13 +104,7 @@ impl StoreError {
                 (StoreUnavailable, "key_damaged", Some(format!("restore the keyring from a backup; {LOST_FOR_GOOD}")))
             }
             Self::Key { error, custody } => (ConfigError, "key", Some(keyless(error, custody))),
-            Self::NetworkFilesystem { .. } => (
-                ConfigError,
-                "network_filesystem",
-                say(
-                    "set [store] path to a local directory, or allow_network_filesystem = true if no other machine uses it",
-                ),
-            ),
+            Self::NetworkFilesystem { .. } => (ConfigError, "network_filesystem", say(LOCAL)),
             Self::OtherMachine => (
                 ConfigError,
                 "other_machine",
@@ -130,18 +120,11 @@ impl StoreError {
                 "stale_credential",
                 say("an older copy was restored; its refresh token is spent: log in again"),
             ),
-            Self::Unidentified { ledger, .. } => {
-                let anew = format!(
-                    "{LOST_FOR_GOOD}, remove {}, which nobody can read any more, and sign in again",
-                    ledger.display()
-                );
-                (StoreUnavailable, "identity_lost", Some(format!("restore it from a backup; {anew}")))
+            Self::Unidentified { ledger, .. } => (StoreUnavailable, "identity_lost", Some(anew(ledger))),
+            Self::Claimed { profile, claim: Claim::Held(other) } => {
+                let hint = format!("use profile {other}, and forget this one: keepalive logout {profile} --forget");
+                (ConfigError, "conflict", Some(hint))
             }
-            Self::Claimed { profile, claim: Claim::Held(other) } => (
-                ConfigError,
-                "conflict",
-                Some(format!("use profile {other}, and forget this one: keepalive logout {profile} --forget")),
-            ),
             Self::Claimed { profile, claim: Claim::Dead } => {
                 (NeedsLogin, "consumed", Some(format!("sign in again: keepalive login {profile}")))
             }
@@ -155,12 +138,25 @@ impl StoreError {
 /// What to do about a file without secrets that cannot be read. What a profile's journal knows nobody else does, so only a
 /// person goes over it, by a new login; that of the whole store is not to be given up for one login.
 fn unreadable(path: &Path) -> String {
-    let restore = "restore the file from a backup made since the last refresh";
     match path.file_name() {
-        Some(name) if name == "store.json" => format!("{restore}, or remove it: the journals keep what was in it"),
-        Some(name) if name == "record.json" => format!("{restore}, or log in again, or import with --replace"),
-        _ => restore.to_owned(),
+        Some(name) if name == "store.json" => format!("{RESTORE}, or remove it: the journals keep what was in it"),
+        Some(name) if name == "record.json" => format!("{RESTORE}, or log in again, or import with --replace"),
+        _ => RESTORE.to_owned(),
     }
+}
+
+const RESTORE: &str = "restore the file from a backup made since the last refresh";
+
+const LOCAL: &str =
+    "set [store] path to a local directory, or allow_network_filesystem = true if no other machine uses it";
+
+/// The way out of a lost identity: nothing may be left that only it could tell about.
+fn anew(ledger: &Path) -> String {
+    let ledger = ledger.display();
+    format!(
+        "restore it from a backup; if it is lost for good: keepalive logout PROFILE --forget for each profile, remove {ledger}, \
+         which nobody can read any more, then log in again"
+    )
 }
 
 /// The way out of a lost key: what is sealed under it has to go before another takes its place.

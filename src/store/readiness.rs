@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::key::SealingKey;
 use super::{Home, Store};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, OutcomeKind};
 use crate::profile::{KeySource, ProfileName};
 
 /// The sealing key as it was had before the lock, or why it was not.
@@ -19,13 +19,14 @@ impl Store {
         self.key_for(name).map_err(Outcome::from)
     }
 
-    /// The same under the profile's lock: a command is not asked a second time. What else may have changed meanwhile is
-    /// looked at again.
+    /// The same under the profile's lock: neither a command nor a keyring that failed is asked a second time. What else may
+    /// have changed meanwhile is looked at again.
     pub fn readied_key(&self, name: &ProfileName, readied: &Readied) -> Readied {
-        match (&self.home, readied) {
-            (Home::File { source: KeySource::Command(_), .. }, Err(outcome)) => Err(outcome.clone()),
-            (Home::File { source: KeySource::Command(_), .. }, Ok(_)) => Ok(self.key(name.as_str())?),
-            (Home::File { .. } | Home::Keyring { .. }, _) => Ok(self.key_for(name)?),
+        let is_command = matches!(&self.home, Home::File { source: KeySource::Command(_), .. });
+        match readied {
+            Err(outcome) if is_command || outcome.kind == OutcomeKind::StoreUnavailable => Err(outcome.clone()),
+            Ok(_) if is_command => Ok(self.key(name.as_str())?),
+            Ok(_) | Err(_) => Ok(self.key_for(name)?),
         }
     }
 }

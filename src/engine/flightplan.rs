@@ -11,7 +11,7 @@ use crate::credential::freshness::Demand;
 use crate::profile::{Profile, Rotation};
 use crate::provider::{Prepared, TokenEndpoint};
 use crate::store::record::Record;
-use crate::store::{Store, key};
+use crate::store::{Readied, Store, key};
 
 /// What one flight needs to know.
 pub struct Flightplan {
@@ -26,6 +26,8 @@ pub struct Flightplan {
     pub stop: Arc<AtomicBool>,
     /// A daemon, which may go on with the key in its memory while the keyring is away.
     pub is_resident: bool,
+    /// From before the lock: it may come from a command.
+    pub key: Readied,
     /// The stores of other tools, for profiles that follow one.
     pub source: Option<Arc<dyn Source>>,
 }

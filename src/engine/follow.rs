@@ -139,7 +139,12 @@ impl Flightplan {
             .map_err(|e| Failure::new("source", format!("cannot tell whether {origin} is up to date: {e}")))?;
         let is_ours = record.fingerprint.as_ref() == Some(&theirs);
         if !is_ours && !is_consumed {
-            let conflict = |ended: Outcome| ended.error.unwrap_or_else(|| nothing_to_follow(name));
+            let conflict = |ended: Outcome| {
+                let failure = ended.error.unwrap_or_else(|| nothing_to_follow(name));
+                // That another profile's files cannot be read may pass.
+                let may_pass = ended.kind == OutcomeKind::StoreUnavailable;
+                if may_pass { Failure { kind: "source".into(), ..failure } } else { failure }
+            };
             handover::refuse_held(&self.store, name, key, &theirs).map_err(conflict)?;
         }
         let is_newer = foreign.is_newer_than(record.validity.as_ref(), &self.now());

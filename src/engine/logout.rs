@@ -22,7 +22,7 @@ use crate::provider::revocation::{self, RevocationServer, Revoking, Verdict};
 use crate::provider::wire::Ask;
 use crate::provider::{Gate, GateError, PrepareError, Prepared};
 use crate::store::record::{Record, Revocation};
-use crate::store::{Loaded, Store, StoreError, Vault};
+use crate::store::{Loaded, Readied, Store, StoreError, Vault};
 use crate::sys::lockfile::LockFile;
 pub use words::no_credential;
 use words::{belongs, completed, half_way, reason_of, unsent, with_choice};
@@ -136,6 +136,8 @@ impl Leaving<'_> {
     }
 
     fn leave_locked(&self, route: Route, tell: &dyn Fn(Event)) -> Result<Departure, Outcome> {
+        // It may come from a command, which is not waited for under a lock.
+        let key = self.store.ready_key(self.name);
         let path = self.store.lock_file(self.name)?;
         let unlockable = |e| {
             let failure = Failure::new("lock", format!("cannot lock {}: {e}", path.display()));
@@ -151,14 +153,14 @@ impl Leaving<'_> {
         tell(Event::Admitted);
         let permit = Permit::for_writer(self.name, &lock);
         let mut vault = match self.is_forgetting {
-            true => self.store.vault_by_force(permit, self.store.key_for(self.name).ok().as_deref())?,
+            true => self.store.vault_by_force(permit, self.store.readied_key(self.name, &key).ok().as_deref())?,
             false => self.store.vault(permit)?,
         };
         vault.check_keyring().map_err(StoreError::from)?;
         if vault.record.is_tombstone {
             return self.complete(&vault);
         }
-        let parting = match self.load(&mut vault) {
+        let parting = match self.load(&mut vault, &key) {
             Ok(Some(loaded)) => self.part(&mut vault, loaded, route)?,
             Ok(None) => return Err(no_credential(self.name)),
             Err(outcome) if self.is_forgetting => Parting::unread(outcome),
@@ -183,8 +185,8 @@ impl Leaving<'_> {
     }
 
     /// The newest credential there is; an answer that a dead run left sealed counts.
-    fn load<'l>(&self, vault: &mut Vault<'_, 'l>) -> Result<Option<Loaded<'l>>, Outcome> {
-        let key = self.store.key_for(self.name)?;
+    fn load<'l>(&self, vault: &mut Vault<'_, 'l>, key: &Readied) -> Result<Option<Loaded<'l>>, Outcome> {
+        let key = self.store.readied_key(self.name, key)?;
         vault.take_up_answer(&key)?;
         Ok(vault.load(&key, false)?)
     }

@@ -288,6 +288,8 @@ impl Shared {
                 return seat.land(outcome);
             }
         };
+        let is_resident = self.is_resident && self.store.has_key();
+        let key = self.store.ready_key(&profile.name);
         let _lane = self.lanes.take(&profile.provider.name, profile.provider.concurrency);
         let lock_file = match self.store.lock_file(&profile.name) {
             Ok(path) => path,
@@ -309,7 +311,8 @@ impl Shared {
             demand,
             seen,
             stop: Arc::clone(&self.stop),
-            is_resident: self.is_resident && self.store.has_key(),
+            is_resident,
+            key,
             source: self.source.get().cloned(),
         };
         let outcome = transaction::run(&plan, &lease);

@@ -43,7 +43,7 @@ fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, '
     if vault.record.is_tombstone {
         return Err(refusal::no_credential(&plan.profile.name));
     }
-    let key = plan.store.key_for(&plan.profile.name)?;
+    let key = plan.store.readied_key(&plan.profile.name, &plan.key)?;
     // Recovery: an answer that arrived for a run which died before it could act on it.
     if let Some(pending) = vault.unsettled_answer(&key)? {
         let refusal = judge::recovered(plan, vault, &key, &pending)?;

@@ -47,10 +47,6 @@ impl Vault<'_, '_> {
         if !self.record.is_tombstone {
             return Ok(Vec::new());
         }
-        // What the server has revoked is dead, and an old copy of it must not come back.
-        if let Some(revocation) = self.record.revocation.as_ref().filter(|r| r.is_confirmed) {
-            self.mark_consumed(&revocation.fingerprint)?;
-        }
         self.write_off(None)?;
         for path in [self.folder.received(), self.folder.sealed()] {
             durable::remove(&path).map_err(|e| StoreError::io("remove", &path, e))?;
@@ -81,6 +77,16 @@ impl Vault<'_, '_> {
             return Ok(Vec::new());
         };
         let item = self.item(service);
+        if !self.identity.is_known() {
+            return Ok(match keyring.read(&item)? {
+                Some(_) => vec![format!(
+                    "a keyring item says that it is of profile {user}, and this store does not know any more whether it is its own: \
+                     if so, secret-tool clear service {service} username {user}",
+                    user = item.user
+                )],
+                None => Vec::new(),
+            });
+        }
         let deleted = keyring.delete(&item, &self.identity.uuid);
         // A keyring may do what it reports as failed, and the other way round.
         match (self.store.published_here(&item, &self.identity), deleted) {
@@ -102,7 +108,7 @@ impl Store {
         if folder.received().exists() || folder.sealed().exists() {
             return Ok(true);
         }
-        match (&self.home, Identity::read(&self.layout.identity())?) {
+        match (&self.home, Identity::find(&self.layout)?) {
             (Home::Keyring { service, .. }, Some(identity)) => {
                 let item = Item { service: service.clone(), user: name.to_string() };
                 Ok(self.published_here(&item, &identity)?.0)
@@ -142,7 +148,7 @@ impl Store {
         let Home::Keyring { keyring, service } = &self.home else {
             return Ok(false);
         };
-        match Identity::read(&self.layout.identity())? {
+        match Identity::find(&self.layout)? {
             Some(identity) if !self.has_credentials()? => {
                 Ok(keyring.read(&Self::key_item(service, &identity))?.is_some())
             }
@@ -159,7 +165,7 @@ impl Store {
         };
         let path = self.layout.store_lock();
         let _held = LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
-        let Some(identity) = Identity::read(&self.layout.identity())? else {
+        let Some(identity) = Identity::find(&self.layout)? else {
             return Ok(false);
         };
         let item = Self::key_item(service, &identity);

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::custody::Custody;
 use super::envelope::Damage;
+use super::holders::Claim;
 use super::key::KeyError;
 use super::keyring::KeyringError;
+use super::layout::Layout;
 use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::profile::ProfileName;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -40,11 +43,21 @@ pub enum StoreError {
     Stale { found: u64, known: u64 },
     #[error("the sealed credential of profile {profile} is gone")]
     Lost { profile: String },
+    /// Nobody knows which store this is, so nobody knows the tokens again that its fingerprints are of.
+    #[error("{} is gone, and no journal says what was in it", identity.display())]
+    Unidentified { identity: PathBuf, ledger: PathBuf },
+    /// Another profile of this store has the token of one that was brought here from elsewhere.
+    #[error("{}", claimed(profile, claim))]
+    Claimed { profile: ProfileName, claim: Claim },
 }
 
 impl StoreError {
     pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), source }
+    }
+
+    pub(super) fn unidentified(layout: &Layout) -> Self {
+        Self::Unidentified { identity: layout.identity(), ledger: layout.ledger() }
     }
 
     /// The outcome of a run that met this error: nothing was sent.
@@ -57,7 +70,14 @@ impl StoreError {
 
     /// Whether it is what is stored for the profile that is of no use, and not the store.
     pub fn is_of_what_is_stored(&self) -> bool {
-        matches!(self, Self::Lost { .. } | Self::Stale { .. } | Self::Damaged { .. } | Self::OtherKey { .. })
+        matches!(
+            self,
+            Self::Lost { .. }
+                | Self::Stale { .. }
+                | Self::Damaged { .. }
+                | Self::OtherKey { .. }
+                | Self::Claimed { .. }
+        )
     }
 
     fn disposition(&self) -> (OutcomeKind, &'static str, Option<String>) {
@@ -69,11 +89,7 @@ impl StoreError {
             }
             Self::Empty => (NeedsLogin, "no_credential", say("keepalive login PROFILE, or keepalive import PROFILE")),
             Self::DamagedRecord { path, .. } => (StoreUnavailable, "damaged", Some(unreadable(path))),
-            Self::Damaged { .. } => (
-                StoreUnavailable,
-                "damaged",
-                say("restore the file from a backup made since the last refresh, or log in again"),
-            ),
+            Self::Damaged { .. } => (StoreUnavailable, "damaged", Some(format!("{RESTORE}, or log in again"))),
             Self::Keyring(e) => (StoreUnavailable, e.word(), Some(e.hint().to_owned())),
             Self::KeyMissing { .. } => (
                 StoreUnavailable,
@@ -88,13 +104,7 @@ impl StoreError {
                 (StoreUnavailable, "key_damaged", Some(format!("restore the keyring from a backup; {LOST_FOR_GOOD}")))
             }
             Self::Key { error, custody } => (ConfigError, "key", Some(keyless(error, custody))),
-            Self::NetworkFilesystem { .. } => (
-                ConfigError,
-                "network_filesystem",
-                say(
-                    "set [store] path to a local directory, or allow_network_filesystem = true if no other machine uses it",
-                ),
-            ),
+            Self::NetworkFilesystem { .. } => (ConfigError, "network_filesystem", say(LOCAL)),
             Self::OtherMachine => (
                 ConfigError,
                 "other_machine",
@@ -110,6 +120,14 @@ impl StoreError {
                 "stale_credential",
                 say("an older copy was restored; its refresh token is spent: log in again"),
             ),
+            Self::Unidentified { ledger, .. } => (StoreUnavailable, "identity_lost", Some(anew(ledger))),
+            Self::Claimed { profile, claim: Claim::Held(other) } => {
+                let hint = format!("use profile {other}, and forget this one: keepalive logout {profile} --forget");
+                (ConfigError, "conflict", Some(hint))
+            }
+            Self::Claimed { profile, claim: Claim::Dead } => {
+                (NeedsLogin, "consumed", Some(format!("sign in again: keepalive login {profile}")))
+            }
             Self::Lost { .. } => {
                 (NeedsLogin, "lost", say("restore the store directory from a backup, or log in again"))
             }
@@ -120,11 +138,25 @@ impl StoreError {
 /// What to do about a file without secrets that cannot be read. What a profile's journal knows nobody else does, so only a
 /// person goes over it, by a new login; that of the whole store is not to be given up for one login.
 fn unreadable(path: &Path) -> String {
-    let restore = "restore the file from a backup made since the last refresh";
     match path.file_name() {
-        Some(name) if name == "record.json" => format!("{restore}, or log in again, or import with --replace"),
-        _ => restore.to_owned(),
+        Some(name) if name == "store.json" => format!("{RESTORE}, or remove it: the journals keep what was in it"),
+        Some(name) if name == "record.json" => format!("{RESTORE}, or log in again, or import with --replace"),
+        _ => RESTORE.to_owned(),
     }
+}
+
+const RESTORE: &str = "restore the file from a backup made since the last refresh";
+
+const LOCAL: &str =
+    "set [store] path to a local directory, or allow_network_filesystem = true if no other machine uses it";
+
+/// The way out of a lost identity: nothing may be left that only it could tell about.
+fn anew(ledger: &Path) -> String {
+    let ledger = ledger.display();
+    format!(
+        "restore it from a backup; if it is lost for good: keepalive logout PROFILE --forget for each profile, remove {ledger}, \
+         which nobody can read any more, then log in again"
+    )
 }
 
 /// The way out of a lost key: what is sealed under it has to go before another takes its place.
@@ -147,6 +179,16 @@ fn keyless(error: &KeyError, custody: &Custody) -> String {
 impl From<StoreError> for Outcome {
     fn from(error: StoreError) -> Self {
         error.outcome()
+    }
+}
+
+/// Whose token it is, in words.
+fn claimed(profile: &ProfileName, claim: &Claim) -> String {
+    match claim {
+        Claim::Held(other) => {
+            format!("profile {other} holds the refresh token of profile {profile} too, and two must not use it")
+        }
+        Claim::Dead => format!("the refresh token of profile {profile} was already used or refused, or may have been"),
     }
 }
 

@@ -57,16 +57,16 @@ impl Store {
         let read = || durable::read(&path).map_err(|e| StoreError::io("read", &path, e));
         let is_damaged = matches!(Record::read(&path, permit.profile()), Err(StoreError::DamagedRecord { .. }));
         let Some(bytes) = read()?.filter(|bytes| is_damaged && !Record::is_of_later_version(bytes)) else {
-            return self.vault(permit);
+            return self.vault_as(permit, self.identity_by_force()?);
         };
         self.check_filesystem()?;
-        let identity = self.identity()?;
+        let identity = self.identity_by_force()?;
         let folder = self.layout.folder(permit.profile());
         let aside = path.with_extension("json.damaged");
         durable::replace(&aside, &bytes).map_err(|e| StoreError::io("write", &aside, e))?;
         let mut record = Record::new(permit.profile().clone());
         record.generation = self.sealed_generation(permit.profile())?.unwrap_or(Generation::NONE);
-        let mut vault = Vault { store: self, permit, folder, identity, record };
+        let mut vault = Vault { store: self, permit, folder, identity, record }.sign();
         if let (Some(key), Home::Keyring { keyring, service }) = (key, &self.home)
             && let (Published::Ours(published), _) =
                 published::read(keyring.as_ref(), &vault.item(service), &vault.identity.uuid, key)?
@@ -79,6 +79,10 @@ impl Store {
     /// What `status` must say of a profile whose sealed copy is missing, damaged or older than its journal, and how the
     /// profile stands then. Where there is a keyring, it may have what makes the copy whole again: the next flight tells.
     pub(super) fn flaw(&self, name: &ProfileName, record: &Record) -> Option<(State, Failure)> {
+        let stray = self.stray(record);
+        if stray.is_some() {
+            return stray;
+        }
         let error = self.defect(name, record)?;
         if let Home::Keyring { .. } = self.home {
             let hint = format!(
@@ -92,6 +96,12 @@ impl Store {
             _ => State::ConfigError,
         };
         outcome.error.map(|failure| (state, failure))
+    }
+
+    /// The same of one whose store nobody knows any more, well as it may be.
+    pub(super) fn stray(&self, record: &Record) -> Option<(State, Failure)> {
+        let error = self.unidentified(record).filter(|_| record.has_credential())?;
+        error.outcome().error.map(|failure| (State::ConfigError, failure))
     }
 
     fn defect(&self, name: &ProfileName, record: &Record) -> Option<StoreError> {

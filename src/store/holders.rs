@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::key::SealingKey;
 use super::record::Record;
-use super::{Store, StoreError};
+use super::{Store, StoreError, census};
 use crate::credential::Generation;
 use crate::credential::secret::Fingerprint;
 use crate::profile::ProfileName;
@@ -40,16 +40,16 @@ impl Store {
     }
 
     /// What any profile other than `name` knows of a token. To be asked under the lock of the token, which whoever makes it
-    /// theirs holds until their journal says so.
+    /// theirs holds until their journal says so. What cannot be read may hold it: that is an error.
     pub fn claim(
         &self,
         token: &Fingerprint,
         name: &ProfileName,
         key: &SealingKey,
     ) -> Result<Option<Claim>, StoreError> {
-        let mut dead = None;
-        for other in self.profiles()?.into_iter().filter(|other| other != name) {
-            match self.claim_of(&other, token, key) {
+        let (ours, mut dead) = (self.uuid(), None);
+        for other in census::every_profile(&self.layout)?.into_iter().filter(|other| other != name) {
+            match self.claim_of(&other, token, key, ours.as_deref())? {
                 None => {}
                 Some(Claim::Dead) => dead = Some(Claim::Dead),
                 // Of two, who uses it has the word.
@@ -59,24 +59,41 @@ impl Store {
         Ok(dead)
     }
 
-    /// What cannot be read there is for its own runs to tell, and holds nobody else up.
-    fn claim_of(&self, other: &ProfileName, token: &Fingerprint, key: &SealingKey) -> Option<Claim> {
-        let sealed = self.sealed_generation(other).ok().flatten();
-        let record = Record::read(&self.layout.folder(other).record(), other).ok().flatten();
+    /// What can be read and is damaged is for its own runs to tell, and holds nobody else up.
+    fn claim_of(
+        &self,
+        other: &ProfileName,
+        token: &Fingerprint,
+        key: &SealingKey,
+        ours: Option<&str>,
+    ) -> Result<Option<Claim>, StoreError> {
+        let sealed = self.sealed_generation(other)?;
+        let record = match Record::read(&self.layout.folder(other).record(), other) {
+            Ok(record) => record,
+            Err(StoreError::DamagedRecord { .. }) => None,
+            Err(e) => return Err(e),
+        };
         let mut record = record.unwrap_or_else(|| Record::new(other.clone()));
         record.lift(sealed);
-        let is_held = record.has_credential() && record.fingerprint.as_ref() == Some(token) && !record.is_rejected();
-        // The journal may be behind, or gone.
+        // The journal may be behind, or gone; or its fingerprints are of another store, and say nothing here.
         let is_behind = sealed.is_some_and(|sealed| sealed > record.generation);
-        if is_held || (is_behind && self.seals(other, token, key)) {
-            return Some(Claim::Held(other.clone()));
+        let is_at_home = record.store.as_ref().is_some_and(|store| Some(store.uuid.as_str()) == ours);
+        let is_ours = record.fingerprint.as_ref() == Some(token);
+        let is_sealed = is_behind || (record.has_credential() && !is_at_home && !is_ours);
+        let is_sealed = is_sealed && self.seals(other, token, key)?;
+        let is_its_own = is_sealed || (record.has_credential() && is_ours);
+        let is_refused = record.is_rejected() && !(is_behind && is_sealed);
+        if is_its_own && !is_refused {
+            return Ok(Some(Claim::Held(other.clone())));
         }
-        record.given_up().any(|given_up| given_up == token).then_some(Claim::Dead)
+        let is_dead = is_its_own || record.given_up().any(|given_up| given_up == token);
+        Ok(is_dead.then_some(Claim::Dead))
     }
 
-    fn seals(&self, name: &ProfileName, token: &Fingerprint, key: &SealingKey) -> bool {
-        let bytes = std::fs::read(self.layout.folder(name).sealed()).ok();
+    fn seals(&self, name: &ProfileName, token: &Fingerprint, key: &SealingKey) -> Result<bool, StoreError> {
+        let path = self.layout.folder(name).sealed();
+        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
         let credential = bytes.and_then(|bytes| self.open_sealed(&bytes, name, key).ok());
-        credential.is_some_and(|c| c.generation > Generation::NONE && key.fingerprint(&c.refresh) == *token)
+        Ok(credential.is_some_and(|c| c.generation > Generation::NONE && key.fingerprint(&c.refresh) == *token))
     }
 }

@@ -1,12 +1,14 @@
-//! Who a store directory is: its UUID, and the machine it lives on.
+//! Who a store directory is: its UUID, under which fingerprints are made, and the machine it lives on.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
 use super::key::{hex, random};
 use super::layout::Layout;
+use super::record::Record;
+use super::{Store, StoreError, census};
+use crate::sys::lockfile::LockFile;
 use crate::sys::{durable, machine};
 
 /// Written once, when the first credential comes; changed only by `doctor --take-over`.
@@ -18,7 +20,15 @@ pub struct Identity {
     pub machine: Option<String>,
 }
 
+/// The format of an identity that only a run has that cannot know the right one.
+const NAMELESS: u32 = 0;
+
 impl Identity {
+    /// Whether it is the right one.
+    pub fn is_known(&self) -> bool {
+        self.format != NAMELESS
+    }
+
     pub fn read(path: &Path) -> Result<Option<Self>, StoreError> {
         let Some(bytes) = durable::read(path).map_err(|e| StoreError::io("read", path, e))? else {
             return Ok(None);
@@ -28,15 +38,54 @@ impl Identity {
             .map_err(|e| StoreError::DamagedRecord { path: path.to_owned(), why: e.to_string() })
     }
 
-    /// The identity, made and durable if there was none. The caller holds the store lock.
+    /// The identity; if its file is gone, what the journals keep of it. `None`: they keep none, or name several.
+    pub fn find(layout: &Layout) -> Result<Option<Self>, StoreError> {
+        match Self::read(&layout.identity())? {
+            Some(identity) => Ok(Some(identity)),
+            None => Self::kept_in_journals(layout),
+        }
+    }
+
+    fn kept_in_journals(layout: &Layout) -> Result<Option<Self>, StoreError> {
+        let mut found: Option<Self> = None;
+        for name in census::every_profile(layout)? {
+            let kept = match Record::read(&layout.folder(&name).record(), &name) {
+                Ok(record) => record.and_then(|record| record.store),
+                Err(StoreError::DamagedRecord { .. }) => None,
+                Err(e) => return Err(e),
+            };
+            let Some(kept) = kept else { continue };
+            if found.as_ref().is_some_and(|found| found.uuid != kept.uuid) {
+                return Ok(None);
+            }
+            // One that was made on another machine is enough: the credentials may live there as well.
+            if found.is_none() || kept.is_on_other_machine() {
+                found = Some(kept);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The identity, durable on return, and made if this is the first credential. The caller holds the store lock.
+    ///
+    /// None is made where fingerprints are: under another nobody would know the spent tokens again.
     pub fn read_or_create(layout: &Layout) -> Result<Self, StoreError> {
         let path = layout.identity();
         if let Some(identity) = Self::read(&path)? {
             return Ok(identity);
         }
-        let identity = Self { format: 1, uuid: new_uuid(), machine: machine::machine_id() };
+        let identity = match Self::find(layout)? {
+            Some(identity) => identity,
+            None if census::is_in_use(layout)? => return Err(StoreError::unidentified(layout)),
+            None => Self::new(),
+        };
         identity.write(&path)?;
         Ok(identity)
+    }
+
+    /// A new one, of this machine.
+    pub fn new() -> Self {
+        Self { format: 1, uuid: new_uuid(), machine: machine::machine_id() }
     }
 
     pub fn write(&self, path: &Path) -> Result<(), StoreError> {
@@ -50,6 +99,60 @@ impl Identity {
             (Some(made_on), Some(here)) => *made_on != here,
             _ => false,
         }
+    }
+}
+
+impl Store {
+    /// The store's UUID, once it has one.
+    pub fn uuid(&self) -> Option<String> {
+        Identity::find(&self.layout).ok().flatten().map(|identity| identity.uuid)
+    }
+
+    /// Who this store is, whatever machine it is on.
+    pub(super) fn known_identity(&self) -> Result<Identity, StoreError> {
+        match Identity::find(&self.layout)? {
+            Some(identity) => Ok(identity),
+            None if census::is_in_use(&self.layout)? => Err(StoreError::unidentified(&self.layout)),
+            None => Err(StoreError::Empty),
+        }
+    }
+
+    /// The same, on the machine that it was made on.
+    pub(super) fn identity(&self) -> Result<Identity, StoreError> {
+        let identity = self.known_identity()?;
+        if identity.is_on_other_machine() { Err(StoreError::OtherMachine) } else { Ok(identity) }
+    }
+
+    /// The same for a person who forgets what is here: where nobody knows any more who this store is, a name that nothing
+    /// else has, and that is not kept.
+    pub(super) fn identity_by_force(&self) -> Result<Identity, StoreError> {
+        match self.identity() {
+            Err(StoreError::Unidentified { .. }) => Ok(Identity { format: NAMELESS, ..Identity::new() }),
+            identity => identity,
+        }
+    }
+
+    /// That nobody knows who this store is, for whoever has a journal of a credential.
+    pub(super) fn unidentified(&self, record: &Record) -> Option<StoreError> {
+        if record.store.is_some() || self.layout.identity().exists() {
+            return None;
+        }
+        match Identity::find(&self.layout) {
+            Ok(Some(_)) => None,
+            Ok(None) => Some(StoreError::unidentified(&self.layout)),
+            Err(e) => Some(e),
+        }
+    }
+
+    /// Writes the identity's file again if it is gone and the journals know what was in it. Takes the store lock, so no
+    /// profile lock may be held.
+    pub(super) fn restore_identity(&self) -> Result<(), StoreError> {
+        if self.layout.identity().exists() || Identity::find(&self.layout)?.is_none() {
+            return Ok(());
+        }
+        let path = self.layout.store_lock();
+        let _held = LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
+        Identity::read_or_create(&self.layout).map(drop)
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`Store::snapshot`]; all else goes through a [`Vault`], which needs a permit of the guard.
 
 pub mod aftermath;
+mod census;
 pub mod content;
 mod custody;
 mod departure;
@@ -16,7 +17,9 @@ pub mod key;
 pub mod keyring;
 mod layout;
 mod ledger;
+mod naturalisation;
 mod published;
+mod readiness;
 pub mod record;
 mod recovery;
 mod takeover;
@@ -42,6 +45,7 @@ use key::SealingKey;
 use keyring::{Item, Keyring};
 pub use layout::Layout;
 use ledger::Ledger;
+pub use readiness::Readied;
 use record::Record;
 pub use recovery::PendingAnswer;
 pub use takeover::Taken;
@@ -147,6 +151,9 @@ impl Store {
                 record.publication = Publication::PublishPending;
             }
         }
+        if let Some(record) = &mut record {
+            record.flaw = self.stray(record);
+        }
         if let Some(record) = record.as_mut().filter(|r| sealed.is_none_or(|sealed| sealed < r.generation)) {
             record.flaw = self.flaw(name, record);
         }
@@ -186,19 +193,6 @@ impl Store {
         }
     }
 
-    /// Every profile that something is stored for, by name.
-    pub fn profiles(&self) -> Result<Vec<ProfileName>, StoreError> {
-        let dir = self.layout.profiles();
-        let entries = match std::fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(StoreError::io("read", &dir, e)),
-        };
-        let mut names: Vec<ProfileName> = entries.filter_map(|entry| profile_of(&entry.ok()?.path())).collect();
-        names.sort();
-        Ok(names)
-    }
-
     /// The lock file of a profile, its directory made.
     pub fn lock_file(&self, name: &ProfileName) -> Result<PathBuf, StoreError> {
         let folder = self.layout.folder(name);
@@ -222,12 +216,10 @@ impl Store {
 
     /// The sealing key, which must exist.
     pub fn key(&self, within: &str) -> Result<Arc<SealingKey>, StoreError> {
-        self.key_by(|| match &self.home {
-            Home::File { source, credentials } => {
-                key::from_source(source, credentials.as_deref(), within).map_err(|e| self.keyless(e))
-            }
-            Home::Keyring { .. } => {
-                let identity = Identity::read(&self.layout.identity())?.ok_or(StoreError::Empty)?;
+        self.key_by(|| match self.key_from_source(within) {
+            Some(key) => key,
+            None => {
+                let identity = self.known_identity()?;
                 match self.key_in_keyring(&identity)? {
                     Some(key) => Ok(key),
                     // It went with the last profile.
@@ -236,6 +228,12 @@ impl Store {
                 }
             }
         })
+    }
+
+    /// The key of a file store, asked for where the settings say that it is; `None` where it is in the keyring.
+    fn key_from_source(&self, within: &str) -> Option<Result<SealingKey, StoreError>> {
+        let Home::File { source, credentials } = &self.home else { return None };
+        Some(key::from_source(source, credentials.as_deref(), within).map_err(|e| self.keyless(e)))
     }
 
     /// The sealing key, born now if this store never had one.
@@ -254,10 +252,15 @@ impl Store {
         durable::create_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
         self.check_filesystem()?;
         let path = self.layout.store_lock();
+        // It may come from a command, which is not waited for under a lock.
+        let from_source = (!self.has_key()).then(|| self.key_from_source(within)).flatten();
         let held = LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
         let identity = Identity::read_or_create(&self.layout)?;
         let key = match &self.home {
-            Home::File { .. } => self.key(within)?,
+            Home::File { .. } => match from_source {
+                Some(key) => self.key_by(|| key)?,
+                None => self.key(within)?,
+            },
             Home::Keyring { keyring, .. } => self.kept_or_born(keyring.as_ref(), &identity)?,
         };
         self.check_custody(&key, within)?;
@@ -316,8 +319,8 @@ impl Store {
             return Ok(Arc::clone(key));
         }
         let key = fetch()?;
-        // A directory that is no store yet has no fingerprints either.
-        let Some(identity) = Identity::read(&self.layout.identity())? else {
+        // A directory that is no store yet, or does not know which, has no fingerprints either.
+        let Some(identity) = Identity::find(&self.layout)? else {
             return Ok(Arc::new(key));
         };
         let key = Arc::new(key.of_store(&identity.uuid));
@@ -356,14 +359,6 @@ impl Store {
         Ok(keyring.write(&Self::key_item(service, identity), &text)?)
     }
 
-    fn has_sealed_files(&self) -> Result<bool, StoreError> {
-        let is_sealed = |name: &ProfileName| {
-            let folder = self.layout.folder(name);
-            folder.sealed().exists() || folder.received().exists()
-        };
-        Ok(self.profiles()?.iter().any(is_sealed))
-    }
-
     /// Rule 30: a lock on a network filesystem may exclude only the processes of this machine.
     pub fn check_filesystem(&self) -> Result<(), StoreError> {
         let dir = self.layout.dir();
@@ -374,35 +369,9 @@ impl Store {
         Ok(())
     }
 
-    /// The store's UUID, once it has one.
-    pub fn uuid(&self) -> Option<String> {
-        Identity::read(&self.layout.identity()).ok().flatten().map(|identity| identity.uuid)
-    }
-
     /// Whether some run has this profile's lock at this moment.
     pub fn is_locked(&self, name: &ProfileName) -> bool {
         let lock = self.layout.folder(name).lock();
         lock.exists() && matches!(LockFile::try_acquire(&lock), Ok(None))
-    }
-
-    fn identity(&self) -> Result<Identity, StoreError> {
-        let identity = Identity::read(&self.layout.identity())?.ok_or(StoreError::Empty)?;
-        if identity.is_on_other_machine() { Err(StoreError::OtherMachine) } else { Ok(identity) }
-    }
-}
-
-/// The profile that a folder is of: by the folder's name, or, where a long name was cut, by its files.
-fn profile_of(folder: &Path) -> Option<ProfileName> {
-    if !["record.json", "sealed"].iter().any(|file| folder.join(file).exists()) {
-        return None;
-    }
-    if let Some(name) = folder.file_name().and_then(|n| n.to_str()).and_then(layout::profile_of) {
-        return Some(name);
-    }
-    let record = std::fs::read(folder.join("record.json")).ok();
-    let named = record.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
-    match named.as_ref().and_then(|v| v.get("profile")?.as_str()) {
-        Some(name) => name.parse().ok(),
-        None => envelope::header(&std::fs::read(folder.join("sealed")).ok()?).ok().map(|h| h.profile),
     }
 }

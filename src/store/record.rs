@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
+use super::identity::Identity;
 use crate::clock::{Moment, Timestamp};
 use crate::credential::foreign::Origin;
 use crate::credential::freshness::Validity;
@@ -70,6 +71,9 @@ pub struct Record {
     /// Why the newest answer held no access token that can be used: what is there, if anything, is the one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unusable: Option<Failure>,
+    /// The store that the fingerprints are of. Outlives that store's own file, and a move of this one into another store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<Identity>,
     /// The sealed copy is not what this journal says. Seen when both are looked at without the lock; never written.
     #[serde(skip)]
     pub flaw: Option<(State, Failure)>,
@@ -178,6 +182,7 @@ impl Record {
             is_tombstone: false,
             origin: None,
             standstill: None,
+            store: None,
             flaw: None,
         }
     }
@@ -279,6 +284,7 @@ impl Record {
             rejected: self.rejected.take(),
             revocation: revocation.or_else(|| self.revocation.take().filter(|r| !r.is_confirmed)),
             is_tombstone: true,
+            store: self.store.take(),
             ..buried
         };
     }
@@ -291,10 +297,11 @@ impl Record {
         }
     }
 
-    /// The tokens that must not come back once another takes their place: refused, or sent with no answer.
+    /// The tokens that must not come back once another takes their place: refused, revoked, or sent with no answer.
     pub fn given_up(&self) -> impl Iterator<Item = &Fingerprint> {
         let doubtful = self.intent.as_ref().filter(|i| !i.is_reusable).map(|i| &i.fingerprint);
-        doubtful.into_iter().chain(self.rejected.as_ref().map(|r| &r.fingerprint))
+        let revoked = self.revocation.as_ref().filter(|r| r.is_confirmed).map(|r| &r.fingerprint);
+        doubtful.into_iter().chain(self.rejected.as_ref().map(|r| &r.fingerprint)).chain(revoked)
     }
 
     /// A token that was granted anew lives: whatever was doubted or said of it is over. Tells whether anything was.

@@ -177,7 +177,9 @@ impl Vault<'_, '_> {
     /// The newest sealed credential, whatever the keyring says, with the journal brought up to it.
     pub(super) fn newest_sealed(&mut self, key: &Arc<SealingKey>) -> Result<Option<Credential>, StoreError> {
         let Some(newest) = self.open_sealed(key).transpose()? else { return Ok(None) };
-        self.catch_up(&newest, &key.fingerprint(&newest.credential.refresh))?;
+        let fingerprint = key.fingerprint(&newest.credential.refresh);
+        self.naturalise(&newest.credential, &fingerprint, key)?;
+        self.catch_up(&newest, &fingerprint)?;
         Ok(Some(newest.credential))
     }
 

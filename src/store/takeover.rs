@@ -7,8 +7,9 @@ use super::identity::Identity;
 use super::key::SealingKey;
 use super::keyring::Item;
 use super::published::{self, Published};
-use super::{Store, StoreError};
+use super::{Claim, Store, StoreError, Vault};
 use crate::credential::Generation;
+use crate::credential::secret::Fingerprint;
 use crate::guard::Permit;
 use crate::outcome::Publication;
 use crate::profile::ProfileName;
@@ -26,6 +27,8 @@ pub enum Taken {
     Republished(Generation),
     /// The keyring's copy is newer than what is here and cannot be proved genuine: it was left alone.
     Unproven { claimed: Generation },
+    /// Another profile here has the token, or it is known to be spent: it was left alone.
+    Claimed(Claim),
 }
 
 impl Store {
@@ -40,7 +43,11 @@ impl Store {
         identity.write(&self.layout.identity())?;
         drop(held);
         let (key, _kept) = self.key_to_seal("")?;
-        names.iter().map(|name| Ok((name.clone(), self.take_over_profile(name, &identity, &key)?))).collect()
+        let take = |name| match self.take_over_profile(name, &identity, &key) {
+            Err(StoreError::Claimed { claim, .. }) => Ok(Taken::Claimed(claim)),
+            taken => taken,
+        };
+        names.iter().map(|name| Ok((name.clone(), take(name)?))).collect()
     }
 
     fn take_over_profile(
@@ -68,6 +75,7 @@ impl Store {
         vault.take_up_answer(key)?;
         // What a logout left behind does not come back.
         let ours = if vault.record.is_tombstone { None } else { vault.newest_sealed(key)? };
+        let known = ours.as_ref().map(|ours| key.fingerprint(&ours.refresh));
         let here = ours.as_ref().map_or(vault.record.generation, |c| c.generation.max(vault.record.generation));
         let next = here.max(generation).next();
         let (mut credential, is_adopted) = match (proven, ours) {
@@ -80,6 +88,10 @@ impl Store {
         self.check_custody(key, name.as_str())?;
         credential.generation = next;
         let fingerprint = key.fingerprint(&credential.refresh);
+        let _token_lock = self.lock_token(&fingerprint)?;
+        if known.as_ref() != Some(&fingerprint) {
+            vault.refuse_claimed(&fingerprint, key)?;
+        }
         vault.carry_doubt(&fingerprint, next)?;
         vault.seal(&credential, key)?;
         vault.write_off(Some(&fingerprint))?;
@@ -89,5 +101,18 @@ impl Store {
         vault.record.sequence += 1;
         vault.save()?;
         Ok(if is_adopted { Taken::Adopted(next) } else { Taken::Republished(next) })
+    }
+}
+
+impl Vault<'_, '_> {
+    /// Rules 3 and 4, as of an import: a token that is spent is not taken, nor one that another profile here has.
+    fn refuse_claimed(&self, token: &Fingerprint, key: &SealingKey) -> Result<(), StoreError> {
+        let profile = self.permit.profile().clone();
+        let is_rejected = self.record.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
+        let claim = match is_rejected || self.is_consumed(token)? {
+            true => Some(Claim::Dead),
+            false => self.store.claim(token, &profile, key)?,
+        };
+        claim.map_or(Ok(()), |claim| Err(StoreError::Claimed { profile, claim }))
     }
 }

@@ -46,15 +46,23 @@ pub struct Loaded<'l> {
 impl Store {
     /// Opens a profile's files: reads the journal under the lock, and makes sure that this is their home.
     pub fn vault<'s, 'l>(&'s self, permit: Permit<'l>) -> Result<Vault<'s, 'l>, StoreError> {
-        self.check_filesystem()?;
         let identity = self.identity()?;
+        self.vault_as(permit, identity)
+    }
+
+    pub(super) fn vault_as<'s, 'l>(
+        &'s self,
+        permit: Permit<'l>,
+        identity: Identity,
+    ) -> Result<Vault<'s, 'l>, StoreError> {
+        self.check_filesystem()?;
         let folder = self.layout.folder(permit.profile());
         let mut record =
             Record::read(&folder.record(), permit.profile())?.unwrap_or_else(|| Record::new(permit.profile().clone()));
         if record.is_tombstone {
             record.lift(self.sealed_generation(permit.profile())?);
         }
-        Ok(Vault { store: self, permit, folder, identity, record })
+        Ok(Vault { store: self, permit, folder, identity, record }.sign())
     }
 }
 
@@ -107,6 +115,7 @@ impl<'l> Vault<'_, 'l> {
             return Err(StoreError::Stale { found: found.get(), known: known.get() });
         }
         let fingerprint = key.fingerprint(&newest.credential.refresh);
+        self.naturalise(&newest.credential, &fingerprint, key)?;
         self.catch_up(&newest, &fingerprint)?;
         Ok(Some(Loaded { held: self.permit.hold(newest.credential), fingerprint, keyring_error, warnings }))
     }

@@ -8,9 +8,11 @@ use keepalive::engine::handover::Handover;
 use keepalive::guard::Permit;
 use keepalive::outcome::{Outcome, OutcomeKind};
 use keepalive::profile::ProfileName;
+use keepalive::store::{Claim, Taken};
 use keepalive::sys::lockfile::LockFile;
 use serde_json::Value;
 
+use super::homes::moved_in_from;
 use super::support::authserver::{Fault, Point};
 use super::support::family::Mode;
 use super::world::{Place, World};
@@ -165,4 +167,141 @@ fn r17_a_token_that_a_logout_could_not_write_off_is_dead_for_another_profile() {
     std::fs::remove_dir(world.file("ledger.lock")).unwrap();
     let result = world.arrive_as(&copy(), world.credential(&answer), true);
     is_refused(result, OutcomeKind::NeedsLogin, "consumed");
+}
+
+#[test]
+fn r04_a_profile_whose_files_cannot_be_read_may_hold_the_token_so_nothing_is_taken() {
+    for file in ["record.json", "sealed"] {
+        let world = World::without_keyring();
+        let answer = world.server.mint();
+        world.arrive(world.credential(&answer), true).unwrap();
+        let (path, aside) = (world.file("profiles/demo").join(file), world.file("aside"));
+        // Opened, a link is an error.
+        std::fs::rename(&path, &aside).unwrap();
+        std::os::unix::fs::symlink(&aside, &path).unwrap();
+        for answer in [&answer, &world.server.mint()] {
+            let error = is_refused(
+                world.arrive_as(&copy(), world.credential(answer), true),
+                OutcomeKind::StoreUnavailable,
+                "io",
+            );
+            assert!(error.contains(path.to_str().unwrap()), "{error}");
+        }
+        assert!(!world.file("profiles/copy/sealed").exists());
+        std::fs::remove_file(&path).unwrap();
+        std::fs::rename(&aside, &path).unwrap();
+        is_held(&world, "demo", &copy(), &answer);
+        world.arrive_as(&copy(), world.credential(&world.server.mint()), false).unwrap();
+    }
+}
+
+#[test]
+fn r03_a_token_that_was_revoked_is_dead_for_another_profile_though_the_ledger_does_not_say_so_yet() {
+    let mut world = World::without_keyring();
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), true).unwrap();
+    world.revokes([]);
+    // As if killed behind the tombstone.
+    std::fs::create_dir(world.file("ledger.lock")).unwrap();
+    world.log_out(false, false).unwrap_err();
+    std::fs::remove_dir(world.file("ledger.lock")).unwrap();
+    assert!(world.record().is_tombstone && !world.file("ledger").exists());
+    for name in [&copy(), world.name()] {
+        is_refused(world.arrive_as(name, world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
+    }
+}
+
+#[test]
+fn r04_a_take_over_leaves_a_token_that_another_profile_here_has_or_that_is_spent() {
+    for is_spent in [false, true] {
+        let (world, answer) = world();
+        let home = world.another_home();
+        home.arrive_as(&copy(), home.credential(&answer), true).unwrap();
+        let mut expected = Claim::Held(copy());
+        if is_spent {
+            let engine = home.process();
+            let mut profile = home.profile().as_ref().clone();
+            profile.name = copy();
+            let demand = engine.force(&profile.name).unwrap();
+            assert_eq!(engine.refresh(&profile.into(), demand, LONG, &|| {}).kind, OutcomeKind::Refreshed);
+            expected = Claim::Dead;
+        }
+        let published = home.keyring.snapshot();
+        let take_over = || home.process().store().take_over(std::slice::from_ref(home.name())).unwrap();
+        assert_eq!(take_over(), [(home.name().clone(), Taken::Claimed(expected))]);
+        assert_eq!(home.keyring.snapshot(), published, "it was left alone");
+        assert!(!home.file("profiles/demo/sealed").exists());
+        if !is_spent {
+            home.forget(&copy());
+            assert!(matches!(take_over()[..], [(_, Taken::Adopted(_))]));
+        }
+    }
+}
+
+#[test]
+fn r17_the_doubt_of_a_profile_that_was_brought_here_from_another_store_holds_here_too() {
+    for is_of_older_version in [false, true] {
+        let world = World::without_keyring();
+        let answer = world.server.mint();
+        world.arrive(world.credential(&answer), true).unwrap();
+        world.server.script([Fault::DropAfter]);
+        assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+        moved_in_from(&world, is_of_older_version);
+        is_held(&world, "demo", &copy(), &answer);
+        assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1));
+        is_held(&world, "demo", &copy(), &answer);
+        world.log_out(true, false).unwrap();
+        for name in [&copy(), world.name()] {
+            is_refused(world.arrive_as(name, world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
+        }
+        assert_eq!(world.server.counts().presented_again, 0);
+    }
+}
+
+#[test]
+fn r22_the_refusal_of_a_profile_that_was_brought_here_from_another_store_holds_here_too() {
+    for is_of_older_version in [false, true] {
+        let world = World::without_keyring();
+        let answer = world.server.mint();
+        world.arrive(world.credential(&answer), true).unwrap();
+        world.server.script([DENIED]);
+        assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
+        moved_in_from(&world, is_of_older_version);
+        let is_dead = |name: &ProfileName| {
+            let again = world.arrive_as(name, world.credential(&answer), true);
+            is_refused(again, OutcomeKind::NeedsLogin, "consumed");
+        };
+        is_dead(&copy());
+        assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::NeedsLogin, 1));
+        is_dead(world.name());
+        // Once another takes its place, the ledger knows it by the print that it has here.
+        world.sign_in();
+        is_dead(&copy());
+        is_dead(world.name());
+    }
+}
+
+#[test]
+fn r04_a_profile_brought_here_from_another_store_whose_token_is_held_here_sends_nothing() {
+    let world = World::without_keyring();
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), true).unwrap();
+    let kept = world.remains();
+    world.forget(world.name());
+    world.arrive_as(&copy(), world.credential(&answer), false).unwrap();
+    kept.bring_into("profiles/demo", &world);
+    let path = world.file("profiles/demo/record.json");
+    let mut record: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    record["store"]["uuid"] = "elsewhere".into();
+    record["fingerprint"] = "f".repeat(32).into();
+    std::fs::write(&path, record.to_string()).unwrap();
+    for _ in 0..2 {
+        let outcome = world.refresh();
+        let error = outcome.error.unwrap();
+        assert_eq!((outcome.kind, error.kind.as_ref()), (OutcomeKind::ConfigError, "conflict"), "{error:?}");
+        assert_eq!(error.hint.unwrap(), "use profile copy, and forget this one: keepalive logout demo --forget");
+    }
+    world.log_out(true, false).unwrap();
+    assert_eq!((world.requests(), world.server.revoked().len()), (0, 0));
+    is_held(&world, "copy", world.name(), &answer);
 }

@@ -432,3 +432,97 @@ fn r30_a_take_over_keeps_the_newer_of_two_homes_and_guesses_at_nothing() {
         }
     }
 }
+
+/// What was in a world's store is in another now, as from a backup: which has another UUID, and another ledger. A journal of
+/// an older version does not say where it is from.
+pub fn moved_in_from(world: &World, is_of_older_version: bool) {
+    let path = world.file("store.json");
+    let mut identity: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    identity["uuid"] = "00000000-0000-4000-8000-000000000000".into();
+    std::fs::write(&path, identity.to_string()).unwrap();
+    let _not_there = std::fs::remove_file(world.file("ledger"));
+    if is_of_older_version {
+        forget_whose(world);
+    }
+}
+
+/// Makes a journal one of an older version.
+fn forget_whose(world: &World) {
+    let path = world.file("profiles/demo/record.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert!(record.as_object_mut().unwrap().remove("store").is_some(), "{record}");
+    std::fs::write(&path, record.to_string()).unwrap();
+}
+
+#[test]
+fn r03_a_store_that_lost_its_identity_gets_it_back_from_its_journals_and_knows_the_spent_tokens_again() {
+    for is_signed_out in [false, true] {
+        let world = World::without_keyring();
+        let first = world.server.mint();
+        world.arrive(world.credential(&first), true).unwrap();
+        assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+        let identity = std::fs::read(world.file("store.json")).unwrap();
+        if is_signed_out {
+            world.log_out(true, false).unwrap();
+        }
+        std::fs::remove_file(world.file("store.json")).unwrap();
+        if !is_signed_out {
+            assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+            assert_eq!(std::fs::read(world.file("store.json")).unwrap(), identity);
+            std::fs::remove_file(world.file("store.json")).unwrap();
+        }
+        let refused = world.arrive(world.credential(&first), true).unwrap_err();
+        assert_eq!(word_of(&refused), "consumed");
+        assert_eq!(std::fs::read(world.file("store.json")).unwrap(), identity);
+        world.sign_in();
+        assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+        assert_eq!(world.server.counts().presented_again, 0);
+    }
+}
+
+#[test]
+fn r30_an_identity_found_again_is_still_that_of_another_machine() {
+    let world = World::without_keyring();
+    let path = world.file("profiles/demo/record.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    record["store"]["machine"] = "another".into();
+    std::fs::write(&path, record.to_string()).unwrap();
+    std::fs::remove_file(world.file("store.json")).unwrap();
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, word_of(&outcome), world.requests()), (OutcomeKind::ConfigError, "other_machine", 0));
+    world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
+    assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+}
+
+#[test]
+fn r03_an_identity_that_no_journal_knows_is_not_made_anew_over_what_is_there() {
+    let world = World::without_keyring();
+    let first = world.server.mint();
+    world.arrive(world.credential(&first), true).unwrap();
+    assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+    std::fs::remove_file(world.file("store.json")).unwrap();
+    forget_whose(&world);
+    let is_lost = |outcome: Outcome| {
+        let told = (outcome.kind, word_of(&outcome));
+        assert_eq!(told, (OutcomeKind::StoreUnavailable, "identity_lost"), "{outcome:?}");
+        assert!(!world.file("store.json").exists());
+        assert!(outcome.error.unwrap().hint.unwrap().contains(world.file("ledger").to_str().unwrap()));
+    };
+    let other = "other".parse().unwrap();
+    let arrive = |name, answer: &serde_json::Value| world.arrive_as(name, world.credential(answer), true);
+    is_lost(world.refresh());
+    is_lost(world.look());
+    is_lost(arrive(world.name(), &first).unwrap_err());
+    is_lost(arrive(&other, &world.server.mint()).unwrap_err());
+    is_lost(world.log_out(false, false).unwrap_err());
+    assert_eq!(world.record().flaw.unwrap().1.kind, "identity_lost");
+    // The way out, step by step.
+    world.log_out(true, false).unwrap();
+    assert!(!sealed(&world).exists() && world.record().is_tombstone);
+    is_lost(arrive(&other, &world.server.mint()).unwrap_err());
+    std::fs::remove_file(world.file("ledger")).unwrap();
+    world.sign_in();
+    assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+    assert_eq!(world.server.counts().presented_again, 0);
+}

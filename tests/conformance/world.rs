@@ -16,7 +16,7 @@ use keepalive::engine::handover::{Arrival, Handover, Warrant};
 use keepalive::engine::logout::{self, Departure, Leaving, Route};
 use keepalive::engine::source::Source;
 use keepalive::engine::{Engine, handover};
-use keepalive::outcome::Outcome;
+use keepalive::outcome::{Outcome, OutcomeKind};
 use keepalive::profile::{KeySource, Profile, ProfileName, Provider, StoreKind, StoreSettings};
 use keepalive::provider::http::HttpEndpoint;
 use keepalive::provider::{GateError, TokenEndpoint};
@@ -51,6 +51,13 @@ pub struct Remains {
 }
 
 impl Remains {
+    /// Brings one folder of the store into that of a world.
+    pub fn bring_into(&self, folder: &str, world: &World) {
+        std::fs::remove_dir_all(world.file(folder)).unwrap();
+        std::fs::create_dir(world.file(folder)).unwrap();
+        copy(&self.dir.path().join(folder), &world.file(folder));
+    }
+
     /// What is in the keyring.
     pub fn items(self) -> BTreeMap<Item, String> {
         self.items
@@ -362,6 +369,22 @@ impl World {
             tool: self.tool.clone(),
             has_keyring: self.has_keyring,
         }
+    }
+
+    /// Another state directory on the same keyring.
+    pub fn another_home(&self) -> Self {
+        let remains = Remains { dir: tempfile::tempdir().unwrap(), items: self.keyring.snapshot() };
+        self.goes_on(remains, None)
+    }
+
+    /// `keepalive logout --forget` of any profile, by a new process; nothing is revoked.
+    pub fn forget(&self, name: &ProfileName) {
+        let (store, endpoint) = self.parts();
+        let route = Route::Blocked(Outcome::new(OutcomeKind::ConfigError));
+        let clock = Arc::clone(&self.clock) as _;
+        let stop = Arc::default();
+        let leaving = Leaving { store: &store, server: &endpoint.inner, clock, name, is_forgetting: true, stop };
+        leaving.leave(route, &|_| {}).unwrap();
     }
 
     /// Returns once another thread of this process waits for a lock file.

@@ -77,3 +77,91 @@ fn a_store_directory_that_cannot_be_read_is_told_with_a_remedy() {
         run.says("hint: check space and permissions below");
     }
 }
+
+#[test]
+fn r04_an_import_beside_a_profile_that_cannot_be_read_takes_nothing_and_names_the_file() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let (journal, aside) = (sandbox.path("state/keepalive/profiles/demo/record.json"), sandbox.path("home/aside"));
+    std::fs::rename(&journal, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, &journal).unwrap();
+    let answer = server.mint().to_string();
+    let import = || sandbox.keepalive_with_input(&["import", "other", "--provider", "acme"], &answer);
+    import().exits(69).says(&format!("cannot read {}", journal.display())).says("check space and permissions");
+    assert!(!sandbox.path("state/keepalive/profiles/other/sealed").exists());
+    std::fs::rename(&aside, &journal).unwrap();
+    import().exits(0);
+}
+
+#[test]
+fn r03_a_store_without_its_store_json_is_made_whole_from_its_journals_and_still_knows_spent_tokens() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let spent = server.mint().to_string();
+    let import =
+        |profile| sandbox.keepalive_with_input(&["import", profile, "--provider", "acme", "--replace"], &spent);
+    import("demo").exits(0);
+    sandbox.refresh(&["--force"]).exits(0);
+    let path = sandbox.path("state/keepalive/store.json");
+    let identity = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    sandbox.keepalive(&["status"]).exits(0);
+    sandbox.refresh(&["--force"]).exits(0);
+    assert_eq!(std::fs::read(&path).unwrap(), identity);
+    std::fs::remove_file(&path).unwrap();
+    import("demo").exits(1).says("already used or refused");
+    import("other").exits(1).says("already used or refused");
+    assert_eq!(std::fs::read(&path).unwrap(), identity);
+    // A damaged one is not written over: the hint says how.
+    std::fs::write(&path, "{").unwrap();
+    sandbox.refresh(&["--force"]).exits(69).says("or remove it");
+    std::fs::remove_file(&path).unwrap();
+    sandbox.refresh(&["--force"]).exits(0);
+    assert_eq!(server.counts().presented_again, 0);
+}
+
+#[test]
+fn r03_a_store_of_which_nobody_knows_any_more_which_it_is_says_so_and_the_way_out_works() {
+    let server = AuthServer::start(Mode::Strict);
+    let mut with_keyring = Sandbox::new();
+    with_keyring.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
+    let bus = Bus::start(&mut with_keyring, Keyring::Unlocked);
+    with_keyring.import("demo", &server.mint()).exits(0);
+    let files = Sandbox::signed_in(&server);
+    for (sandbox, has_keyring) in [(&files, false), (&with_keyring, true)] {
+        sandbox.refresh(&["--force"]).exits(0);
+        let state = sandbox.path("state/keepalive");
+        let journal = state.join("profiles/demo/record.json");
+        let mut record: Value = serde_json::from_slice(&std::fs::read(&journal).unwrap()).unwrap();
+        record.as_object_mut().unwrap().remove("store").unwrap();
+        std::fs::write(&journal, record.to_string()).unwrap();
+        std::fs::remove_file(state.join("store.json")).unwrap();
+        let status = sandbox.keepalive(&["--json", "status"]).exits(78).json();
+        let shown = row(&status, "demo");
+        assert_eq!((&shown["state"], &shown["error"]["kind"]), (&"config_error".into(), &"identity_lost".into()));
+        let ledger = state.join("ledger");
+        for arguments in [
+            &["refresh", "-p", "demo"][..],
+            &["refresh", "-p", "demo", "--force"],
+            &["doctor"],
+            &["doctor", "--take-over"],
+            &["logout", "demo"],
+        ] {
+            let run = sandbox.keepalive(arguments).exits(69).says("store.json is gone");
+            run.says("keepalive logout PROFILE --forget").says(&format!("remove {}", ledger.display()));
+        }
+        let import = || sandbox.import("demo", &server.mint());
+        import().exits(69).says("store.json is gone");
+        assert!(!state.join("store.json").exists());
+        let gone = sandbox.keepalive(&["logout", "demo", "--forget"]).exits(1);
+        if has_keyring {
+            gone.says("secret-tool clear service keepalive username demo");
+            bus.secret_tool(&["clear", "service", "keepalive", "username", "demo"], "").exits(0);
+        }
+        import().exits(69).says("store.json is gone");
+        std::fs::remove_file(ledger).unwrap();
+        import().exits(0);
+        sandbox.refresh(&["--force"]).exits(0);
+    }
+    assert_eq!(server.counts().presented_again, 0);
+}

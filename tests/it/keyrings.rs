@@ -232,3 +232,23 @@ fn r30_a_second_state_directory_is_an_error_until_it_takes_over() {
     let counts = server.counts();
     assert_eq!((counts.refresh_ok, counts.presented_again), (2, 0));
 }
+
+#[test]
+fn r04_a_take_over_leaves_the_token_that_another_profile_here_holds_and_says_who() {
+    let server = AuthServer::start(Mode::Strict);
+    let mut sandbox = configured(&server);
+    let _bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let answer = server.mint();
+    sandbox.import("demo", &answer).exits(0);
+    std::fs::rename(sandbox.path("state/keepalive"), sandbox.path("state/former")).unwrap();
+    sandbox.keepalive_with_input(&["import", "other", "--provider", "acme"], &answer.to_string()).exits(0);
+    let run = sandbox.keepalive(&["doctor", "--take-over"]).exits(78);
+    run.says("demo: profile other holds the refresh token of the keyring's copy")
+        .says("use profile other, and remove the copy: secret-tool clear service keepalive username demo");
+    sandbox.keepalive(&["refresh", "-p", "other", "--force"]).exits(0);
+    // Now it is spent.
+    let run = sandbox.keepalive(&["doctor", "--take-over"]).exits(78);
+    run.says("the refresh token of the keyring's copy was already used")
+        .says("and sign in again: keepalive login demo");
+    assert_eq!((server.counts().refresh_requests, server.counts().presented_again), (1, 0));
+}

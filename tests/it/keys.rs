@@ -257,3 +257,29 @@ fn status_tells_that_the_key_file_is_missing_and_opens_nothing() {
     lose_key(&empty);
     empty.keepalive(&["status"]).exits(0).says(MAKE_ONE);
 }
+
+#[test]
+fn the_keys_command_runs_while_no_lock_is_held() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let (script, seen) = (sandbox.path("home/key.sh"), sandbox.path("home/seen"));
+    let store = sandbox.path("state/keepalive");
+    let looks = |lock: &str| {
+        let lock = store.join(lock);
+        format!("flock -n {} true && echo free >>{seen} || echo held >>{seen}\n", lock.display(), seen = seen.display())
+    };
+    let text = format!("cat {}\n{}{}", key(&sandbox).display(), looks("profiles/demo/lock"), looks("store.lock"));
+    std::fs::write(&script, text).unwrap();
+    let command = format!("[\"sh\", \"{}\"]", script.display());
+    sandbox.config(&format!("[store]\nkind = \"file\"\nkey = {{ command = {command} }}\n{}", server.provider("")));
+    let answer = server.mint().to_string();
+    for (arguments, status) in [
+        (&["refresh", "-p", "demo", "--force"][..], 0),
+        (&["import", "demo", "--replace"], 0),
+        (&["logout", "demo", "--forget"], 1),
+    ] {
+        sandbox.keepalive_with_input(arguments, &answer).exits(status);
+        assert_eq!(std::fs::read_to_string(&seen).unwrap(), "free\nfree\n", "{arguments:?}: once, and freely");
+        std::fs::remove_file(&seen).unwrap();
+    }
+}

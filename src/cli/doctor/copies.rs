@@ -37,6 +37,8 @@ fn copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
             return Some(warn(format!("{name}: {}", failure.message), failure.hint.unwrap_or_default()));
         }
     };
+    // In a store that does not know any more which it is, no fingerprint says anything.
+    setup.store.uuid()?;
     let key = setup.store.key(name.as_str()).ok()?;
     let theirs = foreign.granted.refresh.as_ref().map(|token| key.fingerprint(token))?;
     let is_live = record.fingerprint.as_ref() == Some(&theirs);

@@ -7,7 +7,7 @@ use crate::cli::status::judge;
 use crate::outcome::{Failure, State};
 use crate::profile::{Profile, ProfileName};
 use crate::store::record::Record;
-use crate::store::{StoreError, Taken};
+use crate::store::{Claim, StoreError, Taken};
 
 pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
     let names = match setup.all_profiles() {
@@ -68,11 +68,14 @@ pub fn take_over(setup: &Setup) -> Vec<Finding> {
         Ok(taken) if taken.is_empty() => {
             vec![Finding::good("take-over", "this machine and directory are the home now")]
         }
-        Ok(taken) => taken.iter().map(|(name, taken)| told(name, taken)).collect(),
+        Ok(taken) => taken.iter().map(|(name, taken)| told(setup, name, taken)).collect(),
     }
 }
 
-fn told(name: &ProfileName, taken: &Taken) -> Finding {
+fn told(setup: &Setup, name: &ProfileName, taken: &Taken) -> Finding {
+    let service = setup.store.keyring().map_or("keepalive", |(_, service)| service);
+    let clear = format!("secret-tool clear service {service} username {name}");
+    let anew = format!("remove it ({clear}) and sign in again: keepalive login {name}");
     match taken {
         Taken::AtHome => Finding::good("take-over", format!("{name} is at home here")),
         Taken::Adopted(g) => {
@@ -85,8 +88,20 @@ fn told(name: &ProfileName, taken: &Taken) -> Finding {
             let text = format!(
                 "{name}: the keyring's copy (generation {claimed}) cannot be proved genuine, and was left alone"
             );
-            let failure = Failure::new("unproven", text).hint(format!("sign in again: keepalive login {name}"));
-            Finding::bad("take-over", failure, Status::Config)
+            Finding::bad("take-over", Failure::new("unproven", text).hint(anew), Status::Config)
+        }
+        Taken::Claimed(Claim::Held(other)) => {
+            let text = format!(
+                "{name}: profile {other} holds the refresh token of the keyring's copy, and two must not use it: it was left alone"
+            );
+            let hint = format!("use profile {other}, and remove the copy: {clear}");
+            Finding::bad("take-over", Failure::new("conflict", text).hint(hint), Status::Config)
+        }
+        Taken::Claimed(Claim::Dead) => {
+            let text = format!(
+                "{name}: the refresh token of the keyring's copy was already used or refused, or may have been: it was left alone"
+            );
+            Finding::bad("take-over", Failure::new("consumed", text).hint(anew), Status::NeedsLogin)
         }
     }
 }

@@ -1,0 +1,77 @@
+//! A profile's folder that was brought here from another store: its fingerprints are made again, so that a doubt or a
+//! refusal keeps its meaning.
+
+use super::key::SealingKey;
+use super::record::Record;
+use super::{StoreError, Vault};
+use crate::credential::Credential;
+use crate::credential::secret::Fingerprint;
+
+impl Vault<'_, '_> {
+    /// Says in a journal that is opened whose fingerprints it has: ours, unless it may be of another store and still has
+    /// a credential to make them again from.
+    pub(super) fn sign(mut self) -> Self {
+        let is_live = self.record.has_credential();
+        if !self.identity.is_known() {
+            self.record.store = None;
+        } else if self.is_at_home() || !is_live {
+            self.record.store = Some(self.identity.clone());
+        }
+        self
+    }
+
+    /// Whether the journal says that its fingerprints are of this store.
+    fn is_at_home(&self) -> bool {
+        self.record.store.as_ref().is_some_and(|store| store.uuid == self.identity.uuid)
+    }
+
+    /// Makes a foreign journal one of ours, durably: what it says of the token of `credential` it says from now on by the
+    /// token's fingerprint here. Refuses one whose token another profile here has (rule 4). `fingerprint` is that of the
+    /// credential.
+    ///
+    /// Not to be called by a holder of a token's lock.
+    pub(super) fn naturalise(
+        &mut self,
+        credential: &Credential,
+        fingerprint: &Fingerprint,
+        key: &SealingKey,
+    ) -> Result<(), StoreError> {
+        if self.is_at_home() || !self.identity.is_known() {
+            return Ok(());
+        }
+        let is_of_it = self.record.generation == credential.generation;
+        let foreign = self.record.fingerprint.clone().filter(|known| known != fingerprint);
+        // A journal of an older version does not say whose it is; that it knows the token shows it.
+        if foreign.is_none() && is_of_it {
+            self.record.store = Some(self.identity.clone());
+            return Ok(());
+        }
+        let profile = self.permit.profile().clone();
+        let token_lock = self.store.lock_token(fingerprint)?;
+        if let Some(claim) = self.store.claim(fingerprint, &profile, key)? {
+            return Err(StoreError::Claimed { profile, claim });
+        }
+        if let Some(foreign) = foreign.filter(|_| is_of_it) {
+            self.record.reprint(&foreign, fingerprint);
+        }
+        self.record.store = Some(self.identity.clone());
+        self.save()?;
+        drop(token_lock);
+        Ok(())
+    }
+}
+
+impl Record {
+    /// Calls a token by another fingerprint, wherever it is spoken of.
+    fn reprint(&mut self, old: &Fingerprint, new: &Fingerprint) {
+        let everywhere = [
+            self.fingerprint.as_mut(),
+            self.intent.as_mut().map(|intent| &mut intent.fingerprint),
+            self.rejected.as_mut().map(|rejected| &mut rejected.fingerprint),
+            self.revocation.as_mut().map(|revocation| &mut revocation.fingerprint),
+        ];
+        for fingerprint in everywhere.into_iter().flatten().filter(|fingerprint| *fingerprint == old) {
+            fingerprint.clone_from(new);
+        }
+    }
+}

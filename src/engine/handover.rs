@@ -135,7 +135,8 @@ pub fn take(
     // With --replace, a server that has moved, or a client of another name, gets the token that it is said to have.
     let is_moved = |there: &Loaded<'_>| is_replacing && !is_at(there, &credential.binding);
     let is_here = |there: &&Loaded<'_>| there.fingerprint == fingerprint && !is_moved(there);
-    if let Some(there) = there.as_ref().filter(is_here).filter(|_| !vault.record.is_rejected()) {
+    let is_dead = vault.record.is_rejected() || vault.is_consumed(&fingerprint)?;
+    if let Some(there) = there.as_ref().filter(is_here).filter(|_| !is_dead) {
         let generation = there.held.credential().generation;
         if origin.is_some() && vault.record.origin != origin {
             vault.record.origin = origin;
@@ -144,8 +145,8 @@ pub fn take(
         }
         return Ok(Handover::Unchanged { generation, publication: vault.record.publication });
     }
-    refuse_dead(&vault, &fingerprint)?;
     refuse_held(store, name, &key, &fingerprint)?;
+    refuse_dead(&vault, &fingerprint)?;
     if let Some(there) = there.filter(|_| !is_replacing) {
         refuse_elsewhere(&vault, &there, &credential.binding)?;
         refuse_stranger(&vault, &there, origin.as_ref())?;
@@ -172,7 +173,7 @@ fn locked(path: &Path) -> Result<LockFile, Outcome> {
 
 fn refuse_dead(vault: &Vault<'_, '_>, token: &Fingerprint) -> Result<(), Outcome> {
     let is_rejected = vault.record.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
-    if is_rejected || vault.is_consumed(token)? {
+    if is_rejected || vault.is_given_up(token)? {
         return Err(dead(&vault.record.profile));
     }
     Ok(())

@@ -65,7 +65,11 @@ pub struct Record {
     /// Why the newest answer held no access token that can be used: what is there, if anything, is the one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unusable: Option<Failure>,
-    /// The sealed copy is not what this journal says. Seen when both are looked at without the lock; never written.
+    /// Tokens that must not be sent again, and that the ledger could not take yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unledgered: Vec<Fingerprint>,
+    /// The sealed copy is not what this journal says, or holds a token that is spent. Seen when they are looked at; never
+    /// written.
     #[serde(skip)]
     pub flaw: Option<(State, Failure)>,
 }
@@ -140,6 +144,26 @@ pub struct Hold {
     pub next_probe: Timestamp,
 }
 
+impl Intent {
+    /// What is left of an attempt whose journal is gone: whatever would favour another send counts as over.
+    pub fn recalled(generation: Generation, fingerprint: Fingerprint, at: Timestamp) -> Self {
+        // Of no boot, so that no grace is believed to last.
+        let then = Moment { wall: at, boot_id: String::new(), uptime_ms: 0 };
+        Self {
+            attempt: "recalled".into(),
+            generation,
+            fingerprint,
+            sends: 1,
+            first_sent: then.clone(),
+            last_sent: then,
+            abandoned: None,
+            abandoned_before: None,
+            is_last_chance_spent: false,
+            is_reusable: false,
+        }
+    }
+}
+
 impl Record {
     pub fn new(profile: ProfileName) -> Self {
         Self {
@@ -166,6 +190,7 @@ impl Record {
             is_tombstone: false,
             origin: None,
             standstill: None,
+            unledgered: Vec::new(),
             flaw: None,
         }
     }
@@ -257,6 +282,7 @@ impl Record {
             intent: self.intent.take().filter(|i| !i.is_reusable),
             rejected: self.rejected.take(),
             revocation: revocation.or_else(|| self.revocation.take().filter(|r| !r.is_confirmed)),
+            unledgered: std::mem::take(&mut self.unledgered),
             is_tombstone: true,
             ..buried
         };
@@ -270,10 +296,11 @@ impl Record {
         }
     }
 
-    /// The tokens that must not come back once another takes their place: refused, or sent with no answer.
+    /// The tokens that must not come back once another takes their place: refused, sent with no answer, or known to be
+    /// spent by this journal alone.
     pub fn given_up(&self) -> impl Iterator<Item = &Fingerprint> {
         let doubtful = self.intent.as_ref().filter(|i| !i.is_reusable).map(|i| &i.fingerprint);
-        doubtful.into_iter().chain(self.rejected.as_ref().map(|r| &r.fingerprint))
+        doubtful.into_iter().chain(self.rejected.as_ref().map(|r| &r.fingerprint)).chain(&self.unledgered)
     }
 
     /// Takes over what is public of a credential. The caller has it durably sealed.
@@ -285,6 +312,7 @@ impl Record {
         self.login_by = credential.grant.login_by;
         self.is_tombstone = false;
         self.unusable = None;
+        self.flaw = None;
         self.revocation = None;
         if self.intent.as_ref().is_some_and(|i| i.generation < credential.generation) {
             self.intent = None;
@@ -404,8 +432,10 @@ mod tests {
             rejected: Some(rejection()),
             intent: Some(intent(Generation::new(2))),
             not_before: Some(now().wall),
+            unledgered: vec![print('c')],
             ..record()
         };
+        assert_eq!(before.given_up().collect::<Vec<_>>(), [&print('a'), &print('a'), &print('c')]);
         let mut buried = before.clone();
         buried.bury(Some(revocation.clone()));
         let mut reusable = before.clone();
@@ -416,6 +446,7 @@ mod tests {
             binding: before.binding,
             intent: before.intent,
             rejected: before.rejected,
+            unledgered: before.unledgered,
             generation: before.generation,
             ..Record::new("p".parse().unwrap())
         };

@@ -8,7 +8,7 @@ use super::key::SealingKey;
 use super::keyring::Item;
 use super::published::{self, Published};
 use super::{Store, StoreError};
-use crate::credential::Generation;
+use crate::credential::{Credential, Generation};
 use crate::guard::Permit;
 use crate::outcome::Publication;
 use crate::profile::ProfileName;
@@ -22,6 +22,8 @@ pub enum Taken {
     AtHome,
     /// The keyring's copy was adopted as this generation.
     Adopted(Generation),
+    /// The same, but its refresh token is known here to be spent: only a login helps.
+    Spent(Generation),
     /// The copy here was newer, and was published as this generation.
     Republished(Generation),
     /// The keyring's copy is newer than what is here and cannot be proved genuine: it was left alone.
@@ -73,11 +75,16 @@ impl Store {
         }
         let here = ours.as_ref().map_or(vault.record.generation, |c| c.generation.max(vault.record.generation));
         let next = here.max(generation).next();
+        let is_spent = match &proven {
+            Published::Ours(theirs) => vault.is_consumed(&key.fingerprint(&theirs.refresh))?,
+            Published::Missing | Published::OtherStore { .. } | Published::Unsigned { .. } => false,
+        };
+        let gives_way = |ours: &Credential, theirs: &Credential| ours.generation < theirs.generation && !is_spent;
         let (mut credential, is_adopted) = match (proven, ours) {
-            (Published::Ours(theirs), ours) if ours.as_ref().is_none_or(|o| o.generation < theirs.generation) => {
+            (Published::Ours(theirs), ours) if ours.as_ref().is_none_or(|ours| gives_way(ours, &theirs)) => {
                 (*theirs, true)
             }
-            (_, Some(ours)) if ours.generation >= generation => (ours, false),
+            (_, Some(ours)) if ours.generation >= generation || is_spent => (ours, false),
             (_, _) => return Ok(Taken::Unproven { claimed: generation }),
         };
         self.check_custody(key, name.as_str())?;
@@ -91,6 +98,10 @@ impl Store {
         vault.record.publication = Publication::Published;
         vault.record.sequence += 1;
         vault.save()?;
-        Ok(if is_adopted { Taken::Adopted(next) } else { Taken::Republished(next) })
+        Ok(match is_adopted {
+            true if is_spent => Taken::Spent(next),
+            true => Taken::Adopted(next),
+            false => Taken::Republished(next),
+        })
     }
 }

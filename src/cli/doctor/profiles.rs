@@ -78,6 +78,13 @@ fn told(name: &ProfileName, taken: &Taken) -> Finding {
         Taken::Adopted(g) => {
             Finding::good("take-over", format!("{name}: the keyring's copy was adopted as generation {g}"))
         }
+        Taken::Spent(g) => {
+            let text = format!(
+                "{name}: the keyring's copy was adopted as generation {g}, but its refresh token was already used or refused"
+            );
+            let failure = Failure::new("stale_credential", text).hint(format!("sign in again: keepalive login {name}"));
+            Finding::bad("take-over", failure, Status::Config)
+        }
         Taken::Republished(g) => {
             Finding::good("take-over", format!("{name}: the copy here was published as generation {g}"))
         }

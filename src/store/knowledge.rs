@@ -31,6 +31,19 @@ impl Store {
         Ok(())
     }
 
+    /// The same without the lock. Tells whether a flight has ended between one look and the other: then the token is spent,
+    /// and is not the newest.
+    pub(super) fn recall_unlocked(&self, record: &mut Record) -> Result<bool, StoreError> {
+        let known = record.flaw.clone();
+        self.recall(record)?;
+        if record.flaw == known {
+            return Ok(false);
+        }
+        let now = Record::read(&self.layout.folder(&record.profile).record(), &record.profile)?;
+        let is_other = now.is_none_or(|now| (now.generation, now.sequence) != (record.generation, record.sequence));
+        Ok(is_other || self.sealed_generation(&record.profile)?.is_some_and(|sealed| sealed > record.generation))
+    }
+
     fn mark(&self, token: &Fingerprint) -> Result<Option<Mark>, StoreError> {
         self.ledger.mark(token).map_err(|e| StoreError::io("read", &self.layout.ledger(), e))
     }
@@ -111,5 +124,43 @@ impl Vault<'_, '_> {
 
     fn written(&self, result: std::io::Result<()>) -> Result<(), StoreError> {
         result.map_err(|e| StoreError::io("write", &self.store.layout.ledger(), e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::Generation;
+    use crate::profile::{KeySource, StoreKind, StoreSettings};
+    use crate::sys::durable;
+
+    #[test]
+    fn r03_a_spent_token_is_told_unless_a_flight_has_replaced_it_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let kind = StoreKind::File { key: KeySource::File(dir.path().join("key")) };
+        let settings = StoreSettings { kind, path: None, allow_network_filesystem: true };
+        let store = Store::new(&settings, dir.path(), None, || unreachable!());
+        let name: ProfileName = "demo".parse().unwrap();
+        let path = store.layout().folder(&name).record();
+        durable::create_dir(store.layout().folder(&name).dir()).unwrap();
+        let token = Fingerprint::from_hex("a".repeat(32));
+        let record =
+            Record { generation: Generation::FIRST, fingerprint: Some(token.clone()), ..Record::new(name.clone()) };
+        record.write(&path).unwrap();
+        let look = || {
+            let mut seen = record.clone();
+            (store.recall_unlocked(&mut seen).unwrap(), seen.flaw.is_some())
+        };
+        assert_eq!(look(), (false, false));
+        store.ledger().add(&token).unwrap();
+        assert_eq!(look(), (false, true));
+        for newer in [
+            Record { sequence: 1, ..record.clone() },
+            Record { generation: Generation::new(2), fingerprint: None, ..record.clone() },
+        ] {
+            newer.write(&path).unwrap();
+            assert_eq!(look(), (true, true));
+        }
+        assert_eq!(store.peek(&name).unwrap().unwrap().generation.get(), 2);
     }
 }

@@ -149,10 +149,11 @@ impl Store {
             record.flaw = self.flaw(name, record);
         }
         // Of what the journal is behind with, it has no fingerprint.
-        if let Some(record) = record.as_mut().filter(|_| !is_behind) {
-            self.recall(record)?;
-        }
-        Ok(record)
+        let is_overtaken = match &mut record {
+            Some(record) if !is_behind => self.recall_unlocked(record)?,
+            Some(_) | None => false,
+        };
+        if is_overtaken { self.peek(name) } else { Ok(record) }
     }
 
     fn sealed_generation(&self, name: &ProfileName) -> Result<Option<Generation>, StoreError> {

@@ -181,7 +181,7 @@ impl Flightplan {
         let mut outcome = Outcome::new(OutcomeKind::Refreshed);
         outcome.warnings.push(format!("adopted generation {} from {from}", credential.generation));
         // Whether the tool spent it or has signed in anew: it must not come back.
-        if let Some(Err(e)) = spent.map(|spent| vault.mark_consumed(&spent)) {
+        if let Some(Err(e)) = spent.map(|spent| vault.note_consumed(&spent)) {
             outcome.warnings.push(format!("the ledger could not be written: {e}"));
         }
         match handover::settle(vault, &credential, key) {

@@ -148,12 +148,12 @@ pub fn take(
     let is_moved = |there: &Loaded<'_>| is_replacing && !is_at(there, &credential.binding);
     let is_here = |there: &&Loaded<'_>| there.fingerprint == fingerprint && !is_moved(there);
     // A login brings an access token of its own, and clears the way for its refresh token.
-    let is_wanted = warrant == Warrant::Login || vault.record.is_rejected();
+    let is_wanted = warrant == Warrant::Login || vault.record.is_rejected() || vault.is_consumed(&fingerprint)?;
     if let Some(there) = there.as_ref().filter(is_here).filter(|_| !is_wanted) {
         return unchanged(&mut vault, there, origin);
     }
-    refuse_dead(&vault, &fingerprint, warrant)?;
     refuse_claimed(store, name, &key, &fingerprint, warrant)?;
+    refuse_dead(&vault, &fingerprint, warrant)?;
     if let Some(there) = there.filter(|_| !is_replacing) {
         refuse_elsewhere(&vault, &there, &credential.binding)?;
         refuse_stranger(&vault, &there, origin.as_ref())?;
@@ -197,7 +197,7 @@ fn refuse_dead(vault: &Vault<'_, '_>, token: &Fingerprint, warrant: Warrant) -> 
         return Ok(());
     }
     let is_rejected = vault.record.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
-    if is_rejected || vault.is_consumed(token)? {
+    if is_rejected || vault.is_given_up(token)? {
         return Err(dead(&vault.record.profile));
     }
     Ok(())

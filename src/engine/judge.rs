@@ -15,7 +15,7 @@ use crate::store::aftermath::Aftermath;
 use crate::store::content::{Answer, Note, PlainGrant, Reading, Secret};
 use crate::store::key::SealingKey;
 use crate::store::record::Record;
-use crate::store::{PendingAnswer, Vault};
+use crate::store::{PendingAnswer, StoreError, Vault};
 use crate::sys::durable::Staged;
 
 /// How often an answer in hand is tried to be saved, before the run gives up with it: for a quarter of a minute.
@@ -222,13 +222,10 @@ fn commit(
     {
         report("the new token is sealed, but not under its final name", e.to_string());
     }
-    let spent = vault.record.intent.as_ref().map(|i| i.fingerprint.clone());
     if let Err(e) = vault.publish(credential, key) {
         report("the keyring does not have the new token yet", e.to_string());
     }
-    if let (true, Some(spent)) = (granted.is_rotated, &spent)
-        && let Err(e) = vault.mark_consumed(spent)
-    {
+    if let Err(e) = note_fate(vault, granted) {
         report("the ledger could not be written", e.to_string());
     }
     if let Some(intent) = &mut vault.record.intent {
@@ -252,6 +249,16 @@ fn commit(
     outcome.warnings = warnings;
     tracing::info!(profile = %plan.profile.name, generation = %credential.generation, "refreshed");
     outcome
+}
+
+/// What was sent is consumed, or was not used up. Of one that came back after a second send, nobody knows.
+fn note_fate(vault: &mut Vault<'_, '_>, granted: &Granted) -> Result<(), StoreError> {
+    let Some(sent) = vault.record.intent.as_ref().map(|i| i.fingerprint.clone()) else { return Ok(()) };
+    match granted.is_rotated {
+        true => vault.note_consumed(&sent),
+        false if granted.after.notes.contains(&Note::OldTokenAfterGrace) => Ok(()),
+        false => vault.note_unspent(&sent),
+    }
 }
 
 /// Rule 20: where a grace retry gave a successor, an abandoned first request may still be under way; the next generation

@@ -199,7 +199,8 @@ impl Leaving<'_> {
         let access = loaded.held.credential().grant.access.clone().filter(|_| is_alive);
         let is_dead = is_ended_by_the_provider(&vault.record);
         let untold = |reason| Parting::left(is_dead, access.is_some(), reason);
-        let parting = if vault.is_consumed(&loaded.fingerprint)? {
+        // What the journal knows to be refused may have been presumed so.
+        let parting = if !vault.record.is_rejected() && vault.is_consumed(&loaded.fingerprint)? {
             let spent = "an older copy was restored, and its refresh token is spent";
             untold(Failure::new("stale_credential", spent))
         } else {

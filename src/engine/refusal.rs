@@ -12,9 +12,9 @@ use crate::outcome::{Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::provider::classify::{self, Class};
 use crate::provider::{GateError, RawAnswer, Unsent};
-use crate::store::Vault;
 use crate::store::content::Answer;
 use crate::store::record::{Attempt, Hold, PRESUMED_DEAD, PRESUMED_SPENT, Record, Rejection};
+use crate::store::{StoreError, Vault};
 
 /// Answers in a row that say no without a reason, before the token counts as dead (once the access token is).
 const MAX_UNCLASSIFIED: u32 = 5;
@@ -27,7 +27,14 @@ pub fn refuse(plan: &Flightplan, vault: &mut Vault<'_, '_>, answer: &Answer, den
     }
     let retry_after = answer.retry_after.as_deref().and_then(|h| classify::retry_after(h, plan.now().wall));
     let said = Said { status: answer.status, denied, retry_after, is_early: false };
-    let outcome = settle_refusal(plan, vault, class, &said);
+    let sent = vault.record.intent.as_ref().map(|i| i.fingerprint.clone());
+    let mut outcome = settle_refusal(plan, vault, class, &said);
+    // It was turned away, and nothing was sent before it.
+    if let Some(sent) = sent.filter(|_| vault.record.intent.is_none() && !vault.record.is_rejected())
+        && let Err(e) = vault.note_unspent(&sent)
+    {
+        unwritten(&mut outcome, &e);
+    }
     let saved = vault.save().and_then(|()| vault.discard_answer());
     match saved {
         Ok(()) => outcome,
@@ -81,15 +88,14 @@ fn settle_refusal(plan: &Flightplan, vault: &mut Vault<'_, '_>, class: Class, sa
     }
     let outcome = if is_unexplained && is_spent {
         // The last chance, and a no without a reason: some servers refuse a spent token in these very words.
-        presume_spent(plan, record, &now)
+        presume_spent(plan, vault)
     } else if is_unexplained && record.unclassified >= MAX_UNCLASSIFIED && !is_alive {
-        presume_dead(plan, record, &now, &said)
+        presume_dead(plan, vault, &said)
     } else if class == Class::Dead {
         let code: &str = denied.map_or("invalid_grant", |d| &d.code);
         let failure = Failure { kind: code.to_owned().into(), message: said, hint: None }
             .hint(format!("sign in again: keepalive login {name}"));
-        reject(record, now.wall, &failure);
-        Outcome::new(OutcomeKind::NeedsLogin).because(failure)
+        reject(vault, now.wall, failure)
     } else if class == Class::Client {
         let failure = Failure::new("client_refused", said).hint(format!(
             "check client_id, client_auth, secret and endpoint of [provider.{}]",
@@ -152,16 +158,24 @@ pub fn leave_in_doubt(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: &str) -
     }
     vault.record.last_attempt =
         Some(Attempt { at: now.wall, outcome: OutcomeKind::InDoubt, retry_at: None, error: Some(failure) });
-    let outcome = resolve_now(plan, vault);
+    let mut outcome = resolve_now(plan, vault);
     note_attempt(plan, &mut vault.record, &outcome);
-    match vault.save() {
-        Ok(()) => outcome,
-        Err(e) => {
-            let mut outcome = outcome;
-            outcome.warnings.push(e.to_string());
-            outcome
-        }
+    // A journal can be lost, or give way to an older one; what may be spent is known to the store.
+    if let Some(intent) = vault.record.open_intent().filter(|_| plan.punishes_reuse())
+        && let Err(e) = vault.note_doubt(&intent.fingerprint, now.wall)
+    {
+        unwritten(&mut outcome, &e);
     }
+    if let Err(e) = vault.save() {
+        outcome.warnings.push(e.to_string());
+    }
+    outcome
+}
+
+/// Tells that the ledger could not be written. The outcome is no other for it: the journal knows, and the next run writes.
+fn unwritten(outcome: &mut Outcome, error: &StoreError) {
+    tracing::error!(%error, "the ledger could not be written");
+    outcome.warnings.push(format!("the ledger could not be written: {error}"));
 }
 
 /// What the decision table says right after a doubt arose.
@@ -197,12 +211,7 @@ pub fn in_doubt(record: &Record, retry_at: Option<Timestamp>) -> Outcome {
 
 /// The last send has been made: the token counts as dead.
 pub fn give_up(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
-    let now = plan.now();
-    let failure =
-        Failure::new(PRESUMED_SPENT, "the refresh token is most likely spent: no answer told what became of it")
-            .hint(format!("sign in again: keepalive login {}", plan.profile.name));
-    reject(&mut vault.record, now.wall, &failure);
-    let outcome = Outcome::new(OutcomeKind::NeedsLogin).because(failure);
+    let outcome = presume_spent(plan, vault);
     note_attempt(plan, &mut vault.record, &outcome);
     if let Err(e) = vault.save() {
         tracing::error!(profile = %plan.profile.name, error = %e, "the journal could not be written");
@@ -210,32 +219,35 @@ pub fn give_up(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
     outcome
 }
 
-fn presume_spent(plan: &Flightplan, record: &mut Record, now: &Moment) -> Outcome {
+fn presume_spent(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
     let failure =
         Failure::new(PRESUMED_SPENT, "the refresh token is most likely spent: no answer told what became of it")
             .hint(format!("sign in again: keepalive login {}", plan.profile.name));
-    reject(record, now.wall, &failure);
-    Outcome::new(OutcomeKind::NeedsLogin).because(failure)
+    reject(vault, plan.now().wall, failure)
 }
 
 /// The same of a token of which it was never said why it is refused, once nothing is left to wait for.
-fn presume_dead(plan: &Flightplan, record: &mut Record, now: &Moment, said: &str) -> Outcome {
-    let times = record.unclassified;
+fn presume_dead(plan: &Flightplan, vault: &mut Vault<'_, '_>, said: &str) -> Outcome {
+    let times = vault.record.unclassified;
     let failure = Failure::new(
         PRESUMED_DEAD,
         format!("the refresh token is most likely dead: {times} refusals in a row without a reason; at last {said}"),
     )
     .hint(format!("sign in again: keepalive login {}", plan.profile.name));
-    reject(record, now.wall, &failure);
-    Outcome::new(OutcomeKind::NeedsLogin).because(failure)
+    reject(vault, plan.now().wall, failure)
 }
 
-/// Rule 22: keyed to the token, so a login clears it and nothing else can.
-fn reject(record: &mut Record, at: Timestamp, failure: &Failure) {
-    if let Some(fingerprint) = record.fingerprint.clone() {
-        record.rejected = Some(Rejection { fingerprint, at, failure: failure.clone() });
+/// Rule 22: keyed to the token, so a login clears it and nothing else can, not even the loss of this journal.
+fn reject(vault: &mut Vault<'_, '_>, at: Timestamp, failure: Failure) -> Outcome {
+    let mut outcome = Outcome::new(OutcomeKind::NeedsLogin).because(failure.clone());
+    if let Some(fingerprint) = vault.record.fingerprint.clone() {
+        if let Err(e) = vault.note_consumed(&fingerprint) {
+            unwritten(&mut outcome, &e);
+        }
+        vault.record.rejected = Some(Rejection { fingerprint, at, failure });
     }
-    record.intent = None;
+    vault.record.intent = None;
+    outcome
 }
 
 /// Nothing was sent.

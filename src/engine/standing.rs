@@ -60,7 +60,8 @@ fn ended(record: &Record, terms: Terms<'_>, now: &Moment) -> Option<Standing> {
         return Some(Standing { state: State::NeedsLogin, refresh_at, error });
     }
     if let Some((state, failure)) = record.flaw.clone().filter(|(state, _)| *state != State::Due) {
-        return Some(Standing { state, refresh_at: None, error: Some(failure) });
+        let refresh_at = terms.is_followed.then(|| now.wall.plus(CONFLICT));
+        return Some(Standing { state, refresh_at, error: Some(failure) });
     }
     if terms.is_followed && record.followable().is_none() {
         let error = Some(nothing_to_follow(&record.profile));

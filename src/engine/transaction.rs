@@ -19,6 +19,7 @@ use crate::guard::{Held, Lease};
 use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
 use crate::provider::{Exchange, Gate, GateError, RawAnswer, Unsent};
 use crate::store::key::{self, SealingKey};
+use crate::store::knowledge::spent;
 use crate::store::record::{Intent, Record};
 use crate::store::{Loaded, Vault};
 
@@ -65,7 +66,7 @@ fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, '
     // Step 2: whatever could fail here, must fail now.
     let _token_lock = plan.store.lock_token(&loaded.fingerprint)?;
     if vault.is_consumed(&loaded.fingerprint)? {
-        return Err(stale(&vault.record));
+        return Err(Outcome::new(OutcomeKind::ConfigError).because(spent(&plan.profile.name)));
     }
     plan.check_keyring(vault, &loaded)?;
     if !lease.is_wanted() {
@@ -323,14 +324,6 @@ impl Flightplan {
             if is_over() { Err(GateError::Overtaken("the server's grace is over")) } else { Ok(()) }
         })
     }
-}
-
-/// Recovery 4: a backup or another program brought a spent token back.
-fn stale(record: &Record) -> Outcome {
-    Outcome::new(OutcomeKind::ConfigError).because(
-        Failure::new("stale_credential", "the stored refresh token was already used: an older copy was restored")
-            .hint(format!("log in again: keepalive login {}", record.profile)),
-    )
 }
 
 fn with(mut outcome: Outcome, warnings: Vec<String>) -> Outcome {

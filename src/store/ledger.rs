@@ -1,17 +1,23 @@
-//! Fingerprints of refresh tokens that were consumed: what is in here is never sent again (rule 3).
+//! What is known of refresh tokens, by their fingerprints, whatever becomes of the journals: what was consumed is never
+//! sent again (rule 3), and what is in doubt stays so (rule 17).
 
+use std::io;
 use std::path::PathBuf;
 
 use super::layout::Layout;
+use crate::clock::Timestamp;
 use crate::credential::secret::Fingerprint;
 use crate::sys::durable;
 use crate::sys::lockfile::LockFile;
 
-/// The newest fingerprints that are kept; the file may grow to twice as many before it is cut.
+/// The newest lines that are kept; the file may grow to twice as many before it is cut.
 const KEPT: usize = 1024;
 
-/// What stands before a fingerprint that is taken back; before one that is consumed stands nothing.
-const CLEARED: &str = "cleared ";
+/// What stands before a fingerprint that is in doubt, and the time after it; before one that is consumed stands nothing.
+const IN_DOUBT: &str = "in_doubt";
+/// The same for one that is known to live after all. With it a line is longer than those of an older version, which
+/// therefore goes on refusing the token.
+const TAKEN_BACK: &str = "-";
 
 /// The ledger of one store. Shared by all profiles; its own lock is the last one taken.
 #[derive(Clone, Debug)]
@@ -20,58 +26,84 @@ pub struct Ledger {
     lock: PathBuf,
 }
 
+/// What the ledger knows of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// It was used up, refused or given up.
+    Consumed,
+    /// It was sent, and at this time nobody knew what became of it.
+    InDoubt(Timestamp),
+}
+
 impl Ledger {
     pub fn new(layout: &Layout) -> Self {
         Self { path: layout.ledger(), lock: layout.ledger_lock() }
     }
 
+    /// What is known of a token: the last line about it counts.
+    pub fn mark(&self, token: &Fingerprint) -> io::Result<Option<Mark>> {
+        Ok(find(&self.read()?, token))
+    }
+
     /// Whether a token is known to be consumed.
-    pub fn contains(&self, token: &Fingerprint) -> std::io::Result<bool> {
-        Ok(says(&self.read()?, token))
+    pub fn contains(&self, token: &Fingerprint) -> io::Result<bool> {
+        Ok(self.mark(token)? == Some(Mark::Consumed))
     }
 
     /// Adds a consumed token; durable on return. Adding it twice is harmless.
-    pub fn add(&self, token: &Fingerprint) -> std::io::Result<()> {
-        self.say(token, true)
+    pub fn add(&self, token: &Fingerprint) -> io::Result<()> {
+        self.append(token, token.as_str(), |mark| mark != Some(Mark::Consumed))
     }
 
-    /// Takes back whatever is known: the server has just granted this token. Durable on return.
-    pub fn clear(&self, token: &Fingerprint) -> std::io::Result<()> {
-        self.say(token, false)
+    /// Adds a token in doubt, unless more is known of it; durable on return.
+    pub fn doubt(&self, token: &Fingerprint, at: Timestamp) -> io::Result<()> {
+        self.append(token, &format!("{IN_DOUBT} {at} {}", token.as_str()), |mark| mark.is_none())
     }
 
-    /// Appends what is now to be said of a token, unless it is said already.
-    fn say(&self, token: &Fingerprint, is_consumed: bool) -> std::io::Result<()> {
-        let held = LockFile::acquire(&self.lock)?;
-        let lines = self.read()?;
-        if says(&lines, token) == is_consumed {
+    /// Takes back a doubt: the token was not used up. Durable on return.
+    pub fn settle(&self, token: &Fingerprint) -> io::Result<()> {
+        let line = format!("{TAKEN_BACK}{}", token.as_str());
+        self.append(token, &line, |mark| matches!(mark, Some(Mark::InDoubt(_))))
+    }
+
+    /// Takes back whatever is known of a token: its provider has granted it once more. Durable on return.
+    pub fn clear(&self, token: &Fingerprint) -> io::Result<()> {
+        self.append(token, &format!("{TAKEN_BACK}{}", token.as_str()), |mark| mark.is_some())
+    }
+
+    fn append(&self, token: &Fingerprint, line: &str, is_news: impl FnOnce(Option<Mark>) -> bool) -> io::Result<()> {
+        let _held = LockFile::acquire(&self.lock)?;
+        let bytes = self.read()?;
+        if !is_news(find(&bytes, token)) {
             return Ok(());
         }
-        if lines.len() >= 2 * KEPT {
-            let newest: String = lines.iter().skip(lines.len() - KEPT).map(|line| format!("{line}\n")).collect();
-            durable::replace(&self.path, newest.as_bytes())?;
-        }
         // A torn last line would swallow the new one.
-        let is_torn = durable::read(&self.path)?.is_some_and(|bytes| bytes.last().is_some_and(|last| *last != b'\n'));
-        let start = if is_torn { "\n" } else { "" };
-        let sign = if is_consumed { "" } else { CLEARED };
-        durable::append_line(&self.path, &format!("{start}{sign}{}", token.as_str()))?;
-        drop(held);
-        Ok(())
+        let is_torn = bytes.last().is_some_and(|last| *last != b'\n');
+        let whole: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+        if whole.len() >= 2 * KEPT {
+            let newest = whole.iter().skip(whole.len() - KEPT).flat_map(|line| [line, b"\n".as_slice()].concat());
+            durable::replace(&self.path, &newest.collect::<Vec<u8>>())?;
+            return durable::append_line(&self.path, line);
+        }
+        durable::append_line(&self.path, &if is_torn { format!("\n{line}") } else { line.to_owned() })
     }
 
-    /// The whole lines. A torn last one was never acknowledged, so its token's successor was not committed either.
-    fn read(&self) -> std::io::Result<Vec<String>> {
-        let bytes = durable::read(&self.path)?.unwrap_or_default();
-        let is_whole = |line: &&str| line.strip_prefix(CLEARED).unwrap_or(line).len() == 32;
-        Ok(String::from_utf8_lossy(&bytes).lines().filter(is_whole).map(str::to_owned).collect())
+    fn read(&self) -> io::Result<Vec<u8>> {
+        Ok(durable::read(&self.path)?.unwrap_or_default())
     }
 }
 
-/// Whether a token is consumed by these lines: the last one about it counts.
-fn says(lines: &[String], token: &Fingerprint) -> bool {
-    let of = |line: &String| line.strip_prefix(CLEARED).unwrap_or(line) == token.as_str();
-    lines.iter().rev().find(|line| of(line)).is_some_and(|line| !line.starts_with(CLEARED))
+/// The fingerprint ends its line, so that a torn one, which was never acknowledged, speaks of none.
+fn find(bytes: &[u8], token: &Fingerprint) -> Option<Mark> {
+    let mut lines = bytes.rsplit(|byte| *byte == b'\n');
+    let before = lines.find_map(|line| line.strip_suffix(token.as_str().as_bytes()))?;
+    let mut words = std::str::from_utf8(before).unwrap_or_default().split_whitespace();
+    match (words.next(), words.next().and_then(Timestamp::parse)) {
+        (Some(IN_DOUBT), Some(at)) => Some(Mark::InDoubt(at)),
+        (Some(TAKEN_BACK), None) => None,
+        // What a later version says of a token is not known to be good.
+        (Some(_) | None, _) => Some(Mark::Consumed),
+    }
 }
 
 #[cfg(test)]
@@ -82,13 +114,24 @@ mod tests {
         Fingerprint::from_hex(format!("{i:032x}"))
     }
 
+    fn ledger(text: &str) -> (tempfile::TempDir, Ledger) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("ledger"), text).unwrap();
+        let ledger = Ledger::new(&Layout::new(dir.path()));
+        (dir, ledger)
+    }
+
+    fn lines(dir: &tempfile::TempDir) -> usize {
+        std::fs::read_to_string(dir.path().join("ledger")).unwrap().lines().count()
+    }
+
+    const THEN: Timestamp = Timestamp::from_secs(1_790_000_000);
+
     #[test]
     fn r03_the_newest_tokens_are_remembered_and_the_file_stays_bounded() {
-        let dir = tempfile::tempdir().unwrap();
-        let ledger = Ledger::new(&Layout::new(dir.path()));
-        assert!(!ledger.contains(&print(0)).unwrap());
         let old: String = (0..2 * KEPT - 1).map(|i| format!("{i:032x}\n")).collect();
-        std::fs::write(dir.path().join("ledger"), old).unwrap();
+        let (dir, ledger) = ledger(&old);
+        assert!(!ledger.contains(&print(2 * KEPT - 1)).unwrap());
         ledger.add(&print(2 * KEPT - 1)).unwrap();
         assert!(ledger.contains(&print(0)).unwrap(), "it may grow to twice as many");
         ledger.add(&print(5000)).unwrap();
@@ -96,31 +139,58 @@ mod tests {
         assert!(ledger.contains(&print(2 * KEPT - 1)).unwrap() && ledger.contains(&print(KEPT)).unwrap());
         assert!(!ledger.contains(&print(KEPT - 1)).unwrap());
         ledger.add(&print(5000)).unwrap();
-        assert_eq!(ledger.read().unwrap().len(), KEPT + 1);
+        assert_eq!(lines(&dir), KEPT + 1);
     }
 
     #[test]
     fn r03_a_token_added_after_a_torn_line_is_still_found() {
-        let dir = tempfile::tempdir().unwrap();
-        let ledger = Ledger::new(&Layout::new(dir.path()));
-        std::fs::write(dir.path().join("ledger"), "0123").unwrap();
+        let (_dir, ledger) = ledger("0123");
         ledger.add(&print(7)).unwrap();
         assert!(ledger.contains(&print(7)).unwrap());
     }
 
     #[test]
-    fn r22_the_last_line_about_a_token_counts() {
-        let dir = tempfile::tempdir().unwrap();
-        let ledger = Ledger::new(&Layout::new(dir.path()));
-        ledger.clear(&print(7)).unwrap();
-        assert_eq!(ledger.read().unwrap().len(), 0, "there was nothing to take back");
-        for is_consumed in [true, false, true] {
-            ledger.say(&print(7), is_consumed).unwrap();
-            ledger.say(&print(7), is_consumed).unwrap();
-            ledger.add(&print(8)).unwrap();
-            assert_eq!(ledger.contains(&print(7)).unwrap(), is_consumed);
+    fn r17_a_doubt_is_kept_until_more_is_known() {
+        let (dir, ledger) = ledger("");
+        ledger.doubt(&print(1), THEN).unwrap();
+        ledger.doubt(&print(1), THEN.plus(std::time::Duration::from_secs(9))).unwrap();
+        assert_eq!(ledger.mark(&print(1)).unwrap(), Some(Mark::InDoubt(THEN)));
+        assert!(!ledger.contains(&print(1)).unwrap());
+        ledger.add(&print(1)).unwrap();
+        ledger.doubt(&print(1), THEN).unwrap();
+        ledger.settle(&print(1)).unwrap();
+        assert_eq!(ledger.mark(&print(1)).unwrap(), Some(Mark::Consumed), "no doubt makes it better");
+        assert_eq!((ledger.mark(&print(2)).unwrap(), lines(&dir)), (None, 2));
+    }
+
+    #[test]
+    fn r22_what_the_server_issues_anew_is_neither_consumed_nor_in_doubt() {
+        let (dir, ledger) = ledger("");
+        ledger.clear(&print(1)).unwrap();
+        assert_eq!(lines(&dir), 0, "nothing was known of it");
+        ledger.add(&print(1)).unwrap();
+        ledger.doubt(&print(2), THEN).unwrap();
+        ledger.doubt(&print(3), THEN).unwrap();
+        ledger.clear(&print(1)).unwrap();
+        ledger.clear(&print(2)).unwrap();
+        ledger.settle(&print(3)).unwrap();
+        assert_eq!([1, 2, 3].map(|i| ledger.mark(&print(i)).unwrap()), [None; 3]);
+        ledger.add(&print(1)).unwrap();
+        ledger.doubt(&print(2), THEN).unwrap();
+        assert!(ledger.contains(&print(1)).unwrap(), "it was consumed once more");
+        assert_eq!(ledger.mark(&print(2)).unwrap(), Some(Mark::InDoubt(THEN)));
+    }
+
+    #[test]
+    fn r17_a_torn_line_says_nothing_and_a_word_of_a_later_version_nothing_good() {
+        let whole = format!("{IN_DOUBT} {THEN} {}", print(1).as_str());
+        for length in 0..whole.len() {
+            let (_dir, ledger) = ledger(&whole[..length]);
+            assert_eq!(ledger.mark(&print(1)).unwrap(), None, "{length}");
+            ledger.add(&print(2)).unwrap();
+            assert_eq!([1, 2].map(|i| ledger.contains(&print(i)).unwrap()), [false, true], "{length}");
         }
-        assert!(ledger.contains(&print(8)).unwrap());
-        assert_eq!(ledger.read().unwrap().len(), 4, "nothing is said twice");
+        let (_dir, ledger) = ledger(&format!("suspended {}\n", print(1).as_str()));
+        assert!(ledger.contains(&print(1)).unwrap());
     }
 }

@@ -15,6 +15,7 @@ mod holders;
 mod identity;
 pub mod key;
 pub mod keyring;
+pub mod knowledge;
 mod layout;
 mod ledger;
 mod naturalisation;
@@ -139,9 +140,8 @@ impl Store {
         let mut record = Record::read(&folder.record(), name)?;
         // A run that died between seal and journal left a generation that the journal does not know yet.
         let sealed = self.sealed_generation(name)?;
-        if let Some(sealed) = sealed
-            && record.as_ref().is_none_or(|r| r.generation < sealed)
-        {
+        let is_behind = sealed.is_some_and(|sealed| record.as_ref().is_none_or(|r| r.generation < sealed));
+        if let Some(sealed) = sealed.filter(|_| is_behind) {
             let record = record.get_or_insert_with(|| Record::new(name.clone()));
             record.lift(Some(sealed));
             record.generation = sealed;
@@ -157,7 +157,12 @@ impl Store {
         if let Some(record) = record.as_mut().filter(|r| sealed.is_none_or(|sealed| sealed < r.generation)) {
             record.flaw = self.flaw(name, record);
         }
-        Ok(record)
+        // Of what the journal is behind with, it has no fingerprint.
+        let is_overtaken = match &mut record {
+            Some(record) if !is_behind => self.recall_unlocked(record)?,
+            Some(_) | None => false,
+        };
+        if is_overtaken { self.peek(name) } else { Ok(record) }
     }
 
     fn sealed_generation(&self, name: &ProfileName) -> Result<Option<Generation>, StoreError> {

@@ -74,7 +74,11 @@ pub struct Record {
     /// The store that the fingerprints are of. Outlives that store's own file, and a move of this one into another store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<Identity>,
-    /// The sealed copy is not what this journal says. Seen when both are looked at without the lock; never written.
+    /// Tokens that must not be sent again, and that the ledger could not take yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unledgered: Vec<Fingerprint>,
+    /// The sealed copy is not what this journal says, or holds a token that is spent. Seen when they are looked at; never
+    /// written.
     #[serde(skip)]
     pub flaw: Option<(State, Failure)>,
 }
@@ -156,6 +160,26 @@ impl Rejection {
     }
 }
 
+impl Intent {
+    /// What is left of an attempt whose journal is gone: whatever would favour another send counts as over.
+    pub fn recalled(generation: Generation, fingerprint: Fingerprint, at: Timestamp) -> Self {
+        // Of no boot, so that no grace is believed to last.
+        let then = Moment { wall: at, boot_id: String::new(), uptime_ms: 0 };
+        Self {
+            attempt: "recalled".into(),
+            generation,
+            fingerprint,
+            sends: 1,
+            first_sent: then.clone(),
+            last_sent: then,
+            abandoned: None,
+            abandoned_before: None,
+            is_last_chance_spent: false,
+            is_reusable: false,
+        }
+    }
+}
+
 impl Record {
     pub fn new(profile: ProfileName) -> Self {
         Self {
@@ -183,6 +207,7 @@ impl Record {
             origin: None,
             standstill: None,
             store: None,
+            unledgered: Vec::new(),
             flaw: None,
         }
     }
@@ -283,6 +308,7 @@ impl Record {
             intent: self.intent.take().filter(|i| !i.is_reusable),
             rejected: self.rejected.take(),
             revocation: revocation.or_else(|| self.revocation.take().filter(|r| !r.is_confirmed)),
+            unledgered: std::mem::take(&mut self.unledgered),
             is_tombstone: true,
             store: self.store.take(),
             ..buried
@@ -297,11 +323,13 @@ impl Record {
         }
     }
 
-    /// The tokens that must not come back once another takes their place: refused, revoked, or sent with no answer.
+    /// The tokens that must not come back once another takes their place: refused, revoked, sent with no answer, or known to
+    /// be spent by this journal alone.
     pub fn given_up(&self) -> impl Iterator<Item = &Fingerprint> {
         let doubtful = self.intent.as_ref().filter(|i| !i.is_reusable).map(|i| &i.fingerprint);
+        let refused = self.rejected.as_ref().map(|r| &r.fingerprint);
         let revoked = self.revocation.as_ref().filter(|r| r.is_confirmed).map(|r| &r.fingerprint);
-        doubtful.into_iter().chain(self.rejected.as_ref().map(|r| &r.fingerprint)).chain(revoked)
+        doubtful.into_iter().chain(refused).chain(revoked).chain(&self.unledgered)
     }
 
     /// A token that was granted anew lives: whatever was doubted or said of it is over. Tells whether anything was.
@@ -309,7 +337,9 @@ impl Record {
         let doubt = self.intent.take_if(|intent| intent.fingerprint == *token).is_some();
         let refusal = self.rejected.take_if(|rejected| rejected.fingerprint == *token).is_some();
         let revocation = self.revocation.take_if(|revocation| revocation.fingerprint == *token).is_some();
-        doubt || refusal || revocation
+        let before = self.unledgered.len();
+        self.unledgered.retain(|missing| missing != token);
+        doubt || refusal || revocation || self.unledgered.len() < before
     }
 
     /// Takes over what is public of a credential. The caller has it durably sealed.
@@ -322,6 +352,7 @@ impl Record {
         self.validity = credential.grant.validity.clone();
         self.login_by = credential.grant.login_by;
         self.is_tombstone = false;
+        self.flaw = None;
         self.revocation = None;
         if self.intent.as_ref().is_some_and(|i| i.generation < credential.generation) {
             self.intent = None;
@@ -487,8 +518,10 @@ mod tests {
             rejected: Some(rejection()),
             intent: Some(intent(Generation::new(2))),
             not_before: Some(now().wall),
+            unledgered: vec![print('c')],
             ..record()
         };
+        assert_eq!(before.given_up().collect::<Vec<_>>(), [&print('a'), &print('a'), &print('c')]);
         let mut buried = before.clone();
         buried.bury(Some(revocation.clone()));
         let mut reusable = before.clone();
@@ -499,6 +532,7 @@ mod tests {
             binding: before.binding,
             intent: before.intent,
             rejected: before.rejected,
+            unledgered: before.unledgered,
             generation: before.generation,
             ..Record::new("p".parse().unwrap())
         };

@@ -208,19 +208,4 @@ impl Vault<'_, '_> {
         self.publication_is_lost();
         self.save()
     }
-
-    /// Whatever was doubted or said of a token is taken back: its provider has just granted it, so it lives. Durable on
-    /// return.
-    pub fn revive(&mut self, token: &Fingerprint) -> Result<(), StoreError> {
-        if self.record.revive(token) {
-            self.save()?;
-        }
-        self.store.revive(token)
-    }
-}
-
-impl Store {
-    fn revive(&self, token: &Fingerprint) -> Result<(), StoreError> {
-        self.ledger.clear(token).map_err(|e| StoreError::io("write", &self.layout.ledger(), e))
-    }
 }

@@ -8,8 +8,8 @@ use super::key::SealingKey;
 use super::keyring::Item;
 use super::published::{self, Published};
 use super::{Claim, Store, StoreError, Vault};
-use crate::credential::Generation;
 use crate::credential::secret::Fingerprint;
+use crate::credential::{Credential, Generation};
 use crate::guard::Permit;
 use crate::outcome::Publication;
 use crate::profile::ProfileName;
@@ -78,11 +78,16 @@ impl Store {
         let known = ours.as_ref().map(|ours| key.fingerprint(&ours.refresh));
         let here = ours.as_ref().map_or(vault.record.generation, |c| c.generation.max(vault.record.generation));
         let next = here.max(generation).next();
+        let is_spent = match &proven {
+            Published::Ours(theirs) => vault.is_consumed(&key.fingerprint(&theirs.refresh))?,
+            Published::Missing | Published::OtherStore { .. } | Published::Unsigned { .. } => false,
+        };
+        let gives_way = |ours: &Credential, theirs: &Credential| ours.generation < theirs.generation && !is_spent;
         let (mut credential, is_adopted) = match (proven, ours) {
-            (Published::Ours(theirs), ours) if ours.as_ref().is_none_or(|o| o.generation < theirs.generation) => {
+            (Published::Ours(theirs), ours) if ours.as_ref().is_none_or(|ours| gives_way(ours, &theirs)) => {
                 (*theirs, true)
             }
-            (_, Some(ours)) if ours.generation >= generation => (ours, false),
+            (_, Some(ours)) if ours.generation >= generation || is_spent => (ours, false),
             (_, _) => return Ok(Taken::Unproven { claimed: generation }),
         };
         self.check_custody(key, name.as_str())?;

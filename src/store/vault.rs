@@ -79,6 +79,7 @@ impl<'l> Vault<'_, 'l> {
     /// `Ok(None)`: there is no credential.
     pub fn load(&mut self, key: &Arc<SealingKey>, is_keyring_optional: bool) -> Result<Option<Loaded<'l>>, StoreError> {
         let mut warnings = Vec::new();
+        self.catch_up_ledger(&mut warnings)?;
         let sealed = if self.record.is_tombstone { None } else { self.open_sealed(key) };
         let (published, keyring_error) = match self.read_published(key, &mut warnings) {
             Ok(published) => (published, None),
@@ -98,7 +99,10 @@ impl<'l> Vault<'_, 'l> {
             // It may be the newest, and readable the next time: nothing is put in its place.
             (Some(Err(unread @ StoreError::Io { .. })), _) => return Err(unread),
             (Some(Err(damage)), Some(k)) if !self.is_newest(&k)? => return Err(damage),
-            (_, Some(k)) if !self.record.is_tombstone && k.generation >= self.record.generation => {
+            (sealed, Some(k)) if !self.record.is_tombstone && k.generation >= self.record.generation => {
+                if let Some(Ok(s)) = &sealed {
+                    self.remember_consumed(&s.credential, &k, key)?;
+                }
                 warnings.push(format!("adopted generation {} from the keyring", k.generation));
                 self.seal(&k, key)?;
                 k.into()
@@ -117,6 +121,7 @@ impl<'l> Vault<'_, 'l> {
         let fingerprint = key.fingerprint(&newest.credential.refresh);
         self.naturalise(&newest.credential, &fingerprint, key)?;
         self.catch_up(&newest, &fingerprint)?;
+        self.compare_notes(&mut warnings)?;
         Ok(Some(Loaded { held: self.permit.hold(newest.credential), fingerprint, keyring_error, warnings }))
     }
 
@@ -170,7 +175,7 @@ impl<'l> Vault<'_, 'l> {
         }
     }
 
-    /// An older generation in the keyring holds a token that is spent, if its successor has another.
+    /// The older of two generations holds a token that is spent, if its successor has another.
     fn remember_consumed(&self, old: &Credential, new: &Credential, key: &SealingKey) -> Result<(), StoreError> {
         if old.generation < new.generation && old.refresh != new.refresh {
             self.consume(&key.fingerprint(&old.refresh))?;

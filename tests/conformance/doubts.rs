@@ -73,10 +73,10 @@ fn r17_a_doubt_or_a_refusal_is_remembered_when_its_profile_was_forgotten() {
 #[test]
 fn r17_a_logout_that_cannot_write_the_ledger_is_completed_by_whoever_comes_next() {
     let (world, answer) = doubtful();
-    std::fs::create_dir(world.file("ledger.lock")).unwrap();
+    world.break_ledger();
     assert_eq!(world.log_out(true, false).unwrap_err().kind, OutcomeKind::StoreUnavailable);
     assert!(world.arrive(world.credential(&answer), true).is_err(), "nobody could remember it");
-    std::fs::remove_dir(world.file("ledger.lock")).unwrap();
+    world.mend_ledger();
     is_remembered(&world, &answer);
 }
 
@@ -158,10 +158,10 @@ fn r17_a_take_over_of_another_token_gives_the_doubtful_one_up() {
 fn r17_what_a_take_cannot_write_into_the_ledger_the_next_run_does() {
     for fault in [Fault::DropAfter, DENIED] {
         let (world, answer) = sent(fault, Mode::Strict, "");
-        std::fs::create_dir(world.file("ledger.lock")).unwrap();
+        world.break_ledger();
         let other = world.credential(&world.server.mint());
         assert_eq!(world.arrive(other, true).unwrap_err().kind, OutcomeKind::StoreUnavailable);
-        std::fs::remove_dir(world.file("ledger.lock")).unwrap();
+        world.mend_ledger();
         assert_eq!(world.look().generation.get(), 3, "it was sealed");
         assert_eq!(world.record().open_intent(), None, "the doubt was of the one before");
         world.server.script([DENIED]);
@@ -179,9 +179,9 @@ fn r17_a_doubt_that_was_to_go_along_stays_when_nothing_can_be_sealed_and_ends_wi
     assert_eq!(world.arrive(world.credential(&answer), true).unwrap_err().kind, OutcomeKind::StoreUnavailable);
     std::fs::remove_dir(world.file("profiles/demo/.sealed.new")).unwrap();
     assert!(world.record().open_intent().is_some());
-    std::fs::create_dir(world.file("ledger.lock")).unwrap();
+    world.break_ledger();
     world.arrive(world.credential(&world.server.mint()), true).unwrap_err();
-    std::fs::remove_dir(world.file("ledger.lock")).unwrap();
+    world.mend_ledger();
     assert_eq!((world.look().generation.get(), world.record().intent), (3, None));
     is_remembered(&world, &answer);
 }

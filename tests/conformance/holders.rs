@@ -162,9 +162,9 @@ fn r17_a_token_that_a_logout_could_not_write_off_is_dead_for_another_profile() {
     let (world, answer) = world();
     world.server.script([Fault::DropAfter]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
-    std::fs::create_dir(world.file("ledger.lock")).unwrap();
+    world.break_ledger();
     world.log_out(true, false).unwrap_err();
-    std::fs::remove_dir(world.file("ledger.lock")).unwrap();
+    world.mend_ledger();
     let result = world.arrive_as(&copy(), world.credential(&answer), true);
     is_refused(result, OutcomeKind::NeedsLogin, "consumed");
 }

@@ -8,6 +8,7 @@ mod doubts;
 mod holders;
 mod homes;
 mod hooks;
+mod knowledge;
 mod lockstep;
 mod logouts;
 mod remains;

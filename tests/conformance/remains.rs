@@ -14,7 +14,7 @@ use super::support::family::Mode;
 use super::world::{Place, World};
 
 /// A run that has sent its request, sealed the answer to it, and died.
-fn dead_with(status: u16, body: &str, is_complete: bool) -> World {
+pub fn dead_with(status: u16, body: &str, is_complete: bool) -> World {
     let world = World::new(None, Mode::Strict, "");
     let remains = world.die_at(Place::AfterExchange);
     let world = world.goes_on(remains, None);

@@ -311,6 +311,17 @@ impl World {
         self.dir.path().join(name)
     }
 
+    /// The ledger can be read and not be written, until it is mended.
+    pub fn break_ledger(&self) {
+        let lock = self.file("ledger.lock");
+        drop(std::fs::remove_file(&lock));
+        std::fs::create_dir(lock).unwrap();
+    }
+
+    pub fn mend_ledger(&self) {
+        std::fs::remove_dir(self.file("ledger.lock")).unwrap();
+    }
+
     pub fn requests(&self) -> usize {
         self.server.counts().refresh_requests
     }

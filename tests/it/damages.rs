@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::support::authserver::AuthServer;
+use super::support::authserver::{AuthServer, Fault};
 use super::support::bus::{Bus, Keyring};
 use super::support::family::Mode;
 use super::support::sandbox::Sandbox;
@@ -164,4 +164,54 @@ fn r03_a_store_of_which_nobody_knows_any_more_which_it_is_says_so_and_the_way_ou
         sandbox.refresh(&["--force"]).exits(0);
     }
     assert_eq!(server.counts().presented_again, 0);
+}
+
+#[test]
+fn r03_a_profile_whose_folder_was_put_back_from_a_backup_is_not_called_fresh_and_tells_the_way_out() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let first = server.mint();
+    sandbox.keepalive_with_input(&["import", "demo", "--replace"], &first.to_string()).exits(0);
+    let files = ["record.json", "sealed"].map(|file| sandbox.path("state/keepalive/profiles/demo").join(file));
+    let backup = files.each_ref().map(|file| std::fs::read(file).unwrap());
+    sandbox.refresh(&["--force"]).exits(0);
+    for (file, bytes) in files.iter().zip(backup) {
+        std::fs::write(file, bytes).unwrap();
+    }
+    for arguments in [&["status"][..], &["refresh"], &["refresh", "--force"], &["status"]] {
+        sandbox.keepalive(arguments).exits(78).says("an older copy was restored").says("keepalive login demo");
+    }
+    let row = row(&sandbox.keepalive(&["--json", "status"]).exits(78).json(), "demo");
+    assert_eq!((&row["state"], &row["error"]["kind"]), (&"config_error".into(), &"stale_credential".into()));
+    sandbox.keepalive(&["token", "demo"]).exits(0).says("warning: demo: not refreshed");
+    sandbox.keepalive_with_input(&["import", "demo"], &first.to_string()).exits(1).says("already used or refused");
+    assert_eq!(server.counts().refresh_requests, 1);
+}
+
+#[test]
+fn r17_a_doubt_is_shown_and_kept_when_its_journal_is_put_back_or_damaged() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let answer = server.mint().to_string();
+    sandbox.keepalive_with_input(&["import", "demo", "--replace"], &answer).exits(0);
+    let journal = sandbox.path("state/keepalive/profiles/demo/record.json");
+    let before = std::fs::read(&journal).unwrap();
+    server.script([Fault::DropAfter]);
+    sandbox.refresh(&["--force"]).exits(75);
+    for lost in [&before[..], b"{"] {
+        std::fs::write(&journal, lost).unwrap();
+        if lost == b"{" {
+            sandbox.keepalive_with_input(&["import", "demo", "--replace"], &answer).exits(0).says("already here");
+        }
+        let status = sandbox.keepalive(&["--json", "status"]).exits(75).json();
+        assert_eq!(row(&status, "demo")["state"], "in_doubt");
+        sandbox.refresh(&["--force"]).exits(75).says("may be spent");
+    }
+    std::fs::write(&journal, "{").unwrap();
+    sandbox.keepalive(&["logout", "demo", "--forget"]);
+    for profile in ["demo", "other"] {
+        let arguments = ["import", profile, "--provider", "acme"];
+        sandbox.keepalive_with_input(&arguments, &answer).exits(1).says("or may have been");
+    }
+    assert_eq!(server.counts().refresh_requests, 1);
 }

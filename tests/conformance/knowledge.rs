@@ -1,0 +1,316 @@
+//! What is known of a token outlives its journal: one that is lost, damaged or put back from a backup, or that a full disk
+//! or another home left alone with it, does not bring the token back.
+
+use std::time::Duration;
+
+use keepalive::clock::Clock;
+use keepalive::credential::freshness::Margin;
+use keepalive::engine::handover::Handover;
+use keepalive::engine::standing::{Standing, Terms, standing};
+use keepalive::guard::Permit;
+use keepalive::outcome::{Outcome, OutcomeKind, State};
+use keepalive::store::{Claim, Taken};
+use keepalive::sys::lockfile::LockFile;
+use serde_json::Value;
+
+use super::remains::dead_with;
+use super::support::authserver::Fault;
+use super::support::family::Mode;
+use super::world::{LIFE, Place, World};
+
+const DENIED: Fault = Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#);
+const JOURNAL: &str = "profiles/demo/record.json";
+
+/// What becomes of the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    Deleted,
+    /// A backup from before the token was sent was put back.
+    Older,
+    /// Damaged, and replaced by an import of the same answer.
+    Replaced,
+    /// Damaged, and the profile was forgotten.
+    Forgotten,
+}
+
+const LOSSES: [Loss; 4] = [Loss::Deleted, Loss::Older, Loss::Replaced, Loss::Forgotten];
+
+/// A world whose token, which came in this answer, was sent once; then the journal is lost.
+fn lost(world: World, fault: Fault, loss: Loss) -> (World, Value) {
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), true).unwrap();
+    let before = std::fs::read(world.file(JOURNAL)).unwrap();
+    world.server.script([fault]);
+    assert!(matches!(world.refresh().kind, OutcomeKind::InDoubt | OutcomeKind::NeedsLogin));
+    lose(&world, &answer, &before, loss);
+    (world, answer)
+}
+
+fn lose(world: &World, answer: &Value, before: &[u8], loss: Loss) {
+    match loss {
+        Loss::Deleted => std::fs::remove_file(world.file(JOURNAL)).unwrap(),
+        Loss::Older => std::fs::write(world.file(JOURNAL), before).unwrap(),
+        Loss::Replaced => {
+            std::fs::write(world.file(JOURNAL), "{").unwrap();
+            // Taken with its doubt, or refused: what follows is the same.
+            drop(world.arrive(world.credential(answer), true));
+        }
+        Loss::Forgotten => {
+            std::fs::write(world.file(JOURNAL), "{").unwrap();
+            world.log_out(true, false).unwrap();
+        }
+    }
+}
+
+fn strict() -> World {
+    World::new(None, Mode::Strict, "")
+}
+
+fn word_of(outcome: &Outcome) -> &str {
+    outcome.error.as_ref().map_or("", |e| e.kind.as_ref())
+}
+
+#[track_caller]
+fn is_refused(result: Result<Handover, Outcome>) {
+    let outcome = result.expect_err("it may be spent");
+    assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::NeedsLogin, "consumed"));
+}
+
+fn shown(world: &World) -> Standing {
+    let policy = &world.profile().provider.policy;
+    let terms = Terms { policy, margin: Margin::DEFAULT, early: Duration::ZERO, is_followed: false };
+    standing(Some(&world.record()), terms, &world.clock.now())
+}
+
+#[test]
+fn r17_a_doubt_outlives_its_journal() {
+    for loss in LOSSES {
+        let (world, answer) = lost(World::without_keyring(), Fault::DropAfter, loss);
+        if loss == Loss::Older {
+            assert_eq!(shown(&world).state, State::InDoubt);
+        }
+        for _ in 0..2 {
+            let kind = if loss == Loss::Forgotten { OutcomeKind::NeedsLogin } else { OutcomeKind::InDoubt };
+            assert_eq!(world.refresh().kind, kind, "{loss:?}");
+        }
+        if loss == Loss::Forgotten {
+            is_refused(world.arrive(world.credential(&answer), true));
+        }
+        assert_eq!((world.requests(), world.server.counts().presented_again), (1, 0), "{loss:?}");
+    }
+}
+
+#[test]
+fn r18_a_doubt_whose_journal_is_lost_keeps_its_last_chance_and_no_more() {
+    for (first, second, kind) in [
+        (Fault::DropBefore, None, OutcomeKind::Refreshed),
+        (Fault::DropAfter, None, OutcomeKind::NeedsLogin),
+        (Fault::DropBefore, Some(Fault::DropBefore), OutcomeKind::NeedsLogin),
+    ] {
+        let (world, answer) = lost(strict(), first, Loss::Deleted);
+        assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+        world.clock.advance(LIFE - Duration::from_secs(25));
+        world.server.script(second);
+        assert_eq!((world.refresh().kind, world.requests()), (kind, 2));
+        is_refused(world.arrive(world.credential(&answer), true));
+        if kind == OutcomeKind::Refreshed {
+            assert_eq!(world.refresh().kind, OutcomeKind::Refreshed, "the doubt is over");
+        }
+    }
+}
+
+#[test]
+fn r17_a_doubt_that_the_ledger_noted_is_over_when_the_answer_of_a_dead_run_says_so() {
+    let world = dead_with(429, "", true);
+    // Whoever makes no request leaves the answer to the next flight, and sees a token that was sent.
+    let mut stranger = world.credential(&world.server.mint());
+    stranger.binding.client_id.push('2');
+    world.arrive(stranger, false).unwrap_err();
+    let is_marked = || {
+        let token = world.record().fingerprint.unwrap();
+        world.process().store().ledger().mark(&token).unwrap().is_some()
+    };
+    assert!(is_marked());
+    assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
+    assert_eq!((is_marked(), world.record().intent), (false, None));
+}
+
+#[test]
+fn r21_a_grace_is_over_for_a_doubt_whose_journal_is_lost() {
+    let grace = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";
+    let (world, _) = lost(World::new(None, Mode::Strict, grace), Fault::DropBefore, Loss::Older);
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1));
+}
+
+#[test]
+fn r17_the_doubt_of_a_run_that_died_or_could_not_write_the_ledger_is_noted_by_the_next() {
+    for has_died in [true, false] {
+        let world = strict();
+        let world = match has_died {
+            true => world.goes_on(world.die_at(Place::AfterExchange), None),
+            false => {
+                world.break_ledger();
+                world.server.script([Fault::DropAfter]);
+                let outcome = world.refresh();
+                assert_eq!(outcome.kind, OutcomeKind::InDoubt);
+                assert!(outcome.warnings.iter().any(|w| w.starts_with("the ledger could not be written")));
+                world.mend_ledger();
+                world
+            }
+        };
+        assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+        std::fs::remove_file(world.file(JOURNAL)).unwrap();
+        assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1), "{has_died}");
+    }
+}
+
+#[test]
+fn r22_a_refusal_outlives_its_journal() {
+    for loss in LOSSES {
+        let (world, answer) = lost(World::without_keyring(), DENIED, loss);
+        let outcome = world.refresh();
+        match loss {
+            Loss::Forgotten => assert_eq!(word_of(&outcome), "no_credential"),
+            Loss::Deleted | Loss::Older | Loss::Replaced => {
+                assert_eq!(
+                    (outcome.kind, word_of(&outcome)),
+                    (OutcomeKind::ConfigError, "stale_credential"),
+                    "{loss:?}"
+                );
+                assert_eq!(shown(&world).state, State::ConfigError);
+            }
+        }
+        is_refused(world.arrive(world.credential(&answer), true));
+        assert_eq!(world.requests(), 1, "{loss:?}");
+        world.sign_in();
+        assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+    }
+}
+
+#[test]
+fn r22_a_refusal_that_the_ledger_could_not_take_is_told_and_written_by_the_next_run() {
+    let world = strict();
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), true).unwrap();
+    world.break_ledger();
+    world.server.script([DENIED]);
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::NeedsLogin, "invalid_grant"));
+    assert!(outcome.warnings.iter().any(|w| w.starts_with("the ledger could not be written")));
+    world.mend_ledger();
+    assert_eq!((world.refresh().kind, world.record().unledgered.len()), (OutcomeKind::NeedsLogin, 0));
+    std::fs::remove_file(world.file(JOURNAL)).unwrap();
+    is_refused(world.arrive(world.credential(&answer), true));
+}
+
+#[test]
+fn r03_a_spent_token_that_the_ledger_could_not_take_is_kept_by_the_journal_until_it_can() {
+    for is_forgotten in [false, true] {
+        let world = World::without_keyring();
+        let answer = world.server.mint();
+        world.arrive(world.credential(&answer), true).unwrap();
+        world.break_ledger();
+        let outcome = world.refresh();
+        assert_eq!(outcome.kind, OutcomeKind::Refreshed);
+        assert!(outcome.warnings.iter().any(|w| w.starts_with("the ledger could not be written")), "{outcome:?}");
+        is_refused(world.arrive(world.credential(&answer), true));
+        is_refused(world.arrive_as(&"copy".parse().unwrap(), world.credential(&answer), true));
+        if is_forgotten {
+            world.log_out(true, false).unwrap_err();
+        }
+        assert_eq!(world.record().unledgered.len(), 1);
+        world.mend_ledger();
+        is_refused(world.arrive(world.credential(&answer), true));
+        std::fs::remove_file(world.file(JOURNAL)).unwrap();
+        is_refused(world.arrive(world.credential(&answer), true));
+        assert_eq!(world.server.counts().presented_again, 0);
+    }
+}
+
+#[test]
+fn r03_a_profile_put_back_from_a_backup_is_never_called_fresh() {
+    let world = World::without_keyring();
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), true).unwrap();
+    let files = [JOURNAL, "profiles/demo/sealed"].map(|name| (name, std::fs::read(world.file(name)).unwrap()));
+    assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+    for (name, bytes) in files {
+        std::fs::write(world.file(name), bytes).unwrap();
+    }
+    for _ in 0..2 {
+        let standing = shown(&world);
+        assert_eq!((standing.state, standing.error.unwrap().kind.as_ref()), (State::ConfigError, "stale_credential"));
+        for outcome in [world.look(), world.refresh()] {
+            assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::ConfigError, "stale_credential"));
+        }
+    }
+    for is_replacing in [false, true] {
+        is_refused(world.arrive(world.credential(&answer), is_replacing));
+    }
+    assert_eq!(world.requests(), 1);
+    world.sign_in();
+    assert_eq!((shown(&world).state, world.refresh().kind), (State::Fresh, OutcomeKind::Refreshed));
+}
+
+#[test]
+fn r03_a_token_that_only_an_older_sealed_copy_remembers_is_spent_all_the_same() {
+    let world = strict();
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), true).unwrap();
+    let backup = world.remains();
+    assert_eq!([world.refresh().kind, world.refresh().kind], [OutcomeKind::Refreshed; 2]);
+    let world = world.goes_on(backup, Some(world.keyring.snapshot()));
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Fresh, 4), "the keyring has the newest");
+    is_refused(world.arrive(world.credential(&answer), true));
+    assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+    assert_eq!(world.server.counts().presented_again, 0);
+}
+
+#[test]
+fn r03_a_take_over_does_not_believe_in_a_token_that_is_spent_here() {
+    for is_lost in [false, true] {
+        let world = strict();
+        let answer = world.server.mint();
+        world.arrive(world.credential(&answer), true).unwrap();
+        assert_eq!(world.refresh().generation.get(), 3);
+        // Another home has the same token, and more generations.
+        let other = strict();
+        while other.refresh().generation.get() < 4 {}
+        other.arrive(world.credential(&answer), true).unwrap();
+        world.keyring.restore(world.keyring.snapshot().into_iter().chain(other.keyring.snapshot()).collect());
+        if is_lost {
+            std::fs::remove_file(world.file("profiles/demo/sealed")).unwrap();
+        }
+        let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
+        match (is_lost, &taken[..]) {
+            (true, [(_, Taken::Claimed(Claim::Dead))]) => {
+                assert_ne!(shown(&world).state, State::Fresh);
+                assert_ne!(world.refresh().kind, OutcomeKind::Refreshed);
+                world.remove_from_keyring("keepalive");
+                world.sign_in();
+            }
+            (false, [(_, Taken::Republished(generation))]) => assert_eq!(generation.get(), 6),
+            _ => panic!("{taken:?}"),
+        }
+        assert_eq!(world.refresh().kind, OutcomeKind::Refreshed, "{is_lost}");
+        assert_eq!(world.server.counts().presented_again, 0);
+    }
+}
+
+#[test]
+fn r22_a_token_that_is_granted_once_more_lives_whatever_was_known_of_it() {
+    for fault in [Fault::DropAfter, DENIED] {
+        let world = strict();
+        world.server.script([fault]);
+        assert!(matches!(world.refresh().kind, OutcomeKind::InDoubt | OutcomeKind::NeedsLogin));
+        let engine = world.process();
+        let lock = LockFile::acquire(&engine.store().lock_file(world.name()).unwrap()).unwrap();
+        let mut vault = engine.store().vault(Permit::for_writer(world.name(), &lock)).unwrap();
+        let token = vault.record.fingerprint.clone().unwrap();
+        assert!(vault.record.given_up().any(|given_up| *given_up == token));
+        vault.revive(&token).unwrap();
+        assert_eq!(vault.record.given_up().count(), 0);
+        assert!(!vault.is_given_up(&token).unwrap());
+    }
+}

@@ -93,14 +93,16 @@ impl Vault<'_, '_> {
         let sealed = self.store.sealed_generation(self.permit.profile())?.unwrap_or(Generation::NONE);
         // Rule 13: what the journal is beyond was settled, and brought back by somebody who restored old files.
         let is_over = header.generation <= sealed || header.generation < self.record.generation;
-        if is_judged || is_over {
+        if is_over {
             return Ok(None);
         }
         match envelope::open::<Content>(&bytes, self.permit.profile(), key) {
             Ok((header, Content::Answer(answer))) => {
                 let Header { generation, attempt, .. } = header;
                 let pending = PendingAnswer { answer, generation, attempt, is_promoted: false };
-                Ok(Some(pending).filter(|pending| self.is_above_or_of(pending, key)))
+                // What the version that received it could not read, this one perhaps can.
+                let is_news = !is_judged || matches!(pending.answer.read(generation), Reading::Granted { .. });
+                Ok(Some(pending).filter(|pending| is_news && self.is_above_or_of(pending, key)))
             }
             Ok((_, Content::Credential(_))) => Ok(None),
             Err(damage) => Err(self.store.unopened(path, damage)),

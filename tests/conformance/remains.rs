@@ -101,6 +101,27 @@ fn r17_what_a_dead_run_sealed_and_nobody_can_read_leaves_the_token_in_doubt() {
 }
 
 #[test]
+fn r11_tokens_in_an_answer_that_an_older_version_could_not_read_are_the_next_generation() {
+    for is_given_up in [false, true] {
+        let world = dead_with(200, "<html>", true);
+        says(&world.refresh(), OutcomeKind::InDoubt, "in_doubt");
+        let attempt = world.record().intent.unwrap().attempt;
+        let requests = world.requests();
+        if is_given_up {
+            world.clock.advance(Duration::from_secs(590));
+            world.server.script([Fault::DropBefore]);
+            assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
+        }
+        // What is sealed is as it came; that it holds tokens is seen now.
+        seal(&world, &attempt, 200, &world.server.mint().to_string(), true);
+        let outcome = world.look();
+        assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 2), "{outcome:?}");
+        assert_eq!((world.record().open_intent(), has_received(&world)), (None, false));
+        assert_eq!(world.requests(), requests + usize::from(is_given_up));
+    }
+}
+
+#[test]
 fn r23_an_answer_without_words_that_a_dead_run_sealed_is_classified_as_a_live_one_is() {
     for (status, body, kind, word) in [
         (429, "", OutcomeKind::Deferred, "throttled"),

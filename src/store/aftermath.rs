@@ -115,3 +115,83 @@ fn unusable(provider: &str) -> Failure {
         ),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::store::samples::{credential, intent, now, print, record};
+
+    const REST: Duration = Duration::from_secs(15);
+
+    /// A journal at generation 2, with this attempt, at which generation 3 arrives with this token.
+    fn arrived(intent: Option<Intent>, token: char) -> Record {
+        let mut record = Record { intent, failures: 3, unclassified: 2, ..record() };
+        record.settle_arrival(&credential(3, "r"), &print(token));
+        assert_eq!((record.generation.get(), record.fingerprint.clone()), (3, Some(print(token))));
+        assert_eq!((record.failures, record.unclassified, &record.hold), (0, 0, &None));
+        record
+    }
+
+    fn sent(generation: u64, sends: u32) -> Option<Intent> {
+        Some(Intent { sends, ..intent(Generation::new(generation)) })
+    }
+
+    #[test]
+    fn r05_a_token_that_arrives_ends_the_doubt_about_another() {
+        for sends in [1, 2] {
+            assert_eq!(arrived(sent(2, sends), 'b').intent, None);
+        }
+    }
+
+    #[test]
+    fn r17_a_token_that_arrives_once_more_stays_in_the_doubt_that_was_carried_along_or_that_it_came_back_from() {
+        assert_eq!(arrived(sent(2, 1), 'a').intent, None, "what was sealed over it had no doubt");
+        for (generation, sends, kept) in [(3, 1, 3), (4, 1, 4), (2, 2, 3)] {
+            let kept = Intent { generation: Generation::new(kept), sends, ..intent(Generation::NONE) };
+            assert_eq!(arrived(sent(generation, sends), 'a').intent, Some(kept));
+        }
+    }
+
+    #[test]
+    fn r20_what_only_the_keyring_has_of_a_rescue_rests_as_its_answer_would() {
+        let wait = |intent: Option<Intent>, token| arrived(intent, token).not_before;
+        assert_eq!(wait(sent(2, 2), 'b'), Some(now().wall.plus(REST)));
+        assert_eq!(arrived(sent(2, 2), 'b').noted, Some(now()), "by the clock of its last request");
+        assert_eq!(wait(sent(2, 1), 'b'), None);
+        assert_eq!(wait(sent(2, 2).map(|i| Intent { is_reusable: true, ..i }), 'b'), None);
+        assert_eq!(wait(sent(2, 2), 'a'), None);
+    }
+
+    #[test]
+    fn r25_a_wait_is_that_of_the_newest_token_and_stays_with_the_one_that_it_is_of() {
+        let (told, own) = (Timestamp::from_secs(1_790_000_600), Timestamp::from_secs(1_790_000_900));
+        for (token, wait) in [('a', told), ('b', own)] {
+            let mut record = Record { not_before: Some(told), ..record() };
+            let mut newest = credential(3, "r");
+            newest.grant.not_before = Some(own);
+            record.settle_arrival(&newest, &print(token));
+            assert_eq!(record.not_before, Some(wait), "{token}");
+        }
+    }
+
+    #[test]
+    fn r20_only_what_may_be_a_rescue_rests_where_the_answer_does_not_say() {
+        assert_eq!([1, 2, 3].map(rest_after), [Duration::ZERO, REST, REST]);
+    }
+
+    #[test]
+    fn r17_the_old_token_after_a_second_send_is_in_doubt_as_the_generation_that_it_has_become() {
+        let after = |notes| Aftermath { notes, rest: Duration::ZERO };
+        let settled = |notes, intent| {
+            let mut record = Record { intent, ..record() };
+            record.settle_grant(&credential(3, "r"), print('a'), &after(notes), &now(), |_| REST);
+            record.intent
+        };
+        let kept = Intent { abandoned: Some(now()), sends: 2, ..intent(Generation::new(3)) };
+        assert_eq!(settled(vec![Note::OldTokenAfterGrace], sent(2, 2)), Some(kept));
+        assert_eq!(settled(Vec::new(), sent(2, 2)), None);
+        let reusable = sent(2, 2).map(|i| Intent { is_reusable: true, ..i });
+        assert_eq!(settled(vec![Note::OldTokenAfterGrace], reusable), None);
+    }
+}

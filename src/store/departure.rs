@@ -202,8 +202,7 @@ mod tests {
 
     use super::super::keyring::memory::MemoryKeyring;
     use super::*;
-    use crate::credential::secret::RefreshToken;
-    use crate::credential::{Binding, Credential, Grant};
+    use crate::credential::Credential;
     use crate::guard::Permit;
     use crate::profile::{StoreKind, StoreSettings};
 
@@ -214,20 +213,7 @@ mod tests {
     }
 
     fn credential() -> Credential {
-        Credential {
-            generation: Generation::FIRST,
-            binding: Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() },
-            refresh: RefreshToken::new("r").unwrap(),
-            grant: Grant {
-                access: None,
-                validity: None,
-                token_type: "Bearer".into(),
-                scope: None,
-                id_token: None,
-                login_by: None,
-                not_before: None,
-            },
-        }
+        crate::store::samples::credential(1, "r")
     }
 
     /// Seals a first credential, as a login does.

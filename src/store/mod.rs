@@ -23,6 +23,8 @@ mod published;
 mod readiness;
 pub mod record;
 mod recovery;
+#[cfg(test)]
+mod samples;
 mod takeover;
 mod vault;
 

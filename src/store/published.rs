@@ -134,27 +134,13 @@ fn signature(value: &Value, item: &Item, key: &SealingKey) -> Option<String> {
 mod tests {
     use super::super::keyring::memory::MemoryKeyring;
     use super::*;
-    use crate::credential::Grant;
 
     fn item(profile: &str) -> Item {
         Item { service: "keepalive".into(), user: profile.into() }
     }
 
     fn credential(token: &str) -> Credential {
-        Credential {
-            generation: Generation::new(3),
-            binding: Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() },
-            refresh: RefreshToken::new(token).unwrap(),
-            grant: Grant {
-                access: None,
-                validity: None,
-                token_type: "Bearer".into(),
-                scope: None,
-                id_token: None,
-                login_by: None,
-                not_before: None,
-            },
-        }
+        crate::store::samples::credential(3, token)
     }
 
     #[test]

@@ -364,57 +364,14 @@ impl Record {
 mod tests {
     use super::*;
     use crate::clock::{Clock, ManualClock};
-
-    fn print(digit: char) -> Fingerprint {
-        Fingerprint::from_hex(digit.to_string().repeat(32))
-    }
-
-    fn now() -> Moment {
-        ManualClock::new(Timestamp::from_secs(1_790_000_000)).now()
-    }
-
-    fn intent(generation: Generation) -> Intent {
-        Intent {
-            attempt: "a".into(),
-            generation,
-            fingerprint: print('a'),
-            sends: 1,
-            first_sent: now(),
-            last_sent: now(),
-            abandoned: None,
-            abandoned_before: None,
-            is_last_chance_spent: false,
-            is_reusable: false,
-        }
-    }
+    use crate::store::samples::{intent, now, print, record};
 
     fn rejection() -> Rejection {
         Rejection { fingerprint: print('a'), at: now().wall, failure: Failure::new("invalid_grant", "gone") }
     }
 
-    /// Of a profile at generation 2 whose token is `a`.
-    fn record() -> Record {
-        let mut record = Record::new("p".parse().unwrap());
-        record.generation = Generation::new(2);
-        record.fingerprint = Some(print('a'));
-        record
-    }
-
     fn credential(generation: u64) -> Credential {
-        Credential {
-            generation: Generation::new(generation),
-            binding: Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() },
-            refresh: crate::credential::secret::RefreshToken::new("r").unwrap(),
-            grant: crate::credential::Grant {
-                access: None,
-                validity: None,
-                token_type: "Bearer".into(),
-                scope: None,
-                id_token: None,
-                login_by: None,
-                not_before: None,
-            },
-        }
+        crate::store::samples::credential(generation, "r")
     }
 
     #[test]

@@ -1,0 +1,55 @@
+//! Bare records for the unit tests of the store.
+
+use crate::clock::{Clock, ManualClock, Moment, Timestamp};
+use crate::credential::secret::{Fingerprint, RefreshToken};
+use crate::credential::{Binding, Credential, Generation, Grant};
+use crate::store::record::{Intent, Record};
+
+pub fn print(digit: char) -> Fingerprint {
+    Fingerprint::from_hex(digit.to_string().repeat(32))
+}
+
+pub fn now() -> Moment {
+    ManualClock::new(Timestamp::from_secs(1_790_000_000)).now()
+}
+
+/// Of token `a`, sent once.
+pub fn intent(generation: Generation) -> Intent {
+    Intent {
+        attempt: "a".into(),
+        generation,
+        fingerprint: print('a'),
+        sends: 1,
+        first_sent: now(),
+        last_sent: now(),
+        abandoned: None,
+        abandoned_before: None,
+        is_last_chance_spent: false,
+        is_reusable: false,
+    }
+}
+
+/// Of a profile at generation 2 whose token is `a`.
+pub fn record() -> Record {
+    let mut record = Record::new("p".parse().unwrap());
+    record.generation = Generation::new(2);
+    record.fingerprint = Some(print('a'));
+    record
+}
+
+pub fn credential(generation: u64, token: &str) -> Credential {
+    Credential {
+        generation: Generation::new(generation),
+        binding: Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() },
+        refresh: RefreshToken::new(token).unwrap(),
+        grant: Grant {
+            access: None,
+            validity: None,
+            token_type: "Bearer".into(),
+            scope: None,
+            id_token: None,
+            login_by: None,
+            not_before: None,
+        },
+    }
+}

@@ -64,7 +64,7 @@ impl Vault<'_, '_> {
     /// A token in doubt that is about to be sealed once more, as `next`, stays in doubt; durable on return.
     pub fn carry_doubt(&mut self, token: &Fingerprint, next: Generation) -> Result<(), StoreError> {
         match &mut self.record.intent {
-            Some(intent) if intent.generation >= self.record.generation && intent.fingerprint == *token => {
+            Some(intent) if intent.fingerprint == *token => {
                 intent.generation = next;
                 self.save()
             }

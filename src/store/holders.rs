@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use super::key::SealingKey;
 use super::record::Record;
 use super::{Store, StoreError, census};
-use crate::credential::Generation;
 use crate::credential::secret::Fingerprint;
 use crate::profile::ProfileName;
 use crate::sys::durable;
@@ -94,6 +93,6 @@ impl Store {
         let path = self.layout.folder(name).sealed();
         let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
         let credential = bytes.and_then(|bytes| self.open_sealed(&bytes, name, key).ok());
-        Ok(credential.is_some_and(|c| c.generation > Generation::NONE && key.fingerprint(&c.refresh) == *token))
+        Ok(credential.is_some_and(|c| key.fingerprint(&c.refresh) == *token))
     }
 }

@@ -132,14 +132,33 @@ mod tests {
     use super::*;
     use crate::credential::Generation;
     use crate::profile::{KeySource, StoreKind, StoreSettings};
+    use crate::store::samples;
     use crate::sys::durable;
+
+    fn store(dir: &std::path::Path) -> Store {
+        let kind = StoreKind::File { key: KeySource::File(dir.join("key")) };
+        let settings = StoreSettings { kind, path: None, allow_network_filesystem: true };
+        Store::new(&settings, dir, None, || unreachable!())
+    }
+
+    #[test]
+    fn r03_a_spent_token_is_told_before_what_may_pass_and_behind_what_is_worse() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, before) = (store(dir.path()), samples::record());
+        store.ledger().add(&samples::print('a')).unwrap();
+        let spent = Some((State::ConfigError, spent(&before.profile)));
+        let [damaged, behind] = [State::NeedsLogin, State::Due].map(|s| Some((s, Failure::new("flaw", "there"))));
+        for (flaw, told) in [(None, spent.clone()), (behind, spent), (damaged.clone(), damaged)] {
+            let mut record = Record { flaw, ..before.clone() };
+            store.recall(&mut record).unwrap();
+            assert_eq!(record.flaw, told);
+        }
+    }
 
     #[test]
     fn r03_a_spent_token_is_told_unless_a_flight_has_replaced_it_meanwhile() {
         let dir = tempfile::tempdir().unwrap();
-        let kind = StoreKind::File { key: KeySource::File(dir.path().join("key")) };
-        let settings = StoreSettings { kind, path: None, allow_network_filesystem: true };
-        let store = Store::new(&settings, dir.path(), None, || unreachable!());
+        let store = store(dir.path());
         let name: ProfileName = "demo".parse().unwrap();
         let path = store.layout().folder(&name).record();
         durable::create_dir(store.layout().folder(&name).dir()).unwrap();

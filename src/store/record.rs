@@ -375,6 +375,25 @@ mod tests {
     }
 
     #[test]
+    fn r22_a_token_that_was_granted_anew_is_spoken_of_no_more() {
+        let sent = Revocation { fingerprint: print('a'), at: now().wall, is_confirmed: true };
+        let of_a: [Record; 4] = [
+            Record { intent: Some(intent(Generation::new(2))), ..record() },
+            Record { rejected: Some(rejection()), ..record() },
+            Record { revocation: Some(sent), ..record() },
+            Record { unledgered: vec![print('a')], ..record() },
+        ];
+        for said in of_a {
+            let mut other = said.clone();
+            assert!(!other.revive(&print('b')));
+            assert_eq!(other, said);
+            let mut revived = said;
+            assert!(revived.revive(&print('a')));
+            assert_eq!(revived, record());
+        }
+    }
+
+    #[test]
     fn a_new_journal_and_a_tombstone_have_no_credential() {
         assert!(!Record::new("p".parse().unwrap()).has_credential());
         assert!(record().has_credential());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::aftermath::Aftermath;
-use super::content::{Answer, Content, Note, Reading};
+use super::content::{Answer, Content, Reading};
 use super::envelope::{self, Damage, Header};
 use super::key::SealingKey;
 use super::published::{self, Published};
@@ -123,13 +123,12 @@ impl Vault<'_, '_> {
     }
 
     /// Recovery for whoever makes no request: tokens that a dead run received become S, lest something older take their
-    /// place; loading it settles the journal. Any other answer is for the next flight to judge, as is a token of which
-    /// nobody knows whether it lives.
+    /// place; loading it settles the journal, doubts included. Any other answer is for the next flight to judge.
     pub fn take_up_answer(&self, key: &SealingKey) -> Result<(), StoreError> {
         let Some(pending) = self.pending_answer(key)? else { return Ok(()) };
         match pending.answer.read(pending.generation) {
-            Reading::Granted { notes, .. } if !notes.contains(&Note::OldTokenAfterGrace) => self.promote_answer(),
-            Reading::Granted { .. } | Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge => Ok(()),
+            Reading::Granted { .. } => self.promote_answer(),
+            Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge => Ok(()),
         }
     }
 

@@ -86,6 +86,7 @@ fn r17_a_doubt_is_remembered_when_the_process_that_takes_another_token_dies() {
     let other = world.credential(&world.server.mint());
     let remains = world.die_during(Place::BeforePublish, || drop(world.arrive(other, true)));
     let world = world.goes_on(remains, None);
+    assert_eq!(world.record().open_intent(), None, "the doubt is not of the token that was taken");
     is_remembered(&world, &answer);
 }
 
@@ -99,8 +100,11 @@ fn r17_the_same_token_once_more_stays_in_doubt() {
     // Nothing but the journal is left: it is taken, and the doubt with it.
     std::fs::remove_file(world.file("profiles/demo/sealed")).unwrap();
     world.remove_from_keyring("keepalive");
+    let before = world.record().intent.unwrap();
     let taken = world.arrive(world.credential(&answer), true).unwrap();
     assert_eq!(taken.generation().get(), 3);
+    let carried = world.record().intent.unwrap();
+    assert_eq!((carried.attempt, carried.generation.get()), (before.attempt, 3), "with all that is known of it");
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1));
 }
 

@@ -121,6 +121,8 @@ fn r04_a_token_that_a_dead_import_sealed_is_held_though_no_journal_says_so() {
     let answer = world.server.mint();
     seal(&world, &copy(), world.credential(&answer), false);
     is_held(&world, "copy", world.name(), &answer);
+    let other = world.arrive(world.credential(&world.server.mint()), true).unwrap();
+    assert_eq!(other.generation().get(), 2, "it holds no other token");
 }
 
 #[test]

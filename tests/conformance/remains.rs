@@ -504,3 +504,19 @@ fn r13_an_answer_of_a_dead_run_that_a_backup_brings_back_does_not_take_the_journ
         assert_eq!(world.server.counts().presented_again, 0);
     }
 }
+
+#[test]
+fn r13_an_old_answer_with_the_token_that_never_changes_does_not_take_the_journal_down() {
+    let world = World::without_keyring_at(Mode::NoRotation { echo: true }, "rotation = \"none\"\n");
+    let same = world.server.current_refresh_token(0);
+    let late = serde_json::json!({"access_token": "canary-late", "token_type": "Bearer", "refresh_token": same});
+    seal(&world, "late", 200, &late.to_string(), true);
+    let old = ["sealed", "received"].map(|name| (name, std::fs::read(world.file("profiles/demo").join(name)).unwrap()));
+    std::fs::remove_file(world.file("profiles/demo/received")).unwrap();
+    for generation in 2..5 {
+        assert_eq!(world.refresh().generation.get(), generation);
+    }
+    restore(&world, &old);
+    says(&world.refresh(), OutcomeKind::ConfigError, "stale_credential");
+    assert_eq!(world.record().generation.get(), 4);
+}

@@ -91,7 +91,11 @@ impl World {
 
     /// The same on sealed files alone.
     pub fn without_keyring() -> Self {
-        Self::built(None, Mode::Strict, "", false)
+        Self::without_keyring_at(Mode::Strict, "")
+    }
+
+    pub fn without_keyring_at(mode: Mode, provider: &str) -> Self {
+        Self::built(None, mode, provider, false)
     }
 
     fn built(template: Option<&Remains>, mode: Mode, provider: &str, has_keyring: bool) -> Self {

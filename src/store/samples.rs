@@ -31,7 +31,7 @@ pub fn intent(generation: Generation) -> Intent {
 
 /// Of a profile at generation 2 whose token is `a`.
 pub fn record() -> Record {
-    let mut record = Record::new("p".parse().unwrap());
+    let mut record = Record::new("p".parse().expect("a name"));
     record.generation = Generation::new(2);
     record.fingerprint = Some(print('a'));
     record
@@ -41,7 +41,7 @@ pub fn credential(generation: u64, token: &str) -> Credential {
     Credential {
         generation: Generation::new(generation),
         binding: Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() },
-        refresh: RefreshToken::new(token).unwrap(),
+        refresh: RefreshToken::new(token).expect("not empty"),
         grant: Grant {
             access: None,
             validity: None,

@@ -19,7 +19,7 @@ use super::support::family::Mode;
 use super::world::{Place, Remains, World};
 
 const SETTLE: Duration = Duration::from_secs(60);
-const EXCHANGE: Duration = Duration::from_secs(5);
+const EXCHANGE: Duration = Duration::from_secs(30);
 /// A grace that ends before the first access token does, and one that does not.
 const GRACES: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(6 * 3600)];
 /// How long the access token of the first generation lives, and those of later ones.
@@ -413,7 +413,7 @@ fn provider(server: Server, grace: Duration) -> String {
     format!("rotation = \"grace\"\nreuse_grace = \"{seconds}s\"\ngrace_semantics = \"{semantics}\"\n{WAITS}")
 }
 
-const WAITS: &str = "timeout = \"5s\"\nconnect_timeout = \"5s\"\nsettle = \"60s\"\n";
+const WAITS: &str = "timeout = \"30s\"\nconnect_timeout = \"30s\"\nsettle = \"60s\"\n";
 
 fn tokens(refresh: &str, number: usize) -> Wire {
     let access = format!("canary-at-way-{number}");

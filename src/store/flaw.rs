@@ -79,10 +79,6 @@ impl Store {
     /// What `status` must say of a profile whose sealed copy is missing, damaged or older than its journal, and how the
     /// profile stands then. Where there is a keyring, it may have what makes the copy whole again: the next flight tells.
     pub(super) fn flaw(&self, name: &ProfileName, record: &Record) -> Option<(State, Failure)> {
-        let stray = self.stray(record);
-        if stray.is_some() {
-            return stray;
-        }
         let error = self.defect(name, record)?;
         if let Home::Keyring { .. } = self.home {
             let hint = format!(
@@ -98,7 +94,7 @@ impl Store {
         outcome.error.map(|failure| (state, failure))
     }
 
-    /// The same of one whose store nobody knows any more, well as it may be.
+    /// The same of a profile whose store nobody knows any more, well as its sealed copy may be.
     pub(super) fn stray(&self, record: &Record) -> Option<(State, Failure)> {
         let error = self.unidentified(record).filter(|_| record.has_credential())?;
         error.outcome().error.map(|failure| (State::ConfigError, failure))

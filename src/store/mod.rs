@@ -154,10 +154,9 @@ impl Store {
             }
         }
         if let Some(record) = &mut record {
-            record.flaw = self.stray(record);
-        }
-        if let Some(record) = record.as_mut().filter(|r| sealed.is_none_or(|sealed| sealed < r.generation)) {
-            record.flaw = self.flaw(name, record);
+            let is_unsealed = sealed.is_none_or(|sealed| sealed < record.generation);
+            let unsealed = || is_unsealed.then(|| self.flaw(name, record)).flatten();
+            record.flaw = self.stray(record).or_else(unsealed);
         }
         // Of what the journal is behind with, it has no fingerprint.
         let is_overtaken = match &mut record {

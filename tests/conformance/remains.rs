@@ -441,8 +441,8 @@ fn r13_what_a_dead_run_sealed_does_not_take_the_place_of_a_newer_published_copy(
     }
 }
 
-#[test]
-fn r03_an_older_journal_does_not_hide_which_token_an_answer_spent() {
+/// The journal is from before an answer, and the ledger is gone; and what came before that answer.
+fn behind_its_seal() -> (World, serde_json::Value) {
     let world = World::new(None, Mode::Strict, "");
     let first = world.server.mint();
     world.arrive(world.credential(&first), true).unwrap();
@@ -450,19 +450,19 @@ fn r03_an_older_journal_does_not_hide_which_token_an_answer_spent() {
     assert_eq!(world.refresh().generation.get(), 3);
     std::fs::write(world.file("profiles/demo/record.json"), journal).unwrap();
     std::fs::remove_file(world.file("ledger")).unwrap();
+    (world, first)
+}
+
+#[test]
+fn r03_an_older_journal_does_not_hide_which_token_an_answer_spent() {
+    let (world, first) = behind_its_seal();
     assert_eq!(world.look().generation.get(), 3);
     assert!(world.arrive(world.credential(&first), true).is_err());
 }
 
 #[test]
 fn r03_an_older_journal_does_not_hide_from_an_import_which_token_an_answer_spent() {
-    let world = World::new(None, Mode::Strict, "");
-    let first = world.server.mint();
-    world.arrive(world.credential(&first), true).unwrap();
-    let journal = std::fs::read(world.file("profiles/demo/record.json")).unwrap();
-    assert_eq!(world.refresh().generation.get(), 3);
-    std::fs::write(world.file("profiles/demo/record.json"), journal).unwrap();
-    std::fs::remove_file(world.file("ledger")).unwrap();
+    let (world, first) = behind_its_seal();
     let outcome = world.arrive(world.credential(&first), true).unwrap_err();
     says(&outcome, OutcomeKind::NeedsLogin, "consumed");
     assert_eq!(world.record().generation.get(), 3);

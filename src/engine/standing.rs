@@ -234,6 +234,18 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_is_over_at_its_end() {
+        let c = clock();
+        let mut r = record(&c);
+        c.advance(S(800));
+        let (outcome, failure) = (OutcomeKind::Deferred, Failure::new("source", "away"));
+        r.standstill = Some(Standstill { outcome, failure, next_look: c.now().wall.plus(S(10)) });
+        assert_eq!(judge(&r, &c).state, State::Deferred);
+        c.advance(S(10));
+        assert_eq!(judge(&r, &c).state, State::Due);
+    }
+
+    #[test]
     fn r35_a_refresh_token_near_its_end_is_renewed_while_the_access_token_is_fresh() {
         let c = clock();
         let mut r = record(&c);

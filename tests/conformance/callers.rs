@@ -171,6 +171,17 @@ fn obtain(world: &World, min_valid: Duration) -> Obtained {
 }
 
 #[test]
+fn what_a_flight_brought_too_late_for_its_caller_can_still_be_had() {
+    let world = World::new(None, Mode::Strict, "");
+    let engine = world.process();
+    world.clock.advance(LIFE);
+    assert!(engine.landed(world.profile(), Duration::ZERO).is_none());
+    assert_eq!(world.refresh_by(&engine).kind, OutcomeKind::Refreshed);
+    let obtained = engine.landed(world.profile(), Duration::ZERO).unwrap();
+    assert_eq!((obtained.token.unwrap().generation.get(), obtained.outcome.kind), (2, OutcomeKind::Fresh));
+}
+
+#[test]
 fn a_token_that_lives_less_long_than_asked_is_handed_out_with_a_word() {
     let world = World::new(None, Mode::Strict, "");
     let full = obtain(&world, LIFE);

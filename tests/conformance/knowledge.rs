@@ -135,6 +135,58 @@ fn r17_a_doubt_that_the_ledger_noted_is_over_when_the_answer_of_a_dead_run_says_
     assert_eq!((is_marked(), world.record().intent), (false, None));
 }
 
+/// Whether the ledger has a doubt about the token that came in this answer.
+fn is_marked(world: &World, answer: &Value) -> bool {
+    let store = std::sync::Arc::clone(world.process().store());
+    let token = store.key("demo").unwrap().fingerprint(&world.credential(answer).refresh);
+    store.ledger().mark(&token).unwrap().is_some()
+}
+
+#[test]
+fn r17_the_ledger_keeps_the_doubt_of_a_token_that_came_back_from_its_second_send() {
+    let grace = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";
+    for is_told in [true, false] {
+        let world = World::new(None, Mode::Grace(Duration::from_secs(60)), grace);
+        let answer = world.server.mint();
+        world.arrive(world.credential(&answer), true).unwrap();
+        world.server.script([Fault::DropAfter]);
+        assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+        assert!(is_marked(&world, &answer));
+        // Given back, nobody knows which token lives; an answer without one says that this one does.
+        let mut came = serde_json::json!({"access_token": "new", "token_type": "Bearer", "expires_in": 600});
+        if is_told {
+            came["refresh_token"] = answer["refresh_token"].clone();
+        }
+        world.server.script([Fault::Answer(200, "", came.to_string().leak())]);
+        let kind = if is_told { OutcomeKind::InDoubt } else { OutcomeKind::Refreshed };
+        assert_eq!(world.refresh().kind, kind);
+        assert_eq!(is_marked(&world, &answer), is_told);
+    }
+}
+
+#[test]
+fn r17_the_ledger_keeps_the_doubt_of_a_token_whose_second_send_was_turned_away() {
+    let (world, answer) = strict_in_doubt();
+    world.clock.advance(LIFE - Duration::from_secs(25));
+    world.server.script([Fault::Answer(429, "", "")]);
+    world.refresh();
+    assert_eq!((world.requests(), is_marked(&world, &answer)), (2, true));
+    world.clock.advance(Duration::from_secs(3600));
+    world.server.script([DENIED]);
+    assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
+    std::fs::remove_file(world.file(JOURNAL)).unwrap();
+    is_refused(world.arrive(world.credential(&answer), true));
+}
+
+fn strict_in_doubt() -> (World, Value) {
+    let world = strict();
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), true).unwrap();
+    world.server.script([Fault::DropBefore]);
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    (world, answer)
+}
+
 #[test]
 fn r21_a_grace_is_over_for_a_doubt_whose_journal_is_lost() {
     let grace = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";

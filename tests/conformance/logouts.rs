@@ -84,6 +84,20 @@ fn r17_a_revocation_without_an_answer_is_a_doubt_until_it_is_settled() {
 }
 
 #[test]
+fn r17_a_doubt_about_a_revocation_is_the_tokens_and_not_the_next_ones() {
+    let world = world([Fault::DropAfter]);
+    is_kept(&world, world.log_out(false, false), OutcomeKind::Deferred, "revocation_in_doubt");
+    world.sign_in();
+    assert_eq!(world.record().revocation, None);
+    assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+}
+
+#[test]
+fn what_became_of_a_token_has_a_word() {
+    assert_eq!([Fate::Revoked, Fate::Dead, Fate::Left].map(Fate::word), ["revoked", "dead", "left"]);
+}
+
+#[test]
 fn a_token_that_the_provider_has_ended_needs_nobody_to_end_it() {
     for is_blocked in [true, false] {
         let world = world([LATER]);

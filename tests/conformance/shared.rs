@@ -387,3 +387,21 @@ fn r04_a_token_of_the_tool_that_another_profile_holds_stops_us() {
     let outcome = shared.stops(OutcomeKind::ConfigError, "conflict", 0);
     assert!(outcome.error.unwrap().message.starts_with("profile copy holds"));
 }
+
+#[test]
+fn r04_another_profile_that_cannot_be_read_stops_us_for_as_long_as_it_cannot() {
+    let shared = Shared::new(Mode::Strict);
+    let other = "copy".parse().unwrap();
+    let answer = shared.world.server.mint();
+    shared.world.arrive_as(&other, shared.world.credential(&answer), false).unwrap();
+    // Opened, a link is an error.
+    let (path, aside) = (shared.world.file("profiles/copy/record.json"), shared.world.file("aside"));
+    std::fs::rename(&path, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, &path).unwrap();
+    shared.rotates();
+    shared.stops(OutcomeKind::Deferred, "source", 1);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    shared.world.clock.advance(Duration::from_secs(60));
+    assert_eq!((shared.world.refresh().generation.get(), shared.world.requests()), (3, 1));
+}

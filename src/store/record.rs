@@ -394,6 +394,13 @@ mod tests {
     }
 
     #[test]
+    fn r13_a_damaged_journal_of_ours_is_not_taken_for_that_of_a_later_version() {
+        let is_later = |format: u32| Record::is_of_later_version(format!(r#"{{"format":{format}}}"#).as_bytes());
+        assert_eq!([FORMAT - 1, FORMAT, FORMAT + 1].map(is_later), [false, false, true]);
+        assert!(!Record::is_of_later_version(b"dust"));
+    }
+
+    #[test]
     fn a_new_journal_and_a_tombstone_have_no_credential() {
         assert!(!Record::new("p".parse().unwrap()).has_credential());
         assert!(record().has_credential());

@@ -5,6 +5,7 @@ pub mod encoding;
 pub mod foreign;
 pub mod freshness;
 mod lenient;
+pub mod mentions;
 pub mod response;
 pub mod secret;
 

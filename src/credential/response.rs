@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::claims::claims;
 use super::freshness::Lifetime;
 use super::lenient;
+use super::mentions::{self, Mentions};
 use super::secret::{AccessToken, RefreshToken};
 use crate::clock::{Moment, Timestamp};
 
@@ -42,6 +43,8 @@ pub struct Granted {
     pub not_before: Option<Timestamp>,
     /// The error that stands beside the tokens, at servers that answer both.
     pub denied: Option<Denied>,
+    /// Whatever else the body says of refresh tokens.
+    pub mentions: Mentions,
 }
 
 /// Every way in which a response may tell when the access token ends.
@@ -115,7 +118,7 @@ fn is_success(status: u16) -> bool {
 /// error pages have been seen to echo the request. Of a body that is damaged or cut nobody can say that it had no
 /// refresh token, so under 2xx it counts only with one.
 pub fn read(status: u16, body: &[u8], is_whole: bool) -> Reply {
-    let Some(Members { members, is_sound }) = members(body, is_whole) else {
+    let Some(Members { members, is_sound, mentions }) = members(body, is_whole) else {
         return Reply::Unreadable;
     };
     let denied = denied(&members);
@@ -127,7 +130,7 @@ pub fn read(status: u16, body: &[u8], is_whole: bool) -> Reply {
         false => has_refresh && has_access,
     };
     match (carries, denied) {
-        (true, denied) => Reply::Granted(Box::new(Granted { denied, ..granted })),
+        (true, denied) => Reply::Granted(Box::new(Granted { denied, mentions, ..granted })),
         (false, Some(denied)) if is_sound || !is_success(status) => Reply::Denied(denied),
         (false, _) => Reply::Unreadable,
     }
@@ -137,6 +140,7 @@ struct Members {
     members: Map<String, Value>,
     /// The body was well-formed: what is not among its members was not said.
     is_sound: bool,
+    mentions: Mentions,
 }
 
 /// The body as members: a JSON object, a form where the server ignored `Accept`, or JSON with faults in it.
@@ -146,15 +150,16 @@ fn members(body: &[u8], is_whole: bool) -> Option<Members> {
         Some(text) => text.as_bytes(),
         None => body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body),
     };
-    if let Ok(value) = serde_json::from_slice(body) {
-        return Some(Members { members: canonical(chosen(value)?), is_sound: true });
-    }
     let text = String::from_utf8_lossy(body);
+    let mentions = Mentions::of(&text);
+    if let Ok(value) = serde_json::from_slice(body) {
+        return Some(Members { members: canonical(chosen(value)?), is_sound: true, mentions });
+    }
     let (found, is_sound) = match form(text.trim(), is_whole) {
         Some(form) => (form, is_whole),
         None => (lenient::parse(&text).and_then(chosen)?, false),
     };
-    Some(Members { members: canonical(found), is_sound })
+    Some(Members { members: canonical(found), is_sound, mentions })
 }
 
 /// Text of a body that begins with a byte order mark of UTF-16.
@@ -216,7 +221,7 @@ fn unwrapped(mut outer: Map<String, Value>) -> Map<String, Value> {
 }
 
 fn has(m: &Map<String, Value>, token: &str) -> bool {
-    member(m, token).and_then(Value::as_str).is_some_and(is_token)
+    member(m, token).and_then(mentions::token).is_some()
 }
 
 /// Every name that is read, as RFC 6749 would write it.
@@ -242,29 +247,25 @@ const NAMES: [&str; 16] = [
 /// Adds the proper names of members that are written otherwise: `refreshToken`, `RefreshToken`, `refresh-token`.
 fn canonical(mut m: Map<String, Value>) -> Map<String, Value> {
     for name in NAMES {
-        if !m.contains_key(name)
-            && let Some(value) = member(&m, name).cloned()
-        {
+        if let Some(value) = member(&m, name).cloned() {
             m.insert(name.into(), value);
         }
     }
     m
 }
 
-/// A member by its name, however its words are joined.
+/// A member by its name, however its words are joined; one that says something before one that does not.
 fn member<'a>(m: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     let letters = |text: &'_ str| -> Vec<u8> {
         text.bytes().filter(|b| !b"_-".contains(b)).map(|b| b.to_ascii_lowercase()).collect()
     };
-    m.get(name).or_else(|| {
+    let says = |value: &&Value| !value.is_null() && value.as_str() != Some("");
+    let other = || {
         let wanted = letters(name);
-        m.iter().find(|(key, _)| key.len() <= name.len() && letters(key) == wanted).map(|(_, value)| value)
-    })
-}
-
-/// A blank is not a token, whatever the server means by it.
-fn is_token(text: &str) -> bool {
-    !text.trim().is_empty()
+        let mut kin = m.iter().filter(|(key, _)| key.len() <= name.len() && letters(key) == wanted);
+        kin.find_map(|(_, value)| Some(value).filter(says))
+    };
+    m.get(name).filter(says).or_else(other).or_else(|| m.get(name))
 }
 
 fn granted(m: &Map<String, Value>) -> Granted {
@@ -272,7 +273,7 @@ fn granted(m: &Map<String, Value>) -> Granted {
     let access = access_text.and_then(AccessToken::new);
     Granted {
         access_unusable: access.is_none() && m.get("access_token").is_some_and(|v| !v.is_null()),
-        refresh: text(m, "refresh_token").filter(|t| is_token(t)).and_then(RefreshToken::new),
+        refresh: m.get("refresh_token").and_then(mentions::token),
         token_type: text(m, "token_type").map(printable),
         expiry: ExpiryClaims {
             expires_in: relative(m.get("expires_in")).or_else(|| relative(m.get("expired_in"))),
@@ -288,6 +289,7 @@ fn granted(m: &Map<String, Value>) -> Granted {
             .map(|d| d.as_secs()),
         not_before: instant(m.get("earliest_refresh_at")),
         denied: None,
+        mentions: Mentions::default(),
         access,
     }
 }
@@ -422,6 +424,22 @@ mod tests {
 
     fn jwt(claims: &str) -> String {
         format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims))
+    }
+
+    #[test]
+    fn r03_a_refresh_token_that_is_a_number_is_one() {
+        let g = granted_from(r#"{"refresh_token":18446744073709551615,"access_token":"a"}"#);
+        assert_eq!(g.refresh.unwrap().expose(), "18446744073709551615");
+    }
+
+    #[test]
+    fn r03_a_name_that_says_something_counts_before_one_that_does_not() {
+        for body in [
+            r#"{"refresh_token":null,"refreshToken":"new","access_token":"a"}"#,
+            r#"{"refresh-token":"","refresh_token":"","refreshToken":"new","access_token":"a"}"#,
+        ] {
+            assert_eq!(granted_from(body).refresh.unwrap().expose(), "new", "{body}");
+        }
     }
 
     #[test]

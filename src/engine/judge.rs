@@ -251,12 +251,12 @@ fn commit(
     outcome
 }
 
-/// What was sent is consumed, or was not used up. Of one that came back after a second send, nobody knows.
+/// What was sent is consumed, or was not used up, or nobody knows.
 fn note_fate(vault: &mut Vault<'_, '_>, granted: &Granted) -> Result<(), StoreError> {
     let Some(sent) = vault.record.intent.as_ref().map(|i| i.fingerprint.clone()) else { return Ok(()) };
     match granted.is_rotated {
         true => vault.note_consumed(&sent),
-        false if granted.after.notes.contains(&Note::OldTokenAfterGrace) => Ok(()),
+        false if granted.after.is_doubtful() => Ok(()),
         false => vault.note_unspent(&sent),
     }
 }
@@ -278,6 +278,9 @@ fn say(note: Note, plan: &Flightplan) -> String {
         Note::ScopeChanged => "the scope has changed".into(),
         Note::LifetimeAssumed => {
             format!("the server told no lifetime; {} s are assumed", plan.profile.provider.default_lifetime.as_secs())
+        }
+        Note::RefreshUnreadable => {
+            "the server gave a refresh token that cannot be read: the old one may be spent".into()
         }
         Note::OldTokenAfterGrace => "the server gave the old refresh token back after a second send".into(),
     }

@@ -19,6 +19,13 @@ pub struct Aftermath {
     pub rest: Duration,
 }
 
+impl Aftermath {
+    /// Whether nobody knows which refresh token is the live one.
+    pub fn is_doubtful(&self) -> bool {
+        self.notes.iter().any(|note| matches!(note, Note::OldTokenAfterGrace | Note::RefreshUnreadable))
+    }
+}
+
 impl Answer {
     pub fn aftermath(&self, notes: Vec<Note>) -> Aftermath {
         let rest = match self.rest_ms {
@@ -61,12 +68,12 @@ impl Record {
         at: &Moment,
         pause: impl FnOnce(&Self) -> Duration,
     ) {
-        // The old token came back after a second send: nobody knows whether it is the live one.
-        let is_doubtful = after.notes.contains(&Note::OldTokenAfterGrace);
-        let doubt = self.intent.take().filter(|intent| is_doubtful && !intent.is_reusable);
+        let doubt = self.intent.take().filter(|intent| after.is_doubtful() && !intent.is_reusable);
         self.adopt(credential, fingerprint);
         let generation = credential.generation;
-        self.intent = doubt.map(|intent| Intent { generation, abandoned: Some(at.clone()), ..intent });
+        // The new access token has a last chance of its own.
+        let renewed = |i| Intent { generation, abandoned: Some(at.clone()), is_last_chance_spent: false, ..i };
+        self.intent = doubt.map(renewed);
         self.refreshed_at = Some(at.wall);
         self.hold = None;
         self.unclassified = 0;
@@ -189,7 +196,10 @@ mod tests {
             record.intent
         };
         let kept = Intent { abandoned: Some(now()), sends: 2, ..intent(Generation::new(3)) };
-        assert_eq!(settled(vec![Note::OldTokenAfterGrace], sent(2, 2)), Some(kept));
+        let last = || sent(2, 2).map(|i| Intent { is_last_chance_spent: true, ..i });
+        for note in [Note::OldTokenAfterGrace, Note::RefreshUnreadable] {
+            assert_eq!(settled(vec![note], last()), Some(kept.clone()));
+        }
         assert_eq!(settled(Vec::new(), sent(2, 2)), None);
         let reusable = sent(2, 2).map(|i| Intent { is_reusable: true, ..i });
         assert_eq!(settled(vec![Note::OldTokenAfterGrace], reusable), None);

@@ -111,6 +111,8 @@ pub enum Note {
     LifetimeAssumed,
     /// The old refresh token came back after a second send: it may be dead.
     OldTokenAfterGrace,
+    /// There was another refresh token in it, in a form that cannot be read: the old one may be dead.
+    RefreshUnreadable,
 }
 
 impl Answer {
@@ -156,7 +158,10 @@ impl Answer {
         note(!is_usable, Note::AccessUnusable);
         note(g.token_type.as_deref().is_some_and(|t| !t.eq_ignore_ascii_case("bearer")), Note::TokenType);
         note(g.scope.is_some() && self.previous.scope.is_some() && g.scope != self.previous.scope, Note::ScopeChanged);
-        note(self.sends > 1 && g.refresh.is_some() && !is_rotated, Note::OldTokenAfterGrace);
+        // A third send comes when the access token that the second one brought is at its end, and no grace lasts so long:
+        // what is granted then once more is alive.
+        note(self.sends == 2 && g.refresh.is_some() && !is_rotated, Note::OldTokenAfterGrace);
+        note(!is_rotated && g.mentions.speak_of_another(&sent), Note::RefreshUnreadable);
         let told = g.expiry.lifetime_of_answer(&self.sent);
         note(is_usable && told.is_none(), Note::LifetimeAssumed);
         let new = Validity {
@@ -315,6 +320,8 @@ mod tests {
         assert!(!granted(&a).1);
         a.sends = 2;
         assert_eq!(granted(&a).2, [Note::OldTokenAfterGrace]);
+        a.sends = 3;
+        assert_eq!(granted(&a).2, [], "no grace lasts so long");
     }
 
     #[test]

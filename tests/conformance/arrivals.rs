@@ -275,7 +275,8 @@ fn signed_in_again(answer: &Value, access: &str) -> Value {
     again
 }
 
-fn access(world: &World) -> String {
+/// The access token that is stored.
+pub fn access(world: &World) -> String {
     let stored = world.process().store().snapshot(world.name()).unwrap().unwrap();
     stored.grant.access.unwrap().expose().to_owned()
 }

@@ -14,6 +14,7 @@ mod logouts;
 mod remains;
 mod residents;
 mod shared;
+mod uncertain;
 mod world;
 
 #[allow(dead_code, clippy::disallowed_methods, reason = "shared with the other tests")]

@@ -1,0 +1,93 @@
+//! Answers that grant something, and leave it open which refresh token is the live one.
+
+use std::time::Duration;
+
+use keepalive::outcome::OutcomeKind;
+use serde_json::json;
+
+use super::arrivals::access;
+use super::support::authserver::Fault;
+use super::support::family::Mode;
+use super::world::{LIFE, World};
+
+/// Before the last chance of an access token that has just come.
+const NEARLY: Duration = Duration::from_secs(569);
+
+/// What a strict server answers that has put the new token where nobody looks.
+fn answered(refresh: impl Fn(&str) -> String) -> (World, usize) {
+    let world = World::new(None, Mode::Strict, "");
+    let body = format!("{{\"access_token\":\"new\",\"expires_in\":600,{}}}", refresh("successor"));
+    world.server.script([Fault::CommitThen(200, body.leak())]);
+    let outcome = world.refresh();
+    assert_eq!(outcome.kind, OutcomeKind::InDoubt, "{outcome:?}");
+    assert!(outcome.warnings.iter().any(|w| w.contains("cannot be read")), "{outcome:?}");
+    let requests = world.requests();
+    (world, requests)
+}
+
+#[test]
+fn r03_a_token_whose_successor_cannot_be_read_is_in_doubt_and_its_access_token_is_kept() {
+    let ways: [fn(&str) -> String; 5] = [
+        |new| format!("\"refresh_token\":[\"{new}\"]"),
+        |new| format!("\"refresh_token\":{{\"value\":\"{new}\"}}"),
+        |new| format!("\"refresh_token\":\"{new}\",\"refresh_token\":null"),
+        |new| format!("\"data\":{{\"refresh_token\":\"{new}\"}}"),
+        |_| "\"refresh_token\":true".into(),
+    ];
+    for way in ways {
+        let (world, requests) = answered(way);
+        assert_eq!((access(&world), world.record().generation.get()), ("new".into(), 2));
+        for _ in 0..2 {
+            world.clock.advance(NEARLY / 2);
+            assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, requests));
+        }
+        world.clock.advance(Duration::from_secs(2));
+        assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::NeedsLogin, requests + 1), "it was spent");
+    }
+}
+
+#[test]
+fn r15_a_server_has_its_own_way_to_say_that_there_is_no_new_token() {
+    let world = World::new(None, Mode::NoRotation { echo: true }, "");
+    for odd in [json!({"refresh_token": null}), json!({"refresh_token": ""}), json!({"refresh_token": false})] {
+        world.server.script([Fault::Members(odd)]);
+        assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+    }
+}
+
+/// A server that gives the same refresh token again, of which nothing is known, and which has lost an answer.
+fn in_doubt_at_a_server_that_keeps_its_tokens() -> World {
+    let world = World::new(None, Mode::NoRotation { echo: true }, "");
+    world.server.script([Fault::DropAfter]);
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    world.clock.advance(NEARLY + Duration::from_secs(2));
+    world
+}
+
+#[test]
+fn r18_a_last_chance_that_brings_the_old_token_back_leaves_the_new_access_token_a_last_chance() {
+    let world = in_doubt_at_a_server_that_keeps_its_tokens();
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, world.requests()), (OutcomeKind::InDoubt, 2), "{outcome:?}");
+    assert_eq!(world.record().generation.get(), 2);
+    world.clock.advance(NEARLY);
+    for _ in 0..2 {
+        assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 2));
+    }
+    // Granted once more when no grace can be the reason, it is alive.
+    world.clock.advance(Duration::from_secs(2));
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, world.requests(), world.record().intent), (OutcomeKind::Refreshed, 3, None));
+    assert_eq!(world.refresh().kind, OutcomeKind::Refreshed, "the doubt is over");
+}
+
+#[test]
+fn r18_a_last_chance_that_brings_the_old_token_back_and_fails_the_next_time_was_the_last() {
+    let world = in_doubt_at_a_server_that_keeps_its_tokens();
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    world.clock.advance(LIFE);
+    world.server.script([Fault::DropAfter]);
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::NeedsLogin, 3));
+    world.clock.advance(LIFE);
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::NeedsLogin, 3));
+}

@@ -116,6 +116,24 @@ impl Moment {
         self.uptime_ms.checked_sub(earlier.uptime_ms).map(Duration::from_millis)
     }
 
+    /// Until when one waits for `at`, if that is not over, by the wall clock as it is now set. Within the boot in which the
+    /// wait was noted the boot clock alone tells how much of it is over, however the other was set; after a reboot a clock
+    /// that stands before the noting proves nothing.
+    pub fn awaits(&self, at: Timestamp, noted: Option<&Moment>) -> Option<Timestamp> {
+        let until = match noted.map(|noted| (noted, self.elapsed_since(noted))) {
+            None => at,
+            Some((noted, None)) if self.wall < noted.wall => return None,
+            Some((_, None)) => at,
+            Some((noted, Some(elapsed))) => {
+                let by_boot = self.wall.plus(at.since(noted.wall).saturating_sub(elapsed));
+                // The two clocks drift by milliseconds; a time that is told should stay the same.
+                let is_set = at.since(by_boot).max(by_boot.since(at)) > Duration::from_secs(1);
+                if is_set { by_boot } else { at }
+            }
+        };
+        (until > self.wall).then_some(until)
+    }
+
     /// The time from `earlier` to `self`, by the boot clock where it can tell, else by the wall clock.
     pub fn age_of(&self, earlier: &Moment) -> Duration {
         self.elapsed_since(earlier).unwrap_or_else(|| self.wall.since(earlier.wall))

@@ -53,6 +53,11 @@ impl Flightplan {
         matches!(self.profile.provider.policy.rotation, Rotation::Strict | Rotation::Grace)
     }
 
+    /// Whether somebody asked for a new token whatever the old one is good for (`--force`).
+    pub fn is_forced(&self) -> bool {
+        matches!(self.demand, Demand::NewerThan(_))
+    }
+
     /// The delay before the next try, for the journal's `not_before`.
     pub fn back_off(&self, record: &Record, retry_after: Option<Duration>) -> Duration {
         let left = record.validity.as_ref().map_or(Duration::ZERO, |v| v.left(&self.now()));

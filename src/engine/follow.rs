@@ -210,9 +210,10 @@ impl Flightplan {
     /// Notes why nothing is sent, for `status` and for whoever waited.
     fn stand_still(&self, vault: &mut Vault<'_, '_>, kind: OutcomeKind, failure: Failure) -> Outcome {
         let wait = if kind == OutcomeKind::ConfigError { CONFLICT } else { SOURCE };
-        let at = self.now().wall.plus(wait);
+        let now = self.now();
+        let at = now.wall.plus(wait);
         let outcome = Outcome::new(kind).retry_at(at).because(failure.clone());
-        vault.record.standstill = Some(Standstill { outcome: kind, failure, next_look: at });
+        vault.record.standstill = Some(Standstill { outcome: kind, failure, next_look: at, noted: Some(now) });
         note_attempt(self, &mut vault.record, &outcome);
         match vault.save() {
             Ok(()) => outcome,

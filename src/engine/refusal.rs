@@ -22,10 +22,11 @@ const MAX_UNCLASSIFIED: u32 = 5;
 /// An answer that granted nothing.
 pub fn refuse(plan: &Flightplan, vault: &mut Vault<'_, '_>, answer: &Answer, denied: Option<&Denied>) -> Outcome {
     let class = classify::classify(answer.status, denied, &plan.profile.provider);
-    if class == Class::Ambiguous {
-        return leave_in_doubt(plan, vault, &format!("the server answered {}{}", answer.status, words(denied)));
-    }
     let retry_after = answer.retry_after.as_deref().and_then(|h| classify::retry_after(h, plan.now().wall));
+    if class == Class::Ambiguous {
+        let why = format!("the server answered {}{}", answer.status, words(denied));
+        return leave_in_doubt_until(plan, vault, &why, retry_after);
+    }
     let said = Said { status: answer.status, denied, retry_after, is_early: false };
     let sent = vault.record.intent.as_ref().map(|i| i.fingerprint.clone());
     let mut outcome = settle_refusal(plan, vault, class, &said);
@@ -82,6 +83,7 @@ fn settle_refusal(plan: &Flightplan, vault: &mut Vault<'_, '_>, class: Class, sa
     let is_spent = vault.record.intent.as_ref().is_some_and(|i| i.is_last_chance_spent);
     let is_alive = vault.record.validity.as_ref().is_some_and(|v| !v.left_at_most(&now).is_zero());
     let record = &mut vault.record;
+    count_probe(plan, record, &now);
     if !is_early {
         // Who was not given the token says nothing of it.
         record.unclassified = if is_unexplained { record.unclassified + 1 } else { 0 };
@@ -101,9 +103,15 @@ fn settle_refusal(plan: &Flightplan, vault: &mut Vault<'_, '_>, class: Class, sa
             "check client_id, client_auth, secret and endpoint of [provider.{}]",
             plan.profile.provider.name
         ));
-        let probes = record.hold.as_ref().map_or(0, |h| h.probes);
-        let next_probe = now.wall.plus(PROBE);
-        record.hold = Some(Hold { config: plan.prepared.fingerprint(), failure: failure.clone(), probes, next_probe });
+        let config = plan.prepared.fingerprint();
+        let probes = record.hold.as_ref().filter(|hold| hold.config == config).map_or(0, |hold| hold.probes);
+        record.hold = Some(Hold {
+            config,
+            failure: failure.clone(),
+            probes,
+            next_probe: now.wall.plus(PROBE),
+            noted: Some(now.clone()),
+        });
         unsend(record, &now, is_early);
         Outcome::new(OutcomeKind::ConfigError).because(failure)
     } else {
@@ -127,6 +135,17 @@ fn settle_refusal(plan: &Flightplan, vault: &mut Vault<'_, '_>, class: Class, sa
     outcome
 }
 
+/// Rule 24: of a refused client, a probe is one that the server answered or may have got. One that went nowhere says
+/// nothing, and one that was turned away for another reason is not repeated sooner than the others.
+fn count_probe(plan: &Flightplan, record: &mut Record, now: &Moment) {
+    let config = plan.prepared.fingerprint();
+    if let Some(hold) = record.hold.as_mut().filter(|hold| hold.config == config && !plan.is_forced()) {
+        hold.probes += 1;
+        hold.next_probe = now.wall.plus(PROBE);
+        hold.noted = Some(now.clone());
+    }
+}
+
 /// A request that was turned away did nothing to the token. What an earlier one did, it does not tell: that doubt is as it
 /// was, its retry inside the grace and its last chance included.
 fn unsend(record: &mut Record, now: &Moment, is_early: bool) {
@@ -145,16 +164,32 @@ fn unsend(record: &mut Record, now: &Moment, is_early: bool) {
 
 /// Sent, and nobody knows what became of it. The intent stays and says so.
 pub fn leave_in_doubt(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: &str) -> Outcome {
+    leave_in_doubt_until(plan, vault, why, None)
+}
+
+/// The same; `retry_after`: the server has said how long it wants to be left alone, which binds the retry within its grace
+/// and the last chance, too (rule 25).
+fn leave_in_doubt_until(
+    plan: &Flightplan,
+    vault: &mut Vault<'_, '_>,
+    why: &str,
+    retry_after: Option<Duration>,
+) -> Outcome {
     let now = plan.now();
+    count_probe(plan, &mut vault.record, &now);
     let failure = Failure::new("in_doubt", format!("the refresh token may be spent: {why}"));
     tracing::error!(profile = %plan.profile.name, why, "a refresh is in doubt");
     if let Some(intent) = &mut vault.record.intent {
         intent.abandoned = Some(now.clone());
     }
-    if !plan.punishes_reuse() {
+    let wait = if plan.punishes_reuse() {
+        retry_after
+    } else {
         vault.record.failures += 1;
-        let at = now.wall.plus(plan.back_off(&vault.record, None));
-        vault.record.pause_until(Some(at), Some(&now));
+        Some(plan.back_off(&vault.record, retry_after))
+    };
+    if let Some(wait) = wait {
+        vault.record.pause_until(Some(now.wall.plus(wait)), Some(&now));
     }
     vault.record.last_attempt =
         Some(Attempt { at: now.wall, outcome: OutcomeKind::InDoubt, retry_at: None, error: Some(failure) });

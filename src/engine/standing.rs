@@ -89,7 +89,7 @@ fn hindered(record: &Record, now: &Moment) -> Option<Standing> {
         return Some(Standing { state, refresh_at: Some(now.wall), error: Some(failure) });
     }
     if let Some(hold) = &record.hold {
-        let refresh_at = (hold.probes < MAX_PROBES).then_some(hold.next_probe);
+        let refresh_at = (hold.probes < MAX_PROBES).then(|| hold.waits_until(now).unwrap_or(now.wall));
         return Some(Standing { state: State::ConfigError, refresh_at, error: Some(hold.failure.clone()) });
     }
     let error = record.unusable.clone()?;
@@ -115,8 +115,7 @@ fn without_trouble(record: &Record, terms: Terms<'_>, now: &Moment, last_error: 
         != Verdict::Fresh
         || is_renewal_due(record, Duration::ZERO, now);
     let is_alive = validity.is_some_and(|v| !v.left(now).is_zero());
-    let not_before = record.waits_until(now).max(record.standstill.as_ref().map(|s| s.next_look));
-    let not_before = not_before.filter(|at| *at > now.wall);
+    let not_before = record.waits_until(now).max(record.standstill.as_ref().and_then(|s| s.waits_until(now)));
     let planned = validity.map_or(now.wall, |v| planned_at(v, terms, now));
     let planned = renewal_at(record).map_or(planned, |at| planned.min(at.max(now.wall)));
     let planned = not_before.map_or(planned, |at| planned.max(at));
@@ -239,7 +238,7 @@ mod tests {
         let mut r = record(&c);
         c.advance(S(800));
         let (outcome, failure) = (OutcomeKind::Deferred, Failure::new("source", "away"));
-        r.standstill = Some(Standstill { outcome, failure, next_look: c.now().wall.plus(S(10)) });
+        r.standstill = Some(Standstill { outcome, failure, next_look: c.now().wall.plus(S(10)), noted: None });
         assert_eq!(judge(&r, &c).state, State::Deferred);
         c.advance(S(10));
         assert_eq!(judge(&r, &c).state, State::Due);
@@ -313,6 +312,7 @@ mod tests {
             outcome: OutcomeKind::Deferred,
             failure: Failure::new("source", "away"),
             next_look: c.now().wall.plus(S(900)),
+            noted: None,
         };
         r.standstill = Some(stop.clone());
         assert_eq!(judge(&r), (State::Fresh, Some(900)));
@@ -391,7 +391,7 @@ mod tests {
             is_reusable: false,
         };
         let failure = || Failure::new("x", "y");
-        let hold = Some(Hold { config: "x".into(), failure: failure(), probes: 0, next_probe: now.wall });
+        let hold = Some(Hold { config: "x".into(), failure: failure(), probes: 0, next_probe: now.wall, noted: None });
         let flaw = |state| Some((state, failure()));
         for (hold, flaw, with_doubt, without) in [
             (hold, None, State::InDoubt, State::ConfigError),
@@ -422,7 +422,7 @@ mod tests {
             let mut r = record(&c);
             let next_probe = c.now().wall.plus(S(60));
             let failure = Failure::new("client_refused", "no");
-            r.hold = Some(Hold { config: "x".into(), failure, probes, next_probe });
+            r.hold = Some(Hold { config: "x".into(), failure, probes, next_probe, noted: None });
             let s = judge(&r, &c);
             assert_eq!((s.state, s.refresh_at), (State::ConfigError, is_planned.then_some(next_probe)));
         }
@@ -492,11 +492,17 @@ mod tests {
             },
             Record { rejected: Some(Rejection { fingerprint: token, at: now.wall, failure: failure() }), ..record(&c) },
             Record {
-                hold: Some(Hold { config: "x".into(), failure: failure(), probes: 0, next_probe: now.wall }),
+                hold: Some(Hold {
+                    config: "x".into(),
+                    failure: failure(),
+                    probes: 0,
+                    next_probe: now.wall,
+                    noted: None,
+                }),
                 ..record(&c)
             },
             Record {
-                standstill: Some(Standstill { outcome: config, failure: failure(), next_look: now.wall }),
+                standstill: Some(Standstill { outcome: config, failure: failure(), next_look: now.wall, noted: None }),
                 ..record(&c)
             },
             Record { unusable: Some(unusable), ..record(&c) },

@@ -14,7 +14,7 @@ use super::refusal;
 use super::standing::{self, MAX_PROBES};
 use crate::clock::Moment;
 use crate::credential::Generation;
-use crate::credential::freshness::{self, Demand};
+use crate::credential::freshness;
 use crate::guard::{Held, Lease};
 use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
 use crate::provider::{Exchange, Gate, GateError, RawAnswer, Unsent};
@@ -231,19 +231,19 @@ impl Flightplan {
     /// Rule 24: a client that the provider refused is tried again when the configuration changes, by `--force` once, and
     /// by itself three times at most.
     fn check_hold(&self, record: &mut Record, now: &Moment) -> Result<(), Outcome> {
-        let is_forced = matches!(self.demand, Demand::NewerThan(_));
-        let Some(hold) = record.hold.as_mut().filter(|h| h.config == self.prepared.fingerprint()) else {
+        let Some(hold) = record.hold.as_ref().filter(|h| h.config == self.prepared.fingerprint()) else {
             record.hold = None;
             return Ok(());
         };
-        if !is_forced && (hold.probes >= MAX_PROBES || now.wall < hold.next_probe) {
-            let outcome = Outcome::new(OutcomeKind::ConfigError).because(hold.failure.clone());
-            return Err(if hold.probes < MAX_PROBES { outcome.retry_at(hold.next_probe) } else { outcome });
+        let next_probe = hold.waits_until(now);
+        if self.is_forced() || (hold.probes < MAX_PROBES && next_probe.is_none()) {
+            return Ok(());
         }
-        if !is_forced {
-            hold.probes += 1;
-        }
-        Ok(())
+        let outcome = Outcome::new(OutcomeKind::ConfigError).because(hold.failure.clone());
+        Err(match next_probe.filter(|_| hold.probes < MAX_PROBES) {
+            Some(at) => outcome.retry_at(at),
+            None => outcome,
+        })
     }
 
     /// Rule 8: the keyring must be able to take the new token, unless a daemon has waited for it long enough.

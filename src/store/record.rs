@@ -1,9 +1,7 @@
 //! The journal J of a profile: what happened and what is under way, without secrets; `status` reads nothing else.
 
-use std::path::Path;
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 use super::StoreError;
 use super::identity::Identity;
@@ -114,6 +112,16 @@ pub struct Standstill {
     pub failure: Failure,
     /// When the store is looked into again.
     pub next_look: Timestamp,
+    /// When that was settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noted: Option<Moment>,
+}
+
+impl Standstill {
+    /// Until when the store is not looked into, if that is not over.
+    pub fn waits_until(&self, now: &Moment) -> Option<Timestamp> {
+        now.awaits(self.next_look, self.noted.as_ref())
+    }
 }
 
 /// How the newest attempt ended.
@@ -151,6 +159,16 @@ pub struct Hold {
     /// Automatic probes made since.
     pub probes: u32,
     pub next_probe: Timestamp,
+    /// When that was settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noted: Option<Moment>,
+}
+
+impl Hold {
+    /// Until when the client is not tried again by itself, if that is not over.
+    pub fn waits_until(&self, now: &Moment) -> Option<Timestamp> {
+        now.awaits(self.next_probe, self.noted.as_ref())
+    }
 }
 
 impl Rejection {
@@ -257,23 +275,9 @@ impl Record {
         self.noted = told.cloned().filter(|_| at.is_some());
     }
 
-    /// Until when no request is allowed, if that is not over, by the wall clock as it is now set. Within one boot the boot
-    /// clock alone tells how much of it is over, however the other was set; after a reboot a clock that stands before the
-    /// noting proves nothing.
+    /// Until when no request is allowed, if that is not over.
     pub fn waits_until(&self, now: &Moment) -> Option<Timestamp> {
-        let at = self.not_before?;
-        let until = match self.noted.as_ref().map(|noted| (noted, now.elapsed_since(noted))) {
-            None => at,
-            Some((noted, None)) if now.wall < noted.wall => return None,
-            Some((_, None)) => at,
-            Some((noted, Some(elapsed))) => {
-                let by_boot = now.wall.plus(at.since(noted.wall).saturating_sub(elapsed));
-                // The two clocks drift by milliseconds; a time that is told should stay the same.
-                let is_set = at.since(by_boot).max(by_boot.since(at)) > Duration::from_secs(1);
-                if is_set { by_boot } else { at }
-            }
-        };
-        (until > now.wall).then_some(until)
+        now.awaits(self.not_before?, self.noted.as_ref())
     }
 
     /// An attempt of the current generation whose outcome is not known.
@@ -362,6 +366,8 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::clock::{Clock, ManualClock};
     use crate::store::samples::{intent, now, print, record};

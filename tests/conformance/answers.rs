@@ -8,6 +8,7 @@ use std::time::Duration;
 use keepalive::clock::{Clock, ManualClock, Moment, Timestamp};
 use keepalive::engine::logout::Fate;
 use keepalive::outcome::{Outcome, OutcomeKind, Publication};
+use keepalive::provider::GateError;
 use serde_json::json;
 
 use super::support::authserver::Fault;
@@ -417,6 +418,89 @@ fn r24_a_client_that_is_refused_is_tried_again_by_itself_three_times_and_by_forc
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::ConfigError, 5), "a person may insist");
     world.provider_mut().parameters.push(("resource".into(), "https://api".into()));
     assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Refreshed, 6), "it is another client now");
+}
+
+const CLIENT_REFUSED: Fault = Fault::Answer(401, "", r#"{"error":"invalid_client"}"#);
+const HALF_AN_HOUR: Duration = Duration::from_secs(1800);
+
+#[test]
+fn r24_a_probe_that_did_not_reach_the_server_is_none() {
+    let world = world();
+    world.server.script([CLIENT_REFUSED]);
+    assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
+    world.clock.advance(HALF_AN_HOUR);
+    for _ in 0..4 {
+        world.hook(Place::BeforeExchange, || Err(GateError::Refused("the network is away")));
+        assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Deferred, 1));
+        world.clock.advance(Duration::from_secs(900));
+    }
+    assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Refreshed, 2));
+}
+
+#[test]
+fn r24_a_probe_that_was_turned_away_for_another_reason_is_one_and_slow_like_the_others() {
+    let world = world();
+    world.server.script([CLIENT_REFUSED]);
+    assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
+    for n in 2..=4 {
+        world.clock.advance(HALF_AN_HOUR);
+        world.server.script([Fault::Answer(429, "", "")]);
+        assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Deferred, n));
+        world.clock.advance(Duration::from_secs(1799));
+        assert_eq!((world.look().kind, world.requests()), (OutcomeKind::ConfigError, n));
+        world.clock.advance(Duration::from_secs(1));
+    }
+    world.clock.advance(HALF_AN_HOUR);
+    assert_eq!((world.look().kind, world.requests()), (OutcomeKind::ConfigError, 4));
+}
+
+#[test]
+fn r33_a_client_that_was_refused_while_the_clock_was_wrong_is_tried_again_when_it_is_right() {
+    let world = world();
+    let right = world.clock.now().wall;
+    world.clock.step_wall(right.plus(Duration::from_secs(100 * 86_400)));
+    world.server.script([CLIENT_REFUSED]);
+    assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
+    world.clock.advance(HALF_AN_HOUR - Duration::from_secs(60));
+    world.clock.step_wall(right);
+    let outcome = world.look();
+    assert_eq!((outcome.kind, wait(&world, &outcome)), (OutcomeKind::ConfigError, Duration::from_secs(60)));
+    world.clock.advance(Duration::from_secs(60));
+    world.clock.step_wall(right.plus(LIFE));
+    assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Refreshed, 2));
+}
+
+#[test]
+fn r25_a_server_that_is_away_and_says_for_how_long_is_left_alone_whatever_it_may_have_done() {
+    let grace = "rotation = \"grace\"\nreuse_grace = \"3600s\"\ngrace_semantics = \"same\"\n";
+    for (mode, provider) in [
+        (Mode::NoRotation { echo: true }, "rotation = \"none\"\n"),
+        (Mode::Lenient, "rotation = \"lenient\"\n"),
+        (Mode::Grace(Duration::from_secs(3600)), grace),
+        (Mode::Strict, ""),
+    ] {
+        let world = World::new(None, mode, provider);
+        // Its last chance would be much sooner.
+        world.clock.advance(LIFE - Duration::from_secs(60));
+        world.server.script([Fault::Answer(503, "retry-after: 900\r\n", "")]);
+        let outcome = world.refresh();
+        assert_eq!(
+            (outcome.kind, wait(&world, &outcome)),
+            (OutcomeKind::InDoubt, Duration::from_secs(900)),
+            "{mode:?}"
+        );
+        world.clock.advance(Duration::from_secs(899));
+        for _ in 0..3 {
+            let outcome = world.refresh();
+            assert_eq!(
+                (wait(&world, &outcome), world.requests()),
+                (Duration::from_secs(1), 1),
+                "{mode:?}: {outcome:?}"
+            );
+        }
+        world.clock.advance(Duration::from_secs(1));
+        assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 2), "{mode:?}");
+    }
 }
 
 #[test]

@@ -429,7 +429,7 @@ fn no_damaged_journal_is_another_profiles() {
         is_last_chance_spent: false,
         is_reusable: false,
     });
-    whole.hold = Some(Hold { config: "c".into(), failure: failure.clone(), probes: 1, next_probe: NOW });
+    whole.hold = Some(Hold { config: "c".into(), failure: failure.clone(), probes: 1, next_probe: NOW, noted: None });
     whole.rejected = Some(Rejection { fingerprint, at: NOW, failure });
     let whole = serde_json::to_vec(&whole).unwrap();
     drop(bench);

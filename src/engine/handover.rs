@@ -226,6 +226,10 @@ fn refuse_claimed(
     token: &Fingerprint,
     warrant: Warrant,
 ) -> Result<(), Outcome> {
+    // What a login brings was granted just now.
+    if warrant != Warrant::Login {
+        store.check_ledger()?;
+    }
     match store.claim(token, name, key)? {
         None => Ok(()),
         Some(Claim::Dead) if warrant == Warrant::Login => Ok(()),

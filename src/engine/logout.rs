@@ -158,7 +158,7 @@ impl Leaving<'_> {
         };
         vault.check_keyring().map_err(StoreError::from)?;
         if vault.record.is_tombstone {
-            return self.complete(&vault);
+            return self.complete(&mut vault);
         }
         let parting = match self.load(&mut vault, &key) {
             Ok(Some(loaded)) => self.part(&mut vault, loaded, route)?,
@@ -172,7 +172,7 @@ impl Leaving<'_> {
     }
 
     /// A logout that was cut off behind its tombstone.
-    fn complete(&self, vault: &Vault<'_, '_>) -> Result<Departure, Outcome> {
+    fn complete(&self, vault: &mut Vault<'_, '_>) -> Result<Departure, Outcome> {
         if !self.store.has_remains(self.name)? {
             // The key may have stayed behind.
             return match self.store.has_orphaned_key()? {

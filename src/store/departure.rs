@@ -43,7 +43,7 @@ impl Vault<'_, '_> {
     }
 
     /// Clears away what a tombstone's credential was in, if this is one. Gives warnings.
-    pub fn finish_departure(&self) -> Result<Vec<String>, StoreError> {
+    pub fn finish_departure(&mut self) -> Result<Vec<String>, StoreError> {
         if !self.record.is_tombstone {
             return Ok(Vec::new());
         }
@@ -56,9 +56,10 @@ impl Vault<'_, '_> {
 
     /// Puts into the ledger what the journal is about to forget of its tokens: a doubt or a refusal outlives the
     /// credential. `current` is the token that takes its place.
-    pub fn write_off(&self, current: Option<&Fingerprint>) -> Result<(), StoreError> {
-        let mut given_up = self.record.given_up().filter(|token| Some(*token) != current);
-        given_up.try_for_each(|token| self.mark_consumed(token))
+    pub fn write_off(&mut self, current: Option<&Fingerprint>) -> Result<(), StoreError> {
+        let given_up = self.record.given_up().filter(|token| Some(*token) != current);
+        let given_up: Vec<Fingerprint> = given_up.cloned().collect();
+        given_up.iter().try_for_each(|token| self.mark_consumed(token))
     }
 
     /// A token in doubt that is about to be sealed once more, as `next`, stays in doubt; durable on return.

@@ -46,6 +46,9 @@ pub enum StoreError {
     /// Nobody knows which store this is, so nobody knows the tokens again that its fingerprints are of.
     #[error("{} is gone, and no journal says what was in it", identity.display())]
     Unidentified { identity: PathBuf, ledger: PathBuf },
+    /// It does not know a token any more that it took.
+    #[error("{} is damaged, or was put back from a backup: it lacks a spent token that {} names", path.display(), journal.display())]
+    LedgerDamaged { path: PathBuf, journal: PathBuf },
     /// Another profile of this store has the token of one that was brought here from elsewhere.
     #[error("{}", claimed(profile, claim))]
     Claimed { profile: ProfileName, claim: Claim },
@@ -121,6 +124,7 @@ impl StoreError {
                 say("an older copy was restored; its refresh token is spent: log in again"),
             ),
             Self::Unidentified { ledger, .. } => (StoreUnavailable, "identity_lost", Some(anew(ledger))),
+            Self::LedgerDamaged { path, .. } => (StoreUnavailable, "ledger_damaged", Some(forgetful(path))),
             Self::Claimed { profile, claim: Claim::Held(other) } => {
                 let hint = format!("use profile {other}, and forget this one: keepalive logout {profile} --forget");
                 (ConfigError, "conflict", Some(hint))
@@ -156,6 +160,15 @@ fn anew(ledger: &Path) -> String {
     format!(
         "restore it from a backup; if it is lost for good: keepalive logout PROFILE --forget for each profile, remove {ledger}, \
          which nobody can read any more, then log in again"
+    )
+}
+
+/// The way out of a ledger that has forgotten something: a login brings a token that cannot be spent.
+fn forgetful(ledger: &Path) -> String {
+    format!(
+        "restore {} from a newer backup, or sign in instead: keepalive login PROFILE; it is whole again once each profile has been \
+         refreshed, and the folders of those that are signed out are removed",
+        ledger.display()
     )
 }
 

@@ -123,6 +123,15 @@ impl Store {
     }
 }
 
+/// A sealed copy that no journal is beside: the run that sealed it died, or the journal is lost, and with it what is known
+/// of the token. A flight asks the ledger.
+pub(super) fn without_journal(name: &ProfileName) -> (State, Failure) {
+    let failure =
+        Failure::new("journal_missing", "its journal is missing, so nobody can say whether its token was sent")
+            .hint(format!("the next run finds out: keepalive refresh -p {name}"));
+    (State::InDoubt, failure)
+}
+
 impl Vault<'_, '_> {
     /// Whether a published copy may take the place of a sealed one that is damaged: not if the sealed one was newer, by
     /// its header, or may have been: where that is damaged too, an attempt of which nobody knows the end may have brought it.

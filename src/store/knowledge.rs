@@ -3,7 +3,7 @@
 
 use super::ledger::Mark;
 use super::record::{Intent, Record};
-use super::{Store, StoreError, Vault};
+use super::{Store, StoreError, Vault, census};
 use crate::clock::Timestamp;
 use crate::credential::secret::Fingerprint;
 use crate::outcome::{Failure, State};
@@ -42,6 +42,27 @@ impl Store {
         let now = Record::read(&self.layout.folder(&record.profile).record(), &record.profile)?;
         let is_other = now.is_none_or(|now| (now.generation, now.sequence) != (record.generation, record.sequence));
         Ok(is_other || self.sealed_generation(&record.profile)?.is_some_and(|sealed| sealed > record.generation))
+    }
+
+    /// Whether the ledger still has what it took from each journal. To be asked by whoever takes a token from elsewhere: that
+    /// one is spent the ledger alone may know.
+    pub fn check_ledger(&self) -> Result<(), StoreError> {
+        let ours = self.uuid();
+        let path = self.layout.ledger();
+        let pages = self.ledger.pages().map_err(|e| StoreError::io("read", &path, e))?;
+        for name in census::every_profile(&self.layout)? {
+            let journal = self.layout.folder(&name).record();
+            let record = match Record::read(&journal, &name) {
+                Ok(record) => record,
+                Err(StoreError::DamagedRecord { .. }) => None,
+                Err(e) => return Err(e),
+            };
+            let of_this_store = record.filter(|r| r.store.as_ref().map(|store| &store.uuid) == ours.as_ref());
+            if of_this_store.and_then(|record| record.ledgered).is_some_and(|token| pages.have_lost(&token)) {
+                return Err(StoreError::LedgerDamaged { path, journal });
+            }
+        }
+        Ok(())
     }
 
     fn mark(&self, token: &Fingerprint) -> Result<Option<Mark>, StoreError> {

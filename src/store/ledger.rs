@@ -71,6 +71,11 @@ impl Ledger {
         self.append(token, &format!("{TAKEN_BACK}{}", token.as_str()), |mark| mark.is_some())
     }
 
+    /// All of it.
+    pub fn pages(&self) -> io::Result<Pages> {
+        self.read().map(Pages)
+    }
+
     fn append(&self, token: &Fingerprint, line: &str, is_news: impl FnOnce(Option<Mark>) -> bool) -> io::Result<()> {
         let _held = LockFile::acquire(&self.lock)?;
         let bytes = self.read()?;
@@ -90,6 +95,19 @@ impl Ledger {
 
     fn read(&self) -> io::Result<Vec<u8>> {
         Ok(durable::read(&self.path)?.unwrap_or_default())
+    }
+}
+
+/// What the ledger held at one look.
+#[derive(Debug)]
+pub struct Pages(Vec<u8>);
+
+impl Pages {
+    /// Whether a token is missing that the ledger once took: it was damaged, removed, or put back from a backup. One that is
+    /// long enough may have been cut since.
+    pub fn have_lost(&self, token: &Fingerprint) -> bool {
+        let lines = || self.0.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines().count() < KEPT && !lines().any(|line| line.ends_with(token.as_str().as_bytes()))
     }
 }
 

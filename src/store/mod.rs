@@ -142,6 +142,7 @@ impl Store {
         let mut record = Record::read(&folder.record(), name)?;
         // A run that died between seal and journal left a generation that the journal does not know yet.
         let sealed = self.sealed_generation(name)?;
+        let is_alone = record.is_none();
         let is_behind = sealed.is_some_and(|sealed| record.as_ref().is_none_or(|r| r.generation < sealed));
         if let Some(sealed) = sealed.filter(|_| is_behind) {
             let record = record.get_or_insert_with(|| Record::new(name.clone()));
@@ -156,7 +157,8 @@ impl Store {
         if let Some(record) = &mut record {
             let is_unsealed = sealed.is_none_or(|sealed| sealed < record.generation);
             let unsealed = || is_unsealed.then(|| self.flaw(name, record)).flatten();
-            record.flaw = self.stray(record).or_else(unsealed);
+            record.flaw =
+                self.stray(record).or_else(unsealed).or_else(|| is_alone.then(|| flaw::without_journal(name)));
         }
         // Of what the journal is behind with, it has no fingerprint.
         let is_overtaken = match &mut record {

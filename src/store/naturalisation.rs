@@ -15,6 +15,7 @@ impl Vault<'_, '_> {
         if !self.identity.is_known() {
             self.record.store = None;
         } else if self.is_at_home() || !is_live {
+            self.record.ledgered = self.record.ledgered.take().filter(|_| self.is_at_home());
             self.record.store = Some(self.identity.clone());
         }
         self
@@ -39,6 +40,8 @@ impl Vault<'_, '_> {
         if self.is_at_home() || !self.identity.is_known() {
             return Ok(());
         }
+        // What another ledger took says nothing of this one.
+        self.record.ledgered = None;
         let is_of_it = self.record.generation == credential.generation;
         let foreign = self.record.fingerprint.clone().filter(|known| known != fingerprint);
         // A journal of an older version does not say whose it is; that it knows the token shows it.

@@ -75,6 +75,9 @@ pub struct Record {
     /// Tokens that must not be sent again, and that the ledger could not take yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unledgered: Vec<Fingerprint>,
+    /// The newest spent token that the ledger took from here: one that does not know it is not whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledgered: Option<Fingerprint>,
     /// The sealed copy is not what this journal says, or holds a token that is spent. Seen when they are looked at; never
     /// written.
     #[serde(skip)]
@@ -226,6 +229,7 @@ impl Record {
             standstill: None,
             store: None,
             unledgered: Vec::new(),
+            ledgered: None,
             flaw: None,
         }
     }
@@ -313,6 +317,7 @@ impl Record {
             rejected: self.rejected.take(),
             revocation: revocation.or_else(|| self.revocation.take().filter(|r| !r.is_confirmed)),
             unledgered: std::mem::take(&mut self.unledgered),
+            ledgered: self.ledgered.take(),
             is_tombstone: true,
             store: self.store.take(),
             ..buried

@@ -192,8 +192,10 @@ impl Vault<'_, '_> {
             return Ok(());
         }
         let older = self.record.intent.as_ref().filter(|intent| intent.generation < credential.generation);
-        let sent = older.into_iter().chain(answer.as_ref().map(|(asked, _)| asked)).map(|intent| &intent.fingerprint);
-        sent.filter(|sent| *sent != fingerprint).try_for_each(|sent| self.mark_consumed(sent))?;
+        let sent =
+            older.into_iter().chain(answer.as_ref().map(|(asked, _)| asked)).map(|intent| intent.fingerprint.clone());
+        let spent: Vec<_> = sent.filter(|sent| sent != fingerprint).collect();
+        spent.iter().try_for_each(|sent| self.mark_consumed(sent))?;
         self.write_off(Some(fingerprint))?;
         match answer {
             Some((asked, after)) => {

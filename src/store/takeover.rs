@@ -112,6 +112,7 @@ impl Store {
 impl Vault<'_, '_> {
     /// Rules 3 and 4, as of an import: a token that is spent is not taken, nor one that another profile here has.
     fn refuse_claimed(&self, token: &Fingerprint, key: &SealingKey) -> Result<(), StoreError> {
+        self.store.check_ledger()?;
         let profile = self.permit.profile().clone();
         let is_rejected = self.record.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
         let claim = match is_rejected || self.is_consumed(token)? {

@@ -176,15 +176,11 @@ impl<'l> Vault<'_, 'l> {
     }
 
     /// The older of two generations holds a token that is spent, if its successor has another.
-    fn remember_consumed(&self, old: &Credential, new: &Credential, key: &SealingKey) -> Result<(), StoreError> {
+    fn remember_consumed(&mut self, old: &Credential, new: &Credential, key: &SealingKey) -> Result<(), StoreError> {
         if old.generation < new.generation && old.refresh != new.refresh {
-            self.consume(&key.fingerprint(&old.refresh))?;
+            self.mark_consumed(&key.fingerprint(&old.refresh))?;
         }
         Ok(())
-    }
-
-    fn consume(&self, token: &Fingerprint) -> Result<(), StoreError> {
-        self.store.ledger.add(token).map_err(|e| StoreError::io("write", &self.store.layout.ledger(), e))
     }
 
     /// Takes the space for an answer, durably: running out of disk is noticed now (rule 8).
@@ -239,9 +235,11 @@ impl<'l> Vault<'_, 'l> {
         durable::replace(&path, &bytes).map_err(|e| StoreError::io("write", &path, e))
     }
 
-    /// Notes in the ledger that a token was consumed.
-    pub fn mark_consumed(&self, token: &Fingerprint) -> Result<(), StoreError> {
-        self.consume(token)
+    /// Notes in the ledger that a token was consumed, and in the journal (not saved) that the ledger has it.
+    pub fn mark_consumed(&mut self, token: &Fingerprint) -> Result<(), StoreError> {
+        self.store.ledger.add(token).map_err(|e| StoreError::io("write", &self.store.layout.ledger(), e))?;
+        self.record.ledgered = Some(token.clone());
+        Ok(())
     }
 
     /// Whether a token is known to be consumed.

@@ -187,6 +187,79 @@ fn strict_in_doubt() -> (World, Value) {
     (world, answer)
 }
 
+/// What can happen to the ledger alone.
+const DAMAGES: [fn(&std::path::Path); 4] = [
+    |ledger| std::fs::remove_file(ledger).unwrap(),
+    |ledger| std::fs::write(ledger, "").unwrap(),
+    |ledger| std::fs::write(ledger, "garbage\n").unwrap(),
+    // The last bytes are cut off.
+    |ledger| {
+        let text = std::fs::read(ledger).unwrap();
+        std::fs::write(ledger, &text[..text.len() - 5]).unwrap();
+    },
+];
+
+#[test]
+fn r03_nothing_is_taken_while_the_ledger_lacks_what_it_took() {
+    for damage in DAMAGES {
+        let world = World::without_keyring();
+        let answer = world.server.mint();
+        world.arrive(world.credential(&answer), true).unwrap();
+        assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+        let copy = "copy".parse().unwrap();
+        is_refused(world.arrive_as(&copy, world.credential(&answer), true));
+        damage(&world.file("ledger"));
+        for name in [&copy, world.name()] {
+            for is_replacing in [true, false] {
+                let outcome = world.arrive_as(name, world.credential(&answer), is_replacing).unwrap_err();
+                assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::StoreUnavailable, "ledger_damaged"));
+            }
+        }
+        // What is here goes on, and a login brings a token that cannot be spent.
+        world.log_in_as(&copy, &world.server.mint()).unwrap();
+        assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+        // From then on the ledger knows again what the journal names.
+        world.arrive_as(&"third".parse().unwrap(), world.credential(&world.server.mint()), false).unwrap();
+        assert_eq!(world.server.counts().presented_again, 0);
+    }
+}
+
+#[test]
+fn r03_a_ledger_that_was_cut_because_it_was_long_is_whole() {
+    let world = World::without_keyring();
+    assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+    let others: String = (0..1024).map(|i| format!("{i:032x}\n")).collect();
+    std::fs::write(world.file("ledger"), &others).unwrap();
+    world.process().store().check_ledger().unwrap();
+    std::fs::write(world.file("ledger"), &others[33..]).unwrap();
+    world.process().store().check_ledger().unwrap_err();
+}
+
+#[test]
+fn r03_a_journal_from_another_store_says_nothing_of_the_ledger_here() {
+    let there = World::without_keyring();
+    assert_eq!(there.refresh().kind, OutcomeKind::Refreshed);
+    let here = World::without_keyring();
+    there.remains().bring_into("profiles/demo", &here);
+    here.arrive_as(&"copy".parse().unwrap(), here.credential(&here.server.mint()), false).unwrap();
+    here.look();
+    here.process().store().check_ledger().unwrap();
+}
+
+#[test]
+fn a_sealed_copy_whose_journal_is_lost_is_not_called_well() {
+    for fault in [Some(Fault::DropAfter), Some(DENIED), None] {
+        let world = World::without_keyring();
+        if let Some(fault) = fault {
+            world.server.script([fault]);
+            world.refresh();
+        }
+        std::fs::remove_file(world.file(JOURNAL)).unwrap();
+        let shown = shown(&world);
+        assert_eq!((shown.state, shown.error.unwrap().kind.as_ref()), (State::InDoubt, "journal_missing"));
+    }
+}
+
 #[test]
 fn r21_a_grace_is_over_for_a_doubt_whose_journal_is_lost() {
     let grace = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";

@@ -36,6 +36,7 @@ const CHECKS: &[Check] = &[
     store::check_directory,
     store::check_filesystem,
     store::check_locks,
+    store::check_ledger,
     store::check_keyring,
     store::check_key,
     machine::check_clock,

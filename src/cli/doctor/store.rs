@@ -22,6 +22,14 @@ pub fn check_locks(setup: &Setup, _: &Output) -> Vec<Finding> {
     vec![lock(&setup.store)]
 }
 
+pub fn check_ledger(setup: &Setup, _: &Output) -> Vec<Finding> {
+    let finding = match setup.store.check_ledger() {
+        Ok(()) => Finding::good("ledger", "it knows the spent tokens that the journals name"),
+        Err(e) => Finding::of_store("ledger", &e),
+    };
+    vec![finding]
+}
+
 pub fn check_keyring(setup: &Setup, _: &Output) -> Vec<Finding> {
     keyring(&setup.store).into_iter().collect()
 }

@@ -225,7 +225,7 @@ fn commit(
     if let Err(e) = vault.publish(credential, key) {
         report("the keyring does not have the new token yet", e.to_string());
     }
-    if let Err(e) = note_fate(vault, granted) {
+    if let Err(e) = note_fate(plan, vault, granted) {
         report("the ledger could not be written", e.to_string());
     }
     if let Some(intent) = &mut vault.record.intent {
@@ -234,15 +234,16 @@ fn commit(
     let record = &mut vault.record;
     let fingerprint = key.fingerprint(&credential.refresh);
     record.settle_grant(credential, fingerprint, &granted.after, &now, |record| plan.back_off(record, None));
-    let mut outcome = match (&record.intent, record.unusable.clone()) {
-        (Some(_), _) => Outcome::new(OutcomeKind::InDoubt),
+    let doubtful = granted.after.doubt().filter(|_| record.intent.is_some());
+    let mut outcome = match (doubtful, record.unusable.clone()) {
+        (Some(note), _) => refusal::tell_doubt(plan, vault, &say(note, plan)),
         (None, Some(failure)) => {
             let outcome = Outcome::new(OutcomeKind::ConfigError).because(failure);
             Outcome { retry_at: record.not_before, ..outcome }
         }
         (None, None) => Outcome::new(OutcomeKind::Refreshed),
     };
-    note_attempt(plan, record, &outcome);
+    note_attempt(plan, &mut vault.record, &outcome);
     if let Err(e) = vault.save() {
         report("the journal could not be written; the next run will bring it up to date", e.to_string());
     }
@@ -252,12 +253,13 @@ fn commit(
 }
 
 /// What was sent is consumed, or was not used up, or nobody knows.
-fn note_fate(vault: &mut Vault<'_, '_>, granted: &Granted) -> Result<(), StoreError> {
+fn note_fate(plan: &Flightplan, vault: &mut Vault<'_, '_>, granted: &Granted) -> Result<(), StoreError> {
     let Some(sent) = vault.record.intent.as_ref().map(|i| i.fingerprint.clone()) else { return Ok(()) };
-    match granted.is_rotated {
-        true => vault.note_consumed(&sent),
-        false if granted.after.is_doubtful() => Ok(()),
-        false => vault.note_unspent(&sent),
+    match (granted.is_rotated, granted.after.doubt()) {
+        (true, _) => vault.note_consumed(&sent),
+        (false, Some(_)) if plan.punishes_reuse() => vault.note_doubt(&sent, plan.now().wall),
+        (false, Some(_)) => Ok(()),
+        (false, None) => vault.note_unspent(&sent),
     }
 }
 

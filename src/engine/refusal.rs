@@ -177,7 +177,6 @@ fn leave_in_doubt_until(
 ) -> Outcome {
     let now = plan.now();
     count_probe(plan, &mut vault.record, &now);
-    let failure = Failure::new("in_doubt", format!("the refresh token may be spent: {why}"));
     tracing::error!(profile = %plan.profile.name, why, "a refresh is in doubt");
     if let Some(intent) = &mut vault.record.intent {
         intent.abandoned = Some(now.clone());
@@ -191,9 +190,7 @@ fn leave_in_doubt_until(
     if let Some(wait) = wait {
         vault.record.pause_until(Some(now.wall.plus(wait)), Some(&now));
     }
-    vault.record.last_attempt =
-        Some(Attempt { at: now.wall, outcome: OutcomeKind::InDoubt, retry_at: None, error: Some(failure) });
-    let mut outcome = resolve_now(plan, vault);
+    let mut outcome = tell_doubt(plan, vault, why);
     note_attempt(plan, &mut vault.record, &outcome);
     // A journal can be lost, or give way to an older one; what may be spent is known to the store.
     if let Some(intent) = vault.record.open_intent().filter(|_| plan.punishes_reuse())
@@ -213,7 +210,14 @@ fn unwritten(outcome: &mut Outcome, error: &StoreError) {
     outcome.warnings.push(format!("the ledger could not be written: {error}"));
 }
 
-/// What the decision table says right after a doubt arose.
+/// The outcome of an attempt that leaves a doubt: why, and what the decision table says right after it arose.
+pub fn tell_doubt(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: &str) -> Outcome {
+    let error = Some(Failure::new("in_doubt", format!("the refresh token may be spent: {why}")));
+    let at = plan.now().wall;
+    vault.record.last_attempt = Some(Attempt { at, outcome: OutcomeKind::InDoubt, retry_at: None, error });
+    resolve_now(plan, vault)
+}
+
 fn resolve_now(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
     let now = plan.now();
     let record = &vault.record;

@@ -20,9 +20,10 @@ pub struct Aftermath {
 }
 
 impl Aftermath {
-    /// Whether nobody knows which refresh token is the live one.
-    pub fn is_doubtful(&self) -> bool {
-        self.notes.iter().any(|note| matches!(note, Note::OldTokenAfterGrace | Note::RefreshUnreadable))
+    /// Why nobody knows which refresh token is the live one, if so.
+    pub fn doubt(&self) -> Option<Note> {
+        let mut notes = self.notes.iter().copied();
+        notes.find(|note| matches!(note, Note::OldTokenAfterGrace | Note::RefreshUnreadable))
     }
 }
 
@@ -68,7 +69,7 @@ impl Record {
         at: &Moment,
         pause: impl FnOnce(&Self) -> Duration,
     ) {
-        let doubt = self.intent.take().filter(|intent| after.is_doubtful() && !intent.is_reusable);
+        let doubt = self.intent.take().filter(|intent| after.doubt().is_some() && !intent.is_reusable);
         self.adopt(credential, fingerprint);
         let generation = credential.generation;
         // The new access token has a last chance of its own.

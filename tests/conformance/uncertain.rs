@@ -21,6 +21,10 @@ fn answered(refresh: impl Fn(&str) -> String) -> (World, usize) {
     let outcome = world.refresh();
     assert_eq!(outcome.kind, OutcomeKind::InDoubt, "{outcome:?}");
     assert!(outcome.warnings.iter().any(|w| w.contains("cannot be read")), "{outcome:?}");
+    assert!(outcome.error.as_ref().unwrap().message.contains("cannot be read"), "{outcome:?}");
+    assert!(outcome.retry_at.is_some(), "{outcome:?}");
+    let token = world.record().fingerprint.unwrap();
+    assert!(world.process().store().ledger().mark(&token).unwrap().is_some(), "the journal is not alone with it");
     let requests = world.requests();
     (world, requests)
 }

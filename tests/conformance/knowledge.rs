@@ -225,6 +225,17 @@ fn r03_nothing_is_taken_while_the_ledger_lacks_what_it_took() {
 }
 
 #[test]
+fn r03_a_profile_that_is_signed_out_still_names_what_the_ledger_took() {
+    let world = World::without_keyring();
+    assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
+    world.log_out(true, false).unwrap();
+    world.process().store().check_ledger().unwrap();
+    std::fs::remove_file(world.file("ledger")).unwrap();
+    let outcome = world.arrive(world.credential(&world.server.mint()), true).unwrap_err();
+    assert_eq!(word_of(&outcome), "ledger_damaged");
+}
+
+#[test]
 fn r03_a_ledger_that_was_cut_because_it_was_long_is_whole() {
     let world = World::without_keyring();
     assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);

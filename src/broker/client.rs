@@ -1,4 +1,4 @@
-//! Asks a running daemon for a token: one blocking request, without runtime, TLS or D-Bus, so that `token` is fast.
+//! Asks a running daemon for a token: blocking requests, without runtime, TLS or D-Bus, so that `token` is fast.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -8,10 +8,11 @@ use std::time::Duration;
 use super::{PROTOCOL, PROTOCOL_HEADER, Reply, Request, STORE_HEADER};
 use crate::sys::socket;
 
-/// A daemon that does not accept within this time counts as not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
+/// A daemon that gives no sign of life within this time counts as not there.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(300);
 /// Beyond the caller's own limit, for the answer to come across.
 const SLACK: Duration = Duration::from_secs(1);
+const OK: &[u8] = b"HTTP/1.1 200 ";
 /// No answer is longer: a token of a megabyte and its wrapping.
 const LARGEST_ANSWER: u64 = 2 * 1024 * 1024;
 
@@ -22,26 +23,37 @@ pub fn ask(path: &Path, store: &str, request: &Request) -> Option<Reply> {
     }
     let patience = Duration::from_millis(request.timeout_ms) + SLACK;
     let body = serde_json::to_string(request).ok()?;
-    let head = format!(
-        "POST /v1/token HTTP/1.1\r\nhost: keepalive\r\n{PROTOCOL_HEADER}: {PROTOCOL}\r\n{STORE_HEADER}: {store}\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        body.len()
-    );
-    let answer = exchange(path, &format!("{head}{body}"), patience).ok()?;
-    read_answer(&answer)
+    let (ping, wish) = (message("GET /v1/ping", store, ""), message("POST /v1/token", store, &body));
+    let (send, receive) = mpsc::channel();
+    let path = path.to_owned();
+    // Connecting to a daemon that is stopped blocks once its queue is full, and a Unix socket knows no connect timeout;
+    // before that the system connects on behalf of a daemon that will never answer. So a thread asks first whether it
+    // lives, and is left behind if it does not come back.
+    std::thread::spawn(move || {
+        for (message, patience) in [(ping, SIGN_OF_LIFE), (wish, patience)] {
+            let answer = exchange(&path, &message, patience).ok().filter(|answer| answer.starts_with(OK));
+            let is_ok = answer.is_some();
+            if send.send(answer).is_err() || !is_ok {
+                return;
+            }
+        }
+    });
+    receive.recv_timeout(SIGN_OF_LIFE).ok()??;
+    receive.recv_timeout(patience).ok()?.and_then(|answer| read_answer(&answer))
 }
 
-/// Connecting to a daemon that is stopped blocks once its queue is full, and a Unix socket knows no connect timeout; so a
-/// thread connects, and is left behind if it does not come back.
+fn message(what: &str, store: &str, body: &str) -> String {
+    format!(
+        "{what} HTTP/1.1\r\nhost: keepalive\r\n{PROTOCOL_HEADER}: {PROTOCOL}\r\n{STORE_HEADER}: {store}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
 fn exchange(path: &Path, request: &str, patience: Duration) -> io::Result<Vec<u8>> {
-    let (send, receive) = mpsc::channel();
-    let socket_path = path.to_owned();
-    std::thread::spawn(move || send.send(socket::connect(&socket_path)));
-    let gone = || io::Error::from(io::ErrorKind::TimedOut);
-    let stream = receive.recv_timeout(CONNECT_TIMEOUT).map_err(|_| gone())??;
-    let mut stream = stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let mut stream = socket::connect(path)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
+    stream.set_write_timeout(Some(SIGN_OF_LIFE))?;
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(LARGEST_ANSWER).read_to_end(&mut answer)?;
@@ -53,7 +65,7 @@ fn exchange(path: &Path, request: &str, patience: Duration) -> io::Result<Vec<u8
 fn read_answer(answer: &[u8]) -> Option<Reply> {
     let split = answer.windows(4).position(|w| w == b"\r\n\r\n")?;
     let (head, body) = answer.split_at(split);
-    let is_ok = head.starts_with(b"HTTP/1.1 200 ");
+    let is_ok = head.starts_with(OK);
     serde_json::from_slice(body.get(4..)?).ok().filter(|_| is_ok)
 }
 
@@ -70,6 +82,16 @@ mod tests {
         assert!(answer("409 Conflict", json).is_none());
         assert!(answer("200 OK", &json[..20]).is_none());
         assert!(read_answer(b"HTTP/1.1 200 OK\r\n").is_none());
+    }
+
+    #[test]
+    fn a_daemon_that_gives_no_sign_of_life_is_no_daemon() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        // Nobody accepts, so the system does.
+        let _silent = socket::listen(&path).unwrap();
+        let an_hour = Request { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 3_600_000 };
+        assert!(ask(&path, "s", &an_hour).is_none());
     }
 
     #[test]

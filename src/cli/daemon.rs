@@ -5,14 +5,14 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::Notify;
 
 use super::Global;
 use super::compose::{self, Setup};
 use super::log;
 use super::output::{Output, Status};
-use super::signals::StopSignals;
+use super::signals::{self, StopSignals};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::outcome::Failure;
@@ -51,8 +51,11 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
     log::of_daemon(global, &setup.places);
     tell_warnings(&setup.config);
     let _lock = only_daemon(&setup.store).map_err(|f| (Status::Failed, f))?;
-    let has_trouble = fetch_key(&setup.store)?;
     let (engine, endpoint) = setup.engine(true).map_err(|f| (Status::Failed, f))?;
+    let deaf = |e| (Status::Failed, Failure::new("signals", format!("cannot catch signals: {e}")));
+    // Before the key, which may be long in coming: until then a SIGHUP would end us.
+    let hangup = signals::hangup(&endpoint).map_err(deaf)?;
+    let has_trouble = fetch_key(&setup.store)?;
     let socket_path = setup.places.socket.clone();
     let listener = socket::listen(&socket_path).map_err(|e| {
         (Status::Failed, Failure::new("socket", format!("cannot listen on {}: {e}", socket_path.display())))
@@ -61,11 +64,10 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
     let scheduler = Scheduler::new(engine.clone(), shared.profiles());
     let bell = Arc::clone(&scheduler.bell);
     let broker = Broker { engine: engine.clone(), profiles: shared.profiles(), store: shared.store_id() };
-    let mut stop = StopSignals::listen(&endpoint)
-        .map_err(|e| (Status::Failed, Failure::new("signals", format!("cannot catch signals: {e}"))))?;
+    let mut stop = StopSignals::of_resident(&endpoint).map_err(deaf)?;
     tracing::info!(pid = std::process::id(), socket = %socket_path.display(), "keepalive daemon is up");
     notify(&[sd_notify::NotifyState::Ready]);
-    let reloading = shared.clone().watch(seen, bell, has_trouble);
+    let reloading = shared.clone().watch(seen, hangup, bell, has_trouble);
     endpoint.runtime().block_on(async {
         let serving = tokio::spawn(async move {
             tokio::select! {
@@ -194,10 +196,7 @@ impl Shared {
 
     /// Reloads on SIGHUP and when the file changes from what was `seen`, and takes back what was told of a missing key
     /// once there is one. Never ends.
-    async fn watch(self: Arc<Self>, mut seen: Stamp, bell: Arc<Notify>, mut has_trouble: bool) {
-        let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-            return std::future::pending().await;
-        };
+    async fn watch(self: Arc<Self>, mut seen: Stamp, mut hangup: Signal, bell: Arc<Notify>, mut has_trouble: bool) {
         let path = self.setup.places.config.clone();
         loop {
             let is_told = tokio::select! {

@@ -100,7 +100,7 @@ fn leave(args: &LogoutArgs, global: &Global, out: &Output) -> (Option<String>, R
     (provider, leaving.leave(route, &tell))
 }
 
-/// On SIGTERM and SIGINT what has not been sent is not sent, and what has been is finished.
+/// On a signal to end, what has not been sent is not sent, and what has been is finished.
 fn stop_on_signal(endpoint: &HttpEndpoint, stop: &Arc<AtomicBool>) {
     let told = Arc::clone(stop);
     if let Ok(mut signals) = StopSignals::listen(endpoint) {

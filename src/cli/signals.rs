@@ -1,33 +1,64 @@
-//! SIGTERM and SIGINT: nothing new is sent, what is sent is finished.
+//! Signals that ask a run to end: nothing new is sent, what is sent is finished.
+
+use std::future::poll_fn;
+use std::task::Poll;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::engine::Engine;
 use crate::provider::http::HttpEndpoint;
+use crate::sys::process;
 
-/// Both signals, caught from the moment that this exists.
-pub struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
+/// What a person, a terminal, a time limit or a batch system sends, and would end the run with the answer on its way;
+/// caught from the moment that this exists.
+pub struct StopSignals(Vec<Signal>);
 
 impl StopSignals {
     /// Catches them on the endpoint's runtime.
     pub fn listen(endpoint: &HttpEndpoint) -> std::io::Result<Self> {
-        let _inside = endpoint.runtime().enter();
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let mut stop = Self::of_resident(endpoint)?;
+        // A terminal that was closed, unless the run was to outlive that: `nohup`.
+        stop.0.extend(caught(endpoint, &[SignalKind::hangup()])?);
+        Ok(stop)
+    }
+
+    /// The same without SIGHUP, which tells a daemon to reload.
+    pub fn of_resident(endpoint: &HttpEndpoint) -> std::io::Result<Self> {
+        let kinds = [
+            SignalKind::terminate(),
+            SignalKind::interrupt(),
+            SignalKind::quit(),
+            SignalKind::alarm(),
+            SignalKind::user_defined1(),
+            SignalKind::user_defined2(),
+            SignalKind::from_raw(rustix::process::Signal::XCPU.as_raw()),
+        ];
+        caught(endpoint, &kinds).map(Self)
     }
 
     /// Returns once one of them has come.
     pub async fn told(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+        poll_fn(|cx| match self.0.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
     }
 }
 
-/// Ends a one-shot run decently on SIGTERM or SIGINT: nothing new is sent, what is sent is finished.
+/// What is ignored stays ignored: whoever started us wanted it so.
+fn caught(endpoint: &HttpEndpoint, kinds: &[SignalKind]) -> std::io::Result<Vec<Signal>> {
+    let _inside = endpoint.runtime().enter();
+    kinds.iter().filter(|kind| !process::ignores(kind.as_raw_value())).map(|kind| signal(*kind)).collect()
+}
+
+/// SIGHUP, caught for a daemon.
+pub fn hangup(endpoint: &HttpEndpoint) -> std::io::Result<Signal> {
+    let _inside = endpoint.runtime().enter();
+    signal(SignalKind::hangup())
+}
+
+/// Ends a one-shot run decently on such a signal: nothing new is sent, what is sent is finished.
 pub fn stop_on_signal(endpoint: &HttpEndpoint, engine: &Engine) {
     let engine = engine.clone();
     let Ok(mut stop) = StopSignals::listen(endpoint) else {

@@ -51,11 +51,14 @@ pub fn run(args: &TokenArgs, global: &Global, out: &Output) -> Status {
             return Status::Config;
         }
     };
+    let began = setup.clock.now();
     if let Some(reply) = from_daemon(&setup, args) {
         let outcome = Outcome { error: reply.error.clone(), ..Outcome::new(reply.outcome) };
         return print(args, out, reply, &outcome);
     }
-    from_store(&setup, args, out)
+    // A daemon that fell silent has used up some of the time.
+    let left = args.timeout.saturating_sub(setup.clock.now().age_of(&began));
+    from_store(&setup, args, left, out)
 }
 
 fn from_daemon(setup: &Setup, args: &TokenArgs) -> Option<Reply> {
@@ -68,10 +71,12 @@ fn from_daemon(setup: &Setup, args: &TokenArgs) -> Option<Reply> {
         min_valid_ms: millis(args.min_valid),
         timeout_ms: millis(args.timeout),
     };
-    client::ask(&setup.places.socket, &setup.store.uuid()?, &request)
+    let reply = client::ask(&setup.places.socket, &setup.store.uuid()?, &request)?;
+    // The daemon may have been started with another configuration, or not have read ours yet.
+    (reply.token.is_some() || reply.outcome != OutcomeKind::ConfigError).then_some(reply)
 }
 
-fn from_store(setup: &Setup, args: &TokenArgs, out: &Output) -> Status {
+fn from_store(setup: &Setup, args: &TokenArgs, limit: Duration, out: &Output) -> Status {
     let refused = |failure: &Failure, status| {
         out.fail(failure);
         status
@@ -86,7 +91,7 @@ fn from_store(setup: &Setup, args: &TokenArgs, out: &Output) -> Status {
     };
     super::signals::stop_on_signal(&endpoint, &engine);
     let explain = || out.say(&format!("{}: waiting for a refresh that is under way …", args.profile));
-    let mut obtained = engine.obtain(&profile, args.min_valid, args.timeout, &explain);
+    let mut obtained = engine.obtain(&profile, args.min_valid, limit, &explain);
     if obtained.token.is_none() {
         // This run cannot leave before its own flight is through, so it need not leave without what that brings.
         engine.drain();

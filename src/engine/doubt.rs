@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock::{Moment, Timestamp};
 use crate::credential::freshness::Validity;
 use crate::profile::{GRACE_GUARD, GraceSemantics, Policy, Rotation};
-use crate::provider::http::SLACK;
+use crate::provider::http::{READ_ON, SLACK};
 use crate::store::record::Intent;
 
 /// How long before the access token's expiry the last chance comes, at most.
@@ -88,10 +88,12 @@ fn strict(intent: &Intent, policy: &Policy, validity: Option<&Validity>, now: &M
 
 /// Until when the abandoned request may still be processed; `None` once that is over.
 fn settling(intent: &Intent, policy: &Policy, now: &Moment) -> Option<Timestamp> {
-    // Whoever died without noting it had connected, from then on, and waited for at most `timeout` after the send.
+    // Whoever died without noting it had connected, from then on, and waited for at most `timeout` after the send, and
+    // read on.
+    let exchange = policy.connect_timeout + SLACK + policy.timeout + READ_ON;
     let (from, bound) = match &intent.abandoned {
         Some(abandoned) => (abandoned, policy.settle),
-        None => (&intent.last_sent, policy.connect_timeout + SLACK + policy.timeout + policy.settle),
+        None => (&intent.last_sent, exchange + policy.settle),
     };
     let left = bound.saturating_sub(now.age_of(from));
     (!left.is_zero()).then(|| now.wall.plus(left))
@@ -177,8 +179,8 @@ mod tests {
         c.validity = None;
         assert_eq!(c.wait(), S(15));
         c.intent.abandoned = None;
-        assert_eq!(c.wait(), S(60));
-        c.clock.advance(S(60));
+        assert_eq!(c.wait(), S(61));
+        c.clock.advance(S(61));
         assert_eq!(c.resolve(), Resolution::Send(SendKind::LastChance));
     }
 

@@ -17,7 +17,7 @@ use super::fence::{Crossing, Fence, FencedBody};
 use super::runtime::Background;
 use super::wire::{self, TokenRequest};
 use super::{Exchange, Gate, GateError, PrepareError, Prepared, RawAnswer, TokenEndpoint, Unsent};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Moment, Timestamp};
 use crate::credential::encoding;
 use crate::guard::Held;
 use crate::outcome::Failure;
@@ -26,13 +26,19 @@ use crate::profile::Provider;
 /// Beyond the connect timeout, for a connection that stands but whose body is not asked for.
 pub const SLACK: Duration = Duration::from_secs(5);
 
+/// Past the time that an exchange has, how long what has arrived by then is still read: a run that was stopped, or whose
+/// machine slept, finds its time up before it finds the answer that lies in the socket.
+pub const READ_ON: Duration = Duration::from_secs(1);
+/// Read on in steps: being stopped once more costs one of them, and not the rest.
+const READ_ON_STEPS: u32 = 10;
+
 /// An answer is read however many headers a proxy on the way has added, within hyper's bound of some 400 KiB.
 const MOST_HEADERS: usize = 8192;
 
 /// Token endpoints reached by reqwest, on a small runtime of its own.
 pub struct HttpEndpoint {
     runtime: Background,
-    clients: Mutex<HashMap<ClientKey, reqwest::Client>>,
+    clients: Mutex<HashMap<ClientKey, Kept>>,
     secrets: SecretReader,
     clock: Arc<dyn Clock>,
     metadata: PathBuf,
@@ -40,6 +46,16 @@ pub struct HttpEndpoint {
 
 /// What two providers must share to share a client; connections are never shared.
 type ClientKey = (Option<PathBuf>, Duration, bool);
+
+/// A client, and the content of the `ca_file` that it was made with.
+struct Kept {
+    client: reqwest::Client,
+    authorities: Option<Vec<u8>>,
+    built: Moment,
+}
+
+/// A client is made anew after this time, with the roots that the system trusts by then.
+const OLDEST_CLIENT: Duration = Duration::from_secs(3600);
 
 impl std::fmt::Debug for HttpEndpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -66,15 +82,32 @@ impl HttpEndpoint {
         &self.runtime
     }
 
+    /// A client for `provider`, with its `ca_file` as that is now. Where that cannot be used any more, the client from
+    /// before serves on, as a broken configuration does not end the one before it.
     pub(super) fn client(&self, provider: &Provider, url: &Url) -> Result<reqwest::Client, Failure> {
         let key = (provider.ca_file.clone(), provider.policy.connect_timeout, is_loopback(url));
+        let read = |path: &PathBuf| std::fs::read(path).map_err(|e| unusable(path, &e.to_string()));
+        let authorities = provider.ca_file.as_ref().map(read).transpose();
+        let now = self.clock.now();
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&key) {
-            return Ok(client.clone());
+        let kept = clients.get(&key);
+        let is_good = |k: &&Kept| Ok(&k.authorities) == authorities.as_ref() && now.age_of(&k.built) < OLDEST_CLIENT;
+        if let Some(kept) = kept.filter(is_good) {
+            return Ok(kept.client.clone());
         }
-        let client = build(&key)?;
-        clients.insert(key, client.clone());
-        Ok(client)
+        let made = authorities.and_then(|pem| build(&key, pem.as_deref()).map(|client| (client, pem)));
+        match (made, kept) {
+            (Ok((client, authorities)), _) => {
+                clients.insert(key, Kept { client: client.clone(), authorities, built: now });
+                Ok(client)
+            }
+            (Err(failure), Some(kept)) => {
+                let hint = failure.hint.as_deref();
+                tracing::warn!(hint, "{}; what was in it before stays in force", failure.message);
+                Ok(kept.client.clone())
+            }
+            (Err(failure), None) => Err(failure),
+        }
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -122,7 +155,7 @@ impl HttpEndpoint {
                 let unpacked = encoding::decode(named.as_deref(), &body).map_err(|_| "it is too large".to_owned())?;
                 Ok(Document { status, body: unpacked.bytes.to_vec(), fresh_for })
             };
-            tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err("no answer in time".into()))
+            bounded(limit, exchange).await
         })
     }
 }
@@ -218,11 +251,15 @@ pub(super) async fn arrive(
             fence.shut();
         }
         tokio::time::sleep(provider.policy.timeout).await;
+        // Nothing more is let through; what was may have been answered.
+        fence.shut();
+        read_on().await;
     };
     tokio::pin!(overdue);
     let response = tokio::select! {
+        biased;
         response = request.send() => response,
-        () = &mut overdue => { fence.shut(); return Err("no answer in time".into()) }
+        () = &mut overdue => return Err("no answer in time".into()),
     };
     fence.shut();
     let response = response.map_err(|e| describe(&e))?;
@@ -236,10 +273,30 @@ pub(super) async fn arrive(
         is_complete: false,
     };
     answer.is_complete = tokio::select! {
+        biased;
         read = read_body(response, &mut answer.body) => read.is_ok(),
         () = &mut overdue => false,
     };
     Ok(answer)
+}
+
+/// What comes of an exchange in `limit`, or of reading on after that.
+pub(super) async fn bounded<T>(
+    limit: Duration,
+    exchange: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    tokio::select! {
+        biased;
+        done = exchange => done,
+        () = async { tokio::time::sleep(limit).await; read_on().await } => Err("no answer in time".into()),
+    }
+}
+
+/// The connection is another task than whoever waits for it, and must have its turn after the time was found to be up.
+async fn read_on() {
+    for _ in 0..READ_ON_STEPS {
+        tokio::time::sleep(READ_ON / READ_ON_STEPS).await;
+    }
 }
 
 /// A header that is a list, which may come in several lines.
@@ -260,7 +317,8 @@ pub(super) async fn read_body(mut response: reqwest::Response, into: &mut Vec<u8
 }
 
 /// A client that makes every request on a connection of its own, follows nothing and repeats nothing.
-fn build((ca_file, connect_timeout, is_loopback): &ClientKey) -> Result<reqwest::Client, Failure> {
+fn build(key: &ClientKey, authorities: Option<&[u8]>) -> Result<reqwest::Client, Failure> {
+    let (ca_file, connect_timeout, is_loopback) = key;
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("keepalive/", env!("CARGO_PKG_VERSION")))
         .http1_only()
@@ -274,12 +332,16 @@ fn build((ca_file, connect_timeout, is_loopback): &ClientKey) -> Result<reqwest:
         .http1_allow_spaces_after_header_name_in_responses(true)
         .http1_max_headers(MOST_HEADERS)
         .connect_timeout(*connect_timeout);
+    #[cfg(target_os = "linux")]
+    {
+        // How long an answer is waited for is `timeout`'s to say: the kernel must not end the connection before.
+        builder = builder.tcp_user_timeout(None);
+    }
     if *is_loopback {
         builder = builder.no_proxy();
     }
-    if let Some(path) = ca_file {
-        let pem = std::fs::read(path).map_err(|e| unusable(path, &e.to_string()))?;
-        let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| unusable(path, &e.to_string()))?;
+    if let (Some(path), Some(pem)) = (ca_file, authorities) {
+        let certificates = reqwest::Certificate::from_pem_bundle(pem).map_err(|e| unusable(path, &e.to_string()))?;
         if certificates.is_empty() {
             return Err(unusable(path, "there is no certificate in it"));
         }
@@ -326,4 +388,106 @@ pub(super) fn describe(error: &reqwest::Error) -> String {
         text.push_str(&last);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n";
+
+    /// One exchange with a server that behaves as `serve` says once it has the token.
+    fn exchange<F>(timeout: Duration, serve: F) -> Result<RawAnswer, String>
+    where
+        F: FnOnce(TcpStream, tokio::runtime::Handle) + Send + 'static,
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_790_000_000)));
+        let endpoint = HttpEndpoint::new(Box::new(|_, _| Err("none".into())), clock, dir.path()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Url::parse(&format!("http://{}/token", listener.local_addr().unwrap())).unwrap();
+        let handle = endpoint.runtime().handle().clone();
+        let server = std::thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let mut request = Vec::new();
+            while !request.ends_with(b"the token") {
+                let mut part = [0; 1024];
+                let n = stream.read(&mut part).unwrap();
+                request.extend_from_slice(&part[..n]);
+            }
+            serve(stream, handle);
+        });
+        let mut provider = Provider::named("acme");
+        provider.policy.timeout = timeout;
+        let client = endpoint.client(&provider, &url).unwrap();
+        let wire = TokenRequest {
+            content_type: "text/plain",
+            authorization: None,
+            body: Zeroizing::new(b"the token".to_vec()),
+        };
+        let fence = Fence::new(Box::new(|| Ok(())));
+        let request = fenced(&client, &url, &provider, &wire, &fence);
+        let arrival = endpoint.runtime().block_on(arrive(request, &fence, &provider));
+        assert!(matches!(fence.settle(), Crossing::Sent));
+        server.join().unwrap();
+        arrival
+    }
+
+    /// Nothing that the runtime has runs while `meanwhile` does, as when the process is stopped, until `TIMEOUT` is over.
+    fn stopped(runtime: &tokio::runtime::Handle, meanwhile: impl FnOnce()) {
+        let (stands, is_still) = mpsc::channel();
+        let (go, wait) = mpsc::channel::<()>();
+        runtime.spawn(async move {
+            stands.send(()).unwrap();
+            wait.recv().unwrap();
+        });
+        is_still.recv().unwrap();
+        meanwhile();
+        std::thread::sleep(TIMEOUT + TIMEOUT / 4);
+        go.send(()).unwrap();
+    }
+
+    #[test]
+    fn an_answer_that_came_while_we_were_stopped_is_read() {
+        let arrival = exchange(TIMEOUT, |mut stream, runtime| {
+            stopped(&runtime, || stream.write_all(format!("{HEAD}body").as_bytes()).unwrap());
+        });
+        let answer = arrival.unwrap();
+        assert_eq!((answer.is_complete, answer.body.as_slice()), (true, &b"body"[..]));
+    }
+
+    #[test]
+    fn the_rest_of_an_answer_that_came_while_we_were_stopped_is_read() {
+        let arrival = exchange(TIMEOUT, |mut stream, runtime| {
+            stream.write_all(format!("{HEAD}bo").as_bytes()).unwrap();
+            stopped(&runtime, || stream.write_all(b"dy").unwrap());
+        });
+        let answer = arrival.unwrap();
+        assert_eq!((answer.is_complete, answer.body.as_slice()), (true, &b"body"[..]));
+    }
+
+    #[test]
+    fn an_answer_that_comes_in_drops_is_given_up() {
+        let arrival = exchange(Duration::from_millis(1), |mut stream, _| {
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+            while stream.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        assert!(!arrival.unwrap().is_complete);
+    }
+
+    #[test]
+    fn a_server_that_never_answers_is_given_up() {
+        let arrival = exchange(Duration::from_millis(1), |mut stream, _| {
+            assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "we hang up");
+        });
+        assert_eq!(arrival.unwrap_err(), "no answer in time");
+    }
 }

@@ -4,7 +4,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::http::{HttpEndpoint, describe, dressed, lines, read_body};
+use super::http::{HttpEndpoint, bounded, describe, dressed, lines, read_body};
 use super::wire::{self, Ask};
 use super::{PrepareError, Prepared, RawAnswer};
 use crate::credential::encoding;
@@ -78,8 +78,6 @@ impl SignInServer for HttpEndpoint {
             Ok(answer)
         };
         let limit = provider.policy.connect_timeout + provider.policy.timeout;
-        self.runtime().block_on(async {
-            tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err("no answer in time".into()))
-        })
+        self.runtime().block_on(bounded(limit, exchange))
     }
 }

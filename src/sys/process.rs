@@ -40,6 +40,19 @@ pub fn die_with(parent: u32) {
     let _nothing = parent;
 }
 
+/// Whether this process was started with a signal ignored, as `nohup` does. Only known on Linux; elsewhere no.
+pub fn ignores(signal: i32) -> bool {
+    let status = if cfg!(target_os = "linux") { std::fs::read_to_string("/proc/self/status") } else { return false };
+    status.is_ok_and(|status| is_ignored(&status, signal))
+}
+
+/// (pure)
+fn is_ignored(status: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let bit = u32::try_from(signal - 1).ok().and_then(|n| 1_u64.checked_shl(n));
+    mask.zip(bit).is_some_and(|(mask, bit)| mask & bit != 0)
+}
+
 /// How long a user's command may take to print a secret.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// No secret or key is longer.
@@ -165,6 +178,13 @@ mod tests {
     #[test]
     fn a_command_prints_a_secret_and_knows_for_whom() {
         assert_eq!(run("printf %s \"$KEEPALIVE_WITHIN\"").unwrap().as_slice(), b"work,home");
+    }
+
+    #[test]
+    fn an_ignored_signal_is_known() {
+        let status = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000002\n";
+        assert!(is_ignored(status, 1) && is_ignored(status, 13));
+        assert!(!is_ignored(status, 2) && !is_ignored("", 1) && !is_ignored(status, 0) && !is_ignored(status, 99));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The way to a server, and what a request looks like that goes there: private authorities, proxies, headers, bodies, codes.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -45,6 +46,25 @@ fn a_private_authority_is_trusted_where_it_is_named() {
     let sandbox = signed_in(&server, &format!("{endpoint}{}", trusting(&tls.ca())));
     sandbox.refresh(&["--force"]).exits(0);
     assert_eq!(server.counts().refresh_ok, 1);
+}
+
+#[test]
+fn a_daemon_reads_a_file_of_authorities_that_was_replaced() {
+    let server = AuthServer::start(Mode::Strict);
+    server.set_access_life(Duration::from_secs(2));
+    let (tls, other) = (TlsFront::before(server.url()), TlsFront::before(server.url()));
+    let sandbox = Sandbox::new();
+    let ca = sandbox.path("home/ca.pem");
+    std::fs::copy(tls.ca(), &ca).unwrap();
+    let endpoint = format!("token_endpoint = \"https://localhost:{}/token\"\n", tls.address().port());
+    configure(&sandbox, &format!("{endpoint}{}", trusting(&ca)));
+    sandbox.import("demo", &server.mint()).exits(0);
+    let daemon = sandbox.daemon();
+    server.wait_for("it trusts the first", |c| c.refresh_ok >= 1);
+    std::fs::write(&ca, "").unwrap();
+    daemon.wait_for_line("what was in it before stays in force");
+    std::fs::copy(other.ca(), &ca).unwrap();
+    daemon.wait_for_line("certificate");
 }
 
 #[test]

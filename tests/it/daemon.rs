@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::support::authserver::{AuthServer, Fault, Point};
+use super::support::eventually;
 use super::support::family::Mode;
 use super::support::sandbox::{A_MOMENT, Sandbox};
 
@@ -85,6 +86,24 @@ fn a_reload_takes_the_new_configuration_and_keeps_the_old_one_if_that_is_broken(
     sandbox.refresh(&["--force"]).exits(0);
     daemon.signal(rustix::process::Signal::HUP);
     server.wait_for("the daemon takes over", |c| c.refresh_ok >= 2);
+}
+
+#[test]
+fn a_reload_before_the_daemon_has_its_key_does_not_end_it() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let config = sandbox.path("config/keepalive/config.toml");
+    let script = "touch asked; until test -e go; do sleep 0.01; done; cat key";
+    let by_command = format!("key = {{ command = [\"sh\", \"-c\", \"{script}\"] }}");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let key = text.lines().find(|line| line.starts_with("key = ")).unwrap().to_owned();
+    sandbox.config(&text.replace(&key, &by_command));
+    let daemon = sandbox.spawn(&["-v", "daemon"]);
+    eventually("the key is asked for", || sandbox.path("home/asked").exists().then_some(()));
+    daemon.signal(rustix::process::Signal::HUP);
+    std::fs::write(sandbox.path("home/go"), "").unwrap();
+    daemon.wait_for_line("daemon is up");
+    daemon.wait_for_line("configuration reloaded");
 }
 
 #[test]

@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::support::authserver::{AuthServer, Fault, Point};
 use super::support::family::Mode;
-use super::support::sandbox::Sandbox;
+use super::support::let_pass;
+use super::support::sandbox::{PROGRAM, Process, Sandbox};
 
 /// Runs one forced refresh under a fault and gives outcome, error kind and exit status.
 fn under(fault: Fault) -> (AuthServer, Sandbox, (String, i32)) {
@@ -218,6 +219,23 @@ fn r11_a_run_killed_before_the_answer_leaves_a_doubt_and_no_second_send() {
 }
 
 #[test]
+fn an_answer_that_came_while_the_run_was_stopped_is_not_lost() {
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in_with(&server, "timeout = \"2s\"\n");
+    let gate = server.hold(Point::AfterCommit);
+    let run = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
+    gate.wait_reached();
+    run.pause();
+    drop(gate);
+    let_pass(TIMEOUT + TIMEOUT / 4);
+    run.signal(rustix::process::Signal::CONT);
+    run.finish().exits(0);
+    assert_eq!(sandbox.status()["generation"], 2);
+    assert_eq!(server.counts().presented_again, 0);
+}
+
+#[test]
 fn r28_sigterm_in_the_air_finishes_the_flight() {
     let server = AuthServer::start(Mode::Strict);
     let sandbox = Sandbox::signed_in(&server);
@@ -226,6 +244,37 @@ fn r28_sigterm_in_the_air_finishes_the_flight() {
     gate.wait_reached();
     run.terminate();
     drop(gate);
+    run.finish().exits(0);
+    assert_eq!(sandbox.status()["generation"], 2);
+}
+
+#[test]
+fn r28_whatever_else_ends_a_run_finishes_the_flight_in_the_air_too() {
+    use rustix::process::Signal;
+    for signal in [Signal::HUP, Signal::QUIT, Signal::ALARM, Signal::USR1, Signal::USR2, Signal::XCPU] {
+        let server = AuthServer::start(Mode::Strict);
+        let sandbox = Sandbox::signed_in(&server);
+        let gate = server.hold(Point::AfterCommit);
+        let run = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
+        gate.wait_reached();
+        run.signal(signal);
+        drop(gate);
+        run.finish().exits(0);
+        assert_eq!(sandbox.status()["generation"], 2, "{signal:?}");
+    }
+}
+
+#[test]
+fn a_run_that_is_to_outlive_its_terminal_does() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let lock = keepalive::sys::lockfile::LockFile::acquire(&sandbox.lock_file("demo")).unwrap();
+    let mut command = sandbox.command(std::path::Path::new("sh"));
+    command.args(["-c", "trap '' HUP; exec \"$0\" refresh -p demo --force", PROGRAM]);
+    let run = Process::new(command.spawn().unwrap());
+    run.wait_for_line("waiting for a refresh that is under way");
+    run.signal(rustix::process::Signal::HUP);
+    drop(lock);
     run.finish().exits(0);
     assert_eq!(sandbox.status()["generation"], 2);
 }

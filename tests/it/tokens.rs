@@ -186,6 +186,32 @@ fn the_daemon_answers_for_the_store() {
 }
 
 #[test]
+fn a_daemon_that_is_silent_does_not_delay_what_the_store_has() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let daemon = sandbox.daemon();
+    daemon.pause();
+    let run = sandbox.spawn(&["token", "demo", "--timeout", "1h"]).finish().exits(0);
+    assert!(server.is_live(run.stdout.trim()), "{run:?}");
+    daemon.signal(rustix::process::Signal::CONT);
+}
+
+#[test]
+fn a_daemon_with_another_configuration_does_not_keep_a_token_from_ours() {
+    let server = AuthServer::start(Mode::Strict);
+    let mut sandbox = Sandbox::signed_in(&server);
+    let ours = sandbox.path("home/ours.toml");
+    std::fs::copy(sandbox.path("config/keepalive/config.toml"), &ours).unwrap();
+    sandbox.file_store("");
+    let daemon = sandbox.daemon();
+    sandbox.keepalive(&["token", "demo"]).exits(78);
+    sandbox.set_env("KEEPALIVE_CONFIG", ours.to_str().unwrap());
+    let run = sandbox.keepalive(&["token", "demo"]).exits(0);
+    assert!(server.is_live(run.stdout.trim()), "{run:?}");
+    drop(daemon);
+}
+
+#[test]
 fn with_json_a_failure_is_one_document_too() {
     let server = AuthServer::start(Mode::Strict);
     let sandbox = Sandbox::signed_in(&server);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::backoff;
 use super::source::Source;
+use super::{backoff, doubt};
 use crate::clock::{Clock, Moment};
 use crate::credential::freshness::Demand;
 use crate::profile::{Profile, Rotation};
@@ -58,9 +58,13 @@ impl Flightplan {
         matches!(self.demand, Demand::NewerThan(_))
     }
 
-    /// The delay before the next try, for the journal's `not_before`.
+    /// The delay before the next try, for the journal's `not_before`: one more fits before the access token ends, and
+    /// before the server's grace does.
     pub fn back_off(&self, record: &Record, retry_after: Option<Duration>) -> Duration {
-        let left = record.validity.as_ref().map_or(Duration::ZERO, |v| v.left(&self.now()));
+        let now = self.now();
+        let life = record.validity.as_ref().map_or(Duration::ZERO, |v| v.left(&now));
+        let grace = record.open_intent().and_then(|i| doubt::grace_left(i, &self.profile.provider.policy, &now));
+        let left = grace.unwrap_or(life);
         let random = f64::from(u32::from_le_bytes(key::random())) / f64::from(u32::MAX);
         backoff::delay(record.failures, retry_after, left, random)
     }

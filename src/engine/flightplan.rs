@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::lanes::Lane;
 use super::source::Source;
 use super::{backoff, doubt};
 use crate::clock::{Clock, Moment};
@@ -30,6 +31,8 @@ pub struct Flightplan {
     pub key: Readied,
     /// The stores of other tools, for profiles that follow one.
     pub source: Option<Arc<dyn Source>>,
+    /// Free again when the flight is over.
+    pub(super) lane: Lane,
 }
 
 /// What the caller knew before it waited for the lock.

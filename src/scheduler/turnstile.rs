@@ -94,6 +94,8 @@ impl Turnstile {
         let was_probe = self.probe.take_if(|probe| probe == name).is_some();
         match word {
             Word::Up => self.failures = 0,
+            // Those who cannot wait for the probe may be many; it does not come later for their failures.
+            Word::Down if self.is_down() && !was_probe => {}
             Word::Down => {
                 self.failures += 1;
                 let pause = plan::pause(self.failures.saturating_sub(DOWN_AFTER) + 1);
@@ -209,6 +211,8 @@ mod tests {
         case.clock.advance(S(1));
         assert_eq!(case.pass_within("a", Some(S(3))), Ok(()));
         assert_eq!(case.pass("b"), Err(S(4)), "that was no probe");
+        case.land("a", Word::Down);
+        assert_eq!(case.pass("b"), Err(S(4)), "and does not put it off");
         assert!((0..9).any(|_| case.pass_within("a", Some(S(0))).is_err()), "nor is the rate given up");
     }
 

@@ -67,7 +67,7 @@ impl Flightplan {
         let now = self.now();
         let life = record.validity.as_ref().map_or(Duration::ZERO, |v| v.left(&now));
         let grace = record.open_intent().and_then(|i| doubt::grace_left(i, &self.profile.provider.policy, &now));
-        let left = grace.unwrap_or(life);
+        let left = grace.into_iter().chain([life]).filter(|left| !left.is_zero()).min().unwrap_or_default();
         let random = f64::from(u32::from_le_bytes(key::random())) / f64::from(u32::MAX);
         backoff::delay(record.failures, retry_after, left, random)
     }

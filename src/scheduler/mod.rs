@@ -67,6 +67,8 @@ struct Entry {
     sequence: u64,
     /// Outcomes in a row that the journal knows nothing of.
     failures: u32,
+    /// Looks in a row that the journal planned for at once, and at which nothing was allowed.
+    refused: u32,
     /// When a flight last failed, by the boot clock; 0: none has since one did not.
     failed_ms: u64,
     is_warned: bool,
@@ -298,6 +300,7 @@ impl Entry {
             grace: None,
             sequence: 0,
             failures: 0,
+            refused: 0,
             failed_ms: 0,
             is_warned: false,
         }
@@ -331,7 +334,7 @@ impl Entry {
     fn pause(&mut self, now: &Moment) -> Duration {
         self.failures += 1;
         let pause = plan::pause(self.failures);
-        self.left(now).map_or(pause, |left| pause.min(left / 2).max(plan::MOMENT))
+        self.left(now).map_or(pause, |left| pause.min(left / 2).max(plan::moment(1)))
     }
 
     fn leave_alone(&mut self, now: &Moment) {
@@ -345,23 +348,26 @@ impl Entry {
         self.failed_ms = if is_well { 0 } else { now.uptime_ms };
         let is_pending = outcome.publication == Publication::PublishPending;
         if is_well && !is_pending {
-            self.failures = 0;
+            (self.failures, self.refused) = (0, 0);
             return;
         }
+        let planned = self.look.as_ref().map(|look| look.wait(now));
         // The journal says when to try again: no failure of another kind puts that off.
         let is_noted = !is_well && outcome.retry_at.is_some();
-        let pause = if is_noted && !is_pending {
-            self.failures = 0;
-            plan::MOMENT
-        } else {
-            self.pause(now)
-        };
-        let wait = match (is_pending, self.look.as_ref().map(|look| look.wait(now))) {
-            (true, Some(planned)) if is_noted => planned.max(plan::MOMENT).min(pause),
-            (true, _) => pause,
+        self.refused = if is_noted && planned == Some(Duration::ZERO) { self.refused + 1 } else { 0 };
+        let noted = planned.map(|planned| planned.max(plan::moment(self.refused)));
+        let wait = match noted.filter(|_| is_noted) {
+            Some(noted) if is_pending => noted.min(self.pause(now)),
+            Some(noted) => {
+                self.failures = 0;
+                noted
+            }
+            None if is_pending => self.pause(now),
             // The journal may plan this for now; it did not work now.
-            (false, Some(planned)) => planned.max(pause),
-            (false, None) => return,
+            None => match planned {
+                Some(planned) => planned.max(self.pause(now)),
+                None => return,
+            },
         };
         if self.look.as_ref().is_none_or(|look| look.wait(now) != wait) {
             self.look = Some(Look::after(now, wait));
@@ -491,9 +497,17 @@ mod tests {
         let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
         for kind in [OutcomeKind::InDoubt, OutcomeKind::Deferred] {
             let noted = Outcome::new(kind).retry_at(now.wall);
-            assert_eq!(settled(planned(&now, 9), &noted, &now), (plan::MOMENT, 0), "a retry inside the grace");
+            assert_eq!(settled(planned(&now, 9), &noted, &now), (plan::moment(1), 0), "a retry inside the grace");
             let later = Entry { look: Some(Look::after(&now, S(20))), ..planned(&now, 9) };
             assert_eq!(settled(later, &noted, &now), (S(20), 0));
+            // It is planned for now and not allowed, again and again.
+            let mut entry = planned(&now, 0);
+            let waits = [(); 3].map(|()| {
+                entry.look = Some(Look::after(&now, S(0)));
+                entry.settle(&noted, &now);
+                entry.look.as_ref().unwrap().wait(&now)
+            });
+            assert_eq!(waits, [S(1), S(2), S(4)]);
             let asleep = Entry { look: None, ..planned(&now, 9) };
             let mut entry = asleep;
             entry.settle(&noted, &now);
@@ -523,7 +537,7 @@ mod tests {
         assert_eq!(settled(hour(), &pending(OutcomeKind::Refreshed), &now), (plan::pause(1), 1));
         let doubt = pending(OutcomeKind::InDoubt).retry_at(now.wall);
         assert_eq!(settled(hour(), &doubt, &now), (plan::pause(1), 1));
-        assert_eq!(settled(planned(&now, 9), &doubt, &now).0, plan::MOMENT, "the grace does not wait for it");
+        assert_eq!(settled(planned(&now, 9), &doubt, &now).0, plan::moment(1), "the grace does not wait for it");
     }
 
     /// The names that are due, in the order in which they are offered the turnstile of one provider.

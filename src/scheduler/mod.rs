@@ -5,6 +5,7 @@ pub mod plan;
 mod turnstile;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,7 +91,7 @@ impl Scheduler {
     }
 
     /// Runs until dropped. Dropping it starts nothing new and stops no flight: those belong to the engine.
-    pub async fn run(mut self) {
+    pub async fn run(mut self) -> Infallible {
         loop {
             let now = self.engine.clock().now();
             self.call_the_roll(&now);

@@ -77,8 +77,8 @@ pub fn grace_left(intent: &Intent, policy: &Policy, now: &Moment) -> Option<Dura
         return None;
     }
     grace(intent, policy, now)?;
-    let elapsed = now.elapsed_since(&intent.first_sent)?;
-    Some((policy.reuse_grace - GRACE_GUARD).saturating_sub(elapsed))
+    let gone = now.elapsed_since(&intent.first_sent)?;
+    Some((policy.reuse_grace - GRACE_GUARD).saturating_sub(gone))
 }
 
 fn strict(intent: &Intent, policy: &Policy, validity: Option<&Validity>, now: &Moment) -> Resolution {

@@ -100,12 +100,11 @@ fn r33_a_flight_that_another_process_keeps_waiting_keeps_no_other_profile_of_its
     let other = Arc::new(Profile { name: other, ..Profile::clone(world.profile()) });
     let daemon = world.daemon();
     let store = Arc::clone(daemon.store());
-    let locks: [(&str, Box<dyn Fn() -> LockFile>); 2] = [
-        ("the profile's", Box::new(|| LockFile::acquire(&store.lock_file(world.name()).unwrap()).unwrap())),
-        ("the token's", Box::new(|| store.lock_token(&world.record().fingerprint.unwrap()).unwrap())),
-    ];
-    for (whose, lock) in locks {
-        let held = lock();
+    for whose in ["the profile's", "the token's"] {
+        let held = match whose {
+            "the token's" => store.lock_token(&world.record().fingerprint.unwrap()).unwrap(),
+            _ => LockFile::acquire(&store.lock_file(world.name()).unwrap()).unwrap(),
+        };
         let force = |profile: &Arc<Profile>| {
             let demand = daemon.force(&profile.name).unwrap();
             daemon.refresh(profile, demand, LONG, &|| {}).kind

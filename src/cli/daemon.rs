@@ -1,18 +1,20 @@
 //! `keepalive daemon`: the scheduler and the broker, until told to stop.
 
-use std::path::Path;
+use std::convert::Infallible;
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::Signal;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use super::Global;
 use super::compose::{self, Setup};
 use super::log;
 use super::output::{Output, Status};
 use super::signals::{self, StopSignals};
+use super::stamp::{AWAY, News, Stamp, Watched, modified};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::outcome::Failure;
@@ -56,6 +58,7 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
     // Before the key, which may be long in coming: until then a SIGHUP would end us.
     let hangup = signals::hangup(&endpoint).map_err(deaf)?;
     let has_trouble = fetch_key(&setup.store)?;
+    let services = runtime().map_err(|e| (Status::Failed, Failure::new("runtime", format!("cannot start: {e}"))))?;
     let socket_path = setup.places.socket.clone();
     let listener = socket::listen(&socket_path).map_err(|e| {
         (Status::Failed, Failure::new("socket", format!("cannot listen on {}: {e}", socket_path.display())))
@@ -68,19 +71,22 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
     tracing::info!(pid = std::process::id(), socket = %socket_path.display(), "keepalive daemon is up");
     notify(&[sd_notify::NotifyState::Ready]);
     let reloading = shared.clone().watch(seen, hangup, bell, has_trouble);
-    endpoint.runtime().block_on(async {
-        let serving = tokio::spawn(async move {
-            tokio::select! {
-                () = scheduler.run() => {}
-                Err(error) = broker.serve(listener) => tracing::error!(%error, "the socket cannot be served"),
-                () = reloading => {}
-            }
-        });
-        stop.told().await;
-        // Told before anything is dropped: no flight that queues now will send.
-        engine.stop();
-        serving.abort();
+    let serving = services.spawn(async move {
+        tokio::select! {
+            never = scheduler.run() => Ok(never),
+            served = broker.serve(listener) => served,
+            never = reloading => Ok(never),
+        }
     });
+    let broken = endpoint.runtime().block_on(async {
+        tokio::select! {
+            () = stop.told() => None,
+            failure = end_of(serving) => Some(failure),
+        }
+    });
+    // Told before anything is dropped: no flight that queues now will send.
+    engine.stop();
+    services.shutdown_background();
     notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("stopping; flights in the air are finished");
     let late = engine.drain();
@@ -90,7 +96,29 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
         out.warn(&format!("{name}: the refresh did not finish in time; its outcome is in doubt"));
     }
     tracing::info!("stopped");
-    Ok(if late.is_empty() { Status::Ok } else { Status::TryAgain })
+    match broken {
+        Some(failure) => Err((Status::Failed, failure)),
+        None => Ok(if late.is_empty() { Status::Ok } else { Status::TryAgain }),
+    }
+}
+
+/// How serving ended, which it never should. A daemon that neither refreshes nor answers must end, so that whoever watches
+/// over it starts another.
+async fn end_of(serving: JoinHandle<std::io::Result<Infallible>>) -> Failure {
+    let failure = match serving.await {
+        Ok(Ok(never)) => match never {},
+        Ok(Err(error)) => Failure::new("socket", format!("the socket cannot be served: {error}")),
+        Err(error) => Failure::new("broken", format!("the daemon has a bug, and ends: {error}"))
+            .hint("start it again, and report what it said"),
+    };
+    tracing::error!("{}", failure.message);
+    failure
+}
+
+/// For the scheduler and the broker, which wait for the disk: the exchanges have a runtime of their own, where an answer
+/// that has come is taken whatever these do.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("daemon").enable_all().build()
 }
 
 /// One daemon per store: the lock lasts as long as the process.
@@ -195,9 +223,16 @@ impl Shared {
     }
 
     /// Reloads on SIGHUP and when the file changes from what was `seen`, and takes back what was told of a missing key
-    /// once there is one. Never ends.
-    async fn watch(self: Arc<Self>, mut seen: Stamp, mut hangup: Signal, bell: Arc<Notify>, mut has_trouble: bool) {
+    /// once there is one.
+    async fn watch(
+        self: Arc<Self>,
+        seen: Stamp,
+        mut hangup: Signal,
+        bell: Arc<Notify>,
+        mut has_trouble: bool,
+    ) -> Infallible {
         let path = self.setup.places.config.clone();
+        let mut file = Watched::new(seen);
         loop {
             let is_told = tokio::select! {
                 _ = hangup.recv() => true,
@@ -207,20 +242,25 @@ impl Shared {
                 has_trouble = false;
                 notify(&[sd_notify::NotifyState::Status("")]);
             }
-            let changed = modified(&path);
-            if is_told || changed != seen {
-                seen = changed;
-                notify(&[sd_notify::NotifyState::Reloading]);
-                self.reload();
-                notify(&[sd_notify::NotifyState::Ready]);
-                bell.notify_one();
+            let stamp = modified(&path);
+            match file.look(stamp, is_told) {
+                News::None => {}
+                News::Away => tell_away(),
+                News::Changed => {
+                    notify(&[sd_notify::NotifyState::Reloading]);
+                    self.reload(stamp.is_some());
+                    notify(&[sd_notify::NotifyState::Ready]);
+                    bell.notify_one();
+                }
             }
         }
     }
 
-    /// A broken configuration keeps the old one and says so. Flights in the air keep what they started with.
-    fn reload(&self) {
+    /// A broken configuration keeps the old one and says so. Flights in the air keep what they started with. `is_there`:
+    /// the file was, a moment ago.
+    fn reload(&self, is_there: bool) {
         match compose::load(&self.setup.places) {
+            Ok(config) if is_there && config.path.is_none() => tell_away(),
             Ok(config) => {
                 if config.store != self.config().store {
                     tracing::warn!("[store] has changed: that takes effect when the daemon is restarted");
@@ -242,15 +282,26 @@ impl Shared {
     }
 }
 
-/// What changes when a file does; `None` while it cannot be looked at.
-type Stamp = Option<(SystemTime, u64)>;
-
-fn modified(path: &Path) -> Stamp {
-    let about = std::fs::metadata(path).ok()?;
-    Some((about.modified().ok()?, about.len()))
+fn tell_away() {
+    let patience = humantime::format_duration(WATCH_EVERY * AWAY);
+    tracing::warn!("the configuration file is gone; the old one stays in force for {patience}");
 }
 
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
     // Not under systemd, or without a notify socket: nobody to tell.
     let _nobody = sd_notify::notify(states);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_whose_clockwork_dies_ends_with_an_error() {
+        let services = runtime().unwrap();
+        let dies: JoinHandle<std::io::Result<Infallible>> = services.spawn(async { panic!("as if by a bug") });
+        assert_eq!(services.block_on(end_of(dies)).kind, "broken");
+        let closed = services.spawn(async { Err(std::io::Error::other("as if")) });
+        assert_eq!(services.block_on(end_of(closed)).kind, "socket");
+    }
 }

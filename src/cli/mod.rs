@@ -12,6 +12,7 @@ mod providers;
 mod refresh;
 pub mod rehearse;
 mod signals;
+mod stamp;
 mod status;
 mod token;
 mod usage;

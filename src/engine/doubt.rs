@@ -71,6 +71,16 @@ fn grace(intent: &Intent, policy: &Policy, now: &Moment) -> Option<Resolution> {
     }
 }
 
+/// What is left of the grace window, while the one retry inside it is still to come.
+pub fn grace_left(intent: &Intent, policy: &Policy, now: &Moment) -> Option<Duration> {
+    if policy.rotation != Rotation::Grace {
+        return None;
+    }
+    grace(intent, policy, now)?;
+    let gone = now.elapsed_since(&intent.first_sent)?;
+    Some((policy.reuse_grace - GRACE_GUARD).saturating_sub(gone))
+}
+
 fn strict(intent: &Intent, policy: &Policy, validity: Option<&Validity>, now: &Moment) -> Resolution {
     if intent.is_last_chance_spent {
         return Resolution::Exhausted;
@@ -221,6 +231,21 @@ mod tests {
             c.clock.advance(S(28));
             assert_eq!(c.wait(), S(570 - 28));
         }
+    }
+
+    #[test]
+    fn r19_the_window_is_told_as_long_as_a_retry_fits_into_it() {
+        let left = |c: &Case| grace_left(&c.intent, &c.policy, &c.clock.now());
+        let mut c = case(Rotation::Grace).grace(GraceSemantics::Same, 30, 10);
+        assert_eq!(left(&c), Some(S(28)));
+        c.clock.advance(S(27));
+        assert_eq!(left(&c), Some(S(1)));
+        c.clock.advance(S(1));
+        assert_eq!(left(&c), None);
+        c = case(Rotation::Grace).grace(GraceSemantics::Same, 30, 10);
+        c.intent.sends = 2;
+        assert_eq!(left(&c), None, "it has been made");
+        assert_eq!(left(&case(Rotation::Strict).grace(GraceSemantics::Same, 30, 10)), None);
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::backoff;
+use super::lanes::Lane;
 use super::source::Source;
+use super::{backoff, doubt};
 use crate::clock::{Clock, Moment};
 use crate::credential::freshness::Demand;
 use crate::profile::{Profile, Rotation};
@@ -30,6 +31,8 @@ pub struct Flightplan {
     pub key: Readied,
     /// The stores of other tools, for profiles that follow one.
     pub source: Option<Arc<dyn Source>>,
+    /// Free again when the flight is over.
+    pub(super) lane: Lane,
 }
 
 /// What the caller knew before it waited for the lock.
@@ -58,9 +61,13 @@ impl Flightplan {
         matches!(self.demand, Demand::NewerThan(_))
     }
 
-    /// The delay before the next try, for the journal's `not_before`.
+    /// The delay before the next try, for the journal's `not_before`: one more fits before the access token ends, and
+    /// before the server's grace does.
     pub fn back_off(&self, record: &Record, retry_after: Option<Duration>) -> Duration {
-        let left = record.validity.as_ref().map_or(Duration::ZERO, |v| v.left(&self.now()));
+        let now = self.now();
+        let life = record.validity.as_ref().map_or(Duration::ZERO, |v| v.left(&now));
+        let grace = record.open_intent().and_then(|i| doubt::grace_left(i, &self.profile.provider.policy, &now));
+        let left = grace.into_iter().chain([life]).filter(|left| !left.is_zero()).min().unwrap_or_default();
         let random = f64::from(u32::from_le_bytes(key::random())) / f64::from(u32::MAX);
         backoff::delay(record.failures, retry_after, left, random)
     }

@@ -9,6 +9,7 @@ mod flightplan;
 mod follow;
 pub mod handover;
 mod judge;
+mod lanes;
 pub mod logout;
 pub mod obtain;
 mod refusal;
@@ -16,9 +17,8 @@ pub mod source;
 pub mod standing;
 pub mod transaction;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -30,6 +30,7 @@ use crate::provider::{PrepareError, TokenEndpoint};
 use crate::store::record::Record;
 use crate::store::{Store, StoreError};
 use flightplan::{Flightplan, Seen};
+use lanes::Lanes;
 use source::Source;
 
 /// Longest time that a flight past the point of no return may take to finish: request, then persistence.
@@ -272,7 +273,7 @@ impl Engine {
 }
 
 impl Shared {
-    /// The life of a flight's thread: resolve everything that may take long, take the lock, fly, publish.
+    /// The life of a flight's thread: resolve everything that may take long, take the lock and a lane, fly, publish.
     fn lead(&self, seat: Seat<Outcome>, profile: Arc<Profile>, demand: Demand, seen: Seen) {
         let prepared = match self.endpoint.prepare(&profile.provider, profile.name.as_str()) {
             Ok(prepared) => prepared,
@@ -290,13 +291,14 @@ impl Shared {
         };
         let is_resident = self.is_resident && self.store.has_key();
         let key = self.store.ready_key(&profile.name);
-        let _lane = self.lanes.take(&profile.provider.name, profile.provider.concurrency);
         let lock_file = match self.store.lock_file(&profile.name) {
             Ok(path) => path,
             Err(e) => return seat.land(e.outcome()),
         };
-        let lease = match Lease::admit(seat, &lock_file) {
-            Ok(lease) => lease,
+        let (provider, limit) = (&profile.provider.name, profile.provider.concurrency);
+        let (take, try_take) = (|| self.lanes.take(provider, limit), || self.lanes.try_take(provider, limit));
+        let (lease, lane) = match Lease::admit(seat, &lock_file, take, try_take) {
+            Ok(admitted) => admitted,
             Err((seat, error)) => {
                 let failure = Failure::new("lock", format!("cannot lock {}: {error}", lock_file.display()));
                 return seat.land(Outcome::new(OutcomeKind::StoreUnavailable).because(failure));
@@ -314,6 +316,7 @@ impl Shared {
             is_resident,
             key,
             source: self.source.get().cloned(),
+            lane,
         };
         let outcome = transaction::run(&plan, &lease);
         lease.publish(outcome);
@@ -328,76 +331,4 @@ fn nested(profile: &Profile) -> Outcome {
     )
     .hint("let that command work without this profile's token");
     Outcome::new(OutcomeKind::ConfigError).because(failure)
-}
-
-/// At most so many flights at once to each provider.
-#[derive(Default)]
-struct Lanes {
-    taken: Mutex<HashMap<String, usize>>,
-    freed: Condvar,
-}
-
-/// A lane taken; free again when dropped.
-struct Lane<'a> {
-    lanes: &'a Lanes,
-    provider: String,
-}
-
-impl Lanes {
-    fn take(&self, provider: &str, limit: usize) -> Lane<'_> {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_full = |taken: &mut HashMap<String, usize>| taken.get(provider).copied().unwrap_or(0) >= limit.max(1);
-        let mut taken = self.freed.wait_while(taken, is_full).unwrap_or_else(PoisonError::into_inner);
-        *taken.entry(provider.to_owned()).or_insert(0) += 1;
-        Lane { lanes: self, provider: provider.to_owned() }
-    }
-}
-
-impl Drop for Lane<'_> {
-    fn drop(&mut self) {
-        let mut taken = self.lanes.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(n) = taken.get_mut(&self.provider) {
-            *n = n.saturating_sub(1);
-        }
-        drop(taken);
-        self.lanes.freed.notify_all();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lanes_are_counted_for_each_provider() {
-        let lanes = Lanes::default();
-        let count = |provider: &str| lanes.taken.lock().unwrap().get(provider).copied();
-        let first = lanes.take("a", 3);
-        let second = lanes.take("a", 3);
-        let _other = lanes.take("b", 1);
-        assert_eq!((count("a"), count("b")), (Some(2), Some(1)));
-        drop(first);
-        assert_eq!(count("a"), Some(1));
-        drop(second);
-        assert_eq!(count("a"), Some(0));
-    }
-
-    #[test]
-    fn a_full_provider_is_waited_for() {
-        let lanes = Lanes::default();
-        let only = lanes.take("a", 1);
-        let (started, has_started) = std::sync::mpsc::channel();
-        std::thread::scope(|scope| {
-            let lanes = &lanes;
-            let waiter = scope.spawn(move || {
-                started.send(()).unwrap();
-                // A limit of none would let nobody through ever.
-                drop(lanes.take("a", 0));
-            });
-            has_started.recv().unwrap();
-            assert!(!waiter.is_finished());
-            drop(only);
-            waiter.join().unwrap();
-        });
-    }
 }

@@ -89,7 +89,9 @@ fn hindered(record: &Record, now: &Moment) -> Option<Standing> {
         return Some(Standing { state, refresh_at: Some(now.wall), error: Some(failure) });
     }
     if let Some(hold) = &record.hold {
-        let refresh_at = (hold.probes < MAX_PROBES).then(|| hold.waits_until(now).unwrap_or(now.wall));
+        // A probe that went nowhere is none, and is paused for like anything else.
+        let at = hold.waits_until(now).max(record.waits_until(now)).unwrap_or(now.wall);
+        let refresh_at = (hold.probes < MAX_PROBES).then_some(at);
         return Some(Standing { state: State::ConfigError, refresh_at, error: Some(hold.failure.clone()) });
     }
     let error = record.unusable.clone()?;
@@ -425,6 +427,10 @@ mod tests {
             r.hold = Some(Hold { config: "x".into(), failure, probes, next_probe, noted: None });
             let s = judge(&r, &c);
             assert_eq!((s.state, s.refresh_at), (State::ConfigError, is_planned.then_some(next_probe)));
+            // The probe found no server.
+            let not_before = c.now().wall.plus(S(90));
+            r.pause_until(Some(not_before), Some(&c.now()));
+            assert_eq!(judge(&r, &c).refresh_at, is_planned.then_some(not_before));
         }
     }
 

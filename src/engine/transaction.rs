@@ -15,13 +15,15 @@ use super::standing::{self, MAX_PROBES};
 use crate::clock::Moment;
 use crate::credential::Generation;
 use crate::credential::freshness;
+use crate::credential::secret::Fingerprint;
 use crate::guard::{Held, Lease};
 use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
 use crate::provider::{Exchange, Gate, GateError, RawAnswer, Unsent};
 use crate::store::key::{self, SealingKey};
 use crate::store::knowledge::spent;
 use crate::store::record::{Intent, Record};
-use crate::store::{Loaded, Vault};
+use crate::store::{Loaded, StoreError, Vault};
+use crate::sys::lockfile::LockFile;
 
 /// The pauses before the tries within one flight: a connection that failed before anything was sent costs nothing.
 const QUICK_TRIES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(900)];
@@ -64,7 +66,7 @@ fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, '
     let loaded = plan.follow(vault, &key, loaded, &mut warnings)?;
     let send = plan.admit(vault, &loaded)?;
     // Step 2: whatever could fail here, must fail now.
-    let _token_lock = plan.store.lock_token(&loaded.fingerprint)?;
+    let _token_lock = plan.lock_token(&loaded.fingerprint)?;
     if vault.is_consumed(&loaded.fingerprint)? {
         return Err(Outcome::new(OutcomeKind::ConfigError).because(spent(&plan.profile.name)));
     }
@@ -263,14 +265,16 @@ impl Flightplan {
         Err(crate::store::StoreError::from(error).outcome())
     }
 
+    /// Whoever holds a token of the same number may be any process, and stopped: nobody waits for it in a lane.
+    fn lock_token(&self, token: &Fingerprint) -> Result<LockFile, StoreError> {
+        match self.store.try_lock_token(token)? {
+            Some(lock) => Ok(lock),
+            None => self.lane.aside(|| self.store.lock_token(token)),
+        }
+    }
+
     /// The intent that the fence will journal.
-    fn intent(
-        &self,
-        record: &Record,
-        held: &Held<'_>,
-        fingerprint: crate::credential::secret::Fingerprint,
-        kind: SendKind,
-    ) -> Intent {
+    fn intent(&self, record: &Record, held: &Held<'_>, fingerprint: Fingerprint, kind: SendKind) -> Intent {
         let now = self.now();
         let before = record.open_intent();
         Intent {

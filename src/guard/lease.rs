@@ -31,14 +31,35 @@ pub struct Lease<O> {
 }
 
 impl<O> Lease<O> {
-    /// Waits for the profile's lock file, blocking the thread as long as another process leads.
+    /// Waits for the profile's lock file, blocking the thread as long as another process leads, and for a lane.
+    ///
+    /// Holds neither while it waits for the other: whoever has the lock may take any time, and stops nobody who goes
+    /// elsewhere; and nobody waits at our lock for our turn. `take` waits for a lane, `try_take` has one or none.
     ///
     /// Gives the seat back if the lock cannot be had, so that the error can be landed.
-    pub fn admit(seat: Seat<O>, lock_file: &Path) -> Result<Self, (Seat<O>, io::Error)> {
-        match LockFile::acquire(lock_file) {
-            Ok(lock) => {
+    pub fn admit<L>(
+        seat: Seat<O>,
+        lock_file: &Path,
+        take: impl Fn() -> L,
+        try_take: impl Fn() -> Option<L>,
+    ) -> Result<(Self, L), (Seat<O>, io::Error)> {
+        let both = || -> io::Result<(LockFile, L)> {
+            loop {
+                let lane = take();
+                if let Some(lock) = LockFile::try_acquire(lock_file)? {
+                    return Ok((lock, lane));
+                }
+                drop(lane);
+                let lock = LockFile::acquire(lock_file)?;
+                if let Some(lane) = try_take() {
+                    return Ok((lock, lane));
+                }
+            }
+        };
+        match both() {
+            Ok((lock, lane)) => {
                 seat.begin();
-                Ok(Self { seat, lock })
+                Ok((Self { seat, lock }, lane))
             }
             Err(e) => Err((seat, e)),
         }
@@ -179,7 +200,7 @@ mod tests {
 
     fn admitted(guard: &Guard<u32>, path: &Path) -> (super::super::Flight<u32>, Lease<u32>) {
         let (flight, seat) = guard.enter(&"p".parse().unwrap());
-        (flight, Lease::admit(seat.unwrap(), path).unwrap())
+        (flight, Lease::admit(seat.unwrap(), path, || (), || Some(())).unwrap().0)
     }
 
     #[test]
@@ -191,6 +212,31 @@ mod tests {
         drop(flight);
         assert!(!lease.is_wanted());
         lease.publish(1);
+    }
+
+    #[test]
+    fn who_waits_for_the_lock_has_no_lane_and_who_waits_for_a_lane_has_no_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let guard = Guard::<u32>::default();
+        let (_flight, seat) = guard.enter(&"p".parse().unwrap());
+        let is_free = || LockFile::try_acquire(&path).unwrap().is_some();
+        let (waits, looks) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+        // Another process gets the lock while the first lane is waited for, and has it until that lane is given back.
+        let take = || {
+            waits.set(waits.get() + 1);
+            assert!(is_free());
+            (waits.get() == 1).then(|| LockFile::acquire(&path).unwrap())
+        };
+        let try_take = || {
+            looks.set(looks.get() + 1);
+            assert!(!is_free());
+            None
+        };
+        let (lease, _lane) = Lease::admit(seat.unwrap(), &path, take, try_take).unwrap();
+        assert!(!is_free());
+        lease.publish(1);
+        assert_eq!((waits.get(), looks.get()), (2, 1));
     }
 
     #[test]

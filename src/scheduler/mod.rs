@@ -5,6 +5,7 @@ pub mod plan;
 mod turnstile;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +13,13 @@ use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::clock::Moment;
-use crate::engine::Engine;
 use crate::engine::standing::{self, Standing, Terms};
-use crate::outcome::{Outcome, OutcomeKind, State};
-use crate::profile::{Profile, ProfileName, Profiles};
+use crate::engine::{Engine, doubt};
+use crate::outcome::{Outcome, OutcomeKind, Publication, State};
+use crate::profile::{Policy, Profile, ProfileName, Profiles};
+use crate::store::record::Record;
 use plan::Look;
-use turnstile::{RATE, Turnstile};
+use turnstile::{Caller, RATE, Turnstile, Word};
 
 /// A sleep never lasts longer: after a suspend or a set clock a long one lies, and what other runs and the user changed
 /// is looked at this often.
@@ -39,8 +41,8 @@ pub struct Scheduler {
     crowded: BTreeSet<String>,
     /// With the name of the provider that each is at.
     flights: JoinSet<Landed>,
-    /// Whose they are: one that dies cannot tell.
-    in_the_air: BTreeMap<Id, ProfileName>,
+    /// Whose they are, and at which provider: one that dies cannot tell.
+    in_the_air: BTreeMap<Id, (ProfileName, String)>,
 }
 
 type Landed = (ProfileName, String, Outcome);
@@ -58,8 +60,18 @@ struct Entry {
     look: Option<Look>,
     state: Option<State>,
     is_flying: bool,
+    /// When the access token ends.
+    expiry: Option<Look>,
+    /// When the server's grace ends, while a retry inside it is still to come.
+    grace: Option<Look>,
+    /// The attempts that the journal counted when it was last read.
+    sequence: u64,
     /// Outcomes in a row that the journal knows nothing of.
     failures: u32,
+    /// Looks in a row that the journal planned for at once, and at which nothing was allowed.
+    refused: u32,
+    /// When a flight last failed, by the boot clock; 0: none has since one did not.
+    failed_ms: u64,
     is_warned: bool,
 }
 
@@ -79,7 +91,7 @@ impl Scheduler {
     }
 
     /// Runs until dropped. Dropping it starts nothing new and stops no flight: those belong to the engine.
-    pub async fn run(mut self) {
+    pub async fn run(mut self) -> Infallible {
         loop {
             let now = self.engine.clock().now();
             self.call_the_roll(&now);
@@ -162,11 +174,11 @@ impl Scheduler {
             Ok(record) => record,
             Err(error) => {
                 tracing::error!(profile = %name, %error, "cannot read the journal");
-                entry.failures += 1;
-                entry.look = Some(Look::after(now, plan::pause(entry.failures)));
+                entry.leave_alone(now);
                 return;
             }
         };
+        entry.read(record.as_ref(), &profile.provider.policy, now);
         let validity = record.as_ref().and_then(|r| r.validity.clone());
         let terms = Terms {
             policy: &profile.provider.policy,
@@ -185,26 +197,41 @@ impl Scheduler {
         }
     }
 
-    fn start_due(&mut self, now: &Moment) {
-        let due: Vec<_> = self
+    /// Who is due, the most pressing first. At a provider that is down the first one probes: whoever failed longest ago,
+    /// so that no few profiles that fail for reasons of their own keep the others from it.
+    fn due(&self, now: &Moment) -> Vec<(ProfileName, Arc<Profile>)> {
+        let is_due = |e: &Entry| !e.is_flying && e.look.as_ref().is_some_and(|l| l.is_due(now));
+        let mut due: Vec<_> = self
             .entries
             .iter()
-            .filter(|(_, e)| !e.is_flying && e.look.as_ref().is_some_and(|l| l.is_due(now)))
-            .filter_map(|(name, e)| Some((name.clone(), e.profile.clone()?)))
+            .filter(|(_, e)| is_due(e))
+            .filter_map(|(name, e)| Some((name, e, Arc::clone(e.profile.as_ref()?))))
             .collect();
-        for (name, profile) in due {
-            let turnstile = self.turnstiles.entry(profile.provider.name.clone()).or_insert_with(|| Turnstile::new(now));
+        due.sort_by_cached_key(|(_, e, profile)| {
+            let is_down = self.turnstiles.get(&profile.provider.name).is_some_and(Turnstile::is_down);
+            let failed_ms = if is_down { e.failed_ms } else { 0 };
+            (!e.is_in_grace(now), failed_ms, e.left(now).unwrap_or_default())
+        });
+        due.into_iter().map(|(name, _, profile)| (name.clone(), profile)).collect()
+    }
+
+    fn start_due(&mut self, now: &Moment) {
+        for (name, profile) in self.due(now) {
+            let provider = &profile.provider;
+            let turnstile = self.turnstiles.entry(provider.name.clone()).or_insert_with(|| Turnstile::new(now));
             let Some(entry) = self.entries.get_mut(&name) else {
                 continue;
             };
-            if let Err(wait) = turnstile.pass(now) {
-                entry.look = Some(Look::after(now, wait));
+            let bound = provider.policy.connect_timeout + provider.policy.timeout;
+            if let Err(wait) = turnstile.pass(Caller { name: &name, patience: entry.patience(now), bound }, now) {
+                // Looked at again sooner, so that all who wait are there when one is let through.
+                entry.look = Some(Look::after(now, wait.min(SLICE)));
                 continue;
             }
             entry.is_flying = true;
             let demand = plan::demand(&profile, now);
             let engine = self.engine.clone();
-            let whose = name.clone();
+            let whose = (name.clone(), provider.name.clone());
             let task = self.flights.spawn(async move {
                 let outcome = engine.refresh_async(&profile, demand).await;
                 (name, profile.provider.name.clone(), outcome)
@@ -215,13 +242,17 @@ impl Scheduler {
 
     /// A task that died leaves its profile to be looked at again.
     fn crash(&mut self, error: &JoinError) {
-        let name = self.in_the_air.remove(&error.id());
-        let entry = name.as_ref().and_then(|name| self.entries.get_mut(name));
-        tracing::error!(profile = name.map(|name| name.to_string()), %error, "a refresh task died");
-        if let Some(entry) = entry {
+        let Some((name, provider)) = self.in_the_air.remove(&error.id()) else {
+            return;
+        };
+        tracing::error!(profile = %name, %error, "a refresh task died");
+        let now = self.engine.clock().now();
+        if let Some(turnstile) = self.turnstiles.get_mut(&provider) {
+            turnstile.land(&name, Word::Nothing, &now);
+        }
+        if let Some(entry) = self.entries.get_mut(&name) {
             entry.is_flying = false;
-            entry.failures += 1;
-            entry.look = Some(Look::after(&self.engine.clock().now(), plan::pause(entry.failures)));
+            entry.leave_alone(&now);
         }
     }
 
@@ -238,29 +269,18 @@ impl Scheduler {
             tracing::warn!(profile = %name, "{warning}");
         }
         log(&name, &outcome);
+        let sequence = |entries: &BTreeMap<_, Entry>| entries.get(&name).map(|entry| entry.sequence);
+        let before = sequence(&self.entries);
         if let Some(entry) = self.entries.get_mut(&name) {
             entry.is_flying = false;
         }
-        if let Some(turnstile) = self.turnstiles.get_mut(&provider) {
-            turnstile.land(&outcome, &now);
-        }
         self.replan(&name, &now);
-        let Some(entry) = self.entries.get_mut(&name) else {
-            return;
-        };
-        let is_pending = outcome.publication == crate::outcome::Publication::PublishPending;
-        match outcome.kind {
-            OutcomeKind::Refreshed | OutcomeKind::Fresh if !is_pending => entry.failures = 0,
-            _ => {
-                // The journal may plan this for now; it did not work now, so leave it alone for a moment.
-                entry.failures += 1;
-                let pause = Look::after(&now, plan::pause(entry.failures));
-                let is_sooner = |look: &Look| look.wait(&now) < pause.wait(&now);
-                let is_later_needed = is_pending || entry.look.as_ref().is_some_and(is_sooner);
-                if is_later_needed {
-                    entry.look = Some(pause);
-                }
-            }
+        if let Some(turnstile) = self.turnstiles.get_mut(&provider) {
+            let has_asked = sequence(&self.entries) > before;
+            turnstile.land(&name, Word::of(&outcome, has_asked), &now);
+        }
+        if let Some(entry) = self.entries.get_mut(&name) {
+            entry.settle(&outcome, &now);
         }
     }
 
@@ -272,7 +292,87 @@ impl Scheduler {
 
 impl Entry {
     fn new() -> Self {
-        Self { profile: None, look: None, state: None, is_flying: false, failures: 0, is_warned: false }
+        Self {
+            profile: None,
+            look: None,
+            state: None,
+            is_flying: false,
+            expiry: None,
+            grace: None,
+            sequence: 0,
+            failures: 0,
+            refused: 0,
+            failed_ms: 0,
+            is_warned: false,
+        }
+    }
+
+    /// Takes over what the journal says.
+    fn read(&mut self, record: Option<&Record>, policy: &Policy, now: &Moment) {
+        let life = record.and_then(|r| r.validity.as_ref()).map(|v| v.left(now));
+        self.expiry = life.map(|left| Look::after(now, left));
+        let grace = record.and_then(Record::open_intent).and_then(|i| doubt::grace_left(i, policy, now));
+        self.grace = grace.map(|left| Look::after(now, left));
+        self.sequence = record.map_or(0, |r| r.sequence);
+    }
+
+    fn is_in_grace(&self, now: &Moment) -> bool {
+        self.grace.as_ref().is_some_and(|end| !end.is_due(now))
+    }
+
+    /// How long until something is lost: a retry that the server would allow, or a live access token.
+    fn left(&self, now: &Moment) -> Option<Duration> {
+        let ends = [&self.grace, &self.expiry].into_iter().flatten();
+        ends.map(|end| end.wait(now)).filter(|left| !left.is_zero()).min()
+    }
+
+    /// How long it may be kept waiting for somebody else's probe, so that one more try of its own fits.
+    fn patience(&self, now: &Moment) -> Option<Duration> {
+        if self.is_in_grace(now) { Some(Duration::ZERO) } else { self.left(now).map(|left| left / 2) }
+    }
+
+    /// Counts an outcome that the journal does not know. Again, one more try must fit.
+    fn pause(&mut self, now: &Moment) -> Duration {
+        self.failures += 1;
+        let pause = plan::pause(self.failures);
+        self.left(now).map_or(pause, |left| pause.min(left / 2).max(plan::moment(1)))
+    }
+
+    fn leave_alone(&mut self, now: &Moment) {
+        let pause = self.pause(now);
+        self.look = Some(Look::after(now, pause));
+    }
+
+    /// Plans on after a landing, when the journal has planned.
+    fn settle(&mut self, outcome: &Outcome, now: &Moment) {
+        let is_well = matches!(outcome.kind, OutcomeKind::Refreshed | OutcomeKind::Fresh);
+        self.failed_ms = if is_well { 0 } else { now.uptime_ms };
+        let is_pending = outcome.publication == Publication::PublishPending;
+        if is_well && !is_pending {
+            (self.failures, self.refused) = (0, 0);
+            return;
+        }
+        let planned = self.look.as_ref().map(|look| look.wait(now));
+        // The journal says when to try again: no failure of another kind puts that off.
+        let is_noted = !is_well && outcome.retry_at.is_some();
+        self.refused = if is_noted && planned == Some(Duration::ZERO) { self.refused + 1 } else { 0 };
+        let noted = planned.map(|planned| planned.max(plan::moment(self.refused)));
+        let wait = match noted.filter(|_| is_noted) {
+            Some(noted) if is_pending => noted.min(self.pause(now)),
+            Some(noted) => {
+                self.failures = 0;
+                noted
+            }
+            None if is_pending => self.pause(now),
+            // The journal may plan this for now; it did not work now.
+            None => match planned {
+                Some(planned) => planned.max(self.pause(now)),
+                None => return,
+            },
+        };
+        if self.look.as_ref().is_none_or(|look| look.wait(now) != wait) {
+            self.look = Some(Look::after(now, wait));
+        }
     }
 
     /// Says it once when a profile comes to need a person, and once when it no longer does.
@@ -311,7 +411,7 @@ fn log(name: &ProfileName, outcome: &Outcome) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{ManualClock, Timestamp};
+    use crate::clock::{Clock, ManualClock, Timestamp};
     use crate::guard::Held;
     use crate::outcome::Failure;
     use crate::profile::{KeySource, Provider, StoreKind, StoreSettings};
@@ -341,6 +441,12 @@ mod tests {
         Scheduler::new(engine, Arc::new(|_| Err(Failure::new("test", "no profile"))))
     }
 
+    fn now(scheduler: &Scheduler) -> Moment {
+        scheduler.engine.clock().now()
+    }
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
     #[tokio::test]
     async fn a_profile_whose_task_died_is_looked_at_again() {
         let dir = tempfile::tempdir().unwrap();
@@ -348,12 +454,142 @@ mod tests {
         let name: ProfileName = "demo".parse().unwrap();
         scheduler.entries.insert(name.clone(), Entry { is_flying: true, ..Entry::new() });
         let task = scheduler.flights.spawn(async { panic!("as if by a bug") });
-        scheduler.in_the_air.insert(task.id(), name.clone());
+        scheduler.in_the_air.insert(task.id(), (name.clone(), "acme".into()));
         let landed = scheduler.flights.join_next_with_id().await.unwrap();
         scheduler.land(landed);
-        let now = scheduler.engine.clock().now();
+        let now = now(&scheduler);
         let entry = &scheduler.entries[&name];
         assert!(!entry.is_flying && scheduler.in_the_air.is_empty());
         assert_eq!(entry.look.as_ref().map(|look| look.wait(&now)), Some(plan::pause(1)));
+    }
+
+    #[tokio::test]
+    async fn a_probe_whose_task_died_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut scheduler = scheduler(dir.path());
+        let now = now(&scheduler);
+        let name: ProfileName = "demo".parse().unwrap();
+        let caller = Caller { name: &name, patience: None, bound: S(40) };
+        let before = Moment { uptime_ms: now.uptime_ms - 5_000, ..now.clone() };
+        let mut turnstile = Turnstile::new(&before);
+        (0..5).for_each(|_| turnstile.land(&name, Word::Down, &before));
+        assert_eq!(turnstile.pass(caller, &now), Ok(()));
+        assert_eq!(turnstile.pass(caller, &now), Err(S(40)));
+        scheduler.turnstiles.insert("acme".into(), turnstile);
+        let task = scheduler.flights.spawn(async { panic!("as if by a bug") });
+        scheduler.in_the_air.insert(task.id(), (name.clone(), "acme".into()));
+        let landed = scheduler.flights.join_next_with_id().await.unwrap();
+        scheduler.land(landed);
+        assert_eq!(scheduler.turnstiles.get_mut("acme").unwrap().pass(caller, &now), Ok(()));
+    }
+
+    /// An entry that the journal has planned for now.
+    fn planned(now: &Moment, failures: u32) -> Entry {
+        Entry { look: Some(Look::after(now, S(0))), failures, ..Entry::new() }
+    }
+
+    fn settled(mut entry: Entry, outcome: &Outcome, now: &Moment) -> (Duration, u32) {
+        entry.settle(outcome, now);
+        (entry.look.unwrap().wait(now), entry.failures)
+    }
+
+    #[test]
+    fn r33_a_time_that_the_journal_names_is_not_put_off_by_earlier_failures() {
+        let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
+        for kind in [OutcomeKind::InDoubt, OutcomeKind::Deferred] {
+            let noted = Outcome::new(kind).retry_at(now.wall);
+            assert_eq!(settled(planned(&now, 9), &noted, &now), (plan::moment(1), 0), "a retry inside the grace");
+            let later = Entry { look: Some(Look::after(&now, S(20))), ..planned(&now, 9) };
+            assert_eq!(settled(later, &noted, &now), (S(20), 0));
+            // It is planned for now and not allowed, again and again.
+            let mut entry = planned(&now, 0);
+            let waits = [(); 3].map(|()| {
+                entry.look = Some(Look::after(&now, S(0)));
+                entry.settle(&noted, &now);
+                entry.look.as_ref().unwrap().wait(&now)
+            });
+            assert_eq!(waits, [S(1), S(2), S(4)]);
+            let asleep = Entry { look: None, ..planned(&now, 9) };
+            let mut entry = asleep;
+            entry.settle(&noted, &now);
+            assert_eq!(entry.look, None, "only a person can help");
+        }
+    }
+
+    #[test]
+    fn r33_after_what_no_journal_notes_one_more_try_fits_before_something_is_lost() {
+        let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
+        let away = Outcome::new(OutcomeKind::StoreUnavailable);
+        assert_eq!(settled(planned(&now, 3), &away, &now), (plan::pause(4), 4));
+        let end = |left| Some(Look::after(&now, S(left)));
+        let dying = Entry { expiry: end(30), ..planned(&now, 9) };
+        assert_eq!(settled(dying, &away, &now).0, S(15));
+        let in_grace = Entry { expiry: end(600), grace: end(6), ..planned(&now, 9) };
+        assert_eq!(settled(in_grace, &away, &now).0, S(3));
+        let dead = Entry { expiry: end(0), ..planned(&now, 3) };
+        assert_eq!(settled(dead, &away, &now).0, plan::pause(4));
+    }
+
+    #[test]
+    fn what_is_pending_is_published_soon_whatever_the_journal_plans() {
+        let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
+        let pending = |kind| Outcome { publication: Publication::PublishPending, ..Outcome::new(kind) };
+        let hour = || Entry { look: Some(Look::after(&now, S(3600))), ..planned(&now, 0) };
+        assert_eq!(settled(hour(), &pending(OutcomeKind::Refreshed), &now), (plan::pause(1), 1));
+        let doubt = pending(OutcomeKind::InDoubt).retry_at(now.wall);
+        assert_eq!(settled(hour(), &doubt, &now), (plan::pause(1), 1));
+        assert_eq!(settled(planned(&now, 9), &doubt, &now).0, plan::moment(1), "the grace does not wait for it");
+    }
+
+    /// The names that are due, in the order in which they are offered the turnstile of one provider.
+    fn order(entries: Vec<(&str, Entry)>, is_down: bool, now: &Moment) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut scheduler = scheduler(dir.path());
+        let mut turnstile = Turnstile::new(now);
+        if is_down {
+            (0..5).for_each(|_| turnstile.land(&"a".parse().unwrap(), Word::Down, now));
+        }
+        scheduler.turnstiles.insert("acme".into(), turnstile);
+        for (name, mut entry) in entries {
+            let name: ProfileName = name.parse().unwrap();
+            entry.profile = Some(Arc::new(Profile {
+                name: name.clone(),
+                provider: Arc::new(Provider::named("acme")),
+                margin: crate::credential::freshness::Margin::Fixed(S(60)),
+                schedule: None,
+                follow: false,
+            }));
+            scheduler.entries.insert(name, entry);
+        }
+        scheduler.due(now).into_iter().map(|(name, _)| name.to_string()).collect()
+    }
+
+    #[test]
+    fn r33_a_few_accounts_that_fail_do_not_keep_a_healthy_one_from_the_probe() {
+        let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
+        let end = |left| Some(Look::after(&now, S(left)));
+        let entries = || {
+            vec![
+                ("a", Entry { failed_ms: 9, ..planned(&now, 0) }),
+                ("b", Entry { failed_ms: 3, ..planned(&now, 0) }),
+                ("flying", Entry { is_flying: true, ..planned(&now, 0) }),
+                ("grace", Entry { failed_ms: 12, grace: end(20), expiry: end(600), ..planned(&now, 0) }),
+                ("later", Entry { look: end(1), ..planned(&now, 0) }),
+                ("y", Entry { expiry: end(300), ..planned(&now, 0) }),
+                ("z", Entry { expiry: end(100), ..planned(&now, 0) }),
+            ]
+        };
+        assert_eq!(order(entries(), true, &now), ["grace", "z", "y", "b", "a"], "who failed last comes last");
+        assert_eq!(order(entries(), false, &now), ["grace", "a", "b", "z", "y"], "whose token has ended comes first");
+    }
+
+    #[test]
+    fn r19_a_retry_inside_the_grace_waits_for_no_probe_and_a_token_that_ends_not_long() {
+        let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
+        let end = |left| Some(Look::after(&now, S(left)));
+        assert_eq!(planned(&now, 0).patience(&now), None, "nothing to lose");
+        assert_eq!(Entry { expiry: end(60), ..planned(&now, 0) }.patience(&now), Some(S(30)));
+        assert_eq!(Entry { expiry: end(60), grace: end(20), ..planned(&now, 0) }.patience(&now), Some(S(0)));
+        assert_eq!(Entry { expiry: end(0), grace: end(0), ..planned(&now, 0) }.patience(&now), None);
     }
 }

@@ -95,11 +95,16 @@ pub fn crowded(provider: &str, profiles: usize, rate: f64, margin: Duration) -> 
     })
 }
 
-/// How long to leave a profile alone after an outcome that named no time itself.
+/// How long to leave alone, after failures in a row, what names no time itself.
 pub fn pause(failures: u32) -> Duration {
     Duration::from_secs(5)
         .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(8)))
         .min(Duration::from_secs(300))
+}
+
+/// No look comes sooner after one that did not help, though the journal plans it for at once; nor if it does so again.
+pub fn moment(times: u32) -> Duration {
+    pause(times) / 5
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! What callers of one engine get: the flight of another, a word while they wait, and an answer without the lock.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use keepalive::credential::freshness::Demand;
 use keepalive::engine::obtain::Obtained;
 use keepalive::outcome::OutcomeKind;
+use keepalive::profile::{Profile, ProfileName};
 use keepalive::sys::lockfile::LockFile;
 
 use super::support::authserver::{Fault, Point};
@@ -87,6 +89,34 @@ fn a_caller_is_told_once_what_it_waits_for() {
     // A flight that is over soon is no reason to say anything.
     let quick = engine.refresh(world.profile(), engine.force(world.name()).unwrap(), LONG, &|| panic!("told at once"));
     assert_eq!((quick.kind, told.load(Ordering::SeqCst)), (OutcomeKind::Refreshed, 1));
+}
+
+#[test]
+fn r33_a_flight_that_another_process_keeps_waiting_keeps_no_other_profile_of_its_provider_waiting() {
+    let mut world = World::new(None, Mode::Strict, "");
+    world.provider_mut().concurrency = 1;
+    let other: ProfileName = "other".parse().unwrap();
+    drop(world.log_in_as(&other, &world.server.mint()).unwrap());
+    let other = Arc::new(Profile { name: other, ..Profile::clone(world.profile()) });
+    let daemon = world.daemon();
+    let store = Arc::clone(daemon.store());
+    for whose in ["the profile's", "the token's"] {
+        let held = match whose {
+            "the token's" => store.lock_token(&world.record().fingerprint.unwrap()).unwrap(),
+            _ => LockFile::acquire(&store.lock_file(world.name()).unwrap()).unwrap(),
+        };
+        let force = |profile: &Arc<Profile>| {
+            let demand = daemon.force(&profile.name).unwrap();
+            daemon.refresh(profile, demand, LONG, &|| {}).kind
+        };
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| force(world.profile()));
+            world.wait_for_a_waiter();
+            assert_eq!(force(&other), OutcomeKind::Refreshed, "{whose}");
+            drop(held);
+            assert_eq!(waiting.join().unwrap(), OutcomeKind::Refreshed, "{whose}");
+        });
+    }
 }
 
 #[test]

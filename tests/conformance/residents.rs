@@ -1,10 +1,16 @@
 //! A daemon has the sealing key in its memory: what it may do while the keyring is away, and what a single command may not.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use keepalive::clock::Clock;
 use keepalive::outcome::{OutcomeKind, Publication};
+use keepalive::provider::GateError;
+use keepalive::scheduler::Scheduler;
 use keepalive::store::keyring::KeyringError;
 
+use super::support::authserver::Fault;
+use super::support::eventually;
 use super::support::family::Mode;
 use super::world::{LIFE, Place, World};
 
@@ -127,4 +133,63 @@ fn r08_a_daemon_does_not_go_on_under_a_key_that_is_not_the_keyrings_any_more() {
     world.keyring.restore(items);
     let outcome = world.refresh_by(&daemon);
     assert_eq!((outcome.kind, world.requests()), (OutcomeKind::StoreUnavailable, 1), "{outcome:?}");
+}
+
+/// At a server with a grace, into which two timeouts fit.
+fn graceful() -> World {
+    let policy = "rotation = \"grace\"\nreuse_grace = \"30s\"\ngrace_semantics = \"same\"\ntimeout = \"10s\"\n";
+    World::without_keyring_at(Mode::Grace(LIFE), policy)
+}
+
+#[test]
+fn r19_a_daemon_retries_inside_the_grace_whatever_failed_before() {
+    let world = graceful();
+    for _ in 0..3 {
+        // No journal notes these.
+        world.hook(Place::BeforeExchange, || Err(GateError::Refused("as if told to stop")));
+    }
+    world.server.script([Fault::DropAfter]);
+    world.clock.advance(LIFE - Duration::from_secs(100));
+    let profile = Arc::clone(world.profile());
+    let scheduler = Scheduler::new(world.daemon(), Arc::new(move |_| Ok(Arc::clone(&profile))));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.spawn(scheduler.run());
+    let meanwhile = |what, step, is_so: &dyn Fn() -> bool| {
+        eventually(what, || {
+            if is_so() {
+                return Some(());
+            }
+            world.clock.advance(step);
+            None
+        });
+    };
+    meanwhile("three failures", Duration::from_secs(1), &|| world.exchanges() > 3);
+    eventually("a doubt", || world.record().open_intent().and_then(|intent| intent.abandoned.clone()));
+    // No faster than the time that is waited for at most, so that a pause of 30 s is never over.
+    meanwhile("the retry", Duration::from_millis(9), &|| world.record().generation.get() == 2);
+    runtime.shutdown_background();
+    let counts = world.server.counts();
+    assert_eq!((counts.refresh_requests, counts.families_revoked), (2, 0));
+}
+
+#[test]
+fn r19_a_refusal_puts_a_retry_inside_the_grace_off_by_no_more_than_half_of_it() {
+    let world = graceful();
+    // Without a doubt the next pause could be a quarter of an hour.
+    for _ in 0..10 {
+        world.answer_early([429]);
+        let at = world.refresh().retry_at.unwrap();
+        world.clock.advance(at.since(world.clock.now().wall));
+    }
+    world.server.script([Fault::DropAfter]);
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    let mut left = Duration::from_secs(28);
+    for _ in 0..2 {
+        world.answer_early([429]);
+        let wait = world.refresh().retry_at.unwrap().since(world.clock.now().wall);
+        assert!(wait <= left / 2, "{wait:?}");
+        world.clock.advance(wait);
+        left -= wait;
+    }
+    assert_eq!((world.refresh().kind, world.server.counts().families_revoked), (OutcomeKind::Refreshed, 0));
 }

@@ -172,3 +172,21 @@ fn json_logs_are_one_object_a_line() {
     let lines: Vec<serde_json::Value> = run.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert!(lines.iter().any(|l| l["message"] == "refreshed" && l["profile"] == "demo"), "{lines:#?}");
 }
+
+#[test]
+fn a_configuration_that_is_away_for_a_moment_stays_in_force() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let daemon = sandbox.daemon();
+    let (file, aside) = (sandbox.path("config/keepalive/config.toml"), sandbox.path("home/aside"));
+    std::fs::rename(&file, &aside).unwrap();
+    daemon.wait_for_line("the configuration file is gone; the old one stays in force for 10s");
+    std::fs::rename(&aside, &file).unwrap();
+    server.set_access_life(Duration::from_secs(2));
+    sandbox.refresh(&["--force"]).exits(0);
+    daemon.signal(rustix::process::Signal::HUP);
+    server.wait_for("the daemon goes on", |c| c.refresh_ok >= 2);
+    assert_eq!(daemon.stderr_so_far().matches("configuration reloaded").count(), 1, "when it was told to");
+    std::fs::remove_file(&file).unwrap();
+    daemon.wait_for_lines("configuration reloaded", 2);
+}

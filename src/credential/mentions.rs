@@ -14,11 +14,11 @@ pub struct Mentions {
 
 const NAMES: [&str; 4] = ["refresh_token", "refreshToken", "RefreshToken", "refresh-token"];
 
-/// A value as a token: text that is not blank, or a whole number, which some servers do not put into quotes.
+/// A value as a token: text that is not blank, or a whole number, which some servers do not put into quotes. Zero is none.
 pub fn token(value: &Value) -> Option<RefreshToken> {
     match value {
         Value::String(text) if !text.trim().is_empty() => RefreshToken::new(text),
-        Value::Number(n) if n.is_u64() => RefreshToken::new(n.to_string()),
+        Value::Number(n) if n.as_u64()? > 0 => RefreshToken::new(n.to_string()),
         _ => None,
     }
 }
@@ -45,6 +45,7 @@ impl Mentions {
         match value {
             Some(Value::Null | Value::Bool(false)) => {}
             Some(Value::String(text)) if text.trim().is_empty() => {}
+            Some(Value::Number(n)) if n.as_u64() == Some(0) => {}
             value => match value.as_ref().and_then(token) {
                 Some(token) => self.tokens.push(token),
                 None => self.is_odd = true,
@@ -72,6 +73,7 @@ mod tests {
             r#"{"access_token":"a"}"#,
             r#"{"refresh_token":null}"#,
             r#"{"refresh_token" : false}"#,
+            r#"{"refresh_token":0}"#,
             r#"{"refresh_token":""}"#,
             r#"{"refresh_token":"  "}"#,
             r#"{"refresh_token":"old","request":{"refreshToken":"old"}}"#,
@@ -94,6 +96,7 @@ mod tests {
             r#"{"refresh_token":1e400}"#,
             r#"{"refresh_token":true}"#,
             r#"{"refresh_token":1001}"#,
+            r#"{"refresh_token":-1}"#,
             r#"{"refresh_token":"new"#,
             r#"{"data":{"RefreshToken":"new"}}"#,
             r#"{'refresh-token': 'new'}"#,

@@ -14,7 +14,7 @@ use crate::guard::Permit;
 use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
 use crate::profile::ProfileName;
 use crate::store::key::SealingKey;
-use crate::store::{Claim, Loaded, Store, Vault};
+use crate::store::{Claim, Loaded, Store, StoreError, Vault};
 use crate::sys::lockfile::LockFile;
 
 /// What is to be stored, and where it was taken from if that was another tool's store.
@@ -234,6 +234,7 @@ fn refuse_claimed(
         None => Ok(()),
         Some(Claim::Dead) if warrant == Warrant::Login => Ok(()),
         Some(Claim::Dead) => Err(dead(name)),
+        Some(claim @ Claim::Elsewhere(_)) => Err(StoreError::Claimed { profile: name.clone(), claim }.outcome()),
         Some(Claim::Held(other)) => {
             let message = format!("profile {other} holds this refresh token, and two must not use it");
             let hint = format!("use profile {other}, or forget it there first: keepalive logout {other} --forget");
@@ -311,7 +312,7 @@ pub(super) fn settle(
     let fingerprint = key.fingerprint(&credential.refresh);
     // A ledger that cannot be written is an error: the journal still knows, and the next run does this again.
     vault.write_off(Some(&fingerprint))?;
-    if let Err(e) = vault.publish(credential, key) {
+    if let Err(e) = vault.publish_arrival(credential, key) {
         warnings.push(format!("the keyring does not have it yet: {e}"));
     }
     let publication = vault.record.publication;

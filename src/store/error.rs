@@ -129,6 +129,7 @@ impl StoreError {
                 let hint = format!("use profile {other}, and forget this one: keepalive logout {profile} --forget");
                 (ConfigError, "conflict", Some(hint))
             }
+            Self::Claimed { claim: Claim::Elsewhere(user), .. } => (ConfigError, "conflict", Some(out_of_use(user))),
             Self::Claimed { profile, claim: Claim::Dead } => {
                 (NeedsLogin, "consumed", Some(format!("sign in again: keepalive login {profile}")))
             }
@@ -195,11 +196,24 @@ impl From<StoreError> for Outcome {
     }
 }
 
+/// The way out where another state directory has published a token in our keyring.
+fn out_of_use(user: &str) -> String {
+    format!(
+        "use that one; if its directory is out of use, take profile {user} over from it (keepalive doctor --take-over), or remove its \
+         item from the keyring: secret-tool clear username {user} and its service"
+    )
+}
+
 /// Whose token it is, in words.
 fn claimed(profile: &ProfileName, claim: &Claim) -> String {
     match claim {
         Claim::Held(other) => {
             format!("profile {other} holds the refresh token of profile {profile} too, and two must not use it")
+        }
+        Claim::Elsewhere(user) => {
+            format!(
+                "profile {user} of another state directory has published the refresh token of profile {profile}, and two must not use it"
+            )
         }
         Claim::Dead => format!("the refresh token of profile {profile} was already used or refused, or may have been"),
     }

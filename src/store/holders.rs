@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::key::SealingKey;
 use super::record::Record;
-use super::{Store, StoreError, census};
-use crate::credential::secret::Fingerprint;
+use super::{Store, StoreError, census, published};
+use crate::credential::secret::{Fingerprint, RefreshToken};
 use crate::profile::ProfileName;
 use crate::sys::durable;
 use crate::sys::lockfile::LockFile;
@@ -17,6 +17,8 @@ pub enum Claim {
     Held(ProfileName),
     /// It was refused there, or given up.
     Dead,
+    /// The keyring's item of this user, published by another state directory, has it.
+    Elsewhere(String),
 }
 
 impl Store {
@@ -55,7 +57,18 @@ impl Store {
                 held => return Ok(held),
             }
         }
-        Ok(dead)
+        if dead.is_some() {
+            return Ok(dead);
+        }
+        Ok(self.user_elsewhere(token, key)?.filter(|user| user != name.as_str()).map(Claim::Elsewhere))
+    }
+
+    /// Who has published a token in our keyring from another state directory. That of the same profile is told when it is
+    /// loaded.
+    fn user_elsewhere(&self, token: &Fingerprint, key: &SealingKey) -> Result<Option<String>, StoreError> {
+        let (Some((keyring, service)), Some(ours)) = (self.keyring(), self.uuid()) else { return Ok(None) };
+        let is_it = |there: &RefreshToken| key.fingerprint(there) == *token;
+        Ok(published::held_elsewhere(keyring, service, &ours, is_it)?)
     }
 
     /// What can be read and is damaged is for its own runs to tell, and holds nobody else up.

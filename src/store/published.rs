@@ -39,6 +39,8 @@ pub enum Published {
     OtherStore {
         uuid: String,
         generation: Generation,
+        /// What it holds, not proved genuine.
+        refresh: Option<RefreshToken>,
     },
     /// Not ours, or altered: of no use. `generation` is what it claims.
     Unsigned {
@@ -65,7 +67,8 @@ fn judge(text: &str, item: &Item, store: &str, key: &SealingKey) -> Published {
         return Published::Unsigned { generation: claimed.and_then(|v| v.get("generation")?.as_u64()) };
     };
     if value.store != store {
-        return Published::OtherStore { uuid: value.store.clone(), generation: value.generation };
+        let refresh = RefreshToken::new(value.refresh_token.0.clone());
+        return Published::OtherStore { uuid: value.store, generation: value.generation, refresh };
     }
     let mac = std::mem::take(&mut value.mac);
     let refresh = RefreshToken::new(value.refresh_token.0.clone());
@@ -78,6 +81,20 @@ fn judge(text: &str, item: &Item, store: &str, key: &SealingKey) -> Published {
         })),
         _ => Published::Unsigned { generation: Some(value.generation.get()) },
     }
+}
+
+/// Whose item, published by another store than `store`, holds the token that `is_it` knows. That it is genuine is not proved.
+pub fn held_elsewhere(
+    keyring: &dyn Keyring,
+    service: &str,
+    store: &str,
+    is_it: impl Fn(&RefreshToken) -> bool,
+) -> Result<Option<String>, KeyringError> {
+    let holds = |text: &str| {
+        let value = serde_json::from_str::<Value>(text).ok().filter(|value| value.store != store);
+        value.and_then(|value| RefreshToken::new(value.refresh_token.0.clone())).is_some_and(|token| is_it(&token))
+    };
+    Ok(keyring.list(service)?.into_iter().find_map(|(user, text)| holds(&text).then_some(user)))
 }
 
 /// Writes K and reads it back: on `Ok` the keyring gives out what was written.

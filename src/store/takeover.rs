@@ -8,8 +8,8 @@ use super::key::SealingKey;
 use super::keyring::Item;
 use super::published::{self, Published};
 use super::{Claim, Store, StoreError, Vault};
+use crate::credential::Generation;
 use crate::credential::secret::Fingerprint;
-use crate::credential::{Credential, Generation};
 use crate::guard::Permit;
 use crate::outcome::Publication;
 use crate::profile::ProfileName;
@@ -63,7 +63,8 @@ impl Store {
             return Ok(Taken::AtHome);
         };
         let item = Item { service: service.to_owned(), user: name.to_string() };
-        let (Published::OtherStore { uuid, generation }, _) = published::read(keyring, &item, &identity.uuid, key)?
+        let (Published::OtherStore { uuid, generation, refresh }, _) =
+            published::read(keyring, &item, &identity.uuid, key)?
         else {
             return Ok(Taken::AtHome);
         };
@@ -78,16 +79,15 @@ impl Store {
         let known = ours.as_ref().map(|ours| key.fingerprint(&ours.refresh));
         let here = ours.as_ref().map_or(vault.record.generation, |c| c.generation.max(vault.record.generation));
         let next = here.max(generation).next();
-        let is_spent = match &proven {
-            Published::Ours(theirs) => vault.is_consumed(&key.fingerprint(&theirs.refresh))?,
-            Published::Missing | Published::OtherStore { .. } | Published::Unsigned { .. } => false,
-        };
-        let gives_way = |ours: &Credential, theirs: &Credential| ours.generation < theirs.generation && !is_spent;
+        // The two stores count each for itself, so no generation tells which is newer. What stands in the keyring was
+        // written after ours, unless ours is its successor: then its token is spent, as we know, or the very same.
+        let theirs = refresh.map(|token| key.fingerprint(&token));
+        let is_known =
+            |token: &Fingerprint| Ok::<_, StoreError>(known.as_ref() == Some(token) || vault.is_dead(token)?);
+        let is_ours_newer = theirs.as_ref().map(is_known).transpose()?.unwrap_or(false);
         let (mut credential, is_adopted) = match (proven, ours) {
-            (Published::Ours(theirs), ours) if ours.as_ref().is_none_or(|ours| gives_way(ours, &theirs)) => {
-                (*theirs, true)
-            }
-            (_, Some(ours)) if ours.generation >= generation || is_spent => (ours, false),
+            (_, Some(ours)) if is_ours_newer => (ours, false),
+            (Published::Ours(theirs), _) => (*theirs, true),
             (_, _) => return Ok(Taken::Unproven { claimed: generation }),
         };
         self.check_custody(key, name.as_str())?;
@@ -114,11 +114,16 @@ impl Vault<'_, '_> {
     fn refuse_claimed(&self, token: &Fingerprint, key: &SealingKey) -> Result<(), StoreError> {
         self.store.check_ledger()?;
         let profile = self.permit.profile().clone();
-        let is_rejected = self.record.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
-        let claim = match is_rejected || self.is_consumed(token)? {
+        let claim = match self.is_dead(token)? {
             true => Some(Claim::Dead),
             false => self.store.claim(token, &profile, key)?,
         };
         claim.map_or(Ok(()), |claim| Err(StoreError::Claimed { profile, claim }))
+    }
+
+    /// Whether a token is known here to be spent or refused.
+    fn is_dead(&self, token: &Fingerprint) -> Result<bool, StoreError> {
+        let is_rejected = self.record.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
+        Ok(is_rejected || self.is_consumed(token)?)
     }
 }

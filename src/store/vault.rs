@@ -285,6 +285,20 @@ impl<'l> Vault<'_, 'l> {
         Ok(())
     }
 
+    /// The same of what did not come as an answer: unless another state directory has published this profile meanwhile, which
+    /// then is its home. An answer that is here is published all the same, so that the other one stops.
+    pub fn publish_arrival(&mut self, credential: &Credential, key: &SealingKey) -> Result<(), KeyringError> {
+        if let Home::Keyring { keyring, service } = &self.store.home {
+            let there = published::read(keyring.as_ref(), &self.item(service), &self.identity.uuid, key);
+            if let Ok((Published::OtherStore { .. }, _)) = there {
+                self.record.publication = Publication::PublishPending;
+                let why = "another state directory has published this profile meanwhile: keepalive doctor --take-over";
+                return Err(KeyringError::Failed(why.into()));
+            }
+        }
+        self.publish(credential, key)
+    }
+
     pub(super) fn item(&self, service: &str) -> Item {
         Item { service: service.to_owned(), user: self.permit.profile().to_string() }
     }

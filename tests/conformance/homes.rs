@@ -403,6 +403,11 @@ fn more_items_than_one_are_told() {
 /// Another machine's store with the same profile, whose items are in this keyring now, its sealing key too or not.
 pub fn moved_in(world: &World, generation: u64, with_key: bool) {
     let other = World::new(None, Mode::Strict, "");
+    // All servers here count their tokens from one.
+    other.server.mint();
+    other.forget(other.name());
+    std::fs::remove_dir_all(other.file("profiles")).unwrap();
+    other.sign_in();
     while other.record().generation.get() < generation {
         other.refresh();
     }
@@ -411,14 +416,14 @@ pub fn moved_in(world: &World, generation: u64, with_key: bool) {
 }
 
 #[test]
-fn r30_a_take_over_keeps_the_newer_of_two_homes_and_guesses_at_nothing() {
+fn r30_a_take_over_takes_what_was_written_last_and_guesses_at_nothing() {
     use keepalive::credential::Generation;
     use keepalive::store::Taken;
     let g = Generation::new;
     for (theirs, with_key, expected) in [
-        (1, true, Taken::Republished(g(3))),
-        (1, false, Taken::Republished(g(3))),
-        (2, false, Taken::Republished(g(3))),
+        // Each store counts for itself: a login of this morning may be a first generation.
+        (1, true, Taken::Adopted(g(3))),
+        (1, false, Taken::Unproven { claimed: g(1) }),
         (3, true, Taken::Adopted(g(4))),
         (3, false, Taken::Unproven { claimed: g(3) }),
     ] {
@@ -426,11 +431,93 @@ fn r30_a_take_over_keeps_the_newer_of_two_homes_and_guesses_at_nothing() {
         moved_in(&past.world, theirs, with_key);
         let take_over = || past.world.process().store().take_over(std::slice::from_ref(past.world.name())).unwrap();
         assert_eq!(take_over(), [(past.world.name().clone(), expected.clone())], "{theirs} {with_key}");
-        if let Taken::Republished(generation) | Taken::Adopted(generation) = expected {
+        if let Taken::Adopted(generation) = expected {
             assert_eq!(past.world.published(), Some(generation.get()));
             assert_eq!(take_over(), [(past.world.name().clone(), Taken::AtHome)]);
         }
     }
+}
+
+fn take_over(world: &World) -> keepalive::store::Taken {
+    let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
+    taken.into_iter().next().expect("one profile").1
+}
+
+#[test]
+fn r03_a_second_take_over_does_not_bring_back_what_the_former_home_has_spent_meanwhile() {
+    use keepalive::store::Taken;
+    let former = World::new(None, Mode::Strict, "");
+    former.refresh();
+    let home = former.beside();
+    // The last flight of the former home is in the air while it is taken over.
+    let store = std::sync::Arc::clone(home.process().store());
+    let name = home.name().clone();
+    former.hook(Place::BeforePublish, move || {
+        let taken = store.take_over(std::slice::from_ref(&name)).unwrap();
+        assert!(matches!(taken.as_slice(), [(_, Taken::Adopted(_))]), "{taken:?}");
+        Ok(())
+    });
+    assert_eq!(former.refresh().generation.get(), 3);
+    assert_eq!(home.refresh().kind, OutcomeKind::ConfigError, "it is not at home here any more");
+    assert!(matches!(take_over(&home), Taken::Adopted(_)));
+    assert_eq!(home.refresh().kind, OutcomeKind::Refreshed);
+    assert_eq!(home.server.counts().presented_again, 0);
+}
+
+#[test]
+fn r13_a_take_over_keeps_what_is_here_if_it_has_spent_or_has_what_the_keyring_holds() {
+    use keepalive::store::Taken;
+    for is_spent in [false, true] {
+        let former = World::new(None, Mode::Strict, "");
+        let home = former.beside();
+        let mut theirs = former.keyring.snapshot();
+        theirs.retain(|item, _| item.service == "keepalive");
+        assert!(matches!(take_over(&home), Taken::Adopted(_)));
+        if is_spent {
+            assert_eq!(home.refresh().kind, OutcomeKind::Refreshed);
+        }
+        // Another program puts the former item back.
+        home.keyring.restore(home.keyring.snapshot().into_iter().chain(theirs).collect());
+        assert!(matches!(take_over(&home), Taken::Republished(_)), "{is_spent}");
+        assert_eq!(home.refresh().kind, OutcomeKind::Refreshed);
+        assert_eq!(home.server.counts().presented_again, 0);
+    }
+}
+
+#[test]
+fn r04_a_token_that_another_directory_has_published_in_this_keyring_is_refused_to_any_profile() {
+    let there = World::new(None, Mode::Strict, "");
+    let answer = there.server.mint();
+    there.arrive(there.credential(&answer), true).unwrap();
+    let here = there.beside();
+    let copy = "copy".parse().unwrap();
+    // A store must have a name before it can know what is not its own.
+    here.arrive_as(&"first".parse().unwrap(), here.credential(&here.server.mint()), false).unwrap();
+    for is_replacing in [false, true] {
+        let outcome = here.arrive_as(&copy, here.credential(&answer), is_replacing).unwrap_err();
+        let error = outcome.error.unwrap();
+        assert_eq!((outcome.kind, error.kind.as_ref()), (OutcomeKind::ConfigError, "conflict"));
+        assert!(error.message.starts_with("profile demo of another state directory"), "{}", error.message);
+    }
+    assert_eq!(there.refresh().kind, OutcomeKind::Refreshed);
+}
+
+#[test]
+fn r13_an_import_does_not_publish_over_what_another_directory_published_meanwhile() {
+    let there = World::new(None, Mode::Strict, "");
+    let here = there.beside();
+    let items = there.keyring.snapshot();
+    there.remove_from_keyring("keepalive");
+    let keyring = here.keyring.clone();
+    // Between its look and its publication.
+    here.hook(Place::AtList, move || {
+        keyring.restore(keyring.snapshot().into_iter().chain(items).collect());
+        Ok(())
+    });
+    let taken = here.arrive(here.credential(&here.server.mint()), false).unwrap();
+    assert_eq!((taken.publication(), here.published()), (Publication::PublishPending, Some(1)));
+    assert_eq!(here.refresh().kind, OutcomeKind::ConfigError);
+    assert_eq!(there.refresh().kind, OutcomeKind::Refreshed);
 }
 
 /// What was in a world's store is in another now, as from a backup: which has another UUID, and another ledger. A journal of

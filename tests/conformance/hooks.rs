@@ -9,6 +9,7 @@ use keepalive::provider::http::HttpEndpoint;
 use keepalive::provider::{Exchange, Gate, GateError, PrepareError, Prepared, RawAnswer, TokenEndpoint, Unsent};
 use keepalive::store::keyring::memory::MemoryKeyring;
 use keepalive::store::keyring::{Found, Item, Keyring, KeyringError};
+use zeroize::Zeroizing;
 
 /// Where something can be done to a flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub enum Place {
     AfterExchange,
     /// When the keyring is asked whether it could take something.
     AtCheck,
+    /// When all that the keyring has is looked through.
+    AtList,
     BeforePublish,
     AfterPublish,
 }
@@ -90,6 +93,11 @@ impl Keyring for Hooked<MemoryKeyring> {
 
     fn read(&self, item: &Item) -> Result<Option<Found>, KeyringError> {
         self.inner.read(item)
+    }
+
+    fn list(&self, service: &str) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
+        self.hooks.at(Place::AtList).unwrap();
+        self.inner.list(service)
     }
 
     fn write(&self, item: &Item, value: &str) -> Result<(), KeyringError> {

@@ -392,6 +392,11 @@ impl World {
         self.goes_on(remains, None)
     }
 
+    /// The same on this very keyring: each sees what the other does in it.
+    pub fn beside(&self) -> Self {
+        Self { keyring: self.keyring.clone(), ..self.another_home() }
+    }
+
     /// `keepalive logout --forget` of any profile, by a new process; nothing is revoked.
     pub fn forget(&self, name: &ProfileName) {
         let (store, endpoint) = self.parts();

@@ -237,11 +237,16 @@ fn r30_a_second_state_directory_is_an_error_until_it_takes_over() {
 fn r04_a_take_over_leaves_the_token_that_another_profile_here_holds_and_says_who() {
     let server = AuthServer::start(Mode::Strict);
     let mut sandbox = configured(&server);
-    let _bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
     let answer = server.mint();
     sandbox.import("demo", &answer).exits(0);
     std::fs::rename(sandbox.path("state/keepalive"), sandbox.path("state/former")).unwrap();
+    // While the copy is not there: an import would look for it.
+    let item = ["service", "keepalive", "username", "demo"];
+    let copy = bus.secret_tool(&[&["lookup"][..], &item].concat(), "").stdout;
+    bus.secret_tool(&[&["clear"][..], &item].concat(), "").exits(0);
     sandbox.keepalive_with_input(&["import", "other", "--provider", "acme"], &answer.to_string()).exits(0);
+    bus.secret_tool(&[&["store", "--label=demo"][..], &item].concat(), copy.trim_end()).exits(0);
     let run = sandbox.keepalive(&["doctor", "--take-over"]).exits(78);
     run.says("demo: profile other holds the refresh token of the keyring's copy")
         .says("use profile other, and remove the copy: secret-tool clear service keepalive username demo");

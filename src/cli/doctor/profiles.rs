@@ -97,6 +97,9 @@ fn told(setup: &Setup, name: &ProfileName, taken: &Taken) -> Finding {
             let hint = format!("use profile {other}, and remove the copy: {clear}");
             Finding::bad("take-over", Failure::new("conflict", text).hint(hint), Status::Config)
         }
+        Taken::Claimed(claim @ Claim::Elsewhere(_)) => {
+            Finding::of_store("take-over", &StoreError::Claimed { profile: name.clone(), claim: claim.clone() })
+        }
         Taken::Claimed(Claim::Dead) => {
             let text = format!(
                 "{name}: the refresh token of the keyring's copy was already used or refused, or may have been: it was left alone"

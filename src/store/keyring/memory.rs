@@ -77,6 +77,12 @@ impl Keyring for MemoryKeyring {
         Ok(found.map(|v| Found { value: Zeroizing::new(v.clone()), duplicates: state.duplicates }))
     }
 
+    fn list(&self, service: &str) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
+        let state = self.open()?;
+        let of_it = state.items.iter().filter(|(item, _)| item.service == service);
+        Ok(of_it.map(|(item, value)| (item.user.clone(), Zeroizing::new(value.clone()))).collect())
+    }
+
     fn write(&self, item: &Item, value: &str) -> Result<(), KeyringError> {
         let mut state = self.open()?;
         state.writes += 1;

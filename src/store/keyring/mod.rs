@@ -42,6 +42,8 @@ pub trait Keyring: Send + Sync {
     fn check(&self) -> Result<(), KeyringError>;
     /// The item's value; `None` if there is no such item. A locked keyring is an error even if it would have none.
     fn read(&self, item: &Item) -> Result<Option<Found>, KeyringError>;
+    /// The values of all items of a service, each with its user. Empty where the platform cannot list them.
+    fn list(&self, service: &str) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError>;
     /// Creates or replaces. What is durable on return depends on the keyring; see `ARCHITECTURE.md`.
     fn write(&self, item: &Item, value: &str) -> Result<(), KeyringError>;
     /// Removes the item if its value holds the text `holding`, and every other with the same two attributes that does: the

@@ -28,6 +28,11 @@ impl Backend for Native {
         }
     }
 
+    /// The library cannot list what a service has.
+    fn list(&mut self, _: &str) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
+        Ok(Vec::new())
+    }
+
     fn write(&mut self, item: &Item, value: &str) -> Result<(), KeyringError> {
         #[cfg(windows)]
         if value.encode_utf16().count() > LONGEST {

@@ -89,6 +89,17 @@ impl Backend for Link {
         Ok(value.map(|value| Found { value, duplicates }))
     }
 
+    fn list(&mut self, of: &str) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
+        let found = self.with(|service| {
+            let items = search(service, HashMap::from([("service", of)]))?;
+            let told = |item: &SecretItem<'_>| Ok((item.get_attributes()?.remove("username"), item.get_secret()?));
+            items.iter().map(told).collect::<Result<Vec<_>, Error>>()
+        })?;
+        // What is not text or has no user is nobody's of ours.
+        let ours = |(user, secret)| Some((Option::<String>::clone(&user)?, String::from_utf8(secret).ok()?.into()));
+        Ok(found.into_iter().filter_map(ours).collect())
+    }
+
     fn write(&mut self, item: &Item, value: &str) -> Result<(), KeyringError> {
         self.with(|service| {
             ensure_open(service)?;
@@ -141,7 +152,14 @@ fn ensure_open(service: &SecretService<'static>) -> Result<(), Error> {
 
 /// The items with these two attributes; an error if any of them is locked.
 fn find<'a>(service: &'a SecretService<'static>, item: &Item) -> Result<Vec<SecretItem<'a>>, Error> {
-    let found = service.search_items(attributes(item))?;
+    search(service, attributes(item))
+}
+
+fn search<'a>(
+    service: &'a SecretService<'static>,
+    attributes: HashMap<&str, &str>,
+) -> Result<Vec<SecretItem<'a>>, Error> {
+    let found = service.search_items(attributes)?;
     if found.locked.is_empty() { Ok(found.unlocked) } else { Err(Error::Locked) }
 }
 

@@ -6,12 +6,15 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use zeroize::Zeroizing;
+
 use super::{DEADLINE, Found, Item, Keyring, KeyringError};
 
 /// The calls that a platform implements; they may block for ever.
 pub trait Backend: Send + 'static {
     fn check(&mut self) -> Result<(), KeyringError>;
     fn read(&mut self, item: &Item) -> Result<Option<Found>, KeyringError>;
+    fn list(&mut self, service: &str) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError>;
     fn write(&mut self, item: &Item, value: &str) -> Result<(), KeyringError>;
     fn delete(&mut self, item: &Item, holding: &str) -> Result<(), KeyringError>;
     fn disconnect(&mut self);
@@ -126,8 +129,13 @@ impl<B: Backend> Keyring for Worker<B> {
         self.call(move |b| b.read(&item))
     }
 
+    fn list(&self, service: &str) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
+        let service = service.to_owned();
+        self.call(move |b| b.list(&service))
+    }
+
     fn write(&self, item: &Item, value: &str) -> Result<(), KeyringError> {
-        let (item, value) = (item.clone(), zeroize::Zeroizing::new(value.to_owned()));
+        let (item, value) = (item.clone(), Zeroizing::new(value.to_owned()));
         self.call(move |b| b.write(&item, &value))
     }
 
@@ -159,6 +167,9 @@ mod tests {
         }
         fn read(&mut self, _: &Item) -> Result<Option<Found>, KeyringError> {
             panic!("a bug in the library")
+        }
+        fn list(&mut self, _: &str) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
+            Ok(Vec::new())
         }
         fn write(&mut self, _: &Item, _: &str) -> Result<(), KeyringError> {
             Ok(())

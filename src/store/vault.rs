@@ -122,6 +122,7 @@ impl<'l> Vault<'_, 'l> {
         self.naturalise(&newest.credential, &fingerprint, key)?;
         self.catch_up(&newest, &fingerprint)?;
         self.compare_notes(&mut warnings)?;
+        self.end_trouble()?;
         Ok(Some(Loaded { held: self.permit.hold(newest.credential), fingerprint, keyring_error, warnings }))
     }
 

@@ -12,6 +12,9 @@ use super::layout::Layout;
 use crate::outcome::{Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 
+/// The word for a keyring's copy that belongs to another store.
+pub(super) const OTHER_STORE: &str = "domain_mismatch";
+
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("cannot {action} {}: {source}", path.display())]
@@ -141,7 +144,7 @@ impl StoreError {
             ),
             Self::OtherStore { .. } => (
                 ConfigError,
-                "domain_mismatch",
+                OTHER_STORE,
                 say("if the other state directory is out of use: keepalive doctor --take-over"),
             ),
             Self::Stale { .. } => (

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepalive::clock::Clock;
-use keepalive::credential::freshness::Margin;
+use keepalive::credential::freshness::{Demand, Margin};
 use keepalive::engine::standing::{Standing, Terms, standing};
 use keepalive::outcome::{Outcome, OutcomeKind, State};
 use keepalive::scheduler::Scheduler;
@@ -252,4 +252,40 @@ fn a_daemon_finds_by_itself_what_was_mended() {
     });
     runtime.shutdown_background();
     assert_eq!(world.server.counts().presented_again, 0);
+}
+
+#[test]
+fn without_its_keyring_a_daemon_does_not_call_lost_what_the_keyring_may_have() {
+    for break_it in [|whole: &Whole| std::fs::remove_file(whole.world.file(SEALED)).unwrap(), Whole::alter_sealed] {
+        let whole = Whole::new();
+        let world = &whole.world;
+        let daemon = world.daemon();
+        daemon.store().key("demo").unwrap();
+        break_it(&whole);
+        world.keyring.set_fault(Some(KeyringError::Locked));
+        let outcome = world.refresh_by(&daemon);
+        assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::StoreUnavailable, "keyring_locked"));
+        assert_eq!(world.record().trouble, None);
+        world.keyring.set_fault(None);
+        assert_eq!(world.refresh_by(&daemon).generation.get(), 3);
+    }
+}
+
+#[test]
+fn r30_a_daemon_sends_nothing_while_the_keyring_is_away_that_last_had_the_copy_of_another_store() {
+    let whole = Whole::new();
+    let world = &whole.world;
+    let daemon = world.daemon();
+    daemon.store().key("demo").unwrap();
+    moved_in(world, 1, false);
+    assert_eq!(word_of(&world.refresh_by(&daemon)), "domain_mismatch");
+    world.keyring.set_fault(Some(KeyringError::Locked));
+    // Without that there would be no more time to wait for the keyring.
+    world.clock.advance(LIFE - Duration::from_secs(10));
+    let demand = Demand::Margin { lookahead: Duration::ZERO };
+    let outcome = daemon.refresh(world.profile(), demand, LIFE, &|| {});
+    assert_eq!((word_of(&outcome), world.requests()), ("keyring_locked", 1), "{outcome:?}");
+    whole.mend();
+    world.keyring.set_fault(None);
+    assert_eq!(world.look_by(&daemon).kind, OutcomeKind::Refreshed);
 }

@@ -94,9 +94,11 @@ impl Store {
         outcome.error.map(|failure| (state, failure))
     }
 
-    /// The same of a profile whose store nobody knows any more, well as its sealed copy may be.
+    /// The same of a profile whose store nobody knows any more, or which may not be used here, well as its sealed copy may be.
     pub(super) fn stray(&self, record: &Record) -> Option<(State, Failure)> {
-        let error = self.unidentified(record).filter(|_| record.has_credential())?;
+        let is_seen = |error: &StoreError| !matches!(error, StoreError::Io { .. });
+        let unusable = || self.check_filesystem().and_then(|()| self.identity().map(drop)).err().filter(is_seen);
+        let error = record.has_credential().then(|| self.unidentified(record).or_else(unusable)).flatten()?;
         error.outcome().error.map(|failure| (State::ConfigError, failure))
     }
 

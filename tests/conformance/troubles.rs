@@ -156,6 +156,27 @@ fn another_key_than_that_of_the_sealed_file_is_told_by_the_status_until_the_righ
 }
 
 #[test]
+fn r30_a_store_that_no_run_may_use_here_is_told_by_the_status_before_any_has_tried() {
+    let whole = Whole::new();
+    let world = &whole.world;
+    let path = world.file("store.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut identity: serde_json::Value = serde_json::from_str(&text).unwrap();
+    identity["machine"] = "another".into();
+    for (content, word) in [(identity.to_string(), "other_machine"), ("dust".into(), "damaged")] {
+        std::fs::write(&path, content).unwrap();
+        assert_eq!(whole.shown(), (State::ConfigError, word.into()));
+        assert_eq!([word_of(&world.look()), word_of(&world.refresh())], [word; 2]);
+    }
+    std::fs::write(&path, identity.to_string()).unwrap();
+    let obtained = world.process().obtain(world.profile(), Duration::ZERO, LIFE, &|| {});
+    assert!(obtained.token.is_some());
+    assert!(obtained.warnings[0].contains("another machine"), "{:?}", obtained.warnings);
+    std::fs::write(&path, text).unwrap();
+    assert_eq!((whole.shown().0, world.look().kind, world.requests()), (State::Fresh, OutcomeKind::Fresh, 1));
+}
+
+#[test]
 fn what_may_pass_by_itself_is_not_noted() {
     for fault in [KeyringError::Locked, KeyringError::Hanging, KeyringError::NoService, KeyringError::Denied] {
         let whole = Whole::new();

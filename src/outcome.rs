@@ -19,6 +19,8 @@ pub struct Outcome {
     pub retry_at: Option<Timestamp>,
     pub publication: Publication,
     pub error: Option<Failure>,
+    /// Every run ends like this until somebody mends what is stored, so the journal keeps it.
+    pub lasts: bool,
     /// The flight was led by another caller or process.
     pub joined: bool,
     pub warnings: Vec<String>,
@@ -113,6 +115,7 @@ impl Outcome {
             retry_at: None,
             publication: Publication::None,
             error: None,
+            lasts: false,
             joined: false,
             warnings: Vec::new(),
         }

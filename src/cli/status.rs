@@ -17,7 +17,8 @@ const HANDLING: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Show how every profile stands
 ///
-/// Reads no secret, unlocks nothing and asks nobody. The exit status is that of the worst profile.
+/// Reads no secret, unlocks nothing and asks nobody; what a run could not open is told until one can. The exit status is
+/// that of the worst profile.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Show this profile; can be repeated

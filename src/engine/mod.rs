@@ -67,6 +67,15 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+/// What a demand may be met by without a flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Belief {
+    /// The journal's word.
+    Journal,
+    /// Nothing: what it speaks of could not be opened.
+    Nothing,
+}
+
 /// A flight that the caller has joined or opened.
 enum Boarding {
     Landed(Outcome),
@@ -121,8 +130,19 @@ impl Engine {
     /// Meets a demand: returns at once if it is met, else joins the flight for this profile or opens one, and shares its
     /// outcome. Blocks for at most `limit`; a flight goes on without its caller. `explain` is called once if it takes long.
     pub fn refresh(&self, profile: &Arc<Profile>, demand: Demand, limit: Duration, explain: &dyn Fn()) -> Outcome {
+        self.meet(profile, demand, Belief::Journal, limit, explain)
+    }
+
+    fn meet(
+        &self,
+        profile: &Arc<Profile>,
+        demand: Demand,
+        belief: Belief,
+        limit: Duration,
+        explain: &dyn Fn(),
+    ) -> Outcome {
         for _ in 0..JOINS {
-            let (flight, is_follower) = match self.board(profile, demand) {
+            let (flight, is_follower) = match self.board(profile, demand, belief) {
                 Boarding::Landed(outcome) => return outcome,
                 Boarding::Aboard { flight, is_follower } => (flight, is_follower),
             };
@@ -161,8 +181,12 @@ impl Engine {
 
     /// The same for a task. May be dropped at any await; the flight goes on.
     pub async fn refresh_async(&self, profile: &Arc<Profile>, demand: Demand) -> Outcome {
+        self.meet_async(profile, demand, Belief::Journal).await
+    }
+
+    async fn meet_async(&self, profile: &Arc<Profile>, demand: Demand, belief: Belief) -> Outcome {
         for _ in 0..JOINS {
-            let (flight, is_follower) = match self.board(profile, demand) {
+            let (flight, is_follower) = match self.board(profile, demand, belief) {
                 Boarding::Landed(outcome) => return outcome,
                 Boarding::Aboard { flight, is_follower } => (flight, is_follower),
             };
@@ -184,7 +208,7 @@ impl Engine {
         self.shared.guard.drain(DRAIN)
     }
 
-    fn board(&self, profile: &Arc<Profile>, demand: Demand) -> Boarding {
+    fn board(&self, profile: &Arc<Profile>, demand: Demand, belief: Belief) -> Boarding {
         if self.shared.within.iter().any(|name| name == profile.name.as_str()) {
             return Boarding::Landed(nested(profile));
         }
@@ -192,7 +216,8 @@ impl Engine {
             Ok(record) => record,
             Err(e) => return Boarding::Landed(e.outcome()),
         };
-        if let Some(record) = record.as_ref().filter(|r| self.is_met(profile, demand, r)) {
+        let believed = record.as_ref().filter(|_| belief == Belief::Journal);
+        if let Some(record) = believed.filter(|r| self.is_met(profile, demand, r)) {
             return Boarding::Landed(transaction::describe(Outcome::new(OutcomeKind::Fresh), record));
         }
         let seen = record

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Engine;
 use super::standing::{self, Terms};
+use super::{Belief, Engine};
 use crate::clock::Timestamp;
 use crate::credential::Generation;
 use crate::credential::freshness::{self, Demand};
@@ -42,17 +42,31 @@ pub struct Obtained {
 impl Engine {
     /// A token valid for `min_valid`, waiting for a refresh for at most `limit`.
     pub fn obtain(&self, profile: &Arc<Profile>, min_valid: Duration, limit: Duration, explain: &dyn Fn()) -> Obtained {
-        let outcome = self.refresh(profile, Demand::ValidFor(min_valid), limit, explain);
+        let demand = Demand::ValidFor(min_valid);
+        let outcome = self.refresh(profile, demand, limit, explain);
+        let is_believed = outcome.kind == OutcomeKind::Fresh;
+        let obtained = self.hand_out(profile, min_valid, outcome);
+        if !(is_believed && obtained.outcome.lasts) {
+            return obtained;
+        }
+        // What the journal believes in cannot be opened. A flight mends it, or notes that it cannot.
+        let outcome = self.meet(profile, demand, Belief::Nothing, limit, explain);
         self.hand_out(profile, min_valid, outcome)
     }
 
     /// The same for a task.
     pub async fn obtain_async(&self, profile: &Arc<Profile>, min_valid: Duration, limit: Duration) -> Obtained {
-        let refresh = self.refresh_async(profile, Demand::ValidFor(min_valid));
-        let outcome = match tokio::time::timeout(limit, refresh).await {
-            Ok(outcome) => outcome,
-            Err(_) => self.busy(profile),
+        let meet = async |belief| {
+            let meet = self.meet_async(profile, Demand::ValidFor(min_valid), belief);
+            tokio::time::timeout(limit, meet).await.unwrap_or_else(|_| self.busy(profile))
         };
+        let outcome = meet(Belief::Journal).await;
+        let is_believed = outcome.kind == OutcomeKind::Fresh;
+        let obtained = self.hand_out(profile, min_valid, outcome);
+        if !(is_believed && obtained.outcome.lasts) {
+            return obtained;
+        }
+        let outcome = meet(Belief::Nothing).await;
         self.hand_out(profile, min_valid, outcome)
     }
 

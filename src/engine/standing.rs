@@ -63,6 +63,11 @@ fn ended(record: &Record, terms: Terms<'_>, now: &Moment) -> Option<Standing> {
         let refresh_at = terms.is_followed.then(|| now.wall.plus(CONFLICT));
         return Some(Standing { state, refresh_at, error: Some(failure) });
     }
+    if let Some(trouble) = &record.trouble {
+        // A look costs little, and what was mended is told by nobody else.
+        let (refresh_at, error) = (Some(now.wall), Some(trouble.failure.clone()));
+        return Some(Standing { state: trouble.state(), refresh_at, error });
+    }
     if terms.is_followed && record.followable().is_none() {
         let error = Some(nothing_to_follow(&record.profile));
         return Some(Standing { state: State::ConfigError, refresh_at: None, error });
@@ -175,6 +180,7 @@ pub fn meets(record: &Record, demand: Demand, profile: &Profile, now: &Moment) -
         && record.hold.is_none()
         && record.conflict().is_none()
         && record.unusable.is_none()
+        && record.trouble.is_none()
         && (!profile.follow || record.followable().is_some());
     verdict == Verdict::Fresh && record.has_credential() && (is_untroubled || matches!(demand, Demand::ValidFor(_)))
 }
@@ -200,7 +206,7 @@ mod tests {
     use crate::credential::foreign::{Identity, Origin};
     use crate::credential::secret::Fingerprint;
     use crate::outcome::OutcomeKind;
-    use crate::store::record::{Attempt, Hold, Intent, Rejection, Revocation, Standstill};
+    use crate::store::record::{Attempt, Hold, Intent, Rejection, Revocation, Standstill, Trouble};
 
     const S: fn(u64) -> Duration = Duration::from_secs;
 
@@ -512,6 +518,7 @@ mod tests {
                 ..record(&c)
             },
             Record { unusable: Some(unusable), ..record(&c) },
+            Record { trouble: Some(Trouble { outcome: config, failure: failure() }), ..record(&c) },
         ];
         let profile = |follow| Profile {
             name: "p".parse().unwrap(),

@@ -21,7 +21,7 @@ use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
 use crate::provider::{Exchange, Gate, GateError, RawAnswer, Unsent};
 use crate::store::key::{self, SealingKey};
 use crate::store::knowledge::spent;
-use crate::store::record::{Intent, Record};
+use crate::store::record::{Intent, Record, Trouble};
 use crate::store::{Loaded, StoreError, Vault};
 use crate::sys::lockfile::LockFile;
 
@@ -35,6 +35,11 @@ pub fn run(plan: &Flightplan, lease: &Lease<Outcome>) -> Outcome {
         Err(e) => return e.outcome(),
     };
     let outcome = fly(plan, lease, &mut vault).unwrap_or_else(|ended| ended);
+    if let Some(trouble) = Trouble::of(&outcome)
+        && let Err(error) = vault.note_trouble(trouble)
+    {
+        tracing::warn!(profile = %plan.profile.name, %error, "the journal could not be told of this");
+    }
     describe(outcome, &vault.record)
 }
 

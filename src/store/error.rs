@@ -12,6 +12,9 @@ use super::layout::Layout;
 use crate::outcome::{Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 
+/// The word for a keyring's copy that belongs to another store.
+pub(super) const OTHER_STORE: &str = "domain_mismatch";
+
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("cannot {action} {}: {source}", path.display())]
@@ -68,7 +71,33 @@ impl StoreError {
         let (kind, word, hint) = self.disposition();
         let mut failure = Failure::new(word, self.to_string());
         failure.hint = hint;
-        Outcome::new(kind).because(failure)
+        Outcome { lasts: self.lasts(), ..Outcome::new(kind).because(failure) }
+    }
+
+    /// Whether it stays until somebody mends what is stored, so that `status` must tell it of the profile. What may pass by
+    /// itself does not, nor what another run may not meet: a keyring or a disk that fails, a key that this process alone
+    /// cannot have. Of the whole store, or of the journal itself, nothing is noted in a journal.
+    fn lasts(&self) -> bool {
+        match self {
+            Self::Lost { .. }
+            | Self::Stale { .. }
+            | Self::Damaged { .. }
+            | Self::OtherKey { .. }
+            | Self::OtherStore { .. }
+            | Self::Claimed { .. }
+            | Self::LedgerDamaged { .. }
+            | Self::KeyMissing { .. }
+            | Self::KeyUnreadable
+            | Self::Key { error: KeyError::Malformed(_) | KeyError::Exposed(_), .. } => true,
+            Self::Io { .. }
+            | Self::Empty
+            | Self::Keyring(_)
+            | Self::Key { .. }
+            | Self::DamagedRecord { .. }
+            | Self::Unidentified { .. }
+            | Self::NetworkFilesystem { .. }
+            | Self::OtherMachine => false,
+        }
     }
 
     /// Whether it is what is stored for the profile that is of no use, and not the store.
@@ -115,7 +144,7 @@ impl StoreError {
             ),
             Self::OtherStore { .. } => (
                 ConfigError,
-                "domain_mismatch",
+                OTHER_STORE,
                 say("if the other state directory is out of use: keepalive doctor --take-over"),
             ),
             Self::Stale { .. } => (

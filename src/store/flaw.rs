@@ -4,7 +4,7 @@
 use super::key::SealingKey;
 use super::keyring::Item;
 use super::published::{self, Published};
-use super::record::Record;
+use super::record::{Record, Trouble};
 use super::{Home, Store, StoreError, Vault, envelope};
 use crate::credential::{Credential, Generation};
 use crate::guard::Permit;
@@ -94,9 +94,11 @@ impl Store {
         outcome.error.map(|failure| (state, failure))
     }
 
-    /// The same of a profile whose store nobody knows any more, well as its sealed copy may be.
+    /// The same of a profile whose store nobody knows any more, or which may not be used here, well as its sealed copy may be.
     pub(super) fn stray(&self, record: &Record) -> Option<(State, Failure)> {
-        let error = self.unidentified(record).filter(|_| record.has_credential())?;
+        let is_seen = |error: &StoreError| !matches!(error, StoreError::Io { .. });
+        let unusable = || self.check_filesystem().and_then(|()| self.identity().map(drop)).err().filter(is_seen);
+        let error = record.has_credential().then(|| self.unidentified(record).or_else(unusable)).flatten()?;
         error.outcome().error.map(|failure| (State::ConfigError, failure))
     }
 
@@ -133,6 +135,23 @@ pub(super) fn without_journal(name: &ProfileName) -> (State, Failure) {
 }
 
 impl Vault<'_, '_> {
+    /// Notes in the journal what ends every run alike, if that is news, and nothing else: what a run that failed has in
+    /// memory may be half of something. Where there is no journal, that is what is told.
+    pub fn note_trouble(&mut self, trouble: Trouble) -> Result<(), StoreError> {
+        let path = self.folder.record();
+        let kept = Record::read(&path, self.permit.profile())?;
+        if let Some(mut kept) = kept.filter(|kept| kept.trouble.as_ref() != Some(&trouble)) {
+            kept.trouble = Some(trouble);
+            kept.write(&path).map_err(|e| StoreError::io("write", &path, e))?;
+        }
+        Ok(())
+    }
+
+    /// The credential was opened: whatever kept others from it is over.
+    pub(super) fn end_trouble(&mut self) -> Result<(), StoreError> {
+        if self.record.trouble.take().is_some() { self.save() } else { Ok(()) }
+    }
+
     /// Whether a published copy may take the place of a sealed one that is damaged: not if the sealed one was newer, by
     /// its header, or may have been: where that is damaged too, an attempt of which nobody knows the end may have brought it.
     pub(super) fn is_newest(&self, published: &Credential) -> Result<bool, StoreError> {

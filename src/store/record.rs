@@ -10,7 +10,7 @@ use crate::credential::foreign::Origin;
 use crate::credential::freshness::Validity;
 use crate::credential::secret::Fingerprint;
 use crate::credential::{Binding, Credential, Generation};
-use crate::outcome::{Failure, OutcomeKind, Publication, State};
+use crate::outcome::{Failure, Outcome, OutcomeKind, Publication, State};
 use crate::profile::ProfileName;
 use crate::sys::durable;
 
@@ -69,6 +69,9 @@ pub struct Record {
     /// Why the newest answer held no access token that can be used: what is there, if anything, is the one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unusable: Option<Failure>,
+    /// What ended the newest run that opened what is stored here. It was no attempt: followers learn nothing from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Trouble>,
     /// The store that the fingerprints are of. Outlives that store's own file, and a move of this one into another store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<Identity>,
@@ -124,6 +127,28 @@ impl Standstill {
     /// Until when the store is not looked into, if that is not over.
     pub fn waits_until(&self, now: &Moment) -> Option<Timestamp> {
         now.awaits(self.next_look, self.noted.as_ref())
+    }
+}
+
+/// What is stored, or its key, is of no use until somebody mends it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    pub outcome: OutcomeKind,
+    pub failure: Failure,
+}
+
+impl Trouble {
+    /// The trouble that a run ended with, if it was one.
+    pub fn of(outcome: &Outcome) -> Option<Self> {
+        let failure = outcome.error.clone().filter(|_| outcome.lasts)?;
+        Some(Self { outcome: outcome.kind, failure })
+    }
+
+    pub fn state(&self) -> State {
+        match self.outcome {
+            OutcomeKind::NeedsLogin => State::NeedsLogin,
+            _ => State::ConfigError,
+        }
     }
 }
 
@@ -219,6 +244,7 @@ impl Record {
             not_before: None,
             noted: None,
             unusable: None,
+            trouble: None,
             failures: 0,
             unclassified: 0,
             rejected: None,
@@ -362,6 +388,7 @@ impl Record {
         self.login_by = credential.grant.login_by;
         self.is_tombstone = false;
         self.flaw = None;
+        self.trouble = None;
         self.revocation = None;
         if self.intent.as_ref().is_some_and(|i| i.generation < credential.generation) {
             self.intent = None;

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use super::content::{Answer, Content, ContentRef};
 use super::envelope::{self, Header};
+use super::error::OTHER_STORE;
 use super::identity::Identity;
 use super::key::SealingKey;
 use super::keyring::{Item, KeyringError};
 use super::layout::Folder;
 use super::published::{self, Published};
 use super::record::{Intent, Record};
+use super::recovery::Unsealed;
 use super::{Home, Store, StoreError};
 use crate::credential::secret::Fingerprint;
 use crate::credential::{Credential, Generation};
@@ -83,7 +85,7 @@ impl<'l> Vault<'_, 'l> {
         let sealed = if self.record.is_tombstone { None } else { self.open_sealed(key) };
         let (published, keyring_error) = match self.read_published(key, &mut warnings) {
             Ok(published) => (published, None),
-            Err(StoreError::Keyring(e)) if is_keyring_optional => (None, Some(e)),
+            Err(StoreError::Keyring(e)) if is_keyring_optional && self.may_go_on(sealed.as_ref()) => (None, Some(e)),
             Err(e) => return Err(e),
         };
         let newest = match (sealed, published) {
@@ -122,7 +124,20 @@ impl<'l> Vault<'_, 'l> {
         self.naturalise(&newest.credential, &fingerprint, key)?;
         self.catch_up(&newest, &fingerprint)?;
         self.compare_notes(&mut warnings)?;
+        self.end_trouble()?;
         Ok(Some(Loaded { held: self.permit.hold(newest.credential), fingerprint, keyring_error, warnings }))
+    }
+
+    /// Whether S is enough where the keyring cannot be read, and not what only K may mend; nor is it where K was last seen
+    /// to be another store's.
+    fn may_go_on(&self, sealed: Option<&Result<Unsealed, StoreError>>) -> bool {
+        let is_newest = |s: &Unsealed| s.credential.generation >= self.record.generation;
+        let is_ours = self.record.trouble.as_ref().is_none_or(|trouble| trouble.failure.kind != OTHER_STORE);
+        let is_enough = match sealed {
+            Some(sealed) => sealed.as_ref().is_ok_and(is_newest),
+            None => !self.record.has_credential(),
+        };
+        is_enough && is_ours
     }
 
     /// K, if it is ours.

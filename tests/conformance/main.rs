@@ -14,6 +14,7 @@ mod logouts;
 mod remains;
 mod residents;
 mod shared;
+mod troubles;
 mod uncertain;
 mod world;
 

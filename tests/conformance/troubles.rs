@@ -1,0 +1,312 @@
+//! What is stored cannot be opened, or may not be used, until somebody mends it: `status` tells it as the runs do, and no
+//! longer than it lasts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepalive::clock::Clock;
+use keepalive::credential::freshness::{Demand, Margin};
+use keepalive::engine::standing::{Standing, Terms, standing};
+use keepalive::outcome::{Outcome, OutcomeKind, State};
+use keepalive::scheduler::Scheduler;
+use keepalive::store::keyring::{Item, KeyringError};
+
+use super::homes::moved_in;
+use super::support::eventually;
+use super::support::family::Mode;
+use super::world::{LIFE, World};
+
+/// A world at generation 2, and what it can be put back to.
+struct Whole {
+    world: World,
+    sealed: Vec<u8>,
+    items: BTreeMap<Item, String>,
+    journal: Vec<u8>,
+}
+
+const SEALED: &str = "profiles/demo/sealed";
+const JOURNAL: &str = "profiles/demo/record.json";
+
+impl Whole {
+    fn new() -> Self {
+        Self::of(World::new(None, Mode::Strict, ""))
+    }
+
+    fn of(world: World) -> Self {
+        assert_eq!(world.refresh().generation.get(), 2);
+        let read = |name| std::fs::read(world.file(name)).unwrap();
+        let (sealed, journal, items) = (read(SEALED), read(JOURNAL), world.keyring.snapshot());
+        Self { world, sealed, items, journal }
+    }
+
+    fn mend(&self) {
+        std::fs::write(self.world.file(SEALED), &self.sealed).unwrap();
+        self.world.keyring.restore(self.items.clone());
+    }
+
+    fn alter_sealed(&self) {
+        let mut bytes = self.sealed.clone();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(self.world.file(SEALED), bytes).unwrap();
+    }
+
+    /// Changes or takes away what a service has in the keyring.
+    fn alter_item(&self, service: &str, value: Option<&str>) {
+        let mut items = self.world.keyring.snapshot();
+        let item = items.keys().find(|item| item.service == service).unwrap().clone();
+        items.remove(&item);
+        items.extend(value.map(|value| (item, value.to_owned())));
+        self.world.keyring.restore(items);
+    }
+
+    fn journal(&self) -> Vec<u8> {
+        std::fs::read(self.world.file(JOURNAL)).unwrap()
+    }
+
+    /// What `status` shows.
+    fn stands(&self) -> Standing {
+        let policy = &self.world.profile().provider.policy;
+        let terms = Terms { policy, margin: Margin::DEFAULT, early: Duration::ZERO, is_followed: false };
+        standing(Some(&self.world.record()), terms, &self.world.clock.now())
+    }
+
+    fn shown(&self) -> (State, String) {
+        let shown = self.stands();
+        (shown.state, shown.error.map_or(String::new(), |e| e.kind.to_string()))
+    }
+}
+
+fn word_of(outcome: &Outcome) -> &str {
+    outcome.error.as_ref().map_or("", |e| e.kind.as_ref())
+}
+
+/// A key of another store, as its item.
+fn other_key() -> String {
+    let other = World::new(None, Mode::Strict, "").keyring.snapshot();
+    other.into_iter().find(|(item, _)| item.service == "keepalive-key").unwrap().1
+}
+
+/// Breaks something, in each way that no run passes by, with how runs end from then on.
+type Break = (fn(&Whole), OutcomeKind, &'static str);
+
+const BREAKS: [Break; 6] = [
+    (
+        |whole| {
+            std::fs::remove_file(whole.world.file(SEALED)).unwrap();
+            whole.alter_item("keepalive", None);
+        },
+        OutcomeKind::NeedsLogin,
+        "lost",
+    ),
+    (
+        |whole| {
+            whole.alter_sealed();
+            whole.alter_item("keepalive", None);
+        },
+        OutcomeKind::StoreUnavailable,
+        "damaged",
+    ),
+    (|whole| whole.alter_item("keepalive-key", None), OutcomeKind::StoreUnavailable, "key_missing"),
+    (|whole| whole.alter_item("keepalive-key", Some("dust")), OutcomeKind::StoreUnavailable, "key_damaged"),
+    (|whole| whole.alter_item("keepalive-key", Some(&other_key())), OutcomeKind::StoreUnavailable, "damaged"),
+    (|whole| moved_in(&whole.world, 1, false), OutcomeKind::ConfigError, "domain_mismatch"),
+];
+
+#[test]
+fn what_ends_every_run_alike_is_told_by_the_status_until_a_run_finds_it_mended() {
+    for (break_it, kind, word) in BREAKS {
+        let whole = Whole::new();
+        let world = &whole.world;
+        let before = world.record();
+        break_it(&whole);
+        let outcome = world.refresh();
+        assert_eq!((outcome.kind, word_of(&outcome)), (kind, word), "{outcome:?}");
+        let state = if kind == OutcomeKind::NeedsLogin { State::NeedsLogin } else { State::ConfigError };
+        let now = Some(world.clock.now().wall);
+        assert_eq!((whole.shown(), whole.stands().refresh_at), ((state, word.to_owned()), now));
+        let told = world.record();
+        assert_eq!((told.sequence, &told.last_attempt), (before.sequence, &before.last_attempt), "it was no attempt");
+        // Whoever asks for what is due is told as well, though the access token is fresh, and nothing is written again.
+        let journal = whole.journal();
+        let outcome = world.look();
+        assert_eq!((outcome.kind, word_of(&outcome)), (kind, word), "{outcome:?}");
+        assert_eq!(whole.journal(), journal);
+        whole.mend();
+        assert_eq!(world.look().kind, OutcomeKind::Fresh, "{word}");
+        assert_eq!(whole.shown(), (State::Fresh, String::new()));
+        assert_eq!((whole.journal(), world.requests()), (whole.journal.clone(), 1), "{word}");
+    }
+}
+
+#[test]
+fn another_key_than_that_of_the_sealed_file_is_told_by_the_status_until_the_right_one_is_back() {
+    let whole = Whole::of(World::without_keyring());
+    let world = &whole.world;
+    std::fs::write(world.file("key"), [8; 32]).unwrap();
+    assert_eq!(world.look().kind, OutcomeKind::Fresh, "nobody has looked");
+    assert_eq!(world.refresh().kind, OutcomeKind::StoreUnavailable);
+    assert_eq!(whole.shown(), (State::ConfigError, "damaged".into()));
+    std::fs::write(world.file("key"), "too short").unwrap();
+    assert_eq!(word_of(&world.look()), "key");
+    assert_eq!(whole.shown(), (State::ConfigError, "key".into()));
+    std::fs::write(world.file("key"), [7; 32]).unwrap();
+    assert_eq!((world.look().kind, whole.shown().0), (OutcomeKind::Fresh, State::Fresh));
+    assert_eq!(whole.journal(), whole.journal);
+}
+
+#[test]
+fn r30_a_store_that_no_run_may_use_here_is_told_by_the_status_before_any_has_tried() {
+    let whole = Whole::new();
+    let world = &whole.world;
+    let path = world.file("store.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut identity: serde_json::Value = serde_json::from_str(&text).unwrap();
+    identity["machine"] = "another".into();
+    for (content, word) in [(identity.to_string(), "other_machine"), ("dust".into(), "damaged")] {
+        std::fs::write(&path, content).unwrap();
+        assert_eq!(whole.shown(), (State::ConfigError, word.into()));
+        assert_eq!([word_of(&world.look()), word_of(&world.refresh())], [word; 2]);
+    }
+    std::fs::write(&path, identity.to_string()).unwrap();
+    let obtained = world.process().obtain(world.profile(), Duration::ZERO, LIFE, &|| {});
+    assert!(obtained.token.is_some());
+    assert!(obtained.warnings[0].contains("another machine"), "{:?}", obtained.warnings);
+    std::fs::write(&path, text).unwrap();
+    assert_eq!((whole.shown().0, world.look().kind, world.requests()), (State::Fresh, OutcomeKind::Fresh, 1));
+}
+
+#[test]
+fn what_may_pass_by_itself_is_not_noted() {
+    for fault in [KeyringError::Locked, KeyringError::Hanging, KeyringError::NoService, KeyringError::Denied] {
+        let whole = Whole::new();
+        whole.world.keyring.set_fault(Some(fault));
+        assert_eq!(whole.world.refresh().kind, OutcomeKind::StoreUnavailable);
+        assert_eq!((whole.shown().0, whole.journal()), (State::Fresh, whole.journal.clone()));
+    }
+    // A key that only another process has.
+    let whole = Whole::of(World::without_keyring());
+    std::fs::rename(whole.world.file("key"), whole.world.file("aside")).unwrap();
+    assert_eq!(word_of(&whole.world.refresh()), "key");
+    assert_eq!(whole.journal(), whole.journal);
+}
+
+#[test]
+fn a_token_that_cannot_be_opened_is_looked_into_and_either_mended_or_told() {
+    let obtain = |whole: &Whole| {
+        let world = &whole.world;
+        world.process().obtain(world.profile(), Duration::ZERO, LIFE, &|| {})
+    };
+    let whole = Whole::new();
+    whole.alter_sealed();
+    assert_eq!(obtain(&whole).token.unwrap().generation.get(), 2, "the keyring has it");
+    assert_eq!(whole.shown(), (State::Fresh, String::new()));
+    whole.alter_sealed();
+    whole.alter_item("keepalive", None);
+    for _ in 0..2 {
+        let obtained = obtain(&whole);
+        assert!(obtained.token.is_none());
+        let told = (obtained.outcome.kind, word_of(&obtained.outcome));
+        assert_eq!(told, (OutcomeKind::StoreUnavailable, "damaged"));
+        assert_eq!(whole.shown(), (State::ConfigError, "damaged".into()));
+    }
+    whole.mend();
+    let obtained = obtain(&whole);
+    assert!(obtained.token.is_some());
+    assert_eq!(whole.world.requests(), 1);
+}
+
+#[test]
+fn a_token_that_can_be_opened_is_handed_out_whatever_keeps_it_from_being_refreshed() {
+    let whole = Whole::new();
+    moved_in(&whole.world, 1, false);
+    assert_eq!(whole.world.refresh().kind, OutcomeKind::ConfigError);
+    let world = &whole.world;
+    let obtained = world.process().obtain(world.profile(), Duration::ZERO, LIFE, &|| {});
+    assert_eq!((obtained.token.unwrap().generation.get(), obtained.outcome.kind), (2, OutcomeKind::Fresh));
+    assert!(obtained.warnings[0].contains("another state directory"), "{:?}", obtained.warnings);
+}
+
+#[test]
+fn a_login_an_import_a_logout_and_a_take_over_each_end_it() {
+    let troubled = |number: usize| {
+        let whole = Whole::new();
+        BREAKS[number].0(&whole);
+        whole.world.refresh();
+        assert!(whole.world.record().trouble.is_some());
+        whole
+    };
+    let is_over = |whole: &Whole| whole.world.record().trouble.is_none();
+    for number in [0, 1] {
+        let whole = troubled(number);
+        whole.world.sign_in();
+        assert!(is_over(&whole));
+        assert_eq!((whole.shown().0, whole.world.look().kind), (State::Fresh, OutcomeKind::Fresh));
+        let whole = troubled(number);
+        whole.world.log_in(&whole.world.server.mint()).unwrap();
+        assert!(is_over(&whole));
+        let whole = troubled(number);
+        whole.world.log_out(true, false).unwrap();
+        assert!(is_over(&whole));
+    }
+    let whole = troubled(5);
+    let world = &whole.world;
+    world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
+    assert!(is_over(&whole));
+    assert_eq!(whole.shown(), (State::Fresh, String::new()));
+}
+
+#[test]
+fn a_daemon_finds_by_itself_what_was_mended() {
+    let whole = Whole::new();
+    let world = &whole.world;
+    whole.alter_item("keepalive-key", None);
+    assert_eq!(world.refresh().kind, OutcomeKind::StoreUnavailable);
+    let profile = Arc::clone(world.profile());
+    let scheduler = Scheduler::new(world.daemon(), Arc::new(move |_| Ok(Arc::clone(&profile))));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.spawn(scheduler.run());
+    whole.mend();
+    eventually("a look", || {
+        world.clock.advance(Duration::from_millis(100));
+        world.record().trouble.is_none().then_some(())
+    });
+    runtime.shutdown_background();
+    assert_eq!(world.server.counts().presented_again, 0);
+}
+
+#[test]
+fn without_its_keyring_a_daemon_does_not_call_lost_what_the_keyring_may_have() {
+    for break_it in [|whole: &Whole| std::fs::remove_file(whole.world.file(SEALED)).unwrap(), Whole::alter_sealed] {
+        let whole = Whole::new();
+        let world = &whole.world;
+        let daemon = world.daemon();
+        daemon.store().key("demo").unwrap();
+        break_it(&whole);
+        world.keyring.set_fault(Some(KeyringError::Locked));
+        let outcome = world.refresh_by(&daemon);
+        assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::StoreUnavailable, "keyring_locked"));
+        assert_eq!(world.record().trouble, None);
+        world.keyring.set_fault(None);
+        assert_eq!(world.refresh_by(&daemon).generation.get(), 3);
+    }
+}
+
+#[test]
+fn r30_a_daemon_sends_nothing_while_the_keyring_is_away_that_last_had_the_copy_of_another_store() {
+    let whole = Whole::new();
+    let world = &whole.world;
+    let daemon = world.daemon();
+    daemon.store().key("demo").unwrap();
+    moved_in(world, 1, false);
+    assert_eq!(word_of(&world.refresh_by(&daemon)), "domain_mismatch");
+    world.keyring.set_fault(Some(KeyringError::Locked));
+    // Without that there would be no more time to wait for the keyring.
+    world.clock.advance(LIFE - Duration::from_secs(10));
+    let demand = Demand::Margin { lookahead: Duration::ZERO };
+    let outcome = daemon.refresh(world.profile(), demand, LIFE, &|| {});
+    assert_eq!((word_of(&outcome), world.requests()), ("keyring_locked", 1), "{outcome:?}");
+    whole.mend();
+    world.keyring.set_fault(None);
+    assert_eq!(world.look_by(&daemon).kind, OutcomeKind::Refreshed);
+}

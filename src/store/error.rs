@@ -21,6 +21,9 @@ pub enum StoreError {
     Empty,
     #[error("{} is damaged: {why}", path.display())]
     DamagedRecord { path: PathBuf, why: String },
+    /// Not damaged: what a newer keepalive put there, this one must not put its own in the place of.
+    #[error("{} was written by a later version of keepalive (format {found})", path.display())]
+    LaterVersion { path: PathBuf, found: u64 },
     #[error("{} cannot be opened: {damage}", path.display())]
     Damaged { path: PathBuf, damage: Damage },
     #[error("{} cannot be opened: it is sealed under key {id}, which is not the key at hand", path.display())]
@@ -92,6 +95,9 @@ impl StoreError {
             }
             Self::Empty => (NeedsLogin, "no_credential", say("keepalive login PROFILE, or keepalive import PROFILE")),
             Self::DamagedRecord { path, .. } => (StoreUnavailable, "damaged", Some(unreadable(path))),
+            Self::LaterVersion { .. } => {
+                (StoreUnavailable, "later_version", say("use the keepalive that wrote it, or a newer one"))
+            }
             Self::Damaged { .. } => (StoreUnavailable, "damaged", Some(format!("{RESTORE}, or log in again"))),
             Self::Keyring(e) => (StoreUnavailable, e.word(), Some(e.hint().to_owned())),
             Self::KeyMissing { .. } => (

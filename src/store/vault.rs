@@ -59,8 +59,10 @@ impl Store {
         let folder = self.layout.folder(permit.profile());
         let mut record =
             Record::read(&folder.record(), permit.profile())?.unwrap_or_else(|| Record::new(permit.profile().clone()));
+        // Asked in any case: what a later version sealed is not to be replaced.
+        let sealed = self.sealed_generation(permit.profile())?;
         if record.is_tombstone {
-            record.lift(self.sealed_generation(permit.profile())?);
+            record.lift(sealed);
         }
         Ok(Vault { store: self, permit, folder, identity, record }.sign())
     }

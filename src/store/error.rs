@@ -119,10 +119,11 @@ impl StoreError {
                 "other_machine",
                 say("if the other machine no longer refreshes these profiles: keepalive doctor --take-over"),
             ),
-            Self::OtherStore { .. } => (
+            // By name: nothing here may know the profile yet.
+            Self::OtherStore { profile, .. } => (
                 ConfigError,
                 "domain_mismatch",
-                say("if the other state directory is out of use: keepalive doctor --take-over"),
+                Some(format!("if the other state directory is out of use: keepalive doctor --take-over -p {profile}")),
             ),
             Self::Stale { .. } => (
                 ConfigError,

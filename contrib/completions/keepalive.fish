@@ -124,6 +124,7 @@ complete -c keepalive -n "__fish_keepalive_using_subcommand status" -l json -d '
 complete -c keepalive -n "__fish_keepalive_using_subcommand status" -s q -l quiet -d 'Say nothing but errors'
 complete -c keepalive -n "__fish_keepalive_using_subcommand status" -s v -l verbose -d 'Say more; twice for every step'
 complete -c keepalive -n "__fish_keepalive_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c keepalive -n "__fish_keepalive_using_subcommand doctor" -s p -l profile -d 'Take over this profile too, though neither the configuration nor the state directory has it; can be repeated' -r
 complete -c keepalive -n "__fish_keepalive_using_subcommand doctor" -l config -d 'Read the configuration from FILE instead of the default place' -r -F
 complete -c keepalive -n "__fish_keepalive_using_subcommand doctor" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
 always\t''

@@ -14,6 +14,7 @@ use crate::guard::Permit;
 use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
 use crate::profile::ProfileName;
 use crate::store::key::SealingKey;
+use crate::store::keyring::KeyringError;
 use crate::store::{Claim, Loaded, Store, StoreError, Vault};
 use crate::sys::lockfile::LockFile;
 
@@ -53,6 +54,7 @@ pub enum Handover {
     Unchanged {
         generation: Generation,
         publication: Publication,
+        warnings: Vec<String>,
     },
 }
 
@@ -111,7 +113,7 @@ pub fn credential(
 }
 
 /// Stores `credential` as the newest generation of its profile: sealed and durable on return, and published if the
-/// keyring takes it.
+/// keyring takes it. An error of the kind `half_taken` says that it is stored all the same.
 ///
 /// Refuses a refresh token that another profile holds; unless it comes by a login, one known to be consumed or rejected; and
 /// as a mere copy, to put something older over a live credential. `announce` is called before a wait that a person would notice.
@@ -150,7 +152,7 @@ pub fn take(
     // A login brings an access token of its own, and clears the way for its refresh token.
     let is_wanted = warrant == Warrant::Login || vault.record.is_rejected() || vault.is_consumed(&fingerprint)?;
     if let Some(there) = there.as_ref().filter(is_here).filter(|_| !is_wanted) {
-        return unchanged(&mut vault, there, origin);
+        return unchanged(&mut vault, there, &key, origin);
     }
     refuse_claimed(store, name, &key, &fingerprint, warrant)?;
     refuse_dead(&vault, &fingerprint, warrant)?;
@@ -162,27 +164,72 @@ pub fn take(
     if warrant == Warrant::Login {
         vault.revive(&fingerprint)?;
     }
-    credential.generation = vault.record.generation.next();
+    credential.generation = vault.newest_generation()?.next();
     vault.carry_doubt(&fingerprint, credential.generation)?;
-    vault.seal(&credential, &key)?;
+    let written = seal(&vault, &credential, &key)?;
     drop(kept);
     vault.record.origin = origin;
-    warnings.extend(settle(&mut vault, &credential, &key)?);
+    let settled = written.and_then(|()| settle(&mut vault, &credential, &key));
     if let Err(e) = store.confirm_young_key(announce) {
         warnings.push(format!("the keyring may not keep the sealing key: {e}"));
     }
+    warnings.extend(settled.map_err(|why| half_taken(&vault, credential.generation, why))?);
     Ok(Handover::Taken { generation: credential.generation, publication: vault.record.publication, warnings })
 }
 
-/// What is here stays as it is, but for where it came from.
-fn unchanged(vault: &mut Vault<'_, '_>, there: &Loaded<'_>, origin: Option<Origin>) -> Result<Handover, Outcome> {
-    if origin.is_some() && vault.record.origin != origin {
+/// Seals it as the newest generation. `Err`: nothing was taken. `Ok(Err(…))`: it has its name, though that may not be
+/// durable; what comes next finds it under it.
+fn seal(vault: &Vault<'_, '_>, new: &Credential, key: &SealingKey) -> Result<Result<(), Outcome>, Outcome> {
+    match vault.seal(new, key) {
+        Err(e) if vault.newest_generation().is_ok_and(|newest| newest == new.generation) => Ok(Err(e.outcome())),
+        sealed => Ok(Ok(sealed?)),
+    }
+}
+
+/// An error behind the seal: the next run sends what was taken, so whoever brought it must not use it elsewhere. It stays an
+/// error: where it came from is in no journal, and until the next run `status` does not speak of all of it.
+fn half_taken(vault: &Vault<'_, '_>, generation: Generation, mut why: Outcome) -> Outcome {
+    let name = &vault.record.profile;
+    let before = why.error.take();
+    let reason = before.as_ref().map_or("the store failed", |e| e.message.as_str());
+    let message = format!(
+        "profile {name}: the credential is stored here as generation {generation} and will be used, but what belongs to it was \
+         not all written: {reason}"
+    );
+    let first = before.as_ref().and_then(|e| e.hint.as_ref()).map_or(String::new(), |hint| format!("{hint}; then "));
+    let last = match vault.record.origin {
+        Some(_) => "the same import once more completes it".to_owned(),
+        None => format!("keepalive refresh -p {name} completes it"),
+    };
+    let hint = format!("do not use it anywhere else; {first}{last}");
+    why.generation = generation;
+    why.because(Failure::new("half_taken", message).hint(hint))
+}
+
+/// What is here stays as it is, but for where it came from; and the keyring gets it, if it lacks it.
+fn unchanged(
+    vault: &mut Vault<'_, '_>,
+    there: &Loaded<'_>,
+    key: &SealingKey,
+    origin: Option<Origin>,
+) -> Result<Handover, Outcome> {
+    let credential = there.held.credential();
+    let is_pending = vault.record.publication == Publication::PublishPending;
+    let published = if is_pending { vault.publish(credential, key) } else { Ok(()) };
+    let is_news = origin.is_some() && vault.record.origin != origin;
+    if is_news {
         vault.record.origin = origin;
         vault.record.standstill = None;
+    }
+    if is_news || is_pending {
         vault.save()?;
     }
-    let generation = there.held.credential().generation;
-    Ok(Handover::Unchanged { generation, publication: vault.record.publication })
+    let warnings = published.err().map(not_published).into_iter().collect();
+    Ok(Handover::Unchanged { generation: credential.generation, publication: vault.record.publication, warnings })
+}
+
+fn not_published(error: KeyringError) -> String {
+    format!("the keyring does not have it yet: {error}")
 }
 
 fn locked(path: &Path) -> Result<LockFile, Outcome> {
@@ -313,7 +360,7 @@ pub(super) fn settle(
     // A ledger that cannot be written is an error: the journal still knows, and the next run does this again.
     vault.write_off(Some(&fingerprint))?;
     if let Err(e) = vault.publish_arrival(credential, key) {
-        warnings.push(format!("the keyring does not have it yet: {e}"));
+        warnings.push(not_published(e));
     }
     let publication = vault.record.publication;
     let record = &mut vault.record;

@@ -167,7 +167,7 @@ impl Leaving<'_> {
             Err(outcome) => return Err(with_choice(self.name, outcome)),
         };
         let Parting { refresh, access, reason, revocation, _token_lock } = parting;
-        let warnings = vault.forget(revocation).map_err(|e| half_way(&vault.record, &e))?;
+        let warnings = vault.forget(revocation).map_err(|e| half_way(&vault.record, Some((refresh, access)), &e))?;
         Ok(Departure { generation: vault.record.generation, refresh, access, reason, warnings, is_completion: false })
     }
 
@@ -180,7 +180,7 @@ impl Leaving<'_> {
                 false => Err(no_credential(self.name)),
             };
         }
-        let warnings = vault.finish_departure().map_err(|e| half_way(&vault.record, &e))?;
+        let warnings = vault.finish_departure().map_err(|e| half_way(&vault.record, None, &e))?;
         Ok(completed(&vault.record, warnings))
     }
 

@@ -51,7 +51,7 @@ pub(super) fn is_in_use(layout: &Layout) -> Result<bool, StoreError> {
         let folder = layout.folder(&name);
         let is_live = match Record::read(&folder.record(), &name) {
             Ok(record) => record.is_none_or(|record| record.has_credential()),
-            Err(StoreError::DamagedRecord { .. }) => true,
+            Err(StoreError::DamagedRecord { .. } | StoreError::LaterVersion { .. }) => true,
             Err(e) => return Err(e),
         };
         if is_live {

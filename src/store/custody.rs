@@ -85,6 +85,7 @@ impl Store {
     pub(super) fn unopened(&self, path: PathBuf, damage: Damage) -> StoreError {
         match damage {
             Damage::OtherKey(id) => StoreError::OtherKey { path, id, place: self.key_place() },
+            Damage::Later(found) => StoreError::LaterVersion { path, found },
             damage => StoreError::Damaged { path, damage },
         }
     }

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use super::identity::Identity;
 use super::key::SealingKey;
 use super::keyring::{Found, Item, KeyringError};
-use super::record::Revocation;
+use super::record::{Record, Revocation};
 use super::{Home, Store, StoreError, Vault, envelope};
 use crate::credential::Generation;
 use crate::credential::secret::Fingerprint;
+use crate::outcome::Publication;
 use crate::profile::ProfileName;
 use crate::sys::durable;
 use crate::sys::lockfile::LockFile;
@@ -36,10 +37,32 @@ impl Vault<'_, '_> {
         self.record.generation = self.record.generation.max(sealed);
         self.record.bury(revocation);
         if let Err(e) = self.save() {
-            self.record = before;
+            // It may have its name and only not be durable: whoever looks next finds it.
+            if !self.is_buried() {
+                self.record = before;
+            }
             return Err(e);
         }
-        self.finish_departure()
+        let mut warnings = self.finish_departure()?;
+        warnings.extend(self.stray_copy(before.publication));
+        Ok(warnings)
+    }
+
+    fn is_buried(&self) -> bool {
+        let there = Record::read(&self.folder.record(), self.permit.profile());
+        there.is_ok_and(|record| record.is_some_and(|record| record.is_tombstone))
+    }
+
+    /// What was published while the settings named a keyring is still there, under settings that name none.
+    fn stray_copy(&self, published: Publication) -> Option<String> {
+        let is_stray = matches!(self.store.home, Home::File { .. }) && published != Publication::None;
+        let profile = self.permit.profile();
+        is_stray.then(|| {
+            format!(
+                "the keyring may still have a copy of its tokens, from when [store] kind was \"keyring\"; remove it: \
+                 secret-tool clear service keepalive username {profile} (or whatever service was set to then)"
+            )
+        })
     }
 
     /// Clears away what a tombstone's credential was in, if this is one. Gives warnings.

@@ -17,6 +17,9 @@ use crate::credential::Generation;
 use crate::profile::ProfileName;
 
 const MAGIC: &str = "keepalive-sealed 1\n";
+/// What the first line begins with in every version.
+const KIND: &[u8] = b"keepalive-sealed ";
+const FORMAT: u64 = 1;
 /// A header is a short line; anything longer is damage.
 pub(super) const LONGEST_HEADER: u64 = 4096;
 
@@ -35,6 +38,8 @@ pub struct Header {
 pub enum Damage {
     #[error("it is not a sealed file of this version of keepalive")]
     NotSealed,
+    #[error("it was sealed by a later version of keepalive (format {0})")]
+    Later(u64),
     #[error("its header is damaged")]
     Header,
     #[error("it belongs to profile {0}")]
@@ -82,12 +87,19 @@ pub fn open<T: for<'de> Deserialize<'de>>(
 }
 
 fn split(bytes: &[u8]) -> Result<(&[u8], Header, &[u8]), Damage> {
-    let rest = bytes.strip_prefix(MAGIC.as_bytes()).ok_or(Damage::NotSealed)?;
+    let rest =
+        bytes.strip_prefix(MAGIC.as_bytes()).ok_or_else(|| later(bytes).map_or(Damage::NotSealed, Damage::Later))?;
     let end = rest.iter().zip(0..LONGEST_HEADER).position(|(b, _)| *b == b'\n').ok_or(Damage::Header)?;
     let (line, sealed) = rest.split_at(end);
     let header = serde_json::from_slice(line).map_err(|_| Damage::Header)?;
     let (aad, _) = bytes.split_at(MAGIC.len() + end + 1);
     Ok((aad, header, sealed.get(1..).unwrap_or_default()))
+}
+
+/// The version of a later keepalive.
+fn later(bytes: &[u8]) -> Option<u64> {
+    let digits = bytes.strip_prefix(KIND)?.split(|b| *b == b'\n').next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok().filter(|format| *format > FORMAT)
 }
 
 #[cfg(test)]
@@ -129,6 +141,18 @@ mod tests {
     fn another_profiles_file_is_refused() {
         let key = SealingKey::generate();
         assert_eq!(open::<String>(&sealed(&key), &name("q"), &key).unwrap_err(), Damage::OtherProfile(name("p")));
+    }
+
+    #[test]
+    fn r13_what_a_later_version_sealed_is_told_from_dust() {
+        let told = |text: &str| header(text.as_bytes()).unwrap_err();
+        assert_eq!(
+            ["keepalive-sealed 2\n{}\n", "keepalive-sealed 12\nx"].map(told),
+            [Damage::Later(2), Damage::Later(12)]
+        );
+        for dust in ["dust", "keepalive-sealed 0\n{}\n", "keepalive-sealed x\n{}\n", "keepalive-sealed"] {
+            assert_eq!(told(dust), Damage::NotSealed, "{dust}");
+        }
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub enum StoreError {
     Empty,
     #[error("{} is damaged: {why}", path.display())]
     DamagedRecord { path: PathBuf, why: String },
+    /// Not damaged: what a newer keepalive put there, this one must not put its own in the place of.
+    #[error("{} was written by a later version of keepalive (format {found})", path.display())]
+    LaterVersion { path: PathBuf, found: u64 },
     #[error("{} cannot be opened: {damage}", path.display())]
     Damaged { path: PathBuf, damage: Damage },
     #[error("{} cannot be opened: it is sealed under key {id}, which is not the key at hand", path.display())]
@@ -94,6 +97,7 @@ impl StoreError {
             | Self::Keyring(_)
             | Self::Key { .. }
             | Self::DamagedRecord { .. }
+            | Self::LaterVersion { .. }
             | Self::Unidentified { .. }
             | Self::NetworkFilesystem { .. }
             | Self::OtherMachine => false,
@@ -121,6 +125,9 @@ impl StoreError {
             }
             Self::Empty => (NeedsLogin, "no_credential", say("keepalive login PROFILE, or keepalive import PROFILE")),
             Self::DamagedRecord { path, .. } => (StoreUnavailable, "damaged", Some(unreadable(path))),
+            Self::LaterVersion { .. } => {
+                (StoreUnavailable, "later_version", say("use the keepalive that wrote it, or a newer one"))
+            }
             Self::Damaged { .. } => (StoreUnavailable, "damaged", Some(format!("{RESTORE}, or log in again"))),
             Self::Keyring(e) => (StoreUnavailable, e.word(), Some(e.hint().to_owned())),
             Self::KeyMissing { .. } => (
@@ -142,10 +149,11 @@ impl StoreError {
                 "other_machine",
                 say("if the other machine no longer refreshes these profiles: keepalive doctor --take-over"),
             ),
-            Self::OtherStore { .. } => (
+            // By name: nothing here may know the profile yet.
+            Self::OtherStore { profile, .. } => (
                 ConfigError,
                 OTHER_STORE,
-                say("if the other state directory is out of use: keepalive doctor --take-over"),
+                Some(format!("if the other state directory is out of use: keepalive doctor --take-over -p {profile}")),
             ),
             Self::Stale { .. } => (
                 ConfigError,

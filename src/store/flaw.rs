@@ -56,7 +56,7 @@ impl Store {
         let path = self.layout.folder(permit.profile()).record();
         let read = || durable::read(&path).map_err(|e| StoreError::io("read", &path, e));
         let is_damaged = matches!(Record::read(&path, permit.profile()), Err(StoreError::DamagedRecord { .. }));
-        let Some(bytes) = read()?.filter(|bytes| is_damaged && !Record::is_of_later_version(bytes)) else {
+        let Some(bytes) = read()?.filter(|_| is_damaged) else {
             return self.vault_as(permit, self.identity_by_force()?);
         };
         self.check_filesystem()?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::key::{hex, random};
 use super::layout::Layout;
-use super::record::Record;
+use super::record::{Record, later_format};
 use super::{Store, StoreError, census};
 use crate::sys::lockfile::LockFile;
 use crate::sys::{durable, machine};
@@ -19,6 +19,10 @@ pub struct Identity {
     /// A hash of the machine id; `None` where the machine has none.
     pub machine: Option<String>,
 }
+
+/// The version of the form. A store of a later one may make other fingerprints, by which this keepalive would know no spent
+/// token again.
+const FORMAT: u32 = 1;
 
 /// The format of an identity that only a run has that cannot know the right one.
 const NAMELESS: u32 = 0;
@@ -33,9 +37,15 @@ impl Identity {
         let Some(bytes) = durable::read(path).map_err(|e| StoreError::io("read", path, e))? else {
             return Ok(None);
         };
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|e| StoreError::DamagedRecord { path: path.to_owned(), why: e.to_string() })
+        if let Some(found) = later_format(&bytes, FORMAT) {
+            return Err(StoreError::LaterVersion { path: path.to_owned(), found });
+        }
+        let damaged = |why: String| StoreError::DamagedRecord { path: path.to_owned(), why };
+        let identity: Self = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        match identity.format {
+            FORMAT => Ok(Some(identity)),
+            other => Err(damaged(format!("it has format {other}, this keepalive knows {FORMAT}"))),
+        }
     }
 
     /// The identity; if its file is gone, what the journals keep of it. `None`: they keep none, or name several.
@@ -85,7 +95,7 @@ impl Identity {
 
     /// A new one, of this machine.
     pub fn new() -> Self {
-        Self { format: 1, uuid: new_uuid(), machine: machine::machine_id() }
+        Self { format: FORMAT, uuid: new_uuid(), machine: machine::machine_id() }
     }
 
     pub fn write(&self, path: &Path) -> Result<(), StoreError> {

@@ -41,6 +41,7 @@ use crate::outcome::Publication;
 use crate::profile::{KeySource, ProfileName, StoreKind, StoreSettings};
 use crate::sys::lockfile::LockFile;
 use crate::sys::{durable, machine};
+use envelope::Damage;
 pub use error::StoreError;
 pub use holders::Claim;
 use identity::Identity;
@@ -171,7 +172,12 @@ impl Store {
     fn sealed_generation(&self, name: &ProfileName) -> Result<Option<Generation>, StoreError> {
         let path = self.layout.folder(name).sealed();
         let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
-        Ok(bytes.and_then(|b| envelope::header(&b).ok()).map(|h| h.generation))
+        match bytes.map(|bytes| envelope::header(&bytes)) {
+            // Of what a later version sealed nobody here knows the generation, nor whose token it is.
+            Some(Err(damage @ Damage::Later(_))) => Err(self.unopened(path, damage)),
+            Some(Ok(header)) => Ok(Some(header.generation)),
+            Some(Err(_)) | None => Ok(None),
+        }
     }
 
     /// The newest committed credential without its refresh token, read without a lock.

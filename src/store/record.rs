@@ -266,6 +266,9 @@ impl Record {
             return Ok(None);
         };
         let damaged = |why: String| StoreError::DamagedRecord { path: path.to_owned(), why };
+        if let Some(found) = later_format(&bytes, FORMAT) {
+            return Err(StoreError::LaterVersion { path: path.to_owned(), found });
+        }
         let record: Self = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
         if record.format != FORMAT {
             return Err(damaged(format!("it has format {}, this keepalive knows {FORMAT}", record.format)));
@@ -274,12 +277,6 @@ impl Record {
             return Err(damaged(format!("it belongs to profile {}", record.profile)));
         }
         Ok(Some(record))
-    }
-
-    /// Whether these bytes are the record of a later keepalive: not understood, and not damaged.
-    pub fn is_of_later_version(bytes: &[u8]) -> bool {
-        let value = serde_json::from_slice::<serde_json::Value>(bytes).ok();
-        value.and_then(|v| v.get("format")?.as_u64()).is_some_and(|format| format > u64::from(FORMAT))
     }
 
     /// Replaces the record; durable on return.
@@ -396,6 +393,12 @@ impl Record {
     }
 }
 
+/// The format of a file of a later keepalive: not understood, and not damaged.
+pub(super) fn later_format(bytes: &[u8], known: u32) -> Option<u64> {
+    let value = serde_json::from_slice::<serde_json::Value>(bytes).ok()?;
+    value.get("format")?.as_u64().filter(|format| *format > u64::from(known))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -433,9 +436,9 @@ mod tests {
 
     #[test]
     fn r13_a_damaged_journal_of_ours_is_not_taken_for_that_of_a_later_version() {
-        let is_later = |format: u32| Record::is_of_later_version(format!(r#"{{"format":{format}}}"#).as_bytes());
+        let is_later = |format: u32| later_format(format!(r#"{{"format":{format}}}"#).as_bytes(), FORMAT).is_some();
         assert_eq!([FORMAT - 1, FORMAT, FORMAT + 1].map(is_later), [false, false, true]);
-        assert!(!Record::is_of_later_version(b"dust"));
+        assert_eq!(later_format(b"dust", FORMAT), None);
     }
 
     #[test]

@@ -83,6 +83,7 @@ impl Vault<'_, '_> {
         }
         let header = match envelope::header(&bytes) {
             Ok(header) => header,
+            Err(damage @ Damage::Later(_)) => return Err(self.store.unopened(path, damage)),
             // A torn file cannot have been acknowledged; the intent says what to make of it.
             Err(_) => return Ok(None),
         };
@@ -173,6 +174,12 @@ impl Vault<'_, '_> {
             Ok(Some(bytes)) => Some(self.store.unseal(&bytes, self.permit.profile(), key)),
             Err(e) => Some(Err(StoreError::io("read", &path, e))),
         }
+    }
+
+    /// The newest generation that journal or sealed copy speaks of. A run that died between the two left the journal behind.
+    pub fn newest_generation(&self) -> Result<Generation, StoreError> {
+        let sealed = self.store.sealed_generation(self.permit.profile())?;
+        Ok(self.record.generation.max(sealed.unwrap_or(Generation::NONE)))
     }
 
     /// The newest sealed credential, whatever the keyring says, with the journal brought up to it.

@@ -11,13 +11,13 @@ use super::{Claim, Store, StoreError, Vault};
 use crate::credential::Generation;
 use crate::credential::secret::Fingerprint;
 use crate::guard::Permit;
-use crate::outcome::Publication;
+use crate::outcome::{Outcome, Publication};
 use crate::profile::ProfileName;
 use crate::sys::lockfile::LockFile;
 use crate::sys::{durable, machine};
 
 /// What was done about one profile.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Taken {
     /// It was at home here already.
     AtHome,
@@ -29,6 +29,8 @@ pub enum Taken {
     Unproven { claimed: Generation },
     /// Another profile here has the token, or it is known to be spent: it was left alone.
     Claimed(Claim),
+    /// Why nothing could be done about it; the others are not held up by that.
+    Failed(Box<Outcome>),
 }
 
 impl Store {
@@ -44,10 +46,11 @@ impl Store {
         drop(held);
         let (key, _kept) = self.key_to_seal("")?;
         let take = |name| match self.take_over_profile(name, &identity, &key) {
-            Err(StoreError::Claimed { claim, .. }) => Ok(Taken::Claimed(claim)),
-            taken => taken,
+            Err(StoreError::Claimed { claim, .. }) => Taken::Claimed(claim),
+            Err(e) => Taken::Failed(Box::new(e.outcome())),
+            Ok(taken) => taken,
         };
-        names.iter().map(|name| Ok((name.clone(), take(name)?))).collect()
+        Ok(names.iter().map(|name| (name.clone(), take(name))).collect())
     }
 
     fn take_over_profile(

@@ -61,8 +61,11 @@ impl Store {
         let folder = self.layout.folder(permit.profile());
         let mut record =
             Record::read(&folder.record(), permit.profile())?.unwrap_or_else(|| Record::new(permit.profile().clone()));
-        if record.is_tombstone {
-            record.lift(self.sealed_generation(permit.profile())?);
+        match self.sealed_generation(permit.profile()) {
+            Ok(sealed) if record.is_tombstone => record.lift(sealed),
+            // What a later version sealed is not to be replaced. Any other trouble is for whoever opens it.
+            Err(e) if record.is_tombstone || matches!(e, StoreError::LaterVersion { .. }) => return Err(e),
+            Ok(_) | Err(_) => {}
         }
         Ok(Vault { store: self, permit, folder, identity, record }.sign())
     }

@@ -366,3 +366,96 @@ fn r04_a_login_takes_a_token_that_is_dead_elsewhere_and_none_that_another_profil
     is_refused(world.log_in_as(&third, &answer), OutcomeKind::ConfigError, "conflict");
     is_refused(world.log_in(&answer), OutcomeKind::ConfigError, "conflict");
 }
+
+/// The journal, or the ledger, cannot be written any more.
+fn spoil(world: &World, what: &str) {
+    let path = world.file(what);
+    drop(std::fs::remove_file(&path));
+    std::fs::create_dir(&path).unwrap();
+    std::fs::write(path.join("in the way"), "").unwrap();
+}
+
+/// The run that could not write the journal has sealed what it brought: from then on that is what is sent.
+#[test]
+fn r03_an_arrival_that_fails_behind_its_seal_says_that_it_is_stored_and_must_not_be_used_elsewhere() {
+    for way in ["import", "login", "tool"] {
+        let world = world();
+        let answer = world.server.mint();
+        spoil(&world, "profiles/demo/.record.json.new");
+        let new = world.credential(&answer);
+        let result = match way {
+            "import" => world.arrive(new, true),
+            "login" => world.log_in(&answer),
+            _ => world.arrive(from_tool(new, None), true),
+        };
+        let outcome = result.expect_err("the journal could not be written");
+        let failure = outcome.error.as_ref().unwrap();
+        assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::StoreUnavailable, 2), "{outcome:?}");
+        assert_eq!(failure.kind, "half_taken");
+        assert!(failure.message.contains("is stored here as generation 2"), "{failure:?}");
+        assert!(failure.message.contains("record.json"), "the reason: {failure:?}");
+        let hint = failure.hint.as_ref().unwrap();
+        assert!(hint.starts_with("do not use it anywhere else"), "{hint}");
+        std::fs::remove_dir_all(world.file("profiles/demo/.record.json.new")).unwrap();
+        // And it is so.
+        if way == "tool" {
+            assert!(hint.ends_with("the same import once more completes it"), "{hint}");
+            let again = world.arrive(from_tool(world.credential(&answer), None), true).unwrap();
+            assert!(matches!(again, Handover::Unchanged { .. }), "{again:?}");
+            assert!(world.record().origin.is_some());
+        } else {
+            assert!(hint.ends_with("keepalive refresh -p demo completes it"), "{hint}");
+        }
+        goes_on(&world, 3);
+        assert_eq!(world.published(), Some(3), "{way}");
+        assert_eq!(world.server.counts().presented_again, 0);
+    }
+}
+
+#[test]
+fn an_arrival_that_could_not_be_sealed_has_changed_nothing() {
+    let world = world();
+    let answer = world.server.mint();
+    spoil(&world, "profiles/demo/.sealed.new");
+    is_refused(world.arrive(world.credential(&answer), true), OutcomeKind::StoreUnavailable, "io");
+    std::fs::remove_dir_all(world.file("profiles/demo/.sealed.new")).unwrap();
+    assert_eq!((world.record().generation.get(), world.published()), (1, Some(1)));
+    goes_on(&world, 2);
+}
+
+#[test]
+fn r12_an_import_of_what_is_here_publishes_it_where_the_keyring_lacks_it() {
+    let world = world();
+    let answer = world.server.mint();
+    world.arrive(world.credential(&answer), true).unwrap();
+    world.remove_from_keyring("keepalive");
+    let again = world.arrive(world.credential(&answer), false).unwrap();
+    let Handover::Unchanged { publication, warnings, .. } = &again else { panic!("{again:?}") };
+    assert_eq!((*publication, warnings.len()), (Publication::Published, 0));
+    assert_eq!((world.published(), world.record().publication), (Some(2), Publication::Published));
+    // The keyring goes away behind the look: said, and left to the next run.
+    world.remove_from_keyring("keepalive");
+    let keyring = world.keyring.clone();
+    world.hook(Place::BeforePublish, move || {
+        keyring.set_fault(Some(KeyringError::Locked));
+        Ok(())
+    });
+    let again = world.arrive(world.credential(&answer), false).unwrap();
+    world.keyring.set_fault(None);
+    let Handover::Unchanged { publication, warnings, .. } = &again else { panic!("{again:?}") };
+    assert_eq!((*publication, world.record().publication), (Publication::PublishPending, Publication::PublishPending));
+    assert!(warnings.iter().any(|w| w.contains("the keyring does not have it yet")), "{warnings:?}");
+}
+
+/// Another sealing key, or a few bytes, make a sealed copy unreadable, and not its header.
+#[test]
+fn r13_what_replaces_a_copy_that_cannot_be_read_counts_on_from_it_though_the_journal_is_behind() {
+    let world = World::without_keyring();
+    let journal = std::fs::read(world.file("profiles/demo/record.json")).unwrap();
+    goes_on(&world, 2);
+    std::fs::write(world.file("profiles/demo/record.json"), journal).unwrap();
+    let mut sealed = std::fs::read(world.file("profiles/demo/sealed")).unwrap();
+    *sealed.last_mut().unwrap() ^= 1;
+    std::fs::write(world.file("profiles/demo/sealed"), sealed).unwrap();
+    is_taken(world.arrive(world.credential(&world.server.mint()), true), 3);
+}

@@ -198,6 +198,32 @@ fn r04_a_profile_whose_files_cannot_be_read_may_hold_the_token_so_nothing_is_tak
 }
 
 #[test]
+fn r04_a_profile_that_a_later_version_wrote_may_hold_the_token_so_nothing_is_taken() {
+    for (is_journal, is_seal) in [(true, false), (false, true), (true, true)] {
+        let world = World::without_keyring();
+        let answer = world.server.mint();
+        world.arrive(world.credential(&answer), true).unwrap();
+        if is_journal {
+            let path = world.file("profiles/demo/record.json");
+            let mut journal: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            journal["format"] = 2.into();
+            std::fs::write(&path, journal.to_string()).unwrap();
+        }
+        if is_seal {
+            let path = world.file("profiles/demo/sealed");
+            let mut sealed = std::fs::read(&path).unwrap();
+            sealed["keepalive-sealed ".len()] = b'2';
+            std::fs::write(&path, sealed).unwrap();
+        }
+        for is_replacing in [false, true] {
+            let result = world.arrive_as(&copy(), world.credential(&answer), is_replacing);
+            is_refused(result, OutcomeKind::StoreUnavailable, "later_version");
+        }
+        assert!(!world.file("profiles/copy/sealed").exists());
+    }
+}
+
+#[test]
 fn r03_a_token_that_was_revoked_is_dead_for_another_profile_though_the_ledger_does_not_say_so_yet() {
     let mut world = World::without_keyring();
     let answer = world.server.mint();

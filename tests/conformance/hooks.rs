@@ -5,10 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use keepalive::guard::Held;
+use keepalive::profile::Provider;
 use keepalive::provider::http::HttpEndpoint;
+use keepalive::provider::revocation::{RevocationServer, Revoking};
+use keepalive::provider::signin::{SignInServer, Sites};
+use keepalive::provider::wire::Ask;
 use keepalive::provider::{Exchange, Gate, GateError, PrepareError, Prepared, RawAnswer, TokenEndpoint, Unsent};
 use keepalive::store::keyring::memory::MemoryKeyring;
 use keepalive::store::keyring::{Found, Item, Keyring, KeyringError};
+use url::Url;
 use zeroize::Zeroizing;
 
 /// Where something can be done to a flight.
@@ -23,6 +28,8 @@ pub enum Place {
     AtList,
     BeforePublish,
     AfterPublish,
+    /// Behind the answer about the refresh token, before the access token.
+    AfterRevocation,
 }
 
 type Hook = Box<dyn FnOnce() -> Result<(), GateError> + Send>;
@@ -61,7 +68,7 @@ pub struct Hooked<T> {
 }
 
 impl TokenEndpoint for Hooked<HttpEndpoint> {
-    fn prepare(&self, provider: &Arc<keepalive::profile::Provider>, within: &str) -> Result<Prepared, PrepareError> {
+    fn prepare(&self, provider: &Arc<Provider>, within: &str) -> Result<Prepared, PrepareError> {
         self.inner.prepare(provider, within)
     }
 
@@ -82,6 +89,28 @@ impl TokenEndpoint for Hooked<HttpEndpoint> {
         let exchange = self.inner.exchange(prepared, held, gate);
         self.hooks.at(Place::AfterExchange).unwrap();
         exchange
+    }
+}
+
+impl SignInServer for Hooked<HttpEndpoint> {
+    fn sites(&self, provider: &Provider) -> Result<Sites, PrepareError> {
+        self.inner.sites(provider)
+    }
+
+    fn ask(&self, prepared: &Prepared, url: &Url, ask: Ask<'_>) -> Result<RawAnswer, String> {
+        self.inner.ask(prepared, url, ask)
+    }
+}
+
+impl RevocationServer for Hooked<HttpEndpoint> {
+    fn revocation_site(&self, provider: &Provider) -> Result<Option<Url>, PrepareError> {
+        self.inner.revocation_site(provider)
+    }
+
+    fn revoke(&self, prepared: &Prepared, url: &Url, held: Held<'_>, gate: Gate) -> Revoking {
+        let revoking = self.inner.revoke(prepared, url, held, gate);
+        self.hooks.at(Place::AfterRevocation).unwrap();
+        revoking
     }
 }
 

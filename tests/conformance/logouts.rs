@@ -173,6 +173,37 @@ fn the_next_logout_completes_one_that_was_cut_off() {
     assert!(!world.file("profiles/demo/sealed").exists());
 }
 
+/// The disk is full when the tokens have been revoked.
+#[test]
+fn a_logout_that_revoked_and_cannot_write_says_what_is_revoked_and_what_remains() {
+    let full = |world: &World, file: &str| {
+        let path = world.file(file);
+        world.hook(Place::AfterRevocation, move || {
+            std::fs::create_dir(&path).unwrap();
+            std::fs::write(path.join("in the way"), "").unwrap();
+            Ok(())
+        });
+    };
+    let revoked = "demo: the refresh token and the access token are revoked; the profile";
+    for (file, left) in [
+        ("profiles/demo/.record.json.new", "could not be forgotten here: cannot write"),
+        ("ledger.lock", "is forgotten, but not all of it could be removed: cannot write"),
+    ] {
+        let world = world([]);
+        drop(std::fs::remove_file(world.file(file)));
+        full(&world, file);
+        let outcome = world.log_out(false, false).expect_err("the disk is full");
+        let failure = outcome.error.unwrap();
+        assert_eq!((outcome.kind, failure.kind.as_ref()), (OutcomeKind::StoreUnavailable, "io"));
+        assert!(failure.message.starts_with(&format!("{revoked} {left}")), "{failure:?}");
+        assert!(failure.hint.unwrap().contains("keepalive logout demo"));
+        std::fs::remove_dir_all(world.file(file)).unwrap();
+        let completed = world.log_out(false, false).unwrap();
+        assert_eq!(completed.refresh, Fate::Revoked);
+        assert!(world.record().is_tombstone && world.published().is_none());
+    }
+}
+
 #[test]
 fn r13_what_a_backup_of_the_keyring_brings_back_after_a_logout_is_not_used() {
     let world = world([LATER]);

@@ -301,7 +301,7 @@ impl World {
         let (store, endpoint) = self.parts();
         let leaving = Leaving {
             store: &store,
-            server: &endpoint.inner,
+            server: endpoint.as_ref(),
             clock: Arc::clone(&self.clock) as _,
             name: &self.profile.name,
             is_forgetting,
@@ -403,7 +403,7 @@ impl World {
         let route = Route::Blocked(Outcome::new(OutcomeKind::ConfigError));
         let clock = Arc::clone(&self.clock) as _;
         let stop = Arc::default();
-        let leaving = Leaving { store: &store, server: &endpoint.inner, clock, name, is_forgetting: true, stop };
+        let leaving = Leaving { store: &store, server: endpoint.as_ref(), clock, name, is_forgetting: true, stop };
         leaving.leave(route, &|_| {}).unwrap();
     }
 

@@ -215,3 +215,63 @@ fn r17_a_doubt_is_shown_and_kept_when_its_journal_is_put_back_or_damaged() {
     }
     assert_eq!(server.counts().refresh_requests, 1);
 }
+
+/// The files of a later keepalive are not damaged: nothing takes their place, and the hint is not to sign in anew.
+#[test]
+fn r13_what_a_later_version_wrote_is_refused_by_whatever_would_replace_it() {
+    let later = |file: &str, bytes: &[u8]| match file {
+        "profiles/demo/sealed" => {
+            let rest = bytes.strip_prefix(b"keepalive-sealed 1").unwrap();
+            [&b"keepalive-sealed 2"[..], rest].concat()
+        }
+        _ => {
+            let mut value: Value = serde_json::from_slice(bytes).unwrap();
+            value["format"] = 2.into();
+            value["news"] = "x".into();
+            value.to_string().into_bytes()
+        }
+    };
+    let server = AuthServer::start(Mode::Strict);
+    let mut with_keyring = Sandbox::new();
+    with_keyring.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
+    let _bus = Bus::start(&mut with_keyring, Keyring::Unlocked);
+    with_keyring.import("demo", &server.mint()).exits(0);
+    for sandbox in [Sandbox::signed_in(&server), with_keyring] {
+        for file in ["profiles/demo/record.json", "profiles/demo/sealed", "store.json"] {
+            let path = sandbox.path("state/keepalive").join(file);
+            let before = std::fs::read(&path).unwrap();
+            let put = later(file, &before);
+            std::fs::write(&path, &put).unwrap();
+            for arguments in [
+                &["refresh", "-p", "demo", "--force"][..],
+                &["token", "demo"],
+                &["import", "demo"],
+                &["import", "demo", "--replace"],
+                &["logout", "demo"],
+                &["logout", "demo", "--forget"],
+            ] {
+                let run = sandbox.keepalive_with_input(arguments, &server.mint().to_string()).exits(69);
+                let run = run.says("was written by a later version of keepalive (format 2)");
+                run.says("use the keepalive that wrote it, or a newer one");
+            }
+            sandbox.keepalive(&["doctor", "--take-over"]).exits(69).says("a later version");
+            assert_eq!(std::fs::read(&path).unwrap(), put, "{file}");
+            std::fs::write(&path, before).unwrap();
+        }
+        sandbox.refresh(&["--force"]).exits(0);
+    }
+    assert_eq!(server.counts().refresh_requests, 2);
+}
+
+#[test]
+fn a_store_json_of_no_known_format_is_damaged_and_not_written_over() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let path = sandbox.path("state/keepalive/store.json");
+    let mut value: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    value["format"] = 0.into();
+    std::fs::write(&path, value.to_string()).unwrap();
+    sandbox.refresh(&["--force"]).exits(69).says("it has format 0").says("or remove it");
+    sandbox.keepalive(&["doctor", "--take-over"]).exits(69);
+    assert_eq!(std::fs::read(&path).unwrap(), value.to_string().into_bytes());
+}

@@ -234,6 +234,40 @@ fn r30_a_second_state_directory_is_an_error_until_it_takes_over() {
 }
 
 #[test]
+fn r30_a_profile_that_nothing_here_names_is_taken_over_as_the_hint_says() {
+    let server = AuthServer::start(Mode::Strict);
+    let mut sandbox = Sandbox::new();
+    sandbox.config(&server.provider(""));
+    let _bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let import = |name: &str| {
+        let answer = server.mint().to_string();
+        sandbox.keepalive_with_input(&["import", name, "--provider", "acme", "--replace"], &answer)
+    };
+    for name in ["demo", "other"] {
+        import(name).exits(0);
+    }
+    std::fs::rename(sandbox.path("state/keepalive"), sandbox.path("state/former")).unwrap();
+    for name in ["demo", "other"] {
+        import(name).exits(78).says(&format!("keepalive doctor --take-over -p {name}"));
+    }
+    let run = sandbox.keepalive(&["doctor", "--take-over"]).exits(0).says("but of no profile");
+    assert!(!run.stdout.contains("good  take-over"), "{run:#?}");
+    // One that is damaged does not hold the others up.
+    std::fs::write(sandbox.path("state/keepalive/profiles/demo/record.json"), "dust").unwrap();
+    let run = sandbox.keepalive(&["doctor", "--take-over", "-p", "demo", "-p", "other"]).exits(69);
+    run.says("take-over: demo: ")
+        .says("record.json is damaged")
+        .says("other: the keyring's copy was adopted as generation 2");
+    sandbox.keepalive(&["refresh", "-p", "other", "--force"]).exits(0);
+    std::fs::remove_file(sandbox.path("state/keepalive/profiles/demo/record.json")).unwrap();
+    sandbox.keepalive(&["doctor", "--take-over", "-p", "demo"]).exits(0).says("demo: the keyring's copy was adopted");
+    import("demo").exits(0);
+    sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(0);
+    assert_eq!(server.counts().presented_again, 0);
+    sandbox.keepalive(&["doctor", "-p", "demo"]).exits(2).says("--take-over");
+}
+
+#[test]
 fn r04_a_take_over_leaves_the_token_that_another_profile_here_holds_and_says_who() {
     let server = AuthServer::start(Mode::Strict);
     let mut sandbox = configured(&server);

@@ -435,6 +435,24 @@ fn the_keyring_loses_the_item_and_with_the_last_profile_the_key() {
 }
 
 #[test]
+fn what_was_published_before_the_kind_of_the_store_was_changed_is_told_of() {
+    let server = AuthServer::start(Mode::Strict);
+    let mut sandbox = Sandbox::new();
+    let rest = format!("{}{DEMO}", server.provider_that_revokes([]));
+    sandbox.config(&rest);
+    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    sandbox.import("demo", &server.mint()).exits(0);
+    sandbox.file_store(&rest);
+    let clear = "secret-tool clear service keepalive username demo";
+    sandbox.keepalive(&["logout", "demo", "--forget"]).exits(1).says("the keyring may still have a copy").says(clear);
+    assert_eq!(keyring_items(&bus, "keepalive"), 1);
+    // Where nothing was ever published there is nothing to tell.
+    sandbox.import("demo", &server.mint()).exits(0);
+    let told = sandbox.keepalive(&["logout", "demo"]).exits(0);
+    assert!(!told.stderr.contains("keyring"), "{told:#?}");
+}
+
+#[test]
 fn a_daemon_takes_up_the_key_that_came_after_the_last_profile_left() {
     let server = AuthServer::start(Mode::Strict);
     let mut sandbox = Sandbox::new();

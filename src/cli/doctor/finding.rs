@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::super::output::{BAD, DIM, GOOD, Output, Status, WARN};
 use crate::outcome::{Failure, Outcome};
+use crate::profile::ProfileName;
 use crate::store::StoreError;
 
 /// One thing looked at.
@@ -36,10 +37,18 @@ impl Finding {
     }
 
     pub fn of_store(what: &'static str, error: &StoreError) -> Self {
-        let outcome = error.outcome();
-        let status = Status::of_outcome(&outcome);
-        let Outcome { error: failure, .. } = outcome;
-        Self::bad(what, failure.unwrap_or_else(|| Failure::new("store", error.to_string())), status)
+        Self::of_outcome(what, &error.outcome())
+    }
+
+    /// Says which profile it is about.
+    pub fn about(mut self, name: &ProfileName) -> Self {
+        self.text = format!("{name}: {}", self.text);
+        self
+    }
+
+    pub fn of_outcome(what: &'static str, outcome: &Outcome) -> Self {
+        let failure = outcome.error.clone().unwrap_or_else(|| Failure::new("store", "the store failed"));
+        Self::bad(what, failure, Status::of_outcome(outcome))
     }
 }
 

@@ -13,6 +13,7 @@ use clap::Args;
 use super::Global;
 use super::compose::Setup;
 use super::output::{Output, Status};
+use crate::profile::ProfileName;
 use finding::Finding;
 
 /// Check configuration, store, locks, clocks and providers, and say what to do about each finding
@@ -25,6 +26,9 @@ pub struct DoctorArgs {
     /// Make this machine and state directory the home of the credentials
     #[arg(long)]
     take_over: bool,
+    /// Take over this profile too, though neither the configuration nor the state directory has it; can be repeated
+    #[arg(short, long = "profile", value_name = "PROFILE", value_parser = super::profile_name, requires = "take_over")]
+    profiles: Vec<ProfileName>,
 }
 
 /// Looks at one concern.
@@ -53,7 +57,7 @@ pub fn run(args: &DoctorArgs, global: &Global, out: &Output) -> Status {
     };
     let mut findings = Vec::new();
     if args.take_over {
-        findings.extend(profiles::take_over(&setup));
+        findings.extend(profiles::take_over(&setup, &args.profiles));
     }
     findings.extend(CHECKS.iter().flat_map(|check| check(&setup, out)));
     finding::show(&findings, out)

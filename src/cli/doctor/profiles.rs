@@ -18,6 +18,11 @@ pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
 }
 
 fn profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
+    // First: of a profile without a section the journal alone says which provider it is for.
+    let record = match setup.store.peek(name) {
+        Ok(record) => record,
+        Err(e) => return Some(Finding::of_store("profile", &e)),
+    };
     let profile = match setup.profile(name) {
         Ok(profile) => profile,
         Err(failure) => return Some(Finding::bad("profile", failure, Status::Config)),
@@ -26,15 +31,14 @@ fn profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
         let text = format!("{name} has no credential");
         Some(Finding::warning("profile", text, &format!("keepalive login {name}, or keepalive import {name}")))
     };
-    match setup.store.peek(name) {
-        Err(e) => Some(Finding::of_store("profile", &e)),
-        Ok(Some(record)) if record.is_tombstone && setup.store.has_remains(name).unwrap_or(false) => {
+    match record {
+        Some(record) if record.is_tombstone && setup.store.has_remains(name).unwrap_or(false) => {
             let text = format!("{name} is signed out, but the logout was interrupted before all of it was gone");
             Some(Finding::warning("profile", text, &format!("keepalive logout {name}")))
         }
         // Before the first login there is nothing to examine.
-        Ok(None) if !setup.store.layout().dir().exists() => nothing(),
-        Ok(record) => match setup.store.examine(name) {
+        None if !setup.store.layout().dir().exists() => nothing(),
+        record => match setup.store.examine(name) {
             Ok(_) | Err(StoreError::Empty) if !record.as_ref().is_some_and(Record::has_credential) => nothing(),
             Ok(warnings) if warnings.is_empty() => Some(stands(setup, record.as_ref(), &profile)),
             Ok(warnings) => Some(Finding::warning("profile", format!("{name}: {}", warnings.join("; ")), "see above")),
@@ -58,15 +62,21 @@ fn stands(setup: &Setup, record: Option<&Record>, profile: &Profile) -> Finding 
     }
 }
 
-pub fn take_over(setup: &Setup) -> Vec<Finding> {
-    let names = match setup.all_profiles() {
+/// Takes over what is configured or stored here, and what is `named`: of a profile that is neither, the keyring alone knows.
+pub fn take_over(setup: &Setup, named: &[ProfileName]) -> Vec<Finding> {
+    let mut names = match setup.all_profiles() {
         Ok(names) => names,
         Err(e) => return vec![Finding::of_store("take-over", &e)],
     };
+    names.extend(named.iter().cloned());
+    names.sort();
+    names.dedup();
     match setup.store.take_over(&names) {
         Err(e) => vec![Finding::of_store("take-over", &e)],
         Ok(taken) if taken.is_empty() => {
-            vec![Finding::good("take-over", "this machine and directory are the home now")]
+            let text =
+                "this machine and directory are the home now, but of no profile: none is configured or stored here";
+            vec![Finding::warning("take-over", text, "name it: keepalive doctor --take-over -p PROFILE")]
         }
         Ok(taken) => taken.iter().map(|(name, taken)| told(setup, name, taken)).collect(),
     }
@@ -77,6 +87,7 @@ fn told(setup: &Setup, name: &ProfileName, taken: &Taken) -> Finding {
     let clear = format!("secret-tool clear service {service} username {name}");
     let anew = format!("remove it ({clear}) and sign in again: keepalive login {name}");
     match taken {
+        Taken::Failed(outcome) => Finding::of_outcome("take-over", outcome).about(name),
         Taken::AtHome => Finding::good("take-over", format!("{name} is at home here")),
         Taken::Adopted(g) => {
             Finding::good("take-over", format!("{name}: the keyring's copy was adopted as generation {g}"))

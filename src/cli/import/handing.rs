@@ -66,7 +66,8 @@ pub(super) fn hand_over(
     outcome.expires_at = expires_at;
     outcome.publication = handed.publication();
     match &handed {
-        Handover::Unchanged { generation, .. } => {
+        Handover::Unchanged { generation, warnings, .. } => {
+            outcome.warnings.clone_from(warnings);
             outcome.kind = OutcomeKind::Fresh;
             // What this response says of its age is not what is known of the one that is here.
             let record = engine.store().peek(&args.profile).ok().flatten();

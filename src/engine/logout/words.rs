@@ -62,17 +62,34 @@ pub(super) fn with_choice(name: &ProfileName, mut outcome: Outcome) -> Outcome {
     outcome
 }
 
-/// An error in the course of forgetting.
-pub(super) fn half_way(record: &Record, error: &StoreError) -> Outcome {
+/// An error in the course of forgetting: what became of the tokens before it, if this run has dealt with them, what is
+/// left, and what completes it.
+pub(super) fn half_way(record: &Record, fates: Option<(Fate, Option<Fate>)>, error: &StoreError) -> Outcome {
     let mut outcome = error.outcome();
-    if let (true, Some(failure)) = (record.is_tombstone, &mut outcome.error) {
-        outcome.kind = OutcomeKind::StoreUnavailable;
-        let name = &record.profile;
-        failure.message = format!("{name} is forgotten, but not all of it could be removed: {}", failure.message);
-        let before = failure.hint.as_ref().map_or(String::new(), |hint| format!("{hint}; then "));
-        failure.hint = Some(format!("{before}keepalive logout {name} removes the rest"));
-    }
+    let Some(failure) = &mut outcome.error else { return outcome };
+    outcome.kind = OutcomeKind::StoreUnavailable;
+    let name = &record.profile;
+    let ended = fates.map_or(String::new(), |(refresh, access)| format!("{}; ", ended(refresh, access)));
+    let (left, last) = match record.is_tombstone {
+        true => ("the profile is forgotten, but not all of it could be removed", "removes the rest"),
+        false => ("the profile could not be forgotten here", "forgets it"),
+    };
+    failure.message = format!("{name}: {ended}{left}: {}", failure.message);
+    let before = failure.hint.as_ref().map_or(String::new(), |hint| format!("{hint}; then "));
+    failure.hint = Some(format!("{before}keepalive logout {name} {last}"));
     outcome
+}
+
+fn ended(refresh: Fate, access: Option<Fate>) -> &'static str {
+    match (refresh, access) {
+        (Fate::Revoked, Some(Fate::Revoked)) => "the refresh token and the access token are revoked",
+        (Fate::Revoked, Some(Fate::Left)) => "the refresh token is revoked, and the access token is not",
+        (Fate::Revoked, _) => "the refresh token is revoked",
+        (Fate::Dead, Some(Fate::Revoked)) => "the refresh token was dead, and the access token is revoked",
+        (Fate::Dead, _) => "the refresh token was dead",
+        (Fate::Left, Some(Fate::Revoked)) => "only the access token is revoked",
+        (Fate::Left, _) => "nothing is known to be revoked",
+    }
 }
 
 pub(super) fn completed(record: &Record, warnings: Vec<String>) -> Departure {

@@ -309,7 +309,7 @@ const LOOKS: [fn(&World); 2] = [
         world.arrive(other, false).unwrap_err();
     },
     |world| {
-        super::homes::moved_in(world, 1, true);
+        world.beside().process().store().take_over(std::slice::from_ref(world.name())).unwrap();
         let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
         assert!(matches!(taken[..], [(_, keepalive::store::Taken::Republished(_))]), "{taken:?}");
     },

@@ -93,7 +93,10 @@ fn a_reload_before_the_daemon_has_its_key_does_not_end_it() {
     let server = AuthServer::start(Mode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let config = sandbox.path("config/keepalive/config.toml");
-    let script = "touch asked; until test -e go; do sleep 0.01; done; cat key";
+    // The first time it waits until somebody writes into the pipe.
+    let script = "touch asked; test -e went || read -r go <gate; touch went; cat key";
+    let gate = sandbox.path("home/gate");
+    assert!(std::process::Command::new("mkfifo").arg(&gate).status().unwrap().success());
     let by_command = format!("key = {{ command = [\"sh\", \"-c\", \"{script}\"] }}");
     let text = std::fs::read_to_string(&config).unwrap();
     let key = text.lines().find(|line| line.starts_with("key = ")).unwrap().to_owned();
@@ -101,7 +104,7 @@ fn a_reload_before_the_daemon_has_its_key_does_not_end_it() {
     let daemon = sandbox.spawn(&["-v", "daemon"]);
     eventually("the key is asked for", || sandbox.path("home/asked").exists().then_some(()));
     daemon.signal(rustix::process::Signal::HUP);
-    std::fs::write(sandbox.path("home/go"), "").unwrap();
+    std::fs::write(gate, "go\n").unwrap();
     daemon.wait_for_line("daemon is up");
     daemon.wait_for_line("configuration reloaded");
 }

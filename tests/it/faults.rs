@@ -1,12 +1,12 @@
 //! What a server can do to an answer, and what becomes of the credential.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::support::authserver::{AuthServer, Fault, Point};
+use super::support::eventually;
 use super::support::family::Mode;
-use super::support::let_pass;
 use super::support::sandbox::{PROGRAM, Process, Sandbox};
 
 /// Runs one forced refresh under a fault and gives outcome, error kind and exit status.
@@ -228,7 +228,8 @@ fn an_answer_that_came_while_the_run_was_stopped_is_not_lost() {
     gate.wait_reached();
     run.pause();
     drop(gate);
-    let_pass(TIMEOUT + TIMEOUT / 4);
+    let stopped = Instant::now();
+    eventually("its time is up", || (stopped.elapsed() > TIMEOUT).then_some(()));
     run.signal(rustix::process::Signal::CONT);
     run.finish().exits(0);
     assert_eq!(sandbox.status()["generation"], 2);

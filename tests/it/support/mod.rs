@@ -43,11 +43,6 @@ pub fn eventually_within<T>(rounds: usize, what: &str, mut look: impl FnMut() ->
     }
 }
 
-/// Not to wait for anything: the time of a program that stands still must run out.
-pub fn let_pass(time: Duration) {
-    std::thread::sleep(time);
-}
-
 /// The checkout.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()

@@ -60,15 +60,20 @@ impl Store {
         if dead.is_some() {
             return Ok(dead);
         }
-        Ok(self.user_elsewhere(token, key)?.filter(|user| user != name.as_str()).map(Claim::Elsewhere))
+        Ok(self.user_elsewhere(token, name, key)?.map(Claim::Elsewhere))
     }
 
     /// Who has published a token in our keyring from another state directory. That of the same profile is told when it is
     /// loaded.
-    fn user_elsewhere(&self, token: &Fingerprint, key: &SealingKey) -> Result<Option<String>, StoreError> {
+    fn user_elsewhere(
+        &self,
+        token: &Fingerprint,
+        name: &ProfileName,
+        key: &SealingKey,
+    ) -> Result<Option<String>, StoreError> {
         let (Some((keyring, service)), Some(ours)) = (self.keyring(), self.uuid()) else { return Ok(None) };
         let is_it = |there: &RefreshToken| key.fingerprint(there) == *token;
-        Ok(published::held_elsewhere(keyring, service, &ours, is_it)?)
+        Ok(published::held_elsewhere(keyring, service, &ours, name.as_str(), is_it)?)
     }
 
     /// What can be read and is damaged is for its own runs to tell, and holds nobody else up.

@@ -48,8 +48,7 @@ impl Store {
     /// one is spent the ledger alone may know.
     pub fn check_ledger(&self) -> Result<(), StoreError> {
         let ours = self.uuid();
-        let path = self.layout.ledger();
-        let pages = self.ledger.pages().map_err(|e| StoreError::io("read", &path, e))?;
+        let mut named = Vec::new();
         for name in census::every_profile(&self.layout)? {
             let journal = self.layout.folder(&name).record();
             let record = match Record::read(&journal, &name) {
@@ -58,11 +57,15 @@ impl Store {
                 Err(e) => return Err(e),
             };
             let of_this_store = record.filter(|r| r.store.as_ref().map(|store| &store.uuid) == ours.as_ref());
-            if of_this_store.and_then(|record| record.ledgered).is_some_and(|token| pages.have_lost(&token)) {
-                return Err(StoreError::LedgerDamaged { path, journal });
-            }
+            named.extend(of_this_store.and_then(|record| record.ledgered).map(|token| (token, journal)));
         }
-        Ok(())
+        // Read last: what a journal names was in the ledger before.
+        let path = self.layout.ledger();
+        let pages = self.ledger.pages().map_err(|e| StoreError::io("read", &path, e))?;
+        match named.into_iter().find(|(token, _)| pages.have_lost(token)) {
+            Some((_, journal)) => Err(StoreError::LedgerDamaged { path, journal }),
+            None => Ok(()),
+        }
     }
 
     fn mark(&self, token: &Fingerprint) -> Result<Option<Mark>, StoreError> {

@@ -83,18 +83,20 @@ fn judge(text: &str, item: &Item, store: &str, key: &SealingKey) -> Published {
     }
 }
 
-/// Whose item, published by another store than `store`, holds the token that `is_it` knows. That it is genuine is not proved.
+/// Whose item, published by another store than `store`, holds the token that `is_it` knows, if it is not that of `but`. That
+/// it is genuine is not proved.
 pub fn held_elsewhere(
     keyring: &dyn Keyring,
     service: &str,
     store: &str,
+    but: &str,
     is_it: impl Fn(&RefreshToken) -> bool,
 ) -> Result<Option<String>, KeyringError> {
     let holds = |text: &str| {
         let value = serde_json::from_str::<Value>(text).ok().filter(|value| value.store != store);
         value.and_then(|value| RefreshToken::new(value.refresh_token.0.clone())).is_some_and(|token| is_it(&token))
     };
-    Ok(keyring.list(service)?.into_iter().find_map(|(user, text)| holds(&text).then_some(user)))
+    Ok(keyring.list(service)?.into_iter().find_map(|(user, text)| (user != but && holds(&text)).then_some(user)))
 }
 
 /// Writes K and reads it back: on `Ok` the keyring gives out what was written.

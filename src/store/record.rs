@@ -1,7 +1,8 @@
 //! The journal J of a profile: what happened and what is under way, without secrets; `status` reads nothing else.
 
-use serde::{Deserialize, Serialize};
 use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use super::identity::Identity;

@@ -96,7 +96,7 @@ impl Backend for Link {
             items.iter().map(told).collect::<Result<Vec<_>, Error>>()
         })?;
         // What is not text or has no user is nobody's of ours.
-        let ours = |(user, secret)| Some((Option::<String>::clone(&user)?, String::from_utf8(secret).ok()?.into()));
+        let ours = |(user, secret): (Option<String>, Vec<u8>)| Some((user?, String::from_utf8(secret).ok()?.into()));
         Ok(found.into_iter().filter_map(ours).collect())
     }
 

@@ -14,7 +14,6 @@ use super::compose::{self, Setup};
 use super::log;
 use super::output::{Output, Status};
 use super::signals::{self, StopSignals};
-use super::stamp::{AWAY, News, Stamp, Watched, modified};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::outcome::Failure;
@@ -23,6 +22,7 @@ use crate::scheduler::Scheduler;
 use crate::store::{Store, StoreError};
 use crate::sys::lockfile::LockFile;
 use crate::sys::paths::Places;
+use crate::sys::stamp::{AWAY, News, Stamp, Watched, modified};
 use crate::sys::{durable, socket};
 
 /// Keep all profiles alive until told to stop

@@ -12,7 +12,6 @@ mod providers;
 mod refresh;
 pub mod rehearse;
 mod signals;
-mod stamp;
 mod status;
 mod token;
 mod usage;

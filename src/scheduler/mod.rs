@@ -18,6 +18,7 @@ use crate::engine::{Engine, doubt};
 use crate::outcome::{Outcome, OutcomeKind, Publication, State};
 use crate::profile::{Policy, Profile, ProfileName, Profiles};
 use crate::store::record::Record;
+use crate::sys::stamp::Stamp;
 use plan::Look;
 use turnstile::{Caller, RATE, Turnstile, Word};
 
@@ -64,7 +65,9 @@ struct Entry {
     expiry: Option<Look>,
     /// When the server's grace ends, while a retry inside it is still to come.
     grace: Option<Look>,
-    /// The attempts that the journal counted when it was last read.
+    /// Of the journal as it was last read.
+    written: Stamp,
+    /// The attempts that it counted then.
     sequence: u64,
     /// Outcomes in a row that the journal knows nothing of.
     failures: u32,
@@ -106,7 +109,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes up what came into the store, lets go what went, and replans those that slept without a date.
+    /// Takes up what came into the store, lets go what went, and replans what slept without a date or was written by others.
     fn call_the_roll(&mut self, now: &Moment) {
         if now.uptime_ms < self.next_roll_ms {
             return;
@@ -123,12 +126,23 @@ impl Scheduler {
         for name in names {
             self.entries.entry(name).or_insert_with(Entry::new);
         }
-        let asleep: Vec<_> =
-            self.entries.iter().filter(|(_, e)| e.look.is_none() && !e.is_flying).map(|(n, _)| n.clone()).collect();
-        for name in asleep {
+        let unplanned: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(name, e)| !e.is_flying && (e.look.is_none() || self.is_overtaken(name, e)))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in unplanned {
             self.replan(&name, now);
         }
         self.count_heads();
+    }
+
+    /// Whether somebody else has written this journal since it was read, and is done: a doubt that a run by hand left may
+    /// have to be settled within seconds, long before the next look (rule 19).
+    fn is_overtaken(&self, name: &ProfileName, entry: &Entry) -> bool {
+        let store = self.engine.store();
+        store.written(name) != entry.written && !store.is_locked(name)
     }
 
     /// Says once of a provider that its profiles cannot all be refreshed in time (rule 34).
@@ -170,6 +184,8 @@ impl Scheduler {
             }
         };
         entry.profile = Some(Arc::clone(&profile));
+        // Asked before, so that what is written meanwhile is read again.
+        entry.written = self.engine.store().written(name);
         let record = match self.engine.store().peek(name) {
             Ok(record) => record,
             Err(error) => {
@@ -299,6 +315,7 @@ impl Entry {
             is_flying: false,
             expiry: None,
             grace: None,
+            written: None,
             sequence: 0,
             failures: 0,
             refused: 0,

@@ -40,7 +40,8 @@ use crate::credential::{Credential, Generation, Snapshot};
 use crate::outcome::Publication;
 use crate::profile::{KeySource, ProfileName, StoreKind, StoreSettings};
 use crate::sys::lockfile::LockFile;
-use crate::sys::{durable, machine};
+use crate::sys::stamp::Stamp;
+use crate::sys::{durable, machine, stamp};
 use envelope::Damage;
 pub use error::StoreError;
 pub use holders::Claim;
@@ -387,5 +388,10 @@ impl Store {
     pub fn is_locked(&self, name: &ProfileName) -> bool {
         let lock = self.layout.folder(name).lock();
         lock.exists() && matches!(LockFile::try_acquire(&lock), Ok(None))
+    }
+
+    /// Changes when this profile's journal is written, by whomever.
+    pub fn written(&self, name: &ProfileName) -> Stamp {
+        stamp::modified(&self.layout.folder(name).record())
     }
 }

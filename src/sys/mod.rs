@@ -8,3 +8,4 @@ pub mod machine;
 pub mod paths;
 pub mod process;
 pub mod socket;
+pub mod stamp;

@@ -173,6 +173,27 @@ fn r19_a_daemon_retries_inside_the_grace_whatever_failed_before() {
 }
 
 #[test]
+fn r19_a_daemon_settles_a_doubt_that_another_run_left_while_the_grace_lasts() {
+    let world = graceful();
+    let profile = Arc::clone(world.profile());
+    let scheduler = Scheduler::new(world.daemon(), Arc::new(move |_| Ok(Arc::clone(&profile))));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let mut daemon = Box::pin(scheduler.run());
+    // It plans its look for when most of the life is over; then somebody refreshes by hand.
+    runtime.block_on(async { tokio::time::timeout(Duration::ZERO, &mut daemon).await }).unwrap_err();
+    world.server.script([Fault::DropAfter]);
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    runtime.spawn(daemon);
+    eventually("the retry", || {
+        world.clock.advance(Duration::from_millis(9));
+        (world.record().generation.get() == 2).then_some(())
+    });
+    runtime.shutdown_background();
+    let counts = world.server.counts();
+    assert_eq!((counts.refresh_requests, counts.families_revoked), (2, 0));
+}
+
+#[test]
 fn r19_a_refusal_puts_a_retry_inside_the_grace_off_by_no_more_than_half_of_it() {
     let world = graceful();
     // Without a doubt the next pause could be a quarter of an hour.

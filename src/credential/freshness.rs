@@ -276,6 +276,8 @@ mod tests {
         c.reboot();
         c.step_wall(Timestamp::from_secs(1_000));
         assert!(due(&v, TICK, Margin::DEFAULT, &c.now()));
+        c.step_wall(Timestamp::from_secs(1_790_000_000));
+        assert_eq!(v.left(&c.now()), S(100));
         c.step_wall(Timestamp::from_secs(1_790_000_050));
         assert!(!due(&v, TICK, Margin::DEFAULT, &c.now()));
         assert_eq!(v.age(&c.now()), S(50));

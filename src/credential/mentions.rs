@@ -87,6 +87,14 @@ mod tests {
     }
 
     #[test]
+    fn blank_text_and_zero_are_no_token() {
+        for none in ["\"\"", "\" \\t\"", "0", "-1", "1.5", "null", "true", "[\"new\"]"] {
+            assert!(token(&none.parse().unwrap()).is_none(), "{none}");
+        }
+        assert!(token(&"1".parse().unwrap()).is_some());
+    }
+
+    #[test]
     fn r03_a_body_that_gives_another_in_whatever_way_speaks_of_it() {
         for body in [
             r#"{"refresh_token":"new"}"#,

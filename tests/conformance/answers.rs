@@ -412,12 +412,25 @@ fn r24_a_client_that_is_refused_is_tried_again_by_itself_three_times_and_by_forc
         world.clock.advance(Duration::from_secs(1));
         assert_eq!((world.look().kind, world.requests()), (OutcomeKind::ConfigError, n + 1));
     }
-    world.clock.advance(Duration::from_secs(86_400));
-    let outcome = world.look();
-    assert_eq!((outcome.kind, outcome.retry_at, world.requests()), (OutcomeKind::ConfigError, None, 4));
+    for later in [0, 86_400] {
+        world.clock.advance(Duration::from_secs(later));
+        let outcome = world.look();
+        assert_eq!((outcome.kind, outcome.retry_at, world.requests()), (OutcomeKind::ConfigError, None, 4));
+    }
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::ConfigError, 5), "a person may insist");
     world.provider_mut().parameters.push(("resource".into(), "https://api".into()));
     assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Refreshed, 6), "it is another client now");
+}
+
+#[test]
+fn r24_what_a_person_insists_on_is_no_probe() {
+    let world = world();
+    world.server.script(vec![CLIENT_REFUSED; 5]);
+    for n in 1..=5 {
+        assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::ConfigError, n));
+    }
+    world.clock.advance(HALF_AN_HOUR);
+    assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Refreshed, 6));
 }
 
 const CLIENT_REFUSED: Fault = Fault::Answer(401, "", r#"{"error":"invalid_client"}"#);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use keepalive::clock::Clock;
 use keepalive::credential::freshness::{Demand, Margin};
+use keepalive::engine::obtain::Obtained;
 use keepalive::engine::standing::{Standing, Terms, standing};
 use keepalive::outcome::{Outcome, OutcomeKind, State};
 use keepalive::scheduler::Scheduler;
@@ -191,40 +192,48 @@ fn what_may_pass_by_itself_is_not_noted() {
     assert_eq!(whole.journal(), whole.journal);
 }
 
+/// As a command asks for it, and as the daemon does for those who ask it.
+const ASKS: [fn(&World) -> Obtained; 2] = [
+    |world| world.process().obtain(world.profile(), Duration::ZERO, LIFE, &|| {}),
+    |world| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(world.process().obtain_async(world.profile(), Duration::ZERO, LIFE))
+    },
+];
+
 #[test]
 fn a_token_that_cannot_be_opened_is_looked_into_and_either_mended_or_told() {
-    let obtain = |whole: &Whole| {
-        let world = &whole.world;
-        world.process().obtain(world.profile(), Duration::ZERO, LIFE, &|| {})
-    };
-    let whole = Whole::new();
-    whole.alter_sealed();
-    assert_eq!(obtain(&whole).token.unwrap().generation.get(), 2, "the keyring has it");
-    assert_eq!(whole.shown(), (State::Fresh, String::new()));
-    whole.alter_sealed();
-    whole.alter_item("keepalive", None);
-    for _ in 0..2 {
-        let obtained = obtain(&whole);
-        assert!(obtained.token.is_none());
-        let told = (obtained.outcome.kind, word_of(&obtained.outcome));
-        assert_eq!(told, (OutcomeKind::StoreUnavailable, "damaged"));
-        assert_eq!(whole.shown(), (State::ConfigError, "damaged".into()));
+    for obtain in ASKS {
+        let whole = Whole::new();
+        whole.alter_sealed();
+        assert_eq!(obtain(&whole.world).token.unwrap().generation.get(), 2, "the keyring has it");
+        assert_eq!(whole.shown(), (State::Fresh, String::new()));
+        whole.alter_sealed();
+        whole.alter_item("keepalive", None);
+        for _ in 0..2 {
+            let obtained = obtain(&whole.world);
+            assert!(obtained.token.is_none());
+            let told = (obtained.outcome.kind, word_of(&obtained.outcome));
+            assert_eq!(told, (OutcomeKind::StoreUnavailable, "damaged"));
+            assert_eq!(whole.shown(), (State::ConfigError, "damaged".into()));
+        }
+        whole.mend();
+        let obtained = obtain(&whole.world);
+        assert!(obtained.token.is_some());
+        assert_eq!(whole.world.requests(), 1);
     }
-    whole.mend();
-    let obtained = obtain(&whole);
-    assert!(obtained.token.is_some());
-    assert_eq!(whole.world.requests(), 1);
 }
 
 #[test]
 fn a_token_that_can_be_opened_is_handed_out_whatever_keeps_it_from_being_refreshed() {
-    let whole = Whole::new();
-    moved_in(&whole.world, 1, false);
-    assert_eq!(whole.world.refresh().kind, OutcomeKind::ConfigError);
-    let world = &whole.world;
-    let obtained = world.process().obtain(world.profile(), Duration::ZERO, LIFE, &|| {});
-    assert_eq!((obtained.token.unwrap().generation.get(), obtained.outcome.kind), (2, OutcomeKind::Fresh));
-    assert!(obtained.warnings[0].contains("another state directory"), "{:?}", obtained.warnings);
+    for obtain in ASKS {
+        let whole = Whole::new();
+        moved_in(&whole.world, 1, false);
+        assert_eq!(whole.world.refresh().kind, OutcomeKind::ConfigError);
+        let obtained = obtain(&whole.world);
+        assert_eq!((obtained.token.unwrap().generation.get(), obtained.outcome.kind), (2, OutcomeKind::Fresh));
+        assert!(obtained.warnings[0].contains("another state directory"), "{:?}", obtained.warnings);
+    }
 }
 
 #[test]

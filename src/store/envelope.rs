@@ -150,7 +150,13 @@ mod tests {
             ["keepalive-sealed 2\n{}\n", "keepalive-sealed 12\nx"].map(told),
             [Damage::Later(2), Damage::Later(12)]
         );
-        for dust in ["dust", "keepalive-sealed 0\n{}\n", "keepalive-sealed x\n{}\n", "keepalive-sealed"] {
+        for dust in [
+            "dust",
+            "keepalive-sealed 0\n{}\n",
+            "keepalive-sealed 01\n{}\n",
+            "keepalive-sealed x\n{}\n",
+            "keepalive-sealed",
+        ] {
             assert_eq!(told(dust), Damage::NotSealed, "{dust}");
         }
     }

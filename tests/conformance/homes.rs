@@ -242,6 +242,22 @@ fn a_journal_of_a_later_version_is_not_taken_for_a_damaged_one() {
 }
 
 #[test]
+fn r13_what_a_later_version_sealed_is_not_replaced() {
+    let past = Past::new();
+    let path = sealed(&past.world);
+    let mut later = std::fs::read(&path).unwrap();
+    later["keepalive-sealed ".len()] = b'2';
+    std::fs::write(&path, &later).unwrap();
+    let answer = past.world.server.mint();
+    let arrived = past.world.arrive(past.world.credential(&answer), true).map(|_| ());
+    let left = past.world.log_out(true, false).map(|_| ());
+    for result in [arrived, left] {
+        assert_eq!(word_of(&result.expect_err("it would be lost")), "later_version");
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), later);
+}
+
+#[test]
 fn r13_two_older_copies_are_not_believed() {
     let past = Past::new();
     past.restore_sealed();

@@ -53,6 +53,23 @@ fn an_access_token_is_revoked_if_it_is_alive() {
 }
 
 #[test]
+fn a_copy_in_a_keyring_that_is_not_configured_any_more_is_told() {
+    let has_word = |world: &World| {
+        let left = world.log_out(true, false).unwrap();
+        left.warnings.iter().any(|warning| warning.contains("secret-tool clear service keepalive username demo"))
+    };
+    let world = World::without_keyring();
+    let path = world.file("profiles/demo/record.json");
+    let journal =
+        std::fs::read_to_string(&path).unwrap().replace(r#""publication": "none""#, r#""publication": "published""#);
+    assert!(journal.contains("published"), "{journal}");
+    std::fs::write(&path, journal).unwrap();
+    assert!(has_word(&world));
+    assert!(!has_word(&World::without_keyring()), "there never was one");
+    assert!(!has_word(&World::new(None, Mode::Strict, "")), "it is removed");
+}
+
+#[test]
 fn a_server_that_revokes_no_refresh_tokens_revokes_the_access_token() {
     let world = world([Fault::Answer(400, "", r#"{"error":"unsupported_token_type"}"#)]);
     is_gone(&world, world.log_out(false, false), Fate::Left, Some(Fate::Revoked));

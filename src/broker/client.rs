@@ -8,8 +8,10 @@ use std::time::Duration;
 use super::{PROTOCOL, PROTOCOL_HEADER, Reply, Request, STORE_HEADER};
 use crate::sys::socket;
 
-/// A daemon that gives no sign of life within this time counts as not there.
-const SIGN_OF_LIFE: Duration = Duration::from_millis(300);
+/// A daemon that gives no sign of life within this time counts as not there. One on a busy machine takes some, and may be
+/// the only one that has the key; a stopped one costs its callers as much, but not more than they have.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+const LEAST_SIGN_OF_LIFE: Duration = Duration::from_millis(300);
 /// Beyond the caller's own limit, for the answer to come across.
 const SLACK: Duration = Duration::from_secs(1);
 const OK: &[u8] = b"HTTP/1.1 200 ";
@@ -21,7 +23,8 @@ pub fn ask(path: &Path, store: &str, request: &Request) -> Option<Reply> {
     if !path.exists() {
         return None;
     }
-    let patience = Duration::from_millis(request.timeout_ms) + SLACK;
+    let limit = Duration::from_millis(request.timeout_ms);
+    let (sign_of_life, patience) = (limit.clamp(LEAST_SIGN_OF_LIFE, SIGN_OF_LIFE), limit + SLACK);
     let body = serde_json::to_string(request).ok()?;
     let (ping, wish) = (message("GET /v1/ping", store, ""), message("POST /v1/token", store, &body));
     let (send, receive) = mpsc::channel();
@@ -30,7 +33,7 @@ pub fn ask(path: &Path, store: &str, request: &Request) -> Option<Reply> {
     // before that the system connects on behalf of a daemon that will never answer. So a thread asks first whether it
     // lives, and is left behind if it does not come back.
     std::thread::spawn(move || {
-        for (message, patience) in [(ping, SIGN_OF_LIFE), (wish, patience)] {
+        for (message, patience) in [(ping, sign_of_life), (wish, patience)] {
             let answer = exchange(&path, &message, patience).ok().filter(|answer| answer.starts_with(OK));
             let is_ok = answer.is_some();
             if send.send(answer).is_err() || !is_ok {
@@ -38,7 +41,7 @@ pub fn ask(path: &Path, store: &str, request: &Request) -> Option<Reply> {
             }
         }
     });
-    receive.recv_timeout(SIGN_OF_LIFE).ok()??;
+    receive.recv_timeout(sign_of_life).ok()??;
     receive.recv_timeout(patience).ok()?.and_then(|answer| read_answer(&answer))
 }
 
@@ -53,7 +56,7 @@ fn message(what: &str, store: &str, body: &str) -> String {
 fn exchange(path: &Path, request: &str, patience: Duration) -> io::Result<Vec<u8>> {
     let mut stream = socket::connect(path)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(SIGN_OF_LIFE))?;
+    stream.set_write_timeout(Some(patience))?;
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(LARGEST_ANSWER).read_to_end(&mut answer)?;

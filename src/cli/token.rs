@@ -52,13 +52,20 @@ pub fn run(args: &TokenArgs, global: &Global, out: &Output) -> Status {
         }
     };
     let began = setup.clock.now();
-    if let Some(reply) = from_daemon(&setup, args) {
-        let outcome = Outcome { error: reply.error.clone(), ..Outcome::new(reply.outcome) };
-        return print(args, out, reply, &outcome);
-    }
+    let theirs = match from_daemon(&setup, args) {
+        // The daemon may have been started with another configuration, or not have read ours yet.
+        Some(reply) if reply.token.is_none() && reply.outcome == OutcomeKind::ConfigError => Some(reply),
+        Some(reply) => return pass_on(args, out, reply),
+        None => None,
+    };
     // A daemon that fell silent has used up some of the time.
     let left = args.timeout.saturating_sub(setup.clock.now().age_of(&began));
-    from_store(&setup, args, left, out)
+    from_store(&setup, args, left, theirs, out)
+}
+
+fn pass_on(args: &TokenArgs, out: &Output, reply: Reply) -> Status {
+    let outcome = Outcome { error: reply.error.clone(), ..Outcome::new(reply.outcome) };
+    print(args, out, reply, &outcome)
 }
 
 fn from_daemon(setup: &Setup, args: &TokenArgs) -> Option<Reply> {
@@ -71,12 +78,11 @@ fn from_daemon(setup: &Setup, args: &TokenArgs) -> Option<Reply> {
         min_valid_ms: millis(args.min_valid),
         timeout_ms: millis(args.timeout),
     };
-    let reply = client::ask(&setup.places.socket, &setup.store.uuid()?, &request)?;
-    // The daemon may have been started with another configuration, or not have read ours yet.
-    (reply.token.is_some() || reply.outcome != OutcomeKind::ConfigError).then_some(reply)
+    client::ask(&setup.places.socket, &setup.store.uuid()?, &request)
 }
 
-fn from_store(setup: &Setup, args: &TokenArgs, limit: Duration, out: &Output) -> Status {
+/// `theirs`: what the daemon said, if that may be due to another configuration; it stands where only a daemon has the key.
+fn from_store(setup: &Setup, args: &TokenArgs, limit: Duration, theirs: Option<Reply>, out: &Output) -> Status {
     let refused = |failure: &Failure, status| {
         out.fail(failure);
         status
@@ -98,6 +104,10 @@ fn from_store(setup: &Setup, args: &TokenArgs, limit: Duration, out: &Output) ->
         obtained = engine.landed(&profile, args.min_valid).unwrap_or(obtained);
     }
     let outcome = obtained.outcome;
+    let is_keyless = obtained.token.is_none() && outcome.error.as_ref().is_some_and(|e| e.kind == "key");
+    if let Some(theirs) = theirs.filter(|_| is_keyless) {
+        return pass_on(args, out, theirs);
+    }
     let reply = Reply {
         outcome: outcome.kind,
         token: obtained.token,

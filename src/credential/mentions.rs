@@ -46,6 +46,9 @@ impl Mentions {
             Some(Value::Null | Value::Bool(false)) => {}
             Some(Value::String(text)) if text.trim().is_empty() => {}
             Some(Value::Number(n)) if n.as_u64() == Some(0) => {}
+            // PHP's word for nothing.
+            Some(Value::Array(list)) if list.is_empty() => {}
+            Some(Value::Object(map)) if map.is_empty() => {}
             value => match value.as_ref().and_then(token) {
                 Some(token) => self.tokens.push(token),
                 None => self.is_odd = true,
@@ -76,6 +79,8 @@ mod tests {
             r#"{"refresh_token":0}"#,
             r#"{"refresh_token":""}"#,
             r#"{"refresh_token":"  "}"#,
+            r#"{"refresh_token":[]}"#,
+            r#"{"refresh_token": { }}"#,
             r#"{"refresh_token":"old","request":{"refreshToken":"old"}}"#,
             r#"{"refresh_token":"\u006fld"}"#,
             r#"{"refresh_token_expires_in":3600,"message":"\"refresh_token\": granted","grant_types":["refresh_token"]}"#,

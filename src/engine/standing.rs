@@ -60,7 +60,11 @@ fn ended(record: &Record, terms: Terms<'_>, now: &Moment) -> Option<Standing> {
         return Some(Standing { state: State::NeedsLogin, refresh_at, error });
     }
     if let Some((state, failure)) = record.flaw.clone().filter(|(state, _)| *state != State::Due) {
-        let refresh_at = terms.is_followed.then(|| now.wall.plus(CONFLICT));
+        let refresh_at = match state {
+            // A flight finds out.
+            State::InDoubt => Some(now.wall),
+            _ => terms.is_followed.then(|| now.wall.plus(CONFLICT)),
+        };
         return Some(Standing { state, refresh_at, error: Some(failure) });
     }
     if let Some(trouble) = &record.trouble {
@@ -85,7 +89,8 @@ fn doubtful(record: &Record, terms: Terms<'_>, now: &Moment, error: Option<Failu
         Resolution::Wait(at) => (State::InDoubt, record.waits_until(now).max(Some(at))),
         Resolution::Send(_) => (State::InDoubt, Some(record.waits_until(now).unwrap_or(now.wall))),
     };
-    Some(Standing { state, refresh_at, error })
+    let unknown = || Failure::new("in_doubt", "a refresh was begun, and nobody knows yet how it ended");
+    Some(Standing { state, refresh_at, error: Some(error.unwrap_or_else(unknown)) })
 }
 
 /// The token is well, and something else keeps it from being refreshed.
@@ -351,6 +356,19 @@ mod tests {
         });
         let s = judge(&r, &c);
         assert_eq!((s.state, s.refresh_at), (State::InDoubt, Some(c.now().wall.plus(S(970)))));
+        assert_eq!(s.error.unwrap().kind, "in_doubt", "though no run has told how it ended");
+    }
+
+    #[test]
+    fn what_a_flight_can_find_out_is_looked_at_now_and_what_it_cannot_is_not() {
+        let c = clock();
+        let flaw = Some((State::InDoubt, Failure::new("journal_missing", "gone")));
+        let mut r = Record { flaw, ..record(&c) };
+        let s = judge(&r, &c);
+        assert_eq!((s.state, s.refresh_at), (State::InDoubt, Some(c.now().wall)));
+        r.flaw = Some((State::NeedsLogin, Failure::new("lost", "gone")));
+        let s = judge(&r, &c);
+        assert_eq!((s.state, s.refresh_at), (State::NeedsLogin, None));
     }
 
     #[test]

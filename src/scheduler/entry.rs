@@ -47,6 +47,11 @@ impl Entry {
         self.sequence = record.map_or(0, |r| r.sequence);
     }
 
+    /// Keeps a look that was planned before, if it is the sooner one: what it was to mend may be in no journal.
+    pub(super) fn keep(&mut self, before: Look, now: &Moment) {
+        self.look = self.look.take().map(|look| if before.wait(now) < look.wait(now) { before } else { look });
+    }
+
     pub(super) fn is_in_grace(&self, now: &Moment) -> bool {
         self.grace.as_ref().is_some_and(|end| !end.is_due(now))
     }
@@ -115,6 +120,10 @@ impl Entry {
         let hint = standing.error.as_ref().and_then(|e| e.hint.as_deref());
         if needs_person(standing.state) && self.state != Some(standing.state) {
             tracing::error!(profile = %name, state = %standing.state, kind, hint, "needs attention: {message}");
+        } else if standing.state == State::NoCredential {
+            if self.state.is_some_and(|was| was != State::NoCredential) {
+                tracing::info!(profile = %name, "is signed out");
+            }
         } else if was && !needs_person(standing.state) {
             tracing::info!(profile = %name, state = %standing.state, "is well again");
         }
@@ -181,6 +190,18 @@ mod tests {
         assert_eq!(settled(in_grace, &away, &now).0, S(3));
         let dead = Entry { expiry: end(0), ..Entry::planned(&now, 3) };
         assert_eq!(settled(dead, &away, &now).0, plan::pause(4));
+    }
+
+    #[test]
+    fn a_sooner_look_is_kept_when_the_journal_plans_a_later_one_and_none_where_none_helps() {
+        let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
+        let kept = |look: Option<u64>, before| {
+            let look = look.map(|left| Look::after(&now, S(left)));
+            let mut entry = Entry { look, ..Entry::default() };
+            entry.keep(Look::after(&now, S(before)), &now);
+            entry.look.map(|look| look.wait(&now))
+        };
+        assert_eq!([kept(Some(9), 5), kept(Some(5), 9), kept(None, 5)], [Some(S(5)), Some(S(5)), None]);
     }
 
     #[test]

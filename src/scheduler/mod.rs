@@ -109,7 +109,11 @@ impl Scheduler {
             .map(|(name, _)| name.clone())
             .collect();
         for name in unplanned {
+            let before = self.entries.get_mut(&name).and_then(|entry| entry.look.take());
             self.replan(&name, now);
+            if let (Some(before), Some(entry)) = (before, self.entries.get_mut(&name)) {
+                entry.keep(before, now);
+            }
         }
         self.count_heads();
     }
@@ -180,7 +184,10 @@ impl Scheduler {
         };
         let standing = standing::standing(record.as_ref(), terms, now);
         entry.look = plan::next_look(&profile, &standing, now);
-        entry.tell(name, &standing);
+        // While somebody has the lock, the end of an attempt is awaited.
+        if standing.state != State::InDoubt || !self.engine.store().is_locked(name) {
+            entry.tell(name, &standing);
+        }
         if let (false, Some(life)) = (entry.is_warned, validity.and_then(|v| v.span()))
             && let Some(warning) = plan::infeasible(&profile, life, now.wall)
         {
@@ -289,9 +296,8 @@ fn log(name: &ProfileName, outcome: &Outcome) {
     match outcome.kind {
         // The transaction has told it already.
         OutcomeKind::Fresh | OutcomeKind::Refreshed => {}
-        OutcomeKind::NeedsLogin if outcome.error.as_ref().is_some_and(|e| e.kind == "no_credential") => {
-            tracing::info!(profile = %name, "is signed out");
-        }
+        // The entry tells it, whoever finds it out.
+        OutcomeKind::NeedsLogin if outcome.error.as_ref().is_some_and(|e| e.kind == "no_credential") => {}
         OutcomeKind::Deferred => tracing::warn!(profile = %name, kind, retry_at, "deferred: {error}"),
         OutcomeKind::InDoubt | OutcomeKind::NeedsLogin | OutcomeKind::ConfigError | OutcomeKind::StoreUnavailable => {
             tracing::error!(profile = %name, outcome = %outcome.kind, kind, retry_at, "{error}");

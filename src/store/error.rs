@@ -236,7 +236,7 @@ impl From<StoreError> for Outcome {
 /// The way out where another state directory has published a token in our keyring.
 fn out_of_use(user: &str) -> String {
     format!(
-        "use that one; if its directory is out of use, take profile {user} over from it (keepalive doctor --take-over), or remove its \
+        "use that one; if its directory is out of use, take profile {user} over from it (keepalive doctor --take-over -p {user}), or remove its \
          item from the keyring: secret-tool clear username {user} and its service"
     )
 }

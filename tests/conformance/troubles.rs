@@ -286,6 +286,25 @@ fn a_daemon_finds_by_itself_what_was_mended() {
 }
 
 #[test]
+fn a_daemon_finds_out_by_itself_what_is_sealed_beside_no_journal() {
+    let whole = Whole::new();
+    let world = &whole.world;
+    // As if the first import had died behind its seal.
+    std::fs::remove_file(world.file(JOURNAL)).unwrap();
+    assert_eq!(whole.shown(), (State::InDoubt, "journal_missing".into()));
+    let profile = Arc::clone(world.profile());
+    let scheduler = Scheduler::new(world.daemon(), Arc::new(move |_| Ok(Arc::clone(&profile))));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.spawn(scheduler.run());
+    eventually("a look", || {
+        world.clock.advance(Duration::from_millis(100));
+        (whole.shown().0 == State::Fresh).then_some(())
+    });
+    runtime.shutdown_background();
+    assert_eq!(world.server.counts().presented_again, 0);
+}
+
+#[test]
 fn without_its_keyring_a_daemon_does_not_call_lost_what_the_keyring_may_have() {
     for break_it in [|whole: &Whole| std::fs::remove_file(whole.world.file(SEALED)).unwrap(), Whole::alter_sealed] {
         let whole = Whole::new();

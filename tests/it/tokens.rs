@@ -186,6 +186,21 @@ fn the_daemon_answers_for_the_store() {
 }
 
 #[test]
+fn what_keeps_a_daemon_from_a_token_is_told_by_whoever_has_no_key_to_look_for_himself() {
+    let server = AuthServer::start(Mode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let only_refresh = serde_json::json!({"refresh_token": server.mint()["refresh_token"]});
+    server.script(vec![Fault::Answer(401, "", r#"{"error":"invalid_client"}"#); 3]);
+    sandbox.keepalive_with_input(&["import", "bare", "--provider", "acme"], &only_refresh.to_string()).exits(0);
+    let _daemon = sandbox.daemon();
+    std::fs::remove_file(sandbox.path("home/key")).unwrap();
+    let run = sandbox.keepalive(&["token", "bare"]).exits(78).says("invalid_client");
+    assert!(!run.stderr.contains("key file"), "{run:?}");
+    let run = sandbox.keepalive(&["token", "nobody"]).exits(78);
+    assert!(!run.stderr.contains("key file"), "{run:?}");
+}
+
+#[test]
 fn a_daemon_that_is_silent_does_not_delay_what_the_store_has() {
     let server = AuthServer::start(Mode::Strict);
     let sandbox = Sandbox::signed_in(&server);

@@ -1,6 +1,7 @@
 //! The built program under attack, from outside: killed, failed, paused, cut off and raced at every point. Run all with
 //! `cargo test --test sweep`, some with `cargo test --test sweep -- kill errno`, at full length with `KEEPALIVE_LONG=1`.
 
+mod arrival;
 mod clock;
 mod errno;
 mod kill;
@@ -44,6 +45,7 @@ type Sweep = (&'static str, fn(Extent) -> bool);
 const SWEEPS: &[Sweep] = &[
     ("kill", kill::run),
     ("logout", logout::run),
+    ("arrival", arrival::run),
     ("errno", errno::run),
     ("proxy", proxy::run),
     ("power", power::run),

@@ -1,0 +1,138 @@
+//! SIGKILL at every system call of an import that replaces a live credential, on both stores; and every call on a file fails
+//! once.
+//!
+//! At each point the one or the other is there, whole, and the import told which; it is refreshed next, the same import once
+//! more takes what is not there yet, and what is spent by then it refuses.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Extent;
+use super::stage::{Stage, Store, Tally, Victim};
+use super::support::family::Mode;
+use super::support::sandbox::{PROGRAM, Run};
+use super::tracer::{self, Action, Calls, Order, Traced};
+
+pub fn run(extent: Extent) -> bool {
+    let mut is_good = true;
+    for store in [Store::File, Store::Keyring] {
+        let calls = if extent.is_full() { Calls::All } else { Calls::Effects };
+        let stride = if extent.is_full() { 1 } else { 3 };
+        let blow = Blow { store, action: Action::Kill, calls };
+        is_good &= blow.sweep(extent.workers(), stride).print(&format!("kill, {store:?} store"));
+    }
+    let errors = [("EIO", libc::EIO), ("ENOSPC", libc::ENOSPC), ("EROFS", libc::EROFS), ("EINTR", libc::EINTR)];
+    for (name, number) in &errors[..if extent.is_full() { errors.len() } else { 1 }] {
+        let blow = Blow { store: Store::File, action: Action::Fail(*number), calls: Calls::Files };
+        is_good &= blow.sweep(extent.workers(), 1).print(&format!("{name} once, File store"));
+    }
+    is_good
+}
+
+/// What happens to each import.
+struct Blow {
+    store: Store,
+    action: Action,
+    calls: Calls,
+}
+
+/// Which credential is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum There {
+    Old,
+    New,
+}
+
+impl Blow {
+    fn sweep(&self, workers: u64, stride: u64) -> Tally {
+        let mut tally = Tally::default();
+        let parts: Vec<_> = std::thread::scope(|scope| {
+            let run = |worker: u64| move || self.worker(worker * stride + 1, workers * stride);
+            let workers: Vec<_> = (0..workers).map(|worker| scope.spawn(run(worker))).collect();
+            workers.into_iter().map(|w| w.join().unwrap()).collect()
+        });
+        parts.into_iter().for_each(|part| tally.merge(part));
+        tally
+    }
+
+    fn worker(&self, first: u64, step: u64) -> Tally {
+        let mut stage = Stage::new(self.store, Mode::Strict, "");
+        let mut tally = Tally::default();
+        for at in (first..).step_by(step as usize) {
+            let profile = stage.sign_in(Victim::Refresh);
+            let old = stage.access_token(&profile);
+            let answer = stage.server.mint();
+            let file = stage.sandbox.path("home/answer");
+            std::fs::write(&file, answer.to_string()).unwrap();
+            let call = import(&profile, file.to_str().unwrap());
+            let order = Order { at, action: self.action.clone(), calls: self.calls };
+            let tracer = stage.sandbox.command(&std::env::current_exe().unwrap());
+            let struck = tracer::trace(tracer, &order, Path::new(PROGRAM), &call, &stage.sandbox.path(""));
+            let Some(blow) = struck.acted.clone() else {
+                assert_eq!(struck.status, 0, "{struck:#?}");
+                break;
+            };
+            let there = self.judge(&stage, &profile, [&old, answer["access_token"].as_str().unwrap()], &struck);
+            match there.and_then(|there| goes_on(&stage, &profile, &call, there).map(|()| there)) {
+                Ok(there) if self.action == Action::Kill => tally.add(format!("{there:?}")),
+                Ok(there) => tally.add(format!("exit {}, {there:?}", struck.status)),
+                Err(fault) => tally.fault(format!("{at} ({blow}): {fault}")),
+            }
+        }
+        tally
+    }
+
+    /// What is there, and whether the import said so.
+    fn judge(&self, stage: &Stage, profile: &str, [old, new]: [&str; 2], struck: &Traced) -> Result<There, String> {
+        let status = stage.sandbox.keepalive(&["--json", "status", "-p", profile]).profile();
+        if !matches!(status["state"].as_str(), Some("fresh" | "due")) {
+            return Err(format!("the status: {status}"));
+        }
+        let token = stage.access_token(profile);
+        let there = match token.as_str() {
+            token if token == old => There::Old,
+            token if token == new => There::New,
+            _ => return Err("another token than the two".into()),
+        };
+        let told = match struck.status {
+            _ if self.action == Action::Kill => there,
+            0 => There::New,
+            69 if struck.stderr.contains("is stored here as generation 2") => There::New,
+            1 | 69 => There::Old,
+            _ => return Err(format!("exit {}: {}", struck.status, struck.stderr)),
+        };
+        if there == told {
+            Ok(there)
+        } else {
+            Err(format!("{there:?} is there, and it said {told:?}: {}", struck.stderr))
+        }
+    }
+}
+
+fn import<'a>(profile: &'a str, file: &'a str) -> [&'a str; 6] {
+    ["import", profile, file, "--provider", "acme", "--replace"]
+}
+
+fn goes_on(stage: &Stage, profile: &str, call: &[&str], there: There) -> Result<(), String> {
+    let refreshed = |what: &str| -> Result<Value, String> {
+        let (status, result) = stage.refresh(profile);
+        let is_live = status == 0 && stage.server.is_live(&stage.access_token(profile));
+        if is_live && result["outcome"] == "refreshed" { Ok(result) } else { Err(format!("{what}: {result}")) }
+    };
+    let again = |is_wanted: fn(&Run) -> bool| -> Result<(), String> {
+        let run = stage.sandbox.keepalive(call);
+        if is_wanted(&run) { Ok(()) } else { Err(format!("the same import again: {run:?}")) }
+    };
+    if there == There::Old {
+        refreshed("the refresh of the old one")?;
+        again(|run| run.status == 0)?;
+    }
+    refreshed("the refresh of the new one")?;
+    again(|run| run.status == 77)?;
+    let counts = stage.server.counts();
+    match (counts.presented_again, counts.families_revoked) {
+        (0, 0) => Ok(()),
+        _ => Err(format!("{counts:?}")),
+    }
+}

@@ -143,7 +143,7 @@ fn one_that_is_interrupted_or_refused_changes_nothing() {
     let login = sandbox.spawn(&["login", "demo"]);
     url_given(&seen);
     login.wait_for_line("waiting for the browser");
-    login.signal(rustix::process::Signal::INT);
+    login.interrupt();
     login.finish().exits(1).says("interrupted; nothing was changed");
     let login = sandbox.spawn(&["login", "demo"]);
     let page = Person::refusing("ada").sign_in(&url_given(&seen));

@@ -265,6 +265,13 @@ impl Process {
         });
     }
 
+    /// Ctrl-C. A test run in a shell's background has it ignored, and so has what it starts.
+    pub fn interrupt(&self) {
+        let interrupt = rustix::process::Signal::INT;
+        let is_ignored = keepalive::sys::process::ignores(interrupt.as_raw());
+        self.signal(if is_ignored { rustix::process::Signal::TERM } else { interrupt });
+    }
+
     pub fn terminate(&self) {
         self.signal(rustix::process::Signal::TERM);
     }

@@ -63,7 +63,7 @@ fn may(world: &host::World, step: Step) -> bool {
 /// How many rounds are looked at, and of how many ways one is gone: a sample, or with `KEEPALIVE_LONG=1` all of them.
 #[expect(clippy::disallowed_methods, reason = "this program is not keepalive")]
 fn extent() -> (u8, usize) {
-    if std::env::var_os("KEEPALIVE_LONG").is_some() { (4, 1) } else { (3, 9) }
+    if std::env::var_os("KEEPALIVE_LONG").is_some() { (4, 1) } else { (3, 16) }
 }
 
 /// Leads the real transaction along the ways that there are with this kind of server.

@@ -11,18 +11,24 @@ use super::stage::{Aftermath, Stage, Store, Tally, Victim};
 use super::support::family::Mode;
 use super::tracer::{Action, Calls, Order};
 
-pub fn run(extent: Extent) -> bool {
+pub fn on_files(extent: Extent) -> bool {
+    run(extent, Store::File)
+}
+
+pub fn on_keyring(extent: Extent) -> bool {
+    run(extent, Store::Keyring)
+}
+
+fn run(extent: Extent, store: Store) -> bool {
     let mut is_good = true;
-    for store in [Store::File, Store::Keyring] {
-        for victim in [Victim::Refresh, Victim::Daemon] {
-            let calls = if extent.is_full() { Calls::All } else { Calls::Effects };
-            let sweep = Sweep { store, victim, calls };
-            let (tally, window) = sweep.run(extent);
-            is_good &= tally.print(&format!("kill, {victim:?}, {store:?} store"));
-            println!("  window: {}", window.describe());
-            if extent.is_full() {
-                is_good &= sweep.rescue(&window).print(&format!("  in the window, {victim:?}, {store:?} store"));
-            }
+    for victim in [Victim::Refresh, Victim::Daemon] {
+        let calls = if extent.is_full() { Calls::All } else { Calls::Effects };
+        let sweep = Sweep { store, victim, calls };
+        let (tally, window) = sweep.run(extent);
+        is_good &= tally.print(&format!("kill, {victim:?}, {store:?} store"));
+        println!("  window: {}", window.describe());
+        if extent.is_full() {
+            is_good &= sweep.rescue(&window).print(&format!("  in the window, {victim:?}, {store:?} store"));
         }
     }
     is_good

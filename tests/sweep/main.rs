@@ -1,5 +1,5 @@
 //! The built program under attack, from outside: killed, failed, paused, cut off and raced at every point. Run all with
-//! `cargo test --test sweep`, some with `cargo test --test sweep -- kill errno`, at full length with `KEEPALIVE_LONG=1`.
+//! `cargo test --test sweep`, some with `cargo test --test sweep -- kill kill-keyring`, at full length with `KEEPALIVE_LONG=1`.
 
 mod arrival;
 mod clock;
@@ -43,7 +43,8 @@ impl Extent {
 type Sweep = (&'static str, fn(Extent) -> bool);
 
 const SWEEPS: &[Sweep] = &[
-    ("kill", kill::run),
+    ("kill", kill::on_files),
+    ("kill-keyring", kill::on_keyring),
     ("logout", logout::run),
     ("arrival", arrival::run),
     ("errno", errno::run),

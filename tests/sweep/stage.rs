@@ -31,7 +31,7 @@ pub enum Victim {
 pub struct Stage {
     pub server: AuthServer,
     pub sandbox: Sandbox,
-    _bus: Option<Bus>,
+    bus: Option<Bus>,
     profiles: u32,
 }
 
@@ -58,7 +58,7 @@ impl Stage {
                 Some(Bus::start(&mut sandbox, Keyring::Unlocked))
             }
         };
-        let stage = Self { server, sandbox, _bus: bus, profiles: 0 };
+        let stage = Self { server, sandbox, bus, profiles: 0 };
         // The sealing key is born here, and not at every point.
         stage.import("p0", &stage.server.mint());
         stage
@@ -74,7 +74,12 @@ impl Stage {
     /// A new profile, signed in. `Daemon`: its access token is at its end.
     pub fn sign_in(&mut self, victim: Victim) -> String {
         // What became of the one before is no business of the next daemon.
-        let _none = std::fs::remove_dir_all(self.sandbox.path(&format!("state/keepalive/profiles/p{}", self.profiles)));
+        let before = format!("p{}", self.profiles);
+        let _none = std::fs::remove_dir_all(self.sandbox.path(&format!("state/keepalive/profiles/{before}")));
+        // An import looks at all that the keyring has.
+        if let Some(bus) = &self.bus {
+            bus.secret_tool(&["clear", "service", "keepalive", "username", &before], "");
+        }
         self.profiles += 1;
         let profile = format!("p{}", self.profiles);
         let mut answer = self.server.mint();

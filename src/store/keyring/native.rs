@@ -29,7 +29,7 @@ impl Backend for Native {
     }
 
     /// The library cannot list what a service has.
-    fn list(&mut self, _: &str) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
+    fn list(&mut self, _: &str, _: &dyn Fn()) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
         Ok(Vec::new())
     }
 

@@ -89,10 +89,13 @@ impl Backend for Link {
         Ok(value.map(|value| Found { value, duplicates }))
     }
 
-    fn list(&mut self, of: &str) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
+    fn list(&mut self, of: &str, alive: &dyn Fn()) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
         let found = self.with(|service| {
             let items = search(service, HashMap::from([("service", of)]))?;
-            let told = |item: &SecretItem<'_>| Ok((item.get_attributes()?.remove("username"), item.get_secret()?));
+            let told = |item: &SecretItem<'_>| {
+                alive();
+                Ok((item.get_attributes()?.remove("username"), item.get_secret()?))
+            };
             items.iter().map(told).collect::<Result<Vec<_>, Error>>()
         })?;
         // What is not text or has no user is nobody's of ours.

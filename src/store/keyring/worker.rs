@@ -14,7 +14,8 @@ use super::{DEADLINE, Found, Item, Keyring, KeyringError};
 pub trait Backend: Send + 'static {
     fn check(&mut self) -> Result<(), KeyringError>;
     fn read(&mut self, item: &Item) -> Result<Option<Found>, KeyringError>;
-    fn list(&mut self, service: &str) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError>;
+    /// Calls `alive` between items: there may be a thousand, and each is asked for.
+    fn list(&mut self, service: &str, alive: &dyn Fn()) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError>;
     fn write(&mut self, item: &Item, value: &str) -> Result<(), KeyringError>;
     fn delete(&mut self, item: &Item, holding: &str) -> Result<(), KeyringError>;
     fn disconnect(&mut self);
@@ -46,20 +47,33 @@ impl<B: Backend> Worker<B> {
         &self,
         call: impl FnOnce(&mut B) -> Result<T, KeyringError> + Send + 'static,
     ) -> Result<T, KeyringError> {
+        self.call_while_alive(move |backend, _| call(backend))
+    }
+
+    /// The same of a call that says again and again that it gets on: the deadline is for its silence.
+    fn call_while_alive<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut B, &dyn Fn()) -> Result<T, KeyringError> + Send + 'static,
+    ) -> Result<T, KeyringError> {
         let (answer, answered) = mpsc::channel();
         let job: Job<B> = Box::new(move |backend| {
             // Nobody may be listening any more.
-            let _left = answer.send(call(backend));
+            let alive = || drop(answer.send(None));
+            let result = call(backend, &alive);
+            let _left = answer.send(Some(result));
         });
         self.send(job)?;
-        match answered.recv_timeout(DEADLINE) {
-            Ok(result) => result,
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                Err(KeyringError::Hanging)
-            }
-            Err(mpsc::RecvTimeoutError::Disconnected) => {
-                Err(KeyringError::Failed("the keyring library gave up".into()))
+        loop {
+            match answered.recv_timeout(DEADLINE) {
+                Ok(Some(result)) => return result,
+                Ok(None) => {}
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    return Err(KeyringError::Hanging);
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err(KeyringError::Failed("the keyring library gave up".into()));
+                }
             }
         }
     }
@@ -131,7 +145,7 @@ impl<B: Backend> Keyring for Worker<B> {
 
     fn list(&self, service: &str) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
         let service = service.to_owned();
-        self.call(move |b| b.list(&service))
+        self.call_while_alive(move |b, alive| b.list(&service, alive))
     }
 
     fn write(&self, item: &Item, value: &str) -> Result<(), KeyringError> {
@@ -168,7 +182,11 @@ mod tests {
         fn read(&mut self, _: &Item) -> Result<Option<Found>, KeyringError> {
             panic!("a bug in the library")
         }
-        fn list(&mut self, _: &str) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
+        fn list(&mut self, _: &str, alive: &dyn Fn()) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
+            for _ in 0..3 {
+                let _nothing = self.0.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(DEADLINE / 2);
+                alive();
+            }
             Ok(Vec::new())
         }
         fn write(&mut self, _: &Item, _: &str) -> Result<(), KeyringError> {
@@ -194,6 +212,12 @@ mod tests {
         assert_eq!(worker.check(), Err(KeyringError::Hanging));
         assert_eq!(worker.write(&item(), "x"), Ok(()));
         drop(hold);
+    }
+
+    #[test]
+    fn a_call_that_gets_on_may_take_longer() {
+        let (_hold, held) = mpsc::channel::<()>();
+        assert_eq!(Worker::new(Stuck(Arc::new(Mutex::new(held)))).list("s"), Ok(Vec::new()));
     }
 
     #[test]

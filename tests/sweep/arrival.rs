@@ -46,14 +46,7 @@ enum There {
 
 impl Blow {
     fn sweep(&self, workers: u64, stride: u64) -> Tally {
-        let mut tally = Tally::default();
-        let parts: Vec<_> = std::thread::scope(|scope| {
-            let run = |worker: u64| move || self.worker(worker * stride + 1, workers * stride);
-            let workers: Vec<_> = (0..workers).map(|worker| scope.spawn(run(worker))).collect();
-            workers.into_iter().map(|w| w.join().unwrap()).collect()
-        });
-        parts.into_iter().for_each(|part| tally.merge(part));
-        tally
+        Tally::of_workers(workers, stride, |first, step| self.worker(first, step))
     }
 
     fn worker(&self, first: u64, step: u64) -> Tally {

@@ -187,6 +187,19 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Shares out every `stride`-th point: each worker is told its first one, and how far it is to its next.
+    pub fn of_workers(workers: u64, stride: u64, work: impl Fn(u64, u64) -> Self + Sync) -> Self {
+        let mut tally = Self::default();
+        let parts: Vec<_> = std::thread::scope(|scope| {
+            let work = &work;
+            let run = |worker: u64| move || work(worker * stride + 1, workers * stride);
+            let workers: Vec<_> = (0..workers).map(|worker| scope.spawn(run(worker))).collect();
+            workers.into_iter().map(|w| w.join().unwrap()).collect()
+        });
+        parts.into_iter().for_each(|part| tally.merge(part));
+        tally
+    }
+
     pub fn add(&mut self, what: impl Into<String>) {
         *self.counts.entry(what.into()).or_insert(0) += 1;
         self.points += 1;

@@ -89,7 +89,10 @@ fn doubtful(record: &Record, terms: Terms<'_>, now: &Moment, error: Option<Failu
         Resolution::Wait(at) => (State::InDoubt, record.waits_until(now).max(Some(at))),
         Resolution::Send(_) => (State::InDoubt, Some(record.waits_until(now).unwrap_or(now.wall))),
     };
-    let unknown = || Failure::new("in_doubt", "a refresh was begun, and nobody knows yet how it ended");
+    let unknown = || {
+        Failure::new("in_doubt", "a refresh was begun, and nobody knows yet how it ended")
+            .hint(format!("the next try tells; to be safe, sign in again: keepalive login {}", record.profile))
+    };
     Some(Standing { state, refresh_at, error: Some(error.unwrap_or_else(unknown)) })
 }
 

@@ -1,8 +1,10 @@
 //! How a refresh ended and how a profile stands, in the words that the user, the journal and the JSON share.
 
-use std::borrow::Cow;
+mod error_kind;
+
 use std::fmt;
 
+pub use error_kind::{ErrorKind, Section};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
@@ -88,15 +90,14 @@ pub enum Publication {
 /// What went wrong, whose fault it is, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// A word for programs; keepalive(1) lists those of refreshes.
-    pub kind: Cow<'static, str>,
+    pub kind: ErrorKind,
     pub message: String,
     pub hint: Option<String>,
 }
 
 impl Failure {
-    pub fn new(kind: &'static str, message: impl Into<String>) -> Self {
-        Self { kind: Cow::Borrowed(kind), message: message.into(), hint: None }
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None }
     }
 
     #[must_use]

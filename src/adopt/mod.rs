@@ -9,7 +9,7 @@ mod shelf;
 pub mod tools;
 
 use crate::credential::foreign::Foreign;
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 pub use shelf::{Selector, Shelf, Taken};
 
 /// One account in a store, usable or not.
@@ -65,7 +65,7 @@ impl Trouble {
     }
 
     fn at(&self, tool: &str, place: &str) -> Failure {
-        Failure::new("source", format!("{tool}: {place}: {}", self.what)).hint(&self.hint)
+        Failure::new(ErrorKind::Source, format!("{tool}: {place}: {}", self.what)).hint(&self.hint)
     }
 }
 

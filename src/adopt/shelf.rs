@@ -11,7 +11,7 @@ use super::tools::Tool;
 use super::{Entry, Trouble, json, openclaw, pizauth, select};
 use crate::credential::foreign::{Foreign, Origin};
 use crate::engine::source::Source;
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 use crate::store::key::hex;
 use crate::store::keyring::{Item, Keyring, KeyringError};
 use crate::sys::paths::ToolHomes;
@@ -151,7 +151,7 @@ impl Shelf {
 impl Source for Shelf {
     fn read(&self, origin: &Origin, within: &str) -> Result<Foreign, Failure> {
         let unknown = || {
-            Failure::new("follow", format!("the store of {} cannot be read without a person", origin.tool))
+            Failure::new(ErrorKind::Follow, format!("the store of {} cannot be read without a person", origin.tool))
                 .hint(format!("remove follow = true from [profile.{within}]"))
         };
         let tool = Tool::named(&origin.tool).ok_or_else(unknown)?;

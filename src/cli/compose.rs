@@ -12,7 +12,7 @@ use crate::adopt::Shelf;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{Profile, ProfileName, SecretSource};
 use crate::provider::client::SecretReader;
 use crate::provider::http::HttpEndpoint;
@@ -44,7 +44,7 @@ impl Setup {
         let secrets = secret_reader(Arc::clone(&self.store));
         let metadata = self.store.layout().metadata();
         let endpoint = HttpEndpoint::new(secrets, Arc::clone(&self.clock), &metadata)
-            .map_err(|e| Failure::new("runtime", format!("cannot start the network runtime: {e}")))?;
+            .map_err(|e| Failure::new(ErrorKind::Runtime, format!("cannot start the network runtime: {e}")))?;
         let endpoint = Arc::new(endpoint);
         let within = self.places.within.clone();
         let engine = Engine::new(

@@ -16,7 +16,7 @@ use super::output::{Output, Status};
 use super::signals::{self, StopSignals};
 use crate::broker::Broker;
 use crate::config::Config;
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{Profile, ProfileName, Profiles};
 use crate::scheduler::Scheduler;
 use crate::store::{Store, StoreError};
@@ -54,14 +54,15 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
     tell_warnings(&setup.config);
     let _lock = only_daemon(&setup.store).map_err(|f| (Status::Failed, f))?;
     let (engine, endpoint) = setup.engine(true).map_err(|f| (Status::Failed, f))?;
-    let deaf = |e| (Status::Failed, Failure::new("signals", format!("cannot catch signals: {e}")));
+    let deaf = |e| (Status::Failed, Failure::new(ErrorKind::Signals, format!("cannot catch signals: {e}")));
     // Before the key, which may be long in coming: until then a SIGHUP would end us.
     let hangup = signals::hangup(&endpoint).map_err(deaf)?;
     let has_trouble = fetch_key(&setup.store)?;
-    let services = runtime().map_err(|e| (Status::Failed, Failure::new("runtime", format!("cannot start: {e}"))))?;
+    let services =
+        runtime().map_err(|e| (Status::Failed, Failure::new(ErrorKind::Runtime, format!("cannot start: {e}"))))?;
     let socket_path = setup.places.socket.clone();
     let listener = socket::listen(&socket_path).map_err(|e| {
-        (Status::Failed, Failure::new("socket", format!("cannot listen on {}: {e}", socket_path.display())))
+        (Status::Failed, Failure::new(ErrorKind::Socket, format!("cannot listen on {}: {e}", socket_path.display())))
     })?;
     let shared = Arc::new(Shared::new(setup));
     let scheduler = Scheduler::new(engine.clone(), shared.profiles());
@@ -107,8 +108,8 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
 async fn end_of(serving: JoinHandle<std::io::Result<Infallible>>) -> Failure {
     let failure = match serving.await {
         Ok(Ok(never)) => match never {},
-        Ok(Err(error)) => Failure::new("socket", format!("the socket cannot be served: {error}")),
-        Err(error) => Failure::new("broken", format!("the daemon has a bug, and ends: {error}"))
+        Ok(Err(error)) => Failure::new(ErrorKind::Socket, format!("the socket cannot be served: {error}")),
+        Err(error) => Failure::new(ErrorKind::Broken, format!("the daemon has a bug, and ends: {error}"))
             .hint("start it again, and report what it said"),
     };
     tracing::error!("{}", failure.message);
@@ -125,7 +126,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 fn only_daemon(store: &Store) -> Result<LockFile, Failure> {
     let layout = store.layout();
     let path = layout.daemon_lock();
-    let cannot = |e: std::io::Error| Failure::new("lock", format!("cannot lock {}: {e}", path.display()));
+    let cannot = |e: std::io::Error| Failure::new(ErrorKind::Lock, format!("cannot lock {}: {e}", path.display()));
     durable::create_dir(layout.dir()).map_err(cannot)?;
     match LockFile::try_acquire(&path).map_err(cannot)? {
         Some(lock) => {
@@ -135,7 +136,7 @@ fn only_daemon(store: &Store) -> Result<LockFile, Failure> {
         None => {
             let holder = std::fs::read_to_string(&path).unwrap_or_default();
             let message = format!("a daemon already runs on this store (pid {})", holder.trim());
-            Err(Failure::new("running", message).hint("stop it first, or leave it to its work"))
+            Err(Failure::new(ErrorKind::Running, message).hint("stop it first, or leave it to its work"))
         }
     }
 }
@@ -176,7 +177,7 @@ fn fetch_key(store: &Store) -> Result<bool, (Status, Failure)> {
 }
 
 fn failure_of(error: &StoreError) -> Failure {
-    error.outcome().error.unwrap_or_else(|| Failure::new("io", error.to_string()))
+    error.outcome().error.unwrap_or_else(|| Failure::new(ErrorKind::Io, error.to_string()))
 }
 
 /// What in the configuration counts otherwise than it reads.
@@ -270,7 +271,7 @@ impl Shared {
                 tracing::info!("configuration reloaded");
             }
             Err(failure) => {
-                let (kind, hint) = (failure.kind.as_ref(), failure.hint.as_deref());
+                let (kind, hint) = (failure.kind.word(), failure.hint.as_deref());
                 tracing::error!(
                     kind,
                     hint,
@@ -300,8 +301,8 @@ mod tests {
     fn a_daemon_whose_clockwork_dies_ends_with_an_error() {
         let services = runtime().unwrap();
         let dies: JoinHandle<std::io::Result<Infallible>> = services.spawn(async { panic!("as if by a bug") });
-        assert_eq!(services.block_on(end_of(dies)).kind, "broken");
+        assert_eq!(services.block_on(end_of(dies)).kind, ErrorKind::Broken);
         let closed = services.spawn(async { Err(std::io::Error::other("as if")) });
-        assert_eq!(services.block_on(end_of(closed)).kind, "socket");
+        assert_eq!(services.block_on(end_of(closed)).kind, ErrorKind::Socket);
     }
 }

@@ -11,7 +11,7 @@ use super::compose::Setup;
 use super::output::{Output, Status};
 use super::signals::StopSignals;
 use crate::engine::logout::{self, Departure, Event, Fate, Leaving, Route};
-use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::provider::http::HttpEndpoint;
 use crate::store::StoreError;
@@ -149,7 +149,7 @@ fn to_json(name: &ProfileName, provider: Option<&str>, left: &Result<Departure, 
     let (outcome, departure, error, retry_at) = match left {
         Ok(d) if d.refresh == Fate::Left => (json!("forgotten"), Some(d), &d.reason, None),
         Ok(d) => (json!("revoked"), Some(d), &d.reason, None),
-        Err(o) if o.error.as_ref().is_some_and(|e| e.kind == "no_credential") => {
+        Err(o) if o.error.as_ref().is_some_and(|e| e.kind == ErrorKind::NoCredential) => {
             (json!("no_credential"), None, &o.error, None)
         }
         Err(o) => (json!(o.kind), None, &o.error, o.retry_at),

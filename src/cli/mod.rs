@@ -95,8 +95,11 @@ pub enum Command {
     },
 }
 
-/// What keepalive(1) says beyond the help: exit status, files, environment, kinds of errors.
-pub const MANUAL: &str = include_str!("manual.roff");
+/// What keepalive(1) says beyond the help, as roff: exit status, files, environment, and the kinds of errors.
+pub fn manual() -> String {
+    const PLACE_OF_KINDS: &str = ".\\\" The kinds of src/outcome/error_kind.rs stand here.\n";
+    include_str!("manual.roff").replace(PLACE_OF_KINDS, &crate::outcome::ErrorKind::manual())
+}
 
 /// A duration as people write it: `90s`, `15m`, `2h`, `1d 12h`.
 fn duration(text: &str) -> Result<Duration, String> {

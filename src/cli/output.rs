@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Colour, Global};
-use crate::outcome::{Failure, Outcome, OutcomeKind, Publication, State};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication, State};
 use crate::profile::ProfileName;
 use crate::sys::paths;
 
@@ -124,7 +124,7 @@ impl Output {
     /// The exit status of a command that came to `status`, which is no success if its data was lost.
     pub fn end(&self, status: Status) -> Status {
         let Some(error) = self.unwritten.get() else { return status };
-        let failure = Failure::new("output", format!("cannot write to standard output: {error}"))
+        let failure = Failure::new(ErrorKind::Output, format!("cannot write to standard output: {error}"))
             .hint("only the output is lost: what was refreshed or stored is safe");
         self.error(&failure);
         status.max(Status::Failed)
@@ -137,7 +137,7 @@ impl Output {
     pub fn json(&self, value: &impl Serialize) {
         match serde_json::to_string(value) {
             Ok(text) => self.line(&text),
-            Err(e) => self.error(&Failure::new("json", e.to_string())),
+            Err(e) => self.error(&Failure::new(ErrorKind::Json, e.to_string())),
         }
     }
 

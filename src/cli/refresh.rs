@@ -12,7 +12,7 @@ use super::compose::Setup;
 use super::output::{Output, Status, outcome_json, outcome_line};
 use crate::credential::freshness::Demand;
 use crate::engine::Engine;
-use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
 use crate::scheduler::cadence::{self, Runs};
@@ -105,7 +105,7 @@ fn mind_the_gaps(setup: &Setup, profiles: &[Arc<Profile>], lookahead: Duration, 
 fn all(setup: &Setup, out: &Output) -> Result<Vec<ProfileName>, (Status, Failure)> {
     let names = setup.all_profiles().map_err(|e| {
         let outcome = e.outcome();
-        let failure = outcome.error.clone().unwrap_or_else(|| Failure::new("io", e.to_string()));
+        let failure = outcome.error.clone().unwrap_or_else(|| Failure::new(ErrorKind::Io, e.to_string()));
         (Status::of_outcome(&outcome), failure)
     })?;
     if names.is_empty() {

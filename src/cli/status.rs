@@ -8,7 +8,7 @@ use super::compose::{self, Setup};
 use super::output::{BAD, DIM, GOOD, Output, Status, WARN, table};
 use crate::clock::Timestamp;
 use crate::engine::standing::{self, Standing, Terms};
-use crate::outcome::{Failure, Publication, State};
+use crate::outcome::{ErrorKind, Failure, Publication, State};
 use crate::profile::{Policy, Profile, ProfileName};
 use crate::store::record::{Intent, Record};
 
@@ -49,7 +49,7 @@ pub fn run(args: &StatusArgs, global: &Global, out: &Output) -> Status {
         true => match setup.all_profiles() {
             Ok(names) => names,
             Err(e) => {
-                out.fail(&e.outcome().error.unwrap_or_else(|| Failure::new("io", e.to_string())));
+                out.fail(&e.outcome().error.unwrap_or_else(|| Failure::new(ErrorKind::Io, e.to_string())));
                 return Status::StoreUnavailable;
             }
         },
@@ -151,7 +151,7 @@ fn displaced(record: &Record, profile: &Profile) -> Option<Failure> {
         belongs.client_id, belongs.origin, provider.client_id
     );
     let hint = format!("restore [provider.{}], or log in again, or import with --replace", belongs.provider);
-    Some(Failure::new("other_server", message).hint(hint))
+    Some(Failure::new(ErrorKind::OtherServer, message).hint(hint))
 }
 
 fn publication(row: &Row) -> Publication {

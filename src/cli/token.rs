@@ -10,7 +10,7 @@ use super::compose::Setup;
 use super::output::{Output, Status};
 use crate::broker::{Reply, Request, client};
 use crate::engine::obtain::Token;
-use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 
 /// Print an access token, refreshing it only if it must
@@ -104,7 +104,7 @@ fn from_store(setup: &Setup, args: &TokenArgs, limit: Duration, theirs: Option<R
         obtained = engine.landed(&profile, args.min_valid).unwrap_or(obtained);
     }
     let outcome = obtained.outcome;
-    let is_keyless = obtained.token.is_none() && outcome.error.as_ref().is_some_and(|e| e.kind == "key");
+    let is_keyless = obtained.token.is_none() && outcome.error.as_ref().is_some_and(|e| e.kind == ErrorKind::Key);
     if let Some(theirs) = theirs.filter(|_| is_keyless) {
         return pass_on(args, out, theirs);
     }
@@ -122,7 +122,7 @@ fn from_store(setup: &Setup, args: &TokenArgs, limit: Duration, theirs: Option<R
 
 fn print(args: &TokenArgs, out: &Output, reply: Reply, outcome: &Outcome) -> Status {
     let Some(token) = reply.token else {
-        let failure = reply.error.unwrap_or_else(|| Failure::new("no_token", "there is no live access token"));
+        let failure = reply.error.unwrap_or_else(|| Failure::new(ErrorKind::NoToken, "there is no live access token"));
         out.fail(&named(&args.profile, failure));
         return match Status::of_outcome(outcome) {
             Status::Ok => Status::TryAgain,
@@ -160,7 +160,8 @@ mod tests {
 
     #[test]
     fn a_failure_names_its_profile_once() {
-        let told = |name: &str, message: &str| named(&name.parse().unwrap(), Failure::new("x", message)).message;
+        let told =
+            |name: &str, message: &str| named(&name.parse().unwrap(), Failure::new(ErrorKind::Io, message)).message;
         assert_eq!(told("w", "acme answered 429 slow"), "w: acme answered 429 slow");
         assert_eq!(told("w", "profile w: provider \"no\" is not known"), "profile w: provider \"no\" is not known");
         assert_eq!(told("w", "there is no credential for profile w"), "there is no credential for profile w");

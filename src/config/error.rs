@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 
 /// One thing to tell about the configuration. `Display` gives `FILE:LINE: MESSAGE`, on one line without the hint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl ConfigError {
 
     /// As the commands report it.
     pub fn failure(&self) -> Failure {
-        Failure { hint: self.0.hint.clone(), ..Failure::new("config", self.to_string()) }
+        Failure { hint: self.0.hint.clone(), ..Failure::new(ErrorKind::Config, self.to_string()) }
     }
 
     /// An error about the file as a whole.

@@ -10,7 +10,7 @@ use super::refusal::{self, note_attempt};
 use super::source::nothing_to_follow;
 use crate::credential::foreign::{Foreign, Likeness, Origin};
 use crate::credential::secret::Fingerprint;
-use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::provider::GateError;
 use crate::store::key::SealingKey;
 use crate::store::record::{Record, Standstill};
@@ -104,7 +104,7 @@ impl Flightplan {
     fn newer(&self, vault: &mut Vault<'_, '_>, key: &SealingKey) -> Result<Option<Foreign>, Outcome> {
         let (theirs, foreign) = match self.look(vault, key) {
             Ok(found) => found,
-            Err(failure) if failure.kind == "source" => {
+            Err(failure) if failure.kind == ErrorKind::Source => {
                 return Err(self.stand_still(vault, OutcomeKind::Deferred, failure));
             }
             Err(failure) => return Err(self.stand_still(vault, OutcomeKind::ConfigError, failure)),
@@ -116,7 +116,7 @@ impl Flightplan {
                 let origin = vault.record.origin.as_ref();
                 let from = origin.map_or_else(String::new, Origin::to_string);
                 let again = origin.map_or_else(String::new, |o| o.import_command(self.profile.name.as_str()));
-                let failure = Failure::new("conflict", format!("{from} holds {what}"))
+                let failure = Failure::new(ErrorKind::Conflict, format!("{from} holds {what}"))
                     .hint(format!("to take that one: {again} --replace; to keep this one: follow = false"));
                 Err(self.stand_still(vault, OutcomeKind::ConfigError, failure))
             }
@@ -131,19 +131,19 @@ impl Flightplan {
         let source = self.source.as_ref().ok_or_else(|| nothing_to_follow(name))?;
         let foreign = source.read(origin, name.as_str())?;
         let Some(theirs) = foreign.granted.refresh.as_ref().map(|token| key.fingerprint(token)) else {
-            return Err(Failure::new("source", format!("{origin} holds no refresh token any more"))
+            return Err(Failure::new(ErrorKind::Source, format!("{origin} holds no refresh token any more"))
                 .hint("sign in with that tool, or remove follow = true if it is not used any more"));
         };
         let is_consumed = vault
             .is_consumed(&theirs)
-            .map_err(|e| Failure::new("source", format!("cannot tell whether {origin} is up to date: {e}")))?;
+            .map_err(|e| Failure::new(ErrorKind::Source, format!("cannot tell whether {origin} is up to date: {e}")))?;
         let is_ours = record.fingerprint.as_ref() == Some(&theirs);
         if !is_ours && !is_consumed {
             let conflict = |ended: Outcome| {
                 let failure = ended.error.unwrap_or_else(|| nothing_to_follow(name));
                 // That another profile's files cannot be read may pass.
                 let may_pass = ended.kind == OutcomeKind::StoreUnavailable;
-                if may_pass { Failure { kind: "source".into(), ..failure } } else { failure }
+                if may_pass { Failure { kind: ErrorKind::Source, ..failure } } else { failure }
             };
             handover::refuse_held(&self.store, name, key, &theirs).map_err(conflict)?;
         }
@@ -171,7 +171,7 @@ impl Flightplan {
         let fingerprint = key.fingerprint(&credential.refresh);
         // Not waited for: the token that was refused may be locked as well.
         let Some(_token_lock) = self.store.try_lock_token(&fingerprint)? else {
-            let busy = Failure::new("busy", "another profile is about to take the token of the followed tool");
+            let busy = Failure::new(ErrorKind::Busy, "another profile is about to take the token of the followed tool");
             return Err(Outcome::new(OutcomeKind::Deferred).because(busy));
         };
         handover::refuse_held(&self.store, &self.profile.name, key, &fingerprint)?;

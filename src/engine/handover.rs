@@ -11,7 +11,7 @@ use crate::credential::response::Granted;
 use crate::credential::secret::Fingerprint;
 use crate::credential::{Binding, Credential, Generation, Grant};
 use crate::guard::Permit;
-use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
 use crate::profile::ProfileName;
 use crate::store::key::SealingKey;
 use crate::store::keyring::KeyringError;
@@ -203,7 +203,7 @@ fn half_taken(vault: &Vault<'_, '_>, generation: Generation, mut why: Outcome) -
     };
     let hint = format!("do not use it anywhere else; {first}{last}");
     why.generation = generation;
-    why.because(Failure::new("half_taken", message).hint(hint))
+    why.because(Failure::new(ErrorKind::HalfTaken, message).hint(hint))
 }
 
 /// What is here stays as it is, but for where it came from; and the keyring gets it, if it lacks it.
@@ -234,7 +234,7 @@ fn not_published(error: KeyringError) -> String {
 
 fn locked(path: &Path) -> Result<LockFile, Outcome> {
     LockFile::acquire(path).map_err(|e| {
-        let failure = Failure::new("lock", format!("cannot lock {}: {e}", path.display()));
+        let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {e}", path.display()));
         Outcome::new(OutcomeKind::StoreUnavailable).because(failure)
     })
 }
@@ -252,7 +252,7 @@ fn refuse_dead(vault: &Vault<'_, '_>, token: &Fingerprint, warrant: Warrant) -> 
 
 fn dead(name: &ProfileName) -> Outcome {
     let message = format!("profile {name}: this refresh token was already used or refused, or may have been");
-    let failure = Failure::new("consumed", message).hint("sign in again and import the new answer");
+    let failure = Failure::new(ErrorKind::Consumed, message).hint("sign in again and import the new answer");
     Outcome::new(OutcomeKind::NeedsLogin).because(failure)
 }
 
@@ -285,7 +285,7 @@ fn refuse_claimed(
         Some(Claim::Held(other)) => {
             let message = format!("profile {other} holds this refresh token, and two must not use it");
             let hint = format!("use profile {other}, or forget it there first: keepalive logout {other} --forget");
-            let failure = Failure::new("conflict", message).hint(hint);
+            let failure = Failure::new(ErrorKind::Conflict, message).hint(hint);
             Err(Outcome::new(OutcomeKind::ConfigError).because(failure))
         }
     }
@@ -304,7 +304,8 @@ fn refuse_elsewhere(vault: &Vault<'_, '_>, there: &Loaded<'_>, new: &Binding) ->
     }
     let of = |b: &Binding| format!("client {} at {} (provider {})", b.client_id, b.origin, b.provider);
     let message = format!("profile {} belongs to {}, and this is for {}", vault.record.profile, of(old), of(new));
-    let failure = Failure::new("conflict", message).hint("import it into a profile of its own, or use --replace");
+    let failure =
+        Failure::new(ErrorKind::Conflict, message).hint("import it into a profile of its own, or use --replace");
     Err(Outcome::new(OutcomeKind::ConfigError).because(failure))
 }
 
@@ -318,7 +319,8 @@ fn refuse_stranger(vault: &Vault<'_, '_>, there: &Loaded<'_>, origin: Option<&Or
     }
     let name = |identity: &Identity| identity.name().unwrap_or("somebody else").to_owned();
     let message = format!("profile {} belongs to {}, and this is {}'s", vault.record.profile, name(&old), name(new));
-    let failure = Failure::new("conflict", message).hint("import it into a profile of its own, or use --replace");
+    let failure =
+        Failure::new(ErrorKind::Conflict, message).hint("import it into a profile of its own, or use --replace");
     Err(Outcome::new(OutcomeKind::ConfigError).because(failure))
 }
 
@@ -339,7 +341,7 @@ fn refuse_older(vault: &Vault<'_, '_>, there: &Loaded<'_>, new: &Credential, now
         return Ok(());
     }
     let failure = Failure::new(
-        "conflict",
+        ErrorKind::Conflict,
         format!(
             "profile {} has a credential (generation {}) that is not older than this one",
             vault.record.profile, old.generation

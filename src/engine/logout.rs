@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::credential::Generation;
 use crate::credential::secret::AccessToken;
 use crate::guard::Permit;
-use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::classify::retry_after;
 use crate::provider::revocation::{self, RevocationServer, Revoking, Verdict};
@@ -107,7 +107,7 @@ pub fn route(server: &dyn RevocationServer, profile: &Profile) -> Route {
         Ok(Some(url)) => url,
         Ok(None) => {
             return Route::None(Failure::new(
-                "no_revocation_endpoint",
+                ErrorKind::NoRevocationEndpoint,
                 format!("{} has no revocation endpoint", provider.name),
             ));
         }
@@ -140,7 +140,7 @@ impl Leaving<'_> {
         let key = self.store.ready_key(self.name);
         let path = self.store.lock_file(self.name)?;
         let unlockable = |e| {
-            let failure = Failure::new("lock", format!("cannot lock {}: {e}", path.display()));
+            let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {e}", path.display()));
             Outcome::new(OutcomeKind::StoreUnavailable).because(failure)
         };
         let lock = match LockFile::try_acquire(&path).map_err(unlockable)? {
@@ -202,7 +202,7 @@ impl Leaving<'_> {
         // What the journal knows to be refused may have been presumed so.
         let parting = if !vault.record.is_rejected() && vault.is_consumed(&loaded.fingerprint)? {
             let spent = "an older copy was restored, and its refresh token is spent";
-            untold(Failure::new("stale_credential", spent))
+            untold(Failure::new(ErrorKind::StaleCredential, spent))
         } else {
             match route {
                 Route::None(reason) => untold(reason),
@@ -292,18 +292,18 @@ impl Leaving<'_> {
             }
         };
         let outcome = match verdict {
-            Verdict::Revoked => return Ok((Fate::Revoked, Failure::new("revoked", why))),
-            Verdict::Dead => return Ok((Fate::Dead, Failure::new("revoked", why))),
-            Verdict::Refused => return Ok((Fate::Left, Failure::new("revocation_refused", why))),
+            Verdict::Revoked => return Ok((Fate::Revoked, Failure::new(ErrorKind::Revoked, why))),
+            Verdict::Dead => return Ok((Fate::Dead, Failure::new(ErrorKind::Revoked, why))),
+            Verdict::Refused => return Ok((Fate::Left, Failure::new(ErrorKind::RevocationRefused, why))),
             Verdict::Client => {
                 let keys = "client_id, client_auth, client_secret and revocation_endpoint";
                 let hint = format!("check {keys} in [provider.{}]", provider.name);
-                failed(OutcomeKind::ConfigError, Failure::new("client_refused", why).hint(hint))
+                failed(OutcomeKind::ConfigError, Failure::new(ErrorKind::ClientRefused, why).hint(hint))
             }
-            Verdict::Later => failed(OutcomeKind::Deferred, Failure::new("throttled", why)),
+            Verdict::Later => failed(OutcomeKind::Deferred, Failure::new(ErrorKind::Throttled, why)),
             Verdict::Unknown => {
                 let text = format!("the refresh token may be revoked, or not: {why}");
-                failed(OutcomeKind::Deferred, Failure::new("revocation_in_doubt", text))
+                failed(OutcomeKind::Deferred, Failure::new(ErrorKind::RevocationInDoubt, text))
             }
         };
         vault.save()?;

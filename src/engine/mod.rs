@@ -24,7 +24,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::credential::freshness::Demand;
 use crate::guard::{Flight, Guard, Landing, Lease, Seat};
-use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::{PrepareError, TokenEndpoint};
 use crate::store::record::Record;
@@ -147,7 +147,7 @@ impl Engine {
                 Boarding::Aboard { flight, is_follower } => (flight, is_follower),
             };
             let Some(landing) = self.wait(&flight, limit, explain) else {
-                let failure = Failure::new("interrupted", "told to stop before anything was sent");
+                let failure = Failure::new(ErrorKind::Interrupted, "told to stop before anything was sent");
                 return self.now_known(profile, Outcome::new(OutcomeKind::Deferred).because(failure));
             };
             if let Some(outcome) = self.disembark(profile, demand, landing, is_follower) {
@@ -277,15 +277,17 @@ impl Engine {
     }
 
     fn busy(&self, profile: &Profile) -> Outcome {
-        let failure = Failure::new("busy", format!("the refresh of {} is still under way", profile.name))
+        let failure = Failure::new(ErrorKind::Busy, format!("the refresh of {} is still under way", profile.name))
             .hint("it goes on without this caller; ask again, or allow more --timeout");
         self.now_known(profile, Outcome::new(OutcomeKind::Deferred).because(failure))
     }
 
     fn unlucky(&self, profile: &Profile) -> Outcome {
-        let failure =
-            Failure::new("busy", format!("other flights for {} ended without an answer to this call", profile.name))
-                .hint("ask again");
+        let failure = Failure::new(
+            ErrorKind::Busy,
+            format!("other flights for {} ended without an answer to this call", profile.name),
+        )
+        .hint("ask again");
         self.now_known(profile, Outcome::new(OutcomeKind::Deferred).because(failure))
     }
 
@@ -325,7 +327,7 @@ impl Shared {
         let (lease, lane) = match Lease::admit(seat, &lock_file, take, try_take) {
             Ok(admitted) => admitted,
             Err((seat, error)) => {
-                let failure = Failure::new("lock", format!("cannot lock {}: {error}", lock_file.display()));
+                let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {error}", lock_file.display()));
                 return seat.land(Outcome::new(OutcomeKind::StoreUnavailable).because(failure));
             }
         };
@@ -351,7 +353,7 @@ impl Shared {
 /// A command that keepalive runs for a profile asks for that same profile: waiting would wait for itself.
 fn nested(profile: &Profile) -> Outcome {
     let failure = Failure::new(
-        "nested_call",
+        ErrorKind::NestedCall,
         format!("called for {} from within a command that keepalive runs for it", profile.name),
     )
     .hint("let that command work without this profile's token");

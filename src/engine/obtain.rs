@@ -11,7 +11,7 @@ use super::{Belief, Engine};
 use crate::clock::Timestamp;
 use crate::credential::Generation;
 use crate::credential::freshness::{self, Demand};
-use crate::outcome::{Failure, Outcome, OutcomeKind, State};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, State};
 use crate::profile::Profile;
 
 /// An access token as it is handed out; the shape of `token --json`.
@@ -145,7 +145,7 @@ fn expired(profile: &Profile, outcome: Outcome) -> Outcome {
     if outcome.error.is_some() {
         return outcome;
     }
-    let failure = Failure::new("expired", format!("the access token of {} has expired", profile.name))
+    let failure = Failure::new(ErrorKind::Expired, format!("the access token of {} has expired", profile.name))
         .hint(format!("keepalive refresh -p {}", profile.name));
     Outcome { kind: OutcomeKind::Deferred, ..outcome }.because(failure)
 }

@@ -8,12 +8,12 @@ use super::flightplan::Flightplan;
 use crate::clock::{Moment, Timestamp};
 use crate::credential::encoding;
 use crate::credential::response::{self, Denied, Reply};
-use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::provider::classify::{self, Class};
 use crate::provider::{GateError, RawAnswer, Unsent};
 use crate::store::content::Answer;
-use crate::store::record::{Attempt, Hold, PRESUMED_DEAD, PRESUMED_SPENT, Record, Rejection};
+use crate::store::record::{Attempt, Hold, Record, Rejection};
 use crate::store::{StoreError, Vault};
 
 /// Answers in a row that say no without a reason, before the token counts as dead (once the access token is).
@@ -95,11 +95,11 @@ fn settle_refusal(plan: &Flightplan, vault: &mut Vault<'_, '_>, class: Class, sa
         presume_dead(plan, vault, &said)
     } else if class == Class::Dead {
         let code: &str = denied.map_or("invalid_grant", |d| &d.code);
-        let failure = Failure { kind: code.to_owned().into(), message: said, hint: None }
-            .hint(format!("sign in again: keepalive login {name}"));
+        let failure =
+            Failure::new(ErrorKind::of_provider(code), said).hint(format!("sign in again: keepalive login {name}"));
         reject(vault, now.wall, failure)
     } else if class == Class::Client {
-        let failure = Failure::new("client_refused", said).hint(format!(
+        let failure = Failure::new(ErrorKind::ClientRefused, said).hint(format!(
             "check client_id, client_auth, secret and endpoint of [provider.{}]",
             plan.profile.provider.name
         ));
@@ -122,13 +122,13 @@ fn settle_refusal(plan: &Flightplan, vault: &mut Vault<'_, '_>, class: Class, sa
         };
         let at = now.wall.plus(wait);
         record.pause_until(Some(at), Some(&now));
-        let word = if class == Class::Unclassified { "refused" } else { "throttled" };
+        let kind = if class == Class::Unclassified { ErrorKind::Refused } else { ErrorKind::Throttled };
         unsend(record, &now, is_early);
         let stands = match record.intent {
             Some(_) => "the request before this one is still in doubt",
             None => "nothing is lost",
         };
-        let failure = Failure::new(word, said).hint(format!("{stands}; no request is made again before {at}"));
+        let failure = Failure::new(kind, said).hint(format!("{stands}; no request is made again before {at}"));
         Outcome::new(OutcomeKind::Deferred).retry_at(at).because(failure)
     };
     note_attempt(plan, &mut vault.record, &outcome);
@@ -212,7 +212,7 @@ fn unwritten(outcome: &mut Outcome, error: &StoreError) {
 
 /// The outcome of an attempt that leaves a doubt: why, and what the decision table says right after it arose.
 pub fn tell_doubt(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: &str) -> Outcome {
-    let error = Some(Failure::new("in_doubt", format!("the refresh token may be spent: {why}")));
+    let error = Some(Failure::new(ErrorKind::InDoubt, format!("the refresh token may be spent: {why}")));
     let at = plan.now().wall;
     vault.record.last_attempt = Some(Attempt { at, outcome: OutcomeKind::InDoubt, retry_at: None, error });
     resolve_now(plan, vault)
@@ -234,9 +234,12 @@ fn resolve_now(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
 
 /// The answer to whoever asks while a doubt is open.
 pub fn in_doubt(record: &Record, retry_at: Option<Timestamp>) -> Outcome {
-    let known = record.last_attempt.as_ref().and_then(|a| a.error.clone()).filter(|f| f.kind == "in_doubt");
+    let known = record.last_attempt.as_ref().and_then(|a| a.error.clone()).filter(|f| f.kind == ErrorKind::InDoubt);
     let failure = known.unwrap_or_else(|| {
-        Failure::new("in_doubt", "the refresh token may be spent: it was sent, and no answer is here that tells")
+        Failure::new(
+            ErrorKind::InDoubt,
+            "the refresh token may be spent: it was sent, and no answer is here that tells",
+        )
     });
     let next = match retry_at {
         Some(at) => format!("one more try is made at {at}, or by the first run after it; to be safe"),
@@ -259,9 +262,11 @@ pub fn give_up(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
 }
 
 fn presume_spent(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
-    let failure =
-        Failure::new(PRESUMED_SPENT, "the refresh token is most likely spent: no answer told what became of it")
-            .hint(format!("sign in again: keepalive login {}", plan.profile.name));
+    let failure = Failure::new(
+        ErrorKind::PresumedSpent,
+        "the refresh token is most likely spent: no answer told what became of it",
+    )
+    .hint(format!("sign in again: keepalive login {}", plan.profile.name));
     reject(vault, plan.now().wall, failure)
 }
 
@@ -269,7 +274,7 @@ fn presume_spent(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
 fn presume_dead(plan: &Flightplan, vault: &mut Vault<'_, '_>, said: &str) -> Outcome {
     let times = vault.record.unclassified;
     let failure = Failure::new(
-        PRESUMED_DEAD,
+        ErrorKind::PresumedDead,
         format!("the refresh token is most likely dead: {times} refusals in a row without a reason; at last {said}"),
     )
     .hint(format!("sign in again: keepalive login {}", plan.profile.name));
@@ -293,11 +298,11 @@ fn reject(vault: &mut Vault<'_, '_>, at: Timestamp, failure: Failure) -> Outcome
 pub fn unsent(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: Unsent) -> Outcome {
     match why {
         Unsent::Gate(GateError::Journal(error)) => Outcome::new(OutcomeKind::StoreUnavailable).because(
-            Failure::new("io", format!("cannot write the journal: {error}"))
+            Failure::new(ErrorKind::Io, format!("cannot write the journal: {error}"))
                 .hint("check space and permissions of the state directory"),
         ),
         Unsent::Gate(GateError::Refused(reason) | GateError::Overtaken(reason)) => Outcome::new(OutcomeKind::Deferred)
-            .because(Failure::new("interrupted", format!("nothing was sent: {reason}"))),
+            .because(Failure::new(ErrorKind::Interrupted, format!("nothing was sent: {reason}"))),
         Unsent::Network(reason) | Unsent::Early(reason) => {
             let record = &mut vault.record;
             record.failures += 1;
@@ -305,7 +310,7 @@ pub fn unsent(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: Unsent) -> Outc
             let at = now.wall.plus(plan.back_off(record, None));
             record.pause_until(Some(at), Some(&now));
             let failure = Failure::new(
-                "network",
+                ErrorKind::Network,
                 format!("cannot reach {}: {reason}", plan.prepared.token_endpoint.origin().ascii_serialization()),
             )
             .hint(format!("nothing was sent; it will be tried again at {at}"));
@@ -322,7 +327,7 @@ pub fn unsent(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: Unsent) -> Outc
 /// There is nothing to refresh with.
 pub fn no_credential(name: &ProfileName) -> Outcome {
     Outcome::new(OutcomeKind::NeedsLogin).because(
-        Failure::new("no_credential", format!("there is no credential for profile {name}"))
+        Failure::new(ErrorKind::NoCredential, format!("there is no credential for profile {name}"))
             .hint(format!("keepalive login {name}, or keepalive import {name}")),
     )
 }

@@ -1,7 +1,7 @@
 //! The stores of other tools, as the engine sees them: asked for what they hold, and never written.
 
 use crate::credential::foreign::{Foreign, Origin};
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 use crate::profile::ProfileName;
 
 /// The stores of other tools. The engine knows none of them.
@@ -12,6 +12,6 @@ pub trait Source: Send + Sync {
 
 /// Why a profile cannot follow anything.
 pub fn nothing_to_follow(name: &ProfileName) -> Failure {
-    Failure::new("follow", format!("profile {name} has follow = true, but came from no tool's store"))
+    Failure::new(ErrorKind::Follow, format!("profile {name} has follow = true, but came from no tool's store"))
         .hint(format!("remove follow = true from [profile.{name}], or keepalive import {name} --from TOOL"))
 }

@@ -7,7 +7,7 @@ use super::doubt::{self, Resolution};
 use super::source::nothing_to_follow;
 use crate::clock::{Moment, Timestamp};
 use crate::credential::freshness::{self, Demand, Margin, Validity, Verdict};
-use crate::outcome::{Failure, State};
+use crate::outcome::{ErrorKind, Failure, State};
 use crate::profile::{Policy, Profile};
 use crate::store::record::Record;
 
@@ -90,7 +90,7 @@ fn doubtful(record: &Record, terms: Terms<'_>, now: &Moment, error: Option<Failu
         Resolution::Send(_) => (State::InDoubt, Some(record.waits_until(now).unwrap_or(now.wall))),
     };
     let unknown = || {
-        Failure::new("in_doubt", "a refresh was begun, and nobody knows yet how it ended")
+        Failure::new(ErrorKind::InDoubt, "a refresh was begun, and nobody knows yet how it ended")
             .hint(format!("the next try tells; to be safe, sign in again: keepalive login {}", record.profile))
     };
     Some(Standing { state, refresh_at, error: Some(error.unwrap_or_else(unknown)) })
@@ -115,9 +115,10 @@ fn hindered(record: &Record, now: &Moment) -> Option<Standing> {
 /// A logout was cut off, or got no answer.
 fn revocation_in_doubt(record: &Record) -> Failure {
     let name = &record.profile;
-    Failure::new("revocation_in_doubt", "a logout sent this credential to be revoked, and no answer was kept").hint(
-        format!("keepalive logout {name} completes it; keepalive refresh -p {name} --force shows whether it lives"),
-    )
+    Failure::new(ErrorKind::RevocationInDoubt, "a logout sent this credential to be revoked, and no answer was kept")
+        .hint(format!(
+            "keepalive logout {name} completes it; keepalive refresh -p {name} --force shows whether it lives"
+        ))
 }
 
 /// Automatic probes of a refused client (rule 24).
@@ -253,7 +254,7 @@ mod tests {
         let c = clock();
         let mut r = record(&c);
         c.advance(S(800));
-        let (outcome, failure) = (OutcomeKind::Deferred, Failure::new("source", "away"));
+        let (outcome, failure) = (OutcomeKind::Deferred, Failure::new(ErrorKind::Source, "away"));
         r.standstill = Some(Standstill { outcome, failure, next_look: c.now().wall.plus(S(10)), noted: None });
         assert_eq!(judge(&r, &c).state, State::Deferred);
         c.advance(S(10));
@@ -301,10 +302,10 @@ mod tests {
         r.rejected = Some(Rejection {
             fingerprint: r.fingerprint.clone().unwrap(),
             at: c.now().wall,
-            failure: Failure::new("invalid_grant", "gone"),
+            failure: Failure::new(ErrorKind::of_provider("invalid_grant"), "gone"),
         });
         let s = judge(&r, &c);
-        assert_eq!((s.state, s.refresh_at, s.error.unwrap().kind.as_ref()), (State::NeedsLogin, None, "invalid_grant"));
+        assert_eq!((s.state, s.refresh_at, s.error.unwrap().kind.word()), (State::NeedsLogin, None, "invalid_grant"));
         r.fingerprint = Some(Fingerprint::from_hex("cd".into()));
         assert_eq!(judge(&r, &c).state, State::Fresh, "r22: a new token clears it");
     }
@@ -326,7 +327,7 @@ mod tests {
         assert_eq!(judge(&r), (State::Fresh, Some(800)));
         let mut stop = Standstill {
             outcome: OutcomeKind::Deferred,
-            failure: Failure::new("source", "away"),
+            failure: Failure::new(ErrorKind::Source, "away"),
             next_look: c.now().wall.plus(S(900)),
             noted: None,
         };
@@ -336,7 +337,7 @@ mod tests {
         r.standstill = Some(stop);
         assert_eq!(judge(&r), (State::ConfigError, Some(900)));
         let fingerprint = r.fingerprint.clone().unwrap();
-        let failure = Failure::new("invalid_grant", "gone");
+        let failure = Failure::new(ErrorKind::of_provider("invalid_grant"), "gone");
         r.rejected = Some(Rejection { fingerprint, at: c.now().wall, failure });
         assert_eq!(judge(&r), (State::NeedsLogin, Some(600)), "somebody may sign in with the tool");
     }
@@ -359,17 +360,17 @@ mod tests {
         });
         let s = judge(&r, &c);
         assert_eq!((s.state, s.refresh_at), (State::InDoubt, Some(c.now().wall.plus(S(970)))));
-        assert_eq!(s.error.unwrap().kind, "in_doubt", "though no run has told how it ended");
+        assert_eq!(s.error.unwrap().kind, ErrorKind::InDoubt, "though no run has told how it ended");
     }
 
     #[test]
     fn what_a_flight_can_find_out_is_looked_at_now_and_what_it_cannot_is_not() {
         let c = clock();
-        let flaw = Some((State::InDoubt, Failure::new("journal_missing", "gone")));
+        let flaw = Some((State::InDoubt, Failure::new(ErrorKind::JournalMissing, "gone")));
         let mut r = Record { flaw, ..record(&c) };
         let s = judge(&r, &c);
         assert_eq!((s.state, s.refresh_at), (State::InDoubt, Some(c.now().wall)));
-        r.flaw = Some((State::NeedsLogin, Failure::new("lost", "gone")));
+        r.flaw = Some((State::NeedsLogin, Failure::new(ErrorKind::Lost, "gone")));
         let s = judge(&r, &c);
         assert_eq!((s.state, s.refresh_at), (State::NeedsLogin, None));
     }
@@ -378,14 +379,14 @@ mod tests {
     fn r16_an_answer_with_nothing_to_use_is_never_fresh() {
         let c = clock();
         let mut r = record(&c);
-        let error = Failure::new(crate::store::record::AT_UNUSABLE, "nothing to use");
+        let error = Failure::new(ErrorKind::AtUnusable, "nothing to use");
         r.unusable = Some(error);
         // Whatever was tried since: it brought nothing to use either.
-        let error = Some(Failure::new("throttled", "later"));
+        let error = Some(Failure::new(ErrorKind::Throttled, "later"));
         r.last_attempt = Some(Attempt { at: c.now().wall, outcome: OutcomeKind::Deferred, retry_at: None, error });
         let s = judge(&r, &c);
         assert_eq!((s.state, s.refresh_at), (State::ConfigError, Some(c.now().wall)));
-        assert_eq!(s.error.unwrap().kind, "at_unusable");
+        assert_eq!(s.error.unwrap().kind, ErrorKind::AtUnusable);
         r.not_before = Some(c.now().wall.plus(S(9)));
         assert_eq!(judge(&r, &c).refresh_at, r.not_before);
         c.advance(S(10));
@@ -419,7 +420,7 @@ mod tests {
             is_last_chance_spent: false,
             is_reusable: false,
         };
-        let failure = || Failure::new("x", "y");
+        let failure = || Failure::new(ErrorKind::Io, "y");
         let hold = Some(Hold { config: "x".into(), failure: failure(), probes: 0, next_probe: now.wall, noted: None });
         let flaw = |state| Some((state, failure()));
         for (hold, flaw, with_doubt, without) in [
@@ -450,7 +451,7 @@ mod tests {
         for (probes, is_planned) in [(MAX_PROBES - 1, true), (MAX_PROBES, false), (MAX_PROBES + 1, false)] {
             let mut r = record(&c);
             let next_probe = c.now().wall.plus(S(60));
-            let failure = Failure::new("client_refused", "no");
+            let failure = Failure::new(ErrorKind::ClientRefused, "no");
             r.hold = Some(Hold { config: "x".into(), failure, probes, next_probe, noted: None });
             let s = judge(&r, &c);
             assert_eq!((s.state, s.refresh_at), (State::ConfigError, is_planned.then_some(next_probe)));
@@ -475,7 +476,7 @@ mod tests {
     #[test]
     fn what_went_wrong_is_told_until_it_does_not_matter_any_more() {
         let c = clock();
-        let error = Some(Failure::new("network", "away"));
+        let error = Some(Failure::new(ErrorKind::Network, "away"));
         let attempt =
             Attempt { at: c.now().wall, outcome: OutcomeKind::Deferred, retry_at: None, error: error.clone() };
         let mut r = Record { last_attempt: Some(attempt), ..record(&c) };
@@ -485,7 +486,7 @@ mod tests {
         let fingerprint = r.fingerprint.clone().unwrap();
         r.revocation = Some(Revocation { fingerprint, at: c.now().wall, is_confirmed: false });
         let s = judge(&r, &c);
-        assert_eq!((s.state, s.error.unwrap().kind.as_ref()), (State::InDoubt, "revocation_in_doubt"));
+        assert_eq!((s.state, s.error.unwrap().kind.word()), (State::InDoubt, "revocation_in_doubt"));
     }
 
     #[test]
@@ -502,7 +503,7 @@ mod tests {
         let c = clock();
         let now = c.now();
         let token = record(&c).fingerprint.unwrap();
-        let failure = || Failure::new("x", "y");
+        let failure = || Failure::new(ErrorKind::Io, "y");
         let intent = Intent {
             attempt: "a".into(),
             generation: Generation::FIRST,
@@ -515,7 +516,7 @@ mod tests {
             is_last_chance_spent: false,
             is_reusable: false,
         };
-        let unusable = Failure::new(crate::store::record::AT_UNUSABLE, "y");
+        let unusable = Failure::new(ErrorKind::AtUnusable, "y");
         let config = OutcomeKind::ConfigError;
         let troubles = [
             Record { intent: Some(intent), ..record(&c) },

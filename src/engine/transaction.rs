@@ -17,7 +17,7 @@ use crate::credential::Generation;
 use crate::credential::freshness;
 use crate::credential::secret::Fingerprint;
 use crate::guard::{Held, Lease};
-use crate::outcome::{Failure, Outcome, OutcomeKind, Publication};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
 use crate::provider::{Exchange, Gate, GateError, RawAnswer, Unsent};
 use crate::store::key::{self, SealingKey};
 use crate::store::knowledge::spent;
@@ -77,9 +77,8 @@ fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, '
     }
     plan.check_keyring(vault, &loaded)?;
     if !lease.is_wanted() {
-        return Err(
-            Outcome::new(OutcomeKind::Deferred).because(Failure::new("busy", "nobody waits for this refresh any more"))
-        );
+        return Err(Outcome::new(OutcomeKind::Deferred)
+            .because(Failure::new(ErrorKind::Busy, "nobody waits for this refresh any more")));
     }
     let outcome = transact(plan, vault, &key, loaded, send)?;
     Ok(with(plan.second_look(vault, &key, outcome), warnings))
@@ -214,7 +213,8 @@ impl Flightplan {
                 None => (OutcomeKind::Deferred, vault.record.last_attempt.as_ref().and_then(|a| a.error.clone())),
             };
             let mut outcome = Outcome::new(kind).retry_at(at);
-            outcome.error = error.or_else(|| Some(Failure::new("not_before", "no request is allowed before then")));
+            outcome.error =
+                error.or_else(|| Some(Failure::new(ErrorKind::NotBefore, "no request is allowed before then")));
             return Err(outcome);
         }
         Ok(kind)
@@ -232,7 +232,7 @@ impl Flightplan {
             belongs.client_id, belongs.origin, configured.client_id, configured.origin
         );
         let hint = format!("restore [provider.{}], or log in again, or import with --replace", belongs.provider);
-        Err(Outcome::new(OutcomeKind::ConfigError).because(Failure::new("other_server", message).hint(hint)))
+        Err(Outcome::new(OutcomeKind::ConfigError).because(Failure::new(ErrorKind::OtherServer, message).hint(hint)))
     }
 
     /// Rule 24: a client that the provider refused is tried again when the configuration changes, by `--force` once, and

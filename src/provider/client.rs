@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::assertion::{Claims, ClientKey};
 use crate::clock::Timestamp;
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{Audience, ClientAuth, Provider, SecretSource};
 
 /// Reads a secret from where the user keeps it; the second argument names the profile for which that is done.
@@ -37,23 +37,24 @@ impl Identity {
     /// Reads what `client_auth` asks for, and makes sure that it can be used.
     pub fn read(provider: &Provider, secrets: &SecretReader, within: &str) -> Result<Self, Failure> {
         let section = format!("[provider.{}]", provider.name);
-        let read = |key: &'static str, what: &str, source: &Option<SecretSource>| {
+        let read = |kind: ErrorKind, what: &str, source: &Option<SecretSource>| {
+            let key = kind.word().to_owned();
             let lacks = || Err(format!("{section} has no {key}"));
             source.as_ref().map_or_else(lacks, |source| secrets(source, within)).map_err(|why| {
-                Failure::new(key, format!("cannot read the {what} of {}: {why}", provider.name))
+                Failure::new(kind, format!("cannot read the {what} of {}: {why}", provider.name))
                     .hint(format!("check {key} in {section}"))
             })
         };
         match provider.client_auth {
             ClientAuth::None => Ok(Self::Public),
             ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost => {
-                read("client_secret", "client secret", &provider.client_secret).map(Self::Secret)
+                read(ErrorKind::ClientSecret, "client secret", &provider.client_secret).map(Self::Secret)
             }
             ClientAuth::PrivateKeyJwt => {
-                let pem = read("client_key", "client's private key", &provider.client_key)?;
+                let pem = read(ErrorKind::ClientKey, "client's private key", &provider.client_key)?;
                 let key = ClientKey::from_pem(&pem, provider.client_key_id.clone()).map_err(|bad| {
                     let message = format!("client_key in {section} holds nothing to sign with: {bad}");
-                    Failure::new("client_key", message).hint(bad.hint())
+                    Failure::new(ErrorKind::ClientKey, message).hint(bad.hint())
                 })?;
                 Ok(Self::Key(Arc::new(key)))
             }
@@ -73,7 +74,9 @@ impl Identity {
             .fill(&mut jti)
             .and_then(|()| key.assertion(&Claims { client_id: &provider.client_id, audience, now, jti }));
         // Only a system without random numbers cannot sign with a key that was tried when it was read.
-        assertion.map(Proof::Assertion).map_err(|_| Failure::new("client_key", "the client assertion cannot be signed"))
+        assertion
+            .map(Proof::Assertion)
+            .map_err(|_| Failure::new(ErrorKind::ClientKey, "the client assertion cannot be signed"))
     }
 
     /// Goes into a fingerprint, and nowhere else.

@@ -11,7 +11,7 @@ use url::Url;
 use super::PrepareError;
 use crate::clock::Timestamp;
 use crate::credential::response::printable;
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 use crate::sys::durable;
 
 /// How long metadata is used without looking again, if the server does not say. Servers change endpoints rarely, and
@@ -151,11 +151,11 @@ pub(super) fn discover(whom: Whom<'_>, fetch: &Fetch<'_>) -> Result<(Metadata, D
     if !refused.is_empty() {
         let message = format!("the metadata of {issuer} cannot be trusted: {}", refused.join("; "));
         let hint = "nothing was sent; check `issuer` in the provider's section";
-        return Err(PrepareError::Config(Failure::new("discovery", message).hint(hint)));
+        return Err(PrepareError::Config(Failure::new(ErrorKind::Discovery, message).hint(hint)));
     }
     let message = format!("cannot discover the endpoints of {issuer}: {}", reasons.join("; "));
     let hint = "check the network and `issuer`, or name token_endpoint in the provider's section";
-    Err(PrepareError::Unreachable(Failure::new("discovery", message).hint(hint)))
+    Err(PrepareError::Unreachable(Failure::new(ErrorKind::Discovery, message).hint(hint)))
 }
 
 /// RFC 8414 puts the well-known part between host and path, OpenID Connect after the path.

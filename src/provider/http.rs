@@ -20,7 +20,7 @@ use super::{Exchange, Gate, GateError, PrepareError, Prepared, RawAnswer, TokenE
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::credential::encoding;
 use crate::guard::Held;
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 use crate::profile::Provider;
 
 /// Beyond the connect timeout, for a connection that stands but whose body is not asked for.
@@ -126,7 +126,7 @@ impl HttpEndpoint {
         }
         let Some(issuer) = &provider.issuer else {
             return Err(PrepareError::Config(
-                Failure::new("config", format!("provider {} names no token endpoint", provider.name))
+                Failure::new(ErrorKind::Config, format!("provider {} names no token endpoint", provider.name))
                     .hint(format!("set issuer or token_endpoint in [provider.{}]", provider.name)),
             ));
         };
@@ -349,13 +349,13 @@ fn build(key: &ClientKey, authorities: Option<&[u8]>) -> Result<reqwest::Client,
     }
     builder.build().map_err(|e| match ca_file {
         Some(path) => unusable(path, &describe(&e)),
-        None => Failure::new("tls", format!("cannot set up TLS: {}", describe(&e))),
+        None => Failure::new(ErrorKind::Tls, format!("cannot set up TLS: {}", describe(&e))),
     })
 }
 
 fn unusable(ca_file: &Path, why: &str) -> Failure {
     let message = format!("cannot use {}: {why}", ca_file.display());
-    Failure::new("ca_file", message).hint("ca_file must name certificates in PEM")
+    Failure::new(ErrorKind::CaFile, message).hint("ca_file must name certificates in PEM")
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -116,7 +116,7 @@ impl Entry {
         let needs_person = |s: State| matches!(s, State::NeedsLogin | State::ConfigError | State::InDoubt);
         let was = self.state.is_some_and(needs_person);
         let message = standing.error.as_ref().map_or("", |e| e.message.as_str());
-        let kind = standing.error.as_ref().map(|e| e.kind.as_ref());
+        let kind = standing.error.as_ref().map(|e| e.kind.word());
         let hint = standing.error.as_ref().and_then(|e| e.hint.as_deref());
         if needs_person(standing.state) && self.state != Some(standing.state) {
             tracing::error!(profile = %name, state = %standing.state, kind, hint, "needs attention: {message}");

@@ -16,7 +16,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use crate::clock::Moment;
 use crate::engine::Engine;
 use crate::engine::standing::{self, Standing, Terms};
-use crate::outcome::{Outcome, OutcomeKind, State};
+use crate::outcome::{ErrorKind, Outcome, OutcomeKind, State};
 use crate::profile::{Profile, ProfileName, Profiles};
 use entry::Entry;
 use plan::Look;
@@ -291,13 +291,13 @@ impl Scheduler {
 
 fn log(name: &ProfileName, outcome: &Outcome) {
     let error = outcome.error.as_ref().map_or("", |e| e.message.as_str());
-    let kind = outcome.error.as_ref().map(|e| e.kind.as_ref());
+    let kind = outcome.error.as_ref().map(|e| e.kind.word());
     let retry_at = outcome.retry_at.map(tracing::field::display);
     match outcome.kind {
         // The transaction has told it already.
         OutcomeKind::Fresh | OutcomeKind::Refreshed => {}
         // The entry tells it, whoever finds it out.
-        OutcomeKind::NeedsLogin if outcome.error.as_ref().is_some_and(|e| e.kind == "no_credential") => {}
+        OutcomeKind::NeedsLogin if outcome.error.as_ref().is_some_and(|e| e.kind == ErrorKind::NoCredential) => {}
         OutcomeKind::Deferred => tracing::warn!(profile = %name, kind, retry_at, "deferred: {error}"),
         OutcomeKind::InDoubt | OutcomeKind::NeedsLogin | OutcomeKind::ConfigError | OutcomeKind::StoreUnavailable => {
             tracing::error!(profile = %name, outcome = %outcome.kind, kind, retry_at, "{error}");
@@ -321,7 +321,7 @@ mod tests {
 
     impl TokenEndpoint for Nowhere {
         fn prepare(&self, _: &Arc<Provider>, _: &str) -> Result<Prepared, PrepareError> {
-            Err(PrepareError::Config(Failure::new("test", "nowhere")))
+            Err(PrepareError::Config(Failure::new(ErrorKind::Io, "nowhere")))
         }
 
         fn exchange<'l>(&self, _: &Prepared, _: Held<'l>, _: Gate) -> Exchange<'l> {
@@ -335,7 +335,7 @@ mod tests {
         let store = Store::new(&settings, dir, None, || Box::new(MemoryKeyring::default()));
         let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_790_000_000)));
         let engine = Engine::new(Arc::new(store), Arc::new(Nowhere), clock, true, Vec::new());
-        Scheduler::new(engine, Arc::new(|_| Err(Failure::new("test", "no profile"))))
+        Scheduler::new(engine, Arc::new(|_| Err(Failure::new(ErrorKind::Io, "no profile"))))
     }
 
     fn now(scheduler: &Scheduler) -> Moment {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::plan;
 use crate::clock::Moment;
-use crate::outcome::{Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 
 /// Most requests started at once, and per second after that.
@@ -49,12 +49,16 @@ pub enum Word {
 impl Word {
     /// `has_asked`: the journal notes an attempt that it did not before.
     pub fn of(outcome: &Outcome, has_asked: bool) -> Self {
-        let kind = outcome.error.as_ref().map_or("", |error| error.kind.as_ref());
+        let kind = outcome.error.as_ref().map(|error| &error.kind);
         match (outcome.kind, kind) {
             (OutcomeKind::Refreshed, _) => Self::Up,
-            (OutcomeKind::Deferred, "network") | (OutcomeKind::InDoubt, "in_doubt") if has_asked => Self::Down,
+            (OutcomeKind::Deferred, Some(ErrorKind::Network)) | (OutcomeKind::InDoubt, Some(ErrorKind::InDoubt))
+                if has_asked =>
+            {
+                Self::Down
+            }
             // No journal notes that.
-            (OutcomeKind::Deferred, "discovery") => Self::Down,
+            (OutcomeKind::Deferred, Some(ErrorKind::Discovery)) => Self::Down,
             // An account that is throttled, or refused without a reason, is one account.
             _ => Self::Nothing,
         }
@@ -230,15 +234,20 @@ mod tests {
     #[test]
     fn only_what_was_asked_of_the_provider_tells_of_it() {
         let word = |kind, error, has_asked| Word::of(&Outcome::new(kind).because(Failure::new(error, "")), has_asked);
-        for error in ["network", "throttled", "refused", "interrupted", "busy", "source"] {
-            assert_eq!(word(OutcomeKind::Deferred, error, false), Word::Nothing, "{error}");
-            let asked = if error == "network" { Word::Down } else { Word::Nothing };
-            assert_eq!(word(OutcomeKind::Deferred, error, true), asked, "{error}");
+        use ErrorKind::{Busy, Interrupted, Network, Refused, Source, Throttled};
+        for error in [Network, Throttled, Refused, Interrupted, Busy, Source] {
+            let asked = if error == Network { Word::Down } else { Word::Nothing };
+            assert_eq!(word(OutcomeKind::Deferred, error.clone(), false), Word::Nothing, "{error}");
+            assert_eq!(word(OutcomeKind::Deferred, error.clone(), true), asked, "{error}");
         }
-        assert_eq!(word(OutcomeKind::InDoubt, "in_doubt", true), Word::Down);
-        assert_eq!(word(OutcomeKind::InDoubt, "in_doubt", false), Word::Nothing, "it waits for its last chance");
-        assert_eq!(word(OutcomeKind::Deferred, "discovery", false), Word::Down);
-        assert_eq!(word(OutcomeKind::NeedsLogin, "invalid_grant", true), Word::Nothing);
+        assert_eq!(word(OutcomeKind::InDoubt, ErrorKind::InDoubt, true), Word::Down);
+        assert_eq!(
+            word(OutcomeKind::InDoubt, ErrorKind::InDoubt, false),
+            Word::Nothing,
+            "it waits for its last chance"
+        );
+        assert_eq!(word(OutcomeKind::Deferred, ErrorKind::Discovery, false), Word::Down);
+        assert_eq!(word(OutcomeKind::NeedsLogin, ErrorKind::of_provider("invalid_grant"), true), Word::Nothing);
         assert_eq!(Word::of(&Outcome::new(OutcomeKind::Refreshed), true), Word::Up);
     }
 }

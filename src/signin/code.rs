@@ -5,7 +5,7 @@ use super::{Said, SignInError, denied, read};
 use crate::clock::{Clock, Moment};
 use crate::credential::response::Granted;
 use crate::credential::secret::OneTime;
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 use crate::provider::Prepared;
 use crate::provider::signin::{SignInServer, Sites};
 use crate::provider::wire::Ask;
@@ -37,7 +37,9 @@ impl Counter<'_> {
         };
         let answer = self.server.ask(self.prepared, &self.prepared.token_endpoint, ask).map_err(|why| {
             let message = format!("cannot exchange the code at {}: {why}", self.prepared.token_endpoint);
-            SignInError::Unreachable(Failure::new("network", message).hint("nothing was changed; sign in again"))
+            SignInError::Unreachable(
+                Failure::new(ErrorKind::Network, message).hint("nothing was changed; sign in again"),
+            )
         })?;
         match read(&answer)? {
             Said::Granted(granted) => Ok(Signed { granted, asked }),
@@ -47,16 +49,16 @@ impl Counter<'_> {
 
     /// What to tell of a redirect that brought no code.
     pub fn explain(&self, bad: BadRedirect) -> SignInError {
-        let refused = |kind: &'static str, message: String| {
+        let refused = |kind: ErrorKind, message: String| {
             SignInError::Refused(Failure::new(kind, message).hint("nothing was changed; sign in again"))
         };
         match bad {
-            BadRedirect::State => refused("state", "the redirect belongs to another sign-in".into()),
+            BadRedirect::State => refused(ErrorKind::State, "the redirect belongs to another sign-in".into()),
             BadRedirect::Issuer(iss) => {
                 let expected = self.sites.issuer.as_deref().unwrap_or("the provider");
-                refused("issuer", format!("the redirect comes from {iss}, not from {expected} (RFC 9207)"))
+                refused(ErrorKind::Issuer, format!("the redirect comes from {iss}, not from {expected} (RFC 9207)"))
             }
-            BadRedirect::Unreadable(why) => refused("redirect", format!("the redirect makes no sense: {why}")),
+            BadRedirect::Unreadable(why) => refused(ErrorKind::Redirect, format!("the redirect makes no sense: {why}")),
             BadRedirect::Denied(d) => denied(&d, &self.prepared.provider),
         }
     }

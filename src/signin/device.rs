@@ -10,7 +10,7 @@ use super::wait::Wait;
 use super::{Said, SignInError, denied, read};
 use crate::credential::response::{Denied, printable};
 use crate::credential::secret::OneTime;
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 use crate::provider::wire::Ask;
 
 /// Pause between two questions, if the server names none (§3.2).
@@ -47,7 +47,7 @@ impl Counter<'_> {
     pub fn invite(&self, endpoint: &Url) -> Result<Invitation, SignInError> {
         let answer = self.server.ask(self.prepared, endpoint, Ask::Device).map_err(|why| {
             let message = format!("cannot ask {endpoint} for a code: {why}");
-            SignInError::Unreachable(Failure::new("network", message).hint("nothing was changed; try again"))
+            SignInError::Unreachable(Failure::new(ErrorKind::Network, message).hint("nothing was changed; try again"))
         })?;
         let members = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
         if let Some(invitation) = invitation(&members) {
@@ -65,7 +65,7 @@ impl Counter<'_> {
             Ok(Said::Granted(_)) | Err(_) => {
                 let message = format!("{endpoint} answered {} and no code", answer.status);
                 Err(SignInError::Unreachable(
-                    Failure::new("server", message).hint("try again later, or without --device"),
+                    Failure::new(ErrorKind::Server, message).hint("try again later, or without --device"),
                 ))
             }
         }
@@ -106,7 +106,7 @@ impl Counter<'_> {
             "expired_token" => {
                 let message = "the code has expired before anybody signed in with it";
                 SignInError::Abandoned(
-                    Failure::new("expired_token", message).hint("nothing was changed; sign in again"),
+                    Failure::new(ErrorKind::ExpiredToken, message).hint("nothing was changed; sign in again"),
                 )
             }
             _ => denied(d, &self.prepared.provider),

@@ -24,7 +24,7 @@ use super::redirect::{Place, Redirect};
 use super::wait::Event;
 use crate::credential::response::printable;
 use crate::credential::secret::OneTime;
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 
 /// A browser opens connections ahead of need; one that says nothing for this long is closed.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -66,7 +66,9 @@ impl Doorstep {
         let (place, fixed) = match redirect {
             Redirect::Loopback { place, .. } => (*place, redirect.fixed_port()),
             Redirect::Elsewhere(url) => {
-                return Err(Failure::new("redirect_uri", format!("nobody can listen on {url}")).hint("use --paste"));
+                return Err(
+                    Failure::new(ErrorKind::RedirectUri, format!("nobody can listen on {url}")).hint("use --paste")
+                );
             }
         };
         let mut bound = bind(place, fixed.unwrap_or(0));
@@ -151,11 +153,14 @@ fn is_absent(error: &io::Error) -> bool {
 
 fn cannot_listen(error: &io::Error, fixed: Option<u16>) -> Failure {
     match fixed {
-        Some(port) => {
-            Failure::new("port", format!("cannot listen on port {port}, which the provider registered: {error}"))
-                .hint("end the program that uses it (another login?), or use --device or --paste")
+        Some(port) => Failure::new(
+            ErrorKind::Port,
+            format!("cannot listen on port {port}, which the provider registered: {error}"),
+        )
+        .hint("end the program that uses it (another login?), or use --device or --paste"),
+        None => {
+            Failure::new(ErrorKind::Port, format!("cannot listen on loopback: {error}")).hint("use --device or --paste")
         }
-        None => Failure::new("port", format!("cannot listen on loopback: {error}")).hint("use --device or --paste"),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::credential::freshness::Lifetime;
 use crate::credential::response::{self, Denied, Granted, Reply};
 use crate::credential::{Binding, Credential};
 use crate::engine::handover;
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{ClientAuth, Provider};
 use crate::provider::RawAnswer;
 
@@ -47,7 +47,7 @@ pub fn read(answer: &RawAnswer) -> Result<Said, SignInError> {
         Reply::Denied(denied) => Ok(Said::Denied(denied)),
         Reply::Unreadable => {
             let message = format!("the server answered {} and no token", answer.status);
-            Err(SignInError::Unreachable(Failure::new("server", message).hint("try again later")))
+            Err(SignInError::Unreachable(Failure::new(ErrorKind::Server, message).hint("try again later")))
         }
     }
 }
@@ -56,7 +56,7 @@ pub fn read(answer: &RawAnswer) -> Result<Said, SignInError> {
 pub fn denied(denied: &Denied, provider: &Provider) -> SignInError {
     let reason = denied.description.as_ref().map_or(String::new(), |d| format!(": {d}"));
     let message = format!("{} says {}{reason}", provider.name, denied.code);
-    let failure = Failure { kind: denied.code.clone().into(), message, hint: None };
+    let failure = Failure::new(ErrorKind::of_provider(&denied.code), message);
     let section = format!("[provider.{}]", provider.name);
     let client = match provider.client_auth {
         ClientAuth::PrivateKeyJwt => "client_id, client_auth, client_key, client_key_id and assertion_audience",
@@ -68,7 +68,7 @@ pub fn denied(denied: &Denied, provider: &Provider) -> SignInError {
     match denied.code.as_str() {
         code if is_of_client => {
             let message = format!("{} refuses the client: {code}{reason}", provider.name);
-            let failure = Failure { kind: code.to_owned().into(), message, hint: None };
+            let failure = Failure::new(ErrorKind::of_provider(code), message);
             SignInError::Config(failure.hint(format!("check {client} in {section}")))
         }
         "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "unsupported_response_type" => {
@@ -98,7 +98,7 @@ pub fn credential(
 ) -> Result<Credential, SignInError> {
     let told = granted.expiry.lifetime_of_answer(asked).map(Lifetime::Whole);
     handover::credential(granted, binding, asked, told, provider.default_lifetime).ok_or_else(|| {
-        let failure = Failure::new("no_refresh_token", format!("{} gave no refresh token", provider.name));
+        let failure = Failure::new(ErrorKind::NoRefreshToken, format!("{} gave no refresh token", provider.name));
         let hint = if provider.scopes.iter().any(|scope| scope == "offline_access") {
             "allow refresh tokens in the client's settings there; some servers want prompt=consent in the query of \
              authorization_endpoint"

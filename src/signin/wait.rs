@@ -7,7 +7,7 @@ use super::SignInError;
 use super::loopback::Visitor;
 use crate::clock::{Clock, Moment};
 use crate::credential::secret::OneTime;
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 
 /// What can happen meanwhile.
 #[derive(Debug)]
@@ -90,11 +90,11 @@ impl<'a> Wait<'a> {
 
 fn too_late(total: Duration) -> SignInError {
     let message = format!("nobody signed in within {}", humantime::format_duration(total));
-    SignInError::Abandoned(Failure::new("timeout", message).hint("nothing was changed; sign in again"))
+    SignInError::Abandoned(Failure::new(ErrorKind::Timeout, message).hint("nothing was changed; sign in again"))
 }
 
 fn interrupted() -> SignInError {
-    SignInError::Abandoned(Failure::new("interrupted", "interrupted; nothing was changed"))
+    SignInError::Abandoned(Failure::new(ErrorKind::Interrupted, "interrupted; nothing was changed"))
 }
 
 #[cfg(test)]

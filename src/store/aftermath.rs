@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::content::{Answer, Note};
 use super::key::SealingKey;
-use super::record::{AT_UNUSABLE, Intent, Record};
+use super::record::{Intent, Record};
 use crate::clock::Moment;
 use crate::credential::secret::{Fingerprint, RefreshToken};
 use crate::credential::{Credential, Generation};
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 use crate::profile::Policy;
 
 /// What a journal must know of an answer that granted tokens.
@@ -117,11 +117,13 @@ impl Record {
 /// Rule 16: the refresh token is safe, and there is nothing new to use. Unless somebody changes what is asked for, it will
 /// be so again.
 fn unusable(provider: &str) -> Failure {
-    Failure::new(AT_UNUSABLE, format!("{provider} gave a refresh token, and no access token that can be used")).hint(
-        format!(
-            "the refresh token is kept; check scopes and headers of [provider.{provider}], and that it grants Bearer tokens"
-        ),
+    Failure::new(
+        ErrorKind::AtUnusable,
+        format!("{provider} gave a refresh token, and no access token that can be used"),
     )
+    .hint(format!(
+        "the refresh token is kept; check scopes and headers of [provider.{provider}], and that it grants Bearer tokens"
+    ))
 }
 
 #[cfg(test)]

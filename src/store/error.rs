@@ -9,11 +9,8 @@ use super::holders::Claim;
 use super::key::KeyError;
 use super::keyring::KeyringError;
 use super::layout::Layout;
-use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
-
-/// The word for a keyring's copy that belongs to another store.
-pub(super) const OTHER_STORE: &str = "domain_mismatch";
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -116,62 +113,68 @@ impl StoreError {
         )
     }
 
-    fn disposition(&self) -> (OutcomeKind, &'static str, Option<String>) {
+    fn disposition(&self) -> (OutcomeKind, ErrorKind, Option<String>) {
         use OutcomeKind::{ConfigError, NeedsLogin, StoreUnavailable};
         let say = |text: &str| Some(text.to_owned());
         match self {
             Self::Io { path, .. } => {
-                (StoreUnavailable, "io", Some(format!("check space and permissions below {}", parent(path))))
+                (StoreUnavailable, ErrorKind::Io, Some(format!("check space and permissions below {}", parent(path))))
             }
-            Self::Empty => (NeedsLogin, "no_credential", say("keepalive login PROFILE, or keepalive import PROFILE")),
-            Self::DamagedRecord { path, .. } => (StoreUnavailable, "damaged", Some(unreadable(path))),
+            Self::Empty => {
+                (NeedsLogin, ErrorKind::NoCredential, say("keepalive login PROFILE, or keepalive import PROFILE"))
+            }
+            Self::DamagedRecord { path, .. } => (StoreUnavailable, ErrorKind::Damaged, Some(unreadable(path))),
             Self::LaterVersion { .. } => {
-                (StoreUnavailable, "later_version", say("use the keepalive that wrote it, or a newer one"))
+                (StoreUnavailable, ErrorKind::LaterVersion, say("use the keepalive that wrote it, or a newer one"))
             }
-            Self::Damaged { .. } => (StoreUnavailable, "damaged", Some(format!("{RESTORE}, or log in again"))),
-            Self::Keyring(e) => (StoreUnavailable, e.word(), Some(e.hint().to_owned())),
+            Self::Damaged { .. } => (StoreUnavailable, ErrorKind::Damaged, Some(format!("{RESTORE}, or log in again"))),
+            Self::Keyring(e) => (StoreUnavailable, e.error_kind(), Some(e.hint().to_owned())),
             Self::KeyMissing { .. } => (
                 StoreUnavailable,
-                "key_missing",
+                ErrorKind::KeyMissing,
                 Some(format!("unlock or restore the keyring that the key was made in; {LOST_FOR_GOOD}")),
             ),
             Self::OtherKey { id, place, .. } => {
                 let hint = format!("bring key {id} back in {place}: no other opens what is there; {LOST_FOR_GOOD}");
-                (StoreUnavailable, "damaged", Some(hint))
+                (StoreUnavailable, ErrorKind::Damaged, Some(hint))
             }
-            Self::KeyUnreadable => {
-                (StoreUnavailable, "key_damaged", Some(format!("restore the keyring from a backup; {LOST_FOR_GOOD}")))
-            }
-            Self::Key { error, custody } => (ConfigError, "key", Some(keyless(error, custody))),
-            Self::NetworkFilesystem { .. } => (ConfigError, "network_filesystem", say(LOCAL)),
+            Self::KeyUnreadable => (
+                StoreUnavailable,
+                ErrorKind::KeyDamaged,
+                Some(format!("restore the keyring from a backup; {LOST_FOR_GOOD}")),
+            ),
+            Self::Key { error, custody } => (ConfigError, ErrorKind::Key, Some(keyless(error, custody))),
+            Self::NetworkFilesystem { .. } => (ConfigError, ErrorKind::NetworkFilesystem, say(LOCAL)),
             Self::OtherMachine => (
                 ConfigError,
-                "other_machine",
+                ErrorKind::OtherMachine,
                 say("if the other machine no longer refreshes these profiles: keepalive doctor --take-over"),
             ),
             // By name: nothing here may know the profile yet.
             Self::OtherStore { profile, .. } => (
                 ConfigError,
-                OTHER_STORE,
+                ErrorKind::DomainMismatch,
                 Some(format!("if the other state directory is out of use: keepalive doctor --take-over -p {profile}")),
             ),
             Self::Stale { .. } => (
                 ConfigError,
-                "stale_credential",
+                ErrorKind::StaleCredential,
                 say("an older copy was restored; its refresh token is spent: log in again"),
             ),
-            Self::Unidentified { ledger, .. } => (StoreUnavailable, "identity_lost", Some(anew(ledger))),
-            Self::LedgerDamaged { path, .. } => (StoreUnavailable, "ledger_damaged", Some(forgetful(path))),
+            Self::Unidentified { ledger, .. } => (StoreUnavailable, ErrorKind::IdentityLost, Some(anew(ledger))),
+            Self::LedgerDamaged { path, .. } => (StoreUnavailable, ErrorKind::LedgerDamaged, Some(forgetful(path))),
             Self::Claimed { profile, claim: Claim::Held(other) } => {
                 let hint = format!("use profile {other}, and forget this one: keepalive logout {profile} --forget");
-                (ConfigError, "conflict", Some(hint))
+                (ConfigError, ErrorKind::Conflict, Some(hint))
             }
-            Self::Claimed { claim: Claim::Elsewhere(user), .. } => (ConfigError, "conflict", Some(out_of_use(user))),
+            Self::Claimed { claim: Claim::Elsewhere(user), .. } => {
+                (ConfigError, ErrorKind::Conflict, Some(out_of_use(user)))
+            }
             Self::Claimed { profile, claim: Claim::Dead } => {
-                (NeedsLogin, "consumed", Some(format!("sign in again: keepalive login {profile}")))
+                (NeedsLogin, ErrorKind::Consumed, Some(format!("sign in again: keepalive login {profile}")))
             }
             Self::Lost { .. } => {
-                (NeedsLogin, "lost", say("restore the store directory from a backup, or log in again"))
+                (NeedsLogin, ErrorKind::Lost, say("restore the store directory from a backup, or log in again"))
             }
         }
     }

@@ -8,7 +8,7 @@ use super::record::{Record, Trouble};
 use super::{Home, Store, StoreError, Vault, envelope};
 use crate::credential::{Credential, Generation};
 use crate::guard::Permit;
-use crate::outcome::{Failure, OutcomeKind, State};
+use crate::outcome::{ErrorKind, Failure, OutcomeKind, State};
 use crate::profile::ProfileName;
 use crate::sys::durable;
 
@@ -84,7 +84,7 @@ impl Store {
             let hint = format!(
                 "the next run makes it again from the keyring, or tells that it is lost there too: keepalive refresh -p {name}"
             );
-            return Some((State::Due, Failure::new("unsealed", error.to_string()).hint(hint)));
+            return Some((State::Due, Failure::new(ErrorKind::Unsealed, error.to_string()).hint(hint)));
         }
         let outcome = error.outcome();
         let state = match outcome.kind {
@@ -129,7 +129,7 @@ impl Store {
 /// of the token. A flight asks the ledger.
 pub(super) fn without_journal(name: &ProfileName) -> (State, Failure) {
     let failure =
-        Failure::new("journal_missing", "its journal is missing, so nobody can say whether its token was sent")
+        Failure::new(ErrorKind::JournalMissing, "its journal is missing, so nobody can say whether its token was sent")
             .hint(format!("the next run finds out: keepalive refresh -p {name}"));
     (State::InDoubt, failure)
 }

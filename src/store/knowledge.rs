@@ -6,13 +6,16 @@ use super::record::{Intent, Record};
 use super::{Store, StoreError, Vault, census};
 use crate::clock::Timestamp;
 use crate::credential::secret::Fingerprint;
-use crate::outcome::{Failure, State};
+use crate::outcome::{ErrorKind, Failure, State};
 use crate::profile::ProfileName;
 
 /// Recovery 4: a backup or another program brought a spent token back.
 pub fn spent(name: &ProfileName) -> Failure {
-    Failure::new("stale_credential", "the stored refresh token was already used or refused: an older copy was restored")
-        .hint(format!("log in again: keepalive login {name}"))
+    Failure::new(
+        ErrorKind::StaleCredential,
+        "the stored refresh token was already used or refused: an older copy was restored",
+    )
+    .hint(format!("log in again: keepalive login {name}"))
 }
 
 impl Store {
@@ -171,7 +174,8 @@ mod tests {
         let (store, before) = (store(dir.path()), samples::record());
         store.ledger().add(&samples::print('a')).unwrap();
         let spent = Some((State::ConfigError, spent(&before.profile)));
-        let [damaged, behind] = [State::NeedsLogin, State::Due].map(|s| Some((s, Failure::new("flaw", "there"))));
+        let [damaged, behind] =
+            [State::NeedsLogin, State::Due].map(|s| Some((s, Failure::new(ErrorKind::Damaged, "there"))));
         for (flaw, told) in [(None, spent.clone()), (behind, spent), (damaged.clone(), damaged)] {
             let mut record = Record { flaw, ..before.clone() };
             store.recall(&mut record).unwrap();

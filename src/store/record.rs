@@ -11,18 +11,9 @@ use crate::credential::foreign::Origin;
 use crate::credential::freshness::Validity;
 use crate::credential::secret::Fingerprint;
 use crate::credential::{Binding, Credential, Generation};
-use crate::outcome::{Failure, Outcome, OutcomeKind, Publication, State};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication, State};
 use crate::profile::ProfileName;
 use crate::sys::durable;
-
-/// The kind of failure of a refresh that brought a refresh token and no access token that can be used.
-pub const AT_UNUSABLE: &str = "at_unusable";
-
-/// The kind of a rejection that nobody has said: the token's last send got no answer, so it may live.
-pub const PRESUMED_SPENT: &str = "presumed_spent";
-
-/// The same of a token that was refused time and again, and never with a reason.
-pub const PRESUMED_DEAD: &str = "presumed_dead";
 
 /// The version of the form below. A record of a later version is left alone.
 const FORMAT: u32 = 1;
@@ -203,7 +194,7 @@ impl Hold {
 impl Rejection {
     /// Nobody has said that the token is dead: it was given up, and may live.
     pub fn is_presumed(&self) -> bool {
-        [PRESUMED_SPENT, PRESUMED_DEAD].contains(&self.failure.kind.as_ref())
+        matches!(self.failure.kind, ErrorKind::PresumedSpent | ErrorKind::PresumedDead)
     }
 }
 
@@ -409,7 +400,11 @@ mod tests {
     use crate::store::samples::{intent, now, print, record};
 
     fn rejection() -> Rejection {
-        Rejection { fingerprint: print('a'), at: now().wall, failure: Failure::new("invalid_grant", "gone") }
+        Rejection {
+            fingerprint: print('a'),
+            at: now().wall,
+            failure: Failure::new(ErrorKind::of_provider("invalid_grant"), "gone"),
+        }
     }
 
     fn credential(generation: u64) -> Credential {
@@ -528,7 +523,7 @@ mod tests {
     fn r16_the_same_token_sealed_once_more_brings_nothing_to_use_either() {
         for (token, is_kept) in [('a', true), ('b', false)] {
             let mut record = record();
-            record.unusable = Some(Failure::new(AT_UNUSABLE, "nothing"));
+            record.unusable = Some(Failure::new(ErrorKind::AtUnusable, "nothing"));
             record.adopt(&credential(3), print(token));
             assert_eq!(record.unusable.is_some(), is_kept, "{token}");
         }

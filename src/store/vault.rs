@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::content::{Answer, Content, ContentRef};
 use super::envelope::{self, Header};
-use super::error::OTHER_STORE;
 use super::identity::Identity;
 use super::key::SealingKey;
 use super::keyring::{Item, KeyringError};
@@ -17,7 +16,7 @@ use super::{Home, Store, StoreError};
 use crate::credential::secret::Fingerprint;
 use crate::credential::{Credential, Generation};
 use crate::guard::{Held, Permit};
-use crate::outcome::Publication;
+use crate::outcome::{ErrorKind, Publication};
 use crate::sys::durable::{self, Staged};
 
 /// Space taken before a request for the answer to it: the largest answer in base64, and beside it the tokens of the
@@ -135,7 +134,8 @@ impl<'l> Vault<'_, 'l> {
     /// to be another store's.
     fn may_go_on(&self, sealed: Option<&Result<Unsealed, StoreError>>) -> bool {
         let is_newest = |s: &Unsealed| s.credential.generation >= self.record.generation;
-        let is_ours = self.record.trouble.as_ref().is_none_or(|trouble| trouble.failure.kind != OTHER_STORE);
+        let is_ours =
+            self.record.trouble.as_ref().is_none_or(|trouble| trouble.failure.kind != ErrorKind::DomainMismatch);
         let is_enough = match sealed {
             Some(sealed) => sealed.as_ref().is_ok_and(is_newest),
             None => !self.record.has_credential(),

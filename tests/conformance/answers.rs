@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use keepalive::clock::{Clock, ManualClock, Moment, Timestamp};
 use keepalive::engine::logout::Fate;
-use keepalive::outcome::{Outcome, OutcomeKind, Publication};
+use keepalive::outcome::{ErrorKind, Outcome, OutcomeKind, Publication};
 use keepalive::provider::GateError;
 use serde_json::json;
 
@@ -71,7 +71,7 @@ fn a_server_that_cannot_be_reached_is_tried_thrice_and_by_who_is_told_to_stop_on
             Ok(())
         });
         let outcome = world.refresh_by(&engine);
-        assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.as_ref()), (OutcomeKind::Deferred, "network"));
+        assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.word()), (OutcomeKind::Deferred, "network"));
         assert!(wait(&world, &outcome) >= Duration::from_secs(1));
         assert_eq!((world.exchanges(), world.record().intent, world.record().failures), (tries, None, 1));
     }
@@ -113,7 +113,7 @@ fn r16_a_server_that_gives_nothing_to_use_is_not_asked_in_a_loop() {
         world.server.script([Fault::Members(json!({"access_token": null}))]);
         let outcome = world.refresh();
         let error = outcome.error.as_ref().unwrap();
-        assert_eq!((outcome.kind, error.kind.as_ref()), (OutcomeKind::ConfigError, "at_unusable"), "{outcome:?}");
+        assert_eq!((outcome.kind, error.kind.word()), (OutcomeKind::ConfigError, "at_unusable"), "{outcome:?}");
         assert_eq!((world.record().failures, outcome.retry_at), (n, world.record().not_before));
         world.clock.advance(wait(&world, &outcome));
     }
@@ -196,7 +196,7 @@ fn r08_an_intent_that_the_disk_will_not_have_is_the_reason_that_is_told() {
     obstruct(&world, Place::BeforeExchange, &world.file("profiles/demo/.record.json.new"));
     let outcome = world.refresh();
     let error = outcome.error.unwrap();
-    assert_eq!((outcome.kind, error.kind.as_ref()), (OutcomeKind::StoreUnavailable, "io"));
+    assert_eq!((outcome.kind, error.kind.word()), (OutcomeKind::StoreUnavailable, "io"));
     assert!(error.message.starts_with("cannot write the journal: "), "{error:?}");
     assert_eq!((world.requests(), world.record().open_intent()), (0, None));
 }
@@ -293,7 +293,7 @@ fn a_server_that_cannot_even_be_looked_up_is_no_reason_to_wait_where_nothing_is_
         }
         world.clock.advance(Duration::from_secs(599));
         let outcome = world.look();
-        assert_eq!((outcome.kind, outcome.error.unwrap().kind.as_ref()), (kind, word));
+        assert_eq!((outcome.kind, outcome.error.unwrap().kind.word()), (kind, word));
     }
 }
 
@@ -322,7 +322,7 @@ fn a_no_without_a_reason_ends_a_profile_after_five_and_not_before_its_access_tok
         };
         let outcome = world.refresh();
         let error = outcome.error.unwrap();
-        assert_eq!((outcome.kind, error.kind.as_ref(), world.requests()), (kind, word, 5));
+        assert_eq!((outcome.kind, error.kind.word(), world.requests()), (kind, word, 5));
         if is_dead {
             assert!(error.message.contains("5 refusals in a row without a reason; at last acme answered 400"));
             let left = world.log_out(false, false).unwrap();
@@ -342,7 +342,7 @@ fn r23_a_server_that_was_not_given_the_token_says_nothing_of_it_however_often() 
             false => world.server.script([NO]),
         }
         let outcome = world.refresh();
-        let word = outcome.error.as_ref().unwrap().kind.as_ref();
+        let word = outcome.error.as_ref().unwrap().kind.word();
         assert_eq!((outcome.kind, word), (OutcomeKind::Deferred, "refused"), "{n}: {outcome:?}");
         world.clock.advance(wait(&world, &outcome));
     }
@@ -379,7 +379,7 @@ fn a_no_that_has_a_reason_is_not_counted_as_one_without() {
     for (fault, word, unclassified) in [(NO, "refused", 1), (Fault::Answer(429, "", ""), "throttled", 0)] {
         world.server.script([fault]);
         let outcome = world.refresh();
-        assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.as_ref()), (OutcomeKind::Deferred, word));
+        assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.word()), (OutcomeKind::Deferred, word));
         assert_eq!(world.record().unclassified, unclassified);
         world.clock.advance(wait(&world, &outcome));
     }
@@ -524,7 +524,7 @@ fn a_token_goes_to_no_other_server_and_in_no_other_name() {
     renamed.provider_mut().client_id = "another".into();
     for world in [elsewhere, renamed] {
         let outcome = world.refresh();
-        assert_eq!((outcome.kind, outcome.error.unwrap().kind.as_ref()), (OutcomeKind::ConfigError, "other_server"));
+        assert_eq!((outcome.kind, outcome.error.unwrap().kind.word()), (OutcomeKind::ConfigError, "other_server"));
         assert_eq!((world.exchanges(), world.record().generation.get()), (0, 1));
     }
 }
@@ -540,7 +540,7 @@ fn r02_nothing_is_sent_under_a_lock_that_another_program_has_replaced() {
             Ok(())
         });
         let outcome = world.refresh();
-        let kind = outcome.error.as_ref().unwrap().kind.as_ref();
+        let kind = outcome.error.as_ref().unwrap().kind.word();
         assert_eq!((outcome.kind, kind), (OutcomeKind::Deferred, "interrupted"), "{place:?}");
         assert_eq!((world.requests(), world.record().open_intent(), lock.exists()), (0, None, false));
     }
@@ -705,7 +705,7 @@ fn r16_an_answer_with_nothing_to_use_is_told_until_there_is_something() {
     world.clock.advance(Duration::from_secs(60));
     assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
     let unusable = world.record().unusable.expect("the newest answer brought nothing to use");
-    assert_eq!(unusable.kind, "at_unusable");
+    assert_eq!(unusable.kind, ErrorKind::AtUnusable);
     world.clock.advance(Duration::from_secs(60));
     assert_eq!((world.refresh().kind, world.record().unusable), (OutcomeKind::Refreshed, None));
 }

@@ -4,7 +4,7 @@ use keepalive::clock::Clock;
 use keepalive::credential::Credential;
 use keepalive::credential::foreign::{Identity, Origin};
 use keepalive::engine::handover::{Arrival, Handover};
-use keepalive::outcome::{Outcome, OutcomeKind, Publication};
+use keepalive::outcome::{ErrorKind, Outcome, OutcomeKind, Publication};
 use keepalive::store::keyring::KeyringError;
 use serde_json::{Value, json};
 
@@ -35,7 +35,7 @@ fn from_tool(credential: Credential, email: Option<&str>) -> Arrival {
 #[track_caller]
 fn is_refused(result: Result<Handover, Outcome>, kind: OutcomeKind, word: &str) {
     let outcome = result.expect_err("it was not to be taken");
-    assert_eq!((outcome.kind, outcome.error.as_ref().map(|e| e.kind.as_ref())), (kind, Some(word)), "{outcome:?}");
+    assert_eq!((outcome.kind, outcome.error.as_ref().map(|e| e.kind.word())), (kind, Some(word)), "{outcome:?}");
 }
 
 #[track_caller]
@@ -391,7 +391,7 @@ fn r03_an_arrival_that_fails_behind_its_seal_says_that_it_is_stored_and_must_not
         let outcome = result.expect_err("the journal could not be written");
         let failure = outcome.error.as_ref().unwrap();
         assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::StoreUnavailable, 2), "{outcome:?}");
-        assert_eq!(failure.kind, "half_taken");
+        assert_eq!(failure.kind, ErrorKind::HalfTaken);
         assert!(failure.message.contains("is stored here as generation 2"), "{failure:?}");
         assert!(failure.message.contains("record.json"), "the reason: {failure:?}");
         let hint = failure.hint.as_ref().unwrap();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use keepalive::credential::freshness::Demand;
 use keepalive::engine::obtain::Obtained;
-use keepalive::outcome::OutcomeKind;
+use keepalive::outcome::{ErrorKind, OutcomeKind};
 use keepalive::profile::{Profile, ProfileName};
 use keepalive::sys::lockfile::LockFile;
 
@@ -59,7 +59,7 @@ fn r27_a_caller_whose_time_is_over_is_told_and_the_flight_goes_on() {
         // Time enough to get as far as the server: a flight that nobody waits for any more does not start.
         let caller = scope.spawn(|| engine.refresh(world.profile(), demand, Duration::from_secs(2), &|| {}));
         gate.wait_reached();
-        assert_eq!(caller.join().unwrap().error.unwrap().kind, "busy");
+        assert_eq!(caller.join().unwrap().error.unwrap().kind, ErrorKind::Busy);
     });
     drop(gate);
     assert!(engine.drain().is_empty());
@@ -136,7 +136,7 @@ fn r28_nothing_is_sent_once_told_to_stop() {
     engine.stop();
     let outcome = engine.refresh(world.profile(), engine.force(world.name()).unwrap(), LONG, &|| {});
     assert_eq!((outcome.kind, world.requests()), (OutcomeKind::Deferred, 0));
-    assert_eq!(outcome.error.unwrap().kind, "interrupted");
+    assert_eq!(outcome.error.unwrap().kind, ErrorKind::Interrupted);
     assert!(world.record().open_intent().is_none());
 }
 
@@ -150,7 +150,7 @@ fn r28_who_waits_in_the_queue_leaves_it_when_told_to_stop() {
         let caller = scope.spawn(|| engine.refresh(world.profile(), demand, LONG, &|| {}));
         world.wait_for_a_waiter();
         engine.stop();
-        assert_eq!(caller.join().unwrap().error.unwrap().kind, "interrupted", "another process flies on");
+        assert_eq!(caller.join().unwrap().error.unwrap().kind, ErrorKind::Interrupted, "another process flies on");
     });
     drop(held);
 }
@@ -248,7 +248,7 @@ fn a_token_that_ends_on_its_way_is_not_handed_out() {
     let obtained = obtain(&world, Duration::ZERO);
     assert!(obtained.token.is_none(), "{obtained:?}");
     assert_eq!(
-        (obtained.outcome.kind, obtained.outcome.error.unwrap().kind.as_ref()),
+        (obtained.outcome.kind, obtained.outcome.error.unwrap().kind.word()),
         (OutcomeKind::Deferred, "expired")
     );
 }

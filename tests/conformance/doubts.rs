@@ -33,7 +33,7 @@ fn doubtful() -> (World, Value) {
 #[track_caller]
 fn is_refused(result: Result<Handover, Outcome>) {
     let outcome = result.expect_err("it may be spent");
-    assert_eq!((outcome.kind, outcome.error.unwrap().kind.as_ref()), (OutcomeKind::NeedsLogin, "consumed"));
+    assert_eq!((outcome.kind, outcome.error.unwrap().kind.word()), (OutcomeKind::NeedsLogin, "consumed"));
 }
 
 /// The token is neither taken nor sent again.

@@ -35,7 +35,7 @@ fn world() -> (World, Value) {
 #[track_caller]
 fn is_refused(result: Result<Handover, Outcome>, kind: OutcomeKind, word: &str) -> String {
     let error = result.map_err(|outcome| (outcome.kind, outcome.error.unwrap())).expect_err("it was not to be taken");
-    assert_eq!((error.0, error.1.kind.as_ref()), (kind, word), "{error:?}");
+    assert_eq!((error.0, error.1.kind.word()), (kind, word), "{error:?}");
     format!("{}; {}", error.1.message, error.1.hint.unwrap())
 }
 
@@ -153,7 +153,7 @@ fn r04_two_profiles_that_have_one_token_all_the_same_do_not_both_spend_it() {
         drop(gate);
         assert_eq!(first.join().unwrap().kind, OutcomeKind::Refreshed);
         let second = second.join().unwrap();
-        assert_eq!((second.kind, second.error.unwrap().kind.as_ref()), (OutcomeKind::ConfigError, "stale_credential"));
+        assert_eq!((second.kind, second.error.unwrap().kind.word()), (OutcomeKind::ConfigError, "stale_credential"));
     });
     let counts = world.server.counts();
     assert_eq!((counts.refresh_requests, counts.presented_again, counts.families_revoked), (1, 0, 0));
@@ -330,7 +330,7 @@ fn r04_a_profile_brought_here_from_another_store_whose_token_is_held_here_sends_
     for _ in 0..2 {
         let outcome = world.refresh();
         let error = outcome.error.unwrap();
-        assert_eq!((outcome.kind, error.kind.as_ref()), (OutcomeKind::ConfigError, "conflict"), "{error:?}");
+        assert_eq!((outcome.kind, error.kind.word()), (OutcomeKind::ConfigError, "conflict"), "{error:?}");
         assert_eq!(error.hint.unwrap(), "use profile copy, and forget this one: keepalive logout demo --forget");
     }
     world.log_out(true, false).unwrap();

@@ -8,7 +8,7 @@ use keepalive::clock::Clock;
 use keepalive::credential::freshness::{Demand, Margin};
 use keepalive::engine::standing::{Terms, standing};
 use keepalive::guard::Permit;
-use keepalive::outcome::{Outcome, OutcomeKind, Publication, State};
+use keepalive::outcome::{ErrorKind, Outcome, OutcomeKind, Publication, State};
 use keepalive::store::StoreError;
 use keepalive::sys::lockfile::LockFile;
 
@@ -60,7 +60,7 @@ fn sealed(world: &World) -> PathBuf {
 }
 
 fn word_of(outcome: &Outcome) -> &str {
-    outcome.error.as_ref().map_or("", |e| e.kind.as_ref())
+    outcome.error.as_ref().map_or("", |e| e.kind.word())
 }
 
 fn published_item(world: &World) -> keepalive::store::keyring::Item {
@@ -89,7 +89,7 @@ fn a_fresh_profile_whose_sealed_copy_is_gone_or_old_is_not_called_fresh_and_mend
         let stands = || standing(Some(&world.record()), terms, &world.clock.now());
         let shown = stands();
         let error = shown.error.unwrap();
-        assert_eq!((shown.state, error.kind.as_ref()), (State::Due, "unsealed"));
+        assert_eq!((shown.state, error.kind.word()), (State::Due, "unsealed"));
         assert!(error.hint.unwrap().contains("or tells that it is lost there too"));
         assert_eq!(shown.refresh_at, Some(world.clock.now().wall));
         let outcome = world.process().refresh(world.profile(), Demand::ValidFor(Duration::ZERO), LIFE, &|| {});
@@ -512,7 +512,7 @@ fn r04_a_token_that_another_directory_has_published_in_this_keyring_is_refused_t
     for is_replacing in [false, true] {
         let outcome = here.arrive_as(&copy, here.credential(&answer), is_replacing).unwrap_err();
         let error = outcome.error.unwrap();
-        assert_eq!((outcome.kind, error.kind.as_ref()), (OutcomeKind::ConfigError, "conflict"));
+        assert_eq!((outcome.kind, error.kind.word()), (OutcomeKind::ConfigError, "conflict"));
         assert!(error.message.starts_with("profile demo of another state directory"), "{}", error.message);
     }
     assert_eq!(there.refresh().kind, OutcomeKind::Refreshed);
@@ -619,7 +619,7 @@ fn r03_an_identity_that_no_journal_knows_is_not_made_anew_over_what_is_there() {
     is_lost(arrive(world.name(), &first).unwrap_err());
     is_lost(arrive(&other, &world.server.mint()).unwrap_err());
     is_lost(world.log_out(false, false).unwrap_err());
-    assert_eq!(world.record().flaw.unwrap().1.kind, "identity_lost");
+    assert_eq!(world.record().flaw.unwrap().1.kind, ErrorKind::IdentityLost);
     // The way out, step by step.
     world.log_out(true, false).unwrap();
     assert!(!sealed(&world).exists() && world.record().is_tombstone);

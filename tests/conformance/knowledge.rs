@@ -67,7 +67,7 @@ fn strict() -> World {
 }
 
 fn word_of(outcome: &Outcome) -> &str {
-    outcome.error.as_ref().map_or("", |e| e.kind.as_ref())
+    outcome.error.as_ref().map_or("", |e| e.kind.word())
 }
 
 #[track_caller]
@@ -267,7 +267,7 @@ fn a_sealed_copy_whose_journal_is_lost_is_not_called_well() {
         }
         std::fs::remove_file(world.file(JOURNAL)).unwrap();
         let shown = shown(&world);
-        assert_eq!((shown.state, shown.error.unwrap().kind.as_ref()), (State::InDoubt, "journal_missing"));
+        assert_eq!((shown.state, shown.error.unwrap().kind.word()), (State::InDoubt, "journal_missing"));
     }
 }
 
@@ -375,7 +375,7 @@ fn r03_a_profile_put_back_from_a_backup_is_never_called_fresh() {
     }
     for _ in 0..2 {
         let standing = shown(&world);
-        assert_eq!((standing.state, standing.error.unwrap().kind.as_ref()), (State::ConfigError, "stale_credential"));
+        assert_eq!((standing.state, standing.error.unwrap().kind.word()), (State::ConfigError, "stale_credential"));
         for outcome in [world.look(), world.refresh()] {
             assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::ConfigError, "stale_credential"));
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keepalive::engine::logout::{Departure, Fate, Route};
-use keepalive::outcome::{Failure, Outcome, OutcomeKind};
+use keepalive::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 
 use super::support::authserver::Fault;
 use super::support::family::Mode;
@@ -20,7 +20,7 @@ fn world(faults: impl IntoIterator<Item = Fault>) -> World {
 }
 
 fn blocked() -> Route {
-    Route::Blocked(Outcome::new(OutcomeKind::ConfigError).because(Failure::new("config", "no such provider")))
+    Route::Blocked(Outcome::new(OutcomeKind::ConfigError).because(Failure::new(ErrorKind::Config, "no such provider")))
 }
 
 #[track_caller]
@@ -35,7 +35,7 @@ fn is_gone(world: &World, left: Result<Departure, Outcome>, refresh: Fate, acces
 #[track_caller]
 fn is_kept(world: &World, left: Result<Departure, Outcome>, kind: OutcomeKind, word: &str) {
     let outcome = left.expect_err("nothing was to be forgotten");
-    assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.as_ref()), (kind, word), "{outcome:?}");
+    assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.word()), (kind, word), "{outcome:?}");
     assert!(!world.record().is_tombstone && world.file("profiles/demo/sealed").exists());
     assert!(outcome.error.unwrap().hint.unwrap().contains("--forget"));
 }
@@ -176,7 +176,7 @@ fn who_is_signed_out_cannot_sign_out_again() {
     let world = world([]);
     world.log_out(false, false).unwrap();
     let outcome = world.log_out(false, false).unwrap_err();
-    assert_eq!((outcome.kind, outcome.error.unwrap().kind.as_ref()), (OutcomeKind::NeedsLogin, "no_credential"));
+    assert_eq!((outcome.kind, outcome.error.unwrap().kind.word()), (OutcomeKind::NeedsLogin, "no_credential"));
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn a_logout_that_revoked_and_cannot_write_says_what_is_revoked_and_what_remains(
         full(&world, file);
         let outcome = world.log_out(false, false).expect_err("the disk is full");
         let failure = outcome.error.unwrap();
-        assert_eq!((outcome.kind, failure.kind.as_ref()), (OutcomeKind::StoreUnavailable, "io"));
+        assert_eq!((outcome.kind, failure.kind.word()), (OutcomeKind::StoreUnavailable, "io"));
         assert!(failure.message.starts_with(&format!("{revoked} {left}")), "{failure:?}");
         assert!(failure.hint.unwrap().contains("keepalive logout demo"));
         std::fs::remove_dir_all(world.file(file)).unwrap();
@@ -245,7 +245,7 @@ fn r03_a_token_that_was_spent_before_a_logout_is_not_taken_after_it() {
     assert!(world.keyring.snapshot().is_empty(), "the key has left with the last profile");
     for spent in [first, last] {
         let refused = world.arrive(world.credential(&spent), true).expect_err("it was refreshed, or revoked");
-        assert_eq!(refused.error.unwrap().kind, "consumed");
+        assert_eq!(refused.error.unwrap().kind, ErrorKind::Consumed);
     }
     world.sign_in();
     assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
@@ -298,7 +298,7 @@ fn r11_a_logout_does_not_take_a_later_login_for_what_an_earlier_one_left_behind(
 fn r11_an_import_does_not_replace_a_later_login_that_died_before_the_journal() {
     let world = signed_in_half_way(true);
     let outcome = world.arrive(world.credential(&world.server.mint()), false).unwrap_err();
-    assert_eq!(outcome.error.unwrap().kind, "conflict");
+    assert_eq!(outcome.error.unwrap().kind, ErrorKind::Conflict);
     assert_eq!(world.refresh().generation.get(), 3);
     assert!(world.server.is_family_alive(1), "it is the one that was signed in");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use keepalive::clock::Clock;
 use keepalive::credential::{Credential, Generation};
 use keepalive::guard::Permit;
-use keepalive::outcome::{Outcome, OutcomeKind, Publication};
+use keepalive::outcome::{ErrorKind, Outcome, OutcomeKind, Publication};
 use keepalive::store::content::{Answer, PlainGrant, Secret};
 use keepalive::sys::lockfile::LockFile;
 
@@ -54,7 +54,7 @@ fn has_received(world: &World) -> bool {
 
 #[track_caller]
 fn says(outcome: &Outcome, kind: OutcomeKind, word: &str) {
-    let error = outcome.error.as_ref().map(|e| e.kind.as_ref());
+    let error = outcome.error.as_ref().map(|e| e.kind.word());
     assert_eq!((outcome.kind, error), (kind, Some(word)), "{outcome:?}");
 }
 
@@ -183,7 +183,7 @@ fn r11_an_import_does_not_take_the_place_of_tokens_that_a_dead_run_sealed() {
     let (answer, other) = (world.server.mint(), world.server.mint());
     let world = dead_with(200, &answer.to_string(), true);
     let outcome = world.arrive(world.credential(&other), false).unwrap_err();
-    assert_eq!(outcome.error.unwrap().kind, "conflict");
+    assert_eq!(outcome.error.unwrap().kind, ErrorKind::Conflict);
     let stored = || world.process().store().snapshot(world.name()).unwrap().unwrap();
     assert_eq!((stored().generation.get(), has_received(&world)), (2, false));
     assert_eq!(stored().grant.access.unwrap().expose(), answer["access_token"]);

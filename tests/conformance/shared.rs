@@ -8,7 +8,7 @@ use keepalive::credential::foreign::{Foreign, Identity, Origin};
 use keepalive::credential::response::{self, Reply};
 use keepalive::engine::source::Source;
 use keepalive::engine::standing::{self, Terms};
-use keepalive::outcome::{Failure, Outcome, OutcomeKind, Publication, State};
+use keepalive::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication, State};
 use keepalive::store::keyring::KeyringError;
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ impl Source for Tool {
     fn read(&self, origin: &Origin, within: &str) -> Result<Foreign, Failure> {
         assert_eq!((origin.tool.as_str(), within), ("codex", "demo"));
         match self.0.lock().unwrap().clone() {
-            Held::Unreadable => Err(Failure::new("source", "auth.json cannot be read").hint("look at it")),
+            Held::Unreadable => Err(Failure::new(ErrorKind::Source, "auth.json cannot be read").hint("look at it")),
             Held::Tokens { answer, email, written } => {
                 let Reply::Granted(granted) = response::read(200, answer.to_string().as_bytes(), true) else {
                     panic!()
@@ -91,7 +91,7 @@ impl Shared {
     fn stops(&self, kind: OutcomeKind, word: &str, requests: usize) -> Outcome {
         let outcome = self.world.refresh();
         let error = outcome.error.clone().unwrap();
-        assert_eq!((outcome.kind, error.kind.as_ref()), (kind, word), "{outcome:?}");
+        assert_eq!((outcome.kind, error.kind.word()), (kind, word), "{outcome:?}");
         // What cannot be read may come back soon; what a person must settle takes its time.
         let wait = if kind == OutcomeKind::Deferred { 60 } else { 600 };
         let now = keepalive::clock::Clock::now(&*self.world.clock).wall;
@@ -302,7 +302,7 @@ fn r39_a_tool_that_refreshes_while_we_connect_is_noticed_at_the_fence() {
         let shared = quick(2, then);
         let outcome = shared.world.refresh();
         let error = outcome.error.unwrap();
-        assert_eq!((outcome.kind, error.kind.as_ref()), (OutcomeKind::Deferred, "interrupted"), "{error:?}");
+        assert_eq!((outcome.kind, error.kind.word()), (OutcomeKind::Deferred, "interrupted"), "{error:?}");
         assert_eq!((shared.world.requests(), shared.world.record().open_intent()), (0, None));
     }
     let shared = quick(2, newer);
@@ -363,7 +363,7 @@ fn a_profile_that_came_from_no_tool_cannot_follow_one() {
     world.follow(Arc::new(Tool::default()), &world.server.mint(), origin);
     let outcome = world.refresh();
     assert_eq!((outcome.kind, world.requests()), (OutcomeKind::ConfigError, 0));
-    assert_eq!(outcome.error.unwrap().kind, "follow");
+    assert_eq!(outcome.error.unwrap().kind, ErrorKind::Follow);
 }
 
 #[test]

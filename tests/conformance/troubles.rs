@@ -79,7 +79,7 @@ impl Whole {
 }
 
 fn word_of(outcome: &Outcome) -> &str {
-    outcome.error.as_ref().map_or("", |e| e.kind.as_ref())
+    outcome.error.as_ref().map_or("", |e| e.kind.word())
 }
 
 /// A key of another store, as its item.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
-use keepalive::cli::{Cli, MANUAL};
+use keepalive::cli::{Cli, manual};
 use keepalive::config::Config;
 
 use super::support::root;
@@ -25,7 +25,7 @@ fn check(path: &Path, generated: &[u8]) {
 fn pages() -> Vec<(String, Vec<u8>)> {
     let command = Cli::command().disable_help_subcommand(true);
     let (name, text) = page(&command, "keepalive".into());
-    let mut pages = vec![(name, [&text, MANUAL.as_bytes()].concat())];
+    let mut pages = vec![(name, [&text, manual().as_bytes()].concat())];
     for sub in command.get_subcommands() {
         let title = format!("keepalive-{}", sub.get_name());
         // The page of a subcommand shows how it is called.
@@ -53,61 +53,6 @@ fn there_is_a_page_for_every_command_and_it_is_current() {
     for (name, text) in pages() {
         check(&root().join("man").join(name), &text);
     }
-}
-
-/// What stands where a kind does and is none, as no document has it.
-const NO_KINDS: [&str; 6] = [
-    // Findings of `doctor` have a level.
-    "clock",
-    "permissions",
-    "store",
-    "unproven",
-    // Said on stderr alone.
-    "json",
-    "rehearsal",
-];
-/// Kinds that are not written down where the error is made: each of these names stands for words that are.
-const NAMED_KINDS: [&str; 7] = ["AT_UNUSABLE", "PRESUMED_DEAD", "PRESUMED_SPENT", "e.word(", "key", "kind", "word"];
-
-/// What stands first in each error that the sources make, be it a word in quotes or a name for one.
-fn firsts() -> BTreeSet<String> {
-    let files = super::tidy::files("src", ".rs").into_iter().filter(|(file, _)| !file.contains("/tests"));
-    let text: String = files.map(|(_, text)| super::tidy::code(&text).to_owned()).collect();
-    let starts =
-        ["Failure::new(", "refused(\"", "(StoreUnavailable,", "(ConfigError,", "(NeedsLogin,", "=> \"keyring_"];
-    let of = |start: &'static str| {
-        // What the start has of the word already belongs to it.
-        let begun = start.find('"').map_or("", |quote| &start[quote..]);
-        text.split(start).skip(1).map(move |rest| format!("{begun}{}", rest.trim_start()))
-    };
-    let all = starts.into_iter().flat_map(of);
-    all.map(|rest| rest.split([',', ')', ' ', '\n']).next().unwrap_or("").to_owned()).collect()
-}
-
-/// The words that keepalive(1) explains as kinds of errors.
-fn explained() -> BTreeSet<&'static str> {
-    let errors = MANUAL.split(".SH ERRORS").nth(1).unwrap();
-    let lines: Vec<&str> = errors.lines().collect();
-    let heads: Vec<&str> = lines.windows(2).filter(|pair| pair[0] == ".TP").map(|pair| pair[1]).collect();
-    let terms = heads.into_iter().filter_map(|head| head.split_once(' '));
-    terms.flat_map(|(_, words)| words.split([' ', ',', '"']).filter(|word| !word.is_empty())).collect()
-}
-
-#[test]
-fn the_page_lists_every_kind_of_error() {
-    let firsts = firsts();
-    let kinds: BTreeSet<&str> = firsts.iter().filter_map(|first| first.strip_prefix('"')?.strip_suffix('"')).collect();
-    assert!(kinds.len() > 40, "{kinds:?}");
-    let explained = explained();
-    let missing: Vec<_> = kinds.iter().filter(|k| !explained.contains(**k) && !NO_KINDS.contains(k)).collect();
-    assert!(missing.is_empty(), "keepalive(1) lacks {missing:?}");
-    let idle: Vec<_> = NO_KINDS.iter().filter(|k| !kinds.contains(**k) || explained.contains(**k)).collect();
-    assert!(idle.is_empty(), "no exception is needed for {idle:?}");
-    let named: Vec<&str> = firsts.iter().filter(|first| !first.starts_with('"')).map(String::as_str).collect();
-    assert_eq!(named, NAMED_KINDS, "kinds that nobody can look up");
-    let sources: String = super::tidy::files("src", ".rs").into_iter().map(|(_, text)| text).collect();
-    let unknown: Vec<_> = explained.iter().filter(|word| !sources.contains(&format!("\"{word}\""))).collect();
-    assert!(unknown.is_empty(), "nothing says {unknown:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::super::output::{BAD, DIM, GOOD, Output, Status, WARN};
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::ProfileName;
 use crate::store::StoreError;
 
@@ -47,7 +47,7 @@ impl Finding {
     }
 
     pub fn of_outcome(what: &'static str, outcome: &Outcome) -> Self {
-        let failure = outcome.error.clone().unwrap_or_else(|| Failure::new("store", "the store failed"));
+        let failure = outcome.error.clone().unwrap_or_else(|| Failure::new(ErrorKind::Store, "the store failed"));
         Self::bad(what, failure, Status::of_outcome(outcome))
     }
 }

@@ -3,7 +3,7 @@
 use super::Finding;
 use crate::cli::compose::Setup;
 use crate::cli::output::{Output, Status};
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 use crate::sys::lockfile::LockFile;
 
 /// 2026-01-01: this program is younger than that.
@@ -20,8 +20,8 @@ pub fn check_daemon(setup: &Setup, _: &Output) -> Vec<Finding> {
 fn clock(setup: &Setup) -> Finding {
     let now = setup.clock.now();
     if now.wall.as_millis() < NEWEST_PAST * 1000 {
-        let failure =
-            Failure::new("clock", format!("the clock says {}", now.wall)).hint("set it: timedatectl set-ntp true");
+        let failure = Failure::new(ErrorKind::Clock, format!("the clock says {}", now.wall))
+            .hint("set it: timedatectl set-ntp true");
         return Finding::bad("clock", failure, Status::Failed);
     }
     if now.boot_id.is_empty() {

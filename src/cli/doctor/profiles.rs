@@ -4,7 +4,7 @@ use super::Finding;
 use crate::cli::compose::Setup;
 use crate::cli::output::{Output, Status};
 use crate::cli::status::judge;
-use crate::outcome::{Failure, State};
+use crate::outcome::{ErrorKind, Failure, State};
 use crate::profile::{Profile, ProfileName};
 use crate::store::record::Record;
 use crate::store::{Claim, StoreError, Taken};
@@ -99,14 +99,14 @@ fn told(setup: &Setup, name: &ProfileName, taken: &Taken) -> Finding {
             let text = format!(
                 "{name}: the keyring's copy (generation {claimed}) cannot be proved genuine, and was left alone"
             );
-            Finding::bad("take-over", Failure::new("unproven", text).hint(anew), Status::Config)
+            Finding::bad("take-over", Failure::new(ErrorKind::Unproven, text).hint(anew), Status::Config)
         }
         Taken::Claimed(Claim::Held(other)) => {
             let text = format!(
                 "{name}: profile {other} holds the refresh token of the keyring's copy, and two must not use it: it was left alone"
             );
             let hint = format!("use profile {other}, and remove the copy: {clear}");
-            Finding::bad("take-over", Failure::new("conflict", text).hint(hint), Status::Config)
+            Finding::bad("take-over", Failure::new(ErrorKind::Conflict, text).hint(hint), Status::Config)
         }
         Taken::Claimed(claim @ Claim::Elsewhere(_)) => {
             Finding::of_store("take-over", &StoreError::Claimed { profile: name.clone(), claim: claim.clone() })
@@ -115,7 +115,7 @@ fn told(setup: &Setup, name: &ProfileName, taken: &Taken) -> Finding {
             let text = format!(
                 "{name}: the refresh token of the keyring's copy was already used or refused, or may have been: it was left alone"
             );
-            Finding::bad("take-over", Failure::new("consumed", text).hint(anew), Status::NeedsLogin)
+            Finding::bad("take-over", Failure::new(ErrorKind::Consumed, text).hint(anew), Status::NeedsLogin)
         }
     }
 }

@@ -11,7 +11,7 @@ use super::Finding;
 use crate::cli::compose::Setup;
 use crate::cli::output::{Output, Status};
 use crate::clock::Clock;
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 use crate::profile::Provider;
 use crate::provider::checkup::{Absence, Presence, Step};
 use crate::provider::discovery::Metadata;
@@ -216,7 +216,7 @@ fn unreachable(name: &str, endpoints: &[&str], url: &Url, absence: &Absence) -> 
     };
     let origin = url.origin().ascii_serialization();
     let message = format!("{name}: {origin} ({}) cannot be reached: {step}: {}", kinds(endpoints), absence.why);
-    Finding::bad("provider", Failure::new("network", message).hint(hint), Status::TryAgain)
+    Finding::bad("provider", Failure::new(ErrorKind::Network, message).hint(hint), Status::TryAgain)
 }
 
 fn skewed(name: &str, ahead_ms: i64) -> Option<Finding> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Finding;
 use crate::cli::compose::Setup;
 use crate::cli::output::{Output, Status};
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 use crate::store::{Store, StoreError};
 use crate::sys::lockfile::LockFile;
 use crate::sys::{durable, machine};
@@ -47,16 +47,18 @@ fn directory(store: &Store) -> Finding {
         );
     }
     if let Some(mode) = others_access(dir) {
-        let failure =
-            Failure::new("permissions", format!("{} has mode {mode:o}: others can look into it", dir.display()))
-                .hint(format!("chmod 700 {}", dir.display()));
+        let failure = Failure::new(
+            ErrorKind::Permissions,
+            format!("{} has mode {mode:o}: others can look into it", dir.display()),
+        )
+        .hint(format!("chmod 700 {}", dir.display()));
         return Finding::bad("store directory", failure, Status::StoreUnavailable);
     }
     let probe = dir.join("probe");
     match durable::replace(&probe, b"x").and_then(|()| durable::remove(&probe)) {
         Ok(()) => Finding::good("store directory", format!("{} is private and can be written", dir.display())),
         Err(e) => {
-            let failure = Failure::new("io", format!("{} cannot be written: {e}", dir.display()))
+            let failure = Failure::new(ErrorKind::Io, format!("{} cannot be written: {e}", dir.display()))
                 .hint("check its owner and the space left");
             Finding::bad("store directory", failure, Status::StoreUnavailable)
         }
@@ -107,11 +109,13 @@ fn lock(store: &Store) -> Finding {
     match tried {
         Ok((true, _)) => Finding::good("locks", "flock excludes"),
         Ok((false, _)) => {
-            let failure = Failure::new("lock", "flock does not exclude on this filesystem")
+            let failure = Failure::new(ErrorKind::Lock, "flock does not exclude on this filesystem")
                 .hint("set [store] path to a local filesystem");
             Finding::bad("locks", failure, Status::StoreUnavailable)
         }
-        Err(e) => Finding::bad("locks", Failure::new("lock", format!("flock fails: {e}")), Status::StoreUnavailable),
+        Err(e) => {
+            Finding::bad("locks", Failure::new(ErrorKind::Lock, format!("flock fails: {e}")), Status::StoreUnavailable)
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::clock::Moment;
 use crate::credential::freshness::Validity;
 use crate::engine::Engine;
 use crate::engine::handover::{self, Arrival, Handover, Warrant};
-use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::Profile;
 use crate::provider::{PrepareError, Prepared, TokenEndpoint};
 
@@ -26,7 +26,7 @@ pub(super) fn agreed(args: &ImportArgs, profile: Profile) -> Result<Profile, Fai
             let message =
                 format!("profile {} is configured for {}, not for {given}", args.profile, profile.provider.name);
             let hint = format!("leave --provider out, or change [profile.{}]", args.profile);
-            Err(Failure::new("config", message).hint(hint))
+            Err(Failure::new(ErrorKind::Config, message).hint(hint))
         }
         Some(_) | None => Ok(profile),
     }

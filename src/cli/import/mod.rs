@@ -8,7 +8,7 @@ mod tool;
 use super::Global;
 use super::compose::Setup;
 use super::output::{Output, Status};
-use crate::outcome::Outcome;
+use crate::outcome::{ErrorKind, Outcome};
 pub use args::ImportArgs;
 
 pub fn run(args: &ImportArgs, global: &Global, out: &Output) -> Status {
@@ -26,8 +26,10 @@ pub fn run(args: &ImportArgs, global: &Global, out: &Output) -> Status {
             if let Some(error) = &outcome.error {
                 out.fail(error);
             }
-            match outcome.error.as_ref().map(|e| e.kind.as_ref()) {
-                Some("input" | "source" | "conflict" | "consumed") => Status::Failed,
+            match outcome.error.as_ref().map(|e| &e.kind) {
+                Some(ErrorKind::Input | ErrorKind::Source | ErrorKind::Conflict | ErrorKind::Consumed) => {
+                    Status::Failed
+                }
                 _ => Status::of_outcome(&outcome),
             }
         }

@@ -12,7 +12,7 @@ use crate::clock::Moment;
 use crate::credential::response::{self, Granted, Reply};
 use crate::credential::{Binding, Credential};
 use crate::engine::handover;
-use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::Profile;
 
 /// No token response is longer.
@@ -34,7 +34,7 @@ pub(super) fn import(args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(
 }
 
 fn bad_input(message: String, hint: &str) -> Outcome {
-    Outcome::new(OutcomeKind::ConfigError).because(Failure::new("input", message).hint(hint))
+    Outcome::new(OutcomeKind::ConfigError).because(Failure::new(ErrorKind::Input, message).hint(hint))
 }
 
 fn read(args: &ImportArgs) -> Result<Granted, Outcome> {

@@ -8,7 +8,7 @@ use crate::cli::compose::Setup;
 use crate::cli::output::Output;
 use crate::credential::foreign::{Foreign, Origin};
 use crate::engine::handover::{self, Arrival};
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::{Profile, Provider};
 
 /// `import --from`.
@@ -27,7 +27,9 @@ pub(super) fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output)
     let lifetime = profile.provider.default_lifetime;
     let made = handover::credential(foreign.granted, prepared.binding(), &now, told, lifetime);
     let mut credential = made.ok_or_else(|| {
-        config_error(Failure::new("source", format!("{origin} holds no refresh token")).hint("sign in with that tool"))
+        config_error(
+            Failure::new(ErrorKind::Source, format!("{origin} holds no refresh token")).hint("sign in with that tool"),
+        )
     })?;
     credential.grant.login_by = credential.grant.login_by.or(login_by);
     let arrival = Arrival { credential, origin: Some(origin.clone()) };
@@ -72,7 +74,7 @@ fn check_client(foreign: &Foreign, origin: &Origin, provider: &Provider) -> Resu
         );
         let hint =
             format!("set client_id = {client:?} in a [provider.NAME] of its own, and import with --provider NAME");
-        return Err(Failure::new("source", message).hint(hint));
+        return Err(Failure::new(ErrorKind::Source, message).hint(hint));
     }
     let same_place = |issuer: &str| {
         let theirs = url::Url::parse(issuer).ok().map(|url| url.origin());
@@ -82,7 +84,7 @@ fn check_client(foreign: &Foreign, origin: &Origin, provider: &Provider) -> Resu
     // Without an issuer the endpoints may be anywhere, and only the person knows.
     if let Some(issuer) = foreign.issuer.as_ref().filter(|i| provider.issuer.is_some() && !same_place(i)) {
         let message = format!("{origin} has a token of {issuer}, and provider {} is another server", provider.name);
-        return Err(Failure::new("source", message).hint("import with the --provider that it is of"));
+        return Err(Failure::new(ErrorKind::Source, message).hint("import with the --provider that it is of"));
     }
     Ok(())
 }
@@ -98,7 +100,7 @@ fn check_usual(tool: Tool, args: &ImportArgs, setup: &Setup, ours: &Provider) ->
     }
     let message = format!("profile {} is at {}, and what {} has is for {usual}", args.profile, ours.name, about.name);
     let hint = format!("import it into a profile of its own, or say with --provider that it is for {}", ours.name);
-    Err(Failure::new("conflict", message).hint(hint))
+    Err(Failure::new(ErrorKind::Conflict, message).hint(hint))
 }
 
 /// Two holders of one refresh token sign each other out, so one of them must go.

@@ -14,7 +14,7 @@ use super::compose::Setup;
 use super::output::{Output, Status};
 use super::signals::StopSignals;
 use crate::engine::handover::{self, Handover, Warrant};
-use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
 use crate::provider::signin::SignInServer;
@@ -110,7 +110,7 @@ fn profile(args: &LoginArgs, setup: &Setup) -> Result<Profile, Failure> {
     }
     let name = &args.profile;
     let message = format!("profile {name} is configured for {}, not for {given}", profile.provider.name);
-    Err(Failure::new("config", message).hint(format!("leave --provider out, or change [profile.{name}]")))
+    Err(Failure::new(ErrorKind::Config, message).hint(format!("leave --provider out, or change [profile.{name}]")))
 }
 
 fn stop_on_signal(endpoint: &HttpEndpoint, wait: &Wait<'_>) {

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::super::output::Output;
 use super::{LoginArgs, qr};
 use crate::credential::secret::OneTime;
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 use crate::profile::Provider;
 use crate::provider::signin::Sites;
 use crate::signin::SignInError;
@@ -43,7 +43,7 @@ pub(super) fn choose(args: &LoginArgs, provider: &Provider, sites: &Sites, deskt
     let redirect = Redirect::of(provider.redirect_uri.as_ref());
     let has_browser = browser::is_there(desktop);
     let lacks = |key: &str, hint: &str| {
-        Failure::new("config", format!("{} names no {key}", provider.name))
+        Failure::new(ErrorKind::Config, format!("{} names no {key}", provider.name))
             .hint(format!("{hint}, or set {key} in [provider.{}]", provider.name))
     };
     let device = |why| sites.device.clone().map(|endpoint| Way::Device { endpoint, why });
@@ -108,7 +108,9 @@ impl Desk<'_> {
         let (mut doorstep, redirect_uri) = loopback::open(redirect, self.runtime).map_err(SignInError::Refused)?;
         let attempt = attempt(redirect_uri)?;
         doorstep.serve(&attempt, self.wait.sender()).map_err(|e| {
-            SignInError::Refused(Failure::new("port", format!("cannot listen on loopback: {e}")).hint("use --paste"))
+            SignInError::Refused(
+                Failure::new(ErrorKind::Port, format!("cannot listen on loopback: {e}")).hint("use --paste"),
+            )
         })?;
         let url = attempt.url(self.counter.sites, endpoint, &self.counter.prepared.provider);
         let has_opened = browser::open(self.desktop, url.as_str());
@@ -188,7 +190,8 @@ impl Desk<'_> {
                     Err(bad) => return Err(self.counter.explain(bad)),
                 },
                 Some(Event::PasteEnded) => {
-                    let failure = Failure::new("input", "standard input ended before a usable address or code came");
+                    let failure =
+                        Failure::new(ErrorKind::Input, "standard input ended before a usable address or code came");
                     return Err(SignInError::Abandoned(failure.hint("nothing was changed; sign in again")));
                 }
                 Some(Event::Redirected(_) | Event::Stray(_) | Event::Interrupted) | None => {}
@@ -209,7 +212,7 @@ impl Desk<'_> {
 
 fn attempt(redirect_uri: Url) -> Result<Attempt, SignInError> {
     Attempt::new(random(), random(), redirect_uri)
-        .ok_or_else(|| SignInError::Refused(Failure::new("random", "no randomness to be had")))
+        .ok_or_else(|| SignInError::Refused(Failure::new(ErrorKind::Random, "no randomness to be had")))
 }
 
 fn host(url: &Url) -> &str {

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::Global;
 use super::compose;
 use super::output::{BAD, GOOD, Output, Status};
-use crate::outcome::{Failure, Publication};
+use crate::outcome::{ErrorKind, Failure, Publication};
 use crate::profile::ProfileName;
 use crate::sys::machine;
 use crate::sys::paths::Places;
@@ -79,14 +79,14 @@ pub fn run(args: &RehearseArgs, global: &Global, out: &Output) -> Status {
     let places = Places::find(global.config.as_deref());
     let set = compose::load(&places).and_then(|config| {
         let server = RehearsalServer::start(ACCESS_LIFETIME, ANSWER_DELAY)
-            .map_err(|e| Failure::new("io", format!("cannot listen on 127.0.0.1: {e}")))?;
+            .map_err(|e| Failure::new(ErrorKind::Io, format!("cannot listen on 127.0.0.1: {e}")))?;
         Stage::set(&config, &places, &server.token_endpoint()).map(|stage| (server, stage))
     });
     let (server, stage) = match set {
         Ok(set) => set,
         Err(failure) => {
             out.fail(&failure);
-            return if failure.kind == "config" { Status::Config } else { Status::Failed };
+            return if failure.kind == ErrorKind::Config { Status::Config } else { Status::Failed };
         }
     };
     let mut findings = Findings::default();
@@ -308,7 +308,7 @@ fn conclude(findings: &Findings, stage: &Stage, out: &Output) -> Status {
         out.line(&format!("        lock: flock, filesystem: {filesystem}"));
     }
     for fault in findings.told() {
-        out.error(&Failure::new("rehearsal", fault));
+        out.error(&Failure::new(ErrorKind::Rehearsal, fault));
     }
     if is_good {
         out.say("the rehearsal held: this machine can be trusted with a real token");

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::outcome::Failure;
+use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{KeySource, StoreKind, StoreSettings};
 use crate::store::key::{hex, random};
 use crate::store::keyring::{self, Item};
@@ -40,7 +40,7 @@ impl Stage {
         let beside = config.store.path.as_deref().unwrap_or(&places.state);
         let parent = beside.parent().unwrap_or(beside).to_owned();
         let cannot = |what: &str, e: io::Error| {
-            Failure::new("io", format!("cannot {what} below {}: {e}", parent.display()))
+            Failure::new(ErrorKind::Io, format!("cannot {what} below {}: {e}", parent.display()))
                 .hint("the rehearsal runs on the filesystem of the real store; make room there")
         };
         durable::create_dir(&parent).map_err(|e| cannot("create a directory", e))?;

@@ -4,7 +4,7 @@ use url::Url;
 
 use super::{Departure, Fate};
 use crate::credential::Binding;
-use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::provider::revocation::Unsent;
 use crate::provider::{GateError, Prepared};
@@ -20,31 +20,32 @@ pub(super) fn belongs(binding: &Binding, prepared: &Prepared, url: &Url) -> Resu
             "the credential belongs to client {} at {}, but the configuration names client {} at {}",
             binding.client_id, binding.origin, configured.client_id, configured.origin
         );
-        return Err(Failure::new("other_server", message).hint(format!("restore [provider.{provider}]")));
+        return Err(Failure::new(ErrorKind::OtherServer, message).hint(format!("restore [provider.{provider}]")));
     }
     let origin = url.origin().ascii_serialization();
     if origin == binding.origin {
         return Ok(());
     }
     let message = format!("the revocation endpoint is at {origin}, but the credential belongs to {}", binding.origin);
-    Err(Failure::new("other_server", message).hint(format!("check revocation_endpoint in [provider.{provider}]")))
+    Err(Failure::new(ErrorKind::OtherServer, message)
+        .hint(format!("check revocation_endpoint in [provider.{provider}]")))
 }
 
 pub(super) fn unsent(why: Unsent, url: &Url) -> Outcome {
     match why {
         Unsent::Network(reason) => {
             let message = format!("cannot reach {}: {reason}", url.origin().ascii_serialization());
-            Outcome::new(OutcomeKind::Deferred).because(Failure::new("network", message))
+            Outcome::new(OutcomeKind::Deferred).because(Failure::new(ErrorKind::Network, message))
         }
         Unsent::Gate(GateError::Refused(reason) | GateError::Overtaken(reason)) => Outcome::new(OutcomeKind::Deferred)
-            .because(Failure::new("interrupted", format!("nothing was sent: {reason}"))),
+            .because(Failure::new(ErrorKind::Interrupted, format!("nothing was sent: {reason}"))),
         Unsent::Gate(GateError::Journal(error)) => Outcome::new(OutcomeKind::StoreUnavailable)
-            .because(Failure::new("io", format!("cannot write the journal: {error}"))),
+            .because(Failure::new(ErrorKind::Io, format!("cannot write the journal: {error}"))),
     }
 }
 
 pub(super) fn reason_of(outcome: Outcome) -> Failure {
-    outcome.error.unwrap_or_else(|| Failure::new("unknown", "it is not known why"))
+    outcome.error.unwrap_or_else(|| Failure::new(ErrorKind::Unknown, "it is not known why"))
 }
 
 /// Nothing was forgotten: says so, and what the person can choose.
@@ -96,14 +97,17 @@ pub(super) fn completed(record: &Record, warnings: Vec<String>) -> Departure {
     let is_revoked = record.revocation.as_ref().is_some_and(|r| r.is_confirmed);
     let (refresh, reason) = match is_revoked {
         true => (Fate::Revoked, None),
-        false => (Fate::Left, Some(Failure::new("interrupted", "the logout that was interrupted had not revoked it"))),
+        false => (
+            Fate::Left,
+            Some(Failure::new(ErrorKind::Interrupted, "the logout that was interrupted had not revoked it")),
+        ),
     };
     Departure { generation: record.generation, refresh, access: None, reason, warnings, is_completion: true }
 }
 
 /// There is nothing to sign out.
 pub fn no_credential(name: &ProfileName) -> Outcome {
-    let failure = Failure::new("no_credential", format!("there is no credential for profile {name}"))
+    let failure = Failure::new(ErrorKind::NoCredential, format!("there is no credential for profile {name}"))
         .hint("nothing is left to sign out; keepalive status shows the profiles that there are");
     Outcome::new(OutcomeKind::NeedsLogin).because(failure)
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::outcome::ErrorKind;
 use worker::Worker;
 
 /// No keyring operation takes longer; a provider that needs more counts as hanging.
@@ -74,15 +75,15 @@ pub enum KeyringError {
 
 impl KeyringError {
     /// The word for programs.
-    pub fn word(&self) -> &'static str {
+    pub fn error_kind(&self) -> ErrorKind {
         match self {
-            Self::NoBus => "keyring_no_bus",
-            Self::NoService => "keyring_missing",
-            Self::NoCollection => "keyring_no_collection",
-            Self::Locked => "keyring_locked",
-            Self::Hanging => "keyring_hanging",
-            Self::Denied => "keyring_denied",
-            Self::Failed(_) => "keyring_failed",
+            Self::NoBus => ErrorKind::KeyringNoBus,
+            Self::NoService => ErrorKind::KeyringMissing,
+            Self::NoCollection => ErrorKind::KeyringNoCollection,
+            Self::Locked => ErrorKind::KeyringLocked,
+            Self::Hanging => ErrorKind::KeyringHanging,
+            Self::Denied => ErrorKind::KeyringDenied,
+            Self::Failed(_) => ErrorKind::KeyringFailed,
         }
     }
 

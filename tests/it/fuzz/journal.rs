@@ -12,7 +12,7 @@ use keepalive::credential::secret::{AccessToken, RefreshToken};
 use keepalive::credential::{Binding, Credential, Generation, Grant};
 use keepalive::engine::standing::{Terms, jitter, standing};
 use keepalive::guard::Permit;
-use keepalive::outcome::{self, Failure};
+use keepalive::outcome::{self, ErrorKind, Failure};
 use keepalive::profile::{Policy, ProfileName, Rotation, StoreKind, StoreSettings};
 use keepalive::store::content::{Answer, Content, PlainGrant, Reading, Secret};
 use keepalive::store::key::SealingKey;
@@ -415,7 +415,7 @@ fn no_damaged_journal_is_another_profiles() {
     let path = bench.folder("demo").join("record.json");
     let mut whole: Record = serde_json::from_slice(&bench.newest().files["record.json"]).unwrap();
     let fingerprint = whole.fingerprint.clone().unwrap();
-    let failure = Failure::new("x", "x");
+    let failure = Failure::new(ErrorKind::Io, "x");
     // One with everything in it.
     whole.intent = Some(Intent {
         attempt: "a".into(),

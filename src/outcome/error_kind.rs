@@ -1,0 +1,291 @@
+//! The kinds of errors: the word that programs read, the exit status that goes with it, and what the manual says of it.
+//!
+//! This table is the only place that has them. The manual's section ERRORS is rendered from it ([`ErrorKind::manual`]), and
+//! the JSON and the journal carry the word.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Where the manual lists a kind, and the exit status that a command ends with for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    TryAgain,
+    SignIn,
+    Configuration,
+    Store,
+    Login,
+    Logout,
+    Other,
+    CommandLine,
+    Doctor,
+}
+
+impl Section {
+    /// In the order of the manual.
+    pub const ALL: [Self; 9] = [
+        Self::TryAgain,
+        Self::SignIn,
+        Self::Configuration,
+        Self::Store,
+        Self::Login,
+        Self::Logout,
+        Self::Other,
+        Self::CommandLine,
+        Self::Doctor,
+    ];
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::TryAgain => "Not now; it is tried again (75)",
+            Self::SignIn => "Sign in again (77)",
+            Self::Configuration => "The configuration, or the identity of this store (78)",
+            Self::Store => "The store (69)",
+            Self::Login => "A login (1)",
+            Self::Logout => "A logout (75)",
+            Self::Other => "Other errors (1)",
+            Self::CommandLine => "The command line (2)",
+            Self::Doctor => "Findings of keepalive doctor (1)",
+        }
+    }
+
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::TryAgain | Self::Logout => 75,
+            Self::SignIn => 77,
+            Self::Configuration => 78,
+            Self::Store => 69,
+            Self::Login | Self::Other | Self::Doctor => 1,
+            Self::CommandLine => 2,
+        }
+    }
+}
+
+macro_rules! error_kinds {
+    ($($variant:ident, $word:literal, $section:ident, $text:literal;)*) => {
+        /// What went wrong, for programs. keepalive(1) lists the kinds, and programs may rely on their words.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum ErrorKind {
+            $(#[doc = $text] $variant,)*
+            /// The error code of the provider, such as `invalid_grant` (RFC 6749 §5.2). Made by [`ErrorKind::of_provider`].
+            Provider(String),
+        }
+
+        impl ErrorKind {
+            /// All kinds but the provider's, in the order of the manual within each section.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The word in the JSON and in the journal.
+            pub fn word(&self) -> &str {
+                match self {
+                    $(Self::$variant => $word,)*
+                    Self::Provider(code) => code,
+                }
+            }
+
+            /// Where the manual lists it. A provider's code ends in 77 or in 78 as the code means; its outcome says which.
+            pub fn section(&self) -> Section {
+                match self {
+                    $(Self::$variant => Section::$section,)*
+                    Self::Provider(_) => Section::SignIn,
+                }
+            }
+
+            /// What the manual says of it. Words between backticks are commands, keys or files.
+            pub fn text(&self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                    Self::Provider(_) => "The provider's own error code.",
+                }
+            }
+
+            fn of_word(word: &str) -> Option<Self> {
+                match word {
+                    $($word => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+error_kinds! {
+    InDoubt, "in_doubt", TryAgain, "A request was sent, and no usable response arrived: the refresh token may have been consumed.";
+    Network, "network", TryAgain, "The provider could not be reached; nothing was sent.";
+    Throttled, "throttled", TryAgain, "The provider turned the request away for now (as with HTTP status 429); the refresh token is unaffected.";
+    Refused, "refused", TryAgain, "The provider refused the request without a reason that keepalive knows; the refresh token is unaffected.";
+    NotBefore, "not_before", TryAgain, "No request is made before `retry_at`.";
+    Busy, "busy", TryAgain, "The refresh takes longer than this caller waits; it continues without the caller.";
+    Interrupted, "interrupted", TryAgain, "The process was told to stop before anything was sent.";
+    Discovery, "discovery", TryAgain, "The provider's endpoints could not be discovered (RFC 8414).";
+    Source, "source", TryAgain, "The store of the tool that a profile follows cannot be read, so it is unknown whether that tool has used the refresh token. For the store that an import was to read, the exit status is 1.";
+    Expired, "expired", TryAgain, "The access token has expired and was not refreshed.";
+    NoToken, "no_token", TryAgain, "There is no valid access token.";
+    Server, "server", TryAgain, "The provider's response to a login has neither a token nor an error code.";
+    NoCredential, "no_credential", SignIn, "Nothing is stored for the profile.";
+    Consumed, "consumed", SignIn, "The refresh token has been used or rejected before. For an import the exit status is 1.";
+    Lost, "lost", SignIn, "The sealed credential is missing.";
+    PresumedSpent, "presumed_spent", SignIn, "The refresh token was sent for the last time, and no usable response arrived.";
+    PresumedDead, "presumed_dead", SignIn, "The refresh token was refused five times in a row without a reason, and the access token has expired.";
+    ClientRefused, "client_refused", Configuration, "The provider refuses the client, not the refresh token.";
+    NoRefreshToken, "no_refresh_token", Configuration, "The provider's response to a login has no refresh token.";
+    AtUnusable, "at_unusable", Configuration, "The provider sent a refresh token, which is stored, but no usable access token.";
+    Config, "config", Configuration, "The configuration file is wrong: the message names the place.";
+    ClientSecret, "client_secret", Configuration, "The client secret cannot be read.";
+    ClientKey, "client_key", Configuration, "The client's private key cannot be read, or nothing can be signed with it.";
+    CaFile, "ca_file", Configuration, "The certificates of `ca_file` cannot be read.";
+    Key, "key", Configuration, "The sealing key of the file store cannot be read.";
+    Tls, "tls", Configuration, "TLS cannot be set up.";
+    OtherServer, "other_server", Configuration, "The credential belongs to another server or client than the configuration names.";
+    StaleCredential, "stale_credential", Configuration, "An older copy of the credential was restored; its refresh token has been consumed.";
+    Conflict, "conflict", Configuration, "There is a credential that is not older, or one of another account, server or client. For an import the exit status is 1.";
+    Follow, "follow", Configuration, "The profile has `follow = true`, but its credential was not imported from another tool.";
+    OtherMachine, "other_machine", Configuration, "The store was made on another machine: `keepalive doctor --take-over`.";
+    DomainMismatch, "domain_mismatch", Configuration, "The keyring item belongs to another state directory: `keepalive doctor --take-over`.";
+    NetworkFilesystem, "network_filesystem", Configuration, "The store lies on a network filesystem, where locks may not exclude other machines.";
+    NestedCall, "nested_call", Configuration, "A command that keepalive runs for a profile asked for that same profile.";
+    JournalMissing, "journal_missing", Store, "A sealed credential has no journal, so it is unknown whether its refresh token was sent; the next run checks.";
+    Unsealed, "unsealed", Store, "The sealed credential is missing or damaged; the next run restores it from the keyring item, or reports that it cannot.";
+    KeyringNoBus, "keyring_no_bus", Store, "There is no session bus.";
+    KeyringMissing, "keyring_missing", Store, "There is no keyring service on the session bus.";
+    KeyringNoCollection, "keyring_no_collection", Store, "The keyring service has no default keyring.";
+    KeyringLocked, "keyring_locked", Store, "The keyring is locked.";
+    KeyringHanging, "keyring_hanging", Store, "The keyring does not respond.";
+    KeyringDenied, "keyring_denied", Store, "The keyring denies access.";
+    KeyringFailed, "keyring_failed", Store, "The keyring failed in another way.";
+    KeyMissing, "key_missing", Store, "The sealing key is not in the keyring.";
+    KeyDamaged, "key_damaged", Store, "The sealing key in the keyring cannot be read.";
+    IdentityLost, "identity_lost", Store, "The file `store.json` is missing and no journal has its content, so it is unknown which tokens are consumed.";
+    LedgerDamaged, "ledger_damaged", Store, "The ledger lacks a consumed token that a journal names. Refreshes continue; new tokens are accepted only through a login.";
+    Damaged, "damaged", Store, "A file of the store cannot be understood or decrypted.";
+    Io, "io", Store, "A file of the store cannot be read or written.";
+    Lock, "lock", Store, "A file of the store cannot be locked.";
+    LaterVersion, "later_version", Store, "A file of the store was written by a later version of keepalive, and is left alone.";
+    HalfTaken, "half_taken", Store, "The credential of an import or a login is stored and will be used, but some bookkeeping failed. Do not use it elsewhere; the hint shows how to finish.";
+    Timeout, "timeout", Login, "The sign-in was not completed in time.";
+    ExpiredToken, "expired_token", Login, "The device code expired before the sign-in was completed (RFC 8628).";
+    Port, "port", Login, "The port of the redirect is in use.";
+    RedirectUri, "redirect_uri", Login, "keepalive cannot listen at the configured redirect URI.";
+    State, "state", Login, "The redirect belongs to another login.";
+    Issuer, "issuer", Login, "The redirect comes from another server (RFC 9207).";
+    Redirect, "redirect", Login, "The redirect cannot be read.";
+    Random, "random", Login, "The system has no random numbers.";
+    Revoked, "revoked", Logout, "A logout revoked the refresh token, or found it revoked.";
+    RevocationInDoubt, "revocation_in_doubt", Logout, "A logout sent the refresh token to be revoked, and no response was stored.";
+    NoRevocationEndpoint, "no_revocation_endpoint", Logout, "The provider has no revocation endpoint (RFC 7009); the credential was only forgotten here.";
+    RevocationRefused, "revocation_refused", Logout, "The provider does not revoke such a token; the credential was only forgotten here.";
+    Unknown, "unknown", Logout, "The reason is unknown.";
+    Input, "input", Other, "What was given to an import, or pasted into a login, cannot be read or is something else.";
+    Output, "output", Other, "Standard output could not be written, as on a full disk. What was refreshed or stored is safe.";
+    Running, "running", Other, "A daemon already runs on this store.";
+    Socket, "socket", Other, "The daemon cannot listen on its socket.";
+    Signals, "signals", Other, "Signal handlers cannot be installed.";
+    Broken, "broken", Other, "Internal error; refreshes in flight were completed. Restart the daemon and report the error.";
+    Runtime, "runtime", Other, "The network runtime could not start.";
+    Json, "json", Other, "The result cannot be written as JSON.";
+    Rehearsal, "rehearsal", Other, "The rehearsal found a fault on this machine.";
+    Usage, "usage", CommandLine, "The command line cannot be understood: the message says what is wrong.";
+    Clock, "clock", Doctor, "The clock is wrong.";
+    Permissions, "permissions", Doctor, "Other users can read the store's directory.";
+    Unproven, "unproven", Doctor, "The keyring item is newer than the sealed credential and cannot be proved genuine.";
+    Store, "store", Doctor, "The store failed, and no reason is known.";
+}
+
+impl ErrorKind {
+    /// The kind of an error that the provider named. A code that is one of our own words gets a prefix, so that no server
+    /// can speak for keepalive.
+    pub fn of_provider(code: &str) -> Self {
+        match Self::of_word(code) {
+            // RFC 8628 §3.5 defines it, and it means what we say with it.
+            Some(Self::ExpiredToken) => Self::ExpiredToken,
+            Some(_) => Self::Provider(format!("provider_{code}")),
+            None => Self::Provider(code.to_owned()),
+        }
+    }
+
+    /// The exit status that goes with it where the command does not know better.
+    pub fn exit_status(&self) -> u8 {
+        self.section().exit_status()
+    }
+
+    /// The manual's section ERRORS, as roff.
+    pub fn manual() -> String {
+        let mut page = String::new();
+        for section in Section::ALL {
+            page.push_str(&format!(".SS {}\n", section.title()));
+            for kind in Self::ALL.iter().filter(|kind| kind.section() == section) {
+                page.push_str(&format!(".TP\n.B {}\n{}\n", kind.word(), roff(kind.text())));
+            }
+        }
+        page
+    }
+}
+
+/// Escapes hyphens, and makes bold what stands between backticks.
+fn roff(text: &str) -> String {
+    let is_bold = |index: usize| index % 2 == 1;
+    let part = |(index, part): (usize, &str)| match is_bold(index) {
+        true => format!("\\fB{}\\fR", part.replace('-', "\\-")),
+        false => part.to_owned(),
+    };
+    text.split('`').enumerate().map(part).collect()
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl Serialize for ErrorKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
+}
+
+impl<'de> Deserialize<'de> for ErrorKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        Ok(Self::of_word(&word).unwrap_or(Self::Provider(word)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn error_kinds_survive_the_journal() {
+        let all = ErrorKind::ALL.iter().cloned().chain([ErrorKind::of_provider("invalid_grant")]);
+        for kind in all {
+            let text = serde_json::to_string(&kind).unwrap();
+            assert_eq!(serde_json::from_str::<ErrorKind>(&text).unwrap(), kind);
+        }
+    }
+
+    #[test]
+    fn error_kinds_have_one_word_each() {
+        let words: BTreeSet<&str> = ErrorKind::ALL.iter().map(ErrorKind::word).collect();
+        assert_eq!(words.len(), ErrorKind::ALL.len());
+    }
+
+    #[test]
+    fn a_provider_cannot_speak_in_the_words_of_keepalive() {
+        for kind in ErrorKind::ALL.iter().filter(|kind| **kind != ErrorKind::ExpiredToken) {
+            let said = ErrorKind::of_provider(kind.word());
+            assert_ne!(said, *kind);
+            let read: ErrorKind = serde_json::from_str(&serde_json::to_string(&said).unwrap()).unwrap();
+            assert_eq!(read, said);
+        }
+    }
+
+    #[test]
+    fn the_manual_lists_every_error_kind_once() {
+        let page = ErrorKind::manual();
+        for kind in ErrorKind::ALL {
+            assert_eq!(page.matches(&format!(".B {}\n", kind.word())).count(), 1, "{kind}");
+        }
+    }
+}

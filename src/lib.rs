@@ -24,3 +24,8 @@ pub mod broker;
 pub mod scheduler;
 // Floor 6: surfaces.
 pub mod cli;
+
+/// What is binding for all of it; the code is in [`engine::transaction`] and around it.
+pub mod protocol {
+    #![doc = include_str!("PROTOCOL.md")]
+}

@@ -149,7 +149,7 @@ pub struct Provider {
 
 /// Assumed of a token whose expiry nobody tells: short, for a refresh too early costs less than one too late.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
-/// Flights at once to one provider from one process, unless a preset cites a reason for fewer (protocol, §0).
+/// Flights at once to one provider from one process, unless a preset cites a reason for fewer.
 const DEFAULT_CONCURRENCY: usize = 8;
 
 impl Provider {

@@ -20,7 +20,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, BadDuration> {
 }
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// No token that we believe in lives longer; the clamp on `expires_in` is the same (protocol, §4).
+/// No token that we believe in lives longer; `expires_in` is cut to this (PROTOCOL.md, "What a response means").
 const LONGEST_LIFE: Duration = DAY.saturating_mul(400);
 /// Shortest span that means anything to a timer.
 const TICK: Duration = Duration::from_millis(1);

@@ -182,7 +182,7 @@ pub(super) fn lack(provider: &Provider) -> Option<Lack> {
     client::lack(provider)
 }
 
-/// A grace that is too short for two attempts is no grace: the provider is treated as strict (protocol, §4).
+/// A grace that is too short for two attempts is no grace: the provider is treated as strict (rule 19).
 fn check_grace(section: &Section<'_>, policy: &mut Policy, warnings: &mut Vec<Finding>) -> Result<(), ConfigError> {
     if policy.rotation != Rotation::Grace {
         for key in ["reuse_grace", "grace_semantics"].into_iter().filter(|key| section.has(key)) {

@@ -1,4 +1,4 @@
-//! What to do about a refresh token that may have been used up: the decision table of the protocol. (pure)
+//! What to do about a refresh token that may have been used up: the decision table of [`crate::protocol`]. (pure)
 
 use std::time::Duration;
 

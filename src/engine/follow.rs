@@ -1,5 +1,5 @@
 //! A credential that another tool holds as well: before each flight its store is read, and what it holds by now decides
-//! (protocol §8). Nothing is ever written there.
+//! (rule 39). Nothing is ever written there.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ enum Theirs {
     Conflict(&'static str),
 }
 
-/// The table of the protocol. (pure)
+/// What to make of the tool's token (rule 39). (pure)
 fn judge(is_ours: bool, is_consumed: bool, likeness: Likeness, is_newer: bool) -> Theirs {
     match likeness {
         _ if is_ours => Theirs::InStep,

@@ -1,7 +1,7 @@
 //! One refresh, from the lock to the published token: the order of these steps is the product.
 //!
 //! It runs on a thread of its own, from top to bottom, with nothing to await: no caller can cancel it between two steps.
-//! The step numbers are those of the protocol, §1.2.
+//! The step numbers are those of [`crate::protocol`], "The steps of a refresh".
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

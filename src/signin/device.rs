@@ -13,9 +13,9 @@ use crate::credential::secret::OneTime;
 use crate::outcome::{ErrorKind, Failure};
 use crate::provider::wire::Ask;
 
-/// Pause between two questions, if the server names none (§3.2).
+/// Pause between two questions, if the server names none (RFC 8628 §3.2).
 const USUAL_INTERVAL: Duration = Duration::from_secs(5);
-/// What `slow_down` adds (§3.5).
+/// What `slow_down` adds (RFC 8628 §3.5).
 const SLOWER_BY: Duration = Duration::from_secs(5);
 /// No server needs more patience between two questions.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
@@ -95,7 +95,7 @@ impl Counter<'_> {
                 },
                 Err(why) => why,
             };
-            // §3.5: after a connection that failed, ask less often.
+            // RFC 8628 §3.5: after a connection that failed, ask less often.
             interval = (interval * 2).min(LONGEST_INTERVAL);
             tell(&unanswered);
         }

@@ -81,8 +81,8 @@ pub fn denied(denied: &Denied, provider: &Provider) -> SignInError {
     }
 }
 
-/// Who signed in, as the ID token says. Its signature is not checked: it came from the token endpoint itself (OpenID
-/// Connect Core §3.1.3.7), and the name is only shown.
+/// Who signed in, as the ID token says. Its signature is not checked: it came from the token endpoint itself
+/// (OpenID Connect Core §3.1.3.7), and the name is only shown.
 pub fn account(granted: &Granted) -> Option<String> {
     let claims = claims(granted.id_token.as_ref()?.expose())?;
     let text = |name: &&str| claims.get(*name).and_then(Value::as_str).filter(|t| !t.is_empty());

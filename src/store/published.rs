@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::credential::secret::RefreshToken;
 use crate::credential::{Binding, Credential, Generation};
 
-/// The keyring item's value: what `contract.md` promises to other programs, and what we need to read it back.
+/// The keyring item's value: what other programs may read, and what we need to read it back.
 #[derive(Serialize, Deserialize)]
 struct Value {
     access_token: Option<Secret>,

@@ -8,7 +8,7 @@ use super::support::family::Mode;
 use super::support::herd::stampede;
 use super::support::sandbox::Sandbox;
 
-/// The contract's bound on telling a keyring's state, and a little for starting the program.
+/// How long telling a keyring's state may take: 3 s of silence, and a little for starting the program.
 const BOUND: Duration = Duration::from_millis(3500);
 
 fn configured(server: &AuthServer) -> Sandbox {

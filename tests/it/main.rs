@@ -24,6 +24,7 @@ mod logouts;
 mod misuse;
 mod oidc;
 mod outputs;
+mod protocol;
 mod providers;
 mod refreshes;
 mod rehearsals;

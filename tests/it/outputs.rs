@@ -1,4 +1,4 @@
-//! What is printed where: data that cannot be written is an error, documents and log use the contract's words, and a
+//! What is printed where: data that cannot be written is an error, documents and log use the same words, and a
 //! terminal is given only what it can show.
 
 use std::fs::File;

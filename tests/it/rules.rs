@@ -1,7 +1,5 @@
-//! The numbered rules of the refresh protocol: those that no other file here shows, and the list that says that each one
-//! is shown.
+//! The numbered rules of the refresh protocol (`src/PROTOCOL.md`) that no other file here shows.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -10,7 +8,7 @@ use super::support::authserver::{AuthServer, Point};
 use super::support::bus::{Bus, Keyring};
 use super::support::family::Mode;
 use super::support::sandbox::{PROGRAM, Sandbox};
-use super::support::{eventually, root, waiters};
+use super::support::{eventually, waiters};
 
 /// The calls of one forced refresh on files and sockets, in order, as `strace` saw them.
 fn calls(sandbox: &Sandbox) -> Vec<String> {
@@ -159,46 +157,6 @@ fn r39_the_daemon_hands_out_access_tokens_and_nothing_else() {
     assert!(!answer.contains(&server.current_refresh_token(0)) && !answer.contains("refresh_token"));
     daemon.terminate();
     daemon.finish().exits(0);
-}
-
-/// Rules that §0 of the protocol puts off, whole or in part, and what shows the rest.
-const PUT_OFF: &[(u8, &str)] = &[(36, "several hosts: shown by the model alone")];
-
-#[test]
-fn every_rule_is_shown_by_a_test_that_bears_its_number() {
-    let mut shown: BTreeMap<u8, BTreeSet<String>> = BTreeMap::new();
-    let mut stack = vec![root().join("src"), root().join("tests")];
-    while let Some(dir) = stack.pop() {
-        for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
-            let path = entry.path();
-            if path.is_dir() {
-                if !path.ends_with("node_modules") {
-                    stack.push(path);
-                }
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                for (number, name) in named_tests(&std::fs::read_to_string(&path).unwrap()) {
-                    shown.entry(number).or_default().insert(name);
-                }
-            }
-        }
-    }
-    let missing: Vec<u8> = (1..=40).filter(|n| !shown.contains_key(n)).collect();
-    assert!(missing.is_empty(), "no test shows the rules {missing:?}");
-    for (number, why) in PUT_OFF {
-        let names = &shown[number];
-        assert!(names.iter().all(|name| name.contains("hosts")), "rule {number} ({why}): {names:?}");
-    }
-}
-
-/// Test functions called `rNN_…`, with their number.
-fn named_tests(source: &str) -> Vec<(u8, String)> {
-    let functions = source.split("#[test]").skip(1).filter_map(|rest| rest.split_once("fn ")?.1.split_once('('));
-    functions
-        .filter_map(|(name, _)| {
-            let (number, _) = name.strip_prefix('r')?.split_once('_')?;
-            Some((number.parse().ok()?, name.to_owned()))
-        })
-        .collect()
 }
 
 #[test]

@@ -273,6 +273,35 @@ fn no_path_of_a_machine_and_no_registry_is_committed() {
     none(faults);
 }
 
+/// Texts that this one was written from and that are not here, so that none is cited: what they say must be said.
+const ABSENT: [&str; 10] =
+    ["contract", "house", "serving", "operate", "fleet", "consumers", "peers", "proxy", "ecosystem", "style"];
+
+/// Citations of paragraphs that a reader cannot look up: all but those of an RFC or of OpenID Connect Core.
+fn unfindable(file: &str, text: &str) -> Vec<String> {
+    let mark = '\u{a7}';
+    let is_standard = |before: &str| {
+        let before = before.trim_end_matches(mark).trim_end();
+        let number = before.rsplit(' ').next().unwrap_or_default();
+        let is_rfc = !number.is_empty() && number.chars().all(|c| c.is_ascii_digit());
+        before.ends_with("Connect Core") || (is_rfc && before.ends_with(&format!("RFC {number}")))
+    };
+    let paragraphs = text.match_indices(mark).filter(|(at, _)| !is_standard(&text[..*at]));
+    let line = |at: usize| text[..at].lines().count();
+    let paragraphs = paragraphs.map(|(at, _)| format!("{file}: a paragraph of what, at line {}?", line(at)));
+    let names = ABSENT.map(|name| format!("{name}.md")).into_iter().chain([["protocol", ".md"].concat()]);
+    let names = names.filter(|name| text.contains(name)).map(|name| format!("{file}: {name} is not in the repository"));
+    paragraphs.chain(names).collect()
+}
+
+#[test]
+fn every_text_that_is_cited_can_be_looked_up() {
+    let out = Command::new("git").args(["ls-files"]).current_dir(root()).output().unwrap();
+    let tracked = String::from_utf8_lossy(&out.stdout).into_owned();
+    let text = |file: &str| std::fs::read(root().join(file)).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    none(tracked.lines().filter_map(|file| Some(unfindable(file, &text(file)?))).flatten().collect());
+}
+
 fn cargo_tree(arguments: &[&str]) -> (bool, String) {
     let out = Command::new(env!("CARGO"))
         .args(["tree", "--locked", "--offline", "--edges", "normal"])
@@ -317,5 +346,8 @@ fn each_check_can_fail() {
     let deep = format!("fn deep() {{\n{}x\n}}\n", " ".repeat(4 * (DEEPEST + 2)));
     assert_eq!(walls("f", &deep).len(), 1);
     assert_eq!(part_of("src/store/mod.rs"), "store");
+    let mark = '\u{a7}';
+    assert_eq!(unfindable("f", &format!("RFC 6749 {mark}3.1, RFC 8414 {mark}{mark}3.3 and 6.2")).len(), 0);
+    assert_eq!(unfindable("f", &format!("the protocol, {mark}4; {mark}3.2; {}.md", ABSENT[0])).len(), 3);
     assert!(Path::new(&root()).join("src").exists());
 }

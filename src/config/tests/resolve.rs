@@ -43,7 +43,7 @@ fn every_built_in_provider_says_what_it_does_and_who_says_so() {
         assert!(provider.verified.is_some() || !is_sure, "{name} has not been verified, and must say of what");
         let has_server = provider.issuer.is_some() || provider.token_endpoint.is_some();
         assert_ne!(has_server, !provider.issuer_example.is_empty(), "{name}: an issuer, or what one looks like");
-        assert_eq!(provider.concurrency, 8, "{name} cites no reason for fewer (protocol, §0)");
+        assert_eq!(provider.concurrency, 8, "{name} cites no reason for fewer");
     }
 }
 

@@ -33,7 +33,7 @@ const IDLE: u8 = 1;
 const EXPIRY: u8 = 5;
 
 impl Design {
-    /// As the protocol would have it.
+    /// What rule 36 asks for.
     pub fn proposed() -> Self {
         Self { ground: Ground::FencedPermit, hosts: 2, tries: 2, takeover: 3 }
     }

@@ -335,6 +335,7 @@ impl Shared {
             clock: Arc::clone(&self.clock),
             profile,
             prepared,
+            client_mark: OnceLock::new(),
             demand,
             seen,
             stop: Arc::clone(&self.stop),

@@ -143,7 +143,7 @@ impl ClientKey {
         }
     }
 
-    /// Goes into a fingerprint, and nowhere else.
+    /// For a keyed hash of the client's settings, and nothing else.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.pkcs8
     }

@@ -76,7 +76,7 @@ impl Identity {
         assertion.map(Proof::Assertion).map_err(|_| Failure::new("client_key", "the client assertion cannot be signed"))
     }
 
-    /// Goes into a fingerprint, and nowhere else.
+    /// For a keyed hash of the client's settings, and nothing else.
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Public => &[],

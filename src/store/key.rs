@@ -91,6 +91,12 @@ impl SealingKey {
         Fingerprint::from_hex(hex(&one(&self.prints, token.expose().as_bytes()), 16))
     }
 
+    /// Identifies a client's settings in a journal. The settings hold the client secret, which can be short: only who has
+    /// the sealing key can try guesses against this. The key of the fingerprints would not do, it lies beside the journal.
+    pub fn client_mark(&self, settings: &[u8]) -> String {
+        hex(&hmac(self.bytes.as_slice(), b"keepalive client settings", settings), 16)
+    }
+
     /// Marks a published item as ours.
     pub(super) fn mac(&self, bytes: &[u8]) -> String {
         hex(&hmac(self.bytes.as_slice(), b"keepalive published item", bytes), 32)
@@ -235,6 +241,15 @@ mod tests {
         assert_ne!(a.fingerprint(&token("x")), a.fingerprint(&token("y")));
         assert_ne!(a.fingerprint(&token("x")), b.fingerprint(&token("x")));
         assert_eq!(a.fingerprint(&token("x")).as_str().len(), 32);
+    }
+
+    #[test]
+    fn client_marks_differ_between_sealing_keys_of_one_store() {
+        let [a, b] = [1, 2].map(|byte| SealingKey::new([byte; 32]).of_store("uuid"));
+        assert_eq!(a.client_mark(b"settings"), a.client_mark(b"settings"));
+        assert_ne!(a.client_mark(b"settings"), b.client_mark(b"settings"));
+        assert_ne!(a.client_mark(b"settings"), a.client_mark(b"others"));
+        assert_eq!(a.client_mark(b"settings").len(), 32);
     }
 
     #[test]

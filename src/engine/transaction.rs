@@ -284,7 +284,7 @@ impl Flightplan {
         let now = self.now();
         let before = record.open_intent();
         Intent {
-            attempt: key::random::<8>().iter().map(|b| format!("{b:02x}")).collect(),
+            attempt: hex::encode(key::random::<8>()),
             generation: held.credential().generation,
             fingerprint,
             sends: before.map_or(0, |i| i.sends) + 1,

@@ -13,6 +13,7 @@ pub mod signin;
 pub mod wire;
 
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use url::Url;
 use zeroize::Zeroizing;
@@ -156,6 +157,12 @@ impl std::fmt::Debug for RawAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "RawAnswer({}, {} bytes)", self.status, self.body.len())
     }
+}
+
+/// The instant that a header names in any of the three forms of HTTP (RFC 9110 §5.6.7).
+fn http_date(text: &str) -> Option<Timestamp> {
+    let since = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(Timestamp::from_secs(i64::try_from(since.as_secs()).ok()?))
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use super::{Entry, Trouble, json, openclaw, pizauth, select};
 use crate::credential::foreign::{Foreign, Origin};
 use crate::engine::source::Source;
 use crate::outcome::{ErrorKind, Failure};
-use crate::store::key::hex;
 use crate::store::keyring::{Item, Keyring, KeyringError};
 use crate::sys::paths::ToolHomes;
 use crate::sys::process::{self, Patience};
@@ -138,7 +137,7 @@ impl Shelf {
     fn codex_in_keyring(&self, file: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Trouble> {
         let Some(Ok(home)) = file.parent().map(Path::canonicalize) else { return Ok(None) };
         let digest = Sha256::digest(home.as_os_str().as_encoded_bytes());
-        let item = Item { service: "Codex Auth".into(), user: format!("cli|{}", hex(&digest, 8)) };
+        let item = Item { service: "Codex Auth".into(), user: format!("cli|{}", hex::encode(&digest[..8])) };
         match self.keyring.read(&item) {
             Ok(found) => Ok(found.map(|found| Zeroizing::new(found.value.as_bytes().to_vec()))),
             // Where there is no keyring, nobody keeps anything in it.

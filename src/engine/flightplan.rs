@@ -1,7 +1,7 @@
 //! What one flight knows: whom to refresh, for whom, with what, and when it must not send any more.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::lanes::Lane;
@@ -11,7 +11,8 @@ use crate::clock::{Clock, Moment};
 use crate::credential::freshness::Demand;
 use crate::profile::{Profile, Rotation};
 use crate::provider::{Prepared, TokenEndpoint};
-use crate::store::record::Record;
+use crate::store::key::SealingKey;
+use crate::store::record::{Hold, Record};
 use crate::store::{Readied, Store, key};
 
 /// What one flight needs to know.
@@ -21,6 +22,8 @@ pub struct Flightplan {
     pub clock: Arc<dyn Clock>,
     pub profile: Arc<Profile>,
     pub prepared: Prepared,
+    /// Identifies the client's settings to a hold. Made as soon as the sealing key is at hand, under the lock.
+    pub(super) client_mark: OnceLock<String>,
     pub demand: Demand,
     pub seen: Seen,
     /// Set when the process is told to end: nothing new is sent, what is sent is finished.
@@ -49,6 +52,21 @@ impl Flightplan {
 
     pub fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Makes the mark of the client's settings (rule 24).
+    pub(super) fn mark_client(&self, key: &SealingKey) {
+        self.client_mark.get_or_init(|| key.client_mark(&self.prepared.client_bytes()));
+    }
+
+    /// Empty before any sealing key was at hand, when nothing was sent either.
+    pub(super) fn client_mark(&self) -> &str {
+        self.client_mark.get().map_or("", String::as_str)
+    }
+
+    /// Whether the hold is on the client as it is configured now.
+    pub(super) fn is_held_by(&self, hold: &Hold) -> bool {
+        self.client_mark.get() == Some(&hold.config)
     }
 
     /// Whether a second use of a token can end the family.

@@ -337,6 +337,7 @@ impl Shared {
             clock: Arc::clone(&self.clock),
             profile,
             prepared,
+            client_mark: OnceLock::new(),
             demand,
             seen,
             stop: Arc::clone(&self.stop),

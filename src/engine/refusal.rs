@@ -103,10 +103,9 @@ fn settle_refusal(plan: &Flightplan, vault: &mut Vault<'_, '_>, class: Class, sa
             "check client_id, client_auth, secret and endpoint of [provider.{}]",
             plan.profile.provider.name
         ));
-        let config = plan.prepared.fingerprint();
-        let probes = record.hold.as_ref().filter(|hold| hold.config == config).map_or(0, |hold| hold.probes);
+        let probes = record.hold.as_ref().filter(|hold| plan.is_held_by(hold)).map_or(0, |hold| hold.probes);
         record.hold = Some(Hold {
-            config,
+            config: plan.client_mark().to_owned(),
             failure: failure.clone(),
             probes,
             next_probe: now.wall.plus(PROBE),
@@ -138,8 +137,7 @@ fn settle_refusal(plan: &Flightplan, vault: &mut Vault<'_, '_>, class: Class, sa
 /// Rule 24: of a refused client, a probe is one that the server answered or may have got. One that went nowhere says
 /// nothing, and one that was turned away for another reason is not repeated sooner than the others.
 fn count_probe(plan: &Flightplan, record: &mut Record, now: &Moment) {
-    let config = plan.prepared.fingerprint();
-    if let Some(hold) = record.hold.as_mut().filter(|hold| hold.config == config && !plan.is_forced()) {
+    if let Some(hold) = record.hold.as_mut().filter(|hold| plan.is_held_by(hold) && !plan.is_forced()) {
         hold.probes += 1;
         hold.next_probe = now.wall.plus(PROBE);
         hold.noted = Some(now.clone());

@@ -52,6 +52,7 @@ fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, '
         return Err(refusal::no_credential(&plan.profile.name));
     }
     let key = plan.store.readied_key(&plan.profile.name, &plan.key)?;
+    plan.mark_client(&key);
     // Recovery: an answer that arrived for a run which died before it could act on it.
     if let Some(pending) = vault.unsettled_answer(&key)? {
         let refusal = judge::recovered(plan, vault, &key, &pending)?;
@@ -238,7 +239,7 @@ impl Flightplan {
     /// Rule 24: a client that the provider refused is tried again when the configuration changes, by `--force` once, and
     /// by itself three times at most.
     fn check_hold(&self, record: &mut Record, now: &Moment) -> Result<(), Outcome> {
-        let Some(hold) = record.hold.as_ref().filter(|h| h.config == self.prepared.fingerprint()) else {
+        let Some(hold) = record.hold.as_ref().filter(|hold| self.is_held_by(hold)) else {
             record.hold = None;
             return Ok(());
         };
@@ -283,7 +284,7 @@ impl Flightplan {
         let now = self.now();
         let before = record.open_intent();
         Intent {
-            attempt: key::random::<8>().iter().map(|b| format!("{b:02x}")).collect(),
+            attempt: hex::encode(key::random::<8>()),
             generation: held.credential().generation,
             fingerprint,
             sends: before.map_or(0, |i| i.sends) + 1,

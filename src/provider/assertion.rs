@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use ring::error::Unspecified;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::error::{KeyRejected, Unspecified};
 use ring::rand::SystemRandom;
 use ring::rsa;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, RSA_PKCS1_SHA256};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{PrivateKeyDer, alg_id};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -21,11 +23,14 @@ const LIFE: Duration = Duration::from_secs(60);
 /// A server whose clock is behind ours by this much does not yet take the assertion for one from the future.
 const SKEW: Duration = Duration::from_secs(15);
 
+/// The fewest bits of an RSA key that sign anything here.
+const SMALLEST_RSA: usize = 2048;
+
 /// A client's private key: EC on P-256 (ES256), or RSA of 2048 bits and more (RS256).
 pub struct ClientKey {
     algorithm: Algorithm,
     /// Wiped when dropped. What the cryptographic library makes of it for a signature it keeps no longer than that.
-    pkcs8: Zeroizing<Vec<u8>>,
+    der: Zeroizing<PrivateKeyDer<'static>>,
     /// What the server calls the key.
     id: Option<String>,
 }
@@ -83,19 +88,25 @@ pub struct Claims<'a> {
 impl ClientKey {
     /// Reads the first private key in a PEM text, and makes sure that it can sign.
     pub fn from_pem(pem: &str, id: Option<String>) -> Result<Self, BadKey> {
-        let pkcs8 = section(pem)?;
-        let rejected = match EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8, &SystemRandom::new()) {
-            Ok(_) => return Ok(Self { algorithm: Algorithm::Es256, pkcs8, id }),
-            Err(rejected) => rejected.to_string(),
-        };
-        if rejected != WRONG_ALGORITHM {
-            return Err(BadKey::Unusable(rejected));
+        let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map(Zeroizing::new).map_err(|_| unread(pem))?;
+        let algorithm = algorithm(&der)?;
+        let key = Self { algorithm, der, id };
+        match algorithm {
+            Algorithm::Es256 => key.ec_pair().map(drop),
+            Algorithm::Rs256 => key.rsa_pair().map(drop),
         }
-        match rsa::KeyPair::from_pkcs8(&pkcs8).map_err(|rejected| rejected.to_string()) {
-            Ok(_) => Ok(Self { algorithm: Algorithm::Rs256, pkcs8, id }),
-            Err(rejected) if rejected == WRONG_ALGORITHM => Err(BadKey::Kind),
-            Err(rejected) if rejected == TOO_SMALL => Err(BadKey::TooSmall),
-            Err(rejected) => Err(BadKey::Unusable(rejected)),
+        .map_err(|rejected| BadKey::Unusable(rejected.to_string()))?;
+        Ok(key)
+    }
+
+    fn ec_pair(&self) -> Result<EcdsaKeyPair, KeyRejected> {
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, self.der.secret_der(), &SystemRandom::new())
+    }
+
+    fn rsa_pair(&self) -> Result<rsa::KeyPair, KeyRejected> {
+        match &*self.der {
+            PrivateKeyDer::Pkcs1(der) => rsa::KeyPair::from_der(der.secret_pkcs1_der()),
+            other => rsa::KeyPair::from_pkcs8(other.secret_der()),
         }
     }
 
@@ -130,12 +141,11 @@ impl ClientKey {
         let random = SystemRandom::new();
         match self.algorithm {
             Algorithm::Es256 => {
-                let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &self.pkcs8, &random)
-                    .map_err(|_| Unspecified)?;
+                let pair = self.ec_pair().map_err(|_| Unspecified)?;
                 Ok(pair.sign(&random, message)?.as_ref().to_vec())
             }
             Algorithm::Rs256 => {
-                let pair = rsa::KeyPair::from_pkcs8(&self.pkcs8).map_err(|_| Unspecified)?;
+                let pair = self.rsa_pair().map_err(|_| Unspecified)?;
                 let mut signature = vec![0; pair.public().modulus_len()];
                 pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature)?;
                 Ok(signature)
@@ -143,9 +153,9 @@ impl ClientKey {
         }
     }
 
-    /// Goes into a fingerprint, and nowhere else.
+    /// For a keyed hash of the client's settings, and nothing else.
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.pkcs8
+        self.der.secret_der()
     }
 }
 
@@ -155,35 +165,84 @@ impl std::fmt::Debug for ClientKey {
     }
 }
 
-/// What the library calls a key of another kind.
-const WRONG_ALGORITHM: &str = "WrongAlgorithm";
-/// What it calls an RSA key below 2048 bits.
-const TOO_SMALL: &str = "TooSmall";
-
-/// The bytes of the first section that holds a private key (RFC 7468).
-fn section(pem: &str) -> Result<Zeroizing<Vec<u8>>, BadKey> {
-    let begins = pem.split("-----BEGIN ").skip(1);
-    let mut labels = begins.filter_map(|rest| rest.split_once("-----"));
-    let (label, rest) = labels.clone().find(|(label, _)| label.contains("PRIVATE KEY")).unwrap_or_else(|| {
-        // None of them: the first tells what was taken for a key.
-        labels.next().unwrap_or_default()
-    });
-    match label {
-        "PRIVATE KEY" => {}
-        "" => return Err(BadKey::NotPem),
-        "ENCRYPTED PRIVATE KEY" => return Err(BadKey::Encrypted),
-        "EC PRIVATE KEY" => return Err(BadKey::NotPkcs8("SEC 1")),
-        "RSA PRIVATE KEY" => return Err(BadKey::NotPkcs8("PKCS#1")),
-        other => return Err(BadKey::Other(crate::credential::response::printable(other))),
+/// What a key signs with, by the object identifier that it carries.
+fn algorithm(der: &PrivateKeyDer<'_>) -> Result<Algorithm, BadKey> {
+    let broken = || BadKey::Unusable("its encoding is broken".into());
+    let rsa = match der {
+        PrivateKeyDer::Pkcs1(der) => der.secret_pkcs1_der(),
+        PrivateKeyDer::Pkcs8(der) => {
+            let (algorithm, key) = pkcs8_parts(der.secret_pkcs8_der()).ok_or_else(broken)?;
+            if algorithm == alg_id::ECDSA_P256.as_ref() {
+                return Ok(Algorithm::Es256);
+            }
+            if algorithm != alg_id::RSA_ENCRYPTION.as_ref() {
+                return Err(BadKey::Kind);
+            }
+            key
+        }
+        PrivateKeyDer::Sec1(_) => return Err(BadKey::NotPkcs8("SEC 1")),
+        _ => return Err(BadKey::Kind),
+    };
+    match modulus_bits(rsa).ok_or_else(broken)? {
+        0..SMALLEST_RSA => Err(BadKey::TooSmall),
+        _ => Ok(Algorithm::Rs256),
     }
-    let (inside, _) = rest.split_once("-----END").ok_or(BadKey::NotPem)?;
-    let mut packed = Zeroizing::new(String::with_capacity(inside.len()));
-    packed.extend(inside.chars().filter(|c| !c.is_whitespace()));
-    STANDARD.decode(packed.as_bytes()).map(Zeroizing::new).map_err(|_| BadKey::NotPem)
+}
+
+/// Why a PEM text in which no private key was found, or none that could be decoded, is of no use: by its label (RFC 7468),
+/// that of a private key if there is one.
+fn unread(pem: &str) -> BadKey {
+    let begins = pem.split("-----BEGIN ").skip(1);
+    let mut labels = begins.filter_map(|rest| rest.split_once("-----")).map(|(label, _)| label);
+    let label = labels.clone().find(|label| label.contains("PRIVATE KEY")).or_else(|| labels.next());
+    match label {
+        None | Some("PRIVATE KEY" | "RSA PRIVATE KEY") => BadKey::NotPem,
+        Some("ENCRYPTED PRIVATE KEY") => BadKey::Encrypted,
+        Some("EC PRIVATE KEY") => BadKey::NotPkcs8("SEC 1"),
+        Some(other) => BadKey::Other(crate::credential::response::printable(other)),
+    }
+}
+
+const SEQUENCE: u8 = 0x30;
+const INTEGER: u8 = 0x02;
+const OCTET_STRING: u8 = 0x04;
+
+/// The first element of `der`, which must be of the type `tag`: its content, and what follows it (X.690 §8.1, §10.1).
+fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    let ([_, length], rest) = der.split_first_chunk::<2>().filter(|([first, _], _)| *first == tag)?;
+    let length = *length;
+    match length {
+        0..=0x7f => rest.split_at_checked(length.into()),
+        0x81..=0x84 => {
+            let (length, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
+            rest.split_at_checked(length.iter().fold(0, |n, byte| n << 8 | usize::from(*byte)))
+        }
+        _ => None,
+    }
+}
+
+/// What a PKCS#8 text tells before it is used (RFC 5958 §2): the algorithm's identifier, and the key of that algorithm.
+fn pkcs8_parts(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (inside, _) = element(der, SEQUENCE)?;
+    let (_version, rest) = element(inside, INTEGER)?;
+    let (algorithm, rest) = element(rest, SEQUENCE)?;
+    let (key, _) = element(rest, OCTET_STRING)?;
+    Some((algorithm, key))
+}
+
+/// The bits of the modulus of an RSA key (RFC 8017 §A.1.2).
+fn modulus_bits(der: &[u8]) -> Option<usize> {
+    let (inside, _) = element(der, SEQUENCE)?;
+    let (_version, rest) = element(inside, INTEGER)?;
+    let (modulus, _) = element(rest, INTEGER)?;
+    let leading = modulus.iter().take_while(|byte| **byte == 0).count();
+    let top = modulus.get(leading)?;
+    Some((modulus.len() - leading) * 8 - top.leading_zeros() as usize)
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::engine::general_purpose::STANDARD;
     use ring::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED_SIGNING, KeyPair, UnparsedPublicKey};
     use serde_json::Value;
 
@@ -248,10 +307,10 @@ mod tests {
             ("-----BEGIN PRIVATE KEY-----\nhunter2*\n-----END PRIVATE KEY-----".into(), BadKey::NotPem),
             (section("ENCRYPTED PRIVATE KEY"), BadKey::Encrypted),
             (section("EC PRIVATE KEY"), BadKey::NotPkcs8("SEC 1")),
-            (section("RSA PRIVATE KEY"), BadKey::NotPkcs8("PKCS#1")),
+            (section("RSA PRIVATE KEY"), BadKey::Unusable("its encoding is broken".into())),
             (section("PUBLIC KEY"), BadKey::Other("PUBLIC KEY".into())),
             (section("OPENSSH PRIVATE KEY"), BadKey::Other("OPENSSH PRIVATE KEY".into())),
-            (section("PRIVATE KEY"), BadKey::Unusable("InvalidEncoding".into())),
+            (section("PRIVATE KEY"), BadKey::Unusable("its encoding is broken".into())),
             (pem(other.as_ref()), BadKey::Kind),
         ] {
             let found = key(&text).unwrap_err();
@@ -260,5 +319,28 @@ mod tests {
             assert!(!told.contains("hunter2") && !told.contains("aHVudGVyMg"), "{told}");
             assert!(!found.hint().is_empty());
         }
+    }
+
+    /// An element of DER, up to 65535 bytes long.
+    fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+        [&[tag, 0x82], length.as_slice(), content].concat()
+    }
+
+    #[test]
+    fn an_rsa_key_is_measured_by_its_modulus() {
+        let rsa = |modulus: &[u8]| tlv(SEQUENCE, &[tlv(INTEGER, &[0]), tlv(INTEGER, modulus)].concat());
+        let large = [&[0][..], &[0x80; 256]].concat();
+        assert_eq!(modulus_bits(&rsa(&large)), Some(2048));
+        assert_eq!(modulus_bits(&rsa(&[0x7f; 256])), Some(2047));
+        assert_eq!(modulus_bits(&rsa(&[0])), None);
+        assert_eq!(modulus_bits(&rsa(&large)[..100]), None);
+        let small = rsa(&[0x7f; 256]);
+        let pkcs1 =
+            format!("-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----\n", STANDARD.encode(&small));
+        assert_eq!(key(&pkcs1).unwrap_err(), BadKey::TooSmall);
+        let algorithm = tlv(SEQUENCE, alg_id::RSA_ENCRYPTION.as_ref());
+        let pkcs8 = tlv(SEQUENCE, &[tlv(INTEGER, &[0]), algorithm, tlv(OCTET_STRING, &small)].concat());
+        assert_eq!(key(&pem(&pkcs8)).unwrap_err(), BadKey::TooSmall);
     }
 }

@@ -1,9 +1,10 @@
 //! Asks a provider whether it is there, with no token, secret or cookie in the question: what `doctor` says of the network.
 
+use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::DateTime;
 use reqwest::header::{AGE, DATE, HeaderMap};
 use url::Url;
 
@@ -97,21 +98,16 @@ fn hasty(provider: &Provider) -> Provider {
 
 /// How far `now` is ahead of a `Date` (RFC 9110 §6.6.1); what a cache gives out is as old as its `Age` says.
 fn ahead(headers: &HeaderMap, now: Timestamp) -> Option<i64> {
-    let date = DateTime::parse_from_rfc2822(headers.get(DATE)?.to_str().ok()?.trim()).ok()?;
+    let date = super::http_date(headers.get(DATE)?.to_str().ok()?.trim())?;
     let age = headers.get(AGE).and_then(|v| v.to_str().ok()?.trim().parse::<i64>().ok()).unwrap_or(0);
-    let there = date.timestamp_millis().saturating_add(age.clamp(0, 86_400).saturating_mul(1000));
+    let there = date.as_millis().saturating_add(age.clamp(0, 86_400).saturating_mul(1000));
     Some(now.as_millis().saturating_sub(there))
 }
 
 fn absence(error: &reqwest::Error) -> Absence {
-    let mut words = Vec::new();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        words.push(cause.to_string());
-        source = cause.source();
-    }
-    let why = words.last().cloned().unwrap_or_else(|| "the exchange failed".into());
-    let step = if error.is_timeout() { timed_out(error) } else { step(&words.join(": ").to_ascii_lowercase()) };
+    let causes: Vec<_> = std::iter::successors(error.source(), |&cause| cause.source()).collect();
+    let why = causes.last().map_or_else(|| "the exchange failed".into(), ToString::to_string);
+    let step = if error.is_timeout() { timed_out(error) } else { step(&causes) };
     Absence { step, why }
 }
 
@@ -119,19 +115,37 @@ fn timed_out(error: &reqwest::Error) -> Step {
     if error.is_connect() { Step::Connection } else { Step::Answer }
 }
 
-/// The step that a chain of causes speaks of. The library has no other way to say it.
-fn step(chain: &str) -> Step {
-    let speaks_of = |words: &[&str]| words.iter().any(|word| chain.contains(word));
+/// The step of which the outermost cause speaks that speaks of one: what it wraps befell that step.
+fn step(causes: &[&(dyn Error + 'static)]) -> Step {
+    causes.iter().find_map(|cause| step_by_type(*cause).or_else(|| step_by_text(*cause))).unwrap_or(Step::Answer)
+}
+
+fn step_by_type(cause: &(dyn Error + 'static)) -> Option<Step> {
+    if cause.is::<rustls::Error>() {
+        return Some(Step::Tls);
+    }
+    let error = cause.downcast_ref::<io::Error>()?;
+    match error.get_ref() {
+        // What an I/O error is made of is not among its sources.
+        Some(inner) => step_by_type(inner),
+        None => error.raw_os_error().map(|_| Step::Connection),
+    }
+}
+
+/// The HTTP library keeps the types of these to itself.
+fn step_by_text(cause: &dyn Error) -> Option<Step> {
+    let text = cause.to_string().to_ascii_lowercase();
+    let speaks_of = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if speaks_of(&["tunnel", "proxy", "socks"]) {
-        Step::Proxy
+        Some(Step::Proxy)
     } else if speaks_of(&["dns error", "failed to lookup"]) {
-        Step::Name
-    } else if speaks_of(&["certificate", "tls", "alert", "handshake", "corrupt message"]) {
-        Step::Tls
-    } else if speaks_of(&["tcp connect", "os error"]) {
-        Step::Connection
+        Some(Step::Name)
+    } else if speaks_of(&["tls", "handshake"]) {
+        Some(Step::Tls)
+    } else if speaks_of(&["tcp connect"]) {
+        Some(Step::Connection)
     } else {
-        Step::Answer
+        None
     }
 }
 
@@ -157,16 +171,36 @@ mod tests {
         assert_eq!(ahead(&HeaderMap::new(), now), None);
     }
 
+    /// An error of a type that only its text tells, as the HTTP library's are.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Wrapper(&'static str, #[source] Box<dyn Error + 'static>);
+
     #[test]
-    fn the_step_that_failed_is_told_from_its_words() {
-        for (words, meant) in [
-            ("client error (connect): dns error: failed to lookup address information", Step::Name),
-            ("client error (connect): tcp connect error: connection refused (os error 111)", Step::Connection),
-            ("client error (connect): invalid peer certificate: unknownissuer", Step::Tls),
-            ("client error (connect): tunnel error: unsuccessful", Step::Proxy),
-            ("connection closed before message completed", Step::Answer),
-        ] {
-            assert_eq!(step(words), meant, "{words}");
+    fn a_failed_step_is_told_by_type_and_then_by_text() {
+        let refused = || io::Error::from_raw_os_error(111);
+        let alert = || rustls::Error::AlertReceived(rustls::AlertDescription::CertificateUnknown);
+        let causes: [(Box<dyn Error>, Step); 8] = [
+            (
+                Box::new(Wrapper("dns error", Box::new(io::Error::other("failed to lookup address information")))),
+                Step::Name,
+            ),
+            (Box::new(Wrapper("dns error", Box::new(refused()))), Step::Name),
+            (Box::new(Wrapper("tcp connect error", Box::new(refused()))), Step::Connection),
+            (Box::new(refused()), Step::Connection),
+            (Box::new(io::Error::new(io::ErrorKind::InvalidData, alert())), Step::Tls),
+            (Box::new(io::Error::new(io::ErrorKind::UnexpectedEof, "tls handshake eof")), Step::Tls),
+            (
+                Box::new(Wrapper("tunnel error: failed to create underlying connection", Box::new(refused()))),
+                Step::Proxy,
+            ),
+            (Box::new(io::Error::other("connection closed before message completed")), Step::Answer),
+        ];
+        for (cause, meant) in causes {
+            let outer = Wrapper("client error (Connect)", cause);
+            let chain: Vec<_> =
+                std::iter::successors(Some(&outer as &(dyn Error + 'static)), |&e| e.source()).collect();
+            assert_eq!(step(&chain), meant, "{outer:?}");
         }
     }
 }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use chrono::DateTime;
-
 use crate::clock::Timestamp;
 use crate::credential::response::Denied;
 use crate::profile::Provider;
@@ -94,10 +92,7 @@ pub fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
     let text = header.trim();
     let wait = match text.parse::<u64>() {
         Ok(secs) => Duration::from_secs(secs),
-        Err(_) => {
-            let at = DateTime::parse_from_rfc2822(text).ok()?;
-            Timestamp::from_millis(at.timestamp_millis()).since(now)
-        }
+        Err(_) => super::http_date(text)?.since(now),
     };
     Some(wait.min(LONGEST_RETRY_AFTER))
 }
@@ -203,6 +198,8 @@ mod tests {
         let now = Timestamp::parse("2026-11-24T12:00:00Z").unwrap();
         assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
         assert_eq!(retry_after("Tue, 24 Nov 2026 12:00:30 GMT", now), Some(Duration::from_secs(30)));
+        assert_eq!(retry_after("Tuesday, 24-Nov-26 12:00:30 GMT", now), Some(Duration::from_secs(30)));
+        assert_eq!(retry_after("Tue Nov 24 12:00:30 2026", now), Some(Duration::from_secs(30)));
         assert_eq!(retry_after("Tue, 24 Nov 2026 11:00:00 GMT", now), Some(Duration::ZERO));
         assert_eq!(retry_after("99999999", now), Some(LONGEST_RETRY_AFTER));
         assert_eq!(retry_after("soon", now), None);

@@ -79,7 +79,7 @@ impl Identity {
             .map_err(|_| Failure::new(ErrorKind::ClientKey, "the client assertion cannot be signed"))
     }
 
-    /// Goes into a fingerprint, and nowhere else.
+    /// For a keyed hash of the client's settings, and nothing else.
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Public => &[],

@@ -219,7 +219,7 @@ pub fn fresh_for(cache_control: Option<&str>) -> Duration {
 
 fn digest(text: &str) -> String {
     let hash: [u8; 32] = Sha256::digest(text.as_bytes()).into();
-    hash.iter().take(16).map(|b| format!("{b:02x}")).collect()
+    hex::encode(&hash[..16])
 }
 
 #[cfg(test)]

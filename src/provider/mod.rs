@@ -13,6 +13,7 @@ pub mod signin;
 pub mod wire;
 
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use url::Url;
 use zeroize::Zeroizing;
@@ -71,20 +72,26 @@ impl Prepared {
         self.identity.prove(&self.provider, audience, now)
     }
 
-    /// What identifies this configuration to a hold: if any of it changes, a refused client may be tried again.
-    pub fn fingerprint(&self) -> String {
-        use sha2::{Digest, Sha256};
-        let mut hash = Sha256::new();
+    /// What a server judges the client by, in bytes that stay the same from build to build: if any of it changes, a
+    /// refused client may be tried again. Holds the client secret, so it is for a keyed hash and nothing else.
+    pub fn client_bytes(&self) -> Zeroizing<Vec<u8>> {
         let p = &self.provider;
-        let proof = (p.client_auth, &p.client_key_id, &p.assertion_audience);
-        let habits = format!("{:?}", (proof, p.body, &p.headers, &p.parameters));
-        let endpoint = self.token_endpoint.as_str().as_bytes();
-        for part in [endpoint, p.client_id.as_bytes(), self.identity.bytes(), habits.as_bytes()] {
-            hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-        let digest: [u8; 32] = hash.finalize().into();
-        digest.iter().take(8).map(|b| format!("{b:02x}")).collect()
+        let settings = Zeroizing::new(
+            serde_json::json!([
+                self.token_endpoint,
+                p.client_id,
+                p.client_auth,
+                p.client_key_id,
+                p.assertion_audience,
+                p.body,
+                p.headers,
+                p.parameters,
+            ])
+            .to_string(),
+        );
+        let secret = self.identity.bytes();
+        let length = (settings.len() as u64).to_le_bytes();
+        Zeroizing::new([length.as_slice(), settings.as_bytes(), secret].concat())
     }
 }
 
@@ -149,5 +156,33 @@ impl RawAnswer {
 impl std::fmt::Debug for RawAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "RawAnswer({}, {} bytes)", self.status, self.body.len())
+    }
+}
+
+/// The instant that a header names in any of the three forms of HTTP (RFC 9110 §5.6.7).
+fn http_date(text: &str) -> Option<Timestamp> {
+    let since = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(Timestamp::from_secs(i64::try_from(since.as_secs()).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hold outlives an upgrade only if these bytes do.
+    #[test]
+    fn client_bytes_stay_the_same_from_build_to_build() {
+        let mut provider = Provider::named("acme");
+        provider.client_id = "me".into();
+        provider.headers = vec![("X-Tenant".into(), "7".into())];
+        let prepared = Prepared {
+            provider: Arc::new(provider),
+            token_endpoint: Url::parse("https://acme.example/token").expect("an URL"),
+            issuer: None,
+            identity: Identity::Secret("4711".to_owned().into()),
+        };
+        let settings = r#"["https://acme.example/token","me","none",null,"issuer","form",[["X-Tenant","7"]],[]]"#;
+        assert_eq!(prepared.client_bytes()[..8], (settings.len() as u64).to_le_bytes());
+        assert_eq!(prepared.client_bytes()[8..], *format!("{settings}4711").as_bytes());
     }
 }

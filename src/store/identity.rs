@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::key::{hex, random};
+use super::key::random;
 use super::layout::Layout;
 use super::record::{Record, later_format};
 use super::{Store, StoreError, census};
@@ -168,9 +168,5 @@ impl Store {
 
 /// A random UUID (RFC 9562, version 4).
 fn new_uuid() -> String {
-    let mut b: [u8; 16] = random();
-    b[6] = b[6] & 0x0f | 0x40;
-    b[8] = b[8] & 0x3f | 0x80;
-    let h = hex(&b, 16);
-    [&h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..]].join("-")
+    uuid::Builder::from_random_bytes(random()).into_uuid().to_string()
 }

@@ -34,7 +34,7 @@ impl std::fmt::Debug for SealingKey {
 impl SealingKey {
     pub fn new(bytes: [u8; 32]) -> Self {
         let bytes = Zeroizing::new(bytes);
-        let id = hex(&hmac(bytes.as_slice(), b"keepalive key id", &[]), 8);
+        let id = hex::encode(&hmac(bytes.as_slice(), b"keepalive key id", &[])[..8]);
         let prints = one(bytes.as_slice(), FINGERPRINT);
         Self { bytes, id, prints }
     }
@@ -66,7 +66,7 @@ impl SealingKey {
             return Some(Self::new(raw));
         }
         let text = std::str::from_utf8(bytes).ok()?.trim();
-        let decoded = Zeroizing::new(unhex(text).or_else(|| STANDARD.decode(text).ok())?);
+        let decoded = Zeroizing::new(hex::decode(text).ok().or_else(|| STANDARD.decode(text).ok())?);
         <[u8; 32]>::try_from(decoded.as_slice()).ok().map(Self::new)
     }
 
@@ -88,12 +88,18 @@ impl SealingKey {
 
     /// What identifies a refresh token in journal and ledger.
     pub fn fingerprint(&self, token: &RefreshToken) -> Fingerprint {
-        Fingerprint::from_hex(hex(&one(&self.prints, token.expose().as_bytes()), 16))
+        Fingerprint::from_hex(hex::encode(&one(&self.prints, token.expose().as_bytes())[..16]))
+    }
+
+    /// Identifies a client's settings in a journal. The settings hold the client secret, which can be short: only who has
+    /// the sealing key can try guesses against this. The key of the fingerprints would not do, it lies beside the journal.
+    pub fn client_mark(&self, settings: &[u8]) -> String {
+        hex::encode(&hmac(self.bytes.as_slice(), b"keepalive client settings", settings)[..16])
     }
 
     /// Marks a published item as ours.
     pub(super) fn mac(&self, bytes: &[u8]) -> String {
-        hex(&hmac(self.bytes.as_slice(), b"keepalive published item", bytes), 32)
+        hex::encode(hmac(self.bytes.as_slice(), b"keepalive published item", bytes))
     }
 }
 
@@ -113,17 +119,6 @@ pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the operating system has random numbers");
     bytes
-}
-
-/// The first `n` bytes in hex.
-pub(crate) fn hex(bytes: &[u8], n: usize) -> String {
-    bytes.iter().take(n).map(|b| format!("{b:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
-    let digits = digits.filter(|d| d.len() == 64)?;
-    Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
 /// Why the key of a file store cannot be had. Always a matter of configuration: nothing is tried without it.
@@ -235,6 +230,15 @@ mod tests {
         assert_ne!(a.fingerprint(&token("x")), a.fingerprint(&token("y")));
         assert_ne!(a.fingerprint(&token("x")), b.fingerprint(&token("x")));
         assert_eq!(a.fingerprint(&token("x")).as_str().len(), 32);
+    }
+
+    #[test]
+    fn client_marks_differ_between_sealing_keys_of_one_store() {
+        let [a, b] = [1, 2].map(|byte| SealingKey::new([byte; 32]).of_store("uuid"));
+        assert_eq!(a.client_mark(b"settings"), a.client_mark(b"settings"));
+        assert_ne!(a.client_mark(b"settings"), b.client_mark(b"settings"));
+        assert_ne!(a.client_mark(b"settings"), a.client_mark(b"others"));
+        assert_eq!(a.client_mark(b"settings").len(), 32);
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::key::hex;
 use crate::credential::secret::Fingerprint;
 use crate::profile::ProfileName;
 
@@ -121,7 +120,7 @@ fn file_name(name: &ProfileName) -> String {
         let hash: [u8; 32] = Sha256::digest(name.as_str().as_bytes()).into();
         encoded.truncate(160);
         encoded.push_str("%%");
-        encoded.push_str(&hex(&hash, 16));
+        encoded.push_str(&hex::encode(&hash[..16]));
     }
     encoded
 }

@@ -173,7 +173,7 @@ pub struct Revocation {
 /// The provider refuses the client, not the token: wait until the configuration changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
-    /// Identifies the configuration that was refused.
+    /// Identifies the settings that were refused: a hash under the sealing key, for the client secret is among them.
     pub config: String,
     pub failure: Failure,
     /// Automatic probes made since.

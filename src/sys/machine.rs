@@ -16,7 +16,7 @@ pub fn machine_id() -> Option<String> {
         .filter(|id| !id.is_empty() && id != "uninitialized")?;
     let mut mac = Hmac::<Sha256>::new_from_slice(raw.as_bytes()).ok()?;
     mac.update(b"keepalive");
-    Some(mac.finalize().into_bytes().iter().take(16).map(|b| format!("{b:02x}")).collect())
+    Some(hex::encode(&mac.finalize().into_bytes()[..16]))
 }
 
 /// What kind of filesystem holds a directory.

@@ -8,12 +8,15 @@ use std::time::Duration;
 use keepalive::clock::{Clock, ManualClock, Moment, Timestamp};
 use keepalive::engine::logout::Fate;
 use keepalive::outcome::{ErrorKind, Outcome, OutcomeKind, Publication};
+use keepalive::profile::{ClientAuth, SecretSource};
 use keepalive::provider::GateError;
+use keepalive::provider::client::Identity;
+use keepalive::store::key::SealingKey;
 use serde_json::json;
 
 use super::support::authserver::Fault;
 use super::support::family::Mode;
-use super::world::{LIFE, Place, World};
+use super::world::{CLIENT_SECRET, LIFE, Place, World};
 
 const LATEST: &str = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"latest\"\ntimeout = \"5s\"\n";
 const SAME: &str = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";
@@ -420,6 +423,28 @@ fn r24_a_client_that_is_refused_is_tried_again_by_itself_three_times_and_by_forc
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::ConfigError, 5), "a person may insist");
     world.provider_mut().parameters.push(("resource".into(), "https://api".into()));
     assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Refreshed, 6), "it is another client now");
+}
+
+/// Rule 24. The journal holds no secret, and nothing that a short one could be guessed from: the search that finds the
+/// client secret needs the sealing key, which is not in the store's directory.
+#[test]
+fn a_client_secret_cannot_be_guessed_from_the_journal() {
+    let mut world = World::without_keyring();
+    let provider = world.provider_mut();
+    provider.client_auth = ClientAuth::ClientSecretPost;
+    provider.client_secret = Some(SecretSource::Env("SECRET".into()));
+    world.server.script([CLIENT_REFUSED]);
+    assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
+    let mark = world.record().hold.unwrap().config;
+    let mut prepared = world.prepared();
+    let mut search = |key: &SealingKey| {
+        (0..10_000).map(|n| format!("{n:04}")).find(|guess| {
+            prepared.identity = Identity::Secret(guess.clone().into());
+            key.client_mark(&prepared.client_bytes()) == mark
+        })
+    };
+    assert_eq!(search(&SealingKey::new([7; 32])).as_deref(), Some(CLIENT_SECRET), "the search is the right one");
+    assert_eq!(search(&SealingKey::new([8; 32])), None);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use keepalive::engine::{Engine, handover};
 use keepalive::outcome::{Outcome, OutcomeKind};
 use keepalive::profile::{KeySource, Profile, ProfileName, Provider, StoreKind, StoreSettings};
 use keepalive::provider::http::HttpEndpoint;
-use keepalive::provider::{GateError, TokenEndpoint};
+use keepalive::provider::{GateError, Prepared, TokenEndpoint};
 use keepalive::store::Store;
 use keepalive::store::keyring::Item;
 use keepalive::store::keyring::memory::MemoryKeyring;
@@ -30,6 +30,8 @@ use super::hooks::{Hooked, Hooks};
 use super::support::authserver::{AuthServer, Fault};
 use super::support::family::Mode;
 
+/// Of every client that is to have one.
+pub const CLIENT_SECRET: &str = "4711";
 pub const LIFE: Duration = Duration::from_secs(600);
 
 pub struct World {
@@ -152,11 +154,16 @@ impl World {
 
     /// What an import of `answer` would hand over now.
     pub fn credential(&self, answer: &serde_json::Value) -> Credential {
-        let prepared = self.parts().1.prepare(&self.profile.provider, "demo").unwrap();
+        let prepared = self.prepared();
         let Reply::Granted(granted) = response::read(200, answer.to_string().as_bytes(), true) else { panic!() };
         let now = self.clock.now();
         let told = granted.expiry.lifetime_of_import(&now);
         handover::credential(*granted, prepared.binding(), &now, told, LIFE).unwrap()
+    }
+
+    /// The provider as a refresh would have it.
+    pub fn prepared(&self) -> Prepared {
+        self.parts().1.prepare(&self.profile.provider, "demo").unwrap()
     }
 
     /// `keepalive import`, with or without `--replace`, by a new process.
@@ -196,7 +203,8 @@ impl World {
         let keyring = Hooked { inner: self.keyring.clone(), hooks, exchanges: Arc::default() };
         let store = Store::new(&settings, self.dir.path(), None, || Box::new(keyring));
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        let http = HttpEndpoint::new(Box::new(|_, _| Err("no secrets".into())), clock, self.dir.path()).unwrap();
+        let http =
+            HttpEndpoint::new(Box::new(|_, _| Ok(CLIENT_SECRET.to_owned().into())), clock, self.dir.path()).unwrap();
         (Arc::new(store), Arc::new(Hooked { inner: http, hooks: self.hooks.clone(), exchanges }))
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{KeySource, StoreKind, StoreSettings};
-use crate::store::key::{hex, random};
+use crate::store::key::random;
 use crate::store::keyring::{self, Item};
 use crate::store::{Layout, Store};
 use crate::sys::durable;
@@ -45,7 +45,7 @@ impl Stage {
         };
         durable::create_dir(&parent).map_err(|e| cannot("create a directory", e))?;
         strike_leftovers(&parent, places.bus_address.as_deref());
-        let name = format!("{PREFIX}{}", hex(&random::<8>(), 8));
+        let name = format!("{PREFIX}{}", hex::encode(random::<8>()));
         let dir = parent.join(&name);
         durable::create_dir(&dir).map_err(|e| cannot("create a directory", e))?;
         let alive = LockFile::acquire(&dir.join("alive")).map_err(|e| cannot("lock a file", e))?;

@@ -82,7 +82,7 @@ impl HttpEndpoint {
                 ahead_ms: ahead(response.headers(), after.wall),
             }),
             Ok(Err(error)) => Err(absence(&error)),
-            Err(_) => Err(Absence { step: Step::Answer, why: format!("no answer within {} s", LIMIT.as_secs()) }),
+            Err(_) => Err(Absence { step: Step::Answer, why: format!("no response within {} s", LIMIT.as_secs()) }),
         }
     }
 }
@@ -110,7 +110,7 @@ fn absence(error: &reqwest::Error) -> Absence {
         words.push(cause.to_string());
         source = cause.source();
     }
-    let why = words.last().cloned().unwrap_or_else(|| "the exchange failed".into());
+    let why = words.last().cloned().unwrap_or_else(|| "the request failed".into());
     let step = if error.is_timeout() { timed_out(error) } else { step(&words.join(": ").to_ascii_lowercase()) };
     Absence { step, why }
 }

@@ -52,7 +52,7 @@ impl Identity {
             ClientAuth::PrivateKeyJwt => {
                 let pem = read("client_key", "client's private key", &provider.client_key)?;
                 let key = ClientKey::from_pem(&pem, provider.client_key_id.clone()).map_err(|bad| {
-                    let message = format!("client_key in {section} holds nothing to sign with: {bad}");
+                    let message = format!("client_key in {section} cannot be used to sign: {bad}");
                     Failure::new("client_key", message).hint(bad.hint())
                 })?;
                 Ok(Self::Key(Arc::new(key)))
@@ -73,7 +73,7 @@ impl Identity {
             .fill(&mut jti)
             .and_then(|()| key.assertion(&Claims { client_id: &provider.client_id, audience, now, jti }));
         // Only a system without random numbers cannot sign with a key that was tried when it was read.
-        assertion.map(Proof::Assertion).map_err(|_| Failure::new("client_key", "the client assertion cannot be signed"))
+        assertion.map(Proof::Assertion).map_err(|_| Failure::new("client_key", "cannot sign the client assertion"))
     }
 
     /// Goes into a fingerprint, and nowhere else.

@@ -117,9 +117,9 @@ impl Record {
 /// Rule 16: the refresh token is safe, and there is nothing new to use. Unless somebody changes what is asked for, it will
 /// be so again.
 fn unusable(provider: &str) -> Failure {
-    Failure::new(AT_UNUSABLE, format!("{provider} gave a refresh token, and no access token that can be used")).hint(
+    Failure::new(AT_UNUSABLE, format!("{provider} issued a refresh token but no usable access token")).hint(
         format!(
-            "the refresh token is kept; check scopes and headers of [provider.{provider}], and that it grants Bearer tokens"
+            "the refresh token is kept; check scopes and headers in [provider.{provider}], and that the server issues Bearer tokens"
         ),
     )
 }

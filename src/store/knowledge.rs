@@ -11,8 +11,11 @@ use crate::profile::ProfileName;
 
 /// Recovery 4: a backup or another program brought a spent token back.
 pub fn spent(name: &ProfileName) -> Failure {
-    Failure::new("stale_credential", "the stored refresh token was already used or refused: an older copy was restored")
-        .hint(format!("log in again: keepalive login {name}"))
+    Failure::new(
+        "stale_credential",
+        "the stored refresh token has been used or rejected before: an older copy was restored",
+    )
+    .hint(format!("sign in again: keepalive login {name}"))
 }
 
 impl Store {

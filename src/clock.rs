@@ -46,6 +46,11 @@ impl Timestamp {
         Self::from_millis(self.0.saturating_sub(millis(d)))
     }
 
+    /// Without its milliseconds, for people.
+    pub const fn to_the_second(self) -> Self {
+        Self(self.0 - self.0.rem_euclid(1000))
+    }
+
     /// The same instant for calendar work.
     pub fn to_utc(self) -> DateTime<Utc> {
         DateTime::from_timestamp_millis(self.0).unwrap_or_default()

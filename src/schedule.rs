@@ -30,10 +30,10 @@ pub enum ScheduleError {
     #[error("{field} {text:?} {problem}")]
     Field { field: &'static str, text: String, problem: String },
     #[error(
-        "day of month and day of week are both restricted, and programs disagree whether that means both or either"
+        "day of month and day of week are both restricted, and programs disagree on whether both or either must match"
     )]
     BothDays,
-    #[error("no date matches it, ever")]
+    #[error("it never matches any date")]
     NeverFires,
     /// The cron library refuses what this module let through.
     #[error("{0}")]

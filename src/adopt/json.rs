@@ -53,9 +53,10 @@ pub fn grok(bytes: &[u8]) -> Result<Vec<Entry>, Trouble> {
     let entries = signed_in.iter().filter_map(|(id, value)| Some((id, value.as_object()?)));
     let content = |members: &Map<String, Value>| match members.get("auth_mode").and_then(Value::as_str) {
         // Grok keeps it for reference only; it is for whatever the external command signs in at.
-        Some("external") => {
-            Err(Trouble::new("it comes from an external sign-in command", "ask that command's provider"))
-        }
+        Some("external") => Err(Trouble::new(
+            "its token comes from an external sign-in command",
+            "get the token from that command instead",
+        )),
         _ => GROK.read(members),
     };
     let entries: Vec<_> =

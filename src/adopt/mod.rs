@@ -84,10 +84,10 @@ fn select(mut entries: Vec<Entry>, wanted: Option<&str>) -> Result<Entry, Troubl
     match (matching.as_slice(), wanted) {
         ([one], _) => Ok(entries.swap_remove(*one)),
         ([], Some(wanted)) => {
-            Err(Trouble::signed_out(format!("there is no account {wanted:?}"), format!("it holds {all}")))
+            Err(Trouble::signed_out(format!("there is no account {wanted:?}"), format!("it has {all}")))
         }
-        ([], None) => Err(Trouble::new("none of its accounts can be used", format!("it holds {all}"))),
-        (_, _) => Err(Trouble::new("it holds several accounts", format!("name one with --account: {all}"))),
+        ([], None) => Err(Trouble::new("none of its accounts can be used", format!("it has {all}"))),
+        (_, _) => Err(Trouble::new("it has several accounts", format!("name one with --account: {all}"))),
     }
 }
 

@@ -29,7 +29,7 @@ pub fn read(rows: &[u8]) -> Result<Vec<Entry>, Trouble> {
             entries.extend(profiles.iter().filter_map(|(id, profile)| Some(entry(id, profile.as_object()?))));
         }
     }
-    let (what, hint) = ("it holds no auth profile", "openclaw models auth login");
+    let (what, hint) = ("it has no auth profile", "openclaw models auth login");
     match (entries.is_empty(), is_understood) {
         (true, true) => Err(Trouble::signed_out(what, hint)),
         (true, false) => Err(Trouble::new(what, hint)),
@@ -62,10 +62,10 @@ fn oauth(id: &str, profile: &Map<String, Value>) -> Result<Foreign, Trouble> {
     let has_failed = ["access", "refresh"].iter().any(|name| is_in(name, ":failed:"));
     match (is_fenced, has_failed) {
         (true, true) => Err(Trouble::signed_out(
-            "a refresh by OpenClaw has failed, and its token is gone",
+            "a refresh by OpenClaw failed and lost its token",
             format!("sign in again: openclaw models auth login --profile-id {id}, or keepalive login"),
         )),
-        (true, false) => Err(Trouble::new("OpenClaw is refreshing it at this moment", "try again in a minute")),
+        (true, false) => Err(Trouble::new("OpenClaw is refreshing it right now", "try again in a minute")),
         (false, _) => OPENCLAW.read(profile),
     }
 }

@@ -23,14 +23,14 @@ const VERSION: u64 = 1;
 /// The accounts of a dump. Only those with a token are of use.
 pub fn read(dump: &[u8]) -> Result<Vec<Entry>, Trouble> {
     let plain =
-        open(dump).ok_or_else(|| Trouble::new("it is no dump of pizauth", "pizauth dump | keepalive import …"))?;
+        open(dump).ok_or_else(|| Trouble::new("it is not a pizauth dump", "pizauth dump | keepalive import …"))?;
     let mut reader = Reader { rest: &plain };
     match reader.number() {
         Some(VERSION) => {}
-        _ => return Err(Trouble::new("its version is not known here", "sign in anew: keepalive login")),
+        _ => return Err(Trouble::new("its version is not supported", "sign in again: keepalive login")),
     }
     let entries = reader.accounts().filter(|_| reader.rest.is_empty());
-    entries.ok_or_else(|| Trouble::new("its form is not known here", "sign in anew: keepalive login"))
+    entries.ok_or_else(|| Trouble::new("its format is not supported", "sign in again: keepalive login"))
 }
 
 fn open(dump: &[u8]) -> Option<Zeroizing<Vec<u8>>> {

@@ -103,8 +103,8 @@ impl Shape {
         let text = |name: &str| object.get(name).and_then(Value::as_str).filter(|t| !t.trim().is_empty());
         let Some(refresh) = text(self.refresh).and_then(RefreshToken::new) else {
             return Err(Trouble::signed_out(
-                "there is no refresh token in it",
-                "sign in with that tool, or keepalive login",
+                "it has no refresh token",
+                "sign in with that tool, or use keepalive login",
             ));
         };
         let told = |name: &str| text(name).map(printable);

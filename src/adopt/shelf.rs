@@ -142,7 +142,7 @@ impl Shelf {
             Ok(found) => Ok(found.map(|found| Zeroizing::new(found.value.as_bytes().to_vec()))),
             // Where there is no keyring, nobody keeps anything in it.
             Err(KeyringError::NoBus | KeyringError::NoService | KeyringError::NoCollection) => Ok(None),
-            Err(e) => Err(Trouble::new(format!("it does not exist, and the keyring cannot be asked: {e}"), e.hint())),
+            Err(e) => Err(Trouble::new(format!("it does not exist, and the keyring cannot be read: {e}"), e.hint())),
         }
     }
 }
@@ -150,7 +150,7 @@ impl Shelf {
 impl Source for Shelf {
     fn read(&self, origin: &Origin, within: &str) -> Result<Foreign, Failure> {
         let unknown = || {
-            Failure::new(ErrorKind::Follow, format!("the store of {} cannot be read without a person", origin.tool))
+            Failure::new(ErrorKind::Follow, format!("the store of {} cannot be read unattended", origin.tool))
                 .hint(format!("remove follow = true from [profile.{within}]"))
         };
         let tool = Tool::named(&origin.tool).ok_or_else(unknown)?;
@@ -183,7 +183,7 @@ fn absent(tool: Tool) -> Trouble {
             "on macOS: security find-generic-password -s \"Claude Code-credentials\" -w | keepalive import … -"
                 .to_owned()
         }
-        _ => format!("sign in with {name}, or name its store: keepalive import PROFILE --from {name} FILE"),
+        _ => format!("sign in with {name}, or give the path of its store: keepalive import PROFILE --from {name} FILE"),
     };
     Trouble::new("it does not exist", hint)
 }
@@ -209,7 +209,7 @@ fn from_file(place: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Trouble> {
 }
 
 fn unreadable(error: &std::io::Error) -> Trouble {
-    Trouble::new(format!("it cannot be read: {error}"), "keepalive reads it as the user that runs it")
+    Trouble::new(format!("it cannot be read: {error}"), "make it readable for the user that runs keepalive")
 }
 
 /// The two tables that hold auth profiles: of the shared database, and of an agent's own.
@@ -225,7 +225,7 @@ fn rows(place: &Path, within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Troubl
         return Ok(None);
     }
     let url = url::Url::from_file_path(place)
-        .map_err(|()| Trouble::new("its path cannot be given to sqlite3", "name it by an absolute path"))?;
+        .map_err(|()| Trouble::new("cannot pass its path to sqlite3", "use an absolute path"))?;
     // Without a log nobody is at work there, and nothing needs to be made beside the database to read it.
     let has_log = place.with_file_name(format!("{}-wal", file_name(place))).exists();
     let mode = if has_log { "mode=ro" } else { "mode=ro&immutable=1" };
@@ -241,7 +241,7 @@ fn rows(place: &Path, within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Troubl
             Ok(found) => rows.extend_from_slice(&found),
             Err(process::CommandError::Start(..)) => {
                 return Err(Trouble::new(
-                    "it is an SQLite database, and the program sqlite3 is not here",
+                    "it is an SQLite database, but the program sqlite3 is not installed",
                     "apt-get install sqlite3",
                 ));
             }
@@ -251,8 +251,8 @@ fn rows(place: &Path, within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Troubl
     }
     match failed {
         Some(e) if rows.is_empty() => Err(Trouble::new(
-            format!("it holds no auth profiles that sqlite3 can read: {e}"),
-            "name OpenClaw's database: ~/.openclaw/state/openclaw.sqlite, or openclaw-agent.sqlite of an agent",
+            format!("it has no auth profiles that sqlite3 can read: {e}"),
+            "use OpenClaw's database: ~/.openclaw/state/openclaw.sqlite, or openclaw-agent.sqlite of an agent",
         )),
         Some(_) | None => Ok(Some(rows)),
     }
@@ -264,7 +264,7 @@ const DUMP: &str = "pizauth dump";
 fn dump(within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Trouble> {
     let argv: Vec<String> = DUMP.split(' ').map(str::to_owned).collect();
     let dumped = process::run(&argv, within, Patience::Silent { longest: LARGEST });
-    dumped.map(Some).map_err(|e| Trouble::new(e.to_string(), "start pizauth, or sign in anew: keepalive login"))
+    dumped.map(Some).map_err(|e| Trouble::new(e.to_string(), "start pizauth, or sign in again: keepalive login"))
 }
 
 fn file_name(path: &Path) -> String {
@@ -279,13 +279,14 @@ fn by_its_program(tool: Tool, selector: &Selector) -> Result<Bytes, Failure> {
             vec!["oidc-gen".to_owned(), "--print".to_owned(), account.clone()]
         }
         (Tool::OidcAgent, _) => {
-            let trouble =
-                Trouble::new("which account is meant?", "name it with --account; oidc-gen --accounts lists them");
+            let trouble = Trouble::new("no account is given", "name it with --account; oidc-gen --accounts lists them");
             return Err(trouble.at(name, "oidc-gen"));
         }
         (_, _) => {
-            let trouble =
-                Trouble::new("the home directory is not known", format!("name its store: --from {name} FILE"));
+            let trouble = Trouble::new(
+                "the home directory is unknown",
+                format!("give the path of its store: --from {name} FILE"),
+            );
             return Err(trouble.at(name, "its store"));
         }
     };
@@ -293,7 +294,7 @@ fn by_its_program(tool: Tool, selector: &Selector) -> Result<Bytes, Failure> {
     match process::run(&argv, "", Patience::Person { longest: LARGEST }) {
         Ok(bytes) => Ok(Bytes { bytes, place, is_lasting: false }),
         Err(e) => {
-            let hint = format!("or sign in anew, apart from {name}: keepalive login");
+            let hint = format!("or sign in separately from {name}: keepalive login");
             Err(Trouble::new(e.to_string(), hint).at(name, &place))
         }
     }

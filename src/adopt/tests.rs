@@ -53,7 +53,7 @@ fn codex_without_a_refresh_token_is_told_apart() {
     assert!(what(b"{\"tokens\":{").starts_with("it is not a JSON object"));
     let entries = stores::codex(br#"{"tokens":{"access_token":"a","refresh_token":""}}"#).unwrap();
     let none = select(entries, None).unwrap().content.unwrap_err();
-    assert_eq!(none.what, "there is no refresh token in it");
+    assert_eq!(none.what, "it has no refresh token");
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn claude_counts_in_milliseconds_and_does_not_say_whose_it_is() {
 fn grok_has_a_map_in_which_a_person_chooses() {
     let entries = || stores::grok(store!("grok.json")).unwrap();
     let trouble = select(entries(), None).unwrap_err();
-    assert_eq!(trouble.what, "it holds several accounts");
+    assert_eq!(trouble.what, "it has several accounts");
     assert!(trouble.hint.contains("https://auth.x.ai::b1a00492-073a-47ea-816f-4c329264a828 (ada@acme.example)"));
     for name in ["https://auth.x.ai::b1a00492-073a-47ea-816f-4c329264a828", "ADA@acme.example"] {
         let found = select(entries(), Some(name)).unwrap().content.unwrap();
@@ -81,11 +81,11 @@ fn grok_has_a_map_in_which_a_person_chooses() {
         assert_eq!(ends(&found), Timestamp::from_millis(4_102_444_800_500));
     }
     let stranger = select(entries(), Some("eve@acme.example")).unwrap_err();
-    assert!(stranger.hint.starts_with("it holds https://"), "{stranger:?}");
+    assert!(stranger.hint.starts_with("it has https://"), "{stranger:?}");
     assert!(select(entries(), Some("https://api.x.ai::key")).unwrap().content.is_err());
     let external = br#"{"a::b":{"key":"k","auth_mode":"external","refresh_token":"for reference"}}"#;
     let external = select(stores::grok(external).unwrap(), None).unwrap().content.unwrap_err();
-    assert_eq!(external.what, "it comes from an external sign-in command");
+    assert_eq!(external.what, "its token comes from an external sign-in command");
     let team = br#"{"a::b":{"key":"k","user_id":"u","principal_id":"team-1","refresh_token":"r"}}"#;
     assert_eq!(only(stores::grok(team)).identity.account.as_deref(), Some("team-1"));
     assert_eq!(stores::grok(b"{}").unwrap_err().what, "Grok is not signed in");
@@ -124,7 +124,7 @@ fn openclaw_as_openclaw_wrote_it() {
 fn a_failed_fence_of_openclaw_is_no_token() {
     let entries = openclaw::read(store!("openclaw-fenced.json")).unwrap();
     let fenced = select(entries, Some("openai:default")).unwrap().content.unwrap_err();
-    assert_eq!(fenced.what, "a refresh by OpenClaw has failed, and its token is gone");
+    assert_eq!(fenced.what, "a refresh by OpenClaw failed and lost its token");
     assert!(fenced.hint.contains("openclaw models auth login --profile-id openai:default"));
 }
 
@@ -137,7 +137,7 @@ fn any_part_of_a_fence_is_no_token() {
         select(openclaw::read(row.as_bytes()).unwrap(), None).unwrap().content
     };
     let pending = row(format!("{fence}:access:00"), format!("{fence}:refresh:00")).unwrap_err();
-    assert_eq!(pending.what, "OpenClaw is refreshing it at this moment");
+    assert_eq!(pending.what, "OpenClaw is refreshing it right now");
     assert!(row("at".into(), format!("{fence}:refresh:00")).is_err());
     assert!(row(format!("{fence}:access:00"), "rt".into()).is_err());
     assert!(row("at".into(), "openclaw-oauth-refresh-fence:v2:unheard-of".into()).is_err());
@@ -150,7 +150,7 @@ fn both_databases_of_openclaw_are_one_store() {
     rows.extend_from_slice(br#"{"version":1,"profiles":{"xai:agent":{"type":"oauth","provider":"xai","access":"a","refresh":"agents","expires":9}}}"#);
     let found = select(openclaw::read(&rows).unwrap(), Some("xai:agent")).unwrap().content.unwrap();
     assert!(is(&found, "agents"));
-    assert_eq!(openclaw::read(b"\n").unwrap_err().what, "it holds no auth profile");
+    assert_eq!(openclaw::read(b"\n").unwrap_err().what, "it has no auth profile");
 }
 
 #[test]
@@ -189,5 +189,5 @@ fn pizauth_as_pizauth_dumped_it() {
     assert_eq!(select(entries(), Some("empty")).unwrap().content.unwrap_err().what, "pizauth has no token for it");
     let mut torn = store!("pizauth.dump").to_vec();
     torn.pop();
-    assert_eq!(super::pizauth::read(&torn).unwrap_err().what, "it is no dump of pizauth");
+    assert_eq!(super::pizauth::read(&torn).unwrap_err().what, "it is not a pizauth dump");
 }

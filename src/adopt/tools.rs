@@ -99,7 +99,7 @@ pub const TOOLS: [About; 7] = [
 impl About {
     /// How to sign out of the store that `origin` names on this machine, and how not to.
     pub fn way_out(&self, origin: &Origin) -> String {
-        let never = if self.never.is_empty() { String::new() } else { format!(" (not by {})", self.never) };
+        let never = if self.never.is_empty() { String::new() } else { format!(" (do not use {})", self.never) };
         format!("{}{never}", self.sign_out(origin))
     }
 

@@ -78,14 +78,14 @@ impl Broker {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     // Out of descriptors, most likely: wait for some to come back.
-                    tracing::warn!(%error, "cannot accept a client");
+                    tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
             while connections.try_join_next().is_some() {}
             if !socket::is_own(&stream).unwrap_or(false) {
-                tracing::warn!("a client of another user was turned away");
+                tracing::warn!("rejected a connection from another user");
                 continue;
             }
             connections.spawn(self.clone().attend(stream));
@@ -103,19 +103,19 @@ impl Broker {
             .serve_connection(TokioIo::new(stream), service)
             .await;
         if let Err(error) = served {
-            tracing::debug!(%error, "a client hung up");
+            tracing::debug!(%error, "a client closed the connection");
         }
     }
 
     async fn answer(&self, request: hyper::Request<Incoming>) -> Response<Full<Bytes>> {
         let header = |name| request.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         if header(PROTOCOL_HEADER).as_deref() != Some(PROTOCOL) || header(STORE_HEADER) != (self.store)() {
-            return respond(StatusCode::CONFLICT, &serde_json::json!({"error": "another protocol or store"}));
+            return respond(StatusCode::CONFLICT, &serde_json::json!({"error": "different protocol version or store"}));
         }
         match (request.method(), request.uri().path()) {
             (&Method::POST, "/v1/token") => self.token(request).await,
             (&Method::GET, "/v1/ping") => respond(StatusCode::OK, &serde_json::json!({"pid": std::process::id()})),
-            _ => respond(StatusCode::NOT_FOUND, &serde_json::json!({"error": "no such thing"})),
+            _ => respond(StatusCode::NOT_FOUND, &serde_json::json!({"error": "not found"})),
         }
     }
 

@@ -25,11 +25,11 @@ use crate::sys::paths::Places;
 use crate::sys::stamp::{AWAY, News, Stamp, Watched, modified};
 use crate::sys::{durable, socket};
 
-/// Keep all profiles alive until told to stop
+/// Refresh all profiles until stopped
 ///
-/// Refreshes every profile at its margin and hands out access tokens on a socket. SIGTERM and SIGINT finish the flights
-/// in the air within 45 s; SIGHUP, or a change of the file, reloads the configuration. A second daemon on the same store
-/// refuses to start.
+/// Refreshes every profile at its margin, and provides access tokens on a socket. On SIGTERM or SIGINT it completes the
+/// refreshes in progress (up to 45 s), then exits. On SIGHUP, or when the file changes, it reloads the configuration. A
+/// second daemon on the same store refuses to start.
 #[derive(Debug, Args)]
 pub struct DaemonArgs {}
 
@@ -89,7 +89,7 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
     engine.stop();
     services.shutdown_background();
     notify(&[sd_notify::NotifyState::Stopping]);
-    tracing::info!("stopping; flights in the air are finished");
+    tracing::info!("stopping; finishing refreshes in progress");
     let late = engine.drain();
     // The next daemon replaces the socket anyway.
     let _gone = std::fs::remove_file(&socket_path);
@@ -108,9 +108,9 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
 async fn end_of(serving: JoinHandle<std::io::Result<Infallible>>) -> Failure {
     let failure = match serving.await {
         Ok(Ok(never)) => match never {},
-        Ok(Err(error)) => Failure::new(ErrorKind::Socket, format!("the socket cannot be served: {error}")),
-        Err(error) => Failure::new(ErrorKind::Broken, format!("the daemon has a bug, and ends: {error}"))
-            .hint("start it again, and report what it said"),
+        Ok(Err(error)) => Failure::new(ErrorKind::Socket, format!("cannot serve the socket: {error}")),
+        Err(error) => Failure::new(ErrorKind::Broken, format!("internal error, the daemon exits: {error}"))
+            .hint("restart it, and report this message"),
     };
     tracing::error!("{}", failure.message);
     failure
@@ -136,7 +136,8 @@ fn only_daemon(store: &Store) -> Result<LockFile, Failure> {
         None => {
             let holder = std::fs::read_to_string(&path).unwrap_or_default();
             let message = format!("a daemon already runs on this store (pid {})", holder.trim());
-            Err(Failure::new(ErrorKind::Running, message).hint("stop it first, or leave it to its work"))
+            Err(Failure::new(ErrorKind::Running, message)
+                .hint("stop it first: systemctl --user stop keepalive, or kill that process"))
         }
     }
 }
@@ -171,7 +172,7 @@ fn fetch_key(store: &Store) -> Result<bool, (Status, Failure)> {
     if matches!(error, StoreError::Keyring(_)) {
         tracing::warn!(hint = hint(&failure.hint), "no sealing key yet: {}", failure.message);
     } else {
-        tracing::error!(hint = hint(&failure.hint), "the sealing key is not at hand: {}", failure.message);
+        tracing::error!(hint = hint(&failure.hint), "cannot get the sealing key: {}", failure.message);
     }
     Ok(!store.has_key())
 }
@@ -264,7 +265,7 @@ impl Shared {
             Ok(config) if is_there && config.path.is_none() => tell_away(),
             Ok(config) => {
                 if config.store != self.config().store {
-                    tracing::warn!("[store] has changed: that takes effect when the daemon is restarted");
+                    tracing::warn!("[store] has changed; restart the daemon to apply it");
                 }
                 tell_warnings(&config);
                 *self.config.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(config);
@@ -275,7 +276,7 @@ impl Shared {
                 tracing::error!(
                     kind,
                     hint,
-                    "the configuration is broken, the old one stays in force: {}",
+                    "the new configuration is invalid; still using the old one: {}",
                     failure.message
                 );
             }
@@ -285,7 +286,7 @@ impl Shared {
 
 fn tell_away() {
     let patience = humantime::format_duration(WATCH_EVERY * AWAY);
-    tracing::warn!("the configuration file is gone; the old one stays in force for {patience}");
+    tracing::warn!("the configuration file is missing; still using the old one for {patience}");
 }
 
 fn notify(states: &[sd_notify::NotifyState<'_>]) {

@@ -49,7 +49,7 @@ fn wanted(places: &Places) -> (Option<EnvFilter>, Option<String>) {
     match EnvFilter::try_new(text) {
         Ok(filter) => (Some(filter), None),
         Err(e) => {
-            let why = format!("{}={text:?} is ignored: {e}; write for example keepalive=debug", paths::LOG);
+            let why = format!("{}={text:?} is ignored: {e}; use for example keepalive=debug", paths::LOG);
             (None, Some(why))
         }
     }

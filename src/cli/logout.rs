@@ -17,27 +17,26 @@ use crate::provider::http::HttpEndpoint;
 use crate::store::StoreError;
 use crate::store::record::Record;
 
-/// Revoke a profile's credential at its provider, and forget it
+/// Revoke a profile's credential at its provider, and delete it here
 ///
-/// Revokes the refresh token (RFC 7009), and the access token if it is still alive, where the provider has a revocation
-/// endpoint, and then removes both from this machine. What could not be revoked for a reason that may pass, or because the
-/// provider refuses the client, is not forgotten either, unless you say --forget. A refresh that is under way is waited
-/// for. Tokens go to no other server than the one that they came from. A tool that holds the same refresh token is signed
-/// out with it.
+/// Revokes the refresh token (RFC 7009), and the access token if it is still valid, where the provider has a revocation
+/// endpoint. Then deletes both from this machine. If revocation fails temporarily, or the provider rejects the client, the
+/// credential is kept, unless you use --forget. A refresh in progress is completed first. Tokens are sent only to the
+/// server that issued them. A tool that uses the same refresh token is signed out too.
 ///
-/// A revoked token cannot be imported again. With the last profile its sealing key leaves the keyring too.
+/// A revoked token cannot be imported again. Logging out the last profile also deletes the sealing key from the keyring.
 ///
-/// The exit status is 0 if the refresh token is revoked, or was dead before; 1 if it is only forgotten here, so that
-/// whoever has a copy can go on using it; 75 if the provider could not be asked now, and 78 if it refuses the client, both
-/// with the credential still there; 69 if the keyring or the store cannot be used, and the message says what remains; 77 if
-/// there was no credential. --json tells the outcome (revoked, forgotten, or why neither) and what became of refresh_token
-/// and access_token: revoked, dead, left.
+/// The exit status is 0 if the refresh token is revoked, or was already invalid; 1 if it is only deleted here, so that any
+/// copy of it stays valid; 75 if the provider could not be reached, and 78 if it rejects the client, in both cases with the
+/// credential kept; 69 if the keyring or the store cannot be used (the message says what remains); 77 if there was no
+/// credential. --json shows the outcome (revoked, forgotten, or the reason), and for refresh_token and access_token one of
+/// revoked, dead (already invalid) and left (not revoked).
 #[derive(Debug, Args)]
 pub struct LogoutArgs {
-    /// The profile to sign out
+    /// Profile to sign out
     #[arg(value_name = "PROFILE", value_parser = super::profile_name)]
     profile: ProfileName,
-    /// Forget the credential here even if it cannot be revoked
+    /// Delete the credential here even if it cannot be revoked
     #[arg(long)]
     forget: bool,
 }
@@ -94,7 +93,7 @@ fn leave(args: &LogoutArgs, global: &Global, out: &Output) -> (Option<String>, R
         stop: Arc::new(AtomicBool::new(false)),
     };
     let tell = |event| match event {
-        Event::Waiting => out.say(&format!("{name}: a refresh is under way; waiting until it is over …")),
+        Event::Waiting => out.say(&format!("{name}: waiting for a refresh in progress …")),
         Event::Admitted => stop_on_signal(&endpoint, &leaving.stop),
     };
     (provider, leaving.leave(route, &tell))
@@ -116,29 +115,29 @@ fn report(name: &ProfileName, provider: &str, departure: &Departure, out: &Outpu
         out.warn(&format!("{name}: {warning}"));
     }
     if departure.is_completion {
-        out.say(&format!("{name}: the logout that was interrupted is complete"));
+        out.say(&format!("{name}: the interrupted logout is now complete"));
     }
     let what = match (departure.refresh, departure.access) {
         (Fate::Revoked, Some(Fate::Revoked)) => format!("refresh token and access token revoked at {provider}"),
         (Fate::Revoked, _) => format!("refresh token revoked at {provider}"),
         (Fate::Dead, Some(Fate::Revoked)) => {
-            format!("its refresh token was dead, its access token is revoked at {provider}")
+            format!("refresh token was already invalid, access token revoked at {provider}")
         }
-        (Fate::Dead, _) => "its refresh token was dead".to_owned(),
-        (Fate::Left, Some(Fate::Revoked)) => format!("only its access token is revoked at {provider}"),
+        (Fate::Dead, _) => "refresh token was already invalid".to_owned(),
+        (Fate::Left, Some(Fate::Revoked)) => format!("only the access token was revoked at {provider}"),
         (Fate::Left, _) => "nothing was revoked".to_owned(),
     };
     if departure.refresh != Fate::Left {
         out.say(&format!("{name}: signed out; {what}"));
     }
     if departure.access == Some(Fate::Left) {
-        out.warn(&format!("{name}: the access token was not revoked, and may be accepted until it expires"));
+        out.warn(&format!("{name}: the access token was not revoked, and may stay valid until it expires"));
     }
     let Some(reason) = &departure.reason else { return Status::Ok };
-    out.say(&format!("{name}: forgotten on this machine; {what}"));
+    out.say(&format!("{name}: deleted from this machine; {what}"));
     let failure = Failure {
-        message: format!("{name}: the refresh token is not revoked: {}", reason.message),
-        hint: Some(format!("whoever has a copy can go on using it; sign keepalive out at {provider} too")),
+        message: format!("{name}: the refresh token was not revoked: {}", reason.message),
+        hint: Some(format!("the token stays valid there; revoke it in your account at {provider}")),
         ..reason.clone()
     };
     out.error(&failure);

@@ -30,9 +30,9 @@ use output::{Output, Status};
 
 /// Keeps OAuth credentials alive: one refresh at a time, nothing replayed, nothing lost.
 ///
-/// OAuth access tokens expire, and most providers rotate the refresh token at each use and revoke everything when an old
-/// one comes back. keepalive refreshes each profile a set time before expiry, from its daemon, from cron or by hand, and
-/// makes sure that however many ask at once, one refresh happens and everybody gets its outcome.
+/// OAuth access tokens expire. Most providers rotate the refresh token at each use, and revoke the whole login if an old
+/// one is used again. keepalive refreshes each profile a set time before expiry, from its daemon, from cron or by hand.
+/// However many processes ask at once, one request is made and all of them get its outcome.
 #[derive(Debug, Parser)]
 #[command(name = "keepalive", version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
@@ -46,16 +46,16 @@ pub struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Read the configuration from FILE instead of the default place
+    /// Read the configuration from FILE instead of the default location
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Print one JSON document; `daemon` logs one JSON object a line
+    /// Print one JSON document; `daemon` logs one JSON object per line
     #[arg(long, global = true)]
     pub json: bool,
-    /// Say nothing but errors
+    /// Only print errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Say more; twice for every step
+    /// More log output; -vv for every step
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
     /// When to use colours
@@ -81,16 +81,17 @@ pub enum Command {
     Token(token::TokenArgs),
     Status(status::StatusArgs),
     Doctor(doctor::DoctorArgs),
-    /// List the providers and what each is known to do
+    /// List the providers and how each behaves
     ///
-    /// Those that are built in, with what your configuration changes of them, and your own: endpoints, what the server does
-    /// to refresh tokens, how long the one before is accepted (grace), how long before expiry a refresh is wanted (margin),
-    /// where these facts come from, and on which day they were read there; "no" if third parties say so.
+    /// Shows the built-in providers, with your changes to them, and your own: endpoints, what the server does to used refresh
+    /// tokens (rotation), how long it still accepts the previous one (grace), how long before expiry a token is refreshed
+    /// (margin), the source of these facts, and when this was last checked against the vendor's documentation ("no":
+    /// third-party information only).
     Providers,
     Rehearse(rehearse::RehearseArgs),
     /// Print a completion script for a shell
     Completions {
-        /// The shell to complete for
+        /// Shell to print the script for
         shell: Shell,
     },
 }
@@ -103,7 +104,7 @@ pub fn manual() -> String {
 
 /// A duration as people write it: `90s`, `15m`, `2h`, `1d 12h`.
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|e| format!("{e}; write for example 90s, 15m, 2h or 1d 12h"))
+    humantime::parse_duration(text).map_err(|e| format!("{e}; for example 90s, 15m, 2h or 1d 12h"))
 }
 
 fn profile_name(text: &str) -> Result<ProfileName, String> {

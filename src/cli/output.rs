@@ -125,7 +125,7 @@ impl Output {
     pub fn end(&self, status: Status) -> Status {
         let Some(error) = self.unwritten.get() else { return status };
         let failure = Failure::new(ErrorKind::Output, format!("cannot write to standard output: {error}"))
-            .hint("only the output is lost: what was refreshed or stored is safe");
+            .hint("only the output is lost; everything that was refreshed or stored is safe");
         self.error(&failure);
         status.max(Status::Failed)
     }
@@ -275,16 +275,16 @@ pub fn outcome_line(name: &ProfileName, outcome: &Outcome) -> String {
     };
     let mut line = format!("{name}: {style}{word}{style:#}");
     if outcome.joined {
-        line.push_str(" (by another run)");
+        line.push_str(" (by another process)");
     }
     if let Some(at) = outcome.expires_at {
-        line.push_str(&format!(", expires {at}"));
+        line.push_str(&format!(", expires {}", at.to_the_second()));
     }
     if outcome.generation.get() > 0 {
         line.push_str(&format!(", generation {}", outcome.generation));
     }
     if let Some(at) = outcome.retry_at {
-        line.push_str(&format!(", next try {at}"));
+        line.push_str(&format!(", next attempt {}", at.to_the_second()));
     }
     line
 }

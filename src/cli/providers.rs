@@ -48,7 +48,8 @@ fn block(p: &Provider, margin: &str) -> String {
         line(what, url);
     }
     if p.token_endpoint.is_none() {
-        let below = p.endpoint_domain.as_ref().map_or(String::new(), |domain| format!(", below {domain} only"));
+        let below =
+            p.endpoint_domain.as_ref().map_or(String::new(), |domain| format!(", only at {domain} or a subdomain"));
         line("token", &format!("discovered from the issuer{below}"));
     }
     line("client", &client(p));

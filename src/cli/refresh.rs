@@ -18,19 +18,19 @@ use crate::provider::http::HttpEndpoint;
 use crate::scheduler::cadence::{self, Runs};
 use crate::sys::durable;
 
-/// Refresh what is due, once
+/// Refresh the profiles that are due, then exit
 ///
-/// Without --profile all profiles are looked at. Fit for cron and systemd timers: with --lookahead set to the time
-/// between two runs, no token can expire between them.
+/// Without --profile, checks all profiles. Suitable for cron and systemd timers: with --lookahead set to the interval
+/// between runs, no token expires between two runs.
 #[derive(Debug, Args)]
 pub struct RefreshArgs {
     /// Refresh this profile; can be repeated
     #[arg(short, long = "profile", value_name = "PROFILE", value_parser = super::profile_name)]
     profiles: Vec<ProfileName>,
-    /// Refresh now, due or not
+    /// Refresh now, even if not due
     #[arg(long)]
     force: bool,
-    /// Count as due what would be due before DUR has passed: the time until the next run
+    /// Also refresh what becomes due within DUR; set it to the interval between runs
     #[arg(long, value_name = "DUR", value_parser = super::duration, default_value = "0s")]
     lookahead: Duration,
 }
@@ -109,7 +109,10 @@ fn all(setup: &Setup, out: &Output) -> Result<Vec<ProfileName>, (Status, Failure
         (Status::of_outcome(&outcome), failure)
     })?;
     if names.is_empty() {
-        out.say("there are no profiles yet: keepalive login PROFILE, or keepalive import PROFILE");
+        out.say(
+            "no profiles yet; create one: keepalive login PROFILE --provider NAME, or keepalive import PROFILE \
+                 --provider NAME",
+        );
     }
     Ok(names)
 }
@@ -169,7 +172,7 @@ fn one(engine: &Engine, profile: &Arc<Profile>, args: &RefreshArgs, out: &Output
         Demand::Margin { lookahead: args.lookahead }
     };
     engine.refresh(profile, demand, PATIENCE, &|| {
-        out.say(&format!("{}: waiting for a refresh that is under way …", profile.name));
+        out.say(&format!("{}: waiting for a refresh in progress …", profile.name));
     })
 }
 

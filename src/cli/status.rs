@@ -15,13 +15,13 @@ use crate::store::record::{Intent, Record};
 /// What connecting and sealing may add to the time that a provider has for its answer.
 const HANDLING: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Show how every profile stands
+/// Show the state of every profile
 ///
-/// Reads no secret, unlocks nothing and asks nobody; what a run could not open is told until one can. The exit status is
-/// that of the worst profile.
+/// Reads no secrets, never unlocks the keyring, and makes no network request. If the last run could not open a credential,
+/// that error is shown until a run succeeds. The exit status is that of the worst profile.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Show this profile; can be repeated
+    /// Show only this profile; can be repeated
     #[arg(short, long = "profile", value_name = "PROFILE", value_parser = super::profile_name)]
     profiles: Vec<ProfileName>,
 }
@@ -61,7 +61,10 @@ pub fn run(args: &StatusArgs, global: &Global, out: &Output) -> Status {
         let profiles: Vec<_> = rows.iter().map(|row| to_json(row, setup.store.kind())).collect();
         out.json(&json!({ "profiles": profiles }));
     } else if rows.is_empty() {
-        out.say("there are no profiles yet: keepalive login PROFILE, or keepalive import PROFILE");
+        out.say(
+            "no profiles yet; create one: keepalive login PROFILE --provider NAME, or keepalive import PROFILE \
+                 --provider NAME",
+        );
         if let Some(Failure { message, hint, .. }) = &no_key {
             out.warn(&format!("{message}; {}", hint.as_deref().unwrap_or_default()));
         }
@@ -147,10 +150,10 @@ fn displaced(record: &Record, profile: &Profile) -> Option<Failure> {
         return None;
     }
     let message = format!(
-        "the credential belongs to client {} at {}, but the configuration names client {} at {origin}",
+        "the credential was issued to client {} at {}, but the configuration has client {} at {origin}",
         belongs.client_id, belongs.origin, provider.client_id
     );
-    let hint = format!("restore [provider.{}], or log in again, or import with --replace", belongs.provider);
+    let hint = format!("restore [provider.{}], sign in again, or import with --replace", belongs.provider);
     Some(Failure::new(ErrorKind::OtherServer, message).hint(hint))
 }
 
@@ -224,7 +227,7 @@ fn show(rows: &[Row], now: Timestamp, out: &Output) {
         if let Some(by) = row.record.as_ref().and_then(|r| r.login_by).filter(|by| by.since(now).as_secs() < 7 * 86400)
         {
             out.line(&format!(
-                "{}: the refresh token itself ends {}: sign in again before",
+                "{}: the refresh token itself expires {}; sign in again before then",
                 row.name,
                 relative(by, now)
             ));
@@ -255,9 +258,10 @@ fn relative(at: Timestamp, now: Timestamp) -> String {
         s @ 7200..172_800 => format!("{}h", s / 3600),
         s => format!("{}d", s / 86400),
     };
+    let shown = at.to_the_second();
     if at >= now {
-        format!("in {} ({at})", distance(at.since(now)))
+        format!("in {} ({shown})", distance(at.since(now)))
     } else {
-        format!("{} ago ({at})", distance(now.since(at)))
+        format!("{} ago ({shown})", distance(now.since(at)))
     }
 }

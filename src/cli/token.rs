@@ -13,22 +13,22 @@ use crate::engine::obtain::Token;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 
-/// Print an access token, refreshing it only if it must
+/// Print an access token, refreshing it if necessary
 ///
-/// Asks the daemon if one runs, else the store. If the refresh fails and the token still has life, it is printed with a
-/// warning.
+/// Asks the daemon if one is running, otherwise the store. If the refresh fails and the token is still valid, prints the
+/// token with a warning.
 #[derive(Debug, Args)]
 pub struct TokenArgs {
-    /// The profile whose token is wanted
+    /// Profile whose token to print
     #[arg(value_name = "PROFILE", value_parser = super::profile_name)]
     profile: ProfileName,
     /// Refresh unless the token is valid for at least DUR
     #[arg(long, value_name = "DUR", value_parser = super::duration, default_value = "60s")]
     min_valid: Duration,
-    /// How the token is printed
+    /// Output format
     #[arg(long, value_enum, value_name = "F", default_value_t = Format::Raw)]
     format: Format,
-    /// Wait for a refresh at most DUR; it goes on without us, but one that this run has sent itself is seen through
+    /// Wait at most DUR. A refresh by another process continues; one that this command sent is always finished first
     #[arg(long, value_name = "DUR", value_parser = super::duration, default_value = "60s")]
     timeout: Duration,
 }
@@ -37,9 +37,9 @@ pub struct TokenArgs {
 enum Format {
     /// The token alone
     Raw,
-    /// An object with expiry, scope and generation
+    /// A JSON object with the token, its expiry, scope and generation
     Json,
-    /// The line of an HTTP header
+    /// An HTTP Authorization header
     Header,
 }
 
@@ -96,7 +96,7 @@ fn from_store(setup: &Setup, args: &TokenArgs, limit: Duration, theirs: Option<R
         Err(f) => return refused(&f, Status::Failed),
     };
     super::signals::stop_on_signal(&endpoint, &engine);
-    let explain = || out.say(&format!("{}: waiting for a refresh that is under way …", args.profile));
+    let explain = || out.say(&format!("{}: waiting for a refresh in progress …", args.profile));
     let mut obtained = engine.obtain(&profile, args.min_valid, limit, &explain);
     if obtained.token.is_none() {
         // This run cannot leave before its own flight is through, so it need not leave without what that brings.
@@ -122,7 +122,7 @@ fn from_store(setup: &Setup, args: &TokenArgs, limit: Duration, theirs: Option<R
 
 fn print(args: &TokenArgs, out: &Output, reply: Reply, outcome: &Outcome) -> Status {
     let Some(token) = reply.token else {
-        let failure = reply.error.unwrap_or_else(|| Failure::new(ErrorKind::NoToken, "there is no live access token"));
+        let failure = reply.error.unwrap_or_else(|| Failure::new(ErrorKind::NoToken, "there is no valid access token"));
         out.fail(&named(&args.profile, failure));
         return match Status::of_outcome(outcome) {
             Status::Ok => Status::TryAgain,
@@ -162,7 +162,7 @@ mod tests {
     fn a_failure_names_its_profile_once() {
         let told =
             |name: &str, message: &str| named(&name.parse().unwrap(), Failure::new(ErrorKind::Io, message)).message;
-        assert_eq!(told("w", "acme answered 429 slow"), "w: acme answered 429 slow");
+        assert_eq!(told("w", "acme returned 429 slow"), "w: acme returned 429 slow");
         assert_eq!(told("w", "profile w: provider \"no\" is not known"), "profile w: provider \"no\" is not known");
         assert_eq!(told("w", "there is no credential for profile w"), "there is no credential for profile w");
     }

@@ -16,8 +16,8 @@ pub(super) const CLIENT_AUTHS: &[(&str, ClientAuth)] = &[
 /// Where a secret or a private key is kept.
 pub(super) fn secret(entry: &Entry<'_>) -> Result<SecretSource, ConfigError> {
     if entry.text().is_ok() {
-        let hint = format!("put it into a file of its own: {} = {{ file = \"PATH\" }}", entry.key);
-        return Err(entry.wrong(Problem::new("cannot stand in the configuration itself").hint(hint)));
+        let hint = format!("put it in a separate file: {} = {{ file = \"PATH\" }}", entry.key);
+        return Err(entry.wrong(Problem::new("cannot be written in the configuration itself").hint(hint)));
     }
     let section = entry.section()?;
     let source = section.only_one(keys::SECRET)?;
@@ -49,7 +49,7 @@ pub(super) fn lack(provider: &Provider) -> Option<Lack> {
     let wants_secret = matches!(auth, ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost);
     let wants_key = auth == ClientAuth::PrivateKeyJwt;
     if provider.client_secret.is_some() && !wants_secret {
-        let message = format!("client_secret is given, but client_auth = {name:?} sends none");
+        let message = format!("client_secret is set, but client_auth = {name:?} does not use it");
         let hint = match wants_key {
             true => "write client_key for the private key, and remove client_secret",
             false => "write client_auth = \"client_secret_basic\" or \"client_secret_post\", or remove client_secret",
@@ -57,15 +57,15 @@ pub(super) fn lack(provider: &Provider) -> Option<Lack> {
         return Lack::new("client_secret", message, hint);
     }
     if provider.client_key.is_some() && !wants_key {
-        let message = format!("client_key is given, but client_auth = {name:?} signs nothing");
+        let message = format!("client_key is set, but client_auth = {name:?} does not use it");
         return Lack::new("client_key", message, "write client_auth = \"private_key_jwt\", or remove client_key");
     }
     if wants_secret && provider.client_secret.is_none() {
         let hint = "write client_secret = { file = \"PATH\" }, { env = \"NAME\" }, { command = [...] } or { keyring = \"NAME\" }";
-        return Lack::new("client_auth", "client_secret is missing: client_auth asks for it", hint);
+        return Lack::new("client_auth", "client_secret is missing: client_auth requires it", hint);
     }
     if wants_key && provider.client_key.is_none() {
-        let message = "client_key is missing: client_auth = \"private_key_jwt\" signs with it";
+        let message = "client_key is missing: client_auth = \"private_key_jwt\" requires it";
         return Lack::new("client_auth", message, "write client_key = { file = \"PATH\" }, a private key in PEM");
     }
     None

@@ -51,18 +51,18 @@ impl<'t> Document<'t> {
         let at = error.span().unwrap_or(0..0);
         let there = self.text.get(at.clone()).unwrap_or_default();
         let (message, hint) = match error.message() {
-            "duplicate key" => (format!("{} is defined twice", quoted(there)), "join the two, or remove one".into()),
+            "duplicate key" => (format!("{} is defined twice", quoted(there)), "merge the two, or remove one".into()),
             m if m.starts_with("string values must be quoted") => {
                 ("a value needs quotes".to_owned(), "write it like margin = \"2h\"".into())
             }
             m if m.starts_with("invalid unquoted key") => (
-                format!("{} needs quotes around the name it is in", quoted(there)),
+                format!("a name that contains {} needs quotes", quoted(there)),
                 "write it like [profile.\"xai:default\"]".into(),
             ),
             m if m.starts_with("missing escaped value") => {
-                ("a backslash stands before a character that it cannot escape".into(), r"write \\ for \".into())
+                ("a backslash is followed by a character that cannot be escaped".into(), r"write \\ for \".into())
             }
-            m if m.starts_with("invalid basic string") => ("a string does not end".into(), "close it with \"".into()),
+            m if m.starts_with("invalid basic string") => ("a string is not closed".into(), "close it with \"".into()),
             m => (m.to_owned(), "see https://toml.io for how TOML is written".into()),
         };
         self.finding(&at, String::new(), format!("not TOML: {message}"), Some(hint)).into()

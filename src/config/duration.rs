@@ -8,7 +8,7 @@ use crate::credential::freshness::Margin;
 
 /// A text that is no duration; says so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} is no duration: write it like \"90s\", \"15m\", \"2h\" or \"1d 12h\"", quoted(.0))]
+#[error("{} is not a duration: write it like \"90s\", \"15m\", \"2h\" or \"1d 12h\"", quoted(.0))]
 pub struct BadDuration(String);
 
 /// Reads `90s`, `15m`, `2h`, `1d 12h`; zero is a duration, a negative is not.
@@ -35,7 +35,7 @@ pub(super) const LIFE: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGE
 pub(super) fn within(limits: RangeInclusive<Duration>, text: &str) -> Result<Duration, Problem> {
     let how = "write it like \"90s\", \"15m\", \"2h\" or \"1d 12h\"";
     let duration =
-        parse_duration(text).map_err(|_| Problem::new(format!("{} is no duration", quoted(text))).hint(how))?;
+        parse_duration(text).map_err(|_| Problem::new(format!("{} is not a duration", quoted(text))).hint(how))?;
     if limits.contains(&duration) {
         return Ok(duration);
     }
@@ -65,7 +65,7 @@ pub(super) fn margin(text: &str) -> Result<Margin, Problem> {
         return within(TICK..=LONGEST_LIFE, text).map(Margin::Fixed);
     };
     match thousandths(percent.trim_end()) {
-        None => Err(Problem::new(format!("{} is no share that can be read", quoted(text))).hint(how)),
+        None => Err(Problem::new(format!("{} is not a valid share", quoted(text))).hint(how)),
         Some(share @ 1..1000) => Ok(Margin::Share(share)),
         Some(_) => Err(Problem::new(format!("must be above 0% and below 100%, not {}", quoted(text))).hint(how)),
     }
@@ -96,7 +96,7 @@ mod tests {
         }
         assert_eq!(
             parse_duration("30").unwrap_err().to_string(),
-            "\"30\" is no duration: write it like \"90s\", \"15m\", \"2h\" or \"1d 12h\""
+            "\"30\" is not a duration: write it like \"90s\", \"15m\", \"2h\" or \"1d 12h\""
         );
     }
 
@@ -117,8 +117,8 @@ mod tests {
             ("-5%", "cannot be negative, as \"-5%\" is"),
             ("-5m", "cannot be negative, as \"-5m\" is"),
             ("0s", "must be between 1ms and 400d, not \"0s\""),
-            ("12.55%", "\"12.55%\" is no share that can be read"),
-            ("%", "\"%\" is no share that can be read"),
+            ("12.55%", "\"12.55%\" is not a valid share"),
+            ("%", "\"%\" is not a valid share"),
             ("2hh", "\"2hh\" is neither a duration nor a share of the lifetime"),
         ] {
             assert_eq!(margin(text).unwrap_err().message, message, "{text}");

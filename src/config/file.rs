@@ -20,7 +20,7 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, ConfigError> {
     let mut bytes = Vec::new();
     file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|e| unreadable(path, &e))?;
     if bytes.len() as u64 > LARGEST {
-        let message = "is larger than 16 MiB, so it is no configuration";
+        let message = "is larger than 16 MiB, so it cannot be a configuration";
         return Err(ConfigError::of_file(path, message, "name another file with --config"));
     }
     match String::from_utf8(bytes) {
@@ -38,7 +38,7 @@ pub(super) fn missing(path: &Path) -> ConfigError {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
-    let hint = "keepalive reads its configuration as the user that runs it";
+    let hint = "make it readable for the user that runs keepalive";
     ConfigError::of_file(path, format!("cannot be read: {error}"), hint)
 }
 
@@ -59,7 +59,7 @@ fn check_owner(path: &Path, owner: u32, me: u32) -> Result<(), ConfigError> {
     if owner == me || owner == 0 {
         return Ok(());
     }
-    let message = format!("belongs to user {owner}, and only {me} or root may say what keepalive runs");
+    let message = format!("belongs to user {owner}; refusing a configuration that is not owned by user {me} or root");
     Err(ConfigError::of_file(path, message, format!("chown {me} {}", path.display())))
 }
 
@@ -70,7 +70,9 @@ fn check_mode(path: &Path, mode: u32) -> Result<(), ConfigError> {
         0o020 => "its group",
         _ => "everyone",
     };
-    let message = format!("can be written by {who} (mode {mode:04o}), and it says what keepalive runs");
+    let message = format!(
+        "can be written by {who} (mode {mode:04o}); refusing it, because it names commands that keepalive runs"
+    );
     Err(ConfigError::of_file(path, message, format!("chmod go-w {}", path.display())))
 }
 
@@ -90,7 +92,7 @@ mod tests {
         let error = check_owner(path, 1001, 1000).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "config.toml: belongs to user 1001, and only 1000 or root may say what keepalive runs"
+            "config.toml: belongs to user 1001; refusing a configuration that is not owned by user 1000 or root"
         );
         assert_eq!(error.hint(), Some("chown 1000 config.toml"));
         assert!(check_owner(path, 1000, 0).is_err(), "root does not run what a user wrote");

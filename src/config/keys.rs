@@ -107,7 +107,7 @@ pub(super) fn instead_of(unknown: &str, here: &[&[Key]]) -> String {
         return format!("{unknown:?} belongs in {home}");
     }
     let names: Vec<String> = known().map(str::to_owned).collect();
-    format!("the keys here are {}", alternatives(&names).replace(" or ", " and "))
+    format!("the keys allowed here are {}", alternatives(&names).replace(" or ", " and "))
 }
 
 /// How a value of this key is written.

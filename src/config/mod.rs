@@ -151,10 +151,10 @@ impl Config {
             return profile::known(name.as_str(), &self.providers).map_err(|problem| self.lost(name, &problem));
         }
         let hint = format!(
-            "write [profile.{name}] with provider = \"...\", or give login or import a --provider: one of those that {}",
+            "to create it: keepalive login {name} --provider NAME, or set provider in [profile.{name}]; {} the names",
             profile::LISTED
         );
-        Err(self.finding(name, "no provider is named for it, and none is called so".into(), Some(hint)))
+        Err(self.finding(name, "it is not configured and is not a known provider".into(), Some(hint)))
     }
 
     fn lost(&self, name: &ProfileName, problem: &Problem) -> ConfigError {

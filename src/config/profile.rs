@@ -69,7 +69,7 @@ pub(super) fn timing(
 /// A margin is cut at half of the lifetime; a share beyond that can be told to be cut for every token.
 pub(super) fn warn_of_half(section: &Section<'_>, margin: Option<Margin>, warnings: &mut Vec<Finding>) {
     if let Some(Margin::Share(501..)) = margin {
-        let message = "margin counts as 50%: it never exceeds half of the lifetime";
+        let message = "margin is capped at 50% of the lifetime";
         warnings.push(section.finding("margin", message, "write margin = \"50%\" or less"));
     }
 }
@@ -104,7 +104,7 @@ pub(super) fn known(name: &str, providers: &BTreeMap<String, Arc<Provider>>) -> 
 fn instead_of(name: &str, providers: &BTreeMap<String, Arc<Provider>>) -> String {
     match nearest(name, providers.keys().map(String::as_str)) {
         Some(nearest) => format!("did you mean {nearest:?}?"),
-        None => format!("write a section [provider.{}] for it, or name one of those that {LISTED}", key(name)),
+        None => format!("add a section [provider.{}]; {LISTED} the known names", key(name)),
     }
 }
 

@@ -167,13 +167,13 @@ pub(super) fn lack(provider: &Provider) -> Option<Lack> {
     let has_server = provider.issuer.is_some() || provider.token_endpoint.is_some();
     let example = provider.issuer_example.as_str();
     if !has_server && example.is_empty() {
-        let hint = "write issuer = \"https://...\", or name the endpoints";
+        let hint = "write issuer = \"https://...\", or set the endpoints";
         return Lack::new("issuer", "issuer or token_endpoint is missing", hint);
     }
     if !has_server {
         let client = if provider.client_id.is_empty() { " and client_id = \"...\"" } else { "" };
-        let hint = format!("write issuer = {example:?} as it is for you{client}");
-        return Lack::new("issuer", "issuer is missing: every customer of this provider has one of their own", hint);
+        let hint = format!("write issuer = {example:?} with your own values{client}");
+        return Lack::new("issuer", "issuer is missing: each customer of this provider has a different one", hint);
     }
     if provider.client_id.is_empty() {
         let hint = "register a client with the provider and write client_id = \"...\"";
@@ -194,7 +194,7 @@ fn check_grace(section: &Section<'_>, policy: &mut Policy, warnings: &mut Vec<Fi
     if policy.reuse_grace.is_zero() {
         let message = "rotation = \"grace\" needs reuse_grace";
         let example = Policy { reuse_grace: GRACE_EXAMPLE, ..*policy };
-        let mut hint = "write reuse_grace = \"30s\", as the provider says".to_owned();
+        let mut hint = "write reuse_grace = \"30s\", or what the provider documents".to_owned();
         if let Some(keys) = fitting(&example).filter(|_| !example.grace_fits()) {
             hint.push_str(&format!(", and {keys}, so that two attempts fit into it"));
         }

@@ -118,7 +118,7 @@ impl<'s> Entry<'s> {
         let mut sections = Vec::with_capacity(table.len());
         for (key, value) in table.iter() {
             let DeValue::Table(below) = value.get_ref() else {
-                let message = format!("[{}] {} stands outside a named section", self.key, quoted(key.get_ref()));
+                let message = format!("[{}] {} is outside a named section", self.key, quoted(key.get_ref()));
                 let key = format!("{}.{}", self.key, bare_or_quoted(key.get_ref()));
                 return Err(self.section.document.finding(&value.span(), key, message, Some(hint)).into());
             };
@@ -167,13 +167,13 @@ impl<'s> Entry<'s> {
     /// A program with its arguments.
     pub fn command(&self) -> Result<Vec<String>, ConfigError> {
         let argument = |text: &str| match text.contains('\0') {
-            true => Err(Problem::new("cannot hold a NUL byte")),
+            true => Err(Problem::new("cannot contain a NUL byte")),
             false => Ok(text.to_owned()),
         };
         let command = self.list(argument)?;
         match command.first() {
             Some(program) if !program.is_empty() => Ok(command),
-            Some(_) | None => Err(self.wrong(Problem::new("names no program"))),
+            Some(_) | None => Err(self.wrong(Problem::new("does not name a program"))),
         }
     }
 
@@ -220,7 +220,7 @@ impl<'s> Entry<'s> {
     }
 
     fn must_be_strings(&self, item: &Spanned<DeValue<'_>>) -> ConfigError {
-        let message = format!("must be a list of strings, but holds {}", kind(item.get_ref()));
+        let message = format!("must be a list of strings, but contains {}", kind(item.get_ref()));
         self.wrong_at(&item.span(), Problem::new(message))
     }
 

@@ -49,28 +49,28 @@ fn store_kind(
         }
         (Kind::File, None, Some(key)) => Ok(StoreKind::File { key }),
         (Kind::Keyring, _, Some(_)) => {
-            let message = "key has no use in a keyring, which keeps the key itself";
+            let message = "key has no effect with kind = \"keyring\": the keyring keeps the key";
             Err(section.finding("key", message, "write kind = \"file\", or remove key").into())
         }
         (Kind::File, Some(_), _) => {
-            let message = "service has no use without a keyring";
+            let message = "service has no effect without a keyring";
             Err(section.finding("service", message, "write kind = \"keyring\", or remove service").into())
         }
         (Kind::File, None, None) => {
             let path = section.document.path.with_file_name("store.key");
             let path = path.display();
             let hint = format!(
-                "make one with (umask 077; set -C; head -c 32 /dev/urandom > {path}) and write key = {{ file = \"{path}\" }}"
+                "create one with (umask 077; set -C; head -c 32 /dev/urandom > {path}) and write key = {{ file = \"{path}\" }}"
             );
-            Err(section.finding("kind", "kind = \"file\" needs a key to seal the files with", hint).into())
+            Err(section.finding("kind", "kind = \"file\" needs a key to encrypt the files", hint).into())
         }
     }
 }
 
 fn key_source(entry: &Entry<'_>) -> Result<KeySource, ConfigError> {
     if entry.text().is_ok() {
-        let problem = Problem::new("cannot stand in the configuration itself");
-        return Err(entry.wrong(problem.hint("put it into a file of its own: key = { file = \"PATH\" }")));
+        let problem = Problem::new("cannot be written in the configuration itself");
+        return Err(entry.wrong(problem.hint("put it in a separate file: key = { file = \"PATH\" }")));
     }
     let section = entry.section()?;
     let source = section.only_one(keys::STORE_KEY)?;

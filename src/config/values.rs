@@ -45,8 +45,10 @@ fn is_loopback(url: &Url) -> bool {
 /// A client identifier: visible ASCII and spaces (RFC 6749 appendix A.1).
 pub(super) fn client_id(text: &str) -> Result<String, Problem> {
     match text.chars().find(|c| !matches!(c, ' '..='~')) {
-        _ if text.is_empty() => Err(Problem::new("is empty").hint("write what the provider gave your client")),
-        Some(c) => Err(Problem::new(format!("cannot hold {c:?}"))),
+        _ if text.is_empty() => {
+            Err(Problem::new("is empty").hint("write the value that the provider gave to your client"))
+        }
+        Some(c) => Err(Problem::new(format!("cannot contain {c:?}"))),
         None => Ok(text.into()),
     }
 }
@@ -54,12 +56,12 @@ pub(super) fn client_id(text: &str) -> Result<String, Problem> {
 /// One scope (RFC 6749 §3.3).
 pub(super) fn scope(text: &str) -> Result<String, Problem> {
     if text.contains(' ') {
-        return Err(Problem::new(format!("has several in one: {}", quoted(text)))
-            .hint("write each scope in quotes of its own, with commas between"));
+        return Err(Problem::new(format!("has several scopes in one string: {}", quoted(text)))
+            .hint("quote each scope separately, with commas between them"));
     }
     match text.chars().find(|c| !matches!(c, '!' | '#'..='[' | ']'..='~')) {
-        _ if text.is_empty() => Err(Problem::new("has an empty one")),
-        Some(c) => Err(Problem::new(format!("cannot hold {c:?}"))),
+        _ if text.is_empty() => Err(Problem::new("has an empty string")),
+        Some(c) => Err(Problem::new(format!("cannot contain {c:?}"))),
         None => Ok(text.into()),
     }
 }
@@ -71,7 +73,7 @@ const OWN_HEADERS: &[&str] = &["host", "content-type", "content-length", "transf
 pub(super) fn header_name(name: &str) -> Result<(), Problem> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(fits) {
-        return Err(Problem::new(format!("has {}, which is no header name", quoted(name))));
+        return Err(Problem::new(format!("has {}, which is not a header name", quoted(name))));
     }
     if OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name)) {
         return Err(Problem::new(format!("cannot set {name}: each request sets its own")).hint("leave it out"));
@@ -92,8 +94,8 @@ pub(super) fn header_value(name: &str, value: &str) -> Result<(), Problem> {
 /// Text for a request: visible ASCII and spaces.
 pub(super) fn words(text: &str) -> Result<String, Problem> {
     match text.chars().find(|c| !matches!(c, ' '..='~')) {
-        _ if text.is_empty() => Err(Problem::new("has an empty text")),
-        Some(c) => Err(Problem::new(format!("cannot hold {c:?}"))),
+        _ if text.is_empty() => Err(Problem::new("has an empty value")),
+        Some(c) => Err(Problem::new(format!("cannot contain {c:?}"))),
         None => Ok(text.into()),
     }
 }
@@ -125,7 +127,7 @@ pub(super) fn domain(text: &str) -> Result<String, Problem> {
     let as_url = Url::parse(&format!("https://{text}/")).ok();
     match as_url.as_ref().and_then(Url::host_str) {
         Some(host) if host.eq_ignore_ascii_case(text) => Ok(host.into()),
-        Some(_) | None => Err(Problem::new(format!("is no host name: {}", quoted(text)))),
+        Some(_) | None => Err(Problem::new(format!("is not a host name: {}", quoted(text)))),
     }
 }
 
@@ -133,7 +135,7 @@ pub(super) fn domain(text: &str) -> Result<String, Problem> {
 pub(super) fn outside_name(text: &str, forbidden: &str) -> Result<String, Problem> {
     match text.chars().find(|c| c.is_control() || forbidden.contains(*c)) {
         _ if text.is_empty() => Err(Problem::new("is empty")),
-        Some(c) => Err(Problem::new(format!("cannot hold {c:?}"))),
+        Some(c) => Err(Problem::new(format!("cannot contain {c:?}"))),
         None => Ok(text.into()),
     }
 }

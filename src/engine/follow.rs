@@ -35,9 +35,11 @@ fn judge(is_ours: bool, is_consumed: bool, likeness: Likeness, is_newer: bool) -
         _ if is_ours => Theirs::InStep,
         _ if is_consumed => Theirs::Stale,
         Likeness::Same if is_newer => Theirs::Newer,
-        Likeness::Same => Theirs::Conflict("one of the same account that is not newer than the one here"),
-        Likeness::Other => Theirs::Conflict("one of another account"),
-        Likeness::Unknown => Theirs::Conflict("another one, and does not say whose it is"),
+        Likeness::Same => {
+            Theirs::Conflict("a different token of the same account that is not newer than the stored one")
+        }
+        Likeness::Other => Theirs::Conflict("a token of another account"),
+        Likeness::Unknown => Theirs::Conflict("a different token and does not name its account"),
     }
 }
 
@@ -89,13 +91,13 @@ impl Flightplan {
         let (store, key, name) = (Arc::clone(&self.store), Arc::clone(key), self.profile.name.clone());
         move || {
             let Some((origin, source)) = followed else { return Ok(()) };
-            let unreadable = |_: Failure| GateError::Refused("the store of the followed tool cannot be read any more");
+            let unreadable = |_: Failure| GateError::Refused("the store of the followed tool can no longer be read");
             let foreign = source.read(&origin, name.as_str()).map_err(unreadable)?;
             let theirs = foreign.granted.refresh.as_ref().map(|token| key.fingerprint(token));
             let is_known = |theirs: &Fingerprint| *theirs == ours || store.ledger().contains(theirs).unwrap_or(false);
             match theirs.filter(is_known) {
                 Some(_) => Ok(()),
-                None => Err(GateError::Refused("the followed tool has another token by now")),
+                None => Err(GateError::Refused("the followed tool has a different token now")),
             }
         }
     }
@@ -116,8 +118,8 @@ impl Flightplan {
                 let origin = vault.record.origin.as_ref();
                 let from = origin.map_or_else(String::new, Origin::to_string);
                 let again = origin.map_or_else(String::new, |o| o.import_command(self.profile.name.as_str()));
-                let failure = Failure::new(ErrorKind::Conflict, format!("{from} holds {what}"))
-                    .hint(format!("to take that one: {again} --replace; to keep this one: follow = false"));
+                let failure = Failure::new(ErrorKind::Conflict, format!("{from} has {what}"))
+                    .hint(format!("to use that one: {again} --replace; to keep this one: follow = false"));
                 Err(self.stand_still(vault, OutcomeKind::ConfigError, failure))
             }
         }
@@ -131,8 +133,8 @@ impl Flightplan {
         let source = self.source.as_ref().ok_or_else(|| nothing_to_follow(name))?;
         let foreign = source.read(origin, name.as_str())?;
         let Some(theirs) = foreign.granted.refresh.as_ref().map(|token| key.fingerprint(token)) else {
-            return Err(Failure::new(ErrorKind::Source, format!("{origin} holds no refresh token any more"))
-                .hint("sign in with that tool, or remove follow = true if it is not used any more"));
+            return Err(Failure::new(ErrorKind::Source, format!("{origin} no longer has a refresh token"))
+                .hint("sign in with that tool, or remove follow = true if you no longer use it"));
         };
         let is_consumed = vault
             .is_consumed(&theirs)
@@ -171,7 +173,7 @@ impl Flightplan {
         let fingerprint = key.fingerprint(&credential.refresh);
         // Not waited for: the token that was refused may be locked as well.
         let Some(_token_lock) = self.store.try_lock_token(&fingerprint)? else {
-            let busy = Failure::new(ErrorKind::Busy, "another profile is about to take the token of the followed tool");
+            let busy = Failure::new(ErrorKind::Busy, "another profile is importing the token of the followed tool");
             return Err(Outcome::new(OutcomeKind::Deferred).because(busy));
         };
         handover::refuse_held(&self.store, &self.profile.name, key, &fingerprint)?;
@@ -182,7 +184,7 @@ impl Flightplan {
         outcome.warnings.push(format!("adopted generation {} from {from}", credential.generation));
         // Whether the tool spent it or has signed in anew: it must not come back.
         if let Some(Err(e)) = spent.map(|spent| vault.note_consumed(&spent)) {
-            outcome.warnings.push(format!("the ledger could not be written: {e}"));
+            outcome.warnings.push(format!("cannot write the ledger: {e}"));
         }
         match handover::settle(vault, &credential, key) {
             Ok(warnings) => outcome.warnings.extend(warnings),
@@ -190,9 +192,7 @@ impl Flightplan {
         }
         note_attempt(self, &mut vault.record, &outcome);
         if let Err(e) = vault.save() {
-            outcome
-                .warnings
-                .push(format!("the journal could not be written; the next run will bring it up to date: {e}"));
+            outcome.warnings.push(format!("cannot write the journal; the next refresh will update it: {e}"));
         }
         tracing::info!(profile = %self.profile.name, generation = %credential.generation, "adopted");
         Ok(outcome)

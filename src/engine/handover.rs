@@ -171,7 +171,7 @@ pub fn take(
     vault.record.origin = origin;
     let settled = written.and_then(|()| settle(&mut vault, &credential, &key));
     if let Err(e) = store.confirm_young_key(announce) {
-        warnings.push(format!("the keyring may not keep the sealing key: {e}"));
+        warnings.push(format!("the keyring may not have saved the sealing key: {e}"));
     }
     warnings.extend(settled.map_err(|why| half_taken(&vault, credential.generation, why))?);
     Ok(Handover::Taken { generation: credential.generation, publication: vault.record.publication, warnings })
@@ -193,15 +193,15 @@ fn half_taken(vault: &Vault<'_, '_>, generation: Generation, mut why: Outcome) -
     let before = why.error.take();
     let reason = before.as_ref().map_or("the store failed", |e| e.message.as_str());
     let message = format!(
-        "profile {name}: the credential is stored here as generation {generation} and will be used, but what belongs to it was \
-         not all written: {reason}"
+        "profile {name}: the credential is stored as generation {generation} and will be used, but some bookkeeping \
+         failed: {reason}"
     );
     let first = before.as_ref().and_then(|e| e.hint.as_ref()).map_or(String::new(), |hint| format!("{hint}; then "));
     let last = match vault.record.origin {
-        Some(_) => "the same import once more completes it".to_owned(),
-        None => format!("keepalive refresh -p {name} completes it"),
+        Some(_) => "repeat the import to finish".to_owned(),
+        None => format!("finish it: keepalive refresh -p {name}"),
     };
-    let hint = format!("do not use it anywhere else; {first}{last}");
+    let hint = format!("do not use it elsewhere; {first}{last}");
     why.generation = generation;
     why.because(Failure::new(ErrorKind::HalfTaken, message).hint(hint))
 }
@@ -229,7 +229,7 @@ fn unchanged(
 }
 
 fn not_published(error: KeyringError) -> String {
-    format!("the keyring does not have it yet: {error}")
+    format!("it is not in the keyring yet: {error}")
 }
 
 fn locked(path: &Path) -> Result<LockFile, Outcome> {
@@ -251,8 +251,8 @@ fn refuse_dead(vault: &Vault<'_, '_>, token: &Fingerprint, warrant: Warrant) -> 
 }
 
 fn dead(name: &ProfileName) -> Outcome {
-    let message = format!("profile {name}: this refresh token was already used or refused, or may have been");
-    let failure = Failure::new(ErrorKind::Consumed, message).hint("sign in again and import the new answer");
+    let message = format!("profile {name}: this refresh token has been used or rejected before");
+    let failure = Failure::new(ErrorKind::Consumed, message).hint("sign in again and import the new token response");
     Outcome::new(OutcomeKind::NeedsLogin).because(failure)
 }
 
@@ -283,8 +283,9 @@ fn refuse_claimed(
         Some(Claim::Dead) => Err(dead(name)),
         Some(claim @ Claim::Elsewhere(_)) => Err(StoreError::Claimed { profile: name.clone(), claim }.outcome()),
         Some(Claim::Held(other)) => {
-            let message = format!("profile {other} holds this refresh token, and two must not use it");
-            let hint = format!("use profile {other}, or forget it there first: keepalive logout {other} --forget");
+            let message =
+                format!("profile {other} already has this refresh token, and two profiles must not share one");
+            let hint = format!("use profile {other}, or delete it there first: keepalive logout {other} --forget");
             let failure = Failure::new(ErrorKind::Conflict, message).hint(hint);
             Err(Outcome::new(OutcomeKind::ConfigError).because(failure))
         }
@@ -303,9 +304,9 @@ fn refuse_elsewhere(vault: &Vault<'_, '_>, there: &Loaded<'_>, new: &Binding) ->
         return Ok(());
     }
     let of = |b: &Binding| format!("client {} at {} (provider {})", b.client_id, b.origin, b.provider);
-    let message = format!("profile {} belongs to {}, and this is for {}", vault.record.profile, of(old), of(new));
-    let failure =
-        Failure::new(ErrorKind::Conflict, message).hint("import it into a profile of its own, or use --replace");
+    let message =
+        format!("profile {} has a credential for {}, but this one is for {}", vault.record.profile, of(old), of(new));
+    let failure = Failure::new(ErrorKind::Conflict, message).hint("import it into another profile, or use --replace");
     Err(Outcome::new(OutcomeKind::ConfigError).because(failure))
 }
 
@@ -317,10 +318,14 @@ fn refuse_stranger(vault: &Vault<'_, '_>, there: &Loaded<'_>, origin: Option<&Or
     if old.likeness(new) != Likeness::Other {
         return Ok(());
     }
-    let name = |identity: &Identity| identity.name().unwrap_or("somebody else").to_owned();
-    let message = format!("profile {} belongs to {}, and this is {}'s", vault.record.profile, name(&old), name(new));
-    let failure =
-        Failure::new(ErrorKind::Conflict, message).hint("import it into a profile of its own, or use --replace");
+    let name = |identity: &Identity| identity.name().unwrap_or("another account").to_owned();
+    let message = format!(
+        "profile {} has a credential of {}, but this one belongs to {}",
+        vault.record.profile,
+        name(&old),
+        name(new)
+    );
+    let failure = Failure::new(ErrorKind::Conflict, message).hint("import it into another profile, or use --replace");
     Err(Outcome::new(OutcomeKind::ConfigError).because(failure))
 }
 
@@ -343,11 +348,11 @@ fn refuse_older(vault: &Vault<'_, '_>, there: &Loaded<'_>, new: &Credential, now
     let failure = Failure::new(
         ErrorKind::Conflict,
         format!(
-            "profile {} has a credential (generation {}) that is not older than this one",
+            "profile {} already has a credential (generation {}) that is not older than this one",
             vault.record.profile, old.generation
         ),
     )
-    .hint("use --replace to put this one in its place");
+    .hint("to replace it, use --replace");
     Err(Outcome::new(OutcomeKind::ConfigError).because(failure))
 }
 

@@ -99,7 +99,7 @@ pub fn recovered(
             Ok(Some(settle(plan, vault, key, &pending.answer, pending.generation, false)))
         }
         Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge => {
-            Ok(Some(leave_in_doubt(plan, vault, "its answer could not be read")))
+            Ok(Some(leave_in_doubt(plan, vault, "its response could not be read")))
         }
     }
 }
@@ -123,7 +123,7 @@ fn persist(
     let Err(mut error) = first else {
         return Ok(answer);
     };
-    tracing::error!(profile = %plan.profile.name, %error, "an answer cannot be sealed; trying on");
+    tracing::error!(profile = %plan.profile.name, %error, "cannot write the response, retrying");
     let mut is_published = false;
     for _ in 0..PERSIST_TRIES {
         if let (false, Reading::Granted { credential, .. }) = (is_published, answer.read(generation)) {
@@ -147,7 +147,7 @@ fn persist(
     outcome.kind = OutcomeKind::InDoubt;
     if is_published {
         outcome.kind = OutcomeKind::Refreshed;
-        outcome.warnings.push("the new token is in the keyring only; the next run will seal it".into());
+        outcome.warnings.push("the new token is only in the keyring; the next refresh will write it to disk".into());
     }
     Err(outcome)
 }
@@ -191,7 +191,7 @@ fn settle(
         }
         Reading::Denied(denied) => refusal::refuse(plan, vault, answer, Some(&denied)),
         Reading::Unreadable => refusal::refuse(plan, vault, answer, None),
-        Reading::TooLarge => leave_in_doubt(plan, vault, "its answer unpacks to more than an answer may hold"),
+        Reading::TooLarge => leave_in_doubt(plan, vault, "the decompressed response exceeds 1 MiB"),
     }
 }
 
@@ -220,13 +220,13 @@ fn commit(
     if !granted.is_promoted
         && let Err(e) = vault.promote_answer()
     {
-        report("the new token is sealed, but not under its final name", e.to_string());
+        report("the new token is stored, but not under its final file name yet", e.to_string());
     }
     if let Err(e) = vault.publish(credential, key) {
-        report("the keyring does not have the new token yet", e.to_string());
+        report("the new token is not in the keyring yet", e.to_string());
     }
     if let Err(e) = note_fate(plan, vault, granted) {
-        report("the ledger could not be written", e.to_string());
+        report("cannot write the ledger", e.to_string());
     }
     if let Some(intent) = &mut vault.record.intent {
         intent.is_reusable = !plan.punishes_reuse();
@@ -245,7 +245,7 @@ fn commit(
     };
     note_attempt(plan, &mut vault.record, &outcome);
     if let Err(e) = vault.save() {
-        report("the journal could not be written; the next run will bring it up to date", e.to_string());
+        report("cannot write the journal; the next refresh will update it", e.to_string());
     }
     outcome.warnings = warnings;
     tracing::info!(profile = %plan.profile.name, generation = %credential.generation, "refreshed");
@@ -275,15 +275,13 @@ fn rest_after_grace(plan: &Flightplan, record: &Record) -> Duration {
 
 fn say(note: Note, plan: &Flightplan) -> String {
     match note {
-        Note::AccessUnusable => "no usable access token in the answer: the one before is all there is".into(),
+        Note::AccessUnusable => "the response has no usable access token; keeping the previous one".into(),
         Note::TokenType => "the token type is not Bearer".into(),
-        Note::ScopeChanged => "the scope has changed".into(),
+        Note::ScopeChanged => "the granted scope has changed".into(),
         Note::LifetimeAssumed => {
-            format!("the server told no lifetime; {} s are assumed", plan.profile.provider.default_lifetime.as_secs())
+            format!("no expires_in in the response; assuming {} s", plan.profile.provider.default_lifetime.as_secs())
         }
-        Note::RefreshUnreadable => {
-            "the server gave a refresh token that cannot be read: the old one may be spent".into()
-        }
-        Note::OldTokenAfterGrace => "the server gave the old refresh token back after a second send".into(),
+        Note::RefreshUnreadable => "the refresh token in the response is unusable".into(),
+        Note::OldTokenAfterGrace => "the server returned the old refresh token after a second attempt".into(),
     }
 }

@@ -124,7 +124,7 @@ impl Leaving<'_> {
     pub fn leave(&self, route: Route, tell: &dyn Fn(Event)) -> Result<Departure, Outcome> {
         let mut departed = self.leave_locked(route, tell)?;
         let (refresh_token, access_token) = (departed.refresh.word(), departed.access.map(Fate::word));
-        tracing::info!(profile = %self.name, refresh_token, access_token, "forgotten");
+        tracing::info!(profile = %self.name, refresh_token, access_token, "logged out");
         // Not under the profile's lock: the key's own lock comes first.
         match self.store.retire_key() {
             Ok(_) => Ok(departed),
@@ -201,7 +201,7 @@ impl Leaving<'_> {
         let untold = |reason| Parting::left(is_dead, access.is_some(), reason);
         // What the journal knows to be refused may have been presumed so.
         let parting = if !vault.record.is_rejected() && vault.is_consumed(&loaded.fingerprint)? {
-            let spent = "an older copy was restored, and its refresh token is spent";
+            let spent = "an older copy was restored, whose refresh token has been consumed";
             untold(Failure::new(ErrorKind::StaleCredential, spent))
         } else {
             match route {
@@ -280,7 +280,7 @@ impl Leaving<'_> {
                 let (verdict, denied) = revocation::judge(&answer, provider);
                 let code = denied.map_or(String::new(), |d| format!(" {}", d.code));
                 let wait = answer.retry_after.as_deref().and_then(|h| retry_after(h, self.clock.now().wall));
-                (verdict, format!("{} answered {}{code}", provider.name, answer.status), wait)
+                (verdict, format!("{} returned {}{code}", provider.name, answer.status), wait)
             }
         };
         vault.record.revocation = if verdict == Verdict::Unknown { Some(mark) } else { was };
@@ -302,7 +302,7 @@ impl Leaving<'_> {
             }
             Verdict::Later => failed(OutcomeKind::Deferred, Failure::new(ErrorKind::Throttled, why)),
             Verdict::Unknown => {
-                let text = format!("the refresh token may be revoked, or not: {why}");
+                let text = format!("the refresh token may or may not be revoked: {why}");
                 failed(OutcomeKind::Deferred, Failure::new(ErrorKind::RevocationInDoubt, text))
             }
         };
@@ -316,7 +316,7 @@ impl Leaving<'_> {
         let is_intact = loaded.held.permit().watch();
         Box::new(move || {
             if stop.load(Ordering::SeqCst) {
-                return Err(GateError::Refused("keepalive was told to stop"));
+                return Err(GateError::Refused("keepalive is stopping"));
             }
             if !is_intact() {
                 return Err(GateError::Refused("the lock file was replaced by another program"));

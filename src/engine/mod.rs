@@ -147,7 +147,7 @@ impl Engine {
                 Boarding::Aboard { flight, is_follower } => (flight, is_follower),
             };
             let Some(landing) = self.wait(&flight, limit, explain) else {
-                let failure = Failure::new(ErrorKind::Interrupted, "told to stop before anything was sent");
+                let failure = Failure::new(ErrorKind::Interrupted, "cancelled before anything was sent");
                 return self.now_known(profile, Outcome::new(OutcomeKind::Deferred).because(failure));
             };
             if let Some(outcome) = self.disembark(profile, demand, landing, is_follower) {
@@ -277,17 +277,17 @@ impl Engine {
     }
 
     fn busy(&self, profile: &Profile) -> Outcome {
-        let failure = Failure::new(ErrorKind::Busy, format!("the refresh of {} is still under way", profile.name))
-            .hint("it goes on without this caller; ask again, or allow more --timeout");
+        let failure = Failure::new(ErrorKind::Busy, format!("the refresh of {} is still in progress", profile.name))
+            .hint("it continues; retry, or use a longer --timeout");
         self.now_known(profile, Outcome::new(OutcomeKind::Deferred).because(failure))
     }
 
     fn unlucky(&self, profile: &Profile) -> Outcome {
         let failure = Failure::new(
             ErrorKind::Busy,
-            format!("other flights for {} ended without an answer to this call", profile.name),
+            format!("other refreshes of {} finished but did not satisfy this request", profile.name),
         )
-        .hint("ask again");
+        .hint("retry");
         self.now_known(profile, Outcome::new(OutcomeKind::Deferred).because(failure))
     }
 
@@ -355,8 +355,8 @@ impl Shared {
 fn nested(profile: &Profile) -> Outcome {
     let failure = Failure::new(
         ErrorKind::NestedCall,
-        format!("called for {} from within a command that keepalive runs for it", profile.name),
+        format!("recursive call: keepalive started this command for profile {}", profile.name),
     )
-    .hint("let that command work without this profile's token");
+    .hint("the command must not ask for this profile's token");
     Outcome::new(OutcomeKind::ConfigError).because(failure)
 }

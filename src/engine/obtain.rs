@@ -94,17 +94,17 @@ impl Engine {
         let mut warnings = outcome.warnings.clone();
         match (&outcome.error, self.trouble(profile)) {
             (Some(error), _) => warnings.push(format!("not refreshed: {}", error.message)),
-            (None, Some(error)) => warnings.push(format!("it cannot be refreshed any more: {}", error.message)),
+            (None, Some(error)) => warnings.push(format!("refresh is failing: {}", error.message)),
             (None, None) => {}
         }
         if left < min_valid {
             let reach = if freshness::is_reachable(min_valid, &validity) {
                 ""
             } else {
-                "; no token of this provider lives that long"
+                "; no token of this provider lasts that long"
             };
             warnings.push(format!(
-                "the token is valid for {} s, less than the {} s asked for{reach}",
+                "the token is valid for {} s, less than the requested {} s{reach}",
                 left.as_secs(),
                 min_valid.as_secs()
             ));

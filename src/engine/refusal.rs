@@ -24,7 +24,7 @@ pub fn refuse(plan: &Flightplan, vault: &mut Vault<'_, '_>, answer: &Answer, den
     let class = classify::classify(answer.status, denied, &plan.profile.provider);
     let retry_after = answer.retry_after.as_deref().and_then(|h| classify::retry_after(h, plan.now().wall));
     if class == Class::Ambiguous {
-        let why = format!("the server answered {}{}", answer.status, words(denied));
+        let why = format!("the server returned {}{}", answer.status, words(denied));
         return leave_in_doubt_until(plan, vault, &why, retry_after);
     }
     let said = Said { status: answer.status, denied, retry_after, is_early: false };
@@ -78,7 +78,7 @@ fn settle_refusal(plan: &Flightplan, vault: &mut Vault<'_, '_>, class: Class, sa
     let Said { status, denied, retry_after, is_early } = *said;
     let now = plan.now();
     let name = &plan.profile.name;
-    let said = format!("{} answered {status}{}", plan.profile.provider.name, words(denied));
+    let said = format!("{} returned {status}{}", plan.profile.provider.name, words(denied));
     let is_unexplained = class == Class::Unclassified && !is_early;
     let is_spent = vault.record.intent.as_ref().is_some_and(|i| i.is_last_chance_spent);
     let is_alive = vault.record.validity.as_ref().is_some_and(|v| !v.left_at_most(&now).is_zero());
@@ -100,7 +100,7 @@ fn settle_refusal(plan: &Flightplan, vault: &mut Vault<'_, '_>, class: Class, sa
         reject(vault, now.wall, failure)
     } else if class == Class::Client {
         let failure = Failure::new(ErrorKind::ClientRefused, said).hint(format!(
-            "check client_id, client_auth, secret and endpoint of [provider.{}]",
+            "check client_id, client_auth, client_secret and the endpoint in [provider.{}]",
             plan.profile.provider.name
         ));
         let probes = record.hold.as_ref().filter(|hold| plan.is_held_by(hold)).map_or(0, |hold| hold.probes);
@@ -124,10 +124,11 @@ fn settle_refusal(plan: &Flightplan, vault: &mut Vault<'_, '_>, class: Class, sa
         let kind = if class == Class::Unclassified { ErrorKind::Refused } else { ErrorKind::Throttled };
         unsend(record, &now, is_early);
         let stands = match record.intent {
-            Some(_) => "the request before this one is still in doubt",
-            None => "nothing is lost",
+            Some(_) => "the outcome of an earlier request is still in doubt",
+            None => "the refresh token is unaffected",
         };
-        let failure = Failure::new(kind, said).hint(format!("{stands}; no request is made again before {at}"));
+        let failure =
+            Failure::new(kind, said).hint(format!("{stands}; next attempt not before {}", at.to_the_second()));
         Outcome::new(OutcomeKind::Deferred).retry_at(at).because(failure)
     };
     note_attempt(plan, &mut vault.record, &outcome);
@@ -175,7 +176,7 @@ fn leave_in_doubt_until(
 ) -> Outcome {
     let now = plan.now();
     count_probe(plan, &mut vault.record, &now);
-    tracing::error!(profile = %plan.profile.name, why, "a refresh is in doubt");
+    tracing::error!(profile = %plan.profile.name, why, "the outcome of a refresh is in doubt");
     if let Some(intent) = &mut vault.record.intent {
         intent.abandoned = Some(now.clone());
     }
@@ -204,13 +205,13 @@ fn leave_in_doubt_until(
 
 /// Tells that the ledger could not be written. The outcome is no other for it: the journal knows, and the next run writes.
 fn unwritten(outcome: &mut Outcome, error: &StoreError) {
-    tracing::error!(%error, "the ledger could not be written");
-    outcome.warnings.push(format!("the ledger could not be written: {error}"));
+    tracing::error!(%error, "cannot write the ledger");
+    outcome.warnings.push(format!("cannot write the ledger: {error}"));
 }
 
 /// The outcome of an attempt that leaves a doubt: why, and what the decision table says right after it arose.
 pub fn tell_doubt(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: &str) -> Outcome {
-    let error = Some(Failure::new(ErrorKind::InDoubt, format!("the refresh token may be spent: {why}")));
+    let error = Some(Failure::new(ErrorKind::InDoubt, format!("the refresh token may have been consumed: {why}")));
     let at = plan.now().wall;
     vault.record.last_attempt = Some(Attempt { at, outcome: OutcomeKind::InDoubt, retry_at: None, error });
     resolve_now(plan, vault)
@@ -236,12 +237,15 @@ pub fn in_doubt(record: &Record, retry_at: Option<Timestamp>) -> Outcome {
     let failure = known.unwrap_or_else(|| {
         Failure::new(
             ErrorKind::InDoubt,
-            "the refresh token may be spent: it was sent, and no answer is here that tells",
+            "the refresh token may have been consumed: it was sent, but no usable response arrived",
         )
     });
     let next = match retry_at {
-        Some(at) => format!("one more try is made at {at}, or by the first run after it; to be safe"),
-        None => "no further try is allowed at this server".into(),
+        Some(at) => format!(
+            "keepalive retries once at {}, or at its first run after that; to avoid the risk",
+            at.to_the_second()
+        ),
+        None => "this server allows no retry: to continue".into(),
     };
     let mut outcome = Outcome::new(OutcomeKind::InDoubt)
         .because(failure.hint(format!("{next}, sign in again: keepalive login {}", record.profile)));
@@ -254,7 +258,7 @@ pub fn give_up(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
     let outcome = presume_spent(plan, vault);
     note_attempt(plan, &mut vault.record, &outcome);
     if let Err(e) = vault.save() {
-        tracing::error!(profile = %plan.profile.name, error = %e, "the journal could not be written");
+        tracing::error!(profile = %plan.profile.name, error = %e, "cannot write the journal");
     }
     outcome
 }
@@ -262,7 +266,7 @@ pub fn give_up(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
 fn presume_spent(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
     let failure = Failure::new(
         ErrorKind::PresumedSpent,
-        "the refresh token is most likely spent: no answer told what became of it",
+        "the refresh token must be considered consumed: no attempt got a usable response",
     )
     .hint(format!("sign in again: keepalive login {}", plan.profile.name));
     reject(vault, plan.now().wall, failure)
@@ -273,7 +277,9 @@ fn presume_dead(plan: &Flightplan, vault: &mut Vault<'_, '_>, said: &str) -> Out
     let times = vault.record.unclassified;
     let failure = Failure::new(
         ErrorKind::PresumedDead,
-        format!("the refresh token is most likely dead: {times} refusals in a row without a reason; at last {said}"),
+        format!(
+            "the refresh token is probably no longer valid: {times} rejections in a row without a reason; last: {said}"
+        ),
     )
     .hint(format!("sign in again: keepalive login {}", plan.profile.name));
     reject(vault, plan.now().wall, failure)
@@ -297,7 +303,7 @@ pub fn unsent(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: Unsent) -> Outc
     match why {
         Unsent::Gate(GateError::Journal(error)) => Outcome::new(OutcomeKind::StoreUnavailable).because(
             Failure::new(ErrorKind::Io, format!("cannot write the journal: {error}"))
-                .hint("check space and permissions of the state directory"),
+                .hint("check free space and permissions of the state directory"),
         ),
         Unsent::Gate(GateError::Refused(reason) | GateError::Overtaken(reason)) => Outcome::new(OutcomeKind::Deferred)
             .because(Failure::new(ErrorKind::Interrupted, format!("nothing was sent: {reason}"))),
@@ -311,7 +317,7 @@ pub fn unsent(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: Unsent) -> Outc
                 ErrorKind::Network,
                 format!("cannot reach {}: {reason}", plan.prepared.token_endpoint.origin().ascii_serialization()),
             )
-            .hint(format!("nothing was sent; it will be tried again at {at}"));
+            .hint(format!("nothing was sent; next attempt not before {}", at.to_the_second()));
             let outcome = Outcome::new(OutcomeKind::Deferred).retry_at(at).because(failure);
             note_attempt(plan, record, &outcome);
             match vault.save() {

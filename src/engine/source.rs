@@ -12,6 +12,6 @@ pub trait Source: Send + Sync {
 
 /// Why a profile cannot follow anything.
 pub fn nothing_to_follow(name: &ProfileName) -> Failure {
-    Failure::new(ErrorKind::Follow, format!("profile {name} has follow = true, but came from no tool's store"))
+    Failure::new(ErrorKind::Follow, format!("profile {name} has follow = true, but was not imported from a tool"))
         .hint(format!("remove follow = true from [profile.{name}], or keepalive import {name} --from TOOL"))
 }

@@ -90,8 +90,10 @@ fn doubtful(record: &Record, terms: Terms<'_>, now: &Moment, error: Option<Failu
         Resolution::Send(_) => (State::InDoubt, Some(record.waits_until(now).unwrap_or(now.wall))),
     };
     let unknown = || {
-        Failure::new(ErrorKind::InDoubt, "a refresh was begun, and nobody knows yet how it ended")
-            .hint(format!("the next try tells; to be safe, sign in again: keepalive login {}", record.profile))
+        Failure::new(ErrorKind::InDoubt, "a refresh was started, and its outcome is not known yet").hint(format!(
+            "the next attempt will show; to avoid the risk, sign in again: keepalive login {}",
+            record.profile
+        ))
     };
     Some(Standing { state, refresh_at, error: Some(error.unwrap_or_else(unknown)) })
 }
@@ -115,10 +117,13 @@ fn hindered(record: &Record, now: &Moment) -> Option<Standing> {
 /// A logout was cut off, or got no answer.
 fn revocation_in_doubt(record: &Record) -> Failure {
     let name = &record.profile;
-    Failure::new(ErrorKind::RevocationInDoubt, "a logout sent this credential to be revoked, and no answer was kept")
-        .hint(format!(
-            "keepalive logout {name} completes it; keepalive refresh -p {name} --force shows whether it lives"
-        ))
+    Failure::new(
+        ErrorKind::RevocationInDoubt,
+        "a logout asked the provider to revoke this credential, but no response was recorded",
+    )
+    .hint(format!(
+        "finish it: keepalive logout {name}; or see whether it is still valid: keepalive refresh -p {name} --force"
+    ))
 }
 
 /// Automatic probes of a refused client (rule 24).

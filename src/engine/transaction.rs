@@ -38,7 +38,7 @@ pub fn run(plan: &Flightplan, lease: &Lease<Outcome>) -> Outcome {
     if let Some(trouble) = Trouble::of(&outcome)
         && let Err(error) = vault.note_trouble(trouble)
     {
-        tracing::warn!(profile = %plan.profile.name, %error, "the journal could not be told of this");
+        tracing::warn!(profile = %plan.profile.name, %error, "cannot record the error in the journal");
     }
     describe(outcome, &vault.record)
 }
@@ -79,7 +79,7 @@ fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, '
     plan.check_keyring(vault, &loaded)?;
     if !lease.is_wanted() {
         return Err(Outcome::new(OutcomeKind::Deferred)
-            .because(Failure::new(ErrorKind::Busy, "nobody waits for this refresh any more")));
+            .because(Failure::new(ErrorKind::Busy, "no caller is waiting for this refresh any more")));
     }
     let outcome = transact(plan, vault, &key, loaded, send)?;
     Ok(with(plan.second_look(vault, &key, outcome), warnings))
@@ -156,7 +156,7 @@ fn publish_if_pending(
         return Ok(());
     }
     if let Err(e) = vault.publish(loaded.held.credential(), key) {
-        warnings.push(format!("the keyring does not have the newest token yet: {e}"));
+        warnings.push(format!("the newest token is not in the keyring yet: {e}"));
     }
     vault.save()?;
     Ok(())
@@ -214,8 +214,7 @@ impl Flightplan {
                 None => (OutcomeKind::Deferred, vault.record.last_attempt.as_ref().and_then(|a| a.error.clone())),
             };
             let mut outcome = Outcome::new(kind).retry_at(at);
-            outcome.error =
-                error.or_else(|| Some(Failure::new(ErrorKind::NotBefore, "no request is allowed before then")));
+            outcome.error = error.or_else(|| Some(Failure::new(ErrorKind::NotBefore, "no request is allowed yet")));
             return Err(outcome);
         }
         Ok(kind)
@@ -229,10 +228,10 @@ impl Flightplan {
             return Ok(());
         }
         let message = format!(
-            "the credential belongs to client {} at {}, but the configuration names client {} at {}",
+            "the credential was issued to client {} at {}, but the configuration has client {} at {}",
             belongs.client_id, belongs.origin, configured.client_id, configured.origin
         );
-        let hint = format!("restore [provider.{}], or log in again, or import with --replace", belongs.provider);
+        let hint = format!("restore [provider.{}], sign in again, or import with --replace", belongs.provider);
         Err(Outcome::new(OutcomeKind::ConfigError).because(Failure::new(ErrorKind::OtherServer, message).hint(hint)))
     }
 
@@ -313,7 +312,7 @@ impl Flightplan {
         let is_intact = held.permit().watch();
         Box::new(move || {
             if stop.load(Ordering::SeqCst) {
-                return Err(GateError::Refused("keepalive was told to stop"));
+                return Err(GateError::Refused("keepalive is stopping"));
             }
             if !is_intact() {
                 return Err(GateError::Refused("the lock file was replaced by another program"));
@@ -327,11 +326,11 @@ impl Flightplan {
                 SendKind::First | SendKind::Retry | SendKind::LastChance => false,
             };
             if is_over() {
-                return Err(GateError::Refused("the server's grace is over"));
+                return Err(GateError::Refused("the server's grace period is over"));
             }
             write().map_err(|e| GateError::Journal(e.to_string()))?;
             // The disk may have taken its time.
-            if is_over() { Err(GateError::Overtaken("the server's grace is over")) } else { Ok(()) }
+            if is_over() { Err(GateError::Overtaken("the server's grace period is over")) } else { Ok(()) }
         })
     }
 }

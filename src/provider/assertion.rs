@@ -44,15 +44,15 @@ enum Algorithm {
 /// Why a text is no key that can be used. Nothing of the text is repeated.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadKey {
-    #[error("it is no private key in PEM")]
+    #[error("it is not a private key in PEM")]
     NotPem,
     #[error("it is encrypted")]
     Encrypted,
     #[error("it is {0}, not PKCS#8")]
     NotPkcs8(&'static str),
-    #[error("it is no private key: it begins with {0:?}")]
+    #[error("it is not a private key: it begins with {0:?}")]
     Other(String),
-    #[error("it is an RSA key of less than 2048 bits")]
+    #[error("it is an RSA key shorter than 2048 bits")]
     TooSmall,
     #[error("it is neither an EC key on P-256 nor an RSA key")]
     Kind,
@@ -64,13 +64,15 @@ impl BadKey {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::NotPem | Self::Other(_) => "it must hold a section BEGIN PRIVATE KEY; the public key is the server's",
-            Self::Encrypted => {
-                "store it in the keyring or behind a command, and unencrypted: openssl pkcs8 -in KEY -out NEW"
+            Self::NotPem | Self::Other(_) => {
+                "it must contain a section BEGIN PRIVATE KEY; the public key belongs to the server"
             }
-            Self::NotPkcs8(_) | Self::Unusable(_) => "write it anew: openssl pkcs8 -topk8 -nocrypt -in KEY -out NEW",
+            Self::Encrypted => {
+                "decrypt it (openssl pkcs8 -in KEY -out NEW), and keep it in the keyring or get it from a command"
+            }
+            Self::NotPkcs8(_) | Self::Unusable(_) => "convert it: openssl pkcs8 -topk8 -nocrypt -in KEY -out NEW",
             Self::TooSmall | Self::Kind => {
-                "make one: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out KEY, and register it"
+                "create one: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out KEY, and register it"
             }
         }
     }

@@ -83,7 +83,7 @@ impl HttpEndpoint {
                 ahead_ms: ahead(response.headers(), after.wall),
             }),
             Ok(Err(error)) => Err(absence(&error)),
-            Err(_) => Err(Absence { step: Step::Answer, why: format!("no answer within {} s", LIMIT.as_secs()) }),
+            Err(_) => Err(Absence { step: Step::Answer, why: format!("no response within {} s", LIMIT.as_secs()) }),
         }
     }
 }
@@ -106,7 +106,7 @@ fn ahead(headers: &HeaderMap, now: Timestamp) -> Option<i64> {
 
 fn absence(error: &reqwest::Error) -> Absence {
     let causes: Vec<_> = std::iter::successors(error.source(), |&cause| cause.source()).collect();
-    let why = causes.last().map_or_else(|| "the exchange failed".into(), ToString::to_string);
+    let why = causes.last().map_or_else(|| "the request failed".into(), ToString::to_string);
     let step = if error.is_timeout() { timed_out(error) } else { step(&causes) };
     Absence { step, why }
 }

@@ -53,7 +53,7 @@ impl Identity {
             ClientAuth::PrivateKeyJwt => {
                 let pem = read(ErrorKind::ClientKey, "client's private key", &provider.client_key)?;
                 let key = ClientKey::from_pem(&pem, provider.client_key_id.clone()).map_err(|bad| {
-                    let message = format!("client_key in {section} holds nothing to sign with: {bad}");
+                    let message = format!("client_key in {section} cannot be used to sign: {bad}");
                     Failure::new(ErrorKind::ClientKey, message).hint(bad.hint())
                 })?;
                 Ok(Self::Key(Arc::new(key)))
@@ -76,7 +76,7 @@ impl Identity {
         // Only a system without random numbers cannot sign with a key that was tried when it was read.
         assertion
             .map(Proof::Assertion)
-            .map_err(|_| Failure::new(ErrorKind::ClientKey, "the client assertion cannot be signed"))
+            .map_err(|_| Failure::new(ErrorKind::ClientKey, "cannot sign the client assertion"))
     }
 
     /// For a keyed hash of the client's settings, and nothing else.

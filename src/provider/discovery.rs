@@ -106,7 +106,7 @@ pub fn metadata(whom: Whom<'_>, dir: &Path, now: Timestamp, fetch: &Fetch<'_>) -
         (Ok(found), _) => found,
         (Err(failure), None) => return Err(failure),
         (Err(PrepareError::Unreachable(f) | PrepareError::Config(f)), Some(old)) => {
-            tracing::warn!(%issuer, since = %old.fetched_at, "{}; what was discovered before serves on", f.message);
+            tracing::warn!(%issuer, since = %old.fetched_at, "{}; using the endpoints that were discovered earlier", f.message);
             // Not asked again with every refresh of every profile: an issuer that is down makes each attempt long.
             (old.metadata, PATIENCE)
         }
@@ -137,7 +137,7 @@ pub(super) fn discover(whom: Whom<'_>, fetch: &Fetch<'_>) -> Result<(Metadata, D
             }
         };
         if document.status != 200 {
-            reasons.push(format!("{path}: the server answered {}", document.status));
+            reasons.push(format!("{path}: the server returned {}", document.status));
             continue;
         }
         match serde_json::from_slice::<Metadata>(&document.body) {
@@ -154,7 +154,7 @@ pub(super) fn discover(whom: Whom<'_>, fetch: &Fetch<'_>) -> Result<(Metadata, D
         return Err(PrepareError::Config(Failure::new(ErrorKind::Discovery, message).hint(hint)));
     }
     let message = format!("cannot discover the endpoints of {issuer}: {}", reasons.join("; "));
-    let hint = "check the network and `issuer`, or name token_endpoint in the provider's section";
+    let hint = "check the network and `issuer`, or set token_endpoint in the provider's section";
     Err(PrepareError::Unreachable(Failure::new(ErrorKind::Discovery, message).hint(hint)))
 }
 
@@ -175,13 +175,13 @@ fn well_known(issuer: &Url) -> Vec<Url> {
 /// Whether metadata may be trusted to say where tokens go (RFC 8414 §§3.3 and 6.2).
 fn check(whom: Whom<'_>, metadata: &Metadata) -> Result<(), String> {
     if !is_same_issuer(&metadata.issuer, whom.issuer) {
-        return Err(format!("it speaks for {}", printable(&metadata.issuer)));
+        return Err(format!("it is for issuer {}", printable(&metadata.issuer)));
     }
     if let Some(domain) = whom.domain {
         return match metadata.endpoints().find(|(_, url)| !is_below(domain, url)) {
             Some((what, url)) => {
                 let origin = url.origin().ascii_serialization();
-                Err(format!("its {what} is at {origin}, not https at {domain} or below it (endpoint_domain)"))
+                Err(format!("its {what} is at {origin}, not https at {domain} or a subdomain (endpoint_domain)"))
             }
             None => Ok(()),
         };
@@ -346,8 +346,8 @@ mod tests {
     #[test]
     fn metadata_of_another_issuer_or_an_unsafe_endpoint_is_refused() {
         for (who, endpoint, why) in [
-            ("https://evil.example", "https://evil.example/token", "it speaks for https://evil.example"),
-            ("https://login.example", "https://login.example/token", "it speaks for https://login.example"),
+            ("https://evil.example", "https://evil.example/token", "it is for issuer https://evil.example"),
+            ("https://login.example", "https://login.example/token", "it is for issuer https://login.example"),
             ("https://login.example/tenant", "http://login.example/token", "its token endpoint is not https"),
         ] {
             let said = Place::new().ask(T0, &|_| Ok(named(who, endpoint))).unwrap_err();

@@ -103,7 +103,7 @@ impl HttpEndpoint {
             }
             (Err(failure), Some(kept)) => {
                 let hint = failure.hint.as_deref();
-                tracing::warn!(hint, "{}; what was in it before stays in force", failure.message);
+                tracing::warn!(hint, "{}; still using its previous content", failure.message);
                 Ok(kept.client.clone())
             }
             (Err(failure), None) => Err(failure),
@@ -126,7 +126,7 @@ impl HttpEndpoint {
         }
         let Some(issuer) = &provider.issuer else {
             return Err(PrepareError::Config(
-                Failure::new(ErrorKind::Config, format!("provider {} names no token endpoint", provider.name))
+                Failure::new(ErrorKind::Config, format!("provider {} has no token endpoint", provider.name))
                     .hint(format!("set issuer or token_endpoint in [provider.{}]", provider.name)),
             ));
         };
@@ -152,7 +152,8 @@ impl HttpEndpoint {
                 let named = lines(response.headers(), CONTENT_ENCODING);
                 let fresh_for = discovery::fresh_for(lines(response.headers(), CACHE_CONTROL).as_deref());
                 read_body(response, &mut body).await?;
-                let unpacked = encoding::decode(named.as_deref(), &body).map_err(|_| "it is too large".to_owned())?;
+                let unpacked =
+                    encoding::decode(named.as_deref(), &body).map_err(|_| "the response is too large".to_owned())?;
                 Ok(Document { status, body: unpacked.bytes.to_vec(), fresh_for })
             };
             bounded(limit, exchange).await
@@ -178,7 +179,7 @@ impl TokenEndpoint for HttpEndpoint {
         };
         // A proof of its own for each send: servers accept an assertion once.
         let Ok(proof) = prepared.prove(self.now()) else {
-            let why = Unsent::Gate(GateError::Refused("the client assertion cannot be signed"));
+            let why = Unsent::Gate(GateError::Refused("cannot sign the client assertion"));
             return unsent(held, false, why, None);
         };
         let (token, predecessor) = held.spend();
@@ -193,14 +194,16 @@ impl TokenEndpoint for HttpEndpoint {
             (Crossing::Sent, Ok(partial)) => Exchange::Lost {
                 sent: token,
                 predecessor,
-                why: format!("the answer was cut off or is larger than {} bytes", encoding::LARGEST),
+                why: format!("the response was cut off or exceeds {} bytes", encoding::LARGEST),
                 partial: Some(partial),
             },
             (Crossing::Sent, Err(why)) => Exchange::Lost { sent: token, predecessor, partial: None, why },
             (Crossing::Withheld { proof, may_have_intent, gate }, arrival) => {
                 let why = match (&arrival, gate) {
                     (_, Some(error)) => Unsent::Gate(error),
-                    (Ok(answer), None) => Unsent::Early(format!("the server answered {} at once", answer.status)),
+                    (Ok(answer), None) => {
+                        Unsent::Early(format!("the server returned {} before it got the request", answer.status))
+                    }
                     (Err(why), None) => Unsent::Network(why.clone()),
                 };
                 unsent(predecessor.unspent(token, proof), may_have_intent, why, arrival.ok())
@@ -259,7 +262,7 @@ pub(super) async fn arrive(
     let response = tokio::select! {
         biased;
         response = request.send() => response,
-        () = &mut overdue => return Err("no answer in time".into()),
+        () = &mut overdue => return Err("no response in time".into()),
     };
     fence.shut();
     let response = response.map_err(|e| describe(&e))?;
@@ -288,7 +291,7 @@ pub(super) async fn bounded<T>(
     tokio::select! {
         biased;
         done = exchange => done,
-        () = async { tokio::time::sleep(limit).await; read_on().await } => Err("no answer in time".into()),
+        () = async { tokio::time::sleep(limit).await; read_on().await } => Err("no response in time".into()),
     }
 }
 
@@ -310,7 +313,7 @@ pub(super) async fn read_body(mut response: reqwest::Response, into: &mut Vec<u8
         let room = encoding::LARGEST - into.len();
         into.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
         if chunk.len() > room {
-            return Err(format!("the answer is larger than {} bytes", encoding::LARGEST));
+            return Err(format!("the response exceeds {} bytes", encoding::LARGEST));
         }
     }
     Ok(())
@@ -343,7 +346,7 @@ fn build(key: &ClientKey, authorities: Option<&[u8]>) -> Result<reqwest::Client,
     if let (Some(path), Some(pem)) = (ca_file, authorities) {
         let certificates = reqwest::Certificate::from_pem_bundle(pem).map_err(|e| unusable(path, &e.to_string()))?;
         if certificates.is_empty() {
-            return Err(unusable(path, "there is no certificate in it"));
+            return Err(unusable(path, "it contains no certificate"));
         }
         builder = builder.tls_certs_merge(certificates);
     }
@@ -355,7 +358,7 @@ fn build(key: &ClientKey, authorities: Option<&[u8]>) -> Result<reqwest::Client,
 
 fn unusable(ca_file: &Path, why: &str) -> Failure {
     let message = format!("cannot use {}: {why}", ca_file.display());
-    Failure::new(ErrorKind::CaFile, message).hint("ca_file must name certificates in PEM")
+    Failure::new(ErrorKind::CaFile, message).hint("ca_file must be a file with certificates in PEM")
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -374,7 +377,7 @@ pub(super) fn describe(error: &reqwest::Error) -> String {
     } else if error.is_connect() {
         "cannot connect"
     } else {
-        "the exchange failed"
+        "the request failed"
     }
     .to_owned();
     let mut source = std::error::Error::source(error);
@@ -488,6 +491,6 @@ mod tests {
         let arrival = exchange(Duration::from_millis(1), |mut stream, _| {
             assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "we hang up");
         });
-        assert_eq!(arrival.unwrap_err(), "no answer in time");
+        assert_eq!(arrival.unwrap_err(), "no response in time");
     }
 }

@@ -103,7 +103,7 @@ impl RevocationServer for HttpEndpoint {
             Err(f) => return Revoking::Unsent { may_have_mark: false, why: Unsent::Network(f.message) },
         };
         let Ok(proof) = prepared.prove(self.now()) else {
-            let why = Unsent::Gate(GateError::Refused("the client assertion cannot be signed"));
+            let why = Unsent::Gate(GateError::Refused("cannot sign the client assertion"));
             return Revoking::Unsent { may_have_mark: false, why };
         };
         let (token, _spent) = held.spend();
@@ -113,12 +113,14 @@ impl RevocationServer for HttpEndpoint {
         let arrival = self.runtime().block_on(arrive(request, &fence, &prepared.provider));
         match (fence.settle(), arrival) {
             (Crossing::Sent, Ok(answer)) if answer.is_complete => Revoking::Answered(answer),
-            (Crossing::Sent, Ok(_)) => Revoking::Lost("the answer was cut off".into()),
+            (Crossing::Sent, Ok(_)) => Revoking::Lost("the response was cut off".into()),
             (Crossing::Sent, Err(why)) => Revoking::Lost(why),
             (Crossing::Withheld { may_have_intent, gate, .. }, arrival) => {
                 let why = match (arrival, gate) {
                     (_, Some(error)) => Unsent::Gate(error),
-                    (Ok(answer), None) => Unsent::Network(format!("the server answered {} at once", answer.status)),
+                    (Ok(answer), None) => {
+                        Unsent::Network(format!("the server returned {} before it got the request", answer.status))
+                    }
                     (Err(why), None) => Unsent::Network(why),
                 };
                 Revoking::Unsent { may_have_mark: may_have_intent, why }

@@ -72,7 +72,7 @@ impl SignInServer for HttpEndpoint {
             let named = lines(response.headers(), CONTENT_ENCODING);
             read_body(response, &mut body).await?;
             let unpacked =
-                encoding::decode(named.as_deref(), &body).map_err(|_| "the answer is too large".to_owned())?;
+                encoding::decode(named.as_deref(), &body).map_err(|_| "the response is too large".to_owned())?;
             answer.body = unpacked.bytes;
             answer.is_complete = true;
             Ok(answer)

@@ -154,7 +154,7 @@ fn step_of(unit: &Unit, text: &str) -> Result<usize, String> {
         Ok(0) => Err("has a step of zero".into()),
         Ok(step) if step > count => Err(format!("has a step beyond its {count} values")),
         Ok(step) => Ok(step as usize),
-        Err(_) => Err("has a step that is no number".into()),
+        Err(_) => Err("has a step that is not a number".into()),
     }
 }
 

@@ -96,7 +96,7 @@ fn a_wrong_expression_says_which_field_and_why() {
         ("* 22-2 * * *", "hour \"22-2\" runs backwards"),
         ("*/0 * * * *", "minute \"*/0\" has a step of zero"),
         ("*/90 * * * *", "minute \"*/90\" has a step beyond its 60 values"),
-        ("*/x * * * *", "minute \"*/x\" has a step that is no number"),
+        ("*/x * * * *", "minute \"*/x\" has a step that is not a number"),
         ("1,,2 * * * *", "minute \"\" is not a number"),
         ("-5 * * * *", "minute \"-5\" is not a number"),
         ("? * * * *", "minute \"?\" is not a number"),
@@ -104,9 +104,9 @@ fn a_wrong_expression_says_which_field_and_why() {
         ("0 0 L * *", "day of month \"L\" is not a number"),
         (
             "0 0 13 * 5",
-            "day of month and day of week are both restricted, and programs disagree whether that means both or either",
+            "day of month and day of week are both restricted, and programs disagree on whether both or either must match",
         ),
-        ("0 0 30 2 *", "no date matches it, ever"),
+        ("0 0 30 2 *", "it never matches any date"),
     ] {
         assert_eq!(refused(text), message, "{text}");
     }

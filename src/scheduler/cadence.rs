@@ -36,13 +36,13 @@ pub fn too_far_apart(profile: &Profile, lifetime: Duration, interval: Duration, 
     let apart = humantime::format_duration(Duration::from_secs(interval.as_secs()));
     if interval >= lifetime {
         let life = humantime::format_duration(Duration::from_secs(lifetime.as_secs()));
-        return Some(format!("{name}: runs are {apart} apart, and its tokens live {life}: run more often"));
+        return Some(format!("{name}: runs are {apart} apart, but its tokens expire after {life}: run more often"));
     }
     (interval > profile.margin.of(lifetime) + lookahead).then(|| {
         // Whole minutes, upwards: runs are never quite regular.
         let wanted = humantime::format_duration(Duration::from_secs((interval.as_secs() / 60 + 1) * 60));
         format!(
-            "{name}: runs are {apart} apart, so its token can expire between two of them: add --lookahead \"{wanted}\""
+            "{name}: runs are {apart} apart, so its token can expire between two runs: add --lookahead \"{wanted}\""
         )
     })
 }
@@ -76,9 +76,9 @@ mod tests {
         assert_eq!(told(600, 0), None);
         assert_eq!(
             told(900, 0).unwrap(),
-            "xai: runs are 15m apart, so its token can expire between two of them: add --lookahead \"16m\""
+            "xai: runs are 15m apart, so its token can expire between two runs: add --lookahead \"16m\""
         );
         assert_eq!(told(900, 301), None);
-        assert_eq!(told(3600, 3600).unwrap(), "xai: runs are 1h apart, and its tokens live 1h: run more often");
+        assert_eq!(told(3600, 3600).unwrap(), "xai: runs are 1h apart, but its tokens expire after 1h: run more often");
     }
 }

@@ -122,10 +122,10 @@ impl Entry {
             tracing::error!(profile = %name, state = %standing.state, kind, hint, "needs attention: {message}");
         } else if standing.state == State::NoCredential {
             if self.state.is_some_and(|was| was != State::NoCredential) {
-                tracing::info!(profile = %name, "is signed out");
+                tracing::info!(profile = %name, "signed out");
             }
         } else if was && !needs_person(standing.state) {
-            tracing::info!(profile = %name, state = %standing.state, "is well again");
+            tracing::info!(profile = %name, state = %standing.state, "recovered");
         }
         self.state = Some(standing.state);
     }

@@ -244,7 +244,7 @@ impl Scheduler {
         let Some((name, provider)) = self.in_the_air.remove(&error.id()) else {
             return;
         };
-        tracing::error!(profile = %name, %error, "a refresh task died");
+        tracing::error!(profile = %name, %error, "a refresh task panicked");
         let now = self.engine.clock().now();
         if let Some(turnstile) = self.turnstiles.get_mut(&provider) {
             turnstile.land(&name, Word::Nothing, &now);

@@ -64,7 +64,7 @@ pub fn demand(profile: &Profile, now: &Moment) -> Demand {
 pub fn infeasible(profile: &Profile, lifetime: Duration, now: Timestamp) -> Option<String> {
     if profile.margin.is_cut_by(lifetime) {
         return Some(format!(
-            "the margin is more than half of the token's lifetime ({} s); half of the lifetime is used",
+            "the margin is more than half of the token's lifetime ({} s); using half of the lifetime",
             lifetime.as_secs()
         ));
     }
@@ -74,7 +74,8 @@ pub fn infeasible(profile: &Profile, lifetime: Duration, now: Timestamp) -> Opti
     let room = lifetime.saturating_sub(profile.margin.of(lifetime));
     (gap > room).then(|| {
         format!(
-            "ticks {} s apart are too far for a token of {} s with this margin: the daemon refreshes between ticks",
+            "the schedule interval of {} s is too long for a token lifetime of {} s with this margin; the daemon also \
+             refreshes between ticks",
             gap.as_secs(),
             lifetime.as_secs()
         )
@@ -88,7 +89,7 @@ pub fn crowded(provider: &str, profiles: usize, rate: f64, margin: Duration) -> 
     (needed > margin / 2).then(|| {
         format!(
             "{profiles} profiles of {provider} take {} s to refresh, which is more than half of their margin ({} s): \
-             widen the margin",
+             increase the margin",
             needed.as_secs(),
             margin.as_secs()
         )

@@ -83,7 +83,7 @@ impl Attempt {
             (Some(iss), Some(issuer)) if iss.trim_end_matches('/') != issuer.trim_end_matches('/') => {
                 return Err(BadRedirect::Issuer(printable(iss)));
             }
-            (None, _) if sites.is_iss_promised => return Err(BadRedirect::Issuer("nobody".into())),
+            (None, _) if sites.is_iss_promised => return Err(BadRedirect::Issuer("an unnamed server".into())),
             _ => {}
         }
         if let Some(code) = only(query, "error")? {
@@ -189,7 +189,7 @@ mod tests {
         let state = &a.state;
         for (query, promised, expected) in [
             (format!("code=c&state={state}"), false, "code c"),
-            (format!("code=c&state={state}"), true, "iss nobody"),
+            (format!("code=c&state={state}"), true, "iss an unnamed server"),
             (format!("code=c&state={state}&iss=https%3A%2F%2Fa.example"), true, "code c"),
             (format!("code=c&state={state}&iss=https%3A%2F%2Fevil.example"), false, "iss https://evil.example"),
             (format!("error=access_denied&state={state}&iss=https%3A%2F%2Fa.example"), true, "denied access_denied"),

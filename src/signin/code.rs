@@ -53,12 +53,12 @@ impl Counter<'_> {
             SignInError::Refused(Failure::new(kind, message).hint("nothing was changed; sign in again"))
         };
         match bad {
-            BadRedirect::State => refused(ErrorKind::State, "the redirect belongs to another sign-in".into()),
+            BadRedirect::State => refused(ErrorKind::State, "the redirect belongs to another login".into()),
             BadRedirect::Issuer(iss) => {
                 let expected = self.sites.issuer.as_deref().unwrap_or("the provider");
                 refused(ErrorKind::Issuer, format!("the redirect comes from {iss}, not from {expected} (RFC 9207)"))
             }
-            BadRedirect::Unreadable(why) => refused(ErrorKind::Redirect, format!("the redirect makes no sense: {why}")),
+            BadRedirect::Unreadable(why) => refused(ErrorKind::Redirect, format!("the redirect cannot be read: {why}")),
             BadRedirect::Denied(d) => denied(&d, &self.prepared.provider),
         }
     }

@@ -46,7 +46,7 @@ impl Counter<'_> {
     /// Asks the server for a code that a person can type elsewhere.
     pub fn invite(&self, endpoint: &Url) -> Result<Invitation, SignInError> {
         let answer = self.server.ask(self.prepared, endpoint, Ask::Device).map_err(|why| {
-            let message = format!("cannot ask {endpoint} for a code: {why}");
+            let message = format!("cannot get a device code from {endpoint}: {why}");
             SignInError::Unreachable(Failure::new(ErrorKind::Network, message).hint("nothing was changed; try again"))
         })?;
         let members = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
@@ -58,12 +58,14 @@ impl Counter<'_> {
             Ok(Said::Denied(d)) => Err(match denied(&d, &self.prepared.provider) {
                 SignInError::Config(f) => {
                     let hint = f.hint.clone().map_or(String::new(), |hint| format!("{hint}; "));
-                    SignInError::Config(f.hint(format!("{hint}if the client is not one for devices, use --paste")))
+                    SignInError::Config(
+                        f.hint(format!("{hint}if the client does not support the device flow, use --paste")),
+                    )
                 }
                 other => other,
             }),
             Ok(Said::Granted(_)) | Err(_) => {
-                let message = format!("{endpoint} answered {} and no code", answer.status);
+                let message = format!("{endpoint} returned {} without a device code", answer.status);
                 Err(SignInError::Unreachable(
                     Failure::new(ErrorKind::Server, message).hint("try again later, or without --device"),
                 ))
@@ -91,7 +93,7 @@ impl Counter<'_> {
                         Step::Over => return Err(self.over(&d)),
                     },
                     // A gateway's page, a 5xx: the code lives on.
-                    Err(_) => format!("the server answered {} and nothing readable", answer.status),
+                    Err(_) => format!("the server returned {} with an unreadable body", answer.status),
                 },
                 Err(why) => why,
             };
@@ -104,7 +106,7 @@ impl Counter<'_> {
     fn over(&self, d: &Denied) -> SignInError {
         match d.code.as_str() {
             "expired_token" => {
-                let message = "the code has expired before anybody signed in with it";
+                let message = "the code expired before it was used";
                 SignInError::Abandoned(
                     Failure::new(ErrorKind::ExpiredToken, message).hint("nothing was changed; sign in again"),
                 )

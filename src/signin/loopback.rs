@@ -66,9 +66,11 @@ impl Doorstep {
         let (place, fixed) = match redirect {
             Redirect::Loopback { place, .. } => (*place, redirect.fixed_port()),
             Redirect::Elsewhere(url) => {
-                return Err(
-                    Failure::new(ErrorKind::RedirectUri, format!("nobody can listen on {url}")).hint("use --paste")
-                );
+                return Err(Failure::new(
+                    ErrorKind::RedirectUri,
+                    format!("cannot listen on {url}: it is not on this machine"),
+                )
+                .hint("use --paste"));
             }
         };
         let mut bound = bind(place, fixed.unwrap_or(0));
@@ -157,10 +159,9 @@ fn cannot_listen(error: &io::Error, fixed: Option<u16>) -> Failure {
             ErrorKind::Port,
             format!("cannot listen on port {port}, which the provider registered: {error}"),
         )
-        .hint("end the program that uses it (another login?), or use --device or --paste"),
-        None => {
-            Failure::new(ErrorKind::Port, format!("cannot listen on loopback: {error}")).hint("use --device or --paste")
-        }
+        .hint("stop the program that uses it (another login?), or use --device or --paste"),
+        None => Failure::new(ErrorKind::Port, format!("cannot listen on the loopback address: {error}"))
+            .hint("use --device or --paste"),
     }
 }
 
@@ -211,7 +212,7 @@ fn look(
     if !Attempt::is_mine(&post.state, query) {
         // The main thread is gone only when the process ends.
         let _ending = post.events.send(Event::Stray(stray(query)));
-        let text = "This sign-in was not started here, or another one was started since. Start again where you began.";
+        let text = "This login was not started here, or a newer one has been started. Go back to the terminal and start again.";
         return Err(Box::new(page(StatusCode::BAD_REQUEST, "Not signed in", text)));
     }
     let served = served.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -229,11 +230,11 @@ fn look(
 /// What a redirect without our state wanted, without what may be a code.
 fn stray(query: &str) -> String {
     let error = url::form_urlencoded::parse(query.as_bytes()).find(|(k, _)| k == "error").map(|(_, v)| printable(&v));
-    error.map_or("it had another state".into(), |error| format!("it had another state, and said {error}"))
+    error.map_or("it has an unknown state".into(), |error| format!("it has an unknown state, and the error {error}"))
 }
 
 fn gone() -> Response<Full<Bytes>> {
-    page(StatusCode::GONE, "Over", "This sign-in is over. You can close this page.")
+    page(StatusCode::GONE, "Over", "This login is over. You can close this page.")
 }
 
 /// A page without anything that could run, load or tell.

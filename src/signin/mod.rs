@@ -46,7 +46,7 @@ pub fn read(answer: &RawAnswer) -> Result<Said, SignInError> {
         Reply::Granted(granted) => Ok(Said::Granted(granted)),
         Reply::Denied(denied) => Ok(Said::Denied(denied)),
         Reply::Unreadable => {
-            let message = format!("the server answered {} and no token", answer.status);
+            let message = format!("the server returned {} without a token", answer.status);
             Err(SignInError::Unreachable(Failure::new(ErrorKind::Server, message).hint("try again later")))
         }
     }
@@ -55,7 +55,7 @@ pub fn read(answer: &RawAnswer) -> Result<Said, SignInError> {
 /// What to make of a denial that no flow expects.
 pub fn denied(denied: &Denied, provider: &Provider) -> SignInError {
     let reason = denied.description.as_ref().map_or(String::new(), |d| format!(": {d}"));
-    let message = format!("{} says {}{reason}", provider.name, denied.code);
+    let message = format!("{} returned {}{reason}", provider.name, denied.code);
     let failure = Failure::new(ErrorKind::of_provider(&denied.code), message);
     let section = format!("[provider.{}]", provider.name);
     let client = match provider.client_auth {
@@ -67,7 +67,7 @@ pub fn denied(denied: &Denied, provider: &Provider) -> SignInError {
     let is_of_client = provider.client_codes.iter().any(|code| code.eq_ignore_ascii_case(&denied.code));
     match denied.code.as_str() {
         code if is_of_client => {
-            let message = format!("{} refuses the client: {code}{reason}", provider.name);
+            let message = format!("{} rejects the client: {code}{reason}", provider.name);
             let failure = Failure::new(ErrorKind::of_provider(code), message);
             SignInError::Config(failure.hint(format!("check {client} in {section}")))
         }
@@ -75,7 +75,9 @@ pub fn denied(denied: &Denied, provider: &Provider) -> SignInError {
             SignInError::Config(failure.hint(format!("check {client} in {section}")))
         }
         "invalid_scope" => SignInError::Config(failure.hint(format!("check scopes in {section}"))),
-        "access_denied" => SignInError::Refused(failure.hint("sign in again if that was not meant")),
+        "access_denied" => {
+            SignInError::Refused(failure.hint(format!("if you did not refuse it yourself, check scopes in {section}")))
+        }
         "server_error" | "temporarily_unavailable" => SignInError::Unreachable(failure.hint("try again later")),
         _ => SignInError::Refused(failure.hint("sign in again")),
     }
@@ -98,14 +100,14 @@ pub fn credential(
 ) -> Result<Credential, SignInError> {
     let told = granted.expiry.lifetime_of_answer(asked).map(Lifetime::Whole);
     handover::credential(granted, binding, asked, told, provider.default_lifetime).ok_or_else(|| {
-        let failure = Failure::new(ErrorKind::NoRefreshToken, format!("{} gave no refresh token", provider.name));
+        let failure = Failure::new(ErrorKind::NoRefreshToken, format!("{} issued no refresh token", provider.name));
         let hint = if provider.scopes.iter().any(|scope| scope == "offline_access") {
-            "allow refresh tokens in the client's settings there; some servers want prompt=consent in the query of \
+            "allow refresh tokens in the client's settings there; some servers need prompt=consent in the query of \
              authorization_endpoint"
                 .into()
         } else {
             format!(
-                "allow refresh tokens in the client's settings there; where a scope asks for them, name it: scopes = [..., \
+                "allow refresh tokens in the client's settings there; if they need a scope, add it: scopes = [..., \
                  \"offline_access\"] in [provider.{}]",
                 provider.name
             )

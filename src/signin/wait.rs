@@ -89,7 +89,7 @@ impl<'a> Wait<'a> {
 }
 
 fn too_late(total: Duration) -> SignInError {
-    let message = format!("nobody signed in within {}", humantime::format_duration(total));
+    let message = format!("the login was not completed within {}", humantime::format_duration(total));
     SignInError::Abandoned(Failure::new(ErrorKind::Timeout, message).hint("nothing was changed; sign in again"))
 }
 

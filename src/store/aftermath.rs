@@ -117,9 +117,10 @@ impl Record {
 /// Rule 16: the refresh token is safe, and there is nothing new to use. Unless somebody changes what is asked for, it will
 /// be so again.
 fn unusable(provider: &str) -> Failure {
-    Failure::new(
-        ErrorKind::AtUnusable,
-        format!("{provider} gave a refresh token, and no access token that can be used"),
+    Failure::new(ErrorKind::AtUnusable, format!("{provider} issued a refresh token but no usable access token")).hint(
+        format!(
+            "the refresh token is kept; check scopes and headers in [provider.{provider}], and that the server issues Bearer tokens"
+        ),
     )
     .hint(format!(
         "the refresh token is kept; check scopes and headers of [provider.{provider}], and that it grants Bearer tokens"

@@ -60,7 +60,7 @@ impl Vault<'_, '_> {
         is_stray.then(|| {
             format!(
                 "the keyring may still have a copy of its tokens, from when [store] kind was \"keyring\"; remove it: \
-                 secret-tool clear service keepalive username {profile} (or whatever service was set to then)"
+                 secret-tool clear service keepalive username {profile} (or the service configured then)"
             )
         })
     }
@@ -104,8 +104,8 @@ impl Vault<'_, '_> {
         if !self.identity.is_known() {
             return Ok(match keyring.read(&item)? {
                 Some(_) => vec![format!(
-                    "a keyring item says that it is of profile {user}, and this store does not know any more whether it is its own: \
-                     if so, secret-tool clear service {service} username {user}",
+                    "the keyring has an item for profile {user}, but this store can no longer tell whether it wrote \
+                     that item; if it did: secret-tool clear service {service} username {user}",
                     user = item.user
                 )],
                 None => Vec::new(),
@@ -116,10 +116,10 @@ impl Vault<'_, '_> {
         match (self.store.published_here(&item, &self.identity), deleted) {
             (Ok((false, 0)), _) => Ok(Vec::new()),
             (Ok((false, others)), _) => Ok(vec![format!(
-                "{others} keyring items of other programs claim to be profile {}, and were left alone",
+                "{others} keyring items of other programs also name profile {}; they were left unchanged",
                 item.user
             )]),
-            (Ok((true, _)), Ok(())) => Err(KeyringError::Failed("it kept an item that it was told to delete".into()))?,
+            (Ok((true, _)), Ok(())) => Err(KeyringError::Failed("it did not delete the item".into()))?,
             (Ok((true, _)), Err(e)) | (Err(e), _) => Err(e.into()),
         }
     }
@@ -201,7 +201,7 @@ impl Store {
         match (keyring.read(&item), deleted) {
             (Ok(None), _) => Ok(true),
             (_, Err(e)) | (Err(e), _) => Err(e.into()),
-            (Ok(Some(_)), Ok(())) => Err(KeyringError::Failed("it kept the sealing key".into()))?,
+            (Ok(Some(_)), Ok(())) => Err(KeyringError::Failed("it did not delete the sealing key".into()))?,
         }
     }
 

@@ -44,11 +44,11 @@ pub enum Damage {
     Header,
     #[error("it belongs to profile {0}")]
     OtherProfile(ProfileName),
-    #[error("it is sealed under key {0}, which is not the key at hand")]
+    #[error("it is sealed with key {0}, not with the current key")]
     OtherKey(String),
-    #[error("it was altered or cut after it was sealed")]
+    #[error("it was modified or truncated")]
     Altered,
-    #[error("its content is not understood: {0}")]
+    #[error("its content cannot be parsed: {0}")]
     Content(String),
 }
 

@@ -26,7 +26,7 @@ pub enum StoreError {
     LaterVersion { path: PathBuf, found: u64 },
     #[error("{} cannot be opened: {damage}", path.display())]
     Damaged { path: PathBuf, damage: Damage },
-    #[error("{} cannot be opened: it is sealed under key {id}, which is not the key at hand", path.display())]
+    #[error("{} is sealed with key {id}, but {place} has a different key", path.display())]
     OtherKey { path: PathBuf, id: String, place: String },
     #[error("{}", .0)]
     Keyring(#[from] KeyringError),
@@ -36,21 +36,21 @@ pub enum StoreError {
     KeyUnreadable,
     #[error("{error}")]
     Key { error: KeyError, custody: Custody },
-    #[error("{} lies on a network filesystem ({name})", dir.display())]
+    #[error("{} is on a network filesystem ({name})", dir.display())]
     NetworkFilesystem { dir: PathBuf, name: String },
     #[error("this store was made on another machine")]
     OtherMachine,
-    #[error("the keyring's copy of profile {profile} belongs to another state directory (store {other})")]
+    #[error("the keyring item of profile {profile} belongs to another state directory (store {other})")]
     OtherStore { profile: String, other: String },
-    #[error("the stored credential is generation {found}, but generation {known} was already committed")]
+    #[error("the stored credential is generation {found}, but generation {known} had already been stored")]
     Stale { found: u64, known: u64 },
-    #[error("the sealed credential of profile {profile} is gone")]
+    #[error("the sealed credential of profile {profile} is missing")]
     Lost { profile: String },
     /// Nobody knows which store this is, so nobody knows the tokens again that its fingerprints are of.
-    #[error("{} is gone, and no journal says what was in it", identity.display())]
+    #[error("{} is missing, and no journal has its content", identity.display())]
     Unidentified { identity: PathBuf, ledger: PathBuf },
     /// It does not know a token any more that it took.
-    #[error("{} is damaged, or was put back from a backup: it lacks a spent token that {} names", path.display(), journal.display())]
+    #[error("{} is damaged or was restored from a backup: it lacks a consumed token that {} records", path.display(), journal.display())]
     LedgerDamaged { path: PathBuf, journal: PathBuf },
     /// Another profile of this store has the token of one that was brought here from elsewhere.
     #[error("{}", claimed(profile, claim))]
@@ -118,24 +118,28 @@ impl StoreError {
         let say = |text: &str| Some(text.to_owned());
         match self {
             Self::Io { path, .. } => {
-                (StoreUnavailable, ErrorKind::Io, Some(format!("check space and permissions below {}", parent(path))))
+                (StoreUnavailable, ErrorKind::Io, Some(format!("check free space and permissions in {}", parent(path))))
             }
             Self::Empty => {
                 (NeedsLogin, ErrorKind::NoCredential, say("keepalive login PROFILE, or keepalive import PROFILE"))
             }
             Self::DamagedRecord { path, .. } => (StoreUnavailable, ErrorKind::Damaged, Some(unreadable(path))),
-            Self::LaterVersion { .. } => {
-                (StoreUnavailable, ErrorKind::LaterVersion, say("use the keepalive that wrote it, or a newer one"))
+            Self::LaterVersion { .. } => (
+                StoreUnavailable,
+                ErrorKind::LaterVersion,
+                say("use the version of keepalive that wrote it, or a newer one"),
+            ),
+            Self::Damaged { .. } => {
+                (StoreUnavailable, ErrorKind::Damaged, Some(format!("{RESTORE}, or sign in again")))
             }
-            Self::Damaged { .. } => (StoreUnavailable, ErrorKind::Damaged, Some(format!("{RESTORE}, or log in again"))),
             Self::Keyring(e) => (StoreUnavailable, e.error_kind(), Some(e.hint().to_owned())),
             Self::KeyMissing { .. } => (
                 StoreUnavailable,
                 ErrorKind::KeyMissing,
-                Some(format!("unlock or restore the keyring that the key was made in; {LOST_FOR_GOOD}")),
+                Some(format!("unlock or restore the keyring that has the key; {LOST_FOR_GOOD}")),
             ),
             Self::OtherKey { id, place, .. } => {
-                let hint = format!("bring key {id} back in {place}: no other opens what is there; {LOST_FOR_GOOD}");
+                let hint = format!("restore key {id} to {place}; {LOST_FOR_GOOD}");
                 (StoreUnavailable, ErrorKind::Damaged, Some(hint))
             }
             Self::KeyUnreadable => (
@@ -154,17 +158,19 @@ impl StoreError {
             Self::OtherStore { profile, .. } => (
                 ConfigError,
                 ErrorKind::DomainMismatch,
-                Some(format!("if the other state directory is out of use: keepalive doctor --take-over -p {profile}")),
+                Some(format!(
+                    "if the other state directory is no longer used: keepalive doctor --take-over -p {profile}"
+                )),
             ),
             Self::Stale { .. } => (
                 ConfigError,
                 ErrorKind::StaleCredential,
-                say("an older copy was restored; its refresh token is spent: log in again"),
+                say("an older copy was restored, whose refresh token has been consumed: sign in again"),
             ),
             Self::Unidentified { ledger, .. } => (StoreUnavailable, ErrorKind::IdentityLost, Some(anew(ledger))),
             Self::LedgerDamaged { path, .. } => (StoreUnavailable, ErrorKind::LedgerDamaged, Some(forgetful(path))),
             Self::Claimed { profile, claim: Claim::Held(other) } => {
-                let hint = format!("use profile {other}, and forget this one: keepalive logout {profile} --forget");
+                let hint = format!("use profile {other}, and delete this one: keepalive logout {profile} --forget");
                 (ConfigError, ErrorKind::Conflict, Some(hint))
             }
             Self::Claimed { claim: Claim::Elsewhere(user), .. } => {
@@ -174,7 +180,7 @@ impl StoreError {
                 (NeedsLogin, ErrorKind::Consumed, Some(format!("sign in again: keepalive login {profile}")))
             }
             Self::Lost { .. } => {
-                (NeedsLogin, ErrorKind::Lost, say("restore the store directory from a backup, or log in again"))
+                (NeedsLogin, ErrorKind::Lost, say("restore the store directory from a backup, or sign in again"))
             }
         }
     }
@@ -184,8 +190,8 @@ impl StoreError {
 /// person goes over it, by a new login; that of the whole store is not to be given up for one login.
 fn unreadable(path: &Path) -> String {
     match path.file_name() {
-        Some(name) if name == "store.json" => format!("{RESTORE}, or remove it: the journals keep what was in it"),
-        Some(name) if name == "record.json" => format!("{RESTORE}, or log in again, or import with --replace"),
+        Some(name) if name == "store.json" => format!("{RESTORE}, or remove it: it can be rebuilt from the journals"),
+        Some(name) if name == "record.json" => format!("{RESTORE}, sign in again, or import with --replace"),
         _ => RESTORE.to_owned(),
     }
 }
@@ -199,23 +205,23 @@ const LOCAL: &str =
 fn anew(ledger: &Path) -> String {
     let ledger = ledger.display();
     format!(
-        "restore it from a backup; if it is lost for good: keepalive logout PROFILE --forget for each profile, remove {ledger}, \
-         which nobody can read any more, then log in again"
+        "restore it from a backup; if it is lost for good: keepalive logout PROFILE --forget for each profile, remove \
+         {ledger}, which is unreadable without it, then sign in again"
     )
 }
 
 /// The way out of a ledger that has forgotten something: a login brings a token that cannot be spent.
 fn forgetful(ledger: &Path) -> String {
     format!(
-        "restore {} from a newer backup, or sign in instead: keepalive login PROFILE; it is whole again once each profile has been \
-         refreshed, and the folders of those that are signed out are removed",
+        "restore {} from a newer backup, or sign in again: keepalive login PROFILE; it is complete again once each \
+         profile has been refreshed, and the directories of signed-out profiles are removed",
         ledger.display()
     )
 }
 
 /// The way out of a lost key: what is sealed under it has to go before another takes its place.
 const LOST_FOR_GOOD: &str =
-    "if it is lost for good: keepalive logout PROFILE --forget for each profile, then log in again";
+    "if it is lost for good: keepalive logout PROFILE --forget for each profile, then sign in again";
 
 /// What to do about a key that cannot be had: a new one is the remedy only where nothing is sealed under an old one.
 fn keyless(error: &KeyError, custody: &Custody) -> String {
@@ -226,7 +232,7 @@ fn keyless(error: &KeyError, custody: &Custody) -> String {
     };
     match error.repair() {
         Some(repair) => repair,
-        None => format!("restore {key}: this store is sealed under it, and a new one opens nothing; {LOST_FOR_GOOD}"),
+        None => format!("restore {key}: a new key cannot decrypt this store; {LOST_FOR_GOOD}"),
     }
 }
 
@@ -239,8 +245,8 @@ impl From<StoreError> for Outcome {
 /// The way out where another state directory has published a token in our keyring.
 fn out_of_use(user: &str) -> String {
     format!(
-        "use that one; if its directory is out of use, take profile {user} over from it (keepalive doctor --take-over -p {user}), or remove its \
-         item from the keyring: secret-tool clear username {user} and its service"
+        "use that one; if its directory is no longer used, take over profile {user} (keepalive doctor --take-over -p \
+         {user}), or remove its keyring item: secret-tool clear service SERVICE username {user}"
     )
 }
 
@@ -248,14 +254,17 @@ fn out_of_use(user: &str) -> String {
 fn claimed(profile: &ProfileName, claim: &Claim) -> String {
     match claim {
         Claim::Held(other) => {
-            format!("profile {other} holds the refresh token of profile {profile} too, and two must not use it")
+            format!(
+                "profile {other} has the same refresh token as profile {profile}, and two profiles must not share one"
+            )
         }
         Claim::Elsewhere(user) => {
             format!(
-                "profile {user} of another state directory has published the refresh token of profile {profile}, and two must not use it"
+                "profile {user} of another state directory has the same refresh token as profile {profile}, and two \
+                 profiles must not share one"
             )
         }
-        Claim::Dead => format!("the refresh token of profile {profile} was already used or refused, or may have been"),
+        Claim::Dead => format!("the refresh token of profile {profile} has been used or rejected before"),
     }
 }
 

@@ -30,16 +30,17 @@ impl Store {
         let item = Item { service: service.to_owned(), user: name.to_string() };
         let (published, duplicates) = published::read(keyring, &item, &identity.uuid, &key)?;
         if duplicates > 0 {
-            warnings.push(format!("{duplicates} more keyring items carry the same attributes"));
+            warnings.push(format!("{duplicates} more keyring items have the same attributes"));
         }
         match published {
-            Published::Missing => warnings.push("the keyring has no item; the next refresh publishes it".into()),
+            Published::Missing => warnings.push("the keyring has no item; the next refresh writes it".into()),
             Published::OtherStore { uuid, .. } => {
                 return Err(StoreError::OtherStore { profile: item.user, other: uuid });
             }
             Published::Unsigned { .. } => warnings.push("the keyring item was written by another program".into()),
             Published::Ours(credential) if credential.generation != sealed => {
-                warnings.push(format!("the keyring has generation {}, the journal {sealed}", credential.generation));
+                warnings
+                    .push(format!("the keyring has generation {}, the sealed file {sealed}", credential.generation));
             }
             Published::Ours(_) => {}
         }
@@ -81,9 +82,7 @@ impl Store {
     pub(super) fn flaw(&self, name: &ProfileName, record: &Record) -> Option<(State, Failure)> {
         let error = self.defect(name, record)?;
         if let Home::Keyring { .. } = self.home {
-            let hint = format!(
-                "the next run makes it again from the keyring, or tells that it is lost there too: keepalive refresh -p {name}"
-            );
+            let hint = format!("restore it from the keyring, if it is there: keepalive refresh -p {name}");
             return Some((State::Due, Failure::new(ErrorKind::Unsealed, error.to_string()).hint(hint)));
         }
         let outcome = error.outcome();
@@ -129,8 +128,8 @@ impl Store {
 /// of the token. A flight asks the ledger.
 pub(super) fn without_journal(name: &ProfileName) -> (State, Failure) {
     let failure =
-        Failure::new(ErrorKind::JournalMissing, "its journal is missing, so nobody can say whether its token was sent")
-            .hint(format!("the next run finds out: keepalive refresh -p {name}"));
+        Failure::new(ErrorKind::JournalMissing, "its record.json is missing; whether its token was sent is unknown")
+            .hint(format!("to check: keepalive refresh -p {name}"));
     (State::InDoubt, failure)
 }
 

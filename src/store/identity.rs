@@ -44,7 +44,7 @@ impl Identity {
         let identity: Self = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
         match identity.format {
             FORMAT => Ok(Some(identity)),
-            other => Err(damaged(format!("it has format {other}, this keepalive knows {FORMAT}"))),
+            other => Err(damaged(format!("it has format {other}; this version of keepalive supports {FORMAT}"))),
         }
     }
 

@@ -128,7 +128,7 @@ pub enum KeyError {
     NoFile(PathBuf),
     #[error("cannot read the key file {0}: {1}")]
     File(PathBuf, std::io::Error),
-    #[error("the key file {0} can be read by others")]
+    #[error("the key file {0} can be read by other users")]
     Exposed(PathBuf),
     #[error("there is no systemd credential `{0}`: CREDENTIALS_DIRECTORY is not set")]
     NoCredentials(String),
@@ -136,7 +136,7 @@ pub enum KeyError {
     NoCredential(String),
     #[error("the key command failed: {0}")]
     Command(#[from] process::CommandError),
-    #[error("the key from {0} is not 32 bytes, nor base64 or hex of them")]
+    #[error("the key from {0} is not 32 bytes, raw, in base64 or in hex")]
     Malformed(String),
 }
 
@@ -145,9 +145,9 @@ impl KeyError {
     pub fn hint(&self) -> String {
         self.repair().unwrap_or_else(|| match self {
             Self::NoFile(path) => {
-                format!("make one: (umask 077; set -C; head -c 32 /dev/urandom > {})", path.display())
+                format!("create one: (umask 077; set -C; head -c 32 /dev/urandom > {})", path.display())
             }
-            _ => "make one: head -c 32 /dev/urandom".into(),
+            _ => "create one: head -c 32 /dev/urandom".into(),
         })
     }
 
@@ -160,7 +160,7 @@ impl KeyError {
             Self::NoCredentials(name) | Self::NoCredential(name) => {
                 Some(format!("run as a unit with LoadCredentialEncrypted={name}"))
             }
-            Self::Command(_) => Some("run the command of [store] key by hand and see what it prints".into()),
+            Self::Command(_) => Some("run the command of [store] key by hand to see what it prints".into()),
         }
     }
 }
@@ -186,7 +186,7 @@ pub fn place(source: &KeySource) -> String {
     match source {
         KeySource::File(path) => path.display().to_string(),
         KeySource::Credential(name) => format!("the credential `{name}`"),
-        KeySource::Command(argv) => format!("what `{}` prints", argv.first().map_or("", |a| a.as_str())),
+        KeySource::Command(argv) => format!("the output of `{}`", argv.first().map_or("", |a| a.as_str())),
     }
 }
 
@@ -257,7 +257,7 @@ mod tests {
         let path = dir.path().join("key");
         let source = KeySource::File(path.clone());
         let error = from_source(&source, None, "").unwrap_err();
-        assert!(error.hint().starts_with("make one: (umask 077; set -C; head -c 32"), "{}", error.hint());
+        assert!(error.hint().starts_with("create one: (umask 077; set -C; head -c 32"), "{}", error.hint());
         std::fs::write(&path, [1; 32]).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(from_source(&source, None, ""), Err(KeyError::Exposed(_))));

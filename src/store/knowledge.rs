@@ -13,9 +13,9 @@ use crate::profile::ProfileName;
 pub fn spent(name: &ProfileName) -> Failure {
     Failure::new(
         ErrorKind::StaleCredential,
-        "the stored refresh token was already used or refused: an older copy was restored",
+        "the stored refresh token has been used or rejected before: an older copy was restored",
     )
-    .hint(format!("log in again: keepalive login {name}"))
+    .hint(format!("sign in again: keepalive login {name}"))
 }
 
 impl Store {

@@ -114,7 +114,7 @@ pub fn write(
     match (keyring.read(item), written) {
         (Ok(found), _) if is_there(&found) => Ok(()),
         (_, Err(error)) | (Err(error), _) => Err(error),
-        (Ok(_), Ok(())) => Err(KeyringError::Failed("what was read back is not what was written".into())),
+        (Ok(_), Ok(())) => Err(KeyringError::Failed("the item read back differs from the one written".into())),
     }
 }
 

@@ -14,7 +14,7 @@ impl Store {
     /// Fetches the key for what a profile has. Also writes the store's identity again if that is gone. No lock may be held.
     pub fn ready_key(&self, name: &ProfileName) -> Readied {
         if let Err(error) = self.restore_identity() {
-            tracing::warn!(%error, "the store's identity could not be written again");
+            tracing::warn!(%error, "cannot write store.json again");
         }
         self.key_for(name).map_err(Outcome::from)
     }

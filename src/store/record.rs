@@ -263,7 +263,10 @@ impl Record {
         }
         let record: Self = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
         if record.format != FORMAT {
-            return Err(damaged(format!("it has format {}, this keepalive knows {FORMAT}", record.format)));
+            return Err(damaged(format!(
+                "it has format {}; this version of keepalive supports {FORMAT}",
+                record.format
+            )));
         }
         if record.profile != *profile {
             return Err(damaged(format!("it belongs to profile {}", record.profile)));

@@ -155,7 +155,7 @@ impl<'l> Vault<'_, 'l> {
         let item = self.item(service);
         let (published, duplicates) = published::read(keyring.as_ref(), &item, &self.identity.uuid, key)?;
         if duplicates > 0 {
-            warnings.push(format!("{duplicates} more keyring items claim to be profile {}", item.user));
+            warnings.push(format!("{duplicates} more keyring items name profile {}", item.user));
         }
         self.keep_key_in_keyring(key, warnings)?;
         match published {
@@ -167,8 +167,10 @@ impl<'l> Vault<'_, 'l> {
             }
             Published::Unsigned { generation } => {
                 let claim = generation.map_or(String::new(), |g| format!(" (it claims generation {g})"));
-                warnings
-                    .push(format!("the keyring item of {} was written by another program{claim}: not used", item.user));
+                warnings.push(format!(
+                    "the keyring item of {} was written by another program{claim}; it is not used",
+                    item.user
+                ));
                 self.publication_is_lost();
                 Ok(None)
             }
@@ -187,7 +189,7 @@ impl<'l> Vault<'_, 'l> {
             Some(there) if there.id() == key.id() => Ok(()),
             Some(_) => Err(StoreError::KeyMissing { store: self.identity.uuid.clone() }),
             None => {
-                warnings.push("the sealing key was missing from the keyring and was put back".into());
+                warnings.push("the sealing key was missing from the keyring and has been restored".into());
                 self.store.write_key(&self.identity, key)
             }
         }
@@ -310,7 +312,8 @@ impl<'l> Vault<'_, 'l> {
             let there = published::read(keyring.as_ref(), &self.item(service), &self.identity.uuid, key);
             if let Ok((Published::OtherStore { .. }, _)) = there {
                 self.record.publication = Publication::PublishPending;
-                let why = "another state directory has published this profile meanwhile: keepalive doctor --take-over";
+                let why = "another state directory has written this profile to the keyring in the meantime: keepalive \
+                           doctor --take-over";
                 return Err(KeyringError::Failed(why.into()));
             }
         }

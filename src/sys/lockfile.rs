@@ -112,14 +112,17 @@ fn open(path: &Path) -> io::Result<File> {
         use std::os::unix::fs::MetadataExt;
         let about = file.metadata()?;
         if about.uid() != rustix::process::geteuid().as_raw() || !about.is_file() {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the lock file is not a file of ours"));
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the lock file is not a regular file of this user",
+            ));
         }
     }
     Ok(file)
 }
 
 fn replaced() -> io::Error {
-    io::Error::other("the lock file is being replaced by another program again and again")
+    io::Error::other("another program keeps replacing the lock file")
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ pub enum CommandError {
     TimedOut(String),
     #[error("`{0}` failed with {1}")]
     Failed(String, std::process::ExitStatus),
-    #[error("cannot read what `{0}` prints: {1}")]
+    #[error("cannot read the output of `{0}`: {1}")]
     Output(String, io::Error),
 }
 

@@ -56,6 +56,6 @@ mod unix {
     }
 
     fn foreign() -> io::Error {
-        io::Error::new(io::ErrorKind::PermissionDenied, "another user listens on the daemon's socket")
+        io::Error::new(io::ErrorKind::PermissionDenied, "another user is listening on the daemon's socket")
     }
 }

@@ -127,8 +127,8 @@ fn r16_a_server_that_gives_nothing_to_use_is_not_asked_in_a_loop() {
 #[test]
 fn a_refusal_is_told_in_the_servers_words() {
     for (body, words) in [
-        (r#"{"error":"invalid_grant","error_description":"long gone"}"#, "acme answered 400 invalid_grant: long gone"),
-        (r#"{"error":"invalid_grant"}"#, "acme answered 400 invalid_grant"),
+        (r#"{"error":"invalid_grant","error_description":"long gone"}"#, "acme returned 400 invalid_grant: long gone"),
+        (r#"{"error":"invalid_grant"}"#, "acme returned 400 invalid_grant"),
     ] {
         let world = world();
         world.server.script([Fault::Answer(400, "", body)]);
@@ -140,7 +140,7 @@ fn a_refusal_is_told_in_the_servers_words() {
 fn what_is_odd_about_an_answer_is_told() {
     for (members, words) in [
         (json!({"token_type": "user"}), "the token type is not Bearer"),
-        (json!({"expires_in": null}), "the server told no lifetime; 3600 s are assumed"),
+        (json!({"expires_in": null}), "no expires_in in the response; assuming 3600 s"),
     ] {
         let world = world();
         world.server.script([Fault::Members(members)]);
@@ -174,7 +174,7 @@ fn r12_an_answer_that_the_disk_will_not_have_is_kept_in_the_keyring() {
     obstruct(&world, Place::AfterExchange, &received);
     let outcome = world.refresh();
     assert_eq!((outcome.kind, world.published()), (OutcomeKind::Refreshed, Some(2)), "{outcome:?}");
-    assert!(outcome.warnings.iter().any(|w| w.contains("in the keyring only")), "{outcome:?}");
+    assert!(outcome.warnings.iter().any(|w| w.contains("only in the keyring")), "{outcome:?}");
     std::fs::remove_dir_all(received).unwrap();
     let outcome = world.look();
     assert_eq!((outcome.generation.get(), world.requests()), (2, 1), "{outcome:?}");
@@ -327,7 +327,7 @@ fn a_no_without_a_reason_ends_a_profile_after_five_and_not_before_its_access_tok
         let error = outcome.error.unwrap();
         assert_eq!((outcome.kind, error.kind.word(), world.requests()), (kind, word, 5));
         if is_dead {
-            assert!(error.message.contains("5 refusals in a row without a reason; at last acme answered 400"));
+            assert!(error.message.contains("5 rejections in a row without a reason; last: acme returned 400"));
             let left = world.log_out(false, false).unwrap();
             assert_eq!(left.refresh, Fate::Left, "nobody has said that it is dead");
         }

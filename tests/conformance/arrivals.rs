@@ -248,7 +248,7 @@ fn r12_an_import_while_the_keyring_goes_away_is_published_later() {
     let taken = world.arrive(world.credential(&world.server.mint()), true).unwrap();
     assert_eq!((taken.generation().get(), taken.publication()), (2, Publication::PublishPending));
     let Handover::Taken { warnings, .. } = taken else { panic!("it was taken") };
-    assert!(warnings.iter().any(|w| w.contains("the keyring does not have it yet")), "{warnings:?}");
+    assert!(warnings.iter().any(|w| w.contains("it is not in the keyring yet")), "{warnings:?}");
     world.keyring.set_fault(None);
     assert_eq!(world.look().publication, Publication::Published);
     assert_eq!(world.published(), Some(2));
@@ -388,23 +388,23 @@ fn r03_an_arrival_that_fails_behind_its_seal_says_that_it_is_stored_and_must_not
             "login" => world.log_in(&answer),
             _ => world.arrive(from_tool(new, None), true),
         };
-        let outcome = result.expect_err("the journal could not be written");
+        let outcome = result.expect_err("cannot write the journal");
         let failure = outcome.error.as_ref().unwrap();
         assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::StoreUnavailable, 2), "{outcome:?}");
         assert_eq!(failure.kind, ErrorKind::HalfTaken);
-        assert!(failure.message.contains("is stored here as generation 2"), "{failure:?}");
+        assert!(failure.message.contains("is stored as generation 2"), "{failure:?}");
         assert!(failure.message.contains("record.json"), "the reason: {failure:?}");
         let hint = failure.hint.as_ref().unwrap();
-        assert!(hint.starts_with("do not use it anywhere else"), "{hint}");
+        assert!(hint.starts_with("do not use it elsewhere"), "{hint}");
         std::fs::remove_dir_all(world.file("profiles/demo/.record.json.new")).unwrap();
         // And it is so.
         if way == "tool" {
-            assert!(hint.ends_with("the same import once more completes it"), "{hint}");
+            assert!(hint.ends_with("repeat the import to finish"), "{hint}");
             let again = world.arrive(from_tool(world.credential(&answer), None), true).unwrap();
             assert!(matches!(again, Handover::Unchanged { .. }), "{again:?}");
             assert!(world.record().origin.is_some());
         } else {
-            assert!(hint.ends_with("keepalive refresh -p demo completes it"), "{hint}");
+            assert!(hint.ends_with("finish it: keepalive refresh -p demo"), "{hint}");
         }
         goes_on(&world, 3);
         assert_eq!(world.published(), Some(3), "{way}");
@@ -444,7 +444,7 @@ fn r12_an_import_of_what_is_here_publishes_it_where_the_keyring_lacks_it() {
     world.keyring.set_fault(None);
     let Handover::Unchanged { publication, warnings, .. } = &again else { panic!("{again:?}") };
     assert_eq!((*publication, world.record().publication), (Publication::PublishPending, Publication::PublishPending));
-    assert!(warnings.iter().any(|w| w.contains("the keyring does not have it yet")), "{warnings:?}");
+    assert!(warnings.iter().any(|w| w.contains("it is not in the keyring yet")), "{warnings:?}");
 }
 
 /// Another sealing key, or a few bytes, make a sealed copy unreadable, and not its header.

@@ -45,7 +45,7 @@ fn is_held(world: &World, by: &str, wanted: &ProfileName, answer: &Value) {
     for is_replacing in [false, true] {
         let result = world.arrive_as(wanted, world.credential(answer), is_replacing);
         let text = is_refused(result, OutcomeKind::ConfigError, "conflict");
-        assert!(text.starts_with(&format!("profile {by} holds")), "{text}");
+        assert!(text.starts_with(&format!("profile {by} already has")), "{text}");
         assert!(text.ends_with(&format!("keepalive logout {by} --forget")), "{text}");
     }
 }
@@ -122,7 +122,7 @@ fn r04_a_token_that_a_dead_import_sealed_is_held_though_no_journal_says_so() {
     seal(&world, &copy(), world.credential(&answer), false);
     is_held(&world, "copy", world.name(), &answer);
     let other = world.arrive(world.credential(&world.server.mint()), true).unwrap();
-    assert_eq!(other.generation().get(), 2, "it holds no other token");
+    assert_eq!(other.generation().get(), 2, "it has no other token");
 }
 
 #[test]
@@ -331,7 +331,7 @@ fn r04_a_profile_brought_here_from_another_store_whose_token_is_held_here_sends_
         let outcome = world.refresh();
         let error = outcome.error.unwrap();
         assert_eq!((outcome.kind, error.kind.word()), (OutcomeKind::ConfigError, "conflict"), "{error:?}");
-        assert_eq!(error.hint.unwrap(), "use profile copy, and forget this one: keepalive logout demo --forget");
+        assert_eq!(error.hint.unwrap(), "use profile copy, and delete this one: keepalive logout demo --forget");
     }
     world.log_out(true, false).unwrap();
     assert_eq!((world.requests(), world.server.revoked().len()), (0, 0));

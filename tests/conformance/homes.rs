@@ -90,7 +90,7 @@ fn a_fresh_profile_whose_sealed_copy_is_gone_or_old_is_not_called_fresh_and_mend
         let shown = stands();
         let error = shown.error.unwrap();
         assert_eq!((shown.state, error.kind.word()), (State::Due, "unsealed"));
-        assert!(error.hint.unwrap().contains("or tells that it is lost there too"));
+        assert!(error.hint.unwrap().contains("from the keyring, if it is there"));
         assert_eq!(shown.refresh_at, Some(world.clock.now().wall));
         let outcome = world.process().refresh(world.profile(), Demand::ValidFor(Duration::ZERO), LIFE, &|| {});
         assert_eq!((outcome.kind, outcome.generation.get(), world.requests()), (OutcomeKind::Fresh, 2, 1));
@@ -277,7 +277,7 @@ fn r08_a_credential_that_nobody_has_any_more_is_told() {
     let outcome = past.world.refresh();
     assert_eq!(past.world.requests(), 1);
     assert!(matches!(outcome.kind, OutcomeKind::NeedsLogin | OutcomeKind::StoreUnavailable), "{outcome:?}");
-    assert!(outcome.error.unwrap().message.contains("is gone"));
+    assert!(outcome.error.unwrap().message.contains("is missing"));
 }
 
 #[test]
@@ -327,11 +327,11 @@ fn a_healthy_profile_is_examined_without_a_finding_and_others_with_theirs() {
     let examine = || past.world.process().store().examine(past.world.name());
     assert_eq!(examine().unwrap(), Vec::<String>::new());
     past.world.keyring.restore(past.keyring.clone());
-    assert_eq!(examine().unwrap(), ["the keyring has generation 1, the journal 2"]);
+    assert_eq!(examine().unwrap(), ["the keyring has generation 1, the sealed file 2"]);
     let mut items = past.keyring.clone();
     items.remove(&published_item(&past.world));
     past.world.keyring.restore(items);
-    assert_eq!(examine().unwrap(), ["the keyring has no item; the next refresh publishes it"]);
+    assert_eq!(examine().unwrap(), ["the keyring has no item; the next refresh writes it"]);
     past.world.keyring.restore(std::collections::BTreeMap::new());
     assert!(matches!(examine(), Err(StoreError::KeyMissing { .. })));
 }
@@ -380,7 +380,7 @@ fn r13_an_older_keyring_is_not_believed_where_the_sealed_copy_is_gone() {
     std::fs::remove_file(sealed(&past.world)).unwrap();
     past.world.keyring.restore(past.keyring.clone());
     let outcome = past.world.refresh();
-    assert!(outcome.error.as_ref().is_some_and(|e| e.message.contains("is gone")), "{outcome:?}");
+    assert!(outcome.error.as_ref().is_some_and(|e| e.message.contains("is missing")), "{outcome:?}");
     assert_eq!((sealed(&past.world).exists(), past.world.requests()), (false, 1));
 }
 
@@ -413,7 +413,7 @@ fn more_items_than_one_are_told() {
     let outcome = past.world.refresh();
     assert!(outcome.warnings.iter().any(|w| w.starts_with("2 more keyring items")), "{outcome:?}");
     let found = past.world.process().store().examine(past.world.name()).unwrap();
-    assert_eq!(found, ["2 more keyring items carry the same attributes"]);
+    assert_eq!(found, ["2 more keyring items have the same attributes"]);
 }
 
 /// Another machine's store with the same profile, whose items are in this keyring now, its sealing key too or not.

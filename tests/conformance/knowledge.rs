@@ -289,7 +289,7 @@ fn r17_the_doubt_of_a_run_that_died_or_could_not_write_the_ledger_is_noted_by_th
                 world.server.script([Fault::DropAfter]);
                 let outcome = world.refresh();
                 assert_eq!(outcome.kind, OutcomeKind::InDoubt);
-                assert!(outcome.warnings.iter().any(|w| w.starts_with("the ledger could not be written")));
+                assert!(outcome.warnings.iter().any(|w| w.starts_with("cannot write the ledger")));
                 world.mend_ledger();
                 world
             }
@@ -332,7 +332,7 @@ fn r22_a_refusal_that_the_ledger_could_not_take_is_told_and_written_by_the_next_
     world.server.script([DENIED]);
     let outcome = world.refresh();
     assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::NeedsLogin, "invalid_grant"));
-    assert!(outcome.warnings.iter().any(|w| w.starts_with("the ledger could not be written")));
+    assert!(outcome.warnings.iter().any(|w| w.starts_with("cannot write the ledger")));
     world.mend_ledger();
     assert_eq!((world.refresh().kind, world.record().unledgered.len()), (OutcomeKind::NeedsLogin, 0));
     std::fs::remove_file(world.file(JOURNAL)).unwrap();
@@ -348,7 +348,7 @@ fn r03_a_spent_token_that_the_ledger_could_not_take_is_kept_by_the_journal_until
         world.break_ledger();
         let outcome = world.refresh();
         assert_eq!(outcome.kind, OutcomeKind::Refreshed);
-        assert!(outcome.warnings.iter().any(|w| w.starts_with("the ledger could not be written")), "{outcome:?}");
+        assert!(outcome.warnings.iter().any(|w| w.starts_with("cannot write the ledger")), "{outcome:?}");
         is_refused(world.arrive(world.credential(&answer), true));
         is_refused(world.arrive_as(&"copy".parse().unwrap(), world.credential(&answer), true));
         if is_forgotten {

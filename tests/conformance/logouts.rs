@@ -203,8 +203,8 @@ fn a_logout_that_revoked_and_cannot_write_says_what_is_revoked_and_what_remains(
     };
     let revoked = "demo: the refresh token and the access token are revoked; the profile";
     for (file, left) in [
-        ("profiles/demo/.record.json.new", "could not be forgotten here: cannot write"),
-        ("ledger.lock", "is forgotten, but not all of it could be removed: cannot write"),
+        ("profiles/demo/.record.json.new", "could not be deleted here: cannot write"),
+        ("ledger.lock", "is deleted, but some of its data could not be removed: cannot write"),
     ] {
         let world = world([]);
         drop(std::fs::remove_file(world.file(file)));

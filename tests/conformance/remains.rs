@@ -92,7 +92,7 @@ fn r17_what_a_dead_run_sealed_and_nobody_can_read_leaves_the_token_in_doubt() {
         for _ in 0..2 {
             let outcome = world.refresh();
             says(&outcome, OutcomeKind::InDoubt, "in_doubt");
-            let words = if is_complete { "the server answered 200" } else { "its answer could not be read" };
+            let words = if is_complete { "the server returned 200" } else { "its response could not be read" };
             assert!(outcome.error.unwrap().message.contains(words));
         }
         assert!(world.record().intent.unwrap().abandoned.is_some());
@@ -267,7 +267,7 @@ fn r17_a_doubt_that_an_answer_raises_outlives_the_run_that_got_it() {
         let requests = world.requests();
         let found = world.look();
         assert_eq!((found.kind, found.joined), (OutcomeKind::InDoubt, false), "no other run has found it: {found:?}");
-        assert!(found.warnings.iter().any(|w| w.contains("gave the old refresh token back")), "{found:?}");
+        assert!(found.warnings.iter().any(|w| w.contains("returned the old refresh token")), "{found:?}");
         for _ in 0..2 {
             assert_eq!(world.look().kind, OutcomeKind::InDoubt, "{place:?}");
             assert_eq!(world.refresh().kind, OutcomeKind::InDoubt, "{place:?}");

@@ -110,7 +110,7 @@ fn a_daemon_puts_the_sealing_key_back_into_a_keyring_that_was_wiped() {
     world.remove_from_keyring("keepalive-key");
     let outcome = world.refresh_by(&daemon);
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 3), "{outcome:?}");
-    assert!(outcome.warnings.iter().any(|w| w.contains("was put back")), "{outcome:?}");
+    assert!(outcome.warnings.iter().any(|w| w.contains("has been restored")), "{outcome:?}");
     let key = |items: std::collections::BTreeMap<keepalive::store::keyring::Item, String>| {
         items.into_iter().find(|(item, _)| item.service == "keepalive-key")
     };

@@ -385,7 +385,7 @@ fn r04_a_token_of_the_tool_that_another_profile_holds_stops_us() {
     shared.world.arrive_as(&other, shared.world.credential(&theirs), false).unwrap();
     shared.tool.holds(&theirs, "ada@acme.example", LATER);
     let outcome = shared.stops(OutcomeKind::ConfigError, "conflict", 0);
-    assert!(outcome.error.unwrap().message.starts_with("profile copy holds"));
+    assert!(outcome.error.unwrap().message.starts_with("profile copy already has"));
 }
 
 #[test]

@@ -20,8 +20,8 @@ fn answered(refresh: impl Fn(&str) -> String) -> (World, usize) {
     world.server.script([Fault::CommitThen(200, body.leak())]);
     let outcome = world.refresh();
     assert_eq!(outcome.kind, OutcomeKind::InDoubt, "{outcome:?}");
-    assert!(outcome.warnings.iter().any(|w| w.contains("cannot be read")), "{outcome:?}");
-    assert!(outcome.error.as_ref().unwrap().message.contains("cannot be read"), "{outcome:?}");
+    assert!(outcome.warnings.iter().any(|w| w.contains("is unusable")), "{outcome:?}");
+    assert!(outcome.error.as_ref().unwrap().message.contains("is unusable"), "{outcome:?}");
     assert!(outcome.retry_at.is_some(), "{outcome:?}");
     let token = world.record().fingerprint.unwrap();
     assert!(world.process().store().ledger().mark(&token).unwrap().is_some(), "the journal is not alone with it");

@@ -99,7 +99,13 @@ fn codex_is_taken_over_and_its_copy_is_watched_until_it_is_gone() {
             file.display()
         ))
     );
-    assert!(said.contains(&format!("Sign out of it here: rm {} (not by codex logout", file.display())), "{said}");
+    assert!(
+        said.contains(&format!(
+            "Sign out of that tool on this machine: rm {} (do not use codex logout",
+            file.display()
+        )),
+        "{said}"
+    );
     assert!(!said.contains(tool::token(&answer)));
     assert_eq!(state_of(&sandbox.path("home/.codex")), before, "nothing is written there");
     let source = sandbox.keepalive(&["--json", "status"]).profile()["source"].clone();
@@ -109,9 +115,9 @@ fn codex_is_taken_over_and_its_copy_is_watched_until_it_is_gone() {
     );
 
     assert!(copies(&sandbox).contains("warning\": \"openai: codex"), "{}", copies(&sandbox));
-    assert!(copies(&sandbox).contains("still holds a live copy of its refresh token"));
+    assert!(copies(&sandbox).contains("still has a copy of the refresh token"));
     sandbox.keepalive(&["refresh", "-p", "openai", "--force"]).exits(0);
-    assert!(copies(&sandbox).contains("holds a spent copy of its refresh token"));
+    assert!(copies(&sandbox).contains("has a consumed refresh token of this profile"));
     write(&file, codex_store(&server.mint(), "ada").to_string());
     assert!(copies(&sandbox).starts_with("\"good\": \"openai: codex"), "{}", copies(&sandbox));
     std::fs::remove_file(&file).unwrap();
@@ -156,7 +162,7 @@ fn what_cannot_be_taken_over_is_told_with_the_file_and_the_remedy() {
     write(&file, "{\"tok");
     told(sandbox.keepalive(&codex), &place, "it is not a JSON object", "try again");
     std::fs::remove_file(&file).unwrap();
-    told(sandbox.keepalive(&codex), &place, "it does not exist", "sign in with codex, or name its store");
+    told(sandbox.keepalive(&codex), &place, "it does not exist", "sign in with codex, or give the path of its store");
     let mut other = codex_store(&server.mint(), "ada");
     other["tokens"]["id_token"] = json!(jwt(&json!({"sub": "ada", "aud": "another-client"})));
     write(&file, other.to_string());
@@ -171,8 +177,8 @@ fn what_cannot_be_taken_over_is_told_with_the_file_and_the_remedy() {
     write(&grok, fixture("grok.json"));
     let grok = grok.to_str().unwrap();
     let from_grok = |more: &[&str]| sandbox.keepalive(&[&["import", "xai", "--from", "grok", grok], more].concat());
-    told(from_grok(&[]), grok, "it holds several accounts", "name one with --account: https://api.x.ai::key");
-    told(from_grok(&["--account", "eve"]), grok, "there is no account \"eve\"", "it holds https://");
+    told(from_grok(&[]), grok, "it has several accounts", "name one with --account: https://api.x.ai::key");
+    told(from_grok(&["--account", "eve"]), grok, "there is no account \"eve\"", "it has https://");
     told(from_grok(&["--account", "ada@work.example"]), "grok (", "has a token for client client-7", "[provider.NAME]");
     let gemini = sandbox.path("home/.gemini/oauth_creds.json");
     write(&gemini, fixture("gemini.json"));
@@ -194,7 +200,7 @@ fn the_credential_of_one_account_does_not_give_way_to_that_of_another() {
     sandbox
         .keepalive(&["import", "openai", "--from", "codex"])
         .exits(1)
-        .says("profile openai belongs to ada@acme.example, and this is bob@acme.example's")
+        .says("profile openai has a credential of ada@acme.example, but this one belongs to bob@acme.example")
         .says("use --replace");
     sandbox.keepalive(&["import", "openai", "--from", "codex", "--replace"]).exits(0);
     assert_eq!(sandbox.keepalive(&["--json", "status"]).profile()["source"]["identity"], "bob@acme.example");
@@ -210,8 +216,8 @@ fn what_a_tool_has_goes_into_no_profile_of_another_provider() {
     sandbox
         .keepalive(&["import", "mine", "--from", "claude"])
         .exits(1)
-        .says("profile mine is at openai, and what claude has is for anthropic")
-        .says("a profile of its own");
+        .says("profile mine uses provider openai, but claude has a token for anthropic")
+        .says("into another profile");
     let status = sandbox.keepalive(&["--json", "status"]).profile();
     assert_eq!((&status["provider"], &status["generation"]), (&json!("openai"), &json!(1)));
     let run = sandbox.keepalive(&["--json", "import", "other", "--from", "claude"]);
@@ -243,7 +249,7 @@ fn r39_a_followed_codex_that_rotates_behind_our_back_is_adopted() {
     assert_eq!(token.trim(), written["tokens"]["access_token"].as_str().unwrap());
     assert_eq!(server.counts().refresh_requests, 3, "all of them were the tool's");
     sandbox.keepalive(&["status"]).exits(0).says("openai: follows codex (");
-    assert!(copies(&sandbox).contains("is followed, and in step"));
+    assert!(copies(&sandbox).contains("it has the same token"));
     refresh(&sandbox).exits(0);
     let counts = server.counts();
     assert_eq!((counts.refresh_requests, counts.presented_again, counts.families_revoked), (4, 0, 0));
@@ -265,7 +271,7 @@ fn r39_nothing_is_sent_while_the_followed_tool_cannot_be_read_or_has_another_acc
     assert!(error["hint"].as_str().unwrap().contains("keepalive import openai --from codex --replace"));
     let status = sandbox.keepalive(&["--json", "status"]).exits(78).profile();
     assert_eq!((&status["state"], &status["error"]["kind"]), (&json!("config_error"), &json!("conflict")));
-    assert!(copies(&sandbox).contains("not known to be of the same account"));
+    assert!(copies(&sandbox).contains("its token may belong to another account"));
     assert_eq!(server.counts().refresh_requests, 0);
     write(&file, store);
     refresh(&sandbox).exits(0);
@@ -289,14 +295,14 @@ fn codex_in_the_keyring_is_found_by_its_home() {
     bus.secret_tool(&[&["store", "--label", "codex"], &attributes[..]].concat(), &store).exits(0);
     let run = sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0).says("ada@acme.example");
     assert!(run.stderr.contains("remove the item \"Codex Auth\" from the keyring"), "{run:?}");
-    assert!(copies(&sandbox).contains("still holds a live copy"));
+    assert!(copies(&sandbox).contains("still has a copy"));
     bus.secret_tool(&[&["clear"], &attributes[..]].concat(), "").exits(0);
     assert!(!copies(&sandbox).contains("warning"), "{}", copies(&sandbox));
     bus.lock();
     sandbox
         .keepalive(&["import", "openai", "--from", "codex"])
         .exits(1)
-        .says("the keyring cannot be asked")
+        .says("the keyring cannot be read")
         .says("unlock it");
     assert!(copies(&sandbox).contains("warning"), "nobody can tell: {}", copies(&sandbox));
 }
@@ -366,7 +372,7 @@ fn openclaw_is_read_without_leaving_a_trace() {
     assert!(run.stderr.contains("openclaw models auth logout xai:ada@acme.example"), "{run:?}");
     assert_eq!(sandbox.keepalive(&["--json", "status"]).profile()["provider"], "xai");
     assert_eq!(state_of(&sandbox.path("home/.openclaw")), before);
-    assert!(copies(&sandbox).contains("still holds a live copy"));
+    assert!(copies(&sandbox).contains("still has a copy"));
     sandbox.keepalive(&["refresh", "-p", "claw", "--force"]).exits(0);
     assert_eq!(state_of(&sandbox.path("home/.openclaw")), before);
 }
@@ -397,7 +403,7 @@ fn r39_a_followed_openclaw_at_work_is_read_through_its_log() {
     done();
     let force = ["--json", "refresh", "-p", "claw", "--force"];
     let error = sandbox.keepalive(&force).exits(75).result()["error"].clone();
-    assert!(error["message"].as_str().unwrap().contains("OpenClaw is refreshing it at this moment"), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("OpenClaw is refreshing it right now"), "{error}");
 
     let second = tool::refresh(&server, tool::token(&first));
     says(&mut input, &insert(&xai(&second, now() + 900)));
@@ -420,7 +426,7 @@ fn openclaw_without_sqlite3_is_told() {
     sandbox
         .keepalive(&["import", "claw", "--from", "openclaw"])
         .exits(1)
-        .says("the program sqlite3 is not here")
+        .says("the program sqlite3 is not installed")
         .says("apt-get install sqlite3");
 }
 
@@ -450,7 +456,7 @@ fn oidc_agent_is_asked_by_its_own_program_which_may_ask_the_person() {
         "test \"$*\" = '--print acme' || exit 3\nread password\ntest \"$password\" = secret || exit 4\ncat ~/account.json",
     );
     let import = ["import", "work", "--from", "oidc-agent", "--provider", "acme"];
-    sandbox.keepalive(&import).exits(1).says("which account is meant?").says("--account");
+    sandbox.keepalive(&import).exits(1).says("no account is given").says("--account");
     let named = [&import[..], &["--account", "acme"]].concat();
     sandbox.keepalive_with_input(&named, "wrong\n").exits(1).says("`oidc-gen` failed").says("keepalive login");
     sandbox
@@ -459,7 +465,7 @@ fn oidc_agent_is_asked_by_its_own_program_which_may_ask_the_person() {
         .says("has a token of http://127.0.0.1:18350/, and provider acme is another server");
     account["issuer_url"] = json!(format!("{}/", server.url()));
     write(&file, account.to_string());
-    let run = sandbox.keepalive_with_input(&named, "secret\n").exits(0).says("its store does not say whose it is");
+    let run = sandbox.keepalive_with_input(&named, "secret\n").exits(0).says("its store does not name the account");
     assert!(
         run.stderr.contains("oidc-add --remove acme")
             && run.stderr.contains("not by oidc-gen --delete, which revokes it"),
@@ -483,7 +489,7 @@ fn pizauth_is_asked_for_its_dump() {
     program(&mut sandbox, "pizauth", &format!("test \"$*\" = dump && cat {}", dump.display()));
     let run = sandbox.keepalive(&["import", "work", "--from", "pizauth", "--provider", "acme"]).exits(0);
     assert!(run.stderr.contains("imported as generation 1 from pizauth"), "{run:?}");
-    assert!(run.stderr.contains("Sign out of it here: pizauth revoke acme"), "{run:?}");
-    assert!(copies(&sandbox).contains("still holds a live copy"), "{}", copies(&sandbox));
+    assert!(run.stderr.contains("Sign out of that tool on this machine: pizauth revoke acme"), "{run:?}");
+    assert!(copies(&sandbox).contains("still has a copy"), "{}", copies(&sandbox));
     sandbox.keepalive(&["import", "work", "--from", "pizauth", "--account", "empty"]).exits(1).says("no token for it");
 }

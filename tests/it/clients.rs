@@ -233,7 +233,7 @@ fn a_key_that_cannot_sign_is_told_with_its_remedy_before_any_lock() {
     gate.wait_reached();
     // Whoever waited for the lock would wait for this flight.
     for (text, words, hint) in [
-        ("hunter2", "it is no private key in PEM", "BEGIN PRIVATE KEY"),
+        ("hunter2", "it is not a private key in PEM", "BEGIN PRIVATE KEY"),
         (
             "-----BEGIN EC PRIVATE KEY-----\nhunter2\n-----END EC PRIVATE KEY-----\n",
             "it is SEC 1",
@@ -243,7 +243,7 @@ fn a_key_that_cannot_sign_is_told_with_its_remedy_before_any_lock() {
     ] {
         std::fs::write(&key, text).unwrap();
         let run = sandbox.keepalive(&["-vv", "refresh", "-p", "demo", "--force"]).exits(78);
-        let run = run.says("client_key in [provider.acme] holds nothing to sign with").says(words).says(hint);
+        let run = run.says("client_key in [provider.acme] cannot be used to sign").says(words).says(hint);
         assert!(!run.stderr.contains("hunter2"), "{run:#?}");
     }
     std::fs::remove_file(&key).unwrap();

@@ -38,7 +38,9 @@ fn a_private_authority_is_trusted_where_it_is_named() {
     let sandbox = signed_in(&server, &endpoint);
     let run = sandbox.refresh(&["--force"]).exits(75);
     let error = &run.result()["error"];
-    let again = format!("nothing was sent; it will be tried again at {}", run.result()["retry_at"].as_str().unwrap());
+    let result = run.result();
+    let at = &result["retry_at"].as_str().unwrap()[..19];
+    let again = format!("nothing was sent; next attempt not before {at}Z");
     assert_eq!(error["hint"], *again, "{run:#?}");
     assert!(error["message"].as_str().unwrap().contains("certificate"), "{run:#?}");
     assert_eq!(sandbox.status()["state"], "fresh", "no doubt comes of a certificate");
@@ -62,7 +64,7 @@ fn a_daemon_reads_a_file_of_authorities_that_was_replaced() {
     let daemon = sandbox.daemon();
     server.wait_for("it trusts the first", |c| c.refresh_ok >= 1);
     std::fs::write(&ca, "").unwrap();
-    daemon.wait_for_line("what was in it before stays in force");
+    daemon.wait_for_line("still using its previous content");
     std::fs::copy(other.ca(), &ca).unwrap();
     daemon.wait_for_line("certificate");
 }
@@ -91,7 +93,9 @@ fn a_file_of_authorities_that_cannot_be_used_is_a_matter_of_configuration() {
             std::fs::write(&ca, text).unwrap();
         }
         let run = sandbox.import("demo", &server.mint());
-        run.exits(78).says(&format!("cannot use {}", ca.display())).says("ca_file must name certificates in PEM");
+        run.exits(78)
+            .says(&format!("cannot use {}", ca.display()))
+            .says("ca_file must be a file with certificates in PEM");
     }
 }
 
@@ -124,7 +128,7 @@ fn a_proxy_that_refuses_costs_nothing() {
     sandbox.set_env("ALL_PROXY", &proxy.url());
     let run = sandbox.refresh(&["--force"]).exits(75);
     let hint = run.result()["error"]["hint"].as_str().unwrap().to_owned();
-    assert!(hint.starts_with("nothing was sent; it will be tried again at "), "{hint}");
+    assert!(hint.starts_with("nothing was sent; next attempt not before "), "{hint}");
     assert!(!proxy.asked().is_empty());
     assert_eq!(sandbox.status()["state"], "fresh");
     assert_eq!(server.counts().refresh_requests, 0);

@@ -38,7 +38,7 @@ fn a_schedule_looks_ahead_to_its_next_tick() {
         server.provider("")
     ));
     daemon.signal(rustix::process::Signal::HUP);
-    daemon.wait_for_line("too far for a token of 60 s");
+    daemon.wait_for_line("too long for a token lifetime of 60 s");
     assert_eq!(server.counts().refresh_requests, 0);
 }
 
@@ -63,7 +63,7 @@ fn r28_sigterm_finishes_the_flight_in_the_air() {
     let daemon = sandbox.daemon();
     gate.wait_reached();
     daemon.terminate();
-    daemon.wait_for_line("flights in the air are finished");
+    daemon.wait_for_line("finishing refreshes in progress");
     drop(gate);
     daemon.finish().exits(0);
     assert_eq!(sandbox.status()["generation"], 2);
@@ -76,7 +76,7 @@ fn a_reload_takes_the_new_configuration_and_keeps_the_old_one_if_that_is_broken(
     let sandbox = Sandbox::signed_in(&server);
     let daemon = sandbox.daemon();
     sandbox.file_store("[provider.acme]\nclient = \"x\"\n");
-    daemon.wait_for_line("the configuration is broken, the old one stays in force");
+    daemon.wait_for_line("the new configuration is invalid; still using the old one");
     sandbox.keepalive(&["refresh"]).exits(78);
     sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\nmargin = \"50%\"\n", server.provider("")));
     daemon.wait_for_line("configuration reloaded");
@@ -148,7 +148,7 @@ fn a_dead_token_is_told_once_and_left_alone_until_somebody_signs_in() {
     assert_eq!(server.counts().refresh_requests, 1);
     assert_eq!(daemon.stderr_so_far().matches("needs attention").count(), 1);
     sandbox.import("demo", &server.mint()).exits(0);
-    daemon.wait_for_line("is well again");
+    daemon.wait_for_line("recovered");
     server.wait_for("it is looked after again", |c| c.refresh_ok >= 1);
 }
 
@@ -183,7 +183,7 @@ fn a_configuration_that_is_away_for_a_moment_stays_in_force() {
     let daemon = sandbox.daemon();
     let (file, aside) = (sandbox.path("config/keepalive/config.toml"), sandbox.path("home/aside"));
     std::fs::rename(&file, &aside).unwrap();
-    daemon.wait_for_line("the configuration file is gone; the old one stays in force for 10s");
+    daemon.wait_for_line("the configuration file is missing; still using the old one for 10s");
     std::fs::rename(&aside, &file).unwrap();
     server.set_access_life(Duration::from_secs(2));
     sandbox.refresh(&["--force"]).exits(0);

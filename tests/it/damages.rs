@@ -43,7 +43,7 @@ fn after_a_damaged_journal_a_profile_can_be_signed_in_anew_as_the_hint_says() {
     with_keyring.import("demo", &server.mint()).exits(0);
     for sandbox in [Sandbox::signed_in(&server), with_keyring] {
         std::fs::write(sandbox.path("state/keepalive/profiles/demo/record.json"), "{").unwrap();
-        sandbox.keepalive(&["token", "demo"]).exits(69).says("or log in again, or import with --replace");
+        sandbox.keepalive(&["token", "demo"]).exits(69).says("sign in again, or import with --replace");
         sandbox.keepalive_with_input(&["import", "demo", "--replace"], &server.mint().to_string()).exits(0);
         sandbox.refresh(&["--force"]).exits(0);
     }
@@ -74,7 +74,7 @@ fn a_store_directory_that_cannot_be_read_is_told_with_a_remedy() {
     std::fs::write(&profiles, "").unwrap();
     for arguments in [&["status"][..], &["status", "-p", "demo"], &["refresh"], &["token", "demo"]] {
         let run = sandbox.keepalive(arguments).exits(69).says("cannot read");
-        run.says("hint: check space and permissions below");
+        run.says("hint: check free space and permissions in");
     }
 }
 
@@ -87,7 +87,7 @@ fn r04_an_import_beside_a_profile_that_cannot_be_read_takes_nothing_and_names_th
     std::os::unix::fs::symlink(&aside, &journal).unwrap();
     let answer = server.mint().to_string();
     let import = || sandbox.keepalive_with_input(&["import", "other", "--provider", "acme"], &answer);
-    import().exits(69).says(&format!("cannot read {}", journal.display())).says("check space and permissions");
+    import().exits(69).says(&format!("cannot read {}", journal.display())).says("check free space and permissions");
     assert!(!sandbox.path("state/keepalive/profiles/other/sealed").exists());
     std::fs::rename(&aside, &journal).unwrap();
     import().exits(0);
@@ -109,8 +109,8 @@ fn r03_a_store_without_its_store_json_is_made_whole_from_its_journals_and_still_
     sandbox.refresh(&["--force"]).exits(0);
     assert_eq!(std::fs::read(&path).unwrap(), identity);
     std::fs::remove_file(&path).unwrap();
-    import("demo").exits(1).says("already used or refused");
-    import("other").exits(1).says("already used or refused");
+    import("demo").exits(1).says("been used or rejected before");
+    import("other").exits(1).says("been used or rejected before");
     assert_eq!(std::fs::read(&path).unwrap(), identity);
     // A damaged one is not written over: the hint says how.
     std::fs::write(&path, "{").unwrap();
@@ -184,7 +184,7 @@ fn r03_a_profile_whose_folder_was_put_back_from_a_backup_is_not_called_fresh_and
     let row = row(&sandbox.keepalive(&["--json", "status"]).exits(78).json(), "demo");
     assert_eq!((&row["state"], &row["error"]["kind"]), (&"config_error".into(), &"stale_credential".into()));
     sandbox.keepalive(&["token", "demo"]).exits(0).says("warning: demo: not refreshed");
-    sandbox.keepalive_with_input(&["import", "demo"], &first.to_string()).exits(1).says("already used or refused");
+    sandbox.keepalive_with_input(&["import", "demo"], &first.to_string()).exits(1).says("been used or rejected before");
     assert_eq!(server.counts().refresh_requests, 1);
 }
 
@@ -201,17 +201,17 @@ fn r17_a_doubt_is_shown_and_kept_when_its_journal_is_put_back_or_damaged() {
     for lost in [&before[..], b"{"] {
         std::fs::write(&journal, lost).unwrap();
         if lost == b"{" {
-            sandbox.keepalive_with_input(&["import", "demo", "--replace"], &answer).exits(0).says("already here");
+            sandbox.keepalive_with_input(&["import", "demo", "--replace"], &answer).exits(0).says("already stored");
         }
         let status = sandbox.keepalive(&["--json", "status"]).exits(75).json();
         assert_eq!(row(&status, "demo")["state"], "in_doubt");
-        sandbox.refresh(&["--force"]).exits(75).says("may be spent");
+        sandbox.refresh(&["--force"]).exits(75).says("may have been consumed");
     }
     std::fs::write(&journal, "{").unwrap();
     sandbox.keepalive(&["logout", "demo", "--forget"]);
     for profile in ["demo", "other"] {
         let arguments = ["import", profile, "--provider", "acme"];
-        sandbox.keepalive_with_input(&arguments, &answer).exits(1).says("or may have been");
+        sandbox.keepalive_with_input(&arguments, &answer).exits(1).says("been used or rejected before");
     }
     assert_eq!(server.counts().refresh_requests, 1);
 }
@@ -252,7 +252,7 @@ fn r13_what_a_later_version_wrote_is_refused_by_whatever_would_replace_it() {
             ] {
                 let run = sandbox.keepalive_with_input(arguments, &server.mint().to_string()).exits(69);
                 let run = run.says("was written by a later version of keepalive (format 2)");
-                run.says("use the keepalive that wrote it, or a newer one");
+                run.says("use the version of keepalive that wrote it, or a newer one");
             }
             sandbox.keepalive(&["doctor", "--take-over"]).exits(69).says("a later version");
             assert_eq!(std::fs::read(&path).unwrap(), put, "{file}");

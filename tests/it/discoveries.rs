@@ -51,7 +51,7 @@ fn an_issuer_that_goes_down_between_two_refreshes_is_not_missed() {
     assert_eq!(server.metadata_asked(), 1);
     age(&sandbox, 30 * 86_400);
     let run = sandbox.keepalive(&["-v", "refresh", "-p", "demo", "--force"]).exits(0);
-    run.says("what was discovered before serves on");
+    run.says("using the endpoints that were discovered earlier");
     assert_eq!(server.metadata_asked(), 2);
     sandbox.refresh(&["--force"]).exits(0);
     assert_eq!(server.metadata_asked(), 2, "an issuer that is down is not asked with every refresh");
@@ -91,13 +91,13 @@ fn metadata_of_another_issuer_is_refused_and_nothing_is_sent() {
     let sandbox = Sandbox::new();
     configure(&sandbox, &server, "");
     let run = sandbox.import("demo", &server.mint()).exits(78);
-    run.says("cannot be trusted").says(&format!("it speaks for {}", evil.url())).says("nothing was sent");
+    run.says("cannot be trusted").says(&format!("it is for issuer {}", evil.url())).says("nothing was sent");
     // Somebody who is signed in is not sent elsewhere either; what was known before serves on.
     server.set_metadata(Metadata::Plain);
     sandbox.import("demo", &server.mint()).exits(0);
     server.set_metadata(Metadata::Other(JSON, document(&evil, json!({}))));
     age(&sandbox, 2 * 86_400);
-    sandbox.keepalive(&["-v", "refresh", "-p", "demo", "--force"]).exits(0).says("it speaks for");
+    sandbox.keepalive(&["-v", "refresh", "-p", "demo", "--force"]).exits(0).says("it is for issuer");
     assert_eq!((server.counts().refresh_ok, evil.counts().refresh_requests), (1, 0));
 }
 
@@ -119,7 +119,7 @@ fn an_endpoint_outside_of_the_domain_is_refused_and_nothing_is_sent() {
         let sandbox = Sandbox::new();
         configure(&sandbox, &server, "endpoint_domain = \"acme.example\"\n");
         let run = sandbox.import("demo", &server.mint()).exits(78);
-        run.says(words).says("not https at acme.example or below it").says("nothing was sent");
+        run.says(words).says("not https at acme.example or a subdomain").says("nothing was sent");
         sandbox.keepalive(&["login", "demo"]).exits(78).says("cannot be trusted");
     }
     assert_eq!(server.counts().refresh_requests, 0);

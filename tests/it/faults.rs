@@ -187,7 +187,7 @@ fn r26_waiters_behind_a_failed_flight_send_nothing() {
     gate.wait_reached();
     let followers: Vec<_> = (0..5).map(|_| sandbox.spawn(&["--json", "refresh", "-p", "demo", "--force"])).collect();
     for follower in &followers {
-        follower.wait_for_line("waiting for a refresh that is under way");
+        follower.wait_for_line("waiting for a refresh in progress");
     }
     drop(gate);
     let led = leader.finish().exits(75).result();
@@ -273,7 +273,7 @@ fn a_run_that_is_to_outlive_its_terminal_does() {
     let mut command = sandbox.command(std::path::Path::new("sh"));
     command.args(["-c", "trap '' HUP; exec \"$0\" refresh -p demo --force", PROGRAM]);
     let run = Process::new(command.spawn().unwrap());
-    run.wait_for_line("waiting for a refresh that is under way");
+    run.wait_for_line("waiting for a refresh in progress");
     run.signal(rustix::process::Signal::HUP);
     drop(lock);
     run.finish().exits(0);
@@ -287,9 +287,9 @@ fn r28_sigterm_before_the_send_sends_nothing() {
     let lock =
         keepalive::sys::lockfile::LockFile::acquire(&sandbox.path("state/keepalive/profiles/demo/lock")).unwrap();
     let run = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
-    run.wait_for_line("waiting for a refresh that is under way");
+    run.wait_for_line("waiting for a refresh in progress");
     run.terminate();
-    run.finish().exits(75).says("told to stop before anything was sent");
+    run.finish().exits(75).says("cancelled before anything was sent");
     drop(lock);
     assert_eq!(server.counts().refresh_requests, 0);
 }

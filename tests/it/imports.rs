@@ -57,18 +57,15 @@ fn what_is_no_token_response_is_refused_with_the_place() {
     let server = AuthServer::start(Mode::Strict);
     let sandbox = sandbox(&server);
     for (input, words) in [
-        ("", "standard input holds no token response"),
-        ("{\"access_token\":\"a\"}", "holds no refresh_token"),
-        ("{\"error\":\"invalid_grant\"}", "holds an error response: invalid_grant"),
-        ("<html>", "standard input holds no token response"),
+        ("", "standard input is not a token response"),
+        ("{\"access_token\":\"a\"}", "has no refresh_token"),
+        ("{\"error\":\"invalid_grant\"}", "contains an error response: invalid_grant"),
+        ("<html>", "standard input is not a token response"),
     ] {
         sandbox.keepalive_with_input(&["import", "demo"], input).exits(1).says(words);
     }
     sandbox.keepalive(&["import", "demo", "/nonexistent"]).exits(1).says("cannot read /nonexistent");
-    sandbox
-        .keepalive_with_input(&["import", "other"], "{}")
-        .exits(78)
-        .says("profile other: no provider is named for it");
+    sandbox.keepalive_with_input(&["import", "other"], "{}").exits(78).says("profile other: it is not configured");
     sandbox.keepalive(&["status", "-p", "demo"]).exits(77);
 }
 
@@ -84,7 +81,7 @@ fn a_newer_credential_is_not_overwritten() {
     assert_eq!(sandbox.status()["generation"], 1);
     sandbox.keepalive_with_input(&["import", "demo", "--replace"], &old.to_string()).exits(0);
     assert_eq!(sandbox.status()["generation"], 2);
-    sandbox.import("demo", &old).exits(0).says("already here");
+    sandbox.import("demo", &old).exits(0).says("already stored");
     assert_eq!(sandbox.status()["generation"], 2);
 }
 
@@ -100,7 +97,10 @@ fn the_credential_of_one_server_does_not_give_way_to_that_of_another() {
     };
     assert_eq!(import("acme", &[], &here.mint()).exits(0).json()["provider"], "acme");
     let later = json!({"access_token": "a", "refresh_token": "r", "expires_in": 864_000});
-    import("other", &[], &later).exits(1).says("(provider acme), and this is for client public at").says("--replace");
+    import("other", &[], &later)
+        .exits(1)
+        .says("(provider acme), but this one is for client public at")
+        .says("--replace");
     assert_eq!(sandbox.keepalive(&["--json", "status"]).profile()["provider"], "acme");
     import("other", &["--replace"], &later).exits(0);
 }
@@ -142,7 +142,7 @@ fn r04_a_token_that_another_profile_holds_is_refused_with_a_remedy() {
         let arguments = [&["--json", "import", "copy", "--provider", "acme"], more].concat();
         let run = sandbox.keepalive_with_input(&arguments, &answer.to_string()).exits(1);
         assert_eq!(run.json()["error"]["kind"], "conflict");
-        run.says("profile demo holds this refresh token").says("keepalive logout demo --forget");
+        run.says("profile demo already has this refresh token").says("keepalive logout demo --forget");
     }
     sandbox.keepalive(&["logout", "demo", "--forget"]).exits(1);
     sandbox.keepalive_with_input(&["import", "copy", "--provider", "acme"], &answer.to_string()).exits(0);
@@ -180,5 +180,5 @@ fn importing_what_is_already_here_refreshes_nothing_and_says_so() {
     let (told, after) = (run.json(), shown());
     assert_eq!((&told["outcome"], &told["generation"]), (&json!("fresh"), &json!(1)), "{run:#?}");
     assert_eq!((&told["expires_at"], &before), (&before["expires_at"], &after));
-    run.says("demo: this credential is already here as generation 1, and stays as it is");
+    run.says("demo: this credential is already stored as generation 1; nothing to do");
 }

@@ -48,7 +48,7 @@ fn r08_every_state_is_told_apart_in_time_and_nothing_is_sent() {
     for (state, words) in [
         (Keyring::Missing, "no keyring service runs"),
         (Keyring::Locked, "the keyring is locked"),
-        (Keyring::Hanging, "the keyring did not answer"),
+        (Keyring::Hanging, "the keyring did not respond"),
     ] {
         let mut sandbox = configured(&server);
         let _bus = Bus::start(&mut sandbox, state);
@@ -77,7 +77,7 @@ fn a_keyring_that_fails_later_stops_refreshes_and_loses_nothing() {
     bus.start_keyring();
     bus.stop_answering();
     let begin = Instant::now();
-    sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says("did not answer");
+    sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says("did not respond");
     assert!(begin.elapsed() < BOUND);
     bus.answer_again();
     assert_eq!(server.counts().refresh_requests, 0);
@@ -186,10 +186,7 @@ fn an_ambiguous_item_is_resolved_by_generation_and_reported() {
     sandbox.import("demo", &server.mint()).exits(0);
     let twin = ["store", "--label=twin", "service", "keepalive", "username", "demo", "extra", "1"];
     bus.secret_tool(&twin, r#"{"generation":0}"#).exits(0);
-    sandbox
-        .keepalive(&["refresh", "-p", "demo", "--force"])
-        .exits(0)
-        .says("1 more keyring items claim to be profile demo");
+    sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(0).says("1 more keyring items name profile demo");
     sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(0);
     assert_eq!(server.counts().presented_again, 0);
 }
@@ -225,7 +222,7 @@ fn r30_a_second_state_directory_is_an_error_until_it_takes_over() {
         .exits(78)
         .says("another state directory");
     sandbox.keepalive(&["doctor"]).exits(78).says("another state directory");
-    sandbox.keepalive(&["doctor", "--take-over"]).exits(0).says("adopted as generation 3");
+    sandbox.keepalive(&["doctor", "--take-over"]).exits(0).says("as generation 3");
     sandbox.refresh(&["--force"]).exits(0);
     sandbox.set_env("XDG_STATE_HOME", &first);
     sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(78).says("--take-over");
@@ -257,10 +254,10 @@ fn r30_a_profile_that_nothing_here_names_is_taken_over_as_the_hint_says() {
     let run = sandbox.keepalive(&["doctor", "--take-over", "-p", "demo", "-p", "other"]).exits(69);
     run.says("take-over: demo: ")
         .says("record.json is damaged")
-        .says("other: the keyring's copy was adopted as generation 2");
+        .says("other: adopted the keyring item as generation 2");
     sandbox.keepalive(&["refresh", "-p", "other", "--force"]).exits(0);
     std::fs::remove_file(sandbox.path("state/keepalive/profiles/demo/record.json")).unwrap();
-    sandbox.keepalive(&["doctor", "--take-over", "-p", "demo"]).exits(0).says("demo: the keyring's copy was adopted");
+    sandbox.keepalive(&["doctor", "--take-over", "-p", "demo"]).exits(0).says("demo: adopted the keyring item");
     import("demo").exits(0);
     sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(0);
     assert_eq!(server.counts().presented_again, 0);
@@ -282,12 +279,11 @@ fn r04_a_take_over_leaves_the_token_that_another_profile_here_holds_and_says_who
     sandbox.keepalive_with_input(&["import", "other", "--provider", "acme"], &answer.to_string()).exits(0);
     bus.secret_tool(&[&["store", "--label=demo"][..], &item].concat(), copy.trim_end()).exits(0);
     let run = sandbox.keepalive(&["doctor", "--take-over"]).exits(78);
-    run.says("demo: profile other holds the refresh token of the keyring's copy")
-        .says("use profile other, and remove the copy: secret-tool clear service keepalive username demo");
+    run.says("demo: profile other already has the refresh token of the keyring item")
+        .says("use profile other, and remove the item: secret-tool clear service keepalive username demo");
     sandbox.keepalive(&["refresh", "-p", "other", "--force"]).exits(0);
     // Now it is spent.
     let run = sandbox.keepalive(&["doctor", "--take-over"]).exits(78);
-    run.says("the refresh token of the keyring's copy was already used")
-        .says("and sign in again: keepalive login demo");
+    run.says("the refresh token of the keyring item has been used").says("and sign in again: keepalive login demo");
     assert_eq!((server.counts().refresh_requests, server.counts().presented_again), (1, 0));
 }

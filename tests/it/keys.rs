@@ -83,8 +83,8 @@ fn under_another_key_nothing_is_opened_and_the_old_key_is_what_helps() {
     let aside = lose_key(&sandbox);
     change_key(&sandbox);
     for arguments in [&["token", "demo"][..], &["refresh", "-p", "demo", "--force"], &["logout", "demo"], &["doctor"]] {
-        let run = sandbox.keepalive(arguments).exits(69).says(&format!("bring key {id} back in"));
-        run.says(&format!("it is sealed under key {id}, which is not the key at hand"));
+        let run = sandbox.keepalive(arguments).exits(69).says(&format!("restore key {id} to"));
+        run.says(&format!("is sealed with key {id}, but "));
     }
     std::fs::rename(aside, key(&sandbox)).unwrap();
     sandbox.refresh(&["--force"]).exits(0);
@@ -97,7 +97,7 @@ fn a_store_never_comes_to_lie_under_two_keys() {
     let id = key_id(&sandbox, "demo");
     lose_key(&sandbox);
     change_key(&sandbox);
-    import_new(&sandbox, &server, "brandnew").exits(69).says(&format!("bring key {id} back in"));
+    import_new(&sandbox, &server, "brandnew").exits(69).says(&format!("restore key {id} to"));
     sandbox.keepalive(&["login", "brandnew", "--provider", "acme", "--paste"]).exits(69).says(&id);
     assert!(!sandbox.path("state/keepalive/profiles/brandnew/sealed").exists());
     // One damaged file has no say, and locks nobody out.
@@ -147,7 +147,7 @@ fn a_take_over_does_not_bless_another_key() {
     let id = key_id(&sandbox, "demo");
     let aside = lose_key(&sandbox);
     change_key(&sandbox);
-    sandbox.keepalive(&["doctor", "--take-over"]).exits(69).says(&format!("bring key {id} back in"));
+    sandbox.keepalive(&["doctor", "--take-over"]).exits(69).says(&format!("restore key {id} to"));
     std::fs::rename(aside, key(&sandbox)).unwrap();
     sandbox.keepalive(&["doctor", "--take-over"]).exits(0);
     sandbox.refresh(&["--force"]).exits(0);
@@ -170,10 +170,10 @@ fn another_key_in_the_keyring_seals_nothing_either() {
     let at = ["service", "keepalive-key", "username", &uuid];
     bus.secret_tool(&[&["clear"], &at[..]].concat(), "").exits(0);
     bus.secret_tool(&[&["store", "--label=x"], &at[..]].concat(), &item.to_string()).exits(0);
-    import_new(&sandbox, &server, "brandnew").exits(69).says(&format!("bring key {id} back in the keyring"));
+    import_new(&sandbox, &server, "brandnew").exits(69).says(&format!("restore key {id} to the keyring"));
     // A daemon says so and waits for the keyring to be mended.
     let daemon = sandbox.daemon();
-    daemon.wait_for_line(&format!("bring key {id} back in the keyring"));
+    daemon.wait_for_line(&format!("restore key {id} to the keyring"));
     // With the last profile its key goes, and the next one has another.
     sandbox.keepalive(&["logout", "demo", "--forget"]).exits(1);
     sandbox.import("demo", &server.mint()).exits(0);
@@ -188,7 +188,7 @@ fn a_daemon_does_not_start_as_healthy_without_its_key_file() {
     let aside = lose_key(&sandbox);
     sandbox.keepalive(&["daemon"]).exits(78).says("does not exist").says(&format!("restore key {id}"));
     change_key(&sandbox);
-    sandbox.keepalive(&["daemon"]).exits(78).says(&format!("bring key {id} back in"));
+    sandbox.keepalive(&["daemon"]).exits(78).says(&format!("restore key {id} to"));
     std::fs::rename(aside, key(&sandbox)).unwrap();
     drop(sandbox.daemon());
     let empty = Sandbox::new();
@@ -235,7 +235,7 @@ fn a_daemon_with_one_profile_under_another_key_tells_it_and_looks_after_the_rest
     change_key(&sandbox);
     sandbox.keepalive_with_input(&["import", "demo", "--replace"], &server.mint().to_string()).exits(0);
     let daemon = sandbox.daemon();
-    daemon.wait_for_line(&format!("bring key {id} back in"));
+    daemon.wait_for_line(&format!("restore key {id} to"));
 }
 
 #[test]

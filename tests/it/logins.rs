@@ -69,7 +69,7 @@ fn a_browser_login_brings_a_credential_that_is_kept_alive() {
     let page = Person::new("ada").sign_in(&url);
     assert_eq!((page.status, page.url.path()), (200, "/callback"));
     assert!(page.text.contains("You can close this page"), "{}", page.text);
-    let run = login.finish().exits(0).says("demo: signed in as ada, fresh until 2").says(", next refresh 2");
+    let run = login.finish().exits(0).says("demo: signed in as ada, valid until 2").says(", next refresh 2");
     let document = run.json();
     assert_eq!((&document["account"], &document["generation"]), (&json!("ada"), &json!(1)));
     let port = redirect.port().unwrap();
@@ -142,7 +142,7 @@ fn one_that_is_interrupted_or_refused_changes_nothing() {
     let seen = give_browser(&mut sandbox);
     let login = sandbox.spawn(&["login", "demo"]);
     url_given(&seen);
-    login.wait_for_line("waiting for the browser");
+    login.wait_for_line("for the browser");
     login.interrupt();
     login.finish().exits(1).says("interrupted; nothing was changed");
     let login = sandbox.spawn(&["login", "demo"]);
@@ -157,9 +157,7 @@ fn one_that_is_interrupted_or_refused_changes_nothing() {
 fn every_wait_can_be_interrupted() {
     let server = OidcProvider::start(60, 0);
     let sandbox = at(&server);
-    for (way, words) in
-        [("--device", "waiting, for 10m at most"), ("--paste", "waiting for the paste, for 10m at most")]
-    {
+    for (way, words) in [("--device", "waiting, for 10m at most"), ("--paste", "waiting up to 10m for your input")] {
         let command = sandbox.keepalive_command(&["login", "demo", way]).stdin(Stdio::piped()).spawn().unwrap();
         let login = Process::new(command);
         login.wait_for_line(words);
@@ -176,7 +174,7 @@ fn the_other_loopback_address_will_do() {
     let seen = give_browser(&mut sandbox);
     if TcpListener::bind("[::1]:0").is_err() {
         // A machine without IPv6 says so.
-        sandbox.keepalive(&["login", "demo"]).exits(1).says("cannot listen on loopback");
+        sandbox.keepalive(&["login", "demo"]).exits(1).says("cannot listen on the loopback address");
         return;
     }
     let login = sandbox.spawn(&["login", "demo"]);
@@ -197,7 +195,7 @@ fn a_redirect_of_another_attempt_or_server_brings_nothing() {
     let mut get = |tail: &str| visitor.get(&format!("{redirect}{tail}").parse().unwrap());
     assert_eq!(get("?code=c&state=guessed").status, 400);
     assert_eq!(get("/../favicon.ico").status, 404);
-    login.wait_for_line("a redirect was turned away: it had another state");
+    login.wait_for_line("ignored a redirect: it has an unknown state");
     let page = get(&format!("?code=c&state={state}&iss=https%3A%2F%2Fevil.example"));
     assert_eq!(page.status, 400);
     login.finish().exits(1).says("the redirect comes from https://evil.example");
@@ -234,12 +232,12 @@ fn a_machine_without_a_browser_shows_a_code_for_another_device() {
     let server = OidcProvider::start(60, 0);
     let sandbox = at(&server);
     let login = sandbox.spawn(&["login", "demo"]);
-    login.wait_for_line("there is no browser on this machine, so another device will do");
-    login.wait_for_line("type the code");
+    login.wait_for_line("no browser on this machine; use another device");
+    login.wait_for_line("enter the code");
     let complete = url_said(&login, &format!("{}/device?user_code=", server.issuer()));
     let page = Person::new("grace").sign_in(&complete);
     assert!(page.text.contains("Sign-in Success"), "{}", page.text);
-    login.finish().exits(0).says("demo: signed in as grace, fresh until 2");
+    login.finish().exits(0).says("demo: signed in as grace, valid until 2");
     sandbox.refresh(&["--force"]).exits(0);
 }
 
@@ -254,14 +252,14 @@ fn a_pasted_address_or_code_will_do() {
         let url = url_said(&login, &format!("{}/auth?", server.issuer()));
         writeln!(keyboard, "\nnot what was asked for\nhttp://127.0.0.1:1/callback?code=x&state=old").unwrap();
         login.wait_for_line("neither a URL nor a code; paste again");
-        login.wait_for_line("belongs to another sign-in; paste again");
+        login.wait_for_line("belongs to another login; paste again");
         let back = Person::new("ada").sign_in_without_going_back(&url);
         let pasted = if is_bare { parameter(back.as_str(), "code") } else { back.to_string() };
         writeln!(keyboard, "{pasted}").unwrap();
         login.finish().exits(0).says("demo: signed in as ada");
         assert_eq!(sandbox.status()["generation"], generation);
     }
-    sandbox.keepalive(&["login", "demo", "--paste"]).exits(1).says("standard input ended");
+    sandbox.keepalive(&["login", "demo", "--paste"]).exits(1).says("no usable address or code was entered");
     assert_eq!(sandbox.status()["generation"], 2);
 }
 
@@ -285,7 +283,7 @@ fn a_device_login_keeps_the_servers_pace_and_outlasts_its_hiccups() {
     let run = sandbox.keepalive(&["login", "demo", "--device"]).exits(0);
     // 1 s, 1 s, 2 s after the connection that failed, 5 s more after slow_down.
     assert!(begun.elapsed().as_secs() >= 11, "{:?}", begun.elapsed());
-    run.says("type the code AB-CD").says("asking on").says("demo: signed in, fresh until");
+    run.says("enter the code AB-CD").says("still waiting").says("demo: signed in, fresh until");
     sandbox.refresh(&["--force"]).exits(0);
 }
 
@@ -296,14 +294,14 @@ fn a_device_code_that_expires_or_is_refused_changes_nothing() {
     sandbox.import("demo", &server.mint()).exits(0);
     let before = stored(&sandbox);
     for (status, body, exit, words) in [
-        (400, r#"{"error":"expired_token"}"#, 1, "the code has expired"),
+        (400, r#"{"error":"expired_token"}"#, 1, "the code expired"),
         (400, r#"{"error":"access_denied"}"#, 1, "acme says access_denied"),
         (401, r#"{"error":"invalid_client"}"#, 78, "check client_id"),
         (
             200,
             r#"{"access_token":"at","expires_in":60}"#,
             78,
-            "allow refresh tokens in the client's settings there; where",
+            "allow refresh tokens in the client's settings there; if",
         ),
     ] {
         server.script([Fault::Answer(status, "content-type: application/json\r\n", body)]);
@@ -313,7 +311,7 @@ fn a_device_code_that_expires_or_is_refused_changes_nothing() {
     let provider = server.provider(&format!("device_authorization_endpoint = \"{}/device\"\n{SCOPES}", server.url()));
     sandbox.file_store(&format!("{provider}[profile.demo]\nprovider = \"acme\"\n"));
     server.script([Fault::Answer(200, "content-type: application/json\r\n", r#"{"access_token":"at"}"#)]);
-    sandbox.keepalive(&["login", "demo"]).exits(78).says("some servers want prompt=consent");
+    sandbox.keepalive(&["login", "demo"]).exits(78).says("some servers need prompt=consent");
 }
 
 #[test]
@@ -325,11 +323,11 @@ fn what_cannot_be_is_said_before_anybody_signs_in() {
     sandbox.keepalive(&["login", "demo", "--device"]).exits(78).says("names no device_authorization_endpoint");
     sandbox.keepalive(&["login", "demo", "--device", "--paste"]).exits(2);
     sandbox.keepalive(&["login", "demo", "--provider", "xai"]).exits(78).says("is configured for acme, not for xai");
-    sandbox.keepalive(&["login", "nobody"]).exits(78).says("no provider is named for it");
+    sandbox.keepalive(&["login", "nobody"]).exits(78).says("it is not configured");
     let with_device = with_device_flow(&server);
     std::fs::remove_file(with_device.path("home/key")).unwrap();
     let run = with_device.keepalive(&["login", "demo"]);
-    assert!(!run.stderr.contains("type the code") && run.status != 0, "{run:#?}");
+    assert!(!run.stderr.contains("enter the code") && run.status != 0, "{run:#?}");
 }
 
 #[test]
@@ -371,10 +369,10 @@ fn r22_a_login_that_brings_the_same_refresh_token_brings_its_access_token_and_cl
         if is_dead {
             server.script([dead.clone()]);
             sandbox.refresh(&["--force"]).exits(77);
-            sandbox.import("demo", &answer).exits(1).says("already used or refused");
+            sandbox.import("demo", &answer).exits(1).says("been used or rejected before");
         }
         server.script([same()]);
-        sandbox.keepalive(&["login", "demo"]).exits(0).says("demo: signed in, fresh until 2");
+        sandbox.keepalive(&["login", "demo"]).exits(0).says("demo: signed in, valid until 2");
         assert_eq!(sandbox.status()["state"], "fresh");
         let requests = server.counts().refresh_requests;
         let token = sandbox.keepalive(&["token", "demo"]).exits(0).stdout.trim().to_owned();
@@ -406,7 +404,7 @@ fn a_keyring_gets_the_credential_and_a_locked_one_is_found_out_first() {
     sandbox.config(&text);
     let _bus = Bus::start(&mut sandbox, Keyring::Locked);
     let run = sandbox.keepalive(&["login", "demo"]).exits(69);
-    assert!(!run.stderr.contains("type the code"), "{run:#?}");
+    assert!(!run.stderr.contains("enter the code"), "{run:#?}");
 }
 
 #[test]

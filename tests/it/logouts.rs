@@ -89,9 +89,9 @@ fn what_was_revoked_does_not_come_back_and_a_new_login_counts_on() {
     let newest = server.current_refresh_token(0);
     logout(&sandbox, &[]).exits(0);
     for revoked in [tokens, json!({"refresh_token": newest})] {
-        sandbox.import("demo", &revoked).exits(1).says("already used or refused");
+        sandbox.import("demo", &revoked).exits(1).says("been used or rejected before");
         let elsewhere = ["import", "other", "--provider", "acme"];
-        sandbox.keepalive_with_input(&elsewhere, &revoked.to_string()).exits(1).says("already used or refused");
+        sandbox.keepalive_with_input(&elsewhere, &revoked.to_string()).exits(1).says("been used or rejected before");
     }
     sandbox.import("demo", &server.mint()).exits(0).says("imported as generation 3");
     assert_signed_in(&sandbox);
@@ -121,8 +121,8 @@ fn a_client_with_a_secret_authenticates() {
     sandbox.file_store(&provider);
     sandbox.import("demo", &server.mint()).exits(0);
     std::fs::write(sandbox.path("home/secret"), "wrong").unwrap();
-    let run = logout(&sandbox, &[]).exits(78).says("demo is still signed in: acme answered 401 invalid_client");
-    let run = run.says("revocation_endpoint in [provider.acme]; or forget it here all the same");
+    let run = logout(&sandbox, &[]).exits(78).says("demo is still signed in: acme returned 401 invalid_client");
+    let run = run.says("revocation_endpoint in [provider.acme]; or delete it here anyway");
     assert_eq!(told(&run)[0], "config_error");
     std::fs::write(sandbox.path("home/secret"), "hush").unwrap();
     assert_signed_in(&sandbox);
@@ -134,8 +134,9 @@ fn a_client_with_a_secret_authenticates() {
 fn a_provider_that_revokes_nothing_is_only_forgotten() {
     let server = AuthServer::start(Mode::Strict);
     let sandbox = Sandbox::signed_in(&server);
-    let run = logout(&sandbox, &[]).exits(1).says("acme has no revocation endpoint").says("whoever has a copy");
-    assert!(run.stderr.contains("error: demo: the refresh token is not revoked"), "it is said to the quiet, too");
+    let run =
+        logout(&sandbox, &[]).exits(1).says("acme has no revocation endpoint").says("the token stays valid there");
+    assert!(run.stderr.contains("error: demo: the refresh token was not revoked"), "it is said to the quiet, too");
     assert_eq!(told(&run), [json!("forgotten"), json!("left"), json!("left")]);
     assert_eq!(run.json()["error"]["kind"], "no_revocation_endpoint");
     assert!(server.is_family_alive(0));
@@ -149,7 +150,7 @@ fn a_kind_of_token_that_is_not_revoked_there_is_forgotten() {
     let server = AuthServer::start(Mode::Strict);
     let refusal = Fault::Answer(400, "content-type: application/json\r\n", r#"{"error":"unsupported_token_type"}"#);
     let (sandbox, _) = at(&server, [refusal]);
-    let run = logout(&sandbox, &[]).exits(1).says("acme answered 400 unsupported_token_type");
+    let run = logout(&sandbox, &[]).exits(1).says("acme returned 400 unsupported_token_type");
     assert_eq!(told(&run), [json!("forgotten"), json!("left"), json!("revoked")]);
     assert_gone(&sandbox);
 }
@@ -159,7 +160,7 @@ fn an_access_token_that_is_left_is_told_of() {
     let server = AuthServer::start(Mode::Strict);
     let as_it_should = Fault::Members(json!({}));
     let (sandbox, tokens) = at(&server, [as_it_should, Fault::Answer(503, "", "")]);
-    let run = logout(&sandbox, &[]).exits(0).says("the access token was not revoked, and may be accepted");
+    let run = logout(&sandbox, &[]).exits(0).says("the access token was not revoked, and may stay valid");
     assert_eq!(told(&run), [json!("revoked"), json!("revoked"), json!("left")]);
     assert_eq!(server.revoked(), [("refresh_token".to_owned(), tokens["refresh_token"].as_str().unwrap().to_owned())]);
     assert_gone(&sandbox);
@@ -174,7 +175,7 @@ fn what_cannot_be_revoked_now_is_kept_unless_the_person_says_otherwise() {
     assert_eq!(told(&run), [json!("deferred"), Value::Null, Value::Null]);
     assert!(run.json()["retry_at"].is_string());
     assert_signed_in(&sandbox);
-    let run = logout(&sandbox, &["--forget"]).exits(1).says("acme answered 429");
+    let run = logout(&sandbox, &["--forget"]).exits(1).says("acme returned 429");
     assert_eq!(told(&run), [json!("forgotten"), json!("left"), json!("left")]);
     assert_gone(&sandbox);
     assert!(server.is_family_alive(0));
@@ -207,7 +208,7 @@ fn an_answer_that_is_lost_leaves_a_doubt_that_the_next_logout_or_refresh_settles
     for is_revoked in [true, false] {
         let fault = if is_revoked { Fault::DropAfter } else { Fault::DropBefore };
         let (sandbox, tokens) = at(&server, [fault.clone(), fault]);
-        let run = logout(&sandbox, &[]).exits(75).says("the refresh token may be revoked, or not");
+        let run = logout(&sandbox, &[]).exits(75).says("the refresh token may or may not be revoked");
         assert_eq!(run.json()["error"]["kind"], "revocation_in_doubt");
         let status = sandbox.keepalive(&["--json", "status", "-p", "demo"]).exits(75).profile();
         assert_eq!((&status["state"], &status["error"]["kind"]), (&json!("in_doubt"), &json!("revocation_in_doubt")));
@@ -220,7 +221,7 @@ fn an_answer_that_is_lost_leaves_a_doubt_that_the_next_logout_or_refresh_settles
         }
         logout(&sandbox, &[]).exits(0);
         assert_gone(&sandbox);
-        sandbox.import("demo", &tokens).exits(1).says("already used or refused");
+        sandbox.import("demo", &tokens).exits(1).says("been used or rejected before");
     }
     assert_eq!(server.counts().presented_again, 0);
 }
@@ -233,17 +234,17 @@ fn a_dead_credential_and_one_in_doubt_are_signed_out_as_well() {
     server.script([dead]);
     sandbox.refresh(&["--force"]).exits(77);
     // A dead token needs no revocation, so that nobody answers is no reason to keep it.
-    let run = logout(&sandbox, &[]).exits(0).says("its refresh token was dead");
+    let run = logout(&sandbox, &[]).exits(0).says("refresh token was already invalid");
     assert_eq!(told(&run), [json!("revoked"), json!("dead"), json!("left")]);
     assert_gone(&sandbox);
-    sandbox.import("demo", &tokens).exits(1).says("already used or refused");
+    sandbox.import("demo", &tokens).exits(1).says("been used or rejected before");
 
     // Nor does it need a configuration that can be asked anything.
     let (sandbox, _) = at(&server, []);
     server.script([Fault::Answer(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#)]);
     sandbox.refresh(&["--force"]).exits(77);
     sandbox.file_store(&format!("[provider.acme]\nissuer = \"http://127.0.0.1:9\"\nclient_id = \"public\"\n{DEMO}"));
-    logout(&sandbox, &[]).exits(0).says("its refresh token was dead");
+    logout(&sandbox, &[]).exits(0).says("refresh token was already invalid");
     sandbox.file_store(&format!("{}{DEMO}", server.provider("")));
     assert_gone(&sandbox);
 
@@ -263,7 +264,7 @@ fn nothing_is_sent_to_another_server_or_for_another_client() {
     let (server, other) = (AuthServer::start(Mode::Strict), AuthServer::start(Mode::Strict));
     let (sandbox, _) = at(&server, []);
     sandbox.file_store(&format!("{}{DEMO}", other.provider_that_revokes([])));
-    let run = logout(&sandbox, &[]).exits(78).says("belongs to client public at").says("restore [provider.acme]");
+    let run = logout(&sandbox, &[]).exits(78).says("was issued to client public at").says("restore [provider.acme]");
     assert_eq!(run.json()["error"]["kind"], "other_server");
     let elsewhere = format!("revocation_endpoint = \"{}/revoke\"\n{DEMO}", other.url());
     sandbox.file_store(&server.provider(&elsewhere));
@@ -296,10 +297,10 @@ fn r01_a_refresh_in_the_air_is_waited_for_and_its_successor_is_revoked() {
     let refresh = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
     gate.wait_reached();
     let leaving = sandbox.spawn(&["logout", "demo"]);
-    leaving.wait_for_line("a refresh is under way; waiting until it is over");
+    leaving.wait_for_line("waiting for a refresh in progress");
     assert!(server.revoked().is_empty());
     let impatient = sandbox.spawn(&["logout", "demo"]);
-    impatient.wait_for_line("a refresh is under way");
+    impatient.wait_for_line("waiting for a refresh");
     impatient.terminate();
     impatient.finish().exits(-15);
     drop(gate);
@@ -344,7 +345,7 @@ fn what_an_interrupted_run_left_behind_is_told_and_removed() {
         sandbox.keepalive(&["token", "demo"]).exits(77);
         sandbox.keepalive(&["doctor"]).exits(0).says("demo is signed out, but the logout was interrupted");
         let sent = server.revoked().len();
-        logout(&sandbox, &[]).exits(exit).says("the logout that was interrupted is complete");
+        logout(&sandbox, &[]).exits(exit).says("the interrupted logout is now complete");
         assert_eq!(server.revoked().len(), sent, "nothing is sent again");
         assert_gone(&sandbox);
     }
@@ -369,7 +370,7 @@ fn a_daemon_sees_it_and_the_login_after_it() {
     logout(&sandbox, &[]).exits(0);
     let made = server.counts().refresh_requests;
     sandbox.keepalive(&["token", "demo"]).exits(77).says("there is no credential");
-    daemon.wait_for_line("is signed out");
+    daemon.wait_for_line("signed out");
     assert_eq!(server.counts().refresh_requests, made);
     sandbox.import("demo", &server.mint()).exits(0);
     server.wait_for("a refresh of the new one", |c| c.refresh_requests > made);
@@ -428,7 +429,7 @@ fn the_keyring_loses_the_item_and_with_the_last_profile_the_key() {
     assert_eq!((keyring_items(&bus, "keepalive"), keyring_items(&bus, "keepalive-key")), (1, 0));
     assert_gone(&sandbox);
     bus.secret_tool(&["clear", "service", "keepalive", "username", "demo"], "").exits(0);
-    sandbox.keepalive(&["doctor"]).says("will be made with the first credential");
+    sandbox.keepalive(&["doctor"]).says("will be created with the first credential");
     sandbox.import("demo", &server.mint()).exits(0).says("imported as generation 2");
     sandbox.refresh(&["--force"]).exits(0);
     assert_eq!(keyring_items(&bus, "keepalive-key"), 1);

@@ -53,7 +53,10 @@ fn a_refresh_whose_output_is_lost_is_kept_and_says_so() {
     let refresh = ["--json", "refresh", "-p", "demo", "--force"];
     let (status, stderr) = printing_to(&sandbox, full_disk(), &refresh);
     assert_eq!(status, Some(1), "{stderr}");
-    assert!(stderr.contains("hint: only the output is lost: what was refreshed or stored is safe"), "{stderr}");
+    assert!(
+        stderr.contains("hint: only the output is lost; everything that was refreshed or stored is safe"),
+        "{stderr}"
+    );
     assert_eq!(sandbox.status()["state"], "fresh");
     assert_eq!(sandbox.refresh(&["--force"]).exits(0).result()["generation"], 3);
     assert_eq!(server.counts().presented_again, 0);
@@ -110,12 +113,12 @@ fn the_json_log_has_the_words_of_the_documents_and_the_kind() {
     let of = |line: &Value, member: &str| line[member].as_str().map(str::to_owned);
     let line = logged(dead(), "needs attention");
     assert_eq!((of(&line, "state"), of(&line, "kind")), (Some("needs_login".into()), Some("invalid_grant".into())));
-    let line = logged(dead(), "acme answered 400");
+    let line = logged(dead(), "acme returned 400");
     assert_eq!((of(&line, "outcome"), of(&line, "kind")), (Some("needs_login".into()), Some("invalid_grant".into())));
     assert!(line.get("retry_at").is_none(), "absent when there is none: {line}");
-    let line = logged(Fault::Answer(401, "", r#"{"error":"invalid_client"}"#), "acme answered 401");
+    let line = logged(Fault::Answer(401, "", r#"{"error":"invalid_client"}"#), "acme returned 401");
     assert_eq!((of(&line, "outcome"), of(&line, "kind")), (Some("config_error".into()), Some("client_refused".into())));
-    let line = logged(Fault::DropAfter, "may be spent");
+    let line = logged(Fault::DropAfter, "may have been consumed");
     assert_eq!(of(&line, "kind"), Some("in_doubt".into()));
     assert_eq!(of(&line, "outcome").or(of(&line, "state")), Some("in_doubt".into()));
     let line = logged(Fault::Answer(429, "retry-after: 60\r\n", ""), "deferred");
@@ -190,17 +193,17 @@ fn whoever_is_told_to_wait_reads_that_nothing_is_lost_and_until_when() {
     server.script([Fault::Answer(429, "retry-after: 120\r\n", r#"{"error":"slow"}"#)]);
     let run = sandbox.refresh(&["--force"]).exits(75);
     let retry_at = run.result()["retry_at"].as_str().unwrap().to_owned();
-    let hint = format!("nothing is lost; no request is made again before {retry_at}");
+    let hint = format!("the refresh token is unaffected; next attempt not before {}Z", &retry_at[..19]);
     assert_eq!(run.result()["error"]["hint"], *hint);
     // The credential is as good as before, and so is the word to whoever asks next.
     let run = eventually("its token has expired", || {
         let run = sandbox.keepalive(&["token", "demo"]);
         (run.status != 0).then_some(run)
     });
-    let told = run.exits(75).says("error: demo: acme answered 429 slow").says(&format!("hint: {hint}"));
+    let told = run.exits(75).says("error: demo: acme returned 429 slow").says(&format!("hint: {hint}"));
     assert!(told.stdout.is_empty());
     let _daemon = sandbox.daemon();
-    sandbox.keepalive(&["token", "demo"]).exits(75).says("error: demo: acme answered 429").says(&hint);
+    sandbox.keepalive(&["token", "demo"]).exits(75).says("error: demo: acme returned 429").says(&hint);
     assert_eq!(server.counts().refresh_requests, 1);
 }
 
@@ -211,9 +214,9 @@ fn what_is_refused_names_its_profile_and_what_to_do() {
     let spent = server.mint();
     sandbox.keepalive_with_input(&["import", "demo", "--replace"], &spent.to_string()).exits(0);
     sandbox.refresh(&["--force"]).exits(0);
-    let told = "error: profile demo: this refresh token was already used or refused";
+    let told = "error: profile demo: this refresh token has been used or rejected before";
     sandbox.import("demo", &spent).exits(1).says(told).says("hint: sign in again");
-    sandbox.keepalive(&["logout", "nobody"]).exits(77).says("hint: nothing is left to sign out; keepalive status");
+    sandbox.keepalive(&["logout", "nobody"]).exits(77).says("hint: there is nothing to sign out; keepalive status");
 }
 
 /// What a terminal is sent by a run.

@@ -68,7 +68,7 @@ fn a_grace_that_counts_as_strict_is_told_with_what_would_make_it_count() {
     sandbox
         .keepalive(&["status"])
         .exits(78)
-        .says("write reuse_grace = \"30s\", as the provider says, and timeout = \"6s\"");
+        .says("write reuse_grace = \"30s\", or what the provider documents, and timeout = \"6s\"");
     write("rotation = \"grace\"\nreuse_grace = \"30s\"");
     let words = "reuse_grace of 30s is too short for two attempts, which take 1m 17s: treated as strict";
     for command in ["status", "providers", "doctor"] {

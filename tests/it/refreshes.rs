@@ -84,12 +84,12 @@ fn a_profile_whose_journal_is_damaged_can_be_replaced_or_forgotten() {
     let journal = sandbox.path("state/keepalive/profiles/demo/record.json");
     std::fs::write(&journal, "{").unwrap();
     let answer = server.mint().to_string();
-    sandbox.keepalive_with_input(&["import", "demo"], &answer).exits(69).says("log in again");
+    sandbox.keepalive_with_input(&["import", "demo"], &answer).exits(69).says("sign in again");
     sandbox.keepalive_with_input(&["import", "demo", "--replace"], &answer).exits(0);
     assert_eq!(sandbox.refresh(&["--force"]).exits(0).result()["generation"], 3);
     std::fs::write(&journal, "{").unwrap();
     sandbox.keepalive(&["logout", "demo"]).exits(69);
-    sandbox.keepalive(&["logout", "demo", "--forget"]).exits(1).says("sign keepalive out at acme too");
+    sandbox.keepalive(&["logout", "demo", "--forget"]).exits(1).says("in your account at acme");
     assert_eq!(sandbox.keepalive(&["--json", "status", "-p", "demo"]).exits(77).profile()["state"], "no_credential");
 }
 
@@ -109,7 +109,7 @@ fn the_worst_profile_gives_the_exit_status() {
     let server = AuthServer::start(Mode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let run = sandbox.keepalive(&["refresh", "-p", "demo", "-p", "nobody"]).exits(78);
-    run.says("profile nobody: no provider is named for it");
+    run.says("profile nobody: it is not configured");
     sandbox.file_store(&format!(
         "{}[profile.demo]\nprovider = \"acme\"\n[profile.empty]\nprovider = \"acme\"\n",
         server.provider("")
@@ -198,11 +198,11 @@ fn a_credential_is_never_sent_to_another_server() {
     let (server, other) = (AuthServer::start(Mode::Strict), AuthServer::start(Mode::Strict));
     let sandbox = Sandbox::signed_in(&server);
     sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", other.provider("")));
-    sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(78).says("belongs to client public at");
+    sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(78).says("was issued to client public at");
     assert_eq!(other.counts().refresh_requests, 0);
     let status = sandbox.keepalive(&["--json", "status"]).exits(78).profile();
     assert_eq!((&status["state"], &status["error"]["kind"]), (&json!("config_error"), &json!("other_server")));
-    sandbox.keepalive(&["doctor"]).says("demo is at home here, but cannot be refreshed: the credential belongs to");
+    sandbox.keepalive(&["doctor"]).says("demo: cannot be refreshed: the credential was issued to");
     sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
     sandbox.keepalive(&["status"]).exits(0);
     sandbox.refresh(&["--force"]).exits(0);
@@ -272,7 +272,7 @@ fn a_nested_call_for_the_same_profile_fails_at_once() {
     let server = AuthServer::start(Mode::Strict);
     let mut sandbox = Sandbox::signed_in(&server);
     sandbox.set_env("KEEPALIVE_WITHIN", "other,demo");
-    sandbox.keepalive(&["token", "demo", "--min-valid", "1h"]).says("from within a command that keepalive runs for it");
+    sandbox.keepalive(&["token", "demo", "--min-valid", "1h"]).says("recursive call");
     let result = sandbox.refresh(&["--force"]).exits(78).result();
     assert_eq!(result["error"]["kind"], "nested_call");
     assert_eq!(server.counts().refresh_requests, 0);

@@ -54,9 +54,9 @@ fn short_rehearsal(sandbox: &Sandbox) {
 fn the_daemon_of_a_killed_rehearsal_ends_with_it() {
     let sandbox = Sandbox::new();
     let mut rehearsal = sandbox.spawn(&["rehearse", "--crowd", "2"]);
-    rehearsal.wait_for_line("the daemon runs (pid ");
+    rehearsal.wait_for_line("the daemon is running (pid ");
     let said = rehearsal.stderr_so_far();
-    let pid = said.split("the daemon runs (pid ").nth(1).unwrap().split(')').next().unwrap().parse().unwrap();
+    let pid = said.split("the daemon is running (pid ").nth(1).unwrap().split(')').next().unwrap().parse().unwrap();
     assert!(is_running(pid));
     rehearsal.kill();
     super::support::eventually("the daemon ends", || (!is_running(pid)).then_some(()));

@@ -286,7 +286,7 @@ fn a_server_that_gives_nothing_to_use_is_not_asked_in_a_loop() {
         (Some("config_error"), Some("at_unusable"))
     );
     // What there was before may live on.
-    let run = sandbox.keepalive(&["token", "demo"]).exits(0).says("no access token that can be used");
+    let run = sandbox.keepalive(&["token", "demo"]).exits(0).says("no usable access token");
     assert_eq!(run.stdout, before);
     assert_eq!(server.counts().presented_again, 0);
 }

@@ -49,7 +49,7 @@ fn a_failed_refresh_prints_the_token_that_still_lives() {
     super::support::eventually("it is too old for the wish", || {
         let run = sandbox.keepalive(&["token", "demo", "--min-valid", "56s"]).exits(0);
         assert!(server.is_live(run.stdout.trim()));
-        run.stderr.contains("warning: demo: not refreshed: acme answered 429").then_some(())
+        run.stderr.contains("warning: demo: not refreshed: acme returned 429").then_some(())
     });
 }
 
@@ -104,7 +104,7 @@ fn what_is_left_of_an_imported_token_is_not_taken_for_all_that_its_like_live() {
     assert_eq!(server.counts().refresh_requests, 1);
     // The new one tells how long they live.
     let run = sandbox.keepalive(&["token", "near", "--min-valid", "2h"]).exits(0);
-    assert!(run.stderr.contains("no token of this provider lives that long"), "{run:?}");
+    assert!(run.stderr.contains("no token of this provider lasts that long"), "{run:?}");
     assert_eq!(server.counts().refresh_requests, 1);
     sandbox.keepalive(&["token", "later", "--min-valid", "30s"]).exits(0);
     assert_eq!(server.counts().refresh_requests, 1);
@@ -146,7 +146,7 @@ fn a_credential_whose_sealed_file_is_gone_is_not_called_fresh() {
         }
         let shown = sandbox.status();
         assert_eq!((&shown["state"], &shown["error"]["kind"]), (&state.into(), &kind.into()), "{shown}");
-        sandbox.keepalive(&["doctor"]).says(if damage.is_none() { "is gone" } else { "cannot be opened" });
+        sandbox.keepalive(&["doctor"]).says(if damage.is_none() { "is missing" } else { "cannot be opened" });
     }
     std::fs::write(&sealed, kept).unwrap();
     sandbox.keepalive(&["token", "demo"]).exits(0);

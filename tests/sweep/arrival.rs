@@ -73,7 +73,7 @@ impl Blow {
                 Err(fault) => tally.fault(format!("{at} ({blow}): {fault}")),
             }
             // An import looks at all that the keyring has.
-            stage.sandbox.keepalive(&["logout", &profile, "--forget"]).says("forgotten on this machine");
+            stage.sandbox.keepalive(&["logout", &profile, "--forget"]).says("deleted from this machine");
         }
         tally
     }
@@ -93,7 +93,7 @@ impl Blow {
         let told = match struck.status {
             _ if self.action == Action::Kill => there,
             0 => There::New,
-            69 if struck.stderr.contains("is stored here as generation 2") => There::New,
+            69 if struck.stderr.contains("is stored as generation 2") => There::New,
             1 | 69 => There::Old,
             _ => return Err(format!("exit {}: {}", struck.status, struck.stderr)),
         };

@@ -67,7 +67,7 @@ impl Stage {
     fn import(&self, profile: &str, answer: &Value) {
         let run = || self.sandbox.keepalive_with_input(&["import", profile, "--provider", "acme"], &answer.to_string());
         // A keyring on a machine that is busy with other sweeps may be slow; nothing is swept yet.
-        let is_done = |run: &Run| run.status != 69 || !run.stderr.contains("did not answer within");
+        let is_done = |run: &Run| run.status != 69 || !run.stderr.contains("did not respond within");
         eventually("the keyring takes it", || Some(run()).filter(is_done)).exits(0);
     }
 

@@ -12,8 +12,8 @@ pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
 
 fn place(setup: &Setup) -> Finding {
     let text = match &setup.config.path {
-        Some(path) => format!("{} is in force", path.display()),
-        None => format!("none at {}: the defaults hold", setup.places.config.display()),
+        Some(path) => format!("using {}", path.display()),
+        None => format!("no file at {}; using defaults", setup.places.config.display()),
     };
     Finding::good("configuration", text)
 }

@@ -31,7 +31,7 @@ fn copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     let foreign = match shelf.read(origin, name.as_str()) {
         Ok(foreign) => foreign,
         Err(_) if !profile.follow && shelf.is_gone(origin, name.as_str()) => {
-            return Some(good(format!("{name}: {origin} is gone, or signed out")));
+            return Some(good(format!("{name}: {origin} has been removed or signed out")));
         }
         Err(failure) => {
             return Some(warn(format!("{name}: {}", failure.message), failure.hint.unwrap_or_default()));
@@ -43,28 +43,31 @@ fn copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     let theirs = foreign.granted.refresh.as_ref().map(|token| key.fingerprint(token))?;
     let is_live = record.fingerprint.as_ref() == Some(&theirs);
     let is_spent = setup.store.ledger().contains(&theirs).unwrap_or(false);
-    let away = format!("sign out of it here: {}", about.way_out(origin));
+    let away = format!("sign out of that tool on this machine: {}", about.way_out(origin));
     Some(match (is_live, is_spent, profile.follow) {
-        (true, _, true) => good(format!("{name}: {origin} is followed, and in step")),
+        (true, _, true) => good(format!("{name}: following {origin}; it has the same token")),
         (true, _, false) => warn(
             format!(
-                "{name}: {origin} still holds a live copy of its refresh token: whichever uses it next signs the other out"
+                "{name}: {origin} still has a copy of the refresh token; whichever of the two uses it next signs the other out"
             ),
             away,
         ),
         (false, true, _) => warn(
             format!(
-                "{name}: {origin} holds a spent copy of its refresh token: by using it, it would end the session of both"
+                "{name}: {origin} has a consumed refresh token of this profile; if it uses that token, both are signed out"
             ),
             away,
         ),
         (false, false, true) if origin.identity.likeness(&foreign.identity) == Likeness::Same => {
-            good(format!("{name}: {origin} is followed, and has another token: the next refresh looks at it"))
+            good(format!("{name}: following {origin}; it has a different token, which the next refresh will check"))
         }
         (false, false, true) => warn(
-            format!("{name}: {origin} is followed, but what it holds is not known to be of the same account"),
-            format!("{} --replace, or follow = false", origin.import_command(name.as_str())),
+            format!("{name}: following {origin}, but its token may belong to another account"),
+            format!(
+                "to use that token: {} --replace; to keep this one: follow = false",
+                origin.import_command(name.as_str())
+            ),
         ),
-        (false, false, false) => good(format!("{name}: {origin} holds no copy of its refresh token")),
+        (false, false, false) => good(format!("{name}: {origin} has no copy of the refresh token")),
     })
 }

@@ -70,11 +70,11 @@ pub fn show(findings: &[Finding], out: &Output) -> Status {
             let (style, mark) = match finding.level {
                 Level::Good => (GOOD, "good"),
                 Level::Warning => (WARN, "warn"),
-                Level::Bad => (BAD, "BAD"),
+                Level::Bad => (BAD, "error"),
             };
-            out.line(&format!("{style}{mark:>4}{style:#}  {}: {}", finding.what, finding.text));
+            out.line(&format!("{style}{mark:>5}{style:#}  {}: {}", finding.what, finding.text));
             if let Some(hint) = &finding.hint {
-                out.line(&format!("      {DIM}{hint}{DIM:#}"));
+                out.line(&format!("       {DIM}{hint}{DIM:#}"));
             }
         }
     }

@@ -20,16 +20,12 @@ pub fn check_daemon(setup: &Setup, _: &Output) -> Vec<Finding> {
 fn clock(setup: &Setup) -> Finding {
     let now = setup.clock.now();
     if now.wall.as_millis() < NEWEST_PAST * 1000 {
-        let failure = Failure::new(ErrorKind::Clock, format!("the clock says {}", now.wall))
+        let failure = Failure::new(ErrorKind::Clock, format!("the clock is wrong: {}", now.wall))
             .hint("set it: timedatectl set-ntp true");
         return Finding::bad("clock", failure, Status::Failed);
     }
     if now.boot_id.is_empty() {
-        return Finding::warning(
-            "clock",
-            "this system does not name its boots",
-            "grace periods of providers are not used",
-        );
+        return Finding::warning("clock", "this system has no boot id", "so grace periods of providers cannot be used");
     }
     Finding::good("clock", now.wall.to_string())
 }
@@ -39,11 +35,14 @@ fn daemon(setup: &Setup) -> Finding {
     let is_running = path.exists() && matches!(LockFile::try_acquire(&path), Ok(None));
     if is_running {
         let pid = std::fs::read_to_string(&path).unwrap_or_default();
-        return Finding::good("daemon", format!("runs (pid {}), socket {}", pid.trim(), setup.places.socket.display()));
+        return Finding::good(
+            "daemon",
+            format!("running (pid {}), socket {}", pid.trim(), setup.places.socket.display()),
+        );
     }
     Finding::warning(
         "daemon",
-        "does not run",
-        "keepalive daemon, or a timer that runs keepalive refresh --lookahead PERIOD",
+        "not running",
+        "start it: keepalive daemon; or run keepalive refresh --lookahead INTERVAL from a timer",
     )
 }

@@ -16,17 +16,17 @@ use super::output::{Output, Status};
 use crate::profile::ProfileName;
 use finding::Finding;
 
-/// Check configuration, store, locks, clocks and providers, and say what to do about each finding
+/// Check configuration, store, locks, clock and providers, and say how to fix each problem
 ///
-/// Asks the keyring, but never for a prompt. Asks the providers that your profiles use whether they are there, for a few
-/// seconds at most; sends them no token and no secret, and refreshes nothing. With --take-over this machine and this state directory
-/// become the home of the credentials: do that only when the former home is out of use.
+/// Uses the keyring but never opens an unlock dialog. Checks, for a few seconds at most, whether the providers of your
+/// profiles can be reached; sends no tokens or secrets, and refreshes nothing. --take-over makes this machine and state
+/// directory the owner of the credentials; use it only if the previous one no longer refreshes them.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Make this machine and state directory the home of the credentials
+    /// Make this machine and state directory the owner of the credentials
     #[arg(long)]
     take_over: bool,
-    /// Take over this profile too, though neither the configuration nor the state directory has it; can be repeated
+    /// Also take over this profile, which is neither configured nor stored here; can be repeated
     #[arg(short, long = "profile", value_name = "PROFILE", value_parser = super::profile_name, requires = "take_over")]
     profiles: Vec<ProfileName>,
 }

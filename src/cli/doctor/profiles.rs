@@ -33,7 +33,7 @@ fn profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     };
     match record {
         Some(record) if record.is_tombstone && setup.store.has_remains(name).unwrap_or(false) => {
-            let text = format!("{name} is signed out, but the logout was interrupted before all of it was gone");
+            let text = format!("{name} is signed out, but the logout was interrupted before everything was deleted");
             Some(Finding::warning("profile", text, &format!("keepalive logout {name}")))
         }
         // Before the first login there is nothing to examine.
@@ -41,7 +41,10 @@ fn profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
         record => match setup.store.examine(name) {
             Ok(_) | Err(StoreError::Empty) if !record.as_ref().is_some_and(Record::has_credential) => nothing(),
             Ok(warnings) if warnings.is_empty() => Some(stands(setup, record.as_ref(), &profile)),
-            Ok(warnings) => Some(Finding::warning("profile", format!("{name}: {}", warnings.join("; ")), "see above")),
+            Ok(warnings) => {
+                let hint = format!("keepalive refresh -p {name} --force writes the keyring item again");
+                Some(Finding::warning("profile", format!("{name}: {}", warnings.join("; ")), &hint))
+            }
             // Told once already, for the store as a whole.
             Err(StoreError::Keyring(_) | StoreError::KeyMissing { .. } | StoreError::Key { .. }) => None,
             Err(e) => Some(Finding::of_store("profile", &e)),
@@ -55,10 +58,10 @@ fn stands(setup: &Setup, record: Option<&Record>, profile: &Profile) -> Finding 
     let is_stuck = matches!(standing.state, State::NeedsLogin | State::ConfigError | State::InDoubt);
     match standing.error.filter(|_| is_stuck) {
         Some(failure) => {
-            let text = format!("{name} is at home here, but cannot be refreshed: {}", failure.message);
+            let text = format!("{name}: cannot be refreshed: {}", failure.message);
             Finding::warning("profile", text, failure.hint.as_deref().unwrap_or("keepalive status"))
         }
-        None => Finding::good("profile", format!("{name} is at home here")),
+        None => Finding::good("profile", format!("{name}: ok")),
     }
 }
 
@@ -74,9 +77,8 @@ pub fn take_over(setup: &Setup, named: &[ProfileName]) -> Vec<Finding> {
     match setup.store.take_over(&names) {
         Err(e) => vec![Finding::of_store("take-over", &e)],
         Ok(taken) if taken.is_empty() => {
-            let text =
-                "this machine and directory are the home now, but of no profile: none is configured or stored here";
-            vec![Finding::warning("take-over", text, "name it: keepalive doctor --take-over -p PROFILE")]
+            let text = "this machine and state directory are now the owner, but of no profile: none is configured or stored here";
+            vec![Finding::warning("take-over", text, "name the profile: keepalive doctor --take-over -p PROFILE")]
         }
         Ok(taken) => taken.iter().map(|(name, taken)| told(setup, name, taken)).collect(),
     }
@@ -88,24 +90,22 @@ fn told(setup: &Setup, name: &ProfileName, taken: &Taken) -> Finding {
     let anew = format!("remove it ({clear}) and sign in again: keepalive login {name}");
     match taken {
         Taken::Failed(outcome) => Finding::of_outcome("take-over", outcome).about(name),
-        Taken::AtHome => Finding::good("take-over", format!("{name} is at home here")),
-        Taken::Adopted(g) => {
-            Finding::good("take-over", format!("{name}: the keyring's copy was adopted as generation {g}"))
-        }
+        Taken::AtHome => Finding::good("take-over", format!("{name}: already owned by this state directory")),
+        Taken::Adopted(g) => Finding::good("take-over", format!("{name}: adopted the keyring item as generation {g}")),
         Taken::Republished(g) => {
-            Finding::good("take-over", format!("{name}: the copy here was published as generation {g}"))
+            Finding::good("take-over", format!("{name}: wrote the stored credential to the keyring as generation {g}"))
         }
         Taken::Unproven { claimed } => {
-            let text = format!(
-                "{name}: the keyring's copy (generation {claimed}) cannot be proved genuine, and was left alone"
-            );
+            let text =
+                format!("{name}: the keyring item (generation {claimed}) cannot be verified; it was left unchanged");
             Finding::bad("take-over", Failure::new(ErrorKind::Unproven, text).hint(anew), Status::Config)
         }
         Taken::Claimed(Claim::Held(other)) => {
             let text = format!(
-                "{name}: profile {other} holds the refresh token of the keyring's copy, and two must not use it: it was left alone"
+                "{name}: profile {other} already has the refresh token of the keyring item, and two profiles must not \
+                 share one; the item was left unchanged"
             );
-            let hint = format!("use profile {other}, and remove the copy: {clear}");
+            let hint = format!("use profile {other}, and remove the item: {clear}");
             Finding::bad("take-over", Failure::new(ErrorKind::Conflict, text).hint(hint), Status::Config)
         }
         Taken::Claimed(claim @ Claim::Elsewhere(_)) => {
@@ -113,7 +113,7 @@ fn told(setup: &Setup, name: &ProfileName, taken: &Taken) -> Finding {
         }
         Taken::Claimed(Claim::Dead) => {
             let text = format!(
-                "{name}: the refresh token of the keyring's copy was already used or refused, or may have been: it was left alone"
+                "{name}: the refresh token of the keyring item has been used or rejected before; the item was left unchanged"
             );
             Finding::bad("take-over", Failure::new(ErrorKind::Consumed, text).hint(anew), Status::NeedsLogin)
         }

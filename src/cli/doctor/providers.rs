@@ -35,7 +35,7 @@ pub fn check(setup: &Setup, out: &Output) -> Vec<Finding> {
     let done = AtomicUsize::new(0);
     let tell = || {
         let n = done.fetch_add(1, Ordering::SeqCst);
-        out.progress(&format!("asking the providers, {n} of {} have answered", providers.len()));
+        out.progress(&format!("checking the providers, {n} of {} done", providers.len()));
     };
     tell();
     let findings = std::thread::scope(|scope| {
@@ -86,7 +86,7 @@ impl Visit<'_> {
     /// What we need to be a client: secret or key, and certificates.
     fn client(&self) -> Option<Finding> {
         let p = self.provider;
-        let good = |what: &str| Some(Finding::good("client", format!("the {what} of {} can be used", p.name)));
+        let good = |what: &str| Some(Finding::good("client", format!("the {what} of {} is usable", p.name)));
         match self.endpoint.check_client(p) {
             Err(failure) => Some(Finding::bad("client", failure, Status::Config)),
             Ok(()) if p.client_secret.is_some() => good("secret"),
@@ -173,11 +173,11 @@ impl Visit<'_> {
         let name = &self.provider.name;
         let redirect = Redirect::of(self.provider.redirect_uri.as_ref());
         if let Redirect::Elsewhere(url) = &redirect {
-            return Finding::good("redirect", format!("{name}: {url} shows a code to paste"));
+            return Finding::good("redirect", format!("{name}: redirect {url} is not on this machine: login --paste"));
         }
         match (Doorstep::open(&redirect, self.endpoint.runtime().handle()), redirect.fixed_port()) {
-            (Ok(_), Some(port)) => Finding::good("redirect", format!("{name}: port {port} is free for a login")),
-            (Ok(_), None) => Finding::good("redirect", format!("{name}: a login takes any free port")),
+            (Ok(_), Some(port)) => Finding::good("redirect", format!("{name}: loopback redirect: port {port} is free")),
+            (Ok(_), None) => Finding::good("redirect", format!("{name}: loopback redirect: any free port")),
             (Err(failure), _) => {
                 let hint = failure.hint.unwrap_or_else(|| "use --paste".into());
                 Finding::warning("redirect", format!("{name}: {}", failure.message), &hint)
@@ -193,29 +193,33 @@ fn kinds(endpoints: &[&str]) -> String {
 
 fn reached(name: &str, endpoints: &[&str], url: &Url, presence: Presence) -> Finding {
     let origin = url.origin().ascii_serialization();
-    let text = format!("{name}: {origin} ({}) answers in {} ms", kinds(endpoints), presence.took.as_millis());
+    let text = format!("{name}: {origin} ({}) responds in {} ms", kinds(endpoints), presence.took.as_millis());
     if presence.status < 500 {
         return Finding::good("provider", text);
     }
-    Finding::warning("provider", format!("{text}, but with {}", presence.status), "see the provider's status page")
+    Finding::warning(
+        "provider",
+        format!("{text}, but with status {}", presence.status),
+        "see the provider's status page",
+    )
 }
 
 fn unreachable(name: &str, endpoints: &[&str], url: &Url, absence: &Absence) -> Finding {
     let host = url.host_str().unwrap_or_default();
     let (step, hint) = match absence.step {
-        Step::Name => ("its name is not found", format!("check the address, and the network: getent hosts {host}")),
-        Step::Proxy => ("the proxy does not let us through", "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY".to_owned()),
+        Step::Name => ("host name not found", format!("check the address, and the network: getent hosts {host}")),
+        Step::Proxy => ("the proxy refuses the connection", "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY".to_owned()),
         Step::Connection => {
             ("no connection", "check network, firewall and the port; behind a proxy, set HTTPS_PROXY".to_owned())
         }
         Step::Tls => (
-            "no TLS",
-            format!("if a private CA signs for it, name it as ca_file in [provider.{name}]; else check the clock"),
+            "TLS failed",
+            format!("if it uses a private CA, set ca_file in [provider.{name}]; otherwise check the clock"),
         ),
-        Step::Answer => ("no answer", "try again; see the provider's status page".to_owned()),
+        Step::Answer => ("no response", "try again; see the provider's status page".to_owned()),
     };
     let origin = url.origin().ascii_serialization();
-    let message = format!("{name}: {origin} ({}) cannot be reached: {step}: {}", kinds(endpoints), absence.why);
+    let message = format!("{name}: cannot reach {origin} ({}): {step}: {}", kinds(endpoints), absence.why);
     Finding::bad("provider", Failure::new(ErrorKind::Network, message).hint(hint), Status::TryAgain)
 }
 
@@ -225,8 +229,8 @@ fn skewed(name: &str, ahead_ms: i64) -> Option<Finding> {
     (by > SKEW).then(|| {
         let by = humantime::format_duration(Duration::from_secs(by.as_secs()));
         let text = format!(
-            "the clock here is {by} {way} that of {name}: a token whose end is told as a time is refreshed too early or too \
-             late, and a client's signed assertion is refused"
+            "the local clock is {by} {way} that of {name}: tokens with an absolute expiry time are refreshed too \
+             early or too late, and signed client assertions are rejected"
         );
         Finding::warning("clock", text, "set it: timedatectl set-ntp true")
     })

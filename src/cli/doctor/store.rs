@@ -24,7 +24,7 @@ pub fn check_locks(setup: &Setup, _: &Output) -> Vec<Finding> {
 
 pub fn check_ledger(setup: &Setup, _: &Output) -> Vec<Finding> {
     let finding = match setup.store.check_ledger() {
-        Ok(()) => Finding::good("ledger", "it knows the spent tokens that the journals name"),
+        Ok(()) => Finding::good("ledger", "consistent with the journals"),
         Err(e) => Finding::of_store("ledger", &e),
     };
     vec![finding]
@@ -41,25 +41,22 @@ pub fn check_key(setup: &Setup, _: &Output) -> Vec<Finding> {
 fn directory(store: &Store) -> Finding {
     let dir = store.layout().dir();
     if !dir.exists() {
-        return Finding::good(
-            "store directory",
-            format!("{} will be made by the first login or import", dir.display()),
-        );
+        return Finding::good("store directory", format!("{} will be created on first use", dir.display()));
     }
     if let Some(mode) = others_access(dir) {
         let failure = Failure::new(
             ErrorKind::Permissions,
-            format!("{} has mode {mode:o}: others can look into it", dir.display()),
+            format!("{} has mode {mode:o}: other users can access it", dir.display()),
         )
         .hint(format!("chmod 700 {}", dir.display()));
         return Finding::bad("store directory", failure, Status::StoreUnavailable);
     }
     let probe = dir.join("probe");
     match durable::replace(&probe, b"x").and_then(|()| durable::remove(&probe)) {
-        Ok(()) => Finding::good("store directory", format!("{} is private and can be written", dir.display())),
+        Ok(()) => Finding::good("store directory", format!("{} is private and writable", dir.display())),
         Err(e) => {
-            let failure = Failure::new(ErrorKind::Io, format!("{} cannot be written: {e}", dir.display()))
-                .hint("check its owner and the space left");
+            let failure = Failure::new(ErrorKind::Io, format!("cannot write to {}: {e}", dir.display()))
+                .hint("check its owner and the free space");
             Finding::bad("store directory", failure, Status::StoreUnavailable)
         }
     }
@@ -85,12 +82,12 @@ fn existing(dir: &Path) -> &Path {
 fn filesystem(store: &Store) -> Finding {
     let dir = existing(store.layout().dir());
     match machine::filesystem(dir) {
-        Err(e) => Finding::warning("filesystem", format!("cannot be examined: {e}"), "check the path of the store"),
+        Err(e) => Finding::warning("filesystem", format!("cannot be determined: {e}"), "check the path of the store"),
         Ok(f) if f.is_network => match store.check_filesystem() {
             Err(e) => Finding::of_store("filesystem", &e),
             Ok(()) => Finding::warning(
                 "filesystem",
-                format!("{} is a network filesystem, as allowed", f.name),
+                format!("{} is a network filesystem, which the configuration allows", f.name),
                 "no other machine may use this store",
             ),
         },
@@ -102,20 +99,22 @@ fn filesystem(store: &Store) -> Finding {
 fn lock(store: &Store) -> Finding {
     let dir = store.layout().dir();
     if !dir.exists() {
-        return Finding::good("locks", "nothing to try yet");
+        return Finding::good("locks", "not checked: there is no store yet");
     }
     let path = dir.join("doctor.lock");
     let tried = LockFile::acquire(&path).and_then(|held| Ok((LockFile::try_acquire(&path)?.is_none(), held)));
     match tried {
-        Ok((true, _)) => Finding::good("locks", "flock excludes"),
+        Ok((true, _)) => Finding::good("locks", "file locking works"),
         Ok((false, _)) => {
-            let failure = Failure::new(ErrorKind::Lock, "flock does not exclude on this filesystem")
+            let failure = Failure::new(ErrorKind::Lock, "file locking does not work on this filesystem")
                 .hint("set [store] path to a local filesystem");
             Finding::bad("locks", failure, Status::StoreUnavailable)
         }
-        Err(e) => {
-            Finding::bad("locks", Failure::new(ErrorKind::Lock, format!("flock fails: {e}")), Status::StoreUnavailable)
-        }
+        Err(e) => Finding::bad(
+            "locks",
+            Failure::new(ErrorKind::Lock, format!("file locking failed: {e}")),
+            Status::StoreUnavailable,
+        ),
     }
 }
 
@@ -131,7 +130,7 @@ fn key(store: &Store) -> Finding {
     let key = store.key("").and_then(|key| store.check_custody(&key, "").map(|()| key));
     match key {
         Ok(key) => Finding::good("sealing key", format!("{} ({} store)", key.id(), store.kind())),
-        Err(StoreError::Empty) => Finding::good("sealing key", "will be made with the first credential"),
+        Err(StoreError::Empty) => Finding::good("sealing key", "will be created with the first credential"),
         Err(e) => Finding::of_store("sealing key", &e),
     }
 }

@@ -57,7 +57,7 @@ pub(super) fn hand_over(
         format!(" from {origin}{whose}")
     });
     let young = |waited: Duration| {
-        out.say(&format!("waiting until the keyring has made it durable ({} s) …", waited.as_secs()));
+        out.say(&format!("waiting for the keyring to save it ({} s) …", waited.as_secs()));
     };
     let warrant = if args.replace { Warrant::Insistence } else { Warrant::Copy };
     let handed = handover::take(engine.store(), &args.profile, arrival, warrant, now, &young)?;
@@ -73,13 +73,13 @@ pub(super) fn hand_over(
             let record = engine.store().peek(&args.profile).ok().flatten();
             outcome.expires_at = record.and_then(|r| r.validity).map(|v| v.expires_at());
             let name = &args.profile;
-            out.say(&format!("{name}: this credential is already here as generation {generation}, and stays as it is"));
+            out.say(&format!("{name}: this credential is already stored as generation {generation}; nothing to do"));
         }
         Handover::Taken { warnings, .. } => {
             let until = match expires_at {
                 None => "no access token yet".into(),
-                Some(at) if at <= now.wall => format!("expired {at}"),
-                Some(at) => format!("fresh until {at}"),
+                Some(at) if at <= now.wall => format!("expired {}", at.to_the_second()),
+                Some(at) => format!("valid until {}", at.to_the_second()),
             };
             let from = from.unwrap_or_default();
             out.say(&format!("{}: imported as generation {}{from}, {until}", args.profile, outcome.generation));

@@ -48,11 +48,11 @@ fn read(args: &ImportArgs) -> Result<Granted, Outcome> {
     match response::read(200, &bytes, true) {
         Reply::Granted(granted) => Ok(*granted),
         Reply::Denied(d) => Err(bad_input(
-            format!("{place} holds an error response: {}", d.code),
-            "import the answer of a successful sign-in",
+            format!("{place} contains an error response: {}", d.code),
+            "import the token response of a successful login",
         )),
         Reply::Unreadable => {
-            Err(bad_input(format!("{place} holds no token response"), "expected JSON with at least \"refresh_token\""))
+            Err(bad_input(format!("{place} is not a token response"), "expected JSON with at least \"refresh_token\""))
         }
     }
 }
@@ -61,8 +61,8 @@ fn credential(granted: Granted, profile: &Profile, binding: Binding, now: &Momen
     let told = granted.expiry.lifetime_of_import(now);
     handover::credential(granted, binding, now, told, profile.provider.default_lifetime).ok_or_else(|| {
         bad_input(
-            "the token response holds no refresh_token".into(),
-            "sign in with offline access (scope offline_access)",
+            "the token response has no refresh_token".into(),
+            "request offline access at sign-in (scope offline_access)",
         )
     })
 }

@@ -28,17 +28,17 @@ pub(super) fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output)
     let made = handover::credential(foreign.granted, prepared.binding(), &now, told, lifetime);
     let mut credential = made.ok_or_else(|| {
         config_error(
-            Failure::new(ErrorKind::Source, format!("{origin} holds no refresh token")).hint("sign in with that tool"),
+            Failure::new(ErrorKind::Source, format!("{origin} has no refresh token")).hint("sign in with that tool"),
         )
     })?;
     credential.grant.login_by = credential.grant.login_by.or(login_by);
     let arrival = Arrival { credential, origin: Some(origin.clone()) };
     let outcome = hand_over(args, &engine, arrival, &now, out)?;
     if origin.identity.name().is_none() {
-        out.say(&format!("{}: its store does not say whose it is", origin.tool));
+        out.say(&format!("{}: its store does not name the account", origin.tool));
         if profile.follow {
             out.warn(
-                "so what it refreshes cannot be adopted: the profile will stop then, and ask which token is meant",
+                "tokens without an account cannot be followed: when the tool refreshes, the profile stops until you choose a token",
             );
         }
     }
@@ -57,7 +57,7 @@ fn profile(tool: Tool, args: &ImportArgs, setup: &Setup, told: Option<&str>) -> 
         match tool {
             // Its client is registered with Google, and a refresh token works with no other.
             Tool::Gemini => failure.hint(
-                "write client_id and client_secret of the Gemini CLI in [provider.google]: its token is for that client only",
+                "set client_id and client_secret of the Gemini CLI in [provider.google]: its token works only with that client",
             ),
             Tool::Codex | Tool::Claude | Tool::Grok | Tool::OpenClaw | Tool::OidcAgent | Tool::Pizauth => failure,
         }
@@ -69,11 +69,11 @@ fn profile(tool: Tool, args: &ImportArgs, setup: &Setup, told: Option<&str>) -> 
 fn check_client(foreign: &Foreign, origin: &Origin, provider: &Provider) -> Result<(), Failure> {
     if let Some(client) = foreign.client_id.as_ref().filter(|client| **client != provider.client_id) {
         let message = format!(
-            "{origin} has a token for client {client}, and provider {} is client {}",
+            "{origin} has a token for client {client}, but provider {} uses client {}",
             provider.name, provider.client_id
         );
         let hint =
-            format!("set client_id = {client:?} in a [provider.NAME] of its own, and import with --provider NAME");
+            format!("add a section [provider.NAME] with client_id = {client:?}, and import with --provider NAME");
         return Err(Failure::new(ErrorKind::Source, message).hint(hint));
     }
     let same_place = |issuer: &str| {
@@ -83,8 +83,8 @@ fn check_client(foreign: &Foreign, origin: &Origin, provider: &Provider) -> Resu
     };
     // Without an issuer the endpoints may be anywhere, and only the person knows.
     if let Some(issuer) = foreign.issuer.as_ref().filter(|i| provider.issuer.is_some() && !same_place(i)) {
-        let message = format!("{origin} has a token of {issuer}, and provider {} is another server", provider.name);
-        return Err(Failure::new(ErrorKind::Source, message).hint("import with the --provider that it is of"));
+        let message = format!("{origin} has a token of {issuer}, but provider {} is another server", provider.name);
+        return Err(Failure::new(ErrorKind::Source, message).hint("import with the --provider of that server"));
     }
     Ok(())
 }
@@ -98,8 +98,9 @@ fn check_usual(tool: Tool, args: &ImportArgs, setup: &Setup, ours: &Provider) ->
     if setup.config.providers.get(usual).is_some_and(|provider| provider.client_id == ours.client_id) {
         return Ok(());
     }
-    let message = format!("profile {} is at {}, and what {} has is for {usual}", args.profile, ours.name, about.name);
-    let hint = format!("import it into a profile of its own, or say with --provider that it is for {}", ours.name);
+    let message =
+        format!("profile {} uses provider {}, but {} has a token for {usual}", args.profile, ours.name, about.name);
+    let hint = format!("import it into another profile, or confirm the provider: --provider {}", ours.name);
     Err(Failure::new(ErrorKind::Conflict, message).hint(hint))
 }
 
@@ -107,11 +108,15 @@ fn check_usual(tool: Tool, args: &ImportArgs, setup: &Setup, ours: &Provider) ->
 fn tell_ownership(tool: Tool, origin: &Origin, profile: &Profile, out: &Output) {
     let about = tool.about();
     if profile.follow {
-        out.say(&format!("{} is followed: what it refreshes is adopted, and nothing is written to it", about.name));
+        out.say(&format!(
+            "following {}: keepalive adopts the tokens that it refreshes, and never writes to its store",
+            about.name
+        ));
         return;
     }
     out.say(&format!(
-        "{} holds the same refresh token: whichever uses it next signs the other out. Sign out of it here: {}",
+        "{} still has the same refresh token; whichever of the two uses it next signs the other out. Sign out of that \
+         tool on this machine: {}",
         about.name,
         about.way_out(origin)
     ));

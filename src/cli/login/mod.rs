@@ -23,23 +23,24 @@ use crate::signin::code::{Counter, Signed};
 use crate::signin::wait::{Event, Wait};
 use crate::signin::{self, SignInError};
 
-/// Sign in, and keep what comes of it
+/// Sign in to a provider and store the credential
 ///
-/// Opens the provider's page in your browser and waits for it to come back to this machine (authorization code with PKCE).
-/// Where there is no browser, it shows a code to type on another device if the provider has that, and else a link whose
-/// result you paste. A login replaces what the profile had, and only once it has succeeded.
+/// Opens the provider's sign-in page in your browser and waits for the redirect to this machine (authorization code with
+/// PKCE). Without a browser, it shows a code to enter on another device if the provider supports that (RFC 8628);
+/// otherwise it shows a link, and you paste back the result. The stored credential is replaced only after the login has
+/// succeeded.
 #[derive(Debug, Args)]
 pub struct LoginArgs {
-    /// The profile to sign in
+    /// Profile to sign in
     #[arg(value_name = "PROFILE", value_parser = super::profile_name)]
     profile: ProfileName,
-    /// The provider to sign in at; needed if the profile is not configured and not called like one
+    /// Provider to sign in to; required unless the profile is configured or named after a provider
     #[arg(long, value_name = "P")]
     provider: Option<String>,
-    /// Show a code to type on another device
+    /// Show a code to enter on another device
     #[arg(long, conflicts_with = "paste")]
     device: bool,
-    /// Show a link, and take the address that it leads to, or the code, from standard input
+    /// Show a link; paste back the address (or the code) that it leads to
     #[arg(long)]
     paste: bool,
 }
@@ -139,10 +140,10 @@ fn store(
     let mut outcome = Outcome::new(OutcomeKind::Refreshed);
     outcome.expires_at = credential.validity().map(crate::credential::freshness::Validity::expires_at);
     let young = |waited: Duration| {
-        out.say(&format!("waiting until the keyring has made it durable ({} s) …", waited.as_secs()));
+        out.say(&format!("waiting for the keyring to save it ({} s) …", waited.as_secs()));
     };
     if engine.store().is_locked(&profile.name) {
-        out.say("a refresh of what was there before is under way; waiting until it is over …");
+        out.say("waiting for a refresh in progress of the previous credential …");
     }
     let handed = handover::take(engine.store(), &profile.name, credential, Warrant::Login, &signed.asked, &young);
     let handed = handed.map_err(of_outcome)?;
@@ -154,10 +155,10 @@ fn store(
 /// What the browser shows at the end.
 fn farewell(done: &Result<Done, Ended>, profile: &Profile) -> (bool, String) {
     match done {
-        Ok(_) => (true, format!("keepalive has signed in the profile {}. You can close this page.", profile.name)),
+        Ok(_) => (true, format!("Profile {} is signed in. You can close this page.", profile.name)),
         Err((_, failure)) => {
             let why = failure.as_ref().map_or("something went wrong", |f| f.message.as_str());
-            (false, format!("{why}. You can close this page; the terminal says more."))
+            (false, format!("{why}. You can close this page; the terminal has the details."))
         }
     }
 }
@@ -170,11 +171,11 @@ fn report(done: &Done, setup: &Setup, profile: &Profile, out: &Output) -> Status
         line.push_str(&format!(" as {account}"));
     }
     match done.outcome.expires_at {
-        Some(at) => line.push_str(&format!(", fresh until {at}")),
+        Some(at) => line.push_str(&format!(", valid until {}", at.to_the_second())),
         None => line.push_str(", no access token yet"),
     }
     if let Some(at) = refresh_at {
-        line.push_str(&format!(", next refresh {at}"));
+        line.push_str(&format!(", next refresh {}", at.to_the_second()));
     }
     out.say(&line);
     if let Handover::Taken { warnings, .. } = &done.handed {

@@ -43,7 +43,7 @@ pub(super) fn choose(args: &LoginArgs, provider: &Provider, sites: &Sites, deskt
     let redirect = Redirect::of(provider.redirect_uri.as_ref());
     let has_browser = browser::is_there(desktop);
     let lacks = |key: &str, hint: &str| {
-        Failure::new(ErrorKind::Config, format!("{} names no {key}", provider.name))
+        Failure::new(ErrorKind::Config, format!("provider {} has no {key}", provider.name))
             .hint(format!("{hint}, or set {key} in [provider.{}]", provider.name))
     };
     let device = |why| sites.device.clone().map(|endpoint| Way::Device { endpoint, why });
@@ -51,7 +51,7 @@ pub(super) fn choose(args: &LoginArgs, provider: &Provider, sites: &Sites, deskt
         return device(None).ok_or_else(|| lacks("device_authorization_endpoint", "leave out --device"));
     }
     let Some(endpoint) = sites.authorization.clone() else {
-        let why = "this provider signs in on another device";
+        let why = "this provider has no sign-in page for a browser on this machine";
         return device(Some(why))
             .filter(|_| !args.paste)
             .ok_or_else(|| lacks("authorization_endpoint", "import a token response instead"));
@@ -63,7 +63,7 @@ pub(super) fn choose(args: &LoginArgs, provider: &Provider, sites: &Sites, deskt
         (true, Redirect::Loopback { .. }) => Ok(Way::Browser { endpoint, redirect }),
         (true, Redirect::Elsewhere(_)) => Ok(Way::Paste { endpoint, redirect, opens: true, why: None }),
         (false, _) => {
-            let why = Some("there is no browser on this machine");
+            let why = Some("no browser on this machine");
             Ok(device(why).unwrap_or(Way::Paste { endpoint, redirect, opens: false, why }))
         }
     }
@@ -109,22 +109,25 @@ impl Desk<'_> {
         let attempt = attempt(redirect_uri)?;
         doorstep.serve(&attempt, self.wait.sender()).map_err(|e| {
             SignInError::Refused(
-                Failure::new(ErrorKind::Port, format!("cannot listen on loopback: {e}")).hint("use --paste"),
+                Failure::new(ErrorKind::Port, format!("cannot listen on the loopback address: {e}"))
+                    .hint("use --paste"),
             )
         })?;
         let url = attempt.url(self.counter.sites, endpoint, &self.counter.prepared.provider);
         let has_opened = browser::open(self.desktop, url.as_str());
         match has_opened {
-            true => self.out.ask(&format!("your browser opens to sign in at {}; if it does not, visit", host(&url))),
-            false => self.out.ask(&format!("no browser could be started; to sign in at {}, visit", host(&url))),
+            true => {
+                self.out.ask(&format!("opening your browser to sign in at {}; if it does not open, visit", host(&url)))
+            }
+            false => self.out.ask(&format!("cannot start a browser; to sign in at {}, visit", host(&url))),
         }
         self.out.ask(url.as_str());
-        self.say_patience("waiting for the browser");
+        self.say_patience("the browser");
         let deadline = self.wait.deadline(PATIENCE);
         loop {
             match self.wait.next(&deadline, PATIENCE)? {
                 Some(Event::Redirected(visitor)) => return Ok((attempt, visitor)),
-                Some(Event::Stray(what)) => self.out.warn(&format!("a redirect was turned away: {what}")),
+                Some(Event::Stray(what)) => self.out.warn(&format!("ignored a redirect: {what}")),
                 Some(Event::Pasted(_) | Event::PasteEnded | Event::Interrupted) | None => {}
             }
         }
@@ -133,25 +136,25 @@ impl Desk<'_> {
     fn by_device(&self, endpoint: &Url, why: Option<&str>) -> Result<Signed, SignInError> {
         let invitation = self.counter.invite(endpoint)?;
         self.show(&invitation, why);
-        let tell = |why: &str| self.out.warn(&format!("{why}; asking on"));
+        let tell = |why: &str| self.out.warn(&format!("{why}; still waiting"));
         self.counter.poll(&invitation, self.wait, &tell)
     }
 
     fn show(&self, invitation: &Invitation, why: Option<&str>) {
         let Invitation { user_code, uri, complete, lives, .. } = invitation;
         if let Some(why) = why {
-            self.out.say(&format!("{why}, so another device will do"));
+            self.out.say(&format!("{why}; use another device"));
         }
         if self.out.is_terminal()
             && let Some(drawn) = qr::draw(complete.as_ref().unwrap_or(uri).as_str())
         {
             self.out.ask(&drawn);
         }
-        self.out.ask(&format!("on any device, visit {uri} and type the code {user_code}"));
+        self.out.ask(&format!("on any device, visit {uri} and enter the code {user_code}"));
         if let Some(complete) = complete {
             self.out.ask(&format!("or visit {complete}"));
         }
-        self.out.say(&format!("waiting, for {} at most …", humantime::format_duration(*lives)));
+        self.out.say(&format!("waiting up to {} …", humantime::format_duration(*lives)));
     }
 
     fn by_pasting(
@@ -164,21 +167,22 @@ impl Desk<'_> {
         let attempt = attempt(redirect.with_port(loopback::unserved_port(random())))?;
         let url = attempt.url(self.counter.sites, endpoint, &self.counter.prepared.provider);
         if let Some(why) = why {
-            self.out.say(&format!("{why}, so use one elsewhere"));
+            self.out.say(&format!("{why}; use a browser on another machine"));
         }
         self.out.ask(&format!("to sign in at {}, visit", host(&url)));
         self.out.ask(url.as_str());
         match redirect {
             Redirect::Loopback { .. } => {
-                self.out
-                    .ask("the browser then fails to show a page: paste that page's address here, or the code in it");
+                self.out.ask(
+                    "your browser will end on a page that does not load; paste its address (or the code in it) here:",
+                );
             }
-            Redirect::Elsewhere(_) => self.out.ask("paste the code that it shows here, or the address it ends at"),
+            Redirect::Elsewhere(_) => self.out.ask("paste the code that it shows (or the address you end at) here:"),
         }
         if opens {
             browser::open(self.desktop, url.as_str());
         }
-        self.say_patience("waiting for the paste");
+        self.say_patience("your input");
         read_lines(self.wait.sender());
         let deadline = self.wait.silent_deadline(PATIENCE);
         loop {
@@ -190,8 +194,7 @@ impl Desk<'_> {
                     Err(bad) => return Err(self.counter.explain(bad)),
                 },
                 Some(Event::PasteEnded) => {
-                    let failure =
-                        Failure::new(ErrorKind::Input, "standard input ended before a usable address or code came");
+                    let failure = Failure::new(ErrorKind::Input, "no usable address or code was entered");
                     return Err(SignInError::Abandoned(failure.hint("nothing was changed; sign in again")));
                 }
                 Some(Event::Redirected(_) | Event::Stray(_) | Event::Interrupted) | None => {}
@@ -206,13 +209,13 @@ impl Desk<'_> {
     }
 
     fn say_patience(&self, what: &str) {
-        self.out.say(&format!("{what}, for {} at most …", humantime::format_duration(PATIENCE)));
+        self.out.say(&format!("waiting up to {} for {what} …", humantime::format_duration(PATIENCE)));
     }
 }
 
 fn attempt(redirect_uri: Url) -> Result<Attempt, SignInError> {
     Attempt::new(random(), random(), redirect_uri)
-        .ok_or_else(|| SignInError::Refused(Failure::new(ErrorKind::Random, "no randomness to be had")))
+        .ok_or_else(|| SignInError::Refused(Failure::new(ErrorKind::Random, "cannot get random numbers")))
 }
 
 fn host(url: &Url) -> &str {
@@ -272,6 +275,6 @@ mod tests {
         assert_eq!(way(&none, elsewhere, true, &SCREEN), "paste true");
         assert_eq!(way(&args(true, false), "", true, &SCREEN), "device false");
         assert_eq!(way(&args(false, true), "", true, &SCREEN), "paste false");
-        assert_eq!(way(&args(true, false), "", false, &SCREEN), "a names no device_authorization_endpoint");
+        assert_eq!(way(&args(true, false), "", false, &SCREEN), "provider a has no device_authorization_endpoint");
     }
 }

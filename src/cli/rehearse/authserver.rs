@@ -126,7 +126,7 @@ impl Family {
         if !self.tally.is_family_alive || token != self.current {
             return (
                 400,
-                json!({"error": "invalid_grant", "error_description": "this refresh token was used before"})
+                json!({"error": "invalid_grant", "error_description": "this refresh token was already used"})
                     .to_string(),
             );
         }

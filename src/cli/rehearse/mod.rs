@@ -23,14 +23,14 @@ use crate::sys::process::{self, Force};
 use authserver::{RehearsalServer, Tally};
 use stage::{PROFILE, Stage};
 
-/// Prove this machine's store, lock and scheduler before a real token is trusted to them
+/// Test this machine's store, locks and scheduler with a throw-away credential
 ///
-/// Starts a strict authorization server on loopback (short tokens, rotation, the family revoked on a second use), the
-/// daemon, and crowds of processes that all refresh at once. The verdict comes from the server's own log. Runs in a
-/// throw-away directory beside the real store and touches no real credential; takes about 20 s.
+/// Starts a strict authorization server on the loopback interface (short lifetimes, rotation, all tokens revoked on
+/// reuse), the daemon, and groups of processes that all refresh at once. The result comes from the server's own log. Runs
+/// in a temporary directory next to the real store and uses no real credential. Takes about 20 s.
 #[derive(Debug, Args)]
 pub struct RehearseArgs {
-    /// Processes in each crowd
+    /// Concurrent processes per round
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(2..=200))]
     crowd: u16,
 }
@@ -104,25 +104,25 @@ fn play(
     out: &Output,
     findings: &mut Findings,
 ) -> Result<(), String> {
-    out.say(&format!("a strict authorization server listens on {}", server.token_endpoint()));
+    out.say(&format!("a strict authorization server is listening on {}", server.token_endpoint()));
     let kind = if stage.is_keyring { "keyring" } else { "sealed file" };
     let import = stage.spawn_with(&["import", PROFILE], &server.mint()).map_err(|e| format!("import: {e}"))?;
     let imported = finish(import).map_err(|e| format!("import: {e}"))?;
     if !imported.status.success() {
-        return Err(format!("the import failed: {}", imported.stderr.trim()));
+        return Err(format!("the import failed: {}", imported.stderr.trim().trim_start_matches("error: ")));
     }
-    out.say(&format!("signed in once; the credential is in the {kind} store"));
+    out.say(&format!("imported a credential into the {kind} store"));
     let daemon = start_daemon(stage)?;
-    out.say(&format!("the daemon runs (pid {})", daemon.id()));
+    out.say(&format!("the daemon is running (pid {})", daemon.id()));
     for number in 1..=CROWDS {
         crowd(server, stage, args.crowd, number, out, findings)?;
         thread::sleep(GAP);
     }
     let before = server.tally().refreshes;
-    out.say(&format!("quiet for {} s: the daemon alone must keep the credential alive …", QUIET.as_secs()));
+    out.say(&format!("waiting {} s: now only the daemon refreshes …", QUIET.as_secs()));
     thread::sleep(QUIET);
     findings.by_daemon_alone = server.tally().refreshes - before;
-    out.say(&format!("the daemon refreshed {} times by itself", findings.by_daemon_alone));
+    out.say(&format!("the daemon refreshed {} times on its own", findings.by_daemon_alone));
     stop_daemon(daemon)?;
     findings.round_trip = Some(round_trip(server, stage)?);
     Ok(())
@@ -159,7 +159,7 @@ fn wait(child: &mut Child) -> io::Result<ExitStatus> {
     }
     child.kill()?;
     child.wait()?;
-    Err(io::Error::new(io::ErrorKind::TimedOut, format!("a process did not end within {} s", PATIENCE.as_secs())))
+    Err(io::Error::new(io::ErrorKind::TimedOut, format!("a process did not exit within {} s", PATIENCE.as_secs())))
 }
 
 /// The daemon, killed if the rehearsal ends early.
@@ -183,26 +183,26 @@ impl Drop for Daemon {
 fn start_daemon(stage: &Stage) -> Result<Daemon, String> {
     let mut command = stage.command(&["--quiet", "daemon"]);
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut daemon = Daemon(Some(command.spawn().map_err(|e| format!("the daemon cannot be started: {e}"))?));
+    let mut daemon = Daemon(Some(command.spawn().map_err(|e| format!("cannot start the daemon: {e}"))?));
     for _ in 0..PATIENCE.as_millis() / POLL.as_millis() {
         if stage.socket().exists() {
             return Ok(daemon);
         }
         if let Some(Ok(Some(status))) = daemon.0.as_mut().map(Child::try_wait) {
-            return Err(format!("the daemon ended at once with {status}"));
+            return Err(format!("the daemon exited at once with {status}"));
         }
         thread::sleep(POLL);
     }
-    Err("the daemon does not listen".into())
+    Err("the daemon does not listen on its socket".into())
 }
 
 fn stop_daemon(mut daemon: Daemon) -> Result<(), String> {
     let Some(mut child) = daemon.0.take() else {
         return Ok(());
     };
-    process::end(child.id(), Force::Ask).map_err(|e| format!("the daemon cannot be stopped: {e}"))?;
+    process::end(child.id(), Force::Ask).map_err(|e| format!("cannot stop the daemon: {e}"))?;
     let status = wait(&mut child).map_err(|e| format!("the daemon does not stop: {e}"))?;
-    if status.success() { Ok(()) } else { Err(format!("the daemon ended with {status}")) }
+    if status.success() { Ok(()) } else { Err(format!("the daemon exited with {status}")) }
 }
 
 /// One crowd: everybody at once, half of them refreshing by force, half asking for a token.
@@ -238,7 +238,7 @@ fn crowd(
     findings.served += served;
     let after = server.tally();
     out.say(&format!(
-        "crowd {number}: {served} of {size} served; refreshes: {}, presented again: {}",
+        "round {number}: {served} of {size} callers served; refreshes: {}, refresh tokens reused: {}",
         after.refreshes - before.refreshes,
         after.presented_again - before.presented_again
     ));
@@ -246,7 +246,7 @@ fn crowd(
 }
 
 fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or("it said nothing")
+    text.lines().next().unwrap_or("no output")
 }
 
 /// What the daemon left must be readable by another process, from every home of it, and be the newest.
@@ -254,14 +254,14 @@ fn round_trip(server: &RehearsalServer, stage: &Stage) -> Result<String, String>
     let name: ProfileName = PROFILE.parse().map_err(|e| format!("{e}"))?;
     let store = stage.store().map_err(|f| f.message)?;
     let snapshot = store.snapshot(&name).map_err(|e| e.to_string())?.ok_or("the store is empty")?;
-    let access = snapshot.grant.access.ok_or("the store holds no access token")?;
+    let access = snapshot.grant.access.ok_or("the store has no access token")?;
     if !server.has_issued(access.expose()) {
-        return Err("the store holds a token that the server did not issue".into());
+        return Err("the store has a token that the server did not issue".into());
     }
-    let record = store.peek(&name).map_err(|e| e.to_string())?.ok_or("the journal is gone")?;
+    let record = store.peek(&name).map_err(|e| e.to_string())?.ok_or("record.json is missing")?;
     let expected = if stage.is_keyring { Publication::Published } else { Publication::None };
     if record.publication != expected || record.generation != snapshot.generation {
-        return Err(format!("the journal says {:?}, generation {}", record.publication, record.generation));
+        return Err(format!("record.json has {:?}, generation {}", record.publication, record.generation));
     }
     Ok(format!("generation {} read back from the {} store", snapshot.generation, store.kind()))
 }
@@ -275,9 +275,12 @@ fn conclude(findings: &Findings, stage: &Stage, out: &Output) -> Status {
             findings.callers > 0 && findings.served == findings.callers,
             format!("{} of {} callers served", findings.served, findings.callers),
         ),
-        (tally.presented_again == 0, format!("refresh tokens presented again: {}", tally.presented_again)),
-        (tally.requests == tally.refreshes, format!("requests refused: {}", tally.requests - tally.refreshes)),
-        (tally.is_family_alive, format!("family {}", if tally.is_family_alive { "alive" } else { "revoked" })),
+        (tally.presented_again == 0, format!("refresh tokens reused: {}", tally.presented_again)),
+        (tally.requests == tally.refreshes, format!("requests rejected: {}", tally.requests - tally.refreshes)),
+        (
+            tally.is_family_alive,
+            format!("the login is {}", if tally.is_family_alive { "still valid" } else { "revoked" }),
+        ),
         (findings.by_daemon_alone > 0, format!("refreshes by the daemon alone: {}", findings.by_daemon_alone)),
         (
             findings.round_trip.is_some(),
@@ -302,7 +305,7 @@ fn conclude(findings: &Findings, stage: &Stage, out: &Output) -> Status {
         }));
     } else {
         for (held, what) in &checks {
-            let (style, mark) = if *held { (GOOD, "held") } else { (BAD, "FAILED") };
+            let (style, mark) = if *held { (GOOD, "ok") } else { (BAD, "failed") };
             out.line(&format!("{style}{mark:>6}{style:#}  {what}"));
         }
         out.line(&format!("        lock: flock, filesystem: {filesystem}"));
@@ -311,10 +314,10 @@ fn conclude(findings: &Findings, stage: &Stage, out: &Output) -> Status {
         out.error(&Failure::new(ErrorKind::Rehearsal, fault));
     }
     if is_good {
-        out.say("the rehearsal held: this machine can be trusted with a real token");
+        out.say("the rehearsal passed: this machine can be trusted with a real token");
         Status::Ok
     } else {
-        out.say("the rehearsal failed: do not trust a real token to this machine yet");
+        out.say("the rehearsal failed: do not use a real token on this machine yet");
         Status::Failed
     }
 }

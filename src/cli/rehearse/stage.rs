@@ -41,7 +41,7 @@ impl Stage {
         let parent = beside.parent().unwrap_or(beside).to_owned();
         let cannot = |what: &str, e: io::Error| {
             Failure::new(ErrorKind::Io, format!("cannot {what} below {}: {e}", parent.display()))
-                .hint("the rehearsal runs on the filesystem of the real store; make room there")
+                .hint("the rehearsal runs on the filesystem of the real store; free some space there")
         };
         durable::create_dir(&parent).map_err(|e| cannot("create a directory", e))?;
         strike_leftovers(&parent, places.bus_address.as_deref());

@@ -32,7 +32,7 @@ fn unknown_keys_are_told() {
             "[store]
 zzz = 1",
             r#"config.toml:2: [store] unknown key "zzz""#,
-            "the keys here are kind, path, key, service and allow_network_filesystem",
+            "the keys allowed here are kind, path, key, service and allow_network_filesystem",
         ),
         (
             r#"[profile.xai]
@@ -62,7 +62,7 @@ provider = "xai""#,
             r#"[provider.acme]
 source = "me""#,
             r#"config.toml:2: [provider.acme] unknown key "source""#,
-            "the keys here are issuer, authorization_endpoint, token_endpoint, device_authorization_endpoint, revocation_endpoint, redirect_uri, client_id, client_auth, client_secret, client_key, client_key_id, assertion_audience, scopes, rotation, reuse_grace, grace_semantics, last_chance, trust_503, concurrency, settle, timeout, connect_timeout, headers, parameters, body, dead_codes, client_codes, endpoint_domain, ca_file, margin and default_lifetime",
+            "the keys allowed here are issuer, authorization_endpoint, token_endpoint, device_authorization_endpoint, revocation_endpoint, redirect_uri, client_id, client_auth, client_secret, client_key, client_key_id, assertion_audience, scopes, rotation, reuse_grace, grace_semantics, last_chance, trust_503, concurrency, settle, timeout, connect_timeout, headers, parameters, body, dead_codes, client_codes, endpoint_domain, ca_file, margin and default_lifetime",
         ),
         (
             r#"["a\u001b[31mb"]
@@ -80,7 +80,7 @@ fn toml_that_does_not_parse_is_told() {
         (
             "[profile.xai:default]
 ",
-            r#"config.toml:1: not TOML: ":" needs quotes around the name it is in"#,
+            r#"config.toml:1: not TOML: a name that contains ":" needs quotes"#,
             r#"write it like [profile."xai:default"]"#,
         ),
         (
@@ -88,9 +88,9 @@ fn toml_that_does_not_parse_is_told() {
 
 margin = "30%""#,
             r#"config.toml:3: not TOML: "margin" is defined twice"#,
-            "join the two, or remove one",
+            "merge the two, or remove one",
         ),
-        (r#"margin = "20%"#, "config.toml:1: not TOML: a string does not end", r#"close it with ""#),
+        (r#"margin = "20%"#, "config.toml:1: not TOML: a string is not closed", r#"close it with ""#),
         (
             "[store",
             "config.toml:1: not TOML: unclosed table, expected `]`",
@@ -98,14 +98,14 @@ margin = "30%""#,
         ),
         (
             r#"margin = "a\q""#,
-            "config.toml:1: not TOML: a backslash stands before a character that it cannot escape",
+            "config.toml:1: not TOML: a backslash is followed by a character that cannot be escaped",
             r#"write \\ for \"#,
         ),
         (
             "[provider.acme]
 [provider.acme]",
             r#"config.toml:2: not TOML: "acme" is defined twice"#,
-            "join the two, or remove one",
+            "merge the two, or remove one",
         ),
     ]);
 }
@@ -120,13 +120,13 @@ fn values_of_a_wrong_kind_are_told() {
         ),
         (
             acme!(r#"scopes = ["openid", 3]"#),
-            "config.toml:4: [provider.acme] scopes must be a list of strings, but holds a number",
+            "config.toml:4: [provider.acme] scopes must be a list of strings, but contains a number",
             r#"write scopes = ["openid", "offline_access"]"#,
         ),
         (
             acme!(r#"scopes = ["openid offline_access"]"#),
-            r#"config.toml:4: [provider.acme] scopes has several in one: "openid offline_access""#,
-            "write each scope in quotes of its own, with commas between",
+            r#"config.toml:4: [provider.acme] scopes has several scopes in one string: "openid offline_access""#,
+            "quote each scope separately, with commas between them",
         ),
         (
             acme!("timeout = 30"),
@@ -158,7 +158,7 @@ provider = "xai""#,
         (
             r#"[provider]
 issuer = "https://x.example""#,
-            r#"config.toml:2: [provider] "issuer" stands outside a named section"#,
+            r#"config.toml:2: [provider] "issuer" is outside a named section"#,
             "write [provider.NAME], and its keys below",
         ),
         (
@@ -226,7 +226,7 @@ margin = "2 fortnights""#,
         ),
         (
             acme!(r#"settle = "quick""#),
-            r#"config.toml:4: [provider.acme] settle "quick" is no duration"#,
+            r#"config.toml:4: [provider.acme] settle "quick" is not a duration"#,
             r#"write it like "90s", "15m", "2h" or "1d 12h""#,
         ),
         (
@@ -253,12 +253,12 @@ schedule = "75 * * * *""#,
         ),
         (
             r#"schedule = "0 0 30 2 *""#,
-            "config.toml:1: schedule cannot be used: no date matches it, ever",
+            "config.toml:1: schedule cannot be used: it never matches any date",
             "check day and month: 30 February does not exist",
         ),
         (
             r#"schedule = "0 0 13 * 5""#,
-            "config.toml:1: schedule cannot be used: day of month and day of week are both restricted, and programs disagree whether that means both or either",
+            "config.toml:1: schedule cannot be used: day of month and day of week are both restricted, and programs disagree on whether both or either must match",
             "write * for one of the two",
         ),
         (
@@ -334,7 +334,7 @@ fn incomplete_providers_are_told() {
             r#"[provider.acme]
 client_id = "x""#,
             "config.toml:1: [provider.acme] issuer or token_endpoint is missing",
-            r#"write issuer = "https://...", or name the endpoints"#,
+            r#"write issuer = "https://...", or set the endpoints"#,
         ),
         (
             r#"[provider.acme]
@@ -347,52 +347,52 @@ issuer = "https://x.example""#,
 issuer = "https://x.example"
 client_id = """#,
             "config.toml:3: [provider.acme] client_id is empty",
-            "write what the provider gave your client",
+            "write the value that the provider gave to your client",
         ),
         (
             acme!(r#"client_auth = "client_secret_basic""#),
-            "config.toml:4: [provider.acme] client_secret is missing: client_auth asks for it",
+            "config.toml:4: [provider.acme] client_secret is missing: client_auth requires it",
             r#"write client_secret = { file = "PATH" }, { env = "NAME" }, { command = [...] } or { keyring = "NAME" }"#,
         ),
         (
             acme!(r#"client_auth = "private_key_jwt""#),
-            r#"config.toml:4: [provider.acme] client_key is missing: client_auth = "private_key_jwt" signs with it"#,
+            r#"config.toml:4: [provider.acme] client_key is missing: client_auth = "private_key_jwt" requires it"#,
             r#"write client_key = { file = "PATH" }, a private key in PEM"#,
         ),
         (
             acme!("client_auth = \"private_key_jwt\"\nclient_secret = { env = \"S\" }"),
-            r#"config.toml:5: [provider.acme] client_secret is given, but client_auth = "private_key_jwt" sends none"#,
+            r#"config.toml:5: [provider.acme] client_secret is set, but client_auth = "private_key_jwt" does not use it"#,
             "write client_key for the private key, and remove client_secret",
         ),
         (
             acme!(r#"client_key = { env = "S" }"#),
-            r#"config.toml:4: [provider.acme] client_key is given, but client_auth = "none" signs nothing"#,
+            r#"config.toml:4: [provider.acme] client_key is set, but client_auth = "none" does not use it"#,
             r#"write client_auth = "private_key_jwt", or remove client_key"#,
         ),
         (
             acme!(r#"client_key = "-----BEGIN PRIVATE KEY-----""#),
-            "config.toml:4: [provider.acme] client_key cannot stand in the configuration itself",
-            r#"put it into a file of its own: client_key = { file = "PATH" }"#,
+            "config.toml:4: [provider.acme] client_key cannot be written in the configuration itself",
+            r#"put it in a separate file: client_key = { file = "PATH" }"#,
         ),
         (
             "[profile.okta]\nprovider = \"okta\"",
-            r#"config.toml:2: [profile.okta] provider "okta" cannot be used yet: issuer is missing: every customer of this provider has one of their own"#,
-            r#"in [provider.okta], write issuer = "https://YOUR-ORG.okta.com/oauth2/default" as it is for you and client_id = "...""#,
+            r#"config.toml:2: [profile.okta] provider "okta" cannot be used yet: issuer is missing: each customer of this provider has a different one"#,
+            r#"in [provider.okta], write issuer = "https://YOUR-ORG.okta.com/oauth2/default" with your own values and client_id = "...""#,
         ),
         (
             "[provider.okta]\nclient_id = \"me\"",
-            "config.toml:1: [provider.okta] issuer is missing: every customer of this provider has one of their own",
-            r#"write issuer = "https://YOUR-ORG.okta.com/oauth2/default" as it is for you"#,
+            "config.toml:1: [provider.okta] issuer is missing: each customer of this provider has a different one",
+            r#"write issuer = "https://YOUR-ORG.okta.com/oauth2/default" with your own values"#,
         ),
         (
             acme!(r#"client_secret = { env = "S" }"#),
-            r#"config.toml:4: [provider.acme] client_secret is given, but client_auth = "none" sends none"#,
+            r#"config.toml:4: [provider.acme] client_secret is set, but client_auth = "none" does not use it"#,
             r#"write client_auth = "client_secret_basic" or "client_secret_post", or remove client_secret"#,
         ),
         (
             r#"[provider.google]
 client_id = "x""#,
-            "config.toml:1: [provider.google] client_secret is missing: client_auth asks for it",
+            "config.toml:1: [provider.google] client_secret is missing: client_auth requires it",
             r#"write client_secret = { file = "PATH" }, { env = "NAME" }, { command = [...] } or { keyring = "NAME" }"#,
         ),
         (
@@ -409,8 +409,8 @@ fn secrets_are_told() {
     check(&[
         (
             acme!(r#"client_secret = "hunter2""#),
-            "config.toml:4: [provider.acme] client_secret cannot stand in the configuration itself",
-            r#"put it into a file of its own: client_secret = { file = "PATH" }"#,
+            "config.toml:4: [provider.acme] client_secret cannot be written in the configuration itself",
+            r#"put it in a separate file: client_secret = { file = "PATH" }"#,
         ),
         (
             acme!("client_secret = {}"),
@@ -425,16 +425,16 @@ fn secrets_are_told() {
         (
             acme!(r#"client_secret = { vault = "x" }"#),
             r#"config.toml:4: [provider.acme.client_secret] unknown key "vault""#,
-            "the keys here are env, file, command and keyring",
+            "the keys allowed here are env, file, command and keyring",
         ),
         (
             acme!(r#"client_secret = { env = "A=B" }"#),
-            "config.toml:4: [provider.acme.client_secret] env cannot hold '='",
+            "config.toml:4: [provider.acme.client_secret] env cannot contain '='",
             r#"write env = "ACME_CLIENT_SECRET""#,
         ),
         (
             acme!("client_secret = { command = [] }"),
-            "config.toml:4: [provider.acme.client_secret] command names no program",
+            "config.toml:4: [provider.acme.client_secret] command does not name a program",
             r#"write command = ["pass", "show", "keepalive"]"#,
         ),
         (
@@ -493,7 +493,7 @@ fn words_are_told() {
 issuer = "https://login.acme.example"
 client_id = "m\u0007e"
 "#,
-            r#"config.toml:3: [provider.acme] client_id cannot hold '\u{7}'"#,
+            r#"config.toml:3: [provider.acme] client_id cannot contain '\u{7}'"#,
             r#"write client_id = "...""#,
         ),
     ]);
@@ -504,7 +504,7 @@ fn headers_are_told() {
     check(&[
         (
             acme!(r#"headers = { "User Agent" = "x" }"#),
-            r#"config.toml:4: [provider.acme] headers has "User Agent", which is no header name"#,
+            r#"config.toml:4: [provider.acme] headers has "User Agent", which is not a header name"#,
             r#"write headers = { "User-Agent" = "..." }"#,
         ),
         (
@@ -540,17 +540,17 @@ fn parameters_codes_and_domains_are_told() {
         ),
         (
             acme!(r#"parameters = { resource = "" }"#),
-            "config.toml:4: [provider.acme.parameters] resource has an empty text",
+            "config.toml:4: [provider.acme.parameters] resource has an empty value",
             r#"write resource = "...""#,
         ),
         (
             acme!(r#"dead_codes = ["a\u0007"]"#),
-            r#"config.toml:4: [provider.acme] dead_codes cannot hold '\u{7}'"#,
+            r#"config.toml:4: [provider.acme] dead_codes cannot contain '\u{7}'"#,
             r#"write dead_codes = ["account_inactive"]"#,
         ),
         (
             acme!(r#"endpoint_domain = "https://acme.example/""#),
-            r#"config.toml:4: [provider.acme] endpoint_domain is no host name: "https://acme.example/""#,
+            r#"config.toml:4: [provider.acme] endpoint_domain is not a host name: "https://acme.example/""#,
             r#"write endpoint_domain = "acme.example""#,
         ),
         (
@@ -567,12 +567,12 @@ fn a_grace_without_its_length_is_told() {
         (
             acme!(r#"rotation = "grace""#),
             r#"config.toml:4: [provider.acme] rotation = "grace" needs reuse_grace"#,
-            r#"write reuse_grace = "30s", as the provider says, and timeout = "6s", so that two attempts fit into it"#,
+            r#"write reuse_grace = "30s", or what the provider documents, and timeout = "6s", so that two attempts fit into it"#,
         ),
         (
             acme!("rotation = \"grace\"\ntimeout = \"5s\""),
             r#"config.toml:4: [provider.acme] rotation = "grace" needs reuse_grace"#,
-            r#"write reuse_grace = "30s", as the provider says"#,
+            r#"write reuse_grace = "30s", or what the provider documents"#,
         ),
     ]);
 }
@@ -594,13 +594,13 @@ client_id = "me"
             r#"[profile.work]
 provider = "nowhere""#,
             r#"config.toml:2: [profile.work] provider "nowhere" is not known"#,
-            "write a section [provider.nowhere] for it, or name one of those that `keepalive providers` lists",
+            "add a section [provider.nowhere]; `keepalive providers` lists the known names",
         ),
         (
             r#"[profile.work]
 provider = "no where""#,
             r#"config.toml:2: [profile.work] provider "no where" is not known"#,
-            r#"write a section [provider."no where"] for it, or name one of those that `keepalive providers` lists"#,
+            r#"add a section [provider."no where"]; `keepalive providers` lists the known names"#,
         ),
         (
             r#"[profile.work]
@@ -623,7 +623,7 @@ follow = 1",
         (
             r#"[profile]
 xai = "xai""#,
-            r#"config.toml:2: [profile] "xai" stands outside a named section"#,
+            r#"config.toml:2: [profile] "xai" is outside a named section"#,
             "write [profile.NAME], and its keys below",
         ),
         (
@@ -641,8 +641,8 @@ fn the_store_is_checked() {
         (
             r#"[store]
 kind = "file""#,
-            r#"config.toml:2: [store] kind = "file" needs a key to seal the files with"#,
-            r#"make one with (umask 077; set -C; head -c 32 /dev/urandom > store.key) and write key = { file = "store.key" }"#,
+            r#"config.toml:2: [store] kind = "file" needs a key to encrypt the files"#,
+            r#"create one with (umask 077; set -C; head -c 32 /dev/urandom > store.key) and write key = { file = "store.key" }"#,
         ),
         (
             r#"[store]
@@ -653,7 +653,7 @@ kind = "sqlite""#,
         (
             r#"[store]
 key = { file = "x" }"#,
-            "config.toml:2: [store] key has no use in a keyring, which keeps the key itself",
+            "config.toml:2: [store] key has no effect with kind = \"keyring\": the keyring keeps the key",
             r#"write kind = "file", or remove key"#,
         ),
         (
@@ -661,21 +661,21 @@ key = { file = "x" }"#,
 kind = "file"
 key = { file = "x" }
 service = "y""#,
-            "config.toml:4: [store] service has no use without a keyring",
+            "config.toml:4: [store] service has no effect without a keyring",
             r#"write kind = "keyring", or remove service"#,
         ),
         (
             r#"[store]
 kind = "file"
 key = "MDEyMzQ1""#,
-            "config.toml:3: [store] key cannot stand in the configuration itself",
-            r#"put it into a file of its own: key = { file = "PATH" }"#,
+            "config.toml:3: [store] key cannot be written in the configuration itself",
+            r#"put it in a separate file: key = { file = "PATH" }"#,
         ),
         (
             r#"[store]
 kind = "file"
 key = { credential = "a/b" }"#,
-            "config.toml:3: [store.key] credential cannot hold '/'",
+            "config.toml:3: [store.key] credential cannot contain '/'",
             r#"write credential = "keepalive.key""#,
         ),
         (
@@ -695,7 +695,7 @@ service = """#,
 kind = "file"
 key = { keyring = "x" }"#,
             r#"config.toml:3: [store.key] unknown key "keyring""#,
-            "the keys here are credential, file and command",
+            "the keys allowed here are credential, file and command",
         ),
     ]);
 }

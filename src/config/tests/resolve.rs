@@ -256,8 +256,8 @@ fn a_profile_without_a_provider_says_what_to_write() {
     assert_eq!(
         refused("work", None),
         (
-            "/etc/ka/config.toml: profile work: no provider is named for it, and none is called so".into(),
-            "write [profile.work] with provider = \"...\", or give login or import a --provider: one of those that `keepalive providers` lists".into()
+            "/etc/ka/config.toml: profile work: it is not configured and is not a known provider".into(),
+            "to create it: keepalive login work --provider NAME, or set provider in [profile.work]; `keepalive providers` lists the names".into()
         )
     );
     assert_eq!(
@@ -275,7 +275,7 @@ fn a_profile_without_a_provider_says_what_to_write() {
         )
     );
     let error = nowhere().profile(&"work".parse().unwrap(), None).unwrap_err();
-    assert_eq!(error.to_string(), "profile work: no provider is named for it, and none is called so");
+    assert_eq!(error.to_string(), "profile work: it is not configured and is not a known provider");
 }
 
 #[test]
@@ -334,7 +334,7 @@ fn what_has_no_effect_is_a_warning() {
     assert_eq!(
         warnings(&config),
         [
-            "/etc/ka/config.toml:1: margin counts as 50%: it never exceeds half of the lifetime",
+            "/etc/ka/config.toml:1: margin is capped at 50% of the lifetime",
             "/etc/ka/config.toml:5: [provider.acme] reuse_grace has no effect without rotation = \"grace\"",
             "/etc/ka/config.toml:6: [provider.acme] grace_semantics has no effect without rotation = \"grace\"",
         ]

@@ -142,9 +142,18 @@ mod on_disk {
     #[test]
     fn a_file_that_others_can_write_is_refused() {
         for (mode, message) in [
-            (0o664, "config.toml: can be written by its group (mode 0664), and it says what keepalive runs"),
-            (0o602, "config.toml: can be written by everyone (mode 0602), and it says what keepalive runs"),
-            (0o666, "config.toml: can be written by everyone (mode 0666), and it says what keepalive runs"),
+            (
+                0o664,
+                "config.toml: can be written by its group (mode 0664); refusing it, because it names commands that keepalive runs",
+            ),
+            (
+                0o602,
+                "config.toml: can be written by everyone (mode 0602); refusing it, because it names commands that keepalive runs",
+            ),
+            (
+                0o666,
+                "config.toml: can be written by everyone (mode 0666); refusing it, because it names commands that keepalive runs",
+            ),
         ] {
             let (_directory, path) = written(b"", mode);
             assert_eq!(refused(&path), (message.into(), "chmod go-w config.toml".into()));
@@ -171,7 +180,7 @@ mod on_disk {
         let told = refused(directory.path()).0;
         assert!(told.starts_with("config.toml: cannot be read: "), "{told}");
         let (_directory, path) = written(&vec![b'#'; 17 << 20], 0o600);
-        assert_eq!(refused(&path).0, "config.toml: is larger than 16 MiB, so it is no configuration");
+        assert_eq!(refused(&path).0, "config.toml: is larger than 16 MiB, so it cannot be a configuration");
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(super) fn belongs(binding: &Binding, prepared: &Prepared, url: &Url) -> Resu
     let provider = &binding.provider;
     if binding.origin != configured.origin || binding.client_id != configured.client_id {
         let message = format!(
-            "the credential belongs to client {} at {}, but the configuration names client {} at {}",
+            "the credential was issued to client {} at {}, but the configuration has client {} at {}",
             binding.client_id, binding.origin, configured.client_id, configured.origin
         );
         return Err(Failure::new(ErrorKind::OtherServer, message).hint(format!("restore [provider.{provider}]")));
@@ -26,7 +26,8 @@ pub(super) fn belongs(binding: &Binding, prepared: &Prepared, url: &Url) -> Resu
     if origin == binding.origin {
         return Ok(());
     }
-    let message = format!("the revocation endpoint is at {origin}, but the credential belongs to {}", binding.origin);
+    let message =
+        format!("the revocation endpoint is at {origin}, but the credential was issued at {}", binding.origin);
     Err(Failure::new(ErrorKind::OtherServer, message)
         .hint(format!("check revocation_endpoint in [provider.{provider}]")))
 }
@@ -45,7 +46,7 @@ pub(super) fn unsent(why: Unsent, url: &Url) -> Outcome {
 }
 
 pub(super) fn reason_of(outcome: Outcome) -> Failure {
-    outcome.error.unwrap_or_else(|| Failure::new(ErrorKind::Unknown, "it is not known why"))
+    outcome.error.unwrap_or_else(|| Failure::new(ErrorKind::Unknown, "unknown reason"))
 }
 
 /// Nothing was forgotten: says so, and what the person can choose.
@@ -56,7 +57,7 @@ pub(super) fn with_choice(name: &ProfileName, mut outcome: Outcome) -> Outcome {
         (None, OutcomeKind::Deferred) => "try again; ".to_owned(),
         (None, _) => String::new(),
     };
-    let choice = format!("or forget it here all the same: keepalive logout {name} --forget");
+    let choice = format!("or delete it here anyway: keepalive logout {name} --forget");
     failure.message = format!("{name} is still signed in: {}", failure.message);
     failure.hint =
         Some(format!("{first}{}", if first.is_empty() { choice.trim_start_matches("or ") } else { &choice }));
@@ -72,8 +73,8 @@ pub(super) fn half_way(record: &Record, fates: Option<(Fate, Option<Fate>)>, err
     let name = &record.profile;
     let ended = fates.map_or(String::new(), |(refresh, access)| format!("{}; ", ended(refresh, access)));
     let (left, last) = match record.is_tombstone {
-        true => ("the profile is forgotten, but not all of it could be removed", "removes the rest"),
-        false => ("the profile could not be forgotten here", "forgets it"),
+        true => ("the profile is deleted, but some of its data could not be removed", "removes the rest"),
+        false => ("the profile could not be deleted here", "deletes it"),
     };
     failure.message = format!("{name}: {ended}{left}: {}", failure.message);
     let before = failure.hint.as_ref().map_or(String::new(), |hint| format!("{hint}; then "));
@@ -86,8 +87,8 @@ fn ended(refresh: Fate, access: Option<Fate>) -> &'static str {
         (Fate::Revoked, Some(Fate::Revoked)) => "the refresh token and the access token are revoked",
         (Fate::Revoked, Some(Fate::Left)) => "the refresh token is revoked, and the access token is not",
         (Fate::Revoked, _) => "the refresh token is revoked",
-        (Fate::Dead, Some(Fate::Revoked)) => "the refresh token was dead, and the access token is revoked",
-        (Fate::Dead, _) => "the refresh token was dead",
+        (Fate::Dead, Some(Fate::Revoked)) => "the refresh token was already invalid, and the access token is revoked",
+        (Fate::Dead, _) => "the refresh token was already invalid",
         (Fate::Left, Some(Fate::Revoked)) => "only the access token is revoked",
         (Fate::Left, _) => "nothing is known to be revoked",
     }
@@ -97,10 +98,7 @@ pub(super) fn completed(record: &Record, warnings: Vec<String>) -> Departure {
     let is_revoked = record.revocation.as_ref().is_some_and(|r| r.is_confirmed);
     let (refresh, reason) = match is_revoked {
         true => (Fate::Revoked, None),
-        false => (
-            Fate::Left,
-            Some(Failure::new(ErrorKind::Interrupted, "the logout that was interrupted had not revoked it")),
-        ),
+        false => (Fate::Left, Some(Failure::new(ErrorKind::Interrupted, "the interrupted logout had not revoked it"))),
     };
     Departure { generation: record.generation, refresh, access: None, reason, warnings, is_completion: true }
 }
@@ -108,6 +106,6 @@ pub(super) fn completed(record: &Record, warnings: Vec<String>) -> Departure {
 /// There is nothing to sign out.
 pub fn no_credential(name: &ProfileName) -> Outcome {
     let failure = Failure::new(ErrorKind::NoCredential, format!("there is no credential for profile {name}"))
-        .hint("nothing is left to sign out; keepalive status shows the profiles that there are");
+        .hint("there is nothing to sign out; keepalive status lists the profiles");
     Outcome::new(OutcomeKind::NeedsLogin).because(failure)
 }

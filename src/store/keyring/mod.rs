@@ -65,7 +65,7 @@ pub enum KeyringError {
     NoCollection,
     #[error("the keyring is locked")]
     Locked,
-    #[error("the keyring did not answer within {} s", DEADLINE.as_secs())]
+    #[error("the keyring did not respond within {} s", DEADLINE.as_secs())]
     Hanging,
     #[error("the keyring denied access")]
     Denied,
@@ -95,7 +95,9 @@ impl KeyringError {
             }
             Self::NoService => "start a keyring (gnome-keyring, KWallet, KeePassXC), or use [store] kind = \"file\"",
             Self::NoCollection => "create a default keyring, for example by logging in to the desktop once",
-            Self::Locked => "unlock it: log in to the desktop, or gnome-keyring-daemon --unlock",
+            Self::Locked => {
+                "unlock it by logging in to the desktop, or: printf %s PASSWORD | gnome-keyring-daemon --unlock"
+            }
             Self::Hanging => "restart the keyring service",
             Self::Denied => "allow keepalive to use the keyring",
             Self::Failed(_) => "see the keyring's own log",

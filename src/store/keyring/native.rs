@@ -37,7 +37,7 @@ impl Backend for Native {
         #[cfg(windows)]
         if value.encode_utf16().count() > LONGEST {
             return Err(KeyringError::Failed(format!(
-                "Windows keeps at most {LONGEST} characters, this item has more"
+                "Windows stores at most {LONGEST} characters; this item is longer"
             )));
         }
         entry(item)?.set_password(value).map_err(|e| fault(&e))

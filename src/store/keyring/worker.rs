@@ -72,7 +72,7 @@ impl<B: Backend> Worker<B> {
                     return Err(KeyringError::Hanging);
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    return Err(KeyringError::Failed("the keyring library gave up".into()));
+                    return Err(KeyringError::Failed("the keyring library panicked".into()));
                 }
             }
         }
@@ -89,7 +89,7 @@ impl<B: Backend> Worker<B> {
             },
         };
         let sender = self.start()?;
-        let sent = sender.send(job).map_err(|_| KeyringError::Failed("the keyring thread died at once".into()));
+        let sent = sender.send(job).map_err(|_| KeyringError::Failed("the keyring thread exited at once".into()));
         *queue = Some(sender);
         sent
     }

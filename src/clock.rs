@@ -11,15 +11,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Timestamp(i64);
 
 /// 9999-12-31T23:59:59Z: the last instant that RFC 3339 can write.
-const LATEST_MS: i64 = 253_402_300_799_000;
+const MAX_MS: i64 = 253_402_300_799_000;
 
 impl Timestamp {
     /// An instant from milliseconds since the Unix epoch, clamped to what RFC 3339 can write.
     pub const fn from_millis(ms: i64) -> Self {
         Self(if ms < 0 {
             0
-        } else if ms > LATEST_MS {
-            LATEST_MS
+        } else if ms > MAX_MS {
+            MAX_MS
         } else {
             ms
         })
@@ -39,11 +39,11 @@ impl Timestamp {
     }
 
     pub fn plus(self, d: Duration) -> Self {
-        Self::from_millis(self.0.saturating_add(millis(d)))
+        Self::from_millis(self.0.saturating_add(as_i64_millis(d)))
     }
 
     pub fn minus(self, d: Duration) -> Self {
-        Self::from_millis(self.0.saturating_sub(millis(d)))
+        Self::from_millis(self.0.saturating_sub(as_i64_millis(d)))
     }
 
     /// Without its milliseconds, for people.
@@ -57,13 +57,13 @@ impl Timestamp {
     }
 
     /// Reads RFC 3339 with any offset.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let t = DateTime::parse_from_rfc3339(text).ok()?;
         Some(Self::from_millis(t.timestamp_millis()))
     }
 }
 
-fn millis(d: Duration) -> i64 {
+fn as_i64_millis(d: Duration) -> i64 {
     i64::try_from(d.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -95,7 +95,7 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not an RFC 3339 time"))
+        Self::parse_rfc3339(&text).ok_or_else(|| serde::de::Error::custom("not an RFC 3339 time"))
     }
 }
 
@@ -124,7 +124,7 @@ impl Moment {
     /// Until when one waits for `at`, if that is not over, by the wall clock as it is now set. Within the boot in which the
     /// wait was noted the boot clock alone tells how much of it is over, however the other was set; after a reboot a clock
     /// that stands before the noting proves nothing.
-    pub fn awaits(&self, at: Timestamp, noted: Option<&Moment>) -> Option<Timestamp> {
+    pub fn pending_until(&self, at: Timestamp, noted: Option<&Moment>) -> Option<Timestamp> {
         let until = match noted.map(|noted| (noted, self.elapsed_since(noted))) {
             None => at,
             Some((noted, None)) if self.wall < noted.wall => return None,
@@ -140,7 +140,7 @@ impl Moment {
     }
 
     /// The time from `earlier` to `self`, by the boot clock where it can tell, else by the wall clock.
-    pub fn age_of(&self, earlier: &Moment) -> Duration {
+    pub fn time_since(&self, earlier: &Moment) -> Duration {
         self.elapsed_since(earlier).unwrap_or_else(|| self.wall.since(earlier.wall))
     }
 }
@@ -166,7 +166,7 @@ impl ManualClock {
     }
 
     /// Sets the wall clock alone, as `date -s` or NTP does.
-    pub fn step_wall(&self, to: Timestamp) {
+    pub fn set_wall(&self, to: Timestamp) {
         self.lock().wall = to;
     }
 
@@ -194,9 +194,9 @@ mod tests {
 
     #[test]
     fn a_timestamp_survives_its_text() {
-        for ms in [0, 1, 999, 1_000, 1_790_000_000_123, LATEST_MS] {
+        for ms in [0, 1, 999, 1_000, 1_790_000_000_123, MAX_MS] {
             let t = Timestamp::from_millis(ms);
-            assert_eq!(Timestamp::parse(&t.to_string()), Some(t), "{t}");
+            assert_eq!(Timestamp::parse_rfc3339(&t.to_string()), Some(t), "{t}");
         }
         assert_eq!(Timestamp::from_secs(i64::MAX).to_string(), "9999-12-31T23:59:59Z");
     }
@@ -206,7 +206,7 @@ mod tests {
         let clock = ManualClock::new(Timestamp::from_secs(1_000));
         let before = clock.now();
         clock.advance(Duration::from_secs(5));
-        clock.step_wall(Timestamp::from_secs(1));
+        clock.set_wall(Timestamp::from_secs(1));
         assert_eq!(clock.now().elapsed_since(&before), Some(Duration::from_secs(5)));
         clock.reboot();
         assert_eq!(clock.now().elapsed_since(&before), None);

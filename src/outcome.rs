@@ -22,9 +22,9 @@ pub struct Outcome {
     pub publication: Publication,
     pub error: Option<Failure>,
     /// Every run ends like this until somebody mends what is stored, so the journal keeps it.
-    pub lasts: bool,
+    pub is_persistent: bool,
     /// The flight was led by another caller or process.
-    pub joined: bool,
+    pub is_follower: bool,
     pub warnings: Vec<String>,
 }
 
@@ -35,7 +35,7 @@ pub enum OutcomeKind {
     Refreshed,
     /// Nothing to do.
     Fresh,
-    /// Not now; `retry_at` says when.
+    /// Not now; `with_retry_at` says when.
     Deferred,
     /// A request was sent and its answer is not known.
     InDoubt,
@@ -57,7 +57,7 @@ impl fmt::Display for OutcomeKind {
 /// How a profile stands, as `status` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum ProfileState {
     Fresh,
     Due,
     Expired,
@@ -69,7 +69,7 @@ pub enum State {
 }
 
 /// The word of the JSON, for the log.
-impl fmt::Display for State {
+impl fmt::Display for ProfileState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
     }
@@ -101,7 +101,7 @@ impl Failure {
     }
 
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -116,27 +116,27 @@ impl Outcome {
             retry_at: None,
             publication: Publication::None,
             error: None,
-            lasts: false,
-            joined: false,
+            is_persistent: false,
+            is_follower: false,
             warnings: Vec::new(),
         }
     }
 
     #[must_use]
-    pub fn because(mut self, failure: Failure) -> Self {
+    pub fn with_error(mut self, failure: Failure) -> Self {
         self.error = Some(failure);
         self
     }
 
     #[must_use]
-    pub fn retry_at(mut self, at: Timestamp) -> Self {
+    pub fn with_retry_at(mut self, at: Timestamp) -> Self {
         self.retry_at = Some(at);
         self
     }
 
     #[must_use]
     pub fn as_follower(mut self) -> Self {
-        self.joined = true;
+        self.is_follower = true;
         self
     }
 }

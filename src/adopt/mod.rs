@@ -65,7 +65,7 @@ impl Trouble {
     }
 
     fn at(&self, tool: &str, place: &str) -> Failure {
-        Failure::new(ErrorKind::Source, format!("{tool}: {place}: {}", self.what)).hint(&self.hint)
+        Failure::new(ErrorKind::Source, format!("{tool}: {place}: {}", self.what)).with_hint(&self.hint)
     }
 }
 

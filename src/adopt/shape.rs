@@ -141,7 +141,7 @@ pub fn instant(object: &Map<String, Value>, (name, unit): (&str, Unit)) -> Optio
     let value = object.get(name)?;
     match unit {
         Unit::Millis => value.as_f64().filter(|ms| *ms > 0.0).map(|ms| Timestamp::from_millis(ms as i64)),
-        Unit::Rfc3339 => value.as_str().and_then(Timestamp::parse),
+        Unit::Rfc3339 => value.as_str().and_then(Timestamp::parse_rfc3339),
     }
 }
 

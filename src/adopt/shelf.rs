@@ -10,9 +10,9 @@ use zeroize::Zeroizing;
 use super::tools::Tool;
 use super::{Entry, Trouble, json, openclaw, pizauth, select};
 use crate::credential::foreign::{Foreign, Origin};
-use crate::engine::source::Source;
+use crate::engine::source::FollowedStores;
 use crate::outcome::{ErrorKind, Failure};
-use crate::store::keyring::{Item, Keyring, KeyringError};
+use crate::store::keyring::{Keyring, KeyringError, KeyringItem};
 use crate::sys::paths::ToolHomes;
 use crate::sys::process::{self, Patience};
 
@@ -137,7 +137,7 @@ impl Shelf {
     fn codex_in_keyring(&self, file: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Trouble> {
         let Some(Ok(home)) = file.parent().map(Path::canonicalize) else { return Ok(None) };
         let digest = Sha256::digest(home.as_os_str().as_encoded_bytes());
-        let item = Item { service: "Codex Auth".into(), user: format!("cli|{}", hex::encode(&digest[..8])) };
+        let item = KeyringItem { service: "Codex Auth".into(), user: format!("cli|{}", hex::encode(&digest[..8])) };
         match self.keyring.read(&item) {
             Ok(found) => Ok(found.map(|found| Zeroizing::new(found.value.as_bytes().to_vec()))),
             // Where there is no keyring, nobody keeps anything in it.
@@ -147,11 +147,11 @@ impl Shelf {
     }
 }
 
-impl Source for Shelf {
+impl FollowedStores for Shelf {
     fn read(&self, origin: &Origin, within: &str) -> Result<Foreign, Failure> {
         let unknown = || {
             Failure::new(ErrorKind::Follow, format!("the store of {} cannot be read unattended", origin.tool))
-                .hint(format!("remove follow = true from [profile.{within}]"))
+                .with_hint(format!("remove follow = true from [profile.{within}]"))
         };
         let tool = Tool::named(&origin.tool).ok_or_else(unknown)?;
         let place = origin.place.as_ref().ok_or_else(unknown)?;

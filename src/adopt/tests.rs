@@ -38,7 +38,7 @@ fn codex_as_codex_wrote_it() {
     assert_eq!(found.identity, who(Some("user-ada"), Some("acct-1"), "ada@acme.example"));
     assert_eq!(found.client_id.as_deref(), Some("app_EMoamEEZ73f0CkXaXp7hrann"));
     assert_eq!(ends(&found), Timestamp::from_secs(1_795_610_634), "the JWT says so, and nothing else does");
-    assert_eq!(found.written, Timestamp::parse("2026-11-25T02:43:54.761924532Z"));
+    assert_eq!(found.written, Timestamp::parse_rfc3339("2026-11-25T02:43:54.761924532Z"));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
-use crate::engine::obtain::Token;
+use crate::engine::obtain::TokenOutput;
 use crate::outcome::{Failure, OutcomeKind};
 use crate::profile::{ProfileName, Profiles};
 use crate::sys::socket;
@@ -47,7 +47,7 @@ pub struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Reply {
     pub outcome: OutcomeKind,
-    pub token: Option<Token>,
+    pub token: Option<TokenOutput>,
     pub error: Option<Failure>,
     pub warnings: Vec<String>,
 }
@@ -142,7 +142,8 @@ impl Broker {
             }
         };
         let min_valid = Duration::from_millis(wish.min_valid_ms);
-        let obtained = self.engine.obtain_async(&profile, min_valid, Duration::from_millis(wish.timeout_ms)).await;
+        let obtained =
+            self.engine.access_token_async(&profile, min_valid, Duration::from_millis(wish.timeout_ms)).await;
         Reply {
             outcome: obtained.outcome.kind,
             token: obtained.token,

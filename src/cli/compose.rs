@@ -16,7 +16,7 @@ use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{Profile, ProfileName, SecretSource};
 use crate::provider::client::SecretReader;
 use crate::provider::http::HttpEndpoint;
-use crate::store::keyring::{self, Item};
+use crate::store::keyring::{self, KeyringItem};
 use crate::store::{Store, StoreError};
 use crate::sys::clock::SystemClock;
 use crate::sys::paths::{self, Places};
@@ -39,7 +39,7 @@ impl Setup {
         Ok(Self { places, config, store, clock: Arc::new(SystemClock) })
     }
 
-    /// An engine with its token endpoint. `is_resident`: for a daemon.
+    /// An engine with its token endpoint. `is_daemon`: for a daemon.
     pub fn engine(&self, is_resident: bool) -> Result<(Engine, Arc<HttpEndpoint>), Failure> {
         let secrets = secret_reader(Arc::clone(&self.store));
         let metadata = self.store.layout().metadata();
@@ -54,7 +54,7 @@ impl Setup {
             is_resident,
             within,
         );
-        Ok((engine.following(Arc::new(self.shelf())), endpoint))
+        Ok((engine.with_followed_stores(Arc::new(self.shelf())), endpoint))
     }
 
     /// The stores of other tools on this machine.
@@ -64,11 +64,11 @@ impl Setup {
 
     /// A profile as configured, or by the provider that its credential names.
     pub fn profile(&self, name: &ProfileName) -> Result<Profile, Failure> {
-        let (record, unreadable) = match self.store.peek(name) {
-            Ok(record) => (record, None),
+        let (journal, unreadable) = match self.store.peek(name) {
+            Ok(journal) => (journal, None),
             Err(e) => (None, e.outcome().error),
         };
-        let provider = record.and_then(|r| r.binding).map(|b| b.provider);
+        let provider = journal.and_then(|r| r.binding).map(|b| b.provider);
         // Where the journal cannot be read, it may be the one to know the provider.
         self.config.profile(name, provider.as_deref()).map_err(|e| unreadable.unwrap_or_else(|| e.failure()))
     }
@@ -76,9 +76,9 @@ impl Setup {
     /// All profiles: those of the configuration, and those that only have a credential.
     pub fn all_profiles(&self) -> Result<Vec<ProfileName>, StoreError> {
         let mut names: Vec<_> = self.config.profile_names().cloned().collect();
-        for name in self.store.profiles()? {
+        for name in self.store.list_profiles()? {
             // One journal that cannot be read must not hide the other profiles: whoever looks at this one is told.
-            let is_gone = self.store.peek(&name).is_ok_and(|record| record.is_some_and(|r| r.is_tombstone));
+            let is_gone = self.store.peek(&name).is_ok_and(|journal| journal.is_some_and(|r| r.is_tombstone));
             if !is_gone && !names.contains(&name) {
                 names.push(name);
             }
@@ -118,7 +118,7 @@ fn secret_reader(store: Arc<Store>) -> SecretReader {
         }
         SecretSource::Keyring(name) => {
             let (keyring, service) = store.keyring().ok_or("this store has no keyring")?;
-            let item = Item { service: format!("{service}-client"), user: name.clone() };
+            let item = KeyringItem { service: format!("{service}-client"), user: name.clone() };
             match keyring.read(&item) {
                 Ok(Some(found)) => Ok(found.value),
                 Ok(None) => {

@@ -110,7 +110,7 @@ async fn end_of(serving: JoinHandle<std::io::Result<Infallible>>) -> Failure {
         Ok(Ok(never)) => match never {},
         Ok(Err(error)) => Failure::new(ErrorKind::Socket, format!("cannot serve the socket: {error}")),
         Err(error) => Failure::new(ErrorKind::Broken, format!("internal error, the daemon exits: {error}"))
-            .hint("restart it, and report this message"),
+            .with_hint("restart it, and report this message"),
     };
     tracing::error!("{}", failure.message);
     failure
@@ -137,7 +137,7 @@ fn only_daemon(store: &Store) -> Result<LockFile, Failure> {
             let holder = std::fs::read_to_string(&path).unwrap_or_default();
             let message = format!("a daemon already runs on this store (pid {})", holder.trim());
             Err(Failure::new(ErrorKind::Running, message)
-                .hint("stop it first: systemctl --user stop keepalive, or kill that process"))
+                .with_hint("stop it first: systemctl --user stop keepalive, or kill that process"))
         }
     }
 }
@@ -148,8 +148,8 @@ fn only_daemon(store: &Store) -> Result<LockFile, Failure> {
 /// as long as nobody has signed in at this machine, so that one is waited for; `true` then.
 fn fetch_key(store: &Store) -> Result<bool, (Status, Failure)> {
     let strangers = store.key("").and_then(|key| {
-        store.check_custody(&key, "")?;
-        store.strangers_to(&key)
+        store.check_key_id(&key, "")?;
+        store.profiles_sealed_by_other_key(&key)
     });
     let error = match strangers {
         Ok(strangers) => {
@@ -165,7 +165,7 @@ fn fetch_key(store: &Store) -> Result<bool, (Status, Failure)> {
     let failure = failure_of(&error);
     let told = failure.hint.as_ref().map_or(failure.message.clone(), |hint| format!("{}; {hint}", failure.message));
     notify(&[sd_notify::NotifyState::Status(&told)]);
-    let is_configured = matches!(error, StoreError::Key { .. } | StoreError::OtherKey { .. });
+    let is_configured = matches!(error, StoreError::KeyUnavailable { .. } | StoreError::OtherKey { .. });
     if is_configured && store.keyring().is_none() {
         return Err((Status::Config, failure));
     }
@@ -174,7 +174,7 @@ fn fetch_key(store: &Store) -> Result<bool, (Status, Failure)> {
     } else {
         tracing::error!(hint = hint(&failure.hint), "cannot get the sealing key: {}", failure.message);
     }
-    Ok(!store.has_key())
+    Ok(!store.has_cached_key())
 }
 
 fn failure_of(error: &StoreError) -> Failure {
@@ -209,8 +209,8 @@ impl Shared {
     }
 
     fn profile(&self, name: &ProfileName) -> Result<Profile, Failure> {
-        let record = self.setup.store.peek(name).ok().flatten();
-        let provider = record.and_then(|r| r.binding).map(|b| b.provider);
+        let journal = self.setup.store.peek(name).ok().flatten();
+        let provider = journal.and_then(|r| r.binding).map(|b| b.provider);
         self.config().profile(name, provider.as_deref()).map_err(|e| e.failure())
     }
 
@@ -240,7 +240,7 @@ impl Shared {
                 _ = hangup.recv() => true,
                 () = tokio::time::sleep(WATCH_EVERY) => false,
             };
-            if has_trouble && self.setup.store.has_key() {
+            if has_trouble && self.setup.store.has_cached_key() {
                 has_trouble = false;
                 notify(&[sd_notify::NotifyState::Status("")]);
             }
@@ -258,7 +258,7 @@ impl Shared {
         }
     }
 
-    /// A broken configuration keeps the old one and says so. Flights in the air keep what they started with. `is_there`:
+    /// A broken configuration keeps the old one and says so. Flights in the air keep what they started with. `file_exists`:
     /// the file was, a moment ago.
     fn reload(&self, is_there: bool) {
         match compose::load(&self.setup.places) {

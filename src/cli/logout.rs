@@ -10,12 +10,12 @@ use super::Global;
 use super::compose::Setup;
 use super::output::{Output, Status};
 use super::signals::StopSignals;
-use crate::engine::logout::{self, Departure, Event, Fate, Leaving, Route};
+use crate::engine::logout::{self, LogoutProgress, LogoutRequest, LogoutResult, RevocationRoute, TokenFate};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::provider::http::HttpEndpoint;
 use crate::store::StoreError;
-use crate::store::record::Record;
+use crate::store::record::Journal;
 
 /// Revoke a profile's credential at its provider, and delete it here
 ///
@@ -58,45 +58,45 @@ pub fn run(args: &LogoutArgs, global: &Global, out: &Output) -> Status {
 }
 
 /// Also gives the provider's name, as far as it is known.
-fn leave(args: &LogoutArgs, global: &Global, out: &Output) -> (Option<String>, Result<Departure, Outcome>) {
-    let config_error = |f: Failure| Outcome::new(OutcomeKind::ConfigError).because(f);
+fn leave(args: &LogoutArgs, global: &Global, out: &Output) -> (Option<String>, Result<LogoutResult, Outcome>) {
+    let config_error = |f: Failure| Outcome::new(OutcomeKind::ConfigError).with_error(f);
     let setup = match Setup::new(global) {
         Ok(setup) => setup,
         Err(failure) => return (None, Err(config_error(failure))),
     };
     let name = &args.profile;
-    let record = match setup.store.peek(name) {
-        Ok(Some(record)) => record,
-        Ok(None) => return (None, Err(logout::no_credential(name))),
+    let journal = match setup.store.peek(name) {
+        Ok(Some(journal)) => journal,
+        Ok(None) => return (None, Err(logout::nothing_to_sign_out(name))),
         // What cannot be read can be forgotten all the same.
-        Err(StoreError::DamagedRecord { .. }) if args.forget => Record::new(name.clone()),
+        Err(StoreError::DamagedFile { .. }) if args.forget => Journal::new(name.clone()),
         Err(e) => return (None, Err(e.outcome())),
     };
     let configured = || setup.profile(name).ok().map(|p| p.provider.name.clone());
-    let provider = record.binding.as_ref().map(|b| b.provider.clone()).or_else(configured);
+    let provider = journal.binding.as_ref().map(|b| b.provider.clone()).or_else(configured);
     let endpoint = match setup.engine(false) {
         Ok((_, endpoint)) => endpoint,
         Err(failure) => return (provider, Err(config_error(failure))),
     };
     let route = match setup.profile(name) {
         // Nothing is left to be revoked.
-        _ if record.is_tombstone => Route::Blocked(Outcome::new(OutcomeKind::NeedsLogin)),
-        Ok(profile) => logout::route(endpoint.as_ref(), &profile),
-        Err(failure) => Route::Blocked(config_error(failure)),
+        _ if journal.is_tombstone => RevocationRoute::Blocked(Outcome::new(OutcomeKind::NeedsLogin)),
+        Ok(profile) => logout::find_revocation_route(endpoint.as_ref(), &profile),
+        Err(failure) => RevocationRoute::Blocked(config_error(failure)),
     };
-    let leaving = Leaving {
+    let leaving = LogoutRequest {
         store: &setup.store,
         server: endpoint.as_ref(),
         clock: Arc::clone(&setup.clock),
         name,
-        is_forgetting: args.forget,
+        must_forget: args.forget,
         stop: Arc::new(AtomicBool::new(false)),
     };
     let tell = |event| match event {
-        Event::Waiting => out.say(&format!("{name}: waiting for a refresh in progress …")),
-        Event::Admitted => stop_on_signal(&endpoint, &leaving.stop),
+        LogoutProgress::WaitingForLock => out.say(&format!("{name}: waiting for a refresh in progress …")),
+        LogoutProgress::Locked => stop_on_signal(&endpoint, &leaving.stop),
     };
-    (provider, leaving.leave(route, &tell))
+    (provider, leaving.run(route, &tell))
 }
 
 /// On a signal to end, what has not been sent is not sent, and what has been is finished.
@@ -110,27 +110,29 @@ fn stop_on_signal(endpoint: &HttpEndpoint, stop: &Arc<AtomicBool>) {
     }
 }
 
-fn report(name: &ProfileName, provider: &str, departure: &Departure, out: &Output) -> Status {
+fn report(name: &ProfileName, provider: &str, departure: &LogoutResult, out: &Output) -> Status {
     for warning in &departure.warnings {
         out.warn(&format!("{name}: {warning}"));
     }
-    if departure.is_completion {
+    if departure.completes_earlier_logout {
         out.say(&format!("{name}: the interrupted logout is now complete"));
     }
     let what = match (departure.refresh, departure.access) {
-        (Fate::Revoked, Some(Fate::Revoked)) => format!("refresh token and access token revoked at {provider}"),
-        (Fate::Revoked, _) => format!("refresh token revoked at {provider}"),
-        (Fate::Dead, Some(Fate::Revoked)) => {
+        (TokenFate::Revoked, Some(TokenFate::Revoked)) => {
+            format!("refresh token and access token revoked at {provider}")
+        }
+        (TokenFate::Revoked, _) => format!("refresh token revoked at {provider}"),
+        (TokenFate::AlreadyInvalid, Some(TokenFate::Revoked)) => {
             format!("refresh token was already invalid, access token revoked at {provider}")
         }
-        (Fate::Dead, _) => "refresh token was already invalid".to_owned(),
-        (Fate::Left, Some(Fate::Revoked)) => format!("only the access token was revoked at {provider}"),
-        (Fate::Left, _) => "nothing was revoked".to_owned(),
+        (TokenFate::AlreadyInvalid, _) => "refresh token was already invalid".to_owned(),
+        (TokenFate::NotRevoked, Some(TokenFate::Revoked)) => format!("only the access token was revoked at {provider}"),
+        (TokenFate::NotRevoked, _) => "nothing was revoked".to_owned(),
     };
-    if departure.refresh != Fate::Left {
+    if departure.refresh != TokenFate::NotRevoked {
         out.say(&format!("{name}: signed out; {what}"));
     }
-    if departure.access == Some(Fate::Left) {
+    if departure.access == Some(TokenFate::NotRevoked) {
         out.warn(&format!("{name}: the access token was not revoked, and may stay valid until it expires"));
     }
     let Some(reason) = &departure.reason else { return Status::Ok };
@@ -144,9 +146,9 @@ fn report(name: &ProfileName, provider: &str, departure: &Departure, out: &Outpu
     Status::Failed
 }
 
-fn to_json(name: &ProfileName, provider: Option<&str>, left: &Result<Departure, Outcome>) -> Value {
+fn to_json(name: &ProfileName, provider: Option<&str>, left: &Result<LogoutResult, Outcome>) -> Value {
     let (outcome, departure, error, retry_at) = match left {
-        Ok(d) if d.refresh == Fate::Left => (json!("forgotten"), Some(d), &d.reason, None),
+        Ok(d) if d.refresh == TokenFate::NotRevoked => (json!("forgotten"), Some(d), &d.reason, None),
         Ok(d) => (json!("revoked"), Some(d), &d.reason, None),
         Err(o) if o.error.as_ref().is_some_and(|e| e.kind == ErrorKind::NoCredential) => {
             (json!("no_credential"), None, &o.error, None)
@@ -157,8 +159,8 @@ fn to_json(name: &ProfileName, provider: Option<&str>, left: &Result<Departure, 
         "profile": name,
         "provider": provider,
         "outcome": outcome,
-        "refresh_token": departure.map(|d| d.refresh.word()),
-        "access_token": departure.and_then(|d| d.access).map(Fate::word),
+        "refresh_token": departure.map(|d| d.refresh.as_str()),
+        "access_token": departure.and_then(|d| d.access).map(TokenFate::as_str),
         "generation": departure.map(|d| d.generation),
         "retry_at": retry_at,
         "error": error,

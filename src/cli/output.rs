@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Colour, Global};
-use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication, State};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState, Publication};
 use crate::profile::ProfileName;
 use crate::sys::paths;
 
@@ -57,13 +57,13 @@ impl Status {
         }
     }
 
-    pub fn of_state(state: State, publication: Publication) -> Self {
+    pub fn of_state(state: ProfileState, publication: Publication) -> Self {
         match state {
-            State::ConfigError => Self::Config,
-            State::NeedsLogin | State::NoCredential => Self::NeedsLogin,
-            State::Expired | State::Deferred | State::InDoubt => Self::TryAgain,
-            State::Fresh | State::Due if publication == Publication::PublishPending => Self::TryAgain,
-            State::Fresh | State::Due => Self::Ok,
+            ProfileState::ConfigError => Self::Config,
+            ProfileState::NeedsLogin | ProfileState::NoCredential => Self::NeedsLogin,
+            ProfileState::Expired | ProfileState::Deferred | ProfileState::InDoubt => Self::TryAgain,
+            ProfileState::Fresh | ProfileState::Due if publication == Publication::PublishPending => Self::TryAgain,
+            ProfileState::Fresh | ProfileState::Due => Self::Ok,
         }
     }
 }
@@ -125,7 +125,7 @@ impl Output {
     pub fn end(&self, status: Status) -> Status {
         let Some(error) = self.unwritten.get() else { return status };
         let failure = Failure::new(ErrorKind::Output, format!("cannot write to standard output: {error}"))
-            .hint("only the output is lost; everything that was refreshed or stored is safe");
+            .with_hint("only the output is lost; everything that was refreshed or stored is safe");
         self.error(&failure);
         status.max(Status::Failed)
     }
@@ -253,7 +253,7 @@ pub fn outcome_json(name: &ProfileName, provider: Option<&str>, outcome: &Outcom
         "profile": name,
         "provider": provider,
         "outcome": outcome.kind,
-        "joined": outcome.joined,
+        "joined": outcome.is_follower,
         "generation": (outcome.generation.get() > 0).then_some(outcome.generation),
         "expires_at": outcome.expires_at,
         "retry_at": outcome.retry_at,
@@ -274,7 +274,7 @@ pub fn outcome_line(name: &ProfileName, outcome: &Outcome) -> String {
         OutcomeKind::StoreUnavailable => (BAD, "store unavailable"),
     };
     let mut line = format!("{name}: {style}{word}{style:#}");
-    if outcome.joined {
+    if outcome.is_follower {
         line.push_str(" (by another process)");
     }
     if let Some(at) = outcome.expires_at {
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(Status::of_outcome(&outcome), Status::Ok);
         outcome.publication = Publication::PublishPending;
         assert_eq!(Status::of_outcome(&outcome), Status::TryAgain);
-        assert_eq!(Status::of_state(State::Fresh, Publication::PublishPending), Status::TryAgain);
-        assert_eq!(Status::of_state(State::Due, Publication::None), Status::Ok);
+        assert_eq!(Status::of_state(ProfileState::Fresh, Publication::PublishPending), Status::TryAgain);
+        assert_eq!(Status::of_state(ProfileState::Due, Publication::None), Status::Ok);
     }
 }

@@ -94,8 +94,8 @@ fn mind_the_gaps(setup: &Setup, profiles: &[Arc<Profile>], lookahead: Duration, 
     }
     let Some(interval) = runs.interval() else { return };
     for profile in profiles {
-        let record = setup.store.peek(&profile.name).ok().flatten();
-        let lifetime = record.and_then(|r| r.validity).and_then(|v| v.span());
+        let journal = setup.store.peek(&profile.name).ok().flatten();
+        let lifetime = journal.and_then(|r| r.validity).and_then(|v| v.span());
         if let Some(warning) = lifetime.and_then(|life| cadence::too_far_apart(profile, life, interval, lookahead)) {
             out.warn(&warning);
         }
@@ -127,7 +127,7 @@ fn configured(setup: &Setup, names: Vec<ProfileName>) -> (Vec<Arc<Profile>>, Vec
             Err(failure) => {
                 // A journal that cannot be read names no provider: that is no fault of the configuration.
                 let unread = setup.store.peek(&name).err().map(|e| e.outcome());
-                let outcome = unread.unwrap_or_else(|| Outcome::new(OutcomeKind::ConfigError).because(failure));
+                let outcome = unread.unwrap_or_else(|| Outcome::new(OutcomeKind::ConfigError).with_error(failure));
                 rows.push((name, None, outcome));
             }
         }
@@ -164,7 +164,7 @@ fn fly(
 
 fn one(engine: &Engine, profile: &Arc<Profile>, args: &RefreshArgs, out: &Output) -> Outcome {
     let demand = if args.force {
-        match engine.force(&profile.name) {
+        match engine.force_demand(&profile.name) {
             Ok(demand) => demand,
             Err(e) => return e.outcome(),
         }

@@ -7,10 +7,10 @@ use super::Global;
 use super::compose::{self, Setup};
 use super::output::{BAD, DIM, GOOD, Output, Status, WARN, table};
 use crate::clock::Timestamp;
-use crate::engine::standing::{self, Standing, Terms};
-use crate::outcome::{ErrorKind, Failure, Publication, State};
+use crate::engine::standing::{self, ProfileStatus, StatusPolicy};
+use crate::outcome::{ErrorKind, Failure, ProfileState, Publication};
 use crate::profile::{Policy, Profile, ProfileName};
-use crate::store::record::{Intent, Record};
+use crate::store::record::{Intent, Journal};
 
 /// What connecting and sealing may add to the time that a provider has for its answer.
 const HANDLING: std::time::Duration = std::time::Duration::from_secs(5);
@@ -29,8 +29,8 @@ pub struct StatusArgs {
 struct Row {
     name: ProfileName,
     provider: Option<String>,
-    record: Option<Record>,
-    standing: Standing,
+    journal: Option<Journal>,
+    standing: ProfileStatus,
     /// The store cannot tell how the profile stands; `standing.error` says why.
     is_unreadable: bool,
     is_followed: bool,
@@ -82,11 +82,11 @@ fn exit(row: &Row) -> Status {
 }
 
 fn row(setup: &Setup, name: ProfileName, no_key: Option<&Failure>) -> Row {
-    let (record, unreadable) = match setup.store.peek(&name) {
-        Ok(record) => (record, None),
+    let (journal, unreadable) = match setup.store.peek(&name) {
+        Ok(journal) => (journal, None),
         Err(e) => (None, e.outcome().error),
     };
-    let binding = record.as_ref().and_then(|r| r.binding.as_ref());
+    let binding = journal.as_ref().and_then(|r| r.binding.as_ref());
     let profile = setup.config.profile(&name, binding.map(|b| b.provider.as_str())).map_err(|e| e.failure());
     let provider = match (&profile, binding) {
         (Ok(profile), _) => Some(profile.provider.name.clone()),
@@ -94,47 +94,52 @@ fn row(setup: &Setup, name: ProfileName, no_key: Option<&Failure>) -> Row {
         (Err(_), None) => None,
     };
     let is_followed = profile.as_ref().is_ok_and(|p| p.follow);
-    let mut standing = judge(setup, record.as_ref(), profile.as_ref().ok());
+    let mut standing = judge(setup, journal.as_ref(), profile.as_ref().ok());
     let is_unreadable = unreadable.is_some();
     // Without its key what is stored can neither be used nor refreshed.
-    let no_key = no_key.filter(|_| record.as_ref().is_some_and(Record::has_credential));
+    let no_key = no_key.filter(|_| journal.as_ref().is_some_and(Journal::has_credential));
     if let Some(error) = unreadable.or(profile.err()).or(no_key.cloned()) {
-        standing = Standing { state: State::ConfigError, refresh_at: None, error: Some(error) };
+        standing = ProfileStatus { state: ProfileState::ConfigError, refresh_at: None, error: Some(error) };
     }
-    Row { name, provider, record, standing, is_unreadable, is_followed }
+    Row { name, provider, journal, standing, is_unreadable, is_followed }
 }
 
-pub(super) fn judge(setup: &Setup, record: Option<&Record>, profile: Option<&Profile>) -> Standing {
+pub(super) fn judge(setup: &Setup, journal: Option<&Journal>, profile: Option<&Profile>) -> ProfileStatus {
     let default = Policy::default();
     let margin = profile.map_or(crate::credential::freshness::Margin::DEFAULT, |p| p.margin);
-    let validity = record.and_then(|r| r.validity.as_ref());
+    let validity = journal.and_then(|r| r.validity.as_ref());
     let early = profile.map_or(std::time::Duration::ZERO, |p| standing::jitter(p.name.as_str(), margin, validity));
     let is_followed = profile.is_some_and(|p| p.follow);
-    let terms = Terms { policy: profile.map_or(&default, |p| &p.provider.policy), margin, early, is_followed };
+    let status_policy = StatusPolicy {
+        policy: profile.map_or(&default, |p| &p.provider.policy),
+        margin,
+        jitter: early,
+        is_following: is_followed,
+    };
     let now = setup.clock.now();
     // Whoever holds the lock for another reason, or for longer than an answer may take, is not waiting for one.
-    let at_most = terms.policy.timeout + terms.policy.connect_timeout + HANDLING;
-    let is_first = |i: &Intent| i.sends == 1 && i.abandoned.is_none() && now.age_of(&i.last_sent) <= at_most;
-    let is_awaited = |r: &Record| match (r.open_intent(), r.open_revocation()) {
+    let at_most = status_policy.policy.timeout + status_policy.policy.connect_timeout + HANDLING;
+    let is_first = |i: &Intent| i.send_count == 1 && i.gave_up_at.is_none() && now.time_since(&i.last_sent) <= at_most;
+    let is_awaited = |r: &Journal| match (r.open_intent(), r.open_revocation()) {
         (Some(intent), _) => is_first(intent),
         (None, Some(sent)) => now.wall.since(sent.at) <= at_most,
         (None, None) => false,
     };
-    let in_flight = record.is_some_and(|r| is_awaited(r) && setup.store.is_locked(&r.profile));
-    let standing = match record {
+    let in_flight = journal.is_some_and(|r| is_awaited(r) && setup.store.is_locked(&r.profile));
+    let standing = match journal {
         // Another run is at this very moment waiting for the answer: no doubt yet.
-        Some(record) if in_flight => {
-            let mut settled = record.clone();
+        Some(journal) if in_flight => {
+            let mut settled = journal.clone();
             settled.intent = None;
             settled.revocation = None;
-            standing::standing(Some(&settled), terms, &now)
+            standing::profile_status(Some(&settled), status_policy, &now)
         }
-        _ => standing::standing(record, terms, &now),
+        _ => standing::profile_status(journal, status_policy, &now),
     };
-    let is_out_already = matches!(standing.state, State::NeedsLogin | State::NoCredential);
-    match record.zip(profile).and_then(|(record, profile)| displaced(record, profile)) {
+    let is_out_already = matches!(standing.state, ProfileState::NeedsLogin | ProfileState::NoCredential);
+    match journal.zip(profile).and_then(|(journal, profile)| displaced(journal, profile)) {
         Some(failure) if !is_out_already => {
-            Standing { state: State::ConfigError, refresh_at: None, error: Some(failure) }
+            ProfileStatus { state: ProfileState::ConfigError, refresh_at: None, error: Some(failure) }
         }
         Some(_) | None => standing,
     }
@@ -142,8 +147,8 @@ pub(super) fn judge(setup: &Setup, record: Option<&Record>, profile: Option<&Pro
 
 /// Why no refresh will be sent, if the configuration has come to name another server or client than the credential's. One
 /// that is discovered is known to the refresh alone.
-fn displaced(record: &Record, profile: &Profile) -> Option<Failure> {
-    let (belongs, provider) = (record.binding.as_ref()?, &profile.provider);
+fn displaced(journal: &Journal, profile: &Profile) -> Option<Failure> {
+    let (belongs, provider) = (journal.binding.as_ref()?, &profile.provider);
     let named = provider.token_endpoint.as_ref().map(|url| url.origin().ascii_serialization());
     let origin = named.as_ref().unwrap_or(&belongs.origin);
     if *origin == belongs.origin && provider.client_id == belongs.client_id {
@@ -154,36 +159,36 @@ fn displaced(record: &Record, profile: &Profile) -> Option<Failure> {
         belongs.client_id, belongs.origin, provider.client_id
     );
     let hint = format!("restore [provider.{}], sign in again, or import with --replace", belongs.provider);
-    Some(Failure::new(ErrorKind::OtherServer, message).hint(hint))
+    Some(Failure::new(ErrorKind::OtherServer, message).with_hint(hint))
 }
 
 fn publication(row: &Row) -> Publication {
-    row.record.as_ref().filter(|r| r.has_credential()).map_or(Publication::None, |r| r.publication)
+    row.journal.as_ref().filter(|r| r.has_credential()).map_or(Publication::None, |r| r.publication)
 }
 
 fn to_json(row: &Row, store: &str) -> Value {
-    let record = row.record.as_ref().filter(|r| r.has_credential());
-    let attempt = row.record.as_ref().and_then(|r| r.last_attempt.as_ref());
+    let journal = row.journal.as_ref().filter(|r| r.has_credential());
+    let attempt = row.journal.as_ref().and_then(|r| r.last_attempt.as_ref());
     json!({
         "profile": row.name,
         "provider": row.provider,
         "state": row.standing.state,
-        "generation": record.map(|r| r.generation),
-        "expires_at": record.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at()),
+        "generation": journal.map(|r| r.generation),
+        "expires_at": journal.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at()),
         "refresh_at": row.standing.refresh_at,
-        "refreshed_at": record.and_then(|r| r.refreshed_at),
+        "refreshed_at": journal.and_then(|r| r.refreshed_at),
         "last_attempt": attempt.map(|a| json!({"at": a.at, "outcome": a.outcome, "error": a.error})),
-        "login_by": record.and_then(|r| r.login_by),
+        "login_by": journal.and_then(|r| r.login_by),
         "store": store,
         "publication": publication(row),
-        "source": origin_json(record, row.is_followed),
+        "source": origin_json(journal, row.is_followed),
         "error": row.standing.error,
     })
 }
 
 /// Where a profile came from, for `status --json`.
-fn origin_json(record: Option<&Record>, is_followed: bool) -> Value {
-    match record.and_then(|r| r.origin.as_ref()) {
+fn origin_json(journal: Option<&Journal>, is_followed: bool) -> Value {
+    match journal.and_then(|r| r.origin.as_ref()) {
         None => Value::Null,
         Some(o) => json!({
             "tool": o.tool,
@@ -199,8 +204,8 @@ fn show(rows: &[Row], now: Timestamp, out: &Output) {
     let header = ["PROFILE", "PROVIDER", "STATE", "EXPIRES", "NEXT REFRESH", "GENERATION"];
     let mut cells = vec![header.map(str::to_owned).to_vec()];
     for row in rows {
-        let record = row.record.as_ref().filter(|r| r.has_credential());
-        let expires = record.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at());
+        let journal = row.journal.as_ref().filter(|r| r.has_credential());
+        let expires = journal.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at());
         cells.push(vec![
             row.name.to_string(),
             row.provider.clone().unwrap_or_else(|| "-".into()),
@@ -210,12 +215,12 @@ fn show(rows: &[Row], now: Timestamp, out: &Output) {
             },
             expires.map_or("-".into(), |at| relative(at, now)),
             row.standing.refresh_at.map_or("-".into(), |at| relative(at, now)),
-            record.map_or("-".into(), |r| r.generation.to_string()),
+            journal.map_or("-".into(), |r| r.generation.to_string()),
         ]);
     }
     out.data(&table(&cells));
     for row in rows {
-        if let Some(origin) = row.record.as_ref().and_then(|r| r.origin.as_ref()).filter(|_| row.is_followed) {
+        if let Some(origin) = row.journal.as_ref().and_then(|r| r.origin.as_ref()).filter(|_| row.is_followed) {
             out.line(&format!("{}: follows {origin}", row.name));
         }
         if let Some(error) = &row.standing.error {
@@ -224,7 +229,7 @@ fn show(rows: &[Row], now: Timestamp, out: &Output) {
                 out.line(&format!("  {DIM}hint: {hint}{DIM:#}"));
             }
         }
-        if let Some(by) = row.record.as_ref().and_then(|r| r.login_by).filter(|by| by.since(now).as_secs() < 7 * 86400)
+        if let Some(by) = row.journal.as_ref().and_then(|r| r.login_by).filter(|by| by.since(now).as_secs() < 7 * 86400)
         {
             out.line(&format!(
                 "{}: the refresh token itself expires {}; sign in again before then",
@@ -235,17 +240,17 @@ fn show(rows: &[Row], now: Timestamp, out: &Output) {
     }
 }
 
-fn state_word(state: State, publication: Publication) -> String {
+fn state_word(state: ProfileState, publication: Publication) -> String {
     let (style, word) = match state {
-        State::Fresh if publication == Publication::PublishPending => (WARN, "fresh, keyring pending"),
-        State::Fresh => (GOOD, "fresh"),
-        State::Due => (WARN, "due"),
-        State::Expired => (BAD, "expired"),
-        State::Deferred => (WARN, "deferred"),
-        State::InDoubt => (BAD, "in doubt"),
-        State::NeedsLogin => (BAD, "needs login"),
-        State::ConfigError => (BAD, "configuration error"),
-        State::NoCredential => (BAD, "no credential"),
+        ProfileState::Fresh if publication == Publication::PublishPending => (WARN, "fresh, keyring pending"),
+        ProfileState::Fresh => (GOOD, "fresh"),
+        ProfileState::Due => (WARN, "due"),
+        ProfileState::Expired => (BAD, "expired"),
+        ProfileState::Deferred => (WARN, "deferred"),
+        ProfileState::InDoubt => (BAD, "in doubt"),
+        ProfileState::NeedsLogin => (BAD, "needs login"),
+        ProfileState::ConfigError => (BAD, "configuration error"),
+        ProfileState::NoCredential => (BAD, "no credential"),
     };
     format!("{style}{word}{style:#}")
 }

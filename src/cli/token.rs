@@ -9,7 +9,7 @@ use super::Global;
 use super::compose::Setup;
 use super::output::{Output, Status};
 use crate::broker::{Reply, Request, client};
-use crate::engine::obtain::Token;
+use crate::engine::obtain::TokenOutput;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 
@@ -59,7 +59,7 @@ pub fn run(args: &TokenArgs, global: &Global, out: &Output) -> Status {
         None => None,
     };
     // A daemon that fell silent has used up some of the time.
-    let left = args.timeout.saturating_sub(setup.clock.now().age_of(&began));
+    let left = args.timeout.saturating_sub(setup.clock.now().time_since(&began));
     from_store(&setup, args, left, theirs, out)
 }
 
@@ -97,11 +97,11 @@ fn from_store(setup: &Setup, args: &TokenArgs, limit: Duration, theirs: Option<R
     };
     super::signals::stop_on_signal(&endpoint, &engine);
     let explain = || out.say(&format!("{}: waiting for a refresh in progress …", args.profile));
-    let mut obtained = engine.obtain(&profile, args.min_valid, limit, &explain);
+    let mut obtained = engine.access_token(&profile, args.min_valid, limit, &explain);
     if obtained.token.is_none() {
         // This run cannot leave before its own flight is through, so it need not leave without what that brings.
         engine.drain();
-        obtained = engine.landed(&profile, args.min_valid).unwrap_or(obtained);
+        obtained = engine.access_token_now(&profile, args.min_valid).unwrap_or(obtained);
     }
     let outcome = obtained.outcome;
     let is_keyless = obtained.token.is_none() && outcome.error.as_ref().is_some_and(|e| e.kind == ErrorKind::Key);
@@ -145,7 +145,7 @@ fn named(name: &ProfileName, failure: Failure) -> Failure {
     if is_named { failure } else { Failure { message: format!("{name}: {}", failure.message), ..failure } }
 }
 
-fn show(args: &TokenArgs, out: &Output, token: &Token) {
+fn show(args: &TokenArgs, out: &Output, token: &TokenOutput) {
     let format = if out.is_json { Format::Json } else { args.format };
     match format {
         Format::Raw => out.line(&token.access_token),

@@ -39,7 +39,7 @@ fn failure(error: &clap::Error) -> Failure {
     let first = text.split("\n\n").next().unwrap_or(&text);
     let words: Vec<&str> = first.strip_prefix("error: ").unwrap_or(first).split_whitespace().collect();
     let tip = text.lines().find_map(|line| line.trim_start().strip_prefix("tip: "));
-    Failure::new(ErrorKind::Usage, words.join(" ")).hint(tip.unwrap_or("see keepalive --help"))
+    Failure::new(ErrorKind::Usage, words.join(" ")).with_hint(tip.unwrap_or("see keepalive --help"))
 }
 
 #[cfg(test)]

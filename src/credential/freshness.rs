@@ -102,7 +102,7 @@ impl Validity {
 
     /// Age, by the boot clock where it can tell.
     pub fn age(&self, now: &Moment) -> Duration {
-        now.age_of(&self.obtained)
+        now.time_since(&self.obtained)
     }
 }
 
@@ -256,7 +256,7 @@ mod tests {
         let c = clock();
         let v = token(&c, S(100));
         c.advance(S(101));
-        c.step_wall(Timestamp::from_secs(1_790_000_010));
+        c.set_wall(Timestamp::from_secs(1_790_000_010));
         assert!(due(&v, TICK, Margin::DEFAULT, &c.now()));
         assert_eq!(v.left(&c.now()), Duration::ZERO);
     }
@@ -265,7 +265,7 @@ mod tests {
     fn r33_a_clock_set_forward_is_believed_for_expiry() {
         let c = clock();
         let v = token(&c, S(100));
-        c.step_wall(Timestamp::from_secs(1_790_000_090));
+        c.set_wall(Timestamp::from_secs(1_790_000_090));
         assert_eq!(v.left(&c.now()), S(10));
     }
 
@@ -274,11 +274,11 @@ mod tests {
         let c = clock();
         let v = token(&c, S(100));
         c.reboot();
-        c.step_wall(Timestamp::from_secs(1_000));
+        c.set_wall(Timestamp::from_secs(1_000));
         assert!(due(&v, TICK, Margin::DEFAULT, &c.now()));
-        c.step_wall(Timestamp::from_secs(1_790_000_000));
+        c.set_wall(Timestamp::from_secs(1_790_000_000));
         assert_eq!(v.left(&c.now()), S(100));
-        c.step_wall(Timestamp::from_secs(1_790_000_050));
+        c.set_wall(Timestamp::from_secs(1_790_000_050));
         assert!(!due(&v, TICK, Margin::DEFAULT, &c.now()));
         assert_eq!(v.age(&c.now()), S(50));
     }

@@ -368,7 +368,7 @@ fn instant(v: Option<&Value>) -> Option<Timestamp> {
     let v = v?;
     match number(v) {
         Some(n) => (n > 0.0).then(|| epoch(n)),
-        None => v.as_str().and_then(Timestamp::parse),
+        None => v.as_str().and_then(Timestamp::parse_rfc3339),
     }
 }
 

@@ -3,30 +3,30 @@
 use std::time::Duration;
 
 /// First step of the ladder; doubles with every failure in a row.
-const BASE: Duration = Duration::from_secs(2);
+const BASE_DELAY: Duration = Duration::from_secs(2);
 /// Last step of the ladder.
-const CEILING: Duration = Duration::from_secs(15 * 60);
+const MAX_DELAY: Duration = Duration::from_secs(15 * 60);
 /// Never sooner, so that nothing can spin.
-const FLOOR: Duration = Duration::from_secs(1);
+const MIN_DELAY: Duration = Duration::from_secs(1);
 /// After an answer that says no and not why: the token is presumed unspent, but nothing suggests that asking helps.
-pub const UNCLASSIFIED: Duration = Duration::from_secs(10 * 60);
+pub const UNCLASSIFIED_DELAY: Duration = Duration::from_secs(10 * 60);
 /// Between automatic probes of a client that the provider refuses.
-pub const PROBE: Duration = Duration::from_secs(30 * 60);
+pub const CLIENT_PROBE_INTERVAL: Duration = Duration::from_secs(30 * 60);
 
 /// Before the store of a followed tool is looked into again that could not be read.
-pub const SOURCE: Duration = Duration::from_secs(60);
+pub const FOLLOW_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 /// The same, after one that holds something that cannot be reconciled.
-pub const CONFLICT: Duration = Duration::from_secs(10 * 60);
+pub const FOLLOW_CONFLICT_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// The delay after the `failures`-th failure in a row (1 is the first): full jitter, cut so that one more try fits into
 /// what is `left` of the access token, but never below what the server asked for (`Retry-After`).
 ///
 /// `random` is uniform in 0..=1.
-pub fn delay(failures: u32, retry_after: Option<Duration>, left: Duration, random: f64) -> Duration {
-    let step = BASE.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(16))).min(CEILING);
-    let jittered = step.mul_f64(random.clamp(0.0, 1.0)).max(FLOOR);
+pub fn retry_delay(failures: u32, retry_after: Option<Duration>, left: Duration, random: f64) -> Duration {
+    let step = BASE_DELAY.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(16))).min(MAX_DELAY);
+    let jittered = step.mul_f64(random.clamp(0.0, 1.0)).max(MIN_DELAY);
     let half_left = left / 2;
-    let cut = if half_left > FLOOR { jittered.min(half_left) } else { jittered };
+    let cut = if half_left > MIN_DELAY { jittered.min(half_left) } else { jittered };
     cut.max(retry_after.unwrap_or_default())
 }
 
@@ -38,21 +38,21 @@ mod tests {
 
     #[test]
     fn the_ladder_doubles_to_a_quarter_of_an_hour() {
-        let steps: Vec<_> = [1, 2, 3, 9, 10, 40].map(|n| delay(n, None, S(0), 1.0).as_secs()).into();
+        let steps: Vec<_> = [1, 2, 3, 9, 10, 40].map(|n| retry_delay(n, None, S(0), 1.0).as_secs()).into();
         assert_eq!(steps, [2, 4, 8, 512, 900, 900]);
-        assert_eq!(delay(5, None, S(0), 0.0), FLOOR);
+        assert_eq!(retry_delay(5, None, S(0), 0.0), MIN_DELAY);
     }
 
     #[test]
     fn r25_retry_after_is_a_floor() {
-        assert_eq!(delay(1, Some(S(600)), S(60), 0.5), S(600));
-        assert_eq!(delay(10, Some(S(1)), S(0), 1.0), S(900));
+        assert_eq!(retry_delay(1, Some(S(600)), S(60), 0.5), S(600));
+        assert_eq!(retry_delay(10, Some(S(1)), S(0), 1.0), S(900));
     }
 
     #[test]
     fn one_more_try_fits_before_expiry() {
-        assert_eq!(delay(10, None, S(120), 1.0), S(60));
-        assert_eq!(delay(10, None, S(3), 1.0), Duration::from_millis(1500));
-        assert_eq!(delay(10, None, S(2), 1.0), S(900), "too late for one more");
+        assert_eq!(retry_delay(10, None, S(120), 1.0), S(60));
+        assert_eq!(retry_delay(10, None, S(3), 1.0), Duration::from_millis(1500));
+        assert_eq!(retry_delay(10, None, S(2), 1.0), S(900), "too late for one more");
     }
 }

@@ -9,11 +9,11 @@ use crate::provider::http::{READ_ON, SLACK};
 use crate::store::record::Intent;
 
 /// How long before the access token's expiry the last chance comes, at most.
-const LEAD: Duration = Duration::from_secs(30);
+const LAST_CHANCE_LEAD: Duration = Duration::from_secs(30);
 
 /// What may be done now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resolution {
+pub enum RetryDecision {
     Send(SendKind),
     /// Nothing before this instant.
     Wait(Timestamp),
@@ -38,21 +38,23 @@ pub enum SendKind {
 }
 
 /// Resolves a doubt.
-pub fn resolve(intent: &Intent, policy: &Policy, validity: Option<&Validity>, now: &Moment) -> Resolution {
+pub fn decide(intent: &Intent, policy: &Policy, validity: Option<&Validity>, now: &Moment) -> RetryDecision {
     match policy.rotation {
-        Rotation::None => Resolution::Send(SendKind::Retry),
-        Rotation::Lenient => match settling(intent, policy, now) {
-            Some(at) => Resolution::Wait(at),
-            None => Resolution::Send(SendKind::Retry),
+        Rotation::None => RetryDecision::Send(SendKind::Retry),
+        Rotation::Lenient => match settled_at(intent, policy, now) {
+            Some(at) => RetryDecision::Wait(at),
+            None => RetryDecision::Send(SendKind::Retry),
         },
-        Rotation::Grace => grace(intent, policy, now).unwrap_or_else(|| strict(intent, policy, validity, now)),
-        Rotation::Strict => strict(intent, policy, validity, now),
+        Rotation::Grace => {
+            decide_grace_retry(intent, policy, now).unwrap_or_else(|| decide_last_chance(intent, policy, validity, now))
+        }
+        Rotation::Strict => decide_last_chance(intent, policy, validity, now),
     }
 }
 
 /// The one retry inside the grace window; `None` if there is none, or no longer.
-fn grace(intent: &Intent, policy: &Policy, now: &Moment) -> Option<Resolution> {
-    if intent.sends > 1 || !policy.grace_fits() {
+fn decide_grace_retry(intent: &Intent, policy: &Policy, now: &Moment) -> Option<RetryDecision> {
+    if intent.send_count > 1 || !policy.grace_fits() {
         return None;
     }
     // Rule 21: after a reboot nobody knows how much of the window is gone.
@@ -61,51 +63,55 @@ fn grace(intent: &Intent, policy: &Policy, now: &Moment) -> Option<Resolution> {
     if elapsed >= within {
         return None;
     }
-    let send = Resolution::Send(SendKind::Grace { within });
-    match (policy.grace_semantics, settling(intent, policy, now)) {
+    let send = RetryDecision::Send(SendKind::Grace { within });
+    match (policy.grace_semantics, settled_at(intent, policy, now)) {
         (GraceSemantics::Same | GraceSemantics::Multi, _) | (GraceSemantics::Latest, None) => Some(send),
         (GraceSemantics::Latest, Some(at)) => {
             let is_open_then = elapsed + at.since(now.wall) < within;
-            is_open_then.then_some(Resolution::Wait(at))
+            is_open_then.then_some(RetryDecision::Wait(at))
         }
     }
 }
 
 /// What is left of the grace window, while the one retry inside it is still to come.
-pub fn grace_left(intent: &Intent, policy: &Policy, now: &Moment) -> Option<Duration> {
+pub fn grace_remaining(intent: &Intent, policy: &Policy, now: &Moment) -> Option<Duration> {
     if policy.rotation != Rotation::Grace {
         return None;
     }
-    grace(intent, policy, now)?;
+    decide_grace_retry(intent, policy, now)?;
     let gone = now.elapsed_since(&intent.first_sent)?;
     Some((policy.reuse_grace - GRACE_GUARD).saturating_sub(gone))
 }
 
-fn strict(intent: &Intent, policy: &Policy, validity: Option<&Validity>, now: &Moment) -> Resolution {
-    if intent.is_last_chance_spent {
-        return Resolution::Exhausted;
+fn decide_last_chance(intent: &Intent, policy: &Policy, validity: Option<&Validity>, now: &Moment) -> RetryDecision {
+    if intent.is_last_chance_used {
+        return RetryDecision::Exhausted;
     }
     let left = validity.map_or(Duration::ZERO, |v| v.left_at_most(now));
     if !policy.last_chance {
-        return if left.is_zero() { Resolution::Exhausted } else { Resolution::GiveUpAtExpiry(now.wall.plus(left)) };
+        return if left.is_zero() {
+            RetryDecision::Exhausted
+        } else {
+            RetryDecision::GiveUpAtExpiry(now.wall.plus(left))
+        };
     }
-    let lead = validity.map_or(Duration::ZERO, |v| LEAD.min(v.lifetime() / 4));
+    let lead = validity.map_or(Duration::ZERO, |v| LAST_CHANCE_LEAD.min(v.lifetime() / 4));
     let until_lead = left.saturating_sub(lead);
-    let until_settled = settling(intent, policy, now).map_or(Duration::ZERO, |at| at.since(now.wall));
+    let until_settled = settled_at(intent, policy, now).map_or(Duration::ZERO, |at| at.since(now.wall));
     let wait = until_lead.max(until_settled);
-    if wait.is_zero() { Resolution::Send(SendKind::LastChance) } else { Resolution::Wait(now.wall.plus(wait)) }
+    if wait.is_zero() { RetryDecision::Send(SendKind::LastChance) } else { RetryDecision::Wait(now.wall.plus(wait)) }
 }
 
 /// Until when the abandoned request may still be processed; `None` once that is over.
-fn settling(intent: &Intent, policy: &Policy, now: &Moment) -> Option<Timestamp> {
+fn settled_at(intent: &Intent, policy: &Policy, now: &Moment) -> Option<Timestamp> {
     // Whoever died without noting it had connected, from then on, and waited for at most `timeout` after the send, and
     // read on.
     let exchange = policy.connect_timeout + SLACK + policy.timeout + READ_ON;
-    let (from, bound) = match &intent.abandoned {
+    let (from, bound) = match &intent.gave_up_at {
         Some(abandoned) => (abandoned, policy.settle),
         None => (&intent.last_sent, exchange + policy.settle),
     };
-    let left = bound.saturating_sub(now.age_of(from));
+    let left = bound.saturating_sub(now.time_since(from));
     (!left.is_zero()).then(|| now.wall.plus(left))
 }
 
@@ -129,15 +135,15 @@ mod tests {
         let clock = ManualClock::new(Timestamp::from_secs(1_790_000_000));
         let now = clock.now();
         let intent = Intent {
-            attempt: "a".into(),
+            attempt_id: "a".into(),
             generation: Generation::FIRST,
             fingerprint: Fingerprint::from_hex("0".repeat(32)),
-            sends: 1,
+            send_count: 1,
             first_sent: now.clone(),
             last_sent: now.clone(),
-            abandoned: Some(now.clone()),
-            abandoned_before: None,
-            is_last_chance_spent: false,
+            gave_up_at: Some(now.clone()),
+            previous_gave_up_at: None,
+            is_last_chance_used: false,
             is_reusable: false,
         };
         let validity = Some(Validity { obtained: now, lifetime_ms: 600_000, assumed: false, is_rest: false });
@@ -145,13 +151,13 @@ mod tests {
     }
 
     impl Case {
-        fn resolve(&self) -> Resolution {
-            resolve(&self.intent, &self.policy, self.validity.as_ref(), &self.clock.now())
+        fn resolve(&self) -> RetryDecision {
+            decide(&self.intent, &self.policy, self.validity.as_ref(), &self.clock.now())
         }
 
         fn wait(&self) -> Duration {
             match self.resolve() {
-                Resolution::Wait(at) => at.since(self.clock.now().wall),
+                RetryDecision::Wait(at) => at.since(self.clock.now().wall),
                 other => panic!("{other:?}"),
             }
         }
@@ -171,16 +177,16 @@ mod tests {
         c.clock.advance(S(569));
         assert_eq!(c.wait(), S(1));
         c.clock.advance(S(1));
-        assert_eq!(c.resolve(), Resolution::Send(SendKind::LastChance));
+        assert_eq!(c.resolve(), RetryDecision::Send(SendKind::LastChance));
     }
 
     #[test]
     fn r18_the_last_chance_comes_once() {
         let mut c = case(Rotation::Strict);
-        c.intent.is_last_chance_spent = true;
-        assert_eq!(c.resolve(), Resolution::Exhausted);
+        c.intent.is_last_chance_used = true;
+        assert_eq!(c.resolve(), RetryDecision::Exhausted);
         c.clock.advance(S(10_000));
-        assert_eq!(c.resolve(), Resolution::Exhausted);
+        assert_eq!(c.resolve(), RetryDecision::Exhausted);
     }
 
     #[test]
@@ -188,10 +194,10 @@ mod tests {
         let mut c = case(Rotation::Strict);
         c.validity = None;
         assert_eq!(c.wait(), S(15));
-        c.intent.abandoned = None;
+        c.intent.gave_up_at = None;
         assert_eq!(c.wait(), S(61));
         c.clock.advance(S(61));
-        assert_eq!(c.resolve(), Resolution::Send(SendKind::LastChance));
+        assert_eq!(c.resolve(), RetryDecision::Send(SendKind::LastChance));
     }
 
     #[test]
@@ -205,14 +211,14 @@ mod tests {
     fn without_a_last_chance_the_token_is_given_up_at_expiry() {
         let mut c = case(Rotation::Strict);
         c.policy.last_chance = false;
-        assert_eq!(c.resolve(), Resolution::GiveUpAtExpiry(c.clock.now().wall.plus(S(600))));
+        assert_eq!(c.resolve(), RetryDecision::GiveUpAtExpiry(c.clock.now().wall.plus(S(600))));
         c.clock.advance(S(600));
-        assert_eq!(c.resolve(), Resolution::Exhausted);
+        assert_eq!(c.resolve(), RetryDecision::Exhausted);
     }
 
     #[test]
     fn a_server_that_does_not_rotate_is_asked_again_at_once() {
-        assert_eq!(case(Rotation::None).resolve(), Resolution::Send(SendKind::Retry));
+        assert_eq!(case(Rotation::None).resolve(), RetryDecision::Send(SendKind::Retry));
     }
 
     #[test]
@@ -220,14 +226,14 @@ mod tests {
         let c = case(Rotation::Lenient);
         assert_eq!(c.wait(), S(15));
         c.clock.advance(S(15));
-        assert_eq!(c.resolve(), Resolution::Send(SendKind::Retry));
+        assert_eq!(c.resolve(), RetryDecision::Send(SendKind::Retry));
     }
 
     #[test]
     fn r19_same_and_multi_retry_inside_the_window_only() {
         for semantics in [GraceSemantics::Same, GraceSemantics::Multi] {
             let c = case(Rotation::Grace).grace(semantics, 30, 10);
-            assert_eq!(c.resolve(), Resolution::Send(SendKind::Grace { within: S(28) }));
+            assert_eq!(c.resolve(), RetryDecision::Send(SendKind::Grace { within: S(28) }));
             c.clock.advance(S(28));
             assert_eq!(c.wait(), S(570 - 28));
         }
@@ -235,7 +241,7 @@ mod tests {
 
     #[test]
     fn r19_the_window_is_told_as_long_as_a_retry_fits_into_it() {
-        let left = |c: &Case| grace_left(&c.intent, &c.policy, &c.clock.now());
+        let left = |c: &Case| grace_remaining(&c.intent, &c.policy, &c.clock.now());
         let mut c = case(Rotation::Grace).grace(GraceSemantics::Same, 30, 10);
         assert_eq!(left(&c), Some(S(28)));
         c.clock.advance(S(27));
@@ -243,7 +249,7 @@ mod tests {
         c.clock.advance(S(1));
         assert_eq!(left(&c), None);
         c = case(Rotation::Grace).grace(GraceSemantics::Same, 30, 10);
-        c.intent.sends = 2;
+        c.intent.send_count = 2;
         assert_eq!(left(&c), None, "it has been made");
         assert_eq!(left(&case(Rotation::Strict).grace(GraceSemantics::Same, 30, 10)), None);
     }
@@ -261,13 +267,13 @@ mod tests {
         let c = case(Rotation::Grace).grace(GraceSemantics::Latest, 60, 10);
         assert_eq!(c.wait(), S(15));
         c.clock.advance(S(15));
-        assert_eq!(c.resolve(), Resolution::Send(SendKind::Grace { within: S(58) }));
+        assert_eq!(c.resolve(), RetryDecision::Send(SendKind::Grace { within: S(58) }));
         let mut late = case(Rotation::Grace).grace(GraceSemantics::Latest, 60, 10);
         late.clock.advance(S(42));
-        late.intent.abandoned = Some(late.clock.now());
+        late.intent.gave_up_at = Some(late.clock.now());
         assert_eq!(late.wait(), S(15));
         late.clock.advance(S(1));
-        late.intent.abandoned = Some(late.clock.now());
+        late.intent.gave_up_at = Some(late.clock.now());
         assert_eq!(late.wait(), S(527), "the window closes as Q is over");
     }
 
@@ -281,7 +287,7 @@ mod tests {
     #[test]
     fn r18_a_second_send_inside_grace_leaves_only_the_last_chance() {
         let mut c = case(Rotation::Grace).grace(GraceSemantics::Same, 300, 10);
-        c.intent.sends = 2;
+        c.intent.send_count = 2;
         assert_eq!(c.wait(), S(570));
     }
 }

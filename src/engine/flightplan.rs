@@ -4,19 +4,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::lanes::Lane;
-use super::source::Source;
+use super::lanes::ConcurrencyPermit;
+use super::source::FollowedStores;
 use super::{backoff, doubt};
 use crate::clock::{Clock, Moment};
 use crate::credential::freshness::Demand;
 use crate::profile::{Profile, Rotation};
 use crate::provider::{Prepared, TokenEndpoint};
 use crate::store::key::SealingKey;
-use crate::store::record::{Hold, Record};
-use crate::store::{Readied, Store, key};
+use crate::store::record::{ClientBlock, Journal};
+use crate::store::{PrefetchedKey, Store, key};
 
 /// What one flight needs to know.
-pub struct Flightplan {
+pub struct RefreshContext {
     pub store: Arc<Store>,
     pub endpoint: Arc<dyn TokenEndpoint>,
     pub clock: Arc<dyn Clock>,
@@ -25,27 +25,27 @@ pub struct Flightplan {
     /// Identifies the client's settings to a hold. Made as soon as the sealing key is at hand, under the lock.
     pub(super) client_mark: OnceLock<String>,
     pub demand: Demand,
-    pub seen: Seen,
+    pub version_seen: JournalVersion,
     /// Set when the process is told to end: nothing new is sent, what is sent is finished.
     pub stop: Arc<AtomicBool>,
     /// A daemon, which may go on with the key in its memory while the keyring is away.
-    pub is_resident: bool,
+    pub is_daemon: bool,
     /// From before the lock: it may come from a command.
-    pub key: Readied,
+    pub prefetched_key: PrefetchedKey,
     /// The stores of other tools, for profiles that follow one.
-    pub source: Option<Arc<dyn Source>>,
+    pub followed_stores: Option<Arc<dyn FollowedStores>>,
     /// Free again when the flight is over.
-    pub(super) lane: Lane,
+    pub(super) concurrency_permit: ConcurrencyPermit,
 }
 
 /// What the caller knew before it waited for the lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct JournalVersion {
     pub generation: u64,
     pub sequence: u64,
 }
 
-impl Flightplan {
+impl RefreshContext {
     pub fn now(&self) -> Moment {
         self.clock.now()
     }
@@ -65,8 +65,8 @@ impl Flightplan {
     }
 
     /// Whether the hold is on the client as it is configured now.
-    pub(super) fn is_held_by(&self, hold: &Hold) -> bool {
-        self.client_mark.get() == Some(&hold.config)
+    pub(super) fn is_held_by(&self, client_block: &ClientBlock) -> bool {
+        self.client_mark.get() == Some(&client_block.config_fingerprint)
     }
 
     /// Whether a second use of a token can end the family.
@@ -81,12 +81,12 @@ impl Flightplan {
 
     /// The delay before the next try, for the journal's `not_before`: one more fits before the access token ends, and
     /// before the server's grace does.
-    pub fn back_off(&self, record: &Record, retry_after: Option<Duration>) -> Duration {
+    pub fn next_retry_delay(&self, journal: &Journal, retry_after: Option<Duration>) -> Duration {
         let now = self.now();
-        let life = record.validity.as_ref().map_or(Duration::ZERO, |v| v.left(&now));
-        let grace = record.open_intent().and_then(|i| doubt::grace_left(i, &self.profile.provider.policy, &now));
+        let life = journal.validity.as_ref().map_or(Duration::ZERO, |v| v.left(&now));
+        let grace = journal.open_intent().and_then(|i| doubt::grace_remaining(i, &self.profile.provider.policy, &now));
         let left = grace.into_iter().chain([life]).filter(|left| !left.is_zero()).min().unwrap_or_default();
-        let random = f64::from(u32::from_le_bytes(key::random())) / f64::from(u32::MAX);
-        backoff::delay(record.failures, retry_after, left, random)
+        let random = f64::from(u32::from_le_bytes(key::random_bytes())) / f64::from(u32::MAX);
+        backoff::retry_delay(journal.consecutive_failures, retry_after, left, random)
     }
 }

@@ -21,92 +21,92 @@ use crate::provider::classify::retry_after;
 use crate::provider::revocation::{self, RevocationServer, Revoking, Verdict};
 use crate::provider::wire::Ask;
 use crate::provider::{Gate, GateError, PrepareError, Prepared};
-use crate::store::record::{Record, Revocation};
-use crate::store::{Loaded, Readied, Store, StoreError, Vault};
+use crate::store::record::{Journal, Revocation};
+use crate::store::{LoadedCredential, LockedProfile, PrefetchedKey, Store, StoreError};
 use crate::sys::lockfile::LockFile;
-pub use words::no_credential;
-use words::{belongs, completed, half_way, reason_of, unsent, with_choice};
+pub use words::nothing_to_sign_out;
+use words::{check_binding, completed_result, failure_of, partial_outcome, unsent_outcome, with_forget_hint};
 
 /// What became of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum TokenFate {
     Revoked,
     /// The provider had ended it before.
-    Dead,
+    AlreadyInvalid,
     /// Nobody has told the provider: whoever has a copy can use it.
-    Left,
+    NotRevoked,
 }
 
-impl Fate {
+impl TokenFate {
     /// The word of the JSON and of the log.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Revoked => "revoked",
-            Self::Dead => "dead",
-            Self::Left => "left",
+            Self::AlreadyInvalid => "dead",
+            Self::NotRevoked => "left",
         }
     }
 }
 
 /// What a logout did. The credential is forgotten here.
 #[derive(Debug)]
-pub struct Departure {
+pub struct LogoutResult {
     pub generation: Generation,
-    pub refresh: Fate,
+    pub refresh: TokenFate,
     /// `None`: none was alive.
-    pub access: Option<Fate>,
+    pub access: Option<TokenFate>,
     /// Why the refresh token was left.
     pub reason: Option<Failure>,
     pub warnings: Vec<String>,
     /// It had been forgotten before, and what an interrupted logout left behind is gone now.
-    pub is_completion: bool,
+    pub completes_earlier_logout: bool,
 }
 
 /// How a token can be revoked.
 #[derive(Debug)]
-pub enum Route {
-    Open {
+pub enum RevocationRoute {
+    Endpoint {
         prepared: Prepared,
         url: Url,
     },
     /// Nobody can revoke at this provider.
-    None(Failure),
+    Unsupported(Failure),
     /// Not as things are: the configuration is wrong, or the provider cannot be asked where.
     Blocked(Outcome),
 }
 
 /// What a person is told meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum LogoutProgress {
     /// A refresh is under way, and waited for. Nothing was done yet.
-    Waiting,
+    WaitingForLock,
     /// From now on an interruption leaves something to be completed.
-    Admitted,
+    Locked,
 }
 
 /// What a logout works with.
-pub struct Leaving<'a> {
+pub struct LogoutRequest<'a> {
     pub store: &'a Store,
     pub server: &'a dyn RevocationServer,
     pub clock: Arc<dyn Clock>,
     pub name: &'a ProfileName,
     /// Forget the credential whatever stands in the way of its revocation.
-    pub is_forgetting: bool,
+    pub must_forget: bool,
     /// Set when the run is told to end: nothing is sent any more.
     pub stop: Arc<AtomicBool>,
 }
 
 /// Finds out how a profile's tokens are revoked; may run commands and ask the network, so it comes before any lock.
-pub fn route(server: &dyn RevocationServer, profile: &Profile) -> Route {
+pub fn find_revocation_route(server: &dyn RevocationServer, profile: &Profile) -> RevocationRoute {
     let blocked = |error| match error {
-        PrepareError::Config(f) => Route::Blocked(Outcome::new(OutcomeKind::ConfigError).because(f)),
-        PrepareError::Unreachable(f) => Route::Blocked(Outcome::new(OutcomeKind::Deferred).because(f)),
+        PrepareError::Config(f) => RevocationRoute::Blocked(Outcome::new(OutcomeKind::ConfigError).with_error(f)),
+        PrepareError::Unreachable(f) => RevocationRoute::Blocked(Outcome::new(OutcomeKind::Deferred).with_error(f)),
     };
     let provider = &profile.provider;
     let url = match server.revocation_site(provider) {
         Ok(Some(url)) => url,
         Ok(None) => {
-            return Route::None(Failure::new(
+            return RevocationRoute::Unsupported(Failure::new(
                 ErrorKind::NoRevocationEndpoint,
                 format!("{} has no revocation endpoint", provider.name),
             ));
@@ -114,191 +114,222 @@ pub fn route(server: &dyn RevocationServer, profile: &Profile) -> Route {
         Err(error) => return blocked(error),
     };
     match server.prepare(provider, profile.name.as_str()) {
-        Ok(prepared) => Route::Open { prepared, url },
+        Ok(prepared) => RevocationRoute::Endpoint { prepared, url },
         Err(error) => blocked(error),
     }
 }
 
-impl Leaving<'_> {
+impl LogoutRequest<'_> {
     /// Signs out. `Err`: nothing was forgotten, and why.
-    pub fn leave(&self, route: Route, tell: &dyn Fn(Event)) -> Result<Departure, Outcome> {
-        let mut departed = self.leave_locked(route, tell)?;
-        let (refresh_token, access_token) = (departed.refresh.word(), departed.access.map(Fate::word));
+    pub fn run(&self, route: RevocationRoute, on_progress: &dyn Fn(LogoutProgress)) -> Result<LogoutResult, Outcome> {
+        let mut result = self.run_locked(route, on_progress)?;
+        let (refresh_token, access_token) = (result.refresh.as_str(), result.access.map(TokenFate::as_str));
         tracing::info!(profile = %self.name, refresh_token, access_token, "logged out");
         // Not under the profile's lock: the key's own lock comes first.
-        match self.store.retire_key() {
-            Ok(_) => Ok(departed),
+        match self.store.delete_unused_key() {
+            Ok(_) => Ok(result),
             Err(e) => {
-                departed.warnings.push(format!("the sealing key is still in the keyring: {e}"));
-                Ok(departed)
+                result.warnings.push(format!("the sealing key is still in the keyring: {e}"));
+                Ok(result)
             }
         }
     }
 
-    fn leave_locked(&self, route: Route, tell: &dyn Fn(Event)) -> Result<Departure, Outcome> {
+    fn run_locked(
+        &self,
+        route: RevocationRoute,
+        on_progress: &dyn Fn(LogoutProgress),
+    ) -> Result<LogoutResult, Outcome> {
         // It may come from a command, which is not waited for under a lock.
-        let key = self.store.ready_key(self.name);
-        let path = self.store.lock_file(self.name)?;
+        let key = self.store.prefetch_key(self.name);
+        let path = self.store.create_lock_file(self.name)?;
         let unlockable = |e| {
             let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {e}", path.display()));
-            Outcome::new(OutcomeKind::StoreUnavailable).because(failure)
+            Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure)
         };
         let lock = match LockFile::try_acquire(&path).map_err(unlockable)? {
             Some(lock) => lock,
             None => {
-                tell(Event::Waiting);
+                on_progress(LogoutProgress::WaitingForLock);
                 LockFile::acquire(&path).map_err(unlockable)?
             }
         };
-        tell(Event::Admitted);
-        let permit = Permit::for_writer(self.name, &lock);
-        let mut vault = match self.is_forgetting {
-            true => self.store.vault_by_force(permit, self.store.readied_key(self.name, &key).ok().as_deref())?,
-            false => self.store.vault(permit)?,
+        on_progress(LogoutProgress::Locked);
+        let permit = Permit::from_lock(self.name, &lock);
+        let mut locked = match self.must_forget {
+            true => self
+                .store
+                .open_discarding_damage(permit, self.store.recheck_prefetched_key(self.name, &key).ok().as_deref())?,
+            false => self.store.open_profile(permit)?,
         };
-        vault.check_keyring().map_err(StoreError::from)?;
-        if vault.record.is_tombstone {
-            return self.complete(&mut vault);
+        locked.check_keyring().map_err(StoreError::from)?;
+        if locked.journal.is_tombstone {
+            return self.complete_earlier_logout(&mut locked);
         }
-        let parting = match self.load(&mut vault, &key) {
-            Ok(Some(loaded)) => self.part(&mut vault, loaded, route)?,
-            Ok(None) => return Err(no_credential(self.name)),
-            Err(outcome) if self.is_forgetting => Parting::unread(outcome),
-            Err(outcome) => return Err(with_choice(self.name, outcome)),
+        let revocation_outcome = match self.load_credential(&mut locked, &key) {
+            Ok(Some(loaded)) => self.revoke_or_keep(&mut locked, loaded, route)?,
+            Ok(None) => return Err(nothing_to_sign_out(self.name)),
+            Err(outcome) if self.must_forget => RevocationOutcome::unreadable(outcome),
+            Err(outcome) => return Err(with_forget_hint(self.name, outcome)),
         };
-        let Parting { refresh, access, reason, revocation, _token_lock } = parting;
-        let warnings = vault.forget(revocation).map_err(|e| half_way(&vault.record, Some((refresh, access)), &e))?;
-        Ok(Departure { generation: vault.record.generation, refresh, access, reason, warnings, is_completion: false })
+        let RevocationOutcome { refresh, access, reason, revocation, _token_lock } = revocation_outcome;
+        let warnings =
+            locked.forget(revocation).map_err(|e| partial_outcome(&locked.journal, Some((refresh, access)), &e))?;
+        Ok(LogoutResult {
+            generation: locked.journal.generation,
+            refresh,
+            access,
+            reason,
+            warnings,
+            completes_earlier_logout: false,
+        })
     }
 
     /// A logout that was cut off behind its tombstone.
-    fn complete(&self, vault: &mut Vault<'_, '_>) -> Result<Departure, Outcome> {
+    fn complete_earlier_logout(&self, locked: &mut LockedProfile<'_, '_>) -> Result<LogoutResult, Outcome> {
         if !self.store.has_remains(self.name)? {
             // The key may have stayed behind.
-            return match self.store.has_orphaned_key()? {
-                true => Ok(completed(&vault.record, Vec::new())),
-                false => Err(no_credential(self.name)),
+            return match self.store.has_unused_key()? {
+                true => Ok(completed_result(&locked.journal, Vec::new())),
+                false => Err(nothing_to_sign_out(self.name)),
             };
         }
-        let warnings = vault.finish_departure().map_err(|e| half_way(&vault.record, None, &e))?;
-        Ok(completed(&vault.record, warnings))
+        let warnings = locked.remove_remains().map_err(|e| partial_outcome(&locked.journal, None, &e))?;
+        Ok(completed_result(&locked.journal, warnings))
     }
 
     /// The newest credential there is; an answer that a dead run left sealed counts.
-    fn load<'l>(&self, vault: &mut Vault<'_, 'l>, key: &Readied) -> Result<Option<Loaded<'l>>, Outcome> {
-        let key = self.store.readied_key(self.name, key)?;
-        vault.take_up_answer(&key)?;
-        Ok(vault.load(&key, false)?)
+    fn load_credential<'l>(
+        &self,
+        locked: &mut LockedProfile<'_, 'l>,
+        key: &PrefetchedKey,
+    ) -> Result<Option<LoadedCredential<'l>>, Outcome> {
+        let key = self.store.recheck_prefetched_key(self.name, key)?;
+        locked.promote_pending_grant(&key)?;
+        Ok(locked.load(&key, false)?)
     }
 
     /// Revokes what can be revoked, under the token's lock. `Err`: nothing is to be forgotten.
-    fn part(&self, vault: &mut Vault<'_, '_>, loaded: Loaded<'_>, route: Route) -> Result<Parting, Outcome> {
+    fn revoke_or_keep(
+        &self,
+        locked: &mut LockedProfile<'_, '_>,
+        loaded: LoadedCredential<'_>,
+        route: RevocationRoute,
+    ) -> Result<RevocationOutcome, Outcome> {
         let token_lock = self.store.lock_token(&loaded.fingerprint)?;
         let now = self.clock.now();
-        let is_alive = loaded.held.credential().validity().is_some_and(|v| !v.left(&now).is_zero());
-        let access = loaded.held.credential().grant.access.clone().filter(|_| is_alive);
-        let is_dead = is_ended_by_the_provider(&vault.record);
-        let untold = |reason| Parting::left(is_dead, access.is_some(), reason);
+        let is_alive = loaded.locked_credential.credential().validity().is_some_and(|v| !v.left(&now).is_zero());
+        let access = loaded.locked_credential.credential().grant.access.clone().filter(|_| is_alive);
+        let is_dead = is_rejected_by_provider(&locked.journal);
+        let untold = |reason| RevocationOutcome::not_revoked(is_dead, access.is_some(), reason);
         // What the journal knows to be refused may have been presumed so.
-        let parting = if !vault.record.is_rejected() && vault.is_consumed(&loaded.fingerprint)? {
+        let revocation_outcome = if !locked.journal.is_rejected() && locked.is_consumed(&loaded.fingerprint)? {
             let spent = "an older copy was restored, whose refresh token has been consumed";
             untold(Failure::new(ErrorKind::StaleCredential, spent))
         } else {
             match route {
-                Route::None(reason) => untold(reason),
+                RevocationRoute::Unsupported(reason) => untold(reason),
                 // A token that is dead anyway needs nobody.
-                Route::Blocked(outcome) if is_dead => untold(reason_of(outcome)),
-                Route::Blocked(outcome) => self.give_up(outcome, untold)?,
-                Route::Open { prepared, url } => match self.revoke(vault, loaded, access.as_ref(), &prepared, &url) {
-                    Ok(parting) => parting,
-                    Err(outcome) if is_dead => untold(reason_of(outcome)),
-                    Err(outcome) => self.give_up(outcome, untold)?,
-                },
+                RevocationRoute::Blocked(outcome) if is_dead => untold(failure_of(outcome)),
+                RevocationRoute::Blocked(outcome) => self.skip_revocation_if_forgetting(outcome, untold)?,
+                RevocationRoute::Endpoint { prepared, url } => {
+                    match self.revoke(locked, loaded, access.as_ref(), &prepared, &url) {
+                        Ok(revocation_outcome) => revocation_outcome,
+                        Err(outcome) if is_dead => untold(failure_of(outcome)),
+                        Err(outcome) => self.skip_revocation_if_forgetting(outcome, untold)?,
+                    }
+                }
             }
         };
-        Ok(Parting { _token_lock: Some(token_lock), ..parting })
+        Ok(RevocationOutcome { _token_lock: Some(token_lock), ..revocation_outcome })
     }
 
     /// Sends first the refresh token and then, if anybody answers, the access token.
     fn revoke(
         &self,
-        vault: &mut Vault<'_, '_>,
-        loaded: Loaded<'_>,
+        locked: &mut LockedProfile<'_, '_>,
+        loaded: LoadedCredential<'_>,
         access: Option<&AccessToken>,
         prepared: &Prepared,
         url: &Url,
-    ) -> Result<Parting, Outcome> {
-        belongs(&loaded.held.credential().binding, prepared, url)
-            .map_err(|failure| Outcome::new(OutcomeKind::ConfigError).because(failure))?;
-        let is_dead = is_ended_by_the_provider(&vault.record);
+    ) -> Result<RevocationOutcome, Outcome> {
+        check_binding(&loaded.locked_credential.credential().binding, prepared, url)
+            .map_err(|failure| Outcome::new(OutcomeKind::ConfigError).with_error(failure))?;
+        let is_dead = is_rejected_by_provider(&locked.journal);
         let fingerprint = loaded.fingerprint.clone();
-        let (fate, why) = self.send(vault, loaded, prepared, url)?;
-        let access = access.map(|access| self.revoke_access(prepared, url, access));
-        Ok(match fate {
-            Fate::Left => Parting { access, ..Parting::left(is_dead, false, why) },
-            Fate::Revoked | Fate::Dead => {
+        let (token_fate, why) = self.revoke_refresh_token(locked, loaded, prepared, url)?;
+        let access = access.map(|access| self.revoke_access_token(prepared, url, access));
+        Ok(match token_fate {
+            TokenFate::NotRevoked => {
+                RevocationOutcome { access, ..RevocationOutcome::not_revoked(is_dead, false, why) }
+            }
+            TokenFate::Revoked | TokenFate::AlreadyInvalid => {
                 let at = self.clock.now().wall;
                 let revocation = Some(Revocation { fingerprint, at, is_confirmed: true });
-                Parting { refresh: fate, access, reason: None, revocation, _token_lock: None }
+                RevocationOutcome { refresh: token_fate, access, reason: None, revocation, _token_lock: None }
             }
         })
     }
 
     /// What stands in the way: the end of this logout, unless the person wants to forget all the same.
-    fn give_up(&self, outcome: Outcome, untold: impl Fn(Failure) -> Parting) -> Result<Parting, Outcome> {
+    fn skip_revocation_if_forgetting(
+        &self,
+        outcome: Outcome,
+        untold: impl Fn(Failure) -> RevocationOutcome,
+    ) -> Result<RevocationOutcome, Outcome> {
         // Who interrupts wants nothing more to happen.
-        if self.is_forgetting && !self.stop.load(Ordering::SeqCst) {
-            return Ok(untold(reason_of(outcome)));
+        if self.must_forget && !self.stop.load(Ordering::SeqCst) {
+            return Ok(untold(failure_of(outcome)));
         }
-        Err(with_choice(self.name, outcome))
+        Err(with_forget_hint(self.name, outcome))
     }
 
     /// Sends the refresh token to be revoked. What may have been sent is in the journal before, and stays there until it
     /// is known what became of it. Gives its fate, and the server's words.
-    fn send(
+    fn revoke_refresh_token(
         &self,
-        vault: &mut Vault<'_, '_>,
-        loaded: Loaded<'_>,
+        locked: &mut LockedProfile<'_, '_>,
+        loaded: LoadedCredential<'_>,
         prepared: &Prepared,
         url: &Url,
-    ) -> Result<(Fate, Failure), Outcome> {
+    ) -> Result<(TokenFate, Failure), Outcome> {
         let mark =
             Revocation { fingerprint: loaded.fingerprint.clone(), at: self.clock.now().wall, is_confirmed: false };
-        let was = vault.record.revocation.clone();
-        let gate = self.gate(vault, &loaded, mark.clone());
+        let was = locked.journal.revocation.clone();
+        let gate = self.revocation_gate(locked, &loaded, mark.clone());
         let provider = &prepared.provider;
-        let (verdict, why, retry) = match self.server.revoke(prepared, url, loaded.held, gate) {
+        let (verdict, why, retry) = match self.server.revoke(prepared, url, loaded.locked_credential, gate) {
             Revoking::Unsent { may_have_mark, why } => {
                 // The journal in memory has no such mark: writing it erases the one on disk.
                 if may_have_mark {
-                    vault.save()?;
+                    locked.save_journal()?;
                 }
-                return Err(unsent(why, url));
+                return Err(unsent_outcome(why, url));
             }
             Revoking::Lost(why) => (Verdict::Unknown, why, None),
-            Revoking::Answered(answer) => {
-                let (verdict, denied) = revocation::judge(&answer, provider);
+            Revoking::Answered(response) => {
+                let (verdict, denied) = revocation::judge(&response, provider);
                 let code = denied.map_or(String::new(), |d| format!(" {}", d.code));
-                let wait = answer.retry_after.as_deref().and_then(|h| retry_after(h, self.clock.now().wall));
-                (verdict, format!("{} returned {}{code}", provider.name, answer.status), wait)
+                let wait = response.retry_after.as_deref().and_then(|h| retry_after(h, self.clock.now().wall));
+                (verdict, format!("{} returned {}{code}", provider.name, response.status), wait)
             }
         };
-        vault.record.revocation = if verdict == Verdict::Unknown { Some(mark) } else { was };
+        locked.journal.revocation = if verdict == Verdict::Unknown { Some(mark) } else { was };
         let failed = |kind, failure: Failure| {
-            let outcome = Outcome::new(kind).because(failure);
+            let outcome = Outcome::new(kind).with_error(failure);
             match retry {
-                Some(wait) => outcome.retry_at(self.clock.now().wall.plus(wait)),
+                Some(wait) => outcome.with_retry_at(self.clock.now().wall.plus(wait)),
                 None => outcome,
             }
         };
         let outcome = match verdict {
-            Verdict::Revoked => return Ok((Fate::Revoked, Failure::new(ErrorKind::Revoked, why))),
-            Verdict::Dead => return Ok((Fate::Dead, Failure::new(ErrorKind::Revoked, why))),
-            Verdict::Refused => return Ok((Fate::Left, Failure::new(ErrorKind::RevocationRefused, why))),
+            Verdict::Revoked => return Ok((TokenFate::Revoked, Failure::new(ErrorKind::Revoked, why))),
+            Verdict::Dead => return Ok((TokenFate::AlreadyInvalid, Failure::new(ErrorKind::Revoked, why))),
+            Verdict::Refused => return Ok((TokenFate::NotRevoked, Failure::new(ErrorKind::RevocationRefused, why))),
             Verdict::Client => {
                 let keys = "client_id, client_auth, client_secret and revocation_endpoint";
                 let hint = format!("check {keys} in [provider.{}]", provider.name);
-                failed(OutcomeKind::ConfigError, Failure::new(ErrorKind::ClientRefused, why).hint(hint))
+                failed(OutcomeKind::ConfigError, Failure::new(ErrorKind::ClientRefused, why).with_hint(hint))
             }
             Verdict::Later => failed(OutcomeKind::Deferred, Failure::new(ErrorKind::Throttled, why)),
             Verdict::Unknown => {
@@ -306,14 +337,14 @@ impl Leaving<'_> {
                 failed(OutcomeKind::Deferred, Failure::new(ErrorKind::RevocationInDoubt, text))
             }
         };
-        vault.save()?;
+        locked.save_journal()?;
         Err(outcome)
     }
 
-    fn gate(&self, vault: &Vault<'_, '_>, loaded: &Loaded<'_>, mark: Revocation) -> Gate {
-        let write = vault.revocation_writer(mark);
+    fn revocation_gate(&self, locked: &LockedProfile<'_, '_>, loaded: &LoadedCredential<'_>, mark: Revocation) -> Gate {
+        let write = locked.revocation_writer(mark);
         let stop = Arc::clone(&self.stop);
-        let is_intact = loaded.held.permit().watch();
+        let is_intact = loaded.locked_credential.permit().lock_checker();
         Box::new(move || {
             if stop.load(Ordering::SeqCst) {
                 return Err(GateError::Refused("keepalive is stopping"));
@@ -325,40 +356,49 @@ impl Leaving<'_> {
         })
     }
 
-    fn revoke_access(&self, prepared: &Prepared, url: &Url, access: &AccessToken) -> Fate {
-        let answer = self.server.ask(prepared, url, Ask::Revoke { access });
-        match answer.map(|answer| revocation::judge(&answer, &prepared.provider).0) {
-            Ok(Verdict::Revoked) => Fate::Revoked,
-            Ok(Verdict::Dead) => Fate::Dead,
-            Ok(Verdict::Refused | Verdict::Client | Verdict::Later | Verdict::Unknown) | Err(_) => Fate::Left,
+    fn revoke_access_token(&self, prepared: &Prepared, url: &Url, access: &AccessToken) -> TokenFate {
+        let response = self.server.ask(prepared, url, Ask::Revoke { access });
+        match response.map(|response| revocation::judge(&response, &prepared.provider).0) {
+            Ok(Verdict::Revoked) => TokenFate::Revoked,
+            Ok(Verdict::Dead) => TokenFate::AlreadyInvalid,
+            Ok(Verdict::Refused | Verdict::Client | Verdict::Later | Verdict::Unknown) | Err(_) => {
+                TokenFate::NotRevoked
+            }
         }
     }
 }
 
 /// Whether the provider has said that the refresh token is dead. One that was given up may be alive.
-fn is_ended_by_the_provider(record: &Record) -> bool {
-    record.is_rejected() && record.rejected.as_ref().is_some_and(|r| !r.is_presumed())
+fn is_rejected_by_provider(journal: &Journal) -> bool {
+    journal.is_rejected() && journal.rejected.as_ref().is_some_and(|r| !r.is_presumed())
 }
 
 /// What is known of the tokens when they are forgotten.
-struct Parting {
-    refresh: Fate,
-    access: Option<Fate>,
+struct RevocationOutcome {
+    refresh: TokenFate,
+    access: Option<TokenFate>,
     reason: Option<Failure>,
     revocation: Option<Revocation>,
     /// Until the ledger knows the token, no other profile may send it.
     _token_lock: Option<LockFile>,
 }
 
-impl Parting {
+impl RevocationOutcome {
     /// The provider knows nothing of it; which does not matter to a token that it has ended itself.
-    fn left(is_dead: bool, has_access: bool, reason: Failure) -> Self {
-        let (refresh, reason) = if is_dead { (Fate::Dead, None) } else { (Fate::Left, Some(reason)) };
-        Self { refresh, access: has_access.then_some(Fate::Left), reason, revocation: None, _token_lock: None }
+    fn not_revoked(is_dead: bool, has_access: bool, reason: Failure) -> Self {
+        let (refresh, reason) =
+            if is_dead { (TokenFate::AlreadyInvalid, None) } else { (TokenFate::NotRevoked, Some(reason)) };
+        Self {
+            refresh,
+            access: has_access.then_some(TokenFate::NotRevoked),
+            reason,
+            revocation: None,
+            _token_lock: None,
+        }
     }
 
     /// What cannot be read can only be forgotten.
-    fn unread(outcome: Outcome) -> Self {
-        Self::left(false, false, reason_of(outcome))
+    fn unreadable(outcome: Outcome) -> Self {
+        Self::not_revoked(false, false, failure_of(outcome))
     }
 }

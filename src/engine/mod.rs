@@ -23,67 +23,67 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::credential::freshness::Demand;
-use crate::guard::{Flight, Guard, Landing, Lease, Seat};
+use crate::guard::{FlightGroup, FlightHandle, LeaderSlot, Lease, WaitResult};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::{PrepareError, TokenEndpoint};
-use crate::store::record::Record;
+use crate::store::record::Journal;
 use crate::store::{Store, StoreError};
-use flightplan::{Flightplan, Seen};
-use lanes::Lanes;
-use source::Source;
+use flightplan::{JournalVersion, RefreshContext};
+use lanes::ConcurrencyLimit;
+use source::FollowedStores;
 
 /// Longest time that a flight past the point of no return may take to finish: request, then persistence.
-pub const DRAIN: Duration = Duration::from_secs(45);
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(45);
 /// How often a waiting caller looks whether it was told to stop.
-const SLICE: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// After this long the person is told what is being waited for.
 const EXPLAIN_AFTER: Duration = Duration::from_secs(3);
 /// A caller that joined flights which did not answer its demand opens its own after this many.
-const JOINS: usize = 3;
+const MAX_JOINS: usize = 3;
 
 /// Refreshes credentials. Cheap to clone; all clones share their flights.
 #[derive(Clone)]
 pub struct Engine {
-    shared: Arc<Shared>,
+    inner: Arc<EngineInner>,
 }
 
-struct Shared {
+struct EngineInner {
     store: Arc<Store>,
     endpoint: Arc<dyn TokenEndpoint>,
     clock: Arc<dyn Clock>,
-    guard: Guard<Outcome>,
+    flights: FlightGroup<Outcome>,
     stop: Arc<AtomicBool>,
-    lanes: Lanes,
-    is_resident: bool,
+    concurrency: ConcurrencyLimit,
+    is_daemon: bool,
     /// The profiles for which this process was started by keepalive itself.
-    within: Vec<String>,
-    source: OnceLock<Arc<dyn Source>>,
+    caller_profiles: Vec<String>,
+    followed_stores: OnceLock<Arc<dyn FollowedStores>>,
 }
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Engine({:?})", self.shared.store)
+        write!(f, "Engine({:?})", self.inner.store)
     }
 }
 
 /// What a demand may be met by without a flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Belief {
+enum TrustJournal {
     /// The journal's word.
-    Journal,
+    Yes,
     /// Nothing: what it speaks of could not be opened.
-    Nothing,
+    No,
 }
 
 /// A flight that the caller has joined or opened.
-enum Boarding {
-    Landed(Outcome),
-    Aboard { flight: Flight<Outcome>, is_follower: bool },
+enum JoinResult {
+    Done(Outcome),
+    Waiting { flight: FlightHandle<Outcome>, is_follower: bool },
 }
 
 impl Engine {
-    /// `is_resident`: a daemon, which keeps the sealing key and outlives its keyring.
+    /// `is_daemon`: a daemon, which keeps the sealing key and outlives its keyring.
     pub fn new(
         store: Arc<Store>,
         endpoint: Arc<dyn TokenEndpoint>,
@@ -91,88 +91,93 @@ impl Engine {
         is_resident: bool,
         within: Vec<String>,
     ) -> Self {
-        let shared = Shared {
+        let shared = EngineInner {
             store,
             endpoint,
             clock,
-            guard: Guard::default(),
+            flights: FlightGroup::default(),
             stop: Arc::new(AtomicBool::new(false)),
-            lanes: Lanes::default(),
-            is_resident,
-            within,
-            source: OnceLock::new(),
+            concurrency: ConcurrencyLimit::default(),
+            is_daemon: is_resident,
+            caller_profiles: within,
+            followed_stores: OnceLock::new(),
         };
-        Self { shared: Arc::new(shared) }
+        Self { inner: Arc::new(shared) }
     }
 
     /// Lets profiles with `follow = true` look into the stores of other tools. Without this they send nothing.
     #[must_use]
-    pub fn following(self, source: Arc<dyn Source>) -> Self {
+    pub fn with_followed_stores(self, source: Arc<dyn FollowedStores>) -> Self {
         // The first one stays: what is followed cannot change under a flight.
-        let _first = self.shared.source.set(source);
+        let _first = self.inner.followed_stores.set(source);
         self
     }
 
     pub fn store(&self) -> &Arc<Store> {
-        &self.shared.store
+        &self.inner.store
     }
 
     pub fn clock(&self) -> &Arc<dyn Clock> {
-        &self.shared.clock
+        &self.inner.clock
     }
 
     /// The demand behind `--force`: something newer than what is there now.
-    pub fn force(&self, name: &ProfileName) -> Result<Demand, StoreError> {
-        let record = self.shared.store.peek(name)?;
-        Ok(Demand::NewerThan(record.map_or(crate::credential::Generation::NONE, |r| r.generation)))
+    pub fn force_demand(&self, name: &ProfileName) -> Result<Demand, StoreError> {
+        let journal = self.inner.store.peek(name)?;
+        Ok(Demand::NewerThan(journal.map_or(crate::credential::Generation::NONE, |r| r.generation)))
     }
 
     /// Meets a demand: returns at once if it is met, else joins the flight for this profile or opens one, and shares its
     /// outcome. Blocks for at most `limit`; a flight goes on without its caller. `explain` is called once if it takes long.
-    pub fn refresh(&self, profile: &Arc<Profile>, demand: Demand, limit: Duration, explain: &dyn Fn()) -> Outcome {
-        self.meet(profile, demand, Belief::Journal, limit, explain)
+    pub fn refresh(&self, profile: &Arc<Profile>, demand: Demand, limit: Duration, on_long_wait: &dyn Fn()) -> Outcome {
+        self.refresh_until_met(profile, demand, TrustJournal::Yes, limit, on_long_wait)
     }
 
-    fn meet(
+    fn refresh_until_met(
         &self,
         profile: &Arc<Profile>,
         demand: Demand,
-        belief: Belief,
+        trust: TrustJournal,
         limit: Duration,
-        explain: &dyn Fn(),
+        on_long_wait: &dyn Fn(),
     ) -> Outcome {
-        for _ in 0..JOINS {
-            let (flight, is_follower) = match self.board(profile, demand, belief) {
-                Boarding::Landed(outcome) => return outcome,
-                Boarding::Aboard { flight, is_follower } => (flight, is_follower),
+        for _ in 0..MAX_JOINS {
+            let (flight, is_follower) = match self.join_or_lead(profile, demand, trust) {
+                JoinResult::Done(outcome) => return outcome,
+                JoinResult::Waiting { flight, is_follower } => (flight, is_follower),
             };
-            let Some(landing) = self.wait(&flight, limit, explain) else {
+            let Some(wait_result) = self.wait_in_slices(&flight, limit, on_long_wait) else {
                 let failure = Failure::new(ErrorKind::Interrupted, "cancelled before anything was sent");
-                return self.now_known(profile, Outcome::new(OutcomeKind::Deferred).because(failure));
+                return self.with_journal_fields(profile, Outcome::new(OutcomeKind::Deferred).with_error(failure));
             };
-            if let Some(outcome) = self.disembark(profile, demand, landing, is_follower) {
+            if let Some(outcome) = self.resolve_wait(profile, demand, wait_result, is_follower) {
                 return outcome;
             }
         }
-        self.unlucky(profile)
+        self.gave_up(profile)
     }
 
     /// Waits in slices, so that a run told to stop leaves the queue: it has done nothing yet (`None`).
-    fn wait(&self, flight: &Flight<Outcome>, limit: Duration, explain: &dyn Fn()) -> Option<Landing<Outcome>> {
+    fn wait_in_slices(
+        &self,
+        flight: &FlightHandle<Outcome>,
+        limit: Duration,
+        on_long_wait: &dyn Fn(),
+    ) -> Option<WaitResult<Outcome>> {
         let mut waited = Duration::ZERO;
         let mut is_explained = false;
         while waited < limit {
-            let slice = SLICE.min(limit.saturating_sub(waited));
+            let slice = POLL_INTERVAL.min(limit.saturating_sub(waited));
             match flight.wait(slice) {
-                Landing::TimedOut => {}
-                landing => return Some(landing),
+                WaitResult::TimedOut => {}
+                wait_result => return Some(wait_result),
             }
-            if self.shared.stop.load(Ordering::SeqCst) && flight.is_queued() {
+            if self.inner.stop.load(Ordering::SeqCst) && flight.is_queued() {
                 return None;
             }
             waited += slice;
             if waited >= EXPLAIN_AFTER && !is_explained {
-                explain();
+                on_long_wait();
                 is_explained = true;
             }
         }
@@ -181,68 +186,76 @@ impl Engine {
 
     /// The same for a task. May be dropped at any await; the flight goes on.
     pub async fn refresh_async(&self, profile: &Arc<Profile>, demand: Demand) -> Outcome {
-        self.meet_async(profile, demand, Belief::Journal).await
+        self.refresh_until_met_async(profile, demand, TrustJournal::Yes).await
     }
 
-    async fn meet_async(&self, profile: &Arc<Profile>, demand: Demand, belief: Belief) -> Outcome {
-        for _ in 0..JOINS {
-            let (flight, is_follower) = match self.board(profile, demand, belief) {
-                Boarding::Landed(outcome) => return outcome,
-                Boarding::Aboard { flight, is_follower } => (flight, is_follower),
+    async fn refresh_until_met_async(&self, profile: &Arc<Profile>, demand: Demand, trust: TrustJournal) -> Outcome {
+        for _ in 0..MAX_JOINS {
+            let (flight, is_follower) = match self.join_or_lead(profile, demand, trust) {
+                JoinResult::Done(outcome) => return outcome,
+                JoinResult::Waiting { flight, is_follower } => (flight, is_follower),
             };
-            if let Some(outcome) = self.disembark(profile, demand, flight.landed().await, is_follower) {
+            if let Some(outcome) = self.resolve_wait(profile, demand, flight.wait_async().await, is_follower) {
                 return outcome;
             }
         }
-        self.unlucky(profile)
+        self.gave_up(profile)
     }
 
     /// Nothing new is sent from now on.
     pub fn stop(&self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
+        self.inner.stop.store(true, Ordering::SeqCst);
     }
 
     /// Stops, and waits for the flights in the air for at most [`DRAIN`]. Returns those that did not make it.
     pub fn drain(&self) -> Vec<ProfileName> {
         self.stop();
-        self.shared.guard.drain(DRAIN)
+        self.inner.flights.drain(DRAIN_TIMEOUT)
     }
 
-    fn board(&self, profile: &Arc<Profile>, demand: Demand, belief: Belief) -> Boarding {
-        if self.shared.within.iter().any(|name| name == profile.name.as_str()) {
-            return Boarding::Landed(nested(profile));
+    fn join_or_lead(&self, profile: &Arc<Profile>, demand: Demand, trust: TrustJournal) -> JoinResult {
+        if self.inner.caller_profiles.iter().any(|name| name == profile.name.as_str()) {
+            return JoinResult::Done(nested_call(profile));
         }
-        let record = match self.shared.store.peek(&profile.name) {
-            Ok(record) => record,
-            Err(e) => return Boarding::Landed(e.outcome()),
+        let journal = match self.inner.store.peek(&profile.name) {
+            Ok(journal) => journal,
+            Err(e) => return JoinResult::Done(e.outcome()),
         };
-        let believed = record.as_ref().filter(|_| belief == Belief::Journal);
-        if let Some(record) = believed.filter(|r| self.is_met(profile, demand, r)) {
-            return Boarding::Landed(transaction::describe(Outcome::new(OutcomeKind::Fresh), record));
+        let trusted_journal = journal.as_ref().filter(|_| trust == TrustJournal::Yes);
+        if let Some(journal) = trusted_journal.filter(|r| self.is_demand_met(profile, demand, r)) {
+            return JoinResult::Done(transaction::with_journal_fields(Outcome::new(OutcomeKind::Fresh), journal));
         }
-        let seen = record
-            .as_ref()
-            .map_or_else(Seen::default, |r| Seen { generation: r.generation.get(), sequence: r.sequence });
-        let (flight, seat) = self.shared.guard.enter(&profile.name);
-        let is_follower = seat.is_none();
-        if let Some(seat) = seat {
-            self.launch(seat, profile, demand, seen);
+        let seen = journal.as_ref().map_or_else(JournalVersion::default, |r| JournalVersion {
+            generation: r.generation.get(),
+            sequence: r.sequence,
+        });
+        let (flight, leader_slot) = self.inner.flights.join_or_lead(&profile.name);
+        let is_follower = leader_slot.is_none();
+        if let Some(leader_slot) = leader_slot {
+            self.spawn_leader(leader_slot, profile, demand, seen);
         }
-        Boarding::Aboard { flight, is_follower }
+        JoinResult::Waiting { flight, is_follower }
     }
 
     /// Whether a demand is met by the journal alone, with nothing left to publish.
-    fn is_met(&self, profile: &Profile, demand: Demand, record: &Record) -> bool {
-        let is_settled = record.publication != Publication::PublishPending || !matches!(demand, Demand::Margin { .. });
-        is_settled && standing::meets(record, demand, profile, &self.shared.clock.now())
+    fn is_demand_met(&self, profile: &Profile, demand: Demand, journal: &Journal) -> bool {
+        let is_settled = journal.publication != Publication::PublishPending || !matches!(demand, Demand::Margin { .. });
+        is_settled && standing::meets_demand(journal, demand, profile, &self.inner.clock.now())
     }
 
     /// Gives the flight a thread of its own: no caller's end is the flight's end.
-    fn launch(&self, seat: Seat<Outcome>, profile: &Arc<Profile>, demand: Demand, seen: Seen) {
-        let shared = Arc::clone(&self.shared);
+    fn spawn_leader(
+        &self,
+        leader_slot: LeaderSlot<Outcome>,
+        profile: &Arc<Profile>,
+        demand: Demand,
+        seen: JournalVersion,
+    ) {
+        let shared = Arc::clone(&self.inner);
         let profile = Arc::clone(profile);
         let name = format!("refresh {}", profile.name);
-        let spawned = std::thread::Builder::new().name(name).spawn(move || shared.lead(seat, profile, demand, seen));
+        let spawned =
+            std::thread::Builder::new().name(name).spawn(move || shared.run_flight(leader_slot, profile, demand, seen));
         if let Err(error) = spawned {
             // The seat went with the closure: its drop tells the followers.
             tracing::error!(%error, "cannot start a thread for a refresh");
@@ -250,20 +263,20 @@ impl Engine {
     }
 
     /// What a landing means to this caller; `None`: board again.
-    fn disembark(
+    fn resolve_wait(
         &self,
         profile: &Profile,
         demand: Demand,
-        landing: Landing<Outcome>,
+        wait_result: WaitResult<Outcome>,
         is_follower: bool,
     ) -> Option<Outcome> {
-        match landing {
-            Landing::Outcome(outcome) if !is_follower => Some(outcome),
+        match wait_result {
+            WaitResult::Outcome(outcome) if !is_follower => Some(outcome),
             // Followers share what was sent or refused; a flight that sent nothing may have had less to do than they ask.
-            Landing::Outcome(outcome) => match outcome.kind {
+            WaitResult::Outcome(outcome) => match outcome.kind {
                 OutcomeKind::Fresh | OutcomeKind::Refreshed => {
-                    let record = self.shared.store.peek(&profile.name).ok().flatten()?;
-                    self.is_met(profile, demand, &record).then(|| outcome.as_follower())
+                    let journal = self.inner.store.peek(&profile.name).ok().flatten()?;
+                    self.is_demand_met(profile, demand, &journal).then(|| outcome.as_follower())
                 }
                 OutcomeKind::Deferred
                 | OutcomeKind::InDoubt
@@ -271,67 +284,77 @@ impl Engine {
                 | OutcomeKind::ConfigError
                 | OutcomeKind::StoreUnavailable => Some(outcome.as_follower()),
             },
-            Landing::Abandoned => None,
-            Landing::TimedOut => Some(self.busy(profile)),
+            WaitResult::Abandoned => None,
+            WaitResult::TimedOut => Some(self.still_running(profile)),
         }
     }
 
-    fn busy(&self, profile: &Profile) -> Outcome {
+    fn still_running(&self, profile: &Profile) -> Outcome {
         let failure = Failure::new(ErrorKind::Busy, format!("the refresh of {} is still in progress", profile.name))
-            .hint("it continues; retry, or use a longer --timeout");
-        self.now_known(profile, Outcome::new(OutcomeKind::Deferred).because(failure))
+            .with_hint("it continues; retry, or use a longer --timeout");
+        self.with_journal_fields(profile, Outcome::new(OutcomeKind::Deferred).with_error(failure))
     }
 
-    fn unlucky(&self, profile: &Profile) -> Outcome {
+    fn gave_up(&self, profile: &Profile) -> Outcome {
         let failure = Failure::new(
             ErrorKind::Busy,
             format!("other refreshes of {} finished but did not satisfy this request", profile.name),
         )
-        .hint("retry");
-        self.now_known(profile, Outcome::new(OutcomeKind::Deferred).because(failure))
+        .with_hint("retry");
+        self.with_journal_fields(profile, Outcome::new(OutcomeKind::Deferred).with_error(failure))
     }
 
-    fn now_known(&self, profile: &Profile, outcome: Outcome) -> Outcome {
-        match self.shared.store.peek(&profile.name) {
-            Ok(Some(record)) => transaction::describe(outcome, &record),
+    fn with_journal_fields(&self, profile: &Profile, outcome: Outcome) -> Outcome {
+        match self.inner.store.peek(&profile.name) {
+            Ok(Some(journal)) => transaction::with_journal_fields(outcome, &journal),
             Ok(None) | Err(_) => outcome,
         }
     }
 }
 
-impl Shared {
+impl EngineInner {
     /// The life of a flight's thread: resolve everything that may take long, take the lock and a lane, fly, publish.
-    fn lead(&self, seat: Seat<Outcome>, profile: Arc<Profile>, demand: Demand, seen: Seen) {
+    fn run_flight(
+        &self,
+        leader_slot: LeaderSlot<Outcome>,
+        profile: Arc<Profile>,
+        demand: Demand,
+        seen: JournalVersion,
+    ) {
         let prepared = match self.endpoint.prepare(&profile.provider, profile.name.as_str()) {
             Ok(prepared) => prepared,
-            Err(PrepareError::Config(f)) => return seat.land(Outcome::new(OutcomeKind::ConfigError).because(f)),
+            Err(PrepareError::Config(f)) => {
+                return leader_slot.complete(Outcome::new(OutcomeKind::ConfigError).with_error(f));
+            }
             Err(PrepareError::Unreachable(f)) => {
                 // Where nothing is stored, the server's return would change nothing.
                 let outcome = match self.store.peek(&profile.name) {
-                    Ok(record) if !record.as_ref().is_some_and(Record::has_credential) => {
+                    Ok(journal) if !journal.as_ref().is_some_and(Journal::has_credential) => {
                         refusal::no_credential(&profile.name)
                     }
-                    Ok(_) | Err(_) => Outcome::new(OutcomeKind::Deferred).because(f),
+                    Ok(_) | Err(_) => Outcome::new(OutcomeKind::Deferred).with_error(f),
                 };
-                return seat.land(outcome);
+                return leader_slot.complete(outcome);
             }
         };
-        let is_resident = self.is_resident && self.store.has_key();
-        let key = self.store.ready_key(&profile.name);
-        let lock_file = match self.store.lock_file(&profile.name) {
+        let is_resident = self.is_daemon && self.store.has_cached_key();
+        let key = self.store.prefetch_key(&profile.name);
+        let create_lock_file = match self.store.create_lock_file(&profile.name) {
             Ok(path) => path,
-            Err(e) => return seat.land(e.outcome()),
+            Err(e) => return leader_slot.complete(e.outcome()),
         };
         let (provider, limit) = (&profile.provider.name, profile.provider.concurrency);
-        let (take, try_take) = (|| self.lanes.take(provider, limit), || self.lanes.try_take(provider, limit));
-        let (lease, lane) = match Lease::admit(seat, &lock_file, take, try_take) {
+        let (take, try_take) =
+            (|| self.concurrency.acquire(provider, limit), || self.concurrency.try_acquire(provider, limit));
+        let (lease, concurrency_permit) = match Lease::admit(leader_slot, &create_lock_file, take, try_take) {
             Ok(admitted) => admitted,
-            Err((seat, error)) => {
-                let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {error}", lock_file.display()));
-                return seat.land(Outcome::new(OutcomeKind::StoreUnavailable).because(failure));
+            Err((leader_slot, error)) => {
+                let failure =
+                    Failure::new(ErrorKind::Lock, format!("cannot lock {}: {error}", create_lock_file.display()));
+                return leader_slot.complete(Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure));
             }
         };
-        let plan = Flightplan {
+        let ctx = RefreshContext {
             store: Arc::clone(&self.store),
             endpoint: Arc::clone(&self.endpoint),
             clock: Arc::clone(&self.clock),
@@ -339,24 +362,24 @@ impl Shared {
             prepared,
             client_mark: OnceLock::new(),
             demand,
-            seen,
+            version_seen: seen,
             stop: Arc::clone(&self.stop),
-            is_resident,
-            key,
-            source: self.source.get().cloned(),
-            lane,
+            is_daemon: is_resident,
+            prefetched_key: key,
+            followed_stores: self.followed_stores.get().cloned(),
+            concurrency_permit,
         };
-        let outcome = transaction::run(&plan, &lease);
-        lease.publish(outcome);
+        let outcome = transaction::run(&ctx, &lease);
+        lease.finish(outcome);
     }
 }
 
 /// A command that keepalive runs for a profile asks for that same profile: waiting would wait for itself.
-fn nested(profile: &Profile) -> Outcome {
+fn nested_call(profile: &Profile) -> Outcome {
     let failure = Failure::new(
         ErrorKind::NestedCall,
         format!("recursive call: keepalive started this command for profile {}", profile.name),
     )
-    .hint("the command must not ask for this profile's token");
-    Outcome::new(OutcomeKind::ConfigError).because(failure)
+    .with_hint("the command must not ask for this profile's token");
+    Outcome::new(OutcomeKind::ConfigError).with_error(failure)
 }

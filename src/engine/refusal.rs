@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::backoff::{PROBE, UNCLASSIFIED};
-use super::doubt::{Resolution, resolve};
-use super::flightplan::Flightplan;
+use super::backoff::{CLIENT_PROBE_INTERVAL, UNCLASSIFIED_DELAY};
+use super::doubt::{RetryDecision, decide};
+use super::flightplan::RefreshContext;
 use crate::clock::{Moment, Timestamp};
 use crate::credential::encoding;
 use crate::credential::response::{self, Denied, Reply};
@@ -12,31 +12,36 @@ use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::provider::classify::{self, Class};
 use crate::provider::{GateError, RawAnswer, Unsent};
-use crate::store::content::Answer;
-use crate::store::record::{Attempt, Hold, Record, Rejection};
-use crate::store::{StoreError, Vault};
+use crate::store::content::SealedResponse;
+use crate::store::record::{ClientBlock, Journal, LastAttempt, Rejection};
+use crate::store::{LockedProfile, StoreError};
 
 /// Answers in a row that say no without a reason, before the token counts as dead (once the access token is).
-const MAX_UNCLASSIFIED: u32 = 5;
+const MAX_CONSECUTIVE_UNCLASSIFIED: u32 = 5;
 
 /// An answer that granted nothing.
-pub fn refuse(plan: &Flightplan, vault: &mut Vault<'_, '_>, answer: &Answer, denied: Option<&Denied>) -> Outcome {
-    let class = classify::classify(answer.status, denied, &plan.profile.provider);
-    let retry_after = answer.retry_after.as_deref().and_then(|h| classify::retry_after(h, plan.now().wall));
+pub fn settle_error_response(
+    ctx: &RefreshContext,
+    locked: &mut LockedProfile<'_, '_>,
+    response: &SealedResponse,
+    denied: Option<&Denied>,
+) -> Outcome {
+    let class = classify::classify(response.status, denied, &ctx.profile.provider);
+    let retry_after = response.retry_after.as_deref().and_then(|h| classify::retry_after(h, ctx.now().wall));
     if class == Class::Ambiguous {
-        let why = format!("the server returned {}{}", answer.status, words(denied));
-        return leave_in_doubt_until(plan, vault, &why, retry_after);
+        let why = format!("the server returned {}{}", response.status, error_text(denied));
+        return settle_in_doubt_until(ctx, locked, &why, retry_after);
     }
-    let said = Said { status: answer.status, denied, retry_after, is_early: false };
-    let sent = vault.record.intent.as_ref().map(|i| i.fingerprint.clone());
-    let mut outcome = settle_refusal(plan, vault, class, &said);
+    let said = FailedResponse { status: response.status, error: denied, retry_after, is_before_body: false };
+    let sent = locked.journal.intent.as_ref().map(|i| i.fingerprint.clone());
+    let mut outcome = apply_error_class(ctx, locked, class, &said);
     // It was turned away, and nothing was sent before it.
-    if let Some(sent) = sent.filter(|_| vault.record.intent.is_none() && !vault.record.is_rejected())
-        && let Err(e) = vault.note_unspent(&sent)
+    if let Some(sent) = sent.filter(|_| locked.journal.intent.is_none() && !locked.journal.is_rejected())
+        && let Err(e) = locked.clear_in_doubt(&sent)
     {
-        unwritten(&mut outcome, &e);
+        add_ledger_warning(&mut outcome, &e);
     }
-    let saved = vault.save().and_then(|()| vault.discard_answer());
+    let saved = locked.save_journal().and_then(|()| locked.discard_response());
     match saved {
         Ok(()) => outcome,
         Err(e) => e.outcome(),
@@ -44,196 +49,211 @@ pub fn refuse(plan: &Flightplan, vault: &mut Vault<'_, '_>, answer: &Answer, den
 }
 
 /// A server that answered before it was given the token: the token is unspent whatever it said.
-pub fn refused_early(plan: &Flightplan, vault: &mut Vault<'_, '_>, answer: &RawAnswer) -> Outcome {
-    let body = encoding::decode(answer.content_encoding.as_deref(), &answer.body);
-    let denied = match body.map(|body| response::read(answer.status, &body.bytes, answer.is_complete)) {
+pub fn settle_early_response(
+    ctx: &RefreshContext,
+    locked: &mut LockedProfile<'_, '_>,
+    response: &RawAnswer,
+) -> Outcome {
+    let body = encoding::decode(response.content_encoding.as_deref(), &response.body);
+    let denied = match body.map(|body| response::read(response.status, &body.bytes, response.is_complete)) {
         Ok(Reply::Denied(denied)) => Some(denied),
         Ok(Reply::Granted(_) | Reply::Unreadable) | Err(encoding::TooLarge) => None,
     };
-    let class = match classify::classify(answer.status, denied.as_ref(), &plan.profile.provider) {
+    let class = match classify::classify(response.status, denied.as_ref(), &ctx.profile.provider) {
         // Nobody can judge a token unseen.
         Class::Dead | Class::Ambiguous => Class::Throttled,
         class @ (Class::Throttled | Class::Client | Class::Unclassified) => class,
     };
-    let retry_after = answer.retry_after.as_deref().and_then(|h| classify::retry_after(h, plan.now().wall));
-    let said = Said { status: answer.status, denied: denied.as_ref(), retry_after, is_early: true };
-    let outcome = settle_refusal(plan, vault, class, &said);
-    match vault.save() {
+    let retry_after = response.retry_after.as_deref().and_then(|h| classify::retry_after(h, ctx.now().wall));
+    let said = FailedResponse { status: response.status, error: denied.as_ref(), retry_after, is_before_body: true };
+    let outcome = apply_error_class(ctx, locked, class, &said);
+    match locked.save_journal() {
         Ok(()) => outcome,
         Err(e) => e.outcome(),
     }
 }
 
 /// What a server said that grants nothing.
-struct Said<'a> {
+struct FailedResponse<'a> {
     status: u16,
-    denied: Option<&'a Denied>,
+    error: Option<&'a Denied>,
     retry_after: Option<Duration>,
     /// Before it was given the token.
-    is_early: bool,
+    is_before_body: bool,
 }
 
 /// Changes the journal (not saved yet) by the class of a refusal.
-fn settle_refusal(plan: &Flightplan, vault: &mut Vault<'_, '_>, class: Class, said: &Said<'_>) -> Outcome {
-    let Said { status, denied, retry_after, is_early } = *said;
-    let now = plan.now();
-    let name = &plan.profile.name;
-    let said = format!("{} returned {status}{}", plan.profile.provider.name, words(denied));
+fn apply_error_class(
+    ctx: &RefreshContext,
+    locked: &mut LockedProfile<'_, '_>,
+    class: Class,
+    said: &FailedResponse<'_>,
+) -> Outcome {
+    let FailedResponse { status, error: denied, retry_after, is_before_body: is_early } = *said;
+    let now = ctx.now();
+    let name = &ctx.profile.name;
+    let said = format!("{} returned {status}{}", ctx.profile.provider.name, error_text(denied));
     let is_unexplained = class == Class::Unclassified && !is_early;
-    let is_spent = vault.record.intent.as_ref().is_some_and(|i| i.is_last_chance_spent);
-    let is_alive = vault.record.validity.as_ref().is_some_and(|v| !v.left_at_most(&now).is_zero());
-    let record = &mut vault.record;
-    count_probe(plan, record, &now);
+    let is_spent = locked.journal.intent.as_ref().is_some_and(|i| i.is_last_chance_used);
+    let is_alive = locked.journal.validity.as_ref().is_some_and(|v| !v.left_at_most(&now).is_zero());
+    let journal = &mut locked.journal;
+    count_client_probe(ctx, journal, &now);
     if !is_early {
         // Who was not given the token says nothing of it.
-        record.unclassified = if is_unexplained { record.unclassified + 1 } else { 0 };
+        journal.consecutive_unclassified = if is_unexplained { journal.consecutive_unclassified + 1 } else { 0 };
     }
     let outcome = if is_unexplained && is_spent {
         // The last chance, and a no without a reason: some servers refuse a spent token in these very words.
-        presume_spent(plan, vault)
-    } else if is_unexplained && record.unclassified >= MAX_UNCLASSIFIED && !is_alive {
-        presume_dead(plan, vault, &said)
+        presume_consumed(ctx, locked)
+    } else if is_unexplained && journal.consecutive_unclassified >= MAX_CONSECUTIVE_UNCLASSIFIED && !is_alive {
+        presume_rejected(ctx, locked, &said)
     } else if class == Class::Dead {
         let code: &str = denied.map_or("invalid_grant", |d| &d.code);
-        let failure =
-            Failure::new(ErrorKind::of_provider(code), said).hint(format!("sign in again: keepalive login {name}"));
-        reject(vault, now.wall, failure)
+        let failure = Failure::new(ErrorKind::of_provider(code), said)
+            .with_hint(format!("sign in again: keepalive login {name}"));
+        reject_token(locked, now.wall, failure)
     } else if class == Class::Client {
-        let failure = Failure::new(ErrorKind::ClientRefused, said).hint(format!(
+        let failure = Failure::new(ErrorKind::ClientRefused, said).with_hint(format!(
             "check client_id, client_auth, client_secret and the endpoint in [provider.{}]",
-            plan.profile.provider.name
+            ctx.profile.provider.name
         ));
-        let probes = record.hold.as_ref().filter(|hold| plan.is_held_by(hold)).map_or(0, |hold| hold.probes);
-        record.hold = Some(Hold {
-            config: plan.client_mark().to_owned(),
+        let probes = journal
+            .client_block
+            .as_ref()
+            .filter(|client_block| ctx.is_held_by(client_block))
+            .map_or(0, |client_block| client_block.probe_count);
+        journal.client_block = Some(ClientBlock {
+            config_fingerprint: ctx.client_mark().to_owned(),
             failure: failure.clone(),
-            probes,
-            next_probe: now.wall.plus(PROBE),
-            noted: Some(now.clone()),
+            probe_count: probes,
+            next_probe: now.wall.plus(CLIENT_PROBE_INTERVAL),
+            set_at: Some(now.clone()),
         });
-        unsend(record, &now, is_early);
-        Outcome::new(OutcomeKind::ConfigError).because(failure)
+        undo_send(journal, &now, is_early);
+        Outcome::new(OutcomeKind::ConfigError).with_error(failure)
     } else {
-        record.failures += 1;
+        journal.consecutive_failures += 1;
         let wait = match class {
-            Class::Unclassified => UNCLASSIFIED.max(retry_after.unwrap_or_default()),
-            _ => plan.back_off(record, retry_after),
+            Class::Unclassified => UNCLASSIFIED_DELAY.max(retry_after.unwrap_or_default()),
+            _ => ctx.next_retry_delay(journal, retry_after),
         };
         let at = now.wall.plus(wait);
-        record.pause_until(Some(at), Some(&now));
+        journal.set_not_before(Some(at), Some(&now));
         let kind = if class == Class::Unclassified { ErrorKind::Refused } else { ErrorKind::Throttled };
-        unsend(record, &now, is_early);
-        let stands = match record.intent {
+        undo_send(journal, &now, is_early);
+        let stands = match journal.intent {
             Some(_) => "the outcome of an earlier request is still in doubt",
             None => "the refresh token is unaffected",
         };
         let failure =
-            Failure::new(kind, said).hint(format!("{stands}; next attempt not before {}", at.to_the_second()));
-        Outcome::new(OutcomeKind::Deferred).retry_at(at).because(failure)
+            Failure::new(kind, said).with_hint(format!("{stands}; next attempt not before {}", at.to_the_second()));
+        Outcome::new(OutcomeKind::Deferred).with_retry_at(at).with_error(failure)
     };
-    note_attempt(plan, &mut vault.record, &outcome);
+    set_last_attempt(ctx, &mut locked.journal, &outcome);
     outcome
 }
 
 /// Rule 24: of a refused client, a probe is one that the server answered or may have got. One that went nowhere says
 /// nothing, and one that was turned away for another reason is not repeated sooner than the others.
-fn count_probe(plan: &Flightplan, record: &mut Record, now: &Moment) {
-    if let Some(hold) = record.hold.as_mut().filter(|hold| plan.is_held_by(hold) && !plan.is_forced()) {
-        hold.probes += 1;
-        hold.next_probe = now.wall.plus(PROBE);
-        hold.noted = Some(now.clone());
+fn count_client_probe(ctx: &RefreshContext, journal: &mut Journal, now: &Moment) {
+    if let Some(client_block) =
+        journal.client_block.as_mut().filter(|client_block| ctx.is_held_by(client_block) && !ctx.is_forced())
+    {
+        client_block.probe_count += 1;
+        client_block.next_probe = now.wall.plus(CLIENT_PROBE_INTERVAL);
+        client_block.set_at = Some(now.clone());
     }
 }
 
 /// A request that was turned away did nothing to the token. What an earlier one did, it does not tell: that doubt is as it
 /// was, its retry inside the grace and its last chance included.
-fn unsend(record: &mut Record, now: &Moment, is_early: bool) {
+fn undo_send(journal: &mut Journal, now: &Moment, is_early: bool) {
     if is_early {
         // The journal in memory knows nothing of this request.
         return;
     }
-    record.intent = record.intent.take().filter(|intent| intent.sends > 1);
-    if let Some(intent) = &mut record.intent {
-        intent.sends -= 1;
+    journal.intent = journal.intent.take().filter(|intent| intent.send_count > 1);
+    if let Some(intent) = &mut journal.intent {
+        intent.send_count -= 1;
         // Nobody noted it: whoever sent that one is dead by now.
-        intent.abandoned = Some(intent.abandoned_before.take().unwrap_or_else(|| now.clone()));
-        intent.is_last_chance_spent = false;
+        intent.gave_up_at = Some(intent.previous_gave_up_at.take().unwrap_or_else(|| now.clone()));
+        intent.is_last_chance_used = false;
     }
 }
 
 /// Sent, and nobody knows what became of it. The intent stays and says so.
-pub fn leave_in_doubt(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: &str) -> Outcome {
-    leave_in_doubt_until(plan, vault, why, None)
+pub fn settle_in_doubt(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, why: &str) -> Outcome {
+    settle_in_doubt_until(ctx, locked, why, None)
 }
 
 /// The same; `retry_after`: the server has said how long it wants to be left alone, which binds the retry within its grace
 /// and the last chance, too (rule 25).
-fn leave_in_doubt_until(
-    plan: &Flightplan,
-    vault: &mut Vault<'_, '_>,
+fn settle_in_doubt_until(
+    ctx: &RefreshContext,
+    locked: &mut LockedProfile<'_, '_>,
     why: &str,
     retry_after: Option<Duration>,
 ) -> Outcome {
-    let now = plan.now();
-    count_probe(plan, &mut vault.record, &now);
-    tracing::error!(profile = %plan.profile.name, why, "the outcome of a refresh is in doubt");
-    if let Some(intent) = &mut vault.record.intent {
-        intent.abandoned = Some(now.clone());
+    let now = ctx.now();
+    count_client_probe(ctx, &mut locked.journal, &now);
+    tracing::error!(profile = %ctx.profile.name, why, "the outcome of a refresh is in doubt");
+    if let Some(intent) = &mut locked.journal.intent {
+        intent.gave_up_at = Some(now.clone());
     }
-    let wait = if plan.punishes_reuse() {
+    let wait = if ctx.punishes_reuse() {
         retry_after
     } else {
-        vault.record.failures += 1;
-        Some(plan.back_off(&vault.record, retry_after))
+        locked.journal.consecutive_failures += 1;
+        Some(ctx.next_retry_delay(&locked.journal, retry_after))
     };
     if let Some(wait) = wait {
-        vault.record.pause_until(Some(now.wall.plus(wait)), Some(&now));
+        locked.journal.set_not_before(Some(now.wall.plus(wait)), Some(&now));
     }
-    let mut outcome = tell_doubt(plan, vault, why);
-    note_attempt(plan, &mut vault.record, &outcome);
+    let mut outcome = set_in_doubt(ctx, locked, why);
+    set_last_attempt(ctx, &mut locked.journal, &outcome);
     // A journal can be lost, or give way to an older one; what may be spent is known to the store.
-    if let Some(intent) = vault.record.open_intent().filter(|_| plan.punishes_reuse())
-        && let Err(e) = vault.note_doubt(&intent.fingerprint, now.wall)
+    if let Some(intent) = locked.journal.open_intent().filter(|_| ctx.punishes_reuse())
+        && let Err(e) = locked.mark_in_doubt(&intent.fingerprint, now.wall)
     {
-        unwritten(&mut outcome, &e);
+        add_ledger_warning(&mut outcome, &e);
     }
-    if let Err(e) = vault.save() {
+    if let Err(e) = locked.save_journal() {
         outcome.warnings.push(e.to_string());
     }
     outcome
 }
 
 /// Tells that the ledger could not be written. The outcome is no other for it: the journal knows, and the next run writes.
-fn unwritten(outcome: &mut Outcome, error: &StoreError) {
+fn add_ledger_warning(outcome: &mut Outcome, error: &StoreError) {
     tracing::error!(%error, "cannot write the ledger");
     outcome.warnings.push(format!("cannot write the ledger: {error}"));
 }
 
 /// The outcome of an attempt that leaves a doubt: why, and what the decision table says right after it arose.
-pub fn tell_doubt(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: &str) -> Outcome {
+pub fn set_in_doubt(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, why: &str) -> Outcome {
     let error = Some(Failure::new(ErrorKind::InDoubt, format!("the refresh token may have been consumed: {why}")));
-    let at = plan.now().wall;
-    vault.record.last_attempt = Some(Attempt { at, outcome: OutcomeKind::InDoubt, retry_at: None, error });
-    resolve_now(plan, vault)
+    let at = ctx.now().wall;
+    locked.journal.last_attempt = Some(LastAttempt { at, outcome: OutcomeKind::InDoubt, retry_at: None, error });
+    resolve_doubt(ctx, locked)
 }
 
-fn resolve_now(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
-    let now = plan.now();
-    let record = &vault.record;
-    let Some(intent) = record.open_intent() else {
-        return in_doubt(record, None);
+fn resolve_doubt(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>) -> Outcome {
+    let now = ctx.now();
+    let journal = &locked.journal;
+    let Some(intent) = journal.open_intent() else {
+        return in_doubt_outcome(journal, None);
     };
-    match resolve(intent, &plan.profile.provider.policy, record.validity.as_ref(), &now) {
-        Resolution::Send(_) => in_doubt(record, Some(record.waits_until(&now).unwrap_or(now.wall))),
-        Resolution::Wait(at) => in_doubt(record, record.waits_until(&now).max(Some(at))),
-        Resolution::GiveUpAtExpiry(_) => in_doubt(record, None),
-        Resolution::Exhausted => give_up(plan, vault),
+    match decide(intent, &ctx.profile.provider.policy, journal.validity.as_ref(), &now) {
+        RetryDecision::Send(_) => in_doubt_outcome(journal, Some(journal.blocked_until(&now).unwrap_or(now.wall))),
+        RetryDecision::Wait(at) => in_doubt_outcome(journal, journal.blocked_until(&now).max(Some(at))),
+        RetryDecision::GiveUpAtExpiry(_) => in_doubt_outcome(journal, None),
+        RetryDecision::Exhausted => give_up_token(ctx, locked),
     }
 }
 
 /// The answer to whoever asks while a doubt is open.
-pub fn in_doubt(record: &Record, retry_at: Option<Timestamp>) -> Outcome {
-    let known = record.last_attempt.as_ref().and_then(|a| a.error.clone()).filter(|f| f.kind == ErrorKind::InDoubt);
+pub fn in_doubt_outcome(journal: &Journal, retry_at: Option<Timestamp>) -> Outcome {
+    let known = journal.last_attempt.as_ref().and_then(|a| a.error.clone()).filter(|f| f.kind == ErrorKind::InDoubt);
     let failure = known.unwrap_or_else(|| {
         Failure::new(
             ErrorKind::InDoubt,
@@ -248,79 +268,79 @@ pub fn in_doubt(record: &Record, retry_at: Option<Timestamp>) -> Outcome {
         None => "this server allows no retry: to continue".into(),
     };
     let mut outcome = Outcome::new(OutcomeKind::InDoubt)
-        .because(failure.hint(format!("{next}, sign in again: keepalive login {}", record.profile)));
+        .with_error(failure.with_hint(format!("{next}, sign in again: keepalive login {}", journal.profile)));
     outcome.retry_at = retry_at;
     outcome
 }
 
 /// The last send has been made: the token counts as dead.
-pub fn give_up(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
-    let outcome = presume_spent(plan, vault);
-    note_attempt(plan, &mut vault.record, &outcome);
-    if let Err(e) = vault.save() {
-        tracing::error!(profile = %plan.profile.name, error = %e, "cannot write the journal");
+pub fn give_up_token(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>) -> Outcome {
+    let outcome = presume_consumed(ctx, locked);
+    set_last_attempt(ctx, &mut locked.journal, &outcome);
+    if let Err(e) = locked.save_journal() {
+        tracing::error!(profile = %ctx.profile.name, error = %e, "cannot write the journal");
     }
     outcome
 }
 
-fn presume_spent(plan: &Flightplan, vault: &mut Vault<'_, '_>) -> Outcome {
+fn presume_consumed(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>) -> Outcome {
     let failure = Failure::new(
         ErrorKind::PresumedSpent,
         "the refresh token must be considered consumed: no attempt got a usable response",
     )
-    .hint(format!("sign in again: keepalive login {}", plan.profile.name));
-    reject(vault, plan.now().wall, failure)
+    .with_hint(format!("sign in again: keepalive login {}", ctx.profile.name));
+    reject_token(locked, ctx.now().wall, failure)
 }
 
 /// The same of a token of which it was never said why it is refused, once nothing is left to wait for.
-fn presume_dead(plan: &Flightplan, vault: &mut Vault<'_, '_>, said: &str) -> Outcome {
-    let times = vault.record.unclassified;
+fn presume_rejected(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, said: &str) -> Outcome {
+    let times = locked.journal.consecutive_unclassified;
     let failure = Failure::new(
         ErrorKind::PresumedDead,
         format!(
             "the refresh token is probably no longer valid: {times} rejections in a row without a reason; last: {said}"
         ),
     )
-    .hint(format!("sign in again: keepalive login {}", plan.profile.name));
-    reject(vault, plan.now().wall, failure)
+    .with_hint(format!("sign in again: keepalive login {}", ctx.profile.name));
+    reject_token(locked, ctx.now().wall, failure)
 }
 
 /// Rule 22: keyed to the token, so a login clears it and nothing else can, not even the loss of this journal.
-fn reject(vault: &mut Vault<'_, '_>, at: Timestamp, failure: Failure) -> Outcome {
-    let mut outcome = Outcome::new(OutcomeKind::NeedsLogin).because(failure.clone());
-    if let Some(fingerprint) = vault.record.fingerprint.clone() {
-        if let Err(e) = vault.note_consumed(&fingerprint) {
-            unwritten(&mut outcome, &e);
+fn reject_token(locked: &mut LockedProfile<'_, '_>, at: Timestamp, failure: Failure) -> Outcome {
+    let mut outcome = Outcome::new(OutcomeKind::NeedsLogin).with_error(failure.clone());
+    if let Some(fingerprint) = locked.journal.fingerprint.clone() {
+        if let Err(e) = locked.mark_consumed_or_queue(&fingerprint) {
+            add_ledger_warning(&mut outcome, &e);
         }
-        vault.record.rejected = Some(Rejection { fingerprint, at, failure });
+        locked.journal.rejected = Some(Rejection { fingerprint, at, failure });
     }
-    vault.record.intent = None;
+    locked.journal.intent = None;
     outcome
 }
 
 /// Nothing was sent.
-pub fn unsent(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: Unsent) -> Outcome {
+pub fn settle_unsent(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, why: Unsent) -> Outcome {
     match why {
-        Unsent::Gate(GateError::Journal(error)) => Outcome::new(OutcomeKind::StoreUnavailable).because(
+        Unsent::Gate(GateError::Journal(error)) => Outcome::new(OutcomeKind::StoreUnavailable).with_error(
             Failure::new(ErrorKind::Io, format!("cannot write the journal: {error}"))
-                .hint("check free space and permissions of the state directory"),
+                .with_hint("check free space and permissions of the state directory"),
         ),
         Unsent::Gate(GateError::Refused(reason) | GateError::Overtaken(reason)) => Outcome::new(OutcomeKind::Deferred)
-            .because(Failure::new(ErrorKind::Interrupted, format!("nothing was sent: {reason}"))),
+            .with_error(Failure::new(ErrorKind::Interrupted, format!("nothing was sent: {reason}"))),
         Unsent::Network(reason) | Unsent::Early(reason) => {
-            let record = &mut vault.record;
-            record.failures += 1;
-            let now = plan.now();
-            let at = now.wall.plus(plan.back_off(record, None));
-            record.pause_until(Some(at), Some(&now));
+            let journal = &mut locked.journal;
+            journal.consecutive_failures += 1;
+            let now = ctx.now();
+            let at = now.wall.plus(ctx.next_retry_delay(journal, None));
+            journal.set_not_before(Some(at), Some(&now));
             let failure = Failure::new(
                 ErrorKind::Network,
-                format!("cannot reach {}: {reason}", plan.prepared.token_endpoint.origin().ascii_serialization()),
+                format!("cannot reach {}: {reason}", ctx.prepared.token_endpoint.origin().ascii_serialization()),
             )
-            .hint(format!("nothing was sent; next attempt not before {}", at.to_the_second()));
-            let outcome = Outcome::new(OutcomeKind::Deferred).retry_at(at).because(failure);
-            note_attempt(plan, record, &outcome);
-            match vault.save() {
+            .with_hint(format!("nothing was sent; next attempt not before {}", at.to_the_second()));
+            let outcome = Outcome::new(OutcomeKind::Deferred).with_retry_at(at).with_error(failure);
+            set_last_attempt(ctx, journal, &outcome);
+            match locked.save_journal() {
                 Ok(()) => outcome,
                 Err(e) => e.outcome(),
             }
@@ -330,24 +350,24 @@ pub fn unsent(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: Unsent) -> Outc
 
 /// There is nothing to refresh with.
 pub fn no_credential(name: &ProfileName) -> Outcome {
-    Outcome::new(OutcomeKind::NeedsLogin).because(
+    Outcome::new(OutcomeKind::NeedsLogin).with_error(
         Failure::new(ErrorKind::NoCredential, format!("there is no credential for profile {name}"))
-            .hint(format!("keepalive login {name}, or keepalive import {name}")),
+            .with_hint(format!("keepalive login {name}, or keepalive import {name}")),
     )
 }
 
 /// Notes the outcome for followers and for `status`.
-pub fn note_attempt(plan: &Flightplan, record: &mut Record, outcome: &Outcome) {
-    record.sequence += 1;
-    record.last_attempt = Some(Attempt {
-        at: plan.now().wall,
+pub fn set_last_attempt(ctx: &RefreshContext, journal: &mut Journal, outcome: &Outcome) {
+    journal.sequence += 1;
+    journal.last_attempt = Some(LastAttempt {
+        at: ctx.now().wall,
         outcome: outcome.kind,
         retry_at: outcome.retry_at,
         error: outcome.error.clone(),
     });
 }
 
-fn words(denied: Option<&Denied>) -> String {
+fn error_text(denied: Option<&Denied>) -> String {
     match denied {
         None => String::new(),
         Some(Denied { code, description: None }) => format!(" {code}"),

@@ -7,138 +7,148 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::doubt::{self, Resolution, SendKind};
-use super::flightplan::Flightplan;
-use super::judge::{self, Conclusion};
+use super::doubt::{self, RetryDecision, SendKind};
+use super::flightplan::RefreshContext;
+use super::judge::{self, SentRefresh};
 use super::refusal;
-use super::standing::{self, MAX_PROBES};
+use super::standing::{self, MAX_CLIENT_PROBES};
 use crate::clock::Moment;
 use crate::credential::Generation;
 use crate::credential::freshness;
 use crate::credential::secret::Fingerprint;
-use crate::guard::{Held, Lease};
+use crate::guard::{Lease, LockedCredential};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
 use crate::provider::{Exchange, Gate, GateError, RawAnswer, Unsent};
 use crate::store::key::{self, SealingKey};
-use crate::store::knowledge::spent;
-use crate::store::record::{Intent, Record, Trouble};
-use crate::store::{Loaded, StoreError, Vault};
+use crate::store::knowledge::stale_credential;
+use crate::store::record::{Intent, Journal, PersistentError};
+use crate::store::{LoadedCredential, LockedProfile, StoreError};
 use crate::sys::lockfile::LockFile;
 
 /// The pauses before the tries within one flight: a connection that failed before anything was sent costs nothing.
-const QUICK_TRIES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(900)];
+const QUICK_TRY_DELAYS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(900)];
 
 /// Flies: recheck, recover, decide, send, seal, publish, commit.
-pub fn run(plan: &Flightplan, lease: &Lease<Outcome>) -> Outcome {
-    let mut vault = match plan.store.vault(lease.permit()) {
-        Ok(vault) => vault,
+pub fn run(ctx: &RefreshContext, lease: &Lease<Outcome>) -> Outcome {
+    let mut locked = match ctx.store.open_profile(lease.permit()) {
+        Ok(locked) => locked,
         Err(e) => return e.outcome(),
     };
-    let outcome = fly(plan, lease, &mut vault).unwrap_or_else(|ended| ended);
-    if let Some(trouble) = Trouble::of(&outcome)
-        && let Err(error) = vault.note_trouble(trouble)
+    let outcome = refresh_under_lock(ctx, lease, &mut locked).unwrap_or_else(|ended| ended);
+    if let Some(trouble) = PersistentError::from_outcome(&outcome)
+        && let Err(error) = locked.save_persistent_error(trouble)
     {
-        tracing::warn!(profile = %plan.profile.name, %error, "cannot record the error in the journal");
+        tracing::warn!(profile = %ctx.profile.name, %error, "cannot record the error in the journal");
     }
-    describe(outcome, &vault.record)
+    with_journal_fields(outcome, &locked.journal)
 }
 
-fn fly<'l>(plan: &Flightplan, lease: &'l Lease<Outcome>, vault: &mut Vault<'_, 'l>) -> Result<Outcome, Outcome> {
+fn refresh_under_lock<'l>(
+    ctx: &RefreshContext,
+    lease: &'l Lease<Outcome>,
+    locked: &mut LockedProfile<'_, 'l>,
+) -> Result<Outcome, Outcome> {
     // Step 1: the journal was re-read under the lock. What others did meanwhile may be the answer.
-    if let Some(shared) = plan.shared(&vault.record) {
+    if let Some(shared) = ctx.outcome_of_earlier_flight(&locked.journal) {
         return Ok(shared);
     }
-    if vault.record.is_tombstone {
-        return Err(refusal::no_credential(&plan.profile.name));
+    if locked.journal.is_tombstone {
+        return Err(refusal::no_credential(&ctx.profile.name));
     }
-    let key = plan.store.readied_key(&plan.profile.name, &plan.key)?;
-    plan.mark_client(&key);
+    let key = ctx.store.recheck_prefetched_key(&ctx.profile.name, &ctx.prefetched_key)?;
+    ctx.mark_client(&key);
     // Recovery: an answer that arrived for a run which died before it could act on it.
-    if let Some(pending) = vault.unsettled_answer(&key)? {
-        let refusal = judge::recovered(plan, vault, &key, &pending)?;
-        if let Some(ended) = refusal.or_else(|| plan.shared(&vault.record)) {
+    if let Some(pending) = locked.unsettled_response(&key)? {
+        let refusal = judge::settle_recovered(ctx, locked, &key, &pending)?;
+        if let Some(ended) = refusal.or_else(|| ctx.outcome_of_earlier_flight(&locked.journal)) {
             return Ok(ended);
         }
     }
-    let Some(mut loaded) = vault.load(&key, plan.is_resident)? else {
-        return Err(refusal::no_credential(&plan.profile.name));
+    let Some(mut loaded) = locked.load(&key, ctx.is_daemon)? else {
+        return Err(refusal::no_credential(&ctx.profile.name));
     };
     let mut warnings = std::mem::take(&mut loaded.warnings);
-    publish_if_pending(vault, &loaded, &key, &mut warnings)?;
-    if plan.is_fresh(&vault.record) {
-        return Ok(with(Outcome::new(OutcomeKind::Fresh), warnings));
+    publish_if_pending(locked, &loaded, &key, &mut warnings)?;
+    if ctx.is_demand_met(&locked.journal) {
+        return Ok(with_warnings(Outcome::new(OutcomeKind::Fresh), warnings));
     }
-    await_keyring(&vault.record, &loaded)?;
-    let loaded = plan.follow(vault, &key, loaded, &mut warnings)?;
-    let send = plan.admit(vault, &loaded)?;
+    check_keyring_for_open_intent(&locked.journal, &loaded)?;
+    let loaded = ctx.follow_tool(locked, &key, loaded, &mut warnings)?;
+    let send = ctx.admit(locked, &loaded)?;
     // Step 2: whatever could fail here, must fail now.
-    let _token_lock = plan.lock_token(&loaded.fingerprint)?;
-    if vault.is_consumed(&loaded.fingerprint)? {
-        return Err(Outcome::new(OutcomeKind::ConfigError).because(spent(&plan.profile.name)));
+    let _token_lock = ctx.lock_token(&loaded.fingerprint)?;
+    if locked.is_consumed(&loaded.fingerprint)? {
+        return Err(Outcome::new(OutcomeKind::ConfigError).with_error(stale_credential(&ctx.profile.name)));
     }
-    plan.check_keyring(vault, &loaded)?;
-    if !lease.is_wanted() {
+    ctx.check_keyring(locked, &loaded)?;
+    if !lease.has_waiters() {
         return Err(Outcome::new(OutcomeKind::Deferred)
-            .because(Failure::new(ErrorKind::Busy, "no caller is waiting for this refresh any more")));
+            .with_error(Failure::new(ErrorKind::Busy, "no caller is waiting for this refresh any more")));
     }
-    let outcome = transact(plan, vault, &key, loaded, send)?;
-    Ok(with(plan.second_look(vault, &key, outcome), warnings))
+    let outcome = send_and_settle(ctx, locked, &key, loaded, send)?;
+    Ok(with_warnings(ctx.recheck_followed_store(locked, &key, outcome), warnings))
 }
 
 /// Steps 3 to 9, with the quick tries that are free as long as nothing was sent.
-fn transact<'l>(
-    plan: &Flightplan,
-    vault: &mut Vault<'_, 'l>,
+fn send_and_settle<'l>(
+    ctx: &RefreshContext,
+    locked: &mut LockedProfile<'_, 'l>,
     key: &Arc<SealingKey>,
-    loaded: Loaded<'l>,
+    loaded: LoadedCredential<'l>,
     kind: SendKind,
 ) -> Result<Outcome, Outcome> {
-    let mut held = loaded.held;
+    let mut held = loaded.locked_credential;
     let mut last = Unsent::Network(String::new());
-    for pause in QUICK_TRIES {
+    for pause in QUICK_TRY_DELAYS {
         std::thread::sleep(pause);
-        let space = vault.reserve_answer()?;
-        let intent = plan.intent(&vault.record, &held, loaded.fingerprint.clone(), kind);
-        let gate = plan.gate(vault, key, &held, &intent, kind);
-        match plan.endpoint.exchange(&plan.prepared, held, gate) {
-            Exchange::Unsent { held: back, may_have_intent, why, answer } => {
+        let space = locked.reserve_response_space()?;
+        let intent = ctx.new_intent(&locked.journal, &held, loaded.fingerprint.clone(), kind);
+        let gate = ctx.gate(locked, key, &held, &intent, kind);
+        match ctx.endpoint.exchange(&ctx.prepared, held, gate) {
+            Exchange::Unsent { held: back, may_have_intent, why, answer: response } => {
                 // The journal in memory has no such intent: writing it erases the one on disk. If that fails as the
                 // intent did, the gate's word is the better one.
                 if may_have_intent
-                    && let Err(e) = vault.save()
+                    && let Err(e) = locked.save_journal()
                     && !matches!(why, Unsent::Gate(_))
                 {
                     return Err(e.outcome());
                 }
                 held = back;
-                if let (Unsent::Early(_), Some(answer)) = (&why, &answer) {
-                    return Ok(refusal::refused_early(plan, vault, answer));
+                if let (Unsent::Early(_), Some(response)) = (&why, &response) {
+                    return Ok(refusal::settle_early_response(ctx, locked, response));
                 }
-                let is_final = matches!(why, Unsent::Gate(_)) || plan.is_stopping();
+                let is_final = matches!(why, Unsent::Gate(_)) || ctx.is_stopping();
                 last = why;
                 if is_final {
                     break;
                 }
             }
-            Exchange::Answered { sent, predecessor, answer } => {
-                vault.record.intent = Some(intent);
-                return Ok(judge::conclude(plan, vault, key, space, Conclusion { sent, predecessor, answer }));
+            Exchange::Answered { sent, predecessor, answer: response } => {
+                locked.journal.intent = Some(intent);
+                return Ok(judge::settle_exchange(
+                    ctx,
+                    locked,
+                    key,
+                    space,
+                    SentRefresh { refresh_token: sent, spent: predecessor, response },
+                ));
             }
             Exchange::Lost { sent, predecessor, partial, why } => {
-                vault.record.intent = Some(intent);
-                let answer = partial.unwrap_or_else(RawAnswer::nothing);
-                let lost = Conclusion { sent, predecessor, answer };
-                return Ok(judge::conclude_lost(plan, vault, key, space, lost, &why));
+                locked.journal.intent = Some(intent);
+                let response = partial.unwrap_or_else(RawAnswer::nothing);
+                let lost = SentRefresh { refresh_token: sent, spent: predecessor, response };
+                return Ok(judge::settle_lost_exchange(ctx, locked, key, space, lost, &why));
             }
         }
     }
-    Err(refusal::unsent(plan, vault, last))
+    Err(refusal::settle_unsent(ctx, locked, last))
 }
 
 /// An attempt of which nobody noted the end may have put its answer into the keyring alone, where no disk took it. As long
 /// as the keyring is away, the token that was sent is not sent again.
-fn await_keyring(record: &Record, loaded: &Loaded<'_>) -> Result<(), Outcome> {
-    let is_open_ended = record.open_intent().is_some_and(|intent| intent.abandoned.is_none());
+fn check_keyring_for_open_intent(journal: &Journal, loaded: &LoadedCredential<'_>) -> Result<(), Outcome> {
+    let is_open_ended = journal.open_intent().is_some_and(|intent| intent.gave_up_at.is_none());
     match &loaded.keyring_error {
         Some(error) if is_open_ended => Err(crate::store::StoreError::from(error.clone()).outcome()),
         Some(_) | None => Ok(()),
@@ -147,33 +157,33 @@ fn await_keyring(record: &Record, loaded: &Loaded<'_>) -> Result<(), Outcome> {
 
 /// Step 8, left over from an earlier run: the keyring could not be written then.
 fn publish_if_pending(
-    vault: &mut Vault<'_, '_>,
-    loaded: &Loaded<'_>,
+    locked: &mut LockedProfile<'_, '_>,
+    loaded: &LoadedCredential<'_>,
     key: &SealingKey,
     warnings: &mut Vec<String>,
 ) -> Result<(), Outcome> {
-    if vault.record.publication != Publication::PublishPending || loaded.keyring_error.is_some() {
+    if locked.journal.publication != Publication::PublishPending || loaded.keyring_error.is_some() {
         return Ok(());
     }
-    if let Err(e) = vault.publish(loaded.held.credential(), key) {
+    if let Err(e) = locked.publish(loaded.locked_credential.credential(), key) {
         warnings.push(format!("the newest token is not in the keyring yet: {e}"));
     }
-    vault.save()?;
+    locked.save_journal()?;
     Ok(())
 }
 
-impl Flightplan {
+impl RefreshContext {
     /// Whether the demand is met by what the journal says.
-    pub(super) fn is_fresh(&self, record: &Record) -> bool {
-        standing::meets(record, self.demand, &self.profile, &self.now())
+    pub(super) fn is_demand_met(&self, journal: &Journal) -> bool {
+        standing::meets_demand(journal, self.demand, &self.profile, &self.now())
     }
 
     /// Rule 26: the outcome of the flight that this one waited for, if it answers the demand.
-    fn shared(&self, record: &Record) -> Option<Outcome> {
-        if record.generation.get() > self.seen.generation && self.is_fresh(record) {
+    fn outcome_of_earlier_flight(&self, journal: &Journal) -> Option<Outcome> {
+        if journal.generation.get() > self.version_seen.generation && self.is_demand_met(journal) {
             return Some(Outcome::new(OutcomeKind::Refreshed).as_follower());
         }
-        let attempt = record.last_attempt.as_ref().filter(|_| record.sequence > self.seen.sequence)?;
+        let attempt = journal.last_attempt.as_ref().filter(|_| journal.sequence > self.version_seen.sequence)?;
         if attempt.outcome == OutcomeKind::Refreshed {
             return None;
         }
@@ -184,36 +194,39 @@ impl Flightplan {
     }
 
     /// Whether a request may be made for this credential now, and under which rule.
-    fn admit(&self, vault: &mut Vault<'_, '_>, loaded: &Loaded<'_>) -> Result<SendKind, Outcome> {
+    fn admit(&self, locked: &mut LockedProfile<'_, '_>, loaded: &LoadedCredential<'_>) -> Result<SendKind, Outcome> {
         let now = self.now();
-        if let Some(rejected) = vault.record.rejected.as_ref().filter(|_| vault.record.is_rejected()) {
-            return Err(Outcome::new(OutcomeKind::NeedsLogin).because(rejected.failure.clone()));
+        if let Some(rejected) = locked.journal.rejected.as_ref().filter(|_| locked.journal.is_rejected()) {
+            return Err(Outcome::new(OutcomeKind::NeedsLogin).with_error(rejected.failure.clone()));
         }
         self.check_binding(loaded)?;
-        self.check_hold(&mut vault.record, &now)?;
-        let kind = match vault.record.open_intent() {
+        self.check_client_block(&mut locked.journal, &now)?;
+        let kind = match locked.journal.open_intent() {
             None => SendKind::First,
             Some(intent) => {
-                match doubt::resolve(intent, &self.profile.provider.policy, vault.record.validity.as_ref(), &now) {
-                    Resolution::Send(kind) => kind,
-                    Resolution::Wait(at) => {
-                        return Err(refusal::in_doubt(&vault.record, vault.record.waits_until(&now).max(Some(at))));
+                match doubt::decide(intent, &self.profile.provider.policy, locked.journal.validity.as_ref(), &now) {
+                    RetryDecision::Send(kind) => kind,
+                    RetryDecision::Wait(at) => {
+                        return Err(refusal::in_doubt_outcome(
+                            &locked.journal,
+                            locked.journal.blocked_until(&now).max(Some(at)),
+                        ));
                     }
-                    Resolution::GiveUpAtExpiry(_) => return Err(refusal::in_doubt(&vault.record, None)),
-                    Resolution::Exhausted => return Err(refusal::give_up(self, vault)),
+                    RetryDecision::GiveUpAtExpiry(_) => return Err(refusal::in_doubt_outcome(&locked.journal, None)),
+                    RetryDecision::Exhausted => return Err(refusal::give_up_token(self, locked)),
                 }
             }
         };
-        if let Some(at) = vault.record.waits_until(&now) {
+        if let Some(at) = locked.journal.blocked_until(&now) {
             if matches!(kind, SendKind::Grace { .. } | SendKind::LastChance) {
                 // A try was turned away, with a time before which none is welcome.
-                return Err(refusal::in_doubt(&vault.record, Some(at)));
+                return Err(refusal::in_doubt_outcome(&locked.journal, Some(at)));
             }
-            let (kind, error) = match &vault.record.unusable {
+            let (kind, error) = match &locked.journal.access_token_error {
                 Some(failure) => (OutcomeKind::ConfigError, Some(failure.clone())),
-                None => (OutcomeKind::Deferred, vault.record.last_attempt.as_ref().and_then(|a| a.error.clone())),
+                None => (OutcomeKind::Deferred, locked.journal.last_attempt.as_ref().and_then(|a| a.error.clone())),
             };
-            let mut outcome = Outcome::new(kind).retry_at(at);
+            let mut outcome = Outcome::new(kind).with_retry_at(at);
             outcome.error = error.or_else(|| Some(Failure::new(ErrorKind::NotBefore, "no request is allowed yet")));
             return Err(outcome);
         }
@@ -221,8 +234,8 @@ impl Flightplan {
     }
 
     /// Never to another server: the credential knows where it belongs.
-    fn check_binding(&self, loaded: &Loaded<'_>) -> Result<(), Outcome> {
-        let belongs = &loaded.held.credential().binding;
+    fn check_binding(&self, loaded: &LoadedCredential<'_>) -> Result<(), Outcome> {
+        let belongs = &loaded.locked_credential.credential().binding;
         let configured = self.prepared.binding();
         if belongs.origin == configured.origin && belongs.client_id == configured.client_id {
             return Ok(());
@@ -232,39 +245,41 @@ impl Flightplan {
             belongs.client_id, belongs.origin, configured.client_id, configured.origin
         );
         let hint = format!("restore [provider.{}], sign in again, or import with --replace", belongs.provider);
-        Err(Outcome::new(OutcomeKind::ConfigError).because(Failure::new(ErrorKind::OtherServer, message).hint(hint)))
+        Err(Outcome::new(OutcomeKind::ConfigError)
+            .with_error(Failure::new(ErrorKind::OtherServer, message).with_hint(hint)))
     }
 
     /// Rule 24: a client that the provider refused is tried again when the configuration changes, by `--force` once, and
     /// by itself three times at most.
-    fn check_hold(&self, record: &mut Record, now: &Moment) -> Result<(), Outcome> {
-        let Some(hold) = record.hold.as_ref().filter(|hold| self.is_held_by(hold)) else {
-            record.hold = None;
+    fn check_client_block(&self, journal: &mut Journal, now: &Moment) -> Result<(), Outcome> {
+        let Some(client_block) = journal.client_block.as_ref().filter(|client_block| self.is_held_by(client_block))
+        else {
+            journal.client_block = None;
             return Ok(());
         };
-        let next_probe = hold.waits_until(now);
-        if self.is_forced() || (hold.probes < MAX_PROBES && next_probe.is_none()) {
+        let next_probe = client_block.blocked_until(now);
+        if self.is_forced() || (client_block.probe_count < MAX_CLIENT_PROBES && next_probe.is_none()) {
             return Ok(());
         }
-        let outcome = Outcome::new(OutcomeKind::ConfigError).because(hold.failure.clone());
-        Err(match next_probe.filter(|_| hold.probes < MAX_PROBES) {
-            Some(at) => outcome.retry_at(at),
+        let outcome = Outcome::new(OutcomeKind::ConfigError).with_error(client_block.failure.clone());
+        Err(match next_probe.filter(|_| client_block.probe_count < MAX_CLIENT_PROBES) {
+            Some(at) => outcome.with_retry_at(at),
             None => outcome,
         })
     }
 
     /// Rule 8: the keyring must be able to take the new token, unless a daemon has waited for it long enough.
-    fn check_keyring(&self, vault: &Vault<'_, '_>, loaded: &Loaded<'_>) -> Result<(), Outcome> {
+    fn check_keyring(&self, locked: &LockedProfile<'_, '_>, loaded: &LoadedCredential<'_>) -> Result<(), Outcome> {
         let error = match &loaded.keyring_error {
             Some(e) => e.clone(),
-            None => match vault.check_keyring() {
+            None => match locked.check_keyring() {
                 Ok(()) => return Ok(()),
                 Err(e) => e,
             },
         };
-        let validity = loaded.held.credential().validity();
+        let validity = loaded.locked_credential.credential().validity();
         let is_urgent = validity.is_none_or(|v| v.left(&self.now()) <= v.margin(self.profile.margin) / 2);
-        if self.is_resident && is_urgent {
+        if self.is_daemon && is_urgent {
             return Ok(());
         }
         Err(crate::store::StoreError::from(error).outcome())
@@ -274,24 +289,30 @@ impl Flightplan {
     fn lock_token(&self, token: &Fingerprint) -> Result<LockFile, StoreError> {
         match self.store.try_lock_token(token)? {
             Some(lock) => Ok(lock),
-            None => self.lane.aside(|| self.store.lock_token(token)),
+            None => self.concurrency_permit.released_while(|| self.store.lock_token(token)),
         }
     }
 
     /// The intent that the fence will journal.
-    fn intent(&self, record: &Record, held: &Held<'_>, fingerprint: Fingerprint, kind: SendKind) -> Intent {
+    fn new_intent(
+        &self,
+        journal: &Journal,
+        held: &LockedCredential<'_>,
+        fingerprint: Fingerprint,
+        kind: SendKind,
+    ) -> Intent {
         let now = self.now();
-        let before = record.open_intent();
+        let before = journal.open_intent();
         Intent {
-            attempt: hex::encode(key::random::<8>()),
+            attempt_id: hex::encode(key::random_bytes::<8>()),
             generation: held.credential().generation,
             fingerprint,
-            sends: before.map_or(0, |i| i.sends) + 1,
+            send_count: before.map_or(0, |i| i.send_count) + 1,
             first_sent: before.map_or_else(|| now.clone(), |i| i.first_sent.clone()),
             last_sent: now,
-            abandoned: None,
-            abandoned_before: before.and_then(|i| i.abandoned.clone()),
-            is_last_chance_spent: kind == SendKind::LastChance || before.is_some_and(|i| i.is_last_chance_spent),
+            gave_up_at: None,
+            previous_gave_up_at: before.and_then(|i| i.gave_up_at.clone()),
+            is_last_chance_used: kind == SendKind::LastChance || before.is_some_and(|i| i.is_last_chance_used),
             is_reusable: !self.punishes_reuse(),
         }
     }
@@ -299,17 +320,17 @@ impl Flightplan {
     /// Step 4, run by the fence: is the attempt still allowed at this instant? Then the intent, fsynced.
     fn gate(
         &self,
-        vault: &Vault<'_, '_>,
+        locked: &LockedProfile<'_, '_>,
         key: &Arc<SealingKey>,
-        held: &Held<'_>,
+        held: &LockedCredential<'_>,
         intent: &Intent,
         kind: SendKind,
     ) -> Gate {
-        let write = vault.intent_writer(intent.clone());
-        let check_followed = self.watch(&vault.record, key, intent.fingerprint.clone());
+        let write = locked.intent_writer(intent.clone());
+        let check_followed = self.followed_store_check(&locked.journal, key, intent.fingerprint.clone());
         let (stop, clock) = (Arc::clone(&self.stop), Arc::clone(&self.clock));
         let first_sent = intent.first_sent.clone();
-        let is_intact = held.permit().watch();
+        let is_intact = held.permit().lock_checker();
         Box::new(move || {
             if stop.load(Ordering::SeqCst) {
                 return Err(GateError::Refused("keepalive is stopping"));
@@ -335,17 +356,17 @@ impl Flightplan {
     }
 }
 
-fn with(mut outcome: Outcome, warnings: Vec<String>) -> Outcome {
+fn with_warnings(mut outcome: Outcome, warnings: Vec<String>) -> Outcome {
     outcome.warnings.splice(0..0, warnings);
     outcome
 }
 
 /// Adds what the journal knows.
-pub fn describe(mut outcome: Outcome, record: &Record) -> Outcome {
-    if record.has_credential() {
-        outcome.generation = record.generation.max(Generation::FIRST);
-        outcome.expires_at = record.validity.as_ref().map(freshness::Validity::expires_at);
+pub fn with_journal_fields(mut outcome: Outcome, journal: &Journal) -> Outcome {
+    if journal.has_credential() {
+        outcome.generation = journal.generation.max(Generation::FIRST);
+        outcome.expires_at = journal.validity.as_ref().map(freshness::Validity::expires_at);
     }
-    outcome.publication = record.publication;
+    outcome.publication = journal.publication;
     outcome
 }

@@ -11,41 +11,41 @@ use crate::profile::ProfileName;
 
 /// The flights of this process, at most one per profile. `O` is what a flight ends with.
 #[derive(Debug)]
-pub struct Guard<O> {
-    slots: Arc<Slots<O>>,
+pub struct FlightGroup<O> {
+    table: Arc<FlightTable<O>>,
 }
 
 #[derive(Debug)]
-struct Slots<O> {
-    open: Mutex<HashMap<ProfileName, Arc<Slot<O>>>>,
+struct FlightTable<O> {
+    flights: Mutex<HashMap<ProfileName, Arc<FlightState<O>>>>,
     /// Signalled whenever a slot closes.
-    closed: Condvar,
+    flight_ended: Condvar,
 }
 
 #[derive(Debug)]
-struct Slot<O> {
+struct FlightState<O> {
     name: ProfileName,
-    state: Mutex<State<O>>,
-    changed: Condvar,
-    notify: Notify,
+    phase: Mutex<FlightPhase<O>>,
+    phase_changed: Condvar,
+    phase_notify: Notify,
     /// Callers that still wait; the leader's own counts too.
-    waiting: AtomicUsize,
+    waiter_count: AtomicUsize,
 }
 
 #[derive(Debug)]
-enum State<O> {
+enum FlightPhase<O> {
     /// Waiting for admission: may be given up at any moment.
     Queued,
     /// Admitted: must be let finish.
-    Flying,
-    Landed(O),
+    Running,
+    Done(O),
     /// The leader died without an outcome.
     Abandoned,
 }
 
 /// How waiting ended.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Landing<O> {
+pub enum WaitResult<O> {
     Outcome(O),
     /// The leader left without an outcome; enter again.
     Abandoned,
@@ -58,47 +58,47 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<O: Clone> Default for Guard<O> {
+impl<O: Clone> Default for FlightGroup<O> {
     fn default() -> Self {
-        Self { slots: Arc::new(Slots { open: Mutex::new(HashMap::new()), closed: Condvar::new() }) }
+        Self { table: Arc::new(FlightTable { flights: Mutex::new(HashMap::new()), flight_ended: Condvar::new() }) }
     }
 }
 
-impl<O: Clone> Guard<O> {
+impl<O: Clone> FlightGroup<O> {
     /// Joins the flight for `name`, or opens one. With a seat comes the duty to fly it.
-    pub fn enter(&self, name: &ProfileName) -> (Flight<O>, Option<Seat<O>>) {
-        let mut open = lock(&self.slots.open);
+    pub fn join_or_lead(&self, name: &ProfileName) -> (FlightHandle<O>, Option<LeaderSlot<O>>) {
+        let mut open = lock(&self.table.flights);
         if let Some(slot) = open.get(name) {
-            return (Flight::join(slot), None);
+            return (FlightHandle::new(slot), None);
         }
-        let slot = Arc::new(Slot {
+        let slot = Arc::new(FlightState {
             name: name.clone(),
-            state: Mutex::new(State::Queued),
-            changed: Condvar::new(),
-            notify: Notify::new(),
-            waiting: AtomicUsize::new(0),
+            phase: Mutex::new(FlightPhase::Queued),
+            phase_changed: Condvar::new(),
+            phase_notify: Notify::new(),
+            waiter_count: AtomicUsize::new(0),
         });
         open.insert(name.clone(), Arc::clone(&slot));
-        let flight = Flight::join(&slot);
-        (flight, Some(Seat { slot, slots: Arc::clone(&self.slots) }))
+        let flight = FlightHandle::new(&slot);
+        (flight, Some(LeaderSlot { state: slot, table: Arc::clone(&self.table) }))
     }
 
     /// Waits until no admitted flight is left, for at most `limit`. Flights that still queue for admission do not count:
     /// they have done nothing. Returns the profiles that were still flying.
     pub fn drain(&self, limit: Duration) -> Vec<ProfileName> {
-        let open = lock(&self.slots.open);
+        let open = lock(&self.table.flights);
         let (open, _) = self
-            .slots
-            .closed
-            .wait_timeout_while(open, limit, |open| open.values().any(|slot| slot.is_flying()))
+            .table
+            .flight_ended
+            .wait_timeout_while(open, limit, |open| open.values().any(|slot| slot.is_running()))
             .unwrap_or_else(PoisonError::into_inner);
-        open.values().filter(|slot| slot.is_flying()).map(|slot| slot.name.clone()).collect()
+        open.values().filter(|slot| slot.is_running()).map(|slot| slot.name.clone()).collect()
     }
 }
 
-impl<O> Slot<O> {
-    fn is_flying(&self) -> bool {
-        matches!(*lock(&self.state), State::Flying)
+impl<O> FlightState<O> {
+    fn is_running(&self) -> bool {
+        matches!(*lock(&self.phase), FlightPhase::Running)
     }
 }
 
@@ -106,108 +106,108 @@ impl<O> Slot<O> {
 /// followers know.
 #[derive(Debug)]
 #[must_use = "followers wait until the seat is flown or given up"]
-pub struct Seat<O> {
-    slot: Arc<Slot<O>>,
-    slots: Arc<Slots<O>>,
+pub struct LeaderSlot<O> {
+    state: Arc<FlightState<O>>,
+    table: Arc<FlightTable<O>>,
 }
 
-impl<O> Seat<O> {
+impl<O> LeaderSlot<O> {
     pub fn profile(&self) -> &ProfileName {
-        &self.slot.name
+        &self.state.name
     }
 
     /// Whether anybody still waits for the outcome. A flight that nobody wants any more need not start.
-    pub fn is_wanted(&self) -> bool {
-        self.slot.waiting.load(Ordering::SeqCst) > 0
+    pub fn has_waiters(&self) -> bool {
+        self.state.waiter_count.load(Ordering::SeqCst) > 0
     }
 
     /// From now on a drain waits for this flight.
-    pub(super) fn begin(&self) {
-        *lock(&self.slot.state) = State::Flying;
+    pub(super) fn mark_running(&self) {
+        *lock(&self.state.phase) = FlightPhase::Running;
     }
 
     /// Gives every follower the outcome and closes the flight: whoever comes later opens a new one.
-    pub fn land(self, outcome: O) {
-        self.close(State::Landed(outcome));
+    pub fn complete(self, outcome: O) {
+        self.end(FlightPhase::Done(outcome));
     }
 
-    fn close(&self, end: State<O>) {
-        let mut open = lock(&self.slots.open);
-        *lock(&self.slot.state) = end;
-        open.remove(&self.slot.name);
+    fn end(&self, end: FlightPhase<O>) {
+        let mut open = lock(&self.table.flights);
+        *lock(&self.state.phase) = end;
+        open.remove(&self.state.name);
         drop(open);
-        self.slot.changed.notify_all();
-        self.slot.notify.notify_waiters();
-        self.slots.closed.notify_all();
+        self.state.phase_changed.notify_all();
+        self.state.phase_notify.notify_waiters();
+        self.table.flight_ended.notify_all();
     }
 }
 
-impl<O> Drop for Seat<O> {
+impl<O> Drop for LeaderSlot<O> {
     fn drop(&mut self) {
-        let has_landed = matches!(*lock(&self.slot.state), State::Landed(_));
+        let has_landed = matches!(*lock(&self.state.phase), FlightPhase::Done(_));
         if !has_landed {
-            self.close(State::Abandoned);
+            self.end(FlightPhase::Abandoned);
         }
     }
 }
 
 /// A caller's share in a flight. Dropping it is leaving.
 #[derive(Debug)]
-pub struct Flight<O> {
-    slot: Arc<Slot<O>>,
+pub struct FlightHandle<O> {
+    state: Arc<FlightState<O>>,
 }
 
-impl<O> Flight<O> {
-    fn join(slot: &Arc<Slot<O>>) -> Self {
-        slot.waiting.fetch_add(1, Ordering::SeqCst);
-        Self { slot: Arc::clone(slot) }
+impl<O> FlightHandle<O> {
+    fn new(slot: &Arc<FlightState<O>>) -> Self {
+        slot.waiter_count.fetch_add(1, Ordering::SeqCst);
+        Self { state: Arc::clone(slot) }
     }
 }
 
-impl<O: Clone> Flight<O> {
+impl<O: Clone> FlightHandle<O> {
     /// Whether the flight still waits for admission.
     pub fn is_queued(&self) -> bool {
-        matches!(*lock(&self.slot.state), State::Queued)
+        matches!(*lock(&self.state.phase), FlightPhase::Queued)
     }
 
     /// Blocks the calling thread until the flight lands, or for at most `limit`.
-    pub fn wait(&self, limit: Duration) -> Landing<O> {
-        let state = lock(&self.slot.state);
+    pub fn wait(&self, limit: Duration) -> WaitResult<O> {
+        let state = lock(&self.state.phase);
         let (state, _) = self
-            .slot
-            .changed
-            .wait_timeout_while(state, limit, |s| matches!(s, State::Queued | State::Flying))
+            .state
+            .phase_changed
+            .wait_timeout_while(state, limit, |s| matches!(s, FlightPhase::Queued | FlightPhase::Running))
             .unwrap_or_else(PoisonError::into_inner);
-        Self::landing(&state)
+        Self::wait_result(&state)
     }
 
     /// Resolves when the flight lands. May be dropped at any await.
-    pub async fn landed(&self) -> Landing<O> {
+    pub async fn wait_async(&self) -> WaitResult<O> {
         loop {
             // The permit of `notify_waiters` goes to those registered before it: register first, look second.
-            let changed = self.slot.notify.notified();
+            let changed = self.state.phase_notify.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match Self::landing(&lock(&self.slot.state)) {
-                Landing::TimedOut => {}
-                landing => return landing,
+            match Self::wait_result(&lock(&self.state.phase)) {
+                WaitResult::TimedOut => {}
+                wait_result => return wait_result,
             }
             changed.await;
         }
     }
 
-    fn landing(state: &State<O>) -> Landing<O> {
+    fn wait_result(state: &FlightPhase<O>) -> WaitResult<O> {
         match state {
-            State::Queued | State::Flying => Landing::TimedOut,
-            State::Landed(outcome) => Landing::Outcome(outcome.clone()),
-            State::Abandoned => Landing::Abandoned,
+            FlightPhase::Queued | FlightPhase::Running => WaitResult::TimedOut,
+            FlightPhase::Done(outcome) => WaitResult::Outcome(outcome.clone()),
+            FlightPhase::Abandoned => WaitResult::Abandoned,
         }
     }
 }
 
-impl<O> Drop for Flight<O> {
+impl<O> Drop for FlightHandle<O> {
     fn drop(&mut self) {
-        self.slot.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.state.waiter_count.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -224,113 +224,113 @@ mod tests {
 
     #[test]
     fn r01_a_second_caller_joins_the_first_ones_flight() {
-        let guard = Guard::<u32>::default();
-        let (first, seat) = guard.enter(&name("p"));
-        let (second, none) = guard.enter(&name("p"));
+        let guard = FlightGroup::<u32>::default();
+        let (first, leader_slot) = guard.join_or_lead(&name("p"));
+        let (second, none) = guard.join_or_lead(&name("p"));
         assert!(none.is_none());
-        seat.unwrap().land(7);
-        assert_eq!((first.wait(LONG), second.wait(LONG)), (Landing::Outcome(7), Landing::Outcome(7)));
+        leader_slot.unwrap().complete(7);
+        assert_eq!((first.wait(LONG), second.wait(LONG)), (WaitResult::Outcome(7), WaitResult::Outcome(7)));
     }
 
     #[test]
     fn a_caller_after_the_landing_opens_a_new_flight() {
-        let guard = Guard::<u32>::default();
-        let (_, seat) = guard.enter(&name("p"));
-        seat.unwrap().land(1);
-        assert!(guard.enter(&name("p")).1.is_some());
+        let guard = FlightGroup::<u32>::default();
+        let (_, leader_slot) = guard.join_or_lead(&name("p"));
+        leader_slot.unwrap().complete(1);
+        assert!(guard.join_or_lead(&name("p")).1.is_some());
     }
 
     #[test]
     fn profiles_do_not_wait_for_each_other() {
-        let guard = Guard::<u32>::default();
-        let (_a, seat_a) = guard.enter(&name("a"));
-        let (_b, seat_b) = guard.enter(&name("b"));
+        let guard = FlightGroup::<u32>::default();
+        let (_a, seat_a) = guard.join_or_lead(&name("a"));
+        let (_b, seat_b) = guard.join_or_lead(&name("b"));
         assert!(seat_a.is_some() && seat_b.is_some());
     }
 
     #[test]
     fn r14_a_caller_that_leaves_does_not_end_the_flight() {
-        let guard = Guard::<u32>::default();
-        let (leader, seat) = guard.enter(&name("p"));
-        let (follower, _) = guard.enter(&name("p"));
-        let seat = seat.unwrap();
+        let guard = FlightGroup::<u32>::default();
+        let (leader, leader_slot) = guard.join_or_lead(&name("p"));
+        let (follower, _) = guard.join_or_lead(&name("p"));
+        let leader_slot = leader_slot.unwrap();
         drop(leader);
-        assert!(seat.is_wanted());
-        assert_eq!(follower.wait(NO_TIME), Landing::TimedOut);
-        seat.land(3);
-        assert_eq!(follower.wait(LONG), Landing::Outcome(3));
+        assert!(leader_slot.has_waiters());
+        assert_eq!(follower.wait(NO_TIME), WaitResult::TimedOut);
+        leader_slot.complete(3);
+        assert_eq!(follower.wait(LONG), WaitResult::Outcome(3));
     }
 
     #[test]
     fn a_flight_that_everybody_left_is_not_wanted() {
-        let guard = Guard::<u32>::default();
-        let (leader, seat) = guard.enter(&name("p"));
+        let guard = FlightGroup::<u32>::default();
+        let (leader, leader_slot) = guard.join_or_lead(&name("p"));
         drop(leader);
-        assert!(!seat.unwrap().is_wanted());
+        assert!(!leader_slot.unwrap().has_waiters());
     }
 
     #[test]
     fn followers_of_a_leader_that_died_are_told() {
-        let guard = Guard::<u32>::default();
-        let (_leader, seat) = guard.enter(&name("p"));
-        let (follower, _) = guard.enter(&name("p"));
+        let guard = FlightGroup::<u32>::default();
+        let (_leader, leader_slot) = guard.join_or_lead(&name("p"));
+        let (follower, _) = guard.join_or_lead(&name("p"));
         std::thread::scope(|s| {
             let dying = s.spawn(move || {
-                let _seat = seat.unwrap();
+                let _seat = leader_slot.unwrap();
                 panic!("the leader's bug");
             });
             assert!(dying.join().is_err());
         });
-        assert_eq!(follower.wait(LONG), Landing::Abandoned);
-        assert!(guard.enter(&name("p")).1.is_some());
+        assert_eq!(follower.wait(LONG), WaitResult::Abandoned);
+        assert!(guard.join_or_lead(&name("p")).1.is_some());
     }
 
     #[test]
     fn no_wake_up_is_lost_between_threads() {
-        let guard = Guard::<usize>::default();
+        let guard = FlightGroup::<usize>::default();
         for round in 0..200 {
-            let (flight, seat) = guard.enter(&name("p"));
-            let (other, _) = guard.enter(&name("p"));
+            let (flight, leader_slot) = guard.join_or_lead(&name("p"));
+            let (other, _) = guard.join_or_lead(&name("p"));
             std::thread::scope(|s| {
-                s.spawn(move || seat.unwrap().land(round));
-                assert_eq!(flight.wait(LONG), Landing::Outcome(round));
-                assert_eq!(other.wait(LONG), Landing::Outcome(round));
+                s.spawn(move || leader_slot.unwrap().complete(round));
+                assert_eq!(flight.wait(LONG), WaitResult::Outcome(round));
+                assert_eq!(other.wait(LONG), WaitResult::Outcome(round));
             });
         }
     }
 
     #[test]
     fn a_task_waits_as_a_thread_does() {
-        let guard = Guard::<u32>::default();
+        let guard = FlightGroup::<u32>::default();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for round in 0..100 {
-            let (flight, seat) = guard.enter(&name("p"));
+            let (flight, leader_slot) = guard.join_or_lead(&name("p"));
             std::thread::scope(|s| {
-                s.spawn(move || seat.unwrap().land(round));
-                assert_eq!(runtime.block_on(flight.landed()), Landing::Outcome(round));
+                s.spawn(move || leader_slot.unwrap().complete(round));
+                assert_eq!(runtime.block_on(flight.wait_async()), WaitResult::Outcome(round));
             });
         }
     }
 
     #[test]
     fn a_flight_is_queued_until_it_is_admitted() {
-        let guard = Guard::<u32>::default();
-        let (flight, seat) = guard.enter(&name("p"));
+        let guard = FlightGroup::<u32>::default();
+        let (flight, leader_slot) = guard.join_or_lead(&name("p"));
         assert!(flight.is_queued(), "whoever is told to stop may leave it");
-        seat.unwrap().begin();
+        leader_slot.unwrap().mark_running();
         assert!(!flight.is_queued(), "whoever is told to stop must see it through");
     }
 
     #[test]
     fn r28_a_drain_waits_for_admitted_flights_only() {
-        let guard = Guard::<u32>::default();
-        let (_q, queued) = guard.enter(&name("queued"));
-        let (_f, flying) = guard.enter(&name("flying"));
+        let guard = FlightGroup::<u32>::default();
+        let (_q, queued) = guard.join_or_lead(&name("queued"));
+        let (_f, flying) = guard.join_or_lead(&name("flying"));
         let flying = flying.unwrap();
-        flying.begin();
+        flying.mark_running();
         assert_eq!(guard.drain(NO_TIME), [name("flying")]);
         std::thread::scope(|s| {
-            s.spawn(move || flying.land(1));
+            s.spawn(move || flying.complete(1));
             assert!(guard.drain(LONG).is_empty());
         });
         drop(queued);

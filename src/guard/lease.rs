@@ -1,12 +1,12 @@
 //! Proof of admission, and the only way to a refresh token: lease → permit → held credential → spent.
 //!
-//! The types make misuse a compile error: a [`Held`] cannot outlive its [`Lease`], spending takes it apart for good, and
+//! The types make misuse a compile error: a [`LockedCredential`] cannot outlive its [`Lease`], spending takes it apart for good, and
 //! the way back exists only for a token that provably never left ([`NeverSent`]).
 
 use std::io;
 use std::path::Path;
 
-use super::flight::Seat;
+use super::flight::LeaderSlot;
 use crate::credential::secret::RefreshToken;
 use crate::credential::{Binding, Credential, Generation, Grant, Snapshot};
 use crate::profile::ProfileName;
@@ -14,19 +14,19 @@ use crate::sys::lockfile::LockFile;
 
 /// Admission to one profile: this process leads, and no other process can.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0505
 /// # use keepalive::guard::Lease;
 /// # fn f(lease: Lease<u32>) {
 /// let held = lease.permit();
-/// lease.publish(1);
+/// lease.finish(1);
 /// let _name = held.profile(); // a permit does not outlive its lease
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "a lease is given back by `publish`"]
+#[must_use = "a lease is given back by `finish`"]
 pub struct Lease<O> {
     // Declared first, so dropped first: the outcome is out before another process can be admitted.
-    seat: Seat<O>,
+    leader_slot: LeaderSlot<O>,
     lock: LockFile,
 }
 
@@ -34,54 +34,54 @@ impl<O> Lease<O> {
     /// Waits for the profile's lock file, blocking the thread as long as another process leads, and for a lane.
     ///
     /// Holds neither while it waits for the other: whoever has the lock may take any time, and stops nobody who goes
-    /// elsewhere; and nobody waits at our lock for our turn. `take` waits for a lane, `try_take` has one or none.
+    /// elsewhere; and nobody waits at our lock for our turn. `take` waits for a lane, `try_acquire` has one or none.
     ///
     /// Gives the seat back if the lock cannot be had, so that the error can be landed.
     pub fn admit<L>(
-        seat: Seat<O>,
+        leader_slot: LeaderSlot<O>,
         lock_file: &Path,
-        take: impl Fn() -> L,
-        try_take: impl Fn() -> Option<L>,
-    ) -> Result<(Self, L), (Seat<O>, io::Error)> {
+        acquire: impl Fn() -> L,
+        try_acquire: impl Fn() -> Option<L>,
+    ) -> Result<(Self, L), (LeaderSlot<O>, io::Error)> {
         let both = || -> io::Result<(LockFile, L)> {
             loop {
-                let lane = take();
+                let concurrency_permit = acquire();
                 if let Some(lock) = LockFile::try_acquire(lock_file)? {
-                    return Ok((lock, lane));
+                    return Ok((lock, concurrency_permit));
                 }
-                drop(lane);
+                drop(concurrency_permit);
                 let lock = LockFile::acquire(lock_file)?;
-                if let Some(lane) = try_take() {
-                    return Ok((lock, lane));
+                if let Some(concurrency_permit) = try_acquire() {
+                    return Ok((lock, concurrency_permit));
                 }
             }
         };
         match both() {
-            Ok((lock, lane)) => {
-                seat.begin();
-                Ok((Self { seat, lock }, lane))
+            Ok((lock, concurrency_permit)) => {
+                leader_slot.mark_running();
+                Ok((Self { leader_slot, lock }, concurrency_permit))
             }
-            Err(e) => Err((seat, e)),
+            Err(e) => Err((leader_slot, e)),
         }
     }
 
     /// What the store asks for before it hands out a credential or takes one.
     pub fn permit(&self) -> Permit<'_> {
-        Permit { profile: self.seat.profile(), lock: &self.lock }
+        Permit { profile: self.leader_slot.profile(), lock: &self.lock }
     }
 
     /// Whether anybody still waits for the outcome.
-    pub fn is_wanted(&self) -> bool {
-        self.seat.is_wanted()
+    pub fn has_waiters(&self) -> bool {
+        self.leader_slot.has_waiters()
     }
 
     /// Releases the lock file and gives everybody who waits the outcome.
-    pub fn publish(self, outcome: O) {
-        let Self { seat, lock } = self;
+    pub fn finish(self, outcome: O) {
+        let Self { leader_slot, lock } = self;
         // Other processes find the outcome in the journal, which is written by now; those of this one get it here. The
         // lock goes first, so that a caller woken here who asks for more finds it free.
         drop(lock);
-        seat.land(outcome);
+        leader_slot.complete(outcome);
     }
 }
 
@@ -94,7 +94,7 @@ pub struct Permit<'l> {
 
 impl<'l> Permit<'l> {
     /// A permit for work that needs the lock but is no flight: import, login, logout, take-over.
-    pub fn for_writer(profile: &'l ProfileName, lock: &'l LockFile) -> Self {
+    pub fn from_lock(profile: &'l ProfileName, lock: &'l LockFile) -> Self {
         Self { profile, lock }
     }
 
@@ -103,38 +103,38 @@ impl<'l> Permit<'l> {
     }
 
     /// Whether the lock still excludes others: its file has not been replaced under us.
-    pub fn is_intact(&self) -> bool {
-        self.watch()()
+    pub fn is_lock_intact(&self) -> bool {
+        self.lock_checker()()
     }
 
     /// The same question, to be asked by whoever cannot borrow the permit.
-    pub fn watch(&self) -> impl Fn() -> bool + Send + 'static {
+    pub fn lock_checker(&self) -> impl Fn() -> bool + Send + 'static {
         let watch = self.lock.watch();
         move || watch.as_ref().is_ok_and(|watch| watch.is_current().unwrap_or(false))
     }
 
     /// Binds a credential to this permit.
-    pub(crate) fn hold(self, credential: Credential) -> Held<'l> {
-        Held { credential, permit: self }
+    pub(crate) fn bind(self, credential: Credential) -> LockedCredential<'l> {
+        LockedCredential { credential, permit: self }
     }
 }
 
 /// A credential read under a lease, which it cannot outlive.
 ///
-/// ```compile_fail
-/// # use keepalive::guard::Held;
-/// fn twice(held: Held<'_>) {
+/// ```compile_fail,E0382
+/// # use keepalive::guard::LockedCredential;
+/// fn twice(held: LockedCredential<'_>) {
 ///     let first = held.spend();
 ///     let second = held.spend(); // moved
 /// }
 /// ```
 #[derive(Debug)]
-pub struct Held<'l> {
+pub struct LockedCredential<'l> {
     credential: Credential,
     permit: Permit<'l>,
 }
 
-impl<'l> Held<'l> {
+impl<'l> LockedCredential<'l> {
     pub fn snapshot(&self) -> Snapshot {
         self.credential.snapshot()
     }
@@ -147,18 +147,18 @@ impl<'l> Held<'l> {
         self.permit
     }
 
-    /// Takes the credential apart to spend it. There is no way back but [`Predecessor::succeed`], or
-    /// [`Predecessor::unspent`] with proof that nothing was sent.
-    pub fn spend(self) -> (RefreshToken, Predecessor<'l>) {
+    /// Takes the credential apart to spend it. There is no way back but [`SpentCredential::replaced_by`], or
+    /// [`SpentCredential::restore_unsent`] with proof that nothing was sent.
+    pub fn spend(self) -> (RefreshToken, SpentCredential<'l>) {
         let Credential { generation, binding, refresh, grant } = self.credential;
-        (refresh, Predecessor { generation, binding, grant, permit: self.permit })
+        (refresh, SpentCredential { generation, binding, grant, permit: self.permit })
     }
 }
 
 /// What remains of a credential whose refresh token is on its way.
 #[derive(Debug)]
 #[must_use = "a spent credential ends as its successor, or as an attempt in doubt"]
-pub struct Predecessor<'l> {
+pub struct SpentCredential<'l> {
     pub generation: Generation,
     pub binding: Binding,
     pub grant: Grant,
@@ -170,72 +170,72 @@ pub struct Predecessor<'l> {
 pub struct NeverSent(());
 
 impl NeverSent {
-    pub(crate) fn by_closed_fence() -> Self {
+    pub(crate) fn by_closed_gate() -> Self {
         Self(())
     }
 }
 
-impl<'l> Predecessor<'l> {
+impl<'l> SpentCredential<'l> {
     pub fn permit(&self) -> Permit<'l> {
         self.permit
     }
 
     /// Puts the credential together again: its token never left.
-    pub fn unspent(self, refresh: RefreshToken, _proof: NeverSent) -> Held<'l> {
+    pub fn restore_unsent(self, refresh: RefreshToken, _proof: NeverSent) -> LockedCredential<'l> {
         let Self { generation, binding, grant, permit } = self;
-        permit.hold(Credential { generation, binding, refresh, grant })
+        permit.bind(Credential { generation, binding, refresh, grant })
     }
 
     /// The next generation, as the store read it back from what it sealed.
-    pub fn succeed(self, next: Credential) -> Held<'l> {
+    pub fn replaced_by(self, next: Credential) -> LockedCredential<'l> {
         debug_assert!(next.generation > self.generation, "no store moves to a lower generation (rule 13)");
-        self.permit.hold(next)
+        self.permit.bind(next)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Guard;
+    use super::super::FlightGroup;
     use super::*;
 
-    fn admitted(guard: &Guard<u32>, path: &Path) -> (super::super::Flight<u32>, Lease<u32>) {
-        let (flight, seat) = guard.enter(&"p".parse().unwrap());
-        (flight, Lease::admit(seat.unwrap(), path, || (), || Some(())).unwrap().0)
+    fn admitted(guard: &FlightGroup<u32>, path: &Path) -> (super::super::FlightHandle<u32>, Lease<u32>) {
+        let (flight, leader_slot) = guard.join_or_lead(&"p".parse().unwrap());
+        (flight, Lease::admit(leader_slot.unwrap(), path, || (), || Some(())).unwrap().0)
     }
 
     #[test]
     fn a_flight_that_everybody_left_while_it_queued_is_not_wanted() {
         let dir = tempfile::tempdir().unwrap();
-        let guard = Guard::default();
+        let guard = FlightGroup::default();
         let (flight, lease) = admitted(&guard, &dir.path().join("lock"));
-        assert!(lease.is_wanted());
+        assert!(lease.has_waiters());
         drop(flight);
-        assert!(!lease.is_wanted());
-        lease.publish(1);
+        assert!(!lease.has_waiters());
+        lease.finish(1);
     }
 
     #[test]
     fn who_waits_for_the_lock_has_no_lane_and_who_waits_for_a_lane_has_no_lock() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        let guard = Guard::<u32>::default();
-        let (_flight, seat) = guard.enter(&"p".parse().unwrap());
+        let guard = FlightGroup::<u32>::default();
+        let (_flight, leader_slot) = guard.join_or_lead(&"p".parse().unwrap());
         let is_free = || LockFile::try_acquire(&path).unwrap().is_some();
         let (waits, looks) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
         // Another process gets the lock while the first lane is waited for, and has it until that lane is given back.
-        let take = || {
+        let acquire = || {
             waits.set(waits.get() + 1);
             assert!(is_free());
             (waits.get() == 1).then(|| LockFile::acquire(&path).unwrap())
         };
-        let try_take = || {
+        let try_acquire = || {
             looks.set(looks.get() + 1);
             assert!(!is_free());
             None
         };
-        let (lease, _lane) = Lease::admit(seat.unwrap(), &path, take, try_take).unwrap();
+        let (lease, _lane) = Lease::admit(leader_slot.unwrap(), &path, acquire, try_acquire).unwrap();
         assert!(!is_free());
-        lease.publish(1);
+        lease.finish(1);
         assert_eq!((waits.get(), looks.get()), (2, 1));
     }
 
@@ -243,13 +243,13 @@ mod tests {
     fn r02_a_lock_whose_file_was_replaced_excludes_nobody() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        let guard = Guard::default();
+        let guard = FlightGroup::default();
         let (_flight, lease) = admitted(&guard, &path);
-        assert!(lease.permit().is_intact());
+        assert!(lease.permit().is_lock_intact());
         std::fs::rename(&path, dir.path().join("old")).unwrap();
-        assert!(!lease.permit().is_intact());
+        assert!(!lease.permit().is_lock_intact());
         std::fs::write(&path, "").unwrap();
-        assert!(!lease.permit().is_intact());
-        lease.publish(1);
+        assert!(!lease.permit().is_lock_intact());
+        lease.finish(1);
     }
 }

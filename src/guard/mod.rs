@@ -1,11 +1,11 @@
 //! Admission: however many callers there are, one flight per profile, first in this process, then among all of them.
 //!
-//! The way in is [`Guard::enter`]. Whoever gets a [`Seat`] leads: it goes to a thread of its own, turns the seat into a
-//! [`Lease`] by taking the profile's lock file, does its work and publishes the outcome. Everybody else gets a [`Flight`]
+//! The way in is [`FlightGroup::join_or_lead`]. Whoever gets a [`LeaderSlot`] leads: it goes to a thread of its own, turns the seat into a
+//! [`Lease`] by taking the profile's lock file, does its work and publishes the outcome. Everybody else gets a [`FlightHandle`]
 //! and waits for that outcome. Callers may leave at any time; that changes nothing for the flight.
 
 mod flight;
 mod lease;
 
-pub use flight::{Flight, Guard, Landing, Seat};
-pub use lease::{Held, Lease, NeverSent, Permit, Predecessor};
+pub use flight::{FlightGroup, FlightHandle, LeaderSlot, WaitResult};
+pub use lease::{Lease, LockedCredential, NeverSent, Permit, SpentCredential};

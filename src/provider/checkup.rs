@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_clock_is_compared_with_what_the_server_says() {
-        let now = Timestamp::parse("2026-11-24T12:00:00Z").unwrap();
+        let now = Timestamp::parse_rfc3339("2026-11-24T12:00:00Z").unwrap();
         let said = |date: &str, age: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(DATE, date.parse().unwrap());

@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn r25_retry_after_is_read_in_both_forms_and_bounded() {
-        let now = Timestamp::parse("2026-11-24T12:00:00Z").unwrap();
+        let now = Timestamp::parse_rfc3339("2026-11-24T12:00:00Z").unwrap();
         assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
         assert_eq!(retry_after("Tue, 24 Nov 2026 12:00:30 GMT", now), Some(Duration::from_secs(30)));
         assert_eq!(retry_after("Tuesday, 24-Nov-26 12:00:30 GMT", now), Some(Duration::from_secs(30)));

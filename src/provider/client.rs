@@ -42,7 +42,7 @@ impl Identity {
             let lacks = || Err(format!("{section} has no {key}"));
             source.as_ref().map_or_else(lacks, |source| secrets(source, within)).map_err(|why| {
                 Failure::new(kind, format!("cannot read the {what} of {}: {why}", provider.name))
-                    .hint(format!("check {key} in {section}"))
+                    .with_hint(format!("check {key} in {section}"))
             })
         };
         match provider.client_auth {
@@ -54,7 +54,7 @@ impl Identity {
                 let pem = read(ErrorKind::ClientKey, "client's private key", &provider.client_key)?;
                 let key = ClientKey::from_pem(&pem, provider.client_key_id.clone()).map_err(|bad| {
                     let message = format!("client_key in {section} cannot be used to sign: {bad}");
-                    Failure::new(ErrorKind::ClientKey, message).hint(bad.hint())
+                    Failure::new(ErrorKind::ClientKey, message).with_hint(bad.hint())
                 })?;
                 Ok(Self::Key(Arc::new(key)))
             }

@@ -151,11 +151,11 @@ pub(super) fn discover(whom: Whom<'_>, fetch: &Fetch<'_>) -> Result<(Metadata, D
     if !refused.is_empty() {
         let message = format!("the metadata of {issuer} cannot be trusted: {}", refused.join("; "));
         let hint = "nothing was sent; check `issuer` in the provider's section";
-        return Err(PrepareError::Config(Failure::new(ErrorKind::Discovery, message).hint(hint)));
+        return Err(PrepareError::Config(Failure::new(ErrorKind::Discovery, message).with_hint(hint)));
     }
     let message = format!("cannot discover the endpoints of {issuer}: {}", reasons.join("; "));
     let hint = "check the network and `issuer`, or set token_endpoint in the provider's section";
-    Err(PrepareError::Unreachable(Failure::new(ErrorKind::Discovery, message).hint(hint)))
+    Err(PrepareError::Unreachable(Failure::new(ErrorKind::Discovery, message).with_hint(hint)))
 }
 
 /// RFC 8414 puts the well-known part between host and path, OpenID Connect after the path.

@@ -98,7 +98,7 @@ impl Fence {
         let has_begun = lock(&self.gate).is_none();
         let gate = has_begun.then(|| self.wait_for_gate());
         Crossing::Withheld {
-            proof: NeverSent::by_closed_fence(),
+            proof: NeverSent::by_closed_gate(),
             may_have_intent: matches!(gate, Some(Ok(()) | Err(GateError::Journal(_) | GateError::Overtaken(_)))),
             gate: gate.and_then(Result::err),
         }

@@ -19,7 +19,7 @@ use super::wire::{self, TokenRequest};
 use super::{Exchange, Gate, GateError, PrepareError, Prepared, RawAnswer, TokenEndpoint, Unsent};
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::credential::encoding;
-use crate::guard::Held;
+use crate::guard::LockedCredential;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::Provider;
 
@@ -91,7 +91,8 @@ impl HttpEndpoint {
         let now = self.clock.now();
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = clients.get(&key);
-        let is_good = |k: &&Kept| Ok(&k.authorities) == authorities.as_ref() && now.age_of(&k.built) < OLDEST_CLIENT;
+        let is_good =
+            |k: &&Kept| Ok(&k.authorities) == authorities.as_ref() && now.time_since(&k.built) < OLDEST_CLIENT;
         if let Some(kept) = kept.filter(is_good) {
             return Ok(kept.client.clone());
         }
@@ -127,7 +128,7 @@ impl HttpEndpoint {
         let Some(issuer) = &provider.issuer else {
             return Err(PrepareError::Config(
                 Failure::new(ErrorKind::Config, format!("provider {} has no token endpoint", provider.name))
-                    .hint(format!("set issuer or token_endpoint in [provider.{}]", provider.name)),
+                    .with_hint(format!("set issuer or token_endpoint in [provider.{}]", provider.name)),
             ));
         };
         self.discover(provider, issuer).map(|m| (m.token_endpoint, Some(m.issuer)))
@@ -172,7 +173,7 @@ impl TokenEndpoint for HttpEndpoint {
         Ok(Prepared { provider: Arc::clone(provider), token_endpoint, issuer, identity })
     }
 
-    fn exchange<'l>(&self, prepared: &Prepared, held: Held<'l>, gate: Gate) -> Exchange<'l> {
+    fn exchange<'l>(&self, prepared: &Prepared, held: LockedCredential<'l>, gate: Gate) -> Exchange<'l> {
         let client = match self.client(&prepared.provider, &prepared.token_endpoint) {
             Ok(client) => client,
             Err(f) => return unsent(held, false, Unsent::Network(f.message), None),
@@ -206,7 +207,7 @@ impl TokenEndpoint for HttpEndpoint {
                     }
                     (Err(why), None) => Unsent::Network(why.clone()),
                 };
-                unsent(predecessor.unspent(token, proof), may_have_intent, why, arrival.ok())
+                unsent(predecessor.restore_unsent(token, proof), may_have_intent, why, arrival.ok())
             }
         }
     }
@@ -236,7 +237,7 @@ pub(super) fn dressed(request: reqwest::RequestBuilder, provider: &Provider) -> 
     request.header(ACCEPT, "application/json").headers(extra.collect())
 }
 
-fn unsent(held: Held<'_>, may_have_intent: bool, why: Unsent, answer: Option<RawAnswer>) -> Exchange<'_> {
+fn unsent(held: LockedCredential<'_>, may_have_intent: bool, why: Unsent, answer: Option<RawAnswer>) -> Exchange<'_> {
     Exchange::Unsent { held, may_have_intent, why, answer }
 }
 
@@ -358,7 +359,7 @@ fn build(key: &ClientKey, authorities: Option<&[u8]>) -> Result<reqwest::Client,
 
 fn unusable(ca_file: &Path, why: &str) -> Failure {
     let message = format!("cannot use {}: {why}", ca_file.display());
-    Failure::new(ErrorKind::CaFile, message).hint("ca_file must be a file with certificates in PEM")
+    Failure::new(ErrorKind::CaFile, message).with_hint("ca_file must be a file with certificates in PEM")
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use crate::clock::Timestamp;
 use crate::credential::Binding;
 use crate::credential::secret::RefreshToken;
-use crate::guard::{Held, Predecessor};
+use crate::guard::{LockedCredential, SpentCredential};
 use crate::outcome::Failure;
 use crate::profile::Provider;
 use client::{Identity, Proof};
@@ -37,7 +37,7 @@ pub trait TokenEndpoint: Send + Sync {
     ///
     /// Blocks until the answer is complete, or has failed to come within the provider's `timeout`. Never retries, follows
     /// no redirect, and uses a connection of its own.
-    fn exchange<'l>(&self, prepared: &Prepared, held: Held<'l>, gate: Gate) -> Exchange<'l>;
+    fn exchange<'l>(&self, prepared: &Prepared, held: LockedCredential<'l>, gate: Gate) -> Exchange<'l>;
 }
 
 /// A provider with everything resolved.
@@ -109,11 +109,11 @@ pub enum PrepareError {
 pub enum Exchange<'l> {
     /// The token certainly never left; here it is again. `may_have_intent`: an intent may stand in the journal, and
     /// must be erased. `answer`: what the server said before it could have read the token.
-    Unsent { held: Held<'l>, may_have_intent: bool, why: Unsent, answer: Option<RawAnswer> },
+    Unsent { held: LockedCredential<'l>, may_have_intent: bool, why: Unsent, answer: Option<RawAnswer> },
     /// The server answered.
-    Answered { sent: RefreshToken, predecessor: Predecessor<'l>, answer: RawAnswer },
+    Answered { sent: RefreshToken, predecessor: SpentCredential<'l>, answer: RawAnswer },
     /// It was sent, and no whole answer came.
-    Lost { sent: RefreshToken, predecessor: Predecessor<'l>, partial: Option<RawAnswer>, why: String },
+    Lost { sent: RefreshToken, predecessor: SpentCredential<'l>, partial: Option<RawAnswer>, why: String },
 }
 
 /// Why nothing was sent.

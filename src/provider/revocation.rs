@@ -9,7 +9,7 @@ use super::signin::SignInServer;
 use super::{Gate, GateError, PrepareError, Prepared, RawAnswer, TokenEndpoint, wire};
 use crate::credential::encoding;
 use crate::credential::response::{self, Denied, Reply};
-use crate::guard::Held;
+use crate::guard::LockedCredential;
 use crate::profile::Provider;
 
 /// The side of an authorization server that a person signs out at.
@@ -19,7 +19,7 @@ pub trait RevocationServer: TokenEndpoint + SignInServer {
 
     /// Sends a refresh token to be revoked, once; there is no way back to it. `gate` runs after the connection stands and
     /// before the first byte of the body.
-    fn revoke(&self, prepared: &Prepared, url: &Url, held: Held<'_>, gate: Gate) -> Revoking;
+    fn revoke(&self, prepared: &Prepared, url: &Url, held: LockedCredential<'_>, gate: Gate) -> Revoking;
 }
 
 /// How sending it ended.
@@ -97,7 +97,7 @@ impl RevocationServer for HttpEndpoint {
         Ok(metadata.safe(metadata.revocation_endpoint.as_ref()))
     }
 
-    fn revoke(&self, prepared: &Prepared, url: &Url, held: Held<'_>, gate: Gate) -> Revoking {
+    fn revoke(&self, prepared: &Prepared, url: &Url, held: LockedCredential<'_>, gate: Gate) -> Revoking {
         let client = match self.client(&prepared.provider, url) {
             Ok(client) => client,
             Err(f) => return Revoking::Unsent { may_have_mark: false, why: Unsent::Network(f.message) },

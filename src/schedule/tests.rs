@@ -117,7 +117,7 @@ fn a_wrong_expression_says_which_field_and_why() {
 #[test]
 fn a_year_gone_by_has_no_next_tick() {
     let schedule = Schedule::parse("0 0 0 1 1 * 2020", true).unwrap();
-    assert_eq!(schedule.next_after(Timestamp::parse(TUESDAY).unwrap()), None);
+    assert_eq!(schedule.next_after(Timestamp::parse_rfc3339(TUESDAY).unwrap()), None);
     let daily = Schedule::parse("@daily", false).unwrap();
     assert_eq!(daily.next_after(Timestamp::from_secs(i64::MAX)), None);
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::plan::{self, Look};
 use crate::clock::Moment;
 use crate::engine::doubt;
-use crate::engine::standing::Standing;
-use crate::outcome::{Outcome, OutcomeKind, Publication, State};
+use crate::engine::standing::ProfileStatus;
+use crate::outcome::{Outcome, OutcomeKind, ProfileState, Publication};
 use crate::profile::{Policy, Profile, ProfileName};
-use crate::store::record::Record;
+use crate::store::record::Journal;
 use crate::sys::stamp::Stamp;
 
 #[derive(Default)]
@@ -18,7 +18,7 @@ pub(super) struct Entry {
     pub(super) profile: Option<Arc<Profile>>,
     /// `None`: nothing to do until somebody changes something.
     pub(super) look: Option<Look>,
-    pub(super) state: Option<State>,
+    pub(super) state: Option<ProfileState>,
     pub(super) is_flying: bool,
     /// When the access token ends.
     pub(super) expiry: Option<Look>,
@@ -39,12 +39,12 @@ pub(super) struct Entry {
 
 impl Entry {
     /// Takes over what the journal says.
-    pub(super) fn read(&mut self, record: Option<&Record>, policy: &Policy, now: &Moment) {
-        let life = record.and_then(|r| r.validity.as_ref()).map(|v| v.left(now));
+    pub(super) fn read(&mut self, journal: Option<&Journal>, policy: &Policy, now: &Moment) {
+        let life = journal.and_then(|r| r.validity.as_ref()).map(|v| v.left(now));
         self.expiry = life.map(|left| Look::after(now, left));
-        let grace = record.and_then(Record::open_intent).and_then(|i| doubt::grace_left(i, policy, now));
+        let grace = journal.and_then(Journal::open_intent).and_then(|i| doubt::grace_remaining(i, policy, now));
         self.grace = grace.map(|left| Look::after(now, left));
-        self.sequence = record.map_or(0, |r| r.sequence);
+        self.sequence = journal.map_or(0, |r| r.sequence);
     }
 
     /// Keeps a look that was planned before, if it is the sooner one: what it was to mend may be in no journal.
@@ -112,16 +112,17 @@ impl Entry {
     }
 
     /// Says it once when a profile comes to need a person, and once when it no longer does.
-    pub(super) fn tell(&mut self, name: &ProfileName, standing: &Standing) {
-        let needs_person = |s: State| matches!(s, State::NeedsLogin | State::ConfigError | State::InDoubt);
+    pub(super) fn tell(&mut self, name: &ProfileName, standing: &ProfileStatus) {
+        let needs_person =
+            |s: ProfileState| matches!(s, ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::InDoubt);
         let was = self.state.is_some_and(needs_person);
         let message = standing.error.as_ref().map_or("", |e| e.message.as_str());
         let kind = standing.error.as_ref().map(|e| e.kind.word());
         let hint = standing.error.as_ref().and_then(|e| e.hint.as_deref());
         if needs_person(standing.state) && self.state != Some(standing.state) {
             tracing::error!(profile = %name, state = %standing.state, kind, hint, "needs attention: {message}");
-        } else if standing.state == State::NoCredential {
-            if self.state.is_some_and(|was| was != State::NoCredential) {
+        } else if standing.state == ProfileState::NoCredential {
+            if self.state.is_some_and(|was| was != ProfileState::NoCredential) {
                 tracing::info!(profile = %name, "signed out");
             }
         } else if was && !needs_person(standing.state) {
@@ -155,7 +156,7 @@ mod tests {
     fn r33_a_time_that_the_journal_names_is_not_put_off_by_earlier_failures() {
         let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
         for kind in [OutcomeKind::InDoubt, OutcomeKind::Deferred] {
-            let noted = Outcome::new(kind).retry_at(now.wall);
+            let noted = Outcome::new(kind).with_retry_at(now.wall);
             assert_eq!(
                 settled(Entry::planned(&now, 9), &noted, &now),
                 (plan::moment(1), 0),
@@ -210,7 +211,7 @@ mod tests {
         let pending = |kind| Outcome { publication: Publication::PublishPending, ..Outcome::new(kind) };
         let hour = || Entry { look: Some(Look::after(&now, S(3600))), ..Entry::planned(&now, 0) };
         assert_eq!(settled(hour(), &pending(OutcomeKind::Refreshed), &now), (plan::pause(1), 1));
-        let doubt = pending(OutcomeKind::InDoubt).retry_at(now.wall);
+        let doubt = pending(OutcomeKind::InDoubt).with_retry_at(now.wall);
         assert_eq!(settled(hour(), &doubt, &now), (plan::pause(1), 1));
         assert_eq!(settled(Entry::planned(&now, 9), &doubt, &now).0, plan::moment(1), "the grace does not wait for it");
     }

@@ -15,8 +15,8 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::clock::Moment;
 use crate::engine::Engine;
-use crate::engine::standing::{self, Standing, Terms};
-use crate::outcome::{ErrorKind, Outcome, OutcomeKind, State};
+use crate::engine::standing::{self, ProfileStatus, StatusPolicy};
+use crate::outcome::{ErrorKind, Outcome, OutcomeKind, ProfileState};
 use crate::profile::{Profile, ProfileName, Profiles};
 use entry::Entry;
 use plan::Look;
@@ -91,7 +91,7 @@ impl Scheduler {
             return;
         }
         self.next_roll_ms = now.uptime_ms + SLICE_MS;
-        let names: BTreeSet<ProfileName> = match self.engine.store().profiles() {
+        let names: BTreeSet<ProfileName> = match self.engine.store().list_profiles() {
             Ok(names) => names.into_iter().collect(),
             Err(error) => {
                 tracing::error!(%error, "cannot list the profiles");
@@ -122,7 +122,7 @@ impl Scheduler {
     /// have to be settled within seconds, long before the next look (rule 19).
     fn is_overtaken(&self, name: &ProfileName, entry: &Entry) -> bool {
         let store = self.engine.store();
-        store.written(name) != entry.written && !store.is_locked(name)
+        store.journal_stamp(name) != entry.written && !store.is_locked(name)
     }
 
     /// Says once of a provider that its profiles cannot all be refreshed in time (rule 34).
@@ -159,33 +159,36 @@ impl Scheduler {
             Ok(profile) => profile,
             Err(failure) => {
                 entry.look = None;
-                entry.tell(name, &Standing { state: State::ConfigError, refresh_at: None, error: Some(failure) });
+                entry.tell(
+                    name,
+                    &ProfileStatus { state: ProfileState::ConfigError, refresh_at: None, error: Some(failure) },
+                );
                 return;
             }
         };
         entry.profile = Some(Arc::clone(&profile));
         // Asked before, so that what is written meanwhile is read again.
-        entry.written = self.engine.store().written(name);
-        let record = match self.engine.store().peek(name) {
-            Ok(record) => record,
+        entry.written = self.engine.store().journal_stamp(name);
+        let journal = match self.engine.store().peek(name) {
+            Ok(journal) => journal,
             Err(error) => {
                 tracing::error!(profile = %name, %error, "cannot read the journal");
                 entry.leave_alone(now);
                 return;
             }
         };
-        entry.read(record.as_ref(), &profile.provider.policy, now);
-        let validity = record.as_ref().and_then(|r| r.validity.clone());
-        let terms = Terms {
+        entry.read(journal.as_ref(), &profile.provider.policy, now);
+        let validity = journal.as_ref().and_then(|r| r.validity.clone());
+        let status_policy = StatusPolicy {
             policy: &profile.provider.policy,
             margin: profile.margin,
-            early: standing::jitter(name.as_str(), profile.margin, validity.as_ref()),
-            is_followed: profile.follow,
+            jitter: standing::jitter(name.as_str(), profile.margin, validity.as_ref()),
+            is_following: profile.follow,
         };
-        let standing = standing::standing(record.as_ref(), terms, now);
+        let standing = standing::profile_status(journal.as_ref(), status_policy, now);
         entry.look = plan::next_look(&profile, &standing, now);
         // While somebody has the lock, the end of an attempt is awaited.
-        if standing.state != State::InDoubt || !self.engine.store().is_locked(name) {
+        if standing.state != ProfileState::InDoubt || !self.engine.store().is_locked(name) {
             entry.tell(name, &standing);
         }
         if let (false, Some(life)) = (entry.is_warned, validity.and_then(|v| v.span()))
@@ -309,7 +312,7 @@ fn log(name: &ProfileName, outcome: &Outcome) {
 mod tests {
     use super::*;
     use crate::clock::{Clock, ManualClock, Timestamp};
-    use crate::guard::Held;
+    use crate::guard::LockedCredential;
     use crate::outcome::Failure;
     use crate::profile::{KeySource, Provider, StoreKind, StoreSettings};
     use crate::provider::{Exchange, Gate, PrepareError, Prepared, TokenEndpoint};
@@ -324,7 +327,7 @@ mod tests {
             Err(PrepareError::Config(Failure::new(ErrorKind::Io, "nowhere")))
         }
 
-        fn exchange<'l>(&self, _: &Prepared, _: Held<'l>, _: Gate) -> Exchange<'l> {
+        fn exchange<'l>(&self, _: &Prepared, _: LockedCredential<'l>, _: Gate) -> Exchange<'l> {
             unreachable!("nothing is prepared")
         }
     }

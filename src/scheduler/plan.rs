@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::clock::{Moment, Timestamp};
 use crate::credential::freshness::Demand;
-use crate::engine::standing::Standing;
-use crate::outcome::State;
+use crate::engine::standing::ProfileStatus;
+use crate::outcome::ProfileState;
 use crate::profile::Profile;
 
 /// The next look at a profile.
@@ -42,10 +42,10 @@ impl Look {
 
 /// The next look: at the time that the standing names (the margin, a retry, a last chance), and at every cron tick. The
 /// margin is guarded whatever the schedule says: cron only adds looks. `None`: only a person can help.
-pub fn next_look(profile: &Profile, standing: &Standing, now: &Moment) -> Option<Look> {
+pub fn next_look(profile: &Profile, standing: &ProfileStatus, now: &Moment) -> Option<Look> {
     let planned = standing.refresh_at?;
     let tick = profile.schedule.as_ref().and_then(|s| s.next_after(now.wall));
-    let is_tick_useful = matches!(standing.state, State::Fresh | State::Due);
+    let is_tick_useful = matches!(standing.state, ProfileState::Fresh | ProfileState::Due);
     let at = match tick.filter(|_| is_tick_useful) {
         Some(tick) => planned.min(tick),
         None => planned,

@@ -233,7 +233,8 @@ mod tests {
 
     #[test]
     fn only_what_was_asked_of_the_provider_tells_of_it() {
-        let word = |kind, error, has_asked| Word::of(&Outcome::new(kind).because(Failure::new(error, "")), has_asked);
+        let word =
+            |kind, error, has_asked| Word::of(&Outcome::new(kind).with_error(Failure::new(error, "")), has_asked);
         use ErrorKind::{Busy, Interrupted, Network, Refused, Source, Throttled};
         for error in [Network, Throttled, Refused, Interrupted, Busy, Source] {
             let asked = if error == Network { Word::Down } else { Word::Nothing };

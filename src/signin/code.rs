@@ -38,7 +38,7 @@ impl Counter<'_> {
         let answer = self.server.ask(self.prepared, &self.prepared.token_endpoint, ask).map_err(|why| {
             let message = format!("cannot exchange the code at {}: {why}", self.prepared.token_endpoint);
             SignInError::Unreachable(
-                Failure::new(ErrorKind::Network, message).hint("nothing was changed; sign in again"),
+                Failure::new(ErrorKind::Network, message).with_hint("nothing was changed; sign in again"),
             )
         })?;
         match read(&answer)? {
@@ -50,7 +50,7 @@ impl Counter<'_> {
     /// What to tell of a redirect that brought no code.
     pub fn explain(&self, bad: BadRedirect) -> SignInError {
         let refused = |kind: ErrorKind, message: String| {
-            SignInError::Refused(Failure::new(kind, message).hint("nothing was changed; sign in again"))
+            SignInError::Refused(Failure::new(kind, message).with_hint("nothing was changed; sign in again"))
         };
         match bad {
             BadRedirect::State => refused(ErrorKind::State, "the redirect belongs to another login".into()),

@@ -47,7 +47,9 @@ impl Counter<'_> {
     pub fn invite(&self, endpoint: &Url) -> Result<Invitation, SignInError> {
         let answer = self.server.ask(self.prepared, endpoint, Ask::Device).map_err(|why| {
             let message = format!("cannot get a device code from {endpoint}: {why}");
-            SignInError::Unreachable(Failure::new(ErrorKind::Network, message).hint("nothing was changed; try again"))
+            SignInError::Unreachable(
+                Failure::new(ErrorKind::Network, message).with_hint("nothing was changed; try again"),
+            )
         })?;
         let members = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
         if let Some(invitation) = invitation(&members) {
@@ -59,7 +61,7 @@ impl Counter<'_> {
                 SignInError::Config(f) => {
                     let hint = f.hint.clone().map_or(String::new(), |hint| format!("{hint}; "));
                     SignInError::Config(
-                        f.hint(format!("{hint}if the client does not support the device flow, use --paste")),
+                        f.with_hint(format!("{hint}if the client does not support the device flow, use --paste")),
                     )
                 }
                 other => other,
@@ -67,7 +69,7 @@ impl Counter<'_> {
             Ok(Said::Granted(_)) | Err(_) => {
                 let message = format!("{endpoint} returned {} without a device code", answer.status);
                 Err(SignInError::Unreachable(
-                    Failure::new(ErrorKind::Server, message).hint("try again later, or without --device"),
+                    Failure::new(ErrorKind::Server, message).with_hint("try again later, or without --device"),
                 ))
             }
         }
@@ -108,7 +110,7 @@ impl Counter<'_> {
             "expired_token" => {
                 let message = "the code expired before it was used";
                 SignInError::Abandoned(
-                    Failure::new(ErrorKind::ExpiredToken, message).hint("nothing was changed; sign in again"),
+                    Failure::new(ErrorKind::ExpiredToken, message).with_hint("nothing was changed; sign in again"),
                 )
             }
             _ => denied(d, &self.prepared.provider),

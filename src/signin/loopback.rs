@@ -70,7 +70,7 @@ impl Doorstep {
                     ErrorKind::RedirectUri,
                     format!("cannot listen on {url}: it is not on this machine"),
                 )
-                .hint("use --paste"));
+                .with_hint("use --paste"));
             }
         };
         let mut bound = bind(place, fixed.unwrap_or(0));
@@ -159,9 +159,9 @@ fn cannot_listen(error: &io::Error, fixed: Option<u16>) -> Failure {
             ErrorKind::Port,
             format!("cannot listen on port {port}, which the provider registered: {error}"),
         )
-        .hint("stop the program that uses it (another login?), or use --device or --paste"),
+        .with_hint("stop the program that uses it (another login?), or use --device or --paste"),
         None => Failure::new(ErrorKind::Port, format!("cannot listen on the loopback address: {error}"))
-            .hint("use --device or --paste"),
+            .with_hint("use --device or --paste"),
     }
 }
 

@@ -47,7 +47,7 @@ pub fn read(answer: &RawAnswer) -> Result<Said, SignInError> {
         Reply::Denied(denied) => Ok(Said::Denied(denied)),
         Reply::Unreadable => {
             let message = format!("the server returned {} without a token", answer.status);
-            Err(SignInError::Unreachable(Failure::new(ErrorKind::Server, message).hint("try again later")))
+            Err(SignInError::Unreachable(Failure::new(ErrorKind::Server, message).with_hint("try again later")))
         }
     }
 }
@@ -69,17 +69,17 @@ pub fn denied(denied: &Denied, provider: &Provider) -> SignInError {
         code if is_of_client => {
             let message = format!("{} rejects the client: {code}{reason}", provider.name);
             let failure = Failure::new(ErrorKind::of_provider(code), message);
-            SignInError::Config(failure.hint(format!("check {client} in {section}")))
+            SignInError::Config(failure.with_hint(format!("check {client} in {section}")))
         }
         "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "unsupported_response_type" => {
-            SignInError::Config(failure.hint(format!("check {client} in {section}")))
+            SignInError::Config(failure.with_hint(format!("check {client} in {section}")))
         }
-        "invalid_scope" => SignInError::Config(failure.hint(format!("check scopes in {section}"))),
-        "access_denied" => {
-            SignInError::Refused(failure.hint(format!("if you did not refuse it yourself, check scopes in {section}")))
-        }
-        "server_error" | "temporarily_unavailable" => SignInError::Unreachable(failure.hint("try again later")),
-        _ => SignInError::Refused(failure.hint("sign in again")),
+        "invalid_scope" => SignInError::Config(failure.with_hint(format!("check scopes in {section}"))),
+        "access_denied" => SignInError::Refused(
+            failure.with_hint(format!("if you did not refuse it yourself, check scopes in {section}")),
+        ),
+        "server_error" | "temporarily_unavailable" => SignInError::Unreachable(failure.with_hint("try again later")),
+        _ => SignInError::Refused(failure.with_hint("sign in again")),
     }
 }
 
@@ -99,7 +99,7 @@ pub fn credential(
     asked: &Moment,
 ) -> Result<Credential, SignInError> {
     let told = granted.expiry.lifetime_of_answer(asked).map(Lifetime::Whole);
-    handover::credential(granted, binding, asked, told, provider.default_lifetime).ok_or_else(|| {
+    handover::build_credential(granted, binding, asked, told, provider.default_lifetime).ok_or_else(|| {
         let failure = Failure::new(ErrorKind::NoRefreshToken, format!("{} issued no refresh token", provider.name));
         let hint = if provider.scopes.iter().any(|scope| scope == "offline_access") {
             "allow refresh tokens in the client's settings there; some servers need prompt=consent in the query of \
@@ -112,7 +112,7 @@ pub fn credential(
                 provider.name
             )
         };
-        SignInError::Config(failure.hint(hint))
+        SignInError::Config(failure.with_hint(hint))
     })
 }
 

@@ -69,11 +69,11 @@ impl<'a> Wait<'a> {
         let started = self.clock.now();
         loop {
             let now = self.clock.now();
-            let left = deadline.total.saturating_sub(now.age_of(&deadline.since));
+            let left = deadline.total.saturating_sub(now.time_since(&deadline.since));
             if left.is_zero() {
                 return Err(too_late(deadline.total));
             }
-            let pause = at_most.saturating_sub(now.age_of(&started));
+            let pause = at_most.saturating_sub(now.time_since(&started));
             if deadline.is_shown {
                 (self.show)(left);
             }
@@ -90,7 +90,7 @@ impl<'a> Wait<'a> {
 
 fn too_late(total: Duration) -> SignInError {
     let message = format!("the login was not completed within {}", humantime::format_duration(total));
-    SignInError::Abandoned(Failure::new(ErrorKind::Timeout, message).hint("nothing was changed; sign in again"))
+    SignInError::Abandoned(Failure::new(ErrorKind::Timeout, message).with_hint("nothing was changed; sign in again"))
 }
 
 fn interrupted() -> SignInError {

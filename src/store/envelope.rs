@@ -18,30 +18,30 @@ use crate::profile::ProfileName;
 
 const MAGIC: &str = "keepalive-sealed 1\n";
 /// What the first line begins with in every version.
-const KIND: &[u8] = b"keepalive-sealed ";
+const MAGIC_PREFIX: &[u8] = b"keepalive-sealed ";
 const FORMAT: u64 = 1;
 /// A header is a short line; anything longer is damage.
-pub(super) const LONGEST_HEADER: u64 = 4096;
+pub(super) const MAX_HEADER_LEN: u64 = 4096;
 
 /// What can be known of a sealed file without its key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
+pub struct SealedHeader {
     pub profile: ProfileName,
     pub generation: Generation,
     /// The attempt that brought it; `None` for a login or an import.
-    pub attempt: Option<String>,
+    pub attempt_id: Option<String>,
     pub key_id: String,
 }
 
 /// Why sealed bytes cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Damage {
+pub enum UnsealError {
     #[error("it is not a sealed file of this version of keepalive")]
     NotSealed,
     #[error("it was sealed by a later version of keepalive (format {0})")]
-    Later(u64),
+    LaterVersion(u64),
     #[error("its header is damaged")]
-    Header,
+    HeaderDamaged,
     #[error("it belongs to profile {0}")]
     OtherProfile(ProfileName),
     #[error("it is sealed with key {0}, not with the current key")]
@@ -49,22 +49,22 @@ pub enum Damage {
     #[error("it was modified or truncated")]
     Altered,
     #[error("its content cannot be parsed: {0}")]
-    Content(String),
+    ContentUnreadable(String),
 }
 
 /// Seals `content`.
-pub fn seal<T: Serialize>(header: &Header, content: &T, key: &SealingKey) -> Result<Vec<u8>, Damage> {
+pub fn seal<T: Serialize>(header: &SealedHeader, content: &T, key: &SealingKey) -> Result<Vec<u8>, UnsealError> {
     let mut bytes = MAGIC.as_bytes().to_vec();
-    serde_json::to_writer(&mut bytes, header).map_err(|e| Damage::Content(e.to_string()))?;
+    serde_json::to_writer(&mut bytes, header).map_err(|e| UnsealError::ContentUnreadable(e.to_string()))?;
     bytes.push(b'\n');
-    let plain = Zeroizing::new(serde_json::to_vec(content).map_err(|e| Damage::Content(e.to_string()))?);
+    let plain = Zeroizing::new(serde_json::to_vec(content).map_err(|e| UnsealError::ContentUnreadable(e.to_string()))?);
     let sealed = key.encrypt(&plain, &bytes);
     bytes.extend_from_slice(&sealed);
     Ok(bytes)
 }
 
 /// Reads the header alone.
-pub fn header(bytes: &[u8]) -> Result<Header, Damage> {
+pub fn header(bytes: &[u8]) -> Result<SealedHeader, UnsealError> {
     split(bytes).map(|(_, header, _)| header)
 }
 
@@ -73,32 +73,33 @@ pub fn open<T: for<'de> Deserialize<'de>>(
     bytes: &[u8],
     profile: &ProfileName,
     key: &SealingKey,
-) -> Result<(Header, T), Damage> {
+) -> Result<(SealedHeader, T), UnsealError> {
     let (aad, header, sealed) = split(bytes)?;
     if header.profile != *profile {
-        return Err(Damage::OtherProfile(header.profile));
+        return Err(UnsealError::OtherProfile(header.profile));
     }
     if header.key_id != key.id() {
-        return Err(Damage::OtherKey(header.key_id));
+        return Err(UnsealError::OtherKey(header.key_id));
     }
-    let plain = key.decrypt(sealed, aad).ok_or(Damage::Altered)?;
-    let content = serde_json::from_slice(&plain).map_err(|e| Damage::Content(e.to_string()))?;
+    let plain = key.decrypt(sealed, aad).ok_or(UnsealError::Altered)?;
+    let content = serde_json::from_slice(&plain).map_err(|e| UnsealError::ContentUnreadable(e.to_string()))?;
     Ok((header, content))
 }
 
-fn split(bytes: &[u8]) -> Result<(&[u8], Header, &[u8]), Damage> {
-    let rest =
-        bytes.strip_prefix(MAGIC.as_bytes()).ok_or_else(|| later(bytes).map_or(Damage::NotSealed, Damage::Later))?;
-    let end = rest.iter().zip(0..LONGEST_HEADER).position(|(b, _)| *b == b'\n').ok_or(Damage::Header)?;
+fn split(bytes: &[u8]) -> Result<(&[u8], SealedHeader, &[u8]), UnsealError> {
+    let rest = bytes
+        .strip_prefix(MAGIC.as_bytes())
+        .ok_or_else(|| later_version(bytes).map_or(UnsealError::NotSealed, UnsealError::LaterVersion))?;
+    let end = rest.iter().zip(0..MAX_HEADER_LEN).position(|(b, _)| *b == b'\n').ok_or(UnsealError::HeaderDamaged)?;
     let (line, sealed) = rest.split_at(end);
-    let header = serde_json::from_slice(line).map_err(|_| Damage::Header)?;
+    let header = serde_json::from_slice(line).map_err(|_| UnsealError::HeaderDamaged)?;
     let (aad, _) = bytes.split_at(MAGIC.len() + end + 1);
     Ok((aad, header, sealed.get(1..).unwrap_or_default()))
 }
 
 /// The version of a later keepalive.
-fn later(bytes: &[u8]) -> Option<u64> {
-    let digits = bytes.strip_prefix(KIND)?.split(|b| *b == b'\n').next()?;
+fn later_version(bytes: &[u8]) -> Option<u64> {
+    let digits = bytes.strip_prefix(MAGIC_PREFIX)?.split(|b| *b == b'\n').next()?;
     std::str::from_utf8(digits).ok()?.parse().ok().filter(|format| *format > FORMAT)
 }
 
@@ -111,8 +112,12 @@ mod tests {
     }
 
     fn sealed(key: &SealingKey) -> Vec<u8> {
-        let header =
-            Header { profile: name("p"), generation: Generation::new(7), attempt: None, key_id: key.id().into() };
+        let header = SealedHeader {
+            profile: name("p"),
+            generation: Generation::new(7),
+            attempt_id: None,
+            key_id: key.id().into(),
+        };
         seal(&header, &"secret", key).unwrap()
     }
 
@@ -140,7 +145,7 @@ mod tests {
     #[test]
     fn another_profiles_file_is_refused() {
         let key = SealingKey::generate();
-        assert_eq!(open::<String>(&sealed(&key), &name("q"), &key).unwrap_err(), Damage::OtherProfile(name("p")));
+        assert_eq!(open::<String>(&sealed(&key), &name("q"), &key).unwrap_err(), UnsealError::OtherProfile(name("p")));
     }
 
     #[test]
@@ -148,7 +153,7 @@ mod tests {
         let told = |text: &str| header(text.as_bytes()).unwrap_err();
         assert_eq!(
             ["keepalive-sealed 2\n{}\n", "keepalive-sealed 12\nx"].map(told),
-            [Damage::Later(2), Damage::Later(12)]
+            [UnsealError::LaterVersion(2), UnsealError::LaterVersion(12)]
         );
         for dust in [
             "dust",
@@ -157,7 +162,7 @@ mod tests {
             "keepalive-sealed x\n{}\n",
             "keepalive-sealed",
         ] {
-            assert_eq!(told(dust), Damage::NotSealed, "{dust}");
+            assert_eq!(told(dust), UnsealError::NotSealed, "{dust}");
         }
     }
 
@@ -165,6 +170,6 @@ mod tests {
     fn another_key_is_named() {
         let key = SealingKey::generate();
         let error = open::<String>(&sealed(&key), &name("p"), &SealingKey::generate()).unwrap_err();
-        assert_eq!(error, Damage::OtherKey(key.id().into()));
+        assert_eq!(error, UnsealError::OtherKey(key.id().into()));
     }
 }

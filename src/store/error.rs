@@ -3,9 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::custody::Custody;
-use super::envelope::Damage;
-use super::holders::Claim;
+use super::custody::SealedUnder;
+use super::envelope::UnsealError;
+use super::holders::TokenClaim;
 use super::key::KeyError;
 use super::keyring::KeyringError;
 use super::layout::Layout;
@@ -20,22 +20,22 @@ pub enum StoreError {
     #[error("the store is empty")]
     Empty,
     #[error("{} is damaged: {why}", path.display())]
-    DamagedRecord { path: PathBuf, why: String },
+    DamagedFile { path: PathBuf, why: String },
     /// Not damaged: what a newer keepalive put there, this one must not put its own in the place of.
     #[error("{} was written by a later version of keepalive (format {found})", path.display())]
     LaterVersion { path: PathBuf, found: u64 },
     #[error("{} cannot be opened: {damage}", path.display())]
-    Damaged { path: PathBuf, damage: Damage },
-    #[error("{} is sealed with key {id}, but {place} has a different key", path.display())]
-    OtherKey { path: PathBuf, id: String, place: String },
+    CannotUnseal { path: PathBuf, damage: UnsealError },
+    #[error("{} is sealed with key {id}, but {location} has a different key", path.display())]
+    OtherKey { path: PathBuf, id: String, location: String },
     #[error("{}", .0)]
     Keyring(#[from] KeyringError),
     #[error("the keyring has no sealing key for this store ({store})")]
     KeyMissing { store: String },
     #[error("the sealing key in the keyring is damaged")]
-    KeyUnreadable,
+    KeyDamaged,
     #[error("{error}")]
-    Key { error: KeyError, custody: Custody },
+    KeyUnavailable { error: KeyError, sealed_under: SealedUnder },
     #[error("{} is on a network filesystem ({name})", dir.display())]
     NetworkFilesystem { dir: PathBuf, name: String },
     #[error("this store was made on another machine")]
@@ -43,18 +43,18 @@ pub enum StoreError {
     #[error("the keyring item of profile {profile} belongs to another state directory (store {other})")]
     OtherStore { profile: String, other: String },
     #[error("the stored credential is generation {found}, but generation {known} had already been stored")]
-    Stale { found: u64, known: u64 },
+    StaleCredential { found: u64, known: u64 },
     #[error("the sealed credential of profile {profile} is missing")]
-    Lost { profile: String },
+    CredentialLost { profile: String },
     /// Nobody knows which store this is, so nobody knows the tokens again that its fingerprints are of.
     #[error("{} is missing, and no journal has its content", identity.display())]
-    Unidentified { identity: PathBuf, ledger: PathBuf },
+    IdentityLost { identity: PathBuf, ledger: PathBuf },
     /// It does not know a token any more that it took.
     #[error("{} is damaged or was restored from a backup: it lacks a consumed token that {} records", path.display(), journal.display())]
     LedgerDamaged { path: PathBuf, journal: PathBuf },
     /// Another profile of this store has the token of one that was brought here from elsewhere.
-    #[error("{}", claimed(profile, claim))]
-    Claimed { profile: ProfileName, claim: Claim },
+    #[error("{}", token_claimed_text(profile, claim))]
+    TokenClaimed { profile: ProfileName, claim: TokenClaim },
 }
 
 impl StoreError {
@@ -62,93 +62,97 @@ impl StoreError {
         Self::Io { action, path: path.to_owned(), source }
     }
 
-    pub(super) fn unidentified(layout: &Layout) -> Self {
-        Self::Unidentified { identity: layout.identity(), ledger: layout.ledger() }
+    pub(super) fn identity_lost(layout: &Layout) -> Self {
+        Self::IdentityLost { identity: layout.identity(), ledger: layout.ledger() }
     }
 
     /// The outcome of a run that met this error: nothing was sent.
     pub fn outcome(&self) -> Outcome {
-        let (kind, word, hint) = self.disposition();
+        let (kind, word, hint) = self.classify();
         let mut failure = Failure::new(word, self.to_string());
         failure.hint = hint;
-        Outcome { lasts: self.lasts(), ..Outcome::new(kind).because(failure) }
+        Outcome { is_persistent: self.is_persistent(), ..Outcome::new(kind).with_error(failure) }
     }
 
     /// Whether it stays until somebody mends what is stored, so that `status` must tell it of the profile. What may pass by
     /// itself does not, nor what another run may not meet: a keyring or a disk that fails, a key that this process alone
     /// cannot have. Of the whole store, or of the journal itself, nothing is noted in a journal.
-    fn lasts(&self) -> bool {
+    fn is_persistent(&self) -> bool {
         match self {
-            Self::Lost { .. }
-            | Self::Stale { .. }
-            | Self::Damaged { .. }
+            Self::CredentialLost { .. }
+            | Self::StaleCredential { .. }
+            | Self::CannotUnseal { .. }
             | Self::OtherKey { .. }
             | Self::OtherStore { .. }
-            | Self::Claimed { .. }
+            | Self::TokenClaimed { .. }
             | Self::LedgerDamaged { .. }
             | Self::KeyMissing { .. }
-            | Self::KeyUnreadable
-            | Self::Key { error: KeyError::Malformed(_) | KeyError::Exposed(_), .. } => true,
+            | Self::KeyDamaged
+            | Self::KeyUnavailable { error: KeyError::Malformed(_) | KeyError::FileReadableByOthers(_), .. } => true,
             Self::Io { .. }
             | Self::Empty
             | Self::Keyring(_)
-            | Self::Key { .. }
-            | Self::DamagedRecord { .. }
+            | Self::KeyUnavailable { .. }
+            | Self::DamagedFile { .. }
             | Self::LaterVersion { .. }
-            | Self::Unidentified { .. }
+            | Self::IdentityLost { .. }
             | Self::NetworkFilesystem { .. }
             | Self::OtherMachine => false,
         }
     }
 
     /// Whether it is what is stored for the profile that is of no use, and not the store.
-    pub fn is_of_what_is_stored(&self) -> bool {
+    pub fn is_about_stored_credential(&self) -> bool {
         matches!(
             self,
-            Self::Lost { .. }
-                | Self::Stale { .. }
-                | Self::Damaged { .. }
+            Self::CredentialLost { .. }
+                | Self::StaleCredential { .. }
+                | Self::CannotUnseal { .. }
                 | Self::OtherKey { .. }
-                | Self::Claimed { .. }
+                | Self::TokenClaimed { .. }
         )
     }
 
-    fn disposition(&self) -> (OutcomeKind, ErrorKind, Option<String>) {
+    fn classify(&self) -> (OutcomeKind, ErrorKind, Option<String>) {
         use OutcomeKind::{ConfigError, NeedsLogin, StoreUnavailable};
         let say = |text: &str| Some(text.to_owned());
         match self {
-            Self::Io { path, .. } => {
-                (StoreUnavailable, ErrorKind::Io, Some(format!("check free space and permissions in {}", parent(path))))
-            }
+            Self::Io { path, .. } => (
+                StoreUnavailable,
+                ErrorKind::Io,
+                Some(format!("check free space and permissions in {}", parent_text(path))),
+            ),
             Self::Empty => {
                 (NeedsLogin, ErrorKind::NoCredential, say("keepalive login PROFILE, or keepalive import PROFILE"))
             }
-            Self::DamagedRecord { path, .. } => (StoreUnavailable, ErrorKind::Damaged, Some(unreadable(path))),
+            Self::DamagedFile { path, .. } => (StoreUnavailable, ErrorKind::Damaged, Some(damaged_file_hint(path))),
             Self::LaterVersion { .. } => (
                 StoreUnavailable,
                 ErrorKind::LaterVersion,
                 say("use the version of keepalive that wrote it, or a newer one"),
             ),
-            Self::Damaged { .. } => {
-                (StoreUnavailable, ErrorKind::Damaged, Some(format!("{RESTORE}, or sign in again")))
+            Self::CannotUnseal { .. } => {
+                (StoreUnavailable, ErrorKind::Damaged, Some(format!("{RESTORE_HINT}, or sign in again")))
             }
             Self::Keyring(e) => (StoreUnavailable, e.error_kind(), Some(e.hint().to_owned())),
             Self::KeyMissing { .. } => (
                 StoreUnavailable,
                 ErrorKind::KeyMissing,
-                Some(format!("unlock or restore the keyring that has the key; {LOST_FOR_GOOD}")),
+                Some(format!("unlock or restore the keyring that has the key; {KEY_LOST_HINT}")),
             ),
-            Self::OtherKey { id, place, .. } => {
-                let hint = format!("restore key {id} to {place}; {LOST_FOR_GOOD}");
+            Self::OtherKey { id, location: place, .. } => {
+                let hint = format!("restore key {id} to {place}; {KEY_LOST_HINT}");
                 (StoreUnavailable, ErrorKind::Damaged, Some(hint))
             }
-            Self::KeyUnreadable => (
+            Self::KeyDamaged => (
                 StoreUnavailable,
                 ErrorKind::KeyDamaged,
-                Some(format!("restore the keyring from a backup; {LOST_FOR_GOOD}")),
+                Some(format!("restore the keyring from a backup; {KEY_LOST_HINT}")),
             ),
-            Self::Key { error, custody } => (ConfigError, ErrorKind::Key, Some(keyless(error, custody))),
-            Self::NetworkFilesystem { .. } => (ConfigError, ErrorKind::NetworkFilesystem, say(LOCAL)),
+            Self::KeyUnavailable { error, sealed_under } => {
+                (ConfigError, ErrorKind::Key, Some(key_unavailable_hint(error, sealed_under)))
+            }
+            Self::NetworkFilesystem { .. } => (ConfigError, ErrorKind::NetworkFilesystem, say(LOCAL_DIRECTORY_HINT)),
             Self::OtherMachine => (
                 ConfigError,
                 ErrorKind::OtherMachine,
@@ -162,24 +166,28 @@ impl StoreError {
                     "if the other state directory is no longer used: keepalive doctor --take-over -p {profile}"
                 )),
             ),
-            Self::Stale { .. } => (
+            Self::StaleCredential { .. } => (
                 ConfigError,
                 ErrorKind::StaleCredential,
                 say("an older copy was restored, whose refresh token has been consumed: sign in again"),
             ),
-            Self::Unidentified { ledger, .. } => (StoreUnavailable, ErrorKind::IdentityLost, Some(anew(ledger))),
-            Self::LedgerDamaged { path, .. } => (StoreUnavailable, ErrorKind::LedgerDamaged, Some(forgetful(path))),
-            Self::Claimed { profile, claim: Claim::Held(other) } => {
+            Self::IdentityLost { ledger, .. } => {
+                (StoreUnavailable, ErrorKind::IdentityLost, Some(identity_lost_hint(ledger)))
+            }
+            Self::LedgerDamaged { path, .. } => {
+                (StoreUnavailable, ErrorKind::LedgerDamaged, Some(ledger_damaged_hint(path)))
+            }
+            Self::TokenClaimed { profile, claim: TokenClaim::HeldBy(other) } => {
                 let hint = format!("use profile {other}, and delete this one: keepalive logout {profile} --forget");
                 (ConfigError, ErrorKind::Conflict, Some(hint))
             }
-            Self::Claimed { claim: Claim::Elsewhere(user), .. } => {
-                (ConfigError, ErrorKind::Conflict, Some(out_of_use(user)))
+            Self::TokenClaimed { claim: TokenClaim::PublishedElsewhere(user), .. } => {
+                (ConfigError, ErrorKind::Conflict, Some(published_elsewhere_hint(user)))
             }
-            Self::Claimed { profile, claim: Claim::Dead } => {
+            Self::TokenClaimed { profile, claim: TokenClaim::Unusable } => {
                 (NeedsLogin, ErrorKind::Consumed, Some(format!("sign in again: keepalive login {profile}")))
             }
-            Self::Lost { .. } => {
+            Self::CredentialLost { .. } => {
                 (NeedsLogin, ErrorKind::Lost, say("restore the store directory from a backup, or sign in again"))
             }
         }
@@ -188,21 +196,23 @@ impl StoreError {
 
 /// What to do about a file without secrets that cannot be read. What a profile's journal knows nobody else does, so only a
 /// person goes over it, by a new login; that of the whole store is not to be given up for one login.
-fn unreadable(path: &Path) -> String {
+fn damaged_file_hint(path: &Path) -> String {
     match path.file_name() {
-        Some(name) if name == "store.json" => format!("{RESTORE}, or remove it: it can be rebuilt from the journals"),
-        Some(name) if name == "record.json" => format!("{RESTORE}, sign in again, or import with --replace"),
-        _ => RESTORE.to_owned(),
+        Some(name) if name == "store.json" => {
+            format!("{RESTORE_HINT}, or remove it: it can be rebuilt from the journals")
+        }
+        Some(name) if name == "record.json" => format!("{RESTORE_HINT}, sign in again, or import with --replace"),
+        _ => RESTORE_HINT.to_owned(),
     }
 }
 
-const RESTORE: &str = "restore the file from a backup made since the last refresh";
+const RESTORE_HINT: &str = "restore the file from a backup made since the last refresh";
 
-const LOCAL: &str =
+const LOCAL_DIRECTORY_HINT: &str =
     "set [store] path to a local directory, or allow_network_filesystem = true if no other machine uses it";
 
 /// The way out of a lost identity: nothing may be left that only it could tell about.
-fn anew(ledger: &Path) -> String {
+fn identity_lost_hint(ledger: &Path) -> String {
     let ledger = ledger.display();
     format!(
         "restore it from a backup; if it is lost for good: keepalive logout PROFILE --forget for each profile, remove \
@@ -211,7 +221,7 @@ fn anew(ledger: &Path) -> String {
 }
 
 /// The way out of a ledger that has forgotten something: a login brings a token that cannot be spent.
-fn forgetful(ledger: &Path) -> String {
+fn ledger_damaged_hint(ledger: &Path) -> String {
     format!(
         "restore {} from a newer backup, or sign in again: keepalive login PROFILE; it is complete again once each \
          profile has been refreshed, and the directories of signed-out profiles are removed",
@@ -220,19 +230,19 @@ fn forgetful(ledger: &Path) -> String {
 }
 
 /// The way out of a lost key: what is sealed under it has to go before another takes its place.
-const LOST_FOR_GOOD: &str =
+const KEY_LOST_HINT: &str =
     "if it is lost for good: keepalive logout PROFILE --forget for each profile, then sign in again";
 
 /// What to do about a key that cannot be had: a new one is the remedy only where nothing is sealed under an old one.
-fn keyless(error: &KeyError, custody: &Custody) -> String {
-    let key = match custody {
-        Custody::Free => return error.hint(),
-        Custody::Under(id) => format!("key {id}"),
-        Custody::Unreadable => "the key".to_owned(),
+fn key_unavailable_hint(error: &KeyError, sealed_under: &SealedUnder) -> String {
+    let key = match sealed_under {
+        SealedUnder::Nothing => return error.hint(),
+        SealedUnder::Key(id) => format!("key {id}"),
+        SealedUnder::Unreadable => "the key".to_owned(),
     };
-    match error.repair() {
+    match error.repair_hint() {
         Some(repair) => repair,
-        None => format!("restore {key}: a new key cannot decrypt this store; {LOST_FOR_GOOD}"),
+        None => format!("restore {key}: a new key cannot decrypt this store; {KEY_LOST_HINT}"),
     }
 }
 
@@ -243,7 +253,7 @@ impl From<StoreError> for Outcome {
 }
 
 /// The way out where another state directory has published a token in our keyring.
-fn out_of_use(user: &str) -> String {
+fn published_elsewhere_hint(user: &str) -> String {
     format!(
         "use that one; if its directory is no longer used, take over profile {user} (keepalive doctor --take-over -p \
          {user}), or remove its keyring item: secret-tool clear service SERVICE username {user}"
@@ -251,23 +261,23 @@ fn out_of_use(user: &str) -> String {
 }
 
 /// Whose token it is, in words.
-fn claimed(profile: &ProfileName, claim: &Claim) -> String {
+fn token_claimed_text(profile: &ProfileName, claim: &TokenClaim) -> String {
     match claim {
-        Claim::Held(other) => {
+        TokenClaim::HeldBy(other) => {
             format!(
                 "profile {other} has the same refresh token as profile {profile}, and two profiles must not share one"
             )
         }
-        Claim::Elsewhere(user) => {
+        TokenClaim::PublishedElsewhere(user) => {
             format!(
                 "profile {user} of another state directory has the same refresh token as profile {profile}, and two \
                  profiles must not share one"
             )
         }
-        Claim::Dead => format!("the refresh token of profile {profile} has been used or rejected before"),
+        TokenClaim::Unusable => format!("the refresh token of profile {profile} has been used or rejected before"),
     }
 }
 
-fn parent(path: &Path) -> String {
+fn parent_text(path: &Path) -> String {
     path.parent().unwrap_or(path).display().to_string()
 }

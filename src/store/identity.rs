@@ -4,16 +4,16 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::key::random;
+use super::key::random_bytes;
 use super::layout::Layout;
-use super::record::{Record, later_format};
+use super::record::{Journal, later_format};
 use super::{Store, StoreError, census};
 use crate::sys::lockfile::LockFile;
 use crate::sys::{durable, machine};
 
 /// Written once, when the first credential comes; changed only by `doctor --take-over`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
+pub struct StoreIdentity {
     pub format: u32,
     pub uuid: String,
     /// A hash of the machine id; `None` where the machine has none.
@@ -25,12 +25,12 @@ pub struct Identity {
 const FORMAT: u32 = 1;
 
 /// The format of an identity that only a run has that cannot know the right one.
-const NAMELESS: u32 = 0;
+const TEMPORARY_FORMAT: u32 = 0;
 
-impl Identity {
+impl StoreIdentity {
     /// Whether it is the right one.
-    pub fn is_known(&self) -> bool {
-        self.format != NAMELESS
+    pub fn is_permanent(&self) -> bool {
+        self.format != TEMPORARY_FORMAT
     }
 
     pub fn read(path: &Path) -> Result<Option<Self>, StoreError> {
@@ -40,7 +40,7 @@ impl Identity {
         if let Some(found) = later_format(&bytes, FORMAT) {
             return Err(StoreError::LaterVersion { path: path.to_owned(), found });
         }
-        let damaged = |why: String| StoreError::DamagedRecord { path: path.to_owned(), why };
+        let damaged = |why: String| StoreError::DamagedFile { path: path.to_owned(), why };
         let identity: Self = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
         match identity.format {
             FORMAT => Ok(Some(identity)),
@@ -52,16 +52,16 @@ impl Identity {
     pub fn find(layout: &Layout) -> Result<Option<Self>, StoreError> {
         match Self::read(&layout.identity())? {
             Some(identity) => Ok(Some(identity)),
-            None => Self::kept_in_journals(layout),
+            None => Self::from_journals(layout),
         }
     }
 
-    fn kept_in_journals(layout: &Layout) -> Result<Option<Self>, StoreError> {
+    fn from_journals(layout: &Layout) -> Result<Option<Self>, StoreError> {
         let mut found: Option<Self> = None;
-        for name in census::every_profile(layout)? {
-            let kept = match Record::read(&layout.folder(&name).record(), &name) {
-                Ok(record) => record.and_then(|record| record.store),
-                Err(StoreError::DamagedRecord { .. }) => None,
+        for name in census::list_profiles_strictly(layout)? {
+            let kept = match Journal::read(&layout.profile_folder(&name).journal(), &name) {
+                Ok(journal) => journal.and_then(|journal| journal.store_identity),
+                Err(StoreError::DamagedFile { .. }) => None,
                 Err(e) => return Err(e),
             };
             let Some(kept) = kept else { continue };
@@ -86,7 +86,7 @@ impl Identity {
         }
         let identity = match Self::find(layout)? {
             Some(identity) => identity,
-            None if census::is_in_use(layout)? => return Err(StoreError::unidentified(layout)),
+            None if census::has_known_tokens(layout)? => return Err(StoreError::identity_lost(layout)),
             None => Self::new(),
         };
         identity.write(&path)?;
@@ -115,41 +115,43 @@ impl Identity {
 impl Store {
     /// The store's UUID, once it has one.
     pub fn uuid(&self) -> Option<String> {
-        Identity::find(&self.layout).ok().flatten().map(|identity| identity.uuid)
+        StoreIdentity::find(&self.layout).ok().flatten().map(|identity| identity.uuid)
     }
 
     /// Who this store is, whatever machine it is on.
-    pub(super) fn known_identity(&self) -> Result<Identity, StoreError> {
-        match Identity::find(&self.layout)? {
+    pub(super) fn identity_of_any_machine(&self) -> Result<StoreIdentity, StoreError> {
+        match StoreIdentity::find(&self.layout)? {
             Some(identity) => Ok(identity),
-            None if census::is_in_use(&self.layout)? => Err(StoreError::unidentified(&self.layout)),
+            None if census::has_known_tokens(&self.layout)? => Err(StoreError::identity_lost(&self.layout)),
             None => Err(StoreError::Empty),
         }
     }
 
     /// The same, on the machine that it was made on.
-    pub(super) fn identity(&self) -> Result<Identity, StoreError> {
-        let identity = self.known_identity()?;
+    pub(super) fn identity(&self) -> Result<StoreIdentity, StoreError> {
+        let identity = self.identity_of_any_machine()?;
         if identity.is_on_other_machine() { Err(StoreError::OtherMachine) } else { Ok(identity) }
     }
 
     /// The same for a person who forgets what is here: where nobody knows any more who this store is, a name that nothing
     /// else has, and that is not kept.
-    pub(super) fn identity_by_force(&self) -> Result<Identity, StoreError> {
+    pub(super) fn identity_or_temporary(&self) -> Result<StoreIdentity, StoreError> {
         match self.identity() {
-            Err(StoreError::Unidentified { .. }) => Ok(Identity { format: NAMELESS, ..Identity::new() }),
+            Err(StoreError::IdentityLost { .. }) => {
+                Ok(StoreIdentity { format: TEMPORARY_FORMAT, ..StoreIdentity::new() })
+            }
             identity => identity,
         }
     }
 
     /// That nobody knows who this store is, for whoever has a journal of a credential.
-    pub(super) fn unidentified(&self, record: &Record) -> Option<StoreError> {
-        if record.store.is_some() || self.layout.identity().exists() {
+    pub(super) fn identity_lost_error(&self, journal: &Journal) -> Option<StoreError> {
+        if journal.store_identity.is_some() || self.layout.identity().exists() {
             return None;
         }
-        match Identity::find(&self.layout) {
+        match StoreIdentity::find(&self.layout) {
             Ok(Some(_)) => None,
-            Ok(None) => Some(StoreError::unidentified(&self.layout)),
+            Ok(None) => Some(StoreError::identity_lost(&self.layout)),
             Err(e) => Some(e),
         }
     }
@@ -157,16 +159,16 @@ impl Store {
     /// Writes the identity's file again if it is gone and the journals know what was in it. Takes the store lock, so no
     /// profile lock may be held.
     pub(super) fn restore_identity(&self) -> Result<(), StoreError> {
-        if self.layout.identity().exists() || Identity::find(&self.layout)?.is_none() {
+        if self.layout.identity().exists() || StoreIdentity::find(&self.layout)?.is_none() {
             return Ok(());
         }
         let path = self.layout.store_lock();
         let _held = LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
-        Identity::read_or_create(&self.layout).map(drop)
+        StoreIdentity::read_or_create(&self.layout).map(drop)
     }
 }
 
 /// A random UUID (RFC 9562, version 4).
 fn new_uuid() -> String {
-    uuid::Builder::from_random_bytes(random()).into_uuid().to_string()
+    uuid::Builder::from_random_bytes(random_bytes()).into_uuid().to_string()
 }

@@ -14,15 +14,15 @@ use crate::credential::secret::{Fingerprint, RefreshToken};
 use crate::profile::KeySource;
 use crate::sys::{durable, process};
 
-const NONCE: usize = 24;
-const FINGERPRINT: &[u8] = b"keepalive fingerprint";
+const NONCE_LEN: usize = 24;
+const FINGERPRINT_PURPOSE: &[u8] = b"keepalive fingerprint";
 
 /// 32 bytes that seal a store, and the keys derived from them.
 pub struct SealingKey {
     bytes: Zeroizing<[u8; 32]>,
     id: String,
     /// Fingerprints are made under this one.
-    prints: [u8; 32],
+    fingerprint_key: [u8; 32],
 }
 
 impl std::fmt::Debug for SealingKey {
@@ -34,20 +34,20 @@ impl std::fmt::Debug for SealingKey {
 impl SealingKey {
     pub fn new(bytes: [u8; 32]) -> Self {
         let bytes = Zeroizing::new(bytes);
-        let id = hex::encode(&hmac(bytes.as_slice(), b"keepalive key id", &[])[..8]);
-        let prints = one(bytes.as_slice(), FINGERPRINT);
-        Self { bytes, id, prints }
+        let id = hex::encode(&hmac_for_purpose(bytes.as_slice(), b"keepalive key id", &[])[..8]);
+        let prints = hmac_sha256(bytes.as_slice(), FINGERPRINT_PURPOSE);
+        Self { bytes, id, fingerprint_key: prints }
     }
 
     /// The same, for the store of this UUID: its fingerprints outlive the key, which leaves the keyring with the last
     /// profile while ledger and tombstones stay.
-    pub(super) fn of_store(self, uuid: &str) -> Self {
-        Self { prints: one(uuid.as_bytes(), FINGERPRINT), ..self }
+    pub(super) fn for_store(self, uuid: &str) -> Self {
+        Self { fingerprint_key: hmac_sha256(uuid.as_bytes(), FINGERPRINT_PURPOSE), ..self }
     }
 
     /// A new random key, from the operating system's generator.
     pub fn generate() -> Self {
-        Self::new(random())
+        Self::new(random_bytes())
     }
 
     /// Names the key without giving it away.
@@ -56,7 +56,7 @@ impl SealingKey {
     }
 
     /// The key as text, to be kept in the keyring.
-    pub(super) fn to_text(&self) -> Zeroizing<String> {
+    pub(super) fn to_base64(&self) -> Zeroizing<String> {
         Zeroizing::new(STANDARD.encode(self.bytes.as_slice()))
     }
 
@@ -72,7 +72,7 @@ impl SealingKey {
 
     /// Nonce, ciphertext and tag. The nonce is 192 random bits: no counter to lose, no repeat to fear.
     pub(super) fn encrypt(&self, plain: &[u8], aad: &[u8]) -> Vec<u8> {
-        let nonce: [u8; NONCE] = random();
+        let nonce: [u8; NONCE_LEN] = random_bytes();
         let cipher = XChaCha20Poly1305::new((&*self.bytes).into());
         let sealed = cipher
             .encrypt(&XNonce::from(nonce), Payload { msg: plain, aad })
@@ -81,41 +81,41 @@ impl SealingKey {
     }
 
     pub(super) fn decrypt(&self, sealed: &[u8], aad: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let (nonce, sealed) = sealed.split_first_chunk::<NONCE>()?;
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
         let cipher = XChaCha20Poly1305::new((&*self.bytes).into());
         cipher.decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad }).ok().map(Zeroizing::new)
     }
 
     /// What identifies a refresh token in journal and ledger.
     pub fn fingerprint(&self, token: &RefreshToken) -> Fingerprint {
-        Fingerprint::from_hex(hex::encode(&one(&self.prints, token.expose().as_bytes())[..16]))
+        Fingerprint::from_hex(hex::encode(&hmac_sha256(&self.fingerprint_key, token.expose().as_bytes())[..16]))
     }
 
     /// Identifies a client's settings in a journal. The settings hold the client secret, which can be short: only who has
     /// the sealing key can try guesses against this. The key of the fingerprints would not do, it lies beside the journal.
     pub fn client_mark(&self, settings: &[u8]) -> String {
-        hex::encode(&hmac(self.bytes.as_slice(), b"keepalive client settings", settings)[..16])
+        hex::encode(&hmac_for_purpose(self.bytes.as_slice(), b"keepalive client settings", settings)[..16])
     }
 
     /// Marks a published item as ours.
-    pub(super) fn mac(&self, bytes: &[u8]) -> String {
-        hex::encode(hmac(self.bytes.as_slice(), b"keepalive published item", bytes))
+    pub(super) fn item_mac(&self, bytes: &[u8]) -> String {
+        hex::encode(hmac_for_purpose(self.bytes.as_slice(), b"keepalive published item", bytes))
     }
 }
 
 /// HMAC-SHA-256 under a key derived for one purpose.
-fn hmac(key: &[u8], purpose: &[u8], message: &[u8]) -> [u8; 32] {
-    one(&one(key, purpose), message)
+fn hmac_for_purpose(key: &[u8], purpose: &[u8], message: &[u8]) -> [u8; 32] {
+    hmac_sha256(&hmac_sha256(key, purpose), message)
 }
 
-fn one(key: &[u8], message: &[u8]) -> [u8; 32] {
+fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
     let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(message);
     mac.finalize().into_bytes().into()
 }
 
 /// Random bytes from the operating system.
-pub fn random<const N: usize>() -> [u8; N] {
+pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the operating system has random numbers");
     bytes
@@ -125,15 +125,15 @@ pub fn random<const N: usize>() -> [u8; N] {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     #[error("the key file {0} does not exist")]
-    NoFile(PathBuf),
+    FileMissing(PathBuf),
     #[error("cannot read the key file {0}: {1}")]
-    File(PathBuf, std::io::Error),
+    FileUnreadable(PathBuf, std::io::Error),
     #[error("the key file {0} can be read by other users")]
-    Exposed(PathBuf),
+    FileReadableByOthers(PathBuf),
     #[error("there is no systemd credential `{0}`: CREDENTIALS_DIRECTORY is not set")]
-    NoCredentials(String),
+    NoCredentialsDirectory(String),
     #[error("there is no systemd credential `{0}` in CREDENTIALS_DIRECTORY")]
-    NoCredential(String),
+    CredentialMissing(String),
     #[error("the key command failed: {0}")]
     Command(#[from] process::CommandError),
     #[error("the key from {0} is not 32 bytes, raw, in base64 or in hex")]
@@ -143,8 +143,8 @@ pub enum KeyError {
 impl KeyError {
     /// What to do about it where nothing is sealed yet.
     pub fn hint(&self) -> String {
-        self.repair().unwrap_or_else(|| match self {
-            Self::NoFile(path) => {
+        self.repair_hint().unwrap_or_else(|| match self {
+            Self::FileMissing(path) => {
                 format!("create one: (umask 077; set -C; head -c 32 /dev/urandom > {})", path.display())
             }
             _ => "create one: head -c 32 /dev/urandom".into(),
@@ -152,12 +152,12 @@ impl KeyError {
     }
 
     /// What to do about it that gives the same key again; `None`: there is no key.
-    pub(super) fn repair(&self) -> Option<String> {
+    pub(super) fn repair_hint(&self) -> Option<String> {
         match self {
-            Self::NoFile(_) | Self::Malformed(_) => None,
-            Self::File(path, _) => Some(format!("check the owner and the permissions of {}", path.display())),
-            Self::Exposed(path) => Some(format!("chmod 600 {}", path.display())),
-            Self::NoCredentials(name) | Self::NoCredential(name) => {
+            Self::FileMissing(_) | Self::Malformed(_) => None,
+            Self::FileUnreadable(path, _) => Some(format!("check the owner and the permissions of {}", path.display())),
+            Self::FileReadableByOthers(path) => Some(format!("chmod 600 {}", path.display())),
+            Self::NoCredentialsDirectory(name) | Self::CredentialMissing(name) => {
                 Some(format!("run as a unit with LoadCredentialEncrypted={name}"))
             }
             Self::Command(_) => Some("run the command of [store] key by hand to see what it prints".into()),
@@ -166,23 +166,23 @@ impl KeyError {
 }
 
 /// Reads the key of a file store. `credentials` is `$CREDENTIALS_DIRECTORY`.
-pub fn from_source(source: &KeySource, credentials: Option<&Path>, within: &str) -> Result<SealingKey, KeyError> {
+pub fn read_key(source: &KeySource, credentials: Option<&Path>, within: &str) -> Result<SealingKey, KeyError> {
     let bytes = match source {
-        KeySource::File(path) => read_private(path)?,
+        KeySource::File(path) => read_key_file(path)?,
         KeySource::Credential(name) => {
-            let dir = credentials.ok_or_else(|| KeyError::NoCredentials(name.clone()))?;
+            let dir = credentials.ok_or_else(|| KeyError::NoCredentialsDirectory(name.clone()))?;
             let path = dir.join(name);
-            let bytes = durable::read(&path).map_err(|e| KeyError::File(path.clone(), e))?;
-            let bytes = bytes.ok_or_else(|| KeyError::NoCredential(name.clone()))?;
+            let bytes = durable::read(&path).map_err(|e| KeyError::FileUnreadable(path.clone(), e))?;
+            let bytes = bytes.ok_or_else(|| KeyError::CredentialMissing(name.clone()))?;
             Zeroizing::new(bytes)
         }
         KeySource::Command(argv) => process::output_of(argv, within)?,
     };
-    SealingKey::from_bytes(&bytes).ok_or_else(|| KeyError::Malformed(place(source)))
+    SealingKey::from_bytes(&bytes).ok_or_else(|| KeyError::Malformed(source_text(source)))
 }
 
 /// Where a source says that the key is, in words.
-pub fn place(source: &KeySource) -> String {
+pub fn source_text(source: &KeySource) -> String {
     match source {
         KeySource::File(path) => path.display().to_string(),
         KeySource::Credential(name) => format!("the credential `{name}`"),
@@ -190,18 +190,18 @@ pub fn place(source: &KeySource) -> String {
     }
 }
 
-fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+fn read_key_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     #[cfg(unix)]
     if let Ok(about) = std::fs::metadata(path) {
         use std::os::unix::fs::PermissionsExt;
         if about.permissions().mode() & 0o077 != 0 {
-            return Err(KeyError::Exposed(path.to_owned()));
+            return Err(KeyError::FileReadableByOthers(path.to_owned()));
         }
     }
     match std::fs::read(path) {
         Ok(bytes) => Ok(Zeroizing::new(bytes)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(KeyError::NoFile(path.to_owned())),
-        Err(e) => Err(KeyError::File(path.to_owned(), e)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(KeyError::FileMissing(path.to_owned())),
+        Err(e) => Err(KeyError::FileUnreadable(path.to_owned(), e)),
     }
 }
 
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn client_marks_differ_between_sealing_keys_of_one_store() {
-        let [a, b] = [1, 2].map(|byte| SealingKey::new([byte; 32]).of_store("uuid"));
+        let [a, b] = [1, 2].map(|byte| SealingKey::new([byte; 32]).for_store("uuid"));
         assert_eq!(a.client_mark(b"settings"), a.client_mark(b"settings"));
         assert_ne!(a.client_mark(b"settings"), b.client_mark(b"settings"));
         assert_ne!(a.client_mark(b"settings"), a.client_mark(b"others"));
@@ -256,12 +256,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         let source = KeySource::File(path.clone());
-        let error = from_source(&source, None, "").unwrap_err();
+        let error = read_key(&source, None, "").unwrap_err();
         assert!(error.hint().starts_with("create one: (umask 077; set -C; head -c 32"), "{}", error.hint());
         std::fs::write(&path, [1; 32]).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(from_source(&source, None, ""), Err(KeyError::Exposed(_))));
+        assert!(matches!(read_key(&source, None, ""), Err(KeyError::FileReadableByOthers(_))));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        assert!(from_source(&source, None, "").is_ok());
+        assert!(read_key(&source, None, "").is_ok());
     }
 }

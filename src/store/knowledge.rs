@@ -1,155 +1,157 @@
 //! What the ledger knows of a profile's refresh token and its journal does not, or the other way round: a journal that is
 //! lost, damaged or older than what happened is no reason to send a token again.
 
-use super::ledger::Mark;
-use super::record::{Intent, Record};
-use super::{Store, StoreError, Vault, census};
+use super::ledger::LedgerEntry;
+use super::record::{Intent, Journal};
+use super::{LockedProfile, Store, StoreError, census};
 use crate::clock::Timestamp;
 use crate::credential::secret::Fingerprint;
-use crate::outcome::{ErrorKind, Failure, State};
+use crate::outcome::{ErrorKind, Failure, ProfileState};
 use crate::profile::ProfileName;
 
 /// Recovery 4: a backup or another program brought a spent token back.
-pub fn spent(name: &ProfileName) -> Failure {
+pub fn stale_credential(name: &ProfileName) -> Failure {
     Failure::new(
         ErrorKind::StaleCredential,
         "the stored refresh token has been used or rejected before: an older copy was restored",
     )
-    .hint(format!("sign in again: keepalive login {name}"))
+    .with_hint(format!("sign in again: keepalive login {name}"))
 }
 
 impl Store {
     /// Adds to a journal (not saved) what the ledger alone knows of its token.
-    pub(super) fn recall(&self, record: &mut Record) -> Result<(), StoreError> {
-        let current = record.fingerprint.clone().filter(|_| record.has_credential() && !record.is_rejected());
+    pub(super) fn apply_ledger_entry(&self, journal: &mut Journal) -> Result<(), StoreError> {
+        let current = journal.fingerprint.clone().filter(|_| journal.has_credential() && !journal.is_rejected());
         let Some(token) = current else { return Ok(()) };
-        let is_whole = record.flaw.as_ref().is_none_or(|(state, _)| *state == State::Due);
-        match self.mark(&token)? {
-            Some(Mark::Consumed) if is_whole => record.flaw = Some((State::ConfigError, spent(&record.profile))),
-            Some(Mark::InDoubt(at)) if record.open_intent().is_none() => {
-                record.intent = Some(Intent::recalled(record.generation, token, at));
+        let is_whole = journal.integrity_error.as_ref().is_none_or(|(state, _)| *state == ProfileState::Due);
+        match self.ledger_entry(&token)? {
+            Some(LedgerEntry::Consumed) if is_whole => {
+                journal.integrity_error = Some((ProfileState::ConfigError, stale_credential(&journal.profile)))
             }
-            Some(Mark::Consumed | Mark::InDoubt(_)) | None => {}
+            Some(LedgerEntry::InDoubt(at)) if journal.open_intent().is_none() => {
+                journal.intent = Some(Intent::from_ledger(journal.generation, token, at));
+            }
+            Some(LedgerEntry::Consumed | LedgerEntry::InDoubt(_)) | None => {}
         }
         Ok(())
     }
 
     /// The same without the lock. Tells whether a flight has ended between one look and the other: then the token is spent,
     /// and is not the newest.
-    pub(super) fn recall_unlocked(&self, record: &mut Record) -> Result<bool, StoreError> {
-        let known = record.flaw.clone();
-        self.recall(record)?;
-        if record.flaw == known {
+    pub(super) fn apply_ledger_entry_unlocked(&self, journal: &mut Journal) -> Result<bool, StoreError> {
+        let known = journal.integrity_error.clone();
+        self.apply_ledger_entry(journal)?;
+        if journal.integrity_error == known {
             return Ok(false);
         }
-        let now = Record::read(&self.layout.folder(&record.profile).record(), &record.profile)?;
-        let is_other = now.is_none_or(|now| (now.generation, now.sequence) != (record.generation, record.sequence));
-        Ok(is_other || self.sealed_generation(&record.profile)?.is_some_and(|sealed| sealed > record.generation))
+        let now = Journal::read(&self.layout.profile_folder(&journal.profile).journal(), &journal.profile)?;
+        let is_other = now.is_none_or(|now| (now.generation, now.sequence) != (journal.generation, journal.sequence));
+        Ok(is_other || self.sealed_generation(&journal.profile)?.is_some_and(|sealed| sealed > journal.generation))
     }
 
     /// Whether the ledger still has what it took from each journal. To be asked by whoever takes a token from elsewhere: that
     /// one is spent the ledger alone may know.
-    pub fn check_ledger(&self) -> Result<(), StoreError> {
+    pub fn check_ledger_complete(&self) -> Result<(), StoreError> {
         let ours = self.uuid();
         let mut named = Vec::new();
-        for name in census::every_profile(&self.layout)? {
-            let journal = self.layout.folder(&name).record();
-            let record = match Record::read(&journal, &name) {
-                Ok(record) => record,
-                Err(StoreError::DamagedRecord { .. }) => None,
+        for name in census::list_profiles_strictly(&self.layout)? {
+            let path_of_journal = self.layout.profile_folder(&name).journal();
+            let journal = match Journal::read(&path_of_journal, &name) {
+                Ok(journal) => journal,
+                Err(StoreError::DamagedFile { .. }) => None,
                 Err(e) => return Err(e),
             };
-            let of_this_store = record.filter(|r| r.store.as_ref().map(|store| &store.uuid) == ours.as_ref());
-            named.extend(of_this_store.and_then(|record| record.ledgered).map(|token| (token, journal)));
+            let of_this_store = journal.filter(|r| r.store_identity.as_ref().map(|store| &store.uuid) == ours.as_ref());
+            named.extend(of_this_store.and_then(|journal| journal.last_ledgered).map(|token| (token, path_of_journal)));
         }
         // Read last: what a journal names was in the ledger before.
         let path = self.layout.ledger();
-        let pages = self.ledger.pages().map_err(|e| StoreError::io("read", &path, e))?;
-        match named.into_iter().find(|(token, _)| pages.have_lost(token)) {
-            Some((_, journal)) => Err(StoreError::LedgerDamaged { path, journal }),
+        let pages = self.ledger.snapshot().map_err(|e| StoreError::io("read", &path, e))?;
+        match named.into_iter().find(|(token, _)| pages.has_lost(token)) {
+            Some((_, path_of_journal)) => Err(StoreError::LedgerDamaged { path, journal: path_of_journal }),
             None => Ok(()),
         }
     }
 
-    fn mark(&self, token: &Fingerprint) -> Result<Option<Mark>, StoreError> {
-        self.ledger.mark(token).map_err(|e| StoreError::io("read", &self.layout.ledger(), e))
+    fn ledger_entry(&self, token: &Fingerprint) -> Result<Option<LedgerEntry>, StoreError> {
+        self.ledger.entry(token).map_err(|e| StoreError::io("read", &self.layout.ledger(), e))
     }
 }
 
-impl Vault<'_, '_> {
+impl LockedProfile<'_, '_> {
     /// Journal and ledger tell each other what they know of the tokens here. That the ledger cannot be written is a warning:
     /// the journal still knows.
-    pub(super) fn compare_notes(&mut self, warnings: &mut Vec<String>) -> Result<(), StoreError> {
-        let noted = self.record.open_intent().cloned();
-        self.store.recall(&mut self.record)?;
-        match noted {
+    pub(super) fn reconcile_with_ledger(&mut self, warnings: &mut Vec<String>) -> Result<(), StoreError> {
+        let set_at = self.journal.open_intent().cloned();
+        self.store.apply_ledger_entry(&mut self.journal)?;
+        match set_at {
             // A run may have died with it.
             Some(intent) if !intent.is_reusable => {
-                let written = self.note_doubt(&intent.fingerprint, intent.last_sent.wall);
+                let written = self.mark_in_doubt(&intent.fingerprint, intent.last_sent.wall);
                 warnings.extend(written.err().map(|e| e.to_string()));
                 Ok(())
             }
-            None if self.record.open_intent().is_some() => self.save(),
+            None if self.journal.open_intent().is_some() => self.save_journal(),
             Some(_) | None => Ok(()),
         }
     }
 
     /// Tries once more to write what the ledger could not take.
-    pub(super) fn catch_up_ledger(&mut self, warnings: &mut Vec<String>) -> Result<(), StoreError> {
-        let missing = std::mem::take(&mut self.record.unledgered);
+    pub(super) fn flush_ledger_backlog(&mut self, warnings: &mut Vec<String>) -> Result<(), StoreError> {
+        let missing = std::mem::take(&mut self.journal.ledger_backlog);
         for token in &missing {
-            warnings.extend(self.note_consumed(token).err().map(|e| e.to_string()));
+            warnings.extend(self.mark_consumed_or_queue(token).err().map(|e| e.to_string()));
         }
-        if missing == self.record.unledgered { Ok(()) } else { self.save() }
+        if missing == self.journal.ledger_backlog { Ok(()) } else { self.save_journal() }
     }
 
     /// Notes in the ledger that a token must not be sent again. If that fails, the journal (not saved yet) keeps it for the
     /// next run.
-    pub fn note_consumed(&mut self, token: &Fingerprint) -> Result<(), StoreError> {
+    pub fn mark_consumed_or_queue(&mut self, token: &Fingerprint) -> Result<(), StoreError> {
         let written = self.mark_consumed(token);
-        if written.is_err() && !self.record.unledgered.contains(token) {
-            self.record.unledgered.push(token.clone());
+        if written.is_err() && !self.journal.ledger_backlog.contains(token) {
+            self.journal.ledger_backlog.push(token.clone());
         }
         written
     }
 
     /// Notes in the ledger that a token was sent and nobody knows what became of it, at a server that punishes reuse.
-    pub fn note_doubt(&self, token: &Fingerprint, at: Timestamp) -> Result<(), StoreError> {
-        self.written(self.store.ledger.doubt(token, at))
+    pub fn mark_in_doubt(&self, token: &Fingerprint, at: Timestamp) -> Result<(), StoreError> {
+        self.ledger_write_result(self.store.ledger.add_in_doubt(token, at))
     }
 
     /// A doubt is over, and the token was not used up.
-    pub fn note_unspent(&self, token: &Fingerprint) -> Result<(), StoreError> {
-        match self.store.mark(token)? {
-            Some(Mark::InDoubt(_)) => self.written(self.store.ledger.settle(token)),
-            Some(Mark::Consumed) | None => Ok(()),
+    pub fn clear_in_doubt(&self, token: &Fingerprint) -> Result<(), StoreError> {
+        match self.store.ledger_entry(token)? {
+            Some(LedgerEntry::InDoubt(_)) => self.ledger_write_result(self.store.ledger.clear_in_doubt(token)),
+            Some(LedgerEntry::Consumed) | None => Ok(()),
         }
     }
 
     /// Whatever was doubted or said of a token is taken back: its provider has just granted it, so it lives. Durable on
     /// return.
-    pub fn revive(&mut self, token: &Fingerprint) -> Result<(), StoreError> {
-        if self.record.revive(token) {
-            self.save()?;
+    pub fn clear_marks(&mut self, token: &Fingerprint) -> Result<(), StoreError> {
+        if self.journal.clear_marks(token) {
+            self.save_journal()?;
         }
-        match self.store.mark(token)? {
-            Some(_) => self.written(self.store.ledger.clear(token)),
+        match self.store.ledger_entry(token)? {
+            Some(_) => self.ledger_write_result(self.store.ledger.clear(token)),
             None => Ok(()),
         }
     }
 
     /// Whether a token must not be taken from somebody who has had it for a while: it is dead, or in a doubt that this
     /// journal cannot take over.
-    pub fn is_given_up(&self, token: &Fingerprint) -> Result<bool, StoreError> {
-        let is_open_here = self.record.intent.as_ref().is_some_and(|intent| intent.fingerprint == *token);
-        Ok(match self.store.mark(token)? {
-            Some(Mark::Consumed) => true,
-            Some(Mark::InDoubt(_)) => !is_open_here,
-            None => self.record.unledgered.contains(token),
+    pub fn is_consumed_or_in_doubt(&self, token: &Fingerprint) -> Result<bool, StoreError> {
+        let is_open_here = self.journal.intent.as_ref().is_some_and(|intent| intent.fingerprint == *token);
+        Ok(match self.store.ledger_entry(token)? {
+            Some(LedgerEntry::Consumed) => true,
+            Some(LedgerEntry::InDoubt(_)) => !is_open_here,
+            None => self.journal.ledger_backlog.contains(token),
         })
     }
 
-    fn written(&self, result: std::io::Result<()>) -> Result<(), StoreError> {
+    fn ledger_write_result(&self, result: std::io::Result<()>) -> Result<(), StoreError> {
         result.map_err(|e| StoreError::io("write", &self.store.layout.ledger(), e))
     }
 }
@@ -171,15 +173,15 @@ mod tests {
     #[test]
     fn r03_a_spent_token_is_told_before_what_may_pass_and_behind_what_is_worse() {
         let dir = tempfile::tempdir().unwrap();
-        let (store, before) = (store(dir.path()), samples::record());
-        store.ledger().add(&samples::print('a')).unwrap();
-        let spent = Some((State::ConfigError, spent(&before.profile)));
+        let (store, before) = (store(dir.path()), samples::journal());
+        store.ledger().add_consumed(&samples::fingerprint('a')).unwrap();
+        let spent = Some((ProfileState::ConfigError, stale_credential(&before.profile)));
         let [damaged, behind] =
-            [State::NeedsLogin, State::Due].map(|s| Some((s, Failure::new(ErrorKind::Damaged, "there"))));
+            [ProfileState::NeedsLogin, ProfileState::Due].map(|s| Some((s, Failure::new(ErrorKind::Damaged, "there"))));
         for (flaw, told) in [(None, spent.clone()), (behind, spent), (damaged.clone(), damaged)] {
-            let mut record = Record { flaw, ..before.clone() };
-            store.recall(&mut record).unwrap();
-            assert_eq!(record.flaw, told);
+            let mut journal = Journal { integrity_error: flaw, ..before.clone() };
+            store.apply_ledger_entry(&mut journal).unwrap();
+            assert_eq!(journal.integrity_error, told);
         }
     }
 
@@ -188,22 +190,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path());
         let name: ProfileName = "demo".parse().unwrap();
-        let path = store.layout().folder(&name).record();
-        durable::create_dir(store.layout().folder(&name).dir()).unwrap();
+        let path = store.layout().profile_folder(&name).journal();
+        durable::create_dir(store.layout().profile_folder(&name).dir()).unwrap();
         let token = Fingerprint::from_hex("a".repeat(32));
-        let record =
-            Record { generation: Generation::FIRST, fingerprint: Some(token.clone()), ..Record::new(name.clone()) };
-        record.write(&path).unwrap();
+        let journal =
+            Journal { generation: Generation::FIRST, fingerprint: Some(token.clone()), ..Journal::new(name.clone()) };
+        journal.write(&path).unwrap();
         let look = || {
-            let mut seen = record.clone();
-            (store.recall_unlocked(&mut seen).unwrap(), seen.flaw.is_some())
+            let mut seen = journal.clone();
+            (store.apply_ledger_entry_unlocked(&mut seen).unwrap(), seen.integrity_error.is_some())
         };
         assert_eq!(look(), (false, false));
-        store.ledger().add(&token).unwrap();
+        store.ledger().add_consumed(&token).unwrap();
         assert_eq!(look(), (false, true));
         for newer in [
-            Record { sequence: 1, ..record.clone() },
-            Record { generation: Generation::new(2), fingerprint: None, ..record.clone() },
+            Journal { sequence: 1, ..journal.clone() },
+            Journal { generation: Generation::new(2), fingerprint: None, ..journal.clone() },
         ] {
             newer.write(&path).unwrap();
             assert_eq!(look(), (true, true));

@@ -15,7 +15,7 @@ pub struct Layout {
 
 /// The files of one profile.
 #[derive(Clone, Debug)]
-pub struct Folder {
+pub struct ProfileFolder {
     dir: PathBuf,
 }
 
@@ -74,12 +74,12 @@ impl Layout {
         self.token_locks().join(format!("{}.lock", token.as_str().get(..2).unwrap_or("00")))
     }
 
-    pub fn folder(&self, name: &ProfileName) -> Folder {
-        Folder { dir: self.profiles().join(file_name(name)) }
+    pub fn profile_folder(&self, name: &ProfileName) -> ProfileFolder {
+        ProfileFolder { dir: self.profiles().join(folder_name(name)) }
     }
 }
 
-impl Folder {
+impl ProfileFolder {
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -89,7 +89,7 @@ impl Folder {
     }
 
     /// J: the journal, without secrets.
-    pub fn record(&self) -> PathBuf {
+    pub fn journal(&self) -> PathBuf {
         self.dir.join("record.json")
     }
 
@@ -106,7 +106,7 @@ impl Folder {
 
 /// A file name for a profile, the same on every filesystem: what a case-insensitive or a Windows one would confuse is
 /// percent-encoded, and a name too long for a file system ends in a hash.
-fn file_name(name: &ProfileName) -> String {
+fn folder_name(name: &ProfileName) -> String {
     let mut encoded = String::new();
     for (i, c) in name.as_str().chars().enumerate() {
         let is_plain = c.is_ascii_lowercase() || c.is_ascii_digit() || "_@+-".contains(c) || (c == '.' && i > 0);
@@ -126,7 +126,7 @@ fn file_name(name: &ProfileName) -> String {
 }
 
 /// The profile whose folder has this name; `None` when the name is cut, or is none of ours.
-pub fn profile_of(folder: &str) -> Option<ProfileName> {
+pub fn profile_name(folder: &str) -> Option<ProfileName> {
     let mut decoded = String::new();
     let mut rest = folder.chars();
     while let Some(c) = rest.next() {
@@ -138,7 +138,7 @@ pub fn profile_of(folder: &str) -> Option<ProfileName> {
         }
     }
     let name: ProfileName = decoded.parse().ok()?;
-    (file_name(&name) == folder).then_some(name)
+    (folder_name(&name) == folder).then_some(name)
 }
 
 #[cfg(test)]
@@ -148,16 +148,16 @@ mod tests {
     #[test]
     fn a_folder_tells_its_profile_unless_its_name_was_cut() {
         for name in ["work-mail", "xai:default", "Xai", "..", "a@b.example"] {
-            assert_eq!(profile_of(&encoded(name)), Some(name.parse().unwrap()));
+            assert_eq!(profile_name(&encoded(name)), Some(name.parse().unwrap()));
         }
-        assert_eq!(profile_of(&encoded(&"A".repeat(128))), None);
+        assert_eq!(profile_name(&encoded(&"A".repeat(128))), None);
         for foreign in ["Xai", "a%", "a%zz", "%61", ".x", ""] {
-            assert_eq!(profile_of(foreign), None, "{foreign}");
+            assert_eq!(profile_name(foreign), None, "{foreign}");
         }
     }
 
     fn encoded(text: &str) -> String {
-        file_name(&text.parse().unwrap())
+        folder_name(&text.parse().unwrap())
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Where a credential lives: the sealed journal, which is the commit point, and its published copy in the OS keyring.
 //!
 //! A [`Store`] is one directory plus the place of its sealing key. Reading without a lock is [`Store::peek`] and
-//! [`Store::snapshot`]; all else goes through a [`Vault`], which needs a permit of the guard.
+//! [`Store::snapshot`]; all else goes through a [`LockedProfile`], which needs a permit of the guard.
 
 pub mod aftermath;
 mod census;
@@ -42,40 +42,40 @@ use crate::profile::{KeySource, ProfileName, StoreKind, StoreSettings};
 use crate::sys::lockfile::LockFile;
 use crate::sys::stamp::Stamp;
 use crate::sys::{durable, machine, stamp};
-use envelope::Damage;
+use envelope::UnsealError;
 pub use error::StoreError;
-pub use holders::Claim;
-use identity::Identity;
+pub use holders::TokenClaim;
+use identity::StoreIdentity;
 use key::SealingKey;
-use keyring::{Item, Keyring};
+use keyring::{Keyring, KeyringItem};
 pub use layout::Layout;
 use ledger::Ledger;
-pub use readiness::Readied;
-use record::Record;
-pub use recovery::PendingAnswer;
-pub use takeover::Taken;
-pub use vault::{Loaded, Vault};
+pub use readiness::PrefetchedKey;
+use record::Journal;
+pub use recovery::PendingResponse;
+pub use takeover::TakeOverResult;
+pub use vault::{LoadedCredential, LockedProfile};
 
 /// One store: a directory, and where its key is.
 pub struct Store {
     layout: Layout,
     ledger: Ledger,
-    home: Home,
+    backend: StoreBackend,
     allow_network_filesystem: bool,
     /// Kept for the life of the process, so that a daemon goes on while its keyring is away.
-    key: Mutex<Option<Arc<SealingKey>>>,
+    cached_key: Mutex<Option<Arc<SealingKey>>>,
     /// The key was born in this run: the keyring may not have made it durable yet.
-    is_key_young: AtomicBool,
+    is_key_new: AtomicBool,
 }
 
 /// How long a new key is given to become durable before it is read again, and how often.
-const CONFIRM_AFTER: Duration = Duration::from_secs(1);
-const CONFIRM_TIMES: u32 = 10;
+const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const KEY_CHECK_TRIES: u32 = 10;
 
 /// Where the key is, and whether there is somewhere to publish.
-enum Home {
+enum StoreBackend {
     Keyring { keyring: Box<dyn Keyring>, service: String },
-    File { source: KeySource, credentials: Option<PathBuf> },
+    File { source: KeySource, credentials_dir: Option<PathBuf> },
 }
 
 impl std::fmt::Debug for Store {
@@ -86,7 +86,7 @@ impl std::fmt::Debug for Store {
 
 /// The key's item in the keyring.
 #[derive(Serialize, Deserialize)]
-struct KeyItem {
+struct SealingKeyItem {
     format: u32,
     store: String,
     key_id: String,
@@ -105,24 +105,26 @@ impl Store {
     ) -> Self {
         let layout = Layout::new(settings.path.as_deref().unwrap_or(state));
         let home = match &settings.kind {
-            StoreKind::Keyring { service } => Home::Keyring { keyring: keyring(), service: service.clone() },
-            StoreKind::File { key } => Home::File { source: key.clone(), credentials: credentials.map(Path::to_owned) },
+            StoreKind::Keyring { service } => StoreBackend::Keyring { keyring: keyring(), service: service.clone() },
+            StoreKind::File { key } => {
+                StoreBackend::File { source: key.clone(), credentials_dir: credentials.map(Path::to_owned) }
+            }
         };
         Self {
             ledger: Ledger::new(&layout),
             layout,
-            home,
+            backend: home,
             allow_network_filesystem: settings.allow_network_filesystem,
-            key: Mutex::new(None),
-            is_key_young: AtomicBool::new(false),
+            cached_key: Mutex::new(None),
+            is_key_new: AtomicBool::new(false),
         }
     }
 
     /// `keyring` or `file`.
     pub fn kind(&self) -> &'static str {
-        match self.home {
-            Home::Keyring { .. } => "keyring",
-            Home::File { .. } => "file",
+        match self.backend {
+            StoreBackend::Keyring { .. } => "keyring",
+            StoreBackend::File { .. } => "file",
         }
     }
 
@@ -132,50 +134,52 @@ impl Store {
 
     /// The keyring and its service name, under `kind = "keyring"`.
     pub fn keyring(&self) -> Option<(&dyn Keyring, &str)> {
-        match &self.home {
-            Home::Keyring { keyring, service } => Some((keyring.as_ref(), service)),
-            Home::File { .. } => None,
+        match &self.backend {
+            StoreBackend::Keyring { keyring, service } => Some((keyring.as_ref(), service)),
+            StoreBackend::File { .. } => None,
         }
     }
 
     /// What is known of a profile without lock, key or keyring. `None`: nothing was ever stored for it.
-    pub fn peek(&self, name: &ProfileName) -> Result<Option<Record>, StoreError> {
-        let folder = self.layout.folder(name);
-        let mut record = Record::read(&folder.record(), name)?;
+    pub fn peek(&self, name: &ProfileName) -> Result<Option<Journal>, StoreError> {
+        let folder = self.layout.profile_folder(name);
+        let mut journal = Journal::read(&folder.journal(), name)?;
         // A run that died between seal and journal left a generation that the journal does not know yet.
         let sealed = self.sealed_generation(name)?;
-        let is_alone = record.is_none();
-        let is_behind = sealed.is_some_and(|sealed| record.as_ref().is_none_or(|r| r.generation < sealed));
+        let is_alone = journal.is_none();
+        let is_behind = sealed.is_some_and(|sealed| journal.as_ref().is_none_or(|r| r.generation < sealed));
         if let Some(sealed) = sealed.filter(|_| is_behind) {
-            let record = record.get_or_insert_with(|| Record::new(name.clone()));
-            record.lift(Some(sealed));
-            record.generation = sealed;
+            let journal = journal.get_or_insert_with(|| Journal::new(name.clone()));
+            journal.reopen_for_newer_login(Some(sealed));
+            journal.generation = sealed;
             // What the journal says of the generation before does not hold for this one; a flight brings it up to date.
-            record.validity = None;
+            journal.validity = None;
             if self.keyring().is_some() {
-                record.publication = Publication::PublishPending;
+                journal.publication = Publication::PublishPending;
             }
         }
-        if let Some(record) = &mut record {
-            let is_unsealed = sealed.is_none_or(|sealed| sealed < record.generation);
-            let unsealed = || is_unsealed.then(|| self.flaw(name, record)).flatten();
-            record.flaw =
-                self.stray(record).or_else(unsealed).or_else(|| is_alone.then(|| flaw::without_journal(name)));
+        if let Some(journal) = &mut journal {
+            let is_unsealed = sealed.is_none_or(|sealed| sealed < journal.generation);
+            let unsealed = || is_unsealed.then(|| self.integrity_error(name, journal)).flatten();
+            journal.integrity_error = self
+                .store_unusable_error(journal)
+                .or_else(unsealed)
+                .or_else(|| is_alone.then(|| flaw::journal_missing(name)));
         }
         // Of what the journal is behind with, it has no fingerprint.
-        let is_overtaken = match &mut record {
-            Some(record) if !is_behind => self.recall_unlocked(record)?,
+        let is_overtaken = match &mut journal {
+            Some(journal) if !is_behind => self.apply_ledger_entry_unlocked(journal)?,
             Some(_) | None => false,
         };
-        if is_overtaken { self.peek(name) } else { Ok(record) }
+        if is_overtaken { self.peek(name) } else { Ok(journal) }
     }
 
     fn sealed_generation(&self, name: &ProfileName) -> Result<Option<Generation>, StoreError> {
-        let path = self.layout.folder(name).sealed();
+        let path = self.layout.profile_folder(name).sealed();
         let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
         match bytes.map(|bytes| envelope::header(&bytes)) {
             // Of what a later version sealed nobody here knows the generation, nor whose token it is.
-            Some(Err(damage @ Damage::Later(_))) => Err(self.unopened(path, damage)),
+            Some(Err(damage @ UnsealError::LaterVersion(_))) => Err(self.unseal_error(path, damage)),
             Some(Ok(header)) => Ok(Some(header.generation)),
             Some(Err(_)) | None => Ok(None),
         }
@@ -183,34 +187,34 @@ impl Store {
 
     /// The newest committed credential without its refresh token, read without a lock.
     pub fn snapshot(&self, name: &ProfileName) -> Result<Option<Snapshot>, StoreError> {
-        let folder = self.layout.folder(name);
+        let folder = self.layout.profile_folder(name);
         // The journal first: whatever generation it names was sealed before it was written.
-        let mut record = Record::read(&folder.record(), name)?;
-        if let Some(record) = record.as_mut().filter(|r| r.is_tombstone) {
-            record.lift(self.sealed_generation(name)?);
+        let mut journal = Journal::read(&folder.journal(), name)?;
+        if let Some(journal) = journal.as_mut().filter(|r| r.is_tombstone) {
+            journal.reopen_for_newer_login(self.sealed_generation(name)?);
         }
         let read = |path: PathBuf| durable::read(&path).map_err(|e| StoreError::io("read", &path, e));
-        let Some(bytes) = read(folder.sealed())?.filter(|_| record.as_ref().is_none_or(|r| !r.is_tombstone)) else {
+        let Some(bytes) = read(folder.sealed())?.filter(|_| journal.as_ref().is_none_or(|r| !r.is_tombstone)) else {
             return Ok(None);
         };
-        let (known, token) = record.map_or((Generation::NONE, None), |r| (r.generation, r.fingerprint));
-        let key = self.key_for(name)?;
-        let sealed = self.open_sealed(&bytes, name, &key)?;
+        let (known, token) = journal.map_or((Generation::NONE, None), |r| (r.generation, r.fingerprint));
+        let key = self.key_for_profile(name)?;
+        let sealed = self.unseal_credential(&bytes, name, &key)?;
         if sealed.generation >= known {
             return Ok(Some(sealed.snapshot()));
         }
         // An older copy was restored; or the newest answer did not get its final name, and the next run gives it that.
-        let received = read(folder.received())?.and_then(|bytes| self.open_sealed(&bytes, name, &key).ok());
+        let received = read(folder.received())?.and_then(|bytes| self.unseal_credential(&bytes, name, &key).ok());
         let is_newest = |c: &Credential| c.generation == known && token == Some(key.fingerprint(&c.refresh));
         match received.filter(is_newest) {
             Some(credential) => Ok(Some(credential.snapshot())),
-            None => Err(StoreError::Stale { found: sealed.generation.get(), known: known.get() }),
+            None => Err(StoreError::StaleCredential { found: sealed.generation.get(), known: known.get() }),
         }
     }
 
     /// The lock file of a profile, its directory made.
-    pub fn lock_file(&self, name: &ProfileName) -> Result<PathBuf, StoreError> {
-        let folder = self.layout.folder(name);
+    pub fn create_lock_file(&self, name: &ProfileName) -> Result<PathBuf, StoreError> {
+        let folder = self.layout.profile_folder(name);
         durable::create_dir(folder.dir()).map_err(|e| StoreError::io("create", folder.dir(), e))?;
         Ok(folder.lock())
     }
@@ -220,22 +224,22 @@ impl Store {
     }
 
     /// Forgets the key in memory, so that the next use asks its source again.
-    pub fn forget_key(&self) {
-        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    pub fn drop_cached_key(&self) {
+        *self.cached_key.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Whether the key is in memory.
-    pub fn has_key(&self) -> bool {
-        self.key.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    pub fn has_cached_key(&self) -> bool {
+        self.cached_key.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// The sealing key, which must exist.
     pub fn key(&self, within: &str) -> Result<Arc<SealingKey>, StoreError> {
-        self.key_by(|| match self.key_from_source(within) {
+        self.cached_key_or(|| match self.key_from_source(within) {
             Some(key) => key,
             None => {
-                let identity = self.known_identity()?;
-                match self.key_in_keyring(&identity)? {
+                let identity = self.identity_of_any_machine()?;
+                match self.read_keyring_key(&identity)? {
                     Some(key) => Ok(key),
                     // It went with the last profile.
                     None if !self.has_credentials()? => Err(StoreError::Empty),
@@ -247,55 +251,59 @@ impl Store {
 
     /// The key of a file store, asked for where the settings say that it is; `None` where it is in the keyring.
     fn key_from_source(&self, within: &str) -> Option<Result<SealingKey, StoreError>> {
-        let Home::File { source, credentials } = &self.home else { return None };
-        Some(key::from_source(source, credentials.as_deref(), within).map_err(|e| self.keyless(e)))
+        let StoreBackend::File { source, credentials_dir: credentials } = &self.backend else { return None };
+        Some(key::read_key(source, credentials.as_deref(), within).map_err(|e| self.key_error(e)))
     }
 
     /// The sealing key, born now if this store never had one.
     ///
     /// Takes the store lock, so no profile lock may be held. Under `kind = "keyring"` the order is: the identity durable,
     /// the item written, read back over a new connection; only then is anything sealed.
-    pub fn key_or_born(&self, within: &str) -> Result<Arc<SealingKey>, StoreError> {
-        self.key_to_seal(within).map(|(key, _)| key)
+    pub fn load_or_generate_key(&self, within: &str) -> Result<Arc<SealingKey>, StoreError> {
+        self.key_with_store_lock(within).map(|(key, _)| key)
     }
 
     /// The same for whoever is about to seal something: as long as the store lock is held that comes with it, the key does
     /// not go with the last profile, and nobody else seals the first file under another. Refuses a key that is not the
     /// one of this store's files.
-    pub fn key_to_seal(&self, within: &str) -> Result<(Arc<SealingKey>, LockFile), StoreError> {
+    pub fn key_with_store_lock(&self, within: &str) -> Result<(Arc<SealingKey>, LockFile), StoreError> {
         let dir = self.layout.dir();
         durable::create_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
         self.check_filesystem()?;
         let path = self.layout.store_lock();
         // It may come from a command, which is not waited for under a lock.
-        let from_source = (!self.has_key()).then(|| self.key_from_source(within)).flatten();
+        let from_source = (!self.has_cached_key()).then(|| self.key_from_source(within)).flatten();
         let held = LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
-        let identity = Identity::read_or_create(&self.layout)?;
-        let key = match &self.home {
-            Home::File { .. } => match from_source {
-                Some(key) => self.key_by(|| key)?,
+        let identity = StoreIdentity::read_or_create(&self.layout)?;
+        let key = match &self.backend {
+            StoreBackend::File { .. } => match from_source {
+                Some(key) => self.cached_key_or(|| key)?,
                 None => self.key(within)?,
             },
-            Home::Keyring { keyring, .. } => self.kept_or_born(keyring.as_ref(), &identity)?,
+            StoreBackend::Keyring { keyring, .. } => self.load_or_generate_keyring_key(keyring.as_ref(), &identity)?,
         };
-        self.check_custody(&key, within)?;
+        self.check_key_id(&key, within)?;
         Ok((key, held))
     }
 
     /// The key in the keyring; a new one if nothing is sealed yet. The caller holds the store lock.
-    fn kept_or_born(&self, keyring: &dyn Keyring, identity: &Identity) -> Result<Arc<SealingKey>, StoreError> {
+    fn load_or_generate_keyring_key(
+        &self,
+        keyring: &dyn Keyring,
+        identity: &StoreIdentity,
+    ) -> Result<Arc<SealingKey>, StoreError> {
         // One in memory may have gone with the last profile, and another have been born since.
-        self.forget_key();
-        self.key_by(|| match self.key_in_keyring(identity)? {
+        self.drop_cached_key();
+        self.cached_key_or(|| match self.read_keyring_key(identity)? {
             Some(key) => Ok(key),
             None if self.has_sealed_files()? => Err(StoreError::KeyMissing { store: identity.uuid.clone() }),
             None => {
                 let key = SealingKey::generate();
-                self.write_key(identity, &key)?;
+                self.write_keyring_key(identity, &key)?;
                 keyring.reconnect();
-                match self.key_in_keyring(identity)? {
+                match self.read_keyring_key(identity)? {
                     Some(read_back) if read_back.id() == key.id() => {
-                        self.is_key_young.store(true, Ordering::SeqCst);
+                        self.is_key_new.store(true, Ordering::SeqCst);
                         Ok(key)
                     }
                     _ => Err(StoreError::KeyMissing { store: identity.uuid.clone() }),
@@ -307,71 +315,74 @@ impl Store {
     /// Makes sure that a key born in this run is kept. Some keyrings acknowledge a write before it is durable (one lost it
     /// when killed within 200 ms), so this waits, reads it over a new connection and writes it again if need be, for up to
     /// 10 s. `announce` is told of the wait.
-    pub fn confirm_young_key(&self, announce: &dyn Fn(Duration)) -> Result<(), StoreError> {
-        if !self.is_key_young.load(Ordering::SeqCst) {
+    pub fn verify_key_persisted(&self, on_wait: &dyn Fn(Duration)) -> Result<(), StoreError> {
+        if !self.is_key_new.load(Ordering::SeqCst) {
             return Ok(());
         }
         let identity = self.identity()?;
-        announce(CONFIRM_AFTER);
-        for _ in 0..CONFIRM_TIMES {
-            std::thread::sleep(CONFIRM_AFTER);
+        on_wait(KEY_CHECK_INTERVAL);
+        for _ in 0..KEY_CHECK_TRIES {
+            std::thread::sleep(KEY_CHECK_INTERVAL);
             if let Some((keyring, _)) = self.keyring() {
                 keyring.reconnect();
             }
-            if self.key_in_keyring(&identity)?.is_some() {
-                self.is_key_young.store(false, Ordering::SeqCst);
+            if self.read_keyring_key(&identity)?.is_some() {
+                self.is_key_new.store(false, Ordering::SeqCst);
                 return Ok(());
             }
             let key = self.key("")?;
-            self.write_key(&identity, &key)?;
+            self.write_keyring_key(&identity, &key)?;
         }
         Err(StoreError::KeyMissing { store: identity.uuid })
     }
 
-    fn key_by(&self, fetch: impl FnOnce() -> Result<SealingKey, StoreError>) -> Result<Arc<SealingKey>, StoreError> {
-        let mut cached = self.key.lock().unwrap_or_else(PoisonError::into_inner);
+    fn cached_key_or(
+        &self,
+        fetch: impl FnOnce() -> Result<SealingKey, StoreError>,
+    ) -> Result<Arc<SealingKey>, StoreError> {
+        let mut cached = self.cached_key.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(key) = &*cached {
             return Ok(Arc::clone(key));
         }
         let key = fetch()?;
         // A directory that is no store yet, or does not know which, has no fingerprints either.
-        let Some(identity) = Identity::find(&self.layout)? else {
+        let Some(identity) = StoreIdentity::find(&self.layout)? else {
             return Ok(Arc::new(key));
         };
-        let key = Arc::new(key.of_store(&identity.uuid));
+        let key = Arc::new(key.for_store(&identity.uuid));
         *cached = Some(Arc::clone(&key));
         Ok(key)
     }
 
-    fn key_item(service: &str, identity: &Identity) -> Item {
-        Item { service: format!("{service}-key"), user: identity.uuid.clone() }
+    fn key_item_attributes(service: &str, identity: &StoreIdentity) -> KeyringItem {
+        KeyringItem { service: format!("{service}-key"), user: identity.uuid.clone() }
     }
 
-    fn key_in_keyring(&self, identity: &Identity) -> Result<Option<SealingKey>, StoreError> {
-        let Home::Keyring { keyring, service } = &self.home else {
+    fn read_keyring_key(&self, identity: &StoreIdentity) -> Result<Option<SealingKey>, StoreError> {
+        let StoreBackend::Keyring { keyring, service } = &self.backend else {
             return Ok(None);
         };
-        let Some(found) = keyring.read(&Self::key_item(service, identity))? else {
+        let Some(found) = keyring.read(&Self::key_item_attributes(service, identity))? else {
             return Ok(None);
         };
-        let item: KeyItem = serde_json::from_str(&found.value).map_err(|_| StoreError::KeyUnreadable)?;
-        let key = SealingKey::from_bytes(item.key.as_bytes()).ok_or(StoreError::KeyUnreadable)?;
-        if key.id() == item.key_id { Ok(Some(key)) } else { Err(StoreError::KeyUnreadable) }
+        let item: SealingKeyItem = serde_json::from_str(&found.value).map_err(|_| StoreError::KeyDamaged)?;
+        let key = SealingKey::from_bytes(item.key.as_bytes()).ok_or(StoreError::KeyDamaged)?;
+        if key.id() == item.key_id { Ok(Some(key)) } else { Err(StoreError::KeyDamaged) }
     }
 
-    fn write_key(&self, identity: &Identity, key: &SealingKey) -> Result<(), StoreError> {
-        let Home::Keyring { keyring, service } = &self.home else {
+    fn write_keyring_key(&self, identity: &StoreIdentity, key: &SealingKey) -> Result<(), StoreError> {
+        let StoreBackend::Keyring { keyring, service } = &self.backend else {
             return Ok(());
         };
-        let item = KeyItem {
+        let item = SealingKeyItem {
             format: 1,
             store: identity.uuid.clone(),
             key_id: key.id().to_owned(),
-            key: key.to_text(),
+            key: key.to_base64(),
             generation: 1,
         };
-        let text = Zeroizing::new(serde_json::to_string(&item).map_err(|_| StoreError::KeyUnreadable)?);
-        Ok(keyring.write(&Self::key_item(service, identity), &text)?)
+        let text = Zeroizing::new(serde_json::to_string(&item).map_err(|_| StoreError::KeyDamaged)?);
+        Ok(keyring.write(&Self::key_item_attributes(service, identity), &text)?)
     }
 
     /// Rule 30: a lock on a network filesystem may exclude only the processes of this machine.
@@ -386,12 +397,12 @@ impl Store {
 
     /// Whether some run has this profile's lock at this moment.
     pub fn is_locked(&self, name: &ProfileName) -> bool {
-        let lock = self.layout.folder(name).lock();
+        let lock = self.layout.profile_folder(name).lock();
         lock.exists() && matches!(LockFile::try_acquire(&lock), Ok(None))
     }
 
     /// Changes when this profile's journal is written, by whomever.
-    pub fn written(&self, name: &ProfileName) -> Stamp {
-        stamp::modified(&self.layout.folder(name).record())
+    pub fn journal_stamp(&self, name: &ProfileName) -> Stamp {
+        stamp::modified(&self.layout.profile_folder(name).journal())
     }
 }

@@ -2,28 +2,28 @@
 //! refusal keeps its meaning.
 
 use super::key::SealingKey;
-use super::record::Record;
-use super::{StoreError, Vault};
+use super::record::Journal;
+use super::{LockedProfile, StoreError};
 use crate::credential::Credential;
 use crate::credential::secret::Fingerprint;
 
-impl Vault<'_, '_> {
+impl LockedProfile<'_, '_> {
     /// Says in a journal that is opened whose fingerprints it has: ours, unless it may be of another store and still has
     /// a credential to make them again from.
-    pub(super) fn sign(mut self) -> Self {
-        let is_live = self.record.has_credential();
-        if !self.identity.is_known() {
-            self.record.store = None;
-        } else if self.is_at_home() || !is_live {
-            self.record.ledgered = self.record.ledgered.take().filter(|_| self.is_at_home());
-            self.record.store = Some(self.identity.clone());
+    pub(super) fn set_store_identity(mut self) -> Self {
+        let is_live = self.journal.has_credential();
+        if !self.identity.is_permanent() {
+            self.journal.store_identity = None;
+        } else if self.is_of_this_store() || !is_live {
+            self.journal.last_ledgered = self.journal.last_ledgered.take().filter(|_| self.is_of_this_store());
+            self.journal.store_identity = Some(self.identity.clone());
         }
         self
     }
 
     /// Whether the journal says that its fingerprints are of this store.
-    fn is_at_home(&self) -> bool {
-        self.record.store.as_ref().is_some_and(|store| store.uuid == self.identity.uuid)
+    fn is_of_this_store(&self) -> bool {
+        self.journal.store_identity.as_ref().is_some_and(|store| store.uuid == self.identity.uuid)
     }
 
     /// Makes a foreign journal one of ours, durably: what it says of the token of `credential` it says from now on by the
@@ -31,42 +31,42 @@ impl Vault<'_, '_> {
     /// credential.
     ///
     /// Not to be called by a holder of a token's lock.
-    pub(super) fn naturalise(
+    pub(super) fn rekey_fingerprints(
         &mut self,
         credential: &Credential,
         fingerprint: &Fingerprint,
         key: &SealingKey,
     ) -> Result<(), StoreError> {
-        if self.is_at_home() || !self.identity.is_known() {
+        if self.is_of_this_store() || !self.identity.is_permanent() {
             return Ok(());
         }
         // What another ledger took says nothing of this one.
-        self.record.ledgered = None;
-        let is_of_it = self.record.generation == credential.generation;
-        let foreign = self.record.fingerprint.clone().filter(|known| known != fingerprint);
+        self.journal.last_ledgered = None;
+        let is_of_it = self.journal.generation == credential.generation;
+        let foreign = self.journal.fingerprint.clone().filter(|known| known != fingerprint);
         // A journal of an older version does not say whose it is; that it knows the token shows it.
         if foreign.is_none() && is_of_it {
-            self.record.store = Some(self.identity.clone());
+            self.journal.store_identity = Some(self.identity.clone());
             return Ok(());
         }
         let profile = self.permit.profile().clone();
         let token_lock = self.store.lock_token(fingerprint)?;
-        if let Some(claim) = self.store.claim(fingerprint, &profile, key)? {
-            return Err(StoreError::Claimed { profile, claim });
+        if let Some(claim) = self.store.find_claim(fingerprint, &profile, key)? {
+            return Err(StoreError::TokenClaimed { profile, claim });
         }
         if let Some(foreign) = foreign.filter(|_| is_of_it) {
-            self.record.reprint(&foreign, fingerprint);
+            self.journal.replace_fingerprint(&foreign, fingerprint);
         }
-        self.record.store = Some(self.identity.clone());
-        self.save()?;
+        self.journal.store_identity = Some(self.identity.clone());
+        self.save_journal()?;
         drop(token_lock);
         Ok(())
     }
 }
 
-impl Record {
+impl Journal {
     /// Calls a token by another fingerprint, wherever it is spoken of.
-    fn reprint(&mut self, old: &Fingerprint, new: &Fingerprint) {
+    fn replace_fingerprint(&mut self, old: &Fingerprint, new: &Fingerprint) {
         let everywhere = [
             self.fingerprint.as_mut(),
             self.intent.as_mut().map(|intent| &mut intent.fingerprint),

@@ -2,18 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::content::{PlainGrant, Secret};
+use super::content::{SealedGrant, SecretText};
 use super::key::SealingKey;
-use super::keyring::{Found, Item, Keyring, KeyringError};
+use super::keyring::{FoundItem, Keyring, KeyringError, KeyringItem};
 use crate::clock::Timestamp;
 use crate::credential::secret::RefreshToken;
 use crate::credential::{Binding, Credential, Generation};
 
 /// The keyring item's value: what other programs may read, and what we need to read it back.
 #[derive(Serialize, Deserialize)]
-struct Value {
-    access_token: Option<Secret>,
-    refresh_token: Secret,
+struct ItemValue {
+    access_token: Option<SecretText>,
+    refresh_token: SecretText,
     token_type: String,
     expires_at: Option<Timestamp>,
     scope: Option<String>,
@@ -22,7 +22,7 @@ struct Value {
     /// UUID of the store that published it.
     store: String,
     binding: Binding,
-    grant: PlainGrant,
+    grant: SealedGrant,
     /// HMAC over the profile's name and all of the above; only a holder of the sealing key can make one, and an item that
     /// was copied from another profile has another.
     #[serde(default)]
@@ -31,7 +31,7 @@ struct Value {
 
 /// What the keyring has for a profile.
 #[derive(Debug)]
-pub enum Published {
+pub enum PublishedItem {
     Missing,
     /// Ours, by its MAC.
     Ours(Box<Credential>),
@@ -40,10 +40,10 @@ pub enum Published {
         uuid: String,
         generation: Generation,
         /// What it holds, not proved genuine.
-        refresh: Option<RefreshToken>,
+        claimed_refresh_token: Option<RefreshToken>,
     },
     /// Not ours, or altered: of no use. `generation` is what it claims.
-    Unsigned {
+    Unverified {
         generation: Option<u64>,
     },
 }
@@ -51,41 +51,45 @@ pub enum Published {
 /// Reads K. `duplicates` counts further items with the same attributes.
 pub fn read(
     keyring: &dyn Keyring,
-    item: &Item,
+    item: &KeyringItem,
     store: &str,
     key: &SealingKey,
-) -> Result<(Published, usize), KeyringError> {
+) -> Result<(PublishedItem, usize), KeyringError> {
     Ok(match keyring.read(item)? {
-        None => (Published::Missing, 0),
-        Some(Found { value, duplicates }) => (judge(&value, item, store, key), duplicates),
+        None => (PublishedItem::Missing, 0),
+        Some(FoundItem { value, duplicates }) => (verify(&value, item, store, key), duplicates),
     })
 }
 
-fn judge(text: &str, item: &Item, store: &str, key: &SealingKey) -> Published {
-    let Ok(mut value) = serde_json::from_str::<Value>(text) else {
+fn verify(text: &str, item: &KeyringItem, store: &str, key: &SealingKey) -> PublishedItem {
+    let Ok(mut value) = serde_json::from_str::<ItemValue>(text) else {
         let claimed = serde_json::from_str::<serde_json::Value>(text).ok();
-        return Published::Unsigned { generation: claimed.and_then(|v| v.get("generation")?.as_u64()) };
+        return PublishedItem::Unverified { generation: claimed.and_then(|v| v.get("generation")?.as_u64()) };
     };
     if value.store != store {
         let refresh = RefreshToken::new(value.refresh_token.0.clone());
-        return Published::OtherStore { uuid: value.store, generation: value.generation, refresh };
+        return PublishedItem::OtherStore {
+            uuid: value.store,
+            generation: value.generation,
+            claimed_refresh_token: refresh,
+        };
     }
     let mac = std::mem::take(&mut value.mac);
     let refresh = RefreshToken::new(value.refresh_token.0.clone());
-    match (signature(&value, item, key), refresh) {
-        (Some(expected), Some(refresh)) if expected == mac => Published::Ours(Box::new(Credential {
+    match (compute_mac(&value, item, key), refresh) {
+        (Some(expected), Some(refresh)) if expected == mac => PublishedItem::Ours(Box::new(Credential {
             generation: value.generation,
             binding: value.binding.clone(),
             refresh,
             grant: value.grant.to_grant(),
         })),
-        _ => Published::Unsigned { generation: Some(value.generation.get()) },
+        _ => PublishedItem::Unverified { generation: Some(value.generation.get()) },
     }
 }
 
 /// Whose item, published by another store than `store`, holds the token that `is_it` knows, if it is not that of `but`. That
 /// it is genuine is not proved.
-pub fn held_elsewhere(
+pub fn find_other_holder(
     keyring: &dyn Keyring,
     service: &str,
     store: &str,
@@ -93,7 +97,7 @@ pub fn held_elsewhere(
     is_it: impl Fn(&RefreshToken) -> bool,
 ) -> Result<Option<String>, KeyringError> {
     let holds = |text: &str| {
-        let value = serde_json::from_str::<Value>(text).ok().filter(|value| value.store != store);
+        let value = serde_json::from_str::<ItemValue>(text).ok().filter(|value| value.store != store);
         value.and_then(|value| RefreshToken::new(value.refresh_token.0.clone())).is_some_and(|token| is_it(&token))
     };
     Ok(keyring.list(service)?.into_iter().find_map(|(user, text)| (user != but && holds(&text)).then_some(user)))
@@ -102,15 +106,15 @@ pub fn held_elsewhere(
 /// Writes K and reads it back: on `Ok` the keyring gives out what was written.
 pub fn write(
     keyring: &dyn Keyring,
-    item: &Item,
+    item: &KeyringItem,
     store: &str,
     key: &SealingKey,
     credential: &Credential,
 ) -> Result<(), KeyringError> {
-    let text = text_of(credential, item, store, key)?;
+    let text = to_json(credential, item, store, key)?;
     let written = keyring.write(item, &text);
     // A keyring may apply a write that it reported as failed, so what it has now decides, not what it said.
-    let is_there = |found: &Option<Found>| found.as_ref().is_some_and(|f| *f.value == *text);
+    let is_there = |found: &Option<FoundItem>| found.as_ref().is_some_and(|f| *f.value == *text);
     match (keyring.read(item), written) {
         (Ok(found), _) if is_there(&found) => Ok(()),
         (_, Err(error)) | (Err(error), _) => Err(error),
@@ -118,16 +122,16 @@ pub fn write(
     }
 }
 
-fn text_of(
+fn to_json(
     credential: &Credential,
-    item: &Item,
+    item: &KeyringItem,
     store: &str,
     key: &SealingKey,
 ) -> Result<zeroize::Zeroizing<String>, KeyringError> {
-    let grant = PlainGrant::of(&credential.grant);
-    let mut value = Value {
+    let grant = SealedGrant::from_grant(&credential.grant);
+    let mut value = ItemValue {
         access_token: grant.access_token.clone(),
-        refresh_token: Secret(credential.refresh.expose().into()),
+        refresh_token: SecretText(credential.refresh.expose().into()),
         token_type: grant.token_type.clone(),
         expires_at: grant.validity.as_ref().map(|v| v.expires_at()),
         scope: grant.scope.clone(),
@@ -139,14 +143,14 @@ fn text_of(
         mac: String::new(),
     };
     let unwritable = || KeyringError::Failed("the credential cannot be written as JSON".into());
-    value.mac = signature(&value, item, key).ok_or_else(unwritable)?;
+    value.mac = compute_mac(&value, item, key).ok_or_else(unwritable)?;
     serde_json::to_string(&value).map(Into::into).map_err(|_| unwritable())
 }
 
 /// The MAC of a value whose `mac` is empty. Members are written in the order of the type, so text and type agree.
-fn signature(value: &Value, item: &Item, key: &SealingKey) -> Option<String> {
+fn compute_mac(value: &ItemValue, item: &KeyringItem, key: &SealingKey) -> Option<String> {
     let bytes = zeroize::Zeroizing::new(serde_json::to_vec(&(&item.user, value)).ok()?);
-    Some(key.mac(&bytes))
+    Some(key.item_mac(&bytes))
 }
 
 #[cfg(test)]
@@ -154,8 +158,8 @@ mod tests {
     use super::super::keyring::memory::MemoryKeyring;
     use super::*;
 
-    fn item(profile: &str) -> Item {
-        Item { service: "keepalive".into(), user: profile.into() }
+    fn item(profile: &str) -> KeyringItem {
+        KeyringItem { service: "keepalive".into(), user: profile.into() }
     }
 
     fn credential(token: &str) -> Credential {
@@ -168,11 +172,11 @@ mod tests {
         for profile in ["work", "home"] {
             write(&keyring, &item(profile), "s", &key, &credential(profile)).unwrap();
         }
-        let Published::Ours(found) = read(&keyring, &item("work"), "s", &key).unwrap().0 else { panic!() };
+        let PublishedItem::Ours(found) = read(&keyring, &item("work"), "s", &key).unwrap().0 else { panic!() };
         assert_eq!(found.refresh, RefreshToken::new("work").unwrap());
         let copied = keyring.read(&item("home")).unwrap().unwrap().value;
         keyring.write(&item("work"), &copied).unwrap();
         let found = read(&keyring, &item("work"), "s", &key).unwrap().0;
-        assert!(matches!(found, Published::Unsigned { generation: Some(3) }), "{found:?}");
+        assert!(matches!(found, PublishedItem::Unverified { generation: Some(3) }), "{found:?}");
     }
 }

@@ -3,9 +3,9 @@
 use crate::clock::{Clock, ManualClock, Moment, Timestamp};
 use crate::credential::secret::{Fingerprint, RefreshToken};
 use crate::credential::{Binding, Credential, Generation, Grant};
-use crate::store::record::{Intent, Record};
+use crate::store::record::{Intent, Journal};
 
-pub fn print(digit: char) -> Fingerprint {
+pub fn fingerprint(digit: char) -> Fingerprint {
     Fingerprint::from_hex(digit.to_string().repeat(32))
 }
 
@@ -16,25 +16,25 @@ pub fn now() -> Moment {
 /// Of token `a`, sent once.
 pub fn intent(generation: Generation) -> Intent {
     Intent {
-        attempt: "a".into(),
+        attempt_id: "a".into(),
         generation,
-        fingerprint: print('a'),
-        sends: 1,
+        fingerprint: fingerprint('a'),
+        send_count: 1,
         first_sent: now(),
         last_sent: now(),
-        abandoned: None,
-        abandoned_before: None,
-        is_last_chance_spent: false,
+        gave_up_at: None,
+        previous_gave_up_at: None,
+        is_last_chance_used: false,
         is_reusable: false,
     }
 }
 
 /// Of a profile at generation 2 whose token is `a`.
-pub fn record() -> Record {
-    let mut record = Record::new("p".parse().expect("a name"));
-    record.generation = Generation::new(2);
-    record.fingerprint = Some(print('a'));
-    record
+pub fn journal() -> Journal {
+    let mut journal = Journal::new("p".parse().expect("a name"));
+    journal.generation = Generation::new(2);
+    journal.fingerprint = Some(fingerprint('a'));
+    journal
 }
 
 pub fn credential(generation: u64, token: &str) -> Credential {

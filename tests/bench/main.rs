@@ -73,7 +73,7 @@ fn compare(name: &str, endpoint: &str, mint: &dyn Fn() -> Value) {
     let (mut durable, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let start = Instant::now();
-        let demand = engine.force(&profile.name).unwrap();
+        let demand = engine.force_demand(&profile.name).unwrap();
         let outcome = engine.refresh(&profile, demand, Duration::from_secs(30), &|| {});
         durable.push(start.elapsed());
         assert_eq!(outcome.kind, OutcomeKind::Refreshed, "{outcome:?}");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use keepalive::clock::{Clock, ManualClock, Moment, Timestamp};
-use keepalive::engine::logout::Fate;
+use keepalive::engine::logout::TokenFate;
 use keepalive::outcome::{ErrorKind, Outcome, OutcomeKind, Publication};
 use keepalive::profile::{ClientAuth, SecretSource};
 use keepalive::provider::GateError;
@@ -47,14 +47,14 @@ fn r25_who_is_turned_away_waits_longer_each_time_and_not_as_long_as_all_the_othe
     for n in 1..6_u32 {
         world.server.script([Fault::Answer(429, "", "")]);
         let outcome = world.refresh();
-        assert_eq!((outcome.kind, world.record().failures), (OutcomeKind::Deferred, n), "{outcome:?}");
+        assert_eq!((outcome.kind, world.journal().consecutive_failures), (OutcomeKind::Deferred, n), "{outcome:?}");
         let (waited, most) = (wait(&world, &outcome), Duration::from_secs(1 << n));
         assert!(waited >= Duration::from_secs(1) && waited <= most, "{waited:?}");
         waits.push(waited == most);
         world.clock.advance(waited);
     }
     assert!(waits.contains(&false), "all profiles of the world would come back at the same instant");
-    assert_eq!((world.refresh().kind, world.record().failures), (OutcomeKind::Refreshed, 0));
+    assert_eq!((world.refresh().kind, world.journal().consecutive_failures), (OutcomeKind::Refreshed, 0));
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_server_that_cannot_be_reached_is_tried_thrice_and_by_who_is_told_to_stop_on
         let outcome = world.refresh_by(&engine);
         assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.word()), (OutcomeKind::Deferred, "network"));
         assert!(wait(&world, &outcome) >= Duration::from_secs(1));
-        assert_eq!((world.exchanges(), world.record().intent, world.record().failures), (tries, None, 1));
+        assert_eq!((world.exchanges(), world.journal().intent, world.journal().consecutive_failures), (tries, None, 1));
     }
 }
 
@@ -86,7 +86,7 @@ fn r19_a_doubt_that_the_servers_grace_can_end_is_looked_into_at_once() {
     world.server.script([Fault::DropAfter]);
     let outcome = world.refresh();
     assert_eq!((outcome.kind, wait(&world, &outcome)), (OutcomeKind::InDoubt, Duration::ZERO));
-    assert_eq!((world.record().not_before, world.record().failures), (None, 0));
+    assert_eq!((world.journal().not_before, world.journal().consecutive_failures), (None, 0));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn r16_a_server_that_gives_nothing_to_use_is_not_asked_in_a_loop() {
         let outcome = world.refresh();
         let error = outcome.error.as_ref().unwrap();
         assert_eq!((outcome.kind, error.kind.word()), (OutcomeKind::ConfigError, "at_unusable"), "{outcome:?}");
-        assert_eq!((world.record().failures, outcome.retry_at), (n, world.record().not_before));
+        assert_eq!((world.journal().consecutive_failures, outcome.retry_at), (n, world.journal().not_before));
         world.clock.advance(wait(&world, &outcome));
     }
     assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
@@ -201,7 +201,7 @@ fn r08_an_intent_that_the_disk_will_not_have_is_the_reason_that_is_told() {
     let error = outcome.error.unwrap();
     assert_eq!((outcome.kind, error.kind.word()), (OutcomeKind::StoreUnavailable, "io"));
     assert!(error.message.starts_with("cannot write the journal: "), "{error:?}");
-    assert_eq!((world.requests(), world.record().open_intent()), (0, None));
+    assert_eq!((world.requests(), world.journal().open_intent()), (0, None));
 }
 
 #[test]
@@ -234,8 +234,8 @@ fn r17_a_second_send_that_is_refused_leaves_the_first_one_in_doubt() {
         world.server.script([Fault::DropAfter, fault]);
         assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
         assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Deferred, 2));
-        let intent = world.record().intent.expect("the first one may have been taken");
-        assert_eq!((intent.sends, intent.abandoned.is_some()), (1, true));
+        let intent = world.journal().intent.expect("the first one may have been taken");
+        assert_eq!((intent.send_count, intent.gave_up_at.is_some()), (1, true));
         world.clock.advance(Duration::from_secs(61));
         assert_eq!((world.look().kind, world.requests()), (OutcomeKind::InDoubt, 2), "its grace is over");
     }
@@ -315,7 +315,7 @@ fn a_no_without_a_reason_ends_a_profile_after_five_and_not_before_its_access_tok
             let outcome = world.refresh();
             let word = outcome.error.as_ref().unwrap().kind.to_string();
             assert_eq!((outcome.kind, word.as_str()), (OutcomeKind::Deferred, "refused"), "{outcome:?}");
-            assert_eq!((world.record().unclassified, wait(&world, &outcome).as_secs()), (n, 600));
+            assert_eq!((world.journal().consecutive_unclassified, wait(&world, &outcome).as_secs()), (n, 600));
             world.clock.advance(Duration::from_secs(600));
         }
         world.server.script([NO]);
@@ -329,7 +329,7 @@ fn a_no_without_a_reason_ends_a_profile_after_five_and_not_before_its_access_tok
         if is_dead {
             assert!(error.message.contains("5 rejections in a row without a reason; last: acme returned 400"));
             let left = world.log_out(false, false).unwrap();
-            assert_eq!(left.refresh, Fate::Left, "nobody has said that it is dead");
+            assert_eq!(left.refresh, TokenFate::NotRevoked, "nobody has said that it is dead");
         }
     }
 }
@@ -349,7 +349,7 @@ fn r23_a_server_that_was_not_given_the_token_says_nothing_of_it_however_often() 
         assert_eq!((outcome.kind, word), (OutcomeKind::Deferred, "refused"), "{n}: {outcome:?}");
         world.clock.advance(wait(&world, &outcome));
     }
-    assert_eq!((world.record().unclassified, world.record().rejected.clone()), (4, None));
+    assert_eq!((world.journal().consecutive_unclassified, world.journal().rejected.clone()), (4, None));
     world.answer_early([429]);
     let outcome = world.refresh();
     world.clock.advance(wait(&world, &outcome));
@@ -371,7 +371,7 @@ fn r23_a_server_that_was_not_given_the_token_does_not_end_what_others_refused_wh
     world.clock.advance(Duration::from_secs(86_400));
     world.answer_early([403]);
     let outcome = world.refresh();
-    assert_eq!((outcome.kind, world.record().rejected.clone()), (OutcomeKind::Deferred, None));
+    assert_eq!((outcome.kind, world.journal().rejected.clone()), (OutcomeKind::Deferred, None));
     world.clock.advance(wait(&world, &outcome));
     assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
 }
@@ -383,7 +383,7 @@ fn a_no_that_has_a_reason_is_not_counted_as_one_without() {
         world.server.script([fault]);
         let outcome = world.refresh();
         assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.word()), (OutcomeKind::Deferred, word));
-        assert_eq!(world.record().unclassified, unclassified);
+        assert_eq!(world.journal().consecutive_unclassified, unclassified);
         world.clock.advance(wait(&world, &outcome));
     }
 }
@@ -393,7 +393,7 @@ fn r17_a_doubt_at_a_server_that_punishes_nothing_is_asked_about_with_pauses() {
     let world = World::new(None, Mode::NoRotation { echo: true }, "rotation = \"none\"\n");
     world.server.script([Fault::DropBefore]);
     let outcome = world.refresh();
-    assert_eq!((outcome.kind, world.record().failures), (OutcomeKind::InDoubt, 1), "{outcome:?}");
+    assert_eq!((outcome.kind, world.journal().consecutive_failures), (OutcomeKind::InDoubt, 1), "{outcome:?}");
     let pause = wait(&world, &outcome);
     assert!(pause >= Duration::from_secs(1), "{pause:?}");
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Deferred, 1), "not even by force");
@@ -435,7 +435,7 @@ fn a_client_secret_cannot_be_guessed_from_the_journal() {
     provider.client_secret = Some(SecretSource::Env("SECRET".into()));
     world.server.script([CLIENT_REFUSED]);
     assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
-    let mark = world.record().hold.unwrap().config;
+    let mark = world.journal().client_block.unwrap().config_fingerprint;
     let mut prepared = world.prepared();
     let mut search = |key: &SealingKey| {
         (0..10_000).map(|n| format!("{n:04}")).find(|guess| {
@@ -496,15 +496,15 @@ fn r24_a_probe_that_was_turned_away_for_another_reason_is_one_and_slow_like_the_
 fn r33_a_client_that_was_refused_while_the_clock_was_wrong_is_tried_again_when_it_is_right() {
     let world = world();
     let right = world.clock.now().wall;
-    world.clock.step_wall(right.plus(Duration::from_secs(100 * 86_400)));
+    world.clock.set_wall(right.plus(Duration::from_secs(100 * 86_400)));
     world.server.script([CLIENT_REFUSED]);
     assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
     world.clock.advance(HALF_AN_HOUR - Duration::from_secs(60));
-    world.clock.step_wall(right);
+    world.clock.set_wall(right);
     let outcome = world.look();
     assert_eq!((outcome.kind, wait(&world, &outcome)), (OutcomeKind::ConfigError, Duration::from_secs(60)));
     world.clock.advance(Duration::from_secs(60));
-    world.clock.step_wall(right.plus(LIFE));
+    world.clock.set_wall(right.plus(LIFE));
     assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Refreshed, 2));
 }
 
@@ -550,7 +550,7 @@ fn a_token_goes_to_no_other_server_and_in_no_other_name() {
     for world in [elsewhere, renamed] {
         let outcome = world.refresh();
         assert_eq!((outcome.kind, outcome.error.unwrap().kind.word()), (OutcomeKind::ConfigError, "other_server"));
-        assert_eq!((world.exchanges(), world.record().generation.get()), (0, 1));
+        assert_eq!((world.exchanges(), world.journal().generation.get()), (0, 1));
     }
 }
 
@@ -567,7 +567,7 @@ fn r02_nothing_is_sent_under_a_lock_that_another_program_has_replaced() {
         let outcome = world.refresh();
         let kind = outcome.error.as_ref().unwrap().kind.word();
         assert_eq!((outcome.kind, kind), (OutcomeKind::Deferred, "interrupted"), "{place:?}");
-        assert_eq!((world.requests(), world.record().open_intent(), lock.exists()), (0, None, false));
+        assert_eq!((world.requests(), world.journal().open_intent(), lock.exists()), (0, None, false));
     }
 }
 
@@ -588,11 +588,11 @@ fn r17_who_is_turned_away_in_whatever_way_is_still_in_doubt_about_what_was_sent_
         let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
         world.server.script([Fault::DropAfter]);
         assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
-        let before = world.record().intent.expect("it is in doubt");
+        let before = world.journal().intent.expect("it is in doubt");
         world.server.script([fault]);
         let outcome = world.refresh();
         assert!(matches!(outcome.kind, OutcomeKind::Deferred | OutcomeKind::ConfigError), "{i}: {outcome:?}");
-        let after = world.record().intent.expect("nothing has told what became of the first one");
+        let after = world.journal().intent.expect("nothing has told what became of the first one");
         assert_eq!((after.fingerprint, after.first_sent), (before.fingerprint, before.first_sent));
         // The grace is over, and with it the only way to ask once more before the access token ends.
         world.clock.advance(Duration::from_secs(61));
@@ -624,13 +624,13 @@ fn r18_a_last_chance_that_was_turned_away_is_not_used_up_and_one_refused_without
 /// The disk takes a minute to write a second attempt down.
 struct SlowDisk {
     clock: Arc<ManualClock>,
-    record: PathBuf,
+    journal: PathBuf,
 }
 
 impl Clock for SlowDisk {
     fn now(&self) -> Moment {
         let now = self.clock.now();
-        let is_written = std::fs::read_to_string(&self.record).unwrap().contains("\"sends\": 2");
+        let is_written = std::fs::read_to_string(&self.journal).unwrap().contains("\"sends\": 2");
         let passed = Duration::from_secs(if is_written { 60 } else { 0 });
         Moment { wall: now.wall.plus(passed), uptime_ms: now.uptime_ms + passed.as_millis() as u64, ..now }
     }
@@ -641,12 +641,12 @@ fn r19_a_disk_that_takes_its_time_over_the_intent_does_not_send_it_after_the_gra
     let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
     world.server.script([Fault::DropAfter]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
-    let before = world.record();
-    let record = world.file("profiles/demo/record.json");
-    let process = world.process_by(Arc::new(SlowDisk { clock: Arc::clone(&world.clock), record }));
+    let before = world.journal();
+    let journal = world.file("profiles/demo/record.json");
+    let process = world.process_by(Arc::new(SlowDisk { clock: Arc::clone(&world.clock), journal }));
     let outcome = world.refresh_by(&process);
     assert_eq!((outcome.kind, world.requests()), (OutcomeKind::Deferred, 1), "{outcome:?}");
-    assert_eq!(world.record().intent, before.intent, "the second attempt was not made");
+    assert_eq!(world.journal().intent, before.intent, "the second attempt was not made");
 }
 
 #[test]
@@ -654,7 +654,7 @@ fn r17_a_clock_that_is_set_forward_does_not_bring_the_last_chance_early() {
     let world = world();
     world.server.script([Fault::DropAfter]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
-    world.clock.step_wall(world.clock.now().wall.plus(Duration::from_secs(3600)));
+    world.clock.set_wall(world.clock.now().wall.plus(Duration::from_secs(3600)));
     // Nothing of the first request is under way any more.
     world.clock.advance(Duration::from_secs(20));
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1), "the access token lives");
@@ -666,11 +666,11 @@ fn r17_a_clock_that_is_set_forward_does_not_bring_the_last_chance_early() {
 #[test]
 fn r25_a_clock_that_is_set_back_does_not_prolong_a_wait() {
     let world = world();
-    world.clock.step_wall(world.clock.now().wall.plus(Duration::from_secs(3600)));
+    world.clock.set_wall(world.clock.now().wall.plus(Duration::from_secs(3600)));
     world.server.script([Fault::Answer(429, "retry-after: 100\r\n", "")]);
     assert_eq!(wait(&world, &world.refresh()), Duration::from_secs(100));
     world.clock.advance(Duration::from_secs(40));
-    world.clock.step_wall(Timestamp::from_secs(1_790_000_040));
+    world.clock.set_wall(Timestamp::from_secs(1_790_000_040));
     let outcome = world.refresh();
     assert_eq!((outcome.kind, wait(&world, &outcome)), (OutcomeKind::Deferred, Duration::from_secs(60)));
     world.clock.advance(Duration::from_secs(60));
@@ -680,7 +680,7 @@ fn r25_a_clock_that_is_set_back_does_not_prolong_a_wait() {
     world.refresh();
     world.clock.reboot();
     assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
-    world.clock.step_wall(Timestamp::from_secs(1_789_000_000));
+    world.clock.set_wall(Timestamp::from_secs(1_789_000_000));
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 4));
 }
 
@@ -690,7 +690,7 @@ fn r25_a_clock_that_is_set_forward_does_not_end_a_wait() {
     world.server.script([Fault::Answer(429, "retry-after: 600\r\n", "")]);
     assert_eq!(wait(&world, &world.refresh()), Duration::from_secs(600));
     world.clock.advance(Duration::from_secs(100));
-    world.clock.step_wall(world.clock.now().wall.plus(Duration::from_secs(7200)));
+    world.clock.set_wall(world.clock.now().wall.plus(Duration::from_secs(7200)));
     for left in [500, 1] {
         let outcome = world.refresh();
         assert_eq!((outcome.kind, wait(&world, &outcome)), (OutcomeKind::Deferred, Duration::from_secs(left)));
@@ -707,14 +707,18 @@ fn r25_what_is_noted_meanwhile_under_another_clock_does_not_end_a_wait() {
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     world.clock.advance(Duration::from_secs(580));
     assert_eq!(world.refresh().kind, OutcomeKind::Deferred, "the last chance was turned away");
-    let (until, noted) = (world.record().not_before, world.record().noted);
+    let (until, noted) = (world.journal().not_before, world.journal().not_before_set_at);
     assert!(until.is_some() && noted == Some(world.clock.now()));
-    world.clock.step_wall(world.clock.now().wall.plus(Duration::from_secs(7200)));
+    world.clock.set_wall(world.clock.now().wall.plus(Duration::from_secs(7200)));
     world.clock.advance(Duration::from_secs(899));
     for _ in 0..2 {
         assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 2));
     }
-    assert_eq!((world.record().not_before, world.record().noted), (until, noted), "the two belong together");
+    assert_eq!(
+        (world.journal().not_before, world.journal().not_before_set_at),
+        (until, noted),
+        "the two belong together"
+    );
     world.clock.advance(Duration::from_secs(1));
     world.refresh();
     assert_eq!(world.requests(), 3);
@@ -729,8 +733,8 @@ fn r16_an_answer_with_nothing_to_use_is_told_until_there_is_something() {
     assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
     world.clock.advance(Duration::from_secs(60));
     assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
-    let unusable = world.record().unusable.expect("the newest answer brought nothing to use");
+    let unusable = world.journal().access_token_error.expect("the newest answer brought nothing to use");
     assert_eq!(unusable.kind, ErrorKind::AtUnusable);
     world.clock.advance(Duration::from_secs(60));
-    assert_eq!((world.refresh().kind, world.record().unusable), (OutcomeKind::Refreshed, None));
+    assert_eq!((world.refresh().kind, world.journal().access_token_error), (OutcomeKind::Refreshed, None));
 }

@@ -3,7 +3,7 @@
 use keepalive::clock::Clock;
 use keepalive::credential::Credential;
 use keepalive::credential::foreign::{Identity, Origin};
-use keepalive::engine::handover::{Arrival, Handover};
+use keepalive::engine::handover::{NewCredential, NewCredentialResult};
 use keepalive::outcome::{ErrorKind, Outcome, OutcomeKind, Publication};
 use keepalive::store::keyring::KeyringError;
 use serde_json::{Value, json};
@@ -26,22 +26,22 @@ fn signed_in_for(world: &World, secs: Option<u64>) -> Value {
     answer
 }
 
-fn from_tool(credential: Credential, email: Option<&str>) -> Arrival {
+fn from_tool(credential: Credential, email: Option<&str>) -> NewCredential {
     let identity = Identity { email: email.map(str::to_owned), ..Identity::default() };
     let origin = Origin { tool: "codex".into(), place: Some("auth.json".into()), account: None, identity };
-    Arrival { credential, origin: Some(origin) }
+    NewCredential { credential, origin: Some(origin) }
 }
 
 #[track_caller]
-fn is_refused(result: Result<Handover, Outcome>, kind: OutcomeKind, word: &str) {
+fn is_refused(result: Result<NewCredentialResult, Outcome>, kind: OutcomeKind, word: &str) {
     let outcome = result.expect_err("it was not to be taken");
     assert_eq!((outcome.kind, outcome.error.as_ref().map(|e| e.kind.word())), (kind, Some(word)), "{outcome:?}");
 }
 
 #[track_caller]
-fn is_taken(result: Result<Handover, Outcome>, generation: u64) {
+fn is_taken(result: Result<NewCredentialResult, Outcome>, generation: u64) {
     let taken = result.unwrap();
-    assert!(matches!(taken, Handover::Taken { .. }), "{taken:?}");
+    assert!(matches!(taken, NewCredentialResult::Stored { .. }), "{taken:?}");
     assert_eq!(taken.generation().get(), generation);
 }
 
@@ -71,7 +71,7 @@ fn a_live_credential_gives_way_only_to_one_that_ends_later() {
             is_taken(result, 3);
         } else {
             is_refused(result, OutcomeKind::ConfigError, "conflict");
-            assert_eq!(world.record().generation.get(), 2, "nothing was touched");
+            assert_eq!(world.journal().generation.get(), 2, "nothing was touched");
             is_taken(world.arrive(world.credential(&new), true), 3);
         }
         goes_on(&world, 4);
@@ -84,7 +84,7 @@ fn an_expired_credential_gives_way_to_one_without_an_access_token() {
     let new = signed_in_for(&world, None);
     world.clock.advance(LIFE);
     is_taken(world.arrive(world.credential(&new), false), 2);
-    assert_eq!(world.record().validity, None);
+    assert_eq!(world.journal().validity, None);
     goes_on(&world, 3);
 }
 
@@ -95,8 +95,8 @@ fn r22_a_dead_or_doubtful_credential_gives_way_to_any_other() {
         world.server.script([fault]);
         assert!(matches!(world.refresh().kind, OutcomeKind::NeedsLogin | OutcomeKind::InDoubt));
         is_taken(world.arrive(world.credential(&signed_in_for(&world, Some(1))), false), 2);
-        let record = world.record();
-        assert_eq!((record.rejected, record.intent, record.last_attempt), (None, None, None));
+        let journal = world.journal();
+        assert_eq!((journal.rejected, journal.intent, journal.last_attempt), (None, None, None));
         goes_on(&world, 3);
     }
 }
@@ -109,12 +109,12 @@ fn r03_a_token_that_was_spent_or_refused_is_not_taken_even_by_force() {
         world.arrive(world.credential(&answer), true).unwrap();
         world.server.script(fault);
         world.refresh();
-        let before = world.record();
+        let before = world.journal();
         for is_replacing in [false, true] {
             let result = world.arrive(world.credential(&answer), is_replacing);
             is_refused(result, OutcomeKind::NeedsLogin, "consumed");
         }
-        assert_eq!(world.record(), before);
+        assert_eq!(world.journal(), before);
     }
 }
 
@@ -123,11 +123,11 @@ fn what_is_here_already_is_not_taken_again() {
     let world = world();
     let answer = world.server.mint();
     world.arrive(world.credential(&answer), true).unwrap();
-    let before = world.record();
+    let before = world.journal();
     let again = world.arrive(world.credential(&answer), false).unwrap();
-    assert!(matches!(again, Handover::Unchanged { .. }), "{again:?}");
+    assert!(matches!(again, NewCredentialResult::Unchanged { .. }), "{again:?}");
     assert_eq!((again.generation().get(), again.publication()), (2, Publication::Published));
-    assert_eq!(world.record(), before);
+    assert_eq!(world.journal(), before);
     // Another one is another one, though it be of the same person.
     is_taken(world.arrive(world.credential(&world.server.mint()), true), 3);
 }
@@ -138,14 +138,14 @@ fn an_import_of_what_is_here_tells_where_it_came_from() {
     let answer = world.server.mint();
     let credential = || world.credential(&answer);
     world.arrive(credential(), true).unwrap();
-    assert_eq!(world.record().origin, None);
+    assert_eq!(world.journal().origin, None);
     world.arrive(from_tool(credential(), Some("ada@acme.example")), false).unwrap();
-    let origin = world.record().origin.expect("it is known now");
+    let origin = world.journal().origin.expect("it is known now");
     assert_eq!(origin.tool, "codex");
     // Piped in, it does not say so: what is known stays known.
     let piped = world.arrive(credential(), false).unwrap();
-    assert!(matches!(piped, Handover::Unchanged { .. }), "{piped:?}");
-    assert_eq!((world.record().origin, world.record().generation.get()), (Some(origin), 2));
+    assert!(matches!(piped, NewCredentialResult::Unchanged { .. }), "{piped:?}");
+    assert_eq!((world.journal().origin, world.journal().generation.get()), (Some(origin), 2));
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn the_credential_of_one_person_does_not_give_way_to_that_of_another() {
     for _ in 0..2 {
         let result = world.arrive(from_tool(newer(), Some("bob@acme.example")), false);
         is_refused(result, OutcomeKind::ConfigError, "conflict");
-        assert_eq!(world.record().generation.get(), 2);
+        assert_eq!(world.journal().generation.get(), 2);
         // Whose it is, is known from the ID token the first time; the second time, from the tool as well.
         world.arrive(from_tool(world.credential(&answer), Some("ada@acme.example")), false).unwrap();
     }
@@ -182,7 +182,7 @@ fn the_credential_of_one_client_gives_way_to_that_of_another_only_on_demand_or_d
         world.provider_mut().client_id = "another".into();
         if !is_dead {
             is_refused(world.arrive(longer(&world), false), OutcomeKind::ConfigError, "conflict");
-            assert_eq!(world.record().generation.get(), 1);
+            assert_eq!(world.journal().generation.get(), 1);
         }
         is_taken(world.arrive(longer(&world), !is_dead), 2);
     }
@@ -197,7 +197,7 @@ fn r17_a_token_whose_server_has_moved_goes_on_there_on_demand_and_keeps_its_doub
     moved(&mut world);
     assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
     is_taken(world.arrive(world.credential(&answer), true), 3);
-    assert_eq!(world.record().binding.unwrap().client_id, "another");
+    assert_eq!(world.journal().binding.unwrap().client_id, "another");
 
     let mut doubtful = self::world();
     let answer = doubtful.server.mint();
@@ -221,7 +221,7 @@ fn what_cannot_be_read_any_more_is_replaced_only_on_demand() {
         world.remove_from_keyring("keepalive");
         let new = world.credential(&signed_in_for(&world, Some(2 * LIFE.as_secs())));
         assert!(world.arrive(new, false).is_err(), "a person must say so");
-        assert_eq!(world.record().generation.get(), 1);
+        assert_eq!(world.journal().generation.get(), 1);
         is_taken(world.arrive(world.credential(&world.server.mint()), true), 2);
         goes_on(&world, 3);
     }
@@ -234,7 +234,7 @@ fn r08_a_keyring_that_is_away_is_no_damage_that_one_could_replace() {
     let result = world.arrive(world.credential(&world.server.mint()), true);
     assert_eq!(result.unwrap_err().kind, OutcomeKind::StoreUnavailable);
     world.keyring.set_fault(None);
-    assert_eq!(world.record().generation.get(), 1);
+    assert_eq!(world.journal().generation.get(), 1);
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn r12_an_import_while_the_keyring_goes_away_is_published_later() {
     });
     let taken = world.arrive(world.credential(&world.server.mint()), true).unwrap();
     assert_eq!((taken.generation().get(), taken.publication()), (2, Publication::PublishPending));
-    let Handover::Taken { warnings, .. } = taken else { panic!("it was taken") };
+    let NewCredentialResult::Stored { warnings, .. } = taken else { panic!("it was taken") };
     assert!(warnings.iter().any(|w| w.contains("it is not in the keyring yet")), "{warnings:?}");
     world.keyring.set_fault(None);
     assert_eq!(world.look().publication, Publication::Published);
@@ -262,9 +262,9 @@ fn what_is_taken_is_told_as_it_was_handed_over() {
     answer["refresh_expires_in"] = json!(7_776_000);
     let taken = world.arrive(world.credential(&answer), true).unwrap();
     assert_eq!((taken.generation().get(), taken.publication()), (2, Publication::Published));
-    let record = world.record();
-    assert_eq!(record.validity.unwrap().expires_at(), now.plus(LIFE));
-    assert_eq!(record.login_by.unwrap().since(now).as_secs(), 7_776_000);
+    let journal = world.journal();
+    assert_eq!(journal.validity.unwrap().expires_at(), now.plus(LIFE));
+    assert_eq!(journal.login_by.unwrap().since(now).as_secs(), 7_776_000);
     assert_eq!(world.published(), Some(2));
 }
 
@@ -295,7 +295,7 @@ fn r22_a_login_brings_its_access_token_though_the_refresh_token_is_the_one_that_
     goes_on(&world, 4);
     // An import of the same brings nothing that is known to be new.
     let copied = world.arrive(world.credential(&signed_in_again(&answer, "copied")), true).unwrap();
-    assert!(matches!(copied, Handover::Unchanged { .. }), "{copied:?}");
+    assert!(matches!(copied, NewCredentialResult::Unchanged { .. }), "{copied:?}");
 }
 
 #[test]
@@ -322,10 +322,10 @@ fn r22_a_login_clears_whatever_was_said_of_its_token() {
         if i != 4 {
             assert_eq!(world.arrive(world.credential(&answer), true).is_err(), i != 1, "{i}: a copy proves nothing");
         }
-        let generation = world.record().generation.next().get();
+        let generation = world.journal().generation.next().get();
         is_taken(world.log_in(&signed_in_again(&answer, "new")), generation);
-        let record = world.record();
-        assert_eq!((record.rejected, record.intent, record.revocation), (None, None, None), "{i}");
+        let journal = world.journal();
+        assert_eq!((journal.rejected, journal.intent, journal.revocation), (None, None, None), "{i}");
         assert_eq!((access(&world).as_str(), world.look().kind), ("new", OutcomeKind::Fresh), "{i}");
         goes_on(&world, generation + 1);
         is_refused(world.arrive(world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
@@ -401,8 +401,8 @@ fn r03_an_arrival_that_fails_behind_its_seal_says_that_it_is_stored_and_must_not
         if way == "tool" {
             assert!(hint.ends_with("repeat the import to finish"), "{hint}");
             let again = world.arrive(from_tool(world.credential(&answer), None), true).unwrap();
-            assert!(matches!(again, Handover::Unchanged { .. }), "{again:?}");
-            assert!(world.record().origin.is_some());
+            assert!(matches!(again, NewCredentialResult::Unchanged { .. }), "{again:?}");
+            assert!(world.journal().origin.is_some());
         } else {
             assert!(hint.ends_with("finish it: keepalive refresh -p demo"), "{hint}");
         }
@@ -419,7 +419,7 @@ fn an_arrival_that_could_not_be_sealed_has_changed_nothing() {
     spoil(&world, "profiles/demo/.sealed.new");
     is_refused(world.arrive(world.credential(&answer), true), OutcomeKind::StoreUnavailable, "io");
     std::fs::remove_dir_all(world.file("profiles/demo/.sealed.new")).unwrap();
-    assert_eq!((world.record().generation.get(), world.published()), (1, Some(1)));
+    assert_eq!((world.journal().generation.get(), world.published()), (1, Some(1)));
     goes_on(&world, 2);
 }
 
@@ -430,9 +430,9 @@ fn r12_an_import_of_what_is_here_publishes_it_where_the_keyring_lacks_it() {
     world.arrive(world.credential(&answer), true).unwrap();
     world.remove_from_keyring("keepalive");
     let again = world.arrive(world.credential(&answer), false).unwrap();
-    let Handover::Unchanged { publication, warnings, .. } = &again else { panic!("{again:?}") };
+    let NewCredentialResult::Unchanged { publication, warnings, .. } = &again else { panic!("{again:?}") };
     assert_eq!((*publication, warnings.len()), (Publication::Published, 0));
-    assert_eq!((world.published(), world.record().publication), (Some(2), Publication::Published));
+    assert_eq!((world.published(), world.journal().publication), (Some(2), Publication::Published));
     // The keyring goes away behind the look: said, and left to the next run.
     world.remove_from_keyring("keepalive");
     let keyring = world.keyring.clone();
@@ -442,8 +442,8 @@ fn r12_an_import_of_what_is_here_publishes_it_where_the_keyring_lacks_it() {
     });
     let again = world.arrive(world.credential(&answer), false).unwrap();
     world.keyring.set_fault(None);
-    let Handover::Unchanged { publication, warnings, .. } = &again else { panic!("{again:?}") };
-    assert_eq!((*publication, world.record().publication), (Publication::PublishPending, Publication::PublishPending));
+    let NewCredentialResult::Unchanged { publication, warnings, .. } = &again else { panic!("{again:?}") };
+    assert_eq!((*publication, world.journal().publication), (Publication::PublishPending, Publication::PublishPending));
     assert!(warnings.iter().any(|w| w.contains("it is not in the keyring yet")), "{warnings:?}");
 }
 

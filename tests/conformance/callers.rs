@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use keepalive::credential::freshness::Demand;
-use keepalive::engine::obtain::Obtained;
+use keepalive::engine::obtain::TokenResult;
 use keepalive::outcome::{ErrorKind, OutcomeKind};
 use keepalive::profile::{Profile, ProfileName};
 use keepalive::sys::lockfile::LockFile;
@@ -23,7 +23,7 @@ fn r01_callers_of_one_engine_share_a_flight_and_its_failure() {
         let gate = world.server.hold(Point::AfterCommit);
         world.server.script(fault);
         let engine = world.process();
-        let demand = engine.force(world.name()).unwrap();
+        let demand = engine.force_demand(world.name()).unwrap();
         std::thread::scope(|scope| {
             let callers: Vec<_> =
                 (0..6).map(|_| scope.spawn(|| engine.refresh(world.profile(), demand, LONG, &|| {}))).collect();
@@ -33,7 +33,7 @@ fn r01_callers_of_one_engine_share_a_flight_and_its_failure() {
             assert!(outcomes.iter().all(|o| o.kind == kind), "{outcomes:?}");
             // Whoever came after the landing finds it met, or shares it by the journal.
             assert_eq!(
-                outcomes.iter().filter(|o| !o.joined && o.kind != OutcomeKind::Fresh).count(),
+                outcomes.iter().filter(|o| !o.is_follower && o.kind != OutcomeKind::Fresh).count(),
                 1,
                 "{outcomes:?}"
             );
@@ -45,7 +45,7 @@ fn r01_callers_of_one_engine_share_a_flight_and_its_failure() {
 #[test]
 fn a_fresh_profile_is_answered_without_the_lock() {
     let world = World::new(None, Mode::Strict, "");
-    let _held = LockFile::acquire(&world.process().store().lock_file(world.name()).unwrap()).unwrap();
+    let _held = LockFile::acquire(&world.process().store().create_lock_file(world.name()).unwrap()).unwrap();
     assert_eq!(world.look().kind, OutcomeKind::Fresh);
 }
 
@@ -54,7 +54,7 @@ fn r27_a_caller_whose_time_is_over_is_told_and_the_flight_goes_on() {
     let world = World::new(None, Mode::Strict, "");
     let gate = world.server.hold(Point::AfterCommit);
     let engine = world.process();
-    let demand = engine.force(world.name()).unwrap();
+    let demand = engine.force_demand(world.name()).unwrap();
     std::thread::scope(|scope| {
         // Time enough to get as far as the server: a flight that nobody waits for any more does not start.
         let caller = scope.spawn(|| engine.refresh(world.profile(), demand, Duration::from_secs(2), &|| {}));
@@ -63,7 +63,7 @@ fn r27_a_caller_whose_time_is_over_is_told_and_the_flight_goes_on() {
     });
     drop(gate);
     assert!(engine.drain().is_empty());
-    assert_eq!(world.record().generation.get(), 2);
+    assert_eq!(world.journal().generation.get(), 2);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_caller_is_told_once_what_it_waits_for() {
     let world = World::new(None, Mode::Strict, "");
     let gate = world.server.hold(Point::AfterCommit);
     let engine = world.process();
-    let demand = engine.force(world.name()).unwrap();
+    let demand = engine.force_demand(world.name()).unwrap();
     let told = AtomicUsize::new(0);
     let start = Instant::now();
     let explain = || {
@@ -87,7 +87,8 @@ fn a_caller_is_told_once_what_it_waits_for() {
         assert_eq!(caller.join().unwrap().kind, OutcomeKind::Refreshed);
     });
     // A flight that is over soon is no reason to say anything.
-    let quick = engine.refresh(world.profile(), engine.force(world.name()).unwrap(), LONG, &|| panic!("told at once"));
+    let quick =
+        engine.refresh(world.profile(), engine.force_demand(world.name()).unwrap(), LONG, &|| panic!("told at once"));
     assert_eq!((quick.kind, told.load(Ordering::SeqCst)), (OutcomeKind::Refreshed, 1));
 }
 
@@ -102,11 +103,11 @@ fn r33_a_flight_that_another_process_keeps_waiting_keeps_no_other_profile_of_its
     let store = Arc::clone(daemon.store());
     for whose in ["the profile's", "the token's"] {
         let held = match whose {
-            "the token's" => store.lock_token(&world.record().fingerprint.unwrap()).unwrap(),
-            _ => LockFile::acquire(&store.lock_file(world.name()).unwrap()).unwrap(),
+            "the token's" => store.lock_token(&world.journal().fingerprint.unwrap()).unwrap(),
+            _ => LockFile::acquire(&store.create_lock_file(world.name()).unwrap()).unwrap(),
         };
         let force = |profile: &Arc<Profile>| {
-            let demand = daemon.force(&profile.name).unwrap();
+            let demand = daemon.force_demand(&profile.name).unwrap();
             daemon.refresh(profile, demand, LONG, &|| {}).kind
         };
         std::thread::scope(|scope| {
@@ -134,18 +135,18 @@ fn r28_nothing_is_sent_once_told_to_stop() {
     let world = World::new(None, Mode::Strict, "");
     let engine = world.process();
     engine.stop();
-    let outcome = engine.refresh(world.profile(), engine.force(world.name()).unwrap(), LONG, &|| {});
+    let outcome = engine.refresh(world.profile(), engine.force_demand(world.name()).unwrap(), LONG, &|| {});
     assert_eq!((outcome.kind, world.requests()), (OutcomeKind::Deferred, 0));
     assert_eq!(outcome.error.unwrap().kind, ErrorKind::Interrupted);
-    assert!(world.record().open_intent().is_none());
+    assert!(world.journal().open_intent().is_none());
 }
 
 #[test]
 fn r28_who_waits_in_the_queue_leaves_it_when_told_to_stop() {
     let world = World::new(None, Mode::Strict, "");
     let engine = world.process();
-    let demand = engine.force(world.name()).unwrap();
-    let held = LockFile::acquire(&engine.store().lock_file(world.name()).unwrap()).unwrap();
+    let demand = engine.force_demand(world.name()).unwrap();
+    let held = LockFile::acquire(&engine.store().create_lock_file(world.name()).unwrap()).unwrap();
     std::thread::scope(|scope| {
         let caller = scope.spawn(|| engine.refresh(world.profile(), demand, LONG, &|| {}));
         world.wait_for_a_waiter();
@@ -160,7 +161,7 @@ fn r28_who_has_sent_something_stays_for_the_answer_though_told_to_stop() {
     let world = World::new(None, Mode::Strict, "");
     let gate = world.server.hold(Point::AfterCommit);
     let engine = world.process();
-    let demand = engine.force(world.name()).unwrap();
+    let demand = engine.force_demand(world.name()).unwrap();
     let told = AtomicUsize::new(0);
     let explain = || {
         told.fetch_add(1, Ordering::SeqCst);
@@ -181,8 +182,8 @@ fn r28_who_has_sent_something_stays_for_the_answer_though_told_to_stop() {
 fn r01_who_waits_in_the_queue_stays_there_unless_told_to_stop() {
     let world = World::new(None, Mode::Strict, "");
     let engine = world.process();
-    let demand = engine.force(world.name()).unwrap();
-    let held = LockFile::acquire(&engine.store().lock_file(world.name()).unwrap()).unwrap();
+    let demand = engine.force_demand(world.name()).unwrap();
+    let held = LockFile::acquire(&engine.store().create_lock_file(world.name()).unwrap()).unwrap();
     let told = AtomicUsize::new(0);
     let explain = || {
         told.fetch_add(1, Ordering::SeqCst);
@@ -196,8 +197,8 @@ fn r01_who_waits_in_the_queue_stays_there_unless_told_to_stop() {
     });
 }
 
-fn obtain(world: &World, min_valid: Duration) -> Obtained {
-    world.process().obtain(world.profile(), min_valid, LONG, &|| {})
+fn obtain(world: &World, min_valid: Duration) -> TokenResult {
+    world.process().access_token(world.profile(), min_valid, LONG, &|| {})
 }
 
 #[test]
@@ -205,9 +206,9 @@ fn what_a_flight_brought_too_late_for_its_caller_can_still_be_had() {
     let world = World::new(None, Mode::Strict, "");
     let engine = world.process();
     world.clock.advance(LIFE);
-    assert!(engine.landed(world.profile(), Duration::ZERO).is_none());
+    assert!(engine.access_token_now(world.profile(), Duration::ZERO).is_none());
     assert_eq!(world.refresh_by(&engine).kind, OutcomeKind::Refreshed);
-    let obtained = engine.landed(world.profile(), Duration::ZERO).unwrap();
+    let obtained = engine.access_token_now(world.profile(), Duration::ZERO).unwrap();
     assert_eq!((obtained.token.unwrap().generation.get(), obtained.outcome.kind), (2, OutcomeKind::Fresh));
 }
 

@@ -1,9 +1,9 @@
 //! What is known of a token outlives whatever takes the place of it: a doubt or a refusal is not forgotten by an import, a
 //! login, a logout or a take-over, and the token is not sent again.
 
-use keepalive::engine::handover::Handover;
+use keepalive::engine::handover::NewCredentialResult;
 use keepalive::outcome::{Outcome, OutcomeKind};
-use keepalive::store::Taken;
+use keepalive::store::TakeOverResult;
 use serde_json::Value;
 
 use super::homes::moved_in;
@@ -31,7 +31,7 @@ fn doubtful() -> (World, Value) {
 }
 
 #[track_caller]
-fn is_refused(result: Result<Handover, Outcome>) {
+fn is_refused(result: Result<NewCredentialResult, Outcome>) {
     let outcome = result.expect_err("it may be spent");
     assert_eq!((outcome.kind, outcome.error.unwrap().kind.word()), (OutcomeKind::NeedsLogin, "consumed"));
 }
@@ -52,7 +52,7 @@ fn r17_a_doubt_or_a_refusal_is_remembered_when_another_token_was_taken() {
         let (world, answer) = sent(fault, Mode::Strict, "");
         world.arrive(world.credential(&world.server.mint()), true).unwrap();
         is_remembered(&world, &answer);
-        assert_eq!(world.record().generation.get(), 4, "the other one is refreshed as ever");
+        assert_eq!(world.journal().generation.get(), 4, "the other one is refreshed as ever");
     }
 }
 
@@ -86,7 +86,7 @@ fn r17_a_doubt_is_remembered_when_the_process_that_takes_another_token_dies() {
     let other = world.credential(&world.server.mint());
     let remains = world.die_during(Place::BeforePublish, || drop(world.arrive(other, true)));
     let world = world.goes_on(remains, None);
-    assert_eq!(world.record().open_intent(), None, "the doubt is not of the token that was taken");
+    assert_eq!(world.journal().open_intent(), None, "the doubt is not of the token that was taken");
     is_remembered(&world, &answer);
 }
 
@@ -100,11 +100,11 @@ fn r17_the_same_token_once_more_stays_in_doubt() {
     // Nothing but the journal is left: it is taken, and the doubt with it.
     std::fs::remove_file(world.file("profiles/demo/sealed")).unwrap();
     world.remove_from_keyring("keepalive");
-    let before = world.record().intent.unwrap();
+    let before = world.journal().intent.unwrap();
     let taken = world.arrive(world.credential(&answer), true).unwrap();
     assert_eq!(taken.generation().get(), 3);
-    let carried = world.record().intent.unwrap();
-    assert_eq!((carried.attempt, carried.generation.get()), (before.attempt, 3), "with all that is known of it");
+    let carried = world.journal().intent.unwrap();
+    assert_eq!((carried.attempt_id, carried.generation.get()), (before.attempt_id, 3), "with all that is known of it");
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1));
 }
 
@@ -116,11 +116,11 @@ fn r17_a_revocation_in_doubt_is_remembered_by_the_tombstone_and_by_the_same_toke
     world.revokes([Fault::DropBefore, Fault::Answer(503, "", "")]);
     assert!(world.log_out(false, false).is_err());
     world.log_out(true, false).unwrap();
-    assert!(world.record().revocation.is_some_and(|r| !r.is_confirmed));
+    assert!(world.journal().revocation.is_some_and(|r| !r.is_confirmed));
     world.arrive(world.credential(&answer), false).unwrap();
-    assert!(world.record().open_revocation().is_some());
+    assert!(world.journal().open_revocation().is_some());
     assert_eq!(world.refresh().generation.get(), 4, "it was not revoked");
-    assert_eq!(world.record().open_revocation(), None);
+    assert_eq!(world.journal().open_revocation(), None);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_token_in_doubt_whose_server_lets_it_be_used_again_can_be_imported_again() {
         let (world, answer) = sent(Fault::DropAfter, Mode::NoRotation { echo: true }, "rotation = \"none\"\n");
         leave(&world);
         world.arrive(world.credential(&answer), true).unwrap();
-        assert_eq!((world.record().intent, world.refresh().kind), (None, OutcomeKind::Refreshed));
+        assert_eq!((world.journal().intent, world.refresh().kind), (None, OutcomeKind::Refreshed));
     }
 }
 
@@ -139,13 +139,13 @@ fn r17_a_take_over_keeps_a_doubt_wherever_it_is_cut_off() {
         let (world, _) = doubtful();
         let take_over = |world: &World| world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
         // Another directory had it for a while.
-        assert!(matches!(take_over(&world.beside())[..], [(_, Taken::Adopted(_))]));
+        assert!(matches!(take_over(&world.beside())[..], [(_, TakeOverResult::Adopted(_))]));
         let remains = match is_cut_off {
             true => world.die_during(Place::BeforePublish, || drop(take_over(&world))),
             false => world.remains(),
         };
         let world = world.goes_on(remains, None);
-        assert!(matches!(take_over(&world)[..], [(_, Taken::Republished(_))]));
+        assert!(matches!(take_over(&world)[..], [(_, TakeOverResult::Republished(_))]));
         assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1), "{is_cut_off}");
     }
 }
@@ -155,7 +155,7 @@ fn r17_a_take_over_of_another_token_gives_the_doubtful_one_up() {
     let (world, answer) = doubtful();
     moved_in(&world, 3, true);
     let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
-    assert!(matches!(taken[..], [(_, Taken::Adopted(_))]), "{taken:?}");
+    assert!(matches!(taken[..], [(_, TakeOverResult::Adopted(_))]), "{taken:?}");
     is_refused(world.arrive(world.credential(&answer), true));
 }
 
@@ -168,7 +168,7 @@ fn r17_what_a_take_cannot_write_into_the_ledger_the_next_run_does() {
         assert_eq!(world.arrive(other, true).unwrap_err().kind, OutcomeKind::StoreUnavailable);
         world.mend_ledger();
         assert_eq!(world.look().generation.get(), 3, "it was sealed");
-        assert_eq!(world.record().open_intent(), None, "the doubt was of the one before");
+        assert_eq!(world.journal().open_intent(), None, "the doubt was of the one before");
         world.server.script([DENIED]);
         assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin, "the journal has room for one refusal");
         is_remembered(&world, &answer);
@@ -183,10 +183,10 @@ fn r17_a_doubt_that_was_to_go_along_stays_when_nothing_can_be_sealed_and_ends_wi
     std::fs::create_dir(world.file("profiles/demo/.sealed.new")).unwrap();
     assert_eq!(world.arrive(world.credential(&answer), true).unwrap_err().kind, OutcomeKind::StoreUnavailable);
     std::fs::remove_dir(world.file("profiles/demo/.sealed.new")).unwrap();
-    assert!(world.record().open_intent().is_some());
+    assert!(world.journal().open_intent().is_some());
     world.break_ledger();
     world.arrive(world.credential(&world.server.mint()), true).unwrap_err();
     world.mend_ledger();
-    assert_eq!((world.look().generation.get(), world.record().intent), (3, None));
+    assert_eq!((world.look().generation.get(), world.journal().intent), (3, None));
     is_remembered(&world, &answer);
 }

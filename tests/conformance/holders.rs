@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use keepalive::credential::{Credential, Generation};
-use keepalive::engine::handover::Handover;
+use keepalive::engine::handover::NewCredentialResult;
 use keepalive::guard::Permit;
 use keepalive::outcome::{Outcome, OutcomeKind};
 use keepalive::profile::ProfileName;
-use keepalive::store::{Claim, Taken};
+use keepalive::store::{TakeOverResult, TokenClaim};
 use keepalive::sys::lockfile::LockFile;
 use serde_json::Value;
 
@@ -33,7 +33,7 @@ fn world() -> (World, Value) {
 }
 
 #[track_caller]
-fn is_refused(result: Result<Handover, Outcome>, kind: OutcomeKind, word: &str) -> String {
+fn is_refused(result: Result<NewCredentialResult, Outcome>, kind: OutcomeKind, word: &str) -> String {
     let error = result.map_err(|outcome| (outcome.kind, outcome.error.unwrap())).expect_err("it was not to be taken");
     assert_eq!((error.0, error.1.kind.word()), (kind, word), "{error:?}");
     format!("{}; {}", error.1.message, error.1.hint.unwrap())
@@ -54,13 +54,13 @@ fn is_held(world: &World, by: &str, wanted: &ProfileName, answer: &Value) {
 fn seal(world: &World, name: &ProfileName, mut credential: Credential, with_journal: bool) {
     let engine = world.process();
     let store = engine.store();
-    let (key, lock) = (store.key("").unwrap(), LockFile::acquire(&store.lock_file(name).unwrap()).unwrap());
-    let mut vault = store.vault(Permit::for_writer(name, &lock)).unwrap();
+    let (key, lock) = (store.key("").unwrap(), LockFile::acquire(&store.create_lock_file(name).unwrap()).unwrap());
+    let mut vault = store.open_profile(Permit::from_lock(name, &lock)).unwrap();
     credential.generation = Generation::FIRST;
-    vault.seal(&credential, &key).unwrap();
+    vault.seal_credential(&credential, &key).unwrap();
     if with_journal {
-        vault.record.adopt(&credential, key.fingerprint(&credential.refresh));
-        vault.save().unwrap();
+        vault.journal.set_credential(&credential, key.fingerprint(&credential.refresh));
+        vault.save_journal().unwrap();
     }
 }
 
@@ -147,7 +147,7 @@ fn r04_two_profiles_that_have_one_token_all_the_same_do_not_both_spend_it() {
         gate.wait_reached();
         let second = scope.spawn(|| {
             let engine = world.process();
-            engine.refresh(&twin, engine.force(&twin.name).unwrap(), LONG, &|| {})
+            engine.refresh(&twin, engine.force_demand(&twin.name).unwrap(), LONG, &|| {})
         });
         world.wait_for_a_waiter();
         drop(gate);
@@ -233,7 +233,7 @@ fn r03_a_token_that_was_revoked_is_dead_for_another_profile_though_the_ledger_do
     std::fs::create_dir(world.file("ledger.lock")).unwrap();
     world.log_out(false, false).unwrap_err();
     std::fs::remove_dir(world.file("ledger.lock")).unwrap();
-    assert!(world.record().is_tombstone && !world.file("ledger").exists());
+    assert!(world.journal().is_tombstone && !world.file("ledger").exists());
     for name in [&copy(), world.name()] {
         is_refused(world.arrive_as(name, world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
     }
@@ -249,23 +249,23 @@ fn r04_a_take_over_leaves_a_token_that_another_profile_here_has_or_that_is_spent
         home.remove_from_keyring("keepalive");
         home.arrive_as(&copy(), home.credential(&answer), true).unwrap();
         home.keyring.restore(items.into_iter().chain(home.keyring.snapshot()).collect());
-        let mut expected = Claim::Held(copy());
+        let mut expected = TokenClaim::HeldBy(copy());
         if is_spent {
             let engine = home.process();
             let mut profile = home.profile().as_ref().clone();
             profile.name = copy();
-            let demand = engine.force(&profile.name).unwrap();
+            let demand = engine.force_demand(&profile.name).unwrap();
             assert_eq!(engine.refresh(&profile.into(), demand, LONG, &|| {}).kind, OutcomeKind::Refreshed);
-            expected = Claim::Dead;
+            expected = TokenClaim::Unusable;
         }
         let published = home.keyring.snapshot();
         let take_over = || home.process().store().take_over(std::slice::from_ref(home.name())).unwrap();
-        assert_eq!(take_over(), [(home.name().clone(), Taken::Claimed(expected))]);
+        assert_eq!(take_over(), [(home.name().clone(), TakeOverResult::Claimed(expected))]);
         assert_eq!(home.keyring.snapshot(), published, "it was left alone");
         assert!(!home.file("profiles/demo/sealed").exists());
         if !is_spent {
             home.forget(&copy());
-            assert!(matches!(take_over()[..], [(_, Taken::Adopted(_))]));
+            assert!(matches!(take_over()[..], [(_, TakeOverResult::Adopted(_))]));
         }
     }
 }
@@ -323,10 +323,10 @@ fn r04_a_profile_brought_here_from_another_store_whose_token_is_held_here_sends_
     world.arrive_as(&copy(), world.credential(&answer), false).unwrap();
     kept.bring_into("profiles/demo", &world);
     let path = world.file("profiles/demo/record.json");
-    let mut record: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    record["store"]["uuid"] = "elsewhere".into();
-    record["fingerprint"] = "f".repeat(32).into();
-    std::fs::write(&path, record.to_string()).unwrap();
+    let mut journal: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    journal["store"]["uuid"] = "elsewhere".into();
+    journal["fingerprint"] = "f".repeat(32).into();
+    std::fs::write(&path, journal.to_string()).unwrap();
     for _ in 0..2 {
         let outcome = world.refresh();
         let error = outcome.error.unwrap();

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use keepalive::clock::Clock;
 use keepalive::credential::freshness::{Demand, Margin};
-use keepalive::engine::standing::{Terms, standing};
+use keepalive::engine::standing::{StatusPolicy, profile_status};
 use keepalive::guard::Permit;
-use keepalive::outcome::{ErrorKind, Outcome, OutcomeKind, Publication, State};
+use keepalive::outcome::{ErrorKind, Outcome, OutcomeKind, ProfileState, Publication};
 use keepalive::store::StoreError;
 use keepalive::sys::lockfile::LockFile;
 
@@ -20,7 +20,7 @@ use super::world::{LIFE, Place, World};
 struct Past {
     world: World,
     sealed: Vec<u8>,
-    keyring: std::collections::BTreeMap<keepalive::store::keyring::Item, String>,
+    keyring: std::collections::BTreeMap<keepalive::store::keyring::KeyringItem, String>,
 }
 
 impl Past {
@@ -63,7 +63,7 @@ fn word_of(outcome: &Outcome) -> &str {
     outcome.error.as_ref().map_or("", |e| e.kind.word())
 }
 
-fn published_item(world: &World) -> keepalive::store::keyring::Item {
+fn published_item(world: &World) -> keepalive::store::keyring::KeyringItem {
     world.keyring.snapshot().into_keys().find(|item| item.service == "keepalive").unwrap()
 }
 
@@ -85,16 +85,16 @@ fn a_fresh_profile_whose_sealed_copy_is_gone_or_old_is_not_called_fresh_and_mend
             false => past.restore_sealed(),
         }
         let policy = &world.profile().provider.policy;
-        let terms = Terms { policy, margin: Margin::DEFAULT, early: Duration::ZERO, is_followed: false };
-        let stands = || standing(Some(&world.record()), terms, &world.clock.now());
+        let terms = StatusPolicy { policy, margin: Margin::DEFAULT, jitter: Duration::ZERO, is_following: false };
+        let stands = || profile_status(Some(&world.journal()), terms, &world.clock.now());
         let shown = stands();
         let error = shown.error.unwrap();
-        assert_eq!((shown.state, error.kind.word()), (State::Due, "unsealed"));
+        assert_eq!((shown.state, error.kind.word()), (ProfileState::Due, "unsealed"));
         assert!(error.hint.unwrap().contains("from the keyring, if it is there"));
         assert_eq!(shown.refresh_at, Some(world.clock.now().wall));
         let outcome = world.process().refresh(world.profile(), Demand::ValidFor(Duration::ZERO), LIFE, &|| {});
         assert_eq!((outcome.kind, outcome.generation.get(), world.requests()), (OutcomeKind::Fresh, 2, 1));
-        assert_eq!(stands().state, State::Fresh);
+        assert_eq!(stands().state, ProfileState::Fresh);
     }
 }
 
@@ -129,10 +129,10 @@ fn ahead() -> World {
 fn look_into(world: &World) -> Result<Option<u64>, StoreError> {
     let engine = world.process();
     let store = engine.store();
-    let lock = LockFile::acquire(&store.lock_file(world.name()).unwrap()).unwrap();
-    let mut vault = store.vault(Permit::for_writer(world.name(), &lock)).unwrap();
+    let lock = LockFile::acquire(&store.create_lock_file(world.name()).unwrap()).unwrap();
+    let mut vault = store.open_profile(Permit::from_lock(world.name(), &lock)).unwrap();
     let loaded = vault.load(&store.key("demo").unwrap(), false)?;
-    Ok(loaded.map(|loaded| loaded.held.credential().generation.get()))
+    Ok(loaded.map(|loaded| loaded.locked_credential.credential().generation.get()))
 }
 
 #[test]
@@ -314,17 +314,17 @@ fn an_answer_that_was_judged_is_not_judged_again() {
     let world = World::new(None, Mode::Strict, "");
     world.server.script([Fault::CommitThen(500, "<html>oops</html>")]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
-    let sequence = world.record().sequence;
+    let sequence = world.journal().sequence;
     // The evidence stays sealed; looking at it again changes nothing.
     assert!(world.file("profiles/demo/received").exists());
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
-    assert_eq!((world.record().sequence, world.requests()), (sequence, 1));
+    assert_eq!((world.journal().sequence, world.requests()), (sequence, 1));
 }
 
 #[test]
 fn a_healthy_profile_is_examined_without_a_finding_and_others_with_theirs() {
     let past = Past::new();
-    let examine = || past.world.process().store().examine(past.world.name());
+    let examine = || past.world.process().store().check_copies_agree(past.world.name());
     assert_eq!(examine().unwrap(), Vec::<String>::new());
     past.world.keyring.restore(past.keyring.clone());
     assert_eq!(examine().unwrap(), ["the keyring has generation 1, the sealed file 2"]);
@@ -356,9 +356,9 @@ fn r03_a_dead_runs_token_is_spent_once_its_successor_is_found() {
     world.arrive(world.credential(&first), true).unwrap();
     let remains = world.die_at(Place::AfterPublish);
     let world = world.goes_on(remains, None);
-    let before = world.record().sequence;
+    let before = world.journal().sequence;
     assert_eq!(world.look().generation.get(), 3);
-    assert!(world.record().sequence > before, "whoever waits in another process learns of it");
+    assert!(world.journal().sequence > before, "whoever waits in another process learns of it");
     assert!(world.arrive(world.credential(&first), true).is_err());
 }
 
@@ -412,7 +412,7 @@ fn more_items_than_one_are_told() {
     past.world.keyring.set_duplicates(2);
     let outcome = past.world.refresh();
     assert!(outcome.warnings.iter().any(|w| w.starts_with("2 more keyring items")), "{outcome:?}");
-    let found = past.world.process().store().examine(past.world.name()).unwrap();
+    let found = past.world.process().store().check_copies_agree(past.world.name()).unwrap();
     assert_eq!(found, ["2 more keyring items have the same attributes"]);
 }
 
@@ -424,7 +424,7 @@ pub fn moved_in(world: &World, generation: u64, with_key: bool) {
     other.forget(other.name());
     std::fs::remove_dir_all(other.file("profiles")).unwrap();
     other.sign_in();
-    while other.record().generation.get() < generation {
+    while other.journal().generation.get() < generation {
         other.refresh();
     }
     let theirs = other.keyring.snapshot().into_iter().filter(|(item, _)| with_key || item.service == "keepalive");
@@ -434,34 +434,34 @@ pub fn moved_in(world: &World, generation: u64, with_key: bool) {
 #[test]
 fn r30_a_take_over_takes_what_was_written_last_and_guesses_at_nothing() {
     use keepalive::credential::Generation;
-    use keepalive::store::Taken;
+    use keepalive::store::TakeOverResult;
     let g = Generation::new;
     for (theirs, with_key, expected) in [
         // Each store counts for itself: a login of this morning may be a first generation.
-        (1, true, Taken::Adopted(g(3))),
-        (1, false, Taken::Unproven { claimed: g(1) }),
-        (3, true, Taken::Adopted(g(4))),
-        (3, false, Taken::Unproven { claimed: g(3) }),
+        (1, true, TakeOverResult::Adopted(g(3))),
+        (1, false, TakeOverResult::Unverified { claimed: g(1) }),
+        (3, true, TakeOverResult::Adopted(g(4))),
+        (3, false, TakeOverResult::Unverified { claimed: g(3) }),
     ] {
         let past = Past::new();
         moved_in(&past.world, theirs, with_key);
         let take_over = || past.world.process().store().take_over(std::slice::from_ref(past.world.name())).unwrap();
         assert_eq!(take_over(), [(past.world.name().clone(), expected.clone())], "{theirs} {with_key}");
-        if let Taken::Adopted(generation) = expected {
+        if let TakeOverResult::Adopted(generation) = expected {
             assert_eq!(past.world.published(), Some(generation.get()));
-            assert_eq!(take_over(), [(past.world.name().clone(), Taken::AtHome)]);
+            assert_eq!(take_over(), [(past.world.name().clone(), TakeOverResult::AlreadyOwned)]);
         }
     }
 }
 
-fn take_over(world: &World) -> keepalive::store::Taken {
+fn take_over(world: &World) -> keepalive::store::TakeOverResult {
     let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
     taken.into_iter().next().expect("one profile").1
 }
 
 #[test]
 fn r03_a_second_take_over_does_not_bring_back_what_the_former_home_has_spent_meanwhile() {
-    use keepalive::store::Taken;
+    use keepalive::store::TakeOverResult;
     let former = World::new(None, Mode::Strict, "");
     former.refresh();
     let home = former.beside();
@@ -470,31 +470,31 @@ fn r03_a_second_take_over_does_not_bring_back_what_the_former_home_has_spent_mea
     let name = home.name().clone();
     former.hook(Place::BeforePublish, move || {
         let taken = store.take_over(std::slice::from_ref(&name)).unwrap();
-        assert!(matches!(taken.as_slice(), [(_, Taken::Adopted(_))]), "{taken:?}");
+        assert!(matches!(taken.as_slice(), [(_, TakeOverResult::Adopted(_))]), "{taken:?}");
         Ok(())
     });
     assert_eq!(former.refresh().generation.get(), 3);
     assert_eq!(home.refresh().kind, OutcomeKind::ConfigError, "it is not at home here any more");
-    assert!(matches!(take_over(&home), Taken::Adopted(_)));
+    assert!(matches!(take_over(&home), TakeOverResult::Adopted(_)));
     assert_eq!(home.refresh().kind, OutcomeKind::Refreshed);
     assert_eq!(home.server.counts().presented_again, 0);
 }
 
 #[test]
 fn r13_a_take_over_keeps_what_is_here_if_it_has_spent_or_has_what_the_keyring_holds() {
-    use keepalive::store::Taken;
+    use keepalive::store::TakeOverResult;
     for is_spent in [false, true] {
         let former = World::new(None, Mode::Strict, "");
         let home = former.beside();
         let mut theirs = former.keyring.snapshot();
         theirs.retain(|item, _| item.service == "keepalive");
-        assert!(matches!(take_over(&home), Taken::Adopted(_)));
+        assert!(matches!(take_over(&home), TakeOverResult::Adopted(_)));
         if is_spent {
             assert_eq!(home.refresh().kind, OutcomeKind::Refreshed);
         }
         // Another program puts the former item back.
         home.keyring.restore(home.keyring.snapshot().into_iter().chain(theirs).collect());
-        assert!(matches!(take_over(&home), Taken::Republished(_)), "{is_spent}");
+        assert!(matches!(take_over(&home), TakeOverResult::Republished(_)), "{is_spent}");
         assert_eq!(home.refresh().kind, OutcomeKind::Refreshed);
         assert_eq!(home.server.counts().presented_again, 0);
     }
@@ -552,9 +552,9 @@ pub fn moved_in_from(world: &World, is_of_older_version: bool) {
 /// Makes a journal one of an older version.
 fn forget_whose(world: &World) {
     let path = world.file("profiles/demo/record.json");
-    let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    assert!(record.as_object_mut().unwrap().remove("store").is_some(), "{record}");
-    std::fs::write(&path, record.to_string()).unwrap();
+    let mut journal: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert!(journal.as_object_mut().unwrap().remove("store").is_some(), "{journal}");
+    std::fs::write(&path, journal.to_string()).unwrap();
 }
 
 #[test]
@@ -588,9 +588,9 @@ fn r30_an_identity_found_again_is_still_that_of_another_machine() {
     let world = World::without_keyring();
     let path = world.file("profiles/demo/record.json");
     let text = std::fs::read_to_string(&path).unwrap();
-    let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
-    record["store"]["machine"] = "another".into();
-    std::fs::write(&path, record.to_string()).unwrap();
+    let mut journal: serde_json::Value = serde_json::from_str(&text).unwrap();
+    journal["store"]["machine"] = "another".into();
+    std::fs::write(&path, journal.to_string()).unwrap();
     std::fs::remove_file(world.file("store.json")).unwrap();
     let outcome = world.refresh();
     assert_eq!((outcome.kind, word_of(&outcome), world.requests()), (OutcomeKind::ConfigError, "other_machine", 0));
@@ -619,10 +619,10 @@ fn r03_an_identity_that_no_journal_knows_is_not_made_anew_over_what_is_there() {
     is_lost(arrive(world.name(), &first).unwrap_err());
     is_lost(arrive(&other, &world.server.mint()).unwrap_err());
     is_lost(world.log_out(false, false).unwrap_err());
-    assert_eq!(world.record().flaw.unwrap().1.kind, ErrorKind::IdentityLost);
+    assert_eq!(world.journal().integrity_error.unwrap().1.kind, ErrorKind::IdentityLost);
     // The way out, step by step.
     world.log_out(true, false).unwrap();
-    assert!(!sealed(&world).exists() && world.record().is_tombstone);
+    assert!(!sealed(&world).exists() && world.journal().is_tombstone);
     is_lost(arrive(&other, &world.server.mint()).unwrap_err());
     std::fs::remove_file(world.file("ledger")).unwrap();
     world.sign_in();

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use keepalive::guard::Held;
+use keepalive::guard::LockedCredential;
 use keepalive::profile::Provider;
 use keepalive::provider::http::HttpEndpoint;
 use keepalive::provider::revocation::{RevocationServer, Revoking};
@@ -12,7 +12,7 @@ use keepalive::provider::signin::{SignInServer, Sites};
 use keepalive::provider::wire::Ask;
 use keepalive::provider::{Exchange, Gate, GateError, PrepareError, Prepared, RawAnswer, TokenEndpoint, Unsent};
 use keepalive::store::keyring::memory::MemoryKeyring;
-use keepalive::store::keyring::{Found, Item, Keyring, KeyringError};
+use keepalive::store::keyring::{FoundItem, Keyring, KeyringError, KeyringItem};
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -72,7 +72,7 @@ impl TokenEndpoint for Hooked<HttpEndpoint> {
         self.inner.prepare(provider, within)
     }
 
-    fn exchange<'l>(&self, prepared: &Prepared, held: Held<'l>, gate: Gate) -> Exchange<'l> {
+    fn exchange<'l>(&self, prepared: &Prepared, held: LockedCredential<'l>, gate: Gate) -> Exchange<'l> {
         self.exchanges.fetch_add(1, Ordering::SeqCst);
         let early = self.hooks.early.lock().unwrap().pop_front();
         if let Some(status) = early {
@@ -107,7 +107,7 @@ impl RevocationServer for Hooked<HttpEndpoint> {
         self.inner.revocation_site(provider)
     }
 
-    fn revoke(&self, prepared: &Prepared, url: &Url, held: Held<'_>, gate: Gate) -> Revoking {
+    fn revoke(&self, prepared: &Prepared, url: &Url, held: LockedCredential<'_>, gate: Gate) -> Revoking {
         let revoking = self.inner.revoke(prepared, url, held, gate);
         self.hooks.at(Place::AfterRevocation).unwrap();
         revoking
@@ -120,7 +120,7 @@ impl Keyring for Hooked<MemoryKeyring> {
         self.inner.check()
     }
 
-    fn read(&self, item: &Item) -> Result<Option<Found>, KeyringError> {
+    fn read(&self, item: &KeyringItem) -> Result<Option<FoundItem>, KeyringError> {
         self.inner.read(item)
     }
 
@@ -129,14 +129,14 @@ impl Keyring for Hooked<MemoryKeyring> {
         self.inner.list(service)
     }
 
-    fn write(&self, item: &Item, value: &str) -> Result<(), KeyringError> {
+    fn write(&self, item: &KeyringItem, value: &str) -> Result<(), KeyringError> {
         self.hooks.at(Place::BeforePublish).unwrap();
         let written = self.inner.write(item, value);
         self.hooks.at(Place::AfterPublish).unwrap();
         written
     }
 
-    fn delete(&self, item: &Item, holding: &str) -> Result<(), KeyringError> {
+    fn delete(&self, item: &KeyringItem, holding: &str) -> Result<(), KeyringError> {
         self.inner.delete(item, holding)
     }
 

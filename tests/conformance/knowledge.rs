@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use keepalive::clock::Clock;
 use keepalive::credential::freshness::Margin;
-use keepalive::engine::handover::Handover;
-use keepalive::engine::standing::{Standing, Terms, standing};
+use keepalive::engine::handover::NewCredentialResult;
+use keepalive::engine::standing::{ProfileStatus, StatusPolicy, profile_status};
 use keepalive::guard::Permit;
-use keepalive::outcome::{Outcome, OutcomeKind, State};
-use keepalive::store::{Claim, Taken};
+use keepalive::outcome::{Outcome, OutcomeKind, ProfileState};
+use keepalive::store::{TakeOverResult, TokenClaim};
 use keepalive::sys::lockfile::LockFile;
 use serde_json::Value;
 
@@ -71,15 +71,15 @@ fn word_of(outcome: &Outcome) -> &str {
 }
 
 #[track_caller]
-fn is_refused(result: Result<Handover, Outcome>) {
+fn is_refused(result: Result<NewCredentialResult, Outcome>) {
     let outcome = result.expect_err("it may be spent");
     assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::NeedsLogin, "consumed"));
 }
 
-fn shown(world: &World) -> Standing {
+fn shown(world: &World) -> ProfileStatus {
     let policy = &world.profile().provider.policy;
-    let terms = Terms { policy, margin: Margin::DEFAULT, early: Duration::ZERO, is_followed: false };
-    standing(Some(&world.record()), terms, &world.clock.now())
+    let terms = StatusPolicy { policy, margin: Margin::DEFAULT, jitter: Duration::ZERO, is_following: false };
+    profile_status(Some(&world.journal()), terms, &world.clock.now())
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn r17_a_doubt_outlives_its_journal() {
     for loss in LOSSES {
         let (world, answer) = lost(World::without_keyring(), Fault::DropAfter, loss);
         if loss == Loss::Older {
-            assert_eq!(shown(&world).state, State::InDoubt);
+            assert_eq!(shown(&world).state, ProfileState::InDoubt);
         }
         for _ in 0..2 {
             let kind = if loss == Loss::Forgotten { OutcomeKind::NeedsLogin } else { OutcomeKind::InDoubt };
@@ -127,19 +127,19 @@ fn r17_a_doubt_that_the_ledger_noted_is_over_when_the_answer_of_a_dead_run_says_
     stranger.binding.client_id.push('2');
     world.arrive(stranger, false).unwrap_err();
     let is_marked = || {
-        let token = world.record().fingerprint.unwrap();
-        world.process().store().ledger().mark(&token).unwrap().is_some()
+        let token = world.journal().fingerprint.unwrap();
+        world.process().store().ledger().entry(&token).unwrap().is_some()
     };
     assert!(is_marked());
     assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
-    assert_eq!((is_marked(), world.record().intent), (false, None));
+    assert_eq!((is_marked(), world.journal().intent), (false, None));
 }
 
 /// Whether the ledger has a doubt about the token that came in this answer.
 fn is_marked(world: &World, answer: &Value) -> bool {
     let store = std::sync::Arc::clone(world.process().store());
     let token = store.key("demo").unwrap().fingerprint(&world.credential(answer).refresh);
-    store.ledger().mark(&token).unwrap().is_some()
+    store.ledger().entry(&token).unwrap().is_some()
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn r03_a_profile_that_is_signed_out_still_names_what_the_ledger_took() {
     let world = World::without_keyring();
     assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
     world.log_out(true, false).unwrap();
-    world.process().store().check_ledger().unwrap();
+    world.process().store().check_ledger_complete().unwrap();
     std::fs::remove_file(world.file("ledger")).unwrap();
     let outcome = world.arrive(world.credential(&world.server.mint()), true).unwrap_err();
     assert_eq!(word_of(&outcome), "ledger_damaged");
@@ -241,9 +241,9 @@ fn r03_a_ledger_that_was_cut_because_it_was_long_is_whole() {
     assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
     let others: String = (0..1024).map(|i| format!("{i:032x}\n")).collect();
     std::fs::write(world.file("ledger"), &others).unwrap();
-    world.process().store().check_ledger().unwrap();
+    world.process().store().check_ledger_complete().unwrap();
     std::fs::write(world.file("ledger"), &others[33..]).unwrap();
-    world.process().store().check_ledger().unwrap_err();
+    world.process().store().check_ledger_complete().unwrap_err();
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn r03_a_journal_from_another_store_says_nothing_of_the_ledger_here() {
     there.remains().bring_into("profiles/demo", &here);
     here.arrive_as(&"copy".parse().unwrap(), here.credential(&here.server.mint()), false).unwrap();
     here.look();
-    here.process().store().check_ledger().unwrap();
+    here.process().store().check_ledger_complete().unwrap();
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn a_sealed_copy_whose_journal_is_lost_is_not_called_well() {
         }
         std::fs::remove_file(world.file(JOURNAL)).unwrap();
         let shown = shown(&world);
-        assert_eq!((shown.state, shown.error.unwrap().kind.word()), (State::InDoubt, "journal_missing"));
+        assert_eq!((shown.state, shown.error.unwrap().kind.word()), (ProfileState::InDoubt, "journal_missing"));
     }
 }
 
@@ -313,7 +313,7 @@ fn r22_a_refusal_outlives_its_journal() {
                     (OutcomeKind::ConfigError, "stale_credential"),
                     "{loss:?}"
                 );
-                assert_eq!(shown(&world).state, State::ConfigError);
+                assert_eq!(shown(&world).state, ProfileState::ConfigError);
             }
         }
         is_refused(world.arrive(world.credential(&answer), true));
@@ -334,7 +334,7 @@ fn r22_a_refusal_that_the_ledger_could_not_take_is_told_and_written_by_the_next_
     assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::NeedsLogin, "invalid_grant"));
     assert!(outcome.warnings.iter().any(|w| w.starts_with("cannot write the ledger")));
     world.mend_ledger();
-    assert_eq!((world.refresh().kind, world.record().unledgered.len()), (OutcomeKind::NeedsLogin, 0));
+    assert_eq!((world.refresh().kind, world.journal().ledger_backlog.len()), (OutcomeKind::NeedsLogin, 0));
     std::fs::remove_file(world.file(JOURNAL)).unwrap();
     is_refused(world.arrive(world.credential(&answer), true));
 }
@@ -354,7 +354,7 @@ fn r03_a_spent_token_that_the_ledger_could_not_take_is_kept_by_the_journal_until
         if is_forgotten {
             world.log_out(true, false).unwrap_err();
         }
-        assert_eq!(world.record().unledgered.len(), 1);
+        assert_eq!(world.journal().ledger_backlog.len(), 1);
         world.mend_ledger();
         is_refused(world.arrive(world.credential(&answer), true));
         std::fs::remove_file(world.file(JOURNAL)).unwrap();
@@ -375,7 +375,10 @@ fn r03_a_profile_put_back_from_a_backup_is_never_called_fresh() {
     }
     for _ in 0..2 {
         let standing = shown(&world);
-        assert_eq!((standing.state, standing.error.unwrap().kind.word()), (State::ConfigError, "stale_credential"));
+        assert_eq!(
+            (standing.state, standing.error.unwrap().kind.word()),
+            (ProfileState::ConfigError, "stale_credential")
+        );
         for outcome in [world.look(), world.refresh()] {
             assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::ConfigError, "stale_credential"));
         }
@@ -385,7 +388,7 @@ fn r03_a_profile_put_back_from_a_backup_is_never_called_fresh() {
     }
     assert_eq!(world.requests(), 1);
     world.sign_in();
-    assert_eq!((shown(&world).state, world.refresh().kind), (State::Fresh, OutcomeKind::Refreshed));
+    assert_eq!((shown(&world).state, world.refresh().kind), (ProfileState::Fresh, OutcomeKind::Refreshed));
 }
 
 #[test]
@@ -420,13 +423,13 @@ fn r03_a_take_over_does_not_believe_in_a_token_that_is_spent_here() {
         }
         let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
         match (is_lost, &taken[..]) {
-            (true, [(_, Taken::Claimed(Claim::Dead))]) => {
-                assert_ne!(shown(&world).state, State::Fresh);
+            (true, [(_, TakeOverResult::Claimed(TokenClaim::Unusable))]) => {
+                assert_ne!(shown(&world).state, ProfileState::Fresh);
                 assert_ne!(world.refresh().kind, OutcomeKind::Refreshed);
                 world.remove_from_keyring("keepalive");
                 world.sign_in();
             }
-            (false, [(_, Taken::Republished(generation))]) => assert_eq!(generation.get(), 6),
+            (false, [(_, TakeOverResult::Republished(generation))]) => assert_eq!(generation.get(), 6),
             _ => panic!("{taken:?}"),
         }
         assert_eq!(world.refresh().kind, OutcomeKind::Refreshed, "{is_lost}");
@@ -441,12 +444,12 @@ fn r22_a_token_that_is_granted_once_more_lives_whatever_was_known_of_it() {
         world.server.script([fault]);
         assert!(matches!(world.refresh().kind, OutcomeKind::InDoubt | OutcomeKind::NeedsLogin));
         let engine = world.process();
-        let lock = LockFile::acquire(&engine.store().lock_file(world.name()).unwrap()).unwrap();
-        let mut vault = engine.store().vault(Permit::for_writer(world.name(), &lock)).unwrap();
-        let token = vault.record.fingerprint.clone().unwrap();
-        assert!(vault.record.given_up().any(|given_up| *given_up == token));
-        vault.revive(&token).unwrap();
-        assert_eq!(vault.record.given_up().count(), 0);
-        assert!(!vault.is_given_up(&token).unwrap());
+        let lock = LockFile::acquire(&engine.store().create_lock_file(world.name()).unwrap()).unwrap();
+        let mut vault = engine.store().open_profile(Permit::from_lock(world.name(), &lock)).unwrap();
+        let token = vault.journal.fingerprint.clone().unwrap();
+        assert!(vault.journal.unusable_tokens().any(|given_up| *given_up == token));
+        vault.clear_marks(&token).unwrap();
+        assert_eq!(vault.journal.unusable_tokens().count(), 0);
+        assert!(!vault.is_consumed_or_in_doubt(&token).unwrap());
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use keepalive::clock::{Clock, Timestamp};
 use keepalive::outcome::{Outcome, OutcomeKind};
 use keepalive::provider::http::SLACK;
-use keepalive::store::keyring::{Item, KeyringError};
+use keepalive::store::keyring::{KeyringError, KeyringItem};
 use keepalive_model::host::{self, At, Content, Design, Edge, Kind, Server, Step};
 use keepalive_model::ways::{one_by_one, ways};
 use serde_json::json;
@@ -119,7 +119,7 @@ struct Walk<'a> {
     model: host::World,
     real: World,
     /// What a power cut leaves of the keyring.
-    on_disk: BTreeMap<Item, String>,
+    on_disk: BTreeMap<KeyringItem, String>,
     grace: Duration,
     /// The real generations count on from the login of the template.
     offset: u64,
@@ -152,7 +152,7 @@ impl<'a> Walk<'a> {
         real.sign_in();
         let on_disk = real.keyring.snapshot();
         let obtained = BTreeMap::from([(1, real.clock.now().wall)]);
-        let (offset, first_token) = (real.record().generation.get() - 1, real.server.current_refresh_token(1));
+        let (offset, first_token) = (real.journal().generation.get() - 1, real.server.current_refresh_token(1));
         Self { design, way, model, real, on_disk, grace, offset, obtained, sent: None, requests: 0, first_token }
     }
 
@@ -267,7 +267,7 @@ impl<'a> Walk<'a> {
             // The fruit of a grace that recovery finds holds back what comes next: it cannot know what is settled.
             self.real.look();
         }
-        let pause = self.real.record().waits_until(&self.real.clock.now());
+        let pause = self.real.journal().blocked_until(&self.real.clock.now());
         if let (Some(at), false) = (pause, is_held) {
             self.wait_until(at);
         }
@@ -328,11 +328,11 @@ impl<'a> Walk<'a> {
     }
 
     fn compare(&self, flight: &Flight, outcome: Option<&Outcome>) {
-        let (record, model) = (self.real.record(), &self.model);
+        let (journal, model) = (self.real.journal(), &self.model);
         let real = (
-            record.generation.get(),
-            record.open_intent().map(|i| (i.sends.min(3), i.is_last_chance_spent)),
-            record.is_rejected(),
+            journal.generation.get(),
+            journal.open_intent().map(|i| (i.send_count.min(3), i.is_last_chance_used)),
+            journal.is_rejected(),
             self.real.published(),
             self.real.requests(),
         );

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keepalive::engine::logout::{Departure, Fate, Route};
+use keepalive::engine::logout::{LogoutResult, RevocationRoute, TokenFate};
 use keepalive::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 
 use super::support::authserver::Fault;
@@ -19,35 +19,37 @@ fn world(faults: impl IntoIterator<Item = Fault>) -> World {
     world
 }
 
-fn blocked() -> Route {
-    Route::Blocked(Outcome::new(OutcomeKind::ConfigError).because(Failure::new(ErrorKind::Config, "no such provider")))
+fn blocked() -> RevocationRoute {
+    RevocationRoute::Blocked(
+        Outcome::new(OutcomeKind::ConfigError).with_error(Failure::new(ErrorKind::Config, "no such provider")),
+    )
 }
 
 #[track_caller]
-fn is_gone(world: &World, left: Result<Departure, Outcome>, refresh: Fate, access: Option<Fate>) {
+fn is_gone(world: &World, left: Result<LogoutResult, Outcome>, refresh: TokenFate, access: Option<TokenFate>) {
     let departure = left.unwrap();
-    assert_eq!((departure.refresh, departure.access, departure.is_completion), (refresh, access, false));
-    assert_eq!(departure.reason.is_some(), refresh == Fate::Left, "{departure:?}");
-    assert!(world.record().is_tombstone && !world.file("profiles/demo/sealed").exists());
+    assert_eq!((departure.refresh, departure.access, departure.completes_earlier_logout), (refresh, access, false));
+    assert_eq!(departure.reason.is_some(), refresh == TokenFate::NotRevoked, "{departure:?}");
+    assert!(world.journal().is_tombstone && !world.file("profiles/demo/sealed").exists());
     assert_eq!((world.published(), world.refresh().kind), (None, OutcomeKind::NeedsLogin));
 }
 
 #[track_caller]
-fn is_kept(world: &World, left: Result<Departure, Outcome>, kind: OutcomeKind, word: &str) {
+fn is_kept(world: &World, left: Result<LogoutResult, Outcome>, kind: OutcomeKind, word: &str) {
     let outcome = left.expect_err("nothing was to be forgotten");
     assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.word()), (kind, word), "{outcome:?}");
-    assert!(!world.record().is_tombstone && world.file("profiles/demo/sealed").exists());
+    assert!(!world.journal().is_tombstone && world.file("profiles/demo/sealed").exists());
     assert!(outcome.error.unwrap().hint.unwrap().contains("--forget"));
 }
 
 #[test]
 fn an_access_token_is_revoked_if_it_is_alive() {
     let world = world([]);
-    is_gone(&world, world.log_out(false, false), Fate::Revoked, Some(Fate::Revoked));
+    is_gone(&world, world.log_out(false, false), TokenFate::Revoked, Some(TokenFate::Revoked));
     world.sign_in();
-    assert_eq!(world.record().generation.get(), 2, "it counts on");
+    assert_eq!(world.journal().generation.get(), 2, "it counts on");
     world.clock.advance(LIFE);
-    is_gone(&world, world.log_out(false, false), Fate::Revoked, None);
+    is_gone(&world, world.log_out(false, false), TokenFate::Revoked, None);
     let hints: Vec<_> = world.server.revoked().into_iter().map(|(hint, _)| hint).collect();
     assert_eq!(hints, ["refresh_token", "access_token", "refresh_token"]);
 }
@@ -72,15 +74,15 @@ fn a_copy_in_a_keyring_that_is_not_configured_any_more_is_told() {
 #[test]
 fn a_server_that_revokes_no_refresh_tokens_revokes_the_access_token() {
     let world = world([Fault::Answer(400, "", r#"{"error":"unsupported_token_type"}"#)]);
-    is_gone(&world, world.log_out(false, false), Fate::Left, Some(Fate::Revoked));
+    is_gone(&world, world.log_out(false, false), TokenFate::NotRevoked, Some(TokenFate::Revoked));
 }
 
 #[test]
 fn what_cannot_be_revoked_now_is_kept_unless_the_person_gives_it_up() {
     let world = world([LATER, LATER]);
     is_kept(&world, world.log_out(false, false), OutcomeKind::Deferred, "throttled");
-    assert_eq!(world.record().open_revocation(), None, "the server has said that it did nothing");
-    is_gone(&world, world.log_out(true, false), Fate::Left, Some(Fate::Left));
+    assert_eq!(world.journal().open_revocation(), None, "the server has said that it did nothing");
+    is_gone(&world, world.log_out(true, false), TokenFate::NotRevoked, Some(TokenFate::NotRevoked));
 }
 
 #[test]
@@ -96,8 +98,8 @@ fn r28_who_interrupts_a_logout_has_given_nothing_up() {
 fn r17_a_revocation_without_an_answer_is_a_doubt_until_it_is_settled() {
     let world = world([Fault::DropAfter]);
     is_kept(&world, world.log_out(false, false), OutcomeKind::Deferred, "revocation_in_doubt");
-    assert!(world.record().open_revocation().is_some());
-    is_gone(&world, world.log_out(false, false), Fate::Revoked, Some(Fate::Revoked));
+    assert!(world.journal().open_revocation().is_some());
+    is_gone(&world, world.log_out(false, false), TokenFate::Revoked, Some(TokenFate::Revoked));
 }
 
 #[test]
@@ -105,13 +107,16 @@ fn r17_a_doubt_about_a_revocation_is_the_tokens_and_not_the_next_ones() {
     let world = world([Fault::DropAfter]);
     is_kept(&world, world.log_out(false, false), OutcomeKind::Deferred, "revocation_in_doubt");
     world.sign_in();
-    assert_eq!(world.record().revocation, None);
+    assert_eq!(world.journal().revocation, None);
     assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
 }
 
 #[test]
 fn what_became_of_a_token_has_a_word() {
-    assert_eq!([Fate::Revoked, Fate::Dead, Fate::Left].map(Fate::word), ["revoked", "dead", "left"]);
+    assert_eq!(
+        [TokenFate::Revoked, TokenFate::AlreadyInvalid, TokenFate::NotRevoked].map(TokenFate::as_str),
+        ["revoked", "dead", "left"]
+    );
 }
 
 #[test]
@@ -121,7 +126,7 @@ fn a_token_that_the_provider_has_ended_needs_nobody_to_end_it() {
         world.server.script([DENIED]);
         assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
         let left = if is_blocked { world.log_out_by(blocked(), false, false) } else { world.log_out(false, false) };
-        is_gone(&world, left, Fate::Dead, Some(Fate::Left));
+        is_gone(&world, left, TokenFate::AlreadyInvalid, Some(TokenFate::NotRevoked));
     }
 }
 
@@ -140,7 +145,7 @@ fn a_token_that_was_given_up_in_doubt_may_live_and_is_not_forgotten_lightly() {
 fn a_live_token_is_kept_while_the_configuration_is_broken() {
     let world = world([]);
     is_kept(&world, world.log_out_by(blocked(), false, false), OutcomeKind::ConfigError, "config");
-    is_gone(&world, world.log_out_by(blocked(), true, false), Fate::Left, Some(Fate::Left));
+    is_gone(&world, world.log_out_by(blocked(), true, false), TokenFate::NotRevoked, Some(TokenFate::NotRevoked));
 }
 
 #[test]
@@ -167,8 +172,8 @@ fn what_cannot_be_read_can_only_be_forgotten() {
     world.remove_from_keyring("keepalive");
     let outcome = world.log_out(false, false).unwrap_err();
     assert!(outcome.error.unwrap().hint.unwrap().contains("--forget"));
-    assert!(!world.record().is_tombstone);
-    is_gone(&world, world.log_out(true, false), Fate::Left, None);
+    assert!(!world.journal().is_tombstone);
+    is_gone(&world, world.log_out(true, false), TokenFate::NotRevoked, None);
 }
 
 #[test]
@@ -186,7 +191,7 @@ fn the_next_logout_completes_one_that_was_cut_off() {
     world.log_out(false, false).unwrap();
     std::fs::write(world.file("profiles/demo/sealed"), sealed).unwrap();
     let departure = world.log_out(false, false).unwrap();
-    assert_eq!((departure.refresh, departure.is_completion), (Fate::Revoked, true));
+    assert_eq!((departure.refresh, departure.completes_earlier_logout), (TokenFate::Revoked, true));
     assert!(!world.file("profiles/demo/sealed").exists());
 }
 
@@ -216,8 +221,8 @@ fn a_logout_that_revoked_and_cannot_write_says_what_is_revoked_and_what_remains(
         assert!(failure.hint.unwrap().contains("keepalive logout demo"));
         std::fs::remove_dir_all(world.file(file)).unwrap();
         let completed = world.log_out(false, false).unwrap();
-        assert_eq!(completed.refresh, Fate::Revoked);
-        assert!(world.record().is_tombstone && world.published().is_none());
+        assert_eq!(completed.refresh, TokenFate::Revoked);
+        assert!(world.journal().is_tombstone && world.published().is_none());
     }
 }
 
@@ -274,13 +279,13 @@ fn signed_in_half_way(has_keyring: bool) -> World {
 fn r11_a_login_after_a_logout_is_there_though_it_died_before_the_journal() {
     for has_keyring in [true, false] {
         let world = signed_in_half_way(has_keyring);
-        let record = world.record();
-        assert_eq!((record.has_credential(), record.generation.get()), (true, 2));
+        let journal = world.journal();
+        assert_eq!((journal.has_credential(), journal.generation.get()), (true, 2));
         let store = || std::sync::Arc::clone(world.process().store());
         assert_eq!(store().snapshot(world.name()).unwrap().unwrap().generation.get(), 2);
         assert_eq!((world.look().generation.get(), world.requests()), (2, 0));
         assert_eq!(world.published(), has_keyring.then_some(2));
-        assert_eq!((world.refresh().kind, world.record().generation.get()), (OutcomeKind::Refreshed, 3));
+        assert_eq!((world.refresh().kind, world.journal().generation.get()), (OutcomeKind::Refreshed, 3));
     }
 }
 
@@ -290,7 +295,7 @@ fn r11_a_logout_does_not_take_a_later_login_for_what_an_earlier_one_left_behind(
         let world = signed_in_half_way(has_keyring);
         world.server.revocation_script([LATER]);
         is_kept(&world, world.log_out(false, false), OutcomeKind::Deferred, "throttled");
-        is_gone(&world, world.log_out(false, false), Fate::Revoked, Some(Fate::Revoked));
+        is_gone(&world, world.log_out(false, false), TokenFate::Revoked, Some(TokenFate::Revoked));
     }
 }
 

@@ -101,9 +101,12 @@ fn take(edge: Edge, template: &Remains) {
 fn an_ordinary_refresh(template: &Remains) {
     let world = strict(template);
     let outcome = world.refresh();
-    assert_eq!((outcome.kind, outcome.generation.get(), outcome.joined), (OutcomeKind::Refreshed, 2, false));
-    let record = world.record();
-    assert_eq!((record.generation.get(), record.open_intent(), record.publication), (2, None, Publication::Published));
+    assert_eq!((outcome.kind, outcome.generation.get(), outcome.is_follower), (OutcomeKind::Refreshed, 2, false));
+    let journal = world.journal();
+    assert_eq!(
+        (journal.generation.get(), journal.open_intent(), journal.publication),
+        (2, None, Publication::Published)
+    );
     assert_eq!((world.published(), world.requests()), (Some(2), 1));
 }
 
@@ -139,7 +142,7 @@ fn published_then_dead(template: &Remains) {
     assert_eq!(world.published(), Some(2));
     let outcome = world.look();
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Fresh, 2), "{outcome:?}");
-    assert_eq!((world.record().open_intent(), world.requests()), (None, 1));
+    assert_eq!((world.journal().open_intent(), world.requests()), (None, 1));
     goes_on_well(&world, 3);
 }
 
@@ -167,11 +170,11 @@ fn a_waiter(template: &Remains, fault: Option<Fault>) {
         world.wait_for_a_waiter();
         drop(gate);
         let (leader, waiter) = (leader.join().unwrap(), waiter.join().unwrap());
-        assert_eq!((leader.kind, leader.joined), (kind, false), "{leader:?}");
-        assert_eq!((waiter.kind, waiter.joined), (kind, true), "{waiter:?}");
+        assert_eq!((leader.kind, leader.is_follower), (kind, false), "{leader:?}");
+        assert_eq!((waiter.kind, waiter.is_follower), (kind, true), "{waiter:?}");
         assert_eq!(leader.generation, waiter.generation);
     });
-    assert_eq!((world.requests(), world.record().open_intent()), (1, None));
+    assert_eq!((world.requests(), world.journal().open_intent()), (1, None));
 }
 
 fn a_lost_answer(template: &Remains) {
@@ -258,10 +261,10 @@ fn the_last_chance(template: &Remains) {
 
 fn a_keyring_that_is_away(template: &Remains) {
     let world = strict(template);
-    for fault in [KeyringError::Locked, KeyringError::NoService, KeyringError::Hanging] {
+    for fault in [KeyringError::Locked, KeyringError::NoService, KeyringError::TimedOut] {
         world.keyring.set_fault(Some(fault));
         assert_eq!(world.refresh().kind, OutcomeKind::StoreUnavailable);
-        assert_eq!((world.requests(), world.record().open_intent()), (0, None));
+        assert_eq!((world.requests(), world.journal().open_intent()), (0, None));
     }
     world.keyring.set_fault(None);
     goes_on_well(&world, 2);
@@ -288,7 +291,7 @@ fn dead_before_the_intent(template: &Remains) {
     let world = strict(template);
     let remains = world.die_at(Place::BeforeExchange);
     let world = world.goes_on(remains, None);
-    assert_eq!((world.requests(), world.record().open_intent()), (0, None));
+    assert_eq!((world.requests(), world.journal().open_intent()), (0, None));
     goes_on_well(&world, 2);
 }
 
@@ -298,7 +301,7 @@ fn dead_with_an_intent(template: &Remains, place: Place) {
     let remains = world.die_at(place);
     let before = world.requests();
     let world = world.goes_on(remains, None);
-    assert!(world.record().open_intent().is_some());
+    assert!(world.journal().open_intent().is_some());
     for _ in 0..2 {
         let outcome = world.refresh();
         assert_eq!(outcome.kind, OutcomeKind::InDoubt, "{outcome:?}");

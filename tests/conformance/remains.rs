@@ -6,7 +6,7 @@ use keepalive::clock::Clock;
 use keepalive::credential::{Credential, Generation};
 use keepalive::guard::Permit;
 use keepalive::outcome::{ErrorKind, Outcome, OutcomeKind, Publication};
-use keepalive::store::content::{Answer, PlainGrant, Secret};
+use keepalive::store::content::{SealedGrant, SealedResponse, SecretText};
 use keepalive::sys::lockfile::LockFile;
 
 use super::support::authserver::Fault;
@@ -18,7 +18,7 @@ pub fn dead_with(status: u16, body: &str, is_complete: bool) -> World {
     let world = World::new(None, Mode::Strict, "");
     let remains = world.die_at(Place::AfterExchange);
     let world = world.goes_on(remains, None);
-    let attempt = world.record().open_intent().unwrap().attempt.clone();
+    let attempt = world.journal().open_intent().unwrap().attempt_id.clone();
     seal(&world, &attempt, status, body, is_complete);
     world
 }
@@ -26,26 +26,26 @@ pub fn dead_with(status: u16, body: &str, is_complete: bool) -> World {
 fn seal(world: &World, attempt: &str, status: u16, body: &str, is_complete: bool) {
     let engine = world.process();
     let store = engine.store();
-    let lock = LockFile::acquire(&store.lock_file(world.name()).unwrap()).unwrap();
-    let vault = store.vault(Permit::for_writer(world.name(), &lock)).unwrap();
+    let lock = LockFile::acquire(&store.create_lock_file(world.name()).unwrap()).unwrap();
+    let vault = store.open_profile(Permit::from_lock(world.name(), &lock)).unwrap();
     let previous = store.snapshot(world.name()).unwrap().unwrap().grant;
-    let answer = Answer {
+    let answer = SealedResponse {
         status,
         content_type: None,
         content_encoding: None,
         retry_after: None,
-        body: Answer::encode_body(body.as_bytes()),
+        body: SealedResponse::encode_body(body.as_bytes()),
         is_complete,
-        sent_refresh_token: Secret("sent".into()),
-        sent: world.clock.now(),
-        sends: 1,
-        binding: vault.record.binding.clone().unwrap(),
-        previous: PlainGrant::of(&previous),
+        sent_refresh_token: SecretText("sent".into()),
+        sent_at: world.clock.now(),
+        send_count: 1,
+        binding: vault.journal.binding.clone().unwrap(),
+        previous_grant: SealedGrant::from_grant(&previous),
         default_lifetime_ms: 600_000,
-        rest_ms: None,
+        cooldown_ms: None,
     };
     let key = store.key("demo").unwrap();
-    vault.seal_answer(vault.reserve_answer().unwrap(), &answer, Generation::new(2), attempt, &key).unwrap();
+    vault.seal_response(vault.reserve_response_space().unwrap(), &answer, Generation::new(2), attempt, &key).unwrap();
 }
 
 fn has_received(world: &World) -> bool {
@@ -65,11 +65,11 @@ fn r11_tokens_that_a_dead_run_sealed_are_the_next_generation() {
     let world = World::new(None, Mode::Strict, "");
     let answer = world.server.mint();
     let world = dead_with(200, &answer.to_string(), true);
-    let before = world.record().sequence;
+    let before = world.journal().sequence;
     let outcome = world.look();
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 2), "{outcome:?}");
-    assert_eq!((world.published(), world.record().open_intent(), has_received(&world)), (Some(2), None, false));
-    assert!(world.record().sequence > before, "whoever waits in another process learns of it");
+    assert_eq!((world.published(), world.journal().open_intent(), has_received(&world)), (Some(2), None, false));
+    assert!(world.journal().sequence > before, "whoever waits in another process learns of it");
     let stored = world.process().store().snapshot(world.name()).unwrap().unwrap();
     assert_eq!(stored.grant.access.unwrap().expose(), answer["access_token"]);
 }
@@ -95,7 +95,7 @@ fn r17_what_a_dead_run_sealed_and_nobody_can_read_leaves_the_token_in_doubt() {
             let words = if is_complete { "the server returned 200" } else { "its response could not be read" };
             assert!(outcome.error.unwrap().message.contains(words));
         }
-        assert!(world.record().intent.unwrap().abandoned.is_some());
+        assert!(world.journal().intent.unwrap().gave_up_at.is_some());
         assert_eq!(world.requests(), requests, "it is not sent again to find out");
     }
 }
@@ -105,7 +105,7 @@ fn r11_tokens_in_an_answer_that_an_older_version_could_not_read_are_the_next_gen
     for is_given_up in [false, true] {
         let world = dead_with(200, "<html>", true);
         says(&world.refresh(), OutcomeKind::InDoubt, "in_doubt");
-        let attempt = world.record().intent.unwrap().attempt;
+        let attempt = world.journal().intent.unwrap().attempt_id;
         let requests = world.requests();
         if is_given_up {
             world.clock.advance(Duration::from_secs(590));
@@ -116,7 +116,7 @@ fn r11_tokens_in_an_answer_that_an_older_version_could_not_read_are_the_next_gen
         seal(&world, &attempt, 200, &world.server.mint().to_string(), true);
         let outcome = world.look();
         assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 2), "{outcome:?}");
-        assert_eq!((world.record().open_intent(), has_received(&world)), (None, false));
+        assert_eq!((world.journal().open_intent(), has_received(&world)), (None, false));
         assert_eq!(world.requests(), requests + usize::from(is_given_up));
     }
 }
@@ -135,7 +135,7 @@ fn r23_an_answer_without_words_that_a_dead_run_sealed_is_classified_as_a_live_on
         says(&live.refresh(), kind, word);
         let world = dead_with(status, body, true);
         says(&world.refresh(), kind, word);
-        assert_eq!(world.record().intent.is_some(), kind == OutcomeKind::InDoubt, "{status} {body}");
+        assert_eq!(world.journal().intent.is_some(), kind == OutcomeKind::InDoubt, "{status} {body}");
         assert_eq!(has_received(&world), kind == OutcomeKind::InDoubt);
     }
 }
@@ -196,31 +196,31 @@ fn r11_an_import_does_not_take_the_place_of_tokens_that_a_dead_run_sealed() {
 fn r17_an_import_over_a_refusal_or_dust_that_a_dead_run_sealed_gives_its_token_up() {
     for (status, body) in [(400, DENIAL), (200, "<html>")] {
         let world = dead_with(status, body, true);
-        let spent = world.record().open_intent().unwrap().fingerprint.clone();
+        let spent = world.journal().open_intent().unwrap().fingerprint.clone();
         world.arrive(world.credential(&world.server.mint()), false).unwrap();
-        assert!(world.process().store().ledger().contains(&spent).unwrap());
-        assert_eq!((world.refresh().kind, world.record().generation.get()), (OutcomeKind::Refreshed, 3));
+        assert!(world.process().store().ledger().is_consumed(&spent).unwrap());
+        assert_eq!((world.refresh().kind, world.journal().generation.get()), (OutcomeKind::Refreshed, 3));
     }
 }
 
 #[test]
 fn r03_a_take_over_keeps_the_tokens_that_a_dead_run_sealed() {
-    use keepalive::store::Taken;
+    use keepalive::store::TakeOverResult;
     let world = World::new(None, Mode::Strict, "");
     let answer = world.server.mint();
     let world = dead_with(200, &answer.to_string(), true);
     // Another directory had the one before for a while.
     world.beside().process().store().take_over(std::slice::from_ref(world.name())).unwrap();
     let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
-    assert!(matches!(taken[..], [(_, Taken::Republished(generation))] if generation.get() == 3), "{taken:?}");
+    assert!(matches!(taken[..], [(_, TakeOverResult::Republished(generation))] if generation.get() == 3), "{taken:?}");
     let stored = world.process().store().snapshot(world.name()).unwrap().unwrap();
     assert_eq!(stored.grant.access.unwrap().expose(), answer["access_token"]);
-    assert_eq!(world.record().open_intent(), None, "it was answered");
+    assert_eq!(world.journal().open_intent(), None, "it was answered");
 }
 
 #[test]
 fn r13_a_take_over_does_not_bring_back_what_a_logout_left_behind() {
-    use keepalive::store::Taken;
+    use keepalive::store::TakeOverResult;
     let world = World::new(None, Mode::Strict, "");
     let sealed = std::fs::read(world.file("profiles/demo/sealed")).unwrap();
     let keyring = world.keyring.snapshot();
@@ -230,8 +230,8 @@ fn r13_a_take_over_does_not_bring_back_what_a_logout_left_behind() {
     std::fs::write(world.file("profiles/demo/sealed"), sealed).unwrap();
     super::homes::moved_in(&world, 1, false);
     let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
-    assert!(matches!(taken[..], [(_, Taken::Unproven { .. })]), "{taken:?}");
-    assert!(world.record().is_tombstone);
+    assert!(matches!(taken[..], [(_, TakeOverResult::Unverified { .. })]), "{taken:?}");
+    assert!(world.journal().is_tombstone);
 }
 
 const SAME: &str = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";
@@ -266,14 +266,18 @@ fn r17_a_doubt_that_an_answer_raises_outlives_the_run_that_got_it() {
         let world = dead_with_the_old_token(place);
         let requests = world.requests();
         let found = world.look();
-        assert_eq!((found.kind, found.joined), (OutcomeKind::InDoubt, false), "no other run has found it: {found:?}");
+        assert_eq!(
+            (found.kind, found.is_follower),
+            (OutcomeKind::InDoubt, false),
+            "no other run has found it: {found:?}"
+        );
         assert!(found.warnings.iter().any(|w| w.contains("returned the old refresh token")), "{found:?}");
         for _ in 0..2 {
             assert_eq!(world.look().kind, OutcomeKind::InDoubt, "{place:?}");
             assert_eq!(world.refresh().kind, OutcomeKind::InDoubt, "{place:?}");
         }
-        assert_eq!((world.requests(), world.record().generation.get()), (requests, 3), "it is not sent to find out");
-        assert_eq!((world.published(), world.record().publication), (Some(3), Publication::Published));
+        assert_eq!((world.requests(), world.journal().generation.get()), (requests, 3), "it is not sent to find out");
+        assert_eq!((world.published(), world.journal().publication), (Some(3), Publication::Published));
     }
 }
 
@@ -292,7 +296,7 @@ fn r17_a_doubt_that_an_answer_raises_outlives_a_look_by_an_import() {
 fn r20_the_hold_behind_a_rescue_outlives_the_run_that_was_rescued() {
     for place in SEALED {
         let world = dead_after_a_rescue(place);
-        assert_eq!((world.look().kind, world.record().generation.get()), (OutcomeKind::Fresh, 2));
+        assert_eq!((world.look().kind, world.journal().generation.get()), (OutcomeKind::Fresh, 2));
         let held = world.refresh();
         assert_eq!((held.kind, world.requests()), (OutcomeKind::Deferred, 2), "{held:?}");
         world.clock.advance(Duration::from_secs(16));
@@ -311,7 +315,7 @@ const LOOKS: [fn(&World); 2] = [
     |world| {
         world.beside().process().store().take_over(std::slice::from_ref(world.name())).unwrap();
         let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
-        assert!(matches!(taken[..], [(_, keepalive::store::Taken::Republished(_))]), "{taken:?}");
+        assert!(matches!(taken[..], [(_, keepalive::store::TakeOverResult::Republished(_))]), "{taken:?}");
     },
 ];
 
@@ -321,10 +325,10 @@ fn r20_the_hold_behind_a_rescue_outlives_whoever_looks_first_and_a_clock_that_is
         let world = dead_after_a_rescue(place);
         world.clock.advance(Duration::from_secs(2));
         look(&world);
-        let until = world.record().not_before.expect("it is held");
+        let until = world.journal().not_before.expect("it is held");
         assert_eq!(until.since(world.clock.now().wall), Duration::from_secs(13), "since the request was sent");
         for step in [0, 3600] {
-            world.clock.step_wall(world.clock.now().wall.minus(Duration::from_secs(step)));
+            world.clock.set_wall(world.clock.now().wall.minus(Duration::from_secs(step)));
             world.clock.advance(Duration::from_secs(6));
             assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Deferred, 2), "{place:?}, {step}");
         }
@@ -345,8 +349,8 @@ fn r20_the_hold_is_as_long_as_was_configured_when_the_request_was_sent() {
         let remains = world.die_at(Place::BeforePublish);
         let world = world.goes_on(remains, None);
         LOOKS[0](&world);
-        assert_eq!(world.record().generation.get(), 2);
-        let until = world.record().not_before.map(|at| at.since(world.clock.now().wall));
+        assert_eq!(world.journal().generation.get(), 2);
+        let until = world.journal().not_before.map(|at| at.since(world.clock.now().wall));
         assert_eq!(until, held.map(Duration::from_secs), "{provider}");
     }
 }
@@ -362,9 +366,9 @@ fn r16_an_answer_without_an_access_token_is_told_whoever_looks_first() {
         for outcome in [world.look(), world.refresh()] {
             says(&outcome, OutcomeKind::ConfigError, "at_unusable");
         }
-        assert_eq!((world.record().failures, world.requests()), (1, 1), "{place:?}: with a pause");
+        assert_eq!((world.journal().consecutive_failures, world.requests()), (1, 1), "{place:?}: with a pause");
         world.clock.advance(Duration::from_secs(15));
-        assert_eq!((world.refresh().kind, world.record().unusable), (OutcomeKind::Refreshed, None));
+        assert_eq!((world.refresh().kind, world.journal().access_token_error), (OutcomeKind::Refreshed, None));
     }
 }
 
@@ -394,7 +398,7 @@ fn r25_when_the_next_request_is_allowed_outlives_the_run_that_was_told() {
         let remains = world.die_at(place);
         let world = world.goes_on(remains, None);
         assert_eq!(world.look().kind, OutcomeKind::Fresh);
-        assert_eq!(world.record().not_before, Some(at), "{place:?}");
+        assert_eq!(world.journal().not_before, Some(at), "{place:?}");
         assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Deferred, 1));
     }
 }
@@ -409,7 +413,7 @@ fn r16_an_answer_without_an_access_token_is_told_by_the_run_after_and_asked_for_
         for _ in 0..2 {
             says(&world.look(), OutcomeKind::ConfigError, "at_unusable");
         }
-        assert_eq!((world.record().failures, world.requests()), (1, 1), "{place:?}");
+        assert_eq!((world.journal().consecutive_failures, world.requests()), (1, 1), "{place:?}");
     }
 }
 
@@ -420,7 +424,7 @@ fn r24_a_client_that_was_accepted_again_is_not_held_because_the_run_died() {
     assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
     let remains = world.die_at(Place::BeforePublish);
     let world = world.goes_on(remains, None);
-    assert_eq!((world.look().kind, world.record().hold), (OutcomeKind::Fresh, None));
+    assert_eq!((world.look().kind, world.journal().client_block), (OutcomeKind::Fresh, None));
 }
 
 #[test]
@@ -432,7 +436,7 @@ fn r13_what_a_dead_run_sealed_does_not_take_the_place_of_a_newer_published_copy(
         assert_eq!(world.refresh().generation.get(), 3);
         let world = world.goes_on(backup, Some(world.keyring.snapshot()));
         if place == Place::AfterExchange {
-            let attempt = world.record().open_intent().unwrap().attempt.clone();
+            let attempt = world.journal().open_intent().unwrap().attempt_id.clone();
             seal(&world, &attempt, 200, &second.to_string(), true);
         }
         // Nobody is told of a generation 2 as if it were new.
@@ -466,7 +470,7 @@ fn r03_an_older_journal_does_not_hide_from_an_import_which_token_an_answer_spent
     let (world, first) = behind_its_seal();
     let outcome = world.arrive(world.credential(&first), true).unwrap_err();
     says(&outcome, OutcomeKind::NeedsLogin, "consumed");
-    assert_eq!(world.record().generation.get(), 3);
+    assert_eq!(world.journal().generation.get(), 3);
 }
 
 /// A file of the profile, as it was when a run had sealed its answer and died.
@@ -498,7 +502,7 @@ fn r13_an_answer_of_a_dead_run_that_a_backup_brings_back_does_not_take_the_journ
                 false => says(&outcome, OutcomeKind::ConfigError, "stale_credential"),
             }
         }
-        assert!(world.record().generation.get() >= known);
+        assert!(world.journal().generation.get() >= known);
         let handed_out = world.process().store().snapshot(world.name()).ok().flatten().and_then(|s| s.grant.access);
         assert!(handed_out.is_none_or(|access| late["access_token"] != access.expose()));
         assert!(world.server.is_family_alive(1), "the token of the late answer was not sent");
@@ -519,5 +523,5 @@ fn r13_an_old_answer_with_the_token_that_never_changes_does_not_take_the_journal
     }
     restore(&world, &old);
     says(&world.refresh(), OutcomeKind::ConfigError, "stale_credential");
-    assert_eq!(world.record().generation.get(), 4);
+    assert_eq!(world.journal().generation.get(), 4);
 }

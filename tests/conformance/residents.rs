@@ -44,7 +44,7 @@ fn r03_a_daemon_sends_no_token_whose_successor_only_the_keyring_that_is_away_may
     // Its answer went into the keyring, and the disk did not take it.
     let remains = world.die_at(Place::AfterExchange);
     let world = world.goes_on(remains, Some(world.keyring.snapshot()));
-    assert_eq!((world.record().generation.get(), world.published()), (1, Some(2)));
+    assert_eq!((world.journal().generation.get(), world.published()), (1, Some(2)));
     let daemon = world.daemon();
     daemon.store().key("demo").unwrap();
     world.keyring.set_fault(Some(KeyringError::Locked));
@@ -111,7 +111,7 @@ fn a_daemon_puts_the_sealing_key_back_into_a_keyring_that_was_wiped() {
     let outcome = world.refresh_by(&daemon);
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 3), "{outcome:?}");
     assert!(outcome.warnings.iter().any(|w| w.contains("has been restored")), "{outcome:?}");
-    let key = |items: std::collections::BTreeMap<keepalive::store::keyring::Item, String>| {
+    let key = |items: std::collections::BTreeMap<keepalive::store::keyring::KeyringItem, String>| {
         items.into_iter().find(|(item, _)| item.service == "keepalive-key")
     };
     assert_eq!(key(world.keyring.snapshot()), key(before));
@@ -164,9 +164,9 @@ fn r19_a_daemon_retries_inside_the_grace_whatever_failed_before() {
         });
     };
     meanwhile("three failures", Duration::from_secs(1), &|| world.exchanges() > 3);
-    eventually("a doubt", || world.record().open_intent().and_then(|intent| intent.abandoned.clone()));
+    eventually("a doubt", || world.journal().open_intent().and_then(|intent| intent.gave_up_at.clone()));
     // No faster than the time that is waited for at most, so that a pause of 30 s is never over.
-    meanwhile("the retry", Duration::from_millis(9), &|| world.record().generation.get() == 2);
+    meanwhile("the retry", Duration::from_millis(9), &|| world.journal().generation.get() == 2);
     runtime.shutdown_background();
     let counts = world.server.counts();
     assert_eq!((counts.refresh_requests, counts.families_revoked), (2, 0));
@@ -186,7 +186,7 @@ fn r19_a_daemon_settles_a_doubt_that_another_run_left_while_the_grace_lasts() {
     runtime.spawn(daemon);
     eventually("the retry", || {
         world.clock.advance(Duration::from_millis(9));
-        (world.record().generation.get() == 2).then_some(())
+        (world.journal().generation.get() == 2).then_some(())
     });
     runtime.shutdown_background();
     let counts = world.server.counts();

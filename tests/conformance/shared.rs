@@ -6,9 +6,9 @@ use std::time::Duration;
 use keepalive::clock::Timestamp;
 use keepalive::credential::foreign::{Foreign, Identity, Origin};
 use keepalive::credential::response::{self, Reply};
-use keepalive::engine::source::Source;
-use keepalive::engine::standing::{self, Terms};
-use keepalive::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication, State};
+use keepalive::engine::source::FollowedStores;
+use keepalive::engine::standing::{self, StatusPolicy};
+use keepalive::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState, Publication};
 use keepalive::store::keyring::KeyringError;
 use serde_json::{Value, json};
 
@@ -32,11 +32,13 @@ enum Held {
     Unreadable,
 }
 
-impl Source for Tool {
+impl FollowedStores for Tool {
     fn read(&self, origin: &Origin, within: &str) -> Result<Foreign, Failure> {
         assert_eq!((origin.tool.as_str(), within), ("codex", "demo"));
         match self.0.lock().unwrap().clone() {
-            Held::Unreadable => Err(Failure::new(ErrorKind::Source, "auth.json cannot be read").hint("look at it")),
+            Held::Unreadable => {
+                Err(Failure::new(ErrorKind::Source, "auth.json cannot be read").with_hint("look at it"))
+            }
             Held::Tokens { answer, email, written } => {
                 let Reply::Granted(granted) = response::read(200, answer.to_string().as_bytes(), true) else {
                     panic!()
@@ -76,7 +78,7 @@ impl Shared {
         let identity = Identity { email: Some("ada@acme.example".into()), ..Identity::default() };
         let origin = Origin { tool: "codex".into(), place: Some("auth.json".into()), account: None, identity };
         world.follow(Arc::new(tool.clone()), &answer, origin);
-        assert_eq!(world.record().generation.get(), 2);
+        assert_eq!(world.journal().generation.get(), 2);
         Self { world, tool, answer }
     }
 
@@ -96,19 +98,20 @@ impl Shared {
         let wait = if kind == OutcomeKind::Deferred { 60 } else { 600 };
         let now = keepalive::clock::Clock::now(&*self.world.clock).wall;
         assert!(error.hint.is_some() && outcome.retry_at == Some(now.plus(Duration::from_secs(wait))));
-        assert_eq!((self.world.requests(), self.world.record().generation.get()), (requests, 2));
+        assert_eq!((self.world.requests(), self.world.journal().generation.get()), (requests, 2));
         outcome
     }
 
-    fn state(&self) -> State {
+    fn state(&self) -> ProfileState {
         let profile = self.world.profile();
-        let terms = Terms {
+        let terms = StatusPolicy {
             policy: &profile.provider.policy,
             margin: profile.margin,
-            early: Duration::ZERO,
-            is_followed: true,
+            jitter: Duration::ZERO,
+            is_following: true,
         };
-        standing::standing(Some(&self.world.record()), terms, &keepalive::clock::Clock::now(&*self.world.clock)).state
+        standing::profile_status(Some(&self.world.journal()), terms, &keepalive::clock::Clock::now(&*self.world.clock))
+            .state
     }
 }
 
@@ -196,11 +199,11 @@ fn r39_another_account_in_the_tool_stops_us() {
     let shared = Shared::new(Mode::Strict);
     shared.tool.holds(&shared.world.server.mint(), "bob@acme.example", LATER);
     shared.stops(OutcomeKind::ConfigError, "conflict", 0);
-    assert_eq!(shared.state(), State::ConfigError);
+    assert_eq!(shared.state(), ProfileState::ConfigError);
     // Signed in again as before: it goes on by itself.
     shared.tool.holds(&shared.world.server.mint(), "ada@acme.example", LATER);
     assert_eq!(shared.world.look().kind, OutcomeKind::Refreshed);
-    assert_eq!((shared.state(), shared.world.requests()), (State::Fresh, 0));
+    assert_eq!((shared.state(), shared.world.requests()), (ProfileState::Fresh, 0));
 }
 
 #[test]
@@ -236,13 +239,13 @@ fn a_store_that_cannot_be_read_defers_the_refresh() {
     let shared = Shared::new(Mode::Strict);
     *shared.tool.0.lock().unwrap() = Held::Unreadable;
     shared.stops(OutcomeKind::Deferred, "source", 0);
-    assert_eq!(shared.state(), State::Fresh, "the access token is");
+    assert_eq!(shared.state(), ProfileState::Fresh, "the access token is");
     shared.world.clock.advance(LIFE / 10 * 9);
     shared.stops(OutcomeKind::Deferred, "source", 0);
-    assert_eq!(shared.state(), State::Deferred);
+    assert_eq!(shared.state(), ProfileState::Deferred);
     shared.tool.holds(&shared.answer, "ada@acme.example", EARLIER);
     assert_eq!((shared.world.look().kind, shared.world.requests()), (OutcomeKind::Refreshed, 1));
-    assert_eq!(shared.state(), State::Fresh);
+    assert_eq!(shared.state(), ProfileState::Fresh);
 }
 
 #[test]
@@ -259,7 +262,7 @@ fn an_obstacle_that_has_gone_is_no_reason_to_refresh_what_is_fresh() {
     shared.stops(OutcomeKind::ConfigError, "conflict", 0);
     shared.tool.holds(&shared.answer, "ada@acme.example", EARLIER);
     assert_eq!((shared.world.look().kind, shared.world.requests()), (OutcomeKind::Fresh, 0));
-    assert_eq!(shared.state(), State::Fresh);
+    assert_eq!(shared.state(), ProfileState::Fresh);
 }
 
 /// A tool that is quicker than we can see.
@@ -271,7 +274,7 @@ struct Quick {
     looks: Mutex<usize>,
 }
 
-impl Source for Quick {
+impl FollowedStores for Quick {
     fn read(&self, origin: &Origin, within: &str) -> Result<Foreign, Failure> {
         let mut looks = self.looks.lock().unwrap();
         *looks += 1;
@@ -286,7 +289,7 @@ fn quick(at: usize, then: impl FnOnce(&Shared) -> Held) -> Shared {
     let mut shared = Shared::new(Mode::Strict);
     let then = then(&shared);
     let quick = Quick { tool: shared.tool.clone(), at, then, looks: Mutex::default() };
-    let origin = shared.world.record().origin.unwrap();
+    let origin = shared.world.journal().origin.unwrap();
     shared.world.follow(Arc::new(quick), &shared.answer, origin);
     shared
 }
@@ -303,7 +306,7 @@ fn r39_a_tool_that_refreshes_while_we_connect_is_noticed_at_the_fence() {
         let outcome = shared.world.refresh();
         let error = outcome.error.unwrap();
         assert_eq!((outcome.kind, error.kind.word()), (OutcomeKind::Deferred, "interrupted"), "{error:?}");
-        assert_eq!((shared.world.requests(), shared.world.record().open_intent()), (0, None));
+        assert_eq!((shared.world.requests(), shared.world.journal().open_intent()), (0, None));
     }
     let shared = quick(2, newer);
     shared.world.refresh();
@@ -321,8 +324,8 @@ fn refused(then: impl FnOnce(&Shared) -> Held) -> (Shared, Outcome) {
 fn r22_a_refused_token_is_looked_up_once_more_before_anybody_must_sign_in() {
     let (shared, outcome) = refused(newer);
     assert_eq!((outcome.kind, outcome.generation.get(), outcome.error), (OutcomeKind::Refreshed, 3, None));
-    assert_eq!((shared.state(), shared.world.requests()), (State::Fresh, 1));
-    assert!(shared.world.record().rejected.is_none());
+    assert_eq!((shared.state(), shared.world.requests()), (ProfileState::Fresh, 1));
+    assert!(shared.world.journal().rejected.is_none());
 }
 
 #[test]
@@ -339,10 +342,10 @@ fn r22_a_refused_token_of_which_the_tool_has_no_newer_needs_a_login_until_it_has
         refused(|s| Held::Tokens { answer: s.answer.clone(), email: "ada@acme.example", written: EARLIER });
     assert_eq!((outcome.kind, shared.world.requests()), (OutcomeKind::NeedsLogin, 1));
     assert_eq!(shared.world.refresh().kind, OutcomeKind::NeedsLogin);
-    assert_eq!((shared.state(), shared.world.requests()), (State::NeedsLogin, 1));
+    assert_eq!((shared.state(), shared.world.requests()), (ProfileState::NeedsLogin, 1));
     shared.tool.holds(&shared.world.server.mint(), "ada@acme.example", LATER);
     assert_eq!((shared.world.look().kind, shared.world.requests()), (OutcomeKind::Refreshed, 1));
-    assert_eq!(shared.state(), State::Fresh);
+    assert_eq!(shared.state(), ProfileState::Fresh);
 }
 
 #[test]
@@ -353,7 +356,10 @@ fn r17_a_doubt_ends_when_the_tool_has_a_newer_token() {
     shared.tool.holds(&shared.world.server.mint(), "ada@acme.example", LATER);
     let outcome = shared.world.refresh();
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 3), "{outcome:?}");
-    assert_eq!((shared.state(), shared.world.record().open_intent(), shared.world.requests()), (State::Fresh, None, 1));
+    assert_eq!(
+        (shared.state(), shared.world.journal().open_intent(), shared.world.requests()),
+        (ProfileState::Fresh, None, 1)
+    );
 }
 
 #[test]
@@ -369,12 +375,12 @@ fn a_profile_that_came_from_no_tool_cannot_follow_one() {
 #[test]
 fn a_journal_of_an_older_version_is_read_and_one_of_ours_by_it() {
     let shared = Shared::new(Mode::Strict);
-    let mut journal = serde_json::to_value(shared.world.record()).unwrap();
+    let mut journal = serde_json::to_value(shared.world.journal()).unwrap();
     assert_eq!(journal["origin"]["tool"], "codex");
     assert!(!journal.to_string().contains("canary"), "no token is in it");
     journal.as_object_mut().unwrap().remove("origin");
-    let old: keepalive::store::record::Record = serde_json::from_value(journal).unwrap();
-    assert_eq!((old.origin, old.standstill), (None, None));
+    let old: keepalive::store::record::Journal = serde_json::from_value(journal).unwrap();
+    assert_eq!((old.origin, old.follow_block), (None, None));
 }
 
 #[test]

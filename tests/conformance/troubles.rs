@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use keepalive::clock::Clock;
 use keepalive::credential::freshness::{Demand, Margin};
-use keepalive::engine::obtain::Obtained;
-use keepalive::engine::standing::{Standing, Terms, standing};
-use keepalive::outcome::{Outcome, OutcomeKind, State};
+use keepalive::engine::obtain::TokenResult;
+use keepalive::engine::standing::{ProfileStatus, StatusPolicy, profile_status};
+use keepalive::outcome::{Outcome, OutcomeKind, ProfileState};
 use keepalive::scheduler::Scheduler;
-use keepalive::store::keyring::{Item, KeyringError};
+use keepalive::store::keyring::{KeyringError, KeyringItem};
 
 use super::homes::moved_in;
 use super::support::eventually;
@@ -22,7 +22,7 @@ use super::world::{LIFE, World};
 struct Whole {
     world: World,
     sealed: Vec<u8>,
-    items: BTreeMap<Item, String>,
+    items: BTreeMap<KeyringItem, String>,
     journal: Vec<u8>,
 }
 
@@ -66,13 +66,13 @@ impl Whole {
     }
 
     /// What `status` shows.
-    fn stands(&self) -> Standing {
+    fn stands(&self) -> ProfileStatus {
         let policy = &self.world.profile().provider.policy;
-        let terms = Terms { policy, margin: Margin::DEFAULT, early: Duration::ZERO, is_followed: false };
-        standing(Some(&self.world.record()), terms, &self.world.clock.now())
+        let terms = StatusPolicy { policy, margin: Margin::DEFAULT, jitter: Duration::ZERO, is_following: false };
+        profile_status(Some(&self.world.journal()), terms, &self.world.clock.now())
     }
 
-    fn shown(&self) -> (State, String) {
+    fn shown(&self) -> (ProfileState, String) {
         let shown = self.stands();
         (shown.state, shown.error.map_or(String::new(), |e| e.kind.to_string()))
     }
@@ -119,14 +119,14 @@ fn what_ends_every_run_alike_is_told_by_the_status_until_a_run_finds_it_mended()
     for (break_it, kind, word) in BREAKS {
         let whole = Whole::new();
         let world = &whole.world;
-        let before = world.record();
+        let before = world.journal();
         break_it(&whole);
         let outcome = world.refresh();
         assert_eq!((outcome.kind, word_of(&outcome)), (kind, word), "{outcome:?}");
-        let state = if kind == OutcomeKind::NeedsLogin { State::NeedsLogin } else { State::ConfigError };
+        let state = if kind == OutcomeKind::NeedsLogin { ProfileState::NeedsLogin } else { ProfileState::ConfigError };
         let now = Some(world.clock.now().wall);
         assert_eq!((whole.shown(), whole.stands().refresh_at), ((state, word.to_owned()), now));
-        let told = world.record();
+        let told = world.journal();
         assert_eq!((told.sequence, &told.last_attempt), (before.sequence, &before.last_attempt), "it was no attempt");
         // Whoever asks for what is due is told as well, though the access token is fresh, and nothing is written again.
         let journal = whole.journal();
@@ -135,7 +135,7 @@ fn what_ends_every_run_alike_is_told_by_the_status_until_a_run_finds_it_mended()
         assert_eq!(whole.journal(), journal);
         whole.mend();
         assert_eq!(world.look().kind, OutcomeKind::Fresh, "{word}");
-        assert_eq!(whole.shown(), (State::Fresh, String::new()));
+        assert_eq!(whole.shown(), (ProfileState::Fresh, String::new()));
         assert_eq!((whole.journal(), world.requests()), (whole.journal.clone(), 1), "{word}");
     }
 }
@@ -147,12 +147,12 @@ fn another_key_than_that_of_the_sealed_file_is_told_by_the_status_until_the_righ
     std::fs::write(world.file("key"), [8; 32]).unwrap();
     assert_eq!(world.look().kind, OutcomeKind::Fresh, "nobody has looked");
     assert_eq!(world.refresh().kind, OutcomeKind::StoreUnavailable);
-    assert_eq!(whole.shown(), (State::ConfigError, "damaged".into()));
+    assert_eq!(whole.shown(), (ProfileState::ConfigError, "damaged".into()));
     std::fs::write(world.file("key"), "too short").unwrap();
     assert_eq!(word_of(&world.look()), "key");
-    assert_eq!(whole.shown(), (State::ConfigError, "key".into()));
+    assert_eq!(whole.shown(), (ProfileState::ConfigError, "key".into()));
     std::fs::write(world.file("key"), [7; 32]).unwrap();
-    assert_eq!((world.look().kind, whole.shown().0), (OutcomeKind::Fresh, State::Fresh));
+    assert_eq!((world.look().kind, whole.shown().0), (OutcomeKind::Fresh, ProfileState::Fresh));
     assert_eq!(whole.journal(), whole.journal);
 }
 
@@ -166,24 +166,24 @@ fn r30_a_store_that_no_run_may_use_here_is_told_by_the_status_before_any_has_tri
     identity["machine"] = "another".into();
     for (content, word) in [(identity.to_string(), "other_machine"), ("dust".into(), "damaged")] {
         std::fs::write(&path, content).unwrap();
-        assert_eq!(whole.shown(), (State::ConfigError, word.into()));
+        assert_eq!(whole.shown(), (ProfileState::ConfigError, word.into()));
         assert_eq!([word_of(&world.look()), word_of(&world.refresh())], [word; 2]);
     }
     std::fs::write(&path, identity.to_string()).unwrap();
-    let obtained = world.process().obtain(world.profile(), Duration::ZERO, LIFE, &|| {});
+    let obtained = world.process().access_token(world.profile(), Duration::ZERO, LIFE, &|| {});
     assert!(obtained.token.is_some());
     assert!(obtained.warnings[0].contains("another machine"), "{:?}", obtained.warnings);
     std::fs::write(&path, text).unwrap();
-    assert_eq!((whole.shown().0, world.look().kind, world.requests()), (State::Fresh, OutcomeKind::Fresh, 1));
+    assert_eq!((whole.shown().0, world.look().kind, world.requests()), (ProfileState::Fresh, OutcomeKind::Fresh, 1));
 }
 
 #[test]
 fn what_may_pass_by_itself_is_not_noted() {
-    for fault in [KeyringError::Locked, KeyringError::Hanging, KeyringError::NoService, KeyringError::Denied] {
+    for fault in [KeyringError::Locked, KeyringError::TimedOut, KeyringError::NoService, KeyringError::Denied] {
         let whole = Whole::new();
         whole.world.keyring.set_fault(Some(fault));
         assert_eq!(whole.world.refresh().kind, OutcomeKind::StoreUnavailable);
-        assert_eq!((whole.shown().0, whole.journal()), (State::Fresh, whole.journal.clone()));
+        assert_eq!((whole.shown().0, whole.journal()), (ProfileState::Fresh, whole.journal.clone()));
     }
     // A key that only another process has.
     let whole = Whole::of(World::without_keyring());
@@ -193,11 +193,11 @@ fn what_may_pass_by_itself_is_not_noted() {
 }
 
 /// As a command asks for it, and as the daemon does for those who ask it.
-const ASKS: [fn(&World) -> Obtained; 2] = [
-    |world| world.process().obtain(world.profile(), Duration::ZERO, LIFE, &|| {}),
+const ASKS: [fn(&World) -> TokenResult; 2] = [
+    |world| world.process().access_token(world.profile(), Duration::ZERO, LIFE, &|| {}),
     |world| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(world.process().obtain_async(world.profile(), Duration::ZERO, LIFE))
+        runtime.block_on(world.process().access_token_async(world.profile(), Duration::ZERO, LIFE))
     },
 ];
 
@@ -207,7 +207,7 @@ fn a_token_that_cannot_be_opened_is_looked_into_and_either_mended_or_told() {
         let whole = Whole::new();
         whole.alter_sealed();
         assert_eq!(obtain(&whole.world).token.unwrap().generation.get(), 2, "the keyring has it");
-        assert_eq!(whole.shown(), (State::Fresh, String::new()));
+        assert_eq!(whole.shown(), (ProfileState::Fresh, String::new()));
         whole.alter_sealed();
         whole.alter_item("keepalive", None);
         for _ in 0..2 {
@@ -215,7 +215,7 @@ fn a_token_that_cannot_be_opened_is_looked_into_and_either_mended_or_told() {
             assert!(obtained.token.is_none());
             let told = (obtained.outcome.kind, word_of(&obtained.outcome));
             assert_eq!(told, (OutcomeKind::StoreUnavailable, "damaged"));
-            assert_eq!(whole.shown(), (State::ConfigError, "damaged".into()));
+            assert_eq!(whole.shown(), (ProfileState::ConfigError, "damaged".into()));
         }
         whole.mend();
         let obtained = obtain(&whole.world);
@@ -242,15 +242,15 @@ fn a_login_an_import_a_logout_and_the_removal_of_a_foreign_copy_each_end_it() {
         let whole = Whole::new();
         BREAKS[number].0(&whole);
         whole.world.refresh();
-        assert!(whole.world.record().trouble.is_some());
+        assert!(whole.world.journal().persistent_error.is_some());
         whole
     };
-    let is_over = |whole: &Whole| whole.world.record().trouble.is_none();
+    let is_over = |whole: &Whole| whole.world.journal().persistent_error.is_none();
     for number in [0, 1] {
         let whole = troubled(number);
         whole.world.sign_in();
         assert!(is_over(&whole));
-        assert_eq!((whole.shown().0, whole.world.look().kind), (State::Fresh, OutcomeKind::Fresh));
+        assert_eq!((whole.shown().0, whole.world.look().kind), (ProfileState::Fresh, OutcomeKind::Fresh));
         let whole = troubled(number);
         whole.world.log_in(&whole.world.server.mint()).unwrap();
         assert!(is_over(&whole));
@@ -279,7 +279,7 @@ fn a_daemon_finds_by_itself_what_was_mended() {
     whole.mend();
     eventually("a look", || {
         world.clock.advance(Duration::from_millis(100));
-        world.record().trouble.is_none().then_some(())
+        world.journal().persistent_error.is_none().then_some(())
     });
     runtime.shutdown_background();
     assert_eq!(world.server.counts().presented_again, 0);
@@ -291,14 +291,14 @@ fn a_daemon_finds_out_by_itself_what_is_sealed_beside_no_journal() {
     let world = &whole.world;
     // As if the first import had died behind its seal.
     std::fs::remove_file(world.file(JOURNAL)).unwrap();
-    assert_eq!(whole.shown(), (State::InDoubt, "journal_missing".into()));
+    assert_eq!(whole.shown(), (ProfileState::InDoubt, "journal_missing".into()));
     let profile = Arc::clone(world.profile());
     let scheduler = Scheduler::new(world.daemon(), Arc::new(move |_| Ok(Arc::clone(&profile))));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.spawn(scheduler.run());
     eventually("a look", || {
         world.clock.advance(Duration::from_millis(100));
-        (whole.shown().0 == State::Fresh).then_some(())
+        (whole.shown().0 == ProfileState::Fresh).then_some(())
     });
     runtime.shutdown_background();
     assert_eq!(world.server.counts().presented_again, 0);
@@ -315,7 +315,7 @@ fn without_its_keyring_a_daemon_does_not_call_lost_what_the_keyring_may_have() {
         world.keyring.set_fault(Some(KeyringError::Locked));
         let outcome = world.refresh_by(&daemon);
         assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::StoreUnavailable, "keyring_locked"));
-        assert_eq!(world.record().trouble, None);
+        assert_eq!(world.journal().persistent_error, None);
         world.keyring.set_fault(None);
         assert_eq!(world.refresh_by(&daemon).generation.get(), 3);
     }

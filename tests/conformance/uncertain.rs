@@ -23,8 +23,8 @@ fn answered(refresh: impl Fn(&str) -> String) -> (World, usize) {
     assert!(outcome.warnings.iter().any(|w| w.contains("is unusable")), "{outcome:?}");
     assert!(outcome.error.as_ref().unwrap().message.contains("is unusable"), "{outcome:?}");
     assert!(outcome.retry_at.is_some(), "{outcome:?}");
-    let token = world.record().fingerprint.unwrap();
-    assert!(world.process().store().ledger().mark(&token).unwrap().is_some(), "the journal is not alone with it");
+    let token = world.journal().fingerprint.unwrap();
+    assert!(world.process().store().ledger().entry(&token).unwrap().is_some(), "the journal is not alone with it");
     let requests = world.requests();
     (world, requests)
 }
@@ -40,7 +40,7 @@ fn r03_a_token_whose_successor_cannot_be_read_is_in_doubt_and_its_access_token_i
     ];
     for way in ways {
         let (world, requests) = answered(way);
-        assert_eq!((access(&world), world.record().generation.get()), ("new".into(), 2));
+        assert_eq!((access(&world), world.journal().generation.get()), ("new".into(), 2));
         for _ in 0..2 {
             world.clock.advance(NEARLY / 2);
             assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, requests));
@@ -73,7 +73,7 @@ fn r18_a_last_chance_that_brings_the_old_token_back_leaves_the_new_access_token_
     let world = in_doubt_at_a_server_that_keeps_its_tokens();
     let outcome = world.refresh();
     assert_eq!((outcome.kind, world.requests()), (OutcomeKind::InDoubt, 2), "{outcome:?}");
-    assert_eq!(world.record().generation.get(), 2);
+    assert_eq!(world.journal().generation.get(), 2);
     world.clock.advance(NEARLY);
     for _ in 0..2 {
         assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 2));
@@ -81,7 +81,7 @@ fn r18_a_last_chance_that_brings_the_old_token_back_leaves_the_new_access_token_
     // Granted once more when no grace can be the reason, it is alive.
     world.clock.advance(Duration::from_secs(2));
     let outcome = world.refresh();
-    assert_eq!((outcome.kind, world.requests(), world.record().intent), (OutcomeKind::Refreshed, 3, None));
+    assert_eq!((outcome.kind, world.requests(), world.journal().intent), (OutcomeKind::Refreshed, 3, None));
     assert_eq!(world.refresh().kind, OutcomeKind::Refreshed, "the doubt is over");
 }
 

@@ -12,18 +12,18 @@ use keepalive::credential::Credential;
 use keepalive::credential::foreign::Origin;
 use keepalive::credential::freshness::Demand;
 use keepalive::credential::response::{self, Reply};
-use keepalive::engine::handover::{Arrival, Handover, Warrant};
-use keepalive::engine::logout::{self, Departure, Leaving, Route};
-use keepalive::engine::source::Source;
+use keepalive::engine::handover::{NewCredential, NewCredentialResult, Provenance};
+use keepalive::engine::logout::{self, LogoutRequest, LogoutResult, RevocationRoute};
+use keepalive::engine::source::FollowedStores;
 use keepalive::engine::{Engine, handover};
 use keepalive::outcome::{Outcome, OutcomeKind};
 use keepalive::profile::{KeySource, Profile, ProfileName, Provider, StoreKind, StoreSettings};
 use keepalive::provider::http::HttpEndpoint;
 use keepalive::provider::{GateError, Prepared, TokenEndpoint};
 use keepalive::store::Store;
-use keepalive::store::keyring::Item;
+use keepalive::store::keyring::KeyringItem;
 use keepalive::store::keyring::memory::MemoryKeyring;
-use keepalive::store::record::Record;
+use keepalive::store::record::Journal;
 
 pub use super::hooks::Place;
 use super::hooks::{Hooked, Hooks};
@@ -42,14 +42,14 @@ pub struct World {
     profile: Arc<Profile>,
     hooks: Hooks,
     exchanges: Arc<AtomicUsize>,
-    tool: Option<Arc<dyn Source>>,
+    tool: Option<Arc<dyn FollowedStores>>,
     has_keyring: bool,
 }
 
 /// What a process that dies leaves behind.
 pub struct Remains {
     dir: tempfile::TempDir,
-    items: BTreeMap<Item, String>,
+    items: BTreeMap<KeyringItem, String>,
 }
 
 impl Remains {
@@ -61,7 +61,7 @@ impl Remains {
     }
 
     /// What is in the keyring.
-    pub fn items(self) -> BTreeMap<Item, String> {
+    pub fn items(self) -> BTreeMap<KeyringItem, String> {
         self.items
     }
 }
@@ -79,7 +79,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn remains(dir: &Path, items: BTreeMap<Item, String>) -> Remains {
+fn remains(dir: &Path, items: BTreeMap<KeyringItem, String>) -> Remains {
     let copied = tempfile::tempdir().unwrap();
     copy(dir, copied.path());
     Remains { dir: copied, items }
@@ -145,11 +145,11 @@ impl World {
     }
 
     /// The profile follows a tool, from whose store it takes `answer` over.
-    pub fn follow(&mut self, tool: Arc<dyn Source>, answer: &serde_json::Value, origin: Origin) {
+    pub fn follow(&mut self, tool: Arc<dyn FollowedStores>, answer: &serde_json::Value, origin: Origin) {
         Arc::make_mut(&mut self.profile).follow = true;
         self.tool = Some(tool);
         let credential = self.credential(answer);
-        self.arrive(Arrival { credential, origin: Some(origin) }, true).unwrap();
+        self.arrive(NewCredential { credential, origin: Some(origin) }, true).unwrap();
     }
 
     /// What an import of `answer` would hand over now.
@@ -158,7 +158,7 @@ impl World {
         let Reply::Granted(granted) = response::read(200, answer.to_string().as_bytes(), true) else { panic!() };
         let now = self.clock.now();
         let told = granted.expiry.lifetime_of_import(&now);
-        handover::credential(*granted, prepared.binding(), &now, told, LIFE).unwrap()
+        handover::build_credential(*granted, prepared.binding(), &now, told, LIFE).unwrap()
     }
 
     /// The provider as a refresh would have it.
@@ -167,7 +167,11 @@ impl World {
     }
 
     /// `keepalive import`, with or without `--replace`, by a new process.
-    pub fn arrive(&self, arrival: impl Into<Arrival>, is_replacing: bool) -> Result<Handover, Outcome> {
+    pub fn arrive(
+        &self,
+        arrival: impl Into<NewCredential>,
+        is_replacing: bool,
+    ) -> Result<NewCredentialResult, Outcome> {
         self.arrive_as(&self.profile.name, arrival, is_replacing)
     }
 
@@ -175,22 +179,22 @@ impl World {
     pub fn arrive_as(
         &self,
         name: &ProfileName,
-        arrival: impl Into<Arrival>,
+        arrival: impl Into<NewCredential>,
         is_replacing: bool,
-    ) -> Result<Handover, Outcome> {
+    ) -> Result<NewCredentialResult, Outcome> {
         let (store, _) = self.parts();
-        let warrant = if is_replacing { Warrant::Insistence } else { Warrant::Copy };
-        handover::take(&store, name, arrival, warrant, &self.clock.now(), &|_| {})
+        let warrant = if is_replacing { Provenance::ForcedImport } else { Provenance::Import };
+        handover::store_credential(&store, name, arrival, warrant, &self.clock.now(), &|_| {})
     }
 
     /// `keepalive login`, by a new process.
-    pub fn log_in(&self, answer: &serde_json::Value) -> Result<Handover, Outcome> {
+    pub fn log_in(&self, answer: &serde_json::Value) -> Result<NewCredentialResult, Outcome> {
         self.log_in_as(&self.profile.name, answer)
     }
 
-    pub fn log_in_as(&self, name: &ProfileName, answer: &serde_json::Value) -> Result<Handover, Outcome> {
+    pub fn log_in_as(&self, name: &ProfileName, answer: &serde_json::Value) -> Result<NewCredentialResult, Outcome> {
         let (store, _) = self.parts();
-        handover::take(&store, name, self.credential(answer), Warrant::Login, &self.clock.now(), &|_| {})
+        handover::store_credential(&store, name, self.credential(answer), Provenance::Login, &self.clock.now(), &|_| {})
     }
 
     fn parts(&self) -> (Arc<Store>, Arc<Hooked<HttpEndpoint>>) {
@@ -234,7 +238,7 @@ impl World {
         let within = within.iter().map(|&name| name.to_owned()).collect();
         let engine = Engine::new(store, endpoint, Arc::clone(&self.clock) as _, is_resident, within);
         match &self.tool {
-            Some(tool) => engine.following(Arc::clone(tool)),
+            Some(tool) => engine.with_followed_stores(Arc::clone(tool)),
             None => engine,
         }
     }
@@ -253,7 +257,7 @@ impl World {
     }
 
     pub fn refresh_by(&self, engine: &Engine) -> Outcome {
-        match engine.force(&self.profile.name) {
+        match engine.force_demand(&self.profile.name) {
             Ok(demand) => engine.refresh(&self.profile, demand, Duration::from_secs(30), &|| {}),
             Err(e) => e.outcome(),
         }
@@ -269,7 +273,7 @@ impl World {
         engine.refresh(&self.profile, demand, Duration::from_secs(30), &|| {})
     }
 
-    pub fn record(&self) -> Record {
+    pub fn journal(&self) -> Journal {
         self.parts().0.peek(&self.profile.name).unwrap().unwrap()
     }
 
@@ -300,22 +304,27 @@ impl World {
     }
 
     /// `keepalive logout`, with or without `--forget`, by a new process; told to end before it sends anything, or not.
-    pub fn log_out(&self, is_forgetting: bool, is_stopped: bool) -> Result<Departure, Outcome> {
-        let route = logout::route(&self.parts().1.inner, &self.profile);
+    pub fn log_out(&self, is_forgetting: bool, is_stopped: bool) -> Result<LogoutResult, Outcome> {
+        let route = logout::find_revocation_route(&self.parts().1.inner, &self.profile);
         self.log_out_by(route, is_forgetting, is_stopped)
     }
 
-    pub fn log_out_by(&self, route: Route, is_forgetting: bool, is_stopped: bool) -> Result<Departure, Outcome> {
+    pub fn log_out_by(
+        &self,
+        route: RevocationRoute,
+        is_forgetting: bool,
+        is_stopped: bool,
+    ) -> Result<LogoutResult, Outcome> {
         let (store, endpoint) = self.parts();
-        let leaving = Leaving {
+        let leaving = LogoutRequest {
             store: &store,
             server: endpoint.as_ref(),
             clock: Arc::clone(&self.clock) as _,
             name: &self.profile.name,
-            is_forgetting,
+            must_forget: is_forgetting,
             stop: Arc::new(is_stopped.into()),
         };
-        leaving.leave(route, &|_| {})
+        leaving.run(route, &|_| {})
     }
 
     /// A file of the store.
@@ -378,7 +387,7 @@ impl World {
     }
 
     /// The world as it goes on from there; `keyring`: what a power cut left of it, if there was one.
-    pub fn goes_on(&self, remains: Remains, keyring: Option<BTreeMap<Item, String>>) -> Self {
+    pub fn goes_on(&self, remains: Remains, keyring: Option<BTreeMap<KeyringItem, String>>) -> Self {
         let memory = MemoryKeyring::default();
         memory.restore(keyring.unwrap_or(remains.items));
         Self {
@@ -408,11 +417,11 @@ impl World {
     /// `keepalive logout --forget` of any profile, by a new process; nothing is revoked.
     pub fn forget(&self, name: &ProfileName) {
         let (store, endpoint) = self.parts();
-        let route = Route::Blocked(Outcome::new(OutcomeKind::ConfigError));
+        let route = RevocationRoute::Blocked(Outcome::new(OutcomeKind::ConfigError));
         let clock = Arc::clone(&self.clock) as _;
         let stop = Arc::default();
-        let leaving = Leaving { store: &store, server: endpoint.as_ref(), clock, name, is_forgetting: true, stop };
-        leaving.leave(route, &|_| {}).unwrap();
+        let leaving = LogoutRequest { store: &store, server: endpoint.as_ref(), clock, name, must_forget: true, stop };
+        leaving.run(route, &|_| {}).unwrap();
     }
 
     /// Returns once another thread of this process waits for a lock file.

@@ -131,10 +131,10 @@ fn r03_a_store_of_which_nobody_knows_any_more_which_it_is_says_so_and_the_way_ou
     for (sandbox, has_keyring) in [(&files, false), (&with_keyring, true)] {
         sandbox.refresh(&["--force"]).exits(0);
         let state = sandbox.path("state/keepalive");
-        let journal = state.join("profiles/demo/record.json");
-        let mut record: Value = serde_json::from_slice(&std::fs::read(&journal).unwrap()).unwrap();
-        record.as_object_mut().unwrap().remove("store").unwrap();
-        std::fs::write(&journal, record.to_string()).unwrap();
+        let path = state.join("profiles/demo/record.json");
+        let mut journal: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        journal.as_object_mut().unwrap().remove("store_identity").unwrap();
+        std::fs::write(&path, journal.to_string()).unwrap();
         std::fs::remove_file(state.join("store.json")).unwrap();
         let status = sandbox.keepalive(&["--json", "status"]).exits(78).json();
         let shown = row(&status, "demo");

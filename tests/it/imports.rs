@@ -33,7 +33,8 @@ fn expiry_is_taken_from_wherever_it_is_told() {
     let left = |answer: serde_json::Value| {
         let sandbox = sandbox(&server);
         sandbox.import("demo", &answer).exits(0);
-        let at = sandbox.status()["expires_at"].as_str().map(|t| keepalive::clock::Timestamp::parse(t).unwrap());
+        let at =
+            sandbox.status()["expires_at"].as_str().map(|t| keepalive::clock::Timestamp::parse_rfc3339(t).unwrap());
         at.map(|at| at.as_millis() / 1000 - now())
     };
     let about = |found: Option<i64>, expected: i64| {

@@ -69,7 +69,7 @@ fn misuse_does_not_compile() {
 fn the_same_without_misuse_compiles() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("once.rs");
-    let text = "use keepalive::guard::Held;\nfn once(held: Held<'_>) { let _first = held.spend(); }\nfn main() { let _ = once; }\n";
+    let text = "use keepalive::guard::LockedCredential;\nfn once(held: LockedCredential<'_>) { let _first = held.spend(); }\nfn main() { let _ = once; }\n";
     std::fs::write(&file, text).unwrap();
     assert_eq!(given(&file, &library()), []);
 }

@@ -161,10 +161,10 @@ fn r06_a_server_that_is_down_costs_nothing() {
     drop(server);
     let result = sandbox.refresh(&["--force"]).exits(75).result();
     assert_eq!((result["outcome"].as_str(), result["error"]["kind"].as_str()), (Some("deferred"), Some("network")));
-    let record = std::fs::read_to_string(sandbox.path("state/keepalive/profiles/demo/record.json")).unwrap();
-    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
-    assert!(record["intent"].is_null(), "{record}");
-    assert!(!record.to_string().contains(&token));
+    let journal = std::fs::read_to_string(sandbox.path("state/keepalive/profiles/demo/record.json")).unwrap();
+    let journal: serde_json::Value = serde_json::from_str(&journal).unwrap();
+    assert!(journal["intent"].is_null(), "{journal}");
+    assert!(!journal.to_string().contains(&token));
 }
 
 #[test]

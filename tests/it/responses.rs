@@ -13,7 +13,7 @@ use keepalive::outcome::Outcome;
 use keepalive::profile::{KeySource, Profile, ProfileName, StoreKind, StoreSettings};
 use keepalive::provider::TokenEndpoint;
 use keepalive::provider::http::HttpEndpoint;
-use keepalive::store::content::{Answer, Content};
+use keepalive::store::content::{SealedContent, SealedResponse};
 use keepalive::store::key::SealingKey;
 use keepalive::store::{Store, envelope};
 
@@ -88,23 +88,24 @@ impl Bench {
             },
         };
         let first_access = text("access_token").to_owned();
-        handover::take(&store, &name(), credential, handover::Warrant::Copy, &clock.now(), &|_| ()).unwrap();
+        handover::store_credential(&store, &name(), credential, handover::Provenance::Import, &clock.now(), &|_| ())
+            .unwrap();
         let key = store.key("demo").unwrap();
         let engine = Engine::new(Arc::clone(&store), endpoint, clock, false, Vec::new());
         Self { server, dir, store, engine, profile, key, first_access }
     }
 
     fn refresh(&self) -> Outcome {
-        let demand = self.engine.force(&name()).unwrap();
+        let demand = self.engine.force_demand(&name()).unwrap();
         self.engine.refresh(&self.profile, demand, Duration::from_secs(60), &|| ())
     }
 
     /// The answer that lies sealed under a name.
-    fn sealed(&self, file: &str) -> Answer {
+    fn sealed(&self, file: &str) -> SealedResponse {
         let bytes = std::fs::read(self.dir.path().join("state/profiles/demo").join(file)).unwrap();
-        match envelope::open::<Content>(&bytes, &name(), &self.key).unwrap().1 {
-            Content::Answer(answer) => answer,
-            Content::Credential(_) => panic!("{file} holds no answer"),
+        match envelope::open::<SealedContent>(&bytes, &name(), &self.key).unwrap().1 {
+            SealedContent::Response(answer) => answer,
+            SealedContent::Credential(_) => panic!("{file} holds no answer"),
         }
     }
 }
@@ -126,26 +127,26 @@ fn through_the_library(shape: &Shape) {
     let outcome = bench.refresh();
     assert_eq!(in_json(outcome.kind), shape.outcome, "{told}: {outcome:?}");
     let (issued, body) = sent.lock().unwrap().take().unwrap();
-    let record = bench.store.peek(&name()).unwrap().unwrap();
+    let journal = bench.store.peek(&name()).unwrap().unwrap();
     let kept = RefreshToken::new(shape.keeps(&issued)).unwrap();
-    assert_eq!(record.fingerprint, Some(bench.key.fingerprint(&kept)), "{told}: another token is held");
-    assert_eq!(record.generation.get(), 1 + u64::from(shape.is_granted()), "{told}");
-    assert_eq!(record.intent.is_some(), shape.outcome == "in_doubt", "{told}: {record:?}");
-    assert_eq!(record.is_rejected(), shape.outcome == "needs_login", "{told}");
-    assert_eq!(record.hold.is_some(), shape.outcome == "config_error" && shape.access, "{told}");
+    assert_eq!(journal.fingerprint, Some(bench.key.fingerprint(&kept)), "{told}: another token is held");
+    assert_eq!(journal.generation.get(), 1 + u64::from(shape.is_granted()), "{told}");
+    assert_eq!(journal.intent.is_some(), shape.outcome == "in_doubt", "{told}: {journal:?}");
+    assert_eq!(journal.is_rejected(), shape.outcome == "needs_login", "{told}");
+    assert_eq!(journal.client_block.is_some(), shape.outcome == "config_error" && shape.access, "{told}");
     let said = outcome.error.as_ref().map_or("", |e| &e.message);
     assert!(shape.says.as_ref().is_none_or(|words| said.contains(words)), "{told}: {said}");
     assert!(!said.chars().any(char::is_control) && !said.contains("canary"), "r37, r38: {told}: {said:?}");
     let warned = outcome.warnings.join("; ");
     assert!(shape.warns.as_ref().is_none_or(|words| warned.contains(words)), "{told}: {warned}");
     if shape.is_granted() {
-        let life = record.validity.as_ref().map(|v| v.lifetime().as_secs());
+        let life = journal.validity.as_ref().map(|v| v.lifetime().as_secs());
         assert_eq!(life, shape.life, "{told}");
-        assert_eq!(record.login_by, shape.login_by.map(|s| NOW.plus(Duration::from_secs(s))), "{told}");
+        assert_eq!(journal.login_by, shape.login_by.map(|s| NOW.plus(Duration::from_secs(s))), "{told}");
         let held = bench.store.snapshot(&name()).unwrap().unwrap().grant.access.unwrap();
         assert_eq!(held.expose() != bench.first_access, shape.access, "r27: {told}");
     }
-    let not_before = record.not_before.map(|at| at.since(NOW).as_secs());
+    let not_before = journal.not_before.map(|at| at.since(NOW).as_secs());
     assert!(shape.not_before.is_none_or(|s| not_before == Some(s)), "{told}: {not_before:?}");
     match shape.access {
         true => assert!(!shape.is_granted() || shape.not_before == not_before, "{told}: {not_before:?}"),
@@ -154,7 +155,7 @@ fn through_the_library(shape: &Shape) {
     if shape.is_granted() || (shape.outcome == "in_doubt" && !body.is_empty()) {
         let answer = bench.sealed(if shape.is_granted() { "sealed" } else { "received" });
         let arrived = &body[..body.len().min(encoding::LARGEST)];
-        assert!(answer.body_bytes() == arrived, "{told}: it is not sealed as it came");
+        assert!(answer.decode_body() == arrived, "{told}: it is not sealed as it came");
         assert_eq!(answer.content_encoding, shape.content_encoding(), "{told}");
     }
     assert_eq!(bench.server.counts().refresh_requests, 1, "{told}");

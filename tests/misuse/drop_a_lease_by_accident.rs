@@ -1,9 +1,9 @@
 #![deny(let_underscore_drop)]
 
-use keepalive::guard::{Guard, Lease};
+use keepalive::guard::{FlightGroup, Lease};
 
-fn drop_it(guard: &Guard<u32>, name: &keepalive::profile::ProfileName) {
-    let (_flight, seat) = guard.enter(name);
+fn drop_it(guard: &FlightGroup<u32>, name: &keepalive::profile::ProfileName) {
+    let (_flight, seat) = guard.join_or_lead(name);
     let _ = Lease::admit(seat.unwrap(), std::path::Path::new("lock"), || (), || Some(())); //~ let_underscore_drop
 }
 

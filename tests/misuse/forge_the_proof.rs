@@ -1,8 +1,8 @@
 use keepalive::credential::secret::RefreshToken;
-use keepalive::guard::{Held, NeverSent, Predecessor};
+use keepalive::guard::{LockedCredential, NeverSent, SpentCredential};
 
-fn unspend<'l>(predecessor: Predecessor<'l>, token: RefreshToken) -> Held<'l> {
-    predecessor.unspent(token, NeverSent(())) //~ E0423
+fn unspend<'l>(predecessor: SpentCredential<'l>, token: RefreshToken) -> LockedCredential<'l> {
+    predecessor.restore_unsent(token, NeverSent(())) //~ E0423
 }
 
 fn main() {}

@@ -1,8 +1,8 @@
 #![deny(unused_must_use)]
 
-use keepalive::guard::{Lease, Seat};
+use keepalive::guard::{Lease, LeaderSlot};
 
-fn forget_it(lease: fn(Seat<u32>) -> Lease<u32>, seat: Seat<u32>) {
+fn forget_it(lease: fn(LeaderSlot<u32>) -> Lease<u32>, seat: LeaderSlot<u32>) {
     lease(seat); //~ unused_must_use
 }
 

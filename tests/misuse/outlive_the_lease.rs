@@ -2,7 +2,7 @@ use keepalive::guard::Lease;
 
 fn outlive(lease: Lease<u32>) {
     let permit = lease.permit();
-    lease.publish(1); //~ E0505
+    lease.finish(1); //~ E0505
     let _profile = permit.profile();
 }
 

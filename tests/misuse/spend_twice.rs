@@ -1,6 +1,6 @@
-use keepalive::guard::Held;
+use keepalive::guard::LockedCredential;
 
-fn twice(held: Held<'_>) {
+fn twice(held: LockedCredential<'_>) {
     let _first = held.spend();
     let _second = held.spend(); //~ E0382
 }

@@ -6,7 +6,7 @@ use crate::adopt::tools::Tool;
 use crate::cli::compose::Setup;
 use crate::cli::output::Output;
 use crate::credential::foreign::Likeness;
-use crate::engine::source::Source;
+use crate::engine::source::FollowedStores;
 use crate::profile::ProfileName;
 
 pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
@@ -24,8 +24,8 @@ fn warn(text: String, hint: String) -> Finding {
 
 /// Looks into the store that a profile came from. `None`: it came from none that can be looked into.
 fn copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
-    let (record, profile) = (setup.store.peek(name).ok().flatten()?, setup.profile(name).ok()?);
-    let origin = record.origin.as_ref().filter(|o| o.place.is_some() && record.has_credential())?;
+    let (journal, profile) = (setup.store.peek(name).ok().flatten()?, setup.profile(name).ok()?);
+    let origin = journal.origin.as_ref().filter(|o| o.place.is_some() && journal.has_credential())?;
     let about = Tool::named(&origin.tool)?.about();
     let shelf = setup.shelf();
     let foreign = match shelf.read(origin, name.as_str()) {
@@ -41,8 +41,8 @@ fn copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     setup.store.uuid()?;
     let key = setup.store.key(name.as_str()).ok()?;
     let theirs = foreign.granted.refresh.as_ref().map(|token| key.fingerprint(token))?;
-    let is_live = record.fingerprint.as_ref() == Some(&theirs);
-    let is_spent = setup.store.ledger().contains(&theirs).unwrap_or(false);
+    let is_live = journal.fingerprint.as_ref() == Some(&theirs);
+    let is_spent = setup.store.ledger().is_consumed(&theirs).unwrap_or(false);
     let away = format!("sign out of that tool on this machine: {}", about.way_out(origin));
     Some(match (is_live, is_spent, profile.follow) {
         (true, _, true) => good(format!("{name}: following {origin}; it has the same token")),

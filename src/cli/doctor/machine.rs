@@ -21,7 +21,7 @@ fn clock(setup: &Setup) -> Finding {
     let now = setup.clock.now();
     if now.wall.as_millis() < NEWEST_PAST * 1000 {
         let failure = Failure::new(ErrorKind::Clock, format!("the clock is wrong: {}", now.wall))
-            .hint("set it: timedatectl set-ntp true");
+            .with_hint("set it: timedatectl set-ntp true");
         return Finding::bad("clock", failure, Status::Failed);
     }
     if now.boot_id.is_empty() {

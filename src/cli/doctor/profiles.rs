@@ -4,10 +4,10 @@ use super::Finding;
 use crate::cli::compose::Setup;
 use crate::cli::output::{Output, Status};
 use crate::cli::status::judge;
-use crate::outcome::{ErrorKind, Failure, State};
+use crate::outcome::{ErrorKind, Failure, ProfileState};
 use crate::profile::{Profile, ProfileName};
-use crate::store::record::Record;
-use crate::store::{Claim, StoreError, Taken};
+use crate::store::record::Journal;
+use crate::store::{StoreError, TakeOverResult, TokenClaim};
 
 pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
     let names = match setup.all_profiles() {
@@ -19,8 +19,8 @@ pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
 
 fn profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     // First: of a profile without a section the journal alone says which provider it is for.
-    let record = match setup.store.peek(name) {
-        Ok(record) => record,
+    let journal = match setup.store.peek(name) {
+        Ok(journal) => journal,
         Err(e) => return Some(Finding::of_store("profile", &e)),
     };
     let profile = match setup.profile(name) {
@@ -31,31 +31,32 @@ fn profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
         let text = format!("{name} has no credential");
         Some(Finding::warning("profile", text, &format!("keepalive login {name}, or keepalive import {name}")))
     };
-    match record {
-        Some(record) if record.is_tombstone && setup.store.has_remains(name).unwrap_or(false) => {
+    match journal {
+        Some(journal) if journal.is_tombstone && setup.store.has_remains(name).unwrap_or(false) => {
             let text = format!("{name} is signed out, but the logout was interrupted before everything was deleted");
             Some(Finding::warning("profile", text, &format!("keepalive logout {name}")))
         }
         // Before the first login there is nothing to examine.
         None if !setup.store.layout().dir().exists() => nothing(),
-        record => match setup.store.examine(name) {
-            Ok(_) | Err(StoreError::Empty) if !record.as_ref().is_some_and(Record::has_credential) => nothing(),
-            Ok(warnings) if warnings.is_empty() => Some(stands(setup, record.as_ref(), &profile)),
+        journal => match setup.store.check_copies_agree(name) {
+            Ok(_) | Err(StoreError::Empty) if !journal.as_ref().is_some_and(Journal::has_credential) => nothing(),
+            Ok(warnings) if warnings.is_empty() => Some(stands(setup, journal.as_ref(), &profile)),
             Ok(warnings) => {
                 let hint = format!("keepalive refresh -p {name} --force writes the keyring item again");
                 Some(Finding::warning("profile", format!("{name}: {}", warnings.join("; ")), &hint))
             }
             // Told once already, for the store as a whole.
-            Err(StoreError::Keyring(_) | StoreError::KeyMissing { .. } | StoreError::Key { .. }) => None,
+            Err(StoreError::Keyring(_) | StoreError::KeyMissing { .. } | StoreError::KeyUnavailable { .. }) => None,
             Err(e) => Some(Finding::of_store("profile", &e)),
         },
     }
 }
 
 /// A credential that is at home may still be one that nobody can use: `status` says so, and so must this.
-fn stands(setup: &Setup, record: Option<&Record>, profile: &Profile) -> Finding {
-    let (name, standing) = (&profile.name, judge(setup, record, Some(profile)));
-    let is_stuck = matches!(standing.state, State::NeedsLogin | State::ConfigError | State::InDoubt);
+fn stands(setup: &Setup, journal: Option<&Journal>, profile: &Profile) -> Finding {
+    let (name, standing) = (&profile.name, judge(setup, journal, Some(profile)));
+    let is_stuck =
+        matches!(standing.state, ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::InDoubt);
     match standing.error.filter(|_| is_stuck) {
         Some(failure) => {
             let text = format!("{name}: cannot be refreshed: {}", failure.message);
@@ -84,38 +85,42 @@ pub fn take_over(setup: &Setup, named: &[ProfileName]) -> Vec<Finding> {
     }
 }
 
-fn told(setup: &Setup, name: &ProfileName, taken: &Taken) -> Finding {
+fn told(setup: &Setup, name: &ProfileName, taken: &TakeOverResult) -> Finding {
     let service = setup.store.keyring().map_or("keepalive", |(_, service)| service);
     let clear = format!("secret-tool clear service {service} username {name}");
     let anew = format!("remove it ({clear}) and sign in again: keepalive login {name}");
     match taken {
-        Taken::Failed(outcome) => Finding::of_outcome("take-over", outcome).about(name),
-        Taken::AtHome => Finding::good("take-over", format!("{name}: already owned by this state directory")),
-        Taken::Adopted(g) => Finding::good("take-over", format!("{name}: adopted the keyring item as generation {g}")),
-        Taken::Republished(g) => {
+        TakeOverResult::Failed(outcome) => Finding::of_outcome("take-over", outcome).about(name),
+        TakeOverResult::AlreadyOwned => {
+            Finding::good("take-over", format!("{name}: already owned by this state directory"))
+        }
+        TakeOverResult::Adopted(g) => {
+            Finding::good("take-over", format!("{name}: adopted the keyring item as generation {g}"))
+        }
+        TakeOverResult::Republished(g) => {
             Finding::good("take-over", format!("{name}: wrote the stored credential to the keyring as generation {g}"))
         }
-        Taken::Unproven { claimed } => {
+        TakeOverResult::Unverified { claimed } => {
             let text =
                 format!("{name}: the keyring item (generation {claimed}) cannot be verified; it was left unchanged");
-            Finding::bad("take-over", Failure::new(ErrorKind::Unproven, text).hint(anew), Status::Config)
+            Finding::bad("take-over", Failure::new(ErrorKind::Unproven, text).with_hint(anew), Status::Config)
         }
-        Taken::Claimed(Claim::Held(other)) => {
+        TakeOverResult::Claimed(TokenClaim::HeldBy(other)) => {
             let text = format!(
                 "{name}: profile {other} already has the refresh token of the keyring item, and two profiles must not \
                  share one; the item was left unchanged"
             );
             let hint = format!("use profile {other}, and remove the item: {clear}");
-            Finding::bad("take-over", Failure::new(ErrorKind::Conflict, text).hint(hint), Status::Config)
+            Finding::bad("take-over", Failure::new(ErrorKind::Conflict, text).with_hint(hint), Status::Config)
         }
-        Taken::Claimed(claim @ Claim::Elsewhere(_)) => {
-            Finding::of_store("take-over", &StoreError::Claimed { profile: name.clone(), claim: claim.clone() })
+        TakeOverResult::Claimed(claim @ TokenClaim::PublishedElsewhere(_)) => {
+            Finding::of_store("take-over", &StoreError::TokenClaimed { profile: name.clone(), claim: claim.clone() })
         }
-        Taken::Claimed(Claim::Dead) => {
+        TakeOverResult::Claimed(TokenClaim::Unusable) => {
             let text = format!(
                 "{name}: the refresh token of the keyring item has been used or rejected before; the item was left unchanged"
             );
-            Finding::bad("take-over", Failure::new(ErrorKind::Consumed, text).hint(anew), Status::NeedsLogin)
+            Finding::bad("take-over", Failure::new(ErrorKind::Consumed, text).with_hint(anew), Status::NeedsLogin)
         }
     }
 }

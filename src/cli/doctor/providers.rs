@@ -220,7 +220,7 @@ fn unreachable(name: &str, endpoints: &[&str], url: &Url, absence: &Absence) -> 
     };
     let origin = url.origin().ascii_serialization();
     let message = format!("{name}: cannot reach {origin} ({}): {step}: {}", kinds(endpoints), absence.why);
-    Finding::bad("provider", Failure::new(ErrorKind::Network, message).hint(hint), Status::TryAgain)
+    Finding::bad("provider", Failure::new(ErrorKind::Network, message).with_hint(hint), Status::TryAgain)
 }
 
 fn skewed(name: &str, ahead_ms: i64) -> Option<Finding> {

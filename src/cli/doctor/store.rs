@@ -23,7 +23,7 @@ pub fn check_locks(setup: &Setup, _: &Output) -> Vec<Finding> {
 }
 
 pub fn check_ledger(setup: &Setup, _: &Output) -> Vec<Finding> {
-    let finding = match setup.store.check_ledger() {
+    let finding = match setup.store.check_ledger_complete() {
         Ok(()) => Finding::good("ledger", "consistent with the journals"),
         Err(e) => Finding::of_store("ledger", &e),
     };
@@ -48,7 +48,7 @@ fn directory(store: &Store) -> Finding {
             ErrorKind::Permissions,
             format!("{} has mode {mode:o}: other users can access it", dir.display()),
         )
-        .hint(format!("chmod 700 {}", dir.display()));
+        .with_hint(format!("chmod 700 {}", dir.display()));
         return Finding::bad("store directory", failure, Status::StoreUnavailable);
     }
     let probe = dir.join("probe");
@@ -56,7 +56,7 @@ fn directory(store: &Store) -> Finding {
         Ok(()) => Finding::good("store directory", format!("{} is private and writable", dir.display())),
         Err(e) => {
             let failure = Failure::new(ErrorKind::Io, format!("cannot write to {}: {e}", dir.display()))
-                .hint("check its owner and the free space");
+                .with_hint("check its owner and the free space");
             Finding::bad("store directory", failure, Status::StoreUnavailable)
         }
     }
@@ -107,7 +107,7 @@ fn lock(store: &Store) -> Finding {
         Ok((true, _)) => Finding::good("locks", "file locking works"),
         Ok((false, _)) => {
             let failure = Failure::new(ErrorKind::Lock, "file locking does not work on this filesystem")
-                .hint("set [store] path to a local filesystem");
+                .with_hint("set [store] path to a local filesystem");
             Finding::bad("locks", failure, Status::StoreUnavailable)
         }
         Err(e) => Finding::bad(
@@ -127,7 +127,7 @@ fn keyring(store: &Store) -> Option<Finding> {
 }
 
 fn key(store: &Store) -> Finding {
-    let key = store.key("").and_then(|key| store.check_custody(&key, "").map(|()| key));
+    let key = store.key("").and_then(|key| store.check_key_id(&key, "").map(|()| key));
     match key {
         Ok(key) => Finding::good("sealing key", format!("{} ({} store)", key.id(), store.kind())),
         Err(StoreError::Empty) => Finding::good("sealing key", "will be created with the first credential"),

@@ -9,13 +9,13 @@ use crate::cli::output::Output;
 use crate::clock::Moment;
 use crate::credential::freshness::Validity;
 use crate::engine::Engine;
-use crate::engine::handover::{self, Arrival, Handover, Warrant};
+use crate::engine::handover::{self, NewCredential, NewCredentialResult, Provenance};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::Profile;
 use crate::provider::{PrepareError, Prepared, TokenEndpoint};
 
 pub(super) fn config_error(failure: Failure) -> Outcome {
-    Outcome::new(OutcomeKind::ConfigError).because(failure)
+    Outcome::new(OutcomeKind::ConfigError).with_error(failure)
 }
 
 /// The profile, if its section names no other provider than `--provider`: a token goes to no server but the one that was
@@ -26,7 +26,7 @@ pub(super) fn agreed(args: &ImportArgs, profile: Profile) -> Result<Profile, Fai
             let message =
                 format!("profile {} is configured for {}, not for {given}", args.profile, profile.provider.name);
             let hint = format!("leave --provider out, or change [profile.{}]", args.profile);
-            Err(Failure::new(ErrorKind::Config, message).hint(hint))
+            Err(Failure::new(ErrorKind::Config, message).with_hint(hint))
         }
         Some(_) | None => Ok(profile),
     }
@@ -38,7 +38,7 @@ pub(super) fn prepare(setup: &Setup, profile: &Profile) -> Result<(Engine, Prepa
     let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str());
     let prepared = prepared.map_err(|e| match e {
         PrepareError::Config(f) => config_error(f),
-        PrepareError::Unreachable(f) => Outcome::new(OutcomeKind::Deferred).because(f),
+        PrepareError::Unreachable(f) => Outcome::new(OutcomeKind::Deferred).with_error(f),
     })?;
     Ok((engine, prepared))
 }
@@ -47,7 +47,7 @@ pub(super) fn prepare(setup: &Setup, profile: &Profile) -> Result<(Engine, Prepa
 pub(super) fn hand_over(
     args: &ImportArgs,
     engine: &Engine,
-    arrival: Arrival,
+    arrival: NewCredential,
     now: &Moment,
     out: &Output,
 ) -> Result<Outcome, Outcome> {
@@ -59,23 +59,23 @@ pub(super) fn hand_over(
     let young = |waited: Duration| {
         out.say(&format!("waiting for the keyring to save it ({} s) …", waited.as_secs()));
     };
-    let warrant = if args.replace { Warrant::Insistence } else { Warrant::Copy };
-    let handed = handover::take(engine.store(), &args.profile, arrival, warrant, now, &young)?;
+    let warrant = if args.replace { Provenance::ForcedImport } else { Provenance::Import };
+    let handed = handover::store_credential(engine.store(), &args.profile, arrival, warrant, now, &young)?;
     let mut outcome = Outcome::new(OutcomeKind::Refreshed);
     outcome.generation = handed.generation();
     outcome.expires_at = expires_at;
     outcome.publication = handed.publication();
     match &handed {
-        Handover::Unchanged { generation, warnings, .. } => {
+        NewCredentialResult::Unchanged { generation, warnings, .. } => {
             outcome.warnings.clone_from(warnings);
             outcome.kind = OutcomeKind::Fresh;
             // What this response says of its age is not what is known of the one that is here.
-            let record = engine.store().peek(&args.profile).ok().flatten();
-            outcome.expires_at = record.and_then(|r| r.validity).map(|v| v.expires_at());
+            let journal = engine.store().peek(&args.profile).ok().flatten();
+            outcome.expires_at = journal.and_then(|r| r.validity).map(|v| v.expires_at());
             let name = &args.profile;
             out.say(&format!("{name}: this credential is already stored as generation {generation}; nothing to do"));
         }
-        Handover::Taken { warnings, .. } => {
+        NewCredentialResult::Stored { warnings, .. } => {
             let until = match expires_at {
                 None => "no access token yet".into(),
                 Some(at) if at <= now.wall => format!("expired {}", at.to_the_second()),

@@ -34,7 +34,7 @@ pub(super) fn import(args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(
 }
 
 fn bad_input(message: String, hint: &str) -> Outcome {
-    Outcome::new(OutcomeKind::ConfigError).because(Failure::new(ErrorKind::Input, message).hint(hint))
+    Outcome::new(OutcomeKind::ConfigError).with_error(Failure::new(ErrorKind::Input, message).with_hint(hint))
 }
 
 fn read(args: &ImportArgs) -> Result<Granted, Outcome> {
@@ -59,7 +59,7 @@ fn read(args: &ImportArgs) -> Result<Granted, Outcome> {
 
 fn credential(granted: Granted, profile: &Profile, binding: Binding, now: &Moment) -> Result<Credential, Outcome> {
     let told = granted.expiry.lifetime_of_import(now);
-    handover::credential(granted, binding, now, told, profile.provider.default_lifetime).ok_or_else(|| {
+    handover::build_credential(granted, binding, now, told, profile.provider.default_lifetime).ok_or_else(|| {
         bad_input(
             "the token response has no refresh_token".into(),
             "request offline access at sign-in (scope offline_access)",

@@ -7,7 +7,7 @@ use crate::adopt::{Selector, Taken};
 use crate::cli::compose::Setup;
 use crate::cli::output::Output;
 use crate::credential::foreign::{Foreign, Origin};
-use crate::engine::handover::{self, Arrival};
+use crate::engine::handover::{self, NewCredential};
 use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::{Profile, Provider};
 
@@ -25,14 +25,15 @@ pub(super) fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output)
     let told = foreign.granted.expiry.lifetime_of_import(&now);
     let login_by = foreign.login_by;
     let lifetime = profile.provider.default_lifetime;
-    let made = handover::credential(foreign.granted, prepared.binding(), &now, told, lifetime);
+    let made = handover::build_credential(foreign.granted, prepared.binding(), &now, told, lifetime);
     let mut credential = made.ok_or_else(|| {
         config_error(
-            Failure::new(ErrorKind::Source, format!("{origin} has no refresh token")).hint("sign in with that tool"),
+            Failure::new(ErrorKind::Source, format!("{origin} has no refresh token"))
+                .with_hint("sign in with that tool"),
         )
     })?;
     credential.grant.login_by = credential.grant.login_by.or(login_by);
-    let arrival = Arrival { credential, origin: Some(origin.clone()) };
+    let arrival = NewCredential { credential, origin: Some(origin.clone()) };
     let outcome = hand_over(args, &engine, arrival, &now, out)?;
     if origin.identity.name().is_none() {
         out.say(&format!("{}: its store does not name the account", origin.tool));
@@ -56,7 +57,7 @@ fn profile(tool: Tool, args: &ImportArgs, setup: &Setup, told: Option<&str>) -> 
         let failure = e.failure();
         match tool {
             // Its client is registered with Google, and a refresh token works with no other.
-            Tool::Gemini => failure.hint(
+            Tool::Gemini => failure.with_hint(
                 "set client_id and client_secret of the Gemini CLI in [provider.google]: its token works only with that client",
             ),
             Tool::Codex | Tool::Claude | Tool::Grok | Tool::OpenClaw | Tool::OidcAgent | Tool::Pizauth => failure,
@@ -74,7 +75,7 @@ fn check_client(foreign: &Foreign, origin: &Origin, provider: &Provider) -> Resu
         );
         let hint =
             format!("add a section [provider.NAME] with client_id = {client:?}, and import with --provider NAME");
-        return Err(Failure::new(ErrorKind::Source, message).hint(hint));
+        return Err(Failure::new(ErrorKind::Source, message).with_hint(hint));
     }
     let same_place = |issuer: &str| {
         let theirs = url::Url::parse(issuer).ok().map(|url| url.origin());
@@ -84,7 +85,7 @@ fn check_client(foreign: &Foreign, origin: &Origin, provider: &Provider) -> Resu
     // Without an issuer the endpoints may be anywhere, and only the person knows.
     if let Some(issuer) = foreign.issuer.as_ref().filter(|i| provider.issuer.is_some() && !same_place(i)) {
         let message = format!("{origin} has a token of {issuer}, but provider {} is another server", provider.name);
-        return Err(Failure::new(ErrorKind::Source, message).hint("import with the --provider of that server"));
+        return Err(Failure::new(ErrorKind::Source, message).with_hint("import with the --provider of that server"));
     }
     Ok(())
 }
@@ -101,7 +102,7 @@ fn check_usual(tool: Tool, args: &ImportArgs, setup: &Setup, ours: &Provider) ->
     let message =
         format!("profile {} uses provider {}, but {} has a token for {usual}", args.profile, ours.name, about.name);
     let hint = format!("import it into another profile, or confirm the provider: --provider {}", ours.name);
-    Err(Failure::new(ErrorKind::Conflict, message).hint(hint))
+    Err(Failure::new(ErrorKind::Conflict, message).with_hint(hint))
 }
 
 /// Two holders of one refresh token sign each other out, so one of them must go.

@@ -13,7 +13,7 @@ use super::Global;
 use super::compose::Setup;
 use super::output::{Output, Status};
 use super::signals::StopSignals;
-use crate::engine::handover::{self, Handover, Warrant};
+use crate::engine::handover::{self, NewCredentialResult, Provenance};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
@@ -51,7 +51,7 @@ type Ended = (Status, Option<Failure>);
 /// What came of it.
 struct Done {
     account: Option<String>,
-    handed: Handover,
+    handed: NewCredentialResult,
     outcome: Outcome,
 }
 
@@ -75,7 +75,7 @@ fn login(args: &LoginArgs, global: &Global, out: &Output) -> Result<Status, Ende
     let sites = endpoint.sites(&profile.provider).map_err(unprepared)?;
     let way = ways::choose(args, &profile.provider, &sites, &setup.places.desktop).map_err(config)?;
     // A store that cannot keep the answer is found out before anybody signs in for nothing.
-    setup.store.key_or_born(profile.name.as_str()).map_err(|e| of_outcome(e.outcome()))?;
+    setup.store.load_or_generate_key(profile.name.as_str()).map_err(|e| of_outcome(e.outcome()))?;
     let show = |left: Duration| out.countdown(left);
     let wait = Wait::new(setup.clock.as_ref(), &show);
     stop_on_signal(&endpoint, &wait);
@@ -93,7 +93,7 @@ fn login(args: &LoginArgs, global: &Global, out: &Output) -> Result<Status, Ende
     let done = signed.map_err(failed).and_then(|signed| store(&engine, &profile, &prepared, signed, out));
     if done.is_err() {
         // A key that was made ready for a first credential goes again; that it may stay is no harm.
-        let _left = setup.store.retire_key();
+        let _left = setup.store.delete_unused_key();
     }
     if let Some(visitor) = visitor {
         let (is_signed_in, text) = farewell(&done, &profile);
@@ -111,7 +111,7 @@ fn profile(args: &LoginArgs, setup: &Setup) -> Result<Profile, Failure> {
     }
     let name = &args.profile;
     let message = format!("profile {name} is configured for {}, not for {given}", profile.provider.name);
-    Err(Failure::new(ErrorKind::Config, message).hint(format!("leave --provider out, or change [profile.{name}]")))
+    Err(Failure::new(ErrorKind::Config, message).with_hint(format!("leave --provider out, or change [profile.{name}]")))
 }
 
 fn stop_on_signal(endpoint: &HttpEndpoint, wait: &Wait<'_>) {
@@ -145,7 +145,8 @@ fn store(
     if engine.store().is_locked(&profile.name) {
         out.say("waiting for a refresh in progress of the previous credential …");
     }
-    let handed = handover::take(engine.store(), &profile.name, credential, Warrant::Login, &signed.asked, &young);
+    let handed =
+        handover::store_credential(engine.store(), &profile.name, credential, Provenance::Login, &signed.asked, &young);
     let handed = handed.map_err(of_outcome)?;
     outcome.generation = handed.generation();
     outcome.publication = handed.publication();
@@ -164,8 +165,8 @@ fn farewell(done: &Result<Done, Ended>, profile: &Profile) -> (bool, String) {
 }
 
 fn report(done: &Done, setup: &Setup, profile: &Profile, out: &Output) -> Status {
-    let record = setup.store.peek(&profile.name).ok().flatten();
-    let refresh_at = super::status::judge(setup, record.as_ref(), Some(profile)).refresh_at;
+    let journal = setup.store.peek(&profile.name).ok().flatten();
+    let refresh_at = super::status::judge(setup, journal.as_ref(), Some(profile)).refresh_at;
     let mut line = format!("{}: signed in", profile.name);
     if let Some(account) = &done.account {
         line.push_str(&format!(" as {account}"));
@@ -178,7 +179,7 @@ fn report(done: &Done, setup: &Setup, profile: &Profile, out: &Output) -> Status
         line.push_str(&format!(", next refresh {}", at.to_the_second()));
     }
     out.say(&line);
-    if let Handover::Taken { warnings, .. } = &done.handed {
+    if let NewCredentialResult::Stored { warnings, .. } = &done.handed {
         for warning in warnings {
             out.warn(warning);
         }

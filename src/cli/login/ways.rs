@@ -21,7 +21,7 @@ use crate::signin::device::Invitation;
 use crate::signin::loopback::{self, Visitor};
 use crate::signin::redirect::Redirect;
 use crate::signin::wait::{Event, Wait};
-use crate::store::key::random;
+use crate::store::key::random_bytes;
 use crate::sys::browser;
 use crate::sys::paths::Desktop;
 
@@ -44,7 +44,7 @@ pub(super) fn choose(args: &LoginArgs, provider: &Provider, sites: &Sites, deskt
     let has_browser = browser::is_there(desktop);
     let lacks = |key: &str, hint: &str| {
         Failure::new(ErrorKind::Config, format!("provider {} has no {key}", provider.name))
-            .hint(format!("{hint}, or set {key} in [provider.{}]", provider.name))
+            .with_hint(format!("{hint}, or set {key} in [provider.{}]", provider.name))
     };
     let device = |why| sites.device.clone().map(|endpoint| Way::Device { endpoint, why });
     if args.device {
@@ -110,7 +110,7 @@ impl Desk<'_> {
         doorstep.serve(&attempt, self.wait.sender()).map_err(|e| {
             SignInError::Refused(
                 Failure::new(ErrorKind::Port, format!("cannot listen on the loopback address: {e}"))
-                    .hint("use --paste"),
+                    .with_hint("use --paste"),
             )
         })?;
         let url = attempt.url(self.counter.sites, endpoint, &self.counter.prepared.provider);
@@ -164,7 +164,7 @@ impl Desk<'_> {
         opens: bool,
         why: Option<&str>,
     ) -> Result<Signed, SignInError> {
-        let attempt = attempt(redirect.with_port(loopback::unserved_port(random())))?;
+        let attempt = attempt(redirect.with_port(loopback::unserved_port(random_bytes())))?;
         let url = attempt.url(self.counter.sites, endpoint, &self.counter.prepared.provider);
         if let Some(why) = why {
             self.out.say(&format!("{why}; use a browser on another machine"));
@@ -195,7 +195,7 @@ impl Desk<'_> {
                 },
                 Some(Event::PasteEnded) => {
                     let failure = Failure::new(ErrorKind::Input, "no usable address or code was entered");
-                    return Err(SignInError::Abandoned(failure.hint("nothing was changed; sign in again")));
+                    return Err(SignInError::Abandoned(failure.with_hint("nothing was changed; sign in again")));
                 }
                 Some(Event::Redirected(_) | Event::Stray(_) | Event::Interrupted) | None => {}
             }
@@ -214,7 +214,7 @@ impl Desk<'_> {
 }
 
 fn attempt(redirect_uri: Url) -> Result<Attempt, SignInError> {
-    Attempt::new(random(), random(), redirect_uri)
+    Attempt::new(random_bytes(), random_bytes(), redirect_uri)
         .ok_or_else(|| SignInError::Refused(Failure::new(ErrorKind::Random, "cannot get random numbers")))
 }
 

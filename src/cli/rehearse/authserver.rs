@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 use url::form_urlencoded;
 
-use crate::store::key::random;
+use crate::store::key::random_bytes;
 
 /// The client that the rehearsal's profile is registered as.
 pub const CLIENT: &str = "keepalive-rehearsal";
@@ -102,7 +102,7 @@ impl RehearsalServer {
 
 impl Family {
     fn issue(&mut self) -> String {
-        let token = || URL_SAFE_NO_PAD.encode(random::<24>());
+        let token = || URL_SAFE_NO_PAD.encode(random_bytes::<24>());
         let access = token();
         self.current = token();
         self.access_tokens.insert(access.clone());

@@ -258,10 +258,10 @@ fn round_trip(server: &RehearsalServer, stage: &Stage) -> Result<String, String>
     if !server.has_issued(access.expose()) {
         return Err("the store has a token that the server did not issue".into());
     }
-    let record = store.peek(&name).map_err(|e| e.to_string())?.ok_or("record.json is missing")?;
+    let journal = store.peek(&name).map_err(|e| e.to_string())?.ok_or("record.json is missing")?;
     let expected = if stage.is_keyring { Publication::Published } else { Publication::None };
-    if record.publication != expected || record.generation != snapshot.generation {
-        return Err(format!("record.json has {:?}, generation {}", record.publication, record.generation));
+    if journal.publication != expected || journal.generation != snapshot.generation {
+        return Err(format!("record.json has {:?}, generation {}", journal.publication, journal.generation));
     }
     Ok(format!("generation {} read back from the {} store", snapshot.generation, store.kind()))
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{KeySource, StoreKind, StoreSettings};
-use crate::store::key::random;
-use crate::store::keyring::{self, Item};
+use crate::store::key::random_bytes;
+use crate::store::keyring::{self, KeyringItem};
 use crate::store::{Layout, Store};
 use crate::sys::durable;
 use crate::sys::lockfile::LockFile;
@@ -41,11 +41,11 @@ impl Stage {
         let parent = beside.parent().unwrap_or(beside).to_owned();
         let cannot = |what: &str, e: io::Error| {
             Failure::new(ErrorKind::Io, format!("cannot {what} below {}: {e}", parent.display()))
-                .hint("the rehearsal runs on the filesystem of the real store; free some space there")
+                .with_hint("the rehearsal runs on the filesystem of the real store; free some space there")
         };
         durable::create_dir(&parent).map_err(|e| cannot("create a directory", e))?;
         strike_leftovers(&parent, places.bus_address.as_deref());
-        let name = format!("{PREFIX}{}", hex::encode(random::<8>()));
+        let name = format!("{PREFIX}{}", hex::encode(random_bytes::<8>()));
         let dir = parent.join(&name);
         durable::create_dir(&dir).map_err(|e| cannot("create a directory", e))?;
         let alive = LockFile::acquire(&dir.join("alive")).map_err(|e| cannot("lock a file", e))?;
@@ -63,7 +63,7 @@ impl Stage {
             StoreKind::File { key } if has_config => format!("kind = \"file\"\nkey = {}", toml_key(key)),
             StoreKind::Keyring { .. } | StoreKind::File { .. } => {
                 let key = self.dir.join("key");
-                durable::replace(&key, &random::<32>())?;
+                durable::replace(&key, &random_bytes::<32>())?;
                 format!("kind = \"file\"\nkey = {}", toml_key(&KeySource::File(key)))
             }
         };
@@ -180,8 +180,8 @@ fn strike(dir: &Path, name: &str, bus_address: Option<&str>) {
             allow_network_filesystem: true,
         };
         let store = Store::new(&settings, dir, None, || keyring::open(Some(bus.to_owned())));
-        let key = store.uuid().map(|uuid| Item { service: format!("{name}-key"), user: uuid });
-        let published = Item { service: name.to_owned(), user: PROFILE.to_owned() };
+        let key = store.uuid().map(|uuid| KeyringItem { service: format!("{name}-key"), user: uuid });
+        let published = KeyringItem { service: name.to_owned(), user: PROFILE.to_owned() };
         for item in key.into_iter().chain([published]) {
             // Items in a keyring that is away are of no use to anybody without the sealed files.
             let _away = store.keyring().map(|(keyring, _)| keyring.delete(&item, ""));

@@ -424,7 +424,7 @@ fn secrets_are_told() {
         ),
         (
             acme!(r#"client_secret = { vault = "x" }"#),
-            r#"config.toml:4: [provider.acme.client_secret] unknown key "vault""#,
+            r#"config.toml:4: [provider.acme.client_secret] unknown key "locked""#,
             "the keys allowed here are env, file, command and keyring",
         ),
         (

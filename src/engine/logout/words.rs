@@ -2,17 +2,17 @@
 
 use url::Url;
 
-use super::{Departure, Fate};
+use super::{LogoutResult, TokenFate};
 use crate::credential::Binding;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::provider::revocation::Unsent;
 use crate::provider::{GateError, Prepared};
 use crate::store::StoreError;
-use crate::store::record::Record;
+use crate::store::record::Journal;
 
 /// Never to another server: the token goes where it came from, in the name of the client that it was issued to.
-pub(super) fn belongs(binding: &Binding, prepared: &Prepared, url: &Url) -> Result<(), Failure> {
+pub(super) fn check_binding(binding: &Binding, prepared: &Prepared, url: &Url) -> Result<(), Failure> {
     let configured = prepared.binding();
     let provider = &binding.provider;
     if binding.origin != configured.origin || binding.client_id != configured.client_id {
@@ -20,7 +20,7 @@ pub(super) fn belongs(binding: &Binding, prepared: &Prepared, url: &Url) -> Resu
             "the credential was issued to client {} at {}, but the configuration has client {} at {}",
             binding.client_id, binding.origin, configured.client_id, configured.origin
         );
-        return Err(Failure::new(ErrorKind::OtherServer, message).hint(format!("restore [provider.{provider}]")));
+        return Err(Failure::new(ErrorKind::OtherServer, message).with_hint(format!("restore [provider.{provider}]")));
     }
     let origin = url.origin().ascii_serialization();
     if origin == binding.origin {
@@ -29,28 +29,28 @@ pub(super) fn belongs(binding: &Binding, prepared: &Prepared, url: &Url) -> Resu
     let message =
         format!("the revocation endpoint is at {origin}, but the credential was issued at {}", binding.origin);
     Err(Failure::new(ErrorKind::OtherServer, message)
-        .hint(format!("check revocation_endpoint in [provider.{provider}]")))
+        .with_hint(format!("check revocation_endpoint in [provider.{provider}]")))
 }
 
-pub(super) fn unsent(why: Unsent, url: &Url) -> Outcome {
+pub(super) fn unsent_outcome(why: Unsent, url: &Url) -> Outcome {
     match why {
         Unsent::Network(reason) => {
             let message = format!("cannot reach {}: {reason}", url.origin().ascii_serialization());
-            Outcome::new(OutcomeKind::Deferred).because(Failure::new(ErrorKind::Network, message))
+            Outcome::new(OutcomeKind::Deferred).with_error(Failure::new(ErrorKind::Network, message))
         }
         Unsent::Gate(GateError::Refused(reason) | GateError::Overtaken(reason)) => Outcome::new(OutcomeKind::Deferred)
-            .because(Failure::new(ErrorKind::Interrupted, format!("nothing was sent: {reason}"))),
+            .with_error(Failure::new(ErrorKind::Interrupted, format!("nothing was sent: {reason}"))),
         Unsent::Gate(GateError::Journal(error)) => Outcome::new(OutcomeKind::StoreUnavailable)
-            .because(Failure::new(ErrorKind::Io, format!("cannot write the journal: {error}"))),
+            .with_error(Failure::new(ErrorKind::Io, format!("cannot write the journal: {error}"))),
     }
 }
 
-pub(super) fn reason_of(outcome: Outcome) -> Failure {
+pub(super) fn failure_of(outcome: Outcome) -> Failure {
     outcome.error.unwrap_or_else(|| Failure::new(ErrorKind::Unknown, "unknown reason"))
 }
 
 /// Nothing was forgotten: says so, and what the person can choose.
-pub(super) fn with_choice(name: &ProfileName, mut outcome: Outcome) -> Outcome {
+pub(super) fn with_forget_hint(name: &ProfileName, mut outcome: Outcome) -> Outcome {
     let Some(failure) = &mut outcome.error else { return outcome };
     let first = match (&failure.hint, outcome.kind) {
         (Some(hint), _) => format!("{hint}; "),
@@ -66,13 +66,17 @@ pub(super) fn with_choice(name: &ProfileName, mut outcome: Outcome) -> Outcome {
 
 /// An error in the course of forgetting: what became of the tokens before it, if this run has dealt with them, what is
 /// left, and what completes it.
-pub(super) fn half_way(record: &Record, fates: Option<(Fate, Option<Fate>)>, error: &StoreError) -> Outcome {
+pub(super) fn partial_outcome(
+    journal: &Journal,
+    token_fates: Option<(TokenFate, Option<TokenFate>)>,
+    error: &StoreError,
+) -> Outcome {
     let mut outcome = error.outcome();
     let Some(failure) = &mut outcome.error else { return outcome };
     outcome.kind = OutcomeKind::StoreUnavailable;
-    let name = &record.profile;
-    let ended = fates.map_or(String::new(), |(refresh, access)| format!("{}; ", ended(refresh, access)));
-    let (left, last) = match record.is_tombstone {
+    let name = &journal.profile;
+    let ended = token_fates.map_or(String::new(), |(refresh, access)| format!("{}; ", fates_text(refresh, access)));
+    let (left, last) = match journal.is_tombstone {
         true => ("the profile is deleted, but some of its data could not be removed", "removes the rest"),
         false => ("the profile could not be deleted here", "deletes it"),
     };
@@ -82,30 +86,44 @@ pub(super) fn half_way(record: &Record, fates: Option<(Fate, Option<Fate>)>, err
     outcome
 }
 
-fn ended(refresh: Fate, access: Option<Fate>) -> &'static str {
+fn fates_text(refresh: TokenFate, access: Option<TokenFate>) -> &'static str {
     match (refresh, access) {
-        (Fate::Revoked, Some(Fate::Revoked)) => "the refresh token and the access token are revoked",
-        (Fate::Revoked, Some(Fate::Left)) => "the refresh token is revoked, and the access token is not",
-        (Fate::Revoked, _) => "the refresh token is revoked",
-        (Fate::Dead, Some(Fate::Revoked)) => "the refresh token was already invalid, and the access token is revoked",
-        (Fate::Dead, _) => "the refresh token was already invalid",
-        (Fate::Left, Some(Fate::Revoked)) => "only the access token is revoked",
-        (Fate::Left, _) => "nothing is known to be revoked",
+        (TokenFate::Revoked, Some(TokenFate::Revoked)) => "the refresh token and the access token are revoked",
+        (TokenFate::Revoked, Some(TokenFate::NotRevoked)) => {
+            "the refresh token is revoked, and the access token is not"
+        }
+        (TokenFate::Revoked, _) => "the refresh token is revoked",
+        (TokenFate::AlreadyInvalid, Some(TokenFate::Revoked)) => {
+            "the refresh token was already invalid, and the access token is revoked"
+        }
+        (TokenFate::AlreadyInvalid, _) => "the refresh token was already invalid",
+        (TokenFate::NotRevoked, Some(TokenFate::Revoked)) => "only the access token is revoked",
+        (TokenFate::NotRevoked, _) => "nothing is known to be revoked",
     }
 }
 
-pub(super) fn completed(record: &Record, warnings: Vec<String>) -> Departure {
-    let is_revoked = record.revocation.as_ref().is_some_and(|r| r.is_confirmed);
+pub(super) fn completed_result(journal: &Journal, warnings: Vec<String>) -> LogoutResult {
+    let is_revoked = journal.revocation.as_ref().is_some_and(|r| r.is_confirmed);
     let (refresh, reason) = match is_revoked {
-        true => (Fate::Revoked, None),
-        false => (Fate::Left, Some(Failure::new(ErrorKind::Interrupted, "the interrupted logout had not revoked it"))),
+        true => (TokenFate::Revoked, None),
+        false => (
+            TokenFate::NotRevoked,
+            Some(Failure::new(ErrorKind::Interrupted, "the interrupted logout had not revoked it")),
+        ),
     };
-    Departure { generation: record.generation, refresh, access: None, reason, warnings, is_completion: true }
+    LogoutResult {
+        generation: journal.generation,
+        refresh,
+        access: None,
+        reason,
+        warnings,
+        completes_earlier_logout: true,
+    }
 }
 
 /// There is nothing to sign out.
-pub fn no_credential(name: &ProfileName) -> Outcome {
+pub fn nothing_to_sign_out(name: &ProfileName) -> Outcome {
     let failure = Failure::new(ErrorKind::NoCredential, format!("there is no credential for profile {name}"))
-        .hint("there is nothing to sign out; keepalive status lists the profiles");
-    Outcome::new(OutcomeKind::NeedsLogin).because(failure)
+        .with_hint("there is nothing to sign out; keepalive status lists the profiles");
+    Outcome::new(OutcomeKind::NeedsLogin).with_error(failure)
 }

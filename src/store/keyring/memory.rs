@@ -5,21 +5,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroizing;
 
-use super::{Found, Item, Keyring, KeyringError};
+use super::{FoundItem, Keyring, KeyringError, KeyringItem};
 
 /// Shared by all clones, as a real keyring is by all its users.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryKeyring {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<MemoryState>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    items: BTreeMap<Item, String>,
+struct MemoryState {
+    items: BTreeMap<KeyringItem, String>,
     fault: Option<KeyringError>,
     /// The next write is applied and reported as failed, as gnome-keyring does when it is killed.
-    lies_once: bool,
-    writes: usize,
+    fails_after_write: bool,
+    write_count: usize,
     duplicates: usize,
 }
 
@@ -30,16 +30,16 @@ impl MemoryKeyring {
     }
 
     /// The next write happens, but says that it failed.
-    pub fn lie_once(&self) {
-        self.lock().lies_once = true;
+    pub fn fail_after_next_write(&self) {
+        self.lock().fails_after_write = true;
     }
 
     /// Everything in it, to be restored later: a power cut before the keyring's own sync.
-    pub fn snapshot(&self) -> BTreeMap<Item, String> {
+    pub fn snapshot(&self) -> BTreeMap<KeyringItem, String> {
         self.lock().items.clone()
     }
 
-    pub fn restore(&self, items: BTreeMap<Item, String>) {
+    pub fn restore(&self, items: BTreeMap<KeyringItem, String>) {
         self.lock().items = items;
     }
 
@@ -49,15 +49,15 @@ impl MemoryKeyring {
     }
 
     /// How many writes were asked for.
-    pub fn writes(&self) -> usize {
-        self.lock().writes
+    pub fn write_count(&self) -> usize {
+        self.lock().write_count
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, MemoryState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open(&self) -> Result<MutexGuard<'_, State>, KeyringError> {
+    fn lock_or_fault(&self) -> Result<MutexGuard<'_, MemoryState>, KeyringError> {
         let state = self.lock();
         match &state.fault {
             Some(fault) => Err(fault.clone()),
@@ -68,33 +68,33 @@ impl MemoryKeyring {
 
 impl Keyring for MemoryKeyring {
     fn check(&self) -> Result<(), KeyringError> {
-        self.open().map(drop)
+        self.lock_or_fault().map(drop)
     }
 
-    fn read(&self, item: &Item) -> Result<Option<Found>, KeyringError> {
-        let state = self.open()?;
+    fn read(&self, item: &KeyringItem) -> Result<Option<FoundItem>, KeyringError> {
+        let state = self.lock_or_fault()?;
         let found = state.items.get(item);
-        Ok(found.map(|v| Found { value: Zeroizing::new(v.clone()), duplicates: state.duplicates }))
+        Ok(found.map(|v| FoundItem { value: Zeroizing::new(v.clone()), duplicates: state.duplicates }))
     }
 
     fn list(&self, service: &str) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
-        let state = self.open()?;
+        let state = self.lock_or_fault()?;
         let of_it = state.items.iter().filter(|(item, _)| item.service == service);
         Ok(of_it.map(|(item, value)| (item.user.clone(), Zeroizing::new(value.clone()))).collect())
     }
 
-    fn write(&self, item: &Item, value: &str) -> Result<(), KeyringError> {
-        let mut state = self.open()?;
-        state.writes += 1;
+    fn write(&self, item: &KeyringItem, value: &str) -> Result<(), KeyringError> {
+        let mut state = self.lock_or_fault()?;
+        state.write_count += 1;
         state.items.insert(item.clone(), value.to_owned());
-        match std::mem::take(&mut state.lies_once) {
+        match std::mem::take(&mut state.fails_after_write) {
             true => Err(KeyringError::Failed("no reply".into())),
             false => Ok(()),
         }
     }
 
-    fn delete(&self, item: &Item, holding: &str) -> Result<(), KeyringError> {
-        self.open()?.items.retain(|there, value| there != item || !value.contains(holding));
+    fn delete(&self, item: &KeyringItem, holding: &str) -> Result<(), KeyringError> {
+        self.lock_or_fault()?.items.retain(|there, value| there != item || !value.contains(holding));
         Ok(())
     }
 

@@ -12,20 +12,20 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::outcome::ErrorKind;
-use worker::Worker;
+use worker::KeyringWorker;
 
 /// No keyring operation takes longer; a provider that needs more counts as hanging.
-pub const DEADLINE: Duration = Duration::from_secs(3);
+pub const KEYRING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// One item, found by the attributes `service` and `username`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Item {
+pub struct KeyringItem {
     pub service: String,
     pub user: String,
 }
 
 /// The value found for an item.
-pub struct Found {
+pub struct FoundItem {
     /// The text that was stored.
     pub value: Zeroizing<String>,
     /// How many further items carry the same two attributes. Any program may add one; the value is then that of the
@@ -42,14 +42,14 @@ pub trait Keyring: Send + Sync {
     /// Whether a write could succeed now: reachable and unlocked.
     fn check(&self) -> Result<(), KeyringError>;
     /// The item's value; `None` if there is no such item. A locked keyring is an error even if it would have none.
-    fn read(&self, item: &Item) -> Result<Option<Found>, KeyringError>;
+    fn read(&self, item: &KeyringItem) -> Result<Option<FoundItem>, KeyringError>;
     /// The values of all items of a service, each with its user. Empty where the platform cannot list them.
     fn list(&self, service: &str) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError>;
     /// Creates or replaces. What is durable on return depends on the keyring; see `ARCHITECTURE.md`.
-    fn write(&self, item: &Item, value: &str) -> Result<(), KeyringError>;
+    fn write(&self, item: &KeyringItem, value: &str) -> Result<(), KeyringError>;
     /// Removes the item if its value holds the text `holding`, and every other with the same two attributes that does: the
     /// twins that other programs made of it are theirs. No error if there is none.
-    fn delete(&self, item: &Item, holding: &str) -> Result<(), KeyringError>;
+    fn delete(&self, item: &KeyringItem, holding: &str) -> Result<(), KeyringError>;
     /// Closes the connection, so that the next read comes from a new one.
     fn reconnect(&self);
 }
@@ -65,8 +65,8 @@ pub enum KeyringError {
     NoCollection,
     #[error("the keyring is locked")]
     Locked,
-    #[error("the keyring did not respond within {} s", DEADLINE.as_secs())]
-    Hanging,
+    #[error("the keyring did not respond within {} s", KEYRING_TIMEOUT.as_secs())]
+    TimedOut,
     #[error("the keyring denied access")]
     Denied,
     #[error("the keyring failed: {0}")]
@@ -81,7 +81,7 @@ impl KeyringError {
             Self::NoService => ErrorKind::KeyringMissing,
             Self::NoCollection => ErrorKind::KeyringNoCollection,
             Self::Locked => ErrorKind::KeyringLocked,
-            Self::Hanging => ErrorKind::KeyringHanging,
+            Self::TimedOut => ErrorKind::KeyringHanging,
             Self::Denied => ErrorKind::KeyringDenied,
             Self::Failed(_) => ErrorKind::KeyringFailed,
         }
@@ -98,7 +98,7 @@ impl KeyringError {
             Self::Locked => {
                 "unlock it by logging in to the desktop, or: printf %s PASSWORD | gnome-keyring-daemon --unlock"
             }
-            Self::Hanging => "restart the keyring service",
+            Self::TimedOut => "restart the keyring service",
             Self::Denied => "allow keepalive to use the keyring",
             Self::Failed(_) => "see the keyring's own log",
         }
@@ -107,7 +107,7 @@ impl KeyringError {
 /// The keyring of this platform. `bus_address`: the session bus, where there is such a thing; asked only when needed.
 pub fn open(bus_address: Option<String>) -> Box<dyn Keyring> {
     #[cfg(target_os = "linux")]
-    return Box::new(Worker::new(secret_service::Link::new(bus_address)));
+    return Box::new(KeyringWorker::new(secret_service::SecretServiceBackend::new(bus_address)));
     #[cfg(not(target_os = "linux"))]
     {
         let _unused = bus_address;

@@ -9,10 +9,10 @@ use super::{Found, Item, KeyringError};
 
 /// Windows keeps 2,560 bytes, written as UTF-16.
 #[cfg(windows)]
-const LONGEST: usize = 1280;
+const MAX_VALUE_LEN: usize = 1280;
 
 /// The platform's own store; the library keeps no connection.
-pub struct Native;
+pub struct NativeBackend;
 
 impl Backend for Native {
     fn check(&mut self) -> Result<(), KeyringError> {
@@ -64,7 +64,7 @@ fn entry(item: &Item) -> Result<Entry, KeyringError> {
     Entry::new(&item.service, &item.user).map_err(|e| fault(&e))
 }
 
-fn fault(error: &keyring_core::Error) -> KeyringError {
+fn to_keyring_error(error: &keyring_core::Error) -> KeyringError {
     match error {
         keyring_core::Error::NoStorageAccess(_) => KeyringError::Denied,
         other => KeyringError::Failed(other.to_string()),

@@ -8,37 +8,37 @@ use std::thread;
 
 use zeroize::Zeroizing;
 
-use super::{DEADLINE, Found, Item, Keyring, KeyringError};
+use super::{FoundItem, KEYRING_TIMEOUT, Keyring, KeyringError, KeyringItem};
 
 /// The calls that a platform implements; they may block for ever.
-pub trait Backend: Send + 'static {
+pub trait KeyringBackend: Send + 'static {
     fn check(&mut self) -> Result<(), KeyringError>;
-    fn read(&mut self, item: &Item) -> Result<Option<Found>, KeyringError>;
+    fn read(&mut self, item: &KeyringItem) -> Result<Option<FoundItem>, KeyringError>;
     /// Calls `alive` between items: there may be a thousand, and each is asked for.
     fn list(&mut self, service: &str, alive: &dyn Fn()) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError>;
-    fn write(&mut self, item: &Item, value: &str) -> Result<(), KeyringError>;
-    fn delete(&mut self, item: &Item, holding: &str) -> Result<(), KeyringError>;
+    fn write(&mut self, item: &KeyringItem, value: &str) -> Result<(), KeyringError>;
+    fn delete(&mut self, item: &KeyringItem, holding: &str) -> Result<(), KeyringError>;
     fn disconnect(&mut self);
     /// A backend of the same kind, unconnected, for the thread that takes over from a stuck one.
     fn renew(&self) -> Self;
 }
 
 /// Threads that may be stuck in a keyring at once; one more call is refused without trying.
-const MOST_STUCK: usize = 4;
+const MAX_THREADS: usize = 4;
 
 type Job<B> = Box<dyn FnOnce(&mut B) + Send>;
 
 /// A keyring behind a thread.
-pub struct Worker<B> {
+pub struct KeyringWorker<B> {
     template: Mutex<B>,
     queue: Mutex<Option<Sender<Job<B>>>>,
     /// Threads alive, the one at work included.
-    alive: Arc<AtomicUsize>,
+    thread_count: Arc<AtomicUsize>,
 }
 
-impl<B: Backend> Worker<B> {
+impl<B: KeyringBackend> KeyringWorker<B> {
     pub fn new(template: B) -> Self {
-        Self { template: Mutex::new(template), queue: Mutex::new(None), alive: Arc::default() }
+        Self { template: Mutex::new(template), queue: Mutex::new(None), thread_count: Arc::default() }
     }
 
     /// Runs `call` on the thread and waits for it, for at most [`DEADLINE`]. After that the thread is left to itself and
@@ -47,29 +47,29 @@ impl<B: Backend> Worker<B> {
         &self,
         call: impl FnOnce(&mut B) -> Result<T, KeyringError> + Send + 'static,
     ) -> Result<T, KeyringError> {
-        self.call_while_alive(move |backend, _| call(backend))
+        self.call_with_progress(move |backend, _| call(backend))
     }
 
     /// The same of a call that says again and again that it gets on: the deadline is for its silence.
-    fn call_while_alive<T: Send + 'static>(
+    fn call_with_progress<T: Send + 'static>(
         &self,
         call: impl FnOnce(&mut B, &dyn Fn()) -> Result<T, KeyringError> + Send + 'static,
     ) -> Result<T, KeyringError> {
-        let (answer, answered) = mpsc::channel();
+        let (response, answered) = mpsc::channel();
         let job: Job<B> = Box::new(move |backend| {
             // Nobody may be listening any more.
-            let alive = || drop(answer.send(None));
+            let alive = || drop(response.send(None));
             let result = call(backend, &alive);
-            let _left = answer.send(Some(result));
+            let _left = response.send(Some(result));
         });
-        self.send(job)?;
+        self.enqueue(job)?;
         loop {
-            match answered.recv_timeout(DEADLINE) {
+            match answered.recv_timeout(KEYRING_TIMEOUT) {
                 Ok(Some(result)) => return result,
                 Ok(None) => {}
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                    return Err(KeyringError::Hanging);
+                    return Err(KeyringError::TimedOut);
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
                     return Err(KeyringError::Failed("the keyring library panicked".into()));
@@ -78,7 +78,7 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    fn send(&self, job: Job<B>) -> Result<(), KeyringError> {
+    fn enqueue(&self, job: Job<B>) -> Result<(), KeyringError> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let job = match queue.as_ref() {
             None => job,
@@ -88,19 +88,19 @@ impl<B: Backend> Worker<B> {
                 Err(mpsc::SendError(job)) => job,
             },
         };
-        let sender = self.start()?;
+        let sender = self.spawn_thread()?;
         let sent = sender.send(job).map_err(|_| KeyringError::Failed("the keyring thread exited at once".into()));
         *queue = Some(sender);
         sent
     }
 
-    fn start(&self) -> Result<Sender<Job<B>>, KeyringError> {
-        if self.alive.load(Ordering::SeqCst) >= MOST_STUCK {
-            return Err(KeyringError::Hanging);
+    fn spawn_thread(&self) -> Result<Sender<Job<B>>, KeyringError> {
+        if self.thread_count.load(Ordering::SeqCst) >= MAX_THREADS {
+            return Err(KeyringError::TimedOut);
         }
         let mut backend = self.template.lock().unwrap_or_else(PoisonError::into_inner).renew();
         let (sender, jobs) = mpsc::channel::<Job<B>>();
-        let alive = Alive::new(&self.alive);
+        let alive = ThreadCounter::new(&self.thread_count);
         thread::Builder::new()
             .name("keyring".into())
             .spawn(move || {
@@ -118,42 +118,42 @@ impl<B: Backend> Worker<B> {
 }
 
 /// Counts a thread for as long as it lives.
-struct Alive(Arc<AtomicUsize>);
+struct ThreadCounter(Arc<AtomicUsize>);
 
-impl Alive {
+impl ThreadCounter {
     fn new(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::SeqCst);
         Self(Arc::clone(count))
     }
 }
 
-impl Drop for Alive {
+impl Drop for ThreadCounter {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl<B: Backend> Keyring for Worker<B> {
+impl<B: KeyringBackend> Keyring for KeyringWorker<B> {
     fn check(&self) -> Result<(), KeyringError> {
         self.call(B::check)
     }
 
-    fn read(&self, item: &Item) -> Result<Option<Found>, KeyringError> {
+    fn read(&self, item: &KeyringItem) -> Result<Option<FoundItem>, KeyringError> {
         let item = item.clone();
         self.call(move |b| b.read(&item))
     }
 
     fn list(&self, service: &str) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
         let service = service.to_owned();
-        self.call_while_alive(move |b, alive| b.list(&service, alive))
+        self.call_with_progress(move |b, alive| b.list(&service, alive))
     }
 
-    fn write(&self, item: &Item, value: &str) -> Result<(), KeyringError> {
+    fn write(&self, item: &KeyringItem, value: &str) -> Result<(), KeyringError> {
         let (item, value) = (item.clone(), Zeroizing::new(value.to_owned()));
         self.call(move |b| b.write(&item, &value))
     }
 
-    fn delete(&self, item: &Item, holding: &str) -> Result<(), KeyringError> {
+    fn delete(&self, item: &KeyringItem, holding: &str) -> Result<(), KeyringError> {
         let (item, holding) = (item.clone(), holding.to_owned());
         self.call(move |b| b.delete(&item, &holding))
     }
@@ -174,25 +174,25 @@ mod tests {
     /// Hangs on every check until the receiver's other end is dropped.
     struct Stuck(Arc<Mutex<mpsc::Receiver<()>>>);
 
-    impl Backend for Stuck {
+    impl KeyringBackend for Stuck {
         fn check(&mut self) -> Result<(), KeyringError> {
             let _gone = self.0.lock().unwrap_or_else(PoisonError::into_inner).recv();
             Ok(())
         }
-        fn read(&mut self, _: &Item) -> Result<Option<Found>, KeyringError> {
+        fn read(&mut self, _: &KeyringItem) -> Result<Option<FoundItem>, KeyringError> {
             panic!("a bug in the library")
         }
         fn list(&mut self, _: &str, alive: &dyn Fn()) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
             for _ in 0..3 {
-                let _nothing = self.0.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(DEADLINE / 2);
+                let _nothing = self.0.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(KEYRING_TIMEOUT / 2);
                 alive();
             }
             Ok(Vec::new())
         }
-        fn write(&mut self, _: &Item, _: &str) -> Result<(), KeyringError> {
+        fn write(&mut self, _: &KeyringItem, _: &str) -> Result<(), KeyringError> {
             Ok(())
         }
-        fn delete(&mut self, _: &Item, _: &str) -> Result<(), KeyringError> {
+        fn delete(&mut self, _: &KeyringItem, _: &str) -> Result<(), KeyringError> {
             Ok(())
         }
         fn disconnect(&mut self) {}
@@ -201,15 +201,15 @@ mod tests {
         }
     }
 
-    fn item() -> Item {
-        Item { service: "s".into(), user: "u".into() }
+    fn item() -> KeyringItem {
+        KeyringItem { service: "s".into(), user: "u".into() }
     }
 
     #[test]
     fn a_stuck_call_is_left_behind_and_the_next_one_works() {
         let (hold, held) = mpsc::channel::<()>();
-        let worker = Worker::new(Stuck(Arc::new(Mutex::new(held))));
-        assert_eq!(worker.check(), Err(KeyringError::Hanging));
+        let worker = KeyringWorker::new(Stuck(Arc::new(Mutex::new(held))));
+        assert_eq!(worker.check(), Err(KeyringError::TimedOut));
         assert_eq!(worker.write(&item(), "x"), Ok(()));
         drop(hold);
     }
@@ -217,13 +217,13 @@ mod tests {
     #[test]
     fn a_call_that_gets_on_may_take_longer() {
         let (_hold, held) = mpsc::channel::<()>();
-        assert_eq!(Worker::new(Stuck(Arc::new(Mutex::new(held)))).list("s"), Ok(Vec::new()));
+        assert_eq!(KeyringWorker::new(Stuck(Arc::new(Mutex::new(held)))).list("s"), Ok(Vec::new()));
     }
 
     #[test]
     fn a_panic_in_the_library_is_an_error_and_not_the_end() {
         let (_hold, held) = mpsc::channel::<()>();
-        let worker = Worker::new(Stuck(Arc::new(Mutex::new(held))));
+        let worker = KeyringWorker::new(Stuck(Arc::new(Mutex::new(held))));
         assert!(matches!(worker.read(&item()), Err(KeyringError::Failed(_))));
         assert_eq!(worker.delete(&item(), ""), Ok(()));
     }

@@ -10,15 +10,15 @@ use keepalive::clock::{Moment, Timestamp};
 use keepalive::credential::freshness::{Margin, Validity};
 use keepalive::credential::secret::{AccessToken, RefreshToken};
 use keepalive::credential::{Binding, Credential, Generation, Grant};
-use keepalive::engine::standing::{Terms, jitter, standing};
+use keepalive::engine::standing::{StatusPolicy, jitter, profile_status};
 use keepalive::guard::Permit;
 use keepalive::outcome::{self, ErrorKind, Failure};
 use keepalive::profile::{Policy, ProfileName, Rotation, StoreKind, StoreSettings};
-use keepalive::store::content::{Answer, Content, PlainGrant, Reading, Secret};
+use keepalive::store::content::{ResponseContent, SealedContent, SealedGrant, SealedResponse, SecretText};
 use keepalive::store::key::SealingKey;
 use keepalive::store::keyring::memory::MemoryKeyring;
-use keepalive::store::keyring::{Item, Keyring};
-use keepalive::store::record::{Hold, Intent, Record, Rejection};
+use keepalive::store::keyring::{Keyring, KeyringItem};
+use keepalive::store::record::{ClientBlock, Intent, Journal, Rejection};
 use keepalive::store::{Store, envelope};
 use keepalive::sys::lockfile::LockFile;
 use serde_json::Value;
@@ -99,7 +99,7 @@ struct Bench {
     /// At generations 1 to `NEWEST`.
     history: Vec<State>,
     other: State,
-    items: BTreeMap<Item, String>,
+    items: BTreeMap<KeyringItem, String>,
 }
 
 impl Bench {
@@ -120,7 +120,7 @@ impl Bench {
         let settings = StoreSettings { kind, path: None, allow_network_filesystem: true };
         let ring = keyring.clone();
         let store = Store::new(&settings, &dir.join("state"), None, || Box::new(ring));
-        let key = store.key_or_born("demo").unwrap();
+        let key = store.load_or_generate_key("demo").unwrap();
         let mut bench = Self {
             dir,
             _temporary: temporary,
@@ -146,16 +146,16 @@ impl Bench {
         self.dir.join("state/profiles").join(profile)
     }
 
-    fn item(profile: &str) -> Item {
-        Item { service: "keepalive".into(), user: profile.into() }
+    fn item(profile: &str) -> KeyringItem {
+        KeyringItem { service: "keepalive".into(), user: profile.into() }
     }
 
     fn import(&self, profile: &str) {
         // A key that was just born is confirmed after a second, which would be slept here; the first seal needs no more.
-        let path = self.store.lock_file(&name(profile)).unwrap();
+        let path = self.store.create_lock_file(&name(profile)).unwrap();
         let lock = LockFile::acquire(&path).unwrap();
         let name = name(profile);
-        let mut vault = self.store.vault(Permit::for_writer(&name, &lock)).unwrap();
+        let mut vault = self.store.open_profile(Permit::from_lock(&name, &lock)).unwrap();
         let credential = Credential {
             generation: Generation::FIRST,
             binding: binding(),
@@ -170,44 +170,44 @@ impl Bench {
                 not_before: None,
             },
         };
-        vault.seal(&credential, &self.key).unwrap();
+        vault.seal_credential(&credential, &self.key).unwrap();
         vault.publish(&credential, &self.key).unwrap();
-        vault.record.adopt(&credential, self.key.fingerprint(&credential.refresh));
-        vault.save().unwrap();
+        vault.journal.set_credential(&credential, self.key.fingerprint(&credential.refresh));
+        vault.save_journal().unwrap();
     }
 
     /// A refresh of `demo`, step by step as the engine makes it, with a copy of every state on the way.
     fn advance(&mut self, generation: u64) {
-        let path = self.store.lock_file(&name("demo")).unwrap();
+        let path = self.store.create_lock_file(&name("demo")).unwrap();
         let lock = LockFile::acquire(&path).unwrap();
         let name = name("demo");
-        let mut vault = self.store.vault(Permit::for_writer(&name, &lock)).unwrap();
+        let mut vault = self.store.open_profile(Permit::from_lock(&name, &lock)).unwrap();
         let old = refresh_token("demo", generation - 1);
         let attempt = format!("a{generation}");
-        vault.record.intent = Some(Intent {
-            attempt: attempt.clone(),
+        vault.journal.intent = Some(Intent {
+            attempt_id: attempt.clone(),
             generation: Generation::new(generation - 1),
             fingerprint: self.key.fingerprint(&old),
-            sends: 1,
+            send_count: 1,
             first_sent: now(),
             last_sent: now(),
-            abandoned: None,
-            abandoned_before: None,
-            is_last_chance_spent: false,
+            gave_up_at: None,
+            previous_gave_up_at: None,
+            is_last_chance_used: false,
             is_reusable: false,
         });
-        vault.save().unwrap();
+        vault.save_journal().unwrap();
         let next = Generation::new(generation);
         let answer = answer(generation);
-        vault.seal_answer(vault.reserve_answer().unwrap(), &answer, next, &attempt, &self.key).unwrap();
+        vault.seal_response(vault.reserve_response_space().unwrap(), &answer, next, &attempt, &self.key).unwrap();
         let received = self.state("demo");
-        let Reading::Granted { credential, .. } = answer.read(next) else { panic!("it grants") };
-        vault.promote_answer().unwrap();
+        let ResponseContent::Granted { credential, .. } = answer.parse(next) else { panic!("it grants") };
+        vault.promote_response().unwrap();
         vault.publish(&credential, &self.key).unwrap();
         vault.mark_consumed(&self.key.fingerprint(&old)).unwrap();
-        vault.record.adopt(&credential, self.key.fingerprint(&credential.refresh));
-        vault.record.intent = None;
-        vault.save().unwrap();
+        vault.journal.set_credential(&credential, self.key.fingerprint(&credential.refresh));
+        vault.journal.intent = None;
+        vault.save_journal().unwrap();
         let mut state = self.state("demo");
         state.files.insert("received", received.files["received"].clone());
         self.history.push(state);
@@ -305,21 +305,21 @@ impl Bench {
     }
 }
 
-fn answer(generation: u64) -> Answer {
+fn answer(generation: u64) -> SealedResponse {
     let body =
         format!(r#"{{"access_token":"demo-at-{generation}","expires_in":600,"refresh_token":"demo-rt-{generation}"}}"#);
-    Answer {
+    SealedResponse {
         status: 200,
         content_type: None,
         content_encoding: None,
         retry_after: None,
-        body: Answer::encode_body(body.as_bytes()),
+        body: SealedResponse::encode_body(body.as_bytes()),
         is_complete: true,
-        sent_refresh_token: Secret(format!("demo-rt-{}", generation - 1)),
-        sent: now(),
-        sends: 1,
+        sent_refresh_token: SecretText(format!("demo-rt-{}", generation - 1)),
+        sent_at: now(),
+        send_count: 1,
         binding: binding(),
-        previous: PlainGrant {
+        previous_grant: SealedGrant {
             access_token: None,
             validity: None,
             token_type: "Bearer".into(),
@@ -329,7 +329,7 @@ fn answer(generation: u64) -> Answer {
             not_before: None,
         },
         default_lifetime_ms: 3_600_000,
-        rest_ms: None,
+        cooldown_ms: None,
     }
 }
 
@@ -350,20 +350,22 @@ fn look_without_lock(bench: &Bench, state: &State, parts: &[&str]) {
 fn load(bench: &Bench, parts: &[&str]) {
     let (demo, path) = (name("demo"), bench.folder("demo").join("lock"));
     let lock = LockFile::acquire(&path).unwrap();
-    let Ok(mut vault) = bench.store.vault(Permit::for_writer(&demo, &lock)) else { return };
-    if let Ok(Some(pending)) = vault.pending_answer(&bench.key) {
-        let Reading::Granted { credential, .. } = pending.answer.read(pending.generation) else { panic!("{parts:?}") };
+    let Ok(mut vault) = bench.store.open_profile(Permit::from_lock(&demo, &lock)) else { return };
+    if let Ok(Some(pending)) = vault.pending_response(&bench.key) {
+        let ResponseContent::Granted { credential, .. } = pending.response.parse(pending.generation) else {
+            panic!("{parts:?}")
+        };
         check(&credential, parts);
     }
     let Ok(Some(loaded)) = vault.load(&bench.key, false) else { return };
-    let credential = loaded.held.credential();
+    let credential = loaded.locked_credential.credential();
     check(credential, parts);
     if !vault.is_consumed(&loaded.fingerprint).unwrap() {
         assert_eq!(credential.generation.get(), NEWEST, "a spent token would be sent: {parts:?}");
     }
     let is_known = !parts.contains(&"record.json");
     assert!(!is_known || credential.generation.get() == NEWEST, "below the journal: {parts:?}");
-    assert!(vault.record.generation <= credential.generation, "{parts:?}");
+    assert!(vault.journal.generation <= credential.generation, "{parts:?}");
 }
 
 fn check(credential: &Credential, parts: &[&str]) {
@@ -394,7 +396,7 @@ fn r13_no_damaged_store_gives_a_lower_generation_or_another_token() {
 }
 
 /// Whatever a journal says, `status` and the scheduler can make something of it.
-fn judge(rng: &mut Rng, record: &Record) {
+fn judge(rng: &mut Rng, journal: &Journal) {
     let rotation = [Rotation::Strict, Rotation::Grace, Rotation::Lenient, Rotation::None][rng.below(4)];
     let grace = Duration::from_secs(rng.next() % 200);
     let policy = Policy { rotation, reuse_grace: grace, last_chance: rng.once_in(2), ..Policy::default() };
@@ -402,10 +404,14 @@ fn judge(rng: &mut Rng, record: &Record) {
         if rng.once_in(2) { Margin::DEFAULT } else { Margin::Fixed(Duration::from_secs(rng.next() % 100_000)) };
     let wall = Timestamp::from_millis((rng.next() % 3_000_000_000_000) as i64);
     let now = Moment { wall, boot_id: "b".into(), uptime_ms: rng.next() >> rng.below(64) };
-    let early = jitter("demo", margin, record.validity.as_ref());
-    let standing = standing(Some(record), Terms { policy: &policy, margin, early, is_followed: false }, &now);
-    if standing.state == outcome::State::Fresh {
-        assert!(record.validity.as_ref().is_some_and(|v| !v.left(&now).is_zero()), "fresh, and expired: {record:?}");
+    let early = jitter("demo", margin, journal.validity.as_ref());
+    let standing = profile_status(
+        Some(journal),
+        StatusPolicy { policy: &policy, margin, jitter: early, is_following: false },
+        &now,
+    );
+    if standing.state == outcome::ProfileState::Fresh {
+        assert!(journal.validity.as_ref().is_some_and(|v| !v.left(&now).is_zero()), "fresh, and expired: {journal:?}");
     }
 }
 
@@ -413,23 +419,29 @@ fn judge(rng: &mut Rng, record: &Record) {
 fn no_damaged_journal_is_another_profiles() {
     let bench = Bench::new(false);
     let path = bench.folder("demo").join("record.json");
-    let mut whole: Record = serde_json::from_slice(&bench.newest().files["record.json"]).unwrap();
+    let mut whole: Journal = serde_json::from_slice(&bench.newest().files["record.json"]).unwrap();
     let fingerprint = whole.fingerprint.clone().unwrap();
     let failure = Failure::new(ErrorKind::Io, "x");
     // One with everything in it.
     whole.intent = Some(Intent {
-        attempt: "a".into(),
+        attempt_id: "a".into(),
         generation: whole.generation,
         fingerprint: fingerprint.clone(),
-        sends: 1,
+        send_count: 1,
         first_sent: now(),
         last_sent: now(),
-        abandoned: Some(now()),
-        abandoned_before: None,
-        is_last_chance_spent: false,
+        gave_up_at: Some(now()),
+        previous_gave_up_at: None,
+        is_last_chance_used: false,
         is_reusable: false,
     });
-    whole.hold = Some(Hold { config: "c".into(), failure: failure.clone(), probes: 1, next_probe: NOW, noted: None });
+    whole.client_block = Some(ClientBlock {
+        config_fingerprint: "c".into(),
+        failure: failure.clone(),
+        probe_count: 1,
+        next_probe: NOW,
+        set_at: None,
+    });
     whole.rejected = Some(Rejection { fingerprint, at: NOW, failure });
     let whole = serde_json::to_vec(&whole).unwrap();
     drop(bench);
@@ -444,9 +456,9 @@ fn no_damaged_journal_is_another_profiles() {
             bytes = serde_json::to_vec(&value).unwrap();
         }
         std::fs::write(&path, bytes).unwrap();
-        if let Ok(Some(record)) = Record::read(&path, &name("demo")) {
-            assert_eq!((&record.profile, record.format), (&name("demo"), 1));
-            judge(rng, &record);
+        if let Ok(Some(journal)) = Journal::read(&path, &name("demo")) {
+            assert_eq!((&journal.profile, journal.format), (&name("demo"), 1));
+            judge(rng, &journal);
         }
     });
 }
@@ -462,11 +474,11 @@ fn no_damaged_seal_opens() {
         let mut bytes = whole.clone();
         damage::bytes(rng, &mut bytes, &WORDS);
         let _told = envelope::header(&bytes);
-        let opened = envelope::open::<Content>(&bytes, &name("demo"), key);
+        let opened = envelope::open::<SealedContent>(&bytes, &name("demo"), key);
         assert!(opened.is_err() || files.contains(&&bytes), "it opened");
         if let Ok((header, _)) = opened {
             assert_eq!(header.profile, name("demo"));
         }
-        assert!(envelope::open::<Content>(&bytes, &name("demo"), &SealingKey::new([8; 32])).is_err());
+        assert!(envelope::open::<SealedContent>(&bytes, &name("demo"), &SealingKey::new([8; 32])).is_err());
     });
 }

@@ -7,7 +7,7 @@ use keepalive::credential::secret::RefreshToken;
 use keepalive::credential::{Binding, Generation, encoding};
 use keepalive::profile::Provider;
 use keepalive::provider::classify;
-use keepalive::store::content::{Answer, PlainGrant, Reading, Secret};
+use keepalive::store::content::{ResponseContent, SealedGrant, SealedResponse, SecretText};
 use serde_json::Value;
 
 use super::super::support::authserver::Issued;
@@ -95,19 +95,19 @@ fn issued() -> Issued {
     Issued { access: "access-token".into(), refresh: NEW.into(), sent: SENT.into() }
 }
 
-fn answer(status: u16, coding: Option<&str>, body: &[u8], is_complete: bool) -> Answer {
-    Answer {
+fn answer(status: u16, coding: Option<&str>, body: &[u8], is_complete: bool) -> SealedResponse {
+    SealedResponse {
         status,
         content_type: None,
         content_encoding: coding.map(str::to_owned),
         retry_after: None,
-        body: Answer::encode_body(body),
+        body: SealedResponse::encode_body(body),
         is_complete,
-        sent_refresh_token: Secret(SENT.into()),
-        sent: Moment { wall: NOW, boot_id: "b".into(), uptime_ms: 0 },
-        sends: 1,
+        sent_refresh_token: SecretText(SENT.into()),
+        sent_at: Moment { wall: NOW, boot_id: "b".into(), uptime_ms: 0 },
+        send_count: 1,
         binding: Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() },
-        previous: PlainGrant {
+        previous_grant: SealedGrant {
             access_token: None,
             validity: None,
             token_type: "Bearer".into(),
@@ -117,14 +117,14 @@ fn answer(status: u16, coding: Option<&str>, body: &[u8], is_complete: bool) -> 
             not_before: None,
         },
         default_lifetime_ms: 3_600_000,
-        rest_ms: None,
+        cooldown_ms: None,
     }
 }
 
 /// What holds of whatever was read.
-fn check(reading: &Reading, status: u16) {
+fn check(reading: &ResponseContent, status: u16) {
     match reading {
-        Reading::Granted { credential, is_rotated, .. } => {
+        ResponseContent::Granted { credential, is_rotated, .. } => {
             assert_eq!(credential.generation, Generation::new(9));
             assert_eq!(*is_rotated, credential.refresh != token(SENT));
             assert_eq!(credential.grant.access.is_some(), credential.grant.validity.is_some());
@@ -133,14 +133,14 @@ fn check(reading: &Reading, status: u16) {
             let end = credential.validity().map(|v| v.expires_at());
             assert!(credential.grant.not_before.is_none_or(|at| end.is_none_or(|end| at <= end)));
         }
-        Reading::Denied(denied) => {
+        ResponseContent::Denied(denied) => {
             let texts = [Some(&denied.code), denied.description.as_ref()];
             for text in texts.into_iter().flatten() {
                 assert!(text.chars().count() <= 200 && !text.chars().any(char::is_control), "r38: {text:?}");
             }
             classify::classify(status, Some(denied), &Provider::named("acme"));
         }
-        Reading::Unreadable | Reading::TooLarge => {}
+        ResponseContent::Unreadable | ResponseContent::TooLarge => {}
     }
 }
 
@@ -149,7 +149,7 @@ fn token(text: &str) -> RefreshToken {
 }
 
 /// A body within the cap that is JSON and has a refresh token never loses it (rule 16).
-fn no_token_is_lost(answer: &Answer, body: &[u8], reading: &Reading) {
+fn no_token_is_lost(answer: &SealedResponse, body: &[u8], reading: &ResponseContent) {
     let Ok(Value::Object(members)) = serde_json::from_slice::<Value>(body) else { return };
     let Some(told) = members.get("refresh_token").and_then(Value::as_str) else { return };
     let is_plain = matches!(answer.content_encoding.as_deref(), None | Some("identity" | "zstd"));
@@ -161,7 +161,9 @@ fn no_token_is_lost(answer: &Answer, body: &[u8], reading: &Reading) {
     }
     let shown = || members.iter().map(|(k, v)| format!("{k:.40}: {v:.40}, ")).take(20).collect::<String>();
     match reading {
-        Reading::Granted { credential, .. } => assert!(credential.refresh == token(told), "another token: {}", shown()),
+        ResponseContent::Granted { credential, .. } => {
+            assert!(credential.refresh == token(told), "another token: {}", shown())
+        }
         other => panic!("the token is lost: {other:?} of {}", shown()),
     }
 }
@@ -196,12 +198,12 @@ fn damaged(rng: &mut Rng) {
     let named = shape.content_encoding();
     let coding = if rng.once_in(2) { named.as_deref() } else { CODINGS[rng.below(CODINGS.len())] };
     let answer = answer(status, coding, &body, !rng.once_in(4));
-    let reading = answer.read(Generation::new(9));
+    let reading = answer.parse(Generation::new(9));
     check(&reading, status);
     no_token_is_lost(&answer, &body, &reading);
     if rng.once_in(16) {
-        let sealed: Answer = serde_json::from_slice(&serde_json::to_vec(&answer).unwrap()).unwrap();
-        assert_eq!(format!("{:?}", sealed.read(Generation::new(9))), format!("{reading:?}"), "read twice");
+        let sealed: SealedResponse = serde_json::from_slice(&serde_json::to_vec(&answer).unwrap()).unwrap();
+        assert_eq!(format!("{:?}", sealed.parse(Generation::new(9))), format!("{reading:?}"), "read twice");
     }
 }
 
@@ -212,13 +214,13 @@ fn cut(rng: &mut Rng) {
     let mut body = shape.packed_body(&issued(), NOW);
     body.truncate(rng.below(body.len()));
     let named = shape.content_encoding();
-    match answer(200, named.as_deref(), &body, false).read(Generation::new(9)) {
-        Reading::Granted { credential, .. } => {
+    match answer(200, named.as_deref(), &body, false).parse(Generation::new(9)) {
+        ResponseContent::Granted { credential, .. } => {
             // The member that is written twice has another value first.
             let is_whole = credential.refresh == token(NEW) || shape.name == "a member written twice";
             assert!(is_whole, "{}: a part of a token, or the old one, of {body:?}", shape.name);
         }
-        Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge => {}
+        ResponseContent::Denied(_) | ResponseContent::Unreadable | ResponseContent::TooLarge => {}
     }
 }
 

@@ -93,7 +93,7 @@ pub struct Profile {
 }
 
 /// Finds a profile by name in the configuration of the moment.
-pub type Profiles = Arc<dyn Fn(&ProfileName) -> Result<Arc<Profile>, Failure> + Send + Sync>;
+pub type ProfileLookup = Arc<dyn Fn(&ProfileName) -> Result<Arc<Profile>, Failure> + Send + Sync>;
 
 /// An authorization server, the client registered there, and what is known of its habits.
 #[derive(Clone, Debug)]
@@ -122,7 +122,7 @@ pub struct Provider {
     pub headers: Vec<(String, String)>,
     /// Extra members of each request to the token endpoint, in the order given.
     pub parameters: Vec<(String, String)>,
-    pub body: BodyForm,
+    pub body: BodyEncoding,
     /// Error codes by which this server says that the refresh token is dead, beside those that all use.
     pub dead_codes: Vec<String>,
     /// Error codes by which it refuses the client, beside those that all use.
@@ -173,7 +173,7 @@ impl Provider {
             policy: Policy::default(),
             headers: Vec::new(),
             parameters: Vec::new(),
-            body: BodyForm::Form,
+            body: BodyEncoding::Form,
             dead_codes: Vec::new(),
             client_codes: Vec::new(),
             endpoint_domain: None,
@@ -210,21 +210,21 @@ pub struct Policy {
 }
 
 /// Allowed for the way to the server when a deadline lies there.
-pub const GRACE_GUARD: Duration = Duration::from_secs(2);
+pub const GRACE_SAFETY_MARGIN: Duration = Duration::from_secs(2);
 
 impl Policy {
     /// The grace that two attempts and what lies between them need (rule 19); a server that gives less is treated as
     /// strict.
-    pub fn shortest_grace(&self) -> Duration {
+    pub fn required_grace(&self) -> Duration {
         let pause = match self.grace_semantics {
             GraceSemantics::Same | GraceSemantics::Multi => Duration::ZERO,
             GraceSemantics::Latest => self.settle,
         };
-        self.timeout * 2 + pause + GRACE_GUARD
+        self.timeout * 2 + pause + GRACE_SAFETY_MARGIN
     }
 
     pub fn grace_fits(&self) -> bool {
-        self.shortest_grace() <= self.reuse_grace
+        self.required_grace() <= self.reuse_grace
     }
 }
 
@@ -293,7 +293,7 @@ pub enum Audience {
 /// How the token request is encoded; RFC 6749 says form, some providers want JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum BodyForm {
+pub enum BodyEncoding {
     Form,
     Json,
 }

@@ -89,16 +89,19 @@ impl Schedule {
     /// instant past `after` is the next one; ticks that a fold has had already are walked over.
     fn next_in<Z: TimeZone>(&self, zone: &Z, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let local = after.with_timezone(zone).naive_local().with_nanosecond(0)?;
-        self.cron.after(&local.and_utc()).filter_map(|tick| instant(zone, tick.naive_utc())).find(|at| *at > after)
+        self.cron
+            .after(&local.and_utc())
+            .filter_map(|tick| resolve_local_time(zone, tick.naive_utc()))
+            .find(|at| *at > after)
     }
 }
 
 /// When a local time happens: the first of two in a fold, the end of the gap if it is skipped.
-fn instant<Z: TimeZone>(zone: &Z, local: NaiveDateTime) -> Option<DateTime<Utc>> {
-    first_instant(zone, local).or_else(|| end_of_gap(zone, local))
+fn resolve_local_time<Z: TimeZone>(zone: &Z, local: NaiveDateTime) -> Option<DateTime<Utc>> {
+    earliest_instant(zone, local).or_else(|| end_of_gap(zone, local))
 }
 
-fn first_instant<Z: TimeZone>(zone: &Z, local: NaiveDateTime) -> Option<DateTime<Utc>> {
+fn earliest_instant<Z: TimeZone>(zone: &Z, local: NaiveDateTime) -> Option<DateTime<Utc>> {
     match zone.from_local_datetime(&local) {
         LocalResult::Single(at) => Some(at.to_utc()),
         LocalResult::Ambiguous(one, other) => Some(one.to_utc().min(other.to_utc())),
@@ -111,14 +114,14 @@ const LONGEST_GAP_HOURS: i64 = 48;
 
 /// The instant of the first local time after `skipped` that exists, to the second.
 fn end_of_gap<Z: TimeZone>(zone: &Z, skipped: NaiveDateTime) -> Option<DateTime<Utc>> {
-    let exists = |seconds: i64| first_instant(zone, skipped + TimeDelta::seconds(seconds)).is_some();
+    let exists = |seconds: i64| earliest_instant(zone, skipped + TimeDelta::seconds(seconds)).is_some();
     let hours = (1..=LONGEST_GAP_HOURS).find(|hours| exists(hours * 3600))?;
     let (mut inside, mut beyond) = ((hours - 1) * 3600, hours * 3600);
     while beyond - inside > 1 {
         let middle = inside + (beyond - inside) / 2;
         if exists(middle) { beyond = middle } else { inside = middle }
     }
-    first_instant(zone, skipped + TimeDelta::seconds(beyond))
+    earliest_instant(zone, skipped + TimeDelta::seconds(beyond))
 }
 
 impl PartialEq for Schedule {

@@ -4,11 +4,11 @@ use serde_json::{Map, Value};
 
 use super::json::object;
 use super::shape::OPENCLAW;
-use super::{Entry, Trouble};
-use crate::credential::foreign::Foreign;
+use super::{ToolAccount, ToolStoreError};
+use crate::credential::foreign::ExternalCredential;
 
 /// Stands in place of the tokens while OpenClaw refreshes them, and for ever if that failed.
-const FENCE: &str = "openclaw-oauth-refresh-fence:";
+const REFRESH_MARKER: &str = "openclaw-oauth-refresh-fence:";
 
 /// What OpenClaw calls a provider, and what it is called here.
 const PROVIDERS: [(&str, &str); 6] = [
@@ -21,32 +21,32 @@ const PROVIDERS: [(&str, &str); 6] = [
 ];
 
 /// The rows of both databases: a row holds the profiles of one store as JSON, and there is one row a line.
-pub fn read(rows: &[u8]) -> Result<Vec<Entry>, Trouble> {
+pub fn read(rows: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let (mut entries, mut is_understood) = (Vec::new(), false);
     for row in rows.split(|b| *b == b'\n').filter(|row| !row.is_empty()) {
         if let Some(Value::Object(profiles)) = object(row)?.get("profiles") {
             is_understood = true;
-            entries.extend(profiles.iter().filter_map(|(id, profile)| Some(entry(id, profile.as_object()?))));
+            entries.extend(profiles.iter().filter_map(|(id, profile)| Some(account(id, profile.as_object()?))));
         }
     }
     let (what, hint) = ("it has no auth profile", "openclaw models auth login");
     match (entries.is_empty(), is_understood) {
-        (true, true) => Err(Trouble::signed_out(what, hint)),
-        (true, false) => Err(Trouble::new(what, hint)),
+        (true, true) => Err(ToolStoreError::signed_out(what, hint)),
+        (true, false) => Err(ToolStoreError::new(what, hint)),
         (false, _) => Ok(entries),
     }
 }
 
-fn entry(id: &str, profile: &Map<String, Value>) -> Entry {
+fn account(id: &str, profile: &Map<String, Value>) -> ToolAccount {
     let text = |name: &str| profile.get(name).and_then(Value::as_str).unwrap_or_default();
     let provider = text("provider");
     let ours = PROVIDERS.iter().find(|(theirs, _)| *theirs == provider).map_or(provider, |(_, ours)| ours);
-    Entry {
+    ToolAccount {
         id: id.to_owned(),
         provider: (!ours.is_empty()).then(|| ours.to_owned()),
-        content: match text("type") {
-            "oauth" => oauth(id, profile),
-            kind => Err(Trouble::signed_out(
+        credential: match text("type") {
+            "oauth" => oauth_credential(id, profile),
+            kind => Err(ToolStoreError::signed_out(
                 format!("it is of type {kind:?}, which has no refresh token"),
                 "name one of type \"oauth\" with --account",
             )),
@@ -55,17 +55,17 @@ fn entry(id: &str, profile: &Map<String, Value>) -> Entry {
 }
 
 /// A fence is no token: sent to the provider it would be refused, and OpenClaw's own refresh would be disturbed.
-fn oauth(id: &str, profile: &Map<String, Value>) -> Result<Foreign, Trouble> {
+fn oauth_credential(id: &str, profile: &Map<String, Value>) -> Result<ExternalCredential, ToolStoreError> {
     let is_in =
         |name: &str, marker: &str| profile.get(name).and_then(Value::as_str).is_some_and(|t| t.contains(marker));
-    let is_fenced = ["access", "refresh"].iter().any(|name| is_in(name, FENCE));
+    let is_fenced = ["access", "refresh"].iter().any(|name| is_in(name, REFRESH_MARKER));
     let has_failed = ["access", "refresh"].iter().any(|name| is_in(name, ":failed:"));
     match (is_fenced, has_failed) {
-        (true, true) => Err(Trouble::signed_out(
+        (true, true) => Err(ToolStoreError::signed_out(
             "a refresh by OpenClaw failed and lost its token",
             format!("sign in again: openclaw models auth login --profile-id {id}, or keepalive login"),
         )),
-        (true, false) => Err(Trouble::new("OpenClaw is refreshing it right now", "try again in a minute")),
-        (false, _) => OPENCLAW.read(profile),
+        (true, false) => Err(ToolStoreError::new("OpenClaw is refreshing it right now", "try again in a minute")),
+        (false, _) => OPENCLAW.parse(profile),
     }
 }

@@ -5,10 +5,10 @@ use chacha20poly1305::aead::Aead;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit, Nonce};
 use zeroize::Zeroizing;
 
-use super::{Entry, Trouble};
+use super::{ToolAccount, ToolStoreError};
 use crate::clock::Timestamp;
-use crate::credential::foreign::Foreign;
-use crate::credential::response::{ExpiryClaims, Granted};
+use crate::credential::foreign::ExternalCredential;
+use crate::credential::response::{ExpiryClaims, TokenResponse};
 use crate::credential::secret::{AccessToken, RefreshToken};
 
 /// The published key of the dump (pizauth 1.1.0).
@@ -21,45 +21,45 @@ const NONCE: usize = 12;
 const VERSION: u64 = 1;
 
 /// The accounts of a dump. Only those with a token are of use.
-pub fn read(dump: &[u8]) -> Result<Vec<Entry>, Trouble> {
-    let plain =
-        open(dump).ok_or_else(|| Trouble::new("it is not a pizauth dump", "pizauth dump | keepalive import …"))?;
-    let mut reader = Reader { rest: &plain };
-    match reader.number() {
+pub fn read(dump: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+    let plain = decrypt(dump)
+        .ok_or_else(|| ToolStoreError::new("it is not a pizauth dump", "pizauth dump | keepalive import …"))?;
+    let mut reader = DumpReader { rest: &plain };
+    match reader.read_u64() {
         Some(VERSION) => {}
-        _ => return Err(Trouble::new("its version is not supported", "sign in again: keepalive login")),
+        _ => return Err(ToolStoreError::new("its version is not supported", "sign in again: keepalive login")),
     }
     let entries = reader.accounts().filter(|_| reader.rest.is_empty());
-    entries.ok_or_else(|| Trouble::new("its format is not supported", "sign in again: keepalive login"))
+    entries.ok_or_else(|| ToolStoreError::new("its format is not supported", "sign in again: keepalive login"))
 }
 
-fn open(dump: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+fn decrypt(dump: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let (nonce, sealed) = dump.split_first_chunk::<NONCE>()?;
     ChaCha20Poly1305::new(&KEY.into()).decrypt(&Nonce::from(*nonce), sealed).ok().map(Zeroizing::new)
 }
 
 /// Reads members one after another: numbers of fixed width, little-endian, and what has a length after its length.
-struct Reader<'a> {
+struct DumpReader<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
+impl<'a> DumpReader<'a> {
     fn take(&mut self, n: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(n)?;
         self.rest = rest;
         Some(taken)
     }
 
-    fn number(&mut self) -> Option<u64> {
+    fn read_u64(&mut self) -> Option<u64> {
         Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
     }
 
-    fn small(&mut self) -> Option<u32> {
+    fn read_u32(&mut self) -> Option<u32> {
         Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
     }
 
     fn text(&mut self) -> Option<&'a str> {
-        let length = usize::try_from(self.number()?).ok()?;
+        let length = usize::try_from(self.read_u64()?).ok()?;
         std::str::from_utf8(self.take(length)?).ok()
     }
 
@@ -72,21 +72,21 @@ impl<'a> Reader<'a> {
     }
 
     fn instant(&mut self) -> Option<Timestamp> {
-        let (secs, _nanos) = (self.number()?, self.small()?);
+        let (secs, _nanos) = (self.read_u64()?, self.read_u32()?);
         i64::try_from(secs).ok().map(Timestamp::from_secs)
     }
 
-    fn accounts(&mut self) -> Option<Vec<Entry>> {
+    fn accounts(&mut self) -> Option<Vec<ToolAccount>> {
         let mut entries = Vec::new();
-        for _ in 0..self.number()? {
+        for _ in 0..self.read_u64()? {
             let id = self.text()?.to_owned();
             let (client_id, issuer) = self.client()?;
-            let content = match self.small()? {
-                0 => Err(Trouble::signed_out("pizauth has no token for it", "pizauth refresh, then sign in")),
+            let content = match self.read_u32()? {
+                0 => Err(ToolStoreError::signed_out("pizauth has no token for it", "pizauth refresh, then sign in")),
                 1 => self.token(client_id, issuer)?,
                 _ => return None,
             };
-            entries.push(Entry { id, provider: None, content });
+            entries.push(ToolAccount { id, provider: None, credential: content });
         }
         Some(entries)
     }
@@ -94,31 +94,34 @@ impl<'a> Reader<'a> {
     /// How the account is configured: the client, and where its tokens come from.
     fn client(&mut self) -> Option<(String, String)> {
         let _authorization_endpoint = self.text()?;
-        for _ in 0..self.number()? {
+        for _ in 0..self.read_u64()? {
             let _field = (self.text()?, self.text()?);
         }
         let client_id = self.text()?.to_owned();
         let (_secret, _redirect) = (self.optional()?, self.text()?);
-        for _ in 0..self.number()? {
+        for _ in 0..self.read_u64()? {
             let _scope = self.text()?;
         }
         Some((client_id, self.text()?.to_owned()))
     }
 
-    fn token(&mut self, client_id: String, issuer: String) -> Option<Result<Foreign, Trouble>> {
+    fn token(&mut self, client_id: String, issuer: String) -> Option<Result<ExternalCredential, ToolStoreError>> {
         let access = AccessToken::new(self.text()?);
         let (obtained, expires) = (self.instant()?, self.instant()?);
         let refresh = self.optional()?.and_then(RefreshToken::new);
         if refresh.is_none() {
-            return Some(Err(Trouble::new("the provider gave pizauth no refresh token", "ask for offline access")));
+            return Some(Err(ToolStoreError::new(
+                "the provider gave pizauth no refresh token",
+                "ask for offline access",
+            )));
         }
         let expiry = ExpiryClaims { expires_at: Some(expires), ..ExpiryClaims::default() };
-        Some(Ok(Foreign {
-            granted: Granted { access, refresh, expiry, ..Granted::default() },
+        Some(Ok(ExternalCredential {
+            response: TokenResponse { access, refresh, expiry, ..TokenResponse::default() },
             client_id: Some(client_id),
             issuer: Some(issuer),
-            written: Some(obtained),
-            ..Foreign::default()
+            written_at: Some(obtained),
+            ..ExternalCredential::default()
         }))
     }
 }

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Entry, Trouble, json as stores, openclaw, select};
+use super::{ToolAccount, ToolStoreError, json as stores, openclaw, select_account};
 use crate::clock::{Moment, Timestamp};
-use crate::credential::foreign::{Foreign, Identity, Likeness};
+use crate::credential::foreign::{AccountIdentity, AccountMatch, ExternalCredential};
 use crate::credential::secret::RefreshToken;
 
 macro_rules! store {
@@ -13,22 +13,22 @@ macro_rules! store {
     };
 }
 
-fn only(entries: Result<Vec<Entry>, Trouble>) -> Foreign {
-    select(entries.unwrap(), None).unwrap().content.unwrap()
+fn only(entries: Result<Vec<ToolAccount>, ToolStoreError>) -> ExternalCredential {
+    select_account(entries.unwrap(), None).unwrap().credential.unwrap()
 }
 
-fn is(foreign: &Foreign, refresh: &str) -> bool {
-    foreign.granted.refresh == RefreshToken::new(refresh)
+fn is(foreign: &ExternalCredential, refresh: &str) -> bool {
+    foreign.response.refresh == RefreshToken::new(refresh)
 }
 
-fn ends(foreign: &Foreign) -> Timestamp {
+fn ends(foreign: &ExternalCredential) -> Timestamp {
     let now = Moment { wall: Timestamp::from_secs(1_790_000_000), boot_id: "b".into(), uptime_ms: 0 };
-    foreign.granted.expiry.end(&now).unwrap()
+    foreign.response.expiry.access_expiry(&now).unwrap()
 }
 
-fn who(subject: Option<&str>, account: Option<&str>, email: &str) -> Identity {
+fn who(subject: Option<&str>, account: Option<&str>, email: &str) -> AccountIdentity {
     let text = |t: &str| t.to_owned();
-    Identity { subject: subject.map(text), account: account.map(text), email: Some(email.into()) }
+    AccountIdentity { subject: subject.map(text), account: account.map(text), email: Some(email.into()) }
 }
 
 #[test]
@@ -38,12 +38,12 @@ fn codex_as_codex_wrote_it() {
     assert_eq!(found.identity, who(Some("user-ada"), Some("acct-1"), "ada@acme.example"));
     assert_eq!(found.client_id.as_deref(), Some("app_EMoamEEZ73f0CkXaXp7hrann"));
     assert_eq!(ends(&found), Timestamp::from_secs(1_795_610_634), "the JWT says so, and nothing else does");
-    assert_eq!(found.written, Timestamp::parse_rfc3339("2026-11-25T02:43:54.761924532Z"));
+    assert_eq!(found.written_at, Timestamp::parse_rfc3339("2026-11-25T02:43:54.761924532Z"));
 }
 
 #[test]
 fn codex_without_a_refresh_token_is_told_apart() {
-    let what = |bytes: &[u8]| stores::codex(bytes).unwrap_err().what;
+    let what = |bytes: &[u8]| stores::codex(bytes).unwrap_err().message;
     assert_eq!(what(store!("codex-apikey.json")), "Codex is signed in with an API key, which needs no refresh");
     assert_eq!(what(b"{}"), "Codex is not signed in");
     assert_eq!(
@@ -52,8 +52,8 @@ fn codex_without_a_refresh_token_is_told_apart() {
     );
     assert!(what(b"{\"tokens\":{").starts_with("it is not a JSON object"));
     let entries = stores::codex(br#"{"tokens":{"access_token":"a","refresh_token":""}}"#).unwrap();
-    let none = select(entries, None).unwrap().content.unwrap_err();
-    assert_eq!(none.what, "it has no refresh token");
+    let none = select_account(entries, None).unwrap().credential.unwrap_err();
+    assert_eq!(none.message, "it has no refresh token");
 }
 
 #[test]
@@ -62,33 +62,33 @@ fn claude_counts_in_milliseconds_and_does_not_say_whose_it_is() {
     assert!(is(&found, "fake-rt-claude"));
     assert_eq!(ends(&found), Timestamp::from_millis(4_102_444_800_123));
     assert_eq!(found.login_by, Some(Timestamp::from_millis(4_103_740_800_000)));
-    assert_eq!(found.granted.scope.as_deref(), Some("user:inference user:profile"));
-    assert_eq!(found.identity.likeness(&found.identity), Likeness::Unknown);
+    assert_eq!(found.response.scope.as_deref(), Some("user:inference user:profile"));
+    assert_eq!(found.identity.compare(&found.identity), AccountMatch::Unknown);
     assert!(stores::claude(br#"{"mcpOAuth":{}}"#).is_err(), "the login of an MCP server is not Claude's");
 }
 
 #[test]
 fn grok_has_a_map_in_which_a_person_chooses() {
     let entries = || stores::grok(store!("grok.json")).unwrap();
-    let trouble = select(entries(), None).unwrap_err();
-    assert_eq!(trouble.what, "it has several accounts");
+    let trouble = select_account(entries(), None).unwrap_err();
+    assert_eq!(trouble.message, "it has several accounts");
     assert!(trouble.hint.contains("https://auth.x.ai::b1a00492-073a-47ea-816f-4c329264a828 (ada@acme.example)"));
     for name in ["https://auth.x.ai::b1a00492-073a-47ea-816f-4c329264a828", "ADA@acme.example"] {
-        let found = select(entries(), Some(name)).unwrap().content.unwrap();
+        let found = select_account(entries(), Some(name)).unwrap().credential.unwrap();
         assert!(is(&found, "fake-rt-grok"));
         assert_eq!(found.identity, who(Some("user-ada"), None, "ada@acme.example"));
         assert_eq!(found.issuer.as_deref(), Some("https://auth.x.ai"));
         assert_eq!(ends(&found), Timestamp::from_millis(4_102_444_800_500));
     }
-    let stranger = select(entries(), Some("eve@acme.example")).unwrap_err();
+    let stranger = select_account(entries(), Some("eve@acme.example")).unwrap_err();
     assert!(stranger.hint.starts_with("it has https://"), "{stranger:?}");
-    assert!(select(entries(), Some("https://api.x.ai::key")).unwrap().content.is_err());
+    assert!(select_account(entries(), Some("https://api.x.ai::key")).unwrap().credential.is_err());
     let external = br#"{"a::b":{"key":"k","auth_mode":"external","refresh_token":"for reference"}}"#;
-    let external = select(stores::grok(external).unwrap(), None).unwrap().content.unwrap_err();
-    assert_eq!(external.what, "its token comes from an external sign-in command");
+    let external = select_account(stores::grok(external).unwrap(), None).unwrap().credential.unwrap_err();
+    assert_eq!(external.message, "its token comes from an external sign-in command");
     let team = br#"{"a::b":{"key":"k","user_id":"u","principal_id":"team-1","refresh_token":"r"}}"#;
     assert_eq!(only(stores::grok(team)).identity.account.as_deref(), Some("team-1"));
-    assert_eq!(stores::grok(b"{}").unwrap_err().what, "Grok is not signed in");
+    assert_eq!(stores::grok(b"{}").unwrap_err().message, "Grok is not signed in");
 }
 
 #[test]
@@ -103,28 +103,28 @@ fn gemini_is_known_by_its_id_token() {
 #[test]
 fn openclaw_as_openclaw_wrote_it() {
     let entries = || openclaw::read(store!("openclaw.json")).unwrap();
-    let ada = select(entries(), Some("xai:ada@acme.example")).unwrap();
+    let ada = select_account(entries(), Some("xai:ada@acme.example")).unwrap();
     assert_eq!(ada.provider.as_deref(), Some("xai"));
-    let ada = ada.content.unwrap();
+    let ada = ada.credential.unwrap();
     assert!(is(&ada, "fake-rt-xai-1"));
     assert_eq!(ada.identity, who(None, Some("acct-9"), "ada@acme.example"));
     assert_eq!(ends(&ada), Timestamp::from_millis(4_102_444_800_000));
-    let several = select(entries(), None).unwrap_err();
+    let several = select_account(entries(), None).unwrap_err();
     assert_eq!(
         several.hint,
         "name one with --account: anthropic:default (it is of type \"api_key\", which has no refresh token), \
          openai:default (acct-1), xai:ada@acme.example, xai:bob@acme.example, \
          xai:pasted (it is of type \"token\", which has no refresh token)"
     );
-    let token = select(entries(), Some("xai:pasted")).unwrap().content.unwrap_err();
-    assert_eq!(token.what, "it is of type \"token\", which has no refresh token");
+    let token = select_account(entries(), Some("xai:pasted")).unwrap().credential.unwrap_err();
+    assert_eq!(token.message, "it is of type \"token\", which has no refresh token");
 }
 
 #[test]
 fn a_failed_fence_of_openclaw_is_no_token() {
     let entries = openclaw::read(store!("openclaw-fenced.json")).unwrap();
-    let fenced = select(entries, Some("openai:default")).unwrap().content.unwrap_err();
-    assert_eq!(fenced.what, "a refresh by OpenClaw failed and lost its token");
+    let fenced = select_account(entries, Some("openai:default")).unwrap().credential.unwrap_err();
+    assert_eq!(fenced.message, "a refresh by OpenClaw failed and lost its token");
     assert!(fenced.hint.contains("openclaw models auth login --profile-id openai:default"));
 }
 
@@ -134,10 +134,10 @@ fn any_part_of_a_fence_is_no_token() {
     let row = |access: String, refresh: String| {
         let profile = json!({"type": "oauth", "provider": "xai", "access": access, "refresh": refresh, "expires": 1});
         let row = json!({"version": 1, "profiles": {"xai:default": profile}}).to_string();
-        select(openclaw::read(row.as_bytes()).unwrap(), None).unwrap().content
+        select_account(openclaw::read(row.as_bytes()).unwrap(), None).unwrap().credential
     };
     let pending = row(format!("{fence}:access:00"), format!("{fence}:refresh:00")).unwrap_err();
-    assert_eq!(pending.what, "OpenClaw is refreshing it right now");
+    assert_eq!(pending.message, "OpenClaw is refreshing it right now");
     assert!(row("at".into(), format!("{fence}:refresh:00")).is_err());
     assert!(row(format!("{fence}:access:00"), "rt".into()).is_err());
     assert!(row("at".into(), "openclaw-oauth-refresh-fence:v2:unheard-of".into()).is_err());
@@ -148,15 +148,15 @@ fn any_part_of_a_fence_is_no_token() {
 fn both_databases_of_openclaw_are_one_store() {
     let mut rows = store!("openclaw.json").to_vec();
     rows.extend_from_slice(br#"{"version":1,"profiles":{"xai:agent":{"type":"oauth","provider":"xai","access":"a","refresh":"agents","expires":9}}}"#);
-    let found = select(openclaw::read(&rows).unwrap(), Some("xai:agent")).unwrap().content.unwrap();
+    let found = select_account(openclaw::read(&rows).unwrap(), Some("xai:agent")).unwrap().credential.unwrap();
     assert!(is(&found, "agents"));
-    assert_eq!(openclaw::read(b"\n").unwrap_err().what, "it has no auth profile");
+    assert_eq!(openclaw::read(b"\n").unwrap_err().message, "it has no auth profile");
 }
 
 #[test]
 fn oidc_agent_keeps_no_access_token() {
     let found = only(stores::oidc_agent(store!("oidc-agent.json")));
-    assert!(is(&found, "fake-rt-oidc-1") && found.granted.access.is_none());
+    assert!(is(&found, "fake-rt-oidc-1") && found.response.access.is_none());
     assert_eq!(found.issuer.as_deref(), Some("http://127.0.0.1:18350/"));
     assert_eq!(found.client_id.as_deref(), Some("oidc-client"));
 }
@@ -169,7 +169,7 @@ fn whatever_a_store_holds_instead_nothing_panics_and_nothing_is_made_up() {
     for value in odd.iter().cloned().chain(odd.iter().map(nested)) {
         let bytes = value.to_string().into_bytes();
         for read in [stores::codex, stores::claude, stores::grok, stores::gemini, openclaw::read, stores::oidc_agent] {
-            let tokens = read(&bytes).into_iter().flatten().filter(|entry| entry.content.is_ok()).count();
+            let tokens = read(&bytes).into_iter().flatten().filter(|entry| entry.credential.is_ok()).count();
             assert!(tokens == 0 || value["refresh_token"] == "x", "{value}");
         }
         assert!(super::pizauth::read(&bytes).is_err());
@@ -179,15 +179,18 @@ fn whatever_a_store_holds_instead_nothing_panics_and_nothing_is_made_up() {
 #[test]
 fn pizauth_as_pizauth_dumped_it() {
     let entries = || super::pizauth::read(store!("pizauth.dump")).unwrap();
-    let found = select(entries(), None).unwrap();
+    let found = select_account(entries(), None).unwrap();
     assert_eq!(found.id, "acme", "the other account has no token");
-    let found = found.content.unwrap();
+    let found = found.credential.unwrap();
     assert!(is(&found, "fake-rt-piz"));
     assert_eq!(found.client_id.as_deref(), Some("piz-client"));
     assert_eq!(found.issuer.as_deref(), Some("http://127.0.0.1:18332/oauth/token"));
-    assert_eq!(ends(&found).since(found.written.unwrap()).as_secs(), 3600);
-    assert_eq!(select(entries(), Some("empty")).unwrap().content.unwrap_err().what, "pizauth has no token for it");
+    assert_eq!(ends(&found).since(found.written_at.unwrap()).as_secs(), 3600);
+    assert_eq!(
+        select_account(entries(), Some("empty")).unwrap().credential.unwrap_err().message,
+        "pizauth has no token for it"
+    );
     let mut torn = store!("pizauth.dump").to_vec();
     torn.pop();
-    assert_eq!(super::pizauth::read(&torn).unwrap_err().what, "it is not a pizauth dump");
+    assert_eq!(super::pizauth::read(&torn).unwrap_err().message, "it is not a pizauth dump");
 }

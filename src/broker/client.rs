@@ -5,36 +5,36 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::{PROTOCOL, PROTOCOL_HEADER, Reply, Request, STORE_HEADER};
+use super::{BrokerRequest, BrokerResponse, PROTOCOL, PROTOCOL_HEADER, STORE_HEADER};
 use crate::sys::socket;
 
 /// A daemon that gives no sign of life within this time counts as not there. One on a busy machine takes some, and may be
 /// the only one that has the key; a stopped one costs its callers as much, but not more than they have.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
-const LEAST_SIGN_OF_LIFE: Duration = Duration::from_millis(300);
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+const MIN_PING_TIMEOUT: Duration = Duration::from_millis(300);
 /// Beyond the caller's own limit, for the answer to come across.
 const SLACK: Duration = Duration::from_secs(1);
 const OK: &[u8] = b"HTTP/1.1 200 ";
 /// No answer is longer: a token of a megabyte and its wrapping.
-const LARGEST_ANSWER: u64 = 2 * 1024 * 1024;
+const MAX_RESPONSE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// Asks the daemon on `path`. `None`: there is none that serves this store, so the store is to be used directly.
-pub fn ask(path: &Path, store: &str, request: &Request) -> Option<Reply> {
+pub fn request_token(path: &Path, store: &str, request: &BrokerRequest) -> Option<BrokerResponse> {
     if !path.exists() {
         return None;
     }
     let limit = Duration::from_millis(request.timeout_ms);
-    let (sign_of_life, patience) = (limit.clamp(LEAST_SIGN_OF_LIFE, SIGN_OF_LIFE), limit + SLACK);
+    let (sign_of_life, patience) = (limit.clamp(MIN_PING_TIMEOUT, PING_TIMEOUT), limit + SLACK);
     let body = serde_json::to_string(request).ok()?;
-    let (ping, wish) = (message("GET /v1/ping", store, ""), message("POST /v1/token", store, &body));
+    let (ping, wish) = (http_request("GET /v1/ping", store, ""), http_request("POST /v1/token", store, &body));
     let (send, receive) = mpsc::channel();
     let path = path.to_owned();
     // Connecting to a daemon that is stopped blocks once its queue is full, and a Unix socket knows no connect timeout;
     // before that the system connects on behalf of a daemon that will never answer. So a thread asks first whether it
     // lives, and is left behind if it does not come back.
     std::thread::spawn(move || {
-        for (message, patience) in [(ping, sign_of_life), (wish, patience)] {
-            let answer = exchange(&path, &message, patience).ok().filter(|answer| answer.starts_with(OK));
+        for (http_request, patience) in [(ping, sign_of_life), (wish, patience)] {
+            let answer = exchange(&path, &http_request, patience).ok().filter(|answer| answer.starts_with(OK));
             let is_ok = answer.is_some();
             if send.send(answer).is_err() || !is_ok {
                 return;
@@ -42,10 +42,10 @@ pub fn ask(path: &Path, store: &str, request: &Request) -> Option<Reply> {
         }
     });
     receive.recv_timeout(sign_of_life).ok()??;
-    receive.recv_timeout(patience).ok()?.and_then(|answer| read_answer(&answer))
+    receive.recv_timeout(patience).ok()?.and_then(|answer| parse_response(&answer))
 }
 
-fn message(what: &str, store: &str, body: &str) -> String {
+fn http_request(what: &str, store: &str, body: &str) -> String {
     format!(
         "{what} HTTP/1.1\r\nhost: keepalive\r\n{PROTOCOL_HEADER}: {PROTOCOL}\r\n{STORE_HEADER}: {store}\r\n\
          content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
@@ -59,13 +59,13 @@ fn exchange(path: &Path, request: &str, patience: Duration) -> io::Result<Vec<u8
     stream.set_write_timeout(Some(patience))?;
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    stream.take(LARGEST_ANSWER).read_to_end(&mut answer)?;
+    stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut answer)?;
     Ok(answer)
 }
 
 /// The JSON of a 200; anything else is as good as no daemon. Our own server answers with `content-length`, never in
 /// chunks, and closes.
-fn read_answer(answer: &[u8]) -> Option<Reply> {
+fn parse_response(answer: &[u8]) -> Option<BrokerResponse> {
     let split = answer.windows(4).position(|w| w == b"\r\n\r\n")?;
     let (head, body) = answer.split_at(split);
     let is_ok = head.starts_with(OK);
@@ -80,11 +80,11 @@ mod tests {
     fn only_a_whole_200_is_an_answer() {
         let json = r#"{"outcome":"fresh","token":null,"error":null,"warnings":[]}"#;
         let answer =
-            |status: &str, body: &str| read_answer(format!("HTTP/1.1 {status}\r\na: b\r\n\r\n{body}").as_bytes());
+            |status: &str, body: &str| parse_response(format!("HTTP/1.1 {status}\r\na: b\r\n\r\n{body}").as_bytes());
         assert!(answer("200 OK", json).is_some());
         assert!(answer("409 Conflict", json).is_none());
         assert!(answer("200 OK", &json[..20]).is_none());
-        assert!(read_answer(b"HTTP/1.1 200 OK\r\n").is_none());
+        assert!(parse_response(b"HTTP/1.1 200 OK\r\n").is_none());
     }
 
     #[test]
@@ -93,16 +93,16 @@ mod tests {
         let path = dir.path().join("socket");
         // Nobody accepts, so the system does.
         let _silent = socket::listen(&path).unwrap();
-        let an_hour = Request { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 3_600_000 };
-        assert!(ask(&path, "s", &an_hour).is_none());
+        let an_hour = BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 3_600_000 };
+        assert!(request_token(&path, "s", &an_hour).is_none());
     }
 
     #[test]
     fn no_socket_is_no_daemon() {
         let dir = tempfile::tempdir().unwrap();
-        let request = Request { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 0 };
-        assert!(ask(&dir.path().join("none"), "s", &request).is_none());
+        let request = BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 0 };
+        assert!(request_token(&dir.path().join("none"), "s", &request).is_none());
         std::fs::write(dir.path().join("file"), "").unwrap();
-        assert!(ask(&dir.path().join("file"), "s", &request).is_none());
+        assert!(request_token(&dir.path().join("file"), "s", &request).is_none());
     }
 }

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::Engine;
 use crate::engine::obtain::TokenOutput;
 use crate::outcome::{Failure, OutcomeKind};
-use crate::profile::{ProfileName, Profiles};
+use crate::profile::{ProfileLookup, ProfileName};
 use crate::sys::socket;
 
 /// Changes when client and daemon of different versions would misunderstand each other.
@@ -30,14 +30,14 @@ pub const PROTOCOL: &str = "1";
 pub const PROTOCOL_HEADER: &str = "keepalive-protocol";
 pub const STORE_HEADER: &str = "keepalive-store";
 /// No request is longer.
-const LARGEST_REQUEST: usize = 16 * 1024;
+const MAX_REQUEST_BYTES: usize = 16 * 1024;
 /// A client that has not sent its request by then is hung up on; it cannot hold up anybody else meanwhile.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A wish for a token.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Request {
+pub struct BrokerRequest {
     pub profile: ProfileName,
     pub min_valid_ms: u64,
     pub timeout_ms: u64,
@@ -45,7 +45,7 @@ pub struct Request {
 
 /// What came of it.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Reply {
+pub struct BrokerResponse {
     pub outcome: OutcomeKind,
     pub token: Option<TokenOutput>,
     pub error: Option<Failure>,
@@ -56,9 +56,9 @@ pub struct Reply {
 #[derive(Clone)]
 pub struct Broker {
     pub engine: Engine,
-    pub profiles: Profiles,
+    pub profiles: ProfileLookup,
     /// UUID of the store, once it has one.
-    pub store: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+    pub store_id: Arc<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
 impl std::fmt::Debug for Broker {
@@ -84,18 +84,18 @@ impl Broker {
                 }
             };
             while connections.try_join_next().is_some() {}
-            if !socket::is_own(&stream).unwrap_or(false) {
+            if !socket::is_same_user(&stream).unwrap_or(false) {
                 tracing::warn!("rejected a connection from another user");
                 continue;
             }
-            connections.spawn(self.clone().attend(stream));
+            connections.spawn(self.clone().serve_connection(stream));
         }
     }
 
-    async fn attend(self, stream: tokio::net::UnixStream) {
+    async fn serve_connection(self, stream: tokio::net::UnixStream) {
         let service = service_fn(move |request| {
             let broker = self.clone();
-            async move { Ok::<_, Infallible>(broker.answer(request).await) }
+            async move { Ok::<_, Infallible>(broker.handle(request).await) }
         });
         let served = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -107,44 +107,54 @@ impl Broker {
         }
     }
 
-    async fn answer(&self, request: hyper::Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn handle(&self, request: hyper::Request<Incoming>) -> Response<Full<Bytes>> {
         let header = |name| request.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        if header(PROTOCOL_HEADER).as_deref() != Some(PROTOCOL) || header(STORE_HEADER) != (self.store)() {
-            return respond(StatusCode::CONFLICT, &serde_json::json!({"error": "different protocol version or store"}));
+        if header(PROTOCOL_HEADER).as_deref() != Some(PROTOCOL) || header(STORE_HEADER) != (self.store_id)() {
+            return json_response(
+                StatusCode::CONFLICT,
+                &serde_json::json!({"error": "different protocol version or store"}),
+            );
         }
         match (request.method(), request.uri().path()) {
-            (&Method::POST, "/v1/token") => self.token(request).await,
-            (&Method::GET, "/v1/ping") => respond(StatusCode::OK, &serde_json::json!({"pid": std::process::id()})),
-            _ => respond(StatusCode::NOT_FOUND, &serde_json::json!({"error": "not found"})),
+            (&Method::POST, "/v1/token") => self.handle_token(request).await,
+            (&Method::GET, "/v1/ping") => {
+                json_response(StatusCode::OK, &serde_json::json!({"pid": std::process::id()}))
+            }
+            _ => json_response(StatusCode::NOT_FOUND, &serde_json::json!({"error": "not found"})),
         }
     }
 
-    async fn token(&self, request: hyper::Request<Incoming>) -> Response<Full<Bytes>> {
-        let body = Limited::new(request.into_body(), LARGEST_REQUEST).collect();
+    async fn handle_token(&self, request: hyper::Request<Incoming>) -> Response<Full<Bytes>> {
+        let body = Limited::new(request.into_body(), MAX_REQUEST_BYTES).collect();
         let bytes = match tokio::time::timeout(READ_TIMEOUT, body).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(_)) | Err(_) => {
-                return respond(StatusCode::BAD_REQUEST, &serde_json::json!({"error": "no request body"}));
+                return json_response(StatusCode::BAD_REQUEST, &serde_json::json!({"error": "no request body"}));
             }
         };
-        let wish: Request = match serde_json::from_slice(&bytes) {
+        let wish: BrokerRequest = match serde_json::from_slice(&bytes) {
             Ok(wish) => wish,
-            Err(e) => return respond(StatusCode::BAD_REQUEST, &serde_json::json!({"error": e.to_string()})),
+            Err(e) => return json_response(StatusCode::BAD_REQUEST, &serde_json::json!({"error": e.to_string()})),
         };
-        respond(StatusCode::OK, &self.reply(&wish).await)
+        json_response(StatusCode::OK, &self.token_response(&wish).await)
     }
 
-    async fn reply(&self, wish: &Request) -> Reply {
+    async fn token_response(&self, wish: &BrokerRequest) -> BrokerResponse {
         let profile = match (self.profiles)(&wish.profile) {
             Ok(profile) => profile,
             Err(error) => {
-                return Reply { outcome: OutcomeKind::ConfigError, token: None, error: Some(error), warnings: vec![] };
+                return BrokerResponse {
+                    outcome: OutcomeKind::ConfigError,
+                    token: None,
+                    error: Some(error),
+                    warnings: vec![],
+                };
             }
         };
         let min_valid = Duration::from_millis(wish.min_valid_ms);
         let obtained =
             self.engine.access_token_async(&profile, min_valid, Duration::from_millis(wish.timeout_ms)).await;
-        Reply {
+        BrokerResponse {
             outcome: obtained.outcome.kind,
             token: obtained.token,
             error: obtained.outcome.error,
@@ -153,7 +163,7 @@ impl Broker {
     }
 }
 
-fn respond(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
+fn json_response(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
     let bytes = serde_json::to_vec(body).unwrap_or_default();
     let mut response = Response::new(Full::new(Bytes::from(bytes)));
     *response.status_mut() = status;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::Global;
+use super::GlobalArgs;
 use super::output::Output;
-use crate::adopt::Shelf;
+use crate::adopt::ToolStores;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::Engine;
@@ -19,12 +19,12 @@ use crate::provider::http::HttpEndpoint;
 use crate::store::keyring::{self, KeyringItem};
 use crate::store::{Store, StoreError};
 use crate::sys::clock::SystemClock;
-use crate::sys::paths::{self, Places};
+use crate::sys::paths::{self, Environment};
 use crate::sys::process;
 
 /// Everything a command that touches credentials needs.
 pub struct Setup {
-    pub places: Places,
+    pub environment: Environment,
     pub config: Config,
     pub store: Arc<Store>,
     pub clock: Arc<dyn Clock>,
@@ -32,11 +32,11 @@ pub struct Setup {
 
 impl Setup {
     /// Reads the configuration and opens the store; nothing is asked of keyring or network yet.
-    pub fn new(global: &Global) -> Result<Self, Failure> {
-        let places = Places::find(global.config.as_deref());
+    pub fn new(global: &GlobalArgs) -> Result<Self, Failure> {
+        let places = Environment::from_env(global.config.as_deref());
         let config = load(&places)?;
         let store = Arc::new(open_store(&config, &places));
-        Ok(Self { places, config, store, clock: Arc::new(SystemClock) })
+        Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock) })
     }
 
     /// An engine with its token endpoint. `is_daemon`: for a daemon.
@@ -46,7 +46,7 @@ impl Setup {
         let endpoint = HttpEndpoint::new(secrets, Arc::clone(&self.clock), &metadata)
             .map_err(|e| Failure::new(ErrorKind::Runtime, format!("cannot start the network runtime: {e}")))?;
         let endpoint = Arc::new(endpoint);
-        let within = self.places.within.clone();
+        let within = self.environment.active_profiles.clone();
         let engine = Engine::new(
             Arc::clone(&self.store),
             Arc::clone(&endpoint) as _,
@@ -54,12 +54,15 @@ impl Setup {
             is_resident,
             within,
         );
-        Ok((engine.with_followed_stores(Arc::new(self.shelf())), endpoint))
+        Ok((engine.with_followed_stores(Arc::new(self.tool_stores())), endpoint))
     }
 
     /// The stores of other tools on this machine.
-    pub fn shelf(&self) -> Shelf {
-        Shelf { homes: self.places.tools.clone(), keyring: keyring::open(self.places.bus_address.clone()) }
+    pub fn tool_stores(&self) -> ToolStores {
+        ToolStores {
+            dirs: self.environment.tool_dirs.clone(),
+            keyring: keyring::open(self.environment.bus_address.clone()),
+        }
     }
 
     /// A profile as configured, or by the provider that its credential names.
@@ -70,7 +73,7 @@ impl Setup {
         };
         let provider = journal.and_then(|r| r.binding).map(|b| b.provider);
         // Where the journal cannot be read, it may be the one to know the provider.
-        self.config.profile(name, provider.as_deref()).map_err(|e| unreadable.unwrap_or_else(|| e.failure()))
+        self.config.profile(name, provider.as_deref()).map_err(|e| unreadable.unwrap_or_else(|| e.to_failure()))
     }
 
     /// All profiles: those of the configuration, and those that only have a credential.
@@ -89,32 +92,32 @@ impl Setup {
 }
 
 /// Reads the configuration from its place.
-pub fn load(places: &Places) -> Result<Config, Failure> {
-    Config::load(&places.config, places.is_config_named, places.home.as_deref()).map_err(|e| e.failure())
+pub fn load(places: &Environment) -> Result<Config, Failure> {
+    Config::load(&places.config, places.is_config_explicit, places.home.as_deref()).map_err(|e| e.to_failure())
 }
 
 /// Tells what in the configuration counts otherwise than it reads.
-pub fn tell_warnings(config: &Config, out: &Output) {
+pub fn report_warnings(config: &Config, out: &Output) {
     for warning in &config.warnings {
         let hint = warning.hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"));
         out.warn(&format!("{warning}{hint}"));
     }
 }
 
-fn open_store(config: &Config, places: &Places) -> Store {
+fn open_store(config: &Config, places: &Environment) -> Store {
     let bus = places.bus_address.clone();
-    Store::new(&config.store, &places.state, places.credentials.as_deref(), || keyring::open(bus))
+    Store::new(&config.store, &places.state_dir, places.credentials_dir.as_deref(), || keyring::open(bus))
 }
 
 /// Reads client secrets and keys from wherever the user keeps them.
 fn secret_reader(store: Arc<Store>) -> SecretReader {
     Box::new(move |source, within| match source {
         SecretSource::Env(name) => {
-            paths::named_by_user(name).map(Zeroizing::new).ok_or_else(|| format!("the variable {name} is not set"))
+            paths::user_variable(name).map(Zeroizing::new).ok_or_else(|| format!("the variable {name} is not set"))
         }
         SecretSource::File(path) => secret_file(path),
         SecretSource::Command(argv) => {
-            process::output_of(argv, within).map_err(|e| e.to_string()).and_then(|bytes| text_of(&bytes))
+            process::capture_output(argv, within).map_err(|e| e.to_string()).and_then(|bytes| secret_text(&bytes))
         }
         SecretSource::Keyring(name) => {
             let (keyring, service) = store.keyring().ok_or("this store has no keyring")?;
@@ -138,11 +141,11 @@ fn secret_reader(store: Arc<Store>) -> SecretReader {
 
 fn secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
     let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    text_of(&Zeroizing::new(bytes))
+    secret_text(&Zeroizing::new(bytes))
 }
 
 /// Text; the newline that editors and `echo` add is not part of a secret.
-fn text_of(bytes: &[u8]) -> Result<Zeroizing<String>, String> {
+fn secret_text(bytes: &[u8]) -> Result<Zeroizing<String>, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())?;
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text);

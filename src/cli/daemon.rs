@@ -9,20 +9,20 @@ use tokio::signal::unix::Signal;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::Global;
+use super::GlobalArgs;
 use super::compose::{self, Setup};
 use super::log;
-use super::output::{Output, Status};
+use super::output::{CommandStatus, Output};
 use super::signals::{self, StopSignals};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::outcome::{ErrorKind, Failure};
-use crate::profile::{Profile, ProfileName, Profiles};
+use crate::profile::{Profile, ProfileLookup, ProfileName};
 use crate::scheduler::Scheduler;
 use crate::store::{Store, StoreError};
 use crate::sys::lockfile::LockFile;
-use crate::sys::paths::Places;
-use crate::sys::stamp::{AWAY, News, Stamp, Watched, modified};
+use crate::sys::paths::Environment;
+use crate::sys::stamp::{Change, ChangeWatcher, FileStamp, MISSING_POLLS, file_stamp};
 use crate::sys::{durable, socket};
 
 /// Refresh all profiles until stopped
@@ -34,9 +34,9 @@ use crate::sys::{durable, socket};
 pub struct DaemonArgs {}
 
 /// How often the configuration file is looked at.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
+const CONFIG_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-pub fn run(_args: &DaemonArgs, global: &Global, out: &Output) -> Status {
+pub fn run(_args: &DaemonArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     match serve(global, out) {
         Ok(status) => status,
         Err((status, failure)) => {
@@ -46,32 +46,35 @@ pub fn run(_args: &DaemonArgs, global: &Global, out: &Output) -> Status {
     }
 }
 
-fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
+fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandStatus, Failure)> {
     // Looked at first: a change while we start is a change.
-    let seen = modified(&Places::find(global.config.as_deref()).config);
-    let setup = Setup::new(global).map_err(|f| (Status::Config, f))?;
-    log::of_daemon(global, &setup.places);
-    tell_warnings(&setup.config);
-    let _lock = only_daemon(&setup.store).map_err(|f| (Status::Failed, f))?;
-    let (engine, endpoint) = setup.engine(true).map_err(|f| (Status::Failed, f))?;
-    let deaf = |e| (Status::Failed, Failure::new(ErrorKind::Signals, format!("cannot catch signals: {e}")));
+    let seen = file_stamp(&Environment::from_env(global.config.as_deref()).config);
+    let setup = Setup::new(global).map_err(|f| (CommandStatus::Config, f))?;
+    log::init_for_daemon(global, &setup.environment);
+    report_warnings(&setup.config);
+    let _lock = lock_daemon(&setup.store).map_err(|f| (CommandStatus::Failed, f))?;
+    let (engine, endpoint) = setup.engine(true).map_err(|f| (CommandStatus::Failed, f))?;
+    let deaf = |e| (CommandStatus::Failed, Failure::new(ErrorKind::Signals, format!("cannot catch signals: {e}")));
     // Before the key, which may be long in coming: until then a SIGHUP would end us.
     let hangup = signals::hangup(&endpoint).map_err(deaf)?;
     let has_trouble = fetch_key(&setup.store)?;
-    let services =
-        runtime().map_err(|e| (Status::Failed, Failure::new(ErrorKind::Runtime, format!("cannot start: {e}"))))?;
-    let socket_path = setup.places.socket.clone();
+    let services = services_runtime()
+        .map_err(|e| (CommandStatus::Failed, Failure::new(ErrorKind::Runtime, format!("cannot start: {e}"))))?;
+    let socket_path = setup.environment.socket.clone();
     let listener = socket::listen(&socket_path).map_err(|e| {
-        (Status::Failed, Failure::new(ErrorKind::Socket, format!("cannot listen on {}: {e}", socket_path.display())))
+        (
+            CommandStatus::Failed,
+            Failure::new(ErrorKind::Socket, format!("cannot listen on {}: {e}", socket_path.display())),
+        )
     })?;
-    let shared = Arc::new(Shared::new(setup));
-    let scheduler = Scheduler::new(engine.clone(), shared.profiles());
-    let bell = Arc::clone(&scheduler.bell);
-    let broker = Broker { engine: engine.clone(), profiles: shared.profiles(), store: shared.store_id() };
-    let mut stop = StopSignals::of_resident(&endpoint).map_err(deaf)?;
+    let shared = Arc::new(DaemonState::new(setup));
+    let scheduler = Scheduler::new(engine.clone(), shared.profile_lookup());
+    let bell = Arc::clone(&scheduler.config_changed);
+    let broker = Broker { engine: engine.clone(), profiles: shared.profile_lookup(), store_id: shared.store_id() };
+    let mut stop = StopSignals::for_daemon(&endpoint).map_err(deaf)?;
     tracing::info!(pid = std::process::id(), socket = %socket_path.display(), "keepalive daemon is up");
-    notify(&[sd_notify::NotifyState::Ready]);
-    let reloading = shared.clone().watch(seen, hangup, bell, has_trouble);
+    notify_systemd(&[sd_notify::NotifyState::Ready]);
+    let reloading = shared.clone().watch_config(seen, hangup, bell, has_trouble);
     let serving = services.spawn(async move {
         tokio::select! {
             never = scheduler.run() => Ok(never),
@@ -81,14 +84,14 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
     });
     let broken = endpoint.runtime().block_on(async {
         tokio::select! {
-            () = stop.told() => None,
-            failure = end_of(serving) => Some(failure),
+            () = stop.received() => None,
+            failure = serving_failure(serving) => Some(failure),
         }
     });
     // Told before anything is dropped: no flight that queues now will send.
     engine.stop();
     services.shutdown_background();
-    notify(&[sd_notify::NotifyState::Stopping]);
+    notify_systemd(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("stopping; finishing refreshes in progress");
     let late = engine.drain();
     // The next daemon replaces the socket anyway.
@@ -98,14 +101,14 @@ fn serve(global: &Global, out: &Output) -> Result<Status, (Status, Failure)> {
     }
     tracing::info!("stopped");
     match broken {
-        Some(failure) => Err((Status::Failed, failure)),
-        None => Ok(if late.is_empty() { Status::Ok } else { Status::TryAgain }),
+        Some(failure) => Err((CommandStatus::Failed, failure)),
+        None => Ok(if late.is_empty() { CommandStatus::Ok } else { CommandStatus::TryAgain }),
     }
 }
 
 /// How serving ended, which it never should. A daemon that neither refreshes nor answers must end, so that whoever watches
 /// over it starts another.
-async fn end_of(serving: JoinHandle<std::io::Result<Infallible>>) -> Failure {
+async fn serving_failure(serving: JoinHandle<std::io::Result<Infallible>>) -> Failure {
     let failure = match serving.await {
         Ok(Ok(never)) => match never {},
         Ok(Err(error)) => Failure::new(ErrorKind::Socket, format!("cannot serve the socket: {error}")),
@@ -118,19 +121,19 @@ async fn end_of(serving: JoinHandle<std::io::Result<Infallible>>) -> Failure {
 
 /// For the scheduler and the broker, which wait for the disk: the exchanges have a runtime of their own, where an answer
 /// that has come is taken whatever these do.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+fn services_runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("daemon").enable_all().build()
 }
 
 /// One daemon per store: the lock lasts as long as the process.
-fn only_daemon(store: &Store) -> Result<LockFile, Failure> {
+fn lock_daemon(store: &Store) -> Result<LockFile, Failure> {
     let layout = store.layout();
     let path = layout.daemon_lock();
     let cannot = |e: std::io::Error| Failure::new(ErrorKind::Lock, format!("cannot lock {}: {e}", path.display()));
     durable::create_dir(layout.dir()).map_err(cannot)?;
     match LockFile::try_acquire(&path).map_err(cannot)? {
         Some(lock) => {
-            lock.note(&std::process::id().to_string()).map_err(cannot)?;
+            lock.write_holder(&std::process::id().to_string()).map_err(cannot)?;
             Ok(lock)
         }
         None => {
@@ -146,7 +149,7 @@ fn only_daemon(store: &Store) -> Result<LockFile, Failure> {
 ///
 /// A file store without its key is a matter of configuration, which no waiting mends. A keyring may be locked or away for
 /// as long as nobody has signed in at this machine, so that one is waited for; `true` then.
-fn fetch_key(store: &Store) -> Result<bool, (Status, Failure)> {
+fn fetch_key(store: &Store) -> Result<bool, (CommandStatus, Failure)> {
     let strangers = store.key("").and_then(|key| {
         store.check_key_id(&key, "")?;
         store.profiles_sealed_by_other_key(&key)
@@ -154,7 +157,7 @@ fn fetch_key(store: &Store) -> Result<bool, (Status, Failure)> {
     let error = match strangers {
         Ok(strangers) => {
             for (name, error) in strangers {
-                let failure = failure_of(&error);
+                let failure = failure_from(&error);
                 tracing::error!(profile = %name, hint = hint(&failure.hint), "{}", failure.message);
             }
             return Ok(false);
@@ -162,12 +165,12 @@ fn fetch_key(store: &Store) -> Result<bool, (Status, Failure)> {
         Err(StoreError::Empty) => return Ok(false),
         Err(error) => error,
     };
-    let failure = failure_of(&error);
+    let failure = failure_from(&error);
     let told = failure.hint.as_ref().map_or(failure.message.clone(), |hint| format!("{}; {hint}", failure.message));
-    notify(&[sd_notify::NotifyState::Status(&told)]);
+    notify_systemd(&[sd_notify::NotifyState::Status(&told)]);
     let is_configured = matches!(error, StoreError::KeyUnavailable { .. } | StoreError::OtherKey { .. });
     if is_configured && store.keyring().is_none() {
-        return Err((Status::Config, failure));
+        return Err((CommandStatus::Config, failure));
     }
     if matches!(error, StoreError::Keyring(_)) {
         tracing::warn!(hint = hint(&failure.hint), "no sealing key yet: {}", failure.message);
@@ -177,12 +180,12 @@ fn fetch_key(store: &Store) -> Result<bool, (Status, Failure)> {
     Ok(!store.has_cached_key())
 }
 
-fn failure_of(error: &StoreError) -> Failure {
+fn failure_from(error: &StoreError) -> Failure {
     error.outcome().error.unwrap_or_else(|| Failure::new(ErrorKind::Io, error.to_string()))
 }
 
 /// What in the configuration counts otherwise than it reads.
-fn tell_warnings(config: &Config) {
+fn report_warnings(config: &Config) {
     for warning in &config.warnings {
         tracing::warn!(hint = hint(&warning.hint), "{warning}");
     }
@@ -193,12 +196,12 @@ fn hint(hint: &Option<String>) -> &str {
 }
 
 /// What the scheduler, the broker and a reload share.
-struct Shared {
+struct DaemonState {
     setup: Setup,
     config: RwLock<Arc<Config>>,
 }
 
-impl Shared {
+impl DaemonState {
     fn new(setup: Setup) -> Self {
         let config = RwLock::new(Arc::new(setup.config.clone()));
         Self { setup, config }
@@ -211,10 +214,10 @@ impl Shared {
     fn profile(&self, name: &ProfileName) -> Result<Profile, Failure> {
         let journal = self.setup.store.peek(name).ok().flatten();
         let provider = journal.and_then(|r| r.binding).map(|b| b.provider);
-        self.config().profile(name, provider.as_deref()).map_err(|e| e.failure())
+        self.config().profile(name, provider.as_deref()).map_err(|e| e.to_failure())
     }
 
-    fn profiles(self: &Arc<Self>) -> Profiles {
+    fn profile_lookup(self: &Arc<Self>) -> ProfileLookup {
         let shared = Arc::clone(self);
         Arc::new(move |name| shared.profile(name).map(Arc::new))
     }
@@ -226,32 +229,32 @@ impl Shared {
 
     /// Reloads on SIGHUP and when the file changes from what was `seen`, and takes back what was told of a missing key
     /// once there is one.
-    async fn watch(
+    async fn watch_config(
         self: Arc<Self>,
-        seen: Stamp,
+        seen: FileStamp,
         mut hangup: Signal,
         bell: Arc<Notify>,
         mut has_trouble: bool,
     ) -> Infallible {
-        let path = self.setup.places.config.clone();
-        let mut file = Watched::new(seen);
+        let path = self.setup.environment.config.clone();
+        let mut file = ChangeWatcher::new(seen);
         loop {
             let is_told = tokio::select! {
                 _ = hangup.recv() => true,
-                () = tokio::time::sleep(WATCH_EVERY) => false,
+                () = tokio::time::sleep(CONFIG_POLL_INTERVAL) => false,
             };
             if has_trouble && self.setup.store.has_cached_key() {
                 has_trouble = false;
-                notify(&[sd_notify::NotifyState::Status("")]);
+                notify_systemd(&[sd_notify::NotifyState::Status("")]);
             }
-            let stamp = modified(&path);
-            match file.look(stamp, is_told) {
-                News::None => {}
-                News::Away => tell_away(),
-                News::Changed => {
-                    notify(&[sd_notify::NotifyState::Reloading]);
+            let stamp = file_stamp(&path);
+            match file.poll(stamp, is_told) {
+                Change::None => {}
+                Change::Missing => report_config_missing(),
+                Change::Changed => {
+                    notify_systemd(&[sd_notify::NotifyState::Reloading]);
                     self.reload(stamp.is_some());
-                    notify(&[sd_notify::NotifyState::Ready]);
+                    notify_systemd(&[sd_notify::NotifyState::Ready]);
                     bell.notify_one();
                 }
             }
@@ -261,13 +264,13 @@ impl Shared {
     /// A broken configuration keeps the old one and says so. Flights in the air keep what they started with. `file_exists`:
     /// the file was, a moment ago.
     fn reload(&self, is_there: bool) {
-        match compose::load(&self.setup.places) {
-            Ok(config) if is_there && config.path.is_none() => tell_away(),
+        match compose::load(&self.setup.environment) {
+            Ok(config) if is_there && config.path.is_none() => report_config_missing(),
             Ok(config) => {
                 if config.store != self.config().store {
                     tracing::warn!("[store] has changed; restart the daemon to apply it");
                 }
-                tell_warnings(&config);
+                report_warnings(&config);
                 *self.config.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(config);
                 tracing::info!("configuration reloaded");
             }
@@ -284,12 +287,12 @@ impl Shared {
     }
 }
 
-fn tell_away() {
-    let patience = humantime::format_duration(WATCH_EVERY * AWAY);
+fn report_config_missing() {
+    let patience = humantime::format_duration(CONFIG_POLL_INTERVAL * MISSING_POLLS);
     tracing::warn!("the configuration file is missing; still using the old one for {patience}");
 }
 
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
+fn notify_systemd(states: &[sd_notify::NotifyState<'_>]) {
     // Not under systemd, or without a notify socket: nobody to tell.
     let _nobody = sd_notify::notify(states);
 }
@@ -300,10 +303,10 @@ mod tests {
 
     #[test]
     fn a_daemon_whose_clockwork_dies_ends_with_an_error() {
-        let services = runtime().unwrap();
+        let services = services_runtime().unwrap();
         let dies: JoinHandle<std::io::Result<Infallible>> = services.spawn(async { panic!("as if by a bug") });
-        assert_eq!(services.block_on(end_of(dies)).kind, ErrorKind::Broken);
+        assert_eq!(services.block_on(serving_failure(dies)).kind, ErrorKind::Broken);
         let closed = services.spawn(async { Err(std::io::Error::other("as if")) });
-        assert_eq!(services.block_on(end_of(closed)).kind, ErrorKind::Socket);
+        assert_eq!(services.block_on(serving_failure(closed)).kind, ErrorKind::Socket);
     }
 }

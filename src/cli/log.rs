@@ -2,19 +2,19 @@
 
 use tracing_subscriber::EnvFilter;
 
-use super::Global;
+use super::GlobalArgs;
 use super::output::{Output, is_stderr_coloured};
-use crate::sys::paths::{self, Places};
+use crate::sys::paths::{self, Environment};
 
 /// The daemon's: to stderr, or with `--json` one object a line to stdout, where it has nothing else to say.
-pub fn of_daemon(global: &Global, places: &Places) {
+pub fn init_for_daemon(global: &GlobalArgs, places: &Environment) {
     let level = match (global.quiet, global.verbose) {
         (true, _) => "error",
         (false, 0) => "keepalive=info,warn",
         (false, 1) => "keepalive=debug,info",
         (false, _) => "trace",
     };
-    let (wanted, fault) = wanted(places);
+    let (wanted, fault) = env_filter(places);
     let filter = wanted.unwrap_or_else(|| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second subscriber in one process is a test's business.
@@ -29,8 +29,8 @@ pub fn of_daemon(global: &Global, places: &Places) {
 }
 
 /// That of a command which is over soon: nothing unless somebody wants to know, and always to stderr.
-pub fn of_command(global: &Global, places: &Places, out: &Output) {
-    let (wanted, fault) = wanted(places);
+pub fn init_for_command(global: &GlobalArgs, places: &Environment, out: &Output) {
+    let (wanted, fault) = env_filter(places);
     if let Some(fault) = fault {
         out.warn(&fault);
     }
@@ -44,7 +44,7 @@ pub fn of_command(global: &Global, places: &Places, out: &Output) {
 }
 
 /// The filter that the environment asks for, or what is wrong with it: then it is as if it asked for none.
-fn wanted(places: &Places) -> (Option<EnvFilter>, Option<String>) {
+fn env_filter(places: &Environment) -> (Option<EnvFilter>, Option<String>) {
     let Some(text) = &places.log_filter else { return (None, None) };
     match EnvFilter::try_new(text) {
         Ok(filter) => (Some(filter), None),

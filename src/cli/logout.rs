@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Global;
+use super::GlobalArgs;
 use super::compose::Setup;
-use super::output::{Output, Status};
+use super::output::{CommandStatus, Output};
 use super::signals::StopSignals;
 use crate::engine::logout::{self, LogoutProgress, LogoutRequest, LogoutResult, RevocationRoute, TokenFate};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
@@ -41,8 +41,8 @@ pub struct LogoutArgs {
     forget: bool,
 }
 
-pub fn run(args: &LogoutArgs, global: &Global, out: &Output) -> Status {
-    let (provider, left) = leave(args, global, out);
+pub fn run(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
+    let (provider, left) = log_out(args, global, out);
     if out.is_json {
         out.json(&to_json(&args.profile, provider.as_deref(), &left));
     }
@@ -52,13 +52,13 @@ pub fn run(args: &LogoutArgs, global: &Global, out: &Output) -> Status {
             if let Some(error) = &outcome.error {
                 out.error(error);
             }
-            Status::of_outcome(outcome)
+            CommandStatus::from_outcome(outcome)
         }
     }
 }
 
 /// Also gives the provider's name, as far as it is known.
-fn leave(args: &LogoutArgs, global: &Global, out: &Output) -> (Option<String>, Result<LogoutResult, Outcome>) {
+fn log_out(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> (Option<String>, Result<LogoutResult, Outcome>) {
     let config_error = |f: Failure| Outcome::new(OutcomeKind::ConfigError).with_error(f);
     let setup = match Setup::new(global) {
         Ok(setup) => setup,
@@ -93,7 +93,7 @@ fn leave(args: &LogoutArgs, global: &Global, out: &Output) -> (Option<String>, R
         stop: Arc::new(AtomicBool::new(false)),
     };
     let tell = |event| match event {
-        LogoutProgress::WaitingForLock => out.say(&format!("{name}: waiting for a refresh in progress …")),
+        LogoutProgress::WaitingForLock => out.info(&format!("{name}: waiting for a refresh in progress …")),
         LogoutProgress::Locked => stop_on_signal(&endpoint, &leaving.stop),
     };
     (provider, leaving.run(route, &tell))
@@ -104,18 +104,18 @@ fn stop_on_signal(endpoint: &HttpEndpoint, stop: &Arc<AtomicBool>) {
     let told = Arc::clone(stop);
     if let Ok(mut signals) = StopSignals::listen(endpoint) {
         endpoint.runtime().spawn(async move {
-            signals.told().await;
+            signals.received().await;
             told.store(true, Ordering::SeqCst);
         });
     }
 }
 
-fn report(name: &ProfileName, provider: &str, departure: &LogoutResult, out: &Output) -> Status {
+fn report(name: &ProfileName, provider: &str, departure: &LogoutResult, out: &Output) -> CommandStatus {
     for warning in &departure.warnings {
         out.warn(&format!("{name}: {warning}"));
     }
     if departure.completes_earlier_logout {
-        out.say(&format!("{name}: the interrupted logout is now complete"));
+        out.info(&format!("{name}: the interrupted logout is now complete"));
     }
     let what = match (departure.refresh, departure.access) {
         (TokenFate::Revoked, Some(TokenFate::Revoked)) => {
@@ -130,20 +130,20 @@ fn report(name: &ProfileName, provider: &str, departure: &LogoutResult, out: &Ou
         (TokenFate::NotRevoked, _) => "nothing was revoked".to_owned(),
     };
     if departure.refresh != TokenFate::NotRevoked {
-        out.say(&format!("{name}: signed out; {what}"));
+        out.info(&format!("{name}: signed out; {what}"));
     }
     if departure.access == Some(TokenFate::NotRevoked) {
         out.warn(&format!("{name}: the access token was not revoked, and may stay valid until it expires"));
     }
-    let Some(reason) = &departure.reason else { return Status::Ok };
-    out.say(&format!("{name}: deleted from this machine; {what}"));
+    let Some(reason) = &departure.reason else { return CommandStatus::Ok };
+    out.info(&format!("{name}: deleted from this machine; {what}"));
     let failure = Failure {
         message: format!("{name}: the refresh token was not revoked: {}", reason.message),
         hint: Some(format!("the token stays valid there; revoke it in your account at {provider}")),
         ..reason.clone()
     };
     out.error(&failure);
-    Status::Failed
+    CommandStatus::Failed
 }
 
 fn to_json(name: &ProfileName, provider: Option<&str>, left: &Result<LogoutResult, Outcome>) -> Value {

@@ -24,9 +24,9 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::profile::ProfileName;
-use crate::sys::paths::Places;
+use crate::sys::paths::Environment;
 use crate::sys::process;
-use output::{Output, Status};
+use output::{CommandStatus, Output};
 
 /// Keeps OAuth credentials alive: one refresh at a time, nothing replayed, nothing lost.
 ///
@@ -37,7 +37,7 @@ use output::{Output, Status};
 #[command(name = "keepalive", version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
-    pub global: Global,
+    pub global: GlobalArgs,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -45,7 +45,7 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
-pub struct Global {
+pub struct GlobalArgs {
     /// Read the configuration from FILE instead of the default location
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -116,21 +116,21 @@ pub fn main() -> ExitCode {
     process::harden();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return usage::answer(&error),
+        Err(error) => return usage::report_parse_error(&error),
     };
     let output = Output::new(&cli.global);
     let status = run(&cli, &output);
-    output.end(status).into()
+    output.finish(status).into()
 }
 
-fn run(cli: &Cli, out: &Output) -> Status {
+fn run(cli: &Cli, out: &Output) -> CommandStatus {
     let global = &cli.global;
-    let places = Places::find(global.config.as_deref());
-    if let Some(parent) = places.parent {
-        process::die_with(parent);
+    let places = Environment::from_env(global.config.as_deref());
+    if let Some(parent) = places.parent_pid {
+        process::exit_with_parent(parent);
     }
     if !matches!(cli.command, Command::Daemon(_)) {
-        log::of_command(global, &places, out);
+        log::init_for_command(global, &places, out);
     }
     match &cli.command {
         Command::Token(args) => token::run(args, global, out),
@@ -147,7 +147,7 @@ fn run(cli: &Cli, out: &Output) -> Status {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "keepalive", &mut script);
             out.data(&String::from_utf8_lossy(&script));
-            Status::Ok
+            CommandStatus::Ok
         }
     }
 }

@@ -11,14 +11,14 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Colour, Global};
+use super::{Colour, GlobalArgs};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState, Publication};
 use crate::profile::ProfileName;
 use crate::sys::paths;
 
 /// The exit status. The worst of several wins: the order of the variants is from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Status {
+pub enum CommandStatus {
     /// Fresh, refreshed, or nothing to do.
     Ok,
     /// An error that none of the others names.
@@ -33,7 +33,7 @@ pub enum Status {
     Config,
 }
 
-impl Status {
+impl CommandStatus {
     pub fn code(self) -> u8 {
         match self {
             Self::Ok => 0,
@@ -45,7 +45,7 @@ impl Status {
         }
     }
 
-    pub fn of_outcome(outcome: &Outcome) -> Self {
+    pub fn from_outcome(outcome: &Outcome) -> Self {
         let is_pending = outcome.publication == Publication::PublishPending;
         match outcome.kind {
             OutcomeKind::Refreshed | OutcomeKind::Fresh if is_pending => Self::TryAgain,
@@ -57,7 +57,7 @@ impl Status {
         }
     }
 
-    pub fn of_state(state: ProfileState, publication: Publication) -> Self {
+    pub fn from_state(state: ProfileState, publication: Publication) -> Self {
         match state {
             ProfileState::ConfigError => Self::Config,
             ProfileState::NeedsLogin | ProfileState::NoCredential => Self::NeedsLogin,
@@ -68,8 +68,8 @@ impl Status {
     }
 }
 
-impl From<Status> for ExitCode {
-    fn from(status: Status) -> Self {
+impl From<CommandStatus> for ExitCode {
+    fn from(status: CommandStatus) -> Self {
         Self::from(status.code())
     }
 }
@@ -80,11 +80,11 @@ pub struct Output {
     pub is_json: bool,
     is_quiet: bool,
     pub verbosity: u8,
-    choice: ColorChoice,
+    color_choice: ColorChoice,
     /// A countdown stands on the last line, which other talk must not be appended to.
-    is_counting: AtomicBool,
+    has_countdown: AtomicBool,
     /// Why stdout did not take what was printed, the first time.
-    unwritten: OnceLock<io::Error>,
+    stdout_error: OnceLock<io::Error>,
 }
 
 pub const GOOD: Style = AnsiColor::Green.on_default();
@@ -93,41 +93,41 @@ pub const WARN: Style = AnsiColor::Yellow.on_default();
 pub const DIM: Style = Style::new().dimmed();
 
 impl Output {
-    pub fn new(global: &Global) -> Self {
+    pub fn new(global: &GlobalArgs) -> Self {
         Self {
             is_json: global.json,
             is_quiet: global.quiet,
             verbosity: global.verbose,
-            choice: choice(global.color),
-            is_counting: AtomicBool::new(false),
-            unwritten: OnceLock::new(),
+            color_choice: color_choice(global.color),
+            has_countdown: AtomicBool::new(false),
+            stdout_error: OnceLock::new(),
         }
     }
 
     /// Prints data as it is.
     pub fn data(&self, text: &str) {
         // After a hole nothing more is printed: what is there is a beginning, and not a patchwork.
-        if self.unwritten.get().is_some() {
+        if self.stdout_error.get().is_some() {
             return;
         }
-        let mut stdout = AutoStream::new(io::stdout(), self.choice).lock();
+        let mut stdout = AutoStream::new(io::stdout(), self.color_choice).lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             Ok(()) => {}
             // A reader that has gone wants no more; that is its right.
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
             Err(e) => {
-                let _first = self.unwritten.set(e);
+                let _first = self.stdout_error.set(e);
             }
         }
     }
 
     /// The exit status of a command that came to `status`, which is no success if its data was lost.
-    pub fn end(&self, status: Status) -> Status {
-        let Some(error) = self.unwritten.get() else { return status };
+    pub fn finish(&self, status: CommandStatus) -> CommandStatus {
+        let Some(error) = self.stdout_error.get() else { return status };
         let failure = Failure::new(ErrorKind::Output, format!("cannot write to standard output: {error}"))
             .with_hint("only the output is lost; everything that was refreshed or stored is safe");
         self.error(&failure);
-        status.max(Status::Failed)
+        status.max(CommandStatus::Failed)
     }
 
     pub fn line(&self, text: &str) {
@@ -142,14 +142,14 @@ impl Output {
     }
 
     /// Says something to the person, unless told to be quiet.
-    pub fn say(&self, text: &str) {
+    pub fn info(&self, text: &str) {
         if !self.is_quiet {
             self.stderr(text);
         }
     }
 
     /// Says what a person must know to go on, which no `--quiet` can mean.
-    pub fn ask(&self, text: &str) {
+    pub fn prompt(&self, text: &str) {
         self.stderr(text);
     }
 
@@ -159,34 +159,34 @@ impl Output {
     }
 
     /// Whether a line can be written over: only on a terminal that does what it is told. This is no matter of colours.
-    fn is_drawing(&self) -> bool {
+    fn can_redraw(&self) -> bool {
         !self.is_quiet && self.is_terminal() && !paths::is_terminal_dumb()
     }
 
     /// Shows how far something has come, in place.
     pub fn progress(&self, text: &str) {
-        if !self.is_drawing() {
+        if !self.can_redraw() {
             return;
         }
         let mut stderr = io::stderr().lock();
         let _gone = write!(stderr, "\r\x1b[K{text} ").and_then(|()| stderr.flush());
-        self.is_counting.store(true, Ordering::Relaxed);
+        self.has_countdown.store(true, Ordering::Relaxed);
     }
 
     /// Shows what is left of a wait, in place.
     pub fn countdown(&self, left: Duration) {
-        if !self.is_drawing() {
+        if !self.can_redraw() {
             return;
         }
         let seconds = left.as_secs();
         let mut stderr = io::stderr().lock();
         let _gone = write!(stderr, "\r{:>3}:{:02} left ", seconds / 60, seconds % 60).and_then(|()| stderr.flush());
-        self.is_counting.store(true, Ordering::Relaxed);
+        self.has_countdown.store(true, Ordering::Relaxed);
     }
 
     /// The wait is over.
     pub fn end_countdown(&self) {
-        if self.is_counting.swap(false, Ordering::Relaxed) {
+        if self.has_countdown.swap(false, Ordering::Relaxed) {
             let _gone = io::stderr().lock().write_all(b"\r\x1b[K");
         }
     }
@@ -215,13 +215,13 @@ impl Output {
 
     fn stderr(&self, text: &str) {
         self.end_countdown();
-        let mut stderr = AutoStream::new(io::stderr(), self.choice).lock();
+        let mut stderr = AutoStream::new(io::stderr(), self.color_choice).lock();
         let _gone = writeln!(stderr, "{text}");
     }
 }
 
 /// What is asked for, in the words of those who print.
-fn choice(colour: Colour) -> ColorChoice {
+fn color_choice(colour: Colour) -> ColorChoice {
     match colour {
         Colour::Auto => ColorChoice::Auto,
         Colour::Always => ColorChoice::Always,
@@ -231,7 +231,7 @@ fn choice(colour: Colour) -> ColorChoice {
 
 /// Whether what is not printed here, the log, is coloured on stderr: as all else there is.
 pub fn is_stderr_coloured(colour: Colour) -> bool {
-    AutoStream::new(io::stderr(), choice(colour)).current_choice() == ColorChoice::AlwaysAnsi
+    AutoStream::new(io::stderr(), color_choice(colour)).current_choice() == ColorChoice::AlwaysAnsi
 }
 
 /// Rows in columns as wide as their widest cell. Styles do not count, being of no width.
@@ -296,14 +296,14 @@ mod tests {
     #[test]
     fn the_worst_status_wins() {
         let order = [
-            Status::Ok,
-            Status::Failed,
-            Status::TryAgain,
-            Status::StoreUnavailable,
-            Status::NeedsLogin,
-            Status::Config,
+            CommandStatus::Ok,
+            CommandStatus::Failed,
+            CommandStatus::TryAgain,
+            CommandStatus::StoreUnavailable,
+            CommandStatus::NeedsLogin,
+            CommandStatus::Config,
         ];
-        assert_eq!(order.map(Status::code), [0, 1, 75, 69, 77, 78]);
+        assert_eq!(order.map(CommandStatus::code), [0, 1, 75, 69, 77, 78]);
         assert!(order.is_sorted());
     }
 
@@ -316,10 +316,13 @@ mod tests {
     #[test]
     fn what_is_not_published_is_not_done() {
         let mut outcome = Outcome::new(OutcomeKind::Refreshed);
-        assert_eq!(Status::of_outcome(&outcome), Status::Ok);
+        assert_eq!(CommandStatus::from_outcome(&outcome), CommandStatus::Ok);
         outcome.publication = Publication::PublishPending;
-        assert_eq!(Status::of_outcome(&outcome), Status::TryAgain);
-        assert_eq!(Status::of_state(ProfileState::Fresh, Publication::PublishPending), Status::TryAgain);
-        assert_eq!(Status::of_state(ProfileState::Due, Publication::None), Status::Ok);
+        assert_eq!(CommandStatus::from_outcome(&outcome), CommandStatus::TryAgain);
+        assert_eq!(
+            CommandStatus::from_state(ProfileState::Fresh, Publication::PublishPending),
+            CommandStatus::TryAgain
+        );
+        assert_eq!(CommandStatus::from_state(ProfileState::Due, Publication::None), CommandStatus::Ok);
     }
 }

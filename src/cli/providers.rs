@@ -2,27 +2,27 @@
 
 use serde_json::{Value, json};
 
-use super::Global;
+use super::GlobalArgs;
 use super::compose;
-use super::output::{Output, Status, table};
+use super::output::{CommandStatus, Output, table};
 use crate::credential::freshness::Margin;
-use crate::profile::{BodyForm, ClientAuth, Provider, Rotation};
-use crate::sys::paths::Places;
+use crate::profile::{BodyEncoding, ClientAuth, Provider, Rotation};
+use crate::sys::paths::Environment;
 
-pub fn run(global: &Global, out: &Output) -> Status {
-    let config = match compose::load(&Places::find(global.config.as_deref())) {
+pub fn run(global: &GlobalArgs, out: &Output) -> CommandStatus {
+    let config = match compose::load(&Environment::from_env(global.config.as_deref())) {
         Ok(config) => config,
         Err(failure) => {
             out.fail(&failure);
-            return Status::Config;
+            return CommandStatus::Config;
         }
     };
-    compose::tell_warnings(&config, out);
-    let margin = |p: &Provider| shown(p.margin.unwrap_or(config.default_margin()));
+    compose::report_warnings(&config, out);
+    let margin = |p: &Provider| format_margin(p.margin.unwrap_or(config.default_margin()));
     if out.is_json {
         let providers: Vec<Value> = config.providers.values().map(|p| to_json(p, &margin(p))).collect();
         out.json(&json!({ "providers": providers }));
-        return Status::Ok;
+        return CommandStatus::Ok;
     }
     let header = ["PROVIDER", "ROTATION", "GRACE", "MARGIN", "VERIFIED", "CLIENT"];
     let mut cells = vec![header.map(str::to_owned).to_vec()];
@@ -31,16 +31,16 @@ pub fn run(global: &Global, out: &Output) -> Status {
     }
     out.data(&table(&cells));
     for provider in config.providers.values() {
-        out.data(&block(provider, &margin(provider)));
+        out.data(&details(provider, &margin(provider)));
     }
-    Status::Ok
+    CommandStatus::Ok
 }
 
 /// All that is known of a provider, for a person.
-fn block(p: &Provider, margin: &str) -> String {
+fn details(p: &Provider, margin: &str) -> String {
     let mut lines = vec![format!("\n{}", p.name)];
     let mut line = |what: &str, text: &str| {
-        for (n, part) in wrapped(text).iter().enumerate() {
+        for (n, part) in wrap_text(text).iter().enumerate() {
             lines.push(format!("  {:<9} {part}", if n == 0 { what } else { "" }));
         }
     };
@@ -68,7 +68,7 @@ fn block(p: &Provider, margin: &str) -> String {
 const WIDTH: usize = 68;
 
 /// A text in lines that a terminal has room for; a word is never cut.
-fn wrapped(text: &str) -> Vec<String> {
+fn wrap_text(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ').filter(|word| !word.is_empty()) {
         match lines.last_mut() {
@@ -106,8 +106,8 @@ fn request(p: &Provider) -> String {
         ClientAuth::PrivateKeyJwt => "private_key_jwt",
     };
     let body = match p.body {
-        BodyForm::Form => "",
-        BodyForm::Json => "body in JSON",
+        BodyEncoding::Form => "",
+        BodyEncoding::Json => "body in JSON",
     };
     let listed = |what: &str, pairs: &[(String, String)]| match pairs {
         [] => String::new(),
@@ -137,7 +137,7 @@ fn grace(p: &Provider) -> String {
     }
 }
 
-fn shown(margin: Margin) -> String {
+fn format_margin(margin: Margin) -> String {
     match margin {
         Margin::Fixed(margin) => humantime::format_duration(margin).to_string(),
         Margin::Share(thousandths) => format!("{}%", f64::from(thousandths) / 10.0),

@@ -7,15 +7,15 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::Global;
+use super::GlobalArgs;
 use super::compose::Setup;
-use super::output::{Output, Status, outcome_json, outcome_line};
+use super::output::{CommandStatus, Output, outcome_json, outcome_line};
 use crate::credential::freshness::Demand;
 use crate::engine::Engine;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
-use crate::scheduler::cadence::{self, Runs};
+use crate::scheduler::cadence::{self, RunHistory};
 use crate::sys::durable;
 
 /// Refresh the profiles that are due, then exit
@@ -36,11 +36,11 @@ pub struct RefreshArgs {
 }
 
 /// Flights that one run has in the air at once, over all providers.
-const WORKERS: usize = 32;
+const MAX_CONCURRENT: usize = 32;
 /// Longer than any flight can take: queue, connect, request, persistence.
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
+const FLIGHT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-pub fn run(args: &RefreshArgs, global: &Global, out: &Output) -> Status {
+pub fn run(args: &RefreshArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let rows = match refresh(args, global, out) {
         Ok(rows) => rows,
         Err((status, failure)) => {
@@ -48,7 +48,7 @@ pub fn run(args: &RefreshArgs, global: &Global, out: &Output) -> Status {
             return status;
         }
     };
-    let status = rows.iter().map(|(_, _, o)| Status::of_outcome(o)).max().unwrap_or(Status::Ok);
+    let status = rows.iter().map(|(_, _, o)| CommandStatus::from_outcome(o)).max().unwrap_or(CommandStatus::Ok);
     if out.is_json {
         let results: Vec<_> =
             rows.iter().map(|(name, provider, o)| outcome_json(name, provider.as_deref(), o)).collect();
@@ -61,19 +61,23 @@ pub fn run(args: &RefreshArgs, global: &Global, out: &Output) -> Status {
 }
 
 /// The profile, the name of its provider if it has one, and how its refresh ended.
-type Row = (ProfileName, Option<String>, Outcome);
+type ProfileOutcome = (ProfileName, Option<String>, Outcome);
 
-fn refresh(args: &RefreshArgs, global: &Global, out: &Output) -> Result<Vec<Row>, (Status, Failure)> {
-    let setup = Setup::new(global).map_err(|f| (Status::Config, f))?;
-    let names = if args.profiles.is_empty() { all(&setup, out)? } else { args.profiles.clone() };
+fn refresh(
+    args: &RefreshArgs,
+    global: &GlobalArgs,
+    out: &Output,
+) -> Result<Vec<ProfileOutcome>, (CommandStatus, Failure)> {
+    let setup = Setup::new(global).map_err(|f| (CommandStatus::Config, f))?;
+    let names = if args.profiles.is_empty() { all_profile_names(&setup, out)? } else { args.profiles.clone() };
     let is_routine = args.profiles.is_empty() && !args.force;
-    let (engine, endpoint) = setup.engine(false).map_err(|f| (Status::Failed, f))?;
+    let (engine, endpoint) = setup.engine(false).map_err(|f| (CommandStatus::Failed, f))?;
     super::signals::stop_on_signal(&endpoint, &engine);
-    let (profiles, mut rows) = configured(&setup, names);
+    let (profiles, mut rows) = resolve_profiles(&setup, names);
     if is_routine {
-        mind_the_gaps(&setup, &profiles, args.lookahead, out);
+        warn_if_runs_too_sparse(&setup, &profiles, args.lookahead, out);
     }
-    rows.extend(fly(&engine, &endpoint, profiles, args, out));
+    rows.extend(run_all(&engine, &endpoint, profiles, args, out));
     rows.sort_by(|a, b| a.0.cmp(&b.0));
     let late = engine.drain();
     for name in late {
@@ -84,32 +88,34 @@ fn refresh(args: &RefreshArgs, global: &Global, out: &Output) -> Result<Vec<Row>
 
 /// Notes this run, and says so if runs like it are too far apart to keep a profile alive. All of it is advice: what
 /// cannot be read or written is left alone.
-fn mind_the_gaps(setup: &Setup, profiles: &[Arc<Profile>], lookahead: Duration, out: &Output) {
+fn warn_if_runs_too_sparse(setup: &Setup, profiles: &[Arc<Profile>], lookahead: Duration, out: &Output) {
     let path = setup.store.layout().runs();
-    let mut runs: Runs =
+    let mut runs: RunHistory =
         std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-    runs.note(setup.clock.now().wall);
+    runs.record_run(setup.clock.now().wall);
     if let (false, Ok(bytes)) = (profiles.is_empty(), serde_json::to_vec(&runs)) {
         let _advice = durable::replace(&path, &bytes);
     }
     let Some(interval) = runs.interval() else { return };
     for profile in profiles {
         let journal = setup.store.peek(&profile.name).ok().flatten();
-        let lifetime = journal.and_then(|r| r.validity).and_then(|v| v.span());
-        if let Some(warning) = lifetime.and_then(|life| cadence::too_far_apart(profile, life, interval, lookahead)) {
+        let lifetime = journal.and_then(|r| r.validity).and_then(|v| v.full_lifetime());
+        if let Some(warning) =
+            lifetime.and_then(|life| cadence::sparse_runs_warning(profile, life, interval, lookahead))
+        {
             out.warn(&warning);
         }
     }
 }
 
-fn all(setup: &Setup, out: &Output) -> Result<Vec<ProfileName>, (Status, Failure)> {
+fn all_profile_names(setup: &Setup, out: &Output) -> Result<Vec<ProfileName>, (CommandStatus, Failure)> {
     let names = setup.all_profiles().map_err(|e| {
         let outcome = e.outcome();
         let failure = outcome.error.clone().unwrap_or_else(|| Failure::new(ErrorKind::Io, e.to_string()));
-        (Status::of_outcome(&outcome), failure)
+        (CommandStatus::from_outcome(&outcome), failure)
     })?;
     if names.is_empty() {
-        out.say(
+        out.info(
             "no profiles yet; create one: keepalive login PROFILE --provider NAME, or keepalive import PROFILE \
                  --provider NAME",
         );
@@ -118,7 +124,7 @@ fn all(setup: &Setup, out: &Output) -> Result<Vec<ProfileName>, (Status, Failure
 }
 
 /// Splits the names into profiles and rows that say why there is none.
-fn configured(setup: &Setup, names: Vec<ProfileName>) -> (Vec<Arc<Profile>>, Vec<Row>) {
+fn resolve_profiles(setup: &Setup, names: Vec<ProfileName>) -> (Vec<Arc<Profile>>, Vec<ProfileOutcome>) {
     let mut profiles = Vec::new();
     let mut rows = Vec::new();
     for name in names {
@@ -136,15 +142,15 @@ fn configured(setup: &Setup, names: Vec<ProfileName>) -> (Vec<Arc<Profile>>, Vec
 }
 
 /// Refreshes all of them: at most `WORKERS` at a time, each profile on its own.
-fn fly(
+fn run_all(
     engine: &Engine,
     endpoint: &HttpEndpoint,
     profiles: Vec<Arc<Profile>>,
     args: &RefreshArgs,
     out: &Output,
-) -> Vec<Row> {
+) -> Vec<ProfileOutcome> {
     let _keeps_running = endpoint.runtime();
-    let workers = WORKERS.min(profiles.len());
+    let workers = MAX_CONCURRENT.min(profiles.len());
     let queue = Mutex::new(VecDeque::from(profiles));
     let rows = Mutex::new(Vec::new());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -152,7 +158,7 @@ fn fly(
         for _ in 0..workers {
             s.spawn(|| {
                 while let Some(profile) = next() {
-                    let outcome = one(engine, &profile, args, out);
+                    let outcome = refresh_one(engine, &profile, args, out);
                     let row = (profile.name.clone(), Some(profile.provider.name.clone()), outcome);
                     rows.lock().unwrap_or_else(PoisonError::into_inner).push(row);
                 }
@@ -162,7 +168,7 @@ fn fly(
     rows.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn one(engine: &Engine, profile: &Arc<Profile>, args: &RefreshArgs, out: &Output) -> Outcome {
+fn refresh_one(engine: &Engine, profile: &Arc<Profile>, args: &RefreshArgs, out: &Output) -> Outcome {
     let demand = if args.force {
         match engine.force_demand(&profile.name) {
             Ok(demand) => demand,
@@ -171,8 +177,8 @@ fn one(engine: &Engine, profile: &Arc<Profile>, args: &RefreshArgs, out: &Output
     } else {
         Demand::Margin { lookahead: args.lookahead }
     };
-    engine.refresh(profile, demand, PATIENCE, &|| {
-        out.say(&format!("{}: waiting for a refresh in progress …", profile.name));
+    engine.refresh(profile, demand, FLIGHT_TIMEOUT, &|| {
+        out.info(&format!("{}: waiting for a refresh in progress …", profile.name));
     })
 }
 
@@ -181,7 +187,7 @@ fn report(out: &Output, name: &ProfileName, outcome: &Outcome) {
         out.warn(&format!("{name}: {warning}"));
     }
     if !out.is_json {
-        out.say(&outcome_line(name, outcome));
+        out.info(&outcome_line(name, outcome));
     }
     if let Some(error) = &outcome.error {
         out.error(&Failure { message: format!("{name}: {}", error.message), ..error.clone() });

@@ -16,14 +16,14 @@ pub struct StopSignals(Vec<Signal>);
 impl StopSignals {
     /// Catches them on the endpoint's runtime.
     pub fn listen(endpoint: &HttpEndpoint) -> std::io::Result<Self> {
-        let mut stop = Self::of_resident(endpoint)?;
+        let mut stop = Self::for_daemon(endpoint)?;
         // A terminal that was closed, unless the run was to outlive that: `nohup`.
-        stop.0.extend(caught(endpoint, &[SignalKind::hangup()])?);
+        stop.0.extend(listen_unless_ignored(endpoint, &[SignalKind::hangup()])?);
         Ok(stop)
     }
 
     /// The same without SIGHUP, which tells a daemon to reload.
-    pub fn of_resident(endpoint: &HttpEndpoint) -> std::io::Result<Self> {
+    pub fn for_daemon(endpoint: &HttpEndpoint) -> std::io::Result<Self> {
         let kinds = [
             SignalKind::terminate(),
             SignalKind::interrupt(),
@@ -33,11 +33,11 @@ impl StopSignals {
             SignalKind::user_defined2(),
             SignalKind::from_raw(rustix::process::Signal::XCPU.as_raw()),
         ];
-        caught(endpoint, &kinds).map(Self)
+        listen_unless_ignored(endpoint, &kinds).map(Self)
     }
 
     /// Returns once one of them has come.
-    pub async fn told(&mut self) {
+    pub async fn received(&mut self) {
         poll_fn(|cx| match self.0.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
             true => Poll::Ready(()),
             false => Poll::Pending,
@@ -47,9 +47,9 @@ impl StopSignals {
 }
 
 /// What is ignored stays ignored: whoever started us wanted it so.
-fn caught(endpoint: &HttpEndpoint, kinds: &[SignalKind]) -> std::io::Result<Vec<Signal>> {
+fn listen_unless_ignored(endpoint: &HttpEndpoint, kinds: &[SignalKind]) -> std::io::Result<Vec<Signal>> {
     let _inside = endpoint.runtime().enter();
-    kinds.iter().filter(|kind| !process::ignores(kind.as_raw_value())).map(|kind| signal(*kind)).collect()
+    kinds.iter().filter(|kind| !process::ignores_signal(kind.as_raw_value())).map(|kind| signal(*kind)).collect()
 }
 
 /// SIGHUP, caught for a daemon.
@@ -66,7 +66,7 @@ pub fn stop_on_signal(endpoint: &HttpEndpoint, engine: &Engine) {
         return;
     };
     endpoint.runtime().spawn(async move {
-        stop.told().await;
+        stop.received().await;
         engine.stop();
     });
 }

@@ -3,9 +3,9 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Global;
+use super::GlobalArgs;
 use super::compose::{self, Setup};
-use super::output::{BAD, DIM, GOOD, Output, Status, WARN, table};
+use super::output::{BAD, CommandStatus, DIM, GOOD, Output, WARN, table};
 use crate::clock::Timestamp;
 use crate::engine::standing::{self, ProfileStatus, StatusPolicy};
 use crate::outcome::{ErrorKind, Failure, ProfileState, Publication};
@@ -13,7 +13,7 @@ use crate::profile::{Policy, Profile, ProfileName};
 use crate::store::record::{Intent, Journal};
 
 /// What connecting and sealing may add to the time that a provider has for its answer.
-const HANDLING: std::time::Duration = std::time::Duration::from_secs(5);
+const HANDLING_TIME: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Show the state of every profile
 ///
@@ -26,22 +26,22 @@ pub struct StatusArgs {
     profiles: Vec<ProfileName>,
 }
 
-struct Row {
+struct StatusRow {
     name: ProfileName,
     provider: Option<String>,
     journal: Option<Journal>,
-    standing: ProfileStatus,
+    status: ProfileStatus,
     /// The store cannot tell how the profile stands; `standing.error` says why.
     is_unreadable: bool,
     is_followed: bool,
 }
 
-pub fn run(args: &StatusArgs, global: &Global, out: &Output) -> Status {
+pub fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let setup = match Setup::new(global) {
         Ok(setup) => setup,
         Err(failure) => {
             out.fail(&failure);
-            return Status::Config;
+            return CommandStatus::Config;
         }
     };
     let names = match args.profiles.is_empty() {
@@ -50,18 +50,18 @@ pub fn run(args: &StatusArgs, global: &Global, out: &Output) -> Status {
             Ok(names) => names,
             Err(e) => {
                 out.fail(&e.outcome().error.unwrap_or_else(|| Failure::new(ErrorKind::Io, e.to_string())));
-                return Status::StoreUnavailable;
+                return CommandStatus::StoreUnavailable;
             }
         },
     };
-    compose::tell_warnings(&setup.config, out);
+    compose::report_warnings(&setup.config, out);
     let no_key = setup.store.missing_key_file().and_then(|e| e.outcome().error);
-    let rows: Vec<Row> = names.into_iter().map(|name| row(&setup, name, no_key.as_ref())).collect();
+    let rows: Vec<StatusRow> = names.into_iter().map(|name| status_row(&setup, name, no_key.as_ref())).collect();
     if out.is_json {
         let profiles: Vec<_> = rows.iter().map(|row| to_json(row, setup.store.kind())).collect();
         out.json(&json!({ "profiles": profiles }));
     } else if rows.is_empty() {
-        out.say(
+        out.info(
             "no profiles yet; create one: keepalive login PROFILE --provider NAME, or keepalive import PROFILE \
                  --provider NAME",
         );
@@ -69,42 +69,42 @@ pub fn run(args: &StatusArgs, global: &Global, out: &Output) -> Status {
             out.warn(&format!("{message}; {}", hint.as_deref().unwrap_or_default()));
         }
     } else {
-        show(&rows, setup.clock.now().wall, out);
+        print_table(&rows, setup.clock.now().wall, out);
     }
-    rows.iter().map(exit).max().unwrap_or(Status::Ok)
+    rows.iter().map(exit_status).max().unwrap_or(CommandStatus::Ok)
 }
 
-fn exit(row: &Row) -> Status {
+fn exit_status(row: &StatusRow) -> CommandStatus {
     match row.is_unreadable {
-        true => Status::StoreUnavailable,
-        false => Status::of_state(row.standing.state, publication(row)),
+        true => CommandStatus::StoreUnavailable,
+        false => CommandStatus::from_state(row.status.state, publication(row)),
     }
 }
 
-fn row(setup: &Setup, name: ProfileName, no_key: Option<&Failure>) -> Row {
+fn status_row(setup: &Setup, name: ProfileName, no_key: Option<&Failure>) -> StatusRow {
     let (journal, unreadable) = match setup.store.peek(&name) {
         Ok(journal) => (journal, None),
         Err(e) => (None, e.outcome().error),
     };
     let binding = journal.as_ref().and_then(|r| r.binding.as_ref());
-    let profile = setup.config.profile(&name, binding.map(|b| b.provider.as_str())).map_err(|e| e.failure());
+    let profile = setup.config.profile(&name, binding.map(|b| b.provider.as_str())).map_err(|e| e.to_failure());
     let provider = match (&profile, binding) {
         (Ok(profile), _) => Some(profile.provider.name.clone()),
         (Err(_), Some(binding)) => Some(binding.provider.clone()),
         (Err(_), None) => None,
     };
     let is_followed = profile.as_ref().is_ok_and(|p| p.follow);
-    let mut standing = judge(setup, journal.as_ref(), profile.as_ref().ok());
+    let mut standing = profile_status(setup, journal.as_ref(), profile.as_ref().ok());
     let is_unreadable = unreadable.is_some();
     // Without its key what is stored can neither be used nor refreshed.
     let no_key = no_key.filter(|_| journal.as_ref().is_some_and(Journal::has_credential));
     if let Some(error) = unreadable.or(profile.err()).or(no_key.cloned()) {
         standing = ProfileStatus { state: ProfileState::ConfigError, refresh_at: None, error: Some(error) };
     }
-    Row { name, provider, journal, standing, is_unreadable, is_followed }
+    StatusRow { name, provider, journal, status: standing, is_unreadable, is_followed }
 }
 
-pub(super) fn judge(setup: &Setup, journal: Option<&Journal>, profile: Option<&Profile>) -> ProfileStatus {
+pub(super) fn profile_status(setup: &Setup, journal: Option<&Journal>, profile: Option<&Profile>) -> ProfileStatus {
     let default = Policy::default();
     let margin = profile.map_or(crate::credential::freshness::Margin::DEFAULT, |p| p.margin);
     let validity = journal.and_then(|r| r.validity.as_ref());
@@ -118,7 +118,7 @@ pub(super) fn judge(setup: &Setup, journal: Option<&Journal>, profile: Option<&P
     };
     let now = setup.clock.now();
     // Whoever holds the lock for another reason, or for longer than an answer may take, is not waiting for one.
-    let at_most = status_policy.policy.timeout + status_policy.policy.connect_timeout + HANDLING;
+    let at_most = status_policy.policy.timeout + status_policy.policy.connect_timeout + HANDLING_TIME;
     let is_first = |i: &Intent| i.send_count == 1 && i.gave_up_at.is_none() && now.time_since(&i.last_sent) <= at_most;
     let is_awaited = |r: &Journal| match (r.open_intent(), r.open_revocation()) {
         (Some(intent), _) => is_first(intent),
@@ -137,7 +137,7 @@ pub(super) fn judge(setup: &Setup, journal: Option<&Journal>, profile: Option<&P
         _ => standing::profile_status(journal, status_policy, &now),
     };
     let is_out_already = matches!(standing.state, ProfileState::NeedsLogin | ProfileState::NoCredential);
-    match journal.zip(profile).and_then(|(journal, profile)| displaced(journal, profile)) {
+    match journal.zip(profile).and_then(|(journal, profile)| binding_mismatch(journal, profile)) {
         Some(failure) if !is_out_already => {
             ProfileStatus { state: ProfileState::ConfigError, refresh_at: None, error: Some(failure) }
         }
@@ -147,7 +147,7 @@ pub(super) fn judge(setup: &Setup, journal: Option<&Journal>, profile: Option<&P
 
 /// Why no refresh will be sent, if the configuration has come to name another server or client than the credential's. One
 /// that is discovered is known to the refresh alone.
-fn displaced(journal: &Journal, profile: &Profile) -> Option<Failure> {
+fn binding_mismatch(journal: &Journal, profile: &Profile) -> Option<Failure> {
     let (belongs, provider) = (journal.binding.as_ref()?, &profile.provider);
     let named = provider.token_endpoint.as_ref().map(|url| url.origin().ascii_serialization());
     let origin = named.as_ref().unwrap_or(&belongs.origin);
@@ -162,45 +162,45 @@ fn displaced(journal: &Journal, profile: &Profile) -> Option<Failure> {
     Some(Failure::new(ErrorKind::OtherServer, message).with_hint(hint))
 }
 
-fn publication(row: &Row) -> Publication {
+fn publication(row: &StatusRow) -> Publication {
     row.journal.as_ref().filter(|r| r.has_credential()).map_or(Publication::None, |r| r.publication)
 }
 
-fn to_json(row: &Row, store: &str) -> Value {
+fn to_json(row: &StatusRow, store: &str) -> Value {
     let journal = row.journal.as_ref().filter(|r| r.has_credential());
     let attempt = row.journal.as_ref().and_then(|r| r.last_attempt.as_ref());
     json!({
         "profile": row.name,
         "provider": row.provider,
-        "state": row.standing.state,
+        "state": row.status.state,
         "generation": journal.map(|r| r.generation),
         "expires_at": journal.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at()),
-        "refresh_at": row.standing.refresh_at,
+        "refresh_at": row.status.refresh_at,
         "refreshed_at": journal.and_then(|r| r.refreshed_at),
         "last_attempt": attempt.map(|a| json!({"at": a.at, "outcome": a.outcome, "error": a.error})),
         "login_by": journal.and_then(|r| r.login_by),
         "store": store,
         "publication": publication(row),
-        "source": origin_json(journal, row.is_followed),
-        "error": row.standing.error,
+        "source": source_json(journal, row.is_followed),
+        "error": row.status.error,
     })
 }
 
 /// Where a profile came from, for `status --json`.
-fn origin_json(journal: Option<&Journal>, is_followed: bool) -> Value {
+fn source_json(journal: Option<&Journal>, is_followed: bool) -> Value {
     match journal.and_then(|r| r.origin.as_ref()) {
         None => Value::Null,
         Some(o) => json!({
             "tool": o.tool,
-            "place": o.place,
+            "place": o.location,
             "account": o.account,
-            "identity": o.identity.name(),
+            "identity": o.identity.display_name(),
             "followed": is_followed,
         }),
     }
 }
 
-fn show(rows: &[Row], now: Timestamp, out: &Output) {
+fn print_table(rows: &[StatusRow], now: Timestamp, out: &Output) {
     let header = ["PROFILE", "PROVIDER", "STATE", "EXPIRES", "NEXT REFRESH", "GENERATION"];
     let mut cells = vec![header.map(str::to_owned).to_vec()];
     for row in rows {
@@ -211,10 +211,10 @@ fn show(rows: &[Row], now: Timestamp, out: &Output) {
             row.provider.clone().unwrap_or_else(|| "-".into()),
             match row.is_unreadable {
                 true => format!("{BAD}store unavailable{BAD:#}"),
-                false => state_word(row.standing.state, publication(row)),
+                false => state_word(row.status.state, publication(row)),
             },
-            expires.map_or("-".into(), |at| relative(at, now)),
-            row.standing.refresh_at.map_or("-".into(), |at| relative(at, now)),
+            expires.map_or("-".into(), |at| relative_time(at, now)),
+            row.status.refresh_at.map_or("-".into(), |at| relative_time(at, now)),
             journal.map_or("-".into(), |r| r.generation.to_string()),
         ]);
     }
@@ -223,7 +223,7 @@ fn show(rows: &[Row], now: Timestamp, out: &Output) {
         if let Some(origin) = row.journal.as_ref().and_then(|r| r.origin.as_ref()).filter(|_| row.is_followed) {
             out.line(&format!("{}: follows {origin}", row.name));
         }
-        if let Some(error) = &row.standing.error {
+        if let Some(error) = &row.status.error {
             out.line(&format!("{}: {}", row.name, error.message));
             if let Some(hint) = &error.hint {
                 out.line(&format!("  {DIM}hint: {hint}{DIM:#}"));
@@ -234,7 +234,7 @@ fn show(rows: &[Row], now: Timestamp, out: &Output) {
             out.line(&format!(
                 "{}: the refresh token itself expires {}; sign in again before then",
                 row.name,
-                relative(by, now)
+                relative_time(by, now)
             ));
         }
     }
@@ -256,7 +256,7 @@ fn state_word(state: ProfileState, publication: Publication) -> String {
 }
 
 /// An instant as a person wants it: how far away, and when.
-fn relative(at: Timestamp, now: Timestamp) -> String {
+fn relative_time(at: Timestamp, now: Timestamp) -> String {
     let distance = |d: std::time::Duration| match d.as_secs() {
         s @ 0..120 => format!("{s}s"),
         s @ 120..7200 => format!("{}m", s / 60),

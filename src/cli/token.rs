@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::Global;
+use super::GlobalArgs;
 use super::compose::Setup;
-use super::output::{Output, Status};
-use crate::broker::{Reply, Request, client};
+use super::output::{CommandStatus, Output};
+use crate::broker::{BrokerRequest, BrokerResponse, client};
 use crate::engine::obtain::TokenOutput;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
@@ -43,19 +43,19 @@ enum Format {
     Header,
 }
 
-pub fn run(args: &TokenArgs, global: &Global, out: &Output) -> Status {
+pub fn run(args: &TokenArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let setup = match Setup::new(global) {
         Ok(setup) => setup,
         Err(failure) => {
             out.fail(&failure);
-            return Status::Config;
+            return CommandStatus::Config;
         }
     };
     let began = setup.clock.now();
     let theirs = match from_daemon(&setup, args) {
         // The daemon may have been started with another configuration, or not have read ours yet.
         Some(reply) if reply.token.is_none() && reply.outcome == OutcomeKind::ConfigError => Some(reply),
-        Some(reply) => return pass_on(args, out, reply),
+        Some(reply) => return print_daemon_response(args, out, reply),
         None => None,
     };
     // A daemon that fell silent has used up some of the time.
@@ -63,40 +63,46 @@ pub fn run(args: &TokenArgs, global: &Global, out: &Output) -> Status {
     from_store(&setup, args, left, theirs, out)
 }
 
-fn pass_on(args: &TokenArgs, out: &Output, reply: Reply) -> Status {
+fn print_daemon_response(args: &TokenArgs, out: &Output, reply: BrokerResponse) -> CommandStatus {
     let outcome = Outcome { error: reply.error.clone(), ..Outcome::new(reply.outcome) };
     print(args, out, reply, &outcome)
 }
 
-fn from_daemon(setup: &Setup, args: &TokenArgs) -> Option<Reply> {
-    if setup.places.within.iter().any(|name| name == args.profile.as_str()) {
+fn from_daemon(setup: &Setup, args: &TokenArgs) -> Option<BrokerResponse> {
+    if setup.environment.active_profiles.iter().any(|name| name == args.profile.as_str()) {
         return None;
     }
     let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX / 2);
-    let request = Request {
+    let request = BrokerRequest {
         profile: args.profile.clone(),
         min_valid_ms: millis(args.min_valid),
         timeout_ms: millis(args.timeout),
     };
-    client::ask(&setup.places.socket, &setup.store.uuid()?, &request)
+    client::request_token(&setup.environment.socket, &setup.store.uuid()?, &request)
 }
 
 /// `theirs`: what the daemon said, if that may be due to another configuration; it stands where only a daemon has the key.
-fn from_store(setup: &Setup, args: &TokenArgs, limit: Duration, theirs: Option<Reply>, out: &Output) -> Status {
+fn from_store(
+    setup: &Setup,
+    args: &TokenArgs,
+    limit: Duration,
+    theirs: Option<BrokerResponse>,
+    out: &Output,
+) -> CommandStatus {
     let refused = |failure: &Failure, status| {
         out.fail(failure);
         status
     };
     let profile = match setup.profile(&args.profile) {
         Ok(profile) => Arc::new(profile),
-        Err(f) => return refused(&f, Status::Config),
+        Err(f) => return refused(&f, CommandStatus::Config),
     };
     let (engine, endpoint) = match setup.engine(false) {
         Ok(parts) => parts,
-        Err(f) => return refused(&f, Status::Failed),
+        Err(f) => return refused(&f, CommandStatus::Failed),
     };
     super::signals::stop_on_signal(&endpoint, &engine);
-    let explain = || out.say(&format!("{}: waiting for a refresh in progress …", args.profile));
+    let explain = || out.info(&format!("{}: waiting for a refresh in progress …", args.profile));
     let mut obtained = engine.access_token(&profile, args.min_valid, limit, &explain);
     if obtained.token.is_none() {
         // This run cannot leave before its own flight is through, so it need not leave without what that brings.
@@ -106,9 +112,9 @@ fn from_store(setup: &Setup, args: &TokenArgs, limit: Duration, theirs: Option<R
     let outcome = obtained.outcome;
     let is_keyless = obtained.token.is_none() && outcome.error.as_ref().is_some_and(|e| e.kind == ErrorKind::Key);
     if let Some(theirs) = theirs.filter(|_| is_keyless) {
-        return pass_on(args, out, theirs);
+        return print_daemon_response(args, out, theirs);
     }
-    let reply = Reply {
+    let reply = BrokerResponse {
         outcome: outcome.kind,
         token: obtained.token,
         error: outcome.error.clone(),
@@ -120,12 +126,12 @@ fn from_store(setup: &Setup, args: &TokenArgs, limit: Duration, theirs: Option<R
     status
 }
 
-fn print(args: &TokenArgs, out: &Output, reply: Reply, outcome: &Outcome) -> Status {
+fn print(args: &TokenArgs, out: &Output, reply: BrokerResponse, outcome: &Outcome) -> CommandStatus {
     let Some(token) = reply.token else {
         let failure = reply.error.unwrap_or_else(|| Failure::new(ErrorKind::NoToken, "there is no valid access token"));
-        out.fail(&named(&args.profile, failure));
-        return match Status::of_outcome(outcome) {
-            Status::Ok => Status::TryAgain,
+        out.fail(&with_profile_name(&args.profile, failure));
+        return match CommandStatus::from_outcome(outcome) {
+            CommandStatus::Ok => CommandStatus::TryAgain,
             status => status,
         };
     };
@@ -135,17 +141,17 @@ fn print(args: &TokenArgs, out: &Output, reply: Reply, outcome: &Outcome) -> Sta
     if outcome.kind == OutcomeKind::NeedsLogin {
         out.warn(&format!("sign in again before it expires: keepalive login {}", args.profile));
     }
-    show(args, out, &token);
-    Status::Ok
+    print_token(args, out, &token);
+    CommandStatus::Ok
 }
 
 /// The failure with the profile's name before it, if it is not in it.
-fn named(name: &ProfileName, failure: Failure) -> Failure {
+fn with_profile_name(name: &ProfileName, failure: Failure) -> Failure {
     let is_named = failure.message.split_whitespace().any(|word| word.trim_end_matches(':') == name.as_str());
     if is_named { failure } else { Failure { message: format!("{name}: {}", failure.message), ..failure } }
 }
 
-fn show(args: &TokenArgs, out: &Output, token: &TokenOutput) {
+fn print_token(args: &TokenArgs, out: &Output, token: &TokenOutput) {
     let format = if out.is_json { Format::Json } else { args.format };
     match format {
         Format::Raw => out.line(&token.access_token),
@@ -160,8 +166,9 @@ mod tests {
 
     #[test]
     fn a_failure_names_its_profile_once() {
-        let told =
-            |name: &str, message: &str| named(&name.parse().unwrap(), Failure::new(ErrorKind::Io, message)).message;
+        let told = |name: &str, message: &str| {
+            with_profile_name(&name.parse().unwrap(), Failure::new(ErrorKind::Io, message)).message
+        };
         assert_eq!(told("w", "acme returned 429 slow"), "w: acme returned 429 slow");
         assert_eq!(told("w", "profile w: provider \"no\" is not known"), "profile w: provider \"no\" is not known");
         assert_eq!(told("w", "there is no credential for profile w"), "there is no credential for profile w");

@@ -4,26 +4,26 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::output::{Output, Status};
-use super::{Colour, Global};
+use super::output::{CommandStatus, Output};
+use super::{Colour, GlobalArgs};
 use crate::outcome::{ErrorKind, Failure};
 
 /// The exit status for a wrong command line.
 const USAGE: u8 = 2;
 
 /// Prints what the parser has to say instead of a command.
-pub fn answer(error: &clap::Error) -> ExitCode {
+pub fn report_parse_error(error: &clap::Error) -> ExitCode {
     let is_json = asks_for_json(std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()));
-    let out = Output::new(&Global { config: None, json: is_json, quiet: false, verbose: 0, color: Colour::Auto });
+    let out = Output::new(&GlobalArgs { config: None, json: is_json, quiet: false, verbose: 0, color: Colour::Auto });
     if !error.use_stderr() {
         out.data(&error.render().ansi().to_string());
-        return out.end(Status::Ok).into();
+        return out.finish(CommandStatus::Ok).into();
     }
-    out.ask(error.render().ansi().to_string().trim_end());
+    out.prompt(error.render().ansi().to_string().trim_end());
     if is_json {
-        out.json(&json!({ "error": failure(error) }));
+        out.json(&json!({ "error": parse_failure(error) }));
         // Said on stderr if it is lost; the command line stays the worse of the two.
-        out.end(Status::Ok);
+        out.finish(CommandStatus::Ok);
     }
     ExitCode::from(USAGE)
 }
@@ -34,7 +34,7 @@ fn asks_for_json(mut words: impl Iterator<Item = String>) -> bool {
 }
 
 /// The parser's first paragraph and its tip, without the usage lines between and below.
-fn failure(error: &clap::Error) -> Failure {
+fn parse_failure(error: &clap::Error) -> Failure {
     let text = error.to_string();
     let first = text.split("\n\n").next().unwrap_or(&text);
     let words: Vec<&str> = first.strip_prefix("error: ").unwrap_or(first).split_whitespace().collect();

@@ -1,6 +1,6 @@
 //! How our client proves itself to a provider: `client_auth` and the keys that go with it.
 
-use super::error::{ConfigError, Finding, Lack, Problem, quoted};
+use super::error::{ConfigError, Diagnostic, MissingKey, ValueError, quoted};
 use super::keys;
 use super::section::{Entry, Section};
 use super::values;
@@ -14,16 +14,16 @@ pub(super) const CLIENT_AUTHS: &[(&str, ClientAuth)] = &[
 ];
 
 /// Where a secret or a private key is kept.
-pub(super) fn secret(entry: &Entry<'_>) -> Result<SecretSource, ConfigError> {
+pub(super) fn secret_source(entry: &Entry<'_>) -> Result<SecretSource, ConfigError> {
     if entry.text().is_ok() {
         let hint = format!("put it in a separate file: {} = {{ file = \"PATH\" }}", entry.key);
-        return Err(entry.wrong(Problem::new("cannot be written in the configuration itself").hint(hint)));
+        return Err(entry.value_error(ValueError::new("cannot be written in the configuration itself").hint(hint)));
     }
     let section = entry.section()?;
-    let source = section.only_one(keys::SECRET)?;
+    let source = section.single_entry(keys::SECRET)?;
     match source.key {
-        "env" => source.parse(|text| values::outside_name(text, "=")).map(SecretSource::Env),
-        "keyring" => source.parse(|text| values::outside_name(text, "")).map(SecretSource::Keyring),
+        "env" => source.parse(|text| values::external_name(text, "=")).map(SecretSource::Env),
+        "keyring" => source.parse(|text| values::external_name(text, "")).map(SecretSource::Keyring),
         "command" => source.command().map(SecretSource::Command),
         _ => {
             let path = |text: &str| values::path(text, section.document.path, section.document.home);
@@ -33,17 +33,17 @@ pub(super) fn secret(entry: &Entry<'_>) -> Result<SecretSource, ConfigError> {
 }
 
 /// Whom an assertion is made out to: a word, or a URI as the server wants to be called.
-pub(super) fn audience(text: &str) -> Result<Audience, Problem> {
+pub(super) fn audience(text: &str) -> Result<Audience, ValueError> {
     match text {
         "issuer" => Ok(Audience::Issuer),
         "token_endpoint" => Ok(Audience::TokenEndpoint),
-        uri if uri.contains(':') => values::words(uri).map(Audience::Other),
-        _ => Err(Problem::new(format!("must be \"issuer\", \"token_endpoint\" or a URI, not {}", quoted(text)))),
+        uri if uri.contains(':') => values::visible_ascii(uri).map(Audience::Other),
+        _ => Err(ValueError::new(format!("must be \"issuer\", \"token_endpoint\" or a URI, not {}", quoted(text)))),
     }
 }
 
 /// What is missing for `client_auth`, or stands in its way.
-pub(super) fn lack(provider: &Provider) -> Option<Lack> {
+pub(super) fn missing_key(provider: &Provider) -> Option<MissingKey> {
     let auth = provider.client_auth;
     let name = CLIENT_AUTHS.iter().find(|(_, value)| *value == auth).map_or("", |(name, _)| name);
     let wants_secret = matches!(auth, ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost);
@@ -54,30 +54,30 @@ pub(super) fn lack(provider: &Provider) -> Option<Lack> {
             true => "write client_key for the private key, and remove client_secret",
             false => "write client_auth = \"client_secret_basic\" or \"client_secret_post\", or remove client_secret",
         };
-        return Lack::new("client_secret", message, hint);
+        return MissingKey::new("client_secret", message, hint);
     }
     if provider.client_key.is_some() && !wants_key {
         let message = format!("client_key is set, but client_auth = {name:?} does not use it");
-        return Lack::new("client_key", message, "write client_auth = \"private_key_jwt\", or remove client_key");
+        return MissingKey::new("client_key", message, "write client_auth = \"private_key_jwt\", or remove client_key");
     }
     if wants_secret && provider.client_secret.is_none() {
         let hint = "write client_secret = { file = \"PATH\" }, { env = \"NAME\" }, { command = [...] } or { keyring = \"NAME\" }";
-        return Lack::new("client_auth", "client_secret is missing: client_auth requires it", hint);
+        return MissingKey::new("client_auth", "client_secret is missing: client_auth requires it", hint);
     }
     if wants_key && provider.client_key.is_none() {
         let message = "client_key is missing: client_auth = \"private_key_jwt\" requires it";
-        return Lack::new("client_auth", message, "write client_key = { file = \"PATH\" }, a private key in PEM");
+        return MissingKey::new("client_auth", message, "write client_key = { file = \"PATH\" }, a private key in PEM");
     }
     None
 }
 
 /// Keys about assertions, where none is made.
-pub(super) fn warn_of_the_useless(section: &Section<'_>, auth: ClientAuth, warnings: &mut Vec<Finding>) {
+pub(super) fn warn_of_unused_keys(section: &Section<'_>, auth: ClientAuth, warnings: &mut Vec<Diagnostic>) {
     if auth == ClientAuth::PrivateKeyJwt {
         return;
     }
     for key in ["client_key_id", "assertion_audience"].into_iter().filter(|key| section.has(key)) {
         let message = format!("{key} has no effect without client_auth = \"private_key_jwt\"");
-        warnings.push(section.finding(key, message, format!("write it, or remove {key}")));
+        warnings.push(section.diagnostic(key, message, format!("write it, or remove {key}")));
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-use super::error::{ConfigError, Finding, quoted};
+use super::error::{ConfigError, Diagnostic, quoted};
 use super::section::Section;
 
 /// The text of a configuration, its tables, and what its paths are relative to.
@@ -35,11 +35,11 @@ impl<'t> Document<'t> {
         Section::new(self, &self.root, String::new(), 0..0)
     }
 
-    pub fn finding(&self, at: &Range<usize>, key: String, message: String, hint: Option<String>) -> Finding {
-        Finding { file: Some(self.path.into()), place: Some(self.place(at.start)), key, message, hint }
+    pub fn diagnostic(&self, at: &Range<usize>, key: String, message: String, hint: Option<String>) -> Diagnostic {
+        Diagnostic { file: Some(self.path.into()), position: Some(self.position(at.start)), key, message, hint }
     }
 
-    fn place(&self, offset: usize) -> (usize, usize) {
+    fn position(&self, offset: usize) -> (usize, usize) {
         let line = self.lines.partition_point(|start| *start <= offset).max(1);
         let before = self.text.get(self.lines[line - 1]..offset).unwrap_or_default();
         (line, before.chars().count() + 1)
@@ -65,6 +65,6 @@ impl<'t> Document<'t> {
             m if m.starts_with("invalid basic string") => ("a string is not closed".into(), "close it with \"".into()),
             m => (m.to_owned(), "see https://toml.io for how TOML is written".into()),
         };
-        self.finding(&at, String::new(), format!("not TOML: {message}"), Some(hint)).into()
+        self.diagnostic(&at, String::new(), format!("not TOML: {message}"), Some(hint)).into()
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::error::{Problem, quoted};
+use super::error::{ValueError, quoted};
 use crate::credential::freshness::Margin;
 
 /// A text that is no duration; says so.
@@ -21,30 +21,30 @@ pub fn parse_duration(text: &str) -> Result<Duration, BadDuration> {
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// No token that we believe in lives longer; `expires_in` is cut to this (PROTOCOL.md, "What a response means").
-const LONGEST_LIFE: Duration = DAY.saturating_mul(400);
+const MAX_LIFETIME: Duration = DAY.saturating_mul(400);
 /// Shortest span that means anything to a timer.
 const TICK: Duration = Duration::from_millis(1);
 
 /// A refresh that waits longer than an hour for one answer has no one left to wait for it.
-pub(super) const WAIT: RangeInclusive<Duration> = TICK..=Duration::from_secs(3600);
+pub(super) const WAIT_LIMITS: RangeInclusive<Duration> = TICK..=Duration::from_secs(3600);
 /// The longest grace found documented is a few minutes; a day allows for the unknown.
-pub(super) const GRACE: RangeInclusive<Duration> = TICK..=DAY;
-pub(super) const LIFE: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST_LIFE;
+pub(super) const GRACE_LIMITS: RangeInclusive<Duration> = TICK..=DAY;
+pub(super) const LIFETIME_LIMITS: RangeInclusive<Duration> = Duration::from_secs(1)..=MAX_LIFETIME;
 
 /// A duration within limits.
-pub(super) fn within(limits: RangeInclusive<Duration>, text: &str) -> Result<Duration, Problem> {
+pub(super) fn parse_within(limits: RangeInclusive<Duration>, text: &str) -> Result<Duration, ValueError> {
     let how = "write it like \"90s\", \"15m\", \"2h\" or \"1d 12h\"";
     let duration =
-        parse_duration(text).map_err(|_| Problem::new(format!("{} is not a duration", quoted(text))).hint(how))?;
+        parse_duration(text).map_err(|_| ValueError::new(format!("{} is not a duration", quoted(text))).hint(how))?;
     if limits.contains(&duration) {
         return Ok(duration);
     }
-    let [least, most] = [limits.start(), limits.end()].map(|limit| shown(*limit));
-    Err(Problem::new(format!("must be between {least} and {most}, not {}", quoted(text))))
+    let [least, most] = [limits.start(), limits.end()].map(|limit| format_limit(*limit));
+    Err(ValueError::new(format!("must be between {least} and {most}, not {}", quoted(text))))
 }
 
 /// A limit as a person would write it; `humantime` makes a year and a month of 400 days.
-fn shown(limit: Duration) -> String {
+fn format_limit(limit: Duration) -> String {
     match limit.as_secs() / DAY.as_secs() {
         0 => humantime::format_duration(limit).to_string(),
         days => format!("{days}d"),
@@ -52,22 +52,23 @@ fn shown(limit: Duration) -> String {
 }
 
 /// A margin: a duration, or a share of the token's lifetime above 0% and below 100%, to a tenth of a percent.
-pub(super) fn margin(text: &str) -> Result<Margin, Problem> {
+pub(super) fn margin(text: &str) -> Result<Margin, ValueError> {
     let how = "write a share of the lifetime like \"20%\", or a duration like \"90s\", \"15m\" or \"2h\"";
     let text = text.trim();
     if text.starts_with('-') {
-        return Err(Problem::new(format!("cannot be negative, as {} is", quoted(text))).hint(how));
+        return Err(ValueError::new(format!("cannot be negative, as {} is", quoted(text))).hint(how));
     }
     let Some(percent) = text.strip_suffix('%') else {
-        let unreadable =
-            |_| Problem::new(format!("{} is neither a duration nor a share of the lifetime", quoted(text))).hint(how);
+        let unreadable = |_| {
+            ValueError::new(format!("{} is neither a duration nor a share of the lifetime", quoted(text))).hint(how)
+        };
         parse_duration(text).map_err(unreadable)?;
-        return within(TICK..=LONGEST_LIFE, text).map(Margin::Fixed);
+        return parse_within(TICK..=MAX_LIFETIME, text).map(Margin::Fixed);
     };
     match thousandths(percent.trim_end()) {
-        None => Err(Problem::new(format!("{} is not a valid share", quoted(text))).hint(how)),
+        None => Err(ValueError::new(format!("{} is not a valid share", quoted(text))).hint(how)),
         Some(share @ 1..1000) => Ok(Margin::Share(share)),
-        Some(_) => Err(Problem::new(format!("must be above 0% and below 100%, not {}", quoted(text))).hint(how)),
+        Some(_) => Err(ValueError::new(format!("must be above 0% and below 100%, not {}", quoted(text))).hint(how)),
     }
 }
 

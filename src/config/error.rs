@@ -7,11 +7,11 @@ use crate::outcome::{ErrorKind, Failure};
 
 /// One thing to tell about the configuration. `Display` gives `FILE:LINE: MESSAGE`, on one line without the hint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct Diagnostic {
     /// The file as it was named; `None` when there is no file.
     pub file: Option<PathBuf>,
     /// Line and column from 1, the column in characters; `None` when the whole file is meant.
-    pub place: Option<(usize, usize)>,
+    pub position: Option<(usize, usize)>,
     /// The dotted key or section, as in `provider.acme.client_id`; empty when the whole file is meant.
     pub key: String,
     /// What is wrong, led by its section in brackets.
@@ -20,12 +20,12 @@ pub struct Finding {
     pub hint: Option<String>,
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
             write!(f, "{}:", file.display())?;
         }
-        if let Some((line, _)) = self.place {
+        if let Some((line, _)) = self.position {
             write!(f, "{line}:")?;
         }
         let gap = if self.file.is_some() { " " } else { "" };
@@ -34,13 +34,13 @@ impl fmt::Display for Finding {
 }
 
 /// A key without which a provider, or a profile, cannot be used.
-pub(super) struct Lack {
+pub(super) struct MissingKey {
     pub key: &'static str,
     pub message: String,
     pub hint: String,
 }
 
-impl Lack {
+impl MissingKey {
     pub fn new(key: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Option<Self> {
         Some(Self { key, message: message.into(), hint: hint.into() })
     }
@@ -48,11 +48,11 @@ impl Lack {
 
 /// Why there is no configuration to work with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError(Box<Finding>);
+pub struct ConfigError(Box<Diagnostic>);
 
 impl ConfigError {
     /// What is wrong and where.
-    pub fn finding(&self) -> &Finding {
+    pub fn diagnostic(&self) -> &Diagnostic {
         &self.0
     }
 
@@ -62,15 +62,15 @@ impl ConfigError {
     }
 
     /// As the commands report it.
-    pub fn failure(&self) -> Failure {
+    pub fn to_failure(&self) -> Failure {
         Failure { hint: self.0.hint.clone(), ..Failure::new(ErrorKind::Config, self.to_string()) }
     }
 
     /// An error about the file as a whole.
-    pub(super) fn of_file(file: &Path, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Finding {
+    pub(super) fn for_file(file: &Path, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Diagnostic {
             file: Some(file.into()),
-            place: None,
+            position: None,
             key: String::new(),
             message: message.into(),
             hint: Some(hint.into()),
@@ -79,8 +79,8 @@ impl ConfigError {
     }
 }
 
-impl From<Finding> for ConfigError {
-    fn from(finding: Finding) -> Self {
+impl From<Diagnostic> for ConfigError {
+    fn from(finding: Diagnostic) -> Self {
         Self(Box::new(finding))
     }
 }
@@ -95,13 +95,13 @@ impl std::error::Error for ConfigError {}
 
 /// What is wrong with one value, before it is known where the value stands. Follows the key: `margin` + `is empty`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Problem {
+pub(super) struct ValueError {
     pub message: String,
     /// `None`: the example of the key serves.
     pub hint: Option<String>,
 }
 
-impl Problem {
+impl ValueError {
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), hint: None }
     }
@@ -112,11 +112,11 @@ impl Problem {
 }
 
 /// The longest piece of a user's text that a message repeats, in characters: enough to know it again.
-const LONGEST_QUOTE: usize = 60;
+const MAX_QUOTE_CHARS: usize = 60;
 
 /// A user's text in quotes, with control characters escaped and the excess cut off.
 pub(super) fn quoted(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_QUOTE) {
+    match text.char_indices().nth(MAX_QUOTE_CHARS) {
         Some((end, _)) => format!("{:?}", format!("{}…", &text[..end])),
         None => format!("{text:?}"),
     }
@@ -134,7 +134,7 @@ pub(super) fn alternatives(names: &[String]) -> String {
 /// The known name that was probably meant.
 pub(super) fn nearest<'n>(text: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let plain = |name: &str| name.to_lowercase().replace('-', "_");
-    let text: String = plain(text).chars().take(LONGEST_QUOTE).collect();
+    let text: String = plain(text).chars().take(MAX_QUOTE_CHARS).collect();
     let distance = |name: &str| strsim::damerau_levenshtein(&text, &plain(name));
     let (nearest, off) = known.into_iter().map(|name| (name, distance(name))).min_by_key(|(_, off)| *off)?;
     // One slip in three letters: `clint_id` is meant, `url` for `issuer` is not.

@@ -7,39 +7,39 @@ use std::path::Path;
 use super::error::ConfigError;
 
 /// Far above ten thousand profiles; a file beyond it is some other file.
-const LARGEST: u64 = 16 * 1024 * 1024;
+const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Reads the file; `None` if it is absent.
 pub(super) fn read(path: &Path) -> Result<Option<String>, ConfigError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(unreadable(path, &e)),
+        Err(e) => return Err(unreadable_error(path, &e)),
     };
     check_trust(path, &file)?;
     let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|e| unreadable(path, &e))?;
-    if bytes.len() as u64 > LARGEST {
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| unreadable_error(path, &e))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         let message = "is larger than 16 MiB, so it cannot be a configuration";
-        return Err(ConfigError::of_file(path, message, "name another file with --config"));
+        return Err(ConfigError::for_file(path, message, "name another file with --config"));
     }
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Some(text)),
         Err(e) => {
             let line = e.as_bytes()[..e.utf8_error().valid_up_to()].split(|byte| *byte == b'\n').count();
             let message = format!("line {line} is not UTF-8");
-            Err(ConfigError::of_file(path, message, "save the file as UTF-8"))
+            Err(ConfigError::for_file(path, message, "save the file as UTF-8"))
         }
     }
 }
 
-pub(super) fn missing(path: &Path) -> ConfigError {
-    ConfigError::of_file(path, "does not exist", "create it, or leave out --config and KEEPALIVE_CONFIG")
+pub(super) fn missing_error(path: &Path) -> ConfigError {
+    ConfigError::for_file(path, "does not exist", "create it, or leave out --config and KEEPALIVE_CONFIG")
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
+fn unreadable_error(path: &Path, error: &io::Error) -> ConfigError {
     let hint = "make it readable for the user that runs keepalive";
-    ConfigError::of_file(path, format!("cannot be read: {error}"), hint)
+    ConfigError::for_file(path, format!("cannot be read: {error}"), hint)
 }
 
 /// A configuration names programs to run and places to send secrets to, so it is code: it must be ours or root's, and
@@ -48,7 +48,7 @@ fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
 fn check_trust(path: &Path, file: &File) -> Result<(), ConfigError> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-    let metadata = file.metadata().map_err(|e| unreadable(path, &e))?;
+    let metadata = file.metadata().map_err(|e| unreadable_error(path, &e))?;
     check_owner(path, metadata.uid(), rustix::process::geteuid().as_raw())?;
     // `/dev/null` is writable for all, and empty for all.
     if metadata.file_type().is_char_device() { Ok(()) } else { check_mode(path, metadata.mode() & 0o7777) }
@@ -60,7 +60,7 @@ fn check_owner(path: &Path, owner: u32, me: u32) -> Result<(), ConfigError> {
         return Ok(());
     }
     let message = format!("belongs to user {owner}; refusing a configuration that is not owned by user {me} or root");
-    Err(ConfigError::of_file(path, message, format!("chown {me} {}", path.display())))
+    Err(ConfigError::for_file(path, message, format!("chown {me} {}", path.display())))
 }
 
 #[cfg(unix)]
@@ -73,7 +73,7 @@ fn check_mode(path: &Path, mode: u32) -> Result<(), ConfigError> {
     let message = format!(
         "can be written by {who} (mode {mode:04o}); refusing it, because it names commands that keepalive runs"
     );
-    Err(ConfigError::of_file(path, message, format!("chmod go-w {}", path.display())))
+    Err(ConfigError::for_file(path, message, format!("chmod go-w {}", path.display())))
 }
 
 #[cfg(not(unix))]

@@ -94,16 +94,16 @@ pub(super) const SECRET: &[Key] = &[
 ];
 
 /// The sections with keys that a user may look for elsewhere.
-const HOMES: &[(&str, &[Key])] =
+const SECTIONS: &[(&str, &[Key])] =
     &[("[profile.NAME]", PROFILE), ("[provider.NAME]", PROVIDER), ("[store]", STORE), ("the top of the file", TOP)];
 
 /// What to write instead of an unknown key: the nearest of this section, or the section where it is at home.
-pub(super) fn instead_of(unknown: &str, here: &[&[Key]]) -> String {
+pub(super) fn suggestion(unknown: &str, here: &[&[Key]]) -> String {
     let known = || here.iter().flat_map(|keys| keys.iter()).map(|key| key.name);
     if let Some(name) = nearest(unknown, known()) {
         return format!("did you mean {name:?}?");
     }
-    if let Some((home, _)) = HOMES.iter().find(|(_, keys)| keys.iter().any(|key| key.name == unknown)) {
+    if let Some((home, _)) = SECTIONS.iter().find(|(_, keys)| keys.iter().any(|key| key.name == unknown)) {
         return format!("{unknown:?} belongs in {home}");
     }
     let names: Vec<String> = known().map(str::to_owned).collect();

@@ -23,8 +23,8 @@ use std::sync::Arc;
 use crate::credential::freshness::Margin;
 use crate::profile::{Profile, ProfileName, Provider, StoreSettings};
 use document::Document;
-use error::{ConfigError, Finding, Problem};
-use profile::{ProfileSection, Schedules, Timing};
+use error::{ConfigError, Diagnostic, ValueError};
+use profile::{ProfileSection, ScheduleCache, Timing};
 use section::Section;
 
 /// A valid configuration: every section was checked, every value parsed.
@@ -37,7 +37,7 @@ pub struct Config {
     /// an empty `client_id` until the user names it; `profile` never gives out such a one.
     pub providers: BTreeMap<String, Arc<Provider>>,
     /// What was understood but will not have the effect that was meant.
-    pub warnings: Vec<Finding>,
+    pub warnings: Vec<Diagnostic>,
     defaults: Timing,
     profiles: BTreeMap<ProfileName, ProfileSection>,
 }
@@ -52,7 +52,7 @@ impl Config {
     pub fn load(path: &Path, is_named: bool, home: Option<&Path>) -> Result<Self, ConfigError> {
         match file::read(path)? {
             Some(text) => Self::parse(&text, path, home),
-            None if is_named => Err(file::missing(path)),
+            None if is_named => Err(file::missing_error(path)),
             None => Self::built_in(),
         }
     }
@@ -64,12 +64,12 @@ impl Config {
     pub fn parse(text: &str, path: &Path, home: Option<&Path>) -> Result<Self, ConfigError> {
         let document = Document::parse(text, path, home)?;
         let top = document.top();
-        top.only(&[keys::TOP])?;
+        top.reject_unknown(&[keys::TOP])?;
         let mut config = Self::built_in()?;
         config.path = Some(path.into());
         config.store = top.read("store", |e| store::read(&e.section()?))?.unwrap_or(config.store);
-        let mut schedules = Schedules::default();
-        config.defaults = profile::timing(&top, &Timing::default(), &mut schedules, &mut config.warnings)?;
+        let mut schedules = ScheduleCache::default();
+        config.defaults = profile::read_timing(&top, &Timing::default(), &mut schedules, &mut config.warnings)?;
         config.read_providers(&top)?;
         config.read_profiles(&top, &mut schedules)?;
         Ok(config)
@@ -94,19 +94,19 @@ impl Config {
             // A profile may be called like its provider, so both follow one rule.
             if let Err(e) = name.parse::<ProfileName>() {
                 let message = e.to_string().replace("profile", "provider");
-                return Err(section.finding("", message, "choose another name, as in [provider.acme]").into());
+                return Err(section.diagnostic("", message, "choose another name, as in [provider.acme]").into());
             }
-            let own = provider::own(&section, self.providers.get(name), name, &mut self.warnings)?;
-            profile::warn_of_half(&section, own.margin, &mut self.warnings);
+            let own = provider::user_provider(&section, self.providers.get(name), name, &mut self.warnings)?;
+            profile::warn_if_margin_capped(&section, own.margin, &mut self.warnings);
             self.providers.insert(name.into(), Arc::new(own));
         }
         Ok(())
     }
 
-    fn read_profiles(&mut self, top: &Section<'_>, schedules: &mut Schedules) -> Result<(), ConfigError> {
+    fn read_profiles(&mut self, top: &Section<'_>, schedules: &mut ScheduleCache) -> Result<(), ConfigError> {
         let Some(entry) = top.get("profile") else { return Ok(()) };
         for (name, section) in entry.named_sections()? {
-            let name = profile::name(name, &section)?;
+            let name = profile::parse_name(name, &section)?;
             let read = profile::read(&section, &self.defaults, &self.providers, schedules, &mut self.warnings)?;
             self.profiles.insert(name, read);
         }
@@ -134,10 +134,9 @@ impl Config {
         let section = self.profiles.get(name);
         let provider = match (section.and_then(|section| section.provider.clone()), provider) {
             (Some(own), _) => own,
-            (None, Some(given)) => {
-                profile::known(given, &self.providers).map_err(|problem| self.lost(name, &problem))?
-            }
-            (None, None) => self.namesake(name)?,
+            (None, Some(given)) => profile::usable_provider(given, &self.providers)
+                .map_err(|problem| self.unusable_provider(name, &problem))?,
+            (None, None) => self.provider_of_same_name(name)?,
         };
         // The margin of a provider is about that server's habits, so it goes before the one for all.
         let margin = section.and_then(|section| section.timing.margin).or(provider.margin).or(self.defaults.margin);
@@ -146,24 +145,25 @@ impl Config {
         Ok(Profile { name: name.clone(), provider, margin: margin.unwrap_or(Margin::DEFAULT), schedule, follow })
     }
 
-    fn namesake(&self, name: &ProfileName) -> Result<Arc<Provider>, ConfigError> {
+    fn provider_of_same_name(&self, name: &ProfileName) -> Result<Arc<Provider>, ConfigError> {
         if self.providers.contains_key(name.as_str()) {
-            return profile::known(name.as_str(), &self.providers).map_err(|problem| self.lost(name, &problem));
+            return profile::usable_provider(name.as_str(), &self.providers)
+                .map_err(|problem| self.unusable_provider(name, &problem));
         }
         let hint = format!(
             "to create it: keepalive login {name} --provider NAME, or set provider in [profile.{name}]; {} the names",
-            profile::LISTED
+            profile::LISTED_BY
         );
-        Err(self.finding(name, "it is not configured and is not a known provider".into(), Some(hint)))
+        Err(self.diagnostic(name, "it is not configured and is not a known provider".into(), Some(hint)))
     }
 
-    fn lost(&self, name: &ProfileName, problem: &Problem) -> ConfigError {
-        self.finding(name, format!("provider {}", problem.message), problem.hint.clone())
+    fn unusable_provider(&self, name: &ProfileName, problem: &ValueError) -> ConfigError {
+        self.diagnostic(name, format!("provider {}", problem.message), problem.hint.clone())
     }
 
-    fn finding(&self, name: &ProfileName, message: String, hint: Option<String>) -> ConfigError {
+    fn diagnostic(&self, name: &ProfileName, message: String, hint: Option<String>) -> ConfigError {
         let key = format!("profile.{name}.provider");
-        Finding { file: self.path.clone(), place: None, key, message: format!("profile {name}: {message}"), hint }
+        Diagnostic { file: self.path.clone(), position: None, key, message: format!("profile {name}: {message}"), hint }
             .into()
     }
 }

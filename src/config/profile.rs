@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::duration;
-use super::error::{ConfigError, Finding, Problem, nearest, quoted};
+use super::error::{ConfigError, Diagnostic, ValueError, nearest, quoted};
 use super::keys;
 use super::provider;
 use super::section::{Entry, Section};
@@ -30,47 +30,47 @@ pub(super) struct ProfileSection {
 
 /// Schedules already read: ten thousand profiles share a few.
 #[derive(Default)]
-pub(super) struct Schedules(HashMap<(String, bool), Schedule>);
+pub(super) struct ScheduleCache(HashMap<(String, bool), Schedule>);
 
-impl Schedules {
-    fn parse(&mut self, text: &str, utc: bool) -> Result<Schedule, Problem> {
+impl ScheduleCache {
+    fn get_or_parse(&mut self, text: &str, utc: bool) -> Result<Schedule, ValueError> {
         let key = (text.to_owned(), utc);
         if let Some(schedule) = self.0.get(&key) {
             return Ok(schedule.clone());
         }
         let schedule =
-            Schedule::parse(text, utc).map_err(|e| Problem::new(format!("cannot be used: {e}")).hint(e.hint()))?;
+            Schedule::parse(text, utc).map_err(|e| ValueError::new(format!("cannot be used: {e}")).hint(e.hint()))?;
         self.0.insert(key, schedule.clone());
         Ok(schedule)
     }
 }
 
 /// Reads `margin`, `schedule` and `timezone`; what is absent is taken from `above`.
-pub(super) fn timing(
+pub(super) fn read_timing(
     section: &Section<'_>,
     above: &Timing,
-    schedules: &mut Schedules,
-    warnings: &mut Vec<Finding>,
+    schedules: &mut ScheduleCache,
+    warnings: &mut Vec<Diagnostic>,
 ) -> Result<Timing, ConfigError> {
     let utc = section.read("timezone", |e| e.choice(&[("UTC", true), ("local", false)]))?.unwrap_or(above.utc);
-    let own = section.read("schedule", |e| e.parse(|text| schedules.parse(text, utc)))?;
+    let own = section.read("schedule", |e| e.parse(|text| schedules.get_or_parse(text, utc)))?;
     let schedule = match (own, &above.schedule) {
-        (None, Some(above)) => Some(schedules.parse(above.as_str(), utc).map_err(|problem| {
+        (None, Some(above)) => Some(schedules.get_or_parse(above.as_str(), utc).map_err(|problem| {
             // Read once already, in another zone.
-            section.finding("timezone", format!("schedule {}", problem.message), "remove timezone")
+            section.diagnostic("timezone", format!("schedule {}", problem.message), "remove timezone")
         })?),
         (own, _) => own,
     };
     let margin = section.read("margin", |e| e.parse(duration::margin))?;
-    warn_of_half(section, margin, warnings);
+    warn_if_margin_capped(section, margin, warnings);
     Ok(Timing { margin, schedule, utc })
 }
 
 /// A margin is cut at half of the lifetime; a share beyond that can be told to be cut for every token.
-pub(super) fn warn_of_half(section: &Section<'_>, margin: Option<Margin>, warnings: &mut Vec<Finding>) {
+pub(super) fn warn_if_margin_capped(section: &Section<'_>, margin: Option<Margin>, warnings: &mut Vec<Diagnostic>) {
     if let Some(Margin::Share(501..)) = margin {
         let message = "margin is capped at 50% of the lifetime";
-        warnings.push(section.finding("margin", message, "write margin = \"50%\" or less"));
+        warnings.push(section.diagnostic("margin", message, "write margin = \"50%\" or less"));
     }
 }
 
@@ -78,38 +78,41 @@ pub(super) fn read(
     section: &Section<'_>,
     defaults: &Timing,
     providers: &BTreeMap<String, Arc<Provider>>,
-    schedules: &mut Schedules,
-    warnings: &mut Vec<Finding>,
+    schedules: &mut ScheduleCache,
+    warnings: &mut Vec<Diagnostic>,
 ) -> Result<ProfileSection, ConfigError> {
-    section.only(&[keys::PROFILE])?;
+    section.reject_unknown(&[keys::PROFILE])?;
     Ok(ProfileSection {
-        provider: section.read("provider", |e| e.parse(|name| known(name, providers)))?,
-        timing: timing(section, defaults, schedules, warnings)?,
+        provider: section.read("provider", |e| e.parse(|name| usable_provider(name, providers)))?,
+        timing: read_timing(section, defaults, schedules, warnings)?,
         follow: section.read("follow", Entry::flag)?.unwrap_or(false),
     })
 }
 
 /// A provider that is known, and complete enough to be used.
-pub(super) fn known(name: &str, providers: &BTreeMap<String, Arc<Provider>>) -> Result<Arc<Provider>, Problem> {
+pub(super) fn usable_provider(
+    name: &str,
+    providers: &BTreeMap<String, Arc<Provider>>,
+) -> Result<Arc<Provider>, ValueError> {
     let Some(found) = providers.get(name) else {
-        return Err(Problem::new(format!("{} is not known", quoted(name))).hint(instead_of(name, providers)));
+        return Err(ValueError::new(format!("{} is not known", quoted(name))).hint(suggestion(name, providers)));
     };
-    match provider::lack(found) {
+    match provider::missing_key(found) {
         None => Ok(found.clone()),
-        Some(lack) => Err(Problem::new(format!("{} cannot be used yet: {}", quoted(name), lack.message))
+        Some(lack) => Err(ValueError::new(format!("{} cannot be used yet: {}", quoted(name), lack.message))
             .hint(format!("in [provider.{name}], {}", lack.hint))),
     }
 }
 
-fn instead_of(name: &str, providers: &BTreeMap<String, Arc<Provider>>) -> String {
+fn suggestion(name: &str, providers: &BTreeMap<String, Arc<Provider>>) -> String {
     match nearest(name, providers.keys().map(String::as_str)) {
         Some(nearest) => format!("did you mean {nearest:?}?"),
-        None => format!("add a section [provider.{}]; {LISTED} the known names", key(name)),
+        None => format!("add a section [provider.{}]; {LISTED_BY} the known names", section_key(name)),
     }
 }
 
 /// A name as the header of a section has it.
-fn key(name: &str) -> String {
+fn section_key(name: &str) -> String {
     let quoted = quoted(name);
     let inside = quoted.trim_matches('"');
     let is_bare = !name.is_empty() && inside.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
@@ -117,12 +120,12 @@ fn key(name: &str) -> String {
 }
 
 /// Where all the known ones stand; there are too many for a hint.
-pub(super) const LISTED: &str = "`keepalive providers` lists";
+pub(super) const LISTED_BY: &str = "`keepalive providers` lists";
 
 /// A name as `[profile.NAME]` may have it.
-pub(super) fn name(text: &str, section: &Section<'_>) -> Result<ProfileName, ConfigError> {
+pub(super) fn parse_name(text: &str, section: &Section<'_>) -> Result<ProfileName, ConfigError> {
     text.parse().map_err(|e: BadProfileName| {
         let hint = "choose another name, as in [profile.work] or [profile.\"xai:default\"]";
-        section.finding("", e.to_string(), hint).into()
+        section.diagnostic("", e.to_string(), hint).into()
     })
 }

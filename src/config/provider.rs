@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::client::{self, CLIENT_AUTHS};
 use super::document::Document;
 use super::duration;
-use super::error::{ConfigError, Finding, Lack, Problem};
+use super::error::{ConfigError, Diagnostic, MissingKey, ValueError};
 use super::keys;
 use super::section::{Entry, Section};
 use super::values;
-use crate::profile::{BodyForm, GraceSemantics, Policy, Provider, Rotation};
+use crate::profile::{BodyEncoding, GraceSemantics, Policy, Provider, Rotation};
 
 /// The built-in providers, written like a user's own.
 const BUILT_IN: &str = include_str!("providers.toml");
@@ -25,7 +25,7 @@ const ROTATIONS: &[(&str, Rotation)] = &[
 ];
 const SEMANTICS: &[(&str, GraceSemantics)] =
     &[("same", GraceSemantics::Same), ("multi", GraceSemantics::Multi), ("latest", GraceSemantics::Latest)];
-const BODIES: &[(&str, BodyForm)] = &[("form", BodyForm::Form), ("json", BodyForm::Json)];
+const BODIES: &[(&str, BodyEncoding)] = &[("form", BodyEncoding::Form), ("json", BodyEncoding::Json)];
 
 /// The built-in providers. Some lack a client, which the user must register.
 pub(super) fn built_in() -> Result<BTreeMap<String, Provider>, ConfigError> {
@@ -33,7 +33,7 @@ pub(super) fn built_in() -> Result<BTreeMap<String, Provider>, ConfigError> {
     let mut providers = BTreeMap::new();
     for entry in document.top().entries() {
         let section = entry.section()?;
-        section.only(&[keys::PROVIDER, keys::BUILT_IN])?;
+        section.reject_unknown(&[keys::PROVIDER, keys::BUILT_IN])?;
         let text = |key| Ok::<_, ConfigError>(section.read(key, Entry::text)?.map(str::to_owned));
         let provider = Provider {
             issuer_example: text("issuer_example")?.unwrap_or_default(),
@@ -48,13 +48,13 @@ pub(super) fn built_in() -> Result<BTreeMap<String, Provider>, ConfigError> {
 }
 
 /// A user's provider: its own keys, over those of the built-in one of that name.
-pub(super) fn own(
+pub(super) fn user_provider(
     section: &Section<'_>,
     base: Option<&Arc<Provider>>,
     name: &str,
-    warnings: &mut Vec<Finding>,
+    warnings: &mut Vec<Diagnostic>,
 ) -> Result<Provider, ConfigError> {
-    section.only(&[keys::PROVIDER])?;
+    section.reject_unknown(&[keys::PROVIDER])?;
     let mut base = base.map_or_else(|| Provider::named(name), |base| Provider::clone(base));
     if section.has("issuer") {
         // Another server: what is known of the endpoints of the built-in one would lead to the wrong place.
@@ -69,10 +69,10 @@ pub(super) fn own(
         let changed: Vec<&str> = section.entries().iter().map(|entry| entry.key).collect();
         provider.source = format!("{}; changed here: {}", provider.source, changed.join(", "));
     }
-    if let Some(lack) = lack(&provider) {
-        return Err(section.finding(lack.key, lack.message, lack.hint).into());
+    if let Some(lack) = missing_key(&provider) {
+        return Err(section.diagnostic(lack.key, lack.message, lack.hint).into());
     }
-    client::warn_of_the_useless(section, provider.client_auth, warnings);
+    client::warn_of_unused_keys(section, provider.client_auth, warnings);
     check_grace(section, &mut provider.policy, warnings)?;
     Ok(provider)
 }
@@ -90,9 +90,9 @@ fn read(section: &Section<'_>, base: Provider) -> Result<Provider, ConfigError> 
         redirect_uri: endpoint("redirect_uri")?.or(base.redirect_uri),
         client_id: section.read("client_id", |e| e.parse(values::client_id))?.unwrap_or(base.client_id),
         client_auth: section.read("client_auth", |e| e.choice(CLIENT_AUTHS))?.unwrap_or(base.client_auth),
-        client_secret: section.read("client_secret", client::secret)?.or(base.client_secret),
-        client_key: section.read("client_key", client::secret)?.or(base.client_key),
-        client_key_id: section.read("client_key_id", |e| e.parse(values::words))?.or(base.client_key_id),
+        client_secret: section.read("client_secret", client::secret_source)?.or(base.client_secret),
+        client_key: section.read("client_key", client::secret_source)?.or(base.client_key),
+        client_key_id: section.read("client_key_id", |e| e.parse(values::visible_ascii))?.or(base.client_key_id),
         assertion_audience: section
             .read("assertion_audience", |e| e.parse(client::audience))?
             .unwrap_or(base.assertion_audience),
@@ -101,15 +101,15 @@ fn read(section: &Section<'_>, base: Provider) -> Result<Provider, ConfigError> 
         headers: section.read("headers", |e| headers(e, &base.headers))?.unwrap_or(base.headers),
         parameters: section.read("parameters", |e| parameters(e, &base.parameters))?.unwrap_or(base.parameters),
         body: section.read("body", |e| e.choice(BODIES))?.unwrap_or(base.body),
-        dead_codes: section.read("dead_codes", |e| e.list(values::words))?.unwrap_or(base.dead_codes),
-        client_codes: section.read("client_codes", |e| e.list(values::words))?.unwrap_or(base.client_codes),
+        dead_codes: section.read("dead_codes", |e| e.list(values::visible_ascii))?.unwrap_or(base.dead_codes),
+        client_codes: section.read("client_codes", |e| e.list(values::visible_ascii))?.unwrap_or(base.client_codes),
         endpoint_domain: section.read("endpoint_domain", |e| e.parse(values::domain))?.or(base.endpoint_domain),
         ca_file: section.read("ca_file", |e| e.parse(path))?.or(base.ca_file),
         margin: section.read("margin", |e| e.parse(duration::margin))?.or(base.margin),
         default_lifetime: section
-            .read("default_lifetime", |e| e.parse(|text| duration::within(duration::LIFE, text)))?
+            .read("default_lifetime", |e| e.parse(|text| duration::parse_within(duration::LIFETIME_LIMITS, text)))?
             .unwrap_or(base.default_lifetime),
-        concurrency: section.read("concurrency", |e| e.count(1..=1024))?.unwrap_or(base.concurrency),
+        concurrency: section.read("concurrency", |e| e.integer(1..=1024))?.unwrap_or(base.concurrency),
         name: base.name,
         issuer_example: base.issuer_example,
         known: base.known,
@@ -119,8 +119,9 @@ fn read(section: &Section<'_>, base: Provider) -> Result<Provider, ConfigError> 
 }
 
 fn read_policy(section: &Section<'_>, base: Policy) -> Result<Policy, ConfigError> {
-    let wait = |key| section.read(key, |e| e.parse(|text| duration::within(duration::WAIT, text)));
-    let grace = section.read("reuse_grace", |e| e.parse(|text| duration::within(duration::GRACE, text)))?;
+    let wait = |key| section.read(key, |e| e.parse(|text| duration::parse_within(duration::WAIT_LIMITS, text)));
+    let grace =
+        section.read("reuse_grace", |e| e.parse(|text| duration::parse_within(duration::GRACE_LIMITS, text)))?;
     Ok(Policy {
         rotation: section.read("rotation", |e| e.choice(ROTATIONS))?.unwrap_or(base.rotation),
         reuse_grace: grace.unwrap_or(base.reuse_grace),
@@ -138,11 +139,13 @@ fn headers(entry: &Entry<'_>, base: &[(String, String)]) -> Result<Vec<(String, 
     let section = entry.section()?;
     let mut own: Vec<(String, String)> = Vec::new();
     for header in section.entries() {
-        values::header_name(header.key).map_err(|problem| entry.wrong(problem))?;
+        values::header_name(header.key).map_err(|problem| entry.value_error(problem))?;
         let value = header.text()?;
-        values::header_value(header.key, value).map_err(|problem| entry.wrong(problem))?;
+        values::header_value(header.key, value).map_err(|problem| entry.value_error(problem))?;
         if own.iter().any(|(name, _)| name.eq_ignore_ascii_case(header.key)) {
-            return Err(entry.wrong(Problem::new(format!("names {} twice", header.key)).hint("remove one of the two")));
+            return Err(
+                entry.value_error(ValueError::new(format!("names {} twice", header.key)).hint("remove one of the two"))
+            );
         }
         own.push((header.key.into(), value.into()));
     }
@@ -155,39 +158,43 @@ fn parameters(entry: &Entry<'_>, base: &[(String, String)]) -> Result<Vec<(Strin
     let section = entry.section()?;
     let mut own: Vec<(String, String)> = Vec::new();
     for parameter in section.entries() {
-        values::parameter_name(parameter.key).map_err(|problem| entry.wrong(problem))?;
-        own.push((parameter.key.into(), parameter.parse(values::words)?));
+        values::parameter_name(parameter.key).map_err(|problem| entry.value_error(problem))?;
+        own.push((parameter.key.into(), parameter.parse(values::visible_ascii)?));
     }
     let is_kept = |kept: &&(String, String)| !own.iter().any(|(name, _)| *name == kept.0);
     Ok(base.iter().filter(is_kept).chain(&own).cloned().collect())
 }
 
 /// What keeps a provider from being used.
-pub(super) fn lack(provider: &Provider) -> Option<Lack> {
+pub(super) fn missing_key(provider: &Provider) -> Option<MissingKey> {
     let has_server = provider.issuer.is_some() || provider.token_endpoint.is_some();
     let example = provider.issuer_example.as_str();
     if !has_server && example.is_empty() {
         let hint = "write issuer = \"https://...\", or set the endpoints";
-        return Lack::new("issuer", "issuer or token_endpoint is missing", hint);
+        return MissingKey::new("issuer", "issuer or token_endpoint is missing", hint);
     }
     if !has_server {
         let client = if provider.client_id.is_empty() { " and client_id = \"...\"" } else { "" };
         let hint = format!("write issuer = {example:?} with your own values{client}");
-        return Lack::new("issuer", "issuer is missing: each customer of this provider has a different one", hint);
+        return MissingKey::new(
+            "issuer",
+            "issuer is missing: each customer of this provider has a different one",
+            hint,
+        );
     }
     if provider.client_id.is_empty() {
         let hint = "register a client with the provider and write client_id = \"...\"";
-        return Lack::new("client_id", "client_id is missing", hint);
+        return MissingKey::new("client_id", "client_id is missing", hint);
     }
-    client::lack(provider)
+    client::missing_key(provider)
 }
 
 /// A grace that is too short for two attempts is no grace: the provider is treated as strict (rule 19).
-fn check_grace(section: &Section<'_>, policy: &mut Policy, warnings: &mut Vec<Finding>) -> Result<(), ConfigError> {
+fn check_grace(section: &Section<'_>, policy: &mut Policy, warnings: &mut Vec<Diagnostic>) -> Result<(), ConfigError> {
     if policy.rotation != Rotation::Grace {
         for key in ["reuse_grace", "grace_semantics"].into_iter().filter(|key| section.has(key)) {
             let message = format!("{key} has no effect without rotation = \"grace\"");
-            warnings.push(section.finding(key, message, format!("write rotation = \"grace\", or remove {key}")));
+            warnings.push(section.diagnostic(key, message, format!("write rotation = \"grace\", or remove {key}")));
         }
         return Ok(());
     }
@@ -195,21 +202,21 @@ fn check_grace(section: &Section<'_>, policy: &mut Policy, warnings: &mut Vec<Fi
         let message = "rotation = \"grace\" needs reuse_grace";
         let example = Policy { reuse_grace: GRACE_EXAMPLE, ..*policy };
         let mut hint = "write reuse_grace = \"30s\", or what the provider documents".to_owned();
-        if let Some(keys) = fitting(&example).filter(|_| !example.grace_fits()) {
+        if let Some(keys) = fitting_timeouts(&example).filter(|_| !example.grace_fits()) {
             hint.push_str(&format!(", and {keys}, so that two attempts fit into it"));
         }
-        return Err(section.finding("rotation", message, hint).into());
+        return Err(section.diagnostic("rotation", message, hint).into());
     }
-    let needed = policy.shortest_grace();
+    let needed = policy.required_grace();
     if needed > policy.reuse_grace {
         let [grace, needed] = [policy.reuse_grace, needed].map(humantime::format_duration);
         let message =
             format!("reuse_grace of {grace} is too short for two attempts, which take {needed}: treated as strict");
-        let hint = match fitting(policy) {
+        let hint = match fitting_timeouts(policy) {
             Some(keys) => format!("write {keys}, or rotation = \"strict\""),
             None => "write rotation = \"strict\"".to_owned(),
         };
-        warnings.push(section.finding("reuse_grace", message, hint));
+        warnings.push(section.diagnostic("reuse_grace", message, hint));
         policy.rotation = Rotation::Strict;
     }
     Ok(())
@@ -220,7 +227,7 @@ const GRACE_EXAMPLE: Duration = Duration::from_secs(30);
 
 /// What to write so that two attempts fit into the grace: a shorter `timeout`, and a shorter `settle` where that alone
 /// would leave no time for an answer. `None`: whole seconds do not fit.
-fn fitting(policy: &Policy) -> Option<String> {
+fn fitting_timeouts(policy: &Policy) -> Option<String> {
     let fits = |timeout, settle| Policy { timeout, settle, ..*policy }.grace_fits();
     let longest =
         |least: u64, settle| (least..=policy.timeout.as_secs()).rev().find(|s| fits(Duration::from_secs(*s), settle));

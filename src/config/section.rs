@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::document::Document;
-use super::error::{ConfigError, Finding, Problem, alternatives, nearest, quoted};
+use super::error::{ConfigError, Diagnostic, ValueError, alternatives, nearest, quoted};
 use super::keys::{self, Key};
 
 /// A table with its dotted name; the empty name is the top of the file.
@@ -60,7 +60,7 @@ impl<'d> Section<'d> {
     }
 
     /// Refuses the first key that is not among the known.
-    pub fn only(&self, known: &[&[Key]]) -> Result<(), ConfigError> {
+    pub fn reject_unknown(&self, known: &[&[Key]]) -> Result<(), ConfigError> {
         let is_known = |entry: &Entry<'_>| known.iter().any(|keys| keys.iter().any(|key| key.name == entry.key));
         match self.entries().iter().find(|entry| !is_known(entry)) {
             Some(stranger) => Err(stranger.unknown(known)),
@@ -69,8 +69,8 @@ impl<'d> Section<'d> {
     }
 
     /// The one entry of a table like `{ file = "..." }`.
-    pub fn only_one(&self, of: &[Key]) -> Result<Entry<'_>, ConfigError> {
-        self.only(&[of])?;
+    pub fn single_entry(&self, of: &[Key]) -> Result<Entry<'_>, ConfigError> {
+        self.reject_unknown(&[of])?;
         let mut entries = self.entries();
         match (entries.len(), entries.pop()) {
             (1, Some(entry)) => Ok(entry),
@@ -78,22 +78,22 @@ impl<'d> Section<'d> {
                 let names: Vec<String> = of.iter().map(|key| key.name.into()).collect();
                 let message = format!("needs exactly one of {}, not {count}", alternatives(&names));
                 let hint = of.first().map(|key| format!("write {{ {} = {} }}", key.name, key.example));
-                Err(self.finding_at(&self.at, "", message, hint).into())
+                Err(self.diagnostic_at(&self.at, "", message, hint).into())
             }
         }
     }
 
     /// A finding about the whole section, or about one of its keys where that was written.
-    pub fn finding(&self, key: &str, message: impl Into<String>, hint: impl Into<String>) -> Finding {
+    pub fn diagnostic(&self, key: &str, message: impl Into<String>, hint: impl Into<String>) -> Diagnostic {
         let at = self.get(key).map_or_else(|| self.at.clone(), |entry| entry.key_at);
-        self.finding_at(&at, key, message.into(), Some(hint.into()))
+        self.diagnostic_at(&at, key, message.into(), Some(hint.into()))
     }
 
-    fn finding_at(&self, at: &Range<usize>, key: &str, message: String, hint: Option<String>) -> Finding {
+    fn diagnostic_at(&self, at: &Range<usize>, key: &str, message: String, hint: Option<String>) -> Diagnostic {
         let dot = if self.name.is_empty() || key.is_empty() { "" } else { "." };
-        let dotted = format!("{}{dot}{}", self.name, bare_or_quoted(key));
+        let dotted = format!("{}{dot}{}", self.name, toml_key(key));
         let section = if self.name.is_empty() { String::new() } else { format!("[{}] ", self.name) };
-        self.document.finding(at, dotted, format!("{section}{message}"), hint)
+        self.document.diagnostic(at, dotted, format!("{section}{message}"), hint)
     }
 }
 
@@ -101,10 +101,10 @@ impl<'s> Entry<'s> {
     /// The value as a section below this one.
     pub fn section(&self) -> Result<Section<'s>, ConfigError> {
         let DeValue::Table(table) = self.value.get_ref() else {
-            return Err(self.must_be("a table"));
+            return Err(self.type_error("a table"));
         };
         let dot = if self.section.name.is_empty() { "" } else { "." };
-        let name = format!("{}{dot}{}", self.section.name, bare_or_quoted(self.key));
+        let name = format!("{}{dot}{}", self.section.name, toml_key(self.key));
         Ok(Section::new(self.section.document, table, name, self.key_at.clone()))
     }
 
@@ -112,17 +112,17 @@ impl<'s> Entry<'s> {
     pub fn named_sections(&self) -> Result<Vec<(&'s str, Section<'s>)>, ConfigError> {
         let hint = format!("write [{}.NAME], and its keys below", self.key);
         let DeValue::Table(table) = self.value.get_ref() else {
-            let message = format!("must be a section with a name, not {}", kind(self.value.get_ref()));
-            return Err(self.wrong(Problem::new(message).hint(hint)));
+            let message = format!("must be a section with a name, not {}", type_name(self.value.get_ref()));
+            return Err(self.value_error(ValueError::new(message).hint(hint)));
         };
         let mut sections = Vec::with_capacity(table.len());
         for (key, value) in table.iter() {
             let DeValue::Table(below) = value.get_ref() else {
                 let message = format!("[{}] {} is outside a named section", self.key, quoted(key.get_ref()));
-                let key = format!("{}.{}", self.key, bare_or_quoted(key.get_ref()));
-                return Err(self.section.document.finding(&value.span(), key, message, Some(hint)).into());
+                let key = format!("{}.{}", self.key, toml_key(key.get_ref()));
+                return Err(self.section.document.diagnostic(&value.span(), key, message, Some(hint)).into());
             };
-            let name = format!("{}.{}", self.key, bare_or_quoted(key.get_ref()));
+            let name = format!("{}.{}", self.key, toml_key(key.get_ref()));
             sections.push((&**key.get_ref(), Section::new(self.section.document, below, name, key.span())));
         }
         sections.sort_by_key(|(_, section)| section.at.start);
@@ -132,34 +132,38 @@ impl<'s> Entry<'s> {
     pub fn text(&self) -> Result<&'s str, ConfigError> {
         match self.value.get_ref() {
             DeValue::String(text) => Ok(text),
-            _ => Err(self.must_be("a string")),
+            _ => Err(self.type_error("a string")),
         }
     }
 
     /// A text that a check turns into a value.
-    pub fn parse<T>(&self, check: impl FnOnce(&str) -> Result<T, Problem>) -> Result<T, ConfigError> {
-        check(self.text()?).map_err(|problem| self.wrong(problem))
+    pub fn parse<T>(&self, check: impl FnOnce(&str) -> Result<T, ValueError>) -> Result<T, ConfigError> {
+        check(self.text()?).map_err(|problem| self.value_error(problem))
     }
 
     pub fn flag(&self) -> Result<bool, ConfigError> {
-        self.value.get_ref().as_bool().ok_or_else(|| self.must_be("true or false"))
+        self.value.get_ref().as_bool().ok_or_else(|| self.type_error("true or false"))
     }
 
-    pub fn count(&self, limits: RangeInclusive<usize>) -> Result<usize, ConfigError> {
+    pub fn integer(&self, limits: RangeInclusive<usize>) -> Result<usize, ConfigError> {
         let DeValue::Integer(number) = self.value.get_ref() else {
-            return Err(self.must_be("a number"));
+            return Err(self.type_error("a number"));
         };
         let count = usize::from_str_radix(number.as_str(), number.radix());
         count.ok().filter(|count| limits.contains(count)).ok_or_else(|| {
-            self.wrong(Problem::new(format!("must be between {} and {}, not {number}", limits.start(), limits.end())))
+            self.value_error(ValueError::new(format!(
+                "must be between {} and {}, not {number}",
+                limits.start(),
+                limits.end()
+            )))
         })
     }
 
     /// A list of strings, each checked; an empty list is one.
-    pub fn list<T>(&self, check: impl Fn(&str) -> Result<T, Problem>) -> Result<Vec<T>, ConfigError> {
+    pub fn list<T>(&self, check: impl Fn(&str) -> Result<T, ValueError>) -> Result<Vec<T>, ConfigError> {
         let item = |value: &Spanned<DeValue<'_>>| {
-            let text = value.get_ref().as_str().ok_or_else(|| self.must_be_strings(value))?;
-            check(text).map_err(|problem| self.wrong_at(&value.span(), problem))
+            let text = value.get_ref().as_str().ok_or_else(|| self.item_type_error(value))?;
+            check(text).map_err(|problem| self.value_error_at(&value.span(), problem))
         };
         self.array()?.iter().map(item).collect()
     }
@@ -167,13 +171,13 @@ impl<'s> Entry<'s> {
     /// A program with its arguments.
     pub fn command(&self) -> Result<Vec<String>, ConfigError> {
         let argument = |text: &str| match text.contains('\0') {
-            true => Err(Problem::new("cannot contain a NUL byte")),
+            true => Err(ValueError::new("cannot contain a NUL byte")),
             false => Ok(text.to_owned()),
         };
         let command = self.list(argument)?;
         match command.first() {
             Some(program) if !program.is_empty() => Ok(command),
-            Some(_) | None => Err(self.wrong(Problem::new("does not name a program"))),
+            Some(_) | None => Err(self.value_error(ValueError::new("does not name a program"))),
         }
     }
 
@@ -188,40 +192,41 @@ impl<'s> Entry<'s> {
             Some(name) => format!("did you mean {name:?}?"),
             None => format!("write {} = {}", self.key, alternatives(&names)),
         };
-        Err(self.wrong(Problem::new(format!("must be {}, not {}", alternatives(&names), quoted(text))).hint(hint)))
+        Err(self
+            .value_error(ValueError::new(format!("must be {}, not {}", alternatives(&names), quoted(text))).hint(hint)))
     }
 
     /// An error about this value.
-    pub fn wrong(&self, problem: Problem) -> ConfigError {
-        self.wrong_at(&self.value.span(), problem)
+    pub fn value_error(&self, problem: ValueError) -> ConfigError {
+        self.value_error_at(&self.value.span(), problem)
     }
 
     /// An error about this key, in words of its own.
-    pub fn error(&self, message: String, hint: impl Into<String>) -> ConfigError {
-        self.section.finding_at(&self.key_at, self.key, message, Some(hint.into())).into()
+    pub fn key_error(&self, message: String, hint: impl Into<String>) -> ConfigError {
+        self.section.diagnostic_at(&self.key_at, self.key, message, Some(hint.into())).into()
     }
 
-    fn wrong_at(&self, at: &Range<usize>, problem: Problem) -> ConfigError {
-        let message = format!("{} {}", bare_or_quoted(self.key), problem.message);
-        self.section.finding_at(at, self.key, message, problem.hint.or_else(|| self.how_to_write())).into()
+    fn value_error_at(&self, at: &Range<usize>, problem: ValueError) -> ConfigError {
+        let message = format!("{} {}", toml_key(self.key), problem.message);
+        self.section.diagnostic_at(at, self.key, message, problem.hint.or_else(|| self.example_hint())).into()
     }
 
-    fn how_to_write(&self) -> Option<String> {
+    fn example_hint(&self) -> Option<String> {
         let example = keys::example(self.key).unwrap_or("\"...\"");
-        Some(format!("write {} = {example}", bare_or_quoted(self.key)))
+        Some(format!("write {} = {example}", toml_key(self.key)))
     }
 
     fn array(&self) -> Result<&'s DeArray<'s>, ConfigError> {
-        self.value.get_ref().as_array().ok_or_else(|| self.must_be("a list of strings"))
+        self.value.get_ref().as_array().ok_or_else(|| self.type_error("a list of strings"))
     }
 
-    fn must_be(&self, wanted: &str) -> ConfigError {
-        self.wrong(Problem::new(format!("must be {wanted}, not {}", kind(self.value.get_ref()))))
+    fn type_error(&self, wanted: &str) -> ConfigError {
+        self.value_error(ValueError::new(format!("must be {wanted}, not {}", type_name(self.value.get_ref()))))
     }
 
-    fn must_be_strings(&self, item: &Spanned<DeValue<'_>>) -> ConfigError {
-        let message = format!("must be a list of strings, but contains {}", kind(item.get_ref()));
-        self.wrong_at(&item.span(), Problem::new(message))
+    fn item_type_error(&self, item: &Spanned<DeValue<'_>>) -> ConfigError {
+        let message = format!("must be a list of strings, but contains {}", type_name(item.get_ref()));
+        self.value_error_at(&item.span(), ValueError::new(message))
     }
 
     fn unknown(&self, known: &[&[Key]]) -> ConfigError {
@@ -231,9 +236,9 @@ impl<'s> Entry<'s> {
             Some((word, name)) if is_table => {
                 let dotted = quoted(&format!("{}.{}", name.trim_matches('"'), self.key));
                 let hint = format!("if this is one name with a dot, write [{word}.{dotted}]");
-                self.error(format!("unknown section {}", quoted(self.key)), hint)
+                self.key_error(format!("unknown section {}", quoted(self.key)), hint)
             }
-            _ => self.error(format!("unknown key {}", quoted(self.key)), keys::instead_of(self.key, known)),
+            _ => self.key_error(format!("unknown key {}", quoted(self.key)), keys::suggestion(self.key, known)),
         }
     }
 
@@ -243,11 +248,11 @@ impl<'s> Entry<'s> {
             Some(name) => format!("did you mean [{name}.NAME]?"),
             None => "the sections are [store], [provider.NAME] and [profile.NAME]".to_owned(),
         };
-        self.error(format!("unknown section [{}]", bare_or_quoted(self.key)), hint)
+        self.key_error(format!("unknown section [{}]", toml_key(self.key)), hint)
     }
 }
 
-fn kind(value: &DeValue<'_>) -> &'static str {
+fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) | DeValue::Float(_) => "a number",
@@ -259,7 +264,7 @@ fn kind(value: &DeValue<'_>) -> &'static str {
 }
 
 /// A key as TOML wants it written.
-fn bare_or_quoted(key: &str) -> String {
+fn toml_key(key: &str) -> String {
     let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if key.chars().all(is_bare) { key.into() } else { quoted(key) }
 }

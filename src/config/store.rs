@@ -1,6 +1,6 @@
 //! `[store]`: where credentials are kept, and where the sealing key comes from.
 
-use super::error::{ConfigError, Problem};
+use super::error::{ConfigError, ValueError};
 use super::keys;
 use super::section::{Entry, Section};
 use super::values;
@@ -10,7 +10,7 @@ use crate::profile::{KeySource, StoreKind, StoreSettings};
 const DEFAULT_SERVICE: &str = "keepalive";
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum StoreKindKeyword {
     Keyring,
     File,
 }
@@ -25,13 +25,14 @@ pub(super) fn default() -> StoreSettings {
 }
 
 pub(super) fn read(section: &Section<'_>) -> Result<StoreSettings, ConfigError> {
-    section.only(&[keys::STORE])?;
-    let kind = section.read("kind", |e| e.choice(&[("keyring", Kind::Keyring), ("file", Kind::File)]))?;
-    let service = section.read("service", |e| e.parse(|text| values::outside_name(text, "")))?;
+    section.reject_unknown(&[keys::STORE])?;
+    let kind = section
+        .read("kind", |e| e.choice(&[("keyring", StoreKindKeyword::Keyring), ("file", StoreKindKeyword::File)]))?;
+    let service = section.read("service", |e| e.parse(|text| values::external_name(text, "")))?;
     let key = section.read("key", key_source)?;
     let path = |text: &str| values::path(text, section.document.path, section.document.home);
     Ok(StoreSettings {
-        kind: store_kind(section, kind.unwrap_or(Kind::Keyring), service, key)?,
+        kind: store_kind(section, kind.unwrap_or(StoreKindKeyword::Keyring), service, key)?,
         path: section.read("path", |e| e.parse(path))?,
         allow_network_filesystem: section.read("allow_network_filesystem", Entry::flag)?.unwrap_or(false),
     })
@@ -39,43 +40,43 @@ pub(super) fn read(section: &Section<'_>) -> Result<StoreSettings, ConfigError> 
 
 fn store_kind(
     section: &Section<'_>,
-    kind: Kind,
+    kind: StoreKindKeyword,
     service: Option<String>,
     key: Option<KeySource>,
 ) -> Result<StoreKind, ConfigError> {
     match (kind, service, key) {
-        (Kind::Keyring, service, None) => {
+        (StoreKindKeyword::Keyring, service, None) => {
             Ok(StoreKind::Keyring { service: service.unwrap_or_else(|| DEFAULT_SERVICE.into()) })
         }
-        (Kind::File, None, Some(key)) => Ok(StoreKind::File { key }),
-        (Kind::Keyring, _, Some(_)) => {
+        (StoreKindKeyword::File, None, Some(key)) => Ok(StoreKind::File { key }),
+        (StoreKindKeyword::Keyring, _, Some(_)) => {
             let message = "key has no effect with kind = \"keyring\": the keyring keeps the key";
-            Err(section.finding("key", message, "write kind = \"file\", or remove key").into())
+            Err(section.diagnostic("key", message, "write kind = \"file\", or remove key").into())
         }
-        (Kind::File, Some(_), _) => {
+        (StoreKindKeyword::File, Some(_), _) => {
             let message = "service has no effect without a keyring";
-            Err(section.finding("service", message, "write kind = \"keyring\", or remove service").into())
+            Err(section.diagnostic("service", message, "write kind = \"keyring\", or remove service").into())
         }
-        (Kind::File, None, None) => {
+        (StoreKindKeyword::File, None, None) => {
             let path = section.document.path.with_file_name("store.key");
             let path = path.display();
             let hint = format!(
                 "create one with (umask 077; set -C; head -c 32 /dev/urandom > {path}) and write key = {{ file = \"{path}\" }}"
             );
-            Err(section.finding("kind", "kind = \"file\" needs a key to encrypt the files", hint).into())
+            Err(section.diagnostic("kind", "kind = \"file\" needs a key to encrypt the files", hint).into())
         }
     }
 }
 
 fn key_source(entry: &Entry<'_>) -> Result<KeySource, ConfigError> {
     if entry.text().is_ok() {
-        let problem = Problem::new("cannot be written in the configuration itself");
-        return Err(entry.wrong(problem.hint("put it in a separate file: key = { file = \"PATH\" }")));
+        let problem = ValueError::new("cannot be written in the configuration itself");
+        return Err(entry.value_error(problem.hint("put it in a separate file: key = { file = \"PATH\" }")));
     }
     let section = entry.section()?;
-    let source = section.only_one(keys::STORE_KEY)?;
+    let source = section.single_entry(keys::STORE_KEY)?;
     match source.key {
-        "credential" => source.parse(|text| values::outside_name(text, "/")).map(KeySource::Credential),
+        "credential" => source.parse(|text| values::external_name(text, "/")).map(KeySource::Credential),
         "command" => source.command().map(KeySource::Command),
         _ => {
             let path = |text: &str| values::path(text, section.document.path, section.document.home);

@@ -4,31 +4,31 @@ use std::path::{Path, PathBuf};
 
 use url::{Host, Url};
 
-use super::error::{Problem, quoted};
+use super::error::{ValueError, quoted};
 
 /// An endpoint: https, or http to this machine; no user, no fragment.
-pub(super) fn endpoint(text: &str) -> Result<Url, Problem> {
-    let url = Url::parse(text).map_err(|e| Problem::new(format!("is not a URL: {e}")))?;
+pub(super) fn endpoint(text: &str) -> Result<Url, ValueError> {
+    let url = Url::parse(text).map_err(|e| ValueError::new(format!("is not a URL: {e}")))?;
     // Nothing of the URL is repeated: it may hold a password.
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(Problem::new("must not hold a user name or password").hint("use client_auth and client_secret"));
+        return Err(ValueError::new("must not hold a user name or password").hint("use client_auth and client_secret"));
     }
     if url.fragment().is_some() {
-        return Err(Problem::new("must not have a fragment").hint("leave out # and what follows"));
+        return Err(ValueError::new("must not have a fragment").hint("leave out # and what follows"));
     }
     match url.scheme() {
         "https" => Ok(url),
         "http" if is_loopback(&url) => Ok(url),
-        "http" => Err(Problem::new("must be https: http is accepted only for loopback addresses")),
-        other => Err(Problem::new(format!("must be https, not {}", quoted(other)))),
+        "http" => Err(ValueError::new("must be https: http is accepted only for loopback addresses")),
+        other => Err(ValueError::new(format!("must be https, not {}", quoted(other)))),
     }
 }
 
 /// An issuer: an endpoint without a query (RFC 8414 §2).
-pub(super) fn issuer(text: &str) -> Result<Url, Problem> {
+pub(super) fn issuer(text: &str) -> Result<Url, ValueError> {
     let url = endpoint(text)?;
     match url.query() {
-        Some(_) => Err(Problem::new("must not have a query").hint("leave out ? and what follows")),
+        Some(_) => Err(ValueError::new("must not have a query").hint("leave out ? and what follows")),
         None => Ok(url),
     }
 }
@@ -43,65 +43,65 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// A client identifier: visible ASCII and spaces (RFC 6749 appendix A.1).
-pub(super) fn client_id(text: &str) -> Result<String, Problem> {
+pub(super) fn client_id(text: &str) -> Result<String, ValueError> {
     match text.chars().find(|c| !matches!(c, ' '..='~')) {
         _ if text.is_empty() => {
-            Err(Problem::new("is empty").hint("write the value that the provider gave to your client"))
+            Err(ValueError::new("is empty").hint("write the value that the provider gave to your client"))
         }
-        Some(c) => Err(Problem::new(format!("cannot contain {c:?}"))),
+        Some(c) => Err(ValueError::new(format!("cannot contain {c:?}"))),
         None => Ok(text.into()),
     }
 }
 
 /// One scope (RFC 6749 §3.3).
-pub(super) fn scope(text: &str) -> Result<String, Problem> {
+pub(super) fn scope(text: &str) -> Result<String, ValueError> {
     if text.contains(' ') {
-        return Err(Problem::new(format!("has several scopes in one string: {}", quoted(text)))
+        return Err(ValueError::new(format!("has several scopes in one string: {}", quoted(text)))
             .hint("quote each scope separately, with commas between them"));
     }
     match text.chars().find(|c| !matches!(c, '!' | '#'..='[' | ']'..='~')) {
-        _ if text.is_empty() => Err(Problem::new("has an empty string")),
-        Some(c) => Err(Problem::new(format!("cannot contain {c:?}"))),
+        _ if text.is_empty() => Err(ValueError::new("has an empty string")),
+        Some(c) => Err(ValueError::new(format!("cannot contain {c:?}"))),
         None => Ok(text.into()),
     }
 }
 
 /// Headers that the request sets itself; a second one would break it.
-const OWN_HEADERS: &[&str] = &["host", "content-type", "content-length", "transfer-encoding", "connection"];
+const RESERVED_HEADERS: &[&str] = &["host", "content-type", "content-length", "transfer-encoding", "connection"];
 
 /// The name of a header (RFC 9110 §5.1).
-pub(super) fn header_name(name: &str) -> Result<(), Problem> {
+pub(super) fn header_name(name: &str) -> Result<(), ValueError> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(fits) {
-        return Err(Problem::new(format!("has {}, which is not a header name", quoted(name))));
+        return Err(ValueError::new(format!("has {}, which is not a header name", quoted(name))));
     }
-    if OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name)) {
-        return Err(Problem::new(format!("cannot set {name}: each request sets its own")).hint("leave it out"));
+    if RESERVED_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+        return Err(ValueError::new(format!("cannot set {name}: each request sets its own")).hint("leave it out"));
     }
     Ok(())
 }
 
 /// The value of a header; it is never repeated in a message, for it may be a secret.
-pub(super) fn header_value(name: &str, value: &str) -> Result<(), Problem> {
+pub(super) fn header_value(name: &str, value: &str) -> Result<(), ValueError> {
     let fits = |b: u8| matches!(b, b'\t' | b' '..=b'~');
     if value.bytes().all(fits) && value.trim() == value {
         return Ok(());
     }
-    Err(Problem::new(format!("has a value for {name} that is not plain text"))
+    Err(ValueError::new(format!("has a value for {name} that is not plain text"))
         .hint("use visible ASCII, without line breaks and without spaces at the ends"))
 }
 
 /// Text for a request: visible ASCII and spaces.
-pub(super) fn words(text: &str) -> Result<String, Problem> {
+pub(super) fn visible_ascii(text: &str) -> Result<String, ValueError> {
     match text.chars().find(|c| !matches!(c, ' '..='~')) {
-        _ if text.is_empty() => Err(Problem::new("has an empty value")),
-        Some(c) => Err(Problem::new(format!("cannot contain {c:?}"))),
+        _ if text.is_empty() => Err(ValueError::new("has an empty value")),
+        Some(c) => Err(ValueError::new(format!("cannot contain {c:?}"))),
         None => Ok(text.into()),
     }
 }
 
 /// Members of a token request that say who asks, and with what.
-const OWN_PARAMETERS: &[&str] = &[
+const RESERVED_PARAMETERS: &[&str] = &[
     "grant_type",
     "refresh_token",
     "code",
@@ -115,44 +115,44 @@ const OWN_PARAMETERS: &[&str] = &[
 ];
 
 /// The name of a further member of a token request.
-pub(super) fn parameter_name(name: &str) -> Result<(), Problem> {
-    if OWN_PARAMETERS.contains(&name) {
-        return Err(Problem::new(format!("cannot set {name}: each request sets its own")).hint("leave it out"));
+pub(super) fn parameter_name(name: &str) -> Result<(), ValueError> {
+    if RESERVED_PARAMETERS.contains(&name) {
+        return Err(ValueError::new(format!("cannot set {name}: each request sets its own")).hint("leave it out"));
     }
-    words(name).map(drop)
+    visible_ascii(name).map(drop)
 }
 
 /// A host name below which endpoints must lie.
-pub(super) fn domain(text: &str) -> Result<String, Problem> {
+pub(super) fn domain(text: &str) -> Result<String, ValueError> {
     let as_url = Url::parse(&format!("https://{text}/")).ok();
     match as_url.as_ref().and_then(Url::host_str) {
         Some(host) if host.eq_ignore_ascii_case(text) => Ok(host.into()),
-        Some(_) | None => Err(Problem::new(format!("is not a host name: {}", quoted(text)))),
+        Some(_) | None => Err(ValueError::new(format!("is not a host name: {}", quoted(text)))),
     }
 }
 
 /// A name for something outside (an environment variable, a keyring item), without what such names cannot hold.
-pub(super) fn outside_name(text: &str, forbidden: &str) -> Result<String, Problem> {
+pub(super) fn external_name(text: &str, forbidden: &str) -> Result<String, ValueError> {
     match text.chars().find(|c| c.is_control() || forbidden.contains(*c)) {
-        _ if text.is_empty() => Err(Problem::new("is empty")),
-        Some(c) => Err(Problem::new(format!("cannot contain {c:?}"))),
+        _ if text.is_empty() => Err(ValueError::new("is empty")),
+        Some(c) => Err(ValueError::new(format!("cannot contain {c:?}"))),
         None => Ok(text.into()),
     }
 }
 
 /// A path: absolute, `~/` for the home directory, or relative to the directory of the configuration file.
-pub(super) fn path(text: &str, file: &Path, home: Option<&Path>) -> Result<PathBuf, Problem> {
+pub(super) fn path(text: &str, file: &Path, home: Option<&Path>) -> Result<PathBuf, ValueError> {
     if text.is_empty() || text.contains('\0') {
-        return Err(Problem::new("is not a path"));
+        return Err(ValueError::new("is not a path"));
     }
     if let Some(rest) = text.strip_prefix("~/") {
         let home = home.ok_or_else(|| {
-            Problem::new("begins with ~/, but the home directory is not known").hint("write the whole path")
+            ValueError::new("begins with ~/, but the home directory is not known").hint("write the whole path")
         })?;
         return Ok(home.join(rest));
     }
     if text.starts_with('~') {
-        return Err(Problem::new("begins with ~, which is expanded only in ~/").hint("write the whole path"));
+        return Err(ValueError::new("begins with ~, which is expanded only in ~/").hint("write the whole path"));
     }
     Ok(file.parent().unwrap_or(Path::new("")).join(text))
 }

@@ -5,33 +5,33 @@ use std::io::{self, Read};
 use zeroize::Zeroizing;
 
 /// No answer of a token endpoint is longer, neither as it comes nor unpacked; what comes after is not read.
-pub const LARGEST: usize = 1024 * 1024;
+pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// More codings than this one upon another are no answer but an attempt.
-const MOST_CODINGS: usize = 4;
+const MAX_CODINGS: usize = 4;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// The answer would be larger than the cap if it were unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLarge;
+pub struct BodyTooLarge;
 
 /// A body, unpacked.
 #[derive(Debug)]
-pub struct Unpacked {
+pub struct DecodedBody {
     pub bytes: Zeroizing<Vec<u8>>,
     /// Every coding ended as it should; otherwise the rest of the body is lost.
-    pub is_whole: bool,
+    pub is_complete: bool,
 }
 
 /// Unpacks `body` as `named` says (the value of `Content-Encoding`), and gzip also where nothing says so.
 ///
 /// A coding that is unknown, or that is not what the body is in, is left alone: proxies unpack a body and forget the
 /// header. A body that is damaged or cut gives as much as can be had of it.
-pub fn decode(named: Option<&str>, body: &[u8]) -> Result<Unpacked, TooLarge> {
-    let mut body = Unpacked { bytes: Zeroizing::new(body.to_vec()), is_whole: true };
-    for coding in codings(named).into_iter().take(MOST_CODINGS) {
-        body = undo(&coding, body)?;
+pub fn decode(named: Option<&str>, body: &[u8]) -> Result<DecodedBody, BodyTooLarge> {
+    let mut body = DecodedBody { bytes: Zeroizing::new(body.to_vec()), is_complete: true };
+    for coding in codings(named).into_iter().take(MAX_CODINGS) {
+        body = decode_one(&coding, body)?;
     }
-    if body.bytes.starts_with(&GZIP) { undo("gzip", body) } else { Ok(body) }
+    if body.bytes.starts_with(&GZIP) { decode_one("gzip", body) } else { Ok(body) }
 }
 
 /// The codings in the order in which they are to be undone: the last one applied first.
@@ -42,29 +42,29 @@ fn codings(named: Option<&str>) -> Vec<String> {
     names
 }
 
-fn undo(coding: &str, body: Unpacked) -> Result<Unpacked, TooLarge> {
+fn decode_one(coding: &str, body: DecodedBody) -> Result<DecodedBody, BodyTooLarge> {
     let packed = body.bytes.as_slice();
     let (bytes, end) = match coding {
-        "gzip" | "x-gzip" => unpack(flate2::read::MultiGzDecoder::new(packed)),
-        "deflate" if is_zlib(packed) => unpack(flate2::read::ZlibDecoder::new(packed)),
+        "gzip" | "x-gzip" => read_limited(flate2::read::MultiGzDecoder::new(packed)),
+        "deflate" if is_zlib(packed) => read_limited(flate2::read::ZlibDecoder::new(packed)),
         // What many servers mean by `deflate`: the stream without its wrapper.
-        "deflate" => unpack(flate2::read::DeflateDecoder::new(packed)),
-        "br" => unpack(brotli_decompressor::Decompressor::new(packed, 4096)),
+        "deflate" => read_limited(flate2::read::DeflateDecoder::new(packed)),
+        "br" => read_limited(brotli_decompressor::Decompressor::new(packed, 4096)),
         _ => return Ok(body),
     };
-    if bytes.len() > LARGEST {
-        return Err(TooLarge);
+    if bytes.len() > MAX_BODY_BYTES {
+        return Err(BodyTooLarge);
     }
     if end.is_err() && bytes.is_empty() {
         return Ok(body);
     }
-    Ok(Unpacked { bytes, is_whole: body.is_whole && end.is_ok() })
+    Ok(DecodedBody { bytes, is_complete: body.is_complete && end.is_ok() })
 }
 
 /// Reads to the end, to the first error, or to one byte beyond the cap.
-fn unpack(from: impl Read) -> (Zeroizing<Vec<u8>>, io::Result<usize>) {
+fn read_limited(from: impl Read) -> (Zeroizing<Vec<u8>>, io::Result<usize>) {
     let mut unpacked = Zeroizing::new(Vec::new());
-    let end = from.take(LARGEST as u64 + 1).read_to_end(&mut unpacked);
+    let end = from.take(MAX_BODY_BYTES as u64 + 1).read_to_end(&mut unpacked);
     (unpacked, end)
 }
 
@@ -125,8 +125,8 @@ mod tests {
     fn a_cut_body_gives_what_there_is_of_it() {
         let packed = gzip(&[TEXT, &vec![b' '; 5000]].concat());
         let cut = decode(Some("gzip"), &packed[..packed.len() - 9]).unwrap();
-        assert!(cut.bytes.starts_with(TEXT) && !cut.is_whole);
-        assert!(decode(Some("gzip"), &packed).unwrap().is_whole);
+        assert!(cut.bytes.starts_with(TEXT) && !cut.is_complete);
+        assert!(decode(Some("gzip"), &packed).unwrap().is_complete);
         assert!(decoded("gzip", &[packed, b"stray".to_vec()].concat()).starts_with(TEXT));
     }
 
@@ -139,6 +139,6 @@ mod tests {
         assert!(decode(None, &bomb).is_err());
         assert!(decode(Some("gzip, gzip"), &gzip(&bomb)).is_err());
         assert!(decode(Some("br"), include_bytes!("../../tests/responses/bomb.br")).is_err());
-        assert_eq!(decoded("gzip", &gzip(&zeros[..LARGEST])).len(), LARGEST);
+        assert_eq!(decoded("gzip", &gzip(&zeros[..MAX_BODY_BYTES])).len(), MAX_BODY_BYTES);
     }
 }

@@ -3,15 +3,15 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::claims::claims;
+use super::claims::unverified_claims;
 use super::freshness::Validity;
-use super::response::{Granted, printable};
+use super::response::{TokenResponse, printable};
 use super::secret::AccessToken;
 use crate::clock::{Moment, Timestamp};
 
 /// Whose a credential is, as far as its store or its ID token says. No secret: it is kept in the journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
+pub struct AccountIdentity {
     /// `sub`, or what the tool calls the user's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
@@ -24,24 +24,24 @@ pub struct Identity {
 
 /// What two identities have to do with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Likeness {
+pub enum AccountMatch {
     Same,
-    Other,
+    Different,
     /// They have nothing in common that could be compared.
     Unknown,
 }
 
-impl Identity {
+impl AccountIdentity {
     /// What an ID token says.
-    pub fn of_id_token(jwt: &AccessToken) -> Self {
-        let claims = claims(jwt.expose()).unwrap_or_default();
+    pub fn from_id_token(jwt: &AccessToken) -> Self {
+        let claims = unverified_claims(jwt.expose()).unwrap_or_default();
         let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).map(printable);
         Self { subject: text("sub"), account: None, email: text("email") }
     }
 
     /// With what `other` knows besides.
     #[must_use]
-    pub fn or(self, other: Self) -> Self {
+    pub fn merged_with(self, other: Self) -> Self {
         Self {
             subject: self.subject.or(other.subject),
             account: self.account.or(other.account),
@@ -50,46 +50,46 @@ impl Identity {
     }
 
     /// A subject or an account that differs makes another; without either, the address decides.
-    pub fn likeness(&self, other: &Self) -> Likeness {
+    pub fn compare(&self, other: &Self) -> AccountMatch {
         let of = |a: &Option<String>, b: &Option<String>| match (a, b) {
-            (Some(a), Some(b)) if a.eq_ignore_ascii_case(b) => Likeness::Same,
-            (Some(_), Some(_)) => Likeness::Other,
-            _ => Likeness::Unknown,
+            (Some(a), Some(b)) if a.eq_ignore_ascii_case(b) => AccountMatch::Same,
+            (Some(_), Some(_)) => AccountMatch::Different,
+            _ => AccountMatch::Unknown,
         };
         let (subject, account) = (of(&self.subject, &other.subject), of(&self.account, &other.account));
         let email = of(&self.email, &other.email);
         match (subject, account) {
-            (Likeness::Other, _) | (_, Likeness::Other) => Likeness::Other,
-            (Likeness::Same, _) => Likeness::Same,
+            (AccountMatch::Different, _) | (_, AccountMatch::Different) => AccountMatch::Different,
+            (AccountMatch::Same, _) => AccountMatch::Same,
             // Colleagues share an account, but no address.
-            (Likeness::Unknown, Likeness::Same) if email == Likeness::Other => Likeness::Other,
-            (Likeness::Unknown, Likeness::Same) => Likeness::Same,
-            (Likeness::Unknown, Likeness::Unknown) => email,
+            (AccountMatch::Unknown, AccountMatch::Same) if email == AccountMatch::Different => AccountMatch::Different,
+            (AccountMatch::Unknown, AccountMatch::Same) => AccountMatch::Same,
+            (AccountMatch::Unknown, AccountMatch::Unknown) => email,
         }
     }
 
     /// The most telling name for a person.
-    pub fn name(&self) -> Option<&str> {
+    pub fn display_name(&self) -> Option<&str> {
         self.email.as_deref().or(self.account.as_deref()).or(self.subject.as_deref())
     }
 }
 
 /// Where a credential was taken over from. No secret: it is kept in the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
+pub struct ImportSource {
     /// The tool, by the name that `import --from` has for it.
     pub tool: String,
     /// The file that was read; `None`: it came through a pipe and cannot be looked at again.
     #[serde(default)]
-    pub place: Option<String>,
+    pub location: Option<String>,
     /// Which of several in that file.
     #[serde(default)]
     pub account: Option<String>,
     #[serde(default)]
-    pub identity: Identity,
+    pub identity: AccountIdentity,
 }
 
-impl Origin {
+impl ImportSource {
     /// The command that takes over the same again.
     pub fn import_command(&self, profile: &str) -> String {
         let account = self.account.as_ref().map_or(String::new(), |id| format!(" --account {id}"));
@@ -97,9 +97,9 @@ impl Origin {
     }
 }
 
-impl std::fmt::Display for Origin {
+impl std::fmt::Display for ImportSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.place.as_ref().or(self.account.as_ref()) {
+        match self.location.as_ref().or(self.account.as_ref()) {
             Some(place) => write!(f, "{} ({place})", self.tool),
             None => f.write_str(&self.tool),
         }
@@ -108,9 +108,9 @@ impl std::fmt::Display for Origin {
 
 /// What a tool's store holds for one account.
 #[derive(Debug, Default)]
-pub struct Foreign {
-    pub identity: Identity,
-    pub granted: Granted,
+pub struct ExternalCredential {
+    pub identity: AccountIdentity,
+    pub response: TokenResponse,
     /// The client that it was issued to, if the store says.
     pub client_id: Option<String>,
     /// The server that issued it, if the store says.
@@ -118,16 +118,16 @@ pub struct Foreign {
     /// When the refresh token itself ends, if the store says.
     pub login_by: Option<Timestamp>,
     /// When the tool last wrote it, if the store says.
-    pub written: Option<Timestamp>,
+    pub written_at: Option<Timestamp>,
 }
 
-impl Foreign {
+impl ExternalCredential {
     /// Whether it was issued later than a credential of this validity: it ends later, or was written since.
     pub fn is_newer_than(&self, ours: Option<&Validity>, now: &Moment) -> bool {
         let Some(ours) = ours else { return true };
-        let ends = self.granted.expiry.end(now);
+        let ends = self.response.expiry.access_expiry(now);
         let ends_later = ends.is_some_and(|end| end > ours.expires_at());
-        ends_later || self.written.is_some_and(|at| at > ours.obtained.wall)
+        ends_later || self.written_at.is_some_and(|at| at > ours.obtained.wall)
     }
 }
 
@@ -138,41 +138,41 @@ mod tests {
     use super::*;
     use crate::credential::response::ExpiryClaims;
 
-    fn who(subject: &str, account: &str, email: &str) -> Identity {
+    fn who(subject: &str, account: &str, email: &str) -> AccountIdentity {
         let text = |t: &str| (!t.is_empty()).then(|| t.to_owned());
-        Identity { subject: text(subject), account: text(account), email: text(email) }
+        AccountIdentity { subject: text(subject), account: text(account), email: text(email) }
     }
 
     #[test]
     fn identities_are_alike_by_what_both_have() {
         for (a, b, likeness) in [
-            (who("1", "", ""), who("1", "", ""), Likeness::Same),
-            (who("1", "", "a@x"), who("2", "", "a@x"), Likeness::Other),
-            (who("1", "t", "old@x"), who("1", "t", "new@x"), Likeness::Same),
-            (who("1", "t", ""), who("1", "u", ""), Likeness::Other),
-            (who("", "t", "a@x"), who("9", "t", "b@x"), Likeness::Other),
-            (who("", "t", "a@x"), who("9", "t", "A@x"), Likeness::Same),
-            (who("", "", "a@x"), who("9", "t", "a@x"), Likeness::Same),
-            (who("", "", "a@x"), who("", "", "b@x"), Likeness::Other),
-            (who("1", "", ""), who("", "", "a@x"), Likeness::Unknown),
-            (who("", "", ""), who("", "", ""), Likeness::Unknown),
+            (who("1", "", ""), who("1", "", ""), AccountMatch::Same),
+            (who("1", "", "a@x"), who("2", "", "a@x"), AccountMatch::Different),
+            (who("1", "t", "old@x"), who("1", "t", "new@x"), AccountMatch::Same),
+            (who("1", "t", ""), who("1", "u", ""), AccountMatch::Different),
+            (who("", "t", "a@x"), who("9", "t", "b@x"), AccountMatch::Different),
+            (who("", "t", "a@x"), who("9", "t", "A@x"), AccountMatch::Same),
+            (who("", "", "a@x"), who("9", "t", "a@x"), AccountMatch::Same),
+            (who("", "", "a@x"), who("", "", "b@x"), AccountMatch::Different),
+            (who("1", "", ""), who("", "", "a@x"), AccountMatch::Unknown),
+            (who("", "", ""), who("", "", ""), AccountMatch::Unknown),
         ] {
-            assert_eq!((a.likeness(&b), b.likeness(&a)), (likeness, likeness), "{a:?} {b:?}");
+            assert_eq!((a.compare(&b), b.compare(&a)), (likeness, likeness), "{a:?} {b:?}");
         }
     }
 
     #[test]
     fn newer_is_what_ends_later_or_was_written_since() {
         let now = Moment { wall: Timestamp::from_secs(1_790_000_000), boot_id: "b".into(), uptime_ms: 0 };
-        let ours = Validity { obtained: now.clone(), lifetime_ms: 100_000, assumed: false, is_rest: false };
+        let ours = Validity { obtained: now.clone(), lifetime_ms: 100_000, assumed: false, is_remainder: false };
         let at = |secs: u64| Some(now.wall.plus(Duration::from_secs(secs)));
-        let theirs = |end, written| Foreign {
-            granted: Granted {
+        let theirs = |end, written| ExternalCredential {
+            response: TokenResponse {
                 expiry: ExpiryClaims { expires_at: end, ..ExpiryClaims::default() },
-                ..Granted::default()
+                ..TokenResponse::default()
             },
-            written,
-            ..Foreign::default()
+            written_at: written,
+            ..ExternalCredential::default()
         };
         assert!(theirs(at(101), None).is_newer_than(Some(&ours), &now));
         assert!(!theirs(at(100), None).is_newer_than(Some(&ours), &now));

@@ -47,7 +47,7 @@ pub struct Validity {
     pub assumed: bool,
     /// Counted from an import: what was left then. How long such tokens live is not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_rest: bool,
+    pub is_remainder: bool,
 }
 
 /// How long an access token lives, as it is told when it arrives.
@@ -56,7 +56,7 @@ pub enum Lifetime {
     /// From its issue.
     Whole(Duration),
     /// From now: it was issued some time ago.
-    Rest(Duration),
+    Remaining(Duration),
 }
 
 impl Validity {
@@ -65,14 +65,14 @@ impl Validity {
     }
 
     /// How long this provider's access tokens live, as far as this one shows it.
-    pub fn span(&self) -> Option<Duration> {
-        (!self.is_rest).then(|| self.lifetime())
+    pub fn full_lifetime(&self) -> Option<Duration> {
+        (!self.is_remainder).then(|| self.lifetime())
     }
 
     /// The margin for this token. What is left of an imported one says nothing of how often its like can be refreshed, so
     /// a fixed margin is not cut by it.
     pub fn margin(&self, margin: Margin) -> Duration {
-        match (self.span(), margin) {
+        match (self.full_lifetime(), margin) {
             (None, Margin::Fixed(d)) => d.min(self.lifetime()),
             (None | Some(_), _) => margin.of(self.lifetime()),
         }
@@ -85,7 +85,7 @@ impl Validity {
 
     /// Life left. Within the boot that obtained the token the shorter of both clocks counts; after a reboot the wall
     /// clock; and a wall clock that stands before the obtaining proves nothing, so nothing is left.
-    pub fn left(&self, now: &Moment) -> Duration {
+    pub fn remaining(&self, now: &Moment) -> Duration {
         let wall = self.expires_at().since(now.wall);
         match now.elapsed_since(&self.obtained) {
             Some(age) => wall.min(self.lifetime().saturating_sub(age)),
@@ -96,7 +96,7 @@ impl Validity {
 
     /// Life that may be left: where a step of the wall clock must not make a token look dead. Within the boot that obtained
     /// the token the boot clock alone counts.
-    pub fn left_at_most(&self, now: &Moment) -> Duration {
+    pub fn max_remaining(&self, now: &Moment) -> Duration {
         self.lifetime().saturating_sub(self.age(now))
     }
 
@@ -119,14 +119,14 @@ pub enum Demand {
 
 /// Whether a refresh is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Freshness {
     Fresh,
-    Due(Reason),
+    Due(DueReason),
 }
 
 /// Why a refresh is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum DueReason {
     /// There is no access token.
     NoAccessToken,
     /// It has expired.
@@ -150,29 +150,29 @@ pub fn assess(
     margin: Margin,
     early: Duration,
     now: &Moment,
-) -> Verdict {
+) -> Freshness {
     if let Demand::NewerThan(seen) = demand {
-        return if generation > seen { Verdict::Fresh } else { Verdict::Due(Reason::Forced) };
+        return if generation > seen { Freshness::Fresh } else { Freshness::Due(DueReason::Forced) };
     }
     let Some(validity) = validity else {
-        return Verdict::Due(Reason::NoAccessToken);
+        return Freshness::Due(DueReason::NoAccessToken);
     };
-    let left = validity.left(now);
+    let left = validity.remaining(now);
     if left.is_zero() {
-        return Verdict::Due(Reason::Expired);
+        return Freshness::Due(DueReason::Expired);
     }
     let (needed, reason) = match demand {
         Demand::Margin { lookahead } => {
-            (margin_with_jitter(validity, margin, early).saturating_add(lookahead), Reason::WithinMargin)
+            (margin_with_jitter(validity, margin, early).saturating_add(lookahead), DueReason::WithinMargin)
         }
-        Demand::ValidFor(wanted) => (reachable(wanted, validity), Reason::TooShort),
+        Demand::ValidFor(wanted) => (capped_demand(wanted, validity), DueReason::TooShort),
         Demand::NewerThan(_) => unreachable!("answered above"),
     };
     let within = match demand {
         Demand::Margin { .. } => left <= needed,
         _ => left < needed,
     };
-    if within { Verdict::Due(reason) } else { Verdict::Fresh }
+    if within { Freshness::Due(reason) } else { Freshness::Fresh }
 }
 
 /// When the margin is reached by the wall clock, jitter included.
@@ -181,19 +181,19 @@ pub fn refresh_at(validity: &Validity, margin: Margin, early: Duration) -> Times
 }
 
 fn margin_with_jitter(validity: &Validity, margin: Margin, early: Duration) -> Duration {
-    let most = validity.span().map_or(validity.lifetime(), |life| life / 2);
+    let most = validity.full_lifetime().map_or(validity.lifetime(), |life| life / 2);
     validity.margin(margin).saturating_add(early).min(most)
 }
 
 /// Whether a token like this one can have `wanted` left when it reaches the caller: a twentieth of the life, at least
 /// 2 s, is allowed for the exchange. Where it is not known how long they live, it can.
 pub fn is_reachable(wanted: Duration, validity: &Validity) -> bool {
-    validity.span().is_none_or(|life| wanted.saturating_add((life / 20).max(Duration::from_secs(2))) <= life)
+    validity.full_lifetime().is_none_or(|life| wanted.saturating_add((life / 20).max(Duration::from_secs(2))) <= life)
 }
 
 /// What is asked of a token: no more than half of its life when the wish is beyond reach, so that an impossible
 /// `--min-valid` refreshes at most once per half life.
-fn reachable(wanted: Duration, validity: &Validity) -> Duration {
+fn capped_demand(wanted: Duration, validity: &Validity) -> Duration {
     if is_reachable(wanted, validity) { wanted } else { wanted.min(validity.lifetime() / 2) }
 }
 
@@ -206,7 +206,12 @@ mod tests {
     const NO_JITTER: Duration = Duration::ZERO;
 
     fn token(clock: &ManualClock, lifetime: Duration) -> Validity {
-        Validity { obtained: clock.now(), lifetime_ms: lifetime.as_millis() as u64, assumed: false, is_rest: false }
+        Validity {
+            obtained: clock.now(),
+            lifetime_ms: lifetime.as_millis() as u64,
+            assumed: false,
+            is_remainder: false,
+        }
     }
 
     fn clock() -> ManualClock {
@@ -214,7 +219,7 @@ mod tests {
     }
 
     fn due(v: &Validity, demand: Demand, margin: Margin, now: &Moment) -> bool {
-        assess(Generation::FIRST, Some(v), demand, margin, NO_JITTER, now) != Verdict::Fresh
+        assess(Generation::FIRST, Some(v), demand, margin, NO_JITTER, now) != Freshness::Fresh
     }
 
     const TICK: Demand = Demand::Margin { lookahead: Duration::ZERO };
@@ -258,7 +263,7 @@ mod tests {
         c.advance(S(101));
         c.set_wall(Timestamp::from_secs(1_790_000_010));
         assert!(due(&v, TICK, Margin::DEFAULT, &c.now()));
-        assert_eq!(v.left(&c.now()), Duration::ZERO);
+        assert_eq!(v.remaining(&c.now()), Duration::ZERO);
     }
 
     #[test]
@@ -266,7 +271,7 @@ mod tests {
         let c = clock();
         let v = token(&c, S(100));
         c.set_wall(Timestamp::from_secs(1_790_000_090));
-        assert_eq!(v.left(&c.now()), S(10));
+        assert_eq!(v.remaining(&c.now()), S(10));
     }
 
     #[test]
@@ -277,7 +282,7 @@ mod tests {
         c.set_wall(Timestamp::from_secs(1_000));
         assert!(due(&v, TICK, Margin::DEFAULT, &c.now()));
         c.set_wall(Timestamp::from_secs(1_790_000_000));
-        assert_eq!(v.left(&c.now()), S(100));
+        assert_eq!(v.remaining(&c.now()), S(100));
         c.set_wall(Timestamp::from_secs(1_790_000_050));
         assert!(!due(&v, TICK, Margin::DEFAULT, &c.now()));
         assert_eq!(v.age(&c.now()), S(50));
@@ -315,8 +320,8 @@ mod tests {
     #[test]
     fn what_is_left_of_an_imported_token_cuts_neither_margin_nor_wish() {
         let c = clock();
-        let v = Validity { is_rest: true, ..token(&c, S(100)) };
-        assert_eq!((v.span(), token(&c, S(100)).span()), (None, Some(S(100))));
+        let v = Validity { is_remainder: true, ..token(&c, S(100)) };
+        assert_eq!((v.full_lifetime(), token(&c, S(100)).full_lifetime()), (None, Some(S(100))));
         assert!(is_reachable(S(3600), &v) && due(&v, Demand::ValidFor(S(101)), Margin::DEFAULT, &c.now()));
         assert!(!due(&v, Demand::ValidFor(S(100)), Margin::DEFAULT, &c.now()));
         let fixed = |secs| Margin::Fixed(S(secs));
@@ -333,13 +338,13 @@ mod tests {
         let v = token(&c, S(1000));
         let g = Generation::FIRST;
         let judge = |g, seen| assess(g, Some(&v), Demand::NewerThan(seen), Margin::DEFAULT, NO_JITTER, &c.now());
-        assert_eq!(judge(g, g), Verdict::Due(Reason::Forced));
-        assert_eq!(judge(g.next(), g), Verdict::Fresh);
+        assert_eq!(judge(g, g), Freshness::Due(DueReason::Forced));
+        assert_eq!(judge(g.next(), g), Freshness::Fresh);
     }
 
     #[test]
     fn a_credential_without_an_access_token_is_due() {
         let verdict = assess(Generation::FIRST, None, TICK, Margin::DEFAULT, NO_JITTER, &clock().now());
-        assert_eq!(verdict, Verdict::Due(Reason::NoAccessToken));
+        assert_eq!(verdict, Freshness::Due(DueReason::NoAccessToken));
     }
 }

@@ -9,7 +9,7 @@ use std::str::Chars;
 use serde_json::{Map, Value};
 
 /// Nothing of interest lies deeper; what does is walked over.
-const DEEPEST: usize = 64;
+const MAX_DEPTH: usize = 64;
 
 /// What `text` holds of objects and arrays, as far as it can be read; an array of them if there are several. Members that
 /// are neither text, number, `true`, `false` nor an object or array of these are `null`.
@@ -19,82 +19,82 @@ pub fn parse(text: &str) -> Option<Value> {
     if text[..start].contains('<') {
         return None;
     }
-    Reader { chars: text[start..].chars().peekable(), open: Vec::new(), done: Vec::new() }.read()
+    LenientParser { chars: text[start..].chars().peekable(), open_containers: Vec::new(), finished: Vec::new() }.read()
 }
 
-struct Reader<'a> {
+struct LenientParser<'a> {
     chars: Peekable<Chars<'a>>,
     /// What is open, the innermost last.
-    open: Vec<Level>,
+    open_containers: Vec<Container>,
     /// What was opened and closed at the top.
-    done: Vec<Value>,
+    finished: Vec<Value>,
 }
 
-enum Level {
+enum Container {
     Object {
         members: Map<String, Value>,
         key: Option<String>,
     },
     Array(Vec<Value>),
     /// Too deep to be kept.
-    Abyss,
+    TooDeep,
 }
 
-impl Reader<'_> {
+impl LenientParser<'_> {
     fn read(mut self) -> Option<Value> {
         while let Some(c) = self.chars.next() {
             match c {
-                '{' => self.enter(Level::Object { members: Map::new(), key: None }),
-                '[' => self.enter(Level::Array(Vec::new())),
+                '{' => self.enter(Container::Object { members: Map::new(), key: None }),
+                '[' => self.enter(Container::Array(Vec::new())),
                 '}' | ']' => self.leave(),
                 ',' => self.forget_key(),
                 '"' | '\'' => match self.quoted(c) {
                     Some(text) => self.take_text(text),
                     None => self.forget_key(),
                 },
-                c if c.is_alphanumeric() || "-+._$".contains(c) => self.bare(c),
+                c if c.is_alphanumeric() || "-+._$".contains(c) => self.bare_word(c),
                 _ => {}
             }
         }
         // The text has ended: whatever is still open ends here.
-        while !self.open.is_empty() {
+        while !self.open_containers.is_empty() {
             self.leave();
         }
-        if self.done.len() > 1 { Some(Value::Array(self.done)) } else { self.done.pop() }
+        if self.finished.len() > 1 { Some(Value::Array(self.finished)) } else { self.finished.pop() }
     }
 
-    fn enter(&mut self, level: Level) {
-        self.open.push(if self.open.len() < DEEPEST { level } else { Level::Abyss });
+    fn enter(&mut self, level: Container) {
+        self.open_containers.push(if self.open_containers.len() < MAX_DEPTH { level } else { Container::TooDeep });
     }
 
     /// Closes the innermost level.
     fn leave(&mut self) {
-        let value = match self.open.pop() {
-            Some(Level::Object { members, .. }) => Value::Object(members),
-            Some(Level::Array(items)) => Value::Array(items),
-            Some(Level::Abyss) => Value::Null,
+        let value = match self.open_containers.pop() {
+            Some(Container::Object { members, .. }) => Value::Object(members),
+            Some(Container::Array(items)) => Value::Array(items),
+            Some(Container::TooDeep) => Value::Null,
             None => return,
         };
-        match self.open.is_empty() {
-            true => self.done.push(value),
-            false => self.put(value),
+        match self.open_containers.is_empty() {
+            true => self.finished.push(value),
+            false => self.add_value(value),
         }
     }
 
-    fn put(&mut self, value: Value) {
-        match self.open.last_mut() {
-            Some(Level::Object { members, key }) => {
+    fn add_value(&mut self, value: Value) {
+        match self.open_containers.last_mut() {
+            Some(Container::Object { members, key }) => {
                 if let Some(key) = key.take() {
                     members.insert(key, value);
                 }
             }
-            Some(Level::Array(items)) => items.push(value),
-            Some(Level::Abyss) | None => {}
+            Some(Container::Array(items)) => items.push(value),
+            Some(Container::TooDeep) | None => {}
         }
     }
 
     fn forget_key(&mut self) {
-        if let Some(Level::Object { key, .. }) = self.open.last_mut() {
+        if let Some(Container::Object { key, .. }) = self.open_containers.last_mut() {
             *key = None;
         }
     }
@@ -103,9 +103,9 @@ impl Reader<'_> {
     fn take_text(&mut self, text: String) {
         while self.chars.next_if(|c| c.is_whitespace()).is_some() {}
         let is_key = self.chars.peek() == Some(&':');
-        match self.open.last_mut() {
-            Some(Level::Object { key, .. }) if is_key => *key = Some(text),
-            _ => self.put(Value::String(text)),
+        match self.open_containers.last_mut() {
+            Some(Container::Object { key, .. }) if is_key => *key = Some(text),
+            _ => self.add_value(Value::String(text)),
         }
     }
 
@@ -144,7 +144,7 @@ impl Reader<'_> {
         if (ahead.next(), ahead.next()) != (Some('\\'), Some('u')) {
             return char::REPLACEMENT_CHARACTER;
         }
-        let mut other = Reader { chars: ahead, open: Vec::new(), done: Vec::new() };
+        let mut other = LenientParser { chars: ahead, open_containers: Vec::new(), finished: Vec::new() };
         let low = other.hex4();
         if !(0xdc00..0xe000).contains(&low) {
             return char::REPLACEMENT_CHARACTER;
@@ -167,7 +167,7 @@ impl Reader<'_> {
     }
 
     /// A word without quotes: a key, a number, a truth value, or nothing.
-    fn bare(&mut self, first: char) {
+    fn bare_word(&mut self, first: char) {
         let mut word = String::from(first);
         while let Some(c) = self.chars.next_if(|c| c.is_alphanumeric() || "-+._$".contains(*c)) {
             word.push(c);
@@ -178,7 +178,7 @@ impl Reader<'_> {
         if self.chars.peek() == Some(&':') {
             self.take_text(word);
         } else {
-            self.put(serde_json::from_str(&word).ok().filter(|_| is_whole).unwrap_or(Value::Null));
+            self.add_value(serde_json::from_str(&word).ok().filter(|_| is_whole).unwrap_or(Value::Null));
         }
     }
 }

@@ -6,16 +6,16 @@ use super::secret::RefreshToken;
 
 /// Every value that stands behind the name `refresh_token`, however its words are joined.
 #[derive(Debug, Default)]
-pub struct Mentions {
+pub struct RefreshTokenCandidates {
     tokens: Vec<RefreshToken>,
     /// One is neither text nor one of the ways to say that there is none.
-    is_odd: bool,
+    has_unreadable: bool,
 }
 
 const NAMES: [&str; 4] = ["refresh_token", "refreshToken", "RefreshToken", "refresh-token"];
 
 /// A value as a token: text that is not blank, or a whole number, which some servers do not put into quotes. Zero is none.
-pub fn token(value: &Value) -> Option<RefreshToken> {
+pub fn parse_token(value: &Value) -> Option<RefreshToken> {
     match value {
         Value::String(text) if !text.trim().is_empty() => RefreshToken::new(text),
         Value::Number(n) if n.as_u64()? > 0 => RefreshToken::new(n.to_string()),
@@ -23,7 +23,7 @@ pub fn token(value: &Value) -> Option<RefreshToken> {
     }
 }
 
-impl Mentions {
+impl RefreshTokenCandidates {
     /// Of a body of JSON, whole or not.
     pub fn of(body: &str) -> Self {
         let mut found = Self::default();
@@ -33,13 +33,13 @@ impl Mentions {
             let value =
                 body[at + name.len()..].strip_prefix(quote).and_then(|rest| rest.trim_start().strip_prefix(':'));
             if let Some(value) = value {
-                found.take(value.trim_start());
+                found.add(value.trim_start());
             }
         }
         found
     }
 
-    fn take(&mut self, value: &str) {
+    fn add(&mut self, value: &str) {
         // The first value of what follows; the rest is of no interest.
         let value = serde_json::Deserializer::from_str(value).into_iter::<Value>().next().and_then(Result::ok);
         match value {
@@ -49,16 +49,16 @@ impl Mentions {
             // PHP's word for nothing.
             Some(Value::Array(list)) if list.is_empty() => {}
             Some(Value::Object(map)) if map.is_empty() => {}
-            value => match value.as_ref().and_then(token) {
+            value => match value.as_ref().and_then(parse_token) {
                 Some(token) => self.tokens.push(token),
-                None => self.is_odd = true,
+                None => self.has_unreadable = true,
             },
         }
     }
 
     /// Whether there is one that is not `sent`, or may be.
-    pub fn speak_of_another(&self, sent: &RefreshToken) -> bool {
-        self.is_odd || self.tokens.iter().any(|token| token != sent)
+    pub fn contains_other_than(&self, sent: &RefreshToken) -> bool {
+        self.has_unreadable || self.tokens.iter().any(|token| token != sent)
     }
 }
 
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     fn speaks(body: &str) -> bool {
-        Mentions::of(body).speak_of_another(&RefreshToken::new("old").unwrap())
+        RefreshTokenCandidates::of(body).contains_other_than(&RefreshToken::new("old").unwrap())
     }
 
     #[test]
@@ -94,9 +94,9 @@ mod tests {
     #[test]
     fn blank_text_and_zero_are_no_token() {
         for none in ["\"\"", "\" \\t\"", "0", "-1", "1.5", "null", "true", "[\"new\"]"] {
-            assert!(token(&none.parse().unwrap()).is_none(), "{none}");
+            assert!(parse_token(&none.parse().unwrap()).is_none(), "{none}");
         }
-        assert!(token(&"1".parse().unwrap()).is_some());
+        assert!(parse_token(&"1".parse().unwrap()).is_some());
     }
 
     #[test]

@@ -4,32 +4,32 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::claims::claims;
+use super::claims::unverified_claims;
 use super::freshness::Lifetime;
 use super::lenient;
-use super::mentions::{self, Mentions};
+use super::mentions::{self, RefreshTokenCandidates};
 use super::secret::{AccessToken, RefreshToken};
 use crate::clock::{Moment, Timestamp};
 
 /// No lifetime beyond this is believed.
-const LONGEST_LIFETIME: Duration = Duration::from_secs(400 * 24 * 3600);
+const MAX_LIFETIME: Duration = Duration::from_secs(400 * 24 * 3600);
 /// No server is obeyed longer that wants to be left alone and has given no usable access token.
-const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// What the body of a response from the token endpoint says.
 #[derive(Debug)]
-pub enum Reply {
+pub enum ParsedResponse {
     /// It carries a token: whatever else is odd about it, this must be kept.
-    Granted(Box<Granted>),
+    Granted(Box<TokenResponse>),
     /// It carries an OAuth error and no token.
-    Denied(Denied),
+    Denied(ErrorResponse),
     /// Neither could be found in it.
     Unreadable,
 }
 
 /// The members of a successful response that matter, each `None` if absent or unusable.
 #[derive(Debug, Default)]
-pub struct Granted {
+pub struct TokenResponse {
     pub refresh: Option<RefreshToken>,
     pub access: Option<AccessToken>,
     /// An `access_token` member was there, but no HTTP header could carry it.
@@ -42,9 +42,9 @@ pub struct Granted {
     pub refresh_expires_in: Option<u64>,
     pub not_before: Option<Timestamp>,
     /// The error that stands beside the tokens, at servers that answer both.
-    pub denied: Option<Denied>,
+    pub error: Option<ErrorResponse>,
     /// Whatever else the body says of refresh tokens.
-    pub mentions: Mentions,
+    pub candidates: RefreshTokenCandidates,
 }
 
 /// Every way in which a response may tell when the access token ends.
@@ -58,7 +58,7 @@ pub struct ExpiryClaims {
 
 /// An error response (RFC 6749 §5.2), its texts fit for a terminal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denied {
+pub struct ErrorResponse {
     pub code: String,
     pub description: Option<String>,
 }
@@ -66,44 +66,44 @@ pub struct Denied {
 impl ExpiryClaims {
     /// Lifetime counted from `sent`, for an answer that has just arrived: relative claims first, since they do not care
     /// whether this machine's clock is right.
-    pub fn lifetime_of_answer(&self, sent: &Moment) -> Option<Duration> {
-        let until = |at: Option<Timestamp>| bounded(at.map(|at| at.since(sent.wall)));
-        bounded(self.expires_in).or_else(|| until(self.expires_at)).or_else(|| until(self.jwt_exp))
+    pub fn lifetime_of_response(&self, sent: &Moment) -> Option<Duration> {
+        let until = |at: Option<Timestamp>| clamp_lifetime(at.map(|at| at.since(sent.wall)));
+        clamp_lifetime(self.expires_in).or_else(|| until(self.expires_at)).or_else(|| until(self.jwt_exp))
     }
 
     /// Lifetime counted from `now`, for a response that was saved some time ago: absolute claims first.
     pub fn lifetime_of_import(&self, now: &Moment) -> Option<Lifetime> {
-        let left = self.end(now)?.since(now.wall).min(LONGEST_LIFETIME);
-        let is_new = bounded(self.expires_in).is_some_and(|whole| whole <= left.saturating_add(whole / 20));
-        Some(if is_new { Lifetime::Whole(left) } else { Lifetime::Rest(left) })
+        let left = self.access_expiry(now)?.since(now.wall).min(MAX_LIFETIME);
+        let is_new = clamp_lifetime(self.expires_in).is_some_and(|whole| whole <= left.saturating_add(whole / 20));
+        Some(if is_new { Lifetime::Whole(left) } else { Lifetime::Remaining(left) })
     }
 
     /// When the access token of a response ends that was saved some time ago; long past, if it has.
-    pub fn end(&self, now: &Moment) -> Option<Timestamp> {
-        let life = bounded(self.expires_in);
+    pub fn access_expiry(&self, now: &Moment) -> Option<Timestamp> {
+        let life = clamp_lifetime(self.expires_in);
         let counted = self.obtained_at.zip(life).map(|(obtained, life)| obtained.plus(life));
         self.expires_at.or(self.jwt_exp).or(counted).or_else(|| life.map(|life| now.wall.plus(life)))
     }
 }
 
 /// Zero, as a relative claim, means "I do not know" at more than one server.
-fn bounded(life: Option<Duration>) -> Option<Duration> {
-    life.filter(|d| !d.is_zero()).map(|d| d.min(LONGEST_LIFETIME))
+fn clamp_lifetime(life: Option<Duration>) -> Option<Duration> {
+    life.filter(|d| !d.is_zero()).map(|d| d.min(MAX_LIFETIME))
 }
 
-impl Granted {
+impl TokenResponse {
     /// Whether this grants anything to whoever sent `sent`. Error pages have been seen to echo the request: the refresh
     /// token that was sent, with no access token or with an error, is no answer but an echo.
-    pub fn is_more_than_an_echo(&self, sent: &RefreshToken, status: u16) -> bool {
+    pub fn grants_more_than_echo(&self, sent: &RefreshToken, status: u16) -> bool {
         let is_new = self.refresh.as_ref().is_some_and(|new| new != sent);
-        let is_refused = self.denied.is_some() && !(is_success(status) && self.access.is_some());
+        let is_refused = self.error.is_some() && !(is_success(status) && self.access.is_some());
         is_new || ((self.access.is_some() || self.access_unusable) && !is_refused)
     }
 
     /// When the server wants to be asked again at the earliest, as far as that can be obeyed: an access token that ends
     /// at `end` must be replaced by then.
     pub fn earliest_refresh(&self, now: Timestamp, end: Option<Timestamp>) -> Option<Timestamp> {
-        let latest = end.unwrap_or_else(|| now.plus(LONGEST_WAIT));
+        let latest = end.unwrap_or_else(|| now.plus(MAX_WAIT));
         self.not_before.map(|at| at.min(latest))
     }
 }
@@ -112,17 +112,18 @@ fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
 }
 
-/// Reads a response body, unpacked. `status` is the HTTP status; `is_whole` says that the body ended as announced.
+/// Reads a response body, unpacked. `status` is the HTTP status; `is_complete` says that the body ended as announced.
 ///
 /// A body that carries a token counts as granted under any 2xx status. Outside of 2xx it needs both tokens, because
 /// error pages have been seen to echo the request. Of a body that is damaged or cut nobody can say that it had no
 /// refresh token, so under 2xx it counts only with one.
-pub fn read(status: u16, body: &[u8], is_whole: bool) -> Reply {
-    let Some(Members { members, is_sound, mentions }) = members(body, is_whole) else {
-        return Reply::Unreadable;
+pub fn parse(status: u16, body: &[u8], is_whole: bool) -> ParsedResponse {
+    let Some(ParsedMembers { members, is_well_formed: is_sound, candidates: mentions }) = parse_members(body, is_whole)
+    else {
+        return ParsedResponse::Unreadable;
     };
-    let denied = denied(&members);
-    let granted = granted(&members);
+    let denied = parse_error(&members);
+    let granted = token_response(&members);
     let (has_refresh, has_access) = (granted.refresh.is_some(), granted.access.is_some());
     let carries = match is_success(status) {
         true if is_sound => has_refresh || has_access || (granted.access_unusable && denied.is_none()),
@@ -130,40 +131,46 @@ pub fn read(status: u16, body: &[u8], is_whole: bool) -> Reply {
         false => has_refresh && has_access,
     };
     match (carries, denied) {
-        (true, denied) => Reply::Granted(Box::new(Granted { denied, mentions, ..granted })),
-        (false, Some(denied)) if is_sound || !is_success(status) => Reply::Denied(denied),
-        (false, _) => Reply::Unreadable,
+        (true, denied) => {
+            ParsedResponse::Granted(Box::new(TokenResponse { error: denied, candidates: mentions, ..granted }))
+        }
+        (false, Some(denied)) if is_sound || !is_success(status) => ParsedResponse::Denied(denied),
+        (false, _) => ParsedResponse::Unreadable,
     }
 }
 
-struct Members {
+struct ParsedMembers {
     members: Map<String, Value>,
     /// The body was well-formed: what is not among its members was not said.
-    is_sound: bool,
-    mentions: Mentions,
+    is_well_formed: bool,
+    candidates: RefreshTokenCandidates,
 }
 
 /// The body as members: a JSON object, a form where the server ignored `Accept`, or JSON with faults in it.
-fn members(body: &[u8], is_whole: bool) -> Option<Members> {
-    let utf16 = utf16(body);
+fn parse_members(body: &[u8], is_whole: bool) -> Option<ParsedMembers> {
+    let utf16 = decode_utf16(body);
     let body = match &utf16 {
         Some(text) => text.as_bytes(),
         None => body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body),
     };
     let text = String::from_utf8_lossy(body);
-    let mentions = Mentions::of(&text);
+    let mentions = RefreshTokenCandidates::of(&text);
     if let Ok(value) = serde_json::from_slice(body) {
-        return Some(Members { members: canonical(chosen(value)?), is_sound: true, mentions });
+        return Some(ParsedMembers {
+            members: canonical_names(select_object(value)?),
+            is_well_formed: true,
+            candidates: mentions,
+        });
     }
-    let (found, is_sound) = match form(text.trim(), is_whole) {
+    let (found, is_sound) = match parse_form(text.trim(), is_whole) {
         Some(form) => (form, is_whole),
-        None => (lenient::parse(&text).and_then(chosen)?, false),
+        None => (lenient::parse(&text).and_then(select_object)?, false),
     };
-    Some(Members { members: canonical(found), is_sound, mentions })
+    Some(ParsedMembers { members: canonical_names(found), is_well_formed: is_sound, candidates: mentions })
 }
 
 /// Text of a body that begins with a byte order mark of UTF-16.
-fn utf16(body: &[u8]) -> Option<String> {
+fn decode_utf16(body: &[u8]) -> Option<String> {
     let from_bytes: fn([u8; 2]) -> u16 = match body.get(..2)? {
         [0xff, 0xfe] => u16::from_le_bytes,
         [0xfe, 0xff] => u16::from_be_bytes,
@@ -174,7 +181,7 @@ fn utf16(body: &[u8]) -> Option<String> {
 }
 
 /// A form: it begins with a name and `=`, and one of the names is ours. Where it was cut, its last member may be too.
-fn form(text: &str, is_whole: bool) -> Option<Map<String, Value>> {
+fn parse_form(text: &str, is_whole: bool) -> Option<Map<String, Value>> {
     let text = if is_whole { text } else { text.rsplit_once('&')?.0 };
     let first = text.split('=').next().filter(|first| first.len() < text.len())?;
     let is_name = !first.is_empty() && first.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
@@ -189,7 +196,7 @@ fn form(text: &str, is_whole: bool) -> Option<Map<String, Value>> {
 }
 
 /// The object that matters: of several, the first with a token.
-fn chosen(value: Value) -> Option<Map<String, Value>> {
+fn select_object(value: Value) -> Option<Map<String, Value>> {
     let objects = match value {
         Value::Array(items) => items,
         other => vec![other],
@@ -197,21 +204,21 @@ fn chosen(value: Value) -> Option<Map<String, Value>> {
     let mut objects: Vec<_> = objects
         .into_iter()
         .filter_map(|item| match item {
-            Value::Object(members) => Some(unwrapped(members)),
+            Value::Object(members) => Some(flatten_nested(members)),
             _ => None,
         })
         .collect();
-    let first = objects.iter().position(|m| has(m, "refresh_token") || has(m, "access_token")).unwrap_or(0);
+    let first = objects.iter().position(|m| has_token(m, "refresh_token") || has_token(m, "access_token")).unwrap_or(0);
     (first < objects.len()).then(|| objects.swap_remove(first))
 }
 
 /// The object itself; but where it has no token and one within has both, as in
 /// `{"data":{"access_token":…,"refresh_token":…}}`, with the members of that one over its own.
-fn unwrapped(mut outer: Map<String, Value>) -> Map<String, Value> {
-    if has(&outer, "refresh_token") || has(&outer, "access_token") {
+fn flatten_nested(mut outer: Map<String, Value>) -> Map<String, Value> {
+    if has_token(&outer, "refresh_token") || has_token(&outer, "access_token") {
         return outer;
     }
-    let has_both = |m: &&Map<String, Value>| has(m, "refresh_token") && has(m, "access_token");
+    let has_both = |m: &&Map<String, Value>| has_token(m, "refresh_token") && has_token(m, "access_token");
     let within = outer.values().filter_map(Value::as_object);
     let further_in = within.clone().flat_map(Map::values).filter_map(Value::as_object);
     if let Some(found) = within.chain(further_in).find(has_both).cloned() {
@@ -220,8 +227,8 @@ fn unwrapped(mut outer: Map<String, Value>) -> Map<String, Value> {
     outer
 }
 
-fn has(m: &Map<String, Value>, token: &str) -> bool {
-    member(m, token).and_then(mentions::token).is_some()
+fn has_token(m: &Map<String, Value>, token: &str) -> bool {
+    member(m, token).and_then(mentions::parse_token).is_some()
 }
 
 /// Every name that is read, as RFC 6749 would write it.
@@ -245,7 +252,7 @@ const NAMES: [&str; 16] = [
 ];
 
 /// Adds the proper names of members that are written otherwise: `refreshToken`, `RefreshToken`, `refresh-token`.
-fn canonical(mut m: Map<String, Value>) -> Map<String, Value> {
+fn canonical_names(mut m: Map<String, Value>) -> Map<String, Value> {
     for name in NAMES {
         if let Some(value) = member(&m, name).cloned() {
             m.insert(name.into(), value);
@@ -268,36 +275,36 @@ fn member<'a>(m: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     m.get(name).filter(says).or_else(other).or_else(|| m.get(name))
 }
 
-fn granted(m: &Map<String, Value>) -> Granted {
+fn token_response(m: &Map<String, Value>) -> TokenResponse {
     let access_text = text(m, "access_token");
     let access = access_text.and_then(AccessToken::new);
-    Granted {
+    TokenResponse {
         access_unusable: access.is_none() && m.get("access_token").is_some_and(|v| !v.is_null()),
-        refresh: m.get("refresh_token").and_then(mentions::token),
+        refresh: m.get("refresh_token").and_then(mentions::parse_token),
         token_type: text(m, "token_type").map(printable),
         expiry: ExpiryClaims {
-            expires_in: relative(m.get("expires_in")).or_else(|| relative(m.get("expired_in"))),
-            expires_at: instant(m.get("expires_at")).or_else(|| absolute_only(m.get("expired_in"))),
+            expires_in: parse_seconds(m.get("expires_in")).or_else(|| parse_seconds(m.get("expired_in"))),
+            expires_at: parse_instant(m.get("expires_at")).or_else(|| epoch_only(m.get("expired_in"))),
             jwt_exp: access_text.and_then(jwt_exp),
-            obtained_at: instant(m.get("obtained_at")).or_else(|| instant(m.get("created_at"))),
+            obtained_at: parse_instant(m.get("obtained_at")).or_else(|| parse_instant(m.get("created_at"))),
         },
         scope: scope(m.get("scope")),
         id_token: text(m, "id_token").and_then(AccessToken::new),
         refresh_expires_in: ["refresh_token_expires_in", "refresh_expires_in"]
             .iter()
-            .find_map(|key| relative(m.get(*key)))
+            .find_map(|key| parse_seconds(m.get(*key)))
             .map(|d| d.as_secs()),
-        not_before: instant(m.get("earliest_refresh_at")),
-        denied: None,
-        mentions: Mentions::default(),
+        not_before: parse_instant(m.get("earliest_refresh_at")),
+        error: None,
+        candidates: RefreshTokenCandidates::default(),
         access,
     }
 }
 
 /// An error as RFC 6749 has it, or nested (`{"error":{"code":…}}`), or as a list, or Slack's `ok:false` and its kin.
-fn denied(m: &Map<String, Value>) -> Option<Denied> {
+fn parse_error(m: &Map<String, Value>) -> Option<ErrorResponse> {
     let listed = m.get("errors").and_then(|list| list.get(0));
-    let (code, description) = match m.get("error").filter(|e| is_said(e)).or(listed) {
+    let (code, description) = match m.get("error").filter(|e| is_meaningful_error(e)).or(listed) {
         Some(Value::String(code)) => (Some(code.as_str()), text(m, "error_description").or_else(|| text(m, "message"))),
         Some(Value::Object(inner)) => {
             let code = ["code", "type", "status", "error"].iter().find_map(|key| text(inner, key));
@@ -305,16 +312,16 @@ fn denied(m: &Map<String, Value>) -> Option<Denied> {
         }
         Some(_) => (text(m, "code"), text(m, "error_description").or_else(|| text(m, "message"))),
         None if is_failure(m) => (text(m, "code"), text(m, "message")),
-        None => (Some(text(m, "code").filter(|code| !is_good(code))?), text(m, "message")),
+        None => (Some(text(m, "code").filter(|code| !is_success_code(code))?), text(m, "message")),
     };
-    Some(Denied {
+    Some(ErrorResponse {
         code: printable(code.map(str::trim).filter(|c| !c.is_empty()).unwrap_or("unknown_error")),
         description: description.map(printable),
     })
 }
 
 /// Some servers always have an `error` member, and mean nothing by an empty one.
-fn is_said(error: &Value) -> bool {
+fn is_meaningful_error(error: &Value) -> bool {
     match error {
         Value::Null | Value::Bool(false) => false,
         Value::String(text) => !text.is_empty(),
@@ -326,7 +333,7 @@ fn is_said(error: &Value) -> bool {
 }
 
 /// A code that says that all is well, or a number of which nobody knows what it says.
-fn is_good(code: &str) -> bool {
+fn is_success_code(code: &str) -> bool {
     ["ok", "success"].iter().any(|word| word.eq_ignore_ascii_case(code)) || code.bytes().all(|b| b.is_ascii_digit())
 }
 
@@ -349,34 +356,34 @@ fn scope(v: Option<&Value>) -> Option<String> {
 
 /// Seconds as number or text, fractions cut. Negative or not a number: `None`. Beyond any lifetime: an instant, not a
 /// lifetime, so `None` as well unless it is merely absurd.
-fn relative(v: Option<&Value>) -> Option<Duration> {
-    let secs = number(v?)?;
-    (0.0..EPOCH_FROM).contains(&secs).then(|| Duration::from_secs(secs as u64))
+fn parse_seconds(v: Option<&Value>) -> Option<Duration> {
+    let secs = parse_number(v?)?;
+    (0.0..MIN_EPOCH_SECONDS).contains(&secs).then(|| Duration::from_secs(secs as u64))
 }
 
 /// Numbers from here on are instants since the epoch (2001-09-09), not lifetimes (31 years).
-const EPOCH_FROM: f64 = 1e9;
+const MIN_EPOCH_SECONDS: f64 = 1e9;
 /// Numbers from here on are milliseconds since the epoch (1973 in ms, the year 5138 in s).
-const EPOCH_MS_FROM: f64 = 1e11;
+const MIN_EPOCH_MILLIS: f64 = 1e11;
 
-fn absolute_only(v: Option<&Value>) -> Option<Timestamp> {
-    number(v?).filter(|n| *n >= EPOCH_FROM).map(epoch)
+fn epoch_only(v: Option<&Value>) -> Option<Timestamp> {
+    parse_number(v?).filter(|n| *n >= MIN_EPOCH_SECONDS).map(from_epoch)
 }
 
 /// An instant: seconds or milliseconds since the epoch, as number or text, or RFC 3339.
-fn instant(v: Option<&Value>) -> Option<Timestamp> {
+fn parse_instant(v: Option<&Value>) -> Option<Timestamp> {
     let v = v?;
-    match number(v) {
-        Some(n) => (n > 0.0).then(|| epoch(n)),
+    match parse_number(v) {
+        Some(n) => (n > 0.0).then(|| from_epoch(n)),
         None => v.as_str().and_then(Timestamp::parse_rfc3339),
     }
 }
 
-fn epoch(n: f64) -> Timestamp {
-    Timestamp::from_millis(if n >= EPOCH_MS_FROM { n as i64 } else { (n * 1000.0) as i64 })
+fn from_epoch(n: f64) -> Timestamp {
+    Timestamp::from_millis(if n >= MIN_EPOCH_MILLIS { n as i64 } else { (n * 1000.0) as i64 })
 }
 
-fn number(v: &Value) -> Option<f64> {
+fn parse_number(v: &Value) -> Option<f64> {
     let n = match v {
         Value::Number(n) => n.as_f64()?,
         Value::String(s) => s.trim().parse().ok()?,
@@ -387,7 +394,7 @@ fn number(v: &Value) -> Option<f64> {
 
 /// The `exp` claim of an unverified JWT: good enough to know when its own issuer will refuse it.
 fn jwt_exp(token: &str) -> Option<Timestamp> {
-    number(claims(token)?.get("exp")?).filter(|n| *n > 0.0).map(epoch)
+    parse_number(unverified_claims(token)?.get("exp")?).filter(|n| *n > 0.0).map(from_epoch)
 }
 
 /// Text from a server, fit for a terminal and a log: at most 200 characters; control, format and line-separating
@@ -411,15 +418,15 @@ mod tests {
         Moment { wall: Timestamp::from_secs(1_790_000_000), boot_id: "b".into(), uptime_ms: 0 }
     }
 
-    fn granted_from(body: &str) -> Granted {
-        match read(200, body.as_bytes(), true) {
-            Reply::Granted(g) => *g,
+    fn granted_from(body: &str) -> TokenResponse {
+        match parse(200, body.as_bytes(), true) {
+            ParsedResponse::Granted(g) => *g,
             other => panic!("not granted: {other:?}"),
         }
     }
 
     fn answer_lifetime(body: &str) -> Option<u64> {
-        granted_from(body).expiry.lifetime_of_answer(&now()).map(|d| d.as_secs())
+        granted_from(body).expiry.lifetime_of_response(&now()).map(|d| d.as_secs())
     }
 
     fn jwt(claims: &str) -> String {
@@ -486,7 +493,8 @@ mod tests {
         let import = |members: &str| {
             granted_from(&format!(r#"{{"refresh_token":"r",{members}}}"#)).expiry.lifetime_of_import(&now())
         };
-        let (rest, whole) = (|s| Lifetime::Rest(Duration::from_secs(s)), |s| Lifetime::Whole(Duration::from_secs(s)));
+        let (rest, whole) =
+            (|s| Lifetime::Remaining(Duration::from_secs(s)), |s| Lifetime::Whole(Duration::from_secs(s)));
         assert_eq!(import(r#""expires_in":100,"obtained_at":1789999950"#), Some(rest(50)));
         assert_eq!(import(r#""expires_in":100,"created_at":1789999000"#), Some(rest(0)));
         assert_eq!(import(r#""expires_in":100"#), Some(whole(100)));
@@ -527,8 +535,8 @@ mod tests {
             (400, "error=invalid_grant&error_description=x", "invalid_grant"),
             (500, r#"{"error":"server_error","refresh_token":"echo"}"#, "server_error"),
         ] {
-            match read(status, body.as_bytes(), true) {
-                Reply::Denied(d) => assert_eq!(d.code, code, "{body}"),
+            match parse(status, body.as_bytes(), true) {
+                ParsedResponse::Denied(d) => assert_eq!(d.code, code, "{body}"),
                 other => panic!("{body}: {other:?}"),
             }
         }
@@ -536,7 +544,8 @@ mod tests {
 
     #[test]
     fn r15_only_a_sound_answer_can_be_one_without_a_refresh_token() {
-        let granted = |body: &str, is_whole| matches!(read(200, body.as_bytes(), is_whole), Reply::Granted(_));
+        let granted =
+            |body: &str, is_whole| matches!(parse(200, body.as_bytes(), is_whole), ParsedResponse::Granted(_));
         assert!(granted(r#"{"access_token":"a"}"#, true));
         assert!(!granted(r#"{"access_token":"a","#, true));
         assert!(granted("access_token=a&expires_in=1", true));
@@ -554,25 +563,25 @@ mod tests {
             r#"{"error":false}"#,
             r#"{"errors":[]}"#,
         ] {
-            assert!(matches!(read(200, body.as_bytes(), true), Reply::Unreadable), "{body}");
+            assert!(matches!(parse(200, body.as_bytes(), true), ParsedResponse::Unreadable), "{body}");
         }
     }
 
     #[test]
     fn what_is_neither_token_nor_error_is_unreadable() {
         for body in ["", "null", "[]", "{}", "<html>access_token=</html>", "{\"access_token\":", "\u{0}\u{1}", "ok"] {
-            assert!(matches!(read(200, body.as_bytes(), true), Reply::Unreadable), "{body:?}");
+            assert!(matches!(parse(200, body.as_bytes(), true), ParsedResponse::Unreadable), "{body:?}");
         }
         let echo = r#"{"refresh_token":"r"}"#;
-        assert!(matches!(read(500, echo.as_bytes(), true), Reply::Unreadable));
+        assert!(matches!(parse(500, echo.as_bytes(), true), ParsedResponse::Unreadable));
         let both = r#"{"refresh_token":"r","access_token":"a"}"#;
-        assert!(matches!(read(500, both.as_bytes(), true), Reply::Granted(_)));
+        assert!(matches!(parse(500, both.as_bytes(), true), ParsedResponse::Granted(_)));
     }
 
     #[test]
     fn r38_a_server_cannot_write_to_the_terminal() {
         let body = format!(r#"{{"error":"x","error_description":"a\u001b[31m\u202eb\n{}"}}"#, "c".repeat(500));
-        let Reply::Denied(d) = read(400, body.as_bytes(), true) else { panic!() };
+        let ParsedResponse::Denied(d) = parse(400, body.as_bytes(), true) else { panic!() };
         let description = d.description.unwrap();
         assert!(description.starts_with("a [31m b cc"), "{description}");
         assert_eq!(description.chars().count(), 200);

@@ -54,9 +54,9 @@ impl fmt::Debug for RefreshToken {
 }
 
 /// A secret of one sign-in: authorization code, PKCE verifier, device code. Worth nothing once it is over.
-pub struct OneTime(Zeroizing<String>);
+pub struct OneTimeSecret(Zeroizing<String>);
 
-impl OneTime {
+impl OneTimeSecret {
     /// Takes what can stand for a code: visible ASCII (RFC 6749 appendix A.11) and not empty.
     pub fn new(text: impl Into<String>) -> Option<Self> {
         let text = Zeroizing::new(text.into());
@@ -70,7 +70,7 @@ impl OneTime {
     }
 }
 
-impl fmt::Debug for OneTime {
+impl fmt::Debug for OneTimeSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OneTime(…)")
     }
@@ -113,7 +113,7 @@ mod tests {
     fn secrets_do_not_print() {
         let at = AccessToken::new("canary-at").unwrap();
         let rt = RefreshToken::new("canary-rt").unwrap();
-        let code = OneTime::new("canary-code").unwrap();
+        let code = OneTimeSecret::new("canary-code").unwrap();
         assert!(!format!("{at:?} {rt:?} {code:?}").contains("canary"));
     }
 }

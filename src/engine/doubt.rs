@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::clock::{Moment, Timestamp};
 use crate::credential::freshness::Validity;
-use crate::profile::{GRACE_GUARD, GraceSemantics, Policy, Rotation};
-use crate::provider::http::{READ_ON, SLACK};
+use crate::profile::{GRACE_SAFETY_MARGIN, GraceSemantics, Policy, Rotation};
+use crate::provider::http::{CONNECT_SLACK, LATE_READ_TIME};
 use crate::store::record::Intent;
 
 /// How long before the access token's expiry the last chance comes, at most.
@@ -59,7 +59,7 @@ fn decide_grace_retry(intent: &Intent, policy: &Policy, now: &Moment) -> Option<
     }
     // Rule 21: after a reboot nobody knows how much of the window is gone.
     let elapsed = now.elapsed_since(&intent.first_sent)?;
-    let within = policy.reuse_grace - GRACE_GUARD;
+    let within = policy.reuse_grace - GRACE_SAFETY_MARGIN;
     if elapsed >= within {
         return None;
     }
@@ -80,14 +80,14 @@ pub fn grace_remaining(intent: &Intent, policy: &Policy, now: &Moment) -> Option
     }
     decide_grace_retry(intent, policy, now)?;
     let gone = now.elapsed_since(&intent.first_sent)?;
-    Some((policy.reuse_grace - GRACE_GUARD).saturating_sub(gone))
+    Some((policy.reuse_grace - GRACE_SAFETY_MARGIN).saturating_sub(gone))
 }
 
 fn decide_last_chance(intent: &Intent, policy: &Policy, validity: Option<&Validity>, now: &Moment) -> RetryDecision {
     if intent.is_last_chance_used {
         return RetryDecision::Exhausted;
     }
-    let left = validity.map_or(Duration::ZERO, |v| v.left_at_most(now));
+    let left = validity.map_or(Duration::ZERO, |v| v.max_remaining(now));
     if !policy.last_chance {
         return if left.is_zero() {
             RetryDecision::Exhausted
@@ -106,7 +106,7 @@ fn decide_last_chance(intent: &Intent, policy: &Policy, validity: Option<&Validi
 fn settled_at(intent: &Intent, policy: &Policy, now: &Moment) -> Option<Timestamp> {
     // Whoever died without noting it had connected, from then on, and waited for at most `timeout` after the send, and
     // read on.
-    let exchange = policy.connect_timeout + SLACK + policy.timeout + READ_ON;
+    let exchange = policy.connect_timeout + CONNECT_SLACK + policy.timeout + LATE_READ_TIME;
     let (from, bound) = match &intent.gave_up_at {
         Some(abandoned) => (abandoned, policy.settle),
         None => (&intent.last_sent, exchange + policy.settle),
@@ -146,7 +146,7 @@ mod tests {
             is_last_chance_used: false,
             is_reusable: false,
         };
-        let validity = Some(Validity { obtained: now, lifetime_ms: 600_000, assumed: false, is_rest: false });
+        let validity = Some(Validity { obtained: now, lifetime_ms: 600_000, assumed: false, is_remainder: false });
         Case { clock, intent, policy: Policy { rotation, ..Policy::default() }, validity }
     }
 

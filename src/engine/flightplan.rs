@@ -10,7 +10,7 @@ use super::{backoff, doubt};
 use crate::clock::{Clock, Moment};
 use crate::credential::freshness::Demand;
 use crate::profile::{Profile, Rotation};
-use crate::provider::{Prepared, TokenEndpoint};
+use crate::provider::{PreparedProvider, TokenEndpoint};
 use crate::store::key::SealingKey;
 use crate::store::record::{ClientBlock, Journal};
 use crate::store::{PrefetchedKey, Store, key};
@@ -21,7 +21,7 @@ pub struct RefreshContext {
     pub endpoint: Arc<dyn TokenEndpoint>,
     pub clock: Arc<dyn Clock>,
     pub profile: Arc<Profile>,
-    pub prepared: Prepared,
+    pub prepared: PreparedProvider,
     /// Identifies the client's settings to a hold. Made as soon as the sealing key is at hand, under the lock.
     pub(super) client_mark: OnceLock<String>,
     pub demand: Demand,
@@ -83,7 +83,7 @@ impl RefreshContext {
     /// before the server's grace does.
     pub fn next_retry_delay(&self, journal: &Journal, retry_after: Option<Duration>) -> Duration {
         let now = self.now();
-        let life = journal.validity.as_ref().map_or(Duration::ZERO, |v| v.left(&now));
+        let life = journal.validity.as_ref().map_or(Duration::ZERO, |v| v.remaining(&now));
         let grace = journal.open_intent().and_then(|i| doubt::grace_remaining(i, &self.profile.provider.policy, &now));
         let left = grace.into_iter().chain([life]).filter(|left| !left.is_zero()).min().unwrap_or_default();
         let random = f64::from(u32::from_le_bytes(key::random_bytes())) / f64::from(u32::MAX);

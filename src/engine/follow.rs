@@ -8,10 +8,10 @@ use super::flightplan::RefreshContext;
 use super::handover;
 use super::refusal::{self, set_last_attempt};
 use super::source::nothing_to_follow;
-use crate::credential::foreign::{Foreign, Likeness, Origin};
+use crate::credential::foreign::{AccountMatch, ExternalCredential, ImportSource};
 use crate::credential::secret::Fingerprint;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
-use crate::provider::GateError;
+use crate::provider::BeforeSendError;
 use crate::store::key::SealingKey;
 use crate::store::record::{FollowBlock, Journal};
 use crate::store::{LoadedCredential, LockedProfile};
@@ -30,16 +30,16 @@ enum FollowedToken {
 }
 
 /// What to make of the tool's token (rule 39). (pure)
-fn compare(is_ours: bool, is_consumed: bool, likeness: Likeness, is_newer: bool) -> FollowedToken {
+fn compare(is_ours: bool, is_consumed: bool, likeness: AccountMatch, is_newer: bool) -> FollowedToken {
     match likeness {
         _ if is_ours => FollowedToken::Same,
         _ if is_consumed => FollowedToken::Consumed,
-        Likeness::Same if is_newer => FollowedToken::Newer,
-        Likeness::Same => {
+        AccountMatch::Same if is_newer => FollowedToken::Newer,
+        AccountMatch::Same => {
             FollowedToken::Conflict("a different token of the same account that is not newer than the stored one")
         }
-        Likeness::Other => FollowedToken::Conflict("a token of another account"),
-        Likeness::Unknown => FollowedToken::Conflict("a different token and does not name its account"),
+        AccountMatch::Different => FollowedToken::Conflict("a token of another account"),
+        AccountMatch::Unknown => FollowedToken::Conflict("a different token and does not name its account"),
     }
 }
 
@@ -93,20 +93,21 @@ impl RefreshContext {
         journal: &Journal,
         key: &Arc<SealingKey>,
         ours: Fingerprint,
-    ) -> impl FnOnce() -> Result<(), GateError> + Send + 'static {
+    ) -> impl FnOnce() -> Result<(), BeforeSendError> + Send + 'static {
         let followed =
             journal.followed_origin().filter(|_| self.profile.follow).cloned().zip(self.followed_stores.clone());
         let (store, key, name) = (Arc::clone(&self.store), Arc::clone(key), self.profile.name.clone());
         move || {
             let Some((origin, source)) = followed else { return Ok(()) };
-            let unreadable = |_: Failure| GateError::Refused("the store of the followed tool can no longer be read");
+            let unreadable =
+                |_: Failure| BeforeSendError::Refused("the store of the followed tool can no longer be read");
             let external = source.read(&origin, name.as_str()).map_err(unreadable)?;
-            let theirs = external.granted.refresh.as_ref().map(|token| key.fingerprint(token));
+            let theirs = external.response.refresh.as_ref().map(|token| key.fingerprint(token));
             let is_known =
                 |theirs: &Fingerprint| *theirs == ours || store.ledger().is_consumed(theirs).unwrap_or(false);
             match theirs.filter(is_known) {
                 Some(_) => Ok(()),
-                None => Err(GateError::Refused("the followed tool has a different token now")),
+                None => Err(BeforeSendError::Refused("the followed tool has a different token now")),
             }
         }
     }
@@ -116,7 +117,7 @@ impl RefreshContext {
         &self,
         locked: &mut LockedProfile<'_, '_>,
         key: &SealingKey,
-    ) -> Result<Option<Foreign>, Outcome> {
+    ) -> Result<Option<ExternalCredential>, Outcome> {
         let (theirs, external) = match self.read_followed_store(locked, key) {
             Ok(found) => found,
             Err(failure) if failure.kind == ErrorKind::Source => {
@@ -129,7 +130,7 @@ impl RefreshContext {
             FollowedToken::Newer => Ok(Some(external)),
             FollowedToken::Conflict(what) => {
                 let origin = locked.journal.origin.as_ref();
-                let from = origin.map_or_else(String::new, Origin::to_string);
+                let from = origin.map_or_else(String::new, ImportSource::to_string);
                 let again = origin.map_or_else(String::new, |o| o.import_command(self.profile.name.as_str()));
                 let failure = Failure::new(ErrorKind::Conflict, format!("{from} has {what}"))
                     .with_hint(format!("to use that one: {again} --replace; to keep this one: follow = false"));
@@ -143,13 +144,13 @@ impl RefreshContext {
         &self,
         locked: &LockedProfile<'_, '_>,
         key: &SealingKey,
-    ) -> Result<(FollowedToken, Foreign), Failure> {
+    ) -> Result<(FollowedToken, ExternalCredential), Failure> {
         let journal = &locked.journal;
         let name = &self.profile.name;
         let origin = journal.followed_origin().ok_or_else(|| nothing_to_follow(name))?;
         let source = self.followed_stores.as_ref().ok_or_else(|| nothing_to_follow(name))?;
         let external = source.read(origin, name.as_str())?;
-        let Some(theirs) = external.granted.refresh.as_ref().map(|token| key.fingerprint(token)) else {
+        let Some(theirs) = external.response.refresh.as_ref().map(|token| key.fingerprint(token)) else {
             return Err(Failure::new(ErrorKind::Source, format!("{origin} no longer has a refresh token"))
                 .with_hint("sign in with that tool, or remove follow = true if you no longer use it"));
         };
@@ -168,8 +169,8 @@ impl RefreshContext {
         }
         let is_newer = external.is_newer_than(journal.validity.as_ref(), &self.now());
         let likeness = match external.client_id.as_ref() {
-            Some(client) if *client != self.prepared.provider.client_id => Likeness::Unknown,
-            Some(_) | None => origin.identity.likeness(&external.identity),
+            Some(client) if *client != self.prepared.provider.client_id => AccountMatch::Unknown,
+            Some(_) | None => origin.identity.compare(&external.identity),
         };
         Ok((compare(is_ours, is_consumed, likeness, is_newer), external))
     }
@@ -180,15 +181,15 @@ impl RefreshContext {
         &self,
         locked: &mut LockedProfile<'_, '_>,
         key: &Arc<SealingKey>,
-        external: Foreign,
+        external: ExternalCredential,
     ) -> Result<Outcome, Outcome> {
         let now = self.now();
-        let told = external.granted.expiry.lifetime_of_import(&now);
+        let told = external.response.expiry.lifetime_of_import(&now);
         // It belongs where ours did: following a tool does not lead to another server.
         let binding = locked.journal.binding.clone().unwrap_or_else(|| self.prepared.binding());
         let login_by = external.login_by;
         let lifetime = self.profile.provider.default_lifetime;
-        let made = handover::build_credential(external.granted, binding, &now, told, lifetime);
+        let made = handover::build_credential(external.response, binding, &now, told, lifetime);
         let mut credential = made.ok_or_else(|| refusal::no_credential(&self.profile.name))?;
         credential.grant.login_by = credential.grant.login_by.or(login_by);
         credential.generation = locked.journal.generation.next();
@@ -251,15 +252,15 @@ mod tests {
     #[test]
     fn r39_the_table_of_shared_mode() {
         let conflict = |theirs| matches!(theirs, FollowedToken::Conflict(_));
-        for likeness in [Likeness::Same, Likeness::Other, Likeness::Unknown] {
+        for likeness in [AccountMatch::Same, AccountMatch::Different, AccountMatch::Unknown] {
             for is_newer in [true, false] {
                 assert_eq!(compare(true, false, likeness, is_newer), FollowedToken::Same);
                 assert_eq!(compare(false, true, likeness, is_newer), FollowedToken::Consumed);
             }
         }
-        assert_eq!(compare(false, false, Likeness::Same, true), FollowedToken::Newer);
-        assert!(conflict(compare(false, false, Likeness::Same, false)), "nobody can tell what became of it");
-        assert!(conflict(compare(false, false, Likeness::Other, true)));
-        assert!(conflict(compare(false, false, Likeness::Unknown, true)));
+        assert_eq!(compare(false, false, AccountMatch::Same, true), FollowedToken::Newer);
+        assert!(conflict(compare(false, false, AccountMatch::Same, false)), "nobody can tell what became of it");
+        assert!(conflict(compare(false, false, AccountMatch::Different, true)));
+        assert!(conflict(compare(false, false, AccountMatch::Unknown, true)));
     }
 }

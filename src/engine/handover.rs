@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::credential::foreign::{Identity, Likeness, Origin};
+use crate::credential::foreign::{AccountIdentity, AccountMatch, ImportSource};
 use crate::credential::freshness::{Lifetime, Validity};
-use crate::credential::response::Granted;
+use crate::credential::response::TokenResponse;
 use crate::credential::secret::Fingerprint;
 use crate::credential::{Binding, Credential, Generation, Grant};
 use crate::guard::Permit;
@@ -22,7 +22,7 @@ use crate::sys::lockfile::LockFile;
 #[derive(Debug)]
 pub struct NewCredential {
     pub credential: Credential,
-    pub origin: Option<Origin>,
+    pub origin: Option<ImportSource>,
 }
 
 impl From<Credential> for NewCredential {
@@ -75,7 +75,7 @@ impl NewCredentialResult {
 /// The credential that an answer makes; `None` if it holds no refresh token. `told` is how long the access token lives
 /// from `since` on, if that is known.
 pub fn build_credential(
-    granted: Granted,
+    granted: TokenResponse,
     binding: Binding,
     since: &Moment,
     told: Option<Lifetime>,
@@ -83,14 +83,14 @@ pub fn build_credential(
 ) -> Option<Credential> {
     let (lifetime, is_rest) = match told {
         Some(Lifetime::Whole(life)) => (life, false),
-        Some(Lifetime::Rest(left)) => (left, true),
+        Some(Lifetime::Remaining(left)) => (left, true),
         None => (default_lifetime, false),
     };
     let validity = granted.access.is_some().then(|| Validity {
         obtained: since.clone(),
         lifetime_ms: u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX),
         assumed: told.is_none(),
-        is_rest,
+        is_remainder: is_rest,
     });
     // Zero is Keycloak's way to say that an offline token does not end.
     let not_before = granted.earliest_refresh(since.wall, validity.as_ref().map(Validity::expires_at));
@@ -221,7 +221,7 @@ fn keep_existing(
     locked: &mut LockedProfile<'_, '_>,
     existing: &LoadedCredential<'_>,
     key: &SealingKey,
-    origin: Option<Origin>,
+    origin: Option<ImportSource>,
 ) -> Result<NewCredentialResult, Outcome> {
     let credential = existing.locked_credential.credential();
     let is_pending = locked.journal.publication == Publication::PublishPending;
@@ -340,16 +340,22 @@ fn check_same_server(
 fn check_same_account(
     locked: &LockedProfile<'_, '_>,
     existing: &LoadedCredential<'_>,
-    origin: Option<&Origin>,
+    origin: Option<&ImportSource>,
 ) -> Result<(), Outcome> {
     let Some(new) = origin.map(|o| &o.identity) else { return Ok(()) };
-    let told =
-        existing.locked_credential.credential().grant.id_token.as_ref().map(Identity::of_id_token).unwrap_or_default();
-    let old = locked.journal.origin.as_ref().map(|o| o.identity.clone()).unwrap_or_default().or(told);
-    if old.likeness(new) != Likeness::Other {
+    let told = existing
+        .locked_credential
+        .credential()
+        .grant
+        .id_token
+        .as_ref()
+        .map(AccountIdentity::from_id_token)
+        .unwrap_or_default();
+    let old = locked.journal.origin.as_ref().map(|o| o.identity.clone()).unwrap_or_default().merged_with(told);
+    if old.compare(new) != AccountMatch::Different {
         return Ok(());
     }
-    let name = |identity: &Identity| identity.name().unwrap_or("another account").to_owned();
+    let name = |identity: &AccountIdentity| identity.display_name().unwrap_or("another account").to_owned();
     let message = format!(
         "profile {} has a credential of {}, but this one belongs to {}",
         locked.journal.profile,
@@ -435,9 +441,9 @@ mod tests {
 
     const S: fn(u64) -> Duration = Duration::from_secs;
 
-    fn made_of(granted: Granted, told: Option<Lifetime>) -> (Moment, Credential) {
+    fn made_of(granted: TokenResponse, told: Option<Lifetime>) -> (Moment, Credential) {
         let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
-        let granted = Granted { refresh: RefreshToken::new("r"), ..granted };
+        let granted = TokenResponse { refresh: RefreshToken::new("r"), ..granted };
         let binding = Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() };
         let made = build_credential(granted, binding, &now, told, S(3600)).unwrap();
         (now, made)
@@ -446,7 +452,7 @@ mod tests {
     #[test]
     fn a_refresh_token_with_an_end_is_known_by_it_and_one_without_has_none() {
         let end = |secs| {
-            let (now, made) = made_of(Granted { refresh_expires_in: secs, ..Granted::default() }, None);
+            let (now, made) = made_of(TokenResponse { refresh_expires_in: secs, ..TokenResponse::default() }, None);
             made.grant.login_by.map(|at| at.since(now.wall))
         };
         assert_eq!([None, Some(0), Some(1), Some(90)].map(end), [None, None, Some(S(1)), Some(S(90))]);
@@ -455,11 +461,11 @@ mod tests {
     #[test]
     fn an_access_token_lives_as_long_as_told_and_otherwise_as_the_provider_is_known_for() {
         let life = |access: Option<AccessToken>, told| {
-            let (_, made) = made_of(Granted { access, ..Granted::default() }, told);
-            made.grant.validity.map(|v| (v.lifetime(), v.assumed, v.is_rest))
+            let (_, made) = made_of(TokenResponse { access, ..TokenResponse::default() }, told);
+            made.grant.validity.map(|v| (v.lifetime(), v.assumed, v.is_remainder))
         };
         let access = || AccessToken::new("a");
-        let (whole, rest) = (Some(Lifetime::Whole(S(60))), Some(Lifetime::Rest(S(60))));
+        let (whole, rest) = (Some(Lifetime::Whole(S(60))), Some(Lifetime::Remaining(S(60))));
         assert_eq!(life(access(), whole), Some((S(60), false, false)));
         assert_eq!(life(access(), rest), Some((S(60), false, true)));
         assert_eq!(life(access(), None), Some((S(3600), true, false)));

@@ -10,13 +10,13 @@ use crate::credential::{Credential, Generation};
 use crate::guard::SpentCredential;
 use crate::outcome::{Outcome, OutcomeKind, Publication};
 use crate::profile::{GraceSemantics, Rotation};
-use crate::provider::RawAnswer;
+use crate::provider::RawResponse;
 use crate::store::aftermath::GrantEffects;
 use crate::store::content::{GrantWarning, ResponseContent, SealedGrant, SealedResponse, SecretText};
 use crate::store::key::SealingKey;
 use crate::store::record::Journal;
 use crate::store::{LockedProfile, PendingResponse, StoreError};
-use crate::sys::durable::Staged;
+use crate::sys::durable::StagedFile;
 
 /// How often an answer in hand is tried to be saved, before the run gives up with it: for a quarter of a minute.
 const SEAL_TRIES: u32 = 60;
@@ -26,7 +26,7 @@ const SEAL_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 pub struct SentRefresh<'l> {
     pub refresh_token: RefreshToken,
     pub spent: SpentCredential<'l>,
-    pub response: RawAnswer,
+    pub response: RawResponse,
 }
 
 /// Steps 7 to 9 for an answer that arrived whole.
@@ -34,7 +34,7 @@ pub fn settle_exchange(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, '_>,
     key: &Arc<SealingKey>,
-    space: Staged,
+    space: StagedFile,
     sent_refresh: SentRefresh<'_>,
 ) -> Outcome {
     let response = match seal_response(ctx, locked, key, space, sent_refresh) {
@@ -51,7 +51,7 @@ pub fn settle_lost_exchange(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, '_>,
     key: &Arc<SealingKey>,
-    space: Staged,
+    space: StagedFile,
     sent_refresh: SentRefresh<'_>,
     why: &str,
 ) -> Outcome {
@@ -122,7 +122,7 @@ fn seal_response(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, '_>,
     key: &Arc<SealingKey>,
-    space: Staged,
+    space: StagedFile,
     sent_refresh: SentRefresh<'_>,
 ) -> Result<SealedResponse, Outcome> {
     let generation = next_generation(&locked.journal);

@@ -18,9 +18,9 @@ use crate::guard::Permit;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::classify::retry_after;
-use crate::provider::revocation::{self, RevocationServer, Revoking, Verdict};
-use crate::provider::wire::Ask;
-use crate::provider::{Gate, GateError, PrepareError, Prepared};
+use crate::provider::revocation::{self, RevocationExchange, RevocationResult, RevocationServer};
+use crate::provider::wire::AuthServerRequest;
+use crate::provider::{BeforeSend, BeforeSendError, PrepareError, PreparedProvider};
 use crate::store::record::{Journal, Revocation};
 use crate::store::{LoadedCredential, LockedProfile, PrefetchedKey, Store, StoreError};
 use crate::sys::lockfile::LockFile;
@@ -66,7 +66,7 @@ pub struct LogoutResult {
 #[derive(Debug)]
 pub enum RevocationRoute {
     Endpoint {
-        prepared: Prepared,
+        prepared: PreparedProvider,
         url: Url,
     },
     /// Nobody can revoke at this provider.
@@ -103,7 +103,7 @@ pub fn find_revocation_route(server: &dyn RevocationServer, profile: &Profile) -
         PrepareError::Unreachable(f) => RevocationRoute::Blocked(Outcome::new(OutcomeKind::Deferred).with_error(f)),
     };
     let provider = &profile.provider;
-    let url = match server.revocation_site(provider) {
+    let url = match server.revocation_endpoint(provider) {
         Ok(Some(url)) => url,
         Ok(None) => {
             return RevocationRoute::Unsupported(Failure::new(
@@ -218,7 +218,7 @@ impl LogoutRequest<'_> {
     ) -> Result<RevocationOutcome, Outcome> {
         let token_lock = self.store.lock_token(&loaded.fingerprint)?;
         let now = self.clock.now();
-        let is_alive = loaded.locked_credential.credential().validity().is_some_and(|v| !v.left(&now).is_zero());
+        let is_alive = loaded.locked_credential.credential().validity().is_some_and(|v| !v.remaining(&now).is_zero());
         let access = loaded.locked_credential.credential().grant.access.clone().filter(|_| is_alive);
         let is_dead = is_rejected_by_provider(&locked.journal);
         let untold = |reason| RevocationOutcome::not_revoked(is_dead, access.is_some(), reason);
@@ -250,7 +250,7 @@ impl LogoutRequest<'_> {
         locked: &mut LockedProfile<'_, '_>,
         loaded: LoadedCredential<'_>,
         access: Option<&AccessToken>,
-        prepared: &Prepared,
+        prepared: &PreparedProvider,
         url: &Url,
     ) -> Result<RevocationOutcome, Outcome> {
         check_binding(&loaded.locked_credential.credential().binding, prepared, url)
@@ -290,7 +290,7 @@ impl LogoutRequest<'_> {
         &self,
         locked: &mut LockedProfile<'_, '_>,
         loaded: LoadedCredential<'_>,
-        prepared: &Prepared,
+        prepared: &PreparedProvider,
         url: &Url,
     ) -> Result<(TokenFate, Failure), Outcome> {
         let mark =
@@ -299,22 +299,22 @@ impl LogoutRequest<'_> {
         let gate = self.revocation_gate(locked, &loaded, mark.clone());
         let provider = &prepared.provider;
         let (verdict, why, retry) = match self.server.revoke(prepared, url, loaded.locked_credential, gate) {
-            Revoking::Unsent { may_have_mark, why } => {
+            RevocationExchange::NotSent { may_have_mark, why } => {
                 // The journal in memory has no such mark: writing it erases the one on disk.
                 if may_have_mark {
                     locked.save_journal()?;
                 }
                 return Err(unsent_outcome(why, url));
             }
-            Revoking::Lost(why) => (Verdict::Unknown, why, None),
-            Revoking::Answered(response) => {
-                let (verdict, denied) = revocation::judge(&response, provider);
+            RevocationExchange::ResponseLost(why) => (RevocationResult::Unknown, why, None),
+            RevocationExchange::Responded(response) => {
+                let (verdict, denied) = revocation::classify_revocation(&response, provider);
                 let code = denied.map_or(String::new(), |d| format!(" {}", d.code));
                 let wait = response.retry_after.as_deref().and_then(|h| retry_after(h, self.clock.now().wall));
                 (verdict, format!("{} returned {}{code}", provider.name, response.status), wait)
             }
         };
-        locked.journal.revocation = if verdict == Verdict::Unknown { Some(mark) } else { was };
+        locked.journal.revocation = if verdict == RevocationResult::Unknown { Some(mark) } else { was };
         let failed = |kind, failure: Failure| {
             let outcome = Outcome::new(kind).with_error(failure);
             match retry {
@@ -323,16 +323,20 @@ impl LogoutRequest<'_> {
             }
         };
         let outcome = match verdict {
-            Verdict::Revoked => return Ok((TokenFate::Revoked, Failure::new(ErrorKind::Revoked, why))),
-            Verdict::Dead => return Ok((TokenFate::AlreadyInvalid, Failure::new(ErrorKind::Revoked, why))),
-            Verdict::Refused => return Ok((TokenFate::NotRevoked, Failure::new(ErrorKind::RevocationRefused, why))),
-            Verdict::Client => {
+            RevocationResult::Revoked => return Ok((TokenFate::Revoked, Failure::new(ErrorKind::Revoked, why))),
+            RevocationResult::AlreadyInvalid => {
+                return Ok((TokenFate::AlreadyInvalid, Failure::new(ErrorKind::Revoked, why)));
+            }
+            RevocationResult::Unsupported => {
+                return Ok((TokenFate::NotRevoked, Failure::new(ErrorKind::RevocationRefused, why)));
+            }
+            RevocationResult::ClientRejected => {
                 let keys = "client_id, client_auth, client_secret and revocation_endpoint";
                 let hint = format!("check {keys} in [provider.{}]", provider.name);
                 failed(OutcomeKind::ConfigError, Failure::new(ErrorKind::ClientRefused, why).with_hint(hint))
             }
-            Verdict::Later => failed(OutcomeKind::Deferred, Failure::new(ErrorKind::Throttled, why)),
-            Verdict::Unknown => {
+            RevocationResult::RetryLater => failed(OutcomeKind::Deferred, Failure::new(ErrorKind::Throttled, why)),
+            RevocationResult::Unknown => {
                 let text = format!("the refresh token may or may not be revoked: {why}");
                 failed(OutcomeKind::Deferred, Failure::new(ErrorKind::RevocationInDoubt, text))
             }
@@ -341,29 +345,38 @@ impl LogoutRequest<'_> {
         Err(outcome)
     }
 
-    fn revocation_gate(&self, locked: &LockedProfile<'_, '_>, loaded: &LoadedCredential<'_>, mark: Revocation) -> Gate {
+    fn revocation_gate(
+        &self,
+        locked: &LockedProfile<'_, '_>,
+        loaded: &LoadedCredential<'_>,
+        mark: Revocation,
+    ) -> BeforeSend {
         let write = locked.revocation_writer(mark);
         let stop = Arc::clone(&self.stop);
         let is_intact = loaded.locked_credential.permit().lock_checker();
         Box::new(move || {
             if stop.load(Ordering::SeqCst) {
-                return Err(GateError::Refused("keepalive is stopping"));
+                return Err(BeforeSendError::Refused("keepalive is stopping"));
             }
             if !is_intact() {
-                return Err(GateError::Refused("the lock file was replaced by another program"));
+                return Err(BeforeSendError::Refused("the lock file was replaced by another program"));
             }
-            write().map_err(|e| GateError::Journal(e.to_string()))
+            write().map_err(|e| BeforeSendError::Journal(e.to_string()))
         })
     }
 
-    fn revoke_access_token(&self, prepared: &Prepared, url: &Url, access: &AccessToken) -> TokenFate {
-        let response = self.server.ask(prepared, url, Ask::Revoke { access });
-        match response.map(|response| revocation::judge(&response, &prepared.provider).0) {
-            Ok(Verdict::Revoked) => TokenFate::Revoked,
-            Ok(Verdict::Dead) => TokenFate::AlreadyInvalid,
-            Ok(Verdict::Refused | Verdict::Client | Verdict::Later | Verdict::Unknown) | Err(_) => {
-                TokenFate::NotRevoked
-            }
+    fn revoke_access_token(&self, prepared: &PreparedProvider, url: &Url, access: &AccessToken) -> TokenFate {
+        let response = self.server.request(prepared, url, AuthServerRequest::RevokeAccessToken { access });
+        match response.map(|response| revocation::classify_revocation(&response, &prepared.provider).0) {
+            Ok(RevocationResult::Revoked) => TokenFate::Revoked,
+            Ok(RevocationResult::AlreadyInvalid) => TokenFate::AlreadyInvalid,
+            Ok(
+                RevocationResult::Unsupported
+                | RevocationResult::ClientRejected
+                | RevocationResult::RetryLater
+                | RevocationResult::Unknown,
+            )
+            | Err(_) => TokenFate::NotRevoked,
         }
     }
 }

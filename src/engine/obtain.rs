@@ -98,7 +98,7 @@ impl Engine {
         let now = self.clock().now();
         let alive = snapshot.and_then(|s| {
             let validity = s.grant.validity.clone()?;
-            let left = validity.left(&now);
+            let left = validity.remaining(&now);
             (!left.is_zero()).then_some((s, validity, left))
         });
         let Some((snapshot, validity, left)) = alive else {

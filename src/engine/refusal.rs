@@ -7,11 +7,11 @@ use super::doubt::{RetryDecision, decide};
 use super::flightplan::RefreshContext;
 use crate::clock::{Moment, Timestamp};
 use crate::credential::encoding;
-use crate::credential::response::{self, Denied, Reply};
+use crate::credential::response::{self, ErrorResponse, ParsedResponse};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
-use crate::provider::classify::{self, Class};
-use crate::provider::{GateError, RawAnswer, Unsent};
+use crate::provider::classify::{self, ResponseClass};
+use crate::provider::{BeforeSendError, NotSentReason, RawResponse};
 use crate::store::content::SealedResponse;
 use crate::store::record::{ClientBlock, Journal, LastAttempt, Rejection};
 use crate::store::{LockedProfile, StoreError};
@@ -24,11 +24,11 @@ pub fn settle_error_response(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, '_>,
     response: &SealedResponse,
-    denied: Option<&Denied>,
+    denied: Option<&ErrorResponse>,
 ) -> Outcome {
     let class = classify::classify(response.status, denied, &ctx.profile.provider);
     let retry_after = response.retry_after.as_deref().and_then(|h| classify::retry_after(h, ctx.now().wall));
-    if class == Class::Ambiguous {
+    if class == ResponseClass::Ambiguous {
         let why = format!("the server returned {}{}", response.status, error_text(denied));
         return settle_in_doubt_until(ctx, locked, &why, retry_after);
     }
@@ -52,17 +52,17 @@ pub fn settle_error_response(
 pub fn settle_early_response(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, '_>,
-    response: &RawAnswer,
+    response: &RawResponse,
 ) -> Outcome {
     let body = encoding::decode(response.content_encoding.as_deref(), &response.body);
-    let denied = match body.map(|body| response::read(response.status, &body.bytes, response.is_complete)) {
-        Ok(Reply::Denied(denied)) => Some(denied),
-        Ok(Reply::Granted(_) | Reply::Unreadable) | Err(encoding::TooLarge) => None,
+    let denied = match body.map(|body| response::parse(response.status, &body.bytes, response.is_complete)) {
+        Ok(ParsedResponse::Denied(denied)) => Some(denied),
+        Ok(ParsedResponse::Granted(_) | ParsedResponse::Unreadable) | Err(encoding::BodyTooLarge) => None,
     };
     let class = match classify::classify(response.status, denied.as_ref(), &ctx.profile.provider) {
         // Nobody can judge a token unseen.
-        Class::Dead | Class::Ambiguous => Class::Throttled,
-        class @ (Class::Throttled | Class::Client | Class::Unclassified) => class,
+        ResponseClass::TokenRejected | ResponseClass::Ambiguous => ResponseClass::Throttled,
+        class @ (ResponseClass::Throttled | ResponseClass::ClientRejected | ResponseClass::Unclassified) => class,
     };
     let retry_after = response.retry_after.as_deref().and_then(|h| classify::retry_after(h, ctx.now().wall));
     let said = FailedResponse { status: response.status, error: denied.as_ref(), retry_after, is_before_body: true };
@@ -76,7 +76,7 @@ pub fn settle_early_response(
 /// What a server said that grants nothing.
 struct FailedResponse<'a> {
     status: u16,
-    error: Option<&'a Denied>,
+    error: Option<&'a ErrorResponse>,
     retry_after: Option<Duration>,
     /// Before it was given the token.
     is_before_body: bool,
@@ -86,16 +86,16 @@ struct FailedResponse<'a> {
 fn apply_error_class(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, '_>,
-    class: Class,
+    class: ResponseClass,
     said: &FailedResponse<'_>,
 ) -> Outcome {
     let FailedResponse { status, error: denied, retry_after, is_before_body: is_early } = *said;
     let now = ctx.now();
     let name = &ctx.profile.name;
     let said = format!("{} returned {status}{}", ctx.profile.provider.name, error_text(denied));
-    let is_unexplained = class == Class::Unclassified && !is_early;
+    let is_unexplained = class == ResponseClass::Unclassified && !is_early;
     let is_spent = locked.journal.intent.as_ref().is_some_and(|i| i.is_last_chance_used);
-    let is_alive = locked.journal.validity.as_ref().is_some_and(|v| !v.left_at_most(&now).is_zero());
+    let is_alive = locked.journal.validity.as_ref().is_some_and(|v| !v.max_remaining(&now).is_zero());
     let journal = &mut locked.journal;
     count_client_probe(ctx, journal, &now);
     if !is_early {
@@ -107,12 +107,12 @@ fn apply_error_class(
         presume_consumed(ctx, locked)
     } else if is_unexplained && journal.consecutive_unclassified >= MAX_CONSECUTIVE_UNCLASSIFIED && !is_alive {
         presume_rejected(ctx, locked, &said)
-    } else if class == Class::Dead {
+    } else if class == ResponseClass::TokenRejected {
         let code: &str = denied.map_or("invalid_grant", |d| &d.code);
         let failure = Failure::new(ErrorKind::of_provider(code), said)
             .with_hint(format!("sign in again: keepalive login {name}"));
         reject_token(locked, now.wall, failure)
-    } else if class == Class::Client {
+    } else if class == ResponseClass::ClientRejected {
         let failure = Failure::new(ErrorKind::ClientRefused, said).with_hint(format!(
             "check client_id, client_auth, client_secret and the endpoint in [provider.{}]",
             ctx.profile.provider.name
@@ -134,12 +134,12 @@ fn apply_error_class(
     } else {
         journal.consecutive_failures += 1;
         let wait = match class {
-            Class::Unclassified => UNCLASSIFIED_DELAY.max(retry_after.unwrap_or_default()),
+            ResponseClass::Unclassified => UNCLASSIFIED_DELAY.max(retry_after.unwrap_or_default()),
             _ => ctx.next_retry_delay(journal, retry_after),
         };
         let at = now.wall.plus(wait);
         journal.set_not_before(Some(at), Some(&now));
-        let kind = if class == Class::Unclassified { ErrorKind::Refused } else { ErrorKind::Throttled };
+        let kind = if class == ResponseClass::Unclassified { ErrorKind::Refused } else { ErrorKind::Throttled };
         undo_send(journal, &now, is_early);
         let stands = match journal.intent {
             Some(_) => "the outcome of an earlier request is still in doubt",
@@ -319,15 +319,18 @@ fn reject_token(locked: &mut LockedProfile<'_, '_>, at: Timestamp, failure: Fail
 }
 
 /// Nothing was sent.
-pub fn settle_unsent(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, why: Unsent) -> Outcome {
+pub fn settle_unsent(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, why: NotSentReason) -> Outcome {
     match why {
-        Unsent::Gate(GateError::Journal(error)) => Outcome::new(OutcomeKind::StoreUnavailable).with_error(
-            Failure::new(ErrorKind::Io, format!("cannot write the journal: {error}"))
-                .with_hint("check free space and permissions of the state directory"),
-        ),
-        Unsent::Gate(GateError::Refused(reason) | GateError::Overtaken(reason)) => Outcome::new(OutcomeKind::Deferred)
-            .with_error(Failure::new(ErrorKind::Interrupted, format!("nothing was sent: {reason}"))),
-        Unsent::Network(reason) | Unsent::Early(reason) => {
+        NotSentReason::BeforeSend(BeforeSendError::Journal(error)) => Outcome::new(OutcomeKind::StoreUnavailable)
+            .with_error(
+                Failure::new(ErrorKind::Io, format!("cannot write the journal: {error}"))
+                    .with_hint("check free space and permissions of the state directory"),
+            ),
+        NotSentReason::BeforeSend(BeforeSendError::Refused(reason) | BeforeSendError::RefusedAfterIntent(reason)) => {
+            Outcome::new(OutcomeKind::Deferred)
+                .with_error(Failure::new(ErrorKind::Interrupted, format!("nothing was sent: {reason}")))
+        }
+        NotSentReason::Network(reason) | NotSentReason::EarlyResponse(reason) => {
             let journal = &mut locked.journal;
             journal.consecutive_failures += 1;
             let now = ctx.now();
@@ -367,10 +370,10 @@ pub fn set_last_attempt(ctx: &RefreshContext, journal: &mut Journal, outcome: &O
     });
 }
 
-fn error_text(denied: Option<&Denied>) -> String {
+fn error_text(denied: Option<&ErrorResponse>) -> String {
     match denied {
         None => String::new(),
-        Some(Denied { code, description: None }) => format!(" {code}"),
-        Some(Denied { code, description: Some(text) }) => format!(" {code}: {text}"),
+        Some(ErrorResponse { code, description: None }) => format!(" {code}"),
+        Some(ErrorResponse { code, description: Some(text) }) => format!(" {code}: {text}"),
     }
 }

@@ -1,13 +1,13 @@
 //! The stores of other tools, as the engine sees them: asked for what they hold, and never written.
 
-use crate::credential::foreign::{Foreign, Origin};
+use crate::credential::foreign::{ExternalCredential, ImportSource};
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::ProfileName;
 
 /// The stores of other tools. The engine knows none of them.
 pub trait FollowedStores: Send + Sync {
     /// What the store that a credential came from holds now for the same account. `within`: the profile it is asked for.
-    fn read(&self, origin: &Origin, caller_profile: &str) -> Result<Foreign, Failure>;
+    fn read(&self, origin: &ImportSource, caller_profile: &str) -> Result<ExternalCredential, Failure>;
 }
 
 /// Why a profile cannot follow anything.

@@ -6,7 +6,7 @@ use super::backoff::FOLLOW_CONFLICT_INTERVAL;
 use super::doubt::{self, RetryDecision};
 use super::source::nothing_to_follow;
 use crate::clock::{Moment, Timestamp};
-use crate::credential::freshness::{self, Demand, Margin, Validity, Verdict};
+use crate::credential::freshness::{self, Demand, Freshness, Margin, Validity};
 use crate::outcome::{ErrorKind, Failure, ProfileState};
 use crate::profile::{Policy, Profile};
 use crate::store::record::Journal;
@@ -150,9 +150,9 @@ fn unblocked_status(
     let demand = Demand::Margin { lookahead: Duration::ZERO };
     let is_due =
         freshness::assess(journal.generation, validity, demand, status_policy.margin, status_policy.jitter, now)
-            != Verdict::Fresh
+            != Freshness::Fresh
             || is_renewal_due(journal, Duration::ZERO, now);
-    let is_alive = validity.is_some_and(|v| !v.left(now).is_zero());
+    let is_alive = validity.is_some_and(|v| !v.remaining(now).is_zero());
     let not_before = journal.blocked_until(now).max(journal.follow_block.as_ref().and_then(|s| s.blocked_until(now)));
     let planned = validity.map_or(now.wall, |v| margin_reached_at(v, status_policy, now));
     let planned = renewal_at(journal).map_or(planned, |at| planned.min(at.max(now.wall)));
@@ -187,7 +187,7 @@ fn is_renewal_due(journal: &Journal, lookahead: Duration, now: &Moment) -> bool 
 fn margin_reached_at(validity: &Validity, status_policy: StatusPolicy<'_>, now: &Moment) -> Timestamp {
     let by_wall = freshness::refresh_at(validity, status_policy.margin, status_policy.jitter);
     let ahead = validity.expires_at().since(by_wall);
-    let by_both = now.wall.plus(validity.left(now).saturating_sub(ahead));
+    let by_both = now.wall.plus(validity.remaining(now).saturating_sub(ahead));
     by_wall.min(by_both).max(now.wall)
 }
 
@@ -213,7 +213,7 @@ pub fn meets_demand(journal: &Journal, demand: Demand, profile: &Profile, now: &
         && journal.access_token_error.is_none()
         && journal.persistent_error.is_none()
         && (!profile.follow || journal.followed_origin().is_some());
-    verdict == Verdict::Fresh && journal.has_credential() && (is_untroubled || matches!(demand, Demand::ValidFor(_)))
+    verdict == Freshness::Fresh && journal.has_credential() && (is_untroubled || matches!(demand, Demand::ValidFor(_)))
 }
 
 /// This profile's jitter: the same at every run, up to a tenth of its margin, so that profiles signed in together drift
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
     use crate::clock::{Clock, ManualClock};
     use crate::credential::Generation;
-    use crate::credential::foreign::{Identity, Origin};
+    use crate::credential::foreign::{AccountIdentity, ImportSource};
     use crate::credential::secret::Fingerprint;
     use crate::outcome::OutcomeKind;
     use crate::store::record::{ClientBlock, FollowBlock, Intent, LastAttempt, PersistentError, Rejection, Revocation};
@@ -249,7 +249,8 @@ mod tests {
         let mut r = Journal::new("p".parse().unwrap());
         r.generation = Generation::FIRST;
         r.fingerprint = Some(Fingerprint::from_hex("ab".into()));
-        r.validity = Some(Validity { obtained: clock.now(), lifetime_ms: 1_000_000, assumed: false, is_rest: false });
+        r.validity =
+            Some(Validity { obtained: clock.now(), lifetime_ms: 1_000_000, assumed: false, is_remainder: false });
         r
     }
 
@@ -292,7 +293,8 @@ mod tests {
     fn r35_a_refresh_token_near_its_end_is_renewed_while_the_access_token_is_fresh() {
         let c = clock();
         let mut r = journal(&c);
-        r.validity = Some(Validity { obtained: c.now(), lifetime_ms: 90 * 86_400_000, assumed: false, is_rest: false });
+        r.validity =
+            Some(Validity { obtained: c.now(), lifetime_ms: 90 * 86_400_000, assumed: false, is_remainder: false });
         r.login_by = Some(c.now().wall.plus(S(40_000)));
         let fresh = judge(&r, &c);
         assert_eq!((fresh.state, fresh.refresh_at), (ProfileState::Fresh, Some(c.now().wall.plus(S(30_000)))));
@@ -305,7 +307,7 @@ mod tests {
         while judge(&r, &c).state == ProfileState::Due {
             times += 1;
             r.validity =
-                Some(Validity { obtained: c.now(), lifetime_ms: 90 * 86_400_000, assumed: false, is_rest: false });
+                Some(Validity { obtained: c.now(), lifetime_ms: 90 * 86_400_000, assumed: false, is_remainder: false });
             c.advance(r.login_by.unwrap().since(c.now().wall) / 4 * 3);
         }
         assert_eq!(times, 2);
@@ -357,7 +359,12 @@ mod tests {
         };
         assert_eq!(judge(&r), (ProfileState::ConfigError, None), "there is nothing to follow");
         let place = Some("auth.json".into());
-        r.origin = Some(Origin { tool: "codex".into(), place, account: None, identity: Identity::default() });
+        r.origin = Some(ImportSource {
+            tool: "codex".into(),
+            location: place,
+            account: None,
+            identity: AccountIdentity::default(),
+        });
         assert_eq!(judge(&r), (ProfileState::Fresh, Some(800)));
         let mut stop = FollowBlock {
             outcome: OutcomeKind::Deferred,

@@ -18,7 +18,7 @@ use crate::credential::freshness;
 use crate::credential::secret::Fingerprint;
 use crate::guard::{Lease, LockedCredential};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
-use crate::provider::{Exchange, Gate, GateError, RawAnswer, Unsent};
+use crate::provider::{BeforeSend, BeforeSendError, ExchangeResult, NotSentReason, RawResponse};
 use crate::store::key::{self, SealingKey};
 use crate::store::knowledge::stale_credential;
 use crate::store::record::{Intent, Journal, PersistentError};
@@ -98,33 +98,33 @@ fn send_and_settle<'l>(
     kind: SendKind,
 ) -> Result<Outcome, Outcome> {
     let mut held = loaded.locked_credential;
-    let mut last = Unsent::Network(String::new());
+    let mut last = NotSentReason::Network(String::new());
     for pause in QUICK_TRY_DELAYS {
         std::thread::sleep(pause);
         let space = locked.reserve_response_space()?;
         let intent = ctx.new_intent(&locked.journal, &held, loaded.fingerprint.clone(), kind);
         let gate = ctx.gate(locked, key, &held, &intent, kind);
         match ctx.endpoint.exchange(&ctx.prepared, held, gate) {
-            Exchange::Unsent { held: back, may_have_intent, why, answer: response } => {
+            ExchangeResult::NotSent { held: back, may_have_intent, why, answer: response } => {
                 // The journal in memory has no such intent: writing it erases the one on disk. If that fails as the
                 // intent did, the gate's word is the better one.
                 if may_have_intent
                     && let Err(e) = locked.save_journal()
-                    && !matches!(why, Unsent::Gate(_))
+                    && !matches!(why, NotSentReason::BeforeSend(_))
                 {
                     return Err(e.outcome());
                 }
                 held = back;
-                if let (Unsent::Early(_), Some(response)) = (&why, &response) {
+                if let (NotSentReason::EarlyResponse(_), Some(response)) = (&why, &response) {
                     return Ok(refusal::settle_early_response(ctx, locked, response));
                 }
-                let is_final = matches!(why, Unsent::Gate(_)) || ctx.is_stopping();
+                let is_final = matches!(why, NotSentReason::BeforeSend(_)) || ctx.is_stopping();
                 last = why;
                 if is_final {
                     break;
                 }
             }
-            Exchange::Answered { sent, predecessor, answer: response } => {
+            ExchangeResult::Responded { sent, predecessor, answer: response } => {
                 locked.journal.intent = Some(intent);
                 return Ok(judge::settle_exchange(
                     ctx,
@@ -134,9 +134,9 @@ fn send_and_settle<'l>(
                     SentRefresh { refresh_token: sent, spent: predecessor, response },
                 ));
             }
-            Exchange::Lost { sent, predecessor, partial, why } => {
+            ExchangeResult::ResponseLost { sent, predecessor, partial, why } => {
                 locked.journal.intent = Some(intent);
-                let response = partial.unwrap_or_else(RawAnswer::nothing);
+                let response = partial.unwrap_or_else(RawResponse::empty);
                 let lost = SentRefresh { refresh_token: sent, spent: predecessor, response };
                 return Ok(judge::settle_lost_exchange(ctx, locked, key, space, lost, &why));
             }
@@ -278,7 +278,7 @@ impl RefreshContext {
             },
         };
         let validity = loaded.locked_credential.credential().validity();
-        let is_urgent = validity.is_none_or(|v| v.left(&self.now()) <= v.margin(self.profile.margin) / 2);
+        let is_urgent = validity.is_none_or(|v| v.remaining(&self.now()) <= v.margin(self.profile.margin) / 2);
         if self.is_daemon && is_urgent {
             return Ok(());
         }
@@ -325,7 +325,7 @@ impl RefreshContext {
         held: &LockedCredential<'_>,
         intent: &Intent,
         kind: SendKind,
-    ) -> Gate {
+    ) -> BeforeSend {
         let write = locked.intent_writer(intent.clone());
         let check_followed = self.followed_store_check(&locked.journal, key, intent.fingerprint.clone());
         let (stop, clock) = (Arc::clone(&self.stop), Arc::clone(&self.clock));
@@ -333,10 +333,10 @@ impl RefreshContext {
         let is_intact = held.permit().lock_checker();
         Box::new(move || {
             if stop.load(Ordering::SeqCst) {
-                return Err(GateError::Refused("keepalive is stopping"));
+                return Err(BeforeSendError::Refused("keepalive is stopping"));
             }
             if !is_intact() {
-                return Err(GateError::Refused("the lock file was replaced by another program"));
+                return Err(BeforeSendError::Refused("the lock file was replaced by another program"));
             }
             // It may take its time, so it comes before the clock is asked.
             check_followed()?;
@@ -347,11 +347,15 @@ impl RefreshContext {
                 SendKind::First | SendKind::Retry | SendKind::LastChance => false,
             };
             if is_over() {
-                return Err(GateError::Refused("the server's grace period is over"));
+                return Err(BeforeSendError::Refused("the server's grace period is over"));
             }
-            write().map_err(|e| GateError::Journal(e.to_string()))?;
+            write().map_err(|e| BeforeSendError::Journal(e.to_string()))?;
             // The disk may have taken its time.
-            if is_over() { Err(GateError::Overtaken("the server's grace period is over")) } else { Ok(()) }
+            if is_over() {
+                Err(BeforeSendError::RefusedAfterIntent("the server's grace period is over"))
+            } else {
+                Ok(())
+            }
         })
     }
 }

@@ -16,12 +16,12 @@ use zeroize::Zeroizing;
 use crate::clock::Timestamp;
 
 /// The value of `client_assertion_type` (RFC 7523 §2.2).
-pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+pub const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// How long an assertion is good: for one request, whose connection need not even stand yet.
-const LIFE: Duration = Duration::from_secs(60);
+const ASSERTION_LIFETIME: Duration = Duration::from_secs(60);
 /// A server whose clock is behind ours by this much does not yet take the assertion for one from the future.
-const SKEW: Duration = Duration::from_secs(15);
+const CLOCK_SKEW: Duration = Duration::from_secs(15);
 
 /// The fewest bits of an RSA key that sign anything here.
 const SMALLEST_RSA: usize = 2048;
@@ -43,7 +43,7 @@ enum Algorithm {
 
 /// Why a text is no key that can be used. Nothing of the text is repeated.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadKey {
+pub enum ClientKeyError {
     #[error("it is not a private key in PEM")]
     NotPem,
     #[error("it is encrypted")]
@@ -51,27 +51,27 @@ pub enum BadKey {
     #[error("it is {0}, not PKCS#8")]
     NotPkcs8(&'static str),
     #[error("it is not a private key: it begins with {0:?}")]
-    Other(String),
+    OtherPemLabel(String),
     #[error("it is an RSA key shorter than 2048 bits")]
     TooSmall,
     #[error("it is neither an EC key on P-256 nor an RSA key")]
-    Kind,
+    UnsupportedAlgorithm,
     #[error("it cannot be used: {0}")]
-    Unusable(String),
+    Invalid(String),
 }
 
-impl BadKey {
+impl ClientKeyError {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::NotPem | Self::Other(_) => {
+            Self::NotPem | Self::OtherPemLabel(_) => {
                 "it must contain a section BEGIN PRIVATE KEY; the public key belongs to the server"
             }
             Self::Encrypted => {
                 "decrypt it (openssl pkcs8 -in KEY -out NEW), and keep it in the keyring or get it from a command"
             }
-            Self::NotPkcs8(_) | Self::Unusable(_) => "convert it: openssl pkcs8 -topk8 -nocrypt -in KEY -out NEW",
-            Self::TooSmall | Self::Kind => {
+            Self::NotPkcs8(_) | Self::Invalid(_) => "convert it: openssl pkcs8 -topk8 -nocrypt -in KEY -out NEW",
+            Self::TooSmall | Self::UnsupportedAlgorithm => {
                 "create one: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out KEY, and register it"
             }
         }
@@ -79,7 +79,7 @@ impl BadKey {
 }
 
 /// What one assertion says.
-pub struct Claims<'a> {
+pub struct AssertionClaims<'a> {
     pub client_id: &'a str,
     pub audience: &'a str,
     pub now: Timestamp,
@@ -89,7 +89,7 @@ pub struct Claims<'a> {
 
 impl ClientKey {
     /// Reads the first private key in a PEM text, and makes sure that it can sign.
-    pub fn from_pem(pem: &str, id: Option<String>) -> Result<Self, BadKey> {
+    pub fn from_pem(pem: &str, id: Option<String>) -> Result<Self, ClientKeyError> {
         let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map(Zeroizing::new).map_err(|_| unread(pem))?;
         let algorithm = algorithm(&der)?;
         let key = Self { algorithm, der, id };
@@ -97,7 +97,7 @@ impl ClientKey {
             Algorithm::Es256 => key.ec_pair().map(drop),
             Algorithm::Rs256 => key.rsa_pair().map(drop),
         }
-        .map_err(|rejected| BadKey::Unusable(rejected.to_string()))?;
+        .map_err(|rejected| ClientKeyError::Invalid(rejected.to_string()))?;
         Ok(key)
     }
 
@@ -113,7 +113,7 @@ impl ClientKey {
     }
 
     /// A signed assertion; whoever has it is the client for `LIFE`.
-    pub fn assertion(&self, claims: &Claims<'_>) -> Result<Zeroizing<String>, Unspecified> {
+    pub fn assertion(&self, claims: &AssertionClaims<'_>) -> Result<Zeroizing<String>, Unspecified> {
         let name = match self.algorithm {
             Algorithm::Es256 => "ES256",
             Algorithm::Rs256 => "RS256",
@@ -128,8 +128,8 @@ impl ClientKey {
             "sub": claims.client_id,
             "aud": claims.audience,
             "jti": URL_SAFE_NO_PAD.encode(claims.jti),
-            "iat": seconds(claims.now.minus(SKEW)),
-            "exp": seconds(claims.now.plus(LIFE)),
+            "iat": seconds(claims.now.minus(CLOCK_SKEW)),
+            "exp": seconds(claims.now.plus(ASSERTION_LIFETIME)),
         });
         let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let mut jwt = Zeroizing::new(format!("{}.{}", part(header), part(body)));
@@ -156,7 +156,7 @@ impl ClientKey {
     }
 
     /// For a keyed hash of the client's settings, and nothing else.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(super) fn fingerprint_input(&self) -> &[u8] {
         self.der.secret_der()
     }
 }
@@ -168,8 +168,8 @@ impl std::fmt::Debug for ClientKey {
 }
 
 /// What a key signs with, by the object identifier that it carries.
-fn algorithm(der: &PrivateKeyDer<'_>) -> Result<Algorithm, BadKey> {
-    let broken = || BadKey::Unusable("its encoding is broken".into());
+fn algorithm(der: &PrivateKeyDer<'_>) -> Result<Algorithm, ClientKeyError> {
+    let broken = || ClientKeyError::Invalid("its encoding is broken".into());
     let rsa = match der {
         PrivateKeyDer::Pkcs1(der) => der.secret_pkcs1_der(),
         PrivateKeyDer::Pkcs8(der) => {
@@ -178,30 +178,30 @@ fn algorithm(der: &PrivateKeyDer<'_>) -> Result<Algorithm, BadKey> {
                 return Ok(Algorithm::Es256);
             }
             if algorithm != alg_id::RSA_ENCRYPTION.as_ref() {
-                return Err(BadKey::Kind);
+                return Err(ClientKeyError::UnsupportedAlgorithm);
             }
             key
         }
-        PrivateKeyDer::Sec1(_) => return Err(BadKey::NotPkcs8("SEC 1")),
-        _ => return Err(BadKey::Kind),
+        PrivateKeyDer::Sec1(_) => return Err(ClientKeyError::NotPkcs8("SEC 1")),
+        _ => return Err(ClientKeyError::UnsupportedAlgorithm),
     };
     match modulus_bits(rsa).ok_or_else(broken)? {
-        0..SMALLEST_RSA => Err(BadKey::TooSmall),
+        0..SMALLEST_RSA => Err(ClientKeyError::TooSmall),
         _ => Ok(Algorithm::Rs256),
     }
 }
 
 /// Why a PEM text in which no private key was found, or none that could be decoded, is of no use: by its label (RFC 7468),
 /// that of a private key if there is one.
-fn unread(pem: &str) -> BadKey {
+fn unread(pem: &str) -> ClientKeyError {
     let begins = pem.split("-----BEGIN ").skip(1);
     let mut labels = begins.filter_map(|rest| rest.split_once("-----")).map(|(label, _)| label);
     let label = labels.clone().find(|label| label.contains("PRIVATE KEY")).or_else(|| labels.next());
     match label {
-        None | Some("PRIVATE KEY" | "RSA PRIVATE KEY") => BadKey::NotPem,
-        Some("ENCRYPTED PRIVATE KEY") => BadKey::Encrypted,
-        Some("EC PRIVATE KEY") => BadKey::NotPkcs8("SEC 1"),
-        Some(other) => BadKey::Other(crate::credential::response::printable(other)),
+        None | Some("PRIVATE KEY" | "RSA PRIVATE KEY") => ClientKeyError::NotPem,
+        Some("ENCRYPTED PRIVATE KEY") => ClientKeyError::Encrypted,
+        Some("EC PRIVATE KEY") => ClientKeyError::NotPkcs8("SEC 1"),
+        Some(other) => ClientKeyError::OtherPemLabel(crate::credential::response::printable(other)),
     }
 }
 
@@ -254,7 +254,7 @@ mod tests {
         format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der))
     }
 
-    fn key(pem: &str) -> Result<ClientKey, BadKey> {
+    fn key(pem: &str) -> Result<ClientKey, ClientKeyError> {
         ClientKey::from_pem(pem, Some("k1".into()))
     }
 
@@ -265,7 +265,7 @@ mod tests {
         (der, pair)
     }
 
-    const CLAIMS: Claims<'_> = Claims {
+    const CLAIMS: AssertionClaims<'_> = AssertionClaims {
         client_id: "me",
         audience: "https://login.example",
         now: Timestamp::from_secs(1_790_000_000),
@@ -304,16 +304,16 @@ mod tests {
         let other = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &SystemRandom::new()).unwrap();
         let section = |label: &str| format!("-----BEGIN {label}-----\naHVudGVyMg==\n-----END {label}-----\n");
         for (text, bad) in [
-            ("hunter2".to_owned(), BadKey::NotPem),
-            ("-----BEGIN PRIVATE KEY-----\nhunter2".into(), BadKey::NotPem),
-            ("-----BEGIN PRIVATE KEY-----\nhunter2*\n-----END PRIVATE KEY-----".into(), BadKey::NotPem),
-            (section("ENCRYPTED PRIVATE KEY"), BadKey::Encrypted),
-            (section("EC PRIVATE KEY"), BadKey::NotPkcs8("SEC 1")),
-            (section("RSA PRIVATE KEY"), BadKey::Unusable("its encoding is broken".into())),
-            (section("PUBLIC KEY"), BadKey::Other("PUBLIC KEY".into())),
-            (section("OPENSSH PRIVATE KEY"), BadKey::Other("OPENSSH PRIVATE KEY".into())),
-            (section("PRIVATE KEY"), BadKey::Unusable("its encoding is broken".into())),
-            (pem(other.as_ref()), BadKey::Kind),
+            ("hunter2".to_owned(), ClientKeyError::NotPem),
+            ("-----BEGIN PRIVATE KEY-----\nhunter2".into(), ClientKeyError::NotPem),
+            ("-----BEGIN PRIVATE KEY-----\nhunter2*\n-----END PRIVATE KEY-----".into(), ClientKeyError::NotPem),
+            (section("ENCRYPTED PRIVATE KEY"), ClientKeyError::Encrypted),
+            (section("EC PRIVATE KEY"), ClientKeyError::NotPkcs8("SEC 1")),
+            (section("RSA PRIVATE KEY"), ClientKeyError::Invalid("its encoding is broken".into())),
+            (section("PUBLIC KEY"), ClientKeyError::OtherPemLabel("PUBLIC KEY".into())),
+            (section("OPENSSH PRIVATE KEY"), ClientKeyError::OtherPemLabel("OPENSSH PRIVATE KEY".into())),
+            (section("PRIVATE KEY"), ClientKeyError::Invalid("its encoding is broken".into())),
+            (pem(other.as_ref()), ClientKeyError::UnsupportedAlgorithm),
         ] {
             let found = key(&text).unwrap_err();
             assert_eq!(found, bad, "{text}");
@@ -340,9 +340,9 @@ mod tests {
         let small = rsa(&[0x7f; 256]);
         let pkcs1 =
             format!("-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----\n", STANDARD.encode(&small));
-        assert_eq!(key(&pkcs1).unwrap_err(), BadKey::TooSmall);
+        assert_eq!(key(&pkcs1).unwrap_err(), ClientKeyError::TooSmall);
         let algorithm = tlv(SEQUENCE, alg_id::RSA_ENCRYPTION.as_ref());
         let pkcs8 = tlv(SEQUENCE, &[tlv(INTEGER, &[0]), algorithm, tlv(OCTET_STRING, &small)].concat());
-        assert_eq!(key(&pem(&pkcs8)).unwrap_err(), BadKey::TooSmall);
+        assert_eq!(key(&pem(&pkcs8)).unwrap_err(), ClientKeyError::TooSmall);
     }
 }

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::credential::response::Denied;
+use crate::credential::response::ErrorResponse;
 use crate::profile::Provider;
 
 /// The class of an answer that granted nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum ResponseClass {
     /// The token is dead. Only a login helps.
-    Dead,
+    TokenRejected,
     /// Refused for now; the token was not looked at.
     Throttled,
     /// The provider refuses the client or the request; the token was not looked at.
-    Client,
+    ClientRejected,
     /// A no that does not say why; the token is presumed unspent.
     Unclassified,
     /// The server may have used the token up.
@@ -23,7 +23,7 @@ pub enum Class {
 
 /// Codes that say: this refresh token is dead. RFC 6749 has the first; the others are seen at more than one server, and
 /// their words leave no doubt. What a single provider says besides are its `dead_codes`.
-const DEAD: [&str; 7] = [
+const TOKEN_REJECTED_CODES: [&str; 7] = [
     "invalid_grant",
     "refresh_token_reused",
     "refresh_token_expired",
@@ -34,7 +34,7 @@ const DEAD: [&str; 7] = [
 ];
 
 /// Codes that say: this client, or this request, is wrong (RFC 6749 §5.2). A provider's own are its `client_codes`.
-const CLIENT: [&str; 7] = [
+const CLIENT_REJECTED_CODES: [&str; 7] = [
     "invalid_client",
     "unauthorized_client",
     "unsupported_grant_type",
@@ -45,47 +45,50 @@ const CLIENT: [&str; 7] = [
 ];
 
 /// Codes that say: later.
-const LATER: [&str; 4] = ["temporarily_unavailable", "slow_down", "rate_limited", "ratelimited"];
+const THROTTLED_CODES: [&str; 4] = ["temporarily_unavailable", "slow_down", "rate_limited", "ratelimited"];
 
 /// Codes that say: something broke in here. The server's own 500, under whatever status.
-const BROKEN: [&str; 5] = ["server_error", "internal_error", "internal_server_error", "fatal_error", "request_timeout"];
+const SERVER_ERROR_CODES: [&str; 5] =
+    ["server_error", "internal_error", "internal_server_error", "fatal_error", "request_timeout"];
 
 /// Codes that say: there is no such thing. Whether that is the token or the address, only the words tell.
-const NOT_FOUND: [&str; 2] = ["not_found_error", "not_found"];
+const NOT_FOUND_CODES: [&str; 2] = ["not_found_error", "not_found"];
 
 /// Whether a "not found" is about the refresh token. One provider answered a plain 404 `not_found_error` to every
 /// refresh when its endpoint had moved, and every token was alive.
-fn is_token_not_found(denied: Option<&Denied>) -> bool {
+fn is_token_not_found(denied: Option<&ErrorResponse>) -> bool {
     let words = denied.and_then(|d| d.description.as_deref()).unwrap_or_default();
     words.to_ascii_lowercase().contains("refresh token")
 }
 
 /// Classifies an answer of `provider` by HTTP status and by the OAuth error in it, if one could be read.
-pub fn classify(status: u16, denied: Option<&Denied>, provider: &Provider) -> Class {
+pub fn classify(status: u16, denied: Option<&ErrorResponse>, provider: &Provider) -> ResponseClass {
     let code = denied.map_or(String::new(), |d| d.code.to_ascii_lowercase());
     let code = code.as_str();
     let is_among =
         |known: &[&str], own: &[String]| known.contains(&code) || own.iter().any(|own| own.eq_ignore_ascii_case(code));
     match status {
-        429 => Class::Throttled,
-        503 if provider.policy.trust_503 => Class::Throttled,
+        429 => ResponseClass::Throttled,
+        503 if provider.policy.trust_503 => ResponseClass::Throttled,
         // Seen at a real server: 500 after the rotation was committed. Rule 23: never needs_login from these.
-        408 | 500..=599 => Class::Ambiguous,
-        300..=399 => Class::Client,
-        200..=299 if denied.is_none() => Class::Ambiguous,
-        200..=299 | 400..=499 if is_among(&DEAD, &provider.dead_codes) => Class::Dead,
-        200..=299 | 400..=499 if is_among(&CLIENT, &provider.client_codes) => Class::Client,
-        200..=299 | 400..=499 if LATER.contains(&code) => Class::Throttled,
-        200..=299 | 400..=499 if BROKEN.contains(&code) => Class::Ambiguous,
-        404 | 410 if NOT_FOUND.contains(&code) && is_token_not_found(denied) => Class::Dead,
+        408 | 500..=599 => ResponseClass::Ambiguous,
+        300..=399 => ResponseClass::ClientRejected,
+        200..=299 if denied.is_none() => ResponseClass::Ambiguous,
+        200..=299 | 400..=499 if is_among(&TOKEN_REJECTED_CODES, &provider.dead_codes) => ResponseClass::TokenRejected,
+        200..=299 | 400..=499 if is_among(&CLIENT_REJECTED_CODES, &provider.client_codes) => {
+            ResponseClass::ClientRejected
+        }
+        200..=299 | 400..=499 if THROTTLED_CODES.contains(&code) => ResponseClass::Throttled,
+        200..=299 | 400..=499 if SERVER_ERROR_CODES.contains(&code) => ResponseClass::Ambiguous,
+        404 | 410 if NOT_FOUND_CODES.contains(&code) && is_token_not_found(denied) => ResponseClass::TokenRejected,
         // An error inside a 200 that nobody knows, or a 4xx.
-        200..=299 | 400..=499 => Class::Unclassified,
-        _ => Class::Ambiguous,
+        200..=299 | 400..=499 => ResponseClass::Unclassified,
+        _ => ResponseClass::Ambiguous,
     }
 }
 
 /// No server is obeyed longer than this.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// Reads `Retry-After` (RFC 9110 §10.2.3): seconds, or a date.
 pub fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
@@ -94,7 +97,7 @@ pub fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
         Ok(secs) => Duration::from_secs(secs),
         Err(_) => super::http_date(text)?.since(now),
     };
-    Some(wait.min(LONGEST_RETRY_AFTER))
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 #[cfg(test)]
@@ -102,8 +105,8 @@ mod tests {
     use super::*;
     use crate::profile::Policy;
 
-    fn class(status: u16, code: &str) -> Class {
-        let denied = Denied { code: code.into(), description: None };
+    fn class(status: u16, code: &str) -> ResponseClass {
+        let denied = ErrorResponse { code: code.into(), description: None };
         classify(status, (!code.is_empty()).then_some(&denied), &Provider::named("acme"))
     }
 
@@ -116,50 +119,50 @@ mod tests {
             (200, "bad_refresh_token"),
             (404, "invalid_grant"),
         ] {
-            assert_eq!(class(status, code), Class::Dead, "{status} {code}");
+            assert_eq!(class(status, code), ResponseClass::TokenRejected, "{status} {code}");
         }
     }
 
     #[test]
     fn r23_trouble_is_never_a_dead_token() {
         for status in [408, 500, 502, 503, 504, 599] {
-            assert_eq!(class(status, "invalid_grant"), Class::Ambiguous, "{status}");
+            assert_eq!(class(status, "invalid_grant"), ResponseClass::Ambiguous, "{status}");
         }
-        assert_eq!(class(429, "invalid_grant"), Class::Throttled);
-        assert_eq!(class(200, ""), Class::Ambiguous);
-        assert_eq!(class(999, ""), Class::Ambiguous);
-        assert_eq!(class(101, ""), Class::Ambiguous);
+        assert_eq!(class(429, "invalid_grant"), ResponseClass::Throttled);
+        assert_eq!(class(200, ""), ResponseClass::Ambiguous);
+        assert_eq!(class(999, ""), ResponseClass::Ambiguous);
+        assert_eq!(class(101, ""), ResponseClass::Ambiguous);
     }
 
     #[test]
     fn r23_what_broke_in_the_server_may_have_spent_the_token_under_any_status() {
         for (status, code) in [(200, "internal_error"), (400, "server_error"), (200, "Fatal_Error")] {
-            assert_eq!(class(status, code), Class::Ambiguous, "{status} {code}");
+            assert_eq!(class(status, code), ResponseClass::Ambiguous, "{status} {code}");
         }
     }
 
     #[test]
     fn r22_not_found_is_a_dead_token_only_if_it_says_so() {
         let class = |status, words: &str| {
-            let denied = Denied { code: "not_found_error".into(), description: Some(words.into()) };
+            let denied = ErrorResponse { code: "not_found_error".into(), description: Some(words.into()) };
             classify(status, Some(&denied), &Provider::named("acme"))
         };
-        assert_eq!(class(404, "Refresh token not found or invalid"), Class::Dead);
-        assert_eq!(class(404, "Not found"), Class::Unclassified);
-        assert_eq!(class(500, "Refresh token not found or invalid"), Class::Ambiguous);
+        assert_eq!(class(404, "Refresh token not found or invalid"), ResponseClass::TokenRejected);
+        assert_eq!(class(404, "Not found"), ResponseClass::Unclassified);
+        assert_eq!(class(500, "Refresh token not found or invalid"), ResponseClass::Ambiguous);
     }
 
     #[test]
     fn r24_a_refused_client_is_a_matter_of_configuration() {
         for (status, code) in [(401, "invalid_client"), (400, "invalid_scope"), (200, "invalid_request"), (302, "")] {
-            assert_eq!(class(status, code), Class::Client, "{status} {code}");
+            assert_eq!(class(status, code), ResponseClass::ClientRejected, "{status} {code}");
         }
     }
 
     #[test]
     fn a_no_without_a_reason_is_unclassified() {
         for (status, code) in [(400, ""), (401, ""), (403, "forbidden"), (404, ""), (200, "unknown_error")] {
-            assert_eq!(class(status, code), Class::Unclassified, "{status} {code}");
+            assert_eq!(class(status, code), ResponseClass::Unclassified, "{status} {code}");
         }
     }
 
@@ -172,25 +175,28 @@ mod tests {
             ..Provider::named("acme")
         };
         let class = |status, code: &str, provider| {
-            classify(status, Some(&Denied { code: code.into(), description: None }), provider)
+            classify(status, Some(&ErrorResponse { code: code.into(), description: None }), provider)
         };
-        assert_eq!(class(200, "Account_Inactive", &acme), Class::Dead);
-        assert_eq!(class(400, "bad_client_secret", &acme), Class::Client);
-        assert_eq!(class(400, "invalid_grant", &acme), Class::Dead, "those of all servers stay");
+        assert_eq!(class(200, "Account_Inactive", &acme), ResponseClass::TokenRejected);
+        assert_eq!(class(400, "bad_client_secret", &acme), ResponseClass::ClientRejected);
+        assert_eq!(class(400, "invalid_grant", &acme), ResponseClass::TokenRejected, "those of all servers stay");
         for status in [429, 500] {
-            assert!(matches!(class(status, "account_inactive", &acme), Class::Throttled | Class::Ambiguous));
+            assert!(matches!(
+                class(status, "account_inactive", &acme),
+                ResponseClass::Throttled | ResponseClass::Ambiguous
+            ));
         }
-        assert_eq!(class(200, "account_inactive", &Provider::named("other")), Class::Unclassified);
+        assert_eq!(class(200, "account_inactive", &Provider::named("other")), ResponseClass::Unclassified);
     }
 
     #[test]
     fn later_is_later() {
-        assert_eq!(class(400, "temporarily_unavailable"), Class::Throttled);
-        assert_eq!(class(400, "slow_down"), Class::Throttled);
+        assert_eq!(class(400, "temporarily_unavailable"), ResponseClass::Throttled);
+        assert_eq!(class(400, "slow_down"), ResponseClass::Throttled);
         let policy = Policy { trust_503: true, ..Policy::default() };
         let trusting = Provider { policy, ..Provider::named("acme") };
-        assert_eq!(classify(503, None, &trusting), Class::Throttled);
-        assert_eq!(classify(502, None, &trusting), Class::Ambiguous);
+        assert_eq!(classify(503, None, &trusting), ResponseClass::Throttled);
+        assert_eq!(classify(502, None, &trusting), ResponseClass::Ambiguous);
     }
 
     #[test]
@@ -201,7 +207,7 @@ mod tests {
         assert_eq!(retry_after("Tuesday, 24-Nov-26 12:00:30 GMT", now), Some(Duration::from_secs(30)));
         assert_eq!(retry_after("Tue Nov 24 12:00:30 2026", now), Some(Duration::from_secs(30)));
         assert_eq!(retry_after("Tue, 24 Nov 2026 11:00:00 GMT", now), Some(Duration::ZERO));
-        assert_eq!(retry_after("99999999", now), Some(LONGEST_RETRY_AFTER));
+        assert_eq!(retry_after("99999999", now), Some(MAX_RETRY_AFTER));
         assert_eq!(retry_after("soon", now), None);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-use super::assertion::{Claims, ClientKey};
+use super::assertion::{AssertionClaims, ClientKey};
 use crate::clock::Timestamp;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{Audience, ClientAuth, Provider, SecretSource};
@@ -15,14 +15,14 @@ pub type SecretReader = Box<dyn Fn(&SecretSource, &str) -> Result<Zeroizing<Stri
 
 /// What a client's proofs are made of.
 #[derive(Clone)]
-pub enum Identity {
+pub enum ClientCredentials {
     Public,
     Secret(Zeroizing<String>),
     Key(Arc<ClientKey>),
 }
 
 /// Goes with one request, and says who sends it.
-pub enum Proof {
+pub enum ClientAuthentication {
     /// The client's name alone.
     None,
     /// `client_secret_basic`.
@@ -33,9 +33,9 @@ pub enum Proof {
     Assertion(Zeroizing<String>),
 }
 
-impl Identity {
+impl ClientCredentials {
     /// Reads what `client_auth` asks for, and makes sure that it can be used.
-    pub fn read(provider: &Provider, secrets: &SecretReader, within: &str) -> Result<Self, Failure> {
+    pub fn load(provider: &Provider, secrets: &SecretReader, within: &str) -> Result<Self, Failure> {
         let section = format!("[provider.{}]", provider.name);
         let read = |kind: ErrorKind, what: &str, source: &Option<SecretSource>| {
             let key = kind.word().to_owned();
@@ -62,35 +62,42 @@ impl Identity {
     }
 
     /// The proof for one request that is made `now`.
-    pub fn prove(&self, provider: &Provider, audience: &str, now: Timestamp) -> Result<Proof, Failure> {
+    pub fn authenticate(
+        &self,
+        provider: &Provider,
+        audience: &str,
+        now: Timestamp,
+    ) -> Result<ClientAuthentication, Failure> {
         let key = match (self, provider.client_auth) {
-            (Self::Public, _) => return Ok(Proof::None),
-            (Self::Secret(secret), ClientAuth::ClientSecretBasic) => return Ok(Proof::Basic(secret.clone())),
-            (Self::Secret(secret), _) => return Ok(Proof::Post(secret.clone())),
+            (Self::Public, _) => return Ok(ClientAuthentication::None),
+            (Self::Secret(secret), ClientAuth::ClientSecretBasic) => {
+                return Ok(ClientAuthentication::Basic(secret.clone()));
+            }
+            (Self::Secret(secret), _) => return Ok(ClientAuthentication::Post(secret.clone())),
             (Self::Key(key), _) => key,
         };
         let mut jti = [0; 16];
         let assertion = SystemRandom::new()
             .fill(&mut jti)
-            .and_then(|()| key.assertion(&Claims { client_id: &provider.client_id, audience, now, jti }));
+            .and_then(|()| key.assertion(&AssertionClaims { client_id: &provider.client_id, audience, now, jti }));
         // Only a system without random numbers cannot sign with a key that was tried when it was read.
         assertion
-            .map(Proof::Assertion)
+            .map(ClientAuthentication::Assertion)
             .map_err(|_| Failure::new(ErrorKind::ClientKey, "cannot sign the client assertion"))
     }
 
     /// For a keyed hash of the client's settings, and nothing else.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(super) fn fingerprint_input(&self) -> &[u8] {
         match self {
             Self::Public => &[],
             Self::Secret(secret) => secret.as_bytes(),
-            Self::Key(key) => key.bytes(),
+            Self::Key(key) => key.fingerprint_input(),
         }
     }
 }
 
 /// Whom an assertion for `provider` is made out to.
-pub fn audience<'a>(provider: &'a Provider, issuer: Option<&'a str>, token_endpoint: &'a str) -> &'a str {
+pub fn assertion_audience<'a>(provider: &'a Provider, issuer: Option<&'a str>, token_endpoint: &'a str) -> &'a str {
     match &provider.assertion_audience {
         Audience::Issuer => issuer.unwrap_or(token_endpoint),
         Audience::TokenEndpoint => token_endpoint,

@@ -16,12 +16,12 @@ use crate::sys::durable;
 
 /// How long metadata is used without looking again, if the server does not say. Servers change endpoints rarely, and
 /// announce it.
-const FRESH_FOR: Duration = Duration::from_secs(24 * 3600);
+const DEFAULT_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 /// What a server may say about that. Less would be a request for metadata with every refresh; more would outlast the
 /// announcement of a move.
-const FRESH_WITHIN: RangeInclusive<Duration> = Duration::from_secs(300)..=Duration::from_secs(7 * 24 * 3600);
+const MAX_AGE_LIMITS: RangeInclusive<Duration> = Duration::from_secs(300)..=Duration::from_secs(7 * 24 * 3600);
 /// How long the old metadata serves after an issuer could not be asked, before it is asked again.
-const PATIENCE: Duration = Duration::from_secs(300);
+const STALE_RETRY_INTERVAL: Duration = Duration::from_secs(300);
 
 /// The endpoints of an issuer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub struct Metadata {
 
 impl Metadata {
     /// A discovered endpoint, if it is as safe as the token endpoint must be.
-    pub fn safe(&self, endpoint: Option<&Url>) -> Option<Url> {
+    pub fn safe_endpoint(&self, endpoint: Option<&Url>) -> Option<Url> {
         endpoint.filter(|url| url.scheme() == "https" || url.origin() == self.token_endpoint.origin()).cloned()
     }
 
@@ -56,34 +56,34 @@ impl Metadata {
 
 /// Whom metadata is asked of, and what is demanded of the answer.
 #[derive(Clone, Copy, Debug)]
-pub struct Whom<'a> {
+pub struct IssuerPolicy<'a> {
     pub issuer: &'a Url,
     /// Endpoints must be https at this host or below it.
-    pub domain: Option<&'a str>,
+    pub endpoint_domain: Option<&'a str>,
 }
 
 /// An answer to a question for metadata.
-pub struct Document {
+pub struct MetadataResponse {
     pub status: u16,
     pub body: Vec<u8>,
     /// How long it may be used without looking again.
-    pub fresh_for: Duration,
+    pub max_age: Duration,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Remembered {
+struct CachedMetadata {
     metadata: Metadata,
     fetched_at: Timestamp,
-    fresh_for_s: u64,
+    max_age_s: u64,
 }
 
-impl Remembered {
+impl CachedMetadata {
     fn is_fresh(&self, now: Timestamp) -> bool {
-        self.fetched_at <= now && now.since(self.fetched_at) < Duration::from_secs(self.fresh_for_s)
+        self.fetched_at <= now && now.since(self.fetched_at) < Duration::from_secs(self.max_age_s)
     }
 
     /// Not remembering costs one more request next time, nothing else.
-    fn keep(&self, path: &Path) {
+    fn write_cache(&self, path: &Path) {
         let bytes = serde_json::to_vec(self).map_err(std::io::Error::from);
         let dir = path.parent().unwrap_or(path);
         let _unimportant =
@@ -92,13 +92,18 @@ impl Remembered {
 }
 
 /// Gets a document, or says why not.
-type Fetch<'a> = dyn Fn(Url) -> Result<Document, String> + 'a;
+type Fetch<'a> = dyn Fn(Url) -> Result<MetadataResponse, String> + 'a;
 
 /// The metadata of an issuer: as remembered in `dir` if fresh, else fetched; if that fails, as remembered however old.
-pub fn metadata(whom: Whom<'_>, dir: &Path, now: Timestamp, fetch: &Fetch<'_>) -> Result<Metadata, PrepareError> {
+pub fn load_metadata(
+    whom: IssuerPolicy<'_>,
+    dir: &Path,
+    now: Timestamp,
+    fetch: &Fetch<'_>,
+) -> Result<Metadata, PrepareError> {
     let issuer = whom.issuer;
     let path = dir.join(format!("{}.json", digest(issuer.as_str())));
-    let remembered = recall(&path, whom);
+    let remembered = read_cache(&path, whom);
     if let Some(r) = remembered.as_ref().filter(|r| r.is_fresh(now)) {
         return Ok(r.metadata.clone());
     }
@@ -108,26 +113,26 @@ pub fn metadata(whom: Whom<'_>, dir: &Path, now: Timestamp, fetch: &Fetch<'_>) -
         (Err(PrepareError::Unreachable(f) | PrepareError::Config(f)), Some(old)) => {
             tracing::warn!(%issuer, since = %old.fetched_at, "{}; using the endpoints that were discovered earlier", f.message);
             // Not asked again with every refresh of every profile: an issuer that is down makes each attempt long.
-            (old.metadata, PATIENCE)
+            (old.metadata, STALE_RETRY_INTERVAL)
         }
     };
-    let remembered = Remembered { metadata, fetched_at: now, fresh_for_s: fresh_for.as_secs() };
-    remembered.keep(&path);
+    let remembered = CachedMetadata { metadata, fetched_at: now, max_age_s: fresh_for.as_secs() };
+    remembered.write_cache(&path);
     Ok(remembered.metadata)
 }
 
 /// What is remembered, if it would be accepted today.
-fn recall(path: &Path, whom: Whom<'_>) -> Option<Remembered> {
+fn read_cache(path: &Path, whom: IssuerPolicy<'_>) -> Option<CachedMetadata> {
     let bytes = durable::read(path).ok()??;
-    let remembered: Remembered = serde_json::from_slice(&bytes).ok()?;
-    check(whom, &remembered.metadata).is_ok().then_some(remembered)
+    let remembered: CachedMetadata = serde_json::from_slice(&bytes).ok()?;
+    check_metadata(whom, &remembered.metadata).is_ok().then_some(remembered)
 }
 
 /// Asks for the metadata, whatever is remembered. Also says how long it may be used.
-pub(super) fn discover(whom: Whom<'_>, fetch: &Fetch<'_>) -> Result<(Metadata, Duration), PrepareError> {
+pub(super) fn discover(whom: IssuerPolicy<'_>, fetch: &Fetch<'_>) -> Result<(Metadata, Duration), PrepareError> {
     let issuer = whom.issuer;
     let (mut reasons, mut refused) = (Vec::new(), Vec::new());
-    for url in well_known(issuer) {
+    for url in well_known_urls(issuer) {
         let path = url.path().to_owned();
         let document = match fetch(url) {
             Ok(document) => document,
@@ -141,8 +146,8 @@ pub(super) fn discover(whom: Whom<'_>, fetch: &Fetch<'_>) -> Result<(Metadata, D
             continue;
         }
         match serde_json::from_slice::<Metadata>(&document.body) {
-            Ok(metadata) => match check(whom, &metadata) {
-                Ok(()) => return Ok((metadata, document.fresh_for)),
+            Ok(metadata) => match check_metadata(whom, &metadata) {
+                Ok(()) => return Ok((metadata, document.max_age)),
                 Err(why) => refused.push(format!("{path}: {why}")),
             },
             Err(e) => reasons.push(format!("{path}: not metadata: {e}")),
@@ -159,7 +164,7 @@ pub(super) fn discover(whom: Whom<'_>, fetch: &Fetch<'_>) -> Result<(Metadata, D
 }
 
 /// RFC 8414 puts the well-known part between host and path, OpenID Connect after the path.
-fn well_known(issuer: &Url) -> Vec<Url> {
+fn well_known_urls(issuer: &Url) -> Vec<Url> {
     let path = issuer.path().trim_end_matches('/');
     let at = |p: String| {
         let mut url = issuer.clone();
@@ -173,12 +178,12 @@ fn well_known(issuer: &Url) -> Vec<Url> {
 }
 
 /// Whether metadata may be trusted to say where tokens go (RFC 8414 §§3.3 and 6.2).
-fn check(whom: Whom<'_>, metadata: &Metadata) -> Result<(), String> {
+fn check_metadata(whom: IssuerPolicy<'_>, metadata: &Metadata) -> Result<(), String> {
     if !is_same_issuer(&metadata.issuer, whom.issuer) {
         return Err(format!("it is for issuer {}", printable(&metadata.issuer)));
     }
-    if let Some(domain) = whom.domain {
-        return match metadata.endpoints().find(|(_, url)| !is_below(domain, url)) {
+    if let Some(domain) = whom.endpoint_domain {
+        return match metadata.endpoints().find(|(_, url)| !is_https_below(domain, url)) {
             Some((what, url)) => {
                 let origin = url.origin().ascii_serialization();
                 Err(format!("its {what} is at {origin}, not https at {domain} or a subdomain (endpoint_domain)"))
@@ -192,7 +197,7 @@ fn check(whom: Whom<'_>, metadata: &Metadata) -> Result<(), String> {
     if is_safe { Ok(()) } else { Err("its token endpoint is not https".into()) }
 }
 
-fn is_below(domain: &str, url: &Url) -> bool {
+fn is_https_below(domain: &str, url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let is_there = host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     url.scheme() == "https" && is_there
@@ -203,18 +208,18 @@ fn is_same_issuer(text: &str, issuer: &Url) -> bool {
 }
 
 /// How long a document is used, by its `Cache-Control` (RFC 9111 §5.2.2).
-pub fn fresh_for(cache_control: Option<&str>) -> Duration {
+pub fn max_age(cache_control: Option<&str>) -> Duration {
     let mut found = None;
     for directive in cache_control.unwrap_or_default().split(',') {
         let directive = directive.trim().to_ascii_lowercase();
         match directive.split_once('=') {
-            None if directive == "no-store" || directive == "no-cache" => return *FRESH_WITHIN.start(),
+            None if directive == "no-store" || directive == "no-cache" => return *MAX_AGE_LIMITS.start(),
             Some(("max-age", seconds)) => found = found.or(seconds.trim_matches('"').parse().ok()),
             None | Some(_) => {}
         }
     }
-    let said = found.map_or(FRESH_FOR, Duration::from_secs);
-    said.clamp(*FRESH_WITHIN.start(), *FRESH_WITHIN.end())
+    let said = found.map_or(DEFAULT_MAX_AGE, Duration::from_secs);
+    said.clamp(*MAX_AGE_LIMITS.start(), *MAX_AGE_LIMITS.end())
 }
 
 fn digest(text: &str) -> String {
@@ -235,77 +240,77 @@ mod tests {
         "https://login.example/tenant".parse().unwrap()
     }
 
-    fn document(body: &serde_json::Value) -> Document {
-        Document { status: 200, body: body.to_string().into_bytes(), fresh_for: FRESH_FOR }
+    fn document(body: &serde_json::Value) -> MetadataResponse {
+        MetadataResponse { status: 200, body: body.to_string().into_bytes(), max_age: DEFAULT_MAX_AGE }
     }
 
-    fn named(issuer: &str, token_endpoint: &str) -> Document {
+    fn named(issuer: &str, token_endpoint: &str) -> MetadataResponse {
         document(&serde_json::json!({"issuer": issuer, "token_endpoint": token_endpoint, "jwks_uri": "x"}))
     }
 
-    fn good() -> Document {
+    fn good() -> MetadataResponse {
         named("https://login.example/tenant", "https://login.example/token")
     }
 
-    struct Place {
+    struct CacheFixture {
         dir: tempfile::TempDir,
         domain: Option<&'static str>,
     }
 
-    impl Place {
+    impl CacheFixture {
         fn new() -> Self {
             Self { dir: tempfile::tempdir().unwrap(), domain: None }
         }
 
-        fn ask(&self, now: Timestamp, fetch: &Fetch<'_>) -> Result<Metadata, String> {
+        fn load(&self, now: Timestamp, fetch: &Fetch<'_>) -> Result<Metadata, String> {
             let issuer = issuer();
-            let whom = Whom { issuer: &issuer, domain: self.domain };
-            metadata(whom, self.dir.path(), now, fetch).map_err(|e| match e {
+            let whom = IssuerPolicy { issuer: &issuer, endpoint_domain: self.domain };
+            load_metadata(whom, self.dir.path(), now, fetch).map_err(|e| match e {
                 PrepareError::Config(f) => format!("config: {}", f.message),
                 PrepareError::Unreachable(f) => format!("unreachable: {}", f.message),
             })
         }
     }
 
-    fn never(_: Url) -> Result<Document, String> {
+    fn never(_: Url) -> Result<MetadataResponse, String> {
         panic!("asked again")
     }
 
     #[test]
     fn both_places_are_tried_and_the_answer_is_remembered() {
-        let place = Place::new();
+        let place = CacheFixture::new();
         let asked = RefCell::new(Vec::new());
         let fetch = |url: Url| {
             asked.borrow_mut().push(url.path().to_owned());
             match url.path().ends_with("openid-configuration") {
                 true => Ok(named("https://login.example/tenant/", "https://login.example/token")),
-                false => Ok(Document { status: 404, body: vec![], fresh_for: FRESH_FOR }),
+                false => Ok(MetadataResponse { status: 404, body: vec![], max_age: DEFAULT_MAX_AGE }),
             }
         };
-        let m = place.ask(T0, &fetch).unwrap();
+        let m = place.load(T0, &fetch).unwrap();
         assert_eq!(m.token_endpoint.as_str(), "https://login.example/token");
         let paths = ["/.well-known/oauth-authorization-server/tenant", "/tenant/.well-known/openid-configuration"];
         assert_eq!(*asked.borrow(), paths);
-        assert_eq!(place.ask(T0.plus(HOUR), &never).unwrap(), m);
+        assert_eq!(place.load(T0.plus(HOUR), &never).unwrap(), m);
     }
 
     #[test]
     fn what_was_remembered_serves_however_old_while_the_issuer_is_down() {
-        let place = Place::new();
-        let m = place.ask(T0, &|_| Ok(good())).unwrap();
+        let place = CacheFixture::new();
+        let m = place.load(T0, &|_| Ok(good())).unwrap();
         let asked = Cell::new(0);
         let down = |_: Url| {
             asked.set(asked.get() + 1);
             Err("down".to_owned())
         };
         let late = T0.plus(90 * 24 * HOUR);
-        assert_eq!(place.ask(late, &down).unwrap(), m);
-        assert_eq!(place.ask(late.plus(PATIENCE / 2), &down).unwrap(), m);
+        assert_eq!(place.load(late, &down).unwrap(), m);
+        assert_eq!(place.load(late.plus(STALE_RETRY_INTERVAL / 2), &down).unwrap(), m);
         assert_eq!(asked.get(), 2, "both places, and not with every refresh");
-        assert_eq!(place.ask(late.plus(PATIENCE), &down).unwrap(), m);
+        assert_eq!(place.load(late.plus(STALE_RETRY_INTERVAL), &down).unwrap(), m);
         assert_eq!(asked.get(), 4);
         let other = || named("https://login.example/tenant", "https://login.example/new");
-        let back = place.ask(late.plus(2 * PATIENCE), &|_| Ok(other())).unwrap();
+        let back = place.load(late.plus(2 * STALE_RETRY_INTERVAL), &|_| Ok(other())).unwrap();
         assert_eq!(back.token_endpoint.path(), "/new");
     }
 
@@ -322,24 +327,24 @@ mod tests {
             (Some("max-age=3600, no-cache"), 300),
             (Some("no-store"), 300),
         ] {
-            assert_eq!(fresh_for(header), Duration::from_secs(seconds), "{header:?}");
+            assert_eq!(max_age(header), Duration::from_secs(seconds), "{header:?}");
         }
-        let place = Place::new();
-        place.ask(T0, &|_| Ok(Document { fresh_for: HOUR, ..good() })).unwrap();
-        place.ask(T0.plus(HOUR - Duration::from_secs(1)), &never).unwrap();
+        let place = CacheFixture::new();
+        place.load(T0, &|_| Ok(MetadataResponse { max_age: HOUR, ..good() })).unwrap();
+        place.load(T0.plus(HOUR - Duration::from_secs(1)), &never).unwrap();
         let asked = Cell::new(false);
         let fetch = |_: Url| {
             asked.set(true);
             Ok(good())
         };
-        place.ask(T0.plus(HOUR), &fetch).unwrap();
+        place.load(T0.plus(HOUR), &fetch).unwrap();
         assert!(asked.get());
         let stepped_back = Cell::new(false);
         let fetch = |_: Url| {
             stepped_back.set(true);
             Ok(good())
         };
-        place.ask(T0, &fetch).unwrap();
+        place.load(T0, &fetch).unwrap();
         assert!(stepped_back.get(), "what comes from the future is no cache");
     }
 
@@ -350,13 +355,13 @@ mod tests {
             ("https://login.example", "https://login.example/token", "it is for issuer https://login.example"),
             ("https://login.example/tenant", "http://login.example/token", "its token endpoint is not https"),
         ] {
-            let said = Place::new().ask(T0, &|_| Ok(named(who, endpoint))).unwrap_err();
+            let said = CacheFixture::new().load(T0, &|_| Ok(named(who, endpoint))).unwrap_err();
             assert!(said.starts_with("config: ") && said.contains(why), "{said}");
         }
-        let place = Place::new();
-        let m = place.ask(T0, &|_| Ok(good())).unwrap();
+        let place = CacheFixture::new();
+        let m = place.load(T0, &|_| Ok(good())).unwrap();
         let evil = |_: Url| Ok(named("https://evil.example", "https://evil.example/token"));
-        assert_eq!(place.ask(T0.plus(48 * HOUR), &evil).unwrap(), m, "what was trusted before serves on");
+        assert_eq!(place.load(T0.plus(48 * HOUR), &evil).unwrap(), m, "what was trusted before serves on");
     }
 
     #[test]
@@ -367,7 +372,7 @@ mod tests {
             m[endpoint] = url.into();
             m
         };
-        let place = Place { domain: Some("x.example"), ..Place::new() };
+        let place = CacheFixture { domain: Some("x.example"), ..CacheFixture::new() };
         for (endpoint, url, why) in [
             ("token_endpoint", "https://evil.example/t", "its token endpoint is at https://evil.example, not"),
             ("token_endpoint", "https://evilx.example/t", "its token endpoint is at https://evilx.example, not"),
@@ -377,14 +382,14 @@ mod tests {
             ("device_authorization_endpoint", "https://evil.example/d", "its device authorization endpoint is at"),
             ("revocation_endpoint", "https://evil.example/r", "its revocation endpoint is at"),
         ] {
-            let said = place.ask(T0, &|_| Ok(document(&with(endpoint, url)))).unwrap_err();
+            let said = place.load(T0, &|_| Ok(document(&with(endpoint, url)))).unwrap_err();
             assert!(said.starts_with("config: ") && said.contains(why), "{said}");
         }
         let good = with("revocation_endpoint", "https://auth.X.example:8443/r");
-        let m = place.ask(T0, &|_| Ok(document(&good))).unwrap();
-        assert_eq!(place.ask(T0, &never).unwrap(), m);
+        let m = place.load(T0, &|_| Ok(document(&good))).unwrap();
+        assert_eq!(place.load(T0, &never).unwrap(), m);
         // What was remembered before the demand was made is not trusted either.
-        let place = Place { domain: Some("login.example"), ..place };
-        assert!(place.ask(T0, &|_| Err("down".into())).unwrap_err().starts_with("unreachable: "));
+        let place = CacheFixture { domain: Some("login.example"), ..place };
+        assert!(place.load(T0, &|_| Err("down".into())).unwrap_err().starts_with("unreachable: "));
     }
 }

@@ -11,12 +11,15 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-use super::client::{Identity, SecretReader};
-use super::discovery::{self, Document, Metadata, Whom};
-use super::fence::{Crossing, Fence, FencedBody};
-use super::runtime::Background;
-use super::wire::{self, TokenRequest};
-use super::{Exchange, Gate, GateError, PrepareError, Prepared, RawAnswer, TokenEndpoint, Unsent};
+use super::client::{ClientCredentials, SecretReader};
+use super::discovery::{self, IssuerPolicy, Metadata, MetadataResponse};
+use super::fence::{GatedBody, SendGate, SendOutcome};
+use super::runtime::BackgroundRuntime;
+use super::wire::{self, EncodedRequest};
+use super::{
+    BeforeSend, BeforeSendError, ExchangeResult, NotSentReason, PrepareError, PreparedProvider, RawResponse,
+    TokenEndpoint,
+};
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::credential::encoding;
 use crate::guard::LockedCredential;
@@ -24,38 +27,38 @@ use crate::outcome::{ErrorKind, Failure};
 use crate::profile::Provider;
 
 /// Beyond the connect timeout, for a connection that stands but whose body is not asked for.
-pub const SLACK: Duration = Duration::from_secs(5);
+pub const CONNECT_SLACK: Duration = Duration::from_secs(5);
 
 /// Past the time that an exchange has, how long what has arrived by then is still read: a run that was stopped, or whose
 /// machine slept, finds its time up before it finds the answer that lies in the socket.
-pub const READ_ON: Duration = Duration::from_secs(1);
+pub const LATE_READ_TIME: Duration = Duration::from_secs(1);
 /// Read on in steps: being stopped once more costs one of them, and not the rest.
-const READ_ON_STEPS: u32 = 10;
+const LATE_READ_STEPS: u32 = 10;
 
 /// An answer is read however many headers a proxy on the way has added, within hyper's bound of some 400 KiB.
-const MOST_HEADERS: usize = 8192;
+const MAX_HEADERS: usize = 8192;
 
 /// Token endpoints reached by reqwest, on a small runtime of its own.
 pub struct HttpEndpoint {
-    runtime: Background,
-    clients: Mutex<HashMap<ClientKey, Kept>>,
+    runtime: BackgroundRuntime,
+    clients: Mutex<HashMap<ClientCacheKey, CachedClient>>,
     secrets: SecretReader,
     clock: Arc<dyn Clock>,
-    metadata: PathBuf,
+    metadata_dir: PathBuf,
 }
 
 /// What two providers must share to share a client; connections are never shared.
-type ClientKey = (Option<PathBuf>, Duration, bool);
+type ClientCacheKey = (Option<PathBuf>, Duration, bool);
 
 /// A client, and the content of the `ca_file` that it was made with.
-struct Kept {
+struct CachedClient {
     client: reqwest::Client,
-    authorities: Option<Vec<u8>>,
-    built: Moment,
+    ca_pem: Option<Vec<u8>>,
+    built_at: Moment,
 }
 
 /// A client is made anew after this time, with the roots that the system trusts by then.
-const OLDEST_CLIENT: Duration = Duration::from_secs(3600);
+const MAX_CLIENT_AGE: Duration = Duration::from_secs(3600);
 
 impl std::fmt::Debug for HttpEndpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -69,11 +72,11 @@ impl HttpEndpoint {
         // Only the first caller of a process installs it; that it is there already is no error.
         let _already = rustls::crypto::ring::default_provider().install_default();
         Ok(Self {
-            runtime: Background::start()?,
+            runtime: BackgroundRuntime::start()?,
             clients: Mutex::default(),
             secrets,
             clock,
-            metadata: metadata.to_owned(),
+            metadata_dir: metadata.to_owned(),
         })
     }
 
@@ -86,20 +89,20 @@ impl HttpEndpoint {
     /// before serves on, as a broken configuration does not end the one before it.
     pub(super) fn client(&self, provider: &Provider, url: &Url) -> Result<reqwest::Client, Failure> {
         let key = (provider.ca_file.clone(), provider.policy.connect_timeout, is_loopback(url));
-        let read = |path: &PathBuf| std::fs::read(path).map_err(|e| unusable(path, &e.to_string()));
+        let read = |path: &PathBuf| std::fs::read(path).map_err(|e| ca_file_error(path, &e.to_string()));
         let authorities = provider.ca_file.as_ref().map(read).transpose();
         let now = self.clock.now();
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = clients.get(&key);
         let is_good =
-            |k: &&Kept| Ok(&k.authorities) == authorities.as_ref() && now.time_since(&k.built) < OLDEST_CLIENT;
+            |k: &&CachedClient| Ok(&k.ca_pem) == authorities.as_ref() && now.time_since(&k.built_at) < MAX_CLIENT_AGE;
         if let Some(kept) = kept.filter(is_good) {
             return Ok(kept.client.clone());
         }
-        let made = authorities.and_then(|pem| build(&key, pem.as_deref()).map(|client| (client, pem)));
+        let made = authorities.and_then(|pem| build_client(&key, pem.as_deref()).map(|client| (client, pem)));
         match (made, kept) {
             (Ok((client, authorities)), _) => {
-                clients.insert(key, Kept { client: client.clone(), authorities, built: now });
+                clients.insert(key, CachedClient { client: client.clone(), ca_pem: authorities, built_at: now });
                 Ok(client)
             }
             (Err(failure), Some(kept)) => {
@@ -135,129 +138,142 @@ impl HttpEndpoint {
     }
 
     pub(super) fn discover(&self, provider: &Provider, issuer: &Url) -> Result<Metadata, PrepareError> {
-        let fetch = |url: Url| self.get(provider, url);
-        let whom = Whom { issuer, domain: provider.endpoint_domain.as_deref() };
-        discovery::metadata(whom, &self.metadata, self.now(), &fetch)
+        let fetch = |url: Url| self.fetch_metadata(provider, url);
+        let whom = IssuerPolicy { issuer, endpoint_domain: provider.endpoint_domain.as_deref() };
+        discovery::load_metadata(whom, &self.metadata_dir, self.now(), &fetch)
     }
 
     /// A plain GET for metadata, with the same cap and timeouts as a token request.
-    pub(super) fn get(&self, provider: &Provider, url: Url) -> Result<Document, String> {
+    pub(super) fn fetch_metadata(&self, provider: &Provider, url: Url) -> Result<MetadataResponse, String> {
         let client = self.client(provider, &url).map_err(|f| f.message)?;
         let limit = provider.policy.connect_timeout + provider.policy.timeout;
         self.runtime.block_on(async {
-            let request = dressed(client.get(url), provider).send();
+            let request = with_headers(client.get(url), provider).send();
             let exchange = async {
-                let response = request.await.map_err(|e| describe(&e))?;
+                let response = request.await.map_err(|e| error_text(&e))?;
                 let status = response.status().as_u16();
                 let mut body = Zeroizing::new(Vec::new());
-                let named = lines(response.headers(), CONTENT_ENCODING);
-                let fresh_for = discovery::fresh_for(lines(response.headers(), CACHE_CONTROL).as_deref());
+                let named = joined_header(response.headers(), CONTENT_ENCODING);
+                let fresh_for = discovery::max_age(joined_header(response.headers(), CACHE_CONTROL).as_deref());
                 read_body(response, &mut body).await?;
                 let unpacked =
                     encoding::decode(named.as_deref(), &body).map_err(|_| "the response is too large".to_owned())?;
-                Ok(Document { status, body: unpacked.bytes.to_vec(), fresh_for })
+                Ok(MetadataResponse { status, body: unpacked.bytes.to_vec(), max_age: fresh_for })
             };
-            bounded(limit, exchange).await
+            with_timeout(limit, exchange).await
         })
     }
 }
 
 impl TokenEndpoint for HttpEndpoint {
-    fn prepare(&self, provider: &Arc<Provider>, within: &str) -> Result<Prepared, PrepareError> {
-        let identity = Identity::read(provider, &self.secrets, within).map_err(PrepareError::Config)?;
+    fn prepare(&self, provider: &Arc<Provider>, within: &str) -> Result<PreparedProvider, PrepareError> {
+        let identity = ClientCredentials::load(provider, &self.secrets, within).map_err(PrepareError::Config)?;
         // A `ca_file` that cannot be used is found out here, and not with the lock in hand.
         if let Some(url) = provider.token_endpoint.as_ref().or(provider.issuer.as_ref()) {
             self.client(provider, url).map_err(PrepareError::Config)?;
         }
         let (token_endpoint, issuer) = self.endpoint(provider)?;
-        Ok(Prepared { provider: Arc::clone(provider), token_endpoint, issuer, identity })
+        Ok(PreparedProvider { provider: Arc::clone(provider), token_endpoint, issuer, credentials: identity })
     }
 
-    fn exchange<'l>(&self, prepared: &Prepared, held: LockedCredential<'l>, gate: Gate) -> Exchange<'l> {
+    fn exchange<'l>(
+        &self,
+        prepared: &PreparedProvider,
+        held: LockedCredential<'l>,
+        gate: BeforeSend,
+    ) -> ExchangeResult<'l> {
         let client = match self.client(&prepared.provider, &prepared.token_endpoint) {
             Ok(client) => client,
-            Err(f) => return unsent(held, false, Unsent::Network(f.message), None),
+            Err(f) => return not_sent(held, false, NotSentReason::Network(f.message), None),
         };
         // A proof of its own for each send: servers accept an assertion once.
-        let Ok(proof) = prepared.prove(self.now()) else {
-            let why = Unsent::Gate(GateError::Refused("cannot sign the client assertion"));
-            return unsent(held, false, why, None);
+        let Ok(proof) = prepared.authenticate(self.now()) else {
+            let why = NotSentReason::BeforeSend(BeforeSendError::Refused("cannot sign the client assertion"));
+            return not_sent(held, false, why, None);
         };
         let (token, predecessor) = held.spend();
-        let fence = Fence::new(gate);
+        let fence = SendGate::new(gate);
         let wire = wire::refresh_request(&prepared.provider, &proof, &token);
-        let request = fenced(&client, &prepared.token_endpoint, &prepared.provider, &wire, &fence);
-        let arrival = self.runtime.block_on(arrive(request, &fence, &prepared.provider));
-        match (fence.settle(), arrival) {
-            (Crossing::Sent, Ok(answer)) if answer.is_complete => {
-                Exchange::Answered { sent: token, predecessor, answer }
+        let request = gated_request(&client, &prepared.token_endpoint, &prepared.provider, &wire, &fence);
+        let arrival = self.runtime.block_on(send_and_read(request, &fence, &prepared.provider));
+        match (fence.close_and_report(), arrival) {
+            (SendOutcome::Sent, Ok(answer)) if answer.is_complete => {
+                ExchangeResult::Responded { sent: token, predecessor, answer }
             }
-            (Crossing::Sent, Ok(partial)) => Exchange::Lost {
+            (SendOutcome::Sent, Ok(partial)) => ExchangeResult::ResponseLost {
                 sent: token,
                 predecessor,
-                why: format!("the response was cut off or exceeds {} bytes", encoding::LARGEST),
+                why: format!("the response was cut off or exceeds {} bytes", encoding::MAX_BODY_BYTES),
                 partial: Some(partial),
             },
-            (Crossing::Sent, Err(why)) => Exchange::Lost { sent: token, predecessor, partial: None, why },
-            (Crossing::Withheld { proof, may_have_intent, gate }, arrival) => {
+            (SendOutcome::Sent, Err(why)) => {
+                ExchangeResult::ResponseLost { sent: token, predecessor, partial: None, why }
+            }
+            (SendOutcome::NotSent { proof, may_have_intent, gate }, arrival) => {
                 let why = match (&arrival, gate) {
-                    (_, Some(error)) => Unsent::Gate(error),
-                    (Ok(answer), None) => {
-                        Unsent::Early(format!("the server returned {} before it got the request", answer.status))
-                    }
-                    (Err(why), None) => Unsent::Network(why.clone()),
+                    (_, Some(error)) => NotSentReason::BeforeSend(error),
+                    (Ok(answer), None) => NotSentReason::EarlyResponse(format!(
+                        "the server returned {} before it got the request",
+                        answer.status
+                    )),
+                    (Err(why), None) => NotSentReason::Network(why.clone()),
                 };
-                unsent(predecessor.restore_unsent(token, proof), may_have_intent, why, arrival.ok())
+                not_sent(predecessor.restore_unsent(token, proof), may_have_intent, why, arrival.ok())
             }
         }
     }
 }
 
 /// A request that carries a refresh token, with the fence for a body.
-pub(super) fn fenced(
+pub(super) fn gated_request(
     client: &reqwest::Client,
     url: &Url,
     provider: &Provider,
-    wire: &TokenRequest,
-    fence: &Arc<Fence>,
+    wire: &EncodedRequest,
+    fence: &Arc<SendGate>,
 ) -> reqwest::RequestBuilder {
-    let mut request = dressed(client.post(url.clone()), provider).header(CONTENT_TYPE, wire.content_type);
+    let mut request = with_headers(client.post(url.clone()), provider).header(CONTENT_TYPE, wire.content_type);
     if let Some(authorization) = &wire.authorization {
         request = request.header(AUTHORIZATION, authorization.as_str());
     }
     let bytes = Bytes::copy_from_slice(&wire.body);
-    request.body(reqwest::Body::wrap(FencedBody::new(Arc::clone(fence), bytes)))
+    request.body(reqwest::Body::wrap(GatedBody::new(Arc::clone(fence), bytes)))
 }
 
 /// A request with the headers of its provider; those go before ours of the same name.
-pub(super) fn dressed(request: reqwest::RequestBuilder, provider: &Provider) -> reqwest::RequestBuilder {
+pub(super) fn with_headers(request: reqwest::RequestBuilder, provider: &Provider) -> reqwest::RequestBuilder {
     let extra = provider.headers.iter().filter_map(|(name, value)| {
         Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
     });
     request.header(ACCEPT, "application/json").headers(extra.collect())
 }
 
-fn unsent(held: LockedCredential<'_>, may_have_intent: bool, why: Unsent, answer: Option<RawAnswer>) -> Exchange<'_> {
-    Exchange::Unsent { held, may_have_intent, why, answer }
+fn not_sent(
+    held: LockedCredential<'_>,
+    may_have_intent: bool,
+    why: NotSentReason,
+    answer: Option<RawResponse>,
+) -> ExchangeResult<'_> {
+    ExchangeResult::NotSent { held, may_have_intent, why, answer }
 }
 
 /// Sends, and reads the answer to its end or to the cap. `timeout` runs from the moment the token is let through; until
 /// then the connect timeout rules. The fence is shut before anything is made of what happened.
-pub(super) async fn arrive(
+pub(super) async fn send_and_read(
     request: reqwest::RequestBuilder,
-    fence: &Fence,
+    fence: &SendGate,
     provider: &Provider,
-) -> Result<RawAnswer, String> {
+) -> Result<RawResponse, String> {
     let overdue = async {
-        let connecting = provider.policy.connect_timeout + SLACK;
-        if tokio::time::timeout(connecting, fence.yielded()).await.is_err() {
+        let connecting = provider.policy.connect_timeout + CONNECT_SLACK;
+        if tokio::time::timeout(connecting, fence.released()).await.is_err() {
             // The gate may be at work on a slow disk: shutting the fence settles it either way.
-            fence.shut();
+            fence.close();
         }
         tokio::time::sleep(provider.policy.timeout).await;
         // Nothing more is let through; what was may have been answered.
-        fence.shut();
-        read_on().await;
+        fence.close();
+        read_late().await;
     };
     tokio::pin!(overdue);
     let response = tokio::select! {
@@ -265,13 +281,13 @@ pub(super) async fn arrive(
         response = request.send() => response,
         () = &mut overdue => return Err("no response in time".into()),
     };
-    fence.shut();
-    let response = response.map_err(|e| describe(&e))?;
+    fence.close();
+    let response = response.map_err(|e| error_text(&e))?;
     let text = |headers: &HeaderMap, name| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let mut answer = RawAnswer {
+    let mut answer = RawResponse {
         status: response.status().as_u16(),
         content_type: text(response.headers(), CONTENT_TYPE),
-        content_encoding: lines(response.headers(), CONTENT_ENCODING),
+        content_encoding: joined_header(response.headers(), CONTENT_ENCODING),
         retry_after: text(response.headers(), RETRY_AFTER),
         body: Zeroizing::new(Vec::new()),
         is_complete: false,
@@ -285,43 +301,43 @@ pub(super) async fn arrive(
 }
 
 /// What comes of an exchange in `limit`, or of reading on after that.
-pub(super) async fn bounded<T>(
+pub(super) async fn with_timeout<T>(
     limit: Duration,
     exchange: impl Future<Output = Result<T, String>>,
 ) -> Result<T, String> {
     tokio::select! {
         biased;
         done = exchange => done,
-        () = async { tokio::time::sleep(limit).await; read_on().await } => Err("no response in time".into()),
+        () = async { tokio::time::sleep(limit).await; read_late().await } => Err("no response in time".into()),
     }
 }
 
 /// The connection is another task than whoever waits for it, and must have its turn after the time was found to be up.
-async fn read_on() {
-    for _ in 0..READ_ON_STEPS {
-        tokio::time::sleep(READ_ON / READ_ON_STEPS).await;
+async fn read_late() {
+    for _ in 0..LATE_READ_STEPS {
+        tokio::time::sleep(LATE_READ_TIME / LATE_READ_STEPS).await;
     }
 }
 
 /// A header that is a list, which may come in several lines.
-pub(super) fn lines(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+pub(super) fn joined_header(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     let lines: Vec<_> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
     (!lines.is_empty()).then(|| lines.join(", "))
 }
 
 pub(super) async fn read_body(mut response: reqwest::Response, into: &mut Vec<u8>) -> Result<(), String> {
-    while let Some(chunk) = response.chunk().await.map_err(|e| describe(&e))? {
-        let room = encoding::LARGEST - into.len();
+    while let Some(chunk) = response.chunk().await.map_err(|e| error_text(&e))? {
+        let room = encoding::MAX_BODY_BYTES - into.len();
         into.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
         if chunk.len() > room {
-            return Err(format!("the response exceeds {} bytes", encoding::LARGEST));
+            return Err(format!("the response exceeds {} bytes", encoding::MAX_BODY_BYTES));
         }
     }
     Ok(())
 }
 
 /// A client that makes every request on a connection of its own, follows nothing and repeats nothing.
-fn build(key: &ClientKey, authorities: Option<&[u8]>) -> Result<reqwest::Client, Failure> {
+fn build_client(key: &ClientCacheKey, authorities: Option<&[u8]>) -> Result<reqwest::Client, Failure> {
     let (ca_file, connect_timeout, is_loopback) = key;
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("keepalive/", env!("CARGO_PKG_VERSION")))
@@ -334,7 +350,7 @@ fn build(key: &ClientKey, authorities: Option<&[u8]>) -> Result<reqwest::Client,
         .http1_ignore_invalid_headers_in_responses(true)
         .http1_allow_obsolete_multiline_headers_in_responses(true)
         .http1_allow_spaces_after_header_name_in_responses(true)
-        .http1_max_headers(MOST_HEADERS)
+        .http1_max_headers(MAX_HEADERS)
         .connect_timeout(*connect_timeout);
     #[cfg(target_os = "linux")]
     {
@@ -345,19 +361,20 @@ fn build(key: &ClientKey, authorities: Option<&[u8]>) -> Result<reqwest::Client,
         builder = builder.no_proxy();
     }
     if let (Some(path), Some(pem)) = (ca_file, authorities) {
-        let certificates = reqwest::Certificate::from_pem_bundle(pem).map_err(|e| unusable(path, &e.to_string()))?;
+        let certificates =
+            reqwest::Certificate::from_pem_bundle(pem).map_err(|e| ca_file_error(path, &e.to_string()))?;
         if certificates.is_empty() {
-            return Err(unusable(path, "it contains no certificate"));
+            return Err(ca_file_error(path, "it contains no certificate"));
         }
         builder = builder.tls_certs_merge(certificates);
     }
     builder.build().map_err(|e| match ca_file {
-        Some(path) => unusable(path, &describe(&e)),
-        None => Failure::new(ErrorKind::Tls, format!("cannot set up TLS: {}", describe(&e))),
+        Some(path) => ca_file_error(path, &error_text(&e)),
+        None => Failure::new(ErrorKind::Tls, format!("cannot set up TLS: {}", error_text(&e))),
     })
 }
 
-fn unusable(ca_file: &Path, why: &str) -> Failure {
+fn ca_file_error(ca_file: &Path, why: &str) -> Failure {
     let message = format!("cannot use {}: {why}", ca_file.display());
     Failure::new(ErrorKind::CaFile, message).with_hint("ca_file must be a file with certificates in PEM")
 }
@@ -372,7 +389,7 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// The whole chain of causes, without the URL: it can carry secrets.
-pub(super) fn describe(error: &reqwest::Error) -> String {
+pub(super) fn error_text(error: &reqwest::Error) -> String {
     let mut text = if error.is_timeout() {
         "timed out"
     } else if error.is_connect() {
@@ -407,7 +424,7 @@ mod tests {
     const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n";
 
     /// One exchange with a server that behaves as `serve` says once it has the token.
-    fn exchange<F>(timeout: Duration, serve: F) -> Result<RawAnswer, String>
+    fn exchange<F>(timeout: Duration, serve: F) -> Result<RawResponse, String>
     where
         F: FnOnce(TcpStream, tokio::runtime::Handle) + Send + 'static,
     {
@@ -430,15 +447,15 @@ mod tests {
         let mut provider = Provider::named("acme");
         provider.policy.timeout = timeout;
         let client = endpoint.client(&provider, &url).unwrap();
-        let wire = TokenRequest {
+        let wire = EncodedRequest {
             content_type: "text/plain",
             authorization: None,
             body: Zeroizing::new(b"the token".to_vec()),
         };
-        let fence = Fence::new(Box::new(|| Ok(())));
-        let request = fenced(&client, &url, &provider, &wire, &fence);
-        let arrival = endpoint.runtime().block_on(arrive(request, &fence, &provider));
-        assert!(matches!(fence.settle(), Crossing::Sent));
+        let fence = SendGate::new(Box::new(|| Ok(())));
+        let request = gated_request(&client, &url, &provider, &wire, &fence);
+        let arrival = endpoint.runtime().block_on(send_and_read(request, &fence, &provider));
+        assert!(matches!(fence.close_and_report(), SendOutcome::Sent));
         server.join().unwrap();
         arrival
     }

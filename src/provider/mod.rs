@@ -24,39 +24,44 @@ use crate::credential::secret::RefreshToken;
 use crate::guard::{LockedCredential, SpentCredential};
 use crate::outcome::Failure;
 use crate::profile::Provider;
-use client::{Identity, Proof};
-pub use fence::{Gate, GateError};
+use client::{ClientAuthentication, ClientCredentials};
+pub use fence::{BeforeSend, BeforeSendError};
 
 /// RFC 6749 §6 at one authorization server.
 pub trait TokenEndpoint: Send + Sync {
     /// Resolves all that a refresh needs besides the credential: endpoint, client secret or key. May run commands and ask the
     /// network, so it comes before any lock.
-    fn prepare(&self, provider: &Arc<Provider>, within: &str) -> Result<Prepared, PrepareError>;
+    fn prepare(&self, provider: &Arc<Provider>, within: &str) -> Result<PreparedProvider, PrepareError>;
 
     /// Spends a refresh token, once. `gate` runs after the connection stands and before the first byte of the body.
     ///
     /// Blocks until the answer is complete, or has failed to come within the provider's `timeout`. Never retries, follows
     /// no redirect, and uses a connection of its own.
-    fn exchange<'l>(&self, prepared: &Prepared, held: LockedCredential<'l>, gate: Gate) -> Exchange<'l>;
+    fn exchange<'l>(
+        &self,
+        prepared: &PreparedProvider,
+        held: LockedCredential<'l>,
+        gate: BeforeSend,
+    ) -> ExchangeResult<'l>;
 }
 
 /// A provider with everything resolved.
 #[derive(Clone)]
-pub struct Prepared {
+pub struct PreparedProvider {
     pub provider: Arc<Provider>,
     pub token_endpoint: Url,
     /// How the server calls itself, as far as that is known.
     pub issuer: Option<String>,
-    pub identity: Identity,
+    pub credentials: ClientCredentials,
 }
 
-impl std::fmt::Debug for Prepared {
+impl std::fmt::Debug for PreparedProvider {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Prepared({} at {})", self.provider.name, self.token_endpoint)
     }
 }
 
-impl Prepared {
+impl PreparedProvider {
     /// Whom a credential obtained here belongs to.
     pub fn binding(&self) -> Binding {
         Binding {
@@ -67,9 +72,9 @@ impl Prepared {
     }
 
     /// The proof of who the client is, for one request that is made `now`: each needs one of its own.
-    pub fn prove(&self, now: Timestamp) -> Result<Proof, Failure> {
-        let audience = client::audience(&self.provider, self.issuer.as_deref(), self.token_endpoint.as_str());
-        self.identity.prove(&self.provider, audience, now)
+    pub fn authenticate(&self, now: Timestamp) -> Result<ClientAuthentication, Failure> {
+        let audience = client::assertion_audience(&self.provider, self.issuer.as_deref(), self.token_endpoint.as_str());
+        self.credentials.authenticate(&self.provider, audience, now)
     }
 
     /// What a server judges the client by, in bytes that stay the same from build to build: if any of it changes, a
@@ -89,7 +94,7 @@ impl Prepared {
             ])
             .to_string(),
         );
-        let secret = self.identity.bytes();
+        let secret = self.credentials.fingerprint_input();
         let length = (settings.len() as u64).to_le_bytes();
         Zeroizing::new([length.as_slice(), settings.as_bytes(), secret].concat())
     }
@@ -106,30 +111,30 @@ pub enum PrepareError {
 
 /// How an exchange ended.
 #[derive(Debug)]
-pub enum Exchange<'l> {
+pub enum ExchangeResult<'l> {
     /// The token certainly never left; here it is again. `may_have_intent`: an intent may stand in the journal, and
     /// must be erased. `answer`: what the server said before it could have read the token.
-    Unsent { held: LockedCredential<'l>, may_have_intent: bool, why: Unsent, answer: Option<RawAnswer> },
+    NotSent { held: LockedCredential<'l>, may_have_intent: bool, why: NotSentReason, answer: Option<RawResponse> },
     /// The server answered.
-    Answered { sent: RefreshToken, predecessor: SpentCredential<'l>, answer: RawAnswer },
+    Responded { sent: RefreshToken, predecessor: SpentCredential<'l>, answer: RawResponse },
     /// It was sent, and no whole answer came.
-    Lost { sent: RefreshToken, predecessor: SpentCredential<'l>, partial: Option<RawAnswer>, why: String },
+    ResponseLost { sent: RefreshToken, predecessor: SpentCredential<'l>, partial: Option<RawResponse>, why: String },
 }
 
 /// Why nothing was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unsent {
+pub enum NotSentReason {
     /// No connection.
     Network(String),
     /// The server answered, or hung up, before it was given the token.
-    Early(String),
+    EarlyResponse(String),
     /// The gate stayed shut.
-    Gate(GateError),
+    BeforeSend(BeforeSendError),
 }
 
 /// An answer as bytes.
 #[derive(Clone)]
-pub struct RawAnswer {
+pub struct RawResponse {
     pub status: u16,
     pub content_type: Option<String>,
     pub content_encoding: Option<String>,
@@ -139,9 +144,9 @@ pub struct RawAnswer {
     pub is_complete: bool,
 }
 
-impl RawAnswer {
+impl RawResponse {
     /// What is known when not even a response head came.
-    pub fn nothing() -> Self {
+    pub fn empty() -> Self {
         Self {
             status: 0,
             content_type: None,
@@ -153,7 +158,7 @@ impl RawAnswer {
     }
 }
 
-impl std::fmt::Debug for RawAnswer {
+impl std::fmt::Debug for RawResponse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "RawAnswer({}, {} bytes)", self.status, self.body.len())
     }
@@ -175,11 +180,11 @@ mod tests {
         let mut provider = Provider::named("acme");
         provider.client_id = "me".into();
         provider.headers = vec![("X-Tenant".into(), "7".into())];
-        let prepared = Prepared {
+        let prepared = PreparedProvider {
             provider: Arc::new(provider),
             token_endpoint: Url::parse("https://acme.example/token").expect("an URL"),
             issuer: None,
-            identity: Identity::Secret("4711".to_owned().into()),
+            credentials: ClientCredentials::Secret("4711".to_owned().into()),
         };
         let settings = r#"["https://acme.example/token","me","none",null,"issuer","form",[["X-Tenant","7"]],[]]"#;
         assert_eq!(prepared.client_bytes()[..8], (settings.len() as u64).to_le_bytes());

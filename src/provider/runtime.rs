@@ -7,16 +7,16 @@ use tokio::runtime::{Builder, Runtime};
 /// A tokio runtime whose end waits for nothing. tokio's own panics if a task holds the last reference to it, as a client
 /// of a daemon that stops may; and nothing here needs to be waited for, since a flight has a thread of its own.
 #[derive(Debug)]
-pub(super) struct Background(Option<Runtime>);
+pub(super) struct BackgroundRuntime(Option<Runtime>);
 
-impl Background {
+impl BackgroundRuntime {
     pub fn start() -> std::io::Result<Self> {
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("http").enable_all().build()?;
         Ok(Self(Some(runtime)))
     }
 }
 
-impl Deref for Background {
+impl Deref for BackgroundRuntime {
     type Target = Runtime;
 
     fn deref(&self) -> &Runtime {
@@ -24,7 +24,7 @@ impl Deref for Background {
     }
 }
 
-impl Drop for Background {
+impl Drop for BackgroundRuntime {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn a_task_of_its_own_may_hold_the_last_reference() {
-        let runtime = Arc::new(Background::start().unwrap());
+        let runtime = Arc::new(BackgroundRuntime::start().unwrap());
         let (told, is_told) = std::sync::mpsc::channel();
         let (go, wait) = tokio::sync::oneshot::channel::<()>();
         let last = Arc::clone(&runtime);

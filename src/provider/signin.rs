@@ -4,41 +4,46 @@ use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::http::{HttpEndpoint, bounded, describe, dressed, lines, read_body};
-use super::wire::{self, Ask};
-use super::{PrepareError, Prepared, RawAnswer};
+use super::http::{HttpEndpoint, error_text, joined_header, read_body, with_headers, with_timeout};
+use super::wire::{self, AuthServerRequest};
+use super::{PrepareError, PreparedProvider, RawResponse};
 use crate::credential::encoding;
 use crate::profile::Provider;
 
 /// The endpoints of a sign-in, and how the server names itself.
 #[derive(Clone, Debug, Default)]
-pub struct Sites {
+pub struct SignInEndpoints {
     /// The issuer, if it is known: what `iss` in a redirect must say (RFC 9207).
     pub issuer: Option<String>,
     /// The server promised to send `iss`, so its absence is an attack.
-    pub is_iss_promised: bool,
+    pub requires_iss: bool,
     pub authorization: Option<Url>,
     /// The authorization endpoint was discovered, so no person has written a query for it.
-    pub is_discovered: bool,
+    pub is_authorization_discovered: bool,
     pub device: Option<Url>,
 }
 
 /// The side of an authorization server that a person signs in at.
 pub trait SignInServer: Send + Sync {
     /// Where to sign in: as configured, and for the rest as discovered.
-    fn sites(&self, provider: &Provider) -> Result<Sites, PrepareError>;
+    fn sign_in_endpoints(&self, provider: &Provider) -> Result<SignInEndpoints, PrepareError>;
 
     /// Asks once. Blocks until the answer is complete, or has failed to come within the provider's timeouts.
-    fn ask(&self, prepared: &Prepared, url: &Url, ask: Ask<'_>) -> Result<RawAnswer, String>;
+    fn request(
+        &self,
+        prepared: &PreparedProvider,
+        url: &Url,
+        ask: AuthServerRequest<'_>,
+    ) -> Result<RawResponse, String>;
 }
 
 impl SignInServer for HttpEndpoint {
-    fn sites(&self, provider: &Provider) -> Result<Sites, PrepareError> {
-        let mut sites = Sites {
+    fn sign_in_endpoints(&self, provider: &Provider) -> Result<SignInEndpoints, PrepareError> {
+        let mut sites = SignInEndpoints {
             issuer: provider.issuer.as_ref().map(|i| i.as_str().to_owned()),
-            is_iss_promised: false,
+            requires_iss: false,
             authorization: provider.authorization_endpoint.clone(),
-            is_discovered: false,
+            is_authorization_discovered: false,
             device: provider.device_authorization_endpoint.clone(),
         };
         let Some(issuer) = &provider.issuer else { return Ok(sites) };
@@ -48,28 +53,34 @@ impl SignInServer for HttpEndpoint {
             Err(_) if sites.authorization.is_some() => return Ok(sites),
             Err(why) => return Err(why),
         };
-        sites.is_iss_promised = metadata.authorization_response_iss_parameter_supported;
-        sites.is_discovered = sites.authorization.is_none();
-        sites.authorization = sites.authorization.or_else(|| metadata.safe(metadata.authorization_endpoint.as_ref()));
-        sites.device = sites.device.or_else(|| metadata.safe(metadata.device_authorization_endpoint.as_ref()));
+        sites.requires_iss = metadata.authorization_response_iss_parameter_supported;
+        sites.is_authorization_discovered = sites.authorization.is_none();
+        sites.authorization =
+            sites.authorization.or_else(|| metadata.safe_endpoint(metadata.authorization_endpoint.as_ref()));
+        sites.device = sites.device.or_else(|| metadata.safe_endpoint(metadata.device_authorization_endpoint.as_ref()));
         Ok(sites)
     }
 
-    fn ask(&self, prepared: &Prepared, url: &Url, ask: Ask<'_>) -> Result<RawAnswer, String> {
+    fn request(
+        &self,
+        prepared: &PreparedProvider,
+        url: &Url,
+        ask: AuthServerRequest<'_>,
+    ) -> Result<RawResponse, String> {
         let provider = &prepared.provider;
         let client = self.client(provider, url).map_err(|f| f.message)?;
-        let proof = prepared.prove(self.now()).map_err(|f| f.message)?;
+        let proof = prepared.authenticate(self.now()).map_err(|f| f.message)?;
         let wire = wire::sign_in_request(provider, &proof, ask);
-        let mut request = dressed(client.post(url.clone()), provider).header(CONTENT_TYPE, wire.content_type);
+        let mut request = with_headers(client.post(url.clone()), provider).header(CONTENT_TYPE, wire.content_type);
         if let Some(authorization) = &wire.authorization {
             request = request.header(AUTHORIZATION, authorization.as_str());
         }
         let request = request.body(wire.body.to_vec()).send();
         let exchange = async {
-            let response = request.await.map_err(|e| describe(&e))?;
-            let mut answer = RawAnswer { status: response.status().as_u16(), ..RawAnswer::nothing() };
+            let response = request.await.map_err(|e| error_text(&e))?;
+            let mut answer = RawResponse { status: response.status().as_u16(), ..RawResponse::empty() };
             let mut body = Zeroizing::new(Vec::new());
-            let named = lines(response.headers(), CONTENT_ENCODING);
+            let named = joined_header(response.headers(), CONTENT_ENCODING);
             read_body(response, &mut body).await?;
             let unpacked =
                 encoding::decode(named.as_deref(), &body).map_err(|_| "the response is too large".to_owned())?;
@@ -78,6 +89,6 @@ impl SignInServer for HttpEndpoint {
             Ok(answer)
         };
         let limit = provider.policy.connect_timeout + provider.policy.timeout;
-        self.runtime().block_on(bounded(limit, exchange))
+        self.runtime().block_on(with_timeout(limit, exchange))
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::ScheduleError;
 
 /// What one field counts.
-struct Unit {
+struct FieldSpec {
     name: &'static str,
     first: u32,
     /// Last value of `*`.
@@ -18,20 +18,20 @@ struct Unit {
     /// Names of the values from `first` on; their first three letters do.
     names: &'static [&'static str],
     /// Whether `?` may stand for `*`.
-    any: bool,
+    allows_question_mark: bool,
 }
 
-impl Unit {
+impl FieldSpec {
     const fn numbers(name: &'static str, first: u32, last: u32) -> Self {
-        Self { name, first, last, highest: last, names: &[], any: false }
+        Self { name, first, last, highest: last, names: &[], allows_question_mark: false }
     }
 }
 
-const SECOND: Unit = Unit::numbers("second", 0, 59);
-const MINUTE: Unit = Unit::numbers("minute", 0, 59);
-const HOUR: Unit = Unit::numbers("hour", 0, 23);
-const DAY: Unit = Unit { any: true, ..Unit::numbers("day of month", 1, 31) };
-const MONTH: Unit = Unit {
+const SECOND: FieldSpec = FieldSpec::numbers("second", 0, 59);
+const MINUTE: FieldSpec = FieldSpec::numbers("minute", 0, 59);
+const HOUR: FieldSpec = FieldSpec::numbers("hour", 0, 23);
+const DAY: FieldSpec = FieldSpec { allows_question_mark: true, ..FieldSpec::numbers("day of month", 1, 31) };
+const MONTH: FieldSpec = FieldSpec {
     names: &[
         "january",
         "february",
@@ -46,20 +46,20 @@ const MONTH: Unit = Unit {
         "november",
         "december",
     ],
-    ..Unit::numbers("month", 1, 12)
+    ..FieldSpec::numbers("month", 1, 12)
 };
-const WEEKDAY: Unit = Unit {
+const WEEKDAY: FieldSpec = FieldSpec {
     highest: 7,
     names: &["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"],
-    any: true,
-    ..Unit::numbers("day of week", 0, 6)
+    allows_question_mark: true,
+    ..FieldSpec::numbers("day of week", 0, 6)
 };
 /// The years that the `cron` crate knows.
-const YEAR: Unit = Unit::numbers("year", 1970, 2100);
+const YEAR: FieldSpec = FieldSpec::numbers("year", 1970, 2100);
 
 /// Translates an expression of the user into one of the `cron` crate.
 pub(super) fn to_cron_expression(text: &str) -> Result<String, ScheduleError> {
-    let text = if text.starts_with('@') { named(text)? } else { text };
+    let text = if text.starts_with('@') { expand_alias(text)? } else { text };
     let fields: Vec<&str> = text.split_whitespace().collect();
     let (second, rest) = match fields.len() {
         5 => ("0", &fields[..]),
@@ -83,7 +83,7 @@ pub(super) fn to_cron_expression(text: &str) -> Result<String, ScheduleError> {
     .join(" "))
 }
 
-fn named(text: &str) -> Result<&'static str, ScheduleError> {
+fn expand_alias(text: &str) -> Result<&'static str, ScheduleError> {
     match text.to_ascii_lowercase().as_str() {
         "@hourly" => Ok("0 * * * *"),
         "@daily" | "@midnight" => Ok("0 0 * * *"),
@@ -95,15 +95,15 @@ fn named(text: &str) -> Result<&'static str, ScheduleError> {
 }
 
 /// Whether crontab takes the field for a restriction: `1-31` is one to it although it holds every day.
-fn is_restricted(unit: &Unit, text: &str, values: &BTreeSet<u32>) -> bool {
+fn is_restricted(unit: &FieldSpec, text: &str, values: &BTreeSet<u32>) -> bool {
     !(text.starts_with(['*', '?']) && is_full(unit, values))
 }
 
-fn is_full(unit: &Unit, values: &BTreeSet<u32>) -> bool {
+fn is_full(unit: &FieldSpec, values: &BTreeSet<u32>) -> bool {
     values.len() == (unit.last - unit.first + 1) as usize
 }
 
-fn list(unit: &Unit, values: &BTreeSet<u32>) -> String {
+fn list(unit: &FieldSpec, values: &BTreeSet<u32>) -> String {
     if is_full(unit, values) {
         return "*".into();
     }
@@ -111,10 +111,10 @@ fn list(unit: &Unit, values: &BTreeSet<u32>) -> String {
 }
 
 /// The values that a field names.
-fn values(unit: &Unit, text: &str) -> Result<BTreeSet<u32>, ScheduleError> {
+fn values(unit: &FieldSpec, text: &str) -> Result<BTreeSet<u32>, ScheduleError> {
     let mut values = BTreeSet::new();
     for item in text.split(',') {
-        let (from, to, step) = item_bounds(unit, item).map_err(|problem| ScheduleError::Field {
+        let (from, to, step) = parse_item(unit, item).map_err(|problem| ScheduleError::Field {
             field: unit.name,
             text: item.into(),
             problem,
@@ -126,14 +126,14 @@ fn values(unit: &Unit, text: &str) -> Result<BTreeSet<u32>, ScheduleError> {
 }
 
 /// First value, last value and step of `*`, `a`, `a-b`, and of these with `/step`; `a/step` runs to the end.
-fn item_bounds(unit: &Unit, item: &str) -> Result<(u32, u32, usize), String> {
+fn parse_item(unit: &FieldSpec, item: &str) -> Result<(u32, u32, usize), String> {
     let (range, step) = match item.split_once('/') {
-        Some((range, step)) => (range, Some(step_of(unit, step)?)),
+        Some((range, step)) => (range, Some(parse_step(unit, step)?)),
         None => (item, None),
     };
     let (from, to) = match range.split_once('-') {
-        _ if range == "*" || (range == "?" && unit.any) => (unit.first, unit.last),
-        Some((from, to)) => range_of(unit, value(unit, from)?, value(unit, to)?)?,
+        _ if range == "*" || (range == "?" && unit.allows_question_mark) => (unit.first, unit.last),
+        Some((from, to)) => check_range(unit, value(unit, from)?, value(unit, to)?)?,
         None => {
             let from = value(unit, range)?;
             (from, if step.is_some() { unit.last.max(from) } else { from })
@@ -142,13 +142,13 @@ fn item_bounds(unit: &Unit, item: &str) -> Result<(u32, u32, usize), String> {
     Ok((from, to, step.unwrap_or(1)))
 }
 
-fn range_of(unit: &Unit, from: u32, to: u32) -> Result<(u32, u32), String> {
+fn check_range(unit: &FieldSpec, from: u32, to: u32) -> Result<(u32, u32), String> {
     let ends_on_sunday = unit.highest > unit.last && to == unit.first;
     let to = if ends_on_sunday && from > to { unit.highest } else { to };
     if from > to { Err("runs backwards".into()) } else { Ok((from, to)) }
 }
 
-fn step_of(unit: &Unit, text: &str) -> Result<usize, String> {
+fn parse_step(unit: &FieldSpec, text: &str) -> Result<usize, String> {
     let count = unit.last - unit.first + 1;
     match text.parse::<u32>() {
         Ok(0) => Err("has a step of zero".into()),
@@ -158,7 +158,7 @@ fn step_of(unit: &Unit, text: &str) -> Result<usize, String> {
     }
 }
 
-fn value(unit: &Unit, text: &str) -> Result<u32, String> {
+fn value(unit: &FieldSpec, text: &str) -> Result<u32, String> {
     let outside = || format!("is outside {}-{}", unit.first, unit.highest);
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         let number = text.parse().map_err(|_| outside())?;

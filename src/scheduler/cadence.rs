@@ -8,17 +8,17 @@ use crate::clock::Timestamp;
 use crate::profile::Profile;
 
 /// Gaps that must agree before anything is made of them.
-const GAPS: usize = 3;
+const MIN_GAPS: usize = 3;
 
 /// When the latest runs over all profiles were.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Runs(Vec<Timestamp>);
+pub struct RunHistory(Vec<Timestamp>);
 
-impl Runs {
+impl RunHistory {
     /// Adds a run, and forgets those that tell nothing more.
-    pub fn note(&mut self, now: Timestamp) {
+    pub fn record_run(&mut self, now: Timestamp) {
         self.0.push(now);
-        let surplus = self.0.len().saturating_sub(GAPS + 1);
+        let surplus = self.0.len().saturating_sub(MIN_GAPS + 1);
         self.0.drain(..surplus);
     }
 
@@ -26,12 +26,17 @@ impl Runs {
     /// is left is regular.
     pub fn interval(&self) -> Option<Duration> {
         let gaps = self.0.windows(2).map(|pair| pair[1].since(pair[0]));
-        (self.0.len() > GAPS).then(|| gaps.min()).flatten()
+        (self.0.len() > MIN_GAPS).then(|| gaps.min()).flatten()
     }
 }
 
 /// Why runs this far apart cannot keep a profile alive, if they cannot: its token can expire between two of them.
-pub fn too_far_apart(profile: &Profile, lifetime: Duration, interval: Duration, lookahead: Duration) -> Option<String> {
+pub fn sparse_runs_warning(
+    profile: &Profile,
+    lifetime: Duration,
+    interval: Duration,
+    lookahead: Duration,
+) -> Option<String> {
     let name = &profile.name;
     let apart = humantime::format_duration(Duration::from_secs(interval.as_secs()));
     if interval >= lifetime {
@@ -53,9 +58,9 @@ mod tests {
 
     const S: fn(u64) -> Duration = Duration::from_secs;
 
-    fn runs(at: &[i64]) -> Runs {
-        let mut runs = Runs::default();
-        at.iter().for_each(|s| runs.note(Timestamp::from_secs(*s)));
+    fn runs(at: &[i64]) -> RunHistory {
+        let mut runs = RunHistory::default();
+        at.iter().for_each(|s| runs.record_run(Timestamp::from_secs(*s)));
         runs
     }
 
@@ -72,7 +77,7 @@ mod tests {
     fn r34_runs_too_far_apart_name_the_look_ahead_that_would_do() {
         let config = crate::config::Config::parse("margin = \"10m\"", std::path::Path::new("c"), None).unwrap();
         let profile = config.profile(&"xai".parse().unwrap(), None).unwrap();
-        let told = |interval, lookahead| too_far_apart(&profile, S(3600), S(interval), S(lookahead));
+        let told = |interval, lookahead| sparse_runs_warning(&profile, S(3600), S(interval), S(lookahead));
         assert_eq!(told(600, 0), None);
         assert_eq!(
             told(900, 0).unwrap(),

@@ -17,55 +17,55 @@ use crate::clock::Moment;
 use crate::engine::Engine;
 use crate::engine::standing::{self, ProfileStatus, StatusPolicy};
 use crate::outcome::{ErrorKind, Outcome, OutcomeKind, ProfileState};
-use crate::profile::{Profile, ProfileName, Profiles};
-use entry::Entry;
-use plan::Look;
-use turnstile::{Caller, RATE, Turnstile, Word};
+use crate::profile::{Profile, ProfileLookup, ProfileName};
+use entry::ScheduledProfile;
+use plan::NextCheck;
+use turnstile::{Health, RateLimiter, STARTS_PER_SECOND, StartRequest};
 
 /// A sleep never lasts longer: after a suspend or a set clock a long one lies, and what other runs and the user changed
 /// is looked at this often.
-const SLICE_MS: u64 = 2_000;
-const SLICE: Duration = Duration::from_millis(SLICE_MS);
+const MAX_SLEEP_MS: u64 = 2_000;
+const MAX_SLEEP: Duration = Duration::from_millis(MAX_SLEEP_MS);
 
 /// Looks after every profile with a credential until its future is dropped. What is only configured has nothing to be
 /// kept alive yet.
 pub struct Scheduler {
     engine: Engine,
-    profiles: Profiles,
+    profiles: ProfileLookup,
     /// Rung when the configuration has changed.
-    pub bell: Arc<Notify>,
+    pub config_changed: Arc<Notify>,
     /// When the store is looked through again, by the boot clock.
-    next_roll_ms: u64,
-    entries: BTreeMap<ProfileName, Entry>,
-    turnstiles: BTreeMap<String, Turnstile>,
+    next_sync_ms: u64,
+    scheduled: BTreeMap<ProfileName, ScheduledProfile>,
+    rate_limiters: BTreeMap<String, RateLimiter>,
     /// Providers of which it was said that they have too many profiles.
-    crowded: BTreeSet<String>,
+    overload_warned: BTreeSet<String>,
     /// With the name of the provider that each is at.
-    flights: JoinSet<Landed>,
+    flights: JoinSet<FinishedRefresh>,
     /// Whose they are, and at which provider: one that dies cannot tell.
-    in_the_air: BTreeMap<Id, (ProfileName, String)>,
+    in_flight: BTreeMap<Id, (ProfileName, String)>,
 }
 
-type Landed = (ProfileName, String, Outcome);
+type FinishedRefresh = (ProfileName, String, Outcome);
 
 impl std::fmt::Debug for Scheduler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Scheduler({} profiles)", self.entries.len())
+        write!(f, "Scheduler({} profiles)", self.scheduled.len())
     }
 }
 
 impl Scheduler {
-    pub fn new(engine: Engine, profiles: Profiles) -> Self {
+    pub fn new(engine: Engine, profiles: ProfileLookup) -> Self {
         Self {
             engine,
             profiles,
-            bell: Arc::new(Notify::new()),
-            next_roll_ms: 0,
-            entries: BTreeMap::new(),
-            turnstiles: BTreeMap::new(),
-            crowded: BTreeSet::new(),
+            config_changed: Arc::new(Notify::new()),
+            next_sync_ms: 0,
+            scheduled: BTreeMap::new(),
+            rate_limiters: BTreeMap::new(),
+            overload_warned: BTreeSet::new(),
             flights: JoinSet::new(),
-            in_the_air: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
         }
     }
 
@@ -73,24 +73,24 @@ impl Scheduler {
     pub async fn run(mut self) -> Infallible {
         loop {
             let now = self.engine.clock().now();
-            self.call_the_roll(&now);
+            self.sync_profiles(&now);
             self.start_due(&now);
             let wait = self.next_wait(&now);
-            let bell = Arc::clone(&self.bell);
+            let bell = Arc::clone(&self.config_changed);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = bell.notified() => self.replan_all(),
-                Some(landed) = self.flights.join_next_with_id() => self.land(landed),
+                Some(landed) = self.flights.join_next_with_id() => self.handle_finished(landed),
             }
         }
     }
 
     /// Takes up what came into the store, lets go what went, and replans what slept without a date or was written by others.
-    fn call_the_roll(&mut self, now: &Moment) {
-        if now.uptime_ms < self.next_roll_ms {
+    fn sync_profiles(&mut self, now: &Moment) {
+        if now.uptime_ms < self.next_sync_ms {
             return;
         }
-        self.next_roll_ms = now.uptime_ms + SLICE_MS;
+        self.next_sync_ms = now.uptime_ms + MAX_SLEEP_MS;
         let names: BTreeSet<ProfileName> = match self.engine.store().list_profiles() {
             Ok(names) => names.into_iter().collect(),
             Err(error) => {
@@ -98,68 +98,68 @@ impl Scheduler {
                 return;
             }
         };
-        self.entries.retain(|name, entry| names.contains(name) || entry.is_flying);
+        self.scheduled.retain(|name, entry| names.contains(name) || entry.is_in_flight);
         for name in names {
-            self.entries.entry(name).or_default();
+            self.scheduled.entry(name).or_default();
         }
         let unplanned: Vec<_> = self
-            .entries
+            .scheduled
             .iter()
-            .filter(|(name, e)| !e.is_flying && (e.look.is_none() || self.is_overtaken(name, e)))
+            .filter(|(name, e)| !e.is_in_flight && (e.next_check.is_none() || self.has_external_change(name, e)))
             .map(|(name, _)| name.clone())
             .collect();
         for name in unplanned {
-            let before = self.entries.get_mut(&name).and_then(|entry| entry.look.take());
+            let before = self.scheduled.get_mut(&name).and_then(|entry| entry.next_check.take());
             self.replan(&name, now);
-            if let (Some(before), Some(entry)) = (before, self.entries.get_mut(&name)) {
-                entry.keep(before, now);
+            if let (Some(before), Some(entry)) = (before, self.scheduled.get_mut(&name)) {
+                entry.keep_earlier_check(before, now);
             }
         }
-        self.count_heads();
+        self.warn_if_overloaded();
     }
 
     /// Whether somebody else has written this journal since it was read, and is done: a doubt that a run by hand left may
     /// have to be settled within seconds, long before the next look (rule 19).
-    fn is_overtaken(&self, name: &ProfileName, entry: &Entry) -> bool {
+    fn has_external_change(&self, name: &ProfileName, entry: &ScheduledProfile) -> bool {
         let store = self.engine.store();
-        store.journal_stamp(name) != entry.written && !store.is_locked(name)
+        store.journal_stamp(name) != entry.journal_stamp && !store.is_locked(name)
     }
 
     /// Says once of a provider that its profiles cannot all be refreshed in time (rule 34).
-    fn count_heads(&mut self) {
+    fn warn_if_overloaded(&mut self) {
         let mut heads: BTreeMap<&str, (usize, Duration)> = BTreeMap::new();
-        for profile in self.entries.values().filter_map(|e| e.profile.as_ref()) {
+        for profile in self.scheduled.values().filter_map(|e| e.profile.as_ref()) {
             let margin = profile.margin.of(profile.provider.default_lifetime);
             let (count, least) = heads.entry(&profile.provider.name).or_insert((0, margin));
             (*count, *least) = (*count + 1, margin.min(*least));
         }
         for (provider, (count, margin)) in heads {
-            let warning = plan::crowded(provider, count, RATE, margin);
-            if let Some(warning) = warning.filter(|_| self.crowded.insert(provider.to_owned())) {
+            let warning = plan::overload_warning(provider, count, STARTS_PER_SECOND, margin);
+            if let Some(warning) = warning.filter(|_| self.overload_warned.insert(provider.to_owned())) {
                 tracing::warn!("{warning}");
             }
         }
     }
 
     fn replan_all(&mut self) {
-        self.crowded.clear();
-        self.next_roll_ms = 0;
-        for entry in self.entries.values_mut() {
-            entry.look = None;
-            entry.is_warned = false;
+        self.overload_warned.clear();
+        self.next_sync_ms = 0;
+        for entry in self.scheduled.values_mut() {
+            entry.next_check = None;
+            entry.is_schedule_warned = false;
         }
     }
 
     /// Plans a profile's next look by its journal.
     fn replan(&mut self, name: &ProfileName, now: &Moment) {
-        let Some(entry) = self.entries.get_mut(name) else {
+        let Some(entry) = self.scheduled.get_mut(name) else {
             return;
         };
         let profile = match (self.profiles)(name) {
             Ok(profile) => profile,
             Err(failure) => {
-                entry.look = None;
-                entry.tell(
+                entry.next_check = None;
+                entry.report_transition(
                     name,
                     &ProfileStatus { state: ProfileState::ConfigError, refresh_at: None, error: Some(failure) },
                 );
@@ -168,16 +168,16 @@ impl Scheduler {
         };
         entry.profile = Some(Arc::clone(&profile));
         // Asked before, so that what is written meanwhile is read again.
-        entry.written = self.engine.store().journal_stamp(name);
+        entry.journal_stamp = self.engine.store().journal_stamp(name);
         let journal = match self.engine.store().peek(name) {
             Ok(journal) => journal,
             Err(error) => {
                 tracing::error!(profile = %name, %error, "cannot read the journal");
-                entry.leave_alone(now);
+                entry.back_off(now);
                 return;
             }
         };
-        entry.read(journal.as_ref(), &profile.provider.policy, now);
+        entry.update_from_journal(journal.as_ref(), &profile.provider.policy, now);
         let validity = journal.as_ref().and_then(|r| r.validity.clone());
         let status_policy = StatusPolicy {
             policy: &profile.provider.policy,
@@ -186,33 +186,33 @@ impl Scheduler {
             is_following: profile.follow,
         };
         let standing = standing::profile_status(journal.as_ref(), status_policy, now);
-        entry.look = plan::next_look(&profile, &standing, now);
+        entry.next_check = plan::next_check(&profile, &standing, now);
         // While somebody has the lock, the end of an attempt is awaited.
         if standing.state != ProfileState::InDoubt || !self.engine.store().is_locked(name) {
-            entry.tell(name, &standing);
+            entry.report_transition(name, &standing);
         }
-        if let (false, Some(life)) = (entry.is_warned, validity.and_then(|v| v.span()))
-            && let Some(warning) = plan::infeasible(&profile, life, now.wall)
+        if let (false, Some(life)) = (entry.is_schedule_warned, validity.and_then(|v| v.full_lifetime()))
+            && let Some(warning) = plan::sparse_schedule_warning(&profile, life, now.wall)
         {
             tracing::warn!(profile = %name, "{warning}");
-            entry.is_warned = true;
+            entry.is_schedule_warned = true;
         }
     }
 
     /// Who is due, the most pressing first. At a provider that is down the first one probes: whoever failed longest ago,
     /// so that no few profiles that fail for reasons of their own keep the others from it.
     fn due(&self, now: &Moment) -> Vec<(ProfileName, Arc<Profile>)> {
-        let is_due = |e: &Entry| !e.is_flying && e.look.as_ref().is_some_and(|l| l.is_due(now));
+        let is_due = |e: &ScheduledProfile| !e.is_in_flight && e.next_check.as_ref().is_some_and(|l| l.is_due(now));
         let mut due: Vec<_> = self
-            .entries
+            .scheduled
             .iter()
             .filter(|(_, e)| is_due(e))
             .filter_map(|(name, e)| Some((name, e, Arc::clone(e.profile.as_ref()?))))
             .collect();
         due.sort_by_cached_key(|(_, e, profile)| {
-            let is_down = self.turnstiles.get(&profile.provider.name).is_some_and(Turnstile::is_down);
-            let failed_ms = if is_down { e.failed_ms } else { 0 };
-            (!e.is_in_grace(now), failed_ms, e.left(now).unwrap_or_default())
+            let is_down = self.rate_limiters.get(&profile.provider.name).is_some_and(RateLimiter::is_down);
+            let failed_ms = if is_down { e.last_failure_ms } else { 0 };
+            (!e.is_in_grace(now), failed_ms, e.time_left(now).unwrap_or_default())
         });
         due.into_iter().map(|(name, _, profile)| (name.clone(), profile)).collect()
     }
@@ -220,17 +220,19 @@ impl Scheduler {
     fn start_due(&mut self, now: &Moment) {
         for (name, profile) in self.due(now) {
             let provider = &profile.provider;
-            let turnstile = self.turnstiles.entry(provider.name.clone()).or_insert_with(|| Turnstile::new(now));
-            let Some(entry) = self.entries.get_mut(&name) else {
+            let turnstile = self.rate_limiters.entry(provider.name.clone()).or_insert_with(|| RateLimiter::new(now));
+            let Some(entry) = self.scheduled.get_mut(&name) else {
                 continue;
             };
             let bound = provider.policy.connect_timeout + provider.policy.timeout;
-            if let Err(wait) = turnstile.pass(Caller { name: &name, patience: entry.patience(now), bound }, now) {
+            if let Err(wait) = turnstile
+                .try_start(StartRequest { name: &name, max_delay: entry.max_delay(now), probe_timeout: bound }, now)
+            {
                 // Looked at again sooner, so that all who wait are there when one is let through.
-                entry.look = Some(Look::after(now, wait.min(SLICE)));
+                entry.next_check = Some(NextCheck::after(now, wait.min(MAX_SLEEP)));
                 continue;
             }
-            entry.is_flying = true;
+            entry.is_in_flight = true;
             let demand = plan::demand(&profile, now);
             let engine = self.engine.clone();
             let whose = (name.clone(), provider.name.clone());
@@ -238,61 +240,61 @@ impl Scheduler {
                 let outcome = engine.refresh_async(&profile, demand).await;
                 (name, profile.provider.name.clone(), outcome)
             });
-            self.in_the_air.insert(task.id(), whose);
+            self.in_flight.insert(task.id(), whose);
         }
     }
 
     /// A task that died leaves its profile to be looked at again.
-    fn crash(&mut self, error: &JoinError) {
-        let Some((name, provider)) = self.in_the_air.remove(&error.id()) else {
+    fn handle_panic(&mut self, error: &JoinError) {
+        let Some((name, provider)) = self.in_flight.remove(&error.id()) else {
             return;
         };
         tracing::error!(profile = %name, %error, "a refresh task panicked");
         let now = self.engine.clock().now();
-        if let Some(turnstile) = self.turnstiles.get_mut(&provider) {
-            turnstile.land(&name, Word::Nothing, &now);
+        if let Some(turnstile) = self.rate_limiters.get_mut(&provider) {
+            turnstile.finish(&name, Health::Unknown, &now);
         }
-        if let Some(entry) = self.entries.get_mut(&name) {
-            entry.is_flying = false;
-            entry.leave_alone(&now);
+        if let Some(entry) = self.scheduled.get_mut(&name) {
+            entry.is_in_flight = false;
+            entry.back_off(&now);
         }
     }
 
-    fn land(&mut self, landed: Result<(Id, Landed), JoinError>) {
+    fn handle_finished(&mut self, landed: Result<(Id, FinishedRefresh), JoinError>) {
         let (name, provider, outcome) = match landed {
             Ok((id, landed)) => {
-                self.in_the_air.remove(&id);
+                self.in_flight.remove(&id);
                 landed
             }
-            Err(error) => return self.crash(&error),
+            Err(error) => return self.handle_panic(&error),
         };
         let now = self.engine.clock().now();
         for warning in &outcome.warnings {
             tracing::warn!(profile = %name, "{warning}");
         }
-        log(&name, &outcome);
-        let sequence = |entries: &BTreeMap<_, Entry>| entries.get(&name).map(|entry| entry.sequence);
-        let before = sequence(&self.entries);
-        if let Some(entry) = self.entries.get_mut(&name) {
-            entry.is_flying = false;
+        log_outcome(&name, &outcome);
+        let sequence = |entries: &BTreeMap<_, ScheduledProfile>| entries.get(&name).map(|entry| entry.sequence);
+        let before = sequence(&self.scheduled);
+        if let Some(entry) = self.scheduled.get_mut(&name) {
+            entry.is_in_flight = false;
         }
         self.replan(&name, &now);
-        if let Some(turnstile) = self.turnstiles.get_mut(&provider) {
-            let has_asked = sequence(&self.entries) > before;
-            turnstile.land(&name, Word::of(&outcome, has_asked), &now);
+        if let Some(turnstile) = self.rate_limiters.get_mut(&provider) {
+            let has_asked = sequence(&self.scheduled) > before;
+            turnstile.finish(&name, Health::of(&outcome, has_asked), &now);
         }
-        if let Some(entry) = self.entries.get_mut(&name) {
-            entry.settle(&outcome, &now);
+        if let Some(entry) = self.scheduled.get_mut(&name) {
+            entry.reschedule(&outcome, &now);
         }
     }
 
     fn next_wait(&self, now: &Moment) -> Duration {
-        let looks = self.entries.values().filter(|e| !e.is_flying).filter_map(|e| e.look.as_ref());
-        looks.map(|look| look.wait(now)).min().unwrap_or(SLICE).min(SLICE)
+        let looks = self.scheduled.values().filter(|e| !e.is_in_flight).filter_map(|e| e.next_check.as_ref());
+        looks.map(|look| look.wait(now)).min().unwrap_or(MAX_SLEEP).min(MAX_SLEEP)
     }
 }
 
-fn log(name: &ProfileName, outcome: &Outcome) {
+fn log_outcome(name: &ProfileName, outcome: &Outcome) {
     let error = outcome.error.as_ref().map_or("", |e| e.message.as_str());
     let kind = outcome.error.as_ref().map(|e| e.kind.word());
     let retry_at = outcome.retry_at.map(tracing::field::display);
@@ -315,7 +317,7 @@ mod tests {
     use crate::guard::LockedCredential;
     use crate::outcome::Failure;
     use crate::profile::{KeySource, Provider, StoreKind, StoreSettings};
-    use crate::provider::{Exchange, Gate, PrepareError, Prepared, TokenEndpoint};
+    use crate::provider::{BeforeSend, ExchangeResult, PrepareError, PreparedProvider, TokenEndpoint};
     use crate::store::Store;
     use crate::store::keyring::memory::MemoryKeyring;
 
@@ -323,11 +325,11 @@ mod tests {
     struct Nowhere;
 
     impl TokenEndpoint for Nowhere {
-        fn prepare(&self, _: &Arc<Provider>, _: &str) -> Result<Prepared, PrepareError> {
+        fn prepare(&self, _: &Arc<Provider>, _: &str) -> Result<PreparedProvider, PrepareError> {
             Err(PrepareError::Config(Failure::new(ErrorKind::Io, "nowhere")))
         }
 
-        fn exchange<'l>(&self, _: &Prepared, _: LockedCredential<'l>, _: Gate) -> Exchange<'l> {
+        fn exchange<'l>(&self, _: &PreparedProvider, _: LockedCredential<'l>, _: BeforeSend) -> ExchangeResult<'l> {
             unreachable!("nothing is prepared")
         }
     }
@@ -352,15 +354,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut scheduler = scheduler(dir.path());
         let name: ProfileName = "demo".parse().unwrap();
-        scheduler.entries.insert(name.clone(), Entry { is_flying: true, ..Entry::default() });
+        scheduler
+            .scheduled
+            .insert(name.clone(), ScheduledProfile { is_in_flight: true, ..ScheduledProfile::default() });
         let task = scheduler.flights.spawn(async { panic!("as if by a bug") });
-        scheduler.in_the_air.insert(task.id(), (name.clone(), "acme".into()));
+        scheduler.in_flight.insert(task.id(), (name.clone(), "acme".into()));
         let landed = scheduler.flights.join_next_with_id().await.unwrap();
-        scheduler.land(landed);
+        scheduler.handle_finished(landed);
         let now = now(&scheduler);
-        let entry = &scheduler.entries[&name];
-        assert!(!entry.is_flying && scheduler.in_the_air.is_empty());
-        assert_eq!(entry.look.as_ref().map(|look| look.wait(&now)), Some(plan::pause(1)));
+        let entry = &scheduler.scheduled[&name];
+        assert!(!entry.is_in_flight && scheduler.in_flight.is_empty());
+        assert_eq!(entry.next_check.as_ref().map(|look| look.wait(&now)), Some(plan::backoff_delay(1)));
     }
 
     #[tokio::test]
@@ -369,29 +373,29 @@ mod tests {
         let mut scheduler = scheduler(dir.path());
         let now = now(&scheduler);
         let name: ProfileName = "demo".parse().unwrap();
-        let caller = Caller { name: &name, patience: None, bound: S(40) };
+        let caller = StartRequest { name: &name, max_delay: None, probe_timeout: S(40) };
         let before = Moment { uptime_ms: now.uptime_ms - 5_000, ..now.clone() };
-        let mut turnstile = Turnstile::new(&before);
-        (0..5).for_each(|_| turnstile.land(&name, Word::Down, &before));
-        assert_eq!(turnstile.pass(caller, &now), Ok(()));
-        assert_eq!(turnstile.pass(caller, &now), Err(S(40)));
-        scheduler.turnstiles.insert("acme".into(), turnstile);
+        let mut turnstile = RateLimiter::new(&before);
+        (0..5).for_each(|_| turnstile.finish(&name, Health::Down, &before));
+        assert_eq!(turnstile.try_start(caller, &now), Ok(()));
+        assert_eq!(turnstile.try_start(caller, &now), Err(S(40)));
+        scheduler.rate_limiters.insert("acme".into(), turnstile);
         let task = scheduler.flights.spawn(async { panic!("as if by a bug") });
-        scheduler.in_the_air.insert(task.id(), (name.clone(), "acme".into()));
+        scheduler.in_flight.insert(task.id(), (name.clone(), "acme".into()));
         let landed = scheduler.flights.join_next_with_id().await.unwrap();
-        scheduler.land(landed);
-        assert_eq!(scheduler.turnstiles.get_mut("acme").unwrap().pass(caller, &now), Ok(()));
+        scheduler.handle_finished(landed);
+        assert_eq!(scheduler.rate_limiters.get_mut("acme").unwrap().try_start(caller, &now), Ok(()));
     }
 
     /// The names that are due, in the order in which they are offered the turnstile of one provider.
-    fn order(entries: Vec<(&str, Entry)>, is_down: bool, now: &Moment) -> Vec<String> {
+    fn order(entries: Vec<(&str, ScheduledProfile)>, is_down: bool, now: &Moment) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
         let mut scheduler = scheduler(dir.path());
-        let mut turnstile = Turnstile::new(now);
+        let mut turnstile = RateLimiter::new(now);
         if is_down {
-            (0..5).for_each(|_| turnstile.land(&"a".parse().unwrap(), Word::Down, now));
+            (0..5).for_each(|_| turnstile.finish(&"a".parse().unwrap(), Health::Down, now));
         }
-        scheduler.turnstiles.insert("acme".into(), turnstile);
+        scheduler.rate_limiters.insert("acme".into(), turnstile);
         for (name, mut entry) in entries {
             let name: ProfileName = name.parse().unwrap();
             entry.profile = Some(Arc::new(Profile {
@@ -401,7 +405,7 @@ mod tests {
                 schedule: None,
                 follow: false,
             }));
-            scheduler.entries.insert(name, entry);
+            scheduler.scheduled.insert(name, entry);
         }
         scheduler.due(now).into_iter().map(|(name, _)| name.to_string()).collect()
     }
@@ -409,16 +413,24 @@ mod tests {
     #[test]
     fn r33_a_few_accounts_that_fail_do_not_keep_a_healthy_one_from_the_probe() {
         let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
-        let end = |left| Some(Look::after(&now, S(left)));
+        let end = |left| Some(NextCheck::after(&now, S(left)));
         let entries = || {
             vec![
-                ("a", Entry { failed_ms: 9, ..Entry::planned(&now, 0) }),
-                ("b", Entry { failed_ms: 3, ..Entry::planned(&now, 0) }),
-                ("flying", Entry { is_flying: true, ..Entry::planned(&now, 0) }),
-                ("grace", Entry { failed_ms: 12, grace: end(20), expiry: end(600), ..Entry::planned(&now, 0) }),
-                ("later", Entry { look: end(1), ..Entry::planned(&now, 0) }),
-                ("y", Entry { expiry: end(300), ..Entry::planned(&now, 0) }),
-                ("z", Entry { expiry: end(100), ..Entry::planned(&now, 0) }),
+                ("a", ScheduledProfile { last_failure_ms: 9, ..ScheduledProfile::planned(&now, 0) }),
+                ("b", ScheduledProfile { last_failure_ms: 3, ..ScheduledProfile::planned(&now, 0) }),
+                ("flying", ScheduledProfile { is_in_flight: true, ..ScheduledProfile::planned(&now, 0) }),
+                (
+                    "grace",
+                    ScheduledProfile {
+                        last_failure_ms: 12,
+                        grace_end: end(20),
+                        access_expiry: end(600),
+                        ..ScheduledProfile::planned(&now, 0)
+                    },
+                ),
+                ("later", ScheduledProfile { next_check: end(1), ..ScheduledProfile::planned(&now, 0) }),
+                ("y", ScheduledProfile { access_expiry: end(300), ..ScheduledProfile::planned(&now, 0) }),
+                ("z", ScheduledProfile { access_expiry: end(100), ..ScheduledProfile::planned(&now, 0) }),
             ]
         };
         assert_eq!(order(entries(), true, &now), ["grace", "z", "y", "b", "a"], "who failed last comes last");

@@ -10,14 +10,14 @@ use crate::profile::Profile;
 
 /// The next look at a profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct NextCheck {
     /// By the wall clock.
     pub at: Timestamp,
     /// By the boot clock, in milliseconds: a wall clock that is set back does not postpone the look.
     pub uptime_ms: u64,
 }
 
-impl Look {
+impl NextCheck {
     /// A look `wait` from now.
     pub fn after(now: &Moment, wait: Duration) -> Self {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
@@ -42,7 +42,7 @@ impl Look {
 
 /// The next look: at the time that the standing names (the margin, a retry, a last chance), and at every cron tick. The
 /// margin is guarded whatever the schedule says: cron only adds looks. `None`: only a person can help.
-pub fn next_look(profile: &Profile, standing: &ProfileStatus, now: &Moment) -> Option<Look> {
+pub fn next_check(profile: &Profile, standing: &ProfileStatus, now: &Moment) -> Option<NextCheck> {
     let planned = standing.refresh_at?;
     let tick = profile.schedule.as_ref().and_then(|s| s.next_after(now.wall));
     let is_tick_useful = matches!(standing.state, ProfileState::Fresh | ProfileState::Due);
@@ -50,7 +50,7 @@ pub fn next_look(profile: &Profile, standing: &ProfileStatus, now: &Moment) -> O
         Some(tick) => planned.min(tick),
         None => planned,
     };
-    Some(Look::at(now, at))
+    Some(NextCheck::at(now, at))
 }
 
 /// What to ask for at a look. With a schedule, whatever would cross its margin before the next tick is due now
@@ -61,7 +61,7 @@ pub fn demand(profile: &Profile, now: &Moment) -> Demand {
 }
 
 /// Why a schedule cannot keep a profile out of its margin, if it cannot; known as soon as the lifetime is.
-pub fn infeasible(profile: &Profile, lifetime: Duration, now: Timestamp) -> Option<String> {
+pub fn sparse_schedule_warning(profile: &Profile, lifetime: Duration, now: Timestamp) -> Option<String> {
     if profile.margin.is_cut_by(lifetime) {
         return Some(format!(
             "the margin is more than half of the token's lifetime ({} s); using half of the lifetime",
@@ -84,7 +84,7 @@ pub fn infeasible(profile: &Profile, lifetime: Duration, now: Timestamp) -> Opti
 
 /// Why so many profiles of one provider cannot all be refreshed within their margin, if they cannot: requests to a
 /// provider start `rate` times a second, and half of the margin is kept for trouble.
-pub fn crowded(provider: &str, profiles: usize, rate: f64, margin: Duration) -> Option<String> {
+pub fn overload_warning(provider: &str, profiles: usize, rate: f64, margin: Duration) -> Option<String> {
     let needed = Duration::from_secs_f64(profiles as f64 / rate);
     (needed > margin / 2).then(|| {
         format!(
@@ -97,15 +97,15 @@ pub fn crowded(provider: &str, profiles: usize, rate: f64, margin: Duration) -> 
 }
 
 /// How long to leave alone, after failures in a row, what names no time itself.
-pub fn pause(failures: u32) -> Duration {
+pub fn backoff_delay(failures: u32) -> Duration {
     Duration::from_secs(5)
         .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(8)))
         .min(Duration::from_secs(300))
 }
 
 /// No look comes sooner after one that did not help, though the journal plans it for at once; nor if it does so again.
-pub fn moment(times: u32) -> Duration {
-    pause(times) / 5
+pub fn minimum_delay(times: u32) -> Duration {
+    backoff_delay(times) / 5
 }
 
 #[cfg(test)]
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn r34_more_profiles_than_the_rate_can_serve_are_told() {
         let hour = Duration::from_secs(3600);
-        assert_eq!(crowded("xai", 1800, 1.0, hour), None);
-        assert!(crowded("xai", 1801, 1.0, hour).unwrap().starts_with("1801 profiles of xai take 1801 s"));
+        assert_eq!(overload_warning("xai", 1800, 1.0, hour), None);
+        assert!(overload_warning("xai", 1801, 1.0, hour).unwrap().starts_with("1801 profiles of xai take 1801 s"));
     }
 }

@@ -7,41 +7,41 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use url::{Url, form_urlencoded};
 
-use crate::credential::response::{Denied, printable};
-use crate::credential::secret::OneTime;
+use crate::credential::response::{ErrorResponse, printable};
+use crate::credential::secret::OneTimeSecret;
 use crate::profile::Provider;
-use crate::provider::signin::Sites;
+use crate::provider::signin::SignInEndpoints;
 
 /// One attempt at a sign-in: what ties the redirect to the request, and the code to this process.
 #[derive(Debug)]
-pub struct Attempt {
+pub struct AuthorizationRequest {
     pub state: String,
-    pub verifier: OneTime,
+    pub verifier: OneTimeSecret,
     pub redirect_uri: Url,
 }
 
 /// Why a redirect gives no code.
 #[derive(Debug)]
-pub enum BadRedirect {
+pub enum RedirectError {
     /// It belongs to another attempt, or to none.
-    State,
+    StateMismatch,
     /// It is ours, and not from the server that was asked (RFC 9207).
-    Issuer(String),
+    IssuerMismatch(String),
     /// The server's own error.
-    Denied(Denied),
+    Denied(ErrorResponse),
     /// It is ours, and makes no sense.
     Unreadable(&'static str),
 }
 
-impl Attempt {
+impl AuthorizationRequest {
     /// An attempt from 64 random bytes.
     pub fn new(state: [u8; 32], verifier: [u8; 32], redirect_uri: Url) -> Option<Self> {
-        let verifier = OneTime::new(URL_SAFE_NO_PAD.encode(verifier))?;
+        let verifier = OneTimeSecret::new(URL_SAFE_NO_PAD.encode(verifier))?;
         Some(Self { state: URL_SAFE_NO_PAD.encode(state), verifier, redirect_uri })
     }
 
     /// Where a person signs in: the endpoint with its own query, and this request.
-    pub fn url(&self, sites: &Sites, endpoint: &Url, provider: &Provider) -> Url {
+    pub fn url(&self, sites: &SignInEndpoints, endpoint: &Url, provider: &Provider) -> Url {
         let mut url = endpoint.clone();
         let scope = provider.scopes.join(" ");
         let has = |name: &str| provider.scopes.iter().any(|s| s == name);
@@ -54,10 +54,10 @@ impl Attempt {
                 query.append_pair("scope", &scope);
             }
             query.append_pair("state", &self.state);
-            query.append_pair("code_challenge", &challenge(&self.verifier));
+            query.append_pair("code_challenge", &code_challenge(&self.verifier));
             query.append_pair("code_challenge_method", "S256");
             // OpenID Connect Core §11: without it the server ignores offline_access.
-            if sites.is_discovered && has("openid") && has("offline_access") {
+            if sites.is_authorization_discovered && has("openid") && has("offline_access") {
                 query.append_pair("prompt", "consent");
             }
         }
@@ -65,73 +65,77 @@ impl Attempt {
     }
 
     /// Whether the query of a redirect carries this attempt's state.
-    pub fn is_mine(state: &str, query: &str) -> bool {
-        only(query, "state").is_ok_and(|found| found.as_deref() == Some(state))
+    pub fn has_state(state: &str, query: &str) -> bool {
+        single_parameter(query, "state").is_ok_and(|found| found.as_deref() == Some(state))
     }
 
     /// The code in the query of a redirect.
-    pub fn read(&self, query: &str, sites: &Sites) -> Result<OneTime, BadRedirect> {
-        if !Self::is_mine(&self.state, query) {
-            return Err(BadRedirect::State);
+    pub fn parse_redirect(&self, query: &str, sites: &SignInEndpoints) -> Result<OneTimeSecret, RedirectError> {
+        if !Self::has_state(&self.state, query) {
+            return Err(RedirectError::StateMismatch);
         }
-        self.read_mine(query, sites)
+        self.parse_own_redirect(query, sites)
     }
 
-    fn read_mine(&self, query: &str, sites: &Sites) -> Result<OneTime, BadRedirect> {
-        let iss = only(query, "iss")?;
+    fn parse_own_redirect(&self, query: &str, sites: &SignInEndpoints) -> Result<OneTimeSecret, RedirectError> {
+        let iss = single_parameter(query, "iss")?;
         match (&iss, &sites.issuer) {
             (Some(iss), Some(issuer)) if iss.trim_end_matches('/') != issuer.trim_end_matches('/') => {
-                return Err(BadRedirect::Issuer(printable(iss)));
+                return Err(RedirectError::IssuerMismatch(printable(iss)));
             }
-            (None, _) if sites.is_iss_promised => return Err(BadRedirect::Issuer("an unnamed server".into())),
+            (None, _) if sites.requires_iss => return Err(RedirectError::IssuerMismatch("an unnamed server".into())),
             _ => {}
         }
-        if let Some(code) = only(query, "error")? {
-            let description = only(query, "error_description")?.map(|d| printable(&d));
-            return Err(BadRedirect::Denied(Denied { code: printable(&code), description }));
+        if let Some(code) = single_parameter(query, "error")? {
+            let description = single_parameter(query, "error_description")?.map(|d| printable(&d));
+            return Err(RedirectError::Denied(ErrorResponse { code: printable(&code), description }));
         }
-        let code = only(query, "code")?.ok_or(BadRedirect::Unreadable("it has no code"))?;
-        OneTime::new(code).ok_or(BadRedirect::Unreadable("its code is empty or not text"))
+        let code = single_parameter(query, "code")?.ok_or(RedirectError::Unreadable("it has no code"))?;
+        OneTimeSecret::new(code).ok_or(RedirectError::Unreadable("its code is empty or not text"))
     }
 
     /// The code in what a person pasted: the whole redirected URL, its query, or the code alone, which some pages show
     /// with the state after a `#`. A bare code has no state to check; the verifier alone ties it to us.
-    pub fn read_pasted(&self, text: Option<&OneTime>, sites: &Sites) -> Result<OneTime, BadRedirect> {
-        let text = text.ok_or(BadRedirect::Unreadable("it is neither a URL nor a code"))?.expose();
+    pub fn parse_pasted(
+        &self,
+        text: Option<&OneTimeSecret>,
+        sites: &SignInEndpoints,
+    ) -> Result<OneTimeSecret, RedirectError> {
+        let text = text.ok_or(RedirectError::Unreadable("it is neither a URL nor a code"))?.expose();
         if let Ok(url) = Url::parse(text)
             && url.has_host()
         {
-            return self.read(url.query().unwrap_or_default(), sites);
+            return self.parse_redirect(url.query().unwrap_or_default(), sites);
         }
         if let Some(query) = text.strip_prefix('?') {
-            return self.read(query, sites);
+            return self.parse_redirect(query, sites);
         }
         if ["code=", "state=", "iss=", "error="].iter().any(|start| text.starts_with(start)) && text.contains('&') {
-            return self.read(text, sites);
+            return self.parse_redirect(text, sites);
         }
         let (code, state) = text.split_once('#').map_or((text, None), |(code, state)| (code, Some(state)));
         if state.is_some_and(|state| state != self.state) {
-            return Err(BadRedirect::State);
+            return Err(RedirectError::StateMismatch);
         }
         if code.contains(char::is_whitespace) {
-            return Err(BadRedirect::Unreadable("it is neither a URL nor a code"));
+            return Err(RedirectError::Unreadable("it is neither a URL nor a code"));
         }
-        OneTime::new(code).ok_or(BadRedirect::Unreadable("it is neither a URL nor a code"))
+        OneTimeSecret::new(code).ok_or(RedirectError::Unreadable("it is neither a URL nor a code"))
     }
 }
 
 /// RFC 7636 §4.2, S256.
-fn challenge(verifier: &OneTime) -> String {
+fn code_challenge(verifier: &OneTimeSecret) -> String {
     let hash: [u8; 32] = Sha256::digest(verifier.expose().as_bytes()).into();
     URL_SAFE_NO_PAD.encode(hash)
 }
 
 /// The one value of a parameter; RFC 6749 §3.1 allows no second.
-fn only<'q>(query: &'q str, name: &str) -> Result<Option<Cow<'q, str>>, BadRedirect> {
+fn single_parameter<'q>(query: &'q str, name: &str) -> Result<Option<Cow<'q, str>>, RedirectError> {
     let mut values = form_urlencoded::parse(query.as_bytes()).filter(|(k, _)| k == name).map(|(_, v)| v);
     let first = values.next();
     match values.next() {
-        Some(_) => Err(BadRedirect::Unreadable("it has a parameter twice")),
+        Some(_) => Err(RedirectError::Unreadable("it has a parameter twice")),
         None => Ok(first.filter(|v| !v.is_empty())),
     }
 }
@@ -141,28 +145,32 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn attempt() -> Attempt {
-        Attempt::new([1; 32], [2; 32], "http://127.0.0.1:7/callback".parse().unwrap()).unwrap()
+    fn attempt() -> AuthorizationRequest {
+        AuthorizationRequest::new([1; 32], [2; 32], "http://127.0.0.1:7/callback".parse().unwrap()).unwrap()
     }
 
-    fn sites(is_iss_promised: bool) -> Sites {
-        Sites { issuer: Some("https://a.example/".into()), is_iss_promised, ..Sites::default() }
+    fn sites(is_iss_promised: bool) -> SignInEndpoints {
+        SignInEndpoints {
+            issuer: Some("https://a.example/".into()),
+            requires_iss: is_iss_promised,
+            ..SignInEndpoints::default()
+        }
     }
 
-    fn said(found: Result<OneTime, BadRedirect>) -> String {
+    fn said(found: Result<OneTimeSecret, RedirectError>) -> String {
         match found {
             Ok(code) => format!("code {}", code.expose()),
-            Err(BadRedirect::State) => "state".into(),
-            Err(BadRedirect::Issuer(iss)) => format!("iss {iss}"),
-            Err(BadRedirect::Denied(d)) => format!("denied {}", d.code),
-            Err(BadRedirect::Unreadable(_)) => "unreadable".into(),
+            Err(RedirectError::StateMismatch) => "state".into(),
+            Err(RedirectError::IssuerMismatch(iss)) => format!("iss {iss}"),
+            Err(RedirectError::Denied(d)) => format!("denied {}", d.code),
+            Err(RedirectError::Unreadable(_)) => "unreadable".into(),
         }
     }
 
     #[test]
     fn the_challenge_is_that_of_the_rfc() {
-        let verifier = OneTime::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk").unwrap();
-        assert_eq!(challenge(&verifier), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+        let verifier = OneTimeSecret::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk").unwrap();
+        assert_eq!(code_challenge(&verifier), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
     }
 
     #[test]
@@ -179,7 +187,7 @@ mod tests {
             query.contains("&scope=openid+offline_access&state=") && query.ends_with("&code_challenge_method=S256")
         );
         assert!(!query.contains(a.verifier.expose()));
-        sites.is_discovered = true;
+        sites.is_authorization_discovered = true;
         assert!(a.url(&sites, &endpoint, &config.providers["a"]).as_str().ends_with("&prompt=consent"));
     }
 
@@ -199,7 +207,7 @@ mod tests {
             (format!("code=c&code=d&state={state}"), false, "unreadable"),
             (format!("state={state}"), false, "unreadable"),
         ] {
-            assert_eq!(said(a.read(&query, &sites(promised))), expected, "{query}");
+            assert_eq!(said(a.parse_redirect(&query, &sites(promised))), expected, "{query}");
         }
     }
 
@@ -219,7 +227,11 @@ mod tests {
             ("two words".into(), "unreadable"),
             ("".into(), "unreadable"),
         ] {
-            assert_eq!(said(a.read_pasted(OneTime::new(text.as_str()).as_ref(), &sites(false))), expected, "{text}");
+            assert_eq!(
+                said(a.parse_pasted(OneTimeSecret::new(text.as_str()).as_ref(), &sites(false))),
+                expected,
+                "{text}"
+            );
         }
     }
 
@@ -227,9 +239,9 @@ mod tests {
         #[test]
         fn no_redirect_without_our_state_brings_a_code(query in "[ -~]{0,80}") {
             proptest::prop_assume!(!query.contains(&attempt().state));
-            proptest::prop_assert!(attempt().read(&query, &sites(false)).is_err());
+            proptest::prop_assert!(attempt().parse_redirect(&query, &sites(false)).is_err());
             let url = format!("http://127.0.0.1:7/callback?{query}");
-            proptest::prop_assert!(attempt().read_pasted(OneTime::new(url).as_ref(), &sites(false)).is_err());
+            proptest::prop_assert!(attempt().parse_pasted(OneTimeSecret::new(url).as_ref(), &sites(false)).is_err());
         }
     }
 }

@@ -19,23 +19,23 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use url::Url;
 
-use super::authorization::Attempt;
-use super::redirect::{Place, Redirect};
-use super::wait::Event;
+use super::authorization::AuthorizationRequest;
+use super::redirect::{LoopbackHost, Redirect};
+use super::wait::LoginEvent;
 use crate::credential::response::printable;
-use crate::credential::secret::OneTime;
+use crate::credential::secret::OneTimeSecret;
 use crate::outcome::{ErrorKind, Failure};
 
 /// A browser opens connections ahead of need; one that says nothing for this long is closed.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a free port is tried anew.
-const ATTEMPTS: usize = 8;
+const BIND_ATTEMPTS: usize = 8;
 /// Longest that the last page may take to reach the browser.
-const GOODBYE: Duration = Duration::from_secs(2);
+const LAST_PAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The open port. Dropping it closes it.
 #[derive(Debug)]
-pub struct Doorstep {
+pub struct LoopbackListener {
     runtime: Handle,
     listeners: Vec<TcpListener>,
     tasks: Vec<AbortHandle>,
@@ -44,28 +44,28 @@ pub struct Doorstep {
 
 /// The browser, back with our state; it waits for a page.
 #[derive(Debug)]
-pub struct Visitor {
-    pub query: OneTime,
-    page: oneshot::Sender<Response<Full<Bytes>>>,
+pub struct PendingBrowser {
+    pub query: OneTimeSecret,
+    page_sender: oneshot::Sender<Response<Full<Bytes>>>,
     served: oneshot::Receiver<Infallible>,
     runtime: Handle,
 }
 
 /// What all connections share.
-struct Post {
+struct ListenerState {
     path: String,
     state: String,
     is_taken: AtomicBool,
-    events: Sender<Event>,
+    events: Sender<LoginEvent>,
     runtime: Handle,
 }
 
-impl Doorstep {
+impl LoopbackListener {
     /// Takes the registered port, or a free one.
-    pub fn open(redirect: &Redirect, runtime: &Handle) -> Result<Self, Failure> {
+    pub fn bind(redirect: &Redirect, runtime: &Handle) -> Result<Self, Failure> {
         let (place, fixed) = match redirect {
             Redirect::Loopback { place, .. } => (*place, redirect.fixed_port()),
-            Redirect::Elsewhere(url) => {
+            Redirect::External(url) => {
                 return Err(Failure::new(
                     ErrorKind::RedirectUri,
                     format!("cannot listen on {url}: it is not on this machine"),
@@ -75,7 +75,7 @@ impl Doorstep {
         };
         let mut bound = bind(place, fixed.unwrap_or(0));
         // A port that is free in one family may be taken in the other.
-        for _ in 0..if fixed.is_some() { 0 } else { ATTEMPTS } {
+        for _ in 0..if fixed.is_some() { 0 } else { BIND_ATTEMPTS } {
             bound = bound.or_else(|_| bind(place, 0));
         }
         let listeners = bound.map_err(|e| cannot_listen(&e, fixed))?;
@@ -88,8 +88,8 @@ impl Doorstep {
     }
 
     /// Starts to serve the redirect of `attempt`; what comes is told to `events`.
-    pub fn serve(&mut self, attempt: &Attempt, events: Sender<Event>) -> io::Result<()> {
-        let post = Arc::new(Post {
+    pub fn serve(&mut self, attempt: &AuthorizationRequest, events: Sender<LoginEvent>) -> io::Result<()> {
+        let post = Arc::new(ListenerState {
             path: attempt.redirect_uri.path().to_owned(),
             state: attempt.state.clone(),
             is_taken: AtomicBool::new(false),
@@ -106,7 +106,7 @@ impl Doorstep {
     }
 }
 
-impl Drop for Doorstep {
+impl Drop for LoopbackListener {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
@@ -114,26 +114,26 @@ impl Drop for Doorstep {
     }
 }
 
-impl Visitor {
+impl PendingBrowser {
     /// Gives the browser its page, and waits a little until it has it.
-    pub fn answer(self, is_signed_in: bool, text: &str) {
+    pub fn respond(self, is_signed_in: bool, text: &str) {
         let status = if is_signed_in { StatusCode::OK } else { StatusCode::BAD_REQUEST };
         let title = if is_signed_in { "Signed in" } else { "Not signed in" };
         // A browser that has gone needs no page.
-        if self.page.send(page(status, title, text)).is_ok() {
+        if self.page_sender.send(page(status, title, text)).is_ok() {
             let served = self.served;
-            let _gone = self.runtime.block_on(async { tokio::time::timeout(GOODBYE, served).await });
+            let _gone = self.runtime.block_on(async { tokio::time::timeout(LAST_PAGE_TIMEOUT, served).await });
         }
     }
 }
 
 /// Free ports for `localhost` must be the same in both families; a family that this machine lacks is no hindrance.
-fn bind(place: Place, port: u16) -> io::Result<Vec<TcpListener>> {
+fn bind(place: LoopbackHost, port: u16) -> io::Result<Vec<TcpListener>> {
     let v4 = |port| TcpListener::bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     let v6 = |port| TcpListener::bind(SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port));
     match place {
-        Place::One(address) => Ok(vec![TcpListener::bind(SocketAddr::new(address, port))?]),
-        Place::Both => {
+        LoopbackHost::Ip(address) => Ok(vec![TcpListener::bind(SocketAddr::new(address, port))?]),
+        LoopbackHost::Localhost => {
             let first = match v4(port) {
                 Ok(first) => first,
                 Err(e) if is_absent(&e) => return Ok(vec![v6(port)?]),
@@ -165,25 +165,25 @@ fn cannot_listen(error: &io::Error, fixed: Option<u16>) -> Failure {
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, post: Arc<Post>) {
+async fn accept(listener: tokio::net::TcpListener, post: Arc<ListenerState>) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(attend(stream, Arc::clone(&post)))),
+            Ok((stream, _)) => drop(tokio::spawn(serve_connection(stream, Arc::clone(&post)))),
             // Out of descriptors, most likely: wait for some to come back.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
 }
 
-async fn attend(stream: tokio::net::TcpStream, post: Arc<Post>) {
+async fn serve_connection(stream: tokio::net::TcpStream, post: Arc<ListenerState>) {
     // Dropped when the connection is over, which tells the visitor that the page has arrived.
     let (_connection, served) = oneshot::channel();
     let served = Mutex::new(Some(served));
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        let outcome = look(&post, request.method(), request.uri(), &served);
+        let outcome = match_request(&post, request.method(), request.uri(), &served);
         async move {
             let response = match outcome {
-                Ok(page) => page.await.unwrap_or_else(|_| gone()),
+                Ok(page) => page.await.unwrap_or_else(|_| gone_page()),
                 Err(response) => *response,
             };
             Ok::<_, Infallible>(response)
@@ -196,44 +196,44 @@ async fn attend(stream: tokio::net::TcpStream, post: Arc<Post>) {
         .await;
 }
 
-type Later = oneshot::Receiver<Response<Full<Bytes>>>;
+type PendingPage = oneshot::Receiver<Response<Full<Bytes>>>;
 
 /// Whether this request is the one; if so its page comes later, when it is known how the sign-in ended.
-fn look(
-    post: &Post,
+fn match_request(
+    post: &ListenerState,
     method: &Method,
     uri: &hyper::Uri,
     served: &Mutex<Option<oneshot::Receiver<Infallible>>>,
-) -> Result<Later, Box<Response<Full<Bytes>>>> {
+) -> Result<PendingPage, Box<Response<Full<Bytes>>>> {
     if method != Method::GET || uri.path() != post.path {
         return Err(Box::new(page(StatusCode::NOT_FOUND, "Not found", "There is nothing here.")));
     }
     let query = uri.query().unwrap_or_default();
-    if !Attempt::is_mine(&post.state, query) {
+    if !AuthorizationRequest::has_state(&post.state, query) {
         // The main thread is gone only when the process ends.
-        let _ending = post.events.send(Event::Stray(stray(query)));
+        let _ending = post.events.send(LoginEvent::StrayRedirect(describe_stray(query)));
         let text = "This login was not started here, or a newer one has been started. Go back to the terminal and start again.";
         return Err(Box::new(page(StatusCode::BAD_REQUEST, "Not signed in", text)));
     }
     let served = served.lock().unwrap_or_else(PoisonError::into_inner).take();
-    match (served, OneTime::new(query)) {
+    match (served, OneTimeSecret::new(query)) {
         (Some(served), Some(query)) if !post.is_taken.swap(true, Ordering::SeqCst) => {
             let (sender, later) = oneshot::channel();
-            let visitor = Visitor { query, page: sender, served, runtime: post.runtime.clone() };
-            let _ending = post.events.send(Event::Redirected(visitor));
+            let visitor = PendingBrowser { query, page_sender: sender, served, runtime: post.runtime.clone() };
+            let _ending = post.events.send(LoginEvent::Redirected(visitor));
             Ok(later)
         }
-        _ => Err(Box::new(gone())),
+        _ => Err(Box::new(gone_page())),
     }
 }
 
 /// What a redirect without our state wanted, without what may be a code.
-fn stray(query: &str) -> String {
+fn describe_stray(query: &str) -> String {
     let error = url::form_urlencoded::parse(query.as_bytes()).find(|(k, _)| k == "error").map(|(_, v)| printable(&v));
     error.map_or("it has an unknown state".into(), |error| format!("it has an unknown state, and the error {error}"))
 }
 
-fn gone() -> Response<Full<Bytes>> {
+fn gone_page() -> Response<Full<Bytes>> {
     page(StatusCode::GONE, "Over", "This login is over. You can close this page.")
 }
 
@@ -266,8 +266,8 @@ pub fn unserved_port(random: [u8; 2]) -> u16 {
 }
 
 /// Opens the doorstep, and gives the redirect URL that leads to it.
-pub fn open(redirect: &Redirect, runtime: &Handle) -> Result<(Doorstep, Url), Failure> {
-    let doorstep = Doorstep::open(redirect, runtime)?;
+pub fn listen(redirect: &Redirect, runtime: &Handle) -> Result<(LoopbackListener, Url), Failure> {
+    let doorstep = LoopbackListener::bind(redirect, runtime)?;
     let url = redirect.with_port(doorstep.port());
     Ok((doorstep, url))
 }

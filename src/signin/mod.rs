@@ -11,14 +11,14 @@ pub mod wait;
 use serde_json::Value;
 
 use crate::clock::Moment;
-use crate::credential::claims::claims;
+use crate::credential::claims::unverified_claims;
 use crate::credential::freshness::Lifetime;
-use crate::credential::response::{self, Denied, Granted, Reply};
+use crate::credential::response::{self, ErrorResponse, ParsedResponse, TokenResponse};
 use crate::credential::{Binding, Credential};
 use crate::engine::handover;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{ClientAuth, Provider};
-use crate::provider::RawAnswer;
+use crate::provider::RawResponse;
 
 /// Why a sign-in brought nothing. The store is as it was.
 #[derive(Debug)]
@@ -35,17 +35,17 @@ pub enum SignInError {
 
 /// What the token endpoint said to a code.
 #[derive(Debug)]
-pub enum Said {
-    Granted(Box<Granted>),
-    Denied(Denied),
+pub enum GrantResponse {
+    Granted(Box<TokenResponse>),
+    Denied(ErrorResponse),
 }
 
 /// Reads an answer of the token endpoint to a code, or to a question for one.
-pub fn read(answer: &RawAnswer) -> Result<Said, SignInError> {
-    match response::read(answer.status, &answer.body, answer.is_complete) {
-        Reply::Granted(granted) => Ok(Said::Granted(granted)),
-        Reply::Denied(denied) => Ok(Said::Denied(denied)),
-        Reply::Unreadable => {
+pub fn parse_grant_response(answer: &RawResponse) -> Result<GrantResponse, SignInError> {
+    match response::parse(answer.status, &answer.body, answer.is_complete) {
+        ParsedResponse::Granted(granted) => Ok(GrantResponse::Granted(granted)),
+        ParsedResponse::Denied(denied) => Ok(GrantResponse::Denied(denied)),
+        ParsedResponse::Unreadable => {
             let message = format!("the server returned {} without a token", answer.status);
             Err(SignInError::Unreachable(Failure::new(ErrorKind::Server, message).with_hint("try again later")))
         }
@@ -53,7 +53,7 @@ pub fn read(answer: &RawAnswer) -> Result<Said, SignInError> {
 }
 
 /// What to make of a denial that no flow expects.
-pub fn denied(denied: &Denied, provider: &Provider) -> SignInError {
+pub fn denied_error(denied: &ErrorResponse, provider: &Provider) -> SignInError {
     let reason = denied.description.as_ref().map_or(String::new(), |d| format!(": {d}"));
     let message = format!("{} returned {}{reason}", provider.name, denied.code);
     let failure = Failure::new(ErrorKind::of_provider(&denied.code), message);
@@ -85,20 +85,20 @@ pub fn denied(denied: &Denied, provider: &Provider) -> SignInError {
 
 /// Who signed in, as the ID token says. Its signature is not checked: it came from the token endpoint itself
 /// (OpenID Connect Core §3.1.3.7), and the name is only shown.
-pub fn account(granted: &Granted) -> Option<String> {
-    let claims = claims(granted.id_token.as_ref()?.expose())?;
+pub fn account_name(granted: &TokenResponse) -> Option<String> {
+    let claims = unverified_claims(granted.id_token.as_ref()?.expose())?;
     let text = |name: &&str| claims.get(*name).and_then(Value::as_str).filter(|t| !t.is_empty());
     ["email", "preferred_username", "name", "sub"].iter().find_map(text).map(response::printable)
 }
 
 /// The credential that an answer to a question asked at `asked` makes.
 pub fn credential(
-    granted: Granted,
+    granted: TokenResponse,
     provider: &Provider,
     binding: Binding,
     asked: &Moment,
 ) -> Result<Credential, SignInError> {
-    let told = granted.expiry.lifetime_of_answer(asked).map(Lifetime::Whole);
+    let told = granted.expiry.lifetime_of_response(asked).map(Lifetime::Whole);
     handover::build_credential(granted, binding, asked, told, provider.default_lifetime).ok_or_else(|| {
         let failure = Failure::new(ErrorKind::NoRefreshToken, format!("{} issued no refresh token", provider.name));
         let hint = if provider.scopes.iter().any(|scope| scope == "offline_access") {
@@ -128,12 +128,12 @@ mod tests {
     fn the_name_shown_is_the_most_telling_one() {
         let name = |claims: &str| {
             let token = format!("e30.{}.x", URL_SAFE_NO_PAD.encode(claims));
-            account(&Granted { id_token: AccessToken::new(token), ..Granted::default() })
+            account_name(&TokenResponse { id_token: AccessToken::new(token), ..TokenResponse::default() })
         };
         assert_eq!(name(r#"{"sub":"17","email":"ada@acme.example"}"#).as_deref(), Some("ada@acme.example"));
         assert_eq!(name(r#"{"sub":"17","email":""}"#).as_deref(), Some("17"));
         assert_eq!(name(r#"{"name":"a\u001b[2Jb"}"#).as_deref(), Some("a [2Jb"));
         assert_eq!(name("{}"), None);
-        assert_eq!(account(&Granted::default()), None);
+        assert_eq!(account_name(&TokenResponse::default()), None);
     }
 }

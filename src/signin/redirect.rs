@@ -5,38 +5,38 @@ use std::net::IpAddr;
 use url::{Host, Url};
 
 /// Used where nobody said otherwise: any port of 127.0.0.1.
-const USUAL: &str = "http://127.0.0.1/callback";
+const DEFAULT_REDIRECT: &str = "http://127.0.0.1/callback";
 
 /// A redirect as it was registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Redirect {
     /// To this machine.
-    Loopback { url: Url, place: Place },
+    Loopback { url: Url, place: LoopbackHost },
     /// To a page of the provider, which shows the code.
-    Elsewhere(Url),
+    External(Url),
 }
 
 /// Which loopback addresses the browser may try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    One(IpAddr),
+pub enum LoopbackHost {
+    Ip(IpAddr),
     /// `localhost`: the browser tries either.
-    Both,
+    Localhost,
 }
 
 impl Redirect {
     /// The redirect that a provider's `redirect_uri` stands for.
     pub fn of(registered: Option<&Url>) -> Self {
-        let Some(url) = registered.cloned().or_else(|| Url::parse(USUAL).ok()) else {
+        let Some(url) = registered.cloned().or_else(|| Url::parse(DEFAULT_REDIRECT).ok()) else {
             unreachable!("a constant URL parses");
         };
         if url.scheme() != "http" {
-            return Self::Elsewhere(url);
+            return Self::External(url);
         }
         let place = match url.host() {
-            Some(Host::Ipv4(address)) => Place::One(address.into()),
-            Some(Host::Ipv6(address)) => Place::One(address.into()),
-            Some(Host::Domain(_)) | None => Place::Both,
+            Some(Host::Ipv4(address)) => LoopbackHost::Ip(address.into()),
+            Some(Host::Ipv6(address)) => LoopbackHost::Ip(address.into()),
+            Some(Host::Domain(_)) | None => LoopbackHost::Localhost,
         };
         Self::Loopback { url, place }
     }
@@ -44,7 +44,7 @@ impl Redirect {
     /// The redirect with `port`, where the registered one leaves it open.
     pub fn with_port(&self, port: u16) -> Url {
         match self {
-            Self::Elsewhere(url) => url.clone(),
+            Self::External(url) => url.clone(),
             Self::Loopback { url, .. } => {
                 let mut url = url.clone();
                 if url.port().is_none() {
@@ -60,7 +60,7 @@ impl Redirect {
     pub fn fixed_port(&self) -> Option<u16> {
         match self {
             Self::Loopback { url, .. } => url.port(),
-            Self::Elsewhere(_) => None,
+            Self::External(_) => None,
         }
     }
 }
@@ -89,12 +89,12 @@ mod tests {
     fn the_host_says_where_to_listen() {
         let place = |text| match of(text) {
             Redirect::Loopback { place, .. } => Some(place),
-            Redirect::Elsewhere(_) => None,
+            Redirect::External(_) => None,
         };
-        let one = |address: &str| Some(Place::One(address.parse().unwrap()));
+        let one = |address: &str| Some(LoopbackHost::Ip(address.parse().unwrap()));
         assert_eq!(place("http://127.0.0.2/"), one("127.0.0.2"));
         assert_eq!(place("http://[::1]:80/"), one("::1"));
-        assert_eq!(place("http://localhost/"), Some(Place::Both));
+        assert_eq!(place("http://localhost/"), Some(LoopbackHost::Localhost));
         assert_eq!(place("https://localhost/"), None);
     }
 }

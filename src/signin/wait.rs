@@ -4,20 +4,20 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use super::SignInError;
-use super::loopback::Visitor;
+use super::loopback::PendingBrowser;
 use crate::clock::{Clock, Moment};
-use crate::credential::secret::OneTime;
+use crate::credential::secret::OneTimeSecret;
 use crate::outcome::{ErrorKind, Failure};
 
 /// What can happen meanwhile.
 #[derive(Debug)]
-pub enum Event {
+pub enum LoginEvent {
     /// The browser came back.
-    Redirected(Visitor),
+    Redirected(PendingBrowser),
     /// Somebody else's browser came, or ours from an attempt before; the text says what it wanted.
-    Stray(String),
+    StrayRedirect(String),
     /// A line was typed or pasted; `None` if it can be neither URL nor code.
-    Pasted(Option<OneTime>),
+    Pasted(Option<OneTimeSecret>),
     /// Nothing more will be typed.
     PasteEnded,
     /// Ctrl-C.
@@ -25,11 +25,11 @@ pub enum Event {
 }
 
 /// Where events arrive, and how the wait for them looks.
-pub struct Wait<'a> {
+pub struct LoginEvents<'a> {
     clock: &'a dyn Clock,
-    show: &'a dyn Fn(Duration),
-    sender: Sender<Event>,
-    events: Receiver<Event>,
+    show_remaining: &'a dyn Fn(Duration),
+    sender: Sender<LoginEvent>,
+    events: Receiver<LoginEvent>,
 }
 
 /// When a wait is over.
@@ -43,15 +43,15 @@ pub struct Deadline {
 /// How often the countdown is shown anew. A suspended machine notices within one of these that time has passed.
 const TICK: Duration = Duration::from_secs(1);
 
-impl<'a> Wait<'a> {
+impl<'a> LoginEvents<'a> {
     /// `show` is told every second what is left.
     pub fn new(clock: &'a dyn Clock, show: &'a dyn Fn(Duration)) -> Self {
         let (sender, events) = channel();
-        Self { clock, show, sender, events }
+        Self { clock, show_remaining: show, sender, events }
     }
 
     /// For those who make events happen.
-    pub fn sender(&self) -> Sender<Event> {
+    pub fn sender(&self) -> Sender<LoginEvent> {
         self.sender.clone()
     }
 
@@ -60,25 +60,25 @@ impl<'a> Wait<'a> {
     }
 
     /// A deadline without a countdown, which would write over what a person types.
-    pub fn silent_deadline(&self, total: Duration) -> Deadline {
+    pub fn hidden_deadline(&self, total: Duration) -> Deadline {
         Deadline { is_shown: false, ..self.deadline(total) }
     }
 
     /// The next event before the deadline; `Ok(None)` if `at_most` passes first.
-    pub fn next(&self, deadline: &Deadline, at_most: Duration) -> Result<Option<Event>, SignInError> {
+    pub fn next(&self, deadline: &Deadline, at_most: Duration) -> Result<Option<LoginEvent>, SignInError> {
         let started = self.clock.now();
         loop {
             let now = self.clock.now();
             let left = deadline.total.saturating_sub(now.time_since(&deadline.since));
             if left.is_zero() {
-                return Err(too_late(deadline.total));
+                return Err(timeout_error(deadline.total));
             }
             let pause = at_most.saturating_sub(now.time_since(&started));
             if deadline.is_shown {
-                (self.show)(left);
+                (self.show_remaining)(left);
             }
             match self.events.recv_timeout(pause.min(left).min(TICK)) {
-                Ok(Event::Interrupted) => return Err(interrupted()),
+                Ok(LoginEvent::Interrupted) => return Err(interrupted_error()),
                 Ok(event) => return Ok(Some(event)),
                 Err(RecvTimeoutError::Timeout) if pause <= TICK && pause <= left => return Ok(None),
                 // We hold a sender ourselves, so nobody can hang up.
@@ -88,12 +88,12 @@ impl<'a> Wait<'a> {
     }
 }
 
-fn too_late(total: Duration) -> SignInError {
+fn timeout_error(total: Duration) -> SignInError {
     let message = format!("the login was not completed within {}", humantime::format_duration(total));
     SignInError::Abandoned(Failure::new(ErrorKind::Timeout, message).with_hint("nothing was changed; sign in again"))
 }
 
-fn interrupted() -> SignInError {
+fn interrupted_error() -> SignInError {
     SignInError::Abandoned(Failure::new(ErrorKind::Interrupted, "interrupted; nothing was changed"))
 }
 
@@ -107,14 +107,14 @@ mod tests {
         let clock = ManualClock::new(Timestamp::from_secs(1_790_000_000));
         let shown = std::cell::RefCell::new(Vec::new());
         let show = |left: Duration| shown.borrow_mut().push(left.as_secs());
-        let wait = Wait::new(&clock, &show);
+        let wait = LoginEvents::new(&clock, &show);
         let deadline = wait.deadline(Duration::from_secs(10));
         assert!(matches!(wait.next(&deadline, Duration::ZERO), Ok(None)));
         clock.advance(Duration::from_secs(4));
-        wait.sender().send(Event::PasteEnded).unwrap();
-        assert!(matches!(wait.next(&deadline, Duration::from_secs(9)), Ok(Some(Event::PasteEnded))));
+        wait.sender().send(LoginEvent::PasteEnded).unwrap();
+        assert!(matches!(wait.next(&deadline, Duration::from_secs(9)), Ok(Some(LoginEvent::PasteEnded))));
         assert_eq!(*shown.borrow(), [10, 6]);
-        wait.sender().send(Event::Interrupted).unwrap();
+        wait.sender().send(LoginEvent::Interrupted).unwrap();
         let kind = |e: Result<_, _>| match e {
             Err(SignInError::Abandoned(f)) => f.kind.to_string(),
             other => panic!("{other:?}"),

@@ -13,7 +13,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::clock::{Moment, Timestamp};
 use crate::credential::encoding;
 use crate::credential::freshness::Validity;
-use crate::credential::response::{self, Denied, Granted, Reply};
+use crate::credential::response::{self, ErrorResponse, ParsedResponse, TokenResponse};
 use crate::credential::secret::{AccessToken, RefreshToken};
 use crate::credential::{Binding, Credential, Generation, Grant};
 
@@ -91,7 +91,7 @@ pub enum ResponseContent {
         is_rotated: bool,
         warnings: Vec<GrantWarning>,
     },
-    Denied(Denied),
+    Denied(ErrorResponse),
     /// The body holds neither tokens nor an error, or was cut.
     Unreadable,
     /// The body, as it came or unpacked, is larger than an answer may be: it is evidence, and not read.
@@ -127,29 +127,29 @@ impl SealedResponse {
     /// Reads the answer as the credential of `generation`. It was sealed as it came, so it is unpacked here.
     pub fn parse(&self, generation: Generation) -> ResponseContent {
         let packed = Zeroizing::new(self.decode_body());
-        let is_cut_at_the_cap = !self.is_complete && packed.len() >= encoding::LARGEST;
+        let is_cut_at_the_cap = !self.is_complete && packed.len() >= encoding::MAX_BODY_BYTES;
         let unpacked = encoding::decode(self.content_encoding.as_deref(), &packed);
         let Some(body) = unpacked.ok().filter(|_| !is_cut_at_the_cap) else {
             return ResponseContent::TooLarge;
         };
-        let reply = match response::read(self.status, &body.bytes, self.is_complete && body.is_whole) {
+        let reply = match response::parse(self.status, &body.bytes, self.is_complete && body.is_complete) {
             // The header may be a lie that some decoder believed.
-            Reply::Unreadable => response::read(self.status, &packed, self.is_complete),
+            ParsedResponse::Unreadable => response::parse(self.status, &packed, self.is_complete),
             reply => reply,
         };
         match reply {
-            Reply::Granted(granted) => self.parse_grant(generation, *granted),
-            Reply::Denied(denied) => ResponseContent::Denied(denied),
-            Reply::Unreadable => ResponseContent::Unreadable,
+            ParsedResponse::Granted(granted) => self.parse_grant(generation, *granted),
+            ParsedResponse::Denied(denied) => ResponseContent::Denied(denied),
+            ParsedResponse::Unreadable => ResponseContent::Unreadable,
         }
     }
 
-    fn parse_grant(&self, generation: Generation, g: Granted) -> ResponseContent {
+    fn parse_grant(&self, generation: Generation, g: TokenResponse) -> ResponseContent {
         let Some(sent) = RefreshToken::new(self.sent_refresh_token.0.clone()) else {
             return ResponseContent::Unreadable;
         };
-        if !g.is_more_than_an_echo(&sent, self.status) {
-            return g.denied.map_or(ResponseContent::Unreadable, ResponseContent::Denied);
+        if !g.grants_more_than_echo(&sent, self.status) {
+            return g.error.map_or(ResponseContent::Unreadable, ResponseContent::Denied);
         }
         let is_rotated = g.refresh.as_ref().is_some_and(|new| *new != sent);
         let is_usable = g.access.is_some() && !is_sender_constrained(g.token_type.as_deref());
@@ -164,14 +164,14 @@ impl SealedResponse {
         // A third send comes when the access token that the second one brought is at its end, and no grace lasts so long:
         // what is granted then once more is alive.
         note(self.send_count == 2 && g.refresh.is_some() && !is_rotated, GrantWarning::OldTokenAfterRetry);
-        note(!is_rotated && g.mentions.speak_of_another(&sent), GrantWarning::RefreshTokenUnreadable);
-        let told = g.expiry.lifetime_of_answer(&self.sent_at);
+        note(!is_rotated && g.candidates.contains_other_than(&sent), GrantWarning::RefreshTokenUnreadable);
+        let told = g.expiry.lifetime_of_response(&self.sent_at);
         note(is_usable && told.is_none(), GrantWarning::LifetimeAssumed);
         let new = Validity {
             obtained: self.sent_at.clone(),
             lifetime_ms: told.map_or(self.default_lifetime_ms, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
             assumed: told.is_none(),
-            is_rest: false,
+            is_remainder: false,
         };
         // Rule 27: what there was to use may live on.
         let before = self.previous_grant.to_grant();
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn r27_a_token_that_needs_a_key_is_not_used_and_the_one_before_is_kept() {
         let before =
-            Validity { obtained: response_to("").sent_at, lifetime_ms: 60_000, assumed: false, is_rest: false };
+            Validity { obtained: response_to("").sent_at, lifetime_ms: 60_000, assumed: false, is_remainder: false };
         for (token_type, is_used) in [("DPoP", false), ("mac", false), ("pop", false), ("user", true), ("BEARER", true)]
         {
             let body =

@@ -176,7 +176,7 @@ pub fn read_key(source: &KeySource, credentials: Option<&Path>, within: &str) ->
             let bytes = bytes.ok_or_else(|| KeyError::CredentialMissing(name.clone()))?;
             Zeroizing::new(bytes)
         }
-        KeySource::Command(argv) => process::output_of(argv, within)?,
+        KeySource::Command(argv) => process::capture_output(argv, within)?,
     };
     SealingKey::from_bytes(&bytes).ok_or_else(|| KeyError::Malformed(source_text(source)))
 }

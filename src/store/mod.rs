@@ -1,7 +1,7 @@
 //! Where a credential lives: the sealed journal, which is the commit point, and its published copy in the OS keyring.
 //!
-//! A [`Store`] is one directory plus the place of its sealing key. Reading without a lock is [`Store::peek`] and
-//! [`Store::snapshot`]; all else goes through a [`LockedProfile`], which needs a permit of the guard.
+//! A [`StoreType`] is one directory plus the place of its sealing key. Reading without a lock is [`StoreType::peek`] and
+//! [`StoreType::snapshot`]; all else goes through a [`LockedProfile`], which needs a permit of the guard.
 
 pub mod aftermath;
 mod census;
@@ -40,7 +40,7 @@ use crate::credential::{Credential, Generation, Snapshot};
 use crate::outcome::Publication;
 use crate::profile::{KeySource, ProfileName, StoreKind, StoreSettings};
 use crate::sys::lockfile::LockFile;
-use crate::sys::stamp::Stamp;
+use crate::sys::stamp::FileStamp;
 use crate::sys::{durable, machine, stamp};
 use envelope::UnsealError;
 pub use error::StoreError;
@@ -402,7 +402,7 @@ impl Store {
     }
 
     /// Changes when this profile's journal is written, by whomever.
-    pub fn journal_stamp(&self, name: &ProfileName) -> Stamp {
-        stamp::modified(&self.layout.profile_folder(name).journal())
+    pub fn journal_stamp(&self, name: &ProfileName) -> FileStamp {
+        stamp::file_stamp(&self.layout.profile_folder(name).journal())
     }
 }

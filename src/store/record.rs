@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use super::identity::StoreIdentity;
 use crate::clock::{Moment, Timestamp};
-use crate::credential::foreign::Origin;
+use crate::credential::foreign::ImportSource;
 use crate::credential::freshness::Validity;
 use crate::credential::secret::Fingerprint;
 use crate::credential::{Binding, Credential, Generation};
@@ -55,7 +55,7 @@ pub struct Journal {
     pub is_tombstone: bool,
     /// The tool that it was taken over from. Absent in the journals of older versions, as is what follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<Origin>,
+    pub origin: Option<ImportSource>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow_block: Option<FollowBlock>,
     /// Why the newest answer held no access token that can be used: what is there, if anything, is the one before.
@@ -308,8 +308,8 @@ impl Journal {
     }
 
     /// The store that a profile with `follow = true` looks into; `None`: it came from none that can be.
-    pub fn followed_origin(&self) -> Option<&Origin> {
-        self.origin.as_ref().filter(|origin| origin.place.is_some())
+    pub fn followed_origin(&self) -> Option<&ImportSource> {
+        self.origin.as_ref().filter(|origin| origin.location.is_some())
     }
 
     /// What a followed tool holds cannot be reconciled with what is here, and a person must say which is meant.

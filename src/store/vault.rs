@@ -17,7 +17,7 @@ use crate::credential::secret::Fingerprint;
 use crate::credential::{Credential, Generation};
 use crate::guard::{LockedCredential, Permit};
 use crate::outcome::{ErrorKind, Publication};
-use crate::sys::durable::{self, Staged};
+use crate::sys::durable::{self, StagedFile};
 
 /// Space taken before a request for the answer to it: the largest answer in base64, and beside it the tokens of the
 /// generation before, which it may leave unchanged and which may be as large.
@@ -218,9 +218,9 @@ impl<'l> LockedProfile<'_, 'l> {
     }
 
     /// Takes the space for an answer, durably: running out of disk is noticed now (rule 8).
-    pub fn reserve_response_space(&self) -> Result<Staged, StoreError> {
+    pub fn reserve_response_space(&self) -> Result<StagedFile, StoreError> {
         let path = self.folder.received();
-        Staged::create(&path, RESPONSE_SPACE).map_err(|e| StoreError::io("reserve", &path, e))
+        StagedFile::create(&path, RESPONSE_SPACE).map_err(|e| StoreError::io("reserve", &path, e))
     }
 
     /// What the fence runs before it lets the request body go: journals the intent; durable on return.
@@ -234,7 +234,7 @@ impl<'l> LockedProfile<'_, 'l> {
     /// Seals an answer that nobody has read yet; durable on return (rule 9).
     pub fn seal_response(
         &self,
-        space: Staged,
+        space: StagedFile,
         response: &SealedResponse,
         generation: Generation,
         attempt: &str,

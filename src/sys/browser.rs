@@ -13,20 +13,20 @@ const SYSTEM: &[&[&str]] = &[&["rundll32", "url.dll,FileProtocolHandler"]];
 const SYSTEM: &[&[&str]] = &[&["xdg-open"], &["gio", "open"], &["wslview"]];
 
 /// Whether a page can be opened where the person sees it.
-pub fn is_there(desktop: &Desktop) -> bool {
+pub fn is_available(desktop: &Desktop) -> bool {
     desktop.is_graphical || !desktop.browsers.is_empty()
 }
 
 /// Starts the first browser that starts. It is left to itself: whether a page appears, only the person knows.
 pub fn open(desktop: &Desktop, url: &str) -> bool {
-    let named = desktop.browsers.iter().map(|browser| named(browser, url));
+    let named = desktop.browsers.iter().map(|browser| command_for(browser, url));
     let system = SYSTEM.iter().filter(|_| desktop.is_graphical);
     let system = system.map(|argv| argv.iter().map(|a| (*a).to_owned()).chain([url.to_owned()]).collect());
-    named.chain(system).any(|argv: Vec<String>| start(&argv))
+    named.chain(system).any(|argv: Vec<String>| spawn_detached(&argv))
 }
 
 /// An entry of `BROWSER`: words, with `%s` for the URL, which is else the last word. No shell sees it.
-fn named(browser: &str, url: &str) -> Vec<String> {
+fn command_for(browser: &str, url: &str) -> Vec<String> {
     let mut argv: Vec<String> = browser.split_whitespace().map(str::to_owned).collect();
     match argv.iter_mut().find(|word| word.contains("%s")) {
         Some(word) => *word = word.replace("%s", url),
@@ -35,7 +35,7 @@ fn named(browser: &str, url: &str) -> Vec<String> {
     argv
 }
 
-fn start(argv: &[String]) -> bool {
+fn spawn_detached(argv: &[String]) -> bool {
     let [program, arguments @ ..] = argv else { return false };
     let mut command = Command::new(program);
     // What browsers say on their way up is nothing for our terminal; and Ctrl-C is for us, not for them.
@@ -54,8 +54,8 @@ mod tests {
 
     #[test]
     fn the_url_goes_where_the_variable_says() {
-        assert_eq!(named("firefox --new-window", "u"), ["firefox", "--new-window", "u"]);
-        assert_eq!(named("lynx %s -nopause", "u"), ["lynx", "u", "-nopause"]);
+        assert_eq!(command_for("firefox --new-window", "u"), ["firefox", "--new-window", "u"]);
+        assert_eq!(command_for("lynx %s -nopause", "u"), ["lynx", "u", "-nopause"]);
     }
 
     #[test]
@@ -66,6 +66,6 @@ mod tests {
         };
         assert!(open(&desktop(&["/nonexistent/browser", "true"]), "https://a.example"));
         assert!(!open(&desktop(&["/nonexistent/browser"]), "https://a.example"));
-        assert!(!is_there(&desktop(&[])) && is_there(&desktop(&["w3m"])));
+        assert!(!is_available(&desktop(&[])) && is_available(&desktop(&["w3m"])));
     }
 }

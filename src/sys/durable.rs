@@ -30,7 +30,7 @@ pub fn create_dir(dir: &Path) -> io::Result<()> {
 pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut options = OpenOptions::new();
     options.read(true);
-    no_follow(&mut options);
+    set_no_follow(&mut options);
     let mut file = match options.open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -45,7 +45,7 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 ///
 /// On an error the old file is still there, unless only the last step, making the new name durable, failed.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    Staged::create(path, 0)?.commit(bytes)
+    StagedFile::create(path, 0)?.commit(bytes)
 }
 
 /// Removes a file, durably; no error if it is not there.
@@ -62,7 +62,7 @@ pub fn append_line(path: &Path, line: &str) -> io::Result<()> {
     let is_new = !path.exists();
     let mut options = OpenOptions::new();
     options.append(true).create(true);
-    private(&mut options);
+    set_private(&mut options);
     let mut file = options.open(path)?;
     file.write_all(format!("{line}\n").as_bytes())?;
     file.sync_all()?;
@@ -72,21 +72,21 @@ pub fn append_line(path: &Path, line: &str) -> io::Result<()> {
 /// A file in the making beside its final name, with its space already taken: so that running out of disk is noticed
 /// before anything depends on the write.
 #[derive(Debug)]
-pub struct Staged {
+pub struct StagedFile {
     file: File,
     temporary: PathBuf,
     path: PathBuf,
     is_committed: bool,
 }
 
-impl Staged {
+impl StagedFile {
     /// Creates the temporary file and durably reserves `reserve` bytes for it (0: none).
     pub fn create(path: &Path, reserve: u64) -> io::Result<Self> {
         let temporary = temporary_name(path);
         remove_leftover(&temporary)?;
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
-        private(&mut options);
+        set_private(&mut options);
         let file = options.open(&temporary)?;
         let staged = Self { file, temporary, path: path.to_owned(), is_committed: false };
         if reserve > 0 {
@@ -108,7 +108,7 @@ impl Staged {
     }
 }
 
-impl Drop for Staged {
+impl Drop for StagedFile {
     fn drop(&mut self) {
         if !self.is_committed {
             // A leftover is harmless: the next attempt under the same lock replaces it.
@@ -162,13 +162,13 @@ fn allocate(file: &File, bytes: u64) -> io::Result<()> {
     file.set_len(bytes)
 }
 
-fn private(options: &mut OpenOptions) {
+fn set_private(options: &mut OpenOptions) {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-    no_follow(options);
+    set_no_follow(options);
 }
 
-fn no_follow(options: &mut OpenOptions) {
+fn set_no_follow(options: &mut OpenOptions) {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(options, rustix::fs::OFlags::NOFOLLOW.bits() as i32);
     #[cfg(not(unix))]
@@ -208,7 +208,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("recv");
         replace(&path, b"old").unwrap();
-        let staged = Staged::create(&path, 4096).unwrap();
+        let staged = StagedFile::create(&path, 4096).unwrap();
         assert_eq!(names(dir.path()), [".recv.new", "recv"]);
         drop(staged);
         assert_eq!(names(dir.path()), ["recv"]);
@@ -219,7 +219,7 @@ mod tests {
     fn a_reserved_file_ends_with_the_bytes_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("recv");
-        Staged::create(&path, 1 << 16).unwrap().commit(b"short").unwrap();
+        StagedFile::create(&path, 1 << 16).unwrap().commit(b"short").unwrap();
         assert_eq!(read(&path).unwrap().unwrap(), b"short");
     }
 

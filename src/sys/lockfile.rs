@@ -16,19 +16,19 @@ impl LockFile {
     ///
     /// Blocking beats polling: with four contenders a poller starved for 858 ms, a blocked one waited 46 ms at most.
     pub fn acquire(path: &Path) -> io::Result<Self> {
-        Self::take(path, |file| file.lock().map(|()| true)).and_then(|held| held.ok_or_else(replaced))
+        Self::lock_current(path, |file| file.lock().map(|()| true)).and_then(|held| held.ok_or_else(replaced_error))
     }
 
     /// Takes the lock if it is free now.
     pub fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
-        Self::take(path, |file| match file.try_lock() {
+        Self::lock_current(path, |file| match file.try_lock() {
             Ok(()) => Ok(true),
             Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(e)) => Err(e),
         })
     }
 
-    fn take(path: &Path, lock: impl Fn(&File) -> io::Result<bool>) -> io::Result<Option<Self>> {
+    fn lock_current(path: &Path, lock: impl Fn(&File) -> io::Result<bool>) -> io::Result<Option<Self>> {
         // Somebody may have replaced the file between opening and locking it: then we hold a lock that nobody else
         // will ever meet. Open anew, a bounded number of times.
         for _ in 0..16 {
@@ -43,7 +43,7 @@ impl LockFile {
                 return Ok(Some(held));
             }
         }
-        Err(replaced())
+        Err(replaced_error())
     }
 
     /// Whether the locked file is still the one found under its path. If not, somebody else can hold "the" lock too.
@@ -52,13 +52,13 @@ impl LockFile {
     }
 
     /// The means to ask that again, for whoever cannot borrow the lock. As good as the lock: no longer.
-    pub fn watch(&self) -> io::Result<Watch> {
+    pub fn watch(&self) -> io::Result<LockWatch> {
         let about = self.file.metadata()?;
-        Ok(Watch { path: self.path.clone(), file: identity(&about) })
+        Ok(LockWatch { path: self.path.clone(), file: identity(&about) })
     }
 
     /// Leaves a note in the file for whoever asks who holds it.
-    pub fn note(&self, text: &str) -> io::Result<()> {
+    pub fn write_holder(&self, text: &str) -> io::Result<()> {
         use std::io::{Seek, Write};
         let mut file = &self.file;
         file.set_len(0)?;
@@ -69,12 +69,12 @@ impl LockFile {
 
 /// What a lock's file was when it was locked: its number is not given to another file as long as the lock is held.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct LockWatch {
     path: PathBuf,
     file: (u64, u64),
 }
 
-impl Watch {
+impl LockWatch {
     /// See [`LockFile::is_current`].
     pub fn is_current(&self) -> io::Result<bool> {
         match std::fs::symlink_metadata(&self.path) {
@@ -121,7 +121,7 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-fn replaced() -> io::Error {
+fn replaced_error() -> io::Error {
     io::Error::other("another program keeps replacing the lock file")
 }
 

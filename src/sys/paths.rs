@@ -10,7 +10,7 @@ pub const STATE_DIR: &str = "KEEPALIVE_STATE_DIR";
 /// The daemon's socket.
 pub const SOCKET: &str = "KEEPALIVE_SOCKET";
 /// Set for commands that keepalive runs: the profiles they are run for, separated by commas.
-pub const WITHIN: &str = "KEEPALIVE_WITHIN";
+pub const ACTIVE_PROFILES: &str = "KEEPALIVE_WITHIN";
 /// Set for the processes of a rehearsal: the pid of the one that started them, with which they end.
 pub const PARENT: &str = "KEEPALIVE_PARENT";
 /// A filter for the log, in the form of `tracing`'s `EnvFilter`; beats `-v` and `-q`.
@@ -20,28 +20,28 @@ const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
 /// The places of one run.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct Environment {
     pub config: PathBuf,
     /// The user named the file, so its absence is an error.
-    pub is_config_named: bool,
-    pub state: PathBuf,
+    pub is_config_explicit: bool,
+    pub state_dir: PathBuf,
     pub socket: PathBuf,
     /// The session bus; `None` lets the D-Bus library find none.
     pub bus_address: Option<String>,
     pub home: Option<PathBuf>,
-    pub credentials: Option<PathBuf>,
+    pub credentials_dir: Option<PathBuf>,
     /// `KEEPALIVE_WITHIN`, split.
-    pub within: Vec<String>,
+    pub active_profiles: Vec<String>,
     pub log_filter: Option<String>,
     /// `KEEPALIVE_PARENT`.
-    pub parent: Option<u32>,
+    pub parent_pid: Option<u32>,
     pub desktop: Desktop,
-    pub tools: ToolHomes,
+    pub tool_dirs: ToolDirs,
 }
 
 /// Where other tools keep what is theirs; `None`: the home directory is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ToolHomes {
+pub struct ToolDirs {
     /// `CODEX_HOME`.
     pub codex: Option<PathBuf>,
     /// `CLAUDE_CONFIG_DIR`.
@@ -62,34 +62,36 @@ pub struct Desktop {
     pub is_graphical: bool,
 }
 
-impl Places {
+impl Environment {
     /// Finds the places from the environment and, first of all, from `--config`.
-    pub fn find(config: Option<&Path>) -> Self {
+    pub fn from_env(config: Option<&Path>) -> Self {
         let home = std::env::home_dir().filter(|h| h.is_absolute());
         let runtime = runtime_dir();
         let named = config.map(Path::to_owned).or_else(|| path(CONFIG));
         let state = path(STATE_DIR).unwrap_or_else(|| state_dir(home.as_deref()));
         Self {
-            is_config_named: named.is_some(),
+            is_config_explicit: named.is_some(),
             config: named.unwrap_or_else(|| config_dir(home.as_deref()).join("config.toml")),
             socket: path(SOCKET).unwrap_or_else(|| {
                 runtime.as_ref().map_or_else(|| state.join("keepalive.sock"), |r| r.join("keepalive/keepalive.sock"))
             }),
             bus_address: bus_address(runtime.as_deref()),
-            credentials: path(CREDENTIALS_DIRECTORY),
-            within: text(WITHIN).map(|w| w.split(',').map(str::to_owned).collect()).unwrap_or_default(),
+            credentials_dir: path(CREDENTIALS_DIRECTORY),
+            active_profiles: text(ACTIVE_PROFILES)
+                .map(|w| w.split(',').map(str::to_owned).collect())
+                .unwrap_or_default(),
             log_filter: text(LOG),
-            parent: text(PARENT).and_then(|pid| pid.parse().ok()),
+            parent_pid: text(PARENT).and_then(|pid| pid.parse().ok()),
             desktop: desktop(),
-            tools: tool_homes(home.as_deref()),
-            state,
+            tool_dirs: tool_dirs(home.as_deref()),
+            state_dir: state,
             home,
         }
     }
 }
 
 /// The value of the environment variable that a user named in the configuration, for example for a client secret.
-pub fn named_by_user(variable: &str) -> Option<String> {
+pub fn user_variable(variable: &str) -> Option<String> {
     text(variable)
 }
 
@@ -111,9 +113,9 @@ fn path(name: &str) -> Option<PathBuf> {
     variable(name).map(PathBuf::from)
 }
 
-fn tool_homes(home: Option<&Path>) -> ToolHomes {
+fn tool_dirs(home: Option<&Path>) -> ToolDirs {
     let at = |name: &str, below: &str| path(name).or_else(|| home.map(|h| h.join(below)));
-    ToolHomes {
+    ToolDirs {
         codex: at("CODEX_HOME", ".codex"),
         claude: at("CLAUDE_CONFIG_DIR", ".claude"),
         grok: at("GROK_HOME", ".grok"),

@@ -24,7 +24,7 @@ pub fn harden() {
 }
 
 /// Makes this process end with `parent`, however that one ends. Only on Linux; elsewhere nothing happens.
-pub fn die_with(parent: u32) {
+pub fn exit_with_parent(parent: u32) {
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -41,7 +41,7 @@ pub fn die_with(parent: u32) {
 }
 
 /// Whether this process was started with a signal ignored, as `nohup` does. Only known on Linux; elsewhere no.
-pub fn ignores(signal: i32) -> bool {
+pub fn ignores_signal(signal: i32) -> bool {
     let status = if cfg!(target_os = "linux") { std::fs::read_to_string("/proc/self/status") } else { return false };
     status.is_ok_and(|status| is_ignored(&status, signal))
 }
@@ -56,17 +56,17 @@ fn is_ignored(status: &str, signal: i32) -> bool {
 /// How long a user's command may take to print a secret.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// No secret or key is longer.
-const LONGEST_OUTPUT: u64 = 64 * 1024;
+const MAX_OUTPUT_BYTES: u64 = 64 * 1024;
 
 /// How a command is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
+pub enum WaitPolicy {
     /// It works alone and says nothing but its output: [`COMMAND_TIMEOUT`].
     Silent { longest: u64 },
     /// It works alone; its errors are shown.
-    Alone { longest: u64 },
+    Unattended { longest: u64 },
     /// It may ask the person at the terminal something, and so has no time limit.
-    Person { longest: u64 },
+    Interactive { longest: u64 },
 }
 
 /// Why a user's command gave no secret.
@@ -88,28 +88,28 @@ pub enum CommandError {
 ///
 /// It runs in its own process group, without standard input, with `KEEPALIVE_WITHIN` naming the profile it is run for,
 /// and is killed after [`COMMAND_TIMEOUT`].
-pub fn output_of(argv: &[String], within: &str) -> Result<Zeroizing<Vec<u8>>, CommandError> {
-    run(argv, within, Patience::Alone { longest: LONGEST_OUTPUT })
+pub fn capture_output(argv: &[String], within: &str) -> Result<Zeroizing<Vec<u8>>, CommandError> {
+    run_command(argv, within, WaitPolicy::Unattended { longest: MAX_OUTPUT_BYTES })
 }
 
-/// Runs a command and gives back what it printed. With a person it shares the terminal; else it is as in [`output_of`].
-pub fn run(argv: &[String], within: &str, patience: Patience) -> Result<Zeroizing<Vec<u8>>, CommandError> {
+/// Runs a command and gives back what it printed. With a person it shares the terminal; else it is as in [`capture_output`].
+pub fn run_command(argv: &[String], within: &str, patience: WaitPolicy) -> Result<Zeroizing<Vec<u8>>, CommandError> {
     let [program, arguments @ ..] = argv else {
         return Err(CommandError::Empty);
     };
     let mut command = Command::new(program);
     // It is not the parent that this process may have to end with.
-    command.args(arguments).env(paths::WITHIN, within).env_remove(paths::PARENT).stdout(Stdio::piped());
+    command.args(arguments).env(paths::ACTIVE_PROFILES, within).env_remove(paths::PARENT).stdout(Stdio::piped());
     let (longest, limit) = match patience {
-        Patience::Silent { longest } | Patience::Alone { longest } => {
+        WaitPolicy::Silent { longest } | WaitPolicy::Unattended { longest } => {
             command.stdin(Stdio::null());
             #[cfg(unix)]
             std::os::unix::process::CommandExt::process_group(&mut command, 0);
             (longest, COMMAND_TIMEOUT)
         }
-        Patience::Person { longest } => (longest, Duration::MAX),
+        WaitPolicy::Interactive { longest } => (longest, Duration::MAX),
     };
-    if matches!(patience, Patience::Silent { .. }) {
+    if matches!(patience, WaitPolicy::Silent { .. }) {
         command.stderr(Stdio::null());
     }
     let mut child = command.spawn().map_err(|e| CommandError::Start(program.clone(), e))?;
@@ -138,20 +138,20 @@ pub fn run(argv: &[String], within: &str, patience: Patience) -> Result<Zeroizin
 
 /// How a process is made to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Force {
+pub enum Termination {
     /// It is asked to, as SIGTERM does.
-    Ask,
+    Graceful,
     /// It has no say.
     Kill,
 }
 
 /// Makes a process of this user end. Where there are no signals, nothing happens.
-pub fn end(pid: u32, force: Force) -> io::Result<()> {
+pub fn terminate(pid: u32, force: Termination) -> io::Result<()> {
     #[cfg(unix)]
     if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
         let signal = match force {
-            Force::Ask => rustix::process::Signal::TERM,
-            Force::Kill => rustix::process::Signal::KILL,
+            Termination::Graceful => rustix::process::Signal::TERM,
+            Termination::Kill => rustix::process::Signal::KILL,
         };
         rustix::process::kill_process(pid, signal)?;
     }
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     fn run(script: &str) -> Result<Zeroizing<Vec<u8>>, CommandError> {
-        output_of(&["sh".into(), "-c".into(), script.into()], "work,home")
+        capture_output(&["sh".into(), "-c".into(), script.into()], "work,home")
     }
 
     #[test]
@@ -191,7 +191,7 @@ mod tests {
     fn a_failing_command_is_an_error_whatever_it_printed() {
         let error = run("echo half; exit 3").unwrap_err();
         assert_eq!(error.to_string(), "`sh` failed with exit status: 3");
-        assert!(matches!(output_of(&[], ""), Err(CommandError::Empty)));
-        assert!(matches!(output_of(&["/nonexistent/x".into()], ""), Err(CommandError::Start(..))));
+        assert!(matches!(capture_output(&[], ""), Err(CommandError::Empty)));
+        assert!(matches!(capture_output(&["/nonexistent/x".into()], ""), Err(CommandError::Start(..))));
     }
 }

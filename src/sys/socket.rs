@@ -37,11 +37,11 @@ mod unix {
             }
             Err(e) => return Err(e),
         };
-        if is_own(&stream)? { Ok(Some(stream)) } else { Err(foreign()) }
+        if is_same_user(&stream)? { Ok(Some(stream)) } else { Err(other_user_error()) }
     }
 
     /// Whether the process at the other end runs as this user.
-    pub fn is_own(stream: &impl AsFd) -> io::Result<bool> {
+    pub fn is_same_user(stream: &impl AsFd) -> io::Result<bool> {
         #[cfg(target_os = "linux")]
         {
             let peer = rustix::net::sockopt::socket_peercred(stream)?;
@@ -55,7 +55,7 @@ mod unix {
         }
     }
 
-    fn foreign() -> io::Error {
+    fn other_user_error() -> io::Error {
         io::Error::new(io::ErrorKind::PermissionDenied, "another user is listening on the daemon's socket")
     }
 }

@@ -4,58 +4,58 @@ use std::path::Path;
 use std::time::SystemTime;
 
 /// What changes when a file does; `None` while it cannot be looked at.
-pub type Stamp = Option<(SystemTime, u64)>;
+pub type FileStamp = Option<(SystemTime, u64)>;
 
-pub fn modified(path: &Path) -> Stamp {
+pub fn file_stamp(path: &Path) -> FileStamp {
     let about = std::fs::metadata(path).ok()?;
     Some((about.modified().ok()?, about.len()))
 }
 
 /// Looks in a row at which a change must be the same: a file that is being written is not whole.
-const SETTLED: u32 = 2;
+const STABLE_POLLS: u32 = 2;
 /// Looks in a row at which a file must be away: many editors move it aside and write a new one.
-pub const AWAY: u32 = 10;
+pub const MISSING_POLLS: u32 = 10;
 
 /// What a look tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum Change {
     None,
     /// It has just gone. It may come back.
-    Away,
+    Missing,
     Changed,
 }
 
 /// A file that is looked at regularly.
 #[derive(Debug)]
-pub struct Watched {
-    seen: Stamp,
-    latest: Stamp,
+pub struct ChangeWatcher {
+    reported: FileStamp,
+    latest: FileStamp,
     /// Looks in a row that found the latest.
-    looks: u32,
+    polls: u32,
 }
 
-impl Watched {
-    pub fn new(seen: Stamp) -> Self {
-        Self { seen, latest: seen, looks: 0 }
+impl ChangeWatcher {
+    pub fn new(seen: FileStamp) -> Self {
+        Self { reported: seen, latest: seen, polls: 0 }
     }
 
     /// One more look. `is_told`: the file is said to be as it should be.
-    pub fn look(&mut self, now: Stamp, is_told: bool) -> News {
-        self.looks = if now == self.latest { self.looks.saturating_add(1) } else { 1 };
+    pub fn poll(&mut self, now: FileStamp, is_told: bool) -> Change {
+        self.polls = if now == self.latest { self.polls.saturating_add(1) } else { 1 };
         self.latest = now;
         let enough = match now {
             Some(_) if is_told => 0,
-            Some(_) => SETTLED,
-            None => AWAY,
+            Some(_) => STABLE_POLLS,
+            None => MISSING_POLLS,
         };
-        let is_news = now != self.seen || is_told;
-        match is_news && self.looks >= enough {
+        let is_news = now != self.reported || is_told;
+        match is_news && self.polls >= enough {
             true => {
-                self.seen = now;
-                News::Changed
+                self.reported = now;
+                Change::Changed
             }
-            false if now.is_none() && is_news && self.looks == 1 => News::Away,
-            false => News::None,
+            false if now.is_none() && is_news && self.polls == 1 => Change::Missing,
+            false => Change::None,
         }
     }
 }
@@ -64,33 +64,37 @@ impl Watched {
 mod tests {
     use super::*;
 
-    fn stamp(len: u64) -> Stamp {
+    fn stamp(len: u64) -> FileStamp {
         Some((SystemTime::UNIX_EPOCH, len))
     }
 
     #[test]
     fn a_change_is_one_when_it_is_the_same_at_two_looks() {
-        let mut file = Watched::new(stamp(1));
-        assert_eq!(file.look(stamp(1), false), News::None);
-        assert_eq!(file.look(stamp(0), false), News::None, "emptied, to be written");
-        assert_eq!(file.look(stamp(2), false), News::None);
-        assert_eq!(file.look(stamp(2), false), News::Changed);
-        assert_eq!(file.look(stamp(2), false), News::None);
-        assert_eq!(file.look(stamp(2), true), News::Changed, "told to look");
-        assert_eq!(file.look(stamp(3), true), News::Changed);
-        assert_eq!(file.look(stamp(3), false), News::None);
+        let mut file = ChangeWatcher::new(stamp(1));
+        assert_eq!(file.poll(stamp(1), false), Change::None);
+        assert_eq!(file.poll(stamp(0), false), Change::None, "emptied, to be written");
+        assert_eq!(file.poll(stamp(2), false), Change::None);
+        assert_eq!(file.poll(stamp(2), false), Change::Changed);
+        assert_eq!(file.poll(stamp(2), false), Change::None);
+        assert_eq!(file.poll(stamp(2), true), Change::Changed, "told to look");
+        assert_eq!(file.poll(stamp(3), true), Change::Changed);
+        assert_eq!(file.poll(stamp(3), false), Change::None);
     }
 
     #[test]
     fn a_file_that_is_away_for_a_moment_has_not_changed() {
-        let mut file = Watched::new(stamp(1));
-        assert_eq!(file.look(None, false), News::Away);
-        assert_eq!(file.look(None, true), News::None);
-        assert_eq!(file.look(stamp(1), false), News::None);
-        assert_eq!(file.look(None, true), News::Away);
-        let news: Vec<_> = (1..AWAY).map(|_| file.look(None, false)).collect();
-        assert_eq!(news.iter().position(|news| *news == News::Changed), Some(AWAY as usize - 2), "gone for good");
-        assert_eq!(file.look(None, false), News::None);
-        assert_eq!(Watched::new(None).look(None, false), News::None, "there never was one");
+        let mut file = ChangeWatcher::new(stamp(1));
+        assert_eq!(file.poll(None, false), Change::Missing);
+        assert_eq!(file.poll(None, true), Change::None);
+        assert_eq!(file.poll(stamp(1), false), Change::None);
+        assert_eq!(file.poll(None, true), Change::Missing);
+        let news: Vec<_> = (1..MISSING_POLLS).map(|_| file.poll(None, false)).collect();
+        assert_eq!(
+            news.iter().position(|news| *news == Change::Changed),
+            Some(MISSING_POLLS as usize - 2),
+            "gone for good"
+        );
+        assert_eq!(file.poll(None, false), Change::None);
+        assert_eq!(ChangeWatcher::new(None).poll(None, false), Change::None, "there never was one");
     }
 }

@@ -20,7 +20,7 @@ use keepalive::sys::clock::SystemClock;
 use serde_json::Value;
 
 use support::authserver::AuthServer;
-use support::family::Mode;
+use support::family::RotationMode;
 use support::oidc::OidcProvider;
 use support::sandbox::Sandbox;
 
@@ -28,9 +28,9 @@ const ROUNDS: usize = 200;
 
 fn main() {
     least();
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     compare("embedded server, at once", &format!("{}/token", server.url()), &|| server.mint());
-    server.set_answer_delay(Duration::from_millis(50));
+    server.set_response_delay(Duration::from_millis(50));
     compare("embedded server, after 50 ms", &format!("{}/token", server.url()), &|| server.mint());
     let real = OidcProvider::start(600, 0);
     compare("oidc-provider", &format!("{}/token", real.issuer()), &|| real.mint());

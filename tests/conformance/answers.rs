@@ -9,20 +9,20 @@ use keepalive::clock::{Clock, ManualClock, Moment, Timestamp};
 use keepalive::engine::logout::TokenFate;
 use keepalive::outcome::{ErrorKind, Outcome, OutcomeKind, Publication};
 use keepalive::profile::{ClientAuth, SecretSource};
-use keepalive::provider::GateError;
-use keepalive::provider::client::Identity;
+use keepalive::provider::BeforeSendError;
+use keepalive::provider::client::ClientCredentials;
 use keepalive::store::key::SealingKey;
 use serde_json::json;
 
 use super::support::authserver::Fault;
-use super::support::family::Mode;
-use super::world::{CLIENT_SECRET, LIFE, Place, World};
+use super::support::family::RotationMode;
+use super::world::{ACCESS_LIFETIME, CLIENT_SECRET, HookPoint, World};
 
 const LATEST: &str = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"latest\"\ntimeout = \"5s\"\n";
 const SAME: &str = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";
 
 fn world() -> World {
-    World::new(None, Mode::Strict, "")
+    World::new(None, RotationMode::Strict, "")
 }
 
 /// How long until it may be tried again.
@@ -32,7 +32,7 @@ fn wait(world: &World, outcome: &Outcome) -> Duration {
 }
 
 /// From `place` on a directory stands where a file is to be written: the disk will not have it.
-fn obstruct(world: &World, place: Place, path: &Path) {
+fn obstruct(world: &World, place: HookPoint, path: &Path) {
     let obstacle = path.join("obstacle");
     world.hook(place, move || {
         std::fs::create_dir_all(obstacle).unwrap();
@@ -45,7 +45,7 @@ fn r25_who_is_turned_away_waits_longer_each_time_and_not_as_long_as_all_the_othe
     let world = world();
     let mut waits = Vec::new();
     for n in 1..6_u32 {
-        world.server.script([Fault::Answer(429, "", "")]);
+        world.server.script([Fault::Respond(429, "", "")]);
         let outcome = world.refresh();
         assert_eq!((outcome.kind, world.journal().consecutive_failures), (OutcomeKind::Deferred, n), "{outcome:?}");
         let (waited, most) = (wait(&world, &outcome), Duration::from_secs(1 << n));
@@ -67,7 +67,7 @@ fn a_server_that_cannot_be_reached_is_tried_thrice_and_by_who_is_told_to_stop_on
         world.sign_in();
         let engine = world.process();
         let stopping = engine.clone();
-        world.hook(Place::BeforeExchange, move || {
+        world.hook(HookPoint::BeforeExchange, move || {
             if is_stopped {
                 stopping.stop();
             }
@@ -82,7 +82,7 @@ fn a_server_that_cannot_be_reached_is_tried_thrice_and_by_who_is_told_to_stop_on
 
 #[test]
 fn r19_a_doubt_that_the_servers_grace_can_end_is_looked_into_at_once() {
-    let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
+    let world = World::new(None, RotationMode::Grace(Duration::from_secs(60)), SAME);
     world.server.script([Fault::DropAfter]);
     let outcome = world.refresh();
     assert_eq!((outcome.kind, wait(&world, &outcome)), (OutcomeKind::InDoubt, Duration::ZERO));
@@ -92,9 +92,9 @@ fn r19_a_doubt_that_the_servers_grace_can_end_is_looked_into_at_once() {
 #[test]
 fn r20_only_a_retry_within_grace_holds_the_next_generation_back() {
     // None was retried.
-    let graceful = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
+    let graceful = World::new(None, RotationMode::Grace(Duration::from_secs(60)), SAME);
     // One was, but the server answers the newest request only; or it was the last chance at a strict one.
-    let latest = World::new(None, Mode::Grace(Duration::from_secs(60)), LATEST);
+    let latest = World::new(None, RotationMode::Grace(Duration::from_secs(60)), LATEST);
     let strict = world();
     for (world, until_retry) in [(&latest, 20), (&strict, 580)] {
         world.server.script([Fault::DropBefore]);
@@ -113,7 +113,7 @@ fn r20_only_a_retry_within_grace_holds_the_next_generation_back() {
 fn r16_a_server_that_gives_nothing_to_use_is_not_asked_in_a_loop() {
     let world = world();
     for n in 1..3 {
-        world.server.script([Fault::Members(json!({"access_token": null}))]);
+        world.server.script([Fault::ReplaceMembers(json!({"access_token": null}))]);
         let outcome = world.refresh();
         let error = outcome.error.as_ref().unwrap();
         assert_eq!((outcome.kind, error.kind.word()), (OutcomeKind::ConfigError, "at_unusable"), "{outcome:?}");
@@ -131,7 +131,7 @@ fn a_refusal_is_told_in_the_servers_words() {
         (r#"{"error":"invalid_grant"}"#, "acme returned 400 invalid_grant"),
     ] {
         let world = world();
-        world.server.script([Fault::Answer(400, "", body)]);
+        world.server.script([Fault::Respond(400, "", body)]);
         assert_eq!(world.refresh().error.unwrap().message, words);
     }
 }
@@ -143,7 +143,7 @@ fn what_is_odd_about_an_answer_is_told() {
         (json!({"expires_in": null}), "no expires_in in the response; assuming 3600 s"),
     ] {
         let world = world();
-        world.server.script([Fault::Members(members)]);
+        world.server.script([Fault::ReplaceMembers(members)]);
         let outcome = world.refresh();
         assert_eq!(
             (outcome.kind, outcome.warnings.as_slice()),
@@ -156,8 +156,8 @@ fn what_is_odd_about_an_answer_is_told() {
 fn r09_an_answer_that_cannot_be_sealed_at_once_is_sealed_as_soon_as_it_can() {
     let world = world();
     let received = world.file("profiles/demo/received");
-    obstruct(&world, Place::AfterExchange, &received);
-    world.hook(Place::BeforePublish, move || {
+    obstruct(&world, HookPoint::AfterExchange, &received);
+    world.hook(HookPoint::BeforePublish, move || {
         std::fs::remove_dir_all(received).unwrap();
         Ok(())
     });
@@ -171,12 +171,12 @@ fn r09_an_answer_that_cannot_be_sealed_at_once_is_sealed_as_soon_as_it_can() {
 fn r12_an_answer_that_the_disk_will_not_have_is_kept_in_the_keyring() {
     let world = world();
     let received = world.file("profiles/demo/received");
-    obstruct(&world, Place::AfterExchange, &received);
+    obstruct(&world, HookPoint::AfterExchange, &received);
     let outcome = world.refresh();
     assert_eq!((outcome.kind, world.published()), (OutcomeKind::Refreshed, Some(2)), "{outcome:?}");
     assert!(outcome.warnings.iter().any(|w| w.contains("only in the keyring")), "{outcome:?}");
     std::fs::remove_dir_all(received).unwrap();
-    let outcome = world.look();
+    let outcome = world.refresh_if_due();
     assert_eq!((outcome.generation.get(), world.requests()), (2, 1), "{outcome:?}");
     assert_eq!(world.refresh().generation.get(), 3);
     assert_eq!(world.server.counts().presented_again, 0);
@@ -186,17 +186,21 @@ fn r12_an_answer_that_the_disk_will_not_have_is_kept_in_the_keyring() {
 fn r17_an_answer_that_no_store_will_have_leaves_the_token_in_doubt() {
     let world = World::without_keyring();
     let received = world.file("profiles/demo/received");
-    obstruct(&world, Place::AfterExchange, &received);
+    obstruct(&world, HookPoint::AfterExchange, &received);
     let outcome = world.refresh();
     assert_eq!((outcome.kind, outcome.warnings.as_slice()), (OutcomeKind::InDoubt, [].as_slice()), "{outcome:?}");
     std::fs::remove_dir_all(received).unwrap();
-    assert_eq!((world.look().kind, world.requests()), (OutcomeKind::InDoubt, 1), "it is told until it is settled");
+    assert_eq!(
+        (world.refresh_if_due().kind, world.requests()),
+        (OutcomeKind::InDoubt, 1),
+        "it is told until it is settled"
+    );
 }
 
 #[test]
 fn r08_an_intent_that_the_disk_will_not_have_is_the_reason_that_is_told() {
     let world = world();
-    obstruct(&world, Place::BeforeExchange, &world.file("profiles/demo/.record.json.new"));
+    obstruct(&world, HookPoint::BeforeExchange, &world.file("profiles/demo/.record.json.new"));
     let outcome = world.refresh();
     let error = outcome.error.unwrap();
     assert_eq!((outcome.kind, error.kind.word()), (OutcomeKind::StoreUnavailable, "io"));
@@ -212,10 +216,10 @@ fn r08_the_space_that_is_taken_before_a_request_is_enough_for_the_largest_answer
     for generation in [2, 3] {
         let tokens = format!(r#"{{"refresh_token":"r{generation}","expires_in":600,"access_token":""#);
         let answer = format!("{tokens}{}\"}}", "a".repeat(1024 * 1024 - tokens.len() - 2));
-        world.server.script([Fault::Answer(200, "Content-Type: application/json\r\n", answer.leak())]);
+        world.server.script([Fault::Respond(200, "Content-Type: application/json\r\n", answer.leak())]);
         let taken = Arc::new(AtomicU64::new(0));
         let (noted, space) = (Arc::clone(&taken), folder.join(".received.new"));
-        world.hook(Place::AfterIntent, move || {
+        world.hook(HookPoint::AfterIntent, move || {
             noted.store(std::fs::metadata(space).unwrap().len(), Ordering::SeqCst);
             Ok(())
         });
@@ -229,22 +233,22 @@ fn r08_the_space_that_is_taken_before_a_request_is_enough_for_the_largest_answer
 
 #[test]
 fn r17_a_second_send_that_is_refused_leaves_the_first_one_in_doubt() {
-    for fault in [Fault::Answer(429, "", ""), NO] {
-        let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
+    for fault in [Fault::Respond(429, "", ""), NO] {
+        let world = World::new(None, RotationMode::Grace(Duration::from_secs(60)), SAME);
         world.server.script([Fault::DropAfter, fault]);
         assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
         assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Deferred, 2));
         let intent = world.journal().intent.expect("the first one may have been taken");
         assert_eq!((intent.send_count, intent.gave_up_at.is_some()), (1, true));
         world.clock.advance(Duration::from_secs(61));
-        assert_eq!((world.look().kind, world.requests()), (OutcomeKind::InDoubt, 2), "its grace is over");
+        assert_eq!((world.refresh_if_due().kind, world.requests()), (OutcomeKind::InDoubt, 2), "its grace is over");
     }
 }
 
 #[test]
 fn r25_a_retry_inside_the_grace_that_was_turned_away_is_made_again_when_the_server_says() {
-    let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
-    for fault in [Fault::Answer(429, "retry-after: 7\r\n", ""), Fault::Early(429, "retry-after: 7\r\n")] {
+    let world = World::new(None, RotationMode::Grace(Duration::from_secs(60)), SAME);
+    for fault in [Fault::Respond(429, "retry-after: 7\r\n", ""), Fault::RespondEarly(429, "retry-after: 7\r\n")] {
         let before = world.requests();
         world.server.script([Fault::DropAfter, fault]);
         assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
@@ -265,7 +269,7 @@ fn r25_a_retry_inside_the_grace_that_was_turned_away_is_made_again_when_the_serv
 
 #[test]
 fn r25_a_last_chance_that_was_turned_away_is_not_repeated_before_the_server_says() {
-    for fault in [Fault::Answer(429, "retry-after: 600\r\n", ""), Fault::Early(429, "retry-after: 600\r\n")] {
+    for fault in [Fault::Respond(429, "retry-after: 600\r\n", ""), Fault::RespondEarly(429, "retry-after: 600\r\n")] {
         let world = world();
         world.server.script([Fault::DropBefore, fault]);
         assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
@@ -295,13 +299,13 @@ fn a_server_that_cannot_even_be_looked_up_is_no_reason_to_wait_where_nothing_is_
             std::fs::remove_dir_all(world.file("profiles/demo")).unwrap();
         }
         world.clock.advance(Duration::from_secs(599));
-        let outcome = world.look();
+        let outcome = world.refresh_if_due();
         assert_eq!((outcome.kind, outcome.error.unwrap().kind.word()), (kind, word));
     }
 }
 
 /// An answer that says no, and not why.
-const NO: Fault = Fault::Answer(400, "", "");
+const NO: Fault = Fault::Respond(400, "", "");
 
 #[test]
 fn a_no_without_a_reason_ends_a_profile_after_five_and_not_before_its_access_token_ends() {
@@ -309,7 +313,7 @@ fn a_no_without_a_reason_ends_a_profile_after_five_and_not_before_its_access_tok
         let world = world();
         let mut answer = world.server.mint();
         answer["expires_in"] = json!(life);
-        world.arrive(world.credential(&answer), true).unwrap();
+        world.import(world.credential(&answer), true).unwrap();
         for n in 1..5 {
             world.server.script([NO]);
             let outcome = world.refresh();
@@ -337,7 +341,7 @@ fn a_no_without_a_reason_ends_a_profile_after_five_and_not_before_its_access_tok
 #[test]
 fn r23_a_server_that_was_not_given_the_token_says_nothing_of_it_however_often() {
     let world = world();
-    world.clock.advance(LIFE);
+    world.clock.advance(ACCESS_LIFETIME);
     // The token that was sent was refused four times; whether a proxy in between says no as well does not matter.
     for (n, is_early) in [false, false, true, true, false, true, true, false, true, true].into_iter().enumerate() {
         match is_early {
@@ -362,7 +366,7 @@ fn r23_a_server_that_was_not_given_the_token_does_not_end_what_others_refused_wh
     let world = world();
     let mut answer = world.server.mint();
     answer["expires_in"] = json!(86_400);
-    world.arrive(world.credential(&answer), true).unwrap();
+    world.import(world.credential(&answer), true).unwrap();
     world.server.script(vec![NO; 6]);
     for _ in 0..5 {
         assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
@@ -379,7 +383,7 @@ fn r23_a_server_that_was_not_given_the_token_does_not_end_what_others_refused_wh
 #[test]
 fn a_no_that_has_a_reason_is_not_counted_as_one_without() {
     let world = world();
-    for (fault, word, unclassified) in [(NO, "refused", 1), (Fault::Answer(429, "", ""), "throttled", 0)] {
+    for (fault, word, unclassified) in [(NO, "refused", 1), (Fault::Respond(429, "", ""), "throttled", 0)] {
         world.server.script([fault]);
         let outcome = world.refresh();
         assert_eq!((outcome.kind, outcome.error.as_ref().unwrap().kind.word()), (OutcomeKind::Deferred, word));
@@ -390,7 +394,7 @@ fn a_no_that_has_a_reason_is_not_counted_as_one_without() {
 
 #[test]
 fn r17_a_doubt_at_a_server_that_punishes_nothing_is_asked_about_with_pauses() {
-    let world = World::new(None, Mode::NoRotation { echo: true }, "rotation = \"none\"\n");
+    let world = World::new(None, RotationMode::NoRotation { echo: true }, "rotation = \"none\"\n");
     world.server.script([Fault::DropBefore]);
     let outcome = world.refresh();
     assert_eq!((outcome.kind, world.journal().consecutive_failures), (OutcomeKind::InDoubt, 1), "{outcome:?}");
@@ -403,26 +407,30 @@ fn r17_a_doubt_at_a_server_that_punishes_nothing_is_asked_about_with_pauses() {
 
 #[test]
 fn r24_a_client_that_is_refused_is_tried_again_by_itself_three_times_and_by_force() {
-    const REFUSED: Fault = Fault::Answer(401, "", r#"{"error":"invalid_client"}"#);
+    const REFUSED: Fault = Fault::Respond(401, "", r#"{"error":"invalid_client"}"#);
     let mut world = world();
     world.server.script(vec![REFUSED; 5]);
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::ConfigError, 1));
     for n in 1..=3 {
         world.clock.advance(Duration::from_secs(1799));
-        let outcome = world.look();
+        let outcome = world.refresh_if_due();
         assert_eq!((outcome.kind, world.requests()), (OutcomeKind::ConfigError, n), "{outcome:?}");
         assert_eq!(wait(&world, &outcome), Duration::from_secs(1));
         world.clock.advance(Duration::from_secs(1));
-        assert_eq!((world.look().kind, world.requests()), (OutcomeKind::ConfigError, n + 1));
+        assert_eq!((world.refresh_if_due().kind, world.requests()), (OutcomeKind::ConfigError, n + 1));
     }
     for later in [0, 86_400] {
         world.clock.advance(Duration::from_secs(later));
-        let outcome = world.look();
+        let outcome = world.refresh_if_due();
         assert_eq!((outcome.kind, outcome.retry_at, world.requests()), (OutcomeKind::ConfigError, None, 4));
     }
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::ConfigError, 5), "a person may insist");
     world.provider_mut().parameters.push(("resource".into(), "https://api".into()));
-    assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Refreshed, 6), "it is another client now");
+    assert_eq!(
+        (world.refresh_if_due().kind, world.requests()),
+        (OutcomeKind::Refreshed, 6),
+        "it is another client now"
+    );
 }
 
 /// Rule 24. The journal holds no secret, and nothing that a short one could be guessed from: the search that finds the
@@ -439,7 +447,7 @@ fn a_client_secret_cannot_be_guessed_from_the_journal() {
     let mut prepared = world.prepared();
     let mut search = |key: &SealingKey| {
         (0..10_000).map(|n| format!("{n:04}")).find(|guess| {
-            prepared.identity = Identity::Secret(guess.clone().into());
+            prepared.credentials = ClientCredentials::Secret(guess.clone().into());
             key.client_mark(&prepared.client_bytes()) == mark
         })
     };
@@ -455,10 +463,10 @@ fn r24_what_a_person_insists_on_is_no_probe() {
         assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::ConfigError, n));
     }
     world.clock.advance(HALF_AN_HOUR);
-    assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Refreshed, 6));
+    assert_eq!((world.refresh_if_due().kind, world.requests()), (OutcomeKind::Refreshed, 6));
 }
 
-const CLIENT_REFUSED: Fault = Fault::Answer(401, "", r#"{"error":"invalid_client"}"#);
+const CLIENT_REFUSED: Fault = Fault::Respond(401, "", r#"{"error":"invalid_client"}"#);
 const HALF_AN_HOUR: Duration = Duration::from_secs(1800);
 
 #[test]
@@ -468,11 +476,11 @@ fn r24_a_probe_that_did_not_reach_the_server_is_none() {
     assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
     world.clock.advance(HALF_AN_HOUR);
     for _ in 0..4 {
-        world.hook(Place::BeforeExchange, || Err(GateError::Refused("the network is away")));
-        assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Deferred, 1));
+        world.hook(HookPoint::BeforeExchange, || Err(BeforeSendError::Refused("the network is away")));
+        assert_eq!((world.refresh_if_due().kind, world.requests()), (OutcomeKind::Deferred, 1));
         world.clock.advance(Duration::from_secs(900));
     }
-    assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Refreshed, 2));
+    assert_eq!((world.refresh_if_due().kind, world.requests()), (OutcomeKind::Refreshed, 2));
 }
 
 #[test]
@@ -482,14 +490,14 @@ fn r24_a_probe_that_was_turned_away_for_another_reason_is_one_and_slow_like_the_
     assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
     for n in 2..=4 {
         world.clock.advance(HALF_AN_HOUR);
-        world.server.script([Fault::Answer(429, "", "")]);
-        assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Deferred, n));
+        world.server.script([Fault::Respond(429, "", "")]);
+        assert_eq!((world.refresh_if_due().kind, world.requests()), (OutcomeKind::Deferred, n));
         world.clock.advance(Duration::from_secs(1799));
-        assert_eq!((world.look().kind, world.requests()), (OutcomeKind::ConfigError, n));
+        assert_eq!((world.refresh_if_due().kind, world.requests()), (OutcomeKind::ConfigError, n));
         world.clock.advance(Duration::from_secs(1));
     }
     world.clock.advance(HALF_AN_HOUR);
-    assert_eq!((world.look().kind, world.requests()), (OutcomeKind::ConfigError, 4));
+    assert_eq!((world.refresh_if_due().kind, world.requests()), (OutcomeKind::ConfigError, 4));
 }
 
 #[test]
@@ -501,26 +509,26 @@ fn r33_a_client_that_was_refused_while_the_clock_was_wrong_is_tried_again_when_i
     assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
     world.clock.advance(HALF_AN_HOUR - Duration::from_secs(60));
     world.clock.set_wall(right);
-    let outcome = world.look();
+    let outcome = world.refresh_if_due();
     assert_eq!((outcome.kind, wait(&world, &outcome)), (OutcomeKind::ConfigError, Duration::from_secs(60)));
     world.clock.advance(Duration::from_secs(60));
-    world.clock.set_wall(right.plus(LIFE));
-    assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Refreshed, 2));
+    world.clock.set_wall(right.plus(ACCESS_LIFETIME));
+    assert_eq!((world.refresh_if_due().kind, world.requests()), (OutcomeKind::Refreshed, 2));
 }
 
 #[test]
 fn r25_a_server_that_is_away_and_says_for_how_long_is_left_alone_whatever_it_may_have_done() {
     let grace = "rotation = \"grace\"\nreuse_grace = \"3600s\"\ngrace_semantics = \"same\"\n";
     for (mode, provider) in [
-        (Mode::NoRotation { echo: true }, "rotation = \"none\"\n"),
-        (Mode::Lenient, "rotation = \"lenient\"\n"),
-        (Mode::Grace(Duration::from_secs(3600)), grace),
-        (Mode::Strict, ""),
+        (RotationMode::NoRotation { echo: true }, "rotation = \"none\"\n"),
+        (RotationMode::Lenient, "rotation = \"lenient\"\n"),
+        (RotationMode::Grace(Duration::from_secs(3600)), grace),
+        (RotationMode::Strict, ""),
     ] {
         let world = World::new(None, mode, provider);
         // Its last chance would be much sooner.
-        world.clock.advance(LIFE - Duration::from_secs(60));
-        world.server.script([Fault::Answer(503, "retry-after: 900\r\n", "")]);
+        world.clock.advance(ACCESS_LIFETIME - Duration::from_secs(60));
+        world.server.script([Fault::Respond(503, "retry-after: 900\r\n", "")]);
         let outcome = world.refresh();
         assert_eq!(
             (outcome.kind, wait(&world, &outcome)),
@@ -556,7 +564,7 @@ fn a_token_goes_to_no_other_server_and_in_no_other_name() {
 
 #[test]
 fn r02_nothing_is_sent_under_a_lock_that_another_program_has_replaced() {
-    for place in [Place::AtCheck, Place::BeforeExchange] {
+    for place in [HookPoint::KeyringCheck, HookPoint::BeforeExchange] {
         let world = world();
         let lock = world.file("profiles/demo/lock");
         let check = lock.clone();
@@ -576,16 +584,16 @@ fn r17_who_is_turned_away_in_whatever_way_is_still_in_doubt_about_what_was_sent_
     const CLIENT: &str = r#"{"error":"invalid_client"}"#;
     let refusals = || {
         [
-            Fault::Answer(429, "", ""),
-            Fault::Answer(302, "location: /\r\n", ""),
-            Fault::Answer(401, "", CLIENT),
+            Fault::Respond(429, "", ""),
+            Fault::Respond(302, "location: /\r\n", ""),
+            Fault::Respond(401, "", CLIENT),
             NO,
-            Fault::Early(429, ""),
-            Fault::Early(401, ""),
+            Fault::RespondEarly(429, ""),
+            Fault::RespondEarly(401, ""),
         ]
     };
     for (i, fault) in refusals().into_iter().enumerate() {
-        let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
+        let world = World::new(None, RotationMode::Grace(Duration::from_secs(60)), SAME);
         world.server.script([Fault::DropAfter]);
         assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
         let before = world.journal().intent.expect("it is in doubt");
@@ -605,7 +613,7 @@ fn r17_who_is_turned_away_in_whatever_way_is_still_in_doubt_about_what_was_sent_
 
 #[test]
 fn r18_a_last_chance_that_was_turned_away_is_not_used_up_and_one_refused_without_a_reason_is() {
-    for (fault, kind) in [(Fault::Answer(429, "", ""), OutcomeKind::Deferred), (NO, OutcomeKind::NeedsLogin)] {
+    for (fault, kind) in [(Fault::Respond(429, "", ""), OutcomeKind::Deferred), (NO, OutcomeKind::NeedsLogin)] {
         let world = world();
         world.server.script([Fault::DropBefore, fault]);
         assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
@@ -638,7 +646,7 @@ impl Clock for SlowDisk {
 
 #[test]
 fn r19_a_disk_that_takes_its_time_over_the_intent_does_not_send_it_after_the_grace() {
-    let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
+    let world = World::new(None, RotationMode::Grace(Duration::from_secs(60)), SAME);
     world.server.script([Fault::DropAfter]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     let before = world.journal();
@@ -667,7 +675,7 @@ fn r17_a_clock_that_is_set_forward_does_not_bring_the_last_chance_early() {
 fn r25_a_clock_that_is_set_back_does_not_prolong_a_wait() {
     let world = world();
     world.clock.set_wall(world.clock.now().wall.plus(Duration::from_secs(3600)));
-    world.server.script([Fault::Answer(429, "retry-after: 100\r\n", "")]);
+    world.server.script([Fault::Respond(429, "retry-after: 100\r\n", "")]);
     assert_eq!(wait(&world, &world.refresh()), Duration::from_secs(100));
     world.clock.advance(Duration::from_secs(40));
     world.clock.set_wall(Timestamp::from_secs(1_790_000_040));
@@ -676,7 +684,7 @@ fn r25_a_clock_that_is_set_back_does_not_prolong_a_wait() {
     world.clock.advance(Duration::from_secs(60));
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 2));
     // After a reboot nobody knows what a clock means that stands before the refusal.
-    world.server.script([Fault::Answer(429, "retry-after: 100\r\n", "")]);
+    world.server.script([Fault::Respond(429, "retry-after: 100\r\n", "")]);
     world.refresh();
     world.clock.reboot();
     assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
@@ -687,7 +695,7 @@ fn r25_a_clock_that_is_set_back_does_not_prolong_a_wait() {
 #[test]
 fn r25_a_clock_that_is_set_forward_does_not_end_a_wait() {
     let world = world();
-    world.server.script([Fault::Answer(429, "retry-after: 600\r\n", "")]);
+    world.server.script([Fault::Respond(429, "retry-after: 600\r\n", "")]);
     assert_eq!(wait(&world, &world.refresh()), Duration::from_secs(600));
     world.clock.advance(Duration::from_secs(100));
     world.clock.set_wall(world.clock.now().wall.plus(Duration::from_secs(7200)));
@@ -703,7 +711,7 @@ fn r25_a_clock_that_is_set_forward_does_not_end_a_wait() {
 #[test]
 fn r25_what_is_noted_meanwhile_under_another_clock_does_not_end_a_wait() {
     let world = world();
-    world.server.script([Fault::DropAfter, Fault::Answer(429, "retry-after: 900\r\n", "")]);
+    world.server.script([Fault::DropAfter, Fault::Respond(429, "retry-after: 900\r\n", "")]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     world.clock.advance(Duration::from_secs(580));
     assert_eq!(world.refresh().kind, OutcomeKind::Deferred, "the last chance was turned away");
@@ -729,7 +737,7 @@ fn r16_an_answer_with_nothing_to_use_is_told_until_there_is_something() {
     let world = world();
     let refresh = world.server.mint()["refresh_token"].to_string();
     let bare = format!("{{\"refresh_token\":{refresh}}}");
-    world.server.script([Fault::Answer(200, "", bare.leak()), Fault::Answer(429, "", "")]);
+    world.server.script([Fault::Respond(200, "", bare.leak()), Fault::Respond(429, "", "")]);
     assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
     world.clock.advance(Duration::from_secs(60));
     assert_eq!(world.refresh().kind, OutcomeKind::Deferred);

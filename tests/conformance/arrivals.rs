@@ -2,18 +2,18 @@
 
 use keepalive::clock::Clock;
 use keepalive::credential::Credential;
-use keepalive::credential::foreign::{Identity, Origin};
+use keepalive::credential::foreign::{AccountIdentity, ImportSource};
 use keepalive::engine::handover::{NewCredential, NewCredentialResult};
 use keepalive::outcome::{ErrorKind, Outcome, OutcomeKind, Publication};
 use keepalive::store::keyring::KeyringError;
 use serde_json::{Value, json};
 
 use super::support::authserver::Fault;
-use super::support::family::Mode;
-use super::world::{LIFE, Place, World};
+use super::support::family::RotationMode;
+use super::world::{ACCESS_LIFETIME, HookPoint, World};
 
 fn world() -> World {
-    World::new(None, Mode::Strict, "")
+    World::new(None, RotationMode::Strict, "")
 }
 
 /// A sign-in whose access token says that it lives `secs` from now; `None`: there is no access token.
@@ -27,8 +27,8 @@ fn signed_in_for(world: &World, secs: Option<u64>) -> Value {
 }
 
 fn from_tool(credential: Credential, email: Option<&str>) -> NewCredential {
-    let identity = Identity { email: email.map(str::to_owned), ..Identity::default() };
-    let origin = Origin { tool: "codex".into(), place: Some("auth.json".into()), account: None, identity };
+    let identity = AccountIdentity { email: email.map(str::to_owned), ..AccountIdentity::default() };
+    let origin = ImportSource { tool: "codex".into(), location: Some("auth.json".into()), account: None, identity };
     NewCredential { credential, origin: Some(origin) }
 }
 
@@ -54,7 +54,7 @@ fn goes_on(world: &World, generation: u64) {
 
 #[test]
 fn a_live_credential_gives_way_only_to_one_that_ends_later() {
-    let life = LIFE.as_secs();
+    let life = ACCESS_LIFETIME.as_secs();
     for (old, new, is_newer) in [
         (Some(life), Some(life - 1), false),
         (Some(life), Some(life), false),
@@ -64,15 +64,15 @@ fn a_live_credential_gives_way_only_to_one_that_ends_later() {
         (None, None, false),
     ] {
         let world = world();
-        world.arrive(world.credential(&signed_in_for(&world, old)), true).unwrap();
+        world.import(world.credential(&signed_in_for(&world, old)), true).unwrap();
         let new = signed_in_for(&world, new);
-        let result = world.arrive(world.credential(&new), false);
+        let result = world.import(world.credential(&new), false);
         if is_newer {
             is_taken(result, 3);
         } else {
             is_refused(result, OutcomeKind::ConfigError, "conflict");
             assert_eq!(world.journal().generation.get(), 2, "nothing was touched");
-            is_taken(world.arrive(world.credential(&new), true), 3);
+            is_taken(world.import(world.credential(&new), true), 3);
         }
         goes_on(&world, 4);
     }
@@ -82,19 +82,19 @@ fn a_live_credential_gives_way_only_to_one_that_ends_later() {
 fn an_expired_credential_gives_way_to_one_without_an_access_token() {
     let world = world();
     let new = signed_in_for(&world, None);
-    world.clock.advance(LIFE);
-    is_taken(world.arrive(world.credential(&new), false), 2);
+    world.clock.advance(ACCESS_LIFETIME);
+    is_taken(world.import(world.credential(&new), false), 2);
     assert_eq!(world.journal().validity, None);
     goes_on(&world, 3);
 }
 
 #[test]
 fn r22_a_dead_or_doubtful_credential_gives_way_to_any_other() {
-    for fault in [Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#), Fault::DropAfter] {
+    for fault in [Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#), Fault::DropAfter] {
         let world = world();
         world.server.script([fault]);
         assert!(matches!(world.refresh().kind, OutcomeKind::NeedsLogin | OutcomeKind::InDoubt));
-        is_taken(world.arrive(world.credential(&signed_in_for(&world, Some(1))), false), 2);
+        is_taken(world.import(world.credential(&signed_in_for(&world, Some(1))), false), 2);
         let journal = world.journal();
         assert_eq!((journal.rejected, journal.intent, journal.last_attempt), (None, None, None));
         goes_on(&world, 3);
@@ -103,15 +103,15 @@ fn r22_a_dead_or_doubtful_credential_gives_way_to_any_other() {
 
 #[test]
 fn r03_a_token_that_was_spent_or_refused_is_not_taken_even_by_force() {
-    for fault in [None, Some(Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#))] {
+    for fault in [None, Some(Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#))] {
         let world = world();
         let answer = world.server.mint();
-        world.arrive(world.credential(&answer), true).unwrap();
+        world.import(world.credential(&answer), true).unwrap();
         world.server.script(fault);
         world.refresh();
         let before = world.journal();
         for is_replacing in [false, true] {
-            let result = world.arrive(world.credential(&answer), is_replacing);
+            let result = world.import(world.credential(&answer), is_replacing);
             is_refused(result, OutcomeKind::NeedsLogin, "consumed");
         }
         assert_eq!(world.journal(), before);
@@ -122,14 +122,14 @@ fn r03_a_token_that_was_spent_or_refused_is_not_taken_even_by_force() {
 fn what_is_here_already_is_not_taken_again() {
     let world = world();
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), true).unwrap();
+    world.import(world.credential(&answer), true).unwrap();
     let before = world.journal();
-    let again = world.arrive(world.credential(&answer), false).unwrap();
+    let again = world.import(world.credential(&answer), false).unwrap();
     assert!(matches!(again, NewCredentialResult::Unchanged { .. }), "{again:?}");
     assert_eq!((again.generation().get(), again.publication()), (2, Publication::Published));
     assert_eq!(world.journal(), before);
     // Another one is another one, though it be of the same person.
-    is_taken(world.arrive(world.credential(&world.server.mint()), true), 3);
+    is_taken(world.import(world.credential(&world.server.mint()), true), 3);
 }
 
 #[test]
@@ -137,13 +137,13 @@ fn an_import_of_what_is_here_tells_where_it_came_from() {
     let world = world();
     let answer = world.server.mint();
     let credential = || world.credential(&answer);
-    world.arrive(credential(), true).unwrap();
+    world.import(credential(), true).unwrap();
     assert_eq!(world.journal().origin, None);
-    world.arrive(from_tool(credential(), Some("ada@acme.example")), false).unwrap();
+    world.import(from_tool(credential(), Some("ada@acme.example")), false).unwrap();
     let origin = world.journal().origin.expect("it is known now");
     assert_eq!(origin.tool, "codex");
     // Piped in, it does not say so: what is known stays known.
-    let piped = world.arrive(credential(), false).unwrap();
+    let piped = world.import(credential(), false).unwrap();
     assert!(matches!(piped, NewCredentialResult::Unchanged { .. }), "{piped:?}");
     assert_eq!((world.journal().origin, world.journal().generation.get()), (Some(origin), 2));
 }
@@ -155,24 +155,24 @@ fn the_credential_of_one_person_does_not_give_way_to_that_of_another() {
     let world = world();
     let mut answer = world.server.mint();
     answer["id_token"] = json!(ada);
-    world.arrive(world.credential(&answer), true).unwrap();
-    let newer = || world.credential(&signed_in_for(&world, Some(2 * LIFE.as_secs())));
+    world.import(world.credential(&answer), true).unwrap();
+    let newer = || world.credential(&signed_in_for(&world, Some(2 * ACCESS_LIFETIME.as_secs())));
     for _ in 0..2 {
-        let result = world.arrive(from_tool(newer(), Some("bob@acme.example")), false);
+        let result = world.import(from_tool(newer(), Some("bob@acme.example")), false);
         is_refused(result, OutcomeKind::ConfigError, "conflict");
         assert_eq!(world.journal().generation.get(), 2);
         // Whose it is, is known from the ID token the first time; the second time, from the tool as well.
-        world.arrive(from_tool(world.credential(&answer), Some("ada@acme.example")), false).unwrap();
+        world.import(from_tool(world.credential(&answer), Some("ada@acme.example")), false).unwrap();
     }
-    is_taken(world.arrive(from_tool(newer(), Some("ada@acme.example")), false), 3);
-    let unsaid = world.credential(&signed_in_for(&world, Some(3 * LIFE.as_secs())));
-    is_taken(world.arrive(from_tool(unsaid, None), false), 4);
+    is_taken(world.import(from_tool(newer(), Some("ada@acme.example")), false), 3);
+    let unsaid = world.credential(&signed_in_for(&world, Some(3 * ACCESS_LIFETIME.as_secs())));
+    is_taken(world.import(from_tool(unsaid, None), false), 4);
 }
 
 #[test]
 fn the_credential_of_one_client_gives_way_to_that_of_another_only_on_demand_or_dead() {
-    const DEAD: Fault = Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#);
-    let longer = |world: &World| world.credential(&signed_in_for(world, Some(2 * LIFE.as_secs())));
+    const DEAD: Fault = Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
+    let longer = |world: &World| world.credential(&signed_in_for(world, Some(2 * ACCESS_LIFETIME.as_secs())));
     for is_dead in [false, true] {
         let mut world = world();
         if is_dead {
@@ -181,10 +181,10 @@ fn the_credential_of_one_client_gives_way_to_that_of_another_only_on_demand_or_d
         }
         world.provider_mut().client_id = "another".into();
         if !is_dead {
-            is_refused(world.arrive(longer(&world), false), OutcomeKind::ConfigError, "conflict");
+            is_refused(world.import(longer(&world), false), OutcomeKind::ConfigError, "conflict");
             assert_eq!(world.journal().generation.get(), 1);
         }
-        is_taken(world.arrive(longer(&world), !is_dead), 2);
+        is_taken(world.import(longer(&world), !is_dead), 2);
     }
 }
 
@@ -193,19 +193,19 @@ fn r17_a_token_whose_server_has_moved_goes_on_there_on_demand_and_keeps_its_doub
     let moved = |world: &mut World| world.provider_mut().client_id = "another".into();
     let mut world = world();
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), true).unwrap();
+    world.import(world.credential(&answer), true).unwrap();
     moved(&mut world);
     assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
-    is_taken(world.arrive(world.credential(&answer), true), 3);
+    is_taken(world.import(world.credential(&answer), true), 3);
     assert_eq!(world.journal().binding.unwrap().client_id, "another");
 
     let mut doubtful = self::world();
     let answer = doubtful.server.mint();
-    doubtful.arrive(doubtful.credential(&answer), true).unwrap();
+    doubtful.import(doubtful.credential(&answer), true).unwrap();
     doubtful.server.script([Fault::DropAfter]);
     assert_eq!(doubtful.refresh().kind, OutcomeKind::InDoubt);
     moved(&mut doubtful);
-    doubtful.arrive(doubtful.credential(&answer), true).unwrap();
+    doubtful.import(doubtful.credential(&answer), true).unwrap();
     assert_eq!((doubtful.refresh().kind, doubtful.requests()), (OutcomeKind::InDoubt, 1));
 }
 
@@ -219,10 +219,10 @@ fn what_cannot_be_read_any_more_is_replaced_only_on_demand() {
         let world = world();
         damage(&world);
         world.remove_from_keyring("keepalive");
-        let new = world.credential(&signed_in_for(&world, Some(2 * LIFE.as_secs())));
-        assert!(world.arrive(new, false).is_err(), "a person must say so");
+        let new = world.credential(&signed_in_for(&world, Some(2 * ACCESS_LIFETIME.as_secs())));
+        assert!(world.import(new, false).is_err(), "a person must say so");
         assert_eq!(world.journal().generation.get(), 1);
-        is_taken(world.arrive(world.credential(&world.server.mint()), true), 2);
+        is_taken(world.import(world.credential(&world.server.mint()), true), 2);
         goes_on(&world, 3);
     }
 }
@@ -231,7 +231,7 @@ fn what_cannot_be_read_any_more_is_replaced_only_on_demand() {
 fn r08_a_keyring_that_is_away_is_no_damage_that_one_could_replace() {
     let world = world();
     world.keyring.set_fault(Some(KeyringError::Locked));
-    let result = world.arrive(world.credential(&world.server.mint()), true);
+    let result = world.import(world.credential(&world.server.mint()), true);
     assert_eq!(result.unwrap_err().kind, OutcomeKind::StoreUnavailable);
     world.keyring.set_fault(None);
     assert_eq!(world.journal().generation.get(), 1);
@@ -241,16 +241,16 @@ fn r08_a_keyring_that_is_away_is_no_damage_that_one_could_replace() {
 fn r12_an_import_while_the_keyring_goes_away_is_published_later() {
     let world = world();
     let keyring = world.keyring.clone();
-    world.hook(Place::BeforePublish, move || {
+    world.hook(HookPoint::BeforePublish, move || {
         keyring.set_fault(Some(KeyringError::Locked));
         Ok(())
     });
-    let taken = world.arrive(world.credential(&world.server.mint()), true).unwrap();
+    let taken = world.import(world.credential(&world.server.mint()), true).unwrap();
     assert_eq!((taken.generation().get(), taken.publication()), (2, Publication::PublishPending));
     let NewCredentialResult::Stored { warnings, .. } = taken else { panic!("it was taken") };
     assert!(warnings.iter().any(|w| w.contains("it is not in the keyring yet")), "{warnings:?}");
     world.keyring.set_fault(None);
-    assert_eq!(world.look().publication, Publication::Published);
+    assert_eq!(world.refresh_if_due().publication, Publication::Published);
     assert_eq!(world.published(), Some(2));
 }
 
@@ -260,10 +260,10 @@ fn what_is_taken_is_told_as_it_was_handed_over() {
     let now = world.clock.now().wall;
     let mut answer = world.server.mint();
     answer["refresh_expires_in"] = json!(7_776_000);
-    let taken = world.arrive(world.credential(&answer), true).unwrap();
+    let taken = world.import(world.credential(&answer), true).unwrap();
     assert_eq!((taken.generation().get(), taken.publication()), (2, Publication::Published));
     let journal = world.journal();
-    assert_eq!(journal.validity.unwrap().expires_at(), now.plus(LIFE));
+    assert_eq!(journal.validity.unwrap().expires_at(), now.plus(ACCESS_LIFETIME));
     assert_eq!(journal.login_by.unwrap().since(now).as_secs(), 7_776_000);
     assert_eq!(world.published(), Some(2));
 }
@@ -283,24 +283,24 @@ pub fn access(world: &World) -> String {
 
 #[test]
 fn r22_a_login_brings_its_access_token_though_the_refresh_token_is_the_one_that_is_here() {
-    let world = World::new(None, Mode::NoRotation { echo: false }, "rotation = \"none\"\n");
+    let world = World::new(None, RotationMode::NoRotation { echo: false }, "rotation = \"none\"\n");
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), true).unwrap();
-    world.server.script([Fault::Answer(429, "retry-after: 600\r\n", "")]);
+    world.import(world.credential(&answer), true).unwrap();
+    world.server.script([Fault::Respond(429, "retry-after: 600\r\n", "")]);
     assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
-    world.clock.advance(LIFE);
+    world.clock.advance(ACCESS_LIFETIME);
     is_taken(world.log_in(&signed_in_again(&answer, "new")), 3);
     assert_eq!((access(&world).as_str(), world.published()), ("new", Some(3)));
-    assert_eq!((world.look().kind, world.requests()), (OutcomeKind::Fresh, 1));
+    assert_eq!((world.refresh_if_due().kind, world.requests()), (OutcomeKind::Fresh, 1));
     goes_on(&world, 4);
     // An import of the same brings nothing that is known to be new.
-    let copied = world.arrive(world.credential(&signed_in_again(&answer, "copied")), true).unwrap();
+    let copied = world.import(world.credential(&signed_in_again(&answer, "copied")), true).unwrap();
     assert!(matches!(copied, NewCredentialResult::Unchanged { .. }), "{copied:?}");
 }
 
 #[test]
 fn r22_a_login_clears_whatever_was_said_of_its_token() {
-    const DEAD: Fault = Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#);
+    const DEAD: Fault = Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
     let nothing = |_: &World| ();
     let forget = |world: &World| drop(world.log_out(true, false).unwrap());
     let doubt_a_revocation = |world: &World| drop(world.log_out(false, false).unwrap_err());
@@ -309,42 +309,42 @@ fn r22_a_login_clears_whatever_was_said_of_its_token() {
         (Fault::DropBefore, nothing),
         (DEAD, forget),
         (Fault::DropBefore, forget),
-        (Fault::Answer(429, "", ""), doubt_a_revocation),
+        (Fault::Respond(429, "", ""), doubt_a_revocation),
     ];
     for (i, (fault, then)) in cases.into_iter().enumerate() {
         let mut world = world();
-        world.revokes([Fault::DropBefore]);
+        world.enable_revocation([Fault::DropBefore]);
         let answer = world.server.mint();
-        world.arrive(world.credential(&answer), true).unwrap();
+        world.import(world.credential(&answer), true).unwrap();
         world.server.script([fault]);
         world.refresh();
         then(&world);
         if i != 4 {
-            assert_eq!(world.arrive(world.credential(&answer), true).is_err(), i != 1, "{i}: a copy proves nothing");
+            assert_eq!(world.import(world.credential(&answer), true).is_err(), i != 1, "{i}: a copy proves nothing");
         }
         let generation = world.journal().generation.next().get();
         is_taken(world.log_in(&signed_in_again(&answer, "new")), generation);
         let journal = world.journal();
         assert_eq!((journal.rejected, journal.intent, journal.revocation), (None, None, None), "{i}");
-        assert_eq!((access(&world).as_str(), world.look().kind), ("new", OutcomeKind::Fresh), "{i}");
+        assert_eq!((access(&world).as_str(), world.refresh_if_due().kind), ("new", OutcomeKind::Fresh), "{i}");
         goes_on(&world, generation + 1);
-        is_refused(world.arrive(world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
+        is_refused(world.import(world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
         assert_eq!(world.server.counts().families_revoked, 0);
     }
 }
 
 #[test]
 fn r22_a_login_that_dies_before_it_is_in_the_journal_counts_all_the_same() {
-    const DEAD: Fault = Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#);
+    const DEAD: Fault = Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
     let world = world();
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), true).unwrap();
+    world.import(world.credential(&answer), true).unwrap();
     world.server.script([DEAD]);
     assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
     let again = signed_in_again(&answer, "new");
-    let remains = world.die_during(Place::BeforePublish, || drop(world.log_in(&again)));
-    let world = world.goes_on(remains, None);
-    let looked = world.look();
+    let remains = world.crash_during(HookPoint::BeforePublish, || drop(world.log_in(&again)));
+    let world = world.restart_from(remains, None);
+    let looked = world.refresh_if_due();
     assert_eq!((looked.kind, looked.generation.get()), (OutcomeKind::Fresh, 3), "{looked:?}");
     assert_eq!(access(&world), "new");
     goes_on(&world, 4);
@@ -352,15 +352,15 @@ fn r22_a_login_that_dies_before_it_is_in_the_journal_counts_all_the_same() {
 
 #[test]
 fn r04_a_login_takes_a_token_that_is_dead_elsewhere_and_none_that_another_profile_uses() {
-    const DEAD: Fault = Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#);
+    const DEAD: Fault = Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
     let world = world();
     let other = "other".parse().unwrap();
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), true).unwrap();
+    world.import(world.credential(&answer), true).unwrap();
     is_refused(world.log_in_as(&other, &answer), OutcomeKind::ConfigError, "conflict");
     world.server.script([DEAD]);
     assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
-    is_refused(world.arrive_as(&other, world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
+    is_refused(world.import_into(&other, world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
     is_taken(world.log_in_as(&other, &answer), 1);
     let third = "third".parse().unwrap();
     is_refused(world.log_in_as(&third, &answer), OutcomeKind::ConfigError, "conflict");
@@ -384,9 +384,9 @@ fn r03_an_arrival_that_fails_behind_its_seal_says_that_it_is_stored_and_must_not
         spoil(&world, "profiles/demo/.record.json.new");
         let new = world.credential(&answer);
         let result = match way {
-            "import" => world.arrive(new, true),
+            "import" => world.import(new, true),
             "login" => world.log_in(&answer),
-            _ => world.arrive(from_tool(new, None), true),
+            _ => world.import(from_tool(new, None), true),
         };
         let outcome = result.expect_err("cannot write the journal");
         let failure = outcome.error.as_ref().unwrap();
@@ -400,7 +400,7 @@ fn r03_an_arrival_that_fails_behind_its_seal_says_that_it_is_stored_and_must_not
         // And it is so.
         if way == "tool" {
             assert!(hint.ends_with("repeat the import to finish"), "{hint}");
-            let again = world.arrive(from_tool(world.credential(&answer), None), true).unwrap();
+            let again = world.import(from_tool(world.credential(&answer), None), true).unwrap();
             assert!(matches!(again, NewCredentialResult::Unchanged { .. }), "{again:?}");
             assert!(world.journal().origin.is_some());
         } else {
@@ -417,7 +417,7 @@ fn an_arrival_that_could_not_be_sealed_has_changed_nothing() {
     let world = world();
     let answer = world.server.mint();
     spoil(&world, "profiles/demo/.sealed.new");
-    is_refused(world.arrive(world.credential(&answer), true), OutcomeKind::StoreUnavailable, "io");
+    is_refused(world.import(world.credential(&answer), true), OutcomeKind::StoreUnavailable, "io");
     std::fs::remove_dir_all(world.file("profiles/demo/.sealed.new")).unwrap();
     assert_eq!((world.journal().generation.get(), world.published()), (1, Some(1)));
     goes_on(&world, 2);
@@ -427,20 +427,20 @@ fn an_arrival_that_could_not_be_sealed_has_changed_nothing() {
 fn r12_an_import_of_what_is_here_publishes_it_where_the_keyring_lacks_it() {
     let world = world();
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), true).unwrap();
+    world.import(world.credential(&answer), true).unwrap();
     world.remove_from_keyring("keepalive");
-    let again = world.arrive(world.credential(&answer), false).unwrap();
+    let again = world.import(world.credential(&answer), false).unwrap();
     let NewCredentialResult::Unchanged { publication, warnings, .. } = &again else { panic!("{again:?}") };
     assert_eq!((*publication, warnings.len()), (Publication::Published, 0));
     assert_eq!((world.published(), world.journal().publication), (Some(2), Publication::Published));
     // The keyring goes away behind the look: said, and left to the next run.
     world.remove_from_keyring("keepalive");
     let keyring = world.keyring.clone();
-    world.hook(Place::BeforePublish, move || {
+    world.hook(HookPoint::BeforePublish, move || {
         keyring.set_fault(Some(KeyringError::Locked));
         Ok(())
     });
-    let again = world.arrive(world.credential(&answer), false).unwrap();
+    let again = world.import(world.credential(&answer), false).unwrap();
     world.keyring.set_fault(None);
     let NewCredentialResult::Unchanged { publication, warnings, .. } = &again else { panic!("{again:?}") };
     assert_eq!((*publication, world.journal().publication), (Publication::PublishPending, Publication::PublishPending));
@@ -457,5 +457,5 @@ fn r13_what_replaces_a_copy_that_cannot_be_read_counts_on_from_it_though_the_jou
     let mut sealed = std::fs::read(world.file("profiles/demo/sealed")).unwrap();
     *sealed.last_mut().unwrap() ^= 1;
     std::fs::write(world.file("profiles/demo/sealed"), sealed).unwrap();
-    is_taken(world.arrive(world.credential(&world.server.mint()), true), 3);
+    is_taken(world.import(world.credential(&world.server.mint()), true), 3);
 }

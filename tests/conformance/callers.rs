@@ -10,17 +10,17 @@ use keepalive::outcome::{ErrorKind, OutcomeKind};
 use keepalive::profile::{Profile, ProfileName};
 use keepalive::sys::lockfile::LockFile;
 
-use super::support::authserver::{Fault, Point};
-use super::support::family::Mode;
-use super::world::{LIFE, Place, World};
+use super::support::authserver::{Fault, HoldPoint};
+use super::support::family::RotationMode;
+use super::world::{ACCESS_LIFETIME, HookPoint, World};
 
 const LONG: Duration = Duration::from_secs(30);
 
 #[test]
 fn r01_callers_of_one_engine_share_a_flight_and_its_failure() {
     for (fault, kind) in [(None, OutcomeKind::Refreshed), (Some(Fault::DropAfter), OutcomeKind::InDoubt)] {
-        let world = World::new(None, Mode::Strict, "");
-        let gate = world.server.hold(Point::AfterCommit);
+        let world = World::new(None, RotationMode::Strict, "");
+        let gate = world.server.hold(HoldPoint::AfterCommit);
         world.server.script(fault);
         let engine = world.process();
         let demand = engine.force_demand(world.name()).unwrap();
@@ -44,15 +44,15 @@ fn r01_callers_of_one_engine_share_a_flight_and_its_failure() {
 
 #[test]
 fn a_fresh_profile_is_answered_without_the_lock() {
-    let world = World::new(None, Mode::Strict, "");
+    let world = World::new(None, RotationMode::Strict, "");
     let _held = LockFile::acquire(&world.process().store().create_lock_file(world.name()).unwrap()).unwrap();
-    assert_eq!(world.look().kind, OutcomeKind::Fresh);
+    assert_eq!(world.refresh_if_due().kind, OutcomeKind::Fresh);
 }
 
 #[test]
 fn r27_a_caller_whose_time_is_over_is_told_and_the_flight_goes_on() {
-    let world = World::new(None, Mode::Strict, "");
-    let gate = world.server.hold(Point::AfterCommit);
+    let world = World::new(None, RotationMode::Strict, "");
+    let gate = world.server.hold(HoldPoint::AfterCommit);
     let engine = world.process();
     let demand = engine.force_demand(world.name()).unwrap();
     std::thread::scope(|scope| {
@@ -68,8 +68,8 @@ fn r27_a_caller_whose_time_is_over_is_told_and_the_flight_goes_on() {
 
 #[test]
 fn a_caller_is_told_once_what_it_waits_for() {
-    let world = World::new(None, Mode::Strict, "");
-    let gate = world.server.hold(Point::AfterCommit);
+    let world = World::new(None, RotationMode::Strict, "");
+    let gate = world.server.hold(HoldPoint::AfterCommit);
     let engine = world.process();
     let demand = engine.force_demand(world.name()).unwrap();
     let told = AtomicUsize::new(0);
@@ -82,7 +82,7 @@ fn a_caller_is_told_once_what_it_waits_for() {
         let caller = scope.spawn(|| engine.refresh(world.profile(), demand, LONG, &explain));
         super::support::eventually("it is told", || (told.load(Ordering::SeqCst) > 0).then_some(()));
         // Time for a second word to show itself, if there were one.
-        std::thread::sleep(super::support::sandbox::A_MOMENT * 2);
+        std::thread::sleep(super::support::sandbox::QUIET_PERIOD * 2);
         drop(gate);
         assert_eq!(caller.join().unwrap().kind, OutcomeKind::Refreshed);
     });
@@ -94,7 +94,7 @@ fn a_caller_is_told_once_what_it_waits_for() {
 
 #[test]
 fn r33_a_flight_that_another_process_keeps_waiting_keeps_no_other_profile_of_its_provider_waiting() {
-    let mut world = World::new(None, Mode::Strict, "");
+    let mut world = World::new(None, RotationMode::Strict, "");
     world.provider_mut().concurrency = 1;
     let other: ProfileName = "other".parse().unwrap();
     drop(world.log_in_as(&other, &world.server.mint()).unwrap());
@@ -112,7 +112,7 @@ fn r33_a_flight_that_another_process_keeps_waiting_keeps_no_other_profile_of_its
         };
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| force(world.profile()));
-            world.wait_for_a_waiter();
+            world.wait_for_lock_waiter();
             assert_eq!(force(&other), OutcomeKind::Refreshed, "{whose}");
             drop(held);
             assert_eq!(waiting.join().unwrap(), OutcomeKind::Refreshed, "{whose}");
@@ -122,17 +122,17 @@ fn r33_a_flight_that_another_process_keeps_waiting_keeps_no_other_profile_of_its
 
 #[test]
 fn a_profile_that_is_being_refreshed_by_its_own_command_is_refused_at_once() {
-    let world = World::new(None, Mode::Strict, "");
-    let engine = world.process_within(&["demo"]);
+    let world = World::new(None, RotationMode::Strict, "");
+    let engine = world.process_called_for(&["demo"]);
     let outcome = engine.refresh(world.profile(), Demand::ValidFor(Duration::ZERO), LONG, &|| {});
     assert_eq!((outcome.kind, world.requests()), (OutcomeKind::ConfigError, 0));
-    let other = world.process_within(&["another"]);
+    let other = world.process_called_for(&["another"]);
     assert_eq!(other.refresh(world.profile(), Demand::ValidFor(Duration::ZERO), LONG, &|| {}).kind, OutcomeKind::Fresh);
 }
 
 #[test]
 fn r28_nothing_is_sent_once_told_to_stop() {
-    let world = World::new(None, Mode::Strict, "");
+    let world = World::new(None, RotationMode::Strict, "");
     let engine = world.process();
     engine.stop();
     let outcome = engine.refresh(world.profile(), engine.force_demand(world.name()).unwrap(), LONG, &|| {});
@@ -143,13 +143,13 @@ fn r28_nothing_is_sent_once_told_to_stop() {
 
 #[test]
 fn r28_who_waits_in_the_queue_leaves_it_when_told_to_stop() {
-    let world = World::new(None, Mode::Strict, "");
+    let world = World::new(None, RotationMode::Strict, "");
     let engine = world.process();
     let demand = engine.force_demand(world.name()).unwrap();
     let held = LockFile::acquire(&engine.store().create_lock_file(world.name()).unwrap()).unwrap();
     std::thread::scope(|scope| {
         let caller = scope.spawn(|| engine.refresh(world.profile(), demand, LONG, &|| {}));
-        world.wait_for_a_waiter();
+        world.wait_for_lock_waiter();
         engine.stop();
         assert_eq!(caller.join().unwrap().error.unwrap().kind, ErrorKind::Interrupted, "another process flies on");
     });
@@ -158,8 +158,8 @@ fn r28_who_waits_in_the_queue_leaves_it_when_told_to_stop() {
 
 #[test]
 fn r28_who_has_sent_something_stays_for_the_answer_though_told_to_stop() {
-    let world = World::new(None, Mode::Strict, "");
-    let gate = world.server.hold(Point::AfterCommit);
+    let world = World::new(None, RotationMode::Strict, "");
+    let gate = world.server.hold(HoldPoint::AfterCommit);
     let engine = world.process();
     let demand = engine.force_demand(world.name()).unwrap();
     let told = AtomicUsize::new(0);
@@ -180,7 +180,7 @@ fn r28_who_has_sent_something_stays_for_the_answer_though_told_to_stop() {
 
 #[test]
 fn r01_who_waits_in_the_queue_stays_there_unless_told_to_stop() {
-    let world = World::new(None, Mode::Strict, "");
+    let world = World::new(None, RotationMode::Strict, "");
     let engine = world.process();
     let demand = engine.force_demand(world.name()).unwrap();
     let held = LockFile::acquire(&engine.store().create_lock_file(world.name()).unwrap()).unwrap();
@@ -203,9 +203,9 @@ fn obtain(world: &World, min_valid: Duration) -> TokenResult {
 
 #[test]
 fn what_a_flight_brought_too_late_for_its_caller_can_still_be_had() {
-    let world = World::new(None, Mode::Strict, "");
+    let world = World::new(None, RotationMode::Strict, "");
     let engine = world.process();
-    world.clock.advance(LIFE);
+    world.clock.advance(ACCESS_LIFETIME);
     assert!(engine.access_token_now(world.profile(), Duration::ZERO).is_none());
     assert_eq!(world.refresh_by(&engine).kind, OutcomeKind::Refreshed);
     let obtained = engine.access_token_now(world.profile(), Duration::ZERO).unwrap();
@@ -214,10 +214,10 @@ fn what_a_flight_brought_too_late_for_its_caller_can_still_be_had() {
 
 #[test]
 fn a_token_that_lives_less_long_than_asked_is_handed_out_with_a_word() {
-    let world = World::new(None, Mode::Strict, "");
-    let full = obtain(&world, LIFE);
+    let world = World::new(None, RotationMode::Strict, "");
+    let full = obtain(&world, ACCESS_LIFETIME);
     assert!(full.token.is_some() && full.warnings.is_empty(), "{full:?}");
-    let over = obtain(&world, LIFE + Duration::from_secs(1));
+    let over = obtain(&world, ACCESS_LIFETIME + Duration::from_secs(1));
     assert_eq!(over.token.unwrap().generation.get(), 1);
     assert_eq!(
         over.warnings,
@@ -227,23 +227,23 @@ fn a_token_that_lives_less_long_than_asked_is_handed_out_with_a_word() {
 
 #[test]
 fn r22_a_token_that_cannot_be_refreshed_any_more_is_handed_out_with_a_word_while_it_lives() {
-    let world = World::new(None, Mode::Strict, "");
-    world.server.script([Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#)]);
+    let world = World::new(None, RotationMode::Strict, "");
+    world.server.script([Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#)]);
     world.refresh();
     let alive = obtain(&world, Duration::ZERO);
     assert!(alive.token.is_some() && alive.warnings[0].starts_with("refresh is failing"), "{alive:?}");
-    world.clock.advance(LIFE);
+    world.clock.advance(ACCESS_LIFETIME);
     let dead = obtain(&world, Duration::ZERO);
     assert_eq!((dead.token.is_none(), dead.outcome.kind), (true, OutcomeKind::NeedsLogin));
 }
 
 #[test]
 fn a_token_that_ends_on_its_way_is_not_handed_out() {
-    let world = World::new(None, Mode::Strict, "");
-    world.clock.advance(LIFE);
+    let world = World::new(None, RotationMode::Strict, "");
+    world.clock.advance(ACCESS_LIFETIME);
     let clock = std::sync::Arc::clone(&world.clock);
-    world.hook(Place::AfterPublish, move || {
-        clock.advance(LIFE);
+    world.hook(HookPoint::AfterPublish, move || {
+        clock.advance(ACCESS_LIFETIME);
         Ok(())
     });
     let obtained = obtain(&world, Duration::ZERO);

@@ -8,26 +8,26 @@ use serde_json::Value;
 
 use super::homes::moved_in;
 use super::support::authserver::Fault;
-use super::support::family::Mode;
-use super::world::{Place, World};
+use super::support::family::RotationMode;
+use super::world::{HookPoint, World};
 
-const DENIED: Fault = Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#);
+const DENIED: Fault = Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
 
 /// A world whose token, which came in this answer, was sent once.
-fn sent(fault: Fault, mode: Mode, provider: &str) -> (World, Value) {
+fn sent(fault: Fault, mode: RotationMode, provider: &str) -> (World, Value) {
     send(World::new(None, mode, provider), fault)
 }
 
 fn send(world: World, fault: Fault) -> (World, Value) {
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), true).unwrap();
+    world.import(world.credential(&answer), true).unwrap();
     world.server.script([fault]);
     assert!(matches!(world.refresh().kind, OutcomeKind::InDoubt | OutcomeKind::NeedsLogin));
     (world, answer)
 }
 
 fn doubtful() -> (World, Value) {
-    sent(Fault::DropAfter, Mode::Strict, "")
+    sent(Fault::DropAfter, RotationMode::Strict, "")
 }
 
 #[track_caller]
@@ -40,7 +40,7 @@ fn is_refused(result: Result<NewCredentialResult, Outcome>) {
 #[track_caller]
 fn is_remembered(world: &World, answer: &Value) {
     for is_replacing in [false, true] {
-        is_refused(world.arrive(world.credential(answer), is_replacing));
+        is_refused(world.import(world.credential(answer), is_replacing));
     }
     world.refresh();
     assert_eq!(world.server.counts().presented_again, 0);
@@ -49,8 +49,8 @@ fn is_remembered(world: &World, answer: &Value) {
 #[test]
 fn r17_a_doubt_or_a_refusal_is_remembered_when_another_token_was_taken() {
     for fault in [Fault::DropAfter, DENIED] {
-        let (world, answer) = sent(fault, Mode::Strict, "");
-        world.arrive(world.credential(&world.server.mint()), true).unwrap();
+        let (world, answer) = sent(fault, RotationMode::Strict, "");
+        world.import(world.credential(&world.server.mint()), true).unwrap();
         is_remembered(&world, &answer);
         assert_eq!(world.journal().generation.get(), 4, "the other one is refreshed as ever");
     }
@@ -60,7 +60,7 @@ fn r17_a_doubt_or_a_refusal_is_remembered_when_another_token_was_taken() {
 fn r17_a_doubt_or_a_refusal_is_remembered_when_its_profile_was_forgotten() {
     // What a keyring knows of dead tokens goes with its key, but no doubt does.
     for (world, fault) in [
-        (World::new(None, Mode::Strict, ""), Fault::DropAfter),
+        (World::new(None, RotationMode::Strict, ""), Fault::DropAfter),
         (World::without_keyring(), Fault::DropAfter),
         (World::without_keyring(), DENIED),
     ] {
@@ -75,8 +75,8 @@ fn r17_a_logout_that_cannot_write_the_ledger_is_completed_by_whoever_comes_next(
     let (world, answer) = doubtful();
     world.break_ledger();
     assert_eq!(world.log_out(true, false).unwrap_err().kind, OutcomeKind::StoreUnavailable);
-    assert!(world.arrive(world.credential(&answer), true).is_err(), "nobody could remember it");
-    world.mend_ledger();
+    assert!(world.import(world.credential(&answer), true).is_err(), "nobody could remember it");
+    world.repair_ledger();
     is_remembered(&world, &answer);
 }
 
@@ -84,8 +84,8 @@ fn r17_a_logout_that_cannot_write_the_ledger_is_completed_by_whoever_comes_next(
 fn r17_a_doubt_is_remembered_when_the_process_that_takes_another_token_dies() {
     let (world, answer) = doubtful();
     let other = world.credential(&world.server.mint());
-    let remains = world.die_during(Place::BeforePublish, || drop(world.arrive(other, true)));
-    let world = world.goes_on(remains, None);
+    let remains = world.crash_during(HookPoint::BeforePublish, || drop(world.import(other, true)));
+    let world = world.restart_from(remains, None);
     assert_eq!(world.journal().open_intent(), None, "the doubt is not of the token that was taken");
     is_remembered(&world, &answer);
 }
@@ -94,14 +94,14 @@ fn r17_a_doubt_is_remembered_when_the_process_that_takes_another_token_dies() {
 fn r17_the_same_token_once_more_stays_in_doubt() {
     let (world, answer) = doubtful();
     for is_replacing in [false, true] {
-        world.arrive(world.credential(&answer), is_replacing).unwrap();
+        world.import(world.credential(&answer), is_replacing).unwrap();
         assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     }
     // Nothing but the journal is left: it is taken, and the doubt with it.
     std::fs::remove_file(world.file("profiles/demo/sealed")).unwrap();
     world.remove_from_keyring("keepalive");
     let before = world.journal().intent.unwrap();
-    let taken = world.arrive(world.credential(&answer), true).unwrap();
+    let taken = world.import(world.credential(&answer), true).unwrap();
     assert_eq!(taken.generation().get(), 3);
     let carried = world.journal().intent.unwrap();
     assert_eq!((carried.attempt_id, carried.generation.get()), (before.attempt_id, 3), "with all that is known of it");
@@ -112,12 +112,12 @@ fn r17_the_same_token_once_more_stays_in_doubt() {
 fn r17_a_revocation_in_doubt_is_remembered_by_the_tombstone_and_by_the_same_token() {
     let mut world = World::without_keyring();
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), true).unwrap();
-    world.revokes([Fault::DropBefore, Fault::Answer(503, "", "")]);
+    world.import(world.credential(&answer), true).unwrap();
+    world.enable_revocation([Fault::DropBefore, Fault::Respond(503, "", "")]);
     assert!(world.log_out(false, false).is_err());
     world.log_out(true, false).unwrap();
     assert!(world.journal().revocation.is_some_and(|r| !r.is_confirmed));
-    world.arrive(world.credential(&answer), false).unwrap();
+    world.import(world.credential(&answer), false).unwrap();
     assert!(world.journal().open_revocation().is_some());
     assert_eq!(world.refresh().generation.get(), 4, "it was not revoked");
     assert_eq!(world.journal().open_revocation(), None);
@@ -126,9 +126,9 @@ fn r17_a_revocation_in_doubt_is_remembered_by_the_tombstone_and_by_the_same_toke
 #[test]
 fn a_token_in_doubt_whose_server_lets_it_be_used_again_can_be_imported_again() {
     for leave in [|w: &World| drop(w.log_out(true, false).unwrap()), |w: &World| w.sign_in()] {
-        let (world, answer) = sent(Fault::DropAfter, Mode::NoRotation { echo: true }, "rotation = \"none\"\n");
+        let (world, answer) = sent(Fault::DropAfter, RotationMode::NoRotation { echo: true }, "rotation = \"none\"\n");
         leave(&world);
-        world.arrive(world.credential(&answer), true).unwrap();
+        world.import(world.credential(&answer), true).unwrap();
         assert_eq!((world.journal().intent, world.refresh().kind), (None, OutcomeKind::Refreshed));
     }
 }
@@ -139,12 +139,12 @@ fn r17_a_take_over_keeps_a_doubt_wherever_it_is_cut_off() {
         let (world, _) = doubtful();
         let take_over = |world: &World| world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
         // Another directory had it for a while.
-        assert!(matches!(take_over(&world.beside())[..], [(_, TakeOverResult::Adopted(_))]));
+        assert!(matches!(take_over(&world.with_shared_keyring())[..], [(_, TakeOverResult::Adopted(_))]));
         let remains = match is_cut_off {
-            true => world.die_during(Place::BeforePublish, || drop(take_over(&world))),
-            false => world.remains(),
+            true => world.crash_during(HookPoint::BeforePublish, || drop(take_over(&world))),
+            false => world.snapshot(),
         };
-        let world = world.goes_on(remains, None);
+        let world = world.restart_from(remains, None);
         assert!(matches!(take_over(&world)[..], [(_, TakeOverResult::Republished(_))]));
         assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1), "{is_cut_off}");
     }
@@ -156,18 +156,18 @@ fn r17_a_take_over_of_another_token_gives_the_doubtful_one_up() {
     moved_in(&world, 3, true);
     let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
     assert!(matches!(taken[..], [(_, TakeOverResult::Adopted(_))]), "{taken:?}");
-    is_refused(world.arrive(world.credential(&answer), true));
+    is_refused(world.import(world.credential(&answer), true));
 }
 
 #[test]
 fn r17_what_a_take_cannot_write_into_the_ledger_the_next_run_does() {
     for fault in [Fault::DropAfter, DENIED] {
-        let (world, answer) = sent(fault, Mode::Strict, "");
+        let (world, answer) = sent(fault, RotationMode::Strict, "");
         world.break_ledger();
         let other = world.credential(&world.server.mint());
-        assert_eq!(world.arrive(other, true).unwrap_err().kind, OutcomeKind::StoreUnavailable);
-        world.mend_ledger();
-        assert_eq!(world.look().generation.get(), 3, "it was sealed");
+        assert_eq!(world.import(other, true).unwrap_err().kind, OutcomeKind::StoreUnavailable);
+        world.repair_ledger();
+        assert_eq!(world.refresh_if_due().generation.get(), 3, "it was sealed");
         assert_eq!(world.journal().open_intent(), None, "the doubt was of the one before");
         world.server.script([DENIED]);
         assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin, "the journal has room for one refusal");
@@ -181,12 +181,12 @@ fn r17_a_doubt_that_was_to_go_along_stays_when_nothing_can_be_sealed_and_ends_wi
     std::fs::remove_file(world.file("profiles/demo/sealed")).unwrap();
     world.remove_from_keyring("keepalive");
     std::fs::create_dir(world.file("profiles/demo/.sealed.new")).unwrap();
-    assert_eq!(world.arrive(world.credential(&answer), true).unwrap_err().kind, OutcomeKind::StoreUnavailable);
+    assert_eq!(world.import(world.credential(&answer), true).unwrap_err().kind, OutcomeKind::StoreUnavailable);
     std::fs::remove_dir(world.file("profiles/demo/.sealed.new")).unwrap();
     assert!(world.journal().open_intent().is_some());
     world.break_ledger();
-    world.arrive(world.credential(&world.server.mint()), true).unwrap_err();
-    world.mend_ledger();
-    assert_eq!((world.look().generation.get(), world.journal().intent), (3, None));
+    world.import(world.credential(&world.server.mint()), true).unwrap_err();
+    world.repair_ledger();
+    assert_eq!((world.refresh_if_due().generation.get(), world.journal().intent), (3, None));
     is_remembered(&world, &answer);
 }

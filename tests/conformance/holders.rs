@@ -13,11 +13,11 @@ use keepalive::sys::lockfile::LockFile;
 use serde_json::Value;
 
 use super::homes::moved_in_from;
-use super::support::authserver::{Fault, Point};
-use super::support::family::Mode;
-use super::world::{Place, World};
+use super::support::authserver::{Fault, HoldPoint};
+use super::support::family::RotationMode;
+use super::world::{HookPoint, World};
 
-const DENIED: Fault = Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#);
+const DENIED: Fault = Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
 const LONG: Duration = Duration::from_secs(30);
 
 fn copy() -> ProfileName {
@@ -26,9 +26,9 @@ fn copy() -> ProfileName {
 
 /// A world of which two profiles are of interest, and the answer that the first came in.
 fn world() -> (World, Value) {
-    let world = World::new(None, Mode::Strict, "");
+    let world = World::new(None, RotationMode::Strict, "");
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), true).unwrap();
+    world.import(world.credential(&answer), true).unwrap();
     (world, answer)
 }
 
@@ -43,7 +43,7 @@ fn is_refused(result: Result<NewCredentialResult, Outcome>, kind: OutcomeKind, w
 #[track_caller]
 fn is_held(world: &World, by: &str, wanted: &ProfileName, answer: &Value) {
     for is_replacing in [false, true] {
-        let result = world.arrive_as(wanted, world.credential(answer), is_replacing);
+        let result = world.import_into(wanted, world.credential(answer), is_replacing);
         let text = is_refused(result, OutcomeKind::ConfigError, "conflict");
         assert!(text.starts_with(&format!("profile {by} already has")), "{text}");
         assert!(text.ends_with(&format!("keepalive logout {by} --forget")), "{text}");
@@ -69,21 +69,21 @@ fn r04_a_token_that_one_profile_holds_is_refused_to_another_whichever_came_first
     let (world, answer) = world();
     is_held(&world, "demo", &copy(), &answer);
     let other = world.server.mint();
-    world.arrive_as(&copy(), world.credential(&other), false).unwrap();
+    world.import_into(&copy(), world.credential(&other), false).unwrap();
     is_held(&world, "copy", world.name(), &other);
     // Who gives it up there can have it here.
     world.log_out(true, false).unwrap();
-    world.arrive_as(&copy(), world.credential(&answer), true).unwrap();
+    world.import_into(&copy(), world.credential(&answer), true).unwrap();
     is_held(&world, "copy", world.name(), &answer);
 }
 
 #[test]
 fn r04_of_two_profiles_that_are_given_one_token_at_once_one_gets_it() {
-    let world = World::new(None, Mode::Strict, "");
+    let world = World::new(None, RotationMode::Strict, "");
     let answer = world.server.mint();
     let names = [copy(), "twin".parse().unwrap()];
     let results = std::thread::scope(|scope| {
-        let arrive = |name| world.arrive_as(name, world.credential(&answer), true);
+        let arrive = |name| world.import_into(name, world.credential(&answer), true);
         let arrivals: Vec<_> = names.iter().map(|name| scope.spawn(move || arrive(name))).collect();
         arrivals.into_iter().map(|arrival| arrival.join().unwrap()).collect::<Vec<_>>()
     });
@@ -103,8 +103,8 @@ fn r17_a_token_in_doubt_in_one_profile_is_refused_to_another() {
 #[test]
 fn r03_a_token_whose_answer_a_dead_run_holds_is_refused_to_another_profile() {
     let (world, answer) = world();
-    let remains = world.die_at(Place::AfterExchange);
-    is_held(&world.goes_on(remains, None), "demo", &copy(), &answer);
+    let remains = world.crash_at(HookPoint::AfterExchange);
+    is_held(&world.restart_from(remains, None), "demo", &copy(), &answer);
 }
 
 #[test]
@@ -112,16 +112,16 @@ fn r22_a_token_that_one_profile_was_refused_is_dead_for_another() {
     let (world, answer) = world();
     world.server.script([DENIED]);
     assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
-    is_refused(world.arrive_as(&copy(), world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
+    is_refused(world.import_into(&copy(), world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
 }
 
 #[test]
 fn r04_a_token_that_a_dead_import_sealed_is_held_though_no_journal_says_so() {
-    let world = World::new(None, Mode::Strict, "");
+    let world = World::new(None, RotationMode::Strict, "");
     let answer = world.server.mint();
     seal(&world, &copy(), world.credential(&answer), false);
     is_held(&world, "copy", world.name(), &answer);
-    let other = world.arrive(world.credential(&world.server.mint()), true).unwrap();
+    let other = world.import(world.credential(&world.server.mint()), true).unwrap();
     assert_eq!(other.generation().get(), 2, "it has no other token");
 }
 
@@ -131,7 +131,7 @@ fn a_profile_that_cannot_be_read_holds_nobody_else_up() {
     for file in ["record.json", "sealed"] {
         std::fs::write(world.file("profiles/demo").join(file), "dust").unwrap();
     }
-    world.arrive_as(&copy(), world.credential(&world.server.mint()), false).unwrap();
+    world.import_into(&copy(), world.credential(&world.server.mint()), false).unwrap();
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn r04_two_profiles_that_have_one_token_all_the_same_do_not_both_spend_it() {
     let mut twin = world.profile().as_ref().clone();
     twin.name = copy();
     let twin = std::sync::Arc::new(twin);
-    let gate = world.server.hold(Point::BeforeProcessing);
+    let gate = world.server.hold(HoldPoint::BeforeProcessing);
     std::thread::scope(|scope| {
         let first = scope.spawn(|| world.refresh());
         gate.wait_reached();
@@ -149,7 +149,7 @@ fn r04_two_profiles_that_have_one_token_all_the_same_do_not_both_spend_it() {
             let engine = world.process();
             engine.refresh(&twin, engine.force_demand(&twin.name).unwrap(), LONG, &|| {})
         });
-        world.wait_for_a_waiter();
+        world.wait_for_lock_waiter();
         drop(gate);
         assert_eq!(first.join().unwrap().kind, OutcomeKind::Refreshed);
         let second = second.join().unwrap();
@@ -166,8 +166,8 @@ fn r17_a_token_that_a_logout_could_not_write_off_is_dead_for_another_profile() {
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     world.break_ledger();
     world.log_out(true, false).unwrap_err();
-    world.mend_ledger();
-    let result = world.arrive_as(&copy(), world.credential(&answer), true);
+    world.repair_ledger();
+    let result = world.import_into(&copy(), world.credential(&answer), true);
     is_refused(result, OutcomeKind::NeedsLogin, "consumed");
 }
 
@@ -176,14 +176,14 @@ fn r04_a_profile_whose_files_cannot_be_read_may_hold_the_token_so_nothing_is_tak
     for file in ["record.json", "sealed"] {
         let world = World::without_keyring();
         let answer = world.server.mint();
-        world.arrive(world.credential(&answer), true).unwrap();
+        world.import(world.credential(&answer), true).unwrap();
         let (path, aside) = (world.file("profiles/demo").join(file), world.file("aside"));
         // Opened, a link is an error.
         std::fs::rename(&path, &aside).unwrap();
         std::os::unix::fs::symlink(&aside, &path).unwrap();
         for answer in [&answer, &world.server.mint()] {
             let error = is_refused(
-                world.arrive_as(&copy(), world.credential(answer), true),
+                world.import_into(&copy(), world.credential(answer), true),
                 OutcomeKind::StoreUnavailable,
                 "io",
             );
@@ -193,7 +193,7 @@ fn r04_a_profile_whose_files_cannot_be_read_may_hold_the_token_so_nothing_is_tak
         std::fs::remove_file(&path).unwrap();
         std::fs::rename(&aside, &path).unwrap();
         is_held(&world, "demo", &copy(), &answer);
-        world.arrive_as(&copy(), world.credential(&world.server.mint()), false).unwrap();
+        world.import_into(&copy(), world.credential(&world.server.mint()), false).unwrap();
     }
 }
 
@@ -202,7 +202,7 @@ fn r04_a_profile_that_a_later_version_wrote_may_hold_the_token_so_nothing_is_tak
     for (is_journal, is_seal) in [(true, false), (false, true), (true, true)] {
         let world = World::without_keyring();
         let answer = world.server.mint();
-        world.arrive(world.credential(&answer), true).unwrap();
+        world.import(world.credential(&answer), true).unwrap();
         if is_journal {
             let path = world.file("profiles/demo/record.json");
             let mut journal: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -216,7 +216,7 @@ fn r04_a_profile_that_a_later_version_wrote_may_hold_the_token_so_nothing_is_tak
             std::fs::write(&path, sealed).unwrap();
         }
         for is_replacing in [false, true] {
-            let result = world.arrive_as(&copy(), world.credential(&answer), is_replacing);
+            let result = world.import_into(&copy(), world.credential(&answer), is_replacing);
             is_refused(result, OutcomeKind::StoreUnavailable, "later_version");
         }
         assert!(!world.file("profiles/copy/sealed").exists());
@@ -227,15 +227,15 @@ fn r04_a_profile_that_a_later_version_wrote_may_hold_the_token_so_nothing_is_tak
 fn r03_a_token_that_was_revoked_is_dead_for_another_profile_though_the_ledger_does_not_say_so_yet() {
     let mut world = World::without_keyring();
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), true).unwrap();
-    world.revokes([]);
+    world.import(world.credential(&answer), true).unwrap();
+    world.enable_revocation([]);
     // As if killed behind the tombstone.
     std::fs::create_dir(world.file("ledger.lock")).unwrap();
     world.log_out(false, false).unwrap_err();
     std::fs::remove_dir(world.file("ledger.lock")).unwrap();
     assert!(world.journal().is_tombstone && !world.file("ledger").exists());
     for name in [&copy(), world.name()] {
-        is_refused(world.arrive_as(name, world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
+        is_refused(world.import_into(name, world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
     }
 }
 
@@ -243,11 +243,11 @@ fn r03_a_token_that_was_revoked_is_dead_for_another_profile_though_the_ledger_do
 fn r04_a_take_over_leaves_a_token_that_another_profile_here_has_or_that_is_spent() {
     for is_spent in [false, true] {
         let (world, answer) = world();
-        let home = world.another_home();
+        let home = world.with_other_state_dir();
         // While the copy is not there: an import would look for it.
         let items = home.keyring.snapshot();
         home.remove_from_keyring("keepalive");
-        home.arrive_as(&copy(), home.credential(&answer), true).unwrap();
+        home.import_into(&copy(), home.credential(&answer), true).unwrap();
         home.keyring.restore(items.into_iter().chain(home.keyring.snapshot()).collect());
         let mut expected = TokenClaim::HeldBy(copy());
         if is_spent {
@@ -275,7 +275,7 @@ fn r17_the_doubt_of_a_profile_that_was_brought_here_from_another_store_holds_her
     for is_of_older_version in [false, true] {
         let world = World::without_keyring();
         let answer = world.server.mint();
-        world.arrive(world.credential(&answer), true).unwrap();
+        world.import(world.credential(&answer), true).unwrap();
         world.server.script([Fault::DropAfter]);
         assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
         moved_in_from(&world, is_of_older_version);
@@ -284,7 +284,7 @@ fn r17_the_doubt_of_a_profile_that_was_brought_here_from_another_store_holds_her
         is_held(&world, "demo", &copy(), &answer);
         world.log_out(true, false).unwrap();
         for name in [&copy(), world.name()] {
-            is_refused(world.arrive_as(name, world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
+            is_refused(world.import_into(name, world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
         }
         assert_eq!(world.server.counts().presented_again, 0);
     }
@@ -295,12 +295,12 @@ fn r22_the_refusal_of_a_profile_that_was_brought_here_from_another_store_holds_h
     for is_of_older_version in [false, true] {
         let world = World::without_keyring();
         let answer = world.server.mint();
-        world.arrive(world.credential(&answer), true).unwrap();
+        world.import(world.credential(&answer), true).unwrap();
         world.server.script([DENIED]);
         assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
         moved_in_from(&world, is_of_older_version);
         let is_dead = |name: &ProfileName| {
-            let again = world.arrive_as(name, world.credential(&answer), true);
+            let again = world.import_into(name, world.credential(&answer), true);
             is_refused(again, OutcomeKind::NeedsLogin, "consumed");
         };
         is_dead(&copy());
@@ -317,11 +317,11 @@ fn r22_the_refusal_of_a_profile_that_was_brought_here_from_another_store_holds_h
 fn r04_a_profile_brought_here_from_another_store_whose_token_is_held_here_sends_nothing() {
     let world = World::without_keyring();
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), true).unwrap();
-    let kept = world.remains();
+    world.import(world.credential(&answer), true).unwrap();
+    let kept = world.snapshot();
     world.forget(world.name());
-    world.arrive_as(&copy(), world.credential(&answer), false).unwrap();
-    kept.bring_into("profiles/demo", &world);
+    world.import_into(&copy(), world.credential(&answer), false).unwrap();
+    kept.copy_into("profiles/demo", &world);
     let path = world.file("profiles/demo/record.json");
     let mut journal: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     journal["store"]["uuid"] = "elsewhere".into();

@@ -13,19 +13,19 @@ use keepalive::store::StoreError;
 use keepalive::sys::lockfile::LockFile;
 
 use super::support::authserver::Fault;
-use super::support::family::Mode;
-use super::world::{LIFE, Place, World};
+use super::support::family::RotationMode;
+use super::world::{ACCESS_LIFETIME, HookPoint, World};
 
 /// A world at generation 2, and what its sealed copy and keyring were at generation 1.
-struct Past {
+struct TwoGenerations {
     world: World,
     sealed: Vec<u8>,
     keyring: std::collections::BTreeMap<keepalive::store::keyring::KeyringItem, String>,
 }
 
-impl Past {
+impl TwoGenerations {
     fn new() -> Self {
-        let world = World::new(None, Mode::Strict, "");
+        let world = World::new(None, RotationMode::Strict, "");
         let sealed = std::fs::read(sealed(&world)).unwrap();
         let keyring = world.keyring.snapshot();
         assert_eq!(world.refresh().generation.get(), 2);
@@ -38,15 +38,15 @@ impl Past {
 
     /// A refusal that names its word, with nothing sent.
     #[track_caller]
-    fn refuses(&self, kind: OutcomeKind, word: &str) {
+    fn assert_refused(&self, kind: OutcomeKind, word: &str) {
         let outcome = self.world.refresh();
-        assert_eq!((outcome.kind, word_of(&outcome)), (kind, word), "{outcome:?}");
+        assert_eq!((outcome.kind, error_kind(&outcome)), (kind, word), "{outcome:?}");
         assert_eq!(self.world.requests(), 1);
     }
 
     /// The next refresh makes generation 3 of generation 2.
     #[track_caller]
-    fn goes_on(&self) -> Outcome {
+    fn assert_continues(&self) -> Outcome {
         let outcome = self.world.refresh();
         assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 3), "{outcome:?}");
         assert_eq!((self.world.published(), self.world.requests()), (Some(3), 2));
@@ -59,7 +59,7 @@ fn sealed(world: &World) -> PathBuf {
     world.file("profiles/demo/sealed")
 }
 
-fn word_of(outcome: &Outcome) -> &str {
+fn error_kind(outcome: &Outcome) -> &str {
     outcome.error.as_ref().map_or("", |e| e.kind.word())
 }
 
@@ -69,16 +69,16 @@ fn published_item(world: &World) -> keepalive::store::keyring::KeyringItem {
 
 #[test]
 fn a_sealed_copy_that_is_gone_is_made_again_from_the_keyring() {
-    let past = Past::new();
+    let past = TwoGenerations::new();
     std::fs::remove_file(sealed(&past.world)).unwrap();
-    let outcome = past.goes_on();
+    let outcome = past.assert_continues();
     assert!(outcome.warnings.iter().any(|w| w == "adopted generation 2 from the keyring"), "{outcome:?}");
 }
 
 #[test]
 fn a_fresh_profile_whose_sealed_copy_is_gone_or_old_is_not_called_fresh_and_mended_without_a_request() {
     for is_gone in [true, false] {
-        let past = Past::new();
+        let past = TwoGenerations::new();
         let world = &past.world;
         match is_gone {
             true => std::fs::remove_file(sealed(world)).unwrap(),
@@ -92,7 +92,8 @@ fn a_fresh_profile_whose_sealed_copy_is_gone_or_old_is_not_called_fresh_and_mend
         assert_eq!((shown.state, error.kind.word()), (ProfileState::Due, "unsealed"));
         assert!(error.hint.unwrap().contains("from the keyring, if it is there"));
         assert_eq!(shown.refresh_at, Some(world.clock.now().wall));
-        let outcome = world.process().refresh(world.profile(), Demand::ValidFor(Duration::ZERO), LIFE, &|| {});
+        let outcome =
+            world.process().refresh(world.profile(), Demand::ValidFor(Duration::ZERO), ACCESS_LIFETIME, &|| {});
         assert_eq!((outcome.kind, outcome.generation.get(), world.requests()), (OutcomeKind::Fresh, 2, 1));
         assert_eq!(stands().state, ProfileState::Fresh);
     }
@@ -107,9 +108,9 @@ fn a_sealed_copy_that_is_damaged_is_made_again_from_the_keyring() {
         std::fs::write(sealed(world), bytes).unwrap();
     };
     for place in [|_| 20, |length| length / 2] {
-        let past = Past::new();
+        let past = TwoGenerations::new();
         damage(&past.world, place);
-        past.goes_on();
+        past.assert_continues();
         // A doubt that a run has looked at to its end: no answer came, so there is none to be lost.
         past.world.server.script([Fault::DropBefore]);
         assert_eq!(past.world.refresh().kind, OutcomeKind::InDoubt);
@@ -121,9 +122,9 @@ fn a_sealed_copy_that_is_damaged_is_made_again_from_the_keyring() {
 
 /// A run that died between the answer's final name and everything else: the sealed copy alone is at generation 2.
 fn ahead() -> World {
-    let world = World::new(None, Mode::Strict, "");
-    let remains = world.die_at(Place::BeforePublish);
-    world.goes_on(remains, None)
+    let world = World::new(None, RotationMode::Strict, "");
+    let remains = world.crash_at(HookPoint::BeforePublish);
+    world.restart_from(remains, None)
 }
 
 fn look_into(world: &World) -> Result<Option<u64>, StoreError> {
@@ -145,7 +146,7 @@ fn r13_a_sealed_copy_that_cannot_be_read_once_is_not_overwritten_by_an_older_key
     let unread = look_into(&world);
     assert!(matches!(unread, Err(StoreError::Io { .. })), "{unread:?}");
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), false).unwrap_err();
+    world.import(world.credential(&answer), false).unwrap_err();
     std::fs::rename(&aside, &sealed).unwrap();
     assert_eq!(look_into(&world).unwrap(), Some(2));
     assert_eq!(world.refresh().generation.get(), 3);
@@ -162,7 +163,7 @@ fn r13_a_damaged_sealed_copy_that_was_or_may_have_been_newer_is_not_overwritten_
         bytes[at] ^= 1;
         std::fs::write(sealed(&world), &bytes).unwrap();
         let outcome = world.refresh();
-        assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::StoreUnavailable, "damaged"), "{outcome:?}");
+        assert_eq!((outcome.kind, error_kind(&outcome)), (OutcomeKind::StoreUnavailable, "damaged"), "{outcome:?}");
         assert_eq!(std::fs::read(sealed(&world)).unwrap(), bytes, "{damaged}");
         // As the remedy says: restored, it goes on.
         std::fs::write(sealed(&world), whole).unwrap();
@@ -173,24 +174,24 @@ fn r13_a_damaged_sealed_copy_that_was_or_may_have_been_newer_is_not_overwritten_
 
 #[test]
 fn r13_an_older_sealed_copy_gives_way_to_the_keyring() {
-    let past = Past::new();
+    let past = TwoGenerations::new();
     past.restore_sealed();
-    past.goes_on();
+    past.assert_continues();
 }
 
 #[test]
 fn r10_an_older_keyring_gives_way_to_the_sealed_copy() {
-    let past = Past::new();
+    let past = TwoGenerations::new();
     past.world.keyring.restore(past.keyring.clone());
-    past.goes_on();
+    past.assert_continues();
 }
 
 #[test]
 fn a_published_copy_that_is_older_or_gone_is_made_again_by_a_flight_that_may_not_send() {
     for is_gone in [true, false] {
-        let past = Past::new();
+        let past = TwoGenerations::new();
         let world = &past.world;
-        world.server.script([Fault::Answer(429, "Retry-After: 60", "")]);
+        world.server.script([Fault::Respond(429, "Retry-After: 60", "")]);
         assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
         match is_gone {
             true => world.remove_from_keyring("keepalive"),
@@ -206,7 +207,7 @@ fn a_published_copy_that_is_older_or_gone_is_made_again_by_a_flight_that_may_not
 fn r13_a_damaged_journal_gives_way_to_whoever_replaces_or_forgets_and_its_generations_are_counted_on() {
     for is_published in [true, false] {
         for is_forgetting in [true, false] {
-            let past = Past::new();
+            let past = TwoGenerations::new();
             let world = &past.world;
             let path = world.file("profiles/demo/record.json");
             std::fs::write(&path, "{").unwrap();
@@ -216,13 +217,13 @@ fn r13_a_damaged_journal_gives_way_to_whoever_replaces_or_forgets_and_its_genera
                 world.remove_from_keyring("keepalive");
             }
             let answer = world.server.mint();
-            let refused = world.arrive(world.credential(&answer), false).unwrap_err();
-            assert_eq!(word_of(&refused), "damaged");
-            assert_eq!(word_of(&world.log_out(false, false).unwrap_err()), "damaged");
+            let refused = world.import(world.credential(&answer), false).unwrap_err();
+            assert_eq!(error_kind(&refused), "damaged");
+            assert_eq!(error_kind(&world.log_out(false, false).unwrap_err()), "damaged");
             if is_forgetting {
                 assert_eq!(world.log_out(true, false).unwrap().generation.get(), 2);
             }
-            let taken = world.arrive(world.credential(&answer), true).unwrap();
+            let taken = world.import(world.credential(&answer), true).unwrap();
             assert_eq!((taken.generation().get(), world.published()), (3, Some(3)));
             assert_eq!(std::fs::read(path.with_extension("json.damaged")).unwrap(), b"{");
             assert_eq!(world.refresh().generation.get(), 4);
@@ -232,44 +233,44 @@ fn r13_a_damaged_journal_gives_way_to_whoever_replaces_or_forgets_and_its_genera
 
 #[test]
 fn a_journal_of_a_later_version_is_not_taken_for_a_damaged_one() {
-    let past = Past::new();
+    let past = TwoGenerations::new();
     let path = past.world.file("profiles/demo/record.json");
     std::fs::write(&path, r#"{"format":2}"#).unwrap();
     let answer = past.world.server.mint();
-    past.world.arrive(past.world.credential(&answer), true).unwrap_err();
+    past.world.import(past.world.credential(&answer), true).unwrap_err();
     past.world.log_out(true, false).unwrap_err();
     assert_eq!(std::fs::read(&path).unwrap(), br#"{"format":2}"#);
 }
 
 #[test]
 fn r13_what_a_later_version_sealed_is_not_replaced() {
-    let past = Past::new();
+    let past = TwoGenerations::new();
     let path = sealed(&past.world);
     let mut later = std::fs::read(&path).unwrap();
     later["keepalive-sealed ".len()] = b'2';
     std::fs::write(&path, &later).unwrap();
     let answer = past.world.server.mint();
-    let arrived = past.world.arrive(past.world.credential(&answer), true).map(|_| ());
+    let arrived = past.world.import(past.world.credential(&answer), true).map(|_| ());
     let left = past.world.log_out(true, false).map(|_| ());
     for result in [arrived, left] {
-        assert_eq!(word_of(&result.expect_err("it would be lost")), "later_version");
+        assert_eq!(error_kind(&result.expect_err("it would be lost")), "later_version");
     }
     assert_eq!(std::fs::read(&path).unwrap(), later);
 }
 
 #[test]
 fn r13_two_older_copies_are_not_believed() {
-    let past = Past::new();
+    let past = TwoGenerations::new();
     past.restore_sealed();
     past.world.keyring.restore(past.keyring.clone());
     let outcome = past.world.refresh();
     assert_eq!((outcome.kind, past.world.requests()), (OutcomeKind::ConfigError, 1), "{outcome:?}");
-    assert_eq!(word_of(&outcome), "stale_credential");
+    assert_eq!(error_kind(&outcome), "stale_credential");
 }
 
 #[test]
 fn r08_a_credential_that_nobody_has_any_more_is_told() {
-    let past = Past::new();
+    let past = TwoGenerations::new();
     std::fs::remove_file(sealed(&past.world)).unwrap();
     let mut items = past.world.keyring.snapshot();
     items.remove(&published_item(&past.world));
@@ -282,36 +283,36 @@ fn r08_a_credential_that_nobody_has_any_more_is_told() {
 
 #[test]
 fn a_missing_published_item_is_published_again() {
-    let past = Past::new();
+    let past = TwoGenerations::new();
     let mut items = past.world.keyring.snapshot();
     items.remove(&published_item(&past.world));
     past.world.keyring.restore(items);
-    past.goes_on();
+    past.assert_continues();
 }
 
 #[test]
 fn an_item_of_another_program_is_told_and_not_used() {
-    let past = Past::new();
+    let past = TwoGenerations::new();
     let mut items = past.world.keyring.snapshot();
     items.insert(published_item(&past.world), r#"{"generation":1,"refresh_token":"theirs"}"#.into());
     past.world.keyring.restore(items);
-    let outcome = past.goes_on();
+    let outcome = past.assert_continues();
     assert!(outcome.warnings.iter().any(|w| w.contains("written by another program (it claims generation 1)")));
 }
 
 #[test]
 fn r08_a_key_that_is_gone_is_not_replaced_by_another() {
-    let past = Past::new();
+    let past = TwoGenerations::new();
     let mut items = past.world.keyring.snapshot();
     items.retain(|item, _| item.service == "keepalive");
     past.world.keyring.restore(items.clone());
-    past.refuses(OutcomeKind::StoreUnavailable, "key_missing");
+    past.assert_refused(OutcomeKind::StoreUnavailable, "key_missing");
     assert_eq!(past.world.keyring.snapshot(), items, "no key was made");
 }
 
 #[test]
 fn an_answer_that_was_judged_is_not_judged_again() {
-    let world = World::new(None, Mode::Strict, "");
+    let world = World::new(None, RotationMode::Strict, "");
     world.server.script([Fault::CommitThen(500, "<html>oops</html>")]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     let sequence = world.journal().sequence;
@@ -323,7 +324,7 @@ fn an_answer_that_was_judged_is_not_judged_again() {
 
 #[test]
 fn a_healthy_profile_is_examined_without_a_finding_and_others_with_theirs() {
-    let past = Past::new();
+    let past = TwoGenerations::new();
     let examine = || past.world.process().store().check_copies_agree(past.world.name());
     assert_eq!(examine().unwrap(), Vec::<String>::new());
     past.world.keyring.restore(past.keyring.clone());
@@ -338,33 +339,33 @@ fn a_healthy_profile_is_examined_without_a_finding_and_others_with_theirs() {
 
 #[test]
 fn r03_a_token_that_only_an_older_keyring_remembers_is_spent_all_the_same() {
-    let world = World::new(None, Mode::Strict, "");
+    let world = World::new(None, RotationMode::Strict, "");
     let first = world.server.mint();
-    world.arrive(world.credential(&first), true).unwrap();
+    world.import(world.credential(&first), true).unwrap();
     let keyring = world.keyring.snapshot();
     assert_eq!(world.refresh().generation.get(), 3);
     world.keyring.restore(keyring);
     std::fs::remove_file(world.file("ledger")).unwrap();
     assert_eq!(world.refresh().generation.get(), 4);
-    assert!(world.arrive(world.credential(&first), true).is_err(), "it was the one of generation 2");
+    assert!(world.import(world.credential(&first), true).is_err(), "it was the one of generation 2");
 }
 
 #[test]
 fn r03_a_dead_runs_token_is_spent_once_its_successor_is_found() {
-    let world = World::new(None, Mode::Strict, "");
+    let world = World::new(None, RotationMode::Strict, "");
     let first = world.server.mint();
-    world.arrive(world.credential(&first), true).unwrap();
-    let remains = world.die_at(Place::AfterPublish);
-    let world = world.goes_on(remains, None);
+    world.import(world.credential(&first), true).unwrap();
+    let remains = world.crash_at(HookPoint::AfterPublish);
+    let world = world.restart_from(remains, None);
     let before = world.journal().sequence;
-    assert_eq!(world.look().generation.get(), 3);
+    assert_eq!(world.refresh_if_due().generation.get(), 3);
     assert!(world.journal().sequence > before, "whoever waits in another process learns of it");
-    assert!(world.arrive(world.credential(&first), true).is_err());
+    assert!(world.import(world.credential(&first), true).is_err());
 }
 
 #[test]
 fn a_token_that_its_server_keeps_is_not_spent_though_the_keyring_lags_behind() {
-    let world = World::new(None, Mode::NoRotation { echo: true }, "rotation = \"none\"\n");
+    let world = World::new(None, RotationMode::NoRotation { echo: true }, "rotation = \"none\"\n");
     let keyring = world.keyring.snapshot();
     assert_eq!(world.refresh().generation.get(), 2);
     world.keyring.restore(keyring);
@@ -376,7 +377,7 @@ fn a_token_that_its_server_keeps_is_not_spent_though_the_keyring_lags_behind() {
 
 #[test]
 fn r13_an_older_keyring_is_not_believed_where_the_sealed_copy_is_gone() {
-    let past = Past::new();
+    let past = TwoGenerations::new();
     std::fs::remove_file(sealed(&past.world)).unwrap();
     past.world.keyring.restore(past.keyring.clone());
     let outcome = past.world.refresh();
@@ -387,7 +388,7 @@ fn r13_an_older_keyring_is_not_believed_where_the_sealed_copy_is_gone() {
 #[test]
 fn r13_an_item_of_another_program_that_claims_to_be_newer_is_not_overwritten() {
     for (claimed, is_published) in [(2, true), (3, true), (4, false)] {
-        let past = Past::new();
+        let past = TwoGenerations::new();
         let item = published_item(&past.world);
         let theirs = format!(r#"{{"generation":{claimed},"refresh_token":"theirs"}}"#);
         let mut items = past.world.keyring.snapshot();
@@ -406,8 +407,8 @@ fn r13_an_item_of_another_program_that_claims_to_be_newer_is_not_overwritten() {
 
 #[test]
 fn more_items_than_one_are_told() {
-    let past = Past::new();
-    let quiet = past.goes_on();
+    let past = TwoGenerations::new();
+    let quiet = past.assert_continues();
     assert_eq!(quiet.warnings, Vec::<String>::new());
     past.world.keyring.set_duplicates(2);
     let outcome = past.world.refresh();
@@ -418,7 +419,7 @@ fn more_items_than_one_are_told() {
 
 /// Another machine's store with the same profile, whose items are in this keyring now, its sealing key too or not.
 pub fn moved_in(world: &World, generation: u64, with_key: bool) {
-    let other = World::new(None, Mode::Strict, "");
+    let other = World::new(None, RotationMode::Strict, "");
     // All servers here count their tokens from one.
     other.server.mint();
     other.forget(other.name());
@@ -443,7 +444,7 @@ fn r30_a_take_over_takes_what_was_written_last_and_guesses_at_nothing() {
         (3, true, TakeOverResult::Adopted(g(4))),
         (3, false, TakeOverResult::Unverified { claimed: g(3) }),
     ] {
-        let past = Past::new();
+        let past = TwoGenerations::new();
         moved_in(&past.world, theirs, with_key);
         let take_over = || past.world.process().store().take_over(std::slice::from_ref(past.world.name())).unwrap();
         assert_eq!(take_over(), [(past.world.name().clone(), expected.clone())], "{theirs} {with_key}");
@@ -462,13 +463,13 @@ fn take_over(world: &World) -> keepalive::store::TakeOverResult {
 #[test]
 fn r03_a_second_take_over_does_not_bring_back_what_the_former_home_has_spent_meanwhile() {
     use keepalive::store::TakeOverResult;
-    let former = World::new(None, Mode::Strict, "");
+    let former = World::new(None, RotationMode::Strict, "");
     former.refresh();
-    let home = former.beside();
+    let home = former.with_shared_keyring();
     // The last flight of the former home is in the air while it is taken over.
     let store = std::sync::Arc::clone(home.process().store());
     let name = home.name().clone();
-    former.hook(Place::BeforePublish, move || {
+    former.hook(HookPoint::BeforePublish, move || {
         let taken = store.take_over(std::slice::from_ref(&name)).unwrap();
         assert!(matches!(taken.as_slice(), [(_, TakeOverResult::Adopted(_))]), "{taken:?}");
         Ok(())
@@ -484,8 +485,8 @@ fn r03_a_second_take_over_does_not_bring_back_what_the_former_home_has_spent_mea
 fn r13_a_take_over_keeps_what_is_here_if_it_has_spent_or_has_what_the_keyring_holds() {
     use keepalive::store::TakeOverResult;
     for is_spent in [false, true] {
-        let former = World::new(None, Mode::Strict, "");
-        let home = former.beside();
+        let former = World::new(None, RotationMode::Strict, "");
+        let home = former.with_shared_keyring();
         let mut theirs = former.keyring.snapshot();
         theirs.retain(|item, _| item.service == "keepalive");
         assert!(matches!(take_over(&home), TakeOverResult::Adopted(_)));
@@ -502,15 +503,15 @@ fn r13_a_take_over_keeps_what_is_here_if_it_has_spent_or_has_what_the_keyring_ho
 
 #[test]
 fn r04_a_token_that_another_directory_has_published_in_this_keyring_is_refused_to_any_profile() {
-    let there = World::new(None, Mode::Strict, "");
+    let there = World::new(None, RotationMode::Strict, "");
     let answer = there.server.mint();
-    there.arrive(there.credential(&answer), true).unwrap();
-    let here = there.beside();
+    there.import(there.credential(&answer), true).unwrap();
+    let here = there.with_shared_keyring();
     let copy = "copy".parse().unwrap();
     // A store must have a name before it can know what is not its own.
-    here.arrive_as(&"first".parse().unwrap(), here.credential(&here.server.mint()), false).unwrap();
+    here.import_into(&"first".parse().unwrap(), here.credential(&here.server.mint()), false).unwrap();
     for is_replacing in [false, true] {
-        let outcome = here.arrive_as(&copy, here.credential(&answer), is_replacing).unwrap_err();
+        let outcome = here.import_into(&copy, here.credential(&answer), is_replacing).unwrap_err();
         let error = outcome.error.unwrap();
         assert_eq!((outcome.kind, error.kind.word()), (OutcomeKind::ConfigError, "conflict"));
         assert!(error.message.starts_with("profile demo of another state directory"), "{}", error.message);
@@ -520,17 +521,17 @@ fn r04_a_token_that_another_directory_has_published_in_this_keyring_is_refused_t
 
 #[test]
 fn r13_an_import_does_not_publish_over_what_another_directory_published_meanwhile() {
-    let there = World::new(None, Mode::Strict, "");
-    let here = there.beside();
+    let there = World::new(None, RotationMode::Strict, "");
+    let here = there.with_shared_keyring();
     let items = there.keyring.snapshot();
     there.remove_from_keyring("keepalive");
     let keyring = here.keyring.clone();
     // Between its look and its publication.
-    here.hook(Place::AtList, move || {
+    here.hook(HookPoint::KeyringList, move || {
         keyring.restore(keyring.snapshot().into_iter().chain(items).collect());
         Ok(())
     });
-    let taken = here.arrive(here.credential(&here.server.mint()), false).unwrap();
+    let taken = here.import(here.credential(&here.server.mint()), false).unwrap();
     assert_eq!((taken.publication(), here.published()), (Publication::PublishPending, Some(1)));
     assert_eq!(here.refresh().kind, OutcomeKind::ConfigError);
     assert_eq!(there.refresh().kind, OutcomeKind::Refreshed);
@@ -562,7 +563,7 @@ fn r03_a_store_that_lost_its_identity_gets_it_back_from_its_journals_and_knows_t
     for is_signed_out in [false, true] {
         let world = World::without_keyring();
         let first = world.server.mint();
-        world.arrive(world.credential(&first), true).unwrap();
+        world.import(world.credential(&first), true).unwrap();
         assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
         let identity = std::fs::read(world.file("store.json")).unwrap();
         if is_signed_out {
@@ -574,8 +575,8 @@ fn r03_a_store_that_lost_its_identity_gets_it_back_from_its_journals_and_knows_t
             assert_eq!(std::fs::read(world.file("store.json")).unwrap(), identity);
             std::fs::remove_file(world.file("store.json")).unwrap();
         }
-        let refused = world.arrive(world.credential(&first), true).unwrap_err();
-        assert_eq!(word_of(&refused), "consumed");
+        let refused = world.import(world.credential(&first), true).unwrap_err();
+        assert_eq!(error_kind(&refused), "consumed");
         assert_eq!(std::fs::read(world.file("store.json")).unwrap(), identity);
         world.sign_in();
         assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
@@ -593,7 +594,7 @@ fn r30_an_identity_found_again_is_still_that_of_another_machine() {
     std::fs::write(&path, journal.to_string()).unwrap();
     std::fs::remove_file(world.file("store.json")).unwrap();
     let outcome = world.refresh();
-    assert_eq!((outcome.kind, word_of(&outcome), world.requests()), (OutcomeKind::ConfigError, "other_machine", 0));
+    assert_eq!((outcome.kind, error_kind(&outcome), world.requests()), (OutcomeKind::ConfigError, "other_machine", 0));
     world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
     assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
 }
@@ -602,20 +603,20 @@ fn r30_an_identity_found_again_is_still_that_of_another_machine() {
 fn r03_an_identity_that_no_journal_knows_is_not_made_anew_over_what_is_there() {
     let world = World::without_keyring();
     let first = world.server.mint();
-    world.arrive(world.credential(&first), true).unwrap();
+    world.import(world.credential(&first), true).unwrap();
     assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
     std::fs::remove_file(world.file("store.json")).unwrap();
     forget_whose(&world);
     let is_lost = |outcome: Outcome| {
-        let told = (outcome.kind, word_of(&outcome));
+        let told = (outcome.kind, error_kind(&outcome));
         assert_eq!(told, (OutcomeKind::StoreUnavailable, "identity_lost"), "{outcome:?}");
         assert!(!world.file("store.json").exists());
         assert!(outcome.error.unwrap().hint.unwrap().contains(world.file("ledger").to_str().unwrap()));
     };
     let other = "other".parse().unwrap();
-    let arrive = |name, answer: &serde_json::Value| world.arrive_as(name, world.credential(answer), true);
+    let arrive = |name, answer: &serde_json::Value| world.import_into(name, world.credential(answer), true);
     is_lost(world.refresh());
-    is_lost(world.look());
+    is_lost(world.refresh_if_due());
     is_lost(arrive(world.name(), &first).unwrap_err());
     is_lost(arrive(&other, &world.server.mint()).unwrap_err());
     is_lost(world.log_out(false, false).unwrap_err());

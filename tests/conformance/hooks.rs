@@ -7,10 +7,13 @@ use std::sync::{Arc, Mutex};
 use keepalive::guard::LockedCredential;
 use keepalive::profile::Provider;
 use keepalive::provider::http::HttpEndpoint;
-use keepalive::provider::revocation::{RevocationServer, Revoking};
-use keepalive::provider::signin::{SignInServer, Sites};
-use keepalive::provider::wire::Ask;
-use keepalive::provider::{Exchange, Gate, GateError, PrepareError, Prepared, RawAnswer, TokenEndpoint, Unsent};
+use keepalive::provider::revocation::{RevocationExchange, RevocationServer};
+use keepalive::provider::signin::{SignInEndpoints, SignInServer};
+use keepalive::provider::wire::AuthServerRequest;
+use keepalive::provider::{
+    BeforeSend, BeforeSendError, ExchangeResult, NotSentReason, PrepareError, PreparedProvider, RawResponse,
+    TokenEndpoint,
+};
 use keepalive::store::keyring::memory::MemoryKeyring;
 use keepalive::store::keyring::{FoundItem, Keyring, KeyringError, KeyringItem};
 use url::Url;
@@ -18,31 +21,31 @@ use zeroize::Zeroizing;
 
 /// Where something can be done to a flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum HookPoint {
     BeforeExchange,
     AfterIntent,
     AfterExchange,
     /// When the keyring is asked whether it could take something.
-    AtCheck,
+    KeyringCheck,
     /// When all that the keyring has is looked through.
-    AtList,
+    KeyringList,
     BeforePublish,
     AfterPublish,
     /// Behind the answer about the refresh token, before the access token.
     AfterRevocation,
 }
 
-type Hook = Box<dyn FnOnce() -> Result<(), GateError> + Send>;
+type Hook = Box<dyn FnOnce() -> Result<(), BeforeSendError> + Send>;
 
 /// What is done when a flight comes to a place, once each.
 #[derive(Clone, Default)]
 pub struct Hooks {
-    set: Arc<Mutex<Vec<(Place, Hook)>>>,
+    set: Arc<Mutex<Vec<(HookPoint, Hook)>>>,
     early: Arc<Mutex<VecDeque<u16>>>,
 }
 
 impl Hooks {
-    pub fn set(&self, place: Place, hook: Hook) {
+    pub fn set(&self, place: HookPoint, hook: Hook) {
         self.set.lock().unwrap().push((place, hook));
     }
 
@@ -51,7 +54,7 @@ impl Hooks {
         self.early.lock().unwrap().extend(statuses);
     }
 
-    fn at(&self, place: Place) -> Result<(), GateError> {
+    fn run(&self, place: HookPoint) -> Result<(), BeforeSendError> {
         let hook = {
             let mut set = self.set.lock().unwrap();
             set.iter().position(|(wanted, _)| *wanted == place).map(|i| set.remove(i))
@@ -61,62 +64,83 @@ impl Hooks {
 }
 
 /// What comes by the places.
-pub struct Hooked<T> {
+pub struct WithHooks<T> {
     pub inner: T,
     pub hooks: Hooks,
     pub exchanges: Arc<AtomicUsize>,
 }
 
-impl TokenEndpoint for Hooked<HttpEndpoint> {
-    fn prepare(&self, provider: &Arc<Provider>, within: &str) -> Result<Prepared, PrepareError> {
+impl TokenEndpoint for WithHooks<HttpEndpoint> {
+    fn prepare(&self, provider: &Arc<Provider>, within: &str) -> Result<PreparedProvider, PrepareError> {
         self.inner.prepare(provider, within)
     }
 
-    fn exchange<'l>(&self, prepared: &Prepared, held: LockedCredential<'l>, gate: Gate) -> Exchange<'l> {
+    fn exchange<'l>(
+        &self,
+        prepared: &PreparedProvider,
+        held: LockedCredential<'l>,
+        gate: BeforeSend,
+    ) -> ExchangeResult<'l> {
         self.exchanges.fetch_add(1, Ordering::SeqCst);
         let early = self.hooks.early.lock().unwrap().pop_front();
         if let Some(status) = early {
-            let answer = Some(RawAnswer { status, is_complete: true, ..RawAnswer::nothing() });
-            return Exchange::Unsent { held, may_have_intent: false, why: Unsent::Early("at once".into()), answer };
+            let answer = Some(RawResponse { status, is_complete: true, ..RawResponse::empty() });
+            return ExchangeResult::NotSent {
+                held,
+                may_have_intent: false,
+                why: NotSentReason::EarlyResponse("at once".into()),
+                answer,
+            };
         }
-        let before = self.hooks.at(Place::BeforeExchange);
+        let before = self.hooks.run(HookPoint::BeforeExchange);
         let hooks = self.hooks.clone();
-        let gate: Gate = Box::new(move || {
+        let gate: BeforeSend = Box::new(move || {
             before?;
             gate()?;
-            hooks.at(Place::AfterIntent)
+            hooks.run(HookPoint::AfterIntent)
         });
         let exchange = self.inner.exchange(prepared, held, gate);
-        self.hooks.at(Place::AfterExchange).unwrap();
+        self.hooks.run(HookPoint::AfterExchange).unwrap();
         exchange
     }
 }
 
-impl SignInServer for Hooked<HttpEndpoint> {
-    fn sites(&self, provider: &Provider) -> Result<Sites, PrepareError> {
-        self.inner.sites(provider)
+impl SignInServer for WithHooks<HttpEndpoint> {
+    fn sign_in_endpoints(&self, provider: &Provider) -> Result<SignInEndpoints, PrepareError> {
+        self.inner.sign_in_endpoints(provider)
     }
 
-    fn ask(&self, prepared: &Prepared, url: &Url, ask: Ask<'_>) -> Result<RawAnswer, String> {
-        self.inner.ask(prepared, url, ask)
+    fn request(
+        &self,
+        prepared: &PreparedProvider,
+        url: &Url,
+        ask: AuthServerRequest<'_>,
+    ) -> Result<RawResponse, String> {
+        self.inner.request(prepared, url, ask)
     }
 }
 
-impl RevocationServer for Hooked<HttpEndpoint> {
-    fn revocation_site(&self, provider: &Provider) -> Result<Option<Url>, PrepareError> {
-        self.inner.revocation_site(provider)
+impl RevocationServer for WithHooks<HttpEndpoint> {
+    fn revocation_endpoint(&self, provider: &Provider) -> Result<Option<Url>, PrepareError> {
+        self.inner.revocation_endpoint(provider)
     }
 
-    fn revoke(&self, prepared: &Prepared, url: &Url, held: LockedCredential<'_>, gate: Gate) -> Revoking {
+    fn revoke(
+        &self,
+        prepared: &PreparedProvider,
+        url: &Url,
+        held: LockedCredential<'_>,
+        gate: BeforeSend,
+    ) -> RevocationExchange {
         let revoking = self.inner.revoke(prepared, url, held, gate);
-        self.hooks.at(Place::AfterRevocation).unwrap();
+        self.hooks.run(HookPoint::AfterRevocation).unwrap();
         revoking
     }
 }
 
-impl Keyring for Hooked<MemoryKeyring> {
+impl Keyring for WithHooks<MemoryKeyring> {
     fn check(&self) -> Result<(), KeyringError> {
-        self.hooks.at(Place::AtCheck).unwrap();
+        self.hooks.run(HookPoint::KeyringCheck).unwrap();
         self.inner.check()
     }
 
@@ -125,14 +149,14 @@ impl Keyring for Hooked<MemoryKeyring> {
     }
 
     fn list(&self, service: &str) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
-        self.hooks.at(Place::AtList).unwrap();
+        self.hooks.run(HookPoint::KeyringList).unwrap();
         self.inner.list(service)
     }
 
     fn write(&self, item: &KeyringItem, value: &str) -> Result<(), KeyringError> {
-        self.hooks.at(Place::BeforePublish).unwrap();
+        self.hooks.run(HookPoint::BeforePublish).unwrap();
         let written = self.inner.write(item, value);
-        self.hooks.at(Place::AfterPublish).unwrap();
+        self.hooks.run(HookPoint::AfterPublish).unwrap();
         written
     }
 

@@ -15,15 +15,15 @@ use serde_json::Value;
 
 use super::remains::dead_with;
 use super::support::authserver::Fault;
-use super::support::family::Mode;
-use super::world::{LIFE, Place, World};
+use super::support::family::RotationMode;
+use super::world::{ACCESS_LIFETIME, HookPoint, World};
 
-const DENIED: Fault = Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#);
+const DENIED: Fault = Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
 const JOURNAL: &str = "profiles/demo/record.json";
 
 /// What becomes of the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Loss {
+enum JournalLoss {
     Deleted,
     /// A backup from before the token was sent was put back.
     Older,
@@ -33,29 +33,30 @@ enum Loss {
     Forgotten,
 }
 
-const LOSSES: [Loss; 4] = [Loss::Deleted, Loss::Older, Loss::Replaced, Loss::Forgotten];
+const LOSSES: [JournalLoss; 4] =
+    [JournalLoss::Deleted, JournalLoss::Older, JournalLoss::Replaced, JournalLoss::Forgotten];
 
 /// A world whose token, which came in this answer, was sent once; then the journal is lost.
-fn lost(world: World, fault: Fault, loss: Loss) -> (World, Value) {
+fn world_with_lost_journal(world: World, fault: Fault, loss: JournalLoss) -> (World, Value) {
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), true).unwrap();
+    world.import(world.credential(&answer), true).unwrap();
     let before = std::fs::read(world.file(JOURNAL)).unwrap();
     world.server.script([fault]);
     assert!(matches!(world.refresh().kind, OutcomeKind::InDoubt | OutcomeKind::NeedsLogin));
-    lose(&world, &answer, &before, loss);
+    lose_journal(&world, &answer, &before, loss);
     (world, answer)
 }
 
-fn lose(world: &World, answer: &Value, before: &[u8], loss: Loss) {
+fn lose_journal(world: &World, answer: &Value, before: &[u8], loss: JournalLoss) {
     match loss {
-        Loss::Deleted => std::fs::remove_file(world.file(JOURNAL)).unwrap(),
-        Loss::Older => std::fs::write(world.file(JOURNAL), before).unwrap(),
-        Loss::Replaced => {
+        JournalLoss::Deleted => std::fs::remove_file(world.file(JOURNAL)).unwrap(),
+        JournalLoss::Older => std::fs::write(world.file(JOURNAL), before).unwrap(),
+        JournalLoss::Replaced => {
             std::fs::write(world.file(JOURNAL), "{").unwrap();
             // Taken with its doubt, or refused: what follows is the same.
-            drop(world.arrive(world.credential(answer), true));
+            drop(world.import(world.credential(answer), true));
         }
-        Loss::Forgotten => {
+        JournalLoss::Forgotten => {
             std::fs::write(world.file(JOURNAL), "{").unwrap();
             world.log_out(true, false).unwrap();
         }
@@ -63,17 +64,17 @@ fn lose(world: &World, answer: &Value, before: &[u8], loss: Loss) {
 }
 
 fn strict() -> World {
-    World::new(None, Mode::Strict, "")
+    World::new(None, RotationMode::Strict, "")
 }
 
-fn word_of(outcome: &Outcome) -> &str {
+fn error_kind(outcome: &Outcome) -> &str {
     outcome.error.as_ref().map_or("", |e| e.kind.word())
 }
 
 #[track_caller]
 fn is_refused(result: Result<NewCredentialResult, Outcome>) {
     let outcome = result.expect_err("it may be spent");
-    assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::NeedsLogin, "consumed"));
+    assert_eq!((outcome.kind, error_kind(&outcome)), (OutcomeKind::NeedsLogin, "consumed"));
 }
 
 fn shown(world: &World) -> ProfileStatus {
@@ -85,16 +86,16 @@ fn shown(world: &World) -> ProfileStatus {
 #[test]
 fn r17_a_doubt_outlives_its_journal() {
     for loss in LOSSES {
-        let (world, answer) = lost(World::without_keyring(), Fault::DropAfter, loss);
-        if loss == Loss::Older {
+        let (world, answer) = world_with_lost_journal(World::without_keyring(), Fault::DropAfter, loss);
+        if loss == JournalLoss::Older {
             assert_eq!(shown(&world).state, ProfileState::InDoubt);
         }
         for _ in 0..2 {
-            let kind = if loss == Loss::Forgotten { OutcomeKind::NeedsLogin } else { OutcomeKind::InDoubt };
+            let kind = if loss == JournalLoss::Forgotten { OutcomeKind::NeedsLogin } else { OutcomeKind::InDoubt };
             assert_eq!(world.refresh().kind, kind, "{loss:?}");
         }
-        if loss == Loss::Forgotten {
-            is_refused(world.arrive(world.credential(&answer), true));
+        if loss == JournalLoss::Forgotten {
+            is_refused(world.import(world.credential(&answer), true));
         }
         assert_eq!((world.requests(), world.server.counts().presented_again), (1, 0), "{loss:?}");
     }
@@ -107,12 +108,12 @@ fn r18_a_doubt_whose_journal_is_lost_keeps_its_last_chance_and_no_more() {
         (Fault::DropAfter, None, OutcomeKind::NeedsLogin),
         (Fault::DropBefore, Some(Fault::DropBefore), OutcomeKind::NeedsLogin),
     ] {
-        let (world, answer) = lost(strict(), first, Loss::Deleted);
+        let (world, answer) = world_with_lost_journal(strict(), first, JournalLoss::Deleted);
         assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
-        world.clock.advance(LIFE - Duration::from_secs(25));
+        world.clock.advance(ACCESS_LIFETIME - Duration::from_secs(25));
         world.server.script(second);
         assert_eq!((world.refresh().kind, world.requests()), (kind, 2));
-        is_refused(world.arrive(world.credential(&answer), true));
+        is_refused(world.import(world.credential(&answer), true));
         if kind == OutcomeKind::Refreshed {
             assert_eq!(world.refresh().kind, OutcomeKind::Refreshed, "the doubt is over");
         }
@@ -125,7 +126,7 @@ fn r17_a_doubt_that_the_ledger_noted_is_over_when_the_answer_of_a_dead_run_says_
     // Whoever makes no request leaves the answer to the next flight, and sees a token that was sent.
     let mut stranger = world.credential(&world.server.mint());
     stranger.binding.client_id.push('2');
-    world.arrive(stranger, false).unwrap_err();
+    world.import(stranger, false).unwrap_err();
     let is_marked = || {
         let token = world.journal().fingerprint.unwrap();
         world.process().store().ledger().entry(&token).unwrap().is_some()
@@ -146,9 +147,9 @@ fn is_marked(world: &World, answer: &Value) -> bool {
 fn r17_the_ledger_keeps_the_doubt_of_a_token_that_came_back_from_its_second_send() {
     let grace = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";
     for is_told in [true, false] {
-        let world = World::new(None, Mode::Grace(Duration::from_secs(60)), grace);
+        let world = World::new(None, RotationMode::Grace(Duration::from_secs(60)), grace);
         let answer = world.server.mint();
-        world.arrive(world.credential(&answer), true).unwrap();
+        world.import(world.credential(&answer), true).unwrap();
         world.server.script([Fault::DropAfter]);
         assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
         assert!(is_marked(&world, &answer));
@@ -157,7 +158,7 @@ fn r17_the_ledger_keeps_the_doubt_of_a_token_that_came_back_from_its_second_send
         if is_told {
             came["refresh_token"] = answer["refresh_token"].clone();
         }
-        world.server.script([Fault::Answer(200, "", came.to_string().leak())]);
+        world.server.script([Fault::Respond(200, "", came.to_string().leak())]);
         let kind = if is_told { OutcomeKind::InDoubt } else { OutcomeKind::Refreshed };
         assert_eq!(world.refresh().kind, kind);
         assert_eq!(is_marked(&world, &answer), is_told);
@@ -167,21 +168,21 @@ fn r17_the_ledger_keeps_the_doubt_of_a_token_that_came_back_from_its_second_send
 #[test]
 fn r17_the_ledger_keeps_the_doubt_of_a_token_whose_second_send_was_turned_away() {
     let (world, answer) = strict_in_doubt();
-    world.clock.advance(LIFE - Duration::from_secs(25));
-    world.server.script([Fault::Answer(429, "", "")]);
+    world.clock.advance(ACCESS_LIFETIME - Duration::from_secs(25));
+    world.server.script([Fault::Respond(429, "", "")]);
     world.refresh();
     assert_eq!((world.requests(), is_marked(&world, &answer)), (2, true));
     world.clock.advance(Duration::from_secs(3600));
     world.server.script([DENIED]);
     assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
     std::fs::remove_file(world.file(JOURNAL)).unwrap();
-    is_refused(world.arrive(world.credential(&answer), true));
+    is_refused(world.import(world.credential(&answer), true));
 }
 
 fn strict_in_doubt() -> (World, Value) {
     let world = strict();
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), true).unwrap();
+    world.import(world.credential(&answer), true).unwrap();
     world.server.script([Fault::DropBefore]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     (world, answer)
@@ -204,22 +205,22 @@ fn r03_nothing_is_taken_while_the_ledger_lacks_what_it_took() {
     for damage in DAMAGES {
         let world = World::without_keyring();
         let answer = world.server.mint();
-        world.arrive(world.credential(&answer), true).unwrap();
+        world.import(world.credential(&answer), true).unwrap();
         assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
         let copy = "copy".parse().unwrap();
-        is_refused(world.arrive_as(&copy, world.credential(&answer), true));
+        is_refused(world.import_into(&copy, world.credential(&answer), true));
         damage(&world.file("ledger"));
         for name in [&copy, world.name()] {
             for is_replacing in [true, false] {
-                let outcome = world.arrive_as(name, world.credential(&answer), is_replacing).unwrap_err();
-                assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::StoreUnavailable, "ledger_damaged"));
+                let outcome = world.import_into(name, world.credential(&answer), is_replacing).unwrap_err();
+                assert_eq!((outcome.kind, error_kind(&outcome)), (OutcomeKind::StoreUnavailable, "ledger_damaged"));
             }
         }
         // What is here goes on, and a login brings a token that cannot be spent.
         world.log_in_as(&copy, &world.server.mint()).unwrap();
         assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
         // From then on the ledger knows again what the journal names.
-        world.arrive_as(&"third".parse().unwrap(), world.credential(&world.server.mint()), false).unwrap();
+        world.import_into(&"third".parse().unwrap(), world.credential(&world.server.mint()), false).unwrap();
         assert_eq!(world.server.counts().presented_again, 0);
     }
 }
@@ -231,8 +232,8 @@ fn r03_a_profile_that_is_signed_out_still_names_what_the_ledger_took() {
     world.log_out(true, false).unwrap();
     world.process().store().check_ledger_complete().unwrap();
     std::fs::remove_file(world.file("ledger")).unwrap();
-    let outcome = world.arrive(world.credential(&world.server.mint()), true).unwrap_err();
-    assert_eq!(word_of(&outcome), "ledger_damaged");
+    let outcome = world.import(world.credential(&world.server.mint()), true).unwrap_err();
+    assert_eq!(error_kind(&outcome), "ledger_damaged");
 }
 
 #[test]
@@ -251,9 +252,9 @@ fn r03_a_journal_from_another_store_says_nothing_of_the_ledger_here() {
     let there = World::without_keyring();
     assert_eq!(there.refresh().kind, OutcomeKind::Refreshed);
     let here = World::without_keyring();
-    there.remains().bring_into("profiles/demo", &here);
-    here.arrive_as(&"copy".parse().unwrap(), here.credential(&here.server.mint()), false).unwrap();
-    here.look();
+    there.snapshot().copy_into("profiles/demo", &here);
+    here.import_into(&"copy".parse().unwrap(), here.credential(&here.server.mint()), false).unwrap();
+    here.refresh_if_due();
     here.process().store().check_ledger_complete().unwrap();
 }
 
@@ -274,7 +275,8 @@ fn a_sealed_copy_whose_journal_is_lost_is_not_called_well() {
 #[test]
 fn r21_a_grace_is_over_for_a_doubt_whose_journal_is_lost() {
     let grace = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";
-    let (world, _) = lost(World::new(None, Mode::Strict, grace), Fault::DropBefore, Loss::Older);
+    let (world, _) =
+        world_with_lost_journal(World::new(None, RotationMode::Strict, grace), Fault::DropBefore, JournalLoss::Older);
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1));
 }
 
@@ -283,14 +285,14 @@ fn r17_the_doubt_of_a_run_that_died_or_could_not_write_the_ledger_is_noted_by_th
     for has_died in [true, false] {
         let world = strict();
         let world = match has_died {
-            true => world.goes_on(world.die_at(Place::AfterExchange), None),
+            true => world.restart_from(world.crash_at(HookPoint::AfterExchange), None),
             false => {
                 world.break_ledger();
                 world.server.script([Fault::DropAfter]);
                 let outcome = world.refresh();
                 assert_eq!(outcome.kind, OutcomeKind::InDoubt);
                 assert!(outcome.warnings.iter().any(|w| w.starts_with("cannot write the ledger")));
-                world.mend_ledger();
+                world.repair_ledger();
                 world
             }
         };
@@ -303,20 +305,20 @@ fn r17_the_doubt_of_a_run_that_died_or_could_not_write_the_ledger_is_noted_by_th
 #[test]
 fn r22_a_refusal_outlives_its_journal() {
     for loss in LOSSES {
-        let (world, answer) = lost(World::without_keyring(), DENIED, loss);
+        let (world, answer) = world_with_lost_journal(World::without_keyring(), DENIED, loss);
         let outcome = world.refresh();
         match loss {
-            Loss::Forgotten => assert_eq!(word_of(&outcome), "no_credential"),
-            Loss::Deleted | Loss::Older | Loss::Replaced => {
+            JournalLoss::Forgotten => assert_eq!(error_kind(&outcome), "no_credential"),
+            JournalLoss::Deleted | JournalLoss::Older | JournalLoss::Replaced => {
                 assert_eq!(
-                    (outcome.kind, word_of(&outcome)),
+                    (outcome.kind, error_kind(&outcome)),
                     (OutcomeKind::ConfigError, "stale_credential"),
                     "{loss:?}"
                 );
                 assert_eq!(shown(&world).state, ProfileState::ConfigError);
             }
         }
-        is_refused(world.arrive(world.credential(&answer), true));
+        is_refused(world.import(world.credential(&answer), true));
         assert_eq!(world.requests(), 1, "{loss:?}");
         world.sign_in();
         assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
@@ -327,16 +329,16 @@ fn r22_a_refusal_outlives_its_journal() {
 fn r22_a_refusal_that_the_ledger_could_not_take_is_told_and_written_by_the_next_run() {
     let world = strict();
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), true).unwrap();
+    world.import(world.credential(&answer), true).unwrap();
     world.break_ledger();
     world.server.script([DENIED]);
     let outcome = world.refresh();
-    assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::NeedsLogin, "invalid_grant"));
+    assert_eq!((outcome.kind, error_kind(&outcome)), (OutcomeKind::NeedsLogin, "invalid_grant"));
     assert!(outcome.warnings.iter().any(|w| w.starts_with("cannot write the ledger")));
-    world.mend_ledger();
+    world.repair_ledger();
     assert_eq!((world.refresh().kind, world.journal().ledger_backlog.len()), (OutcomeKind::NeedsLogin, 0));
     std::fs::remove_file(world.file(JOURNAL)).unwrap();
-    is_refused(world.arrive(world.credential(&answer), true));
+    is_refused(world.import(world.credential(&answer), true));
 }
 
 #[test]
@@ -344,21 +346,21 @@ fn r03_a_spent_token_that_the_ledger_could_not_take_is_kept_by_the_journal_until
     for is_forgotten in [false, true] {
         let world = World::without_keyring();
         let answer = world.server.mint();
-        world.arrive(world.credential(&answer), true).unwrap();
+        world.import(world.credential(&answer), true).unwrap();
         world.break_ledger();
         let outcome = world.refresh();
         assert_eq!(outcome.kind, OutcomeKind::Refreshed);
         assert!(outcome.warnings.iter().any(|w| w.starts_with("cannot write the ledger")), "{outcome:?}");
-        is_refused(world.arrive(world.credential(&answer), true));
-        is_refused(world.arrive_as(&"copy".parse().unwrap(), world.credential(&answer), true));
+        is_refused(world.import(world.credential(&answer), true));
+        is_refused(world.import_into(&"copy".parse().unwrap(), world.credential(&answer), true));
         if is_forgotten {
             world.log_out(true, false).unwrap_err();
         }
         assert_eq!(world.journal().ledger_backlog.len(), 1);
-        world.mend_ledger();
-        is_refused(world.arrive(world.credential(&answer), true));
+        world.repair_ledger();
+        is_refused(world.import(world.credential(&answer), true));
         std::fs::remove_file(world.file(JOURNAL)).unwrap();
-        is_refused(world.arrive(world.credential(&answer), true));
+        is_refused(world.import(world.credential(&answer), true));
         assert_eq!(world.server.counts().presented_again, 0);
     }
 }
@@ -367,7 +369,7 @@ fn r03_a_spent_token_that_the_ledger_could_not_take_is_kept_by_the_journal_until
 fn r03_a_profile_put_back_from_a_backup_is_never_called_fresh() {
     let world = World::without_keyring();
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), true).unwrap();
+    world.import(world.credential(&answer), true).unwrap();
     let files = [JOURNAL, "profiles/demo/sealed"].map(|name| (name, std::fs::read(world.file(name)).unwrap()));
     assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
     for (name, bytes) in files {
@@ -379,12 +381,12 @@ fn r03_a_profile_put_back_from_a_backup_is_never_called_fresh() {
             (standing.state, standing.error.unwrap().kind.word()),
             (ProfileState::ConfigError, "stale_credential")
         );
-        for outcome in [world.look(), world.refresh()] {
-            assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::ConfigError, "stale_credential"));
+        for outcome in [world.refresh_if_due(), world.refresh()] {
+            assert_eq!((outcome.kind, error_kind(&outcome)), (OutcomeKind::ConfigError, "stale_credential"));
         }
     }
     for is_replacing in [false, true] {
-        is_refused(world.arrive(world.credential(&answer), is_replacing));
+        is_refused(world.import(world.credential(&answer), is_replacing));
     }
     assert_eq!(world.requests(), 1);
     world.sign_in();
@@ -395,13 +397,13 @@ fn r03_a_profile_put_back_from_a_backup_is_never_called_fresh() {
 fn r03_a_token_that_only_an_older_sealed_copy_remembers_is_spent_all_the_same() {
     let world = strict();
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), true).unwrap();
-    let backup = world.remains();
+    world.import(world.credential(&answer), true).unwrap();
+    let backup = world.snapshot();
     assert_eq!([world.refresh().kind, world.refresh().kind], [OutcomeKind::Refreshed; 2]);
-    let world = world.goes_on(backup, Some(world.keyring.snapshot()));
+    let world = world.restart_from(backup, Some(world.keyring.snapshot()));
     let outcome = world.refresh();
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Fresh, 4), "the keyring has the newest");
-    is_refused(world.arrive(world.credential(&answer), true));
+    is_refused(world.import(world.credential(&answer), true));
     assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
     assert_eq!(world.server.counts().presented_again, 0);
 }
@@ -411,12 +413,12 @@ fn r03_a_take_over_does_not_believe_in_a_token_that_is_spent_here() {
     for is_lost in [false, true] {
         let world = strict();
         let answer = world.server.mint();
-        world.arrive(world.credential(&answer), true).unwrap();
+        world.import(world.credential(&answer), true).unwrap();
         assert_eq!(world.refresh().generation.get(), 3);
         // Another home has the same token, and more generations.
         let other = strict();
         while other.refresh().generation.get() < 4 {}
-        other.arrive(world.credential(&answer), true).unwrap();
+        other.import(world.credential(&answer), true).unwrap();
         world.keyring.restore(world.keyring.snapshot().into_iter().chain(other.keyring.snapshot()).collect());
         if is_lost {
             std::fs::remove_file(world.file("profiles/demo/sealed")).unwrap();

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use keepalive::clock::{Clock, Timestamp};
 use keepalive::outcome::{Outcome, OutcomeKind};
-use keepalive::provider::http::SLACK;
+use keepalive::provider::http::CONNECT_SLACK;
 use keepalive::store::keyring::{KeyringError, KeyringItem};
-use keepalive_model::host::{self, At, Content, Design, Edge, Kind, Server, Step};
-use keepalive_model::ways::{one_by_one, ways};
+use keepalive_model::host::{self, Design, Edge, MessageKind, Phase, SendReason, Server, Step};
+use keepalive_model::ways::{sequential, shortest_paths};
 use serde_json::json;
 
-use super::support::authserver::{Fault, Wire};
-use super::support::family::Mode;
-use super::world::{Place, Remains, World};
+use super::support::authserver::{CustomResponse, Fault};
+use super::support::family::RotationMode;
+use super::world::{CrashSnapshot, HookPoint, World};
 
 const SETTLE: Duration = Duration::from_secs(60);
 const EXCHANGE: Duration = Duration::from_secs(30);
@@ -26,34 +26,34 @@ const GRACES: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(6 *
 const LIVES: [Duration; 2] = [Duration::from_secs(2 * 3600), Duration::from_secs(10 * 86_400)];
 
 /// The steps that can be acted out.
-fn may(world: &host::World, step: Step) -> bool {
+fn is_supported(world: &host::ModelState, step: Step) -> bool {
     let at = world.processes[0].at;
     let is_locked = world.is_keyring_locked;
     // One whose grace ended a moment ago is turned back at the fence, and comes by no further place to die at.
-    let is_too_late = world.processes[0].kind == Kind::Grace && !world.is_grace_open;
+    let is_too_late = world.processes[0].kind == SendReason::Grace && !world.is_grace_open;
     let can_die = match at {
-        At::Ready | At::Intended => !is_too_late,
-        At::Sent | At::Received | At::Sealed | At::Published => true,
-        At::Idle | At::AtLock | At::Admitted => false,
+        Phase::Ready | Phase::Intended => !is_too_late,
+        Phase::Sent | Phase::Received | Phase::Sealed | Phase::Published => true,
+        Phase::Idle | Phase::AtLock | Phase::Admitted => false,
     };
     match step {
-        Step::LockKeyring => matches!(at, At::Idle | At::Received),
-        Step::UnlockKeyring | Step::SyncKeyring => at == At::Idle,
+        Step::LockKeyring => matches!(at, Phase::Idle | Phase::Received),
+        Step::UnlockKeyring | Step::SyncKeyring => at == Phase::Idle,
         // The second would outlive every grace that can be configured.
         Step::ExpireAccess => {
             let newest = world.newest().generation;
             let is_short = newest == 1 || !world.is_grace_open;
             // A recovery that finds the fruit of a grace must not find it expired as well.
             let is_settled = !world.is_unsettled() && world.intent.is_none_or(|i| i.generation == newest);
-            at == At::Idle && is_settled && is_short
+            at == Phase::Idle && is_settled && is_short
         }
-        Step::CloseGrace => at == At::Idle || (at == At::Ready && world.processes[0].kind == Kind::Grace),
+        Step::CloseGrace => at == Phase::Idle || (at == Phase::Ready && world.processes[0].kind == SendReason::Grace),
         Step::Crash(_) => can_die && !is_locked,
-        Step::CutPower => at == At::Idle || (can_die && !is_locked),
-        Step::Serve(_) | Step::Refuse(_) | Step::Lose(_) => matches!(at, At::Idle | At::Sent),
+        Step::CutPower => at == Phase::Idle || (can_die && !is_locked),
+        Step::Serve(_) | Step::Refuse(_) | Step::Lose(_) => matches!(at, Phase::Idle | Phase::Sent),
         // Without the key nothing of this is known; a daemon that has it is another story.
         Step::Recheck(_) => {
-            let is_plain = |i: host::Intent| i.generation == world.newest().generation && !i.is_last_chance_spent;
+            let is_plain = |i: host::ModelIntent| i.generation == world.newest().generation && !i.is_last_chance_spent;
             !is_locked || world.intent.is_none_or(is_plain)
         }
         _ => true,
@@ -67,12 +67,12 @@ fn extent() -> (u8, usize) {
 }
 
 /// Leads the real transaction along the ways that there are with this kind of server.
-fn go_all_ways(server: Server) {
+fn run_all_paths(server: Server) {
     let (rounds, stride) = extent();
-    let (design, template) = (one_by_one(server, rounds), World::template());
-    let ways = ways(&design, may);
+    let (design, template) = (sequential(server, rounds), World::template());
+    let ways = shortest_paths(&design, is_supported);
     let lead = |way: &Vec<Step>| {
-        let walk = || Walk::new(&design, way, &template).go();
+        let walk = || ModelRun::new(&design, way, &template).run();
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(walk)).ok()
     };
     let flights: Vec<Option<usize>> = ways.iter().step_by(stride).map(lead).collect();
@@ -85,38 +85,38 @@ fn go_all_ways(server: Server) {
 
 #[test]
 fn r40_model_and_transaction_go_the_same_ways_without_rotation() {
-    go_all_ways(Server::NoRotation);
+    run_all_paths(Server::NoRotation);
 }
 
 #[test]
 fn r40_model_and_transaction_go_the_same_ways_at_a_lenient_server() {
-    go_all_ways(Server::Lenient);
+    run_all_paths(Server::Lenient);
 }
 
 #[test]
 fn r40_model_and_transaction_go_the_same_ways_at_a_strict_server() {
-    go_all_ways(Server::Strict);
+    run_all_paths(Server::Strict);
 }
 
 #[test]
 fn r40_model_and_transaction_go_the_same_ways_where_a_grace_gives_the_same() {
-    go_all_ways(Server::GraceSame);
+    run_all_paths(Server::GraceSame);
 }
 
 #[test]
 fn r40_model_and_transaction_go_the_same_ways_where_a_grace_gives_another() {
-    go_all_ways(Server::GraceMulti);
+    run_all_paths(Server::GraceMulti);
 }
 
 #[test]
 fn r40_model_and_transaction_go_the_same_ways_where_a_grace_gives_the_latest() {
-    go_all_ways(Server::GraceLatest);
+    run_all_paths(Server::GraceLatest);
 }
 
-struct Walk<'a> {
+struct ModelRun<'a> {
     design: &'a Design,
-    way: &'a [Step],
-    model: host::World,
+    path: &'a [Step],
+    model: host::ModelState,
     real: World,
     /// What a power cut leaves of the keyring.
     on_disk: BTreeMap<KeyringItem, String>,
@@ -131,55 +131,55 @@ struct Walk<'a> {
 }
 
 /// One flight on the way: what happens in it.
-struct Flight {
+struct ModelFlight {
     steps: Vec<Step>,
-    before: host::World,
-    after: host::World,
+    before: host::ModelState,
+    after: host::ModelState,
     edges: Vec<Edge>,
     /// What the server is asked, and answers.
     asked: Option<u8>,
-    answer: Option<(Content, u8)>,
-    died: Option<At>,
+    answer: Option<(MessageKind, u8)>,
+    died: Option<Phase>,
     is_power_cut: bool,
 }
 
-impl<'a> Walk<'a> {
-    fn new(design: &'a Design, way: &'a [Step], template: &Remains) -> Self {
+impl<'a> ModelRun<'a> {
+    fn new(design: &'a Design, way: &'a [Step], template: &CrashSnapshot) -> Self {
         let model = design.start();
         let grace = GRACES[usize::from(outlives_access(design, way))];
-        let real = World::new(Some(template), Mode::Strict, &provider(design.server, grace));
+        let real = World::new(Some(template), RotationMode::Strict, &provider(design.server, grace));
         real.server.set_access_life(LIVES[0]);
         real.sign_in();
         let on_disk = real.keyring.snapshot();
         let obtained = BTreeMap::from([(1, real.clock.now().wall)]);
         let (offset, first_token) = (real.journal().generation.get() - 1, real.server.current_refresh_token(1));
-        Self { design, way, model, real, on_disk, grace, offset, obtained, sent: None, requests: 0, first_token }
+        Self { design, path: way, model, real, on_disk, grace, offset, obtained, sent: None, requests: 0, first_token }
     }
 
     /// Gives how often it flew.
-    fn go(mut self) -> usize {
-        let (mut flights, mut rest) = (0, self.way);
+    fn run(mut self) -> usize {
+        let (mut flights, mut rest) = (0, self.path);
         while let Some((&step, others)) = rest.split_first() {
             if step == Step::Enter(0) {
                 let flight = self.next_flight(rest);
                 rest = &rest[flight.steps.len()..];
-                self.fly(&flight);
+                self.run_flight(&flight);
                 flights += 1;
                 continue;
             }
-            self.fate(step);
+            self.apply_event(step);
             rest = others;
         }
         flights
     }
 
     /// Something happens while nobody is at work.
-    fn fate(&mut self, step: Step) {
+    fn apply_event(&mut self, step: Step) {
         match step {
             Step::LockKeyring => self.real.keyring.set_fault(Some(KeyringError::Locked)),
             Step::UnlockKeyring => self.real.keyring.set_fault(None),
             Step::SyncKeyring => self.on_disk = self.real.keyring.snapshot(),
-            Step::CutPower => self.restart(self.real.remains(), true),
+            Step::CutPower => self.restart(self.real.snapshot(), true),
             Step::ExpireAccess => {
                 let generation = self.model.newest().generation;
                 let life = LIVES[usize::from(generation > 1)];
@@ -193,9 +193,9 @@ impl<'a> Walk<'a> {
         self.model = self.design.step(&self.model, step).unwrap().0;
     }
 
-    fn next_flight(&self, steps: &[Step]) -> Flight {
+    fn next_flight(&self, steps: &[Step]) -> ModelFlight {
         let before = self.model.clone();
-        let mut flight = Flight {
+        let mut flight = ModelFlight {
             steps: Vec::new(),
             after: before.clone(),
             before,
@@ -219,7 +219,7 @@ impl<'a> Walk<'a> {
             flight.steps.push(step);
             flight.edges.extend(edge);
             flight.after = after;
-            if flight.after.processes[0].at == At::Idle {
+            if flight.after.processes[0].at == Phase::Idle {
                 break;
             }
         }
@@ -229,13 +229,13 @@ impl<'a> Walk<'a> {
         flight
     }
 
-    fn fly(&mut self, flight: &Flight) {
+    fn run_flight(&mut self, flight: &ModelFlight) {
         self.let_time_pass(flight);
-        self.set_the_stage(flight);
+        self.prepare_flight(flight);
         let outcome = match flight.died {
             None => Some(self.real.refresh()),
             Some(at) => {
-                let remains = self.real.die_at(place_of(at));
+                let remains = self.real.crash_at(place_of(at));
                 self.restart(remains, flight.is_power_cut);
                 None
             }
@@ -247,9 +247,9 @@ impl<'a> Walk<'a> {
             self.requests += 1;
             let form = self.real.server.last_form();
             let presented = form.iter().find(|(name, _)| name == "refresh_token").map(|(_, value)| value.clone());
-            assert_eq!(presented, Some(self.name(token)), "{}", self.tell(flight));
+            assert_eq!(presented, Some(self.name(token)), "{}", self.describe(flight));
         }
-        if let Some((Content::Tokens, _)) = flight.answer {
+        if let Some((MessageKind::Tokens, _)) = flight.answer {
             let generation = flight.after.newest().generation;
             self.obtained.insert(generation, self.real.clock.now().wall);
         }
@@ -258,14 +258,14 @@ impl<'a> Walk<'a> {
     }
 
     /// The model has no clock: what has to wait there, waits until it may, and no longer.
-    fn let_time_pass(&self, flight: &Flight) {
+    fn let_time_pass(&self, flight: &ModelFlight) {
         if let (false, Some(sent)) = (flight.before.is_unsettled(), self.sent) {
-            self.wait_until(sent.plus(2 * EXCHANGE + SLACK + SETTLE + Duration::from_secs(1)));
+            self.wait_until(sent.plus(2 * EXCHANGE + CONNECT_SLACK + SETTLE + Duration::from_secs(1)));
         }
         let is_held = flight.edges.last() == Some(&Edge::HoldForOrphan);
         if flight.edges.contains(&Edge::SettleIntent) && self.design.server.has_grace() {
             // The fruit of a grace that recovery finds holds back what comes next: it cannot know what is settled.
-            self.real.look();
+            self.real.refresh_if_due();
         }
         let pause = self.real.journal().blocked_until(&self.real.clock.now());
         if let (Some(at), false) = (pause, is_held) {
@@ -278,19 +278,19 @@ impl<'a> Walk<'a> {
     }
 
     /// What will happen in the flight.
-    fn set_the_stage(&self, flight: &Flight) {
+    fn prepare_flight(&self, flight: &ModelFlight) {
         for step in &flight.steps {
             match step {
                 Step::CloseGrace if flight.before.is_grace_open => {
                     let (clock, grace) = (Arc::clone(&self.real.clock), self.grace);
-                    self.real.hook(Place::BeforeExchange, move || {
+                    self.real.hook(HookPoint::BeforeExchange, move || {
                         clock.advance(grace);
                         Ok(())
                     });
                 }
                 Step::LockKeyring => {
                     let keyring = self.real.keyring.clone();
-                    self.real.hook(Place::AfterExchange, move || {
+                    self.real.hook(HookPoint::AfterExchange, move || {
                         keyring.set_fault(Some(KeyringError::Locked));
                         Ok(())
                     });
@@ -300,7 +300,7 @@ impl<'a> Walk<'a> {
         }
         // What recovery publishes is not what the process dies of.
         if flight.edges.contains(&Edge::RollForward) {
-            for place in [Place::BeforePublish, Place::AfterPublish] {
+            for place in [HookPoint::BeforePublish, HookPoint::AfterPublish] {
                 self.real.hook(place, || Ok(()));
             }
         }
@@ -308,16 +308,16 @@ impl<'a> Walk<'a> {
             return;
         }
         let fault = match flight.answer {
-            Some((Content::Tokens, token)) => Fault::Wire(tokens(&self.name(token), self.requests)),
-            Some((Content::Denial, _)) => Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#),
-            Some((Content::Busy, _)) => Fault::Answer(429, "", ""),
-            Some((Content::Request, _)) | None => Fault::DropBefore,
+            Some((MessageKind::Tokens, token)) => Fault::Custom(tokens(&self.name(token), self.requests)),
+            Some((MessageKind::Denial, _)) => Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#),
+            Some((MessageKind::Busy, _)) => Fault::Respond(429, "", ""),
+            Some((MessageKind::Request, _)) | None => Fault::DropBefore,
         };
         self.real.server.script([fault]);
     }
 
-    fn restart(&mut self, remains: Remains, is_power_cut: bool) {
-        self.real = self.real.goes_on(remains, is_power_cut.then(|| self.on_disk.clone()));
+    fn restart(&mut self, remains: CrashSnapshot, is_power_cut: bool) {
+        self.real = self.real.restart_from(remains, is_power_cut.then(|| self.on_disk.clone()));
         if is_power_cut {
             self.real.clock.reboot();
         }
@@ -327,7 +327,7 @@ impl<'a> Walk<'a> {
         if token == 1 { self.first_token.clone() } else { format!("canary-rt-way-{token}") }
     }
 
-    fn compare(&self, flight: &Flight, outcome: Option<&Outcome>) {
+    fn compare(&self, flight: &ModelFlight, outcome: Option<&Outcome>) {
         let (journal, model) = (self.real.journal(), &self.model);
         let real = (
             journal.generation.get(),
@@ -344,31 +344,35 @@ impl<'a> Walk<'a> {
             Some(u64::from(model.keyring.generation) + self.offset),
             self.requests,
         );
-        assert_eq!(real, expected, "generation, doubt, dead, published, requests: {}", self.tell(flight));
+        assert_eq!(real, expected, "generation, doubt, dead, published, requests: {}", self.describe(flight));
         let Some(outcome) = outcome else { return };
         let edge = *flight.edges.last().unwrap();
         let is_away = flight.before.is_keyring_locked && outcome.kind == OutcomeKind::StoreUnavailable;
-        assert!(is_away || said_by(edge, model).contains(&outcome.kind), "{edge:?} {outcome:?}: {}", self.tell(flight));
+        assert!(
+            is_away || expected_outcomes(edge, model).contains(&outcome.kind),
+            "{edge:?} {outcome:?}: {}",
+            self.describe(flight)
+        );
     }
 
-    fn tell(&self, flight: &Flight) -> String {
-        let Flight { steps, edges, .. } = flight;
+    fn describe(&self, flight: &ModelFlight) -> String {
+        let ModelFlight { steps, edges, .. } = flight;
         format!("{steps:?}, {edges:?}")
     }
 }
 
-impl Drop for Walk<'_> {
+impl Drop for ModelRun<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("at a server of the kind {:?}, on the way {:?}", self.design.server, self.way);
+            eprintln!("at a server of the kind {:?}, on the way {:?}", self.design.server, self.path);
         }
     }
 }
 
-fn said_by(edge: Edge, after: &host::World) -> &'static [OutcomeKind] {
+fn expected_outcomes(edge: Edge, after: &host::ModelState) -> &'static [OutcomeKind] {
     match edge {
         Edge::RollForwardLater | Edge::KeyringAway => &[OutcomeKind::StoreUnavailable],
-        Edge::RefuseDead | Edge::PresumeSpent | Edge::ReceiveDenial => &[OutcomeKind::NeedsLogin],
+        Edge::RefuseDead | Edge::PresumeConsumed | Edge::ReceiveDenial => &[OutcomeKind::NeedsLogin],
         Edge::FollowSuccess => &[OutcomeKind::Refreshed, OutcomeKind::Fresh],
         Edge::WaitInDoubt => &[OutcomeKind::InDoubt],
         Edge::GiveUp if after.needs_login => &[OutcomeKind::NeedsLogin],
@@ -379,14 +383,14 @@ fn said_by(edge: Edge, after: &host::World) -> &'static [OutcomeKind] {
     }
 }
 
-fn place_of(at: At) -> Place {
+fn place_of(at: Phase) -> HookPoint {
     match at {
-        At::Ready => Place::BeforeExchange,
-        At::Intended => Place::AfterIntent,
-        At::Sent | At::Received => Place::AfterExchange,
-        At::Sealed => Place::BeforePublish,
-        At::Published => Place::AfterPublish,
-        At::Idle | At::AtLock | At::Admitted => panic!("nothing dies at {at:?}"),
+        Phase::Ready => HookPoint::BeforeExchange,
+        Phase::Intended => HookPoint::AfterIntent,
+        Phase::Sent | Phase::Received => HookPoint::AfterExchange,
+        Phase::Sealed => HookPoint::BeforePublish,
+        Phase::Published => HookPoint::AfterPublish,
+        Phase::Idle | Phase::AtLock | Phase::Admitted => panic!("nothing dies at {at:?}"),
     }
 }
 
@@ -415,11 +419,11 @@ fn provider(server: Server, grace: Duration) -> String {
 
 const WAITS: &str = "timeout = \"30s\"\nconnect_timeout = \"30s\"\nsettle = \"60s\"\n";
 
-fn tokens(refresh: &str, number: usize) -> Wire {
+fn tokens(refresh: &str, number: usize) -> CustomResponse {
     let access = format!("canary-at-way-{number}");
     let life = LIVES[1].as_secs();
     let body = json!({"access_token": access, "token_type": "Bearer", "expires_in": life, "refresh_token": refresh});
     let body = body.to_string();
     let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
-    Wire { commits: false, answer: Arc::new(move |_| [head.as_bytes(), body.as_bytes()].concat()) }
+    CustomResponse { commits: false, response: Arc::new(move |_| [head.as_bytes(), body.as_bytes()].concat()) }
 }

@@ -6,16 +6,16 @@ use keepalive::engine::logout::{LogoutResult, RevocationRoute, TokenFate};
 use keepalive::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 
 use super::support::authserver::Fault;
-use super::support::family::Mode;
-use super::world::{LIFE, Place, World};
+use super::support::family::RotationMode;
+use super::world::{ACCESS_LIFETIME, HookPoint, World};
 
-const LATER: Fault = Fault::Answer(503, "", "");
-const DENIED: Fault = Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#);
+const LATER: Fault = Fault::Respond(503, "", "");
+const DENIED: Fault = Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
 
 /// A profile at a server at whose revocation endpoint this goes wrong.
 fn world(faults: impl IntoIterator<Item = Fault>) -> World {
-    let mut world = World::new(None, Mode::Strict, "");
-    world.revokes(faults);
+    let mut world = World::new(None, RotationMode::Strict, "");
+    world.enable_revocation(faults);
     world
 }
 
@@ -48,7 +48,7 @@ fn an_access_token_is_revoked_if_it_is_alive() {
     is_gone(&world, world.log_out(false, false), TokenFate::Revoked, Some(TokenFate::Revoked));
     world.sign_in();
     assert_eq!(world.journal().generation.get(), 2, "it counts on");
-    world.clock.advance(LIFE);
+    world.clock.advance(ACCESS_LIFETIME);
     is_gone(&world, world.log_out(false, false), TokenFate::Revoked, None);
     let hints: Vec<_> = world.server.revoked().into_iter().map(|(hint, _)| hint).collect();
     assert_eq!(hints, ["refresh_token", "access_token", "refresh_token"]);
@@ -68,12 +68,12 @@ fn a_copy_in_a_keyring_that_is_not_configured_any_more_is_told() {
     std::fs::write(&path, journal).unwrap();
     assert!(has_word(&world));
     assert!(!has_word(&World::without_keyring()), "there never was one");
-    assert!(!has_word(&World::new(None, Mode::Strict, "")), "it is removed");
+    assert!(!has_word(&World::new(None, RotationMode::Strict, "")), "it is removed");
 }
 
 #[test]
 fn a_server_that_revokes_no_refresh_tokens_revokes_the_access_token() {
-    let world = world([Fault::Answer(400, "", r#"{"error":"unsupported_token_type"}"#)]);
+    let world = world([Fault::Respond(400, "", r#"{"error":"unsupported_token_type"}"#)]);
     is_gone(&world, world.log_out(false, false), TokenFate::NotRevoked, Some(TokenFate::Revoked));
 }
 
@@ -135,7 +135,7 @@ fn a_token_that_was_given_up_in_doubt_may_live_and_is_not_forgotten_lightly() {
     let world = world([LATER]);
     world.server.script([Fault::DropBefore, Fault::DropBefore]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
-    world.clock.advance(LIFE - Duration::from_secs(20));
+    world.clock.advance(ACCESS_LIFETIME - Duration::from_secs(20));
     assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
     is_kept(&world, world.log_out_by(blocked(), false, false), OutcomeKind::ConfigError, "config");
     is_kept(&world, world.log_out(false, false), OutcomeKind::Deferred, "throttled");
@@ -200,7 +200,7 @@ fn the_next_logout_completes_one_that_was_cut_off() {
 fn a_logout_that_revoked_and_cannot_write_says_what_is_revoked_and_what_remains() {
     let full = |world: &World, file: &str| {
         let path = world.file(file);
-        world.hook(Place::AfterRevocation, move || {
+        world.hook(HookPoint::AfterRevocation, move || {
             std::fs::create_dir(&path).unwrap();
             std::fs::write(path.join("in the way"), "").unwrap();
             Ok(())
@@ -234,7 +234,7 @@ fn r13_what_a_backup_of_the_keyring_brings_back_after_a_logout_is_not_used() {
     world.log_out(true, false).unwrap();
     world.keyring.restore(before);
     assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
-    let taken = world.arrive(world.credential(&answer), false).unwrap();
+    let taken = world.import(world.credential(&answer), false).unwrap();
     assert_eq!((taken.generation().get(), world.published()), (2, Some(2)), "nothing was there to give way");
 }
 
@@ -242,14 +242,14 @@ fn r13_what_a_backup_of_the_keyring_brings_back_after_a_logout_is_not_used() {
 fn r03_a_token_that_was_spent_before_a_logout_is_not_taken_after_it() {
     let world = world([]);
     let first = world.server.mint();
-    world.arrive(world.credential(&first), true).unwrap();
+    world.import(world.credential(&first), true).unwrap();
     world.refresh();
     let last = world.server.mint();
-    world.arrive(world.credential(&last), true).unwrap();
+    world.import(world.credential(&last), true).unwrap();
     world.log_out(false, false).unwrap();
     assert!(world.keyring.snapshot().is_empty(), "the key has left with the last profile");
     for spent in [first, last] {
-        let refused = world.arrive(world.credential(&spent), true).expect_err("it was refreshed, or revoked");
+        let refused = world.import(world.credential(&spent), true).expect_err("it was refreshed, or revoked");
         assert_eq!(refused.error.unwrap().kind, ErrorKind::Consumed);
     }
     world.sign_in();
@@ -258,19 +258,19 @@ fn r03_a_token_that_was_spent_before_a_logout_is_not_taken_after_it() {
 
 /// A login after a logout that was cut off between the seal and the journal.
 fn signed_in_half_way(has_keyring: bool) -> World {
-    let mut world = if has_keyring { World::new(None, Mode::Strict, "") } else { World::without_keyring() };
-    world.revokes([]);
+    let mut world = if has_keyring { World::new(None, RotationMode::Strict, "") } else { World::without_keyring() };
+    world.enable_revocation([]);
     world.log_out(true, false).unwrap();
     let answer = world.credential(&world.server.mint());
     if has_keyring {
         // What is written first is the new key.
-        world.hook(Place::BeforePublish, || Ok(()));
-        let remains = world.die_during(Place::BeforePublish, || drop(world.arrive(answer, false)));
-        return world.goes_on(remains, None);
+        world.hook(HookPoint::BeforePublish, || Ok(()));
+        let remains = world.crash_during(HookPoint::BeforePublish, || drop(world.import(answer, false)));
+        return world.restart_from(remains, None);
     }
     let in_the_way = world.file("profiles/demo/.record.json.new");
     std::fs::create_dir(&in_the_way).unwrap();
-    assert_eq!(world.arrive(answer, false).unwrap_err().kind, OutcomeKind::StoreUnavailable);
+    assert_eq!(world.import(answer, false).unwrap_err().kind, OutcomeKind::StoreUnavailable);
     std::fs::remove_dir(in_the_way).unwrap();
     world
 }
@@ -283,7 +283,7 @@ fn r11_a_login_after_a_logout_is_there_though_it_died_before_the_journal() {
         assert_eq!((journal.has_credential(), journal.generation.get()), (true, 2));
         let store = || std::sync::Arc::clone(world.process().store());
         assert_eq!(store().snapshot(world.name()).unwrap().unwrap().generation.get(), 2);
-        assert_eq!((world.look().generation.get(), world.requests()), (2, 0));
+        assert_eq!((world.refresh_if_due().generation.get(), world.requests()), (2, 0));
         assert_eq!(world.published(), has_keyring.then_some(2));
         assert_eq!((world.refresh().kind, world.journal().generation.get()), (OutcomeKind::Refreshed, 3));
     }
@@ -302,7 +302,7 @@ fn r11_a_logout_does_not_take_a_later_login_for_what_an_earlier_one_left_behind(
 #[test]
 fn r11_an_import_does_not_replace_a_later_login_that_died_before_the_journal() {
     let world = signed_in_half_way(true);
-    let outcome = world.arrive(world.credential(&world.server.mint()), false).unwrap_err();
+    let outcome = world.import(world.credential(&world.server.mint()), false).unwrap_err();
     assert_eq!(outcome.error.unwrap().kind, ErrorKind::Conflict);
     assert_eq!(world.refresh().generation.get(), 3);
     assert!(world.server.is_family_alive(1), "it is the one that was signed in");

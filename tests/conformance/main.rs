@@ -27,22 +27,25 @@ use std::time::Duration;
 
 use keepalive::outcome::{OutcomeKind, Publication};
 use keepalive::store::keyring::KeyringError;
-use keepalive_model::host::{At, Budget, Design, Edge, Kind, Server, edges};
+use keepalive_model::host::{Budget, Design, Edge, Phase, SendReason, Server, edges};
 
-use support::authserver::{Fault, Point};
-use support::family::Mode;
-use world::{LIFE, Place, Remains, World};
+use support::authserver::{Fault, HoldPoint};
+use support::family::RotationMode;
+use world::{ACCESS_LIFETIME, CrashSnapshot, HookPoint, World};
 
 const GRACE: &str = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";
-const BUSY: Fault = Fault::Answer(429, "", "");
+const BUSY: Fault = Fault::Respond(429, "", "");
 
 /// Every edge that some way through the model takes.
 fn all_edges() -> BTreeSet<Edge> {
     let none = Budget { crashes: 0, losses: 0, timeouts: 0, locks: 0, power_cuts: 0, refusals: 0, expiries: 0 };
-    let everything_goes_wrong = Design::built(Server::Strict);
-    let graceful =
-        Design { budget: Budget { losses: 1, timeouts: 1, ..none }, rounds: 2, ..Design::built(Server::GraceSame) };
-    let unrotated = Design { budget: Budget { losses: 1, ..none }, ..Design::built(Server::NoRotation) };
+    let everything_goes_wrong = Design::implemented(Server::Strict);
+    let graceful = Design {
+        budget: Budget { losses: 1, timeouts: 1, ..none },
+        rounds: 2,
+        ..Design::implemented(Server::GraceSame)
+    };
+    let unrotated = Design { budget: Budget { losses: 1, ..none }, ..Design::implemented(Server::NoRotation) };
     [everything_goes_wrong, graceful, unrotated].iter().flat_map(edges).collect()
 }
 
@@ -52,53 +55,57 @@ fn r40_the_real_transaction_takes_every_edge_of_the_model() {
     let edges = all_edges();
     for edge in &edges {
         println!("{edge:?}");
-        take(*edge, &template);
+        run_scenario(*edge, &template);
     }
     assert!(edges.len() > 35, "the model has lost edges: {edges:?}");
 }
 
-fn strict(template: &Remains) -> World {
-    World::new(Some(template), Mode::Strict, "")
+fn strict(template: &CrashSnapshot) -> World {
+    World::new(Some(template), RotationMode::Strict, "")
 }
 
 /// The scenario that takes the real transaction through an edge.
-fn take(edge: Edge, template: &Remains) {
+fn run_scenario(edge: Edge, template: &CrashSnapshot) {
     match edge {
         Edge::Enter
         | Edge::Admit
-        | Edge::Allow(Kind::First)
+        | Edge::Allow(SendReason::First)
         | Edge::WriteIntent
         | Edge::Yield
         | Edge::ReceiveTokens
         | Edge::Seal
         | Edge::Publish
         | Edge::Commit => an_ordinary_refresh(template),
-        Edge::RollForward | Edge::Crash(At::Sealed) => sealed_then_dead(template, None),
+        Edge::RollForward | Edge::Crash(Phase::Sealed) => sealed_then_dead(template, None),
         Edge::RollForwardLater => sealed_then_dead(template, Some(KeyringError::Locked)),
-        Edge::SettleIntent | Edge::Crash(At::Published) => published_then_dead(template),
+        Edge::SettleIntent | Edge::Crash(Phase::Published) => published_then_dead(template),
         Edge::ReceiveDenial | Edge::RefuseDead => a_denial(template),
         Edge::FollowSuccess => a_waiter(template, None),
         Edge::FollowFailure | Edge::ReceiveBusy => a_waiter(template, Some(BUSY)),
         Edge::GiveUp | Edge::WaitInDoubt => a_lost_answer(template),
-        Edge::PresumeSpent => a_last_chance_of_the_dead(template),
-        Edge::HoldForOrphan | Edge::Allow(Kind::Grace) => a_rescue_by_grace(template),
-        Edge::Allow(Kind::Retry) => a_retry_without_rotation(template),
-        Edge::Allow(Kind::LastChance) => the_last_chance(template),
+        Edge::PresumeConsumed => a_last_chance_of_the_dead(template),
+        Edge::HoldForOrphan | Edge::Allow(SendReason::Grace) => a_rescue_by_grace(template),
+        Edge::Allow(SendReason::Retry) => a_retry_without_rotation(template),
+        Edge::Allow(SendReason::LastChance) => the_last_chance(template),
         Edge::KeyringAway => a_keyring_that_is_away(template),
         Edge::YieldTooLate => a_grace_that_ends_at_the_fence(template),
         Edge::PublishLater => a_keyring_that_goes_away(template),
-        Edge::Crash(At::Idle | At::AtLock | At::Admitted | At::Ready)
-        | Edge::CutPower(At::Idle | At::AtLock | At::Admitted | At::Ready) => dead_before_the_intent(template),
-        Edge::Crash(At::Intended) | Edge::CutPower(At::Intended) => dead_with_an_intent(template, Place::AfterIntent),
-        Edge::Crash(At::Sent | At::Received) | Edge::CutPower(At::Sent | At::Received) => {
-            dead_with_an_intent(template, Place::AfterExchange);
+        Edge::Crash(Phase::Idle | Phase::AtLock | Phase::Admitted | Phase::Ready)
+        | Edge::CutPower(Phase::Idle | Phase::AtLock | Phase::Admitted | Phase::Ready) => {
+            dead_before_the_intent(template)
         }
-        Edge::CutPower(At::Sealed) => power_cut_after_the_seal(template, Place::BeforePublish),
-        Edge::CutPower(At::Published) => power_cut_after_the_seal(template, Place::AfterPublish),
+        Edge::Crash(Phase::Intended) | Edge::CutPower(Phase::Intended) => {
+            dead_with_an_intent(template, HookPoint::AfterIntent)
+        }
+        Edge::Crash(Phase::Sent | Phase::Received) | Edge::CutPower(Phase::Sent | Phase::Received) => {
+            dead_with_an_intent(template, HookPoint::AfterExchange);
+        }
+        Edge::CutPower(Phase::Sealed) => power_cut_after_the_seal(template, HookPoint::BeforePublish),
+        Edge::CutPower(Phase::Published) => power_cut_after_the_seal(template, HookPoint::AfterPublish),
     }
 }
 
-fn an_ordinary_refresh(template: &Remains) {
+fn an_ordinary_refresh(template: &CrashSnapshot) {
     let world = strict(template);
     let outcome = world.refresh();
     assert_eq!((outcome.kind, outcome.generation.get(), outcome.is_follower), (OutcomeKind::Refreshed, 2, false));
@@ -111,10 +118,10 @@ fn an_ordinary_refresh(template: &Remains) {
 }
 
 /// The answer is sealed and the process dies; the next one finds it, with the keyring there or away.
-fn sealed_then_dead(template: &Remains, keyring: Option<KeyringError>) {
+fn sealed_then_dead(template: &CrashSnapshot, keyring: Option<KeyringError>) {
     let world = strict(template);
-    let remains = world.die_at(Place::BeforePublish);
-    let world = world.goes_on(remains, None);
+    let remains = world.crash_at(HookPoint::BeforePublish);
+    let world = world.restart_from(remains, None);
     assert_eq!(world.published(), Some(1));
     if keyring.is_some() {
         world.keyring.set_fault(keyring);
@@ -122,33 +129,33 @@ fn sealed_then_dead(template: &Remains, keyring: Option<KeyringError>) {
         assert_eq!((outcome.kind, world.requests()), (OutcomeKind::StoreUnavailable, 1));
         world.keyring.set_fault(None);
     }
-    let outcome = world.look();
+    let outcome = world.refresh_if_due();
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Fresh, 2), "{outcome:?}");
     assert_eq!((world.published(), world.requests()), (Some(2), 1));
-    goes_on_well(&world, 3);
+    assert_next_refresh(&world, 3);
 }
 
 /// The next refresh is an ordinary one.
-fn goes_on_well(world: &World, generation: u64) {
+fn assert_next_refresh(world: &World, generation: u64) {
     let outcome = world.refresh();
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, generation), "{outcome:?}");
     assert_eq!(world.server.counts().presented_again, 0);
 }
 
-fn published_then_dead(template: &Remains) {
+fn published_then_dead(template: &CrashSnapshot) {
     let world = strict(template);
-    let remains = world.die_at(Place::AfterPublish);
-    let world = world.goes_on(remains, None);
+    let remains = world.crash_at(HookPoint::AfterPublish);
+    let world = world.restart_from(remains, None);
     assert_eq!(world.published(), Some(2));
-    let outcome = world.look();
+    let outcome = world.refresh_if_due();
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Fresh, 2), "{outcome:?}");
     assert_eq!((world.journal().open_intent(), world.requests()), (None, 1));
-    goes_on_well(&world, 3);
+    assert_next_refresh(&world, 3);
 }
 
-fn a_denial(template: &Remains) {
+fn a_denial(template: &CrashSnapshot) {
     let world = strict(template);
-    world.server.script([Fault::Answer(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#)]);
+    world.server.script([Fault::Respond(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#)]);
     for _ in 0..2 {
         assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
     }
@@ -158,16 +165,16 @@ fn a_denial(template: &Remains) {
 }
 
 /// Another process waits at the lock while the first one flies.
-fn a_waiter(template: &Remains, fault: Option<Fault>) {
+fn a_waiter(template: &CrashSnapshot, fault: Option<Fault>) {
     let world = strict(template);
     let kind = if fault.is_some() { OutcomeKind::Deferred } else { OutcomeKind::Refreshed };
-    let gate = world.server.hold(Point::BeforeProcessing);
+    let gate = world.server.hold(HoldPoint::BeforeProcessing);
     world.server.script(fault);
     std::thread::scope(|scope| {
         let leader = scope.spawn(|| world.refresh());
         gate.wait_reached();
         let waiter = scope.spawn(|| world.refresh());
-        world.wait_for_a_waiter();
+        world.wait_for_lock_waiter();
         drop(gate);
         let (leader, waiter) = (leader.join().unwrap(), waiter.join().unwrap());
         assert_eq!((leader.kind, leader.is_follower), (kind, false), "{leader:?}");
@@ -177,7 +184,7 @@ fn a_waiter(template: &Remains, fault: Option<Fault>) {
     assert_eq!((world.requests(), world.journal().open_intent()), (1, None));
 }
 
-fn a_lost_answer(template: &Remains) {
+fn a_lost_answer(template: &CrashSnapshot) {
     let world = strict(template);
     world.server.script([Fault::DropAfter]);
     for _ in 0..3 {
@@ -187,7 +194,7 @@ fn a_lost_answer(template: &Remains) {
     }
     assert_eq!(world.requests(), 1);
     // Just before expiry, once: the server had processed the first, so this ends the family, and a person is asked for.
-    world.clock.advance(LIFE - Duration::from_secs(25));
+    world.clock.advance(ACCESS_LIFETIME - Duration::from_secs(25));
     for _ in 0..3 {
         assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
     }
@@ -195,22 +202,22 @@ fn a_lost_answer(template: &Remains) {
 }
 
 /// The last send was made, and its process died.
-fn a_last_chance_of_the_dead(template: &Remains) {
+fn a_last_chance_of_the_dead(template: &CrashSnapshot) {
     let world = strict(template);
     world.server.script([Fault::DropBefore]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
-    world.clock.advance(LIFE - Duration::from_secs(25));
+    world.clock.advance(ACCESS_LIFETIME - Duration::from_secs(25));
     world.server.script([Fault::DropBefore]);
-    let remains = world.die_at(Place::AfterExchange);
-    let world = world.goes_on(remains, None);
+    let remains = world.crash_at(HookPoint::AfterExchange);
+    let world = world.restart_from(remains, None);
     for _ in 0..2 {
         assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
     }
     assert_eq!(world.requests(), 2);
 }
 
-fn a_rescue_by_grace(template: &Remains) {
-    let world = World::new(Some(template), Mode::Grace(Duration::from_secs(60)), GRACE);
+fn a_rescue_by_grace(template: &CrashSnapshot) {
+    let world = World::new(Some(template), RotationMode::Grace(Duration::from_secs(60)), GRACE);
     world.server.script([Fault::DropAfter]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     let outcome = world.refresh();
@@ -223,12 +230,12 @@ fn a_rescue_by_grace(template: &Remains) {
     assert_eq!(world.server.counts().families_revoked, 0);
 }
 
-fn a_grace_that_ends_at_the_fence(template: &Remains) {
-    let world = World::new(Some(template), Mode::Grace(Duration::from_secs(60)), GRACE);
+fn a_grace_that_ends_at_the_fence(template: &CrashSnapshot) {
+    let world = World::new(Some(template), RotationMode::Grace(Duration::from_secs(60)), GRACE);
     world.server.script([Fault::DropAfter]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     let clock = std::sync::Arc::clone(&world.clock);
-    world.hook(Place::BeforeExchange, move || {
+    world.hook(HookPoint::BeforeExchange, move || {
         clock.advance(Duration::from_secs(70));
         Ok(())
     });
@@ -238,8 +245,8 @@ fn a_grace_that_ends_at_the_fence(template: &Remains) {
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
 }
 
-fn a_retry_without_rotation(template: &Remains) {
-    let world = World::new(Some(template), Mode::NoRotation { echo: true }, "rotation = \"none\"\n");
+fn a_retry_without_rotation(template: &CrashSnapshot) {
+    let world = World::new(Some(template), RotationMode::NoRotation { echo: true }, "rotation = \"none\"\n");
     world.server.script([Fault::DropAfter]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     world.clock.advance(Duration::from_secs(60));
@@ -248,18 +255,18 @@ fn a_retry_without_rotation(template: &Remains) {
 }
 
 /// The first request never reached the server: the last chance succeeds.
-fn the_last_chance(template: &Remains) {
+fn the_last_chance(template: &CrashSnapshot) {
     let world = strict(template);
     world.server.script([Fault::DropBefore]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
-    world.clock.advance(LIFE - Duration::from_secs(31));
+    world.clock.advance(ACCESS_LIFETIME - Duration::from_secs(31));
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1));
     world.clock.advance(Duration::from_secs(2));
     let outcome = world.refresh();
     assert_eq!((outcome.kind, world.requests()), (OutcomeKind::Refreshed, 2), "{outcome:?}");
 }
 
-fn a_keyring_that_is_away(template: &Remains) {
+fn a_keyring_that_is_away(template: &CrashSnapshot) {
     let world = strict(template);
     for fault in [KeyringError::Locked, KeyringError::NoService, KeyringError::TimedOut] {
         world.keyring.set_fault(Some(fault));
@@ -267,14 +274,14 @@ fn a_keyring_that_is_away(template: &Remains) {
         assert_eq!((world.requests(), world.journal().open_intent()), (0, None));
     }
     world.keyring.set_fault(None);
-    goes_on_well(&world, 2);
+    assert_next_refresh(&world, 2);
 }
 
 /// The answer is there, and the keyring is not any more.
-fn a_keyring_that_goes_away(template: &Remains) {
+fn a_keyring_that_goes_away(template: &CrashSnapshot) {
     let world = strict(template);
     let keyring = world.keyring.clone();
-    world.hook(Place::AfterExchange, move || {
+    world.hook(HookPoint::AfterExchange, move || {
         keyring.set_fault(Some(KeyringError::Locked));
         Ok(())
     });
@@ -282,25 +289,25 @@ fn a_keyring_that_goes_away(template: &Remains) {
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 2), "{outcome:?}");
     assert_eq!((outcome.publication, world.published()), (Publication::PublishPending, Some(1)));
     world.keyring.set_fault(None);
-    let outcome = world.look();
+    let outcome = world.refresh_if_due();
     assert_eq!((outcome.kind, outcome.publication), (OutcomeKind::Fresh, Publication::Published));
     assert_eq!((world.published(), world.requests()), (Some(2), 1));
 }
 
-fn dead_before_the_intent(template: &Remains) {
+fn dead_before_the_intent(template: &CrashSnapshot) {
     let world = strict(template);
-    let remains = world.die_at(Place::BeforeExchange);
-    let world = world.goes_on(remains, None);
+    let remains = world.crash_at(HookPoint::BeforeExchange);
+    let world = world.restart_from(remains, None);
     assert_eq!((world.requests(), world.journal().open_intent()), (0, None));
-    goes_on_well(&world, 2);
+    assert_next_refresh(&world, 2);
 }
 
 /// The request was, or may have been, sent.
-fn dead_with_an_intent(template: &Remains, place: Place) {
+fn dead_with_an_intent(template: &CrashSnapshot, place: HookPoint) {
     let world = strict(template);
-    let remains = world.die_at(place);
+    let remains = world.crash_at(place);
     let before = world.requests();
-    let world = world.goes_on(remains, None);
+    let world = world.restart_from(remains, None);
     assert!(world.journal().open_intent().is_some());
     for _ in 0..2 {
         let outcome = world.refresh();
@@ -310,14 +317,14 @@ fn dead_with_an_intent(template: &Remains, place: Place) {
 }
 
 /// The keyring had not synced: it is back at the generation before. The sealed copy is not.
-fn power_cut_after_the_seal(template: &Remains, place: Place) {
+fn power_cut_after_the_seal(template: &CrashSnapshot, place: HookPoint) {
     let world = strict(template);
-    let older = world.remains();
-    let remains = world.die_at(place);
-    let world = world.goes_on(remains, Some(older.items()));
+    let older = world.snapshot();
+    let remains = world.crash_at(place);
+    let world = world.restart_from(remains, Some(older.items()));
     assert_eq!(world.published(), Some(1));
-    let outcome = world.look();
+    let outcome = world.refresh_if_due();
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Fresh, 2), "{outcome:?}");
     assert_eq!((world.published(), world.requests()), (Some(2), 1));
-    goes_on_well(&world, 3);
+    assert_next_refresh(&world, 3);
 }

@@ -10,14 +10,14 @@ use keepalive::store::content::{SealedGrant, SealedResponse, SecretText};
 use keepalive::sys::lockfile::LockFile;
 
 use super::support::authserver::Fault;
-use super::support::family::Mode;
-use super::world::{Place, World};
+use super::support::family::RotationMode;
+use super::world::{HookPoint, World};
 
 /// A run that has sent its request, sealed the answer to it, and died.
 pub fn dead_with(status: u16, body: &str, is_complete: bool) -> World {
-    let world = World::new(None, Mode::Strict, "");
-    let remains = world.die_at(Place::AfterExchange);
-    let world = world.goes_on(remains, None);
+    let world = World::new(None, RotationMode::Strict, "");
+    let remains = world.crash_at(HookPoint::AfterExchange);
+    let world = world.restart_from(remains, None);
     let attempt = world.journal().open_intent().unwrap().attempt_id.clone();
     seal(&world, &attempt, status, body, is_complete);
     world
@@ -62,11 +62,11 @@ const DENIAL: &str = r#"{"error":"invalid_grant"}"#;
 
 #[test]
 fn r11_tokens_that_a_dead_run_sealed_are_the_next_generation() {
-    let world = World::new(None, Mode::Strict, "");
+    let world = World::new(None, RotationMode::Strict, "");
     let answer = world.server.mint();
     let world = dead_with(200, &answer.to_string(), true);
     let before = world.journal().sequence;
-    let outcome = world.look();
+    let outcome = world.refresh_if_due();
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 2), "{outcome:?}");
     assert_eq!((world.published(), world.journal().open_intent(), has_received(&world)), (Some(2), None, false));
     assert!(world.journal().sequence > before, "whoever waits in another process learns of it");
@@ -114,7 +114,7 @@ fn r11_tokens_in_an_answer_that_an_older_version_could_not_read_are_the_next_gen
         }
         // What is sealed is as it came; that it holds tokens is seen now.
         seal(&world, &attempt, 200, &world.server.mint().to_string(), true);
-        let outcome = world.look();
+        let outcome = world.refresh_if_due();
         assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 2), "{outcome:?}");
         assert_eq!((world.journal().open_intent(), has_received(&world)), (None, false));
         assert_eq!(world.requests(), requests + usize::from(is_given_up));
@@ -130,8 +130,8 @@ fn r23_an_answer_without_words_that_a_dead_run_sealed_is_classified_as_a_live_on
         (403, "<html>", OutcomeKind::Deferred, "refused"),
         (502, "<html>", OutcomeKind::InDoubt, "in_doubt"),
     ] {
-        let live = World::new(None, Mode::Strict, "");
-        live.server.script([Fault::Answer(status, "", body)]);
+        let live = World::new(None, RotationMode::Strict, "");
+        live.server.script([Fault::Respond(status, "", body)]);
         says(&live.refresh(), kind, word);
         let world = dead_with(status, body, true);
         says(&world.refresh(), kind, word);
@@ -143,7 +143,7 @@ fn r23_an_answer_without_words_that_a_dead_run_sealed_is_classified_as_a_live_on
 #[test]
 fn a_denial_of_an_attempt_that_is_settled_says_nothing_of_the_token() {
     for (body, is_complete) in [(DENIAL, true), (DENIAL, false), ("<html>", true)] {
-        let world = World::new(None, Mode::Strict, "");
+        let world = World::new(None, RotationMode::Strict, "");
         seal(&world, "another", 400, body, is_complete);
         let outcome = world.refresh();
         assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 2), "{outcome:?}");
@@ -152,7 +152,7 @@ fn a_denial_of_an_attempt_that_is_settled_says_nothing_of_the_token() {
 
 #[test]
 fn an_answer_of_a_generation_that_is_over_is_not_looked_at() {
-    let world = World::new(None, Mode::Strict, "");
+    let world = World::new(None, RotationMode::Strict, "");
     let late = world.server.mint();
     assert_eq!(world.refresh().generation.get(), 2);
     seal(&world, "late", 200, &late.to_string(), true);
@@ -171,25 +171,25 @@ fn a_torn_answer_is_no_answer() {
 
 #[test]
 fn a_denial_is_not_kept_on_disk() {
-    let world = World::new(None, Mode::Strict, "");
-    world.server.script([Fault::Answer(400, "", DENIAL)]);
+    let world = World::new(None, RotationMode::Strict, "");
+    world.server.script([Fault::Respond(400, "", DENIAL)]);
     says(&world.refresh(), OutcomeKind::NeedsLogin, "invalid_grant");
     assert!(!has_received(&world));
 }
 
 #[test]
 fn r11_an_import_does_not_take_the_place_of_tokens_that_a_dead_run_sealed() {
-    let world = World::new(None, Mode::Strict, "");
+    let world = World::new(None, RotationMode::Strict, "");
     let (answer, other) = (world.server.mint(), world.server.mint());
     let world = dead_with(200, &answer.to_string(), true);
-    let outcome = world.arrive(world.credential(&other), false).unwrap_err();
+    let outcome = world.import(world.credential(&other), false).unwrap_err();
     assert_eq!(outcome.error.unwrap().kind, ErrorKind::Conflict);
     let stored = || world.process().store().snapshot(world.name()).unwrap().unwrap();
     assert_eq!((stored().generation.get(), has_received(&world)), (2, false));
     assert_eq!(stored().grant.access.unwrap().expose(), answer["access_token"]);
     // Who means it, is not held up, and counts on.
-    assert_eq!(world.arrive(world.credential(&other), true).unwrap().generation().get(), 3);
-    assert!(world.arrive(world.credential(&answer), false).is_err(), "the other is not older");
+    assert_eq!(world.import(world.credential(&other), true).unwrap().generation().get(), 3);
+    assert!(world.import(world.credential(&answer), false).is_err(), "the other is not older");
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn r17_an_import_over_a_refusal_or_dust_that_a_dead_run_sealed_gives_its_token_u
     for (status, body) in [(400, DENIAL), (200, "<html>")] {
         let world = dead_with(status, body, true);
         let spent = world.journal().open_intent().unwrap().fingerprint.clone();
-        world.arrive(world.credential(&world.server.mint()), false).unwrap();
+        world.import(world.credential(&world.server.mint()), false).unwrap();
         assert!(world.process().store().ledger().is_consumed(&spent).unwrap());
         assert_eq!((world.refresh().kind, world.journal().generation.get()), (OutcomeKind::Refreshed, 3));
     }
@@ -206,11 +206,11 @@ fn r17_an_import_over_a_refusal_or_dust_that_a_dead_run_sealed_gives_its_token_u
 #[test]
 fn r03_a_take_over_keeps_the_tokens_that_a_dead_run_sealed() {
     use keepalive::store::TakeOverResult;
-    let world = World::new(None, Mode::Strict, "");
+    let world = World::new(None, RotationMode::Strict, "");
     let answer = world.server.mint();
     let world = dead_with(200, &answer.to_string(), true);
     // Another directory had the one before for a while.
-    world.beside().process().store().take_over(std::slice::from_ref(world.name())).unwrap();
+    world.with_shared_keyring().process().store().take_over(std::slice::from_ref(world.name())).unwrap();
     let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
     assert!(matches!(taken[..], [(_, TakeOverResult::Republished(generation))] if generation.get() == 3), "{taken:?}");
     let stored = world.process().store().snapshot(world.name()).unwrap().unwrap();
@@ -221,7 +221,7 @@ fn r03_a_take_over_keeps_the_tokens_that_a_dead_run_sealed() {
 #[test]
 fn r13_a_take_over_does_not_bring_back_what_a_logout_left_behind() {
     use keepalive::store::TakeOverResult;
-    let world = World::new(None, Mode::Strict, "");
+    let world = World::new(None, RotationMode::Strict, "");
     let sealed = std::fs::read(world.file("profiles/demo/sealed")).unwrap();
     let keyring = world.keyring.snapshot();
     world.log_out(true, false).unwrap();
@@ -237,27 +237,27 @@ fn r13_a_take_over_does_not_bring_back_what_a_logout_left_behind() {
 const SAME: &str = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";
 
 /// Where a run can die whose answer has its final name, and is in no journal.
-const SEALED: [Place; 2] = [Place::BeforePublish, Place::AfterPublish];
+const SEALED: [HookPoint; 2] = [HookPoint::BeforePublish, HookPoint::AfterPublish];
 
 /// A run that asked for the second time, within the grace of its server, was rescued, and died.
-fn dead_after_a_rescue(place: Place) -> World {
-    let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
+fn dead_after_a_rescue(place: HookPoint) -> World {
+    let world = World::new(None, RotationMode::Grace(Duration::from_secs(60)), SAME);
     world.server.script([Fault::DropAfter]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
-    let remains = world.die_at(place);
-    world.goes_on(remains, None)
+    let remains = world.crash_at(place);
+    world.restart_from(remains, None)
 }
 
 /// A run that asked for the second time, got the old token back, and died.
-fn dead_with_the_old_token(place: Place) -> World {
-    let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
+fn dead_with_the_old_token(place: HookPoint) -> World {
+    let world = World::new(None, RotationMode::Grace(Duration::from_secs(60)), SAME);
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), true).unwrap();
+    world.import(world.credential(&answer), true).unwrap();
     let old = serde_json::json!({"refresh_token": answer["refresh_token"]});
-    world.server.script([Fault::DropAfter, Fault::Members(old)]);
+    world.server.script([Fault::DropAfter, Fault::ReplaceMembers(old)]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
-    let remains = world.die_at(place);
-    world.goes_on(remains, None)
+    let remains = world.crash_at(place);
+    world.restart_from(remains, None)
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn r17_a_doubt_that_an_answer_raises_outlives_the_run_that_got_it() {
     for place in SEALED {
         let world = dead_with_the_old_token(place);
         let requests = world.requests();
-        let found = world.look();
+        let found = world.refresh_if_due();
         assert_eq!(
             (found.kind, found.is_follower),
             (OutcomeKind::InDoubt, false),
@@ -273,7 +273,7 @@ fn r17_a_doubt_that_an_answer_raises_outlives_the_run_that_got_it() {
         );
         assert!(found.warnings.iter().any(|w| w.contains("returned the old refresh token")), "{found:?}");
         for _ in 0..2 {
-            assert_eq!(world.look().kind, OutcomeKind::InDoubt, "{place:?}");
+            assert_eq!(world.refresh_if_due().kind, OutcomeKind::InDoubt, "{place:?}");
             assert_eq!(world.refresh().kind, OutcomeKind::InDoubt, "{place:?}");
         }
         assert_eq!((world.requests(), world.journal().generation.get()), (requests, 3), "it is not sent to find out");
@@ -283,10 +283,10 @@ fn r17_a_doubt_that_an_answer_raises_outlives_the_run_that_got_it() {
 
 #[test]
 fn r17_a_doubt_that_an_answer_raises_outlives_a_look_by_an_import() {
-    let world = dead_with_the_old_token(Place::BeforePublish);
+    let world = dead_with_the_old_token(HookPoint::BeforePublish);
     let mut other: Credential = world.credential(&world.server.mint());
     other.binding.client_id = "another".into();
-    world.arrive(other, false).unwrap_err();
+    world.import(other, false).unwrap_err();
     let requests = world.requests();
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     assert_eq!(world.requests(), requests);
@@ -296,7 +296,7 @@ fn r17_a_doubt_that_an_answer_raises_outlives_a_look_by_an_import() {
 fn r20_the_hold_behind_a_rescue_outlives_the_run_that_was_rescued() {
     for place in SEALED {
         let world = dead_after_a_rescue(place);
-        assert_eq!((world.look().kind, world.journal().generation.get()), (OutcomeKind::Fresh, 2));
+        assert_eq!((world.refresh_if_due().kind, world.journal().generation.get()), (OutcomeKind::Fresh, 2));
         let held = world.refresh();
         assert_eq!((held.kind, world.requests()), (OutcomeKind::Deferred, 2), "{held:?}");
         world.clock.advance(Duration::from_secs(16));
@@ -310,10 +310,10 @@ const LOOKS: [fn(&World); 2] = [
     |world| {
         let mut other: Credential = world.credential(&world.server.mint());
         other.binding.client_id = "another".into();
-        world.arrive(other, false).unwrap_err();
+        world.import(other, false).unwrap_err();
     },
     |world| {
-        world.beside().process().store().take_over(std::slice::from_ref(world.name())).unwrap();
+        world.with_shared_keyring().process().store().take_over(std::slice::from_ref(world.name())).unwrap();
         let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
         assert!(matches!(taken[..], [(_, keepalive::store::TakeOverResult::Republished(_))]), "{taken:?}");
     },
@@ -340,14 +340,14 @@ fn r20_the_hold_behind_a_rescue_outlives_whoever_looks_first_and_a_clock_that_is
 #[test]
 fn r20_the_hold_is_as_long_as_was_configured_when_the_request_was_sent() {
     let settle = format!("{SAME}settle = \"25s\"\n");
-    let mode = || Mode::Grace(Duration::from_secs(60));
+    let mode = || RotationMode::Grace(Duration::from_secs(60));
     for (provider, held) in [(settle.as_str(), Some(25)), ("rotation = \"lenient\"\nsettle = \"1s\"\n", None)] {
         let world = World::new(None, mode(), provider);
         world.server.script([Fault::DropAfter]);
         assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
         world.clock.advance(Duration::from_secs(20));
-        let remains = world.die_at(Place::BeforePublish);
-        let world = world.goes_on(remains, None);
+        let remains = world.crash_at(HookPoint::BeforePublish);
+        let world = world.restart_from(remains, None);
         LOOKS[0](&world);
         assert_eq!(world.journal().generation.get(), 2);
         let until = world.journal().not_before.map(|at| at.since(world.clock.now().wall));
@@ -358,12 +358,12 @@ fn r20_the_hold_is_as_long_as_was_configured_when_the_request_was_sent() {
 #[test]
 fn r16_an_answer_without_an_access_token_is_told_whoever_looks_first() {
     for (look, place) in LOOKS.iter().flat_map(|look| SEALED.map(|place| (look, place))) {
-        let world = World::new(None, Mode::Strict, "");
-        world.server.script([Fault::Members(serde_json::json!({"access_token": null}))]);
-        let remains = world.die_at(place);
-        let world = world.goes_on(remains, None);
+        let world = World::new(None, RotationMode::Strict, "");
+        world.server.script([Fault::ReplaceMembers(serde_json::json!({"access_token": null}))]);
+        let remains = world.crash_at(place);
+        let world = world.restart_from(remains, None);
         look(&world);
-        for outcome in [world.look(), world.refresh()] {
+        for outcome in [world.refresh_if_due(), world.refresh()] {
             says(&outcome, OutcomeKind::ConfigError, "at_unusable");
         }
         assert_eq!((world.journal().consecutive_failures, world.requests()), (1, 1), "{place:?}: with a pause");
@@ -374,15 +374,15 @@ fn r16_an_answer_without_an_access_token_is_told_whoever_looks_first() {
 
 #[test]
 fn r17_a_doubt_that_an_answer_raises_outlives_an_older_journal_whoever_looks_first() {
-    let world = World::new(None, Mode::Grace(Duration::from_secs(60)), SAME);
+    let world = World::new(None, RotationMode::Grace(Duration::from_secs(60)), SAME);
     let answer = world.server.mint();
-    world.arrive(world.credential(&answer), true).unwrap();
+    world.import(world.credential(&answer), true).unwrap();
     let journal = std::fs::read(world.file("profiles/demo/record.json")).unwrap();
     let old = serde_json::json!({"refresh_token": answer["refresh_token"]});
-    world.server.script([Fault::DropAfter, Fault::Members(old)]);
+    world.server.script([Fault::DropAfter, Fault::ReplaceMembers(old)]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
-    let remains = world.die_at(Place::BeforePublish);
-    let world = world.goes_on(remains, None);
+    let remains = world.crash_at(HookPoint::BeforePublish);
+    let world = world.restart_from(remains, None);
     std::fs::write(world.file("profiles/demo/record.json"), journal).unwrap();
     LOOKS[0](&world);
     let requests = world.requests();
@@ -392,12 +392,12 @@ fn r17_a_doubt_that_an_answer_raises_outlives_an_older_journal_whoever_looks_fir
 #[test]
 fn r25_when_the_next_request_is_allowed_outlives_the_run_that_was_told() {
     for place in SEALED {
-        let world = World::new(None, Mode::Strict, "");
+        let world = World::new(None, RotationMode::Strict, "");
         let at = world.clock.now().wall.plus(Duration::from_secs(300));
-        world.server.script([Fault::Members(serde_json::json!({"earliest_refresh_at": at.to_string()}))]);
-        let remains = world.die_at(place);
-        let world = world.goes_on(remains, None);
-        assert_eq!(world.look().kind, OutcomeKind::Fresh);
+        world.server.script([Fault::ReplaceMembers(serde_json::json!({"earliest_refresh_at": at.to_string()}))]);
+        let remains = world.crash_at(place);
+        let world = world.restart_from(remains, None);
+        assert_eq!(world.refresh_if_due().kind, OutcomeKind::Fresh);
         assert_eq!(world.journal().not_before, Some(at), "{place:?}");
         assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Deferred, 1));
     }
@@ -406,12 +406,12 @@ fn r25_when_the_next_request_is_allowed_outlives_the_run_that_was_told() {
 #[test]
 fn r16_an_answer_without_an_access_token_is_told_by_the_run_after_and_asked_for_with_pauses() {
     for place in SEALED {
-        let world = World::new(None, Mode::Strict, "");
-        world.server.script([Fault::Members(serde_json::json!({"access_token": null}))]);
-        let remains = world.die_at(place);
-        let world = world.goes_on(remains, None);
+        let world = World::new(None, RotationMode::Strict, "");
+        world.server.script([Fault::ReplaceMembers(serde_json::json!({"access_token": null}))]);
+        let remains = world.crash_at(place);
+        let world = world.restart_from(remains, None);
         for _ in 0..2 {
-            says(&world.look(), OutcomeKind::ConfigError, "at_unusable");
+            says(&world.refresh_if_due(), OutcomeKind::ConfigError, "at_unusable");
         }
         assert_eq!((world.journal().consecutive_failures, world.requests()), (1, 1), "{place:?}");
     }
@@ -419,28 +419,28 @@ fn r16_an_answer_without_an_access_token_is_told_by_the_run_after_and_asked_for_
 
 #[test]
 fn r24_a_client_that_was_accepted_again_is_not_held_because_the_run_died() {
-    let world = World::new(None, Mode::Strict, "");
-    world.server.script([Fault::Answer(401, "", r#"{"error":"invalid_client"}"#)]);
+    let world = World::new(None, RotationMode::Strict, "");
+    world.server.script([Fault::Respond(401, "", r#"{"error":"invalid_client"}"#)]);
     assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
-    let remains = world.die_at(Place::BeforePublish);
-    let world = world.goes_on(remains, None);
-    assert_eq!((world.look().kind, world.journal().client_block), (OutcomeKind::Fresh, None));
+    let remains = world.crash_at(HookPoint::BeforePublish);
+    let world = world.restart_from(remains, None);
+    assert_eq!((world.refresh_if_due().kind, world.journal().client_block), (OutcomeKind::Fresh, None));
 }
 
 #[test]
 fn r13_what_a_dead_run_sealed_does_not_take_the_place_of_a_newer_published_copy() {
-    for place in [Place::AfterExchange, Place::BeforePublish] {
-        let world = World::new(None, Mode::Strict, "");
-        let backup = world.die_at(place);
+    for place in [HookPoint::AfterExchange, HookPoint::BeforePublish] {
+        let world = World::new(None, RotationMode::Strict, "");
+        let backup = world.crash_at(place);
         let second = world.server.mint();
         assert_eq!(world.refresh().generation.get(), 3);
-        let world = world.goes_on(backup, Some(world.keyring.snapshot()));
-        if place == Place::AfterExchange {
+        let world = world.restart_from(backup, Some(world.keyring.snapshot()));
+        if place == HookPoint::AfterExchange {
             let attempt = world.journal().open_intent().unwrap().attempt_id.clone();
             seal(&world, &attempt, 200, &second.to_string(), true);
         }
         // Nobody is told of a generation 2 as if it were new.
-        assert_eq!((world.look().generation.get(), world.published()), (3, Some(3)), "{place:?}");
+        assert_eq!((world.refresh_if_due().generation.get(), world.published()), (3, Some(3)), "{place:?}");
         assert_eq!(world.refresh().generation.get(), 4);
         assert_eq!((world.published(), world.server.counts().presented_again), (Some(4), 0));
     }
@@ -448,9 +448,9 @@ fn r13_what_a_dead_run_sealed_does_not_take_the_place_of_a_newer_published_copy(
 
 /// The journal is from before an answer, and the ledger is gone; and what came before that answer.
 fn behind_its_seal() -> (World, serde_json::Value) {
-    let world = World::new(None, Mode::Strict, "");
+    let world = World::new(None, RotationMode::Strict, "");
     let first = world.server.mint();
-    world.arrive(world.credential(&first), true).unwrap();
+    world.import(world.credential(&first), true).unwrap();
     let journal = std::fs::read(world.file("profiles/demo/record.json")).unwrap();
     assert_eq!(world.refresh().generation.get(), 3);
     std::fs::write(world.file("profiles/demo/record.json"), journal).unwrap();
@@ -461,14 +461,14 @@ fn behind_its_seal() -> (World, serde_json::Value) {
 #[test]
 fn r03_an_older_journal_does_not_hide_which_token_an_answer_spent() {
     let (world, first) = behind_its_seal();
-    assert_eq!(world.look().generation.get(), 3);
-    assert!(world.arrive(world.credential(&first), true).is_err());
+    assert_eq!(world.refresh_if_due().generation.get(), 3);
+    assert!(world.import(world.credential(&first), true).is_err());
 }
 
 #[test]
 fn r03_an_older_journal_does_not_hide_from_an_import_which_token_an_answer_spent() {
     let (world, first) = behind_its_seal();
-    let outcome = world.arrive(world.credential(&first), true).unwrap_err();
+    let outcome = world.import(world.credential(&first), true).unwrap_err();
     says(&outcome, OutcomeKind::NeedsLogin, "consumed");
     assert_eq!(world.journal().generation.get(), 3);
 }
@@ -483,7 +483,7 @@ fn restore(world: &World, files: &[(&str, Vec<u8>)]) {
 #[test]
 fn r13_an_answer_of_a_dead_run_that_a_backup_brings_back_does_not_take_the_journal_down() {
     for (refreshes, has_keyring) in [(1, false), (3, false), (3, true)] {
-        let world = if has_keyring { World::new(None, Mode::Strict, "") } else { World::without_keyring() };
+        let world = if has_keyring { World::new(None, RotationMode::Strict, "") } else { World::without_keyring() };
         let late = world.server.mint();
         seal(&world, "late", 200, &late.to_string(), true);
         let old =
@@ -495,7 +495,7 @@ fn r13_an_answer_of_a_dead_run_that_a_backup_brings_back_does_not_take_the_journ
         restore(&world, &old);
         let known = 1 + refreshes;
         // By its header alone, an answer of the journal's generation could be the journal's.
-        for outcome in [world.refresh(), world.look()].into_iter().take(refreshes as usize) {
+        for outcome in [world.refresh(), world.refresh_if_due()].into_iter().take(refreshes as usize) {
             assert!(outcome.generation.get() >= known, "{outcome:?}");
             match has_keyring {
                 true => assert!(matches!(outcome.kind, OutcomeKind::Fresh | OutcomeKind::Refreshed), "{outcome:?}"),
@@ -512,7 +512,7 @@ fn r13_an_answer_of_a_dead_run_that_a_backup_brings_back_does_not_take_the_journ
 
 #[test]
 fn r13_an_old_answer_with_the_token_that_never_changes_does_not_take_the_journal_down() {
-    let world = World::without_keyring_at(Mode::NoRotation { echo: true }, "rotation = \"none\"\n");
+    let world = World::without_keyring_at(RotationMode::NoRotation { echo: true }, "rotation = \"none\"\n");
     let same = world.server.current_refresh_token(0);
     let late = serde_json::json!({"access_token": "canary-late", "token_type": "Bearer", "refresh_token": same});
     seal(&world, "late", 200, &late.to_string(), true);

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use keepalive::clock::Clock;
 use keepalive::outcome::{OutcomeKind, Publication};
-use keepalive::provider::GateError;
+use keepalive::provider::BeforeSendError;
 use keepalive::scheduler::Scheduler;
 use keepalive::store::keyring::KeyringError;
 
 use super::support::authserver::Fault;
 use super::support::eventually;
-use super::support::family::Mode;
-use super::world::{LIFE, Place, World};
+use super::support::family::RotationMode;
+use super::world::{ACCESS_LIFETIME, HookPoint, World};
 
 fn world() -> World {
-    World::new(None, Mode::Strict, "")
+    World::new(None, RotationMode::Strict, "")
 }
 
 #[test]
@@ -25,38 +25,38 @@ fn r08_a_daemon_goes_on_without_its_keyring_once_there_is_no_more_time_to_wait_f
     assert_eq!(world.refresh_by(&daemon).generation.get(), 2);
     world.keyring.set_fault(Some(KeyringError::Locked));
     // A fifth of the life is the margin; until half of that is gone, the keyring is waited for.
-    world.clock.advance(LIFE - Duration::from_secs(120));
+    world.clock.advance(ACCESS_LIFETIME - Duration::from_secs(120));
     for left in [120, 61] {
-        let outcome = world.look_by(&daemon);
+        let outcome = world.refresh_if_due_by(&daemon);
         assert_eq!((outcome.kind, world.requests()), (OutcomeKind::StoreUnavailable, 1), "{left}: {outcome:?}");
         world.clock.advance(Duration::from_secs(if left == 61 { 1 } else { 59 }));
     }
-    let outcome = world.look_by(&daemon);
+    let outcome = world.refresh_if_due_by(&daemon);
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 3), "{outcome:?}");
     assert_eq!((outcome.publication, world.published()), (Publication::PublishPending, Some(2)));
     world.keyring.set_fault(None);
-    assert_eq!((world.look_by(&daemon).publication, world.published()), (Publication::Published, Some(3)));
+    assert_eq!((world.refresh_if_due_by(&daemon).publication, world.published()), (Publication::Published, Some(3)));
 }
 
 #[test]
 fn r03_a_daemon_sends_no_token_whose_successor_only_the_keyring_that_is_away_may_have() {
     let world = world();
     // Its answer went into the keyring, and the disk did not take it.
-    let remains = world.die_at(Place::AfterExchange);
-    let world = world.goes_on(remains, Some(world.keyring.snapshot()));
+    let remains = world.crash_at(HookPoint::AfterExchange);
+    let world = world.restart_from(remains, Some(world.keyring.snapshot()));
     assert_eq!((world.journal().generation.get(), world.published()), (1, Some(2)));
     let daemon = world.daemon();
     daemon.store().key("demo").unwrap();
     world.keyring.set_fault(Some(KeyringError::Locked));
     // Its last chance would be now.
-    world.clock.advance(LIFE - Duration::from_secs(25));
+    world.clock.advance(ACCESS_LIFETIME - Duration::from_secs(25));
     for _ in 0..2 {
-        let outcome = world.look_by(&daemon);
+        let outcome = world.refresh_if_due_by(&daemon);
         assert_eq!((outcome.kind, world.requests()), (OutcomeKind::StoreUnavailable, 1), "{outcome:?}");
-        world.clock.advance(LIFE);
+        world.clock.advance(ACCESS_LIFETIME);
     }
     world.keyring.set_fault(None);
-    let outcome = world.look_by(&daemon);
+    let outcome = world.refresh_if_due_by(&daemon);
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 3), "{outcome:?}");
     assert_eq!((world.published(), world.server.counts().presented_again), (Some(3), 0));
 }
@@ -67,8 +67,8 @@ fn r08_a_single_command_does_not_go_on_without_its_keyring() {
     let process = world.process();
     assert_eq!(world.refresh_by(&process).generation.get(), 2);
     world.keyring.set_fault(Some(KeyringError::Locked));
-    world.clock.advance(LIFE - Duration::from_secs(1));
-    let outcome = world.look_by(&process);
+    world.clock.advance(ACCESS_LIFETIME - Duration::from_secs(1));
+    let outcome = world.refresh_if_due_by(&process);
     assert_eq!((outcome.kind, world.requests()), (OutcomeKind::StoreUnavailable, 1), "{outcome:?}");
 }
 
@@ -78,12 +78,12 @@ fn r12_a_single_command_tells_that_what_is_pending_cannot_be_published_and_a_dae
         let world = world();
         let engine = if is_daemon { world.daemon() } else { world.process() };
         let keyring = world.keyring.clone();
-        world.hook(Place::AfterExchange, move || {
+        world.hook(HookPoint::AfterExchange, move || {
             keyring.set_fault(Some(KeyringError::Locked));
             Ok(())
         });
         assert_eq!(world.refresh_by(&engine).publication, Publication::PublishPending);
-        let outcome = world.look_by(&engine);
+        let outcome = world.refresh_if_due_by(&engine);
         assert_eq!((outcome.kind, outcome.publication), (kind, Publication::PublishPending), "{outcome:?}");
         assert_eq!(world.requests(), 1);
     }
@@ -93,7 +93,7 @@ fn r12_a_single_command_tells_that_what_is_pending_cannot_be_published_and_a_dae
 fn r08_a_keyring_that_locks_itself_before_the_request_is_noticed_in_time() {
     let world = world();
     let keyring = world.keyring.clone();
-    world.hook(Place::AtCheck, move || {
+    world.hook(HookPoint::KeyringCheck, move || {
         keyring.set_fault(Some(KeyringError::Locked));
         Ok(())
     });
@@ -138,7 +138,7 @@ fn r08_a_daemon_does_not_go_on_under_a_key_that_is_not_the_keyrings_any_more() {
 /// At a server with a grace, into which two timeouts fit.
 fn graceful() -> World {
     let policy = "rotation = \"grace\"\nreuse_grace = \"30s\"\ngrace_semantics = \"same\"\ntimeout = \"10s\"\n";
-    World::without_keyring_at(Mode::Grace(LIFE), policy)
+    World::without_keyring_at(RotationMode::Grace(ACCESS_LIFETIME), policy)
 }
 
 #[test]
@@ -146,10 +146,10 @@ fn r19_a_daemon_retries_inside_the_grace_whatever_failed_before() {
     let world = graceful();
     for _ in 0..3 {
         // No journal notes these.
-        world.hook(Place::BeforeExchange, || Err(GateError::Refused("as if told to stop")));
+        world.hook(HookPoint::BeforeExchange, || Err(BeforeSendError::Refused("as if told to stop")));
     }
     world.server.script([Fault::DropAfter]);
-    world.clock.advance(LIFE - Duration::from_secs(100));
+    world.clock.advance(ACCESS_LIFETIME - Duration::from_secs(100));
     let profile = Arc::clone(world.profile());
     let scheduler = Scheduler::new(world.daemon(), Arc::new(move |_| Ok(Arc::clone(&profile))));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

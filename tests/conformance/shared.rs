@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keepalive::clock::Timestamp;
-use keepalive::credential::foreign::{Foreign, Identity, Origin};
-use keepalive::credential::response::{self, Reply};
+use keepalive::credential::foreign::{AccountIdentity, ExternalCredential, ImportSource};
+use keepalive::credential::response::{self, ParsedResponse};
 use keepalive::engine::source::FollowedStores;
 use keepalive::engine::standing::{self, StatusPolicy};
 use keepalive::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState, Publication};
@@ -13,16 +13,16 @@ use keepalive::store::keyring::KeyringError;
 use serde_json::{Value, json};
 
 use super::support::authserver::Fault;
-use super::support::family::Mode;
+use super::support::family::RotationMode;
 use super::support::tool;
-use super::world::{LIFE, Place, World};
+use super::world::{ACCESS_LIFETIME, HookPoint, World};
 
 /// A tool's store in memory: what it holds, and whose that is; or why it cannot be read.
 #[derive(Clone, Default)]
-struct Tool(Arc<Mutex<Held>>);
+struct FakeTool(Arc<Mutex<ToolContents>>);
 
 #[derive(Clone, Default)]
-enum Held {
+enum ToolContents {
     Tokens {
         answer: Value,
         email: &'static str,
@@ -32,29 +32,36 @@ enum Held {
     Unreadable,
 }
 
-impl FollowedStores for Tool {
-    fn read(&self, origin: &Origin, within: &str) -> Result<Foreign, Failure> {
+impl FollowedStores for FakeTool {
+    fn read(&self, origin: &ImportSource, within: &str) -> Result<ExternalCredential, Failure> {
         assert_eq!((origin.tool.as_str(), within), ("codex", "demo"));
         match self.0.lock().unwrap().clone() {
-            Held::Unreadable => {
+            ToolContents::Unreadable => {
                 Err(Failure::new(ErrorKind::Source, "auth.json cannot be read").with_hint("look at it"))
             }
-            Held::Tokens { answer, email, written } => {
-                let Reply::Granted(granted) = response::read(200, answer.to_string().as_bytes(), true) else {
+            ToolContents::Tokens { answer, email, written } => {
+                let ParsedResponse::Granted(granted) = response::parse(200, answer.to_string().as_bytes(), true) else {
                     panic!()
                 };
-                let identity = Identity { email: (!email.is_empty()).then(|| email.into()), ..Identity::default() };
+                let identity =
+                    AccountIdentity { email: (!email.is_empty()).then(|| email.into()), ..AccountIdentity::default() };
                 let written = Some(Timestamp::from_secs(written));
                 let client_id = answer["client_id"].as_str().map(str::to_owned);
-                Ok(Foreign { identity, granted: *granted, written, client_id, ..Foreign::default() })
+                Ok(ExternalCredential {
+                    identity,
+                    response: *granted,
+                    written_at: written,
+                    client_id,
+                    ..ExternalCredential::default()
+                })
             }
         }
     }
 }
 
-impl Tool {
+impl FakeTool {
     fn holds(&self, answer: &Value, email: &'static str, written: i64) {
-        *self.0.lock().unwrap() = Held::Tokens { answer: answer.clone(), email, written };
+        *self.0.lock().unwrap() = ToolContents::Tokens { answer: answer.clone(), email, written };
     }
 }
 
@@ -64,19 +71,19 @@ const EARLIER: i64 = START - 1000;
 const LATER: i64 = START + 1000;
 
 /// A world that follows a tool, in step with it.
-struct Shared {
+struct FollowingWorld {
     world: World,
-    tool: Tool,
+    tool: FakeTool,
     answer: Value,
 }
 
-impl Shared {
-    fn new(mode: Mode) -> Self {
+impl FollowingWorld {
+    fn new(mode: RotationMode) -> Self {
         let mut world = World::new(None, mode, "");
-        let (tool, answer) = (Tool::default(), world.server.mint());
+        let (tool, answer) = (FakeTool::default(), world.server.mint());
         tool.holds(&answer, "ada@acme.example", EARLIER);
-        let identity = Identity { email: Some("ada@acme.example".into()), ..Identity::default() };
-        let origin = Origin { tool: "codex".into(), place: Some("auth.json".into()), account: None, identity };
+        let identity = AccountIdentity { email: Some("ada@acme.example".into()), ..AccountIdentity::default() };
+        let origin = ImportSource { tool: "codex".into(), location: Some("auth.json".into()), account: None, identity };
         world.follow(Arc::new(tool.clone()), &answer, origin);
         assert_eq!(world.journal().generation.get(), 2);
         Self { world, tool, answer }
@@ -90,7 +97,7 @@ impl Shared {
     }
 
     #[track_caller]
-    fn stops(&self, kind: OutcomeKind, word: &str, requests: usize) -> Outcome {
+    fn assert_stops(&self, kind: OutcomeKind, word: &str, requests: usize) -> Outcome {
         let outcome = self.world.refresh();
         let error = outcome.error.clone().unwrap();
         assert_eq!((outcome.kind, error.kind.word()), (kind, word), "{outcome:?}");
@@ -117,14 +124,14 @@ impl Shared {
 
 #[test]
 fn r39_in_step_with_the_tool_a_refresh_is_an_ordinary_one() {
-    let shared = Shared::new(Mode::Strict);
+    let shared = FollowingWorld::new(RotationMode::Strict);
     let outcome = shared.world.refresh();
     assert_eq!((outcome.kind, outcome.generation.get(), shared.world.requests()), (OutcomeKind::Refreshed, 3, 1));
 }
 
 #[test]
 fn r39_a_tool_that_still_holds_a_spent_token_does_not_stop_us() {
-    let shared = Shared::new(Mode::Strict);
+    let shared = FollowingWorld::new(RotationMode::Strict);
     shared.world.refresh();
     // The tool's store is as it was: its token is in the ledger now.
     let outcome = shared.world.refresh();
@@ -134,7 +141,7 @@ fn r39_a_tool_that_still_holds_a_spent_token_does_not_stop_us() {
 
 #[test]
 fn r39_what_the_tool_refreshed_behind_our_back_is_adopted_and_nothing_is_sent() {
-    let shared = Shared::new(Mode::Strict);
+    let shared = FollowingWorld::new(RotationMode::Strict);
     let theirs = shared.rotates();
     let outcome = shared.world.refresh();
     assert_eq!((outcome.kind, outcome.generation.get(), outcome.error), (OutcomeKind::Refreshed, 3, None));
@@ -150,13 +157,13 @@ fn r39_what_the_tool_refreshed_behind_our_back_is_adopted_and_nothing_is_sent() 
 
 #[test]
 fn r39_an_adopted_token_that_ends_too_soon_is_refreshed_in_the_same_flight() {
-    let shared = Shared::new(Mode::Strict);
+    let shared = FollowingWorld::new(RotationMode::Strict);
     let mut theirs = tool::refresh(&shared.world.server, tool::token(&shared.answer));
     theirs["expires_in"] = Value::Null;
     theirs["expires_at"] = json!(START + 1);
     shared.tool.holds(&theirs, "ada@acme.example", LATER);
-    shared.world.clock.advance(LIFE);
-    let outcome = shared.world.look();
+    shared.world.clock.advance(ACCESS_LIFETIME);
+    let outcome = shared.world.refresh_if_due();
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 4), "{outcome:?}");
     let counts = shared.world.server.counts();
     assert_eq!((counts.refresh_requests, counts.presented_again), (2, 0));
@@ -164,13 +171,13 @@ fn r39_an_adopted_token_that_ends_too_soon_is_refreshed_in_the_same_flight() {
 
 #[test]
 fn r11_a_process_that_dies_while_it_adopts_loses_nothing_and_sends_nothing() {
-    for (place, keyring) in [(Place::BeforePublish, 2), (Place::AfterPublish, 3)] {
-        let shared = Shared::new(Mode::Strict);
+    for (place, keyring) in [(HookPoint::BeforePublish, 2), (HookPoint::AfterPublish, 3)] {
+        let shared = FollowingWorld::new(RotationMode::Strict);
         shared.rotates();
-        let remains = shared.world.die_at(place);
-        let world = shared.world.goes_on(remains, None);
+        let remains = shared.world.crash_at(place);
+        let world = shared.world.restart_from(remains, None);
         assert_eq!(world.published(), Some(keyring), "{place:?}");
-        let outcome = world.look();
+        let outcome = world.refresh_if_due();
         assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Fresh, 3), "{outcome:?}");
         assert_eq!((world.published(), world.requests()), (Some(3), 1), "the request was the tool's");
         assert_eq!(world.refresh().generation.get(), 4);
@@ -180,102 +187,102 @@ fn r11_a_process_that_dies_while_it_adopts_loses_nothing_and_sends_nothing() {
 
 #[test]
 fn r12_what_is_adopted_while_the_keyring_goes_away_is_published_later() {
-    let shared = Shared::new(Mode::Strict);
+    let shared = FollowingWorld::new(RotationMode::Strict);
     shared.rotates();
     let keyring = shared.world.keyring.clone();
-    shared.world.hook(Place::BeforePublish, move || {
+    shared.world.hook(HookPoint::BeforePublish, move || {
         keyring.set_fault(Some(KeyringError::Locked));
         Ok(())
     });
     let outcome = shared.world.refresh();
     assert_eq!((outcome.kind, outcome.publication), (OutcomeKind::Refreshed, Publication::PublishPending));
     shared.world.keyring.set_fault(None);
-    assert_eq!(shared.world.look().publication, Publication::Published);
+    assert_eq!(shared.world.refresh_if_due().publication, Publication::Published);
     assert_eq!((shared.world.published(), shared.world.requests()), (Some(3), 1));
 }
 
 #[test]
 fn r39_another_account_in_the_tool_stops_us() {
-    let shared = Shared::new(Mode::Strict);
+    let shared = FollowingWorld::new(RotationMode::Strict);
     shared.tool.holds(&shared.world.server.mint(), "bob@acme.example", LATER);
-    shared.stops(OutcomeKind::ConfigError, "conflict", 0);
+    shared.assert_stops(OutcomeKind::ConfigError, "conflict", 0);
     assert_eq!(shared.state(), ProfileState::ConfigError);
     // Signed in again as before: it goes on by itself.
     shared.tool.holds(&shared.world.server.mint(), "ada@acme.example", LATER);
-    assert_eq!(shared.world.look().kind, OutcomeKind::Refreshed);
+    assert_eq!(shared.world.refresh_if_due().kind, OutcomeKind::Refreshed);
     assert_eq!((shared.state(), shared.world.requests()), (ProfileState::Fresh, 0));
 }
 
 #[test]
 fn r39_a_token_of_another_client_in_the_tool_stops_us() {
-    let shared = Shared::new(Mode::Strict);
+    let shared = FollowingWorld::new(RotationMode::Strict);
     let mut answer = shared.world.server.mint();
     answer["client_id"] = json!("another");
     shared.tool.holds(&answer, "ada@acme.example", LATER);
-    shared.stops(OutcomeKind::ConfigError, "conflict", 0);
+    shared.assert_stops(OutcomeKind::ConfigError, "conflict", 0);
     answer["client_id"] = json!("public");
     shared.tool.holds(&answer, "ada@acme.example", LATER);
-    assert_eq!((shared.world.look().kind, shared.world.requests()), (OutcomeKind::Refreshed, 0));
+    assert_eq!((shared.world.refresh_if_due().kind, shared.world.requests()), (OutcomeKind::Refreshed, 0));
 }
 
 #[test]
 fn r39_a_tool_that_does_not_say_whose_it_is_stops_us() {
-    let shared = Shared::new(Mode::Strict);
+    let shared = FollowingWorld::new(RotationMode::Strict);
     shared.tool.holds(&shared.world.server.mint(), "", LATER);
-    shared.stops(OutcomeKind::ConfigError, "conflict", 0);
+    shared.assert_stops(OutcomeKind::ConfigError, "conflict", 0);
 }
 
 #[test]
 fn r39_an_unknown_token_that_is_not_newer_stops_us() {
-    let shared = Shared::new(Mode::Strict);
+    let shared = FollowingWorld::new(RotationMode::Strict);
     let mut old = shared.world.server.mint();
     old["expires_in"] = json!(1);
     shared.tool.holds(&old, "ada@acme.example", EARLIER);
-    shared.stops(OutcomeKind::ConfigError, "conflict", 0);
+    shared.assert_stops(OutcomeKind::ConfigError, "conflict", 0);
 }
 
 #[test]
 fn a_store_that_cannot_be_read_defers_the_refresh() {
-    let shared = Shared::new(Mode::Strict);
-    *shared.tool.0.lock().unwrap() = Held::Unreadable;
-    shared.stops(OutcomeKind::Deferred, "source", 0);
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    *shared.tool.0.lock().unwrap() = ToolContents::Unreadable;
+    shared.assert_stops(OutcomeKind::Deferred, "source", 0);
     assert_eq!(shared.state(), ProfileState::Fresh, "the access token is");
-    shared.world.clock.advance(LIFE / 10 * 9);
-    shared.stops(OutcomeKind::Deferred, "source", 0);
+    shared.world.clock.advance(ACCESS_LIFETIME / 10 * 9);
+    shared.assert_stops(OutcomeKind::Deferred, "source", 0);
     assert_eq!(shared.state(), ProfileState::Deferred);
     shared.tool.holds(&shared.answer, "ada@acme.example", EARLIER);
-    assert_eq!((shared.world.look().kind, shared.world.requests()), (OutcomeKind::Refreshed, 1));
+    assert_eq!((shared.world.refresh_if_due().kind, shared.world.requests()), (OutcomeKind::Refreshed, 1));
     assert_eq!(shared.state(), ProfileState::Fresh);
 }
 
 #[test]
 fn a_store_that_holds_no_refresh_token_any_more_defers_the_refresh() {
-    let shared = Shared::new(Mode::Strict);
+    let shared = FollowingWorld::new(RotationMode::Strict);
     shared.tool.holds(&json!({"access_token": "a", "expires_in": 600}), "ada@acme.example", LATER);
-    shared.stops(OutcomeKind::Deferred, "source", 0);
+    shared.assert_stops(OutcomeKind::Deferred, "source", 0);
 }
 
 #[test]
 fn an_obstacle_that_has_gone_is_no_reason_to_refresh_what_is_fresh() {
-    let shared = Shared::new(Mode::Strict);
+    let shared = FollowingWorld::new(RotationMode::Strict);
     shared.tool.holds(&shared.world.server.mint(), "bob@acme.example", LATER);
-    shared.stops(OutcomeKind::ConfigError, "conflict", 0);
+    shared.assert_stops(OutcomeKind::ConfigError, "conflict", 0);
     shared.tool.holds(&shared.answer, "ada@acme.example", EARLIER);
-    assert_eq!((shared.world.look().kind, shared.world.requests()), (OutcomeKind::Fresh, 0));
+    assert_eq!((shared.world.refresh_if_due().kind, shared.world.requests()), (OutcomeKind::Fresh, 0));
     assert_eq!(shared.state(), ProfileState::Fresh);
 }
 
 /// A tool that is quicker than we can see.
-struct Quick {
-    tool: Tool,
+struct RacingTool {
+    tool: FakeTool,
     /// Held from this look on: the first is before the flight, the second at the fence, the third after a refusal.
     at: usize,
-    then: Held,
+    then: ToolContents,
     looks: Mutex<usize>,
 }
 
-impl FollowedStores for Quick {
-    fn read(&self, origin: &Origin, within: &str) -> Result<Foreign, Failure> {
+impl FollowedStores for RacingTool {
+    fn read(&self, origin: &ImportSource, within: &str) -> Result<ExternalCredential, Failure> {
         let mut looks = self.looks.lock().unwrap();
         *looks += 1;
         if *looks == self.at {
@@ -285,37 +292,37 @@ impl FollowedStores for Quick {
     }
 }
 
-fn quick(at: usize, then: impl FnOnce(&Shared) -> Held) -> Shared {
-    let mut shared = Shared::new(Mode::Strict);
+fn racing(at: usize, then: impl FnOnce(&FollowingWorld) -> ToolContents) -> FollowingWorld {
+    let mut shared = FollowingWorld::new(RotationMode::Strict);
     let then = then(&shared);
-    let quick = Quick { tool: shared.tool.clone(), at, then, looks: Mutex::default() };
+    let quick = RacingTool { tool: shared.tool.clone(), at, then, looks: Mutex::default() };
     let origin = shared.world.journal().origin.unwrap();
     shared.world.follow(Arc::new(quick), &shared.answer, origin);
     shared
 }
 
-fn newer(shared: &Shared) -> Held {
+fn newer(shared: &FollowingWorld) -> ToolContents {
     let answer = shared.world.server.mint();
-    Held::Tokens { answer, email: "ada@acme.example", written: LATER }
+    ToolContents::Tokens { answer, email: "ada@acme.example", written: LATER }
 }
 
 #[test]
 fn r39_a_tool_that_refreshes_while_we_connect_is_noticed_at_the_fence() {
-    for then in [newer, |_: &Shared| Held::Unreadable] {
-        let shared = quick(2, then);
+    for then in [newer, |_: &FollowingWorld| ToolContents::Unreadable] {
+        let shared = racing(2, then);
         let outcome = shared.world.refresh();
         let error = outcome.error.unwrap();
         assert_eq!((outcome.kind, error.kind.word()), (OutcomeKind::Deferred, "interrupted"), "{error:?}");
         assert_eq!((shared.world.requests(), shared.world.journal().open_intent()), (0, None));
     }
-    let shared = quick(2, newer);
+    let shared = racing(2, newer);
     shared.world.refresh();
     assert_eq!((shared.world.refresh().generation.get(), shared.world.requests()), (3, 0), "the next one adopts it");
 }
 
-fn refused(then: impl FnOnce(&Shared) -> Held) -> (Shared, Outcome) {
-    let shared = quick(3, then);
-    shared.world.server.script([Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#)]);
+fn refused(then: impl FnOnce(&FollowingWorld) -> ToolContents) -> (FollowingWorld, Outcome) {
+    let shared = racing(3, then);
+    shared.world.server.script([Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#)]);
     let outcome = shared.world.refresh();
     (shared, outcome)
 }
@@ -330,7 +337,7 @@ fn r22_a_refused_token_is_looked_up_once_more_before_anybody_must_sign_in() {
 
 #[test]
 fn a_token_that_was_not_refused_is_not_looked_up_once_more() {
-    let shared = quick(3, newer);
+    let shared = racing(3, newer);
     let outcome = shared.world.refresh();
     assert_eq!((outcome.kind, outcome.generation.get(), shared.world.requests()), (OutcomeKind::Refreshed, 3, 1));
     assert_eq!(outcome.warnings, Vec::<String>::new(), "nothing was adopted");
@@ -339,18 +346,18 @@ fn a_token_that_was_not_refused_is_not_looked_up_once_more() {
 #[test]
 fn r22_a_refused_token_of_which_the_tool_has_no_newer_needs_a_login_until_it_has() {
     let (shared, outcome) =
-        refused(|s| Held::Tokens { answer: s.answer.clone(), email: "ada@acme.example", written: EARLIER });
+        refused(|s| ToolContents::Tokens { answer: s.answer.clone(), email: "ada@acme.example", written: EARLIER });
     assert_eq!((outcome.kind, shared.world.requests()), (OutcomeKind::NeedsLogin, 1));
     assert_eq!(shared.world.refresh().kind, OutcomeKind::NeedsLogin);
     assert_eq!((shared.state(), shared.world.requests()), (ProfileState::NeedsLogin, 1));
     shared.tool.holds(&shared.world.server.mint(), "ada@acme.example", LATER);
-    assert_eq!((shared.world.look().kind, shared.world.requests()), (OutcomeKind::Refreshed, 1));
+    assert_eq!((shared.world.refresh_if_due().kind, shared.world.requests()), (OutcomeKind::Refreshed, 1));
     assert_eq!(shared.state(), ProfileState::Fresh);
 }
 
 #[test]
 fn r17_a_doubt_ends_when_the_tool_has_a_newer_token() {
-    let shared = Shared::new(Mode::Strict);
+    let shared = FollowingWorld::new(RotationMode::Strict);
     shared.world.server.script([Fault::DropAfter]);
     assert_eq!(shared.world.refresh().kind, OutcomeKind::InDoubt);
     shared.tool.holds(&shared.world.server.mint(), "ada@acme.example", LATER);
@@ -364,9 +371,10 @@ fn r17_a_doubt_ends_when_the_tool_has_a_newer_token() {
 
 #[test]
 fn a_profile_that_came_from_no_tool_cannot_follow_one() {
-    let mut world = World::new(None, Mode::Strict, "");
-    let origin = Origin { tool: "codex".into(), place: None, account: None, identity: Identity::default() };
-    world.follow(Arc::new(Tool::default()), &world.server.mint(), origin);
+    let mut world = World::new(None, RotationMode::Strict, "");
+    let origin =
+        ImportSource { tool: "codex".into(), location: None, account: None, identity: AccountIdentity::default() };
+    world.follow(Arc::new(FakeTool::default()), &world.server.mint(), origin);
     let outcome = world.refresh();
     assert_eq!((outcome.kind, world.requests()), (OutcomeKind::ConfigError, 0));
     assert_eq!(outcome.error.unwrap().kind, ErrorKind::Follow);
@@ -374,7 +382,7 @@ fn a_profile_that_came_from_no_tool_cannot_follow_one() {
 
 #[test]
 fn a_journal_of_an_older_version_is_read_and_one_of_ours_by_it() {
-    let shared = Shared::new(Mode::Strict);
+    let shared = FollowingWorld::new(RotationMode::Strict);
     let mut journal = serde_json::to_value(shared.world.journal()).unwrap();
     assert_eq!(journal["origin"]["tool"], "codex");
     assert!(!journal.to_string().contains("canary"), "no token is in it");
@@ -385,27 +393,27 @@ fn a_journal_of_an_older_version_is_read_and_one_of_ours_by_it() {
 
 #[test]
 fn r04_a_token_of_the_tool_that_another_profile_holds_stops_us() {
-    let shared = Shared::new(Mode::Strict);
+    let shared = FollowingWorld::new(RotationMode::Strict);
     let theirs = shared.world.server.mint();
     let other = "copy".parse().unwrap();
-    shared.world.arrive_as(&other, shared.world.credential(&theirs), false).unwrap();
+    shared.world.import_into(&other, shared.world.credential(&theirs), false).unwrap();
     shared.tool.holds(&theirs, "ada@acme.example", LATER);
-    let outcome = shared.stops(OutcomeKind::ConfigError, "conflict", 0);
+    let outcome = shared.assert_stops(OutcomeKind::ConfigError, "conflict", 0);
     assert!(outcome.error.unwrap().message.starts_with("profile copy already has"));
 }
 
 #[test]
 fn r04_another_profile_that_cannot_be_read_stops_us_for_as_long_as_it_cannot() {
-    let shared = Shared::new(Mode::Strict);
+    let shared = FollowingWorld::new(RotationMode::Strict);
     let other = "copy".parse().unwrap();
     let answer = shared.world.server.mint();
-    shared.world.arrive_as(&other, shared.world.credential(&answer), false).unwrap();
+    shared.world.import_into(&other, shared.world.credential(&answer), false).unwrap();
     // Opened, a link is an error.
     let (path, aside) = (shared.world.file("profiles/copy/record.json"), shared.world.file("aside"));
     std::fs::rename(&path, &aside).unwrap();
     std::os::unix::fs::symlink(&aside, &path).unwrap();
     shared.rotates();
-    shared.stops(OutcomeKind::Deferred, "source", 1);
+    shared.assert_stops(OutcomeKind::Deferred, "source", 1);
     std::fs::remove_file(&path).unwrap();
     std::fs::rename(&aside, &path).unwrap();
     shared.world.clock.advance(Duration::from_secs(60));

@@ -15,11 +15,11 @@ use keepalive::store::keyring::{KeyringError, KeyringItem};
 
 use super::homes::moved_in;
 use super::support::eventually;
-use super::support::family::Mode;
-use super::world::{LIFE, World};
+use super::support::family::RotationMode;
+use super::world::{ACCESS_LIFETIME, World};
 
 /// A world at generation 2, and what it can be put back to.
-struct Whole {
+struct RepairableWorld {
     world: World,
     sealed: Vec<u8>,
     items: BTreeMap<KeyringItem, String>,
@@ -29,9 +29,9 @@ struct Whole {
 const SEALED: &str = "profiles/demo/sealed";
 const JOURNAL: &str = "profiles/demo/record.json";
 
-impl Whole {
+impl RepairableWorld {
     fn new() -> Self {
-        Self::of(World::new(None, Mode::Strict, ""))
+        Self::of(World::new(None, RotationMode::Strict, ""))
     }
 
     fn of(world: World) -> Self {
@@ -41,7 +41,7 @@ impl Whole {
         Self { world, sealed, items, journal }
     }
 
-    fn mend(&self) {
+    fn repair(&self) {
         std::fs::write(self.world.file(SEALED), &self.sealed).unwrap();
         self.world.keyring.restore(self.items.clone());
     }
@@ -66,32 +66,32 @@ impl Whole {
     }
 
     /// What `status` shows.
-    fn stands(&self) -> ProfileStatus {
+    fn status(&self) -> ProfileStatus {
         let policy = &self.world.profile().provider.policy;
         let terms = StatusPolicy { policy, margin: Margin::DEFAULT, jitter: Duration::ZERO, is_following: false };
         profile_status(Some(&self.world.journal()), terms, &self.world.clock.now())
     }
 
     fn shown(&self) -> (ProfileState, String) {
-        let shown = self.stands();
+        let shown = self.status();
         (shown.state, shown.error.map_or(String::new(), |e| e.kind.to_string()))
     }
 }
 
-fn word_of(outcome: &Outcome) -> &str {
+fn error_kind(outcome: &Outcome) -> &str {
     outcome.error.as_ref().map_or("", |e| e.kind.word())
 }
 
 /// A key of another store, as its item.
 fn other_key() -> String {
-    let other = World::new(None, Mode::Strict, "").keyring.snapshot();
+    let other = World::new(None, RotationMode::Strict, "").keyring.snapshot();
     other.into_iter().find(|(item, _)| item.service == "keepalive-key").unwrap().1
 }
 
 /// Breaks something, in each way that no run passes by, with how runs end from then on.
-type Break = (fn(&Whole), OutcomeKind, &'static str);
+type BreakCase = (fn(&RepairableWorld), OutcomeKind, &'static str);
 
-const BREAKS: [Break; 6] = [
+const BREAKS: [BreakCase; 6] = [
     (
         |whole| {
             std::fs::remove_file(whole.world.file(SEALED)).unwrap();
@@ -117,24 +117,24 @@ const BREAKS: [Break; 6] = [
 #[test]
 fn what_ends_every_run_alike_is_told_by_the_status_until_a_run_finds_it_mended() {
     for (break_it, kind, word) in BREAKS {
-        let whole = Whole::new();
+        let whole = RepairableWorld::new();
         let world = &whole.world;
         let before = world.journal();
         break_it(&whole);
         let outcome = world.refresh();
-        assert_eq!((outcome.kind, word_of(&outcome)), (kind, word), "{outcome:?}");
+        assert_eq!((outcome.kind, error_kind(&outcome)), (kind, word), "{outcome:?}");
         let state = if kind == OutcomeKind::NeedsLogin { ProfileState::NeedsLogin } else { ProfileState::ConfigError };
         let now = Some(world.clock.now().wall);
-        assert_eq!((whole.shown(), whole.stands().refresh_at), ((state, word.to_owned()), now));
+        assert_eq!((whole.shown(), whole.status().refresh_at), ((state, word.to_owned()), now));
         let told = world.journal();
         assert_eq!((told.sequence, &told.last_attempt), (before.sequence, &before.last_attempt), "it was no attempt");
         // Whoever asks for what is due is told as well, though the access token is fresh, and nothing is written again.
         let journal = whole.journal();
-        let outcome = world.look();
-        assert_eq!((outcome.kind, word_of(&outcome)), (kind, word), "{outcome:?}");
+        let outcome = world.refresh_if_due();
+        assert_eq!((outcome.kind, error_kind(&outcome)), (kind, word), "{outcome:?}");
         assert_eq!(whole.journal(), journal);
-        whole.mend();
-        assert_eq!(world.look().kind, OutcomeKind::Fresh, "{word}");
+        whole.repair();
+        assert_eq!(world.refresh_if_due().kind, OutcomeKind::Fresh, "{word}");
         assert_eq!(whole.shown(), (ProfileState::Fresh, String::new()));
         assert_eq!((whole.journal(), world.requests()), (whole.journal.clone(), 1), "{word}");
     }
@@ -142,23 +142,23 @@ fn what_ends_every_run_alike_is_told_by_the_status_until_a_run_finds_it_mended()
 
 #[test]
 fn another_key_than_that_of_the_sealed_file_is_told_by_the_status_until_the_right_one_is_back() {
-    let whole = Whole::of(World::without_keyring());
+    let whole = RepairableWorld::of(World::without_keyring());
     let world = &whole.world;
     std::fs::write(world.file("key"), [8; 32]).unwrap();
-    assert_eq!(world.look().kind, OutcomeKind::Fresh, "nobody has looked");
+    assert_eq!(world.refresh_if_due().kind, OutcomeKind::Fresh, "nobody has looked");
     assert_eq!(world.refresh().kind, OutcomeKind::StoreUnavailable);
     assert_eq!(whole.shown(), (ProfileState::ConfigError, "damaged".into()));
     std::fs::write(world.file("key"), "too short").unwrap();
-    assert_eq!(word_of(&world.look()), "key");
+    assert_eq!(error_kind(&world.refresh_if_due()), "key");
     assert_eq!(whole.shown(), (ProfileState::ConfigError, "key".into()));
     std::fs::write(world.file("key"), [7; 32]).unwrap();
-    assert_eq!((world.look().kind, whole.shown().0), (OutcomeKind::Fresh, ProfileState::Fresh));
+    assert_eq!((world.refresh_if_due().kind, whole.shown().0), (OutcomeKind::Fresh, ProfileState::Fresh));
     assert_eq!(whole.journal(), whole.journal);
 }
 
 #[test]
 fn r30_a_store_that_no_run_may_use_here_is_told_by_the_status_before_any_has_tried() {
-    let whole = Whole::new();
+    let whole = RepairableWorld::new();
     let world = &whole.world;
     let path = world.file("store.json");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -167,44 +167,47 @@ fn r30_a_store_that_no_run_may_use_here_is_told_by_the_status_before_any_has_tri
     for (content, word) in [(identity.to_string(), "other_machine"), ("dust".into(), "damaged")] {
         std::fs::write(&path, content).unwrap();
         assert_eq!(whole.shown(), (ProfileState::ConfigError, word.into()));
-        assert_eq!([word_of(&world.look()), word_of(&world.refresh())], [word; 2]);
+        assert_eq!([error_kind(&world.refresh_if_due()), error_kind(&world.refresh())], [word; 2]);
     }
     std::fs::write(&path, identity.to_string()).unwrap();
-    let obtained = world.process().access_token(world.profile(), Duration::ZERO, LIFE, &|| {});
+    let obtained = world.process().access_token(world.profile(), Duration::ZERO, ACCESS_LIFETIME, &|| {});
     assert!(obtained.token.is_some());
     assert!(obtained.warnings[0].contains("another machine"), "{:?}", obtained.warnings);
     std::fs::write(&path, text).unwrap();
-    assert_eq!((whole.shown().0, world.look().kind, world.requests()), (ProfileState::Fresh, OutcomeKind::Fresh, 1));
+    assert_eq!(
+        (whole.shown().0, world.refresh_if_due().kind, world.requests()),
+        (ProfileState::Fresh, OutcomeKind::Fresh, 1)
+    );
 }
 
 #[test]
 fn what_may_pass_by_itself_is_not_noted() {
     for fault in [KeyringError::Locked, KeyringError::TimedOut, KeyringError::NoService, KeyringError::Denied] {
-        let whole = Whole::new();
+        let whole = RepairableWorld::new();
         whole.world.keyring.set_fault(Some(fault));
         assert_eq!(whole.world.refresh().kind, OutcomeKind::StoreUnavailable);
         assert_eq!((whole.shown().0, whole.journal()), (ProfileState::Fresh, whole.journal.clone()));
     }
     // A key that only another process has.
-    let whole = Whole::of(World::without_keyring());
+    let whole = RepairableWorld::of(World::without_keyring());
     std::fs::rename(whole.world.file("key"), whole.world.file("aside")).unwrap();
-    assert_eq!(word_of(&whole.world.refresh()), "key");
+    assert_eq!(error_kind(&whole.world.refresh()), "key");
     assert_eq!(whole.journal(), whole.journal);
 }
 
 /// As a command asks for it, and as the daemon does for those who ask it.
 const ASKS: [fn(&World) -> TokenResult; 2] = [
-    |world| world.process().access_token(world.profile(), Duration::ZERO, LIFE, &|| {}),
+    |world| world.process().access_token(world.profile(), Duration::ZERO, ACCESS_LIFETIME, &|| {}),
     |world| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(world.process().access_token_async(world.profile(), Duration::ZERO, LIFE))
+        runtime.block_on(world.process().access_token_async(world.profile(), Duration::ZERO, ACCESS_LIFETIME))
     },
 ];
 
 #[test]
 fn a_token_that_cannot_be_opened_is_looked_into_and_either_mended_or_told() {
     for obtain in ASKS {
-        let whole = Whole::new();
+        let whole = RepairableWorld::new();
         whole.alter_sealed();
         assert_eq!(obtain(&whole.world).token.unwrap().generation.get(), 2, "the keyring has it");
         assert_eq!(whole.shown(), (ProfileState::Fresh, String::new()));
@@ -213,11 +216,11 @@ fn a_token_that_cannot_be_opened_is_looked_into_and_either_mended_or_told() {
         for _ in 0..2 {
             let obtained = obtain(&whole.world);
             assert!(obtained.token.is_none());
-            let told = (obtained.outcome.kind, word_of(&obtained.outcome));
+            let told = (obtained.outcome.kind, error_kind(&obtained.outcome));
             assert_eq!(told, (OutcomeKind::StoreUnavailable, "damaged"));
             assert_eq!(whole.shown(), (ProfileState::ConfigError, "damaged".into()));
         }
-        whole.mend();
+        whole.repair();
         let obtained = obtain(&whole.world);
         assert!(obtained.token.is_some());
         assert_eq!(whole.world.requests(), 1);
@@ -227,7 +230,7 @@ fn a_token_that_cannot_be_opened_is_looked_into_and_either_mended_or_told() {
 #[test]
 fn a_token_that_can_be_opened_is_handed_out_whatever_keeps_it_from_being_refreshed() {
     for obtain in ASKS {
-        let whole = Whole::new();
+        let whole = RepairableWorld::new();
         moved_in(&whole.world, 1, false);
         assert_eq!(whole.world.refresh().kind, OutcomeKind::ConfigError);
         let obtained = obtain(&whole.world);
@@ -239,18 +242,18 @@ fn a_token_that_can_be_opened_is_handed_out_whatever_keeps_it_from_being_refresh
 #[test]
 fn a_login_an_import_a_logout_and_the_removal_of_a_foreign_copy_each_end_it() {
     let troubled = |number: usize| {
-        let whole = Whole::new();
+        let whole = RepairableWorld::new();
         BREAKS[number].0(&whole);
         whole.world.refresh();
         assert!(whole.world.journal().persistent_error.is_some());
         whole
     };
-    let is_over = |whole: &Whole| whole.world.journal().persistent_error.is_none();
+    let is_over = |whole: &RepairableWorld| whole.world.journal().persistent_error.is_none();
     for number in [0, 1] {
         let whole = troubled(number);
         whole.world.sign_in();
         assert!(is_over(&whole));
-        assert_eq!((whole.shown().0, whole.world.look().kind), (ProfileState::Fresh, OutcomeKind::Fresh));
+        assert_eq!((whole.shown().0, whole.world.refresh_if_due().kind), (ProfileState::Fresh, OutcomeKind::Fresh));
         let whole = troubled(number);
         whole.world.log_in(&whole.world.server.mint()).unwrap();
         assert!(is_over(&whole));
@@ -262,13 +265,13 @@ fn a_login_an_import_a_logout_and_the_removal_of_a_foreign_copy_each_end_it() {
     let world = &whole.world;
     // What cannot be proved genuine is left alone; a person removes it.
     world.remove_from_keyring("keepalive");
-    assert_eq!(world.look().kind, OutcomeKind::Fresh);
+    assert_eq!(world.refresh_if_due().kind, OutcomeKind::Fresh);
     assert!(is_over(&whole));
 }
 
 #[test]
 fn a_daemon_finds_by_itself_what_was_mended() {
-    let whole = Whole::new();
+    let whole = RepairableWorld::new();
     let world = &whole.world;
     whole.alter_item("keepalive-key", None);
     assert_eq!(world.refresh().kind, OutcomeKind::StoreUnavailable);
@@ -276,7 +279,7 @@ fn a_daemon_finds_by_itself_what_was_mended() {
     let scheduler = Scheduler::new(world.daemon(), Arc::new(move |_| Ok(Arc::clone(&profile))));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.spawn(scheduler.run());
-    whole.mend();
+    whole.repair();
     eventually("a look", || {
         world.clock.advance(Duration::from_millis(100));
         world.journal().persistent_error.is_none().then_some(())
@@ -287,7 +290,7 @@ fn a_daemon_finds_by_itself_what_was_mended() {
 
 #[test]
 fn a_daemon_finds_out_by_itself_what_is_sealed_beside_no_journal() {
-    let whole = Whole::new();
+    let whole = RepairableWorld::new();
     let world = &whole.world;
     // As if the first import had died behind its seal.
     std::fs::remove_file(world.file(JOURNAL)).unwrap();
@@ -306,15 +309,18 @@ fn a_daemon_finds_out_by_itself_what_is_sealed_beside_no_journal() {
 
 #[test]
 fn without_its_keyring_a_daemon_does_not_call_lost_what_the_keyring_may_have() {
-    for break_it in [|whole: &Whole| std::fs::remove_file(whole.world.file(SEALED)).unwrap(), Whole::alter_sealed] {
-        let whole = Whole::new();
+    for break_it in [
+        |whole: &RepairableWorld| std::fs::remove_file(whole.world.file(SEALED)).unwrap(),
+        RepairableWorld::alter_sealed,
+    ] {
+        let whole = RepairableWorld::new();
         let world = &whole.world;
         let daemon = world.daemon();
         daemon.store().key("demo").unwrap();
         break_it(&whole);
         world.keyring.set_fault(Some(KeyringError::Locked));
         let outcome = world.refresh_by(&daemon);
-        assert_eq!((outcome.kind, word_of(&outcome)), (OutcomeKind::StoreUnavailable, "keyring_locked"));
+        assert_eq!((outcome.kind, error_kind(&outcome)), (OutcomeKind::StoreUnavailable, "keyring_locked"));
         assert_eq!(world.journal().persistent_error, None);
         world.keyring.set_fault(None);
         assert_eq!(world.refresh_by(&daemon).generation.get(), 3);
@@ -323,19 +329,19 @@ fn without_its_keyring_a_daemon_does_not_call_lost_what_the_keyring_may_have() {
 
 #[test]
 fn r30_a_daemon_sends_nothing_while_the_keyring_is_away_that_last_had_the_copy_of_another_store() {
-    let whole = Whole::new();
+    let whole = RepairableWorld::new();
     let world = &whole.world;
     let daemon = world.daemon();
     daemon.store().key("demo").unwrap();
     moved_in(world, 1, false);
-    assert_eq!(word_of(&world.refresh_by(&daemon)), "domain_mismatch");
+    assert_eq!(error_kind(&world.refresh_by(&daemon)), "domain_mismatch");
     world.keyring.set_fault(Some(KeyringError::Locked));
     // Without that there would be no more time to wait for the keyring.
-    world.clock.advance(LIFE - Duration::from_secs(10));
+    world.clock.advance(ACCESS_LIFETIME - Duration::from_secs(10));
     let demand = Demand::Margin { lookahead: Duration::ZERO };
-    let outcome = daemon.refresh(world.profile(), demand, LIFE, &|| {});
-    assert_eq!((word_of(&outcome), world.requests()), ("keyring_locked", 1), "{outcome:?}");
-    whole.mend();
+    let outcome = daemon.refresh(world.profile(), demand, ACCESS_LIFETIME, &|| {});
+    assert_eq!((error_kind(&outcome), world.requests()), ("keyring_locked", 1), "{outcome:?}");
+    whole.repair();
     world.keyring.set_fault(None);
-    assert_eq!(world.look_by(&daemon).kind, OutcomeKind::Refreshed);
+    assert_eq!(world.refresh_if_due_by(&daemon).kind, OutcomeKind::Refreshed);
 }

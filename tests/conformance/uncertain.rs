@@ -7,15 +7,15 @@ use serde_json::json;
 
 use super::arrivals::access;
 use super::support::authserver::Fault;
-use super::support::family::Mode;
-use super::world::{LIFE, World};
+use super::support::family::RotationMode;
+use super::world::{ACCESS_LIFETIME, World};
 
 /// Before the last chance of an access token that has just come.
 const NEARLY: Duration = Duration::from_secs(569);
 
 /// What a strict server answers that has put the new token where nobody looks.
 fn answered(refresh: impl Fn(&str) -> String) -> (World, usize) {
-    let world = World::new(None, Mode::Strict, "");
+    let world = World::new(None, RotationMode::Strict, "");
     let body = format!("{{\"access_token\":\"new\",\"expires_in\":600,{}}}", refresh("successor"));
     world.server.script([Fault::CommitThen(200, body.leak())]);
     let outcome = world.refresh();
@@ -52,16 +52,16 @@ fn r03_a_token_whose_successor_cannot_be_read_is_in_doubt_and_its_access_token_i
 
 #[test]
 fn r15_a_server_has_its_own_way_to_say_that_there_is_no_new_token() {
-    let world = World::new(None, Mode::NoRotation { echo: true }, "");
+    let world = World::new(None, RotationMode::NoRotation { echo: true }, "");
     for odd in [json!({"refresh_token": null}), json!({"refresh_token": ""}), json!({"refresh_token": false})] {
-        world.server.script([Fault::Members(odd)]);
+        world.server.script([Fault::ReplaceMembers(odd)]);
         assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
     }
 }
 
 /// A server that gives the same refresh token again, of which nothing is known, and which has lost an answer.
 fn in_doubt_at_a_server_that_keeps_its_tokens() -> World {
-    let world = World::new(None, Mode::NoRotation { echo: true }, "");
+    let world = World::new(None, RotationMode::NoRotation { echo: true }, "");
     world.server.script([Fault::DropAfter]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     world.clock.advance(NEARLY + Duration::from_secs(2));
@@ -89,9 +89,9 @@ fn r18_a_last_chance_that_brings_the_old_token_back_leaves_the_new_access_token_
 fn r18_a_last_chance_that_brings_the_old_token_back_and_fails_the_next_time_was_the_last() {
     let world = in_doubt_at_a_server_that_keeps_its_tokens();
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
-    world.clock.advance(LIFE);
+    world.clock.advance(ACCESS_LIFETIME);
     world.server.script([Fault::DropAfter]);
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::NeedsLogin, 3));
-    world.clock.advance(LIFE);
+    world.clock.advance(ACCESS_LIFETIME);
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::NeedsLogin, 3));
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use keepalive::clock::{Clock, ManualClock, Timestamp};
 use keepalive::credential::Credential;
-use keepalive::credential::foreign::Origin;
+use keepalive::credential::foreign::ImportSource;
 use keepalive::credential::freshness::Demand;
-use keepalive::credential::response::{self, Reply};
+use keepalive::credential::response::{self, ParsedResponse};
 use keepalive::engine::handover::{NewCredential, NewCredentialResult, Provenance};
 use keepalive::engine::logout::{self, LogoutRequest, LogoutResult, RevocationRoute};
 use keepalive::engine::source::FollowedStores;
@@ -19,20 +19,20 @@ use keepalive::engine::{Engine, handover};
 use keepalive::outcome::{Outcome, OutcomeKind};
 use keepalive::profile::{KeySource, Profile, ProfileName, Provider, StoreKind, StoreSettings};
 use keepalive::provider::http::HttpEndpoint;
-use keepalive::provider::{GateError, Prepared, TokenEndpoint};
+use keepalive::provider::{BeforeSendError, PreparedProvider, TokenEndpoint};
 use keepalive::store::Store;
 use keepalive::store::keyring::KeyringItem;
 use keepalive::store::keyring::memory::MemoryKeyring;
 use keepalive::store::record::Journal;
 
-pub use super::hooks::Place;
-use super::hooks::{Hooked, Hooks};
+pub use super::hooks::HookPoint;
+use super::hooks::{Hooks, WithHooks};
 use super::support::authserver::{AuthServer, Fault};
-use super::support::family::Mode;
+use super::support::family::RotationMode;
 
 /// Of every client that is to have one.
 pub const CLIENT_SECRET: &str = "4711";
-pub const LIFE: Duration = Duration::from_secs(600);
+pub const ACCESS_LIFETIME: Duration = Duration::from_secs(600);
 
 pub struct World {
     dir: tempfile::TempDir,
@@ -47,14 +47,14 @@ pub struct World {
 }
 
 /// What a process that dies leaves behind.
-pub struct Remains {
+pub struct CrashSnapshot {
     dir: tempfile::TempDir,
     items: BTreeMap<KeyringItem, String>,
 }
 
-impl Remains {
+impl CrashSnapshot {
     /// Brings one folder of the store into that of a world.
-    pub fn bring_into(&self, folder: &str, world: &World) {
+    pub fn copy_into(&self, folder: &str, world: &World) {
         std::fs::remove_dir_all(world.file(folder)).unwrap();
         std::fs::create_dir(world.file(folder)).unwrap();
         copy(&self.dir.path().join(folder), &world.file(folder));
@@ -79,30 +79,30 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn remains(dir: &Path, items: BTreeMap<KeyringItem, String>) -> Remains {
+fn crash_snapshot(dir: &Path, items: BTreeMap<KeyringItem, String>) -> CrashSnapshot {
     let copied = tempfile::tempdir().unwrap();
     copy(dir, copied.path());
-    Remains { dir: copied, items }
+    CrashSnapshot { dir: copied, items }
 }
 
 impl World {
     /// A profile signed in at a new server. The sealing key is in `template`: its birth takes a second.
-    pub fn new(template: Option<&Remains>, mode: Mode, provider: &str) -> Self {
+    pub fn new(template: Option<&CrashSnapshot>, mode: RotationMode, provider: &str) -> Self {
         Self::built(template, mode, provider, true)
     }
 
     /// The same on sealed files alone.
     pub fn without_keyring() -> Self {
-        Self::without_keyring_at(Mode::Strict, "")
+        Self::without_keyring_at(RotationMode::Strict, "")
     }
 
-    pub fn without_keyring_at(mode: Mode, provider: &str) -> Self {
+    pub fn without_keyring_at(mode: RotationMode, provider: &str) -> Self {
         Self::built(None, mode, provider, false)
     }
 
-    fn built(template: Option<&Remains>, mode: Mode, provider: &str, has_keyring: bool) -> Self {
+    fn built(template: Option<&CrashSnapshot>, mode: RotationMode, provider: &str, has_keyring: bool) -> Self {
         let server = Arc::new(AuthServer::start(mode));
-        server.set_access_life(LIFE);
+        server.set_access_life(ACCESS_LIFETIME);
         let text = format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(provider));
         let config = keepalive::config::Config::parse(&text, Path::new("config.toml"), None).unwrap();
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
@@ -132,57 +132,59 @@ impl World {
     }
 
     /// A store in which a key was born, and nothing else is of interest.
-    pub fn template() -> Remains {
-        let world = Self::new(None, Mode::Strict, "");
+    pub fn template() -> CrashSnapshot {
+        let world = Self::new(None, RotationMode::Strict, "");
         std::fs::remove_dir_all(world.dir.path().join("profiles")).unwrap();
         let mut items = world.keyring.snapshot();
         items.retain(|item, _| item.service.ends_with("-key"));
-        remains(world.dir.path(), items)
+        crash_snapshot(world.dir.path(), items)
     }
 
     pub fn sign_in(&self) {
-        self.arrive(self.credential(&self.server.mint()), true).unwrap();
+        self.import(self.credential(&self.server.mint()), true).unwrap();
     }
 
     /// The profile follows a tool, from whose store it takes `answer` over.
-    pub fn follow(&mut self, tool: Arc<dyn FollowedStores>, answer: &serde_json::Value, origin: Origin) {
+    pub fn follow(&mut self, tool: Arc<dyn FollowedStores>, answer: &serde_json::Value, origin: ImportSource) {
         Arc::make_mut(&mut self.profile).follow = true;
         self.tool = Some(tool);
         let credential = self.credential(answer);
-        self.arrive(NewCredential { credential, origin: Some(origin) }, true).unwrap();
+        self.import(NewCredential { credential, origin: Some(origin) }, true).unwrap();
     }
 
     /// What an import of `answer` would hand over now.
     pub fn credential(&self, answer: &serde_json::Value) -> Credential {
         let prepared = self.prepared();
-        let Reply::Granted(granted) = response::read(200, answer.to_string().as_bytes(), true) else { panic!() };
+        let ParsedResponse::Granted(granted) = response::parse(200, answer.to_string().as_bytes(), true) else {
+            panic!()
+        };
         let now = self.clock.now();
         let told = granted.expiry.lifetime_of_import(&now);
-        handover::build_credential(*granted, prepared.binding(), &now, told, LIFE).unwrap()
+        handover::build_credential(*granted, prepared.binding(), &now, told, ACCESS_LIFETIME).unwrap()
     }
 
     /// The provider as a refresh would have it.
-    pub fn prepared(&self) -> Prepared {
-        self.parts().1.prepare(&self.profile.provider, "demo").unwrap()
+    pub fn prepared(&self) -> PreparedProvider {
+        self.store_and_endpoint().1.prepare(&self.profile.provider, "demo").unwrap()
     }
 
     /// `keepalive import`, with or without `--replace`, by a new process.
-    pub fn arrive(
+    pub fn import(
         &self,
         arrival: impl Into<NewCredential>,
         is_replacing: bool,
     ) -> Result<NewCredentialResult, Outcome> {
-        self.arrive_as(&self.profile.name, arrival, is_replacing)
+        self.import_into(&self.profile.name, arrival, is_replacing)
     }
 
     /// The same into another profile.
-    pub fn arrive_as(
+    pub fn import_into(
         &self,
         name: &ProfileName,
         arrival: impl Into<NewCredential>,
         is_replacing: bool,
     ) -> Result<NewCredentialResult, Outcome> {
-        let (store, _) = self.parts();
+        let (store, _) = self.store_and_endpoint();
         let warrant = if is_replacing { Provenance::ForcedImport } else { Provenance::Import };
         handover::store_credential(&store, name, arrival, warrant, &self.clock.now(), &|_| {})
     }
@@ -193,32 +195,32 @@ impl World {
     }
 
     pub fn log_in_as(&self, name: &ProfileName, answer: &serde_json::Value) -> Result<NewCredentialResult, Outcome> {
-        let (store, _) = self.parts();
+        let (store, _) = self.store_and_endpoint();
         handover::store_credential(&store, name, self.credential(answer), Provenance::Login, &self.clock.now(), &|_| {})
     }
 
-    fn parts(&self) -> (Arc<Store>, Arc<Hooked<HttpEndpoint>>) {
+    fn store_and_endpoint(&self) -> (Arc<Store>, Arc<WithHooks<HttpEndpoint>>) {
         let kind = match self.has_keyring {
             true => StoreKind::Keyring { service: "keepalive".into() },
             false => StoreKind::File { key: KeySource::File(self.file("key")) },
         };
         let settings = StoreSettings { kind, path: None, allow_network_filesystem: true };
         let (hooks, exchanges) = (self.hooks.clone(), Arc::clone(&self.exchanges));
-        let keyring = Hooked { inner: self.keyring.clone(), hooks, exchanges: Arc::default() };
+        let keyring = WithHooks { inner: self.keyring.clone(), hooks, exchanges: Arc::default() };
         let store = Store::new(&settings, self.dir.path(), None, || Box::new(keyring));
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let http =
             HttpEndpoint::new(Box::new(|_, _| Ok(CLIENT_SECRET.to_owned().into())), clock, self.dir.path()).unwrap();
-        (Arc::new(store), Arc::new(Hooked { inner: http, hooks: self.hooks.clone(), exchanges }))
+        (Arc::new(store), Arc::new(WithHooks { inner: http, hooks: self.hooks.clone(), exchanges }))
     }
 
     /// A process that has just started: it shares nothing with the others but what is on disk and in the keyring.
     pub fn process(&self) -> Engine {
-        self.process_within(&[])
+        self.process_called_for(&[])
     }
 
     /// The same, started by a command that refreshes these profiles.
-    pub fn process_within(&self, profiles: &[&str]) -> Engine {
+    pub fn process_called_for(&self, profiles: &[&str]) -> Engine {
         self.engine(false, profiles)
     }
 
@@ -229,12 +231,12 @@ impl World {
 
     /// A process with a clock of its own.
     pub fn process_by(&self, clock: Arc<dyn Clock>) -> Engine {
-        let (store, endpoint) = self.parts();
+        let (store, endpoint) = self.store_and_endpoint();
         Engine::new(store, endpoint, clock, false, Vec::new())
     }
 
     fn engine(&self, is_resident: bool, within: &[&str]) -> Engine {
-        let (store, endpoint) = self.parts();
+        let (store, endpoint) = self.store_and_endpoint();
         let within = within.iter().map(|&name| name.to_owned()).collect();
         let engine = Engine::new(store, endpoint, Arc::clone(&self.clock) as _, is_resident, within);
         match &self.tool {
@@ -264,17 +266,17 @@ impl World {
     }
 
     /// `keepalive refresh`, by a new process: nothing is due, but what was left undone is done.
-    pub fn look(&self) -> Outcome {
-        self.look_by(&self.process())
+    pub fn refresh_if_due(&self) -> Outcome {
+        self.refresh_if_due_by(&self.process())
     }
 
-    pub fn look_by(&self, engine: &Engine) -> Outcome {
+    pub fn refresh_if_due_by(&self, engine: &Engine) -> Outcome {
         let demand = Demand::Margin { lookahead: Duration::ZERO };
         engine.refresh(&self.profile, demand, Duration::from_secs(30), &|| {})
     }
 
     pub fn journal(&self) -> Journal {
-        self.parts().0.peek(&self.profile.name).unwrap().unwrap()
+        self.store_and_endpoint().0.peek(&self.profile.name).unwrap().unwrap()
     }
 
     /// The generation in the keyring, if any.
@@ -292,7 +294,7 @@ impl World {
     }
 
     /// The provider has a revocation endpoint, at which this goes wrong in turn.
-    pub fn revokes(&mut self, faults: impl IntoIterator<Item = Fault>) {
+    pub fn enable_revocation(&mut self, faults: impl IntoIterator<Item = Fault>) {
         self.server.revocation_script(faults);
         let url = format!("{}/revoke", self.server.url()).parse().unwrap();
         self.provider_mut().revocation_endpoint = Some(url);
@@ -305,7 +307,7 @@ impl World {
 
     /// `keepalive logout`, with or without `--forget`, by a new process; told to end before it sends anything, or not.
     pub fn log_out(&self, is_forgetting: bool, is_stopped: bool) -> Result<LogoutResult, Outcome> {
-        let route = logout::find_revocation_route(&self.parts().1.inner, &self.profile);
+        let route = logout::find_revocation_route(&self.store_and_endpoint().1.inner, &self.profile);
         self.log_out_by(route, is_forgetting, is_stopped)
     }
 
@@ -315,7 +317,7 @@ impl World {
         is_forgetting: bool,
         is_stopped: bool,
     ) -> Result<LogoutResult, Outcome> {
-        let (store, endpoint) = self.parts();
+        let (store, endpoint) = self.store_and_endpoint();
         let leaving = LogoutRequest {
             store: &store,
             server: endpoint.as_ref(),
@@ -339,7 +341,7 @@ impl World {
         std::fs::create_dir(lock).unwrap();
     }
 
-    pub fn mend_ledger(&self) {
+    pub fn repair_ledger(&self) {
         std::fs::remove_dir(self.file("ledger.lock")).unwrap();
     }
 
@@ -352,12 +354,12 @@ impl World {
         self.exchanges.load(Ordering::SeqCst)
     }
 
-    pub fn hook(&self, place: Place, hook: impl FnOnce() -> Result<(), GateError> + Send + 'static) {
+    pub fn hook(&self, place: HookPoint, hook: impl FnOnce() -> Result<(), BeforeSendError> + Send + 'static) {
         self.hooks.set(place, Box::new(hook));
     }
 
-    pub fn remains(&self) -> Remains {
-        remains(self.dir.path(), self.keyring.snapshot())
+    pub fn snapshot(&self) -> CrashSnapshot {
+        crash_snapshot(self.dir.path(), self.keyring.snapshot())
     }
 
     /// The server answers the next requests with these statuses, before it is given the token.
@@ -367,18 +369,20 @@ impl World {
 
     /// Runs a refresh and keeps what a process that died at `place` would leave. After the intent nothing is sent: the
     /// flight that goes on here is not the one that is looked at.
-    pub fn die_at(&self, place: Place) -> Remains {
-        self.die_during(place, || drop(self.refresh()))
+    pub fn crash_at(&self, place: HookPoint) -> CrashSnapshot {
+        self.crash_during(place, || drop(self.refresh()))
     }
 
     /// The same of whatever comes by there.
-    pub fn die_during(&self, place: Place, run: impl FnOnce()) -> Remains {
+    pub fn crash_during(&self, place: HookPoint, run: impl FnOnce()) -> CrashSnapshot {
         let kept = Arc::new(Mutex::new(None));
         let (dir, keyring, slot) = (self.dir.path().to_owned(), self.keyring.clone(), Arc::clone(&kept));
         self.hook(place, move || {
-            *slot.lock().unwrap() = Some(remains(&dir, keyring.snapshot()));
+            *slot.lock().unwrap() = Some(crash_snapshot(&dir, keyring.snapshot()));
             match place {
-                Place::AfterIntent | Place::BeforeExchange => Err(GateError::Refused("this process is dead")),
+                HookPoint::AfterIntent | HookPoint::BeforeExchange => {
+                    Err(BeforeSendError::Refused("this process is dead"))
+                }
                 _ => Ok(()),
             }
         });
@@ -387,7 +391,7 @@ impl World {
     }
 
     /// The world as it goes on from there; `keyring`: what a power cut left of it, if there was one.
-    pub fn goes_on(&self, remains: Remains, keyring: Option<BTreeMap<KeyringItem, String>>) -> Self {
+    pub fn restart_from(&self, remains: CrashSnapshot, keyring: Option<BTreeMap<KeyringItem, String>>) -> Self {
         let memory = MemoryKeyring::default();
         memory.restore(keyring.unwrap_or(remains.items));
         Self {
@@ -404,19 +408,19 @@ impl World {
     }
 
     /// Another state directory on the same keyring.
-    pub fn another_home(&self) -> Self {
-        let remains = Remains { dir: tempfile::tempdir().unwrap(), items: self.keyring.snapshot() };
-        self.goes_on(remains, None)
+    pub fn with_other_state_dir(&self) -> Self {
+        let remains = CrashSnapshot { dir: tempfile::tempdir().unwrap(), items: self.keyring.snapshot() };
+        self.restart_from(remains, None)
     }
 
     /// The same on this very keyring: each sees what the other does in it.
-    pub fn beside(&self) -> Self {
-        Self { keyring: self.keyring.clone(), ..self.another_home() }
+    pub fn with_shared_keyring(&self) -> Self {
+        Self { keyring: self.keyring.clone(), ..self.with_other_state_dir() }
     }
 
     /// `keepalive logout --forget` of any profile, by a new process; nothing is revoked.
     pub fn forget(&self, name: &ProfileName) {
-        let (store, endpoint) = self.parts();
+        let (store, endpoint) = self.store_and_endpoint();
         let route = RevocationRoute::Blocked(Outcome::new(OutcomeKind::ConfigError));
         let clock = Arc::clone(&self.clock) as _;
         let stop = Arc::default();
@@ -425,7 +429,7 @@ impl World {
     }
 
     /// Returns once another thread of this process waits for a lock file.
-    pub fn wait_for_a_waiter(&self) {
+    pub fn wait_for_lock_waiter(&self) {
         let pid = std::process::id().to_string();
         super::support::eventually("somebody waits at the lock", || {
             let locks = std::fs::read_to_string("/proc/locks").unwrap();

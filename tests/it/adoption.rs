@@ -10,8 +10,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::support::authserver::AuthServer;
-use super::support::bus::{Bus, Keyring};
-use super::support::family::Mode;
+use super::support::bus::{KeyringState, SessionBus};
+use super::support::family::RotationMode;
 use super::support::sandbox::{Run, Sandbox};
 use super::support::{root, tool};
 
@@ -88,7 +88,7 @@ fn copies(sandbox: &Sandbox) -> String {
 
 #[test]
 fn codex_is_taken_over_and_its_copy_is_watched_until_it_is_gone() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, file, answer) = codex(&server, "");
     let before = state_of(&sandbox.path("home/.codex"));
     let run = sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0);
@@ -127,7 +127,7 @@ fn codex_is_taken_over_and_its_copy_is_watched_until_it_is_gone() {
 
 #[test]
 fn a_tool_that_was_signed_out_as_told_is_left_in_peace() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, file, _) = codex(&server, "");
     sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0);
     write(&file, fixture("codex-apikey.json"));
@@ -150,7 +150,7 @@ fn a_tool_that_was_signed_out_as_told_is_left_in_peace() {
 
 #[test]
 fn what_cannot_be_taken_over_is_told_with_the_file_and_the_remedy() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, file, _) = codex(&server, "");
     let codex = ["import", "openai", "--from", "codex"];
     let told = |run: Run, place: &str, what: &str, hint: &str| {
@@ -193,7 +193,7 @@ fn what_cannot_be_taken_over_is_told_with_the_file_and_the_remedy() {
 
 #[test]
 fn the_credential_of_one_account_does_not_give_way_to_that_of_another() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, file, _) = codex(&server, "");
     sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0);
     write(&file, codex_store(&server.mint(), "bob").to_string());
@@ -208,7 +208,7 @@ fn the_credential_of_one_account_does_not_give_way_to_that_of_another() {
 
 #[test]
 fn what_a_tool_has_goes_into_no_profile_of_another_provider() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, ..) = codex(&server, "");
     sandbox.keepalive(&["import", "mine", "--from", "codex"]).exits(0);
     // Claude Code's token lives longer, and its store names neither an account nor a client.
@@ -232,7 +232,7 @@ fn refresh(sandbox: &Sandbox) -> Run {
 
 #[test]
 fn r39_a_followed_codex_that_rotates_behind_our_back_is_adopted() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, file, mut answer) = codex(&server, FOLLOWING);
     sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0).says("codex is followed");
     let mut written = Value::Null;
@@ -257,7 +257,7 @@ fn r39_a_followed_codex_that_rotates_behind_our_back_is_adopted() {
 
 #[test]
 fn r39_nothing_is_sent_while_the_followed_tool_cannot_be_read_or_has_another_account() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, file, _) = codex(&server, FOLLOWING);
     sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0);
     let store = std::fs::read(&file).unwrap();
@@ -281,9 +281,9 @@ fn r39_nothing_is_sent_while_the_followed_tool_cannot_be_read_or_has_another_acc
 
 #[test]
 fn codex_in_the_keyring_is_found_by_its_home() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = sandbox(&server, "openai", "");
-    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     let home = sandbox.path("home/.codex");
     std::fs::create_dir_all(&home).unwrap();
     let digest = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -309,7 +309,7 @@ fn codex_in_the_keyring_is_found_by_its_home() {
 
 #[test]
 fn the_daemon_adopts_what_a_followed_tool_refreshed() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, file, answer) = codex(&server, FOLLOWING);
     let mut store = codex_store(&answer, "ada");
     store["tokens"]["access_token"] = json!(jwt(&json!({"exp": now() + 4})));
@@ -325,7 +325,7 @@ fn the_daemon_adopts_what_a_followed_tool_refreshed() {
 
 #[test]
 fn a_login_of_its_own_has_nothing_to_follow() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, _, _) = codex(&server, FOLLOWING);
     sandbox.import("openai", &server.mint()).exits(0);
     let status = sandbox.keepalive(&["--json", "status"]).exits(78).profile();
@@ -364,7 +364,7 @@ fn xai(answer: &Value, expires: u64) -> String {
 
 #[test]
 fn openclaw_is_read_without_leaving_a_trace() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server, "xai", "");
     openclaw(&sandbox, &xai(&server.mint(), now() + 600));
     let before = state_of(&sandbox.path("home/.openclaw"));
@@ -379,7 +379,7 @@ fn openclaw_is_read_without_leaving_a_trace() {
 
 #[test]
 fn r39_a_followed_openclaw_at_work_is_read_through_its_log() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server, "xai", "[profile.claw]\nprovider = \"xai\"\nfollow = true");
     let first = server.mint();
     let database = openclaw(&sandbox, &xai(&first, now() + 600));
@@ -419,7 +419,7 @@ fn r39_a_followed_openclaw_at_work_is_read_through_its_log() {
 
 #[test]
 fn openclaw_without_sqlite3_is_told() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = sandbox(&server, "xai", "");
     openclaw(&sandbox, &xai(&server.mint(), now() + 600));
     sandbox.set_env("PATH", "/nonexistent");
@@ -441,7 +441,7 @@ fn program(sandbox: &mut Sandbox, name: &str, script: &str) {
 
 #[test]
 fn oidc_agent_is_asked_by_its_own_program_which_may_ask_the_person() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
     let provider = format!("issuer = \"{0}\"\ntoken_endpoint = \"{0}/token\"\nclient_id = \"public\"", server.url());
     sandbox.file_store(&format!("[provider.acme]\n{provider}\n"));
@@ -481,7 +481,7 @@ fn oidc_agent_is_asked_by_its_own_program_which_may_ask_the_person() {
 
 #[test]
 fn pizauth_is_asked_for_its_dump() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
     let provider = format!("token_endpoint = \"{}/token\"\nclient_id = \"piz-client\"", server.url());
     sandbox.file_store(&format!("[provider.acme]\n{provider}\n"));

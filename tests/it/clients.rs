@@ -4,14 +4,14 @@
 use std::path::Path;
 use std::process::Command;
 
-use keepalive::provider::assertion::{BadKey, ClientKey};
+use keepalive::provider::assertion::{ClientKey, ClientKeyError};
 use serde_json::{Value, json};
 
-use super::support::authserver::{AuthServer, Point};
-use super::support::bus::{Bus, Keyring};
-use super::support::family::Mode;
-use super::support::oidc::{BASIC, Client, ES256, ODD, OidcProvider, POST, PUBLIC, RS256};
-use super::support::person::{Person, give_browser, url_given};
+use super::support::authserver::{AuthServer, HoldPoint};
+use super::support::bus::{KeyringState, SessionBus};
+use super::support::family::RotationMode;
+use super::support::oidc::{BASIC, ES256, ODD, OidcProvider, POST, PUBLIC, RS256, RegisteredClient};
+use super::support::person::{BrowserUser, install_browser, wait_for_url};
 use super::support::sandbox::Sandbox;
 
 const SCOPES: &str = "scopes = [\"openid\", \"offline_access\", \"api\"]\n";
@@ -23,14 +23,14 @@ fn rotations() -> usize {
 
 /// A person signs in, and the credential is refreshed many times: each token is presented once, and the family lives.
 #[track_caller]
-fn check(client: &Client) {
+fn check(client: &RegisteredClient) {
     let server = OidcProvider::start(600, 0);
     let mut sandbox = Sandbox::new();
     let provider = server.provider_for(client, &sandbox.path("home"));
     sandbox.file_store(&format!("{provider}{SCOPES}[profile.demo]\nprovider = \"oidc\"\n"));
-    let seen = give_browser(&mut sandbox);
+    let seen = install_browser(&mut sandbox);
     let login = sandbox.spawn(&["login", "demo"]);
-    let page = Person::new("ada").sign_in(&url_given(&seen));
+    let page = BrowserUser::new("ada").sign_in(&wait_for_url(&seen));
     assert_eq!(page.status, 200, "{}", page.text);
     login.finish().exits(0).says("demo: signed in as ada");
     let secret = std::fs::read_to_string(sandbox.path("home/client")).unwrap_or_default();
@@ -93,7 +93,7 @@ fn a_client_that_signs_can_sign_in_on_another_device() {
     login.wait_for_line(&beginning);
     let said = login.stderr_so_far();
     let complete = said.split_whitespace().find(|word| word.starts_with(&beginning)).unwrap();
-    Person::new("grace").sign_in(complete);
+    BrowserUser::new("grace").sign_in(complete);
     // Asking for the code, and each question whether the person is done, has an assertion of its own.
     login.finish().exits(0).says("demo: signed in as grace");
 }
@@ -112,9 +112,9 @@ fn a_secret_or_key_that_the_server_does_not_accept_is_a_matter_of_configuration(
             "" => drop(server.provider_for(&RS256, &sandbox.path("home"))),
             text => std::fs::write(sandbox.path("home/client"), text).unwrap(),
         }
-        let seen = give_browser(&mut sandbox);
+        let seen = install_browser(&mut sandbox);
         let login = sandbox.spawn(&["login", "demo"]);
-        Person::new("ada").sign_in(&url_given(&seen));
+        BrowserUser::new("ada").sign_in(&wait_for_url(&seen));
         login
             .finish()
             .exits(78)
@@ -157,7 +157,7 @@ fn fresh_key() -> String {
 
 #[test]
 fn every_request_has_an_assertion_of_its_own() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = signing(&server, "");
     let mut seen = Vec::new();
     for _ in 0..3 {
@@ -176,7 +176,7 @@ fn every_request_has_an_assertion_of_its_own() {
 
 #[test]
 fn the_audience_is_the_issuer_or_as_the_user_says() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let issuer = "issuer = \"https://login.acme.example\"\n";
     let token_endpoint = format!("{}/token", server.url());
     for (more, audience) in [
@@ -205,13 +205,13 @@ fn keys_as_openssl_makes_them_serve_or_are_told_what_would() {
     for (arguments, expected) in [
         ("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256", Ok("ClientKey(Es256)")),
         ("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048", Ok("ClientKey(Rs256)")),
-        ("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024", Err(BadKey::TooSmall)),
-        ("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384", Err(BadKey::Kind)),
-        ("genpkey -algorithm ED25519", Err(BadKey::Kind)),
-        ("ecparam -name prime256v1 -genkey -noout", Err(BadKey::NotPkcs8("SEC 1"))),
+        ("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024", Err(ClientKeyError::TooSmall)),
+        ("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384", Err(ClientKeyError::UnsupportedAlgorithm)),
+        ("genpkey -algorithm ED25519", Err(ClientKeyError::UnsupportedAlgorithm)),
+        ("ecparam -name prime256v1 -genkey -noout", Err(ClientKeyError::NotPkcs8("SEC 1"))),
         ("genrsa -traditional 2048", Ok("ClientKey(Rs256)")),
-        ("genrsa -traditional 1024", Err(BadKey::TooSmall)),
-        ("genpkey -algorithm RSA -aes256 -pass pass:hunter2", Err(BadKey::Encrypted)),
+        ("genrsa -traditional 1024", Err(ClientKeyError::TooSmall)),
+        ("genpkey -algorithm RSA -aes256 -pass pass:hunter2", Err(ClientKeyError::Encrypted)),
     ] {
         let pem = openssl(dir.path(), arguments);
         assert_eq!(read(&pem), expected.map(str::to_owned), "{arguments}");
@@ -225,10 +225,10 @@ fn keys_as_openssl_makes_them_serve_or_are_told_what_would() {
 
 #[test]
 fn a_key_that_cannot_sign_is_told_with_its_remedy_before_any_lock() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = signing(&server, "");
     let key = sandbox.path("home/client");
-    let gate = server.hold(Point::BeforeProcessing);
+    let gate = server.hold(HoldPoint::BeforeProcessing);
     let flying = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
     gate.wait_reached();
     // Whoever waited for the lock would wait for this flight.
@@ -272,7 +272,7 @@ fn with_secret(server: &AuthServer, sandbox: &Sandbox, source: &str) {
 
 #[test]
 fn a_secret_is_read_from_wherever_it_is_kept() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.require_secret("a+secret%2Bof%2Fthe%25client");
     let sources = ["env = \"ACME_SECRET\"", "file = \"PLACE\"", "command = [\"cat\", \"PLACE\"]"];
     for source in sources {
@@ -288,19 +288,19 @@ fn a_secret_is_read_from_wherever_it_is_kept() {
 
 #[test]
 fn secrets_and_keys_are_read_from_the_keyring() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.require_secret("a+secret%2Bof%2Fthe%25client");
     let mut sandbox = Sandbox::new();
-    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     let item = ["store", "--label=acme", "service", "keepalive-client", "username", "acme"];
     let asking = "client_auth = \"client_secret_basic\"\nclient_secret = { keyring = \"acme\" }\n";
     sandbox.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(asking)));
     sandbox.keepalive(&["doctor"]).exits(78).says(&format!("secret-tool {}", item.join(" ")));
     bus.secret_tool(&item, SECRET).exits(0);
     with_secret(&server, &sandbox, "keyring = \"acme\"");
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
-    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     bus.secret_tool(&item, &fresh_key()).exits(0);
     let keys = "client_auth = \"private_key_jwt\"\nclient_key = { keyring = \"acme\" }\n";
     sandbox.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(keys)));

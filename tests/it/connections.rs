@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::support::authserver::{AuthServer, Fault, Metadata};
-use super::support::family::Mode;
-use super::support::proxy::Proxy;
+use super::support::authserver::{AuthServer, Fault, MetadataBehaviour};
+use super::support::family::RotationMode;
+use super::support::proxy::TunnelProxy;
 use super::support::sandbox::Sandbox;
-use super::support::tls::{NAME, TlsFront};
+use super::support::tls::{NAME, TlsTerminator};
 
 const JSON: &str = "content-type: application/json\r\n";
 
@@ -32,8 +32,8 @@ fn trusting(ca: &Path) -> String {
 
 #[test]
 fn a_private_authority_is_trusted_where_it_is_named() {
-    let server = AuthServer::start(Mode::Strict);
-    let tls = TlsFront::before(server.url());
+    let server = AuthServer::start(RotationMode::Strict);
+    let tls = TlsTerminator::in_front_of(server.url());
     let endpoint = format!("token_endpoint = \"https://localhost:{}/token\"\n", tls.address().port());
     let sandbox = signed_in(&server, &endpoint);
     let run = sandbox.refresh(&["--force"]).exits(75);
@@ -52,9 +52,9 @@ fn a_private_authority_is_trusted_where_it_is_named() {
 
 #[test]
 fn a_daemon_reads_a_file_of_authorities_that_was_replaced() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
-    let (tls, other) = (TlsFront::before(server.url()), TlsFront::before(server.url()));
+    let (tls, other) = (TlsTerminator::in_front_of(server.url()), TlsTerminator::in_front_of(server.url()));
     let sandbox = Sandbox::new();
     let ca = sandbox.path("home/ca.pem");
     std::fs::copy(tls.ca(), &ca).unwrap();
@@ -71,11 +71,11 @@ fn a_daemon_reads_a_file_of_authorities_that_was_replaced() {
 
 #[test]
 fn endpoints_below_the_domain_are_discovered_over_tls() {
-    let server = AuthServer::start(Mode::Strict);
-    let tls = TlsFront::before(server.url());
+    let server = AuthServer::start(RotationMode::Strict);
+    let tls = TlsTerminator::in_front_of(server.url());
     let issuer = format!("https://localhost:{}", tls.address().port());
     let document = json!({"issuer": issuer, "token_endpoint": format!("{issuer}/token")});
-    server.set_metadata(Metadata::Other(JSON, document));
+    server.set_metadata(MetadataBehaviour::Custom(JSON, document));
     let keys = format!("issuer = \"{issuer}\"\nendpoint_domain = \"localhost\"\n{}", trusting(&tls.ca()));
     let sandbox = signed_in(&server, &keys);
     sandbox.refresh(&["--force"]).exits(0);
@@ -84,7 +84,7 @@ fn endpoints_below_the_domain_are_discovered_over_tls() {
 
 #[test]
 fn a_file_of_authorities_that_cannot_be_used_is_a_matter_of_configuration() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::new();
     let ca = sandbox.path("home/ca.pem");
     configure(&sandbox, &format!("token_endpoint = \"https://localhost:1/token\"\n{}", trusting(&ca)));
@@ -100,51 +100,51 @@ fn a_file_of_authorities_that_cannot_be_used_is_a_matter_of_configuration() {
 }
 
 /// A provider elsewhere, at a name that no server has.
-fn elsewhere(tls: &TlsFront) -> String {
+fn elsewhere(tls: &TlsTerminator) -> String {
     format!("token_endpoint = \"https://{NAME}/token\"\n{}", trusting(&tls.ca()))
 }
 
 #[test]
 fn other_machines_are_reached_through_the_proxy_of_the_environment() {
-    let server = AuthServer::start(Mode::Strict);
-    let tls = TlsFront::before(server.url());
-    let proxy = Proxy::start(Some(tls.address()));
+    let server = AuthServer::start(RotationMode::Strict);
+    let tls = TlsTerminator::in_front_of(server.url());
+    let proxy = TunnelProxy::start(Some(tls.address()));
     let mut sandbox = signed_in(&server, &elsewhere(&tls));
     sandbox.set_env("HTTPS_PROXY", &proxy.url());
     sandbox.refresh(&["--force"]).exits(0);
-    assert_eq!(proxy.asked(), [format!("CONNECT {NAME}:443 HTTP/1.1")]);
+    assert_eq!(proxy.requests(), [format!("CONNECT {NAME}:443 HTTP/1.1")]);
     sandbox.set_env("NO_PROXY", NAME);
     sandbox.refresh(&["--force"]).exits(75);
-    assert_eq!(proxy.asked().len(), 1);
+    assert_eq!(proxy.requests().len(), 1);
     assert_eq!((server.counts().refresh_requests, server.counts().refresh_ok), (1, 1));
 }
 
 #[test]
 fn a_proxy_that_refuses_costs_nothing() {
-    let server = AuthServer::start(Mode::Strict);
-    let tls = TlsFront::before(server.url());
-    let proxy = Proxy::start(None);
+    let server = AuthServer::start(RotationMode::Strict);
+    let tls = TlsTerminator::in_front_of(server.url());
+    let proxy = TunnelProxy::start(None);
     let mut sandbox = signed_in(&server, &elsewhere(&tls));
     sandbox.set_env("ALL_PROXY", &proxy.url());
     let run = sandbox.refresh(&["--force"]).exits(75);
     let hint = run.result()["error"]["hint"].as_str().unwrap().to_owned();
     assert!(hint.starts_with("nothing was sent; next attempt not before "), "{hint}");
-    assert!(!proxy.asked().is_empty());
+    assert!(!proxy.requests().is_empty());
     assert_eq!(sandbox.status()["state"], "fresh");
     assert_eq!(server.counts().refresh_requests, 0);
 }
 
 #[test]
 fn this_machine_is_never_reached_through_a_proxy() {
-    let server = AuthServer::start(Mode::Strict);
-    let proxy = Proxy::start(None);
+    let server = AuthServer::start(RotationMode::Strict);
+    let proxy = TunnelProxy::start(None);
     let endpoint = format!("token_endpoint = \"{}/token\"\n", server.url());
     let mut sandbox = signed_in(&server, &endpoint);
     for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"] {
         sandbox.set_env(name, &proxy.url());
     }
     sandbox.refresh(&["--force"]).exits(0);
-    assert_eq!(proxy.asked().len(), 0);
+    assert_eq!(proxy.requests().len(), 0);
 }
 
 /// The values of a header of the newest token request.
@@ -155,7 +155,7 @@ fn header(server: &AuthServer, name: &str) -> Vec<String> {
 
 #[test]
 fn headers_are_added_and_those_of_the_user_go_first() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let endpoint = format!("token_endpoint = \"{}/token\"\n", server.url());
     let sandbox = signed_in(&server, &endpoint);
     sandbox.refresh(&["--force"]).exits(0);
@@ -171,7 +171,7 @@ fn headers_are_added_and_those_of_the_user_go_first() {
 
 #[test]
 fn a_body_is_a_form_or_json_and_has_the_providers_parameters() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let endpoint = format!("token_endpoint = \"{}/token\"\n", server.url());
     let more = "parameters = { resource = \"https://api.acme.example/?a&b\", audience = \"x y\" }\n";
     for (body, kind) in [("form", "application/x-www-form-urlencoded"), ("json", "application/json")] {
@@ -187,7 +187,7 @@ fn a_body_is_a_form_or_json_and_has_the_providers_parameters() {
 
 #[test]
 fn codes_of_the_providers_own_mean_what_its_section_says() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let endpoint = format!("token_endpoint = \"{}/token\"\n", server.url());
     let codes = "dead_codes = [\"account_inactive\"]\nclient_codes = [\"bad_client_secret\"]\n";
     for (answer, exit, state) in [
@@ -196,7 +196,7 @@ fn codes_of_the_providers_own_mean_what_its_section_says() {
         (r#"{"ok":false,"error":"somebody_elses"}"#, 75, "fresh"),
     ] {
         let sandbox = signed_in(&server, &format!("{endpoint}{codes}"));
-        server.script([Fault::Answer(200, JSON, answer)]);
+        server.script([Fault::Respond(200, JSON, answer)]);
         sandbox.refresh(&["--force"]).exits(exit);
         assert_eq!(sandbox.status()["state"], state);
     }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::support::authserver::{AuthServer, Fault, Point};
+use super::support::authserver::{AuthServer, Fault, HoldPoint};
 use super::support::eventually;
-use super::support::family::Mode;
-use super::support::sandbox::{A_MOMENT, Sandbox};
+use super::support::family::RotationMode;
+use super::support::sandbox::{QUIET_PERIOD, Sandbox};
 
 #[test]
 fn it_refreshes_at_the_margin_again_and_again() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
     let sandbox = Sandbox::signed_in(&server);
     let daemon = sandbox.daemon();
@@ -23,7 +23,7 @@ fn it_refreshes_at_the_margin_again_and_again() {
 
 #[test]
 fn a_schedule_looks_ahead_to_its_next_tick() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(60));
     let sandbox = Sandbox::signed_in(&server);
     sandbox.file_store(&format!(
@@ -31,7 +31,7 @@ fn a_schedule_looks_ahead_to_its_next_tick() {
         server.provider("")
     ));
     let daemon = sandbox.daemon();
-    std::thread::sleep(A_MOMENT);
+    std::thread::sleep(QUIET_PERIOD);
     assert_eq!(server.counts().refresh_requests, 0, "a tick is only a look");
     sandbox.file_store(&format!(
         "{}[profile.demo]\nprovider = \"acme\"\nmargin = \"10s\"\nschedule = \"0 0 * * * *\"\n",
@@ -44,7 +44,7 @@ fn a_schedule_looks_ahead_to_its_next_tick() {
 
 #[test]
 fn a_second_daemon_refuses_and_names_the_first() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let first = sandbox.daemon();
     let words = format!("a daemon already runs on this store (pid {})", first.id());
@@ -56,10 +56,10 @@ fn a_second_daemon_refuses_and_names_the_first() {
 
 #[test]
 fn r28_sigterm_finishes_the_flight_in_the_air() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
     let sandbox = Sandbox::signed_in(&server);
-    let gate = server.hold(Point::AfterCommit);
+    let gate = server.hold(HoldPoint::AfterCommit);
     let daemon = sandbox.daemon();
     gate.wait_reached();
     daemon.terminate();
@@ -72,7 +72,7 @@ fn r28_sigterm_finishes_the_flight_in_the_air() {
 
 #[test]
 fn a_reload_takes_the_new_configuration_and_keeps_the_old_one_if_that_is_broken() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let daemon = sandbox.daemon();
     sandbox.file_store("[provider.acme]\nclient = \"x\"\n");
@@ -90,7 +90,7 @@ fn a_reload_takes_the_new_configuration_and_keeps_the_old_one_if_that_is_broken(
 
 #[test]
 fn a_reload_before_the_daemon_has_its_key_does_not_end_it() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let config = sandbox.path("config/keepalive/config.toml");
     // The first time it waits until somebody writes into the pipe.
@@ -111,10 +111,10 @@ fn a_reload_before_the_daemon_has_its_key_does_not_end_it() {
 
 #[test]
 fn a_reload_does_not_drop_a_flight() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
     let sandbox = Sandbox::signed_in(&server);
-    let gate = server.hold(Point::AfterCommit);
+    let gate = server.hold(HoldPoint::AfterCommit);
     let daemon = sandbox.daemon();
     gate.wait_reached();
     daemon.signal(rustix::process::Signal::HUP);
@@ -126,10 +126,10 @@ fn a_reload_does_not_drop_a_flight() {
 
 #[test]
 fn a_provider_that_is_down_is_waited_for() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
     let sandbox = Sandbox::signed_in(&server);
-    server.script([Fault::Answer(429, "retry-after: 1\r\n", ""), Fault::Answer(429, "retry-after: 1\r\n", "")]);
+    server.script([Fault::Respond(429, "retry-after: 1\r\n", ""), Fault::Respond(429, "retry-after: 1\r\n", "")]);
     let daemon = sandbox.daemon();
     daemon.wait_for_line("deferred");
     server.wait_for("it recovers", |c| c.refresh_ok >= 2);
@@ -138,13 +138,13 @@ fn a_provider_that_is_down_is_waited_for() {
 
 #[test]
 fn a_dead_token_is_told_once_and_left_alone_until_somebody_signs_in() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
     let sandbox = Sandbox::signed_in(&server);
-    server.script([Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#)]);
+    server.script([Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#)]);
     let daemon = sandbox.daemon();
     daemon.wait_for_line("needs attention");
-    std::thread::sleep(A_MOMENT);
+    std::thread::sleep(QUIET_PERIOD);
     assert_eq!(server.counts().refresh_requests, 1);
     assert_eq!(daemon.stderr_so_far().matches("needs attention").count(), 1);
     sandbox.import("demo", &server.mint()).exits(0);
@@ -154,7 +154,7 @@ fn a_dead_token_is_told_once_and_left_alone_until_somebody_signs_in() {
 
 #[test]
 fn a_profile_that_is_imported_later_is_looked_after() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let _daemon = sandbox.daemon();
     server.set_access_life(Duration::from_secs(2));
@@ -164,7 +164,7 @@ fn a_profile_that_is_imported_later_is_looked_after() {
 
 #[test]
 fn json_logs_are_one_object_a_line() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
     let sandbox = Sandbox::signed_in(&server);
     let daemon = sandbox.spawn(&["--json", "daemon"]);
@@ -178,7 +178,7 @@ fn json_logs_are_one_object_a_line() {
 
 #[test]
 fn a_configuration_that_is_away_for_a_moment_stays_in_force() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let daemon = sandbox.daemon();
     let (file, aside) = (sandbox.path("config/keepalive/config.toml"), sandbox.path("home/aside"));

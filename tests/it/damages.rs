@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::support::authserver::{AuthServer, Fault};
-use super::support::bus::{Bus, Keyring};
-use super::support::family::Mode;
+use super::support::bus::{KeyringState, SessionBus};
+use super::support::family::RotationMode;
 use super::support::sandbox::Sandbox;
 
 /// The row of a profile in `status --json`.
@@ -15,7 +15,7 @@ fn row(status: &Value, profile: &str) -> Value {
 
 #[test]
 fn a_damaged_journal_is_trouble_of_the_store_and_not_of_the_configuration() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let journal = sandbox.path("state/keepalive/profiles/demo/record.json");
     std::fs::write(&journal, "{\n").unwrap();
@@ -36,10 +36,10 @@ fn a_damaged_journal_is_trouble_of_the_store_and_not_of_the_configuration() {
 
 #[test]
 fn after_a_damaged_journal_a_profile_can_be_signed_in_anew_as_the_hint_says() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut with_keyring = Sandbox::new();
     with_keyring.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
-    let _bus = Bus::start(&mut with_keyring, Keyring::Unlocked);
+    let _bus = SessionBus::start(&mut with_keyring, KeyringState::Unlocked);
     with_keyring.import("demo", &server.mint()).exits(0);
     for sandbox in [Sandbox::signed_in(&server), with_keyring] {
         std::fs::write(sandbox.path("state/keepalive/profiles/demo/record.json"), "{").unwrap();
@@ -51,7 +51,7 @@ fn after_a_damaged_journal_a_profile_can_be_signed_in_anew_as_the_hint_says() {
 
 #[test]
 fn a_damaged_journal_does_not_keep_the_other_profiles_from_their_refresh() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     for profile in ["first", "other"] {
         let answer = server.mint().to_string();
@@ -66,7 +66,7 @@ fn a_damaged_journal_does_not_keep_the_other_profiles_from_their_refresh() {
 
 #[test]
 fn a_store_directory_that_cannot_be_read_is_told_with_a_remedy() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let profiles = sandbox.path("state/keepalive/profiles");
     // Also root, whom no mode keeps out, cannot list a file.
@@ -80,7 +80,7 @@ fn a_store_directory_that_cannot_be_read_is_told_with_a_remedy() {
 
 #[test]
 fn r04_an_import_beside_a_profile_that_cannot_be_read_takes_nothing_and_names_the_file() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let (journal, aside) = (sandbox.path("state/keepalive/profiles/demo/record.json"), sandbox.path("home/aside"));
     std::fs::rename(&journal, &aside).unwrap();
@@ -95,7 +95,7 @@ fn r04_an_import_beside_a_profile_that_cannot_be_read_takes_nothing_and_names_th
 
 #[test]
 fn r03_a_store_without_its_store_json_is_made_whole_from_its_journals_and_still_knows_spent_tokens() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let spent = server.mint().to_string();
     let import =
@@ -122,10 +122,10 @@ fn r03_a_store_without_its_store_json_is_made_whole_from_its_journals_and_still_
 
 #[test]
 fn r03_a_store_of_which_nobody_knows_any_more_which_it_is_says_so_and_the_way_out_works() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut with_keyring = Sandbox::new();
     with_keyring.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
-    let bus = Bus::start(&mut with_keyring, Keyring::Unlocked);
+    let bus = SessionBus::start(&mut with_keyring, KeyringState::Unlocked);
     with_keyring.import("demo", &server.mint()).exits(0);
     let files = Sandbox::signed_in(&server);
     for (sandbox, has_keyring) in [(&files, false), (&with_keyring, true)] {
@@ -168,7 +168,7 @@ fn r03_a_store_of_which_nobody_knows_any_more_which_it_is_says_so_and_the_way_ou
 
 #[test]
 fn r03_a_profile_whose_folder_was_put_back_from_a_backup_is_not_called_fresh_and_tells_the_way_out() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let first = server.mint();
     sandbox.keepalive_with_input(&["import", "demo", "--replace"], &first.to_string()).exits(0);
@@ -190,7 +190,7 @@ fn r03_a_profile_whose_folder_was_put_back_from_a_backup_is_not_called_fresh_and
 
 #[test]
 fn r17_a_doubt_is_shown_and_kept_when_its_journal_is_put_back_or_damaged() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let answer = server.mint().to_string();
     sandbox.keepalive_with_input(&["import", "demo", "--replace"], &answer).exits(0);
@@ -231,10 +231,10 @@ fn r13_what_a_later_version_wrote_is_refused_by_whatever_would_replace_it() {
             value.to_string().into_bytes()
         }
     };
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut with_keyring = Sandbox::new();
     with_keyring.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
-    let _bus = Bus::start(&mut with_keyring, Keyring::Unlocked);
+    let _bus = SessionBus::start(&mut with_keyring, KeyringState::Unlocked);
     with_keyring.import("demo", &server.mint()).exits(0);
     for sandbox in [Sandbox::signed_in(&server), with_keyring] {
         for file in ["profiles/demo/record.json", "profiles/demo/sealed", "store.json"] {
@@ -265,7 +265,7 @@ fn r13_what_a_later_version_wrote_is_refused_by_whatever_would_replace_it() {
 
 #[test]
 fn a_store_json_of_no_known_format_is_damaged_and_not_written_over() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let path = sandbox.path("state/keepalive/store.json");
     let mut value: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::support::authserver::{AuthServer, Metadata};
-use super::support::family::Mode;
+use super::support::authserver::{AuthServer, MetadataBehaviour};
+use super::support::family::RotationMode;
 use super::support::sandbox::Sandbox;
 
 const JSON: &str = "content-type: application/json\r\n";
@@ -42,60 +42,60 @@ fn age(sandbox: &Sandbox, seconds: i64) {
 
 #[test]
 fn an_issuer_that_goes_down_between_two_refreshes_is_not_missed() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = signed_in(&server, "");
     sandbox.refresh(&["--force"]).exits(0);
-    assert_eq!(server.metadata_asked(), 1, "once for both");
-    server.set_metadata(Metadata::Down);
+    assert_eq!(server.metadata_requests(), 1, "once for both");
+    server.set_metadata(MetadataBehaviour::Down);
     sandbox.refresh(&["--force"]).exits(0);
-    assert_eq!(server.metadata_asked(), 1);
+    assert_eq!(server.metadata_requests(), 1);
     age(&sandbox, 30 * 86_400);
     let run = sandbox.keepalive(&["-v", "refresh", "-p", "demo", "--force"]).exits(0);
     run.says("using the endpoints that were discovered earlier");
-    assert_eq!(server.metadata_asked(), 2);
+    assert_eq!(server.metadata_requests(), 2);
     sandbox.refresh(&["--force"]).exits(0);
-    assert_eq!(server.metadata_asked(), 2, "an issuer that is down is not asked with every refresh");
+    assert_eq!(server.metadata_requests(), 2, "an issuer that is down is not asked with every refresh");
     assert_eq!(server.counts().refresh_ok, 4);
 }
 
 #[test]
 fn an_issuer_that_was_never_up_is_waited_for() {
-    let server = AuthServer::start(Mode::Strict);
-    server.set_metadata(Metadata::Down);
+    let server = AuthServer::start(RotationMode::Strict);
+    server.set_metadata(MetadataBehaviour::Down);
     let sandbox = Sandbox::new();
     configure(&sandbox, &server, "");
     sandbox.import("demo", &server.mint()).exits(75).says("cannot discover the endpoints of");
-    server.set_metadata(Metadata::Plain);
+    server.set_metadata(MetadataBehaviour::Plain);
     sandbox.import("demo", &server.mint()).exits(0);
 }
 
 #[test]
 fn the_server_says_how_long_its_word_is_good() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let headers = "content-type: application/json\r\ncache-control: public, max-age=3600\r\n";
-    server.set_metadata(Metadata::Other(headers, document(&server, json!({}))));
+    server.set_metadata(MetadataBehaviour::Custom(headers, document(&server, json!({}))));
     let sandbox = signed_in(&server, "");
     age(&sandbox, 3500);
     sandbox.refresh(&["--force"]).exits(0);
-    assert_eq!(server.metadata_asked(), 1);
+    assert_eq!(server.metadata_requests(), 1);
     age(&sandbox, 101);
     sandbox.refresh(&["--force"]).exits(0);
-    assert_eq!(server.metadata_asked(), 2);
+    assert_eq!(server.metadata_requests(), 2);
 }
 
 #[test]
 fn metadata_of_another_issuer_is_refused_and_nothing_is_sent() {
-    let server = AuthServer::start(Mode::Strict);
-    let evil = AuthServer::start(Mode::Strict);
-    server.set_metadata(Metadata::Other(JSON, document(&evil, json!({}))));
+    let server = AuthServer::start(RotationMode::Strict);
+    let evil = AuthServer::start(RotationMode::Strict);
+    server.set_metadata(MetadataBehaviour::Custom(JSON, document(&evil, json!({}))));
     let sandbox = Sandbox::new();
     configure(&sandbox, &server, "");
     let run = sandbox.import("demo", &server.mint()).exits(78);
     run.says("cannot be trusted").says(&format!("it is for issuer {}", evil.url())).says("nothing was sent");
     // Somebody who is signed in is not sent elsewhere either; what was known before serves on.
-    server.set_metadata(Metadata::Plain);
+    server.set_metadata(MetadataBehaviour::Plain);
     sandbox.import("demo", &server.mint()).exits(0);
-    server.set_metadata(Metadata::Other(JSON, document(&evil, json!({}))));
+    server.set_metadata(MetadataBehaviour::Custom(JSON, document(&evil, json!({}))));
     age(&sandbox, 2 * 86_400);
     sandbox.keepalive(&["-v", "refresh", "-p", "demo", "--force"]).exits(0).says("it is for issuer");
     assert_eq!((server.counts().refresh_ok, evil.counts().refresh_requests), (1, 0));
@@ -103,7 +103,7 @@ fn metadata_of_another_issuer_is_refused_and_nothing_is_sent() {
 
 #[test]
 fn an_endpoint_outside_of_the_domain_is_refused_and_nothing_is_sent() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     for (members, words) in [
         (
             json!({"token_endpoint": "https://login.acme.evil/token"}),
@@ -115,7 +115,7 @@ fn an_endpoint_outside_of_the_domain_is_refused_and_nothing_is_sent() {
             "its revocation endpoint is at https://acme.evil",
         ),
     ] {
-        server.set_metadata(Metadata::Other(JSON, document(&server, members)));
+        server.set_metadata(MetadataBehaviour::Custom(JSON, document(&server, members)));
         let sandbox = Sandbox::new();
         configure(&sandbox, &server, "endpoint_domain = \"acme.example\"\n");
         let run = sandbox.import("demo", &server.mint()).exits(78);
@@ -127,11 +127,11 @@ fn an_endpoint_outside_of_the_domain_is_refused_and_nothing_is_sent() {
 
 #[test]
 fn a_token_endpoint_that_moves_to_another_origin_gets_no_token_of_the_old_one() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = signed_in(&server, "");
-    let other = AuthServer::start(Mode::Strict);
+    let other = AuthServer::start(RotationMode::Strict);
     let moved = json!({"token_endpoint": format!("{}/token", other.url())});
-    server.set_metadata(Metadata::Other(JSON, document(&server, moved)));
+    server.set_metadata(MetadataBehaviour::Custom(JSON, document(&server, moved)));
     age(&sandbox, 2 * 86_400);
     // Between loopback addresses http is allowed to the issuer's own origin alone.
     let run = sandbox.keepalive(&["-v", "refresh", "-p", "demo", "--force"]).exits(0);

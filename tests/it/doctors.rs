@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::support::authserver::AuthServer;
-use super::support::family::Mode;
+use super::support::family::RotationMode;
 use super::support::oidc::OidcProvider;
 use super::support::sandbox::{Run, Sandbox};
 
@@ -55,7 +55,7 @@ fn a_provider_that_is_well_is_said_to_be_and_is_sent_nothing() {
 
 #[test]
 fn a_credential_that_is_dead_is_not_called_good() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = configured(&server.provider(""));
     sandbox.import("demo", &json!({"access_token": "at", "refresh_token": "unknown", "expires_in": 600})).exits(0);
     only(&doctor(&sandbox), "profile", "good", "demo: ok", "");
@@ -65,7 +65,7 @@ fn a_credential_that_is_dead_is_not_called_good() {
 
 #[test]
 fn only_the_providers_of_profiles_are_asked() {
-    let (used, other) = (AuthServer::start(Mode::Strict), AuthServer::start(Mode::Strict));
+    let (used, other) = (AuthServer::start(RotationMode::Strict), AuthServer::start(RotationMode::Strict));
     let rest = format!("{}{}", used.provider(""), other.provider("").replace("acme", "emca"));
     let run = doctor(&configured(&rest)).exits(0);
     let found = about(&run, "provider");
@@ -78,7 +78,7 @@ fn only_the_providers_of_profiles_are_asked() {
 
 #[test]
 fn a_clock_that_is_wrong_is_told_by_how_much() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = configured(&server.provider(""));
     let now = chrono::Utc::now();
     for (minutes, words) in [(-11, "ahead of that of acme"), (11, "behind that of acme")] {
@@ -101,7 +101,7 @@ fn a_server_that_is_not_there_is_told_by_the_step_that_failed() {
     let run = run.exits(75);
     only(&run, "provider", "bad", &format!("cannot reach http://{closed} (token endpoint): no connection"), "firewall");
     // It speaks, but not TLS.
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let at = server.url().replace("http:", "https:");
     let provider = format!("[provider.acme]\ntoken_endpoint = \"{at}/token\"\nclient_id = \"c\"\n");
     only(&doctor(&configured(&provider)).exits(75), "provider", "bad", "TLS failed", "ca_file in [provider.acme]");
@@ -134,7 +134,7 @@ fn a_server_that_says_nothing_is_not_waited_for_long() {
 
 #[test]
 fn metadata_that_is_not_the_issuers_is_a_matter_of_configuration() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let issuer = server.url().replace("127.0.0.1", "localhost");
     let rest = format!("[provider.acme]\nissuer = \"{issuer}\"\nclient_id = \"c\"\n");
     only(
@@ -151,7 +151,7 @@ fn metadata_that_is_not_the_issuers_is_a_matter_of_configuration() {
 
 #[test]
 fn a_redirect_whose_port_is_taken_is_found_out_before_a_login() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let redirect = format!("redirect_uri = \"http://127.0.0.1:{port}/callback\"");
@@ -165,7 +165,7 @@ fn a_redirect_whose_port_is_taken_is_found_out_before_a_login() {
 
 #[test]
 fn a_client_secret_is_looked_for_where_it_is_kept_and_never_shown() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     for (source, why) in [
         ("{ env = \"ACME_SECRET\" }", "the variable ACME_SECRET is not set"),
         ("{ file = \"~/secret\" }", "No such file"),

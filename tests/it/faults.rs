@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::support::authserver::{AuthServer, Fault, Point};
+use super::support::authserver::{AuthServer, Fault, HoldPoint};
 use super::support::eventually;
-use super::support::family::Mode;
+use super::support::family::RotationMode;
 use super::support::sandbox::{PROGRAM, Process, Sandbox};
 
 /// Runs one forced refresh under a fault and gives outcome, error kind and exit status.
 fn under(fault: Fault) -> (AuthServer, Sandbox, (String, i32)) {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     server.script([fault]);
     let run = sandbox.refresh(&["--force"]);
@@ -29,8 +29,8 @@ fn r17_every_lost_answer_is_in_doubt_and_nothing_is_sent_again() {
         Fault::CommitThen(500, "<html>oops</html>"),
         Fault::CommitThen(502, ""),
         Fault::CommitThen(200, "<html>sign in to the wifi</html>"),
-        Fault::Answer(503, "retry-after: 1\r\n", ""),
-        Fault::Answer(408, "", ""),
+        Fault::Respond(503, "retry-after: 1\r\n", ""),
+        Fault::Respond(408, "", ""),
     ] {
         let told = format!("{fault:?}");
         let (server, sandbox, outcome) = under(fault);
@@ -52,7 +52,7 @@ fn r17_every_lost_answer_is_in_doubt_and_nothing_is_sent_again() {
 
 #[test]
 fn r18_the_last_chance_is_taken_once_and_then_a_login_is_needed() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
     let sandbox = Sandbox::signed_in_with(&server, "settle = \"1s\"");
     server.script([Fault::DropAfter, Fault::DropAfter]);
@@ -71,7 +71,7 @@ fn r18_the_last_chance_is_taken_once_and_then_a_login_is_needed() {
 
 #[test]
 fn r18_a_last_chance_at_a_server_that_never_saw_the_first_request_succeeds() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
     let sandbox = Sandbox::signed_in_with(&server, "settle = \"1s\"");
     server.script([Fault::DropBefore]);
@@ -84,7 +84,7 @@ fn r18_a_last_chance_at_a_server_that_never_saw_the_first_request_succeeds() {
 
 #[test]
 fn r19_inside_the_grace_a_lost_answer_is_fetched_again() {
-    let server = AuthServer::start(Mode::Grace(Duration::from_secs(60)));
+    let server = AuthServer::start(RotationMode::Grace(Duration::from_secs(60)));
     let provider =
         "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\nsettle = \"1s\"";
     let sandbox = Sandbox::signed_in_with(&server, provider);
@@ -100,7 +100,7 @@ fn r19_inside_the_grace_a_lost_answer_is_fetched_again() {
 
 #[test]
 fn a_server_without_rotation_is_simply_asked_again() {
-    let server = AuthServer::start(Mode::NoRotation { echo: false });
+    let server = AuthServer::start(RotationMode::NoRotation { echo: false });
     let sandbox = Sandbox::signed_in_with(&server, "rotation = \"none\"");
     server.script([Fault::DropAfter]);
     sandbox.refresh(&["--force"]).exits(75);
@@ -110,9 +110,9 @@ fn a_server_without_rotation_is_simply_asked_again() {
 #[test]
 fn r23_an_unreadable_refusal_is_not_a_dead_token() {
     for fault in [
-        Fault::Answer(400, "", ""),
-        Fault::Answer(403, "content-type: text/html\r\n", "<html>blocked</html>"),
-        Fault::Answer(401, "", ""),
+        Fault::Respond(400, "", ""),
+        Fault::Respond(403, "content-type: text/html\r\n", "<html>blocked</html>"),
+        Fault::Respond(401, "", ""),
     ] {
         let (server, sandbox, outcome) = under(fault);
         assert_eq!(outcome, ("deferred".to_owned(), 75));
@@ -123,16 +123,16 @@ fn r23_an_unreadable_refusal_is_not_a_dead_token() {
 
 #[test]
 fn a_redirect_is_not_followed() {
-    let (server, _sandbox, outcome) = under(Fault::Answer(302, "location: http://127.0.0.1:1/x\r\n", ""));
+    let (server, _sandbox, outcome) = under(Fault::Respond(302, "location: http://127.0.0.1:1/x\r\n", ""));
     assert_eq!(outcome, ("config_error".to_owned(), 78));
     assert_eq!(server.counts().refresh_requests, 1);
 }
 
 #[test]
 fn an_answer_before_the_body_keeps_the_token() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
-    server.script([Fault::Early(429, "retry-after: 1\r\n")]);
+    server.script([Fault::RespondEarly(429, "retry-after: 1\r\n")]);
     let run = sandbox.refresh(&["--force"]).exits(75);
     let status = sandbox.status();
     assert!(status["state"] != "needs_login", "{run:?} {status}");
@@ -152,7 +152,7 @@ fn r16_odd_members_do_not_lose_the_refresh_token() {
         json!({"error": "warning_only"}),
         json!({"id_token": 7, "refresh_token_expires_in": "1000"}),
     ] {
-        let (server, sandbox, outcome) = under(Fault::Members(members.clone()));
+        let (server, sandbox, outcome) = under(Fault::ReplaceMembers(members.clone()));
         assert_eq!(outcome, ("refreshed".to_owned(), 0), "{members}");
         sandbox.refresh(&["--force"]).exits(0);
         let counts = server.counts();
@@ -161,7 +161,7 @@ fn r16_odd_members_do_not_lose_the_refresh_token() {
     for members in
         [json!({"token_type": "mac"}), json!({"access_token": null}), json!({"access_token": "bad\r\ntoken"})]
     {
-        let (server, sandbox, outcome) = under(Fault::Members(members.clone()));
+        let (server, sandbox, outcome) = under(Fault::ReplaceMembers(members.clone()));
         assert_eq!(outcome, ("config_error".to_owned(), 78), "nothing to use: {members}");
         super::support::eventually("the pause is over", || (sandbox.refresh(&["--force"]).status == 0).then_some(()));
         let counts = server.counts();
@@ -171,18 +171,18 @@ fn r16_odd_members_do_not_lose_the_refresh_token() {
 
 #[test]
 fn r38_an_answer_over_a_mebibyte_is_in_doubt() {
-    let (_server, _sandbox, outcome) = under(Fault::Huge(3 * 1024 * 1024));
+    let (_server, _sandbox, outcome) = under(Fault::Oversized(3 * 1024 * 1024));
     assert_eq!(outcome, ("in_doubt".to_owned(), 75));
-    let (_server, _sandbox, outcome) = under(Fault::Huge(900 * 1024));
+    let (_server, _sandbox, outcome) = under(Fault::Oversized(900 * 1024));
     assert_eq!(outcome, ("refreshed".to_owned(), 0));
 }
 
 #[test]
 fn r26_waiters_behind_a_failed_flight_send_nothing() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
-    server.script([Fault::Answer(400, "", r#"{"error":"temporarily_unavailable"}"#)]);
-    let gate = server.hold(Point::BeforeProcessing);
+    server.script([Fault::Respond(400, "", r#"{"error":"temporarily_unavailable"}"#)]);
+    let gate = server.hold(HoldPoint::BeforeProcessing);
     let leader = sandbox.spawn(&["--json", "refresh", "-p", "demo", "--force"]);
     gate.wait_reached();
     let followers: Vec<_> = (0..5).map(|_| sandbox.spawn(&["--json", "refresh", "-p", "demo", "--force"])).collect();
@@ -204,9 +204,9 @@ fn r26_waiters_behind_a_failed_flight_send_nothing() {
 
 #[test]
 fn r11_a_run_killed_before_the_answer_leaves_a_doubt_and_no_second_send() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
-    let gate = server.hold(Point::AfterCommit);
+    let gate = server.hold(HoldPoint::AfterCommit);
     let mut run = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
     gate.wait_reached();
     assert_ne!(sandbox.status()["state"], "in_doubt", "a flight in the air is no doubt");
@@ -221,9 +221,9 @@ fn r11_a_run_killed_before_the_answer_leaves_a_doubt_and_no_second_send() {
 #[test]
 fn an_answer_that_came_while_the_run_was_stopped_is_not_lost() {
     const TIMEOUT: Duration = Duration::from_secs(2);
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in_with(&server, "timeout = \"2s\"\n");
-    let gate = server.hold(Point::AfterCommit);
+    let gate = server.hold(HoldPoint::AfterCommit);
     let run = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
     gate.wait_reached();
     run.pause();
@@ -238,9 +238,9 @@ fn an_answer_that_came_while_the_run_was_stopped_is_not_lost() {
 
 #[test]
 fn r28_sigterm_in_the_air_finishes_the_flight() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
-    let gate = server.hold(Point::AfterCommit);
+    let gate = server.hold(HoldPoint::AfterCommit);
     let run = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
     gate.wait_reached();
     run.terminate();
@@ -253,9 +253,9 @@ fn r28_sigterm_in_the_air_finishes_the_flight() {
 fn r28_whatever_else_ends_a_run_finishes_the_flight_in_the_air_too() {
     use rustix::process::Signal;
     for signal in [Signal::HUP, Signal::QUIT, Signal::ALARM, Signal::USR1, Signal::USR2, Signal::XCPU] {
-        let server = AuthServer::start(Mode::Strict);
+        let server = AuthServer::start(RotationMode::Strict);
         let sandbox = Sandbox::signed_in(&server);
-        let gate = server.hold(Point::AfterCommit);
+        let gate = server.hold(HoldPoint::AfterCommit);
         let run = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
         gate.wait_reached();
         run.signal(signal);
@@ -267,7 +267,7 @@ fn r28_whatever_else_ends_a_run_finishes_the_flight_in_the_air_too() {
 
 #[test]
 fn a_run_that_is_to_outlive_its_terminal_does() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let lock = keepalive::sys::lockfile::LockFile::acquire(&sandbox.lock_file("demo")).unwrap();
     let mut command = sandbox.command(std::path::Path::new("sh"));
@@ -282,7 +282,7 @@ fn a_run_that_is_to_outlive_its_terminal_does() {
 
 #[test]
 fn r28_sigterm_before_the_send_sends_nothing() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let lock =
         keepalive::sys::lockfile::LockFile::acquire(&sandbox.path("state/keepalive/profiles/demo/lock")).unwrap();
@@ -296,7 +296,7 @@ fn r28_sigterm_before_the_send_sends_nothing() {
 
 #[test]
 fn r08_a_read_only_store_sends_nothing() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     // Root may write everywhere; a directory in the way of a file stops even root.
     let in_the_way = sandbox.path("state/keepalive/profiles/demo/.received.new");
@@ -314,7 +314,7 @@ fn r08_a_read_only_store_sends_nothing() {
 
 #[test]
 fn r17_a_doubt_is_told_whoever_holds_the_profiles_lock() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     server.script([Fault::DropAfter]);
     sandbox.refresh(&["--force"]).exits(75);

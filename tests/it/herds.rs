@@ -1,21 +1,21 @@
 //! Many processes at once: one request, and everybody served.
 
-use super::support::authserver::{AuthServer, Fault, Point};
-use super::support::family::Mode;
-use super::support::herd::stampede;
+use super::support::authserver::{AuthServer, Fault, HoldPoint};
+use super::support::family::RotationMode;
+use super::support::herd::run_at_once;
 use super::support::oidc::OidcProvider;
 use super::support::sandbox::Sandbox;
-use super::support::{eventually, waiters};
+use super::support::{eventually, lock_waiters};
 
 #[test]
 fn r01_forty_forced_refreshes_make_one_request_and_share_its_generation() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let call = vec!["--json", "refresh", "-p", "demo", "--force"];
-    let gate = server.hold(Point::AfterCommit);
+    let gate = server.hold(HoldPoint::AfterCommit);
     let runs = std::thread::scope(|scope| {
-        let runs = scope.spawn(|| stampede(&sandbox, &vec![call; 40]));
-        eventually("all but one wait at the lock", || (waiters(&sandbox.lock_file("demo")) == 39).then_some(()));
+        let runs = scope.spawn(|| run_at_once(&sandbox, &vec![call; 40]));
+        eventually("all but one wait at the lock", || (lock_waiters(&sandbox.lock_file("demo")) == 39).then_some(()));
         drop(gate);
         runs.join().unwrap()
     });
@@ -32,14 +32,14 @@ fn r01_forty_forced_refreshes_make_one_request_and_share_its_generation() {
 
 #[test]
 fn r26_a_herd_shares_a_refusal() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     server.script([Fault::CommitThen(500, "")]);
     let call = vec!["--json", "refresh", "-p", "demo", "--force"];
-    let gate = server.hold(Point::BeforeProcessing);
+    let gate = server.hold(HoldPoint::BeforeProcessing);
     let runs = std::thread::scope(|scope| {
-        let runs = scope.spawn(|| stampede(&sandbox, &vec![call; 20]));
-        eventually("all but one wait at the lock", || (waiters(&sandbox.lock_file("demo")) == 19).then_some(()));
+        let runs = scope.spawn(|| run_at_once(&sandbox, &vec![call; 20]));
+        eventually("all but one wait at the lock", || (lock_waiters(&sandbox.lock_file("demo")) == 19).then_some(()));
         drop(gate);
         runs.join().unwrap()
     });
@@ -61,12 +61,12 @@ fn r01_two_hundred_processes_at_oidc_provider() {
     let token = vec!["token", "demo", "--min-valid", "9m"];
     let mixed: Vec<_> = (0..200).map(|i| if i % 2 == 0 { force.clone() } else { token.clone() }).collect();
 
-    let alone = stampede(&sandbox, &vec![force.clone(); 200]);
+    let alone = run_at_once(&sandbox, &vec![force.clone(); 200]);
     assert!(alone.into_iter().all(|run| run.exits(0).result()["generation"] == 2));
     assert_eq!(server.counts().refresh_requests, 1);
 
     let daemon = sandbox.daemon();
-    for (i, run) in stampede(&sandbox, &mixed).into_iter().enumerate() {
+    for (i, run) in run_at_once(&sandbox, &mixed).into_iter().enumerate() {
         let run = run.exits(0);
         if i % 2 == 0 {
             assert_eq!(run.result()["generation"], 3);

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::support::authserver::AuthServer;
-use super::support::family::Mode;
-use super::support::herd::stampede;
+use super::support::family::RotationMode;
+use super::support::herd::run_at_once;
 use super::support::sandbox::Sandbox;
 
 fn now() -> i64 {
@@ -19,7 +19,7 @@ fn sandbox(server: &AuthServer) -> Sandbox {
 
 #[test]
 fn a_file_or_standard_input_will_do() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server);
     let file = sandbox.path("home/token.json");
     std::fs::write(&file, server.mint().to_string()).unwrap();
@@ -29,7 +29,7 @@ fn a_file_or_standard_input_will_do() {
 
 #[test]
 fn expiry_is_taken_from_wherever_it_is_told() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let left = |answer: serde_json::Value| {
         let sandbox = sandbox(&server);
         sandbox.import("demo", &answer).exits(0);
@@ -55,7 +55,7 @@ fn expiry_is_taken_from_wherever_it_is_told() {
 
 #[test]
 fn what_is_no_token_response_is_refused_with_the_place() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server);
     for (input, words) in [
         ("", "standard input is not a token response"),
@@ -72,7 +72,7 @@ fn what_is_no_token_response_is_refused_with_the_place() {
 
 #[test]
 fn a_newer_credential_is_not_overwritten() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server);
     let old = server.mint();
     sandbox.import("demo", &server.mint()).exits(0);
@@ -88,7 +88,7 @@ fn a_newer_credential_is_not_overwritten() {
 
 #[test]
 fn the_credential_of_one_server_does_not_give_way_to_that_of_another() {
-    let (here, there) = (AuthServer::start(Mode::Strict), AuthServer::start(Mode::Strict));
+    let (here, there) = (AuthServer::start(RotationMode::Strict), AuthServer::start(RotationMode::Strict));
     let sandbox = Sandbox::new();
     let other = format!("[provider.other]\ntoken_endpoint = \"{}/token\"\nclient_id = \"public\"\n", there.url());
     sandbox.file_store(&format!("{}{other}", here.provider("")));
@@ -108,7 +108,7 @@ fn the_credential_of_one_server_does_not_give_way_to_that_of_another() {
 
 #[test]
 fn a_section_that_names_another_provider_is_not_passed_over() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server);
     sandbox
         .keepalive_with_input(&["import", "demo", "--provider", "xai"], &server.mint().to_string())
@@ -119,7 +119,7 @@ fn a_section_that_names_another_provider_is_not_passed_over() {
 
 #[test]
 fn r03_a_consumed_token_is_refused_even_with_replace() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server);
     let first = server.mint();
     sandbox.import("demo", &first).exits(0);
@@ -135,7 +135,7 @@ fn r03_a_consumed_token_is_refused_even_with_replace() {
 
 #[test]
 fn r04_a_token_that_another_profile_holds_is_refused_with_a_remedy() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server);
     let answer = server.mint();
     sandbox.import("demo", &answer).exits(0);
@@ -151,20 +151,20 @@ fn r04_a_token_that_another_profile_holds_is_refused_with_a_remedy() {
 
 #[test]
 fn r04_of_two_profiles_that_are_given_one_token_at_once_one_gets_it() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server);
     let file = sandbox.path("home/token.json");
     std::fs::write(&file, server.mint().to_string()).unwrap();
     let import = |name| vec!["import", name, file.to_str().unwrap(), "--provider", "acme"];
     let mut codes: Vec<i32> =
-        stampede(&sandbox, &[import("demo"), import("copy")]).iter().map(|run| run.status).collect();
+        run_at_once(&sandbox, &[import("demo"), import("copy")]).iter().map(|run| run.status).collect();
     codes.sort_unstable();
     assert_eq!(codes, [0, 1]);
 }
 
 #[test]
 fn importing_what_is_already_here_refreshes_nothing_and_says_so() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server);
     let mut answer = server.mint();
     sandbox.import("demo", &answer).exits(0);

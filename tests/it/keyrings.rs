@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::support::authserver::AuthServer;
-use super::support::bus::{Bus, Keyring};
-use super::support::family::Mode;
-use super::support::herd::stampede;
+use super::support::bus::{KeyringState, SessionBus};
+use super::support::family::RotationMode;
+use super::support::herd::run_at_once;
 use super::support::sandbox::Sandbox;
 
 /// How long telling a keyring's state may take: 3 s of silence, and a little for starting the program.
@@ -24,9 +24,9 @@ fn uuid(sandbox: &Sandbox) -> String {
 
 #[test]
 fn the_published_item_is_what_the_contract_says() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
-    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     sandbox.import("demo", &server.mint()).exits(0);
     let result = sandbox.refresh(&["--force"]).exits(0).result();
     assert_eq!(result["publication"], "published");
@@ -44,14 +44,14 @@ fn the_published_item_is_what_the_contract_says() {
 
 #[test]
 fn r08_every_state_is_told_apart_in_time_and_nothing_is_sent() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     for (state, words) in [
-        (Keyring::Missing, "no keyring service runs"),
-        (Keyring::Locked, "the keyring is locked"),
-        (Keyring::Hanging, "the keyring did not respond"),
+        (KeyringState::Missing, "no keyring service runs"),
+        (KeyringState::Locked, "the keyring is locked"),
+        (KeyringState::Hanging, "the keyring did not respond"),
     ] {
         let mut sandbox = configured(&server);
-        let _bus = Bus::start(&mut sandbox, state);
+        let _bus = SessionBus::start(&mut sandbox, state);
         let begin = Instant::now();
         sandbox.import("demo", &server.mint()).exits(69).says(words);
         assert!(begin.elapsed() < BOUND, "{state:?} took {:?}", begin.elapsed());
@@ -65,9 +65,9 @@ fn r08_every_state_is_told_apart_in_time_and_nothing_is_sent() {
 
 #[test]
 fn a_keyring_that_fails_later_stops_refreshes_and_loses_nothing() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
-    let mut bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let mut bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     sandbox.import("demo", &server.mint()).exits(0);
     bus.lock();
     sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says("the keyring is locked");
@@ -75,11 +75,11 @@ fn a_keyring_that_fails_later_stops_refreshes_and_loses_nothing() {
     bus.kill_keyring();
     sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says("no keyring service runs");
     bus.start_keyring();
-    bus.stop_answering();
+    bus.suspend_keyring();
     let begin = Instant::now();
     sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says("did not respond");
     assert!(begin.elapsed() < BOUND);
-    bus.answer_again();
+    bus.resume_keyring();
     assert_eq!(server.counts().refresh_requests, 0);
     assert_eq!(sandbox.status()["state"], "fresh");
     sandbox.refresh(&["--force"]).exits(0);
@@ -87,10 +87,10 @@ fn a_keyring_that_fails_later_stops_refreshes_and_loses_nothing() {
 
 #[test]
 fn a_daemon_picks_up_a_restarted_keyring() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(4));
     let mut sandbox = configured(&server);
-    let mut bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let mut bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     sandbox.import("demo", &server.mint()).exits(0);
     let _daemon = sandbox.daemon();
     server.wait_for("a refresh", |c| c.refresh_ok >= 1);
@@ -115,9 +115,9 @@ fn a_daemon_picks_up_a_restarted_keyring() {
 
 #[test]
 fn r10_a_keyring_restored_to_an_older_state_does_not_bring_a_spent_token_back() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
-    let mut bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let mut bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     sandbox.import("demo", &server.mint()).exits(0);
     let file = sandbox.path("data/keyrings/login.keyring");
     let backup = std::fs::read(&file).unwrap();
@@ -137,9 +137,9 @@ fn r10_a_keyring_restored_to_an_older_state_does_not_bring_a_spent_token_back() 
 
 #[test]
 fn a_key_deleted_under_us_overwrites_nothing() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
-    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     sandbox.import("demo", &server.mint()).exits(0);
     let sealed = std::fs::read(sandbox.path("state/keepalive/profiles/demo/sealed")).unwrap();
     bus.secret_tool(&["clear", "service", "keepalive-key", "username", &uuid(&sandbox)], "").exits(0);
@@ -154,9 +154,9 @@ fn a_key_deleted_under_us_overwrites_nothing() {
 
 #[test]
 fn two_first_imports_at_the_same_instant_make_one_key() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
-    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     let mut calls = Vec::new();
     let files: Vec<String> = (0..4)
         .map(|i| {
@@ -169,7 +169,7 @@ fn two_first_imports_at_the_same_instant_make_one_key() {
     for (name, file) in names.iter().zip(&files) {
         calls.push(vec!["import", name, "--provider", "acme", file.as_str()]);
     }
-    for run in stampede(&sandbox, &calls) {
+    for run in run_at_once(&sandbox, &calls) {
         run.exits(0);
     }
     sandbox.keepalive(&["refresh", "--force", "-p", "p0", "-p", "p1", "-p", "p2", "-p", "p3"]).exits(0);
@@ -180,9 +180,9 @@ fn two_first_imports_at_the_same_instant_make_one_key() {
 
 #[test]
 fn an_ambiguous_item_is_resolved_by_generation_and_reported() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
-    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     sandbox.import("demo", &server.mint()).exits(0);
     let twin = ["store", "--label=twin", "service", "keepalive", "username", "demo", "extra", "1"];
     bus.secret_tool(&twin, r#"{"generation":0}"#).exits(0);
@@ -193,9 +193,9 @@ fn an_ambiguous_item_is_resolved_by_generation_and_reported() {
 
 #[test]
 fn r13_a_newer_item_of_another_program_is_neither_used_nor_overwritten() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
-    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     sandbox.import("demo", &server.mint()).exits(0);
     let forged = r#"{"refresh_token":"forged","generation":99}"#;
     bus.secret_tool(&["store", "--label=x", "service", "keepalive", "username", "demo"], forged).exits(0);
@@ -210,9 +210,9 @@ fn r13_a_newer_item_of_another_program_is_neither_used_nor_overwritten() {
 
 #[test]
 fn r30_a_second_state_directory_is_an_error_until_it_takes_over() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
-    let _bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let _bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     sandbox.import("demo", &server.mint()).exits(0);
     sandbox.refresh(&["--force"]).exits(0);
     let first = sandbox.path("state").display().to_string();
@@ -232,10 +232,10 @@ fn r30_a_second_state_directory_is_an_error_until_it_takes_over() {
 
 #[test]
 fn r30_a_profile_that_nothing_here_names_is_taken_over_as_the_hint_says() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
     sandbox.config(&server.provider(""));
-    let _bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let _bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     let import = |name: &str| {
         let answer = server.mint().to_string();
         sandbox.keepalive_with_input(&["import", name, "--provider", "acme", "--replace"], &answer)
@@ -266,9 +266,9 @@ fn r30_a_profile_that_nothing_here_names_is_taken_over_as_the_hint_says() {
 
 #[test]
 fn r04_a_take_over_leaves_the_token_that_another_profile_here_holds_and_says_who() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
-    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     let answer = server.mint();
     sandbox.import("demo", &answer).exits(0);
     std::fs::rename(sandbox.path("state/keepalive"), sandbox.path("state/former")).unwrap();

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::support::authserver::AuthServer;
-use super::support::bus::{Bus, Keyring};
-use super::support::family::Mode;
+use super::support::bus::{KeyringState, SessionBus};
+use super::support::family::RotationMode;
 use super::support::sandbox::Sandbox;
 
 /// What a login looks for before it looks at the store.
@@ -42,7 +42,7 @@ fn import_new(sandbox: &Sandbox, server: &AuthServer, profile: &str) -> super::s
 
 #[test]
 fn a_key_file_that_is_lost_over_a_full_store_is_to_be_restored_and_not_made_anew() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in_with(&server, WITH_LOGIN);
     let id = key_id(&sandbox, "demo");
     let aside = lose_key(&sandbox);
@@ -65,7 +65,7 @@ fn a_key_file_that_is_lost_over_a_full_store_is_to_be_restored_and_not_made_anew
 
 #[test]
 fn a_key_file_that_is_not_there_yet_is_to_be_made_as_long_as_nothing_is_sealed() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     lose_key(&sandbox);
     sandbox.keepalive(&["logout", "demo", "--forget"]).exits(1);
@@ -77,7 +77,7 @@ fn a_key_file_that_is_not_there_yet_is_to_be_made_as_long_as_nothing_is_sealed()
 
 #[test]
 fn under_another_key_nothing_is_opened_and_the_old_key_is_what_helps() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let id = key_id(&sandbox, "demo");
     let aside = lose_key(&sandbox);
@@ -92,7 +92,7 @@ fn under_another_key_nothing_is_opened_and_the_old_key_is_what_helps() {
 
 #[test]
 fn a_store_never_comes_to_lie_under_two_keys() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in_with(&server, WITH_LOGIN);
     let id = key_id(&sandbox, "demo");
     lose_key(&sandbox);
@@ -109,7 +109,7 @@ fn a_store_never_comes_to_lie_under_two_keys() {
 
 #[test]
 fn a_lost_key_is_left_behind_by_replacing_or_forgetting_what_was_under_it() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     import_new(&sandbox, &server, "other").exits(0);
     lose_key(&sandbox);
@@ -126,7 +126,7 @@ fn a_lost_key_is_left_behind_by_replacing_or_forgetting_what_was_under_it() {
 
 #[test]
 fn what_an_interrupted_logout_left_has_no_say_in_the_key() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let sealed = sandbox.path("state/keepalive/profiles/demo/sealed");
     let remains = std::fs::read(&sealed).unwrap();
@@ -142,7 +142,7 @@ fn what_an_interrupted_logout_left_has_no_say_in_the_key() {
 
 #[test]
 fn a_take_over_does_not_bless_another_key() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let id = key_id(&sandbox, "demo");
     let aside = lose_key(&sandbox);
@@ -155,10 +155,10 @@ fn a_take_over_does_not_bless_another_key() {
 
 #[test]
 fn another_key_in_the_keyring_seals_nothing_either() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
     sandbox.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
-    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     sandbox.import("demo", &server.mint()).exits(0);
     let id = key_id(&sandbox, "demo");
     let store = std::fs::read_to_string(sandbox.path("state/keepalive/store.json")).unwrap();
@@ -182,7 +182,7 @@ fn another_key_in_the_keyring_seals_nothing_either() {
 
 #[test]
 fn a_daemon_does_not_start_as_healthy_without_its_key_file() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let id = key_id(&sandbox, "demo");
     let aside = lose_key(&sandbox);
@@ -201,7 +201,7 @@ fn a_daemon_does_not_start_as_healthy_without_its_key_file() {
 
 #[test]
 fn systemd_is_told_why_a_daemon_without_its_key_ends() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::signed_in(&server);
     let path = sandbox.path("run/notify");
     let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
@@ -219,7 +219,7 @@ fn systemd_is_told_why_a_daemon_without_its_key_ends() {
 
 #[test]
 fn a_daemon_whose_key_command_fails_says_so_and_ends() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     sandbox.config(&format!("[store]\nkind = \"file\"\nkey = {{ command = [\"false\"] }}\n{}", server.provider("")));
     sandbox.keepalive(&["daemon"]).exits(78).says("the key command failed").says("by hand");
@@ -227,7 +227,7 @@ fn a_daemon_whose_key_command_fails_says_so_and_ends() {
 
 #[test]
 fn a_daemon_with_one_profile_under_another_key_tells_it_and_looks_after_the_rest() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     import_new(&sandbox, &server, "other").exits(0);
     let id = key_id(&sandbox, "other");
@@ -240,7 +240,7 @@ fn a_daemon_with_one_profile_under_another_key_tells_it_and_looks_after_the_rest
 
 #[test]
 fn status_tells_that_the_key_file_is_missing_and_opens_nothing() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let id = key_id(&sandbox, "demo");
     let aside = lose_key(&sandbox);
@@ -260,7 +260,7 @@ fn status_tells_that_the_key_file_is_missing_and_opens_nothing() {
 
 #[test]
 fn the_keys_command_runs_while_no_lock_is_held() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let (script, seen) = (sandbox.path("home/key.sh"), sandbox.path("home/seen"));
     let store = sandbox.path("state/keepalive");

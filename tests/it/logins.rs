@@ -10,10 +10,10 @@ use serde_json::json;
 use url::Url;
 
 use super::support::authserver::{AuthServer, Fault};
-use super::support::bus::{Bus, Keyring};
-use super::support::family::Mode;
+use super::support::bus::{KeyringState, SessionBus};
+use super::support::family::RotationMode;
 use super::support::oidc::OidcProvider;
-use super::support::person::{Person, give_browser, url_given};
+use super::support::person::{BrowserUser, install_browser, wait_for_url};
 use super::support::sandbox::{PROGRAM, Process, Sandbox};
 
 const SCOPES: &str = "scopes = [\"openid\", \"offline_access\", \"api\"]\n";
@@ -61,12 +61,12 @@ fn parameter(url: &str, name: &str) -> String {
 fn a_browser_login_brings_a_credential_that_is_kept_alive() {
     let server = OidcProvider::start(60, 0);
     let mut sandbox = at(&server);
-    let seen = give_browser(&mut sandbox);
+    let seen = install_browser(&mut sandbox);
     let login = sandbox.spawn(&["--json", "login", "demo"]);
-    let url = url_given(&seen);
+    let url = wait_for_url(&seen);
     let redirect = Url::parse(&parameter(&url, "redirect_uri")).unwrap();
     assert_eq!(parameter(&url, "code_challenge_method"), "S256");
-    let page = Person::new("ada").sign_in(&url);
+    let page = BrowserUser::new("ada").sign_in(&url);
     assert_eq!((page.status, page.url.path()), (200, "/callback"));
     assert!(page.text.contains("You can close this page"), "{}", page.text);
     let run = login.finish().exits(0).says("demo: signed in as ada, valid until 2").says(", next refresh 2");
@@ -84,11 +84,11 @@ fn a_browser_login_brings_a_credential_that_is_kept_alive() {
 fn nothing_that_is_secret_is_said_or_seen() {
     let server = OidcProvider::start(60, 0);
     let mut sandbox = at(&server);
-    let seen = give_browser(&mut sandbox);
+    let seen = install_browser(&mut sandbox);
     let login = sandbox.spawn(&["-vv", "login", "demo"]);
     let arguments = std::fs::read_to_string(format!("/proc/{}/cmdline", login.id())).unwrap_or_default();
-    let url = url_given(&seen);
-    let page = Person::new("ada").sign_in(&url);
+    let url = wait_for_url(&seen);
+    let page = BrowserUser::new("ada").sign_in(&url);
     let run = login.finish().exits(0);
     let code = parameter(page.url.as_str(), "code");
     for text in [&run.stderr, &run.stdout, &arguments, &page.text] {
@@ -104,9 +104,9 @@ fn a_client_with_a_secret_signs_in_and_refreshes() {
     let mut sandbox = Sandbox::new();
     let provider = server.confidential(&sandbox.path("home/secret"));
     sandbox.file_store(&format!("{provider}{SCOPES}"));
-    let seen = give_browser(&mut sandbox);
+    let seen = install_browser(&mut sandbox);
     let login = sandbox.spawn(&["login", "work", "--provider", "oidc"]);
-    Person::new("ada").sign_in(&url_given(&seen));
+    BrowserUser::new("ada").sign_in(&wait_for_url(&seen));
     login.finish().exits(0).says("work: signed in as ada");
     sandbox.keepalive(&["refresh", "-p", "work", "--force"]).exits(0);
 }
@@ -123,9 +123,9 @@ fn a_dead_credential_is_replaced_and_needs_login_goes_away() {
     thief.refresh(&["--force"]).exits(77);
     sandbox.refresh(&["--force"]).exits(77);
     assert_eq!(sandbox.status()["state"], "needs_login");
-    let seen = give_browser(&mut sandbox);
+    let seen = install_browser(&mut sandbox);
     let login = sandbox.spawn(&["login", "demo"]);
-    Person::new("ada").sign_in(&url_given(&seen));
+    BrowserUser::new("ada").sign_in(&wait_for_url(&seen));
     login.finish().exits(0);
     let status = sandbox.status();
     assert_eq!((&status["state"], &status["generation"]), (&json!("fresh"), &json!(3)));
@@ -139,14 +139,14 @@ fn one_that_is_interrupted_or_refused_changes_nothing() {
     let mut sandbox = at(&server);
     sandbox.import("demo", &server.mint()).exits(0);
     let before = stored(&sandbox);
-    let seen = give_browser(&mut sandbox);
+    let seen = install_browser(&mut sandbox);
     let login = sandbox.spawn(&["login", "demo"]);
-    url_given(&seen);
+    wait_for_url(&seen);
     login.wait_for_line("for the browser");
     login.interrupt();
     login.finish().exits(1).says("interrupted; nothing was changed");
     let login = sandbox.spawn(&["login", "demo"]);
-    let page = Person::refusing("ada").sign_in(&url_given(&seen));
+    let page = BrowserUser::refusing("ada").sign_in(&wait_for_url(&seen));
     assert!(page.status == 400 && page.text.contains("Not signed in"), "{}", page.text);
     login.finish().exits(1).says("oidc says access_denied");
     assert_eq!(stored(&sandbox), before);
@@ -171,14 +171,14 @@ fn every_wait_can_be_interrupted() {
 fn the_other_loopback_address_will_do() {
     let server = OidcProvider::start(60, 0);
     let mut sandbox = at_with(&server, "redirect_uri = \"http://[::1]/callback\"\n");
-    let seen = give_browser(&mut sandbox);
+    let seen = install_browser(&mut sandbox);
     if TcpListener::bind("[::1]:0").is_err() {
         // A machine without IPv6 says so.
         sandbox.keepalive(&["login", "demo"]).exits(1).says("cannot listen on the loopback address");
         return;
     }
     let login = sandbox.spawn(&["login", "demo"]);
-    let page = Person::new("ada").sign_in(&url_given(&seen));
+    let page = BrowserUser::new("ada").sign_in(&wait_for_url(&seen));
     assert_eq!((page.status, page.url.host_str()), (200, Some("[::1]")));
     login.finish().exits(0);
 }
@@ -187,11 +187,11 @@ fn the_other_loopback_address_will_do() {
 fn a_redirect_of_another_attempt_or_server_brings_nothing() {
     let server = OidcProvider::start(60, 0);
     let mut sandbox = at(&server);
-    let seen = give_browser(&mut sandbox);
+    let seen = install_browser(&mut sandbox);
     let login = sandbox.spawn(&["login", "demo"]);
-    let url = url_given(&seen);
+    let url = wait_for_url(&seen);
     let (redirect, state) = (parameter(&url, "redirect_uri"), parameter(&url, "state"));
-    let mut visitor = Person::new("mallory");
+    let mut visitor = BrowserUser::new("mallory");
     let mut get = |tail: &str| visitor.get(&format!("{redirect}{tail}").parse().unwrap());
     assert_eq!(get("?code=c&state=guessed").status, 400);
     assert_eq!(get("/../favicon.ico").status, 404);
@@ -200,9 +200,9 @@ fn a_redirect_of_another_attempt_or_server_brings_nothing() {
     assert_eq!(page.status, 400);
     login.finish().exits(1).says("the redirect comes from https://evil.example");
     let login = sandbox.spawn(&["login", "demo"]);
-    let url = url_given(&seen);
+    let url = wait_for_url(&seen);
     let (redirect, state) = (parameter(&url, "redirect_uri"), parameter(&url, "state"));
-    Person::new("mallory").get(&format!("{redirect}?code=c&state={state}").parse().unwrap());
+    BrowserUser::new("mallory").get(&format!("{redirect}?code=c&state={state}").parse().unwrap());
     login.finish().exits(1).says("the redirect comes from nobody");
     sandbox.keepalive(&["status", "-p", "demo"]).exits(77);
 }
@@ -213,17 +213,17 @@ fn a_registered_port_is_used_in_both_families_or_not_at_all() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let mut sandbox = at_with(&server, &format!("redirect_uri = \"http://localhost:{port}/auth/callback\"\n"));
-    let seen = give_browser(&mut sandbox);
+    let seen = install_browser(&mut sandbox);
     sandbox.keepalive(&["login", "demo"]).exits(1).says(&format!("cannot listen on port {port}")).says("--paste");
     drop(taken);
     let login = sandbox.spawn(&["login", "demo"]);
-    let url = url_given(&seen);
+    let url = wait_for_url(&seen);
     assert_eq!(parameter(&url, "redirect_uri"), format!("http://localhost:{port}/auth/callback"));
     assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
     if TcpListener::bind("[::1]:0").is_ok() {
         assert!(TcpStream::connect(("::1", port)).is_ok());
     }
-    Person::new("ada").sign_in(&url);
+    BrowserUser::new("ada").sign_in(&url);
     login.finish().exits(0);
 }
 
@@ -235,7 +235,7 @@ fn a_machine_without_a_browser_shows_a_code_for_another_device() {
     login.wait_for_line("no browser on this machine; use another device");
     login.wait_for_line("enter the code");
     let complete = url_said(&login, &format!("{}/device?user_code=", server.issuer()));
-    let page = Person::new("grace").sign_in(&complete);
+    let page = BrowserUser::new("grace").sign_in(&complete);
     assert!(page.text.contains("Sign-in Success"), "{}", page.text);
     login.finish().exits(0).says("demo: signed in as grace, valid until 2");
     sandbox.refresh(&["--force"]).exits(0);
@@ -253,7 +253,7 @@ fn a_pasted_address_or_code_will_do() {
         writeln!(keyboard, "\nnot what was asked for\nhttp://127.0.0.1:1/callback?code=x&state=old").unwrap();
         login.wait_for_line("neither a URL nor a code; paste again");
         login.wait_for_line("belongs to another login; paste again");
-        let back = Person::new("ada").sign_in_without_going_back(&url);
+        let back = BrowserUser::new("ada").sign_in_without_going_back(&url);
         let pasted = if is_bare { parameter(back.as_str(), "code") } else { back.to_string() };
         writeln!(keyboard, "{pasted}").unwrap();
         login.finish().exits(0).says("demo: signed in as ada");
@@ -271,12 +271,13 @@ fn with_device_flow(server: &AuthServer) -> Sandbox {
     sandbox
 }
 
-const PENDING: Fault = Fault::Answer(400, "content-type: application/json\r\n", r#"{"error":"authorization_pending"}"#);
-const SLOW_DOWN: Fault = Fault::Answer(400, "content-type: application/json\r\n", r#"{"error":"slow_down"}"#);
+const PENDING: Fault =
+    Fault::Respond(400, "content-type: application/json\r\n", r#"{"error":"authorization_pending"}"#);
+const SLOW_DOWN: Fault = Fault::Respond(400, "content-type: application/json\r\n", r#"{"error":"slow_down"}"#);
 
 #[test]
 fn a_device_login_keeps_the_servers_pace_and_outlasts_its_hiccups() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = with_device_flow(&server);
     server.script([PENDING, Fault::DropBefore, SLOW_DOWN]);
     let begun = std::time::Instant::now();
@@ -289,7 +290,7 @@ fn a_device_login_keeps_the_servers_pace_and_outlasts_its_hiccups() {
 
 #[test]
 fn a_device_code_that_expires_or_is_refused_changes_nothing() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = with_device_flow(&server);
     sandbox.import("demo", &server.mint()).exits(0);
     let before = stored(&sandbox);
@@ -304,19 +305,19 @@ fn a_device_code_that_expires_or_is_refused_changes_nothing() {
             "allow refresh tokens in the client's settings there; if",
         ),
     ] {
-        server.script([Fault::Answer(status, "content-type: application/json\r\n", body)]);
+        server.script([Fault::Respond(status, "content-type: application/json\r\n", body)]);
         sandbox.keepalive(&["login", "demo"]).exits(exit).says(words);
     }
     assert_eq!(stored(&sandbox), before);
     let provider = server.provider(&format!("device_authorization_endpoint = \"{}/device\"\n{SCOPES}", server.url()));
     sandbox.file_store(&format!("{provider}[profile.demo]\nprovider = \"acme\"\n"));
-    server.script([Fault::Answer(200, "content-type: application/json\r\n", r#"{"access_token":"at"}"#)]);
+    server.script([Fault::Respond(200, "content-type: application/json\r\n", r#"{"access_token":"at"}"#)]);
     sandbox.keepalive(&["login", "demo"]).exits(78).says("some servers need prompt=consent");
 }
 
 #[test]
 fn what_cannot_be_is_said_before_anybody_signs_in() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::new();
     sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
     sandbox.keepalive(&["login", "demo"]).exits(78).says("acme names no authorization_endpoint");
@@ -332,7 +333,7 @@ fn what_cannot_be_is_said_before_anybody_signs_in() {
 
 #[test]
 fn a_login_settles_a_doubt_and_may_lead_to_another_provider() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = with_device_flow(&server);
     sandbox.import("demo", &server.mint()).exits(0);
     server.script([Fault::DropAfter]);
@@ -341,7 +342,7 @@ fn a_login_settles_a_doubt_and_may_lead_to_another_provider() {
     sandbox.keepalive(&["login", "demo"]).exits(0);
     assert_eq!(sandbox.status()["state"], "fresh");
     sandbox.refresh(&["--force"]).exits(0);
-    let other = AuthServer::start(Mode::Strict);
+    let other = AuthServer::start(RotationMode::Strict);
     // Test servers count their tokens: those of the third sign-in are not known here from the first server.
     other.mint();
     other.mint();
@@ -355,15 +356,15 @@ fn a_login_settles_a_doubt_and_may_lead_to_another_provider() {
 
 #[test]
 fn r22_a_login_that_brings_the_same_refresh_token_brings_its_access_token_and_clears_a_refusal() {
-    let server = AuthServer::start(Mode::NoRotation { echo: false });
+    let server = AuthServer::start(RotationMode::NoRotation { echo: false });
     let sandbox = Sandbox::new();
     let device = format!("rotation = \"none\"\ndevice_authorization_endpoint = \"{}/device\"\n", server.url());
     sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(&device)));
     let mut answer = server.mint();
     answer["expires_in"] = json!(1);
     sandbox.import("demo", &answer).exits(0);
-    let same = || Fault::Members(json!({"refresh_token": answer["refresh_token"]}));
-    let dead = Fault::Answer(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#);
+    let same = || Fault::ReplaceMembers(json!({"refresh_token": answer["refresh_token"]}));
+    let dead = Fault::Respond(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#);
     let mut tokens = vec![answer["access_token"].as_str().unwrap().to_owned()];
     for is_dead in [false, true] {
         if is_dead {
@@ -385,31 +386,31 @@ fn r22_a_login_that_brings_the_same_refresh_token_brings_its_access_token_and_cl
 
 #[test]
 fn a_keyring_gets_the_credential_and_a_locked_one_is_found_out_first() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let device = format!("device_authorization_endpoint = \"{}/device\"\n", server.url());
     let text = format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(&device));
     let mut sandbox = Sandbox::new();
     sandbox.config(&text);
-    let _bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let _bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     sandbox.keepalive(&["login", "demo"]).exits(0);
     assert_eq!(sandbox.status()["publication"], "published");
     let mut sandbox = Sandbox::new();
     sandbox.config(&text);
-    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
-    server.script([Fault::Answer(400, "content-type: application/json\r\n", r#"{"error":"access_denied"}"#)]);
+    let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
+    server.script([Fault::Respond(400, "content-type: application/json\r\n", r#"{"error":"access_denied"}"#)]);
     sandbox.keepalive(&["login", "demo"]).exits(1);
     let keys = bus.secret_tool(&["search", "--all", "service", "keepalive-key"], "");
     assert!(!(keys.stdout + &keys.stderr).contains("username"), "a first login that failed leaves no key");
     let mut sandbox = Sandbox::new();
     sandbox.config(&text);
-    let _bus = Bus::start(&mut sandbox, Keyring::Locked);
+    let _bus = SessionBus::start(&mut sandbox, KeyringState::Locked);
     let run = sandbox.keepalive(&["login", "demo"]).exits(69);
     assert!(!run.stderr.contains("enter the code"), "{run:#?}");
 }
 
 #[test]
 fn a_terminal_shows_a_qr_code_and_how_long_there_is() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = with_device_flow(&server);
     let mut script = sandbox.command(Path::new("script"));
     script.args(["-qefc", &format!("{PROGRAM} login demo"), "/dev/null"]).env("TERM", "xterm");

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::support::authserver::{AuthServer, Fault, Point};
-use super::support::bus::{Bus, Keyring};
-use super::support::family::Mode;
-use super::support::herd::stampede;
+use super::support::authserver::{AuthServer, Fault, HoldPoint};
+use super::support::bus::{KeyringState, SessionBus};
+use super::support::family::RotationMode;
+use super::support::herd::run_at_once;
 use super::support::oidc::OidcProvider;
 use super::support::sandbox::{Run, Sandbox};
 
@@ -14,7 +14,7 @@ const DEMO: &str = "[profile.demo]\nprovider = \"acme\"\n";
 /// A sandbox signed in at a server with a revocation endpoint, and the tokens that it signed in with.
 fn at(server: &AuthServer, faults: impl IntoIterator<Item = Fault>) -> (Sandbox, Value) {
     let sandbox = Sandbox::new();
-    sandbox.file_store(&format!("{}{DEMO}", server.provider_that_revokes(faults)));
+    sandbox.file_store(&format!("{}{DEMO}", server.provider_with_revocation(faults)));
     let tokens = server.mint();
     sandbox.import("demo", &tokens).exits(0);
     (sandbox, tokens)
@@ -55,7 +55,7 @@ fn assert_signed_in(sandbox: &Sandbox) {
 
 #[test]
 fn both_tokens_are_revoked_and_forgotten() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, tokens) = at(&server, []);
     let run = logout(&sandbox, &[]).exits(0).says("signed out; refresh token and access token revoked at acme");
     assert_eq!(told(&run), [json!("revoked"), json!("revoked"), json!("revoked")]);
@@ -70,8 +70,8 @@ fn both_tokens_are_revoked_and_forgotten() {
 
 #[test]
 fn r37_no_token_and_no_secret_is_said_or_written() {
-    let server = AuthServer::start(Mode::Strict);
-    let (sandbox, _) = at(&server, [Fault::DropBefore, Fault::Answer(400, "", "canary-echo")]);
+    let server = AuthServer::start(RotationMode::Strict);
+    let (sandbox, _) = at(&server, [Fault::DropBefore, Fault::Respond(400, "", "canary-echo")]);
     for exit in [75, 1] {
         let run = sandbox.keepalive(&["-vv", "logout", "demo"]).exits(exit);
         assert!(run.stderr.contains("forgotten") == (exit == 1), "the log is on");
@@ -83,7 +83,7 @@ fn r37_no_token_and_no_secret_is_said_or_written() {
 
 #[test]
 fn what_was_revoked_does_not_come_back_and_a_new_login_counts_on() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, tokens) = at(&server, []);
     sandbox.refresh(&["--force"]).exits(0);
     let newest = server.current_refresh_token(0);
@@ -100,7 +100,7 @@ fn what_was_revoked_does_not_come_back_and_a_new_login_counts_on() {
 
 #[test]
 fn the_endpoint_is_discovered_too() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.revocation_script([]);
     let sandbox = Sandbox::new();
     sandbox.file_store(&format!("[provider.acme]\nissuer = \"{}\"\nclient_id = \"public\"\n{DEMO}", server.url()));
@@ -112,12 +112,12 @@ fn the_endpoint_is_discovered_too() {
 
 #[test]
 fn a_client_with_a_secret_authenticates() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.require_secret("hush");
     let sandbox = Sandbox::new();
     std::fs::write(sandbox.path("home/secret"), "hush").unwrap();
     let how = "client_auth = \"client_secret_basic\"\nclient_secret = { file = \"~/secret\" }\n";
-    let provider = format!("{}{how}{DEMO}", server.provider_that_revokes([]));
+    let provider = format!("{}{how}{DEMO}", server.provider_with_revocation([]));
     sandbox.file_store(&provider);
     sandbox.import("demo", &server.mint()).exits(0);
     std::fs::write(sandbox.path("home/secret"), "wrong").unwrap();
@@ -132,7 +132,7 @@ fn a_client_with_a_secret_authenticates() {
 
 #[test]
 fn a_provider_that_revokes_nothing_is_only_forgotten() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let run =
         logout(&sandbox, &[]).exits(1).says("acme has no revocation endpoint").says("the token stays valid there");
@@ -147,8 +147,8 @@ fn a_provider_that_revokes_nothing_is_only_forgotten() {
 
 #[test]
 fn a_kind_of_token_that_is_not_revoked_there_is_forgotten() {
-    let server = AuthServer::start(Mode::Strict);
-    let refusal = Fault::Answer(400, "content-type: application/json\r\n", r#"{"error":"unsupported_token_type"}"#);
+    let server = AuthServer::start(RotationMode::Strict);
+    let refusal = Fault::Respond(400, "content-type: application/json\r\n", r#"{"error":"unsupported_token_type"}"#);
     let (sandbox, _) = at(&server, [refusal]);
     let run = logout(&sandbox, &[]).exits(1).says("acme returned 400 unsupported_token_type");
     assert_eq!(told(&run), [json!("forgotten"), json!("left"), json!("revoked")]);
@@ -157,9 +157,9 @@ fn a_kind_of_token_that_is_not_revoked_there_is_forgotten() {
 
 #[test]
 fn an_access_token_that_is_left_is_told_of() {
-    let server = AuthServer::start(Mode::Strict);
-    let as_it_should = Fault::Members(json!({}));
-    let (sandbox, tokens) = at(&server, [as_it_should, Fault::Answer(503, "", "")]);
+    let server = AuthServer::start(RotationMode::Strict);
+    let as_it_should = Fault::ReplaceMembers(json!({}));
+    let (sandbox, tokens) = at(&server, [as_it_should, Fault::Respond(503, "", "")]);
     let run = logout(&sandbox, &[]).exits(0).says("the access token was not revoked, and may stay valid");
     assert_eq!(told(&run), [json!("revoked"), json!("revoked"), json!("left")]);
     assert_eq!(server.revoked(), [("refresh_token".to_owned(), tokens["refresh_token"].as_str().unwrap().to_owned())]);
@@ -168,8 +168,8 @@ fn an_access_token_that_is_left_is_told_of() {
 
 #[test]
 fn what_cannot_be_revoked_now_is_kept_unless_the_person_says_otherwise() {
-    let server = AuthServer::start(Mode::Strict);
-    let busy = Fault::Answer(429, "retry-after: 7\r\n", "");
+    let server = AuthServer::start(RotationMode::Strict);
+    let busy = Fault::Respond(429, "retry-after: 7\r\n", "");
     let (sandbox, _) = at(&server, [busy.clone(), busy]);
     let run = logout(&sandbox, &[]).exits(75).says("demo is still signed in").says("keepalive logout demo --forget");
     assert_eq!(told(&run), [json!("deferred"), Value::Null, Value::Null]);
@@ -183,7 +183,7 @@ fn what_cannot_be_revoked_now_is_kept_unless_the_person_says_otherwise() {
 
 #[test]
 fn a_provider_that_cannot_be_reached_changes_nothing() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::new();
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let at_closed = |tail: &str| {
@@ -204,7 +204,7 @@ fn a_provider_that_cannot_be_reached_changes_nothing() {
 
 #[test]
 fn an_answer_that_is_lost_leaves_a_doubt_that_the_next_logout_or_refresh_settles() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     for is_revoked in [true, false] {
         let fault = if is_revoked { Fault::DropAfter } else { Fault::DropBefore };
         let (sandbox, tokens) = at(&server, [fault.clone(), fault]);
@@ -228,9 +228,9 @@ fn an_answer_that_is_lost_leaves_a_doubt_that_the_next_logout_or_refresh_settles
 
 #[test]
 fn a_dead_credential_and_one_in_doubt_are_signed_out_as_well() {
-    let server = AuthServer::start(Mode::Strict);
-    let (sandbox, tokens) = at(&server, [Fault::Answer(502, "", "")]);
-    let dead = Fault::Answer(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#);
+    let server = AuthServer::start(RotationMode::Strict);
+    let (sandbox, tokens) = at(&server, [Fault::Respond(502, "", "")]);
+    let dead = Fault::Respond(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#);
     server.script([dead]);
     sandbox.refresh(&["--force"]).exits(77);
     // A dead token needs no revocation, so that nobody answers is no reason to keep it.
@@ -241,7 +241,7 @@ fn a_dead_credential_and_one_in_doubt_are_signed_out_as_well() {
 
     // Nor does it need a configuration that can be asked anything.
     let (sandbox, _) = at(&server, []);
-    server.script([Fault::Answer(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#)]);
+    server.script([Fault::Respond(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#)]);
     sandbox.refresh(&["--force"]).exits(77);
     sandbox.file_store(&format!("[provider.acme]\nissuer = \"http://127.0.0.1:9\"\nclient_id = \"public\"\n{DEMO}"));
     logout(&sandbox, &[]).exits(0).says("refresh token was already invalid");
@@ -261,9 +261,9 @@ fn a_dead_credential_and_one_in_doubt_are_signed_out_as_well() {
 
 #[test]
 fn nothing_is_sent_to_another_server_or_for_another_client() {
-    let (server, other) = (AuthServer::start(Mode::Strict), AuthServer::start(Mode::Strict));
+    let (server, other) = (AuthServer::start(RotationMode::Strict), AuthServer::start(RotationMode::Strict));
     let (sandbox, _) = at(&server, []);
-    sandbox.file_store(&format!("{}{DEMO}", other.provider_that_revokes([])));
+    sandbox.file_store(&format!("{}{DEMO}", other.provider_with_revocation([])));
     let run = logout(&sandbox, &[]).exits(78).says("was issued to client public at").says("restore [provider.acme]");
     assert_eq!(run.json()["error"]["kind"], "other_server");
     let elsewhere = format!("revocation_endpoint = \"{}/revoke\"\n{DEMO}", other.url());
@@ -278,7 +278,7 @@ fn nothing_is_sent_to_another_server_or_for_another_client() {
 
 #[test]
 fn a_profile_whose_configuration_is_broken_can_be_forgotten() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, _) = at(&server, []);
     sandbox.file_store(&server.provider("").replace("acme", "emca"));
     logout(&sandbox, &[]).exits(78).says("--forget");
@@ -291,9 +291,9 @@ fn a_profile_whose_configuration_is_broken_can_be_forgotten() {
 
 #[test]
 fn r01_a_refresh_in_the_air_is_waited_for_and_its_successor_is_revoked() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, _) = at(&server, []);
-    let gate = server.hold(Point::AfterCommit);
+    let gate = server.hold(HoldPoint::AfterCommit);
     let refresh = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
     gate.wait_reached();
     let leaving = sandbox.spawn(&["logout", "demo"]);
@@ -312,7 +312,7 @@ fn r01_a_refresh_in_the_air_is_waited_for_and_its_successor_is_revoked() {
 
 #[test]
 fn an_answer_that_a_dead_run_left_sealed_is_what_is_revoked() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, _) = at(&server, []);
     let folder = sandbox.path("state/keepalive/profiles/demo");
     let before = ["record.json", "sealed"].map(|file| (file, std::fs::read(folder.join(file)).unwrap()));
@@ -330,8 +330,8 @@ fn an_answer_that_a_dead_run_left_sealed_is_what_is_revoked() {
 
 #[test]
 fn what_an_interrupted_run_left_behind_is_told_and_removed() {
-    let server = AuthServer::start(Mode::Strict);
-    for (provider, exit) in [(server.provider_that_revokes([]), 0), (server.provider(""), 1)] {
+    let server = AuthServer::start(RotationMode::Strict);
+    for (provider, exit) in [(server.provider_with_revocation([]), 0), (server.provider(""), 1)] {
         let sandbox = Sandbox::new();
         sandbox.file_store(&format!("{provider}{DEMO}"));
         sandbox.import("demo", &server.mint()).exits(0);
@@ -362,7 +362,7 @@ fn a_profile_that_never_was_is_not_signed_out() {
 
 #[test]
 fn a_daemon_sees_it_and_the_login_after_it() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(std::time::Duration::from_secs(3));
     let (sandbox, _) = at(&server, []);
     let daemon = sandbox.daemon();
@@ -381,10 +381,10 @@ fn a_daemon_sees_it_and_the_login_after_it() {
 
 #[test]
 fn r01_of_many_at_once_one_signs_out_and_nothing_is_presented_again() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, _) = at(&server, []);
     let calls = [vec![vec!["logout", "demo"]; 6], vec![vec!["refresh", "-p", "demo", "--force"]; 4]].concat();
-    let runs = stampede(&sandbox, &calls);
+    let runs = run_at_once(&sandbox, &calls);
     let of = |status: i32| runs.iter().take(6).filter(|run| run.status == status).count();
     assert_eq!((of(0), of(77)), (1, 5), "{runs:#?}");
     assert!(runs.iter().skip(6).all(|run| matches!(run.status, 0 | 77)), "{runs:#?}");
@@ -394,9 +394,9 @@ fn r01_of_many_at_once_one_signs_out_and_nothing_is_presented_again() {
 
 #[test]
 fn r28_a_run_that_is_told_to_stop_finishes_what_it_has_sent() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, _) = at(&server, []);
-    let gate = server.hold(Point::AfterCommit);
+    let gate = server.hold(HoldPoint::AfterCommit);
     let leaving = sandbox.spawn(&["logout", "demo"]);
     gate.wait_reached();
     leaving.terminate();
@@ -405,17 +405,17 @@ fn r28_a_run_that_is_told_to_stop_finishes_what_it_has_sent() {
     assert_gone(&sandbox);
 }
 
-fn keyring_items(bus: &Bus, service: &str) -> usize {
+fn keyring_items(bus: &SessionBus, service: &str) -> usize {
     let found = bus.secret_tool(&["search", "--all", "service", service], "");
     (found.stdout + &found.stderr).matches("attribute.username").count()
 }
 
 #[test]
 fn the_keyring_loses_the_item_and_with_the_last_profile_the_key() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
-    sandbox.config(&format!("{}{DEMO}", server.provider_that_revokes([])));
-    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    sandbox.config(&format!("{}{DEMO}", server.provider_with_revocation([])));
+    let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     sandbox.import("demo", &server.mint()).exits(0);
     sandbox.keepalive_with_input(&["import", "two", "--provider", "acme"], &server.mint().to_string()).exits(0);
     let twin = ["store", "--label=twin", "service", "keepalive", "username", "demo", "extra", "1"];
@@ -437,11 +437,11 @@ fn the_keyring_loses_the_item_and_with_the_last_profile_the_key() {
 
 #[test]
 fn what_was_published_before_the_kind_of_the_store_was_changed_is_told_of() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
-    let rest = format!("{}{DEMO}", server.provider_that_revokes([]));
+    let rest = format!("{}{DEMO}", server.provider_with_revocation([]));
     sandbox.config(&rest);
-    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     sandbox.import("demo", &server.mint()).exits(0);
     sandbox.file_store(&rest);
     let clear = "secret-tool clear service keepalive username demo";
@@ -455,10 +455,10 @@ fn what_was_published_before_the_kind_of_the_store_was_changed_is_told_of() {
 
 #[test]
 fn a_daemon_takes_up_the_key_that_came_after_the_last_profile_left() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
-    sandbox.config(&format!("{}{DEMO}", server.provider_that_revokes([])));
-    let _bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    sandbox.config(&format!("{}{DEMO}", server.provider_with_revocation([])));
+    let _bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     sandbox.import("demo", &server.mint()).exits(0);
     let daemon = sandbox.daemon();
     sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(0);
@@ -475,10 +475,10 @@ fn a_daemon_takes_up_the_key_that_came_after_the_last_profile_left() {
 
 #[test]
 fn a_keyring_that_is_locked_or_gone_changes_nothing() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
-    sandbox.config(&format!("{}{DEMO}", server.provider_that_revokes([])));
-    let mut bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    sandbox.config(&format!("{}{DEMO}", server.provider_with_revocation([])));
+    let mut bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     sandbox.import("demo", &server.mint()).exits(0);
     bus.lock();
     for more in [&[][..], &["--forget"]] {

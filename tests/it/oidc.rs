@@ -1,7 +1,7 @@
 //! The whole job against the real authorization server, with its credential in a real keyring.
 
-use super::support::bus::{Bus, Keyring};
-use super::support::herd::stampede;
+use super::support::bus::{KeyringState, SessionBus};
+use super::support::herd::run_at_once;
 use super::support::oidc::OidcProvider;
 use super::support::sandbox::Sandbox;
 
@@ -29,7 +29,7 @@ fn a_credential_is_kept_alive_while_others_interfere() {
     let server = OidcProvider::start(2, 0);
     let mut sandbox = Sandbox::new();
     sandbox.config(&format!("{}[profile.demo]\nprovider = \"oidc\"\n", server.provider()));
-    let _bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let _bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     sandbox.import("demo", &server.mint()).exits(0);
     let daemon = sandbox.daemon();
     let force = vec!["refresh", "-p", "demo", "--force"];
@@ -45,7 +45,7 @@ fn a_credential_is_kept_alive_while_others_interfere() {
         if made < next {
             return None;
         }
-        for run in stampede(&sandbox, &herd) {
+        for run in run_at_once(&sandbox, &herd) {
             run.exits(0);
             served += 1;
         }

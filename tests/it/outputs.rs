@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::support::authserver::{AuthServer, Fault};
 use super::support::eventually;
-use super::support::family::Mode;
+use super::support::family::RotationMode;
 use super::support::sandbox::{PROGRAM, Sandbox};
 
 /// Exit status and stderr of a run whose standard output goes elsewhere.
@@ -24,7 +24,7 @@ fn full_disk() -> File {
 
 #[test]
 fn what_a_full_disk_did_not_take_is_an_error() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     for line in [
         "token demo",
@@ -48,7 +48,7 @@ fn what_a_full_disk_did_not_take_is_an_error() {
 
 #[test]
 fn a_refresh_whose_output_is_lost_is_kept_and_says_so() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let refresh = ["--json", "refresh", "-p", "demo", "--force"];
     let (status, stderr) = printing_to(&sandbox, full_disk(), &refresh);
@@ -61,13 +61,13 @@ fn a_refresh_whose_output_is_lost_is_kept_and_says_so() {
     assert_eq!(sandbox.refresh(&["--force"]).exits(0).result()["generation"], 3);
     assert_eq!(server.counts().presented_again, 0);
     // What is worse than lost output stays what is told.
-    server.script([Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#)]);
+    server.script([Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#)]);
     assert_eq!(printing_to(&sandbox, full_disk(), &refresh).0, Some(77));
 }
 
 #[test]
 fn a_reader_that_has_gone_is_no_error() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     for line in ["token demo", "status --json", "completions bash", "--help"] {
         let (reader, writer) = std::io::pipe().unwrap();
@@ -78,9 +78,9 @@ fn a_reader_that_has_gone_is_no_error() {
 }
 
 /// A daemon whose log goes to a file; killed when dropped.
-struct Logging(Child);
+struct LoggingDaemon(Child);
 
-impl Drop for Logging {
+impl Drop for LoggingDaemon {
     fn drop(&mut self) {
         let _gone = self.0.kill();
         let _gone = self.0.wait();
@@ -90,13 +90,13 @@ impl Drop for Logging {
 /// The line of `daemon --json` with which a refresh ends that is answered so.
 #[track_caller]
 fn logged(fault: Fault, wanted: &str) -> Value {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(std::time::Duration::from_secs(2));
     let sandbox = Sandbox::signed_in(&server);
     server.script([fault]);
     let log = sandbox.path("log");
     let command = &mut sandbox.keepalive_command(&["--json", "daemon"]);
-    let daemon = Logging(command.stdout(File::create(&log).unwrap()).stderr(Stdio::null()).spawn().unwrap());
+    let daemon = LoggingDaemon(command.stdout(File::create(&log).unwrap()).stderr(Stdio::null()).spawn().unwrap());
     let line = eventually(&format!("a line with {wanted}"), || {
         let text = std::fs::read_to_string(&log).unwrap();
         let complete = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
@@ -109,19 +109,19 @@ fn logged(fault: Fault, wanted: &str) -> Value {
 
 #[test]
 fn the_json_log_has_the_words_of_the_documents_and_the_kind() {
-    let dead = || Fault::Answer(400, "", r#"{"error":"invalid_grant"}"#);
+    let dead = || Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
     let of = |line: &Value, member: &str| line[member].as_str().map(str::to_owned);
     let line = logged(dead(), "needs attention");
     assert_eq!((of(&line, "state"), of(&line, "kind")), (Some("needs_login".into()), Some("invalid_grant".into())));
     let line = logged(dead(), "acme returned 400");
     assert_eq!((of(&line, "outcome"), of(&line, "kind")), (Some("needs_login".into()), Some("invalid_grant".into())));
     assert!(line.get("retry_at").is_none(), "absent when there is none: {line}");
-    let line = logged(Fault::Answer(401, "", r#"{"error":"invalid_client"}"#), "acme returned 401");
+    let line = logged(Fault::Respond(401, "", r#"{"error":"invalid_client"}"#), "acme returned 401");
     assert_eq!((of(&line, "outcome"), of(&line, "kind")), (Some("config_error".into()), Some("client_refused".into())));
     let line = logged(Fault::DropAfter, "may have been consumed");
     assert_eq!(of(&line, "kind"), Some("in_doubt".into()));
     assert_eq!(of(&line, "outcome").or(of(&line, "state")), Some("in_doubt".into()));
-    let line = logged(Fault::Answer(429, "retry-after: 60\r\n", ""), "deferred");
+    let line = logged(Fault::Respond(429, "retry-after: 60\r\n", ""), "deferred");
     assert_eq!(of(&line, "kind"), Some("throttled".into()));
     let retry_at = of(&line, "retry_at").unwrap();
     chrono::DateTime::parse_from_rfc3339(&retry_at).unwrap_or_else(|e| panic!("{retry_at}: {e}"));
@@ -129,7 +129,7 @@ fn the_json_log_has_the_words_of_the_documents_and_the_kind() {
 
 #[test]
 fn a_daemon_that_cannot_start_says_why_in_a_document() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let run = sandbox.keepalive(&["--json", "daemon", "--config", "/no"]).exits(78);
     assert_eq!(run.json()["error"]["kind"], "config");
@@ -174,7 +174,7 @@ fn a_provider_that_is_not_known_is_null() {
 
 #[test]
 fn a_log_filter_that_makes_no_sense_is_told_once_and_changes_nothing() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::signed_in(&server);
     sandbox.set_env("KEEPALIVE_LOG", "keepalive=!!");
     let run = sandbox.keepalive(&["token", "demo"]).exits(0);
@@ -187,10 +187,10 @@ fn a_log_filter_that_makes_no_sense_is_told_once_and_changes_nothing() {
 
 #[test]
 fn whoever_is_told_to_wait_reads_that_nothing_is_lost_and_until_when() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(std::time::Duration::from_secs(1));
     let sandbox = Sandbox::signed_in(&server);
-    server.script([Fault::Answer(429, "retry-after: 120\r\n", r#"{"error":"slow"}"#)]);
+    server.script([Fault::Respond(429, "retry-after: 120\r\n", r#"{"error":"slow"}"#)]);
     let run = sandbox.refresh(&["--force"]).exits(75);
     let retry_at = run.result()["retry_at"].as_str().unwrap().to_owned();
     let hint = format!("the refresh token is unaffected; next attempt not before {}Z", &retry_at[..19]);
@@ -209,7 +209,7 @@ fn whoever_is_told_to_wait_reads_that_nothing_is_lost_and_until_when() {
 
 #[test]
 fn what_is_refused_names_its_profile_and_what_to_do() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let spent = server.mint();
     sandbox.keepalive_with_input(&["import", "demo", "--replace"], &spent.to_string()).exits(0);
@@ -229,7 +229,7 @@ fn on_terminal(sandbox: &Sandbox, env: &[(&str, &str)], line: &str) -> String {
 
 #[test]
 fn a_terminal_is_sent_only_what_it_can_show() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let (able, progress) = (("TERM", "xterm"), "\r\u{1b}[Kasking the providers");
     let without = |text: &str| text.replace("\u{1b}[K", "");
@@ -250,7 +250,7 @@ fn a_terminal_is_sent_only_what_it_can_show() {
 
 #[test]
 fn the_log_is_coloured_like_all_else() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let is_coloured = |text: &str| {
         let line = text.lines().find(|line| line.contains("refreshed") && line.contains("INFO")).unwrap();

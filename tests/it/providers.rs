@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use keepalive::config::Config;
-use keepalive::profile::BodyForm;
+use keepalive::profile::BodyEncoding;
 use serde_json::{Value, json};
 
 use super::support::authserver::{AuthServer, Fault};
-use super::support::family::Mode;
+use super::support::family::RotationMode;
 use super::support::sandbox::Sandbox;
 
 fn providers(sandbox: &Sandbox) -> Vec<Value> {
@@ -56,7 +56,7 @@ fn the_list_shows_all_that_is_known_of_each() {
 
 #[test]
 fn a_grace_that_counts_as_strict_is_told_with_what_would_make_it_count() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let write =
         |keys: &str| sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(keys)));
@@ -141,7 +141,7 @@ fn import(sandbox: &Sandbox, server: &AuthServer, profile: &str, provider: &str)
 fn each_is_refreshed_with_the_body_and_the_headers_that_it_wants() {
     let config = Config::load(Path::new("/nowhere/config.toml"), false, None).unwrap();
     for (name, provider) in &config.providers {
-        let server = AuthServer::start(Mode::Strict);
+        let server = AuthServer::start(RotationMode::Strict);
         let sandbox = moved(name, &server);
         import(&sandbox, &server, "a", name);
         let run = sandbox.keepalive(&["--json", "refresh", "-p", "a", "--force"]).exits(0);
@@ -149,8 +149,8 @@ fn each_is_refreshed_with_the_body_and_the_headers_that_it_wants() {
         let headers = server.last_headers();
         let sent = |wanted: &str| headers.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.clone());
         let kind = match provider.body {
-            BodyForm::Json => "application/json",
-            BodyForm::Form => "application/x-www-form-urlencoded",
+            BodyEncoding::Json => "application/json",
+            BodyEncoding::Form => "application/x-www-form-urlencoded",
         };
         assert_eq!(sent("content-type").as_deref(), Some(kind), "{name}");
         for (key, value) in &provider.headers {
@@ -166,7 +166,7 @@ fn each_is_refreshed_with_the_body_and_the_headers_that_it_wants() {
 fn each_means_by_its_codes_what_is_said_of_them() {
     for provider in providers(&Sandbox::new()) {
         let name = provider["provider"].as_str().unwrap();
-        let server = AuthServer::start(Mode::Strict);
+        let server = AuthServer::start(RotationMode::Strict);
         let sandbox = moved(name, &server);
         let codes = |key: &str, exit: i32| {
             let list: Vec<_> = provider[key].as_array().unwrap().iter().map(|code| (code.clone(), exit)).collect();
@@ -177,7 +177,7 @@ fn each_means_by_its_codes_what_is_said_of_them() {
             let profile = format!("p{n}");
             import(&sandbox, &server, &profile, name);
             let body = json!({"ok": false, "error": code}).to_string().leak();
-            server.script([Fault::Answer(400, "content-type: application/json\r\n", body)]);
+            server.script([Fault::Respond(400, "content-type: application/json\r\n", body)]);
             sandbox.keepalive(&["refresh", "-p", &profile, "--force"]).exits(exit);
         }
     }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::support::authserver::{AuthServer, Fault};
-use super::support::family::Mode;
+use super::support::family::RotationMode;
 use super::support::sandbox::Sandbox;
 
 #[test]
 fn a_credential_is_refreshed_when_it_is_due_and_not_before() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let fresh = sandbox.refresh(&[]).exits(0).result();
     assert_eq!((fresh["outcome"].as_str(), fresh["generation"].as_u64()), (Some("fresh"), Some(1)));
@@ -23,7 +23,7 @@ fn a_credential_is_refreshed_when_it_is_due_and_not_before() {
 
 #[test]
 fn force_refreshes_now_and_each_time_anew() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     for generation in 2..6 {
         let result = sandbox.refresh(&["--force"]).exits(0).result();
@@ -37,7 +37,7 @@ fn force_refreshes_now_and_each_time_anew() {
 #[test]
 fn r15_three_refreshes_in_a_row_at_a_server_that_does_not_rotate() {
     for echo in [true, false] {
-        let server = AuthServer::start(Mode::NoRotation { echo });
+        let server = AuthServer::start(RotationMode::NoRotation { echo });
         let sandbox = Sandbox::signed_in_with(&server, "rotation = \"none\"");
         for _ in 0..3 {
             assert_eq!(sandbox.refresh(&["--force"]).exits(0).result()["outcome"], "refreshed");
@@ -51,7 +51,7 @@ fn r15_three_refreshes_in_a_row_at_a_server_that_does_not_rotate() {
 fn a_profile_whose_journal_is_damaged_does_not_stop_the_others() {
     // One that the configuration knows, and one of which only the journal told the provider.
     for damaged in ["demo", "other"] {
-        let server = AuthServer::start(Mode::Strict);
+        let server = AuthServer::start(RotationMode::Strict);
         let sandbox = Sandbox::signed_in(&server);
         for profile in ["other", "third"] {
             let answer = server.mint().to_string();
@@ -79,7 +79,7 @@ fn a_profile_whose_journal_is_damaged_does_not_stop_the_others() {
 
 #[test]
 fn a_profile_whose_journal_is_damaged_can_be_replaced_or_forgotten() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let journal = sandbox.path("state/keepalive/profiles/demo/record.json");
     std::fs::write(&journal, "{").unwrap();
@@ -95,7 +95,7 @@ fn a_profile_whose_journal_is_damaged_can_be_replaced_or_forgotten() {
 
 #[test]
 fn all_profiles_are_refreshed_if_none_is_named() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     sandbox.keepalive_with_input(&["import", "second:x", "--provider", "acme"], &server.mint().to_string()).exits(0);
     let run = sandbox.keepalive(&["--json", "refresh", "--force"]).exits(0);
@@ -106,7 +106,7 @@ fn all_profiles_are_refreshed_if_none_is_named() {
 
 #[test]
 fn the_worst_profile_gives_the_exit_status() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let run = sandbox.keepalive(&["refresh", "-p", "demo", "-p", "nobody"]).exits(78);
     run.says("profile nobody: it is not configured");
@@ -121,9 +121,9 @@ fn the_worst_profile_gives_the_exit_status() {
 
 #[test]
 fn r22_a_dead_refresh_token_is_sent_once_and_never_again() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
-    server.script([Fault::Answer(400, "", r#"{"error":"invalid_grant","error_description":"revoked\u001b[2J"}"#)]);
+    server.script([Fault::Respond(400, "", r#"{"error":"invalid_grant","error_description":"revoked\u001b[2J"}"#)]);
     let run = sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(77).says("invalid_grant: revoked [2J");
     assert!(!run.stderr.contains('\u{1b}'), "{run:?}");
     for arguments in [&[][..], &["--force"], &["--lookahead", "1h"]] {
@@ -140,9 +140,9 @@ fn r22_a_dead_refresh_token_is_sent_once_and_never_again() {
 
 #[test]
 fn r25_not_before_binds_every_process() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
-    server.script([Fault::Answer(429, "retry-after: 600\r\n", "")]);
+    server.script([Fault::Respond(429, "retry-after: 600\r\n", "")]);
     let first = sandbox.refresh(&["--force"]).exits(75).result();
     assert_eq!((first["outcome"].as_str(), first["error"]["kind"].as_str()), (Some("deferred"), Some("throttled")));
     for _ in 0..20 {
@@ -155,7 +155,7 @@ fn r25_not_before_binds_every_process() {
 
 #[test]
 fn r06_a_server_that_is_down_costs_nothing() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let token = server.current_refresh_token(0);
     drop(server);
@@ -169,7 +169,7 @@ fn r06_a_server_that_is_down_costs_nothing() {
 
 #[test]
 fn r24_a_refused_client_is_a_configuration_error_and_mended_by_configuration() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.require_secret("right");
     let mut sandbox = Sandbox::new();
     let with = |variable: &str| {
@@ -195,7 +195,7 @@ fn r24_a_refused_client_is_a_configuration_error_and_mended_by_configuration() {
 
 #[test]
 fn a_credential_is_never_sent_to_another_server() {
-    let (server, other) = (AuthServer::start(Mode::Strict), AuthServer::start(Mode::Strict));
+    let (server, other) = (AuthServer::start(RotationMode::Strict), AuthServer::start(RotationMode::Strict));
     let sandbox = Sandbox::signed_in(&server);
     sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", other.provider("")));
     sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(78).says("was issued to client public at");
@@ -210,7 +210,7 @@ fn a_credential_is_never_sent_to_another_server() {
 
 #[test]
 fn an_issuer_is_discovered_once() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::new();
     let url = server.url();
     sandbox.file_store(&format!(
@@ -223,7 +223,7 @@ fn an_issuer_is_discovered_once() {
 
 #[test]
 fn status_goes_from_fresh_to_expired_and_reads_no_secret() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
     let sandbox = Sandbox::signed_in(&server);
     std::fs::write(sandbox.path("home/key"), "no key").unwrap();
@@ -235,7 +235,7 @@ fn status_goes_from_fresh_to_expired_and_reads_no_secret() {
 
 #[test]
 fn r37_no_token_leaks_into_files_or_output() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let mut said = String::new();
     for arguments in [&["-vv", "refresh", "--force"][..], &["--json", "status"], &["doctor"], &["-vv", "refresh"]] {
@@ -269,7 +269,7 @@ fn r37_no_token_leaks_into_files_or_output() {
 
 #[test]
 fn a_nested_call_for_the_same_profile_fails_at_once() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::signed_in(&server);
     sandbox.set_env("KEEPALIVE_WITHIN", "other,demo");
     sandbox.keepalive(&["token", "demo", "--min-valid", "1h"]).says("recursive call");
@@ -280,7 +280,7 @@ fn a_nested_call_for_the_same_profile_fails_at_once() {
 
 #[test]
 fn r34_runs_that_are_regularly_too_far_apart_are_told() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let halves_ago = |n: i64| keepalive::clock::Timestamp::from_secs(chrono::Utc::now().timestamp() - n * 1800);
     let before: Vec<_> = [3, 2, 1].map(halves_ago).into();

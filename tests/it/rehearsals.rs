@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::support::bus::{Bus, Keyring};
+use super::support::bus::{KeyringState, SessionBus};
 use super::support::sandbox::Sandbox;
 
 fn nothing_left(sandbox: &Sandbox) {
@@ -27,7 +27,7 @@ fn it_holds_with_no_bus_and_no_configuration() {
 fn it_holds_on_a_real_keyring_and_leaves_no_item_behind() {
     let mut sandbox = Sandbox::new();
     sandbox.config("");
-    let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     let leftover = sandbox.path("state/keepalive-rehearsal-0123");
     std::fs::create_dir_all(&leftover).unwrap();
     std::fs::write(leftover.join("alive"), "").unwrap();
@@ -99,7 +99,7 @@ fn a_broken_configuration_stops_it_since_the_store_is_taken_from_there() {
 fn a_locked_keyring_makes_it_fail_before_anything_is_trusted() {
     let mut sandbox = Sandbox::new();
     sandbox.config("");
-    let _bus = Bus::start(&mut sandbox, Keyring::Locked);
+    let _bus = SessionBus::start(&mut sandbox, KeyringState::Locked);
     sandbox.keepalive(&["rehearse"]).exits(1).says("the keyring is locked");
 }
 

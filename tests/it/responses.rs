@@ -17,32 +17,32 @@ use keepalive::store::content::{SealedContent, SealedResponse};
 use keepalive::store::key::SealingKey;
 use keepalive::store::{Store, envelope};
 
-use super::support::authserver::{AuthServer, Fault, Issued, Wire};
-use super::support::family::Mode;
+use super::support::authserver::{AuthServer, CustomResponse, Fault, Issued};
+use super::support::family::RotationMode;
 use super::support::sandbox::Sandbox;
-use super::support::shapes::{Shape, shapes};
+use super::support::shapes::{RecordedResponse, recorded_responses};
 
 const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
 
 /// What went over the wire, once it has.
-type Sent = Arc<Mutex<Option<(Issued, Vec<u8>)>>>;
+type SentResponse = Arc<Mutex<Option<(Issued, Vec<u8>)>>>;
 
 /// The fault that answers with this shape.
-fn fault(shape: &Shape, now: Timestamp) -> (Fault, Sent) {
-    let sent = Sent::default();
+fn fault(shape: &RecordedResponse, now: Timestamp) -> (Fault, SentResponse) {
+    let sent = SentResponse::default();
     let (noted, shape) = (Arc::clone(&sent), shape.clone());
     let commits = shape.commits;
     let answer = move |issued: &Issued| {
-        let body = shape.packed_body(issued, now);
+        let body = shape.encoded_body(issued, now);
         let bytes = shape.bytes(&body);
         *noted.lock().unwrap() = Some((issued.clone(), body));
         bytes
     };
-    (Fault::Wire(Wire { commits, answer: Arc::new(answer) }), sent)
+    (Fault::Custom(CustomResponse { commits, response: Arc::new(answer) }), sent)
 }
 
 /// The library alone, in this process, on a clock that stands still: a store, the wire code, an engine.
-struct Bench {
+struct ResponseFixture {
     server: AuthServer,
     dir: tempfile::TempDir,
     store: Arc<Store>,
@@ -52,9 +52,9 @@ struct Bench {
     first_access: String,
 }
 
-impl Bench {
+impl ResponseFixture {
     fn new() -> Self {
-        let server = AuthServer::start(Mode::Strict);
+        let server = AuthServer::start(RotationMode::Strict);
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("key");
         std::fs::write(&key, [7; 32]).unwrap();
@@ -79,7 +79,12 @@ impl Bench {
             refresh: RefreshToken::new(text("refresh_token")).unwrap(),
             grant: Grant {
                 access: AccessToken::new(text("access_token")),
-                validity: Some(freshness::Validity { obtained, lifetime_ms: 600_000, assumed: false, is_rest: false }),
+                validity: Some(freshness::Validity {
+                    obtained,
+                    lifetime_ms: 600_000,
+                    assumed: false,
+                    is_remainder: false,
+                }),
                 token_type: "Bearer".into(),
                 scope: Some("a b".into()),
                 id_token: None,
@@ -119,9 +124,9 @@ fn in_json(word: impl serde::Serialize) -> String {
 }
 
 /// Plays one shape against the library, and looks into the store.
-fn through_the_library(shape: &Shape) {
+fn through_the_library(shape: &RecordedResponse) {
     let told = &shape.name;
-    let bench = Bench::new();
+    let bench = ResponseFixture::new();
     let (fault, sent) = fault(shape, NOW);
     bench.server.script([fault]);
     let outcome = bench.refresh();
@@ -154,7 +159,7 @@ fn through_the_library(shape: &Shape) {
     }
     if shape.is_granted() || (shape.outcome == "in_doubt" && !body.is_empty()) {
         let answer = bench.sealed(if shape.is_granted() { "sealed" } else { "received" });
-        let arrived = &body[..body.len().min(encoding::LARGEST)];
+        let arrived = &body[..body.len().min(encoding::MAX_BODY_BYTES)];
         assert!(answer.decode_body() == arrived, "{told}: it is not sealed as it came");
         assert_eq!(answer.content_encoding, shape.content_encoding(), "{told}");
     }
@@ -162,9 +167,9 @@ fn through_the_library(shape: &Shape) {
 }
 
 /// Plays one shape against the program, and asks it and the server.
-fn through_the_program(shape: &Shape) {
+fn through_the_program(shape: &RecordedResponse) {
     let told = &shape.name;
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let now = Timestamp::from(chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now()));
     let (fault, sent) = fault(shape, now);
@@ -199,8 +204,8 @@ fn through_the_program(shape: &Shape) {
 }
 
 /// Plays all shapes, some at a time; tells of all that fail.
-fn each(play: fn(&Shape)) {
-    let shapes = shapes();
+fn each(play: fn(&RecordedResponse)) {
+    let shapes = recorded_responses();
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -220,7 +225,7 @@ fn each(play: fn(&Shape)) {
 
 #[test]
 fn the_table_is_worth_its_name() {
-    let shapes = shapes();
+    let shapes = recorded_responses();
     assert!(shapes.len() >= 140, "{}", shapes.len());
     let names: std::collections::HashSet<_> = shapes.iter().map(|s| &s.name).collect();
     assert_eq!(names.len(), shapes.len(), "each name once");
@@ -241,14 +246,14 @@ fn r16_r22_r23_every_recorded_answer_through_the_program() {
 
 /// An answer with tokens, by its name in the table.
 fn recorded(name: &str) -> Fault {
-    let shape = shapes().into_iter().find(|s| s.name == name).unwrap();
+    let shape = recorded_responses().into_iter().find(|s| s.name == name).unwrap();
     fault(&shape, NOW).0
 }
 
 #[test]
 fn r09_a_packed_answer_of_a_run_that_died_is_read_from_its_seal() {
     for name in ["gzip that nobody asked for", "two codings in two lines", "cut behind the refresh token"] {
-        let server = AuthServer::start(Mode::Strict);
+        let server = AuthServer::start(RotationMode::Strict);
         let sandbox = Sandbox::signed_in(&server);
         let folder = sandbox.path("state/keepalive/profiles/demo");
         let before: Vec<_> =
@@ -271,7 +276,7 @@ fn r09_a_packed_answer_of_a_run_that_died_is_read_from_its_seal() {
 
 #[test]
 fn a_server_that_gives_nothing_to_use_is_not_asked_in_a_loop() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let before = sandbox.keepalive(&["token", "demo"]).exits(0).stdout;
     server.script((0..9).map(|_| recorded("a refresh token alone")));
@@ -294,7 +299,7 @@ fn a_server_that_gives_nothing_to_use_is_not_asked_in_a_loop() {
 
 #[test]
 fn r13_an_older_copy_of_the_sealed_file_is_not_handed_out() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let sealed = sandbox.path("state/keepalive/profiles/demo/sealed");
     let old = std::fs::read(&sealed).unwrap();

@@ -4,11 +4,11 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use super::support::authserver::{AuthServer, Point};
-use super::support::bus::{Bus, Keyring};
-use super::support::family::Mode;
+use super::support::authserver::{AuthServer, HoldPoint};
+use super::support::bus::{KeyringState, SessionBus};
+use super::support::family::RotationMode;
 use super::support::sandbox::{PROGRAM, Sandbox};
-use super::support::{eventually, waiters};
+use super::support::{eventually, lock_waiters};
 
 /// The calls of one forced refresh on files and sockets, in order, as `strace` saw them.
 fn calls(sandbox: &Sandbox) -> Vec<String> {
@@ -36,7 +36,7 @@ fn first(calls: &[String], call: &str, words: &str) -> usize {
 
 #[test]
 fn r05_the_intent_is_synced_before_the_first_byte_of_the_body() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let calls = calls(&sandbox);
     // The body is the first thing on a socket that names the grant.
@@ -49,7 +49,7 @@ fn r05_the_intent_is_synced_before_the_first_byte_of_the_body() {
 
 #[test]
 fn r08_space_for_the_answer_is_taken_before_anything_is_sent() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let calls = calls(&sandbox);
     // The largest answer in base64, and tokens as large before it.
@@ -62,10 +62,10 @@ fn r08_space_for_the_answer_is_taken_before_anything_is_sent() {
 
 #[test]
 fn r09_the_answer_is_sealed_and_synced_before_the_keyring_is_written() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
     sandbox.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
-    let _bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let _bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     sandbox.import("demo", &server.mint()).exits(0);
     let calls = calls(&sandbox);
     let body = calls.iter().position(|l| l.contains("grant_type")).unwrap();
@@ -82,14 +82,14 @@ fn r09_the_answer_is_sealed_and_synced_before_the_keyring_is_written() {
 
 #[test]
 fn r02_a_run_that_waited_returns_what_it_finds_and_sends_nothing() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
-    let gate = server.hold(Point::AfterCommit);
+    let gate = server.hold(HoldPoint::AfterCommit);
     let call = ["--json", "refresh", "-p", "demo", "--force"];
     let first = sandbox.spawn(&call);
     gate.wait_reached();
     let second = sandbox.spawn(&call);
-    eventually("the second waits at the lock", || (waiters(&sandbox.lock_file("demo")) == 1).then_some(()));
+    eventually("the second waits at the lock", || (lock_waiters(&sandbox.lock_file("demo")) == 1).then_some(()));
     drop(gate);
     for (run, joined) in [(first, false), (second, true)] {
         let result = run.finish().exits(0).result();
@@ -100,12 +100,12 @@ fn r02_a_run_that_waited_returns_what_it_finds_and_sends_nothing() {
 
 #[test]
 fn r12_a_keyring_locked_after_the_answer_is_published_later_without_a_request() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
     sandbox.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
-    let mut bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+    let mut bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
     sandbox.import("demo", &server.mint()).exits(0);
-    let gate = server.hold(Point::AfterCommit);
+    let gate = server.hold(HoldPoint::AfterCommit);
     let flight = sandbox.spawn(&["--json", "refresh", "-p", "demo", "--force"]);
     gate.wait_reached();
     bus.lock();
@@ -135,7 +135,7 @@ fn r38_plain_http_is_for_loopback_only() {
 
 #[test]
 fn r39_the_daemon_hands_out_access_tokens_and_nothing_else() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let daemon = sandbox.daemon();
     let mut socket = UnixStream::connect(sandbox.path("run/keepalive/keepalive.sock")).unwrap();
@@ -161,7 +161,7 @@ fn r39_the_daemon_hands_out_access_tokens_and_nothing_else() {
 
 #[test]
 fn r37_memory_is_never_dumped() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let daemon = sandbox.daemon();
     let pid = daemon.id();

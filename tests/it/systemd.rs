@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::support::authserver::AuthServer;
-use super::support::family::Mode;
+use super::support::family::RotationMode;
 use super::support::root;
 use super::support::sandbox::{PROGRAM, Sandbox};
 use super::support::user_manager::UserManager;
@@ -18,7 +18,7 @@ fn install(sandbox: &Sandbox, unit: &str) {
 
 #[test]
 fn the_service_starts_reloads_and_stops_a_daemon() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
     let sandbox = Sandbox::signed_in(&server);
     let manager = UserManager::start(&sandbox);
@@ -38,7 +38,7 @@ fn the_service_starts_reloads_and_stops_a_daemon() {
 
 #[test]
 fn the_timer_refreshes_what_is_due_and_makes_up_for_a_missed_run() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let manager = UserManager::start(&sandbox);
     install(&sandbox, "keepalive-refresh.service");
@@ -84,7 +84,7 @@ fn the_units_are_understood_to_the_last_key() {
 
 #[test]
 fn the_crontab_line_works_in_crons_bare_environment() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::new();
     // cron sets HOME and nothing of XDG: configuration and state lie below the home directory.
     let home = sandbox.path("home");

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::support::authserver::{AuthServer, Fault, Point};
-use super::support::family::Mode;
+use super::support::authserver::{AuthServer, Fault, HoldPoint};
+use super::support::family::RotationMode;
 use super::support::sandbox::Sandbox;
 
 #[test]
 fn a_token_that_lives_long_enough_is_printed_without_a_request() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let run = sandbox.keepalive(&["token", "demo"]).exits(0);
     assert!(server.is_live(run.stdout.trim()) && run.stderr.is_empty(), "{run:?}");
@@ -25,7 +25,7 @@ fn a_token_that_lives_long_enough_is_printed_without_a_request() {
 
 #[test]
 fn a_token_below_min_valid_is_refreshed_first() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(30));
     let sandbox = Sandbox::signed_in(&server);
     server.set_access_life(Duration::from_secs(600));
@@ -41,10 +41,10 @@ fn a_token_below_min_valid_is_refreshed_first() {
 
 #[test]
 fn a_failed_refresh_prints_the_token_that_still_lives() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(60));
     let sandbox = Sandbox::signed_in(&server);
-    server.script([Fault::Answer(429, "retry-after: 60\r\n", "")]);
+    server.script([Fault::Respond(429, "retry-after: 60\r\n", "")]);
     // 56 s are within reach of a 60 s token, and gone as soon as it is a second old.
     super::support::eventually("it is too old for the wish", || {
         let run = sandbox.keepalive(&["token", "demo", "--min-valid", "56s"]).exits(0);
@@ -55,12 +55,12 @@ fn a_failed_refresh_prints_the_token_that_still_lives() {
 
 #[test]
 fn no_live_token_is_no_output() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     sandbox.keepalive(&["token", "nobody"]).exits(78);
     let only_refresh = serde_json::json!({"refresh_token": server.mint()["refresh_token"]});
     sandbox.keepalive_with_input(&["import", "bare", "--provider", "acme"], &only_refresh.to_string()).exits(0);
-    server.script([Fault::Answer(429, "", "")]);
+    server.script([Fault::Respond(429, "", "")]);
     let run = sandbox.keepalive(&["token", "bare"]).exits(75);
     assert_eq!(run.stdout, "");
     let run = sandbox.keepalive(&["token", "bare"]).exits(75);
@@ -69,12 +69,12 @@ fn no_live_token_is_no_output() {
 
 #[test]
 fn r27_a_callers_deadline_does_not_end_the_flight() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(8));
     let sandbox = Sandbox::signed_in(&server);
     sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\nmargin = \"50%\"\n", server.provider("")));
     super::support::eventually("half of the life is over", || (sandbox.status()["state"] == "due").then_some(()));
-    let gate = server.hold(Point::AfterCommit);
+    let gate = server.hold(HoldPoint::AfterCommit);
     let leader = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
     gate.wait_reached();
     let begin = Instant::now();
@@ -91,7 +91,7 @@ fn r27_a_callers_deadline_does_not_end_the_flight() {
 
 #[test]
 fn what_is_left_of_an_imported_token_is_not_taken_for_all_that_its_like_live() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(3600));
     let sandbox = Sandbox::signed_in(&server);
     for profile in ["near", "later"] {
@@ -112,7 +112,7 @@ fn what_is_left_of_an_imported_token_is_not_taken_for_all_that_its_like_live() {
 
 #[test]
 fn a_margin_is_kept_though_an_imported_token_has_less_than_that_left() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(3600));
     let sandbox = Sandbox::signed_in(&server);
     let section = "[profile.demo]\nprovider = \"acme\"\nmargin = \"20m\"\n";
@@ -127,7 +127,7 @@ fn a_margin_is_kept_though_an_imported_token_has_less_than_that_left() {
 
 #[test]
 fn a_credential_whose_sealed_file_is_gone_is_not_called_fresh() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let sealed = sandbox.path("state/keepalive/profiles/demo/sealed");
     let kept = std::fs::read(&sealed).unwrap();
@@ -158,9 +158,9 @@ fn a_credential_whose_sealed_file_is_gone_is_not_called_fresh() {
 
 #[test]
 fn a_run_that_must_see_its_own_flight_through_prints_what_it_brings() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
-    server.set_answer_delay(Duration::from_secs(2));
+    server.set_response_delay(Duration::from_secs(2));
     let run = sandbox.keepalive(&["token", "demo", "--min-valid", "595s", "--timeout", "1s"]).exits(0);
     assert!(server.is_live(run.stdout.trim()), "{run:?}");
     let only_refresh = serde_json::json!({"refresh_token": server.mint()["refresh_token"]});
@@ -171,7 +171,7 @@ fn a_run_that_must_see_its_own_flight_through_prints_what_it_brings() {
 
 #[test]
 fn the_daemon_answers_for_the_store() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let daemon = sandbox.daemon();
     // Only the daemon has the key now.
@@ -187,10 +187,10 @@ fn the_daemon_answers_for_the_store() {
 
 #[test]
 fn what_keeps_a_daemon_from_a_token_is_told_by_whoever_has_no_key_to_look_for_himself() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let only_refresh = serde_json::json!({"refresh_token": server.mint()["refresh_token"]});
-    server.script(vec![Fault::Answer(401, "", r#"{"error":"invalid_client"}"#); 3]);
+    server.script(vec![Fault::Respond(401, "", r#"{"error":"invalid_client"}"#); 3]);
     sandbox.keepalive_with_input(&["import", "bare", "--provider", "acme"], &only_refresh.to_string()).exits(0);
     let _daemon = sandbox.daemon();
     std::fs::remove_file(sandbox.path("home/key")).unwrap();
@@ -202,7 +202,7 @@ fn what_keeps_a_daemon_from_a_token_is_told_by_whoever_has_no_key_to_look_for_hi
 
 #[test]
 fn a_daemon_that_is_silent_does_not_delay_what_the_store_has() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let daemon = sandbox.daemon();
     daemon.pause();
@@ -213,7 +213,7 @@ fn a_daemon_that_is_silent_does_not_delay_what_the_store_has() {
 
 #[test]
 fn a_daemon_with_another_configuration_does_not_keep_a_token_from_ours() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::signed_in(&server);
     let ours = sandbox.path("home/ours.toml");
     std::fs::copy(sandbox.path("config/keepalive/config.toml"), &ours).unwrap();
@@ -228,7 +228,7 @@ fn a_daemon_with_another_configuration_does_not_keep_a_token_from_ours() {
 
 #[test]
 fn with_json_a_failure_is_one_document_too() {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     for (call, status, kind) in [
         (vec!["token", "nobody"], 78, "config"),

@@ -3,16 +3,16 @@
 use std::time::{Duration, Instant};
 
 use super::Extent;
-use super::stage::Tally;
-use super::support::authserver::{AuthServer, Point};
-use super::support::family::Mode;
+use super::stage::SweepReport;
+use super::support::authserver::{AuthServer, HoldPoint};
+use super::support::family::RotationMode;
 use super::support::sandbox::Sandbox;
 
 /// Seconds by which the clock is set.
 const STEPS: &[i64] = &[-86_400, -3_600, -5, 5, 3_600, 86_400, 315_360_000];
 
 pub fn run(extent: Extent) -> bool {
-    let mut tally = Tally::default();
+    let mut tally = SweepReport::default();
     let seconds = Duration::from_secs(if extent.is_full() { 60 } else { 9 });
     let results: Vec<_> = std::thread::scope(|scope| {
         let run = |step: i64| move || (step, in_flight(step), under_daemon(step, seconds));
@@ -33,11 +33,11 @@ pub fn run(extent: Extent) -> bool {
 }
 
 /// A sandbox whose wall clock is in a file.
-fn sandbox(server: &AuthServer) -> (Sandbox, Clock) {
+fn sandbox(server: &AuthServer) -> (Sandbox, FakeTimeFile) {
     let mut sandbox = Sandbox::new();
     let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
     assert!(std::path::Path::new(library).exists(), "libfaketime is needed: contrib/test installs it");
-    let clock = Clock(sandbox.path("home/clock"));
+    let clock = FakeTimeFile(sandbox.path("home/clock"));
     clock.set(0);
     for (name, value) in [
         ("LD_PRELOAD", library),
@@ -63,9 +63,9 @@ fn sandbox(server: &AuthServer) -> (Sandbox, Clock) {
     (sandbox, clock)
 }
 
-struct Clock(std::path::PathBuf);
+struct FakeTimeFile(std::path::PathBuf);
 
-impl Clock {
+impl FakeTimeFile {
     fn set(&self, seconds: i64) {
         let new = self.0.with_extension("new");
         std::fs::write(&new, format!("{seconds:+}\n")).unwrap();
@@ -74,9 +74,9 @@ impl Clock {
 }
 
 fn in_flight(step: i64) -> Result<(), String> {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, clock) = sandbox(&server);
-    let gate = server.hold(Point::AfterCommit);
+    let gate = server.hold(HoldPoint::AfterCommit);
     let flight = sandbox.spawn(&["--json", "refresh", "-p", "demo", "--force"]);
     gate.wait_reached();
     clock.set(step);
@@ -92,7 +92,7 @@ fn in_flight(step: i64) -> Result<(), String> {
 }
 
 fn under_daemon(step: i64, watched: Duration) -> Result<(), String> {
-    let server = AuthServer::start(Mode::Strict);
+    let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(3));
     // What is looked for is a token that has expired, and not one that a refresh has just replaced.
     server.keep_old_access_tokens();

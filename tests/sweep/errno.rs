@@ -5,9 +5,9 @@
 //! network may leave a doubt.
 
 use super::Extent;
-use super::stage::{Aftermath, Stage, Store, Tally, Victim};
-use super::support::family::Mode;
-use super::tracer::{Action, Calls, Order};
+use super::stage::{PointResult, StoreType, SweepFixture, SweepReport, TracedCommand};
+use super::support::family::RotationMode;
+use super::tracer::{CallFilter, Injection, TraceOrder};
 
 const OF_FILES: &[(&str, i32)] = &[
     ("ENOSPC", libc::ENOSPC),
@@ -23,17 +23,17 @@ const OF_SOCKETS: &[(&str, i32)] =
 
 pub fn run(extent: Extent) -> bool {
     let mut is_good = true;
-    let stores = if extent.is_full() { &[Store::File, Store::Keyring][..] } else { &[Store::File] };
+    let stores = if extent.is_full() { &[StoreType::File, StoreType::KeyringState][..] } else { &[StoreType::File] };
     for store in stores {
-        for (calls, errors) in [(Calls::Files, OF_FILES), (Calls::Sockets, OF_SOCKETS)] {
+        for (calls, errors) in [(CallFilter::Files, OF_FILES), (CallFilter::Sockets, OF_SOCKETS)] {
             for (name, number) in &errors[..if extent.is_full() { errors.len() } else { 2 }] {
-                let tally = sweep(*store, calls, &Action::Fail(*number));
+                let tally = sweep(*store, calls, &Injection::Fail(*number));
                 is_good &= tally.print(&format!("{name} once, {calls:?}, {store:?} store"));
             }
         }
         if extent.is_full() {
             for (name, number) in &OF_FILES[..2] {
-                let tally = sweep(*store, Calls::Files, &Action::FailFromHere(*number));
+                let tally = sweep(*store, CallFilter::Files, &Injection::FailFromHere(*number));
                 is_good &= tally.print(&format!("{name} from here on, {store:?} store"));
             }
         }
@@ -41,20 +41,21 @@ pub fn run(extent: Extent) -> bool {
     is_good
 }
 
-fn sweep(store: Store, calls: Calls, action: &Action) -> Tally {
-    let mut stage = Stage::new(store, Mode::Strict, "timeout = \"3s\"\n");
-    let mut tally = Tally::default();
+fn sweep(store: StoreType, calls: CallFilter, action: &Injection) -> SweepReport {
+    let mut stage = SweepFixture::new(store, RotationMode::Strict, "timeout = \"3s\"\n");
+    let mut tally = SweepReport::default();
     for at in 1.. {
-        let profile = stage.sign_in(Victim::Refresh);
+        let profile = stage.sign_in(TracedCommand::Refresh);
         let before = stage.server.counts();
-        let struck = stage.strike(Victim::Refresh, &profile, &Order { at, action: action.clone(), calls });
+        let struck =
+            stage.run_traced(TracedCommand::Refresh, &profile, &TraceOrder { at, action: action.clone(), calls });
         let Some(call) = struck.acted.clone() else { break };
         if !matches!(struck.status, 0 | 1 | 69 | 75) {
             tally.fault(format!("{at} ({call}): exit {}: {}{}", struck.status, struck.stdout, struck.stderr));
             continue;
         }
         match stage.examine(&profile, &before) {
-            Ok(Aftermath::Doubt { .. }) if calls == Calls::Files && matches!(action, Action::Fail(_)) => {
+            Ok(PointResult::Doubt { .. }) if calls == CallFilter::Files && matches!(action, Injection::Fail(_)) => {
                 tally.fault(format!("{at} ({call}): in doubt: {}", struck.stdout));
             }
             Ok(aftermath) => tally.add(format!("exit {}, then {aftermath:?}", struck.status)),

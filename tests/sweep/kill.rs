@@ -7,23 +7,23 @@
 use std::time::{Duration, Instant};
 
 use super::Extent;
-use super::stage::{Aftermath, Stage, Store, Tally, Victim};
-use super::support::family::Mode;
-use super::tracer::{Action, Calls, Order};
+use super::stage::{PointResult, StoreType, SweepFixture, SweepReport, TracedCommand};
+use super::support::family::RotationMode;
+use super::tracer::{CallFilter, Injection, TraceOrder};
 
 pub fn on_files(extent: Extent) -> bool {
-    run(extent, Store::File)
+    run(extent, StoreType::File)
 }
 
 pub fn on_keyring(extent: Extent) -> bool {
-    run(extent, Store::Keyring)
+    run(extent, StoreType::KeyringState)
 }
 
-fn run(extent: Extent, store: Store) -> bool {
+fn run(extent: Extent, store: StoreType) -> bool {
     let mut is_good = true;
-    for victim in [Victim::Refresh, Victim::Daemon] {
-        let calls = if extent.is_full() { Calls::All } else { Calls::Effects };
-        let sweep = Sweep { store, victim, calls };
+    for victim in [TracedCommand::Refresh, TracedCommand::Daemon] {
+        let calls = if extent.is_full() { CallFilter::All } else { CallFilter::Effects };
+        let sweep = KillSweep { store, victim, calls };
         let (tally, window) = sweep.run(extent);
         is_good &= tally.print(&format!("kill, {victim:?}, {store:?} store"));
         println!("  window: {}", window.describe());
@@ -34,20 +34,20 @@ fn run(extent: Extent, store: Store) -> bool {
     is_good
 }
 
-struct Sweep {
-    store: Store,
-    victim: Victim,
-    calls: Calls,
+struct KillSweep {
+    store: StoreType,
+    victim: TracedCommand,
+    calls: CallFilter,
 }
 
 /// The points in doubt.
-struct Window {
+struct DoubtWindow {
     points: Vec<(u64, String)>,
     ms: f64,
     calls: u64,
 }
 
-impl Window {
+impl DoubtWindow {
     fn describe(&self) -> String {
         match (self.points.first(), self.points.last()) {
             (Some((_, first)), Some((_, last))) => {
@@ -63,19 +63,19 @@ impl Window {
     }
 }
 
-impl Sweep {
-    fn run(&self, extent: Extent) -> (Tally, Window) {
-        let mut stage = Stage::new(self.store, Mode::Strict, "");
+impl KillSweep {
+    fn run(&self, extent: Extent) -> (SweepReport, DoubtWindow) {
+        let mut stage = SweepFixture::new(self.store, RotationMode::Strict, "");
         let profile = stage.sign_in(self.victim);
-        let whole = stage.strike(self.victim, &profile, &Order::count(self.calls));
+        let whole = stage.run_traced(self.victim, &profile, &TraceOrder::count(self.calls));
         assert_eq!(whole.status, 0, "{whole:#?}");
         // Threads interleave, so a run may make more calls than the one that was counted.
         let last = whole.counted * 2;
-        let mut tally = Tally::default();
+        let mut tally = SweepReport::default();
         let mut points = Vec::new();
         let workers = extent.workers();
         // Of the keyring's many messages a third will do for a quick look.
-        let stride = if !extent.is_full() && self.store == Store::Keyring { 3 } else { 1 };
+        let stride = if !extent.is_full() && self.store == StoreType::KeyringState { 3 } else { 1 };
         let found: Vec<_> = std::thread::scope(|scope| {
             let run = |worker: u64| move || self.worker(worker + 1, workers * stride, last);
             let workers: Vec<_> = (0..workers).map(|worker| scope.spawn(run(worker))).collect();
@@ -87,27 +87,28 @@ impl Sweep {
         }
         points.sort();
         let (ms, calls) = span(&whole.log);
-        (tally, Window { points, ms, calls })
+        (tally, DoubtWindow { points, ms, calls })
     }
 
-    fn worker(&self, first: u64, step: u64, last: u64) -> (Tally, Vec<(u64, String)>) {
-        let mut stage = Stage::new(self.store, Mode::Strict, "");
-        let (mut tally, mut doubts) = (Tally::default(), Vec::new());
+    fn worker(&self, first: u64, step: u64, last: u64) -> (SweepReport, Vec<(u64, String)>) {
+        let mut stage = SweepFixture::new(self.store, RotationMode::Strict, "");
+        let (mut tally, mut doubts) = (SweepReport::default(), Vec::new());
         let mut at = first;
         while at <= last {
             let profile = stage.sign_in(self.victim);
             let before = stage.server.counts();
-            let struck = stage.strike(self.victim, &profile, &Order { at, action: Action::Kill, calls: self.calls });
+            let struck =
+                stage.run_traced(self.victim, &profile, &TraceOrder { at, action: Injection::Kill, calls: self.calls });
             let call = struck.acted.clone();
             match (stage.examine(&profile, &before), call) {
                 (Ok(aftermath), Some(call)) => {
-                    if matches!(aftermath, Aftermath::Doubt { .. }) {
+                    if matches!(aftermath, PointResult::Doubt { .. }) {
                         doubts.push((at, call));
                     }
                     tally.add(format!("{aftermath:?}"));
                 }
                 // The run had ended before: this is the end of the sweep.
-                (Ok(Aftermath::Safe), None) => break,
+                (Ok(PointResult::Safe), None) => break,
                 (Ok(other), None) => tally.fault(format!("{at}: unharmed, but {other:?}")),
                 (Err(fault), call) => tally.fault(format!("{at} ({call:?}): {fault}")),
             }
@@ -117,20 +118,21 @@ impl Sweep {
     }
 
     /// Strikes the points of the window again: where the server has a grace, and where the token soon ends.
-    fn rescue(&self, window: &Window) -> Tally {
-        let mut tally = Tally::default();
-        for (mode, name) in [(Mode::Grace(Duration::from_secs(60)), "grace"), (Mode::Strict, "strict")] {
+    fn rescue(&self, window: &DoubtWindow) -> SweepReport {
+        let mut tally = SweepReport::default();
+        for (mode, name) in [(RotationMode::Grace(Duration::from_secs(60)), "grace"), (RotationMode::Strict, "strict")]
+        {
             let provider = if name == "grace" {
                 "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n"
             } else {
                 "settle = \"1s\"\ntimeout = \"1s\"\n"
             };
-            let mut stage = Stage::new(self.store, mode, provider);
+            let mut stage = SweepFixture::new(self.store, mode, provider);
             for (at, call) in &window.points {
                 stage.server.set_access_life(Duration::from_secs(if name == "grace" { 600 } else { 4 }));
                 let profile = stage.sign_in(self.victim);
-                let order = Order { at: *at, action: Action::Kill, calls: self.calls };
-                stage.strike(self.victim, &profile, &order);
+                let order = TraceOrder { at: *at, action: Injection::Kill, calls: self.calls };
+                stage.run_traced(self.victim, &profile, &order);
                 match settle(&stage, &profile) {
                     Ok((0, how)) => tally.add(format!("{name}: alive again ({how})")),
                     Ok((77, _)) if name == "strict" => tally.add("strict: needs a login, and says so"),
@@ -143,7 +145,7 @@ impl Sweep {
 }
 
 /// Runs refreshes until the doubt is settled.
-fn settle(stage: &Stage, profile: &str) -> Result<(i32, String), String> {
+fn settle(stage: &SweepFixture, profile: &str) -> Result<(i32, String), String> {
     let end = Instant::now() + Duration::from_secs(30);
     loop {
         let (status, result) = stage.refresh(profile);

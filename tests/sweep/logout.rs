@@ -8,25 +8,26 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::Extent;
-use super::stage::{Stage, Store, Tally, Victim};
-use super::support::family::Mode;
+use super::stage::{StoreType, SweepFixture, SweepReport, TracedCommand};
+use super::support::family::RotationMode;
 use super::support::sandbox::PROGRAM;
-use super::tracer::{self, Action, Calls, Order, Traced};
+use super::tracer::{self, CallFilter, Injection, TraceOrder, TraceResult};
 
 pub fn run(extent: Extent) -> bool {
     let mut is_good = true;
-    for store in [Store::File, Store::Keyring] {
-        for then in [Then::Logout, Then::Login] {
-            let calls = if extent.is_full() { Calls::All } else { Calls::Effects };
+    for store in [StoreType::File, StoreType::KeyringState] {
+        for then in [NextCommand::Logout, NextCommand::Login] {
+            let calls = if extent.is_full() { CallFilter::All } else { CallFilter::Effects };
             // A key is born at each point on the keyring, which takes a second; some points will do for a quick look.
-            let stride = if !extent.is_full() && store == Store::Keyring { 9 } else { 1 };
-            let blow = Blow { store, then, action: Action::Kill, calls };
+            let stride = if !extent.is_full() && store == StoreType::KeyringState { 9 } else { 1 };
+            let blow = LogoutSweep { store, next_command: then, action: Injection::Kill, calls };
             is_good &= blow.sweep(extent.workers(), stride).print(&format!("kill, then {then:?}, {store:?} store"));
         }
     }
     for (name, number) in [("EIO", libc::EIO), ("ENOSPC", libc::ENOSPC)] {
-        let action = Action::Fail(number);
-        let blow = Blow { store: Store::File, then: Then::Logout, action, calls: Calls::Files };
+        let action = Injection::Fail(number);
+        let blow =
+            LogoutSweep { store: StoreType::File, next_command: NextCommand::Logout, action, calls: CallFilter::Files };
         is_good &= blow.sweep(extent.workers(), 1).print(&format!("{name} once, then Logout, File store"));
     }
     is_good
@@ -34,44 +35,44 @@ pub fn run(extent: Extent) -> bool {
 
 /// What the person does after the blow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
+enum NextCommand {
     Logout,
     Login,
 }
 
 /// What happens to each logout, and after it.
-struct Blow {
-    store: Store,
-    then: Then,
-    action: Action,
-    calls: Calls,
+struct LogoutSweep {
+    store: StoreType,
+    next_command: NextCommand,
+    action: Injection,
+    calls: CallFilter,
 }
 
-impl Blow {
-    fn sweep(&self, workers: u64, stride: u64) -> Tally {
-        Tally::of_workers(workers, stride, |first, step| self.worker(first, step))
+impl LogoutSweep {
+    fn sweep(&self, workers: u64, stride: u64) -> SweepReport {
+        SweepReport::of_workers(workers, stride, |first, step| self.worker(first, step))
     }
 
-    fn worker(&self, first: u64, step: u64) -> Tally {
-        let mut stage = Stage::new(self.store, Mode::Strict, "");
-        let provider = stage.server.provider_that_revokes([]);
+    fn worker(&self, first: u64, step: u64) -> SweepReport {
+        let mut stage = SweepFixture::new(self.store, RotationMode::Strict, "");
+        let provider = stage.server.provider_with_revocation([]);
         match self.store {
-            Store::File => stage.sandbox.file_store(&provider),
-            Store::Keyring => stage.sandbox.config(&provider),
+            StoreType::File => stage.sandbox.file_store(&provider),
+            StoreType::KeyringState => stage.sandbox.config(&provider),
         }
         stage.sandbox.keepalive(&["logout", "p0"]).exits(0);
-        let mut tally = Tally::default();
+        let mut tally = SweepReport::default();
         for at in (first..).step_by(step as usize) {
-            let profile = stage.sign_in(Victim::Refresh);
+            let profile = stage.sign_in(TracedCommand::Refresh);
             let sent_before = stage.server.revoked().len();
-            let order = Order { at, action: self.action.clone(), calls: self.calls };
-            let struck = strike(&stage, &profile, &order);
+            let order = TraceOrder { at, action: self.action.clone(), calls: self.calls };
+            let struck = run_traced(&stage, &profile, &order);
             let Some(call) = struck.acted.clone() else {
                 assert_eq!(struck.status, 0, "{struck:#?}");
                 break;
             };
             let is_sent = stage.server.revoked().len() > sent_before;
-            match self.aftermath(&stage, &profile, is_sent, &struck) {
+            match self.check_point(&stage, &profile, is_sent, &struck) {
                 Ok(state) => tally.add(state),
                 Err(fault) => tally.fault(format!("{at} ({call}): {fault}")),
             }
@@ -81,29 +82,35 @@ impl Blow {
         tally
     }
 
-    fn aftermath(&self, stage: &Stage, profile: &str, is_sent: bool, struck: &Traced) -> Result<String, String> {
-        let state = look(stage, profile, is_sent)?;
-        match (self.action == Action::Kill, struck.status) {
+    fn check_point(
+        &self,
+        stage: &SweepFixture,
+        profile: &str,
+        is_sent: bool,
+        struck: &TraceResult,
+    ) -> Result<String, String> {
+        let state = profile_state(stage, profile, is_sent)?;
+        match (self.action == Injection::Kill, struck.status) {
             (true, _) => {}
             (false, 0) if state == "no_credential" => {}
             (false, 69 | 75) => {}
             (false, _) => return Err(format!("exit {}, but {state}: {}", struck.status, struck.stderr)),
         }
-        match self.then {
-            Then::Logout => log_out(stage, profile)?,
-            Then::Login => log_in(stage, profile)?,
+        match self.next_command {
+            NextCommand::Logout => log_out(stage, profile)?,
+            NextCommand::Login => log_in(stage, profile)?,
         }
-        Ok(if self.action == Action::Kill { state } else { format!("exit {}, {state}", struck.status) })
+        Ok(if self.action == Injection::Kill { state } else { format!("exit {}, {state}", struck.status) })
     }
 }
 
-fn strike(stage: &Stage, profile: &str, order: &Order) -> Traced {
+fn run_traced(stage: &SweepFixture, profile: &str, order: &TraceOrder) -> TraceResult {
     let tracer = stage.sandbox.command(&std::env::current_exe().unwrap());
     tracer::trace(tracer, order, Path::new(PROGRAM), &["logout", profile], &stage.sandbox.path(""))
 }
 
 /// What the status says, and whether that is the truth.
-fn look(stage: &Stage, profile: &str, is_sent: bool) -> Result<String, String> {
+fn profile_state(stage: &SweepFixture, profile: &str, is_sent: bool) -> Result<String, String> {
     let status = stage.sandbox.keepalive(&["--json", "status", "-p", profile]).profile();
     let state = status["state"].as_str().unwrap_or_default().to_owned();
     match (state.as_str(), is_sent) {
@@ -114,7 +121,7 @@ fn look(stage: &Stage, profile: &str, is_sent: bool) -> Result<String, String> {
     }
 }
 
-fn log_out(stage: &Stage, profile: &str) -> Result<(), String> {
+fn log_out(stage: &SweepFixture, profile: &str) -> Result<(), String> {
     let run = stage.sandbox.keepalive(&["--json", "logout", profile]);
     let told: Value = serde_json::from_str(&run.stdout).map_err(|e| format!("{e}: {run:?}"))?;
     if !matches!((run.status, told["refresh_token"].as_str()), (0, Some("revoked")) | (77, None)) {
@@ -134,7 +141,7 @@ fn log_out(stage: &Stage, profile: &str) -> Result<(), String> {
     if status["state"] == "no_credential" { Ok(()) } else { Err(status.to_string()) }
 }
 
-fn log_in(stage: &Stage, profile: &str) -> Result<(), String> {
+fn log_in(stage: &SweepFixture, profile: &str) -> Result<(), String> {
     let import = ["import", profile, "--provider", "acme", "--replace"];
     let run = stage.sandbox.keepalive_with_input(&import, &stage.server.mint().to_string());
     if run.status != 0 || !run.stderr.contains("imported as generation 2") {

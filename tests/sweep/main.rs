@@ -40,9 +40,9 @@ impl Extent {
     }
 }
 
-type Sweep = (&'static str, fn(Extent) -> bool);
+type KillSweep = (&'static str, fn(Extent) -> bool);
 
-const SWEEPS: &[Sweep] = &[
+const SWEEPS: &[KillSweep] = &[
     ("kill", kill::on_files),
     ("kill-keyring", kill::on_keyring),
     ("logout", logout::run),

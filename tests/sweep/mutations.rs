@@ -7,11 +7,11 @@ use std::process::Command;
 use serde::Deserialize;
 
 use super::Extent;
-use super::stage::Tally;
+use super::stage::SweepReport;
 use super::support::root;
 
 #[derive(Deserialize)]
-struct Table {
+struct MutationTable {
     mutation: Vec<Mutation>,
 }
 
@@ -29,8 +29,8 @@ struct Mutation {
 const WITHOUT: [u8; 2] = [36, 40];
 
 pub fn run(extent: Extent) -> bool {
-    let table: Table = toml::from_str(include_str!("mutations.toml")).unwrap();
-    let mut tally = Tally::default();
+    let table: MutationTable = toml::from_str(include_str!("mutations.toml")).unwrap();
+    let mut tally = SweepReport::default();
     for rule in (1..=40).filter(|rule| !table.mutation.iter().any(|m| m.rule == *rule) && !WITHOUT.contains(rule)) {
         tally.fault(format!("rule {rule} has no mutation"));
     }

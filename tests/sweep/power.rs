@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::Extent;
-use super::stage::{Aftermath, Stage, Store, Tally, Victim};
-use super::support::family::Mode;
-use super::tracer::{Action, Calls, Order};
+use super::stage::{PointResult, StoreType, SweepFixture, SweepReport, TracedCommand};
+use super::support::family::RotationMode;
+use super::tracer::{CallFilter, Injection, TraceOrder};
 
 /// Name, options of mkfs and of mount (such that as little as possible is written unasked), size in MiB.
 const FILE_SYSTEMS: &[(&str, &str, &str, u64)] =
@@ -19,22 +19,24 @@ pub fn run(extent: Extent) -> bool {
     let systems = if extent.is_full() { FILE_SYSTEMS } else { &FILE_SYSTEMS[..1] };
     let step = if extent.is_full() { 1 } else { 3 };
     systems.iter().fold(true, |is_good, (name, mkfs, mount, size)| {
-        let tally = sweep(&Disk::new(name, mkfs, mount, *size), step);
+        let tally = sweep(&LoopDisk::new(name, mkfs, mount, *size), step);
         tally.print(&format!("power cut on {name} ({mount}), file store")) && is_good
     })
 }
 
-fn sweep(disk: &Disk, step: u64) -> Tally {
-    let mut stage = Stage::on(Store::File, Mode::Strict, "", |sandbox| disk.mount(&sandbox.path("state")));
+fn sweep(disk: &LoopDisk, step: u64) -> SweepReport {
+    let mut stage =
+        SweepFixture::prepared(StoreType::File, RotationMode::Strict, "", |sandbox| disk.mount(&sandbox.path("state")));
     let state = stage.sandbox.path("state");
-    let mut tally = Tally::default();
+    let mut tally = SweepReport::default();
     let mut at = 1;
     loop {
-        let profile = stage.sign_in(Victim::Refresh);
+        let profile = stage.sign_in(TracedCommand::Refresh);
         checked(Command::new("sync").arg("-f").arg(&state));
         let before = stage.server.counts();
-        let action = Action::Cut(disk.live(), disk.crashed());
-        let struck = stage.strike(Victim::Refresh, &profile, &Order { at, action, calls: Calls::Effects });
+        let action = Injection::Cut(disk.live(), disk.crashed());
+        let struck =
+            stage.run_traced(TracedCommand::Refresh, &profile, &TraceOrder { at, action, calls: CallFilter::Effects });
         if struck.acted.is_none() {
             // It said that it was done: then nothing that it did may be missing.
             assert_eq!(struck.status, 0, "{struck:?}");
@@ -45,7 +47,7 @@ fn sweep(disk: &Disk, step: u64) -> Tally {
         disk.mount(&state);
         match (stage.examine(&profile, &before), struck.acted) {
             (Ok(aftermath), Some(_)) => tally.add(format!("{aftermath:?}")),
-            (Ok(aftermath @ (Aftermath::Safe | Aftermath::RolledForward)), None) => {
+            (Ok(aftermath @ (PointResult::Safe | PointResult::RolledForward)), None) => {
                 tally.add(format!("after the end: {aftermath:?}"));
                 return tally;
             }
@@ -60,12 +62,12 @@ fn sweep(disk: &Disk, step: u64) -> Tally {
 }
 
 /// An image, mounted while this lives.
-struct Disk {
+struct LoopDisk {
     dir: tempfile::TempDir,
     options: String,
 }
 
-impl Disk {
+impl LoopDisk {
     fn new(name: &str, mkfs: &str, options: &str, mib: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let disk = Self { dir, options: format!("loop,{options}") };
@@ -101,7 +103,7 @@ impl Disk {
     }
 }
 
-impl Drop for Disk {
+impl Drop for LoopDisk {
     fn drop(&mut self) {
         if let Ok(at) = std::fs::read_link(self.mounted()) {
             let _best_effort = Command::new("umount").arg("-l").arg(at).status();

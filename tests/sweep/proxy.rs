@@ -12,7 +12,7 @@ use super::support::sandbox::Sandbox;
 
 /// What is done to one exchange.
 #[derive(Clone, Copy, Debug)]
-enum Fault {
+enum NetworkFault {
     Pass,
     /// The request is read and never forwarded; the connection is reset (else closed).
     SwallowRequest {
@@ -44,94 +44,116 @@ enum Fault {
 }
 
 /// Name, fault, the exit status of that run, and of the next one.
-type Case = (&'static str, Fault, i32, i32);
+type NetworkCase = (&'static str, NetworkFault, i32, i32);
 
 const PORTAL: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 21\r\n\r\n<html>Sign in</html>\n";
-const CASES: &[Case] = &[
-    ("pass", Fault::Pass, 0, 0),
-    ("close after the request", Fault::SwallowRequest { reset: false }, 75, 75),
-    ("reset after the request", Fault::SwallowRequest { reset: true }, 75, 75),
-    ("hang after the request", Fault::HangRequest, 75, 75),
-    ("429", Fault::Instead("HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n"), 75, 75),
-    ("429, Retry-After: 0", Fault::Instead("HTTP/1.1 429 X\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n"), 75, 75),
+const CASES: &[NetworkCase] = &[
+    ("pass", NetworkFault::Pass, 0, 0),
+    ("close after the request", NetworkFault::SwallowRequest { reset: false }, 75, 75),
+    ("reset after the request", NetworkFault::SwallowRequest { reset: true }, 75, 75),
+    ("hang after the request", NetworkFault::HangRequest, 75, 75),
+    ("429", NetworkFault::Instead("HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n"), 75, 75),
+    (
+        "429, Retry-After: 0",
+        NetworkFault::Instead("HTTP/1.1 429 X\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n"),
+        75,
+        75,
+    ),
     (
         "429, Retry-After: a week",
-        Fault::Instead("HTTP/1.1 429 X\r\nretry-after: 604800\r\ncontent-length: 0\r\n\r\n"),
+        NetworkFault::Instead("HTTP/1.1 429 X\r\nretry-after: 604800\r\ncontent-length: 0\r\n\r\n"),
         75,
         75,
     ),
-    ("500", Fault::Instead("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
-    ("502", Fault::Instead("HTTP/1.1 502 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
+    ("500", NetworkFault::Instead("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
+    ("502", NetworkFault::Instead("HTTP/1.1 502 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
     (
         "429, Retry-After: a date",
-        Fault::Instead("HTTP/1.1 429 X\r\nretry-after: Fri, 01 Jan 2100 00:00:00 GMT\r\ncontent-length: 0\r\n\r\n"),
+        NetworkFault::Instead(
+            "HTTP/1.1 429 X\r\nretry-after: Fri, 01 Jan 2100 00:00:00 GMT\r\ncontent-length: 0\r\n\r\n",
+        ),
         75,
         75,
     ),
-    ("503, Retry-After: 7", Fault::Instead("HTTP/1.1 503 X\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n"), 75, 75),
-    ("504", Fault::Instead("HTTP/1.1 504 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
-    ("captive portal", Fault::Instead(PORTAL), 75, 75),
+    (
+        "503, Retry-After: 7",
+        NetworkFault::Instead("HTTP/1.1 503 X\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n"),
+        75,
+        75,
+    ),
+    ("504", NetworkFault::Instead("HTTP/1.1 504 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
+    ("captive portal", NetworkFault::Instead(PORTAL), 75, 75),
     (
         "307 elsewhere",
-        Fault::Instead("HTTP/1.1 307 X\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"),
+        NetworkFault::Instead("HTTP/1.1 307 X\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"),
         78,
         0,
     ),
-    ("303 elsewhere", Fault::Instead("HTTP/1.1 303 X\r\nlocation: /y\r\ncontent-length: 0\r\n\r\n"), 78, 0),
-    ("garbage", Fault::Instead("\x01\x02\x03 this is no HTTP\r\n\r\n"), 75, 75),
-    ("nothing for an answer", Fault::Cut { permille: 0, reset: false }, 75, 75),
-    ("reset for an answer", Fault::Cut { permille: 0, reset: true }, 75, 75),
-    ("half of the head", Fault::Cut { permille: 150, reset: false }, 75, 75),
-    ("half of the body", Fault::Cut { permille: 800, reset: false }, 75, 75),
-    ("half of the body, reset", Fault::Cut { permille: 800, reset: true }, 75, 75),
-    ("all but the last bytes", Fault::Cut { permille: 999, reset: false }, 0, 0),
-    ("hang for an answer", Fault::HangAnswer, 75, 75),
-    ("500 after the rotation", Fault::InsteadAfter("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
-    ("502 after the rotation", Fault::InsteadAfter("HTTP/1.1 502 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
+    ("303 elsewhere", NetworkFault::Instead("HTTP/1.1 303 X\r\nlocation: /y\r\ncontent-length: 0\r\n\r\n"), 78, 0),
+    ("garbage", NetworkFault::Instead("\x01\x02\x03 this is no HTTP\r\n\r\n"), 75, 75),
+    ("nothing for an answer", NetworkFault::Cut { permille: 0, reset: false }, 75, 75),
+    ("reset for an answer", NetworkFault::Cut { permille: 0, reset: true }, 75, 75),
+    ("half of the head", NetworkFault::Cut { permille: 150, reset: false }, 75, 75),
+    ("half of the body", NetworkFault::Cut { permille: 800, reset: false }, 75, 75),
+    ("half of the body, reset", NetworkFault::Cut { permille: 800, reset: true }, 75, 75),
+    ("all but the last bytes", NetworkFault::Cut { permille: 999, reset: false }, 0, 0),
+    ("hang for an answer", NetworkFault::HangAnswer, 75, 75),
+    ("500 after the rotation", NetworkFault::InsteadAfter("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
+    ("502 after the rotation", NetworkFault::InsteadAfter("HTTP/1.1 502 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
     (
         "503 after the rotation",
-        Fault::InsteadAfter("HTTP/1.1 503 X\r\nretry-after: 2\r\ncontent-length: 0\r\n\r\n"),
+        NetworkFault::InsteadAfter("HTTP/1.1 503 X\r\nretry-after: 2\r\ncontent-length: 0\r\n\r\n"),
         75,
         75,
     ),
-    ("504 after the rotation", Fault::InsteadAfter("HTTP/1.1 504 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
-    ("200 and no body after the rotation", Fault::InsteadAfter("HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
-    ("portal after the rotation", Fault::InsteadAfter(PORTAL), 75, 75),
-    ("delivered twice, first answer", Fault::Twice { first: true }, 0, 77),
-    ("delivered twice, second answer", Fault::Twice { first: false }, 77, 77),
-    ("100 MiB of blanks before the answer", Fault::Reshaped(|body| with_blanks(100, body)), 75, 75),
+    ("504 after the rotation", NetworkFault::InsteadAfter("HTTP/1.1 504 X\r\ncontent-length: 0\r\n\r\n"), 75, 75),
+    (
+        "200 and no body after the rotation",
+        NetworkFault::InsteadAfter("HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n"),
+        75,
+        75,
+    ),
+    ("portal after the rotation", NetworkFault::InsteadAfter(PORTAL), 75, 75),
+    ("delivered twice, first answer", NetworkFault::Twice { first: true }, 0, 77),
+    ("delivered twice, second answer", NetworkFault::Twice { first: false }, 77, 77),
+    ("100 MiB of blanks before the answer", NetworkFault::Reshaped(|body| with_blanks(100, body)), 75, 75),
     (
         "100 MiB of blanks in chunks",
-        Fault::Reshaped(|body| in_chunks(&[&vec![b' '; 100 << 20], body].concat(), 1 << 16)),
+        NetworkFault::Reshaped(|body| in_chunks(&[&vec![b' '; 100 << 20], body].concat(), 1 << 16)),
         75,
         75,
     ),
-    ("half of the JSON, whole for HTTP", Fault::Reshaped(|body| plain("", &body[..body.len() / 2])), 75, 75),
+    ("half of the JSON, whole for HTTP", NetworkFault::Reshaped(|body| plain("", &body[..body.len() / 2])), 75, 75),
     (
         "a head of 256 KiB",
-        Fault::Reshaped(|body| plain(&format!("x-padding: {}\r\n", "x".repeat(256 << 10)), body)),
+        NetworkFault::Reshaped(|body| plain(&format!("x-padding: {}\r\n", "x".repeat(256 << 10)), body)),
         0,
         0,
     ),
-    ("256 headers of a KiB", Fault::Reshaped(|body| plain(&many_headers(256), body)), 0, 0),
-    ("gzip that nobody asked for", Fault::Reshaped(|body| plain("content-encoding: gzip\r\n", &gzip(body))), 0, 0),
+    ("256 headers of a KiB", NetworkFault::Reshaped(|body| plain(&many_headers(256), body)), 0, 0),
+    (
+        "gzip that nobody asked for",
+        NetworkFault::Reshaped(|body| plain("content-encoding: gzip\r\n", &gzip(body))),
+        0,
+        0,
+    ),
     (
         "keep-alive promised, then closed",
-        Fault::Reshaped(|body| plain("connection: keep-alive\r\nkeep-alive: timeout=60\r\n", body)),
+        NetworkFault::Reshaped(|body| plain("connection: keep-alive\r\nkeep-alive: timeout=60\r\n", body)),
         0,
         0,
     ),
-    ("late by half a second", Fault::Late(500), 0, 0),
-    ("byte by byte", Fault::Bytewise, 0, 0),
-    ("chunked", Fault::Reshaped(|body| in_chunks(body, 7)), 0, 0),
-    ("100 and 103 first", Fault::Reshaped(after_interim_answers), 0, 0),
-    ("HTTP/1.0, ended by the close", Fault::Reshaped(|body| [b"HTTP/1.0 200 OK\r\n\r\n", body].concat()), 0, 0),
+    ("late by half a second", NetworkFault::Late(500), 0, 0),
+    ("byte by byte", NetworkFault::Bytewise, 0, 0),
+    ("chunked", NetworkFault::Reshaped(|body| in_chunks(body, 7)), 0, 0),
+    ("100 and 103 first", NetworkFault::Reshaped(after_interim_answers), 0, 0),
+    ("HTTP/1.0, ended by the close", NetworkFault::Reshaped(|body| [b"HTTP/1.0 200 OK\r\n\r\n", body].concat()), 0, 0),
 ];
 
 pub fn run(_extent: Extent) -> bool {
     let server = OidcProvider::start(600, 0);
     let sandbox = Sandbox::new();
-    let proxy = Proxy::start(server.address());
+    let proxy = FaultProxy::start(server.address());
     let issuer = server.issuer();
     sandbox.file_store(&format!(
         "[provider.real]\nissuer = \"{issuer}\"\ntoken_endpoint = \"http://{}/token\"\nclient_id = \"public\"\ntimeout = \"2s\"\n",
@@ -148,14 +170,14 @@ pub fn run(_extent: Extent) -> bool {
         let refresh = ["--json", "refresh", "-p", profile.as_str(), "--force"];
         proxy.next(*fault);
         let struck = sandbox.keepalive(&refresh);
-        proxy.next(Fault::Pass);
+        proxy.next(NetworkFault::Pass);
         let after = sandbox.keepalive(&refresh);
         let counts = server.counts();
         let again = counts.presented_again - before.presented_again;
         let family = if counts.families_revoked > before.families_revoked { "revoked" } else { "alive" };
         println!("{name:<36} {:>5} {:>5} {again:>9} {family:>7}", struck.status, after.status);
         // What the network itself delivers twice is none of our doing.
-        let allowed = usize::from(matches!(fault, Fault::Twice { .. }));
+        let allowed = usize::from(matches!(fault, NetworkFault::Twice { .. }));
         if (struck.status, after.status) != (*first, *next) || again > allowed {
             println!("  FAULT   expected exit {first}, then {next}: {} {}", struck.stdout.trim(), after.stdout.trim());
             is_good = false;
@@ -164,66 +186,66 @@ pub fn run(_extent: Extent) -> bool {
     is_good
 }
 
-struct Proxy {
+struct FaultProxy {
     address: String,
-    fault: Arc<Mutex<Fault>>,
+    fault: Arc<Mutex<NetworkFault>>,
 }
 
-impl Proxy {
+impl FaultProxy {
     fn start(upstream: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let fault = Arc::new(Mutex::new(Fault::Pass));
+        let fault = Arc::new(Mutex::new(NetworkFault::Pass));
         let current = Arc::clone(&fault);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let (fault, upstream) = (*current.lock().unwrap(), upstream.clone());
-                std::thread::spawn(move || attend(client, &upstream, fault));
+                std::thread::spawn(move || serve_connection(client, &upstream, fault));
             }
         });
         Self { address, fault }
     }
 
-    fn next(&self, fault: Fault) {
+    fn next(&self, fault: NetworkFault) {
         *self.fault.lock().unwrap() = fault;
     }
 }
 
 /// One exchange. Errors end it: the client has gone.
-fn attend(mut client: TcpStream, upstream: &str, fault: Fault) {
+fn serve_connection(mut client: TcpStream, upstream: &str, fault: NetworkFault) {
     let Ok(request) = read_request(&client) else { return };
     let forward = || exchange(upstream, &request).unwrap();
     let _gone = match fault {
-        Fault::Pass => client.write_all(&forward()),
-        Fault::SwallowRequest { reset } => end(&client, reset),
-        Fault::HangRequest => hang(&mut client),
-        Fault::Instead(answer) => client.write_all(answer.as_bytes()),
-        Fault::InsteadAfter(answer) => {
+        NetworkFault::Pass => client.write_all(&forward()),
+        NetworkFault::SwallowRequest { reset } => end(&client, reset),
+        NetworkFault::HangRequest => hang(&mut client),
+        NetworkFault::Instead(answer) => client.write_all(answer.as_bytes()),
+        NetworkFault::InsteadAfter(answer) => {
             forward();
             client.write_all(answer.as_bytes())
         }
-        Fault::Cut { permille, reset } => {
+        NetworkFault::Cut { permille, reset } => {
             let answer = forward();
             client.write_all(&answer[..answer.len() * permille / 1000]).and_then(|()| end(&client, reset))
         }
-        Fault::HangAnswer => {
+        NetworkFault::HangAnswer => {
             forward();
             hang(&mut client)
         }
-        Fault::Late(ms) => {
+        NetworkFault::Late(ms) => {
             let answer = forward();
             std::thread::sleep(Duration::from_millis(ms));
             client.write_all(&answer)
         }
-        Fault::Bytewise => {
+        NetworkFault::Bytewise => {
             client.set_nodelay(true).unwrap();
             forward().chunks(1).try_for_each(|byte| client.write_all(byte))
         }
-        Fault::Twice { first } => {
+        NetworkFault::Twice { first } => {
             let answers = [forward(), forward()];
             client.write_all(&answers[usize::from(!first)])
         }
-        Fault::Reshaped(shape) => {
+        NetworkFault::Reshaped(shape) => {
             let answer = forward();
             let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
             client.write_all(&shape(&answer[end..]))

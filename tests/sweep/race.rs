@@ -3,24 +3,24 @@
 use std::time::{Duration, Instant};
 
 use super::Extent;
-use super::stage::{Aftermath, Stage, Store, Tally, Victim};
-use super::support::family::Mode;
+use super::stage::{PointResult, StoreType, SweepFixture, SweepReport, TracedCommand};
+use super::support::family::RotationMode;
 use super::support::sandbox::Process;
-use super::tracer::{self, Action, Calls, Order};
+use super::tracer::{self, CallFilter, Injection, TraceOrder};
 
 /// The holder of the lock is stopped for a while at each of its calls, while others come: one request, and all are served.
 pub fn paused_holder(extent: Extent) -> bool {
-    let mut stage = Stage::new(Store::File, Mode::Strict, "");
-    let mut tally = Tally::default();
+    let mut stage = SweepFixture::new(StoreType::File, RotationMode::Strict, "");
+    let mut tally = SweepReport::default();
     let step = if extent.is_full() { 1 } else { 7 };
     for at in (1..).step_by(step) {
-        let profile = stage.sign_in(Victim::Refresh);
+        let profile = stage.sign_in(TracedCommand::Refresh);
         let before = stage.server.counts();
-        let sign = stage.sandbox.path(tracer::SIGN);
+        let sign = stage.sandbox.path(tracer::PAUSE_MARKER);
         let _old = std::fs::remove_file(&sign);
-        let order = Order { at, action: Action::Pause(700), calls: Calls::Effects };
+        let order = TraceOrder { at, action: Injection::Pause(700), calls: CallFilter::Effects };
         let (struck, others) = std::thread::scope(|scope| {
-            let holder = scope.spawn(|| stage.strike(Victim::Refresh, &profile, &order));
+            let holder = scope.spawn(|| stage.run_traced(TracedCommand::Refresh, &profile, &order));
             while !sign.exists() && !holder.is_finished() {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -55,11 +55,11 @@ pub fn herds_with_kills(extent: Extent) -> bool {
     let (rounds, seed) = if extent.is_full() { (300, 0x5eed) } else { (12, 0x5eed) };
     println!("seed {seed:#x}");
     let mut random = Random(seed);
-    let mut stage = Stage::new(Store::File, Mode::Strict, "");
-    stage.server.set_answer_delay(Duration::from_millis(60));
-    let mut tally = Tally::default();
+    let mut stage = SweepFixture::new(StoreType::File, RotationMode::Strict, "");
+    stage.server.set_response_delay(Duration::from_millis(60));
+    let mut tally = SweepReport::default();
     for round in 0..rounds {
-        let profile = stage.sign_in(Victim::Refresh);
+        let profile = stage.sign_in(TracedCommand::Refresh);
         let before = stage.server.counts();
         let call = ["--json", "refresh", "-p", &profile, "--force"];
         let mut herd: Vec<_> = (0..12).map(|_| stage.sandbox.spawn(&call)).collect();
@@ -78,7 +78,7 @@ pub fn herds_with_kills(extent: Extent) -> bool {
             continue;
         }
         match stage.examine(&profile, &before) {
-            Ok(Aftermath::Doubt { .. }) => tally.add("the leader died in the window: in doubt, and told"),
+            Ok(PointResult::Doubt { .. }) => tally.add("the leader died in the window: in doubt, and told"),
             Ok(_) if statuses.contains(&75) => tally.fault(format!("round {round}: in doubt for nothing")),
             Ok(_) => tally.add("alive, all survivors served"),
             Err(fault) => tally.fault(format!("round {round}: {fault}")),

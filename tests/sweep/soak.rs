@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::Extent;
 use super::race::Random;
-use super::support::authserver::{AuthServer, Event};
-use super::support::bus::{Bus, Keyring};
-use super::support::family::Mode;
+use super::support::authserver::{AuthServer, LoggedRefresh};
+use super::support::bus::{KeyringState, SessionBus};
+use super::support::family::RotationMode;
 use super::support::sandbox::{Process, Sandbox};
 
 /// A kill this long before or after a commit may have come between it and the seal: the window takes milliseconds, but
@@ -25,7 +25,7 @@ pub fn run(extent: Extent) -> bool {
     let end = Instant::now() + most;
     while soak.fewest_rotations() < rotations && Instant::now() < end {
         soak.disturb();
-        soak.look();
+        soak.read_events();
     }
     soak.conclude(rotations)
 }
@@ -34,7 +34,7 @@ struct Soak {
     // Dropped first: the daemon and the bus end before their directory goes.
     daemon: Option<Process>,
     callers: Vec<(Instant, Process)>,
-    bus: Bus,
+    bus: SessionBus,
     sandbox: Sandbox,
     server: AuthServer,
     random: Random,
@@ -53,7 +53,7 @@ struct Soak {
 
 impl Soak {
     fn start(profiles: usize) -> Self {
-        let server = AuthServer::start(Mode::Strict);
+        let server = AuthServer::start(RotationMode::Strict);
         server.set_access_life(Duration::from_secs(1));
         let mut sandbox = Sandbox::new();
         // A provider for each: the daemon is considerate to a provider, and starts one refresh a second there.
@@ -62,7 +62,7 @@ impl Soak {
             format!("{section}[profile.p{i}]\nprovider = \"a{i}\"\n")
         };
         sandbox.config(&(0..profiles).map(provider).collect::<String>());
-        let bus = Bus::start(&mut sandbox, Keyring::Unlocked);
+        let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
         let mut soak = Self {
             daemon: None,
             callers: Vec::new(),
@@ -145,30 +145,30 @@ impl Soak {
     }
 
     /// Reads the server's log, and signs in again where `status` says that it is needed.
-    fn look(&mut self) {
+    fn read_events(&mut self) {
         for event in self.server.events_from(self.seen) {
             self.seen += 1;
-            self.note(&event);
+            self.record_event(&event);
         }
         let status: Value = self.sandbox.keepalive(&["--json", "status"]).json();
         let states = status["profiles"].as_array().cloned().unwrap_or_default();
         for row in states.iter().filter(|row| row["state"] == "needs_login") {
             let profile: usize = row["profile"].as_str().unwrap()[1..].parse().unwrap();
-            self.bury(profile, row);
+            self.record_family_death(profile, row);
         }
     }
 
-    fn note(&mut self, event: &Event) {
+    fn record_event(&mut self, event: &LoggedRefresh) {
         if event.ok {
             self.rotations[self.families[event.family]] += 1;
             self.last_commit.insert(event.family, event.at);
-        } else if event.again {
+        } else if event.is_replay {
             self.allowed_again += 1;
         }
     }
 
     /// Was there a kill between the last commit and what could have been its seal?
-    fn bury(&mut self, profile: usize, row: &Value) {
+    fn record_family_death(&mut self, profile: usize, row: &Value) {
         self.deaths += 1;
         let family = self.families.iter().rposition(|p| *p == profile).unwrap();
         let commit = self.last_commit.get(&family).copied();
@@ -188,7 +188,7 @@ impl Soak {
             daemon.terminate();
             daemon.finish();
         }
-        self.look();
+        self.read_events();
         let counts = self.server.counts();
         println!(
             "soak: {} profiles, {} to {} rotations each, {} in all; {} processes killed, the keyring {} times",

@@ -7,41 +7,41 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::support::authserver::{AuthServer, Counts};
-use super::support::bus::{Bus, Keyring};
+use super::support::bus::{KeyringState, SessionBus};
 use super::support::eventually;
-use super::support::family::Mode;
+use super::support::family::RotationMode;
 use super::support::sandbox::{PROGRAM, Run, Sandbox};
-use super::tracer::{self, Order, Traced};
+use super::tracer::{self, TraceOrder, TraceResult};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
+pub enum StoreType {
     File,
-    Keyring,
+    KeyringState,
 }
 
 /// What is struck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Victim {
+pub enum TracedCommand {
     /// `keepalive refresh --force`
     Refresh,
     /// The flight with which a daemon begins when a profile is due.
     Daemon,
 }
 
-pub struct Stage {
+pub struct SweepFixture {
     pub server: AuthServer,
     pub sandbox: Sandbox,
-    bus: Option<Bus>,
+    bus: Option<SessionBus>,
     profiles: u32,
 }
 
-impl Stage {
-    pub fn new(store: Store, mode: Mode, provider: &str) -> Self {
-        Self::on(store, mode, provider, |_| {})
+impl SweepFixture {
+    pub fn new(store: StoreType, mode: RotationMode, provider: &str) -> Self {
+        Self::prepared(store, mode, provider, |_| {})
     }
 
     /// The same, in a sandbox that is prepared before anything is written there.
-    pub fn on(store: Store, mode: Mode, provider: &str, prepare: impl FnOnce(&Sandbox)) -> Self {
+    pub fn prepared(store: StoreType, mode: RotationMode, provider: &str, prepare: impl FnOnce(&Sandbox)) -> Self {
         let server = AuthServer::start(mode);
         let mut sandbox = Sandbox::new();
         prepare(&sandbox);
@@ -49,13 +49,13 @@ impl Stage {
         sandbox.set_env("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt");
         let provider = server.provider(provider);
         let bus = match store {
-            Store::File => {
+            StoreType::File => {
                 sandbox.file_store(&provider);
                 None
             }
-            Store::Keyring => {
+            StoreType::KeyringState => {
                 sandbox.config(&provider);
-                Some(Bus::start(&mut sandbox, Keyring::Unlocked))
+                Some(SessionBus::start(&mut sandbox, KeyringState::Unlocked))
             }
         };
         let stage = Self { server, sandbox, bus, profiles: 0 };
@@ -72,7 +72,7 @@ impl Stage {
     }
 
     /// A new profile, signed in. `Daemon`: its access token is at its end.
-    pub fn sign_in(&mut self, victim: Victim) -> String {
+    pub fn sign_in(&mut self, victim: TracedCommand) -> String {
         // What became of the one before is no business of the next daemon.
         let before = format!("p{}", self.profiles);
         let _none = std::fs::remove_dir_all(self.sandbox.path(&format!("state/keepalive/profiles/{before}")));
@@ -83,7 +83,7 @@ impl Stage {
         self.profiles += 1;
         let profile = format!("p{}", self.profiles);
         let mut answer = self.server.mint();
-        if victim == Victim::Daemon {
+        if victim == TracedCommand::Daemon {
             answer["expires_in"] = 1.into();
         }
         self.import(&profile, &answer);
@@ -91,15 +91,15 @@ impl Stage {
     }
 
     /// Runs the victim under the tracer until it ends; a daemon is told to end when it has refreshed.
-    pub fn strike(&self, victim: Victim, profile: &str, order: &Order) -> Traced {
+    pub fn run_traced(&self, victim: TracedCommand, profile: &str, order: &TraceOrder) -> TraceResult {
         let tracer = self.sandbox.command(&std::env::current_exe().unwrap());
         let program = Path::new(PROGRAM);
         match victim {
-            Victim::Refresh => {
+            TracedCommand::Refresh => {
                 let call = ["--json", "refresh", "-p", profile, "--force"];
                 tracer::trace(tracer, order, program, &call, &self.sandbox.path(""))
             }
-            Victim::Daemon => {
+            TracedCommand::Daemon => {
                 // The shell ends the daemon when it has done its work; the tracer sees only the daemon.
                 let script = self.sandbox.path("home/watch");
                 std::fs::write(&script, WATCH).unwrap();
@@ -126,7 +126,7 @@ impl Stage {
     }
 
     /// What a blow left, and what the next run makes of it.
-    pub fn examine(&self, profile: &str, before: &Counts) -> Result<Aftermath, String> {
+    pub fn examine(&self, profile: &str, before: &Counts) -> Result<PointResult, String> {
         let struck = self.server.settled_counts();
         let committed = struck.refresh_ok - before.refresh_ok;
         let (status, result) = self.refresh(profile);
@@ -136,7 +136,7 @@ impl Stage {
             return Err(format!("presented again: {result}"));
         }
         match (status, result["outcome"].as_str()) {
-            (75, Some("in_doubt")) if asked_again == 0 => return Ok(Aftermath::Doubt { committed: committed > 0 }),
+            (75, Some("in_doubt")) if asked_again == 0 => return Ok(PointResult::Doubt { committed: committed > 0 }),
             (0, Some("refreshed" | "fresh")) => {}
             _ => return Err(format!("exit {status}: {result}")),
         }
@@ -148,9 +148,9 @@ impl Stage {
             return Err(format!("the refresh after that: exit {status}: {result}"));
         }
         Ok(match (committed, asked_again) {
-            (0, _) => Aftermath::Unspent,
-            (_, 0) => Aftermath::RolledForward,
-            _ => Aftermath::Safe,
+            (0, _) => PointResult::Unspent,
+            (_, 0) => PointResult::RolledForward,
+            _ => PointResult::Safe,
         })
     }
 }
@@ -167,7 +167,7 @@ wait $tracer
 "#;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Aftermath {
+pub enum PointResult {
     /// The server had processed nothing, and the next run refreshed.
     Unspent,
     /// The answer was sealed; the next run took it from the seal without a request.
@@ -180,13 +180,13 @@ pub enum Aftermath {
 
 /// What a sweep found.
 #[derive(Default)]
-pub struct Tally {
+pub struct SweepReport {
     pub counts: BTreeMap<String, u32>,
     pub faults: Vec<String>,
     pub points: u32,
 }
 
-impl Tally {
+impl SweepReport {
     /// Shares out every `stride`-th point: each worker is told its first one, and how far it is to its next.
     pub fn of_workers(workers: u64, stride: u64, work: impl Fn(u64, u64) -> Self + Sync) -> Self {
         let mut tally = Self::default();

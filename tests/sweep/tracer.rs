@@ -20,15 +20,15 @@ use nix::unistd::Pid;
 
 /// What to do, where, and to which calls.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct TraceOrder {
     /// The call, counted from 1 among those that `calls` selects; 0 for none.
     pub at: u64,
-    pub action: Action,
-    pub calls: Calls,
+    pub action: Injection,
+    pub calls: CallFilter,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Action {
+pub enum Injection {
     /// SIGKILL to everything.
     Kill,
     /// The call is not made and fails with this number.
@@ -42,7 +42,7 @@ pub enum Action {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Calls {
+pub enum CallFilter {
     /// Every system call.
     All,
     /// Those that change something outside of the process, or wait for it.
@@ -54,11 +54,11 @@ pub enum Calls {
 }
 
 /// Beside the report, while the program stands still.
-pub const SIGN: &str = "standstill";
+pub const PAUSE_MARKER: &str = "standstill";
 
 /// What happened.
 #[derive(Clone, Debug)]
-pub struct Traced {
+pub struct TraceResult {
     /// How many calls were counted.
     pub counted: u64,
     /// The call that was acted at, as `fsync /path`.
@@ -71,7 +71,7 @@ pub struct Traced {
 }
 
 /// Runs a command under the tracer. `command` must carry the environment of the program.
-pub fn trace(mut command: Command, order: &Order, program: &Path, arguments: &[&str], dir: &Path) -> Traced {
+pub fn trace(mut command: Command, order: &TraceOrder, program: &Path, arguments: &[&str], dir: &Path) -> TraceResult {
     let report = dir.join("trace");
     let _old = std::fs::remove_file(&report);
     command.arg("--trace").arg(order.encode()).arg(&report).arg("--").arg(program).args(arguments);
@@ -81,7 +81,7 @@ pub fn trace(mut command: Command, order: &Order, program: &Path, arguments: &[&
     let counted = lines.next().and_then(|l| l.parse().ok()).unwrap_or(0);
     let acted = lines.next().filter(|l| !l.is_empty()).map(str::to_owned);
     let log = lines.filter_map(|l| l.split_once(' ')).map(|(t, c)| (t.parse().unwrap(), c.to_owned())).collect();
-    Traced {
+    TraceResult {
         counted,
         acted,
         log,
@@ -91,18 +91,18 @@ pub fn trace(mut command: Command, order: &Order, program: &Path, arguments: &[&
     }
 }
 
-impl Order {
-    pub fn count(calls: Calls) -> Self {
-        Self { at: 0, action: Action::Kill, calls }
+impl TraceOrder {
+    pub fn count(calls: CallFilter) -> Self {
+        Self { at: 0, action: Injection::Kill, calls }
     }
 
     fn encode(&self) -> String {
         let action = match &self.action {
-            Action::Kill => "kill".to_owned(),
-            Action::Fail(n) => format!("fail={n}"),
-            Action::FailFromHere(n) => format!("failing={n}"),
-            Action::Pause(ms) => format!("pause={ms}"),
-            Action::Cut(from, to) => format!("cut={}:{}", from.display(), to.display()),
+            Injection::Kill => "kill".to_owned(),
+            Injection::Fail(n) => format!("fail={n}"),
+            Injection::FailFromHere(n) => format!("failing={n}"),
+            Injection::Pause(ms) => format!("pause={ms}"),
+            Injection::Cut(from, to) => format!("cut={}:{}", from.display(), to.display()),
         };
         format!("{},{:?},{action}", self.at, self.calls)
     }
@@ -111,20 +111,20 @@ impl Order {
         let (at, rest) = text.split_once(',')?;
         let (calls, action) = rest.split_once(',')?;
         let calls = match calls {
-            "All" => Calls::All,
-            "Effects" => Calls::Effects,
-            "Files" => Calls::Files,
-            "Sockets" => Calls::Sockets,
+            "All" => CallFilter::All,
+            "Effects" => CallFilter::Effects,
+            "Files" => CallFilter::Files,
+            "Sockets" => CallFilter::Sockets,
             _ => return None,
         };
         let action = match action.split_once('=').unwrap_or((action, "")) {
-            ("kill", _) => Action::Kill,
-            ("fail", n) => Action::Fail(n.parse().ok()?),
-            ("failing", n) => Action::FailFromHere(n.parse().ok()?),
-            ("pause", ms) => Action::Pause(ms.parse().ok()?),
+            ("kill", _) => Injection::Kill,
+            ("fail", n) => Injection::Fail(n.parse().ok()?),
+            ("failing", n) => Injection::FailFromHere(n.parse().ok()?),
+            ("pause", ms) => Injection::Pause(ms.parse().ok()?),
             ("cut", places) => {
                 let (from, to) = places.split_once(':')?;
-                Action::Cut(from.into(), to.into())
+                Injection::Cut(from.into(), to.into())
             }
             _ => return None,
         };
@@ -144,18 +144,18 @@ pub fn main(arguments: &[String]) -> ExitCode {
     }
     #[expect(clippy::zombie_processes, reason = "the loop below waits for it")]
     let child = command.spawn().unwrap();
-    let sign = Path::new(report).with_file_name(SIGN);
-    let mut tracer = Tracer::new(Order::decode(order).unwrap(), Pid::from_raw(child.id() as i32), sign);
+    let sign = Path::new(report).with_file_name(PAUSE_MARKER);
+    let mut tracer = Tracer::new(TraceOrder::decode(order).unwrap(), Pid::from_raw(child.id() as i32), sign);
     let status = tracer.run();
     std::fs::write(report, tracer.report()).unwrap();
     ExitCode::from(u8::try_from(status).unwrap_or(137))
 }
 
 struct Tracer {
-    order: Order,
+    order: TraceOrder,
     main: Pid,
     sign: PathBuf,
-    tasks: HashMap<Pid, Task>,
+    tasks: HashMap<Pid, TracedTask>,
     counted: u64,
     acted: Option<String>,
     /// For `FailFromHere`: the kind of call that fails by now.
@@ -166,14 +166,14 @@ struct Tracer {
 }
 
 #[derive(Default)]
-struct Task {
+struct TracedTask {
     is_inside: bool,
     /// What the call returns instead of what it did.
     result: Option<i64>,
 }
 
 impl Tracer {
-    fn new(order: Order, main: Pid, sign: PathBuf) -> Self {
+    fn new(order: TraceOrder, main: Pid, sign: PathBuf) -> Self {
         let start = Instant::now();
         let (tasks, log) = (HashMap::new(), String::new());
         Self { order, main, sign, tasks, counted: 0, acted: None, failing: None, log, start, is_killed: false }
@@ -207,7 +207,7 @@ impl Tracer {
 
     fn at_signal(&mut self, pid: Pid, signal: Signal) {
         if let Entry::Vacant(entry) = self.tasks.entry(pid) {
-            entry.insert(Task::default());
+            entry.insert(TracedTask::default());
             if pid == self.main {
                 let options = Options::PTRACE_O_TRACESYSGOOD
                     | Options::PTRACE_O_TRACECLONE
@@ -252,7 +252,7 @@ impl Tracer {
         let call = describe(pid, regs);
         writeln!(self.log, "{:.3} {call}", self.start.elapsed().as_secs_f64() * 1000.0).unwrap();
         if self.failing.as_deref() == Some(kind(&call)) {
-            if let Action::FailFromHere(number) = self.order.action {
+            if let Injection::FailFromHere(number) = self.order.action {
                 self.fail(pid, regs, number);
             }
             return;
@@ -262,17 +262,17 @@ impl Tracer {
         }
         self.acted = Some(call.clone());
         match self.order.action.clone() {
-            Action::Kill => self.kill_all(),
-            Action::Fail(number) => self.fail(pid, regs, number),
-            Action::FailFromHere(number) => {
+            Injection::Kill => self.kill_all(),
+            Injection::Fail(number) => self.fail(pid, regs, number),
+            Injection::FailFromHere(number) => {
                 self.failing = Some(kind(&call).to_owned());
                 self.fail(pid, regs, number);
             }
-            Action::Pause(ms) => {
+            Injection::Pause(ms) => {
                 std::fs::write(&self.sign, "").unwrap();
                 std::thread::sleep(Duration::from_millis(ms));
             }
-            Action::Cut(from, to) => {
+            Injection::Cut(from, to) => {
                 let copied = Command::new("cp").arg("--sparse=always").args([from, to]).status().unwrap();
                 assert!(copied.success());
                 self.kill_all();
@@ -301,45 +301,45 @@ fn kind(call: &str) -> &str {
 }
 
 /// Calls with an effect: number, name, and which argument is a file descriptor or a path.
-const EFFECTS: &[(i64, &str, Target)] = &[
-    (libc::SYS_write, "write", Target::Fd(0)),
-    (libc::SYS_pwrite64, "pwrite64", Target::Fd(0)),
-    (libc::SYS_writev, "writev", Target::Fd(0)),
-    (libc::SYS_sendto, "sendto", Target::Fd(0)),
-    (libc::SYS_sendmsg, "sendmsg", Target::Fd(0)),
-    (libc::SYS_recvfrom, "recvfrom", Target::Fd(0)),
-    (libc::SYS_recvmsg, "recvmsg", Target::Fd(0)),
-    (libc::SYS_read, "read", Target::Fd(0)),
-    (libc::SYS_readv, "readv", Target::Fd(0)),
-    (libc::SYS_fsync, "fsync", Target::Fd(0)),
-    (libc::SYS_fdatasync, "fdatasync", Target::Fd(0)),
-    (libc::SYS_ftruncate, "ftruncate", Target::Fd(0)),
-    (libc::SYS_fallocate, "fallocate", Target::Fd(0)),
-    (libc::SYS_flock, "flock", Target::Fd(0)),
-    (libc::SYS_fchmod, "fchmod", Target::Fd(0)),
-    (libc::SYS_connect, "connect", Target::Fd(0)),
-    (libc::SYS_shutdown, "shutdown", Target::Fd(0)),
-    (libc::SYS_close, "close", Target::Fd(0)),
-    (libc::SYS_socket, "socket", Target::None),
-    (libc::SYS_openat, "openat", Target::Path(1)),
-    (libc::SYS_mkdir, "mkdir", Target::Path(0)),
-    (libc::SYS_mkdirat, "mkdirat", Target::Path(1)),
-    (libc::SYS_rename, "rename", Target::Path(1)),
-    (libc::SYS_renameat, "renameat", Target::Path(3)),
-    (libc::SYS_renameat2, "renameat2", Target::Path(3)),
-    (libc::SYS_unlink, "unlink", Target::Path(0)),
-    (libc::SYS_unlinkat, "unlinkat", Target::Path(1)),
-    (libc::SYS_exit_group, "exit_group", Target::None),
+const EFFECTS: &[(i64, &str, CallArgument)] = &[
+    (libc::SYS_write, "write", CallArgument::Fd(0)),
+    (libc::SYS_pwrite64, "pwrite64", CallArgument::Fd(0)),
+    (libc::SYS_writev, "writev", CallArgument::Fd(0)),
+    (libc::SYS_sendto, "sendto", CallArgument::Fd(0)),
+    (libc::SYS_sendmsg, "sendmsg", CallArgument::Fd(0)),
+    (libc::SYS_recvfrom, "recvfrom", CallArgument::Fd(0)),
+    (libc::SYS_recvmsg, "recvmsg", CallArgument::Fd(0)),
+    (libc::SYS_read, "read", CallArgument::Fd(0)),
+    (libc::SYS_readv, "readv", CallArgument::Fd(0)),
+    (libc::SYS_fsync, "fsync", CallArgument::Fd(0)),
+    (libc::SYS_fdatasync, "fdatasync", CallArgument::Fd(0)),
+    (libc::SYS_ftruncate, "ftruncate", CallArgument::Fd(0)),
+    (libc::SYS_fallocate, "fallocate", CallArgument::Fd(0)),
+    (libc::SYS_flock, "flock", CallArgument::Fd(0)),
+    (libc::SYS_fchmod, "fchmod", CallArgument::Fd(0)),
+    (libc::SYS_connect, "connect", CallArgument::Fd(0)),
+    (libc::SYS_shutdown, "shutdown", CallArgument::Fd(0)),
+    (libc::SYS_close, "close", CallArgument::Fd(0)),
+    (libc::SYS_socket, "socket", CallArgument::None),
+    (libc::SYS_openat, "openat", CallArgument::Path(1)),
+    (libc::SYS_mkdir, "mkdir", CallArgument::Path(0)),
+    (libc::SYS_mkdirat, "mkdirat", CallArgument::Path(1)),
+    (libc::SYS_rename, "rename", CallArgument::Path(1)),
+    (libc::SYS_renameat, "renameat", CallArgument::Path(3)),
+    (libc::SYS_renameat2, "renameat2", CallArgument::Path(3)),
+    (libc::SYS_unlink, "unlink", CallArgument::Path(0)),
+    (libc::SYS_unlinkat, "unlinkat", CallArgument::Path(1)),
+    (libc::SYS_exit_group, "exit_group", CallArgument::None),
 ];
 
 #[derive(Clone, Copy)]
-enum Target {
+enum CallArgument {
     Fd(usize),
     Path(usize),
     None,
 }
 
-impl Calls {
+impl CallFilter {
     fn select(self, pid: Pid, regs: &user_regs_struct) -> bool {
         if self == Self::All {
             return true;
@@ -348,10 +348,11 @@ impl Calls {
             return false;
         };
         // What the kernel makes in memory, like an eventfd, does not fail.
-        if matches!(target, Target::Fd(i) if file_of(pid, argument(regs, *i)).starts_with("anon_inode:")) {
+        if matches!(target, CallArgument::Fd(i) if file_of(pid, argument(regs, *i)).starts_with("anon_inode:")) {
             return self == Self::Effects;
         }
-        let is_socket = matches!(target, Target::Fd(i) if file_of(pid, argument(regs, *i)).starts_with("socket:"));
+        let is_socket =
+            matches!(target, CallArgument::Fd(i) if file_of(pid, argument(regs, *i)).starts_with("socket:"));
         let opens_for_writing = *number == libc::SYS_openat
             && argument(regs, 2) & (libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT) as u64 != 0;
         match self {
@@ -367,9 +368,9 @@ impl Calls {
 
 fn describe(pid: Pid, regs: &user_regs_struct) -> String {
     match EFFECTS.iter().find(|e| e.0 as u64 == regs.orig_rax) {
-        Some((_, name, Target::Fd(i))) => format!("{name} {}", file_of(pid, argument(regs, *i))),
-        Some((_, name, Target::Path(i))) => format!("{name} {}", text_at(pid, argument(regs, *i))),
-        Some((_, name, Target::None)) => (*name).to_owned(),
+        Some((_, name, CallArgument::Fd(i))) => format!("{name} {}", file_of(pid, argument(regs, *i))),
+        Some((_, name, CallArgument::Path(i))) => format!("{name} {}", text_at(pid, argument(regs, *i))),
+        Some((_, name, CallArgument::None)) => (*name).to_owned(),
         None => format!("call-{}", regs.orig_rax),
     }
 }

@@ -5,13 +5,13 @@ use super::Finding;
 use crate::adopt::tools::Tool;
 use crate::cli::compose::Setup;
 use crate::cli::output::Output;
-use crate::credential::foreign::Likeness;
+use crate::credential::foreign::AccountMatch;
 use crate::engine::source::FollowedStores;
 use crate::profile::ProfileName;
 
 pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
     // That profiles cannot be listed is told elsewhere.
-    setup.all_profiles().unwrap_or_default().iter().filter_map(|name| copy(setup, name)).collect()
+    setup.all_profiles().unwrap_or_default().iter().filter_map(|name| check_copy(setup, name)).collect()
 }
 
 fn good(text: String) -> Finding {
@@ -23,11 +23,11 @@ fn warn(text: String, hint: String) -> Finding {
 }
 
 /// Looks into the store that a profile came from. `None`: it came from none that can be looked into.
-fn copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
+fn check_copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     let (journal, profile) = (setup.store.peek(name).ok().flatten()?, setup.profile(name).ok()?);
-    let origin = journal.origin.as_ref().filter(|o| o.place.is_some() && journal.has_credential())?;
-    let about = Tool::named(&origin.tool)?.about();
-    let shelf = setup.shelf();
+    let origin = journal.origin.as_ref().filter(|o| o.location.is_some() && journal.has_credential())?;
+    let about = Tool::from_name(&origin.tool)?.info();
+    let shelf = setup.tool_stores();
     let foreign = match shelf.read(origin, name.as_str()) {
         Ok(foreign) => foreign,
         Err(_) if !profile.follow && shelf.is_gone(origin, name.as_str()) => {
@@ -40,10 +40,10 @@ fn copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     // In a store that does not know any more which it is, no fingerprint says anything.
     setup.store.uuid()?;
     let key = setup.store.key(name.as_str()).ok()?;
-    let theirs = foreign.granted.refresh.as_ref().map(|token| key.fingerprint(token))?;
+    let theirs = foreign.response.refresh.as_ref().map(|token| key.fingerprint(token))?;
     let is_live = journal.fingerprint.as_ref() == Some(&theirs);
     let is_spent = setup.store.ledger().is_consumed(&theirs).unwrap_or(false);
-    let away = format!("sign out of that tool on this machine: {}", about.way_out(origin));
+    let away = format!("sign out of that tool on this machine: {}", about.sign_out_hint(origin));
     Some(match (is_live, is_spent, profile.follow) {
         (true, _, true) => good(format!("{name}: following {origin}; it has the same token")),
         (true, _, false) => warn(
@@ -58,7 +58,7 @@ fn copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
             ),
             away,
         ),
-        (false, false, true) if origin.identity.likeness(&foreign.identity) == Likeness::Same => {
+        (false, false, true) if origin.identity.compare(&foreign.identity) == AccountMatch::Same => {
             good(format!("{name}: following {origin}; it has a different token, which the next refresh will check"))
         }
         (false, false, true) => warn(

@@ -2,22 +2,22 @@
 
 use serde_json::json;
 
-use super::super::output::{BAD, DIM, GOOD, Output, Status, WARN};
+use super::super::output::{BAD, CommandStatus, DIM, GOOD, Output, WARN};
 use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::ProfileName;
 use crate::store::StoreError;
 
 /// One thing looked at.
 pub struct Finding {
-    what: &'static str,
-    level: Level,
+    subject: &'static str,
+    severity: Severity,
     text: String,
     hint: Option<String>,
-    status: Status,
+    status: CommandStatus,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Level {
+enum Severity {
     Good,
     Warning,
     Bad,
@@ -25,58 +25,64 @@ enum Level {
 
 impl Finding {
     pub fn good(what: &'static str, text: impl Into<String>) -> Self {
-        Self { what, level: Level::Good, text: text.into(), hint: None, status: Status::Ok }
+        Self { subject: what, severity: Severity::Good, text: text.into(), hint: None, status: CommandStatus::Ok }
     }
 
     pub fn warning(what: &'static str, text: impl Into<String>, hint: &str) -> Self {
-        Self { what, level: Level::Warning, text: text.into(), hint: Some(hint.into()), status: Status::Ok }
+        Self {
+            subject: what,
+            severity: Severity::Warning,
+            text: text.into(),
+            hint: Some(hint.into()),
+            status: CommandStatus::Ok,
+        }
     }
 
-    pub fn bad(what: &'static str, failure: Failure, status: Status) -> Self {
-        Self { what, level: Level::Bad, text: failure.message, hint: failure.hint, status }
+    pub fn bad(what: &'static str, failure: Failure, status: CommandStatus) -> Self {
+        Self { subject: what, severity: Severity::Bad, text: failure.message, hint: failure.hint, status }
     }
 
-    pub fn of_store(what: &'static str, error: &StoreError) -> Self {
-        Self::of_outcome(what, &error.outcome())
+    pub fn from_store_error(what: &'static str, error: &StoreError) -> Self {
+        Self::from_outcome(what, &error.outcome())
     }
 
     /// Says which profile it is about.
-    pub fn about(mut self, name: &ProfileName) -> Self {
+    pub fn for_profile(mut self, name: &ProfileName) -> Self {
         self.text = format!("{name}: {}", self.text);
         self
     }
 
-    pub fn of_outcome(what: &'static str, outcome: &Outcome) -> Self {
+    pub fn from_outcome(what: &'static str, outcome: &Outcome) -> Self {
         let failure = outcome.error.clone().unwrap_or_else(|| Failure::new(ErrorKind::Store, "the store failed"));
-        Self::bad(what, failure, Status::of_outcome(outcome))
+        Self::bad(what, failure, CommandStatus::from_outcome(outcome))
     }
 }
 
 /// Shows all findings; the status is that of the worst.
-pub fn show(findings: &[Finding], out: &Output) -> Status {
+pub fn print_findings(findings: &[Finding], out: &Output) -> CommandStatus {
     if out.is_json {
-        let level = |l: Level| match l {
-            Level::Good => "good",
-            Level::Warning => "warning",
-            Level::Bad => "bad",
+        let level = |l: Severity| match l {
+            Severity::Good => "good",
+            Severity::Warning => "warning",
+            Severity::Bad => "bad",
         };
         let rows: Vec<_> = findings
             .iter()
-            .map(|f| json!({"what": f.what, "level": level(f.level), "message": f.text, "hint": f.hint}))
+            .map(|f| json!({"what": f.subject, "level": level(f.severity), "message": f.text, "hint": f.hint}))
             .collect();
         out.json(&json!({ "findings": rows }));
     } else {
         for finding in findings {
-            let (style, mark) = match finding.level {
-                Level::Good => (GOOD, "good"),
-                Level::Warning => (WARN, "warn"),
-                Level::Bad => (BAD, "error"),
+            let (style, mark) = match finding.severity {
+                Severity::Good => (GOOD, "good"),
+                Severity::Warning => (WARN, "warn"),
+                Severity::Bad => (BAD, "error"),
             };
-            out.line(&format!("{style}{mark:>5}{style:#}  {}: {}", finding.what, finding.text));
+            out.line(&format!("{style}{mark:>5}{style:#}  {}: {}", finding.subject, finding.text));
             if let Some(hint) = &finding.hint {
                 out.line(&format!("       {DIM}{hint}{DIM:#}"));
             }
         }
     }
-    findings.iter().map(|f| f.status).max().unwrap_or(Status::Ok)
+    findings.iter().map(|f| f.status).max().unwrap_or(CommandStatus::Ok)
 }

@@ -2,12 +2,12 @@
 
 use super::Finding;
 use crate::cli::compose::Setup;
-use crate::cli::output::{Output, Status};
+use crate::cli::output::{CommandStatus, Output};
 use crate::outcome::{ErrorKind, Failure};
 use crate::sys::lockfile::LockFile;
 
 /// 2026-01-01: this program is younger than that.
-const NEWEST_PAST: i64 = 1_767_225_600;
+const EARLIEST_PLAUSIBLE_TIME: i64 = 1_767_225_600;
 
 pub fn check_clock(setup: &Setup, _: &Output) -> Vec<Finding> {
     vec![clock(setup)]
@@ -19,10 +19,10 @@ pub fn check_daemon(setup: &Setup, _: &Output) -> Vec<Finding> {
 
 fn clock(setup: &Setup) -> Finding {
     let now = setup.clock.now();
-    if now.wall.as_millis() < NEWEST_PAST * 1000 {
+    if now.wall.as_millis() < EARLIEST_PLAUSIBLE_TIME * 1000 {
         let failure = Failure::new(ErrorKind::Clock, format!("the clock is wrong: {}", now.wall))
             .with_hint("set it: timedatectl set-ntp true");
-        return Finding::bad("clock", failure, Status::Failed);
+        return Finding::bad("clock", failure, CommandStatus::Failed);
     }
     if now.boot_id.is_empty() {
         return Finding::warning("clock", "this system has no boot id", "so grace periods of providers cannot be used");
@@ -37,7 +37,7 @@ fn daemon(setup: &Setup) -> Finding {
         let pid = std::fs::read_to_string(&path).unwrap_or_default();
         return Finding::good(
             "daemon",
-            format!("running (pid {}), socket {}", pid.trim(), setup.places.socket.display()),
+            format!("running (pid {}), socket {}", pid.trim(), setup.environment.socket.display()),
         );
     }
     Finding::warning(

@@ -10,9 +10,9 @@ mod store;
 
 use clap::Args;
 
-use super::Global;
+use super::GlobalArgs;
 use super::compose::Setup;
-use super::output::{Output, Status};
+use super::output::{CommandStatus, Output};
 use crate::profile::ProfileName;
 use finding::Finding;
 
@@ -50,15 +50,17 @@ const CHECKS: &[Check] = &[
     providers::check,
 ];
 
-pub fn run(args: &DoctorArgs, global: &Global, out: &Output) -> Status {
+pub fn run(args: &DoctorArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let setup = match Setup::new(global) {
         Ok(setup) => setup,
-        Err(failure) => return finding::show(&[Finding::bad("configuration", failure, Status::Config)], out),
+        Err(failure) => {
+            return finding::print_findings(&[Finding::bad("configuration", failure, CommandStatus::Config)], out);
+        }
     };
     let mut findings = Vec::new();
     if args.take_over {
         findings.extend(profiles::take_over(&setup, &args.profiles));
     }
     findings.extend(CHECKS.iter().flat_map(|check| check(&setup, out)));
-    finding::show(&findings, out)
+    finding::print_findings(&findings, out)
 }

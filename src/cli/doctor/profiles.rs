@@ -2,8 +2,8 @@
 
 use super::Finding;
 use crate::cli::compose::Setup;
-use crate::cli::output::{Output, Status};
-use crate::cli::status::judge;
+use crate::cli::output::{CommandStatus, Output};
+use crate::cli::status::profile_status;
 use crate::outcome::{ErrorKind, Failure, ProfileState};
 use crate::profile::{Profile, ProfileName};
 use crate::store::record::Journal;
@@ -12,20 +12,20 @@ use crate::store::{StoreError, TakeOverResult, TokenClaim};
 pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
     let names = match setup.all_profiles() {
         Ok(names) => names,
-        Err(e) => return vec![Finding::of_store("profiles", &e)],
+        Err(e) => return vec![Finding::from_store_error("profiles", &e)],
     };
-    names.iter().filter_map(|name| profile(setup, name)).collect()
+    names.iter().filter_map(|name| check_profile(setup, name)).collect()
 }
 
-fn profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
+fn check_profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     // First: of a profile without a section the journal alone says which provider it is for.
     let journal = match setup.store.peek(name) {
         Ok(journal) => journal,
-        Err(e) => return Some(Finding::of_store("profile", &e)),
+        Err(e) => return Some(Finding::from_store_error("profile", &e)),
     };
     let profile = match setup.profile(name) {
         Ok(profile) => profile,
-        Err(failure) => return Some(Finding::bad("profile", failure, Status::Config)),
+        Err(failure) => return Some(Finding::bad("profile", failure, CommandStatus::Config)),
     };
     let nothing = || {
         let text = format!("{name} has no credential");
@@ -40,21 +40,21 @@ fn profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
         None if !setup.store.layout().dir().exists() => nothing(),
         journal => match setup.store.check_copies_agree(name) {
             Ok(_) | Err(StoreError::Empty) if !journal.as_ref().is_some_and(Journal::has_credential) => nothing(),
-            Ok(warnings) if warnings.is_empty() => Some(stands(setup, journal.as_ref(), &profile)),
+            Ok(warnings) if warnings.is_empty() => Some(refreshability(setup, journal.as_ref(), &profile)),
             Ok(warnings) => {
                 let hint = format!("keepalive refresh -p {name} --force writes the keyring item again");
                 Some(Finding::warning("profile", format!("{name}: {}", warnings.join("; ")), &hint))
             }
             // Told once already, for the store as a whole.
             Err(StoreError::Keyring(_) | StoreError::KeyMissing { .. } | StoreError::KeyUnavailable { .. }) => None,
-            Err(e) => Some(Finding::of_store("profile", &e)),
+            Err(e) => Some(Finding::from_store_error("profile", &e)),
         },
     }
 }
 
 /// A credential that is at home may still be one that nobody can use: `status` says so, and so must this.
-fn stands(setup: &Setup, journal: Option<&Journal>, profile: &Profile) -> Finding {
-    let (name, standing) = (&profile.name, judge(setup, journal, Some(profile)));
+fn refreshability(setup: &Setup, journal: Option<&Journal>, profile: &Profile) -> Finding {
+    let (name, standing) = (&profile.name, profile_status(setup, journal, Some(profile)));
     let is_stuck =
         matches!(standing.state, ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::InDoubt);
     match standing.error.filter(|_| is_stuck) {
@@ -70,27 +70,27 @@ fn stands(setup: &Setup, journal: Option<&Journal>, profile: &Profile) -> Findin
 pub fn take_over(setup: &Setup, named: &[ProfileName]) -> Vec<Finding> {
     let mut names = match setup.all_profiles() {
         Ok(names) => names,
-        Err(e) => return vec![Finding::of_store("take-over", &e)],
+        Err(e) => return vec![Finding::from_store_error("take-over", &e)],
     };
     names.extend(named.iter().cloned());
     names.sort();
     names.dedup();
     match setup.store.take_over(&names) {
-        Err(e) => vec![Finding::of_store("take-over", &e)],
+        Err(e) => vec![Finding::from_store_error("take-over", &e)],
         Ok(taken) if taken.is_empty() => {
             let text = "this machine and state directory are now the owner, but of no profile: none is configured or stored here";
             vec![Finding::warning("take-over", text, "name the profile: keepalive doctor --take-over -p PROFILE")]
         }
-        Ok(taken) => taken.iter().map(|(name, taken)| told(setup, name, taken)).collect(),
+        Ok(taken) => taken.iter().map(|(name, taken)| take_over_finding(setup, name, taken)).collect(),
     }
 }
 
-fn told(setup: &Setup, name: &ProfileName, taken: &TakeOverResult) -> Finding {
+fn take_over_finding(setup: &Setup, name: &ProfileName, taken: &TakeOverResult) -> Finding {
     let service = setup.store.keyring().map_or("keepalive", |(_, service)| service);
     let clear = format!("secret-tool clear service {service} username {name}");
     let anew = format!("remove it ({clear}) and sign in again: keepalive login {name}");
     match taken {
-        TakeOverResult::Failed(outcome) => Finding::of_outcome("take-over", outcome).about(name),
+        TakeOverResult::Failed(outcome) => Finding::from_outcome("take-over", outcome).for_profile(name),
         TakeOverResult::AlreadyOwned => {
             Finding::good("take-over", format!("{name}: already owned by this state directory"))
         }
@@ -103,7 +103,7 @@ fn told(setup: &Setup, name: &ProfileName, taken: &TakeOverResult) -> Finding {
         TakeOverResult::Unverified { claimed } => {
             let text =
                 format!("{name}: the keyring item (generation {claimed}) cannot be verified; it was left unchanged");
-            Finding::bad("take-over", Failure::new(ErrorKind::Unproven, text).with_hint(anew), Status::Config)
+            Finding::bad("take-over", Failure::new(ErrorKind::Unproven, text).with_hint(anew), CommandStatus::Config)
         }
         TakeOverResult::Claimed(TokenClaim::HeldBy(other)) => {
             let text = format!(
@@ -111,16 +111,21 @@ fn told(setup: &Setup, name: &ProfileName, taken: &TakeOverResult) -> Finding {
                  share one; the item was left unchanged"
             );
             let hint = format!("use profile {other}, and remove the item: {clear}");
-            Finding::bad("take-over", Failure::new(ErrorKind::Conflict, text).with_hint(hint), Status::Config)
+            Finding::bad("take-over", Failure::new(ErrorKind::Conflict, text).with_hint(hint), CommandStatus::Config)
         }
-        TakeOverResult::Claimed(claim @ TokenClaim::PublishedElsewhere(_)) => {
-            Finding::of_store("take-over", &StoreError::TokenClaimed { profile: name.clone(), claim: claim.clone() })
-        }
+        TakeOverResult::Claimed(claim @ TokenClaim::PublishedElsewhere(_)) => Finding::from_store_error(
+            "take-over",
+            &StoreError::TokenClaimed { profile: name.clone(), claim: claim.clone() },
+        ),
         TakeOverResult::Claimed(TokenClaim::Unusable) => {
             let text = format!(
                 "{name}: the refresh token of the keyring item has been used or rejected before; the item was left unchanged"
             );
-            Finding::bad("take-over", Failure::new(ErrorKind::Consumed, text).with_hint(anew), Status::NeedsLogin)
+            Finding::bad(
+                "take-over",
+                Failure::new(ErrorKind::Consumed, text).with_hint(anew),
+                CommandStatus::NeedsLogin,
+            )
         }
     }
 }

@@ -9,28 +9,28 @@ use url::Url;
 
 use super::Finding;
 use crate::cli::compose::Setup;
-use crate::cli::output::{Output, Status};
+use crate::cli::output::{CommandStatus, Output};
 use crate::clock::Clock;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::Provider;
-use crate::provider::checkup::{Absence, Presence, Step};
+use crate::provider::checkup::{ConnectionStep, Reachable, Unreachable};
 use crate::provider::discovery::Metadata;
 use crate::provider::http::HttpEndpoint;
-use crate::signin::loopback::Doorstep;
+use crate::signin::loopback::LoopbackListener;
 use crate::signin::redirect::Redirect;
 
 /// Beyond this, what is judged by the clock is misjudged: most servers allow five minutes.
-const SKEW: Duration = Duration::from_secs(5 * 60);
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// Asks all providers at once: each takes a few seconds at most.
 pub fn check(setup: &Setup, out: &Output) -> Vec<Finding> {
-    let providers = used(setup);
+    let providers = used_providers(setup);
     if providers.is_empty() {
         return Vec::new();
     }
     let endpoint = match setup.engine(false) {
         Ok((_, endpoint)) => endpoint,
-        Err(failure) => return vec![Finding::bad("provider", failure, Status::Failed)],
+        Err(failure) => return vec![Finding::bad("provider", failure, CommandStatus::Failed)],
     };
     let done = AtomicUsize::new(0);
     let tell = || {
@@ -44,7 +44,7 @@ pub fn check(setup: &Setup, out: &Output) -> Vec<Finding> {
             .iter()
             .map(|provider| {
                 scope.spawn(move || {
-                    let findings = Visit { endpoint, provider, clock }.findings();
+                    let findings = ProviderCheck { endpoint, provider, clock }.findings();
                     tell();
                     findings
                 })
@@ -57,7 +57,7 @@ pub fn check(setup: &Setup, out: &Output) -> Vec<Finding> {
 }
 
 /// The providers that some profile is at, each once. What is wrong with a profile is told elsewhere.
-fn used(setup: &Setup) -> Vec<Arc<Provider>> {
+fn used_providers(setup: &Setup) -> Vec<Arc<Provider>> {
     let names = setup.all_profiles().unwrap_or_default();
     let providers =
         names.iter().filter_map(|name| setup.profile(name).ok()).map(|p| (p.provider.name.clone(), p.provider));
@@ -65,30 +65,30 @@ fn used(setup: &Setup) -> Vec<Arc<Provider>> {
 }
 
 /// One provider, looked at.
-struct Visit<'a> {
+struct ProviderCheck<'a> {
     endpoint: &'a HttpEndpoint,
     provider: &'a Provider,
     clock: &'a dyn Clock,
 }
 
-impl Visit<'_> {
+impl ProviderCheck<'_> {
     fn findings(&self) -> Vec<Finding> {
         std::thread::scope(|scope| {
             // A command that fetches a secret may take as long as a server.
-            let secret = scope.spawn(|| self.client());
-            let mut findings = self.network();
+            let secret = scope.spawn(|| self.check_client());
+            let mut findings = self.check_network();
             findings.extend(secret.join().unwrap_or_default());
-            findings.push(self.redirect());
+            findings.push(self.check_redirect());
             findings
         })
     }
 
     /// What we need to be a client: secret or key, and certificates.
-    fn client(&self) -> Option<Finding> {
+    fn check_client(&self) -> Option<Finding> {
         let p = self.provider;
         let good = |what: &str| Some(Finding::good("client", format!("the {what} of {} is usable", p.name)));
-        match self.endpoint.check_client(p) {
-            Err(failure) => Some(Finding::bad("client", failure, Status::Config)),
+        match self.endpoint.check_client_auth(p) {
+            Err(failure) => Some(Finding::bad("client", failure, CommandStatus::Config)),
             Ok(()) if p.client_secret.is_some() => good("secret"),
             Ok(()) if p.client_key.is_some() => good("private key"),
             Ok(()) => None,
@@ -96,12 +96,12 @@ impl Visit<'_> {
     }
 
     /// Discovery first, for it names the endpoints; a server that is not there is asked nothing more.
-    fn network(&self) -> Vec<Finding> {
+    fn check_network(&self) -> Vec<Finding> {
         let name = &self.provider.name;
         let mut findings = Vec::new();
         let (mut metadata, mut absent) = (None, None);
         if let Some(issuer) = &self.provider.issuer {
-            match self.endpoint.knock(self.provider, issuer, self.clock) {
+            match self.endpoint.probe(self.provider, issuer, self.clock) {
                 Err(absence) => {
                     findings.push(unreachable(name, &["issuer"], issuer, &absence));
                     absent = Some(issuer.origin());
@@ -111,7 +111,7 @@ impl Visit<'_> {
                         findings.push(Finding::good("discovery", format!("{name}: the metadata of {issuer} is valid")));
                         metadata = Some(found);
                     }
-                    Err(failure) => findings.push(self.undiscovered(failure)),
+                    Err(failure) => findings.push(self.discovery_finding(failure)),
                 },
             }
         }
@@ -120,7 +120,7 @@ impl Visit<'_> {
         let presences: Vec<_> = std::thread::scope(|scope| {
             let knock = |(_, url): &(Vec<&'static str>, Url)| {
                 let url = url.clone();
-                scope.spawn(move || self.endpoint.knock(self.provider, &url, self.clock))
+                scope.spawn(move || self.endpoint.probe(self.provider, &url, self.clock))
             };
             let knocks: Vec<_> = origins.iter().map(knock).collect();
             knocks.into_iter().filter_map(|k| k.join().ok()).collect()
@@ -129,23 +129,23 @@ impl Visit<'_> {
         for ((endpoints, url), presence) in origins.iter().zip(presences) {
             match presence {
                 Ok(presence) => {
-                    furthest = [furthest, presence.ahead_ms].into_iter().flatten().max_by_key(|ms| ms.abs());
-                    findings.push(reached(name, endpoints, url, presence));
+                    furthest = [furthest, presence.clock_ahead_ms].into_iter().flatten().max_by_key(|ms| ms.abs());
+                    findings.push(reachable(name, endpoints, url, presence));
                 }
                 Err(absence) => findings.push(unreachable(name, endpoints, url, &absence)),
             }
         }
-        findings.extend(furthest.and_then(|ms| skewed(name, ms)));
+        findings.extend(furthest.and_then(|ms| clock_skew(name, ms)));
         findings
     }
 
-    fn undiscovered(&self, failure: Failure) -> Finding {
+    fn discovery_finding(&self, failure: Failure) -> Finding {
         if self.provider.token_endpoint.is_some() {
             let hint = failure.hint.unwrap_or_else(|| "check `issuer`".into());
             return Finding::warning("discovery", format!("{}: {}", self.provider.name, failure.message), &hint);
         }
         let message = format!("{}: {}", self.provider.name, failure.message);
-        Finding::bad("discovery", Failure { message, ..failure }, Status::Config)
+        Finding::bad("discovery", Failure { message, ..failure }, CommandStatus::Config)
     }
 
     /// The endpoints, those of one origin together, with one of them to knock at.
@@ -169,13 +169,13 @@ impl Visit<'_> {
         origins
     }
 
-    fn redirect(&self) -> Finding {
+    fn check_redirect(&self) -> Finding {
         let name = &self.provider.name;
         let redirect = Redirect::of(self.provider.redirect_uri.as_ref());
-        if let Redirect::Elsewhere(url) = &redirect {
+        if let Redirect::External(url) = &redirect {
             return Finding::good("redirect", format!("{name}: redirect {url} is not on this machine: login --paste"));
         }
-        match (Doorstep::open(&redirect, self.endpoint.runtime().handle()), redirect.fixed_port()) {
+        match (LoopbackListener::bind(&redirect, self.endpoint.runtime().handle()), redirect.fixed_port()) {
             (Ok(_), Some(port)) => Finding::good("redirect", format!("{name}: loopback redirect: port {port} is free")),
             (Ok(_), None) => Finding::good("redirect", format!("{name}: loopback redirect: any free port")),
             (Err(failure), _) => {
@@ -186,14 +186,15 @@ impl Visit<'_> {
     }
 }
 
-fn kinds(endpoints: &[&str]) -> String {
+fn endpoint_names(endpoints: &[&str]) -> String {
     let plural = if endpoints.len() > 1 { "s" } else { "" };
     if endpoints == ["issuer"] { "issuer".into() } else { format!("{} endpoint{plural}", endpoints.join(", ")) }
 }
 
-fn reached(name: &str, endpoints: &[&str], url: &Url, presence: Presence) -> Finding {
+fn reachable(name: &str, endpoints: &[&str], url: &Url, presence: Reachable) -> Finding {
     let origin = url.origin().ascii_serialization();
-    let text = format!("{name}: {origin} ({}) responds in {} ms", kinds(endpoints), presence.took.as_millis());
+    let text =
+        format!("{name}: {origin} ({}) responds in {} ms", endpoint_names(endpoints), presence.round_trip.as_millis());
     if presence.status < 500 {
         return Finding::good("provider", text);
     }
@@ -204,29 +205,33 @@ fn reached(name: &str, endpoints: &[&str], url: &Url, presence: Presence) -> Fin
     )
 }
 
-fn unreachable(name: &str, endpoints: &[&str], url: &Url, absence: &Absence) -> Finding {
+fn unreachable(name: &str, endpoints: &[&str], url: &Url, absence: &Unreachable) -> Finding {
     let host = url.host_str().unwrap_or_default();
     let (step, hint) = match absence.step {
-        Step::Name => ("host name not found", format!("check the address, and the network: getent hosts {host}")),
-        Step::Proxy => ("the proxy refuses the connection", "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY".to_owned()),
-        Step::Connection => {
+        ConnectionStep::Dns => {
+            ("host name not found", format!("check the address, and the network: getent hosts {host}"))
+        }
+        ConnectionStep::Proxy => {
+            ("the proxy refuses the connection", "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY".to_owned())
+        }
+        ConnectionStep::Tcp => {
             ("no connection", "check network, firewall and the port; behind a proxy, set HTTPS_PROXY".to_owned())
         }
-        Step::Tls => (
+        ConnectionStep::Tls => (
             "TLS failed",
             format!("if it uses a private CA, set ca_file in [provider.{name}]; otherwise check the clock"),
         ),
-        Step::Answer => ("no response", "try again; see the provider's status page".to_owned()),
+        ConnectionStep::Response => ("no response", "try again; see the provider's status page".to_owned()),
     };
     let origin = url.origin().ascii_serialization();
-    let message = format!("{name}: cannot reach {origin} ({}): {step}: {}", kinds(endpoints), absence.why);
-    Finding::bad("provider", Failure::new(ErrorKind::Network, message).with_hint(hint), Status::TryAgain)
+    let message = format!("{name}: cannot reach {origin} ({}): {step}: {}", endpoint_names(endpoints), absence.reason);
+    Finding::bad("provider", Failure::new(ErrorKind::Network, message).with_hint(hint), CommandStatus::TryAgain)
 }
 
-fn skewed(name: &str, ahead_ms: i64) -> Option<Finding> {
+fn clock_skew(name: &str, ahead_ms: i64) -> Option<Finding> {
     let by = Duration::from_millis(ahead_ms.unsigned_abs());
     let way = if ahead_ms > 0 { "ahead of" } else { "behind" };
-    (by > SKEW).then(|| {
+    (by > MAX_CLOCK_SKEW).then(|| {
         let by = humantime::format_duration(Duration::from_secs(by.as_secs()));
         let text = format!(
             "the local clock is {by} {way} that of {name}: tokens with an absolute expiry time are refreshed too \

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::Finding;
 use crate::cli::compose::Setup;
-use crate::cli::output::{Output, Status};
+use crate::cli::output::{CommandStatus, Output};
 use crate::outcome::{ErrorKind, Failure};
 use crate::store::{Store, StoreError};
 use crate::sys::lockfile::LockFile;
@@ -25,7 +25,7 @@ pub fn check_locks(setup: &Setup, _: &Output) -> Vec<Finding> {
 pub fn check_ledger(setup: &Setup, _: &Output) -> Vec<Finding> {
     let finding = match setup.store.check_ledger_complete() {
         Ok(()) => Finding::good("ledger", "consistent with the journals"),
-        Err(e) => Finding::of_store("ledger", &e),
+        Err(e) => Finding::from_store_error("ledger", &e),
     };
     vec![finding]
 }
@@ -49,7 +49,7 @@ fn directory(store: &Store) -> Finding {
             format!("{} has mode {mode:o}: other users can access it", dir.display()),
         )
         .with_hint(format!("chmod 700 {}", dir.display()));
-        return Finding::bad("store directory", failure, Status::StoreUnavailable);
+        return Finding::bad("store directory", failure, CommandStatus::StoreUnavailable);
     }
     let probe = dir.join("probe");
     match durable::replace(&probe, b"x").and_then(|()| durable::remove(&probe)) {
@@ -57,7 +57,7 @@ fn directory(store: &Store) -> Finding {
         Err(e) => {
             let failure = Failure::new(ErrorKind::Io, format!("cannot write to {}: {e}", dir.display()))
                 .with_hint("check its owner and the free space");
-            Finding::bad("store directory", failure, Status::StoreUnavailable)
+            Finding::bad("store directory", failure, CommandStatus::StoreUnavailable)
         }
     }
 }
@@ -75,16 +75,16 @@ fn others_access(_dir: &Path) -> Option<u32> {
 }
 
 /// The nearest directory that is there already.
-fn existing(dir: &Path) -> &Path {
+fn nearest_existing(dir: &Path) -> &Path {
     dir.ancestors().find(|a| a.exists()).unwrap_or(dir)
 }
 
 fn filesystem(store: &Store) -> Finding {
-    let dir = existing(store.layout().dir());
+    let dir = nearest_existing(store.layout().dir());
     match machine::filesystem(dir) {
         Err(e) => Finding::warning("filesystem", format!("cannot be determined: {e}"), "check the path of the store"),
         Ok(f) if f.is_network => match store.check_filesystem() {
-            Err(e) => Finding::of_store("filesystem", &e),
+            Err(e) => Finding::from_store_error("filesystem", &e),
             Ok(()) => Finding::warning(
                 "filesystem",
                 format!("{} is a network filesystem, which the configuration allows", f.name),
@@ -108,12 +108,12 @@ fn lock(store: &Store) -> Finding {
         Ok((false, _)) => {
             let failure = Failure::new(ErrorKind::Lock, "file locking does not work on this filesystem")
                 .with_hint("set [store] path to a local filesystem");
-            Finding::bad("locks", failure, Status::StoreUnavailable)
+            Finding::bad("locks", failure, CommandStatus::StoreUnavailable)
         }
         Err(e) => Finding::bad(
             "locks",
             Failure::new(ErrorKind::Lock, format!("file locking failed: {e}")),
-            Status::StoreUnavailable,
+            CommandStatus::StoreUnavailable,
         ),
     }
 }
@@ -122,7 +122,7 @@ fn keyring(store: &Store) -> Option<Finding> {
     let (keyring, service) = store.keyring()?;
     Some(match keyring.check() {
         Ok(()) => Finding::good("keyring", format!("reachable and unlocked (service {service})")),
-        Err(e) => Finding::of_store("keyring", &e.into()),
+        Err(e) => Finding::from_store_error("keyring", &e.into()),
     })
 }
 
@@ -131,6 +131,6 @@ fn key(store: &Store) -> Finding {
     match key {
         Ok(key) => Finding::good("sealing key", format!("{} ({} store)", key.id(), store.kind())),
         Err(StoreError::Empty) => Finding::good("sealing key", "will be created with the first credential"),
-        Err(e) => Finding::of_store("sealing key", &e),
+        Err(e) => Finding::from_store_error("sealing key", &e),
     }
 }

@@ -43,5 +43,6 @@ pub struct ImportArgs {
 
 /// Reads `--from`.
 fn tool_names() -> impl TypedValueParser<Value = Tool> {
-    PossibleValuesParser::new(TOOLS.map(|about| about.name)).try_map(|name| Tool::named(&name).ok_or("no such tool"))
+    PossibleValuesParser::new(TOOLS.map(|about| about.name))
+        .try_map(|name| Tool::from_name(&name).ok_or("no such tool"))
 }

@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::engine::handover::{self, NewCredential, NewCredentialResult, Provenance};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::Profile;
-use crate::provider::{PrepareError, Prepared, TokenEndpoint};
+use crate::provider::{PrepareError, PreparedProvider, TokenEndpoint};
 
 pub(super) fn config_error(failure: Failure) -> Outcome {
     Outcome::new(OutcomeKind::ConfigError).with_error(failure)
@@ -20,7 +20,7 @@ pub(super) fn config_error(failure: Failure) -> Outcome {
 
 /// The profile, if its section names no other provider than `--provider`: a token goes to no server but the one that was
 /// said.
-pub(super) fn agreed(args: &ImportArgs, profile: Profile) -> Result<Profile, Failure> {
+pub(super) fn check_provider_option(args: &ImportArgs, profile: Profile) -> Result<Profile, Failure> {
     match &args.provider {
         Some(given) if *given != profile.provider.name => {
             let message =
@@ -33,7 +33,7 @@ pub(super) fn agreed(args: &ImportArgs, profile: Profile) -> Result<Profile, Fai
 }
 
 /// An engine, and the token endpoint that the profile's credential is for.
-pub(super) fn prepare(setup: &Setup, profile: &Profile) -> Result<(Engine, Prepared), Outcome> {
+pub(super) fn prepare(setup: &Setup, profile: &Profile) -> Result<(Engine, PreparedProvider), Outcome> {
     let (engine, endpoint) = setup.engine(false).map_err(config_error)?;
     let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str());
     let prepared = prepared.map_err(|e| match e {
@@ -44,7 +44,7 @@ pub(super) fn prepare(setup: &Setup, profile: &Profile) -> Result<(Engine, Prepa
 }
 
 /// Stores it, and says so.
-pub(super) fn hand_over(
+pub(super) fn store_credential(
     args: &ImportArgs,
     engine: &Engine,
     arrival: NewCredential,
@@ -53,11 +53,11 @@ pub(super) fn hand_over(
 ) -> Result<Outcome, Outcome> {
     let expires_at = arrival.credential.grant.validity.as_ref().map(Validity::expires_at);
     let from = arrival.origin.as_ref().map(|origin| {
-        let whose = origin.identity.name().map_or(String::new(), |name| format!(", {name}"));
+        let whose = origin.identity.display_name().map_or(String::new(), |name| format!(", {name}"));
         format!(" from {origin}{whose}")
     });
     let young = |waited: Duration| {
-        out.say(&format!("waiting for the keyring to save it ({} s) …", waited.as_secs()));
+        out.info(&format!("waiting for the keyring to save it ({} s) …", waited.as_secs()));
     };
     let warrant = if args.replace { Provenance::ForcedImport } else { Provenance::Import };
     let handed = handover::store_credential(engine.store(), &args.profile, arrival, warrant, now, &young)?;
@@ -73,7 +73,7 @@ pub(super) fn hand_over(
             let journal = engine.store().peek(&args.profile).ok().flatten();
             outcome.expires_at = journal.and_then(|r| r.validity).map(|v| v.expires_at());
             let name = &args.profile;
-            out.say(&format!("{name}: this credential is already stored as generation {generation}; nothing to do"));
+            out.info(&format!("{name}: this credential is already stored as generation {generation}; nothing to do"));
         }
         NewCredentialResult::Stored { warnings, .. } => {
             let until = match expires_at {
@@ -82,7 +82,7 @@ pub(super) fn hand_over(
                 Some(at) => format!("valid until {}", at.to_the_second()),
             };
             let from = from.unwrap_or_default();
-            out.say(&format!("{}: imported as generation {}{from}, {until}", args.profile, outcome.generation));
+            out.info(&format!("{}: imported as generation {}{from}, {until}", args.profile, outcome.generation));
             outcome.warnings.clone_from(warnings);
         }
     }

@@ -5,13 +5,13 @@ mod handing;
 mod response;
 mod tool;
 
-use super::Global;
+use super::GlobalArgs;
 use super::compose::Setup;
-use super::output::{Output, Status};
+use super::output::{CommandStatus, Output};
 use crate::outcome::{ErrorKind, Outcome};
 pub use args::ImportArgs;
 
-pub fn run(args: &ImportArgs, global: &Global, out: &Output) -> Status {
+pub fn run(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     match import(args, global, out) {
         Ok((provider, outcome)) => {
             for warning in &outcome.warnings {
@@ -20,7 +20,7 @@ pub fn run(args: &ImportArgs, global: &Global, out: &Output) -> Status {
             if out.is_json {
                 out.json(&super::output::outcome_json(&args.profile, Some(&provider), &outcome));
             }
-            Status::of_outcome(&outcome)
+            CommandStatus::from_outcome(&outcome)
         }
         Err(outcome) => {
             if let Some(error) = &outcome.error {
@@ -28,16 +28,16 @@ pub fn run(args: &ImportArgs, global: &Global, out: &Output) -> Status {
             }
             match outcome.error.as_ref().map(|e| &e.kind) {
                 Some(ErrorKind::Input | ErrorKind::Source | ErrorKind::Conflict | ErrorKind::Consumed) => {
-                    Status::Failed
+                    CommandStatus::Failed
                 }
-                _ => Status::of_outcome(&outcome),
+                _ => CommandStatus::from_outcome(&outcome),
             }
         }
     }
 }
 
 /// The provider that it is for, and what became of it.
-fn import(args: &ImportArgs, global: &Global, out: &Output) -> Result<(String, Outcome), Outcome> {
+fn import(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> Result<(String, Outcome), Outcome> {
     let setup = Setup::new(global).map_err(handing::config_error)?;
     match args.from {
         Some(tool) => tool::import(tool, args, &setup, out),

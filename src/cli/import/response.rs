@@ -5,31 +5,31 @@ use std::io::Read;
 use zeroize::Zeroizing;
 
 use super::args::ImportArgs;
-use super::handing::{agreed, config_error, hand_over, prepare};
+use super::handing::{check_provider_option, config_error, prepare, store_credential};
 use crate::cli::compose::Setup;
 use crate::cli::output::Output;
 use crate::clock::Moment;
-use crate::credential::response::{self, Granted, Reply};
+use crate::credential::response::{self, ParsedResponse, TokenResponse};
 use crate::credential::{Binding, Credential};
 use crate::engine::handover;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::Profile;
 
 /// No token response is longer.
-const LONGEST: u64 = 1024 * 1024;
+const MAX_RESPONSE_BYTES: u64 = 1024 * 1024;
 
 pub(super) fn import(args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(String, Outcome), Outcome> {
     let profile = match &args.provider {
-        Some(provider) => setup.config.profile(&args.profile, Some(provider)).map_err(|e| e.failure()),
+        Some(provider) => setup.config.profile(&args.profile, Some(provider)).map_err(|e| e.to_failure()),
         None => setup.profile(&args.profile),
     }
-    .and_then(|profile| agreed(args, profile))
+    .and_then(|profile| check_provider_option(args, profile))
     .map_err(config_error)?;
     let granted = read(args)?;
     let (engine, prepared) = prepare(setup, &profile)?;
     let now = setup.clock.now();
     let credential = credential(granted, &profile, prepared.binding(), &now)?;
-    let outcome = hand_over(args, &engine, credential.into(), &now, out)?;
+    let outcome = store_credential(args, &engine, credential.into(), &now, out)?;
     Ok((profile.provider.name.clone(), outcome))
 }
 
@@ -37,27 +37,32 @@ fn bad_input(message: String, hint: &str) -> Outcome {
     Outcome::new(OutcomeKind::ConfigError).with_error(Failure::new(ErrorKind::Input, message).with_hint(hint))
 }
 
-fn read(args: &ImportArgs) -> Result<Granted, Outcome> {
+fn read(args: &ImportArgs) -> Result<TokenResponse, Outcome> {
     let place = args.file.as_ref().map_or("standard input".into(), |f| f.display().to_string());
     let mut bytes = Zeroizing::new(Vec::new());
     let read = match &args.file {
-        Some(path) => std::fs::File::open(path).and_then(|f| f.take(LONGEST).read_to_end(&mut bytes)),
-        None => std::io::stdin().lock().take(LONGEST).read_to_end(&mut bytes),
+        Some(path) => std::fs::File::open(path).and_then(|f| f.take(MAX_RESPONSE_BYTES).read_to_end(&mut bytes)),
+        None => std::io::stdin().lock().take(MAX_RESPONSE_BYTES).read_to_end(&mut bytes),
     };
     read.map_err(|e| bad_input(format!("cannot read {place}: {e}"), "name a file, or pipe the token response in"))?;
-    match response::read(200, &bytes, true) {
-        Reply::Granted(granted) => Ok(*granted),
-        Reply::Denied(d) => Err(bad_input(
+    match response::parse(200, &bytes, true) {
+        ParsedResponse::Granted(granted) => Ok(*granted),
+        ParsedResponse::Denied(d) => Err(bad_input(
             format!("{place} contains an error response: {}", d.code),
             "import the token response of a successful login",
         )),
-        Reply::Unreadable => {
+        ParsedResponse::Unreadable => {
             Err(bad_input(format!("{place} is not a token response"), "expected JSON with at least \"refresh_token\""))
         }
     }
 }
 
-fn credential(granted: Granted, profile: &Profile, binding: Binding, now: &Moment) -> Result<Credential, Outcome> {
+fn credential(
+    granted: TokenResponse,
+    profile: &Profile,
+    binding: Binding,
+    now: &Moment,
+) -> Result<Credential, Outcome> {
     let told = granted.expiry.lifetime_of_import(now);
     handover::build_credential(granted, binding, now, told, profile.provider.default_lifetime).ok_or_else(|| {
         bad_input(

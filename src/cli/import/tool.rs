@@ -1,12 +1,12 @@
 //! `keepalive import --from`: takes over the credential of another tool, and says whose it is from then on.
 
 use super::args::ImportArgs;
-use super::handing::{agreed, config_error, hand_over, prepare};
+use super::handing::{check_provider_option, config_error, prepare, store_credential};
 use crate::adopt::tools::Tool;
-use crate::adopt::{Selector, Taken};
+use crate::adopt::{FoundCredential, Selector};
 use crate::cli::compose::Setup;
 use crate::cli::output::Output;
-use crate::credential::foreign::{Foreign, Origin};
+use crate::credential::foreign::{ExternalCredential, ImportSource};
 use crate::engine::handover::{self, NewCredential};
 use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::{Profile, Provider};
@@ -14,18 +14,19 @@ use crate::profile::{Profile, Provider};
 /// `import --from`.
 pub(super) fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(String, Outcome), Outcome> {
     let selector = Selector { file: args.file.clone(), account: args.account.clone() };
-    let Taken { foreign, origin, provider } = setup.shelf().take(tool, &selector).map_err(config_error)?;
+    let FoundCredential { credential: foreign, origin, provider } =
+        setup.tool_stores().read_account(tool, &selector).map_err(config_error)?;
     let profile = profile(tool, args, setup, provider.as_deref()).map_err(config_error)?;
     check_client(&foreign, &origin, &profile.provider).map_err(config_error)?;
     if foreign.client_id.is_none() {
-        check_usual(tool, args, setup, &profile.provider).map_err(config_error)?;
+        check_usual_provider(tool, args, setup, &profile.provider).map_err(config_error)?;
     }
     let (engine, prepared) = prepare(setup, &profile)?;
     let now = setup.clock.now();
-    let told = foreign.granted.expiry.lifetime_of_import(&now);
+    let told = foreign.response.expiry.lifetime_of_import(&now);
     let login_by = foreign.login_by;
     let lifetime = profile.provider.default_lifetime;
-    let made = handover::build_credential(foreign.granted, prepared.binding(), &now, told, lifetime);
+    let made = handover::build_credential(foreign.response, prepared.binding(), &now, told, lifetime);
     let mut credential = made.ok_or_else(|| {
         config_error(
             Failure::new(ErrorKind::Source, format!("{origin} has no refresh token"))
@@ -34,16 +35,16 @@ pub(super) fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output)
     })?;
     credential.grant.login_by = credential.grant.login_by.or(login_by);
     let arrival = NewCredential { credential, origin: Some(origin.clone()) };
-    let outcome = hand_over(args, &engine, arrival, &now, out)?;
-    if origin.identity.name().is_none() {
-        out.say(&format!("{}: its store does not name the account", origin.tool));
+    let outcome = store_credential(args, &engine, arrival, &now, out)?;
+    if origin.identity.display_name().is_none() {
+        out.info(&format!("{}: its store does not name the account", origin.tool));
         if profile.follow {
             out.warn(
                 "tokens without an account cannot be followed: when the tool refreshes, the profile stops until you choose a token",
             );
         }
     }
-    tell_ownership(tool, &origin, &profile, out);
+    report_ownership(tool, &origin, &profile, out);
     Ok((profile.provider.name.clone(), outcome))
 }
 
@@ -51,10 +52,10 @@ pub(super) fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output)
 /// tool's own store, or the one that the tool is usually for.
 fn profile(tool: Tool, args: &ImportArgs, setup: &Setup, told: Option<&str>) -> Result<Profile, Failure> {
     let stored = setup.store.peek(&args.profile).ok().flatten().and_then(|r| r.binding).map(|b| b.provider);
-    let about = tool.about();
+    let about = tool.info();
     let provider = args.provider.as_deref().or(stored.as_deref()).or(told).or(about.provider);
     let profile = setup.config.profile(&args.profile, provider).map_err(|e| {
-        let failure = e.failure();
+        let failure = e.to_failure();
         match tool {
             // Its client is registered with Google, and a refresh token works with no other.
             Tool::Gemini => failure.with_hint(
@@ -63,11 +64,11 @@ fn profile(tool: Tool, args: &ImportArgs, setup: &Setup, told: Option<&str>) -> 
             Tool::Codex | Tool::Claude | Tool::Grok | Tool::OpenClaw | Tool::OidcAgent | Tool::Pizauth => failure,
         }
     })?;
-    agreed(args, profile)
+    check_provider_option(args, profile)
 }
 
 /// A refresh token is for one client at one server; at another it is refused, or worse, known to a stranger.
-fn check_client(foreign: &Foreign, origin: &Origin, provider: &Provider) -> Result<(), Failure> {
+fn check_client(foreign: &ExternalCredential, origin: &ImportSource, provider: &Provider) -> Result<(), Failure> {
     if let Some(client) = foreign.client_id.as_ref().filter(|client| **client != provider.client_id) {
         let message = format!(
             "{origin} has a token for client {client}, but provider {} uses client {}",
@@ -91,8 +92,8 @@ fn check_client(foreign: &Foreign, origin: &Origin, provider: &Provider) -> Resu
 }
 
 /// A store that does not name a client is its tool's own client's; unless a person says so, its token goes nowhere else.
-fn check_usual(tool: Tool, args: &ImportArgs, setup: &Setup, ours: &Provider) -> Result<(), Failure> {
-    let about = tool.about();
+fn check_usual_provider(tool: Tool, args: &ImportArgs, setup: &Setup, ours: &Provider) -> Result<(), Failure> {
+    let about = tool.info();
     let Some(usual) = about.provider.filter(|usual| args.provider.is_none() && *usual != ours.name) else {
         return Ok(());
     };
@@ -106,19 +107,19 @@ fn check_usual(tool: Tool, args: &ImportArgs, setup: &Setup, ours: &Provider) ->
 }
 
 /// Two holders of one refresh token sign each other out, so one of them must go.
-fn tell_ownership(tool: Tool, origin: &Origin, profile: &Profile, out: &Output) {
-    let about = tool.about();
+fn report_ownership(tool: Tool, origin: &ImportSource, profile: &Profile, out: &Output) {
+    let about = tool.info();
     if profile.follow {
-        out.say(&format!(
+        out.info(&format!(
             "following {}: keepalive adopts the tokens that it refreshes, and never writes to its store",
             about.name
         ));
         return;
     }
-    out.say(&format!(
+    out.info(&format!(
         "{} still has the same refresh token; whichever of the two uses it next signs the other out. Sign out of that \
          tool on this machine: {}",
         about.name,
-        about.way_out(origin)
+        about.sign_out_hint(origin)
     ));
 }

@@ -9,18 +9,18 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::Global;
+use super::GlobalArgs;
 use super::compose::Setup;
-use super::output::{Output, Status};
+use super::output::{CommandStatus, Output};
 use super::signals::StopSignals;
 use crate::engine::handover::{self, NewCredentialResult, Provenance};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
 use crate::provider::signin::SignInServer;
-use crate::provider::{PrepareError, Prepared, TokenEndpoint};
-use crate::signin::code::{Counter, Signed};
-use crate::signin::wait::{Event, Wait};
+use crate::provider::{PrepareError, PreparedProvider, TokenEndpoint};
+use crate::signin::code::{IssuedTokens, TokenClient};
+use crate::signin::wait::{LoginEvent, LoginEvents};
 use crate::signin::{self, SignInError};
 
 /// Sign in to a provider and store the credential
@@ -46,16 +46,16 @@ pub struct LoginArgs {
 }
 
 /// Why nothing came of it, and with which status to end.
-type Ended = (Status, Option<Failure>);
+type LoginFailure = (CommandStatus, Option<Failure>);
 
 /// What came of it.
-struct Done {
+struct LoginResult {
     account: Option<String>,
-    handed: NewCredentialResult,
+    stored: NewCredentialResult,
     outcome: Outcome,
 }
 
-pub fn run(args: &LoginArgs, global: &Global, out: &Output) -> Status {
+pub fn run(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     match login(args, global, out) {
         Ok(status) => status,
         Err((status, failure)) => {
@@ -67,37 +67,39 @@ pub fn run(args: &LoginArgs, global: &Global, out: &Output) -> Status {
     }
 }
 
-fn login(args: &LoginArgs, global: &Global, out: &Output) -> Result<Status, Ended> {
-    let setup = Setup::new(global).map_err(config)?;
-    let profile = profile(args, &setup).map_err(config)?;
-    let (engine, endpoint) = setup.engine(false).map_err(config)?;
-    let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str()).map_err(unprepared)?;
-    let sites = endpoint.sites(&profile.provider).map_err(unprepared)?;
-    let way = ways::choose(args, &profile.provider, &sites, &setup.places.desktop).map_err(config)?;
+fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandStatus, LoginFailure> {
+    let setup = Setup::new(global).map_err(config_failure)?;
+    let profile = profile(args, &setup).map_err(config_failure)?;
+    let (engine, endpoint) = setup.engine(false).map_err(config_failure)?;
+    let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str()).map_err(prepare_failure)?;
+    let sites = endpoint.sign_in_endpoints(&profile.provider).map_err(prepare_failure)?;
+    let way =
+        ways::choose_method(args, &profile.provider, &sites, &setup.environment.desktop).map_err(config_failure)?;
     // A store that cannot keep the answer is found out before anybody signs in for nothing.
-    setup.store.load_or_generate_key(profile.name.as_str()).map_err(|e| of_outcome(e.outcome()))?;
+    setup.store.load_or_generate_key(profile.name.as_str()).map_err(|e| from_outcome(e.outcome()))?;
     let show = |left: Duration| out.countdown(left);
-    let wait = Wait::new(setup.clock.as_ref(), &show);
+    let wait = LoginEvents::new(setup.clock.as_ref(), &show);
     stop_on_signal(&endpoint, &wait);
     let counter =
-        Counter { server: endpoint.as_ref(), prepared: &prepared, sites: &sites, clock: setup.clock.as_ref() };
-    let desk = ways::Desk {
+        TokenClient { server: endpoint.as_ref(), prepared: &prepared, endpoints: &sites, clock: setup.clock.as_ref() };
+    let desk = ways::LoginFlow {
         out,
-        desktop: &setup.places.desktop,
+        desktop: &setup.environment.desktop,
         runtime: endpoint.runtime().handle(),
-        counter: &counter,
-        wait: &wait,
+        client: &counter,
+        events: &wait,
     };
     let (signed, visitor) = desk.sign_in(&way);
     out.end_countdown();
-    let done = signed.map_err(failed).and_then(|signed| store(&engine, &profile, &prepared, signed, out));
+    let done =
+        signed.map_err(sign_in_failure).and_then(|signed| store_credential(&engine, &profile, &prepared, signed, out));
     if done.is_err() {
         // A key that was made ready for a first credential goes again; that it may stay is no harm.
         let _left = setup.store.delete_unused_key();
     }
     if let Some(visitor) = visitor {
-        let (is_signed_in, text) = farewell(&done, &profile);
-        visitor.answer(is_signed_in, &text);
+        let (is_signed_in, text) = browser_message(&done, &profile);
+        visitor.respond(is_signed_in, &text);
     }
     done.map(|done| report(&done, &setup, &profile, out))
 }
@@ -105,7 +107,7 @@ fn login(args: &LoginArgs, global: &Global, out: &Output) -> Result<Status, Ende
 /// The profile; `--provider` must agree with a section that names another.
 fn profile(args: &LoginArgs, setup: &Setup) -> Result<Profile, Failure> {
     let Some(given) = &args.provider else { return setup.profile(&args.profile) };
-    let profile = setup.config.profile(&args.profile, Some(given)).map_err(|e| e.failure())?;
+    let profile = setup.config.profile(&args.profile, Some(given)).map_err(|e| e.to_failure())?;
     if profile.provider.name == *given {
         return Ok(profile);
     }
@@ -114,47 +116,53 @@ fn profile(args: &LoginArgs, setup: &Setup) -> Result<Profile, Failure> {
     Err(Failure::new(ErrorKind::Config, message).with_hint(format!("leave --provider out, or change [profile.{name}]")))
 }
 
-fn stop_on_signal(endpoint: &HttpEndpoint, wait: &Wait<'_>) {
+fn stop_on_signal(endpoint: &HttpEndpoint, wait: &LoginEvents<'_>) {
     let Ok(mut stop) = StopSignals::listen(endpoint) else {
         // Then a signal ends the run as it does any program, with nothing stored.
         return;
     };
     let events = wait.sender();
     endpoint.runtime().spawn(async move {
-        stop.told().await;
+        stop.received().await;
         // Nobody listens any more once there is something to store; that is then finished.
-        let _over = events.send(Event::Interrupted);
+        let _over = events.send(LoginEvent::Interrupted);
     });
 }
 
-fn store(
+fn store_credential(
     engine: &crate::engine::Engine,
     profile: &Profile,
-    prepared: &Prepared,
-    signed: Signed,
+    prepared: &PreparedProvider,
+    signed: IssuedTokens,
     out: &Output,
-) -> Result<Done, Ended> {
-    let account = signin::account(&signed.granted);
-    let credential =
-        signin::credential(*signed.granted, &profile.provider, prepared.binding(), &signed.asked).map_err(failed)?;
+) -> Result<LoginResult, LoginFailure> {
+    let account = signin::account_name(&signed.response);
+    let credential = signin::credential(*signed.response, &profile.provider, prepared.binding(), &signed.requested_at)
+        .map_err(sign_in_failure)?;
     let mut outcome = Outcome::new(OutcomeKind::Refreshed);
     outcome.expires_at = credential.validity().map(crate::credential::freshness::Validity::expires_at);
     let young = |waited: Duration| {
-        out.say(&format!("waiting for the keyring to save it ({} s) …", waited.as_secs()));
+        out.info(&format!("waiting for the keyring to save it ({} s) …", waited.as_secs()));
     };
     if engine.store().is_locked(&profile.name) {
-        out.say("waiting for a refresh in progress of the previous credential …");
+        out.info("waiting for a refresh in progress of the previous credential …");
     }
-    let handed =
-        handover::store_credential(engine.store(), &profile.name, credential, Provenance::Login, &signed.asked, &young);
-    let handed = handed.map_err(of_outcome)?;
+    let handed = handover::store_credential(
+        engine.store(),
+        &profile.name,
+        credential,
+        Provenance::Login,
+        &signed.requested_at,
+        &young,
+    );
+    let handed = handed.map_err(from_outcome)?;
     outcome.generation = handed.generation();
     outcome.publication = handed.publication();
-    Ok(Done { account, handed, outcome })
+    Ok(LoginResult { account, stored: handed, outcome })
 }
 
 /// What the browser shows at the end.
-fn farewell(done: &Result<Done, Ended>, profile: &Profile) -> (bool, String) {
+fn browser_message(done: &Result<LoginResult, LoginFailure>, profile: &Profile) -> (bool, String) {
     match done {
         Ok(_) => (true, format!("Profile {} is signed in. You can close this page.", profile.name)),
         Err((_, failure)) => {
@@ -164,9 +172,9 @@ fn farewell(done: &Result<Done, Ended>, profile: &Profile) -> (bool, String) {
     }
 }
 
-fn report(done: &Done, setup: &Setup, profile: &Profile, out: &Output) -> Status {
+fn report(done: &LoginResult, setup: &Setup, profile: &Profile, out: &Output) -> CommandStatus {
     let journal = setup.store.peek(&profile.name).ok().flatten();
-    let refresh_at = super::status::judge(setup, journal.as_ref(), Some(profile)).refresh_at;
+    let refresh_at = super::status::profile_status(setup, journal.as_ref(), Some(profile)).refresh_at;
     let mut line = format!("{}: signed in", profile.name);
     if let Some(account) = &done.account {
         line.push_str(&format!(" as {account}"));
@@ -178,8 +186,8 @@ fn report(done: &Done, setup: &Setup, profile: &Profile, out: &Output) -> Status
     if let Some(at) = refresh_at {
         line.push_str(&format!(", next refresh {}", at.to_the_second()));
     }
-    out.say(&line);
-    if let NewCredentialResult::Stored { warnings, .. } = &done.handed {
+    out.info(&line);
+    if let NewCredentialResult::Stored { warnings, .. } = &done.stored {
         for warning in warnings {
             out.warn(warning);
         }
@@ -192,28 +200,28 @@ fn report(done: &Done, setup: &Setup, profile: &Profile, out: &Output) -> Status
         }
         out.json(&document);
     }
-    Status::of_outcome(&done.outcome)
+    CommandStatus::from_outcome(&done.outcome)
 }
 
-fn config(failure: Failure) -> Ended {
-    (Status::Config, Some(failure))
+fn config_failure(failure: Failure) -> LoginFailure {
+    (CommandStatus::Config, Some(failure))
 }
 
-fn unprepared(error: PrepareError) -> Ended {
+fn prepare_failure(error: PrepareError) -> LoginFailure {
     match error {
-        PrepareError::Config(f) => (Status::Config, Some(f)),
-        PrepareError::Unreachable(f) => (Status::TryAgain, Some(f)),
+        PrepareError::Config(f) => (CommandStatus::Config, Some(f)),
+        PrepareError::Unreachable(f) => (CommandStatus::TryAgain, Some(f)),
     }
 }
 
-fn failed(error: SignInError) -> Ended {
+fn sign_in_failure(error: SignInError) -> LoginFailure {
     match error {
-        SignInError::Config(f) => (Status::Config, Some(f)),
-        SignInError::Unreachable(f) => (Status::TryAgain, Some(f)),
-        SignInError::Refused(f) | SignInError::Abandoned(f) => (Status::Failed, Some(f)),
+        SignInError::Config(f) => (CommandStatus::Config, Some(f)),
+        SignInError::Unreachable(f) => (CommandStatus::TryAgain, Some(f)),
+        SignInError::Refused(f) | SignInError::Abandoned(f) => (CommandStatus::Failed, Some(f)),
     }
 }
 
-fn of_outcome(outcome: Outcome) -> Ended {
-    (Status::of_outcome(&outcome), outcome.error)
+fn from_outcome(outcome: Outcome) -> LoginFailure {
+    (CommandStatus::from_outcome(&outcome), outcome.error)
 }

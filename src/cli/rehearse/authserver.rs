@@ -15,22 +15,22 @@ use url::form_urlencoded;
 use crate::store::key::random_bytes;
 
 /// The client that the rehearsal's profile is registered as.
-pub const CLIENT: &str = "keepalive-rehearsal";
+pub const CLIENT_ID: &str = "keepalive-rehearsal";
 /// A client that sends nothing is hung up on.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// No request is longer.
-const LARGEST_REQUEST: u64 = 64 * 1024;
+const MAX_REQUEST_BYTES: u64 = 64 * 1024;
 
 /// A server with one family of tokens. Its threads end with the process.
 #[derive(Debug)]
 pub struct RehearsalServer {
     url: String,
-    family: Arc<Mutex<Family>>,
+    family: Arc<Mutex<RehearsalFamily>>,
 }
 
 /// What the server saw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct ServerCounts {
     /// Token requests, good or bad.
     pub requests: u64,
     /// Answered with new tokens.
@@ -41,36 +41,36 @@ pub struct Tally {
 }
 
 #[derive(Debug)]
-struct Family {
+struct RehearsalFamily {
     access_lifetime: Duration,
-    answer_delay: Duration,
+    response_delay: Duration,
     current: String,
     presented: HashSet<String>,
     access_tokens: HashSet<String>,
-    tally: Tally,
+    counts: ServerCounts,
 }
 
 /// What is answered: status and body.
-type Answer = (u16, String);
+type HttpResponse = (u16, String);
 
 impl RehearsalServer {
-    /// Starts on a free port of 127.0.0.1. Each answer takes `answer_delay`, so that callers meet during a refresh.
+    /// Starts on a free port of 127.0.0.1. Each answer takes `response_delay`, so that callers meet during a refresh.
     pub fn start(access_lifetime: Duration, answer_delay: Duration) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let url = format!("http://{}", listener.local_addr()?);
-        let family = Arc::new(Mutex::new(Family {
+        let family = Arc::new(Mutex::new(RehearsalFamily {
             access_lifetime,
-            answer_delay,
+            response_delay: answer_delay,
             current: String::new(),
             presented: HashSet::new(),
             access_tokens: HashSet::new(),
-            tally: Tally { is_family_alive: true, ..Tally::default() },
+            counts: ServerCounts { is_family_alive: true, ..ServerCounts::default() },
         }));
         let shared = Arc::clone(&family);
         thread::Builder::new().name("rehearsal server".into()).spawn(move || {
             for stream in listener.incoming().flatten() {
                 let family = Arc::clone(&shared);
-                thread::spawn(move || attend(stream, &family));
+                thread::spawn(move || serve_connection(stream, &family));
             }
         })?;
         Ok(Self { url, family })
@@ -86,8 +86,8 @@ impl RehearsalServer {
         self.family().issue()
     }
 
-    pub fn tally(&self) -> Tally {
-        self.family().tally
+    pub fn counts(&self) -> ServerCounts {
+        self.family().counts
     }
 
     /// Whether this access token was ever issued here.
@@ -95,12 +95,12 @@ impl RehearsalServer {
         self.family().access_tokens.contains(access_token)
     }
 
-    fn family(&self) -> MutexGuard<'_, Family> {
+    fn family(&self) -> MutexGuard<'_, RehearsalFamily> {
         self.family.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Family {
+impl RehearsalFamily {
     fn issue(&mut self) -> String {
         let token = || URL_SAFE_NO_PAD.encode(random_bytes::<24>());
         let access = token();
@@ -117,32 +117,32 @@ impl Family {
     }
 
     /// RFC 9700: a second use of a refresh token is theft, and ends the family.
-    fn refresh(&mut self, token: &str) -> Answer {
+    fn refresh(&mut self, token: &str) -> HttpResponse {
         let is_first = self.presented.insert(token.to_owned());
         if !is_first {
-            self.tally.presented_again += 1;
-            self.tally.is_family_alive = false;
+            self.counts.presented_again += 1;
+            self.counts.is_family_alive = false;
         }
-        if !self.tally.is_family_alive || token != self.current {
+        if !self.counts.is_family_alive || token != self.current {
             return (
                 400,
                 json!({"error": "invalid_grant", "error_description": "this refresh token was already used"})
                     .to_string(),
             );
         }
-        self.tally.refreshes += 1;
+        self.counts.refreshes += 1;
         (200, self.issue())
     }
 
-    fn answer(&mut self, path: &str, body: &str) -> Answer {
+    fn handle(&mut self, path: &str, body: &str) -> HttpResponse {
         if path != "/token" {
             return (404, json!({"error": "not_found"}).to_string());
         }
-        self.tally.requests += 1;
+        self.counts.requests += 1;
         let member =
             |name: &str| form_urlencoded::parse(body.as_bytes()).find(|(k, _)| k == name).map(|(_, v)| v.into_owned());
         let fault = match (member("grant_type").as_deref(), member("client_id").as_deref()) {
-            (Some("refresh_token"), Some(CLIENT)) => None,
+            (Some("refresh_token"), Some(CLIENT_ID)) => None,
             (Some("refresh_token"), _) => Some((401, "invalid_client")),
             _ => Some((400, "unsupported_grant_type")),
         };
@@ -154,14 +154,14 @@ impl Family {
     }
 }
 
-fn attend(stream: TcpStream, family: &Mutex<Family>) {
+fn serve_connection(stream: TcpStream, family: &Mutex<RehearsalFamily>) {
     // A client that goes away in the middle is not the server's concern.
-    let _gone = exchange(stream, family);
+    let _gone = handle_connection(stream, family);
 }
 
-fn exchange(stream: TcpStream, family: &Mutex<Family>) -> io::Result<()> {
+fn handle_connection(stream: TcpStream, family: &Mutex<RehearsalFamily>) -> io::Result<()> {
     stream.set_read_timeout(Some(READ_TIMEOUT))?;
-    let mut reader = BufReader::new(stream.take(LARGEST_REQUEST));
+    let mut reader = BufReader::new(stream.take(MAX_REQUEST_BYTES));
     let mut first = String::new();
     reader.read_line(&mut first)?;
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
@@ -177,12 +177,12 @@ fn exchange(stream: TcpStream, family: &Mutex<Family>) -> io::Result<()> {
             length = value.trim().parse().unwrap_or(0);
         }
     }
-    let mut body = vec![0; usize::try_from(length).unwrap_or(0).min(usize::try_from(LARGEST_REQUEST).unwrap_or(0))];
+    let mut body = vec![0; usize::try_from(length).unwrap_or(0).min(usize::try_from(MAX_REQUEST_BYTES).unwrap_or(0))];
     reader.read_exact(&mut body)?;
     let body = String::from_utf8_lossy(&body).into_owned();
     let (answer, delay) = {
         let mut family = family.lock().unwrap_or_else(PoisonError::into_inner);
-        (family.answer(&path, &body), family.answer_delay)
+        (family.handle(&path, &body), family.response_delay)
     };
     thread::sleep(delay);
     let (status, text) = answer;
@@ -209,7 +209,7 @@ mod tests {
 
     fn post(server: &RehearsalServer, token: &str) -> String {
         let mut stream = TcpStream::connect(server.url.trim_start_matches("http://")).unwrap();
-        let body = format!("grant_type=refresh_token&client_id={CLIENT}&refresh_token={token}");
+        let body = format!("grant_type=refresh_token&client_id={CLIENT_ID}&refresh_token={token}");
         write!(stream, "POST /token HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -223,10 +223,16 @@ mod tests {
         let answer = post(&server, &first);
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         let second = refresh_token(answer.split("\r\n\r\n").nth(1).unwrap());
-        assert_eq!(server.tally(), Tally { requests: 1, refreshes: 1, presented_again: 0, is_family_alive: true });
+        assert_eq!(
+            server.counts(),
+            ServerCounts { requests: 1, refreshes: 1, presented_again: 0, is_family_alive: true }
+        );
         assert!(post(&server, &first).contains("invalid_grant"));
         assert!(post(&server, &second).contains("invalid_grant"), "the family is dead");
-        assert_eq!(server.tally(), Tally { requests: 3, refreshes: 1, presented_again: 1, is_family_alive: false });
+        assert_eq!(
+            server.counts(),
+            ServerCounts { requests: 3, refreshes: 1, presented_again: 1, is_family_alive: false }
+        );
     }
 
     #[test]
@@ -235,12 +241,12 @@ mod tests {
         let token = refresh_token(&server.mint());
         let mut family = server.family();
         assert_eq!(
-            family.answer("/token", &format!("grant_type=refresh_token&client_id=x&refresh_token={token}")).0,
+            family.handle("/token", &format!("grant_type=refresh_token&client_id=x&refresh_token={token}")).0,
             401
         );
-        assert_eq!(family.answer("/token", "grant_type=password").0, 400);
-        assert_eq!(family.answer("/else", "").0, 404);
-        assert_eq!(family.tally.presented_again, 0);
-        assert!(family.tally.is_family_alive);
+        assert_eq!(family.handle("/token", "grant_type=password").0, 400);
+        assert_eq!(family.handle("/else", "").0, 404);
+        assert_eq!(family.counts.presented_again, 0);
+        assert!(family.counts.is_family_alive);
     }
 }

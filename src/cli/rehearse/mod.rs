@@ -12,16 +12,16 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::Global;
+use super::GlobalArgs;
 use super::compose;
-use super::output::{BAD, GOOD, Output, Status};
+use super::output::{BAD, CommandStatus, GOOD, Output};
 use crate::outcome::{ErrorKind, Failure, Publication};
 use crate::profile::ProfileName;
 use crate::sys::machine;
-use crate::sys::paths::Places;
-use crate::sys::process::{self, Force};
-use authserver::{RehearsalServer, Tally};
-use stage::{PROFILE, Stage};
+use crate::sys::paths::Environment;
+use crate::sys::process::{self, Termination};
+use authserver::{RehearsalServer, ServerCounts};
+use stage::{PROFILE, RehearsalEnvironment};
 
 /// Test this machine's store, locks and scheduler with a throw-away credential
 ///
@@ -38,35 +38,35 @@ pub struct RehearseArgs {
 /// Life of an access token: short, so that the daemon has work.
 const ACCESS_LIFETIME: Duration = Duration::from_secs(5);
 /// How long the server takes to answer: long enough for a crowd to meet.
-const ANSWER_DELAY: Duration = Duration::from_millis(400);
-const CROWDS: u32 = 4;
+const RESPONSE_DELAY: Duration = Duration::from_millis(400);
+const ROUNDS: u32 = 4;
 /// Between two crowds: the daemon's margin is reached in some of these gaps.
-const GAP: Duration = Duration::from_millis(1500);
+const ROUND_INTERVAL: Duration = Duration::from_millis(1500);
 /// At the end, only the daemon works: longer than a token lives.
-const QUIET: Duration = Duration::from_secs(7);
+const DAEMON_ONLY_TIME: Duration = Duration::from_secs(7);
 /// No single process takes longer; the whole stays below a minute.
-const PATIENCE: Duration = Duration::from_secs(15);
-const POLL: Duration = Duration::from_millis(20);
+const PROCESS_TIMEOUT: Duration = Duration::from_secs(15);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What was found out.
 #[derive(Debug, Default)]
-struct Findings {
+struct RehearsalReport {
     callers: usize,
     served: usize,
-    tally: Tally,
+    counts: ServerCounts,
     by_daemon_alone: u64,
     round_trip: Option<String>,
     /// What went wrong, and how often.
     faults: BTreeMap<String, u32>,
 }
 
-impl Findings {
+impl RehearsalReport {
     fn add(&mut self, fault: String) {
         *self.faults.entry(fault).or_insert(0) += 1;
     }
 
     /// Each fault once.
-    fn told(&self) -> Vec<String> {
+    fn fault_lines(&self) -> Vec<String> {
         let told = |(fault, times): (&String, &u32)| match times {
             1 => fault.clone(),
             n => format!("{n} times: {fault}"),
@@ -75,67 +75,67 @@ impl Findings {
     }
 }
 
-pub fn run(args: &RehearseArgs, global: &Global, out: &Output) -> Status {
-    let places = Places::find(global.config.as_deref());
+pub fn run(args: &RehearseArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
+    let places = Environment::from_env(global.config.as_deref());
     let set = compose::load(&places).and_then(|config| {
-        let server = RehearsalServer::start(ACCESS_LIFETIME, ANSWER_DELAY)
+        let server = RehearsalServer::start(ACCESS_LIFETIME, RESPONSE_DELAY)
             .map_err(|e| Failure::new(ErrorKind::Io, format!("cannot listen on 127.0.0.1: {e}")))?;
-        Stage::set(&config, &places, &server.token_endpoint()).map(|stage| (server, stage))
+        RehearsalEnvironment::create(&config, &places, &server.token_endpoint()).map(|stage| (server, stage))
     });
     let (server, stage) = match set {
         Ok(set) => set,
         Err(failure) => {
             out.fail(&failure);
-            return if failure.kind == ErrorKind::Config { Status::Config } else { Status::Failed };
+            return if failure.kind == ErrorKind::Config { CommandStatus::Config } else { CommandStatus::Failed };
         }
     };
-    let mut findings = Findings::default();
-    if let Err(fault) = play(&server, &stage, args, out, &mut findings) {
+    let mut findings = RehearsalReport::default();
+    if let Err(fault) = run_rehearsal(&server, &stage, args, out, &mut findings) {
         findings.add(fault);
     }
-    findings.tally = server.tally();
-    conclude(&findings, &stage, out)
+    findings.counts = server.counts();
+    print_verdict(&findings, &stage, out)
 }
 
-fn play(
+fn run_rehearsal(
     server: &RehearsalServer,
-    stage: &Stage,
+    stage: &RehearsalEnvironment,
     args: &RehearseArgs,
     out: &Output,
-    findings: &mut Findings,
+    findings: &mut RehearsalReport,
 ) -> Result<(), String> {
-    out.say(&format!("a strict authorization server is listening on {}", server.token_endpoint()));
+    out.info(&format!("a strict authorization server is listening on {}", server.token_endpoint()));
     let kind = if stage.is_keyring { "keyring" } else { "sealed file" };
     let import = stage.spawn_with(&["import", PROFILE], &server.mint()).map_err(|e| format!("import: {e}"))?;
-    let imported = finish(import).map_err(|e| format!("import: {e}"))?;
+    let imported = wait_for_output(import).map_err(|e| format!("import: {e}"))?;
     if !imported.status.success() {
         return Err(format!("the import failed: {}", imported.stderr.trim().trim_start_matches("error: ")));
     }
-    out.say(&format!("imported a credential into the {kind} store"));
+    out.info(&format!("imported a credential into the {kind} store"));
     let daemon = start_daemon(stage)?;
-    out.say(&format!("the daemon is running (pid {})", daemon.id()));
-    for number in 1..=CROWDS {
-        crowd(server, stage, args.crowd, number, out, findings)?;
-        thread::sleep(GAP);
+    out.info(&format!("the daemon is running (pid {})", daemon.id()));
+    for number in 1..=ROUNDS {
+        run_round(server, stage, args.crowd, number, out, findings)?;
+        thread::sleep(ROUND_INTERVAL);
     }
-    let before = server.tally().refreshes;
-    out.say(&format!("waiting {} s: now only the daemon refreshes …", QUIET.as_secs()));
-    thread::sleep(QUIET);
-    findings.by_daemon_alone = server.tally().refreshes - before;
-    out.say(&format!("the daemon refreshed {} times on its own", findings.by_daemon_alone));
+    let before = server.counts().refreshes;
+    out.info(&format!("waiting {} s: now only the daemon refreshes …", DAEMON_ONLY_TIME.as_secs()));
+    thread::sleep(DAEMON_ONLY_TIME);
+    findings.by_daemon_alone = server.counts().refreshes - before;
+    out.info(&format!("the daemon refreshed {} times on its own", findings.by_daemon_alone));
     stop_daemon(daemon)?;
     findings.round_trip = Some(round_trip(server, stage)?);
     Ok(())
 }
 
-struct Finished {
+struct FinishedProcess {
     status: ExitStatus,
     stdout: String,
     stderr: String,
 }
 
 /// Waits for a child, for a bounded time; kills it after that.
-fn finish(mut child: Child) -> io::Result<Finished> {
+fn wait_for_output(mut child: Child) -> io::Result<FinishedProcess> {
     let drain = |pipe: Option<Box<dyn Read + Send>>| {
         thread::spawn(move || {
             let mut text = String::new();
@@ -147,19 +147,22 @@ fn finish(mut child: Child) -> io::Result<Finished> {
     let stdout = drain(child.stdout.take().map(|p| Box::new(p) as _));
     let stderr = drain(child.stderr.take().map(|p| Box::new(p) as _));
     let status = wait(&mut child)?;
-    Ok(Finished { status, stdout: stdout.join().unwrap_or_default(), stderr: stderr.join().unwrap_or_default() })
+    Ok(FinishedProcess { status, stdout: stdout.join().unwrap_or_default(), stderr: stderr.join().unwrap_or_default() })
 }
 
 fn wait(child: &mut Child) -> io::Result<ExitStatus> {
-    for _ in 0..PATIENCE.as_millis() / POLL.as_millis() {
+    for _ in 0..PROCESS_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        thread::sleep(POLL);
+        thread::sleep(POLL_INTERVAL);
     }
     child.kill()?;
     child.wait()?;
-    Err(io::Error::new(io::ErrorKind::TimedOut, format!("a process did not exit within {} s", PATIENCE.as_secs())))
+    Err(io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("a process did not exit within {} s", PROCESS_TIMEOUT.as_secs()),
+    ))
 }
 
 /// The daemon, killed if the rehearsal ends early.
@@ -180,18 +183,18 @@ impl Drop for Daemon {
     }
 }
 
-fn start_daemon(stage: &Stage) -> Result<Daemon, String> {
+fn start_daemon(stage: &RehearsalEnvironment) -> Result<Daemon, String> {
     let mut command = stage.command(&["--quiet", "daemon"]);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut daemon = Daemon(Some(command.spawn().map_err(|e| format!("cannot start the daemon: {e}"))?));
-    for _ in 0..PATIENCE.as_millis() / POLL.as_millis() {
+    for _ in 0..PROCESS_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
         if stage.socket().exists() {
             return Ok(daemon);
         }
         if let Some(Ok(Some(status))) = daemon.0.as_mut().map(Child::try_wait) {
             return Err(format!("the daemon exited at once with {status}"));
         }
-        thread::sleep(POLL);
+        thread::sleep(POLL_INTERVAL);
     }
     Err("the daemon does not listen on its socket".into())
 }
@@ -200,21 +203,21 @@ fn stop_daemon(mut daemon: Daemon) -> Result<(), String> {
     let Some(mut child) = daemon.0.take() else {
         return Ok(());
     };
-    process::end(child.id(), Force::Ask).map_err(|e| format!("cannot stop the daemon: {e}"))?;
+    process::terminate(child.id(), Termination::Graceful).map_err(|e| format!("cannot stop the daemon: {e}"))?;
     let status = wait(&mut child).map_err(|e| format!("the daemon does not stop: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("the daemon exited with {status}")) }
 }
 
 /// One crowd: everybody at once, half of them refreshing by force, half asking for a token.
-fn crowd(
+fn run_round(
     server: &RehearsalServer,
-    stage: &Stage,
+    stage: &RehearsalEnvironment,
     size: u16,
     number: u32,
     out: &Output,
-    findings: &mut Findings,
+    findings: &mut RehearsalReport,
 ) -> Result<(), String> {
-    let before = server.tally();
+    let before = server.counts();
     let mut callers = Vec::new();
     for i in 0..size {
         let arguments: &[&str] = if i % 2 == 0 {
@@ -227,7 +230,7 @@ fn crowd(
     }
     let mut served = 0;
     for (is_token, child) in callers {
-        let ended = finish(child).map_err(|e| e.to_string())?;
+        let ended = wait_for_output(child).map_err(|e| e.to_string())?;
         let is_served = ended.status.success() && (!is_token || server.has_issued(ended.stdout.trim()));
         served += usize::from(is_served);
         if !is_served {
@@ -236,8 +239,8 @@ fn crowd(
     }
     findings.callers += usize::from(size);
     findings.served += served;
-    let after = server.tally();
-    out.say(&format!(
+    let after = server.counts();
+    out.info(&format!(
         "round {number}: {served} of {size} callers served; refreshes: {}, refresh tokens reused: {}",
         after.refreshes - before.refreshes,
         after.presented_again - before.presented_again
@@ -250,7 +253,7 @@ fn first_line(text: &str) -> &str {
 }
 
 /// What the daemon left must be readable by another process, from every home of it, and be the newest.
-fn round_trip(server: &RehearsalServer, stage: &Stage) -> Result<String, String> {
+fn round_trip(server: &RehearsalServer, stage: &RehearsalEnvironment) -> Result<String, String> {
     let name: ProfileName = PROFILE.parse().map_err(|e| format!("{e}"))?;
     let store = stage.store().map_err(|f| f.message)?;
     let snapshot = store.snapshot(&name).map_err(|e| e.to_string())?.ok_or("the store is empty")?;
@@ -266,9 +269,9 @@ fn round_trip(server: &RehearsalServer, stage: &Stage) -> Result<String, String>
     Ok(format!("generation {} read back from the {} store", snapshot.generation, store.kind()))
 }
 
-fn conclude(findings: &Findings, stage: &Stage, out: &Output) -> Status {
+fn print_verdict(findings: &RehearsalReport, stage: &RehearsalEnvironment, out: &Output) -> CommandStatus {
     let filesystem = machine::filesystem(&stage.state()).map_or_else(|e| e.to_string(), |f| f.name);
-    let tally = &findings.tally;
+    let tally = &findings.counts;
     let checks = [
         (tally.refreshes > 0, format!("refreshes made: {}", tally.refreshes)),
         (
@@ -301,7 +304,7 @@ fn conclude(findings: &Findings, stage: &Stage, out: &Output) -> Status {
             "store": if stage.is_keyring { "keyring" } else { "file" },
             "lock": "flock",
             "filesystem": filesystem,
-            "faults": findings.told(),
+            "faults": findings.fault_lines(),
         }));
     } else {
         for (held, what) in &checks {
@@ -310,14 +313,14 @@ fn conclude(findings: &Findings, stage: &Stage, out: &Output) -> Status {
         }
         out.line(&format!("        lock: flock, filesystem: {filesystem}"));
     }
-    for fault in findings.told() {
+    for fault in findings.fault_lines() {
         out.error(&Failure::new(ErrorKind::Rehearsal, fault));
     }
     if is_good {
-        out.say("the rehearsal passed: this machine can be trusted with a real token");
-        Status::Ok
+        out.info("the rehearsal passed: this machine can be trusted with a real token");
+        CommandStatus::Ok
     } else {
-        out.say("the rehearsal failed: do not use a real token on this machine yet");
-        Status::Failed
+        out.info("the rehearsal failed: do not use a real token on this machine yet");
+        CommandStatus::Failed
     }
 }

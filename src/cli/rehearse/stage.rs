@@ -13,17 +13,17 @@ use crate::store::keyring::{self, KeyringItem};
 use crate::store::{Layout, Store};
 use crate::sys::durable;
 use crate::sys::lockfile::LockFile;
-use crate::sys::paths::{self, Places};
-use crate::sys::process::{self, Force};
+use crate::sys::paths::{self, Environment};
+use crate::sys::process::{self, Termination};
 
-use super::authserver::CLIENT;
+use super::authserver::CLIENT_ID;
 
 /// The one profile of a rehearsal.
 pub const PROFILE: &str = "rehearsal";
 const PREFIX: &str = "keepalive-rehearsal-";
 
 /// A stage set up; struck when dropped.
-pub struct Stage {
+pub struct RehearsalEnvironment {
     dir: PathBuf,
     name: String,
     bus_address: Option<String>,
@@ -33,18 +33,18 @@ pub struct Stage {
     _alive: LockFile,
 }
 
-impl Stage {
+impl RehearsalEnvironment {
     /// Sets up beside the real store, on the same filesystem, with the same kind of store; the sealed file store where
     /// nothing is configured.
-    pub fn set(config: &Config, places: &Places, token_endpoint: &str) -> Result<Self, Failure> {
-        let beside = config.store.path.as_deref().unwrap_or(&places.state);
+    pub fn create(config: &Config, places: &Environment, token_endpoint: &str) -> Result<Self, Failure> {
+        let beside = config.store.path.as_deref().unwrap_or(&places.state_dir);
         let parent = beside.parent().unwrap_or(beside).to_owned();
         let cannot = |what: &str, e: io::Error| {
             Failure::new(ErrorKind::Io, format!("cannot {what} below {}: {e}", parent.display()))
                 .with_hint("the rehearsal runs on the filesystem of the real store; free some space there")
         };
         durable::create_dir(&parent).map_err(|e| cannot("create a directory", e))?;
-        strike_leftovers(&parent, places.bus_address.as_deref());
+        remove_leftovers(&parent, places.bus_address.as_deref());
         let name = format!("{PREFIX}{}", hex::encode(random_bytes::<8>()));
         let dir = parent.join(&name);
         durable::create_dir(&dir).map_err(|e| cannot("create a directory", e))?;
@@ -70,7 +70,7 @@ impl Stage {
         let network = config.store.allow_network_filesystem;
         let text = format!(
             "margin = \"40%\"\n[store]\n{store}\nallow_network_filesystem = {network}\n\
-             [provider.rehearsal]\ntoken_endpoint = {token_endpoint:?}\nclient_id = {CLIENT:?}\n\
+             [provider.rehearsal]\ntoken_endpoint = {token_endpoint:?}\nclient_id = {CLIENT_ID:?}\n\
              [profile.{PROFILE}]\nprovider = \"rehearsal\"\n"
         );
         durable::replace(&self.config(), text.as_bytes())
@@ -114,15 +114,15 @@ impl Stage {
 
     /// The store of this world, opened from here.
     pub fn store(&self) -> Result<Store, Failure> {
-        let config = Config::load(&self.config(), true, None).map_err(|e| e.failure())?;
+        let config = Config::load(&self.config(), true, None).map_err(|e| e.to_failure())?;
         let bus = self.bus_address.clone();
         Ok(Store::new(&config.store, &self.state(), None, || keyring::open(bus)))
     }
 }
 
-impl Drop for Stage {
+impl Drop for RehearsalEnvironment {
     fn drop(&mut self) {
-        strike(&self.dir, &self.name, self.is_keyring.then_some(self.bus_address.as_deref()).flatten());
+        remove_environment(&self.dir, &self.name, self.is_keyring.then_some(self.bus_address.as_deref()).flatten());
     }
 }
 
@@ -135,44 +135,44 @@ fn toml_key(key: &KeySource) -> String {
 }
 
 /// Removes what killed rehearsals left: every stage whose lock is free.
-fn strike_leftovers(parent: &Path, bus_address: Option<&str>) {
+fn remove_leftovers(parent: &Path, bus_address: Option<&str>) {
     let Ok(entries) = std::fs::read_dir(parent) else {
         return;
     };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with(PREFIX) && matches!(LockFile::try_acquire(&entry.path().join("alive")), Ok(Some(_))) {
-            end_daemon(&Layout::new(&entry.path().join("state")).daemon_lock());
-            strike(&entry.path(), &name, bus_address);
+            stop_leftover_daemon(&Layout::new(&entry.path().join("state")).daemon_lock());
+            remove_environment(&entry.path(), &name, bus_address);
         }
     }
 }
 
 /// How long a daemon of a killed rehearsal is given to end by itself, and then to be gone.
-const PATIENCE: Duration = Duration::from_secs(2);
-const POLL: Duration = Duration::from_millis(20);
+const DAEMON_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Ends the daemon that holds this lock, if one does; it has written its pid there.
-fn end_daemon(lock: &Path) {
-    for force in [Force::Ask, Force::Kill] {
+fn stop_leftover_daemon(lock: &Path) {
+    for force in [Termination::Graceful, Termination::Kill] {
         let is_held = || lock.exists() && matches!(LockFile::try_acquire(lock), Ok(None));
         let noted = std::fs::read_to_string(lock).ok().and_then(|pid| pid.trim().parse().ok());
         let Some(pid) = noted.filter(|_| is_held()) else {
             return;
         };
         // One that has gone meanwhile has done what it should.
-        let _gone = process::end(pid, force);
-        for _ in 0..PATIENCE.as_millis() / POLL.as_millis() {
+        let _gone = process::terminate(pid, force);
+        for _ in 0..DAEMON_STOP_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
             if !is_held() {
                 return;
             }
-            std::thread::sleep(POLL);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 }
 
 /// Removes a stage: first its keyring items, whose names are in its files, then its directory.
-fn strike(dir: &Path, name: &str, bus_address: Option<&str>) {
+fn remove_environment(dir: &Path, name: &str, bus_address: Option<&str>) {
     if let Some(bus) = bus_address {
         let settings = StoreSettings {
             kind: StoreKind::Keyring { service: name.to_owned() },

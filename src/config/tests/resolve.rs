@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::profile::{
-    Audience, BodyForm, ClientAuth, GraceSemantics, KeySource, Policy, Rotation, SecretSource, StoreKind, StoreSettings,
+    Audience, BodyEncoding, ClientAuth, GraceSemantics, KeySource, Policy, Rotation, SecretSource, StoreKind,
+    StoreSettings,
 };
 use crate::schedule::Schedule;
 
@@ -53,7 +54,7 @@ fn no_built_in_provider_has_a_grace_that_it_cannot_use() {
         let (name, policy) = (&provider.name, &provider.policy);
         let is_grace = policy.rotation == Rotation::Grace;
         assert_eq!(is_grace, !policy.reuse_grace.is_zero(), "{name}");
-        assert!(!is_grace || policy.grace_fits(), "{name} needs {:?}", policy.shortest_grace());
+        assert!(!is_grace || policy.grace_fits(), "{name} needs {:?}", policy.required_grace());
         // None of them is longer than the longest that a vendor documents.
         assert!(policy.reuse_grace <= Duration::from_secs(600), "{name}");
         assert!(!is_grace || provider.verified.is_some(), "{name}: no grace on hearsay");
@@ -169,7 +170,7 @@ fn every_key_of_a_provider_is_read() {
     assert_eq!(acme.endpoint_domain.as_deref(), Some("acme.example"));
     assert_eq!(acme.ca_file, Some("/etc/ka/roots.pem".into()));
     assert_eq!(acme.headers[0].0, "Zeta", "headers keep their order");
-    assert_eq!((acme.concurrency, acme.body, acme.margin), (3, BodyForm::Json, Some(Margin::Share(125))));
+    assert_eq!((acme.concurrency, acme.body, acme.margin), (3, BodyEncoding::Json, Some(Margin::Share(125))));
     assert_eq!(acme.default_lifetime, Duration::from_secs(7200));
     let expected = Policy {
         rotation: Rotation::Grace,
@@ -353,8 +354,8 @@ fn what_has_no_effect_is_a_warning() {
 fn a_finding_knows_line_column_and_key() {
     let text = "# ü\n[profile.\"xai:default\"]\nprovider = \"xai\"\nmargin  = \"0%\"\n";
     let error = Config::parse(text, Path::new("c.toml"), None).unwrap_err();
-    let finding = error.finding();
-    assert_eq!(finding.place, Some((4, 11)));
+    let finding = error.diagnostic();
+    assert_eq!(finding.position, Some((4, 11)));
     assert_eq!(finding.key, "profile.\"xai:default\".margin");
     assert!(finding.message.starts_with("[profile.\"xai:default\"] margin must be"), "{}", finding.message);
 }

@@ -6,13 +6,13 @@ use super::{LogoutResult, TokenFate};
 use crate::credential::Binding;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
-use crate::provider::revocation::Unsent;
-use crate::provider::{GateError, Prepared};
+use crate::provider::revocation::RevocationNotSentReason;
+use crate::provider::{BeforeSendError, PreparedProvider};
 use crate::store::StoreError;
 use crate::store::record::Journal;
 
 /// Never to another server: the token goes where it came from, in the name of the client that it was issued to.
-pub(super) fn check_binding(binding: &Binding, prepared: &Prepared, url: &Url) -> Result<(), Failure> {
+pub(super) fn check_binding(binding: &Binding, prepared: &PreparedProvider, url: &Url) -> Result<(), Failure> {
     let configured = prepared.binding();
     let provider = &binding.provider;
     if binding.origin != configured.origin || binding.client_id != configured.client_id {
@@ -32,16 +32,20 @@ pub(super) fn check_binding(binding: &Binding, prepared: &Prepared, url: &Url) -
         .with_hint(format!("check revocation_endpoint in [provider.{provider}]")))
 }
 
-pub(super) fn unsent_outcome(why: Unsent, url: &Url) -> Outcome {
+pub(super) fn unsent_outcome(why: RevocationNotSentReason, url: &Url) -> Outcome {
     match why {
-        Unsent::Network(reason) => {
+        RevocationNotSentReason::Network(reason) => {
             let message = format!("cannot reach {}: {reason}", url.origin().ascii_serialization());
             Outcome::new(OutcomeKind::Deferred).with_error(Failure::new(ErrorKind::Network, message))
         }
-        Unsent::Gate(GateError::Refused(reason) | GateError::Overtaken(reason)) => Outcome::new(OutcomeKind::Deferred)
+        RevocationNotSentReason::BeforeSend(
+            BeforeSendError::Refused(reason) | BeforeSendError::RefusedAfterIntent(reason),
+        ) => Outcome::new(OutcomeKind::Deferred)
             .with_error(Failure::new(ErrorKind::Interrupted, format!("nothing was sent: {reason}"))),
-        Unsent::Gate(GateError::Journal(error)) => Outcome::new(OutcomeKind::StoreUnavailable)
-            .with_error(Failure::new(ErrorKind::Io, format!("cannot write the journal: {error}"))),
+        RevocationNotSentReason::BeforeSend(BeforeSendError::Journal(error)) => {
+            Outcome::new(OutcomeKind::StoreUnavailable)
+                .with_error(Failure::new(ErrorKind::Io, format!("cannot write the journal: {error}")))
+        }
     }
 }
 

@@ -84,25 +84,25 @@ fn binding() -> Binding {
 
 /// What one profile's files held at one time, and what the keyring did.
 #[derive(Clone, Default)]
-struct State {
+struct DiskState {
     files: BTreeMap<&'static str, Vec<u8>>,
     item: Option<String>,
 }
 
 /// A store with two profiles, and what the files of one of them were at each generation.
-struct Bench {
+struct DamagedStoreFixture {
     dir: PathBuf,
     _temporary: tempfile::TempDir,
     store: Store,
     keyring: MemoryKeyring,
     key: Arc<SealingKey>,
     /// At generations 1 to `NEWEST`.
-    history: Vec<State>,
-    other: State,
+    history: Vec<DiskState>,
+    other: DiskState,
     items: BTreeMap<KeyringItem, String>,
 }
 
-impl Bench {
+impl DamagedStoreFixture {
     fn new(with_keyring: bool) -> Self {
         // Syncing is not what is tested here, and memory has none to do.
         let memory = Path::new("/dev/shm");
@@ -128,7 +128,7 @@ impl Bench {
             keyring,
             key,
             history: Vec::new(),
-            other: State::default(),
+            other: DiskState::default(),
             items: BTreeMap::new(),
         };
         bench.import("demo");
@@ -162,7 +162,7 @@ impl Bench {
             refresh: refresh_token(profile, 1),
             grant: Grant {
                 access: AccessToken::new(format!("{profile}-at-1")),
-                validity: Some(Validity { obtained: now(), lifetime_ms: 600_000, assumed: false, is_rest: false }),
+                validity: Some(Validity { obtained: now(), lifetime_ms: 600_000, assumed: false, is_remainder: false }),
                 token_type: "Bearer".into(),
                 scope: None,
                 id_token: None,
@@ -213,14 +213,14 @@ impl Bench {
         self.history.push(state);
     }
 
-    fn state(&self, profile: &str) -> State {
+    fn state(&self, profile: &str) -> DiskState {
         let folder = self.folder(profile);
         let read = |file: &&'static str| Some((*file, std::fs::read(folder.join(file)).ok()?));
         let item = self.keyring.read(&Self::item(profile)).unwrap().map(|found| found.value.to_string());
-        State { files: FILES.iter().filter_map(read).collect(), item }
+        DiskState { files: FILES.iter().filter_map(read).collect(), item }
     }
 
-    fn put(&self, state: &State) {
+    fn put(&self, state: &DiskState) {
         let folder = self.folder("demo");
         for file in FILES {
             match state.files.get(file) {
@@ -236,7 +236,7 @@ impl Bench {
         self.keyring.restore(items);
     }
 
-    fn newest(&self) -> &State {
+    fn newest(&self) -> &DiskState {
         &self.history[NEWEST as usize - 1]
     }
 
@@ -277,7 +277,7 @@ impl Bench {
     }
 
     /// The newest state with one or more of its parts damaged, and which were.
-    fn damage(&self, rng: &mut Rng) -> (State, Vec<&'static str>) {
+    fn damage(&self, rng: &mut Rng) -> (DiskState, Vec<&'static str>) {
         let (mut state, mut parts) = (self.newest().clone(), Vec::new());
         if !rng.once_in(4) {
             state.files.remove("received");
@@ -334,7 +334,7 @@ fn answer(generation: u64) -> SealedResponse {
 }
 
 /// What a reader without a lock is given: the access token of a generation, never one below what the journal says.
-fn look_without_lock(bench: &Bench, state: &State, parts: &[&str]) {
+fn look_without_lock(bench: &DamagedStoreFixture, state: &DiskState, parts: &[&str]) {
     let demo = name("demo");
     let _peeked = bench.store.peek(&demo);
     if let Ok(Some(snapshot)) = bench.store.snapshot(&demo) {
@@ -347,7 +347,7 @@ fn look_without_lock(bench: &Bench, state: &State, parts: &[&str]) {
 }
 
 /// What a flight would send: the newest refresh token or none.
-fn load(bench: &Bench, parts: &[&str]) {
+fn load(bench: &DamagedStoreFixture, parts: &[&str]) {
     let (demo, path) = (name("demo"), bench.folder("demo").join("lock"));
     let lock = LockFile::acquire(&path).unwrap();
     let Ok(mut vault) = bench.store.open_profile(Permit::from_lock(&demo, &lock)) else { return };
@@ -376,11 +376,13 @@ fn check(credential: &Credential, parts: &[&str]) {
 }
 
 /// Both threads of a run have a bench of their own.
-fn with_bench(with_keyring: bool, use_it: impl FnOnce(&Bench)) {
+fn with_bench(with_keyring: bool, use_it: impl FnOnce(&DamagedStoreFixture)) {
     thread_local! {
-        static BENCHES: [std::cell::OnceCell<Bench>; 2] = const { [const { std::cell::OnceCell::new() }; 2] };
+        static BENCHES: [std::cell::OnceCell<DamagedStoreFixture>; 2] = const { [const { std::cell::OnceCell::new() }; 2] };
     }
-    BENCHES.with(|benches| use_it(benches[usize::from(with_keyring)].get_or_init(|| Bench::new(with_keyring))));
+    BENCHES.with(|benches| {
+        use_it(benches[usize::from(with_keyring)].get_or_init(|| DamagedStoreFixture::new(with_keyring)))
+    });
 }
 
 #[test]
@@ -411,13 +413,16 @@ fn judge(rng: &mut Rng, journal: &Journal) {
         &now,
     );
     if standing.state == outcome::ProfileState::Fresh {
-        assert!(journal.validity.as_ref().is_some_and(|v| !v.left(&now).is_zero()), "fresh, and expired: {journal:?}");
+        assert!(
+            journal.validity.as_ref().is_some_and(|v| !v.remaining(&now).is_zero()),
+            "fresh, and expired: {journal:?}"
+        );
     }
 }
 
 #[test]
 fn no_damaged_journal_is_another_profiles() {
-    let bench = Bench::new(false);
+    let bench = DamagedStoreFixture::new(false);
     let path = bench.folder("demo").join("record.json");
     let mut whole: Journal = serde_json::from_slice(&bench.newest().files["record.json"]).unwrap();
     let fingerprint = whole.fingerprint.clone().unwrap();
@@ -465,7 +470,7 @@ fn no_damaged_journal_is_another_profiles() {
 
 #[test]
 fn no_damaged_seal_opens() {
-    let bench = Bench::new(false);
+    let bench = DamagedStoreFixture::new(false);
     let files: Vec<_> =
         bench.history.iter().flat_map(|s| s.files.get("sealed")).chain(bench.other.files.get("sealed")).collect();
     let key = &bench.key;

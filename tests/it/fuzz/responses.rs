@@ -11,7 +11,7 @@ use keepalive::store::content::{ResponseContent, SealedGrant, SealedResponse, Se
 use serde_json::Value;
 
 use super::super::support::authserver::Issued;
-use super::super::support::shapes::{Shape, shapes};
+use super::super::support::shapes::{RecordedResponse, recorded_responses};
 use super::damage::{self, Rng};
 
 const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
@@ -83,12 +83,12 @@ const STATUSES: [u16; 16] = [200, 200, 200, 200, 200, 201, 204, 302, 400, 401, 4
 const CODINGS: [Option<&str>; 8] =
     [None, None, Some("gzip"), Some("deflate"), Some("br"), Some("br, gzip"), Some("identity"), Some("zstd")];
 
-static CORPUS: LazyLock<Vec<Shape>> = LazyLock::new(|| {
-    let small = |mut shape: Shape| {
+static CORPUS: LazyLock<Vec<RecordedResponse>> = LazyLock::new(|| {
+    let small = |mut shape: RecordedResponse| {
         shape.total = shape.total.map(|_| 4096);
         shape
     };
-    shapes().into_iter().map(small).collect()
+    recorded_responses().into_iter().map(small).collect()
 });
 
 fn issued() -> Issued {
@@ -155,7 +155,8 @@ fn no_token_is_lost(answer: &SealedResponse, body: &[u8], reading: &ResponseCont
     let is_plain = matches!(answer.content_encoding.as_deref(), None | Some("identity" | "zstd"));
     let is_usable = !told.trim().is_empty() && told != SENT && (200..300).contains(&answer.status);
     // Of what was cut just there nobody knows how much more there was.
-    let is_within_the_cap = body.len() < encoding::LARGEST || (answer.is_complete && body.len() == encoding::LARGEST);
+    let is_within_the_cap =
+        body.len() < encoding::MAX_BODY_BYTES || (answer.is_complete && body.len() == encoding::MAX_BODY_BYTES);
     if !is_plain || !is_usable || !is_within_the_cap {
         return;
     }
@@ -183,7 +184,7 @@ fn damaged(rng: &mut Rng) {
         }
         _ => {}
     }
-    let mut body = shape.packed_body(&issued(), NOW);
+    let mut body = shape.encoded_body(&issued(), NOW);
     if rng.once_in(2) {
         damage::bytes(rng, &mut body, &WORDS);
     }
@@ -191,7 +192,7 @@ fn damaged(rng: &mut Rng) {
         // As long as it may be, of one word: what grows faster than its input shows itself.
         let word = rng.pick(&WORDS);
         let at = rng.below(body.len() + 1);
-        let room = (encoding::LARGEST - body.len()) / word.len();
+        let room = (encoding::MAX_BODY_BYTES - body.len()) / word.len();
         body.splice(at..at, word.repeat(room));
     }
     let status = if rng.once_in(2) { shape.status } else { STATUSES[rng.below(STATUSES.len())] };
@@ -211,7 +212,7 @@ fn damaged(rng: &mut Rng) {
 fn cut(rng: &mut Rng) {
     let granted: Vec<_> = CORPUS.iter().filter(|s| s.is_granted() && s.keeps(&issued()) == NEW).collect();
     let shape = granted[rng.below(granted.len())];
-    let mut body = shape.packed_body(&issued(), NOW);
+    let mut body = shape.encoded_body(&issued(), NOW);
     body.truncate(rng.below(body.len()));
     let named = shape.content_encoding();
     match answer(200, named.as_deref(), &body, false).parse(Generation::new(9)) {

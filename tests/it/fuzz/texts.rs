@@ -82,7 +82,7 @@ fn config(rng: &mut Rng) {
             for name in names {
                 // A profile may leave its provider to the command line.
                 if let Err(e) = config.profile(&name, None) {
-                    assert!(e.failure().hint.is_some_and(|hint| !hint.is_empty()), "no hint: {e}");
+                    assert!(e.to_failure().hint.is_some_and(|hint| !hint.is_empty()), "no hint: {e}");
                 }
             }
         }

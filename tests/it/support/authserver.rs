@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::PATIENCE;
-use super::family::{Family, Mode, Verdict};
+use super::family::{RefreshResult, RotationMode, TokenFamily};
 
 /// One thing that goes wrong with one token request; requests beyond the script are served well.
 #[derive(Clone, Debug)]
@@ -24,28 +24,28 @@ pub enum Fault {
     /// The same, after this many bytes of the answer.
     Truncate(usize),
     /// An answer without processing: status, headers, body.
-    Answer(u16, &'static str, &'static str),
+    Respond(u16, &'static str, &'static str),
     /// Processed, and then this status and body instead of the tokens.
     CommitThen(u16, &'static str),
     /// An answer as soon as the head was read, before the body is.
-    Early(u16, &'static str),
+    RespondEarly(u16, &'static str),
     /// Members that replace those of a good answer; null removes one.
-    Members(Value),
+    ReplaceMembers(Value),
     /// A body of this many bytes around the tokens.
-    Huge(usize),
+    Oversized(usize),
     /// Whatever bytes, from the status line on.
-    Wire(Wire),
+    Custom(CustomResponse),
 }
 
 /// Makes the bytes of an answer.
-pub type WireAnswer = Arc<dyn Fn(&Issued) -> Vec<u8> + Send + Sync>;
+pub type CustomResponseFn = Arc<dyn Fn(&Issued) -> Vec<u8> + Send + Sync>;
 
 /// An answer made of bytes.
 #[derive(Clone)]
-pub struct Wire {
+pub struct CustomResponse {
     /// Whether the request is processed first.
     pub commits: bool,
-    pub answer: WireAnswer,
+    pub response: CustomResponseFn,
 }
 
 /// What an answer can speak of: the new tokens, made up where nothing was issued, and the refresh token that was sent.
@@ -56,7 +56,7 @@ pub struct Issued {
     pub sent: String,
 }
 
-impl std::fmt::Debug for Wire {
+impl std::fmt::Debug for CustomResponse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Wire(commits: {})", self.commits)
     }
@@ -64,7 +64,7 @@ impl std::fmt::Debug for Wire {
 
 /// Where a request can be held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Point {
+pub enum HoldPoint {
     BeforeProcessing,
     AfterCommit,
 }
@@ -80,22 +80,22 @@ pub struct Counts {
 
 /// One refresh that was asked for, as the server's log has it.
 #[derive(Clone, Copy, Debug)]
-pub struct Event {
+pub struct LoggedRefresh {
     pub at: Instant,
     /// Counted from 0 in the order of sign-ins.
     pub family: usize,
     /// An earlier request had carried this token.
-    pub again: bool,
+    pub is_replay: bool,
     /// It was answered with tokens.
     pub ok: bool,
 }
 
-struct State {
-    mode: Mode,
-    events: Vec<Event>,
-    families: Vec<Family>,
+struct ServerState {
+    mode: RotationMode,
+    events: Vec<LoggedRefresh>,
+    families: Vec<TokenFamily>,
     access_life: Duration,
-    answer_delay: Duration,
+    response_delay: Duration,
     keeps_old_access: bool,
     script: VecDeque<Fault>,
     /// `None`: there is no revocation endpoint.
@@ -104,7 +104,7 @@ struct State {
     revoked: Vec<(String, String)>,
     /// What the server says the time is, in the form of RFC 9110.
     date: Option<String>,
-    hold: Option<Point>,
+    hold: Option<HoldPoint>,
     held: usize,
     released: bool,
     presented: HashSet<String>,
@@ -113,25 +113,25 @@ struct State {
     secret: Option<String>,
     last_form: Vec<(String, String)>,
     last_headers: Vec<(String, String)>,
-    metadata: Metadata,
-    metadata_asked: usize,
+    metadata: MetadataBehaviour,
+    metadata_requests: usize,
 }
 
 /// What the server says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Metadata {
+pub enum MetadataBehaviour {
     /// Its own address, and the token endpoint there.
     Plain,
     /// Headers, and a document.
-    Other(&'static str, Value),
+    Custom(&'static str, Value),
     /// Nothing: the connection ends.
     Down,
 }
 
-impl State {
+impl ServerState {
     fn mint(&mut self) -> Value {
         let name = format!("f{}", self.families.len());
-        let mut family = Family::new(&name, self.mode);
+        let mut family = TokenFamily::new(&name, self.mode);
         family.kill_old_access_token = !self.keeps_old_access;
         let life = self.access_life;
         let answer = tokens(&family.issue_access(life), Some(&family.current), life);
@@ -143,30 +143,30 @@ impl State {
 /// The server. Its threads end when it is dropped and its connections close.
 pub struct AuthServer {
     url: String,
-    shared: Arc<Shared>,
+    shared: Arc<SharedServer>,
 }
 
-struct Shared {
-    state: Mutex<State>,
+struct SharedServer {
+    state: Mutex<ServerState>,
     changed: Condvar,
     stop: AtomicBool,
     /// Connections that were accepted and are not done with.
-    attending: AtomicUsize,
+    open_connections: AtomicUsize,
 }
 
 /// A request that stands still until it is released; dropping it releases too.
-pub struct Gate<'a>(&'a AuthServer);
+pub struct HeldRequests<'a>(&'a AuthServer);
 
 impl AuthServer {
-    pub fn start(mode: Mode) -> Self {
+    pub fn start(mode: RotationMode) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let state = State {
+        let state = ServerState {
             mode,
             events: Vec::new(),
             families: Vec::new(),
             access_life: Duration::from_secs(600),
-            answer_delay: Duration::ZERO,
+            response_delay: Duration::ZERO,
             keeps_old_access: false,
             script: VecDeque::new(),
             revocation: None,
@@ -180,14 +180,14 @@ impl AuthServer {
             secret: None,
             last_form: Vec::new(),
             last_headers: Vec::new(),
-            metadata: Metadata::Plain,
-            metadata_asked: 0,
+            metadata: MetadataBehaviour::Plain,
+            metadata_requests: 0,
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedServer {
             state: Mutex::new(state),
             changed: Condvar::new(),
             stop: AtomicBool::new(false),
-            attending: AtomicUsize::new(0),
+            open_connections: AtomicUsize::new(0),
         });
         let server = Arc::clone(&shared);
         let base = url.clone();
@@ -197,10 +197,10 @@ impl AuthServer {
                     return;
                 }
                 let (shared, base) = (Arc::clone(&server), base.clone());
-                shared.attending.fetch_add(1, Ordering::SeqCst);
+                shared.open_connections.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
-                    drop(attend(stream, &shared, &base));
-                    shared.attending.fetch_sub(1, Ordering::SeqCst);
+                    drop(serve_connection(stream, &shared, &base));
+                    shared.open_connections.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
@@ -217,7 +217,7 @@ impl AuthServer {
     }
 
     /// The same, with a revocation endpoint; what `faults` says goes wrong there goes wrong in turn.
-    pub fn provider_that_revokes(&self, faults: impl IntoIterator<Item = Fault>) -> String {
+    pub fn provider_with_revocation(&self, faults: impl IntoIterator<Item = Fault>) -> String {
         self.revocation_script(faults);
         self.provider(&format!("revocation_endpoint = \"{}/revoke\"", self.url))
     }
@@ -245,8 +245,8 @@ impl AuthServer {
         self.state().keeps_old_access = true;
     }
 
-    pub fn set_answer_delay(&self, delay: Duration) {
-        self.state().answer_delay = delay;
+    pub fn set_response_delay(&self, delay: Duration) {
+        self.state().response_delay = delay;
     }
 
     /// Tells this time to whoever asks for nothing.
@@ -273,12 +273,12 @@ impl AuthServer {
         last.write_all(b"GET /nothing HTTP/1.1\r\n\r\n").unwrap();
         last.read_to_end(&mut Vec::new()).unwrap();
         super::eventually("the requests are processed", || {
-            (self.shared.attending.load(Ordering::SeqCst) == 0).then(|| self.counts())
+            (self.shared.open_connections.load(Ordering::SeqCst) == 0).then(|| self.counts())
         })
     }
 
     /// The log, from the `n`th entry on.
-    pub fn events_from(&self, n: usize) -> Vec<Event> {
+    pub fn events_from(&self, n: usize) -> Vec<LoggedRefresh> {
         self.state().events.get(n..).unwrap_or_default().to_vec()
     }
 
@@ -304,22 +304,22 @@ impl AuthServer {
         self.state().last_headers.clone()
     }
 
-    pub fn set_metadata(&self, metadata: Metadata) {
+    pub fn set_metadata(&self, metadata: MetadataBehaviour) {
         self.state().metadata = metadata;
     }
 
     /// How often metadata was asked for.
-    pub fn metadata_asked(&self) -> usize {
-        self.state().metadata_asked
+    pub fn metadata_requests(&self) -> usize {
+        self.state().metadata_requests
     }
 
     /// Holds the token requests from now on, at a point of their processing.
-    pub fn hold(&self, point: Point) -> Gate<'_> {
+    pub fn hold(&self, point: HoldPoint) -> HeldRequests<'_> {
         let mut state = self.state();
         state.hold = Some(point);
         state.held = 0;
         state.released = false;
-        Gate(self)
+        HeldRequests(self)
     }
 
     /// Waits until the counts satisfy a condition.
@@ -333,7 +333,7 @@ impl AuthServer {
         assert!(!timeout.timed_out(), "waited in vain for {what}: {:?}", state.counts);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ServerState> {
         self.shared.lock()
     }
 }
@@ -348,7 +348,7 @@ impl Drop for AuthServer {
     }
 }
 
-impl Gate<'_> {
+impl HeldRequests<'_> {
     /// Waits until a request has come as far as the gate.
     pub fn wait_reached(&self) {
         let state = self.0.state();
@@ -362,7 +362,7 @@ impl Gate<'_> {
     }
 }
 
-impl Drop for Gate<'_> {
+impl Drop for HeldRequests<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.released = true;
@@ -372,12 +372,12 @@ impl Drop for Gate<'_> {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl SharedServer {
+    fn lock(&self) -> MutexGuard<'_, ServerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stand(&self, point: Point) {
+    fn wait_if_held(&self, point: HoldPoint) {
         let mut state = self.lock();
         if state.hold != Some(point) || state.released {
             return;
@@ -388,35 +388,35 @@ impl Shared {
     }
 }
 
-struct Request {
+struct ReceivedRequest {
     path: String,
     authorization: Option<String>,
     form: Vec<(String, String)>,
 }
 
-impl Request {
+impl ReceivedRequest {
     fn get(&self, name: &str) -> Option<&str> {
         self.form.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str())
     }
 }
 
 /// Headers that a question without content has not.
-const SAYING: [&str; 4] = ["authorization", "cookie", "content-length", "transfer-encoding"];
+const CONTENT_HEADERS: [&str; 4] = ["authorization", "cookie", "content-length", "transfer-encoding"];
 
-fn attend(stream: TcpStream, shared: &Shared, base: &str) -> io::Result<()> {
+fn serve_connection(stream: TcpStream, shared: &SharedServer, base: &str) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let (method, path, headers) = head(&mut reader)?;
     if method == "HEAD" {
         let date = shared.lock().date.as_ref().map_or(String::new(), |date| format!("date: {date}\r\n"));
         // Nobody who only knocks has anything to say.
-        let says = |(name, _): &(String, String)| name.starts_with("x-") || SAYING.contains(&name.as_str());
+        let says = |(name, _): &(String, String)| name.starts_with("x-") || CONTENT_HEADERS.contains(&name.as_str());
         let status = if headers.iter().any(says) || path.contains('?') { 500 } else { 405 };
         return respond(&stream, status, &date, "");
     }
     if path == "/token" {
         let mut state = shared.lock();
-        if let Some(Fault::Early(status, headers)) = state.script.front().cloned() {
+        if let Some(Fault::RespondEarly(status, headers)) = state.script.front().cloned() {
             state.script.pop_front();
             drop(state);
             respond(&stream, status, headers, "")?;
@@ -432,7 +432,7 @@ fn attend(stream: TcpStream, shared: &Shared, base: &str) -> io::Result<()> {
     if path == "/token" {
         shared.lock().last_headers = headers.clone();
     }
-    let request = Request { path, authorization: header("authorization"), form };
+    let request = ReceivedRequest { path, authorization: header("authorization"), form };
     match request.path.as_str() {
         "/token" => token(&stream, shared, &request),
         "/revoke" => revoke(&stream, shared, &request),
@@ -446,19 +446,19 @@ fn attend(stream: TcpStream, shared: &Shared, base: &str) -> io::Result<()> {
         "/.well-known/oauth-authorization-server" => {
             let metadata = {
                 let mut state = shared.lock();
-                state.metadata_asked += 1;
+                state.metadata_requests += 1;
                 state.metadata.clone()
             };
             match metadata {
-                Metadata::Plain => {
+                MetadataBehaviour::Plain => {
                     let mut metadata = json!({"issuer": base, "token_endpoint": format!("{base}/token")});
                     if shared.lock().revocation.is_some() {
                         metadata["revocation_endpoint"] = format!("{base}/revoke").into();
                     }
                     respond(&stream, 200, "content-type: application/json\r\n", &metadata.to_string())
                 }
-                Metadata::Other(headers, document) => respond(&stream, 200, headers, &document.to_string()),
-                Metadata::Down => stream.shutdown(Shutdown::Both),
+                MetadataBehaviour::Custom(headers, document) => respond(&stream, 200, headers, &document.to_string()),
+                MetadataBehaviour::Down => stream.shutdown(Shutdown::Both),
             }
         }
         _ => respond(&stream, 404, "", ""),
@@ -493,24 +493,24 @@ fn head(reader: &mut impl BufRead) -> io::Result<(String, String, Headers)> {
 
 const JSON: &str = "content-type: application/json; charset=utf-8\r\ncache-control: no-store\r\n";
 
-fn token(stream: &TcpStream, shared: &Shared, request: &Request) -> io::Result<()> {
-    shared.stand(Point::BeforeProcessing);
+fn token(stream: &TcpStream, shared: &SharedServer, request: &ReceivedRequest) -> io::Result<()> {
+    shared.wait_if_held(HoldPoint::BeforeProcessing);
     let (fault, delay) = {
         let mut state = shared.lock();
         state.last_form = request.form.clone();
-        (state.script.pop_front(), state.answer_delay)
+        (state.script.pop_front(), state.response_delay)
     };
     if let Some(Fault::DropBefore) = fault {
         count_presented(&mut shared.lock(), request);
         shared.changed.notify_all();
         return stream.shutdown(Shutdown::Both);
     }
-    if let Some(Fault::Answer(status, headers, body)) = &fault {
+    if let Some(Fault::Respond(status, headers, body)) = &fault {
         count_presented(&mut shared.lock(), request);
         shared.changed.notify_all();
         return respond(stream, *status, headers, body);
     }
-    if let Some(Fault::Wire(wire)) = &fault {
+    if let Some(Fault::Custom(wire)) = &fault {
         let answer = if wire.commits {
             process(&mut shared.lock(), request).1
         } else {
@@ -522,12 +522,12 @@ fn token(stream: &TcpStream, shared: &Shared, request: &Request) -> io::Result<(
         let sent = request.get("refresh_token").unwrap_or_default().to_owned();
         let issued = Issued { access: text("access_token"), refresh: text("refresh_token"), sent };
         let mut stream = stream;
-        stream.write_all(&(wire.answer)(&issued))?;
+        stream.write_all(&(wire.response)(&issued))?;
         return stream.shutdown(Shutdown::Both);
     }
     let (status, answer) = process(&mut shared.lock(), request);
     shared.changed.notify_all();
-    shared.stand(Point::AfterCommit);
+    shared.wait_if_held(HoldPoint::AfterCommit);
     std::thread::sleep(delay);
     let text = answer.to_string();
     match fault {
@@ -540,27 +540,29 @@ fn token(stream: &TcpStream, shared: &Shared, request: &Request) -> io::Result<(
             stream.shutdown(Shutdown::Both)
         }
         Some(Fault::CommitThen(status, body)) => respond(stream, status, "content-type: text/html\r\n", body),
-        Some(Fault::Members(members)) => respond(stream, status, JSON, &with_members(answer, &members).to_string()),
-        Some(Fault::Huge(n)) => {
+        Some(Fault::ReplaceMembers(members)) => {
+            respond(stream, status, JSON, &with_members(answer, &members).to_string())
+        }
+        Some(Fault::Oversized(n)) => {
             let padded = with_members(answer, &json!({"padding": "x".repeat(n)}));
             respond(stream, status, JSON, &padded.to_string())
         }
-        Some(Fault::DropBefore | Fault::Answer(..) | Fault::Early(..) | Fault::Wire(_)) | None => {
+        Some(Fault::DropBefore | Fault::Respond(..) | Fault::RespondEarly(..) | Fault::Custom(_)) | None => {
             respond(stream, status, JSON, &text)
         }
     }
 }
 
 /// RFC 7009: a refresh token ends its family, an access token itself alone; of what it does not know it says nothing.
-fn revoke(stream: &TcpStream, shared: &Shared, request: &Request) -> io::Result<()> {
-    shared.stand(Point::BeforeProcessing);
+fn revoke(stream: &TcpStream, shared: &SharedServer, request: &ReceivedRequest) -> io::Result<()> {
+    shared.wait_if_held(HoldPoint::BeforeProcessing);
     let fault = match &mut shared.lock().revocation {
         None => return respond(stream, 404, "", ""),
         Some(faults) => faults.pop_front(),
     };
     match fault {
         Some(Fault::DropBefore) => return stream.shutdown(Shutdown::Both),
-        Some(Fault::Answer(status, headers, body)) => return respond(stream, status, headers, body),
+        Some(Fault::Respond(status, headers, body)) => return respond(stream, status, headers, body),
         _ => {}
     }
     let text = |name: &str| request.get(name).unwrap_or_default().to_owned();
@@ -587,7 +589,7 @@ fn revoke(stream: &TcpStream, shared: &Shared, request: &Request) -> io::Result<
     }
     drop(state);
     shared.changed.notify_all();
-    shared.stand(Point::AfterCommit);
+    shared.wait_if_held(HoldPoint::AfterCommit);
     match fault {
         Some(Fault::DropAfter) => stream.shutdown(Shutdown::Both),
         _ => respond(stream, 200, "", ""),
@@ -608,7 +610,7 @@ fn with_members(mut answer: Value, members: &Value) -> Value {
 }
 
 /// Gives whether an earlier request had carried this token.
-fn count_presented(state: &mut State, request: &Request) -> bool {
+fn count_presented(state: &mut ServerState, request: &ReceivedRequest) -> bool {
     state.counts.refresh_requests += 1;
     let Some(token) = request.get("refresh_token") else { return false };
     let is_again = !state.presented.insert(token.to_owned());
@@ -616,7 +618,7 @@ fn count_presented(state: &mut State, request: &Request) -> bool {
     is_again
 }
 
-fn process(state: &mut State, request: &Request) -> (u16, Value) {
+fn process(state: &mut ServerState, request: &ReceivedRequest) -> (u16, Value) {
     let again = count_presented(state, request);
     let error = |code: &str| json!({"error": code, "error_description": format!("{code} by the test server")});
     if let Some(secret) = &state.secret {
@@ -647,10 +649,15 @@ fn process(state: &mut State, request: &Request) -> (u16, Value) {
     let verdict = family.refresh(token, life);
     let is_revoked = was_alive && !family.is_alive;
     state.counts.families_revoked += usize::from(is_revoked);
-    state.events.push(Event { at: Instant::now(), family: number, again, ok: verdict != Verdict::Dead });
+    state.events.push(LoggedRefresh {
+        at: Instant::now(),
+        family: number,
+        is_replay: again,
+        ok: verdict != RefreshResult::Dead,
+    });
     match verdict {
-        Verdict::Dead => (400, error("invalid_grant")),
-        Verdict::Pair { access, refresh } => {
+        RefreshResult::Dead => (400, error("invalid_grant")),
+        RefreshResult::Pair { access, refresh } => {
             state.counts.refresh_ok += 1;
             (200, tokens(&access, refresh.as_deref(), life))
         }

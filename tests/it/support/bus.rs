@@ -9,7 +9,7 @@ use super::sandbox::{Run, Sandbox};
 
 /// What answers, or does not, on the bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keyring {
+pub enum KeyringState {
     Unlocked,
     Locked,
     /// Owns its name and never answers.
@@ -19,7 +19,7 @@ pub enum Keyring {
 }
 
 /// A bus and its keyring; both end when it is dropped.
-pub struct Bus {
+pub struct SessionBus {
     address: String,
     daemon: Child,
     keyring: Option<Child>,
@@ -33,9 +33,9 @@ const CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bu
 <policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy>
 </busconfig>"#;
 
-impl Bus {
+impl SessionBus {
     /// Starts a bus for a sandbox, whose programs find it from then on.
-    pub fn start(sandbox: &mut Sandbox, keyring: Keyring) -> Self {
+    pub fn start(sandbox: &mut Sandbox, keyring: KeyringState) -> Self {
         let socket = sandbox.path("run/test-bus");
         let config = sandbox.path("home/bus.conf");
         std::fs::write(&config, CONFIG.replace("SOCKET", &socket.display().to_string())).unwrap();
@@ -53,13 +53,13 @@ impl Bus {
         sandbox.set_env("DBUS_SESSION_BUS_ADDRESS", &address);
         let mut bus =
             Self { address, daemon, keyring: None, environment: sandbox.environment(), home: sandbox.path("home") };
-        if keyring != Keyring::Missing {
+        if keyring != KeyringState::Missing {
             bus.start_keyring();
         }
         match keyring {
-            Keyring::Locked => bus.lock(),
-            Keyring::Hanging => bus.stop_answering(),
-            Keyring::Unlocked | Keyring::Missing => {}
+            KeyringState::Locked => bus.lock(),
+            KeyringState::Hanging => bus.suspend_keyring(),
+            KeyringState::Unlocked | KeyringState::Missing => {}
         }
         bus
     }
@@ -126,11 +126,11 @@ impl Bus {
         out.status.success().then(|| String::from_utf8_lossy(&out.stdout).into_owned())
     }
 
-    pub fn stop_answering(&self) {
+    pub fn suspend_keyring(&self) {
         self.signal(rustix::process::Signal::STOP);
     }
 
-    pub fn answer_again(&self) {
+    pub fn resume_keyring(&self) {
         self.signal(rustix::process::Signal::CONT);
     }
 
@@ -165,7 +165,7 @@ impl Bus {
     }
 }
 
-impl Drop for Bus {
+impl Drop for SessionBus {
     fn drop(&mut self) {
         for child in self.keyring.iter_mut().chain([&mut self.daemon]) {
             let _gone = child.kill();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// How a server treats refresh tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Mode {
+pub enum RotationMode {
     /// Rotates; a replay kills the family, newest tokens included.
     Strict,
     /// As strict, but the token before the current one, while its successor is unused, gives the same pair again.
@@ -18,18 +18,18 @@ pub enum Mode {
 
 /// What a refresh gives.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Verdict {
+pub enum RefreshResult {
     Pair { access: String, refresh: Option<String> },
     Dead,
 }
 
 #[derive(Debug)]
-pub struct Family {
-    pub mode: Mode,
+pub struct TokenFamily {
+    pub mode: RotationMode,
     pub kill_old_access_token: bool,
     pub is_alive: bool,
     pub current: String,
-    previous: Option<Previous>,
+    previous: Option<PreviousToken>,
     access: HashMap<String, Instant>,
     used: HashSet<String>,
     next: u64,
@@ -37,14 +37,14 @@ pub struct Family {
 }
 
 #[derive(Debug)]
-struct Previous {
+struct PreviousToken {
     token: String,
     superseded: Instant,
     pair: (String, String),
 }
 
-impl Family {
-    pub fn new(name: &str, mode: Mode) -> Self {
+impl TokenFamily {
+    pub fn new(name: &str, mode: RotationMode) -> Self {
         let mut family = Self {
             mode,
             kill_old_access_token: true,
@@ -94,42 +94,42 @@ impl Family {
         self.access.remove(access);
     }
 
-    pub fn refresh(&mut self, token: &str, life: Duration) -> Verdict {
+    pub fn refresh(&mut self, token: &str, life: Duration) -> RefreshResult {
         if !self.is_alive {
-            return Verdict::Dead;
+            return RefreshResult::Dead;
         }
         if token == self.current {
             return self.rotate(token, life);
         }
         match (self.mode, &self.previous) {
-            (Mode::Grace(window), Some(p))
+            (RotationMode::Grace(window), Some(p))
                 if p.token == token && p.superseded.elapsed() < window && !self.used.contains(&self.current) =>
             {
                 let (access, refresh) = p.pair.clone();
-                Verdict::Pair { access, refresh: Some(refresh) }
+                RefreshResult::Pair { access, refresh: Some(refresh) }
             }
-            (Mode::Strict | Mode::Grace(_), _) => {
+            (RotationMode::Strict | RotationMode::Grace(_), _) => {
                 self.is_alive = false;
-                Verdict::Dead
+                RefreshResult::Dead
             }
-            (Mode::Lenient | Mode::NoRotation { .. }, _) => Verdict::Dead,
+            (RotationMode::Lenient | RotationMode::NoRotation { .. }, _) => RefreshResult::Dead,
         }
     }
 
-    fn rotate(&mut self, token: &str, life: Duration) -> Verdict {
+    fn rotate(&mut self, token: &str, life: Duration) -> RefreshResult {
         let access = self.issue_access(life);
-        if let Mode::NoRotation { echo } = self.mode {
-            return Verdict::Pair { access, refresh: echo.then(|| token.to_owned()) };
+        if let RotationMode::NoRotation { echo } = self.mode {
+            return RefreshResult::Pair { access, refresh: echo.then(|| token.to_owned()) };
         }
         self.used.insert(token.to_owned());
         let refresh = self.mint("rt");
-        self.previous = Some(Previous {
+        self.previous = Some(PreviousToken {
             token: token.to_owned(),
             superseded: Instant::now(),
             pair: (access.clone(), refresh.clone()),
         });
         self.current = refresh.clone();
-        Verdict::Pair { access, refresh: Some(refresh) }
+        RefreshResult::Pair { access, refresh: Some(refresh) }
     }
 }
 
@@ -139,44 +139,44 @@ mod tests {
 
     const LIFE: Duration = Duration::from_secs(60);
 
-    fn refresh_of(v: Verdict) -> String {
+    fn refresh_of(v: RefreshResult) -> String {
         match v {
-            Verdict::Pair { refresh: Some(r), .. } => r,
+            RefreshResult::Pair { refresh: Some(r), .. } => r,
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn strict_a_replay_kills_everything() {
-        let mut f = Family::new("f", Mode::Strict);
+        let mut f = TokenFamily::new("f", RotationMode::Strict);
         let first = f.current.clone();
-        let Verdict::Pair { access, .. } = f.refresh(&first, LIFE) else { panic!() };
+        let RefreshResult::Pair { access, .. } = f.refresh(&first, LIFE) else { panic!() };
         assert!(f.is_live(&access));
-        assert_eq!(f.refresh(&first, LIFE), Verdict::Dead);
+        assert_eq!(f.refresh(&first, LIFE), RefreshResult::Dead);
         assert!(!f.is_live(&access) && !f.is_alive);
         let newest = f.current.clone();
-        assert_eq!(f.refresh(&newest, LIFE), Verdict::Dead);
+        assert_eq!(f.refresh(&newest, LIFE), RefreshResult::Dead);
     }
 
     #[test]
     fn grace_gives_the_same_pair_until_the_successor_is_used() {
-        let mut f = Family::new("f", Mode::Grace(LIFE));
+        let mut f = TokenFamily::new("f", RotationMode::Grace(LIFE));
         let first = f.current.clone();
         let pair = f.refresh(&first, LIFE);
         assert_eq!(f.refresh(&first, LIFE), pair);
         let second = refresh_of(pair);
         refresh_of(f.refresh(&second, LIFE));
-        assert_eq!(f.refresh(&first, LIFE), Verdict::Dead);
+        assert_eq!(f.refresh(&first, LIFE), RefreshResult::Dead);
         assert!(!f.is_alive);
     }
 
     #[test]
     fn no_rotation_keeps_the_token() {
         for echo in [true, false] {
-            let mut f = Family::new("f", Mode::NoRotation { echo });
+            let mut f = TokenFamily::new("f", RotationMode::NoRotation { echo });
             let first = f.current.clone();
             for _ in 0..3 {
-                let Verdict::Pair { refresh, .. } = f.refresh(&first, LIFE) else { panic!() };
+                let RefreshResult::Pair { refresh, .. } = f.refresh(&first, LIFE) else { panic!() };
                 assert_eq!(refresh.is_some(), echo);
             }
         }
@@ -184,10 +184,10 @@ mod tests {
 
     #[test]
     fn lenient_refuses_a_replay_and_lives_on() {
-        let mut f = Family::new("f", Mode::Lenient);
+        let mut f = TokenFamily::new("f", RotationMode::Lenient);
         let first = f.current.clone();
         let second = refresh_of(f.refresh(&first, LIFE));
-        assert_eq!(f.refresh(&first, LIFE), Verdict::Dead);
+        assert_eq!(f.refresh(&first, LIFE), RefreshResult::Dead);
         refresh_of(f.refresh(&second, LIFE));
     }
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use super::sandbox::{PROGRAM, Process, Run, Sandbox};
 
 /// Runs one process of this program per argument list, all released at the same instant.
-pub fn stampede(sandbox: &Sandbox, calls: &[Vec<&str>]) -> Vec<Run> {
+pub fn run_at_once(sandbox: &Sandbox, calls: &[Vec<&str>]) -> Vec<Run> {
     let fifo = sandbox.path("starting-gate");
     let _old = std::fs::remove_file(&fifo);
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());

@@ -49,7 +49,7 @@ pub fn root() -> PathBuf {
 }
 
 /// How many processes wait for a lock file.
-pub fn waiters(lock: &Path) -> usize {
+pub fn lock_waiters(lock: &Path) -> usize {
     use std::os::unix::fs::MetadataExt;
     let inode = format!(":{} ", std::fs::metadata(lock).unwrap().ino());
     let locks = std::fs::read_to_string("/proc/locks").unwrap();

@@ -19,23 +19,24 @@ pub struct OidcProvider {
 }
 
 /// A client that is registered there.
-pub struct Client {
+pub struct RegisteredClient {
     pub id: &'static str,
     pub auth: &'static str,
     pub secret: &'static str,
 }
 
-const fn client(id: &'static str, auth: &'static str, secret: &'static str) -> Client {
-    Client { id, auth, secret }
+const fn client(id: &'static str, auth: &'static str, secret: &'static str) -> RegisteredClient {
+    RegisteredClient { id, auth, secret }
 }
 
-pub const PUBLIC: Client = client("public", "none", "");
-pub const BASIC: Client = client("conf-basic", "client_secret_basic", "basic-secret-0123456789abcdef0123456789");
-pub const POST: Client = client("conf-post", "client_secret_post", "post-secret-0123456789abcdef0123456789");
+pub const PUBLIC: RegisteredClient = client("public", "none", "");
+pub const BASIC: RegisteredClient =
+    client("conf-basic", "client_secret_basic", "basic-secret-0123456789abcdef0123456789");
+pub const POST: RegisteredClient = client("conf-post", "client_secret_post", "post-secret-0123456789abcdef0123456789");
 /// Id and secret are full of what must be encoded.
-pub const ODD: Client = client("conf:odd id", "client_secret_basic", "a+b/c=d%2B:e&f?g h~i\"j\\k");
-pub const ES256: Client = client("conf-pkjwt", "private_key_jwt", "");
-pub const RS256: Client = client("conf-pkjwt-rsa", "private_key_jwt", "");
+pub const ODD: RegisteredClient = client("conf:odd id", "client_secret_basic", "a+b/c=d%2B:e&f?g h~i\"j\\k");
+pub const ES256: RegisteredClient = client("conf-pkjwt", "private_key_jwt", "");
+pub const RS256: RegisteredClient = client("conf-pkjwt-rsa", "private_key_jwt", "");
 
 impl OidcProvider {
     /// Starts it with rotation and reuse detection on. `delay_ms`: between the grant's processing and its answer.
@@ -91,7 +92,7 @@ impl OidcProvider {
     }
 
     /// The section for one of its other clients, whose secret or key lies in a file below `home`.
-    pub fn provider_for(&self, client: &Client, home: &Path) -> String {
+    pub fn provider_for(&self, client: &RegisteredClient, home: &Path) -> String {
         let place = home.join("client");
         let section = format!("[provider.oidc]\nissuer = \"{}\"\nclient_id = \"{}\"\n", self.issuer, client.id);
         let proof = match client.auth {

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::sandbox::Sandbox;
 
-pub struct Person {
+pub struct BrowserUser {
     name: &'static str,
     /// Presses "cancel" where they are asked to consent.
     refuses: bool,
@@ -23,7 +23,7 @@ pub struct Page {
     location: Option<String>,
 }
 
-impl Person {
+impl BrowserUser {
     pub fn new(name: &'static str) -> Self {
         Self { name, refuses: false, cookies: Vec::new() }
     }
@@ -34,16 +34,16 @@ impl Person {
 
     /// Goes to a page and does what it asks, until a page asks nothing more.
     pub fn sign_in(&mut self, url: &str) -> Page {
-        self.walk(url, |_| false)
+        self.follow_pages(url, |_| false)
     }
 
     /// The same, but stops where the server sends the browser away from itself.
     pub fn sign_in_without_going_back(&mut self, url: &str) -> Url {
         let home = Url::parse(url).unwrap().origin();
-        self.walk(url, |next| next.origin() != home).url
+        self.follow_pages(url, |next| next.origin() != home).url
     }
 
-    fn walk(&mut self, url: &str, stop: impl Fn(&Url) -> bool) -> Page {
+    fn follow_pages(&mut self, url: &str, stop: impl Fn(&Url) -> bool) -> Page {
         let mut page = self.get(&url.parse().unwrap());
         for _ in 0..30 {
             let next = match &page.location {
@@ -99,14 +99,14 @@ impl Person {
         for (name, value) in head.lines().skip(1).filter_map(|line| line.split_once(": ")) {
             match name.to_ascii_lowercase().as_str() {
                 "location" if (300..400).contains(&page.status) => page.location = Some(value.to_owned()),
-                "set-cookie" => self.keep(port, value),
+                "set-cookie" => self.store_cookie(port, value),
                 _ => {}
             }
         }
         page
     }
 
-    fn keep(&mut self, port: u16, cookie: &str) {
+    fn store_cookie(&mut self, port: u16, cookie: &str) {
         let (name, value) = cookie.split(';').next().unwrap().split_once('=').unwrap();
         self.cookies.retain(|(at, n, _)| (*at, n.as_str()) != (port, name));
         if !value.is_empty() {
@@ -143,7 +143,7 @@ fn attribute(tag: &str, name: &str) -> Option<String> {
 }
 
 /// Makes a script the browser of a sandbox; it writes the URL that it is given into a file.
-pub fn give_browser(sandbox: &mut Sandbox) -> PathBuf {
+pub fn install_browser(sandbox: &mut Sandbox) -> PathBuf {
     let (script, seen) = (sandbox.path("home/browser"), sandbox.path("home/url"));
     let text = format!("#!/bin/sh\nprintf %s \"$1\" >{0}.new && mv {0}.new {0}\n", seen.display());
     std::fs::write(&script, text).unwrap();
@@ -153,7 +153,7 @@ pub fn give_browser(sandbox: &mut Sandbox) -> PathBuf {
 }
 
 /// Waits until the browser was sent somewhere.
-pub fn url_given(seen: &PathBuf) -> String {
+pub fn wait_for_url(seen: &PathBuf) -> String {
     let url = super::eventually("the browser is started", || std::fs::read_to_string(seen).ok());
     std::fs::remove_file(seen).unwrap();
     url

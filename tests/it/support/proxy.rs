@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 
 use super::PATIENCE;
 
-pub struct Proxy {
+pub struct TunnelProxy {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
 }
 
-impl Proxy {
+impl TunnelProxy {
     /// All tunnels lead to `to`; without one, none is made.
     pub fn start(to: Option<SocketAddr>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -26,10 +26,10 @@ impl Proxy {
                     return;
                 }
                 let noted = Arc::clone(&noted);
-                std::thread::spawn(move || drop(attend(stream, to, &noted)));
+                std::thread::spawn(move || drop(serve_connection(stream, to, &noted)));
             }
         });
-        Self { address, asked, stop }
+        Self { address, requests: asked, stop }
     }
 
     pub fn url(&self) -> String {
@@ -37,19 +37,19 @@ impl Proxy {
     }
 
     /// The first lines of all requests.
-    pub fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
+    pub fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
-impl Drop for Proxy {
+impl Drop for TunnelProxy {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         drop(TcpStream::connect(self.address));
     }
 }
 
-fn attend(stream: TcpStream, to: Option<SocketAddr>, noted: &Mutex<Vec<String>>) -> io::Result<()> {
+fn serve_connection(stream: TcpStream, to: Option<SocketAddr>, noted: &Mutex<Vec<String>>) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut first = String::new();

@@ -183,12 +183,12 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_keepalive");
 fn finish(child: Child) -> Run {
     let out = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    ended(out.status, text(&out.stdout), text(&out.stderr))
+    finished_run(out.status, text(&out.stdout), text(&out.stderr))
 }
 
 /// No thread of the program may have panicked, whatever its exit status says.
 #[track_caller]
-fn ended(status: std::process::ExitStatus, stdout: String, stderr: String) -> Run {
+fn finished_run(status: std::process::ExitStatus, stdout: String, stderr: String) -> Run {
     assert!(!stderr.contains("panicked at"), "{stderr}");
     Run { status: status_number(status), stdout, stderr }
 }
@@ -268,7 +268,7 @@ impl Process {
     /// Ctrl-C. A test run in a shell's background has it ignored, and so has what it starts.
     pub fn interrupt(&self) {
         let interrupt = rustix::process::Signal::INT;
-        let is_ignored = keepalive::sys::process::ignores(interrupt.as_raw());
+        let is_ignored = keepalive::sys::process::ignores_signal(interrupt.as_raw());
         self.signal(if is_ignored { rustix::process::Signal::TERM } else { interrupt });
     }
 
@@ -287,7 +287,7 @@ impl Process {
         let status = super::eventually(&what, || self.child.try_wait().unwrap());
         let stdout = self.stdout.take().unwrap().join().unwrap();
         self.stderr.take().unwrap().join().unwrap();
-        ended(status, stdout, self.stderr_so_far())
+        finished_run(status, stdout, self.stderr_so_far())
     }
 }
 
@@ -299,4 +299,4 @@ impl Drop for Process {
 }
 
 /// Not to wait, but to give a wrong behaviour time to show itself.
-pub const A_MOMENT: Duration = Duration::from_millis(300);
+pub const QUIET_PERIOD: Duration = Duration::from_millis(300);

@@ -15,7 +15,7 @@ use super::root;
 /// One recorded answer, and what it must lead to; the table says what each member means.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Shape {
+pub struct RecordedResponse {
     pub name: String,
     /// At whom it was seen; for the reader of the table.
     #[serde(default, rename = "seen")]
@@ -64,17 +64,17 @@ fn refreshed() -> String {
 }
 
 #[derive(Deserialize)]
-struct Table {
-    response: Vec<Shape>,
+struct ResponseTable {
+    response: Vec<RecordedResponse>,
 }
 
 /// All of the table.
-pub fn shapes() -> Vec<Shape> {
+pub fn recorded_responses() -> Vec<RecordedResponse> {
     let text = std::fs::read_to_string(root().join("tests/responses/table.toml")).unwrap();
-    toml::from_str::<Table>(&text).unwrap().response
+    toml::from_str::<ResponseTable>(&text).unwrap().response
 }
 
-impl Shape {
+impl RecordedResponse {
     pub fn is_granted(&self) -> bool {
         self.outcome == "refreshed" || !self.access
     }
@@ -91,18 +91,18 @@ impl Shape {
     /// The refresh token that is held afterwards.
     pub fn keeps(&self, issued: &Issued) -> String {
         let default = if self.is_granted() { "{RT}" } else { "{OLD}" };
-        let text = fill(self.keeps.as_deref().unwrap_or(default), issued, Timestamp::from_secs(0));
+        let text = fill_placeholders(self.keeps.as_deref().unwrap_or(default), issued, Timestamp::from_secs(0));
         // TOML's literal strings leave the escapes of JSON alone.
         serde_json::from_str(&format!("\"{text}\"")).unwrap()
     }
 
     /// The body as it goes over the wire.
-    pub fn packed_body(&self, issued: &Issued, now: Timestamp) -> Vec<u8> {
-        let mut bytes = fill(&self.body, issued, now).into_bytes();
+    pub fn encoded_body(&self, issued: &Issued, now: Timestamp) -> Vec<u8> {
+        let mut bytes = fill_placeholders(&self.body, issued, now).into_bytes();
         if let Some(total) = self.total {
             bytes.resize(total, b' ');
         }
-        self.encoded.iter().fold(bytes, |bytes, coding| pack(coding, &bytes))
+        self.encoded.iter().fold(bytes, |bytes, coding| encode(coding, &bytes))
     }
 
     /// `Content-Encoding` as a reader of the answer sees it.
@@ -142,7 +142,7 @@ impl Shape {
 }
 
 /// Puts tokens and instants in their places.
-fn fill(text: &str, issued: &Issued, now: Timestamp) -> String {
+fn fill_placeholders(text: &str, issued: &Issued, now: Timestamp) -> String {
     let mut filled = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {
@@ -178,7 +178,7 @@ fn value(place: &str, issued: &Issued, now: Timestamp) -> Option<String> {
     })
 }
 
-fn pack(coding: &str, bytes: &[u8]) -> Vec<u8> {
+fn encode(coding: &str, bytes: &[u8]) -> Vec<u8> {
     let text = || String::from_utf8(bytes.to_vec()).unwrap();
     match coding {
         "gzip" => {

@@ -16,15 +16,15 @@ use super::PATIENCE;
 /// The name that the certificate is made out to, beside those of loopback.
 pub const NAME: &str = "login.acme.example";
 
-pub struct TlsFront {
+pub struct TlsTerminator {
     dir: tempfile::TempDir,
     address: SocketAddr,
     stop: Arc<AtomicBool>,
 }
 
-impl TlsFront {
+impl TlsTerminator {
     /// Puts TLS before the server at `url`.
-    pub fn before(url: &str) -> Self {
+    pub fn in_front_of(url: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let make = |arguments: &str| {
             let common = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30";
@@ -62,7 +62,7 @@ impl TlsFront {
                 }
                 let (config, behind) = (Arc::clone(&config), behind.clone());
                 // A client that does not trust the certificate ends the connection.
-                std::thread::spawn(move || drop(attend(stream, config, &behind)));
+                std::thread::spawn(move || drop(serve_connection(stream, config, &behind)));
             }
         });
         Self { dir, address, stop }
@@ -78,7 +78,7 @@ impl TlsFront {
     }
 }
 
-impl Drop for TlsFront {
+impl Drop for TlsTerminator {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         // Wakes the accept loop.
@@ -87,7 +87,7 @@ impl Drop for TlsFront {
 }
 
 /// One request and its answer.
-fn attend(stream: TcpStream, config: Arc<ServerConfig>, behind: &str) -> io::Result<()> {
+fn serve_connection(stream: TcpStream, config: Arc<ServerConfig>, behind: &str) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut tls = StreamOwned::new(ServerConnection::new(config).map_err(io::Error::other)?, stream);
     let mut request = Vec::new();

@@ -98,7 +98,7 @@ impl Budget {
 
 impl Design {
     /// The one that is built.
-    pub fn built(server: Server) -> Self {
+    pub fn implemented(server: Server) -> Self {
         Self {
             server,
             processes: 2,
@@ -122,13 +122,13 @@ impl Design {
 
 /// A token and its generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Credential {
+pub struct ModelCredential {
     pub generation: u8,
     pub token: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Intent {
+pub struct ModelIntent {
     pub generation: u8,
     pub token: u8,
     pub sends: u8,
@@ -137,7 +137,7 @@ pub struct Intent {
 
 /// Where a process is in the transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum At {
+pub enum Phase {
     #[default]
     Idle,
     /// In the queue of the lock file.
@@ -160,7 +160,7 @@ pub enum At {
 
 /// Why a request is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
+pub enum SendReason {
     #[default]
     First,
     /// The server does not mind.
@@ -170,18 +170,18 @@ pub enum Kind {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Process {
-    pub at: At,
+pub struct ModelProcess {
+    pub at: Phase,
     pub rounds: u8,
     /// Seen before waiting.
     pub seen_generation: u8,
     pub seen_sequence: u8,
-    pub credential: Credential,
-    pub kind: Kind,
+    pub credential: ModelCredential,
+    pub kind: SendReason,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Content {
+pub enum MessageKind {
     Request,
     Tokens,
     Denial,
@@ -192,23 +192,23 @@ pub enum Content {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Message {
     pub owner: Option<u8>,
-    pub content: Content,
+    pub content: MessageKind,
     pub token: u8,
 }
 
 /// The world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct World {
-    pub processes: Vec<Process>,
+pub struct ModelState {
+    pub processes: Vec<ModelProcess>,
     pub holder: Option<u8>,
     /// K, as programs see it and as it would be after a power cut.
-    pub keyring: Credential,
-    pub keyring_on_disk: Credential,
+    pub keyring: ModelCredential,
+    pub keyring_on_disk: ModelCredential,
     pub is_keyring_locked: bool,
     /// S.
-    pub sealed: Option<Credential>,
+    pub sealed: Option<ModelCredential>,
     /// J.
-    pub intent: Option<Intent>,
+    pub intent: Option<ModelIntent>,
     pub needs_login: bool,
     pub sequence: u8,
     pub last_failed: bool,
@@ -282,9 +282,9 @@ pub enum Edge {
     FollowSuccess,
     FollowFailure,
     WaitInDoubt,
-    PresumeSpent,
+    PresumeConsumed,
     HoldForOrphan,
-    Allow(Kind),
+    Allow(SendReason),
     KeyringAway,
     WriteIntent,
     Yield,
@@ -297,18 +297,18 @@ pub enum Edge {
     Publish,
     PublishLater,
     Commit,
-    Crash(At),
-    CutPower(At),
+    Crash(Phase),
+    CutPower(Phase),
 }
 
 fn bit(token: u8) -> u16 {
     1 << token
 }
 
-impl World {
+impl ModelState {
     fn new(design: &Design) -> Self {
-        let first = Credential { generation: 1, token: 1 };
-        let process = Process { rounds: design.rounds, ..Process::default() };
+        let first = ModelCredential { generation: 1, token: 1 };
+        let process = ModelProcess { rounds: design.rounds, ..ModelProcess::default() };
         Self {
             processes: vec![process; design.processes],
             holder: None,
@@ -344,7 +344,7 @@ impl World {
     }
 
     /// The higher generation of S and K.
-    pub fn newest(&self) -> Credential {
+    pub fn newest(&self) -> ModelCredential {
         self.sealed.map_or(self.keyring, |sealed| sealed.max(self.keyring))
     }
 
@@ -354,12 +354,12 @@ impl World {
 
     /// A request of ours may still reach the server.
     pub fn is_unsettled(&self) -> bool {
-        self.network.iter().any(|m| m.content == Content::Request)
+        self.network.iter().any(|m| m.content == MessageKind::Request)
     }
 
     fn end(&mut self, p: u8) {
         let process = &mut self.processes[usize::from(p)];
-        *process = Process { rounds: process.rounds - 1, ..Process::default() };
+        *process = ModelProcess { rounds: process.rounds - 1, ..ModelProcess::default() };
         self.release(p);
     }
 
@@ -375,49 +375,50 @@ impl World {
         for message in before {
             match (message.owner == Some(p), message.content) {
                 (false, _) => self.network.push(message),
-                (true, Content::Request) => self.network.push(Message { owner: None, ..message }),
-                (true, Content::Tokens) => self.lost_in_window = true,
-                (true, Content::Denial | Content::Busy) => {}
+                (true, MessageKind::Request) => self.network.push(Message { owner: None, ..message }),
+                (true, MessageKind::Tokens) => self.lost_in_window = true,
+                (true, MessageKind::Denial | MessageKind::Busy) => {}
             }
         }
         self.network.sort_unstable();
     }
 
     fn die(&mut self, p: u8, design: &Design) {
-        if self.processes[usize::from(p)].at == At::Received && design.sealing != Sealing::Never {
+        if self.processes[usize::from(p)].at == Phase::Received && design.sealing != Sealing::Never {
             // Between the last byte and the sync: the window that nobody can close.
             self.lost_in_window = true;
         }
         self.orphan(p);
         let process = &mut self.processes[usize::from(p)];
-        *process = Process { rounds: process.rounds, ..Process::default() };
+        *process = ModelProcess { rounds: process.rounds, ..ModelProcess::default() };
         self.release(p);
     }
 
     /// The last send was made, and nothing told what became of it.
-    fn presume_spent(&mut self) {
+    fn presume_consumed(&mut self) {
         self.needs_login = true;
         self.intent = None;
         self.is_grace_open = false;
     }
 
-    fn note(&mut self, failed: bool) {
+    fn record_attempt(&mut self, failed: bool) {
         self.sequence = (self.sequence + 1).min(7);
         self.last_failed = failed;
     }
 
     fn is_recoverable(&self) -> bool {
-        let is_usable = |c: Credential| (self.valid | self.in_grace) & bit(c.token) != 0;
-        let in_memory =
-            |p: &Process| matches!(p.at, At::Received | At::Sealed | At::Published) && is_usable(p.credential);
+        let is_usable = |c: ModelCredential| (self.valid | self.in_grace) & bit(c.token) != 0;
+        let in_memory = |p: &ModelProcess| {
+            matches!(p.at, Phase::Received | Phase::Sealed | Phase::Published) && is_usable(p.credential)
+        };
         is_usable(self.keyring)
             || is_usable(self.keyring_on_disk)
             || self.sealed.is_some_and(is_usable)
             || self.processes.iter().any(in_memory)
             || self.network.iter().any(|m| {
-                m.content == Content::Tokens
+                m.content == MessageKind::Tokens
                     && m.owner.is_some()
-                    && is_usable(Credential { generation: 0, token: m.token })
+                    && is_usable(ModelCredential { generation: 0, token: m.token })
             })
     }
 
@@ -428,16 +429,16 @@ impl World {
     }
 
     /// The server's state machine.
-    fn serve(&mut self, server: Server, token: u8) -> Content {
+    fn serve(&mut self, server: Server, token: u8) -> MessageKind {
         if !self.is_alive {
-            return Content::Denial;
+            return MessageKind::Denial;
         }
         let is_valid = self.valid & bit(token) != 0;
         match server {
-            Server::NoRotation => return Content::Tokens,
+            Server::NoRotation => return MessageKind::Tokens,
             Server::Lenient => {
                 self.issue();
-                return Content::Tokens;
+                return MessageKind::Tokens;
             }
             _ => {}
         }
@@ -449,14 +450,14 @@ impl World {
                 self.in_grace = bit(token);
             }
             self.issue();
-            return Content::Tokens;
+            return MessageKind::Tokens;
         }
         if self.in_grace & bit(token) == 0 {
             self.revoked_early |= !self.has_expired();
             self.is_alive = false;
             self.valid = 0;
             self.in_grace = 0;
-            return Content::Denial;
+            return MessageKind::Denial;
         }
         match server {
             Server::GraceSame => {}
@@ -466,35 +467,35 @@ impl World {
             }
             _ => self.issue(),
         }
-        Content::Tokens
+        MessageKind::Tokens
     }
 }
 
 impl Design {
-    fn steps_of_processes(&self, world: &World, steps: &mut Vec<Step>) {
+    fn process_steps(&self, world: &ModelState, steps: &mut Vec<Step>) {
         for (p, process) in (0..).zip(&world.processes) {
             match process.at {
-                At::Idle if process.rounds > 0 => steps.push(Step::Enter(p)),
-                At::Idle => {}
-                At::AtLock if world.holder.is_none() => steps.push(Step::Admit(p)),
-                At::AtLock => {}
-                At::Admitted => steps.push(Step::Recheck(p)),
-                At::Ready => steps.push(Step::Gate(p)),
-                At::Intended => steps.push(Step::Yield(p)),
-                At::Sent => {
+                Phase::Idle if process.rounds > 0 => steps.push(Step::Enter(p)),
+                Phase::Idle => {}
+                Phase::AtLock if world.holder.is_none() => steps.push(Step::Admit(p)),
+                Phase::AtLock => {}
+                Phase::Admitted => steps.push(Step::Recheck(p)),
+                Phase::Ready => steps.push(Step::Gate(p)),
+                Phase::Intended => steps.push(Step::Yield(p)),
+                Phase::Sent => {
                     let mine = world.network.iter().enumerate().filter(|(_, m)| m.owner == Some(p));
-                    let answers = mine.clone().filter(|(_, m)| m.content != Content::Request);
+                    let answers = mine.clone().filter(|(_, m)| m.content != MessageKind::Request);
                     steps.extend(answers.map(|(k, _)| Step::Receive(p, k)));
                     if mine.count() == 0 || world.spent.timeouts < self.budget.timeouts {
                         steps.push(Step::GiveUp(p));
                     }
                 }
-                At::Received => steps.push(Step::Seal(p)),
-                At::Sealed => steps.push(Step::Publish(p)),
-                At::Published => steps.push(Step::Commit(p)),
+                Phase::Received => steps.push(Step::Seal(p)),
+                Phase::Sealed => steps.push(Step::Publish(p)),
+                Phase::Published => steps.push(Step::Commit(p)),
             }
         }
-        for (k, _) in world.network.iter().enumerate().filter(|(_, m)| m.content == Content::Request) {
+        for (k, _) in world.network.iter().enumerate().filter(|(_, m)| m.content == MessageKind::Request) {
             steps.push(Step::Serve(k));
             if world.spent.refusals < self.budget.refusals {
                 steps.push(Step::Refuse(k));
@@ -502,10 +503,10 @@ impl Design {
         }
     }
 
-    fn steps_of_fate(&self, world: &World, steps: &mut Vec<Step>) {
+    fn environment_steps(&self, world: &ModelState, steps: &mut Vec<Step>) {
         let (budget, spent) = (&self.budget, &world.spent);
         if spent.crashes < budget.crashes {
-            let up = (0..).zip(&world.processes).filter(|(_, process)| process.at != At::Idle);
+            let up = (0..).zip(&world.processes).filter(|(_, process)| process.at != Phase::Idle);
             steps.extend(up.map(|(p, _)| Step::Crash(p)));
         }
         if spent.losses < budget.losses {
@@ -526,19 +527,19 @@ impl Design {
     }
 
     /// Signed in, and nobody at work.
-    pub fn start(&self) -> World {
-        World::new(self)
+    pub fn start(&self) -> ModelState {
+        ModelState::new(self)
     }
 
     /// One step, and, for those of the transaction, what it turned out to be.
-    pub fn step(&self, before: &World, step: Step) -> Option<(World, Option<Edge>)> {
+    pub fn step(&self, before: &ModelState, step: Step) -> Option<(ModelState, Option<Edge>)> {
         let mut world = before.clone();
         let at = |p: u8| before.processes[usize::from(p)].at;
         let edge = match step {
             Step::Enter(p) => Some(self.enter(&mut world, p)),
             Step::Admit(p) => {
                 world.holder = Some(p);
-                world.processes[usize::from(p)].at = At::Admitted;
+                world.processes[usize::from(p)].at = Phase::Admitted;
                 Some(Edge::Admit)
             }
             Step::Recheck(p) => self.recheck(&mut world, p),
@@ -567,27 +568,27 @@ impl Design {
                 Some(Edge::CutPower(furthest))
             }
             _ => {
-                self.fate(&mut world, step);
+                self.environment_step(&mut world, step);
                 None
             }
         };
         Some((world, edge))
     }
 
-    fn enter(&self, world: &mut World, p: u8) -> Edge {
+    fn enter(&self, world: &mut ModelState, p: u8) -> Edge {
         let newest = world.newest();
         let sequence = world.sequence;
         let process = &mut world.processes[usize::from(p)];
         process.seen_generation = newest.generation;
         process.seen_sequence = sequence;
         process.credential = newest;
-        process.at = if self.lock { At::AtLock } else { At::Ready };
+        process.at = if self.lock { Phase::AtLock } else { Phase::Ready };
         Edge::Enter
     }
 
     /// Recovery comes first, one step at a time; then the journal's state; then the question whether to send. `None`: a
     /// design that does not look.
-    fn recheck(&self, world: &mut World, p: u8) -> Option<Edge> {
+    fn recheck(&self, world: &mut ModelState, p: u8) -> Option<Edge> {
         if let Some(sealed) = world.sealed {
             if sealed > world.keyring {
                 if world.is_keyring_locked {
@@ -605,7 +606,7 @@ impl Design {
             }
         }
         if !self.reread {
-            world.processes[usize::from(p)].at = At::Ready;
+            world.processes[usize::from(p)].at = Phase::Ready;
             return None;
         }
         let newest = world.newest();
@@ -622,8 +623,8 @@ impl Design {
             Some(Edge::HoldForOrphan)
         } else if !self.blind_retry && world.intent.is_some_and(|intent| intent.is_last_chance_spent) {
             // Whoever made the last send died before it could say so.
-            world.presume_spent();
-            Some(Edge::PresumeSpent)
+            world.presume_consumed();
+            Some(Edge::PresumeConsumed)
         } else {
             None
         };
@@ -637,13 +638,13 @@ impl Design {
         };
         let process = &mut world.processes[usize::from(p)];
         process.kind = kind;
-        process.at = At::Ready;
+        process.at = Phase::Ready;
         Some(Edge::Allow(kind))
     }
 
     /// Under which rule a request may be made now, with what the journal says of earlier ones.
-    fn allowed(&self, world: &World) -> Option<Kind> {
-        let Some(intent) = world.intent else { return Some(Kind::First) };
+    fn allowed(&self, world: &ModelState) -> Option<SendReason> {
+        let Some(intent) = world.intent else { return Some(SendReason::First) };
         let is_settled = !world.is_unsettled();
         let may_repeat = match self.server {
             Server::NoRotation => true,
@@ -651,39 +652,39 @@ impl Design {
             _ => false,
         };
         if self.blind_retry && intent.sends < 2 || may_repeat {
-            return Some(Kind::Retry);
+            return Some(SendReason::Retry);
         }
         if self.server.has_grace() && world.is_grace_open && intent.sends < 2 && (is_settled || !self.grace_waits) {
-            return Some(Kind::Grace);
+            return Some(SendReason::Grace);
         }
         let may_last = !self.blind_retry && world.has_expired() && !self.server.forgives_replay();
-        (may_last && (is_settled || !self.quarantine)).then_some(Kind::LastChance)
+        (may_last && (is_settled || !self.quarantine)).then_some(SendReason::LastChance)
     }
 
-    fn gate(&self, world: &mut World, p: u8) -> Edge {
+    fn gate(&self, world: &mut ModelState, p: u8) -> Edge {
         if self.preflight && world.is_keyring_locked {
             world.end(p);
             return Edge::KeyringAway;
         }
         let process = &mut world.processes[usize::from(p)];
-        process.at = At::Intended;
+        process.at = Phase::Intended;
         if self.intent {
-            let Credential { generation, token } = process.credential;
+            let ModelCredential { generation, token } = process.credential;
             let before = world.intent.filter(|intent| intent.generation == generation);
             let is_last_chance_spent =
-                process.kind == Kind::LastChance || before.is_some_and(|intent| intent.is_last_chance_spent);
+                process.kind == SendReason::LastChance || before.is_some_and(|intent| intent.is_last_chance_spent);
             let sends = (before.map_or(0, |intent| intent.sends) + 1).min(3);
-            world.intent = Some(Intent { generation, token, sends, is_last_chance_spent });
+            world.intent = Some(ModelIntent { generation, token, sends, is_last_chance_spent });
             world.is_grace_open |= before.is_none() && self.server.has_grace();
         }
         Edge::WriteIntent
     }
 
-    fn let_through(&self, world: &mut World, p: u8) -> Edge {
+    fn let_through(&self, world: &mut ModelState, p: u8) -> Edge {
         let process = world.processes[usize::from(p)].clone();
-        if process.kind == Kind::Grace && self.fence && !world.is_grace_open {
+        if process.kind == SendReason::Grace && self.fence && !world.is_grace_open {
             // The journal is as before this send.
-            world.intent = world.intent.map(|intent| Intent { sends: intent.sends - 1, ..intent });
+            world.intent = world.intent.map(|intent| ModelIntent { sends: intent.sends - 1, ..intent });
             world.end(p);
             return Edge::YieldTooLate;
         }
@@ -691,72 +692,72 @@ impl Design {
         world.replayed |= world.superseded & bit(token) != 0;
         world.sent_when_dead |= world.needs_login;
         world.stormed |= world.sequence > process.seen_sequence && world.last_failed;
-        world.sent_last_chance |= process.kind == Kind::LastChance;
-        world.network.push(Message { owner: Some(p), content: Content::Request, token });
+        world.sent_last_chance |= process.kind == SendReason::LastChance;
+        world.network.push(Message { owner: Some(p), content: MessageKind::Request, token });
         world.network.sort_unstable();
-        world.processes[usize::from(p)].at = At::Sent;
+        world.processes[usize::from(p)].at = Phase::Sent;
         Edge::Yield
     }
 
-    fn receive(&self, world: &mut World, p: u8, k: usize) -> Option<Edge> {
+    fn receive(&self, world: &mut ModelState, p: u8, k: usize) -> Option<Edge> {
         let message = world.network.remove(k);
         match message.content {
-            Content::Request => None,
-            Content::Tokens => {
+            MessageKind::Request => None,
+            MessageKind::Tokens => {
                 let is_grace_open = world.is_grace_open;
                 let process = &mut world.processes[usize::from(p)];
-                world.rescued_by_grace |= process.kind == Kind::Grace && is_grace_open;
+                world.rescued_by_grace |= process.kind == SendReason::Grace && is_grace_open;
                 let generation = process.credential.generation + 1;
-                process.credential = Credential { generation, token: message.token };
-                process.at = At::Received;
+                process.credential = ModelCredential { generation, token: message.token };
+                process.at = Phase::Received;
                 Some(Edge::ReceiveTokens)
             }
-            Content::Denial => {
+            MessageKind::Denial => {
                 world.needs_login = true;
                 world.intent = None;
                 world.is_grace_open = false;
-                world.note(false);
+                world.record_attempt(false);
                 world.end(p);
                 Some(Edge::ReceiveDenial)
             }
-            Content::Busy => {
+            MessageKind::Busy => {
                 // Certainly not processed. What an earlier send did it does not tell: that doubt is as it was.
                 if let Some(intent) = world.intent {
                     let is_doubtful = intent.sends > 1;
-                    world.intent = is_doubtful.then_some(Intent {
+                    world.intent = is_doubtful.then_some(ModelIntent {
                         sends: intent.sends - 1,
                         is_last_chance_spent: false,
                         ..intent
                     });
                     world.is_grace_open &= is_doubtful;
                 }
-                world.note(true);
+                world.record_attempt(true);
                 world.end(p);
                 Some(Edge::ReceiveBusy)
             }
         }
     }
 
-    fn give_up(&self, world: &mut World, p: u8) {
+    fn give_up(&self, world: &mut ModelState, p: u8) {
         if world.network.iter().any(|m| m.owner == Some(p)) {
             world.spent.timeouts += 1;
         }
         world.orphan(p);
         let process = &mut world.processes[usize::from(p)];
-        let is_first = process.kind == Kind::First;
+        let is_first = process.kind == SendReason::First;
         if self.blind_retry && world.intent.map_or(is_first, |intent| intent.sends < 2) {
-            process.kind = Kind::Retry;
-            process.at = At::Ready;
+            process.kind = SendReason::Retry;
+            process.at = Phase::Ready;
             return;
         }
         if !self.blind_retry && world.intent.is_some_and(|intent| intent.is_last_chance_spent) {
-            world.presume_spent();
+            world.presume_consumed();
         }
-        world.note(true);
+        world.record_attempt(true);
         world.end(p);
     }
 
-    fn seal(&self, world: &mut World, p: u8) -> Edge {
+    fn seal(&self, world: &mut ModelState, p: u8) -> Edge {
         let credential = world.processes[usize::from(p)].credential;
         if self.sealing != Sealing::Never {
             if world.sealed.is_none_or(|sealed| sealed.generation < credential.generation) {
@@ -766,40 +767,40 @@ impl Design {
             }
             world.superseded |= world.used & !bit(credential.token);
         }
-        world.processes[usize::from(p)].at = At::Sealed;
+        world.processes[usize::from(p)].at = Phase::Sealed;
         Edge::Seal
     }
 
-    fn publish(&self, world: &mut World, p: u8) -> Edge {
+    fn publish(&self, world: &mut ModelState, p: u8) -> Edge {
         let credential = world.processes[usize::from(p)].credential;
         if world.is_keyring_locked {
             // Without a sealed copy there is nothing but to try on: the step is taken again.
             if self.sealing != Sealing::Never {
-                world.processes[usize::from(p)].at = At::Published;
+                world.processes[usize::from(p)].at = Phase::Published;
             }
             return Edge::PublishLater;
         }
         world.went_back |= credential.generation <= world.keyring.generation;
         world.keyring = credential;
         world.superseded |= world.used & !bit(credential.token);
-        world.processes[usize::from(p)].at = At::Published;
+        world.processes[usize::from(p)].at = Phase::Published;
         Edge::Publish
     }
 
-    fn commit(&self, world: &mut World, p: u8) {
+    fn commit(&self, world: &mut ModelState, p: u8) {
         world.intent = None;
         world.is_grace_open = false;
-        world.note(false);
+        world.record_attempt(false);
         if self.sealing == Sealing::UntilCommit {
             world.sealed = None;
         }
         world.end(p);
     }
 
-    fn cut_power(&self, world: &mut World) {
+    fn cut_power(&self, world: &mut ModelState) {
         world.spent.power_cuts += 1;
         for p in (0..).take(world.processes.len()) {
-            if world.processes[usize::from(p)].at != At::Idle {
+            if world.processes[usize::from(p)].at != Phase::Idle {
                 world.die(p, self);
             }
         }
@@ -810,7 +811,7 @@ impl Design {
         world.is_grace_open = false;
     }
 
-    fn fate(&self, world: &mut World, step: Step) {
+    fn environment_step(&self, world: &mut ModelState, step: Step) {
         match step {
             Step::Serve(k) => {
                 let Message { owner, token, .. } = world.network.remove(k);
@@ -820,20 +821,20 @@ impl Design {
                     world.network.push(Message { owner, content, token });
                     world.network.sort_unstable();
                 } else {
-                    world.lost_in_window |= content == Content::Tokens;
+                    world.lost_in_window |= content == MessageKind::Tokens;
                 }
             }
             Step::Refuse(k) => {
                 world.spent.refusals += 1;
                 let message = world.network.remove(k);
                 if message.owner.is_some() {
-                    world.network.push(Message { content: Content::Busy, ..message });
+                    world.network.push(Message { content: MessageKind::Busy, ..message });
                     world.network.sort_unstable();
                 }
             }
             Step::Lose(k) => {
                 world.spent.losses += 1;
-                world.lost_in_window |= world.network.remove(k).content == Content::Tokens;
+                world.lost_in_window |= world.network.remove(k).content == MessageKind::Tokens;
             }
             Step::LockKeyring => {
                 world.spent.locks += 1;
@@ -855,56 +856,57 @@ impl Design {
 }
 
 impl Model for Design {
-    type State = World;
+    type State = ModelState;
     type Action = Step;
 
-    fn init_states(&self) -> Vec<World> {
+    fn init_states(&self) -> Vec<ModelState> {
         vec![self.start()]
     }
 
-    fn actions(&self, world: &World, steps: &mut Vec<Step>) {
-        self.steps_of_processes(world, steps);
-        self.steps_of_fate(world, steps);
+    fn actions(&self, world: &ModelState, steps: &mut Vec<Step>) {
+        self.process_steps(world, steps);
+        self.environment_steps(world, steps);
     }
 
-    fn next_state(&self, world: &World, step: Step) -> Option<World> {
+    fn next_state(&self, world: &ModelState, step: Step) -> Option<ModelState> {
         self.step(world, step).map(|(after, _)| after)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("P1 one request at a time for a token", |_, world: &World| {
+            Property::always("P1 one request at a time for a token", |_, world: &ModelState| {
                 let sent: Vec<_> =
-                    world.processes.iter().filter(|p| p.at == At::Sent).map(|p| p.credential.token).collect();
+                    world.processes.iter().filter(|p| p.at == Phase::Sent).map(|p| p.credential.token).collect();
                 (1..sent.len()).all(|i| !sent[..i].contains(&sent[i]))
             }),
-            Property::always("P2 no token is sent whose successor is safe", |_, world: &World| !world.replayed),
-            Property::always("P3 a token is lost only in the window", |_, world: &World| {
+            Property::always("P2 no token is sent whose successor is safe", |_, world: &ModelState| !world.replayed),
+            Property::always("P3 a token is lost only in the window", |_, world: &ModelState| {
                 !world.is_alive || world.lost_in_window || world.is_recoverable()
             }),
-            Property::always("P4 nothing older over anything newer", |_, world: &World| !world.went_back),
-            Property::always("P5 the family is not revoked by us while the access token lives", |_, world: &World| {
-                !world.revoked_early
-            }),
-            Property::always("P6 nothing is sent after needs_login", |_, world: &World| !world.sent_when_dead),
-            Property::always("P7 waiters share a failure", |_, world: &World| !world.stormed),
-            Property::always("P8 every caller gets an outcome", |design: &Design, world: &World| {
+            Property::always("P4 nothing older over anything newer", |_, world: &ModelState| !world.went_back),
+            Property::always(
+                "P5 the family is not revoked by us while the access token lives",
+                |_, world: &ModelState| !world.revoked_early,
+            ),
+            Property::always("P6 nothing is sent after needs_login", |_, world: &ModelState| !world.sent_when_dead),
+            Property::always("P7 waiters share a failure", |_, world: &ModelState| !world.stormed),
+            Property::always("P8 every caller gets an outcome", |design: &Design, world: &ModelState| {
                 let mut steps = Vec::new();
-                design.steps_of_processes(world, &mut steps);
-                !steps.is_empty() || world.processes.iter().all(|p| p.at == At::Idle && p.rounds == 0)
+                design.process_steps(world, &mut steps);
+                !steps.is_empty() || world.processes.iter().all(|p| p.at == Phase::Idle && p.rounds == 0)
             }),
-            Property::always("P9 a loss is never silent", |design: &Design, world: &World| {
+            Property::always("P9 a loss is never silent", |design: &Design, world: &ModelState| {
                 let mut steps = Vec::new();
-                design.steps_of_processes(world, &mut steps);
+                design.process_steps(world, &mut steps);
                 let is_told = world.intent.is_some() || world.needs_login;
                 !steps.is_empty() || (world.is_alive && world.is_recoverable()) || is_told
             }),
-            Property::sometimes("S1 a further generation", |_, world: &World| world.keyring.generation >= 2),
-            Property::sometimes("S2 rolled forward from the sealed copy", |_, world: &World| world.rolled_forward),
-            Property::sometimes("S3 rescued by the grace", |_, world: &World| {
+            Property::sometimes("S1 a further generation", |_, world: &ModelState| world.keyring.generation >= 2),
+            Property::sometimes("S2 rolled forward from the sealed copy", |_, world: &ModelState| world.rolled_forward),
+            Property::sometimes("S3 rescued by the grace", |_, world: &ModelState| {
                 world.rescued_by_grace && world.keyring.generation >= 2
             }),
-            Property::sometimes("S4 the last chance succeeded", |_, world: &World| {
+            Property::sometimes("S4 the last chance succeeded", |_, world: &ModelState| {
                 world.sent_last_chance && world.is_alive && world.keyring.generation >= 2
             }),
         ]

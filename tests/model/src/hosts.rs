@@ -5,7 +5,7 @@ use stateright::{Model, Property};
 
 /// By what a process believes that it may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Ground {
+pub enum SendPermission {
     /// It got a lease.
     Lease,
     /// … and much of it is left.
@@ -18,8 +18,8 @@ pub enum Ground {
 
 /// Units of time are arbitrary; a lease lasts 3, a connection and a request 1 each.
 #[derive(Clone, Copy, Debug)]
-pub struct Design {
-    pub ground: Ground,
+pub struct MultiHostDesign {
+    pub send_permission: SendPermission,
     pub hosts: usize,
     pub tries: u8,
     /// How long an intent must have stood unchanged before another host takes over at the end of the access token.
@@ -32,15 +32,15 @@ const REQUEST: u8 = 1;
 const IDLE: u8 = 1;
 const EXPIRY: u8 = 5;
 
-impl Design {
+impl MultiHostDesign {
     /// What rule 36 asks for.
     pub fn proposed() -> Self {
-        Self { ground: Ground::FencedPermit, hosts: 2, tries: 2, takeover: 3 }
+        Self { send_permission: SendPermission::FencedPermit, hosts: 2, tries: 2, takeover: 3 }
     }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum At {
+pub enum HostPhase {
     #[default]
     Idle,
     Leased,
@@ -54,7 +54,7 @@ pub enum At {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Host {
-    pub at: At,
+    pub at: HostPhase,
     pub lease_end: u8,
     pub connected: u8,
     pub generation: u8,
@@ -63,42 +63,42 @@ pub struct Host {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Content {
+pub enum HostMessageKind {
     Request,
     Tokens,
     Denial,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Message {
+pub struct HostMessage {
     pub owner: Option<u8>,
-    pub content: Content,
+    pub content: HostMessageKind,
     pub token: u8,
     pub sent: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Intent {
+pub struct HostIntent {
     pub generation: u8,
     pub since: u8,
     pub is_last_chance: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct World {
+pub struct MultiHostState {
     pub time: u8,
     pub hosts: Vec<Host>,
     pub lease: Option<(u8, u8)>,
     // In the store.
     pub generation: u8,
     pub token: u8,
-    pub intent: Option<Intent>,
+    pub intent: Option<HostIntent>,
     pub needs_login: bool,
     // At the server.
     pub current: u8,
     pub next: u8,
     pub is_alive: bool,
-    pub network: Vec<Message>,
+    pub network: Vec<HostMessage>,
     // What has happened.
     pub sends_of_first: u8,
     pub sent_twice_early: bool,
@@ -110,7 +110,7 @@ pub struct World {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Step {
+pub enum HostStep {
     Tick,
     Lease(u8),
     Connect(u8),
@@ -125,13 +125,13 @@ pub enum Step {
     Crash(u8),
 }
 
-impl World {
-    fn reset(&mut self, h: u8, at: At) {
+impl MultiHostState {
+    fn reset(&mut self, h: u8, at: HostPhase) {
         let before = std::mem::take(&mut self.network);
         for message in before {
             match (message.owner == Some(h), message.content) {
                 (false, _) => self.network.push(message),
-                (true, Content::Request) => self.network.push(Message { owner: None, ..message }),
+                (true, HostMessageKind::Request) => self.network.push(HostMessage { owner: None, ..message }),
                 (true, _) => {}
             }
         }
@@ -144,8 +144,8 @@ impl World {
     }
 }
 
-impl Design {
-    fn permit(&self, world: &mut World, h: u8) {
+impl MultiHostDesign {
+    fn permit(&self, world: &mut MultiHostState, h: u8) {
         let host = world.hosts[usize::from(h)];
         let may = world.generation == host.generation
             && !world.needs_login
@@ -154,54 +154,59 @@ impl Design {
                 intent.generation == host.generation && !intent.is_last_chance && is_old
             });
         if !may {
-            return world.reset(h, At::Idle);
+            return world.reset(h, HostPhase::Idle);
         }
         let is_last_chance = world.intent.is_some();
         // Its holder is dead, or paused for longer than the wait: nobody can tell which.
         world.lost_in_window |= is_last_chance && world.current != world.token;
-        world.intent = Some(Intent { generation: host.generation, since: world.time, is_last_chance });
-        world.hosts[usize::from(h)].at = At::Permitted;
+        world.intent = Some(HostIntent { generation: host.generation, since: world.time, is_last_chance });
+        world.hosts[usize::from(h)].at = HostPhase::Permitted;
     }
 
-    fn send(&self, world: &mut World, h: u8) {
+    fn send(&self, world: &mut MultiHostState, h: u8) {
         let host = world.hosts[usize::from(h)];
-        if self.ground == Ground::FencedPermit && world.time > host.connected + IDLE {
+        if self.send_permission == SendPermission::FencedPermit && world.time > host.connected + IDLE {
             // The server has closed the connection, and there is no other.
-            return world.reset(h, At::Idle);
+            return world.reset(h, HostPhase::Idle);
         }
         if host.token == 1 {
             world.sends_of_first += 1;
             world.sent_twice_early |= world.sends_of_first >= 2 && world.time < EXPIRY;
         }
         world.replayed |= world.generation > host.generation;
-        world.network.push(Message { owner: Some(h), content: Content::Request, token: host.token, sent: world.time });
+        world.network.push(HostMessage {
+            owner: Some(h),
+            content: HostMessageKind::Request,
+            token: host.token,
+            sent: world.time,
+        });
         world.network.sort_unstable();
         let host = &mut world.hosts[usize::from(h)];
-        *host = Host { at: At::Sent, connected: 0, lease_end: 0, ..*host };
+        *host = Host { at: HostPhase::Sent, connected: 0, lease_end: 0, ..*host };
     }
 
-    fn serve(world: &mut World, k: usize) {
-        let Message { owner, token, .. } = world.network.remove(k);
+    fn serve(world: &mut MultiHostState, k: usize) {
+        let HostMessage { owner, token, .. } = world.network.remove(k);
         let content = if !world.is_alive {
-            Content::Denial
+            HostMessageKind::Denial
         } else if token == world.current {
             world.current = world.next;
             world.next += 1;
-            Content::Tokens
+            HostMessageKind::Tokens
         } else {
             world.is_alive = false;
             world.replayed |= world.generation > 1;
-            Content::Denial
+            HostMessageKind::Denial
         };
         if owner.is_some() {
-            world.network.push(Message { owner, content, token: world.current, sent: 0 });
+            world.network.push(HostMessage { owner, content, token: world.current, sent: 0 });
             world.network.sort_unstable();
         }
     }
 
-    fn persist(&self, world: &mut World, h: u8) {
+    fn persist(&self, world: &mut MultiHostState, h: u8) {
         let host = world.hosts[usize::from(h)];
-        if self.ground >= Ground::Permit {
+        if self.send_permission >= SendPermission::Permit {
             if world.generation == host.generation {
                 world.generation += 1;
                 world.token = host.token;
@@ -212,16 +217,16 @@ impl Design {
             world.generation = host.generation + 1;
             world.token = host.token;
         }
-        world.reset(h, At::Done);
+        world.reset(h, HostPhase::Done);
     }
 }
 
-impl Model for Design {
-    type State = World;
-    type Action = Step;
+impl Model for MultiHostDesign {
+    type State = MultiHostState;
+    type Action = HostStep;
 
-    fn init_states(&self) -> Vec<World> {
-        vec![World {
+    fn init_states(&self) -> Vec<MultiHostState> {
+        vec![MultiHostState {
             time: 0,
             hosts: vec![Host::default(); self.hosts],
             lease: None,
@@ -243,92 +248,93 @@ impl Model for Design {
         }]
     }
 
-    fn actions(&self, world: &World, steps: &mut Vec<Step>) {
+    fn actions(&self, world: &MultiHostState, steps: &mut Vec<HostStep>) {
         // A request is processed, or gone, before it is older than its longest life.
-        let is_request = |m: &&Message| m.content == Content::Request;
+        let is_request = |m: &&HostMessage| m.content == HostMessageKind::Request;
         if world.time < END && world.network.iter().filter(is_request).all(|m| world.time < m.sent + REQUEST) {
-            steps.push(Step::Tick);
+            steps.push(HostStep::Tick);
         }
         for (h, host) in (0..).zip(&world.hosts) {
             match host.at {
-                At::Idle => {
+                HostPhase::Idle => {
                     let is_free = world.lease.is_none_or(|(_, end)| end <= world.time);
                     if !world.needs_login && world.generation == 1 && host.tries < self.tries && is_free {
-                        steps.push(Step::Lease(h));
+                        steps.push(HostStep::Lease(h));
                     }
                 }
-                At::Leased => steps.push(Step::Connect(h)),
-                At::Connected => steps.push(Step::Check(h)),
-                At::Checked if self.ground >= Ground::Permit => steps.push(Step::Permit(h)),
-                At::Checked | At::Permitted => steps.push(Step::Send(h)),
-                At::Sent => {
+                HostPhase::Leased => steps.push(HostStep::Connect(h)),
+                HostPhase::Connected => steps.push(HostStep::Check(h)),
+                HostPhase::Checked if self.send_permission >= SendPermission::Permit => steps.push(HostStep::Permit(h)),
+                HostPhase::Checked | HostPhase::Permitted => steps.push(HostStep::Send(h)),
+                HostPhase::Sent => {
                     let mine = world.network.iter().enumerate();
-                    let answers = mine.filter(|(_, m)| m.owner == Some(h) && m.content != Content::Request);
-                    steps.extend(answers.map(|(k, _)| Step::Receive(h, k)));
-                    steps.push(Step::GiveUp(h));
+                    let answers = mine.filter(|(_, m)| m.owner == Some(h) && m.content != HostMessageKind::Request);
+                    steps.extend(answers.map(|(k, _)| HostStep::Receive(h, k)));
+                    steps.push(HostStep::GiveUp(h));
                 }
-                At::Received => steps.push(Step::Persist(h)),
-                At::Done => {}
+                HostPhase::Received => steps.push(HostStep::Persist(h)),
+                HostPhase::Done => {}
             }
-            if world.crashes < 1 && !matches!(host.at, At::Idle | At::Done) {
-                steps.push(Step::Crash(h));
+            if world.crashes < 1 && !matches!(host.at, HostPhase::Idle | HostPhase::Done) {
+                steps.push(HostStep::Crash(h));
             }
         }
         for (k, message) in world.network.iter().enumerate() {
-            if message.content == Content::Request {
-                steps.push(Step::Serve(k));
+            if message.content == HostMessageKind::Request {
+                steps.push(HostStep::Serve(k));
             }
             if world.losses < 1 {
-                steps.push(Step::Lose(k));
+                steps.push(HostStep::Lose(k));
             }
         }
     }
 
-    fn next_state(&self, before: &World, step: Step) -> Option<World> {
+    fn next_state(&self, before: &MultiHostState, step: HostStep) -> Option<MultiHostState> {
         let mut world = before.clone();
         match step {
-            Step::Tick => world.time += 1,
-            Step::Lease(h) => {
+            HostStep::Tick => world.time += 1,
+            HostStep::Lease(h) => {
                 world.lease = Some((h, world.time + LEASE));
                 let (generation, token, lease_end) = (world.generation, world.token, world.time + LEASE);
                 let host = &mut world.hosts[usize::from(h)];
-                *host = Host { at: At::Leased, lease_end, connected: 0, generation, token, tries: host.tries + 1 };
+                *host =
+                    Host { at: HostPhase::Leased, lease_end, connected: 0, generation, token, tries: host.tries + 1 };
             }
-            Step::Connect(h) => {
+            HostStep::Connect(h) => {
                 let host = &mut world.hosts[usize::from(h)];
-                *host = Host { at: At::Connected, connected: world.time, ..*host };
+                *host = Host { at: HostPhase::Connected, connected: world.time, ..*host };
             }
-            Step::Check(h) => {
+            HostStep::Check(h) => {
                 let host = &mut world.hosts[usize::from(h)];
                 let is_enough = world.time + REQUEST <= host.lease_end;
-                if self.ground >= Ground::LeaseLeft && !is_enough {
-                    world.reset(h, At::Idle);
+                if self.send_permission >= SendPermission::LeaseLeft && !is_enough {
+                    world.reset(h, HostPhase::Idle);
                 } else {
-                    host.at = At::Checked;
+                    host.at = HostPhase::Checked;
                 }
             }
-            Step::Permit(h) => self.permit(&mut world, h),
-            Step::Send(h) => self.send(&mut world, h),
-            Step::Serve(k) => Self::serve(&mut world, k),
-            Step::Receive(h, k) => {
+            HostStep::Permit(h) => self.permit(&mut world, h),
+            HostStep::Send(h) => self.send(&mut world, h),
+            HostStep::Serve(k) => Self::serve(&mut world, k),
+            HostStep::Receive(h, k) => {
                 let message = world.network.remove(k);
-                if message.content == Content::Tokens {
+                if message.content == HostMessageKind::Tokens {
                     let host = &mut world.hosts[usize::from(h)];
-                    *host = Host { at: At::Received, token: message.token, ..*host };
+                    *host = Host { at: HostPhase::Received, token: message.token, ..*host };
                 } else {
                     world.needs_login = true;
-                    world.reset(h, At::Done);
+                    world.reset(h, HostPhase::Done);
                 }
             }
-            Step::GiveUp(h) => world.reset(h, At::Idle),
-            Step::Persist(h) => self.persist(&mut world, h),
-            Step::Lose(k) => {
+            HostStep::GiveUp(h) => world.reset(h, HostPhase::Idle),
+            HostStep::Persist(h) => self.persist(&mut world, h),
+            HostStep::Lose(k) => {
                 world.losses += 1;
                 world.network.remove(k);
             }
-            Step::Crash(h) => {
+            HostStep::Crash(h) => {
                 world.crashes += 1;
-                world.reset(h, At::Idle);
+                world.reset(h, HostPhase::Idle);
             }
         }
         Some(world)
@@ -336,12 +342,14 @@ impl Model for Design {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("L1 one send before the access token ends", |_, world: &World| !world.sent_twice_early),
-            Property::always("L2 no send once the successor is stored", |_, world: &World| {
+            Property::always("L1 one send before the access token ends", |_, world: &MultiHostState| {
+                !world.sent_twice_early
+            }),
+            Property::always("L2 no send once the successor is stored", |_, world: &MultiHostState| {
                 !world.replayed || world.lost_in_window
             }),
-            Property::always("L3 nothing older over anything newer", |_, world: &World| !world.went_back),
-            Property::sometimes("S1 refreshed", |_, world: &World| world.generation == 2 && world.is_alive),
+            Property::always("L3 nothing older over anything newer", |_, world: &MultiHostState| !world.went_back),
+            Property::sometimes("S1 refreshed", |_, world: &MultiHostState| world.generation == 2 && world.is_alive),
         ]
     }
 }

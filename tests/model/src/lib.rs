@@ -32,10 +32,10 @@ where
     M::State: Clone + Debug + Hash + PartialEq + Send + Sync + 'static,
     M::Action: Clone + Debug + Hash + PartialEq + Send + Sync + 'static,
 {
-    walk(model, HasDiscoveries::All)
+    check(model, HasDiscoveries::All)
 }
 
-fn walk<M>(model: M, until: HasDiscoveries) -> Report
+fn check<M>(model: M, until: HasDiscoveries) -> Report
 where
     M: Model + Send + Sync + 'static,
     M::State: Clone + Debug + Hash + PartialEq + Send + Sync + 'static,
@@ -59,7 +59,7 @@ where
 {
     let names = model.properties().into_iter().map(|property| property.name);
     let wanted = names.filter(|name| expected.iter().any(|start| name.starts_with(start))).collect();
-    walk(model, HasDiscoveries::AllOf(wanted))
+    check(model, HasDiscoveries::AllOf(wanted))
 }
 
 /// The shortest way to the first violation of the model's properties, step by step.

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use stateright::Model;
 
-use crate::host::{At, Content, Design, Edge, Kind, Server, Step, World};
+use crate::host::{Design, Edge, MessageKind, ModelState, Phase, SendReason, Server, Step};
 
 /// What the outcome of an edge may depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Situation {
-    kind: Kind,
+    kind: SendReason,
     /// How often it was sent, whether the last chance is among these, and whether the answer is known.
     doubt: Option<(u8, bool, bool)>,
     is_grace_open: bool,
@@ -25,7 +25,7 @@ pub struct Situation {
 }
 
 impl Situation {
-    fn of(world: &World) -> Self {
+    fn of(world: &ModelState) -> Self {
         let newest = world.newest();
         Self {
             kind: world.processes.iter().map(|process| process.kind).max().unwrap_or_default(),
@@ -43,15 +43,15 @@ impl Situation {
 }
 
 /// Which steps are open in a world.
-pub type May = fn(&World, Step) -> bool;
+pub type StepFilter = fn(&ModelState, Step) -> bool;
 
 /// Gives, for each edge in each situation, a shortest way that takes it, led on until nobody is at work and then through
 /// one more refresh that meets no trouble; of two ways, one of which begins with the other, the longer. `may` says which
 /// steps are open.
-pub fn ways(design: &Design, may: May) -> Vec<Vec<Step>> {
-    let mut places: Vec<(World, Option<(usize, Step)>)> =
+pub fn shortest_paths(design: &Design, may: StepFilter) -> Vec<Vec<Step>> {
+    let mut places: Vec<(ModelState, Option<(usize, Step)>)> =
         design.init_states().into_iter().map(|world| (world, None)).collect();
-    let mut seen: HashSet<World> = places.iter().map(|(world, _)| world.clone()).collect();
+    let mut seen: HashSet<ModelState> = places.iter().map(|(world, _)| world.clone()).collect();
     let mut open: VecDeque<usize> = (0..places.len()).collect();
     let mut first: BTreeMap<(Edge, Situation), (usize, Step)> = BTreeMap::new();
     let mut steps = Vec::new();
@@ -71,7 +71,7 @@ pub fn ways(design: &Design, may: May) -> Vec<Vec<Step>> {
         }
     }
     let mut ways: Vec<Vec<Step>> =
-        first.into_values().map(|(place, step)| led_on(design, may, &places, place, step)).collect();
+        first.into_values().map(|(place, step)| extend_to_idle(design, may, &places, place, step)).collect();
     ways.sort_unstable();
     ways.dedup();
     let whole = |i: usize| ways.get(i + 1).is_none_or(|next| !next.starts_with(&ways[i]));
@@ -79,7 +79,13 @@ pub fn ways(design: &Design, may: May) -> Vec<Vec<Step>> {
 }
 
 /// From the start to `place`, from there by `step`, and on without trouble.
-fn led_on(design: &Design, may: May, places: &[(World, Option<(usize, Step)>)], place: usize, step: Step) -> Vec<Step> {
+fn extend_to_idle(
+    design: &Design,
+    may: StepFilter,
+    places: &[(ModelState, Option<(usize, Step)>)],
+    place: usize,
+    step: Step,
+) -> Vec<Step> {
     let mut steps = vec![step];
     let mut back = place;
     while let Some((before, step)) = places[back].1 {
@@ -92,14 +98,14 @@ fn led_on(design: &Design, may: May, places: &[(World, Option<(usize, Step)>)], 
     let mut whole = 0;
     for is_last in [false, true] {
         loop {
-            if world.processes[0].at == At::Idle {
+            if world.processes[0].at == Phase::Idle {
                 whole = steps.len();
             }
-            let Some(step) = untroubled(&world, is_last).filter(|step| may(&world, *step)) else { break };
+            let Some(step) = undisturbed_step(&world, is_last).filter(|step| may(&world, *step)) else { break };
             let Some((after, _)) = design.step(&world, step) else { break };
             steps.push(step);
             world = after;
-            if world.processes[0].at == At::Idle {
+            if world.processes[0].at == Phase::Idle {
                 whole = steps.len();
                 break;
             }
@@ -110,33 +116,33 @@ fn led_on(design: &Design, may: May, places: &[(World, Option<(usize, Step)>)], 
 }
 
 /// What the first process does next if nothing goes wrong.
-fn untroubled(world: &World, is_starting: bool) -> Option<Step> {
+fn undisturbed_step(world: &ModelState, is_starting: bool) -> Option<Step> {
     let process = &world.processes[0];
     Some(match process.at {
-        At::Idle if is_starting && process.rounds > 0 => Step::Enter(0),
-        At::Idle => return None,
-        At::AtLock => Step::Admit(0),
-        At::Admitted => Step::Recheck(0),
-        At::Ready => Step::Gate(0),
-        At::Intended => Step::Yield(0),
-        At::Sent => {
+        Phase::Idle if is_starting && process.rounds > 0 => Step::Enter(0),
+        Phase::Idle => return None,
+        Phase::AtLock => Step::Admit(0),
+        Phase::Admitted => Step::Recheck(0),
+        Phase::Ready => Step::Gate(0),
+        Phase::Intended => Step::Yield(0),
+        Phase::Sent => {
             let mine = world.network.iter().position(|message| message.owner == Some(0));
             match mine {
                 None => Step::GiveUp(0),
-                Some(k) if world.network[k].content == Content::Request => Step::Serve(k),
+                Some(k) if world.network[k].content == MessageKind::Request => Step::Serve(k),
                 Some(k) => Step::Receive(0, k),
             }
         }
-        At::Received => Step::Seal(0),
-        At::Sealed => Step::Publish(0),
-        At::Published => Step::Commit(0),
+        Phase::Received => Step::Seal(0),
+        Phase::Sealed => Step::Publish(0),
+        Phase::Published => Step::Commit(0),
     })
 }
 
 /// One process after the other, with one fault of each kind and two requests that are turned away. `rounds`: how many
 /// come and are not killed.
-pub fn one_by_one(server: Server, rounds: u8) -> Design {
-    let built = Design::built(server);
+pub fn sequential(server: Server, rounds: u8) -> Design {
+    let built = Design::implemented(server);
     let budget = crate::host::Budget { refusals: 2, ..built.budget };
     Design { processes: 1, rounds, budget, ..built }
 }

@@ -31,7 +31,7 @@ fn caught(name: &str, design: Design, expected: &[&str]) {
 }
 
 fn strict() -> Design {
-    Design::built(Server::Strict)
+    Design::implemented(Server::Strict)
 }
 
 /// No lock, no journal, no sealed copy: what everybody writes first.
@@ -43,7 +43,7 @@ fn naive() -> Design {
 fn r40_the_built_design_holds_at_every_server() {
     for server in Server::ALL {
         let grace: &[&str] = if server.has_grace() { &["S1", "S2", "S3"] } else { &["S1", "S2"] };
-        holds(&format!("built, {server:?}"), Design::built(server), grace);
+        holds(&format!("built, {server:?}"), Design::implemented(server), grace);
     }
 }
 
@@ -64,7 +64,11 @@ fn r40_more_rounds_and_more_processes_hold() {
     for server in Server::ALL {
         let budget =
             if server.has_grace() { Budget { refusals: 0, locks: 0, ..Budget::ONE_EACH } } else { Budget::ONE_EACH };
-        holds(&format!("built, {server:?}, 2 rounds"), Design { rounds: 2, budget, ..Design::built(server) }, &["S1"]);
+        holds(
+            &format!("built, {server:?}, 2 rounds"),
+            Design { rounds: 2, budget, ..Design::implemented(server) },
+            &["S1"],
+        );
     }
     let budget = Budget { crashes: 2, ..Budget::ONE_EACH };
     holds("built, Strict, 3 processes, 2 crashes", Design { processes: 3, budget, ..strict() }, &["S1"]);
@@ -115,34 +119,40 @@ fn r26_no_sharing_of_outcomes_is_caught() {
 
 #[test]
 fn r19_a_grace_without_the_fence_is_caught() {
-    caught("grace, no fence", Design { fence: false, ..Design::built(Server::GraceMulti) }, &["P5"]);
+    caught("grace, no fence", Design { fence: false, ..Design::implemented(Server::GraceMulti) }, &["P5"]);
 }
 
 #[test]
 fn r20_latest_without_waiting_is_caught() {
-    let design = Design { grace_waits: false, ..Design::built(Server::GraceLatest) };
+    let design = Design { grace_waits: false, ..Design::implemented(Server::GraceLatest) };
     caught("grace `latest`, retry without waiting", design, &["P5"]);
 }
 
 #[test]
 fn a_network_without_bounds_leaves_no_safe_retry() {
-    caught("grace, unbounded network", Design { bounded_network: false, ..Design::built(Server::GraceMulti) }, &["P5"]);
+    caught(
+        "grace, unbounded network",
+        Design { bounded_network: false, ..Design::implemented(Server::GraceMulti) },
+        &["P5"],
+    );
 }
 
 #[test]
 fn r36_among_hosts_a_lease_alone_permits_nothing() {
-    let proposed = hosts::Design::proposed();
-    for (ground, expected) in
-        [(hosts::Ground::Lease, "L1"), (hosts::Ground::LeaseLeft, "L1"), (hosts::Ground::Permit, "L2")]
-    {
-        let tries = if ground == hosts::Ground::Permit { 2 } else { 1 };
-        let report = explore_until(hosts::Design { ground, tries, ..proposed }, &[expected]);
+    let proposed = hosts::MultiHostDesign::proposed();
+    for (ground, expected) in [
+        (hosts::SendPermission::Lease, "L1"),
+        (hosts::SendPermission::LeaseLeft, "L1"),
+        (hosts::SendPermission::Permit, "L2"),
+    ] {
+        let tries = if ground == hosts::SendPermission::Permit { 2 } else { 1 };
+        let report = explore_until(hosts::MultiHostDesign { send_permission: ground, tries, ..proposed }, &[expected]);
         println!("hosts, {ground:?}: {} states, violates {:?}", report.states, report.violated);
         assert!(report.violated.iter().any(|name| name.starts_with(expected)), "{ground:?}: {:?}", report.violated);
     }
-    let short = explore_until(hosts::Design { takeover: 0, ..proposed }, &["L2"]);
+    let short = explore_until(hosts::MultiHostDesign { takeover: 0, ..proposed }, &["L2"]);
     assert!(!short.violated.is_empty(), "a takeover without a wait is caught");
-    let report = explore(if is_long() { proposed } else { hosts::Design { tries: 1, ..proposed } });
+    let report = explore(if is_long() { proposed } else { hosts::MultiHostDesign { tries: 1, ..proposed } });
     println!("hosts, permit with fence and wait: {} states", report.states);
     assert_eq!(report.violated, [""; 0]);
     assert_eq!(report.reached.len(), 1);

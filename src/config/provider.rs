@@ -142,7 +142,7 @@ fn headers(entry: &Entry<'_>, base: &[(String, String)]) -> Result<Vec<(String, 
         let value = header.text()?;
         values::header_value(header.key, value).map_err(|problem| entry.wrong(problem))?;
         if own.iter().any(|(name, _)| name.eq_ignore_ascii_case(header.key)) {
-            return Err(entry.wrong(Problem::new(format!("names {} twice", header.key)).hint("remove one of the two")));
+            return Err(entry.wrong(Problem::new(format!("has {} twice", header.key)).hint("remove one of the two")));
         }
         own.push((header.key.into(), value.into()));
     }

@@ -127,8 +127,7 @@ fn settle_refusal(plan: &Flightplan, vault: &mut Vault<'_, '_>, class: Class, sa
             Some(_) => "the outcome of an earlier request is still in doubt",
             None => "the refresh token is unaffected",
         };
-        let failure =
-            Failure::new(kind, said).hint(format!("{stands}; next attempt not before {}", at.to_the_second()));
+        let failure = Failure::new(kind, said).hint(format!("{stands}; no attempt before {}", at.to_the_second()));
         Outcome::new(OutcomeKind::Deferred).retry_at(at).because(failure)
     };
     note_attempt(plan, &mut vault.record, &outcome);
@@ -317,7 +316,7 @@ pub fn unsent(plan: &Flightplan, vault: &mut Vault<'_, '_>, why: Unsent) -> Outc
                 ErrorKind::Network,
                 format!("cannot reach {}: {reason}", plan.prepared.token_endpoint.origin().ascii_serialization()),
             )
-            .hint(format!("nothing was sent; next attempt not before {}", at.to_the_second()));
+            .hint(format!("nothing was sent; no attempt before {}", at.to_the_second()));
             let outcome = Outcome::new(OutcomeKind::Deferred).retry_at(at).because(failure);
             note_attempt(plan, record, &outcome);
             match vault.save() {

@@ -83,7 +83,7 @@ impl HttpEndpoint {
                 ahead_ms: ahead(response.headers(), after.wall),
             }),
             Ok(Err(error)) => Err(absence(&error)),
-            Err(_) => Err(Absence { step: Step::Answer, why: format!("no response within {} s", LIMIT.as_secs()) }),
+            Err(_) => Err(Absence { step: Step::Answer, why: format!("timed out after {} s", LIMIT.as_secs()) }),
         }
     }
 }

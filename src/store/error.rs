@@ -158,9 +158,7 @@ impl StoreError {
             Self::OtherStore { profile, .. } => (
                 ConfigError,
                 ErrorKind::DomainMismatch,
-                Some(format!(
-                    "if the other state directory is no longer used: keepalive doctor --take-over -p {profile}"
-                )),
+                Some(format!("if that state directory is no longer used: keepalive doctor --take-over -p {profile}")),
             ),
             Self::Stale { .. } => (
                 ConfigError,

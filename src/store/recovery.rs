@@ -66,7 +66,7 @@ impl Store {
                 Reading::Denied(_) | Reading::Unreadable | Reading::TooLarge => None,
             },
         };
-        unsealed.ok_or_else(|| damaged(Damage::Content("it holds no refresh token".into())))
+        unsealed.ok_or_else(|| damaged(Damage::Content("it has no refresh token".into())))
     }
 }
 

@@ -124,7 +124,7 @@ fn goes_on(stage: &Stage, profile: &str, call: &[&str], there: There) -> Result<
         again(|run| run.status == 0)?;
     }
     refreshed("the refresh of the new one")?;
-    again(|run| run.status == 1 && run.stderr.contains("already used"))?;
+    again(|run| run.status == 1 && run.stderr.contains("been used or rejected before"))?;
     let counts = stage.server.counts();
     match (counts.presented_again, counts.families_revoked) {
         (0, 0) => Ok(()),

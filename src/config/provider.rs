@@ -144,7 +144,7 @@ fn headers(entry: &Entry<'_>, base: &[(String, String)]) -> Result<Vec<(String, 
         values::header_value(header.key, value).map_err(|problem| entry.value_error(problem))?;
         if own.iter().any(|(name, _)| name.eq_ignore_ascii_case(header.key)) {
             return Err(
-                entry.value_error(ValueError::new(format!("names {} twice", header.key)).hint("remove one of the two"))
+                entry.value_error(ValueError::new(format!("has {} twice", header.key)).hint("remove one of the two"))
             );
         }
         own.push((header.key.into(), value.into()));

@@ -145,8 +145,7 @@ fn apply_error_class(
             Some(_) => "the outcome of an earlier request is still in doubt",
             None => "the refresh token is unaffected",
         };
-        let failure =
-            Failure::new(kind, said).with_hint(format!("{stands}; next attempt not before {}", at.to_the_second()));
+        let failure = Failure::new(kind, said).with_hint(format!("{stands}; no attempt before {}", at.to_the_second()));
         Outcome::new(OutcomeKind::Deferred).with_retry_at(at).with_error(failure)
     };
     set_last_attempt(ctx, &mut locked.journal, &outcome);
@@ -340,7 +339,7 @@ pub fn settle_unsent(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, w
                 ErrorKind::Network,
                 format!("cannot reach {}: {reason}", ctx.prepared.token_endpoint.origin().ascii_serialization()),
             )
-            .with_hint(format!("nothing was sent; next attempt not before {}", at.to_the_second()));
+            .with_hint(format!("nothing was sent; no attempt before {}", at.to_the_second()));
             let outcome = Outcome::new(OutcomeKind::Deferred).with_retry_at(at).with_error(failure);
             set_last_attempt(ctx, journal, &outcome);
             match locked.save_journal() {

@@ -37,7 +37,7 @@ impl Section {
 
     pub fn title(self) -> &'static str {
         match self {
-            Self::TryAgain => "Not now; it is tried again (75)",
+            Self::TryAgain => "Temporary failures (75)",
             Self::SignIn => "Sign in again (77)",
             Self::Configuration => "The configuration, or the identity of this store (78)",
             Self::Store => "The store (69)",
@@ -112,13 +112,13 @@ macro_rules! error_kinds {
 error_kinds! {
     InDoubt, "in_doubt", TryAgain, "A request was sent, and no usable response arrived: the refresh token may have been consumed.";
     Network, "network", TryAgain, "The provider could not be reached; nothing was sent.";
-    Throttled, "throttled", TryAgain, "The provider turned the request away for now (as with HTTP status 429); the refresh token is unaffected.";
-    Refused, "refused", TryAgain, "The provider refused the request without a reason that keepalive knows; the refresh token is unaffected.";
+    Throttled, "throttled", TryAgain, "The provider rejected the request for now (as with HTTP status 429); the refresh token is unaffected.";
+    Refused, "refused", TryAgain, "The provider rejected the request for an unknown reason; the refresh token is unaffected.";
     NotBefore, "not_before", TryAgain, "No request is made before `retry_at`.";
-    Busy, "busy", TryAgain, "The refresh takes longer than this caller waits; it continues without the caller.";
-    Interrupted, "interrupted", TryAgain, "The process was told to stop before anything was sent.";
+    Busy, "busy", TryAgain, "The refresh continues, but this command no longer waits for it.";
+    Interrupted, "interrupted", TryAgain, "The refresh was cancelled before anything was sent.";
     Discovery, "discovery", TryAgain, "The provider's endpoints could not be discovered (RFC 8414).";
-    Source, "source", TryAgain, "The store of the tool that a profile follows cannot be read, so it is unknown whether that tool has used the refresh token. For the store that an import was to read, the exit status is 1.";
+    Source, "source", TryAgain, "The store of the tool that a profile follows cannot be read, so it is unknown whether that tool has used the refresh token. If an import cannot use the store of a tool, the exit status is 1.";
     Expired, "expired", TryAgain, "The access token has expired and was not refreshed.";
     NoToken, "no_token", TryAgain, "There is no valid access token.";
     Server, "server", TryAgain, "The provider's response to a login has neither a token nor an error code.";
@@ -126,26 +126,26 @@ error_kinds! {
     Consumed, "consumed", SignIn, "The refresh token has been used or rejected before. For an import the exit status is 1.";
     Lost, "lost", SignIn, "The sealed credential is missing.";
     PresumedSpent, "presumed_spent", SignIn, "The refresh token was sent for the last time, and no usable response arrived.";
-    PresumedDead, "presumed_dead", SignIn, "The refresh token was refused five times in a row without a reason, and the access token has expired.";
-    ClientRefused, "client_refused", Configuration, "The provider refuses the client, not the refresh token.";
+    PresumedDead, "presumed_dead", SignIn, "The refresh token was rejected five times in a row without a reason, and the access token has expired.";
+    ClientRefused, "client_refused", Configuration, "The provider rejects the client, not the refresh token.";
     NoRefreshToken, "no_refresh_token", Configuration, "The provider's response to a login has no refresh token.";
     AtUnusable, "at_unusable", Configuration, "The provider sent a refresh token, which is stored, but no usable access token.";
-    Config, "config", Configuration, "The configuration file is wrong: the message names the place.";
+    Config, "config", Configuration, "The configuration file is invalid; the message says where.";
     ClientSecret, "client_secret", Configuration, "The client secret cannot be read.";
-    ClientKey, "client_key", Configuration, "The client's private key cannot be read, or nothing can be signed with it.";
+    ClientKey, "client_key", Configuration, "The client's private key cannot be read, or cannot be used to sign.";
     CaFile, "ca_file", Configuration, "The certificates of `ca_file` cannot be read.";
     Key, "key", Configuration, "The sealing key of the file store cannot be read.";
     Tls, "tls", Configuration, "TLS cannot be set up.";
-    OtherServer, "other_server", Configuration, "The credential belongs to another server or client than the configuration names.";
+    OtherServer, "other_server", Configuration, "The credential was issued by another server, or to another client, than the configuration has.";
     StaleCredential, "stale_credential", Configuration, "An older copy of the credential was restored; its refresh token has been consumed.";
-    Conflict, "conflict", Configuration, "There is a credential that is not older, or one of another account, server or client. For an import the exit status is 1.";
+    Conflict, "conflict", Configuration, "The stored credential is not older, or belongs to another account, server or client; or another profile has the same refresh token. For an import the exit status is 1.";
     Follow, "follow", Configuration, "The profile has `follow = true`, but its credential was not imported from another tool.";
-    OtherMachine, "other_machine", Configuration, "The store was made on another machine: `keepalive doctor --take-over`.";
-    DomainMismatch, "domain_mismatch", Configuration, "The keyring item belongs to another state directory: `keepalive doctor --take-over`.";
-    NetworkFilesystem, "network_filesystem", Configuration, "The store lies on a network filesystem, where locks may not exclude other machines.";
-    NestedCall, "nested_call", Configuration, "A command that keepalive runs for a profile asked for that same profile.";
-    JournalMissing, "journal_missing", Store, "A sealed credential has no journal, so it is unknown whether its refresh token was sent; the next run checks.";
-    Unsealed, "unsealed", Store, "The sealed credential is missing or damaged; the next run restores it from the keyring item, or reports that it cannot.";
+    OtherMachine, "other_machine", Configuration, "The store was created on another machine; see `keepalive doctor --take-over`.";
+    DomainMismatch, "domain_mismatch", Configuration, "The keyring item belongs to another state directory; see `keepalive doctor --take-over`.";
+    NetworkFilesystem, "network_filesystem", Configuration, "The store is on a network filesystem, where locks may not exclude other machines.";
+    NestedCall, "nested_call", Configuration, "Recursive call: a command that keepalive runs for a profile asked for that same profile.";
+    JournalMissing, "journal_missing", Store, "A sealed credential has no journal, so it is unknown whether its refresh token was sent; the next refresh checks.";
+    Unsealed, "unsealed", Store, "The sealed credential is missing or damaged; the next refresh restores it from the keyring item if it can.";
     KeyringNoBus, "keyring_no_bus", Store, "There is no session bus.";
     KeyringMissing, "keyring_missing", Store, "There is no keyring service on the session bus.";
     KeyringNoCollection, "keyring_no_collection", Store, "The keyring service has no default keyring.";
@@ -156,14 +156,14 @@ error_kinds! {
     KeyMissing, "key_missing", Store, "The sealing key is not in the keyring.";
     KeyDamaged, "key_damaged", Store, "The sealing key in the keyring cannot be read.";
     IdentityLost, "identity_lost", Store, "The file `store.json` is missing and no journal has its content, so it is unknown which tokens are consumed.";
-    LedgerDamaged, "ledger_damaged", Store, "The ledger lacks a consumed token that a journal names. Refreshes continue; new tokens are accepted only through a login.";
+    LedgerDamaged, "ledger_damaged", Store, "The ledger lacks a consumed token that a journal records. Refreshes continue; new tokens are accepted only through a login.";
     Damaged, "damaged", Store, "A file of the store cannot be understood or decrypted.";
     Io, "io", Store, "A file of the store cannot be read or written.";
     Lock, "lock", Store, "A file of the store cannot be locked.";
-    LaterVersion, "later_version", Store, "A file of the store was written by a later version of keepalive, and is left alone.";
+    LaterVersion, "later_version", Store, "A file of the store was written by a later version of keepalive, and is not touched. Use that version, or a newer one.";
     HalfTaken, "half_taken", Store, "The credential of an import or a login is stored and will be used, but some bookkeeping failed. Do not use it elsewhere; the hint shows how to finish.";
-    Timeout, "timeout", Login, "The sign-in was not completed in time.";
-    ExpiredToken, "expired_token", Login, "The device code expired before the sign-in was completed (RFC 8628).";
+    Timeout, "timeout", Login, "The login was not completed in time.";
+    ExpiredToken, "expired_token", Login, "The device code expired before the login was completed (RFC 8628).";
     Port, "port", Login, "The port of the redirect is in use.";
     RedirectUri, "redirect_uri", Login, "keepalive cannot listen at the configured redirect URI.";
     State, "state", Login, "The redirect belongs to another login.";
@@ -171,24 +171,24 @@ error_kinds! {
     Redirect, "redirect", Login, "The redirect cannot be read.";
     Random, "random", Login, "The system has no random numbers.";
     Revoked, "revoked", Logout, "A logout revoked the refresh token, or found it revoked.";
-    RevocationInDoubt, "revocation_in_doubt", Logout, "A logout sent the refresh token to be revoked, and no response was stored.";
-    NoRevocationEndpoint, "no_revocation_endpoint", Logout, "The provider has no revocation endpoint (RFC 7009); the credential was only forgotten here.";
-    RevocationRefused, "revocation_refused", Logout, "The provider does not revoke such a token; the credential was only forgotten here.";
+    RevocationInDoubt, "revocation_in_doubt", Logout, "A logout asked the provider to revoke the refresh token, and no response was recorded.";
+    NoRevocationEndpoint, "no_revocation_endpoint", Logout, "The provider has no revocation endpoint (RFC 7009); the credential was only deleted here.";
+    RevocationRefused, "revocation_refused", Logout, "The provider does not revoke such tokens; the credential was only deleted here.";
     Unknown, "unknown", Logout, "The reason is unknown.";
-    Input, "input", Other, "What was given to an import, or pasted into a login, cannot be read or is something else.";
-    Output, "output", Other, "Standard output could not be written, as on a full disk. What was refreshed or stored is safe.";
-    Running, "running", Other, "A daemon already runs on this store.";
+    Input, "input", Other, "The input of an import, or what was pasted into a login, cannot be read or is not what is needed.";
+    Output, "output", Other, "Standard output could not be written, for example on a full disk. Everything that was refreshed or stored is safe.";
+    Running, "running", Other, "A daemon is already running on this store.";
     Socket, "socket", Other, "The daemon cannot listen on its socket.";
     Signals, "signals", Other, "Signal handlers cannot be installed.";
-    Broken, "broken", Other, "Internal error; refreshes in flight were completed. Restart the daemon and report the error.";
+    Broken, "broken", Other, "Internal error; refreshes in progress were completed. Restart the daemon and report the error.";
     Runtime, "runtime", Other, "The network runtime could not start.";
     Json, "json", Other, "The result cannot be written as JSON.";
     Rehearsal, "rehearsal", Other, "The rehearsal found a fault on this machine.";
-    Usage, "usage", CommandLine, "The command line cannot be understood: the message says what is wrong.";
+    Usage, "usage", CommandLine, "The command line is invalid; the message says why.";
     Clock, "clock", Doctor, "The clock is wrong.";
-    Permissions, "permissions", Doctor, "Other users can read the store's directory.";
-    Unproven, "unproven", Doctor, "The keyring item is newer than the sealed credential and cannot be proved genuine.";
-    Store, "store", Doctor, "The store failed, and no reason is known.";
+    Permissions, "permissions", Doctor, "Other users can access the store's directory.";
+    Unproven, "unproven", Doctor, "The keyring item is newer than the sealed credential and cannot be verified.";
+    Store, "store", Doctor, "The store failed for an unknown reason.";
 }
 
 impl ErrorKind {

@@ -86,7 +86,7 @@ impl HttpEndpoint {
             Ok(Err(error)) => Err(unreachable(&error)),
             Err(_) => Err(Unreachable {
                 step: ConnectionStep::Response,
-                reason: format!("no response within {} s", PROBE_TIMEOUT.as_secs()),
+                reason: format!("timed out after {} s", PROBE_TIMEOUT.as_secs()),
             }),
         }
     }

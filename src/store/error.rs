@@ -162,9 +162,7 @@ impl StoreError {
             Self::OtherStore { profile, .. } => (
                 ConfigError,
                 ErrorKind::DomainMismatch,
-                Some(format!(
-                    "if the other state directory is no longer used: keepalive doctor --take-over -p {profile}"
-                )),
+                Some(format!("if that state directory is no longer used: keepalive doctor --take-over -p {profile}")),
             ),
             Self::StaleCredential { .. } => (
                 ConfigError,

@@ -71,7 +71,7 @@ impl Store {
                 ResponseContent::Denied(_) | ResponseContent::Unreadable | ResponseContent::TooLarge => None,
             },
         };
-        unsealed.ok_or_else(|| damaged(UnsealError::ContentUnreadable("it holds no refresh token".into())))
+        unsealed.ok_or_else(|| damaged(UnsealError::ContentUnreadable("it has no refresh token".into())))
     }
 }
 

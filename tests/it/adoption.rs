@@ -95,7 +95,7 @@ fn codex_is_taken_over_and_its_copy_is_watched_until_it_is_gone() {
     let said = &run.stderr;
     assert!(
         said.contains(&format!(
-            "imported as generation 1 from codex ({}), ada@acme.example, fresh until",
+            "imported as generation 1 from codex ({}), ada@acme.example, valid until",
             file.display()
         ))
     );
@@ -121,7 +121,7 @@ fn codex_is_taken_over_and_its_copy_is_watched_until_it_is_gone() {
     write(&file, codex_store(&server.mint(), "ada").to_string());
     assert!(copies(&sandbox).starts_with("\"good\": \"openai: codex"), "{}", copies(&sandbox));
     std::fs::remove_file(&file).unwrap();
-    assert!(copies(&sandbox).contains("auth.json) is gone"), "{}", copies(&sandbox));
+    assert!(copies(&sandbox).contains("auth.json) has been removed"), "{}", copies(&sandbox));
     assert_eq!(server.counts().presented_again, 0);
 }
 
@@ -234,7 +234,7 @@ fn refresh(sandbox: &Sandbox) -> Run {
 fn r39_a_followed_codex_that_rotates_behind_our_back_is_adopted() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, file, mut answer) = codex(&server, FOLLOWING);
-    sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0).says("codex is followed");
+    sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0).says("following codex");
     let mut written = Value::Null;
     for generation in [2, 3, 4] {
         answer = tool::refresh(&server, tool::token(&answer));
@@ -462,13 +462,13 @@ fn oidc_agent_is_asked_by_its_own_program_which_may_ask_the_person() {
     sandbox
         .keepalive_with_input(&named, "secret\n")
         .exits(1)
-        .says("has a token of http://127.0.0.1:18350/, and provider acme is another server");
+        .says("has a token of http://127.0.0.1:18350/, but provider acme is another server");
     account["issuer_url"] = json!(format!("{}/", server.url()));
     write(&file, account.to_string());
     let run = sandbox.keepalive_with_input(&named, "secret\n").exits(0).says("its store does not name the account");
     assert!(
         run.stderr.contains("oidc-add --remove acme")
-            && run.stderr.contains("not by oidc-gen --delete, which revokes it"),
+            && run.stderr.contains("do not use oidc-gen --delete, which revokes it"),
         "{run:?}"
     );
     sandbox.keepalive(&["refresh", "-p", "work"]).exits(0);

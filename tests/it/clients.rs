@@ -118,7 +118,7 @@ fn a_secret_or_key_that_the_server_does_not_accept_is_a_matter_of_configuration(
         login
             .finish()
             .exits(78)
-            .says("oidc says invalid_client")
+            .says("oidc returned invalid_client")
             .says(&format!("client_auth{keys} in [provider.oidc]"));
     }
 }
@@ -239,7 +239,7 @@ fn a_key_that_cannot_sign_is_told_with_its_remedy_before_any_lock() {
             "it is SEC 1",
             "openssl pkcs8 -topk8",
         ),
-        ("-----BEGIN ENCRYPTED PRIVATE KEY-----\nhunter2\n", "it is encrypted", "unencrypted"),
+        ("-----BEGIN ENCRYPTED PRIVATE KEY-----\nhunter2\n", "it is encrypted", "decrypt it"),
     ] {
         std::fs::write(&key, text).unwrap();
         let run = sandbox.keepalive(&["-vv", "refresh", "-p", "demo", "--force"]).exits(78);

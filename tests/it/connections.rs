@@ -37,10 +37,10 @@ fn a_private_authority_is_trusted_where_it_is_named() {
     let endpoint = format!("token_endpoint = \"https://localhost:{}/token\"\n", tls.address().port());
     let sandbox = signed_in(&server, &endpoint);
     let run = sandbox.refresh(&["--force"]).exits(75);
-    let error = &run.result()["error"];
     let result = run.result();
+    let error = &result["error"];
     let at = &result["retry_at"].as_str().unwrap()[..19];
-    let again = format!("nothing was sent; next attempt not before {at}Z");
+    let again = format!("nothing was sent; no attempt before {at}Z");
     assert_eq!(error["hint"], *again, "{run:#?}");
     assert!(error["message"].as_str().unwrap().contains("certificate"), "{run:#?}");
     assert_eq!(sandbox.status()["state"], "fresh", "no doubt comes of a certificate");
@@ -128,7 +128,7 @@ fn a_proxy_that_refuses_costs_nothing() {
     sandbox.set_env("ALL_PROXY", &proxy.url());
     let run = sandbox.refresh(&["--force"]).exits(75);
     let hint = run.result()["error"]["hint"].as_str().unwrap().to_owned();
-    assert!(hint.starts_with("nothing was sent; next attempt not before "), "{hint}");
+    assert!(hint.starts_with("nothing was sent; no attempt before "), "{hint}");
     assert!(!proxy.requests().is_empty());
     assert_eq!(sandbox.status()["state"], "fresh");
     assert_eq!(server.counts().refresh_requests, 0);

@@ -147,18 +147,18 @@ fn r03_a_store_of_which_nobody_knows_any_more_which_it_is_says_so_and_the_way_ou
             &["doctor", "--take-over"],
             &["logout", "demo"],
         ] {
-            let run = sandbox.keepalive(arguments).exits(69).says("store.json is gone");
+            let run = sandbox.keepalive(arguments).exits(69).says("store.json is missing");
             run.says("keepalive logout PROFILE --forget").says(&format!("remove {}", ledger.display()));
         }
         let import = || sandbox.import("demo", &server.mint());
-        import().exits(69).says("store.json is gone");
+        import().exits(69).says("store.json is missing");
         assert!(!state.join("store.json").exists());
         let gone = sandbox.keepalive(&["logout", "demo", "--forget"]).exits(1);
         if has_keyring {
             gone.says("secret-tool clear service keepalive username demo");
             bus.secret_tool(&["clear", "service", "keepalive", "username", "demo"], "").exits(0);
         }
-        import().exits(69).says("store.json is gone");
+        import().exits(69).says("store.json is missing");
         std::fs::remove_file(ledger).unwrap();
         import().exits(0);
         sandbox.refresh(&["--force"]).exits(0);

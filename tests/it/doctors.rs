@@ -45,7 +45,7 @@ fn a_provider_that_is_well_is_said_to_be_and_is_sent_nothing() {
     sandbox.import("demo", &server.mint()).exits(0);
     let run = doctor(&sandbox).exits(0);
     only(&run, "discovery", "good", &format!("the metadata of {}/ is valid", server.issuer()), "");
-    only(&run, "provider", "good", "(token, authorization, device, revocation endpoints) answers in", "");
+    only(&run, "provider", "good", "(token, authorization, device, revocation endpoints) responds in", "");
     only(&run, "redirect", "good", "loopback redirect: any free port", "");
     assert_eq!(about(&run, "clock").len(), 1, "the clocks agree, so only that of this machine is spoken of");
     assert_eq!(server.counts().refresh_requests, 0);
@@ -111,7 +111,7 @@ fn a_server_that_is_not_there_is_told_by_the_step_that_failed() {
     let named = format!("{issuer}token_endpoint = \"{}/token\"\n", server.url());
     let run = doctor(&configured(&named)).exits(75);
     only(&run, "provider", "bad", "(issuer): ", "");
-    only(&run, "provider", "good", "(token endpoint) answers", "");
+    only(&run, "provider", "good", "(token endpoint) responds", "");
 }
 
 #[test]
@@ -128,8 +128,8 @@ fn a_server_that_says_nothing_is_not_waited_for_long() {
     sandbox.file_store(&rest);
     let run = doctor(&sandbox).exits(75);
     assert!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
-    only(&run, "provider", "bad", "three: http://127.0.0.1", "try again");
-    assert!(about(&run, "provider").iter().all(|f| f.1.contains("no response within 3 s")));
+    only(&run, "provider", "bad", "three: cannot reach http://127.0.0.1", "try again");
+    assert!(about(&run, "provider").iter().all(|f| f.1.contains("no response: timed out after 3 s")));
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn a_client_secret_is_looked_for_where_it_is_kept_and_never_shown() {
         std::fs::write(sandbox.path("home/secret"), "canary-secret\n").unwrap();
         let run = doctor(&sandbox).exits(0);
         only(&run, "client", "good", "the secret of acme is usable", "");
-        only(&run, "provider", "good", "(token endpoint) answers", "");
+        only(&run, "provider", "good", "(token endpoint) responds", "");
         assert!(!format!("{run:?}").contains("canary-secret"));
     }
     assert_eq!(server.counts().refresh_requests, 0);

@@ -124,11 +124,14 @@ fn r03_a_consumed_token_is_refused_even_with_replace() {
     let first = server.mint();
     sandbox.import("demo", &first).exits(0);
     sandbox.refresh(&["--force"]).exits(0);
-    sandbox.keepalive_with_input(&["import", "demo", "--replace"], &first.to_string()).exits(1).says("already used");
+    sandbox
+        .keepalive_with_input(&["import", "demo", "--replace"], &first.to_string())
+        .exits(1)
+        .says("been used or rejected before");
     sandbox
         .keepalive_with_input(&["import", "copy", "--provider", "acme"], &first.to_string())
         .exits(1)
-        .says("already used");
+        .says("been used or rejected before");
     sandbox.refresh(&["--force"]).exits(0);
     assert_eq!(server.counts().presented_again, 0);
 }

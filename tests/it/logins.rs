@@ -148,7 +148,7 @@ fn one_that_is_interrupted_or_refused_changes_nothing() {
     let login = sandbox.spawn(&["login", "demo"]);
     let page = BrowserUser::refusing("ada").sign_in(&wait_for_url(&seen));
     assert!(page.status == 400 && page.text.contains("Not signed in"), "{}", page.text);
-    login.finish().exits(1).says("oidc says access_denied");
+    login.finish().exits(1).says("oidc returned access_denied");
     assert_eq!(stored(&sandbox), before);
     sandbox.refresh(&["--force"]).exits(0);
 }
@@ -157,7 +157,7 @@ fn one_that_is_interrupted_or_refused_changes_nothing() {
 fn every_wait_can_be_interrupted() {
     let server = OidcProvider::start(60, 0);
     let sandbox = at(&server);
-    for (way, words) in [("--device", "waiting, for 10m at most"), ("--paste", "waiting up to 10m for your input")] {
+    for (way, words) in [("--device", "waiting up to 10m …"), ("--paste", "waiting up to 10m for your input")] {
         let command = sandbox.keepalive_command(&["login", "demo", way]).stdin(Stdio::piped()).spawn().unwrap();
         let login = Process::new(command);
         login.wait_for_line(words);
@@ -203,7 +203,7 @@ fn a_redirect_of_another_attempt_or_server_brings_nothing() {
     let url = wait_for_url(&seen);
     let (redirect, state) = (parameter(&url, "redirect_uri"), parameter(&url, "state"));
     BrowserUser::new("mallory").get(&format!("{redirect}?code=c&state={state}").parse().unwrap());
-    login.finish().exits(1).says("the redirect comes from nobody");
+    login.finish().exits(1).says("the redirect comes from an unnamed server");
     sandbox.keepalive(&["status", "-p", "demo"]).exits(77);
 }
 
@@ -284,7 +284,7 @@ fn a_device_login_keeps_the_servers_pace_and_outlasts_its_hiccups() {
     let run = sandbox.keepalive(&["login", "demo", "--device"]).exits(0);
     // 1 s, 1 s, 2 s after the connection that failed, 5 s more after slow_down.
     assert!(begun.elapsed().as_secs() >= 11, "{:?}", begun.elapsed());
-    run.says("enter the code AB-CD").says("still waiting").says("demo: signed in, fresh until");
+    run.says("enter the code AB-CD").says("still waiting").says("demo: signed in, valid until");
     sandbox.refresh(&["--force"]).exits(0);
 }
 
@@ -296,7 +296,7 @@ fn a_device_code_that_expires_or_is_refused_changes_nothing() {
     let before = stored(&sandbox);
     for (status, body, exit, words) in [
         (400, r#"{"error":"expired_token"}"#, 1, "the code expired"),
-        (400, r#"{"error":"access_denied"}"#, 1, "acme says access_denied"),
+        (400, r#"{"error":"access_denied"}"#, 1, "acme returned access_denied"),
         (401, r#"{"error":"invalid_client"}"#, 78, "check client_id"),
         (
             200,
@@ -320,8 +320,11 @@ fn what_cannot_be_is_said_before_anybody_signs_in() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::new();
     sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
-    sandbox.keepalive(&["login", "demo"]).exits(78).says("acme names no authorization_endpoint");
-    sandbox.keepalive(&["login", "demo", "--device"]).exits(78).says("names no device_authorization_endpoint");
+    sandbox.keepalive(&["login", "demo"]).exits(78).says("provider acme has no authorization_endpoint");
+    sandbox
+        .keepalive(&["login", "demo", "--device"])
+        .exits(78)
+        .says("provider acme has no device_authorization_endpoint");
     sandbox.keepalive(&["login", "demo", "--device", "--paste"]).exits(2);
     sandbox.keepalive(&["login", "demo", "--provider", "xai"]).exits(78).says("is configured for acme, not for xai");
     sandbox.keepalive(&["login", "nobody"]).exits(78).says("it is not configured");

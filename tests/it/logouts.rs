@@ -74,7 +74,7 @@ fn r37_no_token_and_no_secret_is_said_or_written() {
     let (sandbox, _) = at(&server, [Fault::DropBefore, Fault::Respond(400, "", "canary-echo")]);
     for exit in [75, 1] {
         let run = sandbox.keepalive(&["-vv", "logout", "demo"]).exits(exit);
-        assert!(run.stderr.contains("forgotten") == (exit == 1), "the log is on");
+        assert!(run.stderr.contains("logged out") == (exit == 1), "the log is on");
         assert!(!(run.stdout + &run.stderr).contains("canary"));
         let journal = sandbox.path("state/keepalive/profiles/demo/record.json");
         assert!(!std::fs::read_to_string(journal).unwrap().contains("canary"));

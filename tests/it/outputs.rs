@@ -193,7 +193,7 @@ fn whoever_is_told_to_wait_reads_that_nothing_is_lost_and_until_when() {
     server.script([Fault::Respond(429, "retry-after: 120\r\n", r#"{"error":"slow"}"#)]);
     let run = sandbox.refresh(&["--force"]).exits(75);
     let retry_at = run.result()["retry_at"].as_str().unwrap().to_owned();
-    let hint = format!("the refresh token is unaffected; next attempt not before {}Z", &retry_at[..19]);
+    let hint = format!("the refresh token is unaffected; no attempt before {}Z", &retry_at[..19]);
     assert_eq!(run.result()["error"]["hint"], *hint);
     // The credential is as good as before, and so is the word to whoever asks next.
     let run = eventually("its token has expired", || {
@@ -231,7 +231,7 @@ fn on_terminal(sandbox: &Sandbox, env: &[(&str, &str)], line: &str) -> String {
 fn a_terminal_is_sent_only_what_it_can_show() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
-    let (able, progress) = (("TERM", "xterm"), "\r\u{1b}[Kasking the providers");
+    let (able, progress) = (("TERM", "xterm"), "\r\u{1b}[Kchecking the providers");
     let without = |text: &str| text.replace("\u{1b}[K", "");
     let text = on_terminal(&sandbox, &[able], "doctor");
     assert!(text.contains(progress) && without(&text).contains('\u{1b}'), "{text:?}");
@@ -244,7 +244,7 @@ fn a_terminal_is_sent_only_what_it_can_show() {
     }
     for env in [vec![("TERM", "dumb")], vec![]] {
         let text = on_terminal(&sandbox, &env, "doctor");
-        assert!(text.contains("sealing key") && !text.contains('\u{1b}') && !text.contains("asking"), "{text:?}");
+        assert!(text.contains("sealing key") && !text.contains('\u{1b}') && !text.contains("checking"), "{text:?}");
     }
 }
 

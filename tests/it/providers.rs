@@ -111,10 +111,9 @@ fn ones_own_and_what_one_has_changed_are_shown() {
     ));
     let shown = sandbox.keepalive(&["providers"]).exits(0).stdout;
     assert!(flat(&shown).contains("changed here: client_id, headers verified"), "{shown}");
-    assert!(
-        flat(&shown)
-            .contains("acme issuer https://acme.example/ token discovered from the issuer, below acme.example only")
-    );
+    assert!(flat(&shown).contains(
+        "acme issuer https://acme.example/ token discovered from the issuer, only at acme.example or a subdomain"
+    ));
     let listed = providers(&sandbox);
     let acme = listed.iter().find(|p| p["provider"] == "acme").unwrap();
     assert_eq!((&acme["margin"], &acme["verified"], &acme["source"]), (&json!("30%"), &Value::Null, &json!("")));

@@ -306,7 +306,7 @@ fn r13_an_older_copy_of_the_sealed_file_is_not_handed_out() {
     sandbox.refresh(&["--force"]).exits(0);
     let new = std::fs::read(&sealed).unwrap();
     std::fs::write(&sealed, old).unwrap();
-    let run = sandbox.keepalive(&["token", "demo"]).exits(78).says("generation 1, but generation 2 was already");
+    let run = sandbox.keepalive(&["token", "demo"]).exits(78).says("generation 1, but generation 2 had already");
     assert!(run.stdout.is_empty());
     assert_eq!(server.counts().refresh_requests, 1);
     // The newest answer did not get its final name: the token in it is the one to hand out.

@@ -136,7 +136,7 @@ fn check_next_import(
         again(|run| run.status == 0)?;
     }
     refreshed("the refresh of the new one")?;
-    again(|run| run.status == 1 && run.stderr.contains("already used"))?;
+    again(|run| run.status == 1 && run.stderr.contains("been used or rejected before"))?;
     let counts = stage.server.counts();
     match (counts.presented_again, counts.families_revoked) {
         (0, 0) => Ok(()),

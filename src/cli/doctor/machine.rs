@@ -27,7 +27,7 @@ fn clock(setup: &Setup) -> Finding {
     if now.boot_id.is_empty() {
         return Finding::warning("clock", "this system has no boot id", "so grace periods of providers cannot be used");
     }
-    Finding::good("clock", now.wall.to_string())
+    Finding::good("clock", now.wall.to_the_second().to_string())
 }
 
 fn daemon(setup: &Setup) -> Finding {

@@ -56,7 +56,7 @@ pub(super) fn choose_method(
         return device(None).ok_or_else(|| lacks("device_authorization_endpoint", "leave out --device"));
     }
     let Some(endpoint) = sites.authorization.clone() else {
-        let why = "this provider has no sign-in page for a browser on this machine";
+        let why = "this provider has no login by browser";
         return device(Some(why))
             .filter(|_| !args.paste)
             .ok_or_else(|| lacks("authorization_endpoint", "import a token response instead"));

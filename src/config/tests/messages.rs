@@ -519,7 +519,7 @@ fn headers_are_told() {
         ),
         (
             acme!(r#"headers = { X-A = "1", x-a = "2" }"#),
-            "config.toml:4: [provider.acme] headers names x-a twice",
+            "config.toml:4: [provider.acme] headers has x-a twice",
             "remove one of the two",
         ),
         (

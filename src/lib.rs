@@ -1,6 +1,7 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 #![deny(let_underscore_drop, unsafe_code)]
 
+pub mod import_sources;
 // Floor 0: words.
 pub mod clock;
 pub mod credential;
@@ -16,7 +17,6 @@ pub mod config;
 pub mod provider;
 pub mod store;
 // Floor 4: the transaction, and the ways in before it.
-pub mod adopt;
 pub mod engine;
 pub mod signin;
 // Floor 5: when and who.

@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
-use crate::engine::obtain::TokenOutput;
+use crate::engine::access_token::TokenOutput;
 use crate::outcome::{Failure, OutcomeKind};
 use crate::profile::{ProfileLookup, ProfileName};
 use crate::sys::socket;

@@ -10,19 +10,20 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::GlobalArgs;
-use super::compose::{self, Setup};
-use super::log;
 use super::output::{CommandStatus, Output};
 use super::signals::{self, StopSignals};
 use crate::broker::Broker;
+use crate::cli::logging;
+use crate::cli::setup;
+use crate::cli::setup::Setup;
 use crate::config::Config;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{Profile, ProfileLookup, ProfileName};
 use crate::scheduler::Scheduler;
 use crate::store::{Store, StoreError};
+use crate::sys::file_watch::{Change, ChangeWatcher, FileStamp, MISSING_POLLS, file_stamp};
 use crate::sys::lockfile::LockFile;
 use crate::sys::paths::Environment;
-use crate::sys::stamp::{Change, ChangeWatcher, FileStamp, MISSING_POLLS, file_stamp};
 use crate::sys::{durable, socket};
 
 /// Refresh all profiles until stopped
@@ -50,7 +51,7 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     // Looked at first: a change while we start is a change.
     let seen = file_stamp(&Environment::from_env(global.config.as_deref()).config);
     let setup = Setup::new(global).map_err(|f| (CommandStatus::Config, f))?;
-    log::init_for_daemon(global, &setup.environment);
+    logging::init_for_daemon(global, &setup.environment);
     report_warnings(&setup.config);
     let _lock = lock_daemon(&setup.store).map_err(|f| (CommandStatus::Failed, f))?;
     let (engine, endpoint) = setup.engine(true).map_err(|f| (CommandStatus::Failed, f))?;
@@ -264,7 +265,7 @@ impl DaemonState {
     /// A broken configuration keeps the old one and says so. Flights in the air keep what they started with. `file_exists`:
     /// the file was, a moment ago.
     fn reload(&self, is_there: bool) {
-        match compose::load(&self.setup.environment) {
+        match setup::load(&self.setup.environment) {
             Ok(config) if is_there && config.path.is_none() => report_config_missing(),
             Ok(config) => {
                 if config.store != self.config().store {

@@ -7,15 +7,15 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::GlobalArgs;
-use super::compose::Setup;
 use super::output::{CommandStatus, Output};
 use super::signals::StopSignals;
+use crate::cli::setup::Setup;
 use crate::engine::logout::{self, LogoutProgress, LogoutRequest, LogoutResult, RevocationRoute, TokenFate};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::provider::http::HttpEndpoint;
 use crate::store::StoreError;
-use crate::store::record::Journal;
+use crate::store::journal::Journal;
 
 /// Revoke a profile's credential at its provider, and delete it here
 ///

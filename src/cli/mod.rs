@@ -1,20 +1,20 @@
 //! The command line: what can be typed, and which function does it.
 
-pub(crate) mod compose;
 mod daemon;
 mod doctor;
 mod import;
-mod log;
+mod logging;
 mod login;
 mod logout;
 mod output;
 mod providers;
 mod refresh;
 pub mod rehearse;
+pub(crate) mod setup;
 mod signals;
 mod status;
 mod token;
-mod usage;
+mod usage_error;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -116,7 +116,7 @@ pub fn main() -> ExitCode {
     process::harden();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return usage::report_parse_error(&error),
+        Err(error) => return usage_error::report_parse_error(&error),
     };
     let output = Output::new(&cli.global);
     let status = run(&cli, &output);
@@ -130,7 +130,7 @@ fn run(cli: &Cli, out: &Output) -> CommandStatus {
         process::exit_with_parent(parent);
     }
     if !matches!(cli.command, Command::Daemon(_)) {
-        log::init_for_command(global, &places, out);
+        logging::init_for_command(global, &places, out);
     }
     match &cli.command {
         Command::Token(args) => token::run(args, global, out),

@@ -3,21 +3,21 @@
 use serde_json::{Value, json};
 
 use super::GlobalArgs;
-use super::compose;
 use super::output::{CommandStatus, Output, table};
+use crate::cli::setup;
 use crate::credential::freshness::Margin;
 use crate::profile::{BodyEncoding, ClientAuth, Provider, Rotation};
 use crate::sys::paths::Environment;
 
 pub fn run(global: &GlobalArgs, out: &Output) -> CommandStatus {
-    let config = match compose::load(&Environment::from_env(global.config.as_deref())) {
+    let config = match setup::load(&Environment::from_env(global.config.as_deref())) {
         Ok(config) => config,
         Err(failure) => {
             out.fail(&failure);
             return CommandStatus::Config;
         }
     };
-    compose::report_warnings(&config, out);
+    setup::report_warnings(&config, out);
     let margin = |p: &Provider| format_margin(p.margin.unwrap_or(config.default_margin()));
     if out.is_json {
         let providers: Vec<Value> = config.providers.values().map(|p| to_json(p, &margin(p))).collect();

@@ -8,14 +8,15 @@ use clap::Args;
 use serde_json::json;
 
 use super::GlobalArgs;
-use super::compose::Setup;
 use super::output::{CommandStatus, Output, outcome_json, outcome_line};
+use crate::cli::setup::Setup;
 use crate::credential::freshness::Demand;
 use crate::engine::Engine;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
-use crate::scheduler::cadence::{self, RunHistory};
+use crate::scheduler::run_interval;
+use crate::scheduler::run_interval::RunHistory;
 use crate::sys::durable;
 
 /// Refresh the profiles that are due, then exit
@@ -101,7 +102,7 @@ fn warn_if_runs_too_sparse(setup: &Setup, profiles: &[Arc<Profile>], lookahead: 
         let journal = setup.store.peek(&profile.name).ok().flatten();
         let lifetime = journal.and_then(|r| r.validity).and_then(|v| v.full_lifetime());
         if let Some(warning) =
-            lifetime.and_then(|life| cadence::sparse_runs_warning(profile, life, interval, lookahead))
+            lifetime.and_then(|life| run_interval::sparse_runs_warning(profile, life, interval, lookahead))
         {
             out.warn(&warning);
         }

@@ -4,13 +4,15 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::GlobalArgs;
-use super::compose::{self, Setup};
 use super::output::{BAD, CommandStatus, DIM, GOOD, Output, WARN, table};
+use crate::cli::setup;
+use crate::cli::setup::Setup;
 use crate::clock::Timestamp;
-use crate::engine::standing::{self, ProfileStatus, StatusPolicy};
+use crate::engine::status;
+use crate::engine::status::{ProfileStatus, StatusPolicy};
 use crate::outcome::{ErrorKind, Failure, ProfileState, Publication};
 use crate::profile::{Policy, Profile, ProfileName};
-use crate::store::record::{Intent, Journal};
+use crate::store::journal::{Intent, Journal};
 
 /// What connecting and sealing may add to the time that a provider has for its answer.
 const HANDLING_TIME: std::time::Duration = std::time::Duration::from_secs(5);
@@ -54,7 +56,7 @@ pub fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> CommandStatu
             }
         },
     };
-    compose::report_warnings(&setup.config, out);
+    setup::report_warnings(&setup.config, out);
     let no_key = setup.store.missing_key_file().and_then(|e| e.outcome().error);
     let rows: Vec<StatusRow> = names.into_iter().map(|name| status_row(&setup, name, no_key.as_ref())).collect();
     if out.is_json {
@@ -108,7 +110,7 @@ pub(super) fn profile_status(setup: &Setup, journal: Option<&Journal>, profile: 
     let default = Policy::default();
     let margin = profile.map_or(crate::credential::freshness::Margin::DEFAULT, |p| p.margin);
     let validity = journal.and_then(|r| r.validity.as_ref());
-    let early = profile.map_or(std::time::Duration::ZERO, |p| standing::jitter(p.name.as_str(), margin, validity));
+    let early = profile.map_or(std::time::Duration::ZERO, |p| status::jitter(p.name.as_str(), margin, validity));
     let is_followed = profile.is_some_and(|p| p.follow);
     let status_policy = StatusPolicy {
         policy: profile.map_or(&default, |p| &p.provider.policy),
@@ -132,9 +134,9 @@ pub(super) fn profile_status(setup: &Setup, journal: Option<&Journal>, profile: 
             let mut settled = journal.clone();
             settled.intent = None;
             settled.revocation = None;
-            standing::profile_status(Some(&settled), status_policy, &now)
+            status::profile_status(Some(&settled), status_policy, &now)
         }
-        _ => standing::profile_status(journal, status_policy, &now),
+        _ => status::profile_status(journal, status_policy, &now),
     };
     let is_out_already = matches!(standing.state, ProfileState::NeedsLogin | ProfileState::NoCredential);
     match journal.zip(profile).and_then(|(journal, profile)| binding_mismatch(journal, profile)) {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::GlobalArgs;
-use super::compose::Setup;
 use super::output::{CommandStatus, Output};
 use crate::broker::{BrokerRequest, BrokerResponse, client};
-use crate::engine::obtain::TokenOutput;
+use crate::cli::setup::Setup;
+use crate::engine::access_token::TokenOutput;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 

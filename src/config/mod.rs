@@ -1,10 +1,10 @@
 //! The configuration file: from TOML to validated profiles, with errors that name file, line, key and remedy.
 
+mod client_auth;
 pub mod duration;
 pub mod error;
+mod toml_document;
 
-mod client;
-mod document;
 mod file;
 mod keys;
 mod profile;
@@ -20,9 +20,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::config::toml_document::Document;
 use crate::credential::freshness::Margin;
 use crate::profile::{Profile, ProfileName, Provider, StoreSettings};
-use document::Document;
 use error::{ConfigError, Diagnostic, ValueError};
 use profile::{ProfileSection, ScheduleCache, Timing};
 use section::Section;

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::{self, CLIENT_AUTHS};
-use super::document::Document;
 use super::duration;
 use super::error::{ConfigError, Diagnostic, MissingKey, ValueError};
 use super::keys;
 use super::section::{Entry, Section};
 use super::values;
+use crate::config::client_auth;
+use crate::config::client_auth::CLIENT_AUTHS;
+use crate::config::toml_document::Document;
 use crate::profile::{BodyEncoding, GraceSemantics, Policy, Provider, Rotation};
 
 /// The built-in providers, written like a user's own.
@@ -72,7 +73,7 @@ pub(super) fn user_provider(
     if let Some(lack) = missing_key(&provider) {
         return Err(section.diagnostic(lack.key, lack.message, lack.hint).into());
     }
-    client::warn_of_unused_keys(section, provider.client_auth, warnings);
+    client_auth::warn_of_unused_keys(section, provider.client_auth, warnings);
     check_grace(section, &mut provider.policy, warnings)?;
     Ok(provider)
 }
@@ -90,11 +91,11 @@ fn read(section: &Section<'_>, base: Provider) -> Result<Provider, ConfigError> 
         redirect_uri: endpoint("redirect_uri")?.or(base.redirect_uri),
         client_id: section.read("client_id", |e| e.parse(values::client_id))?.unwrap_or(base.client_id),
         client_auth: section.read("client_auth", |e| e.choice(CLIENT_AUTHS))?.unwrap_or(base.client_auth),
-        client_secret: section.read("client_secret", client::secret_source)?.or(base.client_secret),
-        client_key: section.read("client_key", client::secret_source)?.or(base.client_key),
+        client_secret: section.read("client_secret", client_auth::secret_source)?.or(base.client_secret),
+        client_key: section.read("client_key", client_auth::secret_source)?.or(base.client_key),
         client_key_id: section.read("client_key_id", |e| e.parse(values::visible_ascii))?.or(base.client_key_id),
         assertion_audience: section
-            .read("assertion_audience", |e| e.parse(client::audience))?
+            .read("assertion_audience", |e| e.parse(client_auth::audience))?
             .unwrap_or(base.assertion_audience),
         scopes: section.read("scopes", |e| e.list(values::scope))?.unwrap_or(base.scopes),
         policy: read_policy(section, base.policy)?,
@@ -186,7 +187,7 @@ pub(super) fn missing_key(provider: &Provider) -> Option<MissingKey> {
         let hint = "register a client with the provider and write client_id = \"...\"";
         return MissingKey::new("client_id", "client_id is missing", hint);
     }
-    client::missing_key(provider)
+    client_auth::missing_key(provider)
 }
 
 /// A grace that is too short for two attempts is no grace: the provider is treated as strict (rule 19).

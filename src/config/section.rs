@@ -5,9 +5,9 @@ use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::document::Document;
 use super::error::{ConfigError, Diagnostic, ValueError, alternatives, nearest, quoted};
 use super::keys::{self, Key};
+use crate::config::toml_document::Document;
 
 /// A table with its dotted name; the empty name is the top of the file.
 pub(super) struct Section<'d> {

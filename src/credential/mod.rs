@@ -1,13 +1,13 @@
 //! A credential and its parts: what is stored, what is handed out, and what a token response says.
 
-pub mod claims;
-pub mod encoding;
-pub mod foreign;
+pub mod content_coding;
+pub mod external;
 pub mod freshness;
-mod lenient;
-pub mod mentions;
-pub mod response;
+pub mod jwt;
+mod lenient_json;
+pub mod refresh_token_candidates;
 pub mod secret;
+pub mod token_response;
 
 use serde::{Deserialize, Serialize};
 

@@ -3,19 +3,11 @@
 //! [`Engine::refresh`] is the whole story: look without a lock, join or open a flight, wait for it. What a flight does is
 //! in [`transaction`].
 
-pub mod backoff;
-pub mod doubt;
-mod flightplan;
-mod follow;
-pub mod handover;
-mod judge;
-mod lanes;
+pub mod access_token;
 pub mod logout;
-pub mod obtain;
-mod refusal;
-pub mod source;
-pub mod standing;
-pub mod transaction;
+pub mod new_credential;
+pub mod refresh;
+pub mod status;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,15 +15,15 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::credential::freshness::Demand;
+use crate::engine::refresh::concurrency::ConcurrencyLimit;
+use crate::engine::refresh::context::{JournalVersion, RefreshContext};
+use crate::engine::refresh::followed_stores::FollowedStores;
 use crate::guard::{FlightGroup, FlightHandle, LeaderSlot, Lease, WaitResult};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::{PrepareError, TokenEndpoint};
-use crate::store::record::Journal;
+use crate::store::journal::Journal;
 use crate::store::{Store, StoreError};
-use flightplan::{JournalVersion, RefreshContext};
-use lanes::ConcurrencyLimit;
-use source::FollowedStores;
 
 /// Longest time that a flight past the point of no return may take to finish: request, then persistence.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(45);
@@ -223,7 +215,10 @@ impl Engine {
         };
         let trusted_journal = journal.as_ref().filter(|_| trust == TrustJournal::Yes);
         if let Some(journal) = trusted_journal.filter(|r| self.is_demand_met(profile, demand, r)) {
-            return JoinResult::Done(transaction::with_journal_fields(Outcome::new(OutcomeKind::Fresh), journal));
+            return JoinResult::Done(refresh::transaction::with_journal_fields(
+                Outcome::new(OutcomeKind::Fresh),
+                journal,
+            ));
         }
         let seen = journal.as_ref().map_or_else(JournalVersion::default, |r| JournalVersion {
             generation: r.generation.get(),
@@ -240,7 +235,7 @@ impl Engine {
     /// Whether a demand is met by the journal alone, with nothing left to publish.
     fn is_demand_met(&self, profile: &Profile, demand: Demand, journal: &Journal) -> bool {
         let is_settled = journal.publication != Publication::PublishPending || !matches!(demand, Demand::Margin { .. });
-        is_settled && standing::meets_demand(journal, demand, profile, &self.inner.clock.now())
+        is_settled && status::meets_demand(journal, demand, profile, &self.inner.clock.now())
     }
 
     /// Gives the flight a thread of its own: no caller's end is the flight's end.
@@ -306,7 +301,7 @@ impl Engine {
 
     fn with_journal_fields(&self, profile: &Profile, outcome: Outcome) -> Outcome {
         match self.inner.store.peek(&profile.name) {
-            Ok(Some(journal)) => transaction::with_journal_fields(outcome, &journal),
+            Ok(Some(journal)) => refresh::transaction::with_journal_fields(outcome, &journal),
             Ok(None) | Err(_) => outcome,
         }
     }
@@ -330,7 +325,7 @@ impl EngineInner {
                 // Where nothing is stored, the server's return would change nothing.
                 let outcome = match self.store.peek(&profile.name) {
                     Ok(journal) if !journal.as_ref().is_some_and(Journal::has_credential) => {
-                        refusal::no_credential(&profile.name)
+                        refresh::errors::no_credential(&profile.name)
                     }
                     Ok(_) | Err(_) => Outcome::new(OutcomeKind::Deferred).with_error(f),
                 };
@@ -369,7 +364,7 @@ impl EngineInner {
             followed_stores: self.followed_stores.get().cloned(),
             concurrency_permit,
         };
-        let outcome = transaction::run(&ctx, &lease);
+        let outcome = refresh::transaction::run(&ctx, &lease);
         lease.finish(outcome);
     }
 }

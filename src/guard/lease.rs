@@ -6,9 +6,9 @@
 use std::io;
 use std::path::Path;
 
-use super::flight::LeaderSlot;
 use crate::credential::secret::RefreshToken;
 use crate::credential::{Binding, Credential, Generation, Grant, Snapshot};
+use crate::guard::singleflight::LeaderSlot;
 use crate::profile::ProfileName;
 use crate::sys::lockfile::LockFile;
 

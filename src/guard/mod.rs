@@ -4,8 +4,8 @@
 //! [`Lease`] by taking the profile's lock file, does its work and publishes the outcome. Everybody else gets a [`FlightHandle`]
 //! and waits for that outcome. Callers may leave at any time; that changes nothing for the flight.
 
-mod flight;
 mod lease;
+mod singleflight;
 
-pub use flight::{FlightGroup, FlightHandle, LeaderSlot, WaitResult};
+pub use crate::guard::singleflight::{FlightGroup, FlightHandle, LeaderSlot, WaitResult};
 pub use lease::{Lease, LockedCredential, NeverSent, Permit, SpentCredential};

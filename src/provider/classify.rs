@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::credential::response::ErrorResponse;
+use crate::credential::token_response::ErrorResponse;
 use crate::profile::Provider;
 
 /// The class of an answer that granted nothing.

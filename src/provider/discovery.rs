@@ -10,7 +10,7 @@ use url::Url;
 
 use super::PrepareError;
 use crate::clock::Timestamp;
-use crate::credential::response::printable;
+use crate::credential::token_response::printable;
 use crate::outcome::{ErrorKind, Failure};
 use crate::sys::durable;
 

@@ -11,20 +11,21 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-use super::client::{ClientCredentials, SecretReader};
 use super::discovery::{self, IssuerPolicy, Metadata, MetadataResponse};
-use super::fence::{GatedBody, SendGate, SendOutcome};
 use super::runtime::BackgroundRuntime;
-use super::wire::{self, EncodedRequest};
 use super::{
     BeforeSend, BeforeSendError, ExchangeResult, NotSentReason, PrepareError, PreparedProvider, RawResponse,
     TokenEndpoint,
 };
 use crate::clock::{Clock, Moment, Timestamp};
-use crate::credential::encoding;
+use crate::credential::content_coding;
 use crate::guard::LockedCredential;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::Provider;
+use crate::provider::client_auth::{ClientCredentials, SecretReader};
+use crate::provider::request_encoding;
+use crate::provider::request_encoding::EncodedRequest;
+use crate::provider::send_gate::{GatedBody, SendGate, SendOutcome};
 
 /// Beyond the connect timeout, for a connection that stands but whose body is not asked for.
 pub const CONNECT_SLACK: Duration = Duration::from_secs(5);
@@ -156,8 +157,8 @@ impl HttpEndpoint {
                 let named = joined_header(response.headers(), CONTENT_ENCODING);
                 let fresh_for = discovery::max_age(joined_header(response.headers(), CACHE_CONTROL).as_deref());
                 read_body(response, &mut body).await?;
-                let unpacked =
-                    encoding::decode(named.as_deref(), &body).map_err(|_| "the response is too large".to_owned())?;
+                let unpacked = content_coding::decode(named.as_deref(), &body)
+                    .map_err(|_| "the response is too large".to_owned())?;
                 Ok(MetadataResponse { status, body: unpacked.bytes.to_vec(), max_age: fresh_for })
             };
             with_timeout(limit, exchange).await
@@ -193,7 +194,7 @@ impl TokenEndpoint for HttpEndpoint {
         };
         let (token, predecessor) = held.spend();
         let fence = SendGate::new(gate);
-        let wire = wire::refresh_request(&prepared.provider, &proof, &token);
+        let wire = request_encoding::refresh_request(&prepared.provider, &proof, &token);
         let request = gated_request(&client, &prepared.token_endpoint, &prepared.provider, &wire, &fence);
         let arrival = self.runtime.block_on(send_and_read(request, &fence, &prepared.provider));
         match (fence.close_and_report(), arrival) {
@@ -203,7 +204,7 @@ impl TokenEndpoint for HttpEndpoint {
             (SendOutcome::Sent, Ok(partial)) => ExchangeResult::ResponseLost {
                 sent: token,
                 predecessor,
-                why: format!("the response was cut off or exceeds {} bytes", encoding::MAX_BODY_BYTES),
+                why: format!("the response was cut off or exceeds {} bytes", content_coding::MAX_BODY_BYTES),
                 partial: Some(partial),
             },
             (SendOutcome::Sent, Err(why)) => {
@@ -327,10 +328,10 @@ pub(super) fn joined_header(headers: &HeaderMap, name: HeaderName) -> Option<Str
 
 pub(super) async fn read_body(mut response: reqwest::Response, into: &mut Vec<u8>) -> Result<(), String> {
     while let Some(chunk) = response.chunk().await.map_err(|e| error_text(&e))? {
-        let room = encoding::MAX_BODY_BYTES - into.len();
+        let room = content_coding::MAX_BODY_BYTES - into.len();
         into.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
         if chunk.len() > room {
-            return Err(format!("the response exceeds {} bytes", encoding::MAX_BODY_BYTES));
+            return Err(format!("the response exceeds {} bytes", content_coding::MAX_BODY_BYTES));
         }
     }
     Ok(())

@@ -1,16 +1,16 @@
 //! The authorization server's token endpoint: what a refresh needs of it, and what can come back.
 
-pub mod assertion;
-pub mod checkup;
 pub mod classify;
-pub mod client;
+pub mod client_assertion;
+pub mod client_auth;
 pub mod discovery;
-pub mod fence;
 pub mod http;
+pub mod probe;
+pub mod request_encoding;
 pub mod revocation;
 mod runtime;
-pub mod signin;
-pub mod wire;
+pub mod send_gate;
+pub mod sign_in_server;
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -24,8 +24,8 @@ use crate::credential::secret::RefreshToken;
 use crate::guard::{LockedCredential, SpentCredential};
 use crate::outcome::Failure;
 use crate::profile::Provider;
-use client::{ClientAuthentication, ClientCredentials};
-pub use fence::{BeforeSend, BeforeSendError};
+use crate::provider::client_auth::{ClientAuthentication, ClientCredentials};
+pub use crate::provider::send_gate::{BeforeSend, BeforeSendError};
 
 /// RFC 6749 §6 at one authorization server.
 pub trait TokenEndpoint: Send + Sync {
@@ -73,7 +73,8 @@ impl PreparedProvider {
 
     /// The proof of who the client is, for one request that is made `now`: each needs one of its own.
     pub fn authenticate(&self, now: Timestamp) -> Result<ClientAuthentication, Failure> {
-        let audience = client::assertion_audience(&self.provider, self.issuer.as_deref(), self.token_endpoint.as_str());
+        let audience =
+            client_auth::assertion_audience(&self.provider, self.issuer.as_deref(), self.token_endpoint.as_str());
         self.credentials.authenticate(&self.provider, audience, now)
     }
 

@@ -3,14 +3,16 @@
 use url::Url;
 
 use super::classify::{self, ResponseClass};
-use super::fence::{SendGate, SendOutcome};
 use super::http::{HttpEndpoint, gated_request, send_and_read};
-use super::signin::SignInServer;
-use super::{BeforeSend, BeforeSendError, PrepareError, PreparedProvider, RawResponse, TokenEndpoint, wire};
-use crate::credential::encoding;
-use crate::credential::response::{self, ErrorResponse, ParsedResponse};
+use super::{BeforeSend, BeforeSendError, PrepareError, PreparedProvider, RawResponse, TokenEndpoint};
+use crate::credential::content_coding;
+use crate::credential::token_response;
+use crate::credential::token_response::{ErrorResponse, ParsedResponse};
 use crate::guard::LockedCredential;
 use crate::profile::Provider;
+use crate::provider::request_encoding;
+use crate::provider::send_gate::{SendGate, SendOutcome};
+use crate::provider::sign_in_server::SignInServer;
 
 /// The side of an authorization server that a person signs out at.
 pub trait RevocationServer: TokenEndpoint + SignInServer {
@@ -66,10 +68,10 @@ pub enum RevocationResult {
 
 /// Judges an answer (RFC 7009 §2.2). Also gives the error code that it names. (pure)
 pub fn classify_revocation(answer: &RawResponse, provider: &Provider) -> (RevocationResult, Option<ErrorResponse>) {
-    let body = encoding::decode(answer.content_encoding.as_deref(), &answer.body);
-    let denied = match body.map(|body| response::parse(answer.status, &body.bytes, answer.is_complete)) {
+    let body = content_coding::decode(answer.content_encoding.as_deref(), &answer.body);
+    let denied = match body.map(|body| token_response::parse(answer.status, &body.bytes, answer.is_complete)) {
         Ok(ParsedResponse::Denied(denied)) => Some(denied),
-        Ok(ParsedResponse::Granted(_) | ParsedResponse::Unreadable) | Err(encoding::BodyTooLarge) => None,
+        Ok(ParsedResponse::Granted(_) | ParsedResponse::Unreadable) | Err(content_coding::BodyTooLarge) => None,
     };
     let is_page = answer.content_type.as_deref().is_some_and(|t| t.contains("html")) && !answer.body.is_empty();
     let code = denied.as_ref().map_or("", |d| d.code.as_str());
@@ -124,7 +126,7 @@ impl RevocationServer for HttpEndpoint {
             return RevocationExchange::NotSent { may_have_mark: false, why };
         };
         let (token, _spent) = held.spend();
-        let wire = wire::revocation_request(&prepared.provider, &proof, &token);
+        let wire = request_encoding::revocation_request(&prepared.provider, &proof, &token);
         let fence = SendGate::new(gate);
         let request = gated_request(&client, url, &prepared.provider, &wire, &fence);
         let arrival = self.runtime().block_on(send_and_read(request, &fence, &prepared.provider));

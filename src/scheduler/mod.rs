@@ -1,9 +1,9 @@
 //! The daemon's clockwork: wake, see who is due, ask the engine; it holds no tokens and no locks.
 
-pub mod cadence;
-mod entry;
 pub mod plan;
-mod turnstile;
+mod rate_limit;
+pub mod run_interval;
+mod scheduled_profile;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -15,12 +15,13 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::clock::Moment;
 use crate::engine::Engine;
-use crate::engine::standing::{self, ProfileStatus, StatusPolicy};
+use crate::engine::status;
+use crate::engine::status::{ProfileStatus, StatusPolicy};
 use crate::outcome::{ErrorKind, Outcome, OutcomeKind, ProfileState};
 use crate::profile::{Profile, ProfileLookup, ProfileName};
-use entry::ScheduledProfile;
+use crate::scheduler::rate_limit::{Health, RateLimiter, STARTS_PER_SECOND, StartRequest};
+use crate::scheduler::scheduled_profile::ScheduledProfile;
 use plan::NextCheck;
-use turnstile::{Health, RateLimiter, STARTS_PER_SECOND, StartRequest};
 
 /// A sleep never lasts longer: after a suspend or a set clock a long one lies, and what other runs and the user changed
 /// is looked at this often.
@@ -182,10 +183,10 @@ impl Scheduler {
         let status_policy = StatusPolicy {
             policy: &profile.provider.policy,
             margin: profile.margin,
-            jitter: standing::jitter(name.as_str(), profile.margin, validity.as_ref()),
+            jitter: status::jitter(name.as_str(), profile.margin, validity.as_ref()),
             is_following: profile.follow,
         };
-        let standing = standing::profile_status(journal.as_ref(), status_policy, now);
+        let standing = status::profile_status(journal.as_ref(), status_policy, now);
         entry.next_check = plan::next_check(&profile, &standing, now);
         // While somebody has the lock, the end of an attempt is awaited.
         if standing.state != ProfileState::InDoubt || !self.engine.store().is_locked(name) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::{Moment, Timestamp};
 use crate::credential::freshness::Demand;
-use crate::engine::standing::ProfileStatus;
+use crate::engine::status::ProfileStatus;
 use crate::outcome::ProfileState;
 use crate::profile::Profile;
 

@@ -19,12 +19,12 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use url::Url;
 
-use super::authorization::AuthorizationRequest;
-use super::redirect::{LoopbackHost, Redirect};
-use super::wait::LoginEvent;
-use crate::credential::response::printable;
 use crate::credential::secret::OneTimeSecret;
+use crate::credential::token_response::printable;
 use crate::outcome::{ErrorKind, Failure};
+use crate::signin::authorization_request::AuthorizationRequest;
+use crate::signin::login_events::LoginEvent;
+use crate::signin::redirect_uri::{LoopbackHost, Redirect};
 
 /// A browser opens connections ahead of need; one that says nothing for this long is closed.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,21 +1,22 @@
 //! How a person signs in: the authorization code with PKCE on a loopback redirect, by pasting, or on another device. What
 //! comes of it is a credential, which the engine's handover stores.
 
-pub mod authorization;
-pub mod code;
-pub mod device;
+pub mod authorization_request;
+pub mod device_flow;
+pub mod login_events;
 pub mod loopback;
-pub mod redirect;
-pub mod wait;
+pub mod redirect_uri;
+pub mod token_client;
 
 use serde_json::Value;
 
 use crate::clock::Moment;
-use crate::credential::claims::unverified_claims;
 use crate::credential::freshness::Lifetime;
-use crate::credential::response::{self, ErrorResponse, ParsedResponse, TokenResponse};
+use crate::credential::jwt::unverified_claims;
+use crate::credential::token_response;
+use crate::credential::token_response::{ErrorResponse, ParsedResponse, TokenResponse};
 use crate::credential::{Binding, Credential};
-use crate::engine::handover;
+use crate::engine::new_credential;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{ClientAuth, Provider};
 use crate::provider::RawResponse;
@@ -42,7 +43,7 @@ pub enum GrantResponse {
 
 /// Reads an answer of the token endpoint to a code, or to a question for one.
 pub fn parse_grant_response(answer: &RawResponse) -> Result<GrantResponse, SignInError> {
-    match response::parse(answer.status, &answer.body, answer.is_complete) {
+    match token_response::parse(answer.status, &answer.body, answer.is_complete) {
         ParsedResponse::Granted(granted) => Ok(GrantResponse::Granted(granted)),
         ParsedResponse::Denied(denied) => Ok(GrantResponse::Denied(denied)),
         ParsedResponse::Unreadable => {
@@ -88,7 +89,7 @@ pub fn denied_error(denied: &ErrorResponse, provider: &Provider) -> SignInError 
 pub fn account_name(granted: &TokenResponse) -> Option<String> {
     let claims = unverified_claims(granted.id_token.as_ref()?.expose())?;
     let text = |name: &&str| claims.get(*name).and_then(Value::as_str).filter(|t| !t.is_empty());
-    ["email", "preferred_username", "name", "sub"].iter().find_map(text).map(response::printable)
+    ["email", "preferred_username", "name", "sub"].iter().find_map(text).map(token_response::printable)
 }
 
 /// The credential that an answer to a question asked at `asked` makes.
@@ -99,7 +100,7 @@ pub fn credential(
     asked: &Moment,
 ) -> Result<Credential, SignInError> {
     let told = granted.expiry.lifetime_of_response(asked).map(Lifetime::Whole);
-    handover::build_credential(granted, binding, asked, told, provider.default_lifetime).ok_or_else(|| {
+    new_credential::build_credential(granted, binding, asked, told, provider.default_lifetime).ok_or_else(|| {
         let failure = Failure::new(ErrorKind::NoRefreshToken, format!("{} issued no refresh token", provider.name));
         let hint = if provider.scopes.iter().any(|scope| scope == "offline_access") {
             "allow refresh tokens in the client's settings there; some servers need prompt=consent in the query of \

@@ -3,14 +3,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::custody::SealedUnder;
-use super::envelope::UnsealError;
-use super::holders::TokenClaim;
-use super::key::KeyError;
 use super::keyring::KeyringError;
-use super::layout::Layout;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
+use crate::store::disk::envelope::UnsealError;
+use crate::store::disk::layout::Layout;
+use crate::store::keys::key_id::SealedUnder;
+use crate::store::keys::sealing_key::KeyError;
+use crate::store::tokens::ownership::TokenClaim;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

@@ -1,32 +1,18 @@
 //! Where a credential lives: the sealed journal, which is the commit point, and its published copy in the OS keyring.
 //!
-//! A [`StoreType`] is one directory plus the place of its sealing key. Reading without a lock is [`StoreType::peek`] and
-//! [`StoreType::snapshot`]; all else goes through a [`LockedProfile`], which needs a permit of the guard.
+//! A [`Store`] is one directory plus the place of its sealing key. Reading without a lock is [`Store::peek`] and
+//! [`Store::snapshot`]; all else goes through a [`LockedProfile`], which needs a permit of the guard.
 
-pub mod aftermath;
-mod census;
-pub mod content;
-mod custody;
-mod departure;
-pub mod envelope;
+pub mod disk;
 mod error;
-mod flaw;
-mod holders;
 mod identity;
-pub mod key;
+pub mod journal;
 pub mod keyring;
-pub mod knowledge;
-mod layout;
-mod ledger;
-mod naturalisation;
-mod published;
-mod readiness;
-pub mod record;
-mod recovery;
+pub mod keys;
+mod profile;
 #[cfg(test)]
-mod samples;
-mod takeover;
-mod vault;
+mod test_samples;
+pub mod tokens;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,22 +25,22 @@ use zeroize::Zeroizing;
 use crate::credential::{Credential, Generation, Snapshot};
 use crate::outcome::Publication;
 use crate::profile::{KeySource, ProfileName, StoreKind, StoreSettings};
+use crate::store::disk::envelope::UnsealError;
+pub use crate::store::disk::layout::Layout;
+pub use crate::store::identity::take_over::TakeOverResult;
+use crate::store::journal::Journal;
+pub use crate::store::keys::prefetch::PrefetchedKey;
+use crate::store::keys::sealing_key::SealingKey;
+pub use crate::store::profile::recovery::PendingResponse;
+pub use crate::store::profile::{LoadedCredential, LockedProfile};
+use crate::store::tokens::ledger::Ledger;
+pub use crate::store::tokens::ownership::TokenClaim;
+use crate::sys::file_watch::FileStamp;
 use crate::sys::lockfile::LockFile;
-use crate::sys::stamp::FileStamp;
-use crate::sys::{durable, machine, stamp};
-use envelope::UnsealError;
+use crate::sys::{durable, file_watch, machine};
 pub use error::StoreError;
-pub use holders::TokenClaim;
 use identity::StoreIdentity;
-use key::SealingKey;
 use keyring::{Keyring, KeyringItem};
-pub use layout::Layout;
-use ledger::Ledger;
-pub use readiness::PrefetchedKey;
-use record::Journal;
-pub use recovery::PendingResponse;
-pub use takeover::TakeOverResult;
-pub use vault::{LoadedCredential, LockedProfile};
 
 /// One store: a directory, and where its key is.
 pub struct Store {
@@ -164,7 +150,7 @@ impl Store {
             journal.integrity_error = self
                 .store_unusable_error(journal)
                 .or_else(unsealed)
-                .or_else(|| is_alone.then(|| flaw::journal_missing(name)));
+                .or_else(|| is_alone.then(|| profile::integrity::journal_missing(name)));
         }
         // Of what the journal is behind with, it has no fingerprint.
         let is_overtaken = match &mut journal {
@@ -177,7 +163,7 @@ impl Store {
     fn sealed_generation(&self, name: &ProfileName) -> Result<Option<Generation>, StoreError> {
         let path = self.layout.profile_folder(name).sealed();
         let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
-        match bytes.map(|bytes| envelope::header(&bytes)) {
+        match bytes.map(|bytes| disk::envelope::header(&bytes)) {
             // Of what a later version sealed nobody here knows the generation, nor whose token it is.
             Some(Err(damage @ UnsealError::LaterVersion(_))) => Err(self.unseal_error(path, damage)),
             Some(Ok(header)) => Ok(Some(header.generation)),
@@ -252,7 +238,7 @@ impl Store {
     /// The key of a file store, asked for where the settings say that it is; `None` where it is in the keyring.
     fn key_from_source(&self, within: &str) -> Option<Result<SealingKey, StoreError>> {
         let StoreBackend::File { source, credentials_dir: credentials } = &self.backend else { return None };
-        Some(key::read_key(source, credentials.as_deref(), within).map_err(|e| self.key_error(e)))
+        Some(keys::sealing_key::read_key(source, credentials.as_deref(), within).map_err(|e| self.key_error(e)))
     }
 
     /// The sealing key, born now if this store never had one.
@@ -403,6 +389,6 @@ impl Store {
 
     /// Changes when this profile's journal is written, by whomever.
     pub fn journal_stamp(&self, name: &ProfileName) -> FileStamp {
-        stamp::file_stamp(&self.layout.profile_folder(name).journal())
+        file_watch::file_stamp(&self.layout.profile_folder(name).journal())
     }
 }

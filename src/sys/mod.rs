@@ -3,9 +3,9 @@
 pub mod browser;
 pub mod clock;
 pub mod durable;
+pub mod file_watch;
 pub mod lockfile;
 pub mod machine;
 pub mod paths;
 pub mod process;
 pub mod socket;
-pub mod stamp;

@@ -10,8 +10,8 @@ use keepalive::engine::logout::TokenFate;
 use keepalive::outcome::{ErrorKind, Outcome, OutcomeKind, Publication};
 use keepalive::profile::{ClientAuth, SecretSource};
 use keepalive::provider::BeforeSendError;
-use keepalive::provider::client::ClientCredentials;
-use keepalive::store::key::SealingKey;
+use keepalive::provider::client_auth::ClientCredentials;
+use keepalive::store::keys::sealing_key::SealingKey;
 use serde_json::json;
 
 use super::support::authserver::Fault;

@@ -2,8 +2,8 @@
 
 use keepalive::clock::Clock;
 use keepalive::credential::Credential;
-use keepalive::credential::foreign::{AccountIdentity, ImportSource};
-use keepalive::engine::handover::{NewCredential, NewCredentialResult};
+use keepalive::credential::external::{AccountIdentity, ImportSource};
+use keepalive::engine::new_credential::{NewCredential, NewCredentialResult};
 use keepalive::outcome::{ErrorKind, Outcome, OutcomeKind, Publication};
 use keepalive::store::keyring::KeyringError;
 use serde_json::{Value, json};

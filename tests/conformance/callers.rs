@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use keepalive::credential::freshness::Demand;
-use keepalive::engine::obtain::TokenResult;
+use keepalive::engine::access_token::TokenResult;
 use keepalive::outcome::{ErrorKind, OutcomeKind};
 use keepalive::profile::{Profile, ProfileName};
 use keepalive::sys::lockfile::LockFile;

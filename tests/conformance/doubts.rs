@@ -1,7 +1,7 @@
 //! What is known of a token outlives whatever takes the place of it: a doubt or a refusal is not forgotten by an import, a
 //! login, a logout or a take-over, and the token is not sent again.
 
-use keepalive::engine::handover::NewCredentialResult;
+use keepalive::engine::new_credential::NewCredentialResult;
 use keepalive::outcome::{Outcome, OutcomeKind};
 use keepalive::store::TakeOverResult;
 use serde_json::Value;

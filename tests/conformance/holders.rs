@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use keepalive::credential::{Credential, Generation};
-use keepalive::engine::handover::NewCredentialResult;
+use keepalive::engine::new_credential::NewCredentialResult;
 use keepalive::guard::Permit;
 use keepalive::outcome::{Outcome, OutcomeKind};
 use keepalive::profile::ProfileName;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keepalive::clock::Clock;
 use keepalive::credential::freshness::{Demand, Margin};
-use keepalive::engine::standing::{StatusPolicy, profile_status};
+use keepalive::engine::status::{StatusPolicy, profile_status};
 use keepalive::guard::Permit;
 use keepalive::outcome::{ErrorKind, Outcome, OutcomeKind, ProfileState, Publication};
 use keepalive::store::StoreError;

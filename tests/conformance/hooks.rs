@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use keepalive::guard::LockedCredential;
 use keepalive::profile::Provider;
 use keepalive::provider::http::HttpEndpoint;
+use keepalive::provider::request_encoding::AuthServerRequest;
 use keepalive::provider::revocation::{RevocationExchange, RevocationServer};
-use keepalive::provider::signin::{SignInEndpoints, SignInServer};
-use keepalive::provider::wire::AuthServerRequest;
+use keepalive::provider::sign_in_server::{SignInEndpoints, SignInServer};
 use keepalive::provider::{
     BeforeSend, BeforeSendError, ExchangeResult, NotSentReason, PrepareError, PreparedProvider, RawResponse,
     TokenEndpoint,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use keepalive::clock::Clock;
 use keepalive::credential::freshness::Margin;
-use keepalive::engine::handover::NewCredentialResult;
-use keepalive::engine::standing::{ProfileStatus, StatusPolicy, profile_status};
+use keepalive::engine::new_credential::NewCredentialResult;
+use keepalive::engine::status::{ProfileStatus, StatusPolicy, profile_status};
 use keepalive::guard::Permit;
 use keepalive::outcome::{Outcome, OutcomeKind, ProfileState};
 use keepalive::store::{TakeOverResult, TokenClaim};

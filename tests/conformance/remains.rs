@@ -6,7 +6,7 @@ use keepalive::clock::Clock;
 use keepalive::credential::{Credential, Generation};
 use keepalive::guard::Permit;
 use keepalive::outcome::{ErrorKind, Outcome, OutcomeKind, Publication};
-use keepalive::store::content::{SealedGrant, SealedResponse, SecretText};
+use keepalive::store::disk::sealed_content::{SealedGrant, SealedResponse, SecretText};
 use keepalive::sys::lockfile::LockFile;
 
 use super::support::authserver::Fault;

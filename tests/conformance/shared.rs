@@ -4,10 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keepalive::clock::Timestamp;
-use keepalive::credential::foreign::{AccountIdentity, ExternalCredential, ImportSource};
-use keepalive::credential::response::{self, ParsedResponse};
-use keepalive::engine::source::FollowedStores;
-use keepalive::engine::standing::{self, StatusPolicy};
+use keepalive::credential::external::{AccountIdentity, ExternalCredential, ImportSource};
+use keepalive::credential::token_response;
+use keepalive::credential::token_response::ParsedResponse;
+use keepalive::engine::refresh::followed_stores::FollowedStores;
+use keepalive::engine::status;
+use keepalive::engine::status::StatusPolicy;
 use keepalive::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState, Publication};
 use keepalive::store::keyring::KeyringError;
 use serde_json::{Value, json};
@@ -40,7 +42,8 @@ impl FollowedStores for FakeTool {
                 Err(Failure::new(ErrorKind::Source, "auth.json cannot be read").with_hint("look at it"))
             }
             ToolContents::Tokens { answer, email, written } => {
-                let ParsedResponse::Granted(granted) = response::parse(200, answer.to_string().as_bytes(), true) else {
+                let ParsedResponse::Granted(granted) = token_response::parse(200, answer.to_string().as_bytes(), true)
+                else {
                     panic!()
                 };
                 let identity =
@@ -117,7 +120,7 @@ impl FollowingWorld {
             jitter: Duration::ZERO,
             is_following: true,
         };
-        standing::profile_status(Some(&self.world.journal()), terms, &keepalive::clock::Clock::now(&*self.world.clock))
+        status::profile_status(Some(&self.world.journal()), terms, &keepalive::clock::Clock::now(&*self.world.clock))
             .state
     }
 }
@@ -387,7 +390,7 @@ fn a_journal_of_an_older_version_is_read_and_one_of_ours_by_it() {
     assert_eq!(journal["origin"]["tool"], "codex");
     assert!(!journal.to_string().contains("canary"), "no token is in it");
     journal.as_object_mut().unwrap().remove("origin");
-    let old: keepalive::store::record::Journal = serde_json::from_value(journal).unwrap();
+    let old: keepalive::store::journal::Journal = serde_json::from_value(journal).unwrap();
     assert_eq!((old.origin, old.follow_block), (None, None));
 }
 

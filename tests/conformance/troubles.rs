@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use keepalive::clock::Clock;
 use keepalive::credential::freshness::{Demand, Margin};
-use keepalive::engine::obtain::TokenResult;
-use keepalive::engine::standing::{ProfileStatus, StatusPolicy, profile_status};
+use keepalive::engine::access_token::TokenResult;
+use keepalive::engine::status::{ProfileStatus, StatusPolicy, profile_status};
 use keepalive::outcome::{Outcome, OutcomeKind, ProfileState};
 use keepalive::scheduler::Scheduler;
 use keepalive::store::keyring::{KeyringError, KeyringItem};

@@ -9,21 +9,22 @@ use std::time::Duration;
 
 use keepalive::clock::{Clock, ManualClock, Timestamp};
 use keepalive::credential::Credential;
-use keepalive::credential::foreign::ImportSource;
+use keepalive::credential::external::ImportSource;
 use keepalive::credential::freshness::Demand;
-use keepalive::credential::response::{self, ParsedResponse};
-use keepalive::engine::handover::{NewCredential, NewCredentialResult, Provenance};
+use keepalive::credential::token_response;
+use keepalive::credential::token_response::ParsedResponse;
 use keepalive::engine::logout::{self, LogoutRequest, LogoutResult, RevocationRoute};
-use keepalive::engine::source::FollowedStores;
-use keepalive::engine::{Engine, handover};
+use keepalive::engine::new_credential::{NewCredential, NewCredentialResult, Provenance};
+use keepalive::engine::refresh::followed_stores::FollowedStores;
+use keepalive::engine::{Engine, new_credential};
 use keepalive::outcome::{Outcome, OutcomeKind};
 use keepalive::profile::{KeySource, Profile, ProfileName, Provider, StoreKind, StoreSettings};
 use keepalive::provider::http::HttpEndpoint;
 use keepalive::provider::{BeforeSendError, PreparedProvider, TokenEndpoint};
 use keepalive::store::Store;
+use keepalive::store::journal::Journal;
 use keepalive::store::keyring::KeyringItem;
 use keepalive::store::keyring::memory::MemoryKeyring;
-use keepalive::store::record::Journal;
 
 pub use super::hooks::HookPoint;
 use super::hooks::{Hooks, WithHooks};
@@ -155,12 +156,12 @@ impl World {
     /// What an import of `answer` would hand over now.
     pub fn credential(&self, answer: &serde_json::Value) -> Credential {
         let prepared = self.prepared();
-        let ParsedResponse::Granted(granted) = response::parse(200, answer.to_string().as_bytes(), true) else {
+        let ParsedResponse::Granted(granted) = token_response::parse(200, answer.to_string().as_bytes(), true) else {
             panic!()
         };
         let now = self.clock.now();
         let told = granted.expiry.lifetime_of_import(&now);
-        handover::build_credential(*granted, prepared.binding(), &now, told, ACCESS_LIFETIME).unwrap()
+        new_credential::build_credential(*granted, prepared.binding(), &now, told, ACCESS_LIFETIME).unwrap()
     }
 
     /// The provider as a refresh would have it.
@@ -186,7 +187,7 @@ impl World {
     ) -> Result<NewCredentialResult, Outcome> {
         let (store, _) = self.store_and_endpoint();
         let warrant = if is_replacing { Provenance::ForcedImport } else { Provenance::Import };
-        handover::store_credential(&store, name, arrival, warrant, &self.clock.now(), &|_| {})
+        new_credential::store_credential(&store, name, arrival, warrant, &self.clock.now(), &|_| {})
     }
 
     /// `keepalive login`, by a new process.
@@ -196,7 +197,14 @@ impl World {
 
     pub fn log_in_as(&self, name: &ProfileName, answer: &serde_json::Value) -> Result<NewCredentialResult, Outcome> {
         let (store, _) = self.store_and_endpoint();
-        handover::store_credential(&store, name, self.credential(answer), Provenance::Login, &self.clock.now(), &|_| {})
+        new_credential::store_credential(
+            &store,
+            name,
+            self.credential(answer),
+            Provenance::Login,
+            &self.clock.now(),
+            &|_| {},
+        )
     }
 
     fn store_and_endpoint(&self) -> (Arc<Store>, Arc<WithHooks<HttpEndpoint>>) {

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use keepalive::provider::assertion::{ClientKey, ClientKeyError};
+use keepalive::provider::client_assertion::{ClientKey, ClientKeyError};
 use serde_json::{Value, json};
 
 use super::support::authserver::{AuthServer, HoldPoint};

@@ -163,7 +163,7 @@ fn another_key_in_the_keyring_seals_nothing_either() {
     let id = key_id(&sandbox, "demo");
     let store = std::fs::read_to_string(sandbox.path("state/keepalive/store.json")).unwrap();
     let uuid = serde_json::from_str::<serde_json::Value>(&store).unwrap()["uuid"].as_str().unwrap().to_owned();
-    let other = keepalive::store::key::SealingKey::new([7; 32]);
+    let other = keepalive::store::keys::sealing_key::SealingKey::new([7; 32]);
     let item = serde_json::json!({
         "format": 1, "store": uuid, "key_id": other.id(), "key": "07".repeat(32), "generation": 1,
     });

@@ -7,15 +7,16 @@ use std::time::Duration;
 use keepalive::clock::{Clock, ManualClock, Timestamp};
 use keepalive::config::Config;
 use keepalive::credential::secret::{AccessToken, RefreshToken};
-use keepalive::credential::{Credential, Generation, Grant, encoding, freshness};
-use keepalive::engine::{Engine, handover};
+use keepalive::credential::{Credential, Generation, Grant, content_coding, freshness};
+use keepalive::engine::{Engine, new_credential};
 use keepalive::outcome::Outcome;
 use keepalive::profile::{KeySource, Profile, ProfileName, StoreKind, StoreSettings};
 use keepalive::provider::TokenEndpoint;
 use keepalive::provider::http::HttpEndpoint;
-use keepalive::store::content::{SealedContent, SealedResponse};
-use keepalive::store::key::SealingKey;
-use keepalive::store::{Store, envelope};
+use keepalive::store::Store;
+use keepalive::store::disk::envelope;
+use keepalive::store::disk::sealed_content::{SealedContent, SealedResponse};
+use keepalive::store::keys::sealing_key::SealingKey;
 
 use super::support::authserver::{AuthServer, CustomResponse, Fault, Issued};
 use super::support::family::RotationMode;
@@ -93,8 +94,15 @@ impl ResponseFixture {
             },
         };
         let first_access = text("access_token").to_owned();
-        handover::store_credential(&store, &name(), credential, handover::Provenance::Import, &clock.now(), &|_| ())
-            .unwrap();
+        new_credential::store_credential(
+            &store,
+            &name(),
+            credential,
+            new_credential::Provenance::Import,
+            &clock.now(),
+            &|_| (),
+        )
+        .unwrap();
         let key = store.key("demo").unwrap();
         let engine = Engine::new(Arc::clone(&store), endpoint, clock, false, Vec::new());
         Self { server, dir, store, engine, profile, key, first_access }
@@ -159,7 +167,7 @@ fn through_the_library(shape: &RecordedResponse) {
     }
     if shape.is_granted() || (shape.outcome == "in_doubt" && !body.is_empty()) {
         let answer = bench.sealed(if shape.is_granted() { "sealed" } else { "received" });
-        let arrived = &body[..body.len().min(encoding::MAX_BODY_BYTES)];
+        let arrived = &body[..body.len().min(content_coding::MAX_BODY_BYTES)];
         assert!(answer.decode_body() == arrived, "{told}: it is not sealed as it came");
         assert_eq!(answer.content_encoding, shape.content_encoding(), "{told}");
     }

@@ -1,8 +1,8 @@
 //! Which configuration is in force, and what in it is worth a warning.
 
 use super::Finding;
-use crate::cli::compose::Setup;
 use crate::cli::output::Output;
+use crate::cli::setup::Setup;
 
 pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
     let mut findings = vec![place(setup)];

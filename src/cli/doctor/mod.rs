@@ -1,18 +1,18 @@
 //! `keepalive doctor`: looks at everything a refresh depends on, and says what to do about each finding.
 
+mod clock_and_daemon;
 mod configuration;
-mod copies;
 mod finding;
-mod machine;
 mod profiles;
 mod providers;
 mod store;
+mod tool_copies;
 
 use clap::Args;
 
 use super::GlobalArgs;
-use super::compose::Setup;
 use super::output::{CommandStatus, Output};
+use crate::cli::setup::Setup;
 use crate::profile::ProfileName;
 use finding::Finding;
 
@@ -43,10 +43,10 @@ const CHECKS: &[Check] = &[
     store::check_ledger,
     store::check_keyring,
     store::check_key,
-    machine::check_clock,
-    machine::check_daemon,
+    clock_and_daemon::check_clock,
+    clock_and_daemon::check_daemon,
     profiles::check,
-    copies::check,
+    tool_copies::check,
     providers::check,
 ];
 

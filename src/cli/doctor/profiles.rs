@@ -1,12 +1,12 @@
 //! Whether each profile's credential is at home here; and making it so, when told to.
 
 use super::Finding;
-use crate::cli::compose::Setup;
 use crate::cli::output::{CommandStatus, Output};
+use crate::cli::setup::Setup;
 use crate::cli::status::profile_status;
 use crate::outcome::{ErrorKind, Failure, ProfileState};
 use crate::profile::{Profile, ProfileName};
-use crate::store::record::Journal;
+use crate::store::journal::Journal;
 use crate::store::{StoreError, TakeOverResult, TokenClaim};
 
 pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {

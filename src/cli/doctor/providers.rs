@@ -8,16 +8,16 @@ use std::time::Duration;
 use url::Url;
 
 use super::Finding;
-use crate::cli::compose::Setup;
 use crate::cli::output::{CommandStatus, Output};
+use crate::cli::setup::Setup;
 use crate::clock::Clock;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::Provider;
-use crate::provider::checkup::{ConnectionStep, Reachable, Unreachable};
 use crate::provider::discovery::Metadata;
 use crate::provider::http::HttpEndpoint;
+use crate::provider::probe::{ConnectionStep, Reachable, Unreachable};
 use crate::signin::loopback::LoopbackListener;
-use crate::signin::redirect::Redirect;
+use crate::signin::redirect_uri::Redirect;
 
 /// Beyond this, what is judged by the clock is misjudged: most servers allow five minutes.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::Finding;
-use crate::cli::compose::Setup;
 use crate::cli::output::{CommandStatus, Output};
+use crate::cli::setup::Setup;
 use crate::outcome::{ErrorKind, Failure};
 use crate::store::{Store, StoreError};
 use crate::sys::lockfile::LockFile;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::adopt::tools::{TOOLS, Tool};
+use crate::import_sources::tools::{TOOLS, Tool};
 use crate::profile::ProfileName;
 
 /// Import a credential from a token response or another tool

@@ -1,13 +1,13 @@
 //! `keepalive import`: takes over a credential from a token response, or from the store of another tool.
 
 mod args;
-mod handing;
-mod response;
-mod tool;
+mod common;
+mod from_response;
+mod from_tool;
 
 use super::GlobalArgs;
-use super::compose::Setup;
 use super::output::{CommandStatus, Output};
+use crate::cli::setup::Setup;
 use crate::outcome::{ErrorKind, Outcome};
 pub use args::ImportArgs;
 
@@ -38,9 +38,9 @@ pub fn run(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> CommandStatu
 
 /// The provider that it is for, and what became of it.
 fn import(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> Result<(String, Outcome), Outcome> {
-    let setup = Setup::new(global).map_err(handing::config_error)?;
+    let setup = Setup::new(global).map_err(common::config_error)?;
     match args.from {
-        Some(tool) => tool::import(tool, args, &setup, out),
-        None => response::import(args, &setup, out),
+        Some(tool) => from_tool::import(tool, args, &setup, out),
+        None => from_response::import(args, &setup, out),
     }
 }

@@ -1,7 +1,7 @@
 //! `keepalive login`: a person signs in, and the profile has a credential.
 
+mod methods;
 mod qr;
-mod ways;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +10,18 @@ use clap::Args;
 use serde_json::json;
 
 use super::GlobalArgs;
-use super::compose::Setup;
 use super::output::{CommandStatus, Output};
 use super::signals::StopSignals;
-use crate::engine::handover::{self, NewCredentialResult, Provenance};
+use crate::cli::setup::Setup;
+use crate::engine::new_credential;
+use crate::engine::new_credential::{NewCredentialResult, Provenance};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
-use crate::provider::signin::SignInServer;
+use crate::provider::sign_in_server::SignInServer;
 use crate::provider::{PrepareError, PreparedProvider, TokenEndpoint};
-use crate::signin::code::{IssuedTokens, TokenClient};
-use crate::signin::wait::{LoginEvent, LoginEvents};
+use crate::signin::login_events::{LoginEvent, LoginEvents};
+use crate::signin::token_client::{IssuedTokens, TokenClient};
 use crate::signin::{self, SignInError};
 
 /// Sign in to a provider and store the credential
@@ -74,7 +75,7 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
     let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str()).map_err(prepare_failure)?;
     let sites = endpoint.sign_in_endpoints(&profile.provider).map_err(prepare_failure)?;
     let way =
-        ways::choose_method(args, &profile.provider, &sites, &setup.environment.desktop).map_err(config_failure)?;
+        methods::choose_method(args, &profile.provider, &sites, &setup.environment.desktop).map_err(config_failure)?;
     // A store that cannot keep the answer is found out before anybody signs in for nothing.
     setup.store.load_or_generate_key(profile.name.as_str()).map_err(|e| from_outcome(e.outcome()))?;
     let show = |left: Duration| out.countdown(left);
@@ -82,7 +83,7 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
     stop_on_signal(&endpoint, &wait);
     let counter =
         TokenClient { server: endpoint.as_ref(), prepared: &prepared, endpoints: &sites, clock: setup.clock.as_ref() };
-    let desk = ways::LoginFlow {
+    let desk = methods::LoginFlow {
         out,
         desktop: &setup.environment.desktop,
         runtime: endpoint.runtime().handle(),
@@ -147,7 +148,7 @@ fn store_credential(
     if engine.store().is_locked(&profile.name) {
         out.info("waiting for a refresh in progress of the previous credential …");
     }
-    let handed = handover::store_credential(
+    let handed = new_credential::store_credential(
         engine.store(),
         &profile.name,
         credential,

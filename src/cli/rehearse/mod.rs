@@ -1,7 +1,7 @@
 //! `keepalive rehearse`: the whole job against a strict authorization server of its own, with a verdict.
 
-pub mod authserver;
-mod stage;
+pub mod auth_server;
+mod environment;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -13,15 +13,15 @@ use clap::Args;
 use serde_json::json;
 
 use super::GlobalArgs;
-use super::compose;
 use super::output::{BAD, CommandStatus, GOOD, Output};
+use crate::cli::rehearse::auth_server::{RehearsalServer, ServerCounts};
+use crate::cli::rehearse::environment::{PROFILE, RehearsalEnvironment};
+use crate::cli::setup;
 use crate::outcome::{ErrorKind, Failure, Publication};
 use crate::profile::ProfileName;
 use crate::sys::machine;
 use crate::sys::paths::Environment;
 use crate::sys::process::{self, Termination};
-use authserver::{RehearsalServer, ServerCounts};
-use stage::{PROFILE, RehearsalEnvironment};
 
 /// Test this machine's store, locks and scheduler with a throw-away credential
 ///
@@ -77,7 +77,7 @@ impl RehearsalReport {
 
 pub fn run(args: &RehearseArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let places = Environment::from_env(global.config.as_deref());
-    let set = compose::load(&places).and_then(|config| {
+    let set = setup::load(&places).and_then(|config| {
         let server = RehearsalServer::start(ACCESS_LIFETIME, RESPONSE_DELAY)
             .map_err(|e| Failure::new(ErrorKind::Io, format!("cannot listen on 127.0.0.1: {e}")))?;
         RehearsalEnvironment::create(&config, &places, &server.token_endpoint()).map(|stage| (server, stage))

@@ -1,5 +1,6 @@
 //! The OS keyring behind one small trait: reachable or not, one item at a time, never prompting, never hanging.
 
+pub mod item;
 pub mod memory;
 #[cfg(not(target_os = "linux"))]
 mod native;

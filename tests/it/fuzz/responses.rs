@@ -4,10 +4,10 @@ use std::sync::LazyLock;
 
 use keepalive::clock::{Moment, Timestamp};
 use keepalive::credential::secret::RefreshToken;
-use keepalive::credential::{Binding, Generation, encoding};
+use keepalive::credential::{Binding, Generation, content_coding};
 use keepalive::profile::Provider;
 use keepalive::provider::classify;
-use keepalive::store::content::{ResponseContent, SealedGrant, SealedResponse, SecretText};
+use keepalive::store::disk::sealed_content::{ResponseContent, SealedGrant, SealedResponse, SecretText};
 use serde_json::Value;
 
 use super::super::support::authserver::Issued;
@@ -155,8 +155,8 @@ fn no_token_is_lost(answer: &SealedResponse, body: &[u8], reading: &ResponseCont
     let is_plain = matches!(answer.content_encoding.as_deref(), None | Some("identity" | "zstd"));
     let is_usable = !told.trim().is_empty() && told != SENT && (200..300).contains(&answer.status);
     // Of what was cut just there nobody knows how much more there was.
-    let is_within_the_cap =
-        body.len() < encoding::MAX_BODY_BYTES || (answer.is_complete && body.len() == encoding::MAX_BODY_BYTES);
+    let is_within_the_cap = body.len() < content_coding::MAX_BODY_BYTES
+        || (answer.is_complete && body.len() == content_coding::MAX_BODY_BYTES);
     if !is_plain || !is_usable || !is_within_the_cap {
         return;
     }
@@ -192,7 +192,7 @@ fn damaged(rng: &mut Rng) {
         // As long as it may be, of one word: what grows faster than its input shows itself.
         let word = rng.pick(&WORDS);
         let at = rng.below(body.len() + 1);
-        let room = (encoding::MAX_BODY_BYTES - body.len()) / word.len();
+        let room = (content_coding::MAX_BODY_BYTES - body.len()) / word.len();
         body.splice(at..at, word.repeat(room));
     }
     let status = if rng.once_in(2) { shape.status } else { STATUSES[rng.below(STATUSES.len())] };

@@ -101,7 +101,7 @@ impl Sandbox {
     pub fn file_store(&self, rest: &str) {
         let key = self.path("home/key");
         if !key.exists() {
-            std::fs::write(&key, keepalive::store::key::random_bytes::<32>()).unwrap();
+            std::fs::write(&key, keepalive::store::keys::sealing_key::random_bytes::<32>()).unwrap();
             std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         }
         self.config(&format!("[store]\nkind = \"file\"\nkey = {{ file = \"{}\" }}\n{rest}", key.display()));

@@ -1,0 +1,48 @@
+//! What a refresh in time depends on: the clock, and something that runs.
+
+use crate::cli::doctor::Finding;
+use crate::cli::output::{CommandStatus, Output};
+use crate::cli::setup::Setup;
+use crate::outcome::{ErrorKind, Failure};
+use crate::sys::lockfile::LockFile;
+
+/// 2026-01-01: this program is younger than that.
+const EARLIEST_PLAUSIBLE_TIME: i64 = 1_767_225_600;
+
+pub fn check_clock(setup: &Setup, _: &Output) -> Vec<Finding> {
+    vec![clock(setup)]
+}
+
+pub fn check_daemon(setup: &Setup, _: &Output) -> Vec<Finding> {
+    vec![daemon(setup)]
+}
+
+fn clock(setup: &Setup) -> Finding {
+    let now = setup.clock.now();
+    if now.wall.as_millis() < EARLIEST_PLAUSIBLE_TIME * 1000 {
+        let failure = Failure::new(ErrorKind::Clock, format!("the clock is wrong: {}", now.wall))
+            .with_hint("set it: timedatectl set-ntp true");
+        return Finding::bad("clock", failure, CommandStatus::Failed);
+    }
+    if now.boot_id.is_empty() {
+        return Finding::warning("clock", "this system has no boot id", "so grace periods of providers cannot be used");
+    }
+    Finding::good("clock", now.wall.to_the_second().to_string())
+}
+
+fn daemon(setup: &Setup) -> Finding {
+    let path = setup.store.layout().daemon_lock();
+    let is_running = path.exists() && matches!(LockFile::try_acquire(&path), Ok(None));
+    if is_running {
+        let pid = std::fs::read_to_string(&path).unwrap_or_default();
+        return Finding::good(
+            "daemon",
+            format!("running (pid {}), socket {}", pid.trim(), setup.environment.socket.display()),
+        );
+    }
+    Finding::warning(
+        "daemon",
+        "not running",
+        "start it: keepalive daemon; or run keepalive refresh --lookahead INTERVAL from a timer",
+    )
+}

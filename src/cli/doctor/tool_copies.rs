@@ -1,0 +1,73 @@
+//! Whether the tool that a credential came from still holds a copy of it: two holders of one refresh token sign each other
+//! out.
+
+use crate::cli::doctor::Finding;
+use crate::cli::output::Output;
+use crate::cli::setup::Setup;
+use crate::credential::external::AccountMatch;
+use crate::engine::refresh::followed_stores::FollowedStores;
+use crate::import_sources::tools::Tool;
+use crate::profile::ProfileName;
+
+pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
+    // That profiles cannot be listed is told elsewhere.
+    setup.all_profiles().unwrap_or_default().iter().filter_map(|name| check_copy(setup, name)).collect()
+}
+
+fn good(text: String) -> Finding {
+    Finding::good("copy", text)
+}
+
+fn warn(text: String, hint: String) -> Finding {
+    Finding::warning("copy", text, &hint)
+}
+
+/// Looks into the store that a profile came from. `None`: it came from none that can be looked into.
+fn check_copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
+    let (journal, profile) = (setup.store.peek(name).ok().flatten()?, setup.profile(name).ok()?);
+    let origin = journal.origin.as_ref().filter(|o| o.location.is_some() && journal.has_credential())?;
+    let about = Tool::from_name(&origin.tool)?.info();
+    let shelf = setup.tool_stores();
+    let foreign = match shelf.read(origin, name.as_str()) {
+        Ok(foreign) => foreign,
+        Err(_) if !profile.follow && shelf.is_gone(origin, name.as_str()) => {
+            return Some(good(format!("{name}: {origin} has been removed or signed out")));
+        }
+        Err(failure) => {
+            return Some(warn(format!("{name}: {}", failure.message), failure.hint.unwrap_or_default()));
+        }
+    };
+    // In a store that does not know any more which it is, no fingerprint says anything.
+    setup.store.uuid()?;
+    let key = setup.store.key(name.as_str()).ok()?;
+    let theirs = foreign.response.refresh.as_ref().map(|token| key.fingerprint(token))?;
+    let is_live = journal.fingerprint.as_ref() == Some(&theirs);
+    let is_spent = setup.store.ledger().is_consumed(&theirs).unwrap_or(false);
+    let away = format!("sign out of that tool on this machine: {}", about.sign_out_hint(origin));
+    Some(match (is_live, is_spent, profile.follow) {
+        (true, _, true) => good(format!("{name}: following {origin}; it has the same token")),
+        (true, _, false) => warn(
+            format!(
+                "{name}: {origin} still has a copy of the refresh token; whichever of the two uses it next signs the other out"
+            ),
+            away,
+        ),
+        (false, true, _) => warn(
+            format!(
+                "{name}: {origin} has a consumed refresh token of this profile; if it uses that token, both are signed out"
+            ),
+            away,
+        ),
+        (false, false, true) if origin.identity.compare(&foreign.identity) == AccountMatch::Same => {
+            good(format!("{name}: following {origin}; it has a different token, which the next refresh will check"))
+        }
+        (false, false, true) => warn(
+            format!("{name}: following {origin}, but its token may belong to another account"),
+            format!(
+                "to use that token: {} --replace; to keep this one: follow = false",
+                origin.import_command(name.as_str())
+            ),
+        ),
+        (false, false, false) => good(format!("{name}: {origin} has no copy of the refresh token")),
+    })
+}

@@ -1,0 +1,91 @@
+//! What both ways to import have in common: an engine, its store, and the words at the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cli::import::args::ImportArgs;
+use crate::cli::output::Output;
+use crate::cli::setup::Setup;
+use crate::clock::Moment;
+use crate::credential::freshness::Validity;
+use crate::engine::Engine;
+use crate::engine::new_credential;
+use crate::engine::new_credential::{NewCredential, NewCredentialResult, Provenance};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
+use crate::profile::Profile;
+use crate::provider::{PrepareError, PreparedProvider, TokenEndpoint};
+
+pub(super) fn config_error(failure: Failure) -> Outcome {
+    Outcome::new(OutcomeKind::ConfigError).with_error(failure)
+}
+
+/// The profile, if its section names no other provider than `--provider`: a token goes to no server but the one that was
+/// said.
+pub(super) fn check_provider_option(args: &ImportArgs, profile: Profile) -> Result<Profile, Failure> {
+    match &args.provider {
+        Some(given) if *given != profile.provider.name => {
+            let message =
+                format!("profile {} is configured for {}, not for {given}", args.profile, profile.provider.name);
+            let hint = format!("leave --provider out, or change [profile.{}]", args.profile);
+            Err(Failure::new(ErrorKind::Config, message).with_hint(hint))
+        }
+        Some(_) | None => Ok(profile),
+    }
+}
+
+/// An engine, and the token endpoint that the profile's credential is for.
+pub(super) fn prepare(setup: &Setup, profile: &Profile) -> Result<(Engine, PreparedProvider), Outcome> {
+    let (engine, endpoint) = setup.engine(false).map_err(config_error)?;
+    let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str());
+    let prepared = prepared.map_err(|e| match e {
+        PrepareError::Config(f) => config_error(f),
+        PrepareError::Unreachable(f) => Outcome::new(OutcomeKind::Deferred).with_error(f),
+    })?;
+    Ok((engine, prepared))
+}
+
+/// Stores it, and says so.
+pub(super) fn store_credential(
+    args: &ImportArgs,
+    engine: &Engine,
+    arrival: NewCredential,
+    now: &Moment,
+    out: &Output,
+) -> Result<Outcome, Outcome> {
+    let expires_at = arrival.credential.grant.validity.as_ref().map(Validity::expires_at);
+    let from = arrival.origin.as_ref().map(|origin| {
+        let whose = origin.identity.display_name().map_or(String::new(), |name| format!(", {name}"));
+        format!(" from {origin}{whose}")
+    });
+    let young = |waited: Duration| {
+        out.info(&format!("waiting for the keyring to save it ({} s) …", waited.as_secs()));
+    };
+    let warrant = if args.replace { Provenance::ForcedImport } else { Provenance::Import };
+    let handed = new_credential::store_credential(engine.store(), &args.profile, arrival, warrant, now, &young)?;
+    let mut outcome = Outcome::new(OutcomeKind::Refreshed);
+    outcome.generation = handed.generation();
+    outcome.expires_at = expires_at;
+    outcome.publication = handed.publication();
+    match &handed {
+        NewCredentialResult::Unchanged { generation, warnings, .. } => {
+            outcome.warnings.clone_from(warnings);
+            outcome.kind = OutcomeKind::Fresh;
+            // What this response says of its age is not what is known of the one that is here.
+            let journal = engine.store().peek(&args.profile).ok().flatten();
+            outcome.expires_at = journal.and_then(|r| r.validity).map(|v| v.expires_at());
+            let name = &args.profile;
+            out.info(&format!("{name}: this credential is already stored as generation {generation}; nothing to do"));
+        }
+        NewCredentialResult::Stored { warnings, .. } => {
+            let until = match expires_at {
+                None => "no access token yet".into(),
+                Some(at) if at <= now.wall => format!("expired {}", at.to_the_second()),
+                Some(at) => format!("valid until {}", at.to_the_second()),
+            };
+            let from = from.unwrap_or_default();
+            out.info(&format!("{}: imported as generation {}{from}, {until}", args.profile, outcome.generation));
+            outcome.warnings.clone_from(warnings);
+        }
+    }
+    Ok(outcome)
+}

@@ -1,0 +1,74 @@
+//! `keepalive import` of a token response (RFC 6749 §5.1), from a file or standard input.
+
+use std::io::Read;
+
+use zeroize::Zeroizing;
+
+use crate::cli::import::args::ImportArgs;
+use crate::cli::import::common::{check_provider_option, config_error, prepare, store_credential};
+use crate::cli::output::Output;
+use crate::cli::setup::Setup;
+use crate::clock::Moment;
+use crate::credential::token_response;
+use crate::credential::token_response::{ParsedResponse, TokenResponse};
+use crate::credential::{Binding, Credential};
+use crate::engine::new_credential;
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
+use crate::profile::Profile;
+
+/// No token response is longer.
+const MAX_RESPONSE_BYTES: u64 = 1024 * 1024;
+
+pub(super) fn import(args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(String, Outcome), Outcome> {
+    let profile = match &args.provider {
+        Some(provider) => setup.config.profile(&args.profile, Some(provider)).map_err(|e| e.to_failure()),
+        None => setup.profile(&args.profile),
+    }
+    .and_then(|profile| check_provider_option(args, profile))
+    .map_err(config_error)?;
+    let granted = read(args)?;
+    let (engine, prepared) = prepare(setup, &profile)?;
+    let now = setup.clock.now();
+    let credential = credential(granted, &profile, prepared.binding(), &now)?;
+    let outcome = store_credential(args, &engine, credential.into(), &now, out)?;
+    Ok((profile.provider.name.clone(), outcome))
+}
+
+fn bad_input(message: String, hint: &str) -> Outcome {
+    Outcome::new(OutcomeKind::ConfigError).with_error(Failure::new(ErrorKind::Input, message).with_hint(hint))
+}
+
+fn read(args: &ImportArgs) -> Result<TokenResponse, Outcome> {
+    let place = args.file.as_ref().map_or("standard input".into(), |f| f.display().to_string());
+    let mut bytes = Zeroizing::new(Vec::new());
+    let read = match &args.file {
+        Some(path) => std::fs::File::open(path).and_then(|f| f.take(MAX_RESPONSE_BYTES).read_to_end(&mut bytes)),
+        None => std::io::stdin().lock().take(MAX_RESPONSE_BYTES).read_to_end(&mut bytes),
+    };
+    read.map_err(|e| bad_input(format!("cannot read {place}: {e}"), "name a file, or pipe the token response in"))?;
+    match token_response::parse(200, &bytes, true) {
+        ParsedResponse::Granted(granted) => Ok(*granted),
+        ParsedResponse::Denied(d) => Err(bad_input(
+            format!("{place} contains an error response: {}", d.code),
+            "import the token response of a successful login",
+        )),
+        ParsedResponse::Unreadable => {
+            Err(bad_input(format!("{place} is not a token response"), "expected JSON with at least \"refresh_token\""))
+        }
+    }
+}
+
+fn credential(
+    granted: TokenResponse,
+    profile: &Profile,
+    binding: Binding,
+    now: &Moment,
+) -> Result<Credential, Outcome> {
+    let told = granted.expiry.lifetime_of_import(now);
+    new_credential::build_credential(granted, binding, now, told, profile.provider.default_lifetime).ok_or_else(|| {
+        bad_input(
+            "the token response has no refresh_token".into(),
+            "request offline access at sign-in (scope offline_access)",
+        )
+    })
+}

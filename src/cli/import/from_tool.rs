@@ -1,0 +1,126 @@
+//! `keepalive import --from`: takes over the credential of another tool, and says whose it is from then on.
+
+use crate::cli::import::args::ImportArgs;
+use crate::cli::import::common::{check_provider_option, config_error, prepare, store_credential};
+use crate::cli::output::Output;
+use crate::cli::setup::Setup;
+use crate::credential::external::{ExternalCredential, ImportSource};
+use crate::engine::new_credential;
+use crate::engine::new_credential::NewCredential;
+use crate::import_sources::tools::Tool;
+use crate::import_sources::{FoundCredential, Selector};
+use crate::outcome::{ErrorKind, Failure, Outcome};
+use crate::profile::{Profile, Provider};
+
+/// `import --from`.
+pub(super) fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(String, Outcome), Outcome> {
+    let selector = Selector { file: args.file.clone(), account: args.account.clone() };
+    let FoundCredential { credential: foreign, origin, provider } =
+        setup.tool_stores().read_account(tool, &selector).map_err(config_error)?;
+    let profile = profile(tool, args, setup, provider.as_deref()).map_err(config_error)?;
+    check_client(&foreign, &origin, &profile.provider).map_err(config_error)?;
+    if foreign.client_id.is_none() {
+        check_usual_provider(tool, args, setup, &profile.provider).map_err(config_error)?;
+    }
+    let (engine, prepared) = prepare(setup, &profile)?;
+    let now = setup.clock.now();
+    let told = foreign.response.expiry.lifetime_of_import(&now);
+    let login_by = foreign.login_by;
+    let lifetime = profile.provider.default_lifetime;
+    let made = new_credential::build_credential(foreign.response, prepared.binding(), &now, told, lifetime);
+    let mut credential = made.ok_or_else(|| {
+        config_error(
+            Failure::new(ErrorKind::Source, format!("{origin} has no refresh token"))
+                .with_hint("sign in with that tool"),
+        )
+    })?;
+    credential.grant.login_by = credential.grant.login_by.or(login_by);
+    let arrival = NewCredential { credential, origin: Some(origin.clone()) };
+    let outcome = store_credential(args, &engine, arrival, &now, out)?;
+    if origin.identity.display_name().is_none() {
+        out.info(&format!("{}: its store does not name the account", origin.tool));
+        if profile.follow {
+            out.warn(
+                "tokens without an account cannot be followed: when the tool refreshes, the profile stops until you choose a token",
+            );
+        }
+    }
+    report_ownership(tool, &origin, &profile, out);
+    Ok((profile.provider.name.clone(), outcome))
+}
+
+/// The profile at the provider that is meant: the one of its section, of `--provider`, of what is stored for it, of the
+/// tool's own store, or the one that the tool is usually for.
+fn profile(tool: Tool, args: &ImportArgs, setup: &Setup, told: Option<&str>) -> Result<Profile, Failure> {
+    let stored = setup.store.peek(&args.profile).ok().flatten().and_then(|r| r.binding).map(|b| b.provider);
+    let about = tool.info();
+    let provider = args.provider.as_deref().or(stored.as_deref()).or(told).or(about.provider);
+    let profile = setup.config.profile(&args.profile, provider).map_err(|e| {
+        let failure = e.to_failure();
+        match tool {
+            // Its client is registered with Google, and a refresh token works with no other.
+            Tool::Gemini => failure.with_hint(
+                "set client_id and client_secret of the Gemini CLI in [provider.google]: its token works only with that client",
+            ),
+            Tool::Codex | Tool::Claude | Tool::Grok | Tool::OpenClaw | Tool::OidcAgent | Tool::Pizauth => failure,
+        }
+    })?;
+    check_provider_option(args, profile)
+}
+
+/// A refresh token is for one client at one server; at another it is refused, or worse, known to a stranger.
+fn check_client(foreign: &ExternalCredential, origin: &ImportSource, provider: &Provider) -> Result<(), Failure> {
+    if let Some(client) = foreign.client_id.as_ref().filter(|client| **client != provider.client_id) {
+        let message = format!(
+            "{origin} has a token for client {client}, but provider {} uses client {}",
+            provider.name, provider.client_id
+        );
+        let hint =
+            format!("add a section [provider.NAME] with client_id = {client:?}, and import with --provider NAME");
+        return Err(Failure::new(ErrorKind::Source, message).with_hint(hint));
+    }
+    let same_place = |issuer: &str| {
+        let theirs = url::Url::parse(issuer).ok().map(|url| url.origin());
+        let ours = [provider.issuer.as_ref(), provider.token_endpoint.as_ref()];
+        theirs.is_none_or(|theirs| ours.into_iter().flatten().any(|url| url.origin() == theirs))
+    };
+    // Without an issuer the endpoints may be anywhere, and only the person knows.
+    if let Some(issuer) = foreign.issuer.as_ref().filter(|i| provider.issuer.is_some() && !same_place(i)) {
+        let message = format!("{origin} has a token of {issuer}, but provider {} is another server", provider.name);
+        return Err(Failure::new(ErrorKind::Source, message).with_hint("import with the --provider of that server"));
+    }
+    Ok(())
+}
+
+/// A store that does not name a client is its tool's own client's; unless a person says so, its token goes nowhere else.
+fn check_usual_provider(tool: Tool, args: &ImportArgs, setup: &Setup, ours: &Provider) -> Result<(), Failure> {
+    let about = tool.info();
+    let Some(usual) = about.provider.filter(|usual| args.provider.is_none() && *usual != ours.name) else {
+        return Ok(());
+    };
+    if setup.config.providers.get(usual).is_some_and(|provider| provider.client_id == ours.client_id) {
+        return Ok(());
+    }
+    let message =
+        format!("profile {} uses provider {}, but {} has a token for {usual}", args.profile, ours.name, about.name);
+    let hint = format!("import it into another profile, or confirm the provider: --provider {}", ours.name);
+    Err(Failure::new(ErrorKind::Conflict, message).with_hint(hint))
+}
+
+/// Two holders of one refresh token sign each other out, so one of them must go.
+fn report_ownership(tool: Tool, origin: &ImportSource, profile: &Profile, out: &Output) {
+    let about = tool.info();
+    if profile.follow {
+        out.info(&format!(
+            "following {}: keepalive adopts the tokens that it refreshes, and never writes to its store",
+            about.name
+        ));
+        return;
+    }
+    out.info(&format!(
+        "{} still has the same refresh token; whichever of the two uses it next signs the other out. Sign out of that \
+         tool on this machine: {}",
+        about.name,
+        about.sign_out_hint(origin)
+    ));
+}

@@ -1,0 +1,194 @@
+//! The rehearsal's throw-away world: directory, configuration, keyring namespace; removed at the end, or by the next one.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::outcome::{ErrorKind, Failure};
+use crate::profile::{KeySource, StoreKind, StoreSettings};
+use crate::store::keyring;
+use crate::store::keyring::KeyringItem;
+use crate::store::keys::sealing_key::random_bytes;
+use crate::store::{Layout, Store};
+use crate::sys::durable;
+use crate::sys::lockfile::LockFile;
+use crate::sys::paths;
+use crate::sys::paths::Environment;
+use crate::sys::process;
+use crate::sys::process::Termination;
+
+use crate::cli::rehearse::auth_server::CLIENT_ID;
+
+/// The one profile of a rehearsal.
+pub const PROFILE: &str = "rehearsal";
+const PREFIX: &str = "keepalive-rehearsal-";
+
+/// A stage set up; struck when dropped.
+pub struct RehearsalEnvironment {
+    dir: PathBuf,
+    name: String,
+    bus_address: Option<String>,
+    executable: PathBuf,
+    pub is_keyring: bool,
+    /// Held while the rehearsal runs, so that the next one can tell a killed one.
+    _alive: LockFile,
+}
+
+impl RehearsalEnvironment {
+    /// Sets up beside the real store, on the same filesystem, with the same kind of store; the sealed file store where
+    /// nothing is configured.
+    pub fn create(config: &Config, places: &Environment, token_endpoint: &str) -> Result<Self, Failure> {
+        let beside = config.store.path.as_deref().unwrap_or(&places.state_dir);
+        let parent = beside.parent().unwrap_or(beside).to_owned();
+        let cannot = |what: &str, e: io::Error| {
+            Failure::new(ErrorKind::Io, format!("cannot {what} below {}: {e}", parent.display()))
+                .with_hint("the rehearsal runs on the filesystem of the real store; free some space there")
+        };
+        durable::create_dir(&parent).map_err(|e| cannot("create a directory", e))?;
+        remove_leftovers(&parent, places.bus_address.as_deref());
+        let name = format!("{PREFIX}{}", hex::encode(random_bytes::<8>()));
+        let dir = parent.join(&name);
+        durable::create_dir(&dir).map_err(|e| cannot("create a directory", e))?;
+        let alive = LockFile::acquire(&dir.join("alive")).map_err(|e| cannot("lock a file", e))?;
+        let executable = std::env::current_exe().map_err(|e| cannot("find this program", e))?;
+        let has_config = config.path.is_some();
+        let is_keyring = has_config && matches!(config.store.kind, StoreKind::Keyring { .. });
+        let stage = Self { dir, name, bus_address: places.bus_address.clone(), executable, is_keyring, _alive: alive };
+        stage.write_config(config, has_config, token_endpoint).map_err(|e| cannot("write the configuration", e))?;
+        Ok(stage)
+    }
+
+    fn write_config(&self, config: &Config, has_config: bool, token_endpoint: &str) -> io::Result<()> {
+        let store = match &config.store.kind {
+            StoreKind::Keyring { .. } if has_config => format!("kind = \"keyring\"\nservice = {:?}", self.name),
+            StoreKind::File { key } if has_config => format!("kind = \"file\"\nkey = {}", toml_key(key)),
+            StoreKind::Keyring { .. } | StoreKind::File { .. } => {
+                let key = self.dir.join("key");
+                durable::replace(&key, &random_bytes::<32>())?;
+                format!("kind = \"file\"\nkey = {}", toml_key(&KeySource::File(key)))
+            }
+        };
+        let network = config.store.allow_network_filesystem;
+        let text = format!(
+            "margin = \"40%\"\n[store]\n{store}\nallow_network_filesystem = {network}\n\
+             [provider.rehearsal]\ntoken_endpoint = {token_endpoint:?}\nclient_id = {CLIENT_ID:?}\n\
+             [profile.{PROFILE}]\nprovider = \"rehearsal\"\n"
+        );
+        durable::replace(&self.config(), text.as_bytes())
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.join("config.toml")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("socket")
+    }
+
+    /// This program as a process of its own, in this world.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.executable);
+        command
+            .args(arguments)
+            .env(paths::CONFIG, self.config())
+            .env(paths::STATE_DIR, self.state())
+            .env(paths::SOCKET, self.socket())
+            .env(paths::PARENT, std::process::id().to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs a command with `input` and gives its child.
+    pub fn spawn_with(&self, arguments: &[&str], input: &str) -> io::Result<Child> {
+        let mut child = self.command(arguments).stdin(Stdio::piped()).spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(input.as_bytes())?;
+        }
+        Ok(child)
+    }
+
+    /// The store of this world, opened from here.
+    pub fn store(&self) -> Result<Store, Failure> {
+        let config = Config::load(&self.config(), true, None).map_err(|e| e.to_failure())?;
+        let bus = self.bus_address.clone();
+        Ok(Store::new(&config.store, &self.state(), None, || keyring::open(bus)))
+    }
+}
+
+impl Drop for RehearsalEnvironment {
+    fn drop(&mut self) {
+        remove_environment(&self.dir, &self.name, self.is_keyring.then_some(self.bus_address.as_deref()).flatten());
+    }
+}
+
+fn toml_key(key: &KeySource) -> String {
+    match key {
+        KeySource::Credential(name) => format!("{{ credential = {name:?} }}"),
+        KeySource::File(path) => format!("{{ file = {:?} }}", path.display().to_string()),
+        KeySource::Command(argv) => format!("{{ command = {argv:?} }}"),
+    }
+}
+
+/// Removes what killed rehearsals left: every stage whose lock is free.
+fn remove_leftovers(parent: &Path, bus_address: Option<&str>) {
+    let Ok(entries) = std::fs::read_dir(parent) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(PREFIX) && matches!(LockFile::try_acquire(&entry.path().join("alive")), Ok(Some(_))) {
+            stop_leftover_daemon(&Layout::new(&entry.path().join("state")).daemon_lock());
+            remove_environment(&entry.path(), &name, bus_address);
+        }
+    }
+}
+
+/// How long a daemon of a killed rehearsal is given to end by itself, and then to be gone.
+const DAEMON_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Ends the daemon that holds this lock, if one does; it has written its pid there.
+fn stop_leftover_daemon(lock: &Path) {
+    for force in [Termination::Graceful, Termination::Kill] {
+        let is_held = || lock.exists() && matches!(LockFile::try_acquire(lock), Ok(None));
+        let noted = std::fs::read_to_string(lock).ok().and_then(|pid| pid.trim().parse().ok());
+        let Some(pid) = noted.filter(|_| is_held()) else {
+            return;
+        };
+        // One that has gone meanwhile has done what it should.
+        let _gone = process::terminate(pid, force);
+        for _ in 0..DAEMON_STOP_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
+            if !is_held() {
+                return;
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+}
+
+/// Removes a stage: first its keyring items, whose names are in its files, then its directory.
+fn remove_environment(dir: &Path, name: &str, bus_address: Option<&str>) {
+    if let Some(bus) = bus_address {
+        let settings = StoreSettings {
+            kind: StoreKind::Keyring { service: name.to_owned() },
+            path: Some(dir.join("state")),
+            allow_network_filesystem: true,
+        };
+        let store = Store::new(&settings, dir, None, || keyring::open(Some(bus.to_owned())));
+        let key = store.uuid().map(|uuid| KeyringItem { service: format!("{name}-key"), user: uuid });
+        let published = KeyringItem { service: name.to_owned(), user: PROFILE.to_owned() };
+        for item in key.into_iter().chain([published]) {
+            // Items in a keyring that is away are of no use to anybody without the sealed files.
+            let _away = store.keyring().map(|(keyring, _)| keyring.delete(&item, ""));
+        }
+    }
+    let _best_effort = std::fs::remove_dir_all(dir);
+}

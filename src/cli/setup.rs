@@ -1,0 +1,155 @@
+//! Puts the parts together: from the places and the configuration to a store and an engine. The only file that names
+//! concrete parts.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::cli::GlobalArgs;
+use crate::cli::output::Output;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::import_sources::ToolStores;
+use crate::outcome::{ErrorKind, Failure};
+use crate::profile::{Profile, ProfileName, SecretSource};
+use crate::provider::client_auth::SecretReader;
+use crate::provider::http::HttpEndpoint;
+use crate::store::keyring;
+use crate::store::keyring::KeyringItem;
+use crate::store::{Store, StoreError};
+use crate::sys::clock::SystemClock;
+use crate::sys::paths;
+use crate::sys::paths::Environment;
+use crate::sys::process;
+
+/// Everything a command that touches credentials needs.
+pub struct Setup {
+    pub environment: Environment,
+    pub config: Config,
+    pub store: Arc<Store>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Setup {
+    /// Reads the configuration and opens the store; nothing is asked of keyring or network yet.
+    pub fn new(global: &GlobalArgs) -> Result<Self, Failure> {
+        let places = Environment::from_env(global.config.as_deref());
+        let config = load(&places)?;
+        let store = Arc::new(open_store(&config, &places));
+        Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock) })
+    }
+
+    /// An engine with its token endpoint. `is_daemon`: for a daemon.
+    pub fn engine(&self, is_resident: bool) -> Result<(Engine, Arc<HttpEndpoint>), Failure> {
+        let secrets = secret_reader(Arc::clone(&self.store));
+        let metadata = self.store.layout().metadata();
+        let endpoint = HttpEndpoint::new(secrets, Arc::clone(&self.clock), &metadata)
+            .map_err(|e| Failure::new(ErrorKind::Runtime, format!("cannot start the network runtime: {e}")))?;
+        let endpoint = Arc::new(endpoint);
+        let within = self.environment.active_profiles.clone();
+        let engine = Engine::new(
+            Arc::clone(&self.store),
+            Arc::clone(&endpoint) as _,
+            Arc::clone(&self.clock),
+            is_resident,
+            within,
+        );
+        Ok((engine.with_followed_stores(Arc::new(self.tool_stores())), endpoint))
+    }
+
+    /// The stores of other tools on this machine.
+    pub fn tool_stores(&self) -> ToolStores {
+        ToolStores {
+            dirs: self.environment.tool_dirs.clone(),
+            keyring: keyring::open(self.environment.bus_address.clone()),
+        }
+    }
+
+    /// A profile as configured, or by the provider that its credential names.
+    pub fn profile(&self, name: &ProfileName) -> Result<Profile, Failure> {
+        let (journal, unreadable) = match self.store.peek(name) {
+            Ok(journal) => (journal, None),
+            Err(e) => (None, e.outcome().error),
+        };
+        let provider = journal.and_then(|r| r.binding).map(|b| b.provider);
+        // Where the journal cannot be read, it may be the one to know the provider.
+        self.config.profile(name, provider.as_deref()).map_err(|e| unreadable.unwrap_or_else(|| e.to_failure()))
+    }
+
+    /// All profiles: those of the configuration, and those that only have a credential.
+    pub fn all_profiles(&self) -> Result<Vec<ProfileName>, StoreError> {
+        let mut names: Vec<_> = self.config.profile_names().cloned().collect();
+        for name in self.store.list_profiles()? {
+            // One journal that cannot be read must not hide the other profiles: whoever looks at this one is told.
+            let is_gone = self.store.peek(&name).is_ok_and(|journal| journal.is_some_and(|r| r.is_tombstone));
+            if !is_gone && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// Reads the configuration from its place.
+pub fn load(places: &Environment) -> Result<Config, Failure> {
+    Config::load(&places.config, places.is_config_explicit, places.home.as_deref()).map_err(|e| e.to_failure())
+}
+
+/// Tells what in the configuration counts otherwise than it reads.
+pub fn report_warnings(config: &Config, out: &Output) {
+    for warning in &config.warnings {
+        let hint = warning.hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"));
+        out.warn(&format!("{warning}{hint}"));
+    }
+}
+
+fn open_store(config: &Config, places: &Environment) -> Store {
+    let bus = places.bus_address.clone();
+    Store::new(&config.store, &places.state_dir, places.credentials_dir.as_deref(), || keyring::open(bus))
+}
+
+/// Reads client secrets and keys from wherever the user keeps them.
+fn secret_reader(store: Arc<Store>) -> SecretReader {
+    Box::new(move |source, within| match source {
+        SecretSource::Env(name) => {
+            paths::user_variable(name).map(Zeroizing::new).ok_or_else(|| format!("the variable {name} is not set"))
+        }
+        SecretSource::File(path) => secret_file(path),
+        SecretSource::Command(argv) => {
+            process::capture_output(argv, within).map_err(|e| e.to_string()).and_then(|bytes| secret_text(&bytes))
+        }
+        SecretSource::Keyring(name) => {
+            let (keyring, service) = store.keyring().ok_or("this store has no keyring")?;
+            let item = KeyringItem { service: format!("{service}-client"), user: name.clone() };
+            match keyring.read(&item) {
+                Ok(Some(found)) => Ok(found.value),
+                Ok(None) => {
+                    let service = item.service;
+                    let how = if cfg!(target_os = "linux") {
+                        format!(": secret-tool store --label={name} service {service} username {name}")
+                    } else {
+                        String::new()
+                    };
+                    Err(format!("the keyring has no item service={service} username={name}{how}"))
+                }
+                Err(e) => Err(e.to_string()),
+            }
+        }
+    })
+}
+
+fn secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
+    let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    secret_text(&Zeroizing::new(bytes))
+}
+
+/// Text; the newline that editors and `echo` add is not part of a secret.
+fn secret_text(bytes: &[u8]) -> Result<Zeroizing<String>, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())?;
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() { Err("it is empty".into()) } else { Ok(Zeroizing::new(text.to_owned())) }
+}

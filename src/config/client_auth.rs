@@ -1,0 +1,83 @@
+//! How our client proves itself to a provider: `client_auth` and the keys that go with it.
+
+use crate::config::error::{ConfigError, Diagnostic, MissingKey, ValueError, quoted};
+use crate::config::keys;
+use crate::config::section::{Entry, Section};
+use crate::config::values;
+use crate::profile::{Audience, ClientAuth, Provider, SecretSource};
+
+pub(super) const CLIENT_AUTHS: &[(&str, ClientAuth)] = &[
+    ("none", ClientAuth::None),
+    ("client_secret_basic", ClientAuth::ClientSecretBasic),
+    ("client_secret_post", ClientAuth::ClientSecretPost),
+    ("private_key_jwt", ClientAuth::PrivateKeyJwt),
+];
+
+/// Where a secret or a private key is kept.
+pub(super) fn secret_source(entry: &Entry<'_>) -> Result<SecretSource, ConfigError> {
+    if entry.text().is_ok() {
+        let hint = format!("put it in a separate file: {} = {{ file = \"PATH\" }}", entry.key);
+        return Err(entry.value_error(ValueError::new("cannot be written in the configuration itself").hint(hint)));
+    }
+    let section = entry.section()?;
+    let source = section.single_entry(keys::SECRET)?;
+    match source.key {
+        "env" => source.parse(|text| values::external_name(text, "=")).map(SecretSource::Env),
+        "keyring" => source.parse(|text| values::external_name(text, "")).map(SecretSource::Keyring),
+        "command" => source.command().map(SecretSource::Command),
+        _ => {
+            let path = |text: &str| values::path(text, section.document.path, section.document.home);
+            source.parse(path).map(SecretSource::File)
+        }
+    }
+}
+
+/// Whom an assertion is made out to: a word, or a URI as the server wants to be called.
+pub(super) fn audience(text: &str) -> Result<Audience, ValueError> {
+    match text {
+        "issuer" => Ok(Audience::Issuer),
+        "token_endpoint" => Ok(Audience::TokenEndpoint),
+        uri if uri.contains(':') => values::visible_ascii(uri).map(Audience::Other),
+        _ => Err(ValueError::new(format!("must be \"issuer\", \"token_endpoint\" or a URI, not {}", quoted(text)))),
+    }
+}
+
+/// What is missing for `client_auth`, or stands in its way.
+pub(super) fn missing_key(provider: &Provider) -> Option<MissingKey> {
+    let auth = provider.client_auth;
+    let name = CLIENT_AUTHS.iter().find(|(_, value)| *value == auth).map_or("", |(name, _)| name);
+    let wants_secret = matches!(auth, ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost);
+    let wants_key = auth == ClientAuth::PrivateKeyJwt;
+    if provider.client_secret.is_some() && !wants_secret {
+        let message = format!("client_secret is set, but client_auth = {name:?} does not use it");
+        let hint = match wants_key {
+            true => "write client_key for the private key, and remove client_secret",
+            false => "write client_auth = \"client_secret_basic\" or \"client_secret_post\", or remove client_secret",
+        };
+        return MissingKey::new("client_secret", message, hint);
+    }
+    if provider.client_key.is_some() && !wants_key {
+        let message = format!("client_key is set, but client_auth = {name:?} does not use it");
+        return MissingKey::new("client_key", message, "write client_auth = \"private_key_jwt\", or remove client_key");
+    }
+    if wants_secret && provider.client_secret.is_none() {
+        let hint = "write client_secret = { file = \"PATH\" }, { env = \"NAME\" }, { command = [...] } or { keyring = \"NAME\" }";
+        return MissingKey::new("client_auth", "client_secret is missing: client_auth requires it", hint);
+    }
+    if wants_key && provider.client_key.is_none() {
+        let message = "client_key is missing: client_auth = \"private_key_jwt\" requires it";
+        return MissingKey::new("client_auth", message, "write client_key = { file = \"PATH\" }, a private key in PEM");
+    }
+    None
+}
+
+/// Keys about assertions, where none is made.
+pub(super) fn warn_of_unused_keys(section: &Section<'_>, auth: ClientAuth, warnings: &mut Vec<Diagnostic>) {
+    if auth == ClientAuth::PrivateKeyJwt {
+        return;
+    }
+    for key in ["client_key_id", "assertion_audience"].into_iter().filter(|key| section.has(key)) {
+        let message = format!("{key} has no effect without client_auth = \"private_key_jwt\"");
+        warnings.push(section.diagnostic(key, message, format!("write it, or remove {key}")));
+    }
+}

@@ -1,0 +1,183 @@
+//! A credential as the store of another tool has it: whose it is, where it was found, and whether it is newer than ours. (pure)
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::clock::{Moment, Timestamp};
+use crate::credential::freshness::Validity;
+use crate::credential::jwt::unverified_claims;
+use crate::credential::secret::AccessToken;
+use crate::credential::token_response::{TokenResponse, printable};
+
+/// Whose a credential is, as far as its store or its ID token says. No secret: it is kept in the journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountIdentity {
+    /// `sub`, or what the tool calls the user's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The account or workspace, where a user can have several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+}
+
+/// What two identities have to do with each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccountMatch {
+    Same,
+    Different,
+    /// They have nothing in common that could be compared.
+    Unknown,
+}
+
+impl AccountIdentity {
+    /// What an ID token says.
+    pub fn from_id_token(jwt: &AccessToken) -> Self {
+        let claims = unverified_claims(jwt.expose()).unwrap_or_default();
+        let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).map(printable);
+        Self { subject: text("sub"), account: None, email: text("email") }
+    }
+
+    /// With what `other` knows besides.
+    #[must_use]
+    pub fn merged_with(self, other: Self) -> Self {
+        Self {
+            subject: self.subject.or(other.subject),
+            account: self.account.or(other.account),
+            email: self.email.or(other.email),
+        }
+    }
+
+    /// A subject or an account that differs makes another; without either, the address decides.
+    pub fn compare(&self, other: &Self) -> AccountMatch {
+        let of = |a: &Option<String>, b: &Option<String>| match (a, b) {
+            (Some(a), Some(b)) if a.eq_ignore_ascii_case(b) => AccountMatch::Same,
+            (Some(_), Some(_)) => AccountMatch::Different,
+            _ => AccountMatch::Unknown,
+        };
+        let (subject, account) = (of(&self.subject, &other.subject), of(&self.account, &other.account));
+        let email = of(&self.email, &other.email);
+        match (subject, account) {
+            (AccountMatch::Different, _) | (_, AccountMatch::Different) => AccountMatch::Different,
+            (AccountMatch::Same, _) => AccountMatch::Same,
+            // Colleagues share an account, but no address.
+            (AccountMatch::Unknown, AccountMatch::Same) if email == AccountMatch::Different => AccountMatch::Different,
+            (AccountMatch::Unknown, AccountMatch::Same) => AccountMatch::Same,
+            (AccountMatch::Unknown, AccountMatch::Unknown) => email,
+        }
+    }
+
+    /// The most telling name for a person.
+    pub fn display_name(&self) -> Option<&str> {
+        self.email.as_deref().or(self.account.as_deref()).or(self.subject.as_deref())
+    }
+}
+
+/// Where a credential was taken over from. No secret: it is kept in the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportSource {
+    /// The tool, by the name that `import --from` has for it.
+    pub tool: String,
+    /// The file that was read; `None`: it came through a pipe and cannot be looked at again.
+    #[serde(default)]
+    pub location: Option<String>,
+    /// Which of several in that file.
+    #[serde(default)]
+    pub account: Option<String>,
+    #[serde(default)]
+    pub identity: AccountIdentity,
+}
+
+impl ImportSource {
+    /// The command that takes over the same again.
+    pub fn import_command(&self, profile: &str) -> String {
+        let account = self.account.as_ref().map_or(String::new(), |id| format!(" --account {id}"));
+        format!("keepalive import {profile} --from {}{account}", self.tool)
+    }
+}
+
+impl std::fmt::Display for ImportSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.location.as_ref().or(self.account.as_ref()) {
+            Some(place) => write!(f, "{} ({place})", self.tool),
+            None => f.write_str(&self.tool),
+        }
+    }
+}
+
+/// What a tool's store holds for one account.
+#[derive(Debug, Default)]
+pub struct ExternalCredential {
+    pub identity: AccountIdentity,
+    pub response: TokenResponse,
+    /// The client that it was issued to, if the store says.
+    pub client_id: Option<String>,
+    /// The server that issued it, if the store says.
+    pub issuer: Option<String>,
+    /// When the refresh token itself ends, if the store says.
+    pub login_by: Option<Timestamp>,
+    /// When the tool last wrote it, if the store says.
+    pub written_at: Option<Timestamp>,
+}
+
+impl ExternalCredential {
+    /// Whether it was issued later than a credential of this validity: it ends later, or was written since.
+    pub fn is_newer_than(&self, ours: Option<&Validity>, now: &Moment) -> bool {
+        let Some(ours) = ours else { return true };
+        let ends = self.response.expiry.access_expiry(now);
+        let ends_later = ends.is_some_and(|end| end > ours.expires_at());
+        ends_later || self.written_at.is_some_and(|at| at > ours.obtained.wall)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::credential::token_response::ExpiryClaims;
+
+    fn who(subject: &str, account: &str, email: &str) -> AccountIdentity {
+        let text = |t: &str| (!t.is_empty()).then(|| t.to_owned());
+        AccountIdentity { subject: text(subject), account: text(account), email: text(email) }
+    }
+
+    #[test]
+    fn identities_are_alike_by_what_both_have() {
+        for (a, b, likeness) in [
+            (who("1", "", ""), who("1", "", ""), AccountMatch::Same),
+            (who("1", "", "a@x"), who("2", "", "a@x"), AccountMatch::Different),
+            (who("1", "t", "old@x"), who("1", "t", "new@x"), AccountMatch::Same),
+            (who("1", "t", ""), who("1", "u", ""), AccountMatch::Different),
+            (who("", "t", "a@x"), who("9", "t", "b@x"), AccountMatch::Different),
+            (who("", "t", "a@x"), who("9", "t", "A@x"), AccountMatch::Same),
+            (who("", "", "a@x"), who("9", "t", "a@x"), AccountMatch::Same),
+            (who("", "", "a@x"), who("", "", "b@x"), AccountMatch::Different),
+            (who("1", "", ""), who("", "", "a@x"), AccountMatch::Unknown),
+            (who("", "", ""), who("", "", ""), AccountMatch::Unknown),
+        ] {
+            assert_eq!((a.compare(&b), b.compare(&a)), (likeness, likeness), "{a:?} {b:?}");
+        }
+    }
+
+    #[test]
+    fn newer_is_what_ends_later_or_was_written_since() {
+        let now = Moment { wall: Timestamp::from_secs(1_790_000_000), boot_id: "b".into(), uptime_ms: 0 };
+        let ours = Validity { obtained: now.clone(), lifetime_ms: 100_000, assumed: false, is_remainder: false };
+        let at = |secs: u64| Some(now.wall.plus(Duration::from_secs(secs)));
+        let theirs = |end, written| ExternalCredential {
+            response: TokenResponse {
+                expiry: ExpiryClaims { expires_at: end, ..ExpiryClaims::default() },
+                ..TokenResponse::default()
+            },
+            written_at: written,
+            ..ExternalCredential::default()
+        };
+        assert!(theirs(at(101), None).is_newer_than(Some(&ours), &now));
+        assert!(!theirs(at(100), None).is_newer_than(Some(&ours), &now));
+        assert!(theirs(at(50), at(1)).is_newer_than(Some(&ours), &now));
+        assert!(!theirs(None, None).is_newer_than(Some(&ours), &now));
+        assert!(theirs(None, None).is_newer_than(None, &now));
+    }
+}

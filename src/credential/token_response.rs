@@ -1,0 +1,600 @@
+//! Reads a token response (RFC 6749 §5) as real servers write it: lenient about form, strict about secrets. (pure)
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::clock::{Moment, Timestamp};
+use crate::credential::freshness::Lifetime;
+use crate::credential::jwt::unverified_claims;
+use crate::credential::lenient_json;
+use crate::credential::refresh_token_candidates;
+use crate::credential::refresh_token_candidates::RefreshTokenCandidates;
+use crate::credential::secret::{AccessToken, RefreshToken};
+
+/// No lifetime beyond this is believed.
+const MAX_LIFETIME: Duration = Duration::from_secs(400 * 24 * 3600);
+/// No server is obeyed longer that wants to be left alone and has given no usable access token.
+const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// What the body of a response from the token endpoint says.
+#[derive(Debug)]
+pub enum ParsedResponse {
+    /// It carries a token: whatever else is odd about it, this must be kept.
+    Granted(Box<TokenResponse>),
+    /// It carries an OAuth error and no token.
+    Denied(ErrorResponse),
+    /// Neither could be found in it.
+    Unreadable,
+}
+
+/// The members of a successful response that matter, each `None` if absent or unusable.
+#[derive(Debug, Default)]
+pub struct TokenResponse {
+    pub refresh: Option<RefreshToken>,
+    pub access: Option<AccessToken>,
+    /// An `access_token` member was there, but no HTTP header could carry it.
+    pub access_unusable: bool,
+    pub token_type: Option<String>,
+    pub expiry: ExpiryClaims,
+    pub scope: Option<String>,
+    pub id_token: Option<AccessToken>,
+    /// Life of the refresh token in seconds, if limited.
+    pub refresh_expires_in: Option<u64>,
+    pub not_before: Option<Timestamp>,
+    /// The error that stands beside the tokens, at servers that answer both.
+    pub error: Option<ErrorResponse>,
+    /// Whatever else the body says of refresh tokens.
+    pub candidates: RefreshTokenCandidates,
+}
+
+/// Every way in which a response may tell when the access token ends.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct ExpiryClaims {
+    pub expires_in: Option<Duration>,
+    pub expires_at: Option<Timestamp>,
+    pub jwt_exp: Option<Timestamp>,
+    pub obtained_at: Option<Timestamp>,
+}
+
+/// An error response (RFC 6749 §5.2), its texts fit for a terminal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorResponse {
+    pub code: String,
+    pub description: Option<String>,
+}
+
+impl ExpiryClaims {
+    /// Lifetime counted from `sent`, for an answer that has just arrived: relative claims first, since they do not care
+    /// whether this machine's clock is right.
+    pub fn lifetime_of_response(&self, sent: &Moment) -> Option<Duration> {
+        let until = |at: Option<Timestamp>| clamp_lifetime(at.map(|at| at.since(sent.wall)));
+        clamp_lifetime(self.expires_in).or_else(|| until(self.expires_at)).or_else(|| until(self.jwt_exp))
+    }
+
+    /// Lifetime counted from `now`, for a response that was saved some time ago: absolute claims first.
+    pub fn lifetime_of_import(&self, now: &Moment) -> Option<Lifetime> {
+        let left = self.access_expiry(now)?.since(now.wall).min(MAX_LIFETIME);
+        let is_new = clamp_lifetime(self.expires_in).is_some_and(|whole| whole <= left.saturating_add(whole / 20));
+        Some(if is_new { Lifetime::Whole(left) } else { Lifetime::Remaining(left) })
+    }
+
+    /// When the access token of a response ends that was saved some time ago; long past, if it has.
+    pub fn access_expiry(&self, now: &Moment) -> Option<Timestamp> {
+        let life = clamp_lifetime(self.expires_in);
+        let counted = self.obtained_at.zip(life).map(|(obtained, life)| obtained.plus(life));
+        self.expires_at.or(self.jwt_exp).or(counted).or_else(|| life.map(|life| now.wall.plus(life)))
+    }
+}
+
+/// Zero, as a relative claim, means "I do not know" at more than one server.
+fn clamp_lifetime(life: Option<Duration>) -> Option<Duration> {
+    life.filter(|d| !d.is_zero()).map(|d| d.min(MAX_LIFETIME))
+}
+
+impl TokenResponse {
+    /// Whether this grants anything to whoever sent `sent`. Error pages have been seen to echo the request: the refresh
+    /// token that was sent, with no access token or with an error, is no answer but an echo.
+    pub fn grants_more_than_echo(&self, sent: &RefreshToken, status: u16) -> bool {
+        let is_new = self.refresh.as_ref().is_some_and(|new| new != sent);
+        let is_refused = self.error.is_some() && !(is_success(status) && self.access.is_some());
+        is_new || ((self.access.is_some() || self.access_unusable) && !is_refused)
+    }
+
+    /// When the server wants to be asked again at the earliest, as far as that can be obeyed: an access token that ends
+    /// at `end` must be replaced by then.
+    pub fn earliest_refresh(&self, now: Timestamp, end: Option<Timestamp>) -> Option<Timestamp> {
+        let latest = end.unwrap_or_else(|| now.plus(MAX_WAIT));
+        self.not_before.map(|at| at.min(latest))
+    }
+}
+
+fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
+/// Reads a response body, unpacked. `status` is the HTTP status; `is_complete` says that the body ended as announced.
+///
+/// A body that carries a token counts as granted under any 2xx status. Outside of 2xx it needs both tokens, because
+/// error pages have been seen to echo the request. Of a body that is damaged or cut nobody can say that it had no
+/// refresh token, so under 2xx it counts only with one.
+pub fn parse(status: u16, body: &[u8], is_whole: bool) -> ParsedResponse {
+    let Some(ParsedMembers { members, is_well_formed: is_sound, candidates: mentions }) = parse_members(body, is_whole)
+    else {
+        return ParsedResponse::Unreadable;
+    };
+    let denied = parse_error(&members);
+    let granted = token_response(&members);
+    let (has_refresh, has_access) = (granted.refresh.is_some(), granted.access.is_some());
+    let carries = match is_success(status) {
+        true if is_sound => has_refresh || has_access || (granted.access_unusable && denied.is_none()),
+        true => has_refresh,
+        false => has_refresh && has_access,
+    };
+    match (carries, denied) {
+        (true, denied) => {
+            ParsedResponse::Granted(Box::new(TokenResponse { error: denied, candidates: mentions, ..granted }))
+        }
+        (false, Some(denied)) if is_sound || !is_success(status) => ParsedResponse::Denied(denied),
+        (false, _) => ParsedResponse::Unreadable,
+    }
+}
+
+struct ParsedMembers {
+    members: Map<String, Value>,
+    /// The body was well-formed: what is not among its members was not said.
+    is_well_formed: bool,
+    candidates: RefreshTokenCandidates,
+}
+
+/// The body as members: a JSON object, a form where the server ignored `Accept`, or JSON with faults in it.
+fn parse_members(body: &[u8], is_whole: bool) -> Option<ParsedMembers> {
+    let utf16 = decode_utf16(body);
+    let body = match &utf16 {
+        Some(text) => text.as_bytes(),
+        None => body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body),
+    };
+    let text = String::from_utf8_lossy(body);
+    let mentions = RefreshTokenCandidates::of(&text);
+    if let Ok(value) = serde_json::from_slice(body) {
+        return Some(ParsedMembers {
+            members: canonical_names(select_object(value)?),
+            is_well_formed: true,
+            candidates: mentions,
+        });
+    }
+    let (found, is_sound) = match parse_form(text.trim(), is_whole) {
+        Some(form) => (form, is_whole),
+        None => (lenient_json::parse(&text).and_then(select_object)?, false),
+    };
+    Some(ParsedMembers { members: canonical_names(found), is_well_formed: is_sound, candidates: mentions })
+}
+
+/// Text of a body that begins with a byte order mark of UTF-16.
+fn decode_utf16(body: &[u8]) -> Option<String> {
+    let from_bytes: fn([u8; 2]) -> u16 = match body.get(..2)? {
+        [0xff, 0xfe] => u16::from_le_bytes,
+        [0xfe, 0xff] => u16::from_be_bytes,
+        _ => return None,
+    };
+    let units: Vec<u16> = body[2..].chunks_exact(2).map(|pair| from_bytes([pair[0], pair[1]])).collect();
+    Some(String::from_utf16_lossy(&units))
+}
+
+/// A form: it begins with a name and `=`, and one of the names is ours. Where it was cut, its last member may be too.
+fn parse_form(text: &str, is_whole: bool) -> Option<Map<String, Value>> {
+    let text = if is_whole { text } else { text.rsplit_once('&')?.0 };
+    let first = text.split('=').next().filter(|first| first.len() < text.len())?;
+    let is_name = !first.is_empty() && first.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+    let has_ours = ["access_token=", "refresh_token=", "error="]
+        .iter()
+        .any(|key| text.starts_with(key) || text.contains(&format!("&{key}")));
+    (is_name && has_ours).then(|| {
+        url::form_urlencoded::parse(text.as_bytes())
+            .map(|(k, v)| (k.into_owned(), Value::String(v.into_owned())))
+            .collect()
+    })
+}
+
+/// The object that matters: of several, the first with a token.
+fn select_object(value: Value) -> Option<Map<String, Value>> {
+    let objects = match value {
+        Value::Array(items) => items,
+        other => vec![other],
+    };
+    let mut objects: Vec<_> = objects
+        .into_iter()
+        .filter_map(|item| match item {
+            Value::Object(members) => Some(flatten_nested(members)),
+            _ => None,
+        })
+        .collect();
+    let first = objects.iter().position(|m| has_token(m, "refresh_token") || has_token(m, "access_token")).unwrap_or(0);
+    (first < objects.len()).then(|| objects.swap_remove(first))
+}
+
+/// The object itself; but where it has no token and one within has both, as in
+/// `{"data":{"access_token":…,"refresh_token":…}}`, with the members of that one over its own.
+fn flatten_nested(mut outer: Map<String, Value>) -> Map<String, Value> {
+    if has_token(&outer, "refresh_token") || has_token(&outer, "access_token") {
+        return outer;
+    }
+    let has_both = |m: &&Map<String, Value>| has_token(m, "refresh_token") && has_token(m, "access_token");
+    let within = outer.values().filter_map(Value::as_object);
+    let further_in = within.clone().flat_map(Map::values).filter_map(Value::as_object);
+    if let Some(found) = within.chain(further_in).find(has_both).cloned() {
+        outer.extend(found);
+    }
+    outer
+}
+
+fn has_token(m: &Map<String, Value>, token: &str) -> bool {
+    member(m, token).and_then(refresh_token_candidates::parse_token).is_some()
+}
+
+/// Every name that is read, as RFC 6749 would write it.
+const NAMES: [&str; 16] = [
+    "access_token",
+    "refresh_token",
+    "token_type",
+    "expires_in",
+    "expires_at",
+    "expired_in",
+    "obtained_at",
+    "created_at",
+    "scope",
+    "id_token",
+    "refresh_token_expires_in",
+    "refresh_expires_in",
+    "earliest_refresh_at",
+    "error",
+    "error_description",
+    "code",
+];
+
+/// Adds the proper names of members that are written otherwise: `refreshToken`, `RefreshToken`, `refresh-token`.
+fn canonical_names(mut m: Map<String, Value>) -> Map<String, Value> {
+    for name in NAMES {
+        if let Some(value) = member(&m, name).cloned() {
+            m.insert(name.into(), value);
+        }
+    }
+    m
+}
+
+/// A member by its name, however its words are joined; one that says something before one that does not.
+fn member<'a>(m: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    let letters = |text: &'_ str| -> Vec<u8> {
+        text.bytes().filter(|b| !b"_-".contains(b)).map(|b| b.to_ascii_lowercase()).collect()
+    };
+    let says = |value: &&Value| !value.is_null() && value.as_str() != Some("");
+    let other = || {
+        let wanted = letters(name);
+        let mut kin = m.iter().filter(|(key, _)| key.len() <= name.len() && letters(key) == wanted);
+        kin.find_map(|(_, value)| Some(value).filter(says))
+    };
+    m.get(name).filter(says).or_else(other).or_else(|| m.get(name))
+}
+
+fn token_response(m: &Map<String, Value>) -> TokenResponse {
+    let access_text = text(m, "access_token");
+    let access = access_text.and_then(AccessToken::new);
+    TokenResponse {
+        access_unusable: access.is_none() && m.get("access_token").is_some_and(|v| !v.is_null()),
+        refresh: m.get("refresh_token").and_then(refresh_token_candidates::parse_token),
+        token_type: text(m, "token_type").map(printable),
+        expiry: ExpiryClaims {
+            expires_in: parse_seconds(m.get("expires_in")).or_else(|| parse_seconds(m.get("expired_in"))),
+            expires_at: parse_instant(m.get("expires_at")).or_else(|| epoch_only(m.get("expired_in"))),
+            jwt_exp: access_text.and_then(jwt_exp),
+            obtained_at: parse_instant(m.get("obtained_at")).or_else(|| parse_instant(m.get("created_at"))),
+        },
+        scope: scope(m.get("scope")),
+        id_token: text(m, "id_token").and_then(AccessToken::new),
+        refresh_expires_in: ["refresh_token_expires_in", "refresh_expires_in"]
+            .iter()
+            .find_map(|key| parse_seconds(m.get(*key)))
+            .map(|d| d.as_secs()),
+        not_before: parse_instant(m.get("earliest_refresh_at")),
+        error: None,
+        candidates: RefreshTokenCandidates::default(),
+        access,
+    }
+}
+
+/// An error as RFC 6749 has it, or nested (`{"error":{"code":…}}`), or as a list, or Slack's `ok:false` and its kin.
+fn parse_error(m: &Map<String, Value>) -> Option<ErrorResponse> {
+    let listed = m.get("errors").and_then(|list| list.get(0));
+    let (code, description) = match m.get("error").filter(|e| is_meaningful_error(e)).or(listed) {
+        Some(Value::String(code)) => (Some(code.as_str()), text(m, "error_description").or_else(|| text(m, "message"))),
+        Some(Value::Object(inner)) => {
+            let code = ["code", "type", "status", "error"].iter().find_map(|key| text(inner, key));
+            (code, text(inner, "message").or_else(|| text(inner, "error_description")))
+        }
+        Some(_) => (text(m, "code"), text(m, "error_description").or_else(|| text(m, "message"))),
+        None if is_failure(m) => (text(m, "code"), text(m, "message")),
+        None => (Some(text(m, "code").filter(|code| !is_success_code(code))?), text(m, "message")),
+    };
+    Some(ErrorResponse {
+        code: printable(code.map(str::trim).filter(|c| !c.is_empty()).unwrap_or("unknown_error")),
+        description: description.map(printable),
+    })
+}
+
+/// Some servers always have an `error` member, and mean nothing by an empty one.
+fn is_meaningful_error(error: &Value) -> bool {
+    match error {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(members) => !members.is_empty(),
+        Value::Number(n) => n.as_f64() != Some(0.0),
+        Value::Bool(true) => true,
+    }
+}
+
+/// A code that says that all is well, or a number of which nobody knows what it says.
+fn is_success_code(code: &str) -> bool {
+    ["ok", "success"].iter().any(|word| word.eq_ignore_ascii_case(code)) || code.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn is_failure(m: &Map<String, Value>) -> bool {
+    let says_no = |key: &str| m.get(key) == Some(&Value::Bool(false));
+    says_no("ok") || says_no("success") || text(m, "status").is_some_and(|s| ["error", "failed", "fail"].contains(&s))
+}
+
+fn text<'a>(m: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+    m.get(key).and_then(Value::as_str)
+}
+
+fn scope(v: Option<&Value>) -> Option<String> {
+    match v? {
+        Value::String(s) => Some(printable(s)),
+        Value::Array(parts) => Some(printable(&parts.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "))),
+        _ => None,
+    }
+}
+
+/// Seconds as number or text, fractions cut. Negative or not a number: `None`. Beyond any lifetime: an instant, not a
+/// lifetime, so `None` as well unless it is merely absurd.
+fn parse_seconds(v: Option<&Value>) -> Option<Duration> {
+    let secs = parse_number(v?)?;
+    (0.0..MIN_EPOCH_SECONDS).contains(&secs).then(|| Duration::from_secs(secs as u64))
+}
+
+/// Numbers from here on are instants since the epoch (2001-09-09), not lifetimes (31 years).
+const MIN_EPOCH_SECONDS: f64 = 1e9;
+/// Numbers from here on are milliseconds since the epoch (1973 in ms, the year 5138 in s).
+const MIN_EPOCH_MILLIS: f64 = 1e11;
+
+fn epoch_only(v: Option<&Value>) -> Option<Timestamp> {
+    parse_number(v?).filter(|n| *n >= MIN_EPOCH_SECONDS).map(from_epoch)
+}
+
+/// An instant: seconds or milliseconds since the epoch, as number or text, or RFC 3339.
+fn parse_instant(v: Option<&Value>) -> Option<Timestamp> {
+    let v = v?;
+    match parse_number(v) {
+        Some(n) => (n > 0.0).then(|| from_epoch(n)),
+        None => v.as_str().and_then(Timestamp::parse_rfc3339),
+    }
+}
+
+fn from_epoch(n: f64) -> Timestamp {
+    Timestamp::from_millis(if n >= MIN_EPOCH_MILLIS { n as i64 } else { (n * 1000.0) as i64 })
+}
+
+fn parse_number(v: &Value) -> Option<f64> {
+    let n = match v {
+        Value::Number(n) => n.as_f64()?,
+        Value::String(s) => s.trim().parse().ok()?,
+        _ => return None,
+    };
+    n.is_finite().then_some(n)
+}
+
+/// The `exp` claim of an unverified JWT: good enough to know when its own issuer will refuse it.
+fn jwt_exp(token: &str) -> Option<Timestamp> {
+    parse_number(unverified_claims(token)?.get("exp")?).filter(|n| *n > 0.0).map(from_epoch)
+}
+
+/// Text from a server, fit for a terminal and a log: at most 200 characters; control, format and line-separating
+/// characters (which move the cursor or reorder text) become spaces.
+pub fn printable(text: &str) -> String {
+    let hostile = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    text.chars().take(200).map(|c| if hostile(c) { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::*;
+
+    fn now() -> Moment {
+        Moment { wall: Timestamp::from_secs(1_790_000_000), boot_id: "b".into(), uptime_ms: 0 }
+    }
+
+    fn granted_from(body: &str) -> TokenResponse {
+        match parse(200, body.as_bytes(), true) {
+            ParsedResponse::Granted(g) => *g,
+            other => panic!("not granted: {other:?}"),
+        }
+    }
+
+    fn answer_lifetime(body: &str) -> Option<u64> {
+        granted_from(body).expiry.lifetime_of_response(&now()).map(|d| d.as_secs())
+    }
+
+    fn jwt(claims: &str) -> String {
+        format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims))
+    }
+
+    #[test]
+    fn r03_a_refresh_token_that_is_a_number_is_one() {
+        let g = granted_from(r#"{"refresh_token":18446744073709551615,"access_token":"a"}"#);
+        assert_eq!(g.refresh.unwrap().expose(), "18446744073709551615");
+    }
+
+    #[test]
+    fn r03_a_name_that_says_something_counts_before_one_that_does_not() {
+        for body in [
+            r#"{"refresh_token":null,"refreshToken":"new","access_token":"a"}"#,
+            r#"{"refresh-token":"","refresh_token":"","refreshToken":"new","access_token":"a"}"#,
+        ] {
+            assert_eq!(granted_from(body).refresh.unwrap().expose(), "new", "{body}");
+        }
+    }
+
+    #[test]
+    fn the_standard_answer() {
+        let g = granted_from(
+            r#"{"access_token":"a","token_type":"Bearer","expires_in":60,"refresh_token":"r","scope":"x y","id_token":"i"}"#,
+        );
+        assert_eq!(g.refresh.unwrap().expose(), "r");
+        assert_eq!(g.access.unwrap().expose(), "a");
+        assert_eq!(g.scope.as_deref(), Some("x y"));
+        assert_eq!(g.id_token.unwrap().expose(), "i");
+        assert_eq!(g.token_type.as_deref(), Some("Bearer"));
+        assert_eq!(g.expiry.expires_in, Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn lifetimes_as_servers_write_them() {
+        for (members, expected) in [
+            (r#""expires_in":60"#, Some(60)),
+            (r#""expires_in":"60""#, Some(60)),
+            (r#""expires_in":60.9"#, Some(60)),
+            (r#""expires_in":0"#, None),
+            (r#""expires_in":-5"#, None),
+            (r#""expires_in":"soon""#, None),
+            (r#""expires_in":null"#, None),
+            (r#""expires_in":999999999"#, Some(400 * 86400)),
+            (r#""expires_at":1790000090"#, Some(90)),
+            (r#""expires_at":1790000090123"#, Some(90)),
+            (r#""expires_at":"2026-09-21T14:34:00Z""#, Some(1_240)),
+            (r#""expired_in":120"#, Some(120)),
+            (r#""expired_in":1790000120000"#, Some(120)),
+            (r#""expires_in":60,"expires_at":1"#, Some(60)),
+            (r#""x":1"#, None),
+        ] {
+            let expected = expected.map(|s: u64| s);
+            assert_eq!(answer_lifetime(&format!(r#"{{"access_token":"a",{members}}}"#)), expected, "{members}");
+        }
+        let body = format!(r#"{{"access_token":"{}"}}"#, jwt(r#"{"exp":1790000077}"#));
+        assert_eq!(answer_lifetime(&body), Some(77));
+    }
+
+    #[test]
+    fn an_import_counts_from_when_the_token_was_obtained() {
+        let import = |members: &str| {
+            granted_from(&format!(r#"{{"refresh_token":"r",{members}}}"#)).expiry.lifetime_of_import(&now())
+        };
+        let (rest, whole) =
+            (|s| Lifetime::Remaining(Duration::from_secs(s)), |s| Lifetime::Whole(Duration::from_secs(s)));
+        assert_eq!(import(r#""expires_in":100,"obtained_at":1789999950"#), Some(rest(50)));
+        assert_eq!(import(r#""expires_in":100,"created_at":1789999000"#), Some(rest(0)));
+        assert_eq!(import(r#""expires_in":100"#), Some(whole(100)));
+        assert_eq!(import(r#""expires_in":100,"expires_at":1790000030"#), Some(rest(30)));
+        assert_eq!(import(r#""expires_at":1790000030"#), Some(rest(30)));
+        // As good as new.
+        assert_eq!(import(r#""expires_in":100,"obtained_at":1789999995"#), Some(whole(95)));
+        assert_eq!(import(r#""expires_in":100,"obtained_at":1789999994"#), Some(rest(94)));
+        assert_eq!(import(r#""x":1"#), None);
+    }
+
+    #[test]
+    fn r16_a_refresh_token_is_found_whatever_else_is_wrong() {
+        for body in [
+            r#"{"refresh_token":"r"}"#,
+            r#"{"refresh_token":"r","access_token":null}"#,
+            r#"{"refresh_token":"r","access_token":"a\r\nb","token_type":7,"expires_in":{}}"#,
+            r#"{"refresh_token":"r","error":"server_error"}"#,
+            r#"{"refresh_token":"r","scope":["a",1]}"#,
+            "access_token=a&refresh_token=r&token_type=bearer",
+            "\u{feff}{\"refresh_token\":\"r\"}",
+        ] {
+            let g = granted_from(body);
+            assert_eq!(g.refresh.as_ref().map(RefreshToken::expose), Some("r"), "{body}");
+        }
+        assert!(granted_from(r#"{"refresh_token":"r","access_token":"a\u001b[2J"}"#).access_unusable);
+    }
+
+    #[test]
+    fn errors_as_servers_write_them() {
+        for (status, body, code) in [
+            (400, r#"{"error":"invalid_grant","error_description":"gone"}"#, "invalid_grant"),
+            (401, r#"{"error":{"code":"refresh_token_reused","message":"gone"}}"#, "refresh_token_reused"),
+            (200, r#"{"error":"bad_refresh_token"}"#, "bad_refresh_token"),
+            (200, r#"{"ok":false,"error":"invalid_refresh_token"}"#, "invalid_refresh_token"),
+            (200, r#"{"ok":false}"#, "unknown_error"),
+            (401, r#"{"code":"refresh_token_expired","message":"x"}"#, "refresh_token_expired"),
+            (400, "error=invalid_grant&error_description=x", "invalid_grant"),
+            (500, r#"{"error":"server_error","refresh_token":"echo"}"#, "server_error"),
+        ] {
+            match parse(status, body.as_bytes(), true) {
+                ParsedResponse::Denied(d) => assert_eq!(d.code, code, "{body}"),
+                other => panic!("{body}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn r15_only_a_sound_answer_can_be_one_without_a_refresh_token() {
+        let granted =
+            |body: &str, is_whole| matches!(parse(200, body.as_bytes(), is_whole), ParsedResponse::Granted(_));
+        assert!(granted(r#"{"access_token":"a"}"#, true));
+        assert!(!granted(r#"{"access_token":"a","#, true));
+        assert!(granted("access_token=a&expires_in=1", true));
+        assert!(!granted("access_token=a&expires_in=1", false));
+        assert!(!granted("access_token=a&refresh_token=r", false), "the token itself may be cut");
+        assert!(granted("access_token=a&refresh_token=r&", false));
+    }
+
+    #[test]
+    fn a_code_that_says_nothing_of_an_error_is_none() {
+        for body in [
+            r#"{"code":"0"}"#,
+            r#"{"code":"OK","data":{}}"#,
+            r#"{"error":{}}"#,
+            r#"{"error":false}"#,
+            r#"{"errors":[]}"#,
+        ] {
+            assert!(matches!(parse(200, body.as_bytes(), true), ParsedResponse::Unreadable), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_neither_token_nor_error_is_unreadable() {
+        for body in ["", "null", "[]", "{}", "<html>access_token=</html>", "{\"access_token\":", "\u{0}\u{1}", "ok"] {
+            assert!(matches!(parse(200, body.as_bytes(), true), ParsedResponse::Unreadable), "{body:?}");
+        }
+        let echo = r#"{"refresh_token":"r"}"#;
+        assert!(matches!(parse(500, echo.as_bytes(), true), ParsedResponse::Unreadable));
+        let both = r#"{"refresh_token":"r","access_token":"a"}"#;
+        assert!(matches!(parse(500, both.as_bytes(), true), ParsedResponse::Granted(_)));
+    }
+
+    #[test]
+    fn r38_a_server_cannot_write_to_the_terminal() {
+        let body = format!(r#"{{"error":"x","error_description":"a\u001b[31m\u202eb\n{}"}}"#, "c".repeat(500));
+        let ParsedResponse::Denied(d) = parse(400, body.as_bytes(), true) else { panic!() };
+        let description = d.description.unwrap();
+        assert!(description.starts_with("a [31m b cc"), "{description}");
+        assert_eq!(description.chars().count(), 200);
+    }
+
+    #[test]
+    fn the_life_of_the_refresh_token() {
+        let life = |m: &str| granted_from(&format!(r#"{{"refresh_token":"r",{m}}}"#)).refresh_expires_in;
+        assert_eq!(life(r#""refresh_token_expires_in":"15897600""#), Some(15_897_600));
+        assert_eq!(life(r#""refresh_expires_in":1800"#), Some(1800));
+        assert_eq!(life(r#""x":1"#), None);
+        let g = granted_from(r#"{"refresh_token":"r","earliest_refresh_at":1790000500}"#);
+        assert_eq!(g.not_before, Some(Timestamp::from_secs(1_790_000_500)));
+    }
+}

@@ -1,0 +1,175 @@
+//! An access token for whoever needs one: the stored one if it lives long enough, else a refreshed one, else whatever
+//! still lives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::credential::Generation;
+use crate::credential::freshness;
+use crate::credential::freshness::Demand;
+use crate::engine::status;
+use crate::engine::status::StatusPolicy;
+use crate::engine::{Engine, TrustJournal};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState};
+use crate::profile::Profile;
+
+/// An access token as it is handed out; the shape of `token --json`.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct TokenOutput {
+    pub access_token: String,
+    pub token_type: String,
+    pub expires_at: Option<Timestamp>,
+    pub scope: Option<String>,
+    pub generation: Generation,
+}
+
+impl std::fmt::Debug for TokenOutput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Token(generation {})", self.generation)
+    }
+}
+
+/// What came of asking for a token.
+#[derive(Debug)]
+pub struct TokenResult {
+    pub token: Option<TokenOutput>,
+    pub outcome: Outcome,
+    /// What the caller should know although it has a token.
+    pub warnings: Vec<String>,
+}
+
+impl Engine {
+    /// A token valid for `min_valid`, waiting for a refresh for at most `limit`.
+    pub fn access_token(
+        &self,
+        profile: &Arc<Profile>,
+        min_valid: Duration,
+        limit: Duration,
+        on_long_wait: &dyn Fn(),
+    ) -> TokenResult {
+        let demand = Demand::ValidFor(min_valid);
+        let outcome = self.refresh(profile, demand, limit, on_long_wait);
+        let is_journal_trusted = outcome.kind == OutcomeKind::Fresh;
+        let obtained = self.token_from_store(profile, min_valid, outcome);
+        if !(is_journal_trusted && obtained.outcome.is_persistent) {
+            return obtained;
+        }
+        // What the journal believes in cannot be opened. A flight mends it, or notes that it cannot.
+        let outcome = self.refresh_until_met(profile, demand, TrustJournal::No, limit, on_long_wait);
+        self.token_from_store(profile, min_valid, outcome)
+    }
+
+    /// The same for a task.
+    pub async fn access_token_async(
+        &self,
+        profile: &Arc<Profile>,
+        min_valid: Duration,
+        limit: Duration,
+    ) -> TokenResult {
+        let meet = async |trust| {
+            let meet = self.refresh_until_met_async(profile, Demand::ValidFor(min_valid), trust);
+            tokio::time::timeout(limit, meet).await.unwrap_or_else(|_| self.still_running(profile))
+        };
+        let outcome = meet(TrustJournal::Yes).await;
+        let is_journal_trusted = outcome.kind == OutcomeKind::Fresh;
+        let obtained = self.token_from_store(profile, min_valid, outcome);
+        if !(is_journal_trusted && obtained.outcome.is_persistent) {
+            return obtained;
+        }
+        let outcome = meet(TrustJournal::No).await;
+        self.token_from_store(profile, min_valid, outcome)
+    }
+
+    /// What there is to hand out now, if anything: after [`Engine::drain`], what a flight brought for which the caller had
+    /// no more time.
+    pub fn access_token_now(&self, profile: &Profile, min_valid: Duration) -> Option<TokenResult> {
+        let obtained = self.token_from_store(profile, min_valid, Outcome::new(OutcomeKind::Fresh));
+        obtained.token.is_some().then_some(obtained)
+    }
+
+    fn token_from_store(&self, profile: &Profile, min_valid: Duration, outcome: Outcome) -> TokenResult {
+        let snapshot = match self.store().snapshot(&profile.name) {
+            Ok(snapshot) => snapshot,
+            Err(e) => {
+                return TokenResult { token: None, outcome: first_error(outcome, e.outcome()), warnings: Vec::new() };
+            }
+        };
+        let now = self.clock().now();
+        let alive = snapshot.and_then(|s| {
+            let validity = s.grant.validity.clone()?;
+            let left = validity.remaining(&now);
+            (!left.is_zero()).then_some((s, validity, left))
+        });
+        let Some((snapshot, validity, left)) = alive else {
+            return TokenResult { token: None, outcome: expired_outcome(profile, outcome), warnings: Vec::new() };
+        };
+        let mut warnings = outcome.warnings.clone();
+        match (&outcome.error, self.refresh_blocker(profile)) {
+            (Some(error), _) => warnings.push(format!("not refreshed: {}", error.message)),
+            (None, Some(error)) => warnings.push(format!("refresh is failing: {}", error.message)),
+            (None, None) => {}
+        }
+        if left < min_valid {
+            let reach = if freshness::is_reachable(min_valid, &validity) {
+                ""
+            } else {
+                "; no token of this provider lasts that long"
+            };
+            warnings.push(format!(
+                "the token is valid for {} s, less than the requested {} s{reach}",
+                left.as_secs(),
+                min_valid.as_secs()
+            ));
+        }
+        let expires_at = snapshot.expires_at();
+        let token = snapshot.grant.access.as_ref().map(|access| TokenOutput {
+            access_token: access.expose().to_owned(),
+            token_type: snapshot.grant.token_type.clone(),
+            expires_at,
+            scope: snapshot.grant.scope.clone(),
+            generation: snapshot.generation,
+        });
+        TokenResult { token, outcome, warnings }
+    }
+}
+
+impl Engine {
+    /// What stands in the way of the next refresh, although the token still lives.
+    fn refresh_blocker(&self, profile: &Profile) -> Option<Failure> {
+        let journal = self.store().peek(&profile.name).ok().flatten()?;
+        let status_policy = StatusPolicy {
+            policy: &profile.provider.policy,
+            margin: profile.margin,
+            jitter: Duration::ZERO,
+            is_following: false,
+        };
+        let standing = status::profile_status(Some(&journal), status_policy, &self.clock().now());
+        match standing.state {
+            ProfileState::NeedsLogin | ProfileState::ConfigError => standing.error,
+            // A doubt is open while any flight is in the air; `status` tells the two apart.
+            ProfileState::InDoubt
+            | ProfileState::Fresh
+            | ProfileState::Due
+            | ProfileState::Expired
+            | ProfileState::Deferred
+            | ProfileState::NoCredential => None,
+        }
+    }
+}
+
+/// A refresh that found nothing to complain about, but left no live token.
+fn expired_outcome(profile: &Profile, outcome: Outcome) -> Outcome {
+    if outcome.error.is_some() {
+        return outcome;
+    }
+    let failure = Failure::new(ErrorKind::Expired, format!("the access token of {} has expired", profile.name))
+        .with_hint(format!("keepalive refresh -p {}", profile.name));
+    Outcome { kind: OutcomeKind::Deferred, ..outcome }.with_error(failure)
+}
+
+fn first_error(first: Outcome, second: Outcome) -> Outcome {
+    if first.error.is_some() { first } else { second }
+}

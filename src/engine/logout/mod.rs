@@ -1,0 +1,419 @@
+//! A logout: the credential is revoked at its provider where that can be done, and then forgotten here.
+//!
+//! It is no flight, but under the locks of one: nothing is revoked that a refresh is about to replace. At whatever point a
+//! run is cut off, the profile is still signed in, in doubt if its token had been sent, or forgotten; the next logout
+//! completes it.
+
+mod messages;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use url::Url;
+
+use crate::clock::Clock;
+use crate::credential::Generation;
+use crate::credential::secret::AccessToken;
+pub use crate::engine::logout::messages::nothing_to_sign_out;
+use crate::engine::logout::messages::{
+    check_binding, completed_result, failure_of, partial_outcome, unsent_outcome, with_forget_hint,
+};
+use crate::guard::Permit;
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
+use crate::profile::{Profile, ProfileName};
+use crate::provider::classify::retry_after;
+use crate::provider::request_encoding::AuthServerRequest;
+use crate::provider::revocation::{self, RevocationExchange, RevocationResult, RevocationServer};
+use crate::provider::{BeforeSend, BeforeSendError, PrepareError, PreparedProvider};
+use crate::store::journal::{Journal, Revocation};
+use crate::store::{LoadedCredential, LockedProfile, PrefetchedKey, Store, StoreError};
+use crate::sys::lockfile::LockFile;
+
+/// What became of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenFate {
+    Revoked,
+    /// The provider had ended it before.
+    AlreadyInvalid,
+    /// Nobody has told the provider: whoever has a copy can use it.
+    NotRevoked,
+}
+
+impl TokenFate {
+    /// The word of the JSON and of the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::AlreadyInvalid => "dead",
+            Self::NotRevoked => "left",
+        }
+    }
+}
+
+/// What a logout did. The credential is forgotten here.
+#[derive(Debug)]
+pub struct LogoutResult {
+    pub generation: Generation,
+    pub refresh: TokenFate,
+    /// `None`: none was alive.
+    pub access: Option<TokenFate>,
+    /// Why the refresh token was left.
+    pub reason: Option<Failure>,
+    pub warnings: Vec<String>,
+    /// It had been forgotten before, and what an interrupted logout left behind is gone now.
+    pub completes_earlier_logout: bool,
+}
+
+/// How a token can be revoked.
+#[derive(Debug)]
+pub enum RevocationRoute {
+    Endpoint {
+        prepared: PreparedProvider,
+        url: Url,
+    },
+    /// Nobody can revoke at this provider.
+    Unsupported(Failure),
+    /// Not as things are: the configuration is wrong, or the provider cannot be asked where.
+    Blocked(Outcome),
+}
+
+/// What a person is told meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogoutProgress {
+    /// A refresh is under way, and waited for. Nothing was done yet.
+    WaitingForLock,
+    /// From now on an interruption leaves something to be completed.
+    Locked,
+}
+
+/// What a logout works with.
+pub struct LogoutRequest<'a> {
+    pub store: &'a Store,
+    pub server: &'a dyn RevocationServer,
+    pub clock: Arc<dyn Clock>,
+    pub name: &'a ProfileName,
+    /// Forget the credential whatever stands in the way of its revocation.
+    pub must_forget: bool,
+    /// Set when the run is told to end: nothing is sent any more.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// Finds out how a profile's tokens are revoked; may run commands and ask the network, so it comes before any lock.
+pub fn find_revocation_route(server: &dyn RevocationServer, profile: &Profile) -> RevocationRoute {
+    let blocked = |error| match error {
+        PrepareError::Config(f) => RevocationRoute::Blocked(Outcome::new(OutcomeKind::ConfigError).with_error(f)),
+        PrepareError::Unreachable(f) => RevocationRoute::Blocked(Outcome::new(OutcomeKind::Deferred).with_error(f)),
+    };
+    let provider = &profile.provider;
+    let url = match server.revocation_endpoint(provider) {
+        Ok(Some(url)) => url,
+        Ok(None) => {
+            return RevocationRoute::Unsupported(Failure::new(
+                ErrorKind::NoRevocationEndpoint,
+                format!("{} has no revocation endpoint", provider.name),
+            ));
+        }
+        Err(error) => return blocked(error),
+    };
+    match server.prepare(provider, profile.name.as_str()) {
+        Ok(prepared) => RevocationRoute::Endpoint { prepared, url },
+        Err(error) => blocked(error),
+    }
+}
+
+impl LogoutRequest<'_> {
+    /// Signs out. `Err`: nothing was forgotten, and why.
+    pub fn run(&self, route: RevocationRoute, on_progress: &dyn Fn(LogoutProgress)) -> Result<LogoutResult, Outcome> {
+        let mut result = self.run_locked(route, on_progress)?;
+        let (refresh_token, access_token) = (result.refresh.as_str(), result.access.map(TokenFate::as_str));
+        tracing::info!(profile = %self.name, refresh_token, access_token, "logged out");
+        // Not under the profile's lock: the key's own lock comes first.
+        match self.store.delete_unused_key() {
+            Ok(_) => Ok(result),
+            Err(e) => {
+                result.warnings.push(format!("the sealing key is still in the keyring: {e}"));
+                Ok(result)
+            }
+        }
+    }
+
+    fn run_locked(
+        &self,
+        route: RevocationRoute,
+        on_progress: &dyn Fn(LogoutProgress),
+    ) -> Result<LogoutResult, Outcome> {
+        // It may come from a command, which is not waited for under a lock.
+        let key = self.store.prefetch_key(self.name);
+        let path = self.store.create_lock_file(self.name)?;
+        let unlockable = |e| {
+            let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {e}", path.display()));
+            Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure)
+        };
+        let lock = match LockFile::try_acquire(&path).map_err(unlockable)? {
+            Some(lock) => lock,
+            None => {
+                on_progress(LogoutProgress::WaitingForLock);
+                LockFile::acquire(&path).map_err(unlockable)?
+            }
+        };
+        on_progress(LogoutProgress::Locked);
+        let permit = Permit::from_lock(self.name, &lock);
+        let mut locked = match self.must_forget {
+            true => self
+                .store
+                .open_discarding_damage(permit, self.store.recheck_prefetched_key(self.name, &key).ok().as_deref())?,
+            false => self.store.open_profile(permit)?,
+        };
+        locked.check_keyring().map_err(StoreError::from)?;
+        if locked.journal.is_tombstone {
+            return self.complete_earlier_logout(&mut locked);
+        }
+        let revocation_outcome = match self.load_credential(&mut locked, &key) {
+            Ok(Some(loaded)) => self.revoke_or_keep(&mut locked, loaded, route)?,
+            Ok(None) => return Err(nothing_to_sign_out(self.name)),
+            Err(outcome) if self.must_forget => RevocationOutcome::unreadable(outcome),
+            Err(outcome) => return Err(with_forget_hint(self.name, outcome)),
+        };
+        let RevocationOutcome { refresh, access, reason, revocation, _token_lock } = revocation_outcome;
+        let warnings =
+            locked.forget(revocation).map_err(|e| partial_outcome(&locked.journal, Some((refresh, access)), &e))?;
+        Ok(LogoutResult {
+            generation: locked.journal.generation,
+            refresh,
+            access,
+            reason,
+            warnings,
+            completes_earlier_logout: false,
+        })
+    }
+
+    /// A logout that was cut off behind its tombstone.
+    fn complete_earlier_logout(&self, locked: &mut LockedProfile<'_, '_>) -> Result<LogoutResult, Outcome> {
+        if !self.store.has_remains(self.name)? {
+            // The key may have stayed behind.
+            return match self.store.has_unused_key()? {
+                true => Ok(completed_result(&locked.journal, Vec::new())),
+                false => Err(nothing_to_sign_out(self.name)),
+            };
+        }
+        let warnings = locked.remove_remains().map_err(|e| partial_outcome(&locked.journal, None, &e))?;
+        Ok(completed_result(&locked.journal, warnings))
+    }
+
+    /// The newest credential there is; an answer that a dead run left sealed counts.
+    fn load_credential<'l>(
+        &self,
+        locked: &mut LockedProfile<'_, 'l>,
+        key: &PrefetchedKey,
+    ) -> Result<Option<LoadedCredential<'l>>, Outcome> {
+        let key = self.store.recheck_prefetched_key(self.name, key)?;
+        locked.promote_pending_grant(&key)?;
+        Ok(locked.load(&key, false)?)
+    }
+
+    /// Revokes what can be revoked, under the token's lock. `Err`: nothing is to be forgotten.
+    fn revoke_or_keep(
+        &self,
+        locked: &mut LockedProfile<'_, '_>,
+        loaded: LoadedCredential<'_>,
+        route: RevocationRoute,
+    ) -> Result<RevocationOutcome, Outcome> {
+        let token_lock = self.store.lock_token(&loaded.fingerprint)?;
+        let now = self.clock.now();
+        let is_alive = loaded.locked_credential.credential().validity().is_some_and(|v| !v.remaining(&now).is_zero());
+        let access = loaded.locked_credential.credential().grant.access.clone().filter(|_| is_alive);
+        let is_dead = is_rejected_by_provider(&locked.journal);
+        let untold = |reason| RevocationOutcome::not_revoked(is_dead, access.is_some(), reason);
+        // What the journal knows to be refused may have been presumed so.
+        let revocation_outcome = if !locked.journal.is_rejected() && locked.is_consumed(&loaded.fingerprint)? {
+            let spent = "an older copy was restored, whose refresh token has been consumed";
+            untold(Failure::new(ErrorKind::StaleCredential, spent))
+        } else {
+            match route {
+                RevocationRoute::Unsupported(reason) => untold(reason),
+                // A token that is dead anyway needs nobody.
+                RevocationRoute::Blocked(outcome) if is_dead => untold(failure_of(outcome)),
+                RevocationRoute::Blocked(outcome) => self.skip_revocation_if_forgetting(outcome, untold)?,
+                RevocationRoute::Endpoint { prepared, url } => {
+                    match self.revoke(locked, loaded, access.as_ref(), &prepared, &url) {
+                        Ok(revocation_outcome) => revocation_outcome,
+                        Err(outcome) if is_dead => untold(failure_of(outcome)),
+                        Err(outcome) => self.skip_revocation_if_forgetting(outcome, untold)?,
+                    }
+                }
+            }
+        };
+        Ok(RevocationOutcome { _token_lock: Some(token_lock), ..revocation_outcome })
+    }
+
+    /// Sends first the refresh token and then, if anybody answers, the access token.
+    fn revoke(
+        &self,
+        locked: &mut LockedProfile<'_, '_>,
+        loaded: LoadedCredential<'_>,
+        access: Option<&AccessToken>,
+        prepared: &PreparedProvider,
+        url: &Url,
+    ) -> Result<RevocationOutcome, Outcome> {
+        check_binding(&loaded.locked_credential.credential().binding, prepared, url)
+            .map_err(|failure| Outcome::new(OutcomeKind::ConfigError).with_error(failure))?;
+        let is_dead = is_rejected_by_provider(&locked.journal);
+        let fingerprint = loaded.fingerprint.clone();
+        let (token_fate, why) = self.revoke_refresh_token(locked, loaded, prepared, url)?;
+        let access = access.map(|access| self.revoke_access_token(prepared, url, access));
+        Ok(match token_fate {
+            TokenFate::NotRevoked => {
+                RevocationOutcome { access, ..RevocationOutcome::not_revoked(is_dead, false, why) }
+            }
+            TokenFate::Revoked | TokenFate::AlreadyInvalid => {
+                let at = self.clock.now().wall;
+                let revocation = Some(Revocation { fingerprint, at, is_confirmed: true });
+                RevocationOutcome { refresh: token_fate, access, reason: None, revocation, _token_lock: None }
+            }
+        })
+    }
+
+    /// What stands in the way: the end of this logout, unless the person wants to forget all the same.
+    fn skip_revocation_if_forgetting(
+        &self,
+        outcome: Outcome,
+        untold: impl Fn(Failure) -> RevocationOutcome,
+    ) -> Result<RevocationOutcome, Outcome> {
+        // Who interrupts wants nothing more to happen.
+        if self.must_forget && !self.stop.load(Ordering::SeqCst) {
+            return Ok(untold(failure_of(outcome)));
+        }
+        Err(with_forget_hint(self.name, outcome))
+    }
+
+    /// Sends the refresh token to be revoked. What may have been sent is in the journal before, and stays there until it
+    /// is known what became of it. Gives its fate, and the server's words.
+    fn revoke_refresh_token(
+        &self,
+        locked: &mut LockedProfile<'_, '_>,
+        loaded: LoadedCredential<'_>,
+        prepared: &PreparedProvider,
+        url: &Url,
+    ) -> Result<(TokenFate, Failure), Outcome> {
+        let mark =
+            Revocation { fingerprint: loaded.fingerprint.clone(), at: self.clock.now().wall, is_confirmed: false };
+        let was = locked.journal.revocation.clone();
+        let gate = self.revocation_gate(locked, &loaded, mark.clone());
+        let provider = &prepared.provider;
+        let (verdict, why, retry) = match self.server.revoke(prepared, url, loaded.locked_credential, gate) {
+            RevocationExchange::NotSent { may_have_mark, why } => {
+                // The journal in memory has no such mark: writing it erases the one on disk.
+                if may_have_mark {
+                    locked.save_journal()?;
+                }
+                return Err(unsent_outcome(why, url));
+            }
+            RevocationExchange::ResponseLost(why) => (RevocationResult::Unknown, why, None),
+            RevocationExchange::Responded(response) => {
+                let (verdict, denied) = revocation::classify_revocation(&response, provider);
+                let code = denied.map_or(String::new(), |d| format!(" {}", d.code));
+                let wait = response.retry_after.as_deref().and_then(|h| retry_after(h, self.clock.now().wall));
+                (verdict, format!("{} returned {}{code}", provider.name, response.status), wait)
+            }
+        };
+        locked.journal.revocation = if verdict == RevocationResult::Unknown { Some(mark) } else { was };
+        let failed = |kind, failure: Failure| {
+            let outcome = Outcome::new(kind).with_error(failure);
+            match retry {
+                Some(wait) => outcome.with_retry_at(self.clock.now().wall.plus(wait)),
+                None => outcome,
+            }
+        };
+        let outcome = match verdict {
+            RevocationResult::Revoked => return Ok((TokenFate::Revoked, Failure::new(ErrorKind::Revoked, why))),
+            RevocationResult::AlreadyInvalid => {
+                return Ok((TokenFate::AlreadyInvalid, Failure::new(ErrorKind::Revoked, why)));
+            }
+            RevocationResult::Unsupported => {
+                return Ok((TokenFate::NotRevoked, Failure::new(ErrorKind::RevocationRefused, why)));
+            }
+            RevocationResult::ClientRejected => {
+                let keys = "client_id, client_auth, client_secret and revocation_endpoint";
+                let hint = format!("check {keys} in [provider.{}]", provider.name);
+                failed(OutcomeKind::ConfigError, Failure::new(ErrorKind::ClientRefused, why).with_hint(hint))
+            }
+            RevocationResult::RetryLater => failed(OutcomeKind::Deferred, Failure::new(ErrorKind::Throttled, why)),
+            RevocationResult::Unknown => {
+                let text = format!("the refresh token may or may not be revoked: {why}");
+                failed(OutcomeKind::Deferred, Failure::new(ErrorKind::RevocationInDoubt, text))
+            }
+        };
+        locked.save_journal()?;
+        Err(outcome)
+    }
+
+    fn revocation_gate(
+        &self,
+        locked: &LockedProfile<'_, '_>,
+        loaded: &LoadedCredential<'_>,
+        mark: Revocation,
+    ) -> BeforeSend {
+        let write = locked.revocation_writer(mark);
+        let stop = Arc::clone(&self.stop);
+        let is_intact = loaded.locked_credential.permit().lock_checker();
+        Box::new(move || {
+            if stop.load(Ordering::SeqCst) {
+                return Err(BeforeSendError::Refused("keepalive is stopping"));
+            }
+            if !is_intact() {
+                return Err(BeforeSendError::Refused("the lock file was replaced by another program"));
+            }
+            write().map_err(|e| BeforeSendError::Journal(e.to_string()))
+        })
+    }
+
+    fn revoke_access_token(&self, prepared: &PreparedProvider, url: &Url, access: &AccessToken) -> TokenFate {
+        let response = self.server.request(prepared, url, AuthServerRequest::RevokeAccessToken { access });
+        match response.map(|response| revocation::classify_revocation(&response, &prepared.provider).0) {
+            Ok(RevocationResult::Revoked) => TokenFate::Revoked,
+            Ok(RevocationResult::AlreadyInvalid) => TokenFate::AlreadyInvalid,
+            Ok(
+                RevocationResult::Unsupported
+                | RevocationResult::ClientRejected
+                | RevocationResult::RetryLater
+                | RevocationResult::Unknown,
+            )
+            | Err(_) => TokenFate::NotRevoked,
+        }
+    }
+}
+
+/// Whether the provider has said that the refresh token is dead. One that was given up may be alive.
+fn is_rejected_by_provider(journal: &Journal) -> bool {
+    journal.is_rejected() && journal.rejected.as_ref().is_some_and(|r| !r.is_presumed())
+}
+
+/// What is known of the tokens when they are forgotten.
+struct RevocationOutcome {
+    refresh: TokenFate,
+    access: Option<TokenFate>,
+    reason: Option<Failure>,
+    revocation: Option<Revocation>,
+    /// Until the ledger knows the token, no other profile may send it.
+    _token_lock: Option<LockFile>,
+}
+
+impl RevocationOutcome {
+    /// The provider knows nothing of it; which does not matter to a token that it has ended itself.
+    fn not_revoked(is_dead: bool, has_access: bool, reason: Failure) -> Self {
+        let (refresh, reason) =
+            if is_dead { (TokenFate::AlreadyInvalid, None) } else { (TokenFate::NotRevoked, Some(reason)) };
+        Self {
+            refresh,
+            access: has_access.then_some(TokenFate::NotRevoked),
+            reason,
+            revocation: None,
+            _token_lock: None,
+        }
+    }
+
+    /// What cannot be read can only be forgotten.
+    fn unreadable(outcome: Outcome) -> Self {
+        Self::not_revoked(false, false, failure_of(outcome))
+    }
+}

@@ -1,0 +1,474 @@
+//! Takes a credential that did not come from a refresh: an import or a login. The other way by which a generation
+//! is made.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::credential::external::{AccountIdentity, AccountMatch, ImportSource};
+use crate::credential::freshness::{Lifetime, Validity};
+use crate::credential::secret::Fingerprint;
+use crate::credential::token_response::TokenResponse;
+use crate::credential::{Binding, Credential, Generation, Grant};
+use crate::guard::Permit;
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
+use crate::profile::ProfileName;
+use crate::store::keyring::KeyringError;
+use crate::store::keys::sealing_key::SealingKey;
+use crate::store::{LoadedCredential, LockedProfile, Store, StoreError, TokenClaim};
+use crate::sys::lockfile::LockFile;
+
+/// What is to be stored, and where it was taken from if that was another tool's store.
+#[derive(Debug)]
+pub struct NewCredential {
+    pub credential: Credential,
+    pub origin: Option<ImportSource>,
+}
+
+impl From<Credential> for NewCredential {
+    fn from(credential: Credential) -> Self {
+        Self { credential, origin: None }
+    }
+}
+
+/// What speaks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provenance {
+    /// Nothing: it is a copy, which may be older than what is here.
+    Import,
+    /// The person, whatever is here; it is a copy all the same.
+    ForcedImport,
+    /// Its provider, which has just granted it: it lives, whatever was said of its token before.
+    Login,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub enum NewCredentialResult {
+    Stored {
+        generation: Generation,
+        publication: Publication,
+        warnings: Vec<String>,
+    },
+    /// It was here already.
+    Unchanged {
+        generation: Generation,
+        publication: Publication,
+        warnings: Vec<String>,
+    },
+}
+
+impl NewCredentialResult {
+    pub fn generation(&self) -> Generation {
+        match self {
+            Self::Stored { generation, .. } | Self::Unchanged { generation, .. } => *generation,
+        }
+    }
+
+    pub fn publication(&self) -> Publication {
+        match self {
+            Self::Stored { publication, .. } | Self::Unchanged { publication, .. } => *publication,
+        }
+    }
+}
+
+/// The credential that an answer makes; `None` if it holds no refresh token. `told` is how long the access token lives
+/// from `since` on, if that is known.
+pub fn build_credential(
+    granted: TokenResponse,
+    binding: Binding,
+    since: &Moment,
+    told: Option<Lifetime>,
+    default_lifetime: Duration,
+) -> Option<Credential> {
+    let (lifetime, is_rest) = match told {
+        Some(Lifetime::Whole(life)) => (life, false),
+        Some(Lifetime::Remaining(left)) => (left, true),
+        None => (default_lifetime, false),
+    };
+    let validity = granted.access.is_some().then(|| Validity {
+        obtained: since.clone(),
+        lifetime_ms: u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX),
+        assumed: told.is_none(),
+        is_remainder: is_rest,
+    });
+    // Zero is Keycloak's way to say that an offline token does not end.
+    let not_before = granted.earliest_refresh(since.wall, validity.as_ref().map(Validity::expires_at));
+    let login_by = granted.refresh_expires_in.filter(|s| *s > 0).map(|s| since.wall.plus(Duration::from_secs(s)));
+    Some(Credential {
+        // `take` numbers it.
+        generation: Generation::NONE,
+        binding,
+        refresh: granted.refresh?,
+        grant: Grant {
+            access: granted.access,
+            validity,
+            token_type: granted.token_type.unwrap_or_else(|| "Bearer".into()),
+            scope: granted.scope,
+            id_token: granted.id_token,
+            login_by,
+            not_before,
+        },
+    })
+}
+
+/// Stores `credential` as the newest generation of its profile: sealed and durable on return, and published if the
+/// keyring takes it. An error of the kind `partly_stored` says that it is stored all the same.
+///
+/// Refuses a refresh token that another profile holds; unless it comes by a login, one known to be consumed or rejected; and
+/// as a mere copy, to put something older over a live credential. `announce` is called before a wait that a person would notice.
+pub fn store_credential(
+    store: &Store,
+    name: &ProfileName,
+    new_credential: impl Into<NewCredential>,
+    provenance: Provenance,
+    now: &Moment,
+    on_key_check: &dyn Fn(Duration),
+) -> Result<NewCredentialResult, Outcome> {
+    let NewCredential { mut credential, origin } = new_credential.into();
+    let is_replacing = provenance != Provenance::Import;
+    let path = store.layout().profile_folder(name).lock();
+    // A flight is waited for here, lest it hold up the logins of other profiles below.
+    if path.exists() {
+        drop(acquire_lock(&path)?);
+    }
+    // The store lock of the key's birth comes before any profile lock.
+    let (key, store_lock) = store.key_with_store_lock(name.as_str())?;
+    let lock = acquire_lock(&store.create_lock_file(name)?)?;
+    let permit = Permit::from_lock(name, &lock);
+    let mut locked =
+        if is_replacing { store.open_discarding_damage(permit, Some(&key))? } else { store.open_profile(permit)? };
+    let existing = match locked.promote_pending_grant(&key).and_then(|()| locked.load(&key, false)) {
+        Ok(existing) => existing,
+        // What cannot be read any more is exactly what a person replaces.
+        Err(e) if is_replacing && e.is_about_stored_credential() => None,
+        Err(e) => return Err(e.outcome()),
+    };
+    let mut warnings = locked.remove_remains()?;
+    let fingerprint = key.fingerprint(&credential.refresh);
+    let _token_lock = store.lock_token(&fingerprint)?;
+    // With --replace, a server that has moved, or a client of another name, gets the token that it is said to have.
+    let is_moved = |existing: &LoadedCredential<'_>| is_replacing && !is_same_server(existing, &credential.binding);
+    let is_here = |existing: &&LoadedCredential<'_>| existing.fingerprint == fingerprint && !is_moved(existing);
+    // A login brings an access token of its own, and clears the way for its refresh token.
+    let is_wanted =
+        provenance == Provenance::Login || locked.journal.is_rejected() || locked.is_consumed(&fingerprint)?;
+    if let Some(existing) = existing.as_ref().filter(is_here).filter(|_| !is_wanted) {
+        return keep_existing(&mut locked, existing, &key, origin);
+    }
+    check_unclaimed_for(store, name, &key, &fingerprint, provenance)?;
+    check_not_consumed(&locked, &fingerprint, provenance)?;
+    if let Some(existing) = existing.filter(|_| !is_replacing) {
+        check_same_server(&locked, &existing, &credential.binding)?;
+        check_same_account(&locked, &existing, origin.as_ref())?;
+        check_expires_later(&locked, &existing, &credential, now)?;
+    }
+    if provenance == Provenance::Login {
+        locked.clear_marks(&fingerprint)?;
+    }
+    credential.generation = locked.newest_generation()?.next();
+    locked.move_intent(&fingerprint, credential.generation)?;
+    let written = seal_new(&locked, &credential, &key)?;
+    drop(store_lock);
+    locked.journal.origin = origin;
+    let settled = written.and_then(|()| settle_new_credential(&mut locked, &credential, &key));
+    if let Err(e) = store.verify_key_persisted(on_key_check) {
+        warnings.push(format!("the keyring may not have saved the sealing key: {e}"));
+    }
+    warnings.extend(settled.map_err(|why| partly_stored(&locked, credential.generation, why))?);
+    Ok(NewCredentialResult::Stored {
+        generation: credential.generation,
+        publication: locked.journal.publication,
+        warnings,
+    })
+}
+
+/// Seals it as the newest generation. `Err`: nothing was taken. `Ok(Err(…))`: it has its name, though that may not be
+/// durable; what comes next finds it under it.
+fn seal_new(
+    locked: &LockedProfile<'_, '_>,
+    new: &Credential,
+    key: &SealingKey,
+) -> Result<Result<(), Outcome>, Outcome> {
+    match locked.seal_credential(new, key) {
+        Err(e) if locked.newest_generation().is_ok_and(|newest| newest == new.generation) => Ok(Err(e.outcome())),
+        sealed => Ok(Ok(sealed?)),
+    }
+}
+
+/// An error behind the seal: the next run sends what was taken, so whoever brought it must not use it elsewhere. It stays an
+/// error: where it came from is in no journal, and until the next run `status` does not speak of all of it.
+fn partly_stored(locked: &LockedProfile<'_, '_>, generation: Generation, mut why: Outcome) -> Outcome {
+    let name = &locked.journal.profile;
+    let before = why.error.take();
+    let reason = before.as_ref().map_or("the store failed", |e| e.message.as_str());
+    let message = format!(
+        "profile {name}: the credential is stored as generation {generation} and will be used, but some bookkeeping \
+         failed: {reason}"
+    );
+    let first = before.as_ref().and_then(|e| e.hint.as_ref()).map_or(String::new(), |hint| format!("{hint}; then "));
+    let last = match locked.journal.origin {
+        Some(_) => "repeat the import to finish".to_owned(),
+        None => format!("finish it: keepalive refresh -p {name}"),
+    };
+    let hint = format!("do not use it elsewhere; {first}{last}");
+    why.generation = generation;
+    why.with_error(Failure::new(ErrorKind::HalfTaken, message).with_hint(hint))
+}
+
+/// What is here stays as it is, but for where it came from; and the keyring gets it, if it lacks it.
+fn keep_existing(
+    locked: &mut LockedProfile<'_, '_>,
+    existing: &LoadedCredential<'_>,
+    key: &SealingKey,
+    origin: Option<ImportSource>,
+) -> Result<NewCredentialResult, Outcome> {
+    let credential = existing.locked_credential.credential();
+    let is_pending = locked.journal.publication == Publication::PublishPending;
+    let published = if is_pending { locked.publish(credential, key) } else { Ok(()) };
+    let is_news = origin.is_some() && locked.journal.origin != origin;
+    if is_news {
+        locked.journal.origin = origin;
+        locked.journal.follow_block = None;
+    }
+    if is_news || is_pending {
+        locked.save_journal()?;
+    }
+    let warnings = published.err().map(publish_warning).into_iter().collect();
+    Ok(NewCredentialResult::Unchanged {
+        generation: credential.generation,
+        publication: locked.journal.publication,
+        warnings,
+    })
+}
+
+fn publish_warning(error: KeyringError) -> String {
+    format!("it is not in the keyring yet: {error}")
+}
+
+fn acquire_lock(path: &Path) -> Result<LockFile, Outcome> {
+    LockFile::acquire(path).map_err(|e| {
+        let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {e}", path.display()));
+        Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure)
+    })
+}
+
+fn check_not_consumed(
+    locked: &LockedProfile<'_, '_>,
+    token: &Fingerprint,
+    provenance: Provenance,
+) -> Result<(), Outcome> {
+    if provenance == Provenance::Login {
+        return Ok(());
+    }
+    let is_rejected = locked.journal.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
+    if is_rejected || locked.is_consumed_or_in_doubt(token)? {
+        return Err(consumed_outcome(&locked.journal.profile));
+    }
+    Ok(())
+}
+
+fn consumed_outcome(name: &ProfileName) -> Outcome {
+    let message = format!("profile {name}: this refresh token has been used or rejected before");
+    let failure =
+        Failure::new(ErrorKind::Consumed, message).with_hint("sign in again and import the new token response");
+    Outcome::new(OutcomeKind::NeedsLogin).with_error(failure)
+}
+
+/// Rule 4: one token, one profile. Each knows only of itself that a token was sent and not answered, or is dead.
+pub(in crate::engine) fn check_unclaimed(
+    store: &Store,
+    name: &ProfileName,
+    key: &SealingKey,
+    token: &Fingerprint,
+) -> Result<(), Outcome> {
+    check_unclaimed_for(store, name, key, token, Provenance::Import)
+}
+
+fn check_unclaimed_for(
+    store: &Store,
+    name: &ProfileName,
+    key: &SealingKey,
+    token: &Fingerprint,
+    provenance: Provenance,
+) -> Result<(), Outcome> {
+    // What a login brings was granted just now.
+    if provenance != Provenance::Login {
+        store.check_ledger_complete()?;
+    }
+    match store.find_claim(token, name, key)? {
+        None => Ok(()),
+        Some(TokenClaim::Unusable) if provenance == Provenance::Login => Ok(()),
+        Some(TokenClaim::Unusable) => Err(consumed_outcome(name)),
+        Some(claim @ TokenClaim::PublishedElsewhere(_)) => {
+            Err(StoreError::TokenClaimed { profile: name.clone(), claim }.outcome())
+        }
+        Some(TokenClaim::HeldBy(other)) => {
+            let message =
+                format!("profile {other} already has this refresh token, and two profiles must not share one");
+            let hint = format!("use profile {other}, or delete it there first: keepalive logout {other} --forget");
+            let failure = Failure::new(ErrorKind::Conflict, message).with_hint(hint);
+            Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure))
+        }
+    }
+}
+
+fn is_same_server(existing: &LoadedCredential<'_>, place: &Binding) -> bool {
+    let old = &existing.locked_credential.credential().binding;
+    (&old.origin, &old.client_id) == (&place.origin, &place.client_id)
+}
+
+/// A credential of one server or client does not give way to that of another, however much longer that one lives.
+fn check_same_server(
+    locked: &LockedProfile<'_, '_>,
+    existing: &LoadedCredential<'_>,
+    new: &Binding,
+) -> Result<(), Outcome> {
+    let old = &existing.locked_credential.credential().binding;
+    if locked.journal.is_rejected() || is_same_server(existing, new) {
+        return Ok(());
+    }
+    let of = |b: &Binding| format!("client {} at {} (provider {})", b.client_id, b.origin, b.provider);
+    let message =
+        format!("profile {} has a credential for {}, but this one is for {}", locked.journal.profile, of(old), of(new));
+    let failure =
+        Failure::new(ErrorKind::Conflict, message).with_hint("import it into another profile, or use --replace");
+    Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure))
+}
+
+/// The credential of one account does not give way to that of another.
+fn check_same_account(
+    locked: &LockedProfile<'_, '_>,
+    existing: &LoadedCredential<'_>,
+    origin: Option<&ImportSource>,
+) -> Result<(), Outcome> {
+    let Some(new) = origin.map(|o| &o.identity) else { return Ok(()) };
+    let told = existing
+        .locked_credential
+        .credential()
+        .grant
+        .id_token
+        .as_ref()
+        .map(AccountIdentity::from_id_token)
+        .unwrap_or_default();
+    let old = locked.journal.origin.as_ref().map(|o| o.identity.clone()).unwrap_or_default().merged_with(told);
+    if old.compare(new) != AccountMatch::Different {
+        return Ok(());
+    }
+    let name = |identity: &AccountIdentity| identity.display_name().unwrap_or("another account").to_owned();
+    let message = format!(
+        "profile {} has a credential of {}, but this one belongs to {}",
+        locked.journal.profile,
+        name(&old),
+        name(new)
+    );
+    let failure =
+        Failure::new(ErrorKind::Conflict, message).with_hint("import it into another profile, or use --replace");
+    Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure))
+}
+
+/// A live credential gives way only to one that provably expires later.
+fn check_expires_later(
+    locked: &LockedProfile<'_, '_>,
+    existing: &LoadedCredential<'_>,
+    new: &Credential,
+    now: &Moment,
+) -> Result<(), Outcome> {
+    if locked.journal.is_rejected() || locked.journal.open_intent().is_some() {
+        return Ok(());
+    }
+    let expiry = |c: &Credential| c.validity().map(Validity::expires_at);
+    let old = existing.locked_credential.credential();
+    let is_newer = match (expiry(new), expiry(old)) {
+        (Some(new), Some(old)) => new > old,
+        (Some(_), None) => true,
+        (None, Some(old)) => old <= now.wall,
+        (None, None) => false,
+    };
+    if is_newer {
+        return Ok(());
+    }
+    let failure = Failure::new(
+        ErrorKind::Conflict,
+        format!(
+            "profile {} already has a credential (generation {}) that is not older than this one",
+            locked.journal.profile, old.generation
+        ),
+    )
+    .with_hint("to replace it, use --replace");
+    Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure))
+}
+
+/// Publishes, and brings the journal up to date. The credential is sealed, so failures here are warnings.
+pub(in crate::engine) fn settle_new_credential(
+    locked: &mut LockedProfile<'_, '_>,
+    credential: &Credential,
+    key: &SealingKey,
+) -> Result<Vec<String>, Outcome> {
+    let mut warnings = Vec::new();
+    let fingerprint = key.fingerprint(&credential.refresh);
+    // A ledger that cannot be written is an error: the journal still knows, and the next run does this again.
+    locked.record_forgotten_tokens(Some(&fingerprint))?;
+    if let Err(e) = locked.publish_new_credential(credential, key) {
+        warnings.push(publish_warning(e));
+    }
+    let publication = locked.journal.publication;
+    let journal = &mut locked.journal;
+    // Of the same token, a doubt stays.
+    let revocation = journal.revocation.take_if(|r| !r.is_confirmed && r.fingerprint == fingerprint);
+    journal.intent.take_if(|i| i.fingerprint != fingerprint);
+    journal.set_credential(credential, fingerprint);
+    journal.publication = publication;
+    journal.sequence += 1;
+    journal.revocation = revocation;
+    journal.rejected = None;
+    journal.client_block = None;
+    journal.follow_block = None;
+    journal.consecutive_failures = 0;
+    journal.consecutive_unclassified = 0;
+    journal.access_token_error = None;
+    journal.set_not_before(credential.grant.not_before, credential.validity().map(|v| &v.obtained));
+    journal.last_attempt = None;
+    locked.save_journal()?;
+    Ok(warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ManualClock, Timestamp};
+    use crate::credential::secret::{AccessToken, RefreshToken};
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    fn made_of(granted: TokenResponse, told: Option<Lifetime>) -> (Moment, Credential) {
+        let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
+        let granted = TokenResponse { refresh: RefreshToken::new("r"), ..granted };
+        let binding = Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() };
+        let made = build_credential(granted, binding, &now, told, S(3600)).unwrap();
+        (now, made)
+    }
+
+    #[test]
+    fn a_refresh_token_with_an_end_is_known_by_it_and_one_without_has_none() {
+        let end = |secs| {
+            let (now, made) = made_of(TokenResponse { refresh_expires_in: secs, ..TokenResponse::default() }, None);
+            made.grant.login_by.map(|at| at.since(now.wall))
+        };
+        assert_eq!([None, Some(0), Some(1), Some(90)].map(end), [None, None, Some(S(1)), Some(S(90))]);
+    }
+
+    #[test]
+    fn an_access_token_lives_as_long_as_told_and_otherwise_as_the_provider_is_known_for() {
+        let life = |access: Option<AccessToken>, told| {
+            let (_, made) = made_of(TokenResponse { access, ..TokenResponse::default() }, told);
+            made.grant.validity.map(|v| (v.lifetime(), v.assumed, v.is_remainder))
+        };
+        let access = || AccessToken::new("a");
+        let (whole, rest) = (Some(Lifetime::Whole(S(60))), Some(Lifetime::Remaining(S(60))));
+        assert_eq!(life(access(), whole), Some((S(60), false, false)));
+        assert_eq!(life(access(), rest), Some((S(60), false, true)));
+        assert_eq!(life(access(), None), Some((S(3600), true, false)));
+        assert_eq!(life(None, whole), None);
+    }
+}

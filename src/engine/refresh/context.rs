@@ -1,0 +1,94 @@
+//! What one flight knows: whom to refresh, for whom, with what, and when it must not send any more.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::clock::{Clock, Moment};
+use crate::credential::freshness::Demand;
+use crate::engine::refresh::concurrency::ConcurrencyPermit;
+use crate::engine::refresh::followed_stores::FollowedStores;
+use crate::engine::refresh::{backoff, retry_policy};
+use crate::profile::{Profile, Rotation};
+use crate::provider::{PreparedProvider, TokenEndpoint};
+use crate::store::journal::{ClientBlock, Journal};
+use crate::store::keys::sealing_key;
+use crate::store::keys::sealing_key::SealingKey;
+use crate::store::{PrefetchedKey, Store};
+
+/// What one flight needs to know.
+pub struct RefreshContext {
+    pub store: Arc<Store>,
+    pub endpoint: Arc<dyn TokenEndpoint>,
+    pub clock: Arc<dyn Clock>,
+    pub profile: Arc<Profile>,
+    pub prepared: PreparedProvider,
+    /// Identifies the client's settings to a hold. Made as soon as the sealing key is at hand, under the lock.
+    pub(in crate::engine) client_mark: OnceLock<String>,
+    pub demand: Demand,
+    pub version_seen: JournalVersion,
+    /// Set when the process is told to end: nothing new is sent, what is sent is finished.
+    pub stop: Arc<AtomicBool>,
+    /// A daemon, which may go on with the key in its memory while the keyring is away.
+    pub is_daemon: bool,
+    /// From before the lock: it may come from a command.
+    pub prefetched_key: PrefetchedKey,
+    /// The stores of other tools, for profiles that follow one.
+    pub followed_stores: Option<Arc<dyn FollowedStores>>,
+    /// Free again when the flight is over.
+    pub(in crate::engine) concurrency_permit: ConcurrencyPermit,
+}
+
+/// What the caller knew before it waited for the lock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JournalVersion {
+    pub generation: u64,
+    pub sequence: u64,
+}
+
+impl RefreshContext {
+    pub fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Makes the mark of the client's settings (rule 24).
+    pub(in crate::engine) fn mark_client(&self, key: &SealingKey) {
+        self.client_mark.get_or_init(|| key.client_mark(&self.prepared.client_bytes()));
+    }
+
+    /// Empty before any sealing key was at hand, when nothing was sent either.
+    pub(in crate::engine) fn client_mark(&self) -> &str {
+        self.client_mark.get().map_or("", String::as_str)
+    }
+
+    /// Whether the hold is on the client as it is configured now.
+    pub(in crate::engine) fn is_held_by(&self, client_block: &ClientBlock) -> bool {
+        self.client_mark.get() == Some(&client_block.config_fingerprint)
+    }
+
+    /// Whether a second use of a token can end the family.
+    pub fn punishes_reuse(&self) -> bool {
+        matches!(self.profile.provider.policy.rotation, Rotation::Strict | Rotation::Grace)
+    }
+
+    /// Whether somebody asked for a new token whatever the old one is good for (`--force`).
+    pub fn is_forced(&self) -> bool {
+        matches!(self.demand, Demand::NewerThan(_))
+    }
+
+    /// The delay before the next try, for the journal's `not_before`: one more fits before the access token ends, and
+    /// before the server's grace does.
+    pub fn next_retry_delay(&self, journal: &Journal, retry_after: Option<Duration>) -> Duration {
+        let now = self.now();
+        let life = journal.validity.as_ref().map_or(Duration::ZERO, |v| v.remaining(&now));
+        let grace =
+            journal.open_intent().and_then(|i| retry_policy::grace_remaining(i, &self.profile.provider.policy, &now));
+        let left = grace.into_iter().chain([life]).filter(|left| !left.is_zero()).min().unwrap_or_default();
+        let random = f64::from(u32::from_le_bytes(sealing_key::random_bytes())) / f64::from(u32::MAX);
+        backoff::retry_delay(journal.consecutive_failures, retry_after, left, random)
+    }
+}

@@ -1,0 +1,380 @@
+//! What an answer without tokens does to the journal, or no answer at all: refused, in doubt, given up, or not even sent.
+
+use std::time::Duration;
+
+use crate::clock::{Moment, Timestamp};
+use crate::credential::content_coding;
+use crate::credential::token_response;
+use crate::credential::token_response::{ErrorResponse, ParsedResponse};
+use crate::engine::refresh::backoff::{CLIENT_PROBE_INTERVAL, UNCLASSIFIED_DELAY};
+use crate::engine::refresh::context::RefreshContext;
+use crate::engine::refresh::retry_policy::{RetryDecision, decide};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
+use crate::profile::ProfileName;
+use crate::provider::classify;
+use crate::provider::classify::ResponseClass;
+use crate::provider::{BeforeSendError, NotSentReason, RawResponse};
+use crate::store::disk::sealed_content::SealedResponse;
+use crate::store::journal::{ClientBlock, Journal, LastAttempt, Rejection};
+use crate::store::{LockedProfile, StoreError};
+
+/// Answers in a row that say no without a reason, before the token counts as dead (once the access token is).
+const MAX_CONSECUTIVE_UNCLASSIFIED: u32 = 5;
+
+/// An answer that granted nothing.
+pub fn settle_error_response(
+    ctx: &RefreshContext,
+    locked: &mut LockedProfile<'_, '_>,
+    response: &SealedResponse,
+    denied: Option<&ErrorResponse>,
+) -> Outcome {
+    let class = classify::classify(response.status, denied, &ctx.profile.provider);
+    let retry_after = response.retry_after.as_deref().and_then(|h| classify::retry_after(h, ctx.now().wall));
+    if class == ResponseClass::Ambiguous {
+        let why = format!("the server returned {}{}", response.status, error_text(denied));
+        return settle_in_doubt_until(ctx, locked, &why, retry_after);
+    }
+    let said = FailedResponse { status: response.status, error: denied, retry_after, is_before_body: false };
+    let sent = locked.journal.intent.as_ref().map(|i| i.fingerprint.clone());
+    let mut outcome = apply_error_class(ctx, locked, class, &said);
+    // It was turned away, and nothing was sent before it.
+    if let Some(sent) = sent.filter(|_| locked.journal.intent.is_none() && !locked.journal.is_rejected())
+        && let Err(e) = locked.clear_in_doubt(&sent)
+    {
+        add_ledger_warning(&mut outcome, &e);
+    }
+    let saved = locked.save_journal().and_then(|()| locked.discard_response());
+    match saved {
+        Ok(()) => outcome,
+        Err(e) => e.outcome(),
+    }
+}
+
+/// A server that answered before it was given the token: the token is unspent whatever it said.
+pub fn settle_early_response(
+    ctx: &RefreshContext,
+    locked: &mut LockedProfile<'_, '_>,
+    response: &RawResponse,
+) -> Outcome {
+    let body = content_coding::decode(response.content_encoding.as_deref(), &response.body);
+    let denied = match body.map(|body| token_response::parse(response.status, &body.bytes, response.is_complete)) {
+        Ok(ParsedResponse::Denied(denied)) => Some(denied),
+        Ok(ParsedResponse::Granted(_) | ParsedResponse::Unreadable) | Err(content_coding::BodyTooLarge) => None,
+    };
+    let class = match classify::classify(response.status, denied.as_ref(), &ctx.profile.provider) {
+        // Nobody can judge a token unseen.
+        ResponseClass::TokenRejected | ResponseClass::Ambiguous => ResponseClass::Throttled,
+        class @ (ResponseClass::Throttled | ResponseClass::ClientRejected | ResponseClass::Unclassified) => class,
+    };
+    let retry_after = response.retry_after.as_deref().and_then(|h| classify::retry_after(h, ctx.now().wall));
+    let said = FailedResponse { status: response.status, error: denied.as_ref(), retry_after, is_before_body: true };
+    let outcome = apply_error_class(ctx, locked, class, &said);
+    match locked.save_journal() {
+        Ok(()) => outcome,
+        Err(e) => e.outcome(),
+    }
+}
+
+/// What a server said that grants nothing.
+struct FailedResponse<'a> {
+    status: u16,
+    error: Option<&'a ErrorResponse>,
+    retry_after: Option<Duration>,
+    /// Before it was given the token.
+    is_before_body: bool,
+}
+
+/// Changes the journal (not saved yet) by the class of a refusal.
+fn apply_error_class(
+    ctx: &RefreshContext,
+    locked: &mut LockedProfile<'_, '_>,
+    class: ResponseClass,
+    said: &FailedResponse<'_>,
+) -> Outcome {
+    let FailedResponse { status, error: denied, retry_after, is_before_body: is_early } = *said;
+    let now = ctx.now();
+    let name = &ctx.profile.name;
+    let said = format!("{} returned {status}{}", ctx.profile.provider.name, error_text(denied));
+    let is_unexplained = class == ResponseClass::Unclassified && !is_early;
+    let is_spent = locked.journal.intent.as_ref().is_some_and(|i| i.is_last_chance_used);
+    let is_alive = locked.journal.validity.as_ref().is_some_and(|v| !v.max_remaining(&now).is_zero());
+    let journal = &mut locked.journal;
+    count_client_probe(ctx, journal, &now);
+    if !is_early {
+        // Who was not given the token says nothing of it.
+        journal.consecutive_unclassified = if is_unexplained { journal.consecutive_unclassified + 1 } else { 0 };
+    }
+    let outcome = if is_unexplained && is_spent {
+        // The last chance, and a no without a reason: some servers refuse a spent token in these very words.
+        presume_consumed(ctx, locked)
+    } else if is_unexplained && journal.consecutive_unclassified >= MAX_CONSECUTIVE_UNCLASSIFIED && !is_alive {
+        presume_rejected(ctx, locked, &said)
+    } else if class == ResponseClass::TokenRejected {
+        let code: &str = denied.map_or("invalid_grant", |d| &d.code);
+        let failure = Failure::new(ErrorKind::of_provider(code), said)
+            .with_hint(format!("sign in again: keepalive login {name}"));
+        reject_token(locked, now.wall, failure)
+    } else if class == ResponseClass::ClientRejected {
+        let failure = Failure::new(ErrorKind::ClientRefused, said).with_hint(format!(
+            "check client_id, client_auth, client_secret and the endpoint in [provider.{}]",
+            ctx.profile.provider.name
+        ));
+        let probes = journal
+            .client_block
+            .as_ref()
+            .filter(|client_block| ctx.is_held_by(client_block))
+            .map_or(0, |client_block| client_block.probe_count);
+        journal.client_block = Some(ClientBlock {
+            config_fingerprint: ctx.client_mark().to_owned(),
+            failure: failure.clone(),
+            probe_count: probes,
+            next_probe: now.wall.plus(CLIENT_PROBE_INTERVAL),
+            set_at: Some(now.clone()),
+        });
+        undo_send(journal, &now, is_early);
+        Outcome::new(OutcomeKind::ConfigError).with_error(failure)
+    } else {
+        journal.consecutive_failures += 1;
+        let wait = match class {
+            ResponseClass::Unclassified => UNCLASSIFIED_DELAY.max(retry_after.unwrap_or_default()),
+            _ => ctx.next_retry_delay(journal, retry_after),
+        };
+        let at = now.wall.plus(wait);
+        journal.set_not_before(Some(at), Some(&now));
+        let kind = if class == ResponseClass::Unclassified { ErrorKind::Refused } else { ErrorKind::Throttled };
+        undo_send(journal, &now, is_early);
+        let stands = match journal.intent {
+            Some(_) => "the outcome of an earlier request is still in doubt",
+            None => "the refresh token is unaffected",
+        };
+        let failure = Failure::new(kind, said).with_hint(format!("{stands}; no attempt before {}", at.to_the_second()));
+        Outcome::new(OutcomeKind::Deferred).with_retry_at(at).with_error(failure)
+    };
+    set_last_attempt(ctx, &mut locked.journal, &outcome);
+    outcome
+}
+
+/// Rule 24: of a refused client, a probe is one that the server answered or may have got. One that went nowhere says
+/// nothing, and one that was turned away for another reason is not repeated sooner than the others.
+fn count_client_probe(ctx: &RefreshContext, journal: &mut Journal, now: &Moment) {
+    if let Some(client_block) =
+        journal.client_block.as_mut().filter(|client_block| ctx.is_held_by(client_block) && !ctx.is_forced())
+    {
+        client_block.probe_count += 1;
+        client_block.next_probe = now.wall.plus(CLIENT_PROBE_INTERVAL);
+        client_block.set_at = Some(now.clone());
+    }
+}
+
+/// A request that was turned away did nothing to the token. What an earlier one did, it does not tell: that doubt is as it
+/// was, its retry inside the grace and its last chance included.
+fn undo_send(journal: &mut Journal, now: &Moment, is_early: bool) {
+    if is_early {
+        // The journal in memory knows nothing of this request.
+        return;
+    }
+    journal.intent = journal.intent.take().filter(|intent| intent.send_count > 1);
+    if let Some(intent) = &mut journal.intent {
+        intent.send_count -= 1;
+        // Nobody noted it: whoever sent that one is dead by now.
+        intent.gave_up_at = Some(intent.previous_gave_up_at.take().unwrap_or_else(|| now.clone()));
+        intent.is_last_chance_used = false;
+    }
+}
+
+/// Sent, and nobody knows what became of it. The intent stays and says so.
+pub fn settle_in_doubt(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, why: &str) -> Outcome {
+    settle_in_doubt_until(ctx, locked, why, None)
+}
+
+/// The same; `retry_after`: the server has said how long it wants to be left alone, which binds the retry within its grace
+/// and the last chance, too (rule 25).
+fn settle_in_doubt_until(
+    ctx: &RefreshContext,
+    locked: &mut LockedProfile<'_, '_>,
+    why: &str,
+    retry_after: Option<Duration>,
+) -> Outcome {
+    let now = ctx.now();
+    count_client_probe(ctx, &mut locked.journal, &now);
+    tracing::error!(profile = %ctx.profile.name, why, "the outcome of a refresh is in doubt");
+    if let Some(intent) = &mut locked.journal.intent {
+        intent.gave_up_at = Some(now.clone());
+    }
+    let wait = if ctx.punishes_reuse() {
+        retry_after
+    } else {
+        locked.journal.consecutive_failures += 1;
+        Some(ctx.next_retry_delay(&locked.journal, retry_after))
+    };
+    if let Some(wait) = wait {
+        locked.journal.set_not_before(Some(now.wall.plus(wait)), Some(&now));
+    }
+    let mut outcome = set_in_doubt(ctx, locked, why);
+    set_last_attempt(ctx, &mut locked.journal, &outcome);
+    // A journal can be lost, or give way to an older one; what may be spent is known to the store.
+    if let Some(intent) = locked.journal.open_intent().filter(|_| ctx.punishes_reuse())
+        && let Err(e) = locked.mark_in_doubt(&intent.fingerprint, now.wall)
+    {
+        add_ledger_warning(&mut outcome, &e);
+    }
+    if let Err(e) = locked.save_journal() {
+        outcome.warnings.push(e.to_string());
+    }
+    outcome
+}
+
+/// Tells that the ledger could not be written. The outcome is no other for it: the journal knows, and the next run writes.
+fn add_ledger_warning(outcome: &mut Outcome, error: &StoreError) {
+    tracing::error!(%error, "cannot write the ledger");
+    outcome.warnings.push(format!("cannot write the ledger: {error}"));
+}
+
+/// The outcome of an attempt that leaves a doubt: why, and what the decision table says right after it arose.
+pub fn set_in_doubt(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, why: &str) -> Outcome {
+    let error = Some(Failure::new(ErrorKind::InDoubt, format!("the refresh token may have been consumed: {why}")));
+    let at = ctx.now().wall;
+    locked.journal.last_attempt = Some(LastAttempt { at, outcome: OutcomeKind::InDoubt, retry_at: None, error });
+    resolve_doubt(ctx, locked)
+}
+
+fn resolve_doubt(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>) -> Outcome {
+    let now = ctx.now();
+    let journal = &locked.journal;
+    let Some(intent) = journal.open_intent() else {
+        return in_doubt_outcome(journal, None);
+    };
+    match decide(intent, &ctx.profile.provider.policy, journal.validity.as_ref(), &now) {
+        RetryDecision::Send(_) => in_doubt_outcome(journal, Some(journal.blocked_until(&now).unwrap_or(now.wall))),
+        RetryDecision::Wait(at) => in_doubt_outcome(journal, journal.blocked_until(&now).max(Some(at))),
+        RetryDecision::GiveUpAtExpiry(_) => in_doubt_outcome(journal, None),
+        RetryDecision::Exhausted => give_up_token(ctx, locked),
+    }
+}
+
+/// The answer to whoever asks while a doubt is open.
+pub fn in_doubt_outcome(journal: &Journal, retry_at: Option<Timestamp>) -> Outcome {
+    let known = journal.last_attempt.as_ref().and_then(|a| a.error.clone()).filter(|f| f.kind == ErrorKind::InDoubt);
+    let failure = known.unwrap_or_else(|| {
+        Failure::new(
+            ErrorKind::InDoubt,
+            "the refresh token may have been consumed: it was sent, but no usable response arrived",
+        )
+    });
+    let next = match retry_at {
+        Some(at) => format!(
+            "keepalive retries once at {}, or at its first run after that; to avoid the risk",
+            at.to_the_second()
+        ),
+        None => "this server allows no retry: to continue".into(),
+    };
+    let mut outcome = Outcome::new(OutcomeKind::InDoubt)
+        .with_error(failure.with_hint(format!("{next}, sign in again: keepalive login {}", journal.profile)));
+    outcome.retry_at = retry_at;
+    outcome
+}
+
+/// The last send has been made: the token counts as dead.
+pub fn give_up_token(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>) -> Outcome {
+    let outcome = presume_consumed(ctx, locked);
+    set_last_attempt(ctx, &mut locked.journal, &outcome);
+    if let Err(e) = locked.save_journal() {
+        tracing::error!(profile = %ctx.profile.name, error = %e, "cannot write the journal");
+    }
+    outcome
+}
+
+fn presume_consumed(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>) -> Outcome {
+    let failure = Failure::new(
+        ErrorKind::PresumedSpent,
+        "the refresh token must be considered consumed: no attempt got a usable response",
+    )
+    .with_hint(format!("sign in again: keepalive login {}", ctx.profile.name));
+    reject_token(locked, ctx.now().wall, failure)
+}
+
+/// The same of a token of which it was never said why it is refused, once nothing is left to wait for.
+fn presume_rejected(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, said: &str) -> Outcome {
+    let times = locked.journal.consecutive_unclassified;
+    let failure = Failure::new(
+        ErrorKind::PresumedDead,
+        format!(
+            "the refresh token is probably no longer valid: {times} rejections in a row without a reason; last: {said}"
+        ),
+    )
+    .with_hint(format!("sign in again: keepalive login {}", ctx.profile.name));
+    reject_token(locked, ctx.now().wall, failure)
+}
+
+/// Rule 22: keyed to the token, so a login clears it and nothing else can, not even the loss of this journal.
+fn reject_token(locked: &mut LockedProfile<'_, '_>, at: Timestamp, failure: Failure) -> Outcome {
+    let mut outcome = Outcome::new(OutcomeKind::NeedsLogin).with_error(failure.clone());
+    if let Some(fingerprint) = locked.journal.fingerprint.clone() {
+        if let Err(e) = locked.mark_consumed_or_queue(&fingerprint) {
+            add_ledger_warning(&mut outcome, &e);
+        }
+        locked.journal.rejected = Some(Rejection { fingerprint, at, failure });
+    }
+    locked.journal.intent = None;
+    outcome
+}
+
+/// Nothing was sent.
+pub fn settle_unsent(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, why: NotSentReason) -> Outcome {
+    match why {
+        NotSentReason::BeforeSend(BeforeSendError::Journal(error)) => Outcome::new(OutcomeKind::StoreUnavailable)
+            .with_error(
+                Failure::new(ErrorKind::Io, format!("cannot write the journal: {error}"))
+                    .with_hint("check free space and permissions of the state directory"),
+            ),
+        NotSentReason::BeforeSend(BeforeSendError::Refused(reason) | BeforeSendError::RefusedAfterIntent(reason)) => {
+            Outcome::new(OutcomeKind::Deferred)
+                .with_error(Failure::new(ErrorKind::Interrupted, format!("nothing was sent: {reason}")))
+        }
+        NotSentReason::Network(reason) | NotSentReason::EarlyResponse(reason) => {
+            let journal = &mut locked.journal;
+            journal.consecutive_failures += 1;
+            let now = ctx.now();
+            let at = now.wall.plus(ctx.next_retry_delay(journal, None));
+            journal.set_not_before(Some(at), Some(&now));
+            let failure = Failure::new(
+                ErrorKind::Network,
+                format!("cannot reach {}: {reason}", ctx.prepared.token_endpoint.origin().ascii_serialization()),
+            )
+            .with_hint(format!("nothing was sent; no attempt before {}", at.to_the_second()));
+            let outcome = Outcome::new(OutcomeKind::Deferred).with_retry_at(at).with_error(failure);
+            set_last_attempt(ctx, journal, &outcome);
+            match locked.save_journal() {
+                Ok(()) => outcome,
+                Err(e) => e.outcome(),
+            }
+        }
+    }
+}
+
+/// There is nothing to refresh with.
+pub fn no_credential(name: &ProfileName) -> Outcome {
+    Outcome::new(OutcomeKind::NeedsLogin).with_error(
+        Failure::new(ErrorKind::NoCredential, format!("there is no credential for profile {name}"))
+            .with_hint(format!("keepalive login {name}, or keepalive import {name}")),
+    )
+}
+
+/// Notes the outcome for followers and for `status`.
+pub fn set_last_attempt(ctx: &RefreshContext, journal: &mut Journal, outcome: &Outcome) {
+    journal.sequence += 1;
+    journal.last_attempt = Some(LastAttempt {
+        at: ctx.now().wall,
+        outcome: outcome.kind,
+        retry_at: outcome.retry_at,
+        error: outcome.error.clone(),
+    });
+}
+
+fn error_text(denied: Option<&ErrorResponse>) -> String {
+    match denied {
+        None => String::new(),
+        Some(ErrorResponse { code, description: None }) => format!(" {code}"),
+        Some(ErrorResponse { code, description: Some(text) }) => format!(" {code}: {text}"),
+    }
+}

@@ -1,0 +1,267 @@
+//! A credential that another tool holds as well: before each flight its store is read, and what it holds by now decides
+//! (rule 39). Nothing is ever written there.
+
+use std::sync::Arc;
+
+use crate::credential::external::{AccountMatch, ExternalCredential, ImportSource};
+use crate::credential::secret::Fingerprint;
+use crate::engine::new_credential;
+use crate::engine::refresh::backoff::{FOLLOW_CONFLICT_INTERVAL, FOLLOW_RETRY_INTERVAL};
+use crate::engine::refresh::context::RefreshContext;
+use crate::engine::refresh::errors;
+use crate::engine::refresh::errors::set_last_attempt;
+use crate::engine::refresh::followed_stores::nothing_to_follow;
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
+use crate::provider::BeforeSendError;
+use crate::store::journal::{FollowBlock, Journal};
+use crate::store::keys::sealing_key::SealingKey;
+use crate::store::{LoadedCredential, LockedProfile};
+
+/// What the store of a followed tool says about our own token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FollowedToken {
+    /// It holds the same.
+    Same,
+    /// It holds one that was consumed here.
+    Consumed,
+    /// It was refreshed, or signed in, behind our back.
+    Newer,
+    /// Another account, or no way to tell whose or how old it is.
+    Conflict(&'static str),
+}
+
+/// What to make of the tool's token (rule 39). (pure)
+fn compare(is_ours: bool, is_consumed: bool, likeness: AccountMatch, is_newer: bool) -> FollowedToken {
+    match likeness {
+        _ if is_ours => FollowedToken::Same,
+        _ if is_consumed => FollowedToken::Consumed,
+        AccountMatch::Same if is_newer => FollowedToken::Newer,
+        AccountMatch::Same => {
+            FollowedToken::Conflict("a different token of the same account that is not newer than the stored one")
+        }
+        AccountMatch::Different => FollowedToken::Conflict("a token of another account"),
+        AccountMatch::Unknown => FollowedToken::Conflict("a different token and does not name its account"),
+    }
+}
+
+impl RefreshContext {
+    /// The credential to go on with: the one loaded, or a newer one of the same account that the followed tool holds by
+    /// now. `Err`: the flight ends here and sends nothing, since the newer one will do, or since nobody can know whether
+    /// the tool has spent our token.
+    pub fn follow_tool<'l>(
+        &self,
+        locked: &mut LockedProfile<'_, 'l>,
+        key: &Arc<SealingKey>,
+        loaded: LoadedCredential<'l>,
+        warnings: &mut Vec<String>,
+    ) -> Result<LoadedCredential<'l>, Outcome> {
+        let newer = if self.profile.follow { self.newer_credential(locked, key)? } else { None };
+        let Some(newer) = newer else {
+            return self.clear_follow_block(locked).map(|()| loaded);
+        };
+        let outcome = self.adopt_followed_credential(locked, key, newer)?;
+        if self.is_demand_met(&locked.journal) {
+            return Err(outcome);
+        }
+        // It ends too soon as well. The tool holds the same as we now: in step, so it may be refreshed.
+        warnings.extend(outcome.warnings);
+        locked.load(key, self.is_daemon)?.ok_or_else(|| errors::no_credential(&self.profile.name))
+    }
+
+    /// A token was refused: it is read once more what the tool has, before anybody is asked to sign in.
+    pub fn recheck_followed_store(
+        &self,
+        locked: &mut LockedProfile<'_, '_>,
+        key: &Arc<SealingKey>,
+        outcome: Outcome,
+    ) -> Outcome {
+        if !self.profile.follow || outcome.kind != OutcomeKind::NeedsLogin {
+            return outcome;
+        }
+        // What stands in the way of a look does not change the verdict; the next flight tells of it.
+        match self.read_followed_store(locked, key) {
+            Ok((FollowedToken::Newer, external)) => {
+                self.adopt_followed_credential(locked, key, external).unwrap_or(outcome)
+            }
+            Ok((FollowedToken::Same | FollowedToken::Consumed | FollowedToken::Conflict(_), _)) | Err(_) => outcome,
+        }
+    }
+
+    /// For the fence: whether at the instant of the send the tool still holds our token, or an old one. Connecting may have
+    /// taken its time.
+    pub fn followed_store_check(
+        &self,
+        journal: &Journal,
+        key: &Arc<SealingKey>,
+        ours: Fingerprint,
+    ) -> impl FnOnce() -> Result<(), BeforeSendError> + Send + 'static {
+        let followed =
+            journal.followed_origin().filter(|_| self.profile.follow).cloned().zip(self.followed_stores.clone());
+        let (store, key, name) = (Arc::clone(&self.store), Arc::clone(key), self.profile.name.clone());
+        move || {
+            let Some((origin, source)) = followed else { return Ok(()) };
+            let unreadable =
+                |_: Failure| BeforeSendError::Refused("the store of the followed tool can no longer be read");
+            let external = source.read(&origin, name.as_str()).map_err(unreadable)?;
+            let theirs = external.response.refresh.as_ref().map(|token| key.fingerprint(token));
+            let is_known =
+                |theirs: &Fingerprint| *theirs == ours || store.ledger().is_consumed(theirs).unwrap_or(false);
+            match theirs.filter(is_known) {
+                Some(_) => Ok(()),
+                None => Err(BeforeSendError::Refused("the followed tool has a different token now")),
+            }
+        }
+    }
+
+    /// The newer credential of the tool, if it has one.
+    fn newer_credential(
+        &self,
+        locked: &mut LockedProfile<'_, '_>,
+        key: &SealingKey,
+    ) -> Result<Option<ExternalCredential>, Outcome> {
+        let (theirs, external) = match self.read_followed_store(locked, key) {
+            Ok(found) => found,
+            Err(failure) if failure.kind == ErrorKind::Source => {
+                return Err(self.set_follow_block(locked, OutcomeKind::Deferred, failure));
+            }
+            Err(failure) => return Err(self.set_follow_block(locked, OutcomeKind::ConfigError, failure)),
+        };
+        match theirs {
+            FollowedToken::Same | FollowedToken::Consumed => Ok(None),
+            FollowedToken::Newer => Ok(Some(external)),
+            FollowedToken::Conflict(what) => {
+                let origin = locked.journal.origin.as_ref();
+                let from = origin.map_or_else(String::new, ImportSource::to_string);
+                let again = origin.map_or_else(String::new, |o| o.import_command(self.profile.name.as_str()));
+                let failure = Failure::new(ErrorKind::Conflict, format!("{from} has {what}"))
+                    .with_hint(format!("to use that one: {again} --replace; to keep this one: follow = false"));
+                Err(self.set_follow_block(locked, OutcomeKind::ConfigError, failure))
+            }
+        }
+    }
+
+    /// Reads the tool's store and compares. An error of kind `source` may pass by itself.
+    fn read_followed_store(
+        &self,
+        locked: &LockedProfile<'_, '_>,
+        key: &SealingKey,
+    ) -> Result<(FollowedToken, ExternalCredential), Failure> {
+        let journal = &locked.journal;
+        let name = &self.profile.name;
+        let origin = journal.followed_origin().ok_or_else(|| nothing_to_follow(name))?;
+        let source = self.followed_stores.as_ref().ok_or_else(|| nothing_to_follow(name))?;
+        let external = source.read(origin, name.as_str())?;
+        let Some(theirs) = external.response.refresh.as_ref().map(|token| key.fingerprint(token)) else {
+            return Err(Failure::new(ErrorKind::Source, format!("{origin} no longer has a refresh token"))
+                .with_hint("sign in with that tool, or remove follow = true if you no longer use it"));
+        };
+        let is_consumed = locked
+            .is_consumed(&theirs)
+            .map_err(|e| Failure::new(ErrorKind::Source, format!("cannot tell whether {origin} is up to date: {e}")))?;
+        let is_ours = journal.fingerprint.as_ref() == Some(&theirs);
+        if !is_ours && !is_consumed {
+            let conflict = |ended: Outcome| {
+                let failure = ended.error.unwrap_or_else(|| nothing_to_follow(name));
+                // That another profile's files cannot be read may pass.
+                let may_pass = ended.kind == OutcomeKind::StoreUnavailable;
+                if may_pass { Failure { kind: ErrorKind::Source, ..failure } } else { failure }
+            };
+            new_credential::check_unclaimed(&self.store, name, key, &theirs).map_err(conflict)?;
+        }
+        let is_newer = external.is_newer_than(journal.validity.as_ref(), &self.now());
+        let likeness = match external.client_id.as_ref() {
+            Some(client) if *client != self.prepared.provider.client_id => AccountMatch::Unknown,
+            Some(_) | None => origin.identity.compare(&external.identity),
+        };
+        Ok((compare(is_ours, is_consumed, likeness, is_newer), external))
+    }
+
+    /// Makes the tool's credential the newest generation. From the seal on it is safe whatever fails, so failures are
+    /// told and not returned.
+    fn adopt_followed_credential(
+        &self,
+        locked: &mut LockedProfile<'_, '_>,
+        key: &Arc<SealingKey>,
+        external: ExternalCredential,
+    ) -> Result<Outcome, Outcome> {
+        let now = self.now();
+        let told = external.response.expiry.lifetime_of_import(&now);
+        // It belongs where ours did: following a tool does not lead to another server.
+        let binding = locked.journal.binding.clone().unwrap_or_else(|| self.prepared.binding());
+        let login_by = external.login_by;
+        let lifetime = self.profile.provider.default_lifetime;
+        let made = new_credential::build_credential(external.response, binding, &now, told, lifetime);
+        let mut credential = made.ok_or_else(|| errors::no_credential(&self.profile.name))?;
+        credential.grant.login_by = credential.grant.login_by.or(login_by);
+        credential.generation = locked.journal.generation.next();
+        let fingerprint = key.fingerprint(&credential.refresh);
+        // Not waited for: the token that was refused may be locked as well.
+        let Some(_token_lock) = self.store.try_lock_token(&fingerprint)? else {
+            let busy = Failure::new(ErrorKind::Busy, "another profile is importing the token of the followed tool");
+            return Err(Outcome::new(OutcomeKind::Deferred).with_error(busy));
+        };
+        new_credential::check_unclaimed(&self.store, &self.profile.name, key, &fingerprint)?;
+        let spent = locked.journal.fingerprint.clone();
+        locked.seal_credential(&credential, key)?;
+        let from = locked.journal.origin.as_ref().map_or("the tool", |o| o.tool.as_str());
+        let mut outcome = Outcome::new(OutcomeKind::Refreshed);
+        outcome.warnings.push(format!("adopted generation {} from {from}", credential.generation));
+        // Whether the tool spent it or has signed in anew: it must not come back.
+        if let Some(Err(e)) = spent.map(|spent| locked.mark_consumed_or_queue(&spent)) {
+            outcome.warnings.push(format!("cannot write the ledger: {e}"));
+        }
+        match new_credential::settle_new_credential(locked, &credential, key) {
+            Ok(warnings) => outcome.warnings.extend(warnings),
+            Err(ended) => outcome.warnings.extend(ended.error.map(|e| e.message)),
+        }
+        set_last_attempt(self, &mut locked.journal, &outcome);
+        if let Err(e) = locked.save_journal() {
+            outcome.warnings.push(format!("cannot write the journal; the next refresh will update it: {e}"));
+        }
+        tracing::info!(profile = %self.profile.name, generation = %credential.generation, "adopted");
+        Ok(outcome)
+    }
+
+    /// Nothing stands in the way any more; if that was all there was to do, the flight is over.
+    fn clear_follow_block(&self, locked: &mut LockedProfile<'_, '_>) -> Result<(), Outcome> {
+        if locked.journal.follow_block.take().is_none() {
+            return Ok(());
+        }
+        locked.save_journal()?;
+        if self.is_demand_met(&locked.journal) { Err(Outcome::new(OutcomeKind::Fresh)) } else { Ok(()) }
+    }
+
+    /// Notes why nothing is sent, for `status` and for whoever waited.
+    fn set_follow_block(&self, locked: &mut LockedProfile<'_, '_>, kind: OutcomeKind, failure: Failure) -> Outcome {
+        let wait = if kind == OutcomeKind::ConfigError { FOLLOW_CONFLICT_INTERVAL } else { FOLLOW_RETRY_INTERVAL };
+        let now = self.now();
+        let at = now.wall.plus(wait);
+        let outcome = Outcome::new(kind).with_retry_at(at).with_error(failure.clone());
+        locked.journal.follow_block = Some(FollowBlock { outcome: kind, failure, next_check: at, set_at: Some(now) });
+        set_last_attempt(self, &mut locked.journal, &outcome);
+        match locked.save_journal() {
+            Ok(()) => outcome,
+            Err(e) => e.outcome(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r39_the_table_of_shared_mode() {
+        let conflict = |theirs| matches!(theirs, FollowedToken::Conflict(_));
+        for likeness in [AccountMatch::Same, AccountMatch::Different, AccountMatch::Unknown] {
+            for is_newer in [true, false] {
+                assert_eq!(compare(true, false, likeness, is_newer), FollowedToken::Same);
+                assert_eq!(compare(false, true, likeness, is_newer), FollowedToken::Consumed);
+            }
+        }
+        assert_eq!(compare(false, false, AccountMatch::Same, true), FollowedToken::Newer);
+        assert!(conflict(compare(false, false, AccountMatch::Same, false)), "nobody can tell what became of it");
+        assert!(conflict(compare(false, false, AccountMatch::Different, true)));
+        assert!(conflict(compare(false, false, AccountMatch::Unknown, true)));
+    }
+}

@@ -1,0 +1,11 @@
+//! One refresh: the transaction, what it needs to know, and what follows from each response.
+
+pub mod backoff;
+pub mod commit;
+pub mod concurrency;
+pub mod context;
+pub mod errors;
+pub mod follow;
+pub mod followed_stores;
+pub mod retry_policy;
+pub mod transaction;

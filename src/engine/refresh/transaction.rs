@@ -1,0 +1,385 @@
+//! One refresh, from the lock to the published token: the order of these steps is the product.
+//!
+//! It runs on a thread of its own, from top to bottom, with nothing to await: no caller can cancel it between two steps.
+//! The step numbers are those of [`crate::protocol`], "The steps of a refresh".
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::credential::Generation;
+use crate::credential::freshness;
+use crate::credential::secret::Fingerprint;
+use crate::engine::refresh::commit;
+use crate::engine::refresh::commit::SentRefresh;
+use crate::engine::refresh::context::RefreshContext;
+use crate::engine::refresh::errors;
+use crate::engine::refresh::retry_policy;
+use crate::engine::refresh::retry_policy::{RetryDecision, SendKind};
+use crate::engine::status;
+use crate::engine::status::MAX_CLIENT_PROBES;
+use crate::guard::{Lease, LockedCredential};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
+use crate::provider::{BeforeSend, BeforeSendError, ExchangeResult, NotSentReason, RawResponse};
+use crate::store::journal::{Intent, Journal, PersistentError};
+use crate::store::keys::sealing_key;
+use crate::store::keys::sealing_key::SealingKey;
+use crate::store::tokens::reconcile::stale_credential;
+use crate::store::{LoadedCredential, LockedProfile, StoreError};
+use crate::sys::lockfile::LockFile;
+
+/// The pauses before the tries within one flight: a connection that failed before anything was sent costs nothing.
+const QUICK_TRY_DELAYS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(900)];
+
+/// Flies: recheck, recover, decide, send, seal, publish, commit.
+pub fn run(ctx: &RefreshContext, lease: &Lease<Outcome>) -> Outcome {
+    let mut locked = match ctx.store.open_profile(lease.permit()) {
+        Ok(locked) => locked,
+        Err(e) => return e.outcome(),
+    };
+    let outcome = refresh_under_lock(ctx, lease, &mut locked).unwrap_or_else(|ended| ended);
+    if let Some(trouble) = PersistentError::from_outcome(&outcome)
+        && let Err(error) = locked.save_persistent_error(trouble)
+    {
+        tracing::warn!(profile = %ctx.profile.name, %error, "cannot record the error in the journal");
+    }
+    with_journal_fields(outcome, &locked.journal)
+}
+
+fn refresh_under_lock<'l>(
+    ctx: &RefreshContext,
+    lease: &'l Lease<Outcome>,
+    locked: &mut LockedProfile<'_, 'l>,
+) -> Result<Outcome, Outcome> {
+    // Step 1: the journal was re-read under the lock. What others did meanwhile may be the answer.
+    if let Some(shared) = ctx.outcome_of_earlier_flight(&locked.journal) {
+        return Ok(shared);
+    }
+    if locked.journal.is_tombstone {
+        return Err(errors::no_credential(&ctx.profile.name));
+    }
+    let key = ctx.store.recheck_prefetched_key(&ctx.profile.name, &ctx.prefetched_key)?;
+    ctx.mark_client(&key);
+    // Recovery: an answer that arrived for a run which died before it could act on it.
+    if let Some(pending) = locked.unsettled_response(&key)? {
+        let refusal = commit::settle_recovered(ctx, locked, &key, &pending)?;
+        if let Some(ended) = refusal.or_else(|| ctx.outcome_of_earlier_flight(&locked.journal)) {
+            return Ok(ended);
+        }
+    }
+    let Some(mut loaded) = locked.load(&key, ctx.is_daemon)? else {
+        return Err(errors::no_credential(&ctx.profile.name));
+    };
+    let mut warnings = std::mem::take(&mut loaded.warnings);
+    publish_if_pending(locked, &loaded, &key, &mut warnings)?;
+    if ctx.is_demand_met(&locked.journal) {
+        return Ok(with_warnings(Outcome::new(OutcomeKind::Fresh), warnings));
+    }
+    check_keyring_for_open_intent(&locked.journal, &loaded)?;
+    let loaded = ctx.follow_tool(locked, &key, loaded, &mut warnings)?;
+    let send = ctx.admit(locked, &loaded)?;
+    // Step 2: whatever could fail here, must fail now.
+    let _token_lock = ctx.lock_token(&loaded.fingerprint)?;
+    if locked.is_consumed(&loaded.fingerprint)? {
+        return Err(Outcome::new(OutcomeKind::ConfigError).with_error(stale_credential(&ctx.profile.name)));
+    }
+    ctx.check_keyring(locked, &loaded)?;
+    if !lease.has_waiters() {
+        return Err(Outcome::new(OutcomeKind::Deferred)
+            .with_error(Failure::new(ErrorKind::Busy, "no caller is waiting for this refresh any more")));
+    }
+    let outcome = send_and_settle(ctx, locked, &key, loaded, send)?;
+    Ok(with_warnings(ctx.recheck_followed_store(locked, &key, outcome), warnings))
+}
+
+/// Steps 3 to 9, with the quick tries that are free as long as nothing was sent.
+fn send_and_settle<'l>(
+    ctx: &RefreshContext,
+    locked: &mut LockedProfile<'_, 'l>,
+    key: &Arc<SealingKey>,
+    loaded: LoadedCredential<'l>,
+    kind: SendKind,
+) -> Result<Outcome, Outcome> {
+    let mut held = loaded.locked_credential;
+    let mut last = NotSentReason::Network(String::new());
+    for pause in QUICK_TRY_DELAYS {
+        std::thread::sleep(pause);
+        let space = locked.reserve_response_space()?;
+        let intent = ctx.new_intent(&locked.journal, &held, loaded.fingerprint.clone(), kind);
+        let gate = ctx.gate(locked, key, &held, &intent, kind);
+        match ctx.endpoint.exchange(&ctx.prepared, held, gate) {
+            ExchangeResult::NotSent { held: back, may_have_intent, why, answer: response } => {
+                // The journal in memory has no such intent: writing it erases the one on disk. If that fails as the
+                // intent did, the gate's word is the better one.
+                if may_have_intent
+                    && let Err(e) = locked.save_journal()
+                    && !matches!(why, NotSentReason::BeforeSend(_))
+                {
+                    return Err(e.outcome());
+                }
+                held = back;
+                if let (NotSentReason::EarlyResponse(_), Some(response)) = (&why, &response) {
+                    return Ok(errors::settle_early_response(ctx, locked, response));
+                }
+                let is_final = matches!(why, NotSentReason::BeforeSend(_)) || ctx.is_stopping();
+                last = why;
+                if is_final {
+                    break;
+                }
+            }
+            ExchangeResult::Responded { sent, predecessor, answer: response } => {
+                locked.journal.intent = Some(intent);
+                return Ok(commit::settle_exchange(
+                    ctx,
+                    locked,
+                    key,
+                    space,
+                    SentRefresh { refresh_token: sent, spent: predecessor, response },
+                ));
+            }
+            ExchangeResult::ResponseLost { sent, predecessor, partial, why } => {
+                locked.journal.intent = Some(intent);
+                let response = partial.unwrap_or_else(RawResponse::empty);
+                let lost = SentRefresh { refresh_token: sent, spent: predecessor, response };
+                return Ok(commit::settle_lost_exchange(ctx, locked, key, space, lost, &why));
+            }
+        }
+    }
+    Err(errors::settle_unsent(ctx, locked, last))
+}
+
+/// An attempt of which nobody noted the end may have put its answer into the keyring alone, where no disk took it. As long
+/// as the keyring is away, the token that was sent is not sent again.
+fn check_keyring_for_open_intent(journal: &Journal, loaded: &LoadedCredential<'_>) -> Result<(), Outcome> {
+    let is_open_ended = journal.open_intent().is_some_and(|intent| intent.gave_up_at.is_none());
+    match &loaded.keyring_error {
+        Some(error) if is_open_ended => Err(crate::store::StoreError::from(error.clone()).outcome()),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Step 8, left over from an earlier run: the keyring could not be written then.
+fn publish_if_pending(
+    locked: &mut LockedProfile<'_, '_>,
+    loaded: &LoadedCredential<'_>,
+    key: &SealingKey,
+    warnings: &mut Vec<String>,
+) -> Result<(), Outcome> {
+    if locked.journal.publication != Publication::PublishPending || loaded.keyring_error.is_some() {
+        return Ok(());
+    }
+    if let Err(e) = locked.publish(loaded.locked_credential.credential(), key) {
+        warnings.push(format!("the newest token is not in the keyring yet: {e}"));
+    }
+    locked.save_journal()?;
+    Ok(())
+}
+
+impl RefreshContext {
+    /// Whether the demand is met by what the journal says.
+    pub(in crate::engine) fn is_demand_met(&self, journal: &Journal) -> bool {
+        status::meets_demand(journal, self.demand, &self.profile, &self.now())
+    }
+
+    /// Rule 26: the outcome of the flight that this one waited for, if it answers the demand.
+    fn outcome_of_earlier_flight(&self, journal: &Journal) -> Option<Outcome> {
+        if journal.generation.get() > self.version_seen.generation && self.is_demand_met(journal) {
+            return Some(Outcome::new(OutcomeKind::Refreshed).as_follower());
+        }
+        let attempt = journal.last_attempt.as_ref().filter(|_| journal.sequence > self.version_seen.sequence)?;
+        if attempt.outcome == OutcomeKind::Refreshed {
+            return None;
+        }
+        let mut outcome = Outcome::new(attempt.outcome).as_follower();
+        outcome.retry_at = attempt.retry_at;
+        outcome.error = attempt.error.clone();
+        Some(outcome)
+    }
+
+    /// Whether a request may be made for this credential now, and under which rule.
+    fn admit(&self, locked: &mut LockedProfile<'_, '_>, loaded: &LoadedCredential<'_>) -> Result<SendKind, Outcome> {
+        let now = self.now();
+        if let Some(rejected) = locked.journal.rejected.as_ref().filter(|_| locked.journal.is_rejected()) {
+            return Err(Outcome::new(OutcomeKind::NeedsLogin).with_error(rejected.failure.clone()));
+        }
+        self.check_binding(loaded)?;
+        self.check_client_block(&mut locked.journal, &now)?;
+        let kind = match locked.journal.open_intent() {
+            None => SendKind::First,
+            Some(intent) => {
+                match retry_policy::decide(
+                    intent,
+                    &self.profile.provider.policy,
+                    locked.journal.validity.as_ref(),
+                    &now,
+                ) {
+                    RetryDecision::Send(kind) => kind,
+                    RetryDecision::Wait(at) => {
+                        return Err(errors::in_doubt_outcome(
+                            &locked.journal,
+                            locked.journal.blocked_until(&now).max(Some(at)),
+                        ));
+                    }
+                    RetryDecision::GiveUpAtExpiry(_) => return Err(errors::in_doubt_outcome(&locked.journal, None)),
+                    RetryDecision::Exhausted => return Err(errors::give_up_token(self, locked)),
+                }
+            }
+        };
+        if let Some(at) = locked.journal.blocked_until(&now) {
+            if matches!(kind, SendKind::Grace { .. } | SendKind::LastChance) {
+                // A try was turned away, with a time before which none is welcome.
+                return Err(errors::in_doubt_outcome(&locked.journal, Some(at)));
+            }
+            let (kind, error) = match &locked.journal.access_token_error {
+                Some(failure) => (OutcomeKind::ConfigError, Some(failure.clone())),
+                None => (OutcomeKind::Deferred, locked.journal.last_attempt.as_ref().and_then(|a| a.error.clone())),
+            };
+            let mut outcome = Outcome::new(kind).with_retry_at(at);
+            outcome.error = error.or_else(|| Some(Failure::new(ErrorKind::NotBefore, "no request is allowed yet")));
+            return Err(outcome);
+        }
+        Ok(kind)
+    }
+
+    /// Never to another server: the credential knows where it belongs.
+    fn check_binding(&self, loaded: &LoadedCredential<'_>) -> Result<(), Outcome> {
+        let belongs = &loaded.locked_credential.credential().binding;
+        let configured = self.prepared.binding();
+        if belongs.origin == configured.origin && belongs.client_id == configured.client_id {
+            return Ok(());
+        }
+        let message = format!(
+            "the credential was issued to client {} at {}, but the configuration has client {} at {}",
+            belongs.client_id, belongs.origin, configured.client_id, configured.origin
+        );
+        let hint = format!("restore [provider.{}], sign in again, or import with --replace", belongs.provider);
+        Err(Outcome::new(OutcomeKind::ConfigError)
+            .with_error(Failure::new(ErrorKind::OtherServer, message).with_hint(hint)))
+    }
+
+    /// Rule 24: a client that the provider refused is tried again when the configuration changes, by `--force` once, and
+    /// by itself three times at most.
+    fn check_client_block(&self, journal: &mut Journal, now: &Moment) -> Result<(), Outcome> {
+        let Some(client_block) = journal.client_block.as_ref().filter(|client_block| self.is_held_by(client_block))
+        else {
+            journal.client_block = None;
+            return Ok(());
+        };
+        let next_probe = client_block.blocked_until(now);
+        if self.is_forced() || (client_block.probe_count < MAX_CLIENT_PROBES && next_probe.is_none()) {
+            return Ok(());
+        }
+        let outcome = Outcome::new(OutcomeKind::ConfigError).with_error(client_block.failure.clone());
+        Err(match next_probe.filter(|_| client_block.probe_count < MAX_CLIENT_PROBES) {
+            Some(at) => outcome.with_retry_at(at),
+            None => outcome,
+        })
+    }
+
+    /// Rule 8: the keyring must be able to take the new token, unless a daemon has waited for it long enough.
+    fn check_keyring(&self, locked: &LockedProfile<'_, '_>, loaded: &LoadedCredential<'_>) -> Result<(), Outcome> {
+        let error = match &loaded.keyring_error {
+            Some(e) => e.clone(),
+            None => match locked.check_keyring() {
+                Ok(()) => return Ok(()),
+                Err(e) => e,
+            },
+        };
+        let validity = loaded.locked_credential.credential().validity();
+        let is_urgent = validity.is_none_or(|v| v.remaining(&self.now()) <= v.margin(self.profile.margin) / 2);
+        if self.is_daemon && is_urgent {
+            return Ok(());
+        }
+        Err(crate::store::StoreError::from(error).outcome())
+    }
+
+    /// Whoever holds a token of the same number may be any process, and stopped: nobody waits for it in a lane.
+    fn lock_token(&self, token: &Fingerprint) -> Result<LockFile, StoreError> {
+        match self.store.try_lock_token(token)? {
+            Some(lock) => Ok(lock),
+            None => self.concurrency_permit.released_while(|| self.store.lock_token(token)),
+        }
+    }
+
+    /// The intent that the fence will journal.
+    fn new_intent(
+        &self,
+        journal: &Journal,
+        held: &LockedCredential<'_>,
+        fingerprint: Fingerprint,
+        kind: SendKind,
+    ) -> Intent {
+        let now = self.now();
+        let before = journal.open_intent();
+        Intent {
+            attempt_id: hex::encode(sealing_key::random_bytes::<8>()),
+            generation: held.credential().generation,
+            fingerprint,
+            send_count: before.map_or(0, |i| i.send_count) + 1,
+            first_sent: before.map_or_else(|| now.clone(), |i| i.first_sent.clone()),
+            last_sent: now,
+            gave_up_at: None,
+            previous_gave_up_at: before.and_then(|i| i.gave_up_at.clone()),
+            is_last_chance_used: kind == SendKind::LastChance || before.is_some_and(|i| i.is_last_chance_used),
+            is_reusable: !self.punishes_reuse(),
+        }
+    }
+
+    /// Step 4, run by the fence: is the attempt still allowed at this instant? Then the intent, fsynced.
+    fn gate(
+        &self,
+        locked: &LockedProfile<'_, '_>,
+        key: &Arc<SealingKey>,
+        held: &LockedCredential<'_>,
+        intent: &Intent,
+        kind: SendKind,
+    ) -> BeforeSend {
+        let write = locked.intent_writer(intent.clone());
+        let check_followed = self.followed_store_check(&locked.journal, key, intent.fingerprint.clone());
+        let (stop, clock) = (Arc::clone(&self.stop), Arc::clone(&self.clock));
+        let first_sent = intent.first_sent.clone();
+        let is_intact = held.permit().lock_checker();
+        Box::new(move || {
+            if stop.load(Ordering::SeqCst) {
+                return Err(BeforeSendError::Refused("keepalive is stopping"));
+            }
+            if !is_intact() {
+                return Err(BeforeSendError::Refused("the lock file was replaced by another program"));
+            }
+            // It may take its time, so it comes before the clock is asked.
+            check_followed()?;
+            let is_over = || match kind {
+                SendKind::Grace { within } => {
+                    clock.now().elapsed_since(&first_sent).is_none_or(|elapsed| elapsed >= within)
+                }
+                SendKind::First | SendKind::Retry | SendKind::LastChance => false,
+            };
+            if is_over() {
+                return Err(BeforeSendError::Refused("the server's grace period is over"));
+            }
+            write().map_err(|e| BeforeSendError::Journal(e.to_string()))?;
+            // The disk may have taken its time.
+            if is_over() {
+                Err(BeforeSendError::RefusedAfterIntent("the server's grace period is over"))
+            } else {
+                Ok(())
+            }
+        })
+    }
+}
+
+fn with_warnings(mut outcome: Outcome, warnings: Vec<String>) -> Outcome {
+    outcome.warnings.splice(0..0, warnings);
+    outcome
+}
+
+/// Adds what the journal knows.
+pub fn with_journal_fields(mut outcome: Outcome, journal: &Journal) -> Outcome {
+    if journal.has_credential() {
+        outcome.generation = journal.generation.max(Generation::FIRST);
+        outcome.expires_at = journal.validity.as_ref().map(freshness::Validity::expires_at);
+    }
+    outcome.publication = journal.publication;
+    outcome
+}

@@ -1,0 +1,636 @@
+//! How a profile stands now, from its journal alone: what `status` shows and the scheduler plans by. (pure)
+
+use std::time::Duration;
+
+use crate::clock::{Moment, Timestamp};
+use crate::credential::freshness;
+use crate::credential::freshness::{Demand, Freshness, Margin, Validity};
+use crate::engine::refresh::backoff::FOLLOW_CONFLICT_INTERVAL;
+use crate::engine::refresh::followed_stores::nothing_to_follow;
+use crate::engine::refresh::retry_policy;
+use crate::engine::refresh::retry_policy::RetryDecision;
+use crate::outcome::{ErrorKind, Failure, ProfileState};
+use crate::profile::{Policy, Profile};
+use crate::store::journal::Journal;
+
+/// A profile's state, and when something is to be done about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProfileStatus {
+    pub state: ProfileState,
+    /// When the next refresh is planned: the margin, a retry, a last chance. `None`: only a person can help.
+    pub refresh_at: Option<Timestamp>,
+    pub error: Option<Failure>,
+}
+
+/// What a standing depends on besides the journal.
+#[derive(Clone, Copy, Debug)]
+pub struct StatusPolicy<'a> {
+    pub policy: &'a Policy,
+    pub margin: Margin,
+    /// This profile's share of jitter.
+    pub jitter: Duration,
+    /// Another tool's store is looked into, which may hold what helps out of anything.
+    pub is_following: bool,
+}
+
+/// Judges a journal. Never says `fresh` of anything that is not: the worst that is known wins.
+pub fn profile_status(journal: Option<&Journal>, status_policy: StatusPolicy<'_>, now: &Moment) -> ProfileStatus {
+    let Some(journal) = journal.filter(|r| r.has_credential()) else {
+        return ProfileStatus { state: ProfileState::NoCredential, refresh_at: None, error: None };
+    };
+    let last_error = journal.last_attempt.as_ref().and_then(|a| a.error.clone());
+    let blocked = needs_user_status(journal, status_policy, now)
+        .or_else(|| in_doubt_status(journal, status_policy, now, last_error.clone()))
+        .or_else(|| blocked_status(journal, now));
+    if let Some(blocked) = blocked {
+        return blocked;
+    }
+    let unblocked = unblocked_status(journal, status_policy, now, last_error);
+    match journal.open_revocation() {
+        None => unblocked,
+        // The next refresh settles it either way.
+        Some(_) => {
+            ProfileStatus { state: ProfileState::InDoubt, error: Some(revocation_in_doubt(journal)), ..unblocked }
+        }
+    }
+}
+
+/// What only a person can help out of.
+fn needs_user_status(journal: &Journal, status_policy: StatusPolicy<'_>, now: &Moment) -> Option<ProfileStatus> {
+    if journal.is_rejected() {
+        let error = journal.rejected.as_ref().map(|r| r.failure.clone());
+        // Somebody may sign in with the tool.
+        let refresh_at = status_policy.is_following.then(|| now.wall.plus(FOLLOW_CONFLICT_INTERVAL));
+        return Some(ProfileStatus { state: ProfileState::NeedsLogin, refresh_at, error });
+    }
+    if let Some((state, failure)) = journal.integrity_error.clone().filter(|(state, _)| *state != ProfileState::Due) {
+        let refresh_at = match state {
+            // A flight finds out.
+            ProfileState::InDoubt => Some(now.wall),
+            _ => status_policy.is_following.then(|| now.wall.plus(FOLLOW_CONFLICT_INTERVAL)),
+        };
+        return Some(ProfileStatus { state, refresh_at, error: Some(failure) });
+    }
+    if let Some(trouble) = &journal.persistent_error {
+        // A look costs little, and what was mended is told by nobody else.
+        let (refresh_at, error) = (Some(now.wall), Some(trouble.failure.clone()));
+        return Some(ProfileStatus { state: trouble.state(), refresh_at, error });
+    }
+    if status_policy.is_following && journal.followed_origin().is_none() {
+        let error = Some(nothing_to_follow(&journal.profile));
+        return Some(ProfileStatus { state: ProfileState::ConfigError, refresh_at: None, error });
+    }
+    let stop = journal.follow_conflict()?;
+    let refresh_at = Some(stop.next_check.max(now.wall));
+    Some(ProfileStatus { state: ProfileState::ConfigError, refresh_at, error: Some(stop.failure.clone()) })
+}
+
+fn in_doubt_status(
+    journal: &Journal,
+    status_policy: StatusPolicy<'_>,
+    now: &Moment,
+    error: Option<Failure>,
+) -> Option<ProfileStatus> {
+    let intent = journal.open_intent()?;
+    let (state, refresh_at) = match retry_policy::decide(intent, status_policy.policy, journal.validity.as_ref(), now) {
+        RetryDecision::Exhausted => (ProfileState::NeedsLogin, None),
+        RetryDecision::GiveUpAtExpiry(_) => (ProfileState::InDoubt, None),
+        RetryDecision::Wait(at) => (ProfileState::InDoubt, journal.blocked_until(now).max(Some(at))),
+        RetryDecision::Send(_) => (ProfileState::InDoubt, Some(journal.blocked_until(now).unwrap_or(now.wall))),
+    };
+    let unknown = || {
+        Failure::new(ErrorKind::InDoubt, "a refresh was started, and its outcome is not known yet").with_hint(format!(
+            "the next attempt will show; to avoid the risk, sign in again: keepalive login {}",
+            journal.profile
+        ))
+    };
+    Some(ProfileStatus { state, refresh_at, error: Some(error.unwrap_or_else(unknown)) })
+}
+
+/// The token is well, and something else keeps it from being refreshed.
+fn blocked_status(journal: &Journal, now: &Moment) -> Option<ProfileStatus> {
+    if let Some((state, failure)) = journal.integrity_error.clone() {
+        return Some(ProfileStatus { state, refresh_at: Some(now.wall), error: Some(failure) });
+    }
+    if let Some(client_block) = &journal.client_block {
+        // A probe that went nowhere is none, and is paused for like anything else.
+        let at = client_block.blocked_until(now).max(journal.blocked_until(now)).unwrap_or(now.wall);
+        let refresh_at = (client_block.probe_count < MAX_CLIENT_PROBES).then_some(at);
+        return Some(ProfileStatus {
+            state: ProfileState::ConfigError,
+            refresh_at,
+            error: Some(client_block.failure.clone()),
+        });
+    }
+    let error = journal.access_token_error.clone()?;
+    let refresh_at = Some(journal.blocked_until(now).unwrap_or(now.wall));
+    Some(ProfileStatus { state: ProfileState::ConfigError, refresh_at, error: Some(error) })
+}
+
+/// A logout was cut off, or got no answer.
+fn revocation_in_doubt(journal: &Journal) -> Failure {
+    let name = &journal.profile;
+    Failure::new(
+        ErrorKind::RevocationInDoubt,
+        "a logout asked the provider to revoke this credential, but no response was recorded",
+    )
+    .with_hint(format!(
+        "finish it: keepalive logout {name}; or see whether it is still valid: keepalive refresh -p {name} --force"
+    ))
+}
+
+/// Automatic probes of a refused client (rule 24).
+pub const MAX_CLIENT_PROBES: u32 = 3;
+
+fn unblocked_status(
+    journal: &Journal,
+    status_policy: StatusPolicy<'_>,
+    now: &Moment,
+    last_error: Option<Failure>,
+) -> ProfileStatus {
+    let validity = journal.validity.as_ref();
+    let demand = Demand::Margin { lookahead: Duration::ZERO };
+    let is_due =
+        freshness::assess(journal.generation, validity, demand, status_policy.margin, status_policy.jitter, now)
+            != Freshness::Fresh
+            || is_renewal_due(journal, Duration::ZERO, now);
+    let is_alive = validity.is_some_and(|v| !v.remaining(now).is_zero());
+    let not_before = journal.blocked_until(now).max(journal.follow_block.as_ref().and_then(|s| s.blocked_until(now)));
+    let planned = validity.map_or(now.wall, |v| margin_reached_at(v, status_policy, now));
+    let planned = renewal_at(journal).map_or(planned, |at| planned.min(at.max(now.wall)));
+    let planned = not_before.map_or(planned, |at| planned.max(at));
+    let state = match (is_alive, is_due, not_before) {
+        (false, ..) if validity.is_some() => ProfileState::Expired,
+        (_, true, Some(_)) => ProfileState::Deferred,
+        (_, true, None) => ProfileState::Due,
+        (_, false, _) => ProfileState::Fresh,
+    };
+    let error = if state == ProfileState::Fresh { None } else { last_error };
+    ProfileStatus { state, refresh_at: Some(planned), error }
+}
+
+/// A refresh token with less life than this is not renewed for its own sake: it is refreshed with its access token, or
+/// ends for good.
+const MIN_RENEWAL_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// When a refresh token must be renewed whatever its access token says (rule 35): after three quarters of its life. One
+/// that no refresh prolongs has less left each time, so it is asked for a few times and then no more.
+fn renewal_at(journal: &Journal) -> Option<Timestamp> {
+    let told = journal.validity.as_ref()?.obtained.wall;
+    let life = journal.login_by?.since(told);
+    (life > MIN_RENEWAL_LIFETIME).then(|| told.plus(life / 4 * 3))
+}
+
+fn is_renewal_due(journal: &Journal, lookahead: Duration, now: &Moment) -> bool {
+    renewal_at(journal).is_some_and(|at| at <= now.wall.plus(lookahead))
+}
+
+/// When the margin is reached, by whichever clock says so first.
+fn margin_reached_at(validity: &Validity, status_policy: StatusPolicy<'_>, now: &Moment) -> Timestamp {
+    let by_wall = freshness::refresh_at(validity, status_policy.margin, status_policy.jitter);
+    let ahead = validity.expires_at().since(by_wall);
+    let by_both = now.wall.plus(validity.remaining(now).saturating_sub(ahead));
+    by_wall.min(by_both).max(now.wall)
+}
+
+/// Whether a demand is met by what the journal says. A live access token is enough for whoever asks for one; whoever asks
+/// for a refresh is told of a doubt, a dead token or a refused client even while it lives.
+pub fn meets_demand(journal: &Journal, demand: Demand, profile: &Profile, now: &Moment) -> bool {
+    if journal.integrity_error.is_some() {
+        return false;
+    }
+    let validity = journal.validity.as_ref();
+    let early = jitter(profile.name.as_str(), profile.margin, validity);
+    let verdict = freshness::assess(journal.generation, validity, demand, profile.margin, early, now);
+    if let Demand::Margin { lookahead } = demand
+        && is_renewal_due(journal, lookahead, now)
+    {
+        return false;
+    }
+    let is_doubtful = journal.open_intent().is_some() || journal.open_revocation().is_some();
+    let is_untroubled = !is_doubtful
+        && !journal.is_rejected()
+        && journal.client_block.is_none()
+        && journal.follow_conflict().is_none()
+        && journal.access_token_error.is_none()
+        && journal.persistent_error.is_none()
+        && (!profile.follow || journal.followed_origin().is_some());
+    verdict == Freshness::Fresh && journal.has_credential() && (is_untroubled || matches!(demand, Demand::ValidFor(_)))
+}
+
+/// This profile's jitter: the same at every run, up to a tenth of its margin, so that profiles signed in together drift
+/// apart (rule 34: it only ever advances).
+pub fn jitter(profile: &str, margin: Margin, validity: Option<&Validity>) -> Duration {
+    let Some(validity) = validity else {
+        return Duration::ZERO;
+    };
+    // FNV-1a: stable between versions and machines, which std's hasher is not.
+    let hash =
+        profile.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let share = (hash >> 40) as u32 & 0x3ff;
+    (validity.margin(margin) / 10 / 1024) * share
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+    use crate::credential::Generation;
+    use crate::credential::external::{AccountIdentity, ImportSource};
+    use crate::credential::secret::Fingerprint;
+    use crate::outcome::OutcomeKind;
+    use crate::store::journal::{
+        ClientBlock, FollowBlock, Intent, LastAttempt, PersistentError, Rejection, Revocation,
+    };
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    fn clock() -> ManualClock {
+        ManualClock::new(Timestamp::from_secs(1_790_000_000))
+    }
+
+    fn journal(clock: &ManualClock) -> Journal {
+        let mut r = Journal::new("p".parse().unwrap());
+        r.generation = Generation::FIRST;
+        r.fingerprint = Some(Fingerprint::from_hex("ab".into()));
+        r.validity =
+            Some(Validity { obtained: clock.now(), lifetime_ms: 1_000_000, assumed: false, is_remainder: false });
+        r
+    }
+
+    fn judge(r: &Journal, clock: &ManualClock) -> ProfileStatus {
+        let policy = Policy::default();
+        let status_policy = StatusPolicy {
+            policy: &policy,
+            margin: Margin::Fixed(S(200)),
+            jitter: Duration::ZERO,
+            is_following: false,
+        };
+        profile_status(Some(r), status_policy, &clock.now())
+    }
+
+    #[test]
+    fn a_credential_goes_from_fresh_to_due_to_expired() {
+        let c = clock();
+        let r = journal(&c);
+        let fresh = judge(&r, &c);
+        assert_eq!((fresh.state, fresh.refresh_at), (ProfileState::Fresh, Some(c.now().wall.plus(S(800)))));
+        c.advance(S(800));
+        assert_eq!(judge(&r, &c).state, ProfileState::Due);
+        c.advance(S(200));
+        assert_eq!(judge(&r, &c).state, ProfileState::Expired);
+    }
+
+    #[test]
+    fn a_pause_is_over_at_its_end() {
+        let c = clock();
+        let mut r = journal(&c);
+        c.advance(S(800));
+        let (outcome, failure) = (OutcomeKind::Deferred, Failure::new(ErrorKind::Source, "away"));
+        r.follow_block = Some(FollowBlock { outcome, failure, next_check: c.now().wall.plus(S(10)), set_at: None });
+        assert_eq!(judge(&r, &c).state, ProfileState::Deferred);
+        c.advance(S(10));
+        assert_eq!(judge(&r, &c).state, ProfileState::Due);
+    }
+
+    #[test]
+    fn r35_a_refresh_token_near_its_end_is_renewed_while_the_access_token_is_fresh() {
+        let c = clock();
+        let mut r = journal(&c);
+        r.validity =
+            Some(Validity { obtained: c.now(), lifetime_ms: 90 * 86_400_000, assumed: false, is_remainder: false });
+        r.login_by = Some(c.now().wall.plus(S(40_000)));
+        let fresh = judge(&r, &c);
+        assert_eq!((fresh.state, fresh.refresh_at), (ProfileState::Fresh, Some(c.now().wall.plus(S(30_000)))));
+        c.advance(S(29_999));
+        assert_eq!(judge(&r, &c).state, ProfileState::Fresh);
+        c.advance(S(1));
+        assert_eq!(judge(&r, &c).state, ProfileState::Due);
+        // A refresh that did not prolong it: three quarters of what is left, down to an hour.
+        let mut times = 0;
+        while judge(&r, &c).state == ProfileState::Due {
+            times += 1;
+            r.validity =
+                Some(Validity { obtained: c.now(), lifetime_ms: 90 * 86_400_000, assumed: false, is_remainder: false });
+            c.advance(r.login_by.unwrap().since(c.now().wall) / 4 * 3);
+        }
+        assert_eq!(times, 2);
+    }
+
+    #[test]
+    fn a_deferred_refresh_is_planned_when_it_is_allowed() {
+        let c = clock();
+        let mut r = journal(&c);
+        r.not_before = Some(c.now().wall.plus(S(900)));
+        assert_eq!(judge(&r, &c).state, ProfileState::Fresh);
+        c.advance(S(850));
+        let s = judge(&r, &c);
+        assert_eq!((s.state, s.refresh_at), (ProfileState::Deferred, r.not_before));
+    }
+
+    #[test]
+    fn a_dead_token_is_never_fresh() {
+        let c = clock();
+        let mut r = journal(&c);
+        r.rejected = Some(Rejection {
+            fingerprint: r.fingerprint.clone().unwrap(),
+            at: c.now().wall,
+            failure: Failure::new(ErrorKind::of_provider("invalid_grant"), "gone"),
+        });
+        let s = judge(&r, &c);
+        assert_eq!(
+            (s.state, s.refresh_at, s.error.unwrap().kind.word()),
+            (ProfileState::NeedsLogin, None, "invalid_grant")
+        );
+        r.fingerprint = Some(Fingerprint::from_hex("cd".into()));
+        assert_eq!(judge(&r, &c).state, ProfileState::Fresh, "r22: a new token clears it");
+    }
+
+    #[test]
+    fn a_followed_profile_is_looked_at_again_whatever_stands_in_its_way() {
+        let c = clock();
+        let mut r = journal(&c);
+        let policy = Policy::default();
+        let judge = |r: &Journal| {
+            let status_policy = StatusPolicy {
+                policy: &policy,
+                margin: Margin::Fixed(S(200)),
+                jitter: Duration::ZERO,
+                is_following: true,
+            };
+            let s = profile_status(Some(r), status_policy, &c.now());
+            (s.state, s.refresh_at.map(|at| at.since(c.now().wall).as_secs()))
+        };
+        assert_eq!(judge(&r), (ProfileState::ConfigError, None), "there is nothing to follow");
+        let place = Some("auth.json".into());
+        r.origin = Some(ImportSource {
+            tool: "codex".into(),
+            location: place,
+            account: None,
+            identity: AccountIdentity::default(),
+        });
+        assert_eq!(judge(&r), (ProfileState::Fresh, Some(800)));
+        let mut stop = FollowBlock {
+            outcome: OutcomeKind::Deferred,
+            failure: Failure::new(ErrorKind::Source, "away"),
+            next_check: c.now().wall.plus(S(900)),
+            set_at: None,
+        };
+        r.follow_block = Some(stop.clone());
+        assert_eq!(judge(&r), (ProfileState::Fresh, Some(900)));
+        stop.outcome = OutcomeKind::ConfigError;
+        r.follow_block = Some(stop);
+        assert_eq!(judge(&r), (ProfileState::ConfigError, Some(900)));
+        let fingerprint = r.fingerprint.clone().unwrap();
+        let failure = Failure::new(ErrorKind::of_provider("invalid_grant"), "gone");
+        r.rejected = Some(Rejection { fingerprint, at: c.now().wall, failure });
+        assert_eq!(judge(&r), (ProfileState::NeedsLogin, Some(600)), "somebody may sign in with the tool");
+    }
+
+    #[test]
+    fn r17_a_doubt_is_never_fresh() {
+        let c = clock();
+        let mut r = journal(&c);
+        r.intent = Some(Intent {
+            attempt_id: "a".into(),
+            generation: r.generation,
+            fingerprint: r.fingerprint.clone().unwrap(),
+            send_count: 1,
+            first_sent: c.now(),
+            last_sent: c.now(),
+            gave_up_at: Some(c.now()),
+            previous_gave_up_at: None,
+            is_last_chance_used: false,
+            is_reusable: false,
+        });
+        let s = judge(&r, &c);
+        assert_eq!((s.state, s.refresh_at), (ProfileState::InDoubt, Some(c.now().wall.plus(S(970)))));
+        assert_eq!(s.error.unwrap().kind, ErrorKind::InDoubt, "though no run has told how it ended");
+    }
+
+    #[test]
+    fn what_a_flight_can_find_out_is_looked_at_now_and_what_it_cannot_is_not() {
+        let c = clock();
+        let flaw = Some((ProfileState::InDoubt, Failure::new(ErrorKind::JournalMissing, "gone")));
+        let mut r = Journal { integrity_error: flaw, ..journal(&c) };
+        let s = judge(&r, &c);
+        assert_eq!((s.state, s.refresh_at), (ProfileState::InDoubt, Some(c.now().wall)));
+        r.integrity_error = Some((ProfileState::NeedsLogin, Failure::new(ErrorKind::Lost, "gone")));
+        let s = judge(&r, &c);
+        assert_eq!((s.state, s.refresh_at), (ProfileState::NeedsLogin, None));
+    }
+
+    #[test]
+    fn r16_an_answer_with_nothing_to_use_is_never_fresh() {
+        let c = clock();
+        let mut r = journal(&c);
+        let error = Failure::new(ErrorKind::AtUnusable, "nothing to use");
+        r.access_token_error = Some(error);
+        // Whatever was tried since: it brought nothing to use either.
+        let error = Some(Failure::new(ErrorKind::Throttled, "later"));
+        r.last_attempt = Some(LastAttempt { at: c.now().wall, outcome: OutcomeKind::Deferred, retry_at: None, error });
+        let s = judge(&r, &c);
+        assert_eq!((s.state, s.refresh_at), (ProfileState::ConfigError, Some(c.now().wall)));
+        assert_eq!(s.error.unwrap().kind, ErrorKind::AtUnusable);
+        r.not_before = Some(c.now().wall.plus(S(9)));
+        assert_eq!(judge(&r, &c).refresh_at, r.not_before);
+        c.advance(S(10));
+        assert_eq!(judge(&r, &c).refresh_at, Some(c.now().wall));
+    }
+
+    #[test]
+    fn nothing_stored_is_no_credential() {
+        let c = clock();
+        let mut r = journal(&c);
+        r.is_tombstone = true;
+        assert_eq!(judge(&r, &c).state, ProfileState::NoCredential);
+        let policy = Policy::default();
+        let status_policy =
+            StatusPolicy { policy: &policy, margin: Margin::DEFAULT, jitter: Duration::ZERO, is_following: false };
+        assert_eq!(profile_status(None, status_policy, &c.now()).state, ProfileState::NoCredential);
+    }
+
+    #[test]
+    fn r17_a_doubt_is_the_worse_news_beside_what_may_be_mended_and_the_better_beside_a_loss() {
+        let c = clock();
+        let now = c.now();
+        let intent = Intent {
+            attempt_id: "x".into(),
+            generation: Generation::FIRST,
+            fingerprint: Fingerprint::from_hex("aa".into()),
+            send_count: 1,
+            first_sent: now.clone(),
+            last_sent: now.clone(),
+            gave_up_at: None,
+            previous_gave_up_at: None,
+            is_last_chance_used: false,
+            is_reusable: false,
+        };
+        let failure = || Failure::new(ErrorKind::Io, "y");
+        let client_block = Some(ClientBlock {
+            config_fingerprint: "x".into(),
+            failure: failure(),
+            probe_count: 0,
+            next_probe: now.wall,
+            set_at: None,
+        });
+        let flaw = |state| Some((state, failure()));
+        for (client_block, flaw, with_doubt, without) in [
+            (client_block, None, ProfileState::InDoubt, ProfileState::ConfigError),
+            (None, flaw(ProfileState::Due), ProfileState::InDoubt, ProfileState::Due),
+            (None, flaw(ProfileState::NeedsLogin), ProfileState::NeedsLogin, ProfileState::NeedsLogin),
+        ] {
+            let unblocked = Journal { client_block, integrity_error: flaw, ..journal(&c) };
+            let doubtful = Journal { intent: Some(intent.clone()), ..unblocked.clone() };
+            assert_eq!([judge(&doubtful, &c).state, judge(&unblocked, &c).state], [with_doubt, without]);
+        }
+    }
+
+    #[test]
+    fn r34_jitter_is_stable_and_small() {
+        let c = clock();
+        let v = journal(&c).validity;
+        let of = |name: &str| jitter(name, Margin::Fixed(S(200)), v.as_ref());
+        assert_eq!(of("a"), of("a"));
+        let many: std::collections::BTreeSet<_> = (0..100).map(|i| of(&format!("profile-{i}"))).collect();
+        assert!(many.len() > 50 && many.iter().all(|j| *j <= S(20)));
+        assert_eq!(jitter("a", Margin::DEFAULT, None), Duration::ZERO);
+    }
+
+    #[test]
+    fn r24_a_refused_client_is_planned_for_as_long_as_it_is_tried_by_itself() {
+        let c = clock();
+        for (probes, is_planned) in
+            [(MAX_CLIENT_PROBES - 1, true), (MAX_CLIENT_PROBES, false), (MAX_CLIENT_PROBES + 1, false)]
+        {
+            let mut r = journal(&c);
+            let next_probe = c.now().wall.plus(S(60));
+            let failure = Failure::new(ErrorKind::ClientRefused, "no");
+            r.client_block = Some(ClientBlock {
+                config_fingerprint: "x".into(),
+                failure,
+                probe_count: probes,
+                next_probe,
+                set_at: None,
+            });
+            let s = judge(&r, &c);
+            assert_eq!((s.state, s.refresh_at), (ProfileState::ConfigError, is_planned.then_some(next_probe)));
+            // The probe found no server.
+            let not_before = c.now().wall.plus(S(90));
+            r.set_not_before(Some(not_before), Some(&c.now()));
+            assert_eq!(judge(&r, &c).refresh_at, is_planned.then_some(not_before));
+        }
+    }
+
+    #[test]
+    fn without_an_access_token_a_refresh_is_due_and_may_be_made_at_the_instant_that_was_named() {
+        let c = clock();
+        let mut r = Journal { validity: None, ..journal(&c) };
+        assert_eq!(judge(&r, &c).state, ProfileState::Due);
+        r.not_before = Some(c.now().wall.plus(S(1)));
+        assert_eq!(judge(&r, &c).state, ProfileState::Deferred);
+        c.advance(S(1));
+        assert_eq!(judge(&r, &c).state, ProfileState::Due);
+    }
+
+    #[test]
+    fn what_went_wrong_is_told_until_it_does_not_matter_any_more() {
+        let c = clock();
+        let error = Some(Failure::new(ErrorKind::Network, "away"));
+        let attempt =
+            LastAttempt { at: c.now().wall, outcome: OutcomeKind::Deferred, retry_at: None, error: error.clone() };
+        let mut r = Journal { last_attempt: Some(attempt), ..journal(&c) };
+        assert_eq!(judge(&r, &c).error, None, "the token is fresh");
+        c.advance(S(800));
+        assert_eq!(judge(&r, &c).error, error);
+        let fingerprint = r.fingerprint.clone().unwrap();
+        r.revocation = Some(Revocation { fingerprint, at: c.now().wall, is_confirmed: false });
+        let s = judge(&r, &c);
+        assert_eq!((s.state, s.error.unwrap().kind.word()), (ProfileState::InDoubt, "revocation_in_doubt"));
+    }
+
+    #[test]
+    fn r35_a_refresh_token_of_an_hour_is_not_renewed_for_its_own_sake() {
+        let c = clock();
+        for (life, renewed_after) in [(3600, None), (3604, Some(2703))] {
+            let r = Journal { login_by: Some(c.now().wall.plus(S(life))), ..journal(&c) };
+            assert_eq!(renewal_at(&r).map(|at| at.since(c.now().wall)), renewed_after.map(S));
+        }
+    }
+
+    #[test]
+    fn whoever_asks_for_a_refresh_is_told_of_trouble_and_whoever_asks_for_a_token_gets_it() {
+        let c = clock();
+        let now = c.now();
+        let token = journal(&c).fingerprint.unwrap();
+        let failure = || Failure::new(ErrorKind::Io, "y");
+        let intent = Intent {
+            attempt_id: "a".into(),
+            generation: Generation::FIRST,
+            fingerprint: token.clone(),
+            send_count: 1,
+            first_sent: now.clone(),
+            last_sent: now.clone(),
+            gave_up_at: None,
+            previous_gave_up_at: None,
+            is_last_chance_used: false,
+            is_reusable: false,
+        };
+        let unusable = Failure::new(ErrorKind::AtUnusable, "y");
+        let config = OutcomeKind::ConfigError;
+        let troubles = [
+            Journal { intent: Some(intent), ..journal(&c) },
+            Journal {
+                revocation: Some(Revocation { fingerprint: token.clone(), at: now.wall, is_confirmed: false }),
+                ..journal(&c)
+            },
+            Journal {
+                rejected: Some(Rejection { fingerprint: token, at: now.wall, failure: failure() }),
+                ..journal(&c)
+            },
+            Journal {
+                client_block: Some(ClientBlock {
+                    config_fingerprint: "x".into(),
+                    failure: failure(),
+                    probe_count: 0,
+                    next_probe: now.wall,
+                    set_at: None,
+                }),
+                ..journal(&c)
+            },
+            Journal {
+                follow_block: Some(FollowBlock {
+                    outcome: config,
+                    failure: failure(),
+                    next_check: now.wall,
+                    set_at: None,
+                }),
+                ..journal(&c)
+            },
+            Journal { access_token_error: Some(unusable), ..journal(&c) },
+            Journal { persistent_error: Some(PersistentError { outcome: config, failure: failure() }), ..journal(&c) },
+        ];
+        let profile = |follow| Profile {
+            name: "p".parse().unwrap(),
+            provider: std::sync::Arc::new(crate::profile::Provider::named("acme")),
+            margin: Margin::Fixed(S(200)),
+            schedule: None,
+            follow,
+        };
+        let tick = Demand::Margin { lookahead: Duration::ZERO };
+        let is_met = |r: &Journal, demand, follow| meets_demand(r, demand, &profile(follow), &now);
+        assert!(is_met(&journal(&c), tick, false) && !is_met(&journal(&c), tick, true), "nothing to follow");
+        for trouble in troubles {
+            assert!(!is_met(&trouble, tick, false), "{trouble:?}");
+            assert!(is_met(&trouble, Demand::ValidFor(S(60)), false), "{trouble:?}");
+            assert_ne!(judge(&trouble, &c).state, ProfileState::Fresh, "{trouble:?}");
+        }
+        assert!(!is_met(&Journal { is_tombstone: true, ..journal(&c) }, tick, false));
+    }
+
+    #[test]
+    fn r34_a_profiles_jitter_is_the_same_on_every_machine() {
+        let v = journal(&clock()).validity;
+        assert_eq!(jitter("xai:default", Margin::Fixed(S(200)), v.as_ref()).as_micros(), 4_160_156);
+    }
+}

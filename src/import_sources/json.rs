@@ -1,0 +1,84 @@
+//! The stores that are JSON: Codex, Claude Code, Grok, Gemini, and what oidc-agent prints. (pure)
+
+use serde_json::{Map, Value};
+
+use crate::import_sources::parse;
+use crate::import_sources::parse::{CLAUDE, CODEX, GEMINI, GROK, OIDC_AGENT, TimeFormat};
+use crate::import_sources::{ToolAccount, ToolStoreError};
+
+/// The object that a file holds.
+pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, ToolStoreError> {
+    serde_json::from_slice(bytes).map_err(|e| {
+        ToolStoreError::new(format!("it is not a JSON object: {e}"), "the tool may be writing it: try again")
+    })
+}
+
+/// `auth.json` of Codex, or the keyring item that has the same content.
+pub fn codex(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+    let file = object(bytes)?;
+    let Some(Value::Object(tokens)) = file.get("tokens") else {
+        let mode = file.get("auth_mode").and_then(Value::as_str).unwrap_or("");
+        let has_key = file.get("OPENAI_API_KEY").is_some_and(Value::is_string);
+        return Err(match (mode, has_key) {
+            ("" | "apikey", true) => ToolStoreError::signed_out(
+                "Codex is signed in with an API key, which needs no refresh",
+                "codex login, with ChatGPT",
+            ),
+            ("", false) => ToolStoreError::signed_out("Codex is not signed in", "codex login"),
+            (mode, _) => ToolStoreError::signed_out(
+                format!("Codex is signed in by {mode:?}, which has no refresh token"),
+                "codex login, with ChatGPT",
+            ),
+        });
+    };
+    let written = parse::parse_instant(&file, ("last_refresh", TimeFormat::Rfc3339));
+    let content = CODEX.parse(tokens).map(|mut foreign| {
+        foreign.written_at = written;
+        foreign
+    });
+    Ok(vec![ToolAccount::single(content)])
+}
+
+/// `.credentials.json` of Claude Code. Its siblings are the logins of MCP servers.
+pub fn claude(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+    match object(bytes)?.get("claudeAiOauth") {
+        Some(Value::Object(tokens)) => Ok(vec![ToolAccount::single(CLAUDE.parse(tokens))]),
+        Some(_) | None => {
+            Err(ToolStoreError::signed_out("Claude Code is not signed in with a subscription", "claude, then /login"))
+        }
+    }
+}
+
+/// `auth.json` of Grok: a map of sign-ins by issuer and client.
+pub fn grok(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+    let signed_in = object(bytes)?;
+    let entries = signed_in.iter().filter_map(|(id, value)| Some((id, value.as_object()?)));
+    let content = |members: &Map<String, Value>| match members.get("auth_mode").and_then(Value::as_str) {
+        // Grok keeps it for reference only; it is for whatever the external command signs in at.
+        Some("external") => Err(ToolStoreError::new(
+            "its token comes from an external sign-in command",
+            "get the token from that command instead",
+        )),
+        _ => GROK.parse(members),
+    };
+    let entries: Vec<_> = entries
+        .map(|(id, members)| ToolAccount { id: id.clone(), provider: None, credential: content(members) })
+        .collect();
+    if entries.is_empty() {
+        Err(ToolStoreError::signed_out("Grok is not signed in", "grok login"))
+    } else {
+        Ok(entries)
+    }
+}
+
+/// `oauth_creds.json` of the Gemini CLI.
+pub fn gemini(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+    Ok(vec![ToolAccount::single(GEMINI.parse(&object(bytes)?))])
+}
+
+/// What `oidc-gen --print` shows of an account.
+pub fn oidc_agent(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+    let account = object(bytes)?;
+    let id = account.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    Ok(vec![ToolAccount { id, provider: None, credential: OIDC_AGENT.parse(&account) }])
+}

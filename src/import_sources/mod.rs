@@ -1,0 +1,94 @@
+//! Takes credentials over from other tools: finds a tool's store, reads it, and picks an account. Nothing is ever written
+//! there.
+
+mod json;
+mod openclaw;
+mod parse;
+mod pizauth;
+#[cfg(test)]
+mod tests;
+mod tool_stores;
+pub mod tools;
+
+use crate::credential::external::ExternalCredential;
+pub use crate::import_sources::tool_stores::{FoundCredential, Selector, ToolStores};
+use crate::outcome::{ErrorKind, Failure};
+
+/// One account in a store, usable or not.
+#[derive(Debug)]
+struct ToolAccount {
+    /// What `--account` names it by; empty where a store holds but one.
+    id: String,
+    /// The provider that it is for, if the store says.
+    provider: Option<String>,
+    credential: Result<ExternalCredential, ToolStoreError>,
+}
+
+impl ToolAccount {
+    fn single(content: Result<ExternalCredential, ToolStoreError>) -> Self {
+        Self { id: String::new(), provider: None, credential: content }
+    }
+
+    /// Whether a person who says `wanted` means this one.
+    fn matches(&self, wanted: &str) -> bool {
+        let identity = self.credential.as_ref().map(|f| &f.identity).ok();
+        let names = identity.map(|i| [&i.email, &i.account, &i.subject]).into_iter().flatten().flatten();
+        self.id == wanted || names.map(String::as_str).any(|name| name.eq_ignore_ascii_case(wanted))
+    }
+
+    /// One line for a person who must choose.
+    fn describe(&self) -> String {
+        match &self.credential {
+            Err(trouble) => format!("{} ({})", self.id, trouble.message),
+            Ok(foreign) => match foreign.identity.display_name().filter(|name| !self.id.contains(name)) {
+                Some(name) => format!("{} ({name})", self.id),
+                None => self.id.clone(),
+            },
+        }
+    }
+}
+
+/// What is wrong with a store, or with one account in it. The file is named by whoever knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ToolStoreError {
+    message: String,
+    hint: String,
+    /// The store was understood, and has no refresh token of that account.
+    is_signed_out: bool,
+}
+
+impl ToolStoreError {
+    fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: what.into(), hint: hint.into(), is_signed_out: false }
+    }
+
+    fn signed_out(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { is_signed_out: true, ..Self::new(what, hint) }
+    }
+
+    fn to_failure(&self, tool: &str, place: &str) -> Failure {
+        Failure::new(ErrorKind::Source, format!("{tool}: {place}: {}", self.message)).with_hint(&self.hint)
+    }
+}
+
+/// The account that is meant. Of several that could be, a person must name one.
+fn select_account(mut entries: Vec<ToolAccount>, wanted: Option<&str>) -> Result<ToolAccount, ToolStoreError> {
+    let all = entries.iter().map(ToolAccount::describe).collect::<Vec<_>>().join(", ");
+    let matching: Vec<usize> = match wanted {
+        // The exact name goes before what two accounts may share.
+        Some(wanted) => match entries.iter().position(|e| e.id == wanted) {
+            Some(exact) => vec![exact],
+            None => (0..entries.len()).filter(|i| entries[*i].matches(wanted)).collect(),
+        },
+        None if entries.len() == 1 => vec![0],
+        None => (0..entries.len()).filter(|i| entries[*i].credential.is_ok()).collect(),
+    };
+    match (matching.as_slice(), wanted) {
+        ([one], _) => Ok(entries.swap_remove(*one)),
+        ([], Some(wanted)) => {
+            Err(ToolStoreError::signed_out(format!("there is no account {wanted:?}"), format!("it has {all}")))
+        }
+        ([], None) => Err(ToolStoreError::new("none of its accounts can be used", format!("it has {all}"))),
+        (_, _) => Err(ToolStoreError::new("it has several accounts", format!("name one with --account: {all}"))),
+    }
+}

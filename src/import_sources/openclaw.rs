@@ -1,0 +1,71 @@
+//! OpenClaw's auth profiles: which of them hold an OAuth credential, and which only look like it. (pure)
+
+use serde_json::{Map, Value};
+
+use crate::credential::external::ExternalCredential;
+use crate::import_sources::json::object;
+use crate::import_sources::parse::OPENCLAW;
+use crate::import_sources::{ToolAccount, ToolStoreError};
+
+/// Stands in place of the tokens while OpenClaw refreshes them, and for ever if that failed.
+const REFRESH_MARKER: &str = "openclaw-oauth-refresh-fence:";
+
+/// What OpenClaw calls a provider, and what it is called here.
+const PROVIDERS: [(&str, &str); 6] = [
+    ("openai-codex", "openai"),
+    ("google-gemini-cli", "google"),
+    ("minimax-portal", "minimax"),
+    ("github-copilot", "github"),
+    ("claude-cli", "anthropic"),
+    ("grok", "xai"),
+];
+
+/// The rows of both databases: a row holds the profiles of one store as JSON, and there is one row a line.
+pub fn read(rows: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+    let (mut entries, mut is_understood) = (Vec::new(), false);
+    for row in rows.split(|b| *b == b'\n').filter(|row| !row.is_empty()) {
+        if let Some(Value::Object(profiles)) = object(row)?.get("profiles") {
+            is_understood = true;
+            entries.extend(profiles.iter().filter_map(|(id, profile)| Some(account(id, profile.as_object()?))));
+        }
+    }
+    let (what, hint) = ("it has no auth profile", "openclaw models auth login");
+    match (entries.is_empty(), is_understood) {
+        (true, true) => Err(ToolStoreError::signed_out(what, hint)),
+        (true, false) => Err(ToolStoreError::new(what, hint)),
+        (false, _) => Ok(entries),
+    }
+}
+
+fn account(id: &str, profile: &Map<String, Value>) -> ToolAccount {
+    let text = |name: &str| profile.get(name).and_then(Value::as_str).unwrap_or_default();
+    let provider = text("provider");
+    let ours = PROVIDERS.iter().find(|(theirs, _)| *theirs == provider).map_or(provider, |(_, ours)| ours);
+    ToolAccount {
+        id: id.to_owned(),
+        provider: (!ours.is_empty()).then(|| ours.to_owned()),
+        credential: match text("type") {
+            "oauth" => oauth_credential(id, profile),
+            kind => Err(ToolStoreError::signed_out(
+                format!("it is of type {kind:?}, which has no refresh token"),
+                "name one of type \"oauth\" with --account",
+            )),
+        },
+    }
+}
+
+/// A fence is no token: sent to the provider it would be refused, and OpenClaw's own refresh would be disturbed.
+fn oauth_credential(id: &str, profile: &Map<String, Value>) -> Result<ExternalCredential, ToolStoreError> {
+    let is_in =
+        |name: &str, marker: &str| profile.get(name).and_then(Value::as_str).is_some_and(|t| t.contains(marker));
+    let is_fenced = ["access", "refresh"].iter().any(|name| is_in(name, REFRESH_MARKER));
+    let has_failed = ["access", "refresh"].iter().any(|name| is_in(name, ":failed:"));
+    match (is_fenced, has_failed) {
+        (true, true) => Err(ToolStoreError::signed_out(
+            "a refresh by OpenClaw failed and lost its token",
+            format!("sign in again: openclaw models auth login --profile-id {id}, or keepalive login"),
+        )),
+        (true, false) => Err(ToolStoreError::new("OpenClaw is refreshing it right now", "try again in a minute")),
+        (false, _) => OPENCLAW.parse(profile),
+    }
+}

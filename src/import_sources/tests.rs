@@ -1,0 +1,196 @@
+//! Every store as it was found, read: what it holds, whose that is, until when, and why some of it is refused.
+
+use serde_json::{Value, json};
+
+use crate::clock::{Moment, Timestamp};
+use crate::credential::external::{AccountIdentity, AccountMatch, ExternalCredential};
+use crate::credential::secret::RefreshToken;
+use crate::import_sources::{ToolAccount, ToolStoreError, json as stores, openclaw, select_account};
+
+macro_rules! store {
+    ($name:literal) => {
+        include_bytes!(concat!("../../tests/stores/", $name)).as_slice()
+    };
+}
+
+fn only(entries: Result<Vec<ToolAccount>, ToolStoreError>) -> ExternalCredential {
+    select_account(entries.unwrap(), None).unwrap().credential.unwrap()
+}
+
+fn is(foreign: &ExternalCredential, refresh: &str) -> bool {
+    foreign.response.refresh == RefreshToken::new(refresh)
+}
+
+fn ends(foreign: &ExternalCredential) -> Timestamp {
+    let now = Moment { wall: Timestamp::from_secs(1_790_000_000), boot_id: "b".into(), uptime_ms: 0 };
+    foreign.response.expiry.access_expiry(&now).unwrap()
+}
+
+fn who(subject: Option<&str>, account: Option<&str>, email: &str) -> AccountIdentity {
+    let text = |t: &str| t.to_owned();
+    AccountIdentity { subject: subject.map(text), account: account.map(text), email: Some(email.into()) }
+}
+
+#[test]
+fn codex_as_codex_wrote_it() {
+    let found = only(stores::codex(store!("codex-chatgpt.json")));
+    assert!(is(&found, "rt-fake-1"));
+    assert_eq!(found.identity, who(Some("user-ada"), Some("acct-1"), "ada@acme.example"));
+    assert_eq!(found.client_id.as_deref(), Some("app_EMoamEEZ73f0CkXaXp7hrann"));
+    assert_eq!(ends(&found), Timestamp::from_secs(1_795_610_634), "the JWT says so, and nothing else does");
+    assert_eq!(found.written_at, Timestamp::parse_rfc3339("2026-11-25T02:43:54.761924532Z"));
+}
+
+#[test]
+fn codex_without_a_refresh_token_is_told_apart() {
+    let what = |bytes: &[u8]| stores::codex(bytes).unwrap_err().message;
+    assert_eq!(what(store!("codex-apikey.json")), "Codex is signed in with an API key, which needs no refresh");
+    assert_eq!(what(b"{}"), "Codex is not signed in");
+    assert_eq!(
+        what(br#"{"auth_mode":"agentIdentity","tokens":null}"#),
+        "Codex is signed in by \"agentIdentity\", which has no refresh token"
+    );
+    assert!(what(b"{\"tokens\":{").starts_with("it is not a JSON object"));
+    let entries = stores::codex(br#"{"tokens":{"access_token":"a","refresh_token":""}}"#).unwrap();
+    let none = select_account(entries, None).unwrap().credential.unwrap_err();
+    assert_eq!(none.message, "it has no refresh token");
+}
+
+#[test]
+fn claude_counts_in_milliseconds_and_does_not_say_whose_it_is() {
+    let found = only(stores::claude(store!("claude.json")));
+    assert!(is(&found, "fake-rt-claude"));
+    assert_eq!(ends(&found), Timestamp::from_millis(4_102_444_800_123));
+    assert_eq!(found.login_by, Some(Timestamp::from_millis(4_103_740_800_000)));
+    assert_eq!(found.response.scope.as_deref(), Some("user:inference user:profile"));
+    assert_eq!(found.identity.compare(&found.identity), AccountMatch::Unknown);
+    assert!(stores::claude(br#"{"mcpOAuth":{}}"#).is_err(), "the login of an MCP server is not Claude's");
+}
+
+#[test]
+fn grok_has_a_map_in_which_a_person_chooses() {
+    let entries = || stores::grok(store!("grok.json")).unwrap();
+    let trouble = select_account(entries(), None).unwrap_err();
+    assert_eq!(trouble.message, "it has several accounts");
+    assert!(trouble.hint.contains("https://auth.x.ai::b1a00492-073a-47ea-816f-4c329264a828 (ada@acme.example)"));
+    for name in ["https://auth.x.ai::b1a00492-073a-47ea-816f-4c329264a828", "ADA@acme.example"] {
+        let found = select_account(entries(), Some(name)).unwrap().credential.unwrap();
+        assert!(is(&found, "fake-rt-grok"));
+        assert_eq!(found.identity, who(Some("user-ada"), None, "ada@acme.example"));
+        assert_eq!(found.issuer.as_deref(), Some("https://auth.x.ai"));
+        assert_eq!(ends(&found), Timestamp::from_millis(4_102_444_800_500));
+    }
+    let stranger = select_account(entries(), Some("eve@acme.example")).unwrap_err();
+    assert!(stranger.hint.starts_with("it has https://"), "{stranger:?}");
+    assert!(select_account(entries(), Some("https://api.x.ai::key")).unwrap().credential.is_err());
+    let external = br#"{"a::b":{"key":"k","auth_mode":"external","refresh_token":"for reference"}}"#;
+    let external = select_account(stores::grok(external).unwrap(), None).unwrap().credential.unwrap_err();
+    assert_eq!(external.message, "its token comes from an external sign-in command");
+    let team = br#"{"a::b":{"key":"k","user_id":"u","principal_id":"team-1","refresh_token":"r"}}"#;
+    assert_eq!(only(stores::grok(team)).identity.account.as_deref(), Some("team-1"));
+    assert_eq!(stores::grok(b"{}").unwrap_err().message, "Grok is not signed in");
+}
+
+#[test]
+fn gemini_is_known_by_its_id_token() {
+    let found = only(stores::gemini(store!("gemini.json")));
+    assert!(is(&found, "fake-rt-gemini"));
+    assert_eq!(found.identity, who(Some("1234567890"), None, "ada@acme.example"));
+    assert_eq!(found.client_id.as_deref(), Some("gemini-client.apps.example"));
+    assert_eq!(ends(&found), Timestamp::from_millis(4_102_444_800_000));
+}
+
+#[test]
+fn openclaw_as_openclaw_wrote_it() {
+    let entries = || openclaw::read(store!("openclaw.json")).unwrap();
+    let ada = select_account(entries(), Some("xai:ada@acme.example")).unwrap();
+    assert_eq!(ada.provider.as_deref(), Some("xai"));
+    let ada = ada.credential.unwrap();
+    assert!(is(&ada, "fake-rt-xai-1"));
+    assert_eq!(ada.identity, who(None, Some("acct-9"), "ada@acme.example"));
+    assert_eq!(ends(&ada), Timestamp::from_millis(4_102_444_800_000));
+    let several = select_account(entries(), None).unwrap_err();
+    assert_eq!(
+        several.hint,
+        "name one with --account: anthropic:default (it is of type \"api_key\", which has no refresh token), \
+         openai:default (acct-1), xai:ada@acme.example, xai:bob@acme.example, \
+         xai:pasted (it is of type \"token\", which has no refresh token)"
+    );
+    let token = select_account(entries(), Some("xai:pasted")).unwrap().credential.unwrap_err();
+    assert_eq!(token.message, "it is of type \"token\", which has no refresh token");
+}
+
+#[test]
+fn a_failed_fence_of_openclaw_is_no_token() {
+    let entries = openclaw::read(store!("openclaw-fenced.json")).unwrap();
+    let fenced = select_account(entries, Some("openai:default")).unwrap().credential.unwrap_err();
+    assert_eq!(fenced.message, "a refresh by OpenClaw failed and lost its token");
+    assert!(fenced.hint.contains("openclaw models auth login --profile-id openai:default"));
+}
+
+#[test]
+fn any_part_of_a_fence_is_no_token() {
+    let fence = "openclaw-oauth-refresh-fence:v1:6b8e21aa93811c66b47ec2f856b5d0b8";
+    let row = |access: String, refresh: String| {
+        let profile = json!({"type": "oauth", "provider": "xai", "access": access, "refresh": refresh, "expires": 1});
+        let row = json!({"version": 1, "profiles": {"xai:default": profile}}).to_string();
+        select_account(openclaw::read(row.as_bytes()).unwrap(), None).unwrap().credential
+    };
+    let pending = row(format!("{fence}:access:00"), format!("{fence}:refresh:00")).unwrap_err();
+    assert_eq!(pending.message, "OpenClaw is refreshing it right now");
+    assert!(row("at".into(), format!("{fence}:refresh:00")).is_err());
+    assert!(row(format!("{fence}:access:00"), "rt".into()).is_err());
+    assert!(row("at".into(), "openclaw-oauth-refresh-fence:v2:unheard-of".into()).is_err());
+    assert!(row("at".into(), "rt".into()).is_ok());
+}
+
+#[test]
+fn both_databases_of_openclaw_are_one_store() {
+    let mut rows = store!("openclaw.json").to_vec();
+    rows.extend_from_slice(br#"{"version":1,"profiles":{"xai:agent":{"type":"oauth","provider":"xai","access":"a","refresh":"agents","expires":9}}}"#);
+    let found = select_account(openclaw::read(&rows).unwrap(), Some("xai:agent")).unwrap().credential.unwrap();
+    assert!(is(&found, "agents"));
+    assert_eq!(openclaw::read(b"\n").unwrap_err().message, "it has no auth profile");
+}
+
+#[test]
+fn oidc_agent_keeps_no_access_token() {
+    let found = only(stores::oidc_agent(store!("oidc-agent.json")));
+    assert!(is(&found, "fake-rt-oidc-1") && found.response.access.is_none());
+    assert_eq!(found.issuer.as_deref(), Some("http://127.0.0.1:18350/"));
+    assert_eq!(found.client_id.as_deref(), Some("oidc-client"));
+}
+
+#[test]
+fn whatever_a_store_holds_instead_nothing_panics_and_nothing_is_made_up() {
+    let odd =
+        [json!(null), json!(7), json!([]), json!({}), json!("x"), json!({"tokens": []}), json!({"a": {"key": 1}})];
+    let nested = |v: &Value| json!({"tokens": v, "claudeAiOauth": v, "profiles": {"p": v}, "refresh_token": v});
+    for value in odd.iter().cloned().chain(odd.iter().map(nested)) {
+        let bytes = value.to_string().into_bytes();
+        for read in [stores::codex, stores::claude, stores::grok, stores::gemini, openclaw::read, stores::oidc_agent] {
+            let tokens = read(&bytes).into_iter().flatten().filter(|entry| entry.credential.is_ok()).count();
+            assert!(tokens == 0 || value["refresh_token"] == "x", "{value}");
+        }
+        assert!(crate::import_sources::pizauth::read(&bytes).is_err());
+    }
+}
+
+#[test]
+fn pizauth_as_pizauth_dumped_it() {
+    let entries = || crate::import_sources::pizauth::read(store!("pizauth.dump")).unwrap();
+    let found = select_account(entries(), None).unwrap();
+    assert_eq!(found.id, "acme", "the other account has no token");
+    let found = found.credential.unwrap();
+    assert!(is(&found, "fake-rt-piz"));
+    assert_eq!(found.client_id.as_deref(), Some("piz-client"));
+    assert_eq!(found.issuer.as_deref(), Some("http://127.0.0.1:18332/oauth/token"));
+    assert_eq!(ends(&found).since(found.written_at.unwrap()).as_secs(), 3600);
+    assert_eq!(
+        select_account(entries(), Some("empty")).unwrap().credential.unwrap_err().message,
+        "pizauth has no token for it"
+    );
+    let mut torn = store!("pizauth.dump").to_vec();
+    torn.pop();
+    assert_eq!(crate::import_sources::pizauth::read(&torn).unwrap_err().message, "it is not a pizauth dump");
+}

@@ -1,0 +1,306 @@
+//! Where the stores of other tools lie on this machine, and how their bytes are had: from a file, the keyring, `sqlite3`, or
+//! the tool's own command. Only reading.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::credential::external::{ExternalCredential, ImportSource};
+use crate::engine::refresh::followed_stores::FollowedStores;
+use crate::import_sources::tools::Tool;
+use crate::import_sources::{ToolAccount, ToolStoreError, json, openclaw, pizauth, select_account};
+use crate::outcome::{ErrorKind, Failure};
+use crate::store::keyring::{Keyring, KeyringError, KeyringItem};
+use crate::sys::paths::ToolDirs;
+use crate::sys::process;
+use crate::sys::process::WaitPolicy;
+
+/// No store of one person's sign-ins is larger.
+const MAX_STORE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The stores of this machine.
+pub struct ToolStores {
+    pub dirs: ToolDirs,
+    /// Asked only if a tool keeps its credential there.
+    pub keyring: Box<dyn Keyring>,
+}
+
+/// Which store, and which account in it.
+#[derive(Clone, Debug, Default)]
+pub struct Selector {
+    /// Instead of the tool's own place; `-` is standard input.
+    pub file: Option<PathBuf>,
+    pub account: Option<String>,
+}
+
+/// What was found, and where.
+#[derive(Debug)]
+pub struct FoundCredential {
+    pub credential: ExternalCredential,
+    pub origin: ImportSource,
+    /// The provider that it is for, if the store says.
+    pub provider: Option<String>,
+}
+
+/// The bytes of a store, and what to call their place.
+struct StoreBytes {
+    bytes: Zeroizing<Vec<u8>>,
+    location: String,
+    /// Whether the place can be looked at again.
+    can_be_reread: bool,
+}
+
+impl ToolStores {
+    /// Reads a tool's store and picks an account. A person may be asked, where the tool's own program must.
+    pub fn read_account(&self, tool: Tool, selector: &Selector) -> Result<FoundCredential, Failure> {
+        let bytes = match &selector.file {
+            Some(file) if file.as_os_str() == "-" => from_stdin(tool)?,
+            Some(file) => self.read_at(tool, &absolute(file), "")?,
+            None => match self.default_path(tool) {
+                Some(place) => self.read_at(tool, &place, "")?,
+                None => read_by_tool(tool, selector)?,
+            },
+        };
+        self.pick_account(tool, &bytes, selector.account.as_deref())
+    }
+
+    fn pick_account(&self, tool: Tool, bytes: &StoreBytes, account: Option<&str>) -> Result<FoundCredential, Failure> {
+        let told = |trouble: ToolStoreError| trouble.to_failure(tool.info().name, &bytes.location);
+        let entries = read(tool, &bytes.bytes).map_err(told)?;
+        let ToolAccount { id, provider, credential: content } = select_account(entries, account).map_err(told)?;
+        let foreign = content.map_err(|trouble| {
+            let whose = if id.is_empty() { String::new() } else { format!("{id}: ") };
+            told(ToolStoreError::new(format!("{whose}{}", trouble.message), trouble.hint))
+        })?;
+        let origin = ImportSource {
+            tool: tool.info().name.to_owned(),
+            location: (bytes.can_be_reread && tool.info().is_readable_unattended).then(|| bytes.location.clone()),
+            account: (!id.is_empty()).then_some(id),
+            identity: foreign.identity.clone(),
+        };
+        Ok(FoundCredential { credential: foreign, origin, provider })
+    }
+
+    /// Where a tool keeps its store, if that is a file that can be read.
+    fn default_path(&self, tool: Tool) -> Option<PathBuf> {
+        let homes = &self.dirs;
+        match tool {
+            Tool::Codex => homes.codex.as_ref().map(|dir| dir.join("auth.json")),
+            Tool::Claude => homes.claude.as_ref().map(|dir| dir.join(".credentials.json")),
+            Tool::Grok => homes.grok.as_ref().map(|dir| dir.join("auth.json")),
+            Tool::Gemini => homes.gemini.as_ref().map(|dir| dir.join("oauth_creds.json")),
+            Tool::OpenClaw => homes.openclaw.as_ref().map(|dir| dir.join("state").join("openclaw.sqlite")),
+            Tool::Pizauth => Some(PIZAUTH_DUMP.into()),
+            Tool::OidcAgent => None,
+        }
+    }
+
+    /// Whether what a credential came from is certainly not there any more: the store, or the account in it.
+    pub fn is_gone(&self, origin: &ImportSource, within: &str) -> bool {
+        let Some((tool, place)) = Tool::from_name(&origin.tool).zip(origin.location.as_ref()) else { return false };
+        match self.read_bytes(tool, Path::new(place), within) {
+            Ok(None) => true,
+            Ok(Some(read_bytes)) => {
+                let entry =
+                    read(tool, &read_bytes).and_then(|entries| select_account(entries, origin.account.as_deref()));
+                entry.and_then(|entry| entry.credential).is_err_and(|trouble| trouble.is_signed_out)
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// The store at a place. `within`: the profile that it is read for.
+    fn read_at(&self, tool: Tool, place: &Path, within: &str) -> Result<StoreBytes, Failure> {
+        let name = place.display().to_string();
+        match self.read_bytes(tool, place, within) {
+            Ok(Some(bytes)) => Ok(StoreBytes { bytes, location: name, can_be_reread: true }),
+            Ok(None) => Err(missing_store(tool).to_failure(tool.info().name, &name)),
+            Err(trouble) => Err(trouble.to_failure(tool.info().name, &name)),
+        }
+    }
+
+    /// `None`: there is no store at that place.
+    fn read_bytes(&self, tool: Tool, place: &Path, within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
+        match tool {
+            Tool::OpenClaw => openclaw_rows(place, within),
+            Tool::Pizauth if place == Path::new(PIZAUTH_DUMP) => pizauth_dump(within),
+            Tool::Codex => match from_file(place) {
+                Ok(None) => self.codex_in_keyring(place),
+                read => read,
+            },
+            Tool::Claude | Tool::Grok | Tool::Gemini | Tool::OidcAgent | Tool::Pizauth => from_file(place),
+        }
+    }
+
+    /// With `cli_auth_credentials_store = "keyring"` Codex keeps what would be in `auth.json` in an item of its own, which
+    /// is named after its home.
+    fn codex_in_keyring(&self, file: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
+        let Some(Ok(home)) = file.parent().map(Path::canonicalize) else { return Ok(None) };
+        let digest = Sha256::digest(home.as_os_str().as_encoded_bytes());
+        let item = KeyringItem { service: "Codex Auth".into(), user: format!("cli|{}", hex::encode(&digest[..8])) };
+        match self.keyring.read(&item) {
+            Ok(found) => Ok(found.map(|found| Zeroizing::new(found.value.as_bytes().to_vec()))),
+            // Where there is no keyring, nobody keeps anything in it.
+            Err(KeyringError::NoBus | KeyringError::NoService | KeyringError::NoCollection) => Ok(None),
+            Err(e) => {
+                Err(ToolStoreError::new(format!("it does not exist, and the keyring cannot be read: {e}"), e.hint()))
+            }
+        }
+    }
+}
+
+impl FollowedStores for ToolStores {
+    fn read(&self, origin: &ImportSource, within: &str) -> Result<ExternalCredential, Failure> {
+        let unknown = || {
+            Failure::new(ErrorKind::Follow, format!("the store of {} cannot be read unattended", origin.tool))
+                .with_hint(format!("remove follow = true from [profile.{within}]"))
+        };
+        let tool = Tool::from_name(&origin.tool).ok_or_else(unknown)?;
+        let place = origin.location.as_ref().ok_or_else(unknown)?;
+        let bytes = self.read_at(tool, Path::new(place), within)?;
+        self.pick_account(tool, &bytes, origin.account.as_deref()).map(|taken| taken.credential)
+    }
+}
+
+fn read(tool: Tool, bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+    match tool {
+        Tool::Codex => json::codex(bytes),
+        Tool::Claude => json::claude(bytes),
+        Tool::Grok => json::grok(bytes),
+        Tool::Gemini => json::gemini(bytes),
+        Tool::OidcAgent => json::oidc_agent(bytes),
+        Tool::OpenClaw => openclaw::read(bytes),
+        Tool::Pizauth => pizauth::read(bytes),
+    }
+}
+
+fn absolute(file: &Path) -> PathBuf {
+    std::path::absolute(file).unwrap_or_else(|_| file.to_owned())
+}
+
+fn missing_store(tool: Tool) -> ToolStoreError {
+    let name = tool.info().name;
+    let hint = match tool {
+        Tool::Claude if cfg!(target_os = "macos") => {
+            "on macOS: security find-generic-password -s \"Claude Code-credentials\" -w | keepalive import … -"
+                .to_owned()
+        }
+        _ => format!("sign in with {name}, or give the path of its store: keepalive import PROFILE --from {name} FILE"),
+    };
+    ToolStoreError::new("it does not exist", hint)
+}
+
+fn from_stdin(tool: Tool) -> Result<StoreBytes, Failure> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    let place = "standard input".to_owned();
+    match std::io::stdin().lock().take(MAX_STORE_BYTES).read_to_end(&mut bytes) {
+        Ok(_) => Ok(StoreBytes { bytes, location: place, can_be_reread: false }),
+        Err(e) => Err(unreadable_error(&e).to_failure(tool.info().name, &place)),
+    }
+}
+
+fn from_file(place: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
+    let file = match std::fs::File::open(place) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(unreadable_error(&e)),
+    };
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(MAX_STORE_BYTES).read_to_end(&mut bytes).map_err(|e| unreadable_error(&e))?;
+    Ok(Some(bytes))
+}
+
+fn unreadable_error(error: &std::io::Error) -> ToolStoreError {
+    ToolStoreError::new(format!("it cannot be read: {error}"), "make it readable for the user that runs keepalive")
+}
+
+/// The two tables that hold auth profiles: of the shared database, and of an agent's own.
+const QUERIES: [&str; 2] = [
+    "SELECT value_json FROM config_machine_state WHERE state_key = 'authProfiles.store'",
+    "SELECT store_json FROM auth_profile_store",
+];
+
+/// OpenClaw's rows, by the `sqlite3` program: this one has no C library in it, and the newest rows may be in the log beside
+/// the database, which only SQLite can read.
+fn openclaw_rows(place: &Path, within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
+    if !place.exists() {
+        return Ok(None);
+    }
+    let url = url::Url::from_file_path(place)
+        .map_err(|()| ToolStoreError::new("cannot pass its path to sqlite3", "use an absolute path"))?;
+    // Without a log nobody is at work there, and nothing needs to be made beside the database to read it.
+    let has_log = place.with_file_name(format!("{}-wal", file_name(place))).exists();
+    let mode = if has_log { "mode=ro" } else { "mode=ro&immutable=1" };
+    let table = QUERIES.iter().map(|query| {
+        let argv = ["sqlite3", "-readonly", "-batch", "-noheader", "-init", "/dev/null", "-cmd", ".timeout 2000"];
+        let argv = argv.iter().map(|a| (*a).to_owned()).chain([format!("{url}?{mode}"), (*query).to_owned()]);
+        process::run_command(&argv.collect::<Vec<_>>(), within, WaitPolicy::Silent { longest: MAX_STORE_BYTES })
+    });
+    let mut rows = Zeroizing::new(Vec::new());
+    let mut failed = None;
+    for result in table {
+        match result {
+            Ok(found) => rows.extend_from_slice(&found),
+            Err(process::CommandError::Start(..)) => {
+                return Err(ToolStoreError::new(
+                    "it is an SQLite database, but the program sqlite3 is not installed",
+                    "apt-get install sqlite3",
+                ));
+            }
+            // Each database has one of the two tables.
+            Err(e) => failed = Some(e),
+        }
+    }
+    match failed {
+        Some(e) if rows.is_empty() => Err(ToolStoreError::new(
+            format!("it has no auth profiles that sqlite3 can read: {e}"),
+            "use OpenClaw's database: ~/.openclaw/state/openclaw.sqlite, or openclaw-agent.sqlite of an agent",
+        )),
+        Some(_) | None => Ok(Some(rows)),
+    }
+}
+
+/// The place of pizauth's tokens: it keeps them in memory, and its program prints them.
+const PIZAUTH_DUMP: &str = "pizauth dump";
+
+fn pizauth_dump(within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
+    let argv: Vec<String> = PIZAUTH_DUMP.split(' ').map(str::to_owned).collect();
+    let dumped = process::run_command(&argv, within, WaitPolicy::Silent { longest: MAX_STORE_BYTES });
+    dumped.map(Some).map_err(|e| ToolStoreError::new(e.to_string(), "start pizauth, or sign in again: keepalive login"))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Tools that show what they keep only through their own program; it may ask the person for a password.
+fn read_by_tool(tool: Tool, selector: &Selector) -> Result<StoreBytes, Failure> {
+    let name = tool.info().name;
+    let argv = match (tool, &selector.account) {
+        (Tool::OidcAgent, Some(account)) if !account.starts_with('-') => {
+            vec!["oidc-gen".to_owned(), "--print".to_owned(), account.clone()]
+        }
+        (Tool::OidcAgent, _) => {
+            let trouble =
+                ToolStoreError::new("no account is given", "name it with --account; oidc-gen --accounts lists them");
+            return Err(trouble.to_failure(name, "oidc-gen"));
+        }
+        (_, _) => {
+            let trouble = ToolStoreError::new(
+                "the home directory is unknown",
+                format!("give the path of its store: --from {name} FILE"),
+            );
+            return Err(trouble.to_failure(name, "its store"));
+        }
+    };
+    let place = argv.join(" ");
+    match process::run_command(&argv, "", WaitPolicy::Interactive { longest: MAX_STORE_BYTES }) {
+        Ok(bytes) => Ok(StoreBytes { bytes, location: place, can_be_reread: false }),
+        Err(e) => {
+            let hint = format!("or sign in separately from {name}: keepalive login");
+            Err(ToolStoreError::new(e.to_string(), hint).to_failure(name, &place))
+        }
+    }
+}

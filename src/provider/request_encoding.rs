@@ -1,0 +1,260 @@
+//! Requests to the token endpoint (RFC 6749 §§4.1.3 and 6, RFC 8628) as bytes: body, headers, client authentication. (pure)
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use url::form_urlencoded;
+use zeroize::Zeroizing;
+
+use crate::credential::secret::{AccessToken, OneTimeSecret, RefreshToken};
+use crate::profile::{BodyEncoding, Provider};
+use crate::provider::client_assertion;
+use crate::provider::client_auth::ClientAuthentication;
+
+/// A request, ready for the fence.
+pub struct EncodedRequest {
+    pub content_type: &'static str,
+    /// The value of `Authorization`, for `client_secret_basic`.
+    pub authorization: Option<Zeroizing<String>>,
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// The request that spends `token` at `provider`.
+pub fn refresh_request(provider: &Provider, proof: &ClientAuthentication, token: &RefreshToken) -> EncodedRequest {
+    let members = vec![("grant_type", "refresh_token"), ("refresh_token", token.expose())];
+    authenticated(provider, proof, with_parameters(provider, members))
+}
+
+/// The request that revokes `token` at `provider` (RFC 7009 §2.1).
+pub fn revocation_request(provider: &Provider, proof: &ClientAuthentication, token: &RefreshToken) -> EncodedRequest {
+    authenticated(provider, proof, vec![("token", token.expose()), ("token_type_hint", "refresh_token")])
+}
+
+/// What a sign-in or a logout asks of a server. None of it carries a refresh token: those go through a lease.
+#[derive(Clone, Copy, Debug)]
+pub enum AuthServerRequest<'a> {
+    /// The token endpoint: an authorization code for tokens (RFC 6749 §4.1.3, RFC 7636 §4.5).
+    AuthorizationCode { code: &'a OneTimeSecret, verifier: &'a OneTimeSecret, redirect_uri: &'a str, state: &'a str },
+    /// The device authorization endpoint: a code for a person (RFC 8628 §3.1).
+    DeviceAuthorization,
+    /// The token endpoint: whether the person is done (RFC 8628 §3.4).
+    DeviceToken { device_code: &'a OneTimeSecret },
+    /// The revocation endpoint: that an access token end now (RFC 7009 §2.1).
+    RevokeAccessToken { access: &'a AccessToken },
+}
+
+/// The request that asks `ask` of `provider`.
+pub fn sign_in_request(
+    provider: &Provider,
+    proof: &ClientAuthentication,
+    ask: AuthServerRequest<'_>,
+) -> EncodedRequest {
+    let scope = provider.scopes.join(" ");
+    let mut members = Vec::new();
+    match ask {
+        AuthServerRequest::AuthorizationCode { code, verifier, redirect_uri, state } => {
+            members.push(("grant_type", "authorization_code"));
+            members.push(("code", code.expose()));
+            members.push(("redirect_uri", redirect_uri));
+            members.push(("code_verifier", verifier.expose()));
+            if provider.body == BodyEncoding::Json {
+                // Who departs from the form wants the state again; RFC 6749 §3.2 lets all others ignore it.
+                members.push(("state", state));
+            }
+        }
+        AuthServerRequest::DeviceAuthorization if scope.is_empty() => {}
+        AuthServerRequest::DeviceAuthorization => members.push(("scope", &scope)),
+        AuthServerRequest::DeviceToken { device_code } => {
+            members.push(("grant_type", "urn:ietf:params:oauth:grant-type:device_code"));
+            members.push(("device_code", device_code.expose()));
+        }
+        // What a provider wants besides is meant for requests of tokens.
+        AuthServerRequest::RevokeAccessToken { access } => {
+            let members = vec![("token", access.expose()), ("token_type_hint", "access_token")];
+            return authenticated(provider, proof, members);
+        }
+    }
+    authenticated(provider, proof, with_parameters(provider, members))
+}
+
+/// The members, and those that this provider wants besides; none in the place of one that is there.
+fn with_parameters<'a>(provider: &'a Provider, mut members: Vec<(&'a str, &'a str)>) -> Vec<(&'a str, &'a str)> {
+    for (name, value) in &provider.parameters {
+        if !members.iter().any(|(there, _)| there == name) {
+            members.push((name, value));
+        }
+    }
+    members
+}
+
+/// The one place where a client says who it is, and proves it.
+fn authenticated<'a>(
+    provider: &'a Provider,
+    proof: &'a ClientAuthentication,
+    mut members: Vec<(&'a str, &'a str)>,
+) -> EncodedRequest {
+    let mut authorization = None;
+    match proof {
+        ClientAuthentication::None => members.push(("client_id", &provider.client_id)),
+        ClientAuthentication::Basic(secret) => authorization = Some(basic_authorization(&provider.client_id, secret)),
+        ClientAuthentication::Post(secret) => {
+            members.push(("client_id", &provider.client_id));
+            members.push(("client_secret", secret));
+        }
+        ClientAuthentication::Assertion(assertion) => {
+            members.push(("client_id", &provider.client_id));
+            members.push(("client_assertion_type", client_assertion::ASSERTION_TYPE));
+            members.push(("client_assertion", assertion));
+        }
+    }
+    let (content_type, body) = match provider.body {
+        BodyEncoding::Form => ("application/x-www-form-urlencoded", form_body(&members)),
+        BodyEncoding::Json => ("application/json", json_body(&members)),
+    };
+    EncodedRequest { content_type, authorization, body }
+}
+
+/// RFC 6749 §2.3.1: id and secret are form-encoded first, and only then joined and written in base64.
+fn basic_authorization(id: &str, secret: &str) -> Zeroizing<String> {
+    let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = Zeroizing::new(format!("{}:{}", encode(id), encode(secret)));
+    Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())))
+}
+
+fn form_body(members: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
+    let text = form_urlencoded::Serializer::new(String::new()).extend_pairs(members).finish();
+    Zeroizing::new(text.into_bytes())
+}
+
+fn json_body(members: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
+    let object: serde_json::Map<_, _> = members.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
+    Zeroizing::new(serde_json::Value::Object(object).to_string().into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    fn provider(body: BodyEncoding) -> Provider {
+        Provider { client_id: "conf:odd id".into(), body, ..Provider::named("acme") }
+    }
+
+    fn secret(text: &str) -> Zeroizing<String> {
+        Zeroizing::new(text.into())
+    }
+
+    fn body(r: &EncodedRequest) -> &str {
+        std::str::from_utf8(&r.body).unwrap()
+    }
+
+    #[test]
+    fn a_public_client_names_itself_in_the_form() {
+        let token = RefreshToken::new("a+b/c=&d").unwrap();
+        let r = refresh_request(&provider(BodyEncoding::Form), &ClientAuthentication::None, &token);
+        assert_eq!(body(&r), "grant_type=refresh_token&refresh_token=a%2Bb%2Fc%3D%26d&client_id=conf%3Aodd+id");
+        assert!(r.authorization.is_none());
+    }
+
+    #[test]
+    fn basic_authentication_form_encodes_before_base64() {
+        let token = RefreshToken::new("r").unwrap();
+        let r = refresh_request(
+            &provider(BodyEncoding::Form),
+            &ClientAuthentication::Basic(secret("a+b/c=d%2B:e&f?g h")),
+            &token,
+        );
+        let sent = r.authorization.clone().unwrap();
+        let pair = STANDARD.decode(sent.strip_prefix("Basic ").unwrap()).unwrap();
+        assert_eq!(String::from_utf8(pair).unwrap(), "conf%3Aodd+id:a%2Bb%2Fc%3Dd%252B%3Ae%26f%3Fg+h");
+        assert_eq!(body(&r), "grant_type=refresh_token&refresh_token=r");
+    }
+
+    #[test]
+    fn a_secret_goes_into_the_body_only_for_post() {
+        let token = RefreshToken::new("r").unwrap();
+        let r = refresh_request(&provider(BodyEncoding::Form), &ClientAuthentication::Post(secret("s e")), &token);
+        assert_eq!(body(&r), "grant_type=refresh_token&refresh_token=r&client_id=conf%3Aodd+id&client_secret=s+e");
+    }
+
+    #[test]
+    fn a_sign_in_sends_what_its_rfc_says() {
+        let once = |text: &str| OneTimeSecret::new(text).unwrap();
+        let mut public = provider(BodyEncoding::Form);
+        public.scopes = vec!["openid".into(), "a:b".into()];
+        assert_eq!(
+            body(&sign_in_request(&public, &ClientAuthentication::None, AuthServerRequest::DeviceAuthorization)),
+            "scope=openid+a%3Ab&client_id=conf%3Aodd+id"
+        );
+        let poll = AuthServerRequest::DeviceToken { device_code: &once("d") };
+        let sent = sign_in_request(&public, &ClientAuthentication::None, poll);
+        let grant = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code";
+        assert_eq!(body(&sent), format!("{grant}&device_code=d&client_id=conf%3Aodd+id"));
+        let (code, verifier) = (once("c&"), once("v"));
+        let ask = AuthServerRequest::AuthorizationCode {
+            code: &code,
+            verifier: &verifier,
+            redirect_uri: "http://127.0.0.1:5/x",
+            state: "s",
+        };
+        let sent = sign_in_request(&provider(BodyEncoding::Form), &ClientAuthentication::Basic(secret("s")), ask);
+        assert!(sent.authorization.is_some());
+        let redirect = "redirect_uri=http%3A%2F%2F127.0.0.1%3A5%2Fx";
+        assert_eq!(body(&sent), format!("grant_type=authorization_code&code=c%26&{redirect}&code_verifier=v"));
+        let sent = sign_in_request(&provider(BodyEncoding::Json), &ClientAuthentication::None, ask);
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&sent.body).unwrap()["state"], "s");
+    }
+
+    #[test]
+    fn an_assertion_goes_into_every_request_of_the_client() {
+        let proof = ClientAuthentication::Assertion(secret("h.b.s"));
+        let tail = "client_id=conf%3Aodd+id&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3A\
+                    client-assertion-type%3Ajwt-bearer&client_assertion=h.b.s";
+        let r = refresh_request(&provider(BodyEncoding::Form), &proof, &RefreshToken::new("r").unwrap());
+        assert_eq!(body(&r), format!("grant_type=refresh_token&refresh_token=r&{tail}"));
+        assert!(r.authorization.is_none());
+        assert_eq!(
+            body(&sign_in_request(&provider(BodyEncoding::Form), &proof, AuthServerRequest::DeviceAuthorization)),
+            tail
+        );
+    }
+
+    #[test]
+    fn parameters_of_the_provider_go_along_but_replace_nothing() {
+        let mut acme = provider(BodyEncoding::Form);
+        acme.scopes = vec!["openid".into()];
+        acme.parameters = [("resource", "https://api"), ("scope", "x"), ("refresh_token", "y")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        let r = refresh_request(&acme, &ClientAuthentication::None, &RefreshToken::new("r").unwrap());
+        let start = "grant_type=refresh_token&refresh_token=r&resource=https%3A%2F%2Fapi&scope=x&client_id=";
+        assert!(body(&r).starts_with(start), "{}", body(&r));
+        let asked = sign_in_request(&acme, &ClientAuthentication::None, AuthServerRequest::DeviceAuthorization);
+        assert!(body(&asked).starts_with("scope=openid&resource=https%3A%2F%2Fapi&refresh_token=y&client_id="));
+    }
+
+    #[test]
+    fn a_revocation_says_what_it_revokes_and_authenticates_as_a_refresh_does() {
+        let (token, access) = (RefreshToken::new("r&").unwrap(), AccessToken::new("a").unwrap());
+        let mut acme = provider(BodyEncoding::Form);
+        acme.parameters = vec![("resource".into(), "https://api".into())];
+        let r = revocation_request(&acme, &ClientAuthentication::None, &token);
+        assert_eq!(body(&r), "token=r%26&token_type_hint=refresh_token&client_id=conf%3Aodd+id");
+        let r = sign_in_request(
+            &acme,
+            &ClientAuthentication::Basic(secret("s")),
+            AuthServerRequest::RevokeAccessToken { access: &access },
+        );
+        assert_eq!(body(&r), "token=a&token_type_hint=access_token");
+        assert!(r.authorization.is_some());
+    }
+
+    #[test]
+    fn a_json_body_has_the_same_members() {
+        let token = RefreshToken::new("r\"x").unwrap();
+        let r = refresh_request(&provider(BodyEncoding::Json), &ClientAuthentication::None, &token);
+        let v: serde_json::Value = serde_json::from_slice(&r.body).unwrap();
+        assert_eq!(
+            v,
+            serde_json::json!({"grant_type":"refresh_token","refresh_token":"r\"x","client_id":"conf:odd id"})
+        );
+        assert_eq!(r.content_type, "application/json");
+    }
+}

@@ -1,0 +1,257 @@
+//! What the scheduler knows of one profile: when it will look at it, what may be lost until then, and what failed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::engine::refresh::retry_policy;
+use crate::engine::status::ProfileStatus;
+use crate::outcome::{Outcome, OutcomeKind, ProfileState, Publication};
+use crate::profile::{Policy, Profile, ProfileName};
+use crate::scheduler::plan;
+use crate::scheduler::plan::NextCheck;
+use crate::store::journal::Journal;
+use crate::sys::file_watch::FileStamp;
+
+#[derive(Default)]
+pub(super) struct ScheduledProfile {
+    /// As configured when the look was planned; `None` while the configuration knows no such profile.
+    pub(super) profile: Option<Arc<Profile>>,
+    /// `None`: nothing to do until somebody changes something.
+    pub(super) next_check: Option<NextCheck>,
+    pub(super) state: Option<ProfileState>,
+    pub(super) is_in_flight: bool,
+    /// When the access token ends.
+    pub(super) access_expiry: Option<NextCheck>,
+    /// When the server's grace ends, while a retry inside it is still to come.
+    pub(super) grace_end: Option<NextCheck>,
+    /// Of the journal as it was last read.
+    pub(super) journal_stamp: FileStamp,
+    /// The attempts that it counted then.
+    pub(super) sequence: u64,
+    /// Outcomes in a row that the journal knows nothing of.
+    pub(super) unrecorded_failures: u32,
+    /// Looks in a row that the journal planned for at once, and at which nothing was allowed.
+    pub(super) immediate_retries: u32,
+    /// When a flight last failed, by the boot clock; 0: none has since one did not.
+    pub(super) last_failure_ms: u64,
+    pub(super) is_schedule_warned: bool,
+}
+
+impl ScheduledProfile {
+    /// Takes over what the journal says.
+    pub(super) fn update_from_journal(&mut self, journal: Option<&Journal>, policy: &Policy, now: &Moment) {
+        let life = journal.and_then(|r| r.validity.as_ref()).map(|v| v.remaining(now));
+        self.access_expiry = life.map(|left| NextCheck::after(now, left));
+        let grace = journal.and_then(Journal::open_intent).and_then(|i| retry_policy::grace_remaining(i, policy, now));
+        self.grace_end = grace.map(|left| NextCheck::after(now, left));
+        self.sequence = journal.map_or(0, |r| r.sequence);
+    }
+
+    /// Keeps a look that was planned before, if it is the sooner one: what it was to mend may be in no journal.
+    pub(super) fn keep_earlier_check(&mut self, before: NextCheck, now: &Moment) {
+        self.next_check =
+            self.next_check.take().map(|look| if before.wait(now) < look.wait(now) { before } else { look });
+    }
+
+    pub(super) fn is_in_grace(&self, now: &Moment) -> bool {
+        self.grace_end.as_ref().is_some_and(|end| !end.is_due(now))
+    }
+
+    /// How long until something is lost: a retry that the server would allow, or a live access token.
+    pub(super) fn time_left(&self, now: &Moment) -> Option<Duration> {
+        let ends = [&self.grace_end, &self.access_expiry].into_iter().flatten();
+        ends.map(|end| end.wait(now)).filter(|left| !left.is_zero()).min()
+    }
+
+    /// How long it may be kept waiting for somebody else's probe, so that one more try of its own fits.
+    pub(super) fn max_delay(&self, now: &Moment) -> Option<Duration> {
+        if self.is_in_grace(now) { Some(Duration::ZERO) } else { self.time_left(now).map(|left| left / 2) }
+    }
+
+    /// Counts an outcome that the journal does not know. Again, one more try must fit.
+    pub(super) fn next_backoff(&mut self, now: &Moment) -> Duration {
+        self.unrecorded_failures += 1;
+        let pause = plan::backoff_delay(self.unrecorded_failures);
+        self.time_left(now).map_or(pause, |left| pause.min(left / 2).max(plan::minimum_delay(1)))
+    }
+
+    pub(super) fn back_off(&mut self, now: &Moment) {
+        let pause = self.next_backoff(now);
+        self.next_check = Some(NextCheck::after(now, pause));
+    }
+
+    /// Plans on after a landing, when the journal has planned.
+    pub(super) fn reschedule(&mut self, outcome: &Outcome, now: &Moment) {
+        let is_well = matches!(outcome.kind, OutcomeKind::Refreshed | OutcomeKind::Fresh);
+        self.last_failure_ms = if is_well { 0 } else { now.uptime_ms };
+        let is_pending = outcome.publication == Publication::PublishPending;
+        if is_well && !is_pending {
+            (self.unrecorded_failures, self.immediate_retries) = (0, 0);
+            return;
+        }
+        let planned = self.next_check.as_ref().map(|look| look.wait(now));
+        // The journal says when to try again: no failure of another kind puts that off.
+        let is_noted = !is_well && outcome.retry_at.is_some();
+        self.immediate_retries =
+            if is_noted && planned == Some(Duration::ZERO) { self.immediate_retries + 1 } else { 0 };
+        let noted = planned.map(|planned| planned.max(plan::minimum_delay(self.immediate_retries)));
+        let wait = match noted.filter(|_| is_noted) {
+            Some(noted) if is_pending => noted.min(self.next_backoff(now)),
+            Some(noted) => {
+                self.unrecorded_failures = 0;
+                noted
+            }
+            None if is_pending => self.next_backoff(now),
+            // The journal may plan this for now; it did not work now.
+            None => match planned {
+                Some(planned) => planned.max(self.next_backoff(now)),
+                None => return,
+            },
+        };
+        if self.next_check.as_ref().is_none_or(|look| look.wait(now) != wait) {
+            self.next_check = Some(NextCheck::after(now, wait));
+        }
+    }
+
+    /// Says it once when a profile comes to need a person, and once when it no longer does.
+    pub(super) fn report_transition(&mut self, name: &ProfileName, standing: &ProfileStatus) {
+        let needs_person =
+            |s: ProfileState| matches!(s, ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::InDoubt);
+        let was = self.state.is_some_and(needs_person);
+        let message = standing.error.as_ref().map_or("", |e| e.message.as_str());
+        let kind = standing.error.as_ref().map(|e| e.kind.word());
+        let hint = standing.error.as_ref().and_then(|e| e.hint.as_deref());
+        if needs_person(standing.state) && self.state != Some(standing.state) {
+            tracing::error!(profile = %name, state = %standing.state, kind, hint, "needs attention: {message}");
+        } else if standing.state == ProfileState::NoCredential {
+            if self.state.is_some_and(|was| was != ProfileState::NoCredential) {
+                tracing::info!(profile = %name, "signed out");
+            }
+        } else if was && !needs_person(standing.state) {
+            tracing::info!(profile = %name, state = %standing.state, "recovered");
+        }
+        self.state = Some(standing.state);
+    }
+}
+
+#[cfg(test)]
+impl ScheduledProfile {
+    /// One that the journal has planned for now.
+    pub(super) fn planned(now: &Moment, failures: u32) -> Self {
+        Self {
+            next_check: Some(NextCheck::after(now, Duration::ZERO)),
+            unrecorded_failures: failures,
+            ..Self::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ManualClock, Timestamp};
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    fn settled(mut entry: ScheduledProfile, outcome: &Outcome, now: &Moment) -> (Duration, u32) {
+        entry.reschedule(outcome, now);
+        (entry.next_check.unwrap().wait(now), entry.unrecorded_failures)
+    }
+
+    #[test]
+    fn r33_a_time_that_the_journal_names_is_not_put_off_by_earlier_failures() {
+        let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
+        for kind in [OutcomeKind::InDoubt, OutcomeKind::Deferred] {
+            let noted = Outcome::new(kind).with_retry_at(now.wall);
+            assert_eq!(
+                settled(ScheduledProfile::planned(&now, 9), &noted, &now),
+                (plan::minimum_delay(1), 0),
+                "a retry inside the grace"
+            );
+            let later = ScheduledProfile {
+                next_check: Some(NextCheck::after(&now, S(20))),
+                ..ScheduledProfile::planned(&now, 9)
+            };
+            assert_eq!(settled(later, &noted, &now), (S(20), 0));
+            // It is planned for now and not allowed, again and again.
+            let mut entry = ScheduledProfile::planned(&now, 0);
+            let waits = [(); 3].map(|()| {
+                entry.next_check = Some(NextCheck::after(&now, S(0)));
+                entry.reschedule(&noted, &now);
+                entry.next_check.as_ref().unwrap().wait(&now)
+            });
+            assert_eq!(waits, [S(1), S(2), S(4)]);
+            let asleep = ScheduledProfile { next_check: None, ..ScheduledProfile::planned(&now, 9) };
+            let mut entry = asleep;
+            entry.reschedule(&noted, &now);
+            assert_eq!(entry.next_check, None, "only a person can help");
+        }
+    }
+
+    #[test]
+    fn r33_after_what_no_journal_notes_one_more_try_fits_before_something_is_lost() {
+        let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
+        let away = Outcome::new(OutcomeKind::StoreUnavailable);
+        assert_eq!(settled(ScheduledProfile::planned(&now, 3), &away, &now), (plan::backoff_delay(4), 4));
+        let end = |left| Some(NextCheck::after(&now, S(left)));
+        let dying = ScheduledProfile { access_expiry: end(30), ..ScheduledProfile::planned(&now, 9) };
+        assert_eq!(settled(dying, &away, &now).0, S(15));
+        let in_grace =
+            ScheduledProfile { access_expiry: end(600), grace_end: end(6), ..ScheduledProfile::planned(&now, 9) };
+        assert_eq!(settled(in_grace, &away, &now).0, S(3));
+        let dead = ScheduledProfile { access_expiry: end(0), ..ScheduledProfile::planned(&now, 3) };
+        assert_eq!(settled(dead, &away, &now).0, plan::backoff_delay(4));
+    }
+
+    #[test]
+    fn a_sooner_look_is_kept_when_the_journal_plans_a_later_one_and_none_where_none_helps() {
+        let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
+        let kept = |look: Option<u64>, before| {
+            let look = look.map(|left| NextCheck::after(&now, S(left)));
+            let mut entry = ScheduledProfile { next_check: look, ..ScheduledProfile::default() };
+            entry.keep_earlier_check(NextCheck::after(&now, S(before)), &now);
+            entry.next_check.map(|look| look.wait(&now))
+        };
+        assert_eq!([kept(Some(9), 5), kept(Some(5), 9), kept(None, 5)], [Some(S(5)), Some(S(5)), None]);
+    }
+
+    #[test]
+    fn what_is_pending_is_published_soon_whatever_the_journal_plans() {
+        let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
+        let pending = |kind| Outcome { publication: Publication::PublishPending, ..Outcome::new(kind) };
+        let hour = || ScheduledProfile {
+            next_check: Some(NextCheck::after(&now, S(3600))),
+            ..ScheduledProfile::planned(&now, 0)
+        };
+        assert_eq!(settled(hour(), &pending(OutcomeKind::Refreshed), &now), (plan::backoff_delay(1), 1));
+        let doubt = pending(OutcomeKind::InDoubt).with_retry_at(now.wall);
+        assert_eq!(settled(hour(), &doubt, &now), (plan::backoff_delay(1), 1));
+        assert_eq!(
+            settled(ScheduledProfile::planned(&now, 9), &doubt, &now).0,
+            plan::minimum_delay(1),
+            "the grace does not wait for it"
+        );
+    }
+
+    #[test]
+    fn r19_a_retry_inside_the_grace_waits_for_no_probe_and_a_token_that_ends_not_long() {
+        let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
+        let end = |left| Some(NextCheck::after(&now, S(left)));
+        assert_eq!(ScheduledProfile::planned(&now, 0).max_delay(&now), None, "nothing to lose");
+        assert_eq!(
+            ScheduledProfile { access_expiry: end(60), ..ScheduledProfile::planned(&now, 0) }.max_delay(&now),
+            Some(S(30))
+        );
+        assert_eq!(
+            ScheduledProfile { access_expiry: end(60), grace_end: end(20), ..ScheduledProfile::planned(&now, 0) }
+                .max_delay(&now),
+            Some(S(0))
+        );
+        assert_eq!(
+            ScheduledProfile { access_expiry: end(0), grace_end: end(0), ..ScheduledProfile::planned(&now, 0) }
+                .max_delay(&now),
+            None
+        );
+    }
+}

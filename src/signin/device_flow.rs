@@ -1,0 +1,201 @@
+//! The device flow (RFC 8628): a person signs in elsewhere while we ask, at the server's pace, whether they are done.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use url::Url;
+
+use crate::credential::secret::OneTimeSecret;
+use crate::credential::token_response::{ErrorResponse, printable};
+use crate::outcome::{ErrorKind, Failure};
+use crate::provider::request_encoding::AuthServerRequest;
+use crate::signin::login_events::LoginEvents;
+use crate::signin::token_client::{IssuedTokens, TokenClient};
+use crate::signin::{GrantResponse, SignInError, denied_error, parse_grant_response};
+
+/// Pause between two questions, if the server names none (RFC 8628 §3.2).
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
+/// What `slow_down` adds (RFC 8628 §3.5).
+const SLOW_DOWN_INCREMENT: Duration = Duration::from_secs(5);
+/// No server needs more patience between two questions.
+const MAX_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a code lives at most that does not say so, and at least that does.
+const EXPIRES_IN_LIMITS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(30 * 60));
+
+/// What the person needs, and what we ask with.
+#[derive(Debug)]
+pub struct DeviceAuthorization {
+    device_code: OneTimeSecret,
+    pub user_code: String,
+    /// Where to type the code.
+    pub verification_uri: Url,
+    /// The same with the code in it, for a QR code.
+    pub verification_uri_complete: Option<Url>,
+    pub expires_in: Duration,
+    interval: Duration,
+}
+
+/// What an answer to a question means.
+#[derive(Debug, PartialEq, Eq)]
+enum PollDecision {
+    After(Duration),
+    Stop,
+}
+
+impl TokenClient<'_> {
+    /// Asks the server for a code that a person can type elsewhere.
+    pub fn authorize_device(&self, endpoint: &Url) -> Result<DeviceAuthorization, SignInError> {
+        let answer =
+            self.server.request(self.prepared, endpoint, AuthServerRequest::DeviceAuthorization).map_err(|why| {
+                let message = format!("cannot get a device code from {endpoint}: {why}");
+                SignInError::Unreachable(
+                    Failure::new(ErrorKind::Network, message).with_hint("nothing was changed; try again"),
+                )
+            })?;
+        let members = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
+        if let Some(invitation) = parse_device_authorization(&members) {
+            return Ok(invitation);
+        }
+        match parse_grant_response(&answer) {
+            // Many servers have clients for devices and clients for browsers, and which this one is the user knows.
+            Ok(GrantResponse::Denied(d)) => Err(match denied_error(&d, &self.prepared.provider) {
+                SignInError::Config(f) => {
+                    let hint = f.hint.clone().map_or(String::new(), |hint| format!("{hint}; "));
+                    SignInError::Config(
+                        f.with_hint(format!("{hint}if the client does not support the device flow, use --paste")),
+                    )
+                }
+                other => other,
+            }),
+            Ok(GrantResponse::Granted(_)) | Err(_) => {
+                let message = format!("{endpoint} returned {} without a device code", answer.status);
+                Err(SignInError::Unreachable(
+                    Failure::new(ErrorKind::Server, message).with_hint("try again later, or without --device"),
+                ))
+            }
+        }
+    }
+
+    /// Asks until the person is done, says no, or the code has expired. `tell` hears of questions that got no answer.
+    pub fn poll(
+        &self,
+        invitation: &DeviceAuthorization,
+        wait: &LoginEvents<'_>,
+        tell: &dyn Fn(&str),
+    ) -> Result<IssuedTokens, SignInError> {
+        let deadline = wait.deadline(invitation.expires_in);
+        let mut interval = invitation.interval;
+        loop {
+            // Nobody types here, so whatever comes is no reason to ask early.
+            while wait.next(&deadline, interval)?.is_some() {}
+            let asked = self.clock.now();
+            let ask = AuthServerRequest::DeviceToken { device_code: &invitation.device_code };
+            let unanswered = match self.server.request(self.prepared, &self.prepared.token_endpoint, ask) {
+                Ok(answer) => match parse_grant_response(&answer) {
+                    Ok(GrantResponse::Granted(granted)) => {
+                        return Ok(IssuedTokens { response: granted, requested_at: asked });
+                    }
+                    Ok(GrantResponse::Denied(d)) => match poll_decision(&d, interval) {
+                        PollDecision::After(next) => {
+                            interval = next;
+                            continue;
+                        }
+                        PollDecision::Stop => return Err(self.final_error(&d)),
+                    },
+                    // A gateway's page, a 5xx: the code lives on.
+                    Err(_) => format!("the server returned {} with an unreadable body", answer.status),
+                },
+                Err(why) => why,
+            };
+            // RFC 8628 §3.5: after a connection that failed, ask less often.
+            interval = (interval * 2).min(MAX_INTERVAL);
+            tell(&unanswered);
+        }
+    }
+
+    fn final_error(&self, d: &ErrorResponse) -> SignInError {
+        match d.code.as_str() {
+            "expired_token" => {
+                let message = "the code expired before it was used";
+                SignInError::Abandoned(
+                    Failure::new(ErrorKind::ExpiredToken, message).with_hint("nothing was changed; sign in again"),
+                )
+            }
+            _ => denied_error(d, &self.prepared.provider),
+        }
+    }
+}
+
+fn poll_decision(d: &ErrorResponse, interval: Duration) -> PollDecision {
+    match d.code.as_str() {
+        "authorization_pending" => PollDecision::After(interval),
+        "slow_down" => PollDecision::After((interval + SLOW_DOWN_INCREMENT).min(MAX_INTERVAL)),
+        "server_error" | "temporarily_unavailable" => PollDecision::After((interval * 2).min(MAX_INTERVAL)),
+        _ => PollDecision::Stop,
+    }
+}
+
+fn parse_device_authorization(members: &Value) -> Option<DeviceAuthorization> {
+    let text = |name: &str| members.get(name).and_then(Value::as_str).filter(|t| !t.is_empty());
+    let page =
+        |name: &str| text(name).and_then(|t| Url::parse(t).ok()).filter(|u| matches!(u.scheme(), "https" | "http"));
+    let seconds = |name: &str| {
+        let value = members.get(name)?;
+        value.as_u64().or_else(|| value.as_str()?.parse().ok()).map(Duration::from_secs)
+    };
+    let (shortest, longest) = EXPIRES_IN_LIMITS;
+    Some(DeviceAuthorization {
+        device_code: OneTimeSecret::new(text("device_code")?)?,
+        user_code: printable(text("user_code")?),
+        // Google's older name for it.
+        verification_uri: page("verification_uri").or_else(|| page("verification_url"))?,
+        verification_uri_complete: page("verification_uri_complete"),
+        expires_in: seconds("expires_in").map_or(longest, |s| s.clamp(shortest, longest)),
+        interval: seconds("interval").unwrap_or(DEFAULT_INTERVAL).clamp(Duration::from_secs(1), MAX_INTERVAL),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_invitation_is_read_as_servers_write_it() {
+        let google = json!({"device_code": "d", "user_code": "A-B", "verification_url": "https://g.example/d",
+                            "expires_in": 1800, "interval": 5});
+        let i = parse_device_authorization(&google).unwrap();
+        assert_eq!(
+            (i.user_code.as_str(), i.verification_uri.as_str(), i.verification_uri_complete),
+            ("A-B", "https://g.example/d", None)
+        );
+        assert_eq!((i.expires_in, i.interval), (Duration::from_secs(1800), Duration::from_secs(5)));
+        let spare = json!({"device_code": "d", "user_code": "u\u{1b}[2J", "verification_uri": "https://a.example",
+                           "verification_uri_complete": "https://a.example/?c=u", "expires_in": 0, "interval": "0"});
+        let i = parse_device_authorization(&spare).unwrap();
+        assert_eq!((i.user_code.as_str(), i.verification_uri_complete.is_some()), ("u [2J", true));
+        assert_eq!((i.expires_in, i.interval), (Duration::from_secs(10), Duration::from_secs(1)));
+        for lack in [
+            json!({"user_code": "u", "verification_uri": "https://a.example"}),
+            json!({"device_code": "d", "user_code": "u", "verification_uri": "javascript:alert(1)"}),
+            json!({"error": "invalid_client"}),
+            Value::Null,
+        ] {
+            assert!(parse_device_authorization(&lack).is_none(), "{lack}");
+        }
+    }
+
+    #[test]
+    fn the_pace_is_the_servers() {
+        let step = |code: &str, secs| {
+            poll_decision(&ErrorResponse { code: code.into(), description: None }, Duration::from_secs(secs))
+        };
+        assert_eq!(step("authorization_pending", 5), PollDecision::After(Duration::from_secs(5)));
+        assert_eq!(step("slow_down", 5), PollDecision::After(Duration::from_secs(10)));
+        assert_eq!(step("slow_down", 59), PollDecision::After(MAX_INTERVAL));
+        for over in ["access_denied", "expired_token", "invalid_grant"] {
+            assert_eq!(step(over, 5), PollDecision::Stop);
+        }
+    }
+}

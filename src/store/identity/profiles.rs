@@ -1,0 +1,99 @@
+//! What a store directory holds something of: its profiles, by the files that lie in their folders.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::profile::ProfileName;
+use crate::store::disk::envelope;
+use crate::store::disk::layout;
+use crate::store::disk::layout::Layout;
+use crate::store::journal::Journal;
+use crate::store::{Store, StoreError};
+use crate::sys::durable;
+
+impl Store {
+    /// Every profile that something is stored for, by name. A folder that cannot be looked into is for its own runs to tell.
+    pub fn list_profiles(&self) -> Result<Vec<ProfileName>, StoreError> {
+        let folders = list_folders(&self.layout)?;
+        let mut names: Vec<ProfileName> =
+            folders.iter().filter_map(|folder| profile_in_folder(folder).ok().flatten()).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Whether anything is sealed here.
+    pub(in crate::store) fn has_sealed_files(&self) -> Result<bool, StoreError> {
+        for name in list_profiles_strictly(&self.layout)? {
+            let folder = self.layout.profile_folder(&name);
+            if file_exists(&folder.sealed())? || file_exists(&folder.received())? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The same for whoever must miss none: a folder that cannot be looked into is an error.
+pub(in crate::store) fn list_profiles_strictly(layout: &Layout) -> Result<Vec<ProfileName>, StoreError> {
+    let mut names = Vec::new();
+    for folder in list_folders(layout)? {
+        names.extend(profile_in_folder(&folder)?);
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Whether there is something that the fingerprints of a store are needed for: a credential, or tokens that are known to
+/// be spent. A journal that cannot be understood may be of one.
+pub(in crate::store) fn has_known_tokens(layout: &Layout) -> Result<bool, StoreError> {
+    if file_exists(&layout.ledger())? {
+        return Ok(true);
+    }
+    for name in list_profiles_strictly(layout)? {
+        let folder = layout.profile_folder(&name);
+        let is_live = match Journal::read(&folder.journal(), &name) {
+            Ok(journal) => journal.is_none_or(|journal| journal.has_credential()),
+            Err(StoreError::DamagedFile { .. } | StoreError::LaterVersion { .. }) => true,
+            Err(e) => return Err(e),
+        };
+        if is_live {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn list_folders(layout: &Layout) -> Result<Vec<PathBuf>, StoreError> {
+    let dir = layout.profiles();
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(StoreError::io("read", &dir, e)),
+    };
+    entries.map(|entry| Ok(entry.map_err(|e| StoreError::io("read", &dir, e))?.path())).collect()
+}
+
+fn file_exists(path: &Path) -> Result<bool, StoreError> {
+    match path.try_exists() {
+        // A file among the folders is none of ours.
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => Ok(false),
+        found => found.map_err(|e| StoreError::io("examine", path, e)),
+    }
+}
+
+/// The profile that a folder is of: by the folder's name, or, where a long name was cut, by its files.
+fn profile_in_folder(folder: &Path) -> Result<Option<ProfileName>, StoreError> {
+    let (journal, sealed) = (folder.join("record.json"), folder.join("sealed"));
+    if !file_exists(&journal)? && !file_exists(&sealed)? {
+        return Ok(None);
+    }
+    if let Some(name) = folder.file_name().and_then(|n| n.to_str()).and_then(layout::profile_name) {
+        return Ok(Some(name));
+    }
+    let read = |path: &Path| durable::read(path).map_err(|e| StoreError::io("read", path, e));
+    let named = read(&journal)?.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    if let Some(name) = named.as_ref().and_then(|v| v.get("profile")?.as_str()) {
+        return Ok(name.parse().ok());
+    }
+    Ok(read(&sealed)?.and_then(|bytes| envelope::header(&bytes).ok()).map(|h| h.profile))
+}

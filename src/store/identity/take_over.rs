@@ -1,0 +1,134 @@
+//! `doctor --take-over`: makes this machine and this directory the home of the credentials.
+//!
+//! The user vouches that the former home is out of use. What the keyring has from it is taken over if the former store's
+//! key is still there to prove that it is genuine.
+
+use crate::credential::Generation;
+use crate::credential::secret::Fingerprint;
+use crate::guard::Permit;
+use crate::outcome::{Outcome, Publication};
+use crate::profile::ProfileName;
+use crate::store::identity::StoreIdentity;
+use crate::store::keyring::KeyringItem;
+use crate::store::keyring::item;
+use crate::store::keyring::item::PublishedItem;
+use crate::store::keys::sealing_key::SealingKey;
+use crate::store::{LockedProfile, Store, StoreError, TokenClaim};
+use crate::sys::lockfile::LockFile;
+use crate::sys::{durable, machine};
+
+/// What was done about one profile.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TakeOverResult {
+    /// It was at home here already.
+    AlreadyOwned,
+    /// The keyring's copy was adopted as this generation.
+    Adopted(Generation),
+    /// The copy here was newer, and was published as this generation.
+    Republished(Generation),
+    /// The keyring's copy is newer than what is here and cannot be proved genuine: it was left alone.
+    Unverified { claimed: Generation },
+    /// Another profile here has the token, or it is known to be spent: it was left alone.
+    Claimed(TokenClaim),
+    /// Why nothing could be done about it; the others are not held up by that.
+    Failed(Box<Outcome>),
+}
+
+impl Store {
+    /// Takes over, profile by profile. Durable on return, each profile for itself.
+    pub fn take_over(&self, names: &[ProfileName]) -> Result<Vec<(ProfileName, TakeOverResult)>, StoreError> {
+        let dir = self.layout.dir();
+        durable::create_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
+        let path = self.layout.store_lock();
+        let held = LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
+        let mut identity = StoreIdentity::read_or_create(&self.layout)?;
+        identity.machine = machine::machine_id();
+        identity.write(&self.layout.identity())?;
+        drop(held);
+        let (key, _kept) = self.key_with_store_lock("")?;
+        let take = |name| match self.take_over_profile(name, &identity, &key) {
+            Err(StoreError::TokenClaimed { claim, .. }) => TakeOverResult::Claimed(claim),
+            Err(e) => TakeOverResult::Failed(Box::new(e.outcome())),
+            Ok(taken) => taken,
+        };
+        Ok(names.iter().map(|name| (name.clone(), take(name))).collect())
+    }
+
+    fn take_over_profile(
+        &self,
+        name: &ProfileName,
+        identity: &StoreIdentity,
+        key: &std::sync::Arc<SealingKey>,
+    ) -> Result<TakeOverResult, StoreError> {
+        let path = self.create_lock_file(name)?;
+        let lock = LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
+        let mut locked = self.open_profile(Permit::from_lock(name, &lock))?;
+        let Some((keyring, service)) = self.keyring() else {
+            return Ok(TakeOverResult::AlreadyOwned);
+        };
+        let item = KeyringItem { service: service.to_owned(), user: name.to_string() };
+        let (PublishedItem::OtherStore { uuid, generation, claimed_refresh_token: refresh }, _) =
+            item::read(keyring, &item, &identity.uuid, key)?
+        else {
+            return Ok(TakeOverResult::AlreadyOwned);
+        };
+        let former = StoreIdentity { uuid: uuid.clone(), ..identity.clone() };
+        let proven = match self.read_keyring_key(&former)? {
+            Some(former_key) => item::read(keyring, &item, &uuid, &former_key)?.0,
+            None => PublishedItem::Missing,
+        };
+        locked.promote_pending_grant(key)?;
+        // What a logout left behind does not come back.
+        let ours = if locked.journal.is_tombstone { None } else { locked.newest_sealed(key)? };
+        let known = ours.as_ref().map(|ours| key.fingerprint(&ours.refresh));
+        let here = ours.as_ref().map_or(locked.journal.generation, |c| c.generation.max(locked.journal.generation));
+        let next = here.max(generation).next();
+        // The two stores count each for itself, so no generation tells which is newer. What stands in the keyring was
+        // written after ours, unless ours is its successor: then its token is spent, as we know, or the very same.
+        let theirs = refresh.map(|token| key.fingerprint(&token));
+        let is_known = |token: &Fingerprint| {
+            Ok::<_, StoreError>(known.as_ref() == Some(token) || locked.is_consumed_or_rejected(token)?)
+        };
+        let is_ours_newer = theirs.as_ref().map(is_known).transpose()?.unwrap_or(false);
+        let (mut credential, is_adopted) = match (proven, ours) {
+            (_, Some(ours)) if is_ours_newer => (ours, false),
+            (PublishedItem::Ours(theirs), _) => (*theirs, true),
+            (_, _) => return Ok(TakeOverResult::Unverified { claimed: generation }),
+        };
+        self.check_key_id(key, name.as_str())?;
+        credential.generation = next;
+        let fingerprint = key.fingerprint(&credential.refresh);
+        let _token_lock = self.lock_token(&fingerprint)?;
+        if known.as_ref() != Some(&fingerprint) {
+            locked.check_unclaimed(&fingerprint, key)?;
+        }
+        locked.move_intent(&fingerprint, next)?;
+        locked.seal_credential(&credential, key)?;
+        locked.record_forgotten_tokens(Some(&fingerprint))?;
+        item::write(keyring, &item, &identity.uuid, key, &credential)?;
+        locked.journal.set_credential(&credential, fingerprint);
+        locked.journal.publication = Publication::Published;
+        locked.journal.sequence += 1;
+        locked.save_journal()?;
+        Ok(if is_adopted { TakeOverResult::Adopted(next) } else { TakeOverResult::Republished(next) })
+    }
+}
+
+impl LockedProfile<'_, '_> {
+    /// Rules 3 and 4, as of an import: a token that is spent is not taken, nor one that another profile here has.
+    fn check_unclaimed(&self, token: &Fingerprint, key: &SealingKey) -> Result<(), StoreError> {
+        self.store.check_ledger_complete()?;
+        let profile = self.permit.profile().clone();
+        let claim = match self.is_consumed_or_rejected(token)? {
+            true => Some(TokenClaim::Unusable),
+            false => self.store.find_claim(token, &profile, key)?,
+        };
+        claim.map_or(Ok(()), |claim| Err(StoreError::TokenClaimed { profile, claim }))
+    }
+
+    /// Whether a token is known here to be spent or refused.
+    fn is_consumed_or_rejected(&self, token: &Fingerprint) -> Result<bool, StoreError> {
+        let is_rejected = self.journal.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
+        Ok(is_rejected || self.is_consumed(token)?)
+    }
+}

@@ -1,0 +1,573 @@
+//! The journal J of a profile: what happened and what is under way, without secrets; `status` reads nothing else.
+
+pub mod transitions;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Moment, Timestamp};
+use crate::credential::external::ImportSource;
+use crate::credential::freshness::Validity;
+use crate::credential::secret::Fingerprint;
+use crate::credential::{Binding, Credential, Generation};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState, Publication};
+use crate::profile::ProfileName;
+use crate::store::StoreError;
+use crate::store::identity::StoreIdentity;
+use crate::sys::durable;
+
+/// The version of the form below. A record of a later version is left alone.
+const FORMAT: u32 = 1;
+
+/// One profile's journal. Replaced as a whole, under the profile's lock, durably.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Journal {
+    pub format: u32,
+    pub profile: ProfileName,
+    pub binding: Option<Binding>,
+    /// Grows with every outcome that followers may share: of an attempt that sent something or was refused.
+    pub sequence: u64,
+    /// The newest generation that was committed.
+    pub generation: Generation,
+    /// Of the newest refresh token.
+    pub fingerprint: Option<Fingerprint>,
+    pub validity: Option<Validity>,
+    pub refreshed_at: Option<Timestamp>,
+    pub login_by: Option<Timestamp>,
+    pub publication: Publication,
+    pub intent: Option<Intent>,
+    pub last_attempt: Option<LastAttempt>,
+    /// No request before this, by any process.
+    pub not_before: Option<Timestamp>,
+    /// When `not_before` was set, or told: for clocks that are set meanwhile. The two are set together, by
+    /// [`Journal::set_not_before`].
+    #[serde(default)]
+    pub not_before_set_at: Option<Moment>,
+    /// Transient failures in a row.
+    pub consecutive_failures: u32,
+    /// Answers in a row that said no without saying why.
+    pub consecutive_unclassified: u32,
+    pub rejected: Option<Rejection>,
+    pub client_block: Option<ClientBlock>,
+    /// Of a logout: what was sent, or is about to be, to revoke a refresh token.
+    #[serde(default)]
+    pub revocation: Option<Revocation>,
+    /// Logged out: the credential is gone on purpose, and a later one counts on from `generation`.
+    pub is_tombstone: bool,
+    /// The tool that it was taken over from. Absent in the journals of older versions, as is what follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<ImportSource>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow_block: Option<FollowBlock>,
+    /// Why the newest answer held no access token that can be used: what is there, if anything, is the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_token_error: Option<Failure>,
+    /// What ended the newest run that opened what is stored here. It was no attempt: followers learn nothing from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent_error: Option<PersistentError>,
+    /// The store that the fingerprints are of. Outlives that store's own file, and a move of this one into another store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_identity: Option<StoreIdentity>,
+    /// Tokens that must not be sent again, and that the ledger could not take yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ledger_backlog: Vec<Fingerprint>,
+    /// The newest spent token that the ledger took from here: one that does not know it is not whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_ledgered: Option<Fingerprint>,
+    /// The sealed copy is not what this journal says, or holds a token that is spent. Seen when they are looked at; never
+    /// written.
+    #[serde(skip)]
+    pub integrity_error: Option<(ProfileState, Failure)>,
+}
+
+/// A refresh token that is about to be sent, or was, with no answer settled yet (rule 5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    pub attempt_id: String,
+    pub generation: Generation,
+    pub fingerprint: Fingerprint,
+    /// Times this token was, or is about to be, sent, but for those that were turned away.
+    pub send_count: u32,
+    /// When the first send began: the server's grace cannot have begun earlier.
+    pub first_sent: Moment,
+    /// When the newest send began.
+    pub last_sent: Moment,
+    /// When we stopped waiting for an answer; `None` while somebody waits, or if that process died.
+    pub gave_up_at: Option<Moment>,
+    /// The same of the send before this one, and what holds again if this one is turned away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_gave_up_at: Option<Moment>,
+    /// The one send before expiry was made.
+    pub is_last_chance_used: bool,
+    /// The server does not punish a second use, so the token need not be given up when the attempt is forgotten.
+    #[serde(default)]
+    pub is_reusable: bool,
+}
+
+/// Why a profile that follows a tool sends nothing: the tool's store cannot be read, or holds something else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowBlock {
+    pub outcome: OutcomeKind,
+    pub failure: Failure,
+    /// When the store is looked into again.
+    pub next_check: Timestamp,
+    /// When that was settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_at: Option<Moment>,
+}
+
+impl FollowBlock {
+    /// Until when the store is not looked into, if that is not over.
+    pub fn blocked_until(&self, now: &Moment) -> Option<Timestamp> {
+        now.pending_until(self.next_check, self.set_at.as_ref())
+    }
+}
+
+/// What is stored, or its key, is of no use until somebody mends it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersistentError {
+    pub outcome: OutcomeKind,
+    pub failure: Failure,
+}
+
+impl PersistentError {
+    /// The trouble that a run ended with, if it was one.
+    pub fn from_outcome(outcome: &Outcome) -> Option<Self> {
+        let failure = outcome.error.clone().filter(|_| outcome.is_persistent)?;
+        Some(Self { outcome: outcome.kind, failure })
+    }
+
+    pub fn state(&self) -> ProfileState {
+        match self.outcome {
+            OutcomeKind::NeedsLogin => ProfileState::NeedsLogin,
+            _ => ProfileState::ConfigError,
+        }
+    }
+}
+
+/// How the newest attempt ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastAttempt {
+    pub at: Timestamp,
+    pub outcome: OutcomeKind,
+    pub retry_at: Option<Timestamp>,
+    pub error: Option<Failure>,
+}
+
+/// A refresh token that must never be sent again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejection {
+    pub fingerprint: Fingerprint,
+    pub at: Timestamp,
+    pub failure: Failure,
+}
+
+/// A refresh token that a logout sent to be revoked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    pub fingerprint: Fingerprint,
+    pub at: Timestamp,
+    /// The server said so. Else it may be revoked, or not.
+    pub is_confirmed: bool,
+}
+
+/// The provider refuses the client, not the token: wait until the configuration changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientBlock {
+    /// Identifies the settings that were refused: a hash under the sealing key, for the client secret is among them.
+    pub config_fingerprint: String,
+    pub failure: Failure,
+    /// Automatic probes made since.
+    pub probe_count: u32,
+    pub next_probe: Timestamp,
+    /// When that was settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_at: Option<Moment>,
+}
+
+impl ClientBlock {
+    /// Until when the client is not tried again by itself, if that is not over.
+    pub fn blocked_until(&self, now: &Moment) -> Option<Timestamp> {
+        now.pending_until(self.next_probe, self.set_at.as_ref())
+    }
+}
+
+impl Rejection {
+    /// Nobody has said that the token is dead: it was given up, and may live.
+    pub fn is_presumed(&self) -> bool {
+        matches!(self.failure.kind, ErrorKind::PresumedSpent | ErrorKind::PresumedDead)
+    }
+}
+
+impl Intent {
+    /// What is left of an attempt whose journal is gone: whatever would favour another send counts as over.
+    pub fn from_ledger(generation: Generation, fingerprint: Fingerprint, at: Timestamp) -> Self {
+        // Of no boot, so that no grace is believed to last.
+        let then = Moment { wall: at, boot_id: String::new(), uptime_ms: 0 };
+        Self {
+            attempt_id: "recalled".into(),
+            generation,
+            fingerprint,
+            send_count: 1,
+            first_sent: then.clone(),
+            last_sent: then,
+            gave_up_at: None,
+            previous_gave_up_at: None,
+            is_last_chance_used: false,
+            is_reusable: false,
+        }
+    }
+}
+
+impl Journal {
+    pub fn new(profile: ProfileName) -> Self {
+        Self {
+            format: FORMAT,
+            profile,
+            binding: None,
+            sequence: 0,
+            generation: Generation::NONE,
+            fingerprint: None,
+            validity: None,
+            refreshed_at: None,
+            login_by: None,
+            publication: Publication::None,
+            intent: None,
+            last_attempt: None,
+            not_before: None,
+            not_before_set_at: None,
+            access_token_error: None,
+            persistent_error: None,
+            consecutive_failures: 0,
+            consecutive_unclassified: 0,
+            rejected: None,
+            client_block: None,
+            revocation: None,
+            is_tombstone: false,
+            origin: None,
+            follow_block: None,
+            store_identity: None,
+            ledger_backlog: Vec::new(),
+            last_ledgered: None,
+            integrity_error: None,
+        }
+    }
+
+    /// Reads a profile's record without a lock: it is replaced atomically, so it is whole.
+    pub fn read(path: &Path, profile: &ProfileName) -> Result<Option<Self>, StoreError> {
+        let Some(bytes) = durable::read(path).map_err(|e| StoreError::io("read", path, e))? else {
+            return Ok(None);
+        };
+        let damaged = |why: String| StoreError::DamagedFile { path: path.to_owned(), why };
+        if let Some(found) = later_format(&bytes, FORMAT) {
+            return Err(StoreError::LaterVersion { path: path.to_owned(), found });
+        }
+        let journal: Self = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        if journal.format != FORMAT {
+            return Err(damaged(format!(
+                "it has format {}; this version of keepalive supports {FORMAT}",
+                journal.format
+            )));
+        }
+        if journal.profile != *profile {
+            return Err(damaged(format!("it belongs to profile {}", journal.profile)));
+        }
+        Ok(Some(journal))
+    }
+
+    /// Replaces the record; durable on return.
+    pub fn write(&self, path: &Path) -> std::io::Result<()> {
+        durable::replace(path, &serde_json::to_vec_pretty(self).map_err(std::io::Error::other)?)
+    }
+
+    pub fn has_credential(&self) -> bool {
+        self.generation > Generation::NONE && !self.is_tombstone
+    }
+
+    /// Whether the current refresh token is known to be dead.
+    pub fn is_rejected(&self) -> bool {
+        match (&self.rejected, &self.fingerprint) {
+            (Some(rejected), Some(current)) => rejected.fingerprint == *current,
+            _ => false,
+        }
+    }
+
+    /// No request before `at`, which was told at this moment; `None`: it may be made at once.
+    pub fn set_not_before(&mut self, at: Option<Timestamp>, told: Option<&Moment>) {
+        self.not_before = at;
+        self.not_before_set_at = told.cloned().filter(|_| at.is_some());
+    }
+
+    /// Until when no request is allowed, if that is not over.
+    pub fn blocked_until(&self, now: &Moment) -> Option<Timestamp> {
+        now.pending_until(self.not_before?, self.not_before_set_at.as_ref())
+    }
+
+    /// An attempt of the current generation whose outcome is not known.
+    pub fn open_intent(&self) -> Option<&Intent> {
+        self.intent.as_ref().filter(|i| i.generation >= self.generation && !self.is_rejected())
+    }
+
+    /// The store that a profile with `follow = true` looks into; `None`: it came from none that can be.
+    pub fn followed_origin(&self) -> Option<&ImportSource> {
+        self.origin.as_ref().filter(|origin| origin.location.is_some())
+    }
+
+    /// What a followed tool holds cannot be reconciled with what is here, and a person must say which is meant.
+    pub fn follow_conflict(&self) -> Option<&FollowBlock> {
+        self.follow_block.as_ref().filter(|s| s.outcome == OutcomeKind::ConfigError)
+    }
+
+    /// A revocation of the current refresh token of which nobody knows whether it happened.
+    pub fn open_revocation(&self) -> Option<&Revocation> {
+        let is_open = |r: &&Revocation| !r.is_confirmed && self.fingerprint.as_ref() == Some(&r.fingerprint);
+        self.revocation.as_ref().filter(is_open).filter(|_| !self.is_rejected())
+    }
+
+    /// Makes this a tombstone: what stays is what a later login counts on from, or must not take.
+    pub fn make_tombstone(&mut self, revocation: Option<Revocation>) {
+        let buried = Self::new(self.profile.clone());
+        *self = Self {
+            binding: self.binding.take(),
+            sequence: self.sequence + 1,
+            generation: self.generation,
+            // Until the ledger has them.
+            intent: self.intent.take().filter(|i| !i.is_reusable),
+            rejected: self.rejected.take(),
+            revocation: revocation.or_else(|| self.revocation.take().filter(|r| !r.is_confirmed)),
+            ledger_backlog: std::mem::take(&mut self.ledger_backlog),
+            last_ledgered: self.last_ledgered.take(),
+            is_tombstone: true,
+            store_identity: self.store_identity.take(),
+            ..buried
+        };
+    }
+
+    /// A tombstone counts up to what was sealed when it was made, so what is sealed above it came later: a login or an
+    /// import that was cut off before it could write this journal.
+    pub fn reopen_for_newer_login(&mut self, sealed: Option<Generation>) {
+        if sealed.is_some_and(|sealed| sealed > self.generation) {
+            self.is_tombstone = false;
+        }
+    }
+
+    /// The tokens that must not come back once another takes their place: refused, revoked, sent with no answer, or known to
+    /// be spent by this journal alone.
+    pub fn unusable_tokens(&self) -> impl Iterator<Item = &Fingerprint> {
+        let doubtful = self.intent.as_ref().filter(|i| !i.is_reusable).map(|i| &i.fingerprint);
+        let refused = self.rejected.as_ref().map(|r| &r.fingerprint);
+        let revoked = self.revocation.as_ref().filter(|r| r.is_confirmed).map(|r| &r.fingerprint);
+        doubtful.into_iter().chain(refused).chain(revoked).chain(&self.ledger_backlog)
+    }
+
+    /// A token that was granted anew lives: whatever was doubted or said of it is over. Tells whether anything was.
+    pub fn clear_marks(&mut self, token: &Fingerprint) -> bool {
+        let doubt = self.intent.take_if(|intent| intent.fingerprint == *token).is_some();
+        let refusal = self.rejected.take_if(|rejected| rejected.fingerprint == *token).is_some();
+        let revocation = self.revocation.take_if(|revocation| revocation.fingerprint == *token).is_some();
+        let before = self.ledger_backlog.len();
+        self.ledger_backlog.retain(|missing| missing != token);
+        doubt || refusal || revocation || self.ledger_backlog.len() < before
+    }
+
+    /// Takes over what is public of a credential. The caller has it durably sealed.
+    pub fn set_credential(&mut self, credential: &Credential, fingerprint: Fingerprint) {
+        // The same token, sealed once more, brings nothing that can be used either.
+        self.access_token_error.take_if(|_| self.fingerprint.as_ref() != Some(&fingerprint));
+        self.binding = Some(credential.binding.clone());
+        self.generation = credential.generation;
+        self.fingerprint = Some(fingerprint);
+        self.validity = credential.grant.validity.clone();
+        self.login_by = credential.grant.login_by;
+        self.is_tombstone = false;
+        self.integrity_error = None;
+        self.persistent_error = None;
+        self.revocation = None;
+        if self.intent.as_ref().is_some_and(|i| i.generation < credential.generation) {
+            self.intent = None;
+        }
+    }
+}
+
+/// The format of a file of a later keepalive: not understood, and not damaged.
+pub(in crate::store) fn later_format(bytes: &[u8], known: u32) -> Option<u64> {
+    let value = serde_json::from_slice::<serde_json::Value>(bytes).ok()?;
+    value.get("format")?.as_u64().filter(|format| *format > u64::from(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+    use crate::store::test_samples::{fingerprint, intent, journal, now};
+
+    fn rejection() -> Rejection {
+        Rejection {
+            fingerprint: fingerprint('a'),
+            at: now().wall,
+            failure: Failure::new(ErrorKind::of_provider("invalid_grant"), "gone"),
+        }
+    }
+
+    fn credential(generation: u64) -> Credential {
+        crate::store::test_samples::credential(generation, "r")
+    }
+
+    #[test]
+    fn r22_a_token_that_was_granted_anew_is_spoken_of_no_more() {
+        let sent = Revocation { fingerprint: fingerprint('a'), at: now().wall, is_confirmed: true };
+        let of_a: [Journal; 4] = [
+            Journal { intent: Some(intent(Generation::new(2))), ..journal() },
+            Journal { rejected: Some(rejection()), ..journal() },
+            Journal { revocation: Some(sent), ..journal() },
+            Journal { ledger_backlog: vec![fingerprint('a')], ..journal() },
+        ];
+        for said in of_a {
+            let mut other = said.clone();
+            assert!(!other.clear_marks(&fingerprint('b')));
+            assert_eq!(other, said);
+            let mut revived = said;
+            assert!(revived.clear_marks(&fingerprint('a')));
+            assert_eq!(revived, journal());
+        }
+    }
+
+    #[test]
+    fn r13_a_damaged_journal_of_ours_is_not_taken_for_that_of_a_later_version() {
+        let is_later = |format: u32| later_format(format!(r#"{{"format":{format}}}"#).as_bytes(), FORMAT).is_some();
+        assert_eq!([FORMAT - 1, FORMAT, FORMAT + 1].map(is_later), [false, false, true]);
+        assert_eq!(later_format(b"dust", FORMAT), None);
+    }
+
+    #[test]
+    fn a_new_journal_and_a_tombstone_have_no_credential() {
+        assert!(!Journal::new("p".parse().unwrap()).has_credential());
+        assert!(journal().has_credential());
+        let mut buried = journal();
+        buried.make_tombstone(None);
+        assert!(!buried.has_credential());
+    }
+
+    #[test]
+    fn an_attempt_is_open_until_its_generation_is_over_or_its_token_refused() {
+        let mut journal = journal();
+        journal.intent = Some(intent(Generation::new(2)));
+        assert!(journal.open_intent().is_some());
+        journal.rejected = Some(rejection());
+        assert!(journal.open_intent().is_none());
+        journal.rejected = None;
+        journal.generation = Generation::new(3);
+        assert!(journal.open_intent().is_none());
+    }
+
+    #[test]
+    fn r05_an_adopted_generation_ends_the_attempts_of_those_before_it() {
+        for (adopted, is_over) in [(2, false), (3, true)] {
+            let mut journal = journal();
+            journal.intent = Some(intent(Generation::new(2)));
+            journal.set_credential(&credential(adopted), fingerprint('b'));
+            assert_eq!(journal.intent.is_none(), is_over, "{adopted}");
+        }
+    }
+
+    #[test]
+    fn a_revocation_is_open_while_it_is_unconfirmed_and_its_token_is_in_use() {
+        let sent = Revocation { fingerprint: fingerprint('a'), at: now().wall, is_confirmed: false };
+        let mut journal = Journal { revocation: Some(sent.clone()), ..journal() };
+        assert_eq!(journal.open_revocation(), Some(&sent));
+        journal.rejected = Some(rejection());
+        assert_eq!(journal.open_revocation(), None, "a refresh has shown that it is dead");
+        journal.rejected = None;
+        journal.fingerprint = Some(fingerprint('b'));
+        assert_eq!(journal.open_revocation(), None, "a refresh has replaced it");
+        journal.fingerprint = Some(fingerprint('a'));
+        journal.revocation = Some(Revocation { is_confirmed: true, ..sent });
+        assert_eq!(journal.open_revocation(), None);
+    }
+
+    #[test]
+    fn r25_within_one_boot_the_boot_clock_tells_how_long_a_wait_is_and_after_it_the_other() {
+        let clock = ManualClock::new(Timestamp::from_secs(1_790_000_000));
+        let start = clock.now();
+        let at = start.wall.plus(Duration::from_secs(600));
+        let mut journal = journal();
+        journal.set_not_before(Some(at), Some(&start));
+        let left = |clock: &ManualClock| {
+            let now = clock.now();
+            journal.blocked_until(&now).map(|until| until.since(now.wall).as_secs())
+        };
+        clock.advance(Duration::from_secs(100));
+        assert_eq!(
+            (journal.blocked_until(&clock.now()), left(&clock)),
+            (Some(at), Some(500)),
+            "the time that was told"
+        );
+        for wall in [1_790_007_200, 1_780_000_000, 1_790_000_100] {
+            clock.set_wall(Timestamp::from_secs(wall));
+            assert_eq!(left(&clock), Some(500), "{wall}");
+        }
+        // The clocks drift, and a time that was named is kept to.
+        clock.set_wall(clock.now().wall.plus(Duration::from_millis(900)));
+        assert_eq!(journal.blocked_until(&clock.now()), Some(at));
+        clock.set_wall(at);
+        assert_eq!(left(&clock), Some(500), "that was a step");
+        clock.advance(Duration::from_secs(500));
+        assert_eq!(left(&clock), None);
+        clock.reboot();
+        for (wall, expected) in [(1_789_999_999, None), (1_790_000_000, Some(600)), (1_790_000_600, None)] {
+            clock.set_wall(Timestamp::from_secs(wall));
+            assert_eq!(left(&clock), expected, "{wall}");
+        }
+        let mut untimed = Journal { not_before_set_at: None, ..journal.clone() };
+        clock.set_wall(Timestamp::from_secs(1_780_000_000));
+        assert_eq!(untimed.blocked_until(&clock.now()), Some(at));
+        untimed.set_not_before(None, Some(&start));
+        assert_eq!((untimed.not_before_set_at.clone(), untimed.blocked_until(&clock.now())), (None, None));
+    }
+
+    #[test]
+    fn r16_the_same_token_sealed_once_more_brings_nothing_to_use_either() {
+        for (token, is_kept) in [('a', true), ('b', false)] {
+            let mut journal = journal();
+            journal.access_token_error = Some(Failure::new(ErrorKind::AtUnusable, "nothing"));
+            journal.set_credential(&credential(3), fingerprint(token));
+            assert_eq!(journal.access_token_error.is_some(), is_kept, "{token}");
+        }
+    }
+
+    #[test]
+    fn r13_a_tombstone_remembers_what_later_logins_count_on_from_and_must_not_take() {
+        let revocation = Revocation { fingerprint: fingerprint('a'), at: now().wall, is_confirmed: true };
+        let before = Journal {
+            binding: Some(credential(2).binding),
+            sequence: 7,
+            rejected: Some(rejection()),
+            intent: Some(intent(Generation::new(2))),
+            not_before: Some(now().wall),
+            ledger_backlog: vec![fingerprint('c')],
+            ..journal()
+        };
+        assert_eq!(
+            before.unusable_tokens().collect::<Vec<_>>(),
+            [&fingerprint('a'), &fingerprint('a'), &fingerprint('c')]
+        );
+        let mut buried = before.clone();
+        buried.make_tombstone(Some(revocation.clone()));
+        let mut reusable = before.clone();
+        reusable.intent = reusable.intent.map(|i| Intent { is_reusable: true, ..i });
+        reusable.make_tombstone(None);
+        assert_eq!(reusable.intent, None, "its server does not mind");
+        let kept = Journal {
+            binding: before.binding,
+            intent: before.intent,
+            rejected: before.rejected,
+            ledger_backlog: before.ledger_backlog,
+            generation: before.generation,
+            ..Journal::new("p".parse().unwrap())
+        };
+        assert_eq!(buried, Journal { sequence: 8, revocation: Some(revocation), is_tombstone: true, ..kept });
+    }
+}

@@ -1,0 +1,214 @@
+//! What an answer with tokens leaves in the journal besides them: the same, whoever settles it. (pure)
+
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::credential::secret::{Fingerprint, RefreshToken};
+use crate::credential::{Credential, Generation};
+use crate::outcome::{ErrorKind, Failure};
+use crate::profile::Policy;
+use crate::store::disk::sealed_content::{GrantWarning, SealedResponse};
+use crate::store::journal::{Intent, Journal};
+use crate::store::keys::sealing_key::SealingKey;
+
+/// What a journal must know of an answer that granted tokens.
+#[derive(Clone, Debug)]
+pub struct GrantEffects {
+    pub warnings: Vec<GrantWarning>,
+    /// How long its generation must rest (rule 20).
+    pub cooldown: Duration,
+}
+
+impl GrantEffects {
+    /// Why nobody knows which refresh token is the live one, if so.
+    pub fn doubt_cause(&self) -> Option<GrantWarning> {
+        let mut warnings = self.warnings.iter().copied();
+        warnings.find(|note| matches!(note, GrantWarning::OldTokenAfterRetry | GrantWarning::RefreshTokenUnreadable))
+    }
+}
+
+impl SealedResponse {
+    pub fn grant_effects(&self, warnings: Vec<GrantWarning>) -> GrantEffects {
+        let rest = match self.cooldown_ms {
+            Some(told) => Duration::from_millis(told),
+            None => default_cooldown(self.send_count),
+        };
+        GrantEffects { warnings, cooldown: rest }
+    }
+
+    /// The attempt that this answers, for a journal that has none: what the answer says of it is all that is known.
+    pub fn to_intent(&self, attempt: Option<&str>, generation: Generation, key: &SealingKey) -> Option<Intent> {
+        Some(Intent {
+            attempt_id: attempt?.to_owned(),
+            generation,
+            fingerprint: key.fingerprint(&RefreshToken::new(self.sent_refresh_token.0.clone())?),
+            send_count: self.send_count,
+            first_sent: self.sent_at.clone(),
+            last_sent: self.sent_at.clone(),
+            gave_up_at: None,
+            previous_gave_up_at: None,
+            is_last_chance_used: false,
+            is_reusable: false,
+        })
+    }
+}
+
+/// The rest of a generation of which nobody knows the policy: any retry may have been one within the server's grace.
+fn default_cooldown(sends: u32) -> Duration {
+    if sends > 1 { Policy::default().settle } else { Duration::ZERO }
+}
+
+impl Journal {
+    /// Settles the journal by an answer with tokens, which are durably sealed: `at` is when it is settled, or when its
+    /// request was sent. `pause` says how long nothing more is asked for after an answer without anything to use.
+    pub fn apply_grant(
+        &mut self,
+        credential: &Credential,
+        fingerprint: Fingerprint,
+        after: &GrantEffects,
+        at: &Moment,
+        pause: impl FnOnce(&Self) -> Duration,
+    ) {
+        let doubt = self.intent.take().filter(|intent| after.doubt_cause().is_some() && !intent.is_reusable);
+        self.set_credential(credential, fingerprint);
+        let generation = credential.generation;
+        // The new access token has a last chance of its own.
+        let renewed = |i| Intent { generation, gave_up_at: Some(at.clone()), is_last_chance_used: false, ..i };
+        self.intent = doubt.map(renewed);
+        self.refreshed_at = Some(at.wall);
+        self.client_block = None;
+        self.consecutive_unclassified = 0;
+        // A server that grants refresh tokens and nothing to use them for must not be asked in a loop.
+        let is_usable = !after.warnings.contains(&GrantWarning::NoUsableAccessToken);
+        self.consecutive_failures = if is_usable { 0 } else { self.consecutive_failures + 1 };
+        self.access_token_error = (!is_usable).then(|| access_token_error(&credential.binding.provider));
+        let pause = if is_usable { Duration::ZERO } else { pause(self) };
+        let wait = Some(after.cooldown.max(pause)).filter(|wait| !wait.is_zero());
+        self.set_not_before(credential.grant.not_before.max(wait.map(|wait| at.wall.plus(wait))), Some(at));
+    }
+
+    /// The same by a credential that is newer than the journal, and no answer: a login or an import that was cut off, or
+    /// what was found in the keyring.
+    pub(in crate::store) fn apply_new_credential(&mut self, credential: &Credential, fingerprint: &Fingerprint) {
+        // Sealed once more, as by a take-over, a token brings nothing new.
+        let is_the_same = self.fingerprint.as_ref() == Some(fingerprint);
+        let (ours, other) = match self.intent.take() {
+            Some(intent) if intent.fingerprint == *fingerprint => (Some(intent), None),
+            other => (None, other),
+        };
+        self.set_credential(credential, fingerprint.clone());
+        // A second send that brought the old token back: it may be dead, which no new generation changes.
+        self.intent = ours
+            .filter(|i| i.generation >= credential.generation || i.send_count > 1)
+            .map(|i| Intent { generation: i.generation.max(credential.generation), ..i });
+        self.client_block = None;
+        self.consecutive_failures = 0;
+        self.consecutive_unclassified = 0;
+        if !is_the_same {
+            // An answer that only the keyring would take is no longer known as one, but its attempt is.
+            let retried = other.filter(|i| i.send_count > 1 && !i.is_reusable);
+            let rested = retried.as_ref().map(|i| i.last_sent.wall.plus(default_cooldown(i.send_count)));
+            let told = retried.map(|i| i.last_sent).or_else(|| credential.validity().map(|v| v.obtained.clone()));
+            self.set_not_before(credential.grant.not_before.max(rested), told.as_ref());
+        }
+    }
+}
+
+/// Rule 16: the refresh token is safe, and there is nothing new to use. Unless somebody changes what is asked for, it will
+/// be so again.
+fn access_token_error(provider: &str) -> Failure {
+    Failure::new(ErrorKind::AtUnusable, format!("{provider} issued a refresh token but no usable access token")).with_hint(
+        format!(
+            "the refresh token is kept; check scopes and headers in [provider.{provider}], and that the server issues Bearer tokens"
+        ),
+    )
+    .with_hint(format!(
+        "the refresh token is kept; check scopes and headers of [provider.{provider}], and that it grants Bearer tokens"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::store::test_samples::{credential, fingerprint, intent, journal, now};
+
+    const REST: Duration = Duration::from_secs(15);
+
+    /// A journal at generation 2, with this attempt, at which generation 3 arrives with this token.
+    fn arrived(intent: Option<Intent>, token: char) -> Journal {
+        let mut journal = Journal { intent, consecutive_failures: 3, consecutive_unclassified: 2, ..journal() };
+        journal.apply_new_credential(&credential(3, "r"), &fingerprint(token));
+        assert_eq!((journal.generation.get(), journal.fingerprint.clone()), (3, Some(fingerprint(token))));
+        assert_eq!(
+            (journal.consecutive_failures, journal.consecutive_unclassified, &journal.client_block),
+            (0, 0, &None)
+        );
+        journal
+    }
+
+    fn sent(generation: u64, sends: u32) -> Option<Intent> {
+        Some(Intent { send_count: sends, ..intent(Generation::new(generation)) })
+    }
+
+    #[test]
+    fn r05_a_token_that_arrives_ends_the_doubt_about_another() {
+        for sends in [1, 2] {
+            assert_eq!(arrived(sent(2, sends), 'b').intent, None);
+        }
+    }
+
+    #[test]
+    fn r17_a_token_that_arrives_once_more_stays_in_the_doubt_that_was_carried_along_or_that_it_came_back_from() {
+        assert_eq!(arrived(sent(2, 1), 'a').intent, None, "what was sealed over it had no doubt");
+        for (generation, sends, kept) in [(3, 1, 3), (4, 1, 4), (2, 2, 3)] {
+            let kept = Intent { generation: Generation::new(kept), send_count: sends, ..intent(Generation::NONE) };
+            assert_eq!(arrived(sent(generation, sends), 'a').intent, Some(kept));
+        }
+    }
+
+    #[test]
+    fn r20_what_only_the_keyring_has_of_a_rescue_rests_as_its_answer_would() {
+        let wait = |intent: Option<Intent>, token| arrived(intent, token).not_before;
+        assert_eq!(wait(sent(2, 2), 'b'), Some(now().wall.plus(REST)));
+        assert_eq!(arrived(sent(2, 2), 'b').not_before_set_at, Some(now()), "by the clock of its last request");
+        assert_eq!(wait(sent(2, 1), 'b'), None);
+        assert_eq!(wait(sent(2, 2).map(|i| Intent { is_reusable: true, ..i }), 'b'), None);
+        assert_eq!(wait(sent(2, 2), 'a'), None);
+    }
+
+    #[test]
+    fn r25_a_wait_is_that_of_the_newest_token_and_stays_with_the_one_that_it_is_of() {
+        let (told, own) = (Timestamp::from_secs(1_790_000_600), Timestamp::from_secs(1_790_000_900));
+        for (token, wait) in [('a', told), ('b', own)] {
+            let mut journal = Journal { not_before: Some(told), ..journal() };
+            let mut newest = credential(3, "r");
+            newest.grant.not_before = Some(own);
+            journal.apply_new_credential(&newest, &fingerprint(token));
+            assert_eq!(journal.not_before, Some(wait), "{token}");
+        }
+    }
+
+    #[test]
+    fn r20_only_what_may_be_a_rescue_rests_where_the_answer_does_not_say() {
+        assert_eq!([1, 2, 3].map(default_cooldown), [Duration::ZERO, REST, REST]);
+    }
+
+    #[test]
+    fn r17_the_old_token_after_a_second_send_is_in_doubt_as_the_generation_that_it_has_become() {
+        let after = |warnings| GrantEffects { warnings, cooldown: Duration::ZERO };
+        let settled = |warnings, intent| {
+            let mut journal = Journal { intent, ..journal() };
+            journal.apply_grant(&credential(3, "r"), fingerprint('a'), &after(warnings), &now(), |_| REST);
+            journal.intent
+        };
+        let kept = Intent { gave_up_at: Some(now()), send_count: 2, ..intent(Generation::new(3)) };
+        let last = || sent(2, 2).map(|i| Intent { is_last_chance_used: true, ..i });
+        for note in [GrantWarning::OldTokenAfterRetry, GrantWarning::RefreshTokenUnreadable] {
+            assert_eq!(settled(vec![note], last()), Some(kept.clone()));
+        }
+        assert_eq!(settled(Vec::new(), sent(2, 2)), None);
+        let reusable = sent(2, 2).map(|i| Intent { is_reusable: true, ..i });
+        assert_eq!(settled(vec![GrantWarning::OldTokenAfterRetry], reusable), None);
+    }
+}

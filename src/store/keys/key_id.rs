@@ -1,0 +1,121 @@
+//! Under which key a store is sealed: told by the headers of its files, which anybody may read.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::profile::{KeySource, ProfileName};
+use crate::store::disk::envelope;
+use crate::store::disk::envelope::{SealedHeader, UnsealError};
+use crate::store::journal::Journal;
+use crate::store::keys::sealing_key;
+use crate::store::keys::sealing_key::{KeyError, SealingKey};
+use crate::store::{Store, StoreBackend, StoreError};
+
+/// What the sealed files of a store tell of their key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SealedUnder {
+    /// Nothing is sealed here: any key will do.
+    Nothing,
+    /// Something is, but no header can be read.
+    Unreadable,
+    /// One file at least is sealed under the key with this id.
+    Key(String),
+}
+
+impl Store {
+    /// What is sealed here, for whoever has no key. Looks no further than the first header that it can read.
+    pub(in crate::store) fn sealed_under(&self) -> Result<SealedUnder, StoreError> {
+        let mut sealed_under = SealedUnder::Nothing;
+        for name in self.list_profiles()? {
+            match self.sealed_file(&name) {
+                Some((_, Some(header))) => return Ok(SealedUnder::Key(header.key_id)),
+                Some((_, None)) => sealed_under = SealedUnder::Unreadable,
+                None => {}
+            }
+        }
+        Ok(sealed_under)
+    }
+
+    /// Refuses a key that is not the one that this store is sealed under, lest it come to lie under two.
+    ///
+    /// A profile (`within`; none if empty) that has a file of its own is judged by that one alone, when it is opened: to
+    /// replace it is the way out of a lost key. Of the others the first whose header names this key is enough, and one
+    /// that cannot be read has no say.
+    pub fn check_key_id(&self, key: &SealingKey, within: &str) -> Result<(), StoreError> {
+        let mut other = None;
+        for name in self.list_profiles()? {
+            let Some((path, Some(header))) = self.sealed_file(&name) else { continue };
+            if header.key_id == key.id() || name.as_str() == within {
+                return Ok(());
+            }
+            other.get_or_insert((path, header.key_id));
+        }
+        match other {
+            Some((path, id)) => Err(self.unseal_error(path, UnsealError::OtherKey(id))),
+            None => Ok(()),
+        }
+    }
+
+    /// The profiles whose files this key does not open, each with why.
+    pub fn profiles_sealed_by_other_key(&self, key: &SealingKey) -> Result<Vec<(ProfileName, StoreError)>, StoreError> {
+        let judge = |name: ProfileName| {
+            let (path, header) = self.sealed_file(&name)?;
+            let id = header.map(|h| h.key_id).filter(|id| id != key.id())?;
+            Some((name, self.unseal_error(path, UnsealError::OtherKey(id))))
+        };
+        Ok(self.list_profiles()?.into_iter().filter_map(judge).collect())
+    }
+
+    /// That the key file is not there, found out without reading it. `None` also where the key is elsewhere.
+    pub fn missing_key_file(&self) -> Option<StoreError> {
+        match &self.backend {
+            StoreBackend::File { source: KeySource::File(path), .. } if matches!(path.try_exists(), Ok(false)) => {
+                Some(self.key_error(KeyError::FileMissing(path.clone())))
+            }
+            StoreBackend::File { .. } | StoreBackend::Keyring { .. } => None,
+        }
+    }
+
+    /// A key that cannot be had, with what depends on it.
+    pub(in crate::store) fn key_error(&self, error: KeyError) -> StoreError {
+        // What cannot be listed may well hold something.
+        let sealed_under = self.sealed_under().unwrap_or(SealedUnder::Unreadable);
+        StoreError::KeyUnavailable { error, sealed_under }
+    }
+
+    /// A sealed file that cannot be opened.
+    pub(in crate::store) fn unseal_error(&self, path: PathBuf, damage: UnsealError) -> StoreError {
+        match damage {
+            UnsealError::OtherKey(id) => StoreError::OtherKey { path, id, location: self.key_location() },
+            UnsealError::LaterVersion(found) => StoreError::LaterVersion { path, found },
+            damage => StoreError::CannotUnseal { path, damage },
+        }
+    }
+
+    /// Where the key is kept, in words.
+    fn key_location(&self) -> String {
+        match &self.backend {
+            StoreBackend::Keyring { .. } => "the keyring".to_owned(),
+            StoreBackend::File { source, .. } => sealing_key::source_text(source),
+        }
+    }
+
+    /// A profile's sealed file, with its header if that can be read. A tombstone's remains count for nothing.
+    fn sealed_file(&self, name: &ProfileName) -> Option<(PathBuf, Option<SealedHeader>)> {
+        let folder = self.layout.profile_folder(name);
+        let path = [folder.sealed(), folder.received()].into_iter().find(|path| path.exists())?;
+        if matches!(Journal::read(&folder.journal(), name), Ok(Some(journal)) if journal.is_tombstone) {
+            return None;
+        }
+        let header = read_header(&path).and_then(|bytes| envelope::header(&bytes).ok());
+        Some((path, header))
+    }
+}
+
+/// As much of a file as can be its header: an answer may take megabytes.
+fn read_header(path: &Path) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).ok()?;
+    file.take(2 * envelope::MAX_HEADER_LEN).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}

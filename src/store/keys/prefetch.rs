@@ -1,0 +1,32 @@
+//! What a run gets ready before it takes a profile's lock: the sealing key, which a command may have to be asked for.
+
+use std::sync::Arc;
+
+use crate::outcome::{Outcome, OutcomeKind};
+use crate::profile::{KeySource, ProfileName};
+use crate::store::keys::sealing_key::SealingKey;
+use crate::store::{Store, StoreBackend};
+
+/// The sealing key as it was had before the lock, or why it was not.
+pub type PrefetchedKey = Result<Arc<SealingKey>, Outcome>;
+
+impl Store {
+    /// Fetches the key for what a profile has. Also writes the store's identity again if that is gone. No lock may be held.
+    pub fn prefetch_key(&self, name: &ProfileName) -> PrefetchedKey {
+        if let Err(error) = self.restore_identity() {
+            tracing::warn!(%error, "cannot write store.json again");
+        }
+        self.key_for_profile(name).map_err(Outcome::from)
+    }
+
+    /// The same under the profile's lock: neither a command nor a keyring that failed is asked a second time. What else may
+    /// have changed meanwhile is looked at again.
+    pub fn recheck_prefetched_key(&self, name: &ProfileName, prefetched: &PrefetchedKey) -> PrefetchedKey {
+        let is_command = matches!(&self.backend, StoreBackend::File { source: KeySource::Command(_), .. });
+        match prefetched {
+            Err(outcome) if is_command || outcome.kind == OutcomeKind::StoreUnavailable => Err(outcome.clone()),
+            Ok(_) if is_command => Ok(self.key(name.as_str())?),
+            Ok(_) | Err(_) => Ok(self.key_for_profile(name)?),
+        }
+    }
+}

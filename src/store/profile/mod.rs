@@ -1,0 +1,359 @@
+//! One profile's durable objects, opened under a permit: journal J, sealed copy S, received answer, published copy K.
+
+pub mod forget;
+pub mod integrity;
+pub mod recovery;
+
+use std::io;
+use std::sync::Arc;
+
+use crate::credential::secret::Fingerprint;
+use crate::credential::{Credential, Generation};
+use crate::guard::{LockedCredential, Permit};
+use crate::outcome::{ErrorKind, Publication};
+use crate::store::disk::envelope;
+use crate::store::disk::envelope::SealedHeader;
+use crate::store::disk::layout::ProfileFolder;
+use crate::store::disk::sealed_content::{SealedContent, SealedContentRef, SealedResponse};
+use crate::store::identity::StoreIdentity;
+use crate::store::journal::{Intent, Journal};
+use crate::store::keyring::item;
+use crate::store::keyring::item::PublishedItem;
+use crate::store::keyring::{KeyringError, KeyringItem};
+use crate::store::keys::sealing_key::SealingKey;
+use crate::store::profile::recovery::UnsealedCredential;
+use crate::store::{Store, StoreBackend, StoreError};
+use crate::sys::durable;
+use crate::sys::durable::StagedFile;
+
+/// Space taken before a request for the answer to it: the largest answer in base64, and beside it the tokens of the
+/// generation before, which it may leave unchanged and which may be as large.
+const RESPONSE_SPACE: u64 = 4 * 1024 * 1024;
+
+/// One profile's files, the lock held.
+#[derive(Debug)]
+pub struct LockedProfile<'s, 'l> {
+    pub(in crate::store) store: &'s Store,
+    pub(in crate::store) permit: Permit<'l>,
+    pub(in crate::store) folder: ProfileFolder,
+    pub(in crate::store) identity: StoreIdentity,
+    /// The journal as it stands on disk, or as it will after the next [`LockedProfile::save_journal`].
+    pub journal: Journal,
+}
+
+/// The newest credential, and how the keyring fared meanwhile.
+#[derive(Debug)]
+pub struct LoadedCredential<'l> {
+    pub locked_credential: LockedCredential<'l>,
+    pub fingerprint: Fingerprint,
+    /// The keyring could not be read. Only given where the caller can go on without it.
+    pub keyring_error: Option<KeyringError>,
+    pub warnings: Vec<String>,
+}
+
+impl Store {
+    /// Opens a profile's files: reads the journal under the lock, and makes sure that this is their home.
+    pub fn open_profile<'s, 'l>(&'s self, permit: Permit<'l>) -> Result<LockedProfile<'s, 'l>, StoreError> {
+        let identity = self.identity()?;
+        self.open_profile_as(permit, identity)
+    }
+
+    pub(in crate::store) fn open_profile_as<'s, 'l>(
+        &'s self,
+        permit: Permit<'l>,
+        identity: StoreIdentity,
+    ) -> Result<LockedProfile<'s, 'l>, StoreError> {
+        self.check_filesystem()?;
+        let folder = self.layout.profile_folder(permit.profile());
+        let mut journal = Journal::read(&folder.journal(), permit.profile())?
+            .unwrap_or_else(|| Journal::new(permit.profile().clone()));
+        match self.sealed_generation(permit.profile()) {
+            Ok(sealed) if journal.is_tombstone => journal.reopen_for_newer_login(sealed),
+            // What a later version sealed is not to be replaced. Any other trouble is for whoever opens it.
+            Err(e) if journal.is_tombstone || matches!(e, StoreError::LaterVersion { .. }) => return Err(e),
+            Ok(_) | Err(_) => {}
+        }
+        Ok(LockedProfile { store: self, permit, folder, identity, journal }.set_store_identity())
+    }
+}
+
+impl<'l> LockedProfile<'_, 'l> {
+    /// Writes the journal; durable on return.
+    pub fn save_journal(&self) -> Result<(), StoreError> {
+        let path = self.folder.journal();
+        self.journal.write(&path).map_err(|e| StoreError::io("write", &path, e))
+    }
+
+    /// Reads S and K, settles which is newest, and brings the other and the journal up to it.
+    ///
+    /// `is_keyring_optional`: whether a keyring that cannot be reached is reported in the result instead of as an error.
+    /// `Ok(None)`: there is no credential.
+    pub fn load(
+        &mut self,
+        key: &Arc<SealingKey>,
+        is_keyring_optional: bool,
+    ) -> Result<Option<LoadedCredential<'l>>, StoreError> {
+        let mut warnings = Vec::new();
+        self.flush_ledger_backlog(&mut warnings)?;
+        let sealed = if self.journal.is_tombstone { None } else { self.unseal_current(key) };
+        let (published, keyring_error) = match self.read_keyring_item(key, &mut warnings) {
+            Ok(published) => (published, None),
+            Err(StoreError::Keyring(e)) if is_keyring_optional && self.can_load_without_keyring(sealed.as_ref()) => {
+                (None, Some(e))
+            }
+            Err(e) => return Err(e),
+        };
+        let newest = match (sealed, published) {
+            (Some(Ok(s)), Some(k)) if k.generation <= s.credential.generation => {
+                self.mark_older_consumed(&k, &s.credential, key)?;
+                if k.generation < s.credential.generation {
+                    // Somebody brought an old one back; whoever reads it has a token that is spent.
+                    self.set_publication_pending();
+                }
+                s
+            }
+            (Some(Ok(s)), None) => s,
+            // It may be the newest, and readable the next time: nothing is put in its place.
+            (Some(Err(unread @ StoreError::Io { .. })), _) => return Err(unread),
+            (Some(Err(damage)), Some(k)) if !self.may_replace_sealed(&k)? => return Err(damage),
+            (sealed, Some(k)) if !self.journal.is_tombstone && k.generation >= self.journal.generation => {
+                if let Some(Ok(s)) = &sealed {
+                    self.mark_older_consumed(&s.credential, &k, key)?;
+                }
+                warnings.push(format!("adopted generation {} from the keyring", k.generation));
+                self.seal_credential(&k, key)?;
+                k.into()
+            }
+            (Some(Err(damage)), _) => return Err(damage),
+            (None, _) if self.journal.has_credential() => {
+                return Err(StoreError::CredentialLost { profile: self.permit.profile().to_string() });
+            }
+            (None, _) => return Ok(None),
+            (Some(Ok(s)), Some(_)) => s,
+        };
+        let (found, known) = (newest.credential.generation, self.journal.generation);
+        if found < known {
+            return Err(StoreError::StaleCredential { found: found.get(), known: known.get() });
+        }
+        let fingerprint = key.fingerprint(&newest.credential.refresh);
+        self.rekey_fingerprints(&newest.credential, &fingerprint, key)?;
+        self.update_journal_to(&newest, &fingerprint)?;
+        self.reconcile_with_ledger(&mut warnings)?;
+        self.clear_persistent_error()?;
+        Ok(Some(LoadedCredential {
+            locked_credential: self.permit.bind(newest.credential),
+            fingerprint,
+            keyring_error,
+            warnings,
+        }))
+    }
+
+    /// Whether S is enough where the keyring cannot be read, and not what only K may mend; nor is it where K was last seen
+    /// to be another store's.
+    fn can_load_without_keyring(&self, sealed: Option<&Result<UnsealedCredential, StoreError>>) -> bool {
+        let is_newest = |s: &UnsealedCredential| s.credential.generation >= self.journal.generation;
+        let is_ours = self
+            .journal
+            .persistent_error
+            .as_ref()
+            .is_none_or(|trouble| trouble.failure.kind != ErrorKind::DomainMismatch);
+        let is_enough = match sealed {
+            Some(sealed) => sealed.as_ref().is_ok_and(is_newest),
+            None => !self.journal.has_credential(),
+        };
+        is_enough && is_ours
+    }
+
+    /// K, if it is ours.
+    fn read_keyring_item(
+        &mut self,
+        key: &Arc<SealingKey>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<Credential>, StoreError> {
+        let StoreBackend::Keyring { keyring, service } = &self.store.backend else {
+            return Ok(None);
+        };
+        let item = self.keyring_item(service);
+        let (published, duplicates) = item::read(keyring.as_ref(), &item, &self.identity.uuid, key)?;
+        if duplicates > 0 {
+            warnings.push(format!("{duplicates} more keyring items name profile {}", item.user));
+        }
+        self.restore_keyring_key(key, warnings)?;
+        match published {
+            PublishedItem::Ours(credential) => Ok(Some(*credential)),
+            PublishedItem::OtherStore { uuid, .. } => Err(StoreError::OtherStore { profile: item.user, other: uuid }),
+            PublishedItem::Missing => {
+                self.set_publication_pending();
+                Ok(None)
+            }
+            PublishedItem::Unverified { generation } => {
+                let claim = generation.map_or(String::new(), |g| format!(" (it claims generation {g})"));
+                warnings.push(format!(
+                    "the keyring item of {} was written by another program{claim}; it is not used",
+                    item.user
+                ));
+                self.set_publication_pending();
+                Ok(None)
+            }
+        }
+    }
+
+    pub(in crate::store) fn set_publication_pending(&mut self) {
+        if let StoreBackend::Keyring { .. } = self.store.backend {
+            self.journal.publication = Publication::PublishPending;
+        }
+    }
+
+    /// A keyring that was wiped under a running daemon gets the key back; another key in its place is an error.
+    fn restore_keyring_key(&self, key: &SealingKey, warnings: &mut Vec<String>) -> Result<(), StoreError> {
+        match self.store.read_keyring_key(&self.identity)? {
+            Some(there) if there.id() == key.id() => Ok(()),
+            Some(_) => Err(StoreError::KeyMissing { store: self.identity.uuid.clone() }),
+            None => {
+                warnings.push("the sealing key was missing from the keyring and has been restored".into());
+                self.store.write_keyring_key(&self.identity, key)
+            }
+        }
+    }
+
+    /// The older of two generations holds a token that is spent, if its successor has another.
+    fn mark_older_consumed(&mut self, old: &Credential, new: &Credential, key: &SealingKey) -> Result<(), StoreError> {
+        if old.generation < new.generation && old.refresh != new.refresh {
+            self.mark_consumed(&key.fingerprint(&old.refresh))?;
+        }
+        Ok(())
+    }
+
+    /// Takes the space for an answer, durably: running out of disk is noticed now (rule 8).
+    pub fn reserve_response_space(&self) -> Result<StagedFile, StoreError> {
+        let path = self.folder.received();
+        StagedFile::create(&path, RESPONSE_SPACE).map_err(|e| StoreError::io("reserve", &path, e))
+    }
+
+    /// What the fence runs before it lets the request body go: journals the intent; durable on return.
+    pub fn intent_writer(&self, intent: Intent) -> impl FnOnce() -> io::Result<()> + Send + 'static {
+        let mut journal = self.journal.clone();
+        journal.intent = Some(intent);
+        let path = self.folder.journal();
+        move || journal.write(&path)
+    }
+
+    /// Seals an answer that nobody has read yet; durable on return (rule 9).
+    pub fn seal_response(
+        &self,
+        space: StagedFile,
+        response: &SealedResponse,
+        generation: Generation,
+        attempt: &str,
+        key: &SealingKey,
+    ) -> Result<(), StoreError> {
+        let header = self.header(generation, Some(attempt), key);
+        let path = self.folder.received();
+        let bytes = envelope::seal(&header, &SealedContentRef::Response(response), key)
+            .map_err(|damage| StoreError::CannotUnseal { path: path.clone(), damage })?;
+        space.commit(&bytes).map_err(|e| StoreError::io("write", &path, e))
+    }
+
+    /// Makes the received answer S, the newest generation. The answer is durable under its first name, from which
+    /// recovery takes it as well; the new name is durable once [`LockedProfile::save_journal`] has synced the folder that both share.
+    pub fn promote_response(&self) -> Result<(), StoreError> {
+        let path = self.folder.sealed();
+        std::fs::rename(self.folder.received(), &path).map_err(|e| StoreError::io("write", &path, e))
+    }
+
+    /// Removes an answer that brought no tokens and is settled.
+    pub fn discard_response(&self) -> Result<(), StoreError> {
+        let path = self.folder.received();
+        durable::remove(&path).map_err(|e| StoreError::io("remove", &path, e))
+    }
+
+    /// Seals a credential that did not come as an answer to a refresh: login, import, adoption. Durable on return.
+    pub fn seal_credential(&self, credential: &Credential, key: &SealingKey) -> Result<(), StoreError> {
+        let header = self.header(credential.generation, None, key);
+        let path = self.folder.sealed();
+        let bytes = envelope::seal(&header, &SealedContent::from_credential(credential), key)
+            .map_err(|damage| StoreError::CannotUnseal { path: path.clone(), damage })?;
+        durable::replace(&path, &bytes).map_err(|e| StoreError::io("write", &path, e))
+    }
+
+    /// Notes in the ledger that a token was consumed, and in the journal (not saved) that the ledger has it.
+    pub fn mark_consumed(&mut self, token: &Fingerprint) -> Result<(), StoreError> {
+        self.store.ledger.add_consumed(token).map_err(|e| StoreError::io("write", &self.store.layout.ledger(), e))?;
+        self.journal.last_ledgered = Some(token.clone());
+        Ok(())
+    }
+
+    /// Whether a token is known to be consumed.
+    pub fn is_consumed(&self, token: &Fingerprint) -> Result<bool, StoreError> {
+        let ledger = self.store.layout.ledger();
+        self.store.ledger.is_consumed(token).map_err(|e| StoreError::io("read", &ledger, e))
+    }
+
+    /// Whether a publication could succeed now. Always, where there is no keyring.
+    pub fn check_keyring(&self) -> Result<(), KeyringError> {
+        match &self.store.backend {
+            StoreBackend::Keyring { keyring, .. } => keyring.check(),
+            StoreBackend::File { .. } => Ok(()),
+        }
+    }
+
+    /// Writes K and reads it back, and notes in the record (not saved yet) whether that worked.
+    pub fn publish(&mut self, credential: &Credential, key: &SealingKey) -> Result<(), KeyringError> {
+        let StoreBackend::Keyring { keyring, service } = &self.store.backend else {
+            self.journal.publication = Publication::None;
+            return Ok(());
+        };
+        let item = self.keyring_item(service);
+        self.journal.publication = Publication::PublishPending;
+        // No store moves to a lower generation (rule 13), not even one that we do not trust.
+        let newer = |g: u64| g > credential.generation.get();
+        match item::read(keyring.as_ref(), &item, &self.identity.uuid, key)?.0 {
+            PublishedItem::Unverified { generation: Some(g) } if newer(g) => {
+                return Err(KeyringError::Failed(format!(
+                    "another program wrote a newer item (generation {g}) for this profile; remove it with secret-tool clear"
+                )));
+            }
+            PublishedItem::Ours(k) if newer(k.generation.get()) => {
+                let g = k.generation;
+                return Err(KeyringError::Failed(format!(
+                    "it has a newer credential (generation {g}) of this profile"
+                )));
+            }
+            PublishedItem::Missing
+            | PublishedItem::Ours(_)
+            | PublishedItem::OtherStore { .. }
+            | PublishedItem::Unverified { .. } => {}
+        }
+        item::write(keyring.as_ref(), &item, &self.identity.uuid, key, credential)?;
+        self.journal.publication = Publication::Published;
+        Ok(())
+    }
+
+    /// The same of what did not come as an answer: unless another state directory has published this profile meanwhile, which
+    /// then is its home. An answer that is here is published all the same, so that the other one stops.
+    pub fn publish_new_credential(&mut self, credential: &Credential, key: &SealingKey) -> Result<(), KeyringError> {
+        if let StoreBackend::Keyring { keyring, service } = &self.store.backend {
+            let there = item::read(keyring.as_ref(), &self.keyring_item(service), &self.identity.uuid, key);
+            if let Ok((PublishedItem::OtherStore { .. }, _)) = there {
+                self.journal.publication = Publication::PublishPending;
+                let why = "another state directory has written this profile to the keyring in the meantime: keepalive \
+                           doctor --take-over";
+                return Err(KeyringError::Failed(why.into()));
+            }
+        }
+        self.publish(credential, key)
+    }
+
+    pub(in crate::store) fn keyring_item(&self, service: &str) -> KeyringItem {
+        KeyringItem { service: service.to_owned(), user: self.permit.profile().to_string() }
+    }
+
+    fn header(&self, generation: Generation, attempt: Option<&str>, key: &SealingKey) -> SealedHeader {
+        SealedHeader {
+            profile: self.permit.profile().clone(),
+            generation,
+            attempt_id: attempt.map(str::to_owned),
+            key_id: key.id().to_owned(),
+        }
+    }
+}

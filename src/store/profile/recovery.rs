@@ -1,0 +1,234 @@
+//! Recovery of what a dead run left: an answer that it had sealed, be it under its first name or its last.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::credential::secret::Fingerprint;
+use crate::credential::{Credential, Generation};
+use crate::profile::ProfileName;
+use crate::store::disk::envelope;
+use crate::store::disk::envelope::{SealedHeader, UnsealError};
+use crate::store::disk::sealed_content::{ResponseContent, SealedContent, SealedResponse};
+use crate::store::journal::Intent;
+use crate::store::journal::transitions::GrantEffects;
+use crate::store::keyring::item;
+use crate::store::keyring::item::PublishedItem;
+use crate::store::keys::sealing_key::SealingKey;
+use crate::store::{LockedProfile, Store, StoreBackend, StoreError};
+use crate::sys::durable;
+
+/// How long a server rests that gave nothing to use, where the answer is settled by whoever asks it for nothing.
+const UNUSABLE_GRANT_DELAY: Duration = Duration::from_secs(15);
+
+/// An answer that arrived before the run that asked for it died.
+pub struct PendingResponse {
+    pub response: SealedResponse,
+    pub generation: Generation,
+    pub attempt_id: Option<String>,
+    /// It has its final name: it is S already.
+    pub is_promoted: bool,
+}
+
+/// A sealed credential, and how it came.
+pub(in crate::store) struct UnsealedCredential {
+    pub credential: Credential,
+    /// The attempt whose answer it is, and what else that said. `None`: it came by a login, an import or the keyring.
+    pub attempt: Option<(Intent, GrantEffects)>,
+}
+
+impl From<Credential> for UnsealedCredential {
+    fn from(credential: Credential) -> Self {
+        Self { credential, attempt: None }
+    }
+}
+
+impl Store {
+    pub(in crate::store) fn unseal_credential(
+        &self,
+        bytes: &[u8],
+        name: &ProfileName,
+        key: &SealingKey,
+    ) -> Result<Credential, StoreError> {
+        self.unseal(bytes, name, key).map(|unsealed| unsealed.credential)
+    }
+
+    pub(in crate::store) fn unseal(
+        &self,
+        bytes: &[u8],
+        name: &ProfileName,
+        key: &SealingKey,
+    ) -> Result<UnsealedCredential, StoreError> {
+        let path = self.layout.profile_folder(name).sealed();
+        let damaged = |damage| self.unseal_error(path.clone(), damage);
+        let (SealedHeader { generation, attempt_id: attempt, .. }, content) =
+            envelope::open::<SealedContent>(bytes, name, key).map_err(damaged)?;
+        let unsealed = match content {
+            SealedContent::Credential(_) => content.into_credential(generation).map(UnsealedCredential::from),
+            SealedContent::Response(response) => match response.parse(generation) {
+                ResponseContent::Granted { credential, warnings, .. } => {
+                    let asked = response.to_intent(attempt.as_deref(), generation, key);
+                    let response = asked.map(|asked| (asked, response.grant_effects(warnings)));
+                    Some(UnsealedCredential { credential: *credential, attempt: response })
+                }
+                ResponseContent::Denied(_) | ResponseContent::Unreadable | ResponseContent::TooLarge => None,
+            },
+        };
+        unsealed.ok_or_else(|| damaged(UnsealError::ContentUnreadable("it has no refresh token".into())))
+    }
+}
+
+impl LockedProfile<'_, '_> {
+    /// An answer that was received and sealed, but whose consequences are not in the journal yet.
+    pub fn pending_response(&self, key: &SealingKey) -> Result<Option<PendingResponse>, StoreError> {
+        let path = self.folder.received();
+        let Some(bytes) = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))? else {
+            return Ok(None);
+        };
+        // What a logout left behind must not come back.
+        if self.journal.is_tombstone {
+            return Ok(None);
+        }
+        let header = match envelope::header(&bytes) {
+            Ok(header) => header,
+            Err(damage @ UnsealError::LaterVersion(_)) => return Err(self.store.unseal_error(path, damage)),
+            // A torn file cannot have been acknowledged; the intent says what to make of it.
+            Err(_) => return Ok(None),
+        };
+        let is_judged = match &self.journal.intent {
+            Some(intent) => header.attempt_id.as_deref() == Some(&intent.attempt_id) && intent.gave_up_at.is_some(),
+            None => false,
+        };
+        let sealed = self.store.sealed_generation(self.permit.profile())?.unwrap_or(Generation::NONE);
+        // Rule 13: what the journal is beyond was settled, and brought back by somebody who restored old files.
+        let is_over = header.generation <= sealed || header.generation < self.journal.generation;
+        if is_over {
+            return Ok(None);
+        }
+        match envelope::open::<SealedContent>(&bytes, self.permit.profile(), key) {
+            Ok((header, SealedContent::Response(response))) => {
+                let SealedHeader { generation, attempt_id: attempt, .. } = header;
+                let pending = PendingResponse { response, generation, attempt_id: attempt, is_promoted: false };
+                // What the version that received it could not read, this one perhaps can.
+                let is_news =
+                    !is_judged || matches!(pending.response.parse(generation), ResponseContent::Granted { .. });
+                Ok(Some(pending).filter(|pending| is_news && self.is_newer_or_unpromoted(pending, key)))
+            }
+            Ok((_, SealedContent::Credential(_))) => Ok(None),
+            Err(damage) => Err(self.store.unseal_error(path, damage)),
+        }
+    }
+
+    /// Whether an answer is newer than the journal, or is what the journal speaks of and did not get its final name.
+    fn is_newer_or_unpromoted(&self, pending: &PendingResponse, key: &SealingKey) -> bool {
+        if pending.generation > self.journal.generation {
+            return true;
+        }
+        match pending.response.parse(pending.generation) {
+            ResponseContent::Granted { credential, .. } => {
+                self.journal.fingerprint.as_ref() == Some(&key.fingerprint(&credential.refresh))
+            }
+            ResponseContent::Denied(_) | ResponseContent::Unreadable | ResponseContent::TooLarge => false,
+        }
+    }
+
+    /// Recovery for whoever makes no request: tokens that a dead run received become S, lest something older take their
+    /// place; loading it settles the journal, doubts included. Any other answer is for the next flight to judge.
+    pub fn promote_pending_grant(&self, key: &SealingKey) -> Result<(), StoreError> {
+        let Some(pending) = self.pending_response(key)? else { return Ok(()) };
+        match pending.response.parse(pending.generation) {
+            ResponseContent::Granted { .. } => self.promote_response(),
+            ResponseContent::Denied(_) | ResponseContent::Unreadable | ResponseContent::TooLarge => Ok(()),
+        }
+    }
+
+    /// An answer whose consequences are not in the journal yet, be it S already or not.
+    pub fn unsettled_response(&self, key: &SealingKey) -> Result<Option<PendingResponse>, StoreError> {
+        let unsettled = match self.pending_response(key)? {
+            None => self.promoted_response(key)?,
+            pending => pending,
+        };
+        Ok(unsettled.filter(|response| !self.is_superseded_in_keyring(response.generation, key)))
+    }
+
+    /// Whether the keyring has a newer credential of ours: then this directory is the one that was restored, and its
+    /// journal does not know that the answer was settled long ago.
+    fn is_superseded_in_keyring(&self, generation: Generation, key: &SealingKey) -> bool {
+        let StoreBackend::Keyring { keyring, service } = &self.store.backend else { return false };
+        let found = item::read(keyring.as_ref(), &self.keyring_item(service), &self.identity.uuid, key);
+        matches!(found, Ok((PublishedItem::Ours(k), _)) if k.generation > generation)
+    }
+
+    /// What does not open here is for [`LockedProfile::load`] to tell.
+    fn promoted_response(&self, key: &SealingKey) -> Result<Option<PendingResponse>, StoreError> {
+        let path = self.folder.sealed();
+        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
+        let is_ahead = |bytes: &Vec<u8>| envelope::header(bytes).is_ok_and(|h| h.generation > self.journal.generation);
+        let Some(bytes) = bytes.filter(is_ahead).filter(|_| !self.journal.is_tombstone) else {
+            return Ok(None);
+        };
+        Ok(match envelope::open::<SealedContent>(&bytes, self.permit.profile(), key) {
+            Ok((SealedHeader { generation, attempt_id: attempt, .. }, SealedContent::Response(response))) => {
+                Some(PendingResponse { response, generation, attempt_id: attempt, is_promoted: true })
+            }
+            Ok((_, SealedContent::Credential(_))) | Err(_) => None,
+        })
+    }
+
+    /// S, if there is one.
+    pub(in crate::store) fn unseal_current(&self, key: &SealingKey) -> Option<Result<UnsealedCredential, StoreError>> {
+        let path = self.folder.sealed();
+        match durable::read(&path) {
+            Ok(None) => None,
+            Ok(Some(bytes)) => Some(self.store.unseal(&bytes, self.permit.profile(), key)),
+            Err(e) => Some(Err(StoreError::io("read", &path, e))),
+        }
+    }
+
+    /// The newest generation that journal or sealed copy speaks of. A run that died between the two left the journal behind.
+    pub fn newest_generation(&self) -> Result<Generation, StoreError> {
+        let sealed = self.store.sealed_generation(self.permit.profile())?;
+        Ok(self.journal.generation.max(sealed.unwrap_or(Generation::NONE)))
+    }
+
+    /// The newest sealed credential, whatever the keyring says, with the journal brought up to it.
+    pub(in crate::store) fn newest_sealed(&mut self, key: &Arc<SealingKey>) -> Result<Option<Credential>, StoreError> {
+        let Some(newest) = self.unseal_current(key).transpose()? else { return Ok(None) };
+        let fingerprint = key.fingerprint(&newest.credential.refresh);
+        self.rekey_fingerprints(&newest.credential, &fingerprint, key)?;
+        self.update_journal_to(&newest, &fingerprint)?;
+        Ok(Some(newest.credential))
+    }
+
+    /// Brings the journal up to a credential that a dead run sealed, or that came from the keyring. What troubled the one
+    /// before is over; what its answer said besides holds, as it would for the run that received it.
+    pub(in crate::store) fn update_journal_to(
+        &mut self,
+        newest: &UnsealedCredential,
+        fingerprint: &Fingerprint,
+    ) -> Result<(), StoreError> {
+        let UnsealedCredential { credential, attempt: response } = newest;
+        if credential.generation <= self.journal.generation && self.journal.fingerprint.is_some() {
+            return Ok(());
+        }
+        let older = self.journal.intent.as_ref().filter(|intent| intent.generation < credential.generation);
+        let sent =
+            older.into_iter().chain(response.as_ref().map(|(asked, _)| asked)).map(|intent| intent.fingerprint.clone());
+        let spent: Vec<_> = sent.filter(|sent| sent != fingerprint).collect();
+        spent.iter().try_for_each(|sent| self.mark_consumed(sent))?;
+        self.record_forgotten_tokens(Some(fingerprint))?;
+        match response {
+            Some((asked, after)) => {
+                // The journal may be older than the attempt.
+                let known = self.journal.intent.take().filter(|intent| intent.fingerprint == asked.fingerprint);
+                self.journal.intent = known.or_else(|| Some(asked.clone()));
+                self.journal
+                    .apply_grant(credential, fingerprint.clone(), after, &asked.last_sent, |_| UNUSABLE_GRANT_DELAY);
+            }
+            None => self.journal.apply_new_credential(credential, fingerprint),
+        }
+        self.journal.sequence += 1;
+        self.journal.last_attempt = None;
+        self.set_publication_pending();
+        self.save_journal()
+    }
+}

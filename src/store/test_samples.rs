@@ -1,0 +1,55 @@
+//! Bare records for the unit tests of the store.
+
+use crate::clock::{Clock, ManualClock, Moment, Timestamp};
+use crate::credential::secret::{Fingerprint, RefreshToken};
+use crate::credential::{Binding, Credential, Generation, Grant};
+use crate::store::journal::{Intent, Journal};
+
+pub fn fingerprint(digit: char) -> Fingerprint {
+    Fingerprint::from_hex(digit.to_string().repeat(32))
+}
+
+pub fn now() -> Moment {
+    ManualClock::new(Timestamp::from_secs(1_790_000_000)).now()
+}
+
+/// Of token `a`, sent once.
+pub fn intent(generation: Generation) -> Intent {
+    Intent {
+        attempt_id: "a".into(),
+        generation,
+        fingerprint: fingerprint('a'),
+        send_count: 1,
+        first_sent: now(),
+        last_sent: now(),
+        gave_up_at: None,
+        previous_gave_up_at: None,
+        is_last_chance_used: false,
+        is_reusable: false,
+    }
+}
+
+/// Of a profile at generation 2 whose token is `a`.
+pub fn journal() -> Journal {
+    let mut journal = Journal::new("p".parse().expect("a name"));
+    journal.generation = Generation::new(2);
+    journal.fingerprint = Some(fingerprint('a'));
+    journal
+}
+
+pub fn credential(generation: u64, token: &str) -> Credential {
+    Credential {
+        generation: Generation::new(generation),
+        binding: Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() },
+        refresh: RefreshToken::new(token).expect("not empty"),
+        grant: Grant {
+            access: None,
+            validity: None,
+            token_type: "Bearer".into(),
+            scope: None,
+            id_token: None,
+            login_by: None,
+            not_before: None,
+        },
+    }
+}

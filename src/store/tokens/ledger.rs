@@ -1,0 +1,221 @@
+//! What is known of refresh tokens, by their fingerprints, whatever becomes of the journals: what was consumed is never
+//! sent again (rule 3), and what is in doubt stays so (rule 17).
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::clock::Timestamp;
+use crate::credential::secret::Fingerprint;
+use crate::store::disk::layout::Layout;
+use crate::sys::durable;
+use crate::sys::lockfile::LockFile;
+
+/// The newest lines that are kept; the file may grow to twice as many before it is cut.
+const KEPT_LINES: usize = 1024;
+
+/// What stands before a fingerprint that is in doubt, and the time after it; before one that is consumed stands nothing.
+const IN_DOUBT: &str = "in_doubt";
+/// The same for one that is known to live after all. With it a line is longer than those of an older version, which
+/// therefore goes on refusing the token.
+const CLEARED: &str = "-";
+
+/// The ledger of one store. Shared by all profiles; its own lock is the last one taken.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    lock: PathBuf,
+}
+
+/// What the ledger knows of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LedgerEntry {
+    /// It was used up, refused or given up.
+    Consumed,
+    /// It was sent, and at this time nobody knew what became of it.
+    InDoubt(Timestamp),
+}
+
+impl Ledger {
+    pub fn new(layout: &Layout) -> Self {
+        Self { path: layout.ledger(), lock: layout.ledger_lock() }
+    }
+
+    /// What is known of a token: the last line about it counts.
+    pub fn entry(&self, token: &Fingerprint) -> io::Result<Option<LedgerEntry>> {
+        Ok(find_entry(&self.read()?, token))
+    }
+
+    /// Whether a token is known to be consumed.
+    pub fn is_consumed(&self, token: &Fingerprint) -> io::Result<bool> {
+        Ok(self.entry(token)? == Some(LedgerEntry::Consumed))
+    }
+
+    /// Adds a consumed token; durable on return. Adding it twice is harmless.
+    pub fn add_consumed(&self, token: &Fingerprint) -> io::Result<()> {
+        self.append(token, token.as_str(), |mark| mark != Some(LedgerEntry::Consumed))
+    }
+
+    /// Adds a token in doubt, unless more is known of it; durable on return.
+    pub fn add_in_doubt(&self, token: &Fingerprint, at: Timestamp) -> io::Result<()> {
+        self.append(token, &format!("{IN_DOUBT} {at} {}", token.as_str()), |mark| mark.is_none())
+    }
+
+    /// Takes back a doubt: the token was not used up. Durable on return.
+    pub fn clear_in_doubt(&self, token: &Fingerprint) -> io::Result<()> {
+        let line = format!("{CLEARED}{}", token.as_str());
+        self.append(token, &line, |mark| matches!(mark, Some(LedgerEntry::InDoubt(_))))
+    }
+
+    /// Takes back whatever is known of a token: its provider has granted it once more. Durable on return.
+    pub fn clear(&self, token: &Fingerprint) -> io::Result<()> {
+        self.append(token, &format!("{CLEARED}{}", token.as_str()), |mark| mark.is_some())
+    }
+
+    /// All of it.
+    pub fn snapshot(&self) -> io::Result<LedgerSnapshot> {
+        self.read().map(LedgerSnapshot)
+    }
+
+    fn append(
+        &self,
+        token: &Fingerprint,
+        line: &str,
+        is_news: impl FnOnce(Option<LedgerEntry>) -> bool,
+    ) -> io::Result<()> {
+        let _held = LockFile::acquire(&self.lock)?;
+        let bytes = self.read()?;
+        if !is_news(find_entry(&bytes, token)) {
+            return Ok(());
+        }
+        // A torn last line would swallow the new one.
+        let is_torn = bytes.last().is_some_and(|last| *last != b'\n');
+        let whole: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+        if whole.len() >= 2 * KEPT_LINES {
+            let newest = whole.iter().skip(whole.len() - KEPT_LINES).flat_map(|line| [line, b"\n".as_slice()].concat());
+            durable::replace(&self.path, &newest.collect::<Vec<u8>>())?;
+            return durable::append_line(&self.path, line);
+        }
+        durable::append_line(&self.path, &if is_torn { format!("\n{line}") } else { line.to_owned() })
+    }
+
+    fn read(&self) -> io::Result<Vec<u8>> {
+        Ok(durable::read(&self.path)?.unwrap_or_default())
+    }
+}
+
+/// What the ledger held at one look.
+#[derive(Debug)]
+pub struct LedgerSnapshot(Vec<u8>);
+
+impl LedgerSnapshot {
+    /// Whether a token is missing that the ledger once took: it was damaged, removed, or put back from a backup. One that is
+    /// long enough may have been cut since.
+    pub fn has_lost(&self, token: &Fingerprint) -> bool {
+        let lines = || self.0.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines().count() < KEPT_LINES && !lines().any(|line| line.ends_with(token.as_str().as_bytes()))
+    }
+}
+
+/// The fingerprint ends its line, so that a torn one, which was never acknowledged, speaks of none.
+fn find_entry(bytes: &[u8], token: &Fingerprint) -> Option<LedgerEntry> {
+    let mut lines = bytes.rsplit(|byte| *byte == b'\n');
+    let before = lines.find_map(|line| line.strip_suffix(token.as_str().as_bytes()))?;
+    let mut words = std::str::from_utf8(before).unwrap_or_default().split_whitespace();
+    match (words.next(), words.next().and_then(Timestamp::parse_rfc3339)) {
+        (Some(IN_DOUBT), Some(at)) => Some(LedgerEntry::InDoubt(at)),
+        (Some(CLEARED), None) => None,
+        // What a later version says of a token is not known to be good.
+        (Some(_) | None, _) => Some(LedgerEntry::Consumed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn print(i: usize) -> Fingerprint {
+        Fingerprint::from_hex(format!("{i:032x}"))
+    }
+
+    fn ledger(text: &str) -> (tempfile::TempDir, Ledger) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("ledger"), text).unwrap();
+        let ledger = Ledger::new(&Layout::new(dir.path()));
+        (dir, ledger)
+    }
+
+    fn lines(dir: &tempfile::TempDir) -> usize {
+        std::fs::read_to_string(dir.path().join("ledger")).unwrap().lines().count()
+    }
+
+    const THEN: Timestamp = Timestamp::from_secs(1_790_000_000);
+
+    #[test]
+    fn r03_the_newest_tokens_are_remembered_and_the_file_stays_bounded() {
+        let old: String = (0..2 * KEPT_LINES - 1).map(|i| format!("{i:032x}\n")).collect();
+        let (dir, ledger) = ledger(&old);
+        assert!(!ledger.is_consumed(&print(2 * KEPT_LINES - 1)).unwrap());
+        ledger.add_consumed(&print(2 * KEPT_LINES - 1)).unwrap();
+        assert!(ledger.is_consumed(&print(0)).unwrap(), "it may grow to twice as many");
+        ledger.add_consumed(&print(5000)).unwrap();
+        assert!(ledger.is_consumed(&print(5000)).unwrap());
+        assert!(
+            ledger.is_consumed(&print(2 * KEPT_LINES - 1)).unwrap() && ledger.is_consumed(&print(KEPT_LINES)).unwrap()
+        );
+        assert!(!ledger.is_consumed(&print(KEPT_LINES - 1)).unwrap());
+        ledger.add_consumed(&print(5000)).unwrap();
+        assert_eq!(lines(&dir), KEPT_LINES + 1);
+    }
+
+    #[test]
+    fn r03_a_token_added_after_a_torn_line_is_still_found() {
+        let (_dir, ledger) = ledger("0123");
+        ledger.add_consumed(&print(7)).unwrap();
+        assert!(ledger.is_consumed(&print(7)).unwrap());
+    }
+
+    #[test]
+    fn r17_a_doubt_is_kept_until_more_is_known() {
+        let (dir, ledger) = ledger("");
+        ledger.add_in_doubt(&print(1), THEN).unwrap();
+        ledger.add_in_doubt(&print(1), THEN.plus(std::time::Duration::from_secs(9))).unwrap();
+        assert_eq!(ledger.entry(&print(1)).unwrap(), Some(LedgerEntry::InDoubt(THEN)));
+        assert!(!ledger.is_consumed(&print(1)).unwrap());
+        ledger.add_consumed(&print(1)).unwrap();
+        ledger.add_in_doubt(&print(1), THEN).unwrap();
+        ledger.clear_in_doubt(&print(1)).unwrap();
+        assert_eq!(ledger.entry(&print(1)).unwrap(), Some(LedgerEntry::Consumed), "no doubt makes it better");
+        assert_eq!((ledger.entry(&print(2)).unwrap(), lines(&dir)), (None, 2));
+    }
+
+    #[test]
+    fn r22_what_the_server_issues_anew_is_neither_consumed_nor_in_doubt() {
+        let (dir, ledger) = ledger("");
+        ledger.clear(&print(1)).unwrap();
+        assert_eq!(lines(&dir), 0, "nothing was known of it");
+        ledger.add_consumed(&print(1)).unwrap();
+        ledger.add_in_doubt(&print(2), THEN).unwrap();
+        ledger.add_in_doubt(&print(3), THEN).unwrap();
+        ledger.clear(&print(1)).unwrap();
+        ledger.clear(&print(2)).unwrap();
+        ledger.clear_in_doubt(&print(3)).unwrap();
+        assert_eq!([1, 2, 3].map(|i| ledger.entry(&print(i)).unwrap()), [None; 3]);
+        ledger.add_consumed(&print(1)).unwrap();
+        ledger.add_in_doubt(&print(2), THEN).unwrap();
+        assert!(ledger.is_consumed(&print(1)).unwrap(), "it was consumed once more");
+        assert_eq!(ledger.entry(&print(2)).unwrap(), Some(LedgerEntry::InDoubt(THEN)));
+    }
+
+    #[test]
+    fn r17_a_torn_line_says_nothing_and_a_word_of_a_later_version_nothing_good() {
+        let whole = format!("{IN_DOUBT} {THEN} {}", print(1).as_str());
+        for length in 0..whole.len() {
+            let (_dir, ledger) = ledger(&whole[..length]);
+            assert_eq!(ledger.entry(&print(1)).unwrap(), None, "{length}");
+            ledger.add_consumed(&print(2)).unwrap();
+            assert_eq!([1, 2].map(|i| ledger.is_consumed(&print(i)).unwrap()), [false, true], "{length}");
+        }
+        let (_dir, ledger) = ledger(&format!("suspended {}\n", print(1).as_str()));
+        assert!(ledger.is_consumed(&print(1)).unwrap());
+    }
+}

@@ -1,0 +1,118 @@
+//! Who else in this store holds a refresh token: one that two profiles hold would be sent twice (rule 4).
+
+use std::path::PathBuf;
+
+use crate::credential::secret::{Fingerprint, RefreshToken};
+use crate::profile::ProfileName;
+use crate::store::identity::profiles;
+use crate::store::journal::Journal;
+use crate::store::keyring::item;
+use crate::store::keys::sealing_key::SealingKey;
+use crate::store::{Store, StoreError};
+use crate::sys::durable;
+use crate::sys::lockfile::LockFile;
+
+/// What another profile knows of a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenClaim {
+    /// It uses it, or waits to know what became of it.
+    HeldBy(ProfileName),
+    /// It was refused there, or given up.
+    Unusable,
+    /// The keyring's item of this user, published by another state directory, has it.
+    PublishedElsewhere(String),
+}
+
+impl Store {
+    /// Serialises all holders of one refresh token, whatever their profiles are called. Taken after the profile's lock.
+    pub fn lock_token(&self, token: &Fingerprint) -> Result<LockFile, StoreError> {
+        let path = self.create_token_lock_file(token)?;
+        LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))
+    }
+
+    /// The same for whoever may hold the lock of another token: without waiting.
+    pub fn try_lock_token(&self, token: &Fingerprint) -> Result<Option<LockFile>, StoreError> {
+        let path = self.create_token_lock_file(token)?;
+        LockFile::try_acquire(&path).map_err(|e| StoreError::io("lock", &path, e))
+    }
+
+    fn create_token_lock_file(&self, token: &Fingerprint) -> Result<PathBuf, StoreError> {
+        let dir = self.layout.token_locks();
+        durable::create_dir(&dir).map_err(|e| StoreError::io("create", &dir, e))?;
+        Ok(self.layout.token_lock(token))
+    }
+
+    /// What any profile other than `name` knows of a token. To be asked under the lock of the token, which whoever makes it
+    /// theirs holds until their journal says so. What cannot be read may hold it: that is an error.
+    pub fn find_claim(
+        &self,
+        token: &Fingerprint,
+        name: &ProfileName,
+        key: &SealingKey,
+    ) -> Result<Option<TokenClaim>, StoreError> {
+        let (ours, mut dead) = (self.uuid(), None);
+        for other in profiles::list_profiles_strictly(&self.layout)?.into_iter().filter(|other| other != name) {
+            match self.claim_by_profile(&other, token, key, ours.as_deref())? {
+                None => {}
+                Some(TokenClaim::Unusable) => dead = Some(TokenClaim::Unusable),
+                // Of two, who uses it has the word.
+                held => return Ok(held),
+            }
+        }
+        if dead.is_some() {
+            return Ok(dead);
+        }
+        Ok(self.find_published_elsewhere(token, name, key)?.map(TokenClaim::PublishedElsewhere))
+    }
+
+    /// Who has published a token in our keyring from another state directory. That of the same profile is told when it is
+    /// loaded.
+    fn find_published_elsewhere(
+        &self,
+        token: &Fingerprint,
+        name: &ProfileName,
+        key: &SealingKey,
+    ) -> Result<Option<String>, StoreError> {
+        let (Some((keyring, service)), Some(ours)) = (self.keyring(), self.uuid()) else { return Ok(None) };
+        let is_it = |there: &RefreshToken| key.fingerprint(there) == *token;
+        Ok(item::find_other_holder(keyring, service, &ours, name.as_str(), is_it)?)
+    }
+
+    /// What can be read and is damaged is for its own runs to tell, and holds nobody else up.
+    fn claim_by_profile(
+        &self,
+        other: &ProfileName,
+        token: &Fingerprint,
+        key: &SealingKey,
+        ours: Option<&str>,
+    ) -> Result<Option<TokenClaim>, StoreError> {
+        let sealed = self.sealed_generation(other)?;
+        let journal = match Journal::read(&self.layout.profile_folder(other).journal(), other) {
+            Ok(journal) => journal,
+            Err(StoreError::DamagedFile { .. }) => None,
+            Err(e) => return Err(e),
+        };
+        let mut journal = journal.unwrap_or_else(|| Journal::new(other.clone()));
+        journal.reopen_for_newer_login(sealed);
+        // The journal may be behind, or gone; or its fingerprints are of another store, and say nothing here.
+        let is_behind = sealed.is_some_and(|sealed| sealed > journal.generation);
+        let is_at_home = journal.store_identity.as_ref().is_some_and(|store| Some(store.uuid.as_str()) == ours);
+        let is_ours = journal.fingerprint.as_ref() == Some(token);
+        let is_sealed = is_behind || (journal.has_credential() && !is_at_home && !is_ours);
+        let is_sealed = is_sealed && self.has_sealed_token(other, token, key)?;
+        let is_its_own = is_sealed || (journal.has_credential() && is_ours);
+        let is_refused = journal.is_rejected() && !(is_behind && is_sealed);
+        if is_its_own && !is_refused {
+            return Ok(Some(TokenClaim::HeldBy(other.clone())));
+        }
+        let is_dead = is_its_own || journal.unusable_tokens().any(|given_up| given_up == token);
+        Ok(is_dead.then_some(TokenClaim::Unusable))
+    }
+
+    fn has_sealed_token(&self, name: &ProfileName, token: &Fingerprint, key: &SealingKey) -> Result<bool, StoreError> {
+        let path = self.layout.profile_folder(name).sealed();
+        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
+        let credential = bytes.and_then(|bytes| self.unseal_credential(&bytes, name, key).ok());
+        Ok(credential.is_some_and(|c| key.fingerprint(&c.refresh) == *token))
+    }
+}

@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timestamp_survives_its_text() {
+    fn timestamp_text_parses_back_to_the_same_instant() {
         for ms in [0, 1, 999, 1_000, 1_790_000_000_123, MAX_MS] {
             let t = Timestamp::from_millis(ms);
             assert_eq!(Timestamp::parse_rfc3339(&t.to_string()), Some(t), "{t}");

@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_whole_200_is_an_answer() {
+    fn only_a_complete_200_response_is_accepted() {
         let json = r#"{"outcome":"fresh","token":null,"error":null,"warnings":[]}"#;
         let answer =
             |status: &str, body: &str| parse_response(format!("HTTP/1.1 {status}\r\na: b\r\n\r\n{body}").as_bytes());
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_gives_no_sign_of_life_is_no_daemon() {
+    fn silent_daemon_is_treated_as_absent() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         // Nobody accepts, so the system does.
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn no_socket_is_no_daemon() {
+    fn missing_socket_is_treated_as_no_daemon() {
         let dir = tempfile::tempdir().unwrap();
         let request = BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 0 };
         assert!(request_token(&dir.path().join("none"), "s", &request).is_none());

@@ -303,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_daemon_whose_clockwork_dies_ends_with_an_error() {
+    fn daemon_ends_with_an_error_when_a_service_task_dies() {
         let services = services_runtime().unwrap();
         let dies: JoinHandle<std::io::Result<Infallible>> = services.spawn(async { panic!("as if by a bug") });
         assert_eq!(services.block_on(serving_failure(dies)).kind, ErrorKind::Broken);

@@ -294,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_worst_status_wins() {
+    fn exit_statuses_are_ordered_from_ok_to_worst() {
         let order = [
             CommandStatus::Ok,
             CommandStatus::Failed,
@@ -308,13 +308,13 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_aligned_whatever_its_colours() {
+    fn table_columns_align_despite_colour_codes() {
         let rows = [["A", "B"], ["long", "x"], ["\u{1b}[32mc\u{1b}[0m", "y"]].map(|r| r.map(str::to_owned).to_vec());
         assert_eq!(table(&rows), "A     B\nlong  x\n\u{1b}[32mc\u{1b}[0m     y\n");
     }
 
     #[test]
-    fn what_is_not_published_is_not_done() {
+    fn pending_publication_exits_with_try_again() {
         let mut outcome = Outcome::new(OutcomeKind::Refreshed);
         assert_eq!(CommandStatus::from_outcome(&outcome), CommandStatus::Ok);
         outcome.publication = Publication::PublishPending;

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_is_asked_for_only_before_what_belongs_to_somebody_else() {
+    fn json_flag_is_ignored_after_a_double_dash() {
         let asks = |line: &str| asks_for_json(line.split(' ').map(str::to_owned));
         assert_eq!(["token --json", "--json x -- y", "x -- --json", "x --jso"].map(asks), [true, true, false, false]);
     }

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_read_as_people_write_them() {
+    fn durations_are_parsed_and_malformed_ones_are_refused() {
         for (text, seconds) in [("90s", 90), ("15m", 900), ("2h", 7200), ("1d 12h", 129_600), (" 1h30m ", 5400)] {
             assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_margin_out_of_reach_is_refused() {
+    fn margin_outside_its_bounds_is_refused() {
         for (text, message) in [
             ("0%", "must be above 0% and below 100%, not \"0%\""),
             ("100%", "must be above 0% and below 100%, not \"100%\""),

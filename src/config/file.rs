@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_of_another_user_is_refused() {
+    fn config_file_of_another_user_is_refused() {
         let path = Path::new("config.toml");
         let error = check_owner(path, 1001, 1000).unwrap_err();
         assert_eq!(

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn every_coding_that_a_proxy_may_choose_is_undone() {
+    fn every_content_encoding_of_a_proxy_is_decoded() {
         let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
         let mut raw = DeflateEncoder::new(Vec::new(), Compression::fast());
         zlib.write_all(TEXT).unwrap();
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_packed_is_left_alone() {
+    fn unencoded_body_is_left_unchanged() {
         for named in ["", "identity", "gzip", "zstd", "compress", ",,;", "gzip;q=1"] {
             assert_eq!(decoded(named, TEXT), TEXT, "{named}");
         }
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_body_gives_what_there_is_of_it() {
+    fn truncated_body_is_decoded_as_far_as_it_goes() {
         let packed = gzip(&[TEXT, &vec![b' '; 5000]].concat());
         let cut = decode(Some("gzip"), &packed[..packed.len() - 9]).unwrap();
         assert!(cut.bytes.starts_with(TEXT) && !cut.is_complete);
@@ -130,8 +130,9 @@ mod tests {
         assert!(decoded("gzip", &[packed, b"stray".to_vec()].concat()).starts_with(TEXT));
     }
 
+    /// Rule 38.
     #[test]
-    fn r38_a_bomb_is_not_unpacked_beyond_the_cap() {
+    fn decompression_bomb_is_refused_at_the_size_limit() {
         let zeros = vec![0; 64 * 1024 * 1024];
         let bomb = gzip(&zeros);
         assert!(bomb.len() < 100_000);

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn identities_are_alike_by_what_both_have() {
+    fn identities_are_compared_by_the_fields_both_have() {
         for (a, b, likeness) in [
             (who("1", "", ""), who("1", "", ""), AccountMatch::Same),
             (who("1", "", "a@x"), who("2", "", "a@x"), AccountMatch::Different),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn newer_is_what_ends_later_or_was_written_since() {
+    fn foreign_token_is_newer_if_it_ends_or_was_written_later() {
         let now = Moment { wall: Timestamp::from_secs(1_790_000_000), boot_id: "b".into(), uptime_ms: 0 };
         let ours = Validity { obtained: now.clone(), lifetime_ms: 100_000, assumed: false, is_remainder: false };
         let at = |secs: u64| Some(now.wall.plus(Duration::from_secs(secs)));

@@ -224,8 +224,9 @@ mod tests {
 
     const TICK: Demand = Demand::Margin { lookahead: Duration::ZERO };
 
+    /// Rule 31.
     #[test]
-    fn r31_a_margin_that_would_be_crossed_before_the_next_tick_is_due_now() {
+    fn token_crossing_its_margin_before_the_next_tick_is_due() {
         let c = clock();
         let v = token(&c, S(6 * 3600));
         let margin = Margin::Fixed(S(2 * 3600));
@@ -234,8 +235,9 @@ mod tests {
         assert!(due(&v, Demand::Margin { lookahead: S(4 * 3600) }, margin, &c.now()));
     }
 
+    /// Rule 32.
     #[test]
-    fn r32_a_margin_beyond_the_lifetime_refreshes_at_half_life() {
+    fn margin_beyond_the_lifetime_refreshes_at_half_life() {
         let c = clock();
         let v = token(&c, S(60));
         let margin = Margin::Fixed(S(7200));
@@ -246,8 +248,9 @@ mod tests {
         assert!(margin.is_cut_by(S(60)) && !margin.is_cut_by(S(4 * 3600)));
     }
 
+    /// Rule 34.
     #[test]
-    fn r34_jitter_only_advances_and_never_before_half_life() {
+    fn jitter_only_advances_refresh_and_not_before_half_life() {
         let c = clock();
         let v = token(&c, S(100));
         let plain = refresh_at(&v, Margin::Fixed(S(20)), NO_JITTER);
@@ -256,8 +259,9 @@ mod tests {
         assert_eq!(refresh_at(&v, Margin::Fixed(S(20)), S(500)), c.now().wall.plus(S(50)));
     }
 
+    /// Rule 33.
     #[test]
-    fn r33_a_clock_set_back_does_not_keep_an_expired_token_fresh() {
+    fn clock_set_back_does_not_keep_an_expired_token_fresh() {
         let c = clock();
         let v = token(&c, S(100));
         c.advance(S(101));
@@ -266,8 +270,9 @@ mod tests {
         assert_eq!(v.remaining(&c.now()), Duration::ZERO);
     }
 
+    /// Rule 33.
     #[test]
-    fn r33_a_clock_set_forward_is_believed_for_expiry() {
+    fn clock_set_forward_counts_for_expiry() {
         let c = clock();
         let v = token(&c, S(100));
         c.set_wall(Timestamp::from_secs(1_790_000_090));
@@ -275,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_reboot_a_wall_clock_before_the_obtaining_counts_as_due() {
+    fn token_obtained_in_the_future_is_due_after_a_reboot() {
         let c = clock();
         let v = token(&c, S(100));
         c.reboot();
@@ -289,13 +294,13 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_of_the_lifetime() {
+    fn margin_share_is_taken_of_the_lifetime_up_to_half() {
         assert_eq!(Margin::Share(200).of(S(1000)), S(200));
         assert_eq!(Margin::Share(900).of(S(1000)), S(500));
     }
 
     #[test]
-    fn valid_for_is_met_by_exactly_that_much() {
+    fn valid_for_is_met_by_exactly_the_demanded_time() {
         let c = clock();
         let v = token(&c, S(1000));
         c.advance(S(940));
@@ -305,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreachable_min_valid_is_asked_for_once_per_half_life() {
+    fn unreachable_min_valid_refreshes_once_per_half_life() {
         let c = clock();
         let v = token(&c, S(60));
         let wish = Demand::ValidFor(S(60));
@@ -318,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_an_imported_token_cuts_neither_margin_nor_wish() {
+    fn rest_of_an_imported_lifetime_caps_no_margin_or_min_valid() {
         let c = clock();
         let v = Validity { is_remainder: true, ..token(&c, S(100)) };
         assert_eq!((v.full_lifetime(), token(&c, S(100)).full_lifetime()), (None, Some(S(100))));
@@ -333,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn newer_than_is_about_generations_alone() {
+    fn newer_than_compares_generations_only() {
         let c = clock();
         let v = token(&c, S(1000));
         let g = Generation::FIRST;

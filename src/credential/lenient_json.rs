@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_strict_parser_takes_is_read_alike() {
+    fn lenient_parser_reads_valid_json_as_a_strict_one_does() {
         for text in [
             r#"{"a":"b","n":-1.5e3,"t":true,"f":false,"z":null,"l":[1,"x",{"y":[]}],"o":{"p":{}}}"#,
             r#"{"esc":"\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00"}"#,
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn strays_and_slips_are_passed_over() {
+    fn lenient_parser_skips_stray_text_and_syntax_errors() {
         for text in [
             r#"{"a":"b","c":1}garbage"#,
             r#")]}',{"a":"b","c":1}"#,
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_answer_gives_its_whole_members_only() {
+    fn truncated_json_gives_only_complete_members() {
         let text = r#"{"access_token":"abc","expires_in":3600,"refresh_token":"def","scope":"x"}"#;
         for end in 0..text.len() {
             let value = parse(&text[..end]).unwrap_or_default();
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn no_depth_is_too_deep_and_no_page_is_an_answer() {
+    fn lenient_parser_reads_deep_nesting_and_refuses_html() {
         let deep = format!("{}\"x\":{}", "{\"a\":[".repeat(200_000), "]}".repeat(200_000));
         assert!(parse(&deep).is_some());
         assert_eq!(parse("<script>var x = {\"refresh_token\":\"r\"}</script>"), None);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_stands_side_by_side_is_read() {
+    fn json_values_side_by_side_are_all_read() {
         assert_eq!(parse("[INFO] {\"a\":1} x {\"b\""), Some(json!([[null], {"a": 1}, {}])));
     }
 }

@@ -70,8 +70,9 @@ mod tests {
         RefreshTokenCandidates::of(body).contains_other_than(&RefreshToken::new("old").unwrap())
     }
 
+    /// Rule 15.
     #[test]
-    fn r15_a_body_that_gives_none_or_the_old_one_speaks_of_no_other() {
+    fn body_with_no_token_or_the_old_one_mentions_no_other() {
         for body in [
             r#"{"access_token":"a"}"#,
             r#"{"refresh_token":null}"#,
@@ -92,15 +93,16 @@ mod tests {
     }
 
     #[test]
-    fn blank_text_and_zero_are_no_token() {
+    fn only_nonblank_text_or_a_positive_integer_is_a_token() {
         for none in ["\"\"", "\" \\t\"", "0", "-1", "1.5", "null", "true", "[\"new\"]"] {
             assert!(parse_token(&none.parse().unwrap()).is_none(), "{none}");
         }
         assert!(parse_token(&"1".parse().unwrap()).is_some());
     }
 
+    /// Rule 3.
     #[test]
-    fn r03_a_body_that_gives_another_in_whatever_way_speaks_of_it() {
+    fn body_with_another_token_in_any_form_mentions_it() {
         for body in [
             r#"{"refresh_token":"new"}"#,
             r#"{"refresh_token":"new","refresh_token":null}"#,

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_do_not_print() {
+    fn debug_output_hides_secrets() {
         let at = AccessToken::new("canary-at").unwrap();
         let rt = RefreshToken::new("canary-rt").unwrap();
         let code = OneTimeSecret::new("canary-code").unwrap();

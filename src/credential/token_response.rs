@@ -434,14 +434,16 @@ mod tests {
         format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims))
     }
 
+    /// Rule 3.
     #[test]
-    fn r03_a_refresh_token_that_is_a_number_is_one() {
+    fn numeric_refresh_token_is_accepted() {
         let g = granted_from(r#"{"refresh_token":18446744073709551615,"access_token":"a"}"#);
         assert_eq!(g.refresh.unwrap().expose(), "18446744073709551615");
     }
 
+    /// Rule 3.
     #[test]
-    fn r03_a_name_that_says_something_counts_before_one_that_does_not() {
+    fn nonempty_refresh_token_member_wins_over_empty_ones() {
         for body in [
             r#"{"refresh_token":null,"refreshToken":"new","access_token":"a"}"#,
             r#"{"refresh-token":"","refresh_token":"","refreshToken":"new","access_token":"a"}"#,
@@ -451,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn the_standard_answer() {
+    fn standard_token_response_is_read() {
         let g = granted_from(
             r#"{"access_token":"a","token_type":"Bearer","expires_in":60,"refresh_token":"r","scope":"x y","id_token":"i"}"#,
         );
@@ -464,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn lifetimes_as_servers_write_them() {
+    fn token_lifetime_is_read_in_every_known_form() {
         for (members, expected) in [
             (r#""expires_in":60"#, Some(60)),
             (r#""expires_in":"60""#, Some(60)),
@@ -490,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn an_import_counts_from_when_the_token_was_obtained() {
+    fn imported_lifetime_counts_from_when_it_was_obtained() {
         let import = |members: &str| {
             granted_from(&format!(r#"{{"refresh_token":"r",{members}}}"#)).expiry.lifetime_of_import(&now())
         };
@@ -507,8 +509,9 @@ mod tests {
         assert_eq!(import(r#""x":1"#), None);
     }
 
+    /// Rule 16.
     #[test]
-    fn r16_a_refresh_token_is_found_whatever_else_is_wrong() {
+    fn refresh_token_is_found_whatever_else_is_malformed() {
         for body in [
             r#"{"refresh_token":"r"}"#,
             r#"{"refresh_token":"r","access_token":null}"#,
@@ -525,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_as_servers_write_them() {
+    fn error_code_is_read_in_every_known_form() {
         for (status, body, code) in [
             (400, r#"{"error":"invalid_grant","error_description":"gone"}"#, "invalid_grant"),
             (401, r#"{"error":{"code":"refresh_token_reused","message":"gone"}}"#, "refresh_token_reused"),
@@ -543,8 +546,9 @@ mod tests {
         }
     }
 
+    /// Rule 15.
     #[test]
-    fn r15_only_a_sound_answer_can_be_one_without_a_refresh_token() {
+    fn only_a_complete_response_may_lack_a_refresh_token() {
         let granted =
             |body: &str, is_whole| matches!(parse(200, body.as_bytes(), is_whole), ParsedResponse::Granted(_));
         assert!(granted(r#"{"access_token":"a"}"#, true));
@@ -556,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_that_says_nothing_of_an_error_is_none() {
+    fn code_that_names_no_error_is_not_an_error() {
         for body in [
             r#"{"code":"0"}"#,
             r#"{"code":"OK","data":{}}"#,
@@ -569,7 +573,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_token_nor_error_is_unreadable() {
+    fn response_with_neither_token_nor_error_is_unreadable() {
         for body in ["", "null", "[]", "{}", "<html>access_token=</html>", "{\"access_token\":", "\u{0}\u{1}", "ok"] {
             assert!(matches!(parse(200, body.as_bytes(), true), ParsedResponse::Unreadable), "{body:?}");
         }
@@ -579,8 +583,9 @@ mod tests {
         assert!(matches!(parse(500, both.as_bytes(), true), ParsedResponse::Granted(_)));
     }
 
+    /// Rule 38.
     #[test]
-    fn r38_a_server_cannot_write_to_the_terminal() {
+    fn server_text_cannot_control_the_terminal() {
         let body = format!(r#"{{"error":"x","error_description":"a\u001b[31m\u202eb\n{}"}}"#, "c".repeat(500));
         let ParsedResponse::Denied(d) = parse(400, body.as_bytes(), true) else { panic!() };
         let description = d.description.unwrap();
@@ -589,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn the_life_of_the_refresh_token() {
+    fn refresh_token_lifetime_and_earliest_refresh_are_read() {
         let life = |m: &str| granted_from(&format!(r#"{{"refresh_token":"r",{m}}}"#)).refresh_expires_in;
         assert_eq!(life(r#""refresh_token_expires_in":"15897600""#), Some(15_897_600));
         assert_eq!(life(r#""refresh_expires_in":1800"#), Some(1800));

@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refresh_token_with_an_end_is_known_by_it_and_one_without_has_none() {
+    fn login_deadline_is_set_only_if_refresh_token_expires() {
         let end = |secs| {
             let (now, made) = made_of(TokenResponse { refresh_expires_in: secs, ..TokenResponse::default() }, None);
             made.grant.login_by.map(|at| at.since(now.wall))
@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_token_lives_as_long_as_told_and_otherwise_as_the_provider_is_known_for() {
+    fn access_token_lifetime_is_the_given_or_the_default() {
         let life = |access: Option<AccessToken>, told| {
             let (_, made) = made_of(TokenResponse { access, ..TokenResponse::default() }, told);
             made.grant.validity.map(|v| (v.lifetime(), v.assumed, v.is_remainder))

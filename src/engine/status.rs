@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_over_at_its_end() {
+    fn deferred_state_ends_when_the_pause_is_over() {
         let c = clock();
         let mut r = journal(&c);
         c.advance(S(800));
@@ -293,8 +293,9 @@ mod tests {
         assert_eq!(judge(&r, &c).state, ProfileState::Due);
     }
 
+    /// Rule 35.
     #[test]
-    fn r35_a_refresh_token_near_its_end_is_renewed_while_the_access_token_is_fresh() {
+    fn refresh_token_near_its_end_is_renewed_early() {
         let c = clock();
         let mut r = journal(&c);
         r.validity =
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deferred_refresh_is_planned_when_it_is_allowed() {
+    fn due_refresh_is_deferred_until_not_before() {
         let c = clock();
         let mut r = journal(&c);
         r.not_before = Some(c.now().wall.plus(S(900)));
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_token_is_never_fresh() {
+    fn rejected_token_is_never_fresh() {
         let c = clock();
         let mut r = journal(&c);
         r.rejected = Some(Rejection {
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_followed_profile_is_looked_at_again_whatever_stands_in_its_way() {
+    fn followed_profile_keeps_a_next_check_despite_errors() {
         let c = clock();
         let mut r = journal(&c);
         let policy = Policy::default();
@@ -387,8 +388,9 @@ mod tests {
         assert_eq!(judge(&r), (ProfileState::NeedsLogin, Some(600)), "somebody may sign in with the tool");
     }
 
+    /// Rule 17.
     #[test]
-    fn r17_a_doubt_is_never_fresh() {
+    fn token_in_doubt_is_never_fresh() {
         let c = clock();
         let mut r = journal(&c);
         r.intent = Some(Intent {
@@ -409,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_flight_can_find_out_is_looked_at_now_and_what_it_cannot_is_not() {
+    fn flaw_is_checked_at_once_only_if_a_flight_can_settle_it() {
         let c = clock();
         let flaw = Some((ProfileState::InDoubt, Failure::new(ErrorKind::JournalMissing, "gone")));
         let mut r = Journal { integrity_error: flaw, ..journal(&c) };
@@ -420,8 +422,9 @@ mod tests {
         assert_eq!((s.state, s.refresh_at), (ProfileState::NeedsLogin, None));
     }
 
+    /// Rule 16.
     #[test]
-    fn r16_an_answer_with_nothing_to_use_is_never_fresh() {
+    fn response_without_a_usable_token_is_never_fresh() {
         let c = clock();
         let mut r = journal(&c);
         let error = Failure::new(ErrorKind::AtUnusable, "nothing to use");
@@ -439,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_stored_is_no_credential() {
+    fn tombstone_or_missing_journal_is_no_credential() {
         let c = clock();
         let mut r = journal(&c);
         r.is_tombstone = true;
@@ -450,8 +453,9 @@ mod tests {
         assert_eq!(profile_status(None, status_policy, &c.now()).state, ProfileState::NoCredential);
     }
 
+    /// Rule 17.
     #[test]
-    fn r17_a_doubt_is_the_worse_news_beside_what_may_be_mended_and_the_better_beside_a_loss() {
+    fn in_doubt_outranks_curable_states_but_not_needs_login() {
         let c = clock();
         let now = c.now();
         let intent = Intent {
@@ -486,8 +490,9 @@ mod tests {
         }
     }
 
+    /// Rule 34.
     #[test]
-    fn r34_jitter_is_stable_and_small() {
+    fn jitter_is_stable_and_at_most_a_tenth_of_the_margin() {
         let c = clock();
         let v = journal(&c).validity;
         let of = |name: &str| jitter(name, Margin::Fixed(S(200)), v.as_ref());
@@ -497,8 +502,9 @@ mod tests {
         assert_eq!(jitter("a", Margin::DEFAULT, None), Duration::ZERO);
     }
 
+    /// Rule 24.
     #[test]
-    fn r24_a_refused_client_is_planned_for_as_long_as_it_is_tried_by_itself() {
+    fn refused_client_is_retried_only_up_to_the_probe_limit() {
         let c = clock();
         for (probes, is_planned) in
             [(MAX_CLIENT_PROBES - 1, true), (MAX_CLIENT_PROBES, false), (MAX_CLIENT_PROBES + 1, false)]
@@ -523,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_access_token_a_refresh_is_due_and_may_be_made_at_the_instant_that_was_named() {
+    fn refresh_without_access_token_is_due_from_not_before() {
         let c = clock();
         let mut r = Journal { validity: None, ..journal(&c) };
         assert_eq!(judge(&r, &c).state, ProfileState::Due);
@@ -534,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn what_went_wrong_is_told_until_it_does_not_matter_any_more() {
+    fn last_error_is_reported_only_while_it_matters() {
         let c = clock();
         let error = Some(Failure::new(ErrorKind::Network, "away"));
         let attempt =
@@ -549,8 +555,9 @@ mod tests {
         assert_eq!((s.state, s.error.unwrap().kind.word()), (ProfileState::InDoubt, "revocation_in_doubt"));
     }
 
+    /// Rule 35.
     #[test]
-    fn r35_a_refresh_token_of_an_hour_is_not_renewed_for_its_own_sake() {
+    fn refresh_token_of_an_hour_is_not_renewed_for_its_own_sake() {
         let c = clock();
         for (life, renewed_after) in [(3600, None), (3604, Some(2703))] {
             let r = Journal { login_by: Some(c.now().wall.plus(S(life))), ..journal(&c) };
@@ -559,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_for_a_refresh_is_told_of_trouble_and_whoever_asks_for_a_token_gets_it() {
+    fn troubled_token_meets_valid_for_but_not_a_margin_demand() {
         let c = clock();
         let now = c.now();
         let token = journal(&c).fingerprint.unwrap();
@@ -628,8 +635,9 @@ mod tests {
         assert!(!is_met(&Journal { is_tombstone: true, ..journal(&c) }, tick, false));
     }
 
+    /// Rule 34.
     #[test]
-    fn r34_a_profiles_jitter_is_the_same_on_every_machine() {
+    fn jitter_of_a_profile_is_the_same_on_every_machine() {
         let v = journal(&clock()).validity;
         assert_eq!(jitter("xai:default", Margin::Fixed(S(200)), v.as_ref()).as_micros(), 4_160_156);
     }

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flight_that_everybody_left_while_it_queued_is_not_wanted() {
+    fn admitted_flight_without_callers_is_not_wanted() {
         let dir = tempfile::tempdir().unwrap();
         let guard = FlightGroup::default();
         let (flight, lease) = admitted(&guard, &dir.path().join("lock"));
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_the_lock_has_no_lane_and_who_waits_for_a_lane_has_no_lock() {
+    fn flight_waiting_for_lock_or_slot_does_not_hold_the_other() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let guard = FlightGroup::<u32>::default();
@@ -239,8 +239,9 @@ mod tests {
         assert_eq!((waits.get(), looks.get()), (2, 1));
     }
 
+    /// Rule 2.
     #[test]
-    fn r02_a_lock_whose_file_was_replaced_excludes_nobody() {
+    fn lock_with_a_replaced_file_is_not_intact() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let guard = FlightGroup::default();

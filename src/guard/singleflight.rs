@@ -222,8 +222,9 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// Rule 1.
     #[test]
-    fn r01_a_second_caller_joins_the_first_ones_flight() {
+    fn second_caller_joins_the_running_flight() {
         let guard = FlightGroup::<u32>::default();
         let (first, leader_slot) = guard.join_or_lead(&name("p"));
         let (second, none) = guard.join_or_lead(&name("p"));
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_after_the_landing_opens_a_new_flight() {
+    fn caller_after_a_finished_flight_opens_a_new_one() {
         let guard = FlightGroup::<u32>::default();
         let (_, leader_slot) = guard.join_or_lead(&name("p"));
         leader_slot.unwrap().complete(1);
@@ -248,8 +249,9 @@ mod tests {
         assert!(seat_a.is_some() && seat_b.is_some());
     }
 
+    /// Rule 14.
     #[test]
-    fn r14_a_caller_that_leaves_does_not_end_the_flight() {
+    fn caller_that_leaves_does_not_end_the_flight() {
         let guard = FlightGroup::<u32>::default();
         let (leader, leader_slot) = guard.join_or_lead(&name("p"));
         let (follower, _) = guard.join_or_lead(&name("p"));
@@ -262,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flight_that_everybody_left_is_not_wanted() {
+    fn flight_without_callers_is_not_wanted() {
         let guard = FlightGroup::<u32>::default();
         let (leader, leader_slot) = guard.join_or_lead(&name("p"));
         drop(leader);
@@ -270,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn followers_of_a_leader_that_died_are_told() {
+    fn followers_learn_that_their_leader_panicked() {
         let guard = FlightGroup::<u32>::default();
         let (_leader, leader_slot) = guard.join_or_lead(&name("p"));
         let (follower, _) = guard.join_or_lead(&name("p"));
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_waits_as_a_thread_does() {
+    fn async_task_receives_the_outcome_of_a_flight() {
         let guard = FlightGroup::<u32>::default();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for round in 0..100 {
@@ -321,8 +323,9 @@ mod tests {
         assert!(!flight.is_queued(), "whoever is told to stop must see it through");
     }
 
+    /// Rule 28.
     #[test]
-    fn r28_a_drain_waits_for_admitted_flights_only() {
+    fn drain_waits_for_admitted_flights_only() {
         let guard = FlightGroup::<u32>::default();
         let (_q, queued) = guard.join_or_lead(&name("queued"));
         let (_f, flying) = guard.join_or_lead(&name("flying"));

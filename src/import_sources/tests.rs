@@ -32,7 +32,7 @@ fn who(subject: Option<&str>, account: Option<&str>, email: &str) -> AccountIden
 }
 
 #[test]
-fn codex_as_codex_wrote_it() {
+fn codex_login_is_read_with_identity_and_jwt_expiry() {
     let found = only(stores::codex(store!("codex-chatgpt.json")));
     assert!(is(&found, "rt-fake-1"));
     assert_eq!(found.identity, who(Some("user-ada"), Some("acct-1"), "ada@acme.example"));
@@ -42,7 +42,7 @@ fn codex_as_codex_wrote_it() {
 }
 
 #[test]
-fn codex_without_a_refresh_token_is_told_apart() {
+fn codex_login_without_refresh_token_is_refused_with_a_reason() {
     let what = |bytes: &[u8]| stores::codex(bytes).unwrap_err().message;
     assert_eq!(what(store!("codex-apikey.json")), "Codex is signed in with an API key, which needs no refresh");
     assert_eq!(what(b"{}"), "Codex is not signed in");
@@ -57,7 +57,7 @@ fn codex_without_a_refresh_token_is_told_apart() {
 }
 
 #[test]
-fn claude_counts_in_milliseconds_and_does_not_say_whose_it_is() {
+fn claude_expiry_is_in_milliseconds_and_identity_is_unknown() {
     let found = only(stores::claude(store!("claude.json")));
     assert!(is(&found, "fake-rt-claude"));
     assert_eq!(ends(&found), Timestamp::from_millis(4_102_444_800_123));
@@ -68,7 +68,7 @@ fn claude_counts_in_milliseconds_and_does_not_say_whose_it_is() {
 }
 
 #[test]
-fn grok_has_a_map_in_which_a_person_chooses() {
+fn grok_login_with_several_accounts_needs_one_named() {
     let entries = || stores::grok(store!("grok.json")).unwrap();
     let trouble = select_account(entries(), None).unwrap_err();
     assert_eq!(trouble.message, "it has several accounts");
@@ -92,7 +92,7 @@ fn grok_has_a_map_in_which_a_person_chooses() {
 }
 
 #[test]
-fn gemini_is_known_by_its_id_token() {
+fn gemini_identity_comes_from_the_id_token() {
     let found = only(stores::gemini(store!("gemini.json")));
     assert!(is(&found, "fake-rt-gemini"));
     assert_eq!(found.identity, who(Some("1234567890"), None, "ada@acme.example"));
@@ -101,7 +101,7 @@ fn gemini_is_known_by_its_id_token() {
 }
 
 #[test]
-fn openclaw_as_openclaw_wrote_it() {
+fn openclaw_login_with_several_profiles_needs_one_named() {
     let entries = || openclaw::read(store!("openclaw.json")).unwrap();
     let ada = select_account(entries(), Some("xai:ada@acme.example")).unwrap();
     assert_eq!(ada.provider.as_deref(), Some("xai"));
@@ -121,7 +121,7 @@ fn openclaw_as_openclaw_wrote_it() {
 }
 
 #[test]
-fn a_failed_fence_of_openclaw_is_no_token() {
+fn openclaw_marker_of_a_failed_refresh_is_not_a_token() {
     let entries = openclaw::read(store!("openclaw-fenced.json")).unwrap();
     let fenced = select_account(entries, Some("openai:default")).unwrap().credential.unwrap_err();
     assert_eq!(fenced.message, "a refresh by OpenClaw failed and lost its token");
@@ -129,7 +129,7 @@ fn a_failed_fence_of_openclaw_is_no_token() {
 }
 
 #[test]
-fn any_part_of_a_fence_is_no_token() {
+fn any_part_of_an_openclaw_refresh_marker_is_not_a_token() {
     let fence = "openclaw-oauth-refresh-fence:v1:6b8e21aa93811c66b47ec2f856b5d0b8";
     let row = |access: String, refresh: String| {
         let profile = json!({"type": "oauth", "provider": "xai", "access": access, "refresh": refresh, "expires": 1});
@@ -145,7 +145,7 @@ fn any_part_of_a_fence_is_no_token() {
 }
 
 #[test]
-fn both_databases_of_openclaw_are_one_store() {
+fn openclaw_profiles_are_read_from_both_databases() {
     let mut rows = store!("openclaw.json").to_vec();
     rows.extend_from_slice(br#"{"version":1,"profiles":{"xai:agent":{"type":"oauth","provider":"xai","access":"a","refresh":"agents","expires":9}}}"#);
     let found = select_account(openclaw::read(&rows).unwrap(), Some("xai:agent")).unwrap().credential.unwrap();
@@ -154,7 +154,7 @@ fn both_databases_of_openclaw_are_one_store() {
 }
 
 #[test]
-fn oidc_agent_keeps_no_access_token() {
+fn oidc_agent_login_gives_no_access_token() {
     let found = only(stores::oidc_agent(store!("oidc-agent.json")));
     assert!(is(&found, "fake-rt-oidc-1") && found.response.access.is_none());
     assert_eq!(found.issuer.as_deref(), Some("http://127.0.0.1:18350/"));
@@ -162,7 +162,7 @@ fn oidc_agent_keeps_no_access_token() {
 }
 
 #[test]
-fn whatever_a_store_holds_instead_nothing_panics_and_nothing_is_made_up() {
+fn malformed_tool_login_gives_no_token_and_no_panic() {
     let odd =
         [json!(null), json!(7), json!([]), json!({}), json!("x"), json!({"tokens": []}), json!({"a": {"key": 1}})];
     let nested = |v: &Value| json!({"tokens": v, "claudeAiOauth": v, "profiles": {"p": v}, "refresh_token": v});
@@ -177,7 +177,7 @@ fn whatever_a_store_holds_instead_nothing_panics_and_nothing_is_made_up() {
 }
 
 #[test]
-fn pizauth_as_pizauth_dumped_it() {
+fn pizauth_dump_is_read_and_a_truncated_one_is_refused() {
     let entries = || crate::import_sources::pizauth::read(store!("pizauth.dump")).unwrap();
     let found = select_account(entries(), None).unwrap();
     assert_eq!(found.id, "acme", "the other account has no token");

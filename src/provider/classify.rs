@@ -110,8 +110,9 @@ mod tests {
         classify(status, (!code.is_empty()).then_some(&denied), &Provider::named("acme"))
     }
 
+    /// Rule 22.
     #[test]
-    fn r22_a_dead_token_is_told_by_its_code() {
+    fn rejected_token_is_known_by_its_error_code() {
         for (status, code) in [
             (400, "invalid_grant"),
             (401, "refresh_token_reused"),
@@ -123,8 +124,9 @@ mod tests {
         }
     }
 
+    /// Rule 23.
     #[test]
-    fn r23_trouble_is_never_a_dead_token() {
+    fn server_trouble_or_throttling_never_rejects_the_token() {
         for status in [408, 500, 502, 503, 504, 599] {
             assert_eq!(class(status, "invalid_grant"), ResponseClass::Ambiguous, "{status}");
         }
@@ -134,15 +136,17 @@ mod tests {
         assert_eq!(class(101, ""), ResponseClass::Ambiguous);
     }
 
+    /// Rule 23.
     #[test]
-    fn r23_what_broke_in_the_server_may_have_spent_the_token_under_any_status() {
+    fn server_error_code_is_ambiguous_under_any_status() {
         for (status, code) in [(200, "internal_error"), (400, "server_error"), (200, "Fatal_Error")] {
             assert_eq!(class(status, code), ResponseClass::Ambiguous, "{status} {code}");
         }
     }
 
+    /// Rule 22.
     #[test]
-    fn r22_not_found_is_a_dead_token_only_if_it_says_so() {
+    fn not_found_rejects_only_if_it_names_the_refresh_token() {
         let class = |status, words: &str| {
             let denied = ErrorResponse { code: "not_found_error".into(), description: Some(words.into()) };
             classify(status, Some(&denied), &Provider::named("acme"))
@@ -152,22 +156,24 @@ mod tests {
         assert_eq!(class(500, "Refresh token not found or invalid"), ResponseClass::Ambiguous);
     }
 
+    /// Rule 24.
     #[test]
-    fn r24_a_refused_client_is_a_matter_of_configuration() {
+    fn client_error_code_or_redirect_is_a_client_problem() {
         for (status, code) in [(401, "invalid_client"), (400, "invalid_scope"), (200, "invalid_request"), (302, "")] {
             assert_eq!(class(status, code), ResponseClass::ClientRejected, "{status} {code}");
         }
     }
 
     #[test]
-    fn a_no_without_a_reason_is_unclassified() {
+    fn refusal_without_a_known_code_is_unclassified() {
         for (status, code) in [(400, ""), (401, ""), (403, "forbidden"), (404, ""), (200, "unknown_error")] {
             assert_eq!(class(status, code), ResponseClass::Unclassified, "{status} {code}");
         }
     }
 
+    /// Rules 22 and 24.
     #[test]
-    fn r22_r24_a_provider_has_codes_of_its_own() {
+    fn provider_may_add_error_codes_of_its_own() {
         let own = |codes: &[&str]| codes.iter().map(|code| (*code).to_owned()).collect();
         let acme = Provider {
             dead_codes: own(&["account_inactive"]),
@@ -190,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn later_is_later() {
+    fn temporary_refusal_or_trusted_503_is_throttled() {
         assert_eq!(class(400, "temporarily_unavailable"), ResponseClass::Throttled);
         assert_eq!(class(400, "slow_down"), ResponseClass::Throttled);
         let policy = Policy { trust_503: true, ..Policy::default() };
@@ -199,8 +205,9 @@ mod tests {
         assert_eq!(classify(502, None, &trusting), ResponseClass::Ambiguous);
     }
 
+    /// Rule 25.
     #[test]
-    fn r25_retry_after_is_read_in_both_forms_and_bounded() {
+    fn retry_after_is_read_in_both_forms_and_bounded() {
         let now = Timestamp::parse_rfc3339("2026-11-24T12:00:00Z").unwrap();
         assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
         assert_eq!(retry_after("Tue, 24 Nov 2026 12:00:30 GMT", now), Some(Duration::from_secs(30)));

@@ -273,7 +273,7 @@ mod tests {
     };
 
     #[test]
-    fn an_assertion_says_who_to_whom_and_for_how_long_and_is_signed() {
+    fn assertion_is_signed_with_the_expected_header_and_claims() {
         let (der, pair) = fresh();
         // Whatever stands around the key is not its business.
         let text =
@@ -293,14 +293,14 @@ mod tests {
     }
 
     #[test]
-    fn a_key_without_a_name_is_not_named() {
+    fn assertion_has_no_kid_if_the_key_has_no_id() {
         let jwt = ClientKey::from_pem(&pem(&fresh().0), None).unwrap().assertion(&CLAIMS).unwrap();
         let header = URL_SAFE_NO_PAD.decode(jwt.split('.').next().unwrap()).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&header).unwrap(), json!({"alg": "ES256", "typ": "JWT"}));
     }
 
     #[test]
-    fn what_is_no_key_is_told_with_a_remedy_and_not_repeated() {
+    fn unusable_key_is_reported_with_a_hint_and_not_shown() {
         let other = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &SystemRandom::new()).unwrap();
         let section = |label: &str| format!("-----BEGIN {label}-----\naHVudGVyMg==\n-----END {label}-----\n");
         for (text, bad) in [

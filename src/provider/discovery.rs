@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn both_places_are_tried_and_the_answer_is_remembered() {
+    fn both_metadata_locations_are_tried_and_the_result_cached() {
         let place = CacheFixture::new();
         let asked = RefCell::new(Vec::new());
         let fetch = |url: Url| {
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_remembered_serves_however_old_while_the_issuer_is_down() {
+    fn stale_metadata_is_used_while_the_issuer_is_down() {
         let place = CacheFixture::new();
         let m = place.load(T0, &|_| Ok(good())).unwrap();
         let asked = Cell::new(0);
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_is_fresh_for_as_long_as_the_server_says_within_bounds() {
+    fn metadata_is_cached_for_max_age_within_bounds() {
         for (header, seconds) in [
             (None, 86_400),
             (Some("public"), 86_400),
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_of_another_issuer_or_an_unsafe_endpoint_is_refused() {
+    fn metadata_of_another_issuer_or_unsafe_endpoint_is_refused() {
         for (who, endpoint, why) in [
             ("https://evil.example", "https://evil.example/token", "it is for issuer https://evil.example"),
             ("https://login.example", "https://login.example/token", "it is for issuer https://login.example"),
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn every_endpoint_is_below_the_domain_that_is_demanded() {
+    fn every_endpoint_must_be_below_the_required_domain() {
         let with = |endpoint: &str, url: &str| {
             let mut m = serde_json::json!({"issuer": "https://login.example/tenant",
                                            "token_endpoint": "https://x.example/token"});

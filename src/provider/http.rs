@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_came_while_we_were_stopped_is_read() {
+    fn response_that_arrived_while_stopped_is_read() {
         let arrival = exchange(TIMEOUT, |mut stream, runtime| {
             stopped(&runtime, || stream.write_all(format!("{HEAD}body").as_bytes()).unwrap());
         });
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_an_answer_that_came_while_we_were_stopped_is_read() {
+    fn rest_of_a_response_that_arrived_while_stopped_is_read() {
         let arrival = exchange(TIMEOUT, |mut stream, runtime| {
             stream.write_all(format!("{HEAD}bo").as_bytes()).unwrap();
             stopped(&runtime, || stream.write_all(b"dy").unwrap());
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_comes_in_drops_is_given_up() {
+    fn response_that_trickles_is_given_up_at_the_timeout() {
         let arrival = exchange(Duration::from_millis(1), |mut stream, _| {
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
             while stream.write_all(b"x").is_ok() {
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_never_answers_is_given_up() {
+    fn silent_server_is_given_up_at_the_timeout() {
         let arrival = exchange(Duration::from_millis(1), |mut stream, _| {
             assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "we hang up");
         });

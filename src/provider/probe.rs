@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clock_is_compared_with_what_the_server_says() {
+    fn clock_skew_is_computed_from_date_and_age_headers() {
         let now = Timestamp::parse_rfc3339("2026-11-24T12:00:00Z").unwrap();
         let said = |date: &str, age: &str| {
             let mut headers = HeaderMap::new();

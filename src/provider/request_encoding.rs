@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_client_names_itself_in_the_form() {
+    fn public_client_sends_its_id_in_the_form() {
         let token = RefreshToken::new("a+b/c=&d").unwrap();
         let r = refresh_request(&provider(BodyEncoding::Form), &ClientAuthentication::None, &token);
         assert_eq!(body(&r), "grant_type=refresh_token&refresh_token=a%2Bb%2Fc%3D%26d&client_id=conf%3Aodd+id");
@@ -168,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_goes_into_the_body_only_for_post() {
+    fn client_secret_post_sends_the_secret_in_the_body() {
         let token = RefreshToken::new("r").unwrap();
         let r = refresh_request(&provider(BodyEncoding::Form), &ClientAuthentication::Post(secret("s e")), &token);
         assert_eq!(body(&r), "grant_type=refresh_token&refresh_token=r&client_id=conf%3Aodd+id&client_secret=s+e");
     }
 
     #[test]
-    fn a_sign_in_sends_what_its_rfc_says() {
+    fn sign_in_requests_have_the_standard_parameters() {
         let once = |text: &str| OneTimeSecret::new(text).unwrap();
         let mut public = provider(BodyEncoding::Form);
         public.scopes = vec!["openid".into(), "a:b".into()];
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn an_assertion_goes_into_every_request_of_the_client() {
+    fn client_assertion_is_sent_in_every_request() {
         let proof = ClientAuthentication::Assertion(secret("h.b.s"));
         let tail = "client_id=conf%3Aodd+id&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3A\
                     client-assertion-type%3Ajwt-bearer&client_assertion=h.b.s";
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_of_the_provider_go_along_but_replace_nothing() {
+    fn provider_parameters_are_added_but_replace_nothing() {
         let mut acme = provider(BodyEncoding::Form);
         acme.scopes = vec!["openid".into()];
         acme.parameters = [("resource", "https://api"), ("scope", "x"), ("refresh_token", "y")]
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revocation_says_what_it_revokes_and_authenticates_as_a_refresh_does() {
+    fn revocation_request_names_the_token_and_authenticates() {
         let (token, access) = (RefreshToken::new("r&").unwrap(), AccessToken::new("a").unwrap());
         let mut acme = provider(BodyEncoding::Form);
         acme.parameters = vec![("resource".into(), "https://api".into())];
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_body_has_the_same_members() {
+    fn json_body_has_the_same_members_as_the_form() {
         let token = RefreshToken::new("r\"x").unwrap();
         let r = refresh_request(&provider(BodyEncoding::Json), &ClientAuthentication::None, &token);
         let v: serde_json::Value = serde_json::from_slice(&r.body).unwrap();

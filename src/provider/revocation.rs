@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_an_error_is_a_revocation_whatever_is_in_it() {
+    fn success_without_an_error_confirms_a_revocation() {
         for (status, kind, body) in [
             (200, "", ""),
             (200, "application/json", "{}"),
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_told_apart_from_what_may_work_later() {
+    fn revocation_refusal_differs_from_a_retryable_failure() {
         let code = |status, code: &str| verdict(status, "application/json", &format!(r#"{{"error":"{code}"}}"#));
         assert_eq!(code(400, "unsupported_token_type"), RevocationResult::Unsupported);
         assert_eq!(code(503, "unsupported_token_type"), RevocationResult::RetryLater);

@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_task_of_its_own_may_hold_the_last_reference() {
+    fn runtime_can_be_dropped_by_one_of_its_own_tasks() {
         let runtime = Arc::new(BackgroundRuntime::start().unwrap());
         let (told, is_told) = std::sync::mpsc::channel();
         let (go, wait) = tokio::sync::oneshot::channel::<()>();

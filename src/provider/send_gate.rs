@@ -226,8 +226,9 @@ mod tests {
         GatedBody::new(Arc::clone(fence), Bytes::from_static(b"token"))
     }
 
+    /// Rule 7.
     #[test]
-    fn r07_the_body_is_yielded_once_and_after_the_gate() {
+    fn body_is_yielded_once_and_only_after_the_gate() {
         let (said, heard) = mpsc::channel();
         let fence = SendGate::new(Box::new(move || {
             said.send(()).unwrap();
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_for_an_answer_begins_when_the_token_is_on_its_way() {
+    fn response_timeout_starts_when_the_token_is_yielded() {
         let fence = SendGate::new(Box::new(|| Ok(())));
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut yielded = std::pin::pin!(fence.released());
@@ -252,8 +253,9 @@ mod tests {
         assert!(yielded.as_mut().poll(&mut cx).is_ready());
     }
 
+    /// Rule 5.
     #[test]
-    fn r05_a_gate_that_fails_keeps_the_token() {
+    fn failed_gate_withholds_the_token() {
         let fence = SendGate::new(Box::new(|| Err(BeforeSendError::Journal("disk full".into()))));
         assert!(runtime().block_on(body(&fence).frame()).unwrap().is_err());
         match fence.close_and_report() {
@@ -265,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_before_the_body_keeps_the_token() {
+    fn response_before_the_body_withholds_the_token() {
         let fence = SendGate::new(Box::new(|| panic!("must not run")));
         fence.close();
         assert!(runtime().block_on(body(&fence).frame()).unwrap().is_err());
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_while_the_intent_is_written_keeps_the_token_and_reports_the_intent() {
+    fn timeout_in_the_gate_withholds_token_and_reports_intent() {
         let (go, gone) = mpsc::channel::<()>();
         let (started, has_started) = mpsc::channel();
         let fence = SendGate::new(Box::new(move || {
@@ -306,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn shut_and_yield_race_to_one_answer() {
+    fn racing_shut_and_yield_agree_on_one_outcome() {
         let runtime = runtime();
         for _ in 0..500 {
             let fence = SendGate::new(Box::new(|| Ok(())));

@@ -33,7 +33,7 @@ fn refused(expression: &str) -> String {
 const TUESDAY: &str = "2026-11-24T10:07:30.250Z";
 
 #[test]
-fn five_fields_mean_what_crontab_means() {
+fn five_field_expressions_follow_crontab() {
     assert_eq!(next("*/10 * * * *", TUESDAY), "Tue 11-24 10:10:00 +0000");
     assert_eq!(next("0 */4 * * *", TUESDAY), "Tue 11-24 12:00:00 +0000");
     assert_eq!(next("5/20 10 * * *", TUESDAY), "Tue 11-24 10:25:00 +0000");
@@ -41,7 +41,7 @@ fn five_fields_mean_what_crontab_means() {
 }
 
 #[test]
-fn days_of_the_week_count_from_sunday_0() {
+fn weekdays_count_from_sunday_as_zero() {
     for (day, expected) in [
         ("0", "Sun 11-29"),
         ("7", "Sun 11-29"),
@@ -73,7 +73,7 @@ fn six_and_seven_fields_begin_with_seconds() {
 }
 
 #[test]
-fn names_stand_for_their_fields() {
+fn named_schedules_expand_to_their_fields() {
     assert_eq!(next("@hourly", TUESDAY), "Tue 11-24 11:00:00 +0000");
     assert_eq!(next("@daily", TUESDAY), "Wed 11-25 00:00:00 +0000");
     assert_eq!(next("@Midnight", TUESDAY), "Wed 11-25 00:00:00 +0000");
@@ -83,7 +83,7 @@ fn names_stand_for_their_fields() {
 }
 
 #[test]
-fn a_wrong_expression_says_which_field_and_why() {
+fn invalid_expression_names_the_field_and_the_reason() {
     for (text, message) in [
         ("", "a cron expression has 5 fields, or 6 to 7 with seconds first, not 0"),
         ("* * * *", "a cron expression has 5 fields, or 6 to 7 with seconds first, not 4"),
@@ -115,7 +115,7 @@ fn a_wrong_expression_says_which_field_and_why() {
 }
 
 #[test]
-fn a_year_gone_by_has_no_next_tick() {
+fn schedule_of_a_past_year_has_no_next_tick() {
     let schedule = Schedule::parse("0 0 0 1 1 * 2020", true).unwrap();
     assert_eq!(schedule.next_after(Timestamp::parse_rfc3339(TUESDAY).unwrap()), None);
     let daily = Schedule::parse("@daily", false).unwrap();
@@ -138,7 +138,7 @@ fn a_skipped_hour_fires_when_the_gap_ends() {
 }
 
 #[test]
-fn a_repeated_hour_fires_once_and_first() {
+fn repeated_hour_fires_only_in_its_first_pass() {
     // Berlin falls from 03:00 to 02:00 on 25 October 2026, at 01:00 UTC.
     let daily = ticks("30 2 * * *", Tz::Europe__Berlin, "2026-10-24T12:00:00Z", 2);
     assert_eq!(daily, ["Sun 10-25 02:30:00 +0200", "Mon 10-26 02:30:00 +0100"]);
@@ -187,7 +187,7 @@ const ZONES: [Tz; 5] =
 
 proptest! {
     #[test]
-    fn ticks_rise_strictly_and_are_always_later_than_asked(
+    fn ticks_increase_and_come_after_the_given_time(
         text in expression(),
         zone in proptest::sample::select(&ZONES[..]),
         // 2011 to 2026, to the millisecond: many changes of the clock.
@@ -206,7 +206,7 @@ proptest! {
     }
 
     #[test]
-    fn between_two_ticks_the_answer_is_the_second(
+    fn time_between_two_ticks_gives_the_second(
         text in expression(),
         zone in proptest::sample::select(&ZONES[..]),
         start in 1_300_000_000i64..1_790_000_000,
@@ -220,7 +220,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_it_panic(text in "[-0-9*/,?@a-zA-Z# ]{0,40}", any in "\\PC{0,40}") {
+    fn schedule_parser_never_panics_on_any_text(text in "[-0-9*/,?@a-zA-Z# ]{0,40}", any in "\\PC{0,40}") {
         drop(Schedule::parse(&text, true));
         drop(Schedule::parse(&any, false));
     }

@@ -351,7 +351,7 @@ mod tests {
     const S: fn(u64) -> Duration = Duration::from_secs;
 
     #[tokio::test]
-    async fn a_profile_whose_task_died_is_looked_at_again() {
+    async fn profile_is_checked_again_after_its_task_panics() {
         let dir = tempfile::tempdir().unwrap();
         let mut scheduler = scheduler(dir.path());
         let name: ProfileName = "demo".parse().unwrap();
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_probe_whose_task_died_is_not_waited_for() {
+    async fn probe_whose_task_panicked_is_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let mut scheduler = scheduler(dir.path());
         let now = now(&scheduler);
@@ -411,8 +411,9 @@ mod tests {
         scheduler.due(now).into_iter().map(|(name, _)| name.to_string()).collect()
     }
 
+    /// Rule 33.
     #[test]
-    fn r33_a_few_accounts_that_fail_do_not_keep_a_healthy_one_from_the_probe() {
+    fn failing_profiles_are_probed_after_healthy_ones() {
         let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
         let end = |left| Some(NextCheck::after(&now, S(left)));
         let entries = || {

@@ -112,8 +112,9 @@ pub fn minimum_delay(times: u32) -> Duration {
 mod tests {
     use super::*;
 
+    /// Rule 34.
     #[test]
-    fn r34_more_profiles_than_the_rate_can_serve_are_told() {
+    fn more_profiles_than_the_rate_allows_are_warned_about() {
         let hour = Duration::from_secs(3600);
         assert_eq!(overload_warning("xai", 1800, 1.0, hour), None);
         assert!(overload_warning("xai", 1801, 1.0, hour).unwrap().starts_with("1801 profiles of xai take 1801 s"));

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_goes_through_and_then_one_a_second() {
+    fn rate_limit_allows_a_burst_then_one_per_second() {
         let mut case = LimiterFixture::new();
         for _ in 0..5 {
             assert_eq!(case.try_start("a"), Ok(()));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_that_is_down_is_probed_by_one_at_a_time_and_opens_at_once() {
+    fn down_provider_is_probed_singly_and_reopens_on_success() {
         let mut case = LimiterFixture::down();
         assert_eq!(case.try_start("a"), Err(S(5)));
         case.clock.advance(S(5));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_waits_for_a_lock_gives_way_to_another() {
+    fn probe_that_waits_for_a_lock_is_replaced_by_another() {
         let mut case = LimiterFixture::down();
         case.clock.advance(S(5));
         assert_eq!(case.try_start("stuck"), Ok(()));
@@ -208,8 +208,9 @@ mod tests {
         assert_eq!(case.try_start("c"), Ok(()), "nobody was asked");
     }
 
+    /// Rule 33.
     #[test]
-    fn r33_who_cannot_wait_for_the_probe_does_not() {
+    fn caller_that_cannot_wait_for_the_probe_is_let_through() {
         let mut case = LimiterFixture::down();
         assert_eq!(case.try_start_within("a", Some(S(5))), Err(S(5)));
         case.clock.advance(S(1));
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_about_the_provider_does_not_close_it() {
+    fn unrelated_outcomes_do_not_mark_the_provider_down() {
         let mut case = LimiterFixture::new();
         for _ in 0..9 {
             case.clock.advance(S(1));
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_asked_of_the_provider_tells_of_it() {
+    fn provider_health_follows_only_requests_sent_to_it() {
         let word =
             |kind, error, has_asked| Health::of(&Outcome::new(kind).with_error(Failure::new(error, "")), has_asked);
         use ErrorKind::{Busy, Interrupted, Network, Refused, Source, Throttled};

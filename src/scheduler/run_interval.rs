@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_takes_three_gaps_that_agree() {
+    fn run_interval_needs_three_gaps_that_agree() {
         assert_eq!(runs(&[0, 600, 1200]).interval(), None);
         assert_eq!(runs(&[0, 600, 1200, 1800]).interval(), Some(S(600)));
         assert_eq!(runs(&[0, 600, 605, 1200]).interval(), Some(S(5)), "somebody looked by hand");
@@ -73,8 +73,9 @@ mod tests {
         assert_eq!(runs(&[1800, 1200, 600, 0]).interval(), Some(S(0)), "a clock that was set back");
     }
 
+    /// Rule 34.
     #[test]
-    fn r34_runs_too_far_apart_name_the_look_ahead_that_would_do() {
+    fn runs_too_far_apart_suggest_a_sufficient_lookahead() {
         let config = crate::config::Config::parse("margin = \"10m\"", std::path::Path::new("c"), None).unwrap();
         let profile = config.profile(&"xai".parse().unwrap(), None).unwrap();
         let told = |interval, lookahead| sparse_runs_warning(&profile, S(3600), S(interval), S(lookahead));

@@ -159,8 +159,9 @@ mod tests {
         (entry.next_check.unwrap().wait(now), entry.unrecorded_failures)
     }
 
+    /// Rule 33.
     #[test]
-    fn r33_a_time_that_the_journal_names_is_not_put_off_by_earlier_failures() {
+    fn retry_time_in_the_journal_ignores_earlier_failures() {
         let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
         for kind in [OutcomeKind::InDoubt, OutcomeKind::Deferred] {
             let noted = Outcome::new(kind).with_retry_at(now.wall);
@@ -189,8 +190,9 @@ mod tests {
         }
     }
 
+    /// Rule 33.
     #[test]
-    fn r33_after_what_no_journal_notes_one_more_try_fits_before_something_is_lost() {
+    fn unjournaled_failure_leaves_time_for_one_more_try() {
         let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
         let away = Outcome::new(OutcomeKind::StoreUnavailable);
         assert_eq!(settled(ScheduledProfile::planned(&now, 3), &away, &now), (plan::backoff_delay(4), 4));
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sooner_look_is_kept_when_the_journal_plans_a_later_one_and_none_where_none_helps() {
+    fn sooner_check_replaces_a_later_one_but_adds_none() {
         let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
         let kept = |look: Option<u64>, before| {
             let look = look.map(|left| NextCheck::after(&now, S(left)));
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pending_is_published_soon_whatever_the_journal_plans() {
+    fn pending_publication_is_retried_soon() {
         let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
         let pending = |kind| Outcome { publication: Publication::PublishPending, ..Outcome::new(kind) };
         let hour = || ScheduledProfile {
@@ -234,8 +236,9 @@ mod tests {
         );
     }
 
+    /// Rule 19.
     #[test]
-    fn r19_a_retry_inside_the_grace_waits_for_no_probe_and_a_token_that_ends_not_long() {
+    fn grace_retry_awaits_no_probe_and_expiry_bounds_the_wait() {
         let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
         let end = |left| Some(NextCheck::after(&now, S(left)));
         assert_eq!(ScheduledProfile::planned(&now, 0).max_delay(&now), None, "nothing to lose");

@@ -168,13 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn the_challenge_is_that_of_the_rfc() {
+    fn pkce_challenge_matches_the_example_of_rfc_7636() {
         let verifier = OneTimeSecret::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk").unwrap();
         assert_eq!(code_challenge(&verifier), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
     }
 
     #[test]
-    fn the_request_keeps_the_endpoints_own_query_and_not_the_verifier() {
+    fn authorization_url_keeps_endpoint_query_and_hides_verifier() {
         let text = "[provider.a]\nissuer = \"https://a.example\"\nclient_id = \"me\"\nscopes = [\"openid\", \"offline_access\"]\n";
         let config = Config::parse(text, std::path::Path::new("c"), None).unwrap();
         let a = attempt();
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_paste_is_understood() {
+    fn pasted_code_query_or_url_is_accepted() {
         let a = attempt();
         let state = &a.state;
         for (text, expected) in [
@@ -237,7 +237,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_redirect_without_our_state_brings_a_code(query in "[ -~]{0,80}") {
+        fn redirect_without_our_state_never_gives_a_code(query in "[ -~]{0,80}") {
             proptest::prop_assume!(!query.contains(&attempt().state));
             proptest::prop_assert!(attempt().parse_redirect(&query, &sites(false)).is_err());
             let url = format!("http://127.0.0.1:7/callback?{query}");

@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_invitation_is_read_as_servers_write_it() {
+    fn device_authorization_response_is_read_in_known_forms() {
         let google = json!({"device_code": "d", "user_code": "A-B", "verification_url": "https://g.example/d",
                             "expires_in": 1800, "interval": 5});
         let i = parse_device_authorization(&google).unwrap();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pace_is_the_servers() {
+    fn device_polling_follows_the_pace_of_the_server() {
         let step = |code: &str, secs| {
             poll_decision(&ErrorResponse { code: code.into(), description: None }, Duration::from_secs(secs))
         };

@@ -103,7 +103,7 @@ mod tests {
     use crate::clock::{ManualClock, Timestamp};
 
     #[test]
-    fn a_wait_ends_with_an_event_a_pause_the_deadline_or_an_interrupt() {
+    fn wait_ends_on_event_pause_deadline_or_interrupt() {
         let clock = ManualClock::new(Timestamp::from_secs(1_790_000_000));
         let shown = std::cell::RefCell::new(Vec::new());
         let show = |left: Duration| shown.borrow_mut().push(left.as_secs());

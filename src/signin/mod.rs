@@ -126,7 +126,7 @@ mod tests {
     use crate::credential::secret::AccessToken;
 
     #[test]
-    fn the_name_shown_is_the_most_telling_one() {
+    fn account_name_prefers_email_over_subject() {
         let name = |claims: &str| {
             let token = format!("e30.{}.x", URL_SAFE_NO_PAD.encode(claims));
             account_name(&TokenResponse { id_token: AccessToken::new(token), ..TokenResponse::default() })

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_kept_where_one_was_registered() {
+    fn redirect_keeps_a_registered_port() {
         assert_eq!(
             of("http://localhost:1455/auth/callback").with_port(9).as_str(),
             "http://localhost:1455/auth/callback"
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_says_where_to_listen() {
+    fn redirect_host_decides_where_to_listen() {
         let place = |text| match of(text) {
             Redirect::Loopback { place, .. } => Some(place),
             Redirect::External(_) => None,

@@ -53,13 +53,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_url_goes_where_the_variable_says() {
+    fn browser_variable_decides_where_the_url_goes() {
         assert_eq!(command_for("firefox --new-window", "u"), ["firefox", "--new-window", "u"]);
         assert_eq!(command_for("lynx %s -nopause", "u"), ["lynx", "u", "-nopause"]);
     }
 
     #[test]
-    fn the_first_that_starts_is_enough() {
+    fn first_browser_that_starts_is_enough() {
         let desktop = |browsers: &[&str]| Desktop {
             browsers: browsers.iter().map(|b| (*b).to_owned()).collect(),
             is_graphical: false,

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_file_is_private_and_leaves_nothing_beside_it() {
+    fn replaced_file_is_private_and_leaves_no_temporary_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b/record");
         create_dir(path.parent().unwrap()).unwrap();
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reserved_file_ends_with_the_bytes_written() {
+    fn reserved_file_is_cut_to_the_bytes_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("recv");
         StagedFile::create(&path, 1 << 16).unwrap().commit(b"short").unwrap();
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn removing_what_is_not_there_is_no_error() {
+    fn removing_a_missing_file_is_not_an_error() {
         let dir = tempfile::tempdir().unwrap();
         remove(&dir.path().join("none")).unwrap();
         assert!(read(&dir.path().join("none")).unwrap().is_none());

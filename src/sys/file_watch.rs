@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_one_when_it_is_the_same_at_two_looks() {
+    fn file_change_counts_once_two_checks_agree() {
         let mut file = ChangeWatcher::new(stamp(1));
         assert_eq!(file.poll(stamp(1), false), Change::None);
         assert_eq!(file.poll(stamp(0), false), Change::None, "emptied, to be written");
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_away_for_a_moment_has_not_changed() {
+    fn file_missing_for_a_moment_has_not_changed() {
         let mut file = ChangeWatcher::new(stamp(1));
         assert_eq!(file.poll(None, false), Change::Missing);
         assert_eq!(file.poll(None, true), Change::None);

@@ -129,8 +129,9 @@ fn replaced_error() -> io::Error {
 mod tests {
     use super::*;
 
+    /// Rule 29.
     #[test]
-    fn r29_a_held_lock_is_not_free_even_within_one_process() {
+    fn held_lock_is_not_free_even_within_one_process() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let held = LockFile::acquire(&path).unwrap();
@@ -140,8 +141,9 @@ mod tests {
         assert!(path.exists(), "a lock file is never unlinked");
     }
 
+    /// Rule 29.
     #[test]
-    fn r29_a_replaced_lock_file_is_noticed() {
+    fn replaced_lock_file_is_detected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let held = LockFile::acquire(&path).unwrap();
@@ -152,8 +154,9 @@ mod tests {
     }
 
     #[cfg(unix)]
+    /// Rule 29.
     #[test]
-    fn r29_a_symlink_is_no_lock() {
+    fn symlink_is_refused_as_a_lock_file() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("target"), "").unwrap();
         let link = dir.path().join("lock");
@@ -162,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn waiters_get_the_lock_in_turn() {
+    fn only_one_waiter_holds_the_lock_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let counter = std::sync::Mutex::new(0);

@@ -79,8 +79,9 @@ fn by_magic(magic: u64) -> Filesystem {
 mod tests {
     use super::*;
 
+    /// Rule 30.
     #[test]
-    fn r30_network_filesystems_are_known_by_number() {
+    fn network_filesystems_are_known_by_their_magic_number() {
         assert_eq!(by_magic(0x6969), Filesystem { name: "nfs".into(), is_network: true });
         assert!(by_magic(0xfe53_4d42).is_network && by_magic(0x6573_5546).is_network);
         assert_eq!(by_magic(0xef53), Filesystem { name: "ext4".into(), is_network: false });
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_id_does_not_give_away_the_real_one() {
+    fn derived_machine_id_differs_from_the_real_one() {
         if let (Some(ours), Ok(raw)) = (machine_id(), std::fs::read_to_string("/etc/machine-id")) {
             assert_eq!(ours.len(), 32);
             assert_ne!(ours, raw.trim());

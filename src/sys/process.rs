@@ -176,19 +176,19 @@ mod tests {
     }
 
     #[test]
-    fn a_command_prints_a_secret_and_knows_for_whom() {
+    fn command_output_is_returned_and_it_is_told_its_profiles() {
         assert_eq!(run("printf %s \"$KEEPALIVE_WITHIN\"").unwrap().as_slice(), b"work,home");
     }
 
     #[test]
-    fn an_ignored_signal_is_known() {
+    fn ignored_signals_are_read_from_the_process_status() {
         let status = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000002\n";
         assert!(is_ignored(status, 1) && is_ignored(status, 13));
         assert!(!is_ignored(status, 2) && !is_ignored("", 1) && !is_ignored(status, 0) && !is_ignored(status, 99));
     }
 
     #[test]
-    fn a_failing_command_is_an_error_whatever_it_printed() {
+    fn failing_command_is_an_error_whatever_it_printed() {
         let error = run("echo half; exit 3").unwrap_err();
         assert_eq!(error.to_string(), "`sh` failed with exit status: 3");
         assert!(matches!(capture_output(&[], ""), Err(CommandError::Empty)));

@@ -40,8 +40,9 @@ fn obstruct(world: &World, place: HookPoint, path: &Path) {
     });
 }
 
+/// Rule 25.
 #[test]
-fn r25_who_is_turned_away_waits_longer_each_time_and_not_as_long_as_all_the_others() {
+fn throttled_profile_waits_longer_each_time_with_jitter() {
     let world = world();
     let mut waits = Vec::new();
     for n in 1..6_u32 {
@@ -58,7 +59,7 @@ fn r25_who_is_turned_away_waits_longer_each_time_and_not_as_long_as_all_the_othe
 }
 
 #[test]
-fn a_server_that_cannot_be_reached_is_tried_thrice_and_by_who_is_told_to_stop_once() {
+fn unreachable_server_is_tried_three_times_or_once_on_stop() {
     for (is_stopped, tries) in [(false, 3), (true, 1)] {
         let mut world = world();
         // Nobody listens on a port that was just given back.
@@ -80,8 +81,9 @@ fn a_server_that_cannot_be_reached_is_tried_thrice_and_by_who_is_told_to_stop_on
     }
 }
 
+/// Rule 19.
 #[test]
-fn r19_a_doubt_that_the_servers_grace_can_end_is_looked_into_at_once() {
+fn doubt_allows_a_retry_at_once_within_server_grace() {
     let world = World::new(None, RotationMode::Grace(Duration::from_secs(60)), SAME);
     world.server.script([Fault::DropAfter]);
     let outcome = world.refresh();
@@ -89,8 +91,9 @@ fn r19_a_doubt_that_the_servers_grace_can_end_is_looked_into_at_once() {
     assert_eq!((world.journal().not_before, world.journal().consecutive_failures), (None, 0));
 }
 
+/// Rule 20.
 #[test]
-fn r20_only_a_retry_within_grace_holds_the_next_generation_back() {
+fn next_generation_is_not_held_without_a_same_grace_retry() {
     // None was retried.
     let graceful = World::new(None, RotationMode::Grace(Duration::from_secs(60)), SAME);
     // One was, but the server answers the newest request only; or it was the last chance at a strict one.
@@ -109,8 +112,9 @@ fn r20_only_a_retry_within_grace_holds_the_next_generation_back() {
     }
 }
 
+/// Rule 16.
 #[test]
-fn r16_a_server_that_gives_nothing_to_use_is_not_asked_in_a_loop() {
+fn response_without_access_token_is_not_retried_in_a_loop() {
     let world = world();
     for n in 1..3 {
         world.server.script([Fault::ReplaceMembers(json!({"access_token": null}))]);
@@ -125,7 +129,7 @@ fn r16_a_server_that_gives_nothing_to_use_is_not_asked_in_a_loop() {
 }
 
 #[test]
-fn a_refusal_is_told_in_the_servers_words() {
+fn rejection_error_quotes_the_server_description() {
     for (body, words) in [
         (r#"{"error":"invalid_grant","error_description":"long gone"}"#, "acme returned 400 invalid_grant: long gone"),
         (r#"{"error":"invalid_grant"}"#, "acme returned 400 invalid_grant"),
@@ -137,7 +141,7 @@ fn a_refusal_is_told_in_the_servers_words() {
 }
 
 #[test]
-fn what_is_odd_about_an_answer_is_told() {
+fn odd_token_type_or_missing_lifetime_gives_a_warning() {
     for (members, words) in [
         (json!({"token_type": "user"}), "the token type is not Bearer"),
         (json!({"expires_in": null}), "no expires_in in the response; assuming 3600 s"),
@@ -152,8 +156,9 @@ fn what_is_odd_about_an_answer_is_told() {
     }
 }
 
+/// Rule 9.
 #[test]
-fn r09_an_answer_that_cannot_be_sealed_at_once_is_sealed_as_soon_as_it_can() {
+fn response_is_sealed_later_when_the_first_write_fails() {
     let world = world();
     let received = world.file("profiles/demo/received");
     obstruct(&world, HookPoint::AfterExchange, &received);
@@ -167,8 +172,9 @@ fn r09_an_answer_that_cannot_be_sealed_at_once_is_sealed_as_soon_as_it_can() {
     assert_eq!(world.refresh().generation.get(), 3);
 }
 
+/// Rule 12.
 #[test]
-fn r12_an_answer_that_the_disk_will_not_have_is_kept_in_the_keyring() {
+fn response_is_kept_in_keyring_when_the_disk_refuses_it() {
     let world = world();
     let received = world.file("profiles/demo/received");
     obstruct(&world, HookPoint::AfterExchange, &received);
@@ -182,8 +188,9 @@ fn r12_an_answer_that_the_disk_will_not_have_is_kept_in_the_keyring() {
     assert_eq!(world.server.counts().presented_again, 0);
 }
 
+/// Rule 17.
 #[test]
-fn r17_an_answer_that_no_store_will_have_leaves_the_token_in_doubt() {
+fn token_is_in_doubt_when_no_store_takes_the_response() {
     let world = World::without_keyring();
     let received = world.file("profiles/demo/received");
     obstruct(&world, HookPoint::AfterExchange, &received);
@@ -197,8 +204,9 @@ fn r17_an_answer_that_no_store_will_have_leaves_the_token_in_doubt() {
     );
 }
 
+/// Rule 8.
 #[test]
-fn r08_an_intent_that_the_disk_will_not_have_is_the_reason_that_is_told() {
+fn failed_intent_write_is_reported_and_nothing_is_sent() {
     let world = world();
     obstruct(&world, HookPoint::BeforeExchange, &world.file("profiles/demo/.record.json.new"));
     let outcome = world.refresh();
@@ -208,8 +216,9 @@ fn r08_an_intent_that_the_disk_will_not_have_is_the_reason_that_is_told() {
     assert_eq!((world.requests(), world.journal().open_intent()), (0, None));
 }
 
+/// Rule 8.
 #[test]
-fn r08_the_space_that_is_taken_before_a_request_is_enough_for_the_largest_answer() {
+fn reserved_space_fits_the_largest_response() {
     let world = world();
     let folder = world.file("profiles/demo");
     // The second one takes what it does not change from the first one.
@@ -231,8 +240,9 @@ fn r08_the_space_that_is_taken_before_a_request_is_enough_for_the_largest_answer
     }
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_second_send_that_is_refused_leaves_the_first_one_in_doubt() {
+fn refused_second_send_leaves_the_first_in_doubt() {
     for fault in [Fault::Respond(429, "", ""), NO] {
         let world = World::new(None, RotationMode::Grace(Duration::from_secs(60)), SAME);
         world.server.script([Fault::DropAfter, fault]);
@@ -245,8 +255,9 @@ fn r17_a_second_send_that_is_refused_leaves_the_first_one_in_doubt() {
     }
 }
 
+/// Rule 25.
 #[test]
-fn r25_a_retry_inside_the_grace_that_was_turned_away_is_made_again_when_the_server_says() {
+fn throttled_grace_retry_waits_for_retry_after() {
     let world = World::new(None, RotationMode::Grace(Duration::from_secs(60)), SAME);
     for fault in [Fault::Respond(429, "retry-after: 7\r\n", ""), Fault::RespondEarly(429, "retry-after: 7\r\n")] {
         let before = world.requests();
@@ -267,8 +278,9 @@ fn r25_a_retry_inside_the_grace_that_was_turned_away_is_made_again_when_the_serv
     assert_eq!(world.server.counts().families_revoked, 0);
 }
 
+/// Rule 25.
 #[test]
-fn r25_a_last_chance_that_was_turned_away_is_not_repeated_before_the_server_says() {
+fn throttled_last_chance_waits_for_retry_after() {
     for fault in [Fault::Respond(429, "retry-after: 600\r\n", ""), Fault::RespondEarly(429, "retry-after: 600\r\n")] {
         let world = world();
         world.server.script([Fault::DropBefore, fault]);
@@ -287,7 +299,7 @@ fn r25_a_last_chance_that_was_turned_away_is_not_repeated_before_the_server_says
 }
 
 #[test]
-fn a_server_that_cannot_even_be_looked_up_is_no_reason_to_wait_where_nothing_is_stored() {
+fn failed_discovery_defers_only_a_signed_in_profile() {
     for (is_signed_in, kind, word) in
         [(true, OutcomeKind::Deferred, "discovery"), (false, OutcomeKind::NeedsLogin, "no_credential")]
     {
@@ -308,7 +320,7 @@ fn a_server_that_cannot_even_be_looked_up_is_no_reason_to_wait_where_nothing_is_
 const NO: Fault = Fault::Respond(400, "", "");
 
 #[test]
-fn a_no_without_a_reason_ends_a_profile_after_five_and_not_before_its_access_token_ends() {
+fn five_unexplained_refusals_end_only_an_expired_profile() {
     for (life, is_dead) in [(60, true), (86_400, false)] {
         let world = world();
         let mut answer = world.server.mint();
@@ -338,8 +350,9 @@ fn a_no_without_a_reason_ends_a_profile_after_five_and_not_before_its_access_tok
     }
 }
 
+/// Rule 23.
 #[test]
-fn r23_a_server_that_was_not_given_the_token_says_nothing_of_it_however_often() {
+fn early_refusals_do_not_count_against_the_token() {
     let world = world();
     world.clock.advance(ACCESS_LIFETIME);
     // The token that was sent was refused four times; whether a proxy in between says no as well does not matter.
@@ -361,8 +374,9 @@ fn r23_a_server_that_was_not_given_the_token_says_nothing_of_it_however_often() 
     assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin, "the fifth that knew what it refused");
 }
 
+/// Rule 23.
 #[test]
-fn r23_a_server_that_was_not_given_the_token_does_not_end_what_others_refused_while_it_lived() {
+fn early_refusal_after_five_unexplained_ones_keeps_the_token() {
     let world = world();
     let mut answer = world.server.mint();
     answer["expires_in"] = json!(86_400);
@@ -381,7 +395,7 @@ fn r23_a_server_that_was_not_given_the_token_does_not_end_what_others_refused_wh
 }
 
 #[test]
-fn a_no_that_has_a_reason_is_not_counted_as_one_without() {
+fn refusal_with_a_reason_resets_the_unexplained_count() {
     let world = world();
     for (fault, word, unclassified) in [(NO, "refused", 1), (Fault::Respond(429, "", ""), "throttled", 0)] {
         world.server.script([fault]);
@@ -392,8 +406,9 @@ fn a_no_that_has_a_reason_is_not_counted_as_one_without() {
     }
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_doubt_at_a_server_that_punishes_nothing_is_asked_about_with_pauses() {
+fn doubt_without_rotation_is_retried_only_after_a_pause() {
     let world = World::new(None, RotationMode::NoRotation { echo: true }, "rotation = \"none\"\n");
     world.server.script([Fault::DropBefore]);
     let outcome = world.refresh();
@@ -405,8 +420,9 @@ fn r17_a_doubt_at_a_server_that_punishes_nothing_is_asked_about_with_pauses() {
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 2));
 }
 
+/// Rule 24.
 #[test]
-fn r24_a_client_that_is_refused_is_tried_again_by_itself_three_times_and_by_force() {
+fn refused_client_is_probed_three_times_then_only_by_force() {
     const REFUSED: Fault = Fault::Respond(401, "", r#"{"error":"invalid_client"}"#);
     let mut world = world();
     world.server.script(vec![REFUSED; 5]);
@@ -455,8 +471,9 @@ fn a_client_secret_cannot_be_guessed_from_the_journal() {
     assert_eq!(search(&SealingKey::new([8; 32])), None);
 }
 
+/// Rule 24.
 #[test]
-fn r24_what_a_person_insists_on_is_no_probe() {
+fn forced_refresh_does_not_count_as_a_client_probe() {
     let world = world();
     world.server.script(vec![CLIENT_REFUSED; 5]);
     for n in 1..=5 {
@@ -469,8 +486,9 @@ fn r24_what_a_person_insists_on_is_no_probe() {
 const CLIENT_REFUSED: Fault = Fault::Respond(401, "", r#"{"error":"invalid_client"}"#);
 const HALF_AN_HOUR: Duration = Duration::from_secs(1800);
 
+/// Rule 24.
 #[test]
-fn r24_a_probe_that_did_not_reach_the_server_is_none() {
+fn client_probe_that_was_not_sent_does_not_count() {
     let world = world();
     world.server.script([CLIENT_REFUSED]);
     assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
@@ -483,8 +501,9 @@ fn r24_a_probe_that_did_not_reach_the_server_is_none() {
     assert_eq!((world.refresh_if_due().kind, world.requests()), (OutcomeKind::Refreshed, 2));
 }
 
+/// Rule 24.
 #[test]
-fn r24_a_probe_that_was_turned_away_for_another_reason_is_one_and_slow_like_the_others() {
+fn throttled_client_probe_counts_and_waits_half_an_hour() {
     let world = world();
     world.server.script([CLIENT_REFUSED]);
     assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
@@ -500,8 +519,9 @@ fn r24_a_probe_that_was_turned_away_for_another_reason_is_one_and_slow_like_the_
     assert_eq!((world.refresh_if_due().kind, world.requests()), (OutcomeKind::ConfigError, 4));
 }
 
+/// Rule 33.
 #[test]
-fn r33_a_client_that_was_refused_while_the_clock_was_wrong_is_tried_again_when_it_is_right() {
+fn refused_client_is_probed_on_time_after_clock_is_corrected() {
     let world = world();
     let right = world.clock.now().wall;
     world.clock.set_wall(right.plus(Duration::from_secs(100 * 86_400)));
@@ -516,8 +536,9 @@ fn r33_a_client_that_was_refused_while_the_clock_was_wrong_is_tried_again_when_i
     assert_eq!((world.refresh_if_due().kind, world.requests()), (OutcomeKind::Refreshed, 2));
 }
 
+/// Rule 25.
 #[test]
-fn r25_a_server_that_is_away_and_says_for_how_long_is_left_alone_whatever_it_may_have_done() {
+fn retry_after_of_a_503_is_obeyed_under_every_rotation_mode() {
     let grace = "rotation = \"grace\"\nreuse_grace = \"3600s\"\ngrace_semantics = \"same\"\n";
     for (mode, provider) in [
         (RotationMode::NoRotation { echo: true }, "rotation = \"none\"\n"),
@@ -550,7 +571,7 @@ fn r25_a_server_that_is_away_and_says_for_how_long_is_left_alone_whatever_it_may
 }
 
 #[test]
-fn a_token_goes_to_no_other_server_and_in_no_other_name() {
+fn refresh_token_is_not_sent_to_another_server_or_client() {
     let mut elsewhere = world();
     elsewhere.provider_mut().token_endpoint = Some("http://127.0.0.1:9/token".parse().unwrap());
     let mut renamed = world();
@@ -562,8 +583,9 @@ fn a_token_goes_to_no_other_server_and_in_no_other_name() {
     }
 }
 
+/// Rule 2.
 #[test]
-fn r02_nothing_is_sent_under_a_lock_that_another_program_has_replaced() {
+fn nothing_is_sent_when_the_lock_file_was_replaced() {
     for place in [HookPoint::KeyringCheck, HookPoint::BeforeExchange] {
         let world = world();
         let lock = world.file("profiles/demo/lock");
@@ -579,8 +601,9 @@ fn r02_nothing_is_sent_under_a_lock_that_another_program_has_replaced() {
     }
 }
 
+/// Rule 17.
 #[test]
-fn r17_who_is_turned_away_in_whatever_way_is_still_in_doubt_about_what_was_sent_before() {
+fn doubt_survives_every_kind_of_refused_grace_retry() {
     const CLIENT: &str = r#"{"error":"invalid_client"}"#;
     let refusals = || {
         [
@@ -611,8 +634,9 @@ fn r17_who_is_turned_away_in_whatever_way_is_still_in_doubt_about_what_was_sent_
     }
 }
 
+/// Rule 18.
 #[test]
-fn r18_a_last_chance_that_was_turned_away_is_not_used_up_and_one_refused_without_a_reason_is() {
+fn throttling_keeps_last_chance_unexplained_refusal_ends_it() {
     for (fault, kind) in [(Fault::Respond(429, "", ""), OutcomeKind::Deferred), (NO, OutcomeKind::NeedsLogin)] {
         let world = world();
         world.server.script([Fault::DropBefore, fault]);
@@ -644,8 +668,9 @@ impl Clock for SlowDisk {
     }
 }
 
+/// Rule 19.
 #[test]
-fn r19_a_disk_that_takes_its_time_over_the_intent_does_not_send_it_after_the_grace() {
+fn slow_intent_write_sends_nothing_after_the_grace() {
     let world = World::new(None, RotationMode::Grace(Duration::from_secs(60)), SAME);
     world.server.script([Fault::DropAfter]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
@@ -657,8 +682,9 @@ fn r19_a_disk_that_takes_its_time_over_the_intent_does_not_send_it_after_the_gra
     assert_eq!(world.journal().intent, before.intent, "the second attempt was not made");
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_clock_that_is_set_forward_does_not_bring_the_last_chance_early() {
+fn clock_set_forward_does_not_bring_last_chance_early() {
     let world = world();
     world.server.script([Fault::DropAfter]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
@@ -671,8 +697,9 @@ fn r17_a_clock_that_is_set_forward_does_not_bring_the_last_chance_early() {
     assert_eq!(world.requests(), 2);
 }
 
+/// Rule 25.
 #[test]
-fn r25_a_clock_that_is_set_back_does_not_prolong_a_wait() {
+fn clock_set_back_does_not_prolong_a_wait() {
     let world = world();
     world.clock.set_wall(world.clock.now().wall.plus(Duration::from_secs(3600)));
     world.server.script([Fault::Respond(429, "retry-after: 100\r\n", "")]);
@@ -692,8 +719,9 @@ fn r25_a_clock_that_is_set_back_does_not_prolong_a_wait() {
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 4));
 }
 
+/// Rule 25.
 #[test]
-fn r25_a_clock_that_is_set_forward_does_not_end_a_wait() {
+fn clock_set_forward_does_not_end_a_wait() {
     let world = world();
     world.server.script([Fault::Respond(429, "retry-after: 600\r\n", "")]);
     assert_eq!(wait(&world, &world.refresh()), Duration::from_secs(600));
@@ -708,8 +736,9 @@ fn r25_a_clock_that_is_set_forward_does_not_end_a_wait() {
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 2));
 }
 
+/// Rule 25.
 #[test]
-fn r25_what_is_noted_meanwhile_under_another_clock_does_not_end_a_wait() {
+fn in_doubt_runs_under_a_stepped_clock_do_not_end_a_wait() {
     let world = world();
     world.server.script([Fault::DropAfter, Fault::Respond(429, "retry-after: 900\r\n", "")]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
@@ -732,8 +761,9 @@ fn r25_what_is_noted_meanwhile_under_another_clock_does_not_end_a_wait() {
     assert_eq!(world.requests(), 3);
 }
 
+/// Rule 16.
 #[test]
-fn r16_an_answer_with_nothing_to_use_is_told_until_there_is_something() {
+fn unusable_response_is_reported_until_a_usable_one_comes() {
     let world = world();
     let refresh = world.server.mint()["refresh_token"].to_string();
     let bare = format!("{{\"refresh_token\":{refresh}}}");

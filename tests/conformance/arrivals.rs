@@ -53,7 +53,7 @@ fn goes_on(world: &World, generation: u64) {
 }
 
 #[test]
-fn a_live_credential_gives_way_only_to_one_that_ends_later() {
+fn import_replaces_live_credential_only_if_it_expires_later() {
     let life = ACCESS_LIFETIME.as_secs();
     for (old, new, is_newer) in [
         (Some(life), Some(life - 1), false),
@@ -79,7 +79,7 @@ fn a_live_credential_gives_way_only_to_one_that_ends_later() {
 }
 
 #[test]
-fn an_expired_credential_gives_way_to_one_without_an_access_token() {
+fn import_without_access_token_replaces_expired_credential() {
     let world = world();
     let new = signed_in_for(&world, None);
     world.clock.advance(ACCESS_LIFETIME);
@@ -88,8 +88,9 @@ fn an_expired_credential_gives_way_to_one_without_an_access_token() {
     goes_on(&world, 3);
 }
 
+/// Rule 22.
 #[test]
-fn r22_a_dead_or_doubtful_credential_gives_way_to_any_other() {
+fn any_import_replaces_a_rejected_or_in_doubt_credential() {
     for fault in [Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#), Fault::DropAfter] {
         let world = world();
         world.server.script([fault]);
@@ -101,8 +102,9 @@ fn r22_a_dead_or_doubtful_credential_gives_way_to_any_other() {
     }
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_token_that_was_spent_or_refused_is_not_taken_even_by_force() {
+fn consumed_or_rejected_token_is_refused_even_with_replace() {
     for fault in [None, Some(Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#))] {
         let world = world();
         let answer = world.server.mint();
@@ -119,7 +121,7 @@ fn r03_a_token_that_was_spent_or_refused_is_not_taken_even_by_force() {
 }
 
 #[test]
-fn what_is_here_already_is_not_taken_again() {
+fn import_of_the_stored_token_changes_nothing() {
     let world = world();
     let answer = world.server.mint();
     world.import(world.credential(&answer), true).unwrap();
@@ -133,7 +135,7 @@ fn what_is_here_already_is_not_taken_again() {
 }
 
 #[test]
-fn an_import_of_what_is_here_tells_where_it_came_from() {
+fn import_of_the_stored_token_records_its_origin() {
     let world = world();
     let answer = world.server.mint();
     let credential = || world.credential(&answer);
@@ -149,7 +151,7 @@ fn an_import_of_what_is_here_tells_where_it_came_from() {
 }
 
 #[test]
-fn the_credential_of_one_person_does_not_give_way_to_that_of_another() {
+fn import_of_another_account_is_a_conflict() {
     // {"alg":"none"} and {"email":"ada@acme.example"}
     let ada = "eyJhbGciOiJub25lIn0.eyJlbWFpbCI6ImFkYUBhY21lLmV4YW1wbGUifQ.x";
     let world = world();
@@ -170,7 +172,7 @@ fn the_credential_of_one_person_does_not_give_way_to_that_of_another() {
 }
 
 #[test]
-fn the_credential_of_one_client_gives_way_to_that_of_another_only_on_demand_or_dead() {
+fn import_for_another_client_needs_replace_unless_rejected() {
     const DEAD: Fault = Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
     let longer = |world: &World| world.credential(&signed_in_for(world, Some(2 * ACCESS_LIFETIME.as_secs())));
     for is_dead in [false, true] {
@@ -188,8 +190,9 @@ fn the_credential_of_one_client_gives_way_to_that_of_another_only_on_demand_or_d
     }
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_token_whose_server_has_moved_goes_on_there_on_demand_and_keeps_its_doubt() {
+fn reimport_under_new_client_rebinds_token_and_keeps_doubt() {
     let moved = |world: &mut World| world.provider_mut().client_id = "another".into();
     let mut world = world();
     let answer = world.server.mint();
@@ -210,7 +213,7 @@ fn r17_a_token_whose_server_has_moved_goes_on_there_on_demand_and_keeps_its_doub
 }
 
 #[test]
-fn what_cannot_be_read_any_more_is_replaced_only_on_demand() {
+fn unreadable_credential_is_replaced_only_with_replace() {
     let damage: [fn(&World); 2] = [
         |world| std::fs::write(world.file("profiles/demo/sealed"), "dust").unwrap(),
         |world| std::fs::remove_file(world.file("profiles/demo/sealed")).unwrap(),
@@ -227,8 +230,9 @@ fn what_cannot_be_read_any_more_is_replaced_only_on_demand() {
     }
 }
 
+/// Rule 8.
 #[test]
-fn r08_a_keyring_that_is_away_is_no_damage_that_one_could_replace() {
+fn import_with_replace_fails_while_keyring_is_locked() {
     let world = world();
     world.keyring.set_fault(Some(KeyringError::Locked));
     let result = world.import(world.credential(&world.server.mint()), true);
@@ -237,8 +241,9 @@ fn r08_a_keyring_that_is_away_is_no_damage_that_one_could_replace() {
     assert_eq!(world.journal().generation.get(), 1);
 }
 
+/// Rule 12.
 #[test]
-fn r12_an_import_while_the_keyring_goes_away_is_published_later() {
+fn import_is_published_later_when_the_keyring_locks() {
     let world = world();
     let keyring = world.keyring.clone();
     world.hook(HookPoint::BeforePublish, move || {
@@ -255,7 +260,7 @@ fn r12_an_import_while_the_keyring_goes_away_is_published_later() {
 }
 
 #[test]
-fn what_is_taken_is_told_as_it_was_handed_over() {
+fn import_records_expiry_and_login_deadline_of_response() {
     let world = world();
     let now = world.clock.now().wall;
     let mut answer = world.server.mint();
@@ -281,8 +286,9 @@ pub fn access(world: &World) -> String {
     stored.grant.access.unwrap().expose().to_owned()
 }
 
+/// Rule 22.
 #[test]
-fn r22_a_login_brings_its_access_token_though_the_refresh_token_is_the_one_that_is_here() {
+fn login_brings_new_access_token_for_same_refresh_token() {
     let world = World::new(None, RotationMode::NoRotation { echo: false }, "rotation = \"none\"\n");
     let answer = world.server.mint();
     world.import(world.credential(&answer), true).unwrap();
@@ -298,8 +304,9 @@ fn r22_a_login_brings_its_access_token_though_the_refresh_token_is_the_one_that_
     assert!(matches!(copied, NewCredentialResult::Unchanged { .. }), "{copied:?}");
 }
 
+/// Rule 22.
 #[test]
-fn r22_a_login_clears_whatever_was_said_of_its_token() {
+fn login_clears_rejection_doubt_and_revocation_of_its_token() {
     const DEAD: Fault = Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
     let nothing = |_: &World| ();
     let forget = |world: &World| drop(world.log_out(true, false).unwrap());
@@ -333,8 +340,9 @@ fn r22_a_login_clears_whatever_was_said_of_its_token() {
     }
 }
 
+/// Rule 22.
 #[test]
-fn r22_a_login_that_dies_before_it_is_in_the_journal_counts_all_the_same() {
+fn login_counts_when_its_process_dies_before_the_journal() {
     const DEAD: Fault = Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
     let world = world();
     let answer = world.server.mint();
@@ -350,8 +358,9 @@ fn r22_a_login_that_dies_before_it_is_in_the_journal_counts_all_the_same() {
     goes_on(&world, 4);
 }
 
+/// Rule 4.
 #[test]
-fn r04_a_login_takes_a_token_that_is_dead_elsewhere_and_none_that_another_profile_uses() {
+fn login_takes_rejected_token_but_none_that_a_profile_holds() {
     const DEAD: Fault = Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
     let world = world();
     let other = "other".parse().unwrap();
@@ -376,8 +385,9 @@ fn spoil(world: &World, what: &str) {
 }
 
 /// The run that could not write the journal has sealed what it brought: from then on that is what is sent.
+/// Rule 3.
 #[test]
-fn r03_an_arrival_that_fails_behind_its_seal_says_that_it_is_stored_and_must_not_be_used_elsewhere() {
+fn failed_journal_write_after_sealing_reports_stored_token() {
     for way in ["import", "login", "tool"] {
         let world = world();
         let answer = world.server.mint();
@@ -413,7 +423,7 @@ fn r03_an_arrival_that_fails_behind_its_seal_says_that_it_is_stored_and_must_not
 }
 
 #[test]
-fn an_arrival_that_could_not_be_sealed_has_changed_nothing() {
+fn import_that_cannot_be_sealed_changes_nothing() {
     let world = world();
     let answer = world.server.mint();
     spoil(&world, "profiles/demo/.sealed.new");
@@ -423,8 +433,9 @@ fn an_arrival_that_could_not_be_sealed_has_changed_nothing() {
     goes_on(&world, 2);
 }
 
+/// Rule 12.
 #[test]
-fn r12_an_import_of_what_is_here_publishes_it_where_the_keyring_lacks_it() {
+fn import_of_stored_token_republishes_missing_keyring_item() {
     let world = world();
     let answer = world.server.mint();
     world.import(world.credential(&answer), true).unwrap();
@@ -448,8 +459,9 @@ fn r12_an_import_of_what_is_here_publishes_it_where_the_keyring_lacks_it() {
 }
 
 /// Another sealing key, or a few bytes, make a sealed copy unreadable, and not its header.
+/// Rule 13.
 #[test]
-fn r13_what_replaces_a_copy_that_cannot_be_read_counts_on_from_it_though_the_journal_is_behind() {
+fn import_counts_on_from_unreadable_sealed_credential() {
     let world = World::without_keyring();
     let journal = std::fs::read(world.file("profiles/demo/record.json")).unwrap();
     goes_on(&world, 2);

@@ -16,8 +16,9 @@ use super::world::{ACCESS_LIFETIME, HookPoint, World};
 
 const LONG: Duration = Duration::from_secs(30);
 
+/// Rule 1.
 #[test]
-fn r01_callers_of_one_engine_share_a_flight_and_its_failure() {
+fn callers_of_one_engine_share_a_flight_and_its_failure() {
     for (fault, kind) in [(None, OutcomeKind::Refreshed), (Some(Fault::DropAfter), OutcomeKind::InDoubt)] {
         let world = World::new(None, RotationMode::Strict, "");
         let gate = world.server.hold(HoldPoint::AfterCommit);
@@ -43,14 +44,15 @@ fn r01_callers_of_one_engine_share_a_flight_and_its_failure() {
 }
 
 #[test]
-fn a_fresh_profile_is_answered_without_the_lock() {
+fn fresh_profile_is_served_without_the_lock() {
     let world = World::new(None, RotationMode::Strict, "");
     let _held = LockFile::acquire(&world.process().store().create_lock_file(world.name()).unwrap()).unwrap();
     assert_eq!(world.refresh_if_due().kind, OutcomeKind::Fresh);
 }
 
+/// Rule 27.
 #[test]
-fn r27_a_caller_whose_time_is_over_is_told_and_the_flight_goes_on() {
+fn flight_goes_on_after_a_caller_times_out() {
     let world = World::new(None, RotationMode::Strict, "");
     let gate = world.server.hold(HoldPoint::AfterCommit);
     let engine = world.process();
@@ -92,8 +94,9 @@ fn a_caller_is_told_once_what_it_waits_for() {
     assert_eq!((quick.kind, told.load(Ordering::SeqCst)), (OutcomeKind::Refreshed, 1));
 }
 
+/// Rule 33.
 #[test]
-fn r33_a_flight_that_another_process_keeps_waiting_keeps_no_other_profile_of_its_provider_waiting() {
+fn flight_waiting_for_a_lock_does_not_block_other_profiles() {
     let mut world = World::new(None, RotationMode::Strict, "");
     world.provider_mut().concurrency = 1;
     let other: ProfileName = "other".parse().unwrap();
@@ -121,7 +124,7 @@ fn r33_a_flight_that_another_process_keeps_waiting_keeps_no_other_profile_of_its
 }
 
 #[test]
-fn a_profile_that_is_being_refreshed_by_its_own_command_is_refused_at_once() {
+fn nested_refresh_of_the_same_profile_is_refused_at_once() {
     let world = World::new(None, RotationMode::Strict, "");
     let engine = world.process_called_for(&["demo"]);
     let outcome = engine.refresh(world.profile(), Demand::ValidFor(Duration::ZERO), LONG, &|| {});
@@ -130,8 +133,9 @@ fn a_profile_that_is_being_refreshed_by_its_own_command_is_refused_at_once() {
     assert_eq!(other.refresh(world.profile(), Demand::ValidFor(Duration::ZERO), LONG, &|| {}).kind, OutcomeKind::Fresh);
 }
 
+/// Rule 28.
 #[test]
-fn r28_nothing_is_sent_once_told_to_stop() {
+fn nothing_is_sent_after_a_stop_request() {
     let world = World::new(None, RotationMode::Strict, "");
     let engine = world.process();
     engine.stop();
@@ -141,8 +145,9 @@ fn r28_nothing_is_sent_once_told_to_stop() {
     assert!(world.journal().open_intent().is_none());
 }
 
+/// Rule 28.
 #[test]
-fn r28_who_waits_in_the_queue_leaves_it_when_told_to_stop() {
+fn waiting_caller_leaves_the_queue_on_a_stop_request() {
     let world = World::new(None, RotationMode::Strict, "");
     let engine = world.process();
     let demand = engine.force_demand(world.name()).unwrap();
@@ -156,8 +161,9 @@ fn r28_who_waits_in_the_queue_leaves_it_when_told_to_stop() {
     drop(held);
 }
 
+/// Rule 28.
 #[test]
-fn r28_who_has_sent_something_stays_for_the_answer_though_told_to_stop() {
+fn sent_request_is_completed_after_a_stop_request() {
     let world = World::new(None, RotationMode::Strict, "");
     let gate = world.server.hold(HoldPoint::AfterCommit);
     let engine = world.process();
@@ -178,8 +184,9 @@ fn r28_who_has_sent_something_stays_for_the_answer_though_told_to_stop() {
     });
 }
 
+/// Rule 1.
 #[test]
-fn r01_who_waits_in_the_queue_stays_there_unless_told_to_stop() {
+fn waiting_caller_stays_in_the_queue_without_a_stop_request() {
     let world = World::new(None, RotationMode::Strict, "");
     let engine = world.process();
     let demand = engine.force_demand(world.name()).unwrap();
@@ -202,7 +209,7 @@ fn obtain(world: &World, min_valid: Duration) -> TokenResult {
 }
 
 #[test]
-fn what_a_flight_brought_too_late_for_its_caller_can_still_be_had() {
+fn token_from_a_finished_flight_can_be_read_afterwards() {
     let world = World::new(None, RotationMode::Strict, "");
     let engine = world.process();
     world.clock.advance(ACCESS_LIFETIME);
@@ -213,7 +220,7 @@ fn what_a_flight_brought_too_late_for_its_caller_can_still_be_had() {
 }
 
 #[test]
-fn a_token_that_lives_less_long_than_asked_is_handed_out_with_a_word() {
+fn token_shorter_lived_than_requested_comes_with_a_warning() {
     let world = World::new(None, RotationMode::Strict, "");
     let full = obtain(&world, ACCESS_LIFETIME);
     assert!(full.token.is_some() && full.warnings.is_empty(), "{full:?}");
@@ -225,8 +232,9 @@ fn a_token_that_lives_less_long_than_asked_is_handed_out_with_a_word() {
     );
 }
 
+/// Rule 22.
 #[test]
-fn r22_a_token_that_cannot_be_refreshed_any_more_is_handed_out_with_a_word_while_it_lives() {
+fn live_token_of_rejected_credential_comes_with_a_warning() {
     let world = World::new(None, RotationMode::Strict, "");
     world.server.script([Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#)]);
     world.refresh();
@@ -238,7 +246,7 @@ fn r22_a_token_that_cannot_be_refreshed_any_more_is_handed_out_with_a_word_while
 }
 
 #[test]
-fn a_token_that_ends_on_its_way_is_not_handed_out() {
+fn token_that_expires_during_its_flight_is_not_returned() {
     let world = World::new(None, RotationMode::Strict, "");
     world.clock.advance(ACCESS_LIFETIME);
     let clock = std::sync::Arc::clone(&world.clock);

@@ -46,8 +46,9 @@ fn is_remembered(world: &World, answer: &Value) {
     assert_eq!(world.server.counts().presented_again, 0);
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_doubt_or_a_refusal_is_remembered_when_another_token_was_taken() {
+fn doubt_or_rejection_is_remembered_after_another_import() {
     for fault in [Fault::DropAfter, DENIED] {
         let (world, answer) = sent(fault, RotationMode::Strict, "");
         world.import(world.credential(&world.server.mint()), true).unwrap();
@@ -56,8 +57,9 @@ fn r17_a_doubt_or_a_refusal_is_remembered_when_another_token_was_taken() {
     }
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_doubt_or_a_refusal_is_remembered_when_its_profile_was_forgotten() {
+fn doubt_or_rejection_is_remembered_after_forget() {
     // What a keyring knows of dead tokens goes with its key, but no doubt does.
     for (world, fault) in [
         (World::new(None, RotationMode::Strict, ""), Fault::DropAfter),
@@ -70,8 +72,9 @@ fn r17_a_doubt_or_a_refusal_is_remembered_when_its_profile_was_forgotten() {
     }
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_logout_that_cannot_write_the_ledger_is_completed_by_whoever_comes_next() {
+fn logout_without_ledger_is_completed_by_the_next_run() {
     let (world, answer) = doubtful();
     world.break_ledger();
     assert_eq!(world.log_out(true, false).unwrap_err().kind, OutcomeKind::StoreUnavailable);
@@ -80,8 +83,9 @@ fn r17_a_logout_that_cannot_write_the_ledger_is_completed_by_whoever_comes_next(
     is_remembered(&world, &answer);
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_doubt_is_remembered_when_the_process_that_takes_another_token_dies() {
+fn doubt_is_remembered_when_import_of_another_token_dies() {
     let (world, answer) = doubtful();
     let other = world.credential(&world.server.mint());
     let remains = world.crash_during(HookPoint::BeforePublish, || drop(world.import(other, true)));
@@ -90,8 +94,9 @@ fn r17_a_doubt_is_remembered_when_the_process_that_takes_another_token_dies() {
     is_remembered(&world, &answer);
 }
 
+/// Rule 17.
 #[test]
-fn r17_the_same_token_once_more_stays_in_doubt() {
+fn reimport_of_an_in_doubt_token_keeps_the_doubt() {
     let (world, answer) = doubtful();
     for is_replacing in [false, true] {
         world.import(world.credential(&answer), is_replacing).unwrap();
@@ -108,8 +113,9 @@ fn r17_the_same_token_once_more_stays_in_doubt() {
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1));
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_revocation_in_doubt_is_remembered_by_the_tombstone_and_by_the_same_token() {
+fn revocation_in_doubt_survives_forget_and_reimport() {
     let mut world = World::without_keyring();
     let answer = world.server.mint();
     world.import(world.credential(&answer), true).unwrap();
@@ -124,7 +130,7 @@ fn r17_a_revocation_in_doubt_is_remembered_by_the_tombstone_and_by_the_same_toke
 }
 
 #[test]
-fn a_token_in_doubt_whose_server_lets_it_be_used_again_can_be_imported_again() {
+fn in_doubt_token_can_be_reimported_without_rotation() {
     for leave in [|w: &World| drop(w.log_out(true, false).unwrap()), |w: &World| w.sign_in()] {
         let (world, answer) = sent(Fault::DropAfter, RotationMode::NoRotation { echo: true }, "rotation = \"none\"\n");
         leave(&world);
@@ -133,8 +139,9 @@ fn a_token_in_doubt_whose_server_lets_it_be_used_again_can_be_imported_again() {
     }
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_take_over_keeps_a_doubt_wherever_it_is_cut_off() {
+fn takeover_keeps_a_doubt_even_when_interrupted() {
     for is_cut_off in [false, true] {
         let (world, _) = doubtful();
         let take_over = |world: &World| world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
@@ -150,8 +157,9 @@ fn r17_a_take_over_keeps_a_doubt_wherever_it_is_cut_off() {
     }
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_take_over_of_another_token_gives_the_doubtful_one_up() {
+fn takeover_of_another_token_marks_in_doubt_one_consumed() {
     let (world, answer) = doubtful();
     moved_in(&world, 3, true);
     let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
@@ -159,8 +167,9 @@ fn r17_a_take_over_of_another_token_gives_the_doubtful_one_up() {
     is_refused(world.import(world.credential(&answer), true));
 }
 
+/// Rule 17.
 #[test]
-fn r17_what_a_take_cannot_write_into_the_ledger_the_next_run_does() {
+fn ledger_entry_missed_by_an_import_is_added_by_next_run() {
     for fault in [Fault::DropAfter, DENIED] {
         let (world, answer) = sent(fault, RotationMode::Strict, "");
         world.break_ledger();
@@ -175,8 +184,9 @@ fn r17_what_a_take_cannot_write_into_the_ledger_the_next_run_does() {
     }
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_doubt_that_was_to_go_along_stays_when_nothing_can_be_sealed_and_ends_with_another_token() {
+fn doubt_stays_if_sealing_fails_and_ends_with_another_token() {
     let (world, answer) = doubtful();
     std::fs::remove_file(world.file("profiles/demo/sealed")).unwrap();
     world.remove_from_keyring("keepalive");

@@ -64,8 +64,9 @@ fn seal(world: &World, name: &ProfileName, mut credential: Credential, with_jour
     }
 }
 
+/// Rule 4.
 #[test]
-fn r04_a_token_that_one_profile_holds_is_refused_to_another_whichever_came_first() {
+fn token_held_by_one_profile_is_refused_to_another() {
     let (world, answer) = world();
     is_held(&world, "demo", &copy(), &answer);
     let other = world.server.mint();
@@ -77,8 +78,9 @@ fn r04_a_token_that_one_profile_holds_is_refused_to_another_whichever_came_first
     is_held(&world, "copy", world.name(), &answer);
 }
 
+/// Rule 4.
 #[test]
-fn r04_of_two_profiles_that_are_given_one_token_at_once_one_gets_it() {
+fn concurrent_imports_of_one_token_let_one_profile_take_it() {
     let world = World::new(None, RotationMode::Strict, "");
     let answer = world.server.mint();
     let names = [copy(), "twin".parse().unwrap()];
@@ -92,31 +94,35 @@ fn r04_of_two_profiles_that_are_given_one_token_at_once_one_gets_it() {
     is_refused(refused, OutcomeKind::ConfigError, "conflict");
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_token_in_doubt_in_one_profile_is_refused_to_another() {
+fn in_doubt_token_is_refused_to_another_profile() {
     let (world, answer) = world();
     world.server.script([Fault::DropAfter]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     is_held(&world, "demo", &copy(), &answer);
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_token_whose_answer_a_dead_run_holds_is_refused_to_another_profile() {
+fn token_sent_by_a_crashed_run_is_refused_to_another_profile() {
     let (world, answer) = world();
     let remains = world.crash_at(HookPoint::AfterExchange);
     is_held(&world.restart_from(remains, None), "demo", &copy(), &answer);
 }
 
+/// Rule 22.
 #[test]
-fn r22_a_token_that_one_profile_was_refused_is_dead_for_another() {
+fn rejected_token_is_refused_to_another_profile() {
     let (world, answer) = world();
     world.server.script([DENIED]);
     assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
     is_refused(world.import_into(&copy(), world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
 }
 
+/// Rule 4.
 #[test]
-fn r04_a_token_that_a_dead_import_sealed_is_held_though_no_journal_says_so() {
+fn token_sealed_by_a_crashed_import_is_held_without_journal() {
     let world = World::new(None, RotationMode::Strict, "");
     let answer = world.server.mint();
     seal(&world, &copy(), world.credential(&answer), false);
@@ -126,7 +132,7 @@ fn r04_a_token_that_a_dead_import_sealed_is_held_though_no_journal_says_so() {
 }
 
 #[test]
-fn a_profile_that_cannot_be_read_holds_nobody_else_up() {
+fn damaged_profile_does_not_block_imports_into_others() {
     let (world, _) = world();
     for file in ["record.json", "sealed"] {
         std::fs::write(world.file("profiles/demo").join(file), "dust").unwrap();
@@ -134,8 +140,9 @@ fn a_profile_that_cannot_be_read_holds_nobody_else_up() {
     world.import_into(&copy(), world.credential(&world.server.mint()), false).unwrap();
 }
 
+/// Rule 4.
 #[test]
-fn r04_two_profiles_that_have_one_token_all_the_same_do_not_both_spend_it() {
+fn profiles_that_share_a_token_do_not_both_send_it() {
     let (world, answer) = world();
     seal(&world, &copy(), world.credential(&answer), true);
     let mut twin = world.profile().as_ref().clone();
@@ -159,8 +166,9 @@ fn r04_two_profiles_that_have_one_token_all_the_same_do_not_both_spend_it() {
     assert_eq!((counts.refresh_requests, counts.presented_again, counts.families_revoked), (1, 0, 0));
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_token_that_a_logout_could_not_write_off_is_dead_for_another_profile() {
+fn in_doubt_token_of_a_failed_logout_is_refused_elsewhere() {
     let (world, answer) = world();
     world.server.script([Fault::DropAfter]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
@@ -171,8 +179,9 @@ fn r17_a_token_that_a_logout_could_not_write_off_is_dead_for_another_profile() {
     is_refused(result, OutcomeKind::NeedsLogin, "consumed");
 }
 
+/// Rule 4.
 #[test]
-fn r04_a_profile_whose_files_cannot_be_read_may_hold_the_token_so_nothing_is_taken() {
+fn import_is_refused_while_another_profile_is_unreadable() {
     for file in ["record.json", "sealed"] {
         let world = World::without_keyring();
         let answer = world.server.mint();
@@ -197,8 +206,9 @@ fn r04_a_profile_whose_files_cannot_be_read_may_hold_the_token_so_nothing_is_tak
     }
 }
 
+/// Rule 4.
 #[test]
-fn r04_a_profile_that_a_later_version_wrote_may_hold_the_token_so_nothing_is_taken() {
+fn import_is_refused_beside_a_profile_of_a_later_version() {
     for (is_journal, is_seal) in [(true, false), (false, true), (true, true)] {
         let world = World::without_keyring();
         let answer = world.server.mint();
@@ -223,8 +233,9 @@ fn r04_a_profile_that_a_later_version_wrote_may_hold_the_token_so_nothing_is_tak
     }
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_token_that_was_revoked_is_dead_for_another_profile_though_the_ledger_does_not_say_so_yet() {
+fn revoked_token_is_refused_before_the_ledger_names_it() {
     let mut world = World::without_keyring();
     let answer = world.server.mint();
     world.import(world.credential(&answer), true).unwrap();
@@ -239,8 +250,9 @@ fn r03_a_token_that_was_revoked_is_dead_for_another_profile_though_the_ledger_do
     }
 }
 
+/// Rule 4.
 #[test]
-fn r04_a_take_over_leaves_a_token_that_another_profile_here_has_or_that_is_spent() {
+fn takeover_leaves_a_token_that_is_held_here_or_consumed() {
     for is_spent in [false, true] {
         let (world, answer) = world();
         let home = world.with_other_state_dir();
@@ -270,8 +282,9 @@ fn r04_a_take_over_leaves_a_token_that_another_profile_here_has_or_that_is_spent
     }
 }
 
+/// Rule 17.
 #[test]
-fn r17_the_doubt_of_a_profile_that_was_brought_here_from_another_store_holds_here_too() {
+fn doubt_of_a_profile_from_another_store_holds_here() {
     for is_of_older_version in [false, true] {
         let world = World::without_keyring();
         let answer = world.server.mint();
@@ -290,8 +303,9 @@ fn r17_the_doubt_of_a_profile_that_was_brought_here_from_another_store_holds_her
     }
 }
 
+/// Rule 22.
 #[test]
-fn r22_the_refusal_of_a_profile_that_was_brought_here_from_another_store_holds_here_too() {
+fn rejection_of_a_profile_from_another_store_holds_here() {
     for is_of_older_version in [false, true] {
         let world = World::without_keyring();
         let answer = world.server.mint();
@@ -313,8 +327,9 @@ fn r22_the_refusal_of_a_profile_that_was_brought_here_from_another_store_holds_h
     }
 }
 
+/// Rule 4.
 #[test]
-fn r04_a_profile_brought_here_from_another_store_whose_token_is_held_here_sends_nothing() {
+fn profile_from_another_store_sends_no_token_held_here() {
     let world = World::without_keyring();
     let answer = world.server.mint();
     world.import(world.credential(&answer), true).unwrap();

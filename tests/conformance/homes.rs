@@ -68,7 +68,7 @@ fn published_item(world: &World) -> keepalive::store::keyring::KeyringItem {
 }
 
 #[test]
-fn a_sealed_copy_that_is_gone_is_made_again_from_the_keyring() {
+fn missing_sealed_credential_is_restored_from_keyring() {
     let past = TwoGenerations::new();
     std::fs::remove_file(sealed(&past.world)).unwrap();
     let outcome = past.assert_continues();
@@ -76,7 +76,7 @@ fn a_sealed_copy_that_is_gone_is_made_again_from_the_keyring() {
 }
 
 #[test]
-fn a_fresh_profile_whose_sealed_copy_is_gone_or_old_is_not_called_fresh_and_mended_without_a_request() {
+fn missing_or_old_sealed_credential_is_mended_without_request() {
     for is_gone in [true, false] {
         let past = TwoGenerations::new();
         let world = &past.world;
@@ -100,7 +100,7 @@ fn a_fresh_profile_whose_sealed_copy_is_gone_or_old_is_not_called_fresh_and_mend
 }
 
 #[test]
-fn a_sealed_copy_that_is_damaged_is_made_again_from_the_keyring() {
+fn damaged_sealed_credential_is_restored_from_keyring() {
     let damage = |world: &World, place: fn(usize) -> usize| {
         let mut bytes = std::fs::read(sealed(world)).unwrap();
         let at = place(bytes.len());
@@ -136,8 +136,9 @@ fn look_into(world: &World) -> Result<Option<u64>, StoreError> {
     Ok(loaded.map(|loaded| loaded.locked_credential.credential().generation.get()))
 }
 
+/// Rule 13.
 #[test]
-fn r13_a_sealed_copy_that_cannot_be_read_once_is_not_overwritten_by_an_older_keyring() {
+fn io_error_does_not_let_older_item_replace_sealed_credential() {
     let world = ahead();
     let (sealed, aside) = (sealed(&world), world.file("aside"));
     // Opened, a link is an error; written, it would be replaced.
@@ -153,8 +154,9 @@ fn r13_a_sealed_copy_that_cannot_be_read_once_is_not_overwritten_by_an_older_key
     assert_eq!(world.server.counts().presented_again, 0);
 }
 
+/// Rule 13.
 #[test]
-fn r13_a_damaged_sealed_copy_that_was_or_may_have_been_newer_is_not_overwritten_by_an_older_keyring() {
+fn damaged_sealed_credential_is_not_replaced_by_older_item() {
     for damaged in ["header", "content"] {
         let world = ahead();
         let whole = std::fs::read(sealed(&world)).unwrap();
@@ -172,22 +174,24 @@ fn r13_a_damaged_sealed_copy_that_was_or_may_have_been_newer_is_not_overwritten_
     }
 }
 
+/// Rule 13.
 #[test]
-fn r13_an_older_sealed_copy_gives_way_to_the_keyring() {
+fn newer_keyring_item_replaces_older_sealed_credential() {
     let past = TwoGenerations::new();
     past.restore_sealed();
     past.assert_continues();
 }
 
+/// Rule 10.
 #[test]
-fn r10_an_older_keyring_gives_way_to_the_sealed_copy() {
+fn newer_sealed_credential_replaces_older_keyring_item() {
     let past = TwoGenerations::new();
     past.world.keyring.restore(past.keyring.clone());
     past.assert_continues();
 }
 
 #[test]
-fn a_published_copy_that_is_older_or_gone_is_made_again_by_a_flight_that_may_not_send() {
+fn deferred_run_restores_missing_or_older_keyring_item() {
     for is_gone in [true, false] {
         let past = TwoGenerations::new();
         let world = &past.world;
@@ -203,8 +207,9 @@ fn a_published_copy_that_is_older_or_gone_is_made_again_by_a_flight_that_may_not
     }
 }
 
+/// Rule 13.
 #[test]
-fn r13_a_damaged_journal_gives_way_to_whoever_replaces_or_forgets_and_its_generations_are_counted_on() {
+fn generations_count_on_after_a_damaged_journal_is_replaced() {
     for is_published in [true, false] {
         for is_forgetting in [true, false] {
             let past = TwoGenerations::new();
@@ -232,7 +237,7 @@ fn r13_a_damaged_journal_gives_way_to_whoever_replaces_or_forgets_and_its_genera
 }
 
 #[test]
-fn a_journal_of_a_later_version_is_not_taken_for_a_damaged_one() {
+fn journal_of_a_later_version_is_not_treated_as_damaged() {
     let past = TwoGenerations::new();
     let path = past.world.file("profiles/demo/record.json");
     std::fs::write(&path, r#"{"format":2}"#).unwrap();
@@ -242,8 +247,9 @@ fn a_journal_of_a_later_version_is_not_taken_for_a_damaged_one() {
     assert_eq!(std::fs::read(&path).unwrap(), br#"{"format":2}"#);
 }
 
+/// Rule 13.
 #[test]
-fn r13_what_a_later_version_sealed_is_not_replaced() {
+fn sealed_credential_of_a_later_version_is_not_replaced() {
     let past = TwoGenerations::new();
     let path = sealed(&past.world);
     let mut later = std::fs::read(&path).unwrap();
@@ -258,8 +264,9 @@ fn r13_what_a_later_version_sealed_is_not_replaced() {
     assert_eq!(std::fs::read(&path).unwrap(), later);
 }
 
+/// Rule 13.
 #[test]
-fn r13_two_older_copies_are_not_believed() {
+fn older_sealed_credential_and_older_item_are_not_used() {
     let past = TwoGenerations::new();
     past.restore_sealed();
     past.world.keyring.restore(past.keyring.clone());
@@ -268,8 +275,9 @@ fn r13_two_older_copies_are_not_believed() {
     assert_eq!(error_kind(&outcome), "stale_credential");
 }
 
+/// Rule 8.
 #[test]
-fn r08_a_credential_that_nobody_has_any_more_is_told() {
+fn credential_lost_on_disk_and_in_keyring_is_reported() {
     let past = TwoGenerations::new();
     std::fs::remove_file(sealed(&past.world)).unwrap();
     let mut items = past.world.keyring.snapshot();
@@ -282,7 +290,7 @@ fn r08_a_credential_that_nobody_has_any_more_is_told() {
 }
 
 #[test]
-fn a_missing_published_item_is_published_again() {
+fn missing_keyring_item_is_published_again() {
     let past = TwoGenerations::new();
     let mut items = past.world.keyring.snapshot();
     items.remove(&published_item(&past.world));
@@ -291,7 +299,7 @@ fn a_missing_published_item_is_published_again() {
 }
 
 #[test]
-fn an_item_of_another_program_is_told_and_not_used() {
+fn keyring_item_of_another_program_is_reported_and_not_used() {
     let past = TwoGenerations::new();
     let mut items = past.world.keyring.snapshot();
     items.insert(published_item(&past.world), r#"{"generation":1,"refresh_token":"theirs"}"#.into());
@@ -300,8 +308,9 @@ fn an_item_of_another_program_is_told_and_not_used() {
     assert!(outcome.warnings.iter().any(|w| w.contains("written by another program (it claims generation 1)")));
 }
 
+/// Rule 8.
 #[test]
-fn r08_a_key_that_is_gone_is_not_replaced_by_another() {
+fn missing_sealing_key_is_not_replaced_by_a_new_one() {
     let past = TwoGenerations::new();
     let mut items = past.world.keyring.snapshot();
     items.retain(|item, _| item.service == "keepalive");
@@ -311,7 +320,7 @@ fn r08_a_key_that_is_gone_is_not_replaced_by_another() {
 }
 
 #[test]
-fn an_answer_that_was_judged_is_not_judged_again() {
+fn stored_response_is_not_classified_a_second_time() {
     let world = World::new(None, RotationMode::Strict, "");
     world.server.script([Fault::CommitThen(500, "<html>oops</html>")]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
@@ -323,7 +332,7 @@ fn an_answer_that_was_judged_is_not_judged_again() {
 }
 
 #[test]
-fn a_healthy_profile_is_examined_without_a_finding_and_others_with_theirs() {
+fn examine_reports_stale_or_missing_items_and_missing_key() {
     let past = TwoGenerations::new();
     let examine = || past.world.process().store().check_copies_agree(past.world.name());
     assert_eq!(examine().unwrap(), Vec::<String>::new());
@@ -337,8 +346,9 @@ fn a_healthy_profile_is_examined_without_a_finding_and_others_with_theirs() {
     assert!(matches!(examine(), Err(StoreError::KeyMissing { .. })));
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_token_that_only_an_older_keyring_remembers_is_spent_all_the_same() {
+fn token_known_only_from_an_older_keyring_item_is_consumed() {
     let world = World::new(None, RotationMode::Strict, "");
     let first = world.server.mint();
     world.import(world.credential(&first), true).unwrap();
@@ -350,8 +360,9 @@ fn r03_a_token_that_only_an_older_keyring_remembers_is_spent_all_the_same() {
     assert!(world.import(world.credential(&first), true).is_err(), "it was the one of generation 2");
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_dead_runs_token_is_spent_once_its_successor_is_found() {
+fn token_of_a_crashed_run_is_consumed_once_successor_is_found() {
     let world = World::new(None, RotationMode::Strict, "");
     let first = world.server.mint();
     world.import(world.credential(&first), true).unwrap();
@@ -364,7 +375,7 @@ fn r03_a_dead_runs_token_is_spent_once_its_successor_is_found() {
 }
 
 #[test]
-fn a_token_that_its_server_keeps_is_not_spent_though_the_keyring_lags_behind() {
+fn unrotated_token_is_not_consumed_when_the_keyring_lags() {
     let world = World::new(None, RotationMode::NoRotation { echo: true }, "rotation = \"none\"\n");
     let keyring = world.keyring.snapshot();
     assert_eq!(world.refresh().generation.get(), 2);
@@ -375,8 +386,9 @@ fn a_token_that_its_server_keeps_is_not_spent_though_the_keyring_lags_behind() {
     }
 }
 
+/// Rule 13.
 #[test]
-fn r13_an_older_keyring_is_not_believed_where_the_sealed_copy_is_gone() {
+fn older_item_is_not_used_when_sealed_credential_is_missing() {
     let past = TwoGenerations::new();
     std::fs::remove_file(sealed(&past.world)).unwrap();
     past.world.keyring.restore(past.keyring.clone());
@@ -385,8 +397,9 @@ fn r13_an_older_keyring_is_not_believed_where_the_sealed_copy_is_gone() {
     assert_eq!((sealed(&past.world).exists(), past.world.requests()), (false, 1));
 }
 
+/// Rule 13.
 #[test]
-fn r13_an_item_of_another_program_that_claims_to_be_newer_is_not_overwritten() {
+fn foreign_keyring_item_claiming_newer_is_not_overwritten() {
     for (claimed, is_published) in [(2, true), (3, true), (4, false)] {
         let past = TwoGenerations::new();
         let item = published_item(&past.world);
@@ -406,7 +419,7 @@ fn r13_an_item_of_another_program_that_claims_to_be_newer_is_not_overwritten() {
 }
 
 #[test]
-fn more_items_than_one_are_told() {
+fn extra_keyring_items_are_reported() {
     let past = TwoGenerations::new();
     let quiet = past.assert_continues();
     assert_eq!(quiet.warnings, Vec::<String>::new());
@@ -432,8 +445,9 @@ pub fn moved_in(world: &World, generation: u64, with_key: bool) {
     world.keyring.restore(world.keyring.snapshot().into_iter().chain(theirs).collect());
 }
 
+/// Rule 30.
 #[test]
-fn r30_a_take_over_takes_what_was_written_last_and_guesses_at_nothing() {
+fn takeover_adopts_only_provable_keyring_items() {
     use keepalive::credential::Generation;
     use keepalive::store::TakeOverResult;
     let g = Generation::new;
@@ -460,8 +474,9 @@ fn take_over(world: &World) -> keepalive::store::TakeOverResult {
     taken.into_iter().next().expect("one profile").1
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_second_take_over_does_not_bring_back_what_the_former_home_has_spent_meanwhile() {
+fn second_takeover_does_not_restore_a_consumed_token() {
     use keepalive::store::TakeOverResult;
     let former = World::new(None, RotationMode::Strict, "");
     former.refresh();
@@ -481,8 +496,9 @@ fn r03_a_second_take_over_does_not_bring_back_what_the_former_home_has_spent_mea
     assert_eq!(home.server.counts().presented_again, 0);
 }
 
+/// Rule 13.
 #[test]
-fn r13_a_take_over_keeps_what_is_here_if_it_has_spent_or_has_what_the_keyring_holds() {
+fn takeover_keeps_local_token_if_item_is_same_or_consumed() {
     use keepalive::store::TakeOverResult;
     for is_spent in [false, true] {
         let former = World::new(None, RotationMode::Strict, "");
@@ -501,8 +517,9 @@ fn r13_a_take_over_keeps_what_is_here_if_it_has_spent_or_has_what_the_keyring_ho
     }
 }
 
+/// Rule 4.
 #[test]
-fn r04_a_token_that_another_directory_has_published_in_this_keyring_is_refused_to_any_profile() {
+fn token_published_by_another_directory_is_refused() {
     let there = World::new(None, RotationMode::Strict, "");
     let answer = there.server.mint();
     there.import(there.credential(&answer), true).unwrap();
@@ -519,8 +536,9 @@ fn r04_a_token_that_another_directory_has_published_in_this_keyring_is_refused_t
     assert_eq!(there.refresh().kind, OutcomeKind::Refreshed);
 }
 
+/// Rule 13.
 #[test]
-fn r13_an_import_does_not_publish_over_what_another_directory_published_meanwhile() {
+fn import_does_not_overwrite_item_published_meanwhile_elsewhere() {
     let there = World::new(None, RotationMode::Strict, "");
     let here = there.with_shared_keyring();
     let items = there.keyring.snapshot();
@@ -558,8 +576,9 @@ fn forget_whose(world: &World) {
     std::fs::write(&path, journal.to_string()).unwrap();
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_store_that_lost_its_identity_gets_it_back_from_its_journals_and_knows_the_spent_tokens_again() {
+fn lost_store_identity_is_restored_from_journals() {
     for is_signed_out in [false, true] {
         let world = World::without_keyring();
         let first = world.server.mint();
@@ -584,8 +603,9 @@ fn r03_a_store_that_lost_its_identity_gets_it_back_from_its_journals_and_knows_t
     }
 }
 
+/// Rule 30.
 #[test]
-fn r30_an_identity_found_again_is_still_that_of_another_machine() {
+fn restored_identity_still_belongs_to_another_machine() {
     let world = World::without_keyring();
     let path = world.file("profiles/demo/record.json");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -599,8 +619,9 @@ fn r30_an_identity_found_again_is_still_that_of_another_machine() {
     assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
 }
 
+/// Rule 3.
 #[test]
-fn r03_an_identity_that_no_journal_knows_is_not_made_anew_over_what_is_there() {
+fn unknown_store_identity_is_not_recreated_over_existing_data() {
     let world = World::without_keyring();
     let first = world.server.mint();
     world.import(world.credential(&first), true).unwrap();

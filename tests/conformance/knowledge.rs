@@ -83,8 +83,9 @@ fn shown(world: &World) -> ProfileStatus {
     profile_status(Some(&world.journal()), terms, &world.clock.now())
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_doubt_outlives_its_journal() {
+fn doubt_survives_loss_of_its_journal() {
     for loss in LOSSES {
         let (world, answer) = world_with_lost_journal(World::without_keyring(), Fault::DropAfter, loss);
         if loss == JournalLoss::Older {
@@ -101,8 +102,9 @@ fn r17_a_doubt_outlives_its_journal() {
     }
 }
 
+/// Rule 18.
 #[test]
-fn r18_a_doubt_whose_journal_is_lost_keeps_its_last_chance_and_no_more() {
+fn lost_journal_leaves_a_doubt_exactly_one_last_chance() {
     for (first, second, kind) in [
         (Fault::DropBefore, None, OutcomeKind::Refreshed),
         (Fault::DropAfter, None, OutcomeKind::NeedsLogin),
@@ -120,8 +122,9 @@ fn r18_a_doubt_whose_journal_is_lost_keeps_its_last_chance_and_no_more() {
     }
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_doubt_that_the_ledger_noted_is_over_when_the_answer_of_a_dead_run_says_so() {
+fn ledger_doubt_ends_with_response_sealed_by_a_crashed_run() {
     let world = dead_with(429, "", true);
     // Whoever makes no request leaves the answer to the next flight, and sees a token that was sent.
     let mut stranger = world.credential(&world.server.mint());
@@ -143,8 +146,9 @@ fn is_marked(world: &World, answer: &Value) -> bool {
     store.ledger().entry(&token).unwrap().is_some()
 }
 
+/// Rule 17.
 #[test]
-fn r17_the_ledger_keeps_the_doubt_of_a_token_that_came_back_from_its_second_send() {
+fn ledger_keeps_doubt_when_second_send_returns_old_token() {
     let grace = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";
     for is_told in [true, false] {
         let world = World::new(None, RotationMode::Grace(Duration::from_secs(60)), grace);
@@ -165,8 +169,9 @@ fn r17_the_ledger_keeps_the_doubt_of_a_token_that_came_back_from_its_second_send
     }
 }
 
+/// Rule 17.
 #[test]
-fn r17_the_ledger_keeps_the_doubt_of_a_token_whose_second_send_was_turned_away() {
+fn ledger_keeps_doubt_when_second_send_is_throttled() {
     let (world, answer) = strict_in_doubt();
     world.clock.advance(ACCESS_LIFETIME - Duration::from_secs(25));
     world.server.script([Fault::Respond(429, "", "")]);
@@ -200,8 +205,9 @@ const DAMAGES: [fn(&std::path::Path); 4] = [
     },
 ];
 
+/// Rule 3.
 #[test]
-fn r03_nothing_is_taken_while_the_ledger_lacks_what_it_took() {
+fn import_is_refused_while_the_ledger_lacks_entries() {
     for damage in DAMAGES {
         let world = World::without_keyring();
         let answer = world.server.mint();
@@ -225,8 +231,9 @@ fn r03_nothing_is_taken_while_the_ledger_lacks_what_it_took() {
     }
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_profile_that_is_signed_out_still_names_what_the_ledger_took() {
+fn signed_out_profile_still_names_its_ledger_entries() {
     let world = World::without_keyring();
     assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
     world.log_out(true, false).unwrap();
@@ -236,8 +243,9 @@ fn r03_a_profile_that_is_signed_out_still_names_what_the_ledger_took() {
     assert_eq!(error_kind(&outcome), "ledger_damaged");
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_ledger_that_was_cut_because_it_was_long_is_whole() {
+fn ledger_trimmed_at_its_limit_passes_the_check() {
     let world = World::without_keyring();
     assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
     let others: String = (0..1024).map(|i| format!("{i:032x}\n")).collect();
@@ -247,8 +255,9 @@ fn r03_a_ledger_that_was_cut_because_it_was_long_is_whole() {
     world.process().store().check_ledger_complete().unwrap_err();
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_journal_from_another_store_says_nothing_of_the_ledger_here() {
+fn journal_from_another_store_is_ignored_by_ledger_check() {
     let there = World::without_keyring();
     assert_eq!(there.refresh().kind, OutcomeKind::Refreshed);
     let here = World::without_keyring();
@@ -259,7 +268,7 @@ fn r03_a_journal_from_another_store_says_nothing_of_the_ledger_here() {
 }
 
 #[test]
-fn a_sealed_copy_whose_journal_is_lost_is_not_called_well() {
+fn profile_with_missing_journal_is_shown_as_in_doubt() {
     for fault in [Some(Fault::DropAfter), Some(DENIED), None] {
         let world = World::without_keyring();
         if let Some(fault) = fault {
@@ -272,16 +281,18 @@ fn a_sealed_copy_whose_journal_is_lost_is_not_called_well() {
     }
 }
 
+/// Rule 21.
 #[test]
-fn r21_a_grace_is_over_for_a_doubt_whose_journal_is_lost() {
+fn grace_counts_as_closed_when_the_journal_is_lost() {
     let grace = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";
     let (world, _) =
         world_with_lost_journal(World::new(None, RotationMode::Strict, grace), Fault::DropBefore, JournalLoss::Older);
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1));
 }
 
+/// Rule 17.
 #[test]
-fn r17_the_doubt_of_a_run_that_died_or_could_not_write_the_ledger_is_noted_by_the_next() {
+fn doubt_missing_from_ledger_is_added_by_the_next_run() {
     for has_died in [true, false] {
         let world = strict();
         let world = match has_died {
@@ -302,8 +313,9 @@ fn r17_the_doubt_of_a_run_that_died_or_could_not_write_the_ledger_is_noted_by_th
     }
 }
 
+/// Rule 22.
 #[test]
-fn r22_a_refusal_outlives_its_journal() {
+fn rejection_survives_loss_of_its_journal() {
     for loss in LOSSES {
         let (world, answer) = world_with_lost_journal(World::without_keyring(), DENIED, loss);
         let outcome = world.refresh();
@@ -325,8 +337,9 @@ fn r22_a_refusal_outlives_its_journal() {
     }
 }
 
+/// Rule 22.
 #[test]
-fn r22_a_refusal_that_the_ledger_could_not_take_is_told_and_written_by_the_next_run() {
+fn rejection_missing_from_ledger_is_added_by_the_next_run() {
     let world = strict();
     let answer = world.server.mint();
     world.import(world.credential(&answer), true).unwrap();
@@ -341,8 +354,9 @@ fn r22_a_refusal_that_the_ledger_could_not_take_is_told_and_written_by_the_next_
     is_refused(world.import(world.credential(&answer), true));
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_spent_token_that_the_ledger_could_not_take_is_kept_by_the_journal_until_it_can() {
+fn journal_keeps_a_consumed_token_until_ledger_takes_it() {
     for is_forgotten in [false, true] {
         let world = World::without_keyring();
         let answer = world.server.mint();
@@ -365,8 +379,9 @@ fn r03_a_spent_token_that_the_ledger_could_not_take_is_kept_by_the_journal_until
     }
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_profile_put_back_from_a_backup_is_never_called_fresh() {
+fn profile_restored_from_backup_is_never_shown_as_fresh() {
     let world = World::without_keyring();
     let answer = world.server.mint();
     world.import(world.credential(&answer), true).unwrap();
@@ -393,8 +408,9 @@ fn r03_a_profile_put_back_from_a_backup_is_never_called_fresh() {
     assert_eq!((shown(&world).state, world.refresh().kind), (ProfileState::Fresh, OutcomeKind::Refreshed));
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_token_that_only_an_older_sealed_copy_remembers_is_spent_all_the_same() {
+fn token_known_only_from_old_sealed_credential_is_consumed() {
     let world = strict();
     let answer = world.server.mint();
     world.import(world.credential(&answer), true).unwrap();
@@ -408,8 +424,9 @@ fn r03_a_token_that_only_an_older_sealed_copy_remembers_is_spent_all_the_same() 
     assert_eq!(world.server.counts().presented_again, 0);
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_take_over_does_not_believe_in_a_token_that_is_spent_here() {
+fn takeover_does_not_use_a_token_consumed_here() {
     for is_lost in [false, true] {
         let world = strict();
         let answer = world.server.mint();
@@ -439,8 +456,9 @@ fn r03_a_take_over_does_not_believe_in_a_token_that_is_spent_here() {
     }
 }
 
+/// Rule 22.
 #[test]
-fn r22_a_token_that_is_granted_once_more_lives_whatever_was_known_of_it() {
+fn granting_a_token_again_clears_its_doubt_or_rejection() {
     for fault in [Fault::DropAfter, DENIED] {
         let world = strict();
         world.server.script([fault]);

@@ -83,33 +83,39 @@ fn run_all_paths(server: Server) {
     assert!(ways.len() > 100, "the model has lost ways");
 }
 
+/// Rule 40.
 #[test]
-fn r40_model_and_transaction_go_the_same_ways_without_rotation() {
+fn model_and_transaction_agree_without_rotation() {
     run_all_paths(Server::NoRotation);
 }
 
+/// Rule 40.
 #[test]
-fn r40_model_and_transaction_go_the_same_ways_at_a_lenient_server() {
+fn model_and_transaction_agree_at_a_lenient_server() {
     run_all_paths(Server::Lenient);
 }
 
+/// Rule 40.
 #[test]
-fn r40_model_and_transaction_go_the_same_ways_at_a_strict_server() {
+fn model_and_transaction_agree_at_a_strict_server() {
     run_all_paths(Server::Strict);
 }
 
+/// Rule 40.
 #[test]
-fn r40_model_and_transaction_go_the_same_ways_where_a_grace_gives_the_same() {
+fn model_and_transaction_agree_under_grace_same() {
     run_all_paths(Server::GraceSame);
 }
 
+/// Rule 40.
 #[test]
-fn r40_model_and_transaction_go_the_same_ways_where_a_grace_gives_another() {
+fn model_and_transaction_agree_under_grace_multi() {
     run_all_paths(Server::GraceMulti);
 }
 
+/// Rule 40.
 #[test]
-fn r40_model_and_transaction_go_the_same_ways_where_a_grace_gives_the_latest() {
+fn model_and_transaction_agree_under_grace_latest() {
     run_all_paths(Server::GraceLatest);
 }
 

@@ -43,7 +43,7 @@ fn is_kept(world: &World, left: Result<LogoutResult, Outcome>, kind: OutcomeKind
 }
 
 #[test]
-fn an_access_token_is_revoked_if_it_is_alive() {
+fn logout_revokes_the_access_token_only_while_it_is_valid() {
     let world = world([]);
     is_gone(&world, world.log_out(false, false), TokenFate::Revoked, Some(TokenFate::Revoked));
     world.sign_in();
@@ -55,7 +55,7 @@ fn an_access_token_is_revoked_if_it_is_alive() {
 }
 
 #[test]
-fn a_copy_in_a_keyring_that_is_not_configured_any_more_is_told() {
+fn logout_reports_an_item_in_an_unconfigured_keyring() {
     let has_word = |world: &World| {
         let left = world.log_out(true, false).unwrap();
         left.warnings.iter().any(|warning| warning.contains("secret-tool clear service keepalive username demo"))
@@ -72,21 +72,22 @@ fn a_copy_in_a_keyring_that_is_not_configured_any_more_is_told() {
 }
 
 #[test]
-fn a_server_that_revokes_no_refresh_tokens_revokes_the_access_token() {
+fn access_token_is_revoked_when_refresh_revocation_is_refused() {
     let world = world([Fault::Respond(400, "", r#"{"error":"unsupported_token_type"}"#)]);
     is_gone(&world, world.log_out(false, false), TokenFate::NotRevoked, Some(TokenFate::Revoked));
 }
 
 #[test]
-fn what_cannot_be_revoked_now_is_kept_unless_the_person_gives_it_up() {
+fn logout_keeps_an_unrevoked_profile_unless_forget_is_given() {
     let world = world([LATER, LATER]);
     is_kept(&world, world.log_out(false, false), OutcomeKind::Deferred, "throttled");
     assert_eq!(world.journal().open_revocation(), None, "the server has said that it did nothing");
     is_gone(&world, world.log_out(true, false), TokenFate::NotRevoked, Some(TokenFate::NotRevoked));
 }
 
+/// Rule 28.
 #[test]
-fn r28_who_interrupts_a_logout_has_given_nothing_up() {
+fn interrupted_logout_keeps_the_profile() {
     for is_forgetting in [false, true] {
         let world = world([]);
         is_kept(&world, world.log_out(is_forgetting, true), OutcomeKind::Deferred, "interrupted");
@@ -94,16 +95,18 @@ fn r28_who_interrupts_a_logout_has_given_nothing_up() {
     }
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_revocation_without_an_answer_is_a_doubt_until_it_is_settled() {
+fn revocation_without_a_response_is_in_doubt_until_settled() {
     let world = world([Fault::DropAfter]);
     is_kept(&world, world.log_out(false, false), OutcomeKind::Deferred, "revocation_in_doubt");
     assert!(world.journal().open_revocation().is_some());
     is_gone(&world, world.log_out(false, false), TokenFate::Revoked, Some(TokenFate::Revoked));
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_doubt_about_a_revocation_is_the_tokens_and_not_the_next_ones() {
+fn revocation_doubt_does_not_pass_to_the_next_token() {
     let world = world([Fault::DropAfter]);
     is_kept(&world, world.log_out(false, false), OutcomeKind::Deferred, "revocation_in_doubt");
     world.sign_in();
@@ -112,7 +115,7 @@ fn r17_a_doubt_about_a_revocation_is_the_tokens_and_not_the_next_ones() {
 }
 
 #[test]
-fn what_became_of_a_token_has_a_word() {
+fn token_fates_are_named_revoked_dead_and_left() {
     assert_eq!(
         [TokenFate::Revoked, TokenFate::AlreadyInvalid, TokenFate::NotRevoked].map(TokenFate::as_str),
         ["revoked", "dead", "left"]
@@ -120,7 +123,7 @@ fn what_became_of_a_token_has_a_word() {
 }
 
 #[test]
-fn a_token_that_the_provider_has_ended_needs_nobody_to_end_it() {
+fn logout_of_a_rejected_token_needs_no_revocation() {
     for is_blocked in [true, false] {
         let world = world([LATER]);
         world.server.script([DENIED]);
@@ -131,7 +134,7 @@ fn a_token_that_the_provider_has_ended_needs_nobody_to_end_it() {
 }
 
 #[test]
-fn a_token_that_was_given_up_in_doubt_may_live_and_is_not_forgotten_lightly() {
+fn logout_keeps_a_token_that_was_given_up_in_doubt() {
     let world = world([LATER]);
     world.server.script([Fault::DropBefore, Fault::DropBefore]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
@@ -142,14 +145,14 @@ fn a_token_that_was_given_up_in_doubt_may_live_and_is_not_forgotten_lightly() {
 }
 
 #[test]
-fn a_live_token_is_kept_while_the_configuration_is_broken() {
+fn logout_keeps_a_live_token_while_configuration_is_broken() {
     let world = world([]);
     is_kept(&world, world.log_out_by(blocked(), false, false), OutcomeKind::ConfigError, "config");
     is_gone(&world, world.log_out_by(blocked(), true, false), TokenFate::NotRevoked, Some(TokenFate::NotRevoked));
 }
 
 #[test]
-fn a_token_goes_to_no_other_server_and_in_no_other_name() {
+fn revocation_is_not_sent_to_another_server_or_client() {
     let other_server = |world: &mut World| {
         world.provider_mut().revocation_endpoint = Some("http://127.0.0.1:9/revoke".parse().unwrap());
     };
@@ -166,7 +169,7 @@ fn a_token_goes_to_no_other_server_and_in_no_other_name() {
 }
 
 #[test]
-fn what_cannot_be_read_can_only_be_forgotten() {
+fn logout_of_an_unreadable_credential_requires_forget() {
     let world = world([]);
     std::fs::write(world.file("profiles/demo/sealed"), "dust").unwrap();
     world.remove_from_keyring("keepalive");
@@ -177,7 +180,7 @@ fn what_cannot_be_read_can_only_be_forgotten() {
 }
 
 #[test]
-fn who_is_signed_out_cannot_sign_out_again() {
+fn second_logout_reports_no_credential() {
     let world = world([]);
     world.log_out(false, false).unwrap();
     let outcome = world.log_out(false, false).unwrap_err();
@@ -185,7 +188,7 @@ fn who_is_signed_out_cannot_sign_out_again() {
 }
 
 #[test]
-fn the_next_logout_completes_one_that_was_cut_off() {
+fn next_logout_completes_an_interrupted_one() {
     let world = world([]);
     let sealed = std::fs::read(world.file("profiles/demo/sealed")).unwrap();
     world.log_out(false, false).unwrap();
@@ -197,7 +200,7 @@ fn the_next_logout_completes_one_that_was_cut_off() {
 
 /// The disk is full when the tokens have been revoked.
 #[test]
-fn a_logout_that_revoked_and_cannot_write_says_what_is_revoked_and_what_remains() {
+fn logout_that_cannot_write_reports_what_was_revoked() {
     let full = |world: &World, file: &str| {
         let path = world.file(file);
         world.hook(HookPoint::AfterRevocation, move || {
@@ -226,8 +229,9 @@ fn a_logout_that_revoked_and_cannot_write_says_what_is_revoked_and_what_remains(
     }
 }
 
+/// Rule 13.
 #[test]
-fn r13_what_a_backup_of_the_keyring_brings_back_after_a_logout_is_not_used() {
+fn keyring_backup_restored_after_logout_is_not_used() {
     let world = world([LATER]);
     let before = world.keyring.snapshot();
     let answer = world.server.mint();
@@ -238,8 +242,9 @@ fn r13_what_a_backup_of_the_keyring_brings_back_after_a_logout_is_not_used() {
     assert_eq!((taken.generation().get(), world.published()), (2, Some(2)), "nothing was there to give way");
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_token_that_was_spent_before_a_logout_is_not_taken_after_it() {
+fn token_consumed_before_a_logout_is_refused_after_it() {
     let world = world([]);
     let first = world.server.mint();
     world.import(world.credential(&first), true).unwrap();
@@ -275,8 +280,9 @@ fn signed_in_half_way(has_keyring: bool) -> World {
     world
 }
 
+/// Rule 11.
 #[test]
-fn r11_a_login_after_a_logout_is_there_though_it_died_before_the_journal() {
+fn login_after_logout_survives_a_crash_before_the_journal() {
     for has_keyring in [true, false] {
         let world = signed_in_half_way(has_keyring);
         let journal = world.journal();
@@ -289,8 +295,9 @@ fn r11_a_login_after_a_logout_is_there_though_it_died_before_the_journal() {
     }
 }
 
+/// Rule 11.
 #[test]
-fn r11_a_logout_does_not_take_a_later_login_for_what_an_earlier_one_left_behind() {
+fn logout_does_not_treat_a_later_login_as_a_leftover() {
     for has_keyring in [true, false] {
         let world = signed_in_half_way(has_keyring);
         world.server.revocation_script([LATER]);
@@ -299,8 +306,9 @@ fn r11_a_logout_does_not_take_a_later_login_for_what_an_earlier_one_left_behind(
     }
 }
 
+/// Rule 11.
 #[test]
-fn r11_an_import_does_not_replace_a_later_login_that_died_before_the_journal() {
+fn import_does_not_replace_a_login_that_died_before_journal() {
     let world = signed_in_half_way(true);
     let outcome = world.import(world.credential(&world.server.mint()), false).unwrap_err();
     assert_eq!(outcome.error.unwrap().kind, ErrorKind::Conflict);

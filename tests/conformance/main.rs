@@ -49,8 +49,9 @@ fn all_edges() -> BTreeSet<Edge> {
     [everything_goes_wrong, graceful, unrotated].iter().flat_map(edges).collect()
 }
 
+/// Rule 40.
 #[test]
-fn r40_the_real_transaction_takes_every_edge_of_the_model() {
+fn real_transaction_takes_every_edge_of_the_model() {
     let template = World::template();
     let edges = all_edges();
     for edge in &edges {

@@ -60,8 +60,9 @@ fn says(outcome: &Outcome, kind: OutcomeKind, word: &str) {
 
 const DENIAL: &str = r#"{"error":"invalid_grant"}"#;
 
+/// Rule 11.
 #[test]
-fn r11_tokens_that_a_dead_run_sealed_are_the_next_generation() {
+fn tokens_sealed_by_a_crashed_run_are_the_next_generation() {
     let world = World::new(None, RotationMode::Strict, "");
     let answer = world.server.mint();
     let world = dead_with(200, &answer.to_string(), true);
@@ -74,8 +75,9 @@ fn r11_tokens_that_a_dead_run_sealed_are_the_next_generation() {
     assert_eq!(stored.grant.access.unwrap().expose(), answer["access_token"]);
 }
 
+/// Rule 22.
 #[test]
-fn r22_a_denial_that_a_dead_run_sealed_is_believed_without_asking_again() {
+fn rejection_sealed_by_a_crashed_run_needs_no_new_request() {
     let world = dead_with(400, DENIAL, true);
     let requests = world.requests();
     for _ in 0..2 {
@@ -84,8 +86,9 @@ fn r22_a_denial_that_a_dead_run_sealed_is_believed_without_asking_again() {
     assert_eq!((world.requests(), has_received(&world)), (requests, false));
 }
 
+/// Rule 17.
 #[test]
-fn r17_what_a_dead_run_sealed_and_nobody_can_read_leaves_the_token_in_doubt() {
+fn unreadable_response_of_a_crashed_run_leaves_a_doubt() {
     for (status, body, is_complete) in [(200, "<html>", true), (400, DENIAL, false), (200, "", false)] {
         let world = dead_with(status, body, is_complete);
         let requests = world.requests();
@@ -100,8 +103,9 @@ fn r17_what_a_dead_run_sealed_and_nobody_can_read_leaves_the_token_in_doubt() {
     }
 }
 
+/// Rule 11.
 #[test]
-fn r11_tokens_in_an_answer_that_an_older_version_could_not_read_are_the_next_generation() {
+fn tokens_an_older_version_could_not_read_are_recovered() {
     for is_given_up in [false, true] {
         let world = dead_with(200, "<html>", true);
         says(&world.refresh(), OutcomeKind::InDoubt, "in_doubt");
@@ -121,8 +125,9 @@ fn r11_tokens_in_an_answer_that_an_older_version_could_not_read_are_the_next_gen
     }
 }
 
+/// Rule 23.
 #[test]
-fn r23_an_answer_without_words_that_a_dead_run_sealed_is_classified_as_a_live_one_is() {
+fn response_of_a_crashed_run_is_classified_as_a_live_one() {
     for (status, body, kind, word) in [
         (429, "", OutcomeKind::Deferred, "throttled"),
         (302, "", OutcomeKind::ConfigError, "client_refused"),
@@ -141,7 +146,7 @@ fn r23_an_answer_without_words_that_a_dead_run_sealed_is_classified_as_a_live_on
 }
 
 #[test]
-fn a_denial_of_an_attempt_that_is_settled_says_nothing_of_the_token() {
+fn rejection_of_a_settled_attempt_is_ignored() {
     for (body, is_complete) in [(DENIAL, true), (DENIAL, false), ("<html>", true)] {
         let world = World::new(None, RotationMode::Strict, "");
         seal(&world, "another", 400, body, is_complete);
@@ -151,7 +156,7 @@ fn a_denial_of_an_attempt_that_is_settled_says_nothing_of_the_token() {
 }
 
 #[test]
-fn an_answer_of_a_generation_that_is_over_is_not_looked_at() {
+fn response_for_an_older_generation_is_ignored() {
     let world = World::new(None, RotationMode::Strict, "");
     let late = world.server.mint();
     assert_eq!(world.refresh().generation.get(), 2);
@@ -163,22 +168,23 @@ fn an_answer_of_a_generation_that_is_over_is_not_looked_at() {
 }
 
 #[test]
-fn a_torn_answer_is_no_answer() {
+fn truncated_response_file_leaves_the_token_in_doubt() {
     let world = dead_with(200, "", true);
     std::fs::write(world.file("profiles/demo/received"), "keepalive-sea").unwrap();
     says(&world.refresh(), OutcomeKind::InDoubt, "in_doubt");
 }
 
 #[test]
-fn a_denial_is_not_kept_on_disk() {
+fn rejection_response_is_not_kept_on_disk() {
     let world = World::new(None, RotationMode::Strict, "");
     world.server.script([Fault::Respond(400, "", DENIAL)]);
     says(&world.refresh(), OutcomeKind::NeedsLogin, "invalid_grant");
     assert!(!has_received(&world));
 }
 
+/// Rule 11.
 #[test]
-fn r11_an_import_does_not_take_the_place_of_tokens_that_a_dead_run_sealed() {
+fn import_does_not_replace_tokens_of_a_crashed_run() {
     let world = World::new(None, RotationMode::Strict, "");
     let (answer, other) = (world.server.mint(), world.server.mint());
     let world = dead_with(200, &answer.to_string(), true);
@@ -192,8 +198,9 @@ fn r11_an_import_does_not_take_the_place_of_tokens_that_a_dead_run_sealed() {
     assert!(world.import(world.credential(&answer), false).is_err(), "the other is not older");
 }
 
+/// Rule 17.
 #[test]
-fn r17_an_import_over_a_refusal_or_dust_that_a_dead_run_sealed_gives_its_token_up() {
+fn import_after_a_crashed_runs_failure_consumes_its_token() {
     for (status, body) in [(400, DENIAL), (200, "<html>")] {
         let world = dead_with(status, body, true);
         let spent = world.journal().open_intent().unwrap().fingerprint.clone();
@@ -203,8 +210,9 @@ fn r17_an_import_over_a_refusal_or_dust_that_a_dead_run_sealed_gives_its_token_u
     }
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_take_over_keeps_the_tokens_that_a_dead_run_sealed() {
+fn takeover_keeps_tokens_sealed_by_a_crashed_run() {
     use keepalive::store::TakeOverResult;
     let world = World::new(None, RotationMode::Strict, "");
     let answer = world.server.mint();
@@ -218,8 +226,9 @@ fn r03_a_take_over_keeps_the_tokens_that_a_dead_run_sealed() {
     assert_eq!(world.journal().open_intent(), None, "it was answered");
 }
 
+/// Rule 13.
 #[test]
-fn r13_a_take_over_does_not_bring_back_what_a_logout_left_behind() {
+fn takeover_does_not_restore_files_left_by_a_logout() {
     use keepalive::store::TakeOverResult;
     let world = World::new(None, RotationMode::Strict, "");
     let sealed = std::fs::read(world.file("profiles/demo/sealed")).unwrap();
@@ -260,8 +269,9 @@ fn dead_with_the_old_token(place: HookPoint) -> World {
     world.restart_from(remains, None)
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_doubt_that_an_answer_raises_outlives_the_run_that_got_it() {
+fn doubt_from_a_response_survives_a_crash() {
     for place in SEALED {
         let world = dead_with_the_old_token(place);
         let requests = world.requests();
@@ -281,8 +291,9 @@ fn r17_a_doubt_that_an_answer_raises_outlives_the_run_that_got_it() {
     }
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_doubt_that_an_answer_raises_outlives_a_look_by_an_import() {
+fn doubt_from_a_response_survives_a_refused_import() {
     let world = dead_with_the_old_token(HookPoint::BeforePublish);
     let mut other: Credential = world.credential(&world.server.mint());
     other.binding.client_id = "another".into();
@@ -292,8 +303,9 @@ fn r17_a_doubt_that_an_answer_raises_outlives_a_look_by_an_import() {
     assert_eq!(world.requests(), requests);
 }
 
+/// Rule 20.
 #[test]
-fn r20_the_hold_behind_a_rescue_outlives_the_run_that_was_rescued() {
+fn hold_after_a_grace_retry_survives_a_crash() {
     for place in SEALED {
         let world = dead_after_a_rescue(place);
         assert_eq!((world.refresh_if_due().kind, world.journal().generation.get()), (OutcomeKind::Fresh, 2));
@@ -319,8 +331,9 @@ const LOOKS: [fn(&World); 2] = [
     },
 ];
 
+/// Rule 20.
 #[test]
-fn r20_the_hold_behind_a_rescue_outlives_whoever_looks_first_and_a_clock_that_is_set_back() {
+fn hold_after_grace_retry_survives_imports_and_clock_set_back() {
     for (look, place) in LOOKS.iter().flat_map(|look| SEALED.map(|place| (look, place))) {
         let world = dead_after_a_rescue(place);
         world.clock.advance(Duration::from_secs(2));
@@ -337,8 +350,9 @@ fn r20_the_hold_behind_a_rescue_outlives_whoever_looks_first_and_a_clock_that_is
     }
 }
 
+/// Rule 20.
 #[test]
-fn r20_the_hold_is_as_long_as_was_configured_when_the_request_was_sent() {
+fn hold_lasts_as_configured_when_the_request_was_sent() {
     let settle = format!("{SAME}settle = \"25s\"\n");
     let mode = || RotationMode::Grace(Duration::from_secs(60));
     for (provider, held) in [(settle.as_str(), Some(25)), ("rotation = \"lenient\"\nsettle = \"1s\"\n", None)] {
@@ -355,8 +369,9 @@ fn r20_the_hold_is_as_long_as_was_configured_when_the_request_was_sent() {
     }
 }
 
+/// Rule 16.
 #[test]
-fn r16_an_answer_without_an_access_token_is_told_whoever_looks_first() {
+fn missing_access_token_is_reported_after_import_or_takeover() {
     for (look, place) in LOOKS.iter().flat_map(|look| SEALED.map(|place| (look, place))) {
         let world = World::new(None, RotationMode::Strict, "");
         world.server.script([Fault::ReplaceMembers(serde_json::json!({"access_token": null}))]);
@@ -372,8 +387,9 @@ fn r16_an_answer_without_an_access_token_is_told_whoever_looks_first() {
     }
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_doubt_that_an_answer_raises_outlives_an_older_journal_whoever_looks_first() {
+fn doubt_from_a_response_survives_an_older_journal() {
     let world = World::new(None, RotationMode::Grace(Duration::from_secs(60)), SAME);
     let answer = world.server.mint();
     world.import(world.credential(&answer), true).unwrap();
@@ -389,8 +405,9 @@ fn r17_a_doubt_that_an_answer_raises_outlives_an_older_journal_whoever_looks_fir
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, requests));
 }
 
+/// Rule 25.
 #[test]
-fn r25_when_the_next_request_is_allowed_outlives_the_run_that_was_told() {
+fn not_before_from_a_response_survives_a_crash() {
     for place in SEALED {
         let world = World::new(None, RotationMode::Strict, "");
         let at = world.clock.now().wall.plus(Duration::from_secs(300));
@@ -403,8 +420,9 @@ fn r25_when_the_next_request_is_allowed_outlives_the_run_that_was_told() {
     }
 }
 
+/// Rule 16.
 #[test]
-fn r16_an_answer_without_an_access_token_is_told_by_the_run_after_and_asked_for_with_pauses() {
+fn missing_access_token_is_reported_after_a_crash() {
     for place in SEALED {
         let world = World::new(None, RotationMode::Strict, "");
         world.server.script([Fault::ReplaceMembers(serde_json::json!({"access_token": null}))]);
@@ -417,8 +435,9 @@ fn r16_an_answer_without_an_access_token_is_told_by_the_run_after_and_asked_for_
     }
 }
 
+/// Rule 24.
 #[test]
-fn r24_a_client_that_was_accepted_again_is_not_held_because_the_run_died() {
+fn client_accepted_again_is_not_held_after_a_crash() {
     let world = World::new(None, RotationMode::Strict, "");
     world.server.script([Fault::Respond(401, "", r#"{"error":"invalid_client"}"#)]);
     assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
@@ -427,8 +446,9 @@ fn r24_a_client_that_was_accepted_again_is_not_held_because_the_run_died() {
     assert_eq!((world.refresh_if_due().kind, world.journal().client_block), (OutcomeKind::Fresh, None));
 }
 
+/// Rule 13.
 #[test]
-fn r13_what_a_dead_run_sealed_does_not_take_the_place_of_a_newer_published_copy() {
+fn response_of_a_crashed_run_does_not_replace_newer_item() {
     for place in [HookPoint::AfterExchange, HookPoint::BeforePublish] {
         let world = World::new(None, RotationMode::Strict, "");
         let backup = world.crash_at(place);
@@ -458,15 +478,17 @@ fn behind_its_seal() -> (World, serde_json::Value) {
     (world, first)
 }
 
+/// Rule 3.
 #[test]
-fn r03_an_older_journal_does_not_hide_which_token_an_answer_spent() {
+fn older_journal_does_not_hide_a_consumed_token() {
     let (world, first) = behind_its_seal();
     assert_eq!(world.refresh_if_due().generation.get(), 3);
     assert!(world.import(world.credential(&first), true).is_err());
 }
 
+/// Rule 3.
 #[test]
-fn r03_an_older_journal_does_not_hide_from_an_import_which_token_an_answer_spent() {
+fn older_journal_does_not_hide_a_consumed_token_from_import() {
     let (world, first) = behind_its_seal();
     let outcome = world.import(world.credential(&first), true).unwrap_err();
     says(&outcome, OutcomeKind::NeedsLogin, "consumed");
@@ -480,8 +502,9 @@ fn restore(world: &World, files: &[(&str, Vec<u8>)]) {
     }
 }
 
+/// Rule 13.
 #[test]
-fn r13_an_answer_of_a_dead_run_that_a_backup_brings_back_does_not_take_the_journal_down() {
+fn old_response_from_a_backup_does_not_lower_the_generation() {
     for (refreshes, has_keyring) in [(1, false), (3, false), (3, true)] {
         let world = if has_keyring { World::new(None, RotationMode::Strict, "") } else { World::without_keyring() };
         let late = world.server.mint();
@@ -510,8 +533,9 @@ fn r13_an_answer_of_a_dead_run_that_a_backup_brings_back_does_not_take_the_journ
     }
 }
 
+/// Rule 13.
 #[test]
-fn r13_an_old_answer_with_the_token_that_never_changes_does_not_take_the_journal_down() {
+fn old_response_with_same_token_does_not_lower_generation() {
     let world = World::without_keyring_at(RotationMode::NoRotation { echo: true }, "rotation = \"none\"\n");
     let same = world.server.current_refresh_token(0);
     let late = serde_json::json!({"access_token": "canary-late", "token_type": "Bearer", "refresh_token": same});

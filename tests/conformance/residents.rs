@@ -18,8 +18,9 @@ fn world() -> World {
     World::new(None, RotationMode::Strict, "")
 }
 
+/// Rule 8.
 #[test]
-fn r08_a_daemon_goes_on_without_its_keyring_once_there_is_no_more_time_to_wait_for_it() {
+fn daemon_refreshes_without_keyring_when_margin_is_half_gone() {
     let world = world();
     let daemon = world.daemon();
     assert_eq!(world.refresh_by(&daemon).generation.get(), 2);
@@ -38,8 +39,9 @@ fn r08_a_daemon_goes_on_without_its_keyring_once_there_is_no_more_time_to_wait_f
     assert_eq!((world.refresh_if_due_by(&daemon).publication, world.published()), (Publication::Published, Some(3)));
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_daemon_sends_no_token_whose_successor_only_the_keyring_that_is_away_may_have() {
+fn daemon_sends_nothing_if_a_locked_keyring_may_be_newer() {
     let world = world();
     // Its answer went into the keyring, and the disk did not take it.
     let remains = world.crash_at(HookPoint::AfterExchange);
@@ -61,8 +63,9 @@ fn r03_a_daemon_sends_no_token_whose_successor_only_the_keyring_that_is_away_may
     assert_eq!((world.published(), world.server.counts().presented_again), (Some(3), 0));
 }
 
+/// Rule 8.
 #[test]
-fn r08_a_single_command_does_not_go_on_without_its_keyring() {
+fn single_command_does_not_refresh_without_its_keyring() {
     let world = world();
     let process = world.process();
     assert_eq!(world.refresh_by(&process).generation.get(), 2);
@@ -72,8 +75,9 @@ fn r08_a_single_command_does_not_go_on_without_its_keyring() {
     assert_eq!((outcome.kind, world.requests()), (OutcomeKind::StoreUnavailable, 1), "{outcome:?}");
 }
 
+/// Rule 12.
 #[test]
-fn r12_a_single_command_tells_that_what_is_pending_cannot_be_published_and_a_daemon_waits() {
+fn pending_publication_is_an_error_only_outside_the_daemon() {
     for (is_daemon, kind) in [(false, OutcomeKind::StoreUnavailable), (true, OutcomeKind::Fresh)] {
         let world = world();
         let engine = if is_daemon { world.daemon() } else { world.process() };
@@ -89,8 +93,9 @@ fn r12_a_single_command_tells_that_what_is_pending_cannot_be_published_and_a_dae
     }
 }
 
+/// Rule 8.
 #[test]
-fn r08_a_keyring_that_locks_itself_before_the_request_is_noticed_in_time() {
+fn keyring_locked_before_the_request_stops_the_send() {
     let world = world();
     let keyring = world.keyring.clone();
     world.hook(HookPoint::KeyringCheck, move || {
@@ -102,7 +107,7 @@ fn r08_a_keyring_that_locks_itself_before_the_request_is_noticed_in_time() {
 }
 
 #[test]
-fn a_daemon_puts_the_sealing_key_back_into_a_keyring_that_was_wiped() {
+fn daemon_restores_the_sealing_key_to_a_wiped_keyring() {
     let world = world();
     let daemon = world.daemon();
     world.refresh_by(&daemon);
@@ -118,8 +123,9 @@ fn a_daemon_puts_the_sealing_key_back_into_a_keyring_that_was_wiped() {
     assert_eq!(world.refresh().generation.get(), 4, "other processes find it");
 }
 
+/// Rule 8.
 #[test]
-fn r08_a_daemon_does_not_go_on_under_a_key_that_is_not_the_keyrings_any_more() {
+fn daemon_sends_nothing_if_the_keyring_holds_another_key() {
     let world = world();
     let daemon = world.daemon();
     world.refresh_by(&daemon);
@@ -141,8 +147,9 @@ fn graceful() -> World {
     World::without_keyring_at(RotationMode::Grace(ACCESS_LIFETIME), policy)
 }
 
+/// Rule 19.
 #[test]
-fn r19_a_daemon_retries_inside_the_grace_whatever_failed_before() {
+fn daemon_retries_within_grace_after_earlier_failures() {
     let world = graceful();
     for _ in 0..3 {
         // No journal notes these.
@@ -172,8 +179,9 @@ fn r19_a_daemon_retries_inside_the_grace_whatever_failed_before() {
     assert_eq!((counts.refresh_requests, counts.families_revoked), (2, 0));
 }
 
+/// Rule 19.
 #[test]
-fn r19_a_daemon_settles_a_doubt_that_another_run_left_while_the_grace_lasts() {
+fn daemon_settles_a_doubt_of_another_run_within_grace() {
     let world = graceful();
     let profile = Arc::clone(world.profile());
     let scheduler = Scheduler::new(world.daemon(), Arc::new(move |_| Ok(Arc::clone(&profile))));
@@ -193,8 +201,9 @@ fn r19_a_daemon_settles_a_doubt_that_another_run_left_while_the_grace_lasts() {
     assert_eq!((counts.refresh_requests, counts.families_revoked), (2, 0));
 }
 
+/// Rule 19.
 #[test]
-fn r19_a_refusal_puts_a_retry_inside_the_grace_off_by_no_more_than_half_of_it() {
+fn refusal_delays_grace_retry_by_at_most_half_of_what_is_left() {
     let world = graceful();
     // Without a doubt the next pause could be a quarter of an hour.
     for _ in 0..10 {

@@ -125,15 +125,17 @@ impl FollowingWorld {
     }
 }
 
+/// Rule 39.
 #[test]
-fn r39_in_step_with_the_tool_a_refresh_is_an_ordinary_one() {
+fn refresh_is_ordinary_while_the_tool_has_the_same_token() {
     let shared = FollowingWorld::new(RotationMode::Strict);
     let outcome = shared.world.refresh();
     assert_eq!((outcome.kind, outcome.generation.get(), shared.world.requests()), (OutcomeKind::Refreshed, 3, 1));
 }
 
+/// Rule 39.
 #[test]
-fn r39_a_tool_that_still_holds_a_spent_token_does_not_stop_us() {
+fn tool_with_a_consumed_token_does_not_stop_a_refresh() {
     let shared = FollowingWorld::new(RotationMode::Strict);
     shared.world.refresh();
     // The tool's store is as it was: its token is in the ledger now.
@@ -142,8 +144,9 @@ fn r39_a_tool_that_still_holds_a_spent_token_does_not_stop_us() {
     assert_eq!(shared.world.server.counts().presented_again, 0);
 }
 
+/// Rule 39.
 #[test]
-fn r39_what_the_tool_refreshed_behind_our_back_is_adopted_and_nothing_is_sent() {
+fn token_refreshed_by_the_tool_is_adopted_without_a_request() {
     let shared = FollowingWorld::new(RotationMode::Strict);
     let theirs = shared.rotates();
     let outcome = shared.world.refresh();
@@ -158,8 +161,9 @@ fn r39_what_the_tool_refreshed_behind_our_back_is_adopted_and_nothing_is_sent() 
     assert_eq!((counts.refresh_requests, counts.presented_again, counts.families_revoked), (2, 0, 0));
 }
 
+/// Rule 39.
 #[test]
-fn r39_an_adopted_token_that_ends_too_soon_is_refreshed_in_the_same_flight() {
+fn adopted_token_that_expires_soon_is_refreshed_at_once() {
     let shared = FollowingWorld::new(RotationMode::Strict);
     let mut theirs = tool::refresh(&shared.world.server, tool::token(&shared.answer));
     theirs["expires_in"] = Value::Null;
@@ -172,8 +176,9 @@ fn r39_an_adopted_token_that_ends_too_soon_is_refreshed_in_the_same_flight() {
     assert_eq!((counts.refresh_requests, counts.presented_again), (2, 0));
 }
 
+/// Rule 11.
 #[test]
-fn r11_a_process_that_dies_while_it_adopts_loses_nothing_and_sends_nothing() {
+fn crash_during_adoption_loses_nothing_and_sends_nothing() {
     for (place, keyring) in [(HookPoint::BeforePublish, 2), (HookPoint::AfterPublish, 3)] {
         let shared = FollowingWorld::new(RotationMode::Strict);
         shared.rotates();
@@ -188,8 +193,9 @@ fn r11_a_process_that_dies_while_it_adopts_loses_nothing_and_sends_nothing() {
     }
 }
 
+/// Rule 12.
 #[test]
-fn r12_what_is_adopted_while_the_keyring_goes_away_is_published_later() {
+fn adopted_token_is_published_later_when_the_keyring_locks() {
     let shared = FollowingWorld::new(RotationMode::Strict);
     shared.rotates();
     let keyring = shared.world.keyring.clone();
@@ -204,8 +210,9 @@ fn r12_what_is_adopted_while_the_keyring_goes_away_is_published_later() {
     assert_eq!((shared.world.published(), shared.world.requests()), (Some(3), 1));
 }
 
+/// Rule 39.
 #[test]
-fn r39_another_account_in_the_tool_stops_us() {
+fn another_account_in_the_tool_stops_the_refresh() {
     let shared = FollowingWorld::new(RotationMode::Strict);
     shared.tool.holds(&shared.world.server.mint(), "bob@acme.example", LATER);
     shared.assert_stops(OutcomeKind::ConfigError, "conflict", 0);
@@ -216,8 +223,9 @@ fn r39_another_account_in_the_tool_stops_us() {
     assert_eq!((shared.state(), shared.world.requests()), (ProfileState::Fresh, 0));
 }
 
+/// Rule 39.
 #[test]
-fn r39_a_token_of_another_client_in_the_tool_stops_us() {
+fn token_of_another_client_in_the_tool_stops_the_refresh() {
     let shared = FollowingWorld::new(RotationMode::Strict);
     let mut answer = shared.world.server.mint();
     answer["client_id"] = json!("another");
@@ -228,15 +236,17 @@ fn r39_a_token_of_another_client_in_the_tool_stops_us() {
     assert_eq!((shared.world.refresh_if_due().kind, shared.world.requests()), (OutcomeKind::Refreshed, 0));
 }
 
+/// Rule 39.
 #[test]
-fn r39_a_tool_that_does_not_say_whose_it_is_stops_us() {
+fn tool_without_an_account_name_stops_the_refresh() {
     let shared = FollowingWorld::new(RotationMode::Strict);
     shared.tool.holds(&shared.world.server.mint(), "", LATER);
     shared.assert_stops(OutcomeKind::ConfigError, "conflict", 0);
 }
 
+/// Rule 39.
 #[test]
-fn r39_an_unknown_token_that_is_not_newer_stops_us() {
+fn unknown_token_that_is_not_newer_stops_the_refresh() {
     let shared = FollowingWorld::new(RotationMode::Strict);
     let mut old = shared.world.server.mint();
     old["expires_in"] = json!(1);
@@ -245,7 +255,7 @@ fn r39_an_unknown_token_that_is_not_newer_stops_us() {
 }
 
 #[test]
-fn a_store_that_cannot_be_read_defers_the_refresh() {
+fn unreadable_tool_store_defers_the_refresh() {
     let shared = FollowingWorld::new(RotationMode::Strict);
     *shared.tool.0.lock().unwrap() = ToolContents::Unreadable;
     shared.assert_stops(OutcomeKind::Deferred, "source", 0);
@@ -259,14 +269,14 @@ fn a_store_that_cannot_be_read_defers_the_refresh() {
 }
 
 #[test]
-fn a_store_that_holds_no_refresh_token_any_more_defers_the_refresh() {
+fn tool_store_without_a_refresh_token_defers_the_refresh() {
     let shared = FollowingWorld::new(RotationMode::Strict);
     shared.tool.holds(&json!({"access_token": "a", "expires_in": 600}), "ada@acme.example", LATER);
     shared.assert_stops(OutcomeKind::Deferred, "source", 0);
 }
 
 #[test]
-fn an_obstacle_that_has_gone_is_no_reason_to_refresh_what_is_fresh() {
+fn resolved_tool_conflict_does_not_refresh_a_fresh_profile() {
     let shared = FollowingWorld::new(RotationMode::Strict);
     shared.tool.holds(&shared.world.server.mint(), "bob@acme.example", LATER);
     shared.assert_stops(OutcomeKind::ConfigError, "conflict", 0);
@@ -309,8 +319,9 @@ fn newer(shared: &FollowingWorld) -> ToolContents {
     ToolContents::Tokens { answer, email: "ada@acme.example", written: LATER }
 }
 
+/// Rule 39.
 #[test]
-fn r39_a_tool_that_refreshes_while_we_connect_is_noticed_at_the_fence() {
+fn tool_refresh_while_connecting_stops_the_send() {
     for then in [newer, |_: &FollowingWorld| ToolContents::Unreadable] {
         let shared = racing(2, then);
         let outcome = shared.world.refresh();
@@ -330,8 +341,9 @@ fn refused(then: impl FnOnce(&FollowingWorld) -> ToolContents) -> (FollowingWorl
     (shared, outcome)
 }
 
+/// Rule 22.
 #[test]
-fn r22_a_refused_token_is_looked_up_once_more_before_anybody_must_sign_in() {
+fn tool_is_read_again_before_a_rejection_needs_login() {
     let (shared, outcome) = refused(newer);
     assert_eq!((outcome.kind, outcome.generation.get(), outcome.error), (OutcomeKind::Refreshed, 3, None));
     assert_eq!((shared.state(), shared.world.requests()), (ProfileState::Fresh, 1));
@@ -339,15 +351,16 @@ fn r22_a_refused_token_is_looked_up_once_more_before_anybody_must_sign_in() {
 }
 
 #[test]
-fn a_token_that_was_not_refused_is_not_looked_up_once_more() {
+fn tool_is_not_read_again_without_a_rejection() {
     let shared = racing(3, newer);
     let outcome = shared.world.refresh();
     assert_eq!((outcome.kind, outcome.generation.get(), shared.world.requests()), (OutcomeKind::Refreshed, 3, 1));
     assert_eq!(outcome.warnings, Vec::<String>::new(), "nothing was adopted");
 }
 
+/// Rule 22.
 #[test]
-fn r22_a_refused_token_of_which_the_tool_has_no_newer_needs_a_login_until_it_has() {
+fn rejected_token_needs_login_until_the_tool_has_a_newer_one() {
     let (shared, outcome) =
         refused(|s| ToolContents::Tokens { answer: s.answer.clone(), email: "ada@acme.example", written: EARLIER });
     assert_eq!((outcome.kind, shared.world.requests()), (OutcomeKind::NeedsLogin, 1));
@@ -358,8 +371,9 @@ fn r22_a_refused_token_of_which_the_tool_has_no_newer_needs_a_login_until_it_has
     assert_eq!(shared.state(), ProfileState::Fresh);
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_doubt_ends_when_the_tool_has_a_newer_token() {
+fn doubt_ends_when_the_tool_has_a_newer_token() {
     let shared = FollowingWorld::new(RotationMode::Strict);
     shared.world.server.script([Fault::DropAfter]);
     assert_eq!(shared.world.refresh().kind, OutcomeKind::InDoubt);
@@ -373,7 +387,7 @@ fn r17_a_doubt_ends_when_the_tool_has_a_newer_token() {
 }
 
 #[test]
-fn a_profile_that_came_from_no_tool_cannot_follow_one() {
+fn profile_that_came_from_no_tool_cannot_follow_one() {
     let mut world = World::new(None, RotationMode::Strict, "");
     let origin =
         ImportSource { tool: "codex".into(), location: None, account: None, identity: AccountIdentity::default() };
@@ -384,7 +398,7 @@ fn a_profile_that_came_from_no_tool_cannot_follow_one() {
 }
 
 #[test]
-fn a_journal_of_an_older_version_is_read_and_one_of_ours_by_it() {
+fn journal_without_an_origin_is_read() {
     let shared = FollowingWorld::new(RotationMode::Strict);
     let mut journal = serde_json::to_value(shared.world.journal()).unwrap();
     assert_eq!(journal["origin"]["tool"], "codex");
@@ -394,8 +408,9 @@ fn a_journal_of_an_older_version_is_read_and_one_of_ours_by_it() {
     assert_eq!((old.origin, old.follow_block), (None, None));
 }
 
+/// Rule 4.
 #[test]
-fn r04_a_token_of_the_tool_that_another_profile_holds_stops_us() {
+fn tool_token_held_by_another_profile_stops_the_refresh() {
     let shared = FollowingWorld::new(RotationMode::Strict);
     let theirs = shared.world.server.mint();
     let other = "copy".parse().unwrap();
@@ -405,8 +420,9 @@ fn r04_a_token_of_the_tool_that_another_profile_holds_stops_us() {
     assert!(outcome.error.unwrap().message.starts_with("profile copy already has"));
 }
 
+/// Rule 4.
 #[test]
-fn r04_another_profile_that_cannot_be_read_stops_us_for_as_long_as_it_cannot() {
+fn unreadable_other_profile_defers_adoption_until_readable() {
     let shared = FollowingWorld::new(RotationMode::Strict);
     let other = "copy".parse().unwrap();
     let answer = shared.world.server.mint();

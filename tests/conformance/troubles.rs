@@ -115,7 +115,7 @@ const BREAKS: [BreakCase; 6] = [
 ];
 
 #[test]
-fn what_ends_every_run_alike_is_told_by_the_status_until_a_run_finds_it_mended() {
+fn lasting_store_error_is_shown_by_status_until_mended() {
     for (break_it, kind, word) in BREAKS {
         let whole = RepairableWorld::new();
         let world = &whole.world;
@@ -141,7 +141,7 @@ fn what_ends_every_run_alike_is_told_by_the_status_until_a_run_finds_it_mended()
 }
 
 #[test]
-fn another_key_than_that_of_the_sealed_file_is_told_by_the_status_until_the_right_one_is_back() {
+fn wrong_key_file_is_shown_by_status_until_it_is_corrected() {
     let whole = RepairableWorld::of(World::without_keyring());
     let world = &whole.world;
     std::fs::write(world.file("key"), [8; 32]).unwrap();
@@ -156,8 +156,9 @@ fn another_key_than_that_of_the_sealed_file_is_told_by_the_status_until_the_righ
     assert_eq!(whole.journal(), whole.journal);
 }
 
+/// Rule 30.
 #[test]
-fn r30_a_store_that_no_run_may_use_here_is_told_by_the_status_before_any_has_tried() {
+fn unusable_store_identity_is_shown_by_status_before_a_run() {
     let whole = RepairableWorld::new();
     let world = &whole.world;
     let path = world.file("store.json");
@@ -181,7 +182,7 @@ fn r30_a_store_that_no_run_may_use_here_is_told_by_the_status_before_any_has_tri
 }
 
 #[test]
-fn what_may_pass_by_itself_is_not_noted() {
+fn temporary_store_error_is_not_recorded() {
     for fault in [KeyringError::Locked, KeyringError::TimedOut, KeyringError::NoService, KeyringError::Denied] {
         let whole = RepairableWorld::new();
         whole.world.keyring.set_fault(Some(fault));
@@ -205,7 +206,7 @@ const ASKS: [fn(&World) -> TokenResult; 2] = [
 ];
 
 #[test]
-fn a_token_that_cannot_be_opened_is_looked_into_and_either_mended_or_told() {
+fn unreadable_token_is_restored_from_keyring_or_reported() {
     for obtain in ASKS {
         let whole = RepairableWorld::new();
         whole.alter_sealed();
@@ -228,7 +229,7 @@ fn a_token_that_cannot_be_opened_is_looked_into_and_either_mended_or_told() {
 }
 
 #[test]
-fn a_token_that_can_be_opened_is_handed_out_whatever_keeps_it_from_being_refreshed() {
+fn readable_token_is_returned_while_its_refresh_is_blocked() {
     for obtain in ASKS {
         let whole = RepairableWorld::new();
         moved_in(&whole.world, 1, false);
@@ -240,7 +241,7 @@ fn a_token_that_can_be_opened_is_handed_out_whatever_keeps_it_from_being_refresh
 }
 
 #[test]
-fn a_login_an_import_a_logout_and_the_removal_of_a_foreign_copy_each_end_it() {
+fn login_import_logout_or_item_removal_clears_the_error() {
     let troubled = |number: usize| {
         let whole = RepairableWorld::new();
         BREAKS[number].0(&whole);
@@ -270,7 +271,7 @@ fn a_login_an_import_a_logout_and_the_removal_of_a_foreign_copy_each_end_it() {
 }
 
 #[test]
-fn a_daemon_finds_by_itself_what_was_mended() {
+fn daemon_notices_by_itself_that_the_store_was_mended() {
     let whole = RepairableWorld::new();
     let world = &whole.world;
     whole.alter_item("keepalive-key", None);
@@ -289,7 +290,7 @@ fn a_daemon_finds_by_itself_what_was_mended() {
 }
 
 #[test]
-fn a_daemon_finds_out_by_itself_what_is_sealed_beside_no_journal() {
+fn daemon_recovers_a_sealed_credential_without_a_journal() {
     let whole = RepairableWorld::new();
     let world = &whole.world;
     // As if the first import had died behind its seal.
@@ -308,7 +309,7 @@ fn a_daemon_finds_out_by_itself_what_is_sealed_beside_no_journal() {
 }
 
 #[test]
-fn without_its_keyring_a_daemon_does_not_call_lost_what_the_keyring_may_have() {
+fn daemon_without_keyring_does_not_report_credential_as_lost() {
     for break_it in [
         |whole: &RepairableWorld| std::fs::remove_file(whole.world.file(SEALED)).unwrap(),
         RepairableWorld::alter_sealed,
@@ -327,8 +328,9 @@ fn without_its_keyring_a_daemon_does_not_call_lost_what_the_keyring_may_have() {
     }
 }
 
+/// Rule 30.
 #[test]
-fn r30_a_daemon_sends_nothing_while_the_keyring_is_away_that_last_had_the_copy_of_another_store() {
+fn daemon_sends_nothing_after_item_of_another_store_was_seen() {
     let whole = RepairableWorld::new();
     let world = &whole.world;
     let daemon = world.daemon();

@@ -29,8 +29,9 @@ fn answered(refresh: impl Fn(&str) -> String) -> (World, usize) {
     (world, requests)
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_token_whose_successor_cannot_be_read_is_in_doubt_and_its_access_token_is_kept() {
+fn unreadable_new_refresh_token_leaves_the_old_one_in_doubt() {
     let ways: [fn(&str) -> String; 5] = [
         |new| format!("\"refresh_token\":[\"{new}\"]"),
         |new| format!("\"refresh_token\":{{\"value\":\"{new}\"}}"),
@@ -50,8 +51,9 @@ fn r03_a_token_whose_successor_cannot_be_read_is_in_doubt_and_its_access_token_i
     }
 }
 
+/// Rule 15.
 #[test]
-fn r15_a_server_has_its_own_way_to_say_that_there_is_no_new_token() {
+fn empty_refresh_token_in_a_response_keeps_the_old_one() {
     let world = World::new(None, RotationMode::NoRotation { echo: true }, "");
     for odd in [json!({"refresh_token": null}), json!({"refresh_token": ""}), json!({"refresh_token": false})] {
         world.server.script([Fault::ReplaceMembers(odd)]);
@@ -68,8 +70,9 @@ fn in_doubt_at_a_server_that_keeps_its_tokens() -> World {
     world
 }
 
+/// Rule 18.
 #[test]
-fn r18_a_last_chance_that_brings_the_old_token_back_leaves_the_new_access_token_a_last_chance() {
+fn last_chance_returning_the_old_token_allows_another_one() {
     let world = in_doubt_at_a_server_that_keeps_its_tokens();
     let outcome = world.refresh();
     assert_eq!((outcome.kind, world.requests()), (OutcomeKind::InDoubt, 2), "{outcome:?}");
@@ -85,8 +88,9 @@ fn r18_a_last_chance_that_brings_the_old_token_back_leaves_the_new_access_token_
     assert_eq!(world.refresh().kind, OutcomeKind::Refreshed, "the doubt is over");
 }
 
+/// Rule 18.
 #[test]
-fn r18_a_last_chance_that_brings_the_old_token_back_and_fails_the_next_time_was_the_last() {
+fn failed_send_after_a_returned_old_token_needs_login() {
     let world = in_doubt_at_a_server_that_keeps_its_tokens();
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     world.clock.advance(ACCESS_LIFETIME);

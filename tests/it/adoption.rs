@@ -87,7 +87,7 @@ fn copies(sandbox: &Sandbox) -> String {
 }
 
 #[test]
-fn codex_is_taken_over_and_its_copy_is_watched_until_it_is_gone() {
+fn doctor_tracks_the_copy_in_codex_after_an_import() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, file, answer) = codex(&server, "");
     let before = state_of(&sandbox.path("home/.codex"));
@@ -126,7 +126,7 @@ fn codex_is_taken_over_and_its_copy_is_watched_until_it_is_gone() {
 }
 
 #[test]
-fn a_tool_that_was_signed_out_as_told_is_left_in_peace() {
+fn doctor_does_not_warn_of_a_tool_that_is_signed_out() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, file, _) = codex(&server, "");
     sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0);
@@ -149,7 +149,7 @@ fn a_tool_that_was_signed_out_as_told_is_left_in_peace() {
 }
 
 #[test]
-fn what_cannot_be_taken_over_is_told_with_the_file_and_the_remedy() {
+fn refused_import_from_a_tool_names_the_file_and_the_remedy() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, file, _) = codex(&server, "");
     let codex = ["import", "openai", "--from", "codex"];
@@ -192,7 +192,7 @@ fn what_cannot_be_taken_over_is_told_with_the_file_and_the_remedy() {
 }
 
 #[test]
-fn the_credential_of_one_account_does_not_give_way_to_that_of_another() {
+fn import_of_another_account_is_refused_without_replace() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, file, _) = codex(&server, "");
     sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0);
@@ -207,7 +207,7 @@ fn the_credential_of_one_account_does_not_give_way_to_that_of_another() {
 }
 
 #[test]
-fn what_a_tool_has_goes_into_no_profile_of_another_provider() {
+fn import_from_a_tool_of_another_provider_is_refused() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, ..) = codex(&server, "");
     sandbox.keepalive(&["import", "mine", "--from", "codex"]).exits(0);
@@ -230,8 +230,9 @@ fn refresh(sandbox: &Sandbox) -> Run {
     sandbox.keepalive(&["--json", "refresh", "-p", "openai", "--force"])
 }
 
+/// Rule 39.
 #[test]
-fn r39_a_followed_codex_that_rotates_behind_our_back_is_adopted() {
+fn refresh_adopts_what_a_followed_codex_rotated() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, file, mut answer) = codex(&server, FOLLOWING);
     sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0).says("following codex");
@@ -255,8 +256,9 @@ fn r39_a_followed_codex_that_rotates_behind_our_back_is_adopted() {
     assert_eq!((counts.refresh_requests, counts.presented_again, counts.families_revoked), (4, 0, 0));
 }
 
+/// Rule 39.
 #[test]
-fn r39_nothing_is_sent_while_the_followed_tool_cannot_be_read_or_has_another_account() {
+fn refresh_sends_nothing_while_the_followed_tool_is_unusable() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, file, _) = codex(&server, FOLLOWING);
     sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0);
@@ -280,7 +282,7 @@ fn r39_nothing_is_sent_while_the_followed_tool_cannot_be_read_or_has_another_acc
 }
 
 #[test]
-fn codex_in_the_keyring_is_found_by_its_home() {
+fn import_finds_the_keyring_item_of_codex_by_its_folder() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = sandbox(&server, "openai", "");
     let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
@@ -324,7 +326,7 @@ fn the_daemon_adopts_what_a_followed_tool_refreshed() {
 }
 
 #[test]
-fn a_login_of_its_own_has_nothing_to_follow() {
+fn follow_is_a_config_error_without_a_source_tool() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, _, _) = codex(&server, FOLLOWING);
     sandbox.import("openai", &server.mint()).exits(0);
@@ -363,7 +365,7 @@ fn xai(answer: &Value, expires: u64) -> String {
 }
 
 #[test]
-fn openclaw_is_read_without_leaving_a_trace() {
+fn reading_openclaw_changes_none_of_its_files() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server, "xai", "");
     openclaw(&sandbox, &xai(&server.mint(), now() + 600));
@@ -377,8 +379,9 @@ fn openclaw_is_read_without_leaving_a_trace() {
     assert_eq!(state_of(&sandbox.path("home/.openclaw")), before);
 }
 
+/// Rule 39.
 #[test]
-fn r39_a_followed_openclaw_at_work_is_read_through_its_log() {
+fn followed_openclaw_is_read_while_its_database_is_open() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server, "xai", "[profile.claw]\nprovider = \"xai\"\nfollow = true");
     let first = server.mint();
@@ -418,7 +421,7 @@ fn r39_a_followed_openclaw_at_work_is_read_through_its_log() {
 }
 
 #[test]
-fn openclaw_without_sqlite3_is_told() {
+fn import_from_openclaw_names_a_missing_sqlite3() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = sandbox(&server, "xai", "");
     openclaw(&sandbox, &xai(&server.mint(), now() + 600));
@@ -440,7 +443,7 @@ fn program(sandbox: &mut Sandbox, name: &str, script: &str) {
 }
 
 #[test]
-fn oidc_agent_is_asked_by_its_own_program_which_may_ask_the_person() {
+fn import_from_oidc_agent_runs_oidc_gen_with_the_password() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
     let provider = format!("issuer = \"{0}\"\ntoken_endpoint = \"{0}/token\"\nclient_id = \"public\"", server.url());
@@ -480,7 +483,7 @@ fn oidc_agent_is_asked_by_its_own_program_which_may_ask_the_person() {
 }
 
 #[test]
-fn pizauth_is_asked_for_its_dump() {
+fn import_from_pizauth_reads_pizauth_dump() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
     let provider = format!("token_endpoint = \"{}/token\"\nclient_id = \"piz-client\"", server.url());

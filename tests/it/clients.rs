@@ -53,37 +53,37 @@ fn check(client: &RegisteredClient) {
 }
 
 #[test]
-fn a_public_client_is_kept_alive() {
+fn public_client_signs_in_and_refreshes() {
     check(&PUBLIC);
 }
 
 #[test]
-fn a_client_with_client_secret_basic_is_kept_alive() {
+fn client_secret_basic_client_signs_in_and_refreshes() {
     check(&BASIC);
 }
 
 #[test]
-fn a_client_with_client_secret_post_is_kept_alive() {
+fn client_secret_post_client_signs_in_and_refreshes() {
     check(&POST);
 }
 
 #[test]
-fn a_client_whose_id_and_secret_must_be_encoded_is_kept_alive() {
+fn client_whose_secret_needs_encoding_signs_in_and_refreshes() {
     check(&ODD);
 }
 
 #[test]
-fn a_client_that_signs_with_es256_is_kept_alive() {
+fn es256_client_signs_in_and_refreshes() {
     check(&ES256);
 }
 
 #[test]
-fn a_client_that_signs_with_rs256_is_kept_alive() {
+fn rs256_client_signs_in_and_refreshes() {
     check(&RS256);
 }
 
 #[test]
-fn a_client_that_signs_can_sign_in_on_another_device() {
+fn es256_client_signs_in_by_the_device_flow() {
     let server = OidcProvider::start(600, 0);
     let sandbox = Sandbox::new();
     let provider = server.provider_for(&ES256, &sandbox.path("home"));
@@ -99,7 +99,7 @@ fn a_client_that_signs_can_sign_in_on_another_device() {
 }
 
 #[test]
-fn a_secret_or_key_that_the_server_does_not_accept_is_a_matter_of_configuration() {
+fn login_with_a_wrong_secret_or_key_is_a_config_error() {
     let server = OidcProvider::start(600, 0);
     for (client, wrong) in [(&BASIC, "another"), (&POST, "another"), (&ES256, "")] {
         let mut sandbox = Sandbox::new();
@@ -156,7 +156,7 @@ fn fresh_key() -> String {
 }
 
 #[test]
-fn every_request_has_an_assertion_of_its_own() {
+fn every_request_carries_a_new_client_assertion() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = signing(&server, "");
     let mut seen = Vec::new();
@@ -175,7 +175,7 @@ fn every_request_has_an_assertion_of_its_own() {
 }
 
 #[test]
-fn the_audience_is_the_issuer_or_as_the_user_says() {
+fn assertion_audience_is_the_issuer_unless_configured() {
     let server = AuthServer::start(RotationMode::Strict);
     let issuer = "issuer = \"https://login.acme.example\"\n";
     let token_endpoint = format!("{}/token", server.url());
@@ -199,7 +199,7 @@ fn openssl(directory: &Path, arguments: &str) -> String {
 }
 
 #[test]
-fn keys_as_openssl_makes_them_serve_or_are_told_what_would() {
+fn openssl_keys_load_or_are_refused_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     let read = |pem: &str| ClientKey::from_pem(pem, None).map(|key| format!("{key:?}"));
     for (arguments, expected) in [
@@ -224,7 +224,7 @@ fn keys_as_openssl_makes_them_serve_or_are_told_what_would() {
 }
 
 #[test]
-fn a_key_that_cannot_sign_is_told_with_its_remedy_before_any_lock() {
+fn unusable_client_key_is_refused_before_the_lock_is_taken() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = signing(&server, "");
     let key = sandbox.path("home/client");
@@ -271,7 +271,7 @@ fn with_secret(server: &AuthServer, sandbox: &Sandbox, source: &str) {
 }
 
 #[test]
-fn a_secret_is_read_from_wherever_it_is_kept() {
+fn client_secret_is_read_from_env_file_and_command() {
     let server = AuthServer::start(RotationMode::Strict);
     server.require_secret("a+secret%2Bof%2Fthe%25client");
     let sources = ["env = \"ACME_SECRET\"", "file = \"PLACE\"", "command = [\"cat\", \"PLACE\"]"];
@@ -287,7 +287,7 @@ fn a_secret_is_read_from_wherever_it_is_kept() {
 }
 
 #[test]
-fn secrets_and_keys_are_read_from_the_keyring() {
+fn client_secret_and_key_are_read_from_the_keyring() {
     let server = AuthServer::start(RotationMode::Strict);
     server.require_secret("a+secret%2Bof%2Fthe%25client");
     let mut sandbox = Sandbox::new();

@@ -31,7 +31,7 @@ fn trusting(ca: &Path) -> String {
 }
 
 #[test]
-fn a_private_authority_is_trusted_where_it_is_named() {
+fn private_authority_is_trusted_only_if_ca_file_names_it() {
     let server = AuthServer::start(RotationMode::Strict);
     let tls = TlsTerminator::in_front_of(server.url());
     let endpoint = format!("token_endpoint = \"https://localhost:{}/token\"\n", tls.address().port());
@@ -51,7 +51,7 @@ fn a_private_authority_is_trusted_where_it_is_named() {
 }
 
 #[test]
-fn a_daemon_reads_a_file_of_authorities_that_was_replaced() {
+fn daemon_reads_a_replaced_ca_file() {
     let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
     let (tls, other) = (TlsTerminator::in_front_of(server.url()), TlsTerminator::in_front_of(server.url()));
@@ -70,7 +70,7 @@ fn a_daemon_reads_a_file_of_authorities_that_was_replaced() {
 }
 
 #[test]
-fn endpoints_below_the_domain_are_discovered_over_tls() {
+fn endpoints_within_endpoint_domain_are_discovered_over_tls() {
     let server = AuthServer::start(RotationMode::Strict);
     let tls = TlsTerminator::in_front_of(server.url());
     let issuer = format!("https://localhost:{}", tls.address().port());
@@ -83,7 +83,7 @@ fn endpoints_below_the_domain_are_discovered_over_tls() {
 }
 
 #[test]
-fn a_file_of_authorities_that_cannot_be_used_is_a_matter_of_configuration() {
+fn unusable_ca_file_is_a_config_error() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::new();
     let ca = sandbox.path("home/ca.pem");
@@ -105,7 +105,7 @@ fn elsewhere(tls: &TlsTerminator) -> String {
 }
 
 #[test]
-fn other_machines_are_reached_through_the_proxy_of_the_environment() {
+fn https_proxy_is_used_unless_no_proxy_names_the_host() {
     let server = AuthServer::start(RotationMode::Strict);
     let tls = TlsTerminator::in_front_of(server.url());
     let proxy = TunnelProxy::start(Some(tls.address()));
@@ -120,7 +120,7 @@ fn other_machines_are_reached_through_the_proxy_of_the_environment() {
 }
 
 #[test]
-fn a_proxy_that_refuses_costs_nothing() {
+fn proxy_refusal_sends_nothing_and_leaves_the_profile_fresh() {
     let server = AuthServer::start(RotationMode::Strict);
     let tls = TlsTerminator::in_front_of(server.url());
     let proxy = TunnelProxy::start(None);
@@ -135,7 +135,7 @@ fn a_proxy_that_refuses_costs_nothing() {
 }
 
 #[test]
-fn this_machine_is_never_reached_through_a_proxy() {
+fn loopback_is_never_reached_through_a_proxy() {
     let server = AuthServer::start(RotationMode::Strict);
     let proxy = TunnelProxy::start(None);
     let endpoint = format!("token_endpoint = \"{}/token\"\n", server.url());
@@ -154,7 +154,7 @@ fn header(server: &AuthServer, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn headers_are_added_and_those_of_the_user_go_first() {
+fn configured_headers_override_the_default_headers() {
     let server = AuthServer::start(RotationMode::Strict);
     let endpoint = format!("token_endpoint = \"{}/token\"\n", server.url());
     let sandbox = signed_in(&server, &endpoint);
@@ -170,7 +170,7 @@ fn headers_are_added_and_those_of_the_user_go_first() {
 }
 
 #[test]
-fn a_body_is_a_form_or_json_and_has_the_providers_parameters() {
+fn request_body_is_form_or_json_with_extra_parameters() {
     let server = AuthServer::start(RotationMode::Strict);
     let endpoint = format!("token_endpoint = \"{}/token\"\n", server.url());
     let more = "parameters = { resource = \"https://api.acme.example/?a&b\", audience = \"x y\" }\n";
@@ -186,7 +186,7 @@ fn a_body_is_a_form_or_json_and_has_the_providers_parameters() {
 }
 
 #[test]
-fn codes_of_the_providers_own_mean_what_its_section_says() {
+fn configured_error_codes_decide_the_outcome() {
     let server = AuthServer::start(RotationMode::Strict);
     let endpoint = format!("token_endpoint = \"{}/token\"\n", server.url());
     let codes = "dead_codes = [\"account_inactive\"]\nclient_codes = [\"bad_client_secret\"]\n";

@@ -49,14 +49,14 @@ fn without_double_breaks(text: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn there_is_a_page_for_every_command_and_it_is_current() {
+fn man_pages_match_the_commands() {
     for (name, text) in pages() {
         check(&root().join("man").join(name), &text);
     }
 }
 
 #[test]
-fn the_pages_are_clean() {
+fn man_pages_pass_mandoc_lint() {
     for entry in std::fs::read_dir(root().join("man")).unwrap() {
         let path = entry.unwrap().path();
         let out = Command::new("mandoc")
@@ -70,7 +70,7 @@ fn the_pages_are_clean() {
 }
 
 #[test]
-fn completions_are_current() {
+fn shell_completions_match_the_commands() {
     for (shell, file) in [(Shell::Bash, "keepalive.bash"), (Shell::Zsh, "_keepalive"), (Shell::Fish, "keepalive.fish")]
     {
         let mut script = Vec::new();
@@ -86,7 +86,7 @@ fn example() -> String {
 }
 
 #[test]
-fn the_sample_configuration_is_valid_and_has_every_key() {
+fn sample_configuration_is_valid_and_shows_every_key() {
     let config = Config::parse(&example(), Path::new("example"), Some(Path::new("/home/u"))).unwrap();
     assert_eq!(config.profile_names().count(), 1);
     let example = format!("\n{}", example());

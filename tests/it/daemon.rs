@@ -8,7 +8,7 @@ use super::support::family::RotationMode;
 use super::support::sandbox::{QUIET_PERIOD, Sandbox};
 
 #[test]
-fn it_refreshes_at_the_margin_again_and_again() {
+fn daemon_refreshes_repeatedly_at_the_margin() {
     let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
     let sandbox = Sandbox::signed_in(&server);
@@ -22,7 +22,7 @@ fn it_refreshes_at_the_margin_again_and_again() {
 }
 
 #[test]
-fn a_schedule_looks_ahead_to_its_next_tick() {
+fn schedule_tick_leaves_a_fresh_token_and_warns_of_long_gaps() {
     let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(60));
     let sandbox = Sandbox::signed_in(&server);
@@ -54,8 +54,9 @@ fn a_second_daemon_refuses_and_names_the_first() {
     drop(sandbox.daemon());
 }
 
+/// Rule 28.
 #[test]
-fn r28_sigterm_finishes_the_flight_in_the_air() {
+fn daemon_finishes_its_flight_on_sigterm() {
     let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
     let sandbox = Sandbox::signed_in(&server);
@@ -71,7 +72,7 @@ fn r28_sigterm_finishes_the_flight_in_the_air() {
 }
 
 #[test]
-fn a_reload_takes_the_new_configuration_and_keeps_the_old_one_if_that_is_broken() {
+fn reload_keeps_the_old_configuration_if_the_new_is_broken() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let daemon = sandbox.daemon();
@@ -89,7 +90,7 @@ fn a_reload_takes_the_new_configuration_and_keeps_the_old_one_if_that_is_broken(
 }
 
 #[test]
-fn a_reload_before_the_daemon_has_its_key_does_not_end_it() {
+fn reload_before_the_key_is_read_does_not_end_the_daemon() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let config = sandbox.path("config/keepalive/config.toml");
@@ -125,7 +126,7 @@ fn a_reload_does_not_drop_a_flight() {
 }
 
 #[test]
-fn a_provider_that_is_down_is_waited_for() {
+fn daemon_waits_for_retry_after_and_then_recovers() {
     let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
     let sandbox = Sandbox::signed_in(&server);
@@ -137,7 +138,7 @@ fn a_provider_that_is_down_is_waited_for() {
 }
 
 #[test]
-fn a_dead_token_is_told_once_and_left_alone_until_somebody_signs_in() {
+fn daemon_reports_a_rejected_token_once_until_a_new_import() {
     let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
     let sandbox = Sandbox::signed_in(&server);
@@ -153,7 +154,7 @@ fn a_dead_token_is_told_once_and_left_alone_until_somebody_signs_in() {
 }
 
 #[test]
-fn a_profile_that_is_imported_later_is_looked_after() {
+fn daemon_refreshes_a_profile_imported_while_it_runs() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let _daemon = sandbox.daemon();
@@ -163,7 +164,7 @@ fn a_profile_that_is_imported_later_is_looked_after() {
 }
 
 #[test]
-fn json_logs_are_one_object_a_line() {
+fn json_log_is_one_object_per_line() {
     let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
     let sandbox = Sandbox::signed_in(&server);
@@ -177,7 +178,7 @@ fn json_logs_are_one_object_a_line() {
 }
 
 #[test]
-fn a_configuration_that_is_away_for_a_moment_stays_in_force() {
+fn configuration_stays_in_force_while_its_file_is_briefly_gone() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let daemon = sandbox.daemon();

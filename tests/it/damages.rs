@@ -14,7 +14,7 @@ fn row(status: &Value, profile: &str) -> Value {
 }
 
 #[test]
-fn a_damaged_journal_is_trouble_of_the_store_and_not_of_the_configuration() {
+fn damaged_journal_is_store_unavailable_not_config_error() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let journal = sandbox.path("state/keepalive/profiles/demo/record.json");
@@ -35,7 +35,7 @@ fn a_damaged_journal_is_trouble_of_the_store_and_not_of_the_configuration() {
 }
 
 #[test]
-fn after_a_damaged_journal_a_profile_can_be_signed_in_anew_as_the_hint_says() {
+fn damaged_journal_is_replaced_by_an_import_as_hinted() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut with_keyring = Sandbox::new();
     with_keyring.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
@@ -50,7 +50,7 @@ fn after_a_damaged_journal_a_profile_can_be_signed_in_anew_as_the_hint_says() {
 }
 
 #[test]
-fn a_damaged_journal_does_not_keep_the_other_profiles_from_their_refresh() {
+fn damaged_journal_does_not_block_a_forced_refresh_of_others() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     for profile in ["first", "other"] {
@@ -65,7 +65,7 @@ fn a_damaged_journal_does_not_keep_the_other_profiles_from_their_refresh() {
 }
 
 #[test]
-fn a_store_directory_that_cannot_be_read_is_told_with_a_remedy() {
+fn unreadable_store_directory_is_reported_with_a_remedy() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let profiles = sandbox.path("state/keepalive/profiles");
@@ -78,8 +78,9 @@ fn a_store_directory_that_cannot_be_read_is_told_with_a_remedy() {
     }
 }
 
+/// Rule 4.
 #[test]
-fn r04_an_import_beside_a_profile_that_cannot_be_read_takes_nothing_and_names_the_file() {
+fn import_stores_nothing_beside_an_unreadable_journal() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let (journal, aside) = (sandbox.path("state/keepalive/profiles/demo/record.json"), sandbox.path("home/aside"));
@@ -93,8 +94,9 @@ fn r04_an_import_beside_a_profile_that_cannot_be_read_takes_nothing_and_names_th
     import().exits(0);
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_store_without_its_store_json_is_made_whole_from_its_journals_and_still_knows_spent_tokens() {
+fn lost_store_json_is_rebuilt_and_consumed_tokens_stay_known() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let spent = server.mint().to_string();
@@ -120,8 +122,9 @@ fn r03_a_store_without_its_store_json_is_made_whole_from_its_journals_and_still_
     assert_eq!(server.counts().presented_again, 0);
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_store_of_which_nobody_knows_any_more_which_it_is_says_so_and_the_way_out_works() {
+fn lost_store_identity_is_an_error_until_the_hint_is_followed() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut with_keyring = Sandbox::new();
     with_keyring.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
@@ -166,8 +169,9 @@ fn r03_a_store_of_which_nobody_knows_any_more_which_it_is_says_so_and_the_way_ou
     assert_eq!(server.counts().presented_again, 0);
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_profile_whose_folder_was_put_back_from_a_backup_is_not_called_fresh_and_tells_the_way_out() {
+fn restored_profile_folder_is_stale_and_sends_nothing() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let first = server.mint();
@@ -188,8 +192,9 @@ fn r03_a_profile_whose_folder_was_put_back_from_a_backup_is_not_called_fresh_and
     assert_eq!(server.counts().refresh_requests, 1);
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_doubt_is_shown_and_kept_when_its_journal_is_put_back_or_damaged() {
+fn in_doubt_survives_a_restored_or_damaged_journal() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let answer = server.mint().to_string();
@@ -217,8 +222,9 @@ fn r17_a_doubt_is_shown_and_kept_when_its_journal_is_put_back_or_damaged() {
 }
 
 /// The files of a later keepalive are not damaged: nothing takes their place, and the hint is not to sign in anew.
+/// Rule 13.
 #[test]
-fn r13_what_a_later_version_wrote_is_refused_by_whatever_would_replace_it() {
+fn files_of_a_later_format_are_refused_and_left_unchanged() {
     let later = |file: &str, bytes: &[u8]| match file {
         "profiles/demo/sealed" => {
             let rest = bytes.strip_prefix(b"keepalive-sealed 1").unwrap();
@@ -264,7 +270,7 @@ fn r13_what_a_later_version_wrote_is_refused_by_whatever_would_replace_it() {
 }
 
 #[test]
-fn a_store_json_of_no_known_format_is_damaged_and_not_written_over() {
+fn store_json_of_unknown_format_is_damaged_and_left_unchanged() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let path = sandbox.path("state/keepalive/store.json");

@@ -41,7 +41,7 @@ fn age(sandbox: &Sandbox, seconds: i64) {
 }
 
 #[test]
-fn an_issuer_that_goes_down_between_two_refreshes_is_not_missed() {
+fn cached_metadata_serves_while_the_issuer_is_down() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = signed_in(&server, "");
     sandbox.refresh(&["--force"]).exits(0);
@@ -59,7 +59,7 @@ fn an_issuer_that_goes_down_between_two_refreshes_is_not_missed() {
 }
 
 #[test]
-fn an_issuer_that_was_never_up_is_waited_for() {
+fn import_fails_until_the_issuer_is_first_reachable() {
     let server = AuthServer::start(RotationMode::Strict);
     server.set_metadata(MetadataBehaviour::Down);
     let sandbox = Sandbox::new();
@@ -70,7 +70,7 @@ fn an_issuer_that_was_never_up_is_waited_for() {
 }
 
 #[test]
-fn the_server_says_how_long_its_word_is_good() {
+fn metadata_is_cached_for_the_max_age_of_the_server() {
     let server = AuthServer::start(RotationMode::Strict);
     let headers = "content-type: application/json\r\ncache-control: public, max-age=3600\r\n";
     server.set_metadata(MetadataBehaviour::Custom(headers, document(&server, json!({}))));
@@ -102,7 +102,7 @@ fn metadata_of_another_issuer_is_refused_and_nothing_is_sent() {
 }
 
 #[test]
-fn an_endpoint_outside_of_the_domain_is_refused_and_nothing_is_sent() {
+fn endpoint_outside_the_domain_is_refused_and_nothing_is_sent() {
     let server = AuthServer::start(RotationMode::Strict);
     for (members, words) in [
         (
@@ -126,7 +126,7 @@ fn an_endpoint_outside_of_the_domain_is_refused_and_nothing_is_sent() {
 }
 
 #[test]
-fn a_token_endpoint_that_moves_to_another_origin_gets_no_token_of_the_old_one() {
+fn moved_token_endpoint_gets_no_token_of_the_old_origin() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = signed_in(&server, "");
     let other = AuthServer::start(RotationMode::Strict);
@@ -140,7 +140,7 @@ fn a_token_endpoint_that_moves_to_another_origin_gets_no_token_of_the_old_one() 
 }
 
 #[test]
-fn where_nothing_is_stored_an_issuer_that_is_down_is_not_waited_for() {
+fn missing_credential_is_reported_without_discovery() {
     let sandbox = Sandbox::new();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     sandbox.file_store(&format!(

@@ -38,7 +38,7 @@ fn configured(rest: &str) -> Sandbox {
 }
 
 #[test]
-fn a_provider_that_is_well_is_said_to_be_and_is_sent_nothing() {
+fn doctor_reports_a_healthy_provider_and_sends_no_token() {
     let server = OidcProvider::start(60, 0);
     let sandbox = Sandbox::new();
     sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"oidc\"\n", server.provider()));
@@ -54,7 +54,7 @@ fn a_provider_that_is_well_is_said_to_be_and_is_sent_nothing() {
 }
 
 #[test]
-fn a_credential_that_is_dead_is_not_called_good() {
+fn doctor_warns_of_a_rejected_credential() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = configured(&server.provider(""));
     sandbox.import("demo", &json!({"access_token": "at", "refresh_token": "unknown", "expires_in": 600})).exits(0);
@@ -64,7 +64,7 @@ fn a_credential_that_is_dead_is_not_called_good() {
 }
 
 #[test]
-fn only_the_providers_of_profiles_are_asked() {
+fn doctor_probes_only_providers_that_profiles_use() {
     let (used, other) = (AuthServer::start(RotationMode::Strict), AuthServer::start(RotationMode::Strict));
     let rest = format!("{}{}", used.provider(""), other.provider("").replace("acme", "emca"));
     let run = doctor(&configured(&rest)).exits(0);
@@ -77,7 +77,7 @@ fn only_the_providers_of_profiles_are_asked() {
 }
 
 #[test]
-fn a_clock_that_is_wrong_is_told_by_how_much() {
+fn doctor_reports_a_wrong_clock_and_its_difference() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = configured(&server.provider(""));
     let now = chrono::Utc::now();
@@ -93,7 +93,7 @@ fn a_clock_that_is_wrong_is_told_by_how_much() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_told_by_the_step_that_failed() {
+fn doctor_names_the_connection_step_that_failed() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let run = doctor(&configured(&format!(
         "[provider.acme]\ntoken_endpoint = \"http://{closed}/token\"\nclient_id = \"c\"\n"
@@ -115,7 +115,7 @@ fn a_server_that_is_not_there_is_told_by_the_step_that_failed() {
 }
 
 #[test]
-fn a_server_that_says_nothing_is_not_waited_for_long() {
+fn doctor_gives_up_on_silent_servers_within_seconds() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = silent.local_addr().unwrap();
     let begin = Instant::now();
@@ -133,7 +133,7 @@ fn a_server_that_says_nothing_is_not_waited_for_long() {
 }
 
 #[test]
-fn metadata_that_is_not_the_issuers_is_a_matter_of_configuration() {
+fn doctor_reports_metadata_of_another_issuer() {
     let server = AuthServer::start(RotationMode::Strict);
     let issuer = server.url().replace("127.0.0.1", "localhost");
     let rest = format!("[provider.acme]\nissuer = \"{issuer}\"\nclient_id = \"c\"\n");
@@ -150,7 +150,7 @@ fn metadata_that_is_not_the_issuers_is_a_matter_of_configuration() {
 }
 
 #[test]
-fn a_redirect_whose_port_is_taken_is_found_out_before_a_login() {
+fn doctor_warns_of_a_redirect_port_in_use() {
     let server = AuthServer::start(RotationMode::Strict);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
@@ -164,7 +164,7 @@ fn a_redirect_whose_port_is_taken_is_found_out_before_a_login() {
 }
 
 #[test]
-fn a_client_secret_is_looked_for_where_it_is_kept_and_never_shown() {
+fn doctor_checks_the_client_secret_without_printing_it() {
     let server = AuthServer::start(RotationMode::Strict);
     for (source, why) in [
         ("{ env = \"ACME_SECRET\" }", "the variable ACME_SECRET is not set"),

@@ -19,8 +19,9 @@ fn under(fault: Fault) -> (AuthServer, Sandbox, (String, i32)) {
     (server, sandbox, (outcome, run.status))
 }
 
+/// Rule 17.
 #[test]
-fn r17_every_lost_answer_is_in_doubt_and_nothing_is_sent_again() {
+fn lost_response_is_in_doubt_and_nothing_is_sent_again() {
     for fault in [
         Fault::DropBefore,
         Fault::DropAfter,
@@ -50,8 +51,9 @@ fn r17_every_lost_answer_is_in_doubt_and_nothing_is_sent_again() {
     }
 }
 
+/// Rule 18.
 #[test]
-fn r18_the_last_chance_is_taken_once_and_then_a_login_is_needed() {
+fn last_chance_is_sent_once_and_then_a_login_is_needed() {
     let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
     let sandbox = Sandbox::signed_in_with(&server, "settle = \"1s\"");
@@ -69,8 +71,9 @@ fn r18_the_last_chance_is_taken_once_and_then_a_login_is_needed() {
     assert_eq!((counts.refresh_requests, counts.presented_again), (2, 1));
 }
 
+/// Rule 18.
 #[test]
-fn r18_a_last_chance_at_a_server_that_never_saw_the_first_request_succeeds() {
+fn last_chance_succeeds_if_the_first_request_never_arrived() {
     let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(2));
     let sandbox = Sandbox::signed_in_with(&server, "settle = \"1s\"");
@@ -82,8 +85,9 @@ fn r18_a_last_chance_at_a_server_that_never_saw_the_first_request_succeeds() {
     assert!(server.is_family_alive(0));
 }
 
+/// Rule 19.
 #[test]
-fn r19_inside_the_grace_a_lost_answer_is_fetched_again() {
+fn lost_response_is_fetched_again_within_reuse_grace() {
     let server = AuthServer::start(RotationMode::Grace(Duration::from_secs(60)));
     let provider =
         "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\nsettle = \"1s\"";
@@ -99,7 +103,7 @@ fn r19_inside_the_grace_a_lost_answer_is_fetched_again() {
 }
 
 #[test]
-fn a_server_without_rotation_is_simply_asked_again() {
+fn lost_response_without_rotation_is_retried() {
     let server = AuthServer::start(RotationMode::NoRotation { echo: false });
     let sandbox = Sandbox::signed_in_with(&server, "rotation = \"none\"");
     server.script([Fault::DropAfter]);
@@ -107,8 +111,9 @@ fn a_server_without_rotation_is_simply_asked_again() {
     super::support::eventually("the backoff is over", || (sandbox.refresh(&[]).status == 0).then_some(()));
 }
 
+/// Rule 23.
 #[test]
-fn r23_an_unreadable_refusal_is_not_a_dead_token() {
+fn unreadable_error_response_does_not_reject_the_token() {
     for fault in [
         Fault::Respond(400, "", ""),
         Fault::Respond(403, "content-type: text/html\r\n", "<html>blocked</html>"),
@@ -122,14 +127,14 @@ fn r23_an_unreadable_refusal_is_not_a_dead_token() {
 }
 
 #[test]
-fn a_redirect_is_not_followed() {
+fn http_redirect_of_the_token_endpoint_is_not_followed() {
     let (server, _sandbox, outcome) = under(Fault::Respond(302, "location: http://127.0.0.1:1/x\r\n", ""));
     assert_eq!(outcome, ("config_error".to_owned(), 78));
     assert_eq!(server.counts().refresh_requests, 1);
 }
 
 #[test]
-fn an_answer_before_the_body_keeps_the_token() {
+fn early_response_before_the_body_keeps_the_token() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     server.script([Fault::RespondEarly(429, "retry-after: 1\r\n")]);
@@ -140,8 +145,9 @@ fn an_answer_before_the_body_keeps_the_token() {
     assert_eq!(server.counts().presented_again, 0);
 }
 
+/// Rule 16.
 #[test]
-fn r16_odd_members_do_not_lose_the_refresh_token() {
+fn malformed_response_members_do_not_lose_the_refresh_token() {
     for members in [
         json!({"expires_in": "600"}),
         json!({"expires_in": null}),
@@ -169,16 +175,18 @@ fn r16_odd_members_do_not_lose_the_refresh_token() {
     }
 }
 
+/// Rule 38.
 #[test]
-fn r38_an_answer_over_a_mebibyte_is_in_doubt() {
+fn response_over_the_size_limit_is_in_doubt() {
     let (_server, _sandbox, outcome) = under(Fault::Oversized(3 * 1024 * 1024));
     assert_eq!(outcome, ("in_doubt".to_owned(), 75));
     let (_server, _sandbox, outcome) = under(Fault::Oversized(900 * 1024));
     assert_eq!(outcome, ("refreshed".to_owned(), 0));
 }
 
+/// Rule 26.
 #[test]
-fn r26_waiters_behind_a_failed_flight_send_nothing() {
+fn followers_of_a_failed_flight_send_nothing() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     server.script([Fault::Respond(400, "", r#"{"error":"temporarily_unavailable"}"#)]);
@@ -202,8 +210,9 @@ fn r26_waiters_behind_a_failed_flight_send_nothing() {
     assert_eq!(server.counts().refresh_requests, 1);
 }
 
+/// Rule 11.
 #[test]
-fn r11_a_run_killed_before_the_answer_leaves_a_doubt_and_no_second_send() {
+fn run_killed_before_the_response_is_in_doubt_and_sends_once() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let gate = server.hold(HoldPoint::AfterCommit);
@@ -219,7 +228,7 @@ fn r11_a_run_killed_before_the_answer_leaves_a_doubt_and_no_second_send() {
 }
 
 #[test]
-fn an_answer_that_came_while_the_run_was_stopped_is_not_lost() {
+fn response_that_arrives_during_sigstop_is_kept() {
     const TIMEOUT: Duration = Duration::from_secs(2);
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in_with(&server, "timeout = \"2s\"\n");
@@ -236,8 +245,9 @@ fn an_answer_that_came_while_the_run_was_stopped_is_not_lost() {
     assert_eq!(server.counts().presented_again, 0);
 }
 
+/// Rule 28.
 #[test]
-fn r28_sigterm_in_the_air_finishes_the_flight() {
+fn refresh_finishes_its_flight_on_sigterm() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let gate = server.hold(HoldPoint::AfterCommit);
@@ -249,8 +259,9 @@ fn r28_sigterm_in_the_air_finishes_the_flight() {
     assert_eq!(sandbox.status()["generation"], 2);
 }
 
+/// Rule 28.
 #[test]
-fn r28_whatever_else_ends_a_run_finishes_the_flight_in_the_air_too() {
+fn refresh_finishes_its_flight_on_other_terminating_signals() {
     use rustix::process::Signal;
     for signal in [Signal::HUP, Signal::QUIT, Signal::ALARM, Signal::USR1, Signal::USR2, Signal::XCPU] {
         let server = AuthServer::start(RotationMode::Strict);
@@ -266,7 +277,7 @@ fn r28_whatever_else_ends_a_run_finishes_the_flight_in_the_air_too() {
 }
 
 #[test]
-fn a_run_that_is_to_outlive_its_terminal_does() {
+fn refresh_under_nohup_survives_sighup() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let lock = keepalive::sys::lockfile::LockFile::acquire(&sandbox.lock_file("demo")).unwrap();
@@ -280,8 +291,9 @@ fn a_run_that_is_to_outlive_its_terminal_does() {
     assert_eq!(sandbox.status()["generation"], 2);
 }
 
+/// Rule 28.
 #[test]
-fn r28_sigterm_before_the_send_sends_nothing() {
+fn sigterm_before_the_request_sends_nothing() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let lock =
@@ -294,8 +306,9 @@ fn r28_sigterm_before_the_send_sends_nothing() {
     assert_eq!(server.counts().refresh_requests, 0);
 }
 
+/// Rule 8.
 #[test]
-fn r08_a_read_only_store_sends_nothing() {
+fn unwritable_store_sends_nothing() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     // Root may write everywhere; a directory in the way of a file stops even root.
@@ -312,8 +325,9 @@ fn r08_a_read_only_store_sends_nothing() {
     sandbox.refresh(&["--force"]).exits(0);
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_doubt_is_told_whoever_holds_the_profiles_lock() {
+fn status_shows_in_doubt_while_the_profile_is_locked() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     server.script([Fault::DropAfter]);

@@ -7,8 +7,9 @@ use super::support::oidc::OidcProvider;
 use super::support::sandbox::Sandbox;
 use super::support::{eventually, lock_waiters};
 
+/// Rule 1.
 #[test]
-fn r01_forty_forced_refreshes_make_one_request_and_share_its_generation() {
+fn forty_forced_refreshes_make_one_request() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let call = vec!["--json", "refresh", "-p", "demo", "--force"];
@@ -30,8 +31,9 @@ fn r01_forty_forced_refreshes_make_one_request_and_share_its_generation() {
     assert_eq!((counts.refresh_requests, counts.presented_again), (1, 0));
 }
 
+/// Rule 26.
 #[test]
-fn r26_a_herd_shares_a_refusal() {
+fn concurrent_refreshes_share_one_failed_outcome() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     server.script([Fault::CommitThen(500, "")]);
@@ -50,8 +52,9 @@ fn r26_a_herd_shares_a_refusal() {
 }
 
 /// The issue's own herd: 200 processes at the real server, alone, with a daemon, and half of them asking for a token.
+/// Rule 1.
 #[test]
-fn r01_two_hundred_processes_at_oidc_provider() {
+fn two_hundred_processes_make_one_request_at_oidc_provider() {
     // It answers so late that all arrive during the flight, on a busy machine too.
     let server = OidcProvider::start(600, 6000);
     let sandbox = Sandbox::new();

@@ -18,7 +18,7 @@ fn sandbox(server: &AuthServer) -> Sandbox {
 }
 
 #[test]
-fn a_file_or_standard_input_will_do() {
+fn import_reads_a_token_response_from_a_file() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server);
     let file = sandbox.path("home/token.json");
@@ -28,7 +28,7 @@ fn a_file_or_standard_input_will_do() {
 }
 
 #[test]
-fn expiry_is_taken_from_wherever_it_is_told() {
+fn import_takes_the_expiry_from_any_known_member() {
     let server = AuthServer::start(RotationMode::Strict);
     let left = |answer: serde_json::Value| {
         let sandbox = sandbox(&server);
@@ -54,7 +54,7 @@ fn expiry_is_taken_from_wherever_it_is_told() {
 }
 
 #[test]
-fn what_is_no_token_response_is_refused_with_the_place() {
+fn import_of_no_token_response_is_refused_with_its_source() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server);
     for (input, words) in [
@@ -71,7 +71,7 @@ fn what_is_no_token_response_is_refused_with_the_place() {
 }
 
 #[test]
-fn a_newer_credential_is_not_overwritten() {
+fn import_keeps_a_newer_credential_without_replace() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server);
     let old = server.mint();
@@ -87,7 +87,7 @@ fn a_newer_credential_is_not_overwritten() {
 }
 
 #[test]
-fn the_credential_of_one_server_does_not_give_way_to_that_of_another() {
+fn import_for_another_server_is_refused_without_replace() {
     let (here, there) = (AuthServer::start(RotationMode::Strict), AuthServer::start(RotationMode::Strict));
     let sandbox = Sandbox::new();
     let other = format!("[provider.other]\ntoken_endpoint = \"{}/token\"\nclient_id = \"public\"\n", there.url());
@@ -107,7 +107,7 @@ fn the_credential_of_one_server_does_not_give_way_to_that_of_another() {
 }
 
 #[test]
-fn a_section_that_names_another_provider_is_not_passed_over() {
+fn import_for_a_provider_other_than_configured_is_refused() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server);
     sandbox
@@ -117,8 +117,9 @@ fn a_section_that_names_another_provider_is_not_passed_over() {
     assert_eq!(sandbox.status()["state"], "no_credential");
 }
 
+/// Rule 3.
 #[test]
-fn r03_a_consumed_token_is_refused_even_with_replace() {
+fn import_of_a_consumed_token_is_refused_even_with_replace() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server);
     let first = server.mint();
@@ -136,8 +137,9 @@ fn r03_a_consumed_token_is_refused_even_with_replace() {
     assert_eq!(server.counts().presented_again, 0);
 }
 
+/// Rule 4.
 #[test]
-fn r04_a_token_that_another_profile_holds_is_refused_with_a_remedy() {
+fn import_of_a_token_another_profile_holds_is_refused() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server);
     let answer = server.mint();
@@ -153,7 +155,7 @@ fn r04_a_token_that_another_profile_holds_is_refused_with_a_remedy() {
 }
 
 #[test]
-fn r04_of_two_profiles_that_are_given_one_token_at_once_one_gets_it() {
+fn concurrent_imports_of_one_token_store_it_once() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server);
     let file = sandbox.path("home/token.json");
@@ -166,7 +168,7 @@ fn r04_of_two_profiles_that_are_given_one_token_at_once_one_gets_it() {
 }
 
 #[test]
-fn importing_what_is_already_here_refreshes_nothing_and_says_so() {
+fn reimport_of_the_current_token_changes_nothing() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = sandbox(&server);
     let mut answer = server.mint();

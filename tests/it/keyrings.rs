@@ -23,7 +23,7 @@ fn uuid(sandbox: &Sandbox) -> String {
 }
 
 #[test]
-fn the_published_item_is_what_the_contract_says() {
+fn published_keyring_item_matches_the_contract() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
     let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
@@ -42,8 +42,9 @@ fn the_published_item_is_what_the_contract_says() {
     assert_eq!(item["scope"], "a b");
 }
 
+/// Rule 8.
 #[test]
-fn r08_every_state_is_told_apart_in_time_and_nothing_is_sent() {
+fn unusable_keyring_is_named_in_time_and_nothing_is_sent() {
     let server = AuthServer::start(RotationMode::Strict);
     for (state, words) in [
         (KeyringState::Missing, "no keyring service runs"),
@@ -64,7 +65,7 @@ fn r08_every_state_is_told_apart_in_time_and_nothing_is_sent() {
 }
 
 #[test]
-fn a_keyring_that_fails_later_stops_refreshes_and_loses_nothing() {
+fn failing_keyring_stops_refreshes_and_loses_nothing() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
     let mut bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
@@ -86,7 +87,7 @@ fn a_keyring_that_fails_later_stops_refreshes_and_loses_nothing() {
 }
 
 #[test]
-fn a_daemon_picks_up_a_restarted_keyring() {
+fn daemon_publishes_after_the_keyring_is_restarted() {
     let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(4));
     let mut sandbox = configured(&server);
@@ -113,8 +114,9 @@ fn a_daemon_picks_up_a_restarted_keyring() {
     assert_eq!(server.counts().presented_again, 0);
 }
 
+/// Rule 10.
 #[test]
-fn r10_a_keyring_restored_to_an_older_state_does_not_bring_a_spent_token_back() {
+fn restored_older_keyring_does_not_revive_a_consumed_token() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
     let mut bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
@@ -136,7 +138,7 @@ fn r10_a_keyring_restored_to_an_older_state_does_not_bring_a_spent_token_back() 
 }
 
 #[test]
-fn a_key_deleted_under_us_overwrites_nothing() {
+fn deleted_sealing_key_leaves_the_sealed_credential_unchanged() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
     let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
@@ -153,7 +155,7 @@ fn a_key_deleted_under_us_overwrites_nothing() {
 }
 
 #[test]
-fn two_first_imports_at_the_same_instant_make_one_key() {
+fn concurrent_first_imports_create_one_sealing_key() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
     let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
@@ -179,7 +181,7 @@ fn two_first_imports_at_the_same_instant_make_one_key() {
 }
 
 #[test]
-fn an_ambiguous_item_is_resolved_by_generation_and_reported() {
+fn duplicate_keyring_item_is_reported_and_not_used() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
     let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
@@ -191,8 +193,9 @@ fn an_ambiguous_item_is_resolved_by_generation_and_reported() {
     assert_eq!(server.counts().presented_again, 0);
 }
 
+/// Rule 13.
 #[test]
-fn r13_a_newer_item_of_another_program_is_neither_used_nor_overwritten() {
+fn foreign_keyring_item_is_neither_used_nor_overwritten() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
     let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
@@ -208,8 +211,9 @@ fn r13_a_newer_item_of_another_program_is_neither_used_nor_overwritten() {
     assert_eq!(sandbox.status()["publication"], "publish_pending");
 }
 
+/// Rule 30.
 #[test]
-fn r30_a_second_state_directory_is_an_error_until_it_takes_over() {
+fn second_state_directory_is_an_error_until_take_over() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
     let _bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
@@ -230,8 +234,9 @@ fn r30_a_second_state_directory_is_an_error_until_it_takes_over() {
     assert_eq!((counts.refresh_ok, counts.presented_again), (2, 0));
 }
 
+/// Rule 30.
 #[test]
-fn r30_a_profile_that_nothing_here_names_is_taken_over_as_the_hint_says() {
+fn take_over_adopts_a_profile_the_store_does_not_know() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
     sandbox.config(&server.provider(""));
@@ -264,8 +269,9 @@ fn r30_a_profile_that_nothing_here_names_is_taken_over_as_the_hint_says() {
     sandbox.keepalive(&["doctor", "-p", "demo"]).exits(2).says("--take-over");
 }
 
+/// Rule 4.
 #[test]
-fn r04_a_take_over_leaves_the_token_that_another_profile_here_holds_and_says_who() {
+fn take_over_leaves_a_token_that_another_profile_holds() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
     let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);

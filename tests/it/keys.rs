@@ -41,7 +41,7 @@ fn import_new(sandbox: &Sandbox, server: &AuthServer, profile: &str) -> super::s
 }
 
 #[test]
-fn a_key_file_that_is_lost_over_a_full_store_is_to_be_restored_and_not_made_anew() {
+fn lost_key_file_must_be_restored_if_profiles_are_sealed() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in_with(&server, WITH_LOGIN);
     let id = key_id(&sandbox, "demo");
@@ -64,7 +64,7 @@ fn a_key_file_that_is_lost_over_a_full_store_is_to_be_restored_and_not_made_anew
 }
 
 #[test]
-fn a_key_file_that_is_not_there_yet_is_to_be_made_as_long_as_nothing_is_sealed() {
+fn missing_key_file_may_be_created_while_nothing_is_sealed() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     lose_key(&sandbox);
@@ -76,7 +76,7 @@ fn a_key_file_that_is_not_there_yet_is_to_be_made_as_long_as_nothing_is_sealed()
 }
 
 #[test]
-fn under_another_key_nothing_is_opened_and_the_old_key_is_what_helps() {
+fn wrong_key_opens_nothing_and_the_right_one_is_named() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let id = key_id(&sandbox, "demo");
@@ -91,7 +91,7 @@ fn under_another_key_nothing_is_opened_and_the_old_key_is_what_helps() {
 }
 
 #[test]
-fn a_store_never_comes_to_lie_under_two_keys() {
+fn store_refuses_a_new_profile_under_a_second_key() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in_with(&server, WITH_LOGIN);
     let id = key_id(&sandbox, "demo");
@@ -108,7 +108,7 @@ fn a_store_never_comes_to_lie_under_two_keys() {
 }
 
 #[test]
-fn a_lost_key_is_left_behind_by_replacing_or_forgetting_what_was_under_it() {
+fn new_key_is_accepted_after_replacing_or_forgetting_profiles() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     import_new(&sandbox, &server, "other").exits(0);
@@ -125,7 +125,7 @@ fn a_lost_key_is_left_behind_by_replacing_or_forgetting_what_was_under_it() {
 }
 
 #[test]
-fn what_an_interrupted_logout_left_has_no_say_in_the_key() {
+fn remains_of_an_interrupted_logout_do_not_bind_the_key() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let sealed = sandbox.path("state/keepalive/profiles/demo/sealed");
@@ -141,7 +141,7 @@ fn what_an_interrupted_logout_left_has_no_say_in_the_key() {
 }
 
 #[test]
-fn a_take_over_does_not_bless_another_key() {
+fn take_over_is_refused_under_another_key() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let id = key_id(&sandbox, "demo");
@@ -154,7 +154,7 @@ fn a_take_over_does_not_bless_another_key() {
 }
 
 #[test]
-fn another_key_in_the_keyring_seals_nothing_either() {
+fn wrong_key_in_the_keyring_seals_nothing() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
     sandbox.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
@@ -181,7 +181,7 @@ fn another_key_in_the_keyring_seals_nothing_either() {
 }
 
 #[test]
-fn a_daemon_does_not_start_as_healthy_without_its_key_file() {
+fn daemon_does_not_start_without_the_right_key_file() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let id = key_id(&sandbox, "demo");
@@ -200,7 +200,7 @@ fn a_daemon_does_not_start_as_healthy_without_its_key_file() {
 }
 
 #[test]
-fn systemd_is_told_why_a_daemon_without_its_key_ends() {
+fn daemon_tells_systemd_why_it_ends_without_its_key() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::signed_in(&server);
     let path = sandbox.path("run/notify");
@@ -218,7 +218,7 @@ fn systemd_is_told_why_a_daemon_without_its_key_ends() {
 }
 
 #[test]
-fn a_daemon_whose_key_command_fails_says_so_and_ends() {
+fn daemon_ends_with_the_reason_when_the_key_command_fails() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     sandbox.config(&format!("[store]\nkind = \"file\"\nkey = {{ command = [\"false\"] }}\n{}", server.provider("")));
@@ -226,7 +226,7 @@ fn a_daemon_whose_key_command_fails_says_so_and_ends() {
 }
 
 #[test]
-fn a_daemon_with_one_profile_under_another_key_tells_it_and_looks_after_the_rest() {
+fn daemon_reports_a_profile_sealed_under_another_key() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     import_new(&sandbox, &server, "other").exits(0);
@@ -239,7 +239,7 @@ fn a_daemon_with_one_profile_under_another_key_tells_it_and_looks_after_the_rest
 }
 
 #[test]
-fn status_tells_that_the_key_file_is_missing_and_opens_nothing() {
+fn status_reports_a_missing_key_file_without_reading_keys() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let id = key_id(&sandbox, "demo");
@@ -259,7 +259,7 @@ fn status_tells_that_the_key_file_is_missing_and_opens_nothing() {
 }
 
 #[test]
-fn the_keys_command_runs_while_no_lock_is_held() {
+fn key_command_runs_once_and_while_no_lock_is_held() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let (script, seen) = (sandbox.path("home/key.sh"), sandbox.path("home/seen"));

@@ -58,7 +58,7 @@ fn parameter(url: &str, name: &str) -> String {
 }
 
 #[test]
-fn a_browser_login_brings_a_credential_that_is_kept_alive() {
+fn browser_login_stores_a_credential_that_refreshes() {
     let server = OidcProvider::start(60, 0);
     let mut sandbox = at(&server);
     let seen = install_browser(&mut sandbox);
@@ -81,7 +81,7 @@ fn a_browser_login_brings_a_credential_that_is_kept_alive() {
 }
 
 #[test]
-fn nothing_that_is_secret_is_said_or_seen() {
+fn login_output_and_arguments_contain_no_secret() {
     let server = OidcProvider::start(60, 0);
     let mut sandbox = at(&server);
     let seen = install_browser(&mut sandbox);
@@ -99,7 +99,7 @@ fn nothing_that_is_secret_is_said_or_seen() {
 }
 
 #[test]
-fn a_client_with_a_secret_signs_in_and_refreshes() {
+fn confidential_client_signs_in_and_refreshes() {
     let server = OidcProvider::start(60, 0);
     let mut sandbox = Sandbox::new();
     let provider = server.confidential(&sandbox.path("home/secret"));
@@ -112,7 +112,7 @@ fn a_client_with_a_secret_signs_in_and_refreshes() {
 }
 
 #[test]
-fn a_dead_credential_is_replaced_and_needs_login_goes_away() {
+fn login_replaces_a_rejected_credential() {
     let server = OidcProvider::start(60, 0);
     let mut sandbox = at(&server);
     let first = server.mint();
@@ -134,7 +134,7 @@ fn a_dead_credential_is_replaced_and_needs_login_goes_away() {
 }
 
 #[test]
-fn one_that_is_interrupted_or_refused_changes_nothing() {
+fn interrupted_or_denied_login_changes_nothing() {
     let server = OidcProvider::start(60, 0);
     let mut sandbox = at(&server);
     sandbox.import("demo", &server.mint()).exits(0);
@@ -154,7 +154,7 @@ fn one_that_is_interrupted_or_refused_changes_nothing() {
 }
 
 #[test]
-fn every_wait_can_be_interrupted() {
+fn device_and_paste_logins_can_be_interrupted() {
     let server = OidcProvider::start(60, 0);
     let sandbox = at(&server);
     for (way, words) in [("--device", "waiting up to 10m …"), ("--paste", "waiting up to 10m for your input")] {
@@ -168,7 +168,7 @@ fn every_wait_can_be_interrupted() {
 }
 
 #[test]
-fn the_other_loopback_address_will_do() {
+fn login_accepts_a_redirect_on_ipv6_loopback() {
     let server = OidcProvider::start(60, 0);
     let mut sandbox = at_with(&server, "redirect_uri = \"http://[::1]/callback\"\n");
     let seen = install_browser(&mut sandbox);
@@ -184,7 +184,7 @@ fn the_other_loopback_address_will_do() {
 }
 
 #[test]
-fn a_redirect_of_another_attempt_or_server_brings_nothing() {
+fn redirect_with_a_wrong_state_or_issuer_is_refused() {
     let server = OidcProvider::start(60, 0);
     let mut sandbox = at(&server);
     let seen = install_browser(&mut sandbox);
@@ -208,7 +208,7 @@ fn a_redirect_of_another_attempt_or_server_brings_nothing() {
 }
 
 #[test]
-fn a_registered_port_is_used_in_both_families_or_not_at_all() {
+fn registered_port_is_bound_on_both_loopbacks_or_refused() {
     let server = OidcProvider::start(60, 0);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
@@ -228,7 +228,7 @@ fn a_registered_port_is_used_in_both_families_or_not_at_all() {
 }
 
 #[test]
-fn a_machine_without_a_browser_shows_a_code_for_another_device() {
+fn login_without_a_browser_uses_the_device_flow() {
     let server = OidcProvider::start(60, 0);
     let sandbox = at(&server);
     let login = sandbox.spawn(&["login", "demo"]);
@@ -242,7 +242,7 @@ fn a_machine_without_a_browser_shows_a_code_for_another_device() {
 }
 
 #[test]
-fn a_pasted_address_or_code_will_do() {
+fn login_accepts_a_pasted_url_or_code() {
     let server = OidcProvider::start(60, 0);
     let sandbox = at(&server);
     for (generation, is_bare) in [(1, false), (2, true)] {
@@ -276,7 +276,7 @@ const PENDING: Fault =
 const SLOW_DOWN: Fault = Fault::Respond(400, "content-type: application/json\r\n", r#"{"error":"slow_down"}"#);
 
 #[test]
-fn a_device_login_keeps_the_servers_pace_and_outlasts_its_hiccups() {
+fn device_login_keeps_the_interval_and_survives_lost_responses() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = with_device_flow(&server);
     server.script([PENDING, Fault::DropBefore, SLOW_DOWN]);
@@ -289,7 +289,7 @@ fn a_device_login_keeps_the_servers_pace_and_outlasts_its_hiccups() {
 }
 
 #[test]
-fn a_device_code_that_expires_or_is_refused_changes_nothing() {
+fn expired_or_denied_device_code_changes_nothing() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = with_device_flow(&server);
     sandbox.import("demo", &server.mint()).exits(0);
@@ -316,7 +316,7 @@ fn a_device_code_that_expires_or_is_refused_changes_nothing() {
 }
 
 #[test]
-fn what_cannot_be_is_said_before_anybody_signs_in() {
+fn impossible_login_is_refused_before_any_sign_in() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::new();
     sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
@@ -335,7 +335,7 @@ fn what_cannot_be_is_said_before_anybody_signs_in() {
 }
 
 #[test]
-fn a_login_settles_a_doubt_and_may_lead_to_another_provider() {
+fn login_ends_in_doubt_and_may_change_the_provider() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = with_device_flow(&server);
     sandbox.import("demo", &server.mint()).exits(0);
@@ -357,8 +357,9 @@ fn a_login_settles_a_doubt_and_may_lead_to_another_provider() {
     assert_eq!((server.counts().presented_again, other.counts().refresh_ok), (0, 1));
 }
 
+/// Rule 22.
 #[test]
-fn r22_a_login_that_brings_the_same_refresh_token_brings_its_access_token_and_clears_a_refusal() {
+fn login_with_an_unchanged_refresh_token_clears_a_rejection() {
     let server = AuthServer::start(RotationMode::NoRotation { echo: false });
     let sandbox = Sandbox::new();
     let device = format!("rotation = \"none\"\ndevice_authorization_endpoint = \"{}/device\"\n", server.url());
@@ -388,7 +389,7 @@ fn r22_a_login_that_brings_the_same_refresh_token_brings_its_access_token_and_cl
 }
 
 #[test]
-fn a_keyring_gets_the_credential_and_a_locked_one_is_found_out_first() {
+fn login_publishes_to_the_keyring_unless_it_is_locked() {
     let server = AuthServer::start(RotationMode::Strict);
     let device = format!("device_authorization_endpoint = \"{}/device\"\n", server.url());
     let text = format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(&device));
@@ -412,7 +413,7 @@ fn a_keyring_gets_the_credential_and_a_locked_one_is_found_out_first() {
 }
 
 #[test]
-fn a_terminal_shows_a_qr_code_and_how_long_there_is() {
+fn device_login_shows_a_qr_code_and_countdown_on_a_terminal() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = with_device_flow(&server);
     let mut script = sandbox.command(Path::new("script"));

@@ -54,7 +54,7 @@ fn assert_signed_in(sandbox: &Sandbox) {
 }
 
 #[test]
-fn both_tokens_are_revoked_and_forgotten() {
+fn logout_revokes_and_forgets_both_tokens() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, tokens) = at(&server, []);
     let run = logout(&sandbox, &[]).exits(0).says("signed out; refresh token and access token revoked at acme");
@@ -68,8 +68,9 @@ fn both_tokens_are_revoked_and_forgotten() {
     assert_eq!(server.counts().refresh_requests, 0);
 }
 
+/// Rule 37.
 #[test]
-fn r37_no_token_and_no_secret_is_said_or_written() {
+fn logout_output_and_journal_contain_no_secret() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, _) = at(&server, [Fault::DropBefore, Fault::Respond(400, "", "canary-echo")]);
     for exit in [75, 1] {
@@ -82,7 +83,7 @@ fn r37_no_token_and_no_secret_is_said_or_written() {
 }
 
 #[test]
-fn what_was_revoked_does_not_come_back_and_a_new_login_counts_on() {
+fn revoked_token_is_refused_and_generations_continue() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, tokens) = at(&server, []);
     sandbox.refresh(&["--force"]).exits(0);
@@ -99,7 +100,7 @@ fn what_was_revoked_does_not_come_back_and_a_new_login_counts_on() {
 }
 
 #[test]
-fn the_endpoint_is_discovered_too() {
+fn logout_discovers_the_revocation_endpoint() {
     let server = AuthServer::start(RotationMode::Strict);
     server.revocation_script([]);
     let sandbox = Sandbox::new();
@@ -111,7 +112,7 @@ fn the_endpoint_is_discovered_too() {
 }
 
 #[test]
-fn a_client_with_a_secret_authenticates() {
+fn logout_authenticates_a_confidential_client() {
     let server = AuthServer::start(RotationMode::Strict);
     server.require_secret("hush");
     let sandbox = Sandbox::new();
@@ -131,7 +132,7 @@ fn a_client_with_a_secret_authenticates() {
 }
 
 #[test]
-fn a_provider_that_revokes_nothing_is_only_forgotten() {
+fn logout_without_a_revocation_endpoint_only_forgets() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let run =
@@ -146,7 +147,7 @@ fn a_provider_that_revokes_nothing_is_only_forgotten() {
 }
 
 #[test]
-fn a_kind_of_token_that_is_not_revoked_there_is_forgotten() {
+fn logout_forgets_a_token_type_the_server_cannot_revoke() {
     let server = AuthServer::start(RotationMode::Strict);
     let refusal = Fault::Respond(400, "content-type: application/json\r\n", r#"{"error":"unsupported_token_type"}"#);
     let (sandbox, _) = at(&server, [refusal]);
@@ -156,7 +157,7 @@ fn a_kind_of_token_that_is_not_revoked_there_is_forgotten() {
 }
 
 #[test]
-fn an_access_token_that_is_left_is_told_of() {
+fn logout_reports_an_access_token_left_unrevoked() {
     let server = AuthServer::start(RotationMode::Strict);
     let as_it_should = Fault::ReplaceMembers(json!({}));
     let (sandbox, tokens) = at(&server, [as_it_should, Fault::Respond(503, "", "")]);
@@ -167,7 +168,7 @@ fn an_access_token_that_is_left_is_told_of() {
 }
 
 #[test]
-fn what_cannot_be_revoked_now_is_kept_unless_the_person_says_otherwise() {
+fn failed_revocation_keeps_the_profile_without_forget() {
     let server = AuthServer::start(RotationMode::Strict);
     let busy = Fault::Respond(429, "retry-after: 7\r\n", "");
     let (sandbox, _) = at(&server, [busy.clone(), busy]);
@@ -182,7 +183,7 @@ fn what_cannot_be_revoked_now_is_kept_unless_the_person_says_otherwise() {
 }
 
 #[test]
-fn a_provider_that_cannot_be_reached_changes_nothing() {
+fn logout_changes_nothing_when_the_server_is_unreachable() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::new();
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -203,7 +204,7 @@ fn a_provider_that_cannot_be_reached_changes_nothing() {
 }
 
 #[test]
-fn an_answer_that_is_lost_leaves_a_doubt_that_the_next_logout_or_refresh_settles() {
+fn lost_revocation_response_is_in_doubt_until_settled() {
     let server = AuthServer::start(RotationMode::Strict);
     for is_revoked in [true, false] {
         let fault = if is_revoked { Fault::DropAfter } else { Fault::DropBefore };
@@ -227,7 +228,7 @@ fn an_answer_that_is_lost_leaves_a_doubt_that_the_next_logout_or_refresh_settles
 }
 
 #[test]
-fn a_dead_credential_and_one_in_doubt_are_signed_out_as_well() {
+fn logout_removes_rejected_and_in_doubt_credentials() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, tokens) = at(&server, [Fault::Respond(502, "", "")]);
     let dead = Fault::Respond(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#);
@@ -260,7 +261,7 @@ fn a_dead_credential_and_one_in_doubt_are_signed_out_as_well() {
 }
 
 #[test]
-fn nothing_is_sent_to_another_server_or_for_another_client() {
+fn logout_sends_nothing_to_another_server() {
     let (server, other) = (AuthServer::start(RotationMode::Strict), AuthServer::start(RotationMode::Strict));
     let (sandbox, _) = at(&server, []);
     sandbox.file_store(&format!("{}{DEMO}", other.provider_with_revocation([])));
@@ -277,7 +278,7 @@ fn nothing_is_sent_to_another_server_or_for_another_client() {
 }
 
 #[test]
-fn a_profile_whose_configuration_is_broken_can_be_forgotten() {
+fn logout_forgets_a_profile_with_broken_configuration() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, _) = at(&server, []);
     sandbox.file_store(&server.provider("").replace("acme", "emca"));
@@ -289,8 +290,9 @@ fn a_profile_whose_configuration_is_broken_can_be_forgotten() {
     assert_eq!(files(&sandbox), ["lock", "record.json"]);
 }
 
+/// Rule 1.
 #[test]
-fn r01_a_refresh_in_the_air_is_waited_for_and_its_successor_is_revoked() {
+fn logout_waits_for_a_flight_and_revokes_its_new_token() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, _) = at(&server, []);
     let gate = server.hold(HoldPoint::AfterCommit);
@@ -311,7 +313,7 @@ fn r01_a_refresh_in_the_air_is_waited_for_and_its_successor_is_revoked() {
 }
 
 #[test]
-fn an_answer_that_a_dead_run_left_sealed_is_what_is_revoked() {
+fn logout_revokes_the_token_of_a_recovered_response() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, _) = at(&server, []);
     let folder = sandbox.path("state/keepalive/profiles/demo");
@@ -329,7 +331,7 @@ fn an_answer_that_a_dead_run_left_sealed_is_what_is_revoked() {
 }
 
 #[test]
-fn what_an_interrupted_run_left_behind_is_told_and_removed() {
+fn logout_completes_an_interrupted_logout() {
     let server = AuthServer::start(RotationMode::Strict);
     for (provider, exit) in [(server.provider_with_revocation([]), 0), (server.provider(""), 1)] {
         let sandbox = Sandbox::new();
@@ -352,7 +354,7 @@ fn what_an_interrupted_run_left_behind_is_told_and_removed() {
 }
 
 #[test]
-fn a_profile_that_never_was_is_not_signed_out() {
+fn logout_of_an_unknown_profile_creates_nothing() {
     let sandbox = Sandbox::new();
     sandbox.file_store("");
     let run = logout(&sandbox, &[]).exits(77).says("there is no credential for profile demo");
@@ -361,7 +363,7 @@ fn a_profile_that_never_was_is_not_signed_out() {
 }
 
 #[test]
-fn a_daemon_sees_it_and_the_login_after_it() {
+fn daemon_notices_a_logout_and_a_later_import() {
     let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(std::time::Duration::from_secs(3));
     let (sandbox, _) = at(&server, []);
@@ -379,8 +381,9 @@ fn a_daemon_sees_it_and_the_login_after_it() {
     daemon.finish().exits(0);
 }
 
+/// Rule 1.
 #[test]
-fn r01_of_many_at_once_one_signs_out_and_nothing_is_presented_again() {
+fn concurrent_logouts_sign_out_once_and_replay_nothing() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, _) = at(&server, []);
     let calls = [vec![vec!["logout", "demo"]; 6], vec![vec!["refresh", "-p", "demo", "--force"]; 4]].concat();
@@ -392,8 +395,9 @@ fn r01_of_many_at_once_one_signs_out_and_nothing_is_presented_again() {
     assert_gone(&sandbox);
 }
 
+/// Rule 28.
 #[test]
-fn r28_a_run_that_is_told_to_stop_finishes_what_it_has_sent() {
+fn logout_finishes_a_sent_revocation_on_sigterm() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, _) = at(&server, []);
     let gate = server.hold(HoldPoint::AfterCommit);
@@ -411,7 +415,7 @@ fn keyring_items(bus: &SessionBus, service: &str) -> usize {
 }
 
 #[test]
-fn the_keyring_loses_the_item_and_with_the_last_profile_the_key() {
+fn logout_removes_the_keyring_item_and_the_last_key() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
     sandbox.config(&format!("{}{DEMO}", server.provider_with_revocation([])));
@@ -436,7 +440,7 @@ fn the_keyring_loses_the_item_and_with_the_last_profile_the_key() {
 }
 
 #[test]
-fn what_was_published_before_the_kind_of_the_store_was_changed_is_told_of() {
+fn logout_reports_a_keyring_item_of_a_former_store_kind() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
     let rest = format!("{}{DEMO}", server.provider_with_revocation([]));
@@ -454,7 +458,7 @@ fn what_was_published_before_the_kind_of_the_store_was_changed_is_told_of() {
 }
 
 #[test]
-fn a_daemon_takes_up_the_key_that_came_after_the_last_profile_left() {
+fn daemon_uses_the_key_created_after_the_last_logout() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
     sandbox.config(&format!("{}{DEMO}", server.provider_with_revocation([])));
@@ -474,7 +478,7 @@ fn a_daemon_takes_up_the_key_that_came_after_the_last_profile_left() {
 }
 
 #[test]
-fn a_keyring_that_is_locked_or_gone_changes_nothing() {
+fn logout_changes_nothing_when_the_keyring_is_unavailable() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
     sandbox.config(&format!("{}{DEMO}", server.provider_with_revocation([])));
@@ -495,7 +499,7 @@ fn a_keyring_that_is_locked_or_gone_changes_nothing() {
 }
 
 #[test]
-fn a_certified_server_revokes() {
+fn logout_revokes_both_tokens_at_oidc_provider() {
     let server = OidcProvider::start(60, 0);
     let sandbox = Sandbox::new();
     sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"oidc\"\n", server.provider()));

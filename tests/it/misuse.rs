@@ -66,7 +66,7 @@ fn misuse_does_not_compile() {
 }
 
 #[test]
-fn the_same_without_misuse_compiles() {
+fn correct_use_compiles() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("once.rs");
     let text = "use keepalive::guard::LockedCredential;\nfn once(held: LockedCredential<'_>) { let _first = held.spend(); }\nfn main() { let _ = once; }\n";

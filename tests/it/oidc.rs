@@ -6,7 +6,7 @@ use super::support::oidc::OidcProvider;
 use super::support::sandbox::Sandbox;
 
 #[test]
-fn a_replay_kills_the_family_at_this_server() {
+fn oidc_provider_revokes_the_family_on_replay() {
     let server = OidcProvider::start(60, 0);
     let sandbox = Sandbox::new();
     sandbox.file_store(&server.provider());
@@ -25,7 +25,7 @@ fn a_replay_kills_the_family_at_this_server() {
 }
 
 #[test]
-fn a_credential_is_kept_alive_while_others_interfere() {
+fn daemon_and_callers_replay_nothing_at_oidc_provider() {
     let server = OidcProvider::start(2, 0);
     let mut sandbox = Sandbox::new();
     sandbox.config(&format!("{}[profile.demo]\nprovider = \"oidc\"\n", server.provider()));

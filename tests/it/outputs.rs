@@ -23,7 +23,7 @@ fn full_disk() -> File {
 }
 
 #[test]
-fn what_a_full_disk_did_not_take_is_an_error() {
+fn full_disk_on_stdout_is_an_error() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     for line in [
@@ -47,7 +47,7 @@ fn what_a_full_disk_did_not_take_is_an_error() {
 }
 
 #[test]
-fn a_refresh_whose_output_is_lost_is_kept_and_says_so() {
+fn refresh_with_lost_output_keeps_the_credential() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let refresh = ["--json", "refresh", "-p", "demo", "--force"];
@@ -66,7 +66,7 @@ fn a_refresh_whose_output_is_lost_is_kept_and_says_so() {
 }
 
 #[test]
-fn a_reader_that_has_gone_is_no_error() {
+fn closed_pipe_on_stdout_is_no_error() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     for line in ["token demo", "status --json", "completions bash", "--help"] {
@@ -108,7 +108,7 @@ fn logged(fault: Fault, wanted: &str) -> Value {
 }
 
 #[test]
-fn the_json_log_has_the_words_of_the_documents_and_the_kind() {
+fn json_log_names_outcome_state_and_error_kind() {
     let dead = || Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
     let of = |line: &Value, member: &str| line[member].as_str().map(str::to_owned);
     let line = logged(dead(), "needs attention");
@@ -128,7 +128,7 @@ fn the_json_log_has_the_words_of_the_documents_and_the_kind() {
 }
 
 #[test]
-fn a_daemon_that_cannot_start_says_why_in_a_document() {
+fn daemon_that_cannot_start_prints_a_json_error() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let run = sandbox.keepalive(&["--json", "daemon", "--config", "/no"]).exits(78);
@@ -141,7 +141,7 @@ fn a_daemon_that_cannot_start_says_why_in_a_document() {
 }
 
 #[test]
-fn a_wrong_command_line_is_a_document_too() {
+fn usage_error_is_a_json_document() {
     let sandbox = Sandbox::new();
     for (line, message, hint) in [
         ("--json token", "the following required arguments were not provided: <PROFILE>", "see keepalive --help"),
@@ -159,7 +159,7 @@ fn a_wrong_command_line_is_a_document_too() {
 }
 
 #[test]
-fn a_provider_that_is_not_known_is_null() {
+fn unknown_provider_is_null_in_json() {
     let sandbox = Sandbox::new();
     sandbox.file_store("");
     let of = |line: &str, status: i32| sandbox.keepalive(&line.split(' ').collect::<Vec<_>>()).exits(status).json();
@@ -173,7 +173,7 @@ fn a_provider_that_is_not_known_is_null() {
 }
 
 #[test]
-fn a_log_filter_that_makes_no_sense_is_told_once_and_changes_nothing() {
+fn invalid_log_filter_is_reported_once_and_ignored() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::signed_in(&server);
     sandbox.set_env("KEEPALIVE_LOG", "keepalive=!!");
@@ -186,7 +186,7 @@ fn a_log_filter_that_makes_no_sense_is_told_once_and_changes_nothing() {
 }
 
 #[test]
-fn whoever_is_told_to_wait_reads_that_nothing_is_lost_and_until_when() {
+fn deferred_refresh_says_nothing_is_lost_and_when_to_retry() {
     let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(std::time::Duration::from_secs(1));
     let sandbox = Sandbox::signed_in(&server);
@@ -208,7 +208,7 @@ fn whoever_is_told_to_wait_reads_that_nothing_is_lost_and_until_when() {
 }
 
 #[test]
-fn what_is_refused_names_its_profile_and_what_to_do() {
+fn refusal_names_the_profile_and_the_remedy() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let spent = server.mint();
@@ -228,7 +228,7 @@ fn on_terminal(sandbox: &Sandbox, env: &[(&str, &str)], line: &str) -> String {
 }
 
 #[test]
-fn a_terminal_is_sent_only_what_it_can_show() {
+fn terminal_output_respects_term_and_no_color() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let (able, progress) = (("TERM", "xterm"), "\r\u{1b}[Kchecking the providers");
@@ -249,7 +249,7 @@ fn a_terminal_is_sent_only_what_it_can_show() {
 }
 
 #[test]
-fn the_log_is_coloured_like_all_else() {
+fn log_colour_follows_the_colour_settings() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let is_coloured = |text: &str| {

@@ -23,7 +23,7 @@ fn flat(text: &str) -> String {
 }
 
 #[test]
-fn the_list_shows_all_that_is_known_of_each() {
+fn providers_shows_every_fact_of_each_provider() {
     let sandbox = Sandbox::new();
     let shown = sandbox.keepalive(&["providers"]).exits(0).stdout;
     for line in shown.lines().filter(|line| !line.contains("://")) {
@@ -55,7 +55,7 @@ fn the_list_shows_all_that_is_known_of_each() {
 }
 
 #[test]
-fn a_grace_that_counts_as_strict_is_told_with_what_would_make_it_count() {
+fn too_short_reuse_grace_counts_as_strict_with_a_warning() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let write =
@@ -85,7 +85,7 @@ fn a_grace_that_counts_as_strict_is_told_with_what_would_make_it_count() {
 }
 
 #[test]
-fn what_a_provider_lacks_is_said_when_it_is_used() {
+fn missing_provider_keys_are_named_on_use() {
     let sandbox = Sandbox::new();
     for provider in providers(&sandbox) {
         let name = provider["provider"].as_str().unwrap();
@@ -101,7 +101,7 @@ fn what_a_provider_lacks_is_said_when_it_is_used() {
 }
 
 #[test]
-fn ones_own_and_what_one_has_changed_are_shown() {
+fn providers_shows_own_and_changed_settings_without_secrets() {
     let sandbox = Sandbox::new();
     let changed =
         "margin = \"30%\"\n[provider.github]\nclient_id = \"Iv1.me\"\nheaders = { X-Api-Key = \"hunter2\" }\n";
@@ -137,7 +137,7 @@ fn import(sandbox: &Sandbox, server: &AuthServer, profile: &str, provider: &str)
 }
 
 #[test]
-fn each_is_refreshed_with_the_body_and_the_headers_that_it_wants() {
+fn each_built_in_provider_sends_its_body_form_and_headers() {
     let config = Config::load(Path::new("/nowhere/config.toml"), false, None).unwrap();
     for (name, provider) in &config.providers {
         let server = AuthServer::start(RotationMode::Strict);
@@ -162,7 +162,7 @@ fn each_is_refreshed_with_the_body_and_the_headers_that_it_wants() {
 }
 
 #[test]
-fn each_means_by_its_codes_what_is_said_of_them() {
+fn each_built_in_provider_classifies_its_error_codes() {
     for provider in providers(&Sandbox::new()) {
         let name = provider["provider"].as_str().unwrap();
         let server = AuthServer::start(RotationMode::Strict);

@@ -34,8 +34,9 @@ fn force_refreshes_now_and_each_time_anew() {
     assert_eq!((counts.refresh_ok, counts.presented_again, counts.families_revoked), (4, 0, 0));
 }
 
+/// Rule 15.
 #[test]
-fn r15_three_refreshes_in_a_row_at_a_server_that_does_not_rotate() {
+fn three_refreshes_succeed_at_a_server_without_rotation() {
     for echo in [true, false] {
         let server = AuthServer::start(RotationMode::NoRotation { echo });
         let sandbox = Sandbox::signed_in_with(&server, "rotation = \"none\"");
@@ -48,7 +49,7 @@ fn r15_three_refreshes_in_a_row_at_a_server_that_does_not_rotate() {
 }
 
 #[test]
-fn a_profile_whose_journal_is_damaged_does_not_stop_the_others() {
+fn damaged_journal_fails_its_own_row_and_no_other() {
     // One that the configuration knows, and one of which only the journal told the provider.
     for damaged in ["demo", "other"] {
         let server = AuthServer::start(RotationMode::Strict);
@@ -78,7 +79,7 @@ fn a_profile_whose_journal_is_damaged_does_not_stop_the_others() {
 }
 
 #[test]
-fn a_profile_whose_journal_is_damaged_can_be_replaced_or_forgotten() {
+fn damaged_journal_can_be_replaced_or_forgotten() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let journal = sandbox.path("state/keepalive/profiles/demo/record.json");
@@ -119,8 +120,9 @@ fn the_worst_profile_gives_the_exit_status() {
     sandbox.keepalive(&["status", "-p", "demo"]).exits(0);
 }
 
+/// Rule 22.
 #[test]
-fn r22_a_dead_refresh_token_is_sent_once_and_never_again() {
+fn rejected_refresh_token_is_never_sent_again() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     server.script([Fault::Respond(400, "", r#"{"error":"invalid_grant","error_description":"revoked\u001b[2J"}"#)]);
@@ -138,8 +140,9 @@ fn r22_a_dead_refresh_token_is_sent_once_and_never_again() {
     sandbox.refresh(&["--force"]).exits(0);
 }
 
+/// Rule 25.
 #[test]
-fn r25_not_before_binds_every_process() {
+fn retry_after_binds_every_process() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     server.script([Fault::Respond(429, "retry-after: 600\r\n", "")]);
@@ -153,8 +156,9 @@ fn r25_not_before_binds_every_process() {
     assert_eq!(sandbox.status()["state"], "fresh");
 }
 
+/// Rule 6.
 #[test]
-fn r06_a_server_that_is_down_costs_nothing() {
+fn unreachable_server_leaves_no_intent_in_the_journal() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let token = server.current_refresh_token(0);
@@ -167,8 +171,9 @@ fn r06_a_server_that_is_down_costs_nothing() {
     assert!(!journal.to_string().contains(&token));
 }
 
+/// Rule 24.
 #[test]
-fn r24_a_refused_client_is_a_configuration_error_and_mended_by_configuration() {
+fn refused_client_is_a_config_error_until_it_is_corrected() {
     let server = AuthServer::start(RotationMode::Strict);
     server.require_secret("right");
     let mut sandbox = Sandbox::new();
@@ -209,7 +214,7 @@ fn a_credential_is_never_sent_to_another_server() {
 }
 
 #[test]
-fn an_issuer_is_discovered_once() {
+fn discovered_metadata_is_stored_once() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::new();
     let url = server.url();
@@ -233,8 +238,9 @@ fn status_goes_from_fresh_to_expired_and_reads_no_secret() {
     sandbox.keepalive(&["refresh", "-p", "demo"]).exits(78).says("is not 32 bytes").says("restore key ");
 }
 
+/// Rule 37.
 #[test]
-fn r37_no_token_leaks_into_files_or_output() {
+fn no_token_leaks_into_files_or_output() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let mut said = String::new();
@@ -278,8 +284,9 @@ fn a_nested_call_for_the_same_profile_fails_at_once() {
     assert_eq!(server.counts().refresh_requests, 0);
 }
 
+/// Rule 34.
 #[test]
-fn r34_runs_that_are_regularly_too_far_apart_are_told() {
+fn refresh_warns_when_runs_are_regularly_too_far_apart() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let halves_ago = |n: i64| keepalive::clock::Timestamp::from_secs(chrono::Utc::now().timestamp() - n * 1800);

@@ -12,7 +12,7 @@ fn nothing_left(sandbox: &Sandbox) {
 }
 
 #[test]
-fn it_holds_with_no_bus_and_no_configuration() {
+fn rehearse_passes_without_bus_or_configuration() {
     let sandbox = Sandbox::new();
     let verdict = sandbox.keepalive(&["--json", "rehearse"]).exits(0).json();
     assert_eq!(verdict["verdict"], "held");
@@ -24,7 +24,7 @@ fn it_holds_with_no_bus_and_no_configuration() {
 }
 
 #[test]
-fn it_holds_on_a_real_keyring_and_leaves_no_item_behind() {
+fn rehearse_passes_on_a_keyring_and_leaves_no_item() {
     let mut sandbox = Sandbox::new();
     sandbox.config("");
     let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
@@ -65,7 +65,7 @@ fn the_daemon_of_a_killed_rehearsal_ends_with_it() {
 }
 
 #[test]
-fn a_daemon_that_outlived_its_rehearsal_is_ended_by_the_next_one() {
+fn next_rehearsal_ends_the_daemon_of_an_earlier_one() {
     for is_stuck in [false, true] {
         let mut sandbox = Sandbox::new();
         let leftover = sandbox.path("state/keepalive-rehearsal-0123");
@@ -88,7 +88,7 @@ fn a_daemon_that_outlived_its_rehearsal_is_ended_by_the_next_one() {
 }
 
 #[test]
-fn a_broken_configuration_stops_it_since_the_store_is_taken_from_there() {
+fn rehearse_stops_on_a_broken_configuration() {
     let sandbox = Sandbox::new();
     sandbox.config("[store]\nkind = \"file\"\n");
     sandbox.keepalive(&["rehearse"]).exits(78).says("config.toml:2: [store] kind");
@@ -96,7 +96,7 @@ fn a_broken_configuration_stops_it_since_the_store_is_taken_from_there() {
 }
 
 #[test]
-fn a_locked_keyring_makes_it_fail_before_anything_is_trusted() {
+fn rehearse_fails_on_a_locked_keyring() {
     let mut sandbox = Sandbox::new();
     sandbox.config("");
     let _bus = SessionBus::start(&mut sandbox, KeyringState::Locked);
@@ -104,7 +104,7 @@ fn a_locked_keyring_makes_it_fail_before_anything_is_trusted() {
 }
 
 #[test]
-fn a_broken_guard_is_noticed() {
+fn rehearse_fails_when_locks_do_not_exclude() {
     let sandbox = Sandbox::new();
     let run = Command::new(broken_build())
         .args(["--json", "rehearse", "--crowd", "24"])

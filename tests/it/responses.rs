@@ -232,7 +232,7 @@ fn each(play: fn(&RecordedResponse)) {
 }
 
 #[test]
-fn the_table_is_worth_its_name() {
+fn response_table_is_unique_and_covers_every_outcome() {
     let shapes = recorded_responses();
     assert!(shapes.len() >= 140, "{}", shapes.len());
     let names: std::collections::HashSet<_> = shapes.iter().map(|s| &s.name).collect();
@@ -242,13 +242,15 @@ fn the_table_is_worth_its_name() {
     }
 }
 
+/// Rules 16, 22 and 23.
 #[test]
-fn r16_r22_r23_every_recorded_answer_through_the_library() {
+fn every_recorded_response_is_handled_by_the_library() {
     each(through_the_library);
 }
 
+/// Rules 16, 22 and 23.
 #[test]
-fn r16_r22_r23_every_recorded_answer_through_the_program() {
+fn every_recorded_response_is_handled_by_the_program() {
     each(through_the_program);
 }
 
@@ -258,8 +260,9 @@ fn recorded(name: &str) -> Fault {
     fault(&shape, NOW).0
 }
 
+/// Rule 9.
 #[test]
-fn r09_a_packed_answer_of_a_run_that_died_is_read_from_its_seal() {
+fn compressed_response_of_a_killed_run_is_recovered() {
     for name in ["gzip that nobody asked for", "two codings in two lines", "cut behind the refresh token"] {
         let server = AuthServer::start(RotationMode::Strict);
         let sandbox = Sandbox::signed_in(&server);
@@ -283,7 +286,7 @@ fn r09_a_packed_answer_of_a_run_that_died_is_read_from_its_seal() {
 }
 
 #[test]
-fn a_server_that_gives_nothing_to_use_is_not_asked_in_a_loop() {
+fn response_without_access_token_starts_a_pause() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let before = sandbox.keepalive(&["token", "demo"]).exits(0).stdout;
@@ -305,8 +308,9 @@ fn a_server_that_gives_nothing_to_use_is_not_asked_in_a_loop() {
     assert_eq!(server.counts().presented_again, 0);
 }
 
+/// Rule 13.
 #[test]
-fn r13_an_older_copy_of_the_sealed_file_is_not_handed_out() {
+fn older_sealed_credential_is_not_handed_out() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let sealed = sandbox.path("state/keepalive/profiles/demo/sealed");

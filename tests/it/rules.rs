@@ -34,8 +34,9 @@ fn first(calls: &[String], call: &str, words: &str) -> usize {
     calls.iter().position(is_it).unwrap_or_else(|| panic!("no {call} with {words:?} in {calls:#?}"))
 }
 
+/// Rule 5.
 #[test]
-fn r05_the_intent_is_synced_before_the_first_byte_of_the_body() {
+fn intent_is_synced_before_the_first_byte_of_the_body() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let calls = calls(&sandbox);
@@ -47,8 +48,9 @@ fn r05_the_intent_is_synced_before_the_first_byte_of_the_body() {
     assert!(synced < renamed && renamed + folder < body, "{calls:#?}");
 }
 
+/// Rule 8.
 #[test]
-fn r08_space_for_the_answer_is_taken_before_anything_is_sent() {
+fn space_for_the_response_is_reserved_before_sending() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let calls = calls(&sandbox);
@@ -60,8 +62,9 @@ fn r08_space_for_the_answer_is_taken_before_anything_is_sent() {
     assert!(reserved < synced && synced < body, "{calls:#?}");
 }
 
+/// Rule 9.
 #[test]
-fn r09_the_answer_is_sealed_and_synced_before_the_keyring_is_written() {
+fn response_is_sealed_and_synced_before_the_keyring_write() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
     sandbox.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
@@ -80,8 +83,9 @@ fn r09_the_answer_is_sealed_and_synced_before_the_keyring_is_written() {
     assert!(synced < renamed && before_seal == 0 && after_seal > 0, "{calls:#?}");
 }
 
+/// Rule 2.
 #[test]
-fn r02_a_run_that_waited_returns_what_it_finds_and_sends_nothing() {
+fn run_that_waited_returns_what_it_finds_and_sends_nothing() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let gate = server.hold(HoldPoint::AfterCommit);
@@ -98,8 +102,9 @@ fn r02_a_run_that_waited_returns_what_it_finds_and_sends_nothing() {
     assert_eq!(server.counts().refresh_requests, 1);
 }
 
+/// Rule 12.
 #[test]
-fn r12_a_keyring_locked_after_the_answer_is_published_later_without_a_request() {
+fn pending_publication_is_made_later_without_a_request() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::new();
     sandbox.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
@@ -126,15 +131,17 @@ fn r12_a_keyring_locked_after_the_answer_is_published_later_without_a_request() 
     assert_eq!(server.counts().refresh_requests, 1);
 }
 
+/// Rule 38.
 #[test]
-fn r38_plain_http_is_for_loopback_only() {
+fn plain_http_to_a_remote_host_is_refused() {
     let sandbox = Sandbox::new();
     sandbox.file_store("[provider.acme]\ntoken_endpoint = \"http://login.acme.example/token\"\nclient_id = \"x\"\n");
     sandbox.keepalive(&["refresh"]).exits(78).says("https");
 }
 
+/// Rule 39.
 #[test]
-fn r39_the_daemon_hands_out_access_tokens_and_nothing_else() {
+fn daemon_hands_out_access_tokens_and_nothing_else() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let daemon = sandbox.daemon();
@@ -159,8 +166,9 @@ fn r39_the_daemon_hands_out_access_tokens_and_nothing_else() {
     daemon.finish().exits(0);
 }
 
+/// Rule 37.
 #[test]
-fn r37_memory_is_never_dumped() {
+fn daemon_disables_core_dumps() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let daemon = sandbox.daemon();

@@ -37,7 +37,7 @@ fn the_service_starts_reloads_and_stops_a_daemon() {
 }
 
 #[test]
-fn the_timer_refreshes_what_is_due_and_makes_up_for_a_missed_run() {
+fn timer_refreshes_due_profiles_and_makes_up_a_missed_run() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let manager = UserManager::start(&sandbox);
@@ -62,7 +62,7 @@ fn the_timer_refreshes_what_is_due_and_makes_up_for_a_missed_run() {
 }
 
 #[test]
-fn the_units_are_understood_to_the_last_key() {
+fn systemd_analyze_accepts_every_unit() {
     for unit in ["keepalive.service", "keepalive-refresh.service", "keepalive-refresh.timer"] {
         let sandbox = Sandbox::new();
         std::fs::create_dir_all(sandbox.path("config/systemd/user")).unwrap();

@@ -169,7 +169,7 @@ fn none(faults: Vec<String>) {
 }
 
 #[test]
-fn every_file_says_what_it_is() {
+fn every_file_begins_with_a_doc_comment() {
     let all = [files("src", ".rs"), files("tests/it", ".rs")].concat();
     let is_dumb = |text: &str| !(text.starts_with("//!") || text.starts_with("#![doc = include_str!"));
     none(
@@ -181,25 +181,25 @@ fn every_file_says_what_it_is() {
 }
 
 #[test]
-fn no_file_is_a_wall() {
+fn no_file_exceeds_the_line_limit() {
     let length = |text: &str| code(text).lines().count();
     let long = files("src", ".rs").into_iter().filter(|(file, text)| !is_test(file) && length(text) > LONGEST_FILE);
     none(long.map(|(file, text)| format!("{file}: {} lines", length(&text))).collect());
 }
 
 #[test]
-fn no_function_is_a_wall() {
+fn no_function_exceeds_the_length_or_depth_limit() {
     let code = files("src", ".rs").into_iter().filter(|(file, _)| !is_test(file));
     none(code.flat_map(|(file, text)| walls(&file, &text)).collect());
 }
 
 #[test]
-fn imports_only_go_down() {
+fn imports_respect_the_layer_order() {
     none(files("src", ".rs").iter().flat_map(|(file, text)| climbs(file, text)).collect());
 }
 
 #[test]
-fn what_is_banned_is_not_there() {
+fn banned_code_does_not_occur() {
     none(
         files("src", ".rs")
             .iter()
@@ -210,7 +210,7 @@ fn what_is_banned_is_not_there() {
 }
 
 #[test]
-fn refresh_tokens_are_looked_into_only_where_they_are_sealed_published_or_sent() {
+fn refresh_tokens_are_exposed_only_in_listed_files() {
     let looks = |text: &str| {
         code(text)
             .lines()
@@ -240,7 +240,7 @@ fn tests_wait_for_events_and_do_not_sleep() {
 }
 
 #[test]
-fn the_top_level_is_the_users() {
+fn top_level_has_only_the_agreed_files() {
     let known = [
         "Cargo.toml",
         "Cargo.lock",
@@ -259,7 +259,7 @@ fn the_top_level_is_the_users() {
 }
 
 #[test]
-fn no_path_of_a_machine_and_no_registry_is_committed() {
+fn no_local_path_or_registry_host_is_committed() {
     let needles = [
         ["/ro", "ot/"].concat(),
         ["/wo", "rk/"].concat(),
@@ -317,7 +317,7 @@ fn cargo_tree(arguments: &[&str]) -> (bool, String) {
 }
 
 #[test]
-fn there_is_one_of_each_and_no_library_in_c() {
+fn dependencies_have_one_version_and_no_c_library() {
     for absent in ["aws-lc-sys", "libdbus-sys", "openssl-sys", "libsqlite3-sys"] {
         let (found, tree) = cargo_tree(&["--invert", absent]);
         assert!(!found || tree.trim().is_empty(), "{absent} is in the tree:\n{tree}");

@@ -40,7 +40,7 @@ fn a_token_below_min_valid_is_refreshed_first() {
 }
 
 #[test]
-fn a_failed_refresh_prints_the_token_that_still_lives() {
+fn failed_refresh_prints_the_token_that_is_still_valid() {
     let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(60));
     let sandbox = Sandbox::signed_in(&server);
@@ -54,7 +54,7 @@ fn a_failed_refresh_prints_the_token_that_still_lives() {
 }
 
 #[test]
-fn no_live_token_is_no_output() {
+fn token_prints_nothing_without_a_valid_token() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     sandbox.keepalive(&["token", "nobody"]).exits(78);
@@ -67,8 +67,9 @@ fn no_live_token_is_no_output() {
     assert_eq!(run.stdout, "");
 }
 
+/// Rule 27.
 #[test]
-fn r27_a_callers_deadline_does_not_end_the_flight() {
+fn callers_deadline_does_not_end_the_flight() {
     let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(8));
     let sandbox = Sandbox::signed_in(&server);
@@ -90,7 +91,7 @@ fn r27_a_callers_deadline_does_not_end_the_flight() {
 }
 
 #[test]
-fn what_is_left_of_an_imported_token_is_not_taken_for_all_that_its_like_live() {
+fn rest_of_an_imported_token_is_not_its_full_lifetime() {
     let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(3600));
     let sandbox = Sandbox::signed_in(&server);
@@ -111,7 +112,7 @@ fn what_is_left_of_an_imported_token_is_not_taken_for_all_that_its_like_live() {
 }
 
 #[test]
-fn a_margin_is_kept_though_an_imported_token_has_less_than_that_left() {
+fn margin_applies_to_an_imported_token_near_its_expiry() {
     let server = AuthServer::start(RotationMode::Strict);
     server.set_access_life(Duration::from_secs(3600));
     let sandbox = Sandbox::signed_in(&server);
@@ -126,7 +127,7 @@ fn a_margin_is_kept_though_an_imported_token_has_less_than_that_left() {
 }
 
 #[test]
-fn a_credential_whose_sealed_file_is_gone_is_not_called_fresh() {
+fn lost_or_damaged_sealed_credential_is_not_fresh() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let sealed = sandbox.path("state/keepalive/profiles/demo/sealed");
@@ -157,7 +158,7 @@ fn a_credential_whose_sealed_file_is_gone_is_not_called_fresh() {
 }
 
 #[test]
-fn a_run_that_must_see_its_own_flight_through_prints_what_it_brings() {
+fn token_finishes_its_own_flight_beyond_the_timeout() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     server.set_response_delay(Duration::from_secs(2));
@@ -170,7 +171,7 @@ fn a_run_that_must_see_its_own_flight_through_prints_what_it_brings() {
 }
 
 #[test]
-fn the_daemon_answers_for_the_store() {
+fn token_comes_from_the_daemon_when_the_key_is_missing() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let daemon = sandbox.daemon();
@@ -186,7 +187,7 @@ fn the_daemon_answers_for_the_store() {
 }
 
 #[test]
-fn what_keeps_a_daemon_from_a_token_is_told_by_whoever_has_no_key_to_look_for_himself() {
+fn daemon_error_is_reported_when_the_caller_has_no_key() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let only_refresh = serde_json::json!({"refresh_token": server.mint()["refresh_token"]});
@@ -201,7 +202,7 @@ fn what_keeps_a_daemon_from_a_token_is_told_by_whoever_has_no_key_to_look_for_hi
 }
 
 #[test]
-fn a_daemon_that_is_silent_does_not_delay_what_the_store_has() {
+fn silent_daemon_does_not_delay_a_token_from_the_store() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let daemon = sandbox.daemon();
@@ -212,7 +213,7 @@ fn a_daemon_that_is_silent_does_not_delay_what_the_store_has() {
 }
 
 #[test]
-fn a_daemon_with_another_configuration_does_not_keep_a_token_from_ours() {
+fn token_uses_the_callers_configuration_over_the_daemons() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = Sandbox::signed_in(&server);
     let ours = sandbox.path("home/ours.toml");
@@ -227,7 +228,7 @@ fn a_daemon_with_another_configuration_does_not_keep_a_token_from_ours() {
 }
 
 #[test]
-fn with_json_a_failure_is_one_document_too() {
+fn failure_with_json_is_one_document() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     for (call, status, kind) in [

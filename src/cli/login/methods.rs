@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_and_the_provider_decide_unless_told() {
+    fn login_method_follows_flags_desktop_and_provider() {
         let elsewhere = "redirect_uri = \"https://a.example/code\"\n";
         let none = args(false, false);
         assert_eq!(way(&none, "", true, &SCREEN), "browser");

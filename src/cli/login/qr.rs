@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_fits_a_terminal() {
+    fn qr_code_of_a_login_link_fits_a_terminal() {
         let drawn = draw("https://auth.acme.example/device?user_code=WDJB-MJHT").unwrap();
         let drawn = anstream::adapter::strip_str(&drawn).to_string();
         let lines: Vec<&str> = drawn.lines().collect();

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_good_once() {
+    fn rehearsal_server_revokes_the_family_on_token_reuse() {
         let server = server();
         let first = refresh_token(&server.mint());
         let answer = post(&server, &first);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn another_client_or_grant_is_refused_and_spends_nothing() {
+    fn rehearsal_server_keeps_the_token_on_a_bad_request() {
         let server = server();
         let token = refresh_token(&server.mint());
         let mut family = server.family();

@@ -19,7 +19,7 @@ macro_rules! acme {
 }
 
 #[test]
-fn unknown_keys_are_told() {
+fn unknown_keys_are_reported_with_a_hint() {
     check(&[
         (
             acme!(r#"client_ids = "x""#),
@@ -74,7 +74,7 @@ x = 1"#,
 }
 
 #[test]
-fn toml_that_does_not_parse_is_told() {
+fn toml_syntax_errors_are_reported_with_a_hint() {
     check(&[
         ("margin = 2h", "config.toml:1: not TOML: a value needs quotes", r#"write it like margin = "2h""#),
         (
@@ -111,7 +111,7 @@ margin = "30%""#,
 }
 
 #[test]
-fn values_of_a_wrong_kind_are_told() {
+fn values_of_a_wrong_type_are_reported_with_a_hint() {
     check(&[
         (
             acme!(r#"scopes = "openid offline_access""#),
@@ -181,7 +181,7 @@ issuer = "https://x.example""#,
 }
 
 #[test]
-fn durations_and_margins_are_told() {
+fn bad_durations_and_margins_are_reported_with_a_hint() {
     check(&[
         (
             r#"margin = "0%""#,
@@ -238,7 +238,7 @@ margin = "2 fortnights""#,
 }
 
 #[test]
-fn schedules_are_told() {
+fn bad_schedules_are_reported_with_a_hint() {
     check(&[
         (
             r#"schedule = "* * * *""#,
@@ -285,7 +285,7 @@ schedule = "75 * * * *""#,
 }
 
 #[test]
-fn urls_are_told() {
+fn bad_urls_are_reported_with_a_hint() {
     check(&[
         (
             acme!(r#"token_endpoint = "login.acme.example/token""#),
@@ -328,7 +328,7 @@ client_id = "x""#,
 }
 
 #[test]
-fn incomplete_providers_are_told() {
+fn incomplete_providers_are_reported_with_a_hint() {
     check(&[
         (
             r#"[provider.acme]
@@ -405,7 +405,7 @@ issuer = "https://x.example""#,
 }
 
 #[test]
-fn secrets_are_told() {
+fn bad_secret_sources_are_reported_with_a_hint() {
     check(&[
         (
             acme!(r#"client_secret = "hunter2""#),
@@ -456,7 +456,7 @@ fn secrets_are_told() {
 }
 
 #[test]
-fn words_are_told() {
+fn values_outside_their_choices_are_reported_with_a_hint() {
     check(&[
         (
             acme!(r#"rotation = "stirct""#),
@@ -500,7 +500,7 @@ client_id = "m\u0007e"
 }
 
 #[test]
-fn headers_are_told() {
+fn bad_headers_are_reported_with_a_hint() {
     check(&[
         (
             acme!(r#"headers = { "User Agent" = "x" }"#),
@@ -531,7 +531,7 @@ fn headers_are_told() {
 }
 
 #[test]
-fn parameters_codes_and_domains_are_told() {
+fn bad_parameters_codes_and_domains_are_reported() {
     check(&[
         (
             acme!(r#"parameters = { client_secret = "x" }"#),
@@ -562,7 +562,7 @@ fn parameters_codes_and_domains_are_told() {
 }
 
 #[test]
-fn a_grace_without_its_length_is_told() {
+fn grace_without_its_length_is_reported_with_a_hint() {
     check(&[
         (
             acme!(r#"rotation = "grace""#),
@@ -578,7 +578,7 @@ fn a_grace_without_its_length_is_told() {
 }
 
 #[test]
-fn profiles_are_told() {
+fn bad_profiles_are_reported_with_a_hint() {
     check(&[
         (
             r#"[profile.work]
@@ -636,7 +636,7 @@ provider = 5",
 }
 
 #[test]
-fn the_store_is_checked() {
+fn bad_store_settings_are_reported_with_a_hint() {
     check(&[
         (
             r#"[store]

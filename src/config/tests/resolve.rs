@@ -22,7 +22,7 @@ fn nowhere() -> Config {
 }
 
 #[test]
-fn nothing_is_needed_for_a_profile_called_like_its_provider() {
+fn profile_named_like_its_provider_needs_no_configuration() {
     let config = nowhere();
     assert_eq!(config.path, None);
     let xai = profile(&config, "xai");
@@ -32,7 +32,7 @@ fn nothing_is_needed_for_a_profile_called_like_its_provider() {
 }
 
 #[test]
-fn every_built_in_provider_says_what_it_does_and_who_says_so() {
+fn every_built_in_provider_has_a_description_and_a_source() {
     let config = parsed("");
     assert!(config.providers.len() >= 19 && config.warnings.is_empty());
     for provider in config.providers.values() {
@@ -49,7 +49,7 @@ fn every_built_in_provider_says_what_it_does_and_who_says_so() {
 }
 
 #[test]
-fn no_built_in_provider_has_a_grace_that_it_cannot_use() {
+fn every_built_in_grace_fits_two_attempts_and_is_verified() {
     for provider in parsed("").providers.values() {
         let (name, policy) = (&provider.name, &provider.policy);
         let is_grace = policy.rotation == Rotation::Grace;
@@ -62,7 +62,7 @@ fn no_built_in_provider_has_a_grace_that_it_cannot_use() {
 }
 
 #[test]
-fn a_refresh_that_kills_the_old_access_token_comes_late() {
+fn margin_is_short_if_refresh_ends_the_old_access_token() {
     for provider in parsed("").providers.values() {
         let kills = provider.known.contains("old access token die");
         let Some(Margin::Fixed(margin)) = provider.margin.filter(|_| kills) else {
@@ -75,7 +75,7 @@ fn a_refresh_that_kills_the_old_access_token_comes_late() {
 }
 
 #[test]
-fn every_built_in_provider_works_once_it_has_what_it_lacks() {
+fn every_built_in_provider_loads_once_it_is_complete() {
     let built_in = parsed("");
     for (name, provider) in &built_in.providers {
         let mut section = format!("[provider.{name}]\ntimeout = \"5s\"\n");
@@ -96,7 +96,7 @@ fn every_built_in_provider_works_once_it_has_what_it_lacks() {
 }
 
 #[test]
-fn another_issuer_takes_the_place_of_every_endpoint() {
+fn another_issuer_replaces_every_built_in_endpoint() {
     let text = "issuer = \"https://login.microsoftonline.com/tenant/v2.0\"\nclient_id = \"me\"\n";
     let microsoft = profile(&parsed(&format!("[provider.microsoft]\n{text}")), "microsoft").provider;
     assert_eq!(microsoft.issuer.as_ref().unwrap().path(), "/tenant/v2.0");
@@ -187,7 +187,7 @@ fn every_key_of_a_provider_is_read() {
 }
 
 #[test]
-fn every_example_in_a_hint_is_right() {
+fn every_example_in_a_hint_is_valid() {
     let examples = keys::PROVIDER.iter().filter(|key| !["client_secret", "client_key"].contains(&key.name));
     let lines: String = examples.map(|key| format!("{} = {}\n", key.name, key.example)).collect();
     assert_eq!(parsed(&format!("[provider.acme]\n{lines}")).providers["acme"].concurrency, 8);
@@ -232,7 +232,7 @@ fn a_profile_inherits_the_schedule_and_may_change_its_zone() {
 }
 
 #[test]
-fn the_provider_comes_from_the_section_then_the_caller_then_the_name() {
+fn provider_comes_from_section_then_caller_then_name() {
     let config =
         parsed("[profile.work]\nmargin = \"1h\"\n[profile.xai]\nprovider = \"openai\"\n[profile.\"a:b@c+d.e\"]\n");
     let provider = |name: &str, given: Option<&str>| {
@@ -248,7 +248,7 @@ fn the_provider_comes_from_the_section_then_the_caller_then_the_name() {
 }
 
 #[test]
-fn a_profile_without_a_provider_says_what_to_write() {
+fn profile_without_a_provider_is_refused_with_a_hint() {
     let config = parsed("[profile.work]\nmargin = \"1h\"\n");
     let refused = |name: &str, given: Option<&str>| {
         let error = config.profile(&name.parse().unwrap(), given).unwrap_err();
@@ -280,7 +280,7 @@ fn a_profile_without_a_provider_says_what_to_write() {
 }
 
 #[test]
-fn a_store_of_files_has_its_key() {
+fn store_settings_are_read_for_files_and_for_a_keyring() {
     let config = parsed(
         "[store]\nkind = \"file\"\npath = \"~/sealed\"\nkey = { credential = \"ka.key\" }\nallow_network_filesystem = true",
     );
@@ -312,7 +312,7 @@ fn a_grace_too_short_for_two_attempts_is_strict() {
 }
 
 #[test]
-fn what_the_hint_of_a_grace_too_short_says_to_write_fits() {
+fn hint_for_a_short_grace_gives_values_that_fit() {
     for (grace, keys) in [
         ("76s", "timeout = \"29s\""),
         ("23s", "timeout = \"3s\""),
@@ -330,7 +330,7 @@ fn what_the_hint_of_a_grace_too_short_says_to_write_fits() {
 }
 
 #[test]
-fn what_has_no_effect_is_a_warning() {
+fn settings_without_effect_are_warned_about() {
     let config = parsed(&format!("margin = \"80%\"\n{ACME}reuse_grace = \"30s\"\ngrace_semantics = \"same\"\n"));
     assert_eq!(
         warnings(&config),
@@ -351,7 +351,7 @@ fn what_has_no_effect_is_a_warning() {
 }
 
 #[test]
-fn a_finding_knows_line_column_and_key() {
+fn config_error_names_line_column_and_key() {
     let text = "# ü\n[profile.\"xai:default\"]\nprovider = \"xai\"\nmargin  = \"0%\"\n";
     let error = Config::parse(text, Path::new("c.toml"), None).unwrap_err();
     let finding = error.diagnostic();
@@ -361,7 +361,7 @@ fn a_finding_knows_line_column_and_key() {
 }
 
 #[test]
-fn no_secret_of_the_file_is_repeated() {
+fn config_errors_never_repeat_a_secret() {
     for line in [
         "client_secret = \"hunter2\"",
         "client_secret = hunter2",

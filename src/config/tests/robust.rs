@@ -51,18 +51,18 @@ fn read_and_show(text: &str) {
 
 proptest! {
     #[test]
-    fn no_text_makes_it_panic(text in "\\PC{0,200}", lines in "([a-z_]{1,12}( = |\\.)[\"\\[{}a-z0-9%: ]{0,12}\n?){0,8}") {
+    fn config_parser_never_panics_on_any_text(text in "\\PC{0,200}", lines in "([a-z_]{1,12}( = |\\.)[\"\\[{}a-z0-9%: ]{0,12}\n?){0,8}") {
         read_and_show(&text);
         read_and_show(&lines);
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn config_parser_never_panics_on_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         read_and_show(&String::from_utf8_lossy(&bytes));
     }
 
     #[test]
-    fn no_damage_makes_it_panic(
+    fn config_parser_never_panics_on_a_damaged_file(
         cuts in proptest::collection::vec((any::<prop::sample::Index>(), 0usize..12, "[\\PC\n\t\"]{0,6}"), 1..5),
     ) {
         let mut text: Vec<char> = FULL.chars().collect();
@@ -75,7 +75,7 @@ proptest! {
     }
 
     #[test]
-    fn no_value_makes_it_panic(line in 0usize..FULL.lines().count(), value in "([\"'][-\\PC]{0,20}[\"']|[-0-9.a-fxT:]{1,12}|\\[.{0,8}\\])") {
+    fn config_parser_never_panics_on_any_value(line in 0usize..FULL.lines().count(), value in "([\"'][-\\PC]{0,20}[\"']|[-0-9.a-fxT:]{1,12}|\\[.{0,8}\\])") {
         let swap = |(at, text): (usize, &str)| match text.split_once('=') {
             Some((key, _)) if at == line => format!("{key} = {value}\n"),
             _ => format!("{text}\n"),
@@ -84,7 +84,7 @@ proptest! {
     }
 
     #[test]
-    fn no_duration_makes_it_panic(text in "\\PC{0,30}", figures in "[-0-9.]{0,25}[a-zµ% ]{0,6}") {
+    fn duration_parser_never_panics_on_any_text(text in "\\PC{0,30}", figures in "[-0-9.]{0,25}[a-zµ% ]{0,6}") {
         for text in [&text, &figures] {
             drop(duration::parse_duration(text));
             drop(duration::margin(text));
@@ -132,7 +132,7 @@ mod on_disk {
     }
 
     #[test]
-    fn a_private_file_is_read() {
+    fn config_file_not_writable_by_others_is_read() {
         for mode in [0o600, 0o644, 0o400] {
             let (_directory, path) = written(b"margin = \"1h\"", mode);
             assert_eq!(Config::load(&path, true, None).unwrap().path, Some(path), "{mode:o}");
@@ -140,7 +140,7 @@ mod on_disk {
     }
 
     #[test]
-    fn a_file_that_others_can_write_is_refused() {
+    fn config_file_writable_by_others_is_refused() {
         for (mode, message) in [
             (
                 0o664,
@@ -161,7 +161,7 @@ mod on_disk {
     }
 
     #[test]
-    fn only_a_named_file_must_exist() {
+    fn only_an_explicitly_named_config_file_must_exist() {
         let (directory, _) = written(b"", 0o600);
         let through_a_file = directory.path().join("config.toml/../none.toml");
         assert!(Config::load(&through_a_file, false, None).is_err(), "that is not an absent file");
@@ -173,7 +173,7 @@ mod on_disk {
     }
 
     #[test]
-    fn what_is_no_text_is_told() {
+    fn unreadable_config_file_is_reported_with_its_reason() {
         let (_directory, path) = written(b"margin = \"1h\"\n# \xff\n", 0o600);
         assert_eq!(refused(&path), ("config.toml: line 2 is not UTF-8".into(), "save the file as UTF-8".into()));
         let (directory, _) = written(b"", 0o600);

@@ -37,20 +37,21 @@ mod tests {
     const S: fn(u64) -> Duration = Duration::from_secs;
 
     #[test]
-    fn the_ladder_doubles_to_a_quarter_of_an_hour() {
+    fn backoff_doubles_up_to_fifteen_minutes() {
         let steps: Vec<_> = [1, 2, 3, 9, 10, 40].map(|n| retry_delay(n, None, S(0), 1.0).as_secs()).into();
         assert_eq!(steps, [2, 4, 8, 512, 900, 900]);
         assert_eq!(retry_delay(5, None, S(0), 0.0), MIN_DELAY);
     }
 
+    /// Rule 25.
     #[test]
-    fn r25_retry_after_is_a_floor() {
+    fn retry_after_is_the_minimum_backoff() {
         assert_eq!(retry_delay(1, Some(S(600)), S(60), 0.5), S(600));
         assert_eq!(retry_delay(10, Some(S(1)), S(0), 1.0), S(900));
     }
 
     #[test]
-    fn one_more_try_fits_before_expiry() {
+    fn backoff_leaves_time_for_one_more_try_before_expiry() {
         assert_eq!(retry_delay(10, None, S(120), 1.0), S(60));
         assert_eq!(retry_delay(10, None, S(3), 1.0), Duration::from_millis(1500));
         assert_eq!(retry_delay(10, None, S(2), 1.0), S(900), "too late for one more");

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn lanes_are_counted_for_each_provider() {
+    fn concurrent_flights_are_counted_per_provider() {
         let lanes = ConcurrencyLimit::default();
         let first = lanes.acquire("a", 2);
         let second = lanes.try_acquire("a", 2).unwrap();
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_provider_is_waited_for() {
+    fn flight_waits_while_its_provider_is_at_its_limit() {
         let lanes = ConcurrencyLimit::default();
         let only = lanes.acquire("a", 1);
         let (started, has_started) = std::sync::mpsc::channel();
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn who_steps_aside_leaves_the_lane_to_others_and_comes_back() {
+    fn waiting_flight_releases_its_slot_and_takes_it_again() {
         let lanes = ConcurrencyLimit::default();
         let concurrency_permit = lanes.acquire("a", 1);
         let other = concurrency_permit.released_while(|| lanes.try_acquire("a", 1).map(drop));

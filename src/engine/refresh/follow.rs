@@ -250,8 +250,9 @@ impl RefreshContext {
 mod tests {
     use super::*;
 
+    /// Rule 39.
     #[test]
-    fn r39_the_table_of_shared_mode() {
+    fn followed_token_is_judged_by_identity_and_age() {
         let conflict = |theirs| matches!(theirs, FollowedToken::Conflict(_));
         for likeness in [AccountMatch::Same, AccountMatch::Different, AccountMatch::Unknown] {
             for is_newer in [true, false] {

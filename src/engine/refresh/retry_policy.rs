@@ -170,8 +170,9 @@ mod tests {
         }
     }
 
+    /// Rule 17.
     #[test]
-    fn r17_strict_waits_for_the_lead_before_expiry() {
+    fn strict_token_in_doubt_waits_until_just_before_expiry() {
         let c = case(Rotation::Strict);
         assert_eq!(c.wait(), S(570));
         c.clock.advance(S(569));
@@ -180,8 +181,9 @@ mod tests {
         assert_eq!(c.resolve(), RetryDecision::Send(SendKind::LastChance));
     }
 
+    /// Rule 18.
     #[test]
-    fn r18_the_last_chance_comes_once() {
+    fn last_chance_is_sent_only_once() {
         let mut c = case(Rotation::Strict);
         c.intent.is_last_chance_used = true;
         assert_eq!(c.resolve(), RetryDecision::Exhausted);
@@ -189,8 +191,9 @@ mod tests {
         assert_eq!(c.resolve(), RetryDecision::Exhausted);
     }
 
+    /// Rule 20.
     #[test]
-    fn r20_the_last_chance_waits_until_the_first_request_is_settled() {
+    fn last_chance_waits_until_the_first_request_is_settled() {
         let mut c = case(Rotation::Strict);
         c.validity = None;
         assert_eq!(c.wait(), S(15));
@@ -201,14 +204,14 @@ mod tests {
     }
 
     #[test]
-    fn short_tokens_have_a_short_lead() {
+    fn short_lifetime_shortens_the_lead_of_the_last_chance() {
         let mut c = case(Rotation::Strict);
         c.validity.as_mut().unwrap().lifetime_ms = 60_000;
         assert_eq!(c.wait(), S(45));
     }
 
     #[test]
-    fn without_a_last_chance_the_token_is_given_up_at_expiry() {
+    fn token_is_given_up_at_expiry_without_a_last_chance() {
         let mut c = case(Rotation::Strict);
         c.policy.last_chance = false;
         assert_eq!(c.resolve(), RetryDecision::GiveUpAtExpiry(c.clock.now().wall.plus(S(600))));
@@ -217,20 +220,21 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_does_not_rotate_is_asked_again_at_once() {
+    fn server_that_does_not_rotate_is_retried_at_once() {
         assert_eq!(case(Rotation::None).resolve(), RetryDecision::Send(SendKind::Retry));
     }
 
     #[test]
-    fn a_lenient_server_is_asked_again_once_the_first_request_is_settled() {
+    fn lenient_server_is_retried_once_the_first_request_settles() {
         let c = case(Rotation::Lenient);
         assert_eq!(c.wait(), S(15));
         c.clock.advance(S(15));
         assert_eq!(c.resolve(), RetryDecision::Send(SendKind::Retry));
     }
 
+    /// Rule 19.
     #[test]
-    fn r19_same_and_multi_retry_inside_the_window_only() {
+    fn same_and_multi_grace_retry_only_inside_the_window() {
         for semantics in [GraceSemantics::Same, GraceSemantics::Multi] {
             let c = case(Rotation::Grace).grace(semantics, 30, 10);
             assert_eq!(c.resolve(), RetryDecision::Send(SendKind::Grace { within: S(28) }));
@@ -239,8 +243,9 @@ mod tests {
         }
     }
 
+    /// Rule 19.
     #[test]
-    fn r19_the_window_is_told_as_long_as_a_retry_fits_into_it() {
+    fn grace_is_reported_only_while_a_retry_fits_into_it() {
         let left = |c: &Case| grace_remaining(&c.intent, &c.policy, &c.clock.now());
         let mut c = case(Rotation::Grace).grace(GraceSemantics::Same, 30, 10);
         assert_eq!(left(&c), Some(S(28)));
@@ -254,16 +259,18 @@ mod tests {
         assert_eq!(left(&case(Rotation::Strict).grace(GraceSemantics::Same, 30, 10)), None);
     }
 
+    /// Rule 19.
     #[test]
-    fn r19_timeouts_that_do_not_fit_make_it_strict() {
+    fn grace_too_short_for_the_timeouts_acts_as_strict() {
         let c = case(Rotation::Grace).grace(GraceSemantics::Same, 30, 15);
         assert!(!c.policy.grace_fits());
         assert_eq!(c.wait(), S(570));
         assert!(case(Rotation::Grace).grace(GraceSemantics::Same, 30, 14).policy.grace_fits());
     }
 
+    /// Rule 20.
     #[test]
-    fn r20_latest_waits_until_the_first_request_is_settled() {
+    fn latest_grace_waits_until_the_first_request_is_settled() {
         let c = case(Rotation::Grace).grace(GraceSemantics::Latest, 60, 10);
         assert_eq!(c.wait(), S(15));
         c.clock.advance(S(15));
@@ -277,15 +284,17 @@ mod tests {
         assert_eq!(late.wait(), S(527), "the window closes as Q is over");
     }
 
+    /// Rule 21.
     #[test]
-    fn r21_a_reboot_closes_the_window() {
+    fn reboot_closes_the_grace_window() {
         let c = case(Rotation::Grace).grace(GraceSemantics::Same, 30, 10);
         c.clock.reboot();
         assert_eq!(c.wait(), S(570));
     }
 
+    /// Rule 18.
     #[test]
-    fn r18_a_second_send_inside_grace_leaves_only_the_last_chance() {
+    fn second_send_inside_grace_leaves_only_the_last_chance() {
         let mut c = case(Rotation::Grace).grace(GraceSemantics::Same, 300, 10);
         c.intent.send_count = 2;
         assert_eq!(c.wait(), S(570));

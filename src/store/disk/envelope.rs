@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_can_be_opened_and_does_not_show() {
+    fn sealed_credential_opens_again_and_hides_its_content() {
         let key = SealingKey::generate();
         let bytes = sealed(&key);
         let (header, content) = open::<String>(&bytes, &name("p"), &key).unwrap();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_and_every_cut_is_noticed() {
+    fn every_flipped_bit_or_truncation_is_detected() {
         let key = SealingKey::generate();
         let bytes = sealed(&key);
         for i in 0..bytes.len() {
@@ -143,13 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn another_profiles_file_is_refused() {
+    fn sealed_credential_of_another_profile_is_refused() {
         let key = SealingKey::generate();
         assert_eq!(open::<String>(&sealed(&key), &name("q"), &key).unwrap_err(), UnsealError::OtherProfile(name("p")));
     }
 
+    /// Rule 13.
     #[test]
-    fn r13_what_a_later_version_sealed_is_told_from_dust() {
+    fn later_sealed_format_is_distinguished_from_damage() {
         let told = |text: &str| header(text.as_bytes()).unwrap_err();
         assert_eq!(
             ["keepalive-sealed 2\n{}\n", "keepalive-sealed 12\nx"].map(told),
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn another_key_is_named() {
+    fn wrong_key_error_names_the_needed_key() {
         let key = SealingKey::generate();
         let error = open::<String>(&sealed(&key), &name("p"), &SealingKey::generate()).unwrap_err();
         assert_eq!(error, UnsealError::OtherKey(key.id().into()));

@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_tells_its_profile_unless_its_name_was_cut() {
+    fn folder_name_gives_its_profile_unless_it_was_shortened() {
         for name in ["work-mail", "xai:default", "Xai", "..", "a@b.example"] {
             assert_eq!(profile_name(&encoded(name)), Some(name.parse().unwrap()));
         }
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn file_names_are_distinct_and_harmless() {
+    fn profile_file_names_are_distinct_and_safe() {
         assert_eq!(encoded("work-mail"), "work-mail");
         assert_eq!(encoded("xai:default"), "xai%3adefault");
         assert_eq!(encoded("Xai"), "%58ai");

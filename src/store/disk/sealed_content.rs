@@ -308,8 +308,9 @@ mod tests {
         }
     }
 
+    /// Rule 15.
     #[test]
-    fn r15_an_answer_without_a_refresh_token_keeps_the_old_one() {
+    fn response_without_a_refresh_token_keeps_the_old_one() {
         let (c, is_rotated, warnings) = granted(&response_to(r#"{"access_token":"a","expires_in":60}"#));
         assert_eq!((c.refresh.expose(), is_rotated, warnings), ("old", false, vec![]));
         assert_eq!(c.grant.scope.as_deref(), Some("a b"));
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_refresh_token_again_is_no_rotation() {
+    fn same_refresh_token_again_is_not_a_rotation() {
         let mut a = response_to(r#"{"access_token":"a","expires_in":60,"refresh_token":"old"}"#);
         assert!(!granted(&a).1);
         a.send_count = 2;
@@ -328,8 +329,9 @@ mod tests {
         assert_eq!(granted(&a).2, [], "no grace lasts so long");
     }
 
+    /// Rule 16.
     #[test]
-    fn r16_a_refresh_token_counts_even_if_nothing_else_is_usable() {
+    fn refresh_token_counts_even_if_nothing_else_is_usable() {
         let (c, is_rotated, warnings) =
             granted(&response_to(r#"{"access_token":7,"refresh_token":"new","token_type":"mac"}"#));
         assert_eq!((c.refresh.expose(), is_rotated), ("new", true));
@@ -337,8 +339,9 @@ mod tests {
         assert!(c.grant.access.is_none() && c.grant.validity.is_none());
     }
 
+    /// Rule 27.
     #[test]
-    fn r27_a_token_that_needs_a_key_is_not_used_and_the_one_before_is_kept() {
+    fn key_bound_access_token_is_not_used_and_the_old_one_kept() {
         let before =
             Validity { obtained: response_to("").sent_at, lifetime_ms: 60_000, assumed: false, is_remainder: false };
         for (token_type, is_used) in [("DPoP", false), ("mac", false), ("pop", false), ("user", true), ("BEARER", true)]
@@ -359,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn an_untold_lifetime_is_the_providers_default() {
+    fn missing_lifetime_becomes_the_default_of_the_provider() {
         let (c, _, warnings) = granted(&response_to(r#"{"access_token":"a","refresh_token":"new","scope":"a"}"#));
         let validity = c.grant.validity.unwrap();
         assert!(validity.assumed && validity.lifetime() == Duration::from_secs(3600));
@@ -367,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_refresh_token_is_noted() {
+    fn refresh_token_expiry_is_recorded() {
         let life = |secs: &str| {
             granted(&response_to(&format!(r#"{{"refresh_token":"n","refresh_expires_in":{secs}}}"#))).0.grant.login_by
         };
@@ -376,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_credential_survives_its_sealed_form() {
+    fn sealed_content_reads_back_unchanged() {
         let (c, ..) = granted(&response_to(r#"{"access_token":"a","expires_in":60,"refresh_token":"new"}"#));
         let text = serde_json::to_string(&SealedContent::from_credential(&c)).unwrap();
         let back: SealedContent = serde_json::from_str(&text).unwrap();

@@ -416,8 +416,9 @@ mod tests {
         crate::store::test_samples::credential(generation, "r")
     }
 
+    /// Rule 22.
     #[test]
-    fn r22_a_token_that_was_granted_anew_is_spoken_of_no_more() {
+    fn reissued_token_clears_every_mark_against_it() {
         let sent = Revocation { fingerprint: fingerprint('a'), at: now().wall, is_confirmed: true };
         let of_a: [Journal; 4] = [
             Journal { intent: Some(intent(Generation::new(2))), ..journal() },
@@ -435,8 +436,9 @@ mod tests {
         }
     }
 
+    /// Rule 13.
     #[test]
-    fn r13_a_damaged_journal_of_ours_is_not_taken_for_that_of_a_later_version() {
+    fn damaged_journal_is_not_taken_for_a_later_version() {
         let is_later = |format: u32| later_format(format!(r#"{{"format":{format}}}"#).as_bytes(), FORMAT).is_some();
         assert_eq!([FORMAT - 1, FORMAT, FORMAT + 1].map(is_later), [false, false, true]);
         assert_eq!(later_format(b"dust", FORMAT), None);
@@ -452,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_is_open_until_its_generation_is_over_or_its_token_refused() {
+    fn attempt_is_open_until_superseded_or_its_token_rejected() {
         let mut journal = journal();
         journal.intent = Some(intent(Generation::new(2)));
         assert!(journal.open_intent().is_some());
@@ -463,8 +465,9 @@ mod tests {
         assert!(journal.open_intent().is_none());
     }
 
+    /// Rule 5.
     #[test]
-    fn r05_an_adopted_generation_ends_the_attempts_of_those_before_it() {
+    fn adopted_generation_ends_the_attempts_of_earlier_ones() {
         for (adopted, is_over) in [(2, false), (3, true)] {
             let mut journal = journal();
             journal.intent = Some(intent(Generation::new(2)));
@@ -474,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revocation_is_open_while_it_is_unconfirmed_and_its_token_is_in_use() {
+    fn revocation_is_open_until_confirmed_or_its_token_is_gone() {
         let sent = Revocation { fingerprint: fingerprint('a'), at: now().wall, is_confirmed: false };
         let mut journal = Journal { revocation: Some(sent.clone()), ..journal() };
         assert_eq!(journal.open_revocation(), Some(&sent));
@@ -488,8 +491,9 @@ mod tests {
         assert_eq!(journal.open_revocation(), None);
     }
 
+    /// Rule 25.
     #[test]
-    fn r25_within_one_boot_the_boot_clock_tells_how_long_a_wait_is_and_after_it_the_other() {
+    fn wait_is_measured_by_the_boot_clock_until_a_reboot() {
         let clock = ManualClock::new(Timestamp::from_secs(1_790_000_000));
         let start = clock.now();
         let at = start.wall.plus(Duration::from_secs(600));
@@ -528,8 +532,9 @@ mod tests {
         assert_eq!((untimed.not_before_set_at.clone(), untimed.blocked_until(&clock.now())), (None, None));
     }
 
+    /// Rule 16.
     #[test]
-    fn r16_the_same_token_sealed_once_more_brings_nothing_to_use_either() {
+    fn same_token_adopted_again_keeps_its_unusable_error() {
         for (token, is_kept) in [('a', true), ('b', false)] {
             let mut journal = journal();
             journal.access_token_error = Some(Failure::new(ErrorKind::AtUnusable, "nothing"));
@@ -538,8 +543,9 @@ mod tests {
         }
     }
 
+    /// Rule 13.
     #[test]
-    fn r13_a_tombstone_remembers_what_later_logins_count_on_from_and_must_not_take() {
+    fn tombstone_keeps_the_generation_and_the_old_tokens() {
         let revocation = Revocation { fingerprint: fingerprint('a'), at: now().wall, is_confirmed: true };
         let before = Journal {
             binding: Some(credential(2).binding),

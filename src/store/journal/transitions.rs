@@ -151,15 +151,17 @@ mod tests {
         Some(Intent { send_count: sends, ..intent(Generation::new(generation)) })
     }
 
+    /// Rule 5.
     #[test]
-    fn r05_a_token_that_arrives_ends_the_doubt_about_another() {
+    fn newly_sealed_token_ends_the_doubt_about_another() {
         for sends in [1, 2] {
             assert_eq!(arrived(sent(2, sends), 'b').intent, None);
         }
     }
 
+    /// Rule 17.
     #[test]
-    fn r17_a_token_that_arrives_once_more_stays_in_the_doubt_that_was_carried_along_or_that_it_came_back_from() {
+    fn same_token_sealed_again_stays_in_its_doubt() {
         assert_eq!(arrived(sent(2, 1), 'a').intent, None, "what was sealed over it had no doubt");
         for (generation, sends, kept) in [(3, 1, 3), (4, 1, 4), (2, 2, 3)] {
             let kept = Intent { generation: Generation::new(kept), send_count: sends, ..intent(Generation::NONE) };
@@ -167,8 +169,9 @@ mod tests {
         }
     }
 
+    /// Rule 20.
     #[test]
-    fn r20_what_only_the_keyring_has_of_a_rescue_rests_as_its_answer_would() {
+    fn keyring_only_token_of_a_retry_gets_a_not_before() {
         let wait = |intent: Option<Intent>, token| arrived(intent, token).not_before;
         assert_eq!(wait(sent(2, 2), 'b'), Some(now().wall.plus(REST)));
         assert_eq!(arrived(sent(2, 2), 'b').not_before_set_at, Some(now()), "by the clock of its last request");
@@ -177,8 +180,9 @@ mod tests {
         assert_eq!(wait(sent(2, 2), 'a'), None);
     }
 
+    /// Rule 25.
     #[test]
-    fn r25_a_wait_is_that_of_the_newest_token_and_stays_with_the_one_that_it_is_of() {
+    fn wait_stays_with_its_token_and_a_new_token_brings_its_own() {
         let (told, own) = (Timestamp::from_secs(1_790_000_600), Timestamp::from_secs(1_790_000_900));
         for (token, wait) in [('a', told), ('b', own)] {
             let mut journal = Journal { not_before: Some(told), ..journal() };
@@ -189,13 +193,15 @@ mod tests {
         }
     }
 
+    /// Rule 20.
     #[test]
-    fn r20_only_what_may_be_a_rescue_rests_where_the_answer_does_not_say() {
+    fn unstated_rest_applies_only_after_a_second_send() {
         assert_eq!([1, 2, 3].map(default_cooldown), [Duration::ZERO, REST, REST]);
     }
 
+    /// Rule 17.
     #[test]
-    fn r17_the_old_token_after_a_second_send_is_in_doubt_as_the_generation_that_it_has_become() {
+    fn old_token_after_a_second_send_stays_in_doubt() {
         let after = |warnings| GrantEffects { warnings, cooldown: Duration::ZERO };
         let settled = |warnings, intent| {
             let mut journal = Journal { intent, ..journal() };

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_copied_from_another_profile_is_not_ours() {
+    fn keyring_item_copied_from_another_profile_is_not_ours() {
         let (keyring, key) = (MemoryKeyring::default(), SealingKey::generate());
         for profile in ["work", "home"] {
             write(&keyring, &item(profile), "s", &key, &credential(profile)).unwrap();

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_call_is_left_behind_and_the_next_one_works() {
+    fn hanging_keyring_call_is_abandoned_and_the_next_works() {
         let (hold, held) = mpsc::channel::<()>();
         let worker = KeyringWorker::new(Stuck(Arc::new(Mutex::new(held))));
         assert_eq!(worker.check(), Err(KeyringError::TimedOut));
@@ -215,13 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_gets_on_may_take_longer() {
+    fn keyring_call_that_makes_progress_may_take_longer() {
         let (_hold, held) = mpsc::channel::<()>();
         assert_eq!(KeyringWorker::new(Stuck(Arc::new(Mutex::new(held)))).list("s"), Ok(Vec::new()));
     }
 
     #[test]
-    fn a_panic_in_the_library_is_an_error_and_not_the_end() {
+    fn keyring_library_panic_becomes_an_error() {
         let (_hold, held) = mpsc::channel::<()>();
         let worker = KeyringWorker::new(Stuck(Arc::new(Mutex::new(held))));
         assert!(matches!(worker.read(&item()), Err(KeyringError::Failed(_))));

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_text_is_never_sealed_to_the_same_bytes() {
+    fn encrypting_the_same_text_twice_gives_different_bytes() {
         let key = SealingKey::generate();
         assert_ne!(key.encrypt(b"x", b""), key.encrypt(b"x", b""));
         assert!(key.decrypt(&key.encrypt(b"x", b"a"), b"b").is_none());

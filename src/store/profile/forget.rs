@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_does_not_go_while_somebody_is_about_to_seal_under_it() {
+    fn key_is_kept_while_a_writer_is_about_to_seal_with_it() {
         let (dir, keyring) = (tempfile::tempdir().unwrap(), MemoryKeyring::default());
         let store = store(dir.path(), &keyring);
         let name: ProfileName = "demo".parse().unwrap();
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_goes_with_the_last_credential_and_the_next_one_has_another() {
+    fn key_is_deleted_with_the_last_credential_and_made_anew() {
         let (dir, keyring) = (tempfile::tempdir().unwrap(), MemoryKeyring::default());
         let (store, daemon) = (store(dir.path(), &keyring), self::store(dir.path(), &keyring));
         let name: ProfileName = "demo".parse().unwrap();
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_keyring_that_fails_behind_the_tombstone_leaves_remains_that_are_found() {
+    fn leftovers_are_found_if_the_keyring_failed_in_logout() {
         let (dir, keyring) = (tempfile::tempdir().unwrap(), MemoryKeyring::default());
         let store = store(dir.path(), &keyring);
         let name: ProfileName = "demo".parse().unwrap();
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_program_keeps_under_the_same_name_is_told_and_left_alone() {
+    fn keyring_item_of_another_program_is_reported_and_kept() {
         let (dir, keyring) = (tempfile::tempdir().unwrap(), MemoryKeyring::default());
         let store = store(dir.path(), &keyring);
         let name: ProfileName = "demo".parse().unwrap();
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_killed_logout_leaves_behind_its_tombstone_is_found() {
+    fn leftovers_of_a_killed_logout_are_found_and_removed() {
         for left in ["sealed", "received"] {
             let (dir, keyring) = (tempfile::tempdir().unwrap(), MemoryKeyring::default());
             let store = store(dir.path(), &keyring);

@@ -150,8 +150,9 @@ mod tests {
 
     const THEN: Timestamp = Timestamp::from_secs(1_790_000_000);
 
+    /// Rule 3.
     #[test]
-    fn r03_the_newest_tokens_are_remembered_and_the_file_stays_bounded() {
+    fn ledger_keeps_the_newest_tokens_and_stays_bounded() {
         let old: String = (0..2 * KEPT_LINES - 1).map(|i| format!("{i:032x}\n")).collect();
         let (dir, ledger) = ledger(&old);
         assert!(!ledger.is_consumed(&print(2 * KEPT_LINES - 1)).unwrap());
@@ -167,15 +168,17 @@ mod tests {
         assert_eq!(lines(&dir), KEPT_LINES + 1);
     }
 
+    /// Rule 3.
     #[test]
-    fn r03_a_token_added_after_a_torn_line_is_still_found() {
+    fn token_added_after_a_torn_ledger_line_is_found() {
         let (_dir, ledger) = ledger("0123");
         ledger.add_consumed(&print(7)).unwrap();
         assert!(ledger.is_consumed(&print(7)).unwrap());
     }
 
+    /// Rule 17.
     #[test]
-    fn r17_a_doubt_is_kept_until_more_is_known() {
+    fn ledger_keeps_a_doubt_until_the_token_is_consumed() {
         let (dir, ledger) = ledger("");
         ledger.add_in_doubt(&print(1), THEN).unwrap();
         ledger.add_in_doubt(&print(1), THEN.plus(std::time::Duration::from_secs(9))).unwrap();
@@ -188,8 +191,9 @@ mod tests {
         assert_eq!((ledger.entry(&print(2)).unwrap(), lines(&dir)), (None, 2));
     }
 
+    /// Rule 22.
     #[test]
-    fn r22_what_the_server_issues_anew_is_neither_consumed_nor_in_doubt() {
+    fn reissued_token_is_neither_consumed_nor_in_doubt() {
         let (dir, ledger) = ledger("");
         ledger.clear(&print(1)).unwrap();
         assert_eq!(lines(&dir), 0, "nothing was known of it");
@@ -206,8 +210,9 @@ mod tests {
         assert_eq!(ledger.entry(&print(2)).unwrap(), Some(LedgerEntry::InDoubt(THEN)));
     }
 
+    /// Rule 17.
     #[test]
-    fn r17_a_torn_line_says_nothing_and_a_word_of_a_later_version_nothing_good() {
+    fn torn_ledger_line_is_ignored_and_unknown_mark_is_consumed() {
         let whole = format!("{IN_DOUBT} {THEN} {}", print(1).as_str());
         for length in 0..whole.len() {
             let (_dir, ledger) = ledger(&whole[..length]);

@@ -171,8 +171,9 @@ mod tests {
         Store::new(&settings, dir, None, || unreachable!())
     }
 
+    /// Rule 3.
     #[test]
-    fn r03_a_spent_token_is_told_before_what_may_pass_and_behind_what_is_worse() {
+    fn consumed_token_outranks_a_due_flaw_but_not_needs_login() {
         let dir = tempfile::tempdir().unwrap();
         let (store, before) = (store(dir.path()), test_samples::journal());
         store.ledger().add_consumed(&test_samples::fingerprint('a')).unwrap();
@@ -186,8 +187,9 @@ mod tests {
         }
     }
 
+    /// Rule 3.
     #[test]
-    fn r03_a_spent_token_is_told_unless_a_flight_has_replaced_it_meanwhile() {
+    fn consumed_token_is_reported_unless_a_flight_replaced_it() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path());
         let name: ProfileName = "demo".parse().unwrap();

@@ -386,8 +386,9 @@ fn with_bench(with_keyring: bool, use_it: impl FnOnce(&DamagedStoreFixture)) {
     });
 }
 
+/// Rule 13.
 #[test]
-fn r13_no_damaged_store_gives_a_lower_generation_or_another_token() {
+fn damaged_store_yields_no_older_or_foreign_token() {
     super::run("store", 4_000, |rng| {
         with_bench(rng.once_in(2), |bench| {
             let (state, parts) = bench.damage(rng);
@@ -422,7 +423,7 @@ fn judge(rng: &mut Rng, journal: &Journal) {
 }
 
 #[test]
-fn no_damaged_journal_is_another_profiles() {
+fn damaged_journal_is_never_read_as_another_profile() {
     let bench = DamagedStoreFixture::new(false);
     let path = bench.folder("demo").join("record.json");
     let mut whole: Journal = serde_json::from_slice(&bench.newest().files["record.json"]).unwrap();
@@ -470,7 +471,7 @@ fn no_damaged_journal_is_another_profiles() {
 }
 
 #[test]
-fn no_damaged_seal_opens() {
+fn damaged_sealed_credential_does_not_open() {
     let bench = DamagedStoreFixture::new(false);
     let files: Vec<_> =
         bench.history.iter().flat_map(|s| s.files.get("sealed")).chain(bench.other.files.get("sealed")).collect();

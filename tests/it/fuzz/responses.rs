@@ -225,12 +225,14 @@ fn cut(rng: &mut Rng) {
     }
 }
 
+/// Rule 16.
 #[test]
-fn r16_no_damaged_answer_loses_or_alters_a_refresh_token() {
+fn damaged_response_keeps_its_refresh_token_unaltered() {
     super::run("responses", 30_000, damaged);
 }
 
+/// Rule 16.
 #[test]
-fn r16_no_cut_answer_alters_a_refresh_token() {
+fn truncated_response_yields_no_partial_refresh_token() {
     super::run("cut responses", 10_000, cut);
 }

@@ -116,11 +116,11 @@ fn schedule(rng: &mut Rng) {
 }
 
 #[test]
-fn no_damaged_configuration_is_more_than_an_error() {
+fn damaged_configuration_loads_or_gives_an_error_with_a_hint() {
     super::run("configuration", 3_000, config);
 }
 
 #[test]
-fn no_damaged_cron_expression_is_more_than_an_error() {
+fn damaged_cron_expression_is_refused_or_moves_forward() {
     super::run("cron", 3_000, schedule);
 }

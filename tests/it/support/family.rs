@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn strict_a_replay_kills_everything() {
+    fn strict_family_is_revoked_by_a_replay() {
         let mut f = TokenFamily::new("f", RotationMode::Strict);
         let first = f.current.clone();
         let RefreshResult::Pair { access, .. } = f.refresh(&first, LIFE) else { panic!() };
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn lenient_refuses_a_replay_and_lives_on() {
+    fn lenient_family_refuses_a_replay_and_stays_alive() {
         let mut f = TokenFamily::new("f", RotationMode::Lenient);
         let first = f.current.clone();
         let second = refresh_of(f.refresh(&first, LIFE));

@@ -39,22 +39,25 @@ fn naive() -> Design {
     Design { reread: false, intent: false, sealing: Sealing::Never, preflight: false, share: false, ..strict() }
 }
 
+/// Rule 40.
 #[test]
-fn r40_the_built_design_holds_at_every_server() {
+fn built_design_holds_at_every_server() {
     for server in Server::ALL {
         let grace: &[&str] = if server.has_grace() { &["S1", "S2", "S3"] } else { &["S1", "S2"] };
         holds(&format!("built, {server:?}"), Design::implemented(server), grace);
     }
 }
 
+/// Rule 18.
 #[test]
-fn r18_the_last_chance_saves_what_the_server_never_saw() {
+fn last_chance_recovers_a_request_the_server_never_saw() {
     let report = holds("built, Strict", strict(), &["S4"]);
     assert!(report.states > 10_000);
 }
 
+/// Rule 40.
 #[test]
-fn r40_more_rounds_and_more_processes_hold() {
+fn built_design_holds_with_more_rounds_and_processes() {
     if !is_long() {
         // Some seconds instead of minutes: without refusals and keyring locks.
         let budget = Budget { refusals: 0, locks: 0, crashes: 1, power_cuts: 0, ..Budget::ONE_EACH };
@@ -74,62 +77,72 @@ fn r40_more_rounds_and_more_processes_hold() {
     holds("built, Strict, 3 processes, 2 crashes", Design { processes: 3, budget, ..strict() }, &["S1"]);
 }
 
+/// Rule 40.
 #[test]
-fn r40_an_in_process_map_alone_is_caught() {
+fn design_with_an_in_process_map_only_is_caught() {
     caught("in-process map only", Design { lock: false, ..naive() }, &["P1", "P2", "P3", "P5"]);
 }
 
+/// Rule 40.
 #[test]
-fn r40_a_lock_without_reread_is_caught() {
+fn design_with_a_lock_but_no_reread_is_caught() {
     caught("lock, no re-read", naive(), &["P2", "P3", "P5"]);
 }
 
+/// Rule 40.
 #[test]
-fn r40_a_reread_without_intent_is_caught() {
+fn design_without_an_intent_is_caught() {
     let design = Design { intent: false, sealing: Sealing::Never, preflight: false, ..strict() };
     caught("lock and re-read, no intent", Design { rounds: 2, ..design }, &["P5", "P9"]);
 }
 
+/// Rule 40.
 #[test]
-fn r40_an_intent_without_sealed_copy_is_caught() {
+fn design_without_a_sealed_credential_is_caught() {
     let design = Design { sealing: Sealing::Never, preflight: false, ..strict() };
     caught("intent, no sealed copy", Design { rounds: 2, ..design }, &["P3"]);
 }
 
+/// Rule 10.
 #[test]
-fn r10_a_sealed_copy_deleted_at_commit_is_caught() {
+fn sealed_credential_deleted_at_commit_is_caught() {
     let design = Design { sealing: Sealing::UntilCommit, rounds: 2, ..strict() };
     caught("sealed copy deleted at commit", design, &["P2", "P3"]);
 }
 
+/// Rule 17.
 #[test]
-fn r17_a_blind_retry_is_caught() {
+fn design_with_a_blind_retry_is_caught() {
     caught("blind retry", Design { blind_retry: true, ..strict() }, &["P5"]);
 }
 
+/// Rule 20.
 #[test]
-fn r20_a_last_chance_without_quarantine_is_caught() {
+fn last_chance_without_a_quarantine_is_caught() {
     caught("no quarantine before the last chance", Design { quarantine: false, rounds: 2, ..strict() }, &["P5"]);
 }
 
+/// Rule 26.
 #[test]
-fn r26_no_sharing_of_outcomes_is_caught() {
+fn design_without_shared_outcomes_is_caught() {
     caught("no outcome sharing", Design { share: false, ..strict() }, &["P7"]);
 }
 
+/// Rule 19.
 #[test]
-fn r19_a_grace_without_the_fence_is_caught() {
+fn grace_retry_without_a_fence_is_caught() {
     caught("grace, no fence", Design { fence: false, ..Design::implemented(Server::GraceMulti) }, &["P5"]);
 }
 
+/// Rule 20.
 #[test]
-fn r20_latest_without_waiting_is_caught() {
+fn latest_grace_retry_without_a_wait_is_caught() {
     let design = Design { grace_waits: false, ..Design::implemented(Server::GraceLatest) };
     caught("grace `latest`, retry without waiting", design, &["P5"]);
 }
 
 #[test]
-fn a_network_without_bounds_leaves_no_safe_retry() {
+fn unbounded_network_leaves_no_safe_retry() {
     caught(
         "grace, unbounded network",
         Design { bounded_network: false, ..Design::implemented(Server::GraceMulti) },
@@ -137,8 +150,9 @@ fn a_network_without_bounds_leaves_no_safe_retry() {
     );
 }
 
+/// Rule 36.
 #[test]
-fn r36_among_hosts_a_lease_alone_permits_nothing() {
+fn lease_alone_permits_no_send_among_hosts() {
     let proposed = hosts::MultiHostDesign::proposed();
     for (ground, expected) in [
         (hosts::SendPermission::Lease, "L1"),

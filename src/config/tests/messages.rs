@@ -424,7 +424,7 @@ fn bad_secret_sources_are_reported_with_a_hint() {
         ),
         (
             acme!(r#"client_secret = { vault = "x" }"#),
-            r#"config.toml:4: [provider.acme.client_secret] unknown key "locked""#,
+            r#"config.toml:4: [provider.acme.client_secret] unknown key "vault""#,
             "the keys allowed here are env, file, command and keyring",
         ),
         (

@@ -52,36 +52,43 @@ fn check(client: &Client) {
     assert_eq!((counts.presented_again, counts.families_revoked), (0, 0));
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn a_public_client_is_kept_alive() {
     check(&PUBLIC);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn a_client_with_client_secret_basic_is_kept_alive() {
     check(&BASIC);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn a_client_with_client_secret_post_is_kept_alive() {
     check(&POST);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn a_client_whose_id_and_secret_must_be_encoded_is_kept_alive() {
     check(&ODD);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn a_client_that_signs_with_es256_is_kept_alive() {
     check(&ES256);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn a_client_that_signs_with_rs256_is_kept_alive() {
     check(&RS256);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn a_client_that_signs_can_sign_in_on_another_device() {
     let server = OidcProvider::start(600, 0);
@@ -98,6 +105,7 @@ fn a_client_that_signs_can_sign_in_on_another_device() {
     login.finish().exits(0).says("demo: signed in as grace");
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn a_secret_or_key_that_the_server_does_not_accept_is_a_matter_of_configuration() {
     let server = OidcProvider::start(600, 0);
@@ -198,6 +206,7 @@ fn openssl(directory: &Path, arguments: &str) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
+#[ignore = "needs openssl; contrib/test runs it"]
 #[test]
 fn keys_as_openssl_makes_them_serve_or_are_told_what_would() {
     let dir = tempfile::tempdir().unwrap();
@@ -286,6 +295,7 @@ fn a_secret_is_read_from_wherever_it_is_kept() {
     assert_eq!(server.counts().refresh_ok, sources.len());
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn secrets_and_keys_are_read_from_the_keyring() {
     let server = AuthServer::start(Mode::Strict);

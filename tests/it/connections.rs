@@ -30,6 +30,7 @@ fn trusting(ca: &Path) -> String {
     format!("ca_file = \"{}\"\n", ca.display())
 }
 
+#[ignore = "needs openssl; contrib/test runs it"]
 #[test]
 fn a_private_authority_is_trusted_where_it_is_named() {
     let server = AuthServer::start(Mode::Strict);
@@ -48,6 +49,7 @@ fn a_private_authority_is_trusted_where_it_is_named() {
     assert_eq!(server.counts().refresh_ok, 1);
 }
 
+#[ignore = "needs openssl; contrib/test runs it"]
 #[test]
 fn a_daemon_reads_a_file_of_authorities_that_was_replaced() {
     let server = AuthServer::start(Mode::Strict);
@@ -67,6 +69,7 @@ fn a_daemon_reads_a_file_of_authorities_that_was_replaced() {
     daemon.wait_for_line("certificate");
 }
 
+#[ignore = "needs openssl; contrib/test runs it"]
 #[test]
 fn endpoints_below_the_domain_are_discovered_over_tls() {
     let server = AuthServer::start(Mode::Strict);
@@ -100,6 +103,7 @@ fn elsewhere(tls: &TlsFront) -> String {
     format!("token_endpoint = \"https://{NAME}/token\"\n{}", trusting(&tls.ca()))
 }
 
+#[ignore = "needs openssl; contrib/test runs it"]
 #[test]
 fn other_machines_are_reached_through_the_proxy_of_the_environment() {
     let server = AuthServer::start(Mode::Strict);
@@ -115,6 +119,7 @@ fn other_machines_are_reached_through_the_proxy_of_the_environment() {
     assert_eq!((server.counts().refresh_requests, server.counts().refresh_ok), (1, 1));
 }
 
+#[ignore = "needs openssl; contrib/test runs it"]
 #[test]
 fn a_proxy_that_refuses_costs_nothing() {
     let server = AuthServer::start(Mode::Strict);

@@ -34,6 +34,7 @@ fn a_damaged_journal_is_trouble_of_the_store_and_not_of_the_configuration() {
     assert!(!told.stdout.contains("configuration error"), "{told:#?}");
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn after_a_damaged_journal_a_profile_can_be_signed_in_anew_as_the_hint_says() {
     let server = AuthServer::start(Mode::Strict);
@@ -120,6 +121,7 @@ fn r03_a_store_without_its_store_json_is_made_whole_from_its_journals_and_still_
     assert_eq!(server.counts().presented_again, 0);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn r03_a_store_of_which_nobody_knows_any_more_which_it_is_says_so_and_the_way_out_works() {
     let server = AuthServer::start(Mode::Strict);
@@ -217,6 +219,7 @@ fn r17_a_doubt_is_shown_and_kept_when_its_journal_is_put_back_or_damaged() {
 }
 
 /// The files of a later keepalive are not damaged: nothing takes their place, and the hint is not to sign in anew.
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn r13_what_a_later_version_wrote_is_refused_by_whatever_would_replace_it() {
     let later = |file: &str, bytes: &[u8]| match file {

@@ -37,6 +37,7 @@ fn configured(rest: &str) -> Sandbox {
     sandbox
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn a_provider_that_is_well_is_said_to_be_and_is_sent_nothing() {
     let server = OidcProvider::start(60, 0);

@@ -50,6 +50,7 @@ fn r26_a_herd_shares_a_refusal() {
 }
 
 /// The issue's own herd: 200 processes at the real server, alone, with a daemon, and half of them asking for a token.
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn r01_two_hundred_processes_at_oidc_provider() {
     // It answers so late that all arrive during the flight, on a busy machine too.

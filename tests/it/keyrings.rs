@@ -22,6 +22,7 @@ fn uuid(sandbox: &Sandbox) -> String {
     serde_json::from_str::<serde_json::Value>(&text).unwrap()["uuid"].as_str().unwrap().to_owned()
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn the_published_item_is_what_the_contract_says() {
     let server = AuthServer::start(Mode::Strict);
@@ -42,6 +43,7 @@ fn the_published_item_is_what_the_contract_says() {
     assert_eq!(item["scope"], "a b");
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn r08_every_state_is_told_apart_in_time_and_nothing_is_sent() {
     let server = AuthServer::start(Mode::Strict);
@@ -63,6 +65,7 @@ fn r08_every_state_is_told_apart_in_time_and_nothing_is_sent() {
     assert_eq!(server.counts().refresh_requests, 0);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn a_keyring_that_fails_later_stops_refreshes_and_loses_nothing() {
     let server = AuthServer::start(Mode::Strict);
@@ -85,6 +88,7 @@ fn a_keyring_that_fails_later_stops_refreshes_and_loses_nothing() {
     sandbox.refresh(&["--force"]).exits(0);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn a_daemon_picks_up_a_restarted_keyring() {
     let server = AuthServer::start(Mode::Strict);
@@ -113,6 +117,7 @@ fn a_daemon_picks_up_a_restarted_keyring() {
     assert_eq!(server.counts().presented_again, 0);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn r10_a_keyring_restored_to_an_older_state_does_not_bring_a_spent_token_back() {
     let server = AuthServer::start(Mode::Strict);
@@ -135,6 +140,7 @@ fn r10_a_keyring_restored_to_an_older_state_does_not_bring_a_spent_token_back() 
     assert_eq!(server.counts().presented_again, 0);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn a_key_deleted_under_us_overwrites_nothing() {
     let server = AuthServer::start(Mode::Strict);
@@ -152,6 +158,7 @@ fn a_key_deleted_under_us_overwrites_nothing() {
     assert_eq!(server.counts().refresh_requests, 0);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn two_first_imports_at_the_same_instant_make_one_key() {
     let server = AuthServer::start(Mode::Strict);
@@ -178,6 +185,7 @@ fn two_first_imports_at_the_same_instant_make_one_key() {
     assert_eq!(items, 1);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn an_ambiguous_item_is_resolved_by_generation_and_reported() {
     let server = AuthServer::start(Mode::Strict);
@@ -194,6 +202,7 @@ fn an_ambiguous_item_is_resolved_by_generation_and_reported() {
     assert_eq!(server.counts().presented_again, 0);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn r13_a_newer_item_of_another_program_is_neither_used_nor_overwritten() {
     let server = AuthServer::start(Mode::Strict);
@@ -211,6 +220,7 @@ fn r13_a_newer_item_of_another_program_is_neither_used_nor_overwritten() {
     assert_eq!(sandbox.status()["publication"], "publish_pending");
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn r30_a_second_state_directory_is_an_error_until_it_takes_over() {
     let server = AuthServer::start(Mode::Strict);
@@ -233,6 +243,7 @@ fn r30_a_second_state_directory_is_an_error_until_it_takes_over() {
     assert_eq!((counts.refresh_ok, counts.presented_again), (2, 0));
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn r30_a_profile_that_nothing_here_names_is_taken_over_as_the_hint_says() {
     let server = AuthServer::start(Mode::Strict);
@@ -267,6 +278,7 @@ fn r30_a_profile_that_nothing_here_names_is_taken_over_as_the_hint_says() {
     sandbox.keepalive(&["doctor", "-p", "demo"]).exits(2).says("--take-over");
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn r04_a_take_over_leaves_the_token_that_another_profile_here_holds_and_says_who() {
     let server = AuthServer::start(Mode::Strict);

@@ -57,6 +57,7 @@ fn parameter(url: &str, name: &str) -> String {
     url.query_pairs().find(|(k, _)| k == name).unwrap_or_else(|| panic!("no {name} in {url}")).1.into_owned()
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn a_browser_login_brings_a_credential_that_is_kept_alive() {
     let server = OidcProvider::start(60, 0);
@@ -80,6 +81,7 @@ fn a_browser_login_brings_a_credential_that_is_kept_alive() {
     assert_eq!(server.counts().refresh_ok, 1);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn nothing_that_is_secret_is_said_or_seen() {
     let server = OidcProvider::start(60, 0);
@@ -98,6 +100,7 @@ fn nothing_that_is_secret_is_said_or_seen() {
     assert!(!run.stderr.contains(token.trim()));
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn a_client_with_a_secret_signs_in_and_refreshes() {
     let server = OidcProvider::start(60, 0);
@@ -111,6 +114,7 @@ fn a_client_with_a_secret_signs_in_and_refreshes() {
     sandbox.keepalive(&["refresh", "-p", "work", "--force"]).exits(0);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn a_dead_credential_is_replaced_and_needs_login_goes_away() {
     let server = OidcProvider::start(60, 0);
@@ -133,6 +137,7 @@ fn a_dead_credential_is_replaced_and_needs_login_goes_away() {
     assert_eq!(server.counts().presented_again, 1, "the thief's alone");
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn one_that_is_interrupted_or_refused_changes_nothing() {
     let server = OidcProvider::start(60, 0);
@@ -153,6 +158,7 @@ fn one_that_is_interrupted_or_refused_changes_nothing() {
     sandbox.refresh(&["--force"]).exits(0);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn every_wait_can_be_interrupted() {
     let server = OidcProvider::start(60, 0);
@@ -169,6 +175,7 @@ fn every_wait_can_be_interrupted() {
     sandbox.keepalive(&["status", "-p", "demo"]).exits(77);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn the_other_loopback_address_will_do() {
     let server = OidcProvider::start(60, 0);
@@ -185,6 +192,7 @@ fn the_other_loopback_address_will_do() {
     login.finish().exits(0);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn a_redirect_of_another_attempt_or_server_brings_nothing() {
     let server = OidcProvider::start(60, 0);
@@ -209,6 +217,7 @@ fn a_redirect_of_another_attempt_or_server_brings_nothing() {
     sandbox.keepalive(&["status", "-p", "demo"]).exits(77);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn a_registered_port_is_used_in_both_families_or_not_at_all() {
     let server = OidcProvider::start(60, 0);
@@ -229,6 +238,7 @@ fn a_registered_port_is_used_in_both_families_or_not_at_all() {
     login.finish().exits(0);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn a_machine_without_a_browser_shows_a_code_for_another_device() {
     let server = OidcProvider::start(60, 0);
@@ -243,6 +253,7 @@ fn a_machine_without_a_browser_shows_a_code_for_another_device() {
     sandbox.refresh(&["--force"]).exits(0);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn a_pasted_address_or_code_will_do() {
     let server = OidcProvider::start(60, 0);
@@ -385,6 +396,7 @@ fn r22_a_login_that_brings_the_same_refresh_token_brings_its_access_token_and_cl
     sandbox.refresh(&["--force"]).exits(0);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn a_keyring_gets_the_credential_and_a_locked_one_is_found_out_first() {
     let server = AuthServer::start(Mode::Strict);
@@ -409,6 +421,7 @@ fn a_keyring_gets_the_credential_and_a_locked_one_is_found_out_first() {
     assert!(!run.stderr.contains("type the code"), "{run:#?}");
 }
 
+#[ignore = "needs script; contrib/test runs it"]
 #[test]
 fn a_terminal_shows_a_qr_code_and_how_long_there_is() {
     let server = AuthServer::start(Mode::Strict);

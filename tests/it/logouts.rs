@@ -409,6 +409,7 @@ fn keyring_items(bus: &Bus, service: &str) -> usize {
     (found.stdout + &found.stderr).matches("attribute.username").count()
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn the_keyring_loses_the_item_and_with_the_last_profile_the_key() {
     let server = AuthServer::start(Mode::Strict);
@@ -434,6 +435,7 @@ fn the_keyring_loses_the_item_and_with_the_last_profile_the_key() {
     assert_eq!(keyring_items(&bus, "keepalive-key"), 1);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn what_was_published_before_the_kind_of_the_store_was_changed_is_told_of() {
     let server = AuthServer::start(Mode::Strict);
@@ -452,6 +454,7 @@ fn what_was_published_before_the_kind_of_the_store_was_changed_is_told_of() {
     assert!(!told.stderr.contains("keyring"), "{told:#?}");
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn a_daemon_takes_up_the_key_that_came_after_the_last_profile_left() {
     let server = AuthServer::start(Mode::Strict);
@@ -472,6 +475,7 @@ fn a_daemon_takes_up_the_key_that_came_after_the_last_profile_left() {
     daemon.finish().exits(0);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn a_keyring_that_is_locked_or_gone_changes_nothing() {
     let server = AuthServer::start(Mode::Strict);
@@ -493,6 +497,7 @@ fn a_keyring_that_is_locked_or_gone_changes_nothing() {
     assert_eq!(keyring_items(&bus, "keepalive"), 0);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn a_certified_server_revokes() {
     let server = OidcProvider::start(60, 0);

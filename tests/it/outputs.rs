@@ -224,6 +224,7 @@ fn on_terminal(sandbox: &Sandbox, env: &[(&str, &str)], line: &str) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
+#[ignore = "needs script; contrib/test runs it"]
 #[test]
 fn a_terminal_is_sent_only_what_it_can_show() {
     let server = AuthServer::start(Mode::Strict);
@@ -245,6 +246,7 @@ fn a_terminal_is_sent_only_what_it_can_show() {
     }
 }
 
+#[ignore = "needs script; contrib/test runs it"]
 #[test]
 fn the_log_is_coloured_like_all_else() {
     let server = AuthServer::start(Mode::Strict);

@@ -23,6 +23,7 @@ fn it_holds_with_no_bus_and_no_configuration() {
     nothing_left(&sandbox);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn it_holds_on_a_real_keyring_and_leaves_no_item_behind() {
     let mut sandbox = Sandbox::new();
@@ -95,6 +96,7 @@ fn a_broken_configuration_stops_it_since_the_store_is_taken_from_there() {
     nothing_left(&sandbox);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn a_locked_keyring_makes_it_fail_before_anything_is_trusted() {
     let mut sandbox = Sandbox::new();
@@ -103,6 +105,7 @@ fn a_locked_keyring_makes_it_fail_before_anything_is_trusted() {
     sandbox.keepalive(&["rehearse"]).exits(1).says("the keyring is locked");
 }
 
+#[ignore = "needs minutes for a build of its own; contrib/test runs it"]
 #[test]
 fn a_broken_guard_is_noticed() {
     let sandbox = Sandbox::new();

@@ -1,6 +1,6 @@
 //! House memory: what a reviewer would say each time, said by a test instead.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use super::support::root;
@@ -235,6 +235,21 @@ fn tests_wait_for_events_and_do_not_sleep() {
     none(files("tests/it", ".rs").into_iter().filter(sleeps).map(|(file, _)| format!("{file}: sleeps")).collect());
 }
 
+/// What plain `cargo test` leaves out says why, and who runs it: nothing is skipped in silence.
+#[test]
+fn ignored_tests_say_what_they_need_and_are_run_by_contrib_test() {
+    let is_told = |line: &str| line.starts_with("#[ignore = \"needs ") && line.ends_with("; contrib/test runs it\"]");
+    let mark = ["#[", "ignore"].concat();
+    none(
+        files("tests", ".rs")
+            .iter()
+            .flat_map(|(file, text)| text.lines().map(move |line| (file, line.trim())))
+            .filter(|(_, line)| line.starts_with(&mark) && !is_told(line))
+            .map(|(file, line)| format!("{file}: {line}"))
+            .collect(),
+    );
+}
+
 #[test]
 fn the_top_level_is_the_users() {
     let known = [
@@ -262,13 +277,23 @@ fn no_path_of_a_machine_and_no_registry_is_committed() {
         ["registry.npm", "js.org"].concat(),
         ["/ho", "me/runner"].concat(),
     ];
-    let out = Command::new("git").args(["ls-files"]).current_dir(root()).output().unwrap();
-    let tracked = String::from_utf8_lossy(&out.stdout).lines().map(PathBuf::from).collect::<Vec<_>>();
     let mut faults = Vec::new();
-    for path in tracked {
-        let text = std::fs::read(root().join(&path)).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        faults.extend(needles.iter().filter(|n| text.contains(n.as_str())).map(|n| format!("{}: {n}", path.display())));
+    let mut stack = vec![root()];
+    while let Some(dir) = stack.pop() {
+        for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            // The tests need no git; what is not committed is in these.
+            if [".git", "target", "node_modules"].iter().any(|name| path.ends_with(name)) {
+                continue;
+            }
+            if path.is_dir() {
+                stack.push(path);
+                continue;
+            }
+            let text = std::fs::read(&path).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let found = needles.iter().filter(|needle| text.contains(needle.as_str()));
+            faults.extend(found.map(|needle| format!("{}: {needle}", path.display())));
+        }
     }
     none(faults);
 }

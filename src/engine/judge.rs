@@ -130,6 +130,7 @@ fn persist(
             is_published =
                 vault.publish(&credential, key).is_ok() && vault.record.publication == Publication::Published;
         }
+        #[expect(clippy::disallowed_methods, reason = "no event says that the disk takes writes again")]
         std::thread::sleep(PERSIST_EVERY);
         let space = match vault.reserve_answer() {
             Ok(space) => space,

@@ -97,6 +97,10 @@ fn transact<'l>(
     let mut held = loaded.held;
     let mut last = Unsent::Network(String::new());
     for pause in QUICK_TRIES {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a second at most in all, on a thread of its own; a stop ends the tries"
+        )]
         std::thread::sleep(pause);
         let space = vault.reserve_answer()?;
         let intent = plan.intent(&vault.record, &held, loaded.fingerprint.clone(), kind);

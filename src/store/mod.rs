@@ -314,6 +314,7 @@ impl Store {
         let identity = self.identity()?;
         announce(CONFIRM_AFTER);
         for _ in 0..CONFIRM_TIMES {
+            #[expect(clippy::disallowed_methods, reason = "no keyring says when its disk has the key")]
             std::thread::sleep(CONFIRM_AFTER);
             if let Some((keyring, _)) = self.keyring() {
                 keyring.reconnect();

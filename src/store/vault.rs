@@ -233,6 +233,7 @@ impl<'l> Vault<'_, 'l> {
 
     /// Makes the received answer S, the newest generation. The answer is durable under its first name, from which
     /// recovery takes it as well; the new name is durable once [`Vault::save`] has synced the folder that both share.
+    #[expect(clippy::disallowed_methods, reason = "synced with the journal, by Vault::save")]
     pub fn promote_answer(&self) -> Result<(), StoreError> {
         let path = self.folder.sealed();
         std::fs::rename(self.folder.received(), &path).map_err(|e| StoreError::io("write", &path, e))

@@ -2,6 +2,14 @@
 //! `cargo test --test sweep -- --include-ignored`, some with `cargo test --test sweep -- kill kill-keyring`, at full length
 //! with `KEEPALIVE_LONG=1`. Plain `cargo test` runs none and says so.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "the bans are the program's; tests live in the real world"
+)]
+
 mod arrival;
 mod clock;
 mod errno;
@@ -15,7 +23,7 @@ mod soak;
 mod stage;
 mod tracer;
 
-#[allow(dead_code, clippy::disallowed_methods, reason = "shared with the other tests")]
+#[allow(dead_code, reason = "shared with the other tests")]
 #[path = "../it/support/mod.rs"]
 mod support;
 

@@ -184,6 +184,7 @@ fn exchange(stream: TcpStream, family: &Mutex<Family>) -> io::Result<()> {
         let mut family = family.lock().unwrap_or_else(PoisonError::into_inner);
         (family.answer(&path, &body), family.answer_delay)
     };
+    #[expect(clippy::disallowed_methods, reason = "a server that takes its time is what is played")]
     thread::sleep(delay);
     let (status, text) = answer;
     let mut stream = reader.into_inner().into_inner();

@@ -116,10 +116,12 @@ fn play(
     out.say(&format!("the daemon runs (pid {})", daemon.id()));
     for number in 1..=CROWDS {
         crowd(server, stage, args.crowd, number, out, findings)?;
+        #[expect(clippy::disallowed_methods, reason = "what the daemon does as time passes is what is shown")]
         thread::sleep(GAP);
     }
     let before = server.tally().refreshes;
     out.say(&format!("quiet for {} s: the daemon alone must keep the credential alive …", QUIET.as_secs()));
+    #[expect(clippy::disallowed_methods, reason = "what the daemon does as time passes is what is shown")]
     thread::sleep(QUIET);
     findings.by_daemon_alone = server.tally().refreshes - before;
     out.say(&format!("the daemon refreshed {} times by itself", findings.by_daemon_alone));
@@ -155,6 +157,7 @@ fn wait(child: &mut Child) -> io::Result<ExitStatus> {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
+        #[expect(clippy::disallowed_methods, reason = "std has no wait for a child with an end")]
         thread::sleep(POLL);
     }
     child.kill()?;
@@ -191,6 +194,7 @@ fn start_daemon(stage: &Stage) -> Result<Daemon, String> {
         if let Some(Ok(Some(status))) = daemon.0.as_mut().map(Child::try_wait) {
             return Err(format!("the daemon ended at once with {status}"));
         }
+        #[expect(clippy::disallowed_methods, reason = "no event tells that a process of another session listens")]
         thread::sleep(POLL);
     }
     Err("the daemon does not listen".into())

@@ -166,6 +166,7 @@ fn end_daemon(lock: &Path) {
             if !is_held() {
                 return;
             }
+            #[expect(clippy::disallowed_methods, reason = "no event tells that another process freed its lock")]
             std::thread::sleep(POLL);
         }
     }

@@ -315,6 +315,30 @@ fn there_is_one_of_each_and_no_library_in_c() {
     assert!(!features.contains("zbus feature \"tokio\""), "it would panic inside a runtime");
 }
 
+/// A version of Rust as cargo writes it: `1.89` or `1.89.0`.
+fn rust_version(text: &str) -> (u32, u32) {
+    let mut numbers = text.split('.').map(|n| n.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+#[test]
+fn dependencies_ask_for_no_newer_rust() {
+    let verbose = Command::new("rustc").arg("-vV").output().unwrap().stdout;
+    let verbose = String::from_utf8(verbose).unwrap();
+    let host = verbose.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+    let out = Command::new(env!("CARGO"))
+        .args(["metadata", "--locked", "--offline", "--format-version=1", "--filter-platform", host])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let used: Vec<_> = metadata["resolve"]["nodes"].as_array().unwrap().iter().map(|node| &node["id"]).collect();
+    let ours = rust_version(env!("CARGO_PKG_RUST_VERSION"));
+    let packages = metadata["packages"].as_array().unwrap().iter().filter(|package| used.contains(&&package["id"]));
+    let newer = packages.filter(|p| p["rust_version"].as_str().is_some_and(|version| rust_version(version) > ours));
+    none(newer.map(|p| format!("{} {} needs Rust {}", p["name"], p["version"], p["rust_version"])).collect());
+}
+
 #[test]
 fn each_check_can_fail() {
     let text = "//! x\nuse crate::engine::Engine;\nuse crate::provider::wire;\nfn f() {\n    // FIXME\n    x();\n}\n";

@@ -340,6 +340,7 @@ pub(super) async fn read_body(mut response: reqwest::Response, into: &mut Vec<u8
 /// A client that makes every request on a connection of its own, follows nothing and repeats nothing.
 fn build_client(key: &ClientCacheKey, authorities: Option<&[u8]>) -> Result<reqwest::Client, Failure> {
     let (ca_file, connect_timeout, is_loopback) = key;
+    #[expect(clippy::disallowed_methods, reason = "the one place that makes clients")]
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("keepalive/", env!("CARGO_PKG_VERSION")))
         .http1_only()

@@ -61,6 +61,7 @@ impl CommandStatus {
         match state {
             ProfileState::ConfigError => Self::Config,
             ProfileState::NeedsLogin | ProfileState::NoCredential => Self::NeedsLogin,
+            ProfileState::StoreUnavailable => Self::StoreUnavailable,
             ProfileState::Expired | ProfileState::Deferred | ProfileState::InDoubt => Self::TryAgain,
             ProfileState::Fresh | ProfileState::Due if publication == Publication::PublishPending => Self::TryAgain,
             ProfileState::Fresh | ProfileState::Due => Self::Ok,

@@ -33,8 +33,6 @@ struct StatusRow {
     provider: Option<String>,
     journal: Option<Journal>,
     status: ProfileStatus,
-    /// The store cannot tell how the profile stands; `standing.error` says why.
-    is_unreadable: bool,
     is_followed: bool,
 }
 
@@ -73,20 +71,14 @@ pub fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> CommandStatu
     } else {
         print_table(&rows, setup.clock.now().wall, out);
     }
+    let exit_status = |row: &StatusRow| CommandStatus::from_state(row.status.state, publication(row));
     rows.iter().map(exit_status).max().unwrap_or(CommandStatus::Ok)
-}
-
-fn exit_status(row: &StatusRow) -> CommandStatus {
-    match row.is_unreadable {
-        true => CommandStatus::StoreUnavailable,
-        false => CommandStatus::from_state(row.status.state, publication(row)),
-    }
 }
 
 fn status_row(setup: &Setup, name: ProfileName, no_key: Option<&Failure>) -> StatusRow {
     let (journal, unreadable) = match setup.store.peek(&name) {
         Ok(journal) => (journal, None),
-        Err(e) => (None, e.outcome().error),
+        Err(e) => (None, Some(e.outcome())),
     };
     let binding = journal.as_ref().and_then(|r| r.binding.as_ref());
     let profile = setup.config.profile(&name, binding.map(|b| b.provider.as_str())).map_err(|e| e.to_failure());
@@ -97,13 +89,14 @@ fn status_row(setup: &Setup, name: ProfileName, no_key: Option<&Failure>) -> Sta
     };
     let is_followed = profile.as_ref().is_ok_and(|p| p.follow);
     let mut standing = profile_status(setup, journal.as_ref(), profile.as_ref().ok());
-    let is_unreadable = unreadable.is_some();
     // Without its key what is stored can neither be used nor refreshed.
     let no_key = no_key.filter(|_| journal.as_ref().is_some_and(Journal::has_credential));
-    if let Some(error) = unreadable.or(profile.err()).or(no_key.cloned()) {
+    if let Some(outcome) = unreadable {
+        standing = ProfileStatus { state: outcome.kind.into(), refresh_at: None, error: outcome.error };
+    } else if let Some(error) = profile.err().or(no_key.cloned()) {
         standing = ProfileStatus { state: ProfileState::ConfigError, refresh_at: None, error: Some(error) };
     }
-    StatusRow { name, provider, journal, status: standing, is_unreadable, is_followed }
+    StatusRow { name, provider, journal, status: standing, is_followed }
 }
 
 pub(super) fn profile_status(setup: &Setup, journal: Option<&Journal>, profile: Option<&Profile>) -> ProfileStatus {
@@ -211,10 +204,7 @@ fn print_table(rows: &[StatusRow], now: Timestamp, out: &Output) {
         cells.push(vec![
             row.name.to_string(),
             row.provider.clone().unwrap_or_else(|| "-".into()),
-            match row.is_unreadable {
-                true => format!("{BAD}store unavailable{BAD:#}"),
-                false => state_word(row.status.state, publication(row)),
-            },
+            state_word(row.status.state, publication(row)),
             expires.map_or("-".into(), |at| relative_time(at, now)),
             row.status.refresh_at.map_or("-".into(), |at| relative_time(at, now)),
             journal.map_or("-".into(), |r| r.generation.to_string()),
@@ -252,6 +242,7 @@ fn state_word(state: ProfileState, publication: Publication) -> String {
         ProfileState::InDoubt => (BAD, "in doubt"),
         ProfileState::NeedsLogin => (BAD, "needs login"),
         ProfileState::ConfigError => (BAD, "configuration error"),
+        ProfileState::StoreUnavailable => (BAD, "store unavailable"),
         ProfileState::NoCredential => (BAD, "no credential"),
     };
     format!("{style}{word}{style:#}")

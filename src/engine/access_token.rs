@@ -148,7 +148,7 @@ impl Engine {
         };
         let standing = status::profile_status(Some(&journal), status_policy, &self.clock().now());
         match standing.state {
-            ProfileState::NeedsLogin | ProfileState::ConfigError => standing.error,
+            ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::StoreUnavailable => standing.error,
             // A doubt is open while any flight is in the air; `status` tells the two apart.
             ProfileState::InDoubt
             | ProfileState::Fresh

@@ -74,7 +74,7 @@ fn needs_user_status(journal: &Journal, status_policy: StatusPolicy<'_>, now: &M
     if let Some(trouble) = &journal.persistent_error {
         // A look costs little, and what was mended is told by nobody else.
         let (refresh_at, error) = (Some(now.wall), Some(trouble.failure.clone()));
-        return Some(ProfileStatus { state: trouble.state(), refresh_at, error });
+        return Some(ProfileStatus { state: trouble.outcome.into(), refresh_at, error });
     }
     if status_policy.is_following && journal.followed_origin().is_none() {
         let error = Some(nothing_to_follow(&journal.profile));

@@ -123,9 +123,8 @@ fn lasting_store_error_is_shown_by_status_until_mended() {
         break_it(&whole);
         let outcome = world.refresh();
         assert_eq!((outcome.kind, error_kind(&outcome)), (kind, word), "{outcome:?}");
-        let state = if kind == OutcomeKind::NeedsLogin { ProfileState::NeedsLogin } else { ProfileState::ConfigError };
         let now = Some(world.clock.now().wall);
-        assert_eq!((whole.shown(), whole.status().refresh_at), ((state, word.to_owned()), now));
+        assert_eq!((whole.shown(), whole.status().refresh_at), ((kind.into(), word.to_owned()), now));
         let told = world.journal();
         assert_eq!((told.sequence, &told.last_attempt), (before.sequence, &before.last_attempt), "it was no attempt");
         // Whoever asks for what is due is told as well, though the access token is fresh, and nothing is written again.
@@ -147,7 +146,7 @@ fn wrong_key_file_is_shown_by_status_until_it_is_corrected() {
     std::fs::write(world.file("key"), [8; 32]).unwrap();
     assert_eq!(world.refresh_if_due().kind, OutcomeKind::Fresh, "nobody has looked");
     assert_eq!(world.refresh().kind, OutcomeKind::StoreUnavailable);
-    assert_eq!(whole.shown(), (ProfileState::ConfigError, "damaged".into()));
+    assert_eq!(whole.shown(), (ProfileState::StoreUnavailable, "damaged".into()));
     std::fs::write(world.file("key"), "too short").unwrap();
     assert_eq!(error_kind(&world.refresh_if_due()), "key");
     assert_eq!(whole.shown(), (ProfileState::ConfigError, "key".into()));
@@ -165,9 +164,12 @@ fn unusable_store_identity_is_shown_by_status_before_a_run() {
     let text = std::fs::read_to_string(&path).unwrap();
     let mut identity: serde_json::Value = serde_json::from_str(&text).unwrap();
     identity["machine"] = "another".into();
-    for (content, word) in [(identity.to_string(), "other_machine"), ("dust".into(), "damaged")] {
+    for (content, state, word) in [
+        (identity.to_string(), ProfileState::ConfigError, "other_machine"),
+        ("dust".into(), ProfileState::StoreUnavailable, "damaged"),
+    ] {
         std::fs::write(&path, content).unwrap();
-        assert_eq!(whole.shown(), (ProfileState::ConfigError, word.into()));
+        assert_eq!(whole.shown(), (state, word.into()));
         assert_eq!([error_kind(&world.refresh_if_due()), error_kind(&world.refresh())], [word; 2]);
     }
     std::fs::write(&path, identity.to_string()).unwrap();
@@ -219,7 +221,7 @@ fn unreadable_token_is_restored_from_keyring_or_reported() {
             assert!(obtained.token.is_none());
             let told = (obtained.outcome.kind, error_kind(&obtained.outcome));
             assert_eq!(told, (OutcomeKind::StoreUnavailable, "damaged"));
-            assert_eq!(whole.shown(), (ProfileState::ConfigError, "damaged".into()));
+            assert_eq!(whole.shown(), (ProfileState::StoreUnavailable, "damaged".into()));
         }
         whole.repair();
         let obtained = obtain(&whole.world);

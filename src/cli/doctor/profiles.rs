@@ -4,7 +4,7 @@ use super::Finding;
 use crate::cli::output::{CommandStatus, Output};
 use crate::cli::setup::Setup;
 use crate::cli::status::profile_status;
-use crate::outcome::{ErrorKind, Failure, ProfileState};
+use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{Profile, ProfileName};
 use crate::store::journal::Journal;
 use crate::store::{StoreError, TakeOverResult, TokenClaim};
@@ -25,7 +25,7 @@ fn check_profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     };
     let profile = match setup.profile(name) {
         Ok(profile) => profile,
-        Err(failure) => return Some(Finding::bad("profile", failure, CommandStatus::Config)),
+        Err(outcome) => return Some(Finding::from_outcome("profile", &outcome)),
     };
     let nothing = || {
         let text = format!("{name} has no credential");
@@ -55,8 +55,7 @@ fn check_profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
 /// A credential that is at home may still be one that nobody can use: `status` says so, and so must this.
 fn refreshability(setup: &Setup, journal: Option<&Journal>, profile: &Profile) -> Finding {
     let (name, standing) = (&profile.name, profile_status(setup, journal, Some(profile)));
-    let is_stuck =
-        matches!(standing.state, ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::InDoubt);
+    let is_stuck = standing.state.needs_person();
     match standing.error.filter(|_| is_stuck) {
         Some(failure) => {
             let text = format!("{name}: cannot be refreshed: {}", failure.message);

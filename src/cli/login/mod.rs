@@ -70,7 +70,7 @@ pub fn run(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> CommandStatus
 
 fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandStatus, LoginFailure> {
     let setup = Setup::new(global).map_err(config_failure)?;
-    let profile = profile(args, &setup).map_err(config_failure)?;
+    let profile = profile(args, &setup)?;
     let (engine, endpoint) = setup.engine(false).map_err(config_failure)?;
     let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str()).map_err(prepare_failure)?;
     let sites = endpoint.sign_in_endpoints(&profile.provider).map_err(prepare_failure)?;
@@ -106,15 +106,16 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
 }
 
 /// The profile; `--provider` must agree with a section that names another.
-fn profile(args: &LoginArgs, setup: &Setup) -> Result<Profile, Failure> {
-    let Some(given) = &args.provider else { return setup.profile(&args.profile) };
-    let profile = setup.config.profile(&args.profile, Some(given)).map_err(|e| e.to_failure())?;
+fn profile(args: &LoginArgs, setup: &Setup) -> Result<Profile, LoginFailure> {
+    let Some(given) = &args.provider else { return setup.profile(&args.profile).map_err(from_outcome) };
+    let profile = setup.config.profile(&args.profile, Some(given)).map_err(|e| config_failure(e.to_failure()))?;
     if profile.provider.name == *given {
         return Ok(profile);
     }
     let name = &args.profile;
     let message = format!("profile {name} is configured for {}, not for {given}", profile.provider.name);
-    Err(Failure::new(ErrorKind::Config, message).with_hint(format!("leave --provider out, or change [profile.{name}]")))
+    let hint = format!("leave --provider out, or change [profile.{name}]");
+    Err(config_failure(Failure::new(ErrorKind::Config, message).with_hint(hint)))
 }
 
 fn stop_on_signal(endpoint: &HttpEndpoint, wait: &LoginEvents<'_>) {

@@ -137,13 +137,6 @@ impl PersistentError {
         let failure = outcome.error.clone().filter(|_| outcome.is_persistent)?;
         Some(Self { outcome: outcome.kind, failure })
     }
-
-    pub fn state(&self) -> ProfileState {
-        match self.outcome {
-            OutcomeKind::NeedsLogin => ProfileState::NeedsLogin,
-            _ => ProfileState::ConfigError,
-        }
-    }
 }
 
 /// How the newest attempt ended.

@@ -3,7 +3,7 @@
 
 use crate::credential::{Credential, Generation};
 use crate::guard::Permit;
-use crate::outcome::{ErrorKind, Failure, OutcomeKind, ProfileState};
+use crate::outcome::{ErrorKind, Failure, ProfileState};
 use crate::profile::ProfileName;
 use crate::store::disk::envelope;
 use crate::store::journal::{Journal, PersistentError};
@@ -92,11 +92,7 @@ impl Store {
             return Some((ProfileState::Due, Failure::new(ErrorKind::Unsealed, error.to_string()).with_hint(hint)));
         }
         let outcome = error.outcome();
-        let state = match outcome.kind {
-            OutcomeKind::NeedsLogin => ProfileState::NeedsLogin,
-            _ => ProfileState::ConfigError,
-        };
-        outcome.error.map(|failure| (state, failure))
+        outcome.error.map(|failure| (outcome.kind.into(), failure))
     }
 
     /// The same of a profile whose store nobody knows any more, or which may not be used here, well as its sealed copy may be.
@@ -104,7 +100,8 @@ impl Store {
         let is_seen = |error: &StoreError| !matches!(error, StoreError::Io { .. });
         let unusable = || self.check_filesystem().and_then(|()| self.identity().map(drop)).err().filter(is_seen);
         let error = journal.has_credential().then(|| self.identity_lost_error(journal).or_else(unusable)).flatten()?;
-        error.outcome().error.map(|failure| (ProfileState::ConfigError, failure))
+        let outcome = error.outcome();
+        outcome.error.map(|failure| (outcome.kind.into(), failure))
     }
 
     fn sealed_file_error(&self, name: &ProfileName, journal: &Journal) -> Option<StoreError> {

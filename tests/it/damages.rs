@@ -90,7 +90,9 @@ fn damage_gives_every_command_the_same_state_and_exit_status() {
             sandbox.keepalive(&["token", "demo"]).exits(exit);
             let refreshed = sandbox.keepalive(&["--json", "refresh", "-p", "demo", "--force"]).exits(exit);
             assert_eq!(refreshed.result()["outcome"], state);
+            sandbox.keepalive(&["refresh"]).exits(exit);
             status();
+            sandbox.keepalive(&["doctor"]).exits(exit);
         }
     }
     assert_eq!(server.counts().refresh_requests, 0);

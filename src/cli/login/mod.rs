@@ -15,6 +15,7 @@ use super::signals::StopSignals;
 use crate::cli::setup::Setup;
 use crate::engine::new_credential;
 use crate::engine::new_credential::{NewCredentialResult, Provenance};
+use crate::engine::status;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
@@ -175,8 +176,8 @@ fn browser_message(done: &Result<LoginResult, LoginFailure>, profile: &Profile) 
 }
 
 fn report(done: &LoginResult, setup: &Setup, profile: &Profile, out: &Output) -> CommandStatus {
-    let journal = setup.store.peek(&profile.name).ok().flatten();
-    let refresh_at = super::status::profile_status(setup, journal.as_ref(), Some(profile)).refresh_at;
+    let journal = setup.store.peek(&profile.name);
+    let refresh_at = status::status_of(&setup.store, &journal, Ok(profile), &setup.clock.now()).refresh_at;
     let mut line = format!("{}: signed in", profile.name);
     if let Some(account) = &done.account {
         line.push_str(&format!(" as {account}"));

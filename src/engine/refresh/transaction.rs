@@ -244,18 +244,10 @@ impl RefreshContext {
 
     /// Never to another server: the credential knows where it belongs.
     fn check_binding(&self, loaded: &LoadedCredential<'_>) -> Result<(), Outcome> {
-        let belongs = &loaded.locked_credential.credential().binding;
-        let configured = self.prepared.binding();
-        if belongs.origin == configured.origin && belongs.client_id == configured.client_id {
-            return Ok(());
+        match status::other_server(&loaded.locked_credential.credential().binding, &self.prepared.binding()) {
+            Some(failure) => Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure)),
+            None => Ok(()),
         }
-        let message = format!(
-            "the credential was issued to client {} at {}, but the configuration has client {} at {}",
-            belongs.client_id, belongs.origin, configured.client_id, configured.origin
-        );
-        let hint = format!("restore [provider.{}], sign in again, or import with --replace", belongs.provider);
-        Err(Outcome::new(OutcomeKind::ConfigError)
-            .with_error(Failure::new(ErrorKind::OtherServer, message).with_hint(hint)))
     }
 
     /// Rule 24: a client that the provider refused is tried again when the configuration changes, by `--force` once, and

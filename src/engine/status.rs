@@ -14,6 +14,7 @@ use crate::engine::refresh::retry_policy;
 use crate::engine::refresh::retry_policy::RetryDecision;
 use crate::outcome::{ErrorKind, Failure, Outcome, ProfileState};
 use crate::profile::{Policy, Profile};
+use crate::store::journal::block::{Block, Cause};
 use crate::store::journal::{Intent, Journal};
 use crate::store::{Store, StoreError};
 
@@ -177,18 +178,32 @@ fn needs_user_status(journal: &Journal, status_policy: StatusPolicy<'_>, now: &M
         };
         return Some(ProfileStatus::new(state, refresh_at, Some(failure)));
     }
-    if let Some(trouble) = &journal.persistent_error {
-        // A look costs little, and what was mended is told by nobody else.
-        let (refresh_at, error) = (Some(now.wall), Some(trouble.failure.clone()));
-        return Some(ProfileStatus::new(trouble.outcome.into(), refresh_at, error));
-    }
-    if status_policy.is_following && journal.followed_origin().is_none() {
+    let block = journal.deciding_block();
+    if status_policy.is_following
+        && journal.followed_origin().is_none()
+        && block.is_none_or(|block| block.cause != Cause::Store)
+    {
         let error = Some(nothing_to_follow(&journal.profile));
         return Some(ProfileStatus::new(ProfileState::ConfigError, None, error));
     }
-    let stop = journal.follow_conflict()?;
-    let refresh_at = Some(stop.next_check.max(now.wall));
-    Some(ProfileStatus::new(ProfileState::ConfigError, refresh_at, Some(stop.failure.clone())))
+    block.filter(|block| block.cause <= Cause::FollowConflict).map(|block| block_status(journal, block, now))
+}
+
+/// The status that a block gives. What sends a request waits for `not_before` as well; a look at what is stored costs
+/// little, and what was mended is told in no other way.
+fn block_status(journal: &Journal, block: &Block, now: &Moment) -> ProfileStatus {
+    let sends = block.cause > Cause::FollowConflict;
+    let pause = block.blocked_until(now).max(journal.blocked_until(now).filter(|_| sends));
+    let refresh_at = has_probes_left(block).then(|| pause.unwrap_or(now.wall));
+    ProfileStatus::new(block.outcome.into(), refresh_at, Some(block.failure.clone()))
+}
+
+/// Automatic probes of a refused client (rule 24).
+pub const MAX_CLIENT_PROBES: u32 = 3;
+
+/// Whether a block is tried again by itself.
+pub fn has_probes_left(block: &Block) -> bool {
+    block.client.as_ref().is_none_or(|client| client.probe_count < MAX_CLIENT_PROBES)
 }
 
 fn in_doubt_status(
@@ -218,15 +233,7 @@ fn blocked_status(journal: &Journal, now: &Moment) -> Option<ProfileStatus> {
     if let Some((state, failure)) = journal.integrity_error.clone() {
         return Some(ProfileStatus::new(state, Some(now.wall), Some(failure)));
     }
-    if let Some(client_block) = &journal.client_block {
-        // A probe that went nowhere is none, and is paused for like anything else.
-        let at = client_block.blocked_until(now).max(journal.blocked_until(now)).unwrap_or(now.wall);
-        let refresh_at = (client_block.probe_count < MAX_CLIENT_PROBES).then_some(at);
-        return Some(ProfileStatus::new(ProfileState::ConfigError, refresh_at, Some(client_block.failure.clone())));
-    }
-    let error = journal.access_token_error.clone()?;
-    let refresh_at = Some(journal.blocked_until(now).unwrap_or(now.wall));
-    Some(ProfileStatus::new(ProfileState::ConfigError, refresh_at, Some(error)))
+    journal.deciding_block().map(|block| block_status(journal, block, now))
 }
 
 /// A logout was cut off, or got no answer.
@@ -241,9 +248,6 @@ fn revocation_in_doubt(journal: &Journal) -> Failure {
     ))
 }
 
-/// Automatic probes of a refused client (rule 24).
-pub const MAX_CLIENT_PROBES: u32 = 3;
-
 fn unblocked_status(
     journal: &Journal,
     status_policy: StatusPolicy<'_>,
@@ -257,7 +261,8 @@ fn unblocked_status(
             != Freshness::Fresh
             || is_renewal_due(journal, Duration::ZERO, now);
     let is_alive = validity.is_some_and(|v| !v.remaining(now).is_zero());
-    let not_before = journal.blocked_until(now).max(journal.follow_block.as_ref().and_then(|s| s.blocked_until(now)));
+    let source = journal.block(Cause::FollowSource).and_then(|block| block.blocked_until(now));
+    let not_before = journal.blocked_until(now).max(source);
     let planned = validity.map_or(now.wall, |v| margin_reached_at(v, status_policy, now));
     let planned = renewal_at(journal).map_or(planned, |at| planned.min(at.max(now.wall)));
     let planned = not_before.map_or(planned, |at| planned.max(at));
@@ -312,10 +317,7 @@ pub fn meets_demand(journal: &Journal, demand: Demand, profile: &Profile, now: &
     let is_doubtful = journal.open_intent().is_some() || journal.open_revocation().is_some();
     let is_untroubled = !is_doubtful
         && !journal.is_rejected()
-        && journal.client_block.is_none()
-        && journal.follow_conflict().is_none()
-        && journal.access_token_error.is_none()
-        && journal.persistent_error.is_none()
+        && journal.deciding_block().is_none()
         && (!profile.follow || journal.followed_origin().is_some());
     verdict == Freshness::Fresh && journal.has_credential() && (is_untroubled || matches!(demand, Demand::ValidFor(_)))
 }
@@ -341,9 +343,8 @@ mod tests {
     use crate::credential::external::{AccountIdentity, ImportSource};
     use crate::credential::secret::Fingerprint;
     use crate::outcome::OutcomeKind;
-    use crate::store::journal::{
-        ClientBlock, FollowBlock, Intent, LastAttempt, PersistentError, Rejection, Revocation,
-    };
+    use crate::store::journal::block::RefusedClient;
+    use crate::store::journal::{LastAttempt, Rejection, Revocation};
 
     const S: fn(u64) -> Duration = Duration::from_secs;
 
@@ -358,6 +359,18 @@ mod tests {
         r.validity =
             Some(Validity { obtained: clock.now(), lifetime_ms: 1_000_000, assumed: false, is_remainder: false });
         r
+    }
+
+    fn blocked(journal: Journal, block: Block) -> Journal {
+        let mut journal = journal;
+        journal.set_block(block);
+        journal
+    }
+
+    fn refused_client(probe_count: u32, next_probe: Timestamp) -> Block {
+        let client = RefusedClient { config_fingerprint: "x".into(), probe_count };
+        let failure = Failure::new(ErrorKind::ClientRefused, "no");
+        Block { client: Some(client), next_check: Some(next_probe), ..Block::new(Cause::Client, failure) }
     }
 
     fn judge(r: &Journal, clock: &ManualClock) -> ProfileStatus {
@@ -388,8 +401,8 @@ mod tests {
         let c = clock();
         let mut r = journal(&c);
         c.advance(S(800));
-        let (outcome, failure) = (OutcomeKind::Deferred, Failure::new(ErrorKind::Source, "away"));
-        r.follow_block = Some(FollowBlock { outcome, failure, next_check: c.now().wall.plus(S(10)), set_at: None });
+        let away = Block::new(Cause::FollowSource, Failure::new(ErrorKind::Source, "away"));
+        r.set_block(Block { next_check: Some(c.now().wall.plus(S(10))), ..away });
         assert_eq!(judge(&r, &c).state, ProfileState::Deferred);
         c.advance(S(10));
         assert_eq!(judge(&r, &c).state, ProfileState::Due);
@@ -473,16 +486,13 @@ mod tests {
             identity: AccountIdentity::default(),
         });
         assert_eq!(judge(&r), (ProfileState::Fresh, Some(800)));
-        let mut stop = FollowBlock {
-            outcome: OutcomeKind::Deferred,
-            failure: Failure::new(ErrorKind::Source, "away"),
-            next_check: c.now().wall.plus(S(900)),
-            set_at: None,
+        let stop = |cause| Block {
+            next_check: Some(c.now().wall.plus(S(900))),
+            ..Block::new(cause, Failure::new(ErrorKind::Source, "away"))
         };
-        r.follow_block = Some(stop.clone());
+        r.set_block(stop(Cause::FollowSource));
         assert_eq!(judge(&r), (ProfileState::Fresh, Some(900)));
-        stop.outcome = OutcomeKind::ConfigError;
-        r.follow_block = Some(stop);
+        r.set_block(stop(Cause::FollowConflict));
         assert_eq!(judge(&r), (ProfileState::ConfigError, Some(900)));
         let fingerprint = r.fingerprint.clone().unwrap();
         let failure = Failure::new(ErrorKind::of_provider("invalid_grant"), "gone");
@@ -529,8 +539,7 @@ mod tests {
     fn response_without_a_usable_token_is_never_fresh() {
         let c = clock();
         let mut r = journal(&c);
-        let error = Failure::new(ErrorKind::AtUnusable, "nothing to use");
-        r.access_token_error = Some(error);
+        r.set_block(Block::new(Cause::AccessToken, Failure::new(ErrorKind::AtUnusable, "nothing to use")));
         // Whatever was tried since: it brought nothing to use either.
         let error = Some(Failure::new(ErrorKind::Throttled, "later"));
         r.last_attempt = Some(LastAttempt { at: c.now().wall, outcome: OutcomeKind::Deferred, retry_at: None, error });
@@ -573,20 +582,14 @@ mod tests {
             is_reusable: false,
         };
         let failure = || Failure::new(ErrorKind::Io, "y");
-        let client_block = Some(ClientBlock {
-            config_fingerprint: "x".into(),
-            failure: failure(),
-            probe_count: 0,
-            next_probe: now.wall,
-            set_at: None,
-        });
         let flaw = |state| Some((state, failure()));
-        for (client_block, flaw, with_doubt, without) in [
-            (client_block, None, ProfileState::InDoubt, ProfileState::ConfigError),
-            (None, flaw(ProfileState::Due), ProfileState::InDoubt, ProfileState::Due),
-            (None, flaw(ProfileState::NeedsLogin), ProfileState::NeedsLogin, ProfileState::NeedsLogin),
+        let client = vec![refused_client(0, now.wall)];
+        for (blocks, flaw, with_doubt, without) in [
+            (client, None, ProfileState::InDoubt, ProfileState::ConfigError),
+            (Vec::new(), flaw(ProfileState::Due), ProfileState::InDoubt, ProfileState::Due),
+            (Vec::new(), flaw(ProfileState::NeedsLogin), ProfileState::NeedsLogin, ProfileState::NeedsLogin),
         ] {
-            let unblocked = Journal { client_block, integrity_error: flaw, ..journal(&c) };
+            let unblocked = Journal { blocks, integrity_error: flaw, ..journal(&c) };
             let doubtful = Journal { intent: Some(intent.clone()), ..unblocked.clone() };
             assert_eq!([judge(&doubtful, &c).state, judge(&unblocked, &c).state], [with_doubt, without]);
         }
@@ -613,14 +616,7 @@ mod tests {
         {
             let mut r = journal(&c);
             let next_probe = c.now().wall.plus(S(60));
-            let failure = Failure::new(ErrorKind::ClientRefused, "no");
-            r.client_block = Some(ClientBlock {
-                config_fingerprint: "x".into(),
-                failure,
-                probe_count: probes,
-                next_probe,
-                set_at: None,
-            });
+            r.set_block(refused_client(probes, next_probe));
             let s = judge(&r, &c);
             assert_eq!((s.state, s.refresh_at), (ProfileState::ConfigError, is_planned.then_some(next_probe)));
             // The probe found no server.
@@ -685,8 +681,6 @@ mod tests {
             is_last_chance_used: false,
             is_reusable: false,
         };
-        let unusable = Failure::new(ErrorKind::AtUnusable, "y");
-        let config = OutcomeKind::ConfigError;
         let troubles = [
             Journal { intent: Some(intent), ..journal(&c) },
             Journal {
@@ -697,27 +691,10 @@ mod tests {
                 rejected: Some(Rejection { fingerprint: token, at: now.wall, failure: failure() }),
                 ..journal(&c)
             },
-            Journal {
-                client_block: Some(ClientBlock {
-                    config_fingerprint: "x".into(),
-                    failure: failure(),
-                    probe_count: 0,
-                    next_probe: now.wall,
-                    set_at: None,
-                }),
-                ..journal(&c)
-            },
-            Journal {
-                follow_block: Some(FollowBlock {
-                    outcome: config,
-                    failure: failure(),
-                    next_check: now.wall,
-                    set_at: None,
-                }),
-                ..journal(&c)
-            },
-            Journal { access_token_error: Some(unusable), ..journal(&c) },
-            Journal { persistent_error: Some(PersistentError { outcome: config, failure: failure() }), ..journal(&c) },
+            blocked(journal(&c), refused_client(0, now.wall)),
+            blocked(journal(&c), Block::new(Cause::FollowConflict, failure())),
+            blocked(journal(&c), Block::new(Cause::AccessToken, failure())),
+            blocked(journal(&c), Block::new(Cause::Store, failure())),
         ];
         let profile = |follow| Profile {
             name: "p".parse().unwrap(),

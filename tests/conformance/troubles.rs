@@ -11,6 +11,7 @@ use keepalive::engine::access_token::TokenResult;
 use keepalive::engine::status::{ProfileStatus, StatusPolicy, profile_status};
 use keepalive::outcome::{Outcome, OutcomeKind, ProfileState};
 use keepalive::scheduler::Scheduler;
+use keepalive::store::journal::block::Cause;
 use keepalive::store::keyring::{KeyringError, KeyringItem};
 
 use super::homes::moved_in;
@@ -248,10 +249,10 @@ fn login_import_logout_or_item_removal_clears_the_error() {
         let whole = RepairableWorld::new();
         BREAKS[number].0(&whole);
         whole.world.refresh();
-        assert!(whole.world.journal().persistent_error.is_some());
+        assert!(whole.world.journal().block(Cause::Store).is_some());
         whole
     };
-    let is_over = |whole: &RepairableWorld| whole.world.journal().persistent_error.is_none();
+    let is_over = |whole: &RepairableWorld| whole.world.journal().block(Cause::Store).is_none();
     for number in [0, 1] {
         let whole = troubled(number);
         whole.world.sign_in();
@@ -285,7 +286,7 @@ fn daemon_notices_by_itself_that_the_store_was_mended() {
     whole.repair();
     eventually("a look", || {
         world.clock.advance(Duration::from_millis(100));
-        world.journal().persistent_error.is_none().then_some(())
+        world.journal().block(Cause::Store).is_none().then_some(())
     });
     runtime.shutdown_background();
     assert_eq!(world.server.counts().presented_again, 0);
@@ -324,7 +325,7 @@ fn daemon_without_keyring_does_not_report_credential_as_lost() {
         world.keyring.set_fault(Some(KeyringError::Locked));
         let outcome = world.refresh_by(&daemon);
         assert_eq!((outcome.kind, error_kind(&outcome)), (OutcomeKind::StoreUnavailable, "keyring_locked"));
-        assert_eq!(world.journal().persistent_error, None);
+        assert_eq!(world.journal().blocks, []);
         world.keyring.set_fault(None);
         assert_eq!(world.refresh_by(&daemon).generation.get(), 3);
     }

@@ -296,7 +296,7 @@ fn files_of_a_later_format_are_refused_and_left_unchanged() {
         }
         _ => {
             let mut value: Value = serde_json::from_slice(bytes).unwrap();
-            value["format"] = 2.into();
+            value["format"] = 3.into();
             value["news"] = "x".into();
             value.to_string().into_bytes()
         }

@@ -116,19 +116,17 @@ impl ScheduledProfile {
 
     /// Says it once when a profile comes to need a person, and once when it no longer does.
     pub(super) fn report_transition(&mut self, name: &ProfileName, standing: &ProfileStatus) {
-        let needs_person =
-            |s: ProfileState| matches!(s, ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::InDoubt);
-        let was = self.state.is_some_and(needs_person);
+        let was = self.state.is_some_and(ProfileState::needs_person);
         let message = standing.error.as_ref().map_or("", |e| e.message.as_str());
         let kind = standing.error.as_ref().map(|e| e.kind.word());
         let hint = standing.error.as_ref().and_then(|e| e.hint.as_deref());
-        if needs_person(standing.state) && self.state != Some(standing.state) {
+        if standing.state.needs_person() && self.state != Some(standing.state) {
             tracing::error!(profile = %name, state = %standing.state, kind, hint, "needs attention: {message}");
         } else if standing.state == ProfileState::NoCredential {
             if self.state.is_some_and(|was| was != ProfileState::NoCredential) {
                 tracing::info!(profile = %name, "signed out");
             }
-        } else if was && !needs_person(standing.state) {
+        } else if was && !standing.state.needs_person() {
             tracing::info!(profile = %name, state = %standing.state, "recovered");
         }
         self.state = Some(standing.state);

@@ -1,5 +1,6 @@
 //! A credential and its parts: what is stored, what is handed out, and what a token response says.
 
+pub mod build;
 pub mod content_coding;
 pub mod external;
 pub mod freshness;

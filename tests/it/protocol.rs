@@ -317,8 +317,8 @@ fn each_check_of_the_protocol_can_fail() {
     for (kind, name) in [("it", "no_such_test"), ("sweep", "no_such_sweep"), ("nothing", "each_check_can_fail")] {
         assert!(fault_of_test(kind, name).is_some(), "{kind} {name}");
     }
-    assert!(fault_of_code("engine::transaction::run").is_none());
-    for path in ["engine::transaction::no_such", "engine::Nothing::run", "no_such::run", "tests/none.rs"] {
+    assert!(fault_of_code("engine::refresh::transaction::run").is_none());
+    for path in ["engine::refresh::transaction::no_such", "engine::Nothing::run", "no_such::run", "tests/none.rs"] {
         assert!(fault_of_code(path).is_some(), "{path}");
     }
     let tests = tests_of(

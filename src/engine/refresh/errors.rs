@@ -115,43 +115,60 @@ fn apply_error_class(
             .with_hint(format!("sign in again: keepalive login {name}"));
         reject_token(locked, now.wall, failure)
     } else if class == ResponseClass::ClientRejected {
-        let failure = Failure::new(ErrorKind::ClientRefused, said).with_hint(format!(
-            "check client_id, client_auth, client_secret and the endpoint in [provider.{}]",
-            ctx.profile.provider.name
-        ));
-        let probes = journal
-            .client_block
-            .as_ref()
-            .filter(|client_block| ctx.is_held_by(client_block))
-            .map_or(0, |client_block| client_block.probe_count);
-        journal.client_block = Some(ClientBlock {
-            config_fingerprint: ctx.client_mark().to_owned(),
-            failure: failure.clone(),
-            probe_count: probes,
-            next_probe: now.wall.plus(CLIENT_PROBE_INTERVAL),
-            set_at: Some(now.clone()),
-        });
-        undo_send(journal, &now, is_early);
-        Outcome::new(OutcomeKind::ConfigError).with_error(failure)
+        block_client(ctx, journal, &now, said, is_early)
     } else {
-        journal.consecutive_failures += 1;
-        let wait = match class {
-            ResponseClass::Unclassified => UNCLASSIFIED_DELAY.max(retry_after.unwrap_or_default()),
-            _ => ctx.next_retry_delay(journal, retry_after),
-        };
-        let at = now.wall.plus(wait);
-        journal.set_not_before(Some(at), Some(&now));
-        let kind = if class == ResponseClass::Unclassified { ErrorKind::Refused } else { ErrorKind::Throttled };
-        undo_send(journal, &now, is_early);
-        let stands = match journal.intent {
-            Some(_) => "the outcome of an earlier request is still in doubt",
-            None => "the refresh token is unaffected",
-        };
-        let failure = Failure::new(kind, said).with_hint(format!("{stands}; no attempt before {}", at.to_the_second()));
-        Outcome::new(OutcomeKind::Deferred).with_retry_at(at).with_error(failure)
+        put_off(ctx, journal, &now, class, said, retry_after, is_early)
     };
     set_last_attempt(ctx, &mut locked.journal, &outcome);
     outcome
+}
+
+/// The provider refuses the client: requests stop until the configuration changes, but for a few probes (rule 24).
+fn block_client(ctx: &RefreshContext, journal: &mut Journal, now: &Moment, said: String, is_early: bool) -> Outcome {
+    let failure = Failure::new(ErrorKind::ClientRefused, said).with_hint(format!(
+        "check client_id, client_auth, client_secret and the endpoint in [provider.{}]",
+        ctx.profile.provider.name
+    ));
+    let probes = journal
+        .client_block
+        .as_ref()
+        .filter(|client_block| ctx.is_held_by(client_block))
+        .map_or(0, |client_block| client_block.probe_count);
+    journal.client_block = Some(ClientBlock {
+        config_fingerprint: ctx.client_mark().to_owned(),
+        failure: failure.clone(),
+        probe_count: probes,
+        next_probe: now.wall.plus(CLIENT_PROBE_INTERVAL),
+        set_at: Some(now.clone()),
+    });
+    undo_send(journal, now, is_early);
+    Outcome::new(OutcomeKind::ConfigError).with_error(failure)
+}
+
+/// The request was turned away and the token is unaffected: no process sends before a time that the journal keeps.
+fn put_off(
+    ctx: &RefreshContext,
+    journal: &mut Journal,
+    now: &Moment,
+    class: ResponseClass,
+    said: String,
+    retry_after: Option<Duration>,
+    is_early: bool,
+) -> Outcome {
+    journal.consecutive_failures += 1;
+    let (kind, wait) = match class {
+        ResponseClass::Unclassified => (ErrorKind::Refused, UNCLASSIFIED_DELAY.max(retry_after.unwrap_or_default())),
+        _ => (ErrorKind::Throttled, ctx.next_retry_delay(journal, retry_after)),
+    };
+    let at = now.wall.plus(wait);
+    journal.set_not_before(Some(at), Some(now));
+    undo_send(journal, now, is_early);
+    let stands = match journal.intent {
+        Some(_) => "the outcome of an earlier request is still in doubt",
+        None => "the refresh token is unaffected",
+    };
+    let failure = Failure::new(kind, said).with_hint(format!("{stands}; no attempt before {}", at.to_the_second()));
+    Outcome::new(OutcomeKind::Deferred).with_retry_at(at).with_error(failure)
 }
 
 /// Rule 24: of a refused client, a probe is one that the server answered or may have got. One that went nowhere says

@@ -1,4 +1,4 @@
-//! `keepalive status`: how every profile stands, from the journals alone.
+//! `keepalive status`: shows the status of each profile, from the journals alone.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::outcome::{ErrorKind, Failure, ProfileState, Publication};
 use crate::profile::{Policy, Profile, ProfileName};
 use crate::store::journal::{Intent, Journal};
 
-/// What connecting and sealing may add to the time that a provider has for its answer.
+/// The time that connecting and sealing may add to a provider's time for its response.
 const HANDLING_TIME: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Show the state of every profile
@@ -33,7 +33,7 @@ struct StatusRow {
     provider: Option<String>,
     journal: Option<Journal>,
     status: ProfileStatus,
-    /// The store cannot tell how the profile stands; `standing.error` says why.
+    /// The store cannot be read, so the status is unknown; `standing.error` says why.
     is_unreadable: bool,
     is_followed: bool,
 }
@@ -98,7 +98,7 @@ fn status_row(setup: &Setup, name: ProfileName, no_key: Option<&Failure>) -> Sta
     let is_followed = profile.as_ref().is_ok_and(|p| p.follow);
     let mut standing = profile_status(setup, journal.as_ref(), profile.as_ref().ok());
     let is_unreadable = unreadable.is_some();
-    // Without its key what is stored can neither be used nor refreshed.
+    // Without its key the stored credential can neither be used nor refreshed.
     let no_key = no_key.filter(|_| journal.as_ref().is_some_and(Journal::has_credential));
     if let Some(error) = unreadable.or(profile.err()).or(no_key.cloned()) {
         standing = ProfileStatus { state: ProfileState::ConfigError, refresh_at: None, error: Some(error) };
@@ -119,7 +119,7 @@ pub(super) fn profile_status(setup: &Setup, journal: Option<&Journal>, profile: 
         is_following: is_followed,
     };
     let now = setup.clock.now();
-    // Whoever holds the lock for another reason, or for longer than an answer may take, is not waiting for one.
+    // If the lock is held for longer than a response may take, or for another reason, no response is awaited.
     let at_most = status_policy.policy.timeout + status_policy.policy.connect_timeout + HANDLING_TIME;
     let is_first = |i: &Intent| i.send_count == 1 && i.gave_up_at.is_none() && now.time_since(&i.last_sent) <= at_most;
     let is_awaited = |r: &Journal| match (r.open_intent(), r.open_revocation()) {
@@ -129,7 +129,7 @@ pub(super) fn profile_status(setup: &Setup, journal: Option<&Journal>, profile: 
     };
     let in_flight = journal.is_some_and(|r| is_awaited(r) && setup.store.is_locked(&r.profile));
     let standing = match journal {
-        // Another run is at this very moment waiting for the answer: no doubt yet.
+        // Another run waits for the response right now, so there is no doubt yet.
         Some(journal) if in_flight => {
             let mut settled = journal.clone();
             settled.intent = None;
@@ -147,8 +147,8 @@ pub(super) fn profile_status(setup: &Setup, journal: Option<&Journal>, profile: 
     }
 }
 
-/// Why no refresh will be sent, if the configuration has come to name another server or client than the credential's. One
-/// that is discovered is known to the refresh alone.
+/// The error if the configuration names another server or client than the credential's, so that no refresh will be
+/// sent. A discovered server is known only to a refresh.
 fn binding_mismatch(journal: &Journal, profile: &Profile) -> Option<Failure> {
     let (belongs, provider) = (journal.binding.as_ref()?, &profile.provider);
     let named = provider.token_endpoint.as_ref().map(|url| url.origin().ascii_serialization());
@@ -188,7 +188,7 @@ fn to_json(row: &StatusRow, store: &str) -> Value {
     })
 }
 
-/// Where a profile came from, for `status --json`.
+/// The origin of a profile, for `status --json`.
 fn source_json(journal: Option<&Journal>, is_followed: bool) -> Value {
     match journal.and_then(|r| r.origin.as_ref()) {
         None => Value::Null,
@@ -257,7 +257,7 @@ fn state_word(state: ProfileState, publication: Publication) -> String {
     format!("{style}{word}{style:#}")
 }
 
-/// An instant as a person wants it: how far away, and when.
+/// An instant for a person: how far away, and when.
 fn relative_time(at: Timestamp, now: Timestamp) -> String {
     let distance = |d: std::time::Duration| match d.as_secs() {
         s @ 0..120 => format!("{s}s"),

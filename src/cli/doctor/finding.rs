@@ -1,4 +1,4 @@
-//! What a check finds: how bad it is, what it is, and what to do about it.
+//! One finding of a check: its level, its text, and a hint.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::ProfileName;
 use crate::store::StoreError;
 
-/// One thing looked at.
+/// The result of one check.
 pub struct Finding {
     subject: &'static str,
     severity: Severity,
@@ -46,7 +46,7 @@ impl Finding {
         Self::from_outcome(what, &error.outcome())
     }
 
-    /// Says which profile it is about.
+    /// Adds the profile that it is about.
     pub fn for_profile(mut self, name: &ProfileName) -> Self {
         self.text = format!("{name}: {}", self.text);
         self

@@ -1,4 +1,4 @@
-//! Whether each profile's credential is at home here; and making it so, when told to.
+//! Checks whether each profile's credential belongs to this machine and store; `--take-over` makes it so.
 
 use super::Finding;
 use crate::cli::output::{CommandStatus, Output};
@@ -18,7 +18,7 @@ pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
 }
 
 fn check_profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
-    // First: of a profile without a section the journal alone says which provider it is for.
+    // The journal comes first: for a profile without a section it alone names the provider.
     let journal = match setup.store.peek(name) {
         Ok(journal) => journal,
         Err(e) => return Some(Finding::from_store_error("profile", &e)),
@@ -36,7 +36,7 @@ fn check_profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
             let text = format!("{name} is signed out, but the logout was interrupted before everything was deleted");
             Some(Finding::warning("profile", text, &format!("keepalive logout {name}")))
         }
-        // Before the first login there is nothing to examine.
+        // Before the first login there is nothing to check.
         None if !setup.store.layout().dir().exists() => nothing(),
         journal => match setup.store.check_copies_agree(name) {
             Ok(_) | Err(StoreError::Empty) if !journal.as_ref().is_some_and(Journal::has_credential) => nothing(),
@@ -45,14 +45,14 @@ fn check_profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
                 let hint = format!("keepalive refresh -p {name} --force writes the keyring item again");
                 Some(Finding::warning("profile", format!("{name}: {}", warnings.join("; ")), &hint))
             }
-            // Told once already, for the store as a whole.
+            // Already reported for the store as a whole.
             Err(StoreError::Keyring(_) | StoreError::KeyMissing { .. } | StoreError::KeyUnavailable { .. }) => None,
             Err(e) => Some(Finding::from_store_error("profile", &e)),
         },
     }
 }
 
-/// A credential that is at home may still be one that nobody can use: `status` says so, and so must this.
+/// A credential that belongs here may still be unusable. `status` reports that, so `doctor` does too.
 fn refreshability(setup: &Setup, journal: Option<&Journal>, profile: &Profile) -> Finding {
     let (name, standing) = (&profile.name, profile_status(setup, journal, Some(profile)));
     let is_stuck =
@@ -66,7 +66,8 @@ fn refreshability(setup: &Setup, journal: Option<&Journal>, profile: &Profile) -
     }
 }
 
-/// Takes over what is configured or stored here, and what is `named`: of a profile that is neither, the keyring alone knows.
+/// Takes over the profiles that are configured or stored here, and the `named` ones: a profile that is neither is known
+/// only to the keyring.
 pub fn take_over(setup: &Setup, named: &[ProfileName]) -> Vec<Finding> {
     let mut names = match setup.all_profiles() {
         Ok(names) => names,

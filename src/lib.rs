@@ -26,7 +26,7 @@ pub mod scheduler;
 // Floor 6: surfaces.
 pub mod cli;
 
-/// What is binding for all of it; the code is in [`engine::transaction`] and around it.
+/// What is binding for all of it; the code is in [`engine::refresh::transaction`] and around it.
 pub mod protocol {
     #![doc = include_str!("PROTOCOL.md")]
 }

@@ -1,4 +1,4 @@
-//! The log: the daemon's own, and for other commands what `-v` or `KEEPALIVE_LOG` asks for.
+//! Sets up the log: the daemon's, and for other commands what `-v` or `KEEPALIVE_LOG` asks for.
 
 use tracing_subscriber::EnvFilter;
 
@@ -7,7 +7,7 @@ use crate::cli::output::{Output, is_stderr_coloured};
 use crate::sys::paths;
 use crate::sys::paths::Environment;
 
-/// The daemon's: to stderr, or with `--json` one object a line to stdout, where it has nothing else to say.
+/// Sets up the daemon's log: to stderr, or with `--json` one object per line to stdout, where it prints nothing else.
 pub fn init_for_daemon(global: &GlobalArgs, places: &Environment) {
     let level = match (global.quiet, global.verbose) {
         (true, _) => "error",
@@ -18,7 +18,7 @@ pub fn init_for_daemon(global: &GlobalArgs, places: &Environment) {
     let (wanted, fault) = env_filter(places);
     let filter = wanted.unwrap_or_else(|| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second subscriber in one process is a test's business.
+    // Only tests install a second subscriber in one process.
     let _already = if global.json {
         builder.json().flatten_event(true).with_writer(std::io::stdout).try_init()
     } else {
@@ -29,7 +29,7 @@ pub fn init_for_daemon(global: &GlobalArgs, places: &Environment) {
     }
 }
 
-/// That of a command which is over soon: nothing unless somebody wants to know, and always to stderr.
+/// Sets up the log of a short command: to stderr, and empty unless it is asked for.
 pub fn init_for_command(global: &GlobalArgs, places: &Environment, out: &Output) {
     let (wanted, fault) = env_filter(places);
     if let Some(fault) = fault {
@@ -44,7 +44,7 @@ pub fn init_for_command(global: &GlobalArgs, places: &Environment, out: &Output)
     let _already = builder.with_target(false).with_ansi(is_stderr_coloured(global.color)).try_init();
 }
 
-/// The filter that the environment asks for, or what is wrong with it: then it is as if it asked for none.
+/// The filter of the environment, or what is wrong with it; an invalid filter counts as none.
 fn env_filter(places: &Environment) -> (Option<EnvFilter>, Option<String>) {
     let Some(text) = &places.log_filter else { return (None, None) };
     match EnvFilter::try_new(text) {

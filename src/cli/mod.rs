@@ -1,4 +1,4 @@
-//! The command line: what can be typed, and which function does it.
+//! The command line: its commands and options, and the function of each command.
 
 mod daemon;
 mod doctor;
@@ -96,7 +96,7 @@ pub enum Command {
     },
 }
 
-/// What keepalive(1) says beyond the help, as roff: exit status, files, environment, and the kinds of errors.
+/// The parts of keepalive(1) that the help lacks, as roff: exit status, files, environment, and the kinds of errors.
 pub fn manual() -> String {
     const PLACE_OF_KINDS: &str = ".\\\" The kinds of src/outcome/error_kind.rs stand here.\n";
     include_str!("manual.roff").replace(PLACE_OF_KINDS, &crate::outcome::ErrorKind::manual())
@@ -111,7 +111,7 @@ fn profile_name(text: &str) -> Result<ProfileName, String> {
     text.parse::<ProfileName>().map_err(|e| e.to_string())
 }
 
-/// Runs the program and gives its exit status.
+/// Runs the program and returns its exit status.
 pub fn main() -> ExitCode {
     process::harden();
     let cli = match Cli::try_parse() {

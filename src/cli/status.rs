@@ -1,4 +1,4 @@
-//! `keepalive status`: how every profile stands, from the journals alone.
+//! `keepalive status`: shows the status of each profile, from the journals alone.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -122,7 +122,7 @@ fn to_json(row: &StatusRow, store: &str) -> Value {
     })
 }
 
-/// Where a profile came from, for `status --json`.
+/// The origin of a profile, for `status --json`.
 fn source_json(journal: Option<&Journal>, is_followed: bool) -> Value {
     match journal.and_then(|r| r.origin.as_ref()) {
         None => Value::Null,
@@ -201,7 +201,7 @@ fn state_word(state: ProfileState, publication: Publication) -> String {
     format!("{style}{word}{style:#}")
 }
 
-/// An instant as a person wants it: how far away, and when.
+/// An instant for a person: how far away, and when.
 fn relative_time(at: Timestamp, now: Timestamp) -> String {
     let distance = |d: std::time::Duration| match d.as_secs() {
         s @ 0..120 => format!("{s}s"),

@@ -1,4 +1,4 @@
-//! `keepalive token`: prints an access token that lives long enough.
+//! `keepalive token`: prints an access token that is valid for long enough.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,12 +53,12 @@ pub fn run(args: &TokenArgs, global: &GlobalArgs, out: &Output) -> CommandStatus
     };
     let began = setup.clock.now();
     let theirs = match from_daemon(&setup, args) {
-        // The daemon may have been started with another configuration, or not have read ours yet.
+        // The daemon may run with another configuration, or may not have read ours yet.
         Some(reply) if reply.token.is_none() && reply.outcome == OutcomeKind::ConfigError => Some(reply),
         Some(reply) => return print_daemon_response(args, out, reply),
         None => None,
     };
-    // A daemon that fell silent has used up some of the time.
+    // A daemon that stopped responding has used up some of the time.
     let left = args.timeout.saturating_sub(setup.clock.now().time_since(&began));
     from_store(&setup, args, left, theirs, out)
 }
@@ -81,7 +81,7 @@ fn from_daemon(setup: &Setup, args: &TokenArgs) -> Option<BrokerResponse> {
     client::request_token(&setup.environment.socket, &setup.store.uuid()?, &request)
 }
 
-/// `theirs`: what the daemon said, if that may be due to another configuration; it stands where only a daemon has the key.
+/// `theirs`: the daemon's error, if another configuration may be the cause. It counts if only a daemon has the key.
 fn from_store(
     setup: &Setup,
     args: &TokenArgs,
@@ -108,7 +108,7 @@ fn from_store(
     let explain = || out.info(&format!("{}: waiting for a refresh in progress …", args.profile));
     let mut obtained = engine.access_token(&profile, args.min_valid, limit, &explain);
     if obtained.token.is_none() {
-        // This run cannot leave before its own flight is through, so it need not leave without what that brings.
+        // This run must complete its own flight anyway, so it waits for the result.
         engine.drain();
         obtained = engine.access_token_now(&profile, args.min_valid).unwrap_or(obtained);
     }
@@ -124,7 +124,7 @@ fn from_store(
         warnings: obtained.warnings,
     };
     let status = print(args, out, reply, &outcome);
-    // The token is out; what this run has in the air still must land.
+    // The token is printed; a flight of this run must still be completed.
     engine.drain();
     status
 }
@@ -148,7 +148,7 @@ fn print(args: &TokenArgs, out: &Output, reply: BrokerResponse, outcome: &Outcom
     CommandStatus::Ok
 }
 
-/// The failure with the profile's name before it, if it is not in it.
+/// The failure with the profile's name in front, if it lacks it.
 fn with_profile_name(name: &ProfileName, failure: Failure) -> Failure {
     let is_named = failure.message.split_whitespace().any(|word| word.trim_end_matches(':') == name.as_str());
     if is_named { failure } else { Failure { message: format!("{name}: {}", failure.message), ..failure } }

@@ -1,7 +1,7 @@
-//! The engine: keeps a profile's credential fresh for whoever asks, with one request for all who ask at once.
+//! The engine keeps a profile's credential fresh, with one request for all callers that ask at once.
 //!
-//! [`Engine::refresh`] is the whole story: look without a lock, join or open a flight, wait for it. What a flight does is
-//! in [`transaction`].
+//! [`Engine::refresh`] is where to begin: it reads the journal without a lock, joins or opens a flight, and waits for
+//! it. The flight itself is in [`refresh::transaction`].
 
 pub mod access_token;
 pub mod logout;
@@ -25,13 +25,13 @@ use crate::provider::{PrepareError, TokenEndpoint};
 use crate::store::journal::Journal;
 use crate::store::{Store, StoreError};
 
-/// Longest time that a flight past the point of no return may take to finish: request, then persistence.
+/// The longest time that an admitted flight may take to finish, storing included.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(45);
-/// How often a waiting caller looks whether it was told to stop.
+/// How often a waiting caller checks whether it was told to stop.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// After this long the person is told what is being waited for.
+/// After this time the person is told what is being waited for.
 const EXPLAIN_AFTER: Duration = Duration::from_secs(3);
-/// A caller that joined flights which did not answer its demand opens its own after this many.
+/// After joining this many flights that did not satisfy its demand, a caller gives up.
 const MAX_JOINS: usize = 3;
 
 /// Refreshes credentials. Cheap to clone; all clones share their flights.
@@ -48,7 +48,7 @@ struct EngineInner {
     stop: Arc<AtomicBool>,
     concurrency: ConcurrencyLimit,
     is_daemon: bool,
-    /// The profiles for which this process was started by keepalive itself.
+    /// The profiles for which keepalive itself started this process.
     caller_profiles: Vec<String>,
     followed_stores: OnceLock<Arc<dyn FollowedStores>>,
 }
@@ -59,16 +59,16 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// What a demand may be met by without a flight.
+/// What may satisfy a demand without a flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TrustJournal {
-    /// The journal's word.
+    /// The journal.
     Yes,
-    /// Nothing: what it speaks of could not be opened.
+    /// Nothing, because the credential that the journal names could not be opened.
     No,
 }
 
-/// A flight that the caller has joined or opened.
+/// The result of joining or opening a flight.
 enum JoinResult {
     Done(Outcome),
     Waiting { flight: FlightHandle<Outcome>, is_follower: bool },
@@ -97,10 +97,10 @@ impl Engine {
         Self { inner: Arc::new(shared) }
     }
 
-    /// Lets profiles with `follow = true` look into the stores of other tools. Without this they send nothing.
+    /// Lets profiles with `follow = true` read the stores of other tools. Without this they send nothing.
     #[must_use]
     pub fn with_followed_stores(self, source: Arc<dyn FollowedStores>) -> Self {
-        // The first one stays: what is followed cannot change under a flight.
+        // The first value stays, so that it cannot change during a flight.
         let _first = self.inner.followed_stores.set(source);
         self
     }
@@ -113,14 +113,15 @@ impl Engine {
         &self.inner.clock
     }
 
-    /// The demand behind `--force`: something newer than what is there now.
+    /// The demand of `--force`: a generation newer than the current one.
     pub fn force_demand(&self, name: &ProfileName) -> Result<Demand, StoreError> {
         let journal = self.inner.store.peek(name)?;
         Ok(Demand::NewerThan(journal.map_or(crate::credential::Generation::NONE, |r| r.generation)))
     }
 
-    /// Meets a demand: returns at once if it is met, else joins the flight for this profile or opens one, and shares its
-    /// outcome. Blocks for at most `limit`; a flight goes on without its caller. `explain` is called once if it takes long.
+    /// Satisfies a demand: returns at once if it is met, else joins the flight of this profile or opens one, and shares
+    /// its outcome. Blocks for at most `limit`; a flight goes on without its caller. `explain` is called once if it
+    /// takes long.
     pub fn refresh(&self, profile: &Arc<Profile>, demand: Demand, limit: Duration, on_long_wait: &dyn Fn()) -> Outcome {
         self.refresh_until_met(profile, demand, TrustJournal::Yes, limit, on_long_wait)
     }
@@ -149,7 +150,7 @@ impl Engine {
         self.gave_up(profile)
     }
 
-    /// Waits in slices, so that a run told to stop leaves the queue: it has done nothing yet (`None`).
+    /// Waits in slices, so that a run told to stop can leave a flight that has done nothing yet (`None`).
     fn wait_in_slices(
         &self,
         flight: &FlightHandle<Outcome>,
@@ -176,7 +177,7 @@ impl Engine {
         Some(flight.wait(Duration::ZERO))
     }
 
-    /// The same for a task. May be dropped at any await; the flight goes on.
+    /// The async form of [`Engine::refresh`]. May be dropped at any await; the flight goes on.
     pub async fn refresh_async(&self, profile: &Arc<Profile>, demand: Demand) -> Outcome {
         self.refresh_until_met_async(profile, demand, TrustJournal::Yes).await
     }
@@ -194,12 +195,12 @@ impl Engine {
         self.gave_up(profile)
     }
 
-    /// Nothing new is sent from now on.
+    /// From now on nothing new is sent.
     pub fn stop(&self) {
         self.inner.stop.store(true, Ordering::SeqCst);
     }
 
-    /// Stops, and waits for the flights in the air for at most [`DRAIN`]. Returns those that did not make it.
+    /// Stops, and waits for the running flights for at most [`DRAIN_TIMEOUT`]. Returns those that did not finish.
     pub fn drain(&self) -> Vec<ProfileName> {
         self.stop();
         self.inner.flights.drain(DRAIN_TIMEOUT)
@@ -232,7 +233,7 @@ impl Engine {
         JoinResult::Waiting { flight, is_follower }
     }
 
-    /// Whether a demand is met by the journal alone, with nothing left to publish.
+    /// Whether the journal alone satisfies a demand, with nothing left to publish.
     fn is_demand_met(&self, profile: &Profile, demand: Demand, journal: &Journal) -> bool {
         let is_settled = journal.publication != Publication::PublishPending || !matches!(demand, Demand::Margin { .. });
         // What is stored is of no use without its key, which the journal cannot know.
@@ -240,7 +241,7 @@ impl Engine {
         is_settled && has_key && status::meets_demand(journal, demand, profile, &self.inner.clock.now())
     }
 
-    /// Gives the flight a thread of its own: no caller's end is the flight's end.
+    /// Starts the flight on a thread of its own, so that it does not end with its caller.
     fn spawn_leader(
         &self,
         leader_slot: LeaderSlot<Outcome>,
@@ -254,12 +255,12 @@ impl Engine {
         let spawned =
             std::thread::Builder::new().name(name).spawn(move || shared.run_flight(leader_slot, profile, demand, seen));
         if let Err(error) = spawned {
-            // The seat went with the closure: its drop tells the followers.
+            // The leader slot was moved into the closure; dropping it tells the followers.
             tracing::error!(%error, "cannot start a thread for a refresh");
         }
     }
 
-    /// What a landing means to this caller; `None`: board again.
+    /// What the result of a wait means for this caller; `None`: join again.
     fn resolve_wait(
         &self,
         profile: &Profile,
@@ -269,7 +270,8 @@ impl Engine {
     ) -> Option<Outcome> {
         match wait_result {
             WaitResult::Outcome(outcome) if !is_follower => Some(outcome),
-            // Followers share what was sent or refused; a flight that sent nothing may have had less to do than they ask.
+            // Followers share a success and an error of a request. A flight that sent nothing may have had a smaller
+            // demand.
             WaitResult::Outcome(outcome) => match outcome.kind {
                 OutcomeKind::Fresh | OutcomeKind::Refreshed => {
                     let journal = self.inner.store.peek(&profile.name).ok().flatten()?;
@@ -310,7 +312,7 @@ impl Engine {
 }
 
 impl EngineInner {
-    /// The life of a flight's thread: resolve everything that may take long, take the lock and a lane, fly, publish.
+    /// Runs a flight: prepares what may take long, takes the lock and a place at the provider, refreshes, publishes.
     fn run_flight(
         &self,
         leader_slot: LeaderSlot<Outcome>,
@@ -324,7 +326,7 @@ impl EngineInner {
                 return leader_slot.complete(Outcome::new(OutcomeKind::ConfigError).with_error(f));
             }
             Err(PrepareError::Unreachable(f)) => {
-                // Where nothing is stored, the server's return would change nothing.
+                // If nothing is stored, the server's recovery would change nothing.
                 let outcome = match self.store.peek(&profile.name) {
                     Ok(journal) if !journal.as_ref().is_some_and(Journal::has_credential) => {
                         refresh::errors::no_credential(&profile.name)
@@ -371,7 +373,7 @@ impl EngineInner {
     }
 }
 
-/// A command that keepalive runs for a profile asks for that same profile: waiting would wait for itself.
+/// A command that keepalive runs for a profile asks for that same profile, so it would wait for itself.
 fn nested_call(profile: &Profile) -> Outcome {
     let failure = Failure::new(
         ErrorKind::NestedCall,

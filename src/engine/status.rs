@@ -1,6 +1,4 @@
-//! The status of a profile now: what `status` and `doctor` show, what `token` warns of, and what the scheduler plans by.
-//!
-//! [`status_of`] decides it for all of them. [`profile_status`] is the part that the journal alone decides (pure).
+//! Decides the status of a profile from its journal, for `status`, the scheduler and the other commands. (pure)
 
 use std::time::Duration;
 
@@ -21,11 +19,12 @@ use crate::store::{Store, StoreError};
 /// What connecting and sealing may add to the time that a provider has for its response.
 const HANDLING_TIME: Duration = Duration::from_secs(5);
 
-/// A profile's state, and when something is to be done about it.
+/// The status of a profile, and when the next refresh is due.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProfileStatus {
     pub state: ProfileState,
-    /// When the next refresh is planned: the margin, a retry, a last chance. `None`: only a person can help.
+    /// When the next refresh is planned: at the margin, for a retry, or for a last chance. `None`: only a person can
+    /// help.
     pub refresh_at: Option<Timestamp>,
     pub error: Option<Failure>,
     /// Why the newest attempt failed, if it did: of a fresh profile too.
@@ -129,18 +128,18 @@ pub fn other_server(belongs: &Binding, configured: &Binding) -> Option<Failure> 
     Some(Failure::new(ErrorKind::OtherServer, message).with_hint(hint))
 }
 
-/// What a standing depends on besides the journal.
+/// What a status depends on besides the journal.
 #[derive(Clone, Copy, Debug)]
 pub struct StatusPolicy<'a> {
     pub policy: &'a Policy,
     pub margin: Margin,
     /// This profile's share of jitter.
     pub jitter: Duration,
-    /// Another tool's store is looked into, which may hold what helps out of anything.
+    /// The profile follows another tool, whose store may bring a new credential at any time.
     pub is_following: bool,
 }
 
-/// Judges a journal. Never says `fresh` of anything that is not: the worst that is known wins.
+/// Decides the status. It is `fresh` only if nothing is wrong; of several problems the worst wins.
 pub fn profile_status(journal: Option<&Journal>, status_policy: StatusPolicy<'_>, now: &Moment) -> ProfileStatus {
     let Some(journal) = journal.filter(|r| r.has_credential()) else {
         return ProfileStatus::new(ProfileState::NoCredential, None, None);
@@ -162,11 +161,11 @@ pub fn profile_status(journal: Option<&Journal>, status_policy: StatusPolicy<'_>
     }
 }
 
-/// What only a person can help out of.
+/// The states that only a person can end.
 fn needs_user_status(journal: &Journal, status_policy: StatusPolicy<'_>, now: &Moment) -> Option<ProfileStatus> {
     if journal.is_rejected() {
         let error = journal.rejected.as_ref().map(|r| r.failure.clone());
-        // Somebody may sign in with the tool.
+        // The person may sign in with the tool.
         let refresh_at = status_policy.is_following.then(|| now.wall.plus(FOLLOW_CONFLICT_INTERVAL));
         return Some(ProfileStatus::new(ProfileState::NeedsLogin, refresh_at, error));
     }
@@ -228,7 +227,7 @@ fn in_doubt_status(
     Some(ProfileStatus::new(state, refresh_at, Some(error.unwrap_or_else(unknown))))
 }
 
-/// The token is well, and something else keeps it from being refreshed.
+/// The token is fine, but a block keeps it from being refreshed.
 fn blocked_status(journal: &Journal, now: &Moment) -> Option<ProfileStatus> {
     if let Some((state, failure)) = journal.integrity_error.clone() {
         return Some(ProfileStatus::new(state, Some(now.wall), Some(failure)));
@@ -236,7 +235,7 @@ fn blocked_status(journal: &Journal, now: &Moment) -> Option<ProfileStatus> {
     journal.deciding_block().map(|block| block_status(journal, block, now))
 }
 
-/// A logout was cut off, or got no answer.
+/// A logout was cut off, or got no response.
 fn revocation_in_doubt(journal: &Journal) -> Failure {
     let name = &journal.profile;
     Failure::new(
@@ -276,12 +275,12 @@ fn unblocked_status(
     ProfileStatus::new(state, Some(planned), error)
 }
 
-/// A refresh token with less life than this is not renewed for its own sake: it is refreshed with its access token, or
+/// A refresh token with a shorter lifetime is not renewed for its own sake: it is refreshed with its access token, or
 /// ends for good.
 const MIN_RENEWAL_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// When a refresh token must be renewed whatever its access token says (rule 35): after three quarters of its life. One
-/// that no refresh prolongs has less left each time, so it is asked for a few times and then no more.
+/// When a refresh token must be renewed whatever its access token says (rule 35): after three quarters of its lifetime.
+/// If refreshes do not prolong it, it has less left each time, so a few requests are made and then no more.
 fn renewal_at(journal: &Journal) -> Option<Timestamp> {
     let told = journal.validity.as_ref()?.obtained.wall;
     let life = journal.login_by?.since(told);
@@ -292,7 +291,7 @@ fn is_renewal_due(journal: &Journal, lookahead: Duration, now: &Moment) -> bool 
     renewal_at(journal).is_some_and(|at| at <= now.wall.plus(lookahead))
 }
 
-/// When the margin is reached, by whichever clock says so first.
+/// When the margin is reached, by whichever clock reaches it first.
 fn margin_reached_at(validity: &Validity, status_policy: StatusPolicy<'_>, now: &Moment) -> Timestamp {
     let by_wall = freshness::refresh_at(validity, status_policy.margin, status_policy.jitter);
     let ahead = validity.expires_at().since(by_wall);
@@ -300,8 +299,8 @@ fn margin_reached_at(validity: &Validity, status_policy: StatusPolicy<'_>, now: 
     by_wall.min(by_both).max(now.wall)
 }
 
-/// Whether a demand is met by what the journal says. A live access token is enough for whoever asks for one; whoever asks
-/// for a refresh is told of a doubt, a dead token or a refused client even while it lives.
+/// Whether the journal satisfies a demand. A caller that wants an access token gets any live one. A caller that wants a
+/// refresh is told of a doubt, a rejected token or a refused client even while the access token lives.
 pub fn meets_demand(journal: &Journal, demand: Demand, profile: &Profile, now: &Moment) -> bool {
     if journal.integrity_error.is_some() {
         return false;
@@ -328,7 +327,7 @@ pub fn jitter(profile: &str, margin: Margin, validity: Option<&Validity>) -> Dur
     let Some(validity) = validity else {
         return Duration::ZERO;
     };
-    // FNV-1a: stable between versions and machines, which std's hasher is not.
+    // FNV-1a is stable between versions and machines; std's hasher is not.
     let hash =
         profile.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     let share = (hash >> 40) as u32 & 0x3ff;

@@ -1,4 +1,5 @@
-//! The daemon's clockwork: wake, see who is due, ask the engine; it holds no tokens and no locks.
+//! The daemon's scheduler: it wakes, finds the profiles that are due, and asks the engine. It holds no tokens and no
+//! locks.
 
 pub mod plan;
 mod rate_limit;
@@ -22,27 +23,27 @@ use crate::scheduler::rate_limit::{Health, RateLimiter, STARTS_PER_SECOND, Start
 use crate::scheduler::scheduled_profile::ScheduledProfile;
 use plan::NextCheck;
 
-/// A sleep never lasts longer: after a suspend or a set clock a long one lies, and what other runs and the user changed
-/// is looked at this often.
+/// The longest sleep. After a suspend or a set clock a longer one would be wrong, and changes by other runs and by the
+/// user are noticed this often.
 const MAX_SLEEP_MS: u64 = 2_000;
 const MAX_SLEEP: Duration = Duration::from_millis(MAX_SLEEP_MS);
 
-/// Looks after every profile with a credential until its future is dropped. What is only configured has nothing to be
-/// kept alive yet.
+/// Keeps every profile with a credential fresh until its future is dropped. A profile without a credential is left
+/// alone.
 pub struct Scheduler {
     engine: Engine,
     profiles: ProfileLookup,
-    /// Rung when the configuration has changed.
+    /// Notified when the configuration has changed.
     pub config_changed: Arc<Notify>,
-    /// When the store is looked through again, by the boot clock.
+    /// When the profiles of the store are listed again, by the boot clock.
     next_sync_ms: u64,
     scheduled: BTreeMap<ProfileName, ScheduledProfile>,
     rate_limiters: BTreeMap<String, RateLimiter>,
-    /// Providers of which it was said that they have too many profiles.
+    /// Providers that were already reported to have too many profiles.
     overload_warned: BTreeSet<String>,
-    /// With the name of the provider that each is at.
+    /// The running refreshes.
     flights: JoinSet<FinishedRefresh>,
-    /// Whose they are, and at which provider: one that dies cannot tell.
+    /// The profile and the provider of each running refresh, because a task that panics cannot tell.
     in_flight: BTreeMap<Id, (ProfileName, String)>,
 }
 
@@ -85,7 +86,8 @@ impl Scheduler {
         }
     }
 
-    /// Takes up what came into the store, lets go what went, and replans what slept without a date or was written by others.
+    /// Adds new profiles, drops those that are gone, and replans those that had no date or whose journal was written by
+    /// another run.
     fn sync_profiles(&mut self, now: &Moment) {
         if now.uptime_ms < self.next_sync_ms {
             return;
@@ -118,14 +120,14 @@ impl Scheduler {
         self.warn_if_overloaded();
     }
 
-    /// Whether somebody else has written this journal since it was read, and is done: a doubt that a run by hand left may
-    /// have to be settled within seconds, long before the next look (rule 19).
+    /// Whether another process has written this journal since it was read, and has released the lock. A doubt left by a
+    /// run by hand may have to be settled within seconds, long before the next check (rule 19).
     fn has_external_change(&self, name: &ProfileName, entry: &ScheduledProfile) -> bool {
         let store = self.engine.store();
         store.journal_stamp(name) != entry.journal_stamp && !store.is_locked(name)
     }
 
-    /// Says once of a provider that its profiles cannot all be refreshed in time (rule 34).
+    /// Warns once per provider whose profiles cannot all be refreshed in time (rule 34).
     fn warn_if_overloaded(&mut self) {
         let mut heads: BTreeMap<&str, (usize, Duration)> = BTreeMap::new();
         for profile in self.scheduled.values().filter_map(|e| e.profile.as_ref()) {
@@ -150,7 +152,7 @@ impl Scheduler {
         }
     }
 
-    /// Plans a profile's next look by its journal.
+    /// Plans a profile's next check by its journal.
     fn replan(&mut self, name: &ProfileName, now: &Moment) {
         let Some(entry) = self.scheduled.get_mut(name) else {
             return;
@@ -182,8 +184,9 @@ impl Scheduler {
         }
     }
 
-    /// Who is due, the most pressing first. At a provider that is down the first one probes: whoever failed longest ago,
-    /// so that no few profiles that fail for reasons of their own keep the others from it.
+    /// The profiles that are due, the most pressing first. At a provider that is down the first one probes: it is the
+    /// one that failed longest ago, so that a few profiles with failures of their own do not keep the others from
+    /// probing.
     fn due(&self, now: &Moment) -> Vec<(ProfileName, Arc<Profile>)> {
         let is_due = |e: &ScheduledProfile| !e.is_in_flight && e.next_check.as_ref().is_some_and(|l| l.is_due(now));
         let mut due: Vec<_> = self
@@ -211,7 +214,7 @@ impl Scheduler {
             if let Err(wait) = turnstile
                 .try_start(StartRequest { name: &name, max_delay: entry.max_delay(now), probe_timeout: bound }, now)
             {
-                // Looked at again sooner, so that all who wait are there when one is let through.
+                // Checked again sooner, so that all waiting profiles are there when one is let through.
                 entry.next_check = Some(NextCheck::after(now, wait.min(MAX_SLEEP)));
                 continue;
             }
@@ -227,7 +230,7 @@ impl Scheduler {
         }
     }
 
-    /// A task that died leaves its profile to be looked at again.
+    /// A task that panicked leaves its profile to be checked again.
     fn handle_panic(&mut self, error: &JoinError) {
         let Some((name, provider)) = self.in_flight.remove(&error.id()) else {
             return;
@@ -282,9 +285,9 @@ fn log_outcome(name: &ProfileName, outcome: &Outcome) {
     let kind = outcome.error.as_ref().map(|e| e.kind.word());
     let retry_at = outcome.retry_at.map(tracing::field::display);
     match outcome.kind {
-        // The transaction has told it already.
+        // The transaction has already logged it.
         OutcomeKind::Fresh | OutcomeKind::Refreshed => {}
-        // The entry tells it, whoever finds it out.
+        // The change of state is logged by `report_transition`.
         OutcomeKind::NeedsLogin if outcome.error.as_ref().is_some_and(|e| e.kind == ErrorKind::NoCredential) => {}
         OutcomeKind::Deferred => tracing::warn!(profile = %name, kind, retry_at, "deferred: {error}"),
         OutcomeKind::InDoubt | OutcomeKind::NeedsLogin | OutcomeKind::ConfigError | OutcomeKind::StoreUnavailable => {

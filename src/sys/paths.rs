@@ -1,4 +1,4 @@
-//! Where things lie on this system, and every environment variable that says otherwise.
+//! Finds the directories and files of this run, and reads every environment variable.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub struct Environment {
     pub tool_dirs: ToolDirs,
 }
 
-/// Where other tools keep what is theirs; `None`: the home directory is not known.
+/// The directories of other tools; `None` if the home directory is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ToolDirs {
     /// `CODEX_HOME`.

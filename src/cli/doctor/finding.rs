@@ -1,4 +1,4 @@
-//! What a check finds: how bad it is, what it is, and what to do about it.
+//! One finding of a check: its level, its text, and a hint.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::ProfileName;
 use crate::store::StoreError;
 
-/// One thing looked at.
+/// The result of one check.
 pub struct Finding {
     subject: &'static str,
     severity: Severity,

@@ -1,4 +1,4 @@
-//! Whether each profile's credential is at home here; and making it so, when told to.
+//! Checks whether each profile's credential belongs to this machine and store; `--take-over` makes it so.
 
 use super::Finding;
 use crate::cli::output::{CommandStatus, Output};
@@ -75,7 +75,8 @@ fn status_finding(row: &StatusRow) -> Finding {
     }
 }
 
-/// Takes over what is configured or stored here, and what is `named`: of a profile that is neither, the keyring alone knows.
+/// Takes over the profiles that are configured or stored here, and the `named` ones: a profile that is neither is known
+/// only to the keyring.
 pub fn take_over(setup: &Setup, named: &[ProfileName]) -> Vec<Finding> {
     let mut names = match setup.all_profiles() {
         Ok(names) => names,

@@ -16,7 +16,7 @@ use crate::engine::new_credential;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::Profile;
 
-/// No token response is longer.
+/// The size limit of a token response.
 const MAX_RESPONSE_BYTES: u64 = 1024 * 1024;
 
 pub(super) fn import(args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(String, Outcome), Outcome> {

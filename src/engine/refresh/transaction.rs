@@ -1,7 +1,7 @@
-//! One refresh, from the lock to the published token: the order of these steps is the product.
+//! One refresh, from the lock to the published token. The order of these steps is what keepalive guarantees.
 //!
-//! It runs on a thread of its own, from top to bottom, with nothing to await: no caller can cancel it between two steps.
-//! The step numbers are those of [`crate::protocol`], "The steps of a refresh".
+//! It runs on a thread of its own, from top to bottom, with nothing to await, so no caller can cancel it between two
+//! steps. The step numbers are those of [`crate::protocol`], "The steps of a refresh".
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,10 +29,10 @@ use crate::store::tokens::reconcile::stale_credential;
 use crate::store::{LoadedCredential, LockedProfile, StoreError};
 use crate::sys::lockfile::LockFile;
 
-/// The pauses before the tries within one flight: a connection that failed before anything was sent costs nothing.
+/// The pauses before the tries of one flight. A failed connection costs nothing, because nothing was sent.
 const QUICK_TRY_DELAYS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(900)];
 
-/// Flies: recheck, recover, decide, send, seal, publish, commit.
+/// Runs the transaction: read again, recover, decide, send, seal, publish, commit.
 pub fn run(ctx: &RefreshContext, lease: &Lease<Outcome>) -> Outcome {
     let mut locked = match ctx.store.open_profile(lease.permit()) {
         Ok(locked) => locked,
@@ -52,7 +52,7 @@ fn refresh_under_lock<'l>(
     lease: &'l Lease<Outcome>,
     locked: &mut LockedProfile<'_, 'l>,
 ) -> Result<Outcome, Outcome> {
-    // Step 1: the journal was re-read under the lock. What others did meanwhile may be the answer.
+    // Step 1: the journal was read again under the lock. The outcome of another process may be the answer.
     if let Some(shared) = ctx.outcome_of_earlier_flight(&locked.journal) {
         return Ok(shared);
     }
@@ -61,7 +61,7 @@ fn refresh_under_lock<'l>(
     }
     let key = ctx.store.recheck_prefetched_key(&ctx.profile.name, &ctx.prefetched_key)?;
     ctx.mark_client(&key);
-    // Recovery: an answer that arrived for a run which died before it could act on it.
+    // Recovery: a response that arrived for a run that died before it could settle it.
     if let Some(pending) = locked.unsettled_response(&key)? {
         let refusal = commit::settle_recovered(ctx, locked, &key, &pending)?;
         if let Some(ended) = refusal.or_else(|| ctx.outcome_of_earlier_flight(&locked.journal)) {
@@ -79,7 +79,7 @@ fn refresh_under_lock<'l>(
     check_keyring_for_open_intent(&locked.journal, &loaded)?;
     let loaded = ctx.follow_tool(locked, &key, loaded, &mut warnings)?;
     let send = ctx.admit(locked, &loaded)?;
-    // Step 2: whatever could fail here, must fail now.
+    // Step 2: everything that could fail on this machine must fail now.
     let _token_lock = ctx.lock_token(&loaded.fingerprint)?;
     if locked.is_consumed(&loaded.fingerprint)? {
         return Err(Outcome::new(OutcomeKind::ConfigError).with_error(stale_credential(&ctx.profile.name)));
@@ -93,7 +93,7 @@ fn refresh_under_lock<'l>(
     Ok(with_warnings(ctx.recheck_followed_store(locked, &key, outcome), warnings))
 }
 
-/// Steps 3 to 9, with the quick tries that are free as long as nothing was sent.
+/// Steps 3 to 9, with quick retries as long as nothing was sent.
 fn send_and_settle<'l>(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, 'l>,
@@ -114,8 +114,8 @@ fn send_and_settle<'l>(
         let gate = ctx.gate(locked, key, &held, &intent, kind);
         match ctx.endpoint.exchange(&ctx.prepared, held, gate) {
             ExchangeResult::NotSent { held: back, may_have_intent, why, answer: response } => {
-                // The journal in memory has no such intent: writing it erases the one on disk. If that fails as the
-                // intent did, the gate's word is the better one.
+                // The journal in memory lacks this intent, so saving it erases the one on disk. If that fails as the
+                // intent did, the error of the gate is reported.
                 if may_have_intent
                     && let Err(e) = locked.save_journal()
                     && !matches!(why, NotSentReason::BeforeSend(_))
@@ -153,8 +153,8 @@ fn send_and_settle<'l>(
     Err(errors::settle_unsent(ctx, locked, last))
 }
 
-/// An attempt of which nobody noted the end may have put its answer into the keyring alone, where no disk took it. As long
-/// as the keyring is away, the token that was sent is not sent again.
+/// An attempt whose end was not recorded may have put its response into the keyring alone, when no disk took it. While
+/// the keyring is away, its token is not sent again.
 fn check_keyring_for_open_intent(journal: &Journal, loaded: &LoadedCredential<'_>) -> Result<(), Outcome> {
     let is_open_ended = journal.open_intent().is_some_and(|intent| intent.gave_up_at.is_none());
     match &loaded.keyring_error {
@@ -163,7 +163,7 @@ fn check_keyring_for_open_intent(journal: &Journal, loaded: &LoadedCredential<'_
     }
 }
 
-/// Step 8, left over from an earlier run: the keyring could not be written then.
+/// Step 8 of an earlier run that could not write the keyring.
 fn publish_if_pending(
     locked: &mut LockedProfile<'_, '_>,
     loaded: &LoadedCredential<'_>,
@@ -181,12 +181,12 @@ fn publish_if_pending(
 }
 
 impl RefreshContext {
-    /// Whether the demand is met by what the journal says.
+    /// Whether the journal satisfies the demand.
     pub(in crate::engine) fn is_demand_met(&self, journal: &Journal) -> bool {
         status::meets_demand(journal, self.demand, &self.profile, &self.now())
     }
 
-    /// Rule 26: the outcome of the flight that this one waited for, if it answers the demand.
+    /// Rule 26: the outcome of the flight that this one waited for, if it satisfies the demand.
     fn outcome_of_earlier_flight(&self, journal: &Journal) -> Option<Outcome> {
         if journal.generation.get() > self.version_seen.generation && self.is_demand_met(journal) {
             return Some(Outcome::new(OutcomeKind::Refreshed).as_follower());
@@ -232,7 +232,7 @@ impl RefreshContext {
         };
         if let Some(at) = locked.journal.blocked_until(&now) {
             if matches!(kind, SendKind::Grace { .. } | SendKind::LastChance) {
-                // A try was turned away, with a time before which none is welcome.
+                // A try was turned away, with a time before which no other is allowed.
                 return Err(errors::in_doubt_outcome(&locked.journal, Some(at)));
             }
             let (kind, error) = match locked.journal.block(Cause::AccessToken) {
@@ -246,7 +246,7 @@ impl RefreshContext {
         Ok(kind)
     }
 
-    /// Never to another server: the credential knows where it belongs.
+    /// A credential is never sent to another server than its own.
     fn check_binding(&self, loaded: &LoadedCredential<'_>) -> Result<(), Outcome> {
         match status::other_server(&loaded.locked_credential.credential().binding, &self.prepared.binding()) {
             Some(failure) => Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure)),
@@ -254,8 +254,8 @@ impl RefreshContext {
         }
     }
 
-    /// Rule 24: a client that the provider refused is tried again when the configuration changes, by `--force` once, and
-    /// by itself three times at most.
+    /// Rule 24: a refused client is tried again when the configuration changes, by `--force` once, and automatically
+    /// three times at most.
     fn check_client_block(&self, journal: &mut Journal, now: &Moment) -> Result<(), Outcome> {
         let Some(block) = journal.block(Cause::Client).filter(|block| self.is_held_by(block)) else {
             journal.clear_blocks(&[Cause::Client]);
@@ -286,7 +286,8 @@ impl RefreshContext {
         Err(crate::store::StoreError::from(error).outcome())
     }
 
-    /// Whoever holds a token of the same number may be any process, and stopped: nobody waits for it in a lane.
+    /// The lock of a token with the same number may be held by any process, even a stopped one, so the place at the
+    /// provider is given away meanwhile.
     fn lock_token(&self, token: &Fingerprint) -> Result<LockFile, StoreError> {
         match self.store.try_lock_token(token)? {
             Some(lock) => Ok(lock),
@@ -294,7 +295,7 @@ impl RefreshContext {
         }
     }
 
-    /// The intent that the fence will journal.
+    /// The intent that the gate will write.
     fn new_intent(
         &self,
         journal: &Journal,
@@ -318,7 +319,7 @@ impl RefreshContext {
         }
     }
 
-    /// Step 4, run by the fence: is the attempt still allowed at this instant? Then the intent, fsynced.
+    /// Step 4, run by the send gate: is the attempt still allowed now? Then the intent is written and synced.
     fn gate(
         &self,
         locked: &LockedProfile<'_, '_>,
@@ -339,7 +340,7 @@ impl RefreshContext {
             if !is_intact() {
                 return Err(BeforeSendError::Refused("the lock file was replaced by another program"));
             }
-            // It may take its time, so it comes before the clock is asked.
+            // This may take time, so it comes before the clock is read.
             check_followed()?;
             let is_over = || match kind {
                 SendKind::Grace { within } => {
@@ -351,7 +352,7 @@ impl RefreshContext {
                 return Err(BeforeSendError::Refused("the server's grace period is over"));
             }
             write().map_err(|e| BeforeSendError::Journal(e.to_string()))?;
-            // The disk may have taken its time.
+            // The disk may have taken time.
             if is_over() {
                 Err(BeforeSendError::RefusedAfterIntent("the server's grace period is over"))
             } else {
@@ -366,7 +367,7 @@ fn with_warnings(mut outcome: Outcome, warnings: Vec<String>) -> Outcome {
     outcome
 }
 
-/// Adds what the journal knows.
+/// Adds the fields that the journal has.
 pub fn with_journal_fields(mut outcome: Outcome, journal: &Journal) -> Outcome {
     if journal.has_credential() {
         outcome.generation = journal.generation.max(Generation::FIRST);

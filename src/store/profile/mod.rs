@@ -254,6 +254,7 @@ impl<'l> LockedProfile<'_, 'l> {
 
     /// Makes the received answer S, the newest generation. The answer is durable under its first name, from which
     /// recovery takes it as well; the new name is durable once [`LockedProfile::save_journal`] has synced the folder that both share.
+    #[expect(clippy::disallowed_methods, reason = "synced with the journal, by LockedProfile::save_journal")]
     pub fn promote_response(&self) -> Result<(), StoreError> {
         let path = self.folder.sealed();
         std::fs::rename(self.folder.received(), &path).map_err(|e| StoreError::io("write", &path, e))

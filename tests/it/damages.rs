@@ -295,11 +295,11 @@ fn files_of_a_later_format_are_refused_and_left_unchanged() {
     let later = |file: &str, bytes: &[u8]| match file {
         "profiles/demo/sealed" => {
             let rest = bytes.strip_prefix(b"keepalive-sealed 1").unwrap();
-            [&b"keepalive-sealed 2"[..], rest].concat()
+            [&b"keepalive-sealed 9"[..], rest].concat()
         }
         _ => {
             let mut value: Value = serde_json::from_slice(bytes).unwrap();
-            value["format"] = 3.into();
+            value["format"] = 9.into();
             value["news"] = "x".into();
             value.to_string().into_bytes()
         }
@@ -324,7 +324,7 @@ fn files_of_a_later_format_are_refused_and_left_unchanged() {
                 &["logout", "demo", "--forget"],
             ] {
                 let run = sandbox.keepalive_with_input(arguments, &server.mint().to_string()).exits(69);
-                let run = run.says("was written by a later version of keepalive (format 2)");
+                let run = run.says("was written by a later version of keepalive (format 9)");
                 run.says("use the version of keepalive that wrote it, or a newer one");
             }
             sandbox.keepalive(&["doctor", "--take-over"]).exits(69).says("a later version");

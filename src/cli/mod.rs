@@ -55,7 +55,7 @@ pub struct GlobalArgs {
     /// Only print errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// More log output; -vv for every step
+    /// Log the decisions and the reasons for them; -vv for every step
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
     /// When to use colours
@@ -94,6 +94,11 @@ pub enum Command {
         /// Shell to print the script for
         shell: Shell,
     },
+}
+
+/// What keepalive-daemon(1) says beyond the help, as roff: the events of the log, and their fields.
+pub fn daemon_manual() -> String {
+    crate::events::manual()
 }
 
 /// What keepalive(1) says beyond the help, as roff: exit status, files, environment, and the kinds of errors.

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use super::{Colour, GlobalArgs};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState, Publication};
 use crate::profile::ProfileName;
+use crate::sys::journal;
+use crate::sys::journal::Priority;
 use crate::sys::paths;
 
 /// The exit status. The worst of several wins: the order of the variants is from best to worst.
@@ -83,6 +85,8 @@ pub struct Output {
     color_choice: ColorChoice,
     /// A countdown stands on the last line, which other talk must not be appended to.
     has_countdown: AtomicBool,
+    /// What is said goes to the journal of systemd, which reads priorities.
+    is_journal: bool,
     /// Why stdout did not take what was printed, the first time.
     stdout_error: OnceLock<io::Error>,
 }
@@ -100,6 +104,7 @@ impl Output {
             verbosity: global.verbose,
             color_choice: color_choice(global.color),
             has_countdown: AtomicBool::new(false),
+            is_journal: journal::is_stderr_the_journal(),
             stdout_error: OnceLock::new(),
         }
     }
@@ -144,13 +149,13 @@ impl Output {
     /// Says something to the person, unless told to be quiet.
     pub fn info(&self, text: &str) {
         if !self.is_quiet {
-            self.stderr(text);
+            self.stderr(Priority::Info, text);
         }
     }
 
     /// Says what a person must know to go on, which no `--quiet` can mean.
     pub fn prompt(&self, text: &str) {
-        self.stderr(text);
+        self.stderr(Priority::Info, text);
     }
 
     /// Whether a person at a terminal reads what is said.
@@ -193,15 +198,15 @@ impl Output {
 
     pub fn warn(&self, text: &str) {
         if !self.is_quiet {
-            self.stderr(&format!("{WARN}warning:{WARN:#} {text}"));
+            self.stderr(Priority::Warning, &format!("{WARN}warning:{WARN:#} {text}"));
         }
     }
 
     /// What failed and why, then what to do.
     pub fn error(&self, failure: &Failure) {
-        self.stderr(&format!("{BAD}error:{BAD:#} {}", failure.message));
+        self.stderr(Priority::Error, &format!("{BAD}error:{BAD:#} {}", failure.message));
         if let Some(hint) = &failure.hint {
-            self.stderr(&format!("{DIM}hint:{DIM:#} {hint}"));
+            self.stderr(Priority::Error, &format!("{DIM}hint:{DIM:#} {hint}"));
         }
     }
 
@@ -213,10 +218,11 @@ impl Output {
         }
     }
 
-    fn stderr(&self, text: &str) {
+    fn stderr(&self, priority: Priority, text: &str) {
         self.end_countdown();
         let mut stderr = AutoStream::new(io::stderr(), self.color_choice).lock();
-        let _gone = writeln!(stderr, "{text}");
+        let priority = if self.is_journal { priority.to_string() } else { String::new() };
+        let _gone = writeln!(stderr, "{priority}{text}");
     }
 }
 

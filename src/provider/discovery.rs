@@ -111,7 +111,7 @@ pub fn load_metadata(
         (Ok(found), _) => found,
         (Err(failure), None) => return Err(failure),
         (Err(PrepareError::Unreachable(f) | PrepareError::Config(f)), Some(old)) => {
-            tracing::warn!(%issuer, since = %old.fetched_at, "{}; using the endpoints that were discovered earlier", f.message);
+            tracing::warn!(event = "provider.warning", %issuer, since = %old.fetched_at, "{}; using the endpoints that were discovered earlier", f.message);
             // Not asked again with every refresh of every profile: an issuer that is down makes each attempt long.
             (old.metadata, STALE_RETRY_INTERVAL)
         }

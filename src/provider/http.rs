@@ -108,7 +108,12 @@ impl HttpEndpoint {
             }
             (Err(failure), Some(kept)) => {
                 let hint = failure.hint.as_deref();
-                tracing::warn!(hint, "{}; still using its previous content", failure.message);
+                tracing::warn!(
+                    event = "provider.warning",
+                    hint,
+                    "{}; still using its previous content",
+                    failure.message
+                );
                 Ok(kept.client.clone())
             }
             (Err(failure), None) => Err(failure),

@@ -17,7 +17,8 @@ use crate::clock::Moment;
 use crate::engine::Engine;
 use crate::engine::status;
 use crate::engine::status::{ProfileStatus, StatusPolicy};
-use crate::outcome::{ErrorKind, Outcome, OutcomeKind, ProfileState};
+use crate::events;
+use crate::outcome::{Outcome, ProfileState};
 use crate::profile::{Profile, ProfileLookup, ProfileName};
 use crate::scheduler::rate_limit::{Health, RateLimiter, STARTS_PER_SECOND, StartRequest};
 use crate::scheduler::scheduled_profile::ScheduledProfile;
@@ -41,6 +42,8 @@ pub struct Scheduler {
     rate_limiters: BTreeMap<String, RateLimiter>,
     /// Providers of which it was said that they have too many profiles.
     overload_warned: BTreeSet<String>,
+    /// It was said how many profiles there are, and not changed by the configuration since.
+    is_announced: bool,
     /// With the name of the provider that each is at.
     flights: JoinSet<FinishedRefresh>,
     /// Whose they are, and at which provider: one that dies cannot tell.
@@ -65,6 +68,7 @@ impl Scheduler {
             scheduled: BTreeMap::new(),
             rate_limiters: BTreeMap::new(),
             overload_warned: BTreeSet::new(),
+            is_announced: false,
             flights: JoinSet::new(),
             in_flight: BTreeMap::new(),
         }
@@ -95,7 +99,7 @@ impl Scheduler {
         let names: BTreeSet<ProfileName> = match self.engine.store().list_profiles() {
             Ok(names) => names.into_iter().collect(),
             Err(error) => {
-                tracing::error!(%error, "cannot list the profiles");
+                tracing::error!(event = "store.unavailable", %error, "cannot list the profiles");
                 return;
             }
         };
@@ -117,6 +121,16 @@ impl Scheduler {
             }
         }
         self.warn_if_overloaded();
+        if !std::mem::replace(&mut self.is_announced, true) {
+            self.announce(now);
+        }
+    }
+
+    /// Says how many profiles there are and which comes first.
+    fn announce(&self, now: &Moment) {
+        let checks =
+            self.scheduled.iter().filter_map(|(name, entry)| Some((name, entry.next_check.as_ref()?.wait(now))));
+        events::daemon_watching(self.scheduled.len(), checks.min_by_key(|(_, wait)| *wait));
     }
 
     /// Whether somebody else has written this journal since it was read, and is done: a doubt that a run by hand left may
@@ -137,13 +151,14 @@ impl Scheduler {
         for (provider, (count, margin)) in heads {
             let warning = plan::overload_warning(provider, count, STARTS_PER_SECOND, margin);
             if let Some(warning) = warning.filter(|_| self.overload_warned.insert(provider.to_owned())) {
-                tracing::warn!("{warning}");
+                tracing::warn!(event = "schedule.warning", provider, "{warning}");
             }
         }
     }
 
     fn replan_all(&mut self) {
         self.overload_warned.clear();
+        self.is_announced = false;
         self.next_sync_ms = 0;
         for entry in self.scheduled.values_mut() {
             entry.next_check = None;
@@ -173,7 +188,7 @@ impl Scheduler {
         let journal = match self.engine.store().peek(name) {
             Ok(journal) => journal,
             Err(error) => {
-                tracing::error!(profile = %name, %error, "cannot read the journal");
+                tracing::error!(event = "store.unavailable", profile = %name, %error, "cannot read the journal");
                 entry.back_off(now);
                 return;
             }
@@ -188,6 +203,8 @@ impl Scheduler {
         };
         let standing = status::profile_status(journal.as_ref(), status_policy, now);
         entry.next_check = plan::next_check(&profile, &standing, now);
+        let reason = plan::check_reason(&standing, entry.next_check.as_ref());
+        entry.report_next_check(name, Some(standing.state), reason, now);
         // While somebody has the lock, the end of an attempt is awaited.
         if standing.state != ProfileState::InDoubt || !self.engine.store().is_locked(name) {
             entry.report_transition(name, &standing);
@@ -195,7 +212,7 @@ impl Scheduler {
         if let (false, Some(life)) = (entry.is_schedule_warned, validity.and_then(|v| v.full_lifetime()))
             && let Some(warning) = plan::sparse_schedule_warning(&profile, life, now.wall)
         {
-            tracing::warn!(profile = %name, "{warning}");
+            tracing::warn!(event = "schedule.warning", profile = %name, "{warning}");
             entry.is_schedule_warned = true;
         }
     }
@@ -229,11 +246,13 @@ impl Scheduler {
             if let Err(wait) = turnstile
                 .try_start(StartRequest { name: &name, max_delay: entry.max_delay(now), probe_timeout: bound }, now)
             {
+                entry.report_held(&name, &provider.name, turnstile.is_down(), wait);
                 // Looked at again sooner, so that all who wait are there when one is let through.
                 entry.next_check = Some(NextCheck::after(now, wait.min(MAX_SLEEP)));
                 continue;
             }
             entry.is_in_flight = true;
+            entry.is_held = false;
             let demand = plan::demand(&profile, now);
             let engine = self.engine.clone();
             let whose = (name.clone(), provider.name.clone());
@@ -250,7 +269,7 @@ impl Scheduler {
         let Some((name, provider)) = self.in_flight.remove(&error.id()) else {
             return;
         };
-        tracing::error!(profile = %name, %error, "a refresh task panicked");
+        tracing::error!(event = "internal", profile = %name, %error, "a refresh task panicked");
         let now = self.engine.clock().now();
         if let Some(turnstile) = self.rate_limiters.get_mut(&provider) {
             turnstile.finish(&name, Health::Unknown, &now);
@@ -271,9 +290,11 @@ impl Scheduler {
         };
         let now = self.engine.clock().now();
         for warning in &outcome.warnings {
-            tracing::warn!(profile = %name, "{warning}");
+            tracing::warn!(event = "refresh.warning", profile = %name, "{warning}");
         }
-        log_outcome(&name, &outcome);
+        if let Some(entry) = self.scheduled.get_mut(&name) {
+            entry.report_outcome(&name, &provider, &outcome);
+        }
         let sequence = |entries: &BTreeMap<_, ScheduledProfile>| entries.get(&name).map(|entry| entry.sequence);
         let before = sequence(&self.scheduled);
         if let Some(entry) = self.scheduled.get_mut(&name) {
@@ -286,6 +307,7 @@ impl Scheduler {
         }
         if let Some(entry) = self.scheduled.get_mut(&name) {
             entry.reschedule(&outcome, &now);
+            entry.report_next_check(&name, None, "the last attempt did not succeed", &now);
         }
     }
 
@@ -295,28 +317,12 @@ impl Scheduler {
     }
 }
 
-fn log_outcome(name: &ProfileName, outcome: &Outcome) {
-    let error = outcome.error.as_ref().map_or("", |e| e.message.as_str());
-    let kind = outcome.error.as_ref().map(|e| e.kind.word());
-    let retry_at = outcome.retry_at.map(tracing::field::display);
-    match outcome.kind {
-        // The transaction has told it already.
-        OutcomeKind::Fresh | OutcomeKind::Refreshed => {}
-        // The entry tells it, whoever finds it out.
-        OutcomeKind::NeedsLogin if outcome.error.as_ref().is_some_and(|e| e.kind == ErrorKind::NoCredential) => {}
-        OutcomeKind::Deferred => tracing::warn!(profile = %name, kind, retry_at, "deferred: {error}"),
-        OutcomeKind::InDoubt | OutcomeKind::NeedsLogin | OutcomeKind::ConfigError | OutcomeKind::StoreUnavailable => {
-            tracing::error!(profile = %name, outcome = %outcome.kind, kind, retry_at, "{error}");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::{Clock, ManualClock, Timestamp};
     use crate::guard::LockedCredential;
-    use crate::outcome::Failure;
+    use crate::outcome::{ErrorKind, Failure};
     use crate::profile::{KeySource, Provider, StoreKind, StoreSettings};
     use crate::provider::{BeforeSend, ExchangeResult, PrepareError, PreparedProvider, TokenEndpoint};
     use crate::store::Store;

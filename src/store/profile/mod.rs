@@ -265,6 +265,7 @@ impl<'l> LockedProfile<'_, 'l> {
 
     /// Makes the received answer S, the newest generation. The answer is durable under its first name, from which
     /// recovery takes it as well; the new name is durable once [`LockedProfile::save_journal`] has synced the folder that both share.
+    #[expect(clippy::disallowed_methods, reason = "synced with the journal, by LockedProfile::save_journal")]
     pub fn promote_response(&self) -> Result<(), StoreError> {
         events::step(self.permit.profile(), "making the response the sealed credential");
         let path = self.folder.sealed();

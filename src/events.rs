@@ -362,6 +362,11 @@ pub fn step(profile: &dyn Display, what: &str) {
     tracing::trace!(event = "step", profile = %profile, "{what}");
 }
 
+/// A step at a provider.
+pub fn provider_step(provider: &str, what: &str) {
+    tracing::trace!(event = "step", provider, "{what}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,6 +20,7 @@ use super::{
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::credential::content_coding;
 use crate::credential::secret::RefreshToken;
+use crate::events;
 use crate::guard::LockedCredential;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::Provider;
@@ -152,6 +153,7 @@ impl HttpEndpoint {
 
     /// A plain GET for metadata, with the same cap and timeouts as a token request.
     pub(super) fn fetch_metadata(&self, provider: &Provider, url: Url) -> Result<MetadataResponse, String> {
+        events::provider_step(&provider.name, "requesting the metadata of the server");
         let client = self.client(provider, &url).map_err(|f| f.message)?;
         let limit = provider.policy.connect_timeout + provider.policy.timeout;
         self.runtime.block_on(async {
@@ -174,6 +176,7 @@ impl HttpEndpoint {
 
 impl TokenEndpoint for HttpEndpoint {
     fn prepare(&self, provider: &Arc<Provider>, within: &str) -> Result<PreparedProvider, PrepareError> {
+        events::provider_step(&provider.name, "preparing the request: client credentials and endpoints");
         let identity = ClientCredentials::load(provider, &self.secrets, within).map_err(PrepareError::Config)?;
         // A `ca_file` that cannot be used is found out here, and not with the lock in hand.
         if let Some(url) = provider.token_endpoint.as_ref().or(provider.issuer.as_ref()) {
@@ -220,6 +223,7 @@ impl HttpEndpoint {
         let fence = SendGate::new(gate);
         let wire = encode(&prepared.provider, &proof, &sent);
         let request = gated_request(&client, url, &prepared.provider, &wire, &fence);
+        events::provider_step(&prepared.provider.name, "connecting; the refresh token is sent when the check passes");
         let arrival = self.runtime.block_on(send_and_read(request, &fence, &prepared.provider));
         match (fence.close_and_report(), arrival) {
             (SendOutcome::Sent, Ok(answer)) if answer.is_complete => {

@@ -202,7 +202,7 @@ pub fn refresh_failed(profile: &ProfileName, provider: &str, outcome: &Outcome, 
         OutcomeKind::InDoubt => failed!(error, event = "refresh.in_doubt", lead),
         OutcomeKind::NeedsLogin => failed!(error, event = "login.needed", lead),
         OutcomeKind::ConfigError => failed!(error, event = "config.error", lead),
-        OutcomeKind::StoreUnavailable => failed!(error, event = "store.unavailable", ""),
+        OutcomeKind::StoreUnavailable => failed!(error, event = "store.unavailable", lead),
     }
 }
 
@@ -218,6 +218,7 @@ pub fn needs_attention(profile: &ProfileName, state: ProfileState, error: Option
     match state {
         ProfileState::InDoubt => attention!(event = "refresh.in_doubt"),
         ProfileState::NeedsLogin => attention!(event = "login.needed"),
+        ProfileState::StoreUnavailable => attention!(event = "store.unavailable"),
         _ => attention!(event = "config.error"),
     }
 }

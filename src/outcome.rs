@@ -65,7 +65,33 @@ pub enum ProfileState {
     InDoubt,
     NeedsLogin,
     ConfigError,
+    /// The store, or what is stored for the profile, is locked, hanging or damaged.
+    StoreUnavailable,
     NoCredential,
+}
+
+impl ProfileState {
+    /// Whether it does not pass by itself, or is to be known before it does.
+    pub fn needs_person(self) -> bool {
+        match self {
+            Self::NeedsLogin | Self::ConfigError | Self::StoreUnavailable | Self::InDoubt => true,
+            Self::Fresh | Self::Due | Self::Expired | Self::Deferred | Self::NoCredential => false,
+        }
+    }
+}
+
+/// How a profile stands of which every refresh ends with this outcome.
+impl From<OutcomeKind> for ProfileState {
+    fn from(outcome: OutcomeKind) -> Self {
+        match outcome {
+            OutcomeKind::Refreshed | OutcomeKind::Fresh => Self::Fresh,
+            OutcomeKind::Deferred => Self::Deferred,
+            OutcomeKind::InDoubt => Self::InDoubt,
+            OutcomeKind::NeedsLogin => Self::NeedsLogin,
+            OutcomeKind::ConfigError => Self::ConfigError,
+            OutcomeKind::StoreUnavailable => Self::StoreUnavailable,
+        }
+    }
 }
 
 /// The word of the JSON, for the log.

@@ -82,7 +82,7 @@ fn log_out(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> (Option<Stri
         // Nothing is left to be revoked.
         _ if journal.is_tombstone => RevocationRoute::Blocked(Outcome::new(OutcomeKind::NeedsLogin)),
         Ok(profile) => logout::find_revocation_route(endpoint.as_ref(), &profile),
-        Err(failure) => RevocationRoute::Blocked(config_error(failure)),
+        Err(outcome) => RevocationRoute::Blocked(outcome),
     };
     let leaving = LogoutRequest {
         store: &setup.store,

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Colour, GlobalArgs};
+use crate::engine::status::ProfileStatus;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState, Publication};
 use crate::profile::ProfileName;
 use crate::sys::journal;
@@ -59,12 +60,15 @@ impl CommandStatus {
         }
     }
 
-    pub fn from_state(state: ProfileState, publication: Publication) -> Self {
-        match state {
+    pub fn from_status(status: &ProfileStatus, publication: Publication) -> Self {
+        match status.state {
             ProfileState::ConfigError => Self::Config,
             ProfileState::NeedsLogin | ProfileState::NoCredential => Self::NeedsLogin,
+            ProfileState::StoreUnavailable => Self::StoreUnavailable,
             ProfileState::Expired | ProfileState::Deferred | ProfileState::InDoubt => Self::TryAgain,
             ProfileState::Fresh | ProfileState::Due if publication == Publication::PublishPending => Self::TryAgain,
+            // Inside its margin. Before that, a failure is shown and is no harm yet.
+            ProfileState::Due if status.last_failure.is_some() => Self::TryAgain,
             ProfileState::Fresh | ProfileState::Due => Self::Ok,
         }
     }
@@ -325,10 +329,20 @@ mod tests {
         assert_eq!(CommandStatus::from_outcome(&outcome), CommandStatus::Ok);
         outcome.publication = Publication::PublishPending;
         assert_eq!(CommandStatus::from_outcome(&outcome), CommandStatus::TryAgain);
-        assert_eq!(
-            CommandStatus::from_state(ProfileState::Fresh, Publication::PublishPending),
-            CommandStatus::TryAgain
-        );
-        assert_eq!(CommandStatus::from_state(ProfileState::Due, Publication::None), CommandStatus::Ok);
+        let fresh = ProfileStatus::new(ProfileState::Fresh, None, None);
+        assert_eq!(CommandStatus::from_status(&fresh, Publication::PublishPending), CommandStatus::TryAgain);
+    }
+
+    #[test]
+    fn failed_refresh_counts_once_the_margin_is_reached() {
+        let failure = Some(Failure::new(ErrorKind::Network, "away"));
+        for (state, last_failure, exit) in [
+            (ProfileState::Fresh, failure.clone(), CommandStatus::Ok),
+            (ProfileState::Due, None, CommandStatus::Ok),
+            (ProfileState::Due, failure, CommandStatus::TryAgain),
+        ] {
+            let status = ProfileStatus { last_failure, ..ProfileStatus::new(state, None, None) };
+            assert_eq!(CommandStatus::from_status(&status, Publication::None), exit, "{status:?}");
+        }
     }
 }

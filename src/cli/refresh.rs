@@ -12,7 +12,7 @@ use super::output::{CommandStatus, Output, outcome_json, outcome_line};
 use crate::cli::setup::Setup;
 use crate::credential::freshness::Demand;
 use crate::engine::Engine;
-use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
 use crate::scheduler::run_interval;
@@ -131,12 +131,7 @@ fn resolve_profiles(setup: &Setup, names: Vec<ProfileName>) -> (Vec<Arc<Profile>
     for name in names {
         match setup.profile(&name) {
             Ok(profile) => profiles.push(Arc::new(profile)),
-            Err(failure) => {
-                // A journal that cannot be read names no provider: that is no fault of the configuration.
-                let unread = setup.store.peek(&name).err().map(|e| e.outcome());
-                let outcome = unread.unwrap_or_else(|| Outcome::new(OutcomeKind::ConfigError).with_error(failure));
-                rows.push((name, None, outcome));
-            }
+            Err(outcome) => rows.push((name, None, outcome)),
         }
     }
     (profiles, rows)

@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::import_sources::ToolStores;
-use crate::outcome::{ErrorKind, Failure};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName, SecretSource};
 use crate::provider::client_auth::SecretReader;
 use crate::provider::http::HttpEndpoint;
@@ -67,15 +67,15 @@ impl Setup {
         }
     }
 
-    /// A profile as configured, or by the provider that its credential names.
-    pub fn profile(&self, name: &ProfileName) -> Result<Profile, Failure> {
-        let (journal, unreadable) = match self.store.peek(name) {
-            Ok(journal) => (journal, None),
-            Err(e) => (None, e.outcome().error),
-        };
-        let provider = journal.and_then(|r| r.binding).map(|b| b.provider);
-        // Where the journal cannot be read, it may be the one to know the provider.
-        self.config.profile(name, provider.as_deref()).map_err(|e| unreadable.unwrap_or_else(|| e.to_failure()))
+    /// A profile as configured, or by the provider that its credential names. `Err`: how a command ends that needs it.
+    pub fn profile(&self, name: &ProfileName) -> Result<Profile, Outcome> {
+        let journal = self.store.peek(name);
+        let binding = journal.as_ref().ok().and_then(|journal| journal.as_ref()?.binding.as_ref());
+        self.config.profile(name, binding.map(|b| b.provider.as_str())).map_err(|e| match &journal {
+            Ok(_) => Outcome::new(OutcomeKind::ConfigError).with_error(e.to_failure()),
+            // It may be the one to know the provider: that is no fault of the configuration.
+            Err(unreadable) => unreadable.outcome(),
+        })
     }
 
     /// All profiles: those of the configuration, and those that only have a credential.

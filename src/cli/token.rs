@@ -100,7 +100,10 @@ fn from_store(
     };
     let profile = match setup.profile(&args.profile) {
         Ok(profile) => Arc::new(profile),
-        Err(f) => return refused(&f, CommandStatus::Config),
+        Err(outcome) => {
+            let status = CommandStatus::from_outcome(&outcome);
+            return refused(&outcome.error.unwrap_or_else(no_token), status);
+        }
     };
     let (engine, endpoint) = match setup.engine(false) {
         Ok(parts) => parts,
@@ -133,7 +136,7 @@ fn from_store(
 
 fn print(args: &TokenArgs, out: &Output, reply: BrokerResponse, outcome: &Outcome) -> CommandStatus {
     let Some(token) = reply.token else {
-        let failure = reply.error.unwrap_or_else(|| Failure::new(ErrorKind::NoToken, "there is no valid access token"));
+        let failure = reply.error.unwrap_or_else(no_token);
         out.fail(&with_profile_name(&args.profile, failure));
         return match CommandStatus::from_outcome(outcome) {
             CommandStatus::Ok => CommandStatus::TryAgain,
@@ -154,6 +157,10 @@ fn print(args: &TokenArgs, out: &Output, reply: BrokerResponse, outcome: &Outcom
 fn with_profile_name(name: &ProfileName, failure: Failure) -> Failure {
     let is_named = failure.message.split_whitespace().any(|word| word.trim_end_matches(':') == name.as_str());
     if is_named { failure } else { Failure { message: format!("{name}: {}", failure.message), ..failure } }
+}
+
+fn no_token() -> Failure {
+    Failure::new(ErrorKind::NoToken, "there is no valid access token")
 }
 
 fn print_token(args: &TokenArgs, out: &Output, token: &TokenOutput) {

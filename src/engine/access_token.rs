@@ -11,7 +11,6 @@ use crate::credential::Generation;
 use crate::credential::freshness;
 use crate::credential::freshness::Demand;
 use crate::engine::status;
-use crate::engine::status::StatusPolicy;
 use crate::engine::{Engine, TrustJournal};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState};
 use crate::profile::Profile;
@@ -139,17 +138,11 @@ impl Engine {
 impl Engine {
     /// What stands in the way of the next refresh, although the token still lives.
     fn refresh_blocker(&self, profile: &Profile) -> Option<Failure> {
-        let journal = self.store().peek(&profile.name).ok().flatten()?;
-        let status_policy = StatusPolicy {
-            policy: &profile.provider.policy,
-            margin: profile.margin,
-            jitter: Duration::ZERO,
-            is_following: false,
-        };
-        let standing = status::profile_status(Some(&journal), status_policy, &self.clock().now());
+        let journal = self.store().peek(&profile.name);
+        let standing = status::status_of(self.store(), &journal, Ok(profile), &self.clock().now());
         match standing.state {
-            ProfileState::NeedsLogin | ProfileState::ConfigError => standing.error,
-            // A doubt is open while any flight is in the air; `status` tells the two apart.
+            ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::StoreUnavailable => standing.error,
+            // The retry or the next run settles it.
             ProfileState::InDoubt
             | ProfileState::Fresh
             | ProfileState::Due

@@ -245,7 +245,9 @@ impl Engine {
     /// Whether a demand is met by the journal alone, with nothing left to publish.
     fn is_demand_met(&self, profile: &Profile, demand: Demand, journal: &Journal) -> bool {
         let is_settled = journal.publication != Publication::PublishPending || !matches!(demand, Demand::Margin { .. });
-        is_settled && status::meets_demand(journal, demand, profile, &self.inner.clock.now())
+        // What is stored is of no use without its key, which the journal cannot know.
+        let has_key = !matches!(demand, Demand::Margin { .. }) || self.inner.store.missing_key_file().is_none();
+        is_settled && has_key && status::meets_demand(journal, demand, profile, &self.inner.clock.now())
     }
 
     /// Gives the flight a thread of its own: no caller's end is the flight's end.

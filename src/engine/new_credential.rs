@@ -13,6 +13,7 @@ use crate::credential::{Binding, Credential, Generation, Grant};
 use crate::guard::Permit;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
 use crate::profile::ProfileName;
+use crate::store::journal::block::Cause;
 use crate::store::keyring::KeyringError;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::{LoadedCredential, LockedProfile, Store, StoreError, TokenClaim};
@@ -229,7 +230,7 @@ fn keep_existing(
     let is_news = origin.is_some() && locked.journal.origin != origin;
     if is_news {
         locked.journal.origin = origin;
-        locked.journal.follow_block = None;
+        locked.journal.clear_blocks(&Cause::FOLLOW);
     }
     if is_news || is_pending {
         locked.save_journal()?;
@@ -422,11 +423,9 @@ pub(in crate::engine) fn settle_new_credential(
     journal.sequence += 1;
     journal.revocation = revocation;
     journal.rejected = None;
-    journal.client_block = None;
-    journal.follow_block = None;
+    journal.blocks.clear();
     journal.consecutive_failures = 0;
     journal.consecutive_unclassified = 0;
-    journal.access_token_error = None;
     journal.set_not_before(credential.grant.not_before, credential.validity().map(|v| &v.obtained));
     journal.last_attempt = None;
     locked.save_journal()?;

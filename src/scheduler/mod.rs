@@ -16,9 +16,8 @@ use tokio::task::{Id, JoinError, JoinSet};
 use crate::clock::Moment;
 use crate::engine::Engine;
 use crate::engine::status;
-use crate::engine::status::{ProfileStatus, StatusPolicy};
 use crate::events;
-use crate::outcome::{Outcome, ProfileState};
+use crate::outcome::Outcome;
 use crate::profile::{Profile, ProfileLookup, ProfileName};
 use crate::scheduler::rate_limit::{Health, RateLimiter, STARTS_PER_SECOND, StartRequest};
 use crate::scheduler::scheduled_profile::ScheduledProfile;
@@ -171,44 +170,27 @@ impl Scheduler {
         let Some(entry) = self.scheduled.get_mut(name) else {
             return;
         };
-        let profile = match (self.profiles)(name) {
-            Ok(profile) => profile,
-            Err(failure) => {
-                entry.next_check = None;
-                entry.report_transition(
-                    name,
-                    &ProfileStatus { state: ProfileState::ConfigError, refresh_at: None, error: Some(failure) },
-                );
-                return;
-            }
-        };
-        entry.profile = Some(Arc::clone(&profile));
+        let profile = (self.profiles)(name);
         // Asked before, so that what is written meanwhile is read again.
         entry.journal_stamp = self.engine.store().journal_stamp(name);
-        let journal = match self.engine.store().peek(name) {
-            Ok(journal) => journal,
-            Err(error) => {
-                tracing::error!(event = "store.unavailable", profile = %name, %error, "cannot read the journal");
-                entry.back_off(now);
-                return;
-            }
+        let journal = self.engine.store().peek(name);
+        let status = status::status_of(self.engine.store(), &journal, profile.as_deref(), now);
+        entry.report_transition(name, &status);
+        let Ok(profile) = profile else {
+            entry.next_check = None;
+            return;
+        };
+        entry.profile = Some(Arc::clone(&profile));
+        let Ok(journal) = journal else {
+            entry.back_off(now);
+            return;
         };
         entry.update_from_journal(journal.as_ref(), &profile.provider.policy, now);
-        let validity = journal.as_ref().and_then(|r| r.validity.clone());
-        let status_policy = StatusPolicy {
-            policy: &profile.provider.policy,
-            margin: profile.margin,
-            jitter: status::jitter(name.as_str(), profile.margin, validity.as_ref()),
-            is_following: profile.follow,
-        };
-        let standing = status::profile_status(journal.as_ref(), status_policy, now);
-        entry.next_check = plan::next_check(&profile, &standing, now);
-        let reason = plan::check_reason(&standing, entry.next_check.as_ref());
-        entry.report_next_check(name, Some(standing.state), reason, now);
-        // While somebody has the lock, the end of an attempt is awaited.
-        if standing.state != ProfileState::InDoubt || !self.engine.store().is_locked(name) {
-            entry.report_transition(name, &standing);
-        }
+        // While another run waits for its response nothing is planned, so the next sync looks again.
+        entry.next_check = if status.is_in_flight { None } else { plan::next_check(&profile, &status, now) };
+        let reason = plan::check_reason(&status, entry.next_check.as_ref());
+        entry.report_next_check(name, Some(status.state), reason, now);
+        let validity = journal.and_then(|r| r.validity);
         if let (false, Some(life)) = (entry.is_schedule_warned, validity.and_then(|v| v.full_lifetime()))
             && let Some(warning) = plan::sparse_schedule_warning(&profile, life, now.wall)
         {

@@ -56,13 +56,16 @@ pub fn next_check(profile: &Profile, standing: &ProfileStatus, now: &Moment) -> 
 /// Why a profile is checked at the time that [`next_check`] names, for the log.
 pub fn check_reason(standing: &ProfileStatus, next: Option<&NextCheck>) -> &'static str {
     match (standing.state, next) {
+        (_, None) if standing.is_in_flight => "another process waits for its response",
         (_, None) => "only a person can help",
         (_, Some(next)) if standing.refresh_at != Some(next.at) => "the schedule",
         (ProfileState::Fresh, Some(_)) => "the margin of the access token",
         (ProfileState::Due | ProfileState::Expired | ProfileState::NoCredential, Some(_)) => "a refresh is due",
         (ProfileState::InDoubt, Some(_)) => "the retry or the last chance of a request in doubt",
         (ProfileState::Deferred, Some(_)) => "the end of a pause",
-        (ProfileState::NeedsLogin | ProfileState::ConfigError, Some(_)) => "a look whether it has been corrected",
+        (ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::StoreUnavailable, Some(_)) => {
+            "a look whether it has been corrected"
+        }
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) struct ScheduledProfile {
     pub(super) is_held: bool,
     /// The check that the log was told of.
     pub(super) reported_check: Option<Option<Timestamp>>,
+    /// The state that the log was told of with the outcome of a refresh, until the journal is looked at.
+    pub(super) told: Option<ProfileState>,
 }
 
 impl ScheduledProfile {
@@ -129,10 +131,11 @@ impl ScheduledProfile {
             OutcomeKind::InDoubt => Some(ProfileState::InDoubt),
             OutcomeKind::NeedsLogin => Some(ProfileState::NeedsLogin),
             OutcomeKind::ConfigError => Some(ProfileState::ConfigError),
-            OutcomeKind::Fresh | OutcomeKind::Refreshed | OutcomeKind::Deferred | OutcomeKind::StoreUnavailable => None,
+            OutcomeKind::StoreUnavailable => Some(ProfileState::StoreUnavailable),
+            OutcomeKind::Fresh | OutcomeKind::Refreshed | OutcomeKind::Deferred => None,
         };
         events::refresh_failed(name, provider, outcome, state.is_some() && self.state != state);
-        self.state = state.or(self.state);
+        self.told = state;
     }
 
     /// Says when the next check is, if that has changed.
@@ -158,22 +161,21 @@ impl ScheduledProfile {
 
     /// Says it once when a profile comes to need a person, and once when it no longer does.
     pub(super) fn report_transition(&mut self, name: &ProfileName, standing: &ProfileStatus) {
-        let was = self.state.is_some_and(needs_person);
-        if needs_person(standing.state) && self.state != Some(standing.state) {
-            events::needs_attention(name, standing.state, standing.error.as_ref());
+        let was = self.state.is_some_and(ProfileState::needs_person);
+        let told = self.told.take();
+        if standing.state.needs_person() && self.state != Some(standing.state) {
+            if told != Some(standing.state) {
+                events::needs_attention(name, standing.state, standing.error.as_ref());
+            }
         } else if standing.state == ProfileState::NoCredential {
             if self.state.is_some_and(|was| was != ProfileState::NoCredential) {
                 tracing::info!(event = "profile.gone", profile = %name, "signed out");
             }
-        } else if was && !needs_person(standing.state) {
+        } else if was && !standing.state.needs_person() {
             tracing::info!(event = "recovered", profile = %name, state = %standing.state, "recovered");
         }
         self.state = Some(standing.state);
     }
-}
-
-fn needs_person(state: ProfileState) -> bool {
-    matches!(state, ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::InDoubt)
 }
 
 #[cfg(test)]

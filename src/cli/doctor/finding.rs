@@ -46,6 +46,11 @@ impl Finding {
         Self::from_outcome(what, &error.outcome())
     }
 
+    /// The exit status that it gives, if that of its severity is not enough.
+    pub fn with_status(self, status: CommandStatus) -> Self {
+        Self { status, ..self }
+    }
+
     /// Says which profile it is about.
     pub fn for_profile(mut self, name: &ProfileName) -> Self {
         self.text = format!("{name}: {}", self.text);

@@ -15,6 +15,7 @@ use super::signals::StopSignals;
 use crate::cli::setup::Setup;
 use crate::engine::new_credential;
 use crate::engine::new_credential::{NewCredentialResult, Provenance};
+use crate::engine::status;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
@@ -70,7 +71,7 @@ pub fn run(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> CommandStatus
 
 fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandStatus, LoginFailure> {
     let setup = Setup::new(global).map_err(config_failure)?;
-    let profile = profile(args, &setup).map_err(config_failure)?;
+    let profile = profile(args, &setup)?;
     let (engine, endpoint) = setup.engine(false).map_err(config_failure)?;
     let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str()).map_err(prepare_failure)?;
     let sites = endpoint.sign_in_endpoints(&profile.provider).map_err(prepare_failure)?;
@@ -106,15 +107,16 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
 }
 
 /// The profile; `--provider` must agree with a section that names another.
-fn profile(args: &LoginArgs, setup: &Setup) -> Result<Profile, Failure> {
-    let Some(given) = &args.provider else { return setup.profile(&args.profile) };
-    let profile = setup.config.profile(&args.profile, Some(given)).map_err(|e| e.to_failure())?;
+fn profile(args: &LoginArgs, setup: &Setup) -> Result<Profile, LoginFailure> {
+    let Some(given) = &args.provider else { return setup.profile(&args.profile).map_err(from_outcome) };
+    let profile = setup.config.profile(&args.profile, Some(given)).map_err(|e| config_failure(e.to_failure()))?;
     if profile.provider.name == *given {
         return Ok(profile);
     }
     let name = &args.profile;
     let message = format!("profile {name} is configured for {}, not for {given}", profile.provider.name);
-    Err(Failure::new(ErrorKind::Config, message).with_hint(format!("leave --provider out, or change [profile.{name}]")))
+    let hint = format!("leave --provider out, or change [profile.{name}]");
+    Err(config_failure(Failure::new(ErrorKind::Config, message).with_hint(hint)))
 }
 
 fn stop_on_signal(endpoint: &HttpEndpoint, wait: &LoginEvents<'_>) {
@@ -174,8 +176,8 @@ fn browser_message(done: &Result<LoginResult, LoginFailure>, profile: &Profile) 
 }
 
 fn report(done: &LoginResult, setup: &Setup, profile: &Profile, out: &Output) -> CommandStatus {
-    let journal = setup.store.peek(&profile.name).ok().flatten();
-    let refresh_at = super::status::profile_status(setup, journal.as_ref(), Some(profile)).refresh_at;
+    let journal = setup.store.peek(&profile.name);
+    let refresh_at = status::status_of(&setup.store, &journal, Ok(profile), &setup.clock.now()).refresh_at;
     let mut line = format!("{}: signed in", profile.name);
     if let Some(account) = &done.account {
         line.push_str(&format!(" as {account}"));

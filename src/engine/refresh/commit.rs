@@ -15,6 +15,7 @@ use crate::profile::{GraceSemantics, Rotation};
 use crate::provider::RawResponse;
 use crate::store::disk::sealed_content::{GrantWarning, ResponseContent, SealedGrant, SealedResponse, SecretText};
 use crate::store::journal::Journal;
+use crate::store::journal::block::Cause;
 use crate::store::journal::transitions::GrantEffects;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::{LockedProfile, PendingResponse, StoreError};
@@ -256,7 +257,7 @@ fn commit_grant(
     let fingerprint = key.fingerprint(&credential.refresh);
     journal.apply_grant(credential, fingerprint, &granted.effects, &now, |journal| ctx.next_retry_delay(journal, None));
     let doubtful = granted.effects.doubt_cause().filter(|_| journal.intent.is_some());
-    let mut outcome = match (doubtful, journal.access_token_error.clone()) {
+    let mut outcome = match (doubtful, journal.block(Cause::AccessToken).map(|block| block.failure.clone())) {
         (Some(note), _) => errors::set_in_doubt(ctx, locked, &warning_text(note, ctx)),
         (None, Some(failure)) => {
             let outcome = Outcome::new(OutcomeKind::ConfigError).with_error(failure);

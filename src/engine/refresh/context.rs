@@ -11,7 +11,8 @@ use crate::engine::refresh::followed_stores::FollowedStores;
 use crate::engine::refresh::{backoff, retry_policy};
 use crate::profile::{Profile, Rotation};
 use crate::provider::{PreparedProvider, TokenEndpoint};
-use crate::store::journal::{ClientBlock, Journal};
+use crate::store::journal::Journal;
+use crate::store::journal::block::Block;
 use crate::store::keys::sealing_key;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::{PrefetchedKey, Store};
@@ -23,7 +24,7 @@ pub struct RefreshContext {
     pub clock: Arc<dyn Clock>,
     pub profile: Arc<Profile>,
     pub prepared: PreparedProvider,
-    /// Identifies the client's settings to a hold. Made as soon as the sealing key is at hand, under the lock.
+    /// Identifies the client's settings to a block. Made as soon as the sealing key is at hand, under the lock.
     pub(in crate::engine) client_mark: OnceLock<String>,
     pub demand: Demand,
     pub version_seen: JournalVersion,
@@ -65,9 +66,9 @@ impl RefreshContext {
         self.client_mark.get().map_or("", String::as_str)
     }
 
-    /// Whether the hold is on the client as it is configured now.
-    pub(in crate::engine) fn is_held_by(&self, client_block: &ClientBlock) -> bool {
-        self.client_mark.get() == Some(&client_block.config_fingerprint)
+    /// Whether the block is on the client as it is configured now.
+    pub(in crate::engine) fn is_held_by(&self, block: &Block) -> bool {
+        block.client.as_ref().is_some_and(|client| self.client_mark.get() == Some(&client.config_fingerprint))
     }
 
     /// Whether a second use of a token can end the family.

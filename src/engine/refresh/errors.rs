@@ -16,7 +16,8 @@ use crate::provider::classify;
 use crate::provider::classify::ResponseClass;
 use crate::provider::{BeforeSendError, NotSentReason, RawResponse};
 use crate::store::disk::sealed_content::SealedResponse;
-use crate::store::journal::{ClientBlock, Journal, LastAttempt, Rejection};
+use crate::store::journal::block::{Block, Cause, RefusedClient};
+use crate::store::journal::{Journal, LastAttempt, Rejection};
 use crate::store::{LockedProfile, StoreError};
 
 /// Answers in a row that say no without a reason, before the token counts as dead (once the access token is).
@@ -122,18 +123,11 @@ fn apply_error_class(
             "check client_id, client_auth, client_secret and the endpoint in [provider.{}]",
             ctx.profile.provider.name
         ));
-        let probes = journal
-            .client_block
-            .as_ref()
-            .filter(|client_block| ctx.is_held_by(client_block))
-            .map_or(0, |client_block| client_block.probe_count);
-        journal.client_block = Some(ClientBlock {
-            config_fingerprint: ctx.client_mark().to_owned(),
-            failure: failure.clone(),
-            probe_count: probes,
-            next_probe: now.wall.plus(CLIENT_PROBE_INTERVAL),
-            set_at: Some(now.clone()),
-        });
+        let held = journal.block(Cause::Client).filter(|block| ctx.is_held_by(block));
+        let probe_count = held.and_then(|block| block.client.as_ref()).map_or(0, |client| client.probe_count);
+        let client = RefusedClient { config_fingerprint: ctx.client_mark().to_owned(), probe_count };
+        let block = Block { client: Some(client), ..Block::new(Cause::Client, failure.clone()) };
+        journal.set_block(block.until(now.wall.plus(CLIENT_PROBE_INTERVAL), &now));
         undo_send(journal, &now, is_early);
         Outcome::new(OutcomeKind::ConfigError).with_error(failure)
     } else {
@@ -160,12 +154,13 @@ fn apply_error_class(
 /// Rule 24: of a refused client, a probe is one that the server answered or may have got. One that went nowhere says
 /// nothing, and one that was turned away for another reason is not repeated sooner than the others.
 fn count_client_probe(ctx: &RefreshContext, journal: &mut Journal, now: &Moment) {
-    if let Some(client_block) =
-        journal.client_block.as_mut().filter(|client_block| ctx.is_held_by(client_block) && !ctx.is_forced())
+    let held = journal.block_mut(Cause::Client).filter(|block| ctx.is_held_by(block) && !ctx.is_forced());
+    if let Some(block) = held
+        && let Some(client) = &mut block.client
     {
-        client_block.probe_count += 1;
-        client_block.next_probe = now.wall.plus(CLIENT_PROBE_INTERVAL);
-        client_block.set_at = Some(now.clone());
+        client.probe_count += 1;
+        block.next_check = Some(now.wall.plus(CLIENT_PROBE_INTERVAL));
+        block.set_at = Some(now.clone());
     }
 }
 

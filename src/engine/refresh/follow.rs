@@ -14,7 +14,8 @@ use crate::engine::refresh::followed_stores::nothing_to_follow;
 use crate::events;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::provider::BeforeSendError;
-use crate::store::journal::{FollowBlock, Journal};
+use crate::store::journal::Journal;
+use crate::store::journal::block::{Block, Cause};
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::{LoadedCredential, LockedProfile};
 
@@ -123,9 +124,9 @@ impl RefreshContext {
         let (theirs, external) = match self.read_followed_store(locked, key) {
             Ok(found) => found,
             Err(failure) if failure.kind == ErrorKind::Source => {
-                return Err(self.set_follow_block(locked, OutcomeKind::Deferred, failure));
+                return Err(self.set_follow_block(locked, Cause::FollowSource, failure));
             }
-            Err(failure) => return Err(self.set_follow_block(locked, OutcomeKind::ConfigError, failure)),
+            Err(failure) => return Err(self.set_follow_block(locked, Cause::FollowConflict, failure)),
         };
         match theirs {
             FollowedToken::Same | FollowedToken::Consumed => Ok(None),
@@ -136,7 +137,7 @@ impl RefreshContext {
                 let again = origin.map_or_else(String::new, |o| o.import_command(self.profile.name.as_str()));
                 let failure = Failure::new(ErrorKind::Conflict, format!("{from} has {what}"))
                     .with_hint(format!("to use that one: {again} --replace; to keep this one: follow = false"));
-                Err(self.set_follow_block(locked, OutcomeKind::ConfigError, failure))
+                Err(self.set_follow_block(locked, Cause::FollowConflict, failure))
             }
         }
     }
@@ -225,7 +226,7 @@ impl RefreshContext {
 
     /// Nothing stands in the way any more; if that was all there was to do, the flight is over.
     fn clear_follow_block(&self, locked: &mut LockedProfile<'_, '_>) -> Result<(), Outcome> {
-        if locked.journal.follow_block.take().is_none() {
+        if !locked.journal.clear_blocks(&Cause::FOLLOW) {
             return Ok(());
         }
         locked.save_journal()?;
@@ -233,12 +234,13 @@ impl RefreshContext {
     }
 
     /// Notes why nothing is sent, for `status` and for whoever waited.
-    fn set_follow_block(&self, locked: &mut LockedProfile<'_, '_>, kind: OutcomeKind, failure: Failure) -> Outcome {
-        let wait = if kind == OutcomeKind::ConfigError { FOLLOW_CONFLICT_INTERVAL } else { FOLLOW_RETRY_INTERVAL };
+    fn set_follow_block(&self, locked: &mut LockedProfile<'_, '_>, cause: Cause, failure: Failure) -> Outcome {
+        let wait = if cause == Cause::FollowConflict { FOLLOW_CONFLICT_INTERVAL } else { FOLLOW_RETRY_INTERVAL };
         let now = self.now();
         let at = now.wall.plus(wait);
-        let outcome = Outcome::new(kind).with_retry_at(at).with_error(failure.clone());
-        locked.journal.follow_block = Some(FollowBlock { outcome: kind, failure, next_check: at, set_at: Some(now) });
+        let block = Block::new(cause, failure.clone()).until(at, &now);
+        let outcome = Outcome::new(block.outcome).with_retry_at(at).with_error(failure);
+        locked.journal.set_block(block);
         set_last_attempt(self, &mut locked.journal, &outcome);
         match locked.save_journal() {
             Ok(()) => outcome,

@@ -19,12 +19,12 @@ use crate::engine::refresh::errors;
 use crate::engine::refresh::retry_policy;
 use crate::engine::refresh::retry_policy::{RetryDecision, SendKind};
 use crate::engine::status;
-use crate::engine::status::MAX_CLIENT_PROBES;
 use crate::events;
 use crate::guard::{Lease, LockedCredential};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
 use crate::provider::{BeforeSend, BeforeSendError, ExchangeResult, NotSentReason, RawResponse};
-use crate::store::journal::{Intent, Journal, PersistentError};
+use crate::store::journal::block::{Block, Cause};
+use crate::store::journal::{Intent, Journal};
 use crate::store::keys::sealing_key;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::tokens::reconcile::stale_credential;
@@ -41,8 +41,8 @@ pub fn run(ctx: &RefreshContext, lease: &Lease<Outcome>) -> Outcome {
         Err(e) => return e.outcome(),
     };
     let outcome = refresh_under_lock(ctx, lease, &mut locked).unwrap_or_else(|ended| ended);
-    if let Some(trouble) = PersistentError::from_outcome(&outcome)
-        && let Err(error) = locked.save_persistent_error(trouble)
+    if let Some(block) = Block::from_outcome(&outcome)
+        && let Err(error) = locked.save_store_block(block)
     {
         tracing::warn!(event = "store.unavailable", profile = %ctx.profile.name, %error, "cannot record the error in the journal");
     }
@@ -242,8 +242,8 @@ impl RefreshContext {
                 // A try was turned away, with a time before which none is welcome.
                 return Err(errors::in_doubt_outcome(&locked.journal, Some(at)));
             }
-            let (kind, error) = match &locked.journal.access_token_error {
-                Some(failure) => (OutcomeKind::ConfigError, Some(failure.clone())),
+            let (kind, error) = match locked.journal.block(Cause::AccessToken) {
+                Some(block) => (block.outcome, Some(block.failure.clone())),
                 None => (OutcomeKind::Deferred, locked.journal.last_attempt.as_ref().and_then(|a| a.error.clone())),
             };
             let mut outcome = Outcome::new(kind).with_retry_at(at);
@@ -255,37 +255,25 @@ impl RefreshContext {
 
     /// Never to another server: the credential knows where it belongs.
     fn check_binding(&self, loaded: &LoadedCredential<'_>) -> Result<(), Outcome> {
-        let belongs = &loaded.locked_credential.credential().binding;
-        let configured = self.prepared.binding();
-        if belongs.origin == configured.origin && belongs.client_id == configured.client_id {
-            return Ok(());
+        match status::other_server(&loaded.locked_credential.credential().binding, &self.prepared.binding()) {
+            Some(failure) => Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure)),
+            None => Ok(()),
         }
-        let message = format!(
-            "the credential was issued to client {} at {}, but the configuration has client {} at {}",
-            belongs.client_id, belongs.origin, configured.client_id, configured.origin
-        );
-        let hint = format!("restore [provider.{}], sign in again, or import with --replace", belongs.provider);
-        Err(Outcome::new(OutcomeKind::ConfigError)
-            .with_error(Failure::new(ErrorKind::OtherServer, message).with_hint(hint)))
     }
 
     /// Rule 24: a client that the provider refused is tried again when the configuration changes, by `--force` once, and
     /// by itself three times at most.
     fn check_client_block(&self, journal: &mut Journal, now: &Moment) -> Result<(), Outcome> {
-        let Some(client_block) = journal.client_block.as_ref().filter(|client_block| self.is_held_by(client_block))
-        else {
-            journal.client_block = None;
+        let Some(block) = journal.block(Cause::Client).filter(|block| self.is_held_by(block)) else {
+            journal.clear_blocks(&[Cause::Client]);
             return Ok(());
         };
-        let next_probe = client_block.blocked_until(now);
-        if self.is_forced() || (client_block.probe_count < MAX_CLIENT_PROBES && next_probe.is_none()) {
+        let (next_probe, may_probe) = (block.blocked_until(now), status::has_probes_left(block));
+        if self.is_forced() || (may_probe && next_probe.is_none()) {
             return Ok(());
         }
-        let outcome = Outcome::new(OutcomeKind::ConfigError).with_error(client_block.failure.clone());
-        Err(match next_probe.filter(|_| client_block.probe_count < MAX_CLIENT_PROBES) {
-            Some(at) => outcome.with_retry_at(at),
-            None => outcome,
-        })
+        let outcome = Outcome::new(OutcomeKind::ConfigError).with_error(block.failure.clone());
+        Err(Outcome { retry_at: next_probe.filter(|_| may_probe), ..outcome })
     }
 
     /// Rule 8: the keyring must be able to take the new token, unless a daemon has waited for it long enough.

@@ -17,6 +17,7 @@ use crate::store::disk::envelope::SealedHeader;
 use crate::store::disk::layout::ProfileFolder;
 use crate::store::disk::sealed_content::{SealedContent, SealedContentRef, SealedResponse};
 use crate::store::identity::StoreIdentity;
+use crate::store::journal::block::Cause;
 use crate::store::journal::{Intent, Journal};
 use crate::store::keyring::item;
 use crate::store::keyring::item::PublishedItem;
@@ -143,7 +144,7 @@ impl<'l> LockedProfile<'_, 'l> {
         self.rekey_fingerprints(&newest.credential, &fingerprint, key)?;
         self.update_journal_to(&newest, &fingerprint)?;
         self.reconcile_with_ledger(&mut warnings)?;
-        self.clear_persistent_error()?;
+        self.clear_store_block()?;
         Ok(Some(LoadedCredential {
             locked_credential: self.permit.bind(newest.credential),
             fingerprint,
@@ -156,11 +157,8 @@ impl<'l> LockedProfile<'_, 'l> {
     /// to be another store's.
     fn can_load_without_keyring(&self, sealed: Option<&Result<UnsealedCredential, StoreError>>) -> bool {
         let is_newest = |s: &UnsealedCredential| s.credential.generation >= self.journal.generation;
-        let is_ours = self
-            .journal
-            .persistent_error
-            .as_ref()
-            .is_none_or(|trouble| trouble.failure.kind != ErrorKind::DomainMismatch);
+        let is_ours =
+            self.journal.block(Cause::Store).is_none_or(|block| block.failure.kind != ErrorKind::DomainMismatch);
         let is_enough = match sealed {
             Some(sealed) => sealed.as_ref().is_ok_and(is_newest),
             None => !self.journal.has_credential(),

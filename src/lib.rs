@@ -6,6 +6,7 @@ pub mod import_sources;
 // Floor 0: words.
 pub mod clock;
 pub mod credential;
+pub mod events;
 pub mod outcome;
 pub mod profile;
 pub mod schedule;

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::{BrokerRequest, BrokerResponse, PROTOCOL, PROTOCOL_HEADER, STORE_HEADER};
+use crate::events;
 use crate::sys::socket;
 
 /// A daemon that does not respond within this time counts as absent. One on a busy machine takes some time, and may be
@@ -21,7 +22,7 @@ const MAX_RESPONSE_BYTES: u64 = 2 * 1024 * 1024;
 /// Asks the daemon on `path`. `None`: there is no daemon for this store, so the store must be used directly.
 pub fn request_token(path: &Path, store: &str, request: &BrokerRequest) -> Option<BrokerResponse> {
     if !path.exists() {
-        return None;
+        return unused("there is no socket of a daemon");
     }
     let limit = Duration::from_millis(request.timeout_ms);
     let (sign_of_life, patience) = (limit.clamp(MIN_PING_TIMEOUT, PING_TIMEOUT), limit + SLACK);
@@ -41,8 +42,22 @@ pub fn request_token(path: &Path, store: &str, request: &BrokerRequest) -> Optio
             }
         }
     });
-    receive.recv_timeout(sign_of_life).ok()??;
-    receive.recv_timeout(patience).ok()?.and_then(|answer| parse_response(&answer))
+    match receive.recv_timeout(sign_of_life) {
+        Ok(Some(_pong)) => {}
+        Ok(None) => return unused("no daemon listens on the socket, or it serves another store"),
+        Err(_) => return unused("the daemon does not respond"),
+    }
+    match receive.recv_timeout(patience) {
+        Ok(Some(answer)) => parse_response(&answer).or_else(|| unused("the response of the daemon is not complete")),
+        Ok(None) => unused("the daemon refused the request"),
+        Err(_) => unused("the daemon did not respond in time"),
+    }
+}
+
+/// No daemon is used, and the log says why.
+fn unused(reason: &str) -> Option<BrokerResponse> {
+    events::token_from_store(reason);
+    None
 }
 
 fn http_request(what: &str, store: &str, body: &str) -> String {

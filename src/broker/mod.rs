@@ -79,14 +79,14 @@ impl Broker {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     // Out of descriptors, most likely: wait for some to come back.
-                    tracing::warn!(%error, "cannot accept a connection");
+                    tracing::warn!(event = "socket.warning", %error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
             while connections.try_join_next().is_some() {}
             if !socket::is_same_user(&stream).unwrap_or(false) {
-                tracing::warn!("rejected a connection from another user");
+                tracing::warn!(event = "socket.warning", "rejected a connection from another user");
                 continue;
             }
             connections.spawn(self.clone().serve_connection(stream));
@@ -104,7 +104,7 @@ impl Broker {
             .serve_connection(TokioIo::new(stream), service)
             .await;
         if let Err(error) = served {
-            tracing::debug!(%error, "a client closed the connection");
+            tracing::debug!(event = "socket.closed", %error, "a client closed the connection");
         }
     }
 

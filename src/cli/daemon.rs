@@ -17,6 +17,7 @@ use crate::cli::logging;
 use crate::cli::setup;
 use crate::cli::setup::Setup;
 use crate::config::Config;
+use crate::events;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{Profile, ProfileLookup, ProfileName};
 use crate::scheduler::Scheduler;
@@ -74,7 +75,7 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     let bell = Arc::clone(&scheduler.config_changed);
     let broker = Broker { engine: engine.clone(), profiles: shared.profile_lookup(), store_id: shared.store_id() };
     let mut stop = StopSignals::for_daemon(&endpoint).map_err(deaf)?;
-    tracing::info!(pid = std::process::id(), socket = %socket_path.display(), "keepalive daemon is up");
+    events::daemon_up(&socket_path);
     notify_systemd(&[sd_notify::NotifyState::Ready]);
     let reloading = shared.clone().watch_config(seen, hangup, bell, has_trouble);
     let serving = services.spawn(async move {
@@ -94,14 +95,14 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     engine.stop();
     services.shutdown_background();
     notify_systemd(&[sd_notify::NotifyState::Stopping]);
-    tracing::info!("stopping; finishing refreshes in progress");
+    tracing::info!(event = "daemon.stop", "stopping; finishing refreshes in progress");
     let late = engine.drain();
     // The next daemon replaces the socket anyway.
     let _gone = std::fs::remove_file(&socket_path);
     for name in &late {
         out.warn(&format!("{name}: the refresh did not finish in time; its outcome is in doubt"));
     }
-    tracing::info!("stopped");
+    tracing::info!(event = "daemon.stop", "stopped");
     match broken {
         Some(failure) => Err((CommandStatus::Failed, failure)),
         None => Ok(if late.is_empty() { CommandStatus::Ok } else { CommandStatus::TryAgain }),
@@ -117,7 +118,7 @@ async fn serving_failure(serving: JoinHandle<std::io::Result<Infallible>>) -> Fa
         Err(error) => Failure::new(ErrorKind::Broken, format!("internal error, the daemon exits: {error}"))
             .with_hint("restart it, and report this message"),
     };
-    tracing::error!("{}", failure.message);
+    tracing::error!(event = "internal", kind = failure.kind.word(), "{}", failure.message);
     failure
 }
 
@@ -160,7 +161,7 @@ fn fetch_key(store: &Store) -> Result<bool, (CommandStatus, Failure)> {
         Ok(strangers) => {
             for (name, error) in strangers {
                 let failure = failure_from(&error);
-                tracing::error!(profile = %name, hint = hint(&failure.hint), "{}", failure.message);
+                tracing::error!(event = "store.unavailable", profile = %name, hint = hint(&failure.hint), "{}", failure.message);
             }
             return Ok(false);
         }
@@ -175,9 +176,19 @@ fn fetch_key(store: &Store) -> Result<bool, (CommandStatus, Failure)> {
         return Err((CommandStatus::Config, failure));
     }
     if matches!(error, StoreError::Keyring(_)) {
-        tracing::warn!(hint = hint(&failure.hint), "no sealing key yet: {}", failure.message);
+        tracing::warn!(
+            event = "store.unavailable",
+            hint = hint(&failure.hint),
+            "no sealing key yet: {}",
+            failure.message
+        );
     } else {
-        tracing::error!(hint = hint(&failure.hint), "cannot get the sealing key: {}", failure.message);
+        tracing::error!(
+            event = "store.unavailable",
+            hint = hint(&failure.hint),
+            "cannot get the sealing key: {}",
+            failure.message
+        );
     }
     Ok(!store.has_cached_key())
 }
@@ -189,7 +200,7 @@ fn failure_from(error: &StoreError) -> Failure {
 /// Logs the settings that have another effect than they seem to.
 fn report_warnings(config: &Config) {
     for warning in &config.warnings {
-        tracing::warn!(hint = hint(&warning.hint), "{warning}");
+        tracing::warn!(event = "config.warning", hint = hint(&warning.hint), "{warning}");
     }
 }
 
@@ -270,15 +281,16 @@ impl DaemonState {
             Ok(config) if is_there && config.path.is_none() => report_config_missing(),
             Ok(config) => {
                 if config.store != self.config().store {
-                    tracing::warn!("[store] has changed; restart the daemon to apply it");
+                    tracing::warn!(event = "config.warning", "[store] has changed; restart the daemon to apply it");
                 }
                 report_warnings(&config);
                 *self.config.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(config);
-                tracing::info!("configuration reloaded");
+                tracing::info!(event = "daemon.reload", "configuration reloaded");
             }
             Err(failure) => {
                 let (kind, hint) = (failure.kind.word(), failure.hint.as_deref());
                 tracing::error!(
+                    event = "config.error",
                     kind,
                     hint,
                     "the new configuration is invalid; still using the old one: {}",
@@ -291,7 +303,10 @@ impl DaemonState {
 
 fn report_config_missing() {
     let patience = humantime::format_duration(CONFIG_POLL_INTERVAL * MISSING_POLLS);
-    tracing::warn!("the configuration file is missing; still using the old one for {patience}");
+    tracing::warn!(
+        event = "config.warning",
+        "the configuration file is missing; still using the old one for {patience}"
+    );
 }
 
 fn notify_systemd(states: &[sd_notify::NotifyState<'_>]) {

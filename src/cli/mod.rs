@@ -55,7 +55,7 @@ pub struct GlobalArgs {
     /// Only print errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// More log output; -vv for every step
+    /// Log the decisions and the reasons for them; -vv for every step
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
     /// When to use colours
@@ -96,7 +96,12 @@ pub enum Command {
     },
 }
 
-/// The parts of keepalive(1) that the help lacks, as roff: exit status, files, environment, and the kinds of errors.
+/// What keepalive-daemon(1) says beyond the help, as roff: the events of the log, and their fields.
+pub fn daemon_manual() -> String {
+    crate::events::manual()
+}
+
+/// What keepalive(1) says beyond the help, as roff: exit status, files, environment, and the kinds of errors.
 pub fn manual() -> String {
     const PLACE_OF_KINDS: &str = ".\\\" The kinds of src/outcome/error_kind.rs stand here.\n";
     include_str!("manual.roff").replace(PLACE_OF_KINDS, &crate::outcome::ErrorKind::manual())

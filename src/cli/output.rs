@@ -15,6 +15,8 @@ use super::{Colour, GlobalArgs};
 use crate::engine::status::ProfileStatus;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState, Publication};
 use crate::profile::ProfileName;
+use crate::sys::journal;
+use crate::sys::journal::Priority;
 use crate::sys::paths;
 
 /// The exit status. The order of the variants is from best to worst; of several the worst counts.
@@ -87,7 +89,9 @@ pub struct Output {
     color_choice: ColorChoice,
     /// The last line is a countdown, to which other messages must not be appended.
     has_countdown: AtomicBool,
-    /// The first error of writing to stdout.
+    /// What is said goes to the journal of systemd, which reads priorities.
+    is_journal: bool,
+    /// Why stdout did not take what was printed, the first time.
     stdout_error: OnceLock<io::Error>,
 }
 
@@ -104,6 +108,7 @@ impl Output {
             verbosity: global.verbose,
             color_choice: color_choice(global.color),
             has_countdown: AtomicBool::new(false),
+            is_journal: journal::is_stderr_the_journal(),
             stdout_error: OnceLock::new(),
         }
     }
@@ -148,13 +153,13 @@ impl Output {
     /// Prints a message, unless `--quiet` is set.
     pub fn info(&self, text: &str) {
         if !self.is_quiet {
-            self.stderr(text);
+            self.stderr(Priority::Info, text);
         }
     }
 
     /// Prints a message that a person needs to go on, even with `--quiet`.
     pub fn prompt(&self, text: &str) {
-        self.stderr(text);
+        self.stderr(Priority::Info, text);
     }
 
     /// Whether messages go to a terminal.
@@ -197,15 +202,15 @@ impl Output {
 
     pub fn warn(&self, text: &str) {
         if !self.is_quiet {
-            self.stderr(&format!("{WARN}warning:{WARN:#} {text}"));
+            self.stderr(Priority::Warning, &format!("{WARN}warning:{WARN:#} {text}"));
         }
     }
 
     /// Prints the error, its cause and its hint.
     pub fn error(&self, failure: &Failure) {
-        self.stderr(&format!("{BAD}error:{BAD:#} {}", failure.message));
+        self.stderr(Priority::Error, &format!("{BAD}error:{BAD:#} {}", failure.message));
         if let Some(hint) = &failure.hint {
-            self.stderr(&format!("{DIM}hint:{DIM:#} {hint}"));
+            self.stderr(Priority::Error, &format!("{DIM}hint:{DIM:#} {hint}"));
         }
     }
 
@@ -217,10 +222,11 @@ impl Output {
         }
     }
 
-    fn stderr(&self, text: &str) {
+    fn stderr(&self, priority: Priority, text: &str) {
         self.end_countdown();
         let mut stderr = AutoStream::new(io::stderr(), self.color_choice).lock();
-        let _gone = writeln!(stderr, "{text}");
+        let priority = if self.is_journal { priority.to_string() } else { String::new() };
+        let _gone = writeln!(stderr, "{priority}{text}");
     }
 }
 

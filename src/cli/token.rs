@@ -10,6 +10,7 @@ use super::output::{CommandStatus, Output};
 use crate::broker::{BrokerRequest, BrokerResponse, client};
 use crate::cli::setup::Setup;
 use crate::engine::access_token::TokenOutput;
+use crate::events;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 
@@ -55,7 +56,10 @@ pub fn run(args: &TokenArgs, global: &GlobalArgs, out: &Output) -> CommandStatus
     let theirs = match from_daemon(&setup, args) {
         // The daemon may run with another configuration, or may not have read ours yet.
         Some(reply) if reply.token.is_none() && reply.outcome == OutcomeKind::ConfigError => Some(reply),
-        Some(reply) => return print_daemon_response(args, out, reply),
+        Some(reply) => {
+            events::token_from_daemon(&args.profile);
+            return print_daemon_response(args, out, reply);
+        }
         None => None,
     };
     // A daemon that stopped responding has used up some of the time.
@@ -70,6 +74,7 @@ fn print_daemon_response(args: &TokenArgs, out: &Output, reply: BrokerResponse) 
 
 fn from_daemon(setup: &Setup, args: &TokenArgs) -> Option<BrokerResponse> {
     if setup.environment.active_profiles.iter().any(|name| name == args.profile.as_str()) {
+        events::token_from_store("keepalive runs this command for the profile");
         return None;
     }
     let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX / 2);

@@ -4,6 +4,7 @@
 //! it. The flight itself is in [`refresh::transaction`].
 
 pub mod access_token;
+mod explain;
 pub mod logout;
 pub mod new_credential;
 pub mod refresh;
@@ -13,11 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::credential::freshness::Demand;
 use crate::engine::refresh::concurrency::ConcurrencyLimit;
 use crate::engine::refresh::context::{JournalVersion, RefreshContext};
 use crate::engine::refresh::followed_stores::FollowedStores;
+use crate::events;
 use crate::guard::{FlightGroup, FlightHandle, LeaderSlot, Lease, WaitResult};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
 use crate::profile::{Profile, ProfileName};
@@ -135,6 +137,7 @@ impl Engine {
         on_long_wait: &dyn Fn(),
     ) -> Outcome {
         for _ in 0..MAX_JOINS {
+            let since = self.inner.clock.now();
             let (flight, is_follower) = match self.join_or_lead(profile, demand, trust) {
                 JoinResult::Done(outcome) => return outcome,
                 JoinResult::Waiting { flight, is_follower } => (flight, is_follower),
@@ -143,6 +146,7 @@ impl Engine {
                 let failure = Failure::new(ErrorKind::Interrupted, "cancelled before anything was sent");
                 return self.with_journal_fields(profile, Outcome::new(OutcomeKind::Deferred).with_error(failure));
             };
+            self.explain_wait(profile, &wait_result, &since);
             if let Some(outcome) = self.resolve_wait(profile, demand, wait_result, is_follower) {
                 return outcome;
             }
@@ -184,11 +188,14 @@ impl Engine {
 
     async fn refresh_until_met_async(&self, profile: &Arc<Profile>, demand: Demand, trust: TrustJournal) -> Outcome {
         for _ in 0..MAX_JOINS {
+            let since = self.inner.clock.now();
             let (flight, is_follower) = match self.join_or_lead(profile, demand, trust) {
                 JoinResult::Done(outcome) => return outcome,
                 JoinResult::Waiting { flight, is_follower } => (flight, is_follower),
             };
-            if let Some(outcome) = self.resolve_wait(profile, demand, flight.wait_async().await, is_follower) {
+            let wait_result = flight.wait_async().await;
+            self.explain_wait(profile, &wait_result, &since);
+            if let Some(outcome) = self.resolve_wait(profile, demand, wait_result, is_follower) {
                 return outcome;
             }
         }
@@ -216,17 +223,20 @@ impl Engine {
         };
         let trusted_journal = journal.as_ref().filter(|_| trust == TrustJournal::Yes);
         if let Some(journal) = trusted_journal.filter(|r| self.is_demand_met(profile, demand, r)) {
+            explain::fresh(profile, demand, journal);
             return JoinResult::Done(refresh::transaction::with_journal_fields(
                 Outcome::new(OutcomeKind::Fresh),
                 journal,
             ));
         }
+        explain::due(profile, demand, trusted_journal, &self.inner.clock.now());
         let seen = journal.as_ref().map_or_else(JournalVersion::default, |r| JournalVersion {
             generation: r.generation.get(),
             sequence: r.sequence,
         });
         let (flight, leader_slot) = self.inner.flights.join_or_lead(&profile.name);
         let is_follower = leader_slot.is_none();
+        events::flight(&profile.name, is_follower);
         if let Some(leader_slot) = leader_slot {
             self.spawn_leader(leader_slot, profile, demand, seen);
         }
@@ -255,12 +265,17 @@ impl Engine {
         let spawned =
             std::thread::Builder::new().name(name).spawn(move || shared.run_flight(leader_slot, profile, demand, seen));
         if let Err(error) = spawned {
-            // The leader slot was moved into the closure; dropping it tells the followers.
-            tracing::error!(%error, "cannot start a thread for a refresh");
+            // The seat went with the closure: its drop tells the followers.
+            tracing::error!(event = "internal", %error, "cannot start a thread for a refresh");
         }
     }
 
-    /// What the result of a wait means for this caller; `None`: join again.
+    fn explain_wait(&self, profile: &Profile, result: &WaitResult<Outcome>, since: &Moment) {
+        let outcome = if let WaitResult::Outcome(outcome) = result { Some(outcome.kind) } else { None };
+        events::flight_done(&profile.name, outcome, self.inner.clock.now().time_since(since));
+    }
+
+    /// What a landing means to this caller; `None`: board again.
     fn resolve_wait(
         &self,
         profile: &Profile,
@@ -345,6 +360,7 @@ impl EngineInner {
         let (provider, limit) = (&profile.provider.name, profile.provider.concurrency);
         let (take, try_take) =
             (|| self.concurrency.acquire(provider, limit), || self.concurrency.try_acquire(provider, limit));
+        let asked = self.clock.now();
         let (lease, concurrency_permit) = match Lease::admit(leader_slot, &create_lock_file, take, try_take) {
             Ok(admitted) => admitted,
             Err((leader_slot, error)) => {
@@ -353,6 +369,7 @@ impl EngineInner {
                 return leader_slot.complete(Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure));
             }
         };
+        events::lock_acquired(&profile.name, self.clock.now().time_since(&asked));
         let ctx = RefreshContext {
             store: Arc::clone(&self.store),
             endpoint: Arc::clone(&self.endpoint),

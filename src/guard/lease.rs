@@ -9,6 +9,7 @@ use std::path::Path;
 
 use crate::credential::secret::RefreshToken;
 use crate::credential::{Binding, Credential, Generation, Grant, Snapshot};
+use crate::events;
 use crate::guard::singleflight::LeaderSlot;
 use crate::profile::ProfileName;
 use crate::sys::lockfile::LockFile;
@@ -54,6 +55,7 @@ impl<O> Lease<O> {
                     return Ok((lock, concurrency_permit));
                 }
                 drop(concurrency_permit);
+                events::lock_wait(leader_slot.profile(), "another process has the lock of the profile");
                 let lock = LockFile::acquire(lock_file)?;
                 if let Some(concurrency_permit) = try_acquire() {
                     return Ok((lock, concurrency_permit));

@@ -110,9 +110,8 @@ pub fn load_metadata(
         (Ok(found), _) => found,
         (Err(failure), None) => return Err(failure),
         (Err(PrepareError::Unreachable(f) | PrepareError::Config(f)), Some(old)) => {
-            tracing::warn!(%issuer, since = %old.fetched_at, "{}; using the endpoints that were discovered earlier", f.message);
-            // The issuer is not asked again with every refresh of every profile, because one that is down makes each
-            // attempt long.
+            tracing::warn!(event = "provider.warning", %issuer, since = %old.fetched_at, "{}; using the endpoints that were discovered earlier", f.message);
+            // Not asked again with every refresh of every profile: an issuer that is down makes each attempt long.
             (old.metadata, STALE_RETRY_INTERVAL)
         }
     };

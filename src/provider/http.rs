@@ -15,6 +15,7 @@ use super::runtime::BackgroundRuntime;
 use super::{BeforeSend, ExchangeResult, PrepareError, PreparedProvider, RawResponse, TokenEndpoint};
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::credential::content_coding;
+use crate::events;
 use crate::guard::LockedCredential;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::Provider;
@@ -103,7 +104,12 @@ impl HttpEndpoint {
             }
             (Err(failure), Some(kept)) => {
                 let hint = failure.hint.as_deref();
-                tracing::warn!(hint, "{}; still using its previous content", failure.message);
+                tracing::warn!(
+                    event = "provider.warning",
+                    hint,
+                    "{}; still using its previous content",
+                    failure.message
+                );
                 Ok(kept.client.clone())
             }
             (Err(failure), None) => Err(failure),
@@ -141,6 +147,7 @@ impl HttpEndpoint {
 
     /// A plain GET for metadata, with the same cap and timeouts as a token request.
     pub(super) fn fetch_metadata(&self, provider: &Provider, url: Url) -> Result<MetadataResponse, String> {
+        events::provider_step(&provider.name, "requesting the metadata of the server");
         let client = self.client(provider, &url).map_err(|f| f.message)?;
         let limit = provider.policy.connect_timeout + provider.policy.timeout;
         self.runtime.block_on(async {
@@ -163,6 +170,7 @@ impl HttpEndpoint {
 
 impl TokenEndpoint for HttpEndpoint {
     fn prepare(&self, provider: &Arc<Provider>, within: &str) -> Result<PreparedProvider, PrepareError> {
+        events::provider_step(&provider.name, "preparing the request: client credentials and endpoints");
         let identity = ClientCredentials::load(provider, &self.secrets, within).map_err(PrepareError::Config)?;
         // A `ca_file` that cannot be used is found here, and not while the lock is held.
         if let Some(url) = provider.token_endpoint.as_ref().or(provider.issuer.as_ref()) {

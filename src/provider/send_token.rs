@@ -10,6 +10,7 @@ use super::http::{HttpEndpoint, send_and_read, with_headers};
 use super::{BeforeSend, BeforeSendError, ExchangeResult, NotSentReason, PreparedProvider};
 use crate::credential::content_coding;
 use crate::credential::secret::RefreshToken;
+use crate::events;
 use crate::guard::LockedCredential;
 use crate::profile::Provider;
 use crate::provider::client_auth::ClientAuthentication;
@@ -43,6 +44,7 @@ impl HttpEndpoint {
         let fence = SendGate::new(gate);
         let wire = encode(&prepared.provider, &proof, &sent);
         let request = gated_request(&client, url, &prepared.provider, &wire, &fence);
+        events::provider_step(&prepared.provider.name, "connecting; the refresh token is sent when the check passes");
         let arrival = self.runtime().block_on(send_and_read(request, &fence, &prepared.provider));
         match (fence.close_and_report(), arrival) {
             (SendOutcome::Sent, Ok(answer)) if answer.is_complete => {

@@ -17,7 +17,8 @@ use tokio::task::{Id, JoinError, JoinSet};
 use crate::clock::Moment;
 use crate::engine::Engine;
 use crate::engine::status;
-use crate::outcome::{ErrorKind, Outcome, OutcomeKind};
+use crate::events;
+use crate::outcome::Outcome;
 use crate::profile::{Profile, ProfileLookup, ProfileName};
 use crate::scheduler::rate_limit::{Health, RateLimiter, STARTS_PER_SECOND, StartRequest};
 use crate::scheduler::scheduled_profile::ScheduledProfile;
@@ -41,7 +42,9 @@ pub struct Scheduler {
     rate_limiters: BTreeMap<String, RateLimiter>,
     /// Providers that were already reported to have too many profiles.
     overload_warned: BTreeSet<String>,
-    /// The running refreshes.
+    /// It was said how many profiles there are, and not changed by the configuration since.
+    is_announced: bool,
+    /// With the name of the provider that each is at.
     flights: JoinSet<FinishedRefresh>,
     /// The profile and the provider of each running refresh, because a task that panics cannot tell.
     in_flight: BTreeMap<Id, (ProfileName, String)>,
@@ -65,6 +68,7 @@ impl Scheduler {
             scheduled: BTreeMap::new(),
             rate_limiters: BTreeMap::new(),
             overload_warned: BTreeSet::new(),
+            is_announced: false,
             flights: JoinSet::new(),
             in_flight: BTreeMap::new(),
         }
@@ -96,7 +100,7 @@ impl Scheduler {
         let names: BTreeSet<ProfileName> = match self.engine.store().list_profiles() {
             Ok(names) => names.into_iter().collect(),
             Err(error) => {
-                tracing::error!(%error, "cannot list the profiles");
+                tracing::error!(event = "store.unavailable", %error, "cannot list the profiles");
                 return;
             }
         };
@@ -118,6 +122,16 @@ impl Scheduler {
             }
         }
         self.warn_if_overloaded();
+        if !std::mem::replace(&mut self.is_announced, true) {
+            self.announce(now);
+        }
+    }
+
+    /// Says how many profiles there are and which comes first.
+    fn announce(&self, now: &Moment) {
+        let checks =
+            self.scheduled.iter().filter_map(|(name, entry)| Some((name, entry.next_check.as_ref()?.wait(now))));
+        events::daemon_watching(self.scheduled.len(), checks.min_by_key(|(_, wait)| *wait));
     }
 
     /// Whether another process has written this journal since it was read, and has released the lock. A doubt left by a
@@ -138,13 +152,14 @@ impl Scheduler {
         for (provider, (count, margin)) in heads {
             let warning = plan::overload_warning(provider, count, STARTS_PER_SECOND, margin);
             if let Some(warning) = warning.filter(|_| self.overload_warned.insert(provider.to_owned())) {
-                tracing::warn!("{warning}");
+                tracing::warn!(event = "schedule.warning", provider, "{warning}");
             }
         }
     }
 
     fn replan_all(&mut self) {
         self.overload_warned.clear();
+        self.is_announced = false;
         self.next_sync_ms = 0;
         for entry in self.scheduled.values_mut() {
             entry.next_check = None;
@@ -175,11 +190,13 @@ impl Scheduler {
         entry.update_from_journal(journal.as_ref(), &profile.provider.policy, now);
         // While another run waits for its response nothing is planned, so the next sync looks again.
         entry.next_check = if status.is_in_flight { None } else { plan::next_check(&profile, &status, now) };
+        let reason = plan::check_reason(&status, entry.next_check.as_ref());
+        entry.report_next_check(name, Some(status.state), reason, now);
         let validity = journal.and_then(|r| r.validity);
         if let (false, Some(life)) = (entry.is_schedule_warned, validity.and_then(|v| v.full_lifetime()))
             && let Some(warning) = plan::sparse_schedule_warning(&profile, life, now.wall)
         {
-            tracing::warn!(profile = %name, "{warning}");
+            tracing::warn!(event = "schedule.warning", profile = %name, "{warning}");
             entry.is_schedule_warned = true;
         }
     }
@@ -214,11 +231,13 @@ impl Scheduler {
             if let Err(wait) = turnstile
                 .try_start(StartRequest { name: &name, max_delay: entry.max_delay(now), probe_timeout: bound }, now)
             {
-                // Checked again sooner, so that all waiting profiles are there when one is let through.
+                entry.report_held(&name, &provider.name, turnstile.is_down(), wait);
+                // Looked at again sooner, so that all who wait are there when one is let through.
                 entry.next_check = Some(NextCheck::after(now, wait.min(MAX_SLEEP)));
                 continue;
             }
             entry.is_in_flight = true;
+            entry.is_held = false;
             let demand = plan::demand(&profile, now);
             let engine = self.engine.clone();
             let whose = (name.clone(), provider.name.clone());
@@ -235,7 +254,7 @@ impl Scheduler {
         let Some((name, provider)) = self.in_flight.remove(&error.id()) else {
             return;
         };
-        tracing::error!(profile = %name, %error, "a refresh task panicked");
+        tracing::error!(event = "internal", profile = %name, %error, "a refresh task panicked");
         let now = self.engine.clock().now();
         if let Some(turnstile) = self.rate_limiters.get_mut(&provider) {
             turnstile.finish(&name, Health::Unknown, &now);
@@ -256,9 +275,11 @@ impl Scheduler {
         };
         let now = self.engine.clock().now();
         for warning in &outcome.warnings {
-            tracing::warn!(profile = %name, "{warning}");
+            tracing::warn!(event = "refresh.warning", profile = %name, "{warning}");
         }
-        log_outcome(&name, &outcome);
+        if let Some(entry) = self.scheduled.get_mut(&name) {
+            entry.report_outcome(&name, &provider, &outcome);
+        }
         let sequence = |entries: &BTreeMap<_, ScheduledProfile>| entries.get(&name).map(|entry| entry.sequence);
         let before = sequence(&self.scheduled);
         if let Some(entry) = self.scheduled.get_mut(&name) {
@@ -271,6 +292,7 @@ impl Scheduler {
         }
         if let Some(entry) = self.scheduled.get_mut(&name) {
             entry.reschedule(&outcome, &now);
+            entry.report_next_check(&name, None, "the last attempt did not succeed", &now);
         }
     }
 
@@ -280,28 +302,12 @@ impl Scheduler {
     }
 }
 
-fn log_outcome(name: &ProfileName, outcome: &Outcome) {
-    let error = outcome.error.as_ref().map_or("", |e| e.message.as_str());
-    let kind = outcome.error.as_ref().map(|e| e.kind.word());
-    let retry_at = outcome.retry_at.map(tracing::field::display);
-    match outcome.kind {
-        // The transaction has already logged it.
-        OutcomeKind::Fresh | OutcomeKind::Refreshed => {}
-        // The change of state is logged by `report_transition`.
-        OutcomeKind::NeedsLogin if outcome.error.as_ref().is_some_and(|e| e.kind == ErrorKind::NoCredential) => {}
-        OutcomeKind::Deferred => tracing::warn!(profile = %name, kind, retry_at, "deferred: {error}"),
-        OutcomeKind::InDoubt | OutcomeKind::NeedsLogin | OutcomeKind::ConfigError | OutcomeKind::StoreUnavailable => {
-            tracing::error!(profile = %name, outcome = %outcome.kind, kind, retry_at, "{error}");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::{Clock, ManualClock, Timestamp};
     use crate::guard::LockedCredential;
-    use crate::outcome::Failure;
+    use crate::outcome::{ErrorKind, Failure};
     use crate::profile::{KeySource, Provider, StoreKind, StoreSettings};
     use crate::provider::{BeforeSend, ExchangeResult, PrepareError, PreparedProvider, TokenEndpoint};
     use crate::store::Store;

@@ -53,8 +53,24 @@ pub fn next_check(profile: &Profile, standing: &ProfileStatus, now: &Moment) -> 
     Some(NextCheck::at(now, at))
 }
 
-/// What to demand at a check. With a schedule, a token that would cross its margin before the next tick is due now
-/// (rule 31); without one, a token that has crossed it.
+/// Why a profile is checked at the time that [`next_check`] names, for the log.
+pub fn check_reason(standing: &ProfileStatus, next: Option<&NextCheck>) -> &'static str {
+    match (standing.state, next) {
+        (_, None) if standing.is_in_flight => "another process waits for its response",
+        (_, None) => "only a person can help",
+        (_, Some(next)) if standing.refresh_at != Some(next.at) => "the schedule",
+        (ProfileState::Fresh, Some(_)) => "the margin of the access token",
+        (ProfileState::Due | ProfileState::Expired | ProfileState::NoCredential, Some(_)) => "a refresh is due",
+        (ProfileState::InDoubt, Some(_)) => "the retry or the last chance of a request in doubt",
+        (ProfileState::Deferred, Some(_)) => "the end of a pause",
+        (ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::StoreUnavailable, Some(_)) => {
+            "a look whether it has been corrected"
+        }
+    }
+}
+
+/// What to ask for at a look. With a schedule, whatever would cross its margin before the next tick is due now
+/// (rule 31); without one, what has crossed it.
 pub fn demand(profile: &Profile, now: &Moment) -> Demand {
     let next = profile.schedule.as_ref().and_then(|s| s.next_after(now.wall));
     Demand::Margin { lookahead: next.map_or(Duration::ZERO, |tick| tick.since(now.wall)) }

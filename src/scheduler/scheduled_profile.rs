@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Moment;
+use crate::clock::{Moment, Timestamp};
 use crate::engine::refresh::retry_policy;
 use crate::engine::status::ProfileStatus;
-use crate::outcome::{Outcome, OutcomeKind, ProfileState, Publication};
+use crate::events;
+use crate::outcome::{ErrorKind, Outcome, OutcomeKind, ProfileState, Publication};
 use crate::profile::{Policy, Profile, ProfileName};
 use crate::scheduler::plan;
 use crate::scheduler::plan::NextCheck;
@@ -36,6 +37,12 @@ pub(super) struct ScheduledProfile {
     /// When a flight last failed, by the boot clock; 0 if the last one did not fail.
     pub(super) last_failure_ms: u64,
     pub(super) is_schedule_warned: bool,
+    /// The log knows that it waits for the rate limit or for the provider.
+    pub(super) is_held: bool,
+    /// The check that the log was told of.
+    pub(super) reported_check: Option<Option<Timestamp>>,
+    /// The state that the log was told of with the outcome of a refresh, until the journal is looked at.
+    pub(super) told: Option<ProfileState>,
 }
 
 impl ScheduledProfile {
@@ -114,20 +121,58 @@ impl ScheduledProfile {
         }
     }
 
-    /// Logs once when a profile comes to need a person, and once when it no longer does.
+    /// Says how a refresh ended that brought no token. If the profile needs a person for it, this is all that is said.
+    pub(super) fn report_outcome(&mut self, name: &ProfileName, provider: &str, outcome: &Outcome) {
+        let state = match outcome.kind {
+            // The next look at the journal tells it, whoever has signed out.
+            OutcomeKind::NeedsLogin if outcome.error.as_ref().is_some_and(|e| e.kind == ErrorKind::NoCredential) => {
+                return;
+            }
+            OutcomeKind::InDoubt => Some(ProfileState::InDoubt),
+            OutcomeKind::NeedsLogin => Some(ProfileState::NeedsLogin),
+            OutcomeKind::ConfigError => Some(ProfileState::ConfigError),
+            OutcomeKind::StoreUnavailable => Some(ProfileState::StoreUnavailable),
+            OutcomeKind::Fresh | OutcomeKind::Refreshed | OutcomeKind::Deferred => None,
+        };
+        events::refresh_failed(name, provider, outcome, state.is_some() && self.state != state);
+        self.told = state;
+    }
+
+    /// Says when the next check is, if that has changed.
+    pub(super) fn report_next_check(
+        &mut self,
+        name: &ProfileName,
+        state: Option<ProfileState>,
+        reason: &str,
+        now: &Moment,
+    ) {
+        let at = self.next_check.as_ref().map(|next| next.at.to_the_second());
+        if self.reported_check.replace(at) != Some(at) {
+            events::schedule_next(name, state, self.next_check.as_ref().map(|next| (next.at, next.wait(now))), reason);
+        }
+    }
+
+    /// Says once that a refresh waits, for the rate limit or because the provider `is_down`.
+    pub(super) fn report_held(&mut self, name: &ProfileName, provider: &str, is_down: bool, wait: Duration) {
+        if !std::mem::replace(&mut self.is_held, true) {
+            events::schedule_held(name, provider, is_down, wait);
+        }
+    }
+
+    /// Says it once when a profile comes to need a person, and once when it no longer does.
     pub(super) fn report_transition(&mut self, name: &ProfileName, standing: &ProfileStatus) {
         let was = self.state.is_some_and(ProfileState::needs_person);
-        let message = standing.error.as_ref().map_or("", |e| e.message.as_str());
-        let kind = standing.error.as_ref().map(|e| e.kind.word());
-        let hint = standing.error.as_ref().and_then(|e| e.hint.as_deref());
+        let told = self.told.take();
         if standing.state.needs_person() && self.state != Some(standing.state) {
-            tracing::error!(profile = %name, state = %standing.state, kind, hint, "needs attention: {message}");
+            if told != Some(standing.state) {
+                events::needs_attention(name, standing.state, standing.error.as_ref());
+            }
         } else if standing.state == ProfileState::NoCredential {
             if self.state.is_some_and(|was| was != ProfileState::NoCredential) {
-                tracing::info!(profile = %name, "signed out");
+                tracing::info!(event = "profile.gone", profile = %name, "signed out");
             }
         } else if was && !standing.state.needs_person() {
-            tracing::info!(profile = %name, state = %standing.state, "recovered");
+            tracing::info!(event = "recovered", profile = %name, state = %standing.state, "recovered");
         }
         self.state = Some(standing.state);
     }
@@ -148,7 +193,7 @@ impl ScheduledProfile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{Clock, ManualClock, Timestamp};
+    use crate::clock::{Clock, ManualClock};
 
     const S: fn(u64) -> Duration = Duration::from_secs;
 

@@ -95,6 +95,11 @@ pub fn user_variable(variable: &str) -> Option<String> {
     text(variable)
 }
 
+/// What systemd says of the stream that standard output and error were connected to: device and inode, as `8:1234`.
+pub fn journal_stream() -> Option<String> {
+    text("JOURNAL_STREAM")
+}
+
 /// Whether a terminal, if there is one, can do no more than print: `TERM` says so, or nothing. Consoles of Windows have none.
 pub fn is_terminal_dumb() -> bool {
     !cfg!(windows) && variable("TERM").is_none_or(|kind| kind == "dumb")

@@ -126,8 +126,8 @@ impl LogoutRequest<'_> {
     pub fn run(&self, route: RevocationRoute, on_progress: &dyn Fn(LogoutProgress)) -> Result<LogoutResult, Outcome> {
         let mut result = self.run_locked(route, on_progress)?;
         let (refresh_token, access_token) = (result.refresh.as_str(), result.access.map(TokenFate::as_str));
-        tracing::info!(profile = %self.name, refresh_token, access_token, "logged out");
-        // The profile's lock must not be held here: the store lock for the key comes first.
+        tracing::info!(event = "logout", profile = %self.name, refresh_token, access_token, "logged out");
+        // Not under the profile's lock: the key's own lock comes first.
         match self.store.delete_unused_key() {
             Ok(_) => Ok(result),
             Err(e) => {

@@ -8,6 +8,7 @@ use crate::credential::{Credential, Generation};
 use crate::engine::refresh::context::RefreshContext;
 use crate::engine::refresh::errors;
 use crate::engine::refresh::errors::{set_last_attempt, settle_in_doubt};
+use crate::events;
 use crate::guard::SpentCredential;
 use crate::outcome::{Outcome, OutcomeKind, Publication};
 use crate::profile::{GraceSemantics, Rotation};
@@ -132,7 +133,7 @@ fn seal_response(
     let Err(mut error) = first else {
         return Ok(response);
     };
-    tracing::error!(profile = %ctx.profile.name, %error, "cannot write the response, retrying");
+    tracing::error!(event = "store.unavailable", profile = %ctx.profile.name, %error, "cannot write the response, retrying");
     let mut is_published = false;
     for _ in 0..SEAL_TRIES {
         if let (false, ResponseContent::Granted { credential, .. }) = (is_published, response.parse(generation)) {
@@ -234,7 +235,7 @@ fn commit_grant(
     let now = ctx.now();
     let credential = &granted.credential;
     let mut report = |what: &str, error: String| {
-        tracing::error!(profile = %ctx.profile.name, %error, "{what}");
+        tracing::error!(event = "store.unavailable", profile = %ctx.profile.name, %error, "{what}");
         warnings.push(format!("{what}: {error}"));
     };
     if !granted.is_promoted
@@ -268,7 +269,7 @@ fn commit_grant(
         report("cannot write the journal; the next refresh will update it", e.to_string());
     }
     outcome.warnings = warnings;
-    tracing::info!(profile = %ctx.profile.name, generation = %credential.generation, "refreshed");
+    events::refreshed(&ctx.profile, credential.generation);
     outcome
 }
 

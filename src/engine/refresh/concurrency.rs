@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::events;
+
 #[derive(Default)]
 pub struct ConcurrencyLimit(Arc<ConcurrencyState>);
 
@@ -64,7 +66,11 @@ impl Drop for ConcurrencyPermit {
 impl ConcurrencyState {
     fn acquire(&self, provider: &str, limit: usize) {
         let is_full = |taken: &mut HashMap<_, _>| is_full(taken, provider, limit);
-        let mut taken = self.released.wait_while(self.lock(), is_full).unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.lock();
+        if is_full(&mut taken) {
+            events::provider_wait(provider);
+        }
+        let mut taken = self.released.wait_while(taken, is_full).unwrap_or_else(PoisonError::into_inner);
         increment(&mut taken, provider);
     }
 

@@ -6,6 +6,7 @@ use crate::clock::{Moment, Timestamp};
 use crate::credential::content_coding;
 use crate::credential::token_response;
 use crate::credential::token_response::{ErrorResponse, ParsedResponse};
+use crate::engine::explain;
 use crate::engine::refresh::backoff::{CLIENT_PROBE_INTERVAL, UNCLASSIFIED_DELAY};
 use crate::engine::refresh::context::RefreshContext;
 use crate::engine::refresh::retry_policy::{RetryDecision, decide};
@@ -30,6 +31,7 @@ pub fn settle_error_response(
     denied: Option<&ErrorResponse>,
 ) -> Outcome {
     let class = classify::classify(response.status, denied, &ctx.profile.provider);
+    explain::response_class(&ctx.profile, response.status, &class, denied.map(|denied| denied.code.as_str()));
     let retry_after = response.retry_after.as_deref().and_then(|h| classify::retry_after(h, ctx.now().wall));
     if class == ResponseClass::Ambiguous {
         let why = format!("the server returned {}{}", response.status, error_text(denied));
@@ -67,6 +69,7 @@ pub fn settle_early_response(
         ResponseClass::TokenRejected | ResponseClass::Ambiguous => ResponseClass::Throttled,
         class @ (ResponseClass::Throttled | ResponseClass::ClientRejected | ResponseClass::Unclassified) => class,
     };
+    explain::response_class(&ctx.profile, response.status, &class, denied.as_ref().map(|denied| denied.code.as_str()));
     let retry_after = response.retry_after.as_deref().and_then(|h| classify::retry_after(h, ctx.now().wall));
     let said = FailedResponse { status: response.status, error: denied.as_ref(), retry_after, is_before_body: true };
     let outcome = apply_error_class(ctx, locked, class, &said);
@@ -210,7 +213,6 @@ fn settle_in_doubt_until(
 ) -> Outcome {
     let now = ctx.now();
     count_client_probe(ctx, &mut locked.journal, &now);
-    tracing::error!(profile = %ctx.profile.name, why, "the outcome of a refresh is in doubt");
     if let Some(intent) = &mut locked.journal.intent {
         intent.gave_up_at = Some(now.clone());
     }
@@ -240,7 +242,7 @@ fn settle_in_doubt_until(
 /// Adds a warning that the ledger could not be written. The outcome stays: the journal has the token, and the next run
 /// writes it.
 fn add_ledger_warning(outcome: &mut Outcome, error: &StoreError) {
-    tracing::error!(%error, "cannot write the ledger");
+    tracing::error!(event = "store.unavailable", %error, "cannot write the ledger");
     outcome.warnings.push(format!("cannot write the ledger: {error}"));
 }
 
@@ -293,7 +295,7 @@ pub fn give_up_token(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>) -
     let outcome = presume_consumed(ctx, locked);
     set_last_attempt(ctx, &mut locked.journal, &outcome);
     if let Err(e) = locked.save_journal() {
-        tracing::error!(profile = %ctx.profile.name, error = %e, "cannot write the journal");
+        tracing::error!(event = "store.unavailable", profile = %ctx.profile.name, error = %e, "cannot write the journal");
     }
     outcome
 }

@@ -11,6 +11,7 @@ use crate::engine::refresh::context::RefreshContext;
 use crate::engine::refresh::errors;
 use crate::engine::refresh::errors::set_last_attempt;
 use crate::engine::refresh::followed_stores::nothing_to_follow;
+use crate::events;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::provider::BeforeSendError;
 use crate::store::journal::Journal;
@@ -219,7 +220,7 @@ impl RefreshContext {
         if let Err(e) = locked.save_journal() {
             outcome.warnings.push(format!("cannot write the journal; the next refresh will update it: {e}"));
         }
-        tracing::info!(profile = %self.profile.name, generation = %credential.generation, "adopted");
+        events::adopted(&self.profile, credential.generation);
         Ok(outcome)
     }
 

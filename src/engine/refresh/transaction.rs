@@ -11,6 +11,7 @@ use crate::clock::Moment;
 use crate::credential::Generation;
 use crate::credential::freshness;
 use crate::credential::secret::Fingerprint;
+use crate::engine::explain;
 use crate::engine::refresh::commit;
 use crate::engine::refresh::commit::SentRefresh;
 use crate::engine::refresh::context::RefreshContext;
@@ -18,6 +19,7 @@ use crate::engine::refresh::errors;
 use crate::engine::refresh::retry_policy;
 use crate::engine::refresh::retry_policy::{RetryDecision, SendKind};
 use crate::engine::status;
+use crate::events;
 use crate::guard::{Lease, LockedCredential};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
 use crate::provider::{BeforeSend, BeforeSendError, ExchangeResult, NotSentReason, RawResponse};
@@ -42,7 +44,7 @@ pub fn run(ctx: &RefreshContext, lease: &Lease<Outcome>) -> Outcome {
     if let Some(block) = Block::from_outcome(&outcome)
         && let Err(error) = locked.save_store_block(block)
     {
-        tracing::warn!(profile = %ctx.profile.name, %error, "cannot record the error in the journal");
+        tracing::warn!(event = "store.unavailable", profile = %ctx.profile.name, %error, "cannot record the error in the journal");
     }
     with_journal_fields(outcome, &locked.journal)
 }
@@ -54,6 +56,7 @@ fn refresh_under_lock<'l>(
 ) -> Result<Outcome, Outcome> {
     // Step 1: the journal was read again under the lock. The outcome of another process may be the answer.
     if let Some(shared) = ctx.outcome_of_earlier_flight(&locked.journal) {
+        events::flight_shared(&ctx.profile.name, &shared);
         return Ok(shared);
     }
     if locked.journal.is_tombstone {
@@ -63,6 +66,7 @@ fn refresh_under_lock<'l>(
     ctx.mark_client(&key);
     // Recovery: a response that arrived for a run that died before it could settle it.
     if let Some(pending) = locked.unsettled_response(&key)? {
+        events::response_recovered(&ctx.profile.name, pending.generation);
         let refusal = commit::settle_recovered(ctx, locked, &key, &pending)?;
         if let Some(ended) = refusal.or_else(|| ctx.outcome_of_earlier_flight(&locked.journal)) {
             return Ok(ended);
@@ -74,12 +78,13 @@ fn refresh_under_lock<'l>(
     let mut warnings = std::mem::take(&mut loaded.warnings);
     publish_if_pending(locked, &loaded, &key, &mut warnings)?;
     if ctx.is_demand_met(&locked.journal) {
+        explain::fresh(&ctx.profile, ctx.demand, &locked.journal);
         return Ok(with_warnings(Outcome::new(OutcomeKind::Fresh), warnings));
     }
     check_keyring_for_open_intent(&locked.journal, &loaded)?;
     let loaded = ctx.follow_tool(locked, &key, loaded, &mut warnings)?;
-    let send = ctx.admit(locked, &loaded)?;
-    // Step 2: everything that could fail on this machine must fail now.
+    let send = explain::admission(&ctx.profile, ctx.admit(locked, &loaded))?;
+    // Step 2: whatever could fail here, must fail now.
     let _token_lock = ctx.lock_token(&loaded.fingerprint)?;
     if locked.is_consumed(&loaded.fingerprint)? {
         return Err(Outcome::new(OutcomeKind::ConfigError).with_error(stale_credential(&ctx.profile.name)));
@@ -112,7 +117,9 @@ fn send_and_settle<'l>(
         let space = locked.reserve_response_space()?;
         let intent = ctx.new_intent(&locked.journal, &held, loaded.fingerprint.clone(), kind);
         let gate = ctx.gate(locked, key, &held, &intent, kind);
-        match ctx.endpoint.exchange(&ctx.prepared, held, gate) {
+        let result = ctx.endpoint.exchange(&ctx.prepared, held, gate);
+        explain::exchange(&ctx.profile, &result);
+        match result {
             ExchangeResult::NotSent { held: back, may_have_intent, why, answer: response } => {
                 // The journal in memory lacks this intent, so saving it erases the one on disk. If that fails as the
                 // intent did, the error of the gate is reported.
@@ -291,7 +298,10 @@ impl RefreshContext {
     fn lock_token(&self, token: &Fingerprint) -> Result<LockFile, StoreError> {
         match self.store.try_lock_token(token)? {
             Some(lock) => Ok(lock),
-            None => self.concurrency_permit.released_while(|| self.store.lock_token(token)),
+            None => {
+                events::lock_wait(&self.profile.name, "another process has the lock of the token");
+                self.concurrency_permit.released_while(|| self.store.lock_token(token))
+            }
         }
     }
 

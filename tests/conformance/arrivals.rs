@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::support::authserver::Fault;
 use super::support::family::RotationMode;
-use super::world::{ACCESS_LIFETIME, HookPoint, World};
+use super::world::{ACCESS_LIFETIME, HookPoint, World, assert_refused};
 
 fn world() -> World {
     World::new(None, RotationMode::Strict, "")
@@ -214,16 +214,21 @@ fn reimport_under_new_client_rebinds_token_and_keeps_doubt() {
 
 #[test]
 fn unreadable_credential_is_replaced_only_with_replace() {
-    let damage: [fn(&World); 2] = [
-        |world| std::fs::write(world.file("profiles/demo/sealed"), "dust").unwrap(),
-        |world| std::fs::remove_file(world.file("profiles/demo/sealed")).unwrap(),
+    let damage: [(fn(&World), OutcomeKind, &str); 2] = [
+        (
+            |world| std::fs::write(world.file("profiles/demo/sealed"), "dust").unwrap(),
+            OutcomeKind::StoreUnavailable,
+            "damaged",
+        ),
+        (|world| std::fs::remove_file(world.file("profiles/demo/sealed")).unwrap(), OutcomeKind::NeedsLogin, "lost"),
     ];
-    for damage in damage {
+    for (damage, kind, word) in damage {
         let world = world();
         damage(&world);
         world.remove_from_keyring("keepalive");
         let new = world.credential(&signed_in_for(&world, Some(2 * ACCESS_LIFETIME.as_secs())));
-        assert!(world.import(new, false).is_err(), "a person must say so");
+        // A person must say so.
+        is_refused(world.import(new, false), kind, word);
         assert_eq!(world.journal().generation.get(), 1);
         is_taken(world.import(world.credential(&world.server.mint()), true), 2);
         goes_on(&world, 3);
@@ -310,24 +315,32 @@ fn login_clears_rejection_doubt_and_revocation_of_its_token() {
     const DEAD: Fault = Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
     let nothing = |_: &World| ();
     let forget = |world: &World| drop(world.log_out(true, false).unwrap());
-    let doubt_a_revocation = |world: &World| drop(world.log_out(false, false).unwrap_err());
+    let doubt_a_revocation = |world: &World| {
+        assert_refused(world.log_out(false, false), OutcomeKind::Deferred, "revocation_in_doubt");
+    };
+    let limited = Fault::Respond(429, "", "");
+    // What the server does, how the refresh ends, what happens then, and whether a copy of the token is refused.
     let cases = [
-        (DEAD, nothing as fn(&World)),
-        (Fault::DropBefore, nothing),
-        (DEAD, forget),
-        (Fault::DropBefore, forget),
-        (Fault::Respond(429, "", ""), doubt_a_revocation),
+        (DEAD, OutcomeKind::NeedsLogin, nothing as fn(&World), true),
+        (Fault::DropBefore, OutcomeKind::InDoubt, nothing, false),
+        (DEAD, OutcomeKind::NeedsLogin, forget, true),
+        (Fault::DropBefore, OutcomeKind::InDoubt, forget, true),
+        (limited, OutcomeKind::Deferred, doubt_a_revocation, false),
     ];
-    for (i, (fault, then)) in cases.into_iter().enumerate() {
+    for (i, (fault, refreshed, then, is_refused_as_copy)) in cases.into_iter().enumerate() {
         let mut world = world();
         world.enable_revocation([Fault::DropBefore]);
         let answer = world.server.mint();
         world.import(world.credential(&answer), true).unwrap();
         world.server.script([fault]);
-        world.refresh();
+        assert_eq!(world.refresh().kind, refreshed, "{i}");
         then(&world);
-        if i != 4 {
-            assert_eq!(world.import(world.credential(&answer), true).is_err(), i != 1, "{i}: a copy proves nothing");
+        // A copy proves nothing.
+        let copied = world.import(world.credential(&answer), true);
+        if is_refused_as_copy {
+            is_refused(copied, OutcomeKind::NeedsLogin, "consumed");
+        } else {
+            copied.unwrap();
         }
         let generation = world.journal().generation.next().get();
         is_taken(world.log_in(&signed_in_again(&answer, "new")), generation);

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::homes::moved_in;
 use super::support::authserver::Fault;
 use super::support::family::RotationMode;
-use super::world::{HookPoint, World};
+use super::world::{HookPoint, World, assert_refused};
 
 const DENIED: Fault = Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
 
@@ -78,7 +78,8 @@ fn logout_without_ledger_is_completed_by_the_next_run() {
     let (world, answer) = doubtful();
     world.break_ledger();
     assert_eq!(world.log_out(true, false).unwrap_err().kind, OutcomeKind::StoreUnavailable);
-    assert!(world.import(world.credential(&answer), true).is_err(), "nobody could remember it");
+    // Nothing could remember it.
+    assert_refused(world.import(world.credential(&answer), true), OutcomeKind::StoreUnavailable, "io");
     world.repair_ledger();
     is_remembered(&world, &answer);
 }
@@ -120,7 +121,7 @@ fn revocation_in_doubt_survives_forget_and_reimport() {
     let answer = world.server.mint();
     world.import(world.credential(&answer), true).unwrap();
     world.enable_revocation([Fault::DropBefore, Fault::Respond(503, "", "")]);
-    assert!(world.log_out(false, false).is_err());
+    assert_refused(world.log_out(false, false), OutcomeKind::Deferred, "revocation_in_doubt");
     world.log_out(true, false).unwrap();
     assert!(world.journal().revocation.is_some_and(|r| !r.is_confirmed));
     world.import(world.credential(&answer), false).unwrap();
@@ -195,7 +196,11 @@ fn doubt_stays_if_sealing_fails_and_ends_with_another_token() {
     std::fs::remove_dir(world.file("profiles/demo/.sealed.new")).unwrap();
     assert!(world.journal().open_intent().is_some());
     world.break_ledger();
-    world.import(world.credential(&world.server.mint()), true).unwrap_err();
+    assert_refused(
+        world.import(world.credential(&world.server.mint()), true),
+        OutcomeKind::StoreUnavailable,
+        "half_taken",
+    );
     world.repair_ledger();
     assert_eq!((world.refresh_if_due().generation.get(), world.journal().intent), (3, None));
     is_remembered(&world, &answer);

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::homes::moved_in_from;
 use super::support::authserver::{Fault, HoldPoint};
 use super::support::family::RotationMode;
-use super::world::{HookPoint, World};
+use super::world::{HookPoint, World, assert_refused};
 
 const DENIED: Fault = Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
 const LONG: Duration = Duration::from_secs(30);
@@ -137,7 +137,11 @@ fn damaged_profile_does_not_block_imports_into_others() {
     for file in ["record.json", "sealed"] {
         std::fs::write(world.file("profiles/demo").join(file), "dust").unwrap();
     }
-    world.import_into(&copy(), world.credential(&world.server.mint()), false).unwrap();
+    let answer = world.server.mint();
+    let taken = world.import_into(&copy(), world.credential(&answer), false).unwrap();
+    assert_eq!(taken.generation().get(), 1);
+    let stored = world.process().store().snapshot(&copy()).unwrap().unwrap();
+    assert_eq!(stored.grant.access.unwrap().expose(), answer["access_token"]);
 }
 
 /// Rule 4.
@@ -173,7 +177,8 @@ fn in_doubt_token_of_a_failed_logout_is_refused_elsewhere() {
     world.server.script([Fault::DropAfter]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     world.break_ledger();
-    world.log_out(true, false).unwrap_err();
+    assert_refused(world.log_out(true, false), OutcomeKind::StoreUnavailable, "io");
+    assert!(world.journal().is_tombstone);
     world.repair_ledger();
     let result = world.import_into(&copy(), world.credential(&answer), true);
     is_refused(result, OutcomeKind::NeedsLogin, "consumed");
@@ -242,7 +247,7 @@ fn revoked_token_is_refused_before_the_ledger_names_it() {
     world.enable_revocation([]);
     // As if killed behind the tombstone.
     std::fs::create_dir(world.file("ledger.lock")).unwrap();
-    world.log_out(false, false).unwrap_err();
+    assert_refused(world.log_out(false, false), OutcomeKind::StoreUnavailable, "io");
     std::fs::remove_dir(world.file("ledger.lock")).unwrap();
     assert!(world.journal().is_tombstone && !world.file("ledger").exists());
     for name in [&copy(), world.name()] {

@@ -14,7 +14,7 @@ use keepalive::sys::lockfile::LockFile;
 
 use super::support::authserver::Fault;
 use super::support::family::RotationMode;
-use super::world::{ACCESS_LIFETIME, HookPoint, World};
+use super::world::{ACCESS_LIFETIME, HookPoint, World, assert_refused};
 
 /// A world at generation 2, and what its sealed copy and keyring were at generation 1.
 struct TwoGenerations {
@@ -147,7 +147,7 @@ fn io_error_does_not_let_older_item_replace_sealed_credential() {
     let unread = look_into(&world);
     assert!(matches!(unread, Err(StoreError::Io { .. })), "{unread:?}");
     let answer = world.server.mint();
-    world.import(world.credential(&answer), false).unwrap_err();
+    assert_refused(world.import(world.credential(&answer), false), OutcomeKind::StoreUnavailable, "io");
     std::fs::rename(&aside, &sealed).unwrap();
     assert_eq!(look_into(&world).unwrap(), Some(2));
     assert_eq!(world.refresh().generation.get(), 3);
@@ -242,8 +242,12 @@ fn journal_of_a_later_version_is_not_treated_as_damaged() {
     let path = past.world.file("profiles/demo/record.json");
     std::fs::write(&path, r#"{"format":9}"#).unwrap();
     let answer = past.world.server.mint();
-    past.world.import(past.world.credential(&answer), true).unwrap_err();
-    past.world.log_out(true, false).unwrap_err();
+    assert_refused(
+        past.world.import(past.world.credential(&answer), true),
+        OutcomeKind::StoreUnavailable,
+        "later_version",
+    );
+    assert_refused(past.world.log_out(true, false), OutcomeKind::StoreUnavailable, "later_version");
     assert_eq!(std::fs::read(&path).unwrap(), br#"{"format":9}"#);
 }
 
@@ -357,7 +361,8 @@ fn token_known_only_from_an_older_keyring_item_is_consumed() {
     world.keyring.restore(keyring);
     std::fs::remove_file(world.file("ledger")).unwrap();
     assert_eq!(world.refresh().generation.get(), 4);
-    assert!(world.import(world.credential(&first), true).is_err(), "it was the one of generation 2");
+    // It was the one of generation 2.
+    assert_refused(world.import(world.credential(&first), true), OutcomeKind::NeedsLogin, "consumed");
 }
 
 /// Rule 3.
@@ -371,7 +376,7 @@ fn token_of_a_crashed_run_is_consumed_once_successor_is_found() {
     let before = world.journal().sequence;
     assert_eq!(world.refresh_if_due().generation.get(), 3);
     assert!(world.journal().sequence > before, "whoever waits in another process learns of it");
-    assert!(world.import(world.credential(&first), true).is_err());
+    assert_refused(world.import(world.credential(&first), true), OutcomeKind::NeedsLogin, "consumed");
 }
 
 #[test]

@@ -9,14 +9,14 @@ use keepalive::engine::new_credential::NewCredentialResult;
 use keepalive::engine::status::{ProfileStatus, StatusPolicy, profile_status};
 use keepalive::guard::Permit;
 use keepalive::outcome::{Outcome, OutcomeKind, ProfileState};
-use keepalive::store::{TakeOverResult, TokenClaim};
+use keepalive::store::{StoreError, TakeOverResult, TokenClaim};
 use keepalive::sys::lockfile::LockFile;
 use serde_json::Value;
 
 use super::remains::dead_with;
 use super::support::authserver::Fault;
 use super::support::family::RotationMode;
-use super::world::{ACCESS_LIFETIME, HookPoint, World};
+use super::world::{ACCESS_LIFETIME, HookPoint, World, assert_refused};
 
 const DENIED: Fault = Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
 const JOURNAL: &str = "profiles/demo/record.json";
@@ -129,7 +129,7 @@ fn ledger_doubt_ends_with_response_sealed_by_a_crashed_run() {
     // Whoever makes no request leaves the answer to the next flight, and sees a token that was sent.
     let mut stranger = world.credential(&world.server.mint());
     stranger.binding.client_id.push('2');
-    world.import(stranger, false).unwrap_err();
+    assert_refused(world.import(stranger, false), OutcomeKind::ConfigError, "conflict");
     let is_marked = || {
         let token = world.journal().fingerprint.unwrap();
         world.process().store().ledger().entry(&token).unwrap().is_some()
@@ -252,7 +252,8 @@ fn ledger_trimmed_at_its_limit_passes_the_check() {
     std::fs::write(world.file("ledger"), &others).unwrap();
     world.process().store().check_ledger_complete().unwrap();
     std::fs::write(world.file("ledger"), &others[33..]).unwrap();
-    world.process().store().check_ledger_complete().unwrap_err();
+    let shorter = world.process().store().check_ledger_complete().unwrap_err();
+    assert!(matches!(shorter, StoreError::LedgerDamaged { .. }), "it was not trimmed: {shorter:?}");
 }
 
 /// Rule 3.
@@ -368,7 +369,7 @@ fn journal_keeps_a_consumed_token_until_ledger_takes_it() {
         is_refused(world.import(world.credential(&answer), true));
         is_refused(world.import_into(&"copy".parse().unwrap(), world.credential(&answer), true));
         if is_forgotten {
-            world.log_out(true, false).unwrap_err();
+            assert_refused(world.log_out(true, false), OutcomeKind::StoreUnavailable, "io");
         }
         assert_eq!(world.journal().ledger_backlog.len(), 1);
         world.repair_ledger();
@@ -443,8 +444,8 @@ fn takeover_does_not_use_a_token_consumed_here() {
         let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
         match (is_lost, &taken[..]) {
             (true, [(_, TakeOverResult::Claimed(TokenClaim::Unusable))]) => {
-                assert_ne!(shown(&world).state, ProfileState::Fresh);
-                assert_ne!(world.refresh().kind, OutcomeKind::Refreshed);
+                assert_eq!(shown(&world).state, ProfileState::Due);
+                assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
                 world.remove_from_keyring("keepalive");
                 world.sign_in();
             }

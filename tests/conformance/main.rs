@@ -249,7 +249,7 @@ fn a_grace_that_ends_at_the_fence(template: &CrashSnapshot) {
         Ok(())
     });
     let outcome = world.refresh();
-    assert_ne!(outcome.kind, OutcomeKind::Refreshed);
+    assert_eq!(outcome.kind, OutcomeKind::Deferred, "{outcome:?}");
     assert_eq!(world.requests(), 1, "the connection stood, and nothing was said on it");
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
 }

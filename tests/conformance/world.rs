@@ -450,3 +450,11 @@ impl World {
         });
     }
 }
+
+/// The error of something that must not succeed has this kind and this word.
+#[track_caller]
+pub fn assert_refused<T: std::fmt::Debug>(result: Result<T, Outcome>, kind: OutcomeKind, word: &str) {
+    let outcome = result.expect_err("it succeeded");
+    let found = outcome.error.as_ref().map(|e| e.kind.word());
+    assert_eq!((outcome.kind, found), (kind, Some(word)), "{outcome:?}");
+}

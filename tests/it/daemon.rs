@@ -145,8 +145,10 @@ fn daemon_reports_a_rejected_token_once_until_a_new_import() {
     server.script([Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#)]);
     let daemon = sandbox.daemon();
     daemon.wait_for_line("needs attention");
-    std::thread::sleep(QUIET_PERIOD);
-    assert_eq!(server.counts().refresh_requests, 1);
+    // A reload looks at every profile again.
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.wait_for_line("configuration reloaded");
+    assert_eq!(server.settled_counts().refresh_requests, 1);
     let log = daemon.stderr_so_far();
     assert_eq!((log.matches("needs attention").count(), log.matches("ERROR").count()), (1, 1), "one line: {log}");
     sandbox.import("demo", &server.mint()).exits(0);

@@ -88,8 +88,9 @@ fn login_output_and_arguments_contain_no_secret() {
     let mut sandbox = at(&server);
     let seen = install_browser(&mut sandbox);
     let login = sandbox.spawn(&["-vv", "login", "demo"]);
-    let arguments = std::fs::read_to_string(format!("/proc/{}/cmdline", login.id())).unwrap_or_default();
     let url = wait_for_url(&seen);
+    let arguments = std::fs::read_to_string(format!("/proc/{}/cmdline", login.id())).unwrap();
+    assert!(arguments.contains("login"), "{arguments}");
     let page = BrowserUser::new("ada").sign_in(&url);
     let run = login.finish().exits(0);
     let code = parameter(page.url.as_str(), "code");
@@ -341,8 +342,8 @@ fn impossible_login_is_refused_before_any_sign_in() {
     sandbox.keepalive(&["login", "nobody"]).exits(78).says("it is not configured");
     let with_device = with_device_flow(&server);
     std::fs::remove_file(with_device.path("home/key")).unwrap();
-    let run = with_device.keepalive(&["login", "demo"]);
-    assert!(!run.stderr.contains("enter the code") && run.status != 0, "{run:#?}");
+    let run = with_device.keepalive(&["login", "demo"]).exits(78).says("the key file").says("does not exist");
+    assert!(!run.stderr.contains("enter the code"), "{run:#?}");
 }
 
 #[test]
@@ -420,7 +421,7 @@ fn login_publishes_to_the_keyring_unless_it_is_locked() {
     let mut sandbox = Sandbox::new();
     sandbox.config(&text);
     let _bus = SessionBus::start(&mut sandbox, KeyringState::Locked);
-    let run = sandbox.keepalive(&["login", "demo"]).exits(69);
+    let run = sandbox.keepalive(&["login", "demo"]).exits(69).says("the keyring is locked");
     assert!(!run.stderr.contains("enter the code"), "{run:#?}");
 }
 

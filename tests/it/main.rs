@@ -37,6 +37,7 @@ mod refreshes;
 mod rehearsals;
 mod responses;
 mod rules;
+mod screens;
 mod systemd;
 mod tidy;
 mod tokens;

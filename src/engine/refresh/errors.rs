@@ -120,11 +120,7 @@ fn apply_error_class(
             "check client_id, client_auth, client_secret and the endpoint in [provider.{}]",
             ctx.profile.provider.name
         ));
-        let held = journal.block(Cause::Client).filter(|block| ctx.is_held_by(block));
-        let probe_count = held.and_then(|block| block.client.as_ref()).map_or(0, |client| client.probe_count);
-        let client = RefusedClient { config_fingerprint: ctx.client_mark().to_owned(), probe_count };
-        let block = Block { client: Some(client), ..Block::new(Cause::Client, failure.clone()) };
-        journal.set_block(block.until(now.wall.plus(CLIENT_PROBE_INTERVAL), &now));
+        block_client(ctx, journal, failure.clone(), &now);
         undo_send(journal, &now, is_early);
         Outcome::new(OutcomeKind::ConfigError).with_error(failure)
     } else {
@@ -146,6 +142,15 @@ fn apply_error_class(
     };
     set_last_attempt(ctx, &mut locked.journal, &outcome);
     outcome
+}
+
+/// Rule 24: the client waits until the configuration changes. The probes of the same settings count on.
+fn block_client(ctx: &RefreshContext, journal: &mut Journal, failure: Failure, now: &Moment) {
+    let held = journal.block(Cause::Client).filter(|block| ctx.is_held_by(block));
+    let probe_count = held.and_then(|block| block.client.as_ref()).map_or(0, |client| client.probe_count);
+    let client = RefusedClient { config_fingerprint: ctx.client_mark().to_owned(), probe_count };
+    let block = Block { client: Some(client), ..Block::new(Cause::Client, failure) };
+    journal.set_block(block.until(now.wall.plus(CLIENT_PROBE_INTERVAL), now));
 }
 
 /// Rule 24: of a refused client, a probe is one that the server answered or may have got. One that went nowhere says

@@ -4,7 +4,7 @@ mod error_kind;
 
 use std::fmt;
 
-pub use error_kind::{ErrorKind, Section};
+pub use error_kind::{ErrorKind, ManualSection};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;

@@ -106,7 +106,7 @@ mod tests {
     fn silent_daemon_is_treated_as_absent() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
-        // Nobody accepts, so the system does.
+        // The test accepts no connection, so the system does.
         let _silent = socket::listen(&path).unwrap();
         let an_hour = BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 3_600_000 };
         assert!(request_token(&path, "s", &an_hour).is_none());

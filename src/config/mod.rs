@@ -63,7 +63,7 @@ impl Config {
     /// For the first thing that is wrong.
     pub fn parse(text: &str, path: &Path, home: Option<&Path>) -> Result<Self, ConfigError> {
         let document = Document::parse(text, path, home)?;
-        let top = document.top();
+        let top = Section::top(&document);
         top.reject_unknown(&[keys::TOP])?;
         let mut config = Self::built_in()?;
         config.path = Some(path.into());

@@ -32,7 +32,7 @@ const BODIES: &[(&str, BodyEncoding)] = &[("form", BodyEncoding::Form), ("json",
 pub(super) fn built_in() -> Result<BTreeMap<String, Provider>, ConfigError> {
     let document = Document::parse(BUILT_IN, Path::new("providers.toml"), None)?;
     let mut providers = BTreeMap::new();
-    for entry in document.top().entries() {
+    for entry in Section::top(&document).entries() {
         let section = entry.section()?;
         section.reject_unknown(&[keys::PROVIDER, keys::BUILT_IN])?;
         let text = |key| Ok::<_, ConfigError>(section.read(key, Entry::text)?.map(str::to_owned));

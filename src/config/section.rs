@@ -26,6 +26,11 @@ pub(super) struct Entry<'s> {
 }
 
 impl<'d> Section<'d> {
+    /// The keys outside every section, and the sections.
+    pub fn top(document: &'d Document<'d>) -> Self {
+        Self::new(document, document.root(), String::new(), 0..0)
+    }
+
     pub fn new(document: &'d Document<'d>, table: &'d DeTable<'d>, name: String, at: Range<usize>) -> Self {
         Self { document, table, name, at }
     }

@@ -6,7 +6,6 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use crate::config::error::{ConfigError, Diagnostic, quoted};
-use crate::config::section::Section;
 
 /// The text of a configuration, its tables, and what its paths are relative to.
 pub(super) struct Document<'t> {
@@ -30,9 +29,8 @@ impl<'t> Document<'t> {
         Ok(document)
     }
 
-    /// The keys outside every section, and the sections.
-    pub fn top(&self) -> Section<'_> {
-        Section::new(self, &self.root, String::new(), 0..0)
+    pub fn root(&self) -> &DeTable<'_> {
+        &self.root
     }
 
     pub fn diagnostic(&self, at: &Range<usize>, key: String, message: String, hint: Option<String>) -> Diagnostic {

@@ -51,7 +51,7 @@ pub enum NewCredentialResult {
         publication: Publication,
         warnings: Vec<String>,
     },
-    /// The same credential was already stored.
+    /// This credential was already stored.
     Unchanged {
         generation: Generation,
         publication: Publication,

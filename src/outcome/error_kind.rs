@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Where the manual lists a kind, and the exit status that a command ends with for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Section {
+pub enum ManualSection {
     TryAgain,
     SignIn,
     Configuration,
@@ -21,7 +21,7 @@ pub enum Section {
     Doctor,
 }
 
-impl Section {
+impl ManualSection {
     /// In the order of the manual.
     pub const ALL: [Self; 9] = [
         Self::TryAgain,
@@ -84,10 +84,10 @@ macro_rules! error_kinds {
             }
 
             /// Where the manual lists it. A provider's code ends in 77 or in 78 as the code means; its outcome says which.
-            pub fn section(&self) -> Section {
+            pub fn section(&self) -> ManualSection {
                 match self {
-                    $(Self::$variant => Section::$section,)*
-                    Self::Provider(_) => Section::SignIn,
+                    $(Self::$variant => ManualSection::$section,)*
+                    Self::Provider(_) => ManualSection::SignIn,
                 }
             }
 
@@ -211,7 +211,7 @@ impl ErrorKind {
     /// The manual's section ERRORS, as roff.
     pub fn manual() -> String {
         let mut page = String::new();
-        for section in Section::ALL {
+        for section in ManualSection::ALL {
             page.push_str(&format!(".SS {}\n", section.title()));
             for kind in Self::ALL.iter().filter(|kind| kind.section() == section) {
                 page.push_str(&format!(".TP\n.B {}\n{}\n", kind.word(), roff(kind.text())));

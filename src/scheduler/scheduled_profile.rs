@@ -124,7 +124,7 @@ impl ScheduledProfile {
     /// Says how a refresh ended that brought no token. If the profile needs a person for it, this is all that is said.
     pub(super) fn report_outcome(&mut self, name: &ProfileName, provider: &str, outcome: &Outcome) {
         let state = match outcome.kind {
-            // The next look at the journal tells it, whoever has signed out.
+            // The next look at the journal reports it.
             OutcomeKind::NeedsLogin if outcome.error.as_ref().is_some_and(|e| e.kind == ErrorKind::NoCredential) => {
                 return;
             }

@@ -4,25 +4,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
-use crate::credential::secret::OneTimeSecret;
 use crate::outcome::{ErrorKind, Failure};
 use crate::signin::SignInError;
-use crate::signin::loopback::PendingBrowser;
-
-/// What can happen while a login waits.
-#[derive(Debug)]
-pub enum LoginEvent {
-    /// The browser came back.
-    Redirected(PendingBrowser),
-    /// A browser came without our state; the text says what it asked for.
-    StrayRedirect(String),
-    /// A line was typed or pasted; `None` if it can be neither URL nor code.
-    Pasted(Option<OneTimeSecret>),
-    /// Nothing more will be typed.
-    PasteEnded,
-    /// Ctrl-C.
-    Interrupted,
-}
+use crate::signin::loopback::LoginEvent;
 
 /// Receives the events, and shows the countdown.
 pub struct LoginEvents<'a> {

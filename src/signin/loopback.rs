@@ -23,7 +23,6 @@ use crate::credential::secret::OneTimeSecret;
 use crate::credential::token_response::printable;
 use crate::outcome::{ErrorKind, Failure};
 use crate::signin::authorization_request::AuthorizationRequest;
-use crate::signin::login_events::LoginEvent;
 use crate::signin::redirect_uri::{LoopbackHost, Redirect};
 
 /// A browser opens connections ahead of need; one that says nothing for this long is closed.
@@ -49,6 +48,21 @@ pub struct PendingBrowser {
     page_sender: oneshot::Sender<Response<Full<Bytes>>>,
     served: oneshot::Receiver<Infallible>,
     runtime: Handle,
+}
+
+/// What can happen while a login waits.
+#[derive(Debug)]
+pub enum LoginEvent {
+    /// The browser came back.
+    Redirected(PendingBrowser),
+    /// A browser came without our state; the text says what it asked for.
+    StrayRedirect(String),
+    /// A line was typed or pasted; `None` if it can be neither URL nor code.
+    Pasted(Option<OneTimeSecret>),
+    /// Nothing more will be typed.
+    PasteEnded,
+    /// Ctrl-C.
+    Interrupted,
 }
 
 /// The state that all connections share.

@@ -1,10 +1,10 @@
-//! Why a store cannot serve, and what to do about it.
+//! The errors of a store, and what to do about each.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::keyring::KeyringError;
-use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Section};
+use crate::outcome::{ErrorKind, Failure, ManualSection, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::store::disk::envelope::UnsealError;
 use crate::store::disk::layout::Layout;
@@ -21,7 +21,7 @@ pub enum StoreError {
     Empty,
     #[error("{} is damaged: {why}", path.display())]
     DamagedFile { path: PathBuf, why: String },
-    /// Not damaged: what a newer keepalive put there, this one must not put its own in the place of.
+    /// The file is not damaged, but a newer version wrote it, and this one must not replace it.
     #[error("{} was written by a later version of keepalive (format {found})", path.display())]
     LaterVersion { path: PathBuf, found: u64 },
     #[error("{} cannot be opened: {damage}", path.display())]
@@ -46,10 +46,10 @@ pub enum StoreError {
     StaleCredential { found: u64, known: u64 },
     #[error("the sealed credential of profile {profile} is missing")]
     CredentialLost { profile: String },
-    /// Nobody knows which store this is, so nobody knows the tokens again that its fingerprints are of.
+    /// The identity of the store is lost, so its fingerprints cannot be compared any more.
     #[error("{} is missing, and no journal has its content", identity.display())]
     IdentityLost { identity: PathBuf, ledger: PathBuf },
-    /// It does not know a token any more that it took.
+    /// The ledger lacks a token that it had.
     #[error("{} is damaged or was restored from a backup: it lacks a consumed token that {} records", path.display(), journal.display())]
     LedgerDamaged { path: PathBuf, journal: PathBuf },
     /// Another profile of this store has the token of one that was brought here from elsewhere.
@@ -69,17 +69,18 @@ impl StoreError {
     /// The outcome of a run that met this error: nothing was sent.
     pub fn outcome(&self) -> Outcome {
         let kind = match self.kind().section() {
-            Section::SignIn => OutcomeKind::NeedsLogin,
-            Section::Configuration => OutcomeKind::ConfigError,
+            ManualSection::SignIn => OutcomeKind::NeedsLogin,
+            ManualSection::Configuration => OutcomeKind::ConfigError,
             _ => OutcomeKind::StoreUnavailable,
         };
         let failure = Failure::new(self.kind(), self.to_string()).with_hint(self.hint());
         Outcome { is_persistent: self.is_persistent(), ..Outcome::new(kind).with_error(failure) }
     }
 
-    /// Whether it stays until somebody mends what is stored, so that `status` must tell it of the profile. What may pass by
-    /// itself does not, nor what another run may not meet: a keyring or a disk that fails, a key that this process alone
-    /// cannot have. Of the whole store, or of the journal itself, nothing is noted in a journal.
+    /// Whether the error stays until what is stored is repaired, so that `status` must show it for the profile. An
+    /// error that may pass does not count, nor one that another run may not meet: a keyring or a disk that fails, a key
+    /// that only this process lacks. An error of the whole store, or of the journal itself, is not recorded in a
+    /// journal.
     fn is_persistent(&self) -> bool {
         match self {
             Self::CredentialLost { .. }
@@ -104,7 +105,7 @@ impl StoreError {
         }
     }
 
-    /// Whether it is what is stored for the profile that is of no use, and not the store.
+    /// Whether the error is about the stored credential of the profile, and not about the store.
     pub fn is_about_stored_credential(&self) -> bool {
         matches!(
             self,
@@ -179,8 +180,8 @@ impl StoreError {
     }
 }
 
-/// What to do about a file without secrets that cannot be read. What a profile's journal knows nobody else does, so only a
-/// person goes over it, by a new login; that of the whole store is not to be given up for one login.
+/// The hint for a damaged file without secrets. What a profile's journal knows is nowhere else, so only a person may
+/// discard it, by a new login; a file of the whole store is not to be discarded for one login.
 fn damaged_file_hint(path: &Path) -> String {
     match path.file_name() {
         Some(name) if name == "store.json" => {
@@ -196,7 +197,7 @@ const RESTORE_HINT: &str = "restore the file from a backup made since the last r
 const LOCAL_DIRECTORY_HINT: &str =
     "set [store] path to a local directory, or allow_network_filesystem = true if no other machine uses it";
 
-/// The way out of a lost identity: nothing may be left that only it could tell about.
+/// The hint for a lost identity: nothing may be left that only it could identify.
 fn identity_lost_hint(ledger: &Path) -> String {
     let ledger = ledger.display();
     format!(
@@ -205,7 +206,7 @@ fn identity_lost_hint(ledger: &Path) -> String {
     )
 }
 
-/// The way out of a ledger that has forgotten something: a login brings a token that cannot be spent.
+/// The hint for a ledger that has lost entries: a login brings a token that cannot have been consumed.
 fn ledger_damaged_hint(ledger: &Path) -> String {
     format!(
         "restore {} from a newer backup, or sign in again: keepalive login PROFILE; it is complete again once each \
@@ -214,11 +215,11 @@ fn ledger_damaged_hint(ledger: &Path) -> String {
     )
 }
 
-/// The way out of a lost key: what is sealed under it has to go before another takes its place.
+/// The hint for a lost key: what is sealed with it must go before another key takes its place.
 const KEY_LOST_HINT: &str =
     "if it is lost for good: keepalive logout PROFILE --forget for each profile, then sign in again";
 
-/// What to do about a key that cannot be had: a new one is the remedy only where nothing is sealed under an old one.
+/// The hint for a key that cannot be read: a new key helps only if nothing is sealed with the old one.
 fn key_unavailable_hint(error: &KeyError, sealed_under: &SealedUnder) -> String {
     let key = match sealed_under {
         SealedUnder::Nothing => return error.hint(),
@@ -237,7 +238,7 @@ impl From<StoreError> for Outcome {
     }
 }
 
-/// The way out where another state directory has published a token in our keyring.
+/// The hint if another state directory has published a token in our keyring.
 fn published_elsewhere_hint(user: &str) -> String {
     format!(
         "use that one; if its directory is no longer used, take over profile {user} (keepalive doctor --take-over -p \
@@ -245,7 +246,7 @@ fn published_elsewhere_hint(user: &str) -> String {
     )
 }
 
-/// Whose token it is, in words.
+/// The text that says who holds the token.
 fn token_claimed_text(profile: &ProfileName, claim: &TokenClaim) -> String {
     match claim {
         TokenClaim::HeldBy(other) => {

@@ -1,7 +1,7 @@
-//! Where a credential lives: the sealed journal, which is the commit point, and its published copy in the OS keyring.
+//! Where credentials are kept: the sealed credential, which is the commit point, the journal, and the keyring item.
 //!
 //! A [`Store`] is one directory plus the place of its sealing key. Reading without a lock is [`Store::peek`] and
-//! [`Store::snapshot`]; all else goes through a [`LockedProfile`], which needs a permit of the guard.
+//! [`Store::snapshot`]; everything else goes through a [`LockedProfile`], which needs a permit of the guard.
 
 pub mod disk;
 mod error;
@@ -164,7 +164,7 @@ impl Store {
         let path = self.layout.profile_folder(name).sealed();
         let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
         match bytes.map(|bytes| disk::envelope::header(&bytes)) {
-            // Of what a later version sealed nobody here knows the generation, nor whose token it is.
+            // The generation and the token of a file from a later version are unknown here.
             Some(Err(damage @ UnsealError::LaterVersion(_))) => Err(self.unseal_error(path, damage)),
             Some(Ok(header)) => Ok(Some(header.generation)),
             Some(Err(_)) | None => Ok(None),
@@ -189,7 +189,7 @@ impl Store {
         if sealed.generation >= known {
             return Ok(Some(sealed.snapshot()));
         }
-        // An older copy was restored; or the newest answer did not get its final name, and the next run gives it that.
+        // An older copy was restored, or the newest response did not get its final name, which the next run gives it.
         let received = read(folder.received())?.and_then(|bytes| self.unseal_credential(&bytes, name, &key).ok());
         let is_newest = |c: &Credential| c.generation == known && token == Some(key.fingerprint(&c.refresh));
         match received.filter(is_newest) {
@@ -235,7 +235,7 @@ impl Store {
         })
     }
 
-    /// The key of a file store, asked for where the settings say that it is; `None` where it is in the keyring.
+    /// The key of a file store, read from where the settings say; `None` if it is in the keyring.
     fn key_from_source(&self, within: &str) -> Option<Result<SealingKey, StoreError>> {
         let StoreBackend::File { source, credentials_dir: credentials } = &self.backend else { return None };
         Some(keys::sealing_key::read_key(source, credentials.as_deref(), within).map_err(|e| self.key_error(e)))
@@ -249,9 +249,9 @@ impl Store {
         self.key_with_store_lock(within).map(|(key, _)| key)
     }
 
-    /// The same for whoever is about to seal something: as long as the store lock is held that comes with it, the key does
-    /// not go with the last profile, and nobody else seals the first file under another. Refuses a key that is not the
-    /// one of this store's files.
+    /// The key, and the store lock, for a caller that is about to seal. While the lock is held, the key is not deleted
+    /// with the last profile, and no other process seals the first file with another key. Refuses a key that does not
+    /// fit the store's files.
     pub fn key_with_store_lock(&self, within: &str) -> Result<(Arc<SealingKey>, LockFile), StoreError> {
         let dir = self.layout.dir();
         durable::create_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
@@ -388,7 +388,7 @@ impl Store {
         lock.exists() && matches!(LockFile::try_acquire(&lock), Ok(None))
     }
 
-    /// Changes when this profile's journal is written, by whomever.
+    /// Changes when any process writes this profile's journal.
     pub fn journal_stamp(&self, name: &ProfileName) -> FileStamp {
         file_watch::file_stamp(&self.layout.profile_folder(name).journal())
     }

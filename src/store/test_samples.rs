@@ -1,4 +1,4 @@
-//! Bare records for the unit tests of the store.
+//! Minimal journals for the unit tests of the store.
 
 use crate::clock::{Clock, ManualClock, Moment, Timestamp};
 use crate::credential::secret::{Fingerprint, RefreshToken};

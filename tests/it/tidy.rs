@@ -1,5 +1,8 @@
 //! House memory: what a reviewer would say each time, said by a test instead.
 
+mod imports;
+mod words;
+
 use std::path::Path;
 use std::process::Command;
 

@@ -21,7 +21,8 @@ use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
 use crate::provider::sign_in_server::SignInServer;
 use crate::provider::{PrepareError, PreparedProvider, TokenEndpoint};
-use crate::signin::login_events::{LoginEvent, LoginEvents};
+use crate::signin::login_events::LoginEvents;
+use crate::signin::loopback::LoginEvent;
 use crate::signin::token_client::{IssuedTokens, TokenClient};
 use crate::signin::{self, SignInError};
 

@@ -14,9 +14,9 @@ pub const UNCLASSIFIED_DELAY: Duration = Duration::from_secs(10 * 60);
 /// The pause between automatic probes of a client that the provider refuses.
 pub const CLIENT_PROBE_INTERVAL: Duration = Duration::from_secs(30 * 60);
 
-/// Before the store of a followed tool is looked into again that could not be read.
+/// The pause before the store of a followed tool is read again, after it could not be read.
 pub const FOLLOW_RETRY_INTERVAL: Duration = Duration::from_secs(60);
-/// The same, after one that holds something that cannot be reconciled.
+/// The pause before it is read again, after it held something that cannot be reconciled.
 pub const FOLLOW_CONFLICT_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// The delay after the `failures`-th failure in a row (1 is the first): full jitter, cut so that one more try fits into

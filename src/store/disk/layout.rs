@@ -1,4 +1,4 @@
-//! Where each file of a store lies. Names only, no I/O.
+//! The paths of all files of a store. Names only, no I/O.
 
 use std::path::{Path, PathBuf};
 
@@ -88,17 +88,17 @@ impl ProfileFolder {
         self.dir.join("lock")
     }
 
-    /// J: the journal, without secrets.
+    /// The journal of a profile, which has no secrets.
     pub fn journal(&self) -> PathBuf {
         self.dir.join("record.json")
     }
 
-    /// S: the newest generation, sealed. The commit point.
+    /// The sealed credential: the newest generation, encrypted. It is the commit point.
     pub fn sealed(&self) -> PathBuf {
         self.dir.join("sealed")
     }
 
-    /// The newest answer, sealed before anybody has read it.
+    /// The received response, sealed before anything has read it.
     pub fn received(&self) -> PathBuf {
         self.dir.join("received")
     }

@@ -1,5 +1,6 @@
-//! What is written to disk: names of files, the sealed envelope, and what is in it.
+//! What is written to disk: the names of files, the sealed envelope, and its content.
 
 pub mod envelope;
+pub mod format;
 pub mod layout;
 pub mod sealed_content;

@@ -1,7 +1,7 @@
-//! What is sealed: a credential as it was imported, or a token endpoint's answer as it arrived.
+//! The content of a sealed file: an imported credential, or a token endpoint's response as it arrived.
 //!
-//! An answer is sealed raw, with everything needed to read it, and read again at every load. So nothing that can go wrong
-//! in reading it can lose the refresh token in it.
+//! A response is sealed raw, with everything needed to read it, and read again at every load. So a fault in reading it
+//! cannot lose its refresh token.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub enum SealedContent {
     Response(SealedResponse),
 }
 
-/// The same, borrowed, for sealing what is still needed.
+/// [`SealedContent`] with borrowed values, for sealing what is still needed.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SealedContentRef<'a> {
@@ -58,7 +58,7 @@ pub struct SealedGrant {
 #[serde(transparent)]
 pub struct SecretText(pub String);
 
-/// A response of the token endpoint, unread, with what it answers.
+/// A response of the token endpoint, not parsed, with the request that it belongs to.
 #[derive(Serialize, Deserialize)]
 pub struct SealedResponse {
     pub status: u16,
@@ -74,16 +74,16 @@ pub struct SealedResponse {
     /// How often that token had been sent, this time included.
     pub send_count: u32,
     pub binding: Binding,
-    /// What the credential was before: an answer that leaves a member out does not change it.
+    /// The grant before this one: a response that leaves a member out does not change it.
     pub previous_grant: SealedGrant,
     pub default_lifetime_ms: u64,
-    /// How long the generation in it must rest, by the policy that it was asked for under (rule 20); `None` in the answers of
-    /// older versions, which did not say.
+    /// How long its generation must rest, by the policy of its request (rule 20); `None` in responses of older
+    /// versions, which did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cooldown_ms: Option<u64>,
 }
 
-/// What an answer turned out to say.
+/// What a response says once it is parsed.
 #[derive(Debug)]
 pub enum ResponseContent {
     Granted {
@@ -95,14 +95,14 @@ pub enum ResponseContent {
     Denied(ErrorResponse),
     /// The body holds neither tokens nor an error, or was cut.
     Unreadable,
-    /// The body, as it came or unpacked, is larger than an answer may be: it is evidence, and not read.
+    /// The body, packed or unpacked, is larger than a response may be: it is kept as evidence and not read.
     TooLarge,
 }
 
 /// Something odd about a grant, for the user to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrantWarning {
-    /// No access token that could be used; the one before is kept.
+    /// There is no usable access token; the previous one is kept.
     NoUsableAccessToken,
     /// A token type other than Bearer.
     NotBearer,
@@ -110,9 +110,9 @@ pub enum GrantWarning {
     ScopeChanged,
     /// No lifetime; the provider's default is assumed.
     LifetimeAssumed,
-    /// The old refresh token came back after a second send: it may be dead.
+    /// The old refresh token came back after a second send, so it may be dead.
     OldTokenAfterRetry,
-    /// There was another refresh token in it, in a form that cannot be read: the old one may be dead.
+    /// The response has another refresh token that cannot be read, so the old one may be dead.
     RefreshTokenUnreadable,
 }
 
@@ -125,7 +125,7 @@ impl SealedResponse {
         SecretText(STANDARD.encode(bytes))
     }
 
-    /// Reads the answer as the credential of `generation`. It was sealed as it came, so it is unpacked here.
+    /// Parses the response as the credential of `generation`. It was sealed as it came, so it is unpacked here.
     pub fn parse(&self, generation: Generation) -> ResponseContent {
         let packed = Zeroizing::new(self.decode_body());
         let is_cut_at_the_cap = !self.is_complete && packed.len() >= content_coding::MAX_BODY_BYTES;
@@ -134,7 +134,7 @@ impl SealedResponse {
             return ResponseContent::TooLarge;
         };
         let reply = match token_response::parse(self.status, &body.bytes, self.is_complete && body.is_complete) {
-            // The header may be a lie that some decoder believed.
+            // The header may name a coding that the body does not have.
             ParsedResponse::Unreadable => token_response::parse(self.status, &packed, self.is_complete),
             reply => reply,
         };
@@ -162,8 +162,8 @@ impl SealedResponse {
             g.scope.is_some() && self.previous_grant.scope.is_some() && g.scope != self.previous_grant.scope,
             GrantWarning::ScopeChanged,
         );
-        // A third send comes when the access token that the second one brought is at its end, and no grace lasts so long:
-        // what is granted then once more is alive.
+        // A third send comes when the access token of the second one has ended, and no grace lasts so long: a token
+        // that is granted then is alive.
         note(self.send_count == 2 && g.refresh.is_some() && !is_rotated, GrantWarning::OldTokenAfterRetry);
         note(!is_rotated && g.candidates.contains_other_than(&sent), GrantWarning::RefreshTokenUnreadable);
         let told = g.expiry.lifetime_of_response(&self.sent_at);
@@ -174,7 +174,7 @@ impl SealedResponse {
             assumed: told.is_none(),
             is_remainder: false,
         };
-        // Rule 27: what there was to use may live on.
+        // Rule 27: the previous access token may still be valid.
         let before = self.previous_grant.to_grant();
         let validity = if is_usable { Some(new) } else { before.validity };
         let not_before = g.earliest_refresh(self.sent_at.wall, validity.as_ref().map(Validity::expires_at));
@@ -254,7 +254,7 @@ impl SealedContent {
         })
     }
 
-    /// The credential in it; `None` for an answer that granted nothing, which is never given that name.
+    /// The credential in it; `None` for a response that granted nothing, which is never given that name.
     pub fn into_credential(self, generation: Generation) -> Option<Credential> {
         match self {
             Self::Credential(plain) => Some(Credential {

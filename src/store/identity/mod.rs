@@ -1,57 +1,18 @@
-//! Who a store directory is: its UUID, under which fingerprints are made, and the machine it lives on.
+//! The identity of a store directory: its UUID, which fingerprints depend on, and the machine it was made on.
 
+pub mod identity_file;
 pub mod profiles;
 pub mod rekey_fingerprints;
 pub mod take_over;
 
-use std::path::Path;
-
-use serde::{Deserialize, Serialize};
-
+pub use self::identity_file::StoreIdentity;
+use self::identity_file::TEMPORARY_FORMAT;
 use super::{Store, StoreError};
 use crate::store::disk::layout::Layout;
-use crate::store::journal::{Journal, later_format};
-use crate::store::keys::sealing_key::random_bytes;
+use crate::store::journal::Journal;
 use crate::sys::lockfile::LockFile;
-use crate::sys::{durable, machine};
-
-/// Written once, when the first credential comes; changed only by `doctor --take-over`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoreIdentity {
-    pub format: u32,
-    pub uuid: String,
-    /// A hash of the machine id; `None` where the machine has none.
-    pub machine: Option<String>,
-}
-
-/// The version of the form. A store of a later one may make other fingerprints, by which this keepalive would know no spent
-/// token again.
-const FORMAT: u32 = 1;
-
-/// The format of an identity that only a run has that cannot know the right one.
-const TEMPORARY_FORMAT: u32 = 0;
 
 impl StoreIdentity {
-    /// Whether it is the right one.
-    pub fn is_permanent(&self) -> bool {
-        self.format != TEMPORARY_FORMAT
-    }
-
-    pub fn read(path: &Path) -> Result<Option<Self>, StoreError> {
-        let Some(bytes) = durable::read(path).map_err(|e| StoreError::io("read", path, e))? else {
-            return Ok(None);
-        };
-        if let Some(found) = later_format(&bytes, FORMAT) {
-            return Err(StoreError::LaterVersion { path: path.to_owned(), found });
-        }
-        let damaged = |why: String| StoreError::DamagedFile { path: path.to_owned(), why };
-        let identity: Self = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-        match identity.format {
-            FORMAT => Ok(Some(identity)),
-            other => Err(damaged(format!("it has format {other}; this version of keepalive supports {FORMAT}"))),
-        }
-    }
-
     /// The identity; if its file is gone, what the journals keep of it. `None`: they keep none, or name several.
     pub fn find(layout: &Layout) -> Result<Option<Self>, StoreError> {
         match Self::read(&layout.identity())? {
@@ -72,7 +33,7 @@ impl StoreIdentity {
             if found.as_ref().is_some_and(|found| found.uuid != kept.uuid) {
                 return Ok(None);
             }
-            // One that was made on another machine is enough: the credentials may live there as well.
+            // One journal from another machine is enough: the credentials may live there as well.
             if found.is_none() || kept.is_on_other_machine() {
                 found = Some(kept);
             }
@@ -80,9 +41,9 @@ impl StoreIdentity {
         Ok(found)
     }
 
-    /// The identity, durable on return, and made if this is the first credential. The caller holds the store lock.
+    /// The identity, durable on return. It is created for the first credential. The caller holds the store lock.
     ///
-    /// None is made where fingerprints are: under another nobody would know the spent tokens again.
+    /// It is not created where fingerprints exist: under another identity no consumed token would be recognised.
     pub fn read_or_create(layout: &Layout) -> Result<Self, StoreError> {
         let path = layout.identity();
         if let Some(identity) = Self::read(&path)? {
@@ -95,24 +56,6 @@ impl StoreIdentity {
         };
         identity.write(&path)?;
         Ok(identity)
-    }
-
-    /// A new one, of this machine.
-    pub fn new() -> Self {
-        Self { format: FORMAT, uuid: new_uuid(), machine: machine::machine_id() }
-    }
-
-    pub fn write(&self, path: &Path) -> Result<(), StoreError> {
-        let bytes = serde_json::to_vec_pretty(self).map_err(|e| StoreError::io("write", path, e.into()))?;
-        durable::replace(path, &bytes).map_err(|e| StoreError::io("write", path, e))
-    }
-
-    /// Whether this machine is another one than the store was made on: then the credentials may live twice.
-    pub fn is_on_other_machine(&self) -> bool {
-        match (&self.machine, machine::machine_id()) {
-            (Some(made_on), Some(here)) => *made_on != here,
-            _ => false,
-        }
     }
 }
 
@@ -131,14 +74,14 @@ impl Store {
         }
     }
 
-    /// The same, on the machine that it was made on.
+    /// The identity, if this is the machine that it was made on.
     pub(in crate::store) fn identity(&self) -> Result<StoreIdentity, StoreError> {
         let identity = self.identity_of_any_machine()?;
         if identity.is_on_other_machine() { Err(StoreError::OtherMachine) } else { Ok(identity) }
     }
 
-    /// The same for a person who forgets what is here: where nobody knows any more who this store is, a name that nothing
-    /// else has, and that is not kept.
+    /// The identity, or a temporary one, for a person who deletes what is here. The temporary one has a unique name and
+    /// is not kept.
     pub(in crate::store) fn identity_or_temporary(&self) -> Result<StoreIdentity, StoreError> {
         match self.identity() {
             Err(StoreError::IdentityLost { .. }) => {
@@ -148,7 +91,7 @@ impl Store {
         }
     }
 
-    /// That nobody knows who this store is, for whoever has a journal of a credential.
+    /// The error that the store's identity is lost, for a profile whose journal has a credential.
     pub(in crate::store) fn identity_lost_error(&self, journal: &Journal) -> Option<StoreError> {
         if journal.store_identity.is_some() || self.layout.identity().exists() {
             return None;
@@ -170,9 +113,4 @@ impl Store {
         let _held = LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
         StoreIdentity::read_or_create(&self.layout).map(drop)
     }
-}
-
-/// A random UUID (RFC 9562, version 4).
-fn new_uuid() -> String {
-    uuid::Builder::from_random_bytes(random_bytes()).into_uuid().to_string()
 }

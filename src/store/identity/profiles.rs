@@ -1,4 +1,4 @@
-//! What a store directory holds something of: its profiles, by the files that lie in their folders.
+//! Lists the profiles of a store directory, by the files in their folders.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ impl Store {
     }
 }
 
-/// The same for whoever must miss none: a folder that cannot be looked into is an error.
+/// Lists the profiles for a caller that must miss none: a folder that cannot be read is an error.
 pub(in crate::store) fn list_profiles_strictly(layout: &Layout) -> Result<Vec<ProfileName>, StoreError> {
     let mut names = Vec::new();
     for folder in list_folders(layout)? {

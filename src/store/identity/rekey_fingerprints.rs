@@ -1,5 +1,5 @@
-//! A profile's folder that was brought here from another store: its fingerprints are made again, so that a doubt or a
-//! refusal keeps its meaning.
+//! Makes new fingerprints for a profile folder that was copied from another store, so that a doubt or a rejection keeps
+//! its meaning.
 
 use crate::credential::Credential;
 use crate::credential::secret::Fingerprint;

@@ -1,7 +1,7 @@
-//! `doctor --take-over`: makes this machine and this directory the home of the credentials.
+//! `doctor --take-over`: makes this machine and this directory the owner of the credentials.
 //!
-//! The user vouches that the former home is out of use. What the keyring has from it is taken over if the former store's
-//! key is still there to prove that it is genuine.
+//! The user vouches that the previous owner is out of use. Its keyring items are taken over if its key is still there
+//! to prove that they are genuine.
 
 use crate::credential::Generation;
 use crate::credential::secret::Fingerprint;
@@ -20,7 +20,7 @@ use crate::sys::{durable, machine};
 /// What was done about one profile.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TakeOverResult {
-    /// It was at home here already.
+    /// The profile already belonged here.
     AlreadyOwned,
     /// The keyring's copy was adopted as this generation.
     Adopted(Generation),
@@ -28,9 +28,9 @@ pub enum TakeOverResult {
     Republished(Generation),
     /// The keyring's copy is newer than what is here and cannot be proved genuine: it was left alone.
     Unverified { claimed: Generation },
-    /// Another profile here has the token, or it is known to be spent: it was left alone.
+    /// Another profile here has the token, or it is known to be consumed: it was left alone.
     Claimed(TokenClaim),
-    /// Why nothing could be done about it; the others are not held up by that.
+    /// The error of this profile; it does not affect the others.
     Failed(Box<Outcome>),
 }
 
@@ -78,13 +78,14 @@ impl Store {
             None => PublishedItem::Missing,
         };
         locked.promote_pending_grant(key)?;
-        // What a logout left behind does not come back.
+        // The remains of a logout are not restored.
         let ours = if locked.journal.is_tombstone { None } else { locked.newest_sealed(key)? };
         let known = ours.as_ref().map(|ours| key.fingerprint(&ours.refresh));
         let here = ours.as_ref().map_or(locked.journal.generation, |c| c.generation.max(locked.journal.generation));
         let next = here.max(generation).next();
-        // The two stores count each for itself, so no generation tells which is newer. What stands in the keyring was
-        // written after ours, unless ours is its successor: then its token is spent, as we know, or the very same.
+        // Each store counts for itself, so the generations cannot be compared. The keyring item was written after our
+        // credential, unless ours succeeded it: then the item's token is known to be consumed, or is the one that we
+        // have.
         let theirs = refresh.map(|token| key.fingerprint(&token));
         let is_known = |token: &Fingerprint| {
             Ok::<_, StoreError>(known.as_ref() == Some(token) || locked.is_consumed_or_rejected(token)?)
@@ -115,7 +116,7 @@ impl Store {
 }
 
 impl LockedProfile<'_, '_> {
-    /// Rules 3 and 4, as of an import: a token that is spent is not taken, nor one that another profile here has.
+    /// Rules 3 and 4, as for an import: a consumed token is not taken, nor one that another profile here has.
     fn check_unclaimed(&self, token: &Fingerprint, key: &SealingKey) -> Result<(), StoreError> {
         self.store.check_ledger_complete()?;
         let profile = self.permit.profile().clone();
@@ -126,7 +127,7 @@ impl LockedProfile<'_, '_> {
         claim.map_or(Ok(()), |claim| Err(StoreError::TokenClaimed { profile, claim }))
     }
 
-    /// Whether a token is known here to be spent or refused.
+    /// Whether a token is known here to be consumed or rejected.
     fn is_consumed_or_rejected(&self, token: &Fingerprint) -> Result<bool, StoreError> {
         let is_rejected = self.journal.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
         Ok(is_rejected || self.is_consumed(token)?)

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Moment, Timestamp};
 use crate::outcome::{Failure, Outcome, OutcomeKind};
-use crate::store::journal::Journal;
 
 /// Why a profile is blocked, in the order of precedence: the first one is the one that is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -79,51 +78,11 @@ impl Block {
     }
 }
 
-impl Journal {
-    pub fn block(&self, cause: Cause) -> Option<&Block> {
-        self.blocks.iter().find(|block| block.cause == cause)
-    }
-
-    pub fn block_mut(&mut self, cause: Cause) -> Option<&mut Block> {
-        self.blocks.iter_mut().find(|block| block.cause == cause)
-    }
-
-    /// The block that decides how the profile stands. A source that cannot be read only delays the refresh.
-    pub fn deciding_block(&self) -> Option<&Block> {
-        self.blocks.first().filter(|block| block.cause != Cause::FollowSource)
-    }
-
-    /// Adds a block in its place by precedence. A cause has one at most, and so have the two of a followed tool.
-    pub fn set_block(&mut self, block: Block) {
-        if Cause::FOLLOW.contains(&block.cause) {
-            self.clear_blocks(&Cause::FOLLOW);
-        }
-        self.clear_blocks(&[block.cause]);
-        let place = self.blocks.partition_point(|other| other.cause < block.cause);
-        self.blocks.insert(place, block);
-    }
-
-    /// Tells whether there was one.
-    pub fn clear_blocks(&mut self, causes: &[Cause]) -> bool {
-        let before = self.blocks.len();
-        self.blocks.retain(|block| !causes.contains(&block.cause));
-        self.blocks.len() < before
-    }
-
-    /// A credential was stored: what it brings ends these. The same token, sealed once more, brings nothing new to use, and
-    /// what a followed tool holds is found out by looking.
-    pub(super) fn clear_blocks_for(&mut self, is_new_token: bool) {
-        self.clear_blocks(&[Cause::Store, Cause::Client]);
-        if is_new_token {
-            self.clear_blocks(&[Cause::AccessToken]);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::outcome::ErrorKind;
+    use crate::store::journal::Journal;
     use crate::store::test_samples::journal;
 
     fn blocked(causes: &[Cause]) -> Journal {

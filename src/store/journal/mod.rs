@@ -1,4 +1,4 @@
-//! The journal J of a profile: what happened and what is under way, without secrets; `status` reads nothing else.
+//! The journal of a profile: what happened and what is under way, without secrets. `status` reads nothing else.
 
 pub mod block;
 pub mod transitions;
@@ -15,7 +15,8 @@ use crate::credential::{Binding, Credential, Generation};
 use crate::outcome::{ErrorKind, Failure, OutcomeKind, ProfileState, Publication};
 use crate::profile::ProfileName;
 use crate::store::StoreError;
-use crate::store::identity::StoreIdentity;
+use crate::store::disk::format::later_format;
+use crate::store::identity::identity_file::StoreIdentity;
 use crate::store::journal::block::Block;
 use crate::sys::durable;
 
@@ -67,13 +68,12 @@ pub struct Journal {
     /// The newest spent token that the ledger took from here: one that does not know it is not whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_ledgered: Option<Fingerprint>,
-    /// The sealed copy is not what this journal says, or holds a token that is spent. Seen when they are looked at; never
-    /// written.
+    /// The sealed copy differs from this journal, or holds a consumed token. Found on reading; never written.
     #[serde(skip)]
     pub integrity_error: Option<(ProfileState, Failure)>,
 }
 
-/// A refresh token that is about to be sent, or was, with no answer settled yet (rule 5).
+/// A refresh token that is about to be sent, or was sent, with no response settled yet (rule 5).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
     pub attempt_id: String,
@@ -85,9 +85,9 @@ pub struct Intent {
     pub first_sent: Moment,
     /// When the newest send began.
     pub last_sent: Moment,
-    /// When we stopped waiting for an answer; `None` while somebody waits, or if that process died.
+    /// When the wait for a response ended; `None` while a process waits, or if it died.
     pub gave_up_at: Option<Moment>,
-    /// The same of the send before this one, and what holds again if this one is turned away.
+    /// `gave_up_at` of the send before this one. It holds again if this one is turned away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_gave_up_at: Option<Moment>,
     /// The one send before expiry was made.
@@ -123,16 +123,16 @@ pub struct Revocation {
 }
 
 impl Rejection {
-    /// Nobody has said that the token is dead: it was given up, and may live.
+    /// No server has said that the token is dead: it was given up, and may be alive.
     pub fn is_presumed(&self) -> bool {
         matches!(self.failure.kind, ErrorKind::PresumedSpent | ErrorKind::PresumedDead)
     }
 }
 
 impl Intent {
-    /// What is left of an attempt whose journal is gone: whatever would favour another send counts as over.
+    /// The intent for an attempt whose journal is gone: whatever would favour another send counts as over.
     pub fn from_ledger(generation: Generation, fingerprint: Fingerprint, at: Timestamp) -> Self {
-        // Of no boot, so that no grace is believed to last.
+        // The moment belongs to no boot, so that no grace is believed to last.
         let then = Moment { wall: at, boot_id: String::new(), uptime_ms: 0 };
         Self {
             attempt_id: "recalled".into(),
@@ -180,7 +180,7 @@ impl Journal {
         }
     }
 
-    /// Reads a profile's record without a lock: it is replaced atomically, so it is whole.
+    /// Reads a profile's journal without a lock. It is replaced atomically, so it is complete.
     pub fn read(path: &Path, profile: &ProfileName) -> Result<Option<Self>, StoreError> {
         let Some(bytes) = durable::read(path).map_err(|e| StoreError::io("read", path, e))? else {
             return Ok(None);
@@ -202,7 +202,7 @@ impl Journal {
         Ok(Some(journal))
     }
 
-    /// Replaces the record; durable on return.
+    /// Replaces the journal; durable on return.
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
         durable::replace(path, &serde_json::to_vec_pretty(self).map_err(std::io::Error::other)?)
     }
@@ -219,7 +219,7 @@ impl Journal {
         }
     }
 
-    /// No request before `at`, which was told at this moment; `None`: it may be made at once.
+    /// Forbids requests before `at`, which was decided at this moment; `None` allows them at once.
     pub fn set_not_before(&mut self, at: Option<Timestamp>, told: Option<&Moment>) {
         self.not_before = at;
         self.not_before_set_at = told.cloned().filter(|_| at.is_some());
@@ -230,30 +230,30 @@ impl Journal {
         now.pending_until(self.not_before?, self.not_before_set_at.as_ref())
     }
 
-    /// An attempt of the current generation whose outcome is not known.
+    /// An attempt of the current generation whose outcome is unknown.
     pub fn open_intent(&self) -> Option<&Intent> {
         self.intent.as_ref().filter(|i| i.generation >= self.generation && !self.is_rejected())
     }
 
-    /// The store that a profile with `follow = true` looks into; `None`: it came from none that can be.
+    /// The store that a profile with `follow = true` reads; `None`: its credential came from none that can be read.
     pub fn followed_origin(&self) -> Option<&ImportSource> {
         self.origin.as_ref().filter(|origin| origin.location.is_some())
     }
 
-    /// A revocation of the current refresh token of which nobody knows whether it happened.
+    /// A revocation of the current refresh token whose outcome is unknown.
     pub fn open_revocation(&self) -> Option<&Revocation> {
         let is_open = |r: &&Revocation| !r.is_confirmed && self.fingerprint.as_ref() == Some(&r.fingerprint);
         self.revocation.as_ref().filter(is_open).filter(|_| !self.is_rejected())
     }
 
-    /// Makes this a tombstone: what stays is what a later login counts on from, or must not take.
+    /// Makes this a tombstone. It keeps what a later login counts on from, and the tokens that it must not take.
     pub fn make_tombstone(&mut self, revocation: Option<Revocation>) {
         let buried = Self::new(self.profile.clone());
         *self = Self {
             binding: self.binding.take(),
             sequence: self.sequence + 1,
             generation: self.generation,
-            // Until the ledger has them.
+            // The intent stays until the ledger has it.
             intent: self.intent.take().filter(|i| !i.is_reusable),
             rejected: self.rejected.take(),
             revocation: revocation.or_else(|| self.revocation.take().filter(|r| !r.is_confirmed)),
@@ -265,16 +265,16 @@ impl Journal {
         };
     }
 
-    /// A tombstone counts up to what was sealed when it was made, so what is sealed above it came later: a login or an
-    /// import that was cut off before it could write this journal.
+    /// Reopens a tombstone for a later login. It counts up to what was sealed when it was made, so a higher sealed
+    /// generation came later, by a login or an import that was cut off before it could write this journal.
     pub fn reopen_for_newer_login(&mut self, sealed: Option<Generation>) {
         if sealed.is_some_and(|sealed| sealed > self.generation) {
             self.is_tombstone = false;
         }
     }
 
-    /// The tokens that must not come back once another takes their place: refused, revoked, sent with no answer, or known to
-    /// be spent by this journal alone.
+    /// The tokens that must not come back once another takes their place: rejected, revoked, in doubt, or known only to
+    /// this journal to be consumed.
     pub fn unusable_tokens(&self) -> impl Iterator<Item = &Fingerprint> {
         let doubtful = self.intent.as_ref().filter(|i| !i.is_reusable).map(|i| &i.fingerprint);
         let refused = self.rejected.as_ref().map(|r| &r.fingerprint);
@@ -282,7 +282,7 @@ impl Journal {
         doubtful.into_iter().chain(refused).chain(revoked).chain(&self.ledger_backlog)
     }
 
-    /// A token that was granted anew lives: whatever was doubted or said of it is over. Tells whether anything was.
+    /// Clears every mark against a token that was granted anew. Returns whether there was one.
     pub fn clear_marks(&mut self, token: &Fingerprint) -> bool {
         let doubt = self.intent.take_if(|intent| intent.fingerprint == *token).is_some();
         let refusal = self.rejected.take_if(|rejected| rejected.fingerprint == *token).is_some();
@@ -292,7 +292,7 @@ impl Journal {
         doubt || refusal || revocation || self.ledger_backlog.len() < before
     }
 
-    /// Takes over what is public of a credential. The caller has it durably sealed.
+    /// Takes over the public parts of a credential. The caller has it durably sealed.
     pub fn set_credential(&mut self, credential: &Credential, fingerprint: Fingerprint) {
         self.clear_blocks_for(self.fingerprint.as_ref() != Some(&fingerprint));
         self.binding = Some(credential.binding.clone());
@@ -307,12 +307,6 @@ impl Journal {
             self.intent = None;
         }
     }
-}
-
-/// The format of a file of a later keepalive: not understood, and not damaged.
-pub(in crate::store) fn later_format(bytes: &[u8], known: u32) -> Option<u64> {
-    let value = serde_json::from_slice::<serde_json::Value>(bytes).ok()?;
-    value.get("format")?.as_u64().filter(|format| *format > u64::from(known))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What an answer with tokens leaves in the journal besides them: the same, whoever settles it. (pure)
+//! How the journal changes when a response with tokens is settled, by whatever run settles it. (pure)
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::store::journal::block::{Block, Cause};
 use crate::store::journal::{Intent, Journal};
 use crate::store::keys::sealing_key::SealingKey;
 
-/// What a journal must know of an answer that granted tokens.
+/// What the journal must know of a response that granted tokens.
 #[derive(Clone, Debug)]
 pub struct GrantEffects {
     pub warnings: Vec<GrantWarning>,
@@ -21,7 +21,7 @@ pub struct GrantEffects {
 }
 
 impl GrantEffects {
-    /// Why nobody knows which refresh token is the live one, if so.
+    /// Why it is unknown which refresh token is the live one, if so.
     pub fn doubt_cause(&self) -> Option<GrantWarning> {
         let mut warnings = self.warnings.iter().copied();
         warnings.find(|note| matches!(note, GrantWarning::OldTokenAfterRetry | GrantWarning::RefreshTokenUnreadable))
@@ -37,7 +37,7 @@ impl SealedResponse {
         GrantEffects { warnings, cooldown: rest }
     }
 
-    /// The attempt that this answers, for a journal that has none: what the answer says of it is all that is known.
+    /// The intent for this response if the journal has none: only what the response says is known.
     pub fn to_intent(&self, attempt: Option<&str>, generation: Generation, key: &SealingKey) -> Option<Intent> {
         Some(Intent {
             attempt_id: attempt?.to_owned(),
@@ -54,14 +54,14 @@ impl SealedResponse {
     }
 }
 
-/// The rest of a generation of which nobody knows the policy: any retry may have been one within the server's grace.
+/// The rest of a generation whose policy is unknown: any retry may have been one within the server's grace.
 fn default_cooldown(sends: u32) -> Duration {
     if sends > 1 { Policy::default().settle } else { Duration::ZERO }
 }
 
 impl Journal {
-    /// Settles the journal by an answer with tokens, which are durably sealed: `at` is when it is settled, or when its
-    /// request was sent. `pause` says how long nothing more is asked for after an answer without anything to use.
+    /// Settles the journal by a response with tokens, which are durably sealed: `at` is when it is settled, or when its
+    /// request was sent. `pause` says how long no more requests are made if the response had no usable access token.
     pub fn apply_grant(
         &mut self,
         credential: &Credential,
@@ -90,24 +90,24 @@ impl Journal {
         self.set_not_before(credential.grant.not_before.max(wait.map(|wait| at.wall.plus(wait))), Some(at));
     }
 
-    /// The same by a credential that is newer than the journal, and no answer: a login or an import that was cut off, or
-    /// what was found in the keyring.
+    /// Settles the journal by a newer credential without a response: a login or an import that was cut off, or a
+    /// keyring item.
     pub(in crate::store) fn apply_new_credential(&mut self, credential: &Credential, fingerprint: &Fingerprint) {
-        // Sealed once more, as by a take-over, a token brings nothing new.
+        // A take-over seals the same token again, which brings nothing new.
         let is_the_same = self.fingerprint.as_ref() == Some(fingerprint);
         let (ours, other) = match self.intent.take() {
             Some(intent) if intent.fingerprint == *fingerprint => (Some(intent), None),
             other => (None, other),
         };
         self.set_credential(credential, fingerprint.clone());
-        // A second send that brought the old token back: it may be dead, which no new generation changes.
+        // A second send brought the old token back: it may be dead, whatever the generation.
         self.intent = ours
             .filter(|i| i.generation >= credential.generation || i.send_count > 1)
             .map(|i| Intent { generation: i.generation.max(credential.generation), ..i });
         self.consecutive_failures = 0;
         self.consecutive_unclassified = 0;
         if !is_the_same {
-            // An answer that only the keyring would take is no longer known as one, but its attempt is.
+            // A response that only the keyring took is not recognised as one any more, but its attempt is.
             let retried = other.filter(|i| i.send_count > 1 && !i.is_reusable);
             let rested = retried.as_ref().map(|i| i.last_sent.wall.plus(default_cooldown(i.send_count)));
             let told = retried.map(|i| i.last_sent).or_else(|| credential.validity().map(|v| v.obtained.clone()));
@@ -116,14 +116,55 @@ impl Journal {
     }
 }
 
-/// Rule 16: the refresh token is safe, and there is nothing new to use. Unless somebody changes what is asked for, it will
-/// be so again.
+/// Rule 16: the refresh token is safe, but there is no new access token. Unless the request is changed, that will
+/// happen again.
 fn access_token_error(provider: &str) -> Failure {
     let message = format!("{provider} issued a refresh token but no usable access token");
     Failure::new(ErrorKind::AtUnusable, message).with_hint(format!(
         "the refresh token is kept; check scopes and headers in [provider.{provider}], and that the server issues Bearer \
          tokens"
     ))
+}
+
+impl Journal {
+    pub fn block(&self, cause: Cause) -> Option<&Block> {
+        self.blocks.iter().find(|block| block.cause == cause)
+    }
+
+    pub fn block_mut(&mut self, cause: Cause) -> Option<&mut Block> {
+        self.blocks.iter_mut().find(|block| block.cause == cause)
+    }
+
+    /// The block that decides how the profile stands. A source that cannot be read only delays the refresh.
+    pub fn deciding_block(&self) -> Option<&Block> {
+        self.blocks.first().filter(|block| block.cause != Cause::FollowSource)
+    }
+
+    /// Adds a block in its place by precedence. A cause has one at most, and so have the two of a followed tool.
+    pub fn set_block(&mut self, block: Block) {
+        if Cause::FOLLOW.contains(&block.cause) {
+            self.clear_blocks(&Cause::FOLLOW);
+        }
+        self.clear_blocks(&[block.cause]);
+        let place = self.blocks.partition_point(|other| other.cause < block.cause);
+        self.blocks.insert(place, block);
+    }
+
+    /// Tells whether there was one.
+    pub fn clear_blocks(&mut self, causes: &[Cause]) -> bool {
+        let before = self.blocks.len();
+        self.blocks.retain(|block| !causes.contains(&block.cause));
+        self.blocks.len() < before
+    }
+
+    /// A credential was stored: what it brings ends these. The same token, sealed once more, brings nothing new to use, and
+    /// what a followed tool holds is found out by looking.
+    pub(super) fn clear_blocks_for(&mut self, is_new_token: bool) {
+        self.clear_blocks(&[Cause::Store, Cause::Client]);
+        if is_new_token {
+            self.clear_blocks(&[Cause::AccessToken]);
+        }
+    }
 }
 
 #[cfg(test)]

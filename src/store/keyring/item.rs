@@ -1,4 +1,4 @@
-//! The published copy K: the keyring item that other programs read, signed so that we know our own.
+//! The keyring item: the published copy that other programs read, with a MAC by which we recognise our own.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,7 @@ pub enum PublishedItem {
     Missing,
     /// Ours, by its MAC.
     Ours(Box<Credential>),
-    /// Published by another state directory: two stores think the credential is theirs.
+    /// Published by another state directory: two stores claim the credential.
     OtherStore {
         uuid: String,
         generation: Generation,
@@ -48,7 +48,7 @@ pub enum PublishedItem {
     },
 }
 
-/// Reads K. `duplicates` counts further items with the same attributes.
+/// Reads the keyring item. `duplicates` counts further items with the same attributes.
 pub fn read(
     keyring: &dyn Keyring,
     item: &KeyringItem,
@@ -87,8 +87,8 @@ fn verify(text: &str, item: &KeyringItem, store: &str, key: &SealingKey) -> Publ
     }
 }
 
-/// Whose item, published by another store than `store`, holds the token that `is_it` knows, if it is not that of `but`. That
-/// it is genuine is not proved.
+/// The owner of another store's item with the token that `is_it` recognises, except that of `but`. The item is not
+/// proved genuine.
 pub fn find_other_holder(
     keyring: &dyn Keyring,
     service: &str,
@@ -103,7 +103,7 @@ pub fn find_other_holder(
     Ok(keyring.list(service)?.into_iter().find_map(|(user, text)| (user != but && holds(&text)).then_some(user)))
 }
 
-/// Writes K and reads it back: on `Ok` the keyring gives out what was written.
+/// Writes the keyring item and reads it back: on `Ok` the keyring returns what was written.
 pub fn write(
     keyring: &dyn Keyring,
     item: &KeyringItem,
@@ -113,7 +113,7 @@ pub fn write(
 ) -> Result<(), KeyringError> {
     let text = to_json(credential, item, store, key)?;
     let written = keyring.write(item, &text);
-    // A keyring may apply a write that it reported as failed, so what it has now decides, not what it said.
+    // A keyring may apply a write that it reported as failed, so its content decides, not its result.
     let is_there = |found: &Option<FoundItem>| found.as_ref().is_some_and(|f| *f.value == *text);
     match (keyring.read(item), written) {
         (Ok(found), _) if is_there(&found) => Ok(()),

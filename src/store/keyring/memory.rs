@@ -1,4 +1,4 @@
-//! A keyring in memory, with the misbehaviour of real ones on demand: for tests.
+//! A keyring in memory for tests, with the faults of real ones on demand.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

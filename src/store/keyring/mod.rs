@@ -1,4 +1,4 @@
-//! The OS keyring behind one small trait: reachable or not, one item at a time, never prompting, never hanging.
+//! The OS keyring behind a small trait: one item at a time, no prompt, and a time limit for every call.
 
 pub mod item;
 pub mod memory;

@@ -101,7 +101,7 @@ impl KeyringBackend for SecretServiceBackend {
             };
             items.iter().map(told).collect::<Result<Vec<_>, Error>>()
         })?;
-        // What is not text or has no user is nobody's of ours.
+        // An item that is not text or has no user is not ours.
         let ours = |(user, secret): (Option<String>, Vec<u8>)| Some((user?, String::from_utf8(secret).ok()?.into()));
         Ok(found.into_iter().filter_map(ours).collect())
     }

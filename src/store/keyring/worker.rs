@@ -1,4 +1,4 @@
-//! Runs keyring calls on a thread of their own, with a deadline: whatever the keyring does, the caller gets an answer.
+//! Runs keyring calls on a thread with a time limit, so that the caller gets a result whatever the keyring does.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,14 +50,14 @@ impl<B: KeyringBackend> KeyringWorker<B> {
         self.call_with_progress(move |backend, _| call(backend))
     }
 
-    /// The same of a call that says again and again that it gets on: the deadline is for its silence.
+    /// Runs a call that reports progress: the time limit is for its silence.
     fn call_with_progress<T: Send + 'static>(
         &self,
         call: impl FnOnce(&mut B, &dyn Fn()) -> Result<T, KeyringError> + Send + 'static,
     ) -> Result<T, KeyringError> {
         let (response, answered) = mpsc::channel();
         let job: Job<B> = Box::new(move |backend| {
-            // Nobody may be listening any more.
+            // The receiver may be gone.
             let alive = || drop(response.send(None));
             let result = call(backend, &alive);
             let _left = response.send(Some(result));

@@ -1,4 +1,4 @@
-//! Under which key a store is sealed: told by the headers of its files, which anybody may read.
+//! Finds out under which key a store is sealed, from the headers of its files, which need no key to be read.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,8 @@ pub enum SealedUnder {
 }
 
 impl Store {
-    /// What is sealed here, for whoever has no key. Looks no further than the first header that it can read.
+    /// The key that files here are sealed with, for a caller without a key. It stops at the first header that it can
+    /// read.
     pub(in crate::store) fn sealed_under(&self) -> Result<SealedUnder, StoreError> {
         let mut sealed_under = SealedUnder::Nothing;
         for name in self.list_profiles()? {
@@ -102,7 +103,7 @@ impl Store {
         }
     }
 
-    /// A profile's sealed file, with its header if that can be read. A tombstone's remains count for nothing.
+    /// A profile's sealed file, with its header if that can be read. The remains of a tombstone do not count.
     fn sealed_file(&self, name: &ProfileName) -> Option<(PathBuf, Option<SealedHeader>)> {
         let folder = self.layout.profile_folder(name);
         let path = [folder.sealed(), folder.received()].into_iter().find(|path| path.exists())?;
@@ -114,7 +115,7 @@ impl Store {
     }
 }
 
-/// As much of a file as can be its header: an answer may take megabytes.
+/// The part of a file that can be its header: a response may take megabytes.
 fn read_header(path: &Path) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).ok()?;

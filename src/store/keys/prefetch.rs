@@ -1,4 +1,4 @@
-//! What a run gets ready before it takes a profile's lock: the sealing key, which a command may have to be asked for.
+//! Fetches the sealing key before a run takes a profile's lock, because the key may come from a command.
 
 use std::sync::Arc;
 
@@ -19,8 +19,8 @@ impl Store {
         self.key_for_profile(name).map_err(Outcome::from)
     }
 
-    /// The same under the profile's lock: neither a command nor a keyring that failed is asked a second time. What else may
-    /// have changed meanwhile is looked at again.
+    /// Checks the prefetched key under the profile's lock. A command, or a keyring that failed, is not asked a second
+    /// time; whatever else may have changed is checked again.
     pub fn recheck_prefetched_key(&self, name: &ProfileName, prefetched: &PrefetchedKey) -> PrefetchedKey {
         let is_command = matches!(&self.backend, StoreBackend::File { source: KeySource::Command(_), .. });
         match prefetched {

@@ -1,4 +1,4 @@
-//! The sealing key: what it can do, and where it comes from under `kind = "file"`.
+//! The sealing key: its operations, and its source under `kind = "file"`.
 
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,7 @@ impl SealingKey {
         Self { bytes, id, fingerprint_key: prints }
     }
 
-    /// The same, for the store of this UUID: its fingerprints outlive the key, which leaves the keyring with the last
+    /// The key for the store with this UUID. Its fingerprints outlive the key, which leaves the keyring with the last
     /// profile while ledger and tombstones stay.
     pub(in crate::store) fn for_store(self, uuid: &str) -> Self {
         Self { fingerprint_key: hmac_sha256(uuid.as_bytes(), FINGERPRINT_PURPOSE), ..self }

@@ -1,8 +1,8 @@
-//! Forgetting a credential: the tombstone first, then whatever held it.
+//! Forgets a credential: first the tombstone, then everything that held it.
 //!
-//! A tombstone on disk is the moment of forgetting: from then on nobody uses what is still there. A run that is cut off
-//! behind it leaves remains, which the next logout or login clears away. What is sealed above its generation is none of
-//! them: that is a later login's.
+//! The credential is forgotten when the tombstone is on disk; from then on nothing uses what is still there. A run that
+//! is cut off after it leaves remains, which the next logout or login clears away. A sealed file of a higher generation
+//! is no remains: it is a later login's.
 
 use std::io;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ use crate::sys::durable;
 use crate::sys::lockfile::LockFile;
 
 impl LockedProfile<'_, '_> {
-    /// What the fence runs before it lets a refresh token go to be revoked: journals that; durable on return.
+    /// The function that the send gate runs before it lets a refresh token go to be revoked: it writes the journal;
+    /// durable on return.
     pub fn revocation_writer(&self, revocation: Revocation) -> impl FnOnce() -> io::Result<()> + Send + 'static {
         let mut journal = self.journal.clone();
         journal.revocation = Some(revocation);
@@ -29,16 +30,16 @@ impl LockedProfile<'_, '_> {
         move || journal.write(&path)
     }
 
-    /// Forgets the credential: the tombstone is durable, and its remains are gone, on `Ok`. Gives warnings.
+    /// Forgets the credential. On `Ok` the tombstone is durable and the remains are gone; the result has the warnings.
     ///
-    /// On an error before the tombstone nothing has changed; after it, `self.record` says that it is one.
+    /// On an error before the tombstone nothing has changed; after it, `self.journal` says that it is one.
     pub fn forget(&mut self, revocation: Option<Revocation>) -> Result<Vec<String>, StoreError> {
         let sealed = self.store.sealed_generation(self.permit.profile())?.unwrap_or(Generation::NONE);
         let before = self.journal.clone();
         self.journal.generation = self.journal.generation.max(sealed);
         self.journal.make_tombstone(revocation);
         if let Err(e) = self.save_journal() {
-            // It may have its name and only not be durable: whoever looks next finds it.
+            // The tombstone may have its name without being durable; the next reader finds it.
             if !self.is_tombstone_on_disk() {
                 self.journal = before;
             }
@@ -185,9 +186,9 @@ impl Store {
         }
     }
 
-    /// Removes the sealing key from the keyring if it is of no use any more. Tells whether it did.
+    /// Removes the sealing key from the keyring if nothing needs it any more. Returns whether it did.
     ///
-    /// Takes the store lock, so no profile lock may be held. Whoever is about to seal something holds it too.
+    /// Takes the store lock, so no profile lock may be held. A run that is about to seal holds it too.
     pub fn delete_unused_key(&self) -> Result<bool, StoreError> {
         let StoreBackend::Keyring { keyring, service } = &self.backend else {
             return Ok(false);

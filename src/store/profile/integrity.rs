@@ -1,5 +1,5 @@
-//! What can be seen to be wrong with a profile's homes, so that none is called fresh that has no sealed copy; and the way
-//! out for a person whose journal is damaged.
+//! Checks whether a profile's files fit together, so that none is called fresh without a sealed copy, and opens damaged
+//! ones for a person who discards them.
 
 use crate::credential::{Credential, Generation};
 use crate::guard::Permit;
@@ -50,8 +50,9 @@ impl Store {
         Ok(warnings)
     }
 
-    /// Opens a profile's files for a person who forgets or replaces what is there: a journal that is damaged is kept aside,
-    /// and a new one counts on from the newest generation that S, and K where there is a key to know it by, speak of.
+    /// Opens a profile's files for a person who forgets or replaces them. A damaged journal is kept aside, and a new
+    /// one counts on from the newest generation of the sealed credential and, if there is a key to verify it, of the
+    /// keyring item.
     pub fn open_discarding_damage<'s, 'l>(
         &'s self,
         permit: Permit<'l>,
@@ -96,7 +97,8 @@ impl Store {
         outcome.error.map(|failure| (outcome.kind.into(), failure))
     }
 
-    /// The same of a profile whose store nobody knows any more, or which may not be used here, well as its sealed copy may be.
+    /// The error of a profile whose store has lost its identity, or may not be used here, even if its sealed copy is
+    /// fine.
     pub(in crate::store) fn store_unusable_error(&self, journal: &Journal) -> Option<(ProfileState, Failure)> {
         let is_seen = |error: &StoreError| !matches!(error, StoreError::Io { .. });
         let unusable = || self.check_filesystem().and_then(|()| self.identity().map(drop)).err().filter(is_seen);
@@ -122,7 +124,7 @@ impl Store {
                 Ok(older) => StoreError::StaleCredential { found: older.get(), known: journal.generation.get() },
             },
         };
-        // The newest answer did not get its final name yet; the next run gives it that.
+        // The newest response has not got its final name yet; the next run gives it that.
         let received = read(folder.received()).ok().flatten().and_then(|bytes| header(&bytes).ok());
         (!received.is_some_and(is_newest)).then_some(error)
     }
@@ -155,8 +157,9 @@ impl LockedProfile<'_, '_> {
         if self.journal.clear_blocks(&[Cause::Store]) { self.save_journal() } else { Ok(()) }
     }
 
-    /// Whether a published copy may take the place of a sealed one that is damaged: not if the sealed one was newer, by
-    /// its header, or may have been: where that is damaged too, an attempt of which nobody knows the end may have brought it.
+    /// Whether a published copy may take the place of a damaged sealed one. It may not if the sealed one was newer by
+    /// its header, or may have been: if the header is damaged too, an attempt whose end was not recorded may have
+    /// brought it.
     pub(in crate::store) fn may_replace_sealed(&self, published: &Credential) -> Result<bool, StoreError> {
         let path = self.folder.sealed();
         let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;

@@ -1,4 +1,5 @@
-//! One profile's durable objects, opened under a permit: journal J, sealed copy S, received answer, published copy K.
+//! The files of one profile, opened under a permit: journal, sealed credential, received response, and the keyring
+//! item.
 
 pub mod forget;
 pub mod integrity;
@@ -28,8 +29,8 @@ use crate::store::{Store, StoreBackend, StoreError};
 use crate::sys::durable;
 use crate::sys::durable::StagedFile;
 
-/// Space taken before a request for the answer to it: the largest answer in base64, and beside it the tokens of the
-/// generation before, which it may leave unchanged and which may be as large.
+/// The space reserved for a response: the largest response in base64, and the tokens of the previous generation, which
+/// it may leave unchanged and which may be as large.
 const RESPONSE_SPACE: u64 = 4 * 1024 * 1024;
 
 /// One profile's files, the lock held.
@@ -54,7 +55,7 @@ pub struct LoadedCredential<'l> {
 }
 
 impl Store {
-    /// Opens a profile's files: reads the journal under the lock, and makes sure that this is their home.
+    /// Opens a profile's files: reads the journal under the lock, and checks that they belong to this store.
     pub fn open_profile<'s, 'l>(&'s self, permit: Permit<'l>) -> Result<LockedProfile<'s, 'l>, StoreError> {
         let identity = self.identity()?;
         self.open_profile_as(permit, identity)
@@ -72,7 +73,7 @@ impl Store {
             .unwrap_or_else(|| Journal::new(permit.profile().clone()));
         match self.sealed_generation(permit.profile()) {
             Ok(sealed) if journal.is_tombstone => journal.reopen_for_newer_login(sealed),
-            // What a later version sealed is not to be replaced. Any other trouble is for whoever opens it.
+            // A file from a later version must not be replaced. Any other error is for the reader of that file.
             Err(e) if journal.is_tombstone || matches!(e, StoreError::LaterVersion { .. }) => return Err(e),
             Ok(_) | Err(_) => {}
         }
@@ -88,10 +89,11 @@ impl<'l> LockedProfile<'_, 'l> {
         self.journal.write(&path).map_err(|e| StoreError::io("write", &path, e))
     }
 
-    /// Reads S and K, settles which is newest, and brings the other and the journal up to it.
+    /// Reads the sealed credential and the keyring item, decides which is newest, and brings the other and the journal
+    /// up to it.
     ///
-    /// `is_keyring_optional`: whether a keyring that cannot be reached is reported in the result instead of as an error.
-    /// `Ok(None)`: there is no credential.
+    /// `is_keyring_optional`: whether a keyring that cannot be reached is reported in the result instead of as an
+    /// error. `Ok(None)`: there is no credential.
     pub fn load(
         &mut self,
         key: &Arc<SealingKey>,
@@ -112,7 +114,7 @@ impl<'l> LockedProfile<'_, 'l> {
             (Some(Ok(s)), Some(k)) if k.generation <= s.credential.generation => {
                 self.mark_older_consumed(&k, &s.credential, key)?;
                 if k.generation < s.credential.generation {
-                    // Somebody brought an old one back; whoever reads it has a token that is spent.
+                    // An older item was restored; its reader has a consumed token, so the newest is published again.
                     self.set_publication_pending();
                 }
                 s
@@ -153,8 +155,8 @@ impl<'l> LockedProfile<'_, 'l> {
         }))
     }
 
-    /// Whether S is enough where the keyring cannot be read, and not what only K may mend; nor is it where K was last seen
-    /// to be another store's.
+    /// Whether the sealed credential is enough while the keyring cannot be read. It is not if only the keyring item can
+    /// replace it, or if the item was last seen to be another store's.
     fn can_load_without_keyring(&self, sealed: Option<&Result<UnsealedCredential, StoreError>>) -> bool {
         let is_newest = |s: &UnsealedCredential| s.credential.generation >= self.journal.generation;
         let is_ours =
@@ -166,7 +168,7 @@ impl<'l> LockedProfile<'_, 'l> {
         is_enough && is_ours
     }
 
-    /// K, if it is ours.
+    /// The keyring item, if it is ours.
     fn read_keyring_item(
         &mut self,
         key: &Arc<SealingKey>,
@@ -226,14 +228,15 @@ impl<'l> LockedProfile<'_, 'l> {
         Ok(())
     }
 
-    /// Takes the space for an answer, durably: running out of disk is noticed now (rule 8).
+    /// Reserves the space for a response, durably, so that a full disk is noticed now (rule 8).
     pub fn reserve_response_space(&self) -> Result<StagedFile, StoreError> {
         events::step(self.permit.profile(), "reserving space for the response");
         let path = self.folder.received();
         StagedFile::create(&path, RESPONSE_SPACE).map_err(|e| StoreError::io("reserve", &path, e))
     }
 
-    /// What the fence runs before it lets the request body go: journals the intent; durable on return.
+    /// The function that the send gate runs before it lets the request body go: it writes the intent; durable on
+    /// return.
     pub fn intent_writer(&self, intent: Intent) -> impl FnOnce() -> io::Result<()> + Send + 'static {
         let mut journal = self.journal.clone();
         journal.intent = Some(intent);
@@ -244,7 +247,7 @@ impl<'l> LockedProfile<'_, 'l> {
         }
     }
 
-    /// Seals an answer that nobody has read yet; durable on return (rule 9).
+    /// Seals a response that nothing has read yet; durable on return (rule 9).
     pub fn seal_response(
         &self,
         space: StagedFile,
@@ -261,8 +264,9 @@ impl<'l> LockedProfile<'_, 'l> {
         space.commit(&bytes).map_err(|e| StoreError::io("write", &path, e))
     }
 
-    /// Makes the received answer S, the newest generation. The answer is durable under its first name, from which
-    /// recovery takes it as well; the new name is durable once [`LockedProfile::save_journal`] has synced the folder that both share.
+    /// Makes the received response the sealed credential. The response is durable under its first name, from which
+    /// recovery takes it as well; the new name is durable once [`LockedProfile::save_journal`] has synced the folder
+    /// that both share.
     #[expect(clippy::disallowed_methods, reason = "synced with the journal, by LockedProfile::save_journal")]
     pub fn promote_response(&self) -> Result<(), StoreError> {
         events::step(self.permit.profile(), "making the response the sealed credential");
@@ -270,14 +274,14 @@ impl<'l> LockedProfile<'_, 'l> {
         std::fs::rename(self.folder.received(), &path).map_err(|e| StoreError::io("write", &path, e))
     }
 
-    /// Removes an answer that brought no tokens and is settled.
+    /// Removes a settled response that brought no tokens.
     pub fn discard_response(&self) -> Result<(), StoreError> {
         events::step(self.permit.profile(), "removing the settled response");
         let path = self.folder.received();
         durable::remove(&path).map_err(|e| StoreError::io("remove", &path, e))
     }
 
-    /// Seals a credential that did not come as an answer to a refresh: login, import, adoption. Durable on return.
+    /// Seals a credential that came by login, import or adoption. Durable on return.
     pub fn seal_credential(&self, credential: &Credential, key: &SealingKey) -> Result<(), StoreError> {
         events::step(self.permit.profile(), "sealing the credential");
         let header = self.header(credential.generation, None, key);
@@ -308,7 +312,7 @@ impl<'l> LockedProfile<'_, 'l> {
         }
     }
 
-    /// Writes K and reads it back, and notes in the record (not saved yet) whether that worked.
+    /// Writes the keyring item and reads it back, and records in the journal (not saved yet) whether that worked.
     pub fn publish(&mut self, credential: &Credential, key: &SealingKey) -> Result<(), KeyringError> {
         let StoreBackend::Keyring { keyring, service } = &self.store.backend else {
             self.journal.publication = Publication::None;
@@ -341,8 +345,8 @@ impl<'l> LockedProfile<'_, 'l> {
         Ok(())
     }
 
-    /// The same of what did not come as an answer: unless another state directory has published this profile meanwhile, which
-    /// then is its home. An answer that is here is published all the same, so that the other one stops.
+    /// Publishes a credential that came by no response, unless another state directory has published this profile
+    /// meanwhile and so owns it. A response that is here is published all the same, so that the other directory stops.
     pub fn publish_new_credential(&mut self, credential: &Credential, key: &SealingKey) -> Result<(), KeyringError> {
         if let StoreBackend::Keyring { keyring, service } = &self.store.backend {
             let there = item::read(keyring.as_ref(), &self.keyring_item(service), &self.identity.uuid, key);

@@ -1,4 +1,4 @@
-//! Recovery of what a dead run left: an answer that it had sealed, be it under its first name or its last.
+//! Recovers what a killed run left: a response that it had sealed, under its first or its final name.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,22 +17,23 @@ use crate::store::keys::sealing_key::SealingKey;
 use crate::store::{LockedProfile, Store, StoreBackend, StoreError};
 use crate::sys::durable;
 
-/// How long a server rests that gave nothing to use, where the answer is settled by whoever asks it for nothing.
+/// The pause after a grant without a usable access token, where the response is settled by a run that sends nothing.
 const UNUSABLE_GRANT_DELAY: Duration = Duration::from_secs(15);
 
-/// An answer that arrived before the run that asked for it died.
+/// A response that arrived before its run died.
 pub struct PendingResponse {
     pub response: SealedResponse,
     pub generation: Generation,
     pub attempt_id: Option<String>,
-    /// It has its final name: it is S already.
+    /// It has its final name and is the sealed credential already.
     pub is_promoted: bool,
 }
 
 /// A sealed credential, and how it came.
 pub(in crate::store) struct UnsealedCredential {
     pub credential: Credential,
-    /// The attempt whose answer it is, and what else that said. `None`: it came by a login, an import or the keyring.
+    /// The attempt that it responds to, and the effects of the grant. `None`: it came by a login, an import or the
+    /// keyring.
     pub attempt: Option<(Intent, GrantEffects)>,
 }
 
@@ -78,7 +79,7 @@ impl Store {
 }
 
 impl LockedProfile<'_, '_> {
-    /// An answer that was received and sealed, but whose consequences are not in the journal yet.
+    /// A response that was received and sealed, but is not settled in the journal yet.
     pub fn pending_response(&self, key: &SealingKey) -> Result<Option<PendingResponse>, StoreError> {
         let path = self.folder.received();
         let Some(bytes) = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))? else {
@@ -99,7 +100,7 @@ impl LockedProfile<'_, '_> {
             None => false,
         };
         let sealed = self.store.sealed_generation(self.permit.profile())?.unwrap_or(Generation::NONE);
-        // Rule 13: what the journal is beyond was settled, and brought back by somebody who restored old files.
+        // Rule 13: a response below the journal's generation was settled, and restored with old files.
         let is_over = header.generation <= sealed || header.generation < self.journal.generation;
         if is_over {
             return Ok(None);
@@ -118,7 +119,7 @@ impl LockedProfile<'_, '_> {
         }
     }
 
-    /// Whether an answer is newer than the journal, or is what the journal speaks of and did not get its final name.
+    /// Whether a response is newer than the journal, or is the journal's own without its final name.
     fn is_newer_or_unpromoted(&self, pending: &PendingResponse, key: &SealingKey) -> bool {
         if pending.generation > self.journal.generation {
             return true;
@@ -131,8 +132,9 @@ impl LockedProfile<'_, '_> {
         }
     }
 
-    /// Recovery for whoever makes no request: tokens that a dead run received become S, lest something older take their
-    /// place; loading it settles the journal, doubts included. Any other answer is for the next flight to judge.
+    /// Recovery for a run that makes no request: tokens that a killed run received become the sealed credential, so
+    /// that nothing older takes their place. Loading it settles the journal, doubts included. Any other response is for
+    /// the next flight to settle.
     pub fn promote_pending_grant(&self, key: &SealingKey) -> Result<(), StoreError> {
         let Some(pending) = self.pending_response(key)? else { return Ok(()) };
         match pending.response.parse(pending.generation) {
@@ -141,7 +143,7 @@ impl LockedProfile<'_, '_> {
         }
     }
 
-    /// An answer whose consequences are not in the journal yet, be it S already or not.
+    /// A response that is not settled in the journal yet, with its final name or without.
     pub fn unsettled_response(&self, key: &SealingKey) -> Result<Option<PendingResponse>, StoreError> {
         let unsettled = match self.pending_response(key)? {
             None => self.promoted_response(key)?,
@@ -150,8 +152,8 @@ impl LockedProfile<'_, '_> {
         Ok(unsettled.filter(|response| !self.is_superseded_in_keyring(response.generation, key)))
     }
 
-    /// Whether the keyring has a newer credential of ours: then this directory is the one that was restored, and its
-    /// journal does not know that the answer was settled long ago.
+    /// Whether the keyring has a newer credential of ours. Then this directory was restored, and its journal does not
+    /// know that the response was settled long ago.
     fn is_superseded_in_keyring(&self, generation: Generation, key: &SealingKey) -> bool {
         let StoreBackend::Keyring { keyring, service } = &self.store.backend else { return false };
         let found = item::read(keyring.as_ref(), &self.keyring_item(service), &self.identity.uuid, key);
@@ -174,7 +176,7 @@ impl LockedProfile<'_, '_> {
         })
     }
 
-    /// S, if there is one.
+    /// The sealed credential, if there is one.
     pub(in crate::store) fn unseal_current(&self, key: &SealingKey) -> Option<Result<UnsealedCredential, StoreError>> {
         let path = self.folder.sealed();
         match durable::read(&path) {
@@ -199,8 +201,8 @@ impl LockedProfile<'_, '_> {
         Ok(Some(newest.credential))
     }
 
-    /// Brings the journal up to a credential that a dead run sealed, or that came from the keyring. What troubled the one
-    /// before is over; what its answer said besides holds, as it would for the run that received it.
+    /// Brings the journal up to a credential that a killed run sealed, or that came from the keyring. The errors of the
+    /// previous credential are cleared; the effects of its response apply as they would for the run that received it.
     pub(in crate::store) fn update_journal_to(
         &mut self,
         newest: &UnsealedCredential,

@@ -1,5 +1,5 @@
-//! What is known of refresh tokens, by their fingerprints, whatever becomes of the journals: what was consumed is never
-//! sent again (rule 3), and what is in doubt stays so (rule 17).
+//! The ledger: what is known of refresh tokens by fingerprint, whatever happens to the journals. A consumed token is
+//! never sent again (rule 3), and a doubt stays (rule 17).
 
 use std::io;
 use std::path::PathBuf;
@@ -16,8 +16,8 @@ const KEPT_LINES: usize = 1024;
 
 /// What stands before a fingerprint that is in doubt, and the time after it; before one that is consumed stands nothing.
 const IN_DOUBT: &str = "in_doubt";
-/// The same for one that is known to live after all. With it a line is longer than those of an older version, which
-/// therefore goes on refusing the token.
+/// The mark of a token that is known to be alive after all. It makes the line longer than those of an older version,
+/// which therefore goes on refusing the token.
 const CLEARED: &str = "-";
 
 /// The ledger of one store. Shared by all profiles; its own lock is the last one taken.
@@ -32,7 +32,7 @@ pub struct Ledger {
 pub enum LedgerEntry {
     /// It was used up, refused or given up.
     Consumed,
-    /// It was sent, and at this time nobody knew what became of it.
+    /// The token was sent, and at this time the outcome was unknown.
     InDoubt(Timestamp),
 }
 

@@ -1,4 +1,4 @@
-//! What is known of refresh tokens by their fingerprints: the ledger, and which profile has which token.
+//! What the store knows of refresh tokens by fingerprint: the ledger, and which profile holds which token.
 
 pub mod ledger;
 pub mod ownership;

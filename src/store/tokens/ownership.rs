@@ -1,4 +1,4 @@
-//! Who else in this store holds a refresh token: one that two profiles hold would be sent twice (rule 4).
+//! Finds the profile that holds a refresh token: one that two profiles hold would be sent twice (rule 4).
 
 use std::path::PathBuf;
 
@@ -30,7 +30,7 @@ impl Store {
         LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))
     }
 
-    /// The same for whoever may hold the lock of another token: without waiting.
+    /// Takes the lock of a token without waiting, for a caller that may hold the lock of another token.
     pub fn try_lock_token(&self, token: &Fingerprint) -> Result<Option<LockFile>, StoreError> {
         let path = self.create_token_lock_file(token)?;
         LockFile::try_acquire(&path).map_err(|e| StoreError::io("lock", &path, e))
@@ -42,8 +42,8 @@ impl Store {
         Ok(self.layout.token_lock(token))
     }
 
-    /// What any profile other than `name` knows of a token. To be asked under the lock of the token, which whoever makes it
-    /// theirs holds until their journal says so. What cannot be read may hold it: that is an error.
+    /// The claim of any profile other than `name` to a token. The caller holds the lock of the token until its own
+    /// journal has the claim. A profile that cannot be read may hold the token, so that is an error.
     pub fn find_claim(
         &self,
         token: &Fingerprint,
@@ -78,7 +78,7 @@ impl Store {
         Ok(item::find_other_holder(keyring, service, &ours, name.as_str(), is_it)?)
     }
 
-    /// What can be read and is damaged is for its own runs to tell, and holds nobody else up.
+    /// A damaged profile that can still be read reports that in its own runs, and does not hold up others.
     fn claim_by_profile(
         &self,
         other: &ProfileName,

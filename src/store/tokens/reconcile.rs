@@ -1,5 +1,4 @@
-//! What the ledger knows of a profile's refresh token and its journal does not, or the other way round: a journal that is
-//! lost, damaged or older than what happened is no reason to send a token again.
+//! Reconciles ledger and journal: a journal that is lost, damaged or too old is no reason to send a token again.
 
 use crate::clock::Timestamp;
 use crate::credential::secret::Fingerprint;
@@ -37,8 +36,8 @@ impl Store {
         Ok(())
     }
 
-    /// The same without the lock. Tells whether a flight has ended between one look and the other: then the token is spent,
-    /// and is not the newest.
+    /// Applies the ledger entry without the lock. Returns whether a flight has ended between the two reads: then the
+    /// token is consumed and not the newest.
     pub(in crate::store) fn apply_ledger_entry_unlocked(&self, journal: &mut Journal) -> Result<bool, StoreError> {
         let known = journal.integrity_error.clone();
         self.apply_ledger_entry(journal)?;
@@ -50,8 +49,8 @@ impl Store {
         Ok(is_other || self.sealed_generation(&journal.profile)?.is_some_and(|sealed| sealed > journal.generation))
     }
 
-    /// Whether the ledger still has what it took from each journal. To be asked by whoever takes a token from elsewhere: that
-    /// one is spent the ledger alone may know.
+    /// Whether the ledger still has what it took from each journal. To be checked before a token is taken from
+    /// elsewhere, because only the ledger may know that it was consumed.
     pub fn check_ledger_complete(&self) -> Result<(), StoreError> {
         let ours = self.uuid();
         let mut named = Vec::new();
@@ -116,7 +115,7 @@ impl LockedProfile<'_, '_> {
         written
     }
 
-    /// Notes in the ledger that a token was sent and nobody knows what became of it, at a server that punishes reuse.
+    /// Records in the ledger that a token was sent with unknown outcome, at a server that punishes reuse.
     pub fn mark_in_doubt(&self, token: &Fingerprint, at: Timestamp) -> Result<(), StoreError> {
         self.ledger_write_result(self.store.ledger.add_in_doubt(token, at))
     }
@@ -141,7 +140,7 @@ impl LockedProfile<'_, '_> {
         }
     }
 
-    /// Whether a token must not be taken from somebody who has had it for a while: it is dead, or in a doubt that this
+    /// Whether a token that comes from elsewhere must not be taken: it is consumed or rejected, or in a doubt that this
     /// journal cannot take over.
     pub fn is_consumed_or_in_doubt(&self, token: &Fingerprint) -> Result<bool, StoreError> {
         let is_open_here = self.journal.intent.as_ref().is_some_and(|intent| intent.fingerprint == *token);

@@ -1,4 +1,4 @@
-//! Time as values: the wall clock, the boot clock beside it, and a clock that tests can turn by hand.
+//! Time as values: the wall clock, the boot clock beside it, and a clock that tests can set.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -46,12 +46,12 @@ impl Timestamp {
         Self::from_millis(self.0.saturating_sub(as_i64_millis(d)))
     }
 
-    /// Without its milliseconds, for people.
+    /// The instant without its milliseconds, for people.
     pub const fn to_the_second(self) -> Self {
         Self(self.0 - self.0.rem_euclid(1000))
     }
 
-    /// The same instant for calendar work.
+    /// The instant in chrono's type, for calendar work.
     pub fn to_utc(self) -> DateTime<Utc> {
         DateTime::from_timestamp_millis(self.0).unwrap_or_default()
     }
@@ -121,9 +121,9 @@ impl Moment {
         self.uptime_ms.checked_sub(earlier.uptime_ms).map(Duration::from_millis)
     }
 
-    /// Until when one waits for `at`, if that is not over, by the wall clock as it is now set. Within the boot in which the
-    /// wait was noted the boot clock alone tells how much of it is over, however the other was set; after a reboot a clock
-    /// that stands before the noting proves nothing.
+    /// Until when a wait for `at` lasts, by the wall clock as it is set now; `None` if it is over. Within the boot in
+    /// which the wait was noted the boot clock alone decides, however the wall clock was set. After a reboot, a wall
+    /// clock that shows a time before the note proves nothing.
     pub fn pending_until(&self, at: Timestamp, noted: Option<&Moment>) -> Option<Timestamp> {
         let until = match noted.map(|noted| (noted, self.elapsed_since(noted))) {
             None => at,
@@ -145,12 +145,12 @@ impl Moment {
     }
 }
 
-/// Tells the time. The only way to it outside `sys`.
+/// A clock. Outside `sys` it is the only way to the time.
 pub trait Clock: Send + Sync {
     fn now(&self) -> Moment;
 }
 
-/// A clock that stands still until it is told to move: for tests.
+/// A clock for tests, which stands still until it is moved.
 pub struct ManualClock(Mutex<Moment>);
 
 impl ManualClock {

@@ -6,6 +6,7 @@ pub mod import_sources;
 // Floor 0: words.
 pub mod clock;
 pub mod credential;
+pub mod events;
 pub mod outcome;
 pub mod profile;
 pub mod schedule;
@@ -26,7 +27,7 @@ pub mod scheduler;
 // Floor 6: surfaces.
 pub mod cli;
 
-/// What is binding for all of it; the code is in [`engine::transaction`] and around it.
+/// What is binding for all of it; the code is in [`engine::refresh::transaction`] and around it.
 pub mod protocol {
     #![doc = include_str!("PROTOCOL.md")]
 }

@@ -1,4 +1,4 @@
-//! The `keepalive` program: parse, run, exit status.
+//! The `keepalive` program: it only calls [`keepalive::cli::main`].
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! How a refresh ended and how a profile stands, in the words that the user, the journal and the JSON share.
+//! The outcome of a refresh and the state of a profile, in the words that the user, the journal and the JSON share.
 
 mod error_kind;
 
@@ -21,7 +21,7 @@ pub struct Outcome {
     pub retry_at: Option<Timestamp>,
     pub publication: Publication,
     pub error: Option<Failure>,
-    /// Every run ends like this until somebody mends what is stored, so the journal keeps it.
+    /// Every run ends like this until what is stored is repaired, so the journal keeps it.
     pub is_persistent: bool,
     /// The flight was led by another caller or process.
     pub is_follower: bool,
@@ -31,17 +31,17 @@ pub struct Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutcomeKind {
-    /// A request was answered with tokens, and they are durable.
+    /// A response brought tokens, and they are durable.
     Refreshed,
-    /// Nothing to do.
+    /// There was nothing to do.
     Fresh,
-    /// Not now; `with_retry_at` says when.
+    /// The refresh was put off; `with_retry_at` says until when.
     Deferred,
-    /// A request was sent and its answer is not known.
+    /// A request was sent and its outcome is unknown.
     InDoubt,
-    /// The refresh token is dead, or there is no credential.
+    /// The refresh token is rejected or given up, or there is no credential.
     NeedsLogin,
-    /// The configuration, the provider's view of the client, or this store's identity must be mended first.
+    /// The configuration, the client's registration, or the identity of the store must be corrected first.
     ConfigError,
     /// The credential store is missing, locked, hanging or damaged; nothing was sent.
     StoreUnavailable,
@@ -54,7 +54,7 @@ impl fmt::Display for OutcomeKind {
     }
 }
 
-/// How a profile stands, as `status` shows it.
+/// The state of a profile, as `status` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProfileState {
@@ -65,7 +65,33 @@ pub enum ProfileState {
     InDoubt,
     NeedsLogin,
     ConfigError,
+    /// The store, or what is stored for the profile, is locked, hanging or damaged.
+    StoreUnavailable,
     NoCredential,
+}
+
+impl ProfileState {
+    /// Whether it does not pass by itself, or is to be known before it does.
+    pub fn needs_person(self) -> bool {
+        match self {
+            Self::NeedsLogin | Self::ConfigError | Self::StoreUnavailable | Self::InDoubt => true,
+            Self::Fresh | Self::Due | Self::Expired | Self::Deferred | Self::NoCredential => false,
+        }
+    }
+}
+
+/// How a profile stands of which every refresh ends with this outcome.
+impl From<OutcomeKind> for ProfileState {
+    fn from(outcome: OutcomeKind) -> Self {
+        match outcome {
+            OutcomeKind::Refreshed | OutcomeKind::Fresh => Self::Fresh,
+            OutcomeKind::Deferred => Self::Deferred,
+            OutcomeKind::InDoubt => Self::InDoubt,
+            OutcomeKind::NeedsLogin => Self::NeedsLogin,
+            OutcomeKind::ConfigError => Self::ConfigError,
+            OutcomeKind::StoreUnavailable => Self::StoreUnavailable,
+        }
+    }
 }
 
 /// The word of the JSON, for the log.
@@ -80,14 +106,14 @@ impl fmt::Display for ProfileState {
 #[serde(rename_all = "snake_case")]
 pub enum Publication {
     Published,
-    /// Safe in the sealed journal; the keyring gets it as soon as it can take it.
+    /// Safe in the sealed credential; the keyring gets it as soon as it can take it.
     PublishPending,
     /// There is no keyring to publish to, or nothing to publish.
     #[default]
     None,
 }
 
-/// What went wrong, whose fault it is, and what to do.
+/// What went wrong, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     pub kind: ErrorKind,

@@ -1,4 +1,4 @@
-//! What a user configures, once it is known to be valid: a profile, its provider, and how each refresh is made. No I/O.
+//! A valid configuration as values: a profile, its provider, and how each refresh is made. No I/O.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -92,10 +92,10 @@ pub struct Profile {
     pub follow: bool,
 }
 
-/// Finds a profile by name in the configuration of the moment.
+/// Finds a profile by name in the current configuration.
 pub type ProfileLookup = Arc<dyn Fn(&ProfileName) -> Result<Arc<Profile>, Failure> + Send + Sync>;
 
-/// An authorization server, the client registered there, and what is known of its habits.
+/// An authorization server, the client registered there, and how the server treats refresh tokens.
 #[derive(Clone, Debug)]
 pub struct Provider {
     pub name: String,
@@ -113,7 +113,7 @@ pub struct Provider {
     pub client_secret: Option<SecretSource>,
     /// The private key of `private_key_jwt`, in PEM.
     pub client_key: Option<SecretSource>,
-    /// What the server calls that key (`kid`).
+    /// The server's name for that key (`kid`).
     pub client_key_id: Option<String>,
     pub assertion_audience: Audience,
     pub scopes: Vec<String>,
@@ -123,9 +123,9 @@ pub struct Provider {
     /// Extra members of each request to the token endpoint, in the order given.
     pub parameters: Vec<(String, String)>,
     pub body: BodyEncoding,
-    /// Error codes by which this server says that the refresh token is dead, beside those that all use.
+    /// Error codes by which this server says that the refresh token is invalid, besides the general ones.
     pub dead_codes: Vec<String>,
-    /// Error codes by which it refuses the client, beside those that all use.
+    /// Error codes by which this server refuses the client, besides the general ones.
     pub client_codes: Vec<String>,
     /// Discovered endpoints must be https at this host or below it.
     pub endpoint_domain: Option<String>,
@@ -135,11 +135,11 @@ pub struct Provider {
     pub margin: Option<Margin>,
     /// Assumed lifetime of an access token whose expiry the server does not tell.
     pub default_lifetime: Duration,
-    /// Most flights at once to this provider from one process.
+    /// How many flights one process may have at once to this provider.
     pub concurrency: usize,
     /// What an issuer looks like at a built-in provider where every customer has one; empty elsewhere.
     pub issuer_example: String,
-    /// What is known of a built-in provider's habits; empty for a user's own.
+    /// What is known of a built-in provider; empty for a user's own.
     pub known: String,
     /// Where the facts of a built-in provider come from; empty for a user's own.
     pub source: String,
@@ -147,13 +147,13 @@ pub struct Provider {
     pub verified: Option<String>,
 }
 
-/// Assumed of a token whose expiry nobody tells: short, for a refresh too early costs less than one too late.
+/// Assumed if the lifetime is unknown. It is short, because a refresh too early costs less than one too late.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 /// Flights at once to one provider from one process, unless a preset cites a reason for fewer.
 const DEFAULT_CONCURRENCY: usize = 8;
 
 impl Provider {
-    /// A provider of which only the name is known.
+    /// A provider with only a name.
     pub fn named(name: &str) -> Self {
         Self {
             name: name.into(),
@@ -197,11 +197,11 @@ pub struct Policy {
     /// For `Rotation::Grace`: how long the server accepts the token before the current one.
     pub reuse_grace: Duration,
     pub grace_semantics: GraceSemantics,
-    /// Whether one more send may be made just before the access token expires, when an attempt stays in doubt.
+    /// Whether one more send may be made just before the access token expires, while an attempt is in doubt.
     pub last_chance: bool,
     /// Whether a 503 certainly means "not processed".
     pub trust_503: bool,
-    /// Longest time that a request we gave up can still be processed (Q).
+    /// The longest time for which the server may still process a request that was abandoned (Q).
     pub settle: Duration,
     /// Bound on one exchange, from the first byte sent to the last received.
     pub timeout: Duration,
@@ -209,12 +209,11 @@ pub struct Policy {
     pub connect_timeout: Duration,
 }
 
-/// Allowed for the way to the server when a deadline lies there.
+/// The time that is taken off a server's deadline for the way of the request.
 pub const GRACE_SAFETY_MARGIN: Duration = Duration::from_secs(2);
 
 impl Policy {
-    /// The grace that two attempts and what lies between them need (rule 19); a server that gives less is treated as
-    /// strict.
+    /// The grace that two attempts need (rule 19). A server that gives less is treated as strict.
     pub fn required_grace(&self) -> Duration {
         let pause = match self.grace_semantics {
             GraceSemantics::Same | GraceSemantics::Multi => Duration::ZERO,
@@ -243,7 +242,7 @@ impl Default for Policy {
     }
 }
 
-/// What the server does to a refresh token that was used.
+/// How the server treats a refresh token that was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rotation {
@@ -257,7 +256,7 @@ pub enum Rotation {
     None,
 }
 
-/// What a use inside the grace window gives; `Latest` is also the answer to "unknown".
+/// What a second use inside the grace window returns; `Latest` also stands for "unknown".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GraceSemantics {
@@ -279,7 +278,7 @@ pub enum ClientAuth {
     PrivateKeyJwt,
 }
 
-/// Whom a client assertion is made out to (RFC 7523 §3).
+/// The audience of a client assertion (RFC 7523 §3).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Audience {
@@ -325,11 +324,11 @@ pub struct StoreSettings {
     pub allow_network_filesystem: bool,
 }
 
-/// Which of the two homes a credential has.
+/// Where a credential is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreKind {
-    /// Key and published copy in the OS keyring, under this service name.
+    /// The sealing key and the keyring item are in the OS keyring, under this service name.
     Keyring { service: String },
-    /// Sealed files alone.
+    /// There are only sealed files.
     File { key: KeySource },
 }

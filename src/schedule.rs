@@ -1,4 +1,4 @@
-//! A cron expression and its next tick, as `crontab` reads it and as daylight saving allows. (pure but for the local zone)
+//! A cron expression and its next tick, by the rules of `crontab` and of daylight saving. (pure but for the local zone)
 
 mod fields;
 
@@ -35,7 +35,7 @@ pub enum ScheduleError {
     BothDays,
     #[error("it never matches any date")]
     NeverFires,
-    /// The cron library refuses what this module let through.
+    /// The cron library refuses what this module accepted.
     #[error("{0}")]
     Refused(String),
 }

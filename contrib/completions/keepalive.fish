@@ -30,7 +30,7 @@ always\t''
 never\t''"
 complete -c keepalive -n "__fish_keepalive_needs_command" -l json -d 'Print one JSON document; `daemon` logs one JSON object per line'
 complete -c keepalive -n "__fish_keepalive_needs_command" -s q -l quiet -d 'Only print errors'
-complete -c keepalive -n "__fish_keepalive_needs_command" -s v -l verbose -d 'More log output; -vv for every step'
+complete -c keepalive -n "__fish_keepalive_needs_command" -s v -l verbose -d 'Log the decisions and the reasons for them; -vv for every step'
 complete -c keepalive -n "__fish_keepalive_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c keepalive -n "__fish_keepalive_needs_command" -s V -l version -d 'Print version'
 complete -c keepalive -n "__fish_keepalive_needs_command" -f -a "login" -d 'Sign in to a provider and store the credential'
@@ -54,7 +54,7 @@ complete -c keepalive -n "__fish_keepalive_using_subcommand login" -l device -d 
 complete -c keepalive -n "__fish_keepalive_using_subcommand login" -l paste -d 'Show a link; paste back the address (or the code) that it leads to'
 complete -c keepalive -n "__fish_keepalive_using_subcommand login" -l json -d 'Print one JSON document; `daemon` logs one JSON object per line'
 complete -c keepalive -n "__fish_keepalive_using_subcommand login" -s q -l quiet -d 'Only print errors'
-complete -c keepalive -n "__fish_keepalive_using_subcommand login" -s v -l verbose -d 'More log output; -vv for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand login" -s v -l verbose -d 'Log the decisions and the reasons for them; -vv for every step'
 complete -c keepalive -n "__fish_keepalive_using_subcommand login" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c keepalive -n "__fish_keepalive_using_subcommand logout" -l config -d 'Read the configuration from FILE instead of the default location' -r -F
 complete -c keepalive -n "__fish_keepalive_using_subcommand logout" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
@@ -63,7 +63,7 @@ never\t''"
 complete -c keepalive -n "__fish_keepalive_using_subcommand logout" -l forget -d 'Delete the credential here even if it cannot be revoked'
 complete -c keepalive -n "__fish_keepalive_using_subcommand logout" -l json -d 'Print one JSON document; `daemon` logs one JSON object per line'
 complete -c keepalive -n "__fish_keepalive_using_subcommand logout" -s q -l quiet -d 'Only print errors'
-complete -c keepalive -n "__fish_keepalive_using_subcommand logout" -s v -l verbose -d 'More log output; -vv for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand logout" -s v -l verbose -d 'Log the decisions and the reasons for them; -vv for every step'
 complete -c keepalive -n "__fish_keepalive_using_subcommand logout" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l provider -d 'Provider that issued it; required if the profile is not configured' -r
 complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l from -d 'Read the store of this tool' -r -f -a "codex\t''
@@ -81,7 +81,7 @@ never\t''"
 complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l replace -d 'Replace the stored credential even if it is newer or belongs to another account'
 complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l json -d 'Print one JSON document; `daemon` logs one JSON object per line'
 complete -c keepalive -n "__fish_keepalive_using_subcommand import" -s q -l quiet -d 'Only print errors'
-complete -c keepalive -n "__fish_keepalive_using_subcommand import" -s v -l verbose -d 'More log output; -vv for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand import" -s v -l verbose -d 'Log the decisions and the reasons for them; -vv for every step'
 complete -c keepalive -n "__fish_keepalive_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -s p -l profile -d 'Refresh this profile; can be repeated' -r
 complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -l lookahead -d 'Also refresh what becomes due within DUR; set it to the interval between runs' -r
@@ -92,7 +92,7 @@ never\t''"
 complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -l force -d 'Refresh now, even if not due'
 complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -l json -d 'Print one JSON document; `daemon` logs one JSON object per line'
 complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -s q -l quiet -d 'Only print errors'
-complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -s v -l verbose -d 'More log output; -vv for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -s v -l verbose -d 'Log the decisions and the reasons for them; -vv for every step'
 complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c keepalive -n "__fish_keepalive_using_subcommand daemon" -l config -d 'Read the configuration from FILE instead of the default location' -r -F
 complete -c keepalive -n "__fish_keepalive_using_subcommand daemon" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
@@ -100,7 +100,7 @@ always\t''
 never\t''"
 complete -c keepalive -n "__fish_keepalive_using_subcommand daemon" -l json -d 'Print one JSON document; `daemon` logs one JSON object per line'
 complete -c keepalive -n "__fish_keepalive_using_subcommand daemon" -s q -l quiet -d 'Only print errors'
-complete -c keepalive -n "__fish_keepalive_using_subcommand daemon" -s v -l verbose -d 'More log output; -vv for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand daemon" -s v -l verbose -d 'Log the decisions and the reasons for them; -vv for every step'
 complete -c keepalive -n "__fish_keepalive_using_subcommand daemon" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c keepalive -n "__fish_keepalive_using_subcommand token" -l min-valid -d 'Refresh unless the token is valid for at least DUR' -r
 complete -c keepalive -n "__fish_keepalive_using_subcommand token" -l format -d 'Output format' -r -f -a "raw\t'The token alone'
@@ -113,7 +113,7 @@ always\t''
 never\t''"
 complete -c keepalive -n "__fish_keepalive_using_subcommand token" -l json -d 'Print one JSON document; `daemon` logs one JSON object per line'
 complete -c keepalive -n "__fish_keepalive_using_subcommand token" -s q -l quiet -d 'Only print errors'
-complete -c keepalive -n "__fish_keepalive_using_subcommand token" -s v -l verbose -d 'More log output; -vv for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand token" -s v -l verbose -d 'Log the decisions and the reasons for them; -vv for every step'
 complete -c keepalive -n "__fish_keepalive_using_subcommand token" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c keepalive -n "__fish_keepalive_using_subcommand status" -s p -l profile -d 'Show only this profile; can be repeated' -r
 complete -c keepalive -n "__fish_keepalive_using_subcommand status" -l config -d 'Read the configuration from FILE instead of the default location' -r -F
@@ -122,7 +122,7 @@ always\t''
 never\t''"
 complete -c keepalive -n "__fish_keepalive_using_subcommand status" -l json -d 'Print one JSON document; `daemon` logs one JSON object per line'
 complete -c keepalive -n "__fish_keepalive_using_subcommand status" -s q -l quiet -d 'Only print errors'
-complete -c keepalive -n "__fish_keepalive_using_subcommand status" -s v -l verbose -d 'More log output; -vv for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand status" -s v -l verbose -d 'Log the decisions and the reasons for them; -vv for every step'
 complete -c keepalive -n "__fish_keepalive_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c keepalive -n "__fish_keepalive_using_subcommand doctor" -s p -l profile -d 'Also take over this profile, which is neither configured nor stored here; can be repeated' -r
 complete -c keepalive -n "__fish_keepalive_using_subcommand doctor" -l config -d 'Read the configuration from FILE instead of the default location' -r -F
@@ -132,7 +132,7 @@ never\t''"
 complete -c keepalive -n "__fish_keepalive_using_subcommand doctor" -l take-over -d 'Make this machine and state directory the owner of the credentials'
 complete -c keepalive -n "__fish_keepalive_using_subcommand doctor" -l json -d 'Print one JSON document; `daemon` logs one JSON object per line'
 complete -c keepalive -n "__fish_keepalive_using_subcommand doctor" -s q -l quiet -d 'Only print errors'
-complete -c keepalive -n "__fish_keepalive_using_subcommand doctor" -s v -l verbose -d 'More log output; -vv for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand doctor" -s v -l verbose -d 'Log the decisions and the reasons for them; -vv for every step'
 complete -c keepalive -n "__fish_keepalive_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c keepalive -n "__fish_keepalive_using_subcommand providers" -l config -d 'Read the configuration from FILE instead of the default location' -r -F
 complete -c keepalive -n "__fish_keepalive_using_subcommand providers" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
@@ -140,7 +140,7 @@ always\t''
 never\t''"
 complete -c keepalive -n "__fish_keepalive_using_subcommand providers" -l json -d 'Print one JSON document; `daemon` logs one JSON object per line'
 complete -c keepalive -n "__fish_keepalive_using_subcommand providers" -s q -l quiet -d 'Only print errors'
-complete -c keepalive -n "__fish_keepalive_using_subcommand providers" -s v -l verbose -d 'More log output; -vv for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand providers" -s v -l verbose -d 'Log the decisions and the reasons for them; -vv for every step'
 complete -c keepalive -n "__fish_keepalive_using_subcommand providers" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c keepalive -n "__fish_keepalive_using_subcommand rehearse" -l crowd -d 'Concurrent processes per round' -r
 complete -c keepalive -n "__fish_keepalive_using_subcommand rehearse" -l config -d 'Read the configuration from FILE instead of the default location' -r -F
@@ -149,7 +149,7 @@ always\t''
 never\t''"
 complete -c keepalive -n "__fish_keepalive_using_subcommand rehearse" -l json -d 'Print one JSON document; `daemon` logs one JSON object per line'
 complete -c keepalive -n "__fish_keepalive_using_subcommand rehearse" -s q -l quiet -d 'Only print errors'
-complete -c keepalive -n "__fish_keepalive_using_subcommand rehearse" -s v -l verbose -d 'More log output; -vv for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand rehearse" -s v -l verbose -d 'Log the decisions and the reasons for them; -vv for every step'
 complete -c keepalive -n "__fish_keepalive_using_subcommand rehearse" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c keepalive -n "__fish_keepalive_using_subcommand completions" -l config -d 'Read the configuration from FILE instead of the default location' -r -F
 complete -c keepalive -n "__fish_keepalive_using_subcommand completions" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
@@ -157,7 +157,7 @@ always\t''
 never\t''"
 complete -c keepalive -n "__fish_keepalive_using_subcommand completions" -l json -d 'Print one JSON document; `daemon` logs one JSON object per line'
 complete -c keepalive -n "__fish_keepalive_using_subcommand completions" -s q -l quiet -d 'Only print errors'
-complete -c keepalive -n "__fish_keepalive_using_subcommand completions" -s v -l verbose -d 'More log output; -vv for every step'
+complete -c keepalive -n "__fish_keepalive_using_subcommand completions" -s v -l verbose -d 'Log the decisions and the reasons for them; -vv for every step'
 complete -c keepalive -n "__fish_keepalive_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c keepalive -n "__fish_keepalive_using_subcommand help; and not __fish_seen_subcommand_from login logout import refresh daemon token status doctor providers rehearse completions help" -f -a "login" -d 'Sign in to a provider and store the credential'
 complete -c keepalive -n "__fish_keepalive_using_subcommand help; and not __fish_seen_subcommand_from login logout import refresh daemon token status doctor providers rehearse completions help" -f -a "logout" -d 'Revoke a profile\'s credential at its provider, and delete it here'

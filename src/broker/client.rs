@@ -1,4 +1,4 @@
-//! Asks a running daemon for a token: blocking requests, without runtime, TLS or D-Bus, so that `token` is fast.
+//! Asks a running daemon for a token: blocking requests without runtime, TLS or D-Bus, so that `token` starts fast.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -6,22 +6,23 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::{BrokerRequest, BrokerResponse, PROTOCOL, PROTOCOL_HEADER, STORE_HEADER};
+use crate::events;
 use crate::sys::socket;
 
-/// A daemon that gives no sign of life within this time counts as not there. One on a busy machine takes some, and may be
-/// the only one that has the key; a stopped one costs its callers as much, but not more than they have.
+/// A daemon that does not respond within this time counts as absent. One on a busy machine takes some time, and may be
+/// the only process with the key. A stopped daemon costs its callers this time, but not more than they have.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 const MIN_PING_TIMEOUT: Duration = Duration::from_millis(300);
-/// Beyond the caller's own limit, for the answer to come across.
+/// The time, beyond the caller's own limit, for the response to come across.
 const SLACK: Duration = Duration::from_secs(1);
 const OK: &[u8] = b"HTTP/1.1 200 ";
-/// No answer is longer: a token of a megabyte and its wrapping.
+/// The longest response: a token of a megabyte and its JSON.
 const MAX_RESPONSE_BYTES: u64 = 2 * 1024 * 1024;
 
-/// Asks the daemon on `path`. `None`: there is none that serves this store, so the store is to be used directly.
+/// Asks the daemon on `path`. `None`: there is no daemon for this store, so the store must be used directly.
 pub fn request_token(path: &Path, store: &str, request: &BrokerRequest) -> Option<BrokerResponse> {
     if !path.exists() {
-        return None;
+        return unused("there is no socket of a daemon");
     }
     let limit = Duration::from_millis(request.timeout_ms);
     let (sign_of_life, patience) = (limit.clamp(MIN_PING_TIMEOUT, PING_TIMEOUT), limit + SLACK);
@@ -29,9 +30,9 @@ pub fn request_token(path: &Path, store: &str, request: &BrokerRequest) -> Optio
     let (ping, wish) = (http_request("GET /v1/ping", store, ""), http_request("POST /v1/token", store, &body));
     let (send, receive) = mpsc::channel();
     let path = path.to_owned();
-    // Connecting to a daemon that is stopped blocks once its queue is full, and a Unix socket knows no connect timeout;
-    // before that the system connects on behalf of a daemon that will never answer. So a thread asks first whether it
-    // lives, and is left behind if it does not come back.
+    // Connecting to a stopped daemon blocks once its queue is full, and a Unix socket has no connect timeout; before
+    // that the system connects on behalf of a daemon that will never respond. So a thread pings it first, and is left
+    // behind if it does not come back.
     std::thread::spawn(move || {
         for (http_request, patience) in [(ping, sign_of_life), (wish, patience)] {
             let answer = exchange(&path, &http_request, patience).ok().filter(|answer| answer.starts_with(OK));
@@ -41,8 +42,22 @@ pub fn request_token(path: &Path, store: &str, request: &BrokerRequest) -> Optio
             }
         }
     });
-    receive.recv_timeout(sign_of_life).ok()??;
-    receive.recv_timeout(patience).ok()?.and_then(|answer| parse_response(&answer))
+    match receive.recv_timeout(sign_of_life) {
+        Ok(Some(_pong)) => {}
+        Ok(None) => return unused("no daemon listens on the socket, or it serves another store"),
+        Err(_) => return unused("the daemon does not respond"),
+    }
+    match receive.recv_timeout(patience) {
+        Ok(Some(answer)) => parse_response(&answer).or_else(|| unused("the response of the daemon is not complete")),
+        Ok(None) => unused("the daemon refused the request"),
+        Err(_) => unused("the daemon did not respond in time"),
+    }
+}
+
+/// No daemon is used, and the log says why.
+fn unused(reason: &str) -> Option<BrokerResponse> {
+    events::token_from_store(reason);
+    None
 }
 
 fn http_request(what: &str, store: &str, body: &str) -> String {
@@ -63,7 +78,7 @@ fn exchange(path: &Path, request: &str, patience: Duration) -> io::Result<Vec<u8
     Ok(answer)
 }
 
-/// The JSON of a 200; anything else is as good as no daemon. Our own server answers with `content-length`, never in
+/// The JSON of a 200; anything else counts as no daemon. Our own server responds with `content-length`, never in
 /// chunks, and closes.
 fn parse_response(answer: &[u8]) -> Option<BrokerResponse> {
     let split = answer.windows(4).position(|w| w == b"\r\n\r\n")?;

@@ -1,7 +1,8 @@
-//! The daemon's socket: hands out access tokens to programs of the same user, over HTTP. Never a refresh token.
+//! The daemon's socket: it gives access tokens, and never a refresh token, to programs of the same user over HTTP.
 //!
-//! One request: `POST /v1/token` with [`Request`] as JSON; the answer is [`Reply`]. The client names its protocol version
-//! and its store, and is sent away (409) if they are not the daemon's: then it uses the store itself.
+//! There is one request: `POST /v1/token` with [`BrokerRequest`] as JSON; the response is [`BrokerResponse`]. The
+//! client names its protocol version and its store. If they are not the daemon's, the response is 409 and the client
+//! uses the store itself.
 
 pub mod client;
 
@@ -25,16 +26,16 @@ use crate::outcome::{Failure, OutcomeKind};
 use crate::profile::{ProfileLookup, ProfileName};
 use crate::sys::socket;
 
-/// Changes when client and daemon of different versions would misunderstand each other.
+/// Changes when a client and a daemon of different versions would misunderstand each other.
 pub const PROTOCOL: &str = "1";
 pub const PROTOCOL_HEADER: &str = "keepalive-protocol";
 pub const STORE_HEADER: &str = "keepalive-store";
-/// No request is longer.
+/// The longest request.
 const MAX_REQUEST_BYTES: usize = 16 * 1024;
-/// A client that has not sent its request by then is hung up on; it cannot hold up anybody else meanwhile.
+/// A client that has not sent its request by then is disconnected. It does not delay other clients meanwhile.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A wish for a token.
+/// A request for a token.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BrokerRequest {
@@ -43,7 +44,7 @@ pub struct BrokerRequest {
     pub timeout_ms: u64,
 }
 
-/// What came of it.
+/// The response to it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct BrokerResponse {
     pub outcome: OutcomeKind,
@@ -52,7 +53,7 @@ pub struct BrokerResponse {
     pub warnings: Vec<String>,
 }
 
-/// What the broker serves from.
+/// What the broker needs to serve requests.
 #[derive(Clone)]
 pub struct Broker {
     pub engine: Engine,
@@ -68,7 +69,7 @@ impl std::fmt::Debug for Broker {
 }
 
 impl Broker {
-    /// Serves until dropped. Every connection has a task of its own, so a silent client delays nobody.
+    /// Serves until dropped. Every connection has a task of its own, so a silent client delays no other.
     pub async fn serve(self, listener: UnixListener) -> std::io::Result<Infallible> {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(listener)?;
@@ -78,14 +79,14 @@ impl Broker {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     // Out of descriptors, most likely: wait for some to come back.
-                    tracing::warn!(%error, "cannot accept a connection");
+                    tracing::warn!(event = "socket.warning", %error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
             while connections.try_join_next().is_some() {}
             if !socket::is_same_user(&stream).unwrap_or(false) {
-                tracing::warn!("rejected a connection from another user");
+                tracing::warn!(event = "socket.warning", "rejected a connection from another user");
                 continue;
             }
             connections.spawn(self.clone().serve_connection(stream));
@@ -103,7 +104,7 @@ impl Broker {
             .serve_connection(TokioIo::new(stream), service)
             .await;
         if let Err(error) = served {
-            tracing::debug!(%error, "a client closed the connection");
+            tracing::debug!(event = "socket.closed", %error, "a client closed the connection");
         }
     }
 

@@ -1,4 +1,4 @@
-//! `keepalive daemon`: the scheduler and the broker, until told to stop.
+//! `keepalive daemon`: runs the scheduler and the broker until it is stopped.
 
 use std::convert::Infallible;
 use std::sync::{Arc, RwLock};
@@ -17,6 +17,7 @@ use crate::cli::logging;
 use crate::cli::setup;
 use crate::cli::setup::Setup;
 use crate::config::Config;
+use crate::events;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{Profile, ProfileLookup, ProfileName};
 use crate::scheduler::Scheduler;
@@ -34,7 +35,7 @@ use crate::sys::{durable, socket};
 #[derive(Debug, Args)]
 pub struct DaemonArgs {}
 
-/// How often the configuration file is looked at.
+/// How often the configuration file is checked.
 const CONFIG_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 pub fn run(_args: &DaemonArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
@@ -48,7 +49,7 @@ pub fn run(_args: &DaemonArgs, global: &GlobalArgs, out: &Output) -> CommandStat
 }
 
 fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandStatus, Failure)> {
-    // Looked at first: a change while we start is a change.
+    // The file's stamp is taken first, so that a change during the start counts.
     let seen = file_stamp(&Environment::from_env(global.config.as_deref()).config);
     let setup = Setup::new(global).map_err(|f| (CommandStatus::Config, f))?;
     logging::init_for_daemon(global, &setup.environment);
@@ -56,7 +57,8 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     let _lock = lock_daemon(&setup.store).map_err(|f| (CommandStatus::Failed, f))?;
     let (engine, endpoint) = setup.engine(true).map_err(|f| (CommandStatus::Failed, f))?;
     let deaf = |e| (CommandStatus::Failed, Failure::new(ErrorKind::Signals, format!("cannot catch signals: {e}")));
-    // Before the key, which may be long in coming: until then a SIGHUP would end us.
+    // The handler is installed before the key is fetched, which may take long: until then a SIGHUP would end the
+    // process.
     let hangup = signals::hangup(&endpoint).map_err(deaf)?;
     let has_trouble = fetch_key(&setup.store)?;
     let services = services_runtime()
@@ -73,7 +75,7 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     let bell = Arc::clone(&scheduler.config_changed);
     let broker = Broker { engine: engine.clone(), profiles: shared.profile_lookup(), store_id: shared.store_id() };
     let mut stop = StopSignals::for_daemon(&endpoint).map_err(deaf)?;
-    tracing::info!(pid = std::process::id(), socket = %socket_path.display(), "keepalive daemon is up");
+    events::daemon_up(&socket_path);
     notify_systemd(&[sd_notify::NotifyState::Ready]);
     let reloading = shared.clone().watch_config(seen, hangup, bell, has_trouble);
     let serving = services.spawn(async move {
@@ -89,26 +91,26 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
             failure = serving_failure(serving) => Some(failure),
         }
     });
-    // Told before anything is dropped: no flight that queues now will send.
+    // The engine is told before anything is dropped, so that no flight that queues now sends.
     engine.stop();
     services.shutdown_background();
     notify_systemd(&[sd_notify::NotifyState::Stopping]);
-    tracing::info!("stopping; finishing refreshes in progress");
+    tracing::info!(event = "daemon.stop", "stopping; finishing refreshes in progress");
     let late = engine.drain();
     // The next daemon replaces the socket anyway.
     let _gone = std::fs::remove_file(&socket_path);
     for name in &late {
         out.warn(&format!("{name}: the refresh did not finish in time; its outcome is in doubt"));
     }
-    tracing::info!("stopped");
+    tracing::info!(event = "daemon.stop", "stopped");
     match broken {
         Some(failure) => Err((CommandStatus::Failed, failure)),
         None => Ok(if late.is_empty() { CommandStatus::Ok } else { CommandStatus::TryAgain }),
     }
 }
 
-/// How serving ended, which it never should. A daemon that neither refreshes nor answers must end, so that whoever watches
-/// over it starts another.
+/// How serving ended, which it never should. A daemon that neither refreshes nor serves must exit, so that its
+/// supervisor starts another.
 async fn serving_failure(serving: JoinHandle<std::io::Result<Infallible>>) -> Failure {
     let failure = match serving.await {
         Ok(Ok(never)) => match never {},
@@ -116,17 +118,17 @@ async fn serving_failure(serving: JoinHandle<std::io::Result<Infallible>>) -> Fa
         Err(error) => Failure::new(ErrorKind::Broken, format!("internal error, the daemon exits: {error}"))
             .with_hint("restart it, and report this message"),
     };
-    tracing::error!("{}", failure.message);
+    tracing::error!(event = "internal", kind = failure.kind.word(), "{}", failure.message);
     failure
 }
 
-/// For the scheduler and the broker, which wait for the disk: the exchanges have a runtime of their own, where an answer
-/// that has come is taken whatever these do.
+/// The runtime of the scheduler and the broker, which wait for the disk. The exchanges have a runtime of their own, so
+/// that a response that has arrived is read whatever these do.
 fn services_runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("daemon").enable_all().build()
 }
 
-/// One daemon per store: the lock lasts as long as the process.
+/// Allows one daemon per store: the lock lasts as long as the process.
 fn lock_daemon(store: &Store) -> Result<LockFile, Failure> {
     let layout = store.layout();
     let path = layout.daemon_lock();
@@ -146,10 +148,10 @@ fn lock_daemon(store: &Store) -> Result<LockFile, Failure> {
     }
 }
 
-/// Fetches the key at the start: with it in memory the daemon outlives a keyring that goes away later.
+/// Fetches the key at the start: with it in memory the daemon survives a keyring that goes away later.
 ///
-/// A file store without its key is a matter of configuration, which no waiting mends. A keyring may be locked or away for
-/// as long as nobody has signed in at this machine, so that one is waited for; `true` then.
+/// A file store without its key is a configuration error, which waiting does not cure. A keyring may be locked or
+/// absent until a user signs in to this machine, so the daemon waits for it; `true` then.
 fn fetch_key(store: &Store) -> Result<bool, (CommandStatus, Failure)> {
     let strangers = store.key("").and_then(|key| {
         store.check_key_id(&key, "")?;
@@ -159,7 +161,7 @@ fn fetch_key(store: &Store) -> Result<bool, (CommandStatus, Failure)> {
         Ok(strangers) => {
             for (name, error) in strangers {
                 let failure = failure_from(&error);
-                tracing::error!(profile = %name, hint = hint(&failure.hint), "{}", failure.message);
+                tracing::error!(event = "store.unavailable", profile = %name, hint = hint(&failure.hint), "{}", failure.message);
             }
             return Ok(false);
         }
@@ -174,9 +176,19 @@ fn fetch_key(store: &Store) -> Result<bool, (CommandStatus, Failure)> {
         return Err((CommandStatus::Config, failure));
     }
     if matches!(error, StoreError::Keyring(_)) {
-        tracing::warn!(hint = hint(&failure.hint), "no sealing key yet: {}", failure.message);
+        tracing::warn!(
+            event = "store.unavailable",
+            hint = hint(&failure.hint),
+            "no sealing key yet: {}",
+            failure.message
+        );
     } else {
-        tracing::error!(hint = hint(&failure.hint), "cannot get the sealing key: {}", failure.message);
+        tracing::error!(
+            event = "store.unavailable",
+            hint = hint(&failure.hint),
+            "cannot get the sealing key: {}",
+            failure.message
+        );
     }
     Ok(!store.has_cached_key())
 }
@@ -185,10 +197,10 @@ fn failure_from(error: &StoreError) -> Failure {
     error.outcome().error.unwrap_or_else(|| Failure::new(ErrorKind::Io, error.to_string()))
 }
 
-/// What in the configuration counts otherwise than it reads.
+/// Logs the settings that have another effect than they seem to.
 fn report_warnings(config: &Config) {
     for warning in &config.warnings {
-        tracing::warn!(hint = hint(&warning.hint), "{warning}");
+        tracing::warn!(event = "config.warning", hint = hint(&warning.hint), "{warning}");
     }
 }
 
@@ -196,7 +208,7 @@ fn hint(hint: &Option<String>) -> &str {
     hint.as_deref().unwrap_or("")
 }
 
-/// What the scheduler, the broker and a reload share.
+/// The state that the scheduler, the broker and a reload share.
 struct DaemonState {
     setup: Setup,
     config: RwLock<Arc<Config>>,
@@ -228,8 +240,8 @@ impl DaemonState {
         Arc::new(move || shared.setup.store.uuid())
     }
 
-    /// Reloads on SIGHUP and when the file changes from what was `seen`, and takes back what was told of a missing key
-    /// once there is one.
+    /// Reloads on SIGHUP and when the file changes from `seen`, and withdraws the report of a missing key once there is
+    /// one.
     async fn watch_config(
         self: Arc<Self>,
         seen: FileStamp,
@@ -262,22 +274,23 @@ impl DaemonState {
         }
     }
 
-    /// A broken configuration keeps the old one and says so. Flights in the air keep what they started with. `file_exists`:
-    /// the file was, a moment ago.
+    /// Reloads the configuration. A broken one is reported and the old one stays in force. Running flights keep the
+    /// configuration that they started with. `file_exists`: the file was there a moment ago.
     fn reload(&self, is_there: bool) {
         match setup::load(&self.setup.environment) {
             Ok(config) if is_there && config.path.is_none() => report_config_missing(),
             Ok(config) => {
                 if config.store != self.config().store {
-                    tracing::warn!("[store] has changed; restart the daemon to apply it");
+                    tracing::warn!(event = "config.warning", "[store] has changed; restart the daemon to apply it");
                 }
                 report_warnings(&config);
                 *self.config.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(config);
-                tracing::info!("configuration reloaded");
+                tracing::info!(event = "daemon.reload", "configuration reloaded");
             }
             Err(failure) => {
                 let (kind, hint) = (failure.kind.word(), failure.hint.as_deref());
                 tracing::error!(
+                    event = "config.error",
                     kind,
                     hint,
                     "the new configuration is invalid; still using the old one: {}",
@@ -290,11 +303,14 @@ impl DaemonState {
 
 fn report_config_missing() {
     let patience = humantime::format_duration(CONFIG_POLL_INTERVAL * MISSING_POLLS);
-    tracing::warn!("the configuration file is missing; still using the old one for {patience}");
+    tracing::warn!(
+        event = "config.warning",
+        "the configuration file is missing; still using the old one for {patience}"
+    );
 }
 
 fn notify_systemd(states: &[sd_notify::NotifyState<'_>]) {
-    // Not under systemd, or without a notify socket: nobody to tell.
+    // Not under systemd, or without a notify socket, this does nothing.
     let _nobody = sd_notify::notify(states);
 }
 

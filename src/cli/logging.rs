@@ -1,35 +1,41 @@
 //! The log: the daemon's own, and for other commands what `-v` or `KEEPALIVE_LOG` asks for.
+//!
+//! It has our own lines only, unless `KEEPALIVE_LOG` says otherwise: those of the HTTP library explain no decision, and
+//! bury those that do.
 
+use std::fmt;
+
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::cli::GlobalArgs;
 use crate::cli::output::{Output, is_stderr_coloured};
+use crate::sys::journal;
+use crate::sys::journal::Priority;
 use crate::sys::paths;
 use crate::sys::paths::Environment;
 
-/// The daemon's: to stderr, or with `--json` one object a line to stdout, where it has nothing else to say.
+/// Sets up the daemon's log: to stderr, or with `--json` one object per line to stdout, where it prints nothing else.
 pub fn init_for_daemon(global: &GlobalArgs, places: &Environment) {
-    let level = match (global.quiet, global.verbose) {
-        (true, _) => "error",
-        (false, 0) => "keepalive=info,warn",
-        (false, 1) => "keepalive=debug,info",
-        (false, _) => "trace",
-    };
+    let level = if global.quiet { "keepalive=error" } else { level(global.verbose) };
     let (wanted, fault) = env_filter(places);
     let filter = wanted.unwrap_or_else(|| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second subscriber in one process is a test's business.
-    let _already = if global.json {
-        builder.json().flatten_event(true).with_writer(std::io::stdout).try_init()
+    if global.json {
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stdout);
+        // A second subscriber in one process is a test's business.
+        let _already = builder.json().flatten_event(true).try_init();
     } else {
-        builder.with_target(false).with_ansi(is_stderr_coloured(global.color)).try_init()
-    };
+        init_text(global, filter);
+    }
     if let Some(fault) = fault {
-        tracing::warn!("{fault}");
+        tracing::warn!(event = "config.warning", "{fault}");
     }
 }
 
-/// That of a command which is over soon: nothing unless somebody wants to know, and always to stderr.
+/// That of a command which is over soon: nothing unless it is asked for, and always to stderr.
 pub fn init_for_command(global: &GlobalArgs, places: &Environment, out: &Output) {
     let (wanted, fault) = env_filter(places);
     if let Some(fault) = fault {
@@ -38,13 +44,53 @@ pub fn init_for_command(global: &GlobalArgs, places: &Environment, out: &Output)
     if global.verbose == 0 && wanted.is_none() {
         return;
     }
-    let level = if global.verbose > 1 { "trace" } else { "keepalive=debug,info" };
-    let filter = wanted.unwrap_or_else(|| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let _already = builder.with_target(false).with_ansi(is_stderr_coloured(global.color)).try_init();
+    init_text(global, wanted.unwrap_or_else(|| EnvFilter::new(level(global.verbose))));
 }
 
-/// The filter that the environment asks for, or what is wrong with it: then it is as if it asked for none.
+fn level(verbosity: u8) -> &'static str {
+    match verbosity {
+        0 => "keepalive=info",
+        1 => "keepalive=debug",
+        _ => "keepalive=trace",
+    }
+}
+
+/// Text to stderr, in the form that the journal wants if that is where it goes.
+fn init_text(global: &GlobalArgs, filter: EnvFilter) {
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _already = if journal::is_stderr_the_journal() {
+        builder.with_ansi(false).event_format(JournalFormat).try_init()
+    } else {
+        builder.with_target(false).with_ansi(is_stderr_coloured(global.color)).try_init()
+    };
+}
+
+/// A line for the journal of systemd: its priority first, and no time, which the journal has itself.
+struct JournalFormat;
+
+impl<S, N> FormatEvent<S, N> for JournalFormat
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut text = String::new();
+        ctx.field_format().format_fields(Writer::new(&mut text), event)?;
+        // The journal would read a second line as an entry of its own, without the priority.
+        writeln!(writer, "{}{}", priority(*event.metadata().level()), text.replace('\n', " "))
+    }
+}
+
+fn priority(level: Level) -> Priority {
+    match level {
+        Level::ERROR => Priority::Error,
+        Level::WARN => Priority::Warning,
+        Level::INFO => Priority::Info,
+        _ => Priority::Debug,
+    }
+}
+
+/// The filter of the environment, or what is wrong with it; an invalid filter counts as none.
 fn env_filter(places: &Environment) -> (Option<EnvFilter>, Option<String>) {
     let Some(text) = &places.log_filter else { return (None, None) };
     match EnvFilter::try_new(text) {

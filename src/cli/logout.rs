@@ -1,4 +1,4 @@
-//! `keepalive logout`: a profile's credential is revoked at its provider where it can be, and forgotten.
+//! `keepalive logout`: revokes a profile's credential at its provider if possible, and deletes it here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,7 +57,7 @@ pub fn run(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> CommandStatu
     }
 }
 
-/// Also gives the provider's name, as far as it is known.
+/// Runs the logout. Also returns the provider's name, if it is known.
 fn log_out(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> (Option<String>, Result<LogoutResult, Outcome>) {
     let config_error = |f: Failure| Outcome::new(OutcomeKind::ConfigError).with_error(f);
     let setup = match Setup::new(global) {
@@ -68,7 +68,7 @@ fn log_out(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> (Option<Stri
     let journal = match setup.store.peek(name) {
         Ok(Some(journal)) => journal,
         Ok(None) => return (None, Err(logout::nothing_to_sign_out(name))),
-        // What cannot be read can be forgotten all the same.
+        // A journal that cannot be read can still be forgotten.
         Err(StoreError::DamagedFile { .. }) if args.forget => Journal::new(name.clone()),
         Err(e) => return (None, Err(e.outcome())),
     };
@@ -79,10 +79,10 @@ fn log_out(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> (Option<Stri
         Err(failure) => return (provider, Err(config_error(failure))),
     };
     let route = match setup.profile(name) {
-        // Nothing is left to be revoked.
+        // There is nothing to revoke.
         _ if journal.is_tombstone => RevocationRoute::Blocked(Outcome::new(OutcomeKind::NeedsLogin)),
         Ok(profile) => logout::find_revocation_route(endpoint.as_ref(), &profile),
-        Err(failure) => RevocationRoute::Blocked(config_error(failure)),
+        Err(outcome) => RevocationRoute::Blocked(outcome),
     };
     let leaving = LogoutRequest {
         store: &setup.store,
@@ -99,7 +99,7 @@ fn log_out(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> (Option<Stri
     (provider, leaving.run(route, &tell))
 }
 
-/// On a signal to end, what has not been sent is not sent, and what has been is finished.
+/// On a stop signal, nothing more is sent, and a request that was sent is completed.
 fn stop_on_signal(endpoint: &HttpEndpoint, stop: &Arc<AtomicBool>) {
     let told = Arc::clone(stop);
     if let Ok(mut signals) = StopSignals::listen(endpoint) {

@@ -1,4 +1,4 @@
-//! The command line: what can be typed, and which function does it.
+//! The command line: its commands and options, and the function of each command.
 
 mod daemon;
 mod doctor;
@@ -55,7 +55,7 @@ pub struct GlobalArgs {
     /// Only print errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// More log output; -vv for every step
+    /// Log the decisions and the reasons for them; -vv for every step
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
     /// When to use colours
@@ -96,6 +96,11 @@ pub enum Command {
     },
 }
 
+/// What keepalive-daemon(1) says beyond the help, as roff: the events of the log, and their fields.
+pub fn daemon_manual() -> String {
+    crate::events::manual()
+}
+
 /// What keepalive(1) says beyond the help, as roff: exit status, files, environment, and the kinds of errors.
 pub fn manual() -> String {
     const PLACE_OF_KINDS: &str = ".\\\" The kinds of src/outcome/error_kind.rs stand here.\n";
@@ -111,7 +116,7 @@ fn profile_name(text: &str) -> Result<ProfileName, String> {
     text.parse::<ProfileName>().map_err(|e| e.to_string())
 }
 
-/// Runs the program and gives its exit status.
+/// Runs the program and returns its exit status.
 pub fn main() -> ExitCode {
     process::harden();
     let cli = match Cli::try_parse() {

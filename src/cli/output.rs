@@ -1,4 +1,4 @@
-//! What is printed and how the program exits: data on stdout, talk on stderr, one number for the caller.
+//! Output and exit status: data on stdout, messages on stderr.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -12,24 +12,27 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Colour, GlobalArgs};
+use crate::engine::status::ProfileStatus;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState, Publication};
 use crate::profile::ProfileName;
+use crate::sys::journal;
+use crate::sys::journal::Priority;
 use crate::sys::paths;
 
-/// The exit status. The worst of several wins: the order of the variants is from best to worst.
+/// The exit status. The order of the variants is from best to worst; of several the worst counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CommandStatus {
     /// Fresh, refreshed, or nothing to do.
     Ok,
-    /// An error that none of the others names.
+    /// Any other error.
     Failed,
-    /// Not now; it will be tried again. `EX_TEMPFAIL` of sysexits.h.
+    /// Not possible now; it will be tried again. `EX_TEMPFAIL` of sysexits.h.
     TryAgain,
     /// The credential store cannot be used. `EX_UNAVAILABLE`.
     StoreUnavailable,
     /// Sign in again. `EX_NOPERM`.
     NeedsLogin,
-    /// Mend the configuration. `EX_CONFIG`.
+    /// Correct the configuration. `EX_CONFIG`.
     Config,
 }
 
@@ -57,12 +60,15 @@ impl CommandStatus {
         }
     }
 
-    pub fn from_state(state: ProfileState, publication: Publication) -> Self {
-        match state {
+    pub fn from_status(status: &ProfileStatus, publication: Publication) -> Self {
+        match status.state {
             ProfileState::ConfigError => Self::Config,
             ProfileState::NeedsLogin | ProfileState::NoCredential => Self::NeedsLogin,
+            ProfileState::StoreUnavailable => Self::StoreUnavailable,
             ProfileState::Expired | ProfileState::Deferred | ProfileState::InDoubt => Self::TryAgain,
             ProfileState::Fresh | ProfileState::Due if publication == Publication::PublishPending => Self::TryAgain,
+            // Inside its margin. Before that, a failure is shown and is no harm yet.
+            ProfileState::Due if status.last_failure.is_some() => Self::TryAgain,
             ProfileState::Fresh | ProfileState::Due => Self::Ok,
         }
     }
@@ -81,8 +87,10 @@ pub struct Output {
     is_quiet: bool,
     pub verbosity: u8,
     color_choice: ColorChoice,
-    /// A countdown stands on the last line, which other talk must not be appended to.
+    /// The last line is a countdown, to which other messages must not be appended.
     has_countdown: AtomicBool,
+    /// What is said goes to the journal of systemd, which reads priorities.
+    is_journal: bool,
     /// Why stdout did not take what was printed, the first time.
     stdout_error: OnceLock<io::Error>,
 }
@@ -100,20 +108,21 @@ impl Output {
             verbosity: global.verbose,
             color_choice: color_choice(global.color),
             has_countdown: AtomicBool::new(false),
+            is_journal: journal::is_stderr_the_journal(),
             stdout_error: OnceLock::new(),
         }
     }
 
     /// Prints data as it is.
     pub fn data(&self, text: &str) {
-        // After a hole nothing more is printed: what is there is a beginning, and not a patchwork.
+        // After a failed write nothing more is printed, so that the output is a prefix and has no gaps.
         if self.stdout_error.get().is_some() {
             return;
         }
         let mut stdout = AutoStream::new(io::stdout(), self.color_choice).lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             Ok(()) => {}
-            // A reader that has gone wants no more; that is its right.
+            // A reader that closed the pipe wants no more; that is no error.
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
             Err(e) => {
                 let _first = self.stdout_error.set(e);
@@ -121,7 +130,7 @@ impl Output {
         }
     }
 
-    /// The exit status of a command that came to `status`, which is no success if its data was lost.
+    /// The exit status for `status`; it is not a success if data was lost.
     pub fn finish(&self, status: CommandStatus) -> CommandStatus {
         let Some(error) = self.stdout_error.get() else { return status };
         let failure = Failure::new(ErrorKind::Output, format!("cannot write to standard output: {error}"))
@@ -141,29 +150,29 @@ impl Output {
         }
     }
 
-    /// Says something to the person, unless told to be quiet.
+    /// Prints a message, unless `--quiet` is set.
     pub fn info(&self, text: &str) {
         if !self.is_quiet {
-            self.stderr(text);
+            self.stderr(Priority::Info, text);
         }
     }
 
-    /// Says what a person must know to go on, which no `--quiet` can mean.
+    /// Prints a message that a person needs to go on, even with `--quiet`.
     pub fn prompt(&self, text: &str) {
-        self.stderr(text);
+        self.stderr(Priority::Info, text);
     }
 
-    /// Whether a person at a terminal reads what is said.
+    /// Whether messages go to a terminal.
     pub fn is_terminal(&self) -> bool {
         io::stderr().is_terminal()
     }
 
-    /// Whether a line can be written over: only on a terminal that does what it is told. This is no matter of colours.
+    /// Whether a line can be overwritten, which needs a terminal that obeys control sequences. Colours do not matter.
     fn can_redraw(&self) -> bool {
         !self.is_quiet && self.is_terminal() && !paths::is_terminal_dumb()
     }
 
-    /// Shows how far something has come, in place.
+    /// Shows progress on one line.
     pub fn progress(&self, text: &str) {
         if !self.can_redraw() {
             return;
@@ -173,7 +182,7 @@ impl Output {
         self.has_countdown.store(true, Ordering::Relaxed);
     }
 
-    /// Shows what is left of a wait, in place.
+    /// Shows the time left of a wait on one line.
     pub fn countdown(&self, left: Duration) {
         if !self.can_redraw() {
             return;
@@ -184,7 +193,7 @@ impl Output {
         self.has_countdown.store(true, Ordering::Relaxed);
     }
 
-    /// The wait is over.
+    /// Ends the countdown.
     pub fn end_countdown(&self) {
         if self.has_countdown.swap(false, Ordering::Relaxed) {
             let _gone = io::stderr().lock().write_all(b"\r\x1b[K");
@@ -193,19 +202,19 @@ impl Output {
 
     pub fn warn(&self, text: &str) {
         if !self.is_quiet {
-            self.stderr(&format!("{WARN}warning:{WARN:#} {text}"));
+            self.stderr(Priority::Warning, &format!("{WARN}warning:{WARN:#} {text}"));
         }
     }
 
-    /// What failed and why, then what to do.
+    /// Prints the error, its cause and its hint.
     pub fn error(&self, failure: &Failure) {
-        self.stderr(&format!("{BAD}error:{BAD:#} {}", failure.message));
+        self.stderr(Priority::Error, &format!("{BAD}error:{BAD:#} {}", failure.message));
         if let Some(hint) = &failure.hint {
-            self.stderr(&format!("{DIM}hint:{DIM:#} {hint}"));
+            self.stderr(Priority::Error, &format!("{DIM}hint:{DIM:#} {hint}"));
         }
     }
 
-    /// The end of a command that has nothing else to show; with `--json` that is a document too.
+    /// Prints the error of a command that has no other output; with `--json` as a document.
     pub fn fail(&self, failure: &Failure) {
         self.error(failure);
         if self.is_json {
@@ -213,14 +222,15 @@ impl Output {
         }
     }
 
-    fn stderr(&self, text: &str) {
+    fn stderr(&self, priority: Priority, text: &str) {
         self.end_countdown();
         let mut stderr = AutoStream::new(io::stderr(), self.color_choice).lock();
-        let _gone = writeln!(stderr, "{text}");
+        let priority = if self.is_journal { priority.to_string() } else { String::new() };
+        let _gone = writeln!(stderr, "{priority}{text}");
     }
 }
 
-/// What is asked for, in the words of those who print.
+/// The choice of colours for the printing crates.
 fn color_choice(colour: Colour) -> ColorChoice {
     match colour {
         Colour::Auto => ColorChoice::Auto,
@@ -229,12 +239,12 @@ fn color_choice(colour: Colour) -> ColorChoice {
     }
 }
 
-/// Whether what is not printed here, the log, is coloured on stderr: as all else there is.
+/// Whether the log on stderr is coloured, as the other messages there are.
 pub fn is_stderr_coloured(colour: Colour) -> bool {
     AutoStream::new(io::stderr(), color_choice(colour)).current_choice() == ColorChoice::AlwaysAnsi
 }
 
-/// Rows in columns as wide as their widest cell. Styles do not count, being of no width.
+/// Aligns rows in columns as wide as their widest cell. Styles have no width.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |cell: &str| anstream::adapter::strip_str(cell).to_string().chars().count();
@@ -247,7 +257,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// One row of `refresh --json`. `provider`: as far as it is known.
+/// One row of `refresh --json`. `provider`: its name, if it is known.
 pub fn outcome_json(name: &ProfileName, provider: Option<&str>, outcome: &Outcome) -> Value {
     json!({
         "profile": name,
@@ -319,10 +329,20 @@ mod tests {
         assert_eq!(CommandStatus::from_outcome(&outcome), CommandStatus::Ok);
         outcome.publication = Publication::PublishPending;
         assert_eq!(CommandStatus::from_outcome(&outcome), CommandStatus::TryAgain);
-        assert_eq!(
-            CommandStatus::from_state(ProfileState::Fresh, Publication::PublishPending),
-            CommandStatus::TryAgain
-        );
-        assert_eq!(CommandStatus::from_state(ProfileState::Due, Publication::None), CommandStatus::Ok);
+        let fresh = ProfileStatus::new(ProfileState::Fresh, None, None);
+        assert_eq!(CommandStatus::from_status(&fresh, Publication::PublishPending), CommandStatus::TryAgain);
+    }
+
+    #[test]
+    fn failed_refresh_counts_once_the_margin_is_reached() {
+        let failure = Some(Failure::new(ErrorKind::Network, "away"));
+        for (state, last_failure, exit) in [
+            (ProfileState::Fresh, failure.clone(), CommandStatus::Ok),
+            (ProfileState::Due, None, CommandStatus::Ok),
+            (ProfileState::Due, failure, CommandStatus::TryAgain),
+        ] {
+            let status = ProfileStatus { last_failure, ..ProfileStatus::new(state, None, None) };
+            assert_eq!(CommandStatus::from_status(&status, Publication::None), exit, "{status:?}");
+        }
     }
 }

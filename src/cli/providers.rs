@@ -1,4 +1,4 @@
-//! `keepalive providers`: the providers and what each is known to do.
+//! `keepalive providers`: lists the providers and how each behaves.
 
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ pub fn run(global: &GlobalArgs, out: &Output) -> CommandStatus {
     CommandStatus::Ok
 }
 
-/// All that is known of a provider, for a person.
+/// The facts about a provider, for a person.
 fn details(p: &Provider, margin: &str) -> String {
     let mut lines = vec![format!("\n{}", p.name)];
     let mut line = |what: &str, text: &str| {
@@ -64,10 +64,10 @@ fn details(p: &Provider, margin: &str) -> String {
     lines.join("\n")
 }
 
-/// The columns that a line may take beside its title, which takes 12 of a terminal's 80.
+/// The width beside the title, which takes 12 of a terminal's 80 columns.
 const WIDTH: usize = 68;
 
-/// A text in lines that a terminal has room for; a word is never cut.
+/// Wraps a text to that width; a word is never cut.
 fn wrap_text(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ').filter(|word| !word.is_empty()) {
@@ -82,7 +82,7 @@ fn wrap_text(text: &str) -> Vec<String> {
     lines
 }
 
-/// The places that are known without asking the server.
+/// The endpoints that are known without asking the server.
 fn endpoints(p: &Provider) -> impl Iterator<Item = (&'static str, &str)> {
     let example = (!p.issuer_example.is_empty() && p.issuer.is_none()).then_some(p.issuer_example.as_str());
     let named = [
@@ -97,7 +97,7 @@ fn endpoints(p: &Provider) -> impl Iterator<Item = (&'static str, &str)> {
     example.map(|url| ("issuer", url)).into_iter().chain(known)
 }
 
-/// What is particular about a request, without values: those may be the user's secrets.
+/// The particulars of a request, without values: those may be the user's secrets.
 fn request(p: &Provider) -> String {
     let client = match p.client_auth {
         ClientAuth::None => "",
@@ -156,7 +156,7 @@ fn client(p: &Provider) -> String {
     if p.client_id.is_empty() { "your own".into() } else { p.client_id.clone() }
 }
 
-/// The client as the table has room for it; the block below tells all of it.
+/// The client in a table cell; the block below has all of it.
 fn client_cell(p: &Provider) -> String {
     const ROOM: usize = 30;
     let client = client(p);

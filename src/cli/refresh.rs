@@ -1,4 +1,4 @@
-//! `keepalive refresh`: one shot, over one profile or many.
+//! `keepalive refresh`: refreshes one profile or many, once.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use super::output::{CommandStatus, Output, outcome_json, outcome_line};
 use crate::cli::setup::Setup;
 use crate::credential::freshness::Demand;
 use crate::engine::Engine;
-use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
 use crate::scheduler::run_interval;
@@ -36,9 +36,9 @@ pub struct RefreshArgs {
     lookahead: Duration,
 }
 
-/// Flights that one run has in the air at once, over all providers.
+/// How many flights one run has at once, over all providers.
 const MAX_CONCURRENT: usize = 32;
-/// Longer than any flight can take: queue, connect, request, persistence.
+/// Longer than any flight can take: queue, connect, request, storing.
 const FLIGHT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 pub fn run(args: &RefreshArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
@@ -61,7 +61,7 @@ pub fn run(args: &RefreshArgs, global: &GlobalArgs, out: &Output) -> CommandStat
     status
 }
 
-/// The profile, the name of its provider if it has one, and how its refresh ended.
+/// A profile, the name of its provider if it has one, and the outcome of its refresh.
 type ProfileOutcome = (ProfileName, Option<String>, Outcome);
 
 fn refresh(
@@ -87,8 +87,8 @@ fn refresh(
     Ok(rows)
 }
 
-/// Notes this run, and says so if runs like it are too far apart to keep a profile alive. All of it is advice: what
-/// cannot be read or written is left alone.
+/// Records this run, and warns if such runs are too far apart to keep a profile alive. This is advice, so its own
+/// errors are ignored.
 fn warn_if_runs_too_sparse(setup: &Setup, profiles: &[Arc<Profile>], lookahead: Duration, out: &Output) {
     let path = setup.store.layout().runs();
     let mut runs: RunHistory =
@@ -124,25 +124,20 @@ fn all_profile_names(setup: &Setup, out: &Output) -> Result<Vec<ProfileName>, (C
     Ok(names)
 }
 
-/// Splits the names into profiles and rows that say why there is none.
+/// Splits the names into profiles and rows with the error of those that have none.
 fn resolve_profiles(setup: &Setup, names: Vec<ProfileName>) -> (Vec<Arc<Profile>>, Vec<ProfileOutcome>) {
     let mut profiles = Vec::new();
     let mut rows = Vec::new();
     for name in names {
         match setup.profile(&name) {
             Ok(profile) => profiles.push(Arc::new(profile)),
-            Err(failure) => {
-                // A journal that cannot be read names no provider: that is no fault of the configuration.
-                let unread = setup.store.peek(&name).err().map(|e| e.outcome());
-                let outcome = unread.unwrap_or_else(|| Outcome::new(OutcomeKind::ConfigError).with_error(failure));
-                rows.push((name, None, outcome));
-            }
+            Err(outcome) => rows.push((name, None, outcome)),
         }
     }
     (profiles, rows)
 }
 
-/// Refreshes all of them: at most `WORKERS` at a time, each profile on its own.
+/// Refreshes all of them, at most `MAX_CONCURRENT` at a time, each on its own.
 fn run_all(
     engine: &Engine,
     endpoint: &HttpEndpoint,

@@ -1,5 +1,5 @@
-//! Puts the parts together: from the places and the configuration to a store and an engine. The only file that names
-//! concrete parts.
+//! Composes the program: from environment and configuration to a store and an engine. Only this file names concrete
+//! parts.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::import_sources::ToolStores;
-use crate::outcome::{ErrorKind, Failure};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName, SecretSource};
 use crate::provider::client_auth::SecretReader;
 use crate::provider::http::HttpEndpoint;
@@ -24,7 +24,7 @@ use crate::sys::paths;
 use crate::sys::paths::Environment;
 use crate::sys::process;
 
-/// Everything a command that touches credentials needs.
+/// The parts that a command on credentials needs.
 pub struct Setup {
     pub environment: Environment,
     pub config: Config,
@@ -33,7 +33,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Reads the configuration and opens the store; nothing is asked of keyring or network yet.
+    /// Reads the configuration and opens the store, without using the keyring or the network yet.
     pub fn new(global: &GlobalArgs) -> Result<Self, Failure> {
         let places = Environment::from_env(global.config.as_deref());
         let config = load(&places)?;
@@ -41,7 +41,7 @@ impl Setup {
         Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock) })
     }
 
-    /// An engine with its token endpoint. `is_daemon`: for a daemon.
+    /// An engine with its token endpoint. `is_resident`: it is for a daemon.
     pub fn engine(&self, is_resident: bool) -> Result<(Engine, Arc<HttpEndpoint>), Failure> {
         let secrets = secret_reader(Arc::clone(&self.store));
         let metadata = self.store.layout().metadata();
@@ -67,22 +67,23 @@ impl Setup {
         }
     }
 
-    /// A profile as configured, or by the provider that its credential names.
-    pub fn profile(&self, name: &ProfileName) -> Result<Profile, Failure> {
-        let (journal, unreadable) = match self.store.peek(name) {
-            Ok(journal) => (journal, None),
-            Err(e) => (None, e.outcome().error),
-        };
-        let provider = journal.and_then(|r| r.binding).map(|b| b.provider);
-        // Where the journal cannot be read, it may be the one to know the provider.
-        self.config.profile(name, provider.as_deref()).map_err(|e| unreadable.unwrap_or_else(|| e.to_failure()))
+    /// A profile as configured, or by the provider that its credential names. `Err`: how a command ends that needs it.
+    pub fn profile(&self, name: &ProfileName) -> Result<Profile, Outcome> {
+        let journal = self.store.peek(name);
+        let binding = journal.as_ref().ok().and_then(|journal| journal.as_ref()?.binding.as_ref());
+        self.config.profile(name, binding.map(|b| b.provider.as_str())).map_err(|e| match &journal {
+            Ok(_) => Outcome::new(OutcomeKind::ConfigError).with_error(e.to_failure()),
+            // It may be the one to know the provider: that is no fault of the configuration.
+            Err(unreadable) => unreadable.outcome(),
+        })
     }
 
     /// All profiles: those of the configuration, and those that only have a credential.
     pub fn all_profiles(&self) -> Result<Vec<ProfileName>, StoreError> {
         let mut names: Vec<_> = self.config.profile_names().cloned().collect();
         for name in self.store.list_profiles()? {
-            // One journal that cannot be read must not hide the other profiles: whoever looks at this one is told.
+            // A journal that cannot be read must not hide the other profiles; its own error is reported when that
+            // profile is read.
             let is_gone = self.store.peek(&name).is_ok_and(|journal| journal.is_some_and(|r| r.is_tombstone));
             if !is_gone && !names.contains(&name) {
                 names.push(name);
@@ -98,7 +99,7 @@ pub fn load(places: &Environment) -> Result<Config, Failure> {
     Config::load(&places.config, places.is_config_explicit, places.home.as_deref()).map_err(|e| e.to_failure())
 }
 
-/// Tells what in the configuration counts otherwise than it reads.
+/// Prints the settings that have another effect than they seem to.
 pub fn report_warnings(config: &Config, out: &Output) {
     for warning in &config.warnings {
         let hint = warning.hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"));
@@ -111,7 +112,7 @@ fn open_store(config: &Config, places: &Environment) -> Store {
     Store::new(&config.store, &places.state_dir, places.credentials_dir.as_deref(), || keyring::open(bus))
 }
 
-/// Reads client secrets and keys from wherever the user keeps them.
+/// Reads client secrets and keys from where the user keeps them.
 fn secret_reader(store: Arc<Store>) -> SecretReader {
     Box::new(move |source, within| match source {
         SecretSource::Env(name) => {
@@ -146,7 +147,7 @@ fn secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
     secret_text(&Zeroizing::new(bytes))
 }
 
-/// Text; the newline that editors and `echo` add is not part of a secret.
+/// The secret as text. The newline that editors and `echo` add is not part of it.
 fn secret_text(bytes: &[u8]) -> Result<Zeroizing<String>, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())?;
     let text = text.strip_suffix('\n').unwrap_or(text);

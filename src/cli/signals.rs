@@ -1,4 +1,4 @@
-//! Signals that ask a run to end: nothing new is sent, what is sent is finished.
+//! Handles stop signals: nothing more is sent, and a request that was sent is completed.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -9,20 +9,20 @@ use crate::engine::Engine;
 use crate::provider::http::HttpEndpoint;
 use crate::sys::process;
 
-/// What a person, a terminal, a time limit or a batch system sends, and would end the run with the answer on its way;
-/// caught from the moment that this exists.
+/// The signals that a person, a terminal, a time limit or a batch system sends. They are caught from the moment that
+/// this value exists.
 pub struct StopSignals(Vec<Signal>);
 
 impl StopSignals {
     /// Catches them on the endpoint's runtime.
     pub fn listen(endpoint: &HttpEndpoint) -> std::io::Result<Self> {
         let mut stop = Self::for_daemon(endpoint)?;
-        // A terminal that was closed, unless the run was to outlive that: `nohup`.
+        // SIGHUP comes when the terminal is closed, unless the run is to outlive that (`nohup`).
         stop.0.extend(listen_unless_ignored(endpoint, &[SignalKind::hangup()])?);
         Ok(stop)
     }
 
-    /// The same without SIGHUP, which tells a daemon to reload.
+    /// The stop signals of a daemon: without SIGHUP, which reloads.
     pub fn for_daemon(endpoint: &HttpEndpoint) -> std::io::Result<Self> {
         let kinds = [
             SignalKind::terminate(),
@@ -36,7 +36,7 @@ impl StopSignals {
         listen_unless_ignored(endpoint, &kinds).map(Self)
     }
 
-    /// Returns once one of them has come.
+    /// Returns once one of the signals has arrived.
     pub async fn received(&mut self) {
         poll_fn(|cx| match self.0.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
             true => Poll::Ready(()),
@@ -46,23 +46,23 @@ impl StopSignals {
     }
 }
 
-/// What is ignored stays ignored: whoever started us wanted it so.
+/// An ignored signal stays ignored, because the parent process wanted it so.
 fn listen_unless_ignored(endpoint: &HttpEndpoint, kinds: &[SignalKind]) -> std::io::Result<Vec<Signal>> {
     let _inside = endpoint.runtime().enter();
     kinds.iter().filter(|kind| !process::ignores_signal(kind.as_raw_value())).map(|kind| signal(*kind)).collect()
 }
 
-/// SIGHUP, caught for a daemon.
+/// SIGHUP for a daemon.
 pub fn hangup(endpoint: &HttpEndpoint) -> std::io::Result<Signal> {
     let _inside = endpoint.runtime().enter();
     signal(SignalKind::hangup())
 }
 
-/// Ends a one-shot run decently on such a signal: nothing new is sent, what is sent is finished.
+/// Ends a one-shot run on a stop signal: nothing more is sent, and a request that was sent is completed.
 pub fn stop_on_signal(endpoint: &HttpEndpoint, engine: &Engine) {
     let engine = engine.clone();
     let Ok(mut stop) = StopSignals::listen(endpoint) else {
-        // Then a signal ends the run as it does any program, and the journal says what is in doubt.
+        // Without the handler a signal ends the process at once, and the journal says what is in doubt.
         return;
     };
     endpoint.runtime().spawn(async move {

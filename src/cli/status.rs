@@ -1,4 +1,4 @@
-//! `keepalive status`: how every profile stands, from the journals alone.
+//! `keepalive status`: shows the status of each profile, from the journals alone.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -9,13 +9,10 @@ use crate::cli::setup;
 use crate::cli::setup::Setup;
 use crate::clock::Timestamp;
 use crate::engine::status;
-use crate::engine::status::{ProfileStatus, StatusPolicy};
+use crate::engine::status::ProfileStatus;
 use crate::outcome::{ErrorKind, Failure, ProfileState, Publication};
-use crate::profile::{Policy, Profile, ProfileName};
-use crate::store::journal::{Intent, Journal};
-
-/// What connecting and sealing may add to the time that a provider has for its answer.
-const HANDLING_TIME: std::time::Duration = std::time::Duration::from_secs(5);
+use crate::profile::ProfileName;
+use crate::store::journal::Journal;
 
 /// Show the state of every profile
 ///
@@ -28,14 +25,43 @@ pub struct StatusArgs {
     profiles: Vec<ProfileName>,
 }
 
-struct StatusRow {
-    name: ProfileName,
+/// One profile as it is shown.
+pub(super) struct StatusRow {
+    pub name: ProfileName,
     provider: Option<String>,
-    journal: Option<Journal>,
-    status: ProfileStatus,
-    /// The store cannot tell how the profile stands; `standing.error` says why.
-    is_unreadable: bool,
+    pub journal: Option<Journal>,
+    pub status: ProfileStatus,
     is_followed: bool,
+}
+
+impl StatusRow {
+    pub fn new(setup: &Setup, name: ProfileName) -> Self {
+        let journal = setup.store.peek(&name);
+        let binding = journal.as_ref().ok().and_then(|journal| journal.as_ref()?.binding.as_ref());
+        let bound = binding.map(|b| b.provider.clone());
+        let profile = setup.config.profile(&name, bound.as_deref()).map_err(|e| e.to_failure());
+        let status = status::status_of(&setup.store, &journal, profile.as_ref(), &setup.clock.now());
+        Self {
+            name,
+            provider: profile.as_ref().ok().map(|profile| profile.provider.name.clone()).or(bound),
+            journal: journal.ok().flatten(),
+            status,
+            is_followed: profile.is_ok_and(|profile| profile.follow),
+        }
+    }
+
+    /// The journal, unless there is no credential that it is about.
+    fn credential(&self) -> Option<&Journal> {
+        self.journal.as_ref().filter(|journal| journal.has_credential())
+    }
+
+    fn publication(&self) -> Publication {
+        self.credential().map_or(Publication::None, |journal| journal.publication)
+    }
+
+    pub fn exit_status(&self) -> CommandStatus {
+        CommandStatus::from_status(&self.status, self.publication())
+    }
 }
 
 pub fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
@@ -57,8 +83,7 @@ pub fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> CommandStatu
         },
     };
     setup::report_warnings(&setup.config, out);
-    let no_key = setup.store.missing_key_file().and_then(|e| e.outcome().error);
-    let rows: Vec<StatusRow> = names.into_iter().map(|name| status_row(&setup, name, no_key.as_ref())).collect();
+    let rows: Vec<StatusRow> = names.into_iter().map(|name| StatusRow::new(&setup, name)).collect();
     if out.is_json {
         let profiles: Vec<_> = rows.iter().map(|row| to_json(row, setup.store.kind())).collect();
         out.json(&json!({ "profiles": profiles }));
@@ -67,109 +92,18 @@ pub fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> CommandStatu
             "no profiles yet; create one: keepalive login PROFILE --provider NAME, or keepalive import PROFILE \
                  --provider NAME",
         );
-        if let Some(Failure { message, hint, .. }) = &no_key {
-            out.warn(&format!("{message}; {}", hint.as_deref().unwrap_or_default()));
+        let no_key = setup.store.missing_key_file().and_then(|e| e.outcome().error);
+        if let Some(Failure { message, hint, .. }) = no_key {
+            out.warn(&format!("{message}; {}", hint.unwrap_or_default()));
         }
     } else {
         print_table(&rows, setup.clock.now().wall, out);
     }
-    rows.iter().map(exit_status).max().unwrap_or(CommandStatus::Ok)
-}
-
-fn exit_status(row: &StatusRow) -> CommandStatus {
-    match row.is_unreadable {
-        true => CommandStatus::StoreUnavailable,
-        false => CommandStatus::from_state(row.status.state, publication(row)),
-    }
-}
-
-fn status_row(setup: &Setup, name: ProfileName, no_key: Option<&Failure>) -> StatusRow {
-    let (journal, unreadable) = match setup.store.peek(&name) {
-        Ok(journal) => (journal, None),
-        Err(e) => (None, e.outcome().error),
-    };
-    let binding = journal.as_ref().and_then(|r| r.binding.as_ref());
-    let profile = setup.config.profile(&name, binding.map(|b| b.provider.as_str())).map_err(|e| e.to_failure());
-    let provider = match (&profile, binding) {
-        (Ok(profile), _) => Some(profile.provider.name.clone()),
-        (Err(_), Some(binding)) => Some(binding.provider.clone()),
-        (Err(_), None) => None,
-    };
-    let is_followed = profile.as_ref().is_ok_and(|p| p.follow);
-    let mut standing = profile_status(setup, journal.as_ref(), profile.as_ref().ok());
-    let is_unreadable = unreadable.is_some();
-    // Without its key what is stored can neither be used nor refreshed.
-    let no_key = no_key.filter(|_| journal.as_ref().is_some_and(Journal::has_credential));
-    if let Some(error) = unreadable.or(profile.err()).or(no_key.cloned()) {
-        standing = ProfileStatus { state: ProfileState::ConfigError, refresh_at: None, error: Some(error) };
-    }
-    StatusRow { name, provider, journal, status: standing, is_unreadable, is_followed }
-}
-
-pub(super) fn profile_status(setup: &Setup, journal: Option<&Journal>, profile: Option<&Profile>) -> ProfileStatus {
-    let default = Policy::default();
-    let margin = profile.map_or(crate::credential::freshness::Margin::DEFAULT, |p| p.margin);
-    let validity = journal.and_then(|r| r.validity.as_ref());
-    let early = profile.map_or(std::time::Duration::ZERO, |p| status::jitter(p.name.as_str(), margin, validity));
-    let is_followed = profile.is_some_and(|p| p.follow);
-    let status_policy = StatusPolicy {
-        policy: profile.map_or(&default, |p| &p.provider.policy),
-        margin,
-        jitter: early,
-        is_following: is_followed,
-    };
-    let now = setup.clock.now();
-    // Whoever holds the lock for another reason, or for longer than an answer may take, is not waiting for one.
-    let at_most = status_policy.policy.timeout + status_policy.policy.connect_timeout + HANDLING_TIME;
-    let is_first = |i: &Intent| i.send_count == 1 && i.gave_up_at.is_none() && now.time_since(&i.last_sent) <= at_most;
-    let is_awaited = |r: &Journal| match (r.open_intent(), r.open_revocation()) {
-        (Some(intent), _) => is_first(intent),
-        (None, Some(sent)) => now.wall.since(sent.at) <= at_most,
-        (None, None) => false,
-    };
-    let in_flight = journal.is_some_and(|r| is_awaited(r) && setup.store.is_locked(&r.profile));
-    let standing = match journal {
-        // Another run is at this very moment waiting for the answer: no doubt yet.
-        Some(journal) if in_flight => {
-            let mut settled = journal.clone();
-            settled.intent = None;
-            settled.revocation = None;
-            status::profile_status(Some(&settled), status_policy, &now)
-        }
-        _ => status::profile_status(journal, status_policy, &now),
-    };
-    let is_out_already = matches!(standing.state, ProfileState::NeedsLogin | ProfileState::NoCredential);
-    match journal.zip(profile).and_then(|(journal, profile)| binding_mismatch(journal, profile)) {
-        Some(failure) if !is_out_already => {
-            ProfileStatus { state: ProfileState::ConfigError, refresh_at: None, error: Some(failure) }
-        }
-        Some(_) | None => standing,
-    }
-}
-
-/// Why no refresh will be sent, if the configuration has come to name another server or client than the credential's. One
-/// that is discovered is known to the refresh alone.
-fn binding_mismatch(journal: &Journal, profile: &Profile) -> Option<Failure> {
-    let (belongs, provider) = (journal.binding.as_ref()?, &profile.provider);
-    let named = provider.token_endpoint.as_ref().map(|url| url.origin().ascii_serialization());
-    let origin = named.as_ref().unwrap_or(&belongs.origin);
-    if *origin == belongs.origin && provider.client_id == belongs.client_id {
-        return None;
-    }
-    let message = format!(
-        "the credential was issued to client {} at {}, but the configuration has client {} at {origin}",
-        belongs.client_id, belongs.origin, provider.client_id
-    );
-    let hint = format!("restore [provider.{}], sign in again, or import with --replace", belongs.provider);
-    Some(Failure::new(ErrorKind::OtherServer, message).with_hint(hint))
-}
-
-fn publication(row: &StatusRow) -> Publication {
-    row.journal.as_ref().filter(|r| r.has_credential()).map_or(Publication::None, |r| r.publication)
+    rows.iter().map(StatusRow::exit_status).max().unwrap_or(CommandStatus::Ok)
 }
 
 fn to_json(row: &StatusRow, store: &str) -> Value {
-    let journal = row.journal.as_ref().filter(|r| r.has_credential());
+    let journal = row.credential();
     let attempt = row.journal.as_ref().and_then(|r| r.last_attempt.as_ref());
     json!({
         "profile": row.name,
@@ -182,13 +116,13 @@ fn to_json(row: &StatusRow, store: &str) -> Value {
         "last_attempt": attempt.map(|a| json!({"at": a.at, "outcome": a.outcome, "error": a.error})),
         "login_by": journal.and_then(|r| r.login_by),
         "store": store,
-        "publication": publication(row),
+        "publication": row.publication(),
         "source": source_json(journal, row.is_followed),
         "error": row.status.error,
     })
 }
 
-/// Where a profile came from, for `status --json`.
+/// The origin of a profile, for `status --json`.
 fn source_json(journal: Option<&Journal>, is_followed: bool) -> Value {
     match journal.and_then(|r| r.origin.as_ref()) {
         None => Value::Null,
@@ -206,15 +140,12 @@ fn print_table(rows: &[StatusRow], now: Timestamp, out: &Output) {
     let header = ["PROFILE", "PROVIDER", "STATE", "EXPIRES", "NEXT REFRESH", "GENERATION"];
     let mut cells = vec![header.map(str::to_owned).to_vec()];
     for row in rows {
-        let journal = row.journal.as_ref().filter(|r| r.has_credential());
+        let journal = row.credential();
         let expires = journal.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at());
         cells.push(vec![
             row.name.to_string(),
             row.provider.clone().unwrap_or_else(|| "-".into()),
-            match row.is_unreadable {
-                true => format!("{BAD}store unavailable{BAD:#}"),
-                false => state_word(row.status.state, publication(row)),
-            },
+            state_word(row.status.state, row.publication()),
             expires.map_or("-".into(), |at| relative_time(at, now)),
             row.status.refresh_at.map_or("-".into(), |at| relative_time(at, now)),
             journal.map_or("-".into(), |r| r.generation.to_string()),
@@ -227,9 +158,15 @@ fn print_table(rows: &[StatusRow], now: Timestamp, out: &Output) {
         }
         if let Some(error) = &row.status.error {
             out.line(&format!("{}: {}", row.name, error.message));
-            if let Some(hint) = &error.hint {
-                out.line(&format!("  {DIM}hint: {hint}{DIM:#}"));
-            }
+            print_hint(error, out);
+        }
+        // In the other states the error above is this one.
+        if let Some(failure) = row.status.last_failure.as_ref().filter(|f| row.status.error.as_ref() != Some(f)) {
+            let next =
+                row.status.refresh_at.map_or(String::new(), |at| format!(", next try {}", relative_time(at, now)));
+            let state = state_word(row.status.state, row.publication());
+            out.line(&format!("{}: {state}, but the last refresh failed: {}{next}", row.name, failure.message));
+            print_hint(failure, out);
         }
         if let Some(by) = row.journal.as_ref().and_then(|r| r.login_by).filter(|by| by.since(now).as_secs() < 7 * 86400)
         {
@@ -239,6 +176,12 @@ fn print_table(rows: &[StatusRow], now: Timestamp, out: &Output) {
                 relative_time(by, now)
             ));
         }
+    }
+}
+
+fn print_hint(failure: &Failure, out: &Output) {
+    if let Some(hint) = &failure.hint {
+        out.line(&format!("  {DIM}hint: {hint}{DIM:#}"));
     }
 }
 
@@ -252,12 +195,13 @@ fn state_word(state: ProfileState, publication: Publication) -> String {
         ProfileState::InDoubt => (BAD, "in doubt"),
         ProfileState::NeedsLogin => (BAD, "needs login"),
         ProfileState::ConfigError => (BAD, "configuration error"),
+        ProfileState::StoreUnavailable => (BAD, "store unavailable"),
         ProfileState::NoCredential => (BAD, "no credential"),
     };
     format!("{style}{word}{style:#}")
 }
 
-/// An instant as a person wants it: how far away, and when.
+/// An instant for a person: how far away, and when.
 fn relative_time(at: Timestamp, now: Timestamp) -> String {
     let distance = |d: std::time::Duration| match d.as_secs() {
         s @ 0..120 => format!("{s}s"),

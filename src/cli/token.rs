@@ -1,4 +1,4 @@
-//! `keepalive token`: prints an access token that lives long enough.
+//! `keepalive token`: prints an access token that is valid for long enough.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use super::output::{CommandStatus, Output};
 use crate::broker::{BrokerRequest, BrokerResponse, client};
 use crate::cli::setup::Setup;
 use crate::engine::access_token::TokenOutput;
+use crate::events;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 
@@ -53,12 +54,15 @@ pub fn run(args: &TokenArgs, global: &GlobalArgs, out: &Output) -> CommandStatus
     };
     let began = setup.clock.now();
     let theirs = match from_daemon(&setup, args) {
-        // The daemon may have been started with another configuration, or not have read ours yet.
+        // The daemon may run with another configuration, or may not have read ours yet.
         Some(reply) if reply.token.is_none() && reply.outcome == OutcomeKind::ConfigError => Some(reply),
-        Some(reply) => return print_daemon_response(args, out, reply),
+        Some(reply) => {
+            events::token_from_daemon(&args.profile);
+            return print_daemon_response(args, out, reply);
+        }
         None => None,
     };
-    // A daemon that fell silent has used up some of the time.
+    // A daemon that stopped responding has used up some of the time.
     let left = args.timeout.saturating_sub(setup.clock.now().time_since(&began));
     from_store(&setup, args, left, theirs, out)
 }
@@ -70,6 +74,7 @@ fn print_daemon_response(args: &TokenArgs, out: &Output, reply: BrokerResponse) 
 
 fn from_daemon(setup: &Setup, args: &TokenArgs) -> Option<BrokerResponse> {
     if setup.environment.active_profiles.iter().any(|name| name == args.profile.as_str()) {
+        events::token_from_store("keepalive runs this command for the profile");
         return None;
     }
     let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX / 2);
@@ -81,7 +86,7 @@ fn from_daemon(setup: &Setup, args: &TokenArgs) -> Option<BrokerResponse> {
     client::request_token(&setup.environment.socket, &setup.store.uuid()?, &request)
 }
 
-/// `theirs`: what the daemon said, if that may be due to another configuration; it stands where only a daemon has the key.
+/// `theirs`: the daemon's error, if another configuration may be the cause. It counts if only a daemon has the key.
 fn from_store(
     setup: &Setup,
     args: &TokenArgs,
@@ -95,7 +100,10 @@ fn from_store(
     };
     let profile = match setup.profile(&args.profile) {
         Ok(profile) => Arc::new(profile),
-        Err(f) => return refused(&f, CommandStatus::Config),
+        Err(outcome) => {
+            let status = CommandStatus::from_outcome(&outcome);
+            return refused(&outcome.error.unwrap_or_else(no_token), status);
+        }
     };
     let (engine, endpoint) = match setup.engine(false) {
         Ok(parts) => parts,
@@ -105,7 +113,7 @@ fn from_store(
     let explain = || out.info(&format!("{}: waiting for a refresh in progress …", args.profile));
     let mut obtained = engine.access_token(&profile, args.min_valid, limit, &explain);
     if obtained.token.is_none() {
-        // This run cannot leave before its own flight is through, so it need not leave without what that brings.
+        // This run must complete its own flight anyway, so it waits for the result.
         engine.drain();
         obtained = engine.access_token_now(&profile, args.min_valid).unwrap_or(obtained);
     }
@@ -121,14 +129,14 @@ fn from_store(
         warnings: obtained.warnings,
     };
     let status = print(args, out, reply, &outcome);
-    // The token is out; what this run has in the air still must land.
+    // The token is printed; a flight of this run must still be completed.
     engine.drain();
     status
 }
 
 fn print(args: &TokenArgs, out: &Output, reply: BrokerResponse, outcome: &Outcome) -> CommandStatus {
     let Some(token) = reply.token else {
-        let failure = reply.error.unwrap_or_else(|| Failure::new(ErrorKind::NoToken, "there is no valid access token"));
+        let failure = reply.error.unwrap_or_else(no_token);
         out.fail(&with_profile_name(&args.profile, failure));
         return match CommandStatus::from_outcome(outcome) {
             CommandStatus::Ok => CommandStatus::TryAgain,
@@ -145,10 +153,14 @@ fn print(args: &TokenArgs, out: &Output, reply: BrokerResponse, outcome: &Outcom
     CommandStatus::Ok
 }
 
-/// The failure with the profile's name before it, if it is not in it.
+/// The failure with the profile's name in front, if it lacks it.
 fn with_profile_name(name: &ProfileName, failure: Failure) -> Failure {
     let is_named = failure.message.split_whitespace().any(|word| word.trim_end_matches(':') == name.as_str());
     if is_named { failure } else { Failure { message: format!("{name}: {}", failure.message), ..failure } }
+}
+
+fn no_token() -> Failure {
+    Failure::new(ErrorKind::NoToken, "there is no valid access token")
 }
 
 fn print_token(args: &TokenArgs, out: &Output, token: &TokenOutput) {

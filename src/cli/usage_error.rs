@@ -1,4 +1,4 @@
-//! What ends a run before it is one: help and version, and a command line that cannot be understood.
+//! Handles what the argument parser returns instead of a command: help, version, and wrong command lines.
 
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ use crate::outcome::{ErrorKind, Failure};
 /// The exit status for a wrong command line.
 const USAGE: u8 = 2;
 
-/// Prints what the parser has to say instead of a command.
+/// Prints the parser's text instead of running a command.
 pub fn report_parse_error(error: &clap::Error) -> ExitCode {
     let is_json = asks_for_json(std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()));
     let out = Output::new(&GlobalArgs { config: None, json: is_json, quiet: false, verbose: 0, color: Colour::Auto });
@@ -22,18 +22,18 @@ pub fn report_parse_error(error: &clap::Error) -> ExitCode {
     out.prompt(error.render().ansi().to_string().trim_end());
     if is_json {
         out.json(&json!({ "error": parse_failure(error) }));
-        // Said on stderr if it is lost; the command line stays the worse of the two.
+        // If this output is lost, stderr says so; the wrong command line keeps the worse status.
         out.finish(CommandStatus::Ok);
     }
     ExitCode::from(USAGE)
 }
 
-/// Looked for by itself, as the parser has given up. What follows `--` belongs to somebody else.
+/// Looks for `--json`, because the parser has given up. Words after `--` belong to another program.
 fn asks_for_json(mut words: impl Iterator<Item = String>) -> bool {
     words.by_ref().take_while(|word| word != "--").any(|word| word == "--json")
 }
 
-/// The parser's first paragraph and its tip, without the usage lines between and below.
+/// The parser's first paragraph and its tip, without the usage lines.
 fn parse_failure(error: &clap::Error) -> Failure {
     let text = error.to_string();
     let first = text.split("\n\n").next().unwrap_or(&text);

@@ -1,4 +1,4 @@
-//! How our client proves itself to a provider: `client_auth` and the keys that go with it.
+//! `client_auth` and its keys: how the client authenticates at a provider.
 
 use crate::config::error::{ConfigError, Diagnostic, MissingKey, ValueError, quoted};
 use crate::config::keys;
@@ -32,7 +32,7 @@ pub(super) fn secret_source(entry: &Entry<'_>) -> Result<SecretSource, ConfigErr
     }
 }
 
-/// Whom an assertion is made out to: a word, or a URI as the server wants to be called.
+/// The audience of an assertion: a word, or a URI as the server calls itself.
 pub(super) fn audience(text: &str) -> Result<Audience, ValueError> {
     match text {
         "issuer" => Ok(Audience::Issuer),
@@ -42,7 +42,7 @@ pub(super) fn audience(text: &str) -> Result<Audience, ValueError> {
     }
 }
 
-/// What is missing for `client_auth`, or stands in its way.
+/// The key that `client_auth` needs and lacks, or that conflicts with it.
 pub(super) fn missing_key(provider: &Provider) -> Option<MissingKey> {
     let auth = provider.client_auth;
     let name = CLIENT_AUTHS.iter().find(|(_, value)| *value == auth).map_or("", |(name, _)| name);
@@ -71,7 +71,7 @@ pub(super) fn missing_key(provider: &Provider) -> Option<MissingKey> {
     None
 }
 
-/// Keys about assertions, where none is made.
+/// Warns of keys about assertions where none is made.
 pub(super) fn warn_of_unused_keys(section: &Section<'_>, auth: ClientAuth, warnings: &mut Vec<Diagnostic>) {
     if auth == ClientAuth::PrivateKeyJwt {
         return;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::error::{ValueError, quoted};
 use crate::credential::freshness::Margin;
 
-/// A text that is no duration; says so.
+/// The error for a text that is no duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} is not a duration: write it like \"90s\", \"15m\", \"2h\" or \"1d 12h\"", quoted(.0))]
 pub struct BadDuration(String);
@@ -25,7 +25,7 @@ const MAX_LIFETIME: Duration = DAY.saturating_mul(400);
 /// Shortest span that means anything to a timer.
 const TICK: Duration = Duration::from_millis(1);
 
-/// A refresh that waits longer than an hour for one answer has no one left to wait for it.
+/// The longest time limit of a request: no caller waits longer than an hour for one response.
 pub(super) const WAIT_LIMITS: RangeInclusive<Duration> = TICK..=Duration::from_secs(3600);
 /// The longest grace found documented is a few minutes; a day allows for the unknown.
 pub(super) const GRACE_LIMITS: RangeInclusive<Duration> = TICK..=DAY;

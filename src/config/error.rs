@@ -1,11 +1,11 @@
-//! What is wrong with a configuration: where, what, and what would be right.
+//! An error or a warning about the configuration: where, what, and what would be right.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::outcome::{ErrorKind, Failure};
 
-/// One thing to tell about the configuration. `Display` gives `FILE:LINE: MESSAGE`, on one line without the hint.
+/// One finding about the configuration. `Display` gives `FILE:LINE: MESSAGE`, on one line without the hint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// The file as it was named; `None` when there is no file.
@@ -46,7 +46,7 @@ impl MissingKey {
     }
 }
 
-/// Why there is no configuration to work with.
+/// The error that ends the loading of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(Box<Diagnostic>);
 
@@ -61,7 +61,7 @@ impl ConfigError {
         self.0.hint.as_deref()
     }
 
-    /// As the commands report it.
+    /// The error as the commands report it.
     pub fn to_failure(&self) -> Failure {
         Failure { hint: self.0.hint.clone(), ..Failure::new(ErrorKind::Config, self.to_string()) }
     }

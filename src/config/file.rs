@@ -1,4 +1,4 @@
-//! The configuration file as the disk has it: opened once, and trusted only if no one else can have written it.
+//! Reads the configuration file: opened once, and trusted only if no other user can have written it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::error::ConfigError;
 
-/// Far above ten thousand profiles; a file beyond it is some other file.
+/// The size limit, far above ten thousand profiles; a larger file is not a configuration.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Reads the file; `None` if it is absent.

@@ -63,8 +63,8 @@ pub(super) const PROVIDER: &[Key] = &[
     key("default_lifetime", "\"1h\""),
 ];
 
-/// What a built-in provider says besides: its habits in words, where the facts come from, on which day they were read
-/// there, and what an issuer looks like where every customer has one.
+/// The keys of a built-in provider for its known behaviour, the source of these facts, the day on which they were read
+/// there, and an example of an issuer where every customer has one.
 pub(super) const BUILT_IN: &[Key] = &[
     key("known", "\"...\""),
     key("source", "\"...\""),
@@ -93,11 +93,11 @@ pub(super) const SECRET: &[Key] = &[
     key("keyring", "\"acme-client\""),
 ];
 
-/// The sections with keys that a user may look for elsewhere.
+/// The sections whose keys a user may put into the wrong section.
 const SECTIONS: &[(&str, &[Key])] =
     &[("[profile.NAME]", PROFILE), ("[provider.NAME]", PROVIDER), ("[store]", STORE), ("the top of the file", TOP)];
 
-/// What to write instead of an unknown key: the nearest of this section, or the section where it is at home.
+/// What to write instead of an unknown key: the nearest key of this section, or the section that it belongs to.
 pub(super) fn suggestion(unknown: &str, here: &[&[Key]]) -> String {
     let known = || here.iter().flat_map(|keys| keys.iter()).map(|key| key.name);
     if let Some(name) = nearest(unknown, known()) {
@@ -110,7 +110,7 @@ pub(super) fn suggestion(unknown: &str, here: &[&[Key]]) -> String {
     format!("the keys allowed here are {}", alternatives(&names).replace(" or ", " and "))
 }
 
-/// How a value of this key is written.
+/// An example of a value of this key.
 pub(super) fn example(name: &str) -> Option<&'static str> {
     // Profiles first: there `provider` is a name, at the top a section.
     let all = [PROFILE, TOP, STORE, PROVIDER, STORE_KEY, SECRET, BUILT_IN];

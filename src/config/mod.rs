@@ -36,7 +36,7 @@ pub struct Config {
     /// The built-in providers and the user's own, by name. A built-in one for which the user must register a client has
     /// an empty `client_id` until the user names it; `profile` never gives out such a one.
     pub providers: BTreeMap<String, Arc<Provider>>,
-    /// What was understood but will not have the effect that was meant.
+    /// Settings that were understood but will not have the intended effect.
     pub warnings: Vec<Diagnostic>,
     defaults: Timing,
     profiles: BTreeMap<ProfileName, ProfileSection>,

@@ -1,4 +1,4 @@
-//! When to refresh, at the top of the file and in `[profile.NAME]`, and which provider a profile has.
+//! `[profile.NAME]` and the keys at the top of the file: when to refresh, and the provider of a profile.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::credential::freshness::Margin;
 use crate::profile::{BadProfileName, ProfileName, Provider};
 use crate::schedule::Schedule;
 
-/// The timing that a section asks for; at the top of the file, what holds for profiles that ask for nothing.
+/// The timing of a section; at the top of the file, the default for all profiles.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Timing {
     pub margin: Option<Margin>,
@@ -20,7 +20,7 @@ pub(super) struct Timing {
     utc: bool,
 }
 
-/// A `[profile.NAME]` as far as it goes: the provider may be known only from the stored credential.
+/// A `[profile.NAME]` as written: its provider may be known only from the stored credential.
 #[derive(Clone, Debug)]
 pub(super) struct ProfileSection {
     pub provider: Option<Arc<Provider>>,
@@ -28,7 +28,7 @@ pub(super) struct ProfileSection {
     pub follow: bool,
 }
 
-/// Schedules already read: ten thousand profiles share a few.
+/// A cache of parsed schedules: ten thousand profiles share a few.
 #[derive(Default)]
 pub(super) struct ScheduleCache(HashMap<(String, bool), Schedule>);
 
@@ -66,7 +66,7 @@ pub(super) fn read_timing(
     Ok(Timing { margin, schedule, utc })
 }
 
-/// A margin is cut at half of the lifetime; a share beyond that can be told to be cut for every token.
+/// Warns of a margin above half of the lifetime, which is cut. For a share this is true of every token.
 pub(super) fn warn_if_margin_capped(section: &Section<'_>, margin: Option<Margin>, warnings: &mut Vec<Diagnostic>) {
     if let Some(Margin::Share(501..)) = margin {
         let message = "margin is capped at 50% of the lifetime";
@@ -111,7 +111,7 @@ fn suggestion(name: &str, providers: &BTreeMap<String, Arc<Provider>>) -> String
     }
 }
 
-/// A name as the header of a section has it.
+/// A name as the header of a section writes it.
 fn section_key(name: &str) -> String {
     let quoted = quoted(name);
     let inside = quoted.trim_matches('"');
@@ -119,7 +119,7 @@ fn section_key(name: &str) -> String {
     if is_bare { name.to_owned() } else { quoted }
 }
 
-/// Where all the known ones stand; there are too many for a hint.
+/// Where all known names are listed, because there are too many for a hint.
 pub(super) const LISTED_BY: &str = "`keepalive providers` lists";
 
 /// A name as `[profile.NAME]` may have it.

@@ -1,4 +1,4 @@
-//! `[provider.NAME]`: an authorization server and our client there, the built-in ones included.
+//! `[provider.NAME]`: an authorization server and the client there, and the built-in providers.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -48,7 +48,7 @@ pub(super) fn built_in() -> Result<BTreeMap<String, Provider>, ConfigError> {
     Ok(providers)
 }
 
-/// A user's provider: its own keys, over those of the built-in one of that name.
+/// A user's provider: its own keys override those of the built-in one of that name.
 pub(super) fn user_provider(
     section: &Section<'_>,
     base: Option<&Arc<Provider>>,
@@ -58,7 +58,7 @@ pub(super) fn user_provider(
     section.reject_unknown(&[keys::PROVIDER])?;
     let mut base = base.map_or_else(|| Provider::named(name), |base| Provider::clone(base));
     if section.has("issuer") {
-        // Another server: what is known of the endpoints of the built-in one would lead to the wrong place.
+        // The endpoints of the built-in provider belong to another server than this one.
         base.authorization_endpoint = None;
         base.token_endpoint = None;
         base.device_authorization_endpoint = None;
@@ -166,7 +166,7 @@ fn parameters(entry: &Entry<'_>, base: &[(String, String)]) -> Result<Vec<(Strin
     Ok(base.iter().filter(is_kept).chain(&own).cloned().collect())
 }
 
-/// What keeps a provider from being used.
+/// The key that a provider lacks.
 pub(super) fn missing_key(provider: &Provider) -> Option<MissingKey> {
     let has_server = provider.issuer.is_some() || provider.token_endpoint.is_some();
     let example = provider.issuer_example.as_str();
@@ -223,7 +223,7 @@ fn check_grace(section: &Section<'_>, policy: &mut Policy, warnings: &mut Vec<Di
     Ok(())
 }
 
-/// A grace as providers give it, for a hint.
+/// A typical grace, for a hint.
 const GRACE_EXAMPLE: Duration = Duration::from_secs(30);
 
 /// What to write so that two attempts fit into the grace: a shorter `timeout`, and a shorter `settle` where that alone

@@ -17,7 +17,7 @@ pub(super) struct Section<'d> {
     at: Range<usize>,
 }
 
-/// A key of a section and its value.
+/// A key of a section with its value.
 pub(super) struct Entry<'s> {
     section: &'s Section<'s>,
     pub key: &'s str,
@@ -201,7 +201,7 @@ impl<'s> Entry<'s> {
         self.value_error_at(&self.value.span(), problem)
     }
 
-    /// An error about this key, in words of its own.
+    /// An error about this key, with a message of its own.
     pub fn key_error(&self, message: String, hint: impl Into<String>) -> ConfigError {
         self.section.diagnostic_at(&self.key_at, self.key, message, Some(hint.into())).into()
     }

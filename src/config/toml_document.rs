@@ -1,4 +1,4 @@
-//! A parsed TOML text that can tell line and column of every part of it.
+//! A parsed TOML text that knows line and column of each of its parts.
 
 use std::ops::Range;
 use std::path::Path;
@@ -45,8 +45,8 @@ impl<'t> Document<'t> {
         (line, before.chars().count() + 1)
     }
 
-    /// Says what the parser says, with the remedy for what happens to people who do not write TOML every day. The text
-    /// itself is repeated only where it is a key: a value may be a secret.
+    /// The parser's error, with a hint for mistakes of people who rarely write TOML. The text itself is repeated only
+    /// where it is a key: a value may be a secret.
     fn syntax_error(&self, error: &toml::de::Error) -> ConfigError {
         let at = error.span().unwrap_or(0..0);
         let there = self.text.get(at.clone()).unwrap_or_default();

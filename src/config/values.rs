@@ -1,4 +1,4 @@
-//! Single values that must be right before a request is made with them: URLs, headers, scopes, names. (pure)
+//! Checks single values before a request is made with them: URLs, headers, scopes, names. (pure)
 
 use std::path::{Path, PathBuf};
 
@@ -100,7 +100,7 @@ pub(super) fn visible_ascii(text: &str) -> Result<String, ValueError> {
     }
 }
 
-/// Members of a token request that say who asks, and with what.
+/// Members of a token request that keepalive sets itself.
 const RESERVED_PARAMETERS: &[&str] = &[
     "grant_type",
     "refresh_token",
@@ -131,7 +131,7 @@ pub(super) fn domain(text: &str) -> Result<String, ValueError> {
     }
 }
 
-/// A name for something outside (an environment variable, a keyring item), without what such names cannot hold.
+/// A name in another system (an environment variable, a keyring item), without characters that such names cannot have.
 pub(super) fn external_name(text: &str, forbidden: &str) -> Result<String, ValueError> {
     match text.chars().find(|c| c.is_control() || forbidden.contains(*c)) {
         _ if text.is_empty() => Err(ValueError::new("is empty")),

@@ -1,16 +1,16 @@
-//! Undoes content codings (RFC 9110 §8.4) that nobody asked for, within the cap on an answer. (pure)
+//! Undoes the content codings (RFC 9110 §8.4) of a response, although none was requested, within a size limit. (pure)
 
 use std::io::{self, Read};
 
 use zeroize::Zeroizing;
 
-/// No answer of a token endpoint is longer, neither as it comes nor unpacked; what comes after is not read.
+/// The longest response of a token endpoint, both packed and unpacked; the rest is not read.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
-/// More codings than this one upon another are no answer but an attempt.
+/// More codings than this on one response are an attack.
 const MAX_CODINGS: usize = 4;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// The answer would be larger than the cap if it were unpacked.
+/// The unpacked response would be larger than the cap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyTooLarge;
 
@@ -22,10 +22,10 @@ pub struct DecodedBody {
     pub is_complete: bool,
 }
 
-/// Unpacks `body` as `named` says (the value of `Content-Encoding`), and gzip also where nothing says so.
+/// Unpacks `body` as `named` says (the value of `Content-Encoding`), and gzip also where the header is missing.
 ///
-/// A coding that is unknown, or that is not what the body is in, is left alone: proxies unpack a body and forget the
-/// header. A body that is damaged or cut gives as much as can be had of it.
+/// A coding that is unknown, or that does not fit the body, is left alone: proxies unpack a body and forget the header.
+/// A body that is damaged or cut gives as much as can be read.
 pub fn decode(named: Option<&str>, body: &[u8]) -> Result<DecodedBody, BodyTooLarge> {
     let mut body = DecodedBody { bytes: Zeroizing::new(body.to_vec()), is_complete: true };
     for coding in codings(named).into_iter().take(MAX_CODINGS) {

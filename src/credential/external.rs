@@ -1,4 +1,5 @@
-//! A credential as the store of another tool has it: whose it is, where it was found, and whether it is newer than ours. (pure)
+//! A credential from the store of another tool: its account, where it was found, and whether it is newer than ours.
+//! (pure)
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,10 +10,10 @@ use crate::credential::jwt::unverified_claims;
 use crate::credential::secret::AccessToken;
 use crate::credential::token_response::{TokenResponse, printable};
 
-/// Whose a credential is, as far as its store or its ID token says. No secret: it is kept in the journal.
+/// The account of a credential, as far as the tool's store or the ID token says. No secret: it is kept in the journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountIdentity {
-    /// `sub`, or what the tool calls the user's id.
+    /// `sub`, or the tool's id of the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     /// The account or workspace, where a user can have several.
@@ -22,7 +23,7 @@ pub struct AccountIdentity {
     pub email: Option<String>,
 }
 
-/// What two identities have to do with each other.
+/// The result of comparing two accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccountMatch {
     Same,
@@ -32,14 +33,14 @@ pub enum AccountMatch {
 }
 
 impl AccountIdentity {
-    /// What an ID token says.
+    /// The account that an ID token names.
     pub fn from_id_token(jwt: &AccessToken) -> Self {
         let claims = unverified_claims(jwt.expose()).unwrap_or_default();
         let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).map(printable);
         Self { subject: text("sub"), account: None, email: text("email") }
     }
 
-    /// With what `other` knows besides.
+    /// The account with what `other` knows in addition.
     #[must_use]
     pub fn merged_with(self, other: Self) -> Self {
         Self {
@@ -49,7 +50,7 @@ impl AccountIdentity {
         }
     }
 
-    /// A subject or an account that differs makes another; without either, the address decides.
+    /// A different subject or account means a different account; without either, the address decides.
     pub fn compare(&self, other: &Self) -> AccountMatch {
         let of = |a: &Option<String>, b: &Option<String>| match (a, b) {
             (Some(a), Some(b)) if a.eq_ignore_ascii_case(b) => AccountMatch::Same,
@@ -61,7 +62,7 @@ impl AccountIdentity {
         match (subject, account) {
             (AccountMatch::Different, _) | (_, AccountMatch::Different) => AccountMatch::Different,
             (AccountMatch::Same, _) => AccountMatch::Same,
-            // Colleagues share an account, but no address.
+            // Colleagues can share an account, but not an address.
             (AccountMatch::Unknown, AccountMatch::Same) if email == AccountMatch::Different => AccountMatch::Different,
             (AccountMatch::Unknown, AccountMatch::Same) => AccountMatch::Same,
             (AccountMatch::Unknown, AccountMatch::Unknown) => email,
@@ -74,15 +75,15 @@ impl AccountIdentity {
     }
 }
 
-/// Where a credential was taken over from. No secret: it is kept in the journal.
+/// Where a credential was imported from. No secret: it is kept in the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportSource {
-    /// The tool, by the name that `import --from` has for it.
+    /// The tool, by its name in `import --from`.
     pub tool: String,
-    /// The file that was read; `None`: it came through a pipe and cannot be looked at again.
+    /// The file that was read; `None`: the credential came through a pipe and cannot be read again.
     #[serde(default)]
     pub location: Option<String>,
-    /// Which of several in that file.
+    /// Which account of several in that file.
     #[serde(default)]
     pub account: Option<String>,
     #[serde(default)]
@@ -90,7 +91,7 @@ pub struct ImportSource {
 }
 
 impl ImportSource {
-    /// The command that takes over the same again.
+    /// The command that imports from there again.
     pub fn import_command(&self, profile: &str) -> String {
         let account = self.account.as_ref().map_or(String::new(), |id| format!(" --account {id}"));
         format!("keepalive import {profile} --from {}{account}", self.tool)
@@ -106,7 +107,7 @@ impl std::fmt::Display for ImportSource {
     }
 }
 
-/// What a tool's store holds for one account.
+/// The credential of one account in a tool's store.
 #[derive(Debug, Default)]
 pub struct ExternalCredential {
     pub identity: AccountIdentity,

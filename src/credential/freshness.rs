@@ -1,4 +1,4 @@
-//! When an access token is fresh enough, and for whom: pure functions of the clock. (pure)
+//! Decides whether an access token is fresh enough for a demand, and when it will not be. (pure)
 
 use std::time::Duration;
 
@@ -38,19 +38,19 @@ impl Margin {
 /// When an access token was obtained and how long it lives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Validity {
-    /// When the request for it was sent: the cautious end of the flight, so latency errs on the safe side.
+    /// When the request for it was sent. That is the cautious moment, so latency errs on the safe side.
     pub obtained: Moment,
     /// `expires_at` minus the obtaining, in milliseconds.
     pub lifetime_ms: u64,
-    /// The server did not say; `lifetime_ms` is the provider's default.
+    /// The server did not say how long it lives; `lifetime_ms` is the provider's default.
     #[serde(default)]
     pub assumed: bool,
-    /// Counted from an import: what was left then. How long such tokens live is not known.
+    /// The token was imported: `lifetime_ms` is what was left then. How long such tokens live in all is not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_remainder: bool,
 }
 
-/// How long an access token lives, as it is told when it arrives.
+/// How long an access token lives, as it is known when it arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
     /// From its issue.
@@ -64,13 +64,13 @@ impl Validity {
         Duration::from_millis(self.lifetime_ms)
     }
 
-    /// How long this provider's access tokens live, as far as this one shows it.
+    /// How long this provider's access tokens live, if this one shows it.
     pub fn full_lifetime(&self) -> Option<Duration> {
         (!self.is_remainder).then(|| self.lifetime())
     }
 
-    /// The margin for this token. What is left of an imported one says nothing of how often its like can be refreshed, so
-    /// a fixed margin is not cut by it.
+    /// The margin for this token. The rest of an imported token does not show how often tokens like it can be
+    /// refreshed, so a fixed margin is not cut by it.
     pub fn margin(&self, margin: Margin) -> Duration {
         match (self.full_lifetime(), margin) {
             (None, Margin::Fixed(d)) => d.min(self.lifetime()),
@@ -83,8 +83,9 @@ impl Validity {
         self.obtained.wall.plus(self.lifetime())
     }
 
-    /// Life left. Within the boot that obtained the token the shorter of both clocks counts; after a reboot the wall
-    /// clock; and a wall clock that stands before the obtaining proves nothing, so nothing is left.
+    /// The time left. Within the boot that obtained the token the shorter of both clocks counts; after a reboot the
+    /// wall clock. A wall clock that shows a time before the token was obtained is not believed, and then nothing is
+    /// left.
     pub fn remaining(&self, now: &Moment) -> Duration {
         let wall = self.expires_at().since(now.wall);
         match now.elapsed_since(&self.obtained) {
@@ -94,8 +95,8 @@ impl Validity {
         }
     }
 
-    /// Life that may be left: where a step of the wall clock must not make a token look dead. Within the boot that obtained
-    /// the token the boot clock alone counts.
+    /// The most time that may be left, for places where a step of the wall clock must not make a token look expired.
+    /// Within the boot that obtained the token the boot clock alone counts.
     pub fn max_remaining(&self, now: &Moment) -> Duration {
         self.lifetime().saturating_sub(self.age(now))
     }
@@ -106,14 +107,14 @@ impl Validity {
     }
 }
 
-/// What a caller needs of the credential.
+/// What a caller demands of the credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {
-    /// Not within its margin before `lookahead` has passed: the due rule with the time to the next tick.
+    /// It must not be within its margin before `lookahead` has passed, the time to the next tick.
     Margin { lookahead: Duration },
-    /// Life left of at least this much.
+    /// It must have at least this much time left.
     ValidFor(Duration),
-    /// Another generation than the one seen: what `--force` means.
+    /// It must be of a newer generation than the one seen (`--force`).
     NewerThan(Generation),
 }
 
@@ -129,20 +130,20 @@ pub enum Freshness {
 pub enum DueReason {
     /// There is no access token.
     NoAccessToken,
-    /// It has expired.
+    /// The access token has expired.
     Expired,
-    /// It is within its margin, or would be before the next look.
+    /// It is within its margin, or will be before the next check.
     WithinMargin,
-    /// It lives, but not as long as asked.
+    /// It is valid, but not for as long as asked.
     TooShort,
     /// A newer generation was asked for.
     Forced,
 }
 
-/// Judges a credential against a demand.
+/// Assesses a credential against a demand.
 ///
-/// `early` is the profile's share of jitter: it only ever advances a refresh, and is cut so that no refresh comes before
-/// half of the lifetime (rules 32 and 34).
+/// `early` is the profile's share of jitter: it only ever advances a refresh, and is cut so that no refresh comes
+/// before half of the lifetime (rules 32 and 34).
 pub fn assess(
     generation: Generation,
     validity: Option<&Validity>,
@@ -185,14 +186,14 @@ fn margin_with_jitter(validity: &Validity, margin: Margin, early: Duration) -> D
     validity.margin(margin).saturating_add(early).min(most)
 }
 
-/// Whether a token like this one can have `wanted` left when it reaches the caller: a twentieth of the life, at least
-/// 2 s, is allowed for the exchange. Where it is not known how long they live, it can.
+/// Whether a token like this one can have `wanted` left when it reaches the caller: a twentieth of the lifetime, at
+/// least 2 s, is allowed for the exchange. If the lifetime of such tokens is unknown, it can.
 pub fn is_reachable(wanted: Duration, validity: &Validity) -> bool {
     validity.full_lifetime().is_none_or(|life| wanted.saturating_add((life / 20).max(Duration::from_secs(2))) <= life)
 }
 
-/// What is asked of a token: no more than half of its life when the wish is beyond reach, so that an impossible
-/// `--min-valid` refreshes at most once per half life.
+/// The time that is demanded of a token: no more than half of its lifetime if the wish is out of reach, so that an
+/// impossible `--min-valid` refreshes at most once per half lifetime.
 fn capped_demand(wanted: Duration, validity: &Validity) -> Duration {
     if is_reachable(wanted, validity) { wanted } else { wanted.min(validity.lifetime() / 2) }
 }

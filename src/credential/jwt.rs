@@ -1,4 +1,4 @@
-//! What a JWT says of itself, its signature unchecked: good enough to know when it ends and whose it is. (pure)
+//! Reads the claims of a JWT without checking its signature: enough to know its end and its account. (pure)
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,21 +1,21 @@
-//! Reads JSON that no parser takes: cut, badly escaped, not UTF-8, or with strays around it. (pure)
+//! Reads JSON that a strict parser refuses: cut, badly escaped, not UTF-8, or surrounded by other text. (pure)
 //!
-//! A token endpoint's answer cannot be asked for again. So where a strict parser finds a fault in it, this one takes what
-//! stands there whole: a text counts from its first quote to its last, and never without that.
+//! A token endpoint cannot be asked for its response again. So where a strict parser finds a fault, this one takes what
+//! is complete: a text counts only with its first and its last quote.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
 use serde_json::{Map, Value};
 
-/// Nothing of interest lies deeper; what does is walked over.
+/// The deepest level that is kept; what lies deeper is skipped.
 const MAX_DEPTH: usize = 64;
 
-/// What `text` holds of objects and arrays, as far as it can be read; an array of them if there are several. Members that
+/// The objects and arrays in `text`, as far as they can be read; an array of them if there are several. Members that
 /// are neither text, number, `true`, `false` nor an object or array of these are `null`.
 pub fn parse(text: &str) -> Option<Value> {
     let start = text.find(['{', '['])?;
-    // A page that happens to hold a brace is not an answer.
+    // An HTML page that happens to hold a brace is not a response.
     if text[..start].contains('<') {
         return None;
     }
@@ -24,9 +24,9 @@ pub fn parse(text: &str) -> Option<Value> {
 
 struct LenientParser<'a> {
     chars: Peekable<Chars<'a>>,
-    /// What is open, the innermost last.
+    /// The containers that are open, the innermost last.
     open_containers: Vec<Container>,
-    /// What was opened and closed at the top.
+    /// The containers that were closed at the top level.
     finished: Vec<Value>,
 }
 
@@ -56,7 +56,7 @@ impl LenientParser<'_> {
                 _ => {}
             }
         }
-        // The text has ended: whatever is still open ends here.
+        // The text has ended, so every open container ends here.
         while !self.open_containers.is_empty() {
             self.leave();
         }
@@ -109,7 +109,7 @@ impl LenientParser<'_> {
         }
     }
 
-    /// A text up to its closing quote; `None` if the answer ends before that.
+    /// A text up to its closing quote; `None` if the response ends before that.
     fn quoted(&mut self, quote: char) -> Option<String> {
         let mut text = String::new();
         loop {
@@ -172,7 +172,7 @@ impl LenientParser<'_> {
         while let Some(c) = self.chars.next_if(|c| c.is_alphanumeric() || "-+._$".contains(*c)) {
             word.push(c);
         }
-        // A number that the answer's end may have cut is none.
+        // A number that the end of the response may have cut does not count.
         let is_whole = self.chars.peek().is_some();
         while self.chars.next_if(|c| c.is_whitespace()).is_some() {}
         if self.chars.peek() == Some(&':') {

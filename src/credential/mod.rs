@@ -1,5 +1,6 @@
-//! A credential and its parts: what is stored, what is handed out, and what a token response says.
+//! A credential and its parts: what is stored, what callers get, and what a token response says.
 
+pub mod build;
 pub mod content_coding;
 pub mod external;
 pub mod freshness;
@@ -15,7 +16,7 @@ use crate::clock::Timestamp;
 use freshness::Validity;
 use secret::{AccessToken, RefreshToken};
 
-/// Grows by one with every stored change of a credential: login, import, refresh, adoption.
+/// A number that grows by one with every credential of a profile: by login, import, refresh or adoption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(u64);
@@ -44,7 +45,7 @@ impl std::fmt::Display for Generation {
     }
 }
 
-/// To whom a credential belongs. A refresh token is never sent anywhere else.
+/// The server and the client that a credential belongs to. A refresh token is never sent anywhere else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     /// The provider's name in the configuration.
@@ -54,7 +55,7 @@ pub struct Binding {
     pub client_id: String,
 }
 
-/// Everything held for a profile: the newest generation. Never printed; sealed on disk, published to the keyring.
+/// The newest credential of a profile. It is never printed; it is sealed on disk and published to the keyring.
 #[derive(Debug)]
 pub struct Credential {
     pub generation: Generation,
@@ -68,14 +69,14 @@ pub struct Credential {
 pub struct Grant {
     /// `None` after an import of a refresh token alone, or when the server sent one that no header can carry.
     pub access: Option<AccessToken>,
-    /// `None` exactly if `access` is.
+    /// `None` exactly if `access` is `None`.
     pub validity: Option<Validity>,
     pub token_type: String,
     pub scope: Option<String>,
     pub id_token: Option<AccessToken>,
     /// When the refresh token itself ends, if the server said so: a login is needed by then.
     pub login_by: Option<Timestamp>,
-    /// The server asked not to be refreshed before (`earliest_refresh_at`).
+    /// The server asked for no refresh before this time (`earliest_refresh_at`).
     pub not_before: Option<Timestamp>,
 }
 

@@ -1,14 +1,14 @@
-//! What a body says of refresh tokens wherever it stands: nested, given twice, or in no form that is a token. (pure)
+//! Finds every refresh token in a body, wherever it stands: nested, given twice, or in no form that is a token. (pure)
 
 use serde_json::Value;
 
 use crate::credential::secret::RefreshToken;
 
-/// Every value that stands behind the name `refresh_token`, however its words are joined.
+/// Every value after the name `refresh_token`, however its words are joined.
 #[derive(Debug, Default)]
 pub struct RefreshTokenCandidates {
     tokens: Vec<RefreshToken>,
-    /// One is neither text nor one of the ways to say that there is none.
+    /// One value is neither text nor a way to say that there is none.
     has_unreadable: bool,
 }
 
@@ -24,11 +24,11 @@ pub fn parse_token(value: &Value) -> Option<RefreshToken> {
 }
 
 impl RefreshTokenCandidates {
-    /// Of a body of JSON, whole or not.
+    /// The candidates in a JSON body, complete or not.
     pub fn of(body: &str) -> Self {
         let mut found = Self::default();
         for (at, name) in NAMES.iter().flat_map(|name| body.match_indices(name)) {
-            // A text that speaks of it has no quote on both sides.
+            // A mention inside a text has no quote on both sides.
             let Some(quote @ ('"' | '\'')) = body[..at].chars().next_back() else { continue };
             let value =
                 body[at + name.len()..].strip_prefix(quote).and_then(|rest| rest.trim_start().strip_prefix(':'));
@@ -46,7 +46,7 @@ impl RefreshTokenCandidates {
             Some(Value::Null | Value::Bool(false)) => {}
             Some(Value::String(text)) if text.trim().is_empty() => {}
             Some(Value::Number(n)) if n.as_u64() == Some(0) => {}
-            // PHP's word for nothing.
+            // PHP's form of an empty value.
             Some(Value::Array(list)) if list.is_empty() => {}
             Some(Value::Object(map)) if map.is_empty() => {}
             value => match value.as_ref().and_then(parse_token) {
@@ -56,7 +56,7 @@ impl RefreshTokenCandidates {
         }
     }
 
-    /// Whether there is one that is not `sent`, or may be.
+    /// Whether there is a token other than `sent`, or something that may be one.
     pub fn contains_other_than(&self, sent: &RefreshToken) -> bool {
         self.has_unreadable || self.tokens.iter().any(|token| token != sent)
     }

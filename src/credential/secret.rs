@@ -1,4 +1,4 @@
-//! Tokens as types that do not print, do not copy themselves by accident, and are wiped from memory when dropped.
+//! Tokens as types that do not print, are not copied by accident, and are wiped from memory when dropped.
 
 use std::fmt;
 
@@ -29,8 +29,8 @@ impl fmt::Debug for AccessToken {
     }
 }
 
-/// A refresh token: opaque, possibly single-use. Neither `Clone` nor `Display` nor `Serialize`; whoever sends it must
-/// own it, and it is owned by one credential at a time.
+/// A refresh token: opaque, possibly single-use. Neither `Clone` nor `Display` nor `Serialize`: to send it a function
+/// must own it, and it is owned by one credential at a time.
 #[derive(PartialEq, Eq)]
 pub struct RefreshToken(Zeroizing<String>);
 
@@ -53,7 +53,7 @@ impl fmt::Debug for RefreshToken {
     }
 }
 
-/// A secret of one sign-in: authorization code, PKCE verifier, device code. Worth nothing once it is over.
+/// A secret of one sign-in: authorization code, PKCE verifier, device code. It is worthless once the sign-in is over.
 pub struct OneTimeSecret(Zeroizing<String>);
 
 impl OneTimeSecret {
@@ -76,7 +76,7 @@ impl fmt::Debug for OneTimeSecret {
     }
 }
 
-/// What identifies a refresh token without giving it away: 128 bits of HMAC-SHA-256 under a key of this store, in hex.
+/// Identifies a refresh token without revealing it: 128 bits of HMAC-SHA-256 under a key of this store, in hex.
 #[derive(Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Fingerprint(String);

@@ -12,19 +12,19 @@ use crate::credential::refresh_token_candidates;
 use crate::credential::refresh_token_candidates::RefreshTokenCandidates;
 use crate::credential::secret::{AccessToken, RefreshToken};
 
-/// No lifetime beyond this is believed.
+/// The longest lifetime that is believed.
 const MAX_LIFETIME: Duration = Duration::from_secs(400 * 24 * 3600);
-/// No server is obeyed longer that wants to be left alone and has given no usable access token.
+/// The longest pause that is obeyed when a server gave no usable access token.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// What the body of a response from the token endpoint says.
 #[derive(Debug)]
 pub enum ParsedResponse {
-    /// It carries a token: whatever else is odd about it, this must be kept.
+    /// It carries a token, and must be kept whatever else is wrong with it.
     Granted(Box<TokenResponse>),
     /// It carries an OAuth error and no token.
     Denied(ErrorResponse),
-    /// Neither could be found in it.
+    /// It carries neither.
     Unreadable,
 }
 
@@ -42,13 +42,13 @@ pub struct TokenResponse {
     /// Life of the refresh token in seconds, if limited.
     pub refresh_expires_in: Option<u64>,
     pub not_before: Option<Timestamp>,
-    /// The error that stands beside the tokens, at servers that answer both.
+    /// The error beside the tokens, from servers that send both.
     pub error: Option<ErrorResponse>,
-    /// Whatever else the body says of refresh tokens.
+    /// Every other refresh token that the body may hold.
     pub candidates: RefreshTokenCandidates,
 }
 
-/// Every way in which a response may tell when the access token ends.
+/// The ways in which a response may say when the access token ends.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct ExpiryClaims {
     pub expires_in: Option<Duration>,
@@ -65,21 +65,21 @@ pub struct ErrorResponse {
 }
 
 impl ExpiryClaims {
-    /// Lifetime counted from `sent`, for an answer that has just arrived: relative claims first, since they do not care
-    /// whether this machine's clock is right.
+    /// The lifetime from `sent` on, for a response that has just arrived. Relative claims come first, because they do
+    /// not depend on this machine's clock.
     pub fn lifetime_of_response(&self, sent: &Moment) -> Option<Duration> {
         let until = |at: Option<Timestamp>| clamp_lifetime(at.map(|at| at.since(sent.wall)));
         clamp_lifetime(self.expires_in).or_else(|| until(self.expires_at)).or_else(|| until(self.jwt_exp))
     }
 
-    /// Lifetime counted from `now`, for a response that was saved some time ago: absolute claims first.
+    /// The lifetime from `now` on, for a response that was saved some time ago. Absolute claims come first.
     pub fn lifetime_of_import(&self, now: &Moment) -> Option<Lifetime> {
         let left = self.access_expiry(now)?.since(now.wall).min(MAX_LIFETIME);
         let is_new = clamp_lifetime(self.expires_in).is_some_and(|whole| whole <= left.saturating_add(whole / 20));
         Some(if is_new { Lifetime::Whole(left) } else { Lifetime::Remaining(left) })
     }
 
-    /// When the access token of a response ends that was saved some time ago; long past, if it has.
+    /// When the access token of a saved response ends; long past, if it has ended.
     pub fn access_expiry(&self, now: &Moment) -> Option<Timestamp> {
         let life = clamp_lifetime(self.expires_in);
         let counted = self.obtained_at.zip(life).map(|(obtained, life)| obtained.plus(life));
@@ -93,16 +93,16 @@ fn clamp_lifetime(life: Option<Duration>) -> Option<Duration> {
 }
 
 impl TokenResponse {
-    /// Whether this grants anything to whoever sent `sent`. Error pages have been seen to echo the request: the refresh
-    /// token that was sent, with no access token or with an error, is no answer but an echo.
+    /// Whether this grants more than the request for `sent` contained. Error pages have been seen to echo the request:
+    /// the refresh token that was sent, with no access token or with an error, is not a grant but an echo.
     pub fn grants_more_than_echo(&self, sent: &RefreshToken, status: u16) -> bool {
         let is_new = self.refresh.as_ref().is_some_and(|new| new != sent);
         let is_refused = self.error.is_some() && !(is_success(status) && self.access.is_some());
         is_new || ((self.access.is_some() || self.access_unusable) && !is_refused)
     }
 
-    /// When the server wants to be asked again at the earliest, as far as that can be obeyed: an access token that ends
-    /// at `end` must be replaced by then.
+    /// The earliest time at which the server wants to be asked again, as far as that can be obeyed: an access token
+    /// that ends at `end` must be replaced by then.
     pub fn earliest_refresh(&self, now: Timestamp, end: Option<Timestamp>) -> Option<Timestamp> {
         let latest = end.unwrap_or_else(|| now.plus(MAX_WAIT));
         self.not_before.map(|at| at.min(latest))
@@ -113,11 +113,11 @@ fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
 }
 
-/// Reads a response body, unpacked. `status` is the HTTP status; `is_complete` says that the body ended as announced.
+/// Reads an unpacked response body. `status` is the HTTP status; `is_complete` says that the body ended as announced.
 ///
 /// A body that carries a token counts as granted under any 2xx status. Outside of 2xx it needs both tokens, because
-/// error pages have been seen to echo the request. Of a body that is damaged or cut nobody can say that it had no
-/// refresh token, so under 2xx it counts only with one.
+/// error pages have been seen to echo the request. A body that is damaged or cut may have lost its refresh token, so
+/// under 2xx it counts only with one.
 pub fn parse(status: u16, body: &[u8], is_whole: bool) -> ParsedResponse {
     let Some(ParsedMembers { members, is_well_formed: is_sound, candidates: mentions }) = parse_members(body, is_whole)
     else {
@@ -142,7 +142,7 @@ pub fn parse(status: u16, body: &[u8], is_whole: bool) -> ParsedResponse {
 
 struct ParsedMembers {
     members: Map<String, Value>,
-    /// The body was well-formed: what is not among its members was not said.
+    /// The body was well-formed, so a missing member was not sent.
     is_well_formed: bool,
     candidates: RefreshTokenCandidates,
 }
@@ -333,7 +333,7 @@ fn is_meaningful_error(error: &Value) -> bool {
     }
 }
 
-/// A code that says that all is well, or a number of which nobody knows what it says.
+/// A code that says that there is no error, or a number whose meaning is unknown.
 fn is_success_code(code: &str) -> bool {
     ["ok", "success"].iter().any(|word| word.eq_ignore_ascii_case(code)) || code.bytes().all(|b| b.is_ascii_digit())
 }
@@ -355,8 +355,8 @@ fn scope(v: Option<&Value>) -> Option<String> {
     }
 }
 
-/// Seconds as number or text, fractions cut. Negative or not a number: `None`. Beyond any lifetime: an instant, not a
-/// lifetime, so `None` as well unless it is merely absurd.
+/// Seconds as number or text, fractions cut. Negative or not a number: `None`. A value that is an instant and not a
+/// lifetime is `None` as well.
 fn parse_seconds(v: Option<&Value>) -> Option<Duration> {
     let secs = parse_number(v?)?;
     (0.0..MIN_EPOCH_SECONDS).contains(&secs).then(|| Duration::from_secs(secs as u64))

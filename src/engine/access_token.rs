@@ -1,5 +1,5 @@
-//! An access token for whoever needs one: the stored one if it lives long enough, else a refreshed one, else whatever
-//! still lives.
+//! Provides an access token for a caller: the stored one if it lives long enough, else a refreshed one, else any that
+//! is still valid.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,11 @@ use crate::credential::Generation;
 use crate::credential::freshness;
 use crate::credential::freshness::Demand;
 use crate::engine::status;
-use crate::engine::status::StatusPolicy;
 use crate::engine::{Engine, TrustJournal};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState};
 use crate::profile::Profile;
 
-/// An access token as it is handed out; the shape of `token --json`.
+/// An access token for a caller; the format of `token --json`.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct TokenOutput {
     pub access_token: String,
@@ -32,12 +31,12 @@ impl std::fmt::Debug for TokenOutput {
     }
 }
 
-/// What came of asking for a token.
+/// The response to a request for a token.
 #[derive(Debug)]
 pub struct TokenResult {
     pub token: Option<TokenOutput>,
     pub outcome: Outcome,
-    /// What the caller should know although it has a token.
+    /// Warnings for a caller that got a token.
     pub warnings: Vec<String>,
 }
 
@@ -57,12 +56,12 @@ impl Engine {
         if !(is_journal_trusted && obtained.outcome.is_persistent) {
             return obtained;
         }
-        // What the journal believes in cannot be opened. A flight mends it, or notes that it cannot.
+        // The credential that the journal names cannot be opened. A flight repairs that, or records that it cannot.
         let outcome = self.refresh_until_met(profile, demand, TrustJournal::No, limit, on_long_wait);
         self.token_from_store(profile, min_valid, outcome)
     }
 
-    /// The same for a task.
+    /// The async form of [`Engine::access_token`].
     pub async fn access_token_async(
         &self,
         profile: &Arc<Profile>,
@@ -83,8 +82,8 @@ impl Engine {
         self.token_from_store(profile, min_valid, outcome)
     }
 
-    /// What there is to hand out now, if anything: after [`Engine::drain`], what a flight brought for which the caller had
-    /// no more time.
+    /// The token that can be given out now, if any: after [`Engine::drain`], what a flight brought for a caller whose
+    /// time was up.
     pub fn access_token_now(&self, profile: &Profile, min_valid: Duration) -> Option<TokenResult> {
         let obtained = self.token_from_store(profile, min_valid, Outcome::new(OutcomeKind::Fresh));
         obtained.token.is_some().then_some(obtained)
@@ -137,19 +136,13 @@ impl Engine {
 }
 
 impl Engine {
-    /// What stands in the way of the next refresh, although the token still lives.
+    /// The error that keeps the next refresh from being made, although the token is still valid.
     fn refresh_blocker(&self, profile: &Profile) -> Option<Failure> {
-        let journal = self.store().peek(&profile.name).ok().flatten()?;
-        let status_policy = StatusPolicy {
-            policy: &profile.provider.policy,
-            margin: profile.margin,
-            jitter: Duration::ZERO,
-            is_following: false,
-        };
-        let standing = status::profile_status(Some(&journal), status_policy, &self.clock().now());
+        let journal = self.store().peek(&profile.name);
+        let standing = status::status_of(self.store(), &journal, Ok(profile), &self.clock().now());
         match standing.state {
-            ProfileState::NeedsLogin | ProfileState::ConfigError => standing.error,
-            // A doubt is open while any flight is in the air; `status` tells the two apart.
+            ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::StoreUnavailable => standing.error,
+            // The retry or the next run settles it.
             ProfileState::InDoubt
             | ProfileState::Fresh
             | ProfileState::Due
@@ -160,7 +153,7 @@ impl Engine {
     }
 }
 
-/// A refresh that found nothing to complain about, but left no live token.
+/// The outcome of a refresh that succeeded but left no valid token.
 fn expired_outcome(profile: &Profile, outcome: Outcome) -> Outcome {
     if outcome.error.is_some() {
         return outcome;

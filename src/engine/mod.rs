@@ -1,9 +1,10 @@
-//! The engine: keeps a profile's credential fresh for whoever asks, with one request for all who ask at once.
+//! The engine keeps a profile's credential fresh, with one request for all callers that ask at once.
 //!
-//! [`Engine::refresh`] is the whole story: look without a lock, join or open a flight, wait for it. What a flight does is
-//! in [`transaction`].
+//! [`Engine::refresh`] is where to begin: it reads the journal without a lock, joins or opens a flight, and waits for
+//! it. The flight itself is in [`refresh::transaction`].
 
 pub mod access_token;
+mod explain;
 pub mod logout;
 pub mod new_credential;
 pub mod refresh;
@@ -13,11 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::credential::freshness::Demand;
 use crate::engine::refresh::concurrency::ConcurrencyLimit;
 use crate::engine::refresh::context::{JournalVersion, RefreshContext};
 use crate::engine::refresh::followed_stores::FollowedStores;
+use crate::events;
 use crate::guard::{FlightGroup, FlightHandle, LeaderSlot, Lease, WaitResult};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
 use crate::profile::{Profile, ProfileName};
@@ -25,13 +27,13 @@ use crate::provider::{PrepareError, TokenEndpoint};
 use crate::store::journal::Journal;
 use crate::store::{Store, StoreError};
 
-/// Longest time that a flight past the point of no return may take to finish: request, then persistence.
+/// The longest time that an admitted flight may take to finish, storing included.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(45);
-/// How often a waiting caller looks whether it was told to stop.
+/// How often a waiting caller checks whether it was told to stop.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// After this long the person is told what is being waited for.
+/// After this time the person is told what is being waited for.
 const EXPLAIN_AFTER: Duration = Duration::from_secs(3);
-/// A caller that joined flights which did not answer its demand opens its own after this many.
+/// After joining this many flights that did not satisfy its demand, a caller gives up.
 const MAX_JOINS: usize = 3;
 
 /// Refreshes credentials. Cheap to clone; all clones share their flights.
@@ -48,7 +50,7 @@ struct EngineInner {
     stop: Arc<AtomicBool>,
     concurrency: ConcurrencyLimit,
     is_daemon: bool,
-    /// The profiles for which this process was started by keepalive itself.
+    /// The profiles for which keepalive itself started this process.
     caller_profiles: Vec<String>,
     followed_stores: OnceLock<Arc<dyn FollowedStores>>,
 }
@@ -59,16 +61,16 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// What a demand may be met by without a flight.
+/// What may satisfy a demand without a flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TrustJournal {
-    /// The journal's word.
+    /// The journal.
     Yes,
-    /// Nothing: what it speaks of could not be opened.
+    /// Nothing, because the credential that the journal names could not be opened.
     No,
 }
 
-/// A flight that the caller has joined or opened.
+/// The result of joining or opening a flight.
 enum JoinResult {
     Done(Outcome),
     Waiting { flight: FlightHandle<Outcome>, is_follower: bool },
@@ -97,10 +99,10 @@ impl Engine {
         Self { inner: Arc::new(shared) }
     }
 
-    /// Lets profiles with `follow = true` look into the stores of other tools. Without this they send nothing.
+    /// Lets profiles with `follow = true` read the stores of other tools. Without this they send nothing.
     #[must_use]
     pub fn with_followed_stores(self, source: Arc<dyn FollowedStores>) -> Self {
-        // The first one stays: what is followed cannot change under a flight.
+        // The first value stays, so that it cannot change during a flight.
         let _first = self.inner.followed_stores.set(source);
         self
     }
@@ -113,14 +115,15 @@ impl Engine {
         &self.inner.clock
     }
 
-    /// The demand behind `--force`: something newer than what is there now.
+    /// The demand of `--force`: a generation newer than the current one.
     pub fn force_demand(&self, name: &ProfileName) -> Result<Demand, StoreError> {
         let journal = self.inner.store.peek(name)?;
         Ok(Demand::NewerThan(journal.map_or(crate::credential::Generation::NONE, |r| r.generation)))
     }
 
-    /// Meets a demand: returns at once if it is met, else joins the flight for this profile or opens one, and shares its
-    /// outcome. Blocks for at most `limit`; a flight goes on without its caller. `explain` is called once if it takes long.
+    /// Satisfies a demand: returns at once if it is met, else joins the flight of this profile or opens one, and shares
+    /// its outcome. Blocks for at most `limit`; a flight goes on without its caller. `explain` is called once if it
+    /// takes long.
     pub fn refresh(&self, profile: &Arc<Profile>, demand: Demand, limit: Duration, on_long_wait: &dyn Fn()) -> Outcome {
         self.refresh_until_met(profile, demand, TrustJournal::Yes, limit, on_long_wait)
     }
@@ -134,6 +137,7 @@ impl Engine {
         on_long_wait: &dyn Fn(),
     ) -> Outcome {
         for _ in 0..MAX_JOINS {
+            let since = self.inner.clock.now();
             let (flight, is_follower) = match self.join_or_lead(profile, demand, trust) {
                 JoinResult::Done(outcome) => return outcome,
                 JoinResult::Waiting { flight, is_follower } => (flight, is_follower),
@@ -142,6 +146,7 @@ impl Engine {
                 let failure = Failure::new(ErrorKind::Interrupted, "cancelled before anything was sent");
                 return self.with_journal_fields(profile, Outcome::new(OutcomeKind::Deferred).with_error(failure));
             };
+            self.explain_wait(profile, &wait_result, &since);
             if let Some(outcome) = self.resolve_wait(profile, demand, wait_result, is_follower) {
                 return outcome;
             }
@@ -149,7 +154,7 @@ impl Engine {
         self.gave_up(profile)
     }
 
-    /// Waits in slices, so that a run told to stop leaves the queue: it has done nothing yet (`None`).
+    /// Waits in slices, so that a run told to stop can leave a flight that has done nothing yet (`None`).
     fn wait_in_slices(
         &self,
         flight: &FlightHandle<Outcome>,
@@ -176,30 +181,33 @@ impl Engine {
         Some(flight.wait(Duration::ZERO))
     }
 
-    /// The same for a task. May be dropped at any await; the flight goes on.
+    /// The async form of [`Engine::refresh`]. May be dropped at any await; the flight goes on.
     pub async fn refresh_async(&self, profile: &Arc<Profile>, demand: Demand) -> Outcome {
         self.refresh_until_met_async(profile, demand, TrustJournal::Yes).await
     }
 
     async fn refresh_until_met_async(&self, profile: &Arc<Profile>, demand: Demand, trust: TrustJournal) -> Outcome {
         for _ in 0..MAX_JOINS {
+            let since = self.inner.clock.now();
             let (flight, is_follower) = match self.join_or_lead(profile, demand, trust) {
                 JoinResult::Done(outcome) => return outcome,
                 JoinResult::Waiting { flight, is_follower } => (flight, is_follower),
             };
-            if let Some(outcome) = self.resolve_wait(profile, demand, flight.wait_async().await, is_follower) {
+            let wait_result = flight.wait_async().await;
+            self.explain_wait(profile, &wait_result, &since);
+            if let Some(outcome) = self.resolve_wait(profile, demand, wait_result, is_follower) {
                 return outcome;
             }
         }
         self.gave_up(profile)
     }
 
-    /// Nothing new is sent from now on.
+    /// From now on nothing new is sent.
     pub fn stop(&self) {
         self.inner.stop.store(true, Ordering::SeqCst);
     }
 
-    /// Stops, and waits for the flights in the air for at most [`DRAIN`]. Returns those that did not make it.
+    /// Stops, and waits for the running flights for at most [`DRAIN_TIMEOUT`]. Returns those that did not finish.
     pub fn drain(&self) -> Vec<ProfileName> {
         self.stop();
         self.inner.flights.drain(DRAIN_TIMEOUT)
@@ -215,30 +223,35 @@ impl Engine {
         };
         let trusted_journal = journal.as_ref().filter(|_| trust == TrustJournal::Yes);
         if let Some(journal) = trusted_journal.filter(|r| self.is_demand_met(profile, demand, r)) {
+            explain::fresh(profile, demand, journal);
             return JoinResult::Done(refresh::transaction::with_journal_fields(
                 Outcome::new(OutcomeKind::Fresh),
                 journal,
             ));
         }
+        explain::due(profile, demand, trusted_journal, &self.inner.clock.now());
         let seen = journal.as_ref().map_or_else(JournalVersion::default, |r| JournalVersion {
             generation: r.generation.get(),
             sequence: r.sequence,
         });
         let (flight, leader_slot) = self.inner.flights.join_or_lead(&profile.name);
         let is_follower = leader_slot.is_none();
+        events::flight(&profile.name, is_follower);
         if let Some(leader_slot) = leader_slot {
             self.spawn_leader(leader_slot, profile, demand, seen);
         }
         JoinResult::Waiting { flight, is_follower }
     }
 
-    /// Whether a demand is met by the journal alone, with nothing left to publish.
+    /// Whether the journal alone satisfies a demand, with nothing left to publish.
     fn is_demand_met(&self, profile: &Profile, demand: Demand, journal: &Journal) -> bool {
         let is_settled = journal.publication != Publication::PublishPending || !matches!(demand, Demand::Margin { .. });
-        is_settled && status::meets_demand(journal, demand, profile, &self.inner.clock.now())
+        // What is stored is of no use without its key, which the journal cannot know.
+        let has_key = !matches!(demand, Demand::Margin { .. }) || self.inner.store.missing_key_file().is_none();
+        is_settled && has_key && status::meets_demand(journal, demand, profile, &self.inner.clock.now())
     }
 
-    /// Gives the flight a thread of its own: no caller's end is the flight's end.
+    /// Starts the flight on a thread of its own, so that it does not end with its caller.
     fn spawn_leader(
         &self,
         leader_slot: LeaderSlot<Outcome>,
@@ -253,8 +266,13 @@ impl Engine {
             std::thread::Builder::new().name(name).spawn(move || shared.run_flight(leader_slot, profile, demand, seen));
         if let Err(error) = spawned {
             // The seat went with the closure: its drop tells the followers.
-            tracing::error!(%error, "cannot start a thread for a refresh");
+            tracing::error!(event = "internal", %error, "cannot start a thread for a refresh");
         }
+    }
+
+    fn explain_wait(&self, profile: &Profile, result: &WaitResult<Outcome>, since: &Moment) {
+        let outcome = if let WaitResult::Outcome(outcome) = result { Some(outcome.kind) } else { None };
+        events::flight_done(&profile.name, outcome, self.inner.clock.now().time_since(since));
     }
 
     /// What a landing means to this caller; `None`: board again.
@@ -267,7 +285,8 @@ impl Engine {
     ) -> Option<Outcome> {
         match wait_result {
             WaitResult::Outcome(outcome) if !is_follower => Some(outcome),
-            // Followers share what was sent or refused; a flight that sent nothing may have had less to do than they ask.
+            // Followers share a success and an error of a request. A flight that sent nothing may have had a smaller
+            // demand.
             WaitResult::Outcome(outcome) => match outcome.kind {
                 OutcomeKind::Fresh | OutcomeKind::Refreshed => {
                     let journal = self.inner.store.peek(&profile.name).ok().flatten()?;
@@ -308,7 +327,7 @@ impl Engine {
 }
 
 impl EngineInner {
-    /// The life of a flight's thread: resolve everything that may take long, take the lock and a lane, fly, publish.
+    /// Runs a flight: prepares what may take long, takes the lock and a place at the provider, refreshes, publishes.
     fn run_flight(
         &self,
         leader_slot: LeaderSlot<Outcome>,
@@ -322,7 +341,7 @@ impl EngineInner {
                 return leader_slot.complete(Outcome::new(OutcomeKind::ConfigError).with_error(f));
             }
             Err(PrepareError::Unreachable(f)) => {
-                // Where nothing is stored, the server's return would change nothing.
+                // If nothing is stored, the server's recovery would change nothing.
                 let outcome = match self.store.peek(&profile.name) {
                     Ok(journal) if !journal.as_ref().is_some_and(Journal::has_credential) => {
                         refresh::errors::no_credential(&profile.name)
@@ -341,6 +360,7 @@ impl EngineInner {
         let (provider, limit) = (&profile.provider.name, profile.provider.concurrency);
         let (take, try_take) =
             (|| self.concurrency.acquire(provider, limit), || self.concurrency.try_acquire(provider, limit));
+        let asked = self.clock.now();
         let (lease, concurrency_permit) = match Lease::admit(leader_slot, &create_lock_file, take, try_take) {
             Ok(admitted) => admitted,
             Err((leader_slot, error)) => {
@@ -349,6 +369,7 @@ impl EngineInner {
                 return leader_slot.complete(Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure));
             }
         };
+        events::lock_acquired(&profile.name, self.clock.now().time_since(&asked));
         let ctx = RefreshContext {
             store: Arc::clone(&self.store),
             endpoint: Arc::clone(&self.endpoint),
@@ -369,7 +390,7 @@ impl EngineInner {
     }
 }
 
-/// A command that keepalive runs for a profile asks for that same profile: waiting would wait for itself.
+/// A command that keepalive runs for a profile asks for that same profile, so it would wait for itself.
 fn nested_call(profile: &Profile) -> Outcome {
     let failure = Failure::new(
         ErrorKind::NestedCall,

@@ -1,24 +1,25 @@
-//! Takes a credential that did not come from a refresh: an import or a login. The other way by which a generation
-//! is made.
+//! Stores a credential that did not come from a refresh but from an import or a login.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
+pub use crate::credential::build::build_credential;
 use crate::credential::external::{AccountIdentity, AccountMatch, ImportSource};
-use crate::credential::freshness::{Lifetime, Validity};
+use crate::credential::freshness::Validity;
 use crate::credential::secret::Fingerprint;
-use crate::credential::token_response::TokenResponse;
-use crate::credential::{Binding, Credential, Generation, Grant};
+use crate::credential::{Binding, Credential, Generation};
 use crate::guard::Permit;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
 use crate::profile::ProfileName;
+use crate::store::journal::block::Cause;
 use crate::store::keyring::KeyringError;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::{LoadedCredential, LockedProfile, Store, StoreError, TokenClaim};
 use crate::sys::lockfile::LockFile;
 
-/// What is to be stored, and where it was taken from if that was another tool's store.
+/// A credential to be stored, and its origin if that was another tool's store.
 #[derive(Debug)]
 pub struct NewCredential {
     pub credential: Credential,
@@ -31,18 +32,18 @@ impl From<Credential> for NewCredential {
     }
 }
 
-/// What speaks for it.
+/// Where a new credential comes from, which decides what it may replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Provenance {
-    /// Nothing: it is a copy, which may be older than what is here.
+    /// An import: a copy, which may be older than the stored credential.
     Import,
-    /// The person, whatever is here; it is a copy all the same.
+    /// An import with `--replace`: a copy that the person vouches for.
     ForcedImport,
-    /// Its provider, which has just granted it: it lives, whatever was said of its token before.
+    /// A login: the provider has just granted it, so its token is alive whatever was known of it before.
     Login,
 }
 
-/// What became of it.
+/// The result of storing a credential.
 #[derive(Debug)]
 pub enum NewCredentialResult {
     Stored {
@@ -50,7 +51,7 @@ pub enum NewCredentialResult {
         publication: Publication,
         warnings: Vec<String>,
     },
-    /// It was here already.
+    /// The same credential was already stored.
     Unchanged {
         generation: Generation,
         publication: Publication,
@@ -72,51 +73,12 @@ impl NewCredentialResult {
     }
 }
 
-/// The credential that an answer makes; `None` if it holds no refresh token. `told` is how long the access token lives
-/// from `since` on, if that is known.
-pub fn build_credential(
-    granted: TokenResponse,
-    binding: Binding,
-    since: &Moment,
-    told: Option<Lifetime>,
-    default_lifetime: Duration,
-) -> Option<Credential> {
-    let (lifetime, is_rest) = match told {
-        Some(Lifetime::Whole(life)) => (life, false),
-        Some(Lifetime::Remaining(left)) => (left, true),
-        None => (default_lifetime, false),
-    };
-    let validity = granted.access.is_some().then(|| Validity {
-        obtained: since.clone(),
-        lifetime_ms: u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX),
-        assumed: told.is_none(),
-        is_remainder: is_rest,
-    });
-    // Zero is Keycloak's way to say that an offline token does not end.
-    let not_before = granted.earliest_refresh(since.wall, validity.as_ref().map(Validity::expires_at));
-    let login_by = granted.refresh_expires_in.filter(|s| *s > 0).map(|s| since.wall.plus(Duration::from_secs(s)));
-    Some(Credential {
-        // `take` numbers it.
-        generation: Generation::NONE,
-        binding,
-        refresh: granted.refresh?,
-        grant: Grant {
-            access: granted.access,
-            validity,
-            token_type: granted.token_type.unwrap_or_else(|| "Bearer".into()),
-            scope: granted.scope,
-            id_token: granted.id_token,
-            login_by,
-            not_before,
-        },
-    })
-}
-
 /// Stores `credential` as the newest generation of its profile: sealed and durable on return, and published if the
 /// keyring takes it. An error of the kind `partly_stored` says that it is stored all the same.
 ///
-/// Refuses a refresh token that another profile holds; unless it comes by a login, one known to be consumed or rejected; and
-/// as a mere copy, to put something older over a live credential. `announce` is called before a wait that a person would notice.
+/// Refuses a refresh token that another profile holds; unless it comes by a login, one known to be consumed or
+/// rejected; and for a plain import, to replace a live credential by an older one. `on_key_check` is called before a
+/// wait that a person would notice.
 pub fn store_credential(
     store: &Store,
     name: &ProfileName,
@@ -128,29 +90,24 @@ pub fn store_credential(
     let NewCredential { mut credential, origin } = new_credential.into();
     let is_replacing = provenance != Provenance::Import;
     let path = store.layout().profile_folder(name).lock();
-    // A flight is waited for here, lest it hold up the logins of other profiles below.
+    // A running flight is waited for here, so that the wait under the store lock below is short for other logins.
     if path.exists() {
         drop(acquire_lock(&path)?);
     }
-    // The store lock of the key's birth comes before any profile lock.
+    // The store lock for creating the key comes before any profile lock.
     let (key, store_lock) = store.key_with_store_lock(name.as_str())?;
     let lock = acquire_lock(&store.create_lock_file(name)?)?;
     let permit = Permit::from_lock(name, &lock);
     let mut locked =
         if is_replacing { store.open_discarding_damage(permit, Some(&key))? } else { store.open_profile(permit)? };
-    let existing = match locked.promote_pending_grant(&key).and_then(|()| locked.load(&key, false)) {
-        Ok(existing) => existing,
-        // What cannot be read any more is exactly what a person replaces.
-        Err(e) if is_replacing && e.is_about_stored_credential() => None,
-        Err(e) => return Err(e.outcome()),
-    };
+    let existing = load_existing(&mut locked, &key, is_replacing)?;
     let mut warnings = locked.remove_remains()?;
     let fingerprint = key.fingerprint(&credential.refresh);
     let _token_lock = store.lock_token(&fingerprint)?;
-    // With --replace, a server that has moved, or a client of another name, gets the token that it is said to have.
+    // With `--replace`, a server that has moved or a client with another name may get the same token again.
     let is_moved = |existing: &LoadedCredential<'_>| is_replacing && !is_same_server(existing, &credential.binding);
     let is_here = |existing: &&LoadedCredential<'_>| existing.fingerprint == fingerprint && !is_moved(existing);
-    // A login brings an access token of its own, and clears the way for its refresh token.
+    // A login brings a new access token, and clears the marks of its refresh token.
     let is_wanted =
         provenance == Provenance::Login || locked.journal.is_rejected() || locked.is_consumed(&fingerprint)?;
     if let Some(existing) = existing.as_ref().filter(is_here).filter(|_| !is_wanted) {
@@ -183,8 +140,20 @@ pub fn store_credential(
     })
 }
 
-/// Seals it as the newest generation. `Err`: nothing was taken. `Ok(Err(…))`: it has its name, though that may not be
-/// durable; what comes next finds it under it.
+/// The profile's present credential. With `--replace`, one that cannot be read counts as none.
+fn load_existing<'l>(
+    locked: &mut LockedProfile<'_, 'l>,
+    key: &Arc<SealingKey>,
+    is_replacing: bool,
+) -> Result<Option<LoadedCredential<'l>>, Outcome> {
+    match locked.promote_pending_grant(key).and_then(|()| locked.load(key, false)) {
+        Err(e) if is_replacing && e.is_about_stored_credential() => Ok(None),
+        existing => existing.map_err(|e| e.outcome()),
+    }
+}
+
+/// Seals it as the newest generation. `Err`: nothing was stored. `Ok(Err(…))`: the file has its final name, though that
+/// may not be durable; the next run finds it there.
 fn seal_new(
     locked: &LockedProfile<'_, '_>,
     new: &Credential,
@@ -196,8 +165,8 @@ fn seal_new(
     }
 }
 
-/// An error behind the seal: the next run sends what was taken, so whoever brought it must not use it elsewhere. It stays an
-/// error: where it came from is in no journal, and until the next run `status` does not speak of all of it.
+/// An error after sealing: the next run sends the stored token, so it must not be used elsewhere. It stays an error,
+/// because the origin is in no journal, and until the next run `status` does not know all of it.
 fn partly_stored(locked: &LockedProfile<'_, '_>, generation: Generation, mut why: Outcome) -> Outcome {
     let name = &locked.journal.profile;
     let before = why.error.take();
@@ -216,7 +185,7 @@ fn partly_stored(locked: &LockedProfile<'_, '_>, generation: Generation, mut why
     why.with_error(Failure::new(ErrorKind::HalfTaken, message).with_hint(hint))
 }
 
-/// What is here stays as it is, but for where it came from; and the keyring gets it, if it lacks it.
+/// Keeps the stored credential, but records its origin, and publishes it if the keyring lacks it.
 fn keep_existing(
     locked: &mut LockedProfile<'_, '_>,
     existing: &LoadedCredential<'_>,
@@ -229,7 +198,7 @@ fn keep_existing(
     let is_news = origin.is_some() && locked.journal.origin != origin;
     if is_news {
         locked.journal.origin = origin;
-        locked.journal.follow_block = None;
+        locked.journal.clear_blocks(&Cause::FOLLOW);
     }
     if is_news || is_pending {
         locked.save_journal()?;
@@ -275,7 +244,7 @@ fn consumed_outcome(name: &ProfileName) -> Outcome {
     Outcome::new(OutcomeKind::NeedsLogin).with_error(failure)
 }
 
-/// Rule 4: one token, one profile. Each knows only of itself that a token was sent and not answered, or is dead.
+/// Rule 4: one token belongs to one profile. Only that profile's journal knows that the token is in doubt or rejected.
 pub(in crate::engine) fn check_unclaimed(
     store: &Store,
     name: &ProfileName,
@@ -292,7 +261,7 @@ fn check_unclaimed_for(
     token: &Fingerprint,
     provenance: Provenance,
 ) -> Result<(), Outcome> {
-    // What a login brings was granted just now.
+    // A login's token was granted just now.
     if provenance != Provenance::Login {
         store.check_ledger_complete()?;
     }
@@ -318,7 +287,7 @@ fn is_same_server(existing: &LoadedCredential<'_>, place: &Binding) -> bool {
     (&old.origin, &old.client_id) == (&place.origin, &place.client_id)
 }
 
-/// A credential of one server or client does not give way to that of another, however much longer that one lives.
+/// A credential of one server or client is not replaced by that of another, however long that one lives.
 fn check_same_server(
     locked: &LockedProfile<'_, '_>,
     existing: &LoadedCredential<'_>,
@@ -336,7 +305,7 @@ fn check_same_server(
     Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure))
 }
 
-/// The credential of one account does not give way to that of another.
+/// A credential of one account is not replaced by that of another.
 fn check_same_account(
     locked: &LockedProfile<'_, '_>,
     existing: &LoadedCredential<'_>,
@@ -367,7 +336,7 @@ fn check_same_account(
     Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure))
 }
 
-/// A live credential gives way only to one that provably expires later.
+/// A live credential is replaced only by one that provably expires later.
 fn check_expires_later(
     locked: &LockedProfile<'_, '_>,
     existing: &LoadedCredential<'_>,
@@ -407,14 +376,14 @@ pub(in crate::engine) fn settle_new_credential(
 ) -> Result<Vec<String>, Outcome> {
     let mut warnings = Vec::new();
     let fingerprint = key.fingerprint(&credential.refresh);
-    // A ledger that cannot be written is an error: the journal still knows, and the next run does this again.
+    // A ledger that cannot be written is an error: the journal still has the tokens, and the next run tries again.
     locked.record_forgotten_tokens(Some(&fingerprint))?;
     if let Err(e) = locked.publish_new_credential(credential, key) {
         warnings.push(publish_warning(e));
     }
     let publication = locked.journal.publication;
     let journal = &mut locked.journal;
-    // Of the same token, a doubt stays.
+    // A doubt about the same token stays.
     let revocation = journal.revocation.take_if(|r| !r.is_confirmed && r.fingerprint == fingerprint);
     journal.intent.take_if(|i| i.fingerprint != fingerprint);
     journal.set_credential(credential, fingerprint);
@@ -422,53 +391,11 @@ pub(in crate::engine) fn settle_new_credential(
     journal.sequence += 1;
     journal.revocation = revocation;
     journal.rejected = None;
-    journal.client_block = None;
-    journal.follow_block = None;
+    journal.blocks.clear();
     journal.consecutive_failures = 0;
     journal.consecutive_unclassified = 0;
-    journal.access_token_error = None;
     journal.set_not_before(credential.grant.not_before, credential.validity().map(|v| &v.obtained));
     journal.last_attempt = None;
     locked.save_journal()?;
     Ok(warnings)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::{Clock, ManualClock, Timestamp};
-    use crate::credential::secret::{AccessToken, RefreshToken};
-
-    const S: fn(u64) -> Duration = Duration::from_secs;
-
-    fn made_of(granted: TokenResponse, told: Option<Lifetime>) -> (Moment, Credential) {
-        let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
-        let granted = TokenResponse { refresh: RefreshToken::new("r"), ..granted };
-        let binding = Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() };
-        let made = build_credential(granted, binding, &now, told, S(3600)).unwrap();
-        (now, made)
-    }
-
-    #[test]
-    fn login_deadline_is_set_only_if_refresh_token_expires() {
-        let end = |secs| {
-            let (now, made) = made_of(TokenResponse { refresh_expires_in: secs, ..TokenResponse::default() }, None);
-            made.grant.login_by.map(|at| at.since(now.wall))
-        };
-        assert_eq!([None, Some(0), Some(1), Some(90)].map(end), [None, None, Some(S(1)), Some(S(90))]);
-    }
-
-    #[test]
-    fn access_token_lifetime_is_the_given_or_the_default() {
-        let life = |access: Option<AccessToken>, told| {
-            let (_, made) = made_of(TokenResponse { access, ..TokenResponse::default() }, told);
-            made.grant.validity.map(|v| (v.lifetime(), v.assumed, v.is_remainder))
-        };
-        let access = || AccessToken::new("a");
-        let (whole, rest) = (Some(Lifetime::Whole(S(60))), Some(Lifetime::Remaining(S(60))));
-        assert_eq!(life(access(), whole), Some((S(60), false, false)));
-        assert_eq!(life(access(), rest), Some((S(60), false, true)));
-        assert_eq!(life(access(), None), Some((S(3600), true, false)));
-        assert_eq!(life(None, whole), None);
-    }
 }

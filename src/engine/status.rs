@@ -1,42 +1,148 @@
-//! How a profile stands now, from its journal alone: what `status` shows and the scheduler plans by. (pure)
+//! Decides the status of a profile from its journal, for `status`, the scheduler and the other commands. (pure)
 
 use std::time::Duration;
 
 use crate::clock::{Moment, Timestamp};
+use crate::credential::Binding;
 use crate::credential::freshness;
 use crate::credential::freshness::{Demand, Freshness, Margin, Validity};
 use crate::engine::refresh::backoff::FOLLOW_CONFLICT_INTERVAL;
 use crate::engine::refresh::followed_stores::nothing_to_follow;
 use crate::engine::refresh::retry_policy;
 use crate::engine::refresh::retry_policy::RetryDecision;
-use crate::outcome::{ErrorKind, Failure, ProfileState};
+use crate::outcome::{ErrorKind, Failure, Outcome, ProfileState};
 use crate::profile::{Policy, Profile};
-use crate::store::journal::Journal;
+use crate::store::journal::block::{Block, Cause};
+use crate::store::journal::{Intent, Journal};
+use crate::store::{Store, StoreError};
 
-/// A profile's state, and when something is to be done about it.
+/// What connecting and sealing may add to the time that a provider has for its response.
+const HANDLING_TIME: Duration = Duration::from_secs(5);
+
+/// The status of a profile, and when the next refresh is due.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProfileStatus {
     pub state: ProfileState,
-    /// When the next refresh is planned: the margin, a retry, a last chance. `None`: only a person can help.
+    /// When the next refresh is planned: at the margin, for a retry, or for a last chance. `None`: only a person can
+    /// help.
     pub refresh_at: Option<Timestamp>,
     pub error: Option<Failure>,
+    /// Why the newest attempt failed, if it did: of a fresh profile too.
+    pub last_failure: Option<Failure>,
+    /// Another run is waiting for a response at this moment, so its attempt is no doubt yet.
+    pub is_in_flight: bool,
 }
 
-/// What a standing depends on besides the journal.
+impl ProfileStatus {
+    pub fn new(state: ProfileState, refresh_at: Option<Timestamp>, error: Option<Failure>) -> Self {
+        Self { state, refresh_at, error, last_failure: None, is_in_flight: false }
+    }
+
+    /// Nothing is tried until what ended like this is mended.
+    fn stopped(outcome: Outcome) -> Self {
+        Self::new(outcome.kind.into(), None, outcome.error)
+    }
+}
+
+/// Decides the status of a profile: by its journal as [`Store::peek`] gave it, by its configuration, and by what the store
+/// can tell besides: whether a run is under way, and whether the key file is there.
+pub fn status_of(
+    store: &Store,
+    journal: &Result<Option<Journal>, StoreError>,
+    profile: Result<&Profile, &Failure>,
+    now: &Moment,
+) -> ProfileStatus {
+    let status = match (journal, profile) {
+        (Err(unreadable), _) => ProfileStatus::stopped(unreadable.outcome()),
+        (_, Err(failure)) => ProfileStatus::new(ProfileState::ConfigError, None, Some(failure.clone())),
+        (Ok(journal), Ok(profile)) => configured_status(store, journal.as_ref(), profile, now),
+    };
+    let last_attempt = journal.as_ref().ok().and_then(|journal| journal.as_ref()?.last_attempt.as_ref());
+    ProfileStatus { last_failure: last_attempt.and_then(|attempt| attempt.error.clone()), ..status }
+}
+
+fn configured_status(store: &Store, journal: Option<&Journal>, profile: &Profile, now: &Moment) -> ProfileStatus {
+    let status_policy = StatusPolicy {
+        policy: &profile.provider.policy,
+        margin: profile.margin,
+        jitter: jitter(profile.name.as_str(), profile.margin, journal.and_then(|j| j.validity.as_ref())),
+        is_following: profile.follow,
+    };
+    let Some(journal) = journal.filter(|j| j.has_credential()) else {
+        return profile_status(None, status_policy, now);
+    };
+    // Without its key what is stored can neither be used nor refreshed.
+    if let Some(missing) = store.missing_key_file() {
+        return ProfileStatus::stopped(missing.outcome());
+    }
+    let status = match is_awaited(journal, status_policy.policy, now) && store.is_locked(&journal.profile) {
+        true => {
+            let settled = Journal { intent: None, revocation: None, ..journal.clone() };
+            ProfileStatus { is_in_flight: true, ..profile_status(Some(&settled), status_policy, now) }
+        }
+        false => profile_status(Some(journal), status_policy, now),
+    };
+    match binding_mismatch(journal, profile) {
+        Some(failure) if status.state != ProfileState::NeedsLogin => {
+            ProfileStatus::new(ProfileState::ConfigError, None, Some(failure))
+        }
+        Some(_) | None => status,
+    }
+}
+
+/// Whether the run that sent something may still be waiting for the response. A run that has the lock for another reason,
+/// or for longer than a response may take, is not.
+fn is_awaited(journal: &Journal, policy: &Policy, now: &Moment) -> bool {
+    let at_most = policy.timeout + policy.connect_timeout + HANDLING_TIME;
+    let is_first = |i: &Intent| i.send_count == 1 && i.gave_up_at.is_none() && now.time_since(&i.last_sent) <= at_most;
+    match (journal.open_intent(), journal.open_revocation()) {
+        (Some(intent), _) => is_first(intent),
+        (None, Some(sent)) => now.wall.since(sent.at) <= at_most,
+        (None, None) => false,
+    }
+}
+
+/// Why no refresh will be sent, if the configuration has come to name another server or client than the credential's. One
+/// that is discovered is known to the refresh alone.
+fn binding_mismatch(journal: &Journal, profile: &Profile) -> Option<Failure> {
+    let (belongs, provider) = (journal.binding.as_ref()?, &profile.provider);
+    let named = provider.token_endpoint.as_ref().map(|url| url.origin().ascii_serialization());
+    let configured = Binding {
+        origin: named.unwrap_or_else(|| belongs.origin.clone()),
+        client_id: provider.client_id.clone(),
+        ..belongs.clone()
+    };
+    other_server(belongs, &configured)
+}
+
+/// Why a credential must not be sent to the configured server, if it was issued by another one or to another client.
+pub fn other_server(belongs: &Binding, configured: &Binding) -> Option<Failure> {
+    if belongs.origin == configured.origin && belongs.client_id == configured.client_id {
+        return None;
+    }
+    let message = format!(
+        "the credential was issued to client {} at {}, but the configuration has client {} at {}",
+        belongs.client_id, belongs.origin, configured.client_id, configured.origin
+    );
+    let hint = format!("restore [provider.{}], sign in again, or import with --replace", belongs.provider);
+    Some(Failure::new(ErrorKind::OtherServer, message).with_hint(hint))
+}
+
+/// What a status depends on besides the journal.
 #[derive(Clone, Copy, Debug)]
 pub struct StatusPolicy<'a> {
     pub policy: &'a Policy,
     pub margin: Margin,
     /// This profile's share of jitter.
     pub jitter: Duration,
-    /// Another tool's store is looked into, which may hold what helps out of anything.
+    /// The profile follows another tool, whose store may bring a new credential at any time.
     pub is_following: bool,
 }
 
-/// Judges a journal. Never says `fresh` of anything that is not: the worst that is known wins.
+/// Decides the status. It is `fresh` only if nothing is wrong; of several problems the worst wins.
 pub fn profile_status(journal: Option<&Journal>, status_policy: StatusPolicy<'_>, now: &Moment) -> ProfileStatus {
     let Some(journal) = journal.filter(|r| r.has_credential()) else {
-        return ProfileStatus { state: ProfileState::NoCredential, refresh_at: None, error: None };
+        return ProfileStatus::new(ProfileState::NoCredential, None, None);
     };
     let last_error = journal.last_attempt.as_ref().and_then(|a| a.error.clone());
     let blocked = needs_user_status(journal, status_policy, now)
@@ -55,13 +161,13 @@ pub fn profile_status(journal: Option<&Journal>, status_policy: StatusPolicy<'_>
     }
 }
 
-/// What only a person can help out of.
+/// The states that only a person can end.
 fn needs_user_status(journal: &Journal, status_policy: StatusPolicy<'_>, now: &Moment) -> Option<ProfileStatus> {
     if journal.is_rejected() {
         let error = journal.rejected.as_ref().map(|r| r.failure.clone());
-        // Somebody may sign in with the tool.
+        // The person may sign in with the tool.
         let refresh_at = status_policy.is_following.then(|| now.wall.plus(FOLLOW_CONFLICT_INTERVAL));
-        return Some(ProfileStatus { state: ProfileState::NeedsLogin, refresh_at, error });
+        return Some(ProfileStatus::new(ProfileState::NeedsLogin, refresh_at, error));
     }
     if let Some((state, failure)) = journal.integrity_error.clone().filter(|(state, _)| *state != ProfileState::Due) {
         let refresh_at = match state {
@@ -69,20 +175,34 @@ fn needs_user_status(journal: &Journal, status_policy: StatusPolicy<'_>, now: &M
             ProfileState::InDoubt => Some(now.wall),
             _ => status_policy.is_following.then(|| now.wall.plus(FOLLOW_CONFLICT_INTERVAL)),
         };
-        return Some(ProfileStatus { state, refresh_at, error: Some(failure) });
+        return Some(ProfileStatus::new(state, refresh_at, Some(failure)));
     }
-    if let Some(trouble) = &journal.persistent_error {
-        // A look costs little, and what was mended is told by nobody else.
-        let (refresh_at, error) = (Some(now.wall), Some(trouble.failure.clone()));
-        return Some(ProfileStatus { state: trouble.state(), refresh_at, error });
-    }
-    if status_policy.is_following && journal.followed_origin().is_none() {
+    let block = journal.deciding_block();
+    if status_policy.is_following
+        && journal.followed_origin().is_none()
+        && block.is_none_or(|block| block.cause != Cause::Store)
+    {
         let error = Some(nothing_to_follow(&journal.profile));
-        return Some(ProfileStatus { state: ProfileState::ConfigError, refresh_at: None, error });
+        return Some(ProfileStatus::new(ProfileState::ConfigError, None, error));
     }
-    let stop = journal.follow_conflict()?;
-    let refresh_at = Some(stop.next_check.max(now.wall));
-    Some(ProfileStatus { state: ProfileState::ConfigError, refresh_at, error: Some(stop.failure.clone()) })
+    block.filter(|block| block.cause <= Cause::FollowConflict).map(|block| block_status(journal, block, now))
+}
+
+/// The status that a block gives. What sends a request waits for `not_before` as well; a look at what is stored costs
+/// little, and what was mended is told in no other way.
+fn block_status(journal: &Journal, block: &Block, now: &Moment) -> ProfileStatus {
+    let sends = block.cause > Cause::FollowConflict;
+    let pause = block.blocked_until(now).max(journal.blocked_until(now).filter(|_| sends));
+    let refresh_at = has_probes_left(block).then(|| pause.unwrap_or(now.wall));
+    ProfileStatus::new(block.outcome.into(), refresh_at, Some(block.failure.clone()))
+}
+
+/// Automatic probes of a refused client (rule 24).
+pub const MAX_CLIENT_PROBES: u32 = 3;
+
+/// Whether a block is tried again by itself.
+pub fn has_probes_left(block: &Block) -> bool {
+    block.client.as_ref().is_none_or(|client| client.probe_count < MAX_CLIENT_PROBES)
 }
 
 fn in_doubt_status(
@@ -104,30 +224,18 @@ fn in_doubt_status(
             journal.profile
         ))
     };
-    Some(ProfileStatus { state, refresh_at, error: Some(error.unwrap_or_else(unknown)) })
+    Some(ProfileStatus::new(state, refresh_at, Some(error.unwrap_or_else(unknown))))
 }
 
-/// The token is well, and something else keeps it from being refreshed.
+/// The token is fine, but a block keeps it from being refreshed.
 fn blocked_status(journal: &Journal, now: &Moment) -> Option<ProfileStatus> {
     if let Some((state, failure)) = journal.integrity_error.clone() {
-        return Some(ProfileStatus { state, refresh_at: Some(now.wall), error: Some(failure) });
+        return Some(ProfileStatus::new(state, Some(now.wall), Some(failure)));
     }
-    if let Some(client_block) = &journal.client_block {
-        // A probe that went nowhere is none, and is paused for like anything else.
-        let at = client_block.blocked_until(now).max(journal.blocked_until(now)).unwrap_or(now.wall);
-        let refresh_at = (client_block.probe_count < MAX_CLIENT_PROBES).then_some(at);
-        return Some(ProfileStatus {
-            state: ProfileState::ConfigError,
-            refresh_at,
-            error: Some(client_block.failure.clone()),
-        });
-    }
-    let error = journal.access_token_error.clone()?;
-    let refresh_at = Some(journal.blocked_until(now).unwrap_or(now.wall));
-    Some(ProfileStatus { state: ProfileState::ConfigError, refresh_at, error: Some(error) })
+    journal.deciding_block().map(|block| block_status(journal, block, now))
 }
 
-/// A logout was cut off, or got no answer.
+/// A logout was cut off, or got no response.
 fn revocation_in_doubt(journal: &Journal) -> Failure {
     let name = &journal.profile;
     Failure::new(
@@ -138,9 +246,6 @@ fn revocation_in_doubt(journal: &Journal) -> Failure {
         "finish it: keepalive logout {name}; or see whether it is still valid: keepalive refresh -p {name} --force"
     ))
 }
-
-/// Automatic probes of a refused client (rule 24).
-pub const MAX_CLIENT_PROBES: u32 = 3;
 
 fn unblocked_status(
     journal: &Journal,
@@ -155,7 +260,8 @@ fn unblocked_status(
             != Freshness::Fresh
             || is_renewal_due(journal, Duration::ZERO, now);
     let is_alive = validity.is_some_and(|v| !v.remaining(now).is_zero());
-    let not_before = journal.blocked_until(now).max(journal.follow_block.as_ref().and_then(|s| s.blocked_until(now)));
+    let source = journal.block(Cause::FollowSource).and_then(|block| block.blocked_until(now));
+    let not_before = journal.blocked_until(now).max(source);
     let planned = validity.map_or(now.wall, |v| margin_reached_at(v, status_policy, now));
     let planned = renewal_at(journal).map_or(planned, |at| planned.min(at.max(now.wall)));
     let planned = not_before.map_or(planned, |at| planned.max(at));
@@ -166,15 +272,15 @@ fn unblocked_status(
         (_, false, _) => ProfileState::Fresh,
     };
     let error = if state == ProfileState::Fresh { None } else { last_error };
-    ProfileStatus { state, refresh_at: Some(planned), error }
+    ProfileStatus::new(state, Some(planned), error)
 }
 
-/// A refresh token with less life than this is not renewed for its own sake: it is refreshed with its access token, or
+/// A refresh token with a shorter lifetime is not renewed for its own sake: it is refreshed with its access token, or
 /// ends for good.
 const MIN_RENEWAL_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// When a refresh token must be renewed whatever its access token says (rule 35): after three quarters of its life. One
-/// that no refresh prolongs has less left each time, so it is asked for a few times and then no more.
+/// When a refresh token must be renewed whatever its access token says (rule 35): after three quarters of its lifetime.
+/// If refreshes do not prolong it, it has less left each time, so a few requests are made and then no more.
 fn renewal_at(journal: &Journal) -> Option<Timestamp> {
     let told = journal.validity.as_ref()?.obtained.wall;
     let life = journal.login_by?.since(told);
@@ -185,7 +291,7 @@ fn is_renewal_due(journal: &Journal, lookahead: Duration, now: &Moment) -> bool 
     renewal_at(journal).is_some_and(|at| at <= now.wall.plus(lookahead))
 }
 
-/// When the margin is reached, by whichever clock says so first.
+/// When the margin is reached, by whichever clock reaches it first.
 fn margin_reached_at(validity: &Validity, status_policy: StatusPolicy<'_>, now: &Moment) -> Timestamp {
     let by_wall = freshness::refresh_at(validity, status_policy.margin, status_policy.jitter);
     let ahead = validity.expires_at().since(by_wall);
@@ -193,8 +299,8 @@ fn margin_reached_at(validity: &Validity, status_policy: StatusPolicy<'_>, now: 
     by_wall.min(by_both).max(now.wall)
 }
 
-/// Whether a demand is met by what the journal says. A live access token is enough for whoever asks for one; whoever asks
-/// for a refresh is told of a doubt, a dead token or a refused client even while it lives.
+/// Whether the journal satisfies a demand. A caller that wants an access token gets any live one. A caller that wants a
+/// refresh is told of a doubt, a rejected token or a refused client even while the access token lives.
 pub fn meets_demand(journal: &Journal, demand: Demand, profile: &Profile, now: &Moment) -> bool {
     if journal.integrity_error.is_some() {
         return false;
@@ -210,10 +316,7 @@ pub fn meets_demand(journal: &Journal, demand: Demand, profile: &Profile, now: &
     let is_doubtful = journal.open_intent().is_some() || journal.open_revocation().is_some();
     let is_untroubled = !is_doubtful
         && !journal.is_rejected()
-        && journal.client_block.is_none()
-        && journal.follow_conflict().is_none()
-        && journal.access_token_error.is_none()
-        && journal.persistent_error.is_none()
+        && journal.deciding_block().is_none()
         && (!profile.follow || journal.followed_origin().is_some());
     verdict == Freshness::Fresh && journal.has_credential() && (is_untroubled || matches!(demand, Demand::ValidFor(_)))
 }
@@ -224,7 +327,7 @@ pub fn jitter(profile: &str, margin: Margin, validity: Option<&Validity>) -> Dur
     let Some(validity) = validity else {
         return Duration::ZERO;
     };
-    // FNV-1a: stable between versions and machines, which std's hasher is not.
+    // FNV-1a is stable between versions and machines; std's hasher is not.
     let hash =
         profile.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     let share = (hash >> 40) as u32 & 0x3ff;
@@ -239,9 +342,8 @@ mod tests {
     use crate::credential::external::{AccountIdentity, ImportSource};
     use crate::credential::secret::Fingerprint;
     use crate::outcome::OutcomeKind;
-    use crate::store::journal::{
-        ClientBlock, FollowBlock, Intent, LastAttempt, PersistentError, Rejection, Revocation,
-    };
+    use crate::store::journal::block::RefusedClient;
+    use crate::store::journal::{LastAttempt, Rejection, Revocation};
 
     const S: fn(u64) -> Duration = Duration::from_secs;
 
@@ -256,6 +358,18 @@ mod tests {
         r.validity =
             Some(Validity { obtained: clock.now(), lifetime_ms: 1_000_000, assumed: false, is_remainder: false });
         r
+    }
+
+    fn blocked(journal: Journal, block: Block) -> Journal {
+        let mut journal = journal;
+        journal.set_block(block);
+        journal
+    }
+
+    fn refused_client(probe_count: u32, next_probe: Timestamp) -> Block {
+        let client = RefusedClient { config_fingerprint: "x".into(), probe_count };
+        let failure = Failure::new(ErrorKind::ClientRefused, "no");
+        Block { client: Some(client), next_check: Some(next_probe), ..Block::new(Cause::Client, failure) }
     }
 
     fn judge(r: &Journal, clock: &ManualClock) -> ProfileStatus {
@@ -286,8 +400,8 @@ mod tests {
         let c = clock();
         let mut r = journal(&c);
         c.advance(S(800));
-        let (outcome, failure) = (OutcomeKind::Deferred, Failure::new(ErrorKind::Source, "away"));
-        r.follow_block = Some(FollowBlock { outcome, failure, next_check: c.now().wall.plus(S(10)), set_at: None });
+        let away = Block::new(Cause::FollowSource, Failure::new(ErrorKind::Source, "away"));
+        r.set_block(Block { next_check: Some(c.now().wall.plus(S(10))), ..away });
         assert_eq!(judge(&r, &c).state, ProfileState::Deferred);
         c.advance(S(10));
         assert_eq!(judge(&r, &c).state, ProfileState::Due);
@@ -371,16 +485,13 @@ mod tests {
             identity: AccountIdentity::default(),
         });
         assert_eq!(judge(&r), (ProfileState::Fresh, Some(800)));
-        let mut stop = FollowBlock {
-            outcome: OutcomeKind::Deferred,
-            failure: Failure::new(ErrorKind::Source, "away"),
-            next_check: c.now().wall.plus(S(900)),
-            set_at: None,
+        let stop = |cause| Block {
+            next_check: Some(c.now().wall.plus(S(900))),
+            ..Block::new(cause, Failure::new(ErrorKind::Source, "away"))
         };
-        r.follow_block = Some(stop.clone());
+        r.set_block(stop(Cause::FollowSource));
         assert_eq!(judge(&r), (ProfileState::Fresh, Some(900)));
-        stop.outcome = OutcomeKind::ConfigError;
-        r.follow_block = Some(stop);
+        r.set_block(stop(Cause::FollowConflict));
         assert_eq!(judge(&r), (ProfileState::ConfigError, Some(900)));
         let fingerprint = r.fingerprint.clone().unwrap();
         let failure = Failure::new(ErrorKind::of_provider("invalid_grant"), "gone");
@@ -427,8 +538,7 @@ mod tests {
     fn response_without_a_usable_token_is_never_fresh() {
         let c = clock();
         let mut r = journal(&c);
-        let error = Failure::new(ErrorKind::AtUnusable, "nothing to use");
-        r.access_token_error = Some(error);
+        r.set_block(Block::new(Cause::AccessToken, Failure::new(ErrorKind::AtUnusable, "nothing to use")));
         // Whatever was tried since: it brought nothing to use either.
         let error = Some(Failure::new(ErrorKind::Throttled, "later"));
         r.last_attempt = Some(LastAttempt { at: c.now().wall, outcome: OutcomeKind::Deferred, retry_at: None, error });
@@ -471,20 +581,14 @@ mod tests {
             is_reusable: false,
         };
         let failure = || Failure::new(ErrorKind::Io, "y");
-        let client_block = Some(ClientBlock {
-            config_fingerprint: "x".into(),
-            failure: failure(),
-            probe_count: 0,
-            next_probe: now.wall,
-            set_at: None,
-        });
         let flaw = |state| Some((state, failure()));
-        for (client_block, flaw, with_doubt, without) in [
-            (client_block, None, ProfileState::InDoubt, ProfileState::ConfigError),
-            (None, flaw(ProfileState::Due), ProfileState::InDoubt, ProfileState::Due),
-            (None, flaw(ProfileState::NeedsLogin), ProfileState::NeedsLogin, ProfileState::NeedsLogin),
+        let client = vec![refused_client(0, now.wall)];
+        for (blocks, flaw, with_doubt, without) in [
+            (client, None, ProfileState::InDoubt, ProfileState::ConfigError),
+            (Vec::new(), flaw(ProfileState::Due), ProfileState::InDoubt, ProfileState::Due),
+            (Vec::new(), flaw(ProfileState::NeedsLogin), ProfileState::NeedsLogin, ProfileState::NeedsLogin),
         ] {
-            let unblocked = Journal { client_block, integrity_error: flaw, ..journal(&c) };
+            let unblocked = Journal { blocks, integrity_error: flaw, ..journal(&c) };
             let doubtful = Journal { intent: Some(intent.clone()), ..unblocked.clone() };
             assert_eq!([judge(&doubtful, &c).state, judge(&unblocked, &c).state], [with_doubt, without]);
         }
@@ -511,14 +615,7 @@ mod tests {
         {
             let mut r = journal(&c);
             let next_probe = c.now().wall.plus(S(60));
-            let failure = Failure::new(ErrorKind::ClientRefused, "no");
-            r.client_block = Some(ClientBlock {
-                config_fingerprint: "x".into(),
-                failure,
-                probe_count: probes,
-                next_probe,
-                set_at: None,
-            });
+            r.set_block(refused_client(probes, next_probe));
             let s = judge(&r, &c);
             assert_eq!((s.state, s.refresh_at), (ProfileState::ConfigError, is_planned.then_some(next_probe)));
             // The probe found no server.
@@ -583,8 +680,6 @@ mod tests {
             is_last_chance_used: false,
             is_reusable: false,
         };
-        let unusable = Failure::new(ErrorKind::AtUnusable, "y");
-        let config = OutcomeKind::ConfigError;
         let troubles = [
             Journal { intent: Some(intent), ..journal(&c) },
             Journal {
@@ -595,27 +690,10 @@ mod tests {
                 rejected: Some(Rejection { fingerprint: token, at: now.wall, failure: failure() }),
                 ..journal(&c)
             },
-            Journal {
-                client_block: Some(ClientBlock {
-                    config_fingerprint: "x".into(),
-                    failure: failure(),
-                    probe_count: 0,
-                    next_probe: now.wall,
-                    set_at: None,
-                }),
-                ..journal(&c)
-            },
-            Journal {
-                follow_block: Some(FollowBlock {
-                    outcome: config,
-                    failure: failure(),
-                    next_check: now.wall,
-                    set_at: None,
-                }),
-                ..journal(&c)
-            },
-            Journal { access_token_error: Some(unusable), ..journal(&c) },
-            Journal { persistent_error: Some(PersistentError { outcome: config, failure: failure() }), ..journal(&c) },
+            blocked(journal(&c), refused_client(0, now.wall)),
+            blocked(journal(&c), Block::new(Cause::FollowConflict, failure())),
+            blocked(journal(&c), Block::new(Cause::AccessToken, failure())),
+            blocked(journal(&c), Block::new(Cause::Store, failure())),
         ];
         let profile = |follow| Profile {
             name: "p".parse().unwrap(),

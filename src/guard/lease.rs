@@ -1,13 +1,15 @@
-//! Proof of admission, and the only way to a refresh token: lease → permit → held credential → spent.
+//! Types that prove admission to a profile, and that are the only way to its refresh token.
 //!
-//! The types make misuse a compile error: a [`LockedCredential`] cannot outlive its [`Lease`], spending takes it apart for good, and
-//! the way back exists only for a token that provably never left ([`NeverSent`]).
+//! The way is lease → permit → locked credential → spent credential. Misuse does not compile: a [`LockedCredential`]
+//! cannot outlive its [`Lease`], spending takes it apart for good, and the way back needs proof that the token was not
+//! sent ([`NeverSent`]).
 
 use std::io;
 use std::path::Path;
 
 use crate::credential::secret::RefreshToken;
 use crate::credential::{Binding, Credential, Generation, Grant, Snapshot};
+use crate::events;
 use crate::guard::singleflight::LeaderSlot;
 use crate::profile::ProfileName;
 use crate::sys::lockfile::LockFile;
@@ -25,18 +27,21 @@ use crate::sys::lockfile::LockFile;
 #[derive(Debug)]
 #[must_use = "a lease is given back by `finish`"]
 pub struct Lease<O> {
-    // Declared first, so dropped first: the outcome is out before another process can be admitted.
+    // This field is declared first, so it is dropped first: the outcome is published before another process can be
+    // admitted.
     leader_slot: LeaderSlot<O>,
     lock: LockFile,
 }
 
 impl<O> Lease<O> {
-    /// Waits for the profile's lock file, blocking the thread as long as another process leads, and for a lane.
+    /// Waits for the profile's lock file and for a place at the provider. Blocks the thread as long as another process
+    /// leads.
     ///
-    /// Holds neither while it waits for the other: whoever has the lock may take any time, and stops nobody who goes
-    /// elsewhere; and nobody waits at our lock for our turn. `take` waits for a lane, `try_acquire` has one or none.
+    /// It holds neither while it waits for the other. The holder of the lock may take any time and must not keep other
+    /// profiles of the provider waiting; and no other process waits at our lock while we queue for a place. `acquire`
+    /// waits for a place, `try_acquire` takes one only if it is free.
     ///
-    /// Gives the seat back if the lock cannot be had, so that the error can be landed.
+    /// On an error it gives the leader slot back, so that the followers can be told.
     pub fn admit<L>(
         leader_slot: LeaderSlot<O>,
         lock_file: &Path,
@@ -50,6 +55,7 @@ impl<O> Lease<O> {
                     return Ok((lock, concurrency_permit));
                 }
                 drop(concurrency_permit);
+                events::lock_wait(leader_slot.profile(), "another process has the lock of the profile");
                 let lock = LockFile::acquire(lock_file)?;
                 if let Some(concurrency_permit) = try_acquire() {
                     return Ok((lock, concurrency_permit));
@@ -65,17 +71,17 @@ impl<O> Lease<O> {
         }
     }
 
-    /// What the store asks for before it hands out a credential or takes one.
+    /// The right to open the profile's files, which the store asks for.
     pub fn permit(&self) -> Permit<'_> {
         Permit { profile: self.leader_slot.profile(), lock: &self.lock }
     }
 
-    /// Whether anybody still waits for the outcome.
+    /// Whether any caller still waits for the outcome.
     pub fn has_waiters(&self) -> bool {
         self.leader_slot.has_waiters()
     }
 
-    /// Releases the lock file and gives everybody who waits the outcome.
+    /// Releases the lock file and gives the outcome to every caller that waits.
     pub fn finish(self, outcome: O) {
         let Self { leader_slot, lock } = self;
         // Other processes find the outcome in the journal, which is written by now; those of this one get it here. The
@@ -85,7 +91,7 @@ impl<O> Lease<O> {
     }
 }
 
-/// Leave to touch a profile's credential. Cannot outlive the lease.
+/// The right to touch a profile's credential. It cannot outlive the lease.
 #[derive(Clone, Copy, Debug)]
 pub struct Permit<'l> {
     profile: &'l ProfileName,
@@ -102,12 +108,12 @@ impl<'l> Permit<'l> {
         self.profile
     }
 
-    /// Whether the lock still excludes others: its file has not been replaced under us.
+    /// Whether the lock still excludes others: false if its file was replaced after it was locked.
     pub fn is_lock_intact(&self) -> bool {
         self.lock_checker()()
     }
 
-    /// The same question, to be asked by whoever cannot borrow the permit.
+    /// A copy of [`Self::is_lock_intact`] for code that cannot borrow the permit.
     pub fn lock_checker(&self) -> impl Fn() -> bool + Send + 'static {
         let watch = self.lock.watch();
         move || watch.as_ref().is_ok_and(|watch| watch.is_current().unwrap_or(false))
@@ -155,7 +161,7 @@ impl<'l> LockedCredential<'l> {
     }
 }
 
-/// What remains of a credential whose refresh token is on its way.
+/// The rest of a credential whose refresh token has been taken out to be sent.
 #[derive(Debug)]
 #[must_use = "a spent credential ends as its successor, or as an attempt in doubt"]
 pub struct SpentCredential<'l> {
@@ -165,7 +171,7 @@ pub struct SpentCredential<'l> {
     permit: Permit<'l>,
 }
 
-/// Proof that a refresh token was never handed to the network. Only the fence makes one.
+/// Proof that a refresh token was never handed to the network. Only the send gate makes one.
 #[derive(Debug)]
 pub struct NeverSent(());
 
@@ -180,7 +186,7 @@ impl<'l> SpentCredential<'l> {
         self.permit
     }
 
-    /// Puts the credential together again: its token never left.
+    /// Puts the credential together again, because its token was not sent.
     pub fn restore_unsent(self, refresh: RefreshToken, _proof: NeverSent) -> LockedCredential<'l> {
         let Self { generation, binding, grant, permit } = self;
         permit.bind(Credential { generation, binding, refresh, grant })

@@ -1,8 +1,8 @@
-//! Admission: however many callers there are, one flight per profile, first in this process, then among all of them.
+//! Admission: at most one flight per profile, first within this process and then among all processes.
 //!
-//! The way in is [`FlightGroup::join_or_lead`]. Whoever gets a [`LeaderSlot`] leads: it goes to a thread of its own, turns the seat into a
-//! [`Lease`] by taking the profile's lock file, does its work and publishes the outcome. Everybody else gets a [`FlightHandle`]
-//! and waits for that outcome. Callers may leave at any time; that changes nothing for the flight.
+//! The way in is [`FlightGroup::join_or_lead`]. The caller that gets a [`LeaderSlot`] leads: it starts a thread, takes
+//! the profile's lock file, which turns the slot into a [`Lease`], does the work and publishes the outcome. Every other
+//! caller gets a [`FlightHandle`] and waits for that outcome. A caller may leave at any time; the flight goes on.
 
 mod lease;
 mod singleflight;

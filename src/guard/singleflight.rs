@@ -1,4 +1,4 @@
-//! Single flight within one process: one leader, any number of followers, no lost wake-up, no outcome without an owner.
+//! Single flight within one process: one leader and any number of followers, each of whom gets the outcome.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,9 +34,9 @@ struct FlightState<O> {
 
 #[derive(Debug)]
 enum FlightPhase<O> {
-    /// Waiting for admission: may be given up at any moment.
+    /// The flight waits for admission and may be given up at any moment.
     Queued,
-    /// Admitted: must be let finish.
+    /// The flight is admitted and must be allowed to finish.
     Running,
     Done(O),
     /// The leader died without an outcome.
@@ -47,7 +47,7 @@ enum FlightPhase<O> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum WaitResult<O> {
     Outcome(O),
-    /// The leader left without an outcome; enter again.
+    /// The leader left without an outcome; the caller should join again.
     Abandoned,
     /// The caller's own time is up; the flight goes on.
     TimedOut,
@@ -65,7 +65,7 @@ impl<O: Clone> Default for FlightGroup<O> {
 }
 
 impl<O: Clone> FlightGroup<O> {
-    /// Joins the flight for `name`, or opens one. With a seat comes the duty to fly it.
+    /// Joins the flight for `name`, or opens one. A caller that gets a leader slot must run the flight.
     pub fn join_or_lead(&self, name: &ProfileName) -> (FlightHandle<O>, Option<LeaderSlot<O>>) {
         let mut open = lock(&self.table.flights);
         if let Some(slot) = open.get(name) {
@@ -83,8 +83,8 @@ impl<O: Clone> FlightGroup<O> {
         (flight, Some(LeaderSlot { state: slot, table: Arc::clone(&self.table) }))
     }
 
-    /// Waits until no admitted flight is left, for at most `limit`. Flights that still queue for admission do not count:
-    /// they have done nothing. Returns the profiles that were still flying.
+    /// Waits until no admitted flight is left, for at most `limit`. Returns the profiles whose flights were still
+    /// running. Flights that still queue for admission do not count, because they have done nothing.
     pub fn drain(&self, limit: Duration) -> Vec<ProfileName> {
         let open = lock(&self.table.flights);
         let (open, _) = self
@@ -102,8 +102,8 @@ impl<O> FlightState<O> {
     }
 }
 
-/// The right and duty to fly: turned into a [`crate::guard::Lease`] by admission. Dropping it unflown lets the
-/// followers know.
+/// The right and duty to run the flight; admission turns it into a [`crate::guard::Lease`]. Dropping it before that
+/// tells the followers.
 #[derive(Debug)]
 #[must_use = "followers wait until the seat is flown or given up"]
 pub struct LeaderSlot<O> {
@@ -116,17 +116,17 @@ impl<O> LeaderSlot<O> {
         &self.state.name
     }
 
-    /// Whether anybody still waits for the outcome. A flight that nobody wants any more need not start.
+    /// Whether any caller still waits for the outcome. A flight without callers need not start.
     pub fn has_waiters(&self) -> bool {
         self.state.waiter_count.load(Ordering::SeqCst) > 0
     }
 
-    /// From now on a drain waits for this flight.
+    /// Marks the flight as admitted, so that a drain waits for it.
     pub(super) fn mark_running(&self) {
         *lock(&self.state.phase) = FlightPhase::Running;
     }
 
-    /// Gives every follower the outcome and closes the flight: whoever comes later opens a new one.
+    /// Gives every follower the outcome and closes the flight. A later caller opens a new one.
     pub fn complete(self, outcome: O) {
         self.end(FlightPhase::Done(outcome));
     }
@@ -151,7 +151,7 @@ impl<O> Drop for LeaderSlot<O> {
     }
 }
 
-/// A caller's share in a flight. Dropping it is leaving.
+/// A caller's share in a flight. Dropping it means leaving.
 #[derive(Debug)]
 pub struct FlightHandle<O> {
     state: Arc<FlightState<O>>,
@@ -170,7 +170,7 @@ impl<O: Clone> FlightHandle<O> {
         matches!(*lock(&self.state.phase), FlightPhase::Queued)
     }
 
-    /// Blocks the calling thread until the flight lands, or for at most `limit`.
+    /// Blocks the calling thread until the flight ends, or for at most `limit`.
     pub fn wait(&self, limit: Duration) -> WaitResult<O> {
         let state = lock(&self.state.phase);
         let (state, _) = self
@@ -181,7 +181,7 @@ impl<O: Clone> FlightHandle<O> {
         Self::wait_result(&state)
     }
 
-    /// Resolves when the flight lands. May be dropped at any await.
+    /// Resolves when the flight ends. May be dropped at any await.
     pub async fn wait_async(&self) -> WaitResult<O> {
         loop {
             // The permit of `notify_waiters` goes to those registered before it: register first, look second.

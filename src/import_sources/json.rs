@@ -1,4 +1,4 @@
-//! The stores that are JSON: Codex, Claude Code, Grok, Gemini, and what oidc-agent prints. (pure)
+//! Reads the stores that are JSON: Codex, Claude Code, Grok, Gemini, and what oidc-agent prints. (pure)
 
 use serde_json::{Map, Value};
 
@@ -39,7 +39,7 @@ pub fn codex(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     Ok(vec![ToolAccount::single(content)])
 }
 
-/// `.credentials.json` of Claude Code. Its siblings are the logins of MCP servers.
+/// `.credentials.json` of Claude Code. Other members are the logins of MCP servers.
 pub fn claude(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     match object(bytes)?.get("claudeAiOauth") {
         Some(Value::Object(tokens)) => Ok(vec![ToolAccount::single(CLAUDE.parse(tokens))]),
@@ -54,7 +54,7 @@ pub fn grok(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let signed_in = object(bytes)?;
     let entries = signed_in.iter().filter_map(|(id, value)| Some((id, value.as_object()?)));
     let content = |members: &Map<String, Value>| match members.get("auth_mode").and_then(Value::as_str) {
-        // Grok keeps it for reference only; it is for whatever the external command signs in at.
+        // Grok keeps it for reference only: it belongs to the external command.
         Some("external") => Err(ToolStoreError::new(
             "its token comes from an external sign-in command",
             "get the token from that command instead",

@@ -1,5 +1,4 @@
-//! Takes credentials over from other tools: finds a tool's store, reads it, and picks an account. Nothing is ever written
-//! there.
+//! Imports credentials from other tools: finds a tool's store, reads it, and picks an account. It never writes there.
 
 mod json;
 mod openclaw;
@@ -17,7 +16,7 @@ use crate::outcome::{ErrorKind, Failure};
 /// One account in a store, usable or not.
 #[derive(Debug)]
 struct ToolAccount {
-    /// What `--account` names it by; empty where a store holds but one.
+    /// Its name in `--account`; empty if the store holds only one.
     id: String,
     /// The provider that it is for, if the store says.
     provider: Option<String>,
@@ -29,7 +28,7 @@ impl ToolAccount {
         Self { id: String::new(), provider: None, credential: content }
     }
 
-    /// Whether a person who says `wanted` means this one.
+    /// Whether `wanted` names this account.
     fn matches(&self, wanted: &str) -> bool {
         let identity = self.credential.as_ref().map(|f| &f.identity).ok();
         let names = identity.map(|i| [&i.email, &i.account, &i.subject]).into_iter().flatten().flatten();
@@ -48,12 +47,12 @@ impl ToolAccount {
     }
 }
 
-/// What is wrong with a store, or with one account in it. The file is named by whoever knows it.
+/// An error about a store, or about one account in it. The caller adds the name of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ToolStoreError {
     message: String,
     hint: String,
-    /// The store was understood, and has no refresh token of that account.
+    /// The store was understood, and has no refresh token for that account.
     is_signed_out: bool,
 }
 
@@ -71,11 +70,11 @@ impl ToolStoreError {
     }
 }
 
-/// The account that is meant. Of several that could be, a person must name one.
+/// The account that is meant. If several fit, the person must name one.
 fn select_account(mut entries: Vec<ToolAccount>, wanted: Option<&str>) -> Result<ToolAccount, ToolStoreError> {
     let all = entries.iter().map(ToolAccount::describe).collect::<Vec<_>>().join(", ");
     let matching: Vec<usize> = match wanted {
-        // The exact name goes before what two accounts may share.
+        // The exact name takes precedence over what two accounts may share.
         Some(wanted) => match entries.iter().position(|e| e.id == wanted) {
             Some(exact) => vec![exact],
             None => (0..entries.len()).filter(|i| entries[*i].matches(wanted)).collect(),

@@ -1,4 +1,4 @@
-//! OpenClaw's auth profiles: which of them hold an OAuth credential, and which only look like it. (pure)
+//! Reads OpenClaw's auth profiles: which of them hold an OAuth credential, and which only look like it. (pure)
 
 use serde_json::{Map, Value};
 
@@ -7,10 +7,10 @@ use crate::import_sources::json::object;
 use crate::import_sources::parse::OPENCLAW;
 use crate::import_sources::{ToolAccount, ToolStoreError};
 
-/// Stands in place of the tokens while OpenClaw refreshes them, and for ever if that failed.
+/// The text that OpenClaw puts in place of the tokens while it refreshes them, and leaves there if that fails.
 const REFRESH_MARKER: &str = "openclaw-oauth-refresh-fence:";
 
-/// What OpenClaw calls a provider, and what it is called here.
+/// OpenClaw's names of providers, and ours.
 const PROVIDERS: [(&str, &str); 6] = [
     ("openai-codex", "openai"),
     ("google-gemini-cli", "google"),
@@ -54,7 +54,8 @@ fn account(id: &str, profile: &Map<String, Value>) -> ToolAccount {
     }
 }
 
-/// A fence is no token: sent to the provider it would be refused, and OpenClaw's own refresh would be disturbed.
+/// The OAuth credential of a profile. A placeholder is no token: the provider would refuse it, and sending it would
+/// disturb OpenClaw's own refresh.
 fn oauth_credential(id: &str, profile: &Map<String, Value>) -> Result<ExternalCredential, ToolStoreError> {
     let is_in =
         |name: &str, marker: &str| profile.get(name).and_then(Value::as_str).is_some_and(|t| t.contains(marker));

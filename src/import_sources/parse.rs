@@ -1,4 +1,4 @@
-//! How a store writes a credential down: the names of its members and the units of its times, and how that is read. (pure)
+//! How a tool's store writes a credential: the names of its members and the units of its times. (pure)
 
 use serde_json::{Map, Value};
 
@@ -9,7 +9,7 @@ use crate::credential::secret::{AccessToken, RefreshToken};
 use crate::credential::token_response::{ExpiryClaims, TokenResponse, printable};
 use crate::import_sources::ToolStoreError;
 
-/// Names of members; an empty one: the store has no such thing.
+/// Names of members; an empty name means that the store has no such member.
 pub struct CredentialFormat {
     pub access: &'static str,
     pub refresh: &'static str,
@@ -17,7 +17,7 @@ pub struct CredentialFormat {
     pub token_type: &'static str,
     /// A text, or a list of texts.
     pub scope: &'static str,
-    /// When the access token ends. Where there is none, a JWT says so itself.
+    /// When the access token ends. If the store does not say, the token's own JWT does.
     pub expires: (&'static str, TimeFormat),
     /// When the refresh token ends.
     pub login_by: (&'static str, TimeFormat),
@@ -55,7 +55,7 @@ const DEFAULT_FORMAT: CredentialFormat = CredentialFormat {
 /// `tokens` of Codex; the time of the last refresh stands beside it.
 pub const CODEX: CredentialFormat = CredentialFormat { account: "account_id", ..DEFAULT_FORMAT };
 
-/// `claudeAiOauth` of Claude Code. It does not say whose it is.
+/// `claudeAiOauth` of Claude Code. It does not name the account.
 pub const CLAUDE: CredentialFormat = CredentialFormat {
     access: "accessToken",
     refresh: "refreshToken",
@@ -70,7 +70,7 @@ pub const GROK: CredentialFormat = CredentialFormat {
     access: "key",
     expires: ("expires_at", TimeFormat::Rfc3339),
     subject: "user_id",
-    // A user has several: teams, and their own.
+    // A user has several accounts: teams, and their own.
     account: "principal_id",
     email: "email",
     client: "oidc_client_id",
@@ -100,7 +100,7 @@ pub const OIDC_AGENT: CredentialFormat =
     CredentialFormat { client: "client_id", issuer: "issuer_url", ..DEFAULT_FORMAT };
 
 impl CredentialFormat {
-    /// Reads an object of this shape.
+    /// Reads an object in this format.
     pub fn parse(&self, object: &Map<String, Value>) -> Result<ExternalCredential, ToolStoreError> {
         let text = |name: &str| object.get(name).and_then(Value::as_str).filter(|t| !t.trim().is_empty());
         let Some(refresh) = text(self.refresh).and_then(RefreshToken::new) else {

@@ -1,5 +1,5 @@
-//! What `pizauth dump` prints: sealed under a key that pizauth's source names, "not meaningfully encrypted" in the words of
-//! its manual, so that it can be read here. (pure)
+//! Reads what `pizauth dump` prints: encrypted with a key from pizauth's source, "not meaningfully encrypted" by its
+//! manual. (pure)
 
 use chacha20poly1305::aead::Aead;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit, Nonce};
@@ -38,7 +38,7 @@ fn decrypt(dump: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     ChaCha20Poly1305::new(&KEY.into()).decrypt(&Nonce::from(*nonce), sealed).ok().map(Zeroizing::new)
 }
 
-/// Reads members one after another: numbers of fixed width, little-endian, and what has a length after its length.
+/// Reads members one after another: little-endian numbers of fixed width, and data after its length.
 struct DumpReader<'a> {
     rest: &'a [u8],
 }
@@ -91,7 +91,7 @@ impl<'a> DumpReader<'a> {
         Some(entries)
     }
 
-    /// How the account is configured: the client, and where its tokens come from.
+    /// The account's configuration: the client, and the server of its tokens.
     fn client(&mut self) -> Option<(String, String)> {
         let _authorization_endpoint = self.text()?;
         for _ in 0..self.read_u64()? {

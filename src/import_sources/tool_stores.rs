@@ -1,5 +1,5 @@
-//! Where the stores of other tools lie on this machine, and how their bytes are had: from a file, the keyring, `sqlite3`, or
-//! the tool's own command. Only reading.
+//! Finds and reads the stores of other tools on this machine: a file, the keyring, `sqlite3`, or the tool's own
+//! command.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -17,25 +17,25 @@ use crate::sys::paths::ToolDirs;
 use crate::sys::process;
 use crate::sys::process::WaitPolicy;
 
-/// No store of one person's sign-ins is larger.
+/// The size limit: no store of one person's sign-ins is larger.
 const MAX_STORE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The stores of this machine.
 pub struct ToolStores {
     pub dirs: ToolDirs,
-    /// Asked only if a tool keeps its credential there.
+    /// The keyring, used only if a tool keeps its credential there.
     pub keyring: Box<dyn Keyring>,
 }
 
-/// Which store, and which account in it.
+/// The store to read, and the account in it.
 #[derive(Clone, Debug, Default)]
 pub struct Selector {
-    /// Instead of the tool's own place; `-` is standard input.
+    /// The file to read instead of the tool's usual one; `-` is standard input.
     pub file: Option<PathBuf>,
     pub account: Option<String>,
 }
 
-/// What was found, and where.
+/// The credential that was found, and where.
 #[derive(Debug)]
 pub struct FoundCredential {
     pub credential: ExternalCredential,
@@ -44,16 +44,16 @@ pub struct FoundCredential {
     pub provider: Option<String>,
 }
 
-/// The bytes of a store, and what to call their place.
+/// The bytes of a store, and the name of their place.
 struct StoreBytes {
     bytes: Zeroizing<Vec<u8>>,
     location: String,
-    /// Whether the place can be looked at again.
+    /// Whether the place can be read again.
     can_be_reread: bool,
 }
 
 impl ToolStores {
-    /// Reads a tool's store and picks an account. A person may be asked, where the tool's own program must.
+    /// Reads a tool's store and picks an account. The tool's own program may ask the person for a password.
     pub fn read_account(&self, tool: Tool, selector: &Selector) -> Result<FoundCredential, Failure> {
         let bytes = match &selector.file {
             Some(file) if file.as_os_str() == "-" => from_stdin(tool)?,
@@ -97,7 +97,7 @@ impl ToolStores {
         }
     }
 
-    /// Whether what a credential came from is certainly not there any more: the store, or the account in it.
+    /// Whether the store that a credential came from, or the account in it, is certainly gone.
     pub fn is_gone(&self, origin: &ImportSource, within: &str) -> bool {
         let Some((tool, place)) = Tool::from_name(&origin.tool).zip(origin.location.as_ref()) else { return false };
         match self.read_bytes(tool, Path::new(place), within) {
@@ -111,7 +111,7 @@ impl ToolStores {
         }
     }
 
-    /// The store at a place. `within`: the profile that it is read for.
+    /// Reads the store at a place. `within`: the profile that it is read for.
     fn read_at(&self, tool: Tool, place: &Path, within: &str) -> Result<StoreBytes, Failure> {
         let name = place.display().to_string();
         match self.read_bytes(tool, place, within) {
@@ -134,15 +134,15 @@ impl ToolStores {
         }
     }
 
-    /// With `cli_auth_credentials_store = "keyring"` Codex keeps what would be in `auth.json` in an item of its own, which
-    /// is named after its home.
+    /// With `cli_auth_credentials_store = "keyring"` Codex keeps the content of `auth.json` in a keyring item, whose
+    /// name depends on its home directory.
     fn codex_in_keyring(&self, file: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
         let Some(Ok(home)) = file.parent().map(Path::canonicalize) else { return Ok(None) };
         let digest = Sha256::digest(home.as_os_str().as_encoded_bytes());
         let item = KeyringItem { service: "Codex Auth".into(), user: format!("cli|{}", hex::encode(&digest[..8])) };
         match self.keyring.read(&item) {
             Ok(found) => Ok(found.map(|found| Zeroizing::new(found.value.as_bytes().to_vec()))),
-            // Where there is no keyring, nobody keeps anything in it.
+            // Without a keyring there is no item either.
             Err(KeyringError::NoBus | KeyringError::NoService | KeyringError::NoCollection) => Ok(None),
             Err(e) => {
                 Err(ToolStoreError::new(format!("it does not exist, and the keyring cannot be read: {e}"), e.hint()))
@@ -222,15 +222,15 @@ const QUERIES: [&str; 2] = [
     "SELECT store_json FROM auth_profile_store",
 ];
 
-/// OpenClaw's rows, by the `sqlite3` program: this one has no C library in it, and the newest rows may be in the log beside
-/// the database, which only SQLite can read.
+/// Reads OpenClaw's rows with the `sqlite3` program: keepalive links no C library, and the newest rows may be in the
+/// log beside the database, which only SQLite can read.
 fn openclaw_rows(place: &Path, within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
     if !place.exists() {
         return Ok(None);
     }
     let url = url::Url::from_file_path(place)
         .map_err(|()| ToolStoreError::new("cannot pass its path to sqlite3", "use an absolute path"))?;
-    // Without a log nobody is at work there, and nothing needs to be made beside the database to read it.
+    // Without a log no program has the database open, and reading it must not create files beside it.
     let has_log = place.with_file_name(format!("{}-wal", file_name(place))).exists();
     let mode = if has_log { "mode=ro" } else { "mode=ro&immutable=1" };
     let table = QUERIES.iter().map(|query| {
@@ -262,7 +262,7 @@ fn openclaw_rows(place: &Path, within: &str) -> Result<Option<Zeroizing<Vec<u8>>
     }
 }
 
-/// The place of pizauth's tokens: it keeps them in memory, and its program prints them.
+/// pizauth keeps its tokens in memory, and this command of it prints them.
 const PIZAUTH_DUMP: &str = "pizauth dump";
 
 fn pizauth_dump(within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
@@ -275,7 +275,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Tools that show what they keep only through their own program; it may ask the person for a password.
+/// Reads tools that show their tokens only through their own program, which may ask the person for a password.
 fn read_by_tool(tool: Tool, selector: &Selector) -> Result<StoreBytes, Failure> {
     let name = tool.info().name;
     let argv = match (tool, &selector.account) {

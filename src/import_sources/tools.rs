@@ -1,5 +1,5 @@
-//! The tools that a credential can be taken over from: what each is called, where it keeps its store, and how a person
-//! signs out of it without ending the session at the provider. A table.
+//! A table of the tools to import from: name, place of the store, and how to sign out without ending the session at the
+//! provider.
 
 use std::path::Path;
 
@@ -17,18 +17,18 @@ pub enum Tool {
     Pizauth,
 }
 
-/// What is known of a tool.
+/// The facts about a tool.
 pub struct ToolInfo {
     pub tool: Tool,
-    /// As `--from` has it.
+    /// Its name in `--from`.
     pub name: &'static str,
-    /// The provider that its credential is for, unless the store or the person says otherwise.
+    /// The provider of its credential, unless the store or the person says otherwise.
     pub provider: Option<&'static str>,
-    /// Whether its store can be looked into without a person. One that cannot is neither followed nor watched.
+    /// Whether its store can be read without a person. A store that cannot is neither followed nor watched.
     pub is_readable_unattended: bool,
-    /// How to sign out on this machine alone; `PLACE` and `ACCOUNT` stand for what was read.
+    /// How to sign out on this machine only; `PLACE` and `ACCOUNT` stand for what was read.
     pub sign_out: &'static str,
-    /// The command that looks like it but revokes the token at the provider, and so ours; how sure that is.
+    /// The tool's own command for that, which revokes the token at the provider, and so ours too.
     pub do_not_use: &'static str,
 }
 
@@ -39,7 +39,7 @@ pub const TOOLS: [ToolInfo; 7] = [
         provider: Some("openai"),
         is_readable_unattended: true,
         sign_out: "rm PLACE",
-        // Seen to (0.169.0).
+        // Tested with 0.169.0.
         do_not_use: "codex logout, which revokes it for both",
     },
     ToolInfo {
@@ -47,7 +47,7 @@ pub const TOOLS: [ToolInfo; 7] = [
         name: "claude",
         provider: Some("anthropic"),
         is_readable_unattended: true,
-        // The logins of MCP servers stand beside it.
+        // The file also has the logins of MCP servers.
         sign_out: "remove the member \"claudeAiOauth\" from PLACE",
         do_not_use: "claude auth logout, which may revoke it for both",
     },
@@ -72,7 +72,7 @@ pub const TOOLS: [ToolInfo; 7] = [
         name: "openclaw",
         provider: None,
         is_readable_unattended: true,
-        // Seen to make no request (2026.9.6).
+        // Tested: it makes no request (2026.9.6).
         sign_out: "openclaw models auth logout ACCOUNT",
         do_not_use: "",
     },
@@ -82,7 +82,7 @@ pub const TOOLS: [ToolInfo; 7] = [
         provider: None,
         is_readable_unattended: false,
         sign_out: "oidc-add --remove ACCOUNT, then rm its file in ~/.config/oidc-agent or ~/.oidc-agent",
-        // Seen to (4.2.6).
+        // Tested with 4.2.6.
         do_not_use: "oidc-gen --delete, which revokes it for both",
     },
     ToolInfo {
@@ -90,14 +90,14 @@ pub const TOOLS: [ToolInfo; 7] = [
         name: "pizauth",
         provider: None,
         is_readable_unattended: true,
-        // Despite its name it asks nobody (1.1.0).
+        // Despite its name it makes no request (1.1.0).
         sign_out: "pizauth revoke ACCOUNT",
         do_not_use: "",
     },
 ];
 
 impl ToolInfo {
-    /// How to sign out of the store that `origin` names on this machine, and how not to.
+    /// How to sign out, on this machine only, of the store that `origin` names, and what to avoid.
     pub fn sign_out_hint(&self, origin: &ImportSource) -> String {
         let never =
             if self.do_not_use.is_empty() { String::new() } else { format!(" (do not use {})", self.do_not_use) };

@@ -1,4 +1,4 @@
-//! What an answer of the token endpoint means: may the server have used the refresh token up? (pure)
+//! Decides what a response of the token endpoint means: may the server have used the refresh token up? (pure)
 
 use std::time::Duration;
 
@@ -6,23 +6,23 @@ use crate::clock::Timestamp;
 use crate::credential::token_response::ErrorResponse;
 use crate::profile::Provider;
 
-/// The class of an answer that granted nothing.
+/// The class of a response that granted nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResponseClass {
-    /// The token is dead. Only a login helps.
+    /// The server says that the refresh token is invalid. Only a login helps.
     TokenRejected,
     /// Refused for now; the token was not looked at.
     Throttled,
     /// The provider refuses the client or the request; the token was not looked at.
     ClientRejected,
-    /// A no that does not say why; the token is presumed unspent.
+    /// The server refused without a known reason. The token is presumed unspent.
     Unclassified,
     /// The server may have used the token up.
     Ambiguous,
 }
 
-/// Codes that say: this refresh token is dead. RFC 6749 has the first; the others are seen at more than one server, and
-/// their words leave no doubt. What a single provider says besides are its `dead_codes`.
+/// Error codes that say: this refresh token is dead. RFC 6749 has the first. The others were seen at more than one
+/// server and are unambiguous. Codes of a single provider are its `dead_codes`.
 const TOKEN_REJECTED_CODES: [&str; 7] = [
     "invalid_grant",
     "refresh_token_reused",
@@ -47,11 +47,11 @@ const CLIENT_REJECTED_CODES: [&str; 7] = [
 /// Codes that say: later.
 const THROTTLED_CODES: [&str; 4] = ["temporarily_unavailable", "slow_down", "rate_limited", "ratelimited"];
 
-/// Codes that say: something broke in here. The server's own 500, under whatever status.
+/// Codes that say that something broke in the server: its own 500, under whatever HTTP status.
 const SERVER_ERROR_CODES: [&str; 5] =
     ["server_error", "internal_error", "internal_server_error", "fatal_error", "request_timeout"];
 
-/// Codes that say: there is no such thing. Whether that is the token or the address, only the words tell.
+/// Codes that say that something does not exist. Only the description tells whether that is the token or the address.
 const NOT_FOUND_CODES: [&str; 2] = ["not_found_error", "not_found"];
 
 /// Whether a "not found" is about the refresh token. One provider answered a plain 404 `not_found_error` to every
@@ -61,7 +61,7 @@ fn is_token_not_found(denied: Option<&ErrorResponse>) -> bool {
     words.to_ascii_lowercase().contains("refresh token")
 }
 
-/// Classifies an answer of `provider` by HTTP status and by the OAuth error in it, if one could be read.
+/// Classifies a response of `provider` by HTTP status and by the OAuth error in it, if one could be read.
 pub fn classify(status: u16, denied: Option<&ErrorResponse>, provider: &Provider) -> ResponseClass {
     let code = denied.map_or(String::new(), |d| d.code.to_ascii_lowercase());
     let code = code.as_str();
@@ -81,7 +81,7 @@ pub fn classify(status: u16, denied: Option<&ErrorResponse>, provider: &Provider
         200..=299 | 400..=499 if THROTTLED_CODES.contains(&code) => ResponseClass::Throttled,
         200..=299 | 400..=499 if SERVER_ERROR_CODES.contains(&code) => ResponseClass::Ambiguous,
         404 | 410 if NOT_FOUND_CODES.contains(&code) && is_token_not_found(denied) => ResponseClass::TokenRejected,
-        // An error inside a 200 that nobody knows, or a 4xx.
+        // An unknown error inside a 200, or any other 4xx.
         200..=299 | 400..=499 => ResponseClass::Unclassified,
         _ => ResponseClass::Ambiguous,
     }

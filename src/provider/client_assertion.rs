@@ -20,7 +20,7 @@ pub const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jw
 
 /// How long an assertion is good: for one request, whose connection need not even stand yet.
 const ASSERTION_LIFETIME: Duration = Duration::from_secs(60);
-/// A server whose clock is behind ours by this much does not yet take the assertion for one from the future.
+/// The issue time lies this far in the past, so that a server whose clock is behind ours accepts the assertion.
 const CLOCK_SKEW: Duration = Duration::from_secs(15);
 
 /// The fewest bits of an RSA key that sign anything here.
@@ -29,7 +29,7 @@ const SMALLEST_RSA: usize = 2048;
 /// A client's private key: EC on P-256 (ES256), or RSA of 2048 bits and more (RS256).
 pub struct ClientKey {
     algorithm: Algorithm,
-    /// Wiped when dropped. What the cryptographic library makes of it for a signature it keeps no longer than that.
+    /// Wiped when dropped. The cryptographic library keeps its own copy only while it signs.
     der: Zeroizing<PrivateKeyDer<'static>>,
     /// What the server calls the key.
     id: Option<String>,
@@ -83,7 +83,7 @@ pub struct AssertionClaims<'a> {
     pub client_id: &'a str,
     pub audience: &'a str,
     pub now: Timestamp,
-    /// Makes the assertion one of its kind: servers remember it.
+    /// Makes each assertion unique, because servers accept one only once.
     pub jti: [u8; 16],
 }
 
@@ -112,7 +112,7 @@ impl ClientKey {
         }
     }
 
-    /// A signed assertion; whoever has it is the client for `LIFE`.
+    /// A signed assertion. It authenticates the client for `ASSERTION_LIFETIME`, so it is a secret.
     pub fn assertion(&self, claims: &AssertionClaims<'_>) -> Result<Zeroizing<String>, Unspecified> {
         let name = match self.algorithm {
             Algorithm::Es256 => "ES256",

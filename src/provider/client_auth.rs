@@ -13,7 +13,7 @@ use crate::provider::client_assertion::{AssertionClaims, ClientKey};
 /// Reads a secret from where the user keeps it; the second argument names the profile for which that is done.
 pub type SecretReader = Box<dyn Fn(&SecretSource, &str) -> Result<Zeroizing<String>, String> + Send + Sync>;
 
-/// What a client's proofs are made of.
+/// The secrets that a client authenticates with.
 #[derive(Clone)]
 pub enum ClientCredentials {
     Public,
@@ -21,7 +21,7 @@ pub enum ClientCredentials {
     Key(Arc<ClientKey>),
 }
 
-/// Goes with one request, and says who sends it.
+/// The client authentication of one request.
 pub enum ClientAuthentication {
     /// The client's name alone.
     None,
@@ -61,7 +61,7 @@ impl ClientCredentials {
         }
     }
 
-    /// The proof for one request that is made `now`.
+    /// The client authentication for one request that is made `now`.
     pub fn authenticate(
         &self,
         provider: &Provider,
@@ -96,7 +96,7 @@ impl ClientCredentials {
     }
 }
 
-/// Whom an assertion for `provider` is made out to.
+/// The `aud` claim of an assertion for `provider`.
 pub fn assertion_audience<'a>(provider: &'a Provider, issuer: Option<&'a str>, token_endpoint: &'a str) -> &'a str {
     match &provider.assertion_audience {
         Audience::Issuer => issuer.unwrap_or(token_endpoint),

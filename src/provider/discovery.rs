@@ -14,13 +14,12 @@ use crate::credential::token_response::printable;
 use crate::outcome::{ErrorKind, Failure};
 use crate::sys::durable;
 
-/// How long metadata is used without looking again, if the server does not say. Servers change endpoints rarely, and
-/// announce it.
+/// How long metadata is used if the server does not say. Servers change endpoints rarely, and announce it.
 const DEFAULT_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
-/// What a server may say about that. Less would be a request for metadata with every refresh; more would outlast the
-/// announcement of a move.
+/// The limits for what a server may say about that. Less would cost a request for metadata with every refresh; more
+/// would outlast the announcement of a move.
 const MAX_AGE_LIMITS: RangeInclusive<Duration> = Duration::from_secs(300)..=Duration::from_secs(7 * 24 * 3600);
-/// How long the old metadata serves after an issuer could not be asked, before it is asked again.
+/// How long old metadata is used after an issuer could not be reached, before it is asked again.
 const STALE_RETRY_INTERVAL: Duration = Duration::from_secs(300);
 
 /// The endpoints of an issuer.
@@ -54,7 +53,7 @@ impl Metadata {
     }
 }
 
-/// Whom metadata is asked of, and what is demanded of the answer.
+/// The issuer whose metadata is wanted, and what is required of the response.
 #[derive(Clone, Copy, Debug)]
 pub struct IssuerPolicy<'a> {
     pub issuer: &'a Url,
@@ -62,7 +61,7 @@ pub struct IssuerPolicy<'a> {
     pub endpoint_domain: Option<&'a str>,
 }
 
-/// An answer to a question for metadata.
+/// A response to a request for metadata.
 pub struct MetadataResponse {
     pub status: u16,
     pub body: Vec<u8>,
@@ -91,7 +90,7 @@ impl CachedMetadata {
     }
 }
 
-/// Gets a document, or says why not.
+/// Fetches a document, or says why that failed.
 type Fetch<'a> = dyn Fn(Url) -> Result<MetadataResponse, String> + 'a;
 
 /// The metadata of an issuer: as remembered in `dir` if fresh, else fetched; if that fails, as remembered however old.
@@ -111,7 +110,7 @@ pub fn load_metadata(
         (Ok(found), _) => found,
         (Err(failure), None) => return Err(failure),
         (Err(PrepareError::Unreachable(f) | PrepareError::Config(f)), Some(old)) => {
-            tracing::warn!(%issuer, since = %old.fetched_at, "{}; using the endpoints that were discovered earlier", f.message);
+            tracing::warn!(event = "provider.warning", %issuer, since = %old.fetched_at, "{}; using the endpoints that were discovered earlier", f.message);
             // Not asked again with every refresh of every profile: an issuer that is down makes each attempt long.
             (old.metadata, STALE_RETRY_INTERVAL)
         }
@@ -121,14 +120,14 @@ pub fn load_metadata(
     Ok(remembered.metadata)
 }
 
-/// What is remembered, if it would be accepted today.
+/// The cached metadata, if it would be accepted today.
 fn read_cache(path: &Path, whom: IssuerPolicy<'_>) -> Option<CachedMetadata> {
     let bytes = durable::read(path).ok()??;
     let remembered: CachedMetadata = serde_json::from_slice(&bytes).ok()?;
     check_metadata(whom, &remembered.metadata).is_ok().then_some(remembered)
 }
 
-/// Asks for the metadata, whatever is remembered. Also says how long it may be used.
+/// Fetches the metadata, whatever is cached. Also returns how long it may be used.
 pub(super) fn discover(whom: IssuerPolicy<'_>, fetch: &Fetch<'_>) -> Result<(Metadata, Duration), PrepareError> {
     let issuer = whom.issuer;
     let (mut reasons, mut refused) = (Vec::new(), Vec::new());

@@ -1,43 +1,38 @@
-//! The token endpoint over HTTP: one request on one fresh connection, with the fence as its body.
+//! The token endpoint over HTTP: one request on one fresh connection, whose body is the send gate.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
 use super::discovery::{self, IssuerPolicy, Metadata, MetadataResponse};
 use super::runtime::BackgroundRuntime;
-use super::{
-    BeforeSend, BeforeSendError, ExchangeResult, NotSentReason, PrepareError, PreparedProvider, RawResponse,
-    TokenEndpoint,
-};
+use super::{BeforeSend, ExchangeResult, PrepareError, PreparedProvider, RawResponse, TokenEndpoint};
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::credential::content_coding;
-use crate::credential::secret::RefreshToken;
+use crate::events;
 use crate::guard::LockedCredential;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::Provider;
-use crate::provider::client_auth::{ClientAuthentication, ClientCredentials, SecretReader};
+use crate::provider::client_auth::{ClientCredentials, SecretReader};
 use crate::provider::request_encoding;
-use crate::provider::request_encoding::EncodedRequest;
-use crate::provider::send_gate::{GatedBody, SendGate, SendOutcome};
+use crate::provider::send_gate::SendGate;
 
-/// Beyond the connect timeout, for a connection that stands but whose body is not asked for.
+/// The time, beyond the connect timeout, for a connection that stands but whose body has not been asked for.
 pub const CONNECT_SLACK: Duration = Duration::from_secs(5);
 
-/// Past the time that an exchange has, how long what has arrived by then is still read: a run that was stopped, or whose
-/// machine slept, finds its time up before it finds the answer that lies in the socket.
+/// How long a response that has already arrived is still read after the time limit. A stopped run, or a machine that
+/// slept, finds its time up before it finds the response that lies in the socket.
 pub const LATE_READ_TIME: Duration = Duration::from_secs(1);
-/// Read on in steps: being stopped once more costs one of them, and not the rest.
+/// The late read goes in steps, so that being stopped once more costs one step and not the rest.
 const LATE_READ_STEPS: u32 = 10;
 
-/// An answer is read however many headers a proxy on the way has added, within hyper's bound of some 400 KiB.
+/// A response is read however many headers a proxy has added, within hyper's bound of some 400 KiB.
 const MAX_HEADERS: usize = 8192;
 
 /// Token endpoints reached by reqwest, on a small runtime of its own.
@@ -59,7 +54,7 @@ struct CachedClient {
     built_at: Moment,
 }
 
-/// A client is made anew after this time, with the roots that the system trusts by then.
+/// A client is rebuilt after this time, with the roots that the system trusts by then.
 const MAX_CLIENT_AGE: Duration = Duration::from_secs(3600);
 
 impl std::fmt::Debug for HttpEndpoint {
@@ -82,13 +77,13 @@ impl HttpEndpoint {
         })
     }
 
-    /// The runtime that the exchanges run on, for whoever needs to wait for signals or sockets beside them.
+    /// The runtime of the exchanges, for code that must wait for signals or sockets beside them.
     pub fn runtime(&self) -> &tokio::runtime::Runtime {
         &self.runtime
     }
 
-    /// A client for `provider`, with its `ca_file` as that is now. Where that cannot be used any more, the client from
-    /// before serves on, as a broken configuration does not end the one before it.
+    /// A client for `provider`, with its `ca_file` as it is now. If that file cannot be used any more, the previous
+    /// client stays in use, as a broken configuration leaves the previous one in force.
     pub(super) fn client(&self, provider: &Provider, url: &Url) -> Result<reqwest::Client, Failure> {
         let key = (provider.ca_file.clone(), provider.policy.connect_timeout, is_loopback(url));
         let read = |path: &PathBuf| std::fs::read(path).map_err(|e| ca_file_error(path, &e.to_string()));
@@ -109,7 +104,12 @@ impl HttpEndpoint {
             }
             (Err(failure), Some(kept)) => {
                 let hint = failure.hint.as_deref();
-                tracing::warn!(hint, "{}; still using its previous content", failure.message);
+                tracing::warn!(
+                    event = "provider.warning",
+                    hint,
+                    "{}; still using its previous content",
+                    failure.message
+                );
                 Ok(kept.client.clone())
             }
             (Err(failure), None) => Err(failure),
@@ -120,10 +120,10 @@ impl HttpEndpoint {
         self.clock.now().wall
     }
 
-    /// The token endpoint, and how the server calls itself if that is known.
+    /// The token endpoint, and the issuer's own name if it is known.
     fn endpoint(&self, provider: &Provider) -> Result<(Url, Option<String>), PrepareError> {
         if let Some(url) = &provider.token_endpoint {
-            // The slash is the parser's: few servers without a path have it in their name.
+            // The URL parser adds a trailing slash; few issuers without a path have one in their name.
             let issuer = provider.issuer.as_ref().map(|issuer| match issuer.path() {
                 "/" => issuer.as_str().trim_end_matches('/').to_owned(),
                 _ => issuer.as_str().to_owned(),
@@ -147,6 +147,7 @@ impl HttpEndpoint {
 
     /// A plain GET for metadata, with the same cap and timeouts as a token request.
     pub(super) fn fetch_metadata(&self, provider: &Provider, url: Url) -> Result<MetadataResponse, String> {
+        events::provider_step(&provider.name, "requesting the metadata of the server");
         let client = self.client(provider, &url).map_err(|f| f.message)?;
         let limit = provider.policy.connect_timeout + provider.policy.timeout;
         self.runtime.block_on(async {
@@ -169,8 +170,9 @@ impl HttpEndpoint {
 
 impl TokenEndpoint for HttpEndpoint {
     fn prepare(&self, provider: &Arc<Provider>, within: &str) -> Result<PreparedProvider, PrepareError> {
+        events::provider_step(&provider.name, "preparing the request: client credentials and endpoints");
         let identity = ClientCredentials::load(provider, &self.secrets, within).map_err(PrepareError::Config)?;
-        // A `ca_file` that cannot be used is found out here, and not with the lock in hand.
+        // A `ca_file` that cannot be used is found here, and not while the lock is held.
         if let Some(url) = provider.token_endpoint.as_ref().or(provider.issuer.as_ref()) {
             self.client(provider, url).map_err(PrepareError::Config)?;
         }
@@ -188,76 +190,7 @@ impl TokenEndpoint for HttpEndpoint {
     }
 }
 
-/// Makes the request that carries a refresh token, as [`request_encoding`] writes it.
-type EncodeToken = fn(&Provider, &ClientAuthentication, &RefreshToken) -> EncodedRequest;
-
-impl HttpEndpoint {
-    /// Sends a refresh token to `url`, once: to be exchanged or to be revoked.
-    pub(super) fn send_refresh_token<'l>(
-        &self,
-        prepared: &PreparedProvider,
-        url: &Url,
-        held: LockedCredential<'l>,
-        gate: BeforeSend,
-        encode: EncodeToken,
-    ) -> ExchangeResult<'l> {
-        let unsent = |held, why| ExchangeResult::NotSent { held, may_have_intent: false, why, answer: None };
-        let client = match self.client(&prepared.provider, url) {
-            Ok(client) => client,
-            Err(f) => return unsent(held, NotSentReason::Network(f.message)),
-        };
-        // A proof of its own for each send: servers accept an assertion once.
-        let Ok(proof) = prepared.authenticate(self.now()) else {
-            let why = BeforeSendError::Refused("cannot sign the client assertion");
-            return unsent(held, NotSentReason::BeforeSend(why));
-        };
-        let (sent, predecessor) = held.spend();
-        let fence = SendGate::new(gate);
-        let wire = encode(&prepared.provider, &proof, &sent);
-        let request = gated_request(&client, url, &prepared.provider, &wire, &fence);
-        let arrival = self.runtime.block_on(send_and_read(request, &fence, &prepared.provider));
-        match (fence.close_and_report(), arrival) {
-            (SendOutcome::Sent, Ok(answer)) if answer.is_complete => {
-                ExchangeResult::Responded { sent, predecessor, answer }
-            }
-            (SendOutcome::Sent, Ok(partial)) => {
-                let why = format!("the response was cut off or exceeds {} bytes", content_coding::MAX_BODY_BYTES);
-                ExchangeResult::ResponseLost { sent, predecessor, why, partial: Some(partial) }
-            }
-            (SendOutcome::Sent, Err(why)) => ExchangeResult::ResponseLost { sent, predecessor, partial: None, why },
-            (SendOutcome::NotSent { proof, may_have_intent, gate }, arrival) => {
-                let why = match (&arrival, gate) {
-                    (_, Some(error)) => NotSentReason::BeforeSend(error),
-                    (Ok(answer), None) => NotSentReason::EarlyResponse(format!(
-                        "the server returned {} before it got the request",
-                        answer.status
-                    )),
-                    (Err(why), None) => NotSentReason::Network(why.clone()),
-                };
-                let held = predecessor.restore_unsent(sent, proof);
-                ExchangeResult::NotSent { held, may_have_intent, why, answer: arrival.ok() }
-            }
-        }
-    }
-}
-
-/// A request that carries a refresh token, with the fence for a body.
-pub(super) fn gated_request(
-    client: &reqwest::Client,
-    url: &Url,
-    provider: &Provider,
-    wire: &EncodedRequest,
-    fence: &Arc<SendGate>,
-) -> reqwest::RequestBuilder {
-    let mut request = with_headers(client.post(url.clone()), provider).header(CONTENT_TYPE, wire.content_type);
-    if let Some(authorization) = &wire.authorization {
-        request = request.header(AUTHORIZATION, authorization.as_str());
-    }
-    let bytes = Bytes::copy_from_slice(&wire.body);
-    request.body(reqwest::Body::wrap(GatedBody::new(Arc::clone(fence), bytes)))
-}
-
-/// A request with the headers of its provider; those go before ours of the same name.
+/// A request with the headers of its provider; those take precedence over ours of the same name.
 pub(super) fn with_headers(request: reqwest::RequestBuilder, provider: &Provider) -> reqwest::RequestBuilder {
     let extra = provider.headers.iter().filter_map(|(name, value)| {
         Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
@@ -265,8 +198,8 @@ pub(super) fn with_headers(request: reqwest::RequestBuilder, provider: &Provider
     request.header(ACCEPT, "application/json").headers(extra.collect())
 }
 
-/// Sends, and reads the answer to its end or to the cap. `timeout` runs from the moment the token is let through; until
-/// then the connect timeout rules. The fence is shut before anything is made of what happened.
+/// Sends, and reads the response to its end or to the cap. `timeout` runs from the moment the token is let through;
+/// until then the connect timeout applies. The gate is closed before the result is looked at.
 pub(super) async fn send_and_read(
     request: reqwest::RequestBuilder,
     fence: &SendGate,
@@ -275,11 +208,11 @@ pub(super) async fn send_and_read(
     let overdue = async {
         let connecting = provider.policy.connect_timeout + CONNECT_SLACK;
         if tokio::time::timeout(connecting, fence.released()).await.is_err() {
-            // The gate may be at work on a slow disk: shutting the fence settles it either way.
+            // The gate may be at work on a slow disk. Closing it settles the outcome either way.
             fence.close();
         }
         tokio::time::sleep(provider.policy.timeout).await;
-        // Nothing more is let through; what was may have been answered.
+        // Nothing more is let through. What was let through may have been answered.
         fence.close();
         read_late().await;
     };
@@ -308,7 +241,7 @@ pub(super) async fn send_and_read(
     Ok(answer)
 }
 
-/// What comes of an exchange in `limit`, or of reading on after that.
+/// The result of an exchange within `limit`, or of reading on for a moment after that.
 pub(super) async fn with_timeout<T>(
     limit: Duration,
     exchange: impl Future<Output = Result<T, String>>,
@@ -320,7 +253,7 @@ pub(super) async fn with_timeout<T>(
     }
 }
 
-/// The connection is another task than whoever waits for it, and must have its turn after the time was found to be up.
+/// Waits a moment. The connection is a task of its own and must get a turn after the time was found to be up.
 async fn read_late() {
     for _ in 0..LATE_READ_STEPS {
         tokio::time::sleep(LATE_READ_TIME / LATE_READ_STEPS).await;
@@ -355,7 +288,7 @@ fn build_client(key: &ClientCacheKey, authorities: Option<&[u8]>) -> Result<reqw
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
-        // The connection serves one exchange, so a fault in a header can confuse nothing, and must not cost the answer.
+        // The connection serves one exchange, so a faulty header can confuse nothing and must not cost the response.
         .http1_ignore_invalid_headers_in_responses(true)
         .http1_allow_obsolete_multiline_headers_in_responses(true)
         .http1_allow_spaces_after_header_name_in_responses(true)
@@ -363,7 +296,7 @@ fn build_client(key: &ClientCacheKey, authorities: Option<&[u8]>) -> Result<reqw
         .connect_timeout(*connect_timeout);
     #[cfg(target_os = "linux")]
     {
-        // How long an answer is waited for is `timeout`'s to say: the kernel must not end the connection before.
+        // `timeout` alone says how long a response is waited for: the kernel must not end the connection before.
         builder = builder.tcp_user_timeout(None);
     }
     if *is_loopback {
@@ -428,6 +361,9 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
+    use crate::provider::request_encoding::EncodedRequest;
+    use crate::provider::send_gate::SendOutcome;
+    use crate::provider::send_token::gated_request;
 
     const TIMEOUT: Duration = Duration::from_secs(2);
     const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n";

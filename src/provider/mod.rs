@@ -1,4 +1,4 @@
-//! The authorization server's token endpoint: what a refresh needs of it, and what can come back.
+//! The interface to an authorization server's token endpoint: what a refresh needs of it, and how an exchange can end.
 
 pub mod classify;
 pub mod client_assertion;
@@ -10,6 +10,7 @@ pub mod request_encoding;
 pub mod revocation;
 mod runtime;
 pub mod send_gate;
+mod send_token;
 pub mod sign_in_server;
 
 use std::sync::Arc;
@@ -27,16 +28,16 @@ use crate::profile::Provider;
 use crate::provider::client_auth::{ClientAuthentication, ClientCredentials};
 pub use crate::provider::send_gate::{BeforeSend, BeforeSendError};
 
-/// RFC 6749 §6 at one authorization server.
+/// The refresh request (RFC 6749 §6) at one authorization server.
 pub trait TokenEndpoint: Send + Sync {
-    /// Resolves all that a refresh needs besides the credential: endpoint, client secret or key. May run commands and ask the
-    /// network, so it comes before any lock.
+    /// Resolves all that a refresh needs besides the credential: endpoint, client secret or key. It may run commands
+    /// and use the network, so it comes before any lock.
     fn prepare(&self, provider: &Arc<Provider>, within: &str) -> Result<PreparedProvider, PrepareError>;
 
     /// Spends a refresh token, once. `gate` runs after the connection stands and before the first byte of the body.
     ///
-    /// Blocks until the answer is complete, or has failed to come within the provider's `timeout`. Never retries, follows
-    /// no redirect, and uses a connection of its own.
+    /// Blocks until the response is complete, or has failed to come within the provider's `timeout`. It never retries,
+    /// follows no redirect, and uses a connection of its own.
     fn exchange<'l>(
         &self,
         prepared: &PreparedProvider,
@@ -50,7 +51,7 @@ pub trait TokenEndpoint: Send + Sync {
 pub struct PreparedProvider {
     pub provider: Arc<Provider>,
     pub token_endpoint: Url,
-    /// How the server calls itself, as far as that is known.
+    /// The issuer's own name, if it is known.
     pub issuer: Option<String>,
     pub credentials: ClientCredentials,
 }
@@ -62,7 +63,7 @@ impl std::fmt::Debug for PreparedProvider {
 }
 
 impl PreparedProvider {
-    /// Whom a credential obtained here belongs to.
+    /// The server and the client that a credential obtained here belongs to.
     pub fn binding(&self) -> Binding {
         Binding {
             provider: self.provider.name.clone(),
@@ -71,7 +72,7 @@ impl PreparedProvider {
         }
     }
 
-    /// The proof of who the client is, for one request that is made `now`: each needs one of its own.
+    /// The client authentication for one request that is made `now`. Each request needs one of its own.
     pub fn authenticate(&self, now: Timestamp) -> Result<ClientAuthentication, Failure> {
         let audience =
             client_auth::assertion_audience(&self.provider, self.issuer.as_deref(), self.token_endpoint.as_str());
@@ -106,34 +107,34 @@ impl PreparedProvider {
 pub enum PrepareError {
     /// The configuration must change.
     Config(Failure),
-    /// The network, or the discovery document, cannot be had now.
+    /// The network failed, or the discovery document could not be fetched.
     Unreachable(Failure),
 }
 
 /// How an exchange ended.
 #[derive(Debug)]
 pub enum ExchangeResult<'l> {
-    /// The token certainly never left; here it is again. `may_have_intent`: an intent may stand in the journal, and
-    /// must be erased. `answer`: what the server said before it could have read the token.
+    /// The token was certainly not sent; it is returned here. `may_have_intent`: an intent may be in the journal and
+    /// must be erased. The response, if any, came before the server could have read the token.
     NotSent { held: LockedCredential<'l>, may_have_intent: bool, why: NotSentReason, answer: Option<RawResponse> },
-    /// The server answered.
+    /// The server responded.
     Responded { sent: RefreshToken, predecessor: SpentCredential<'l>, answer: RawResponse },
-    /// It was sent, and no whole answer came.
+    /// The token was sent, and no complete response came.
     ResponseLost { sent: RefreshToken, predecessor: SpentCredential<'l>, partial: Option<RawResponse>, why: String },
 }
 
 /// Why nothing was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotSentReason {
-    /// No connection.
+    /// The connection failed.
     Network(String),
-    /// The server answered, or hung up, before it was given the token.
+    /// The server responded, or closed the connection, before it had the token.
     EarlyResponse(String),
-    /// The gate stayed shut.
+    /// The gate refused.
     BeforeSend(BeforeSendError),
 }
 
-/// An answer as bytes.
+/// A response as bytes.
 #[derive(Clone)]
 pub struct RawResponse {
     pub status: u16,
@@ -146,7 +147,7 @@ pub struct RawResponse {
 }
 
 impl RawResponse {
-    /// What is known when not even a response head came.
+    /// The value for a response whose head did not arrive.
     pub fn empty() -> Self {
         Self {
             status: 0,

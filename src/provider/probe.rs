@@ -1,4 +1,4 @@
-//! Asks a provider whether it is there, with no token, secret or cookie in the question: what `doctor` says of the network.
+//! Probes whether a provider can be reached, with no token, secret or cookie in the request. `doctor` uses it.
 
 use std::error::Error;
 use std::io;
@@ -16,26 +16,26 @@ use crate::provider::discovery::{IssuerPolicy, Metadata};
 use crate::provider::http::HttpEndpoint;
 use crate::provider::{PrepareError, TokenEndpoint};
 
-/// Longest that one question may take: somebody waits for all of them.
+/// The time limit of one probe, because a person waits for all of them.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A server that answered.
+/// A server that responded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reachable {
     pub status: u16,
     pub round_trip: Duration,
-    /// By how many milliseconds the clock here is ahead of the server's; `None` if it did not tell the time.
+    /// How many milliseconds the local clock is ahead of the server's; `None` if the response had no date.
     pub clock_ahead_ms: Option<i64>,
 }
 
-/// A server that did not: at which step, and in whose words.
+/// A server that did not respond: the step that failed, and the error text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreachable {
     pub step: ConnectionStep,
     pub reason: String,
 }
 
-/// What has to work for an answer, in this order.
+/// The steps up to a response, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionStep {
     Dns,
@@ -46,9 +46,9 @@ pub enum ConnectionStep {
 }
 
 impl HttpEndpoint {
-    /// Whether all that a request needs besides the token can be had from where the user keeps it. Asks no network.
+    /// Whether the client secret or key can be read from where the user keeps it. Makes no network request.
     pub fn check_client_auth(&self, provider: &Provider) -> Result<(), Failure> {
-        // With an endpoint named, nothing has to be discovered.
+        // With a configured endpoint nothing has to be discovered.
         let named = provider.token_endpoint.clone().or_else(|| provider.issuer.clone());
         let named = Arc::new(Provider { token_endpoint: named, ..provider.clone() });
         match self.prepare(&named, "") {
@@ -57,7 +57,7 @@ impl HttpEndpoint {
         }
     }
 
-    /// Looks for the issuer's metadata as if nothing were remembered of it.
+    /// Fetches the issuer's metadata as if nothing were cached.
     pub fn rediscover(&self, provider: &Provider, issuer: &Url) -> Result<Metadata, Failure> {
         let hasty = with_short_timeouts(provider);
         let whom = IssuerPolicy { issuer, endpoint_domain: provider.endpoint_domain.as_deref() };
@@ -67,7 +67,7 @@ impl HttpEndpoint {
         }
     }
 
-    /// Asks an endpoint for nothing (HEAD, without query or headers of the user's): any answer is one.
+    /// Sends a HEAD request without query or the user's headers. Any response counts.
     pub fn probe(&self, provider: &Provider, endpoint: &Url, clock: &dyn Clock) -> Result<Reachable, Unreachable> {
         let hasty = with_short_timeouts(provider);
         let unable = |why| Unreachable { step: ConnectionStep::Tls, reason: why };
@@ -93,7 +93,7 @@ impl HttpEndpoint {
     }
 }
 
-/// The provider for somebody who waits.
+/// The provider with time limits for a person who waits.
 fn with_short_timeouts(provider: &Provider) -> Provider {
     let mut hasty = provider.clone();
     hasty.policy.connect_timeout = hasty.policy.connect_timeout.min(PROBE_TIMEOUT);
@@ -101,7 +101,7 @@ fn with_short_timeouts(provider: &Provider) -> Provider {
     hasty
 }
 
-/// How far `now` is ahead of a `Date` (RFC 9110 §6.6.1); what a cache gives out is as old as its `Age` says.
+/// How far `now` is ahead of a `Date` (RFC 9110 §6.6.1). A cached response is as old as its `Age` says.
 fn clock_offset_ms(headers: &HeaderMap, now: Timestamp) -> Option<i64> {
     let date = crate::provider::http_date(headers.get(DATE)?.to_str().ok()?.trim())?;
     let age = headers.get(AGE).and_then(|v| v.to_str().ok()?.trim().parse::<i64>().ok()).unwrap_or(0);
@@ -120,7 +120,7 @@ fn timeout_step(error: &reqwest::Error) -> ConnectionStep {
     if error.is_connect() { ConnectionStep::Tcp } else { ConnectionStep::Response }
 }
 
-/// The step of which the outermost cause speaks that speaks of one: what it wraps befell that step.
+/// The step that failed, by the outermost cause that names one.
 fn failed_step(causes: &[&(dyn Error + 'static)]) -> ConnectionStep {
     causes
         .iter()
@@ -134,13 +134,13 @@ fn step_by_type(cause: &(dyn Error + 'static)) -> Option<ConnectionStep> {
     }
     let error = cause.downcast_ref::<io::Error>()?;
     match error.get_ref() {
-        // What an I/O error is made of is not among its sources.
+        // The inner error of an I/O error is not among its sources.
         Some(inner) => step_by_type(inner),
         None => error.raw_os_error().map(|_| ConnectionStep::Tcp),
     }
 }
 
-/// The HTTP library keeps the types of these to itself.
+/// The HTTP library does not export the types of these errors, so their text decides.
 fn step_by_text(cause: &dyn Error) -> Option<ConnectionStep> {
     let text = cause.to_string().to_ascii_lowercase();
     let speaks_of = |words: &[&str]| words.iter().any(|word| text.contains(word));

@@ -10,7 +10,7 @@ use crate::profile::{BodyEncoding, Provider};
 use crate::provider::client_assertion;
 use crate::provider::client_auth::ClientAuthentication;
 
-/// A request, ready for the fence.
+/// A request, ready for the send gate.
 pub struct EncodedRequest {
     pub content_type: &'static str,
     /// The value of `Authorization`, for `client_secret_basic`.
@@ -29,20 +29,20 @@ pub fn revocation_request(provider: &Provider, proof: &ClientAuthentication, tok
     authenticated(provider, proof, vec![("token", token.expose()), ("token_type_hint", "refresh_token")])
 }
 
-/// What a sign-in or a logout asks of a server. None of it carries a refresh token: those go through a lease.
+/// The requests of a sign-in or a logout. None of them carries a refresh token: those go through a lease.
 #[derive(Clone, Copy, Debug)]
 pub enum AuthServerRequest<'a> {
     /// The token endpoint: an authorization code for tokens (RFC 6749 §4.1.3, RFC 7636 §4.5).
     AuthorizationCode { code: &'a OneTimeSecret, verifier: &'a OneTimeSecret, redirect_uri: &'a str, state: &'a str },
     /// The device authorization endpoint: a code for a person (RFC 8628 §3.1).
     DeviceAuthorization,
-    /// The token endpoint: whether the person is done (RFC 8628 §3.4).
+    /// The token endpoint: has the person finished (RFC 8628 §3.4)?
     DeviceToken { device_code: &'a OneTimeSecret },
-    /// The revocation endpoint: that an access token end now (RFC 7009 §2.1).
+    /// The revocation endpoint: end an access token now (RFC 7009 §2.1).
     RevokeAccessToken { access: &'a AccessToken },
 }
 
-/// The request that asks `ask` of `provider`.
+/// The encoded request for `ask` at `provider`.
 pub fn sign_in_request(
     provider: &Provider,
     proof: &ClientAuthentication,
@@ -57,7 +57,8 @@ pub fn sign_in_request(
             members.push(("redirect_uri", redirect_uri));
             members.push(("code_verifier", verifier.expose()));
             if provider.body == BodyEncoding::Json {
-                // Who departs from the form wants the state again; RFC 6749 §3.2 lets all others ignore it.
+                // Some providers depart from the form and want the state again; RFC 6749 §3.2 lets all others ignore
+                // it.
                 members.push(("state", state));
             }
         }
@@ -67,7 +68,7 @@ pub fn sign_in_request(
             members.push(("grant_type", "urn:ietf:params:oauth:grant-type:device_code"));
             members.push(("device_code", device_code.expose()));
         }
-        // What a provider wants besides is meant for requests of tokens.
+        // The extra parameters of a provider are meant for requests of tokens.
         AuthServerRequest::RevokeAccessToken { access } => {
             let members = vec![("token", access.expose()), ("token_type_hint", "access_token")];
             return authenticated(provider, proof, members);
@@ -76,7 +77,7 @@ pub fn sign_in_request(
     authenticated(provider, proof, with_parameters(provider, members))
 }
 
-/// The members, and those that this provider wants besides; none in the place of one that is there.
+/// The members and the extra parameters of the provider; none of those replaces a member.
 fn with_parameters<'a>(provider: &'a Provider, mut members: Vec<(&'a str, &'a str)>) -> Vec<(&'a str, &'a str)> {
     for (name, value) in &provider.parameters {
         if !members.iter().any(|(there, _)| there == name) {
@@ -86,7 +87,7 @@ fn with_parameters<'a>(provider: &'a Provider, mut members: Vec<(&'a str, &'a st
     members
 }
 
-/// The one place where a client says who it is, and proves it.
+/// The only function that adds the client's authentication to a request.
 fn authenticated<'a>(
     provider: &'a Provider,
     proof: &'a ClientAuthentication,

@@ -1,4 +1,4 @@
-//! Token revocation (RFC 7009): a refresh token on its way to be ended, and what the server's answer to that means.
+//! Token revocation (RFC 7009): sends a refresh token to be revoked, and decides what the response means for it.
 
 use url::Url;
 
@@ -13,13 +13,13 @@ use crate::profile::Provider;
 use crate::provider::request_encoding;
 use crate::provider::sign_in_server::SignInServer;
 
-/// The side of an authorization server that a person signs out at.
+/// The side of an authorization server that a logout uses.
 pub trait RevocationServer: TokenEndpoint + SignInServer {
     /// The revocation endpoint, as configured or as discovered. `None`: the provider has none.
     fn revocation_endpoint(&self, provider: &Provider) -> Result<Option<Url>, PrepareError>;
 
-    /// Sends a refresh token to be revoked, once; there is no way back to it. `gate` runs after the connection stands and
-    /// before the first byte of the body.
+    /// Sends a refresh token to be revoked, once; the token cannot be restored. `gate` runs after the connection stands
+    /// and before the first byte of the body.
     fn revoke<'l>(
         &self,
         prepared: &PreparedProvider,
@@ -29,23 +29,23 @@ pub trait RevocationServer: TokenEndpoint + SignInServer {
     ) -> ExchangeResult<'l>;
 }
 
-/// What an answer says of the token.
+/// What a response says about the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RevocationResult {
     Revoked,
-    /// It was dead before.
+    /// The token was invalid before.
     AlreadyInvalid,
-    /// This server does not revoke such a token; asking again is no use.
+    /// This server does not revoke such a token; another request would not help.
     Unsupported,
     /// The provider refuses the client or the request, not the token.
     ClientRejected,
-    /// Not now.
+    /// The server cannot do it now.
     RetryLater,
-    /// It may be revoked, or not.
+    /// The token may have been revoked, or not.
     Unknown,
 }
 
-/// Judges an answer (RFC 7009 §2.2). Also gives the error code that it names. (pure)
+/// Classifies a response (RFC 7009 §2.2). Also returns the error code in it. (pure)
 pub fn classify_revocation(answer: &RawResponse, provider: &Provider) -> (RevocationResult, Option<ErrorResponse>) {
     let body = content_coding::decode(answer.content_encoding.as_deref(), &answer.body);
     let denied = match body.map(|body| token_response::parse(answer.status, &body.bytes, answer.is_complete)) {
@@ -55,7 +55,7 @@ pub fn classify_revocation(answer: &RawResponse, provider: &Provider) -> (Revoca
     let is_page = answer.content_type.as_deref().is_some_and(|t| t.contains("html")) && !answer.body.is_empty();
     let code = denied.as_ref().map_or("", |d| d.code.as_str());
     let verdict = match (answer.status, code) {
-        // Somebody else than the server can answer with a page.
+        // A page can come from a proxy or a portal instead of the server.
         (200..=299, "") if is_page => RevocationResult::Unknown,
         (200..=299, "") => RevocationResult::Revoked,
         (503, _) => RevocationResult::RetryLater,
@@ -65,7 +65,7 @@ pub fn classify_revocation(answer: &RawResponse, provider: &Provider) -> (Revoca
             ResponseClass::TokenRejected => RevocationResult::AlreadyInvalid,
             ResponseClass::Throttled => RevocationResult::RetryLater,
             ResponseClass::ClientRejected => RevocationResult::ClientRejected,
-            // Nobody is there: the address is wrong, or the endpoint has moved.
+            // There is no such endpoint: the address is wrong, or the endpoint has moved.
             ResponseClass::Unclassified if matches!(status, 404 | 405 | 410) => RevocationResult::ClientRejected,
             ResponseClass::Unclassified => RevocationResult::Unsupported,
             ResponseClass::Ambiguous => RevocationResult::Unknown,

@@ -1,11 +1,12 @@
-//! The small runtime beneath the exchanges, which may be dropped anywhere: also by one of its own tasks.
+//! The small tokio runtime below the exchanges, which may be dropped anywhere, also by one of its own tasks.
 
 use std::ops::Deref;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// A tokio runtime whose end waits for nothing. tokio's own panics if a task holds the last reference to it, as a client
-/// of a daemon that stops may; and nothing here needs to be waited for, since a flight has a thread of its own.
+/// A tokio runtime whose drop waits for nothing. tokio's own runtime panics if one of its tasks holds the last
+/// reference, as a client of a stopping daemon may. No task needs to be waited for, because a flight has a thread of
+/// its own.
 #[derive(Debug)]
 pub(super) struct BackgroundRuntime(Option<Runtime>);
 

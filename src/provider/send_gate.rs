@@ -1,16 +1,16 @@
-//! The fence: the request body itself, which lets the refresh token out at most once, and only after the intent is
-//! durable.
+//! The send gate: a request body that lets the refresh token out at most once, and only after the intent is durable.
 //!
 //! reqwest and hyper poll a request's body only once a connection stands, TLS included. So the first poll is the last
-//! moment at which nothing has been sent. There the gate runs, on a thread of its own: it asks whether the attempt is
-//! still allowed, journals the intent and syncs it. Only then does the body yield its bytes, once.
+//! moment at which nothing has been sent. Then the check before sending runs, on a thread of its own: it asks whether
+//! the attempt is still allowed, writes the intent to the journal and syncs it. Only after that does the body yield its
+//! bytes, once.
 //!
-//! hyper goes on polling a body after the server has answered early, or after the caller gave up. Therefore one atomic
-//! state decides, whoever comes first:
+//! hyper goes on polling a body after the server has responded early, or after the caller gave up. Therefore one atomic
+//! state decides, for whichever side comes first:
 //!
 //! ```text
-//! idle ──first poll──→ writing ──gate open──→ yielded      may have been sent
-//!   └──────────────────────┴──shut()────────→ closed       was certainly not sent
+//! idle ──first poll──→ checking ──check passed──→ released   may have been sent
+//!   └───────────────────────┴──close()──────────→ closed     was certainly not sent
 //! ```
 
 use std::io;
@@ -26,18 +26,18 @@ use tokio::task::JoinHandle;
 
 use crate::guard::NeverSent;
 
-/// What stands between a connection and the refresh token. Runs once, may block, and on `Ok` has made the intent
+/// The check between a connection and the refresh token. It runs once, may block, and on `Ok` has made the intent
 /// durable.
 pub type BeforeSend = Box<dyn FnOnce() -> Result<(), BeforeSendError> + Send>;
 
-/// Why the gate stayed shut.
+/// Why the check refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BeforeSendError {
     /// The attempt is no longer allowed: out of time, told to stop, or the lock is lost.
     Refused(&'static str),
-    /// The same, found after the intent was journaled.
+    /// The attempt was no longer allowed when the intent had already been written.
     RefusedAfterIntent(&'static str),
-    /// The intent could not be journaled.
+    /// The intent could not be written to the journal.
     Journal(String),
 }
 
@@ -50,7 +50,7 @@ const CLOSED: u8 = 3;
 pub struct SendGate {
     state: AtomicU8,
     before_send: Mutex<Option<BeforeSend>>,
-    /// What the gate said, once it has run.
+    /// The result of the check, once it has run.
     result: Mutex<Option<Result<(), BeforeSendError>>>,
     finished: Condvar,
     released: Notify,
@@ -59,10 +59,10 @@ pub struct SendGate {
 /// What became of the refresh token.
 #[derive(Debug)]
 pub enum SendOutcome {
-    /// The body was given to the connection: it may have been sent.
+    /// The body was given to the connection, so the token may have been sent.
     Sent,
-    /// It was not. `may_have_intent`: the gate was open or opening, or broke while it wrote, so an intent that means
-    /// nothing may be on disk.
+    /// The token was not sent. `may_have_intent`: the check passed, was running, or broke while it wrote, so an intent
+    /// that means nothing may be on disk.
     NotSent { proof: NeverSent, may_have_intent: bool, gate: Option<BeforeSendError> },
 }
 
@@ -81,15 +81,15 @@ impl SendGate {
         })
     }
 
-    /// Closes the fence unless the token is already through. Called on a response head, a timeout, an error: first of
-    /// all, before anything is made of it. Does not block.
+    /// Closes the gate unless the token is already through. It is called first on a response head, a timeout or an
+    /// error, before the result is looked at. Does not block.
     pub fn close(&self) {
         let closed = |from| self.state.compare_exchange(from, CLOSED, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-        // Twice idle: between the two the state can have moved on to writing, but never back.
+        // The state is tried twice: between the two tries it can move from idle to checking, but never back.
         let _is_closed = closed(IDLE) || closed(CHECKING);
     }
 
-    /// Shuts the fence and tells what became of the token. Waits for a gate that is at work.
+    /// Closes the gate and says whether the token was sent. Waits for a check that is running.
     pub fn close_and_report(&self) -> SendOutcome {
         self.close();
         if self.state.load(Ordering::SeqCst) == RELEASED {
@@ -107,7 +107,7 @@ impl SendGate {
         }
     }
 
-    /// Resolves once the token is on its way.
+    /// Resolves once the token has been yielded to the connection.
     pub async fn released(&self) {
         loop {
             let notified = self.released.notified();
@@ -126,14 +126,14 @@ impl SendGate {
         verdict.clone().unwrap_or(Ok(()))
     }
 
-    /// Takes the gate if the fence is still idle.
+    /// Takes the check if the gate is still idle.
     fn take_before_send(&self) -> Option<BeforeSend> {
         let mut gate = lock(&self.before_send);
         let is_first = self.state.compare_exchange(IDLE, CHECKING, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         if is_first { gate.take() } else { None }
     }
 
-    /// Runs the gate and remembers what it said.
+    /// Runs the check and keeps its result.
     fn run(&self, gate: BeforeSend) -> Result<(), BeforeSendError> {
         let said = std::panic::catch_unwind(std::panic::AssertUnwindSafe(gate))
             .unwrap_or_else(|_| Err(BeforeSendError::Journal("the gate panicked".into())));
@@ -142,7 +142,7 @@ impl SendGate {
         said
     }
 
-    /// Lets the token through, unless somebody shut the fence meanwhile.
+    /// Lets the token through, unless the gate was closed meanwhile.
     fn release(&self) -> bool {
         let passed = self.state.compare_exchange(CHECKING, RELEASED, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         if passed {
@@ -195,7 +195,7 @@ impl Body for GatedBody {
         Poll::Ready(Some(Err(closed_error())))
     }
 
-    /// Exact, so that hyper sends `Content-Length` and no chunks.
+    /// An exact size, so that hyper sends `Content-Length` and no chunks.
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(if self.bytes.is_some() { self.length } else { 0 })
     }

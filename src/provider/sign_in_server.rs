@@ -1,4 +1,4 @@
-//! What a sign-in needs of an authorization server: where its endpoints are, and requests without a refresh token.
+//! The interface to an authorization server for a sign-in: its endpoints, and requests without a refresh token.
 
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use url::Url;
@@ -11,25 +11,25 @@ use crate::provider::request_encoding;
 use crate::provider::request_encoding::AuthServerRequest;
 use crate::provider::{PrepareError, PreparedProvider, RawResponse};
 
-/// The endpoints of a sign-in, and how the server names itself.
+/// The endpoints of a sign-in, and the issuer's own name.
 #[derive(Clone, Debug, Default)]
 pub struct SignInEndpoints {
-    /// The issuer, if it is known: what `iss` in a redirect must say (RFC 9207).
+    /// The issuer, if it is known: the value that `iss` in a redirect must have (RFC 9207).
     pub issuer: Option<String>,
     /// The server promised to send `iss`, so its absence is an attack.
     pub requires_iss: bool,
     pub authorization: Option<Url>,
-    /// The authorization endpoint was discovered, so no person has written a query for it.
+    /// The authorization endpoint was discovered, so its query was not written by the user.
     pub is_authorization_discovered: bool,
     pub device: Option<Url>,
 }
 
 /// The side of an authorization server that a person signs in at.
 pub trait SignInServer: Send + Sync {
-    /// Where to sign in: as configured, and for the rest as discovered.
+    /// The endpoints: as configured, and otherwise as discovered.
     fn sign_in_endpoints(&self, provider: &Provider) -> Result<SignInEndpoints, PrepareError>;
 
-    /// Asks once. Blocks until the answer is complete, or has failed to come within the provider's timeouts.
+    /// Sends one request. Blocks until the response is complete, or has failed to come within the provider's timeouts.
     fn request(
         &self,
         prepared: &PreparedProvider,
@@ -50,7 +50,7 @@ impl SignInServer for HttpEndpoint {
         let Some(issuer) = &provider.issuer else { return Ok(sites) };
         let metadata = match self.discover(provider, issuer) {
             Ok(metadata) => metadata,
-            // Somebody wrote down what is needed most; then the rest can be missing.
+            // The endpoint that is needed most is configured; the others may be missing.
             Err(_) if sites.authorization.is_some() => return Ok(sites),
             Err(why) => return Err(why),
         };

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::ScheduleError;
 
-/// What one field counts.
+/// The range and the names of one field.
 struct FieldSpec {
     name: &'static str,
     first: u32,
@@ -94,7 +94,7 @@ fn expand_alias(text: &str) -> Result<&'static str, ScheduleError> {
     }
 }
 
-/// Whether crontab takes the field for a restriction: `1-31` is one to it although it holds every day.
+/// Whether crontab counts the field as a restriction: `1-31` is one, although it holds every day.
 fn is_restricted(unit: &FieldSpec, text: &str, values: &BTreeSet<u32>) -> bool {
     !(text.starts_with(['*', '?']) && is_full(unit, values))
 }

@@ -1,4 +1,5 @@
-//! The daemon's clockwork: wake, see who is due, ask the engine; it holds no tokens and no locks.
+//! The daemon's scheduler: it wakes, finds the profiles that are due, and asks the engine. It holds no tokens and no
+//! locks.
 
 pub mod plan;
 mod rate_limit;
@@ -16,34 +17,36 @@ use tokio::task::{Id, JoinError, JoinSet};
 use crate::clock::Moment;
 use crate::engine::Engine;
 use crate::engine::status;
-use crate::engine::status::{ProfileStatus, StatusPolicy};
-use crate::outcome::{ErrorKind, Outcome, OutcomeKind, ProfileState};
+use crate::events;
+use crate::outcome::Outcome;
 use crate::profile::{Profile, ProfileLookup, ProfileName};
 use crate::scheduler::rate_limit::{Health, RateLimiter, STARTS_PER_SECOND, StartRequest};
 use crate::scheduler::scheduled_profile::ScheduledProfile;
 use plan::NextCheck;
 
-/// A sleep never lasts longer: after a suspend or a set clock a long one lies, and what other runs and the user changed
-/// is looked at this often.
+/// The longest sleep. After a suspend or a set clock a longer one would be wrong, and changes by other runs and by the
+/// user are noticed this often.
 const MAX_SLEEP_MS: u64 = 2_000;
 const MAX_SLEEP: Duration = Duration::from_millis(MAX_SLEEP_MS);
 
-/// Looks after every profile with a credential until its future is dropped. What is only configured has nothing to be
-/// kept alive yet.
+/// Keeps every profile with a credential fresh until its future is dropped. A profile without a credential is left
+/// alone.
 pub struct Scheduler {
     engine: Engine,
     profiles: ProfileLookup,
-    /// Rung when the configuration has changed.
+    /// Notified when the configuration has changed.
     pub config_changed: Arc<Notify>,
-    /// When the store is looked through again, by the boot clock.
+    /// When the profiles of the store are listed again, by the boot clock.
     next_sync_ms: u64,
     scheduled: BTreeMap<ProfileName, ScheduledProfile>,
     rate_limiters: BTreeMap<String, RateLimiter>,
-    /// Providers of which it was said that they have too many profiles.
+    /// Providers that were already reported to have too many profiles.
     overload_warned: BTreeSet<String>,
+    /// It was said how many profiles there are, and not changed by the configuration since.
+    is_announced: bool,
     /// With the name of the provider that each is at.
     flights: JoinSet<FinishedRefresh>,
-    /// Whose they are, and at which provider: one that dies cannot tell.
+    /// The profile and the provider of each running refresh, because a task that panics cannot tell.
     in_flight: BTreeMap<Id, (ProfileName, String)>,
 }
 
@@ -65,6 +68,7 @@ impl Scheduler {
             scheduled: BTreeMap::new(),
             rate_limiters: BTreeMap::new(),
             overload_warned: BTreeSet::new(),
+            is_announced: false,
             flights: JoinSet::new(),
             in_flight: BTreeMap::new(),
         }
@@ -86,7 +90,8 @@ impl Scheduler {
         }
     }
 
-    /// Takes up what came into the store, lets go what went, and replans what slept without a date or was written by others.
+    /// Adds new profiles, drops those that are gone, and replans those that had no date or whose journal was written by
+    /// another run.
     fn sync_profiles(&mut self, now: &Moment) {
         if now.uptime_ms < self.next_sync_ms {
             return;
@@ -95,7 +100,7 @@ impl Scheduler {
         let names: BTreeSet<ProfileName> = match self.engine.store().list_profiles() {
             Ok(names) => names.into_iter().collect(),
             Err(error) => {
-                tracing::error!(%error, "cannot list the profiles");
+                tracing::error!(event = "store.unavailable", %error, "cannot list the profiles");
                 return;
             }
         };
@@ -117,16 +122,26 @@ impl Scheduler {
             }
         }
         self.warn_if_overloaded();
+        if !std::mem::replace(&mut self.is_announced, true) {
+            self.announce(now);
+        }
     }
 
-    /// Whether somebody else has written this journal since it was read, and is done: a doubt that a run by hand left may
-    /// have to be settled within seconds, long before the next look (rule 19).
+    /// Says how many profiles there are and which comes first.
+    fn announce(&self, now: &Moment) {
+        let checks =
+            self.scheduled.iter().filter_map(|(name, entry)| Some((name, entry.next_check.as_ref()?.wait(now))));
+        events::daemon_watching(self.scheduled.len(), checks.min_by_key(|(_, wait)| *wait));
+    }
+
+    /// Whether another process has written this journal since it was read, and has released the lock. A doubt left by a
+    /// run by hand may have to be settled within seconds, long before the next check (rule 19).
     fn has_external_change(&self, name: &ProfileName, entry: &ScheduledProfile) -> bool {
         let store = self.engine.store();
         store.journal_stamp(name) != entry.journal_stamp && !store.is_locked(name)
     }
 
-    /// Says once of a provider that its profiles cannot all be refreshed in time (rule 34).
+    /// Warns once per provider whose profiles cannot all be refreshed in time (rule 34).
     fn warn_if_overloaded(&mut self) {
         let mut heads: BTreeMap<&str, (usize, Duration)> = BTreeMap::new();
         for profile in self.scheduled.values().filter_map(|e| e.profile.as_ref()) {
@@ -137,13 +152,14 @@ impl Scheduler {
         for (provider, (count, margin)) in heads {
             let warning = plan::overload_warning(provider, count, STARTS_PER_SECOND, margin);
             if let Some(warning) = warning.filter(|_| self.overload_warned.insert(provider.to_owned())) {
-                tracing::warn!("{warning}");
+                tracing::warn!(event = "schedule.warning", provider, "{warning}");
             }
         }
     }
 
     fn replan_all(&mut self) {
         self.overload_warned.clear();
+        self.is_announced = false;
         self.next_sync_ms = 0;
         for entry in self.scheduled.values_mut() {
             entry.next_check = None;
@@ -151,57 +167,43 @@ impl Scheduler {
         }
     }
 
-    /// Plans a profile's next look by its journal.
+    /// Plans a profile's next check by its journal.
     fn replan(&mut self, name: &ProfileName, now: &Moment) {
         let Some(entry) = self.scheduled.get_mut(name) else {
             return;
         };
-        let profile = match (self.profiles)(name) {
-            Ok(profile) => profile,
-            Err(failure) => {
-                entry.next_check = None;
-                entry.report_transition(
-                    name,
-                    &ProfileStatus { state: ProfileState::ConfigError, refresh_at: None, error: Some(failure) },
-                );
-                return;
-            }
-        };
-        entry.profile = Some(Arc::clone(&profile));
+        let profile = (self.profiles)(name);
         // Asked before, so that what is written meanwhile is read again.
         entry.journal_stamp = self.engine.store().journal_stamp(name);
-        let journal = match self.engine.store().peek(name) {
-            Ok(journal) => journal,
-            Err(error) => {
-                tracing::error!(profile = %name, %error, "cannot read the journal");
-                entry.back_off(now);
-                return;
-            }
+        let journal = self.engine.store().peek(name);
+        let status = status::status_of(self.engine.store(), &journal, profile.as_deref(), now);
+        entry.report_transition(name, &status);
+        let Ok(profile) = profile else {
+            entry.next_check = None;
+            return;
+        };
+        entry.profile = Some(Arc::clone(&profile));
+        let Ok(journal) = journal else {
+            entry.back_off(now);
+            return;
         };
         entry.update_from_journal(journal.as_ref(), &profile.provider.policy, now);
-        let validity = journal.as_ref().and_then(|r| r.validity.clone());
-        let status_policy = StatusPolicy {
-            policy: &profile.provider.policy,
-            margin: profile.margin,
-            jitter: status::jitter(name.as_str(), profile.margin, validity.as_ref()),
-            is_following: profile.follow,
-        };
-        let standing = status::profile_status(journal.as_ref(), status_policy, now);
-        entry.next_check = plan::next_check(&profile, &standing, now);
-        // While somebody has the lock, the end of an attempt is awaited.
-        if standing.state != ProfileState::InDoubt || !self.engine.store().is_locked(name) {
-            entry.report_transition(name, &standing);
-        }
+        // While another run waits for its response nothing is planned, so the next sync looks again.
+        entry.next_check = if status.is_in_flight { None } else { plan::next_check(&profile, &status, now) };
+        let reason = plan::check_reason(&status, entry.next_check.as_ref());
+        entry.report_next_check(name, Some(status.state), reason, now);
+        let validity = journal.and_then(|r| r.validity);
         if let (false, Some(life)) = (entry.is_schedule_warned, validity.and_then(|v| v.full_lifetime()))
             && let Some(warning) = plan::sparse_schedule_warning(&profile, life, now.wall)
         {
-            tracing::warn!(profile = %name, "{warning}");
+            tracing::warn!(event = "schedule.warning", profile = %name, "{warning}");
             entry.is_schedule_warned = true;
         }
     }
 
-    /// Who is due, the most pressing first. At a provider that is down the first one probes: whoever failed longest ago,
-    /// so that no few profiles that fail for reasons of their own keep the others from it.
+    /// The profiles that are due, the most pressing first. At a provider that is down the first one probes: it is the
+    /// one that failed longest ago, so that a few profiles with failures of their own do not keep the others from
+    /// probing.
     fn due(&self, now: &Moment) -> Vec<(ProfileName, Arc<Profile>)> {
         let is_due = |e: &ScheduledProfile| !e.is_in_flight && e.next_check.as_ref().is_some_and(|l| l.is_due(now));
         let mut due: Vec<_> = self
@@ -229,11 +231,13 @@ impl Scheduler {
             if let Err(wait) = turnstile
                 .try_start(StartRequest { name: &name, max_delay: entry.max_delay(now), probe_timeout: bound }, now)
             {
+                entry.report_held(&name, &provider.name, turnstile.is_down(), wait);
                 // Looked at again sooner, so that all who wait are there when one is let through.
                 entry.next_check = Some(NextCheck::after(now, wait.min(MAX_SLEEP)));
                 continue;
             }
             entry.is_in_flight = true;
+            entry.is_held = false;
             let demand = plan::demand(&profile, now);
             let engine = self.engine.clone();
             let whose = (name.clone(), provider.name.clone());
@@ -245,12 +249,12 @@ impl Scheduler {
         }
     }
 
-    /// A task that died leaves its profile to be looked at again.
+    /// A task that panicked leaves its profile to be checked again.
     fn handle_panic(&mut self, error: &JoinError) {
         let Some((name, provider)) = self.in_flight.remove(&error.id()) else {
             return;
         };
-        tracing::error!(profile = %name, %error, "a refresh task panicked");
+        tracing::error!(event = "internal", profile = %name, %error, "a refresh task panicked");
         let now = self.engine.clock().now();
         if let Some(turnstile) = self.rate_limiters.get_mut(&provider) {
             turnstile.finish(&name, Health::Unknown, &now);
@@ -271,9 +275,11 @@ impl Scheduler {
         };
         let now = self.engine.clock().now();
         for warning in &outcome.warnings {
-            tracing::warn!(profile = %name, "{warning}");
+            tracing::warn!(event = "refresh.warning", profile = %name, "{warning}");
         }
-        log_outcome(&name, &outcome);
+        if let Some(entry) = self.scheduled.get_mut(&name) {
+            entry.report_outcome(&name, &provider, &outcome);
+        }
         let sequence = |entries: &BTreeMap<_, ScheduledProfile>| entries.get(&name).map(|entry| entry.sequence);
         let before = sequence(&self.scheduled);
         if let Some(entry) = self.scheduled.get_mut(&name) {
@@ -286,6 +292,7 @@ impl Scheduler {
         }
         if let Some(entry) = self.scheduled.get_mut(&name) {
             entry.reschedule(&outcome, &now);
+            entry.report_next_check(&name, None, "the last attempt did not succeed", &now);
         }
     }
 
@@ -295,28 +302,12 @@ impl Scheduler {
     }
 }
 
-fn log_outcome(name: &ProfileName, outcome: &Outcome) {
-    let error = outcome.error.as_ref().map_or("", |e| e.message.as_str());
-    let kind = outcome.error.as_ref().map(|e| e.kind.word());
-    let retry_at = outcome.retry_at.map(tracing::field::display);
-    match outcome.kind {
-        // The transaction has told it already.
-        OutcomeKind::Fresh | OutcomeKind::Refreshed => {}
-        // The entry tells it, whoever finds it out.
-        OutcomeKind::NeedsLogin if outcome.error.as_ref().is_some_and(|e| e.kind == ErrorKind::NoCredential) => {}
-        OutcomeKind::Deferred => tracing::warn!(profile = %name, kind, retry_at, "deferred: {error}"),
-        OutcomeKind::InDoubt | OutcomeKind::NeedsLogin | OutcomeKind::ConfigError | OutcomeKind::StoreUnavailable => {
-            tracing::error!(profile = %name, outcome = %outcome.kind, kind, retry_at, "{error}");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::{Clock, ManualClock, Timestamp};
     use crate::guard::LockedCredential;
-    use crate::outcome::Failure;
+    use crate::outcome::{ErrorKind, Failure};
     use crate::profile::{KeySource, Provider, StoreKind, StoreSettings};
     use crate::provider::{BeforeSend, ExchangeResult, PrepareError, PreparedProvider, TokenEndpoint};
     use crate::store::Store;

@@ -1,4 +1,4 @@
-//! When to look at a profile next, and with what demand. (pure)
+//! Decides when a profile is checked next, and with what demand. (pure)
 
 use std::time::Duration;
 
@@ -8,28 +8,28 @@ use crate::engine::status::ProfileStatus;
 use crate::outcome::ProfileState;
 use crate::profile::Profile;
 
-/// The next look at a profile.
+/// The time of the next check of a profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextCheck {
     /// By the wall clock.
     pub at: Timestamp,
-    /// By the boot clock, in milliseconds: a wall clock that is set back does not postpone the look.
+    /// By the boot clock, in milliseconds: a wall clock that is set back does not postpone the check.
     pub uptime_ms: u64,
 }
 
 impl NextCheck {
-    /// A look `wait` from now.
+    /// A check `wait` from now.
     pub fn after(now: &Moment, wait: Duration) -> Self {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         Self { at: now.wall.plus(wait), uptime_ms: now.uptime_ms.saturating_add(wait_ms) }
     }
 
-    /// A look at an instant of the wall clock.
+    /// A check at an instant of the wall clock.
     pub fn at(now: &Moment, at: Timestamp) -> Self {
         Self { at, uptime_ms: Self::after(now, at.since(now.wall)).uptime_ms }
     }
 
-    /// Time left until either clock says so.
+    /// The time left until either clock says that the check is due.
     pub fn wait(&self, now: &Moment) -> Duration {
         let by_boot = Duration::from_millis(self.uptime_ms.saturating_sub(now.uptime_ms));
         self.at.since(now.wall).min(by_boot)
@@ -40,8 +40,8 @@ impl NextCheck {
     }
 }
 
-/// The next look: at the time that the standing names (the margin, a retry, a last chance), and at every cron tick. The
-/// margin is guarded whatever the schedule says: cron only adds looks. `None`: only a person can help.
+/// The next check: at the time that the status names (the margin, a retry, a last chance), and at every cron tick. The
+/// margin is observed whatever the schedule says; cron only adds checks. `None`: only a person can help.
 pub fn next_check(profile: &Profile, standing: &ProfileStatus, now: &Moment) -> Option<NextCheck> {
     let planned = standing.refresh_at?;
     let tick = profile.schedule.as_ref().and_then(|s| s.next_after(now.wall));
@@ -53,6 +53,22 @@ pub fn next_check(profile: &Profile, standing: &ProfileStatus, now: &Moment) -> 
     Some(NextCheck::at(now, at))
 }
 
+/// Why a profile is checked at the time that [`next_check`] names, for the log.
+pub fn check_reason(standing: &ProfileStatus, next: Option<&NextCheck>) -> &'static str {
+    match (standing.state, next) {
+        (_, None) if standing.is_in_flight => "another process waits for its response",
+        (_, None) => "only a person can help",
+        (_, Some(next)) if standing.refresh_at != Some(next.at) => "the schedule",
+        (ProfileState::Fresh, Some(_)) => "the margin of the access token",
+        (ProfileState::Due | ProfileState::Expired | ProfileState::NoCredential, Some(_)) => "a refresh is due",
+        (ProfileState::InDoubt, Some(_)) => "the retry or the last chance of a request in doubt",
+        (ProfileState::Deferred, Some(_)) => "the end of a pause",
+        (ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::StoreUnavailable, Some(_)) => {
+            "a look whether it has been corrected"
+        }
+    }
+}
+
 /// What to ask for at a look. With a schedule, whatever would cross its margin before the next tick is due now
 /// (rule 31); without one, what has crossed it.
 pub fn demand(profile: &Profile, now: &Moment) -> Demand {
@@ -60,7 +76,7 @@ pub fn demand(profile: &Profile, now: &Moment) -> Demand {
     Demand::Margin { lookahead: next.map_or(Duration::ZERO, |tick| tick.since(now.wall)) }
 }
 
-/// Why a schedule cannot keep a profile out of its margin, if it cannot; known as soon as the lifetime is.
+/// The reason why a schedule cannot keep a profile out of its margin, if so. It is known as soon as the lifetime is.
 pub fn sparse_schedule_warning(profile: &Profile, lifetime: Duration, now: Timestamp) -> Option<String> {
     if profile.margin.is_cut_by(lifetime) {
         return Some(format!(
@@ -82,8 +98,8 @@ pub fn sparse_schedule_warning(profile: &Profile, lifetime: Duration, now: Times
     })
 }
 
-/// Why so many profiles of one provider cannot all be refreshed within their margin, if they cannot: requests to a
-/// provider start `rate` times a second, and half of the margin is kept for trouble.
+/// The reason why so many profiles of one provider cannot all be refreshed within their margin, if so: requests to a
+/// provider start `rate` times a second, and half of the margin is kept as a reserve.
 pub fn overload_warning(provider: &str, profiles: usize, rate: f64, margin: Duration) -> Option<String> {
     let needed = Duration::from_secs_f64(profiles as f64 / rate);
     (needed > margin / 2).then(|| {
@@ -96,14 +112,15 @@ pub fn overload_warning(provider: &str, profiles: usize, rate: f64, margin: Dura
     })
 }
 
-/// How long to leave alone, after failures in a row, what names no time itself.
+/// The pause after failures in a row that name no retry time themselves.
 pub fn backoff_delay(failures: u32) -> Duration {
     Duration::from_secs(5)
         .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(8)))
         .min(Duration::from_secs(300))
 }
 
-/// No look comes sooner after one that did not help, though the journal plans it for at once; nor if it does so again.
+/// The shortest delay after a check that did not help, although the journal plans the next one for at once. It grows
+/// with repetition.
 pub fn minimum_delay(times: u32) -> Duration {
     backoff_delay(times) / 5
 }

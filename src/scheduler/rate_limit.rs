@@ -1,5 +1,5 @@
-//! Lets requests to one provider start: so many at a time, and while the provider is down one, to see whether it is back.
-//! (pure)
+//! The rate limit and the circuit breaker of each provider: so many requests at once, and only a probe while it is
+//! down. (pure)
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::outcome::{ErrorKind, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::scheduler::plan;
 
-/// Most requests started at once, and per second after that.
+/// How many requests may start at once, and how many per second after that.
 const BURST: f64 = 5.0;
 pub const STARTS_PER_SECOND: f64 = 1.0;
 /// Failures in a row, over all profiles, after which the provider counts as down.
 const FAILURES_UNTIL_DOWN: u32 = 5;
 
-/// One provider's.
+/// The state of one provider.
 #[derive(Clone, Debug)]
 pub struct RateLimiter {
     tokens: f64,
@@ -23,31 +23,31 @@ pub struct RateLimiter {
     failures: u32,
     /// While the provider is down: when the next probe may start, by the boot clock.
     next_probe_ms: u64,
-    /// Who probes.
+    /// The profile that probes.
     probing_profile: Option<ProfileName>,
 }
 
-/// Who asks to be let through.
+/// A profile that wants to start a request.
 #[derive(Clone, Copy, Debug)]
 pub struct StartRequest<'a> {
     pub name: &'a ProfileName,
     /// How long it can wait without losing something; `None`: it has nothing left to lose.
     pub max_delay: Option<Duration>,
-    /// How long a probe is waited for. One that takes longer does not ask: it waits for somebody else's lock.
+    /// How long a probe is waited for. One that takes longer has sent nothing: it waits for another process's lock.
     pub probe_timeout: Duration,
 }
 
-/// What a landing says about the provider.
+/// What an outcome says about the provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     Up,
     Down,
-    /// A matter of this account, this client or this machine, or nobody was asked.
+    /// It says nothing: the cause is this account, this client or this machine, or no request was made.
     Unknown,
 }
 
 impl Health {
-    /// `has_asked`: the journal notes an attempt that it did not before.
+    /// `has_asked`: the journal has an attempt that it did not have before.
     pub fn of(outcome: &Outcome, has_asked: bool) -> Self {
         let kind = outcome.error.as_ref().map(|error| &error.kind);
         match (outcome.kind, kind) {
@@ -57,9 +57,9 @@ impl Health {
             {
                 Self::Down
             }
-            // No journal notes that.
+            // The journal has no entry for a failed discovery.
             (OutcomeKind::Deferred, Some(ErrorKind::Discovery)) => Self::Down,
-            // An account that is throttled, or refused without a reason, is one account.
+            // Throttling, or a refusal without a reason, concerns one account.
             _ => Self::Unknown,
         }
     }
@@ -70,7 +70,7 @@ impl RateLimiter {
         Self { tokens: BURST, refilled_ms: now.uptime_ms, failures: 0, next_probe_ms: 0, probing_profile: None }
     }
 
-    /// Lets one through, or says how long to wait before asking again.
+    /// Lets a request start, or says how long to wait before asking again.
     pub fn try_start(&mut self, caller: StartRequest<'_>, now: &Moment) -> Result<(), Duration> {
         let elapsed = Duration::from_millis(now.uptime_ms.saturating_sub(self.refilled_ms));
         self.tokens = (self.tokens + elapsed.as_secs_f64() * STARTS_PER_SECOND).min(BURST);
@@ -93,19 +93,19 @@ impl RateLimiter {
         Ok(())
     }
 
-    /// One that was let through has landed.
+    /// Records the outcome of a request that was let through.
     pub fn finish(&mut self, name: &ProfileName, word: Health, now: &Moment) {
         let was_probe = self.probing_profile.take_if(|probe| probe == name).is_some();
         match word {
             Health::Up => self.failures = 0,
-            // Those who cannot wait for the probe may be many; it does not come later for their failures.
+            // Many profiles may be unable to wait for the probe; their failures do not delay it.
             Health::Down if self.is_down() && !was_probe => {}
             Health::Down => {
                 self.failures += 1;
                 let pause = plan::backoff_delay(self.failures.saturating_sub(FAILURES_UNTIL_DOWN) + 1);
                 self.next_probe_ms = uptime_after(now, pause);
             }
-            // It did not find out; let another one try.
+            // The probe found nothing out, so another profile may probe.
             Health::Unknown if was_probe => self.next_probe_ms = now.uptime_ms,
             Health::Unknown => {}
         }

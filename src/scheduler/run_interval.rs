@@ -1,4 +1,4 @@
-//! How far apart one-shot runs are, learned from those before, so that runs which cannot keep a token alive say so. (pure)
+//! Learns the interval between one-shot runs, so that runs too far apart to keep a token alive can say so. (pure)
 
 use std::time::Duration;
 
@@ -7,30 +7,30 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::profile::Profile;
 
-/// Gaps that must agree before anything is made of them.
+/// How many gaps must agree before they count.
 const MIN_GAPS: usize = 3;
 
-/// When the latest runs over all profiles were.
+/// The times of the latest runs over all profiles.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunHistory(Vec<Timestamp>);
 
 impl RunHistory {
-    /// Adds a run, and forgets those that tell nothing more.
+    /// Adds a run, and drops those that are not needed any more.
     pub fn record_run(&mut self, now: Timestamp) {
         self.0.push(now);
         let surplus = self.0.len().saturating_sub(MIN_GAPS + 1);
         self.0.drain(..surplus);
     }
 
-    /// The shortest of the latest gaps; `None` until there are enough. A run by hand in between makes it small, so what
-    /// is left is regular.
+    /// The shortest of the latest gaps; `None` until there are enough. A run by hand makes one gap small, so a large
+    /// result is regular.
     pub fn interval(&self) -> Option<Duration> {
         let gaps = self.0.windows(2).map(|pair| pair[1].since(pair[0]));
         (self.0.len() > MIN_GAPS).then(|| gaps.min()).flatten()
     }
 }
 
-/// Why runs this far apart cannot keep a profile alive, if they cannot: its token can expire between two of them.
+/// The reason why runs this far apart cannot keep a profile alive, if so: its token can expire between two of them.
 pub fn sparse_runs_warning(
     profile: &Profile,
     lifetime: Duration,
@@ -44,7 +44,7 @@ pub fn sparse_runs_warning(
         return Some(format!("{name}: runs are {apart} apart, but its tokens expire after {life}: run more often"));
     }
     (interval > profile.margin.of(lifetime) + lookahead).then(|| {
-        // Whole minutes, upwards: runs are never quite regular.
+        // Whole minutes, rounded up, because runs are never quite regular.
         let wanted = humantime::format_duration(Duration::from_secs((interval.as_secs() / 60 + 1) * 60));
         format!(
             "{name}: runs are {apart} apart, so its token can expire between two runs: add --lookahead \"{wanted}\""

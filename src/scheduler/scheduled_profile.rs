@@ -1,12 +1,13 @@
-//! What the scheduler knows of one profile: when it will look at it, what may be lost until then, and what failed.
+//! The scheduler's state of one profile: its next check, what may be lost until then, and its failures.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Moment;
+use crate::clock::{Moment, Timestamp};
 use crate::engine::refresh::retry_policy;
 use crate::engine::status::ProfileStatus;
-use crate::outcome::{Outcome, OutcomeKind, ProfileState, Publication};
+use crate::events;
+use crate::outcome::{ErrorKind, Outcome, OutcomeKind, ProfileState, Publication};
 use crate::profile::{Policy, Profile, ProfileName};
 use crate::scheduler::plan;
 use crate::scheduler::plan::NextCheck;
@@ -15,31 +16,37 @@ use crate::sys::file_watch::FileStamp;
 
 #[derive(Default)]
 pub(super) struct ScheduledProfile {
-    /// As configured when the look was planned; `None` while the configuration knows no such profile.
+    /// The configuration when the check was planned; `None` while no such profile is configured.
     pub(super) profile: Option<Arc<Profile>>,
-    /// `None`: nothing to do until somebody changes something.
+    /// `None`: there is nothing to do until something changes.
     pub(super) next_check: Option<NextCheck>,
     pub(super) state: Option<ProfileState>,
     pub(super) is_in_flight: bool,
-    /// When the access token ends.
+    /// When the access token expires.
     pub(super) access_expiry: Option<NextCheck>,
-    /// When the server's grace ends, while a retry inside it is still to come.
+    /// When the server's grace ends, while a retry inside it is still possible.
     pub(super) grace_end: Option<NextCheck>,
-    /// Of the journal as it was last read.
+    /// The stamp of the journal when it was last read.
     pub(super) journal_stamp: FileStamp,
-    /// The attempts that it counted then.
+    /// The number of attempts in the journal at that time.
     pub(super) sequence: u64,
-    /// Outcomes in a row that the journal knows nothing of.
+    /// Failed outcomes in a row that the journal does not have.
     pub(super) unrecorded_failures: u32,
-    /// Looks in a row that the journal planned for at once, and at which nothing was allowed.
+    /// Checks in a row that the journal planned for at once and that could do nothing.
     pub(super) immediate_retries: u32,
-    /// When a flight last failed, by the boot clock; 0: none has since one did not.
+    /// When a flight last failed, by the boot clock; 0 if the last one did not fail.
     pub(super) last_failure_ms: u64,
     pub(super) is_schedule_warned: bool,
+    /// The log knows that it waits for the rate limit or for the provider.
+    pub(super) is_held: bool,
+    /// The check that the log was told of.
+    pub(super) reported_check: Option<Option<Timestamp>>,
+    /// The state that the log was told of with the outcome of a refresh, until the journal is looked at.
+    pub(super) told: Option<ProfileState>,
 }
 
 impl ScheduledProfile {
-    /// Takes over what the journal says.
+    /// Takes over the plan of the journal.
     pub(super) fn update_from_journal(&mut self, journal: Option<&Journal>, policy: &Policy, now: &Moment) {
         let life = journal.and_then(|r| r.validity.as_ref()).map(|v| v.remaining(now));
         self.access_expiry = life.map(|left| NextCheck::after(now, left));
@@ -48,7 +55,7 @@ impl ScheduledProfile {
         self.sequence = journal.map_or(0, |r| r.sequence);
     }
 
-    /// Keeps a look that was planned before, if it is the sooner one: what it was to mend may be in no journal.
+    /// Keeps an earlier check that was planned before, because its reason may be in no journal.
     pub(super) fn keep_earlier_check(&mut self, before: NextCheck, now: &Moment) {
         self.next_check =
             self.next_check.take().map(|look| if before.wait(now) < look.wait(now) { before } else { look });
@@ -58,18 +65,18 @@ impl ScheduledProfile {
         self.grace_end.as_ref().is_some_and(|end| !end.is_due(now))
     }
 
-    /// How long until something is lost: a retry that the server would allow, or a live access token.
+    /// The time until something is lost: a retry that the server would allow, or a live access token.
     pub(super) fn time_left(&self, now: &Moment) -> Option<Duration> {
         let ends = [&self.grace_end, &self.access_expiry].into_iter().flatten();
         ends.map(|end| end.wait(now)).filter(|left| !left.is_zero()).min()
     }
 
-    /// How long it may be kept waiting for somebody else's probe, so that one more try of its own fits.
+    /// How long the profile may wait for another profile's probe, so that one more try of its own fits.
     pub(super) fn max_delay(&self, now: &Moment) -> Option<Duration> {
         if self.is_in_grace(now) { Some(Duration::ZERO) } else { self.time_left(now).map(|left| left / 2) }
     }
 
-    /// Counts an outcome that the journal does not know. Again, one more try must fit.
+    /// Counts an outcome that the journal does not have. Here too, one more try must fit.
     pub(super) fn next_backoff(&mut self, now: &Moment) -> Duration {
         self.unrecorded_failures += 1;
         let pause = plan::backoff_delay(self.unrecorded_failures);
@@ -81,7 +88,7 @@ impl ScheduledProfile {
         self.next_check = Some(NextCheck::after(now, pause));
     }
 
-    /// Plans on after a landing, when the journal has planned.
+    /// Plans the next check after an outcome, once the journal is up to date.
     pub(super) fn reschedule(&mut self, outcome: &Outcome, now: &Moment) {
         let is_well = matches!(outcome.kind, OutcomeKind::Refreshed | OutcomeKind::Fresh);
         self.last_failure_ms = if is_well { 0 } else { now.uptime_ms };
@@ -91,7 +98,7 @@ impl ScheduledProfile {
             return;
         }
         let planned = self.next_check.as_ref().map(|look| look.wait(now));
-        // The journal says when to try again: no failure of another kind puts that off.
+        // The journal has a retry time, which no failure of another kind postpones.
         let is_noted = !is_well && outcome.retry_at.is_some();
         self.immediate_retries =
             if is_noted && planned == Some(Duration::ZERO) { self.immediate_retries + 1 } else { 0 };
@@ -103,7 +110,7 @@ impl ScheduledProfile {
                 noted
             }
             None if is_pending => self.next_backoff(now),
-            // The journal may plan this for now; it did not work now.
+            // The journal may plan the next check for at once, although this one did not work.
             None => match planned {
                 Some(planned) => planned.max(self.next_backoff(now)),
                 None => return,
@@ -114,22 +121,58 @@ impl ScheduledProfile {
         }
     }
 
+    /// Says how a refresh ended that brought no token. If the profile needs a person for it, this is all that is said.
+    pub(super) fn report_outcome(&mut self, name: &ProfileName, provider: &str, outcome: &Outcome) {
+        let state = match outcome.kind {
+            // The next look at the journal tells it, whoever has signed out.
+            OutcomeKind::NeedsLogin if outcome.error.as_ref().is_some_and(|e| e.kind == ErrorKind::NoCredential) => {
+                return;
+            }
+            OutcomeKind::InDoubt => Some(ProfileState::InDoubt),
+            OutcomeKind::NeedsLogin => Some(ProfileState::NeedsLogin),
+            OutcomeKind::ConfigError => Some(ProfileState::ConfigError),
+            OutcomeKind::StoreUnavailable => Some(ProfileState::StoreUnavailable),
+            OutcomeKind::Fresh | OutcomeKind::Refreshed | OutcomeKind::Deferred => None,
+        };
+        events::refresh_failed(name, provider, outcome, state.is_some() && self.state != state);
+        self.told = state;
+    }
+
+    /// Says when the next check is, if that has changed.
+    pub(super) fn report_next_check(
+        &mut self,
+        name: &ProfileName,
+        state: Option<ProfileState>,
+        reason: &str,
+        now: &Moment,
+    ) {
+        let at = self.next_check.as_ref().map(|next| next.at.to_the_second());
+        if self.reported_check.replace(at) != Some(at) {
+            events::schedule_next(name, state, self.next_check.as_ref().map(|next| (next.at, next.wait(now))), reason);
+        }
+    }
+
+    /// Says once that a refresh waits, for the rate limit or because the provider `is_down`.
+    pub(super) fn report_held(&mut self, name: &ProfileName, provider: &str, is_down: bool, wait: Duration) {
+        if !std::mem::replace(&mut self.is_held, true) {
+            events::schedule_held(name, provider, is_down, wait);
+        }
+    }
+
     /// Says it once when a profile comes to need a person, and once when it no longer does.
     pub(super) fn report_transition(&mut self, name: &ProfileName, standing: &ProfileStatus) {
-        let needs_person =
-            |s: ProfileState| matches!(s, ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::InDoubt);
-        let was = self.state.is_some_and(needs_person);
-        let message = standing.error.as_ref().map_or("", |e| e.message.as_str());
-        let kind = standing.error.as_ref().map(|e| e.kind.word());
-        let hint = standing.error.as_ref().and_then(|e| e.hint.as_deref());
-        if needs_person(standing.state) && self.state != Some(standing.state) {
-            tracing::error!(profile = %name, state = %standing.state, kind, hint, "needs attention: {message}");
+        let was = self.state.is_some_and(ProfileState::needs_person);
+        let told = self.told.take();
+        if standing.state.needs_person() && self.state != Some(standing.state) {
+            if told != Some(standing.state) {
+                events::needs_attention(name, standing.state, standing.error.as_ref());
+            }
         } else if standing.state == ProfileState::NoCredential {
             if self.state.is_some_and(|was| was != ProfileState::NoCredential) {
-                tracing::info!(profile = %name, "signed out");
+                tracing::info!(event = "profile.gone", profile = %name, "signed out");
             }
-        } else if was && !needs_person(standing.state) {
-            tracing::info!(profile = %name, state = %standing.state, "recovered");
+        } else if was && !standing.state.needs_person() {
+            tracing::info!(event = "recovered", profile = %name, state = %standing.state, "recovered");
         }
         self.state = Some(standing.state);
     }
@@ -150,7 +193,7 @@ impl ScheduledProfile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{Clock, ManualClock, Timestamp};
+    use crate::clock::{Clock, ManualClock};
 
     const S: fn(u64) -> Duration = Duration::from_secs;
 

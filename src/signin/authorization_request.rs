@@ -1,4 +1,4 @@
-//! The authorization request and what the redirect answers (RFC 6749 §4.1, RFC 7636, RFC 9207). (pure)
+//! The authorization request, and how the redirect or a pasted code is read (RFC 6749 §4.1, RFC 7636, RFC 9207). (pure)
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use crate::credential::token_response::{ErrorResponse, printable};
 use crate::profile::Provider;
 use crate::provider::sign_in_server::SignInEndpoints;
 
-/// One attempt at a sign-in: what ties the redirect to the request, and the code to this process.
+/// One sign-in attempt: the state ties the redirect to the request, the verifier ties the code to this process.
 #[derive(Debug)]
 pub struct AuthorizationRequest {
     pub state: String,
@@ -23,13 +23,13 @@ pub struct AuthorizationRequest {
 /// Why a redirect gives no code.
 #[derive(Debug)]
 pub enum RedirectError {
-    /// It belongs to another attempt, or to none.
+    /// The state belongs to another attempt, or is missing.
     StateMismatch,
-    /// It is ours, and not from the server that was asked (RFC 9207).
+    /// The state is ours, but the redirect is not from the server that was asked (RFC 9207).
     IssuerMismatch(String),
     /// The server's own error.
     Denied(ErrorResponse),
-    /// It is ours, and makes no sense.
+    /// The state is ours, but the redirect cannot be read.
     Unreadable(&'static str),
 }
 
@@ -40,7 +40,7 @@ impl AuthorizationRequest {
         Some(Self { state: URL_SAFE_NO_PAD.encode(state), verifier, redirect_uri })
     }
 
-    /// Where a person signs in: the endpoint with its own query, and this request.
+    /// The URL where a person signs in: the endpoint with its own query, and this request.
     pub fn url(&self, sites: &SignInEndpoints, endpoint: &Url, provider: &Provider) -> Url {
         let mut url = endpoint.clone();
         let scope = provider.scopes.join(" ");
@@ -95,7 +95,7 @@ impl AuthorizationRequest {
     }
 
     /// The code in what a person pasted: the whole redirected URL, its query, or the code alone, which some pages show
-    /// with the state after a `#`. A bare code has no state to check; the verifier alone ties it to us.
+    /// with the state after a `#`. A bare code has no state to check; only the verifier ties it to this process.
     pub fn parse_pasted(
         &self,
         text: Option<&OneTimeSecret>,

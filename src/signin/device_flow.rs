@@ -1,4 +1,4 @@
-//! The device flow (RFC 8628): a person signs in elsewhere while we ask, at the server's pace, whether they are done.
+//! The device flow (RFC 8628): a person signs in on another device while this process polls at the server's pace.
 
 use std::time::Duration;
 
@@ -13,29 +13,29 @@ use crate::signin::login_events::LoginEvents;
 use crate::signin::token_client::{IssuedTokens, TokenClient};
 use crate::signin::{GrantResponse, SignInError, denied_error, parse_grant_response};
 
-/// Pause between two questions, if the server names none (RFC 8628 §3.2).
+/// The polling interval, if the server names none (RFC 8628 §3.2).
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 /// What `slow_down` adds (RFC 8628 §3.5).
 const SLOW_DOWN_INCREMENT: Duration = Duration::from_secs(5);
-/// No server needs more patience between two questions.
+/// The longest polling interval that is obeyed.
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
-/// How long a code lives at most that does not say so, and at least that does.
+/// The limits for the lifetime of a code: the longest for one without `expires_in`, and the shortest for one with it.
 const EXPIRES_IN_LIMITS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(30 * 60));
 
-/// What the person needs, and what we ask with.
+/// The device authorization response (RFC 8628 §3.2).
 #[derive(Debug)]
 pub struct DeviceAuthorization {
     device_code: OneTimeSecret,
     pub user_code: String,
     /// Where to type the code.
     pub verification_uri: Url,
-    /// The same with the code in it, for a QR code.
+    /// The verification URL with the code in it, for a QR code.
     pub verification_uri_complete: Option<Url>,
     pub expires_in: Duration,
     interval: Duration,
 }
 
-/// What an answer to a question means.
+/// What a polling response means.
 #[derive(Debug, PartialEq, Eq)]
 enum PollDecision {
     After(Duration),
@@ -76,7 +76,7 @@ impl TokenClient<'_> {
         }
     }
 
-    /// Asks until the person is done, says no, or the code has expired. `tell` hears of questions that got no answer.
+    /// Polls until the person has finished or refused, or the code has expired. `tell` hears of requests that failed.
     pub fn poll(
         &self,
         invitation: &DeviceAuthorization,
@@ -86,7 +86,7 @@ impl TokenClient<'_> {
         let deadline = wait.deadline(invitation.expires_in);
         let mut interval = invitation.interval;
         loop {
-            // Nobody types here, so whatever comes is no reason to ask early.
+            // There is no input to wait for here, so no event is a reason to poll early.
             while wait.next(&deadline, interval)?.is_some() {}
             let asked = self.clock.now();
             let ask = AuthServerRequest::DeviceToken { device_code: &invitation.device_code };
@@ -102,7 +102,7 @@ impl TokenClient<'_> {
                         }
                         PollDecision::Stop => return Err(self.final_error(&d)),
                     },
-                    // A gateway's page, a 5xx: the code lives on.
+                    // A gateway's page or a 5xx does not end the code.
                     Err(_) => format!("the server returned {} with an unreadable body", answer.status),
                 },
                 Err(why) => why,

@@ -1,4 +1,4 @@
-//! Waiting for a person: until something happens, they give up, or the time is over, with what is left of it shown.
+//! Waits for a person during a sign-in, and shows the time that is left.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -9,12 +9,12 @@ use crate::outcome::{ErrorKind, Failure};
 use crate::signin::SignInError;
 use crate::signin::loopback::PendingBrowser;
 
-/// What can happen meanwhile.
+/// What can happen while a login waits.
 #[derive(Debug)]
 pub enum LoginEvent {
     /// The browser came back.
     Redirected(PendingBrowser),
-    /// Somebody else's browser came, or ours from an attempt before; the text says what it wanted.
+    /// A browser came without our state; the text says what it asked for.
     StrayRedirect(String),
     /// A line was typed or pasted; `None` if it can be neither URL nor code.
     Pasted(Option<OneTimeSecret>),
@@ -24,7 +24,7 @@ pub enum LoginEvent {
     Interrupted,
 }
 
-/// Where events arrive, and how the wait for them looks.
+/// Receives the events, and shows the countdown.
 pub struct LoginEvents<'a> {
     clock: &'a dyn Clock,
     show_remaining: &'a dyn Fn(Duration),
@@ -32,7 +32,7 @@ pub struct LoginEvents<'a> {
     events: Receiver<LoginEvent>,
 }
 
-/// When a wait is over.
+/// The end of a wait.
 #[derive(Debug)]
 pub struct Deadline {
     since: Moment,
@@ -40,7 +40,7 @@ pub struct Deadline {
     is_shown: bool,
 }
 
-/// How often the countdown is shown anew. A suspended machine notices within one of these that time has passed.
+/// How often the countdown is shown. A machine that slept notices within one tick that time has passed.
 const TICK: Duration = Duration::from_secs(1);
 
 impl<'a> LoginEvents<'a> {
@@ -50,7 +50,7 @@ impl<'a> LoginEvents<'a> {
         Self { clock, show_remaining: show, sender, events }
     }
 
-    /// For those who make events happen.
+    /// A sender for the sources of events.
     pub fn sender(&self) -> Sender<LoginEvent> {
         self.sender.clone()
     }
@@ -81,7 +81,7 @@ impl<'a> LoginEvents<'a> {
                 Ok(LoginEvent::Interrupted) => return Err(interrupted_error()),
                 Ok(event) => return Ok(Some(event)),
                 Err(RecvTimeoutError::Timeout) if pause <= TICK && pause <= left => return Ok(None),
-                // We hold a sender ourselves, so nobody can hang up.
+                // This value holds a sender itself, so the channel is never disconnected.
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
         }

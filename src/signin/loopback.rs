@@ -1,4 +1,4 @@
-//! The loopback redirect (RFC 8252 §7.3): listens until the browser brings the one request that is ours, then no more.
+//! The loopback redirect (RFC 8252 §7.3): listens until the browser brings the redirect of this attempt, then closes.
 
 use std::convert::Infallible;
 use std::io;
@@ -28,9 +28,9 @@ use crate::signin::redirect_uri::{LoopbackHost, Redirect};
 
 /// A browser opens connections ahead of need; one that says nothing for this long is closed.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a free port is tried anew.
+/// How often another free port is tried.
 const BIND_ATTEMPTS: usize = 8;
-/// Longest that the last page may take to reach the browser.
+/// The time limit for the last page to reach the browser.
 const LAST_PAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The open port. Dropping it closes it.
@@ -42,7 +42,7 @@ pub struct LoopbackListener {
     port: u16,
 }
 
-/// The browser, back with our state; it waits for a page.
+/// The browser's request with our state; the browser waits for a page.
 #[derive(Debug)]
 pub struct PendingBrowser {
     pub query: OneTimeSecret,
@@ -51,7 +51,7 @@ pub struct PendingBrowser {
     runtime: Handle,
 }
 
-/// What all connections share.
+/// The state that all connections share.
 struct ListenerState {
     path: String,
     state: String,
@@ -87,7 +87,7 @@ impl LoopbackListener {
         self.port
     }
 
-    /// Starts to serve the redirect of `attempt`; what comes is told to `events`.
+    /// Starts to serve the redirect of `attempt`; requests are reported to `events`.
     pub fn serve(&mut self, attempt: &AuthorizationRequest, events: Sender<LoginEvent>) -> io::Result<()> {
         let post = Arc::new(ListenerState {
             path: attempt.redirect_uri.path().to_owned(),
@@ -148,7 +148,8 @@ fn bind(place: LoopbackHost, port: u16) -> io::Result<Vec<TcpListener>> {
     }
 }
 
-/// The machine has no such addresses. If somebody else has the port, the code could go there.
+/// This machine has no such addresses. Any other error may mean that another program has the port and would get the
+/// code.
 fn is_absent(error: &io::Error) -> bool {
     !matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
 }
@@ -180,7 +181,7 @@ async fn accept(listener: tokio::net::TcpListener, post: Arc<ListenerState>) {
 }
 
 async fn serve_connection(stream: tokio::net::TcpStream, post: Arc<ListenerState>) {
-    // Dropped when the connection is over, which tells the visitor that the page has arrived.
+    // The sender is dropped when the connection ends, which tells the waiting side that the page has arrived.
     let (_connection, served) = oneshot::channel();
     let served = Mutex::new(Some(served));
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
@@ -202,7 +203,8 @@ async fn serve_connection(stream: tokio::net::TcpStream, post: Arc<ListenerState
 
 type PendingPage = oneshot::Receiver<Response<Full<Bytes>>>;
 
-/// Whether this request is the one; if so its page comes later, when it is known how the sign-in ended.
+/// Whether this request is the redirect of the attempt. If so, its page comes later, when the outcome of the sign-in is
+/// known.
 fn match_request(
     post: &ListenerState,
     method: &Method,
@@ -231,7 +233,7 @@ fn match_request(
     }
 }
 
-/// What a redirect without our state wanted, without what may be a code.
+/// What a redirect without our state asked for, without anything that may be a code.
 fn describe_stray(query: &str) -> String {
     let error = url::form_urlencoded::parse(query.as_bytes()).find(|(k, _)| k == "error").map(|(_, v)| printable(&v));
     error.map_or("it has an unknown state".into(), |error| format!("it has an unknown state, and the error {error}"))
@@ -263,13 +265,13 @@ fn page(status: StatusCode, title: &str, text: &str) -> Response<Full<Bytes>> {
     response
 }
 
-/// A port that nobody listens on, most likely, for a redirect that a person will copy from the browser's address bar.
+/// A port that probably has no listener, for a redirect that a person will copy from the browser's address bar.
 pub fn unserved_port(random: [u8; 2]) -> u16 {
     // The dynamic ports of RFC 6335.
     49152 + (u16::from_le_bytes(random) & 0x3fff)
 }
 
-/// Opens the doorstep, and gives the redirect URL that leads to it.
+/// Opens the loopback listener, and returns it with its redirect URL.
 pub fn listen(redirect: &Redirect, runtime: &Handle) -> Result<(LoopbackListener, Url), Failure> {
     let doorstep = LoopbackListener::bind(redirect, runtime)?;
     let url = redirect.with_port(doorstep.port());

@@ -1,5 +1,5 @@
-//! How a person signs in: the authorization code with PKCE on a loopback redirect, by pasting, or on another device. What
-//! comes of it is a credential, which the engine's handover stores.
+//! How a person signs in: the authorization code with PKCE by a loopback redirect or by pasting, or the device flow.
+//! The resulting credential is stored by [`crate::engine::new_credential`].
 
 pub mod authorization_request;
 pub mod device_flow;
@@ -21,7 +21,7 @@ use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{ClientAuth, Provider};
 use crate::provider::RawResponse;
 
-/// Why a sign-in brought nothing. The store is as it was.
+/// Why a sign-in brought no credential. The store is unchanged.
 #[derive(Debug)]
 pub enum SignInError {
     /// The configuration must change, or the provider refuses the client.
@@ -34,14 +34,14 @@ pub enum SignInError {
     Abandoned(Failure),
 }
 
-/// What the token endpoint said to a code.
+/// How the token endpoint responded to a code.
 #[derive(Debug)]
 pub enum GrantResponse {
     Granted(Box<TokenResponse>),
     Denied(ErrorResponse),
 }
 
-/// Reads an answer of the token endpoint to a code, or to a question for one.
+/// Reads the token endpoint's response to a code or to a poll.
 pub fn parse_grant_response(answer: &RawResponse) -> Result<GrantResponse, SignInError> {
     match token_response::parse(answer.status, &answer.body, answer.is_complete) {
         ParsedResponse::Granted(granted) => Ok(GrantResponse::Granted(granted)),
@@ -53,7 +53,7 @@ pub fn parse_grant_response(answer: &RawResponse) -> Result<GrantResponse, SignI
     }
 }
 
-/// What to make of a denial that no flow expects.
+/// The error for a denial that no flow expects.
 pub fn denied_error(denied: &ErrorResponse, provider: &Provider) -> SignInError {
     let reason = denied.description.as_ref().map_or(String::new(), |d| format!(": {d}"));
     let message = format!("{} returned {}{reason}", provider.name, denied.code);
@@ -84,7 +84,7 @@ pub fn denied_error(denied: &ErrorResponse, provider: &Provider) -> SignInError 
     }
 }
 
-/// Who signed in, as the ID token says. Its signature is not checked: it came from the token endpoint itself
+/// The account that signed in, by the ID token. Its signature is not checked: it came from the token endpoint itself
 /// (OpenID Connect Core §3.1.3.7), and the name is only shown.
 pub fn account_name(granted: &TokenResponse) -> Option<String> {
     let claims = unverified_claims(granted.id_token.as_ref()?.expose())?;
@@ -92,7 +92,7 @@ pub fn account_name(granted: &TokenResponse) -> Option<String> {
     ["email", "preferred_username", "name", "sub"].iter().find_map(text).map(token_response::printable)
 }
 
-/// The credential that an answer to a question asked at `asked` makes.
+/// The credential that a response to a request made at `asked` grants.
 pub fn credential(
     granted: TokenResponse,
     provider: &Provider,

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use url::{Host, Url};
 
-/// Used where nobody said otherwise: any port of 127.0.0.1.
+/// The default redirect: any port of 127.0.0.1.
 const DEFAULT_REDIRECT: &str = "http://127.0.0.1/callback";
 
 /// A redirect as it was registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Redirect {
-    /// To this machine.
+    /// A loopback address of this machine.
     Loopback { url: Url, place: LoopbackHost },
     /// To a page of the provider, which shows the code.
     External(Url),

@@ -1,4 +1,4 @@
-//! The authorization code: from what the redirect or a person brought to tokens.
+//! Exchanges the authorization code from the redirect, or pasted by a person, for tokens.
 
 use crate::clock::{Clock, Moment};
 use crate::credential::secret::OneTimeSecret;
@@ -10,7 +10,7 @@ use crate::provider::sign_in_server::{SignInEndpoints, SignInServer};
 use crate::signin::authorization_request::{AuthorizationRequest, RedirectError};
 use crate::signin::{GrantResponse, SignInError, denied_error, parse_grant_response};
 
-/// The server that is signed in to, and all that is known of it.
+/// The server of this sign-in, and what is known of it.
 pub struct TokenClient<'a> {
     pub server: &'a dyn SignInServer,
     pub prepared: &'a PreparedProvider,
@@ -18,7 +18,7 @@ pub struct TokenClient<'a> {
     pub clock: &'a dyn Clock,
 }
 
-/// Tokens, and when they were asked for.
+/// Tokens, and when they were requested.
 #[derive(Debug)]
 pub struct IssuedTokens {
     pub response: Box<TokenResponse>,
@@ -26,7 +26,7 @@ pub struct IssuedTokens {
 }
 
 impl TokenClient<'_> {
-    /// Exchanges the code, once: a code that was presented is spent whatever comes back.
+    /// Exchanges the code, once. A code that was presented is used up, whatever the response is.
     pub fn redeem_code(
         &self,
         attempt: &AuthorizationRequest,
@@ -51,7 +51,7 @@ impl TokenClient<'_> {
         }
     }
 
-    /// What to tell of a redirect that brought no code.
+    /// The error for a redirect that brought no code.
     pub fn redirect_failure(&self, bad: RedirectError) -> SignInError {
         let refused = |kind: ErrorKind, message: String| {
             SignInError::Refused(Failure::new(kind, message).with_hint("nothing was changed; sign in again"))

@@ -1,6 +1,6 @@
-//! Files that are wholly there or not at all, and still there after a power cut.
+//! Writes files so that they are either complete or absent, and still there after a power cut.
 //!
-//! "Durable" below means: the file's bytes and its directory entry have been handed to `fsync` and it returned without
+//! "Durable" below means: the file's bytes and its directory entry have been handed to `fsync`, and it returned without
 //! an error.
 
 use std::fs::{self, File, OpenOptions};
@@ -69,8 +69,8 @@ pub fn append_line(path: &Path, line: &str) -> io::Result<()> {
     if is_new { sync_parent(path) } else { Ok(()) }
 }
 
-/// A file in the making beside its final name, with its space already taken: so that running out of disk is noticed
-/// before anything depends on the write.
+/// A temporary file beside its final name, with its space already reserved, so that a full disk is noticed before
+/// anything depends on the write.
 #[derive(Debug)]
 pub struct StagedFile {
     file: File,

@@ -1,9 +1,9 @@
-//! Whether a file has changed, to be asked again and again while others may be writing it.
+//! Tells whether a file has changed, when it is polled while other programs may be writing it.
 
 use std::path::Path;
 use std::time::SystemTime;
 
-/// What changes when a file does; `None` while it cannot be looked at.
+/// What changes when a file changes; `None` while the file cannot be read.
 pub type FileStamp = Option<(SystemTime, u64)>;
 
 pub fn file_stamp(path: &Path) -> FileStamp {
@@ -11,12 +11,12 @@ pub fn file_stamp(path: &Path) -> FileStamp {
     Some((about.modified().ok()?, about.len()))
 }
 
-/// Looks in a row at which a change must be the same: a file that is being written is not whole.
+/// How many polls in a row must see the same change: a file that is being written is not complete.
 const STABLE_POLLS: u32 = 2;
-/// Looks in a row at which a file must be away: many editors move it aside and write a new one.
+/// How many polls in a row must miss a file: many editors move it aside and write a new one.
 pub const MISSING_POLLS: u32 = 10;
 
-/// What a look tells.
+/// The result of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     None,
@@ -30,7 +30,7 @@ pub enum Change {
 pub struct ChangeWatcher {
     reported: FileStamp,
     latest: FileStamp,
-    /// Looks in a row that found the latest.
+    /// How many polls in a row saw the latest stamp.
     polls: u32,
 }
 
@@ -39,7 +39,7 @@ impl ChangeWatcher {
         Self { reported: seen, latest: seen, polls: 0 }
     }
 
-    /// One more look. `is_told`: the file is said to be as it should be.
+    /// Polls once. `is_told`: the writer says that the file is complete.
     pub fn poll(&mut self, now: FileStamp, is_told: bool) -> Change {
         self.polls = if now == self.latest { self.polls.saturating_add(1) } else { 1 };
         self.latest = now;

@@ -29,11 +29,11 @@ impl LockFile {
     }
 
     fn lock_current(path: &Path, lock: impl Fn(&File) -> io::Result<bool>) -> io::Result<Option<Self>> {
-        // Somebody may have replaced the file between opening and locking it: then we hold a lock that nobody else
-        // will ever meet. Open anew, a bounded number of times.
+        // Another process may have replaced the file between opening and locking it. Then the lock that we hold
+        // excludes no one, so the file is opened again, a bounded number of times.
         for _ in 0..16 {
             let file = open(path)?;
-            // A build that must be caught by the rehearsal: everybody is admitted.
+            // The rehearsal must catch this broken build, in which every process is admitted.
             let is_admitted = cfg!(feature = "broken-guard") || lock(&file)?;
             if !is_admitted {
                 return Ok(None);
@@ -46,18 +46,19 @@ impl LockFile {
         Err(replaced_error())
     }
 
-    /// Whether the locked file is still the one found under its path. If not, somebody else can hold "the" lock too.
+    /// Whether the locked file is still the one under its path. If not, another process can hold the lock of this path
+    /// too.
     pub fn is_current(&self) -> io::Result<bool> {
         self.watch()?.is_current()
     }
 
-    /// The means to ask that again, for whoever cannot borrow the lock. As good as the lock: no longer.
+    /// A way to ask that again without borrowing the lock. It is valid as long as the lock is held.
     pub fn watch(&self) -> io::Result<LockWatch> {
         let about = self.file.metadata()?;
         Ok(LockWatch { path: self.path.clone(), file: identity(&about) })
     }
 
-    /// Leaves a note in the file for whoever asks who holds it.
+    /// Writes into the file who holds it, for other processes to read.
     pub fn write_holder(&self, text: &str) -> io::Result<()> {
         use std::io::{Seek, Write};
         let mut file = &self.file;
@@ -67,7 +68,7 @@ impl LockFile {
     }
 }
 
-/// What a lock's file was when it was locked: its number is not given to another file as long as the lock is held.
+/// The identity of a lock's file when it was locked. Its inode number is not reused while the lock is held.
 #[derive(Clone, Debug)]
 pub struct LockWatch {
     path: PathBuf,

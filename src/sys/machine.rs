@@ -6,8 +6,8 @@ use std::path::Path;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// A name for this machine that is of no use elsewhere: an HMAC of the machine id, as machine-id(5) asks for.
-/// `None` where the system has no machine id.
+/// A name for this machine that is of no use elsewhere: an HMAC of the machine id, as machine-id(5) asks for. `None`
+/// where the system has no machine id.
 pub fn machine_id() -> Option<String> {
     let raw = ["/etc/machine-id", "/var/lib/dbus/machine-id"]
         .iter()

@@ -4,6 +4,7 @@ pub mod browser;
 pub mod clock;
 pub mod durable;
 pub mod file_watch;
+pub mod journal;
 pub mod lockfile;
 pub mod machine;
 pub mod paths;

@@ -1,4 +1,4 @@
-//! Where things lie on this system, and every environment variable that says otherwise.
+//! Finds the directories and files of this run, and reads every environment variable.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub struct Environment {
     pub tool_dirs: ToolDirs,
 }
 
-/// Where other tools keep what is theirs; `None`: the home directory is not known.
+/// The directories of other tools; `None` if the home directory is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ToolDirs {
     /// `CODEX_HOME`.
@@ -93,6 +93,11 @@ impl Environment {
 /// The value of the environment variable that a user named in the configuration, for example for a client secret.
 pub fn user_variable(variable: &str) -> Option<String> {
     text(variable)
+}
+
+/// What systemd says of the stream that standard output and error were connected to: device and inode, as `8:1234`.
+pub fn journal_stream() -> Option<String> {
+    text("JOURNAL_STREAM")
 }
 
 /// Whether a terminal, if there is one, can do no more than print: `TERM` says so, or nothing. Consoles of Windows have none.

@@ -1,4 +1,4 @@
-//! This process and its children: no core dumps, private files, commands with an end.
+//! This process and its children: no core dumps, private files, and commands with a time limit.
 
 use std::io::{self, Read};
 use std::process::{Command, Stdio};
@@ -9,8 +9,8 @@ use zeroize::Zeroizing;
 
 use super::paths;
 
-/// Keeps secrets from leaving this process by the side: no core dump, no debugger of the same user, and files that
-/// nobody else can read whatever the umask was.
+/// Keeps secrets inside this process: no core dump, no debugger of the same user, and files that only this user can
+/// read, whatever the umask was.
 pub fn harden() {
     #[cfg(target_os = "linux")]
     {
@@ -23,14 +23,14 @@ pub fn harden() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
-/// Makes this process end with `parent`, however that one ends. Only on Linux; elsewhere nothing happens.
+/// Makes this process end when `parent` ends. Only on Linux; elsewhere nothing happens.
 pub fn exit_with_parent(parent: u32) {
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{Signal, getppid, set_parent_process_death_signal};
-        // Best effort: who wants no orphans must be able to end those that there are.
+        // Best effort: without it an orphan may be left, which must be ended by hand.
         let _ = set_parent_process_death_signal(Some(Signal::KILL));
-        // It may have gone before that was set.
+        // The parent may have ended before that was set.
         let is_orphan = getppid().is_none_or(|pid| u32::try_from(pid.as_raw_nonzero().get()) != Ok(parent));
         if is_orphan {
             #[expect(
@@ -59,21 +59,21 @@ fn is_ignored(status: &str, signal: i32) -> bool {
 
 /// How long a user's command may take to print a secret.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
-/// No secret or key is longer.
+/// The longest secret or key that is accepted.
 const MAX_OUTPUT_BYTES: u64 = 64 * 1024;
 
 /// How a command is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitPolicy {
-    /// It works alone and says nothing but its output: [`COMMAND_TIMEOUT`].
+    /// The command runs alone, and only its output is read; it ends after [`COMMAND_TIMEOUT`].
     Silent { longest: u64 },
-    /// It works alone; its errors are shown.
+    /// The command runs alone, and its errors are shown.
     Unattended { longest: u64 },
-    /// It may ask the person at the terminal something, and so has no time limit.
+    /// The command may ask the person at the terminal, so it has no time limit.
     Interactive { longest: u64 },
 }
 
-/// Why a user's command gave no secret.
+/// Why a user's command returned no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     #[error("the command is empty")]
@@ -102,7 +102,7 @@ pub fn run_command(argv: &[String], within: &str, patience: WaitPolicy) -> Resul
         return Err(CommandError::Empty);
     };
     let mut command = Command::new(program);
-    // It is not the parent that this process may have to end with.
+    // The command must not end with this process's parent.
     command.args(arguments).env(paths::ACTIVE_PROFILES, within).env_remove(paths::PARENT).stdout(Stdio::piped());
     let (longest, limit) = match patience {
         WaitPolicy::Silent { longest } | WaitPolicy::Unattended { longest } => {
@@ -124,7 +124,7 @@ pub fn run_command(argv: &[String], within: &str, patience: WaitPolicy) -> Resul
     std::thread::spawn(move || {
         let mut bytes = Zeroizing::new(Vec::new());
         let read = stdout.take(longest).read_to_end(&mut bytes).map(|_| bytes);
-        // The receiver is gone after a timeout; then nobody wants the answer.
+        // After a timeout the receiver is gone, and the result is not wanted any more.
         drop(send.send(read));
     });
     match receive.recv_timeout(limit) {
@@ -143,9 +143,9 @@ pub fn run_command(argv: &[String], within: &str, patience: WaitPolicy) -> Resul
 /// How a process is made to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Termination {
-    /// It is asked to, as SIGTERM does.
+    /// The process is asked to end, as by SIGTERM.
     Graceful,
-    /// It has no say.
+    /// The process is killed.
     Kill,
 }
 

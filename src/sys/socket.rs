@@ -1,4 +1,4 @@
-//! The local socket between `token` and the daemon: private, and sure of who is at the other end.
+//! The local socket between `token` and the daemon: private, and with a check of the peer's user.
 
 #[cfg(unix)]
 pub use unix::*;
@@ -13,8 +13,8 @@ mod unix {
 
     use crate::sys::durable;
 
-    /// Listens on `path`, in a private directory, replacing what a dead daemon left. The caller holds the daemon lock, so
-    /// nobody is listening there.
+    /// Listens on `path`, in a private directory, and replaces what a dead daemon left. The caller holds the daemon
+    /// lock, so no other daemon is listening there.
     pub fn listen(path: &Path) -> io::Result<UnixListener> {
         if let Some(dir) = path.parent() {
             durable::create_dir(dir)?;
@@ -28,7 +28,7 @@ mod unix {
         Ok(listener)
     }
 
-    /// Connects to a daemon of the same user. `None`: nobody listens there.
+    /// Connects to a daemon of the same user. `None`: no daemon is listening there.
     pub fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
         let stream = match UnixStream::connect(path) {
             Ok(stream) => stream,

@@ -11,6 +11,7 @@ use keepalive::outcome::{ErrorKind, Outcome, OutcomeKind, Publication};
 use keepalive::profile::{ClientAuth, SecretSource};
 use keepalive::provider::BeforeSendError;
 use keepalive::provider::client_auth::ClientCredentials;
+use keepalive::store::journal::block::Cause;
 use keepalive::store::keys::sealing_key::SealingKey;
 use serde_json::json;
 
@@ -459,7 +460,7 @@ fn a_client_secret_cannot_be_guessed_from_the_journal() {
     provider.client_secret = Some(SecretSource::Env("SECRET".into()));
     world.server.script([CLIENT_REFUSED]);
     assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
-    let mark = world.journal().client_block.unwrap().config_fingerprint;
+    let mark = world.journal().block(Cause::Client).unwrap().client.clone().unwrap().config_fingerprint;
     let mut prepared = world.prepared();
     let mut search = |key: &SealingKey| {
         (0..10_000).map(|n| format!("{n:04}")).find(|guess| {
@@ -771,8 +772,9 @@ fn unusable_response_is_reported_until_a_usable_one_comes() {
     assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
     world.clock.advance(Duration::from_secs(60));
     assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
-    let unusable = world.journal().access_token_error.expect("the newest answer brought nothing to use");
-    assert_eq!(unusable.kind, ErrorKind::AtUnusable);
+    let unusable =
+        world.journal().block(Cause::AccessToken).cloned().expect("the newest answer brought nothing to use");
+    assert_eq!(unusable.failure.kind, ErrorKind::AtUnusable);
     world.clock.advance(Duration::from_secs(60));
-    assert_eq!((world.refresh().kind, world.journal().access_token_error), (OutcomeKind::Refreshed, None));
+    assert_eq!((world.refresh().kind, world.journal().blocks.len()), (OutcomeKind::Refreshed, 0));
 }

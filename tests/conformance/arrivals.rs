@@ -214,7 +214,8 @@ fn reimport_under_new_client_rebinds_token_and_keeps_doubt() {
 
 #[test]
 fn unreadable_credential_is_replaced_only_with_replace() {
-    let damage: [(fn(&World), OutcomeKind, &str); 2] = [
+    type Damage = (fn(&World), OutcomeKind, &'static str);
+    let damage: [Damage; 2] = [
         (
             |world| std::fs::write(world.file("profiles/demo/sealed"), "dust").unwrap(),
             OutcomeKind::StoreUnavailable,

@@ -221,7 +221,7 @@ fn import_is_refused_beside_a_profile_of_a_later_version() {
         if is_journal {
             let path = world.file("profiles/demo/record.json");
             let mut journal: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-            journal["format"] = 2.into();
+            journal["format"] = 9.into();
             std::fs::write(&path, journal.to_string()).unwrap();
         }
         if is_seal {

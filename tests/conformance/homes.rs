@@ -240,7 +240,7 @@ fn generations_count_on_after_a_damaged_journal_is_replaced() {
 fn journal_of_a_later_version_is_not_treated_as_damaged() {
     let past = TwoGenerations::new();
     let path = past.world.file("profiles/demo/record.json");
-    std::fs::write(&path, r#"{"format":2}"#).unwrap();
+    std::fs::write(&path, r#"{"format":9}"#).unwrap();
     let answer = past.world.server.mint();
     assert_refused(
         past.world.import(past.world.credential(&answer), true),
@@ -248,7 +248,7 @@ fn journal_of_a_later_version_is_not_treated_as_damaged() {
         "later_version",
     );
     assert_refused(past.world.log_out(true, false), OutcomeKind::StoreUnavailable, "later_version");
-    assert_eq!(std::fs::read(&path).unwrap(), br#"{"format":2}"#);
+    assert_eq!(std::fs::read(&path).unwrap(), br#"{"format":9}"#);
 }
 
 /// Rule 13.

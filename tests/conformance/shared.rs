@@ -405,7 +405,7 @@ fn journal_without_an_origin_is_read() {
     assert!(!journal.to_string().contains("canary"), "no token is in it");
     journal.as_object_mut().unwrap().remove("origin");
     let old: keepalive::store::journal::Journal = serde_json::from_value(journal).unwrap();
-    assert_eq!((old.origin, old.follow_block), (None, None));
+    assert_eq!((old.origin, old.blocks), (None, Vec::new()));
 }
 
 /// Rule 4.

@@ -11,6 +11,7 @@ use keepalive::engine::access_token::TokenResult;
 use keepalive::engine::status::{ProfileStatus, StatusPolicy, profile_status};
 use keepalive::outcome::{Outcome, OutcomeKind, ProfileState};
 use keepalive::scheduler::Scheduler;
+use keepalive::store::journal::block::Cause;
 use keepalive::store::keyring::{KeyringError, KeyringItem};
 
 use super::homes::moved_in;
@@ -123,9 +124,8 @@ fn lasting_store_error_is_shown_by_status_until_mended() {
         break_it(&whole);
         let outcome = world.refresh();
         assert_eq!((outcome.kind, error_kind(&outcome)), (kind, word), "{outcome:?}");
-        let state = if kind == OutcomeKind::NeedsLogin { ProfileState::NeedsLogin } else { ProfileState::ConfigError };
         let now = Some(world.clock.now().wall);
-        assert_eq!((whole.shown(), whole.status().refresh_at), ((state, word.to_owned()), now));
+        assert_eq!((whole.shown(), whole.status().refresh_at), ((kind.into(), word.to_owned()), now));
         let told = world.journal();
         assert_eq!((told.sequence, &told.last_attempt), (before.sequence, &before.last_attempt), "it was no attempt");
         // Whoever asks for what is due is told as well, though the access token is fresh, and nothing is written again.
@@ -147,7 +147,7 @@ fn wrong_key_file_is_shown_by_status_until_it_is_corrected() {
     std::fs::write(world.file("key"), [8; 32]).unwrap();
     assert_eq!(world.refresh_if_due().kind, OutcomeKind::Fresh, "nobody has looked");
     assert_eq!(world.refresh().kind, OutcomeKind::StoreUnavailable);
-    assert_eq!(whole.shown(), (ProfileState::ConfigError, "damaged".into()));
+    assert_eq!(whole.shown(), (ProfileState::StoreUnavailable, "damaged".into()));
     std::fs::write(world.file("key"), "too short").unwrap();
     assert_eq!(error_kind(&world.refresh_if_due()), "key");
     assert_eq!(whole.shown(), (ProfileState::ConfigError, "key".into()));
@@ -165,9 +165,12 @@ fn unusable_store_identity_is_shown_by_status_before_a_run() {
     let text = std::fs::read_to_string(&path).unwrap();
     let mut identity: serde_json::Value = serde_json::from_str(&text).unwrap();
     identity["machine"] = "another".into();
-    for (content, word) in [(identity.to_string(), "other_machine"), ("dust".into(), "damaged")] {
+    for (content, state, word) in [
+        (identity.to_string(), ProfileState::ConfigError, "other_machine"),
+        ("dust".into(), ProfileState::StoreUnavailable, "damaged"),
+    ] {
         std::fs::write(&path, content).unwrap();
-        assert_eq!(whole.shown(), (ProfileState::ConfigError, word.into()));
+        assert_eq!(whole.shown(), (state, word.into()));
         assert_eq!([error_kind(&world.refresh_if_due()), error_kind(&world.refresh())], [word; 2]);
     }
     std::fs::write(&path, identity.to_string()).unwrap();
@@ -219,7 +222,7 @@ fn unreadable_token_is_restored_from_keyring_or_reported() {
             assert!(obtained.token.is_none());
             let told = (obtained.outcome.kind, error_kind(&obtained.outcome));
             assert_eq!(told, (OutcomeKind::StoreUnavailable, "damaged"));
-            assert_eq!(whole.shown(), (ProfileState::ConfigError, "damaged".into()));
+            assert_eq!(whole.shown(), (ProfileState::StoreUnavailable, "damaged".into()));
         }
         whole.repair();
         let obtained = obtain(&whole.world);
@@ -246,10 +249,10 @@ fn login_import_logout_or_item_removal_clears_the_error() {
         let whole = RepairableWorld::new();
         BREAKS[number].0(&whole);
         whole.world.refresh();
-        assert!(whole.world.journal().persistent_error.is_some());
+        assert!(whole.world.journal().block(Cause::Store).is_some());
         whole
     };
-    let is_over = |whole: &RepairableWorld| whole.world.journal().persistent_error.is_none();
+    let is_over = |whole: &RepairableWorld| whole.world.journal().block(Cause::Store).is_none();
     for number in [0, 1] {
         let whole = troubled(number);
         whole.world.sign_in();
@@ -283,7 +286,7 @@ fn daemon_notices_by_itself_that_the_store_was_mended() {
     whole.repair();
     eventually("a look", || {
         world.clock.advance(Duration::from_millis(100));
-        world.journal().persistent_error.is_none().then_some(())
+        world.journal().block(Cause::Store).is_none().then_some(())
     });
     runtime.shutdown_background();
     assert_eq!(world.server.counts().presented_again, 0);
@@ -322,7 +325,7 @@ fn daemon_without_keyring_does_not_report_credential_as_lost() {
         world.keyring.set_fault(Some(KeyringError::Locked));
         let outcome = world.refresh_by(&daemon);
         assert_eq!((outcome.kind, error_kind(&outcome)), (OutcomeKind::StoreUnavailable, "keyring_locked"));
-        assert_eq!(world.journal().persistent_error, None);
+        assert_eq!(world.journal().blocks, []);
         world.keyring.set_fault(None);
         assert_eq!(world.refresh_by(&daemon).generation.get(), 3);
     }

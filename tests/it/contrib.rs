@@ -7,8 +7,9 @@ use std::process::Command;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
-use keepalive::cli::{Cli, manual};
+use keepalive::cli::{Cli, daemon_manual, manual};
 use keepalive::config::Config;
+use keepalive::events::EVENTS;
 
 use super::support::root;
 use super::support::sandbox::Sandbox;
@@ -31,7 +32,9 @@ fn pages() -> Vec<(String, Vec<u8>)> {
         // The page of a subcommand shows how it is called.
         let name: &'static str = title.clone().leak();
         let full = sub.clone().name(name).bin_name(title.replacen('-', " ", 1)).display_name(name);
-        pages.push(page(&full, title));
+        let (file, text) = page(&full, title);
+        let more = if sub.get_name() == "daemon" { daemon_manual() } else { String::new() };
+        pages.push((file, [&text, more.as_bytes()].concat()));
     }
     pages
 }
@@ -127,4 +130,32 @@ fn keys() -> BTreeSet<String> {
     let keys: BTreeSet<String> = before.lines().chain(after.lines()).filter_map(key_of).collect();
     assert!(keys.len() > 25 && keys.contains("client_id"), "{keys:?}");
     keys
+}
+
+/// The name of an event in each call of a log macro, or the call if it has none.
+fn logged_events(text: &str) -> Vec<String> {
+    let calls = text.split("event = ").skip(1);
+    let name = |rest: &str| Some(rest.strip_prefix('"')?.split_once('"')?.0.to_owned());
+    calls.filter_map(name).collect()
+}
+
+/// The log calls of a file that name no event first.
+fn anonymous_log_calls(file: &str, text: &str) -> Vec<String> {
+    let levels = ["trace", "debug", "info", "warn", "error"].map(|level| format!("tracing::{level}!("));
+    let calls = levels.iter().flat_map(|call| text.split(call.as_str()).skip(1));
+    let anonymous = calls.filter(|rest| !rest.trim_start().starts_with("event = "));
+    anonymous.map(|rest| format!("{file}: {}", rest.lines().next().unwrap_or_default())).collect()
+}
+
+#[test]
+fn every_log_event_is_in_the_table_and_is_logged() {
+    let sources = super::tidy::files("src", ".rs");
+    let code = || sources.iter().map(|(file, text)| (file, super::tidy::code(text)));
+    let anonymous: Vec<_> = code().flat_map(|(file, text)| anonymous_log_calls(file, text)).collect();
+    assert!(anonymous.is_empty(), "log calls without an event: {anonymous:#?}");
+    let logged: BTreeSet<_> = code().flat_map(|(_, text)| logged_events(text)).collect();
+    let table: BTreeSet<_> = EVENTS.iter().map(|event| event.name.to_owned()).collect();
+    assert_eq!(logged, table);
+    assert_eq!(table.len(), EVENTS.len(), "an event is in the table twice");
+    assert_eq!(anonymous_log_calls("f", "tracing::info!(\"x\");").len(), 1);
 }

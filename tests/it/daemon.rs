@@ -151,7 +151,8 @@ fn daemon_reports_a_rejected_token_once_until_a_new_import() {
     daemon.signal(rustix::process::Signal::HUP);
     daemon.wait_for_line("configuration reloaded");
     assert_eq!(server.settled_counts().refresh_requests, 1);
-    assert_eq!(daemon.stderr_so_far().matches("needs attention").count(), 1);
+    let log = daemon.stderr_so_far();
+    assert_eq!((log.matches("needs attention").count(), log.matches("ERROR").count()), (1, 1), "one line: {log}");
     sandbox.import("demo", &server.mint()).exits(0);
     daemon.wait_for_line("recovered");
     server.wait_for("it is looked after again", |c| c.refresh_ok >= 1);

@@ -34,6 +34,70 @@ fn damaged_journal_is_store_unavailable_not_config_error() {
     assert!(!told.stdout.contains("configuration error"), "{told:#?}");
 }
 
+/// Something done to a store, the state and exit status of its profile, and whether `status` sees it before a run.
+type Damage = (&'static str, fn(&Sandbox), &'static str, i32, bool);
+
+const SEALED: &str = "state/keepalive/profiles/demo/sealed";
+const KEY: &str = "home/key";
+
+const DAMAGES: [Damage; 6] = [
+    ("truncated sealed", |s| overwrite(s, SEALED, |bytes| bytes.truncate(10)), "store_unavailable", 69, true),
+    (
+        "altered sealed",
+        |s| overwrite(s, SEALED, |bytes| *bytes.last_mut().unwrap() ^= 1),
+        "store_unavailable",
+        69,
+        false,
+    ),
+    ("no sealed", |s| std::fs::remove_file(s.path(SEALED)).unwrap(), "needs_login", 77, true),
+    (
+        "truncated journal",
+        |s| overwrite(s, "state/keepalive/profiles/demo/record.json", |bytes| bytes.truncate(10)),
+        "store_unavailable",
+        69,
+        true,
+    ),
+    ("no key file", |s| std::fs::remove_file(s.path(KEY)).unwrap(), "config_error", 78, true),
+    ("another key", |s| overwrite(s, KEY, |bytes| bytes[0] ^= 1), "store_unavailable", 69, false),
+];
+
+fn overwrite(sandbox: &Sandbox, file: &str, change: fn(&mut Vec<u8>)) {
+    let path = sandbox.path(file);
+    let mut bytes = std::fs::read(&path).unwrap();
+    change(&mut bytes);
+    std::fs::write(&path, bytes).unwrap();
+}
+
+#[test]
+fn damage_gives_every_command_the_same_state_and_exit_status() {
+    let server = AuthServer::start(RotationMode::Strict);
+    for (damage, apply, state, exit, is_seen_at_rest) in DAMAGES {
+        for is_configured in [true, false] {
+            let sandbox = Sandbox::signed_in(&server);
+            if !is_configured {
+                // Then the journal alone knows the provider.
+                sandbox.file_store(&server.provider(""));
+            }
+            apply(&sandbox);
+            println!("{damage}, configured: {is_configured}");
+            let status = || {
+                let run = sandbox.keepalive(&["--json", "status", "-p", "demo"]).exits(exit);
+                assert_eq!(row(&run.json(), "demo")["state"], state);
+            };
+            if is_seen_at_rest {
+                status();
+            }
+            sandbox.keepalive(&["token", "demo"]).exits(exit);
+            let refreshed = sandbox.keepalive(&["--json", "refresh", "-p", "demo", "--force"]).exits(exit);
+            assert_eq!(refreshed.result()["outcome"], state);
+            sandbox.keepalive(&["refresh"]).exits(exit);
+            status();
+            sandbox.keepalive(&["doctor"]).exits(exit);
+        }
+    }
+    assert_eq!(server.counts().refresh_requests, 0);
+}
+
 #[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn damaged_journal_is_replaced_by_an_import_as_hinted() {
@@ -141,9 +205,9 @@ fn lost_store_identity_is_an_error_until_the_hint_is_followed() {
         journal.as_object_mut().unwrap().remove("store_identity").unwrap();
         std::fs::write(&path, journal.to_string()).unwrap();
         std::fs::remove_file(state.join("store.json")).unwrap();
-        let status = sandbox.keepalive(&["--json", "status"]).exits(78).json();
+        let status = sandbox.keepalive(&["--json", "status"]).exits(69).json();
         let shown = row(&status, "demo");
-        assert_eq!((&shown["state"], &shown["error"]["kind"]), (&"config_error".into(), &"identity_lost".into()));
+        assert_eq!((&shown["state"], &shown["error"]["kind"]), (&"store_unavailable".into(), &"identity_lost".into()));
         let ledger = state.join("ledger");
         for arguments in [
             &["refresh", "-p", "demo"][..],
@@ -231,11 +295,11 @@ fn files_of_a_later_format_are_refused_and_left_unchanged() {
     let later = |file: &str, bytes: &[u8]| match file {
         "profiles/demo/sealed" => {
             let rest = bytes.strip_prefix(b"keepalive-sealed 1").unwrap();
-            [&b"keepalive-sealed 2"[..], rest].concat()
+            [&b"keepalive-sealed 9"[..], rest].concat()
         }
         _ => {
             let mut value: Value = serde_json::from_slice(bytes).unwrap();
-            value["format"] = 2.into();
+            value["format"] = 9.into();
             value["news"] = "x".into();
             value.to_string().into_bytes()
         }
@@ -260,7 +324,7 @@ fn files_of_a_later_format_are_refused_and_left_unchanged() {
                 &["logout", "demo", "--forget"],
             ] {
                 let run = sandbox.keepalive_with_input(arguments, &server.mint().to_string()).exits(69);
-                let run = run.says("was written by a later version of keepalive (format 2)");
+                let run = run.says("was written by a later version of keepalive (format 9)");
                 run.says("use the version of keepalive that wrote it, or a newer one");
             }
             sandbox.keepalive(&["doctor", "--take-over"]).exits(69).says("a later version");

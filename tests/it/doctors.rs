@@ -31,6 +31,7 @@ fn only(run: &Run, what: &str, level: &str, message: &str, hint: &str) {
     assert!(found.iter().any(is_it), "no {level} {what} with {message:?} and {hint:?} in {found:#?}");
 }
 
+/// A profile that nobody has signed in to yet: 77, or worse.
 fn configured(rest: &str) -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.file_store(&format!("{rest}{DEMO}"));
@@ -55,20 +56,20 @@ fn doctor_reports_a_healthy_provider_and_sends_no_token() {
 }
 
 #[test]
-fn doctor_warns_of_a_rejected_credential() {
+fn doctor_exits_as_status_does_for_a_rejected_credential() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = configured(&server.provider(""));
     sandbox.import("demo", &json!({"access_token": "at", "refresh_token": "unknown", "expires_in": 600})).exits(0);
-    only(&doctor(&sandbox), "profile", "good", "demo: ok", "");
+    only(&doctor(&sandbox).exits(0), "profile", "good", "demo: ok", "");
     sandbox.refresh(&["--force"]).exits(77);
-    only(&doctor(&sandbox), "profile", "warning", "cannot be refreshed: acme returned", "keepalive login demo");
+    only(&doctor(&sandbox).exits(77), "profile", "bad", "cannot be refreshed: acme returned", "keepalive login demo");
 }
 
 #[test]
 fn doctor_probes_only_providers_that_profiles_use() {
     let (used, other) = (AuthServer::start(RotationMode::Strict), AuthServer::start(RotationMode::Strict));
     let rest = format!("{}{}", used.provider(""), other.provider("").replace("acme", "emca"));
-    let run = doctor(&configured(&rest)).exits(0);
+    let run = doctor(&configured(&rest)).exits(77);
     let found = about(&run, "provider");
     assert!(found.len() == 1 && found[0].1.starts_with("acme: "), "{found:?}");
     assert_eq!(used.counts().refresh_requests, 0);
@@ -84,13 +85,13 @@ fn doctor_reports_a_wrong_clock_and_its_difference() {
     let now = chrono::Utc::now();
     for (minutes, words) in [(-11, "ahead of that of acme"), (11, "behind that of acme")] {
         server.set_date(&(now + chrono::TimeDelta::minutes(minutes)).to_rfc2822().replace("+0000", "GMT"));
-        let run = doctor(&sandbox).exits(0);
+        let run = doctor(&sandbox).exits(77);
         only(&run, "clock", "warning", words, "timedatectl set-ntp true");
         let told = &about(&run, "clock")[1].1;
         assert!(told.contains("is 11m") || told.contains("is 10m"), "{told}");
     }
     server.set_date(&(now + chrono::TimeDelta::minutes(4)).to_rfc2822());
-    assert_eq!(about(&doctor(&sandbox).exits(0), "clock").len(), 1);
+    assert_eq!(about(&doctor(&sandbox).exits(77), "clock").len(), 1);
 }
 
 #[test]
@@ -99,18 +100,18 @@ fn doctor_names_the_connection_step_that_failed() {
     let run = doctor(&configured(&format!(
         "[provider.acme]\ntoken_endpoint = \"http://{closed}/token\"\nclient_id = \"c\"\n"
     )));
-    let run = run.exits(75);
+    let run = run.exits(77);
     only(&run, "provider", "bad", &format!("cannot reach http://{closed} (token endpoint): no connection"), "firewall");
     // It speaks, but not TLS.
     let server = AuthServer::start(RotationMode::Strict);
     let at = server.url().replace("http:", "https:");
     let provider = format!("[provider.acme]\ntoken_endpoint = \"{at}/token\"\nclient_id = \"c\"\n");
-    only(&doctor(&configured(&provider)).exits(75), "provider", "bad", "TLS failed", "ca_file in [provider.acme]");
+    only(&doctor(&configured(&provider)).exits(77), "provider", "bad", "TLS failed", "ca_file in [provider.acme]");
     let with_ca = format!("{provider}ca_file = \"~/no-such.pem\"\n");
     only(&doctor(&configured(&with_ca)).exits(78), "client", "bad", "no-such.pem", "ca_file");
     let issuer = format!("[provider.acme]\nissuer = \"http://{closed}\"\nclient_id = \"c\"\n");
     let named = format!("{issuer}token_endpoint = \"{}/token\"\n", server.url());
-    let run = doctor(&configured(&named)).exits(75);
+    let run = doctor(&configured(&named)).exits(77);
     only(&run, "provider", "bad", "(issuer): ", "");
     only(&run, "provider", "good", "(token endpoint) responds", "");
 }
@@ -127,7 +128,7 @@ fn doctor_gives_up_on_silent_servers_within_seconds() {
     }
     let sandbox = Sandbox::new();
     sandbox.file_store(&rest);
-    let run = doctor(&sandbox).exits(75);
+    let run = doctor(&sandbox).exits(77);
     assert!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
     only(&run, "provider", "bad", "three: cannot reach http://127.0.0.1", "try again");
     assert!(about(&run, "provider").iter().all(|f| f.1.contains("no response: timed out after 3 s")));
@@ -147,7 +148,7 @@ fn doctor_reports_metadata_of_another_issuer() {
     );
     // Whoever names the endpoint can live without it.
     let rest = format!("{rest}token_endpoint = \"{}/token\"\n", server.url());
-    only(&doctor(&configured(&rest)).exits(0), "discovery", "warning", "it is for issuer http://127.0.0.1", "");
+    only(&doctor(&configured(&rest)).exits(77), "discovery", "warning", "it is for issuer http://127.0.0.1", "");
 }
 
 #[test]
@@ -157,11 +158,11 @@ fn doctor_warns_of_a_redirect_port_in_use() {
     let port = taken.local_addr().unwrap().port();
     let redirect = format!("redirect_uri = \"http://127.0.0.1:{port}/callback\"");
     let sandbox = configured(&server.provider(&redirect));
-    only(&doctor(&sandbox).exits(0), "redirect", "warning", &format!("port {port}"), "--paste");
+    only(&doctor(&sandbox).exits(77), "redirect", "warning", &format!("port {port}"), "--paste");
     drop(taken);
-    only(&doctor(&sandbox).exits(0), "redirect", "good", &format!("port {port} is free"), "");
+    only(&doctor(&sandbox).exits(77), "redirect", "good", &format!("port {port} is free"), "");
     let sandbox = configured(&server.provider("redirect_uri = \"https://acme.example/code\""));
-    only(&doctor(&sandbox).exits(0), "redirect", "good", "is not on this machine: login --paste", "");
+    only(&doctor(&sandbox).exits(77), "redirect", "good", "is not on this machine: login --paste", "");
 }
 
 #[test]
@@ -183,7 +184,7 @@ fn doctor_checks_the_client_secret_without_printing_it() {
         }
         sandbox.set_env("ACME_SECRET", "canary-secret");
         std::fs::write(sandbox.path("home/secret"), "canary-secret\n").unwrap();
-        let run = doctor(&sandbox).exits(0);
+        let run = doctor(&sandbox).exits(77);
         only(&run, "client", "good", "the secret of acme is usable", "");
         only(&run, "provider", "good", "(token endpoint) responds", "");
         assert!(!format!("{run:?}").contains("canary-secret"));

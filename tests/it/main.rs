@@ -27,6 +27,7 @@ mod keyrings;
 mod keys;
 mod logins;
 mod logouts;
+mod logs;
 mod misuse;
 mod oidc;
 mod outputs;

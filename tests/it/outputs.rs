@@ -112,9 +112,9 @@ fn logged(fault: Fault, wanted: &str) -> Value {
 fn json_log_names_outcome_state_and_error_kind() {
     let dead = || Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
     let of = |line: &Value, member: &str| line[member].as_str().map(str::to_owned);
-    let line = logged(dead(), "needs attention");
-    assert_eq!((of(&line, "state"), of(&line, "kind")), (Some("needs_login".into()), Some("invalid_grant".into())));
-    let line = logged(dead(), "acme returned 400");
+    let line = logged(dead(), "needs attention: acme returned 400");
+    assert_eq!((of(&line, "event"), of(&line, "profile")), (Some("login.needed".into()), Some("demo".into())));
+    assert_eq!(of(&line, "provider"), Some("acme".into()));
     assert_eq!((of(&line, "outcome"), of(&line, "kind")), (Some("needs_login".into()), Some("invalid_grant".into())));
     assert!(line.get("retry_at").is_none(), "absent when there is none: {line}");
     let line = logged(Fault::Respond(401, "", r#"{"error":"invalid_client"}"#), "acme returned 401");

@@ -271,6 +271,24 @@ fn every_citation_of_the_protocol_exists() {
     none(faults);
 }
 
+/// The module, function or file that a text names and that does not exist. Short forms such as `Type::method` are left out.
+fn missing_in(text: &str) -> Vec<String> {
+    let names = text.split('`').skip(1).step_by(2).filter(|name| !name.contains(' '));
+    let full =
+        names.filter(|name| name.starts_with(char::is_lowercase) && name.contains("::") || name.ends_with(".toml"));
+    full.filter(|name| !is_module(name)).filter_map(fault_of_code).collect()
+}
+
+fn is_module(path: &str) -> bool {
+    let stem = root().join("src").join(path.replace("::", "/"));
+    stem.with_extension("rs").is_file() || stem.join("mod.rs").is_file()
+}
+
+#[test]
+fn every_place_that_the_architecture_names_exists() {
+    none(missing_in(include_str!("../../src/ARCHITECTURE.md")));
+}
+
 #[test]
 fn every_rule_that_is_cited_exists() {
     let known: BTreeSet<u8> = rules(PROTOCOL).into_iter().collect();
@@ -317,8 +335,8 @@ fn each_check_of_the_protocol_can_fail() {
     for (kind, name) in [("it", "no_such_test"), ("sweep", "no_such_sweep"), ("nothing", "each_check_can_fail")] {
         assert!(fault_of_test(kind, name).is_some(), "{kind} {name}");
     }
-    assert!(fault_of_code("engine::transaction::run").is_none());
-    for path in ["engine::transaction::no_such", "engine::Nothing::run", "no_such::run", "tests/none.rs"] {
+    assert!(fault_of_code("engine::refresh::transaction::run").is_none());
+    for path in ["engine::refresh::transaction::no_such", "engine::Nothing::run", "no_such::run", "tests/none.rs"] {
         assert!(fault_of_code(path).is_some(), "{path}");
     }
     let tests = tests_of(
@@ -327,6 +345,8 @@ fn each_check_of_the_protocol_can_fail() {
     );
     let seen: Vec<_> = tests.iter().map(|test| (test.path.as_str(), test.is_empty, test.is_ignored)).collect();
     assert_eq!(seen, [("m::a", false, true), ("m::b", true, false), ("m::c", true, false)]);
+    assert_eq!(missing_in("`store::journal`, `clock::Moment::elapsed_since`, `Type::method`, `a b::c`").len(), 0);
+    assert_eq!(missing_in("`store::vault`, `clock::Moment::nothing`, `tests/none.toml`").len(), 3);
     let text = ["see ru", "le 41, and ru", "les 5, 90 and 91."].concat();
     assert_eq!(cited(&text), [5, 41, 90, 91].into());
 }

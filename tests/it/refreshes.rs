@@ -9,6 +9,20 @@ use super::support::family::RotationMode;
 use super::support::sandbox::Sandbox;
 
 #[test]
+fn status_shows_a_failed_refresh_while_the_token_is_fresh() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    server.script([Fault::Respond(429, "retry-after: 1\r\n", "")]);
+    sandbox.refresh(&["--force"]).exits(75);
+    let told =
+        sandbox.keepalive(&["status"]).exits(0).says("demo: fresh, but the last refresh failed: acme returned 429");
+    assert!(told.stdout.contains(", next try in "), "{told:#?}");
+    let row = sandbox.status();
+    assert_eq!((&row["state"], &row["last_attempt"]["error"]["kind"]), (&"fresh".into(), &"throttled".into()));
+    sandbox.keepalive(&["doctor"]).exits(0).says("demo: the last refresh failed: acme returned 429");
+}
+
+#[test]
 fn a_credential_is_refreshed_when_it_is_due_and_not_before() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);

@@ -16,6 +16,7 @@ use keepalive::provider::http::HttpEndpoint;
 use keepalive::store::Store;
 use keepalive::store::disk::envelope;
 use keepalive::store::disk::sealed_content::{SealedContent, SealedResponse};
+use keepalive::store::journal::block::Cause;
 use keepalive::store::keys::sealing_key::SealingKey;
 
 use super::support::authserver::{AuthServer, CustomResponse, Fault, Issued};
@@ -146,7 +147,7 @@ fn through_the_library(shape: &RecordedResponse) {
     assert_eq!(journal.generation.get(), 1 + u64::from(shape.is_granted()), "{told}");
     assert_eq!(journal.intent.is_some(), shape.outcome == "in_doubt", "{told}: {journal:?}");
     assert_eq!(journal.is_rejected(), shape.outcome == "needs_login", "{told}");
-    assert_eq!(journal.client_block.is_some(), shape.outcome == "config_error" && shape.access, "{told}");
+    assert_eq!(journal.block(Cause::Client).is_some(), shape.outcome == "config_error" && shape.access, "{told}");
     let said = outcome.error.as_ref().map_or("", |e| &e.message);
     assert!(shape.says.as_ref().is_none_or(|words| said.contains(words)), "{told}: {said}");
     assert!(!said.chars().any(char::is_control) && !said.contains("canary"), "r37, r38: {told}: {said:?}");

@@ -6,9 +6,10 @@ use std::process::Command;
 use super::support::root;
 
 /// Which floor each part stands on; a part may use its own floor and those below, and strangers never use each other.
-const FLOORS: [(&str, u8); 19] = [
+const FLOORS: [(&str, u8); 20] = [
     ("clock", 0),
     ("credential", 0),
+    ("events", 0),
     ("outcome", 0),
     ("profile", 0),
     ("schedule", 0),

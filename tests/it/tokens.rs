@@ -138,7 +138,7 @@ fn lost_or_damaged_sealed_credential_is_not_fresh() {
         }
         let (status, kind, state) = match damage {
             None => (77, "lost", "needs_login"),
-            Some(_) => (69, "damaged", "config_error"),
+            Some(_) => (69, "damaged", "store_unavailable"),
         };
         for call in [vec!["token", "demo"], vec!["refresh", "-p", "demo"], vec!["refresh", "-p", "demo", "--force"]] {
             let run = sandbox.keepalive(&[&["--json"], &call[..]].concat()).exits(status);

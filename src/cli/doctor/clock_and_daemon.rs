@@ -1,4 +1,4 @@
-//! What a refresh in time depends on: the clock, and something that runs.
+//! Checks the clock, and whether a daemon runs.
 
 use crate::cli::doctor::Finding;
 use crate::cli::output::{CommandStatus, Output};
@@ -6,7 +6,7 @@ use crate::cli::setup::Setup;
 use crate::outcome::{ErrorKind, Failure};
 use crate::sys::lockfile::LockFile;
 
-/// 2026-01-01: this program is younger than that.
+/// 2026-01-01: this program is younger than that, so an earlier clock is wrong.
 const EARLIEST_PLAUSIBLE_TIME: i64 = 1_767_225_600;
 
 pub fn check_clock(setup: &Setup, _: &Output) -> Vec<Finding> {

@@ -1,4 +1,4 @@
-//! Which configuration is in force, and what in it is worth a warning.
+//! Reports which configuration is in force, and its warnings.
 
 use super::Finding;
 use crate::cli::output::Output;

@@ -1,4 +1,4 @@
-//! What a check finds: how bad it is, what it is, and what to do about it.
+//! One finding of a check: its level, its text, and a hint.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::ProfileName;
 use crate::store::StoreError;
 
-/// One thing looked at.
+/// The result of one check.
 pub struct Finding {
     subject: &'static str,
     severity: Severity,
@@ -44,6 +44,11 @@ impl Finding {
 
     pub fn from_store_error(what: &'static str, error: &StoreError) -> Self {
         Self::from_outcome(what, &error.outcome())
+    }
+
+    /// The exit status that it gives, if that of its severity is not enough.
+    pub fn with_status(self, status: CommandStatus) -> Self {
+        Self { status, ..self }
     }
 
     /// Says which profile it is about.

@@ -1,4 +1,4 @@
-//! `keepalive doctor`: looks at everything a refresh depends on, and says what to do about each finding.
+//! `keepalive doctor`: checks everything that a refresh depends on, and says how to fix each problem.
 
 mod clock_and_daemon;
 mod configuration;
@@ -31,10 +31,10 @@ pub struct DoctorArgs {
     profiles: Vec<ProfileName>,
 }
 
-/// Looks at one concern.
+/// Checks one concern.
 type Check = fn(&Setup, &Output) -> Vec<Finding>;
 
-/// All that is looked at, in the order in which it is told. None of them changes anything.
+/// All checks, in the order of the output. None of them changes anything.
 const CHECKS: &[Check] = &[
     configuration::check,
     store::check_directory,

@@ -1,12 +1,11 @@
-//! Whether each profile's credential is at home here; and making it so, when told to.
+//! Checks whether each profile's credential belongs to this machine and store; `--take-over` makes it so.
 
 use super::Finding;
 use crate::cli::output::{CommandStatus, Output};
 use crate::cli::setup::Setup;
-use crate::cli::status::profile_status;
+use crate::cli::status::StatusRow;
 use crate::outcome::{ErrorKind, Failure, ProfileState};
-use crate::profile::{Profile, ProfileName};
-use crate::store::journal::Journal;
+use crate::profile::ProfileName;
 use crate::store::{StoreError, TakeOverResult, TokenClaim};
 
 pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
@@ -18,55 +17,66 @@ pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
 }
 
 fn check_profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
-    // First: of a profile without a section the journal alone says which provider it is for.
-    let journal = match setup.store.peek(name) {
-        Ok(journal) => journal,
-        Err(e) => return Some(Finding::from_store_error("profile", &e)),
-    };
-    let profile = match setup.profile(name) {
-        Ok(profile) => profile,
-        Err(failure) => return Some(Finding::bad("profile", failure, CommandStatus::Config)),
-    };
-    let nothing = || {
+    let row = StatusRow::new(setup, name.clone());
+    let is_absent = row.status.state == ProfileState::NoCredential;
+    let journal = row.journal.as_ref();
+    if !is_absent && journal.is_none() {
+        return Some(status_finding(&row));
+    }
+    if journal.is_some_and(|j| j.is_tombstone) && setup.store.has_remains(name).unwrap_or(false) {
+        let text = format!("{name} is signed out, but the logout was interrupted before everything was deleted");
+        return Some(
+            Finding::warning("profile", text, &format!("keepalive logout {name}")).with_status(row.exit_status()),
+        );
+    }
+    // Before the first login there is nothing to examine.
+    if journal.is_none() && !setup.store.layout().dir().exists() {
+        return Some(status_finding(&row));
+    }
+    match setup.store.check_copies_agree(name) {
+        Ok(warnings) if !warnings.is_empty() && !is_absent && !row.status.state.needs_person() => {
+            let hint = format!("keepalive refresh -p {name} --force writes the keyring item again");
+            let finding = Finding::warning("profile", format!("{name}: {}", warnings.join("; ")), &hint);
+            Some(finding.with_status(row.exit_status()))
+        }
+        Ok(_) | Err(StoreError::Empty) => Some(status_finding(&row)),
+        // Told once already, for the store as a whole.
+        Err(StoreError::Keyring(_) | StoreError::KeyMissing { .. } | StoreError::KeyUnavailable { .. }) => {
+            (row.status.state == ProfileState::NeedsLogin).then(|| status_finding(&row))
+        }
+        Err(e) => Some(Finding::from_store_error("profile", &e)),
+    }
+}
+
+/// What `status` says of a profile, and the exit status that it gives.
+fn status_finding(row: &StatusRow) -> Finding {
+    let name = &row.name;
+    let (status, exit) = (&row.status, row.exit_status());
+    let hint = |failure: &Failure| failure.hint.clone().unwrap_or_else(|| "keepalive status".into());
+    if status.state == ProfileState::NoCredential {
         let text = format!("{name} has no credential");
-        Some(Finding::warning("profile", text, &format!("keepalive login {name}, or keepalive import {name}")))
-    };
-    match journal {
-        Some(journal) if journal.is_tombstone && setup.store.has_remains(name).unwrap_or(false) => {
-            let text = format!("{name} is signed out, but the logout was interrupted before everything was deleted");
-            Some(Finding::warning("profile", text, &format!("keepalive logout {name}")))
+        let hint = format!("keepalive login {name}, or keepalive import {name}");
+        return Finding::warning("profile", text, &hint).with_status(exit);
+    }
+    match (&status.error, &status.last_failure) {
+        (Some(failure), _) if status.state.needs_person() => {
+            let message = format!("{name}: cannot be refreshed: {}", failure.message);
+            Finding::bad("profile", Failure::new(failure.kind.clone(), message).with_hint(hint(failure)), exit)
         }
-        // Before the first login there is nothing to examine.
-        None if !setup.store.layout().dir().exists() => nothing(),
-        journal => match setup.store.check_copies_agree(name) {
-            Ok(_) | Err(StoreError::Empty) if !journal.as_ref().is_some_and(Journal::has_credential) => nothing(),
-            Ok(warnings) if warnings.is_empty() => Some(refreshability(setup, journal.as_ref(), &profile)),
-            Ok(warnings) => {
-                let hint = format!("keepalive refresh -p {name} --force writes the keyring item again");
-                Some(Finding::warning("profile", format!("{name}: {}", warnings.join("; ")), &hint))
-            }
-            // Told once already, for the store as a whole.
-            Err(StoreError::Keyring(_) | StoreError::KeyMissing { .. } | StoreError::KeyUnavailable { .. }) => None,
-            Err(e) => Some(Finding::from_store_error("profile", &e)),
-        },
+        (Some(failure), _) | (None, Some(failure)) => {
+            let text = format!("{name}: the last refresh failed: {}", failure.message);
+            Finding::warning("profile", text, &hint(failure)).with_status(exit)
+        }
+        (None, None) if exit == CommandStatus::Ok => Finding::good("profile", format!("{name}: ok")),
+        (None, None) => {
+            let text = format!("{name}: the access token has expired, or is not in the keyring yet");
+            Finding::warning("profile", text, &format!("keepalive refresh -p {name}")).with_status(exit)
+        }
     }
 }
 
-/// A credential that is at home may still be one that nobody can use: `status` says so, and so must this.
-fn refreshability(setup: &Setup, journal: Option<&Journal>, profile: &Profile) -> Finding {
-    let (name, standing) = (&profile.name, profile_status(setup, journal, Some(profile)));
-    let is_stuck =
-        matches!(standing.state, ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::InDoubt);
-    match standing.error.filter(|_| is_stuck) {
-        Some(failure) => {
-            let text = format!("{name}: cannot be refreshed: {}", failure.message);
-            Finding::warning("profile", text, failure.hint.as_deref().unwrap_or("keepalive status"))
-        }
-        None => Finding::good("profile", format!("{name}: ok")),
-    }
-}
-
-/// Takes over what is configured or stored here, and what is `named`: of a profile that is neither, the keyring alone knows.
+/// Takes over the profiles that are configured or stored here, and the `named` ones: a profile that is neither is known
+/// only to the keyring.
 pub fn take_over(setup: &Setup, named: &[ProfileName]) -> Vec<Finding> {
     let mut names = match setup.all_profiles() {
         Ok(names) => names,

@@ -1,4 +1,4 @@
-//! Whether the providers that profiles use can be reached and mean what the configuration says.
+//! Checks whether the providers of the profiles can be reached, and whether they fit the configuration.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::provider::probe::{ConnectionStep, Reachable, Unreachable};
 use crate::signin::loopback::LoopbackListener;
 use crate::signin::redirect_uri::Redirect;
 
-/// Beyond this, what is judged by the clock is misjudged: most servers allow five minutes.
+/// Above this, times are misjudged: most servers allow five minutes.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
-/// Asks all providers at once: each takes a few seconds at most.
+/// Probes all providers at once: each takes a few seconds at most.
 pub fn check(setup: &Setup, out: &Output) -> Vec<Finding> {
     let providers = used_providers(setup);
     if providers.is_empty() {
@@ -56,7 +56,7 @@ pub fn check(setup: &Setup, out: &Output) -> Vec<Finding> {
     findings
 }
 
-/// The providers that some profile is at, each once. What is wrong with a profile is told elsewhere.
+/// The providers that profiles use, each once. Errors of a profile are reported elsewhere.
 fn used_providers(setup: &Setup) -> Vec<Arc<Provider>> {
     let names = setup.all_profiles().unwrap_or_default();
     let providers =
@@ -64,7 +64,7 @@ fn used_providers(setup: &Setup) -> Vec<Arc<Provider>> {
     providers.collect::<BTreeMap<_, _>>().into_values().collect()
 }
 
-/// One provider, looked at.
+/// The check of one provider.
 struct ProviderCheck<'a> {
     endpoint: &'a HttpEndpoint,
     provider: &'a Provider,
@@ -83,7 +83,7 @@ impl ProviderCheck<'_> {
         })
     }
 
-    /// What we need to be a client: secret or key, and certificates.
+    /// Checks what the client needs: secret or key, and certificates.
     fn check_client(&self) -> Option<Finding> {
         let p = self.provider;
         let good = |what: &str| Some(Finding::good("client", format!("the {what} of {} is usable", p.name)));
@@ -95,7 +95,7 @@ impl ProviderCheck<'_> {
         }
     }
 
-    /// Discovery first, for it names the endpoints; a server that is not there is asked nothing more.
+    /// Discovery comes first, because it names the endpoints. A server that cannot be reached is asked nothing more.
     fn check_network(&self) -> Vec<Finding> {
         let name = &self.provider.name;
         let mut findings = Vec::new();
@@ -148,7 +148,7 @@ impl ProviderCheck<'_> {
         Finding::bad("discovery", Failure { message, ..failure }, CommandStatus::Config)
     }
 
-    /// The endpoints, those of one origin together, with one of them to knock at.
+    /// The endpoints, grouped by origin, with one URL per origin to probe.
     fn origins(&self, metadata: Option<&Metadata>) -> Vec<(Vec<&'static str>, Url)> {
         let p = self.provider;
         let known = |own: &Option<Url>, found: Option<&Url>| own.clone().or_else(|| found.cloned());

@@ -1,4 +1,4 @@
-//! Whether the store can be used: its directory, filesystem, locks, keyring and key.
+//! Checks whether the store can be used: its directory, filesystem, locks, keyring and key.
 
 use std::path::Path;
 
@@ -74,7 +74,7 @@ fn others_access(_dir: &Path) -> Option<u32> {
     None
 }
 
-/// The nearest directory that is there already.
+/// The nearest directory that exists.
 fn nearest_existing(dir: &Path) -> &Path {
     dir.ancestors().find(|a| a.exists()).unwrap_or(dir)
 }
@@ -95,7 +95,7 @@ fn filesystem(store: &Store) -> Finding {
     }
 }
 
-/// Two descriptors of one process must exclude each other, or no two processes do.
+/// Checks that the lock works: two descriptors of one process must exclude each other, or no two processes do.
 fn lock(store: &Store) -> Finding {
     let dir = store.layout().dir();
     if !dir.exists() {

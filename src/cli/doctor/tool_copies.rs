@@ -1,5 +1,5 @@
-//! Whether the tool that a credential came from still holds a copy of it: two holders of one refresh token sign each other
-//! out.
+//! Checks whether the tool that a credential came from still has a copy: two holders of one refresh token sign each
+//! other out.
 
 use crate::cli::doctor::Finding;
 use crate::cli::output::Output;
@@ -10,7 +10,7 @@ use crate::import_sources::tools::Tool;
 use crate::profile::ProfileName;
 
 pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
-    // That profiles cannot be listed is told elsewhere.
+    // That profiles cannot be listed is reported elsewhere.
     setup.all_profiles().unwrap_or_default().iter().filter_map(|name| check_copy(setup, name)).collect()
 }
 
@@ -22,7 +22,7 @@ fn warn(text: String, hint: String) -> Finding {
     Finding::warning("copy", text, &hint)
 }
 
-/// Looks into the store that a profile came from. `None`: it came from none that can be looked into.
+/// Reads the store that a profile came from. `None`: there is none, or it cannot be read.
 fn check_copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     let (journal, profile) = (setup.store.peek(name).ok().flatten()?, setup.profile(name).ok()?);
     let origin = journal.origin.as_ref().filter(|o| o.location.is_some() && journal.has_credential())?;
@@ -37,7 +37,7 @@ fn check_copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
             return Some(warn(format!("{name}: {}", failure.message), failure.hint.unwrap_or_default()));
         }
     };
-    // In a store that does not know any more which it is, no fingerprint says anything.
+    // In a store that does not know its own UUID no fingerprint can be compared.
     setup.store.uuid()?;
     let key = setup.store.key(name.as_str()).ok()?;
     let theirs = foreign.response.refresh.as_ref().map(|token| key.fingerprint(token))?;

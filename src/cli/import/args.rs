@@ -1,4 +1,4 @@
-//! What `keepalive import` can be told.
+//! The arguments of `keepalive import`.
 
 use std::path::PathBuf;
 

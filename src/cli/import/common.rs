@@ -1,4 +1,4 @@
-//! What both ways to import have in common: an engine, its store, and the words at the end.
+//! The common part of both kinds of import: an engine, its store, and the output at the end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,7 @@ pub(super) fn config_error(failure: Failure) -> Outcome {
     Outcome::new(OutcomeKind::ConfigError).with_error(failure)
 }
 
-/// The profile, if its section names no other provider than `--provider`: a token goes to no server but the one that was
-/// said.
+/// The profile, unless its section names another provider than `--provider`: a token goes only to the named server.
 pub(super) fn check_provider_option(args: &ImportArgs, profile: Profile) -> Result<Profile, Failure> {
     match &args.provider {
         Some(given) if *given != profile.provider.name => {
@@ -33,7 +32,7 @@ pub(super) fn check_provider_option(args: &ImportArgs, profile: Profile) -> Resu
     }
 }
 
-/// An engine, and the token endpoint that the profile's credential is for.
+/// An engine, and the token endpoint of the profile.
 pub(super) fn prepare(setup: &Setup, profile: &Profile) -> Result<(Engine, PreparedProvider), Outcome> {
     let (engine, endpoint) = setup.engine(false).map_err(config_error)?;
     let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str());
@@ -44,7 +43,7 @@ pub(super) fn prepare(setup: &Setup, profile: &Profile) -> Result<(Engine, Prepa
     Ok((engine, prepared))
 }
 
-/// Stores it, and says so.
+/// Stores the credential and reports it.
 pub(super) fn store_credential(
     args: &ImportArgs,
     engine: &Engine,
@@ -70,7 +69,7 @@ pub(super) fn store_credential(
         NewCredentialResult::Unchanged { generation, warnings, .. } => {
             outcome.warnings.clone_from(warnings);
             outcome.kind = OutcomeKind::Fresh;
-            // What this response says of its age is not what is known of the one that is here.
+            // The age in this response does not apply to the credential that is already here.
             let journal = engine.store().peek(&args.profile).ok().flatten();
             outcome.expires_at = journal.and_then(|r| r.validity).map(|v| v.expires_at());
             let name = &args.profile;

@@ -16,16 +16,15 @@ use crate::engine::new_credential;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::Profile;
 
-/// No token response is longer.
+/// The size limit of a token response.
 const MAX_RESPONSE_BYTES: u64 = 1024 * 1024;
 
 pub(super) fn import(args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(String, Outcome), Outcome> {
     let profile = match &args.provider {
-        Some(provider) => setup.config.profile(&args.profile, Some(provider)).map_err(|e| e.to_failure()),
+        Some(provider) => setup.config.profile(&args.profile, Some(provider)).map_err(|e| config_error(e.to_failure())),
         None => setup.profile(&args.profile),
     }
-    .and_then(|profile| check_provider_option(args, profile))
-    .map_err(config_error)?;
+    .and_then(|profile| check_provider_option(args, profile).map_err(config_error))?;
     let granted = read(args)?;
     let (engine, prepared) = prepare(setup, &profile)?;
     let now = setup.clock.now();

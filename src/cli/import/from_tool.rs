@@ -1,4 +1,4 @@
-//! `keepalive import --from`: takes over the credential of another tool, and says whose it is from then on.
+//! `keepalive import --from`: imports the credential of another tool, and says who owns it from then on.
 
 use crate::cli::import::args::ImportArgs;
 use crate::cli::import::common::{check_provider_option, config_error, prepare, store_credential};
@@ -12,7 +12,7 @@ use crate::import_sources::{FoundCredential, Selector};
 use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::{Profile, Provider};
 
-/// `import --from`.
+/// Runs `import --from`.
 pub(super) fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(String, Outcome), Outcome> {
     let selector = Selector { file: args.file.clone(), account: args.account.clone() };
     let FoundCredential { credential: foreign, origin, provider } =
@@ -49,8 +49,8 @@ pub(super) fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output)
     Ok((profile.provider.name.clone(), outcome))
 }
 
-/// The profile at the provider that is meant: the one of its section, of `--provider`, of what is stored for it, of the
-/// tool's own store, or the one that the tool is usually for.
+/// The profile with the provider of its section, of `--provider`, of its stored credential, of the tool's store, or the
+/// tool's usual one.
 fn profile(tool: Tool, args: &ImportArgs, setup: &Setup, told: Option<&str>) -> Result<Profile, Failure> {
     let stored = setup.store.peek(&args.profile).ok().flatten().and_then(|r| r.binding).map(|b| b.provider);
     let about = tool.info();
@@ -58,7 +58,7 @@ fn profile(tool: Tool, args: &ImportArgs, setup: &Setup, told: Option<&str>) -> 
     let profile = setup.config.profile(&args.profile, provider).map_err(|e| {
         let failure = e.to_failure();
         match tool {
-            // Its client is registered with Google, and a refresh token works with no other.
+            // Google registered this client for the Gemini CLI, and a refresh token works only with its client.
             Tool::Gemini => failure.with_hint(
                 "set client_id and client_secret of the Gemini CLI in [provider.google]: its token works only with that client",
             ),
@@ -68,7 +68,8 @@ fn profile(tool: Tool, args: &ImportArgs, setup: &Setup, told: Option<&str>) -> 
     check_provider_option(args, profile)
 }
 
-/// A refresh token is for one client at one server; at another it is refused, or worse, known to a stranger.
+/// Checks client and server: a refresh token is for one client at one server. Another server would reject it, or learn
+/// a secret of the first.
 fn check_client(foreign: &ExternalCredential, origin: &ImportSource, provider: &Provider) -> Result<(), Failure> {
     if let Some(client) = foreign.client_id.as_ref().filter(|client| **client != provider.client_id) {
         let message = format!(
@@ -84,7 +85,7 @@ fn check_client(foreign: &ExternalCredential, origin: &ImportSource, provider: &
         let ours = [provider.issuer.as_ref(), provider.token_endpoint.as_ref()];
         theirs.is_none_or(|theirs| ours.into_iter().flatten().any(|url| url.origin() == theirs))
     };
-    // Without an issuer the endpoints may be anywhere, and only the person knows.
+    // Without an issuer the endpoints may be anywhere, and only the person can know.
     if let Some(issuer) = foreign.issuer.as_ref().filter(|i| provider.issuer.is_some() && !same_place(i)) {
         let message = format!("{origin} has a token of {issuer}, but provider {} is another server", provider.name);
         return Err(Failure::new(ErrorKind::Source, message).with_hint("import with the --provider of that server"));
@@ -92,7 +93,8 @@ fn check_client(foreign: &ExternalCredential, origin: &ImportSource, provider: &
     Ok(())
 }
 
-/// A store that does not name a client is its tool's own client's; unless a person says so, its token goes nowhere else.
+/// A store that names no client has tokens of its tool's own client. Unless the person says so, such a token goes to no
+/// other provider.
 fn check_usual_provider(tool: Tool, args: &ImportArgs, setup: &Setup, ours: &Provider) -> Result<(), Failure> {
     let about = tool.info();
     let Some(usual) = about.provider.filter(|usual| args.provider.is_none() && *usual != ours.name) else {
@@ -107,7 +109,7 @@ fn check_usual_provider(tool: Tool, args: &ImportArgs, setup: &Setup, ours: &Pro
     Err(Failure::new(ErrorKind::Conflict, message).with_hint(hint))
 }
 
-/// Two holders of one refresh token sign each other out, so one of them must go.
+/// Tells the person that one of the two holders must go: two holders of one refresh token sign each other out.
 fn report_ownership(tool: Tool, origin: &ImportSource, profile: &Profile, out: &Output) {
     let about = tool.info();
     if profile.follow {

@@ -1,4 +1,4 @@
-//! `keepalive import`: takes over a credential from a token response, or from the store of another tool.
+//! `keepalive import`: imports a credential from a token response, or from the store of another tool.
 
 mod args;
 mod common;
@@ -36,7 +36,7 @@ pub fn run(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> CommandStatu
     }
 }
 
-/// The provider that it is for, and what became of it.
+/// Runs the import. Returns the provider and the result.
 fn import(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> Result<(String, Outcome), Outcome> {
     let setup = Setup::new(global).map_err(common::config_error)?;
     match args.from {

@@ -1,4 +1,4 @@
-//! The three ways to sign in, and which one to take.
+//! The three login methods, and the choice among them.
 
 use std::io::BufRead;
 use std::sync::mpsc::Sender;
@@ -26,12 +26,13 @@ use crate::store::keys::sealing_key::random_bytes;
 use crate::sys::browser;
 use crate::sys::paths::Desktop;
 
-/// How long a person has: to find a password, a telephone and a second factor. Codes of devices have their own life.
+/// How long a person has, to find a password, a telephone and a second factor. Device codes have a lifetime of their
+/// own.
 const SIGN_IN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
-/// No redirected URL is longer.
+/// The size limit of a pasted line.
 const MAX_LINE_BYTES: u64 = 64 * 1024;
 
-/// A way to sign in, with what it needs.
+/// A login method, with what it needs.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum LoginMethod {
     Browser { endpoint: Url, redirect: Redirect },
@@ -39,7 +40,7 @@ pub(super) enum LoginMethod {
     Paste { endpoint: Url, redirect: Redirect, opens: bool, why: Option<&'static str> },
 }
 
-/// The way that was asked for; else the easiest that this machine and the provider allow.
+/// The method that was asked for, or else the easiest that this machine and the provider allow.
 pub(super) fn choose_method(
     args: &LoginArgs,
     provider: &Provider,
@@ -75,7 +76,7 @@ pub(super) fn choose_method(
     }
 }
 
-/// What every way works with.
+/// The parts that every method uses.
 pub(super) struct LoginFlow<'a> {
     pub out: &'a Output,
     pub desktop: &'a Desktop,
@@ -84,7 +85,7 @@ pub(super) struct LoginFlow<'a> {
     pub events: &'a LoginEvents<'a>,
 }
 
-/// What came of it, and the browser that waits to be told.
+/// The result of a flow, and the browser that waits for a page.
 type FlowResult = (Result<IssuedTokens, SignInError>, Option<PendingBrowser>);
 
 impl LoginFlow<'_> {
@@ -112,7 +113,7 @@ impl LoginFlow<'_> {
         self.client.redeem_code(attempt, code)
     }
 
-    /// Sends the browser away and waits until it is back. The port is closed when this returns.
+    /// Opens the sign-in page and waits for the redirect. The port is closed when this returns.
     fn by_browser(
         &self,
         endpoint: &Url,
@@ -208,7 +209,7 @@ impl LoginFlow<'_> {
             match self.events.next(&deadline, SIGN_IN_TIMEOUT)? {
                 Some(LoginEvent::Pasted(line)) => match attempt.parse_pasted(line.as_ref(), self.client.endpoints) {
                     Ok(code) => return self.exchange_code(&attempt, &code),
-                    // A slip of the hand: there may be another line.
+                    // A typing error; another line may follow.
                     Err(bad @ (RedirectError::StateMismatch | RedirectError::Unreadable(_))) => {
                         self.warn_bad_paste(bad)
                     }
@@ -243,7 +244,7 @@ fn host(url: &Url) -> &str {
     url.host_str().unwrap_or_default()
 }
 
-/// Reads standard input on a thread, which is left behind if nobody types: a read cannot be cancelled.
+/// Reads standard input on a thread. A read cannot be cancelled, so the thread is left behind if no line comes.
 fn read_lines(events: Sender<LoginEvent>) {
     std::thread::spawn(move || {
         let stdin = std::io::stdin().lock();
@@ -253,7 +254,7 @@ fn read_lines(events: Sender<LoginEvent>) {
                 return;
             }
         }
-        // Whoever waited has gone if this fails.
+        // This fails if the login is already over.
         let _over = events.send(LoginEvent::PasteEnded);
     });
 }

@@ -1,4 +1,4 @@
-//! `keepalive login`: a person signs in, and the profile has a credential.
+//! `keepalive login`: a person signs in, and the credential is stored.
 
 mod methods;
 mod qr;
@@ -15,6 +15,7 @@ use super::signals::StopSignals;
 use crate::cli::setup::Setup;
 use crate::engine::new_credential;
 use crate::engine::new_credential::{NewCredentialResult, Provenance};
+use crate::engine::status;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
@@ -46,10 +47,10 @@ pub struct LoginArgs {
     paste: bool,
 }
 
-/// Why nothing came of it, and with which status to end.
+/// The exit status and the error of a failed login.
 type LoginFailure = (CommandStatus, Option<Failure>);
 
-/// What came of it.
+/// The result of a login.
 struct LoginResult {
     account: Option<String>,
     stored: NewCredentialResult,
@@ -70,13 +71,13 @@ pub fn run(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> CommandStatus
 
 fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandStatus, LoginFailure> {
     let setup = Setup::new(global).map_err(config_failure)?;
-    let profile = profile(args, &setup).map_err(config_failure)?;
+    let profile = profile(args, &setup)?;
     let (engine, endpoint) = setup.engine(false).map_err(config_failure)?;
     let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str()).map_err(prepare_failure)?;
     let sites = endpoint.sign_in_endpoints(&profile.provider).map_err(prepare_failure)?;
     let way =
         methods::choose_method(args, &profile.provider, &sites, &setup.environment.desktop).map_err(config_failure)?;
-    // A store that cannot keep the answer is found out before anybody signs in for nothing.
+    // A store that cannot keep the response is found before the person signs in for nothing.
     setup.store.load_or_generate_key(profile.name.as_str()).map_err(|e| from_outcome(e.outcome()))?;
     let show = |left: Duration| out.countdown(left);
     let wait = LoginEvents::new(setup.clock.as_ref(), &show);
@@ -95,7 +96,7 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
     let done =
         signed.map_err(sign_in_failure).and_then(|signed| store_credential(&engine, &profile, &prepared, signed, out));
     if done.is_err() {
-        // A key that was made ready for a first credential goes again; that it may stay is no harm.
+        // A key that was created for a first credential is removed again; if it stays, that does no harm.
         let _left = setup.store.delete_unused_key();
     }
     if let Some(visitor) = visitor {
@@ -106,26 +107,27 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
 }
 
 /// The profile; `--provider` must agree with a section that names another.
-fn profile(args: &LoginArgs, setup: &Setup) -> Result<Profile, Failure> {
-    let Some(given) = &args.provider else { return setup.profile(&args.profile) };
-    let profile = setup.config.profile(&args.profile, Some(given)).map_err(|e| e.to_failure())?;
+fn profile(args: &LoginArgs, setup: &Setup) -> Result<Profile, LoginFailure> {
+    let Some(given) = &args.provider else { return setup.profile(&args.profile).map_err(from_outcome) };
+    let profile = setup.config.profile(&args.profile, Some(given)).map_err(|e| config_failure(e.to_failure()))?;
     if profile.provider.name == *given {
         return Ok(profile);
     }
     let name = &args.profile;
     let message = format!("profile {name} is configured for {}, not for {given}", profile.provider.name);
-    Err(Failure::new(ErrorKind::Config, message).with_hint(format!("leave --provider out, or change [profile.{name}]")))
+    let hint = format!("leave --provider out, or change [profile.{name}]");
+    Err(config_failure(Failure::new(ErrorKind::Config, message).with_hint(hint)))
 }
 
 fn stop_on_signal(endpoint: &HttpEndpoint, wait: &LoginEvents<'_>) {
     let Ok(mut stop) = StopSignals::listen(endpoint) else {
-        // Then a signal ends the run as it does any program, with nothing stored.
+        // Without the handler a signal ends the process at once, with nothing stored.
         return;
     };
     let events = wait.sender();
     endpoint.runtime().spawn(async move {
         stop.received().await;
-        // Nobody listens any more once there is something to store; that is then finished.
+        // Once there is a credential to store, the receiver is gone, and the login is completed.
         let _over = events.send(LoginEvent::Interrupted);
     });
 }
@@ -162,7 +164,7 @@ fn store_credential(
     Ok(LoginResult { account, stored: handed, outcome })
 }
 
-/// What the browser shows at the end.
+/// The page that the browser shows at the end.
 fn browser_message(done: &Result<LoginResult, LoginFailure>, profile: &Profile) -> (bool, String) {
     match done {
         Ok(_) => (true, format!("Profile {} is signed in. You can close this page.", profile.name)),
@@ -174,8 +176,8 @@ fn browser_message(done: &Result<LoginResult, LoginFailure>, profile: &Profile) 
 }
 
 fn report(done: &LoginResult, setup: &Setup, profile: &Profile, out: &Output) -> CommandStatus {
-    let journal = setup.store.peek(&profile.name).ok().flatten();
-    let refresh_at = super::status::profile_status(setup, journal.as_ref(), Some(profile)).refresh_at;
+    let journal = setup.store.peek(&profile.name);
+    let refresh_at = status::status_of(&setup.store, &journal, Ok(profile), &setup.clock.now()).refresh_at;
     let mut line = format!("{}: signed in", profile.name);
     if let Some(account) = &done.account {
         line.push_str(&format!(" as {account}"));

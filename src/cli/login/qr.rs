@@ -1,15 +1,15 @@
-//! A URL as a QR code for a terminal, so that a telephone can read it off. (pure)
+//! Draws a URL as a QR code in a terminal, to be scanned with a telephone. (pure)
 
 use anstyle::{AnsiColor, Color, Style};
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 
-/// White ink on black paper, whatever the terminal's own colours are.
+/// White on black, whatever the terminal's own colours are.
 const INK: Style =
     Style::new().fg_color(Some(Color::Ansi(AnsiColor::BrightWhite))).bg_color(Some(Color::Ansi(AnsiColor::Black)));
 
-/// The code in half blocks, its light modules inked, with the quiet zone that readers want. Without colours it is right on
-/// a dark terminal. `None` if the text does not fit into one.
+/// The code in half blocks, with its light modules drawn and the quiet zone that readers need. Without colours it is
+/// right on a dark terminal. `None` if the text does not fit.
 pub(super) fn draw(text: &str) -> Option<String> {
     let code = QrCode::with_error_correction_level(text, EcLevel::L).ok()?;
     let drawn = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();

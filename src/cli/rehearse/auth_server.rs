@@ -1,4 +1,4 @@
-//! The rehearsal's own authorization server: one family, strict to the letter, on loopback. It is the judge.
+//! The rehearsal's authorization server on loopback: one token family, strict rotation, and counts of what it saw.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -16,26 +16,26 @@ use crate::store::keys::sealing_key::random_bytes;
 
 /// The client that the rehearsal's profile is registered as.
 pub const CLIENT_ID: &str = "keepalive-rehearsal";
-/// A client that sends nothing is hung up on.
+/// A client that sends nothing is disconnected.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// No request is longer.
+/// The size limit of a request.
 const MAX_REQUEST_BYTES: u64 = 64 * 1024;
 
-/// A server with one family of tokens. Its threads end with the process.
+/// A server with one token family. Its threads end with the process.
 #[derive(Debug)]
 pub struct RehearsalServer {
     url: String,
     family: Arc<Mutex<RehearsalFamily>>,
 }
 
-/// What the server saw.
+/// Counts of what the server saw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServerCounts {
     /// Token requests, good or bad.
     pub requests: u64,
-    /// Answered with new tokens.
+    /// Requests that got new tokens.
     pub refreshes: u64,
-    /// Requests with a refresh token that an earlier request had carried: the one thing that must not happen.
+    /// Requests with a refresh token that an earlier request had carried: this must never happen.
     pub presented_again: u64,
     pub is_family_alive: bool,
 }
@@ -50,11 +50,11 @@ struct RehearsalFamily {
     counts: ServerCounts,
 }
 
-/// What is answered: status and body.
+/// A response: status and body.
 type HttpResponse = (u16, String);
 
 impl RehearsalServer {
-    /// Starts on a free port of 127.0.0.1. Each answer takes `response_delay`, so that callers meet during a refresh.
+    /// Starts on a free port of 127.0.0.1. Each response takes `response_delay`, so that callers meet during a refresh.
     pub fn start(access_lifetime: Duration, answer_delay: Duration) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let url = format!("http://{}", listener.local_addr()?);
@@ -81,7 +81,7 @@ impl RehearsalServer {
         format!("{}/token", self.url)
     }
 
-    /// The answer to a sign-in: the family's first tokens.
+    /// The response to a sign-in: the family's first tokens.
     pub fn mint(&self) -> String {
         self.family().issue()
     }

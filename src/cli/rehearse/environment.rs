@@ -1,4 +1,5 @@
-//! The rehearsal's throw-away world: directory, configuration, keyring namespace; removed at the end, or by the next one.
+//! The rehearsal's temporary environment: directory, configuration, keyring namespace. It is removed at the end, or by
+//! the next rehearsal.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -25,19 +26,19 @@ use crate::cli::rehearse::auth_server::CLIENT_ID;
 pub const PROFILE: &str = "rehearsal";
 const PREFIX: &str = "keepalive-rehearsal-";
 
-/// A stage set up; struck when dropped.
+/// A temporary environment, removed when dropped.
 pub struct RehearsalEnvironment {
     dir: PathBuf,
     name: String,
     bus_address: Option<String>,
     executable: PathBuf,
     pub is_keyring: bool,
-    /// Held while the rehearsal runs, so that the next one can tell a killed one.
+    /// The lock is held while the rehearsal runs, so that the next one can recognise a killed one.
     _alive: LockFile,
 }
 
 impl RehearsalEnvironment {
-    /// Sets up beside the real store, on the same filesystem, with the same kind of store; the sealed file store where
+    /// Creates it beside the real store, on the same filesystem, with the same kind of store; a sealed file store if
     /// nothing is configured.
     pub fn create(config: &Config, places: &Environment, token_endpoint: &str) -> Result<Self, Failure> {
         let beside = config.store.path.as_deref().unwrap_or(&places.state_dir);
@@ -91,7 +92,7 @@ impl RehearsalEnvironment {
         self.dir.join("socket")
     }
 
-    /// This program as a process of its own, in this world.
+    /// This program as a process of its own, in this environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.executable);
         command
@@ -106,7 +107,7 @@ impl RehearsalEnvironment {
         command
     }
 
-    /// Runs a command with `input` and gives its child.
+    /// Starts a command with `input` and returns its child process.
     pub fn spawn_with(&self, arguments: &[&str], input: &str) -> io::Result<Child> {
         let mut child = self.command(arguments).stdin(Stdio::piped()).spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
@@ -115,7 +116,7 @@ impl RehearsalEnvironment {
         Ok(child)
     }
 
-    /// The store of this world, opened from here.
+    /// Opens the store of this environment.
     pub fn store(&self) -> Result<Store, Failure> {
         let config = Config::load(&self.config(), true, None).map_err(|e| e.to_failure())?;
         let bus = self.bus_address.clone();
@@ -137,7 +138,7 @@ fn toml_key(key: &KeySource) -> String {
     }
 }
 
-/// Removes what killed rehearsals left: every stage whose lock is free.
+/// Removes what killed rehearsals left: every environment whose lock is free.
 fn remove_leftovers(parent: &Path, bus_address: Option<&str>) {
     let Ok(entries) = std::fs::read_dir(parent) else {
         return;
@@ -151,11 +152,11 @@ fn remove_leftovers(parent: &Path, bus_address: Option<&str>) {
     }
 }
 
-/// How long a daemon of a killed rehearsal is given to end by itself, and then to be gone.
+/// How long a daemon of a killed rehearsal gets to end by itself, and then to be gone.
 const DAEMON_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Ends the daemon that holds this lock, if one does; it has written its pid there.
+/// Ends the daemon that holds this lock, if there is one; its pid is in the lock file.
 fn stop_leftover_daemon(lock: &Path) {
     for force in [Termination::Graceful, Termination::Kill] {
         let is_held = || lock.exists() && matches!(LockFile::try_acquire(lock), Ok(None));
@@ -163,7 +164,7 @@ fn stop_leftover_daemon(lock: &Path) {
         let Some(pid) = noted.filter(|_| is_held()) else {
             return;
         };
-        // One that has gone meanwhile has done what it should.
+        // A daemon that has ended meanwhile is no error.
         let _gone = process::terminate(pid, force);
         for _ in 0..DAEMON_STOP_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
             if !is_held() {
@@ -175,7 +176,7 @@ fn stop_leftover_daemon(lock: &Path) {
     }
 }
 
-/// Removes a stage: first its keyring items, whose names are in its files, then its directory.
+/// Removes an environment: first its keyring items, whose names are in its files, then its directory.
 fn remove_environment(dir: &Path, name: &str, bus_address: Option<&str>) {
     if let Some(bus) = bus_address {
         let settings = StoreSettings {
@@ -187,7 +188,7 @@ fn remove_environment(dir: &Path, name: &str, bus_address: Option<&str>) {
         let key = store.uuid().map(|uuid| KeyringItem { service: format!("{name}-key"), user: uuid });
         let published = KeyringItem { service: name.to_owned(), user: PROFILE.to_owned() };
         for item in key.into_iter().chain([published]) {
-            // Items in a keyring that is away are of no use to anybody without the sealed files.
+            // Without the sealed files, items in a keyring that is away are useless.
             let _away = store.keyring().map(|(keyring, _)| keyring.delete(&item, ""));
         }
     }

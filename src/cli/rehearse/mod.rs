@@ -1,4 +1,4 @@
-//! `keepalive rehearse`: the whole job against a strict authorization server of its own, with a verdict.
+//! `keepalive rehearse`: tests the whole program against a strict authorization server of its own.
 
 pub mod auth_server;
 mod environment;
@@ -35,20 +35,20 @@ pub struct RehearseArgs {
     crowd: u16,
 }
 
-/// Life of an access token: short, so that the daemon has work.
+/// The lifetime of an access token: short, so that the daemon has work.
 const ACCESS_LIFETIME: Duration = Duration::from_secs(5);
-/// How long the server takes to answer: long enough for a crowd to meet.
+/// The delay of a response: long enough for concurrent requests to meet.
 const RESPONSE_DELAY: Duration = Duration::from_millis(400);
 const ROUNDS: u32 = 4;
-/// Between two crowds: the daemon's margin is reached in some of these gaps.
+/// The pause between two rounds: the daemon's margin is reached in some of these pauses.
 const ROUND_INTERVAL: Duration = Duration::from_millis(1500);
-/// At the end, only the daemon works: longer than a token lives.
+/// At the end only the daemon works, for longer than a token lives.
 const DAEMON_ONLY_TIME: Duration = Duration::from_secs(7);
-/// No single process takes longer; the whole stays below a minute.
+/// The time limit of one process; the whole stays below a minute.
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What was found out.
+/// The result of the rehearsal.
 #[derive(Debug, Default)]
 struct RehearsalReport {
     callers: usize,
@@ -56,7 +56,7 @@ struct RehearsalReport {
     counts: ServerCounts,
     by_daemon_alone: u64,
     round_trip: Option<String>,
-    /// What went wrong, and how often.
+    /// The faults, and how often each occurred.
     faults: BTreeMap<String, u32>,
 }
 
@@ -65,7 +65,7 @@ impl RehearsalReport {
         *self.faults.entry(fault).or_insert(0) += 1;
     }
 
-    /// Each fault once.
+    /// The faults, each once.
     fn fault_lines(&self) -> Vec<String> {
         let told = |(fault, times): (&String, &u32)| match times {
             1 => fault.clone(),
@@ -136,12 +136,12 @@ struct FinishedProcess {
     stderr: String,
 }
 
-/// Waits for a child, for a bounded time; kills it after that.
+/// Waits for a child process, for a bounded time; kills it after that.
 fn wait_for_output(mut child: Child) -> io::Result<FinishedProcess> {
     let drain = |pipe: Option<Box<dyn Read + Send>>| {
         thread::spawn(move || {
             let mut text = String::new();
-            // A pipe that breaks has said all it will.
+            // A broken pipe delivers nothing more.
             let _broken = pipe.map(|mut p| p.read_to_string(&mut text));
             text
         })
@@ -168,7 +168,7 @@ fn wait(child: &mut Child) -> io::Result<ExitStatus> {
     ))
 }
 
-/// The daemon, killed if the rehearsal ends early.
+/// The daemon process, killed if the rehearsal ends early.
 struct Daemon(Option<Child>);
 
 impl Daemon {
@@ -212,7 +212,7 @@ fn stop_daemon(mut daemon: Daemon) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("the daemon exited with {status}")) }
 }
 
-/// One crowd: everybody at once, half of them refreshing by force, half asking for a token.
+/// One round: all processes at once, half of them refreshing by force, half asking for a token.
 fn run_round(
     server: &RehearsalServer,
     stage: &RehearsalEnvironment,
@@ -256,7 +256,7 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or("no output")
 }
 
-/// What the daemon left must be readable by another process, from every home of it, and be the newest.
+/// Another process must read what the daemon stored, from the store and from the keyring, and it must be the newest.
 fn round_trip(server: &RehearsalServer, stage: &RehearsalEnvironment) -> Result<String, String> {
     let name: ProfileName = PROFILE.parse().map_err(|e| format!("{e}"))?;
     let store = stage.store().map_err(|f| f.message)?;

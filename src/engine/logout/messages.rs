@@ -1,4 +1,4 @@
-//! How a logout's end is told: what stood in the way, what is left to do, and what the person can choose. (pure)
+//! The messages of a logout: what failed, what is left to do, and what the person can choose. (pure)
 
 use url::Url;
 
@@ -11,7 +11,7 @@ use crate::provider::{BeforeSendError, PreparedProvider};
 use crate::store::StoreError;
 use crate::store::journal::Journal;
 
-/// Never to another server: the token goes where it came from, in the name of the client that it was issued to.
+/// A token is revoked only at the server and by the client that it was issued by and to.
 pub(in crate::engine) fn check_binding(
     binding: &Binding,
     prepared: &PreparedProvider,
@@ -55,7 +55,7 @@ pub(in crate::engine) fn failure_of(outcome: Outcome) -> Failure {
     outcome.error.unwrap_or_else(|| Failure::new(ErrorKind::Unknown, "unknown reason"))
 }
 
-/// Nothing was forgotten: says so, and what the person can choose.
+/// Adds to an outcome that nothing was forgotten, and what the person can choose.
 pub(in crate::engine) fn with_forget_hint(name: &ProfileName, mut outcome: Outcome) -> Outcome {
     let Some(failure) = &mut outcome.error else { return outcome };
     let first = match (&failure.hint, outcome.kind) {
@@ -70,8 +70,7 @@ pub(in crate::engine) fn with_forget_hint(name: &ProfileName, mut outcome: Outco
     outcome
 }
 
-/// An error in the course of forgetting: what became of the tokens before it, if this run has dealt with them, what is
-/// left, and what completes it.
+/// An error while forgetting: what happened to the tokens before it, what is left, and what completes it.
 pub(in crate::engine) fn partial_outcome(
     journal: &Journal,
     token_fates: Option<(TokenFate, Option<TokenFate>)>,
@@ -127,7 +126,7 @@ pub(in crate::engine) fn completed_result(journal: &Journal, warnings: Vec<Strin
     }
 }
 
-/// There is nothing to sign out.
+/// The outcome if there is no credential.
 pub fn nothing_to_sign_out(name: &ProfileName) -> Outcome {
     let failure = Failure::new(ErrorKind::NoCredential, format!("there is no credential for profile {name}"))
         .with_hint("there is nothing to sign out; keepalive status lists the profiles");

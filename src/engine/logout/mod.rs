@@ -1,8 +1,8 @@
-//! A logout: the credential is revoked at its provider where that can be done, and then forgotten here.
+//! A logout revokes the credential at its provider if possible, and then forgets it here.
 //!
-//! It is no flight, but under the locks of one: nothing is revoked that a refresh is about to replace. At whatever point a
-//! run is cut off, the profile is still signed in, in doubt if its token had been sent, or forgotten; the next logout
-//! completes it.
+//! It is no flight, but it takes the locks of one, so that nothing is revoked that a refresh is about to replace.
+//! Wherever a run is cut off, the profile is still signed in, in doubt if its token had been sent, or forgotten; the
+//! next logout completes it.
 
 mod messages;
 
@@ -29,13 +29,13 @@ use crate::store::journal::{Journal, Revocation};
 use crate::store::{LoadedCredential, LockedProfile, PrefetchedKey, Store, StoreError};
 use crate::sys::lockfile::LockFile;
 
-/// What became of a token.
+/// What happened to a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenFate {
     Revoked,
-    /// The provider had ended it before.
+    /// The provider had already ended it.
     AlreadyInvalid,
-    /// Nobody has told the provider: whoever has a copy can use it.
+    /// The provider was not told, so any copy of the token can still be used.
     NotRevoked,
 }
 
@@ -50,17 +50,17 @@ impl TokenFate {
     }
 }
 
-/// What a logout did. The credential is forgotten here.
+/// The result of a logout. The credential is forgotten here.
 #[derive(Debug)]
 pub struct LogoutResult {
     pub generation: Generation,
     pub refresh: TokenFate,
-    /// `None`: none was alive.
+    /// `None`: there was no live one.
     pub access: Option<TokenFate>,
-    /// Why the refresh token was left.
+    /// Why the refresh token was not revoked.
     pub reason: Option<Failure>,
     pub warnings: Vec<String>,
-    /// It had been forgotten before, and what an interrupted logout left behind is gone now.
+    /// The credential had been forgotten before, and the remains of an interrupted logout are gone now.
     pub completes_earlier_logout: bool,
 }
 
@@ -71,22 +71,22 @@ pub enum RevocationRoute {
         prepared: PreparedProvider,
         url: Url,
     },
-    /// Nobody can revoke at this provider.
+    /// The provider has no revocation.
     Unsupported(Failure),
-    /// Not as things are: the configuration is wrong, or the provider cannot be asked where.
+    /// It cannot be done now: the configuration is wrong, or the endpoint cannot be discovered.
     Blocked(Outcome),
 }
 
-/// What a person is told meanwhile.
+/// Progress, for messages to the person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogoutProgress {
-    /// A refresh is under way, and waited for. Nothing was done yet.
+    /// A refresh is under way and is waited for. Nothing was done yet.
     WaitingForLock,
     /// From now on an interruption leaves something to be completed.
     Locked,
 }
 
-/// What a logout works with.
+/// The parts that a logout needs.
 pub struct LogoutRequest<'a> {
     pub store: &'a Store,
     pub server: &'a dyn RevocationServer,
@@ -94,11 +94,11 @@ pub struct LogoutRequest<'a> {
     pub name: &'a ProfileName,
     /// Forget the credential whatever stands in the way of its revocation.
     pub must_forget: bool,
-    /// Set when the run is told to end: nothing is sent any more.
+    /// Set when the run is told to stop: nothing is sent any more.
     pub stop: Arc<AtomicBool>,
 }
 
-/// Finds out how a profile's tokens are revoked; may run commands and ask the network, so it comes before any lock.
+/// Finds out how a profile's tokens are revoked. It may run commands and use the network, so it comes before any lock.
 pub fn find_revocation_route(server: &dyn RevocationServer, profile: &Profile) -> RevocationRoute {
     let blocked = |error| match error {
         PrepareError::Config(f) => RevocationRoute::Blocked(Outcome::new(OutcomeKind::ConfigError).with_error(f)),
@@ -122,11 +122,11 @@ pub fn find_revocation_route(server: &dyn RevocationServer, profile: &Profile) -
 }
 
 impl LogoutRequest<'_> {
-    /// Signs out. `Err`: nothing was forgotten, and why.
+    /// Runs the logout. `Err`: nothing was forgotten; the error says why.
     pub fn run(&self, route: RevocationRoute, on_progress: &dyn Fn(LogoutProgress)) -> Result<LogoutResult, Outcome> {
         let mut result = self.run_locked(route, on_progress)?;
         let (refresh_token, access_token) = (result.refresh.as_str(), result.access.map(TokenFate::as_str));
-        tracing::info!(profile = %self.name, refresh_token, access_token, "logged out");
+        tracing::info!(event = "logout", profile = %self.name, refresh_token, access_token, "logged out");
         // Not under the profile's lock: the key's own lock comes first.
         match self.store.delete_unused_key() {
             Ok(_) => Ok(result),
@@ -142,7 +142,7 @@ impl LogoutRequest<'_> {
         route: RevocationRoute,
         on_progress: &dyn Fn(LogoutProgress),
     ) -> Result<LogoutResult, Outcome> {
-        // It may come from a command, which is not waited for under a lock.
+        // The key may come from a command, which must not run under a lock.
         let key = self.store.prefetch_key(self.name);
         let path = self.store.create_lock_file(self.name)?;
         let unlockable = |e| {
@@ -187,10 +187,10 @@ impl LogoutRequest<'_> {
         })
     }
 
-    /// A logout that was cut off behind its tombstone.
+    /// Completes a logout that was cut off after its tombstone.
     fn complete_earlier_logout(&self, locked: &mut LockedProfile<'_, '_>) -> Result<LogoutResult, Outcome> {
         if !self.store.has_remains(self.name)? {
-            // The key may have stayed behind.
+            // The key may have been left.
             return match self.store.has_unused_key()? {
                 true => Ok(completed_result(&locked.journal, Vec::new())),
                 false => Err(nothing_to_sign_out(self.name)),
@@ -200,7 +200,7 @@ impl LogoutRequest<'_> {
         Ok(completed_result(&locked.journal, warnings))
     }
 
-    /// The newest credential there is; an answer that a dead run left sealed counts.
+    /// The newest credential, including a response that a killed run left sealed.
     fn load_credential<'l>(
         &self,
         locked: &mut LockedProfile<'_, 'l>,
@@ -211,7 +211,7 @@ impl LogoutRequest<'_> {
         Ok(locked.load(&key, false)?)
     }
 
-    /// Revokes what can be revoked, under the token's lock. `Err`: nothing is to be forgotten.
+    /// Revokes what can be revoked, under the token's lock. `Err`: nothing may be forgotten.
     fn revoke_or_keep(
         &self,
         locked: &mut LockedProfile<'_, '_>,
@@ -224,14 +224,14 @@ impl LogoutRequest<'_> {
         let access = loaded.locked_credential.credential().grant.access.clone().filter(|_| is_alive);
         let is_dead = is_rejected_by_provider(&locked.journal);
         let untold = |reason| RevocationOutcome::not_revoked(is_dead, access.is_some(), reason);
-        // What the journal knows to be refused may have been presumed so.
+        // A rejection in the journal may only have been presumed.
         let revocation_outcome = if !locked.journal.is_rejected() && locked.is_consumed(&loaded.fingerprint)? {
             let spent = "an older copy was restored, whose refresh token has been consumed";
             untold(Failure::new(ErrorKind::StaleCredential, spent))
         } else {
             match route {
                 RevocationRoute::Unsupported(reason) => untold(reason),
-                // A token that is dead anyway needs nobody.
+                // A dead token needs no revocation.
                 RevocationRoute::Blocked(outcome) if is_dead => untold(failure_of(outcome)),
                 RevocationRoute::Blocked(outcome) => self.skip_revocation_if_forgetting(outcome, untold)?,
                 RevocationRoute::Endpoint { prepared, url } => {
@@ -246,7 +246,7 @@ impl LogoutRequest<'_> {
         Ok(RevocationOutcome { _token_lock: Some(token_lock), ..revocation_outcome })
     }
 
-    /// Sends first the refresh token and then, if anybody answers, the access token.
+    /// Sends the refresh token first and, if there was a response, then the access token.
     fn revoke(
         &self,
         locked: &mut LockedProfile<'_, '_>,
@@ -273,21 +273,21 @@ impl LogoutRequest<'_> {
         })
     }
 
-    /// What stands in the way: the end of this logout, unless the person wants to forget all the same.
+    /// The error of the revocation, which ends this logout unless the person wants to forget all the same.
     fn skip_revocation_if_forgetting(
         &self,
         outcome: Outcome,
         untold: impl Fn(Failure) -> RevocationOutcome,
     ) -> Result<RevocationOutcome, Outcome> {
-        // Who interrupts wants nothing more to happen.
+        // After an interruption nothing more is done.
         if self.must_forget && !self.stop.load(Ordering::SeqCst) {
             return Ok(untold(failure_of(outcome)));
         }
         Err(with_forget_hint(self.name, outcome))
     }
 
-    /// Sends the refresh token to be revoked. What may have been sent is in the journal before, and stays there until it
-    /// is known what became of it. Gives its fate, and the server's words.
+    /// Sends the refresh token to be revoked. The journal has a note before it can be sent, and keeps it until the
+    /// outcome is known. Returns what happened to the token, and the server's message.
     fn revoke_refresh_token(
         &self,
         locked: &mut LockedProfile<'_, '_>,
@@ -302,7 +302,7 @@ impl LogoutRequest<'_> {
         let provider = &prepared.provider;
         let (verdict, why, retry) = match self.server.revoke(prepared, url, loaded.locked_credential, gate) {
             ExchangeResult::NotSent { may_have_intent: may_have_mark, why, .. } => {
-                // The journal in memory has no such mark: writing it erases the one on disk.
+                // The journal in memory lacks the note, so saving it erases the one on disk.
                 if may_have_mark {
                     locked.save_journal()?;
                 }
@@ -383,7 +383,7 @@ impl LogoutRequest<'_> {
     }
 }
 
-/// Whether the provider has said that the refresh token is dead. One that was given up may be alive.
+/// Whether the provider has said that the refresh token is invalid. One that was given up may be alive.
 fn is_rejected_by_provider(journal: &Journal) -> bool {
     journal.is_rejected() && journal.rejected.as_ref().is_some_and(|r| !r.is_presumed())
 }
@@ -394,12 +394,12 @@ struct RevocationOutcome {
     access: Option<TokenFate>,
     reason: Option<Failure>,
     revocation: Option<Revocation>,
-    /// Until the ledger knows the token, no other profile may send it.
+    /// The lock is held until the ledger has the token, so that no other profile sends it.
     _token_lock: Option<LockFile>,
 }
 
 impl RevocationOutcome {
-    /// The provider knows nothing of it; which does not matter to a token that it has ended itself.
+    /// The provider was not told, which does not matter for a token that it has ended itself.
     fn not_revoked(is_dead: bool, has_access: bool, reason: Failure) -> Self {
         let (refresh, reason) =
             if is_dead { (TokenFate::AlreadyInvalid, None) } else { (TokenFate::NotRevoked, Some(reason)) };
@@ -412,7 +412,7 @@ impl RevocationOutcome {
         }
     }
 
-    /// What cannot be read can only be forgotten.
+    /// A credential that cannot be read can only be forgotten.
     fn unreadable(outcome: Outcome) -> Self {
         Self::not_revoked(false, false, failure_of(outcome))
     }

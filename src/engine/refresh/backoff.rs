@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-/// First step of the ladder; doubles with every failure in a row.
+/// The first step of the pause, which doubles with every failure in a row.
 const BASE_DELAY: Duration = Duration::from_secs(2);
-/// Last step of the ladder.
+/// The longest pause without `Retry-After`.
 const MAX_DELAY: Duration = Duration::from_secs(15 * 60);
-/// Never sooner, so that nothing can spin.
+/// The shortest pause, so that no run can spin.
 const MIN_DELAY: Duration = Duration::from_secs(1);
-/// After an answer that says no and not why: the token is presumed unspent, but nothing suggests that asking helps.
+/// The pause after a refusal without a known reason: the token is presumed unspent, but another request would probably
+/// not help.
 pub const UNCLASSIFIED_DELAY: Duration = Duration::from_secs(10 * 60);
-/// Between automatic probes of a client that the provider refuses.
+/// The pause between automatic probes of a client that the provider refuses.
 pub const CLIENT_PROBE_INTERVAL: Duration = Duration::from_secs(30 * 60);
 
 /// Before the store of a followed tool is looked into again that could not be read.

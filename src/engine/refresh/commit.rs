@@ -1,4 +1,4 @@
-//! What follows from an answer, or from none: seal it, read it, and settle the journal accordingly.
+//! Handles the end of an exchange: seals the response, reads it, and settles the journal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,29 +8,31 @@ use crate::credential::{Credential, Generation};
 use crate::engine::refresh::context::RefreshContext;
 use crate::engine::refresh::errors;
 use crate::engine::refresh::errors::{set_last_attempt, settle_in_doubt};
+use crate::events;
 use crate::guard::SpentCredential;
 use crate::outcome::{Outcome, OutcomeKind, Publication};
 use crate::profile::{GraceSemantics, Rotation};
 use crate::provider::RawResponse;
 use crate::store::disk::sealed_content::{GrantWarning, ResponseContent, SealedGrant, SealedResponse, SecretText};
 use crate::store::journal::Journal;
+use crate::store::journal::block::Cause;
 use crate::store::journal::transitions::GrantEffects;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::{LockedProfile, PendingResponse, StoreError};
 use crate::sys::durable::StagedFile;
 
-/// How often an answer in hand is tried to be saved, before the run gives up with it: for a quarter of a minute.
+/// How often a received response is tried to be saved before the run gives up: for a quarter of a minute.
 const SEAL_TRIES: u32 = 60;
 const SEAL_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A spent token and what came back for it.
+/// A token that was sent, and the credential that it came from.
 pub struct SentRefresh<'l> {
     pub refresh_token: RefreshToken,
     pub spent: SpentCredential<'l>,
     pub response: RawResponse,
 }
 
-/// Steps 7 to 9 for an answer that arrived whole.
+/// Steps 7 to 9 for a complete response.
 pub fn settle_exchange(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, '_>,
@@ -46,8 +48,8 @@ pub fn settle_exchange(
     settle_response(ctx, locked, key, &response, generation, false)
 }
 
-/// The same for an answer that did not arrive whole, or not at all. What came of it is sealed as evidence; if it holds
-/// the tokens after all, it counts.
+/// Steps 7 to 9 for a response that was cut or did not arrive. What arrived is sealed as evidence, and counts if it
+/// does hold the tokens.
 pub fn settle_lost_exchange(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, '_>,
@@ -73,9 +75,8 @@ pub fn settle_lost_exchange(
     }
 }
 
-/// An answer found sealed: the run that received it died before it could settle. Tokens in it become the newest
-/// generation, or are it already, from which the ordinary way goes on (`None`); a refusal or a doubt is the outcome of this
-/// run too.
+/// Settles a sealed response of a run that died before it could. Tokens in it become the newest generation, or already
+/// are, and the refresh goes on from there (`None`); a refusal or a doubt is the outcome of this run too.
 pub fn settle_recovered(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, '_>,
@@ -86,22 +87,22 @@ pub fn settle_recovered(
     let generation = locked.journal.generation;
     match pending.response.parse(pending.generation) {
         ResponseContent::Granted { .. } => {
-            // An older journal was restored, perhaps.
+            // An older journal may have been restored.
             let asked = || pending.response.to_intent(pending.attempt_id.as_deref(), generation, key);
             locked.journal.intent = locked.journal.intent.take().or_else(asked);
             let settled = settle_response(ctx, locked, key, &pending.response, pending.generation, pending.is_promoted);
             Ok((settled.kind != OutcomeKind::Refreshed).then_some(settled))
         }
-        // Nothing that grants no tokens is given that name: it is damaged, which its loading tells.
+        // A response without tokens never gets the final name, so this file is damaged; loading it reports that.
         ResponseContent::Denied(_) | ResponseContent::Unreadable | ResponseContent::TooLarge if pending.is_promoted => {
             Ok(None)
         }
-        // It answers an attempt that the journal has settled since.
+        // It belongs to an attempt that the journal has settled since.
         ResponseContent::Denied(_) | ResponseContent::Unreadable | ResponseContent::TooLarge if !is_ours => {
             locked.discard_response()?;
             Ok(None)
         }
-        // Judged as it would have been by the run that received it.
+        // It is judged as the run that received it would have judged it.
         ResponseContent::Denied(_) | ResponseContent::Unreadable | ResponseContent::TooLarge
             if pending.response.is_complete =>
         {
@@ -117,8 +118,8 @@ fn next_generation(journal: &Journal) -> Generation {
     journal.intent.as_ref().map_or(journal.generation, |i| i.generation).next()
 }
 
-/// Step 7: seals the answer before anybody reads it. An answer in hand is never given up at the first error; where the
-/// disk will not take it, the keyring may.
+/// Step 7: seals the response before anything reads it. An error does not make the run give up a response in hand:
+/// where the disk does not take it, the keyring may.
 fn seal_response(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, '_>,
@@ -132,7 +133,7 @@ fn seal_response(
     let Err(mut error) = first else {
         return Ok(response);
     };
-    tracing::error!(profile = %ctx.profile.name, %error, "cannot write the response, retrying");
+    tracing::error!(event = "store.unavailable", profile = %ctx.profile.name, %error, "cannot write the response, retrying");
     let mut is_published = false;
     for _ in 0..SEAL_TRIES {
         if let (false, ResponseContent::Granted { credential, .. }) = (is_published, response.parse(generation)) {
@@ -188,7 +189,7 @@ fn to_sealed_response(
     (intent.map_or_else(String::new, |i| i.attempt_id.clone()), sealed)
 }
 
-/// Reads a sealed answer and settles the journal by it. `is_promoted`: it has its final name.
+/// Reads a sealed response and settles the journal by it. `is_promoted`: it has its final name.
 fn settle_response(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, '_>,
@@ -222,8 +223,8 @@ struct GrantToCommit {
     effects: GrantEffects,
 }
 
-/// Steps 7b to 9: the answer becomes S; the keyring gets it; the ledger and the journal say so. From the first of these
-/// on the new token is safe whatever fails, so failures are told and not returned.
+/// Steps 7b to 9: the response becomes the sealed credential; the keyring gets it; ledger and journal are updated. From
+/// the first of these steps on the new token is safe, so errors are warnings.
 fn commit_grant(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, '_>,
@@ -234,7 +235,7 @@ fn commit_grant(
     let now = ctx.now();
     let credential = &granted.credential;
     let mut report = |what: &str, error: String| {
-        tracing::error!(profile = %ctx.profile.name, %error, "{what}");
+        tracing::error!(event = "store.unavailable", profile = %ctx.profile.name, %error, "{what}");
         warnings.push(format!("{what}: {error}"));
     };
     if !granted.is_promoted
@@ -255,7 +256,7 @@ fn commit_grant(
     let fingerprint = key.fingerprint(&credential.refresh);
     journal.apply_grant(credential, fingerprint, &granted.effects, &now, |journal| ctx.next_retry_delay(journal, None));
     let doubtful = granted.effects.doubt_cause().filter(|_| journal.intent.is_some());
-    let mut outcome = match (doubtful, journal.access_token_error.clone()) {
+    let mut outcome = match (doubtful, journal.block(Cause::AccessToken).map(|block| block.failure.clone())) {
         (Some(note), _) => errors::set_in_doubt(ctx, locked, &warning_text(note, ctx)),
         (None, Some(failure)) => {
             let outcome = Outcome::new(OutcomeKind::ConfigError).with_error(failure);
@@ -268,11 +269,11 @@ fn commit_grant(
         report("cannot write the journal; the next refresh will update it", e.to_string());
     }
     outcome.warnings = warnings;
-    tracing::info!(profile = %ctx.profile.name, generation = %credential.generation, "refreshed");
+    events::refreshed(&ctx.profile, credential.generation);
     outcome
 }
 
-/// What was sent is consumed, or was not used up, or nobody knows.
+/// Updates the ledger: the token that was sent is consumed, or unspent, or in doubt.
 fn update_ledger(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, '_>,
@@ -287,8 +288,8 @@ fn update_ledger(
     }
 }
 
-/// Rule 20: where a grace retry gave a successor, an abandoned first request may still be under way; the next generation
-/// waits until it cannot be.
+/// Rule 20: after a grace retry the abandoned first request may still be under way, so the next generation waits until
+/// it cannot be.
 fn cooldown_after_grace(ctx: &RefreshContext, journal: &Journal) -> Duration {
     let policy = &ctx.profile.provider.policy;
     let was_retried = journal.intent.as_ref().is_some_and(|i| i.send_count > 1);

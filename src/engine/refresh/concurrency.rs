@@ -1,10 +1,12 @@
-//! At most so many flights at once from this process to each provider.
+//! Limits the number of flights that this process has at once to each provider.
 //!
-//! A lane comes last: whoever has one waits for no lock of another process, so a flight that another process keeps waiting
-//! (it may be stopped) does not keep the other profiles of its provider waiting.
+//! A place at the provider is taken last, and its holder waits for no lock of another process. So a flight that another
+//! process blocks does not keep the other profiles of its provider waiting.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::events;
 
 #[derive(Default)]
 pub struct ConcurrencyLimit(Arc<ConcurrencyState>);
@@ -15,7 +17,7 @@ struct ConcurrencyState {
     released: Condvar,
 }
 
-/// A lane taken; free again when dropped.
+/// A place at the provider; free again when dropped.
 pub struct ConcurrencyPermit {
     state: Arc<ConcurrencyState>,
     provider: String,
@@ -23,13 +25,13 @@ pub struct ConcurrencyPermit {
 }
 
 impl ConcurrencyLimit {
-    /// Waits for a lane.
+    /// Waits for a place.
     pub fn acquire(&self, provider: &str, limit: usize) -> ConcurrencyPermit {
         self.0.acquire(provider, limit);
         self.new_permit(provider, limit)
     }
 
-    /// A lane if one is free now.
+    /// A place if one is free now.
     pub fn try_acquire(&self, provider: &str, limit: usize) -> Option<ConcurrencyPermit> {
         let mut taken = self.0.lock();
         if is_full(&taken, provider, limit) {
@@ -45,8 +47,8 @@ impl ConcurrencyLimit {
 }
 
 impl ConcurrencyPermit {
-    /// Leaves the lane to others while `wait` waits for another process, and comes back to it. What is got by the waiting
-    /// is held meanwhile, which nobody in a lane waits for.
+    /// Gives the place away while `wait` waits for another process, and takes one again afterwards. What `wait` returns
+    /// is held meanwhile; no holder of a place waits for it.
     pub fn released_while<T>(&self, wait: impl FnOnce() -> T) -> T {
         self.state.release(&self.provider);
         let got = wait();
@@ -64,7 +66,11 @@ impl Drop for ConcurrencyPermit {
 impl ConcurrencyState {
     fn acquire(&self, provider: &str, limit: usize) {
         let is_full = |taken: &mut HashMap<_, _>| is_full(taken, provider, limit);
-        let mut taken = self.released.wait_while(self.lock(), is_full).unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.lock();
+        if is_full(&mut taken) {
+            events::provider_wait(provider);
+        }
+        let mut taken = self.released.wait_while(taken, is_full).unwrap_or_else(PoisonError::into_inner);
         increment(&mut taken, provider);
     }
 
@@ -80,7 +86,7 @@ impl ConcurrencyState {
     }
 }
 
-/// A limit of none would let nobody through ever.
+/// A limit of zero would let no flight through, so it counts as one.
 fn is_full(taken: &HashMap<String, usize>, provider: &str, limit: usize) -> bool {
     taken.get(provider).copied().unwrap_or(0) >= limit.max(1)
 }

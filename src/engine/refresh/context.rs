@@ -1,4 +1,5 @@
-//! What one flight knows: whom to refresh, for whom, with what, and when it must not send any more.
+//! What one flight needs to know: profile, caller, dependencies, and the conditions under which it must not send any
+//! more.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,35 +12,36 @@ use crate::engine::refresh::followed_stores::FollowedStores;
 use crate::engine::refresh::{backoff, retry_policy};
 use crate::profile::{Profile, Rotation};
 use crate::provider::{PreparedProvider, TokenEndpoint};
-use crate::store::journal::{ClientBlock, Journal};
+use crate::store::journal::Journal;
+use crate::store::journal::block::Block;
 use crate::store::keys::sealing_key;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::{PrefetchedKey, Store};
 
-/// What one flight needs to know.
+/// The context of one flight.
 pub struct RefreshContext {
     pub store: Arc<Store>,
     pub endpoint: Arc<dyn TokenEndpoint>,
     pub clock: Arc<dyn Clock>,
     pub profile: Arc<Profile>,
     pub prepared: PreparedProvider,
-    /// Identifies the client's settings to a hold. Made as soon as the sealing key is at hand, under the lock.
+    /// Identifies the client's settings for a client block. Set under the lock, as soon as the sealing key is known.
     pub(in crate::engine) client_mark: OnceLock<String>,
     pub demand: Demand,
     pub version_seen: JournalVersion,
-    /// Set when the process is told to end: nothing new is sent, what is sent is finished.
+    /// Set when the process is told to stop: nothing new is sent, and a request that was sent is completed.
     pub stop: Arc<AtomicBool>,
-    /// A daemon, which may go on with the key in its memory while the keyring is away.
+    /// Whether this is a daemon, which may go on with the key in memory while the keyring is away.
     pub is_daemon: bool,
-    /// From before the lock: it may come from a command.
+    /// Fetched before the lock, because it may come from a command.
     pub prefetched_key: PrefetchedKey,
     /// The stores of other tools, for profiles that follow one.
     pub followed_stores: Option<Arc<dyn FollowedStores>>,
-    /// Free again when the flight is over.
+    /// Freed when the flight is over.
     pub(in crate::engine) concurrency_permit: ConcurrencyPermit,
 }
 
-/// What the caller knew before it waited for the lock.
+/// What the caller had seen before it waited for the lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JournalVersion {
     pub generation: u64,
@@ -60,14 +62,14 @@ impl RefreshContext {
         self.client_mark.get_or_init(|| key.client_mark(&self.prepared.client_bytes()));
     }
 
-    /// Empty before any sealing key was at hand, when nothing was sent either.
+    /// Empty until the sealing key is known; before that nothing is sent.
     pub(in crate::engine) fn client_mark(&self) -> &str {
         self.client_mark.get().map_or("", String::as_str)
     }
 
-    /// Whether the hold is on the client as it is configured now.
-    pub(in crate::engine) fn is_held_by(&self, client_block: &ClientBlock) -> bool {
-        self.client_mark.get() == Some(&client_block.config_fingerprint)
+    /// Whether the block is on the client as it is configured now.
+    pub(in crate::engine) fn is_held_by(&self, block: &Block) -> bool {
+        block.client.as_ref().is_some_and(|client| self.client_mark.get() == Some(&client.config_fingerprint))
     }
 
     /// Whether a second use of a token can end the family.
@@ -75,13 +77,13 @@ impl RefreshContext {
         matches!(self.profile.provider.policy.rotation, Rotation::Strict | Rotation::Grace)
     }
 
-    /// Whether somebody asked for a new token whatever the old one is good for (`--force`).
+    /// Whether a caller asked for a new token regardless of the old one (`--force`).
     pub fn is_forced(&self) -> bool {
         matches!(self.demand, Demand::NewerThan(_))
     }
 
-    /// The delay before the next try, for the journal's `not_before`: one more fits before the access token ends, and
-    /// before the server's grace does.
+    /// The delay before the next try, for the journal's `not_before`. One more try must fit before the access token
+    /// ends, and before the server's grace does.
     pub fn next_retry_delay(&self, journal: &Journal, retry_after: Option<Duration>) -> Duration {
         let now = self.now();
         let life = journal.validity.as_ref().map_or(Duration::ZERO, |v| v.remaining(&now));

@@ -1,4 +1,4 @@
-//! What an answer without tokens does to the journal, or no answer at all: refused, in doubt, given up, or not even sent.
+//! Settles a refresh without tokens: the response was an error, the outcome is in doubt, or nothing was sent.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use crate::clock::{Moment, Timestamp};
 use crate::credential::content_coding;
 use crate::credential::token_response;
 use crate::credential::token_response::{ErrorResponse, ParsedResponse};
+use crate::engine::explain;
 use crate::engine::refresh::backoff::{CLIENT_PROBE_INTERVAL, UNCLASSIFIED_DELAY};
 use crate::engine::refresh::context::RefreshContext;
 use crate::engine::refresh::retry_policy::{RetryDecision, decide};
@@ -15,13 +16,14 @@ use crate::provider::classify;
 use crate::provider::classify::ResponseClass;
 use crate::provider::{BeforeSendError, NotSentReason, RawResponse};
 use crate::store::disk::sealed_content::SealedResponse;
-use crate::store::journal::{ClientBlock, Journal, LastAttempt, Rejection};
+use crate::store::journal::block::{Block, Cause, RefusedClient};
+use crate::store::journal::{Journal, LastAttempt, Rejection};
 use crate::store::{LockedProfile, StoreError};
 
-/// Answers in a row that say no without a reason, before the token counts as dead (once the access token is).
+/// How many unexplained refusals in a row make the token count as rejected, once the access token has expired.
 const MAX_CONSECUTIVE_UNCLASSIFIED: u32 = 5;
 
-/// An answer that granted nothing.
+/// Settles a response that granted nothing.
 pub fn settle_error_response(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, '_>,
@@ -29,6 +31,7 @@ pub fn settle_error_response(
     denied: Option<&ErrorResponse>,
 ) -> Outcome {
     let class = classify::classify(response.status, denied, &ctx.profile.provider);
+    explain::response_class(&ctx.profile, response.status, &class, denied.map(|denied| denied.code.as_str()));
     let retry_after = response.retry_after.as_deref().and_then(|h| classify::retry_after(h, ctx.now().wall));
     if class == ResponseClass::Ambiguous {
         let why = format!("the server returned {}{}", response.status, error_text(denied));
@@ -37,7 +40,7 @@ pub fn settle_error_response(
     let said = FailedResponse { status: response.status, error: denied, retry_after, is_before_body: false };
     let sent = locked.journal.intent.as_ref().map(|i| i.fingerprint.clone());
     let mut outcome = apply_error_class(ctx, locked, class, &said);
-    // It was turned away, and nothing was sent before it.
+    // The request was turned away, and nothing was sent before it.
     if let Some(sent) = sent.filter(|_| locked.journal.intent.is_none() && !locked.journal.is_rejected())
         && let Err(e) = locked.clear_in_doubt(&sent)
     {
@@ -50,7 +53,7 @@ pub fn settle_error_response(
     }
 }
 
-/// A server that answered before it was given the token: the token is unspent whatever it said.
+/// Settles a response that came before the server had the token: the token is unspent whatever the response says.
 pub fn settle_early_response(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, '_>,
@@ -62,10 +65,11 @@ pub fn settle_early_response(
         Ok(ParsedResponse::Granted(_) | ParsedResponse::Unreadable) | Err(content_coding::BodyTooLarge) => None,
     };
     let class = match classify::classify(response.status, denied.as_ref(), &ctx.profile.provider) {
-        // Nobody can judge a token unseen.
+        // A server cannot judge a token that it has not seen.
         ResponseClass::TokenRejected | ResponseClass::Ambiguous => ResponseClass::Throttled,
         class @ (ResponseClass::Throttled | ResponseClass::ClientRejected | ResponseClass::Unclassified) => class,
     };
+    explain::response_class(&ctx.profile, response.status, &class, denied.as_ref().map(|denied| denied.code.as_str()));
     let retry_after = response.retry_after.as_deref().and_then(|h| classify::retry_after(h, ctx.now().wall));
     let said = FailedResponse { status: response.status, error: denied.as_ref(), retry_after, is_before_body: true };
     let outcome = apply_error_class(ctx, locked, class, &said);
@@ -75,12 +79,12 @@ pub fn settle_early_response(
     }
 }
 
-/// What a server said that grants nothing.
+/// The parts of a response that grants nothing.
 struct FailedResponse<'a> {
     status: u16,
     error: Option<&'a ErrorResponse>,
     retry_after: Option<Duration>,
-    /// Before it was given the token.
+    /// The response came before the server had the token.
     is_before_body: bool,
 }
 
@@ -101,11 +105,12 @@ fn apply_error_class(
     let journal = &mut locked.journal;
     count_client_probe(ctx, journal, &now);
     if !is_early {
-        // Who was not given the token says nothing of it.
+        // A server that did not get the token says nothing about it.
         journal.consecutive_unclassified = if is_unexplained { journal.consecutive_unclassified + 1 } else { 0 };
     }
     let outcome = if is_unexplained && is_spent {
-        // The last chance, and a no without a reason: some servers refuse a spent token in these very words.
+        // After the last chance, a refusal without a reason counts: some servers refuse a consumed token in these
+        // words.
         presume_consumed(ctx, locked)
     } else if is_unexplained && journal.consecutive_unclassified >= MAX_CONSECUTIVE_UNCLASSIFIED && !is_alive {
         presume_rejected(ctx, locked, &said)
@@ -115,80 +120,91 @@ fn apply_error_class(
             .with_hint(format!("sign in again: keepalive login {name}"));
         reject_token(locked, now.wall, failure)
     } else if class == ResponseClass::ClientRejected {
-        let failure = Failure::new(ErrorKind::ClientRefused, said).with_hint(format!(
-            "check client_id, client_auth, client_secret and the endpoint in [provider.{}]",
-            ctx.profile.provider.name
-        ));
-        let probes = journal
-            .client_block
-            .as_ref()
-            .filter(|client_block| ctx.is_held_by(client_block))
-            .map_or(0, |client_block| client_block.probe_count);
-        journal.client_block = Some(ClientBlock {
-            config_fingerprint: ctx.client_mark().to_owned(),
-            failure: failure.clone(),
-            probe_count: probes,
-            next_probe: now.wall.plus(CLIENT_PROBE_INTERVAL),
-            set_at: Some(now.clone()),
-        });
-        undo_send(journal, &now, is_early);
-        Outcome::new(OutcomeKind::ConfigError).with_error(failure)
+        block_client(ctx, journal, &now, said, is_early)
     } else {
-        journal.consecutive_failures += 1;
-        let wait = match class {
-            ResponseClass::Unclassified => UNCLASSIFIED_DELAY.max(retry_after.unwrap_or_default()),
-            _ => ctx.next_retry_delay(journal, retry_after),
-        };
-        let at = now.wall.plus(wait);
-        journal.set_not_before(Some(at), Some(&now));
-        let kind = if class == ResponseClass::Unclassified { ErrorKind::Refused } else { ErrorKind::Throttled };
-        undo_send(journal, &now, is_early);
-        let stands = match journal.intent {
-            Some(_) => "the outcome of an earlier request is still in doubt",
-            None => "the refresh token is unaffected",
-        };
-        let failure = Failure::new(kind, said).with_hint(format!("{stands}; no attempt before {}", at.to_the_second()));
-        Outcome::new(OutcomeKind::Deferred).with_retry_at(at).with_error(failure)
+        put_off(ctx, journal, &now, class, said, retry_after, is_early)
     };
     set_last_attempt(ctx, &mut locked.journal, &outcome);
     outcome
 }
 
-/// Rule 24: of a refused client, a probe is one that the server answered or may have got. One that went nowhere says
+/// The provider refuses the client: requests stop until the configuration changes, but for a few probes (rule 24).
+fn block_client(ctx: &RefreshContext, journal: &mut Journal, now: &Moment, said: String, is_early: bool) -> Outcome {
+    let failure = Failure::new(ErrorKind::ClientRefused, said).with_hint(format!(
+        "check client_id, client_auth, client_secret and the endpoint in [provider.{}]",
+        ctx.profile.provider.name
+    ));
+    let held = journal.block(Cause::Client).filter(|block| ctx.is_held_by(block));
+    let probe_count = held.and_then(|block| block.client.as_ref()).map_or(0, |client| client.probe_count);
+    let client = RefusedClient { config_fingerprint: ctx.client_mark().to_owned(), probe_count };
+    let block = Block { client: Some(client), ..Block::new(Cause::Client, failure.clone()) };
+    journal.set_block(block.until(now.wall.plus(CLIENT_PROBE_INTERVAL), now));
+    undo_send(journal, now, is_early);
+    Outcome::new(OutcomeKind::ConfigError).with_error(failure)
+}
+
+/// The request was turned away and the token is unaffected: no process sends before a time that the journal keeps.
+fn put_off(
+    ctx: &RefreshContext,
+    journal: &mut Journal,
+    now: &Moment,
+    class: ResponseClass,
+    said: String,
+    retry_after: Option<Duration>,
+    is_early: bool,
+) -> Outcome {
+    journal.consecutive_failures += 1;
+    let (kind, wait) = match class {
+        ResponseClass::Unclassified => (ErrorKind::Refused, UNCLASSIFIED_DELAY.max(retry_after.unwrap_or_default())),
+        _ => (ErrorKind::Throttled, ctx.next_retry_delay(journal, retry_after)),
+    };
+    let at = now.wall.plus(wait);
+    journal.set_not_before(Some(at), Some(now));
+    undo_send(journal, now, is_early);
+    let stands = match journal.intent {
+        Some(_) => "the outcome of an earlier request is still in doubt",
+        None => "the refresh token is unaffected",
+    };
+    let failure = Failure::new(kind, said).with_hint(format!("{stands}; no attempt before {}", at.to_the_second()));
+    Outcome::new(OutcomeKind::Deferred).with_retry_at(at).with_error(failure)
+}
+
+/// Rule 24: a probe of a refused client counts if the server responded or may have got it. One that was not sent says
 /// nothing, and one that was turned away for another reason is not repeated sooner than the others.
 fn count_client_probe(ctx: &RefreshContext, journal: &mut Journal, now: &Moment) {
-    if let Some(client_block) =
-        journal.client_block.as_mut().filter(|client_block| ctx.is_held_by(client_block) && !ctx.is_forced())
+    let held = journal.block_mut(Cause::Client).filter(|block| ctx.is_held_by(block) && !ctx.is_forced());
+    if let Some(block) = held
+        && let Some(client) = &mut block.client
     {
-        client_block.probe_count += 1;
-        client_block.next_probe = now.wall.plus(CLIENT_PROBE_INTERVAL);
-        client_block.set_at = Some(now.clone());
+        client.probe_count += 1;
+        block.next_check = Some(now.wall.plus(CLIENT_PROBE_INTERVAL));
+        block.set_at = Some(now.clone());
     }
 }
 
-/// A request that was turned away did nothing to the token. What an earlier one did, it does not tell: that doubt is as it
-/// was, its retry inside the grace and its last chance included.
+/// A request that was turned away did nothing to the token. It says nothing about an earlier one, whose doubt stays as
+/// it was, with its grace retry and its last chance.
 fn undo_send(journal: &mut Journal, now: &Moment, is_early: bool) {
     if is_early {
-        // The journal in memory knows nothing of this request.
+        // The journal in memory does not have this request.
         return;
     }
     journal.intent = journal.intent.take().filter(|intent| intent.send_count > 1);
     if let Some(intent) = &mut journal.intent {
         intent.send_count -= 1;
-        // Nobody noted it: whoever sent that one is dead by now.
+        // The end of that attempt was not recorded, because its process died.
         intent.gave_up_at = Some(intent.previous_gave_up_at.take().unwrap_or_else(|| now.clone()));
         intent.is_last_chance_used = false;
     }
 }
 
-/// Sent, and nobody knows what became of it. The intent stays and says so.
+/// The token was sent and the outcome is unknown. The intent stays.
 pub fn settle_in_doubt(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, why: &str) -> Outcome {
     settle_in_doubt_until(ctx, locked, why, None)
 }
 
-/// The same; `retry_after`: the server has said how long it wants to be left alone, which binds the retry within its grace
-/// and the last chance, too (rule 25).
+/// Settles as in doubt, with `retry_after` of the server, which also binds the grace retry and the last chance (rule
+/// 25).
 fn settle_in_doubt_until(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, '_>,
@@ -197,7 +213,6 @@ fn settle_in_doubt_until(
 ) -> Outcome {
     let now = ctx.now();
     count_client_probe(ctx, &mut locked.journal, &now);
-    tracing::error!(profile = %ctx.profile.name, why, "the outcome of a refresh is in doubt");
     if let Some(intent) = &mut locked.journal.intent {
         intent.gave_up_at = Some(now.clone());
     }
@@ -212,7 +227,7 @@ fn settle_in_doubt_until(
     }
     let mut outcome = set_in_doubt(ctx, locked, why);
     set_last_attempt(ctx, &mut locked.journal, &outcome);
-    // A journal can be lost, or give way to an older one; what may be spent is known to the store.
+    // A journal can be lost or replaced by an older one, so the store's ledger keeps the doubt too.
     if let Some(intent) = locked.journal.open_intent().filter(|_| ctx.punishes_reuse())
         && let Err(e) = locked.mark_in_doubt(&intent.fingerprint, now.wall)
     {
@@ -224,13 +239,14 @@ fn settle_in_doubt_until(
     outcome
 }
 
-/// Tells that the ledger could not be written. The outcome is no other for it: the journal knows, and the next run writes.
+/// Adds a warning that the ledger could not be written. The outcome stays: the journal has the token, and the next run
+/// writes it.
 fn add_ledger_warning(outcome: &mut Outcome, error: &StoreError) {
-    tracing::error!(%error, "cannot write the ledger");
+    tracing::error!(event = "store.unavailable", %error, "cannot write the ledger");
     outcome.warnings.push(format!("cannot write the ledger: {error}"));
 }
 
-/// The outcome of an attempt that leaves a doubt: why, and what the decision table says right after it arose.
+/// The outcome of an attempt that leaves a doubt: its cause, and the decision of the table right after it.
 pub fn set_in_doubt(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, why: &str) -> Outcome {
     let error = Some(Failure::new(ErrorKind::InDoubt, format!("the refresh token may have been consumed: {why}")));
     let at = ctx.now().wall;
@@ -252,7 +268,7 @@ fn resolve_doubt(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>) -> Ou
     }
 }
 
-/// The answer to whoever asks while a doubt is open.
+/// The outcome for a caller while a doubt is open.
 pub fn in_doubt_outcome(journal: &Journal, retry_at: Option<Timestamp>) -> Outcome {
     let known = journal.last_attempt.as_ref().and_then(|a| a.error.clone()).filter(|f| f.kind == ErrorKind::InDoubt);
     let failure = known.unwrap_or_else(|| {
@@ -274,12 +290,12 @@ pub fn in_doubt_outcome(journal: &Journal, retry_at: Option<Timestamp>) -> Outco
     outcome
 }
 
-/// The last send has been made: the token counts as dead.
+/// Gives the token up: the last allowed send has been made.
 pub fn give_up_token(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>) -> Outcome {
     let outcome = presume_consumed(ctx, locked);
     set_last_attempt(ctx, &mut locked.journal, &outcome);
     if let Err(e) = locked.save_journal() {
-        tracing::error!(profile = %ctx.profile.name, error = %e, "cannot write the journal");
+        tracing::error!(event = "store.unavailable", profile = %ctx.profile.name, error = %e, "cannot write the journal");
     }
     outcome
 }
@@ -293,7 +309,7 @@ fn presume_consumed(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>) ->
     reject_token(locked, ctx.now().wall, failure)
 }
 
-/// The same of a token of which it was never said why it is refused, once nothing is left to wait for.
+/// Gives up a token that was refused without a reason, once nothing is left to wait for.
 fn presume_rejected(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, said: &str) -> Outcome {
     let times = locked.journal.consecutive_unclassified;
     let failure = Failure::new(
@@ -306,7 +322,8 @@ fn presume_rejected(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, sa
     reject_token(locked, ctx.now().wall, failure)
 }
 
-/// Rule 22: keyed to the token, so a login clears it and nothing else can, not even the loss of this journal.
+/// Rule 22: the rejection is kept by fingerprint, so only a login clears it, and not even the loss of this journal
+/// does.
 fn reject_token(locked: &mut LockedProfile<'_, '_>, at: Timestamp, failure: Failure) -> Outcome {
     let mut outcome = Outcome::new(OutcomeKind::NeedsLogin).with_error(failure.clone());
     if let Some(fingerprint) = locked.journal.fingerprint.clone() {
@@ -319,7 +336,7 @@ fn reject_token(locked: &mut LockedProfile<'_, '_>, at: Timestamp, failure: Fail
     outcome
 }
 
-/// Nothing was sent.
+/// Settles an attempt that sent nothing.
 pub fn settle_unsent(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, why: NotSentReason) -> Outcome {
     match why {
         NotSentReason::BeforeSend(BeforeSendError::Journal(error)) => Outcome::new(OutcomeKind::StoreUnavailable)
@@ -352,7 +369,7 @@ pub fn settle_unsent(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, w
     }
 }
 
-/// There is nothing to refresh with.
+/// There is no credential to refresh.
 pub fn no_credential(name: &ProfileName) -> Outcome {
     Outcome::new(OutcomeKind::NeedsLogin).with_error(
         Failure::new(ErrorKind::NoCredential, format!("there is no credential for profile {name}"))
@@ -360,7 +377,7 @@ pub fn no_credential(name: &ProfileName) -> Outcome {
     )
 }
 
-/// Notes the outcome for followers and for `status`.
+/// Records the outcome for followers and for `status`.
 pub fn set_last_attempt(ctx: &RefreshContext, journal: &mut Journal, outcome: &Outcome) {
     journal.sequence += 1;
     journal.last_attempt = Some(LastAttempt {

@@ -1,4 +1,4 @@
-//! A credential that another tool holds as well: before each flight its store is read, and what it holds by now decides
+//! Follows another tool that holds the same credential: its store is read before each flight, and decides what to do
 //! (rule 39). Nothing is ever written there.
 
 use std::sync::Arc;
@@ -11,26 +11,28 @@ use crate::engine::refresh::context::RefreshContext;
 use crate::engine::refresh::errors;
 use crate::engine::refresh::errors::set_last_attempt;
 use crate::engine::refresh::followed_stores::nothing_to_follow;
+use crate::events;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::provider::BeforeSendError;
-use crate::store::journal::{FollowBlock, Journal};
+use crate::store::journal::Journal;
+use crate::store::journal::block::{Block, Cause};
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::{LoadedCredential, LockedProfile};
 
-/// What the store of a followed tool says about our own token.
+/// What a followed tool's store says about our token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FollowedToken {
-    /// It holds the same.
+    /// It holds the same token.
     Same,
-    /// It holds one that was consumed here.
+    /// It holds a token that was consumed here.
     Consumed,
-    /// It was refreshed, or signed in, behind our back.
+    /// The tool refreshed the token, or its user signed in again.
     Newer,
-    /// Another account, or no way to tell whose or how old it is.
+    /// It holds another account's token, or one whose account or age is unknown.
     Conflict(&'static str),
 }
 
-/// What to make of the tool's token (rule 39). (pure)
+/// Compares the tool's token with ours (rule 39). (pure)
 fn compare(is_ours: bool, is_consumed: bool, likeness: AccountMatch, is_newer: bool) -> FollowedToken {
     match likeness {
         _ if is_ours => FollowedToken::Same,
@@ -45,9 +47,9 @@ fn compare(is_ours: bool, is_consumed: bool, likeness: AccountMatch, is_newer: b
 }
 
 impl RefreshContext {
-    /// The credential to go on with: the one loaded, or a newer one of the same account that the followed tool holds by
-    /// now. `Err`: the flight ends here and sends nothing, since the newer one will do, or since nobody can know whether
-    /// the tool has spent our token.
+    /// The credential to go on with: the loaded one, or a newer one of the same account that the followed tool holds.
+    /// `Err`: the flight ends here and sends nothing, because the newer one suffices, or because the tool may have
+    /// consumed our token.
     pub fn follow_tool<'l>(
         &self,
         locked: &mut LockedProfile<'_, 'l>,
@@ -63,12 +65,12 @@ impl RefreshContext {
         if self.is_demand_met(&locked.journal) {
             return Err(outcome);
         }
-        // It ends too soon as well. The tool holds the same as we now: in step, so it may be refreshed.
+        // The adopted token ends too soon as well. The tool holds the same token now, so it may be refreshed.
         warnings.extend(outcome.warnings);
         locked.load(key, self.is_daemon)?.ok_or_else(|| errors::no_credential(&self.profile.name))
     }
 
-    /// A token was refused: it is read once more what the tool has, before anybody is asked to sign in.
+    /// Reads the tool's store once more after a rejection, before the person is asked to sign in.
     pub fn recheck_followed_store(
         &self,
         locked: &mut LockedProfile<'_, '_>,
@@ -78,7 +80,7 @@ impl RefreshContext {
         if !self.profile.follow || outcome.kind != OutcomeKind::NeedsLogin {
             return outcome;
         }
-        // What stands in the way of a look does not change the verdict; the next flight tells of it.
+        // An error of this read does not change the outcome; the next flight reports it.
         match self.read_followed_store(locked, key) {
             Ok((FollowedToken::Newer, external)) => {
                 self.adopt_followed_credential(locked, key, external).unwrap_or(outcome)
@@ -87,8 +89,8 @@ impl RefreshContext {
         }
     }
 
-    /// For the fence: whether at the instant of the send the tool still holds our token, or an old one. Connecting may have
-    /// taken its time.
+    /// A check for the gate: whether the tool still holds our token, or an old one, at the moment of the send.
+    /// Connecting may have taken time.
     pub fn followed_store_check(
         &self,
         journal: &Journal,
@@ -122,9 +124,9 @@ impl RefreshContext {
         let (theirs, external) = match self.read_followed_store(locked, key) {
             Ok(found) => found,
             Err(failure) if failure.kind == ErrorKind::Source => {
-                return Err(self.set_follow_block(locked, OutcomeKind::Deferred, failure));
+                return Err(self.set_follow_block(locked, Cause::FollowSource, failure));
             }
-            Err(failure) => return Err(self.set_follow_block(locked, OutcomeKind::ConfigError, failure)),
+            Err(failure) => return Err(self.set_follow_block(locked, Cause::FollowConflict, failure)),
         };
         match theirs {
             FollowedToken::Same | FollowedToken::Consumed => Ok(None),
@@ -135,12 +137,12 @@ impl RefreshContext {
                 let again = origin.map_or_else(String::new, |o| o.import_command(self.profile.name.as_str()));
                 let failure = Failure::new(ErrorKind::Conflict, format!("{from} has {what}"))
                     .with_hint(format!("to use that one: {again} --replace; to keep this one: follow = false"));
-                Err(self.set_follow_block(locked, OutcomeKind::ConfigError, failure))
+                Err(self.set_follow_block(locked, Cause::FollowConflict, failure))
             }
         }
     }
 
-    /// Reads the tool's store and compares. An error of kind `source` may pass by itself.
+    /// Reads the tool's store and compares. An error of the kind `source` may pass.
     fn read_followed_store(
         &self,
         locked: &LockedProfile<'_, '_>,
@@ -162,7 +164,7 @@ impl RefreshContext {
         if !is_ours && !is_consumed {
             let conflict = |ended: Outcome| {
                 let failure = ended.error.unwrap_or_else(|| nothing_to_follow(name));
-                // That another profile's files cannot be read may pass.
+                // Another profile's files may become readable again.
                 let may_pass = ended.kind == OutcomeKind::StoreUnavailable;
                 if may_pass { Failure { kind: ErrorKind::Source, ..failure } } else { failure }
             };
@@ -176,8 +178,8 @@ impl RefreshContext {
         Ok((compare(is_ours, is_consumed, likeness, is_newer), external))
     }
 
-    /// Makes the tool's credential the newest generation. From the seal on it is safe whatever fails, so failures are
-    /// told and not returned.
+    /// Stores the tool's credential as the newest generation. Once it is sealed it is safe, so later errors are
+    /// warnings.
     fn adopt_followed_credential(
         &self,
         locked: &mut LockedProfile<'_, '_>,
@@ -186,7 +188,7 @@ impl RefreshContext {
     ) -> Result<Outcome, Outcome> {
         let now = self.now();
         let told = external.response.expiry.lifetime_of_import(&now);
-        // It belongs where ours did: following a tool does not lead to another server.
+        // The binding stays: following a tool does not lead to another server.
         let binding = locked.journal.binding.clone().unwrap_or_else(|| self.prepared.binding());
         let login_by = external.login_by;
         let lifetime = self.profile.provider.default_lifetime;
@@ -195,7 +197,7 @@ impl RefreshContext {
         credential.grant.login_by = credential.grant.login_by.or(login_by);
         credential.generation = locked.journal.generation.next();
         let fingerprint = key.fingerprint(&credential.refresh);
-        // Not waited for: the token that was refused may be locked as well.
+        // The lock is not waited for, because the rejected token may be locked as well.
         let Some(_token_lock) = self.store.try_lock_token(&fingerprint)? else {
             let busy = Failure::new(ErrorKind::Busy, "another profile is importing the token of the followed tool");
             return Err(Outcome::new(OutcomeKind::Deferred).with_error(busy));
@@ -206,7 +208,7 @@ impl RefreshContext {
         let from = locked.journal.origin.as_ref().map_or("the tool", |o| o.tool.as_str());
         let mut outcome = Outcome::new(OutcomeKind::Refreshed);
         outcome.warnings.push(format!("adopted generation {} from {from}", credential.generation));
-        // Whether the tool spent it or has signed in anew: it must not come back.
+        // Our old token must not come back, whether the tool consumed it or signed in again.
         if let Some(Err(e)) = spent.map(|spent| locked.mark_consumed_or_queue(&spent)) {
             outcome.warnings.push(format!("cannot write the ledger: {e}"));
         }
@@ -218,13 +220,13 @@ impl RefreshContext {
         if let Err(e) = locked.save_journal() {
             outcome.warnings.push(format!("cannot write the journal; the next refresh will update it: {e}"));
         }
-        tracing::info!(profile = %self.profile.name, generation = %credential.generation, "adopted");
+        events::adopted(&self.profile, credential.generation);
         Ok(outcome)
     }
 
-    /// Nothing stands in the way any more; if that was all there was to do, the flight is over.
+    /// Clears the block; if nothing else was to be done, the flight is over.
     fn clear_follow_block(&self, locked: &mut LockedProfile<'_, '_>) -> Result<(), Outcome> {
-        if locked.journal.follow_block.take().is_none() {
+        if !locked.journal.clear_blocks(&Cause::FOLLOW) {
             return Ok(());
         }
         locked.save_journal()?;
@@ -232,12 +234,13 @@ impl RefreshContext {
     }
 
     /// Notes why nothing is sent, for `status` and for whoever waited.
-    fn set_follow_block(&self, locked: &mut LockedProfile<'_, '_>, kind: OutcomeKind, failure: Failure) -> Outcome {
-        let wait = if kind == OutcomeKind::ConfigError { FOLLOW_CONFLICT_INTERVAL } else { FOLLOW_RETRY_INTERVAL };
+    fn set_follow_block(&self, locked: &mut LockedProfile<'_, '_>, cause: Cause, failure: Failure) -> Outcome {
+        let wait = if cause == Cause::FollowConflict { FOLLOW_CONFLICT_INTERVAL } else { FOLLOW_RETRY_INTERVAL };
         let now = self.now();
         let at = now.wall.plus(wait);
-        let outcome = Outcome::new(kind).with_retry_at(at).with_error(failure.clone());
-        locked.journal.follow_block = Some(FollowBlock { outcome: kind, failure, next_check: at, set_at: Some(now) });
+        let block = Block::new(cause, failure.clone()).until(at, &now);
+        let outcome = Outcome::new(block.outcome).with_retry_at(at).with_error(failure);
+        locked.journal.set_block(block);
         set_last_attempt(self, &mut locked.journal, &outcome);
         match locked.save_journal() {
             Ok(()) => outcome,

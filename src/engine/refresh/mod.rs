@@ -1,4 +1,4 @@
-//! One refresh: the transaction, what it needs to know, and what follows from each response.
+//! One refresh: the transaction, its context, and the handling of each response.
 
 pub mod backoff;
 pub mod commit;

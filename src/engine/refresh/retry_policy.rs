@@ -1,4 +1,4 @@
-//! What to do about a refresh token that may have been used up: the decision table of [`crate::protocol`]. (pure)
+//! Decides about a refresh token that is in doubt: the decision table of [`crate::protocol`]. (pure)
 
 use std::time::Duration;
 
@@ -8,36 +8,36 @@ use crate::profile::{GRACE_SAFETY_MARGIN, GraceSemantics, Policy, Rotation};
 use crate::provider::http::{CONNECT_SLACK, LATE_READ_TIME};
 use crate::store::journal::Intent;
 
-/// How long before the access token's expiry the last chance comes, at most.
+/// The longest time before the access token's expiry at which the last chance comes.
 const LAST_CHANCE_LEAD: Duration = Duration::from_secs(30);
 
 /// What may be done now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryDecision {
     Send(SendKind),
-    /// Nothing before this instant.
+    /// Nothing may be sent before this instant.
     Wait(Timestamp),
-    /// Nothing ever again, while the access token lives and after: the token must be given up at its expiry.
+    /// Nothing may be sent any more; the token is given up when its access token expires.
     GiveUpAtExpiry(Timestamp),
-    /// Nothing ever again.
+    /// Nothing may be sent any more.
     Exhausted,
 }
 
-/// Which rule a send is made under.
+/// The rule that allows a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendKind {
     /// The token was never sent.
     First,
-    /// Again, at a server that does not punish it.
+    /// A retry at a server that does not punish reuse.
     Retry,
-    /// Again, inside the server's grace: must be let through before this much of the boot clock has passed since the
-    /// first send.
+    /// A retry inside the server's grace: it must be let through before this much of the boot clock has passed since
+    /// the first send.
     Grace { within: Duration },
-    /// Once more just before expiry, since then there is nothing left to lose.
+    /// One more send just before expiry, when nothing is left to lose.
     LastChance,
 }
 
-/// Resolves a doubt.
+/// Decides about a doubt.
 pub fn decide(intent: &Intent, policy: &Policy, validity: Option<&Validity>, now: &Moment) -> RetryDecision {
     match policy.rotation {
         Rotation::None => RetryDecision::Send(SendKind::Retry),
@@ -57,7 +57,7 @@ fn decide_grace_retry(intent: &Intent, policy: &Policy, now: &Moment) -> Option<
     if intent.send_count > 1 || !policy.grace_fits() {
         return None;
     }
-    // Rule 21: after a reboot nobody knows how much of the window is gone.
+    // Rule 21: after a reboot it is unknown how much of the window is gone.
     let elapsed = now.elapsed_since(&intent.first_sent)?;
     let within = policy.reuse_grace - GRACE_SAFETY_MARGIN;
     if elapsed >= within {
@@ -73,7 +73,7 @@ fn decide_grace_retry(intent: &Intent, policy: &Policy, now: &Moment) -> Option<
     }
 }
 
-/// What is left of the grace window, while the one retry inside it is still to come.
+/// The rest of the grace window, while the one retry inside it is still possible.
 pub fn grace_remaining(intent: &Intent, policy: &Policy, now: &Moment) -> Option<Duration> {
     if policy.rotation != Rotation::Grace {
         return None;
@@ -104,8 +104,8 @@ fn decide_last_chance(intent: &Intent, policy: &Policy, validity: Option<&Validi
 
 /// Until when the abandoned request may still be processed; `None` once that is over.
 fn settled_at(intent: &Intent, policy: &Policy, now: &Moment) -> Option<Timestamp> {
-    // Whoever died without noting it had connected, from then on, and waited for at most `timeout` after the send, and
-    // read on.
+    // A process that died recorded no end. It had connected by the first send, and waited at most `timeout` after the
+    // send, and then read on.
     let exchange = policy.connect_timeout + CONNECT_SLACK + policy.timeout + LATE_READ_TIME;
     let (from, bound) = match &intent.gave_up_at {
         Some(abandoned) => (abandoned, policy.settle),

@@ -1,7 +1,7 @@
-//! One refresh, from the lock to the published token: the order of these steps is the product.
+//! One refresh, from the lock to the published token. The order of these steps is what keepalive guarantees.
 //!
-//! It runs on a thread of its own, from top to bottom, with nothing to await: no caller can cancel it between two steps.
-//! The step numbers are those of [`crate::protocol`], "The steps of a refresh".
+//! It runs on a thread of its own, from top to bottom, with nothing to await, so no caller can cancel it between two
+//! steps. The step numbers are those of [`crate::protocol`], "The steps of a refresh".
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,6 +11,7 @@ use crate::clock::Moment;
 use crate::credential::Generation;
 use crate::credential::freshness;
 use crate::credential::secret::Fingerprint;
+use crate::engine::explain;
 use crate::engine::refresh::commit;
 use crate::engine::refresh::commit::SentRefresh;
 use crate::engine::refresh::context::RefreshContext;
@@ -18,31 +19,32 @@ use crate::engine::refresh::errors;
 use crate::engine::refresh::retry_policy;
 use crate::engine::refresh::retry_policy::{RetryDecision, SendKind};
 use crate::engine::status;
-use crate::engine::status::MAX_CLIENT_PROBES;
+use crate::events;
 use crate::guard::{Lease, LockedCredential};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
 use crate::provider::{BeforeSend, BeforeSendError, ExchangeResult, NotSentReason, RawResponse};
-use crate::store::journal::{Intent, Journal, PersistentError};
+use crate::store::journal::block::{Block, Cause};
+use crate::store::journal::{Intent, Journal};
 use crate::store::keys::sealing_key;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::tokens::reconcile::stale_credential;
 use crate::store::{LoadedCredential, LockedProfile, StoreError};
 use crate::sys::lockfile::LockFile;
 
-/// The pauses before the tries within one flight: a connection that failed before anything was sent costs nothing.
+/// The pauses before the tries of one flight. A failed connection costs nothing, because nothing was sent.
 const QUICK_TRY_DELAYS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(900)];
 
-/// Flies: recheck, recover, decide, send, seal, publish, commit.
+/// Runs the transaction: read again, recover, decide, send, seal, publish, commit.
 pub fn run(ctx: &RefreshContext, lease: &Lease<Outcome>) -> Outcome {
     let mut locked = match ctx.store.open_profile(lease.permit()) {
         Ok(locked) => locked,
         Err(e) => return e.outcome(),
     };
     let outcome = refresh_under_lock(ctx, lease, &mut locked).unwrap_or_else(|ended| ended);
-    if let Some(trouble) = PersistentError::from_outcome(&outcome)
-        && let Err(error) = locked.save_persistent_error(trouble)
+    if let Some(block) = Block::from_outcome(&outcome)
+        && let Err(error) = locked.save_store_block(block)
     {
-        tracing::warn!(profile = %ctx.profile.name, %error, "cannot record the error in the journal");
+        tracing::warn!(event = "store.unavailable", profile = %ctx.profile.name, %error, "cannot record the error in the journal");
     }
     with_journal_fields(outcome, &locked.journal)
 }
@@ -52,8 +54,9 @@ fn refresh_under_lock<'l>(
     lease: &'l Lease<Outcome>,
     locked: &mut LockedProfile<'_, 'l>,
 ) -> Result<Outcome, Outcome> {
-    // Step 1: the journal was re-read under the lock. What others did meanwhile may be the answer.
+    // Step 1: the journal was read again under the lock. The outcome of another process may be the answer.
     if let Some(shared) = ctx.outcome_of_earlier_flight(&locked.journal) {
+        events::flight_shared(&ctx.profile.name, &shared);
         return Ok(shared);
     }
     if locked.journal.is_tombstone {
@@ -61,8 +64,9 @@ fn refresh_under_lock<'l>(
     }
     let key = ctx.store.recheck_prefetched_key(&ctx.profile.name, &ctx.prefetched_key)?;
     ctx.mark_client(&key);
-    // Recovery: an answer that arrived for a run which died before it could act on it.
+    // Recovery: a response that arrived for a run that died before it could settle it.
     if let Some(pending) = locked.unsettled_response(&key)? {
+        events::response_recovered(&ctx.profile.name, pending.generation);
         let refusal = commit::settle_recovered(ctx, locked, &key, &pending)?;
         if let Some(ended) = refusal.or_else(|| ctx.outcome_of_earlier_flight(&locked.journal)) {
             return Ok(ended);
@@ -74,11 +78,12 @@ fn refresh_under_lock<'l>(
     let mut warnings = std::mem::take(&mut loaded.warnings);
     publish_if_pending(locked, &loaded, &key, &mut warnings)?;
     if ctx.is_demand_met(&locked.journal) {
+        explain::fresh(&ctx.profile, ctx.demand, &locked.journal);
         return Ok(with_warnings(Outcome::new(OutcomeKind::Fresh), warnings));
     }
     check_keyring_for_open_intent(&locked.journal, &loaded)?;
     let loaded = ctx.follow_tool(locked, &key, loaded, &mut warnings)?;
-    let send = ctx.admit(locked, &loaded)?;
+    let send = explain::admission(&ctx.profile, ctx.admit(locked, &loaded))?;
     // Step 2: whatever could fail here, must fail now.
     let _token_lock = ctx.lock_token(&loaded.fingerprint)?;
     if locked.is_consumed(&loaded.fingerprint)? {
@@ -93,7 +98,7 @@ fn refresh_under_lock<'l>(
     Ok(with_warnings(ctx.recheck_followed_store(locked, &key, outcome), warnings))
 }
 
-/// Steps 3 to 9, with the quick tries that are free as long as nothing was sent.
+/// Steps 3 to 9, with quick retries as long as nothing was sent.
 fn send_and_settle<'l>(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, 'l>,
@@ -112,10 +117,12 @@ fn send_and_settle<'l>(
         let space = locked.reserve_response_space()?;
         let intent = ctx.new_intent(&locked.journal, &held, loaded.fingerprint.clone(), kind);
         let gate = ctx.gate(locked, key, &held, &intent, kind);
-        match ctx.endpoint.exchange(&ctx.prepared, held, gate) {
+        let result = ctx.endpoint.exchange(&ctx.prepared, held, gate);
+        explain::exchange(&ctx.profile, &result);
+        match result {
             ExchangeResult::NotSent { held: back, may_have_intent, why, answer: response } => {
-                // The journal in memory has no such intent: writing it erases the one on disk. If that fails as the
-                // intent did, the gate's word is the better one.
+                // The journal in memory lacks this intent, so saving it erases the one on disk. If that fails as the
+                // intent did, the error of the gate is reported.
                 if may_have_intent
                     && let Err(e) = locked.save_journal()
                     && !matches!(why, NotSentReason::BeforeSend(_))
@@ -153,8 +160,8 @@ fn send_and_settle<'l>(
     Err(errors::settle_unsent(ctx, locked, last))
 }
 
-/// An attempt of which nobody noted the end may have put its answer into the keyring alone, where no disk took it. As long
-/// as the keyring is away, the token that was sent is not sent again.
+/// An attempt whose end was not recorded may have put its response into the keyring alone, when no disk took it. While
+/// the keyring is away, its token is not sent again.
 fn check_keyring_for_open_intent(journal: &Journal, loaded: &LoadedCredential<'_>) -> Result<(), Outcome> {
     let is_open_ended = journal.open_intent().is_some_and(|intent| intent.gave_up_at.is_none());
     match &loaded.keyring_error {
@@ -163,7 +170,7 @@ fn check_keyring_for_open_intent(journal: &Journal, loaded: &LoadedCredential<'_
     }
 }
 
-/// Step 8, left over from an earlier run: the keyring could not be written then.
+/// Step 8 of an earlier run that could not write the keyring.
 fn publish_if_pending(
     locked: &mut LockedProfile<'_, '_>,
     loaded: &LoadedCredential<'_>,
@@ -181,12 +188,12 @@ fn publish_if_pending(
 }
 
 impl RefreshContext {
-    /// Whether the demand is met by what the journal says.
+    /// Whether the journal satisfies the demand.
     pub(in crate::engine) fn is_demand_met(&self, journal: &Journal) -> bool {
         status::meets_demand(journal, self.demand, &self.profile, &self.now())
     }
 
-    /// Rule 26: the outcome of the flight that this one waited for, if it answers the demand.
+    /// Rule 26: the outcome of the flight that this one waited for, if it satisfies the demand.
     fn outcome_of_earlier_flight(&self, journal: &Journal) -> Option<Outcome> {
         if journal.generation.get() > self.version_seen.generation && self.is_demand_met(journal) {
             return Some(Outcome::new(OutcomeKind::Refreshed).as_follower());
@@ -232,11 +239,11 @@ impl RefreshContext {
         };
         if let Some(at) = locked.journal.blocked_until(&now) {
             if matches!(kind, SendKind::Grace { .. } | SendKind::LastChance) {
-                // A try was turned away, with a time before which none is welcome.
+                // A try was turned away, with a time before which no other is allowed.
                 return Err(errors::in_doubt_outcome(&locked.journal, Some(at)));
             }
-            let (kind, error) = match &locked.journal.access_token_error {
-                Some(failure) => (OutcomeKind::ConfigError, Some(failure.clone())),
+            let (kind, error) = match locked.journal.block(Cause::AccessToken) {
+                Some(block) => (block.outcome, Some(block.failure.clone())),
                 None => (OutcomeKind::Deferred, locked.journal.last_attempt.as_ref().and_then(|a| a.error.clone())),
             };
             let mut outcome = Outcome::new(kind).with_retry_at(at);
@@ -246,39 +253,27 @@ impl RefreshContext {
         Ok(kind)
     }
 
-    /// Never to another server: the credential knows where it belongs.
+    /// A credential is never sent to another server than its own.
     fn check_binding(&self, loaded: &LoadedCredential<'_>) -> Result<(), Outcome> {
-        let belongs = &loaded.locked_credential.credential().binding;
-        let configured = self.prepared.binding();
-        if belongs.origin == configured.origin && belongs.client_id == configured.client_id {
-            return Ok(());
+        match status::other_server(&loaded.locked_credential.credential().binding, &self.prepared.binding()) {
+            Some(failure) => Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure)),
+            None => Ok(()),
         }
-        let message = format!(
-            "the credential was issued to client {} at {}, but the configuration has client {} at {}",
-            belongs.client_id, belongs.origin, configured.client_id, configured.origin
-        );
-        let hint = format!("restore [provider.{}], sign in again, or import with --replace", belongs.provider);
-        Err(Outcome::new(OutcomeKind::ConfigError)
-            .with_error(Failure::new(ErrorKind::OtherServer, message).with_hint(hint)))
     }
 
-    /// Rule 24: a client that the provider refused is tried again when the configuration changes, by `--force` once, and
-    /// by itself three times at most.
+    /// Rule 24: a refused client is tried again when the configuration changes, by `--force` once, and automatically
+    /// three times at most.
     fn check_client_block(&self, journal: &mut Journal, now: &Moment) -> Result<(), Outcome> {
-        let Some(client_block) = journal.client_block.as_ref().filter(|client_block| self.is_held_by(client_block))
-        else {
-            journal.client_block = None;
+        let Some(block) = journal.block(Cause::Client).filter(|block| self.is_held_by(block)) else {
+            journal.clear_blocks(&[Cause::Client]);
             return Ok(());
         };
-        let next_probe = client_block.blocked_until(now);
-        if self.is_forced() || (client_block.probe_count < MAX_CLIENT_PROBES && next_probe.is_none()) {
+        let (next_probe, may_probe) = (block.blocked_until(now), status::has_probes_left(block));
+        if self.is_forced() || (may_probe && next_probe.is_none()) {
             return Ok(());
         }
-        let outcome = Outcome::new(OutcomeKind::ConfigError).with_error(client_block.failure.clone());
-        Err(match next_probe.filter(|_| client_block.probe_count < MAX_CLIENT_PROBES) {
-            Some(at) => outcome.with_retry_at(at),
-            None => outcome,
-        })
+        let outcome = Outcome::new(OutcomeKind::ConfigError).with_error(block.failure.clone());
+        Err(Outcome { retry_at: next_probe.filter(|_| may_probe), ..outcome })
     }
 
     /// Rule 8: the keyring must be able to take the new token, unless a daemon has waited for it long enough.
@@ -298,15 +293,19 @@ impl RefreshContext {
         Err(crate::store::StoreError::from(error).outcome())
     }
 
-    /// Whoever holds a token of the same number may be any process, and stopped: nobody waits for it in a lane.
+    /// The lock of a token with the same number may be held by any process, even a stopped one, so the place at the
+    /// provider is given away meanwhile.
     fn lock_token(&self, token: &Fingerprint) -> Result<LockFile, StoreError> {
         match self.store.try_lock_token(token)? {
             Some(lock) => Ok(lock),
-            None => self.concurrency_permit.released_while(|| self.store.lock_token(token)),
+            None => {
+                events::lock_wait(&self.profile.name, "another process has the lock of the token");
+                self.concurrency_permit.released_while(|| self.store.lock_token(token))
+            }
         }
     }
 
-    /// The intent that the fence will journal.
+    /// The intent that the gate will write.
     fn new_intent(
         &self,
         journal: &Journal,
@@ -330,7 +329,7 @@ impl RefreshContext {
         }
     }
 
-    /// Step 4, run by the fence: is the attempt still allowed at this instant? Then the intent, fsynced.
+    /// Step 4, run by the send gate: is the attempt still allowed now? Then the intent is written and synced.
     fn gate(
         &self,
         locked: &LockedProfile<'_, '_>,
@@ -351,7 +350,7 @@ impl RefreshContext {
             if !is_intact() {
                 return Err(BeforeSendError::Refused("the lock file was replaced by another program"));
             }
-            // It may take its time, so it comes before the clock is asked.
+            // This may take time, so it comes before the clock is read.
             check_followed()?;
             let is_over = || match kind {
                 SendKind::Grace { within } => {
@@ -363,7 +362,7 @@ impl RefreshContext {
                 return Err(BeforeSendError::Refused("the server's grace period is over"));
             }
             write().map_err(|e| BeforeSendError::Journal(e.to_string()))?;
-            // The disk may have taken its time.
+            // The disk may have taken time.
             if is_over() {
                 Err(BeforeSendError::RefusedAfterIntent("the server's grace period is over"))
             } else {
@@ -378,7 +377,7 @@ fn with_warnings(mut outcome: Outcome, warnings: Vec<String>) -> Outcome {
     outcome
 }
 
-/// Adds what the journal knows.
+/// Adds the fields that the journal has.
 pub fn with_journal_fields(mut outcome: Outcome, journal: &Journal) -> Outcome {
     if journal.has_credential() {
         outcome.generation = journal.generation.max(Generation::FIRST);

@@ -1,5 +1,6 @@
 //! The journal J of a profile: what happened and what is under way, without secrets; `status` reads nothing else.
 
+pub mod block;
 pub mod transitions;
 
 use std::path::Path;
@@ -11,14 +12,15 @@ use crate::credential::external::ImportSource;
 use crate::credential::freshness::Validity;
 use crate::credential::secret::Fingerprint;
 use crate::credential::{Binding, Credential, Generation};
-use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState, Publication};
+use crate::outcome::{ErrorKind, Failure, OutcomeKind, ProfileState, Publication};
 use crate::profile::ProfileName;
 use crate::store::StoreError;
 use crate::store::identity::StoreIdentity;
+use crate::store::journal::block::Block;
 use crate::sys::durable;
 
 /// The version of the form below. A record of a later version is left alone.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// One profile's journal. Replaced as a whole, under the profile's lock, durably.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,38 +44,28 @@ pub struct Journal {
     pub not_before: Option<Timestamp>,
     /// When `not_before` was set, or told: for clocks that are set meanwhile. The two are set together, by
     /// [`Journal::set_not_before`].
-    #[serde(default)]
     pub not_before_set_at: Option<Moment>,
     /// Transient failures in a row.
     pub consecutive_failures: u32,
     /// Answers in a row that said no without saying why.
     pub consecutive_unclassified: u32,
     pub rejected: Option<Rejection>,
-    pub client_block: Option<ClientBlock>,
+    /// What stands in the way of a refresh, by precedence. Set by [`Journal::set_block`].
+    pub blocks: Vec<Block>,
     /// Of a logout: what was sent, or is about to be, to revoke a refresh token.
-    #[serde(default)]
     pub revocation: Option<Revocation>,
     /// Logged out: the credential is gone on purpose, and a later one counts on from `generation`.
     pub is_tombstone: bool,
-    /// The tool that it was taken over from. Absent in the journals of older versions, as is what follows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The tool that it was taken over from.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<ImportSource>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub follow_block: Option<FollowBlock>,
-    /// Why the newest answer held no access token that can be used: what is there, if anything, is the one before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub access_token_error: Option<Failure>,
-    /// What ended the newest run that opened what is stored here. It was no attempt: followers learn nothing from it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub persistent_error: Option<PersistentError>,
     /// The store that the fingerprints are of. Outlives that store's own file, and a move of this one into another store.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub store_identity: Option<StoreIdentity>,
     /// Tokens that must not be sent again, and that the ledger could not take yet.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ledger_backlog: Vec<Fingerprint>,
     /// The newest spent token that the ledger took from here: one that does not know it is not whole.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub last_ledgered: Option<Fingerprint>,
     /// The sealed copy is not what this journal says, or holds a token that is spent. Seen when they are looked at; never
     /// written.
@@ -96,54 +88,12 @@ pub struct Intent {
     /// When we stopped waiting for an answer; `None` while somebody waits, or if that process died.
     pub gave_up_at: Option<Moment>,
     /// The same of the send before this one, and what holds again if this one is turned away.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_gave_up_at: Option<Moment>,
     /// The one send before expiry was made.
     pub is_last_chance_used: bool,
     /// The server does not punish a second use, so the token need not be given up when the attempt is forgotten.
-    #[serde(default)]
     pub is_reusable: bool,
-}
-
-/// Why a profile that follows a tool sends nothing: the tool's store cannot be read, or holds something else.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FollowBlock {
-    pub outcome: OutcomeKind,
-    pub failure: Failure,
-    /// When the store is looked into again.
-    pub next_check: Timestamp,
-    /// When that was settled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub set_at: Option<Moment>,
-}
-
-impl FollowBlock {
-    /// Until when the store is not looked into, if that is not over.
-    pub fn blocked_until(&self, now: &Moment) -> Option<Timestamp> {
-        now.pending_until(self.next_check, self.set_at.as_ref())
-    }
-}
-
-/// What is stored, or its key, is of no use until somebody mends it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PersistentError {
-    pub outcome: OutcomeKind,
-    pub failure: Failure,
-}
-
-impl PersistentError {
-    /// The trouble that a run ended with, if it was one.
-    pub fn from_outcome(outcome: &Outcome) -> Option<Self> {
-        let failure = outcome.error.clone().filter(|_| outcome.is_persistent)?;
-        Some(Self { outcome: outcome.kind, failure })
-    }
-
-    pub fn state(&self) -> ProfileState {
-        match self.outcome {
-            OutcomeKind::NeedsLogin => ProfileState::NeedsLogin,
-            _ => ProfileState::ConfigError,
-        }
-    }
 }
 
 /// How the newest attempt ended.
@@ -170,27 +120,6 @@ pub struct Revocation {
     pub at: Timestamp,
     /// The server said so. Else it may be revoked, or not.
     pub is_confirmed: bool,
-}
-
-/// The provider refuses the client, not the token: wait until the configuration changes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClientBlock {
-    /// Identifies the settings that were refused: a hash under the sealing key, for the client secret is among them.
-    pub config_fingerprint: String,
-    pub failure: Failure,
-    /// Automatic probes made since.
-    pub probe_count: u32,
-    pub next_probe: Timestamp,
-    /// When that was settled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub set_at: Option<Moment>,
-}
-
-impl ClientBlock {
-    /// Until when the client is not tried again by itself, if that is not over.
-    pub fn blocked_until(&self, now: &Moment) -> Option<Timestamp> {
-        now.pending_until(self.next_probe, self.set_at.as_ref())
-    }
 }
 
 impl Rejection {
@@ -237,16 +166,13 @@ impl Journal {
             last_attempt: None,
             not_before: None,
             not_before_set_at: None,
-            access_token_error: None,
-            persistent_error: None,
             consecutive_failures: 0,
             consecutive_unclassified: 0,
             rejected: None,
-            client_block: None,
+            blocks: Vec::new(),
             revocation: None,
             is_tombstone: false,
             origin: None,
-            follow_block: None,
             store_identity: None,
             ledger_backlog: Vec::new(),
             last_ledgered: None,
@@ -314,11 +240,6 @@ impl Journal {
         self.origin.as_ref().filter(|origin| origin.location.is_some())
     }
 
-    /// What a followed tool holds cannot be reconciled with what is here, and a person must say which is meant.
-    pub fn follow_conflict(&self) -> Option<&FollowBlock> {
-        self.follow_block.as_ref().filter(|s| s.outcome == OutcomeKind::ConfigError)
-    }
-
     /// A revocation of the current refresh token of which nobody knows whether it happened.
     pub fn open_revocation(&self) -> Option<&Revocation> {
         let is_open = |r: &&Revocation| !r.is_confirmed && self.fingerprint.as_ref() == Some(&r.fingerprint);
@@ -373,8 +294,7 @@ impl Journal {
 
     /// Takes over what is public of a credential. The caller has it durably sealed.
     pub fn set_credential(&mut self, credential: &Credential, fingerprint: Fingerprint) {
-        // The same token, sealed once more, brings nothing that can be used either.
-        self.access_token_error.take_if(|_| self.fingerprint.as_ref() != Some(&fingerprint));
+        self.clear_blocks_for(self.fingerprint.as_ref() != Some(&fingerprint));
         self.binding = Some(credential.binding.clone());
         self.generation = credential.generation;
         self.fingerprint = Some(fingerprint);
@@ -382,7 +302,6 @@ impl Journal {
         self.login_by = credential.grant.login_by;
         self.is_tombstone = false;
         self.integrity_error = None;
-        self.persistent_error = None;
         self.revocation = None;
         if self.intent.as_ref().is_some_and(|i| i.generation < credential.generation) {
             self.intent = None;
@@ -402,6 +321,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{Clock, ManualClock};
+    use crate::store::journal::block::Cause;
     use crate::store::test_samples::{fingerprint, intent, journal, now};
 
     fn rejection() -> Rejection {
@@ -537,9 +457,9 @@ mod tests {
     fn same_token_adopted_again_keeps_its_unusable_error() {
         for (token, is_kept) in [('a', true), ('b', false)] {
             let mut journal = journal();
-            journal.access_token_error = Some(Failure::new(ErrorKind::AtUnusable, "nothing"));
+            journal.set_block(Block::new(Cause::AccessToken, Failure::new(ErrorKind::AtUnusable, "nothing")));
             journal.set_credential(&credential(3), fingerprint(token));
-            assert_eq!(journal.access_token_error.is_some(), is_kept, "{token}");
+            assert_eq!(journal.block(Cause::AccessToken).is_some(), is_kept, "{token}");
         }
     }
 

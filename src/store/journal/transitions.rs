@@ -8,6 +8,7 @@ use crate::credential::{Credential, Generation};
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::Policy;
 use crate::store::disk::sealed_content::{GrantWarning, SealedResponse};
+use crate::store::journal::block::{Block, Cause};
 use crate::store::journal::{Intent, Journal};
 use crate::store::keys::sealing_key::SealingKey;
 
@@ -76,12 +77,14 @@ impl Journal {
         let renewed = |i| Intent { generation, gave_up_at: Some(at.clone()), is_last_chance_used: false, ..i };
         self.intent = doubt.map(renewed);
         self.refreshed_at = Some(at.wall);
-        self.client_block = None;
         self.consecutive_unclassified = 0;
         // A server that grants refresh tokens and nothing to use them for must not be asked in a loop.
         let is_usable = !after.warnings.contains(&GrantWarning::NoUsableAccessToken);
         self.consecutive_failures = if is_usable { 0 } else { self.consecutive_failures + 1 };
-        self.access_token_error = (!is_usable).then(|| access_token_error(&credential.binding.provider));
+        self.clear_blocks(&[Cause::AccessToken]);
+        if !is_usable {
+            self.set_block(Block::new(Cause::AccessToken, access_token_error(&credential.binding.provider)));
+        }
         let pause = if is_usable { Duration::ZERO } else { pause(self) };
         let wait = Some(after.cooldown.max(pause)).filter(|wait| !wait.is_zero());
         self.set_not_before(credential.grant.not_before.max(wait.map(|wait| at.wall.plus(wait))), Some(at));
@@ -101,7 +104,6 @@ impl Journal {
         self.intent = ours
             .filter(|i| i.generation >= credential.generation || i.send_count > 1)
             .map(|i| Intent { generation: i.generation.max(credential.generation), ..i });
-        self.client_block = None;
         self.consecutive_failures = 0;
         self.consecutive_unclassified = 0;
         if !is_the_same {
@@ -117,13 +119,10 @@ impl Journal {
 /// Rule 16: the refresh token is safe, and there is nothing new to use. Unless somebody changes what is asked for, it will
 /// be so again.
 fn access_token_error(provider: &str) -> Failure {
-    Failure::new(ErrorKind::AtUnusable, format!("{provider} issued a refresh token but no usable access token")).with_hint(
-        format!(
-            "the refresh token is kept; check scopes and headers in [provider.{provider}], and that the server issues Bearer tokens"
-        ),
-    )
-    .with_hint(format!(
-        "the refresh token is kept; check scopes and headers of [provider.{provider}], and that it grants Bearer tokens"
+    let message = format!("{provider} issued a refresh token but no usable access token");
+    Failure::new(ErrorKind::AtUnusable, message).with_hint(format!(
+        "the refresh token is kept; check scopes and headers in [provider.{provider}], and that the server issues Bearer \
+         tokens"
     ))
 }
 
@@ -138,12 +137,10 @@ mod tests {
     /// A journal at generation 2, with this attempt, at which generation 3 arrives with this token.
     fn arrived(intent: Option<Intent>, token: char) -> Journal {
         let mut journal = Journal { intent, consecutive_failures: 3, consecutive_unclassified: 2, ..journal() };
+        journal.set_block(Block::new(Cause::Client, Failure::new(ErrorKind::ClientRefused, "no")));
         journal.apply_new_credential(&credential(3, "r"), &fingerprint(token));
         assert_eq!((journal.generation.get(), journal.fingerprint.clone()), (3, Some(fingerprint(token))));
-        assert_eq!(
-            (journal.consecutive_failures, journal.consecutive_unclassified, &journal.client_block),
-            (0, 0, &None)
-        );
+        assert_eq!((journal.consecutive_failures, journal.consecutive_unclassified, journal.blocks.len()), (0, 0, 0));
         journal
     }
 

@@ -36,7 +36,7 @@ pub struct FoundItem {
 
 /// A keyring of the operating system.
 ///
-/// Calls block for at most [`DEADLINE`], never prompt, and may come from any thread. An error never means "not written":
+/// Calls block for at most [`KEYRING_TIMEOUT`], never prompt, and may come from any thread. An error never means "not written":
 /// some keyrings apply a write whose caller saw it fail, so the caller reads again before it decides. After an error or a
 /// restart of the keyring's service the next call opens a new connection by itself.
 pub trait Keyring: Send + Sync {

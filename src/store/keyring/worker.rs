@@ -41,7 +41,7 @@ impl<B: KeyringBackend> KeyringWorker<B> {
         Self { template: Mutex::new(template), queue: Mutex::new(None), thread_count: Arc::default() }
     }
 
-    /// Runs `call` on the thread and waits for it, for at most [`DEADLINE`]. After that the thread is left to itself and
+    /// Runs `call` on the thread and waits for it, for at most [`super::KEYRING_TIMEOUT`]. After that the thread is left to itself and
     /// the next call gets a new one. A write that was left behind may still happen: the caller reads again.
     fn call<T: Send + 'static>(
         &self,

@@ -69,7 +69,9 @@ impl Store {
     /// That the key file is not there, found out without reading it. `None` also where the key is elsewhere.
     pub fn missing_key_file(&self) -> Option<StoreError> {
         match &self.backend {
-            StoreBackend::File { source: KeySource::File(path), .. } if matches!(path.try_exists(), Ok(false)) => {
+            StoreBackend::File { source: KeySource::File(path), .. }
+                if !self.has_cached_key() && matches!(path.try_exists(), Ok(false)) =>
+            {
                 Some(self.key_error(KeyError::FileMissing(path.clone())))
             }
             StoreBackend::File { .. } | StoreBackend::Keyring { .. } => None,

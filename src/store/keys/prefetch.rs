@@ -14,7 +14,7 @@ impl Store {
     /// Fetches the key for what a profile has. Also writes the store's identity again if that is gone. No lock may be held.
     pub fn prefetch_key(&self, name: &ProfileName) -> PrefetchedKey {
         if let Err(error) = self.restore_identity() {
-            tracing::warn!(%error, "cannot write store.json again");
+            tracing::warn!(event = "store.unavailable", %error, "cannot write store.json again");
         }
         self.key_for_profile(name).map_err(Outcome::from)
     }

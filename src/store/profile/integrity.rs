@@ -3,10 +3,11 @@
 
 use crate::credential::{Credential, Generation};
 use crate::guard::Permit;
-use crate::outcome::{ErrorKind, Failure, OutcomeKind, ProfileState};
+use crate::outcome::{ErrorKind, Failure, ProfileState};
 use crate::profile::ProfileName;
 use crate::store::disk::envelope;
-use crate::store::journal::{Journal, PersistentError};
+use crate::store::journal::Journal;
+use crate::store::journal::block::{Block, Cause};
 use crate::store::keyring::KeyringItem;
 use crate::store::keyring::item;
 use crate::store::keyring::item::PublishedItem;
@@ -92,11 +93,7 @@ impl Store {
             return Some((ProfileState::Due, Failure::new(ErrorKind::Unsealed, error.to_string()).with_hint(hint)));
         }
         let outcome = error.outcome();
-        let state = match outcome.kind {
-            OutcomeKind::NeedsLogin => ProfileState::NeedsLogin,
-            _ => ProfileState::ConfigError,
-        };
-        outcome.error.map(|failure| (state, failure))
+        outcome.error.map(|failure| (outcome.kind.into(), failure))
     }
 
     /// The same of a profile whose store nobody knows any more, or which may not be used here, well as its sealed copy may be.
@@ -104,7 +101,8 @@ impl Store {
         let is_seen = |error: &StoreError| !matches!(error, StoreError::Io { .. });
         let unusable = || self.check_filesystem().and_then(|()| self.identity().map(drop)).err().filter(is_seen);
         let error = journal.has_credential().then(|| self.identity_lost_error(journal).or_else(unusable)).flatten()?;
-        error.outcome().error.map(|failure| (ProfileState::ConfigError, failure))
+        let outcome = error.outcome();
+        outcome.error.map(|failure| (outcome.kind.into(), failure))
     }
 
     fn sealed_file_error(&self, name: &ProfileName, journal: &Journal) -> Option<StoreError> {
@@ -142,19 +140,19 @@ pub(in crate::store) fn journal_missing(name: &ProfileName) -> (ProfileState, Fa
 impl LockedProfile<'_, '_> {
     /// Notes in the journal what ends every run alike, if that is news, and nothing else: what a run that failed has in
     /// memory may be half of something. Where there is no journal, that is what is told.
-    pub fn save_persistent_error(&mut self, trouble: PersistentError) -> Result<(), StoreError> {
+    pub fn save_store_block(&mut self, block: Block) -> Result<(), StoreError> {
         let path = self.folder.journal();
         let kept = Journal::read(&path, self.permit.profile())?;
-        if let Some(mut kept) = kept.filter(|kept| kept.persistent_error.as_ref() != Some(&trouble)) {
-            kept.persistent_error = Some(trouble);
+        if let Some(mut kept) = kept.filter(|kept| kept.block(Cause::Store) != Some(&block)) {
+            kept.set_block(block);
             kept.write(&path).map_err(|e| StoreError::io("write", &path, e))?;
         }
         Ok(())
     }
 
     /// The credential was opened: whatever kept others from it is over.
-    pub(in crate::store) fn clear_persistent_error(&mut self) -> Result<(), StoreError> {
-        if self.journal.persistent_error.take().is_some() { self.save_journal() } else { Ok(()) }
+    pub(in crate::store) fn clear_store_block(&mut self) -> Result<(), StoreError> {
+        if self.journal.clear_blocks(&[Cause::Store]) { self.save_journal() } else { Ok(()) }
     }
 
     /// Whether a published copy may take the place of a sealed one that is damaged: not if the sealed one was newer, by

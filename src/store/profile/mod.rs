@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::credential::secret::Fingerprint;
 use crate::credential::{Credential, Generation};
+use crate::events;
 use crate::guard::{LockedCredential, Permit};
 use crate::outcome::{ErrorKind, Publication};
 use crate::store::disk::envelope;
@@ -16,6 +17,7 @@ use crate::store::disk::envelope::SealedHeader;
 use crate::store::disk::layout::ProfileFolder;
 use crate::store::disk::sealed_content::{SealedContent, SealedContentRef, SealedResponse};
 use crate::store::identity::StoreIdentity;
+use crate::store::journal::block::Cause;
 use crate::store::journal::{Intent, Journal};
 use crate::store::keyring::item;
 use crate::store::keyring::item::PublishedItem;
@@ -65,6 +67,7 @@ impl Store {
     ) -> Result<LockedProfile<'s, 'l>, StoreError> {
         self.check_filesystem()?;
         let folder = self.layout.profile_folder(permit.profile());
+        events::step(permit.profile(), "reading the journal under the lock");
         let mut journal = Journal::read(&folder.journal(), permit.profile())?
             .unwrap_or_else(|| Journal::new(permit.profile().clone()));
         match self.sealed_generation(permit.profile()) {
@@ -81,6 +84,7 @@ impl<'l> LockedProfile<'_, 'l> {
     /// Writes the journal; durable on return.
     pub fn save_journal(&self) -> Result<(), StoreError> {
         let path = self.folder.journal();
+        events::step(self.permit.profile(), "writing the journal");
         self.journal.write(&path).map_err(|e| StoreError::io("write", &path, e))
     }
 
@@ -93,6 +97,7 @@ impl<'l> LockedProfile<'_, 'l> {
         key: &Arc<SealingKey>,
         is_keyring_optional: bool,
     ) -> Result<Option<LoadedCredential<'l>>, StoreError> {
+        events::step(self.permit.profile(), "reading the sealed credential and the keyring item");
         let mut warnings = Vec::new();
         self.flush_ledger_backlog(&mut warnings)?;
         let sealed = if self.journal.is_tombstone { None } else { self.unseal_current(key) };
@@ -139,7 +144,7 @@ impl<'l> LockedProfile<'_, 'l> {
         self.rekey_fingerprints(&newest.credential, &fingerprint, key)?;
         self.update_journal_to(&newest, &fingerprint)?;
         self.reconcile_with_ledger(&mut warnings)?;
-        self.clear_persistent_error()?;
+        self.clear_store_block()?;
         Ok(Some(LoadedCredential {
             locked_credential: self.permit.bind(newest.credential),
             fingerprint,
@@ -152,11 +157,8 @@ impl<'l> LockedProfile<'_, 'l> {
     /// to be another store's.
     fn can_load_without_keyring(&self, sealed: Option<&Result<UnsealedCredential, StoreError>>) -> bool {
         let is_newest = |s: &UnsealedCredential| s.credential.generation >= self.journal.generation;
-        let is_ours = self
-            .journal
-            .persistent_error
-            .as_ref()
-            .is_none_or(|trouble| trouble.failure.kind != ErrorKind::DomainMismatch);
+        let is_ours =
+            self.journal.block(Cause::Store).is_none_or(|block| block.failure.kind != ErrorKind::DomainMismatch);
         let is_enough = match sealed {
             Some(sealed) => sealed.as_ref().is_ok_and(is_newest),
             None => !self.journal.has_credential(),
@@ -226,6 +228,7 @@ impl<'l> LockedProfile<'_, 'l> {
 
     /// Takes the space for an answer, durably: running out of disk is noticed now (rule 8).
     pub fn reserve_response_space(&self) -> Result<StagedFile, StoreError> {
+        events::step(self.permit.profile(), "reserving space for the response");
         let path = self.folder.received();
         StagedFile::create(&path, RESPONSE_SPACE).map_err(|e| StoreError::io("reserve", &path, e))
     }
@@ -235,7 +238,10 @@ impl<'l> LockedProfile<'_, 'l> {
         let mut journal = self.journal.clone();
         journal.intent = Some(intent);
         let path = self.folder.journal();
-        move || journal.write(&path)
+        move || {
+            events::step(&journal.profile, "writing the intent");
+            journal.write(&path)
+        }
     }
 
     /// Seals an answer that nobody has read yet; durable on return (rule 9).
@@ -247,6 +253,7 @@ impl<'l> LockedProfile<'_, 'l> {
         attempt: &str,
         key: &SealingKey,
     ) -> Result<(), StoreError> {
+        events::step(self.permit.profile(), "sealing the response");
         let header = self.header(generation, Some(attempt), key);
         let path = self.folder.received();
         let bytes = envelope::seal(&header, &SealedContentRef::Response(response), key)
@@ -258,18 +265,21 @@ impl<'l> LockedProfile<'_, 'l> {
     /// recovery takes it as well; the new name is durable once [`LockedProfile::save_journal`] has synced the folder that both share.
     #[expect(clippy::disallowed_methods, reason = "synced with the journal, by LockedProfile::save_journal")]
     pub fn promote_response(&self) -> Result<(), StoreError> {
+        events::step(self.permit.profile(), "making the response the sealed credential");
         let path = self.folder.sealed();
         std::fs::rename(self.folder.received(), &path).map_err(|e| StoreError::io("write", &path, e))
     }
 
     /// Removes an answer that brought no tokens and is settled.
     pub fn discard_response(&self) -> Result<(), StoreError> {
+        events::step(self.permit.profile(), "removing the settled response");
         let path = self.folder.received();
         durable::remove(&path).map_err(|e| StoreError::io("remove", &path, e))
     }
 
     /// Seals a credential that did not come as an answer to a refresh: login, import, adoption. Durable on return.
     pub fn seal_credential(&self, credential: &Credential, key: &SealingKey) -> Result<(), StoreError> {
+        events::step(self.permit.profile(), "sealing the credential");
         let header = self.header(credential.generation, None, key);
         let path = self.folder.sealed();
         let bytes = envelope::seal(&header, &SealedContent::from_credential(credential), key)
@@ -304,6 +314,7 @@ impl<'l> LockedProfile<'_, 'l> {
             self.journal.publication = Publication::None;
             return Ok(());
         };
+        events::step(self.permit.profile(), "writing the keyring item");
         let item = self.keyring_item(service);
         self.journal.publication = Publication::PublishPending;
         // No store moves to a lower generation (rule 13), not even one that we do not trust.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::clock::Timestamp;
 use crate::credential::secret::Fingerprint;
+use crate::events;
 use crate::store::disk::layout::Layout;
 use crate::sys::durable;
 use crate::sys::lockfile::LockFile;
@@ -87,6 +88,7 @@ impl Ledger {
         if !is_news(find_entry(&bytes, token)) {
             return Ok(());
         }
+        events::ledger_write(token, line.trim_end_matches(token.as_str()));
         // A torn last line would swallow the new one.
         let is_torn = bytes.last().is_some_and(|last| *last != b'\n');
         let whole: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();

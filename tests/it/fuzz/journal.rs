@@ -18,7 +18,8 @@ use keepalive::profile::{Policy, ProfileName, Rotation, StoreKind, StoreSettings
 use keepalive::store::Store;
 use keepalive::store::disk::envelope;
 use keepalive::store::disk::sealed_content::{ResponseContent, SealedContent, SealedGrant, SealedResponse, SecretText};
-use keepalive::store::journal::{ClientBlock, Intent, Journal, Rejection};
+use keepalive::store::journal::block::{Block, Cause, RefusedClient};
+use keepalive::store::journal::{Intent, Journal, Rejection};
 use keepalive::store::keyring::memory::MemoryKeyring;
 use keepalive::store::keyring::{Keyring, KeyringItem};
 use keepalive::store::keys::sealing_key::SealingKey;
@@ -449,12 +450,11 @@ fn damaged_journal_is_never_read_as_another_profile() {
         is_last_chance_used: false,
         is_reusable: false,
     });
-    whole.client_block = Some(ClientBlock {
-        config_fingerprint: "c".into(),
-        failure: failure.clone(),
-        probe_count: 1,
-        next_probe: NOW,
-        set_at: None,
+    let client = RefusedClient { config_fingerprint: "c".into(), probe_count: 1 };
+    whole.set_block(Block {
+        client: Some(client),
+        next_check: Some(NOW),
+        ..Block::new(Cause::Client, failure.clone())
     });
     whole.rejected = Some(Rejection { fingerprint, at: NOW, failure });
     let whole = serde_json::to_vec(&whole).unwrap();
@@ -471,7 +471,7 @@ fn damaged_journal_is_never_read_as_another_profile() {
         }
         std::fs::write(&path, bytes).unwrap();
         if let Ok(Some(journal)) = Journal::read(&path, &name("demo")) {
-            assert_eq!((&journal.profile, journal.format), (&name("demo"), 1));
+            assert_eq!((&journal.profile, journal.format), (&name("demo"), 2));
             judge(rng, &journal);
         }
     });

@@ -1,0 +1,111 @@
+//! Tells the log why the engine decides as it does. It decides nothing itself.
+
+use crate::clock::Moment;
+use crate::credential::Generation;
+use crate::credential::freshness;
+use crate::credential::freshness::{Demand, DueReason, Freshness};
+use crate::engine::refresh::retry_policy::SendKind;
+use crate::engine::status;
+use crate::engine::status::StatusPolicy;
+use crate::events;
+use crate::outcome::{ErrorKind, Outcome, OutcomeKind, ProfileState};
+use crate::profile::Profile;
+use crate::provider::classify::ResponseClass;
+use crate::provider::{BeforeSendError, ExchangeResult, NotSentReason};
+use crate::store::journal::Journal;
+
+/// A refresh is needed. `journal`: what is known, and believed.
+pub(super) fn due(profile: &Profile, demand: Demand, journal: Option<&Journal>, now: &Moment) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let generation = journal.map_or(Generation::NONE, |journal| journal.generation);
+    let reason = journal.map_or_else(|| "nothing usable is stored".into(), |j| due_reason(profile, demand, j, now));
+    events::due(profile, generation, &reason);
+}
+
+/// No refresh is needed.
+pub(super) fn fresh(profile: &Profile, demand: Demand, journal: &Journal) {
+    let reason = match demand {
+        Demand::Margin { .. } => "the access token is not within its margin",
+        Demand::ValidFor(_) => "the access token is valid for as long as requested",
+        Demand::NewerThan(_) => "a newer generation is stored",
+    };
+    let expires_at = journal.validity.as_ref().map(freshness::Validity::expires_at);
+    events::fresh(profile, journal.generation, expires_at, reason);
+}
+
+fn due_reason(profile: &Profile, demand: Demand, journal: &Journal, now: &Moment) -> String {
+    let validity = journal.validity.as_ref();
+    let jitter = status::jitter(profile.name.as_str(), profile.margin, validity);
+    match freshness::assess(journal.generation, validity, demand, profile.margin, jitter, now) {
+        Freshness::Due(DueReason::NoAccessToken) => "there is no access token".into(),
+        Freshness::Due(DueReason::Expired) => "the access token has expired".into(),
+        Freshness::Due(DueReason::WithinMargin) => "the access token is within its margin".into(),
+        Freshness::Due(DueReason::TooShort) => "the access token does not last as long as requested".into(),
+        Freshness::Due(DueReason::Forced) => "it was requested with --force".into(),
+        Freshness::Fresh => {
+            let (policy, is_following) = (&profile.provider.policy, profile.follow);
+            let status_policy = StatusPolicy { policy, margin: profile.margin, jitter, is_following };
+            match status::profile_status(Some(journal), status_policy, now).state {
+                ProfileState::Fresh | ProfileState::Due => "something is left to settle or to publish".into(),
+                state => format!("the access token is fresh, but the profile is {state}"),
+            }
+        }
+    }
+}
+
+/// Whether a request may be made, and under which rule.
+pub(super) fn admission(profile: &Profile, admitted: Result<SendKind, Outcome>) -> Result<SendKind, Outcome> {
+    match &admitted {
+        Ok(kind) => {
+            let (rule, reason) = match kind {
+                SendKind::First => (None, "the token was never sent"),
+                SendKind::Retry => (None, "a retry, which this server does not punish"),
+                SendKind::Grace { .. } => (Some(19), "a retry within the grace of the server"),
+                SendKind::LastChance => (Some(18), "the last chance"),
+            };
+            events::send_admitted(&profile.name, rule, reason);
+        }
+        Err(outcome) => {
+            let rule = match (outcome.kind, outcome.error.as_ref().map(|error| &error.kind)) {
+                (OutcomeKind::InDoubt, _) => Some(17),
+                (OutcomeKind::NeedsLogin, _) => Some(22),
+                (OutcomeKind::ConfigError, Some(ErrorKind::ClientRefused)) => Some(24),
+                (OutcomeKind::Deferred, _) => Some(25),
+                (_, _) => None,
+            };
+            events::send_denied(&profile.name, rule, outcome);
+        }
+    }
+    admitted
+}
+
+/// What came of an exchange: whether the check before the send passed, and whether a response arrived.
+pub(super) fn exchange(profile: &Profile, result: &ExchangeResult<'_>) {
+    match result {
+        ExchangeResult::Responded { answer, .. } => events::sent(&profile.name, answer.status),
+        ExchangeResult::ResponseLost { why, .. } => events::response_lost(&profile.name, why),
+        ExchangeResult::NotSent { why, .. } => events::not_sent(
+            &profile.name,
+            match why {
+                NotSentReason::Network(reason) | NotSentReason::EarlyResponse(reason) => reason,
+                NotSentReason::BeforeSend(BeforeSendError::Refused(reason)) => reason,
+                NotSentReason::BeforeSend(BeforeSendError::RefusedAfterIntent(reason)) => reason,
+                NotSentReason::BeforeSend(BeforeSendError::Journal(reason)) => reason,
+            },
+        ),
+    }
+}
+
+/// What a response without tokens means.
+pub(super) fn response_class(profile: &Profile, status: u16, class: &ResponseClass, code: Option<&str>) {
+    let class = match class {
+        ResponseClass::TokenRejected => "token_rejected",
+        ResponseClass::Throttled => "throttled",
+        ResponseClass::ClientRejected => "client_rejected",
+        ResponseClass::Unclassified => "unclassified",
+        ResponseClass::Ambiguous => "ambiguous",
+    };
+    events::response_class(profile, status, class, code);
+}

@@ -1,0 +1,88 @@
+//! Sends a refresh token, once: to be exchanged (RFC 6749 §6) or to be revoked (RFC 7009).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use url::Url;
+
+use super::http::{HttpEndpoint, send_and_read, with_headers};
+use super::{BeforeSend, BeforeSendError, ExchangeResult, NotSentReason, PreparedProvider};
+use crate::credential::content_coding;
+use crate::credential::secret::RefreshToken;
+use crate::events;
+use crate::guard::LockedCredential;
+use crate::profile::Provider;
+use crate::provider::client_auth::ClientAuthentication;
+use crate::provider::request_encoding::EncodedRequest;
+use crate::provider::send_gate::{GatedBody, SendGate, SendOutcome};
+
+/// Makes the request that carries a refresh token, as [`request_encoding`] writes it.
+type EncodeToken = fn(&Provider, &ClientAuthentication, &RefreshToken) -> EncodedRequest;
+
+impl HttpEndpoint {
+    /// Sends a refresh token to `url`, once: to be exchanged or to be revoked.
+    pub(super) fn send_refresh_token<'l>(
+        &self,
+        prepared: &PreparedProvider,
+        url: &Url,
+        held: LockedCredential<'l>,
+        gate: BeforeSend,
+        encode: EncodeToken,
+    ) -> ExchangeResult<'l> {
+        let unsent = |held, why| ExchangeResult::NotSent { held, may_have_intent: false, why, answer: None };
+        let client = match self.client(&prepared.provider, url) {
+            Ok(client) => client,
+            Err(f) => return unsent(held, NotSentReason::Network(f.message)),
+        };
+        // Each send has an assertion of its own, because servers accept one only once.
+        let Ok(proof) = prepared.authenticate(self.now()) else {
+            let why = BeforeSendError::Refused("cannot sign the client assertion");
+            return unsent(held, NotSentReason::BeforeSend(why));
+        };
+        let (sent, predecessor) = held.spend();
+        let fence = SendGate::new(gate);
+        let wire = encode(&prepared.provider, &proof, &sent);
+        let request = gated_request(&client, url, &prepared.provider, &wire, &fence);
+        events::provider_step(&prepared.provider.name, "connecting; the refresh token is sent when the check passes");
+        let arrival = self.runtime().block_on(send_and_read(request, &fence, &prepared.provider));
+        match (fence.close_and_report(), arrival) {
+            (SendOutcome::Sent, Ok(answer)) if answer.is_complete => {
+                ExchangeResult::Responded { sent, predecessor, answer }
+            }
+            (SendOutcome::Sent, Ok(partial)) => {
+                let why = format!("the response was cut off or exceeds {} bytes", content_coding::MAX_BODY_BYTES);
+                ExchangeResult::ResponseLost { sent, predecessor, why, partial: Some(partial) }
+            }
+            (SendOutcome::Sent, Err(why)) => ExchangeResult::ResponseLost { sent, predecessor, partial: None, why },
+            (SendOutcome::NotSent { proof, may_have_intent, gate }, arrival) => {
+                let why = match (&arrival, gate) {
+                    (_, Some(error)) => NotSentReason::BeforeSend(error),
+                    (Ok(answer), None) => NotSentReason::EarlyResponse(format!(
+                        "the server returned {} before it got the request",
+                        answer.status
+                    )),
+                    (Err(why), None) => NotSentReason::Network(why.clone()),
+                };
+                let held = predecessor.restore_unsent(sent, proof);
+                ExchangeResult::NotSent { held, may_have_intent, why, answer: arrival.ok() }
+            }
+        }
+    }
+}
+
+/// A request that carries a refresh token, with the send gate as its body.
+pub(super) fn gated_request(
+    client: &reqwest::Client,
+    url: &Url,
+    provider: &Provider,
+    wire: &EncodedRequest,
+    fence: &Arc<SendGate>,
+) -> reqwest::RequestBuilder {
+    let mut request = with_headers(client.post(url.clone()), provider).header(CONTENT_TYPE, wire.content_type);
+    if let Some(authorization) = &wire.authorization {
+        request = request.header(AUTHORIZATION, authorization.as_str());
+    }
+    let bytes = Bytes::copy_from_slice(&wire.body);
+    request.body(reqwest::Body::wrap(GatedBody::new(Arc::clone(fence), bytes)))
+}

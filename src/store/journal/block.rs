@@ -1,0 +1,165 @@
+//! What stands in the way of a refresh, beside the state of the refresh token itself. (pure)
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Moment, Timestamp};
+use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::store::journal::Journal;
+
+/// Why a profile is blocked, in the order of precedence: the first one is the one that is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// What is stored, or its key, cannot be used. Set by a run that could not open it, and cleared by one that could. It was
+    /// no attempt, so followers learn nothing from it.
+    Store,
+    /// What the followed tool holds cannot be reconciled with what is here, and a person must say which is meant.
+    FollowConflict,
+    /// The provider refuses the client, not the token: wait until the configuration changes. `--force` tries it once.
+    Client,
+    /// The newest response held no access token that can be used: what is there, if anything, is the one before.
+    AccessToken,
+    /// The store of the followed tool cannot be read, which may pass.
+    FollowSource,
+}
+
+impl Cause {
+    /// Those that a look into the followed tool's store decides.
+    pub const FOLLOW: [Self; 2] = [Self::FollowConflict, Self::FollowSource];
+}
+
+/// One thing that stands in the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    pub cause: Cause,
+    /// How a run ends that meets it.
+    pub outcome: OutcomeKind,
+    pub failure: Failure,
+    /// When it is tried again, if that is planned by time.
+    pub next_check: Option<Timestamp>,
+    /// When `next_check` was set: for clocks that are set meanwhile.
+    pub set_at: Option<Moment>,
+    /// Of [`Cause::Client`].
+    pub client: Option<RefusedClient>,
+}
+
+/// The client that a provider refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedClient {
+    /// Identifies the settings that were refused: a hash under the sealing key, for the client secret is among them.
+    pub config_fingerprint: String,
+    /// Automatic probes made since.
+    pub probe_count: u32,
+}
+
+impl Block {
+    pub fn new(cause: Cause, failure: Failure) -> Self {
+        let outcome = match cause {
+            Cause::Store => OutcomeKind::StoreUnavailable,
+            Cause::FollowConflict | Cause::Client | Cause::AccessToken => OutcomeKind::ConfigError,
+            Cause::FollowSource => OutcomeKind::Deferred,
+        };
+        Self { cause, outcome, failure, next_check: None, set_at: None, client: None }
+    }
+
+    /// What a run ended with, if every run will until what is stored is mended.
+    pub fn from_outcome(outcome: &Outcome) -> Option<Self> {
+        let failure = outcome.error.clone().filter(|_| outcome.is_persistent)?;
+        Some(Self { outcome: outcome.kind, ..Self::new(Cause::Store, failure) })
+    }
+
+    #[must_use]
+    pub fn until(self, next_check: Timestamp, set_at: &Moment) -> Self {
+        Self { next_check: Some(next_check), set_at: Some(set_at.clone()), ..self }
+    }
+
+    /// Until when it is not tried again, if that is not over.
+    pub fn blocked_until(&self, now: &Moment) -> Option<Timestamp> {
+        now.pending_until(self.next_check?, self.set_at.as_ref())
+    }
+}
+
+impl Journal {
+    pub fn block(&self, cause: Cause) -> Option<&Block> {
+        self.blocks.iter().find(|block| block.cause == cause)
+    }
+
+    pub fn block_mut(&mut self, cause: Cause) -> Option<&mut Block> {
+        self.blocks.iter_mut().find(|block| block.cause == cause)
+    }
+
+    /// The block that decides how the profile stands. A source that cannot be read only delays the refresh.
+    pub fn deciding_block(&self) -> Option<&Block> {
+        self.blocks.first().filter(|block| block.cause != Cause::FollowSource)
+    }
+
+    /// Adds a block in its place by precedence. A cause has one at most, and so have the two of a followed tool.
+    pub fn set_block(&mut self, block: Block) {
+        if Cause::FOLLOW.contains(&block.cause) {
+            self.clear_blocks(&Cause::FOLLOW);
+        }
+        self.clear_blocks(&[block.cause]);
+        let place = self.blocks.partition_point(|other| other.cause < block.cause);
+        self.blocks.insert(place, block);
+    }
+
+    /// Tells whether there was one.
+    pub fn clear_blocks(&mut self, causes: &[Cause]) -> bool {
+        let before = self.blocks.len();
+        self.blocks.retain(|block| !causes.contains(&block.cause));
+        self.blocks.len() < before
+    }
+
+    /// A credential was stored: what it brings ends these. The same token, sealed once more, brings nothing new to use, and
+    /// what a followed tool holds is found out by looking.
+    pub(super) fn clear_blocks_for(&mut self, is_new_token: bool) {
+        self.clear_blocks(&[Cause::Store, Cause::Client]);
+        if is_new_token {
+            self.clear_blocks(&[Cause::AccessToken]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::ErrorKind;
+    use crate::store::test_samples::journal;
+
+    fn blocked(causes: &[Cause]) -> Journal {
+        let mut journal = journal();
+        for cause in causes {
+            journal.set_block(Block::new(*cause, Failure::new(ErrorKind::Io, "x")));
+        }
+        journal
+    }
+
+    fn causes(journal: &Journal) -> Vec<Cause> {
+        journal.blocks.iter().map(|block| block.cause).collect()
+    }
+
+    #[test]
+    fn blocks_stand_in_their_order_whatever_was_set_first() {
+        let journal = blocked(&[Cause::AccessToken, Cause::Store, Cause::Client, Cause::Store]);
+        assert_eq!(causes(&journal), [Cause::Store, Cause::Client, Cause::AccessToken]);
+        assert_eq!(journal.deciding_block().map(|block| block.cause), Some(Cause::Store));
+        assert_eq!(blocked(&[Cause::FollowSource]).deciding_block(), None);
+    }
+
+    #[test]
+    fn look_at_a_followed_tool_leaves_one_block() {
+        assert_eq!(causes(&blocked(&[Cause::FollowConflict, Cause::FollowSource])), [Cause::FollowSource]);
+    }
+
+    #[test]
+    fn stored_credential_clears_the_blocks_that_it_ends() {
+        let all = [Cause::Store, Cause::FollowConflict, Cause::Client, Cause::AccessToken];
+        for (is_new_token, left) in
+            [(true, &[Cause::FollowConflict][..]), (false, &[Cause::FollowConflict, Cause::AccessToken])]
+        {
+            let mut journal = blocked(&all);
+            journal.clear_blocks_for(is_new_token);
+            assert_eq!(causes(&journal), left);
+        }
+    }
+}

@@ -64,7 +64,11 @@ fn claude_expiry_is_in_milliseconds_and_identity_is_unknown() {
     assert_eq!(found.login_by, Some(Timestamp::from_millis(4_103_740_800_000)));
     assert_eq!(found.response.scope.as_deref(), Some("user:inference user:profile"));
     assert_eq!(found.identity.compare(&found.identity), AccountMatch::Unknown);
-    assert!(stores::claude(br#"{"mcpOAuth":{}}"#).is_err(), "the login of an MCP server is not Claude's");
+    // The login of an MCP server is not Claude's.
+    assert_eq!(
+        stores::claude(br#"{"mcpOAuth":{}}"#).unwrap_err().message,
+        "Claude Code is not signed in with a subscription"
+    );
 }
 
 #[test]
@@ -82,7 +86,8 @@ fn grok_login_with_several_accounts_needs_one_named() {
     }
     let stranger = select_account(entries(), Some("eve@acme.example")).unwrap_err();
     assert!(stranger.hint.starts_with("it has https://"), "{stranger:?}");
-    assert!(select_account(entries(), Some("https://api.x.ai::key")).unwrap().credential.is_err());
+    let key = select_account(entries(), Some("https://api.x.ai::key")).unwrap().credential.unwrap_err();
+    assert_eq!(key.message, "it has no refresh token");
     let external = br#"{"a::b":{"key":"k","auth_mode":"external","refresh_token":"for reference"}}"#;
     let external = select_account(stores::grok(external).unwrap(), None).unwrap().credential.unwrap_err();
     assert_eq!(external.message, "its token comes from an external sign-in command");
@@ -138,9 +143,13 @@ fn any_part_of_an_openclaw_refresh_marker_is_not_a_token() {
     };
     let pending = row(format!("{fence}:access:00"), format!("{fence}:refresh:00")).unwrap_err();
     assert_eq!(pending.message, "OpenClaw is refreshing it right now");
-    assert!(row("at".into(), format!("{fence}:refresh:00")).is_err());
-    assert!(row(format!("{fence}:access:00"), "rt".into()).is_err());
-    assert!(row("at".into(), "openclaw-oauth-refresh-fence:v2:unheard-of".into()).is_err());
+    for (access, refresh) in [
+        ("at".to_owned(), format!("{fence}:refresh:00")),
+        (format!("{fence}:access:00"), "rt".to_owned()),
+        ("at".to_owned(), "openclaw-oauth-refresh-fence:v2:unheard-of".to_owned()),
+    ] {
+        assert_eq!(row(access, refresh).unwrap_err().message, pending.message);
+    }
     assert!(row("at".into(), "rt".into()).is_ok());
 }
 

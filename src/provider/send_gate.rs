@@ -297,7 +297,10 @@ mod tests {
     fn a_panicking_gate_does_not_hang_the_flight() {
         let fence = SendGate::new(Box::new(|| panic!("bug")));
         assert!(runtime().block_on(body(&fence).frame()).unwrap().is_err());
-        assert!(matches!(fence.close_and_report(), SendOutcome::NotSent { gate: Some(_), .. }));
+        match fence.close_and_report() {
+            SendOutcome::NotSent { gate: Some(BeforeSendError::Journal(e)), .. } => assert_eq!(e, "the gate panicked"),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(case.try_start("a"), Err(S(1)));
         case.clock.advance(S(1));
         assert_eq!(case.try_start("a"), Ok(()));
-        assert!(case.try_start("a").is_err());
+        assert_eq!(case.try_start("a"), Err(S(1)));
     }
 
     #[test]
@@ -218,7 +218,8 @@ mod tests {
         assert_eq!(case.try_start("b"), Err(S(4)), "that was no probe");
         case.finish("a", Health::Down);
         assert_eq!(case.try_start("b"), Err(S(4)), "and does not put it off");
-        assert!((0..9).any(|_| case.try_start_within("a", Some(S(0))).is_err()), "nor is the rate given up");
+        let refused = (0..9).find_map(|_| case.try_start_within("a", Some(S(0))).err());
+        assert_eq!(refused, Some(S(1)), "nor is the rate given up");
     }
 
     #[test]

@@ -162,7 +162,8 @@ mod tests {
         std::fs::write(dir.path().join("target"), "").unwrap();
         let link = dir.path().join("lock");
         std::os::unix::fs::symlink("target", &link).unwrap();
-        assert!(LockFile::acquire(&link).is_err());
+        let error = LockFile::acquire(&link).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::LOOP.raw_os_error()), "{error}");
     }
 
     #[test]

@@ -53,8 +53,14 @@ fn without_double_breaks(text: &[u8]) -> Vec<u8> {
 
 #[test]
 fn man_pages_match_the_commands() {
-    for (name, text) in pages() {
-        check(&root().join("man").join(name), &text);
+    let pages = pages();
+    for (name, text) in &pages {
+        check(&root().join("man").join(name), text);
+    }
+    for file in std::fs::read_dir(root().join("man")).unwrap() {
+        let file = file.unwrap().file_name().into_string().unwrap();
+        let is_of_a_command = pages.iter().any(|(name, _)| *name == file) || !file.ends_with(".1");
+        assert!(is_of_a_command, "man/{file} is of no command");
     }
 }
 

@@ -208,7 +208,8 @@ fn foreign_keyring_item_is_neither_used_nor_overwritten() {
     let server = AuthServer::start(RotationMode::Strict);
     let mut sandbox = configured(&server);
     let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
-    sandbox.import("demo", &server.mint()).exits(0);
+    let response = server.mint();
+    sandbox.import("demo", &response).exits(0);
     let forged = r#"{"refresh_token":"forged","generation":99}"#;
     bus.secret_tool(&["store", "--label=x", "service", "keepalive", "username", "demo"], forged).exits(0);
     let run = sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(75);
@@ -216,7 +217,8 @@ fn foreign_keyring_item_is_neither_used_nor_overwritten() {
     let found = bus.secret_tool(&["lookup", "service", "keepalive", "username", "demo"], "");
     assert_eq!(found.stdout.trim(), forged);
     let form = server.last_form();
-    assert!(form.iter().all(|(_, v)| v != "forged"));
+    let sent = form.iter().find(|(name, _)| name == "refresh_token").map(|(_, token)| token.as_str());
+    assert_eq!(sent, response["refresh_token"].as_str(), "{form:?}");
     assert_eq!(sandbox.status()["publication"], "publish_pending");
 }
 

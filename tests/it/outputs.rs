@@ -8,9 +8,9 @@ use std::process::{Child, Stdio};
 use serde_json::Value;
 
 use super::support::authserver::{AuthServer, Fault};
-use super::support::eventually;
 use super::support::family::RotationMode;
 use super::support::sandbox::{PROGRAM, Sandbox};
+use super::support::{HelperLog, eventually};
 
 /// Exit status and stderr of a run whose standard output goes elsewhere.
 fn printing_to(sandbox: &Sandbox, stdout: impl Into<Stdio>, arguments: &[&str]) -> (Option<i32>, String) {
@@ -95,8 +95,9 @@ fn logged(fault: Fault, wanted: &str) -> Value {
     let sandbox = Sandbox::signed_in(&server);
     server.script([fault]);
     let log = sandbox.path("log");
+    let errors = HelperLog::new("keepalive daemon");
     let command = &mut sandbox.keepalive_command(&["--json", "daemon"]);
-    let daemon = LoggingDaemon(command.stdout(File::create(&log).unwrap()).stderr(Stdio::null()).spawn().unwrap());
+    let daemon = LoggingDaemon(command.stdout(File::create(&log).unwrap()).stderr(errors.stream()).spawn().unwrap());
     let line = eventually(&format!("a line with {wanted}"), || {
         let text = std::fs::read_to_string(&log).unwrap();
         let complete = text.rsplit_once('\n').map_or("", |(lines, _)| lines);

@@ -237,7 +237,9 @@ fn discovered_metadata_is_stored_once() {
     ));
     sandbox.import("demo", &server.mint()).exits(0);
     sandbox.refresh(&["--force"]).exits(0);
+    sandbox.refresh(&["--force"]).exits(0);
     assert_eq!(std::fs::read_dir(sandbox.path("state/keepalive/metadata")).unwrap().count(), 1);
+    assert_eq!(server.metadata_requests(), 1);
 }
 
 #[test]

@@ -111,7 +111,7 @@ fn screens_show_a_profile_that_needs_login() {
 fn screens_show_a_token_in_doubt() {
     let server = started();
     let sandbox = Sandbox::signed_in(&server);
-    server.script([Fault::DropAfter]);
+    server.script([Fault::CommitThen(503, "")]);
     shows(&sandbox, "refresh-in-doubt", "refresh --force");
     shows(&sandbox, "status-in-doubt", "status");
     shows(&sandbox, "doctor-in-doubt", "doctor");

@@ -1,6 +1,6 @@
 //! `token`: what is printed, when it refreshes, and what it does when that fails.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::support::authserver::{AuthServer, Fault, HoldPoint};
 use super::support::family::RotationMode;
@@ -78,10 +78,9 @@ fn callers_deadline_does_not_end_the_flight() {
     let gate = server.hold(HoldPoint::AfterCommit);
     let leader = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
     gate.wait_reached();
-    let begin = Instant::now();
     let run =
         sandbox.keepalive(&["token", "demo", "--min-valid", "5s", "--timeout", "100ms"]).exits(0).says("not refreshed");
-    assert!(begin.elapsed() < super::support::PATIENCE, "it keeps its deadline, give or take a slow machine");
+    assert_eq!(sandbox.status()["generation"], 1, "it returned while the refresh was under way");
     assert!(run.stdout.starts_with("canary-at-"), "{run:?}");
     drop(gate);
     leader.finish().exits(0);

@@ -227,7 +227,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{RecvTimeoutError, channel};
     use std::time::Duration;
 
     use super::*;
@@ -262,10 +262,15 @@ mod tests {
         let name: ProfileName = "demo".parse().unwrap();
         let (key, kept) = store.key_with_store_lock("").unwrap();
         let (told, hear) = channel();
+        let (start, started) = channel();
         std::thread::scope(|scope| {
             let store = &store;
-            scope.spawn(move || told.send(store.delete_unused_key().unwrap()));
-            assert!(hear.recv_timeout(Duration::from_millis(100)).is_err(), "it waits");
+            scope.spawn(move || {
+                start.send(()).unwrap();
+                told.send(store.delete_unused_key().unwrap())
+            });
+            started.recv().unwrap();
+            assert_eq!(hear.recv_timeout(Duration::from_millis(100)), Err(RecvTimeoutError::Timeout), "it waits");
             seal(store, &name, &key);
             drop(kept);
             assert!(!hear.recv().unwrap(), "there is a credential now");
@@ -308,7 +313,9 @@ mod tests {
         let mut locked = store.open_profile(Permit::from_lock(&name, &lock)).unwrap();
         locked.publish(&credential(), &key).unwrap();
         keyring.set_fault(Some(KeyringError::Locked));
-        assert!(locked.forget(None).is_err() && locked.journal.is_tombstone);
+        let error = locked.forget(None).unwrap_err();
+        assert_eq!(error.kind(), crate::outcome::ErrorKind::KeyringLocked, "{error:?}");
+        assert!(locked.journal.is_tombstone);
         assert!(store.peek(&name).unwrap().unwrap().is_tombstone);
         keyring.set_fault(None);
         assert!(store.has_remains(&name).unwrap());

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::HelperLog;
 use super::sandbox::{Run, Sandbox};
 
 /// What answers, or does not, on the bus.
@@ -25,6 +26,7 @@ pub struct SessionBus {
     keyring: Option<Child>,
     environment: Vec<(String, String)>,
     home: PathBuf,
+    log: HelperLog,
 }
 
 const CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -39,20 +41,27 @@ impl SessionBus {
         let socket = sandbox.path("run/test-bus");
         let config = sandbox.path("home/bus.conf");
         std::fs::write(&config, CONFIG.replace("SOCKET", &socket.display().to_string())).unwrap();
+        let log = HelperLog::new("dbus-daemon or gnome-keyring");
         let daemon = Command::new("dbus-daemon")
             .arg(format!("--config-file={}", config.display()))
             .args(["--nofork", "--nopidfile"])
             .env_clear()
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(log.stream())
+            .stderr(log.stream())
             .spawn()
             .expect("dbus-daemon is needed: contrib/test installs it");
         super::eventually("the bus listens", || socket.exists().then_some(()));
         let address = format!("unix:path={}", socket.display());
         sandbox.set_env("DBUS_SESSION_BUS_ADDRESS", &address);
-        let mut bus =
-            Self { address, daemon, keyring: None, environment: sandbox.environment(), home: sandbox.path("home") };
+        let mut bus = Self {
+            address,
+            daemon,
+            keyring: None,
+            environment: sandbox.environment(),
+            home: sandbox.path("home"),
+            log,
+        };
         if keyring != KeyringState::Missing {
             bus.start_keyring();
         }
@@ -87,8 +96,8 @@ impl SessionBus {
         let mut child = self
             .command("gnome-keyring-daemon", &["--foreground", "--components=secrets", "--unlock"])
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(self.log.stream())
+            .stderr(self.log.stream())
             .spawn()
             .expect("gnome-keyring is needed: contrib/test installs it");
         child.stdin.take().unwrap().write_all(b"test").unwrap();

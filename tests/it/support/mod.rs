@@ -13,6 +13,7 @@ pub mod tls;
 pub mod tool;
 pub mod user_manager;
 
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,33 @@ pub fn eventually_within<T>(rounds: usize, what: &str, mut look: impl FnMut() ->
         }
         assert!(Instant::now() < end, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What a helper program says; shown when the test fails, so that a helper that dies is heard.
+pub struct HelperLog {
+    program: &'static str,
+    file: std::fs::File,
+}
+
+impl HelperLog {
+    pub fn new(program: &'static str) -> Self {
+        Self { program, file: tempfile::tempfile().unwrap() }
+    }
+
+    /// A stream of the helper that is kept here.
+    pub fn stream(&self) -> std::process::Stdio {
+        self.file.try_clone().unwrap().into()
+    }
+}
+
+impl Drop for HelperLog {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut said = Vec::new();
+            let read = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.read_to_end(&mut said));
+            eprintln!("{} said ({read:?}):\n{}", self.program, String::from_utf8_lossy(&said));
+        }
     }
 }
 

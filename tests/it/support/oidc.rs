@@ -8,6 +8,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use serde_json::Value;
 
+use super::HelperLog;
 use super::authserver::Counts;
 
 pub struct OidcProvider {
@@ -16,6 +17,7 @@ pub struct OidcProvider {
     issuer: String,
     log: PathBuf,
     _dir: tempfile::TempDir,
+    _log_of_node: HelperLog,
 }
 
 /// A client that is registered there.
@@ -48,6 +50,7 @@ impl OidcProvider {
         );
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
+        let log_of_node = HelperLog::new("node");
         let mut child = Command::new("node")
             .arg(server.join("server.mjs"))
             .env("ACCESS_TTL", access_ttl_s.to_string())
@@ -55,7 +58,7 @@ impl OidcProvider {
             .env("LOG", &log)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log_of_node.stream())
             .spawn()
             .expect("node is needed: contrib/test installs it");
         // The package says this and that before.
@@ -63,7 +66,7 @@ impl OidcProvider {
         let line = { said }.find(|line| line.starts_with('{')).expect("the server says where it is");
         let ready: Value = serde_json::from_str(&line).unwrap();
         let issuer = ready["issuer"].as_str().unwrap().to_owned();
-        Self { _alive: child.stdin.take(), child, issuer, log, _dir: dir }
+        Self { _alive: child.stdin.take(), child, issuer, log, _dir: dir, _log_of_node: log_of_node }
     }
 
     pub fn issuer(&self) -> &str {

@@ -4,7 +4,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -297,6 +296,3 @@ impl Drop for Process {
         let _gone = self.child.wait();
     }
 }
-
-/// Not to wait, but to give a wrong behaviour time to show itself.
-pub const QUIET_PERIOD: Duration = Duration::from_millis(300);

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -31,10 +31,9 @@ impl TlsTerminator {
             let made = Command::new("openssl")
                 .args(common.split(' ').chain(arguments.split(' ')))
                 .current_dir(dir.path())
-                .stderr(Stdio::null())
-                .status()
+                .output()
                 .expect("openssl is needed: contrib/test installs it");
-            assert!(made.success());
+            assert!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
         };
         let authority = "-addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign";
         make(&format!("-subj /CN=test-authority -keyout ca.key -out ca.pem {authority}"));

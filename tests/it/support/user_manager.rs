@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use super::HelperLog;
 use super::sandbox::{Run, Sandbox};
 
 pub struct UserManager {
     manager: Child,
     groups: Vec<PathBuf>,
     environment: Vec<(String, String)>,
+    _log: HelperLog,
 }
 
 const SYSTEMD: &str = "/lib/systemd/systemd";
@@ -25,16 +27,17 @@ impl UserManager {
             "mkdir -p /run/systemd && mount -t tmpfs tmpfs /run/systemd && mkdir /run/systemd/system && {join} \
              exec {SYSTEMD} --user --log-target=console --log-level=warning"
         );
+        let log = HelperLog::new("systemd");
         let manager = Command::new("unshare")
             .args(["--mount", "sh", "-c", &script])
             .env_clear()
             .envs(sandbox.environment())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(log.stream())
+            .stderr(log.stream())
             .spawn()
             .expect("unshare is needed");
-        let manager = Self { manager, groups, environment: sandbox.environment() };
+        let manager = Self { manager, groups, environment: sandbox.environment(), _log: log };
         super::eventually("the user manager answers", || {
             (manager.systemctl(&["list-units"]).status == 0).then_some(())
         });

@@ -35,7 +35,7 @@ pub use crate::store::profile::recovery::PendingResponse;
 pub use crate::store::profile::{LoadedCredential, LockedProfile};
 use crate::store::tokens::ledger::Ledger;
 pub use crate::store::tokens::ownership::TokenClaim;
-use crate::sys::file_watch::FileStamp;
+use crate::sys::file_watch::{FileStamp, FileVersion};
 use crate::sys::lockfile::LockFile;
 use crate::sys::{durable, file_watch, machine};
 pub use error::StoreError;
@@ -48,6 +48,8 @@ pub struct Store {
     ledger: Ledger,
     backend: StoreBackend,
     allow_network_filesystem: bool,
+    /// What `store.json` said, and which version of it.
+    cached_identity: Mutex<Option<(FileVersion, StoreIdentity)>>,
     /// Kept for the life of the process, so that a daemon goes on while its keyring is away.
     cached_key: Mutex<Option<Arc<SealingKey>>>,
     /// The key was born in this run: the keyring may not have made it durable yet.
@@ -101,6 +103,7 @@ impl Store {
             layout,
             backend: home,
             allow_network_filesystem: settings.allow_network_filesystem,
+            cached_identity: Mutex::new(None),
             cached_key: Mutex::new(None),
             is_key_new: AtomicBool::new(false),
         }
@@ -332,7 +335,7 @@ impl Store {
         }
         let key = fetch()?;
         // A directory that is no store yet, or does not know which, has no fingerprints either.
-        let Some(identity) = StoreIdentity::find(&self.layout)? else {
+        let Some(identity) = self.find_identity()? else {
             return Ok(Arc::new(key));
         };
         let key = Arc::new(key.for_store(&identity.uuid));

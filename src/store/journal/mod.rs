@@ -260,10 +260,12 @@ impl Journal {
             return Ok(None);
         };
         let damaged = |why: String| StoreError::DamagedFile { path: path.to_owned(), why };
-        if let Some(found) = later_format(&bytes, FORMAT) {
+        let parsed = serde_json::from_slice::<Self>(&bytes);
+        let is_known = parsed.as_ref().is_ok_and(|journal| journal.format <= FORMAT);
+        if !is_known && let Some(found) = later_format(&bytes, FORMAT) {
             return Err(StoreError::LaterVersion { path: path.to_owned(), found });
         }
-        let journal: Self = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let journal = parsed.map_err(|e| damaged(e.to_string()))?;
         if journal.format != FORMAT {
             return Err(damaged(format!(
                 "it has format {}; this version of keepalive supports {FORMAT}",

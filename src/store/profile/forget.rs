@@ -133,7 +133,7 @@ impl Store {
         if folder.received().exists() || folder.sealed().exists() {
             return Ok(true);
         }
-        match (&self.backend, StoreIdentity::find(&self.layout)?) {
+        match (&self.backend, self.find_identity()?) {
             (StoreBackend::Keyring { service, .. }, Some(identity)) => {
                 let item = KeyringItem { service: service.clone(), user: name.to_string() };
                 Ok(self.find_own_keyring_item(&item, &identity)?.0)
@@ -177,7 +177,7 @@ impl Store {
         let StoreBackend::Keyring { keyring, service } = &self.backend else {
             return Ok(false);
         };
-        match StoreIdentity::find(&self.layout)? {
+        match self.find_identity()? {
             Some(identity) if !self.has_credentials()? => {
                 Ok(keyring.read(&Self::key_item_attributes(service, &identity))?.is_some())
             }
@@ -194,7 +194,7 @@ impl Store {
         };
         let path = self.layout.store_lock();
         let _held = LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
-        let Some(identity) = StoreIdentity::find(&self.layout)? else {
+        let Some(identity) = self.find_identity()? else {
             return Ok(false);
         };
         let item = Self::key_item_attributes(service, &identity);

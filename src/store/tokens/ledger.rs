@@ -3,11 +3,13 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock::Timestamp;
 use crate::credential::secret::Fingerprint;
 use crate::store::disk::layout::Layout;
 use crate::sys::durable;
+use crate::sys::file_watch::FileVersion;
 use crate::sys::lockfile::LockFile;
 
 /// The newest lines that are kept; the file may grow to twice as many before it is cut.
@@ -24,6 +26,8 @@ const CLEARED: &str = "-";
 pub struct Ledger {
     path: PathBuf,
     lock: PathBuf,
+    /// What was read last, and of which version of the file: it is read again only if that has changed.
+    cached: Arc<Mutex<Option<(FileVersion, LedgerSnapshot)>>>,
 }
 
 /// What the ledger knows of a token.
@@ -37,12 +41,12 @@ pub enum LedgerEntry {
 
 impl Ledger {
     pub fn new(layout: &Layout) -> Self {
-        Self { path: layout.ledger(), lock: layout.ledger_lock() }
+        Self { path: layout.ledger(), lock: layout.ledger_lock(), cached: Arc::default() }
     }
 
     /// What is known of a token: the last line about it counts.
     pub fn entry(&self, token: &Fingerprint) -> io::Result<Option<LedgerEntry>> {
-        Ok(find_entry(&self.read()?, token))
+        Ok(find_entry(&self.snapshot()?.0, token))
     }
 
     /// Whether a token is known to be consumed.
@@ -73,7 +77,19 @@ impl Ledger {
 
     /// All of it.
     pub fn snapshot(&self) -> io::Result<LedgerSnapshot> {
-        self.read().map(LedgerSnapshot)
+        let before = FileVersion::of(&self.path);
+        if let Some((version, snapshot)) = &*self.cached.lock().unwrap_or_else(PoisonError::into_inner)
+            && before == Some(*version)
+        {
+            return Ok(snapshot.clone());
+        }
+        let snapshot = LedgerSnapshot(Arc::new(durable::read(&self.path)?.unwrap_or_default()));
+        self.remember(before.filter(|_| before == FileVersion::of(&self.path)), &snapshot);
+        Ok(snapshot)
+    }
+
+    fn remember(&self, version: Option<FileVersion>, snapshot: &LedgerSnapshot) {
+        *self.cached.lock().unwrap_or_else(PoisonError::into_inner) = version.map(|version| (version, snapshot.clone()));
     }
 
     fn append(
@@ -83,7 +99,7 @@ impl Ledger {
         is_news: impl FnOnce(Option<LedgerEntry>) -> bool,
     ) -> io::Result<()> {
         let _held = LockFile::acquire(&self.lock)?;
-        let bytes = self.read()?;
+        let LedgerSnapshot(bytes) = self.snapshot()?;
         if !is_news(find_entry(&bytes, token)) {
             return Ok(());
         }
@@ -95,17 +111,19 @@ impl Ledger {
             durable::replace(&self.path, &newest.collect::<Vec<u8>>())?;
             return durable::append_line(&self.path, line);
         }
-        durable::append_line(&self.path, &if is_torn { format!("\n{line}") } else { line.to_owned() })
-    }
-
-    fn read(&self) -> io::Result<Vec<u8>> {
-        Ok(durable::read(&self.path)?.unwrap_or_default())
+        let line = if is_torn { format!("\n{line}") } else { line.to_owned() };
+        durable::append_line(&self.path, &line)?;
+        // No other process writes while the lock is held, so this is what is there now.
+        let whole = [bytes.as_slice(), line.as_bytes(), b"\n"].concat();
+        let version = FileVersion::of(&self.path).filter(|version| version.len() == whole.len() as u64);
+        self.remember(version, &LedgerSnapshot(Arc::new(whole)));
+        Ok(())
     }
 }
 
 /// What the ledger held at one look.
-#[derive(Debug)]
-pub struct LedgerSnapshot(Vec<u8>);
+#[derive(Clone, Debug)]
+pub struct LedgerSnapshot(Arc<Vec<u8>>);
 
 impl LedgerSnapshot {
     /// Whether a token is missing that the ledger once took: it was damaged, removed, or put back from a backup. One that is

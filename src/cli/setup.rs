@@ -1,6 +1,7 @@
 //! Puts the parts together: from the places and the configuration to a store and an engine. The only file that names
 //! concrete parts.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::provider::client_auth::SecretReader;
 use crate::provider::http::HttpEndpoint;
 use crate::store::keyring;
 use crate::store::keyring::KeyringItem;
-use crate::store::{Store, StoreError};
+use crate::store::{ProfileView, Store, StoreError};
 use crate::sys::clock::SystemClock;
 use crate::sys::paths;
 use crate::sys::paths::Environment;
@@ -69,27 +70,35 @@ impl Setup {
 
     /// A profile as configured, or by the provider that its credential names.
     pub fn profile(&self, name: &ProfileName) -> Result<Profile, Failure> {
-        let (journal, unreadable) = match self.store.peek(name) {
-            Ok(journal) => (journal, None),
+        self.profile_of_view(name, &self.store.view(name))
+    }
+
+    /// As [`Setup::profile`], by what was seen of its files.
+    pub fn profile_of_view(
+        &self,
+        name: &ProfileName,
+        view: &Result<ProfileView, StoreError>,
+    ) -> Result<Profile, Failure> {
+        let (journal, unreadable) = match view {
+            Ok(view) => (view.journal.as_ref(), None),
             Err(e) => (None, e.outcome().error),
         };
-        let provider = journal.and_then(|r| r.binding).map(|b| b.provider);
+        let provider = journal.and_then(|r| r.binding.as_ref()).map(|b| b.provider.clone());
         // Where the journal cannot be read, it may be the one to know the provider.
         self.config.profile(name, provider.as_deref()).map_err(|e| unreadable.unwrap_or_else(|| e.to_failure()))
     }
 
     /// All profiles: those of the configuration, and those that only have a credential.
     pub fn all_profiles(&self) -> Result<Vec<ProfileName>, StoreError> {
-        let mut names: Vec<_> = self.config.profile_names().cloned().collect();
+        let mut names: BTreeSet<_> = self.config.profile_names().cloned().collect();
         for name in self.store.list_profiles()? {
-            // One journal that cannot be read must not hide the other profiles: whoever looks at this one is told.
-            let is_gone = self.store.peek(&name).is_ok_and(|journal| journal.is_some_and(|r| r.is_tombstone));
-            if !is_gone && !names.contains(&name) {
-                names.push(name);
+            // One journal that cannot be read must not hide the other profiles: its own runs tell of it.
+            let is_gone = || self.store.peek(&name).is_ok_and(|journal| journal.is_some_and(|r| r.is_tombstone));
+            if !names.contains(&name) && !is_gone() {
+                names.insert(name);
             }
         }
-        names.sort();
-        Ok(names)
+        Ok(names.into_iter().collect())
     }
 }
 

@@ -93,7 +93,8 @@ fn from_store(
         out.fail(failure);
         status
     };
-    let profile = match setup.profile(&args.profile) {
+    let view = setup.store.view(&args.profile);
+    let profile = match setup.profile_of_view(&args.profile, &view) {
         Ok(profile) => Arc::new(profile),
         Err(f) => return refused(&f, CommandStatus::Config),
     };
@@ -103,7 +104,7 @@ fn from_store(
     };
     super::signals::stop_on_signal(&endpoint, &engine);
     let explain = || out.info(&format!("{}: waiting for a refresh in progress …", args.profile));
-    let mut obtained = engine.access_token(&profile, args.min_valid, limit, &explain);
+    let mut obtained = engine.access_token_seen(&profile, args.min_valid, view.ok(), limit, &explain);
     if obtained.token.is_none() {
         // This run cannot leave before its own flight is through, so it need not leave without what that brings.
         engine.drain();

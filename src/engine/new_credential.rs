@@ -2,6 +2,7 @@
 //! is made.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
@@ -136,8 +137,11 @@ pub fn store_credential(
     let (key, store_lock) = store.key_with_store_lock(name.as_str())?;
     let lock = acquire_lock(&store.create_lock_file(name)?)?;
     let permit = Permit::from_lock(name, &lock);
-    let mut locked =
-        if is_replacing { store.open_discarding_damage(permit, Some(&key))? } else { store.open_profile(permit)? };
+    let mut locked = if is_replacing {
+        store.open_discarding_damage(permit, |_| Some(Arc::clone(&key)))?
+    } else {
+        store.open_profile(permit)?
+    };
     let existing = match locked.promote_pending_grant(&key).and_then(|()| locked.load(&key, false)) {
         Ok(existing) => existing,
         // What cannot be read any more is exactly what a person replaces.
@@ -168,7 +172,7 @@ pub fn store_credential(
     }
     credential.generation = locked.newest_generation()?.next();
     locked.move_intent(&fingerprint, credential.generation)?;
-    let written = seal_new(&locked, &credential, &key)?;
+    let written = seal_new(&mut locked, &credential, &key)?;
     drop(store_lock);
     locked.journal.origin = origin;
     let settled = written.and_then(|()| settle_new_credential(&mut locked, &credential, &key));
@@ -186,7 +190,7 @@ pub fn store_credential(
 /// Seals it as the newest generation. `Err`: nothing was taken. `Ok(Err(…))`: it has its name, though that may not be
 /// durable; what comes next finds it under it.
 fn seal_new(
-    locked: &LockedProfile<'_, '_>,
+    locked: &mut LockedProfile<'_, '_>,
     new: &Credential,
     key: &SealingKey,
 ) -> Result<Result<(), Outcome>, Outcome> {

@@ -22,15 +22,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::credential::{Credential, Generation, Snapshot};
-use crate::outcome::Publication;
 use crate::profile::{KeySource, ProfileName, StoreKind, StoreSettings};
-use crate::store::disk::envelope::UnsealError;
 pub use crate::store::disk::layout::Layout;
 pub use crate::store::identity::take_over::TakeOverResult;
-use crate::store::journal::Journal;
 pub use crate::store::keys::prefetch::PrefetchedKey;
 use crate::store::keys::sealing_key::SealingKey;
+pub use crate::store::profile::files::ProfileView;
 pub use crate::store::profile::recovery::PendingResponse;
 pub use crate::store::profile::{LoadedCredential, LockedProfile};
 use crate::store::tokens::ledger::Ledger;
@@ -126,78 +123,6 @@ impl Store {
         match &self.backend {
             StoreBackend::Keyring { keyring, service } => Some((keyring.as_ref(), service)),
             StoreBackend::File { .. } => None,
-        }
-    }
-
-    /// What is known of a profile without lock, key or keyring. `None`: nothing was ever stored for it.
-    pub fn peek(&self, name: &ProfileName) -> Result<Option<Journal>, StoreError> {
-        let folder = self.layout.profile_folder(name);
-        let mut journal = Journal::read(&folder.journal(), name)?;
-        // A run that died between seal and journal left a generation that the journal does not know yet.
-        let sealed = self.sealed_generation(name)?;
-        let is_alone = journal.is_none();
-        let is_behind = sealed.is_some_and(|sealed| journal.as_ref().is_none_or(|r| r.generation < sealed));
-        if let Some(sealed) = sealed.filter(|_| is_behind) {
-            let journal = journal.get_or_insert_with(|| Journal::new(name.clone()));
-            journal.reopen_for_newer_login(Some(sealed));
-            journal.generation = sealed;
-            // What the journal says of the generation before does not hold for this one; a flight brings it up to date.
-            journal.validity = None;
-            if self.keyring().is_some() {
-                journal.publication = Publication::PublishPending;
-            }
-        }
-        if let Some(journal) = &mut journal {
-            let is_unsealed = sealed.is_none_or(|sealed| sealed < journal.generation);
-            let unsealed = || is_unsealed.then(|| self.integrity_error(name, journal)).flatten();
-            journal.integrity_error = self
-                .store_unusable_error(journal)
-                .or_else(unsealed)
-                .or_else(|| is_alone.then(|| profile::integrity::journal_missing(name)));
-        }
-        // Of what the journal is behind with, it has no fingerprint.
-        let is_overtaken = match &mut journal {
-            Some(journal) if !is_behind => self.apply_ledger_entry_unlocked(journal)?,
-            Some(_) | None => false,
-        };
-        if is_overtaken { self.peek(name) } else { Ok(journal) }
-    }
-
-    fn sealed_generation(&self, name: &ProfileName) -> Result<Option<Generation>, StoreError> {
-        let path = self.layout.profile_folder(name).sealed();
-        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
-        match bytes.map(|bytes| disk::envelope::header(&bytes)) {
-            // Of what a later version sealed nobody here knows the generation, nor whose token it is.
-            Some(Err(damage @ UnsealError::LaterVersion(_))) => Err(self.unseal_error(path, damage)),
-            Some(Ok(header)) => Ok(Some(header.generation)),
-            Some(Err(_)) | None => Ok(None),
-        }
-    }
-
-    /// The newest committed credential without its refresh token, read without a lock.
-    pub fn snapshot(&self, name: &ProfileName) -> Result<Option<Snapshot>, StoreError> {
-        let folder = self.layout.profile_folder(name);
-        // The journal first: whatever generation it names was sealed before it was written.
-        let mut journal = Journal::read(&folder.journal(), name)?;
-        if let Some(journal) = journal.as_mut().filter(|r| r.is_tombstone) {
-            journal.reopen_for_newer_login(self.sealed_generation(name)?);
-        }
-        let read = |path: PathBuf| durable::read(&path).map_err(|e| StoreError::io("read", &path, e));
-        let Some(bytes) = read(folder.sealed())?.filter(|_| journal.as_ref().is_none_or(|r| !r.is_tombstone)) else {
-            return Ok(None);
-        };
-        let (known, token) = journal.map_or((Generation::NONE, None), |r| (r.generation, r.fingerprint));
-        let key = self.key_for_profile(name)?;
-        let sealed = self.unseal_credential(&bytes, name, &key)?;
-        if sealed.generation >= known {
-            return Ok(Some(sealed.snapshot()));
-        }
-        // An older copy was restored; or the newest answer did not get its final name, and the next run gives it that.
-        let received = read(folder.received())?.and_then(|bytes| self.unseal_credential(&bytes, name, &key).ok());
-        let is_newest = |c: &Credential| c.generation == known && token == Some(key.fingerprint(&c.refresh));
-        match received.filter(is_newest) {
-            Some(credential) => Ok(Some(credential.snapshot())),
-            None => Err(StoreError::StaleCredential { found: sealed.generation.get(), known: known.get() }),
         }
     }
 

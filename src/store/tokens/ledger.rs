@@ -89,7 +89,8 @@ impl Ledger {
     }
 
     fn remember(&self, version: Option<FileVersion>, snapshot: &LedgerSnapshot) {
-        *self.cached.lock().unwrap_or_else(PoisonError::into_inner) = version.map(|version| (version, snapshot.clone()));
+        *self.cached.lock().unwrap_or_else(PoisonError::into_inner) =
+            version.map(|version| (version, snapshot.clone()));
     }
 
     fn append(

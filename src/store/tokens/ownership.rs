@@ -8,6 +8,7 @@ use crate::store::identity::profiles;
 use crate::store::journal::Journal;
 use crate::store::keyring::item;
 use crate::store::keys::sealing_key::SealingKey;
+use crate::store::profile::files::SealedSlot;
 use crate::store::{Store, StoreError};
 use crate::sys::durable;
 use crate::sys::lockfile::LockFile;
@@ -86,20 +87,21 @@ impl Store {
         key: &SealingKey,
         ours: Option<&str>,
     ) -> Result<Option<TokenClaim>, StoreError> {
-        let sealed = self.sealed_generation(other)?;
+        let sealed = SealedSlot::read(self.layout.profile_folder(other).sealed());
+        let generation = sealed.generation()?;
         let journal = match Journal::read(&self.layout.profile_folder(other).journal(), other) {
             Ok(journal) => journal,
             Err(StoreError::DamagedFile { .. }) => None,
             Err(e) => return Err(e),
         };
         let mut journal = journal.unwrap_or_else(|| Journal::new(other.clone()));
-        journal.reopen_for_newer_login(sealed);
+        journal.reopen_for_newer_login(generation);
         // The journal may be behind, or gone; or its fingerprints are of another store, and say nothing here.
-        let is_behind = sealed.is_some_and(|sealed| sealed > journal.generation);
+        let is_behind = generation.is_some_and(|sealed| sealed > journal.generation);
         let is_at_home = journal.store_identity.as_ref().is_some_and(|store| Some(store.uuid.as_str()) == ours);
         let is_ours = journal.fingerprint.as_ref() == Some(token);
         let is_sealed = is_behind || (journal.has_credential() && !is_at_home && !is_ours);
-        let is_sealed = is_sealed && self.has_sealed_token(other, token, key)?;
+        let is_sealed = is_sealed && self.has_sealed_token(&sealed, other, token, key)?;
         let is_its_own = is_sealed || (journal.has_credential() && is_ours);
         let is_refused = journal.is_rejected() && !(is_behind && is_sealed);
         if is_its_own && !is_refused {
@@ -109,10 +111,14 @@ impl Store {
         Ok(is_dead.then_some(TokenClaim::Unusable))
     }
 
-    fn has_sealed_token(&self, name: &ProfileName, token: &Fingerprint, key: &SealingKey) -> Result<bool, StoreError> {
-        let path = self.layout.profile_folder(name).sealed();
-        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
-        let credential = bytes.and_then(|bytes| self.unseal_credential(&bytes, name, key).ok());
+    fn has_sealed_token(
+        &self,
+        sealed: &SealedSlot,
+        name: &ProfileName,
+        token: &Fingerprint,
+        key: &SealingKey,
+    ) -> Result<bool, StoreError> {
+        let credential = sealed.get()?.and_then(|file| self.unseal_credential(file, name, key).ok());
         Ok(credential.is_some_and(|c| key.fingerprint(&c.refresh) == *token))
     }
 }

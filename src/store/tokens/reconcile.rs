@@ -7,6 +7,7 @@ use crate::outcome::{ErrorKind, Failure, ProfileState};
 use crate::profile::ProfileName;
 use crate::store::identity::profiles;
 use crate::store::journal::{Intent, Journal};
+use crate::store::profile::files::SealedSlot;
 use crate::store::tokens::ledger::LedgerEntry;
 use crate::store::{LockedProfile, Store, StoreError};
 
@@ -47,7 +48,8 @@ impl Store {
         }
         let now = Journal::read(&self.layout.profile_folder(&journal.profile).journal(), &journal.profile)?;
         let is_other = now.is_none_or(|now| (now.generation, now.sequence) != (journal.generation, journal.sequence));
-        Ok(is_other || self.sealed_generation(&journal.profile)?.is_some_and(|sealed| sealed > journal.generation))
+        let sealed = SealedSlot::read(self.layout.profile_folder(&journal.profile).sealed());
+        Ok(is_other || sealed.generation()?.is_some_and(|sealed| sealed > journal.generation))
     }
 
     /// Whether the ledger still has what it took from each journal. To be asked by whoever takes a token from elsewhere: that

@@ -209,7 +209,7 @@ const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;
 const OCTET_STRING: u8 = 0x04;
 
-/// The first element of `der`, which must be of the type `tag`: its content, and what follows it (X.690 §8.1, §10.1).
+/// The first element of `der`, which must be of the type `tag`: its content, and what follows it (DER, X.690).
 fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let ([_, length], rest) = der.split_first_chunk::<2>().filter(|([first, _], _)| *first == tag)?;
     let length = *length;

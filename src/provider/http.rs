@@ -19,10 +19,11 @@ use super::{
 };
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::credential::content_coding;
+use crate::credential::secret::RefreshToken;
 use crate::guard::LockedCredential;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::Provider;
-use crate::provider::client_auth::{ClientCredentials, SecretReader};
+use crate::provider::client_auth::{ClientAuthentication, ClientCredentials, SecretReader};
 use crate::provider::request_encoding;
 use crate::provider::request_encoding::EncodedRequest;
 use crate::provider::send_gate::{GatedBody, SendGate, SendOutcome};
@@ -183,33 +184,47 @@ impl TokenEndpoint for HttpEndpoint {
         held: LockedCredential<'l>,
         gate: BeforeSend,
     ) -> ExchangeResult<'l> {
-        let client = match self.client(&prepared.provider, &prepared.token_endpoint) {
+        self.send_refresh_token(prepared, &prepared.token_endpoint, held, gate, request_encoding::refresh_request)
+    }
+}
+
+/// Makes the request that carries a refresh token, as [`request_encoding`] writes it.
+type EncodeToken = fn(&Provider, &ClientAuthentication, &RefreshToken) -> EncodedRequest;
+
+impl HttpEndpoint {
+    /// Sends a refresh token to `url`, once: to be exchanged or to be revoked.
+    pub(super) fn send_refresh_token<'l>(
+        &self,
+        prepared: &PreparedProvider,
+        url: &Url,
+        held: LockedCredential<'l>,
+        gate: BeforeSend,
+        encode: EncodeToken,
+    ) -> ExchangeResult<'l> {
+        let unsent = |held, why| ExchangeResult::NotSent { held, may_have_intent: false, why, answer: None };
+        let client = match self.client(&prepared.provider, url) {
             Ok(client) => client,
-            Err(f) => return not_sent(held, false, NotSentReason::Network(f.message), None),
+            Err(f) => return unsent(held, NotSentReason::Network(f.message)),
         };
         // A proof of its own for each send: servers accept an assertion once.
         let Ok(proof) = prepared.authenticate(self.now()) else {
-            let why = NotSentReason::BeforeSend(BeforeSendError::Refused("cannot sign the client assertion"));
-            return not_sent(held, false, why, None);
+            let why = BeforeSendError::Refused("cannot sign the client assertion");
+            return unsent(held, NotSentReason::BeforeSend(why));
         };
-        let (token, predecessor) = held.spend();
+        let (sent, predecessor) = held.spend();
         let fence = SendGate::new(gate);
-        let wire = request_encoding::refresh_request(&prepared.provider, &proof, &token);
-        let request = gated_request(&client, &prepared.token_endpoint, &prepared.provider, &wire, &fence);
+        let wire = encode(&prepared.provider, &proof, &sent);
+        let request = gated_request(&client, url, &prepared.provider, &wire, &fence);
         let arrival = self.runtime.block_on(send_and_read(request, &fence, &prepared.provider));
         match (fence.close_and_report(), arrival) {
             (SendOutcome::Sent, Ok(answer)) if answer.is_complete => {
-                ExchangeResult::Responded { sent: token, predecessor, answer }
+                ExchangeResult::Responded { sent, predecessor, answer }
             }
-            (SendOutcome::Sent, Ok(partial)) => ExchangeResult::ResponseLost {
-                sent: token,
-                predecessor,
-                why: format!("the response was cut off or exceeds {} bytes", content_coding::MAX_BODY_BYTES),
-                partial: Some(partial),
-            },
-            (SendOutcome::Sent, Err(why)) => {
-                ExchangeResult::ResponseLost { sent: token, predecessor, partial: None, why }
+            (SendOutcome::Sent, Ok(partial)) => {
+                let why = format!("the response was cut off or exceeds {} bytes", content_coding::MAX_BODY_BYTES);
+                ExchangeResult::ResponseLost { sent, predecessor, why, partial: Some(partial) }
             }
+            (SendOutcome::Sent, Err(why)) => ExchangeResult::ResponseLost { sent, predecessor, partial: None, why },
             (SendOutcome::NotSent { proof, may_have_intent, gate }, arrival) => {
                 let why = match (&arrival, gate) {
                     (_, Some(error)) => NotSentReason::BeforeSend(error),
@@ -219,7 +234,8 @@ impl TokenEndpoint for HttpEndpoint {
                     )),
                     (Err(why), None) => NotSentReason::Network(why.clone()),
                 };
-                not_sent(predecessor.restore_unsent(token, proof), may_have_intent, why, arrival.ok())
+                let held = predecessor.restore_unsent(sent, proof);
+                ExchangeResult::NotSent { held, may_have_intent, why, answer: arrival.ok() }
             }
         }
     }
@@ -247,15 +263,6 @@ pub(super) fn with_headers(request: reqwest::RequestBuilder, provider: &Provider
         Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
     });
     request.header(ACCEPT, "application/json").headers(extra.collect())
-}
-
-fn not_sent(
-    held: LockedCredential<'_>,
-    may_have_intent: bool,
-    why: NotSentReason,
-    answer: Option<RawResponse>,
-) -> ExchangeResult<'_> {
-    ExchangeResult::NotSent { held, may_have_intent, why, answer }
 }
 
 /// Sends, and reads the answer to its end or to the cap. `timeout` runs from the moment the token is let through; until
@@ -340,6 +347,7 @@ pub(super) async fn read_body(mut response: reqwest::Response, into: &mut Vec<u8
 /// A client that makes every request on a connection of its own, follows nothing and repeats nothing.
 fn build_client(key: &ClientCacheKey, authorities: Option<&[u8]>) -> Result<reqwest::Client, Failure> {
     let (ca_file, connect_timeout, is_loopback) = key;
+    #[expect(clippy::disallowed_methods, reason = "the one place that makes clients")]
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("keepalive/", env!("CARGO_PKG_VERSION")))
         .http1_only()

@@ -3,15 +3,14 @@
 use url::Url;
 
 use super::classify::{self, ResponseClass};
-use super::http::{HttpEndpoint, gated_request, send_and_read};
-use super::{BeforeSend, BeforeSendError, PrepareError, PreparedProvider, RawResponse, TokenEndpoint};
+use super::http::HttpEndpoint;
+use super::{BeforeSend, ExchangeResult, PrepareError, PreparedProvider, RawResponse, TokenEndpoint};
 use crate::credential::content_coding;
 use crate::credential::token_response;
 use crate::credential::token_response::{ErrorResponse, ParsedResponse};
 use crate::guard::LockedCredential;
 use crate::profile::Provider;
 use crate::provider::request_encoding;
-use crate::provider::send_gate::{SendGate, SendOutcome};
 use crate::provider::sign_in_server::SignInServer;
 
 /// The side of an authorization server that a person signs out at.
@@ -21,33 +20,13 @@ pub trait RevocationServer: TokenEndpoint + SignInServer {
 
     /// Sends a refresh token to be revoked, once; there is no way back to it. `gate` runs after the connection stands and
     /// before the first byte of the body.
-    fn revoke(
+    fn revoke<'l>(
         &self,
         prepared: &PreparedProvider,
         url: &Url,
-        held: LockedCredential<'_>,
+        held: LockedCredential<'l>,
         gate: BeforeSend,
-    ) -> RevocationExchange;
-}
-
-/// How sending it ended.
-#[derive(Debug)]
-pub enum RevocationExchange {
-    /// The token certainly never left. `may_have_mark`: what the gate journals may be there, and must be erased.
-    NotSent {
-        may_have_mark: bool,
-        why: RevocationNotSentReason,
-    },
-    Responded(RawResponse),
-    /// It was sent, and no whole answer came.
-    ResponseLost(String),
-}
-
-/// Why it was not sent.
-#[derive(Debug)]
-pub enum RevocationNotSentReason {
-    Network(String),
-    BeforeSend(BeforeSendError),
+    ) -> ExchangeResult<'l>;
 }
 
 /// What an answer says of the token.
@@ -105,47 +84,14 @@ impl RevocationServer for HttpEndpoint {
         Ok(metadata.safe_endpoint(metadata.revocation_endpoint.as_ref()))
     }
 
-    fn revoke(
+    fn revoke<'l>(
         &self,
         prepared: &PreparedProvider,
         url: &Url,
-        held: LockedCredential<'_>,
+        held: LockedCredential<'l>,
         gate: BeforeSend,
-    ) -> RevocationExchange {
-        let client = match self.client(&prepared.provider, url) {
-            Ok(client) => client,
-            Err(f) => {
-                return RevocationExchange::NotSent {
-                    may_have_mark: false,
-                    why: RevocationNotSentReason::Network(f.message),
-                };
-            }
-        };
-        let Ok(proof) = prepared.authenticate(self.now()) else {
-            let why = RevocationNotSentReason::BeforeSend(BeforeSendError::Refused("cannot sign the client assertion"));
-            return RevocationExchange::NotSent { may_have_mark: false, why };
-        };
-        let (token, _spent) = held.spend();
-        let wire = request_encoding::revocation_request(&prepared.provider, &proof, &token);
-        let fence = SendGate::new(gate);
-        let request = gated_request(&client, url, &prepared.provider, &wire, &fence);
-        let arrival = self.runtime().block_on(send_and_read(request, &fence, &prepared.provider));
-        match (fence.close_and_report(), arrival) {
-            (SendOutcome::Sent, Ok(answer)) if answer.is_complete => RevocationExchange::Responded(answer),
-            (SendOutcome::Sent, Ok(_)) => RevocationExchange::ResponseLost("the response was cut off".into()),
-            (SendOutcome::Sent, Err(why)) => RevocationExchange::ResponseLost(why),
-            (SendOutcome::NotSent { may_have_intent, gate, .. }, arrival) => {
-                let why = match (arrival, gate) {
-                    (_, Some(error)) => RevocationNotSentReason::BeforeSend(error),
-                    (Ok(answer), None) => RevocationNotSentReason::Network(format!(
-                        "the server returned {} before it got the request",
-                        answer.status
-                    )),
-                    (Err(why), None) => RevocationNotSentReason::Network(why),
-                };
-                RevocationExchange::NotSent { may_have_mark: may_have_intent, why }
-            }
-        }
+    ) -> ExchangeResult<'l> {
+        self.send_refresh_token(prepared, url, held, gate, request_encoding::revocation_request)
     }
 }
 

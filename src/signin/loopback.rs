@@ -168,6 +168,10 @@ fn cannot_listen(error: &io::Error, fixed: Option<u16>) -> Failure {
 async fn accept(listener: tokio::net::TcpListener, post: Arc<ListenerState>) {
     loop {
         match listener.accept().await {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "each ends with its connection, or with the runtime of the login"
+            )]
             Ok((stream, _)) => drop(tokio::spawn(serve_connection(stream, Arc::clone(&post)))),
             // Out of descriptors, most likely: wait for some to come back.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,

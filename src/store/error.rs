@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::keyring::KeyringError;
-use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Section};
 use crate::profile::ProfileName;
 use crate::store::disk::envelope::UnsealError;
 use crate::store::disk::layout::Layout;
@@ -68,9 +68,12 @@ impl StoreError {
 
     /// The outcome of a run that met this error: nothing was sent.
     pub fn outcome(&self) -> Outcome {
-        let (kind, word, hint) = self.classify();
-        let mut failure = Failure::new(word, self.to_string());
-        failure.hint = hint;
+        let kind = match self.kind().section() {
+            Section::SignIn => OutcomeKind::NeedsLogin,
+            Section::Configuration => OutcomeKind::ConfigError,
+            _ => OutcomeKind::StoreUnavailable,
+        };
+        let failure = Failure::new(self.kind(), self.to_string()).with_hint(self.hint());
         Outcome { is_persistent: self.is_persistent(), ..Outcome::new(kind).with_error(failure) }
     }
 
@@ -113,81 +116,65 @@ impl StoreError {
         )
     }
 
-    fn classify(&self) -> (OutcomeKind, ErrorKind, Option<String>) {
-        use OutcomeKind::{ConfigError, NeedsLogin, StoreUnavailable};
-        let say = |text: &str| Some(text.to_owned());
+    /// The kind; the outcome follows from it.
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Io { path, .. } => (
-                StoreUnavailable,
-                ErrorKind::Io,
-                Some(format!("check free space and permissions in {}", parent_text(path))),
-            ),
-            Self::Empty => {
-                (NeedsLogin, ErrorKind::NoCredential, say("keepalive login PROFILE, or keepalive import PROFILE"))
+            Self::Io { .. } => ErrorKind::Io,
+            Self::Empty => ErrorKind::NoCredential,
+            Self::DamagedFile { .. } | Self::CannotUnseal { .. } | Self::OtherKey { .. } => ErrorKind::Damaged,
+            Self::LaterVersion { .. } => ErrorKind::LaterVersion,
+            Self::Keyring(error) => error.error_kind(),
+            Self::KeyMissing { .. } => ErrorKind::KeyMissing,
+            Self::KeyDamaged => ErrorKind::KeyDamaged,
+            Self::KeyUnavailable { .. } => ErrorKind::Key,
+            Self::NetworkFilesystem { .. } => ErrorKind::NetworkFilesystem,
+            Self::OtherMachine => ErrorKind::OtherMachine,
+            Self::OtherStore { .. } => ErrorKind::DomainMismatch,
+            Self::StaleCredential { .. } => ErrorKind::StaleCredential,
+            Self::IdentityLost { .. } => ErrorKind::IdentityLost,
+            Self::LedgerDamaged { .. } => ErrorKind::LedgerDamaged,
+            Self::TokenClaimed { claim: TokenClaim::HeldBy(_) | TokenClaim::PublishedElsewhere(_), .. } => {
+                ErrorKind::Conflict
             }
-            Self::DamagedFile { path, .. } => (StoreUnavailable, ErrorKind::Damaged, Some(damaged_file_hint(path))),
-            Self::LaterVersion { .. } => (
-                StoreUnavailable,
-                ErrorKind::LaterVersion,
-                say("use the version of keepalive that wrote it, or a newer one"),
-            ),
-            Self::CannotUnseal { .. } => {
-                (StoreUnavailable, ErrorKind::Damaged, Some(format!("{RESTORE_HINT}, or sign in again")))
+            Self::TokenClaimed { claim: TokenClaim::Unusable, .. } => ErrorKind::Consumed,
+            Self::CredentialLost { .. } => ErrorKind::Lost,
+        }
+    }
+
+    /// What to do about it.
+    fn hint(&self) -> String {
+        match self {
+            Self::Io { path, .. } => format!("check free space and permissions in {}", parent_text(path)),
+            Self::Empty => "keepalive login PROFILE, or keepalive import PROFILE".into(),
+            Self::DamagedFile { path, .. } => damaged_file_hint(path),
+            Self::LaterVersion { .. } => "use the version of keepalive that wrote it, or a newer one".into(),
+            Self::CannotUnseal { .. } => format!("{RESTORE_HINT}, or sign in again"),
+            Self::Keyring(error) => error.hint().to_owned(),
+            Self::KeyMissing { .. } => format!("unlock or restore the keyring that has the key; {KEY_LOST_HINT}"),
+            Self::OtherKey { id, location, .. } => format!("restore key {id} to {location}; {KEY_LOST_HINT}"),
+            Self::KeyDamaged => format!("restore the keyring from a backup; {KEY_LOST_HINT}"),
+            Self::KeyUnavailable { error, sealed_under } => key_unavailable_hint(error, sealed_under),
+            Self::NetworkFilesystem { .. } => LOCAL_DIRECTORY_HINT.into(),
+            Self::OtherMachine => {
+                "if the other machine no longer refreshes these profiles: keepalive doctor --take-over".into()
             }
-            Self::Keyring(e) => (StoreUnavailable, e.error_kind(), Some(e.hint().to_owned())),
-            Self::KeyMissing { .. } => (
-                StoreUnavailable,
-                ErrorKind::KeyMissing,
-                Some(format!("unlock or restore the keyring that has the key; {KEY_LOST_HINT}")),
-            ),
-            Self::OtherKey { id, location: place, .. } => {
-                let hint = format!("restore key {id} to {place}; {KEY_LOST_HINT}");
-                (StoreUnavailable, ErrorKind::Damaged, Some(hint))
+            // The profile is named, since nothing here may know it yet.
+            Self::OtherStore { profile, .. } => {
+                format!("if that state directory is no longer used: keepalive doctor --take-over -p {profile}")
             }
-            Self::KeyDamaged => (
-                StoreUnavailable,
-                ErrorKind::KeyDamaged,
-                Some(format!("restore the keyring from a backup; {KEY_LOST_HINT}")),
-            ),
-            Self::KeyUnavailable { error, sealed_under } => {
-                (ConfigError, ErrorKind::Key, Some(key_unavailable_hint(error, sealed_under)))
+            Self::StaleCredential { .. } => {
+                "an older copy was restored, whose refresh token has been consumed: sign in again".into()
             }
-            Self::NetworkFilesystem { .. } => (ConfigError, ErrorKind::NetworkFilesystem, say(LOCAL_DIRECTORY_HINT)),
-            Self::OtherMachine => (
-                ConfigError,
-                ErrorKind::OtherMachine,
-                say("if the other machine no longer refreshes these profiles: keepalive doctor --take-over"),
-            ),
-            // By name: nothing here may know the profile yet.
-            Self::OtherStore { profile, .. } => (
-                ConfigError,
-                ErrorKind::DomainMismatch,
-                Some(format!("if that state directory is no longer used: keepalive doctor --take-over -p {profile}")),
-            ),
-            Self::StaleCredential { .. } => (
-                ConfigError,
-                ErrorKind::StaleCredential,
-                say("an older copy was restored, whose refresh token has been consumed: sign in again"),
-            ),
-            Self::IdentityLost { ledger, .. } => {
-                (StoreUnavailable, ErrorKind::IdentityLost, Some(identity_lost_hint(ledger)))
-            }
-            Self::LedgerDamaged { path, .. } => {
-                (StoreUnavailable, ErrorKind::LedgerDamaged, Some(ledger_damaged_hint(path)))
-            }
+            Self::IdentityLost { ledger, .. } => identity_lost_hint(ledger),
+            Self::LedgerDamaged { path, .. } => ledger_damaged_hint(path),
             Self::TokenClaimed { profile, claim: TokenClaim::HeldBy(other) } => {
-                let hint = format!("use profile {other}, and delete this one: keepalive logout {profile} --forget");
-                (ConfigError, ErrorKind::Conflict, Some(hint))
+                format!("use profile {other}, and delete this one: keepalive logout {profile} --forget")
             }
-            Self::TokenClaimed { claim: TokenClaim::PublishedElsewhere(user), .. } => {
-                (ConfigError, ErrorKind::Conflict, Some(published_elsewhere_hint(user)))
-            }
+            Self::TokenClaimed { claim: TokenClaim::PublishedElsewhere(user), .. } => published_elsewhere_hint(user),
             Self::TokenClaimed { profile, claim: TokenClaim::Unusable } => {
-                (NeedsLogin, ErrorKind::Consumed, Some(format!("sign in again: keepalive login {profile}")))
+                format!("sign in again: keepalive login {profile}")
             }
-            Self::CredentialLost { .. } => {
-                (NeedsLogin, ErrorKind::Lost, say("restore the store directory from a backup, or sign in again"))
-            }
+            Self::CredentialLost { .. } => "restore the store directory from a backup, or sign in again".into(),
         }
     }
 }

@@ -236,6 +236,7 @@ impl Store {
         let identity = self.identity()?;
         on_wait(KEY_CHECK_INTERVAL);
         for _ in 0..KEY_CHECK_TRIES {
+            #[expect(clippy::disallowed_methods, reason = "no keyring says when its disk has the key")]
             std::thread::sleep(KEY_CHECK_INTERVAL);
             if let Some((keyring, _)) = self.keyring() {
                 keyring.reconnect();

@@ -102,6 +102,7 @@ impl StagedFile {
         self.file.write_all(bytes)?;
         self.file.set_len(bytes.len() as u64)?;
         self.file.sync_all()?;
+        #[expect(clippy::disallowed_methods, reason = "the one that syncs what it renames")]
         fs::rename(&self.temporary, &self.path)?;
         self.is_committed = true;
         sync_parent(&self.path)

@@ -1,7 +1,15 @@
 //! What durability costs: a refresh by the engine (lock, intent, seal, ledger, journal, each synced) against the bare
 //! exchange that it wraps, in turns, at the same server; and what ten thousand profiles cost. `cargo bench`.
 
-#[allow(dead_code, clippy::disallowed_methods, reason = "shared with the tests")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "the bans are the program's; tests live in the real world"
+)]
+
+#[allow(dead_code, reason = "shared with the tests")]
 #[path = "../it/support/mod.rs"]
 mod support;
 

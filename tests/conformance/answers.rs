@@ -662,7 +662,7 @@ struct SlowDisk {
 impl Clock for SlowDisk {
     fn now(&self) -> Moment {
         let now = self.clock.now();
-        let is_written = std::fs::read_to_string(&self.journal).unwrap().contains("\"sends\": 2");
+        let is_written = std::fs::read_to_string(&self.journal).unwrap().contains("\"send_count\": 2");
         let passed = Duration::from_secs(if is_written { 60 } else { 0 });
         Moment { wall: now.wall.plus(passed), uptime_ms: now.uptime_ms + passed.as_millis() as u64, ..now }
     }

@@ -339,7 +339,7 @@ fn profile_from_another_store_sends_no_token_held_here() {
     kept.copy_into("profiles/demo", &world);
     let path = world.file("profiles/demo/record.json");
     let mut journal: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    journal["store"]["uuid"] = "elsewhere".into();
+    journal["store_identity"]["uuid"] = "elsewhere".into();
     journal["fingerprint"] = "f".repeat(32).into();
     std::fs::write(&path, journal.to_string()).unwrap();
     for _ in 0..2 {

@@ -572,7 +572,7 @@ pub fn moved_in_from(world: &World, is_of_older_version: bool) {
 fn forget_whose(world: &World) {
     let path = world.file("profiles/demo/record.json");
     let mut journal: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    assert!(journal.as_object_mut().unwrap().remove("store").is_some(), "{journal}");
+    assert!(journal.as_object_mut().unwrap().remove("store_identity").is_some(), "{journal}");
     std::fs::write(&path, journal.to_string()).unwrap();
 }
 
@@ -610,7 +610,7 @@ fn restored_identity_still_belongs_to_another_machine() {
     let path = world.file("profiles/demo/record.json");
     let text = std::fs::read_to_string(&path).unwrap();
     let mut journal: serde_json::Value = serde_json::from_str(&text).unwrap();
-    journal["store"]["machine"] = "another".into();
+    journal["store_identity"]["machine"] = "another".into();
     std::fs::write(&path, journal.to_string()).unwrap();
     std::fs::remove_file(world.file("store.json")).unwrap();
     let outcome = world.refresh();

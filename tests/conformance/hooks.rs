@@ -8,7 +8,7 @@ use keepalive::guard::LockedCredential;
 use keepalive::profile::Provider;
 use keepalive::provider::http::HttpEndpoint;
 use keepalive::provider::request_encoding::AuthServerRequest;
-use keepalive::provider::revocation::{RevocationExchange, RevocationServer};
+use keepalive::provider::revocation::RevocationServer;
 use keepalive::provider::sign_in_server::{SignInEndpoints, SignInServer};
 use keepalive::provider::{
     BeforeSend, BeforeSendError, ExchangeResult, NotSentReason, PrepareError, PreparedProvider, RawResponse,
@@ -125,13 +125,13 @@ impl RevocationServer for WithHooks<HttpEndpoint> {
         self.inner.revocation_endpoint(provider)
     }
 
-    fn revoke(
+    fn revoke<'l>(
         &self,
         prepared: &PreparedProvider,
         url: &Url,
-        held: LockedCredential<'_>,
+        held: LockedCredential<'l>,
         gate: BeforeSend,
-    ) -> RevocationExchange {
+    ) -> ExchangeResult<'l> {
         let revoking = self.inner.revoke(prepared, url, held, gate);
         self.hooks.run(HookPoint::AfterRevocation).unwrap();
         revoking

@@ -1,6 +1,14 @@
 //! The real transaction is driven through every edge of the model. The `match` over the model's own edges is exhaustive:
 //! an edge without a scenario does not compile, and an edge that the model never takes fails.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "the bans are the program's; tests live in the real world"
+)]
+
 mod answers;
 mod arrivals;
 mod callers;
@@ -18,7 +26,7 @@ mod troubles;
 mod uncertain;
 mod world;
 
-#[allow(dead_code, clippy::disallowed_methods, reason = "shared with the other tests")]
+#[allow(dead_code, reason = "shared with the other tests")]
 #[path = "../it/support/mod.rs"]
 mod support;
 

@@ -52,36 +52,43 @@ fn check(client: &RegisteredClient) {
     assert_eq!((counts.presented_again, counts.families_revoked), (0, 0));
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn public_client_signs_in_and_refreshes() {
     check(&PUBLIC);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn client_secret_basic_client_signs_in_and_refreshes() {
     check(&BASIC);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn client_secret_post_client_signs_in_and_refreshes() {
     check(&POST);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn client_whose_secret_needs_encoding_signs_in_and_refreshes() {
     check(&ODD);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn es256_client_signs_in_and_refreshes() {
     check(&ES256);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn rs256_client_signs_in_and_refreshes() {
     check(&RS256);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn es256_client_signs_in_by_the_device_flow() {
     let server = OidcProvider::start(600, 0);
@@ -98,6 +105,7 @@ fn es256_client_signs_in_by_the_device_flow() {
     login.finish().exits(0).says("demo: signed in as grace");
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn login_with_a_wrong_secret_or_key_is_a_config_error() {
     let server = OidcProvider::start(600, 0);
@@ -198,6 +206,7 @@ fn openssl(directory: &Path, arguments: &str) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
+#[ignore = "needs openssl; contrib/test runs it"]
 #[test]
 fn openssl_keys_load_or_are_refused_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
@@ -286,6 +295,7 @@ fn client_secret_is_read_from_env_file_and_command() {
     assert_eq!(server.counts().refresh_ok, sources.len());
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn client_secret_and_key_are_read_from_the_keyring() {
     let server = AuthServer::start(RotationMode::Strict);

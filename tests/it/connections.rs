@@ -30,6 +30,7 @@ fn trusting(ca: &Path) -> String {
     format!("ca_file = \"{}\"\n", ca.display())
 }
 
+#[ignore = "needs openssl; contrib/test runs it"]
 #[test]
 fn private_authority_is_trusted_only_if_ca_file_names_it() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -50,6 +51,7 @@ fn private_authority_is_trusted_only_if_ca_file_names_it() {
     assert_eq!(server.counts().refresh_ok, 1);
 }
 
+#[ignore = "needs openssl; contrib/test runs it"]
 #[test]
 fn daemon_reads_a_replaced_ca_file() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -69,6 +71,7 @@ fn daemon_reads_a_replaced_ca_file() {
     daemon.wait_for_line("certificate");
 }
 
+#[ignore = "needs openssl; contrib/test runs it"]
 #[test]
 fn endpoints_within_endpoint_domain_are_discovered_over_tls() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -104,6 +107,7 @@ fn elsewhere(tls: &TlsTerminator) -> String {
     format!("token_endpoint = \"https://{NAME}/token\"\n{}", trusting(&tls.ca()))
 }
 
+#[ignore = "needs openssl; contrib/test runs it"]
 #[test]
 fn https_proxy_is_used_unless_no_proxy_names_the_host() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -119,6 +123,7 @@ fn https_proxy_is_used_unless_no_proxy_names_the_host() {
     assert_eq!((server.counts().refresh_requests, server.counts().refresh_ok), (1, 1));
 }
 
+#[ignore = "needs openssl; contrib/test runs it"]
 #[test]
 fn proxy_refusal_sends_nothing_and_leaves_the_profile_fresh() {
     let server = AuthServer::start(RotationMode::Strict);

@@ -55,6 +55,7 @@ fn man_pages_match_the_commands() {
     }
 }
 
+#[ignore = "needs mandoc; contrib/test runs it"]
 #[test]
 fn man_pages_pass_mandoc_lint() {
     for entry in std::fs::read_dir(root().join("man")).unwrap() {

@@ -37,6 +37,7 @@ fn configured(rest: &str) -> Sandbox {
     sandbox
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn doctor_reports_a_healthy_provider_and_sends_no_token() {
     let server = OidcProvider::start(60, 0);

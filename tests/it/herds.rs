@@ -53,6 +53,7 @@ fn concurrent_refreshes_share_one_failed_outcome() {
 
 /// The issue's own herd: 200 processes at the real server, alone, with a daemon, and half of them asking for a token.
 /// Rule 1.
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn two_hundred_processes_make_one_request_at_oidc_provider() {
     // It answers so late that all arrive during the flight, on a busy machine too.

@@ -22,6 +22,7 @@ fn uuid(sandbox: &Sandbox) -> String {
     serde_json::from_str::<serde_json::Value>(&text).unwrap()["uuid"].as_str().unwrap().to_owned()
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn published_keyring_item_matches_the_contract() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -43,6 +44,7 @@ fn published_keyring_item_matches_the_contract() {
 }
 
 /// Rule 8.
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn unusable_keyring_is_named_in_time_and_nothing_is_sent() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -64,6 +66,7 @@ fn unusable_keyring_is_named_in_time_and_nothing_is_sent() {
     assert_eq!(server.counts().refresh_requests, 0);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn failing_keyring_stops_refreshes_and_loses_nothing() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -86,6 +89,7 @@ fn failing_keyring_stops_refreshes_and_loses_nothing() {
     sandbox.refresh(&["--force"]).exits(0);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn daemon_publishes_after_the_keyring_is_restarted() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -115,6 +119,7 @@ fn daemon_publishes_after_the_keyring_is_restarted() {
 }
 
 /// Rule 10.
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn restored_older_keyring_does_not_revive_a_consumed_token() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -137,6 +142,7 @@ fn restored_older_keyring_does_not_revive_a_consumed_token() {
     assert_eq!(server.counts().presented_again, 0);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn deleted_sealing_key_leaves_the_sealed_credential_unchanged() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -154,6 +160,7 @@ fn deleted_sealing_key_leaves_the_sealed_credential_unchanged() {
     assert_eq!(server.counts().refresh_requests, 0);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn concurrent_first_imports_create_one_sealing_key() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -180,6 +187,7 @@ fn concurrent_first_imports_create_one_sealing_key() {
     assert_eq!(items, 1);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn duplicate_keyring_item_is_reported_and_not_used() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -194,6 +202,7 @@ fn duplicate_keyring_item_is_reported_and_not_used() {
 }
 
 /// Rule 13.
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn foreign_keyring_item_is_neither_used_nor_overwritten() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -212,6 +221,7 @@ fn foreign_keyring_item_is_neither_used_nor_overwritten() {
 }
 
 /// Rule 30.
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn second_state_directory_is_an_error_until_take_over() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -235,6 +245,7 @@ fn second_state_directory_is_an_error_until_take_over() {
 }
 
 /// Rule 30.
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn take_over_adopts_a_profile_the_store_does_not_know() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -270,6 +281,7 @@ fn take_over_adopts_a_profile_the_store_does_not_know() {
 }
 
 /// Rule 4.
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn take_over_leaves_a_token_that_another_profile_holds() {
     let server = AuthServer::start(RotationMode::Strict);

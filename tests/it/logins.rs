@@ -57,6 +57,7 @@ fn parameter(url: &str, name: &str) -> String {
     url.query_pairs().find(|(k, _)| k == name).unwrap_or_else(|| panic!("no {name} in {url}")).1.into_owned()
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn browser_login_stores_a_credential_that_refreshes() {
     let server = OidcProvider::start(60, 0);
@@ -80,6 +81,7 @@ fn browser_login_stores_a_credential_that_refreshes() {
     assert_eq!(server.counts().refresh_ok, 1);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn login_output_and_arguments_contain_no_secret() {
     let server = OidcProvider::start(60, 0);
@@ -98,6 +100,7 @@ fn login_output_and_arguments_contain_no_secret() {
     assert!(!run.stderr.contains(token.trim()));
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn confidential_client_signs_in_and_refreshes() {
     let server = OidcProvider::start(60, 0);
@@ -111,6 +114,7 @@ fn confidential_client_signs_in_and_refreshes() {
     sandbox.keepalive(&["refresh", "-p", "work", "--force"]).exits(0);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn login_replaces_a_rejected_credential() {
     let server = OidcProvider::start(60, 0);
@@ -133,6 +137,7 @@ fn login_replaces_a_rejected_credential() {
     assert_eq!(server.counts().presented_again, 1, "the thief's alone");
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn interrupted_or_denied_login_changes_nothing() {
     let server = OidcProvider::start(60, 0);
@@ -153,6 +158,7 @@ fn interrupted_or_denied_login_changes_nothing() {
     sandbox.refresh(&["--force"]).exits(0);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn device_and_paste_logins_can_be_interrupted() {
     let server = OidcProvider::start(60, 0);
@@ -167,6 +173,7 @@ fn device_and_paste_logins_can_be_interrupted() {
     sandbox.keepalive(&["status", "-p", "demo"]).exits(77);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn login_accepts_a_redirect_on_ipv6_loopback() {
     let server = OidcProvider::start(60, 0);
@@ -183,6 +190,7 @@ fn login_accepts_a_redirect_on_ipv6_loopback() {
     login.finish().exits(0);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn redirect_with_a_wrong_state_or_issuer_is_refused() {
     let server = OidcProvider::start(60, 0);
@@ -207,6 +215,7 @@ fn redirect_with_a_wrong_state_or_issuer_is_refused() {
     sandbox.keepalive(&["status", "-p", "demo"]).exits(77);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn registered_port_is_bound_on_both_loopbacks_or_refused() {
     let server = OidcProvider::start(60, 0);
@@ -227,6 +236,7 @@ fn registered_port_is_bound_on_both_loopbacks_or_refused() {
     login.finish().exits(0);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn login_without_a_browser_uses_the_device_flow() {
     let server = OidcProvider::start(60, 0);
@@ -241,6 +251,7 @@ fn login_without_a_browser_uses_the_device_flow() {
     sandbox.refresh(&["--force"]).exits(0);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn login_accepts_a_pasted_url_or_code() {
     let server = OidcProvider::start(60, 0);
@@ -388,6 +399,7 @@ fn login_with_an_unchanged_refresh_token_clears_a_rejection() {
     sandbox.refresh(&["--force"]).exits(0);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn login_publishes_to_the_keyring_unless_it_is_locked() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -412,6 +424,7 @@ fn login_publishes_to_the_keyring_unless_it_is_locked() {
     assert!(!run.stderr.contains("enter the code"), "{run:#?}");
 }
 
+#[ignore = "needs script; contrib/test runs it"]
 #[test]
 fn device_login_shows_a_qr_code_and_countdown_on_a_terminal() {
     let server = AuthServer::start(RotationMode::Strict);

@@ -414,6 +414,7 @@ fn keyring_items(bus: &SessionBus, service: &str) -> usize {
     (found.stdout + &found.stderr).matches("attribute.username").count()
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn logout_removes_the_keyring_item_and_the_last_key() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -439,6 +440,7 @@ fn logout_removes_the_keyring_item_and_the_last_key() {
     assert_eq!(keyring_items(&bus, "keepalive-key"), 1);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn logout_reports_a_keyring_item_of_a_former_store_kind() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -457,6 +459,7 @@ fn logout_reports_a_keyring_item_of_a_former_store_kind() {
     assert!(!told.stderr.contains("keyring"), "{told:#?}");
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn daemon_uses_the_key_created_after_the_last_logout() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -477,6 +480,7 @@ fn daemon_uses_the_key_created_after_the_last_logout() {
     daemon.finish().exits(0);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn logout_changes_nothing_when_the_keyring_is_unavailable() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -498,6 +502,7 @@ fn logout_changes_nothing_when_the_keyring_is_unavailable() {
     assert_eq!(keyring_items(&bus, "keepalive"), 0);
 }
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn logout_revokes_both_tokens_at_oidc_provider() {
     let server = OidcProvider::start(60, 0);

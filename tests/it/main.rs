@@ -1,6 +1,12 @@
 //! All integration tests, in one binary: the built program against real servers, keyrings and service managers.
 
-#![allow(clippy::disallowed_methods)] // The bans are the program's; tests live in the real world.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "the bans are the program's; tests live in the real world"
+)]
 
 #[allow(dead_code, reason = "shared with the sweeps")]
 mod support;

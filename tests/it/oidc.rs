@@ -5,6 +5,7 @@ use super::support::herd::run_at_once;
 use super::support::oidc::OidcProvider;
 use super::support::sandbox::Sandbox;
 
+#[ignore = "needs oidc-provider; contrib/test runs it"]
 #[test]
 fn oidc_provider_revokes_the_family_on_replay() {
     let server = OidcProvider::start(60, 0);
@@ -24,6 +25,7 @@ fn oidc_provider_revokes_the_family_on_replay() {
     sandbox.keepalive(&["refresh", "-p", "a", "--force"]).exits(77);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn daemon_and_callers_replay_nothing_at_oidc_provider() {
     let server = OidcProvider::start(2, 0);

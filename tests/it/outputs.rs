@@ -227,6 +227,7 @@ fn on_terminal(sandbox: &Sandbox, env: &[(&str, &str)], line: &str) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
+#[ignore = "needs script; contrib/test runs it"]
 #[test]
 fn terminal_output_respects_term_and_no_color() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -248,6 +249,7 @@ fn terminal_output_respects_term_and_no_color() {
     }
 }
 
+#[ignore = "needs script; contrib/test runs it"]
 #[test]
 fn log_colour_follows_the_colour_settings() {
     let server = AuthServer::start(RotationMode::Strict);

@@ -23,6 +23,7 @@ fn rehearse_passes_without_bus_or_configuration() {
     nothing_left(&sandbox);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn rehearse_passes_on_a_keyring_and_leaves_no_item() {
     let mut sandbox = Sandbox::new();
@@ -95,6 +96,7 @@ fn rehearse_stops_on_a_broken_configuration() {
     nothing_left(&sandbox);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn rehearse_fails_on_a_locked_keyring() {
     let mut sandbox = Sandbox::new();
@@ -103,6 +105,7 @@ fn rehearse_fails_on_a_locked_keyring() {
     sandbox.keepalive(&["rehearse"]).exits(1).says("the keyring is locked");
 }
 
+#[ignore = "needs minutes for a build of its own; contrib/test runs it"]
 #[test]
 fn rehearse_fails_when_locks_do_not_exclude() {
     let sandbox = Sandbox::new();

@@ -35,6 +35,7 @@ fn first(calls: &[String], call: &str, words: &str) -> usize {
 }
 
 /// Rule 5.
+#[ignore = "needs strace; contrib/test runs it"]
 #[test]
 fn intent_is_synced_before_the_first_byte_of_the_body() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -49,6 +50,7 @@ fn intent_is_synced_before_the_first_byte_of_the_body() {
 }
 
 /// Rule 8.
+#[ignore = "needs strace; contrib/test runs it"]
 #[test]
 fn space_for_the_response_is_reserved_before_sending() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -63,6 +65,7 @@ fn space_for_the_response_is_reserved_before_sending() {
 }
 
 /// Rule 9.
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn response_is_sealed_and_synced_before_the_keyring_write() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -103,6 +106,7 @@ fn run_that_waited_returns_what_it_finds_and_sends_nothing() {
 }
 
 /// Rule 12.
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn pending_publication_is_made_later_without_a_request() {
     let server = AuthServer::start(RotationMode::Strict);

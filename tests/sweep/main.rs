@@ -1,5 +1,14 @@
 //! The built program under attack, from outside: killed, failed, paused, cut off and raced at every point. Run all with
-//! `cargo test --test sweep`, some with `cargo test --test sweep -- kill kill-keyring`, at full length with `KEEPALIVE_LONG=1`.
+//! `cargo test --test sweep -- --include-ignored`, some with `cargo test --test sweep -- kill kill-keyring`, at full length
+//! with `KEEPALIVE_LONG=1`. Plain `cargo test` runs none and says so.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "the bans are the program's; tests live in the real world"
+)]
 
 mod arrival;
 mod clock;
@@ -14,7 +23,7 @@ mod soak;
 mod stage;
 mod tracer;
 
-#[allow(dead_code, clippy::disallowed_methods, reason = "shared with the other tests")]
+#[allow(dead_code, reason = "shared with the other tests")]
 #[path = "../it/support/mod.rs"]
 mod support;
 
@@ -57,6 +66,15 @@ const SWEEPS: &[KillSweep] = &[
     ("mutations", mutations::run),
 ];
 
+/// What plain `cargo test` says when its tests are over.
+const LEFT_OUT: &str = "
+Left out: the sweeps, the model, and each test above that is `ignored`. They need more than a Rust toolchain, or minutes.
+    contrib/test                                        installs what is needed (as root) and runs everything
+    cargo test --test it -- --include-ignored logins    one file of tests, when its programs are there
+    cargo test --test sweep -- kill                     one sweep
+    cargo test -p keepalive-model                       the model
+";
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|a| a == "--trace") {
@@ -66,9 +84,14 @@ fn main() -> ExitCode {
     let extent = if std::env::var_os("KEEPALIVE_LONG").is_some() { Extent::Full } else { Extent::Quick };
     // What a test harness would take, like --nocapture, means nothing here.
     let wanted: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
+    let is_all = wanted.is_empty() && (arguments.iter().any(|a| a == "--include-ignored") || extent.is_full());
+    let is_wanted = |name: &str| is_all || wanted.iter().any(|w| *w == name);
+    if !SWEEPS.iter().any(|(name, _)| is_wanted(name)) {
+        println!("{LEFT_OUT}");
+    }
     let mut is_good = true;
     for (name, sweep) in SWEEPS {
-        if wanted.is_empty() || wanted.iter().any(|w| w == name) {
+        if is_wanted(name) {
             let start = Instant::now();
             let held = sweep(extent);
             is_good &= held;

@@ -78,7 +78,7 @@ impl Mutation {
         if !built.status.success() {
             return Err(format!("does not compile: {}", String::from_utf8_lossy(&built.stderr)));
         }
-        let out = cargo(copy).arg("test").args(target).arg(filter).output().unwrap();
+        let out = cargo(copy).arg("test").args(target).args([filter, "--", "--include-ignored"]).output().unwrap();
         let said = String::from_utf8_lossy(&out.stdout);
         match (out.status.success(), said.contains("running 0 tests")) {
             (_, true) => Err(format!("there is no test {filter}")),

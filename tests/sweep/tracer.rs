@@ -139,6 +139,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
     let mut command = Command::new(program);
     command.args(rest);
     // SAFETY: between fork and exec only a system call is made.
+    #[expect(unsafe_code, reason = "std can trace a child in no other way")]
     unsafe {
         command.pre_exec(|| ptrace::traceme().map_err(std::io::Error::from));
     }

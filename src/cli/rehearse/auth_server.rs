@@ -184,6 +184,7 @@ fn handle_connection(stream: TcpStream, family: &Mutex<RehearsalFamily>) -> io::
         let mut family = family.lock().unwrap_or_else(PoisonError::into_inner);
         (family.handle(&path, &body), family.response_delay)
     };
+    #[expect(clippy::disallowed_methods, reason = "a server that takes its time is what is played")]
     thread::sleep(delay);
     let (status, text) = answer;
     let mut stream = reader.into_inner().into_inner();

@@ -169,6 +169,7 @@ fn stop_leftover_daemon(lock: &Path) {
             if !is_held() {
                 return;
             }
+            #[expect(clippy::disallowed_methods, reason = "no event tells that another process freed its lock")]
             std::thread::sleep(POLL_INTERVAL);
         }
     }

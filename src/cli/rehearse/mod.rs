@@ -116,10 +116,12 @@ fn run_rehearsal(
     out.info(&format!("the daemon is running (pid {})", daemon.id()));
     for number in 1..=ROUNDS {
         run_round(server, stage, args.crowd, number, out, findings)?;
+        #[expect(clippy::disallowed_methods, reason = "the rehearsal shows what the daemon does as time passes")]
         thread::sleep(ROUND_INTERVAL);
     }
     let before = server.counts().refreshes;
     out.info(&format!("waiting {} s: now only the daemon refreshes …", DAEMON_ONLY_TIME.as_secs()));
+    #[expect(clippy::disallowed_methods, reason = "the rehearsal shows what the daemon does as time passes")]
     thread::sleep(DAEMON_ONLY_TIME);
     findings.by_daemon_alone = server.counts().refreshes - before;
     out.info(&format!("the daemon refreshed {} times on its own", findings.by_daemon_alone));
@@ -155,6 +157,7 @@ fn wait(child: &mut Child) -> io::Result<ExitStatus> {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
+        #[expect(clippy::disallowed_methods, reason = "std has no wait for a child with an end")]
         thread::sleep(POLL_INTERVAL);
     }
     child.kill()?;
@@ -194,6 +197,7 @@ fn start_daemon(stage: &RehearsalEnvironment) -> Result<Daemon, String> {
         if let Some(Ok(Some(status))) = daemon.0.as_mut().map(Child::try_wait) {
             return Err(format!("the daemon exited at once with {status}"));
         }
+        #[expect(clippy::disallowed_methods, reason = "no event tells that a process of another session listens")]
         thread::sleep(POLL_INTERVAL);
     }
     Err("the daemon does not listen on its socket".into())

@@ -6,7 +6,7 @@ use crate::credential::Binding;
 use crate::engine::logout::{LogoutResult, TokenFate};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
-use crate::provider::revocation::RevocationNotSentReason;
+use crate::provider::NotSentReason;
 use crate::provider::{BeforeSendError, PreparedProvider};
 use crate::store::StoreError;
 use crate::store::journal::Journal;
@@ -36,20 +36,18 @@ pub(in crate::engine) fn check_binding(
         .with_hint(format!("check revocation_endpoint in [provider.{provider}]")))
 }
 
-pub(in crate::engine) fn unsent_outcome(why: RevocationNotSentReason, url: &Url) -> Outcome {
+pub(in crate::engine) fn unsent_outcome(why: NotSentReason, url: &Url) -> Outcome {
     match why {
-        RevocationNotSentReason::Network(reason) => {
+        NotSentReason::Network(reason) | NotSentReason::EarlyResponse(reason) => {
             let message = format!("cannot reach {}: {reason}", url.origin().ascii_serialization());
             Outcome::new(OutcomeKind::Deferred).with_error(Failure::new(ErrorKind::Network, message))
         }
-        RevocationNotSentReason::BeforeSend(
-            BeforeSendError::Refused(reason) | BeforeSendError::RefusedAfterIntent(reason),
-        ) => Outcome::new(OutcomeKind::Deferred)
-            .with_error(Failure::new(ErrorKind::Interrupted, format!("nothing was sent: {reason}"))),
-        RevocationNotSentReason::BeforeSend(BeforeSendError::Journal(error)) => {
-            Outcome::new(OutcomeKind::StoreUnavailable)
-                .with_error(Failure::new(ErrorKind::Io, format!("cannot write the journal: {error}")))
+        NotSentReason::BeforeSend(BeforeSendError::Refused(reason) | BeforeSendError::RefusedAfterIntent(reason)) => {
+            Outcome::new(OutcomeKind::Deferred)
+                .with_error(Failure::new(ErrorKind::Interrupted, format!("nothing was sent: {reason}")))
         }
+        NotSentReason::BeforeSend(BeforeSendError::Journal(error)) => Outcome::new(OutcomeKind::StoreUnavailable)
+            .with_error(Failure::new(ErrorKind::Io, format!("cannot write the journal: {error}"))),
     }
 }
 

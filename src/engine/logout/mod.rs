@@ -23,8 +23,8 @@ use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::classify::retry_after;
 use crate::provider::request_encoding::AuthServerRequest;
-use crate::provider::revocation::{self, RevocationExchange, RevocationResult, RevocationServer};
-use crate::provider::{BeforeSend, BeforeSendError, PrepareError, PreparedProvider};
+use crate::provider::revocation::{self, RevocationResult, RevocationServer};
+use crate::provider::{BeforeSend, BeforeSendError, ExchangeResult, PrepareError, PreparedProvider};
 use crate::store::journal::{Journal, Revocation};
 use crate::store::{LoadedCredential, LockedProfile, PrefetchedKey, ProfileView, Store, StoreError};
 use crate::sys::lockfile::LockFile;
@@ -302,15 +302,15 @@ impl LogoutRequest<'_> {
         let gate = self.revocation_gate(locked, &loaded, mark.clone());
         let provider = &prepared.provider;
         let (verdict, why, retry) = match self.server.revoke(prepared, url, loaded.locked_credential, gate) {
-            RevocationExchange::NotSent { may_have_mark, why } => {
+            ExchangeResult::NotSent { may_have_intent: may_have_mark, why, .. } => {
                 // The journal in memory has no such mark: writing it erases the one on disk.
                 if may_have_mark {
                     locked.save_journal()?;
                 }
                 return Err(unsent_outcome(why, url));
             }
-            RevocationExchange::ResponseLost(why) => (RevocationResult::Unknown, why, None),
-            RevocationExchange::Responded(response) => {
+            ExchangeResult::ResponseLost { why, .. } => (RevocationResult::Unknown, why, None),
+            ExchangeResult::Responded { answer: response, .. } => {
                 let (verdict, denied) = revocation::classify_revocation(&response, provider);
                 let code = denied.map_or(String::new(), |d| format!(" {}", d.code));
                 let wait = response.retry_after.as_deref().and_then(|h| retry_after(h, self.clock.now().wall));

@@ -132,6 +132,7 @@ fn seal_response(
             is_published =
                 locked.publish(&credential, key).is_ok() && locked.journal.publication == Publication::Published;
         }
+        #[expect(clippy::disallowed_methods, reason = "no event says that the disk accepts writes again")]
         std::thread::sleep(SEAL_RETRY_INTERVAL);
         let space = match locked.reserve_response_space() {
             Ok(space) => space,

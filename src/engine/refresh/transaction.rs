@@ -104,6 +104,10 @@ fn send_and_settle<'l>(
     let mut held = loaded.locked_credential;
     let mut last = NotSentReason::Network(String::new());
     for pause in QUICK_TRY_DELAYS {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a second at most in all, on a thread of its own; a stop ends the tries"
+        )]
         std::thread::sleep(pause);
         let space = locked.reserve_response_space()?;
         let intent = ctx.new_intent(&locked.journal, &held, loaded.fingerprint.clone(), kind);

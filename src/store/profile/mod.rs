@@ -275,6 +275,7 @@ impl<'l> LockedProfile<'_, 'l> {
 
     /// Makes the received answer S, the newest generation. The answer is durable under its first name, from which
     /// recovery takes it as well; the new name is durable once [`LockedProfile::save_journal`] has synced the folder that both share.
+    #[expect(clippy::disallowed_methods, reason = "synced with the journal, by LockedProfile::save_journal")]
     pub fn promote_response(&mut self) -> Result<(), StoreError> {
         let path = self.folder.sealed();
         std::fs::rename(self.folder.received(), &path).map_err(|e| StoreError::io("write", &path, e))?;
@@ -285,9 +286,14 @@ impl<'l> LockedProfile<'_, 'l> {
     /// Removes an answer that brought no tokens and is settled.
     pub fn discard_response(&mut self) -> Result<(), StoreError> {
         let path = self.folder.received();
-        let removed = durable::remove(&path).map_err(|e| StoreError::io("remove", &path, e));
-        self.received.reread();
-        removed
+        match durable::remove(&path) {
+            Ok(()) => self.received.clear(),
+            Err(e) => {
+                self.received.reread();
+                return Err(StoreError::io("remove", &path, e));
+            }
+        }
+        Ok(())
     }
 
     /// Seals a credential that did not come as an answer to a refresh: login, import, adoption. Durable on return.

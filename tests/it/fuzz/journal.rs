@@ -38,7 +38,7 @@ const WORDS: [&[u8]; 16] = [
     b"\"generation\":1",
     b"\"generation\":18446744073709551615",
     b"\"format\":2",
-    b"\"attempt\":null",
+    b"\"attempt_id\":null",
     b"null",
     b"{",
     b"}",
@@ -50,7 +50,7 @@ const WORDS: [&[u8]; 16] = [
 ];
 
 const NAMES: [&str; 15] = [
-    "hold",
+    "client_block",
     "lifetime_ms",
     "uptime_ms",
     "profile",
@@ -63,7 +63,7 @@ const NAMES: [&str; 15] = [
     "sequence",
     "publication",
     "validity",
-    "attempt",
+    "attempt_id",
     "key_id",
 ];
 

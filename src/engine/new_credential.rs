@@ -296,11 +296,12 @@ fn check_unclaimed_for(
     token: &Fingerprint,
     provenance: Provenance,
 ) -> Result<(), Outcome> {
+    let scan = store.scan()?;
     // What a login brings was granted just now.
     if provenance != Provenance::Login {
-        store.check_ledger_complete()?;
+        store.check_ledger_complete(&scan)?;
     }
-    match store.find_claim(token, name, key)? {
+    match store.find_claim(&scan, token, name, key)? {
         None => Ok(()),
         Some(TokenClaim::Unusable) if provenance == Provenance::Login => Ok(()),
         Some(TokenClaim::Unusable) => Err(consumed_outcome(name)),

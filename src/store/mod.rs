@@ -188,7 +188,10 @@ impl Store {
         // It may come from a command, which is not waited for under a lock.
         let from_source = (!self.has_cached_key()).then(|| self.key_from_source(within)).flatten();
         let held = LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
-        let identity = StoreIdentity::read_or_create(&self.layout)?;
+        let identity = match self.find_identity()? {
+            Some(identity) if self.layout.identity().exists() => identity,
+            Some(_) | None => StoreIdentity::read_or_create(&self.layout)?,
+        };
         let key = match &self.backend {
             StoreBackend::File { .. } => match from_source {
                 Some(key) => self.cached_key_or(|| key)?,

@@ -38,6 +38,12 @@ impl FileVersion {
     pub fn len(&self) -> u64 {
         self.len
     }
+
+    /// A name for it that outlives a rename of the file.
+    pub fn mark(&self) -> String {
+        let modified = self.modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        format!("{}-{}-{}", self.inode.0, self.len, modified.as_nanos())
+    }
 }
 
 /// Looks in a row at which a change must be the same: a file that is being written is not whole.

@@ -16,6 +16,7 @@ use crate::profile::ProfileName;
 use crate::store::StoreError;
 use crate::store::identity::StoreIdentity;
 use crate::sys::durable;
+use crate::sys::file_watch::FileVersion;
 
 /// The version of the form below. A record of a later version is left alone.
 const FORMAT: u32 = 1;
@@ -75,6 +76,10 @@ pub struct Journal {
     /// The newest spent token that the ledger took from here: one that does not know it is not whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_ledgered: Option<Fingerprint>,
+    /// The version of the sealed file that this was written for, by [`FileVersion::mark`]. Where it is that one still, a scan
+    /// of the store need not read it to know its generation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_mark: Option<String>,
     /// The sealed copy is not what this journal says, or holds a token that is spent. Seen when they are looked at; never
     /// written.
     #[serde(skip)]
@@ -250,6 +255,7 @@ impl Journal {
             store_identity: None,
             ledger_backlog: Vec::new(),
             last_ledgered: None,
+            sealed_mark: None,
             integrity_error: None,
         }
     }
@@ -281,6 +287,11 @@ impl Journal {
     /// Replaces the record; durable on return.
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
         durable::replace(path, &serde_json::to_vec_pretty(self).map_err(std::io::Error::other)?)
+    }
+
+    /// Whether the sealed file is the one that this was written for.
+    pub fn is_written_for(&self, sealed: Option<FileVersion>) -> bool {
+        self.sealed_mark.is_some() && sealed.map(|version| version.mark()) == self.sealed_mark
     }
 
     pub fn has_credential(&self) -> bool {

@@ -27,6 +27,7 @@ use crate::store::profile::recovery::UnsealedCredential;
 use crate::store::{Store, StoreBackend, StoreError};
 use crate::sys::durable;
 use crate::sys::durable::StagedFile;
+use crate::sys::file_watch::FileVersion;
 
 /// Space taken before a request for the answer to it: the largest answer in base64, and beside it the tokens of the
 /// generation before, which it may leave unchanged and which may be as large.
@@ -93,7 +94,10 @@ impl<'l> LockedProfile<'_, 'l> {
     /// Writes the journal; durable on return.
     pub fn save_journal(&self) -> Result<(), StoreError> {
         let path = self.folder.journal();
-        self.journal.write(&path).map_err(|e| StoreError::io("write", &path, e))
+        let is_of_sealed = self.sealed.header().is_some_and(|header| header.generation == self.journal.generation);
+        let version = FileVersion::of(self.sealed.path()).filter(|_| is_of_sealed);
+        let journal = Journal { sealed_mark: version.map(|version| version.mark()), ..self.journal.clone() };
+        journal.write(&path).map_err(|e| StoreError::io("write", &path, e))
     }
 
     /// Reads S and K, settles which is newest, and brings the other and the journal up to it.

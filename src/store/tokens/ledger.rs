@@ -1,6 +1,7 @@
 //! What is known of refresh tokens, by their fingerprints, whatever becomes of the journals: what was consumed is never
 //! sent again (rule 3), and what is in doubt stays so (rule 17).
 
+use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,9 @@ use crate::sys::lockfile::LockFile;
 
 /// The newest lines that are kept; the file may grow to twice as many before it is cut.
 const KEPT_LINES: usize = 1024;
+
+/// The length of a fingerprint.
+const TOKEN_LEN: usize = 32;
 
 /// What stands before a fingerprint that is in doubt, and the time after it; before one that is consumed stands nothing.
 const IN_DOUBT: &str = "in_doubt";
@@ -78,12 +82,14 @@ impl Ledger {
     /// All of it.
     pub fn snapshot(&self) -> io::Result<LedgerSnapshot> {
         let before = FileVersion::of(&self.path);
+        let is_missing = before.is_none() && matches!(self.path.try_exists(), Ok(false));
         if let Some((version, snapshot)) = &*self.cached.lock().unwrap_or_else(PoisonError::into_inner)
             && before == Some(*version)
         {
             return Ok(snapshot.clone());
         }
-        let snapshot = LedgerSnapshot(Arc::new(durable::read(&self.path)?.unwrap_or_default()));
+        let bytes = if is_missing { None } else { durable::read(&self.path)? };
+        let snapshot = LedgerSnapshot(Arc::new(bytes.unwrap_or_default()));
         self.remember(before.filter(|_| before == FileVersion::of(&self.path)), &snapshot);
         Ok(snapshot)
     }
@@ -127,11 +133,12 @@ impl Ledger {
 pub struct LedgerSnapshot(Arc<Vec<u8>>);
 
 impl LedgerSnapshot {
-    /// Whether a token is missing that the ledger once took: it was damaged, removed, or put back from a backup. One that is
-    /// long enough may have been cut since.
-    pub fn has_lost(&self, token: &Fingerprint) -> bool {
+    /// The tokens that it speaks of: one that it once took and that is not there shows that it was damaged, removed, or put
+    /// back from a backup. `None`: it is long enough to have been cut since.
+    pub fn tokens(&self) -> Option<HashSet<&[u8]>> {
         let lines = || self.0.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        lines().count() < KEPT_LINES && !lines().any(|line| line.ends_with(token.as_str().as_bytes()))
+        (lines().count() < KEPT_LINES)
+            .then(|| lines().map(|line| line.get(line.len().saturating_sub(TOKEN_LEN)..).unwrap_or_default()).collect())
     }
 }
 

@@ -74,11 +74,11 @@ fn refresh(
     let is_routine = args.profiles.is_empty() && !args.force;
     let (engine, endpoint) = setup.engine(false).map_err(|f| (CommandStatus::Failed, f))?;
     super::signals::stop_on_signal(&endpoint, &engine);
-    let (profiles, mut rows) = resolve_profiles(&setup, names);
-    if is_routine {
-        warn_if_runs_too_sparse(&setup, &profiles, args.lookahead, out);
+    let runs = (is_routine && !names.is_empty()).then(|| record_run(&setup));
+    let (seen, mut rows): (Vec<_>, Vec<_>) = run_all(&setup, &engine, &endpoint, names, args, out).into_iter().unzip();
+    if let Some(interval) = runs.and_then(|runs| runs.interval()) {
+        warn_if_runs_too_sparse(&seen, interval, args.lookahead, out);
     }
-    rows.extend(run_all(&engine, &endpoint, profiles, args, out));
     rows.sort_by(|a, b| a.0.cmp(&b.0));
     let late = engine.drain();
     for name in late {
@@ -87,23 +87,23 @@ fn refresh(
     Ok(rows)
 }
 
-/// Records this run, and warns if such runs are too far apart to keep a profile alive. This is advice, so its own
-/// errors are ignored.
-fn warn_if_runs_too_sparse(setup: &Setup, profiles: &[Arc<Profile>], lookahead: Duration, out: &Output) {
+/// Notes this run. All that follows from it is advice: what cannot be read or written is left alone.
+fn record_run(setup: &Setup) -> RunHistory {
     let path = setup.store.layout().runs();
     let mut runs: RunHistory =
         std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     runs.record_run(setup.clock.now().wall);
-    if let (false, Ok(bytes)) = (profiles.is_empty(), serde_json::to_vec(&runs)) {
+    if let Ok(bytes) = serde_json::to_vec(&runs) {
         let _advice = durable::replace(&path, &bytes);
     }
-    let Some(interval) = runs.interval() else { return };
-    for profile in profiles {
-        let journal = setup.store.peek(&profile.name).ok().flatten();
-        let lifetime = journal.and_then(|r| r.validity).and_then(|v| v.full_lifetime());
-        if let Some(warning) =
-            lifetime.and_then(|life| run_interval::sparse_runs_warning(profile, life, interval, lookahead))
-        {
+    runs
+}
+
+/// Says so if runs like this one are too far apart to keep a profile alive.
+fn warn_if_runs_too_sparse(seen: &[SeenProfile], interval: Duration, lookahead: Duration, out: &Output) {
+    for (profile, lifetime) in seen.iter().flatten() {
+        let warning = lifetime.and_then(|life| run_interval::sparse_runs_warning(profile, life, interval, lookahead));
+        if let Some(warning) = warning {
             out.warn(&warning);
         }
     }
@@ -124,38 +124,28 @@ fn all_profile_names(setup: &Setup, out: &Output) -> Result<Vec<ProfileName>, (C
     Ok(names)
 }
 
-/// Splits the names into profiles and rows with the error of those that have none.
-fn resolve_profiles(setup: &Setup, names: Vec<ProfileName>) -> (Vec<Arc<Profile>>, Vec<ProfileOutcome>) {
-    let mut profiles = Vec::new();
-    let mut rows = Vec::new();
-    for name in names {
-        match setup.profile(&name) {
-            Ok(profile) => profiles.push(Arc::new(profile)),
-            Err(outcome) => rows.push((name, None, outcome)),
-        }
-    }
-    (profiles, rows)
-}
+/// A profile with the lifetime of the access token that it had; `None` if there is no such profile.
+type SeenProfile = Option<(Arc<Profile>, Option<Duration>)>;
 
 /// Refreshes all of them, at most `MAX_CONCURRENT` at a time, each on its own.
 fn run_all(
+    setup: &Setup,
     engine: &Engine,
     endpoint: &HttpEndpoint,
-    profiles: Vec<Arc<Profile>>,
+    names: Vec<ProfileName>,
     args: &RefreshArgs,
     out: &Output,
-) -> Vec<ProfileOutcome> {
+) -> Vec<(SeenProfile, ProfileOutcome)> {
     let _keeps_running = endpoint.runtime();
-    let workers = MAX_CONCURRENT.min(profiles.len());
-    let queue = Mutex::new(VecDeque::from(profiles));
+    let workers = MAX_CONCURRENT.min(names.len());
+    let queue = Mutex::new(VecDeque::from(names));
     let rows = Mutex::new(Vec::new());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     std::thread::scope(|s| {
         for _ in 0..workers {
             s.spawn(|| {
-                while let Some(profile) = next() {
-                    let outcome = refresh_one(engine, &profile, args, out);
-                    let row = (profile.name.clone(), Some(profile.provider.name.clone()), outcome);
+                while let Some(name) = next() {
+                    let row = refresh_one(setup, engine, name, args, out);
                     rows.lock().unwrap_or_else(PoisonError::into_inner).push(row);
                 }
             });
@@ -164,18 +154,33 @@ fn run_all(
     rows.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn refresh_one(engine: &Engine, profile: &Arc<Profile>, args: &RefreshArgs, out: &Output) -> Outcome {
-    let demand = if args.force {
-        match engine.force_demand(&profile.name) {
-            Ok(demand) => demand,
-            Err(e) => return e.outcome(),
-        }
-    } else {
-        Demand::Margin { lookahead: args.lookahead }
+/// Looks at one profile, and refreshes it by what was seen.
+fn refresh_one(
+    setup: &Setup,
+    engine: &Engine,
+    name: ProfileName,
+    args: &RefreshArgs,
+    out: &Output,
+) -> (SeenProfile, ProfileOutcome) {
+    let view = setup.store.view(&name);
+    let profile = match setup.profile_of_view(&name, &view) {
+        Ok(profile) => Arc::new(profile),
+        Err(outcome) => return (None, (name, None, outcome)),
     };
-    engine.refresh(profile, demand, FLIGHT_TIMEOUT, &|| {
-        out.info(&format!("{}: waiting for a refresh in progress …", profile.name));
-    })
+    let journal = view.as_ref().ok().and_then(|view| view.journal.as_ref());
+    let lifetime = journal.and_then(|r| r.validity.as_ref()).and_then(|v| v.full_lifetime());
+    let outcome = match view {
+        Err(e) => e.outcome(),
+        Ok(view) => {
+            let force = args.force.then(|| Engine::newer_than(&view));
+            let demand = force.unwrap_or(Demand::Margin { lookahead: args.lookahead });
+            engine.refresh_seen(&profile, demand, view, FLIGHT_TIMEOUT, &|| {
+                out.info(&format!("{name}: waiting for a refresh in progress …"));
+            })
+        }
+    };
+    let provider = Some(profile.provider.name.clone());
+    (Some((profile, lifetime)), (name, provider, outcome))
 }
 
 fn report(out: &Output, name: &ProfileName, outcome: &Outcome) {

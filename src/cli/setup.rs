@@ -1,6 +1,7 @@
 //! Composes the program: from environment and configuration to a store and an engine. Only this file names concrete
 //! parts.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::provider::client_auth::SecretReader;
 use crate::provider::http::HttpEndpoint;
 use crate::store::keyring;
 use crate::store::keyring::KeyringItem;
-use crate::store::{Store, StoreError};
+use crate::store::{ProfileView, Store, StoreError};
 use crate::sys::clock::SystemClock;
 use crate::sys::paths;
 use crate::sys::paths::Environment;
@@ -67,11 +68,19 @@ impl Setup {
         }
     }
 
-    /// A profile as configured, or by the provider that its credential names. `Err`: how a command ends that needs it.
+    /// A profile as configured, or with the provider that its credential names. `Err`: how a command ends that needs it.
     pub fn profile(&self, name: &ProfileName) -> Result<Profile, Outcome> {
-        let journal = self.store.peek(name);
-        let binding = journal.as_ref().ok().and_then(|journal| journal.as_ref()?.binding.as_ref());
-        self.config.profile(name, binding.map(|b| b.provider.as_str())).map_err(|e| match &journal {
+        self.profile_of_view(name, &self.store.view(name))
+    }
+
+    /// As [`Setup::profile`], by what was seen of its files.
+    pub fn profile_of_view(
+        &self,
+        name: &ProfileName,
+        view: &Result<ProfileView, StoreError>,
+    ) -> Result<Profile, Outcome> {
+        let binding = view.as_ref().ok().and_then(|view| view.journal.as_ref()?.binding.as_ref());
+        self.config.profile(name, binding.map(|b| b.provider.as_str())).map_err(|e| match view {
             Ok(_) => Outcome::new(OutcomeKind::ConfigError).with_error(e.to_failure()),
             // It may be the one to know the provider: that is no fault of the configuration.
             Err(unreadable) => unreadable.outcome(),
@@ -80,17 +89,15 @@ impl Setup {
 
     /// All profiles: those of the configuration, and those that only have a credential.
     pub fn all_profiles(&self) -> Result<Vec<ProfileName>, StoreError> {
-        let mut names: Vec<_> = self.config.profile_names().cloned().collect();
+        let mut names: BTreeSet<_> = self.config.profile_names().cloned().collect();
         for name in self.store.list_profiles()? {
-            // A journal that cannot be read must not hide the other profiles; its own error is reported when that
-            // profile is read.
-            let is_gone = self.store.peek(&name).is_ok_and(|journal| journal.is_some_and(|r| r.is_tombstone));
-            if !is_gone && !names.contains(&name) {
-                names.push(name);
+            // One journal that cannot be read must not hide the other profiles: its own runs tell of it.
+            let is_gone = || self.store.peek(&name).is_ok_and(|journal| journal.is_some_and(|r| r.is_tombstone));
+            if !names.contains(&name) && !is_gone() {
+                names.insert(name);
             }
         }
-        names.sort();
-        Ok(names)
+        Ok(names.into_iter().collect())
     }
 }
 

@@ -98,7 +98,8 @@ fn from_store(
         out.fail(failure);
         status
     };
-    let profile = match setup.profile(&args.profile) {
+    let view = setup.store.view(&args.profile);
+    let profile = match setup.profile_of_view(&args.profile, &view) {
         Ok(profile) => Arc::new(profile),
         Err(outcome) => {
             let status = CommandStatus::from_outcome(&outcome);
@@ -111,7 +112,7 @@ fn from_store(
     };
     super::signals::stop_on_signal(&endpoint, &engine);
     let explain = || out.info(&format!("{}: waiting for a refresh in progress …", args.profile));
-    let mut obtained = engine.access_token(&profile, args.min_valid, limit, &explain);
+    let mut obtained = engine.access_token_seen(&profile, args.min_valid, view.ok(), limit, &explain);
     if obtained.token.is_none() {
         // This run must complete its own flight anyway, so it waits for the result.
         engine.drain();

@@ -14,6 +14,8 @@ use crate::engine::status;
 use crate::engine::{Engine, TrustJournal};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState};
 use crate::profile::Profile;
+use crate::store::ProfileView;
+use crate::store::journal::Journal;
 
 /// An access token for a caller; the format of `token --json`.
 #[derive(Clone, Serialize, Deserialize)]
@@ -49,16 +51,28 @@ impl Engine {
         limit: Duration,
         on_long_wait: &dyn Fn(),
     ) -> TokenResult {
+        self.access_token_seen(profile, min_valid, None, limit, on_long_wait)
+    }
+
+    /// As [`Engine::access_token`], by what the caller has seen of the profile just now.
+    pub fn access_token_seen(
+        &self,
+        profile: &Arc<Profile>,
+        min_valid: Duration,
+        view: Option<ProfileView>,
+        limit: Duration,
+        on_long_wait: &dyn Fn(),
+    ) -> TokenResult {
         let demand = Demand::ValidFor(min_valid);
-        let outcome = self.refresh(profile, demand, limit, on_long_wait);
+        let (outcome, view) = self.refresh_until_met(profile, demand, TrustJournal::Yes, view, limit, on_long_wait);
         let is_journal_trusted = outcome.kind == OutcomeKind::Fresh;
-        let obtained = self.token_from_store(profile, min_valid, outcome);
+        let obtained = self.token_from_store(profile, min_valid, outcome, view);
         if !(is_journal_trusted && obtained.outcome.is_persistent) {
             return obtained;
         }
-        // The credential that the journal names cannot be opened. A flight repairs that, or records that it cannot.
-        let outcome = self.refresh_until_met(profile, demand, TrustJournal::No, limit, on_long_wait);
-        self.token_from_store(profile, min_valid, outcome)
+        // What the journal believes in cannot be opened. A flight mends it, or notes that it cannot.
+        let (outcome, _) = self.refresh_until_met(profile, demand, TrustJournal::No, None, limit, on_long_wait);
+        self.token_from_store(profile, min_valid, outcome, None)
     }
 
     /// The async form of [`Engine::access_token`].
@@ -70,27 +84,40 @@ impl Engine {
     ) -> TokenResult {
         let meet = async |trust| {
             let meet = self.refresh_until_met_async(profile, Demand::ValidFor(min_valid), trust);
-            tokio::time::timeout(limit, meet).await.unwrap_or_else(|_| self.still_running(profile))
+            tokio::time::timeout(limit, meet).await.unwrap_or_else(|_| (self.still_running(profile), None))
         };
-        let outcome = meet(TrustJournal::Yes).await;
+        let (outcome, view) = meet(TrustJournal::Yes).await;
         let is_journal_trusted = outcome.kind == OutcomeKind::Fresh;
-        let obtained = self.token_from_store(profile, min_valid, outcome);
+        let obtained = self.token_from_store(profile, min_valid, outcome, view);
         if !(is_journal_trusted && obtained.outcome.is_persistent) {
             return obtained;
         }
-        let outcome = meet(TrustJournal::No).await;
-        self.token_from_store(profile, min_valid, outcome)
+        let (outcome, _) = meet(TrustJournal::No).await;
+        self.token_from_store(profile, min_valid, outcome, None)
     }
 
     /// The token that can be given out now, if any: after [`Engine::drain`], what a flight brought for a caller whose
     /// time was up.
     pub fn access_token_now(&self, profile: &Profile, min_valid: Duration) -> Option<TokenResult> {
-        let obtained = self.token_from_store(profile, min_valid, Outcome::new(OutcomeKind::Fresh));
+        let obtained = self.token_from_store(profile, min_valid, Outcome::new(OutcomeKind::Fresh), None);
         obtained.token.is_some().then_some(obtained)
     }
 
-    fn token_from_store(&self, profile: &Profile, min_valid: Duration, outcome: Outcome) -> TokenResult {
-        let snapshot = match self.store().snapshot(&profile.name) {
+    /// `view`: what the outcome was decided by, where no flight has changed it since.
+    fn token_from_store(
+        &self,
+        profile: &Profile,
+        min_valid: Duration,
+        outcome: Outcome,
+        view: Option<ProfileView>,
+    ) -> TokenResult {
+        // A view can fail where a snapshot does not need what failed, as the ledger.
+        let view = view.map_or_else(|| self.store().view(&profile.name), Ok).ok();
+        let snapshot = match &view {
+            Some(view) => self.store().snapshot_of(&profile.name, view),
+            None => self.store().snapshot(&profile.name),
+        };
+        let snapshot = match snapshot {
             Ok(snapshot) => snapshot,
             Err(e) => {
                 return TokenResult { token: None, outcome: first_error(outcome, e.outcome()), warnings: Vec::new() };
@@ -106,7 +133,7 @@ impl Engine {
             return TokenResult { token: None, outcome: expired_outcome(profile, outcome), warnings: Vec::new() };
         };
         let mut warnings = outcome.warnings.clone();
-        match (&outcome.error, self.refresh_blocker(profile)) {
+        match (&outcome.error, self.refresh_blocker(profile, view.and_then(|view| view.journal).as_ref())) {
             (Some(error), _) => warnings.push(format!("not refreshed: {}", error.message)),
             (None, Some(error)) => warnings.push(format!("refresh is failing: {}", error.message)),
             (None, None) => {}
@@ -137,8 +164,8 @@ impl Engine {
 
 impl Engine {
     /// The error that keeps the next refresh from being made, although the token is still valid.
-    fn refresh_blocker(&self, profile: &Profile) -> Option<Failure> {
-        let journal = self.store().peek(&profile.name);
+    fn refresh_blocker(&self, profile: &Profile, journal: Option<&Journal>) -> Option<Failure> {
+        let journal = Ok(Some(journal?.clone()));
         let standing = status::status_of(self.store(), &journal, Ok(profile), &self.clock().now());
         match standing.state {
             ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::StoreUnavailable => standing.error,

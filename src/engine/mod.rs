@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
+use crate::credential::Generation;
 use crate::credential::freshness::Demand;
 use crate::engine::refresh::concurrency::ConcurrencyLimit;
 use crate::engine::refresh::context::{JournalVersion, RefreshContext};
@@ -25,7 +26,7 @@ use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::{PrepareError, TokenEndpoint};
 use crate::store::journal::Journal;
-use crate::store::{Store, StoreError};
+use crate::store::{ProfileView, Store, StoreError};
 
 /// The longest time that an admitted flight may take to finish, storing included.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(45);
@@ -61,7 +62,24 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// What may satisfy a demand without a flight.
+/// What a caller saw before it waited for the lock.
+struct SeenBeforeLock {
+    version: JournalVersion,
+    /// The key that the credential was sealed under.
+    key_id: Option<String>,
+}
+
+impl SeenBeforeLock {
+    fn of(view: &ProfileView) -> Self {
+        let version = view.journal.as_ref().map_or_else(JournalVersion::default, |r| JournalVersion {
+            generation: r.generation.get(),
+            sequence: r.sequence,
+        });
+        Self { version, key_id: view.key_id().map(str::to_owned) }
+    }
+}
+
+/// What a demand may be met by without a flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TrustJournal {
     /// The journal.
@@ -72,8 +90,12 @@ enum TrustJournal {
 
 /// The result of joining or opening a flight.
 enum JoinResult {
-    Done(Outcome),
-    Waiting { flight: FlightHandle<Outcome>, is_follower: bool },
+    /// At once, by what was seen; none where that was an error.
+    Done(Outcome, Option<ProfileView>),
+    Waiting {
+        flight: FlightHandle<Outcome>,
+        is_follower: bool,
+    },
 }
 
 impl Engine {
@@ -117,15 +139,31 @@ impl Engine {
 
     /// The demand of `--force`: a generation newer than the current one.
     pub fn force_demand(&self, name: &ProfileName) -> Result<Demand, StoreError> {
-        let journal = self.inner.store.peek(name)?;
-        Ok(Demand::NewerThan(journal.map_or(crate::credential::Generation::NONE, |r| r.generation)))
+        Ok(Self::newer_than(&self.inner.store.view(name)?))
+    }
+
+    /// The demand for something newer than what was seen.
+    pub fn newer_than(view: &ProfileView) -> Demand {
+        Demand::NewerThan(view.journal.as_ref().map_or(Generation::NONE, |r| r.generation))
     }
 
     /// Satisfies a demand: returns at once if it is met, else joins the flight of this profile or opens one, and shares
     /// its outcome. Blocks for at most `limit`; a flight goes on without its caller. `explain` is called once if it
     /// takes long.
     pub fn refresh(&self, profile: &Arc<Profile>, demand: Demand, limit: Duration, on_long_wait: &dyn Fn()) -> Outcome {
-        self.refresh_until_met(profile, demand, TrustJournal::Yes, limit, on_long_wait)
+        self.refresh_until_met(profile, demand, TrustJournal::Yes, None, limit, on_long_wait).0
+    }
+
+    /// As [`Engine::refresh`], by what the caller has seen of the profile just now.
+    pub fn refresh_seen(
+        &self,
+        profile: &Arc<Profile>,
+        demand: Demand,
+        view: ProfileView,
+        limit: Duration,
+        on_long_wait: &dyn Fn(),
+    ) -> Outcome {
+        self.refresh_until_met(profile, demand, TrustJournal::Yes, Some(view), limit, on_long_wait).0
     }
 
     fn refresh_until_met(
@@ -133,25 +171,27 @@ impl Engine {
         profile: &Arc<Profile>,
         demand: Demand,
         trust: TrustJournal,
+        mut view: Option<ProfileView>,
         limit: Duration,
         on_long_wait: &dyn Fn(),
-    ) -> Outcome {
+    ) -> (Outcome, Option<ProfileView>) {
         for _ in 0..MAX_JOINS {
             let since = self.inner.clock.now();
-            let (flight, is_follower) = match self.join_or_lead(profile, demand, trust) {
-                JoinResult::Done(outcome) => return outcome,
+            let (flight, is_follower) = match self.join_or_lead(profile, demand, trust, view.take()) {
+                JoinResult::Done(outcome, view) => return (outcome, view),
                 JoinResult::Waiting { flight, is_follower } => (flight, is_follower),
             };
             let Some(wait_result) = self.wait_in_slices(&flight, limit, on_long_wait) else {
                 let failure = Failure::new(ErrorKind::Interrupted, "cancelled before anything was sent");
-                return self.with_journal_fields(profile, Outcome::new(OutcomeKind::Deferred).with_error(failure));
+                let outcome = Outcome::new(OutcomeKind::Deferred).with_error(failure);
+                return (self.with_journal_fields(profile, outcome), None);
             };
             self.explain_wait(profile, &wait_result, &since);
             if let Some(outcome) = self.resolve_wait(profile, demand, wait_result, is_follower) {
-                return outcome;
+                return (outcome, None);
             }
         }
-        self.gave_up(profile)
+        (self.gave_up(profile), None)
     }
 
     /// Waits in slices, so that a run told to stop can leave a flight that has done nothing yet (`None`).
@@ -183,23 +223,28 @@ impl Engine {
 
     /// The async form of [`Engine::refresh`]. May be dropped at any await; the flight goes on.
     pub async fn refresh_async(&self, profile: &Arc<Profile>, demand: Demand) -> Outcome {
-        self.refresh_until_met_async(profile, demand, TrustJournal::Yes).await
+        self.refresh_until_met_async(profile, demand, TrustJournal::Yes).await.0
     }
 
-    async fn refresh_until_met_async(&self, profile: &Arc<Profile>, demand: Demand, trust: TrustJournal) -> Outcome {
+    async fn refresh_until_met_async(
+        &self,
+        profile: &Arc<Profile>,
+        demand: Demand,
+        trust: TrustJournal,
+    ) -> (Outcome, Option<ProfileView>) {
         for _ in 0..MAX_JOINS {
             let since = self.inner.clock.now();
-            let (flight, is_follower) = match self.join_or_lead(profile, demand, trust) {
-                JoinResult::Done(outcome) => return outcome,
+            let (flight, is_follower) = match self.join_or_lead(profile, demand, trust, None) {
+                JoinResult::Done(outcome, view) => return (outcome, view),
                 JoinResult::Waiting { flight, is_follower } => (flight, is_follower),
             };
             let wait_result = flight.wait_async().await;
             self.explain_wait(profile, &wait_result, &since);
             if let Some(outcome) = self.resolve_wait(profile, demand, wait_result, is_follower) {
-                return outcome;
+                return (outcome, None);
             }
         }
-        self.gave_up(profile)
+        (self.gave_up(profile), None)
     }
 
     /// From now on nothing new is sent.
@@ -213,27 +258,28 @@ impl Engine {
         self.inner.flights.drain(DRAIN_TIMEOUT)
     }
 
-    fn join_or_lead(&self, profile: &Arc<Profile>, demand: Demand, trust: TrustJournal) -> JoinResult {
+    fn join_or_lead(
+        &self,
+        profile: &Arc<Profile>,
+        demand: Demand,
+        trust: TrustJournal,
+        view: Option<ProfileView>,
+    ) -> JoinResult {
         if self.inner.caller_profiles.iter().any(|name| name == profile.name.as_str()) {
-            return JoinResult::Done(nested_call(profile));
+            return JoinResult::Done(nested_call(profile), view);
         }
-        let journal = match self.inner.store.peek(&profile.name) {
-            Ok(journal) => journal,
-            Err(e) => return JoinResult::Done(e.outcome()),
+        let view = match view.map_or_else(|| self.inner.store.view(&profile.name), Ok) {
+            Ok(view) => view,
+            Err(e) => return JoinResult::Done(e.outcome(), None),
         };
-        let trusted_journal = journal.as_ref().filter(|_| trust == TrustJournal::Yes);
+        let trusted_journal = view.journal.as_ref().filter(|_| trust == TrustJournal::Yes);
         if let Some(journal) = trusted_journal.filter(|r| self.is_demand_met(profile, demand, r)) {
             explain::fresh(profile, demand, journal);
-            return JoinResult::Done(refresh::transaction::with_journal_fields(
-                Outcome::new(OutcomeKind::Fresh),
-                journal,
-            ));
+            let outcome = refresh::transaction::with_journal_fields(Outcome::new(OutcomeKind::Fresh), journal);
+            return JoinResult::Done(outcome, Some(view));
         }
         explain::due(profile, demand, trusted_journal, &self.inner.clock.now());
-        let seen = journal.as_ref().map_or_else(JournalVersion::default, |r| JournalVersion {
-            generation: r.generation.get(),
-            sequence: r.sequence,
-        });
+        let seen = SeenBeforeLock::of(&view);
         let (flight, leader_slot) = self.inner.flights.join_or_lead(&profile.name);
         let is_follower = leader_slot.is_none();
         events::flight(&profile.name, is_follower);
@@ -257,7 +303,7 @@ impl Engine {
         leader_slot: LeaderSlot<Outcome>,
         profile: &Arc<Profile>,
         demand: Demand,
-        seen: JournalVersion,
+        seen: SeenBeforeLock,
     ) {
         let shared = Arc::clone(&self.inner);
         let profile = Arc::clone(profile);
@@ -333,7 +379,7 @@ impl EngineInner {
         leader_slot: LeaderSlot<Outcome>,
         profile: Arc<Profile>,
         demand: Demand,
-        seen: JournalVersion,
+        seen: SeenBeforeLock,
     ) {
         let prepared = match self.endpoint.prepare(&profile.provider, profile.name.as_str()) {
             Ok(prepared) => prepared,
@@ -352,7 +398,7 @@ impl EngineInner {
             }
         };
         let is_resident = self.is_daemon && self.store.has_cached_key();
-        let key = self.store.prefetch_key(&profile.name);
+        let key = self.store.prefetch_key(&profile.name, seen.key_id.as_deref());
         let create_lock_file = match self.store.create_lock_file(&profile.name) {
             Ok(path) => path,
             Err(e) => return leader_slot.complete(e.outcome()),
@@ -378,7 +424,7 @@ impl EngineInner {
             prepared,
             client_mark: OnceLock::new(),
             demand,
-            version_seen: seen,
+            version_seen: seen.version,
             stop: Arc::clone(&self.stop),
             is_daemon: is_resident,
             prefetched_key: key,

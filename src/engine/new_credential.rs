@@ -98,8 +98,11 @@ pub fn store_credential(
     let (key, store_lock) = store.key_with_store_lock(name.as_str())?;
     let lock = acquire_lock(&store.create_lock_file(name)?)?;
     let permit = Permit::from_lock(name, &lock);
-    let mut locked =
-        if is_replacing { store.open_discarding_damage(permit, Some(&key))? } else { store.open_profile(permit)? };
+    let mut locked = if is_replacing {
+        store.open_discarding_damage(permit, |_| Some(Arc::clone(&key)))?
+    } else {
+        store.open_profile(permit)?
+    };
     let existing = load_existing(&mut locked, &key, is_replacing)?;
     let mut warnings = locked.remove_remains()?;
     let fingerprint = key.fingerprint(&credential.refresh);
@@ -125,7 +128,7 @@ pub fn store_credential(
     }
     credential.generation = locked.newest_generation()?.next();
     locked.move_intent(&fingerprint, credential.generation)?;
-    let written = seal_new(&locked, &credential, &key)?;
+    let written = seal_new(&mut locked, &credential, &key)?;
     drop(store_lock);
     locked.journal.origin = origin;
     let settled = written.and_then(|()| settle_new_credential(&mut locked, &credential, &key));
@@ -155,7 +158,7 @@ fn load_existing<'l>(
 /// Seals it as the newest generation. `Err`: nothing was stored. `Ok(Err(…))`: the file has its final name, though that
 /// may not be durable; the next run finds it there.
 fn seal_new(
-    locked: &LockedProfile<'_, '_>,
+    locked: &mut LockedProfile<'_, '_>,
     new: &Credential,
     key: &SealingKey,
 ) -> Result<Result<(), Outcome>, Outcome> {
@@ -261,11 +264,12 @@ fn check_unclaimed_for(
     token: &Fingerprint,
     provenance: Provenance,
 ) -> Result<(), Outcome> {
-    // A login's token was granted just now.
+    let scan = store.scan()?;
+    // What a login brings was granted just now.
     if provenance != Provenance::Login {
-        store.check_ledger_complete()?;
+        store.check_ledger_complete(&scan)?;
     }
-    match store.find_claim(token, name, key)? {
+    match store.find_claim(&scan, token, name, key)? {
         None => Ok(()),
         Some(TokenClaim::Unusable) if provenance == Provenance::Login => Ok(()),
         Some(TokenClaim::Unusable) => Err(consumed_outcome(name)),

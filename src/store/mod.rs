@@ -22,20 +22,17 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::credential::{Credential, Generation, Snapshot};
-use crate::outcome::Publication;
 use crate::profile::{KeySource, ProfileName, StoreKind, StoreSettings};
-use crate::store::disk::envelope::UnsealError;
 pub use crate::store::disk::layout::Layout;
 pub use crate::store::identity::take_over::TakeOverResult;
-use crate::store::journal::Journal;
 pub use crate::store::keys::prefetch::PrefetchedKey;
 use crate::store::keys::sealing_key::SealingKey;
 pub use crate::store::profile::recovery::PendingResponse;
+pub use crate::store::profile::view::ProfileView;
 pub use crate::store::profile::{LoadedCredential, LockedProfile};
 use crate::store::tokens::ledger::Ledger;
 pub use crate::store::tokens::ownership::TokenClaim;
-use crate::sys::file_watch::FileStamp;
+use crate::sys::file_watch::{FileStamp, FileVersion};
 use crate::sys::lockfile::LockFile;
 use crate::sys::{durable, file_watch, machine};
 pub use error::StoreError;
@@ -48,6 +45,8 @@ pub struct Store {
     ledger: Ledger,
     backend: StoreBackend,
     allow_network_filesystem: bool,
+    /// What `store.json` said, and which version of it.
+    cached_identity: Mutex<Option<(FileVersion, StoreIdentity)>>,
     /// Kept for the life of the process, so that a daemon goes on while its keyring is away.
     cached_key: Mutex<Option<Arc<SealingKey>>>,
     /// The key was born in this run: the keyring may not have made it durable yet.
@@ -101,6 +100,7 @@ impl Store {
             layout,
             backend: home,
             allow_network_filesystem: settings.allow_network_filesystem,
+            cached_identity: Mutex::new(None),
             cached_key: Mutex::new(None),
             is_key_new: AtomicBool::new(false),
         }
@@ -123,78 +123,6 @@ impl Store {
         match &self.backend {
             StoreBackend::Keyring { keyring, service } => Some((keyring.as_ref(), service)),
             StoreBackend::File { .. } => None,
-        }
-    }
-
-    /// What is known of a profile without lock, key or keyring. `None`: nothing was ever stored for it.
-    pub fn peek(&self, name: &ProfileName) -> Result<Option<Journal>, StoreError> {
-        let folder = self.layout.profile_folder(name);
-        let mut journal = Journal::read(&folder.journal(), name)?;
-        // A run that died between seal and journal left a generation that the journal does not know yet.
-        let sealed = self.sealed_generation(name)?;
-        let is_alone = journal.is_none();
-        let is_behind = sealed.is_some_and(|sealed| journal.as_ref().is_none_or(|r| r.generation < sealed));
-        if let Some(sealed) = sealed.filter(|_| is_behind) {
-            let journal = journal.get_or_insert_with(|| Journal::new(name.clone()));
-            journal.reopen_for_newer_login(Some(sealed));
-            journal.generation = sealed;
-            // What the journal says of the generation before does not hold for this one; a flight brings it up to date.
-            journal.validity = None;
-            if self.keyring().is_some() {
-                journal.publication = Publication::PublishPending;
-            }
-        }
-        if let Some(journal) = &mut journal {
-            let is_unsealed = sealed.is_none_or(|sealed| sealed < journal.generation);
-            let unsealed = || is_unsealed.then(|| self.integrity_error(name, journal)).flatten();
-            journal.integrity_error = self
-                .store_unusable_error(journal)
-                .or_else(unsealed)
-                .or_else(|| is_alone.then(|| profile::integrity::journal_missing(name)));
-        }
-        // Of what the journal is behind with, it has no fingerprint.
-        let is_overtaken = match &mut journal {
-            Some(journal) if !is_behind => self.apply_ledger_entry_unlocked(journal)?,
-            Some(_) | None => false,
-        };
-        if is_overtaken { self.peek(name) } else { Ok(journal) }
-    }
-
-    fn sealed_generation(&self, name: &ProfileName) -> Result<Option<Generation>, StoreError> {
-        let path = self.layout.profile_folder(name).sealed();
-        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
-        match bytes.map(|bytes| disk::envelope::header(&bytes)) {
-            // The generation and the token of a file from a later version are unknown here.
-            Some(Err(damage @ UnsealError::LaterVersion(_))) => Err(self.unseal_error(path, damage)),
-            Some(Ok(header)) => Ok(Some(header.generation)),
-            Some(Err(_)) | None => Ok(None),
-        }
-    }
-
-    /// The newest committed credential without its refresh token, read without a lock.
-    pub fn snapshot(&self, name: &ProfileName) -> Result<Option<Snapshot>, StoreError> {
-        let folder = self.layout.profile_folder(name);
-        // The journal first: whatever generation it names was sealed before it was written.
-        let mut journal = Journal::read(&folder.journal(), name)?;
-        if let Some(journal) = journal.as_mut().filter(|r| r.is_tombstone) {
-            journal.reopen_for_newer_login(self.sealed_generation(name)?);
-        }
-        let read = |path: PathBuf| durable::read(&path).map_err(|e| StoreError::io("read", &path, e));
-        let Some(bytes) = read(folder.sealed())?.filter(|_| journal.as_ref().is_none_or(|r| !r.is_tombstone)) else {
-            return Ok(None);
-        };
-        let (known, token) = journal.map_or((Generation::NONE, None), |r| (r.generation, r.fingerprint));
-        let key = self.key_for_profile(name)?;
-        let sealed = self.unseal_credential(&bytes, name, &key)?;
-        if sealed.generation >= known {
-            return Ok(Some(sealed.snapshot()));
-        }
-        // An older copy was restored, or the newest response did not get its final name, which the next run gives it.
-        let received = read(folder.received())?.and_then(|bytes| self.unseal_credential(&bytes, name, &key).ok());
-        let is_newest = |c: &Credential| c.generation == known && token == Some(key.fingerprint(&c.refresh));
-        match received.filter(is_newest) {
-            Some(credential) => Ok(Some(credential.snapshot())),
-            None => Err(StoreError::StaleCredential { found: sealed.generation.get(), known: known.get() }),
         }
     }
 
@@ -260,7 +188,10 @@ impl Store {
         // It may come from a command, which is not waited for under a lock.
         let from_source = (!self.has_cached_key()).then(|| self.key_from_source(within)).flatten();
         let held = LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
-        let identity = StoreIdentity::read_or_create(&self.layout)?;
+        let identity = match self.find_identity()? {
+            Some(identity) if self.layout.identity().exists() => identity,
+            Some(_) | None => StoreIdentity::read_or_create(&self.layout)?,
+        };
         let key = match &self.backend {
             StoreBackend::File { .. } => match from_source {
                 Some(key) => self.cached_key_or(|| key)?,
@@ -333,7 +264,7 @@ impl Store {
         }
         let key = fetch()?;
         // A directory that is no store yet, or does not know which, has no fingerprints either.
-        let Some(identity) = StoreIdentity::find(&self.layout)? else {
+        let Some(identity) = self.find_identity()? else {
             return Ok(Arc::new(key));
         };
         let key = Arc::new(key.for_store(&identity.uuid));

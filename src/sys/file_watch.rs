@@ -11,7 +11,42 @@ pub fn file_stamp(path: &Path) -> FileStamp {
     Some((about.modified().ok()?, about.len()))
 }
 
-/// How many polls in a row must see the same change: a file that is being written is not complete.
+/// Tells the contents of one path apart, where a file is only ever appended to or replaced as a whole: an addition changes
+/// its length, a replacement its inode and its times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileVersion {
+    len: u64,
+    modified: SystemTime,
+    /// Inode, and when that was changed; zeros where there is none.
+    inode: (u64, i64, i64),
+}
+
+impl FileVersion {
+    /// `None`: there is no such file, or it cannot be looked at.
+    pub fn of(path: &Path) -> Option<Self> {
+        let about = std::fs::symlink_metadata(path).ok()?;
+        #[cfg(unix)]
+        let inode = {
+            use std::os::unix::fs::MetadataExt;
+            (about.ino(), about.ctime(), about.ctime_nsec())
+        };
+        #[cfg(not(unix))]
+        let inode = (0, 0, 0);
+        Some(Self { len: about.len(), modified: about.modified().ok()?, inode })
+    }
+
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// A name for it that outlives a rename of the file.
+    pub fn mark(&self) -> String {
+        let modified = self.modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        format!("{}-{}-{}", self.inode.0, self.len, modified.as_nanos())
+    }
+}
+
+/// Looks in a row at which a change must be the same: a file that is being written is not whole.
 const STABLE_POLLS: u32 = 2;
 /// How many polls in a row must miss a file: many editors move it aside and write a new one.
 pub const MISSING_POLLS: u32 = 10;

@@ -28,7 +28,7 @@ fn seal(world: &World, attempt: &str, status: u16, body: &str, is_complete: bool
     let engine = world.process();
     let store = engine.store();
     let lock = LockFile::acquire(&store.create_lock_file(world.name()).unwrap()).unwrap();
-    let vault = store.open_profile(Permit::from_lock(world.name(), &lock)).unwrap();
+    let mut vault = store.open_profile(Permit::from_lock(world.name(), &lock)).unwrap();
     let previous = store.snapshot(world.name()).unwrap().unwrap().grant;
     let answer = SealedResponse {
         status,
@@ -46,7 +46,8 @@ fn seal(world: &World, attempt: &str, status: u16, body: &str, is_complete: bool
         cooldown_ms: None,
     };
     let key = store.key("demo").unwrap();
-    vault.seal_response(vault.reserve_response_space().unwrap(), &answer, Generation::new(2), attempt, &key).unwrap();
+    let space = vault.reserve_response_space().unwrap();
+    vault.seal_response(space, &answer, Generation::new(2), attempt, &key).unwrap();
 }
 
 fn has_received(world: &World) -> bool {

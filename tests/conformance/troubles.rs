@@ -24,11 +24,18 @@ struct RepairableWorld {
     world: World,
     sealed: Vec<u8>,
     items: BTreeMap<KeyringItem, String>,
-    journal: Vec<u8>,
+    journal: serde_json::Value,
 }
 
 const SEALED: &str = "profiles/demo/sealed";
 const JOURNAL: &str = "profiles/demo/record.json";
+
+/// The journal but for the file that it was written for: the repair writes another.
+fn journal_on_disk(world: &World) -> serde_json::Value {
+    let mut journal: serde_json::Value = serde_json::from_slice(&std::fs::read(world.file(JOURNAL)).unwrap()).unwrap();
+    let _mark = journal.as_object_mut().unwrap().remove("sealed_mark");
+    journal
+}
 
 impl RepairableWorld {
     fn new() -> Self {
@@ -37,8 +44,8 @@ impl RepairableWorld {
 
     fn of(world: World) -> Self {
         assert_eq!(world.refresh().generation.get(), 2);
-        let read = |name| std::fs::read(world.file(name)).unwrap();
-        let (sealed, journal, items) = (read(SEALED), read(JOURNAL), world.keyring.snapshot());
+        let sealed = std::fs::read(world.file(SEALED)).unwrap();
+        let (journal, items) = (journal_on_disk(&world), world.keyring.snapshot());
         Self { world, sealed, items, journal }
     }
 
@@ -62,8 +69,8 @@ impl RepairableWorld {
         self.world.keyring.restore(items);
     }
 
-    fn journal(&self) -> Vec<u8> {
-        std::fs::read(self.world.file(JOURNAL)).unwrap()
+    fn journal(&self) -> serde_json::Value {
+        journal_on_disk(&self.world)
     }
 
     /// What `status` shows.

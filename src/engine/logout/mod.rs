@@ -26,7 +26,7 @@ use crate::provider::request_encoding::AuthServerRequest;
 use crate::provider::revocation::{self, RevocationResult, RevocationServer};
 use crate::provider::{BeforeSend, BeforeSendError, ExchangeResult, PrepareError, PreparedProvider};
 use crate::store::journal::{Journal, Revocation};
-use crate::store::{LoadedCredential, LockedProfile, PrefetchedKey, Store, StoreError};
+use crate::store::{LoadedCredential, LockedProfile, PrefetchedKey, ProfileView, Store, StoreError};
 use crate::sys::lockfile::LockFile;
 
 /// What happened to a token.
@@ -142,8 +142,9 @@ impl LogoutRequest<'_> {
         route: RevocationRoute,
         on_progress: &dyn Fn(LogoutProgress),
     ) -> Result<LogoutResult, Outcome> {
-        // The key may come from a command, which must not run under a lock.
-        let key = self.store.prefetch_key(self.name);
+        // It may come from a command, which is not waited for under a lock.
+        let seen = self.store.view(self.name).ok();
+        let key = self.store.prefetch_key(self.name, seen.as_ref().and_then(ProfileView::key_id));
         let path = self.store.create_lock_file(self.name)?;
         let unlockable = |e| {
             let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {e}", path.display()));
@@ -159,9 +160,9 @@ impl LogoutRequest<'_> {
         on_progress(LogoutProgress::Locked);
         let permit = Permit::from_lock(self.name, &lock);
         let mut locked = match self.must_forget {
-            true => self
-                .store
-                .open_discarding_damage(permit, self.store.recheck_prefetched_key(self.name, &key).ok().as_deref())?,
+            true => self.store.open_discarding_damage(permit, |key_id| {
+                self.store.recheck_prefetched_key(self.name, &key, key_id).ok()
+            })?,
             false => self.store.open_profile(permit)?,
         };
         locked.check_keyring().map_err(StoreError::from)?;
@@ -206,7 +207,7 @@ impl LogoutRequest<'_> {
         locked: &mut LockedProfile<'_, 'l>,
         key: &PrefetchedKey,
     ) -> Result<Option<LoadedCredential<'l>>, Outcome> {
-        let key = self.store.recheck_prefetched_key(self.name, key)?;
+        let key = self.store.recheck_prefetched_key(self.name, key, locked.sealed_key_id())?;
         locked.promote_pending_grant(&key)?;
         Ok(locked.load(&key, false)?)
     }

@@ -44,8 +44,8 @@ pub fn settle_exchange(
         Ok(response) => response,
         Err(outcome) => return outcome,
     };
-    let generation = next_generation(&locked.journal);
-    settle_response(ctx, locked, key, &response, generation, false)
+    let content = response.parse(next_generation(&locked.journal));
+    settle_response(ctx, locked, key, &response, content, false)
 }
 
 /// Steps 7 to 9 for a response that was cut or did not arrive. What arrived is sealed as evidence, and counts if it
@@ -65,9 +65,7 @@ pub fn settle_lost_exchange(
     match seal_response(ctx, locked, key, space, sent_refresh) {
         Err(outcome) => outcome,
         Ok(response) => match response.parse(next_generation(&locked.journal)) {
-            ResponseContent::Granted { .. } => {
-                settle_response(ctx, locked, key, &response, next_generation(&locked.journal), false)
-            }
+            content @ ResponseContent::Granted { .. } => settle_response(ctx, locked, key, &response, content, false),
             ResponseContent::Denied(_) | ResponseContent::Unreadable | ResponseContent::TooLarge => {
                 settle_in_doubt(ctx, locked, why)
             }
@@ -81,33 +79,28 @@ pub fn settle_recovered(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, '_>,
     key: &Arc<SealingKey>,
-    pending: &PendingResponse,
+    pending: PendingResponse,
 ) -> Result<Option<Outcome>, Outcome> {
-    let is_ours = locked.journal.intent.as_ref().is_some_and(|i| Some(&i.attempt_id) == pending.attempt_id.as_ref());
+    let PendingResponse { response, content, attempt_id, is_promoted, .. } = pending;
+    let is_ours = locked.journal.intent.as_ref().is_some_and(|i| Some(&i.attempt_id) == attempt_id.as_ref());
     let generation = locked.journal.generation;
-    match pending.response.parse(pending.generation) {
-        ResponseContent::Granted { .. } => {
-            // An older journal may have been restored.
-            let asked = || pending.response.to_intent(pending.attempt_id.as_deref(), generation, key);
+    match content {
+        content @ ResponseContent::Granted { .. } => {
+            // An older journal was restored, perhaps.
+            let asked = || response.to_intent(attempt_id.as_deref(), generation, key);
             locked.journal.intent = locked.journal.intent.take().or_else(asked);
-            let settled = settle_response(ctx, locked, key, &pending.response, pending.generation, pending.is_promoted);
+            let settled = settle_response(ctx, locked, key, &response, content, is_promoted);
             Ok((settled.kind != OutcomeKind::Refreshed).then_some(settled))
         }
-        // A response without tokens never gets the final name, so this file is damaged; loading it reports that.
-        ResponseContent::Denied(_) | ResponseContent::Unreadable | ResponseContent::TooLarge if pending.is_promoted => {
-            Ok(None)
-        }
-        // It belongs to an attempt that the journal has settled since.
+        // Nothing that grants no tokens is given that name: it is damaged, which its loading tells.
+        ResponseContent::Denied(_) | ResponseContent::Unreadable | ResponseContent::TooLarge if is_promoted => Ok(None),
+        // It answers an attempt that the journal has settled since.
         ResponseContent::Denied(_) | ResponseContent::Unreadable | ResponseContent::TooLarge if !is_ours => {
             locked.discard_response()?;
             Ok(None)
         }
-        // It is judged as the run that received it would have judged it.
-        ResponseContent::Denied(_) | ResponseContent::Unreadable | ResponseContent::TooLarge
-            if pending.response.is_complete =>
-        {
-            Ok(Some(settle_response(ctx, locked, key, &pending.response, pending.generation, false)))
-        }
+        // Judged as it would have been by the run that received it.
+        content if response.is_complete => Ok(Some(settle_response(ctx, locked, key, &response, content, false))),
         ResponseContent::Denied(_) | ResponseContent::Unreadable | ResponseContent::TooLarge => {
             Ok(Some(settle_in_doubt(ctx, locked, "its response could not be read")))
         }
@@ -189,16 +182,16 @@ fn to_sealed_response(
     (intent.map_or_else(String::new, |i| i.attempt_id.clone()), sealed)
 }
 
-/// Reads a sealed response and settles the journal by it. `is_promoted`: it has its final name.
+/// Settles the journal by a sealed answer, which says `content`. `is_promoted`: it has its final name.
 fn settle_response(
     ctx: &RefreshContext,
     locked: &mut LockedProfile<'_, '_>,
     key: &Arc<SealingKey>,
     response: &SealedResponse,
-    generation: Generation,
+    content: ResponseContent,
     is_promoted: bool,
 ) -> Outcome {
-    match response.parse(generation) {
+    match content {
         ResponseContent::Granted { credential, is_rotated, warnings: notes } => {
             let warnings = notes.iter().map(|note| warning_text(*note, ctx)).collect();
             let after = response.grant_effects(notes);

@@ -62,12 +62,12 @@ fn refresh_under_lock<'l>(
     if locked.journal.is_tombstone {
         return Err(errors::no_credential(&ctx.profile.name));
     }
-    let key = ctx.store.recheck_prefetched_key(&ctx.profile.name, &ctx.prefetched_key)?;
+    let key = ctx.store.recheck_prefetched_key(&ctx.profile.name, &ctx.prefetched_key, locked.sealed_key_id())?;
     ctx.mark_client(&key);
     // Recovery: a response that arrived for a run that died before it could settle it.
     if let Some(pending) = locked.unsettled_response(&key)? {
         events::response_recovered(&ctx.profile.name, pending.generation);
-        let refusal = commit::settle_recovered(ctx, locked, &key, &pending)?;
+        let refusal = commit::settle_recovered(ctx, locked, &key, pending)?;
         if let Some(ended) = refusal.or_else(|| ctx.outcome_of_earlier_flight(&locked.journal)) {
             return Ok(ended);
         }

@@ -5,11 +5,14 @@ pub mod profiles;
 pub mod rekey_fingerprints;
 pub mod take_over;
 
+use std::sync::PoisonError;
+
 pub use self::identity_file::StoreIdentity;
 use self::identity_file::TEMPORARY_FORMAT;
 use super::{Store, StoreError};
 use crate::store::disk::layout::Layout;
 use crate::store::journal::Journal;
+use crate::sys::file_watch::FileVersion;
 use crate::sys::lockfile::LockFile;
 
 impl StoreIdentity {
@@ -60,14 +63,30 @@ impl StoreIdentity {
 }
 
 impl Store {
+    /// The identity, as [`StoreIdentity::find`] has it; its file is read again only if it has changed.
+    pub(in crate::store) fn find_identity(&self) -> Result<Option<StoreIdentity>, StoreError> {
+        let path = self.layout.identity();
+        let version = FileVersion::of(&path);
+        let mut cached = self.cached_identity.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, identity)) = &*cached
+            && version == Some(*known)
+        {
+            return Ok(Some(identity.clone()));
+        }
+        let identity = StoreIdentity::find(&self.layout)?;
+        let version = version.filter(|version| FileVersion::of(&path) == Some(*version));
+        *cached = version.zip(identity.clone());
+        Ok(identity)
+    }
+
     /// The store's UUID, once it has one.
     pub fn uuid(&self) -> Option<String> {
-        StoreIdentity::find(&self.layout).ok().flatten().map(|identity| identity.uuid)
+        self.find_identity().ok().flatten().map(|identity| identity.uuid)
     }
 
     /// Who this store is, whatever machine it is on.
     pub(in crate::store) fn identity_of_any_machine(&self) -> Result<StoreIdentity, StoreError> {
-        match StoreIdentity::find(&self.layout)? {
+        match self.find_identity()? {
             Some(identity) => Ok(identity),
             None if profiles::has_known_tokens(&self.layout)? => Err(StoreError::identity_lost(&self.layout)),
             None => Err(StoreError::Empty),
@@ -96,7 +115,7 @@ impl Store {
         if journal.store_identity.is_some() || self.layout.identity().exists() {
             return None;
         }
-        match StoreIdentity::find(&self.layout) {
+        match self.find_identity() {
             Ok(Some(_)) => None,
             Ok(None) => Some(StoreError::identity_lost(&self.layout)),
             Err(e) => Some(e),
@@ -106,7 +125,7 @@ impl Store {
     /// Writes the identity's file again if it is gone and the journals know what was in it. Takes the store lock, so no
     /// profile lock may be held.
     pub(in crate::store) fn restore_identity(&self) -> Result<(), StoreError> {
-        if self.layout.identity().exists() || StoreIdentity::find(&self.layout)?.is_none() {
+        if self.layout.identity().exists() || self.find_identity()?.is_none() {
             return Ok(());
         }
         let path = self.layout.store_lock();

@@ -21,6 +21,15 @@ impl Store {
         Ok(names)
     }
 
+    /// The profiles that have a folder, by name; not every one has something stored. Looks into none whose name tells its
+    /// profile.
+    pub(in crate::store) fn list_folder_names(&self) -> Result<Vec<ProfileName>, StoreError> {
+        let named = |folder: &PathBuf| name_of_folder(folder).or_else(|| profile_in_folder(folder).ok().flatten());
+        let mut names: Vec<ProfileName> = list_folders(&self.layout)?.iter().filter_map(named).collect();
+        names.sort();
+        Ok(names)
+    }
+
     /// Whether anything is sealed here.
     pub(in crate::store) fn has_sealed_files(&self) -> Result<bool, StoreError> {
         for name in list_profiles_strictly(&self.layout)? {
@@ -63,7 +72,7 @@ pub(in crate::store) fn has_known_tokens(layout: &Layout) -> Result<bool, StoreE
     Ok(false)
 }
 
-fn list_folders(layout: &Layout) -> Result<Vec<PathBuf>, StoreError> {
+pub(in crate::store) fn list_folders(layout: &Layout) -> Result<Vec<PathBuf>, StoreError> {
     let dir = layout.profiles();
     let entries = match std::fs::read_dir(&dir) {
         Ok(entries) => entries,
@@ -81,13 +90,18 @@ fn file_exists(path: &Path) -> Result<bool, StoreError> {
     }
 }
 
+/// The profile whose folder has this name; `None` where a long name was cut.
+pub(in crate::store) fn name_of_folder(folder: &Path) -> Option<ProfileName> {
+    folder.file_name().and_then(|n| n.to_str()).and_then(layout::profile_name)
+}
+
 /// The profile that a folder is of: by the folder's name, or, where a long name was cut, by its files.
-fn profile_in_folder(folder: &Path) -> Result<Option<ProfileName>, StoreError> {
+pub(in crate::store) fn profile_in_folder(folder: &Path) -> Result<Option<ProfileName>, StoreError> {
     let (journal, sealed) = (folder.join("record.json"), folder.join("sealed"));
     if !file_exists(&journal)? && !file_exists(&sealed)? {
         return Ok(None);
     }
-    if let Some(name) = folder.file_name().and_then(|n| n.to_str()).and_then(layout::profile_name) {
+    if let Some(name) = name_of_folder(folder) {
         return Ok(Some(name));
     }
     let read = |path: &Path| durable::read(path).map_err(|e| StoreError::io("read", path, e));

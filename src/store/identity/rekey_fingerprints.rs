@@ -51,7 +51,7 @@ impl LockedProfile<'_, '_> {
         }
         let profile = self.permit.profile().clone();
         let token_lock = self.store.lock_token(fingerprint)?;
-        if let Some(claim) = self.store.find_claim(fingerprint, &profile, key)? {
+        if let Some(claim) = self.store.find_claim(&self.store.scan()?, fingerprint, &profile, key)? {
             return Err(StoreError::TokenClaimed { profile, claim });
         }
         if let Some(foreign) = foreign.filter(|_| is_of_it) {

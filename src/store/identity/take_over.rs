@@ -118,11 +118,12 @@ impl Store {
 impl LockedProfile<'_, '_> {
     /// Rules 3 and 4, as for an import: a consumed token is not taken, nor one that another profile here has.
     fn check_unclaimed(&self, token: &Fingerprint, key: &SealingKey) -> Result<(), StoreError> {
-        self.store.check_ledger_complete()?;
+        let scan = self.store.scan()?;
+        self.store.check_ledger_complete(&scan)?;
         let profile = self.permit.profile().clone();
         let claim = match self.is_consumed_or_rejected(token)? {
             true => Some(TokenClaim::Unusable),
-            false => self.store.find_claim(token, &profile, key)?,
+            false => self.store.find_claim(&scan, token, &profile, key)?,
         };
         claim.map_or(Ok(()), |claim| Err(StoreError::TokenClaimed { profile, claim }))
     }

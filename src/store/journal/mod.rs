@@ -19,6 +19,7 @@ use crate::store::disk::format::later_format;
 use crate::store::identity::identity_file::StoreIdentity;
 use crate::store::journal::block::Block;
 use crate::sys::durable;
+use crate::sys::file_watch::FileVersion;
 
 /// The version of the form below. A record of a later version is left alone.
 const FORMAT: u32 = 2;
@@ -68,7 +69,12 @@ pub struct Journal {
     /// The newest spent token that the ledger took from here: one that does not know it is not whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_ledgered: Option<Fingerprint>,
-    /// The sealed copy differs from this journal, or holds a consumed token. Found on reading; never written.
+    /// The version of the sealed file that this was written for, by [`FileVersion::mark`]. Where it is that one still, a scan
+    /// of the store need not read it to know its generation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_mark: Option<String>,
+    /// The sealed copy is not what this journal says, or holds a token that is spent. Seen when they are looked at; never
+    /// written.
     #[serde(skip)]
     pub integrity_error: Option<(ProfileState, Failure)>,
 }
@@ -176,6 +182,7 @@ impl Journal {
             store_identity: None,
             ledger_backlog: Vec::new(),
             last_ledgered: None,
+            sealed_mark: None,
             integrity_error: None,
         }
     }
@@ -186,10 +193,12 @@ impl Journal {
             return Ok(None);
         };
         let damaged = |why: String| StoreError::DamagedFile { path: path.to_owned(), why };
-        if let Some(found) = later_format(&bytes, FORMAT) {
+        let parsed = serde_json::from_slice::<Self>(&bytes);
+        let is_known = parsed.as_ref().is_ok_and(|journal| journal.format <= FORMAT);
+        if !is_known && let Some(found) = later_format(&bytes, FORMAT) {
             return Err(StoreError::LaterVersion { path: path.to_owned(), found });
         }
-        let journal: Self = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let journal = parsed.map_err(|e| damaged(e.to_string()))?;
         if journal.format != FORMAT {
             return Err(damaged(format!(
                 "it has format {}; this version of keepalive supports {FORMAT}",
@@ -205,6 +214,11 @@ impl Journal {
     /// Replaces the journal; durable on return.
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
         durable::replace(path, &serde_json::to_vec_pretty(self).map_err(std::io::Error::other)?)
+    }
+
+    /// Whether the sealed file is the one that this was written for.
+    pub fn is_written_for(&self, sealed: Option<FileVersion>) -> bool {
+        self.sealed_mark.is_some() && sealed.map(|version| version.mark()) == self.sealed_mark
     }
 
     pub fn has_credential(&self) -> bool {

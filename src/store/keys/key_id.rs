@@ -44,7 +44,7 @@ impl Store {
     /// that cannot be read has no say.
     pub fn check_key_id(&self, key: &SealingKey, within: &str) -> Result<(), StoreError> {
         let mut other = None;
-        for name in self.list_profiles()? {
+        for name in self.list_folder_names()? {
             let Some((path, Some(header))) = self.sealed_file(&name) else { continue };
             if header.key_id == key.id() || name.as_str() == within {
                 return Ok(());

@@ -11,22 +11,28 @@ use crate::store::{Store, StoreBackend};
 pub type PrefetchedKey = Result<Arc<SealingKey>, Outcome>;
 
 impl Store {
-    /// Fetches the key for what a profile has. Also writes the store's identity again if that is gone. No lock may be held.
-    pub fn prefetch_key(&self, name: &ProfileName) -> PrefetchedKey {
+    /// Fetches the key with this id, if the header of a sealed file names one. Also writes the store's identity again if that
+    /// is gone. No lock may be held.
+    pub fn prefetch_key(&self, name: &ProfileName, key_id: Option<&str>) -> PrefetchedKey {
         if let Err(error) = self.restore_identity() {
             tracing::warn!(event = "store.unavailable", %error, "cannot write store.json again");
         }
-        self.key_for_profile(name).map_err(Outcome::from)
+        self.key_named(name, key_id).map_err(Outcome::from)
     }
 
-    /// Checks the prefetched key under the profile's lock. A command, or a keyring that failed, is not asked a second
-    /// time; whatever else may have changed is checked again.
-    pub fn recheck_prefetched_key(&self, name: &ProfileName, prefetched: &PrefetchedKey) -> PrefetchedKey {
+    /// The key again under the profile's lock: neither a command nor a keyring that failed is asked a second time. What else
+    /// may have changed meanwhile is looked at again. `key_id` is that of the sealed file under the lock.
+    pub fn recheck_prefetched_key(
+        &self,
+        name: &ProfileName,
+        prefetched: &PrefetchedKey,
+        key_id: Option<&str>,
+    ) -> PrefetchedKey {
         let is_command = matches!(&self.backend, StoreBackend::File { source: KeySource::Command(_), .. });
         match prefetched {
             Err(outcome) if is_command || outcome.kind == OutcomeKind::StoreUnavailable => Err(outcome.clone()),
             Ok(_) if is_command => Ok(self.key(name.as_str())?),
-            Ok(_) | Err(_) => Ok(self.key_for_profile(name)?),
+            Ok(_) | Err(_) => Ok(self.key_named(name, key_id)?),
         }
     }
 }

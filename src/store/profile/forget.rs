@@ -11,11 +11,12 @@ use crate::credential::Generation;
 use crate::credential::secret::Fingerprint;
 use crate::outcome::Publication;
 use crate::profile::ProfileName;
-use crate::store::disk::envelope;
+use crate::store::disk::envelope::SealedHeader;
 use crate::store::identity::StoreIdentity;
 use crate::store::journal::{Journal, Revocation};
 use crate::store::keyring::{FoundItem, KeyringError, KeyringItem};
 use crate::store::keys::sealing_key::SealingKey;
+use crate::store::profile::files::SealedSlot;
 use crate::store::{LockedProfile, Store, StoreBackend, StoreError};
 use crate::sys::durable;
 use crate::sys::lockfile::LockFile;
@@ -34,7 +35,7 @@ impl LockedProfile<'_, '_> {
     ///
     /// On an error before the tombstone nothing has changed; after it, `self.journal` says that it is one.
     pub fn forget(&mut self, revocation: Option<Revocation>) -> Result<Vec<String>, StoreError> {
-        let sealed = self.store.sealed_generation(self.permit.profile())?.unwrap_or(Generation::NONE);
+        let sealed = self.sealed.generation()?.unwrap_or(Generation::NONE);
         let before = self.journal.clone();
         self.journal.generation = self.journal.generation.max(sealed);
         self.journal.make_tombstone(revocation);
@@ -73,8 +74,9 @@ impl LockedProfile<'_, '_> {
             return Ok(Vec::new());
         }
         self.record_forgotten_tokens(None)?;
-        for path in [self.folder.received(), self.folder.sealed()] {
-            durable::remove(&path).map_err(|e| StoreError::io("remove", &path, e))?;
+        for slot in [&mut self.received, &mut self.sealed] {
+            durable::remove(slot.path()).map_err(|e| StoreError::io("remove", slot.path(), e))?;
+            slot.clear();
         }
         self.delete_keyring_item()
     }
@@ -134,7 +136,7 @@ impl Store {
         if folder.received().exists() || folder.sealed().exists() {
             return Ok(true);
         }
-        match (&self.backend, StoreIdentity::find(&self.layout)?) {
+        match (&self.backend, self.find_identity()?) {
             (StoreBackend::Keyring { service, .. }, Some(identity)) => {
                 let item = KeyringItem { service: service.clone(), user: name.to_string() };
                 Ok(self.find_own_keyring_item(&item, &identity)?.0)
@@ -162,11 +164,27 @@ impl Store {
     /// The sealing key for what a profile has: one from memory gives way if another is named there, as after the last
     /// profile was forgotten and a new one came.
     pub fn key_for_profile(&self, name: &ProfileName) -> Result<Arc<SealingKey>, StoreError> {
+        let sealed = SealedSlot::read(self.layout.profile_folder(name).sealed());
+        sealed.get()?;
+        self.key_for_header(name, sealed.header())
+    }
+
+    /// The sealing key for a file with this header.
+    pub(in crate::store) fn key_for_header(
+        &self,
+        name: &ProfileName,
+        header: Option<&SealedHeader>,
+    ) -> Result<Arc<SealingKey>, StoreError> {
+        self.key_named(name, header.map(|header| header.key_id.as_str()))
+    }
+
+    pub(in crate::store) fn key_named(
+        &self,
+        name: &ProfileName,
+        key_id: Option<&str>,
+    ) -> Result<Arc<SealingKey>, StoreError> {
         let key = self.key(name.as_str())?;
-        let path = self.layout.profile_folder(name).sealed();
-        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
-        let header = bytes.and_then(|bytes| envelope::header(&bytes).ok());
-        if header.is_some_and(|h| h.key_id != key.id()) {
+        if key_id.is_some_and(|id| id != key.id()) {
             self.drop_cached_key();
             return self.key(name.as_str());
         }
@@ -178,7 +196,7 @@ impl Store {
         let StoreBackend::Keyring { keyring, service } = &self.backend else {
             return Ok(false);
         };
-        match StoreIdentity::find(&self.layout)? {
+        match self.find_identity()? {
             Some(identity) if !self.has_credentials()? => {
                 Ok(keyring.read(&Self::key_item_attributes(service, &identity))?.is_some())
             }
@@ -195,7 +213,7 @@ impl Store {
         };
         let path = self.layout.store_lock();
         let _held = LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
-        let Some(identity) = StoreIdentity::find(&self.layout)? else {
+        let Some(identity) = self.find_identity()? else {
             return Ok(false);
         };
         let item = Self::key_item_attributes(service, &identity);

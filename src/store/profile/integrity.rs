@@ -1,17 +1,19 @@
 //! Checks whether a profile's files fit together, so that none is called fresh without a sealed copy, and opens damaged
 //! ones for a person who discards them.
 
+use std::sync::Arc;
+
 use crate::credential::{Credential, Generation};
 use crate::guard::Permit;
 use crate::outcome::{ErrorKind, Failure, ProfileState};
 use crate::profile::ProfileName;
-use crate::store::disk::envelope;
 use crate::store::journal::Journal;
 use crate::store::journal::block::{Block, Cause};
 use crate::store::keyring::KeyringItem;
 use crate::store::keyring::item;
 use crate::store::keyring::item::PublishedItem;
 use crate::store::keys::sealing_key::SealingKey;
+use crate::store::profile::files::{ProfileFiles, SealedSlot};
 use crate::store::{LockedProfile, Store, StoreBackend, StoreError};
 use crate::sys::durable;
 
@@ -22,9 +24,8 @@ impl Store {
         let identity = self.identity()?;
         let key = self.key(name.as_str())?;
         let mut warnings = Vec::new();
-        let path = self.layout.profile_folder(name).sealed();
-        let sealed = match durable::read(&path).map_err(|e| StoreError::io("read", &path, e))? {
-            Some(bytes) => self.unseal_credential(&bytes, name, &key)?.generation,
+        let sealed = match SealedSlot::read(self.layout.profile_folder(name).sealed()).get()? {
+            Some(file) => self.unseal_credential(file, name, &key)?.generation,
             None => Generation::NONE,
         };
         let Some((keyring, service)) = self.keyring() else {
@@ -50,31 +51,37 @@ impl Store {
         Ok(warnings)
     }
 
-    /// Opens a profile's files for a person who forgets or replaces them. A damaged journal is kept aside, and a new
-    /// one counts on from the newest generation of the sealed credential and, if there is a key to verify it, of the
-    /// keyring item.
+    /// Opens a profile's files for a person who forgets or replaces what is there: a journal that is damaged is kept aside,
+    /// and a new one counts on from the newest generation that S, and K where there is a key to know it by, speak of.
+    /// `key` gives it, by the id in the header of S.
     pub fn open_discarding_damage<'s, 'l>(
         &'s self,
         permit: Permit<'l>,
-        key: Option<&SealingKey>,
+        key: impl FnOnce(Option<&str>) -> Option<Arc<SealingKey>>,
     ) -> Result<LockedProfile<'s, 'l>, StoreError> {
-        let path = self.layout.profile_folder(permit.profile()).journal();
-        let read = || durable::read(&path).map_err(|e| StoreError::io("read", &path, e));
-        let is_damaged = matches!(Journal::read(&path, permit.profile()), Err(StoreError::DamagedFile { .. }));
-        let Some(bytes) = read()?.filter(|_| is_damaged) else {
-            return self.open_profile_as(permit, self.identity_or_temporary()?);
-        };
-        self.check_filesystem()?;
         let identity = self.identity_or_temporary()?;
+        self.check_filesystem()?;
         let folder = self.layout.profile_folder(permit.profile());
+        let path = folder.journal();
+        let files = match ProfileFiles::read(&folder, permit.profile()) {
+            Err(StoreError::DamagedFile { .. }) => None,
+            files => Some(files?),
+        };
+        if let Some(files) = files {
+            return self.lock_files(permit, identity, files);
+        }
+        let damaged = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?.unwrap_or_default();
         let aside = path.with_extension("json.damaged");
-        durable::replace(&aside, &bytes).map_err(|e| StoreError::io("write", &aside, e))?;
+        durable::replace(&aside, &damaged).map_err(|e| StoreError::io("write", &aside, e))?;
+        let (sealed, received) = (SealedSlot::read(folder.sealed()), SealedSlot::read(folder.received()));
         let mut journal = Journal::new(permit.profile().clone());
-        journal.generation = self.sealed_generation(permit.profile())?.unwrap_or(Generation::NONE);
-        let mut locked = LockedProfile { store: self, permit, folder, identity, journal }.set_store_identity();
-        if let (Some(key), StoreBackend::Keyring { keyring, service }) = (key, &self.backend)
+        journal.generation = sealed.generation()?.unwrap_or(Generation::NONE);
+        let mut locked =
+            LockedProfile { store: self, permit, folder, identity, journal, sealed, received }.set_store_identity();
+        if let StoreBackend::Keyring { keyring, service } = &self.backend
+            && let Some(key) = key(locked.sealed_key_id())
             && let (PublishedItem::Ours(published), _) =
-                item::read(keyring.as_ref(), &locked.keyring_item(service), &locked.identity.uuid, key)?
+                item::read(keyring.as_ref(), &locked.keyring_item(service), &locked.identity.uuid, &key)?
         {
             locked.journal.generation = locked.journal.generation.max(published.generation);
         }
@@ -85,10 +92,11 @@ impl Store {
     /// profile stands then. Where there is a keyring, it may have what makes the copy whole again: the next flight tells.
     pub(in crate::store) fn integrity_error(
         &self,
-        name: &ProfileName,
+        files: &ProfileFiles,
         journal: &Journal,
     ) -> Option<(ProfileState, Failure)> {
-        let error = self.sealed_file_error(name, journal)?;
+        let error = sealed_file_error(files, journal)?;
+        let name = &journal.profile;
         if let StoreBackend::Keyring { .. } = self.backend {
             let hint = format!("restore it from the keyring, if it is there: keepalive refresh -p {name}");
             return Some((ProfileState::Due, Failure::new(ErrorKind::Unsealed, error.to_string()).with_hint(hint)));
@@ -106,28 +114,25 @@ impl Store {
         let outcome = error.outcome();
         outcome.error.map(|failure| (outcome.kind.into(), failure))
     }
+}
 
-    fn sealed_file_error(&self, name: &ProfileName, journal: &Journal) -> Option<StoreError> {
-        if !journal.has_credential() {
-            return None;
-        }
-        let folder = self.layout.profile_folder(name);
-        let read = |path: std::path::PathBuf| durable::read(&path).map_err(|e| StoreError::io("read", &path, e));
-        let header = |bytes: &[u8]| envelope::header(bytes).map(|header| header.generation);
-        let is_newest = |generation: Generation| generation >= journal.generation;
-        let error = match read(folder.sealed()) {
-            Err(error) => return Some(error),
-            Ok(None) => StoreError::CredentialLost { profile: name.to_string() },
-            Ok(Some(bytes)) => match header(&bytes) {
-                Err(damage) => StoreError::CannotUnseal { path: folder.sealed(), damage },
-                Ok(generation) if is_newest(generation) => return None,
-                Ok(older) => StoreError::StaleCredential { found: older.get(), known: journal.generation.get() },
-            },
-        };
-        // The newest response has not got its final name yet; the next run gives it that.
-        let received = read(folder.received()).ok().flatten().and_then(|bytes| header(&bytes).ok());
-        (!received.is_some_and(is_newest)).then_some(error)
+fn sealed_file_error(files: &ProfileFiles, journal: &Journal) -> Option<StoreError> {
+    if !journal.has_credential() {
+        return None;
     }
+    let is_newest = |generation: Generation| generation >= journal.generation;
+    let error = match files.sealed.get() {
+        Err(error) => return Some(error),
+        Ok(None) => StoreError::CredentialLost { profile: journal.profile.to_string() },
+        Ok(Some(file)) => match file.header() {
+            Err(damage) => StoreError::CannotUnseal { path: files.sealed.path().to_owned(), damage: damage.clone() },
+            Ok(header) if is_newest(header.generation) => return None,
+            Ok(older) => StoreError::StaleCredential { found: older.generation.get(), known: journal.generation.get() },
+        },
+    };
+    // The newest response did not get its final name yet; the next run gives it that.
+    let received = files.received.header().map(|header| header.generation);
+    (!received.is_some_and(is_newest)).then_some(error)
 }
 
 /// A sealed copy that no journal is beside: the run that sealed it died, or the journal is lost, and with it what is known
@@ -157,19 +162,15 @@ impl LockedProfile<'_, '_> {
         if self.journal.clear_blocks(&[Cause::Store]) { self.save_journal() } else { Ok(()) }
     }
 
-    /// Whether a published copy may take the place of a damaged sealed one. It may not if the sealed one was newer by
-    /// its header, or may have been: if the header is damaged too, an attempt whose end was not recorded may have
-    /// brought it.
-    pub(in crate::store) fn may_replace_sealed(&self, published: &Credential) -> Result<bool, StoreError> {
-        let path = self.folder.sealed();
-        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
-        let header = bytes.and_then(|bytes| envelope::header(&bytes).ok());
-        Ok(match header.filter(|header| header.profile == *self.permit.profile()) {
+    /// Whether a published copy may take the place of a sealed one that is damaged: not if the sealed one was newer, by
+    /// its header, or may have been: where that is damaged too, an attempt with an unknown outcome may have brought it.
+    pub(in crate::store) fn may_replace_sealed(&self, published: &Credential) -> bool {
+        match self.sealed.header().filter(|header| header.profile == *self.permit.profile()) {
             Some(header) => published.generation >= header.generation,
             None => self
                 .journal
                 .open_intent()
                 .is_none_or(|intent| intent.gave_up_at.is_some() || intent.generation < published.generation),
-        })
+        }
     }
 }

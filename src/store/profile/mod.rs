@@ -1,9 +1,11 @@
 //! The files of one profile, opened under a permit: journal, sealed credential, received response, and the keyring
 //! item.
 
+pub mod files;
 pub mod forget;
 pub mod integrity;
 pub mod recovery;
+pub mod view;
 
 use std::io;
 use std::sync::Arc;
@@ -24,10 +26,12 @@ use crate::store::keyring::item;
 use crate::store::keyring::item::PublishedItem;
 use crate::store::keyring::{KeyringError, KeyringItem};
 use crate::store::keys::sealing_key::SealingKey;
+use crate::store::profile::files::{ProfileFiles, SealedSlot};
 use crate::store::profile::recovery::UnsealedCredential;
 use crate::store::{Store, StoreBackend, StoreError};
 use crate::sys::durable;
 use crate::sys::durable::StagedFile;
+use crate::sys::file_watch::FileVersion;
 
 /// The space reserved for a response: the largest response in base64, and the tokens of the previous generation, which
 /// it may leave unchanged and which may be as large.
@@ -42,6 +46,9 @@ pub struct LockedProfile<'s, 'l> {
     pub(in crate::store) identity: StoreIdentity,
     /// The journal as it stands on disk, or as it will after the next [`LockedProfile::save_journal`].
     pub journal: Journal,
+    /// S and the newest response, as they were read under the lock or written since.
+    pub(in crate::store) sealed: SealedSlot,
+    pub(in crate::store) received: SealedSlot,
 }
 
 /// The newest credential, and how the keyring fared meanwhile.
@@ -58,35 +65,45 @@ impl Store {
     /// Opens a profile's files: reads the journal under the lock, and checks that they belong to this store.
     pub fn open_profile<'s, 'l>(&'s self, permit: Permit<'l>) -> Result<LockedProfile<'s, 'l>, StoreError> {
         let identity = self.identity()?;
-        self.open_profile_as(permit, identity)
+        self.check_filesystem()?;
+        let files = ProfileFiles::read(&self.layout.profile_folder(permit.profile()), permit.profile())?;
+        self.lock_files(permit, identity, files)
     }
 
-    pub(in crate::store) fn open_profile_as<'s, 'l>(
+    pub(in crate::store) fn lock_files<'s, 'l>(
         &'s self,
         permit: Permit<'l>,
         identity: StoreIdentity,
+        files: ProfileFiles,
     ) -> Result<LockedProfile<'s, 'l>, StoreError> {
-        self.check_filesystem()?;
         let folder = self.layout.profile_folder(permit.profile());
         events::step(permit.profile(), "reading the journal under the lock");
-        let mut journal = Journal::read(&folder.journal(), permit.profile())?
-            .unwrap_or_else(|| Journal::new(permit.profile().clone()));
-        match self.sealed_generation(permit.profile()) {
+        let ProfileFiles { journal, sealed, received } = files;
+        let mut journal = journal.unwrap_or_else(|| Journal::new(permit.profile().clone()));
+        match sealed.generation() {
             Ok(sealed) if journal.is_tombstone => journal.reopen_for_newer_login(sealed),
             // A file from a later version must not be replaced. Any other error is for the reader of that file.
             Err(e) if journal.is_tombstone || matches!(e, StoreError::LaterVersion { .. }) => return Err(e),
             Ok(_) | Err(_) => {}
         }
-        Ok(LockedProfile { store: self, permit, folder, identity, journal }.set_store_identity())
+        Ok(LockedProfile { store: self, permit, folder, identity, journal, sealed, received }.set_store_identity())
     }
 }
 
 impl<'l> LockedProfile<'_, 'l> {
+    /// The id of the key that S is sealed under, if its header can be read.
+    pub fn sealed_key_id(&self) -> Option<&str> {
+        self.sealed.header().map(|header| header.key_id.as_str())
+    }
+
     /// Writes the journal; durable on return.
     pub fn save_journal(&self) -> Result<(), StoreError> {
         let path = self.folder.journal();
         events::step(self.permit.profile(), "writing the journal");
-        self.journal.write(&path).map_err(|e| StoreError::io("write", &path, e))
+        let is_of_sealed = self.sealed.header().is_some_and(|header| header.generation == self.journal.generation);
+        let version = FileVersion::of(self.sealed.path()).filter(|_| is_of_sealed);
+        let journal = Journal { sealed_mark: version.map(|version| version.mark()), ..self.journal.clone() };
+        journal.write(&path).map_err(|e| StoreError::io("write", &path, e))
     }
 
     /// Reads the sealed credential and the keyring item, decides which is newest, and brings the other and the journal
@@ -122,7 +139,7 @@ impl<'l> LockedProfile<'_, 'l> {
             (Some(Ok(s)), None) => s,
             // It may be the newest, and readable the next time: nothing is put in its place.
             (Some(Err(unread @ StoreError::Io { .. })), _) => return Err(unread),
-            (Some(Err(damage)), Some(k)) if !self.may_replace_sealed(&k)? => return Err(damage),
+            (Some(Err(damage)), Some(k)) if !self.may_replace_sealed(&k) => return Err(damage),
             (sealed, Some(k)) if !self.journal.is_tombstone && k.generation >= self.journal.generation => {
                 if let Some(Ok(s)) = &sealed {
                     self.mark_older_consumed(&s.credential, &k, key)?;
@@ -249,7 +266,7 @@ impl<'l> LockedProfile<'_, 'l> {
 
     /// Seals a response that nothing has read yet; durable on return (rule 9).
     pub fn seal_response(
-        &self,
+        &mut self,
         space: StagedFile,
         response: &SealedResponse,
         generation: Generation,
@@ -261,34 +278,57 @@ impl<'l> LockedProfile<'_, 'l> {
         let path = self.folder.received();
         let bytes = envelope::seal(&header, &SealedContentRef::Response(response), key)
             .map_err(|damage| StoreError::CannotUnseal { path: path.clone(), damage })?;
-        space.commit(&bytes).map_err(|e| StoreError::io("write", &path, e))
+        match space.commit(&bytes) {
+            Ok(()) => self.received.set(bytes),
+            Err(e) => {
+                self.received.reread();
+                return Err(StoreError::io("write", &path, e));
+            }
+        }
+        Ok(())
     }
 
     /// Makes the received response the sealed credential. The response is durable under its first name, from which
     /// recovery takes it as well; the new name is durable once [`LockedProfile::save_journal`] has synced the folder
     /// that both share.
     #[expect(clippy::disallowed_methods, reason = "synced with the journal, by LockedProfile::save_journal")]
-    pub fn promote_response(&self) -> Result<(), StoreError> {
+    pub fn promote_response(&mut self) -> Result<(), StoreError> {
         events::step(self.permit.profile(), "making the response the sealed credential");
         let path = self.folder.sealed();
-        std::fs::rename(self.folder.received(), &path).map_err(|e| StoreError::io("write", &path, e))
+        std::fs::rename(self.folder.received(), &path).map_err(|e| StoreError::io("write", &path, e))?;
+        self.sealed.take_from(&mut self.received);
+        Ok(())
     }
 
     /// Removes a settled response that brought no tokens.
-    pub fn discard_response(&self) -> Result<(), StoreError> {
+    pub fn discard_response(&mut self) -> Result<(), StoreError> {
         events::step(self.permit.profile(), "removing the settled response");
         let path = self.folder.received();
-        durable::remove(&path).map_err(|e| StoreError::io("remove", &path, e))
+        match durable::remove(&path) {
+            Ok(()) => self.received.clear(),
+            Err(e) => {
+                self.received.reread();
+                return Err(StoreError::io("remove", &path, e));
+            }
+        }
+        Ok(())
     }
 
     /// Seals a credential that came by login, import or adoption. Durable on return.
-    pub fn seal_credential(&self, credential: &Credential, key: &SealingKey) -> Result<(), StoreError> {
+    pub fn seal_credential(&mut self, credential: &Credential, key: &SealingKey) -> Result<(), StoreError> {
         events::step(self.permit.profile(), "sealing the credential");
         let header = self.header(credential.generation, None, key);
         let path = self.folder.sealed();
         let bytes = envelope::seal(&header, &SealedContent::from_credential(credential), key)
             .map_err(|damage| StoreError::CannotUnseal { path: path.clone(), damage })?;
-        durable::replace(&path, &bytes).map_err(|e| StoreError::io("write", &path, e))
+        match durable::replace(&path, &bytes) {
+            Ok(()) => self.sealed.set(bytes),
+            Err(e) => {
+                self.sealed.reread();
+                return Err(StoreError::io("write", &path, e));
+            }
+        }
+        Ok(())
     }
 
     /// Notes in the ledger that a token was consumed, and in the journal (not saved) that the ledger has it.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::credential::secret::Fingerprint;
 use crate::credential::{Credential, Generation};
 use crate::profile::ProfileName;
-use crate::store::disk::envelope;
 use crate::store::disk::envelope::{SealedHeader, UnsealError};
 use crate::store::disk::sealed_content::{ResponseContent, SealedContent, SealedResponse};
 use crate::store::journal::Intent;
@@ -14,8 +13,8 @@ use crate::store::journal::transitions::GrantEffects;
 use crate::store::keyring::item;
 use crate::store::keyring::item::PublishedItem;
 use crate::store::keys::sealing_key::SealingKey;
+use crate::store::profile::files::SealedFile;
 use crate::store::{LockedProfile, Store, StoreBackend, StoreError};
-use crate::sys::durable;
 
 /// The pause after a grant without a usable access token, where the response is settled by a run that sends nothing.
 const UNUSABLE_GRANT_DELAY: Duration = Duration::from_secs(15);
@@ -23,10 +22,23 @@ const UNUSABLE_GRANT_DELAY: Duration = Duration::from_secs(15);
 /// A response that arrived before its run died.
 pub struct PendingResponse {
     pub response: SealedResponse,
+    /// What it says.
+    pub content: ResponseContent,
     pub generation: Generation,
     pub attempt_id: Option<String>,
     /// It has its final name and is the sealed credential already.
     pub is_promoted: bool,
+}
+
+impl PendingResponse {
+    fn new(header: SealedHeader, response: SealedResponse, is_promoted: bool) -> Self {
+        let SealedHeader { generation, attempt_id, .. } = header;
+        Self { content: response.parse(generation), response, generation, attempt_id, is_promoted }
+    }
+
+    fn is_grant(&self) -> bool {
+        matches!(self.content, ResponseContent::Granted { .. })
+    }
 }
 
 /// A sealed credential, and how it came.
@@ -46,23 +58,22 @@ impl From<Credential> for UnsealedCredential {
 impl Store {
     pub(in crate::store) fn unseal_credential(
         &self,
-        bytes: &[u8],
+        file: &SealedFile,
         name: &ProfileName,
         key: &SealingKey,
     ) -> Result<Credential, StoreError> {
-        self.unseal(bytes, name, key).map(|unsealed| unsealed.credential)
+        self.unseal(file, name, key).map(|unsealed| unsealed.credential)
     }
 
-    pub(in crate::store) fn unseal(
+    fn unseal(
         &self,
-        bytes: &[u8],
+        file: &SealedFile,
         name: &ProfileName,
         key: &SealingKey,
     ) -> Result<UnsealedCredential, StoreError> {
         let path = self.layout.profile_folder(name).sealed();
         let damaged = |damage| self.unseal_error(path.clone(), damage);
-        let (SealedHeader { generation, attempt_id: attempt, .. }, content) =
-            envelope::open::<SealedContent>(bytes, name, key).map_err(damaged)?;
+        let (SealedHeader { generation, attempt_id: attempt, .. }, content) = file.open(name, key).map_err(damaged)?;
         let unsealed = match content {
             SealedContent::Credential(_) => content.into_credential(generation).map(UnsealedCredential::from),
             SealedContent::Response(response) => match response.parse(generation) {
@@ -81,17 +92,14 @@ impl Store {
 impl LockedProfile<'_, '_> {
     /// A response that was received and sealed, but is not settled in the journal yet.
     pub fn pending_response(&self, key: &SealingKey) -> Result<Option<PendingResponse>, StoreError> {
-        let path = self.folder.received();
-        let Some(bytes) = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))? else {
-            return Ok(None);
-        };
         // What a logout left behind must not come back.
-        if self.journal.is_tombstone {
-            return Ok(None);
-        }
-        let header = match envelope::header(&bytes) {
+        let Some(file) = self.received.get()?.filter(|_| !self.journal.is_tombstone) else { return Ok(None) };
+        let path = || self.received.path().to_owned();
+        let header = match file.header() {
             Ok(header) => header,
-            Err(damage @ UnsealError::LaterVersion(_)) => return Err(self.store.unseal_error(path, damage)),
+            Err(UnsealError::LaterVersion(found)) => {
+                return Err(StoreError::LaterVersion { path: path(), found: *found });
+            }
             // A torn file cannot have been acknowledged; the intent says what to make of it.
             Err(_) => return Ok(None),
         };
@@ -99,23 +107,21 @@ impl LockedProfile<'_, '_> {
             Some(intent) => header.attempt_id.as_deref() == Some(&intent.attempt_id) && intent.gave_up_at.is_some(),
             None => false,
         };
-        let sealed = self.store.sealed_generation(self.permit.profile())?.unwrap_or(Generation::NONE);
-        // Rule 13: a response below the journal's generation was settled, and restored with old files.
+        let sealed = self.sealed.generation()?.unwrap_or(Generation::NONE);
+        // Rule 13: what is older than the journal was settled; restored files brought it back.
         let is_over = header.generation <= sealed || header.generation < self.journal.generation;
         if is_over {
             return Ok(None);
         }
-        match envelope::open::<SealedContent>(&bytes, self.permit.profile(), key) {
+        match file.open(self.permit.profile(), key) {
             Ok((header, SealedContent::Response(response))) => {
-                let SealedHeader { generation, attempt_id: attempt, .. } = header;
-                let pending = PendingResponse { response, generation, attempt_id: attempt, is_promoted: false };
+                let pending = PendingResponse::new(header, response, false);
                 // What the version that received it could not read, this one perhaps can.
-                let is_news =
-                    !is_judged || matches!(pending.response.parse(generation), ResponseContent::Granted { .. });
+                let is_news = !is_judged || pending.is_grant();
                 Ok(Some(pending).filter(|pending| is_news && self.is_newer_or_unpromoted(pending, key)))
             }
             Ok((_, SealedContent::Credential(_))) => Ok(None),
-            Err(damage) => Err(self.store.unseal_error(path, damage)),
+            Err(damage) => Err(self.store.unseal_error(path(), damage)),
         }
     }
 
@@ -124,7 +130,7 @@ impl LockedProfile<'_, '_> {
         if pending.generation > self.journal.generation {
             return true;
         }
-        match pending.response.parse(pending.generation) {
+        match &pending.content {
             ResponseContent::Granted { credential, .. } => {
                 self.journal.fingerprint.as_ref() == Some(&key.fingerprint(&credential.refresh))
             }
@@ -132,14 +138,13 @@ impl LockedProfile<'_, '_> {
         }
     }
 
-    /// Recovery for a run that makes no request: tokens that a killed run received become the sealed credential, so
-    /// that nothing older takes their place. Loading it settles the journal, doubts included. Any other response is for
-    /// the next flight to settle.
-    pub fn promote_pending_grant(&self, key: &SealingKey) -> Result<(), StoreError> {
-        let Some(pending) = self.pending_response(key)? else { return Ok(()) };
-        match pending.response.parse(pending.generation) {
-            ResponseContent::Granted { .. } => self.promote_response(),
-            ResponseContent::Denied(_) | ResponseContent::Unreadable | ResponseContent::TooLarge => Ok(()),
+    /// Recovery by an operation that makes no request. Tokens that a dead run received become the sealed credential, so
+    /// that nothing older takes their place; loading it settles the journal, doubts included. Any other response is for
+    /// the next flight.
+    pub fn promote_pending_grant(&mut self, key: &SealingKey) -> Result<(), StoreError> {
+        match self.pending_response(key)? {
+            Some(pending) if pending.is_grant() => self.promote_response(),
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -162,34 +167,25 @@ impl LockedProfile<'_, '_> {
 
     /// What does not open here is for [`LockedProfile::load`] to tell.
     fn promoted_response(&self, key: &SealingKey) -> Result<Option<PendingResponse>, StoreError> {
-        let path = self.folder.sealed();
-        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
-        let is_ahead = |bytes: &Vec<u8>| envelope::header(bytes).is_ok_and(|h| h.generation > self.journal.generation);
-        let Some(bytes) = bytes.filter(is_ahead).filter(|_| !self.journal.is_tombstone) else {
+        let is_ahead = |file: &&SealedFile| file.generation().is_some_and(|g| g > self.journal.generation);
+        let Some(file) = self.sealed.get()?.filter(is_ahead).filter(|_| !self.journal.is_tombstone) else {
             return Ok(None);
         };
-        Ok(match envelope::open::<SealedContent>(&bytes, self.permit.profile(), key) {
-            Ok((SealedHeader { generation, attempt_id: attempt, .. }, SealedContent::Response(response))) => {
-                Some(PendingResponse { response, generation, attempt_id: attempt, is_promoted: true })
-            }
+        Ok(match file.open(self.permit.profile(), key) {
+            Ok((header, SealedContent::Response(response))) => Some(PendingResponse::new(header, response, true)),
             Ok((_, SealedContent::Credential(_))) | Err(_) => None,
         })
     }
 
     /// The sealed credential, if there is one.
     pub(in crate::store) fn unseal_current(&self, key: &SealingKey) -> Option<Result<UnsealedCredential, StoreError>> {
-        let path = self.folder.sealed();
-        match durable::read(&path) {
-            Ok(None) => None,
-            Ok(Some(bytes)) => Some(self.store.unseal(&bytes, self.permit.profile(), key)),
-            Err(e) => Some(Err(StoreError::io("read", &path, e))),
-        }
+        let file = self.sealed.get().transpose()?;
+        Some(file.and_then(|file| self.store.unseal(file, self.permit.profile(), key)))
     }
 
     /// The newest generation that journal or sealed copy speaks of. A run that died between the two left the journal behind.
     pub fn newest_generation(&self) -> Result<Generation, StoreError> {
-        let sealed = self.store.sealed_generation(self.permit.profile())?;
-        Ok(self.journal.generation.max(sealed.unwrap_or(Generation::NONE)))
+        Ok(self.journal.generation.max(self.sealed.generation()?.unwrap_or(Generation::NONE)))
     }
 
     /// The newest sealed credential, whatever the keyring says, with the journal brought up to it.

@@ -1,18 +1,24 @@
 //! The ledger: what is known of refresh tokens by fingerprint, whatever happens to the journals. A consumed token is
 //! never sent again (rule 3), and a doubt stays (rule 17).
 
+use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock::Timestamp;
 use crate::credential::secret::Fingerprint;
 use crate::events;
 use crate::store::disk::layout::Layout;
 use crate::sys::durable;
+use crate::sys::file_watch::FileVersion;
 use crate::sys::lockfile::LockFile;
 
 /// The newest lines that are kept; the file may grow to twice as many before it is cut.
 const KEPT_LINES: usize = 1024;
+
+/// The length of a fingerprint.
+const TOKEN_LEN: usize = 32;
 
 /// What stands before a fingerprint that is in doubt, and the time after it; before one that is consumed stands nothing.
 const IN_DOUBT: &str = "in_doubt";
@@ -25,6 +31,8 @@ const CLEARED: &str = "-";
 pub struct Ledger {
     path: PathBuf,
     lock: PathBuf,
+    /// What was read last, and of which version of the file: it is read again only if that has changed.
+    cached: Arc<Mutex<Option<(FileVersion, LedgerSnapshot)>>>,
 }
 
 /// What the ledger knows of a token.
@@ -38,12 +46,12 @@ pub enum LedgerEntry {
 
 impl Ledger {
     pub fn new(layout: &Layout) -> Self {
-        Self { path: layout.ledger(), lock: layout.ledger_lock() }
+        Self { path: layout.ledger(), lock: layout.ledger_lock(), cached: Arc::default() }
     }
 
     /// What is known of a token: the last line about it counts.
     pub fn entry(&self, token: &Fingerprint) -> io::Result<Option<LedgerEntry>> {
-        Ok(find_entry(&self.read()?, token))
+        Ok(find_entry(&self.snapshot()?.0, token))
     }
 
     /// Whether a token is known to be consumed.
@@ -74,7 +82,22 @@ impl Ledger {
 
     /// All of it.
     pub fn snapshot(&self) -> io::Result<LedgerSnapshot> {
-        self.read().map(LedgerSnapshot)
+        let before = FileVersion::of(&self.path);
+        let is_missing = before.is_none() && matches!(self.path.try_exists(), Ok(false));
+        if let Some((version, snapshot)) = &*self.cached.lock().unwrap_or_else(PoisonError::into_inner)
+            && before == Some(*version)
+        {
+            return Ok(snapshot.clone());
+        }
+        let bytes = if is_missing { None } else { durable::read(&self.path)? };
+        let snapshot = LedgerSnapshot(Arc::new(bytes.unwrap_or_default()));
+        self.remember(before.filter(|_| before == FileVersion::of(&self.path)), &snapshot);
+        Ok(snapshot)
+    }
+
+    fn remember(&self, version: Option<FileVersion>, snapshot: &LedgerSnapshot) {
+        *self.cached.lock().unwrap_or_else(PoisonError::into_inner) =
+            version.map(|version| (version, snapshot.clone()));
     }
 
     fn append(
@@ -84,7 +107,7 @@ impl Ledger {
         is_news: impl FnOnce(Option<LedgerEntry>) -> bool,
     ) -> io::Result<()> {
         let _held = LockFile::acquire(&self.lock)?;
-        let bytes = self.read()?;
+        let LedgerSnapshot(bytes) = self.snapshot()?;
         if !is_news(find_entry(&bytes, token)) {
             return Ok(());
         }
@@ -97,24 +120,27 @@ impl Ledger {
             durable::replace(&self.path, &newest.collect::<Vec<u8>>())?;
             return durable::append_line(&self.path, line);
         }
-        durable::append_line(&self.path, &if is_torn { format!("\n{line}") } else { line.to_owned() })
-    }
-
-    fn read(&self) -> io::Result<Vec<u8>> {
-        Ok(durable::read(&self.path)?.unwrap_or_default())
+        let line = if is_torn { format!("\n{line}") } else { line.to_owned() };
+        durable::append_line(&self.path, &line)?;
+        // No other process writes while the lock is held, so this is what is there now.
+        let whole = [bytes.as_slice(), line.as_bytes(), b"\n"].concat();
+        let version = FileVersion::of(&self.path).filter(|version| version.len() == whole.len() as u64);
+        self.remember(version, &LedgerSnapshot(Arc::new(whole)));
+        Ok(())
     }
 }
 
 /// What the ledger held at one look.
-#[derive(Debug)]
-pub struct LedgerSnapshot(Vec<u8>);
+#[derive(Clone, Debug)]
+pub struct LedgerSnapshot(Arc<Vec<u8>>);
 
 impl LedgerSnapshot {
-    /// Whether a token is missing that the ledger once took: it was damaged, removed, or put back from a backup. One that is
-    /// long enough may have been cut since.
-    pub fn has_lost(&self, token: &Fingerprint) -> bool {
+    /// The tokens that it speaks of: one that it once took and that is not there shows that it was damaged, removed, or put
+    /// back from a backup. `None`: it is long enough to have been cut since.
+    pub fn tokens(&self) -> Option<HashSet<&[u8]>> {
         let lines = || self.0.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        lines().count() < KEPT_LINES && !lines().any(|line| line.ends_with(token.as_str().as_bytes()))
+        (lines().count() < KEPT_LINES)
+            .then(|| lines().map(|line| line.get(line.len().saturating_sub(TOKEN_LEN)..).unwrap_or_default()).collect())
     }
 }
 

@@ -3,3 +3,4 @@
 pub mod ledger;
 pub mod ownership;
 pub mod reconcile;
+pub mod scan;

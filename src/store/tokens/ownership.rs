@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use crate::credential::Generation;
 use crate::credential::secret::{Fingerprint, RefreshToken};
 use crate::profile::ProfileName;
-use crate::store::identity::profiles;
 use crate::store::journal::Journal;
 use crate::store::keyring::item;
 use crate::store::keys::sealing_key::SealingKey;
+use crate::store::tokens::scan::{ScannedProfile, StoreScan};
 use crate::store::{Store, StoreError};
 use crate::sys::durable;
 use crate::sys::lockfile::LockFile;
@@ -46,13 +47,14 @@ impl Store {
     /// journal has the claim. A profile that cannot be read may hold the token, so that is an error.
     pub fn find_claim(
         &self,
+        scan: &StoreScan,
         token: &Fingerprint,
         name: &ProfileName,
         key: &SealingKey,
     ) -> Result<Option<TokenClaim>, StoreError> {
         let (ours, mut dead) = (self.uuid(), None);
-        for other in profiles::list_profiles_strictly(&self.layout)?.into_iter().filter(|other| other != name) {
-            match self.claim_by_profile(&other, token, key, ours.as_deref())? {
+        for other in scan.profiles.iter().filter(|other| other.name != *name) {
+            match self.claim_by_profile(other, token, key, ours.as_deref())? {
                 None => {}
                 Some(TokenClaim::Unusable) => dead = Some(TokenClaim::Unusable),
                 // Of two, who uses it has the word.
@@ -78,41 +80,35 @@ impl Store {
         Ok(item::find_other_holder(keyring, service, &ours, name.as_str(), is_it)?)
     }
 
-    /// A damaged profile that can still be read reports that in its own runs, and does not hold up others.
     fn claim_by_profile(
         &self,
-        other: &ProfileName,
+        other: &ScannedProfile,
         token: &Fingerprint,
         key: &SealingKey,
         ours: Option<&str>,
     ) -> Result<Option<TokenClaim>, StoreError> {
-        let sealed = self.sealed_generation(other)?;
-        let journal = match Journal::read(&self.layout.profile_folder(other).journal(), other) {
-            Ok(journal) => journal,
-            Err(StoreError::DamagedFile { .. }) => None,
-            Err(e) => return Err(e),
+        let sealed = other.other_generation()?;
+        let absent;
+        let journal = match &other.journal {
+            Some(journal) => journal,
+            None => {
+                absent = Journal::new(other.name.clone());
+                &absent
+            }
         };
-        let mut journal = journal.unwrap_or_else(|| Journal::new(other.clone()));
-        journal.reopen_for_newer_login(sealed);
         // The journal may be behind, or gone; or its fingerprints are of another store, and say nothing here.
         let is_behind = sealed.is_some_and(|sealed| sealed > journal.generation);
+        let has_credential = journal.generation > Generation::NONE && (is_behind || !journal.is_tombstone);
         let is_at_home = journal.store_identity.as_ref().is_some_and(|store| Some(store.uuid.as_str()) == ours);
         let is_ours = journal.fingerprint.as_ref() == Some(token);
-        let is_sealed = is_behind || (journal.has_credential() && !is_at_home && !is_ours);
-        let is_sealed = is_sealed && self.has_sealed_token(other, token, key)?;
-        let is_its_own = is_sealed || (journal.has_credential() && is_ours);
+        let is_sealed = is_behind || (has_credential && !is_at_home && !is_ours);
+        let is_sealed = is_sealed && other.has_sealed_token(self, token, key)?;
+        let is_its_own = is_sealed || (has_credential && is_ours);
         let is_refused = journal.is_rejected() && !(is_behind && is_sealed);
         if is_its_own && !is_refused {
-            return Ok(Some(TokenClaim::HeldBy(other.clone())));
+            return Ok(Some(TokenClaim::HeldBy(other.name.clone())));
         }
         let is_dead = is_its_own || journal.unusable_tokens().any(|given_up| given_up == token);
         Ok(is_dead.then_some(TokenClaim::Unusable))
-    }
-
-    fn has_sealed_token(&self, name: &ProfileName, token: &Fingerprint, key: &SealingKey) -> Result<bool, StoreError> {
-        let path = self.layout.profile_folder(name).sealed();
-        let bytes = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
-        let credential = bytes.and_then(|bytes| self.unseal_credential(&bytes, name, key).ok());
-        Ok(credential.is_some_and(|c| key.fingerprint(&c.refresh) == *token))
     }
 }

@@ -4,9 +4,10 @@ use crate::clock::Timestamp;
 use crate::credential::secret::Fingerprint;
 use crate::outcome::{ErrorKind, Failure, ProfileState};
 use crate::profile::ProfileName;
-use crate::store::identity::profiles;
 use crate::store::journal::{Intent, Journal};
+use crate::store::profile::files::SealedSlot;
 use crate::store::tokens::ledger::LedgerEntry;
+use crate::store::tokens::scan::StoreScan;
 use crate::store::{LockedProfile, Store, StoreError};
 
 /// Recovery 4: a backup or another program brought a spent token back.
@@ -46,29 +47,28 @@ impl Store {
         }
         let now = Journal::read(&self.layout.profile_folder(&journal.profile).journal(), &journal.profile)?;
         let is_other = now.is_none_or(|now| (now.generation, now.sequence) != (journal.generation, journal.sequence));
-        Ok(is_other || self.sealed_generation(&journal.profile)?.is_some_and(|sealed| sealed > journal.generation))
+        let sealed = SealedSlot::read(self.layout.profile_folder(&journal.profile).sealed());
+        Ok(is_other || sealed.generation()?.is_some_and(|sealed| sealed > journal.generation))
     }
 
-    /// Whether the ledger still has what it took from each journal. To be checked before a token is taken from
-    /// elsewhere, because only the ledger may know that it was consumed.
-    pub fn check_ledger_complete(&self) -> Result<(), StoreError> {
+    /// Whether the ledger still has what it took from each journal. To be asked before a token is taken from elsewhere:
+    /// the ledger alone may know that it is consumed.
+    pub fn check_ledger_complete(&self, scan: &StoreScan) -> Result<(), StoreError> {
         let ours = self.uuid();
-        let mut named = Vec::new();
-        for name in profiles::list_profiles_strictly(&self.layout)? {
-            let path_of_journal = self.layout.profile_folder(&name).journal();
-            let journal = match Journal::read(&path_of_journal, &name) {
-                Ok(journal) => journal,
-                Err(StoreError::DamagedFile { .. }) => None,
-                Err(e) => return Err(e),
-            };
-            let of_this_store = journal.filter(|r| r.store_identity.as_ref().map(|store| &store.uuid) == ours.as_ref());
-            named.extend(of_this_store.and_then(|journal| journal.last_ledgered).map(|token| (token, path_of_journal)));
-        }
-        // Read last: what a journal names was in the ledger before.
+        let named = scan.profiles.iter().filter_map(|profile| {
+            let journal = profile.journal.as_ref()?;
+            let is_of_this_store = journal.store_identity.as_ref().map(|store| &store.uuid) == ours.as_ref();
+            journal.last_ledgered.as_ref().filter(|_| is_of_this_store).map(|token| (token, &profile.journal_path))
+        });
+        // Read after the journals: what they name was in the ledger before.
         let path = self.layout.ledger();
         let pages = self.ledger.snapshot().map_err(|e| StoreError::io("read", &path, e))?;
-        match named.into_iter().find(|(token, _)| pages.has_lost(token)) {
-            Some((_, path_of_journal)) => Err(StoreError::LedgerDamaged { path, journal: path_of_journal }),
+        let tokens = pages.tokens();
+        match named
+            .into_iter()
+            .find(|(token, _)| tokens.as_ref().is_some_and(|kept| !kept.contains(token.as_str().as_bytes())))
+        {
+            Some((_, journal)) => Err(StoreError::LedgerDamaged { path, journal: journal.clone() }),
             None => Ok(()),
         }
     }

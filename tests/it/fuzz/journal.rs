@@ -202,7 +202,8 @@ impl DamagedStoreFixture {
         vault.save_journal().unwrap();
         let next = Generation::new(generation);
         let answer = answer(generation);
-        vault.seal_response(vault.reserve_response_space().unwrap(), &answer, next, &attempt, &self.key).unwrap();
+        let space = vault.reserve_response_space().unwrap();
+        vault.seal_response(space, &answer, next, &attempt, &self.key).unwrap();
         let received = self.state("demo");
         let ResponseContent::Granted { credential, .. } = answer.parse(next) else { panic!("it grants") };
         vault.promote_response().unwrap();

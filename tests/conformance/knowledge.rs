@@ -17,7 +17,6 @@ use super::remains::dead_with;
 use super::support::authserver::Fault;
 use super::support::family::RotationMode;
 use super::world::{ACCESS_LIFETIME, HookPoint, World, assert_refused};
-use keepalive::store::StoreError;
 
 /// What an import asks of the ledger.
 fn check_ledger(world: &World) -> Result<(), StoreError> {

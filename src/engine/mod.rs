@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::credential::Generation;
 use crate::credential::freshness::Demand;
 use crate::engine::refresh::concurrency::ConcurrencyLimit;
-use crate::engine::refresh::context::{JournalVersion, RefreshContext};
+use crate::engine::refresh::context::{RefreshContext, SeenBeforeLock};
 use crate::engine::refresh::followed_stores::FollowedStores;
 use crate::guard::{FlightGroup, FlightHandle, LeaderSlot, Lease, WaitResult};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
@@ -60,23 +60,6 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// What a caller saw before it waited for the lock.
-struct SeenBeforeLock {
-    version: JournalVersion,
-    /// The key that the credential was sealed under.
-    key_id: Option<String>,
-}
-
-impl SeenBeforeLock {
-    fn of(view: &ProfileView) -> Self {
-        let version = view.journal.as_ref().map_or_else(JournalVersion::default, |r| JournalVersion {
-            generation: r.generation.get(),
-            sequence: r.sequence,
-        });
-        Self { version, key_id: view.key_id().map(str::to_owned) }
-    }
-}
-
 /// What a demand may be met by without a flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TrustJournal {
@@ -89,7 +72,7 @@ enum TrustJournal {
 /// A flight that the caller has joined or opened.
 enum JoinResult {
     /// At once, by what was seen; none where that was an error.
-    Done(Outcome, Option<ProfileView>),
+    Done(Outcome, Option<Box<ProfileView>>),
     Waiting {
         flight: FlightHandle<Outcome>,
         is_follower: bool,
@@ -174,7 +157,7 @@ impl Engine {
     ) -> (Outcome, Option<ProfileView>) {
         for _ in 0..MAX_JOINS {
             let (flight, is_follower) = match self.join_or_lead(profile, demand, trust, view.take()) {
-                JoinResult::Done(outcome, view) => return (outcome, view),
+                JoinResult::Done(outcome, view) => return (outcome, view.map(|view| *view)),
                 JoinResult::Waiting { flight, is_follower } => (flight, is_follower),
             };
             let Some(wait_result) = self.wait_in_slices(&flight, limit, on_long_wait) else {
@@ -229,7 +212,7 @@ impl Engine {
     ) -> (Outcome, Option<ProfileView>) {
         for _ in 0..MAX_JOINS {
             let (flight, is_follower) = match self.join_or_lead(profile, demand, trust, None) {
-                JoinResult::Done(outcome, view) => return (outcome, view),
+                JoinResult::Done(outcome, view) => return (outcome, view.map(|view| *view)),
                 JoinResult::Waiting { flight, is_follower } => (flight, is_follower),
             };
             if let Some(outcome) = self.resolve_wait(profile, demand, flight.wait_async().await, is_follower) {
@@ -258,7 +241,7 @@ impl Engine {
         view: Option<ProfileView>,
     ) -> JoinResult {
         if self.inner.caller_profiles.iter().any(|name| name == profile.name.as_str()) {
-            return JoinResult::Done(nested_call(profile), view);
+            return JoinResult::Done(nested_call(profile), view.map(Box::new));
         }
         let view = match view.map_or_else(|| self.inner.store.view(&profile.name), Ok) {
             Ok(view) => view,
@@ -267,7 +250,7 @@ impl Engine {
         let trusted_journal = view.journal.as_ref().filter(|_| trust == TrustJournal::Yes);
         if let Some(journal) = trusted_journal.filter(|r| self.is_demand_met(profile, demand, r)) {
             let outcome = refresh::transaction::with_journal_fields(Outcome::new(OutcomeKind::Fresh), journal);
-            return JoinResult::Done(outcome, Some(view));
+            return JoinResult::Done(outcome, Some(Box::new(view)));
         }
         let seen = SeenBeforeLock::of(&view);
         let (flight, leader_slot) = self.inner.flights.join_or_lead(&profile.name);

@@ -14,7 +14,7 @@ use crate::provider::{PreparedProvider, TokenEndpoint};
 use crate::store::journal::{ClientBlock, Journal};
 use crate::store::keys::sealing_key;
 use crate::store::keys::sealing_key::SealingKey;
-use crate::store::{PrefetchedKey, Store};
+use crate::store::{PrefetchedKey, ProfileView, Store};
 
 /// What one flight needs to know.
 pub struct RefreshContext {
@@ -44,6 +44,23 @@ pub struct RefreshContext {
 pub struct JournalVersion {
     pub generation: u64,
     pub sequence: u64,
+}
+
+/// What a caller saw before it waited for the lock.
+pub(in crate::engine) struct SeenBeforeLock {
+    pub version: JournalVersion,
+    /// The key that the credential was sealed under.
+    pub key_id: Option<String>,
+}
+
+impl SeenBeforeLock {
+    pub fn of(view: &ProfileView) -> Self {
+        let version = view.journal.as_ref().map_or_else(JournalVersion::default, |r| JournalVersion {
+            generation: r.generation.get(),
+            sequence: r.sequence,
+        });
+        Self { version, key_id: view.key_id().map(str::to_owned) }
+    }
 }
 
 impl RefreshContext {

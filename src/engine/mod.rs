@@ -18,7 +18,7 @@ use crate::clock::{Clock, Moment};
 use crate::credential::Generation;
 use crate::credential::freshness::Demand;
 use crate::engine::refresh::concurrency::ConcurrencyLimit;
-use crate::engine::refresh::context::{JournalVersion, RefreshContext};
+use crate::engine::refresh::context::{RefreshContext, SeenBeforeLock};
 use crate::engine::refresh::followed_stores::FollowedStores;
 use crate::events;
 use crate::guard::{FlightGroup, FlightHandle, LeaderSlot, Lease, WaitResult};
@@ -62,23 +62,6 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// What a caller saw before it waited for the lock.
-struct SeenBeforeLock {
-    version: JournalVersion,
-    /// The key that the credential was sealed under.
-    key_id: Option<String>,
-}
-
-impl SeenBeforeLock {
-    fn of(view: &ProfileView) -> Self {
-        let version = view.journal.as_ref().map_or_else(JournalVersion::default, |r| JournalVersion {
-            generation: r.generation.get(),
-            sequence: r.sequence,
-        });
-        Self { version, key_id: view.key_id().map(str::to_owned) }
-    }
-}
-
 /// What a demand may be met by without a flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TrustJournal {
@@ -91,7 +74,7 @@ enum TrustJournal {
 /// The result of joining or opening a flight.
 enum JoinResult {
     /// At once, by what was seen; none where that was an error.
-    Done(Outcome, Option<ProfileView>),
+    Done(Outcome, Option<Box<ProfileView>>),
     Waiting {
         flight: FlightHandle<Outcome>,
         is_follower: bool,
@@ -178,7 +161,7 @@ impl Engine {
         for _ in 0..MAX_JOINS {
             let since = self.inner.clock.now();
             let (flight, is_follower) = match self.join_or_lead(profile, demand, trust, view.take()) {
-                JoinResult::Done(outcome, view) => return (outcome, view),
+                JoinResult::Done(outcome, view) => return (outcome, view.map(|view| *view)),
                 JoinResult::Waiting { flight, is_follower } => (flight, is_follower),
             };
             let Some(wait_result) = self.wait_in_slices(&flight, limit, on_long_wait) else {
@@ -235,7 +218,7 @@ impl Engine {
         for _ in 0..MAX_JOINS {
             let since = self.inner.clock.now();
             let (flight, is_follower) = match self.join_or_lead(profile, demand, trust, None) {
-                JoinResult::Done(outcome, view) => return (outcome, view),
+                JoinResult::Done(outcome, view) => return (outcome, view.map(|view| *view)),
                 JoinResult::Waiting { flight, is_follower } => (flight, is_follower),
             };
             let wait_result = flight.wait_async().await;
@@ -266,7 +249,7 @@ impl Engine {
         view: Option<ProfileView>,
     ) -> JoinResult {
         if self.inner.caller_profiles.iter().any(|name| name == profile.name.as_str()) {
-            return JoinResult::Done(nested_call(profile), view);
+            return JoinResult::Done(nested_call(profile), view.map(Box::new));
         }
         let view = match view.map_or_else(|| self.inner.store.view(&profile.name), Ok) {
             Ok(view) => view,
@@ -276,7 +259,7 @@ impl Engine {
         if let Some(journal) = trusted_journal.filter(|r| self.is_demand_met(profile, demand, r)) {
             explain::fresh(profile, demand, journal);
             let outcome = refresh::transaction::with_journal_fields(Outcome::new(OutcomeKind::Fresh), journal);
-            return JoinResult::Done(outcome, Some(view));
+            return JoinResult::Done(outcome, Some(Box::new(view)));
         }
         explain::due(profile, demand, trusted_journal, &self.inner.clock.now());
         let seen = SeenBeforeLock::of(&view);

@@ -87,8 +87,7 @@ pub fn store_credential(
     now: &Moment,
     on_key_check: &dyn Fn(Duration),
 ) -> Result<NewCredentialResult, Outcome> {
-    let NewCredential { mut credential, origin } = new_credential.into();
-    let is_replacing = provenance != Provenance::Import;
+    let new = new_credential.into();
     let path = store.layout().profile_folder(name).lock();
     // A running flight is waited for here, so that the wait under the store lock below is short for other logins.
     if path.exists() {
@@ -97,12 +96,35 @@ pub fn store_credential(
     // The store lock for creating the key comes before any profile lock.
     let (key, store_lock) = store.key_with_store_lock(name.as_str())?;
     let lock = acquire_lock(&store.create_lock_file(name)?)?;
-    let permit = Permit::from_lock(name, &lock);
+    let (mut locked, existing) = admit(store, Permit::from_lock(name, &lock), &key, provenance)?;
+    let warnings = locked.remove_remains()?;
+    let fingerprint = key.fingerprint(&new.credential.refresh);
+    let _token_lock = store.lock_token(&fingerprint)?;
+    if let Some(existing) = existing.as_ref()
+        && is_kept(&locked, existing, &new.credential, &fingerprint, provenance)?
+    {
+        return keep_existing(&mut locked, existing, &key, new.origin);
+    }
+    check(store, &locked, existing, &new, &key, provenance, now)?;
+    let stored = seal_numbered(&mut locked, new, &key, provenance)?;
+    drop(store_lock);
+    finish(store, &mut locked, stored, &key, warnings, on_key_check)
+}
+
+/// Opens the profile and loads what is there.
+fn admit<'s, 'l>(
+    store: &'s Store,
+    permit: Permit<'l>,
+    key: &Arc<SealingKey>,
+    provenance: Provenance,
+) -> Result<(LockedProfile<'s, 'l>, Option<LoadedCredential<'l>>), Outcome> {
+    let is_replacing = provenance != Provenance::Import;
     let mut locked = if is_replacing {
-        store.open_discarding_damage(permit, |_| Some(Arc::clone(&key)))?
+        store.open_discarding_damage(permit, |_| Some(Arc::clone(key)))?
     } else {
         store.open_profile(permit)?
     };
+<<<<<<< ours
     let existing = load_existing(&mut locked, &key, is_replacing)?;
     let mut warnings = locked.remove_remains()?;
     let fingerprint = key.fingerprint(&credential.refresh);
@@ -111,31 +133,107 @@ pub fn store_credential(
     let is_moved = |existing: &LoadedCredential<'_>| is_replacing && !is_same_server(existing, &credential.binding);
     let is_here = |existing: &&LoadedCredential<'_>| existing.fingerprint == fingerprint && !is_moved(existing);
     // A login brings a new access token, and clears the marks of its refresh token.
+||||||| base
+    let existing = match locked.promote_pending_grant(&key).and_then(|()| locked.load(&key, false)) {
+        Ok(existing) => existing,
+        // What cannot be read any more is exactly what a person replaces.
+        Err(e) if is_replacing && e.is_about_stored_credential() => None,
+        Err(e) => return Err(e.outcome()),
+    };
+    let mut warnings = locked.remove_remains()?;
+    let fingerprint = key.fingerprint(&credential.refresh);
+    let _token_lock = store.lock_token(&fingerprint)?;
+    // With --replace, a server that has moved, or a client of another name, gets the token that it is said to have.
+    let is_moved = |existing: &LoadedCredential<'_>| is_replacing && !is_same_server(existing, &credential.binding);
+    let is_here = |existing: &&LoadedCredential<'_>| existing.fingerprint == fingerprint && !is_moved(existing);
+    // A login brings an access token of its own, and clears the way for its refresh token.
+=======
+    match locked.promote_pending_grant(key).and_then(|()| locked.load(key, false)) {
+        Ok(existing) => Ok((locked, existing)),
+        // What cannot be read any more is exactly what a person replaces.
+        Err(e) if is_replacing && e.is_about_stored_credential() => Ok((locked, None)),
+        Err(e) => Err(e.outcome()),
+    }
+}
+
+/// Whether what is here has the token already, and nothing is to be done about it.
+fn is_kept(
+    locked: &LockedProfile<'_, '_>,
+    existing: &LoadedCredential<'_>,
+    new: &Credential,
+    fingerprint: &Fingerprint,
+    provenance: Provenance,
+) -> Result<bool, Outcome> {
+    // With --replace, a server that has moved, or a client of another name, gets the token that it is said to have.
+    let is_moved = provenance != Provenance::Import && !is_same_server(existing, &new.binding);
+    // A login brings an access token of its own, and clears the way for its refresh token.
+>>>>>>> theirs
     let is_wanted =
-        provenance == Provenance::Login || locked.journal.is_rejected() || locked.is_consumed(&fingerprint)?;
-    if let Some(existing) = existing.as_ref().filter(is_here).filter(|_| !is_wanted) {
-        return keep_existing(&mut locked, existing, &key, origin);
+        provenance == Provenance::Login || locked.journal.is_rejected() || locked.is_consumed(fingerprint)?;
+    Ok(existing.fingerprint == *fingerprint && !is_moved && !is_wanted)
+}
+
+/// All reasons not to take it. Changes nothing.
+fn check(
+    store: &Store,
+    locked: &LockedProfile<'_, '_>,
+    existing: Option<LoadedCredential<'_>>,
+    new: &NewCredential,
+    key: &SealingKey,
+    provenance: Provenance,
+    now: &Moment,
+) -> Result<(), Outcome> {
+    let fingerprint = key.fingerprint(&new.credential.refresh);
+    check_unclaimed_for(store, &locked.journal.profile, key, &fingerprint, provenance)?;
+    check_not_consumed(locked, &fingerprint, provenance)?;
+    if let Some(existing) = existing.filter(|_| provenance == Provenance::Import) {
+        check_same_server(locked, &existing, &new.credential.binding)?;
+        check_same_account(locked, &existing, new.origin.as_ref())?;
+        check_expires_later(locked, &existing, &new.credential, now)?;
     }
-    check_unclaimed_for(store, name, &key, &fingerprint, provenance)?;
-    check_not_consumed(&locked, &fingerprint, provenance)?;
-    if let Some(existing) = existing.filter(|_| !is_replacing) {
-        check_same_server(&locked, &existing, &credential.binding)?;
-        check_same_account(&locked, &existing, origin.as_ref())?;
-        check_expires_later(&locked, &existing, &credential, now)?;
-    }
+    Ok(())
+}
+
+/// A credential that is sealed. `written` is an error if its name may not be durable.
+struct SealedNew {
+    credential: Credential,
+    written: Result<(), Outcome>,
+}
+
+/// Numbers the credential and seals it.
+fn seal_numbered(
+    locked: &mut LockedProfile<'_, '_>,
+    new: NewCredential,
+    key: &SealingKey,
+    provenance: Provenance,
+) -> Result<SealedNew, Outcome> {
+    let NewCredential { mut credential, origin } = new;
+    let fingerprint = key.fingerprint(&credential.refresh);
     if provenance == Provenance::Login {
         locked.clear_marks(&fingerprint)?;
     }
     credential.generation = locked.newest_generation()?.next();
     locked.move_intent(&fingerprint, credential.generation)?;
-    let written = seal_new(&mut locked, &credential, &key)?;
-    drop(store_lock);
+    let written = seal_new(locked, &credential, key)?;
     locked.journal.origin = origin;
-    let settled = written.and_then(|()| settle_new_credential(&mut locked, &credential, &key));
+    Ok(SealedNew { credential, written })
+}
+
+/// Settles the journal, and makes sure of a key that was made in this run.
+fn finish(
+    store: &Store,
+    locked: &mut LockedProfile<'_, '_>,
+    stored: SealedNew,
+    key: &SealingKey,
+    mut warnings: Vec<String>,
+    on_key_check: &dyn Fn(Duration),
+) -> Result<NewCredentialResult, Outcome> {
+    let SealedNew { credential, written } = stored;
+    let settled = written.and_then(|()| settle_new_credential(locked, &credential, key));
     if let Err(e) = store.verify_key_persisted(on_key_check) {
         warnings.push(format!("the keyring may not have saved the sealing key: {e}"));
     }
-    warnings.extend(settled.map_err(|why| partly_stored(&locked, credential.generation, why))?);
+    warnings.extend(settled.map_err(|why| partly_stored(locked, credential.generation, why))?);
     Ok(NewCredentialResult::Stored {
         generation: credential.generation,
         publication: locked.journal.publication,

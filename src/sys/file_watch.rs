@@ -35,7 +35,7 @@ impl FileVersion {
         Some(Self { len: about.len(), modified: about.modified().ok()?, inode })
     }
 
-    pub fn len(&self) -> u64 {
+    pub fn byte_count(&self) -> u64 {
         self.len
     }
 

@@ -16,7 +16,7 @@ use crate::store::journal::Journal;
 use crate::store::journal::block::Block;
 use crate::store::keys::sealing_key;
 use crate::store::keys::sealing_key::SealingKey;
-use crate::store::{PrefetchedKey, Store};
+use crate::store::{PrefetchedKey, ProfileView, Store};
 
 /// The context of one flight.
 pub struct RefreshContext {
@@ -46,6 +46,23 @@ pub struct RefreshContext {
 pub struct JournalVersion {
     pub generation: u64,
     pub sequence: u64,
+}
+
+/// What a caller saw before it waited for the lock.
+pub(in crate::engine) struct SeenBeforeLock {
+    pub version: JournalVersion,
+    /// The key that the credential was sealed under.
+    pub key_id: Option<String>,
+}
+
+impl SeenBeforeLock {
+    pub fn of(view: &ProfileView) -> Self {
+        let version = view.journal.as_ref().map_or_else(JournalVersion::default, |r| JournalVersion {
+            generation: r.generation.get(),
+            sequence: r.sequence,
+        });
+        Self { version, key_id: view.key_id().map(str::to_owned) }
+    }
 }
 
 impl RefreshContext {

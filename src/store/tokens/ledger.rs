@@ -124,7 +124,7 @@ impl Ledger {
         durable::append_line(&self.path, &line)?;
         // No other process writes while the lock is held, so this is what is there now.
         let whole = [bytes.as_slice(), line.as_bytes(), b"\n"].concat();
-        let version = FileVersion::of(&self.path).filter(|version| version.len() == whole.len() as u64);
+        let version = FileVersion::of(&self.path).filter(|version| version.byte_count() == whole.len() as u64);
         self.remember(version, &LedgerSnapshot(Arc::new(whole)));
         Ok(())
     }

@@ -2,7 +2,7 @@
 //! lock of the token: a profile that makes the token its own holds that lock until its journal says so.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::credential::Generation;
 use crate::credential::secret::Fingerprint;
@@ -89,7 +89,7 @@ impl Store {
     }
 
     /// `None`: the folder is of no profile.
-    fn scan_folder(&self, folder: &PathBuf) -> Result<Option<ScannedProfile>, StoreError> {
+    fn scan_folder(&self, folder: &Path) -> Result<Option<ScannedProfile>, StoreError> {
         let Some(name) =
             profiles::name_of_folder(folder).map_or_else(|| profiles::profile_in_folder(folder), |n| Ok(Some(n)))?
         else {

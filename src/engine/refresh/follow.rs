@@ -233,7 +233,7 @@ impl RefreshContext {
         if self.is_demand_met(&locked.journal) { Err(Outcome::new(OutcomeKind::Fresh)) } else { Ok(()) }
     }
 
-    /// Notes why nothing is sent, for `status` and for followers.
+    /// Records why nothing is sent, for `status` and for followers.
     fn set_follow_block(&self, locked: &mut LockedProfile<'_, '_>, cause: Cause, failure: Failure) -> Outcome {
         let wait = if cause == Cause::FollowConflict { FOLLOW_CONFLICT_INTERVAL } else { FOLLOW_RETRY_INTERVAL };
         let now = self.now();

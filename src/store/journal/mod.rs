@@ -21,7 +21,7 @@ use crate::store::journal::block::Block;
 use crate::sys::durable;
 use crate::sys::file_watch::FileVersion;
 
-/// The version of the form below. A record of a later version is left alone.
+/// The version of the format below. A journal of a later version is left alone.
 const FORMAT: u32 = 2;
 
 /// One profile's journal. Replaced as a whole, under the profile's lock, durably.
@@ -61,12 +61,13 @@ pub struct Journal {
     /// The tool that it was taken over from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<ImportSource>,
-    /// The store that the fingerprints are of. Outlives that store's own file, and a move of this one into another store.
+    /// The store that the fingerprints belong to. It survives the loss of that store's own file, and a move of this
+    /// one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store_identity: Option<StoreIdentity>,
     /// Tokens that must not be sent again, and that the ledger could not take yet.
     pub ledger_backlog: Vec<Fingerprint>,
-    /// The newest spent token that the ledger took from here: one that does not know it is not whole.
+    /// The newest consumed token that the ledger took from this journal: a ledger without it is incomplete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_ledgered: Option<Fingerprint>,
     /// The version of the sealed file that this was written for, by [`FileVersion::mark`]. Where it is that one still, a scan
@@ -93,7 +94,7 @@ pub struct Intent {
     pub last_sent: Moment,
     /// When the wait for a response ended; `None` while a process waits, or if it died.
     pub gave_up_at: Option<Moment>,
-    /// `gave_up_at` of the send before this one. It holds again if this one is turned away.
+    /// `gave_up_at` of the send before this one, which counts again if this one is turned away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_gave_up_at: Option<Moment>,
     /// The one send before expiry was made.

@@ -124,30 +124,6 @@ fn admit<'s, 'l>(
     } else {
         store.open_profile(permit)?
     };
-<<<<<<< ours
-    let existing = load_existing(&mut locked, &key, is_replacing)?;
-    let mut warnings = locked.remove_remains()?;
-    let fingerprint = key.fingerprint(&credential.refresh);
-    let _token_lock = store.lock_token(&fingerprint)?;
-    // With `--replace`, a server that has moved or a client with another name may get the same token again.
-    let is_moved = |existing: &LoadedCredential<'_>| is_replacing && !is_same_server(existing, &credential.binding);
-    let is_here = |existing: &&LoadedCredential<'_>| existing.fingerprint == fingerprint && !is_moved(existing);
-    // A login brings a new access token, and clears the marks of its refresh token.
-||||||| base
-    let existing = match locked.promote_pending_grant(&key).and_then(|()| locked.load(&key, false)) {
-        Ok(existing) => existing,
-        // What cannot be read any more is exactly what a person replaces.
-        Err(e) if is_replacing && e.is_about_stored_credential() => None,
-        Err(e) => return Err(e.outcome()),
-    };
-    let mut warnings = locked.remove_remains()?;
-    let fingerprint = key.fingerprint(&credential.refresh);
-    let _token_lock = store.lock_token(&fingerprint)?;
-    // With --replace, a server that has moved, or a client of another name, gets the token that it is said to have.
-    let is_moved = |existing: &LoadedCredential<'_>| is_replacing && !is_same_server(existing, &credential.binding);
-    let is_here = |existing: &&LoadedCredential<'_>| existing.fingerprint == fingerprint && !is_moved(existing);
-    // A login brings an access token of its own, and clears the way for its refresh token.
-=======
     match locked.promote_pending_grant(key).and_then(|()| locked.load(key, false)) {
         Ok(existing) => Ok((locked, existing)),
         // What cannot be read any more is exactly what a person replaces.
@@ -167,7 +143,6 @@ fn is_kept(
     // With --replace, a server that has moved, or a client of another name, gets the token that it is said to have.
     let is_moved = provenance != Provenance::Import && !is_same_server(existing, &new.binding);
     // A login brings an access token of its own, and clears the way for its refresh token.
->>>>>>> theirs
     let is_wanted =
         provenance == Provenance::Login || locked.journal.is_rejected() || locked.is_consumed(fingerprint)?;
     Ok(existing.fingerprint == *fingerprint && !is_moved && !is_wanted)
@@ -239,18 +214,6 @@ fn finish(
         publication: locked.journal.publication,
         warnings,
     })
-}
-
-/// The profile's present credential. With `--replace`, one that cannot be read counts as none.
-fn load_existing<'l>(
-    locked: &mut LockedProfile<'_, 'l>,
-    key: &Arc<SealingKey>,
-    is_replacing: bool,
-) -> Result<Option<LoadedCredential<'l>>, Outcome> {
-    match locked.promote_pending_grant(key).and_then(|()| locked.load(key, false)) {
-        Err(e) if is_replacing && e.is_about_stored_credential() => Ok(None),
-        existing => existing.map_err(|e| e.outcome()),
-    }
 }
 
 /// Seals it as the newest generation. `Err`: nothing was stored. `Ok(Err(…))`: the file has its final name, though that

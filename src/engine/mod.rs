@@ -5,6 +5,7 @@
 
 pub mod access_token;
 mod explain;
+mod flight;
 pub mod logout;
 pub mod new_credential;
 pub mod refresh;
@@ -18,13 +19,13 @@ use crate::clock::{Clock, Moment};
 use crate::credential::Generation;
 use crate::credential::freshness::Demand;
 use crate::engine::refresh::concurrency::ConcurrencyLimit;
-use crate::engine::refresh::context::{RefreshContext, SeenBeforeLock};
+use crate::engine::refresh::context::SeenBeforeLock;
 use crate::engine::refresh::followed_stores::FollowedStores;
 use crate::events;
-use crate::guard::{FlightGroup, FlightHandle, LeaderSlot, Lease, WaitResult};
+use crate::guard::{FlightGroup, FlightHandle, LeaderSlot, WaitResult};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
 use crate::profile::{Profile, ProfileName};
-use crate::provider::{PrepareError, TokenEndpoint};
+use crate::provider::TokenEndpoint;
 use crate::store::journal::Journal;
 use crate::store::{ProfileView, Store, StoreError};
 
@@ -352,70 +353,6 @@ impl Engine {
             Ok(Some(journal)) => refresh::transaction::with_journal_fields(outcome, &journal),
             Ok(None) | Err(_) => outcome,
         }
-    }
-}
-
-impl EngineInner {
-    /// Runs a flight: prepares what may take long, takes the lock and a place at the provider, refreshes, publishes.
-    fn run_flight(
-        &self,
-        leader_slot: LeaderSlot<Outcome>,
-        profile: Arc<Profile>,
-        demand: Demand,
-        seen: SeenBeforeLock,
-    ) {
-        let prepared = match self.endpoint.prepare(&profile.provider, profile.name.as_str()) {
-            Ok(prepared) => prepared,
-            Err(PrepareError::Config(f)) => {
-                return leader_slot.complete(Outcome::new(OutcomeKind::ConfigError).with_error(f));
-            }
-            Err(PrepareError::Unreachable(f)) => {
-                // If nothing is stored, the server's recovery would change nothing.
-                let outcome = match self.store.peek(&profile.name) {
-                    Ok(journal) if !journal.as_ref().is_some_and(Journal::has_credential) => {
-                        refresh::errors::no_credential(&profile.name)
-                    }
-                    Ok(_) | Err(_) => Outcome::new(OutcomeKind::Deferred).with_error(f),
-                };
-                return leader_slot.complete(outcome);
-            }
-        };
-        let is_resident = self.is_daemon && self.store.has_cached_key();
-        let key = self.store.prefetch_key(&profile.name, seen.key_id.as_deref());
-        let create_lock_file = match self.store.create_lock_file(&profile.name) {
-            Ok(path) => path,
-            Err(e) => return leader_slot.complete(e.outcome()),
-        };
-        let (provider, limit) = (&profile.provider.name, profile.provider.concurrency);
-        let (take, try_take) =
-            (|| self.concurrency.acquire(provider, limit), || self.concurrency.try_acquire(provider, limit));
-        let asked = self.clock.now();
-        let (lease, concurrency_permit) = match Lease::admit(leader_slot, &create_lock_file, take, try_take) {
-            Ok(admitted) => admitted,
-            Err((leader_slot, error)) => {
-                let failure =
-                    Failure::new(ErrorKind::Lock, format!("cannot lock {}: {error}", create_lock_file.display()));
-                return leader_slot.complete(Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure));
-            }
-        };
-        events::lock_acquired(&profile.name, self.clock.now().time_since(&asked));
-        let ctx = RefreshContext {
-            store: Arc::clone(&self.store),
-            endpoint: Arc::clone(&self.endpoint),
-            clock: Arc::clone(&self.clock),
-            profile,
-            prepared,
-            client_mark: OnceLock::new(),
-            demand,
-            version_seen: seen.version,
-            stop: Arc::clone(&self.stop),
-            is_daemon: is_resident,
-            prefetched_key: key,
-            followed_stores: self.followed_stores.get().cloned(),
-            concurrency_permit,
-        };
-        let outcome = refresh::transaction::run(&ctx, &lease);
-        lease.finish(outcome);
     }
 }
 

@@ -51,9 +51,9 @@ impl Store {
         Ok(warnings)
     }
 
-    /// Opens a profile's files for a person who forgets or replaces what is there: a journal that is damaged is kept aside,
-    /// and a new one counts on from the newest generation that S, and K where there is a key to know it by, speak of.
-    /// `key` gives it, by the id in the header of S.
+    /// Opens a profile's files for a person who forgets or replaces what is there. A damaged journal is moved aside, and a
+    /// new one counts on from the newest generation of the sealed credential and, if there is a key to check it with, of
+    /// the keyring item. `key` gives that key, by the id in the header of the sealed credential.
     pub fn open_discarding_damage<'s, 'l>(
         &'s self,
         permit: Permit<'l>,

@@ -46,7 +46,7 @@ pub struct LockedProfile<'s, 'l> {
     pub(in crate::store) identity: StoreIdentity,
     /// The journal as it stands on disk, or as it will after the next [`LockedProfile::save_journal`].
     pub journal: Journal,
-    /// S and the newest response, as they were read under the lock or written since.
+    /// The sealed credential and the newest response, as they were read under the lock or written since.
     pub(in crate::store) sealed: SealedSlot,
     pub(in crate::store) received: SealedSlot,
 }
@@ -91,7 +91,7 @@ impl Store {
 }
 
 impl<'l> LockedProfile<'_, 'l> {
-    /// The id of the key that S is sealed under, if its header can be read.
+    /// The id of the key of the sealed credential, if its header can be read.
     pub fn sealed_key_id(&self) -> Option<&str> {
         self.sealed.header().map(|header| header.key_id.as_str())
     }
@@ -295,8 +295,14 @@ impl<'l> LockedProfile<'_, 'l> {
     pub fn promote_response(&mut self) -> Result<(), StoreError> {
         events::step(self.permit.profile(), "making the response the sealed credential");
         let path = self.folder.sealed();
-        std::fs::rename(self.folder.received(), &path).map_err(|e| StoreError::io("write", &path, e))?;
-        self.sealed.take_from(&mut self.received);
+        match std::fs::rename(self.folder.received(), &path) {
+            Ok(()) => self.sealed.take_from(&mut self.received),
+            Err(e) => {
+                self.sealed.reread();
+                self.received.reread();
+                return Err(StoreError::io("write", &path, e));
+            }
+        }
         Ok(())
     }
 

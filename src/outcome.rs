@@ -35,7 +35,7 @@ pub enum OutcomeKind {
     Refreshed,
     /// There was nothing to do.
     Fresh,
-    /// The refresh was put off; `with_retry_at` says until when.
+    /// The refresh was put off; `retry_at` says until when.
     Deferred,
     /// A request was sent and its outcome is unknown.
     InDoubt,

@@ -295,7 +295,7 @@ impl Engine {
         let spawned =
             std::thread::Builder::new().name(name).spawn(move || shared.run_flight(leader_slot, profile, demand, seen));
         if let Err(error) = spawned {
-            // The seat went with the closure: its drop tells the followers.
+            // The leader slot went with the closure: its drop tells the followers.
             tracing::error!(event = "internal", %error, "cannot start a thread for a refresh");
         }
     }
@@ -305,7 +305,7 @@ impl Engine {
         events::flight_done(&profile.name, outcome, self.inner.clock.now().time_since(since));
     }
 
-    /// What a landing means to this caller; `None`: board again.
+    /// What the end of a flight means to this caller; `None`: join or lead again.
     fn resolve_wait(
         &self,
         profile: &Profile,

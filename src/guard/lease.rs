@@ -27,8 +27,8 @@ use crate::sys::lockfile::LockFile;
 #[derive(Debug)]
 #[must_use = "a lease is given back by `finish`"]
 pub struct Lease<O> {
-    // This field is declared first, so it is dropped first: the outcome is published before another process can be
-    // admitted.
+    // Declared first, so dropped first: if the lease is dropped without `finish`, the followers learn of it before another
+    // process can be admitted.
     leader_slot: LeaderSlot<O>,
     lock: LockFile,
 }

@@ -206,7 +206,7 @@ impl Body for GatedBody {
 }
 
 fn closed_error() -> io::Error {
-    io::Error::other("the fence is closed")
+    io::Error::other("the gate is closed")
 }
 
 #[cfg(test)]

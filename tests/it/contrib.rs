@@ -20,7 +20,7 @@ fn check(path: &Path, generated: &[u8]) {
         std::fs::write(path, generated).unwrap();
     }
     let there = std::fs::read(path).unwrap_or_default();
-    assert!(there == generated, "{} is stale: KEEPALIVE_BLESS=1 cargo test contrib", path.display());
+    assert!(there == generated, "{} is stale: KEEPALIVE_BLESS=1 cargo test --test it contrib", path.display());
 }
 
 fn pages() -> Vec<(String, Vec<u8>)> {

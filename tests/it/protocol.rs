@@ -24,7 +24,7 @@ const KINDS: [(&str, &str); 4] = [
     ("model", "tests/model/tests/designs.rs"),
 ];
 
-/// A line `* CachedClient in: …` or the like, under a heading.
+/// A line `* Kept in: …` or the like, under a heading.
 #[derive(Debug)]
 struct Citation {
     section: String,

@@ -147,7 +147,7 @@ fn print_table(rows: &[StatusRow], now: Timestamp, out: &Output) {
             row.provider.clone().unwrap_or_else(|| "-".into()),
             state_word(row.status.state, row.publication()),
             expires.map_or("-".into(), |at| relative_time(at, now)),
-            row.status.refresh_at.map_or("-".into(), |at| relative_time(at, now)),
+            row.status.refresh_at.map_or("-".into(), |at| planned_time(at, now)),
             journal.map_or("-".into(), |r| r.generation.to_string()),
         ]);
     }
@@ -163,7 +163,7 @@ fn print_table(rows: &[StatusRow], now: Timestamp, out: &Output) {
         // In the other states the error above is this one.
         if let Some(failure) = row.status.last_failure.as_ref().filter(|f| row.status.error.as_ref() != Some(f)) {
             let next =
-                row.status.refresh_at.map_or(String::new(), |at| format!(", next try {}", relative_time(at, now)));
+                row.status.refresh_at.map_or(String::new(), |at| format!(", next try {}", planned_time(at, now)));
             let state = state_word(row.status.state, row.publication());
             out.line(&format!("{}: {state}, but the last refresh failed: {}{next}", row.name, failure.message));
             print_hint(failure, out);
@@ -199,6 +199,11 @@ fn state_word(state: ProfileState, publication: Publication) -> String {
         ProfileState::NoCredential => (BAD, "no credential"),
     };
     format!("{style}{word}{style:#}")
+}
+
+/// The time of a planned refresh. One that could be made at once is planned for the moment of the look, which has passed.
+fn planned_time(at: Timestamp, now: Timestamp) -> String {
+    if at.since(now).as_secs() == 0 { "now".into() } else { relative_time(at, now) }
 }
 
 /// An instant for a person: how far away, and when.

@@ -17,7 +17,7 @@ use crate::provider::client_auth::ClientAuthentication;
 use crate::provider::request_encoding::EncodedRequest;
 use crate::provider::send_gate::{GatedBody, SendGate, SendOutcome};
 
-/// Makes the request that carries a refresh token, as [`request_encoding`] writes it.
+/// Makes the request that carries a refresh token, as [`super::request_encoding`] writes it.
 type EncodeToken = fn(&Provider, &ClientAuthentication, &RefreshToken) -> EncodedRequest;
 
 impl HttpEndpoint {

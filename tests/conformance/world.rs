@@ -92,7 +92,7 @@ impl World {
         Self::built(template, mode, provider, true)
     }
 
-    /// The same on sealed files alone.
+    /// A world whose store is sealed files alone.
     pub fn without_keyring() -> Self {
         Self::without_keyring_at(RotationMode::Strict, "")
     }
@@ -182,7 +182,7 @@ impl World {
         self.import_into(&self.profile.name, arrival, is_replacing)
     }
 
-    /// The same into another profile.
+    /// Imports into another profile.
     pub fn import_into(
         &self,
         name: &ProfileName,
@@ -231,7 +231,7 @@ impl World {
         self.process_called_for(&[])
     }
 
-    /// The same, started by a command that refreshes these profiles.
+    /// A process that was started by a command that refreshes these profiles.
     pub fn process_called_for(&self, profiles: &[&str]) -> Engine {
         self.engine(false, profiles)
     }
@@ -385,7 +385,7 @@ impl World {
         self.crash_during(place, || drop(self.refresh()))
     }
 
-    /// The same of whatever comes by there.
+    /// The snapshot of a run that passes there, whatever run it is.
     pub fn crash_during(&self, place: HookPoint, run: impl FnOnce()) -> CrashSnapshot {
         let kept = Arc::new(Mutex::new(None));
         let (dir, keyring, slot) = (self.dir.path().to_owned(), self.keyring.clone(), Arc::clone(&kept));
@@ -425,7 +425,7 @@ impl World {
         self.restart_from(remains, None)
     }
 
-    /// The same on this very keyring: each sees what the other does in it.
+    /// A world on this very keyring: each sees what the other does in it.
     pub fn with_shared_keyring(&self) -> Self {
         Self { keyring: self.keyring.clone(), ..self.with_other_state_dir() }
     }

@@ -40,7 +40,7 @@ impl SweepFixture {
         Self::prepared(store, mode, provider, |_| {})
     }
 
-    /// The same, in a sandbox that is prepared before anything is written there.
+    /// As `new`, in a sandbox that is prepared before anything is written there.
     pub fn prepared(store: StoreType, mode: RotationMode, provider: &str, prepare: impl FnOnce(&Sandbox)) -> Self {
         let server = AuthServer::start(mode);
         let mut sandbox = Sandbox::new();

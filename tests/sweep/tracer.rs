@@ -33,7 +33,7 @@ pub enum Injection {
     Kill,
     /// The call is not made and fails with this number.
     Fail(i32),
-    /// The same for every later call of that kind on that kind of file, too: a disk that stays full.
+    /// Fails that call and every later call of that kind on that kind of file: a disk that stays full.
     FailFromHere(i32),
     /// Everything stands still meanwhile, for this many milliseconds; the file [`SIGN`] appears when that begins.
     Pause(u64),

@@ -21,7 +21,7 @@ pub enum Fault {
     DropBefore,
     /// The request is processed, and the connection ends without an answer.
     DropAfter,
-    /// The same, after this many bytes of the answer.
+    /// Drops the connection after this many bytes of the response.
     Truncate(usize),
     /// An answer without processing: status, headers, body.
     Respond(u16, &'static str, &'static str),
@@ -216,7 +216,7 @@ impl AuthServer {
         format!("[provider.acme]\ntoken_endpoint = \"{}/token\"\nclient_id = \"public\"\n{extra}\n", self.url)
     }
 
-    /// The same, with a revocation endpoint; what `faults` says goes wrong there goes wrong in turn.
+    /// As `provider`, with a revocation endpoint; its requests go wrong one by one as `faults` says.
     pub fn provider_with_revocation(&self, faults: impl IntoIterator<Item = Fault>) -> String {
         self.revocation_script(faults);
         self.provider(&format!("revocation_endpoint = \"{}/revoke\"", self.url))

@@ -10,7 +10,7 @@ pub enum RotationMode {
     Strict,
     /// As strict, but the token before the current one, while its successor is unused, gives the same pair again.
     Grace(Duration),
-    /// The same refresh token again (`echo`), or none in the answer.
+    /// The refresh token that was sent comes back (`echo`), or the response has none.
     NoRotation { echo: bool },
     /// Rotates, and a replay is only refused.
     Lenient,

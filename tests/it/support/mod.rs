@@ -32,7 +32,7 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The same for work that comes in rounds: as many more times the usual patience as there are tens of rounds.
+/// As `eventually`, for work that comes in rounds: for every ten rounds the usual time once more.
 pub fn eventually_within<T>(rounds: usize, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE * (2 + rounds as u32 / 10);
     loop {

@@ -83,7 +83,7 @@ impl OidcProvider {
         format!("[provider.oidc]\nissuer = \"{}\"\nclient_id = \"public\"\n", self.issuer)
     }
 
-    /// The same for a client with a secret, which lies in the file `secret`.
+    /// As `provider`, for a client with a secret, which lies in the file `secret`.
     pub fn confidential(&self, secret: &Path) -> String {
         std::fs::write(secret, "a secret+of/the%client\n").unwrap();
         format!(

@@ -37,7 +37,7 @@ impl BrowserUser {
         self.follow_pages(url, |_| false)
     }
 
-    /// The same, but stops where the server sends the browser away from itself.
+    /// As `get`, but stops where the server sends the browser away from itself.
     pub fn sign_in_without_going_back(&mut self, url: &str) -> Url {
         let home = Url::parse(url).unwrap().origin();
         self.follow_pages(url, |next| next.origin() != home).url

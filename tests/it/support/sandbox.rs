@@ -73,7 +73,7 @@ impl Sandbox {
         Self::signed_in_with(server, "")
     }
 
-    /// The same, with more keys for the provider.
+    /// As `signed_in`, with more keys for the provider.
     pub fn signed_in_with(server: &AuthServer, provider: &str) -> Self {
         let sandbox = Self::new();
         sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(provider)));

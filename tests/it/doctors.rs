@@ -56,6 +56,18 @@ fn doctor_reports_a_healthy_provider_and_sends_no_token() {
 }
 
 #[test]
+fn doctors_that_run_at_once_do_not_disturb_each_other() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    for _ in 0..4 {
+        let running: Vec<_> = (0..4).map(|_| sandbox.spawn(&["--json", "doctor"])).collect();
+        for run in running.into_iter().map(|process| process.finish()) {
+            only(&run, "store directory", "good", "is private and writable", "");
+        }
+    }
+}
+
+#[test]
 fn doctor_exits_as_status_does_for_a_rejected_credential() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = configured(&server.provider(""));

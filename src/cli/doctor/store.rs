@@ -51,7 +51,8 @@ fn directory(store: &Store) -> Finding {
         .with_hint(format!("chmod 700 {}", dir.display()));
         return Finding::bad("store directory", failure, CommandStatus::StoreUnavailable);
     }
-    let probe = dir.join("probe");
+    // The name is this process's own: several may look at once.
+    let probe = dir.join(format!("probe.{}", std::process::id()));
     match durable::replace(&probe, b"x").and_then(|()| durable::remove(&probe)) {
         Ok(()) => Finding::good("store directory", format!("{} is private and writable", dir.display())),
         Err(e) => {

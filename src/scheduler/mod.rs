@@ -22,6 +22,7 @@ use crate::outcome::Outcome;
 use crate::profile::{Profile, ProfileLookup, ProfileName};
 use crate::scheduler::rate_limit::{Health, RateLimiter, STARTS_PER_SECOND, StartRequest};
 use crate::scheduler::scheduled_profile::ScheduledProfile;
+use crate::store::journal::block::Cause;
 use plan::NextCheck;
 
 /// The longest sleep. After a suspend or a set clock a longer one would be wrong, and changes by other runs and by the
@@ -164,6 +165,7 @@ impl Scheduler {
         for entry in self.scheduled.values_mut() {
             entry.next_check = None;
             entry.is_schedule_warned = false;
+            entry.is_reconfigured = true;
         }
     }
 
@@ -190,6 +192,11 @@ impl Scheduler {
         entry.update_from_journal(journal.as_ref(), &profile.provider.policy, now);
         // While another run waits for its response nothing is planned, so the next sync looks again.
         entry.next_check = if status.is_in_flight { None } else { plan::next_check(&profile, &status, now) };
+        let is_refused = journal.as_ref().is_some_and(|journal| journal.block(Cause::Client).is_some());
+        if std::mem::take(&mut entry.is_reconfigured) && is_refused {
+            // Only a flight can tell whether it is another client now; for the same one it sends nothing (rule 24).
+            entry.next_check = Some(NextCheck::after(now, Duration::ZERO));
+        }
         let reason = plan::check_reason(&status, entry.next_check.as_ref());
         entry.report_next_check(name, Some(status.state), reason, now);
         let validity = journal.and_then(|r| r.validity);

@@ -37,6 +37,8 @@ pub(super) struct ScheduledProfile {
     /// When a flight last failed, by the boot clock; 0 if the last one did not fail.
     pub(super) last_failure_ms: u64,
     pub(super) is_schedule_warned: bool,
+    /// The configuration was read anew since the last plan.
+    pub(super) is_reconfigured: bool,
     /// The log knows that it waits for the rate limit or for the provider.
     pub(super) is_held: bool,
     /// The check that the log was told of.

@@ -56,6 +56,21 @@ fn a_second_daemon_refuses_and_names_the_first() {
     drop(sandbox.daemon());
 }
 
+/// Rule 24.
+#[test]
+fn daemon_tries_a_refused_client_when_its_settings_change() {
+    let server = AuthServer::start(RotationMode::Strict);
+    server.set_access_life(Duration::from_secs(2));
+    let sandbox = Sandbox::signed_in(&server);
+    server.script([Fault::Respond(401, "", r#"{"error":"invalid_client"}"#)]);
+    let daemon = sandbox.daemon();
+    daemon.wait_for_line("needs attention");
+    let settings = "headers = { X-Tenant = \"7\" }\n";
+    sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(settings)));
+    daemon.signal(rustix::process::Signal::HUP);
+    server.wait_for("a refresh by the corrected client", |c| c.refresh_ok >= 1);
+}
+
 /// Rule 28.
 #[test]
 fn daemon_finishes_its_flight_on_sigterm() {

@@ -15,22 +15,19 @@ use crate::credential::{Credential, Generation};
 use crate::events;
 use crate::guard::{LockedCredential, Permit};
 use crate::outcome::{ErrorKind, Publication};
-use crate::store::disk::envelope;
-use crate::store::disk::envelope::SealedHeader;
+use crate::store::disk::envelope::{self, SealedHeader};
 use crate::store::disk::layout::ProfileFolder;
 use crate::store::disk::sealed_content::{SealedContent, SealedContentRef, SealedResponse};
 use crate::store::identity::StoreIdentity;
 use crate::store::journal::block::Cause;
 use crate::store::journal::{Intent, Journal};
-use crate::store::keyring::item;
-use crate::store::keyring::item::PublishedItem;
+use crate::store::keyring::item::{self, PublishedItem};
 use crate::store::keyring::{KeyringError, KeyringItem};
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::profile::files::{ProfileFiles, SealedSlot};
 use crate::store::profile::recovery::UnsealedCredential;
 use crate::store::{Store, StoreBackend, StoreError};
-use crate::sys::durable;
-use crate::sys::durable::StagedFile;
+use crate::sys::durable::{self, StagedFile};
 use crate::sys::file_watch::FileVersion;
 
 /// The space reserved for a response: the largest response in base64, and the tokens of the previous generation, which

@@ -50,6 +50,26 @@ const LONGEST_FILE: usize = 420;
 const LONGEST_FUNCTION: usize = 60;
 const DEEPEST: usize = 5;
 
+/// Every file of the tree, read as text. The tests need no git; what is not committed is in the folders left out.
+fn every_text() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut stack = vec![root()];
+    while let Some(dir) = stack.pop() {
+        for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            if [".git", "target", "node_modules"].iter().any(|name| path.ends_with(name)) {
+                continue;
+            }
+            if path.is_dir() {
+                stack.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(root()).unwrap().display().to_string();
+            found.push((name, String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned()));
+        }
+    }
+    found
+}
+
 pub fn files(below: &str, ending: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut stack = vec![root().join(below)];
@@ -276,23 +296,10 @@ fn no_local_path_or_registry_host_is_committed() {
         ["/ho", "me/runner"].concat(),
     ];
     let (mut faults, mut read) = (Vec::new(), 0);
-    let mut stack = vec![root()];
-    while let Some(dir) = stack.pop() {
-        for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
-            // The tests need no git; what is not committed is in these.
-            if [".git", "target", "node_modules"].iter().any(|name| path.ends_with(name)) {
-                continue;
-            }
-            if path.is_dir() {
-                stack.push(path);
-                continue;
-            }
-            let text = std::fs::read(&path).unwrap();
-            read += 1;
-            let text = String::from_utf8_lossy(&text);
-            let found = needles.iter().filter(|needle| text.contains(needle.as_str()));
-            faults.extend(found.map(|needle| format!("{}: {needle}", path.display())));
-        }
+    for (file, text) in every_text() {
+        read += 1;
+        let found = needles.iter().filter(|needle| text.contains(needle.as_str()));
+        faults.extend(found.map(|needle| format!("{file}: {needle}")));
     }
     assert!(read > 200, "only {read} files were read");
     none(faults);
@@ -321,10 +328,7 @@ fn unfindable(file: &str, text: &str) -> Vec<String> {
 
 #[test]
 fn every_text_that_is_cited_can_be_looked_up() {
-    let out = Command::new("git").args(["ls-files"]).current_dir(root()).output().unwrap();
-    let tracked = String::from_utf8_lossy(&out.stdout).into_owned();
-    let text = |file: &str| std::fs::read(root().join(file)).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    none(tracked.lines().filter_map(|file| Some(unfindable(file, &text(file)?))).flatten().collect());
+    none(every_text().iter().flat_map(|(file, text)| unfindable(file, text)).collect());
 }
 
 fn cargo_tree(arguments: &[&str]) -> (bool, String) {

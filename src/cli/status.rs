@@ -1,4 +1,4 @@
-//! `keepalive status`: shows the status of each profile, from the journals alone.
+//! `keepalive status`: shows the status of each profile. It reads no secret and makes no request.
 
 use clap::Args;
 use serde_json::{Value, json};

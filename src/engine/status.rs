@@ -496,7 +496,7 @@ mod tests {
         let fingerprint = r.fingerprint.clone().unwrap();
         let failure = Failure::new(ErrorKind::of_provider("invalid_grant"), "gone");
         r.rejected = Some(Rejection { fingerprint, at: c.now().wall, failure });
-        assert_eq!(judge(&r), (ProfileState::NeedsLogin, Some(600)), "somebody may sign in with the tool");
+        assert_eq!(judge(&r), (ProfileState::NeedsLogin, Some(600)), "a person may sign in with the tool");
     }
 
     /// Rule 17.

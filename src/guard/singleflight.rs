@@ -318,9 +318,9 @@ mod tests {
     fn a_flight_is_queued_until_it_is_admitted() {
         let guard = FlightGroup::<u32>::default();
         let (flight, leader_slot) = guard.join_or_lead(&name("p"));
-        assert!(flight.is_queued(), "whoever is told to stop may leave it");
+        assert!(flight.is_queued(), "a caller that is told to stop may leave it");
         leader_slot.unwrap().mark_running();
-        assert!(!flight.is_queued(), "whoever is told to stop must see it through");
+        assert!(!flight.is_queued(), "a caller that is told to stop must see it through");
     }
 
     /// Rule 28.

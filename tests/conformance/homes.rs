@@ -375,7 +375,7 @@ fn token_of_a_crashed_run_is_consumed_once_successor_is_found() {
     let world = world.restart_from(remains, None);
     let before = world.journal().sequence;
     assert_eq!(world.refresh_if_due().generation.get(), 3);
-    assert!(world.journal().sequence > before, "whoever waits in another process learns of it");
+    assert!(world.journal().sequence > before, "a process that waits for the lock learns of it");
     assert_refused(world.import(world.credential(&first), true), OutcomeKind::NeedsLogin, "consumed");
 }
 

@@ -72,7 +72,7 @@ fn tokens_sealed_by_a_crashed_run_are_the_next_generation() {
     let outcome = world.refresh_if_due();
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 2), "{outcome:?}");
     assert_eq!((world.published(), world.journal().open_intent(), has_received(&world)), (Some(2), None, false));
-    assert!(world.journal().sequence > before, "whoever waits in another process learns of it");
+    assert!(world.journal().sequence > before, "a process that waits for the lock learns of it");
     let stored = world.process().store().snapshot(world.name()).unwrap().unwrap();
     assert_eq!(stored.grant.access.unwrap().expose(), answer["access_token"]);
 }

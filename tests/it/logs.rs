@@ -118,7 +118,7 @@ fn very_verbose_log_has_our_steps_and_no_library() {
     }
     let anonymous: Vec<_> = lines.iter().filter(|line| line["event"].as_str().is_none()).collect();
     assert!(anonymous.is_empty(), "{anonymous:#?}");
-    // Whoever wants those of the library can have them.
+    // A person who wants the lines of the library can have them.
     sandbox.set_env("KEEPALIVE_LOG", "trace");
     let log = sandbox.refresh(&["--force"]).stderr;
     assert!(log.contains("connection") && log.lines().count() > lines_of(&log, "step").len(), "{log}");

@@ -70,6 +70,7 @@ pub(super) const BUILT_IN: &[Key] = &[
     key("source", "\"...\""),
     key("verified", "\"2026-11-24\""),
     key("issuer_example", "\"...\""),
+    key("register", "\"https://...\""),
 ];
 
 pub(super) const PROFILE: &[Key] = &[

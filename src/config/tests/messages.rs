@@ -606,7 +606,7 @@ provider = "no where""#,
             r#"[profile.work]
 provider = "google""#,
             r#"config.toml:2: [profile.work] provider "google" cannot be used yet: client_id is missing"#,
-            r#"in [provider.google], register a client with the provider and write client_id = "...""#,
+            r#"in [provider.google], register a client with the provider (https://console.cloud.google.com/apis/credentials) and write client_id = "..." and client_secret = { file = "PATH" }"#,
         ),
         (
             r#"[profile."a b"]

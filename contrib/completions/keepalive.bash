@@ -1,5 +1,13 @@
-
 _clap_complete_keepalive() {
+    local keepalive_before=
+    if [[ $COMP_WORDBREAKS == *:* && $COMP_LINE == *:* ]]; then
+        local COMP_WORDS COMP_CWORD keepalive_line=${COMP_LINE:0:COMP_POINT}
+        IFS=' ' read -ra COMP_WORDS <<< "$keepalive_line"
+        [[ $keepalive_line == *' ' ]] && COMP_WORDS+=('')
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        set -- "$1" "${COMP_WORDS[COMP_CWORD]}" "$3"
+        [[ $2 == *:* ]] && keepalive_before=${2%:*}:
+    fi
     local IFS=$'\013'
     local _CLAP_COMPLETE_INDEX=${COMP_CWORD}
     local _CLAP_COMPLETE_COMP_TYPE=${COMP_TYPE}
@@ -25,6 +33,7 @@ _clap_complete_keepalive() {
     elif [[ $_CLAP_COMPLETE_SPACE == false ]] && [[ "${COMPREPLY-}" =~ [=/:]$ ]]; then
         compopt -o nospace
     fi
+    COMPREPLY=("${COMPREPLY[@]#"$keepalive_before"}")
 }
 if [[ "${BASH_VERSINFO[0]}" -eq 4 && "${BASH_VERSINFO[1]}" -ge 4 || "${BASH_VERSINFO[0]}" -gt 4 ]]; then
     complete -o nospace -o bashdefault -o nosort -F _clap_complete_keepalive keepalive

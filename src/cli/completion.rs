@@ -1,8 +1,6 @@
 //! Completion of commands, options, and the names of profiles and providers. The script of a shell calls the program at each
 //! request, with [`paths::COMPLETE`] set.
 
-use std::io::Write;
-
 use clap::CommandFactory;
 use clap_complete::env::Shells;
 use clap_complete::{CompleteEnv, CompletionCandidate, Shell};
@@ -24,11 +22,30 @@ pub fn script(shell: Shell) -> Vec<u8> {
         // Writing to memory does not fail.
         let _done = adapter.write_registration(paths::COMPLETE, "keepalive", "keepalive", "keepalive", &mut script);
     }
-    while script.ends_with(b"\n\n") {
-        script.pop();
-    }
-    let _done = script.flush();
-    script
+    let text = String::from_utf8_lossy(&script);
+    let text = if shell == Shell::Bash { with_colons(&text) } else { text.into_owned() };
+    format!("{}\n", text.trim()).into_bytes()
+}
+
+/// To bash a colon ends a word, so that it asks for less than a name like `xai:default`, and replaces less.
+const JOIN_WORDS: &str = r#"() {
+    local keepalive_before=
+    if [[ $COMP_WORDBREAKS == *:* && $COMP_LINE == *:* ]]; then
+        local COMP_WORDS COMP_CWORD keepalive_line=${COMP_LINE:0:COMP_POINT}
+        IFS=' ' read -ra COMP_WORDS <<< "$keepalive_line"
+        [[ $keepalive_line == *' ' ]] && COMP_WORDS+=('')
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        set -- "$1" "${COMP_WORDS[COMP_CWORD]}" "$3"
+        [[ $2 == *:* ]] && keepalive_before=${2%:*}:
+    fi
+"#;
+const CUT_REPLIES: &str = r#"
+    COMPREPLY=("${COMPREPLY[@]#"$keepalive_before"}")
+}
+"#;
+
+fn with_colons(script: &str) -> String {
+    script.replacen("() {\n", JOIN_WORDS, 1).replacen("\n}\n", CUT_REPLIES, 1)
 }
 
 /// The names of the profiles. Whatever is wrong is no concern of a completion.

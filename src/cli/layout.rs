@@ -1,19 +1,28 @@
 //! Lays out text for a terminal: columns, words wrapped to its width, and times as people read them.
 
+use std::io;
 use std::io::IsTerminal;
 use std::time::Duration;
+
+use terminal_size::{Height, Width};
 
 use crate::clock::Timestamp;
 
 /// Below this, a terminal is taken to say nothing sensible about itself.
 const MIN_WIDTH: usize = 20;
 
-/// The width of the terminal that a stream goes to; `None`: it goes to no terminal, so lines are not cut.
-pub fn width_of(stream: &(impl IsTerminal + std::os::fd::AsFd)) -> Option<usize> {
-    if !stream.is_terminal() {
-        return None;
-    }
-    let (terminal_size::Width(columns), _) = terminal_size::terminal_size_of(stream)?;
+/// The width of the terminal that data goes to; `None`: it goes to none, so lines are not cut.
+pub fn stdout_width() -> Option<usize> {
+    width(io::stdout().is_terminal(), terminal_size::terminal_size_of(io::stdout()))
+}
+
+/// The width of the terminal that messages go to.
+pub fn stderr_width() -> Option<usize> {
+    width(io::stderr().is_terminal(), terminal_size::terminal_size_of(io::stderr()))
+}
+
+fn width(is_terminal: bool, size: Option<(Width, Height)>) -> Option<usize> {
+    let (Width(columns), _) = size.filter(|_| is_terminal)?;
     Some(usize::from(columns)).filter(|columns| *columns >= MIN_WIDTH)
 }
 

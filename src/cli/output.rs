@@ -157,7 +157,7 @@ impl Output {
 
     /// The width of the terminal that data goes to, if it goes to one.
     pub fn width(&self) -> Option<usize> {
-        layout::width_of(&io::stdout())
+        layout::stdout_width()
     }
 
     pub fn json(&self, value: &impl Serialize) {
@@ -259,7 +259,7 @@ impl Output {
         let mut stderr = AutoStream::new(io::stderr(), self.color_choice).lock();
         let priority = if self.is_journal { priority.to_string() } else { String::new() };
         let text = ascii_if_needed(text, self.is_terminal());
-        let text = layout::wrap(&text, layout::width_of(&io::stderr()), 2);
+        let text = layout::wrap(&text, layout::stderr_width(), 2);
         // The journal would read a second line as an entry of its own, without the priority.
         let text = if self.is_journal { text.replace('\n', &format!("\n{priority}")) } else { text };
         let _gone = writeln!(stderr, "{priority}{text}");

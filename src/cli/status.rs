@@ -160,8 +160,9 @@ struct Look {
     is_exact: bool,
 }
 
-/// After this time, a refresh that is due is overdue, if something refreshes at all.
-const DAEMON_PATIENCE: Duration = Duration::from_secs(60);
+/// A refresh that is late by this much is overdue.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Where only a timer or cron refreshes.
 const RUN_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 impl Look {
@@ -172,9 +173,8 @@ impl Look {
     /// The time of a planned refresh, in one word if it is now.
     fn planned(&self, at: Timestamp) -> String {
         let patience = match self.keeper {
-            Keeper::Daemon { .. } => DAEMON_PATIENCE,
             Keeper::Runs { .. } => RUN_PATIENCE,
-            Keeper::Nobody => Duration::from_secs(1),
+            Keeper::Daemon { .. } | Keeper::Nobody => PATIENCE,
         };
         let late = self.now.since(at);
         if late >= patience {

@@ -1,9 +1,12 @@
 //! The line of a mistake, as it may be shown: a configuration holds secrets where they do not belong, too. (pure)
 
+use super::error::nearest;
+use super::keys;
 use crate::outcome::Excerpt;
 
 /// Keys whose values are never secrets.
-const PLAIN: [&str; 22] = [
+const PLAIN: [&str; 23] = [
+    "client_id",
     "margin",
     "schedule",
     "timezone",
@@ -36,8 +39,11 @@ const MAX_CHARS: usize = 72;
 pub(super) fn of_line(line: &str, key: &str, indent: usize, length: usize) -> Option<Excerpt> {
     let shown = match line.split_once('=') {
         _ if line.trim_start().starts_with('[') => line.split_once(']').map_or(line, |(head, _)| head).to_owned() + "]",
-        Some((name, _)) if is_plain(name) => without_comment(line).to_owned(),
-        Some((name, _)) => format!("{name}= \u{2026}"),
+        Some((_, value)) if value.contains('{') => cut(line),
+        Some((name, value)) if is_plain(name) || is_plain_url(name, without_comment(value)) => {
+            without_comment(line).to_owned()
+        }
+        Some(_) => cut(line),
         // A list over several lines.
         None if key.rsplit('.').next().is_some_and(is_plain) => without_comment(line).to_owned(),
         None => return None,
@@ -49,9 +55,19 @@ pub(super) fn of_line(line: &str, key: &str, indent: usize, length: usize) -> Op
     (count > 0).then(|| Excerpt { indent, length: length.clamp(1, count - indent), text: plain })
 }
 
+fn cut(line: &str) -> String {
+    format!("{}= \u{2026}", line.split('=').next().unwrap_or_default())
+}
+
+/// Also of a name that is misspelt.
 fn is_plain(name: &str) -> bool {
-    let name = name.trim();
-    PLAIN.contains(&name)
+    nearest(name.trim(), keys::names()).is_some_and(|meant| PLAIN.contains(&meant))
+}
+
+/// An address, unless it may hold a password or a key.
+fn is_plain_url(name: &str, value: &str) -> bool {
+    let is_url = |meant: &str| meant == "issuer" || meant == "redirect_uri" || meant.ends_with("_endpoint");
+    nearest(name.trim(), keys::names()).is_some_and(is_url) && !value.contains(['@', '?', '{'])
 }
 
 /// The line up to a `#` that stands in no string.
@@ -82,7 +98,9 @@ mod tests {
         let marked = |line, indent, length| shown(line, "k", indent, length).unwrap();
         assert_eq!(marked("margin = \"0%\" # why", 9, 4), "margin = \"0%\"\n         ^^^^");
         assert_eq!(marked("[profile.x.y] # z", 11, 1), "[profile.x.y]\n           ^");
-        assert_eq!(marked("clint_id = \"me\"", 0, 8), "clint_id = \u{2026}\n^^^^^^^^");
+        assert_eq!(marked("clint_id = \"me\"", 0, 8), "clint_id = \"me\"\n^^^^^^^^");
+        assert_eq!(marked("clint_secret = \"me\"", 0, 12), "clint_secret = \u{2026}\n^^^^^^^^^^^^");
+        assert_eq!(marked("isuer = \"http://x\"", 0, 5), "isuer = \"http://x\"\n^^^^^");
         assert_eq!(
             shown("  \"openid mail\",", "provider.acme.scopes", 2, 13).unwrap(),
             "  \"openid mail\",\n  ^^^^^^^^^^^^^"
@@ -96,6 +114,9 @@ mod tests {
             "clent_secret = hunter2",
             "acme = { client_secret = \"hunter2\", margn = 1 }",
             "token_endpoint = \"https://me:hunter2@acme.example\"",
+            "issuer = \"https://acme.example?key=hunter2\"",
+            "password = \"hunter2\"",
+            "provider = { acme = { client_secret = \"hunter2\" } }",
             "margin = \"#\" # hunter2",
             "[store] # hunter2",
             "hunter2",

@@ -197,7 +197,9 @@ impl<'s> Entry<'s> {
             return Ok(*value);
         }
         let names: Vec<String> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
-        let hint = match nearest(text, choices.iter().map(|(name, _)| *name)) {
+        // A part of a name is meant for it, too: `basic` for `client_secret_basic`.
+        let part = choices.iter().map(|(name, _)| *name).find(|name| text.len() > 2 && name.contains(text));
+        let hint = match nearest(text, choices.iter().map(|(name, _)| *name)).or(part) {
             Some(name) => format!("did you mean {name:?}?"),
             None => format!("write {} = {}", self.key, alternatives(&names)),
         };

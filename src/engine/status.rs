@@ -295,7 +295,7 @@ fn is_renewal_due(journal: &Journal, lookahead: Duration, now: &Moment) -> bool 
     renewal_at(journal).is_some_and(|at| at <= now.wall.plus(lookahead))
 }
 
-/// When the margin is reached, by whichever clock reaches it first. Once it is past, that is one instant, whoever looks.
+/// When the margin is reached, by whichever clock reaches it first. Once it is past, that is one instant at every look.
 fn margin_reached_at(validity: &Validity, status_policy: StatusPolicy<'_>, now: &Moment) -> Timestamp {
     let by_wall = freshness::refresh_at(validity, status_policy.margin, status_policy.jitter);
     if by_wall <= now.wall {

@@ -190,8 +190,8 @@ fn every_log_event_is_in_the_table_and_is_logged() {
 /// What bash offers for a line, with the program in its path.
 fn offers(sandbox: &Sandbox, dir: &Path, line: &str) -> Vec<String> {
     let ask = format!(
-        "source {}; COMP_WORDS=(keepalive {line}); [[ '{line}' == *' ' ]] && COMP_WORDS+=(''); \
-         COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_TYPE=9; \
+        "source {}; COMP_LINE='keepalive {line}'; COMP_POINT=${{#COMP_LINE}}; COMP_WORDBREAKS=' :'; \
+         COMP_WORDS=(keepalive {line}); [[ '{line}' == *' ' ]] && COMP_WORDS+=(''); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_TYPE=9; \
          _clap_complete_keepalive keepalive \"${{COMP_WORDS[COMP_CWORD]}}\" ''; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
         root().join("contrib/completions/keepalive.bash").display()
     );
@@ -199,18 +199,24 @@ fn offers(sandbox: &Sandbox, dir: &Path, line: &str) -> Vec<String> {
     let program = Path::new(PROGRAM).parent().unwrap();
     bash.args(["-c", &ask]).current_dir(dir).env("PATH", format!("{}:/usr/bin:/bin", program.display()));
     let out = bash.output().expect("bash");
-    String::from_utf8(out.stdout).unwrap().lines().filter(|l| !l.is_empty()).map(str::to_owned).collect()
+    assert!(out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+    let is_name = |line: &&str| !line.is_empty() && !line.starts_with('-');
+    String::from_utf8(out.stdout).unwrap().lines().filter(is_name).map(str::to_owned).collect()
 }
 
 /// Files of the directory were offered for profiles and providers.
 #[test]
 fn bash_completes_names_of_profiles_and_providers_and_no_files() {
     let sandbox = Sandbox::new();
-    sandbox.file_store("[profile.\"work-1\"]\nprovider = \"xai\"\n[profile.home]\nprovider = \"xai\"\n");
+    sandbox.file_store(
+        "[profile.\"work-1\"]\nprovider = \"xai\"\n[profile.home]\nprovider = \"xai\"\n\
+                        [profile.\"xai:default\"]\nprovider = \"xai\"\n",
+    );
     let dir = sandbox.path("files");
     std::fs::create_dir_all(&dir).unwrap();
     std::fs::write(dir.join("hour.json"), "").unwrap();
-    assert_eq!(offers(&sandbox, &dir, "token "), ["home", "work-1"]);
+    assert_eq!(offers(&sandbox, &dir, "token "), ["home", "work-1", "xai:default"]);
+    assert_eq!(offers(&sandbox, &dir, "token xai:d"), ["default"], "a colon ends a word of bash");
     assert_eq!(offers(&sandbox, &dir, "token ho"), ["home"]);
     assert_eq!(offers(&sandbox, &dir, "refresh -p wo"), ["work-1"]);
     assert_eq!(offers(&sandbox, &dir, "login x --provider goo"), ["google"]);

@@ -31,6 +31,7 @@ mod logs;
 mod misuse;
 mod oidc;
 mod outputs;
+mod people;
 mod protocol;
 mod providers;
 mod refreshes;

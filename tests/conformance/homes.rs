@@ -560,20 +560,16 @@ fn import_does_not_overwrite_item_published_meanwhile_elsewhere() {
     assert_eq!(there.refresh().kind, OutcomeKind::Refreshed);
 }
 
-/// What was in a world's store is in another now, as from a backup: which has another UUID, and another ledger. A journal of
-/// an older version does not say where it is from.
-pub fn moved_in_from(world: &World, is_of_older_version: bool) {
+/// What was in a world's store is in another now, as from a backup: which has another UUID, and another ledger.
+pub fn moved_in_from(world: &World) {
     let path = world.file("store.json");
     let mut identity: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     identity["uuid"] = "00000000-0000-4000-8000-000000000000".into();
     std::fs::write(&path, identity.to_string()).unwrap();
     let _not_there = std::fs::remove_file(world.file("ledger"));
-    if is_of_older_version {
-        forget_whose(world);
-    }
 }
 
-/// Makes a journal one of an older version.
+/// Makes a journal one that does not say whose it is.
 fn forget_whose(world: &World) {
     let path = world.file("profiles/demo/record.json");
     let mut journal: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();

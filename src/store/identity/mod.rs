@@ -2,7 +2,6 @@
 
 pub mod identity_file;
 pub mod profiles;
-pub mod rekey_fingerprints;
 pub mod take_over;
 
 use std::sync::PoisonError;

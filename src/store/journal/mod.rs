@@ -212,6 +212,25 @@ impl Journal {
         Ok(Some(journal))
     }
 
+    /// Refuses a live journal that was copied in from another store: what it says of tokens cannot be compared with what is
+    /// known here.
+    pub(in crate::store) fn check_store(&self, path: &Path, store: &StoreIdentity) -> Result<(), StoreError> {
+        let is_of_it = self.store_identity.as_ref().is_some_and(|own| own.uuid == store.uuid);
+        if is_of_it || !self.has_credential() || !store.is_permanent() {
+            return Ok(());
+        }
+        Err(StoreError::ForeignJournal { path: path.to_owned(), profile: self.profile.clone() })
+    }
+
+    /// Names the store, unless this is refused. What another store's ledger took says nothing of this one's.
+    pub(in crate::store) fn set_store(&mut self, store: &StoreIdentity) {
+        let is_of_it = self.store_identity.as_ref().is_some_and(|own| own.uuid == store.uuid);
+        self.last_ledgered.take_if(|_| !is_of_it);
+        if is_of_it || !self.has_credential() || !store.is_permanent() {
+            self.store_identity = Some(store.clone()).filter(StoreIdentity::is_permanent);
+        }
+    }
+
     /// Replaces the journal; durable on return.
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
         durable::replace(path, &serde_json::to_vec_pretty(self).map_err(std::io::Error::other)?)

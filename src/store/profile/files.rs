@@ -11,6 +11,7 @@ use crate::store::disk::envelope;
 use crate::store::disk::envelope::{SealedHeader, UnsealError};
 use crate::store::disk::layout::ProfileFolder;
 use crate::store::disk::sealed_content::SealedContent;
+use crate::store::identity::StoreIdentity;
 use crate::store::journal::Journal;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::sys::durable;
@@ -119,9 +120,18 @@ pub(in crate::store) struct ProfileFiles {
 }
 
 impl ProfileFiles {
-    pub(in crate::store) fn read(folder: &ProfileFolder, name: &ProfileName) -> Result<Self, StoreError> {
+    /// `store`: the store that the folder must be of.
+    pub(in crate::store) fn read(
+        folder: &ProfileFolder,
+        name: &ProfileName,
+        store: Option<&StoreIdentity>,
+    ) -> Result<Self, StoreError> {
+        let journal = Journal::read(&folder.journal(), name)?;
+        if let (Some(journal), Some(store)) = (&journal, store) {
+            journal.check_store(&folder.journal(), store)?;
+        }
         Ok(Self {
-            journal: Journal::read(&folder.journal(), name)?,
+            journal,
             sealed: SealedSlot::read(folder.sealed()),
             received: SealedSlot::read(folder.received()),
         })

@@ -63,7 +63,7 @@ impl Store {
         self.check_filesystem()?;
         let folder = self.layout.profile_folder(permit.profile());
         let path = folder.journal();
-        let files = match ProfileFiles::read(&folder, permit.profile()) {
+        let files = match ProfileFiles::read(&folder, permit.profile(), None) {
             Err(StoreError::DamagedFile { .. }) => None,
             files => Some(files?),
         };
@@ -76,8 +76,8 @@ impl Store {
         let (sealed, received) = (SealedSlot::read(folder.sealed()), SealedSlot::read(folder.received()));
         let mut journal = Journal::new(permit.profile().clone());
         journal.generation = sealed.generation()?.unwrap_or(Generation::NONE);
-        let mut locked =
-            LockedProfile { store: self, permit, folder, identity, journal, sealed, received }.set_store_identity();
+        journal.set_store(&identity);
+        let mut locked = LockedProfile { store: self, permit, folder, identity, journal, sealed, received };
         if let StoreBackend::Keyring { keyring, service } = &self.backend
             && let Some(key) = key(locked.sealed_key_id())
             && let (PublishedItem::Ours(published), _) =

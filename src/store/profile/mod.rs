@@ -63,7 +63,8 @@ impl Store {
     pub fn open_profile<'s, 'l>(&'s self, permit: Permit<'l>) -> Result<LockedProfile<'s, 'l>, StoreError> {
         let identity = self.identity()?;
         self.check_filesystem()?;
-        let files = ProfileFiles::read(&self.layout.profile_folder(permit.profile()), permit.profile())?;
+        let folder = self.layout.profile_folder(permit.profile());
+        let files = ProfileFiles::read(&folder, permit.profile(), Some(&identity))?;
         self.lock_files(permit, identity, files)
     }
 
@@ -83,7 +84,8 @@ impl Store {
             Err(e) if journal.is_tombstone || matches!(e, StoreError::LaterVersion { .. }) => return Err(e),
             Ok(_) | Err(_) => {}
         }
-        Ok(LockedProfile { store: self, permit, folder, identity, journal, sealed, received }.set_store_identity())
+        journal.set_store(&identity);
+        Ok(LockedProfile { store: self, permit, folder, identity, journal, sealed, received })
     }
 }
 
@@ -99,7 +101,11 @@ impl<'l> LockedProfile<'_, 'l> {
         events::step(self.permit.profile(), "writing the journal");
         let is_of_sealed = self.sealed.header().is_some_and(|header| header.generation == self.journal.generation);
         let version = FileVersion::of(self.sealed.path()).filter(|_| is_of_sealed);
-        let journal = Journal { sealed_mark: version.map(|version| version.mark()), ..self.journal.clone() };
+        let journal = Journal {
+            sealed_mark: version.map(|version| version.mark()),
+            store_identity: Some(self.identity.clone()).filter(StoreIdentity::is_permanent),
+            ..self.journal.clone()
+        };
         journal.write(&path).map_err(|e| StoreError::io("write", &path, e))
     }
 
@@ -114,6 +120,7 @@ impl<'l> LockedProfile<'_, 'l> {
         is_keyring_optional: bool,
     ) -> Result<Option<LoadedCredential<'l>>, StoreError> {
         events::step(self.permit.profile(), "reading the sealed credential and the keyring item");
+        self.refuse_foreign(key)?;
         let mut warnings = Vec::new();
         self.flush_ledger_backlog(&mut warnings)?;
         let sealed = if self.journal.is_tombstone { None } else { self.unseal_current(key) };
@@ -157,7 +164,6 @@ impl<'l> LockedProfile<'_, 'l> {
             return Err(StoreError::StaleCredential { found: found.get(), known: known.get() });
         }
         let fingerprint = key.fingerprint(&newest.credential.refresh);
-        self.rekey_fingerprints(&newest.credential, &fingerprint, key)?;
         self.update_journal_to(&newest, &fingerprint)?;
         self.reconcile_with_ledger(&mut warnings)?;
         self.clear_store_block()?;
@@ -167,6 +173,18 @@ impl<'l> LockedProfile<'_, 'l> {
             keyring_error,
             warnings,
         }))
+    }
+
+    /// Refuses a folder that was copied in from another store. Its token, which may be in use or in doubt there, counts as
+    /// consumed from now on: a copy of it is not taken from elsewhere either.
+    fn refuse_foreign(&mut self, key: &SealingKey) -> Result<(), StoreError> {
+        let refused = self.journal.check_store(&self.folder.journal(), &self.identity);
+        if refused.is_err()
+            && let Some(Ok(theirs)) = self.unseal_current(key)
+        {
+            self.mark_consumed(&key.fingerprint(&theirs.credential.refresh))?;
+        }
+        refused
     }
 
     /// Whether the sealed credential is enough while the keyring cannot be read. It is not if only the keyring item can

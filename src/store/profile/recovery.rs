@@ -192,7 +192,6 @@ impl LockedProfile<'_, '_> {
     pub(in crate::store) fn newest_sealed(&mut self, key: &Arc<SealingKey>) -> Result<Option<Credential>, StoreError> {
         let Some(newest) = self.unseal_current(key).transpose()? else { return Ok(None) };
         let fingerprint = key.fingerprint(&newest.credential.refresh);
-        self.rekey_fingerprints(&newest.credential, &fingerprint, key)?;
         self.update_journal_to(&newest, &fingerprint)?;
         Ok(Some(newest.credential))
     }

@@ -26,7 +26,7 @@ impl ProfileView {
 impl Store {
     /// What is known of a profile without lock, key or keyring.
     pub fn view(&self, name: &ProfileName) -> Result<ProfileView, StoreError> {
-        let files = ProfileFiles::read(&self.layout.profile_folder(name), name)?;
+        let files = self.read_files(name)?;
         let sealed = files.sealed.generation()?;
         let mut journal = files.journal.clone();
         // A run that died between seal and journal left a generation that the journal does not know yet.
@@ -57,6 +57,12 @@ impl Store {
         if is_overtaken { self.view(name) } else { Ok(ProfileView { journal, files }) }
     }
 
+    /// An identity that cannot be read is told by [`Store::store_unusable_error`].
+    fn read_files(&self, name: &ProfileName) -> Result<ProfileFiles, StoreError> {
+        let identity = self.find_identity().ok().flatten();
+        ProfileFiles::read(&self.layout.profile_folder(name), name, identity.as_ref())
+    }
+
     /// The journal of [`Store::view`].
     pub fn peek(&self, name: &ProfileName) -> Result<Option<Journal>, StoreError> {
         self.view(name).map(|view| view.journal)
@@ -64,7 +70,7 @@ impl Store {
 
     /// The newest committed credential without its refresh token, read without a lock.
     pub fn snapshot(&self, name: &ProfileName) -> Result<Option<Snapshot>, StoreError> {
-        let files = ProfileFiles::read(&self.layout.profile_folder(name), name)?;
+        let files = self.read_files(name)?;
         self.snapshot_of_files(name, &files)
     }
 

@@ -72,7 +72,7 @@ fn configured_status(store: &Store, journal: Option<&Journal>, profile: &Profile
         return profile_status(None, status_policy, now);
     };
     // Without its key what is stored can neither be used nor refreshed.
-    if let Some(missing) = store.missing_key_file() {
+    if let Some(missing) = store.keys().missing_file() {
         return ProfileStatus::stopped(missing.outcome());
     }
     let status = match is_awaited(journal, status_policy.policy, now) && store.is_locked(&journal.profile) {

@@ -11,6 +11,7 @@ use crate::store::disk::layout::Layout;
 use crate::store::keys::key_id::SealedUnder;
 use crate::store::keys::sealing_key::KeyError;
 use crate::store::tokens::ownership::TokenClaim;
+use crate::sys::lockfile::LockFile;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -63,6 +64,11 @@ pub enum StoreError {
 impl StoreError {
     pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), source }
+    }
+
+    /// Takes a lock, waiting for it.
+    pub(super) fn lock(path: &Path) -> Result<LockFile, Self> {
+        LockFile::acquire(path).map_err(|e| Self::io("lock", path, e))
     }
 
     pub(super) fn identity_lost(layout: &Layout) -> Self {

@@ -54,7 +54,8 @@ fn is_held(world: &World, by: &str, wanted: &ProfileName, answer: &Value) {
 fn seal(world: &World, name: &ProfileName, mut credential: Credential, with_journal: bool) {
     let engine = world.process();
     let store = engine.store();
-    let (key, lock) = (store.key("").unwrap(), LockFile::acquire(&store.create_lock_file(name).unwrap()).unwrap());
+    let (key, lock) =
+        (store.keys().load("").unwrap(), LockFile::acquire(&store.create_lock_file(name).unwrap()).unwrap());
     let mut vault = store.open_profile(Permit::from_lock(name, &lock)).unwrap();
     credential.generation = Generation::FIRST;
     vault.seal_credential(&credential, &key).unwrap();
@@ -308,7 +309,11 @@ fn folder_of_another_store_sends_nothing() {
         let plain = world.import(world.credential(&world.server.mint()), false);
         is_refused(plain, OutcomeKind::StoreUnavailable, "damaged");
         if matches!(fault, Some(Fault::Respond(..))) {
-            is_refused(world.import_into(&copy(), world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
+            is_refused(
+                world.import_into(&copy(), world.credential(&answer), true),
+                OutcomeKind::NeedsLogin,
+                "consumed",
+            );
         } else {
             is_held(&world, "demo", &copy(), &answer);
         }

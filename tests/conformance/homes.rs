@@ -132,7 +132,7 @@ fn look_into(world: &World) -> Result<Option<u64>, StoreError> {
     let store = engine.store();
     let lock = LockFile::acquire(&store.create_lock_file(world.name()).unwrap()).unwrap();
     let mut vault = store.open_profile(Permit::from_lock(world.name(), &lock)).unwrap();
-    let loaded = vault.load(&store.key("demo").unwrap(), false)?;
+    let loaded = vault.load(&store.keys().load("demo").unwrap(), false)?;
     Ok(loaded.map(|loaded| loaded.locked_credential.credential().generation.get()))
 }
 

@@ -72,7 +72,7 @@ pub struct Journal {
     pub last_ledgered: Option<Fingerprint>,
     /// The version of the sealed file that this was written for, by [`FileVersion::mark`]. Where it is that one still, a scan
     /// of the store need not read it to know its generation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sealed_mark: Option<String>,
     /// The sealed copy is not what this journal says, or holds a token that is spent. Seen when they are looked at; never
     /// written.

@@ -30,11 +30,7 @@ impl GrantEffects {
 
 impl SealedResponse {
     pub fn grant_effects(&self, warnings: Vec<GrantWarning>) -> GrantEffects {
-        let rest = match self.cooldown_ms {
-            Some(told) => Duration::from_millis(told),
-            None => default_cooldown(self.send_count),
-        };
-        GrantEffects { warnings, cooldown: rest }
+        GrantEffects { warnings, cooldown: Duration::from_millis(self.cooldown_ms) }
     }
 
     /// The intent for this response if the journal has none: only what the response says is known.

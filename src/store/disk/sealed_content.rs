@@ -22,7 +22,7 @@ use crate::credential::{Binding, Credential, Generation, Grant};
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SealedContent<R = SealedResponse> {
-    Credential(SealedCredential),
+    Credential(Box<SealedCredential>),
     /// Borrowed, for sealing what is still needed.
     Response(R),
 }
@@ -239,11 +239,11 @@ impl SealedGrant {
 
 impl SealedContent {
     pub fn from_credential(credential: &Credential) -> Self {
-        Self::Credential(SealedCredential {
+        Self::Credential(Box::new(SealedCredential {
             binding: credential.binding.clone(),
             refresh_token: SecretText(credential.refresh.expose().into()),
             grant: SealedGrant::from_grant(&credential.grant),
-        })
+        }))
     }
 }
 

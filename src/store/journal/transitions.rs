@@ -35,18 +35,8 @@ impl SealedResponse {
 
     /// The intent for this response if the journal has none: only what the response says is known.
     pub fn to_intent(&self, attempt: Option<&str>, generation: Generation, key: &SealingKey) -> Option<Intent> {
-        Some(Intent {
-            attempt_id: attempt?.to_owned(),
-            generation,
-            fingerprint: key.fingerprint(&RefreshToken::new(self.sent_refresh_token.0.clone())?),
-            send_count: self.send_count,
-            first_sent: self.sent_at.clone(),
-            last_sent: self.sent_at.clone(),
-            gave_up_at: None,
-            previous_gave_up_at: None,
-            is_last_chance_used: false,
-            is_reusable: false,
-        })
+        let sent = key.fingerprint(&RefreshToken::new(self.sent_refresh_token.0.clone())?);
+        Some(Intent { send_count: self.send_count, ..Intent::new(attempt?, generation, sent, &self.sent_at) })
     }
 }
 

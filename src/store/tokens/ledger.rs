@@ -2,7 +2,6 @@
 //! never sent again (rule 3), and a doubt stays (rule 17).
 
 use std::collections::HashSet;
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -90,10 +89,6 @@ impl Ledger {
 
     /// All of it.
     pub fn snapshot(&self) -> Result<LedgerSnapshot, StoreError> {
-        self.read().map_err(|e| StoreError::io("read", &self.path, e))
-    }
-
-    fn read(&self) -> io::Result<LedgerSnapshot> {
         let before = FileVersion::of(&self.path);
         let is_missing = before.is_none() && matches!(self.path.try_exists(), Ok(false));
         if let Some((version, snapshot)) = &*self.cached.lock().unwrap_or_else(PoisonError::into_inner)
@@ -101,7 +96,8 @@ impl Ledger {
         {
             return Ok(snapshot.clone());
         }
-        let bytes = if is_missing { None } else { durable::read(&self.path)? };
+        let bytes = if is_missing { Ok(None) } else { durable::read(&self.path) };
+        let bytes = bytes.map_err(|e| StoreError::io("read", &self.path, e))?;
         let snapshot = LedgerSnapshot(Arc::new(bytes.unwrap_or_default()));
         self.remember(before.filter(|_| before == FileVersion::of(&self.path)), &snapshot);
         Ok(snapshot)
@@ -118,17 +114,9 @@ impl Ledger {
         line: &str,
         is_news: impl FnOnce(Option<LedgerEntry>) -> bool,
     ) -> Result<(), StoreError> {
-        self.write(token, line, is_news).map_err(|e| StoreError::io("write", &self.path, e))
-    }
-
-    fn write(
-        &self,
-        token: &Fingerprint,
-        line: &str,
-        is_news: impl FnOnce(Option<LedgerEntry>) -> bool,
-    ) -> io::Result<()> {
-        let _held = LockFile::acquire(&self.lock)?;
-        let LedgerSnapshot(bytes) = self.read()?;
+        let unwritten = |e| StoreError::io("write", &self.path, e);
+        let _held = LockFile::acquire(&self.lock).map_err(unwritten)?;
+        let LedgerSnapshot(bytes) = self.snapshot()?;
         if !is_news(find_entry(&bytes, token)) {
             return Ok(());
         }
@@ -138,11 +126,11 @@ impl Ledger {
         let whole: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
         if whole.len() >= 2 * KEPT_LINES {
             let newest = whole.iter().skip(whole.len() - KEPT_LINES).flat_map(|line| [line, b"\n".as_slice()].concat());
-            durable::replace(&self.path, &newest.collect::<Vec<u8>>())?;
-            return durable::append_line(&self.path, line);
+            durable::replace(&self.path, &newest.collect::<Vec<u8>>()).map_err(unwritten)?;
+            return durable::append_line(&self.path, line).map_err(unwritten);
         }
         let line = if is_torn { format!("\n{line}") } else { line.to_owned() };
-        durable::append_line(&self.path, &line)?;
+        durable::append_line(&self.path, &line).map_err(unwritten)?;
         // No other process writes while the lock is held, so this is what is there now.
         let whole = [bytes.as_slice(), line.as_bytes(), b"\n"].concat();
         let version = FileVersion::of(&self.path).filter(|version| version.byte_count() == whole.len() as u64);

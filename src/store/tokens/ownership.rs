@@ -98,7 +98,7 @@ impl Store {
         // The journal may be behind, or gone; or its fingerprints are of another store, and say nothing here.
         let is_behind = sealed.is_some_and(|sealed| sealed > journal.generation);
         let has_credential = journal.generation > Generation::NONE && (is_behind || !journal.is_tombstone);
-        let is_at_home = journal.store_identity.as_ref().is_some_and(|store| Some(store.uuid.as_str()) == ours);
+        let is_at_home = ours.is_some_and(|ours| journal.is_of(ours));
         let is_ours = journal.fingerprint.as_ref() == Some(token);
         let is_sealed = is_behind || (has_credential && !is_at_home && !is_ours);
         let is_sealed = is_sealed && other.has_sealed_token(self, token, key)?;

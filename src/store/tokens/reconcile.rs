@@ -60,7 +60,7 @@ impl Store {
         let ours = self.uuid();
         let named = scan.profiles.iter().filter_map(|profile| {
             let journal = profile.journal.as_ref()?;
-            let is_of_this_store = journal.store_identity.as_ref().map(|store| &store.uuid) == ours.as_ref();
+            let is_of_this_store = ours.as_ref().is_some_and(|ours| journal.is_of(ours));
             journal.last_ledgered.as_ref().filter(|_| is_of_this_store).map(|token| (token, &profile.journal_path))
         });
         // Read after the journals: what they name was in the ledger before.

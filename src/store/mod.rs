@@ -121,7 +121,7 @@ impl Store {
         Ok(folder.lock())
     }
 
-    /// The sealing key and the store lock, for a caller that is about to seal: [`Keys::load_or_generate`].
+    /// The sealing key and the store lock, for a caller that is about to seal, as `Keys::load_or_generate` gives them.
     pub fn prepare_to_seal(&self, within: &str) -> Result<(Arc<SealingKey>, LockFile), StoreError> {
         let dir = self.layout.dir();
         durable::create_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;

@@ -57,7 +57,7 @@ impl Store {
         if is_overtaken { self.view(name) } else { Ok(ProfileView { journal, files }) }
     }
 
-    /// An identity that cannot be read is told by [`Store::store_unusable_error`].
+    /// An identity that cannot be read is told by `Store::store_unusable_error`.
     fn read_files(&self, name: &ProfileName) -> Result<ProfileFiles, StoreError> {
         let identity = self.identity.find().ok().flatten();
         ProfileFiles::read(&self.layout.profile_folder(name), name, identity.as_ref())

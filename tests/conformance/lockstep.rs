@@ -10,12 +10,12 @@ use keepalive::clock::{Clock, Timestamp};
 use keepalive::outcome::{Outcome, OutcomeKind};
 use keepalive::provider::http::CONNECT_SLACK;
 use keepalive::store::keyring::{KeyringError, KeyringItem};
-use keepalive_model::host::{self, Design, Edge, MessageKind, Phase, SendReason, Server, Step};
-use keepalive_model::ways::{sequential, shortest_paths};
+use keepalive_model::one_machine::{self, Design, Edge, MessageKind, Phase, SendReason, Server, Step};
+use keepalive_model::paths::{sequential, shortest_paths};
 use serde_json::json;
 
-use super::support::authserver::{CustomResponse, Fault};
-use super::support::family::RotationMode;
+use super::support::auth_server::{CustomResponse, Fault};
+use super::support::token_family::RotationMode;
 use super::world::{CrashSnapshot, HookPoint, World};
 
 const SETTLE: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ const GRACES: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(6 *
 const LIVES: [Duration; 2] = [Duration::from_secs(2 * 3600), Duration::from_secs(10 * 86_400)];
 
 /// The steps that can be acted out.
-fn is_supported(world: &host::ModelState, step: Step) -> bool {
+fn is_supported(world: &one_machine::ModelState, step: Step) -> bool {
     let at = world.processes[0].at;
     let is_locked = world.is_keyring_locked;
     // One whose grace ended a moment ago is turned back at the fence, and comes by no further place to die at.
@@ -53,7 +53,8 @@ fn is_supported(world: &host::ModelState, step: Step) -> bool {
         Step::Serve(_) | Step::Refuse(_) | Step::Lose(_) => matches!(at, Phase::Idle | Phase::Sent),
         // Without the key nothing of this is known; a daemon that has it is another story.
         Step::Recheck(_) => {
-            let is_plain = |i: host::ModelIntent| i.generation == world.newest().generation && !i.is_last_chance_spent;
+            let is_plain =
+                |i: one_machine::ModelIntent| i.generation == world.newest().generation && !i.is_last_chance_spent;
             !is_locked || world.intent.is_none_or(is_plain)
         }
         _ => true,
@@ -122,7 +123,7 @@ fn model_and_transaction_agree_under_grace_latest() {
 struct ModelRun<'a> {
     design: &'a Design,
     path: &'a [Step],
-    model: host::ModelState,
+    model: one_machine::ModelState,
     real: World,
     /// What a power cut leaves of the keyring.
     on_disk: BTreeMap<KeyringItem, String>,
@@ -139,8 +140,8 @@ struct ModelRun<'a> {
 /// One flight on the way: what happens in it.
 struct ModelFlight {
     steps: Vec<Step>,
-    before: host::ModelState,
-    after: host::ModelState,
+    before: one_machine::ModelState,
+    after: one_machine::ModelState,
     edges: Vec<Edge>,
     /// What the server is asked, and answers.
     asked: Option<u8>,
@@ -375,7 +376,7 @@ impl Drop for ModelRun<'_> {
     }
 }
 
-fn expected_outcomes(edge: Edge, after: &host::ModelState) -> &'static [OutcomeKind] {
+fn expected_outcomes(edge: Edge, after: &one_machine::ModelState) -> &'static [OutcomeKind] {
     match edge {
         Edge::RollForwardLater | Edge::KeyringAway => &[OutcomeKind::StoreUnavailable],
         Edge::RefuseDead | Edge::PresumeConsumed | Edge::ReceiveDenial => &[OutcomeKind::NeedsLogin],

@@ -9,21 +9,21 @@
     reason = "the bans are the program's; tests live in the real world"
 )]
 
-mod answers;
-mod arrivals;
-mod callers;
-mod doubts;
-mod holders;
-mod homes;
+mod ambiguous_grants;
+mod concurrent_callers;
+mod crashed_run_responses;
+mod daemon_without_keyring;
+mod doubt_after_replacement;
+mod followed_tool;
 mod hooks;
-mod knowledge;
+mod ledger;
 mod lockstep;
-mod logouts;
-mod remains;
-mod residents;
-mod shared;
-mod troubles;
-mod uncertain;
+mod logout;
+mod new_credentials;
+mod responses_and_retries;
+mod store_disagreement;
+mod token_ownership;
+mod unusable_store;
 mod world;
 
 #[allow(dead_code, reason = "shared with the other tests")]
@@ -35,10 +35,10 @@ use std::time::Duration;
 
 use keepalive::outcome::{OutcomeKind, Publication};
 use keepalive::store::keyring::KeyringError;
-use keepalive_model::host::{Budget, Design, Edge, Phase, SendReason, Server, edges};
+use keepalive_model::one_machine::{Budget, Design, Edge, Phase, SendReason, Server, edges};
 
-use support::authserver::{Fault, HoldPoint};
-use support::family::RotationMode;
+use support::auth_server::{Fault, HoldPoint};
+use support::token_family::RotationMode;
 use world::{ACCESS_LIFETIME, CrashSnapshot, HookPoint, World};
 
 const GRACE: &str = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";

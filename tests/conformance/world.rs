@@ -28,8 +28,8 @@ use keepalive::store::keyring::memory::MemoryKeyring;
 
 pub use super::hooks::HookPoint;
 use super::hooks::{Hooks, WithHooks};
-use super::support::authserver::{AuthServer, Fault};
-use super::support::family::RotationMode;
+use super::support::auth_server::{AuthServer, Fault};
+use super::support::token_family::RotationMode;
 
 /// Of every client that is to have one.
 pub const CLIENT_SECRET: &str = "4711";

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::support::authserver::{AuthServer, Fault, HoldPoint};
+use super::support::auth_server::{AuthServer, Fault, HoldPoint};
 use super::support::eventually;
-use super::support::family::RotationMode;
 use super::support::sandbox::Sandbox;
+use super::support::token_family::RotationMode;
 
 #[test]
 fn daemon_refreshes_repeatedly_at_the_margin() {

@@ -244,8 +244,8 @@ fn refresh_tokens_are_exposed_only_in_listed_files() {
 fn tests_wait_for_events_and_do_not_sleep() {
     let allowed = [
         "tests/it/support/mod.rs",
-        "tests/it/support/bus.rs",
-        "tests/it/support/authserver.rs",
+        "tests/it/support/session_bus.rs",
+        "tests/it/support/auth_server.rs",
         "tests/it/daemon.rs",
         "tests/it/tidy.rs",
     ];

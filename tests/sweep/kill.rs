@@ -7,8 +7,8 @@
 use std::time::{Duration, Instant};
 
 use super::Extent;
-use super::stage::{PointResult, StoreType, SweepFixture, SweepReport, TracedCommand};
-use super::support::family::RotationMode;
+use super::fixture::{PointResult, StoreType, SweepFixture, SweepReport, TracedCommand};
+use super::support::token_family::RotationMode;
 use super::tracer::{CallFilter, Injection, TraceOrder};
 
 pub fn on_files(extent: Extent) -> bool {

@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::Extent;
 use super::race::Random;
-use super::support::authserver::{AuthServer, LoggedRefresh};
-use super::support::bus::{KeyringState, SessionBus};
-use super::support::family::RotationMode;
+use super::support::auth_server::{AuthServer, LoggedRefresh};
 use super::support::sandbox::{Process, Sandbox};
+use super::support::session_bus::{KeyringState, SessionBus};
+use super::support::token_family::RotationMode;
 
 /// A kill this long before or after a commit may have come between it and the seal: the window takes milliseconds, but
 /// the machine is busy.

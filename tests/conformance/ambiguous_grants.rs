@@ -13,7 +13,7 @@ use super::world::{ACCESS_LIFETIME, World};
 /// Before the last chance of an access token that has just come.
 const NEARLY: Duration = Duration::from_secs(569);
 
-/// What a strict server answers that has put the new token where nobody looks.
+/// A response of a strict server that has put the new token where no client looks.
 fn answered(refresh: impl Fn(&str) -> String) -> (World, usize) {
     let world = World::new(None, RotationMode::Strict, "");
     let body = format!("{{\"access_token\":\"new\",\"expires_in\":600,{}}}", refresh("successor"));

@@ -32,7 +32,7 @@ fn callers_of_one_engine_share_a_flight_and_its_failure() {
             drop(gate);
             let outcomes: Vec<_> = callers.into_iter().map(|caller| caller.join().unwrap()).collect();
             assert!(outcomes.iter().all(|o| o.kind == kind), "{outcomes:?}");
-            // Whoever came after the landing finds it met, or shares it by the journal.
+            // A caller that came after the end of the flight finds its demand met, or shares the outcome by the journal.
             assert_eq!(
                 outcomes.iter().filter(|o| !o.is_follower && o.kind != OutcomeKind::Fresh).count(),
                 1,
@@ -58,7 +58,7 @@ fn flight_goes_on_after_a_caller_times_out() {
     let engine = world.process();
     let demand = engine.force_demand(world.name()).unwrap();
     std::thread::scope(|scope| {
-        // Time enough to get as far as the server: a flight that nobody waits for any more does not start.
+        // Time enough to get as far as the server: a flight without a waiter does not start.
         let caller = scope.spawn(|| engine.refresh(world.profile(), demand, Duration::from_secs(2), &|| {}));
         gate.wait_reached();
         assert_eq!(caller.join().unwrap().error.unwrap().kind, ErrorKind::Busy);

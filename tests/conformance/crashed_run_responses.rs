@@ -1,4 +1,4 @@
-//! An answer that was sealed by a run which died before it could act on it, or which nobody asked for any more.
+//! A response that was sealed by a run which died before it could act on it, or which no attempt waits for any more.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use super::support::token_family::RotationMode;
 use super::world::{HookPoint, World, assert_refused};
 
 /// A run that has sent its request, sealed the answer to it, and died.
-pub fn dead_with(status: u16, body: &str, is_complete: bool) -> World {
+pub fn crashed_with_response(status: u16, body: &str, is_complete: bool) -> World {
     let world = World::new(None, RotationMode::Strict, "");
-    let remains = world.crash_at(HookPoint::AfterExchange);
-    let world = world.restart_from(remains, None);
+    let snapshot = world.crash_at(HookPoint::AfterExchange);
+    let world = world.restart_from(snapshot, None);
     let attempt = world.journal().open_intent().unwrap().attempt_id.clone();
     seal(&world, &attempt, status, body, is_complete);
     world
@@ -67,7 +67,7 @@ const DENIAL: &str = r#"{"error":"invalid_grant"}"#;
 fn tokens_sealed_by_a_crashed_run_are_the_next_generation() {
     let world = World::new(None, RotationMode::Strict, "");
     let answer = world.server.mint();
-    let world = dead_with(200, &answer.to_string(), true);
+    let world = crashed_with_response(200, &answer.to_string(), true);
     let before = world.journal().sequence;
     let outcome = world.refresh_if_due();
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 2), "{outcome:?}");
@@ -80,7 +80,7 @@ fn tokens_sealed_by_a_crashed_run_are_the_next_generation() {
 /// Rule 22.
 #[test]
 fn rejection_sealed_by_a_crashed_run_needs_no_new_request() {
-    let world = dead_with(400, DENIAL, true);
+    let world = crashed_with_response(400, DENIAL, true);
     let requests = world.requests();
     for _ in 0..2 {
         says(&world.refresh(), OutcomeKind::NeedsLogin, "invalid_grant");
@@ -92,7 +92,7 @@ fn rejection_sealed_by_a_crashed_run_needs_no_new_request() {
 #[test]
 fn unreadable_response_of_a_crashed_run_leaves_a_doubt() {
     for (status, body, is_complete) in [(200, "<html>", true), (400, DENIAL, false), (200, "", false)] {
-        let world = dead_with(status, body, is_complete);
+        let world = crashed_with_response(status, body, is_complete);
         let requests = world.requests();
         for _ in 0..2 {
             let outcome = world.refresh();
@@ -109,7 +109,7 @@ fn unreadable_response_of_a_crashed_run_leaves_a_doubt() {
 #[test]
 fn tokens_an_older_version_could_not_read_are_recovered() {
     for is_given_up in [false, true] {
-        let world = dead_with(200, "<html>", true);
+        let world = crashed_with_response(200, "<html>", true);
         says(&world.refresh(), OutcomeKind::InDoubt, "in_doubt");
         let attempt = world.journal().intent.unwrap().attempt_id;
         let requests = world.requests();
@@ -140,7 +140,7 @@ fn response_of_a_crashed_run_is_classified_as_a_live_one() {
         let live = World::new(None, RotationMode::Strict, "");
         live.server.script([Fault::Respond(status, "", body)]);
         says(&live.refresh(), kind, word);
-        let world = dead_with(status, body, true);
+        let world = crashed_with_response(status, body, true);
         says(&world.refresh(), kind, word);
         assert_eq!(world.journal().intent.is_some(), kind == OutcomeKind::InDoubt, "{status} {body}");
         assert_eq!(has_received(&world), kind == OutcomeKind::InDoubt);
@@ -171,7 +171,7 @@ fn response_for_an_older_generation_is_ignored() {
 
 #[test]
 fn truncated_response_file_leaves_the_token_in_doubt() {
-    let world = dead_with(200, "", true);
+    let world = crashed_with_response(200, "", true);
     std::fs::write(world.file("profiles/demo/received"), "keepalive-sea").unwrap();
     says(&world.refresh(), OutcomeKind::InDoubt, "in_doubt");
 }
@@ -189,7 +189,7 @@ fn rejection_response_is_not_kept_on_disk() {
 fn import_does_not_replace_tokens_of_a_crashed_run() {
     let world = World::new(None, RotationMode::Strict, "");
     let (answer, other) = (world.server.mint(), world.server.mint());
-    let world = dead_with(200, &answer.to_string(), true);
+    let world = crashed_with_response(200, &answer.to_string(), true);
     let outcome = world.import(world.credential(&other), false).unwrap_err();
     assert_eq!(outcome.error.unwrap().kind, ErrorKind::Conflict);
     let stored = || world.process().store().snapshot(world.name()).unwrap().unwrap();
@@ -205,7 +205,7 @@ fn import_does_not_replace_tokens_of_a_crashed_run() {
 #[test]
 fn import_after_a_crashed_runs_failure_consumes_its_token() {
     for (status, body) in [(400, DENIAL), (200, "<html>")] {
-        let world = dead_with(status, body, true);
+        let world = crashed_with_response(status, body, true);
         let spent = world.journal().open_intent().unwrap().fingerprint.clone();
         world.import(world.credential(&world.server.mint()), false).unwrap();
         assert!(world.process().store().ledger().is_consumed(&spent).unwrap());
@@ -219,7 +219,7 @@ fn takeover_keeps_tokens_sealed_by_a_crashed_run() {
     use keepalive::store::TakeOverResult;
     let world = World::new(None, RotationMode::Strict, "");
     let answer = world.server.mint();
-    let world = dead_with(200, &answer.to_string(), true);
+    let world = crashed_with_response(200, &answer.to_string(), true);
     // Another directory had the one before for a while.
     world.with_shared_keyring().process().store().take_over(std::slice::from_ref(world.name())).unwrap();
     let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
@@ -240,7 +240,7 @@ fn takeover_does_not_restore_files_left_by_a_logout() {
     world.keyring.restore(keyring);
     world.remove_from_keyring("keepalive");
     std::fs::write(world.file("profiles/demo/sealed"), sealed).unwrap();
-    super::store_disagreement::moved_in(&world, 1, false);
+    super::store_disagreement::add_items_of_another_store(&world, 1, false);
     let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
     assert!(matches!(taken[..], [(_, TakeOverResult::Unverified { .. })]), "{taken:?}");
     assert!(world.journal().is_tombstone);
@@ -256,27 +256,27 @@ fn dead_after_a_rescue(place: HookPoint) -> World {
     let world = World::new(None, RotationMode::Grace(Duration::from_secs(60)), SAME);
     world.server.script([Fault::DropAfter]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
-    let remains = world.crash_at(place);
-    world.restart_from(remains, None)
+    let snapshot = world.crash_at(place);
+    world.restart_from(snapshot, None)
 }
 
 /// A run that asked for the second time, got the old token back, and died.
-fn dead_with_the_old_token(place: HookPoint) -> World {
+fn crashed_with_old_token_returned(place: HookPoint) -> World {
     let world = World::new(None, RotationMode::Grace(Duration::from_secs(60)), SAME);
     let answer = world.server.mint();
     world.import(world.credential(&answer), true).unwrap();
     let old = serde_json::json!({"refresh_token": answer["refresh_token"]});
     world.server.script([Fault::DropAfter, Fault::ReplaceMembers(old)]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
-    let remains = world.crash_at(place);
-    world.restart_from(remains, None)
+    let snapshot = world.crash_at(place);
+    world.restart_from(snapshot, None)
 }
 
 /// Rule 17.
 #[test]
 fn doubt_from_a_response_survives_a_crash() {
     for place in SEALED {
-        let world = dead_with_the_old_token(place);
+        let world = crashed_with_old_token_returned(place);
         let requests = world.requests();
         let found = world.refresh_if_due();
         assert_eq!(
@@ -297,7 +297,7 @@ fn doubt_from_a_response_survives_a_crash() {
 /// Rule 17.
 #[test]
 fn doubt_from_a_response_survives_a_refused_import() {
-    let world = dead_with_the_old_token(HookPoint::BeforePublish);
+    let world = crashed_with_old_token_returned(HookPoint::BeforePublish);
     let mut other: Credential = world.credential(&world.server.mint());
     other.binding.client_id = "another".into();
     assert_refused(world.import(other, false), OutcomeKind::ConfigError, "conflict");
@@ -308,7 +308,7 @@ fn doubt_from_a_response_survives_a_refused_import() {
 
 /// Rule 20.
 #[test]
-fn hold_after_a_grace_retry_survives_a_crash() {
+fn pause_after_a_grace_retry_survives_a_crash() {
     for place in SEALED {
         let world = dead_after_a_rescue(place);
         assert_eq!((world.refresh_if_due().kind, world.journal().generation.get()), (OutcomeKind::Fresh, 2));
@@ -320,7 +320,7 @@ fn hold_after_a_grace_retry_survives_a_crash() {
     }
 }
 
-/// Whoever looks first behind a dead run and makes no request: an import that is refused, or a take-over.
+/// Runs that look first after a crashed run and make no request: an import that is refused, or a take-over.
 const LOOKS: [fn(&World); 2] = [
     |world| {
         let mut other: Credential = world.credential(&world.server.mint());
@@ -336,7 +336,7 @@ const LOOKS: [fn(&World); 2] = [
 
 /// Rule 20.
 #[test]
-fn hold_after_grace_retry_survives_imports_and_clock_set_back() {
+fn pause_after_grace_retry_survives_imports_and_clock_set_back() {
     for (look, place) in LOOKS.iter().flat_map(|look| SEALED.map(|place| (look, place))) {
         let world = dead_after_a_rescue(place);
         world.clock.advance(Duration::from_secs(2));
@@ -355,7 +355,7 @@ fn hold_after_grace_retry_survives_imports_and_clock_set_back() {
 
 /// Rule 20.
 #[test]
-fn hold_lasts_as_configured_when_the_request_was_sent() {
+fn pause_lasts_as_configured_when_the_request_was_sent() {
     let settle = format!("{SAME}settle = \"25s\"\n");
     let mode = || RotationMode::Grace(Duration::from_secs(60));
     for (provider, held) in [(settle.as_str(), Some(25)), ("rotation = \"lenient\"\nsettle = \"1s\"\n", None)] {
@@ -363,8 +363,8 @@ fn hold_lasts_as_configured_when_the_request_was_sent() {
         world.server.script([Fault::DropAfter]);
         assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
         world.clock.advance(Duration::from_secs(20));
-        let remains = world.crash_at(HookPoint::BeforePublish);
-        let world = world.restart_from(remains, None);
+        let snapshot = world.crash_at(HookPoint::BeforePublish);
+        let world = world.restart_from(snapshot, None);
         LOOKS[0](&world);
         assert_eq!(world.journal().generation.get(), 2);
         let until = world.journal().not_before.map(|at| at.since(world.clock.now().wall));
@@ -378,8 +378,8 @@ fn missing_access_token_is_reported_after_import_or_takeover() {
     for (look, place) in LOOKS.iter().flat_map(|look| SEALED.map(|place| (look, place))) {
         let world = World::new(None, RotationMode::Strict, "");
         world.server.script([Fault::ReplaceMembers(serde_json::json!({"access_token": null}))]);
-        let remains = world.crash_at(place);
-        let world = world.restart_from(remains, None);
+        let snapshot = world.crash_at(place);
+        let world = world.restart_from(snapshot, None);
         look(&world);
         for outcome in [world.refresh_if_due(), world.refresh()] {
             says(&outcome, OutcomeKind::ConfigError, "at_unusable");
@@ -400,8 +400,8 @@ fn doubt_from_a_response_survives_an_older_journal() {
     let old = serde_json::json!({"refresh_token": answer["refresh_token"]});
     world.server.script([Fault::DropAfter, Fault::ReplaceMembers(old)]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
-    let remains = world.crash_at(HookPoint::BeforePublish);
-    let world = world.restart_from(remains, None);
+    let snapshot = world.crash_at(HookPoint::BeforePublish);
+    let world = world.restart_from(snapshot, None);
     std::fs::write(world.file("profiles/demo/record.json"), journal).unwrap();
     LOOKS[0](&world);
     let requests = world.requests();
@@ -415,8 +415,8 @@ fn not_before_from_a_response_survives_a_crash() {
         let world = World::new(None, RotationMode::Strict, "");
         let at = world.clock.now().wall.plus(Duration::from_secs(300));
         world.server.script([Fault::ReplaceMembers(serde_json::json!({"earliest_refresh_at": at.to_string()}))]);
-        let remains = world.crash_at(place);
-        let world = world.restart_from(remains, None);
+        let snapshot = world.crash_at(place);
+        let world = world.restart_from(snapshot, None);
         assert_eq!(world.refresh_if_due().kind, OutcomeKind::Fresh);
         assert_eq!(world.journal().not_before, Some(at), "{place:?}");
         assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Deferred, 1));
@@ -429,8 +429,8 @@ fn missing_access_token_is_reported_after_a_crash() {
     for place in SEALED {
         let world = World::new(None, RotationMode::Strict, "");
         world.server.script([Fault::ReplaceMembers(serde_json::json!({"access_token": null}))]);
-        let remains = world.crash_at(place);
-        let world = world.restart_from(remains, None);
+        let snapshot = world.crash_at(place);
+        let world = world.restart_from(snapshot, None);
         for _ in 0..2 {
             says(&world.refresh_if_due(), OutcomeKind::ConfigError, "at_unusable");
         }
@@ -440,12 +440,12 @@ fn missing_access_token_is_reported_after_a_crash() {
 
 /// Rule 24.
 #[test]
-fn client_accepted_again_is_not_held_after_a_crash() {
+fn client_accepted_again_is_not_blocked_after_a_crash() {
     let world = World::new(None, RotationMode::Strict, "");
     world.server.script([Fault::Respond(401, "", r#"{"error":"invalid_client"}"#)]);
     assert_eq!(world.refresh().kind, OutcomeKind::ConfigError);
-    let remains = world.crash_at(HookPoint::BeforePublish);
-    let world = world.restart_from(remains, None);
+    let snapshot = world.crash_at(HookPoint::BeforePublish);
+    let world = world.restart_from(snapshot, None);
     assert_eq!((world.refresh_if_due().kind, world.journal().blocks.len()), (OutcomeKind::Fresh, 0));
 }
 
@@ -462,7 +462,7 @@ fn response_of_a_crashed_run_does_not_replace_newer_item() {
             let attempt = world.journal().open_intent().unwrap().attempt_id.clone();
             seal(&world, &attempt, 200, &second.to_string(), true);
         }
-        // Nobody is told of a generation 2 as if it were new.
+        // No outcome reports generation 2 as if it were new.
         assert_eq!((world.refresh_if_due().generation.get(), world.published()), (3, Some(3)), "{place:?}");
         assert_eq!(world.refresh().generation.get(), 4);
         assert_eq!((world.published(), world.server.counts().presented_again), (Some(4), 0));
@@ -470,7 +470,7 @@ fn response_of_a_crashed_run_does_not_replace_newer_item() {
 }
 
 /// The journal is from before an answer, and the ledger is gone; and what came before that answer.
-fn behind_its_seal() -> (World, serde_json::Value) {
+fn journal_older_than_sealed() -> (World, serde_json::Value) {
     let world = World::new(None, RotationMode::Strict, "");
     let first = world.server.mint();
     world.import(world.credential(&first), true).unwrap();
@@ -484,7 +484,7 @@ fn behind_its_seal() -> (World, serde_json::Value) {
 /// Rule 3.
 #[test]
 fn older_journal_does_not_hide_a_consumed_token() {
-    let (world, first) = behind_its_seal();
+    let (world, first) = journal_older_than_sealed();
     assert_eq!(world.refresh_if_due().generation.get(), 3);
     assert_refused(world.import(world.credential(&first), true), OutcomeKind::NeedsLogin, "consumed");
 }
@@ -492,7 +492,7 @@ fn older_journal_does_not_hide_a_consumed_token() {
 /// Rule 3.
 #[test]
 fn older_journal_does_not_hide_a_consumed_token_from_import() {
-    let (world, first) = behind_its_seal();
+    let (world, first) = journal_older_than_sealed();
     let outcome = world.import(world.credential(&first), true).unwrap_err();
     says(&outcome, OutcomeKind::NeedsLogin, "consumed");
     assert_eq!(world.journal().generation.get(), 3);

@@ -44,8 +44,8 @@ fn daemon_refreshes_without_keyring_when_margin_is_half_gone() {
 fn daemon_sends_nothing_if_a_locked_keyring_may_be_newer() {
     let world = world();
     // Its answer went into the keyring, and the disk did not take it.
-    let remains = world.crash_at(HookPoint::AfterExchange);
-    let world = world.restart_from(remains, Some(world.keyring.snapshot()));
+    let snapshot = world.crash_at(HookPoint::AfterExchange);
+    let world = world.restart_from(snapshot, Some(world.keyring.snapshot()));
     assert_eq!((world.journal().generation.get(), world.published()), (1, Some(2)));
     let daemon = world.daemon();
     daemon.store().key("demo").unwrap();
@@ -187,7 +187,7 @@ fn daemon_settles_a_doubt_of_another_run_within_grace() {
     let scheduler = Scheduler::new(world.daemon(), Arc::new(move |_| Ok(Arc::clone(&profile))));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let mut daemon = Box::pin(scheduler.run());
-    // It plans its look for when most of the life is over; then somebody refreshes by hand.
+    // It plans its look for when most of the life is over; then a user refreshes by hand.
     runtime.block_on(async { tokio::time::timeout(Duration::ZERO, &mut daemon).await }).unwrap_err();
     world.server.script([Fault::DropAfter]);
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);

@@ -6,7 +6,7 @@ use keepalive::outcome::{Outcome, OutcomeKind};
 use keepalive::store::TakeOverResult;
 use serde_json::Value;
 
-use super::store_disagreement::moved_in;
+use super::store_disagreement::add_items_of_another_store;
 use super::support::auth_server::Fault;
 use super::support::token_family::RotationMode;
 use super::world::{HookPoint, World, assert_refused};
@@ -26,7 +26,7 @@ fn send(world: World, fault: Fault) -> (World, Value) {
     (world, answer)
 }
 
-fn doubtful() -> (World, Value) {
+fn world_in_doubt() -> (World, Value) {
     sent(Fault::DropAfter, RotationMode::Strict, "")
 }
 
@@ -75,7 +75,7 @@ fn doubt_or_rejection_is_remembered_after_forget() {
 /// Rule 17.
 #[test]
 fn logout_without_ledger_is_completed_by_the_next_run() {
-    let (world, answer) = doubtful();
+    let (world, answer) = world_in_doubt();
     world.break_ledger();
     assert_eq!(world.log_out(true, false).unwrap_err().kind, OutcomeKind::StoreUnavailable);
     // Nothing could remember it.
@@ -87,10 +87,10 @@ fn logout_without_ledger_is_completed_by_the_next_run() {
 /// Rule 17.
 #[test]
 fn doubt_is_remembered_when_import_of_another_token_dies() {
-    let (world, answer) = doubtful();
+    let (world, answer) = world_in_doubt();
     let other = world.credential(&world.server.mint());
-    let remains = world.crash_during(HookPoint::BeforePublish, || drop(world.import(other, true)));
-    let world = world.restart_from(remains, None);
+    let snapshot = world.crash_during(HookPoint::BeforePublish, || drop(world.import(other, true)));
+    let world = world.restart_from(snapshot, None);
     assert_eq!(world.journal().open_intent(), None, "the doubt is not of the token that was taken");
     is_remembered(&world, &answer);
 }
@@ -98,7 +98,7 @@ fn doubt_is_remembered_when_import_of_another_token_dies() {
 /// Rule 17.
 #[test]
 fn reimport_of_an_in_doubt_token_keeps_the_doubt() {
-    let (world, answer) = doubtful();
+    let (world, answer) = world_in_doubt();
     for is_replacing in [false, true] {
         world.import(world.credential(&answer), is_replacing).unwrap();
         assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
@@ -144,15 +144,15 @@ fn in_doubt_token_can_be_reimported_without_rotation() {
 #[test]
 fn takeover_keeps_a_doubt_even_when_interrupted() {
     for is_cut_off in [false, true] {
-        let (world, _) = doubtful();
+        let (world, _) = world_in_doubt();
         let take_over = |world: &World| world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
         // Another directory had it for a while.
         assert!(matches!(take_over(&world.with_shared_keyring())[..], [(_, TakeOverResult::Adopted(_))]));
-        let remains = match is_cut_off {
+        let snapshot = match is_cut_off {
             true => world.crash_during(HookPoint::BeforePublish, || drop(take_over(&world))),
             false => world.snapshot(),
         };
-        let world = world.restart_from(remains, None);
+        let world = world.restart_from(snapshot, None);
         assert!(matches!(take_over(&world)[..], [(_, TakeOverResult::Republished(_))]));
         assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1), "{is_cut_off}");
     }
@@ -161,8 +161,8 @@ fn takeover_keeps_a_doubt_even_when_interrupted() {
 /// Rule 17.
 #[test]
 fn takeover_of_another_token_marks_in_doubt_one_consumed() {
-    let (world, answer) = doubtful();
-    moved_in(&world, 3, true);
+    let (world, answer) = world_in_doubt();
+    add_items_of_another_store(&world, 3, true);
     let taken = world.process().store().take_over(std::slice::from_ref(world.name())).unwrap();
     assert!(matches!(taken[..], [(_, TakeOverResult::Adopted(_))]), "{taken:?}");
     is_refused(world.import(world.credential(&answer), true));
@@ -188,7 +188,7 @@ fn ledger_entry_missed_by_an_import_is_added_by_next_run() {
 /// Rule 17.
 #[test]
 fn doubt_stays_if_sealing_fails_and_ends_with_another_token() {
-    let (world, answer) = doubtful();
+    let (world, answer) = world_in_doubt();
     std::fs::remove_file(world.file("profiles/demo/sealed")).unwrap();
     world.remove_from_keyring("keepalive");
     std::fs::create_dir(world.file("profiles/demo/.sealed.new")).unwrap();

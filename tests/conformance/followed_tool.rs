@@ -182,8 +182,8 @@ fn crash_during_adoption_loses_nothing_and_sends_nothing() {
     for (place, keyring) in [(HookPoint::BeforePublish, 2), (HookPoint::AfterPublish, 3)] {
         let shared = FollowingWorld::new(RotationMode::Strict);
         shared.rotates();
-        let remains = shared.world.crash_at(place);
-        let world = shared.world.restart_from(remains, None);
+        let snapshot = shared.world.crash_at(place);
+        let world = shared.world.restart_from(snapshot, None);
         assert_eq!(world.published(), Some(keyring), "{place:?}");
         let outcome = world.refresh_if_due();
         assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Fresh, 3), "{outcome:?}");
@@ -305,7 +305,7 @@ impl FollowedStores for RacingTool {
     }
 }
 
-fn racing(at: usize, then: impl FnOnce(&FollowingWorld) -> ToolContents) -> FollowingWorld {
+fn tool_writes_during_refresh(at: usize, then: impl FnOnce(&FollowingWorld) -> ToolContents) -> FollowingWorld {
     let mut shared = FollowingWorld::new(RotationMode::Strict);
     let then = then(&shared);
     let quick = RacingTool { tool: shared.tool.clone(), at, then, looks: Mutex::default() };
@@ -323,19 +323,19 @@ fn newer(shared: &FollowingWorld) -> ToolContents {
 #[test]
 fn tool_refresh_while_connecting_stops_the_send() {
     for then in [newer, |_: &FollowingWorld| ToolContents::Unreadable] {
-        let shared = racing(2, then);
+        let shared = tool_writes_during_refresh(2, then);
         let outcome = shared.world.refresh();
         let error = outcome.error.unwrap();
         assert_eq!((outcome.kind, error.kind.word()), (OutcomeKind::Deferred, "interrupted"), "{error:?}");
         assert_eq!((shared.world.requests(), shared.world.journal().open_intent()), (0, None));
     }
-    let shared = racing(2, newer);
+    let shared = tool_writes_during_refresh(2, newer);
     shared.world.refresh();
     assert_eq!((shared.world.refresh().generation.get(), shared.world.requests()), (3, 0), "the next one adopts it");
 }
 
 fn refused(then: impl FnOnce(&FollowingWorld) -> ToolContents) -> (FollowingWorld, Outcome) {
-    let shared = racing(3, then);
+    let shared = tool_writes_during_refresh(3, then);
     shared.world.server.script([Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#)]);
     let outcome = shared.world.refresh();
     (shared, outcome)
@@ -352,7 +352,7 @@ fn tool_is_read_again_before_a_rejection_needs_login() {
 
 #[test]
 fn tool_is_not_read_again_without_a_rejection() {
-    let shared = racing(3, newer);
+    let shared = tool_writes_during_refresh(3, newer);
     let outcome = shared.world.refresh();
     assert_eq!((outcome.kind, outcome.generation.get(), shared.world.requests()), (OutcomeKind::Refreshed, 3, 1));
     assert_eq!(outcome.warnings, Vec::<String>::new(), "nothing was adopted");

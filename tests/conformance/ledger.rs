@@ -13,7 +13,7 @@ use keepalive::store::{StoreError, TakeOverResult, TokenClaim};
 use keepalive::sys::lockfile::LockFile;
 use serde_json::Value;
 
-use super::crashed_run_responses::dead_with;
+use super::crashed_run_responses::crashed_with_response;
 use super::support::auth_server::Fault;
 use super::support::token_family::RotationMode;
 use super::world::{ACCESS_LIFETIME, HookPoint, World, assert_refused};
@@ -131,8 +131,8 @@ fn lost_journal_leaves_a_doubt_exactly_one_last_chance() {
 /// Rule 17.
 #[test]
 fn ledger_doubt_ends_with_response_sealed_by_a_crashed_run() {
-    let world = dead_with(429, "", true);
-    // Whoever makes no request leaves the answer to the next flight, and sees a token that was sent.
+    let world = crashed_with_response(429, "", true);
+    // An import makes no request: it leaves the response to the next flight, and sees a token that was sent.
     let mut stranger = world.credential(&world.server.mint());
     stranger.binding.client_id.push('2');
     assert_refused(world.import(stranger, false), OutcomeKind::ConfigError, "conflict");
@@ -163,7 +163,7 @@ fn ledger_keeps_doubt_when_second_send_returns_old_token() {
         world.server.script([Fault::DropAfter]);
         assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
         assert!(is_marked(&world, &answer));
-        // Given back, nobody knows which token lives; an answer without one says that this one does.
+        // If the response returns the old token, which one lives is unknown; a response without one says that the old one does.
         let mut came = serde_json::json!({"access_token": "new", "token_type": "Bearer", "expires_in": 600});
         if is_told {
             came["refresh_token"] = answer["refresh_token"].clone();

@@ -180,7 +180,7 @@ impl<'a> ModelRun<'a> {
         flights
     }
 
-    /// Something happens while nobody is at work.
+    /// Something happens while no process is at work.
     fn apply_event(&mut self, step: Step) {
         match step {
             Step::LockKeyring => self.real.keyring.set_fault(Some(KeyringError::Locked)),
@@ -193,7 +193,7 @@ impl<'a> ModelRun<'a> {
                 self.wait_until(self.obtained[&generation].plus(life - Duration::from_secs(20)));
             }
             Step::CloseGrace if self.model.is_grace_open => self.real.clock.advance(self.grace),
-            // On the network, where nobody here sees it.
+            // On the network, where no process sees it.
             Step::CloseGrace | Step::Serve(_) | Step::Refuse(_) | Step::Lose(_) => {}
             _ => panic!("{step:?} while nobody is at work"),
         }
@@ -242,8 +242,8 @@ impl<'a> ModelRun<'a> {
         let outcome = match flight.died {
             None => Some(self.real.refresh()),
             Some(at) => {
-                let remains = self.real.crash_at(place_of(at));
-                self.restart(remains, flight.is_power_cut);
+                let snapshot = self.real.crash_at(place_of(at));
+                self.restart(snapshot, flight.is_power_cut);
                 None
             }
         };
@@ -269,7 +269,7 @@ impl<'a> ModelRun<'a> {
         if let (false, Some(sent)) = (flight.before.is_unsettled(), self.sent) {
             self.wait_until(sent.plus(2 * EXCHANGE + CONNECT_SLACK + SETTLE + Duration::from_secs(1)));
         }
-        let is_held = flight.edges.last() == Some(&Edge::HoldForOrphan);
+        let is_held = flight.edges.last() == Some(&Edge::PauseForOrphan);
         if flight.edges.contains(&Edge::SettleIntent) && self.design.server.has_grace() {
             // The fruit of a grace that recovery finds holds back what comes next: it cannot know what is settled.
             self.real.refresh_if_due();
@@ -323,8 +323,8 @@ impl<'a> ModelRun<'a> {
         self.real.server.script([fault]);
     }
 
-    fn restart(&mut self, remains: CrashSnapshot, is_power_cut: bool) {
-        self.real = self.real.restart_from(remains, is_power_cut.then(|| self.on_disk.clone()));
+    fn restart(&mut self, snapshot: CrashSnapshot, is_power_cut: bool) {
+        self.real = self.real.restart_from(snapshot, is_power_cut.then(|| self.on_disk.clone()));
         if is_power_cut {
             self.real.clock.reboot();
         }
@@ -384,7 +384,7 @@ fn expected_outcomes(edge: Edge, after: &one_machine::ModelState) -> &'static [O
         Edge::WaitInDoubt => &[OutcomeKind::InDoubt],
         Edge::GiveUp if after.needs_login => &[OutcomeKind::NeedsLogin],
         Edge::GiveUp => &[OutcomeKind::InDoubt],
-        Edge::HoldForOrphan | Edge::YieldTooLate | Edge::ReceiveBusy => &[OutcomeKind::Deferred],
+        Edge::PauseForOrphan | Edge::YieldTooLate | Edge::ReceiveBusy => &[OutcomeKind::Deferred],
         Edge::Commit => &[OutcomeKind::Refreshed],
         _ => &[],
     }

@@ -270,8 +270,8 @@ fn signed_in_half_way(has_keyring: bool) -> World {
     if has_keyring {
         // What is written first is the new key.
         world.hook(HookPoint::BeforePublish, || Ok(()));
-        let remains = world.crash_during(HookPoint::BeforePublish, || drop(world.import(answer, false)));
-        return world.restart_from(remains, None);
+        let snapshot = world.crash_during(HookPoint::BeforePublish, || drop(world.import(answer, false)));
+        return world.restart_from(snapshot, None);
     }
     let in_the_way = world.file("profiles/demo/.record.json.new");
     std::fs::create_dir(&in_the_way).unwrap();

@@ -47,7 +47,7 @@ fn is_taken(result: Result<NewCredentialResult, Outcome>, generation: u64) {
 
 /// An ordinary refresh brings this generation.
 #[track_caller]
-fn goes_on(world: &World, generation: u64) {
+fn assert_next_generation(world: &World, generation: u64) {
     let outcome = world.refresh();
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, generation), "{outcome:?}");
 }
@@ -74,7 +74,7 @@ fn import_replaces_live_credential_only_if_it_expires_later() {
             assert_eq!(world.journal().generation.get(), 2, "nothing was touched");
             is_taken(world.import(world.credential(&new), true), 3);
         }
-        goes_on(&world, 4);
+        assert_next_generation(&world, 4);
     }
 }
 
@@ -85,7 +85,7 @@ fn import_without_access_token_replaces_expired_credential() {
     world.clock.advance(ACCESS_LIFETIME);
     is_taken(world.import(world.credential(&new), false), 2);
     assert_eq!(world.journal().validity, None);
-    goes_on(&world, 3);
+    assert_next_generation(&world, 3);
 }
 
 /// Rule 22.
@@ -98,7 +98,7 @@ fn any_import_replaces_a_rejected_or_in_doubt_credential() {
         is_taken(world.import(world.credential(&signed_in_for(&world, Some(1))), false), 2);
         let journal = world.journal();
         assert_eq!((journal.rejected, journal.intent, journal.last_attempt), (None, None, None));
-        goes_on(&world, 3);
+        assert_next_generation(&world, 3);
     }
 }
 
@@ -232,7 +232,7 @@ fn unreadable_credential_is_replaced_only_with_replace() {
         is_refused(world.import(new, false), kind, word);
         assert_eq!(world.journal().generation.get(), 1);
         is_taken(world.import(world.credential(&world.server.mint()), true), 2);
-        goes_on(&world, 3);
+        assert_next_generation(&world, 3);
     }
 }
 
@@ -304,7 +304,7 @@ fn login_brings_new_access_token_for_same_refresh_token() {
     is_taken(world.log_in(&signed_in_again(&answer, "new")), 3);
     assert_eq!((access(&world).as_str(), world.published()), ("new", Some(3)));
     assert_eq!((world.refresh_if_due().kind, world.requests()), (OutcomeKind::Fresh, 1));
-    goes_on(&world, 4);
+    assert_next_generation(&world, 4);
     // An import of the same brings nothing that is known to be new.
     let copied = world.import(world.credential(&signed_in_again(&answer, "copied")), true).unwrap();
     assert!(matches!(copied, NewCredentialResult::Unchanged { .. }), "{copied:?}");
@@ -348,7 +348,7 @@ fn login_clears_rejection_doubt_and_revocation_of_its_token() {
         let journal = world.journal();
         assert_eq!((journal.rejected, journal.intent, journal.revocation), (None, None, None), "{i}");
         assert_eq!((access(&world).as_str(), world.refresh_if_due().kind), ("new", OutcomeKind::Fresh), "{i}");
-        goes_on(&world, generation + 1);
+        assert_next_generation(&world, generation + 1);
         is_refused(world.import(world.credential(&answer), true), OutcomeKind::NeedsLogin, "consumed");
         assert_eq!(world.server.counts().families_revoked, 0);
     }
@@ -364,12 +364,12 @@ fn login_counts_when_its_process_dies_before_the_journal() {
     world.server.script([DEAD]);
     assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
     let again = signed_in_again(&answer, "new");
-    let remains = world.crash_during(HookPoint::BeforePublish, || drop(world.log_in(&again)));
-    let world = world.restart_from(remains, None);
+    let snapshot = world.crash_during(HookPoint::BeforePublish, || drop(world.log_in(&again)));
+    let world = world.restart_from(snapshot, None);
     let looked = world.refresh_if_due();
     assert_eq!((looked.kind, looked.generation.get()), (OutcomeKind::Fresh, 3), "{looked:?}");
     assert_eq!(access(&world), "new");
-    goes_on(&world, 4);
+    assert_next_generation(&world, 4);
 }
 
 /// Rule 4.
@@ -391,7 +391,7 @@ fn login_takes_rejected_token_but_none_that_a_profile_holds() {
 }
 
 /// The journal, or the ledger, cannot be written any more.
-fn spoil(world: &World, what: &str) {
+fn make_unwritable(world: &World, what: &str) {
     let path = world.file(what);
     drop(std::fs::remove_file(&path));
     std::fs::create_dir(&path).unwrap();
@@ -405,7 +405,7 @@ fn failed_journal_write_after_sealing_reports_stored_token() {
     for way in ["import", "login", "tool"] {
         let world = world();
         let answer = world.server.mint();
-        spoil(&world, "profiles/demo/.record.json.new");
+        make_unwritable(&world, "profiles/demo/.record.json.new");
         let new = world.credential(&answer);
         let result = match way {
             "import" => world.import(new, true),
@@ -430,7 +430,7 @@ fn failed_journal_write_after_sealing_reports_stored_token() {
         } else {
             assert!(hint.ends_with("finish it: keepalive refresh -p demo"), "{hint}");
         }
-        goes_on(&world, 3);
+        assert_next_generation(&world, 3);
         assert_eq!(world.published(), Some(3), "{way}");
         assert_eq!(world.server.counts().presented_again, 0);
     }
@@ -440,11 +440,11 @@ fn failed_journal_write_after_sealing_reports_stored_token() {
 fn import_that_cannot_be_sealed_changes_nothing() {
     let world = world();
     let answer = world.server.mint();
-    spoil(&world, "profiles/demo/.sealed.new");
+    make_unwritable(&world, "profiles/demo/.sealed.new");
     is_refused(world.import(world.credential(&answer), true), OutcomeKind::StoreUnavailable, "io");
     std::fs::remove_dir_all(world.file("profiles/demo/.sealed.new")).unwrap();
     assert_eq!((world.journal().generation.get(), world.published()), (1, Some(1)));
-    goes_on(&world, 2);
+    assert_next_generation(&world, 2);
 }
 
 /// Rule 12.
@@ -478,7 +478,7 @@ fn import_of_stored_token_republishes_missing_keyring_item() {
 fn import_counts_on_from_unreadable_sealed_credential() {
     let world = World::without_keyring();
     let journal = std::fs::read(world.file("profiles/demo/record.json")).unwrap();
-    goes_on(&world, 2);
+    assert_next_generation(&world, 2);
     std::fs::write(world.file("profiles/demo/record.json"), journal).unwrap();
     let mut sealed = std::fs::read(world.file("profiles/demo/sealed")).unwrap();
     *sealed.last_mut().unwrap() ^= 1;

@@ -33,7 +33,7 @@ fn wait(world: &World, outcome: &Outcome) -> Duration {
 }
 
 /// From `place` on a directory stands where a file is to be written: the disk will not have it.
-fn obstruct(world: &World, place: HookPoint, path: &Path) {
+fn block_path_with_directory(world: &World, place: HookPoint, path: &Path) {
     let obstacle = path.join("obstacle");
     world.hook(place, move || {
         std::fs::create_dir_all(obstacle).unwrap();
@@ -63,7 +63,7 @@ fn throttled_profile_waits_longer_each_time_with_jitter() {
 fn unreachable_server_is_tried_three_times_or_once_on_stop() {
     for (is_stopped, tries) in [(false, 3), (true, 1)] {
         let mut world = world();
-        // Nobody listens on a port that was just given back.
+        // No process listens on a port that was just given back.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         world.provider_mut().token_endpoint = Some(format!("http://127.0.0.1:{port}/token").parse().unwrap());
         world.sign_in();
@@ -94,7 +94,7 @@ fn doubt_allows_a_retry_at_once_within_server_grace() {
 
 /// Rule 20.
 #[test]
-fn next_generation_is_not_held_without_a_same_grace_retry() {
+fn next_generation_is_not_paused_without_a_same_grace_retry() {
     // None was retried.
     let graceful = World::new(None, RotationMode::Grace(Duration::from_secs(60)), SAME);
     // One was, but the server answers the newest request only; or it was the last chance at a strict one.
@@ -162,7 +162,7 @@ fn odd_token_type_or_missing_lifetime_gives_a_warning() {
 fn response_is_sealed_later_when_the_first_write_fails() {
     let world = world();
     let received = world.file("profiles/demo/received");
-    obstruct(&world, HookPoint::AfterExchange, &received);
+    block_path_with_directory(&world, HookPoint::AfterExchange, &received);
     world.hook(HookPoint::BeforePublish, move || {
         std::fs::remove_dir_all(received).unwrap();
         Ok(())
@@ -178,7 +178,7 @@ fn response_is_sealed_later_when_the_first_write_fails() {
 fn response_is_kept_in_keyring_when_the_disk_refuses_it() {
     let world = world();
     let received = world.file("profiles/demo/received");
-    obstruct(&world, HookPoint::AfterExchange, &received);
+    block_path_with_directory(&world, HookPoint::AfterExchange, &received);
     let outcome = world.refresh();
     assert_eq!((outcome.kind, world.published()), (OutcomeKind::Refreshed, Some(2)), "{outcome:?}");
     assert!(outcome.warnings.iter().any(|w| w.contains("only in the keyring")), "{outcome:?}");
@@ -194,7 +194,7 @@ fn response_is_kept_in_keyring_when_the_disk_refuses_it() {
 fn token_is_in_doubt_when_no_store_takes_the_response() {
     let world = World::without_keyring();
     let received = world.file("profiles/demo/received");
-    obstruct(&world, HookPoint::AfterExchange, &received);
+    block_path_with_directory(&world, HookPoint::AfterExchange, &received);
     let outcome = world.refresh();
     assert_eq!((outcome.kind, outcome.warnings.as_slice()), (OutcomeKind::InDoubt, [].as_slice()), "{outcome:?}");
     std::fs::remove_dir_all(received).unwrap();
@@ -209,7 +209,7 @@ fn token_is_in_doubt_when_no_store_takes_the_response() {
 #[test]
 fn failed_intent_write_is_reported_and_nothing_is_sent() {
     let world = world();
-    obstruct(&world, HookPoint::BeforeExchange, &world.file("profiles/demo/.record.json.new"));
+    block_path_with_directory(&world, HookPoint::BeforeExchange, &world.file("profiles/demo/.record.json.new"));
     let outcome = world.refresh();
     let error = outcome.error.unwrap();
     assert_eq!((outcome.kind, error.kind.word()), (OutcomeKind::StoreUnavailable, "io"));
@@ -711,7 +711,7 @@ fn clock_set_back_does_not_prolong_a_wait() {
     assert_eq!((outcome.kind, wait(&world, &outcome)), (OutcomeKind::Deferred, Duration::from_secs(60)));
     world.clock.advance(Duration::from_secs(60));
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 2));
-    // After a reboot nobody knows what a clock means that stands before the refusal.
+    // After a reboot, a clock that stands before the refusal proves nothing about the time since.
     world.server.script([Fault::Respond(429, "retry-after: 100\r\n", "")]);
     world.refresh();
     world.clock.reboot();

@@ -1,5 +1,5 @@
 //! The journal, the sealed copy and the keyring disagree, in every way that backups, other programs and dying disks bring
-//! about: the newest generation wins if anybody has it, and nothing is sent if nobody does.
+//! about: the newest generation wins if one of them has it, and nothing is sent if none has.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -123,8 +123,8 @@ fn damaged_sealed_credential_is_restored_from_keyring() {
 /// A run that died between the answer's final name and everything else: the sealed copy alone is at generation 2.
 fn ahead() -> World {
     let world = World::new(None, RotationMode::Strict, "");
-    let remains = world.crash_at(HookPoint::BeforePublish);
-    world.restart_from(remains, None)
+    let snapshot = world.crash_at(HookPoint::BeforePublish);
+    world.restart_from(snapshot, None)
 }
 
 fn look_into(world: &World) -> Result<Option<u64>, StoreError> {
@@ -371,8 +371,8 @@ fn token_of_a_crashed_run_is_consumed_once_successor_is_found() {
     let world = World::new(None, RotationMode::Strict, "");
     let first = world.server.mint();
     world.import(world.credential(&first), true).unwrap();
-    let remains = world.crash_at(HookPoint::AfterPublish);
-    let world = world.restart_from(remains, None);
+    let snapshot = world.crash_at(HookPoint::AfterPublish);
+    let world = world.restart_from(snapshot, None);
     let before = world.journal().sequence;
     assert_eq!(world.refresh_if_due().generation.get(), 3);
     assert!(world.journal().sequence > before, "a process that waits for the lock learns of it");
@@ -436,7 +436,7 @@ fn extra_keyring_items_are_reported() {
 }
 
 /// Another machine's store with the same profile, whose items are in this keyring now, its sealing key too or not.
-pub fn moved_in(world: &World, generation: u64, with_key: bool) {
+pub fn add_items_of_another_store(world: &World, generation: u64, with_key: bool) {
     let other = World::new(None, RotationMode::Strict, "");
     // All servers here count their tokens from one.
     other.server.mint();
@@ -464,7 +464,7 @@ fn takeover_adopts_only_provable_keyring_items() {
         (3, false, TakeOverResult::Unverified { claimed: g(3) }),
     ] {
         let past = TwoGenerations::new();
-        moved_in(&past.world, theirs, with_key);
+        add_items_of_another_store(&past.world, theirs, with_key);
         let take_over = || past.world.process().store().take_over(std::slice::from_ref(past.world.name())).unwrap();
         assert_eq!(take_over(), [(past.world.name().clone(), expected.clone())], "{theirs} {with_key}");
         if let TakeOverResult::Adopted(generation) = expected {
@@ -562,19 +562,19 @@ fn import_does_not_overwrite_item_published_meanwhile_elsewhere() {
 
 /// What was in a world's store is in another now, as from a backup: which has another UUID, and another ledger. A journal of
 /// an older version does not say where it is from.
-pub fn moved_in_from(world: &World, is_of_older_version: bool) {
+pub fn change_store_identity(world: &World, is_of_older_version: bool) {
     let path = world.file("store.json");
     let mut identity: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     identity["uuid"] = "00000000-0000-4000-8000-000000000000".into();
     std::fs::write(&path, identity.to_string()).unwrap();
     let _not_there = std::fs::remove_file(world.file("ledger"));
     if is_of_older_version {
-        forget_whose(world);
+        remove_store_from_journal(world);
     }
 }
 
 /// Makes a journal one of an older version.
-fn forget_whose(world: &World) {
+fn remove_store_from_journal(world: &World) {
     let path = world.file("profiles/demo/record.json");
     let mut journal: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     assert!(journal.as_object_mut().unwrap().remove("store_identity").is_some(), "{journal}");
@@ -632,7 +632,7 @@ fn unknown_store_identity_is_not_recreated_over_existing_data() {
     world.import(world.credential(&first), true).unwrap();
     assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);
     std::fs::remove_file(world.file("store.json")).unwrap();
-    forget_whose(&world);
+    remove_store_from_journal(&world);
     let is_lost = |outcome: Outcome| {
         let told = (outcome.kind, error_kind(&outcome));
         assert_eq!(told, (OutcomeKind::StoreUnavailable, "identity_lost"), "{outcome:?}");

@@ -12,7 +12,7 @@ use keepalive::store::{TakeOverResult, TokenClaim};
 use keepalive::sys::lockfile::LockFile;
 use serde_json::Value;
 
-use super::store_disagreement::moved_in_from;
+use super::store_disagreement::change_store_identity;
 use super::support::auth_server::{Fault, HoldPoint};
 use super::support::token_family::RotationMode;
 use super::world::{HookPoint, World, assert_refused};
@@ -107,8 +107,8 @@ fn in_doubt_token_is_refused_to_another_profile() {
 #[test]
 fn token_sent_by_a_crashed_run_is_refused_to_another_profile() {
     let (world, answer) = world();
-    let remains = world.crash_at(HookPoint::AfterExchange);
-    is_held(&world.restart_from(remains, None), "demo", &copy(), &answer);
+    let snapshot = world.crash_at(HookPoint::AfterExchange);
+    is_held(&world.restart_from(snapshot, None), "demo", &copy(), &answer);
 }
 
 /// Rule 22.
@@ -296,7 +296,7 @@ fn doubt_of_a_profile_from_another_store_holds_here() {
         world.import(world.credential(&answer), true).unwrap();
         world.server.script([Fault::DropAfter]);
         assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
-        moved_in_from(&world, is_of_older_version);
+        change_store_identity(&world, is_of_older_version);
         is_held(&world, "demo", &copy(), &answer);
         assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1));
         is_held(&world, "demo", &copy(), &answer);
@@ -317,7 +317,7 @@ fn rejection_of_a_profile_from_another_store_holds_here() {
         world.import(world.credential(&answer), true).unwrap();
         world.server.script([DENIED]);
         assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
-        moved_in_from(&world, is_of_older_version);
+        change_store_identity(&world, is_of_older_version);
         let is_dead = |name: &ProfileName| {
             let again = world.import_into(name, world.credential(&answer), true);
             is_refused(again, OutcomeKind::NeedsLogin, "consumed");

@@ -1,4 +1,4 @@
-//! What is stored cannot be opened, or may not be used, until somebody mends it: `status` tells it as the runs do, and no
+//! What is stored cannot be opened, or may not be used, until a user mends it: `status` tells it as the runs do, and no
 //! longer than it lasts.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use keepalive::scheduler::Scheduler;
 use keepalive::store::journal::block::Cause;
 use keepalive::store::keyring::{KeyringError, KeyringItem};
 
-use super::store_disagreement::moved_in;
+use super::store_disagreement::add_items_of_another_store;
 use super::support::eventually;
 use super::support::token_family::RotationMode;
 use super::world::{ACCESS_LIFETIME, World};
@@ -119,7 +119,7 @@ const BREAKS: [BreakCase; 6] = [
     (|whole| whole.alter_item("keepalive-key", None), OutcomeKind::StoreUnavailable, "key_missing"),
     (|whole| whole.alter_item("keepalive-key", Some("dust")), OutcomeKind::StoreUnavailable, "key_damaged"),
     (|whole| whole.alter_item("keepalive-key", Some(&other_key())), OutcomeKind::StoreUnavailable, "damaged"),
-    (|whole| moved_in(&whole.world, 1, false), OutcomeKind::ConfigError, "domain_mismatch"),
+    (|whole| add_items_of_another_store(&whole.world, 1, false), OutcomeKind::ConfigError, "domain_mismatch"),
 ];
 
 #[test]
@@ -135,7 +135,7 @@ fn lasting_store_error_is_shown_by_status_until_mended() {
         assert_eq!((whole.shown(), whole.status().refresh_at), ((kind.into(), word.to_owned()), now));
         let told = world.journal();
         assert_eq!((told.sequence, &told.last_attempt), (before.sequence, &before.last_attempt), "it was no attempt");
-        // Whoever asks for what is due is told as well, though the access token is fresh, and nothing is written again.
+        // A refresh of what is due reports it too, though the access token is fresh, and nothing is written again.
         let journal = whole.journal();
         let outcome = world.refresh_if_due();
         assert_eq!((outcome.kind, error_kind(&outcome)), (kind, word), "{outcome:?}");
@@ -242,7 +242,7 @@ fn unreadable_token_is_restored_from_keyring_or_reported() {
 fn readable_token_is_returned_while_its_refresh_is_blocked() {
     for obtain in ASKS {
         let whole = RepairableWorld::new();
-        moved_in(&whole.world, 1, false);
+        add_items_of_another_store(&whole.world, 1, false);
         assert_eq!(whole.world.refresh().kind, OutcomeKind::ConfigError);
         let obtained = obtain(&whole.world);
         assert_eq!((obtained.token.unwrap().generation.get(), obtained.outcome.kind), (2, OutcomeKind::Fresh));
@@ -345,7 +345,7 @@ fn daemon_sends_nothing_after_item_of_another_store_was_seen() {
     let world = &whole.world;
     let daemon = world.daemon();
     daemon.store().key("demo").unwrap();
-    moved_in(world, 1, false);
+    add_items_of_another_store(world, 1, false);
     assert_eq!(error_kind(&world.refresh_by(&daemon)), "domain_mismatch");
     world.keyring.set_fault(Some(KeyringError::Locked));
     // Without that there would be no more time to wait for the keyring.

@@ -240,7 +240,7 @@ fn unusable_client_key_is_refused_before_the_lock_is_taken() {
     let gate = server.hold(HoldPoint::BeforeProcessing);
     let flying = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
     gate.wait_reached();
-    // Whoever waited for the lock would wait for this flight.
+    // A command that waited for the lock would wait for this flight.
     for (text, words, hint) in [
         ("hunter2", "it is not a private key in PEM", "BEGIN PRIVATE KEY"),
         (

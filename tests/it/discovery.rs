@@ -92,7 +92,7 @@ fn metadata_of_another_issuer_is_refused_and_nothing_is_sent() {
     configure(&sandbox, &server, "");
     let run = sandbox.import("demo", &server.mint()).exits(78);
     run.says("cannot be trusted").says(&format!("it is for issuer {}", evil.url())).says("nothing was sent");
-    // Somebody who is signed in is not sent elsewhere either; what was known before serves on.
+    // A signed-in profile is not sent elsewhere either: the cached metadata stays in use.
     server.set_metadata(MetadataBehaviour::Plain);
     sandbox.import("demo", &server.mint()).exits(0);
     server.set_metadata(MetadataBehaviour::Custom(JSON, document(&evil, json!({}))));

@@ -31,7 +31,7 @@ fn only(run: &Run, what: &str, level: &str, message: &str, hint: &str) {
     assert!(found.iter().any(is_it), "no {level} {what} with {message:?} and {hint:?} in {found:#?}");
 }
 
-/// A profile that nobody has signed in to yet: 77, or worse.
+/// A profile without a login: 77, or worse.
 fn configured(rest: &str) -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.file_store(&format!("{rest}{DEMO}"));
@@ -158,7 +158,7 @@ fn doctor_reports_metadata_of_another_issuer() {
         "it is for issuer http://127.0.0.1",
         "check `issuer`",
     );
-    // Whoever names the endpoint can live without it.
+    // A user who names the endpoint can do without discovery.
     let rest = format!("{rest}token_endpoint = \"{}/token\"\n", server.url());
     only(&doctor(&configured(&rest)).exits(77), "discovery", "warning", "it is for issuer http://127.0.0.1", "");
 }

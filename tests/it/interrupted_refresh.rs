@@ -96,7 +96,7 @@ fn lost_response_is_fetched_again_within_reuse_grace() {
     sandbox.refresh(&["--force"]).exits(75);
     assert_eq!(sandbox.refresh(&[]).exits(0).result()["outcome"], "refreshed");
     assert!(server.is_family_alive(0));
-    super::support::eventually("the hold after a grace retry is over", || {
+    super::support::eventually("the pause after a grace retry is over", || {
         (sandbox.refresh(&["--force"]).status == 0).then_some(())
     });
     assert!(server.is_family_alive(0));

@@ -38,7 +38,7 @@ fn files(sandbox: &Sandbox) -> Vec<String> {
     names
 }
 
-/// Signed out: nothing is kept but the tombstone, and everybody is told so.
+/// Signed out: nothing is kept but the tombstone, and `status` and `token` report it.
 fn assert_gone(sandbox: &Sandbox) {
     assert_eq!(files(sandbox), ["lock", "record.json"]);
     assert_eq!(sandbox.keepalive(&["--json", "status", "-p", "demo"]).exits(77).profile()["state"], "no_credential");
@@ -213,7 +213,7 @@ fn lost_revocation_response_is_in_doubt_until_settled() {
         assert_eq!(run.json()["error"]["kind"], "revocation_in_doubt");
         let status = sandbox.keepalive(&["--json", "status", "-p", "demo"]).exits(75).profile();
         assert_eq!((&status["state"], &status["error"]["kind"]), (&json!("in_doubt"), &json!("revocation_in_doubt")));
-        // Whoever asks for a refresh is told the truth by the server.
+        // A refresh asked for by the user shows from the server's response whether the token was revoked.
         sandbox.keepalive(&["refresh", "-p", "demo"]).exits(if is_revoked { 77 } else { 0 });
         let state = sandbox.status()["state"].clone();
         assert_eq!(state, if is_revoked { "needs_login" } else { "fresh" });
@@ -234,7 +234,7 @@ fn logout_removes_rejected_and_in_doubt_credentials() {
     let dead = Fault::Respond(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#);
     server.script([dead]);
     sandbox.refresh(&["--force"]).exits(77);
-    // A dead token needs no revocation, so that nobody answers is no reason to keep it.
+    // A rejected token needs no revocation, so a silent server is no reason to keep it.
     let run = logout(&sandbox, &[]).exits(0).says("refresh token was already invalid");
     assert_eq!(told(&run), [json!("revoked"), json!("dead"), json!("left")]);
     assert_gone(&sandbox);

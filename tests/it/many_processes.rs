@@ -1,4 +1,4 @@
-//! Many processes at once: one request, and everybody served.
+//! Many processes at once: one request serves all.
 
 use super::support::auth_server::{AuthServer, Fault, HoldPoint};
 use super::support::oidc_provider::OidcProvider;

@@ -196,7 +196,7 @@ fn deferred_refresh_says_nothing_is_lost_and_when_to_retry() {
     let retry_at = run.result()["retry_at"].as_str().unwrap().to_owned();
     let hint = format!("the refresh token is unaffected; no attempt before {}Z", &retry_at[..19]);
     assert_eq!(run.result()["error"]["hint"], *hint);
-    // The credential is as good as before, and so is the word to whoever asks next.
+    // The credential is unaffected, and the next command says so with the hint of this one.
     let run = eventually("its token has expired", || {
         let run = sandbox.keepalive(&["token", "demo"]);
         (run.status != 0).then_some(run)

@@ -122,7 +122,7 @@ fn rehearse_fails_when_locks_do_not_exclude() {
     assert_eq!(verdict["verdict"], "failed");
 }
 
-/// This program, built so that its lock files exclude nobody. A target directory of its own keeps the good build good.
+/// This program, built so that its lock files exclude no other process. A target directory of its own keeps the good build good.
 fn broken_build() -> PathBuf {
     let target = super::support::root().join("target/broken-guard");
     let built = Command::new(env!("CARGO"))

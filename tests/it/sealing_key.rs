@@ -100,7 +100,7 @@ fn store_refuses_a_new_profile_under_a_second_key() {
     import_new(&sandbox, &server, "brandnew").exits(69).says(&format!("restore key {id} to"));
     sandbox.keepalive(&["login", "brandnew", "--provider", "acme", "--paste"]).exits(69).says(&id);
     assert!(!sandbox.path("state/keepalive/profiles/brandnew/sealed").exists());
-    // One damaged file has no say, and locks nobody out.
+    // One damaged file does not decide which key is right, and locks no profile out.
     import_new(&sandbox, &server, "demo").exits(69);
     std::fs::write(sandbox.path("state/keepalive/profiles/demo/sealed"), "dust").unwrap();
     import_new(&sandbox, &server, "brandnew").exits(0);
@@ -129,9 +129,9 @@ fn remains_of_an_interrupted_logout_do_not_bind_the_key() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let sealed = sandbox.path("state/keepalive/profiles/demo/sealed");
-    let remains = std::fs::read(&sealed).unwrap();
+    let saved = std::fs::read(&sealed).unwrap();
     sandbox.keepalive(&["logout", "demo", "--forget"]).exits(1);
-    std::fs::write(&sealed, remains).unwrap();
+    std::fs::write(&sealed, saved).unwrap();
     lose_key(&sandbox);
     sandbox.keepalive(&["doctor"]).exits(78).says(MAKE_ONE);
     change_key(&sandbox);

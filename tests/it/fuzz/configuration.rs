@@ -49,7 +49,7 @@ const WORDS: [&[u8]; 34] = [
 
 static CONFIGS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let example = std::fs::read_to_string(root().join("contrib/keepalive.example.toml")).unwrap();
-    // The same with everything that is only shown in it.
+    // The example with its commented-out keys in force.
     let uncommented = example.lines().map(|line| line.strip_prefix("# ").unwrap_or(line).to_owned() + "\n").collect();
     let built_in = std::fs::read_to_string(root().join("src/config/providers.toml")).unwrap();
     vec![example, uncommented, built_in]

@@ -106,7 +106,7 @@ fn member(rng: &mut Rng, node: &mut Value, names: &[&str]) {
     }
 }
 
-/// A value as nobody expects it.
+/// A value that no reader expects.
 pub fn scalar(rng: &mut Rng) -> Value {
     let texts = [
         "",

@@ -154,7 +154,7 @@ fn no_token_is_lost(answer: &SealedResponse, body: &[u8], reading: &ResponseCont
     let Some(told) = members.get("refresh_token").and_then(Value::as_str) else { return };
     let is_plain = matches!(answer.content_encoding.as_deref(), None | Some("identity" | "zstd"));
     let is_usable = !told.trim().is_empty() && told != SENT && (200..300).contains(&answer.status);
-    // Of what was cut just there nobody knows how much more there was.
+    // Where a body was cut just at the limit, how much more there was is unknown.
     let is_within_the_cap = body.len() < content_coding::MAX_BODY_BYTES
         || (answer.is_complete && body.len() == content_coding::MAX_BODY_BYTES);
     if !is_plain || !is_usable || !is_within_the_cap {

@@ -1,5 +1,5 @@
 //! Damaged stores: journal, sealed files and keyring items altered, cut, swapped, rolled back or lost. Nothing that comes
-//! out of them may be another profile's, of a lower generation, or a token that nobody issued.
+//! out of them may be another profile's, of a lower generation, or a token that no server issued.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -249,7 +249,7 @@ impl AuthServer {
         self.state().response_delay = delay;
     }
 
-    /// Tells this time to whoever asks for nothing.
+    /// Sets the `Date` of responses to `HEAD` requests.
     pub fn set_date(&self, date: &str) {
         self.state().date = Some(date.to_owned());
     }
@@ -409,7 +409,7 @@ fn serve_connection(stream: TcpStream, shared: &SharedServer, base: &str) -> io:
     let (method, path, headers) = head(&mut reader)?;
     if method == "HEAD" {
         let date = shared.lock().date.as_ref().map_or(String::new(), |date| format!("date: {date}\r\n"));
-        // Nobody who only knocks has anything to say.
+        // A probe carries no content and no header of its own.
         let says = |(name, _): &(String, String)| name.starts_with("x-") || CONTENT_HEADERS.contains(&name.as_str());
         let status = if headers.iter().any(says) || path.contains('?') { 500 } else { 405 };
         return respond(&stream, status, &date, "");
@@ -436,7 +436,7 @@ fn serve_connection(stream: TcpStream, shared: &SharedServer, base: &str) -> io:
     match request.path.as_str() {
         "/token" => token(&stream, shared, &request),
         "/revoke" => revoke(&stream, shared, &request),
-        // Everybody is signed in as soon as they ask, unless the script says otherwise.
+        // Each user is signed in at the first poll, unless the script says otherwise.
         "/device" => {
             let page = format!("{base}/page");
             let code = json!({"device_code": "device", "user_code": "AB-CD", "verification_uri": page,

@@ -15,7 +15,7 @@ pub enum KeyringState {
     Locked,
     /// Owns its name and never answers.
     Hanging,
-    /// Nobody.
+    /// No keyring service is on the bus.
     Missing,
 }
 
@@ -118,7 +118,7 @@ impl SessionBus {
         assert_eq!(self.is_locked(), Some(true));
     }
 
-    /// Whether the login collection is locked; `None` if nobody answers.
+    /// Whether the login collection is locked; `None` if no service answers.
     fn is_locked(&self) -> Option<bool> {
         let answer = self.call(&[
             "/org/freedesktop/secrets/collection/login",

@@ -11,7 +11,7 @@ pub fn run_at_once(sandbox: &Sandbox, calls: &[Vec<&str>]) -> Vec<Run> {
     let fifo = sandbox.path("starting-gate");
     let _old = std::fs::remove_file(&fifo);
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-    // Open at both ends for as long as anybody may come, so that nobody comes too late.
+    // Open at both ends as long as processes may still start, so that none comes too late.
     let mut gate = std::fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
     let ready = sandbox.path("ready");
     let _old = std::fs::remove_dir_all(&ready);

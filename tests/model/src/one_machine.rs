@@ -67,10 +67,10 @@ pub struct Design {
     /// A retry inside the grace waits for that, too.
     pub grace_waits: bool,
     /// No further generation is asked for while a request of an earlier one may still arrive.
-    pub hold: bool,
+    pub pause_after_retry: bool,
     /// Whether the attempt is still allowed is checked as the body is let through, and not only before.
-    pub fence: bool,
-    /// Whoever waited for a flight takes its outcome, errors included.
+    pub gate: bool,
+    /// A process that waited for a flight takes its outcome, errors included.
     pub share: bool,
     /// The keyring is asked before anything is sent.
     pub preflight: bool,
@@ -110,8 +110,8 @@ impl Design {
             blind_retry: false,
             quarantine: true,
             grace_waits: server == Server::GraceLatest,
-            hold: true,
-            fence: true,
+            pause_after_retry: true,
+            gate: true,
             share: true,
             preflight: true,
             bounded_network: true,
@@ -188,7 +188,7 @@ pub enum MessageKind {
     Busy,
 }
 
-/// On the network. Without an owner nobody waits for the answer any more.
+/// On the network. Without an owner no process waits for the response any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Message {
     pub owner: Option<u8>,
@@ -283,7 +283,7 @@ pub enum Edge {
     FollowFailure,
     WaitInDoubt,
     PresumeConsumed,
-    HoldForOrphan,
+    PauseForOrphan,
     Allow(SendReason),
     KeyringAway,
     WriteIntent,
@@ -369,7 +369,7 @@ impl ModelState {
         }
     }
 
-    /// Nobody waits any more for what was sent: the request may still arrive, its answer is lost.
+    /// No process waits any more for what `p` sent: the request may still arrive, its response is lost.
     fn orphan(&mut self, p: u8) {
         let before = std::mem::take(&mut self.network);
         for message in before {
@@ -385,7 +385,7 @@ impl ModelState {
 
     fn die(&mut self, p: u8, design: &Design) {
         if self.processes[usize::from(p)].at == Phase::Received && design.sealing != Sealing::Never {
-            // Between the last byte and the sync: the window that nobody can close.
+            // Between the last byte and the sync: the window that no client can close.
             self.lost_in_window = true;
         }
         self.orphan(p);
@@ -526,7 +526,7 @@ impl Design {
         may((world.is_grace_open || world.in_grace != 0) && is_closable, Step::CloseGrace);
     }
 
-    /// Signed in, and nobody at work.
+    /// Signed in, and no process at work.
     pub fn start(&self) -> ModelState {
         ModelState::new(self)
     }
@@ -619,10 +619,10 @@ impl Design {
             Some(Edge::FollowSuccess)
         } else if self.share && world.sequence > seen_sequence && world.last_failed {
             Some(Edge::FollowFailure)
-        } else if world.intent.is_none() && self.hold && self.server.has_grace() && world.is_unsettled() {
-            Some(Edge::HoldForOrphan)
+        } else if world.intent.is_none() && self.pause_after_retry && self.server.has_grace() && world.is_unsettled() {
+            Some(Edge::PauseForOrphan)
         } else if !self.blind_retry && world.intent.is_some_and(|intent| intent.is_last_chance_spent) {
-            // Whoever made the last send died before it could say so.
+            // The process that made the last send died before it could record the result.
             world.presume_consumed();
             Some(Edge::PresumeConsumed)
         } else {
@@ -682,7 +682,7 @@ impl Design {
 
     fn let_through(&self, world: &mut ModelState, p: u8) -> Edge {
         let process = world.processes[usize::from(p)].clone();
-        if process.kind == SendReason::Grace && self.fence && !world.is_grace_open {
+        if process.kind == SendReason::Grace && self.gate && !world.is_grace_open {
             // The journal is as before this send.
             world.intent = world.intent.map(|intent| ModelIntent { sends: intent.sends - 1, ..intent });
             world.end(p);
@@ -807,7 +807,7 @@ impl Design {
         world.keyring = world.keyring_on_disk;
         world.is_keyring_locked = false;
         world.holder = None;
-        // Nobody knows how much of the grace is gone.
+        // How much of the grace is gone is unknown.
         world.is_grace_open = false;
     }
 

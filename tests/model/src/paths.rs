@@ -45,7 +45,7 @@ impl Situation {
 /// Which steps are open in a world.
 pub type StepFilter = fn(&ModelState, Step) -> bool;
 
-/// Gives, for each edge in each situation, a shortest way that takes it, led on until nobody is at work and then through
+/// Gives, for each edge in each situation, a shortest way that takes it, led on until no process is at work and then through
 /// one more refresh that meets no trouble; of two ways, one of which begins with the other, the longer. `may` says which
 /// steps are open.
 pub fn shortest_paths(design: &Design, may: StepFilter) -> Vec<Vec<Step>> {
@@ -94,7 +94,7 @@ fn extend_to_idle(
     }
     steps.reverse();
     let Some((mut world, _)) = design.step(&places[place].0, step) else { return steps };
-    // How far it can be led: to where somebody is at work and may not go on, it is not.
+    // How far it can be led: not to where a process is at work and may not go on.
     let mut whole = 0;
     for is_last in [false, true] {
         loop {

@@ -157,7 +157,7 @@ impl MultiHostDesign {
             return world.reset(h, HostPhase::Idle);
         }
         let is_last_chance = world.intent.is_some();
-        // Its holder is dead, or paused for longer than the wait: nobody can tell which.
+        // Its holder is dead, or paused for longer than the wait: no other host can tell which.
         world.lost_in_window |= is_last_chance && world.current != world.token;
         world.intent = Some(HostIntent { generation: host.generation, since: world.time, is_last_chance });
         world.hosts[usize::from(h)].at = HostPhase::Permitted;

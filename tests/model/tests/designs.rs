@@ -34,7 +34,7 @@ fn strict() -> Design {
     Design::implemented(Server::Strict)
 }
 
-/// No lock, no journal, no sealed copy: what everybody writes first.
+/// No lock, no journal, no sealed copy: a first attempt at a client.
 fn naive() -> Design {
     Design { reread: false, intent: false, sealing: Sealing::Never, preflight: false, share: false, ..strict() }
 }
@@ -130,8 +130,8 @@ fn design_without_shared_outcomes_is_caught() {
 
 /// Rule 19.
 #[test]
-fn grace_retry_without_a_fence_is_caught() {
-    caught("grace, no fence", Design { fence: false, ..Design::implemented(Server::GraceMulti) }, &["P5"]);
+fn grace_retry_without_a_send_gate_is_caught() {
+    caught("grace, no send gate", Design { gate: false, ..Design::implemented(Server::GraceMulti) }, &["P5"]);
 }
 
 /// Rule 20.

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::support::authserver::{AuthServer, Fault, HoldPoint};
-use super::support::family::RotationMode;
+use super::support::auth_server::{AuthServer, Fault, HoldPoint};
 use super::support::sandbox::Sandbox;
+use super::support::token_family::RotationMode;
 
 const NOBODY: &str = "no daemon is running: nothing will refresh this; start it: ";
 

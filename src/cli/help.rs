@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn short_help_of_a_command_leaves_out_the_global_options() {
         let mut command = command_with_help();
-        for sub in command.get_subcommands_mut() {
+        for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
             let (short, long) = (sub.render_help().to_string(), sub.render_long_help().to_string());
             assert!(!short.contains("--color") && short.contains("keepalive -h"), "{short}");
             assert!(short.lines().count() <= 24, "{short}");

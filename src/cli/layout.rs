@@ -43,8 +43,8 @@ fn wrap_line(line: &str, width: usize, indent: usize) -> String {
         return line.to_owned();
     }
     let (mut wrapped, mut used, mut is_start) = (String::new(), 0, true);
-    for word in line.split(' ') {
-        let length = visible_width(word);
+    for word in words(line) {
+        let length = visible_width(&word);
         if !wrapped.trim().is_empty() && used + 1 + length > width {
             wrapped.push('\n');
             wrapped.push_str(&" ".repeat(indent));
@@ -53,11 +53,23 @@ fn wrap_line(line: &str, width: usize, indent: usize) -> String {
             wrapped.push(' ');
             used += 1;
         }
-        wrapped.push_str(word);
+        wrapped.push_str(&word);
         used += length;
         is_start = false;
     }
     wrapped
+}
+
+/// The words of a line; what stands between backticks is one, because a command is copied whole.
+fn words(line: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for word in line.split(' ') {
+        match words.last_mut().filter(|last| last.matches('`').count() % 2 == 1) {
+            Some(open) => open.push_str(&format!(" {word}")),
+            None => words.push(word.to_owned()),
+        }
+    }
+    words
 }
 
 /// Aligns rows in columns as wide as their widest cell.
@@ -107,6 +119,7 @@ mod tests {
         assert_eq!(wrap("one two three", Some(8), 2), "one two\n  three");
         assert_eq!(wrap("a /very/long/path b", Some(8), 2), "a\n  /very/long/path\n  b");
         assert_eq!(wrap("\u{1b}[1mone two\u{1b}[0m x", Some(9), 0), "\u{1b}[1mone two\u{1b}[0m x");
+        assert_eq!(wrap("run `a b c` now", Some(10), 2), "run\n  `a b c`\n  now");
         assert_eq!(wrap("one two three", None, 2), "one two three");
     }
 }

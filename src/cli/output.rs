@@ -276,11 +276,7 @@ pub fn excerpt_lines(mistake: &Diagnostic) -> Option<String> {
 
 /// The text with three dots for an ellipsis, if the terminal or the locale has none.
 fn ascii_if_needed(text: &str, is_terminal: bool) -> String {
-    if paths::is_unicode_shown(is_terminal) {
-        text.to_owned()
-    } else {
-        text.replace(" \u{2026}", "...").replace('\u{2026}', "...")
-    }
+    if paths::is_unicode_shown(is_terminal) { text.to_owned() } else { text.replace('\u{2026}', "...") }
 }
 
 /// The choice of colours for the printing crates.

@@ -45,7 +45,7 @@ pub(super) fn of_line(line: &str, key: &str, indent: usize, length: usize) -> Op
         }
         Some(_) => cut(line),
         // A list over several lines.
-        None if key.rsplit('.').next().is_some_and(is_plain) => without_comment(line).to_owned(),
+        None if key.rsplit('.').next().is_some_and(|name| PLAIN.contains(&name)) => without_comment(line).to_owned(),
         None => return None,
     };
     let plain: String =

@@ -1,4 +1,4 @@
-//! What a person is told, and how often: by name, at once, and not by nobody's daemon.
+//! What a person is told, and how often: the name that was meant, each mistake at once, and that nothing refreshes.
 
 use serde_json::json;
 
@@ -106,9 +106,11 @@ fn overdue_refresh_is_due_at_one_past_instant() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::new();
     sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
-    let mut response = server.mint();
-    response["expires_at"] = json!(1_790_000_000);
-    sandbox.import("demo", &response).exits(0);
+    sandbox.import("demo", &server.mint()).exits(0);
+    let record = sandbox.path("state/keepalive/profiles/demo/record.json");
+    let mut journal: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    journal["validity"]["obtained"]["wall"] = json!("2026-09-21T12:00:00Z");
+    std::fs::write(&record, serde_json::to_vec(&journal).unwrap()).unwrap();
     let [first, second] = [(); 2].map(|()| sandbox.status()["refresh_at"].as_str().unwrap().to_owned());
     assert_eq!(first, second);
     assert!(
@@ -116,8 +118,12 @@ fn overdue_refresh_is_due_at_one_past_instant() {
         "{first}"
     );
     let shown = sandbox.keepalive(&["status"]).stdout;
-    assert!(shown.contains("overdue since Sep 2"), "{shown}");
-    sandbox.keepalive(&["doctor"]).exits(75).stdout.contains("nothing refreshes it").then_some(()).expect("a problem");
+    assert!(shown.contains("overdue since Sep 21, 12:"), "{shown}");
+    let doctor = sandbox.keepalive(&["doctor"]).exits(75).stdout;
+    assert!(
+        doctor.contains("error  profile: demo: the access token has expired, and nothing refreshes it"),
+        "{doctor}"
+    );
 }
 
 #[test]
@@ -131,8 +137,7 @@ fn stop_of_a_refresh_of_many_is_acknowledged() {
         sandbox.import(name, &server.mint()).exits(0);
     }
     let held = server.hold(HoldPoint::AfterCommit);
-    let arguments: Vec<&str> = ["refresh", "--force"].into_iter().collect();
-    let run = sandbox.spawn(&arguments);
+    let run = sandbox.spawn(&["refresh", "--force"]);
     held.wait_reached();
     run.terminate();
     run.wait_for_line("being finished");

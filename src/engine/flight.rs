@@ -8,7 +8,7 @@ use crate::engine::refresh;
 use crate::engine::refresh::context::RefreshContext;
 use crate::events;
 use crate::guard::{LeaderSlot, Lease};
-use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
+use crate::outcome::{Outcome, OutcomeKind};
 use crate::profile::Profile;
 use crate::provider::PrepareError;
 use crate::store::journal::Journal;
@@ -51,9 +51,7 @@ impl EngineInner {
         let (lease, concurrency_permit) = match Lease::admit(leader_slot, &create_lock_file, take, try_take) {
             Ok(admitted) => admitted,
             Err((leader_slot, error)) => {
-                let failure =
-                    Failure::new(ErrorKind::Lock, format!("cannot lock {}: {error}", create_lock_file.display()));
-                return leader_slot.complete(Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure));
+                return leader_slot.complete(super::cannot_lock(&create_lock_file, &error));
             }
         };
         events::lock_acquired(&profile.name, self.clock.now().time_since(&asked));
@@ -65,7 +63,7 @@ impl EngineInner {
             prepared,
             client_mark: OnceLock::new(),
             demand,
-            version_seen: seen.version,
+            seen,
             stop: Arc::clone(&self.stop),
             is_daemon: is_resident,
             prefetched_key: key,

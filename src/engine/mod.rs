@@ -11,6 +11,8 @@ pub mod new_credential;
 pub mod refresh;
 pub mod status;
 
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -166,9 +168,8 @@ impl Engine {
                 JoinResult::Waiting { flight, is_follower } => (flight, is_follower),
             };
             let Some(wait_result) = self.wait_in_slices(&flight, limit, on_long_wait) else {
-                let failure = Failure::new(ErrorKind::Interrupted, "cancelled before anything was sent");
-                let outcome = Outcome::new(OutcomeKind::Deferred).with_error(failure);
-                return (self.with_journal_fields(profile, outcome), None);
+                let message = "cancelled before anything was sent".into();
+                return (self.deferred(profile, ErrorKind::Interrupted, message, None), None);
             };
             self.explain_wait(profile, &wait_result, &since);
             if let Some(outcome) = self.resolve_wait(profile, demand, wait_result, is_follower) {
@@ -262,7 +263,10 @@ impl Engine {
             let outcome = refresh::transaction::with_journal_fields(Outcome::new(OutcomeKind::Fresh), journal);
             return JoinResult::Done(outcome, Some(Box::new(view)));
         }
-        explain::due(profile, demand, trusted_journal, &self.inner.clock.now());
+        let now = self.inner.clock.now();
+        explain::due(profile, demand, trusted_journal, &now, || {
+            status::status_of(&self.inner.store, &Ok(view.journal.clone()), Ok(profile), &now).state
+        });
         let seen = SeenBeforeLock::of(&view);
         let (flight, leader_slot) = self.inner.flights.join_or_lead(&profile.name);
         let is_follower = leader_slot.is_none();
@@ -334,18 +338,19 @@ impl Engine {
     }
 
     fn still_running(&self, profile: &Profile) -> Outcome {
-        let failure = Failure::new(ErrorKind::Busy, format!("the refresh of {} is still in progress", profile.name))
-            .with_hint("it continues; retry, or use a longer --timeout");
+        let message = format!("the refresh of {} is still in progress", profile.name);
+        self.deferred(profile, ErrorKind::Busy, message, Some("it continues; retry, or use a longer --timeout"))
+    }
+
+    /// The outcome of a caller that leaves without that of a flight.
+    fn deferred(&self, profile: &Profile, kind: ErrorKind, message: String, hint: Option<&str>) -> Outcome {
+        let failure = Failure { hint: hint.map(str::to_owned), ..Failure::new(kind, message) };
         self.with_journal_fields(profile, Outcome::new(OutcomeKind::Deferred).with_error(failure))
     }
 
     fn gave_up(&self, profile: &Profile) -> Outcome {
-        let failure = Failure::new(
-            ErrorKind::Busy,
-            format!("other refreshes of {} finished but did not satisfy this request", profile.name),
-        )
-        .with_hint("retry");
-        self.with_journal_fields(profile, Outcome::new(OutcomeKind::Deferred).with_error(failure))
+        let message = format!("other refreshes of {} finished but did not satisfy this request", profile.name);
+        self.deferred(profile, ErrorKind::Busy, message, Some("retry"))
     }
 
     fn with_journal_fields(&self, profile: &Profile, outcome: Outcome) -> Outcome {
@@ -354,6 +359,11 @@ impl Engine {
             Ok(None) | Err(_) => outcome,
         }
     }
+}
+
+fn cannot_lock(path: &Path, error: &io::Error) -> Outcome {
+    let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {error}", path.display()));
+    Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure)
 }
 
 /// A command that keepalive runs for a profile asks for that same profile, so it would wait for itself.

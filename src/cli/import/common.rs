@@ -10,7 +10,7 @@ use crate::clock::Moment;
 use crate::credential::freshness::Validity;
 use crate::engine::Engine;
 use crate::engine::new_credential;
-use crate::engine::new_credential::{NewCredential, NewCredentialResult, Provenance};
+use crate::engine::new_credential::{NewCredential, Provenance};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::Profile;
 use crate::provider::{PrepareError, PreparedProvider, TokenEndpoint};
@@ -62,29 +62,24 @@ pub(super) fn store_credential(
     let warrant = if args.replace { Provenance::ForcedImport } else { Provenance::Import };
     let handed = new_credential::store_credential(engine.store(), &args.profile, arrival, warrant, now, &young)?;
     let mut outcome = Outcome::new(OutcomeKind::Refreshed);
-    outcome.generation = handed.generation();
+    outcome.generation = handed.generation;
     outcome.expires_at = expires_at;
-    outcome.publication = handed.publication();
-    match &handed {
-        NewCredentialResult::Unchanged { generation, warnings, .. } => {
-            outcome.warnings.clone_from(warnings);
-            outcome.kind = OutcomeKind::Fresh;
-            // The age in this response does not apply to the credential that is already here.
-            let journal = engine.store().peek(&args.profile).ok().flatten();
-            outcome.expires_at = journal.and_then(|r| r.validity).map(|v| v.expires_at());
-            let name = &args.profile;
-            out.info(&format!("{name}: this credential is already stored as generation {generation}; nothing to do"));
-        }
-        NewCredentialResult::Stored { warnings, .. } => {
-            let until = match expires_at {
-                None => "no access token yet".into(),
-                Some(at) if at <= now.wall => format!("expired {}", at.to_the_second()),
-                Some(at) => format!("valid until {}", at.to_the_second()),
-            };
-            let from = from.unwrap_or_default();
-            out.info(&format!("{}: imported as generation {}{from}, {until}", args.profile, outcome.generation));
-            outcome.warnings.clone_from(warnings);
-        }
+    outcome.publication = handed.publication;
+    outcome.warnings = handed.warnings;
+    let (name, generation) = (&args.profile, handed.generation);
+    if handed.is_new {
+        let until = match expires_at {
+            None => "no access token yet".into(),
+            Some(at) if at <= now.wall => format!("expired {}", at.to_the_second()),
+            Some(at) => format!("valid until {}", at.to_the_second()),
+        };
+        out.info(&format!("{name}: imported as generation {generation}{}, {until}", from.unwrap_or_default()));
+    } else {
+        outcome.kind = OutcomeKind::Fresh;
+        // The age in this response does not apply to the credential that is already here.
+        let journal = engine.store().peek(name).ok().flatten();
+        outcome.expires_at = journal.and_then(|r| r.validity).map(|v| v.expires_at());
+        out.info(&format!("{name}: this credential is already stored as generation {generation}; nothing to do"));
     }
     Ok(outcome)
 }

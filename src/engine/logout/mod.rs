@@ -14,6 +14,7 @@ use url::Url;
 use crate::clock::Clock;
 use crate::credential::Generation;
 use crate::credential::secret::AccessToken;
+use crate::engine::cannot_lock;
 pub use crate::engine::logout::messages::nothing_to_sign_out;
 use crate::engine::logout::messages::{
     check_binding, completed_result, failure_of, partial_outcome, unsent_outcome, with_forget_hint,
@@ -146,15 +147,11 @@ impl LogoutRequest<'_> {
         let seen = self.store.view(self.name).ok();
         let key = self.store.prefetch_key(self.name, seen.as_ref().and_then(ProfileView::key_id));
         let path = self.store.create_lock_file(self.name)?;
-        let unlockable = |e| {
-            let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {e}", path.display()));
-            Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure)
-        };
-        let lock = match LockFile::try_acquire(&path).map_err(unlockable)? {
+        let lock = match LockFile::try_acquire(&path).map_err(|e| cannot_lock(&path, &e))? {
             Some(lock) => lock,
             None => {
                 on_progress(LogoutProgress::WaitingForLock);
-                LockFile::acquire(&path).map_err(unlockable)?
+                LockFile::acquire(&path).map_err(|e| cannot_lock(&path, &e))?
             }
         };
         on_progress(LogoutProgress::Locked);

@@ -209,21 +209,14 @@ impl RefreshContext {
         if attempt.outcome == OutcomeKind::Refreshed {
             return None;
         }
-        let mut outcome = Outcome::new(attempt.outcome).as_follower();
-        outcome.retry_at = attempt.retry_at;
-        outcome.error = attempt.error.clone();
-        Some(outcome)
+        let (retry_at, error) = (attempt.retry_at, attempt.error.clone());
+        Some(Outcome { retry_at, error, ..Outcome::new(attempt.outcome).as_follower() })
     }
 
     /// Rule 8: the keyring must be able to take the new token, unless a daemon has waited for it long enough.
     fn check_keyring(&self, locked: &LockedProfile<'_, '_>, loaded: &LoadedCredential<'_>) -> Result<(), Outcome> {
-        let error = match &loaded.keyring_error {
-            Some(e) => e.clone(),
-            None => match locked.check_keyring() {
-                Ok(()) => return Ok(()),
-                Err(e) => e,
-            },
-        };
+        let error = loaded.keyring_error.clone().or_else(|| locked.check_keyring().err());
+        let Some(error) = error else { return Ok(()) };
         let validity = loaded.locked_credential.credential().validity();
         let is_urgent = validity.is_none_or(|v| v.remaining(&self.now()) <= v.margin(self.profile.margin) / 2);
         if self.is_daemon && is_urgent {

@@ -148,7 +148,7 @@ fn to_sealed_response(provider: &Provider, sent_refresh: SentRefresh<'_>) -> Sea
         body: SealedResponse::encode_body(&response.body),
         is_complete: response.is_complete,
         sent_refresh_token: SecretText(sent.expose().into()),
-        cooldown_ms: Some(millis(cooldown_after_grace(&provider.policy, &intent))),
+        cooldown_ms: millis(cooldown_after_grace(&provider.policy, &intent)),
         sent_at: intent.last_sent,
         send_count: intent.send_count,
         binding: spent.binding,

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use crate::credential::Generation;
 use crate::credential::secret::{Fingerprint, RefreshToken};
 use crate::profile::ProfileName;
-use crate::store::journal::Journal;
 use crate::store::keyring::item;
 use crate::store::keys::sealing_key::SealingKey;
+use crate::store::tokens::journal_facts::JournalFacts;
 use crate::store::tokens::scan::{ScannedProfile, StoreScan};
 use crate::store::{Store, StoreError};
 use crate::sys::durable;
@@ -92,23 +92,23 @@ impl Store {
         let journal = match &other.journal {
             Some(journal) => journal,
             None => {
-                absent = Journal::new(other.name.clone());
+                absent = JournalFacts::default();
                 &absent
             }
         };
         // The journal may be behind, or gone; or its fingerprints are of another store, and say nothing here.
         let is_behind = sealed.is_some_and(|sealed| sealed > journal.generation);
         let has_credential = journal.generation > Generation::NONE && (is_behind || !journal.is_tombstone);
-        let is_at_home = journal.store_identity.as_ref().is_some_and(|store| Some(store.uuid.as_str()) == ours);
+        let is_at_home = journal.store_uuid.is_some() && journal.store_uuid.as_deref() == ours;
         let is_ours = journal.fingerprint.as_ref() == Some(token);
         let is_sealed = is_behind || (has_credential && !is_at_home && !is_ours);
         let is_sealed = is_sealed && other.has_sealed_token(self, token, key)?;
         let is_its_own = is_sealed || (has_credential && is_ours);
-        let is_refused = journal.is_rejected() && !(is_behind && is_sealed);
+        let is_refused = journal.is_rejected && !(is_behind && is_sealed);
         if is_its_own && !is_refused {
             return Ok(Some(TokenClaim::HeldBy(other.name.clone())));
         }
-        let is_dead = is_its_own || journal.unusable_tokens().any(|given_up| given_up == token);
+        let is_dead = is_its_own || journal.unusable_tokens.contains(token);
         Ok(is_dead.then_some(TokenClaim::Unusable))
     }
 }

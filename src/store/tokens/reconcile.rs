@@ -57,8 +57,8 @@ impl Store {
         let ours = self.uuid();
         let named = scan.profiles.iter().filter_map(|profile| {
             let journal = profile.journal.as_ref()?;
-            let is_of_this_store = journal.store_identity.as_ref().map(|store| &store.uuid) == ours.as_ref();
-            journal.last_ledgered.as_ref().filter(|_| is_of_this_store).map(|token| (token, &profile.journal_path))
+            let is_of_this_store = journal.store_uuid == ours;
+            journal.last_ledgered.as_ref().filter(|_| is_of_this_store).map(|token| (token, &profile.name))
         });
         // Read after the journals: what they name was in the ledger before.
         let path = self.layout.ledger();
@@ -68,7 +68,9 @@ impl Store {
             .into_iter()
             .find(|(token, _)| tokens.as_ref().is_some_and(|kept| !kept.contains(token.as_str().as_bytes())))
         {
-            Some((_, journal)) => Err(StoreError::LedgerDamaged { path, journal: journal.clone() }),
+            Some((_, name)) => {
+                Err(StoreError::LedgerDamaged { path, journal: self.layout.profile_folder(name).journal() })
+            }
             None => Ok(()),
         }
     }

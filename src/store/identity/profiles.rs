@@ -21,15 +21,6 @@ impl Store {
         Ok(names)
     }
 
-    /// The profiles that have a folder, by name; not every one has something stored. Looks into none whose name tells its
-    /// profile.
-    pub(in crate::store) fn list_folder_names(&self) -> Result<Vec<ProfileName>, StoreError> {
-        let named = |folder: &PathBuf| name_of_folder(folder).or_else(|| profile_in_folder(folder).ok().flatten());
-        let mut names: Vec<ProfileName> = list_folders(&self.layout)?.iter().filter_map(named).collect();
-        names.sort();
-        Ok(names)
-    }
-
     /// Whether anything is sealed here.
     pub(in crate::store) fn has_sealed_files(&self) -> Result<bool, StoreError> {
         for name in list_profiles_strictly(&self.layout)? {

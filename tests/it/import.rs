@@ -240,7 +240,7 @@ fn import_finds_the_holder_whatever_the_scan_cache_lost() {
 #[test]
 fn import_finds_a_holder_that_changed_since_the_scan_cache() {
     let server = AuthServer::start(RotationMode::Strict);
-    let (sandbox, cache, held) = store_with_scan_cache(&server);
+    let (sandbox, cache, _held) = store_with_scan_cache(&server);
     let before = std::fs::read(&cache).unwrap();
     sandbox.keepalive_with_input(&["import", "p3", "--replace"], &server.mint().to_string()).exits(0);
     let newest = server.mint();

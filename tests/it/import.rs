@@ -188,3 +188,66 @@ fn reimport_of_the_current_token_changes_nothing() {
     assert_eq!((&told["expires_at"], &before), (&before["expires_at"], &after));
     run.says("demo: this credential is already stored as generation 1; nothing to do");
 }
+
+/// Profiles in such a number that the scan of the store keeps what it read, and the response that `p3` was made of.
+fn store_with_scan_cache(server: &AuthServer) -> (Sandbox, std::path::PathBuf, serde_json::Value) {
+    let sandbox = sandbox(server);
+    let cache = sandbox.path("state/keepalive/scan");
+    let (mut held, mut i) = (server.mint(), 0);
+    // The files of the last moment are not kept, so it takes a few more than there must be.
+    while !cache.exists() {
+        let response = server.mint();
+        sandbox
+            .keepalive_with_input(&["import", &format!("p{i}"), "--provider", "acme"], &response.to_string())
+            .exits(0);
+        if i == 3 {
+            held = response;
+        }
+        i += 1;
+    }
+    assert!(i > 8 && std::fs::read_to_string(&cache).unwrap().lines().any(|line| line.starts_with("p3 ")));
+    (sandbox, cache, held)
+}
+
+fn is_refused(sandbox: &Sandbox, response: &serde_json::Value) {
+    sandbox
+        .keepalive_with_input(&["import", "other", "--provider", "acme"], &response.to_string())
+        .exits(1)
+        .says("profile p3 already has this refresh token");
+}
+
+/// Rule 4.
+#[test]
+fn import_finds_the_holder_whatever_the_scan_cache_lost() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let (sandbox, cache, held) = store_with_scan_cache(&server);
+    is_refused(&sandbox, &held);
+    let whole = std::fs::read_to_string(&cache).unwrap();
+    let without_p3: String = whole.lines().filter(|l| !l.starts_with("p3 ")).map(|l| format!("{l}\n")).collect();
+    let torn = &whole[..whole.find("\np3 ").unwrap() + 40];
+    let damaged: String = whole.chars().map(|c| if c == '1' { '2' } else { c }).collect();
+    for text in ["", "keepalive-scan 2\n", &without_p3, torn, &damaged, &"\0".repeat(whole.len())] {
+        std::fs::write(&cache, text).unwrap();
+        is_refused(&sandbox, &held);
+    }
+    std::fs::remove_file(&cache).unwrap();
+    is_refused(&sandbox, &held);
+    std::fs::create_dir(&cache).unwrap_or(());
+    is_refused(&sandbox, &held);
+}
+
+/// Rule 4.
+#[test]
+fn import_finds_a_holder_that_changed_since_the_scan_cache() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let (sandbox, cache, _held) = store_with_scan_cache(&server);
+    let before = std::fs::read(&cache).unwrap();
+    sandbox.keepalive_with_input(&["import", "p3", "--replace"], &server.mint().to_string()).exits(0);
+    let newest = server.mint();
+    sandbox.keepalive_with_input(&["import", "p3", "--replace"], &newest.to_string()).exits(0);
+    std::fs::write(&cache, &before).unwrap();
+    is_refused(&sandbox, &newest);
+    // The journal is lost, and the sealed credential alone has the token.
+    std::fs::remove_file(sandbox.path("state/keepalive/profiles/p3/record.json")).unwrap();
+    is_refused(&sandbox, &newest);
+}

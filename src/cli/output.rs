@@ -225,15 +225,15 @@ impl Output {
 
     /// Prints the error, its cause and its hint; of a configuration, each mistake with its line.
     pub fn error(&self, failure: &Failure) {
-        if failure.mistakes.is_empty() {
-            self.error_with_hint(&failure.message, None, failure.hint.as_deref());
+        // The message and the hint of a single one may have been made more precise since it was found.
+        if let [] | [_] = &failure.mistakes[..] {
+            let excerpt = failure.mistakes.first().and_then(excerpt_lines);
+            return self.error_with_hint(&failure.message, excerpt.as_deref(), failure.hint.as_deref());
         }
         for mistake in &failure.mistakes {
             self.error_with_hint(&mistake.to_string(), excerpt_lines(mistake).as_deref(), mistake.hint.as_deref());
         }
-        if let [_, _, ..] = &failure.mistakes[..] {
-            self.stderr(Priority::Error, &format!("the configuration has {} mistakes", failure.mistakes.len()));
-        }
+        self.stderr(Priority::Error, &format!("the configuration has {} mistakes", failure.mistakes.len()));
     }
 
     fn error_with_hint(&self, message: &str, excerpt: Option<&str>, hint: Option<&str>) {

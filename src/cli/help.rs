@@ -17,6 +17,10 @@ const PAGES: &[Page] = &[
         command: "login",
         examples: &[
             ("keepalive login xai", "Sign in to a built-in provider; the profile gets its name"),
+            (
+                "keepalive login work --issuer https://login.acme.example --client-id my-client",
+                "Sign in to a provider that is not configured, and add it",
+            ),
             ("keepalive login work --provider acme", "Sign in to a provider of your configuration, as profile work"),
             ("keepalive login work --device", "Sign in on another device"),
         ],
@@ -98,6 +102,15 @@ const PAGES: &[Page] = &[
             ("keepalive providers google", "Show how one behaves, and which client it needs"),
         ],
         statuses: &[78],
+        see_also: &["keepalive-login(1)", "keepalive.toml(5)"],
+    },
+    Page {
+        command: "init",
+        examples: &[
+            ("keepalive init --store file", "Choose encrypted files, on a machine without a keyring"),
+            ("keepalive init --store keyring --yes", "Choose the keyring, from a script"),
+        ],
+        statuses: &[69, 78],
         see_also: &["keepalive-login(1)", "keepalive.toml(5)"],
     },
     Page {

@@ -5,6 +5,7 @@ mod daemon;
 mod doctor;
 mod help;
 mod import;
+mod init;
 mod keeper;
 mod layout;
 mod logging;
@@ -17,6 +18,7 @@ pub mod rehearse;
 pub(crate) mod setup;
 mod signals;
 mod status;
+mod store_choice;
 mod token;
 mod told;
 mod usage_error;
@@ -88,6 +90,7 @@ pub enum Command {
     Doctor(doctor::DoctorArgs),
     Providers(providers::ProvidersArgs),
     Rehearse(rehearse::RehearseArgs),
+    Init(init::InitArgs),
     /// Print a completion script for a shell
     Completions {
         /// Shell to print the script for
@@ -151,6 +154,7 @@ fn run(cli: &Cli, out: &Output) -> CommandStatus {
         Command::Doctor(args) => doctor::run(args, global, out),
         Command::Providers(args) => providers::run(args, global, out),
         Command::Rehearse(args) => rehearse::run(args, global, out),
+        Command::Init(args) => init::run(args, global, out),
         Command::Completions { shell } => {
             out.data(&String::from_utf8_lossy(&completion::script(*shell)));
             CommandStatus::Ok

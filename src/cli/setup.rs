@@ -43,6 +43,20 @@ impl Setup {
         Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock) })
     }
 
+    /// As [`Setup::new`], but a named configuration file need not exist: the command is about to create it.
+    pub fn for_new_config(global: &GlobalArgs) -> Result<Self, Failure> {
+        let places = Environment::from_env(global.config.as_deref());
+        let config = Config::load(&places.config, false, places.home.as_deref()).map_err(|e| e.to_failure())?;
+        let store = Arc::new(open_store(&config, &places));
+        Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock) })
+    }
+
+    /// Takes a changed configuration into use, and the store that it names.
+    pub fn use_config(&mut self, config: Config) {
+        self.store = Arc::new(open_store(&config, &self.environment));
+        self.config = config;
+    }
+
     /// An engine with its token endpoint. `is_resident`: it is for a daemon.
     pub fn engine(&self, is_resident: bool) -> Result<(Engine, Arc<HttpEndpoint>), Failure> {
         let secrets = secret_reader(Arc::clone(&self.store));

@@ -176,6 +176,8 @@ error_kinds! {
     RevocationRefused, "revocation_refused", Logout, "The provider does not revoke such tokens; the credential was only deleted here.";
     Unknown, "unknown", Logout, "The reason is unknown.";
     Input, "input", Other, "The input of an import, or what was pasted into a login, cannot be read or is not what is needed.";
+    Declined, "declined", Other, "A question was answered with no; nothing was changed.";
+    Service, "service", Other, "The service cannot be installed, removed or examined; the message says why.";
     Output, "output", Other, "Standard output could not be written, for example on a full disk. Everything that was refreshed or stored is safe.";
     Running, "running", Other, "A daemon is already running on this store.";
     Socket, "socket", Other, "The daemon cannot listen on its socket.";

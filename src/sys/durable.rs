@@ -62,6 +62,20 @@ pub fn replace_without_sync(path: &Path, bytes: &[u8]) -> io::Result<()> {
     staged.rename()
 }
 
+/// Creates a private file that must not exist yet, durably.
+pub fn create_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    set_private(&mut options);
+    let mut file = options.open(path)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // A part of it would look like a damaged file.
+        drop(fs::remove_file(path));
+    }
+    written.and_then(|()| sync_parent(path))
+}
+
 /// Removes a file, durably; no error if it is not there.
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {

@@ -18,6 +18,7 @@ mod damaged_store;
 mod discovery;
 mod doctor;
 mod end_to_end;
+mod first_login;
 mod fuzz;
 mod http;
 mod import;

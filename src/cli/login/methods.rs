@@ -270,7 +270,16 @@ mod tests {
     const SCREEN: Desktop = Desktop { browsers: Vec::new(), is_graphical: true };
 
     fn args(device: bool, paste: bool) -> LoginArgs {
-        LoginArgs { profile: "p".parse().unwrap(), provider: None, device, paste }
+        LoginArgs {
+            profile: "p".parse().unwrap(),
+            provider: None,
+            issuer: None,
+            client_id: None,
+            scopes: Vec::new(),
+            yes: false,
+            device,
+            paste,
+        }
     }
 
     fn way(args: &LoginArgs, redirect: &str, device: bool, desktop: &Desktop) -> String {

@@ -2,6 +2,8 @@
 
 mod methods;
 mod qr;
+mod scopes;
+mod sections;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +16,13 @@ use super::keeper::Keeper;
 use super::output::{CommandStatus, Output};
 use super::signals::StopSignals;
 use super::{GlobalArgs, completion};
+use crate::cli::login::sections::NewSections;
 use crate::cli::setup::Setup;
+use crate::config::addition;
 use crate::engine::new_credential;
 use crate::engine::new_credential::{NewCredentialResult, Provenance};
 use crate::engine::status;
-use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
 use crate::provider::sign_in_server::SignInServer;
@@ -42,6 +46,19 @@ pub struct LoginArgs {
     /// Provider to sign in to; required unless the profile is configured or named after a provider
     #[arg(long, value_name = "P", add = ArgValueCandidates::new(completion::providers))]
     provider: Option<String>,
+    /// Issuer of a provider that is not configured: its endpoints are discovered there, and a section is added to the
+    /// configuration after one yes
+    #[arg(long, value_name = "URL", requires = "client_id", value_parser = addition::parse_issuer)]
+    issuer: Option<String>,
+    /// Client that is registered at that provider
+    #[arg(long, value_name = "ID", value_parser = addition::parse_client_id)]
+    client_id: Option<String>,
+    /// Scope to request; by default openid and offline_access, where the server lists them
+    #[arg(long = "scope", value_name = "S", value_parser = addition::parse_scope)]
+    scopes: Vec<String>,
+    /// Add the sections without asking
+    #[arg(short, long)]
+    yes: bool,
     /// Show a code to enter on another device
     #[arg(long, conflicts_with = "paste")]
     device: bool,
@@ -73,13 +90,33 @@ pub fn run(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> CommandStatus
 }
 
 fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandStatus, LoginFailure> {
-    let setup = Setup::new(global).map_err(config_failure)?;
-    let profile = profile(args, &setup)?;
-    let (engine, endpoint) = setup.engine(false).map_err(config_failure)?;
-    let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str()).map_err(prepare_failure)?;
+    let mut setup = match args.issuer {
+        Some(_) => Setup::for_new_config(global),
+        None => Setup::new(global),
+    }
+    .map_err(config_failure)?;
+    let sections = NewSections::plan(args, &setup).map_err(config_failure)?;
+    if let Some(sections) = &sections {
+        setup.use_config(sections.preview(&args.scopes).map_err(config_failure)?);
+    }
+    let given = sections.as_ref().map(|new| new.provider.as_str()).or(args.provider.as_deref());
+    let mut profile = profile(args, given, &setup)?;
+    let (mut engine, mut endpoint) = setup.engine(false).map_err(config_failure)?;
+    let mut prepared =
+        endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str()).map_err(prepare_failure)?;
     let sites = endpoint.sign_in_endpoints(&profile.provider).map_err(prepare_failure)?;
+    profile.provider = scopes::with_scopes(&profile.provider, &args.scopes, &sites, sections.is_some(), out);
+    prepared.provider = Arc::clone(&profile.provider);
     let way =
         methods::choose_method(args, &profile.provider, &sites, &setup.environment.desktop).map_err(config_failure)?;
+    warn_of_live_credential(&setup, &profile, out);
+    let addition = match sections {
+        Some(sections) => sections.agree(args.yes, &profile.provider.scopes, &mut setup, out)?,
+        None => sections::agree_on_store(&mut setup, out)?,
+    };
+    if addition.has_new_store {
+        (engine, endpoint) = setup.engine(false).map_err(config_failure)?;
+    }
     // A store that cannot keep the response is found before the person signs in for nothing.
     setup.store.prepare_to_seal(profile.name.as_str()).map_err(|e| from_outcome(e.outcome()))?;
     let show = |left: Duration| out.countdown(left);
@@ -96,8 +133,13 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
     };
     let (signed, browser) = desk.sign_in(&way);
     out.end_countdown();
-    let done =
-        signed.map_err(sign_in_failure).and_then(|signed| store_credential(&engine, &profile, &prepared, signed, out));
+    if signed.is_err() {
+        addition.report_unwritten(out);
+    }
+    let done = signed
+        .map_err(sign_in_failure)
+        .and_then(|signed| addition.write(&setup, out).map_err(config_failure).map(|()| signed))
+        .and_then(|signed| store_credential(&engine, &profile, &prepared, signed, out));
     if done.is_err() {
         // A key that was created for a first credential is removed again; if it stays, that does no harm.
         let _left = setup.store.keys().delete_unused();
@@ -109,11 +151,24 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
     done.map(|done| report(&done, &setup, &profile, out))
 }
 
-/// The profile; `--provider` must agree with a section that names another.
-fn profile(args: &LoginArgs, setup: &Setup) -> Result<Profile, LoginFailure> {
-    let Some(given) = &args.provider else { return setup.profile(&args.profile).map_err(from_outcome) };
+/// Says that the sign-in ends a credential that still works.
+fn warn_of_live_credential(setup: &Setup, profile: &Profile, out: &Output) {
+    let journal = setup.store.peek(&profile.name);
+    let status = status::status_of(&setup.store, &journal, Ok(profile), &setup.clock.now());
+    if !matches!(status.state, ProfileState::Fresh | ProfileState::Due) {
+        return;
+    }
+    let validity = journal.ok().flatten().and_then(|journal| journal.validity);
+    let until =
+        validity.map(|v| v.expires_at()).map_or(String::new(), |at| format!(" (valid until {})", at.to_the_second()));
+    out.warn(&format!("{} has a live credential{until}; this sign-in replaces it", profile.name));
+}
+
+/// The profile; the provider that is given must agree with a section that names another.
+fn profile(args: &LoginArgs, given: Option<&str>, setup: &Setup) -> Result<Profile, LoginFailure> {
+    let Some(given) = given else { return setup.profile(&args.profile).map_err(from_outcome) };
     let profile = setup.config.profile(&args.profile, Some(given)).map_err(|e| config_failure(e.to_failure()))?;
-    if profile.provider.name == *given {
+    if profile.provider.name == given {
         return Ok(profile);
     }
     let name = &args.profile;

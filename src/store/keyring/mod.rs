@@ -119,9 +119,13 @@ impl KeyringError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NoBus => {
-                "run inside the user's session, set DBUS_SESSION_BUS_ADDRESS, or use [store] kind = \"file\""
+                "run inside the user's session, or set DBUS_SESSION_BUS_ADDRESS; on a machine without a keyring, use [store] \
+                 kind = \"file\": keepalive init --store file"
             }
-            Self::NoService => "start a keyring (gnome-keyring, KWallet, KeePassXC), or use [store] kind = \"file\"",
+            Self::NoService => {
+                "start a keyring (gnome-keyring, KWallet, KeePassXC); on a machine without one, use [store] kind = \
+                 \"file\": keepalive init --store file"
+            }
             Self::NoCollection => "create a default keyring, for example by logging in to the desktop once",
             Self::Locked => {
                 "unlock it by logging in to the desktop, or: printf %s PASSWORD | gnome-keyring-daemon --unlock"

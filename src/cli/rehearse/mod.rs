@@ -17,8 +17,11 @@ use super::output::{BAD, CommandStatus, GOOD, Output};
 use crate::cli::rehearse::auth_server::{RehearsalServer, ServerCounts};
 use crate::cli::rehearse::environment::{PROFILE, RehearsalEnvironment};
 use crate::cli::setup;
+use crate::config::Config;
 use crate::outcome::{ErrorKind, Failure, Publication};
-use crate::profile::ProfileName;
+use crate::profile::{ProfileName, StoreKind};
+use crate::store::keyring;
+use crate::store::keyring::KeyringError;
 use crate::sys::machine;
 use crate::sys::paths::Environment;
 use crate::sys::process::{self, Termination};
@@ -27,7 +30,9 @@ use crate::sys::process::{self, Termination};
 ///
 /// Starts a strict authorization server on the loopback interface (short lifetimes, rotation, all tokens revoked on
 /// reuse), the daemon, and groups of processes that all refresh at once. The result comes from the server's own log. Runs
-/// in a temporary directory next to the real store and uses no real credential. Takes about 20 s.
+/// in a temporary directory next to the real store, with the kind of store that a login would use, and uses no real
+/// credential. If a login would use a keyring that cannot be reached, encrypted files take its place, and the exit status is
+/// 69. Takes about 20 s.
 #[derive(Debug, Args)]
 pub struct RehearseArgs {
     /// Concurrent processes per round
@@ -58,6 +63,10 @@ struct RehearsalReport {
     round_trip: Option<String>,
     /// The faults, and how often each occurred.
     faults: BTreeMap<String, u32>,
+    /// The keyring that a login would use cannot be reached.
+    missing_keyring: Option<KeyringError>,
+    /// How the import ended, if it failed.
+    import_status: Option<i32>,
 }
 
 impl RehearsalReport {
@@ -77,24 +86,65 @@ impl RehearsalReport {
 
 pub fn run(args: &RehearseArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let places = Environment::from_env(global.config.as_deref());
-    let set = setup::load(&places).and_then(|config| {
+    let prepared = setup::load(&places).map_err(|f| (CommandStatus::Config, f)).and_then(|config| {
+        let missing_keyring = check_keyring(&config, &places)?;
+        let io_failure = |f| (CommandStatus::Failed, f);
         let server = RehearsalServer::start(ACCESS_LIFETIME, RESPONSE_DELAY)
-            .map_err(|e| Failure::new(ErrorKind::Io, format!("cannot listen on 127.0.0.1: {e}")))?;
-        RehearsalEnvironment::create(&config, &places, &server.token_endpoint()).map(|stage| (server, stage))
+            .map_err(|e| io_failure(Failure::new(ErrorKind::Io, format!("cannot listen on 127.0.0.1: {e}"))))?;
+        let endpoint = server.token_endpoint();
+        let stage = RehearsalEnvironment::create(&config, &places, &endpoint, missing_keyring.is_none());
+        Ok((server, stage.map_err(io_failure)?, missing_keyring))
     });
-    let (server, stage) = match set {
-        Ok(set) => set,
-        Err(failure) => {
+    let (server, stage, missing_keyring) = match prepared {
+        Ok(prepared) => prepared,
+        Err((status, failure)) => {
             out.fail(&failure);
-            return if failure.kind == ErrorKind::Config { CommandStatus::Config } else { CommandStatus::Failed };
+            return status;
         }
     };
-    let mut findings = RehearsalReport::default();
+    if let Some(error) = &missing_keyring {
+        out.warn(&format!("{MISSING_KEYRING}: {error}; rehearsing with a sealed file instead"));
+    }
+    let mut findings = RehearsalReport { missing_keyring, ..RehearsalReport::default() };
     if let Err(fault) = run_rehearsal(&server, &stage, args, out, &mut findings) {
         findings.add(fault);
     }
+    if stage.is_stopped() {
+        drop(stage);
+        out.fail(&Failure::new(ErrorKind::Interrupted, "interrupted; nothing was left behind"));
+        return CommandStatus::Failed;
+    }
     findings.counts = server.counts();
     print_verdict(&findings, &stage, out)
+}
+
+const MISSING_KEYRING: &str = "the keyring that a login would use cannot be reached";
+
+/// Asks the keyring, if a login would use one. `Some`: there is none. `Err`: there is one, and it cannot be used.
+fn check_keyring(config: &Config, places: &Environment) -> Result<Option<KeyringError>, (CommandStatus, Failure)> {
+    if !matches!(config.store.kind, StoreKind::Keyring { .. }) {
+        return Ok(None);
+    }
+    match keyring::open(places.bus_address.clone()).check() {
+        Ok(()) => Ok(None),
+        Err(error @ (KeyringError::NoBus | KeyringError::NoService)) => Ok(Some(error)),
+        Err(error) => {
+            let failure = Failure::new(error.error_kind(), error.to_string()).with_hint(error.hint());
+            Err((CommandStatus::StoreUnavailable, failure))
+        }
+    }
+}
+
+/// Waits, unless a stop signal comes.
+fn pause(stage: &RehearsalEnvironment, time: Duration) -> Result<(), String> {
+    for _ in 0..time.as_millis() / POLL_INTERVAL.as_millis() {
+        if stage.is_stopped() {
+            return Err("interrupted".into());
+        }
+        #[expect(clippy::disallowed_methods, reason = "the rehearsal shows what the daemon does as time passes")]
+        thread::sleep(POLL_INTERVAL);
+    }
+    Ok(())
 }
 
 fn run_rehearsal(
@@ -107,8 +157,9 @@ fn run_rehearsal(
     out.info(&format!("a strict authorization server is listening on {}", server.token_endpoint()));
     let kind = if stage.is_keyring { "keyring" } else { "sealed file" };
     let import = stage.spawn_with(&["import", PROFILE], &server.mint()).map_err(|e| format!("import: {e}"))?;
-    let imported = wait_for_output(import).map_err(|e| format!("import: {e}"))?;
+    let imported = wait_for_output(stage, import).map_err(|e| format!("import: {e}"))?;
     if !imported.status.success() {
+        findings.import_status = imported.status.code();
         return Err(format!("the import failed: {}", imported.stderr.trim().trim_start_matches("error: ")));
     }
     out.info(&format!("imported a credential into the {kind} store"));
@@ -116,16 +167,14 @@ fn run_rehearsal(
     out.info(&format!("the daemon is running (pid {})", daemon.id()));
     for number in 1..=ROUNDS {
         run_round(server, stage, args.crowd, number, out, findings)?;
-        #[expect(clippy::disallowed_methods, reason = "the rehearsal shows what the daemon does as time passes")]
-        thread::sleep(ROUND_INTERVAL);
+        pause(stage, ROUND_INTERVAL)?;
     }
     let before = server.counts().refreshes;
     out.info(&format!("waiting {} s: now only the daemon refreshes …", DAEMON_ONLY_TIME.as_secs()));
-    #[expect(clippy::disallowed_methods, reason = "the rehearsal shows what the daemon does as time passes")]
-    thread::sleep(DAEMON_ONLY_TIME);
+    pause(stage, DAEMON_ONLY_TIME)?;
     findings.by_daemon_alone = server.counts().refreshes - before;
     out.info(&format!("the daemon refreshed {} times on its own", findings.by_daemon_alone));
-    stop_daemon(daemon)?;
+    stop_daemon(stage, daemon)?;
     findings.round_trip = Some(round_trip(server, stage)?);
     Ok(())
 }
@@ -137,7 +186,7 @@ struct FinishedProcess {
 }
 
 /// Waits for a child process, for a bounded time; kills it after that.
-fn wait_for_output(mut child: Child) -> io::Result<FinishedProcess> {
+fn wait_for_output(stage: &RehearsalEnvironment, mut child: Child) -> io::Result<FinishedProcess> {
     let drain = |pipe: Option<Box<dyn Read + Send>>| {
         thread::spawn(move || {
             let mut text = String::new();
@@ -148,20 +197,26 @@ fn wait_for_output(mut child: Child) -> io::Result<FinishedProcess> {
     };
     let stdout = drain(child.stdout.take().map(|p| Box::new(p) as _));
     let stderr = drain(child.stderr.take().map(|p| Box::new(p) as _));
-    let status = wait(&mut child)?;
+    let status = wait(stage, &mut child)?;
     Ok(FinishedProcess { status, stdout: stdout.join().unwrap_or_default(), stderr: stderr.join().unwrap_or_default() })
 }
 
-fn wait(child: &mut Child) -> io::Result<ExitStatus> {
+fn wait(stage: &RehearsalEnvironment, child: &mut Child) -> io::Result<ExitStatus> {
     for _ in 0..PROCESS_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
+        }
+        if stage.is_stopped() {
+            break;
         }
         #[expect(clippy::disallowed_methods, reason = "std has no wait for a child with an end")]
         thread::sleep(POLL_INTERVAL);
     }
     child.kill()?;
     child.wait()?;
+    if stage.is_stopped() {
+        return Err(io::Error::from(io::ErrorKind::Interrupted));
+    }
     Err(io::Error::new(
         io::ErrorKind::TimedOut,
         format!("a process did not exit within {} s", PROCESS_TIMEOUT.as_secs()),
@@ -194,6 +249,9 @@ fn start_daemon(stage: &RehearsalEnvironment) -> Result<Daemon, String> {
         if stage.socket().exists() {
             return Ok(daemon);
         }
+        if stage.is_stopped() {
+            return Err("interrupted".into());
+        }
         if let Some(Ok(Some(status))) = daemon.0.as_mut().map(Child::try_wait) {
             return Err(format!("the daemon exited at once with {status}"));
         }
@@ -203,13 +261,25 @@ fn start_daemon(stage: &RehearsalEnvironment) -> Result<Daemon, String> {
     Err("the daemon does not listen on its socket".into())
 }
 
-fn stop_daemon(mut daemon: Daemon) -> Result<(), String> {
+fn stop_daemon(stage: &RehearsalEnvironment, mut daemon: Daemon) -> Result<(), String> {
     let Some(mut child) = daemon.0.take() else {
         return Ok(());
     };
     process::terminate(child.id(), Termination::Graceful).map_err(|e| format!("cannot stop the daemon: {e}"))?;
-    let status = wait(&mut child).map_err(|e| format!("the daemon does not stop: {e}"))?;
+    let status = wait(stage, &mut child).map_err(|e| format!("the daemon does not stop: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("the daemon exited with {status}")) }
+}
+
+/// The processes of a round that are not waited for yet. None may outlive the rehearsal: it could write again what is removed.
+struct Callers(Vec<(bool, Child)>);
+
+impl Drop for Callers {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.0 {
+            let _gone = child.kill();
+            let _gone = child.wait();
+        }
+    }
 }
 
 /// One round: all processes at once, half of them refreshing by force, half asking for a token.
@@ -222,7 +292,7 @@ fn run_round(
     findings: &mut RehearsalReport,
 ) -> Result<(), String> {
     let before = server.counts();
-    let mut callers = Vec::new();
+    let mut callers = Callers(Vec::new());
     for i in 0..size {
         let arguments: &[&str] = if i % 2 == 0 {
             &["--json", "refresh", "-p", PROFILE, "--force"]
@@ -230,11 +300,12 @@ fn run_round(
             &["token", PROFILE, "--min-valid", "2s"]
         };
         callers
+            .0
             .push((i % 2 == 1, stage.command(arguments).spawn().map_err(|e| format!("cannot start a process: {e}"))?));
     }
     let mut served = 0;
-    for (is_token, child) in callers {
-        let ended = wait_for_output(child).map_err(|e| e.to_string())?;
+    while let Some((is_token, child)) = callers.0.pop() {
+        let ended = wait_for_output(stage, child).map_err(|e| e.to_string())?;
         let is_served = ended.status.success() && (!is_token || server.has_issued(ended.stdout.trim()));
         served += usize::from(is_served);
         if !is_served {
@@ -273,10 +344,10 @@ fn round_trip(server: &RehearsalServer, stage: &RehearsalEnvironment) -> Result<
     Ok(format!("generation {} read back from the {} store", snapshot.generation, store.kind()))
 }
 
-fn print_verdict(findings: &RehearsalReport, stage: &RehearsalEnvironment, out: &Output) -> CommandStatus {
-    let filesystem = machine::filesystem(&stage.state()).map_or_else(|e| e.to_string(), |f| f.name);
+/// What must hold, and how it is told.
+fn checks(findings: &RehearsalReport) -> [(bool, String); 7] {
     let tally = &findings.counts;
-    let checks = [
+    [
         (tally.refreshes > 0, format!("refreshes made: {}", tally.refreshes)),
         (
             findings.callers > 0 && findings.served == findings.callers,
@@ -293,11 +364,22 @@ fn print_verdict(findings: &RehearsalReport, stage: &RehearsalEnvironment, out: 
             findings.round_trip.is_some(),
             findings.round_trip.clone().unwrap_or_else(|| "store round trip failed".into()),
         ),
-    ];
+    ]
+}
+
+fn print_verdict(findings: &RehearsalReport, stage: &RehearsalEnvironment, out: &Output) -> CommandStatus {
+    let filesystem = machine::filesystem(&stage.state()).map_or_else(|e| e.to_string(), |f| f.name);
+    let tally = &findings.counts;
+    let checks = checks(findings);
     let is_good = findings.faults.is_empty() && checks.iter().all(|(held, _)| *held);
+    let verdict = match (is_good, &findings.missing_keyring) {
+        (false, _) => "failed",
+        (true, Some(_)) => "other_store",
+        (true, None) => "held",
+    };
     if out.is_json {
         out.json(&json!({
-            "verdict": if is_good { "held" } else { "failed" },
+            "verdict": verdict,
             "refreshes": tally.refreshes,
             "callers": findings.callers,
             "served": findings.served,
@@ -320,11 +402,30 @@ fn print_verdict(findings: &RehearsalReport, stage: &RehearsalEnvironment, out: 
     for fault in findings.fault_lines() {
         out.error(&Failure::new(ErrorKind::Rehearsal, fault));
     }
-    if is_good {
-        out.info("the rehearsal passed: this machine can be trusted with a real token");
-        CommandStatus::Ok
-    } else {
+    conclude(findings, is_good, out)
+}
+
+/// The last words, and the exit status.
+fn conclude(findings: &RehearsalReport, is_good: bool, out: &Output) -> CommandStatus {
+    if !is_good {
         out.info("the rehearsal failed: do not use a real token on this machine yet");
-        CommandStatus::Failed
+    }
+    match &findings.missing_keyring {
+        Some(error) => {
+            let message = format!("{MISSING_KEYRING}; rehearsed with a sealed file instead");
+            let hint = format!("{error}: {}", error.hint());
+            out.error(&Failure::new(error.error_kind(), message).with_hint(hint));
+            CommandStatus::StoreUnavailable
+        }
+        None if is_good => {
+            out.info("the rehearsal passed: this machine can be trusted with a real token");
+            CommandStatus::Ok
+        }
+        // A store that cannot be used is no fault of the machine.
+        None => match findings.import_status {
+            Some(69) => CommandStatus::StoreUnavailable,
+            Some(78) => CommandStatus::Config,
+            Some(_) | None => CommandStatus::Failed,
+        },
     }
 }

@@ -58,7 +58,7 @@ const PAGES: &[Page] = &[
     Page {
         command: "daemon",
         examples: &[
-            ("systemctl --user enable --now keepalive", "Run it as a service of your user"),
+            ("keepalive service install", "Run it as a service of your user"),
             ("keepalive daemon", "Run it in this terminal, until Ctrl-C"),
         ],
         statuses: &[78],
@@ -112,6 +112,16 @@ const PAGES: &[Page] = &[
         ],
         statuses: &[69, 78],
         see_also: &["keepalive-login(1)", "keepalive.toml(5)"],
+    },
+    Page {
+        command: "service",
+        examples: &[
+            ("keepalive service install", "Install and start the daemon as a unit of systemd, lingering included"),
+            ("keepalive service install --cron", "Without systemd: a run of cron every ten minutes"),
+            ("keepalive service status", "Show whether it runs"),
+        ],
+        statuses: &[78],
+        see_also: &["keepalive-daemon(1)", "keepalive-refresh(1)", "systemctl(1)", "crontab(1)"],
     },
     Page {
         command: "rehearse",

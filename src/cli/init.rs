@@ -19,14 +19,14 @@ use crate::profile::{KeySource, StoreKind};
 pub struct InitArgs {
     /// Store to use; by default the keyring, if there is one
     #[arg(long, value_enum, value_name = "KIND")]
-    store: Option<Kind>,
+    store: Option<StoreChoice>,
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Kind {
+enum StoreChoice {
     /// The keyring of the operating system
     Keyring,
     /// Encrypted files, with their key in a file
@@ -61,8 +61,8 @@ fn init(args: &InitArgs, setup: &Setup, out: &Output) -> Result<serde_json::Valu
         keep_section(args, setup, out)?
     } else {
         match chosen(args, setup, out)? {
-            Kind::Keyring => add_keyring_store(args, setup, out)?,
-            Kind::File => add_file_store(args, setup, out)?,
+            StoreChoice::Keyring => add_keyring_store(args, setup, out)?,
+            StoreChoice::File => add_file_store(args, setup, out)?,
         }
     };
     let kind = made.kind;
@@ -81,8 +81,8 @@ struct Made {
 /// A `[store]` that is there stays; only a key file that it names and that was never made is made.
 fn keep_section(args: &InitArgs, setup: &Setup, out: &Output) -> Result<Made, InitFailure> {
     let (kind, word) = match &setup.config.store.kind {
-        StoreKind::Keyring { .. } => (Kind::Keyring, "keyring"),
-        StoreKind::File { .. } => (Kind::File, "file"),
+        StoreKind::Keyring { .. } => (StoreChoice::Keyring, "keyring"),
+        StoreKind::File { .. } => (StoreChoice::File, "file"),
     };
     if args.store.is_some_and(|wanted| wanted != kind) {
         let message = format!("{} has [store] kind = \"{word}\"", setup.environment.config.display());
@@ -107,11 +107,11 @@ fn keep_section(args: &InitArgs, setup: &Setup, out: &Output) -> Result<Made, In
 }
 
 /// The store that was asked for; else the keyring if there is one, and at a terminal the files if not.
-fn chosen(args: &InitArgs, setup: &Setup, out: &Output) -> Result<Kind, InitFailure> {
+fn chosen(args: &InitArgs, setup: &Setup, out: &Output) -> Result<StoreChoice, InitFailure> {
     match (args.store, store_choice::missing_keyring(setup)) {
         (Some(kind), _) => Ok(kind),
-        (None, Some(_)) if out.can_ask() && !args.yes => Ok(Kind::File),
-        (None, _) => Ok(Kind::Keyring),
+        (None, Some(_)) if out.can_ask() && !args.yes => Ok(StoreChoice::File),
+        (None, _) => Ok(StoreChoice::Keyring),
     }
 }
 

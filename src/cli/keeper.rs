@@ -15,8 +15,8 @@ use crate::sys::lockfile::LockFile;
 const RUN_COUNTS_FOR: Duration = Duration::from_secs(25 * 3600);
 
 /// How to make something refresh.
-pub const REMEDY: &str = "start it: systemctl --user enable --now keepalive, or `keepalive daemon`; or run `keepalive \
-                          refresh` from a timer or cron";
+pub const REMEDY: &str = "start it: `keepalive service install`, or `keepalive daemon`; or run `keepalive refresh` from a \
+                          timer or cron";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keeper {

@@ -15,6 +15,7 @@ mod output;
 mod providers;
 mod refresh;
 pub mod rehearse;
+mod service;
 pub(crate) mod setup;
 mod signals;
 mod status;
@@ -91,6 +92,7 @@ pub enum Command {
     Providers(providers::ProvidersArgs),
     Rehearse(rehearse::RehearseArgs),
     Init(init::InitArgs),
+    Service(service::ServiceArgs),
     /// Print a completion script for a shell
     Completions {
         /// Shell to print the script for
@@ -155,6 +157,7 @@ fn run(cli: &Cli, out: &Output) -> CommandStatus {
         Command::Providers(args) => providers::run(args, global, out),
         Command::Rehearse(args) => rehearse::run(args, global, out),
         Command::Init(args) => init::run(args, global, out),
+        Command::Service(args) => service::run(args, global, out),
         Command::Completions { shell } => {
             out.data(&String::from_utf8_lossy(&completion::script(*shell)));
             CommandStatus::Ok

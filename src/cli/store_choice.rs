@@ -99,7 +99,7 @@ pub fn missing_keyring(setup: &Setup) -> Option<KeyringError> {
     }
 }
 
-/// Why the sealed file store may be offered: nobody has chosen a store, nothing is stored yet, and there is no keyring.
+/// Why the sealed file store may be offered: no store is chosen, nothing is stored yet, and there is no keyring.
 pub fn reason_for_file_store(setup: &Setup) -> Option<KeyringError> {
     let is_undecided = !setup.config.has_store_section && matches!(setup.config.store.kind, StoreKind::Keyring { .. });
     if !is_undecided || has_credentials(setup).unwrap_or(true) {

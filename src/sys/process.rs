@@ -1,6 +1,6 @@
 //! This process and its children: no core dumps, private files, and commands with a time limit.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -136,6 +136,52 @@ pub fn run_command(argv: &[String], within: &str, patience: WaitPolicy) -> Resul
         Err(_) => {
             kill_group(&mut child);
             Err(CommandError::TimedOut(program.clone()))
+        }
+    }
+}
+
+/// How a tool of the system ended, and what it printed.
+#[derive(Debug)]
+pub struct ToolOutput {
+    pub is_success: bool,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs a tool of the system with `input`, and kills it after `limit`. It speaks English, so that its words can be read.
+pub fn run_tool(
+    argv: &[&str],
+    input: &str,
+    variable: Option<(&str, &std::path::Path)>,
+    limit: Duration,
+) -> io::Result<ToolOutput> {
+    let [program, arguments @ ..] = argv else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let mut command = Command::new(program);
+    command.args(arguments).env("LC_ALL", "C").envs(variable).env_remove(paths::PARENT);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut child = command.spawn()?;
+    let pid = child.id();
+    let (send, receive) = mpsc::channel();
+    let input = input.to_owned();
+    std::thread::spawn(move || {
+        if let Some(mut stdin) = child.stdin.take() {
+            // A tool that does not read its input says so by its exit status.
+            drop(stdin.write_all(input.as_bytes()));
+        }
+        drop(send.send(child.wait_with_output()));
+    });
+    match receive.recv_timeout(limit) {
+        Ok(output) => output.map(|output| ToolOutput {
+            is_success: output.status.success(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }),
+        Err(_) => {
+            terminate(pid, Termination::Kill)?;
+            let message = format!("`{program}` did not finish within {} s", limit.as_secs());
+            Err(io::Error::new(io::ErrorKind::TimedOut, message))
         }
     }
 }

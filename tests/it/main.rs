@@ -40,6 +40,7 @@ mod rehearse;
 mod rules;
 mod screens;
 mod sealing_key;
+mod service;
 mod systemd;
 mod tidy;
 mod token;

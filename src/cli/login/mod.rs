@@ -90,11 +90,7 @@ pub fn run(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> CommandStatus
 }
 
 fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandStatus, LoginFailure> {
-    let mut setup = match args.issuer {
-        Some(_) => Setup::for_new_config(global),
-        None => Setup::new(global),
-    }
-    .map_err(config_failure)?;
+    let mut setup = new_setup(args, global)?;
     let sections = NewSections::plan(args, &setup).map_err(config_failure)?;
     if let Some(sections) = &sections {
         setup.use_config(sections.preview(&args.scopes).map_err(config_failure)?);
@@ -149,6 +145,15 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
         browser.respond(is_signed_in, &text);
     }
     done.map(|done| report(&done, &setup, &profile, out))
+}
+
+/// A login that adds to the configuration may create it.
+fn new_setup(args: &LoginArgs, global: &GlobalArgs) -> Result<Setup, LoginFailure> {
+    let setup = match args.issuer {
+        Some(_) => Setup::for_new_config(global),
+        None => Setup::new(global),
+    };
+    setup.map_err(config_failure)
 }
 
 /// Says that the sign-in ends a credential that still works.

@@ -45,9 +45,14 @@ impl UserManager {
     }
 
     pub fn systemctl(&self, arguments: &[&str]) -> Run {
+        self.run(&[&["systemctl", "--user", "--no-pager"], arguments].concat())
+    }
+
+    /// Runs a program where the manager is.
+    pub fn run(&self, argv: &[&str]) -> Run {
         let out = Command::new("nsenter")
-            .args(["--mount", "--target", &self.manager.id().to_string(), "systemctl", "--user", "--no-pager"])
-            .args(arguments)
+            .args(["--mount", "--target", &self.manager.id().to_string()])
+            .args(argv)
             .env_clear()
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())

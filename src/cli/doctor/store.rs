@@ -121,7 +121,7 @@ fn lock(store: &Store) -> Finding {
 
 fn keyring(store: &Store) -> Option<Finding> {
     let (keyring, service) = store.keyring()?;
-    Some(match keyring.check() {
+    Some(match keyring.check(service) {
         Ok(()) => Finding::good("keyring", format!("reachable and unlocked (service {service})")),
         Err(e) => Finding::from_store_error("keyring", &e.into()),
     })

@@ -4,82 +4,70 @@
 //! so prompts for) whatever it touches, has no timeouts, and keeps a dead session for ever after the service restarts.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use secret_service::blocking::{Item as SecretItem, SecretService};
-use secret_service::{EncryptionType, Error};
-use zbus::blocking::connection::Builder;
+use secret_service::Error;
+use secret_service::blocking::{Collection, Item as SecretItem};
+use zbus::zvariant::OwnedObjectPath;
 use zeroize::Zeroizing;
 
+use super::bus::{SecretServiceLink, is_stale_connection};
 use super::worker::KeyringBackend;
 use super::{FoundItem, KeyringError, KeyringItem};
 
-/// Bound on each D-Bus call. Below `DEADLINE`, so that a stopped service is noticed by the call itself.
-const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Text, because some providers keep nothing else.
 const CONTENT_TYPE: &str = "text/plain";
+/// What the service name of a sealing key's item has beyond that of the published items.
+const KEY_SUFFIX: &str = "-key";
 
 /// A connection to the Secret Service, made when needed and made anew when it has gone stale.
 pub struct SecretServiceBackend {
     bus_address: Option<String>,
-    service: Option<SecretService<'static>>,
+    link: Option<SecretServiceLink>,
 }
 
 impl SecretServiceBackend {
     /// `bus_address`: the session bus; `None`: there is none.
     pub fn new(bus_address: Option<String>) -> Self {
-        Self { bus_address, service: None }
-    }
-
-    fn connect(&self) -> Result<SecretService<'static>, KeyringError> {
-        let address = self.bus_address.as_deref().ok_or(KeyringError::NoBus)?;
-        let connection = Builder::address(address)
-            .and_then(|builder| builder.method_timeout(CALL_TIMEOUT).build())
-            .map_err(|e| if is_timeout(&e) { KeyringError::TimedOut } else { KeyringError::NoBus })?;
-        SecretService::connect_with_existing(EncryptionType::Dh, connection).map_err(to_keyring_error)
+        Self { bus_address, link: None }
     }
 
     /// Runs `call`, once more over a new connection if the old one turns out to be of a service that has restarted.
     fn with_service<T>(
         &mut self,
-        call: impl Fn(&SecretService<'static>) -> Result<T, Error>,
+        call: impl Fn(&SecretServiceLink) -> Result<T, Error>,
     ) -> Result<T, KeyringError> {
-        let had_connection = self.service.is_some();
-        let service = match self.service.take() {
-            Some(service) => service,
-            None => self.connect()?,
-        };
-        match call(&service) {
+        let address = self.bus_address.as_deref().ok_or(KeyringError::NoBus)?;
+        if let Some(link) = self.link.take() {
+            match call(&link) {
+                Err(e) if is_stale_connection(&e) => {}
+                done => return self.keep(link, done),
+            }
+        }
+        let link = SecretServiceLink::connect(address)?;
+        let done = call(&link);
+        self.keep(link, done)
+    }
+
+    /// Keeps a link that worked for the next call.
+    fn keep<T>(&mut self, link: SecretServiceLink, done: Result<T, Error>) -> Result<T, KeyringError> {
+        match done {
             Ok(value) => {
-                self.service = Some(service);
+                self.link = Some(link);
                 Ok(value)
             }
-            Err(e) if had_connection && is_stale_connection(&e) => {
-                let service = self.connect()?;
-                let result = call(&service).map_err(to_keyring_error);
-                self.service = Some(service);
-                result
-            }
-            Err(e) => Err(to_keyring_error(e)),
+            Err(e) => Err(link.explain(e)),
         }
     }
 }
 
 impl KeyringBackend for SecretServiceBackend {
-    fn check(&mut self) -> Result<(), KeyringError> {
-        self.with_service(ensure_unlocked)
+    fn check(&mut self, service: &str) -> Result<(), KeyringError> {
+        self.with_service(|link| collection_for_new(link, service).map(drop))
     }
 
     fn read(&mut self, item: &KeyringItem) -> Result<Option<FoundItem>, KeyringError> {
-        let texts = self.with_service(|service| {
-            let items = find_items(service, item)?;
-            if items.is_empty() {
-                // A locked keyring must not pass for one that lacks the item. No keyring at all lacks it.
-                return match ensure_unlocked(service) {
-                    Err(Error::NoResult) | Ok(()) => Ok(Vec::new()),
-                    Err(e) => Err(e),
-                };
-            }
+        let texts = self.with_service(|link| {
+            let items = find_items(link, item)?;
             items.iter().map(SecretItem::get_secret).collect::<Result<Vec<_>, _>>()
         })?;
         let texts = texts
@@ -93,8 +81,8 @@ impl KeyringBackend for SecretServiceBackend {
     }
 
     fn list(&mut self, of: &str, alive: &dyn Fn()) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
-        let found = self.with_service(|service| {
-            let items = search_items(service, HashMap::from([("service", of)]))?;
+        let found = self.with_service(|link| {
+            let items = search(link, HashMap::from([("service", of)]))?;
             let told = |item: &SecretItem<'_>| {
                 alive();
                 Ok((item.get_attributes()?.remove("username"), item.get_secret()?))
@@ -107,11 +95,9 @@ impl KeyringBackend for SecretServiceBackend {
     }
 
     fn write(&mut self, item: &KeyringItem, value: &str) -> Result<(), KeyringError> {
-        self.with_service(|service| {
-            ensure_unlocked(service)?;
-            let items = find_items(service, item)?;
+        self.with_service(|link| {
             let mut aged = Vec::new();
-            for found in items {
+            for found in find_items(link, item)? {
                 let secret = Zeroizing::new(found.get_secret()?);
                 aged.push((generation_in(&String::from_utf8_lossy(&secret)), found));
             }
@@ -119,7 +105,7 @@ impl KeyringBackend for SecretServiceBackend {
                 Some((_, newest)) => newest.set_secret(value.as_bytes(), CONTENT_TYPE),
                 None => {
                     let label = format!("keepalive: {}", item.user);
-                    let collection = service.get_default_collection()?;
+                    let collection = collection_for_new(link, &item.service)?;
                     collection.create_item(&label, attribute_map(item), value.as_bytes(), true, CONTENT_TYPE).map(drop)
                 }
             }
@@ -127,9 +113,8 @@ impl KeyringBackend for SecretServiceBackend {
     }
 
     fn delete(&mut self, item: &KeyringItem, holding: &str) -> Result<(), KeyringError> {
-        self.with_service(|service| {
-            ensure_unlocked(service)?;
-            for found in find_items(service, item)? {
+        self.with_service(|link| {
+            for found in find_items(link, item)? {
                 let secret = Zeroizing::new(found.get_secret()?);
                 if String::from_utf8_lossy(&secret).contains(holding) {
                     found.delete()?;
@@ -140,7 +125,7 @@ impl KeyringBackend for SecretServiceBackend {
     }
 
     fn disconnect(&mut self) {
-        self.service = None;
+        self.link = None;
     }
 
     fn renew(&self) -> Self {
@@ -148,25 +133,90 @@ impl KeyringBackend for SecretServiceBackend {
     }
 }
 
-/// Whether the default collection exists and is unlocked. Asking never prompts; everything that could prompt comes after.
-fn ensure_unlocked(service: &SecretService<'static>) -> Result<(), Error> {
-    match service.get_default_collection()?.is_locked()? {
-        true => Err(Error::Locked),
-        false => Ok(()),
+/// The items with these two attributes, wherever they are. None is found only where that is certain: a locked collection
+/// may not tell what it has.
+fn find_items<'a>(link: &'a SecretServiceLink, item: &KeyringItem) -> Result<Vec<SecretItem<'a>>, Error> {
+    let found = search(link, attribute_map(item))?;
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    match open_default(link) {
+        Ok((_, WasLocked(false))) => Ok(found),
+        // It was asked while it was locked.
+        Ok((_, WasLocked(true))) => search(link, attribute_map(item)),
+        // No default collection at all lacks the item.
+        Err(Error::NoResult) => Ok(found),
+        Err(Error::Locked) if home_collection(link, &item.service)?.is_some() => Ok(found),
+        Err(e) => Err(e),
     }
 }
 
-/// The items with these two attributes; an error if any of them is locked.
-fn find_items<'a>(service: &'a SecretService<'static>, item: &KeyringItem) -> Result<Vec<SecretItem<'a>>, Error> {
-    search_items(service, attribute_map(item))
+/// The unlocked items with these attributes. An error if there are some, and all of them stay locked.
+fn search<'a>(link: &'a SecretServiceLink, attributes: HashMap<&str, &str>) -> Result<Vec<SecretItem<'a>>, Error> {
+    let mut found = link.service.search_items(attributes.clone())?;
+    if !found.locked.is_empty() {
+        let mut objects: Vec<OwnedObjectPath> = Vec::new();
+        for item in &found.locked {
+            objects.extend(collection_of(&item.item_path).filter(|path| !objects.contains(path)));
+            objects.push(item.item_path.clone());
+        }
+        if !link.unlock_without_prompt(&objects)?.is_empty() {
+            found = link.service.search_items(attributes)?;
+        }
+    }
+    match (found.unlocked.is_empty(), found.locked.is_empty()) {
+        (true, false) => Err(Error::Locked),
+        // Another collection that is locked may have a copy; the one that is open is what can be used now.
+        _ => Ok(found.unlocked),
+    }
 }
 
-fn search_items<'a>(
-    service: &'a SecretService<'static>,
-    attributes: HashMap<&str, &str>,
-) -> Result<Vec<SecretItem<'a>>, Error> {
-    let found = service.search_items(attributes)?;
-    if found.locked.is_empty() { Ok(found.unlocked) } else { Err(Error::Locked) }
+/// Whether a collection had to be unlocked.
+struct WasLocked(bool);
+
+/// The default collection, unlocked. Nothing here prompts; everything that could prompt comes after.
+fn open_default(link: &SecretServiceLink) -> Result<(Collection<'_>, WasLocked), Error> {
+    let collection = link.service.get_default_collection()?;
+    if !collection.is_locked()? {
+        return Ok((collection, WasLocked(false)));
+    }
+    // An open wallet of KWallet calls itself locked until a client asks to unlock it.
+    let path = collection.collection_path.clone();
+    match link.unlock_without_prompt(std::slice::from_ref(&path))?.contains(&path) {
+        true => Ok((collection, WasLocked(true))),
+        false => Err(Error::Locked),
+    }
+}
+
+/// Where a new item of `service` goes: the default collection, or if that is locked or gone, the one with our other items.
+fn collection_for_new<'a>(link: &'a SecretServiceLink, service: &str) -> Result<Collection<'a>, Error> {
+    let unusable = match open_default(link) {
+        Ok((collection, _)) => return Ok(collection),
+        Err(e @ (Error::Locked | Error::NoResult)) => e,
+        Err(e) => return Err(e),
+    };
+    home_collection(link, service)?.ok_or(unusable)
+}
+
+/// An unlocked collection with items of ours: published ones or the sealing key.
+fn home_collection<'a>(link: &'a SecretServiceLink, service: &str) -> Result<Option<Collection<'a>>, Error> {
+    let service = service.strip_suffix(KEY_SUFFIX).unwrap_or(service);
+    for name in [format!("{service}{KEY_SUFFIX}"), service.to_owned()] {
+        let found = match search(link, HashMap::from([("service", name.as_str())])) {
+            Err(Error::Locked) => continue,
+            found => found?,
+        };
+        if let Some(path) = found.iter().find_map(|item| collection_of(&item.item_path)) {
+            return link.service.get_collection_by_path(path).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// The collection of an item: its path without the last part.
+fn collection_of(item: &OwnedObjectPath) -> Option<OwnedObjectPath> {
+    let (collection, _) = item.as_str().rsplit_once('/')?;
+    collection.to_owned().try_into().ok()
 }
 
 fn attribute_map(item: &KeyringItem) -> HashMap<&str, &str> {
@@ -176,45 +226,4 @@ fn attribute_map(item: &KeyringItem) -> HashMap<&str, &str> {
 /// The `generation` member of a value of ours; `None` sorts before all.
 fn generation_in(text: &str) -> Option<u64> {
     serde_json::from_str::<serde_json::Value>(text).ok()?.get("generation")?.as_u64()
-}
-
-fn is_timeout(error: &zbus::Error) -> bool {
-    matches!(error, zbus::Error::InputOutput(e) if e.kind() == std::io::ErrorKind::TimedOut)
-}
-
-/// The name of a D-Bus error, if it is one.
-fn dbus_error_name(error: &Error) -> Option<String> {
-    match error {
-        Error::Zbus(zbus::Error::MethodError(name, ..)) => Some(name.to_string()),
-        Error::Zbus(zbus::Error::FDO(e)) => Some(zbus::DBusError::name(e.as_ref()).to_string()),
-        Error::ZbusFdo(e) => Some(zbus::DBusError::name(e).to_string()),
-        _ => None,
-    }
-}
-
-/// Whether the service has restarted since the connection was made, or the bus has: a new connection may help.
-fn is_stale_connection(error: &Error) -> bool {
-    let is_broken =
-        matches!(error, Error::Zbus(zbus::Error::InputOutput(e)) if e.kind() != std::io::ErrorKind::TimedOut);
-    let named = dbus_error_name(error).unwrap_or_default();
-    let words =
-        ["NoSession", "UnknownObject", "UnknownMethod", "NoReply", "Disconnected", "NameHasNoOwner", "ServiceUnknown"];
-    is_broken || words.iter().any(|word| named.ends_with(word))
-}
-
-fn to_keyring_error(error: Error) -> KeyringError {
-    let named = dbus_error_name(&error).unwrap_or_default();
-    let is_named = |words: &[&str]| words.iter().any(|word| named.ends_with(word));
-    match &error {
-        Error::Zbus(e) if is_timeout(e) => KeyringError::TimedOut,
-        Error::Locked => KeyringError::Locked,
-        Error::NoResult => KeyringError::NoCollection,
-        Error::Prompt | Error::PromptDisconnected => KeyringError::Denied,
-        Error::Unavailable => KeyringError::NoService,
-        _ if is_named(&["ServiceUnknown", "NameHasNoOwner", "Spawn.ServiceNotFound"]) => KeyringError::NoService,
-        _ if is_named(&["IsLocked"]) => KeyringError::Locked,
-        _ if is_named(&["AccessDenied"]) => KeyringError::Denied,
-        _ if is_named(&["NoReply", "TimedOut", "Timeout"]) => KeyringError::TimedOut,
-        _ => KeyringError::Failed(error.to_string()),
-    }
 }

@@ -12,7 +12,7 @@ use super::{FoundItem, KEYRING_TIMEOUT, Keyring, KeyringError, KeyringItem};
 
 /// The calls that a platform implements; they may block for ever.
 pub trait KeyringBackend: Send + 'static {
-    fn check(&mut self) -> Result<(), KeyringError>;
+    fn check(&mut self, service: &str) -> Result<(), KeyringError>;
     fn read(&mut self, item: &KeyringItem) -> Result<Option<FoundItem>, KeyringError>;
     /// Calls `alive` between items: there may be a thousand, and each is asked for.
     fn list(&mut self, service: &str, alive: &dyn Fn()) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError>;
@@ -134,8 +134,9 @@ impl Drop for ThreadCounter {
 }
 
 impl<B: KeyringBackend> Keyring for KeyringWorker<B> {
-    fn check(&self) -> Result<(), KeyringError> {
-        self.call(B::check)
+    fn check(&self, service: &str) -> Result<(), KeyringError> {
+        let service = service.to_owned();
+        self.call(move |b| b.check(&service))
     }
 
     fn read(&self, item: &KeyringItem) -> Result<Option<FoundItem>, KeyringError> {
@@ -175,7 +176,7 @@ mod tests {
     struct Stuck(Arc<Mutex<mpsc::Receiver<()>>>);
 
     impl KeyringBackend for Stuck {
-        fn check(&mut self) -> Result<(), KeyringError> {
+        fn check(&mut self, _: &str) -> Result<(), KeyringError> {
             let _gone = self.0.lock().unwrap_or_else(PoisonError::into_inner).recv();
             Ok(())
         }
@@ -209,7 +210,7 @@ mod tests {
     fn hanging_keyring_call_is_abandoned_and_the_next_works() {
         let (hold, held) = mpsc::channel::<()>();
         let worker = KeyringWorker::new(Stuck(Arc::new(Mutex::new(held))));
-        assert_eq!(worker.check(), Err(KeyringError::TimedOut));
+        assert_eq!(worker.check("s"), Err(KeyringError::TimedOut));
         assert_eq!(worker.write(&item(), "x"), Ok(()));
         drop(hold);
     }

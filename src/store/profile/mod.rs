@@ -350,7 +350,7 @@ impl<'l> LockedProfile<'_, 'l> {
     /// Whether a publication could succeed now. Always, where there is no keyring.
     pub fn check_keyring(&self) -> Result<(), KeyringError> {
         match &self.store.backend {
-            StoreBackend::Keyring { keyring, .. } => keyring.check(),
+            StoreBackend::Keyring { keyring, service } => keyring.check(service),
             StoreBackend::File { .. } => Ok(()),
         }
     }

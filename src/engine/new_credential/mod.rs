@@ -97,20 +97,28 @@ pub fn store_credential(
     }
     // The store lock for creating the key comes before any profile lock.
     let (key, store_lock) = store.prepare_to_seal(name.as_str())?;
-    let lock = acquire_lock(&store.create_lock_file(name)?)?;
-    let (mut locked, existing) = admit(store, Permit::from_lock(name, &lock), &key, provenance)?;
-    let warnings = locked.remove_remains()?;
-    let fingerprint = key.fingerprint(&new.credential.refresh);
-    let _token_lock = store.lock_token(&fingerprint)?;
-    if let Some(existing) = existing.as_ref()
-        && is_kept(&locked, existing, &new.credential, &fingerprint, provenance)?
-    {
-        return keep_existing(&mut locked, existing, &key, new.origin);
+    let mut store_lock = Some(store_lock);
+    let take = || {
+        let lock = acquire_lock(&store.create_lock_file(name)?)?;
+        let (mut locked, existing) = admit(store, Permit::from_lock(name, &lock), &key, provenance)?;
+        let warnings = locked.remove_remains()?;
+        let fingerprint = key.fingerprint(&new.credential.refresh);
+        let _token_lock = store.lock_token(&fingerprint)?;
+        if let Some(existing) = existing.as_ref()
+            && is_kept(&locked, existing, &new.credential, &fingerprint, provenance)?
+        {
+            return keep_existing(&mut locked, existing, &key, new.origin);
+        }
+        check(store, &locked, existing, &new, &key, provenance, now)?;
+        let stored = seal_numbered(&mut locked, new, &key, provenance)?;
+        store_lock = None;
+        finish(store, &mut locked, stored, &key, warnings, on_key_check)
+    };
+    let taken = take();
+    if let (Err(_), Some(held)) = (&taken, store_lock) {
+        store.discard_preparation(held);
     }
-    check(store, &locked, existing, &new, &key, provenance, now)?;
-    let stored = seal_numbered(&mut locked, new, &key, provenance)?;
-    drop(store_lock);
-    finish(store, &mut locked, stored, &key, warnings, on_key_check)
+    taken
 }
 
 /// Opens the profile and loads what is there.

@@ -1,12 +1,13 @@
 //! The connection to the Secret Service: calls that the library would prompt for, and what an error means.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use secret_service::blocking::SecretService;
 use secret_service::{EncryptionType, Error};
-use zbus::blocking::Connection;
 use zbus::blocking::connection::Builder;
-use zbus::zvariant::{DynamicType, OwnedObjectPath};
+use zbus::blocking::{Connection, Proxy};
+use zbus::zvariant::{DynamicType, OwnedObjectPath, OwnedValue};
 
 use super::{KeyringError, KeyringProgram};
 
@@ -14,7 +15,14 @@ use super::{KeyringError, KeyringProgram};
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 const SECRETS: &str = "org.freedesktop.secrets";
+const SERVICE_PATH: &str = "/org/freedesktop/secrets";
+const SERVICE: &str = "org.freedesktop.Secret.Service";
+const COLLECTION: &str = "org.freedesktop.Secret.Collection";
 const BUS: &str = "org.freedesktop.DBus";
+
+/// KWallet's own names and paths on the bus.
+const KWALLETS: &[(&str, &str)] =
+    &[("org.kde.kwalletd5", "/modules/kwalletd5"), ("org.kde.kwalletd6", "/modules/kwalletd6")];
 
 /// A connection with a session of the Secret Service.
 pub struct SecretServiceLink {
@@ -34,18 +42,95 @@ impl SecretServiceLink {
     }
 
     /// Asks the service to unlock these objects, and returns those that it unlocked at once. A prompt that it offers is
-    /// dismissed and never shown: nobody may be there, and a run must not wait for a person.
+    /// dismissed and never shown: nobody may be there, and a run must not wait for a person. The prompt of KWallet for a
+    /// wallet that is open shows nothing, and is the only way to it.
     pub fn unlock_without_prompt(&self, objects: &[OwnedObjectPath]) -> Result<Vec<OwnedObjectPath>, Error> {
-        let interface = "org.freedesktop.Secret.Service";
-        let path = "/org/freedesktop/secrets";
-        let reply = self.connection.call_method(Some(SECRETS), path, Some(interface), "Unlock", &(objects,))?;
+        let reply = self.connection.call_method(Some(SECRETS), SERVICE_PATH, Some(SERVICE), "Unlock", &(objects,))?;
         let (unlocked, prompt): (Vec<OwnedObjectPath>, OwnedObjectPath) = reply.body().deserialize()?;
-        if prompt.as_str() != "/" {
-            let interface = "org.freedesktop.Secret.Prompt";
-            // It says nothing more about the lock.
-            drop(self.connection.call_method(Some(SECRETS), &prompt, Some(interface), "Dismiss", &()));
+        if prompt.as_str() == "/" {
+            return Ok(unlocked);
         }
+        let prompt = Proxy::new(&self.connection, SECRETS, prompt, "org.freedesktop.Secret.Prompt")?;
+        if !objects.is_empty() && objects.iter().all(|collection| self.is_open_wallet(collection)) {
+            let mut completed = prompt.receive_signal("Completed")?;
+            prompt.call_method("Prompt", &("",))?;
+            let was_dismissed = completed.next().is_none_or(|signal| {
+                let content: zbus::Result<(bool, OwnedValue)> = signal.body().deserialize();
+                content.map_or(true, |(was_dismissed, _)| was_dismissed)
+            });
+            return Ok(if was_dismissed { unlocked } else { objects.to_vec() });
+        }
+        // What it responds says nothing more about the lock.
+        drop(prompt.call_method("Dismiss", &()));
         Ok(unlocked)
+    }
+
+    /// The collections that are open, and those that call themselves locked.
+    pub fn collections(&self) -> Result<(Vec<OwnedObjectPath>, Vec<OwnedObjectPath>), Error> {
+        let all: Vec<OwnedObjectPath> = self.property(SERVICE_PATH, SERVICE, "Collections")?;
+        let (mut open, mut locked) = (Vec::new(), Vec::new());
+        for path in all {
+            match self.property(path.as_str(), COLLECTION, "Locked")? {
+                true => locked.push(path),
+                false => open.push(path),
+            }
+        }
+        Ok((open, locked))
+    }
+
+    /// The items of a collection with these attributes.
+    pub fn search_in(
+        &self,
+        collection: &OwnedObjectPath,
+        attributes: &HashMap<&str, &str>,
+    ) -> Result<Vec<OwnedObjectPath>, Error> {
+        let reply =
+            self.connection.call_method(Some(SECRETS), collection, Some(COLLECTION), "SearchItems", &(attributes,))?;
+        Ok(reply.body().deserialize()?)
+    }
+
+    /// Whether the service says that one of the collections that are locked has such an item. KeePassXC is not asked: it
+    /// would show a prompt.
+    pub fn is_in_locked(&self, locked: &[OwnedObjectPath], attributes: &HashMap<&str, &str>) -> Result<bool, Error> {
+        if locked.is_empty() || self.program() == Some(KeyringProgram::KeePassXc) {
+            return Ok(false);
+        }
+        Ok(!self.service.search_items(attributes.clone())?.locked.is_empty())
+    }
+
+    fn property<T>(&self, path: &str, interface: &str, name: &str) -> Result<T, Error>
+    where
+        T: TryFrom<OwnedValue>,
+        T::Error: Into<zbus::zvariant::Error>,
+    {
+        let properties = Some("org.freedesktop.DBus.Properties");
+        let reply = self.connection.call_method(Some(SECRETS), path, properties, "Get", &(interface, name))?;
+        let value: OwnedValue = reply.body().deserialize()?;
+        T::try_from(value).map_err(|e| Error::Zvariant(e.into()))
+    }
+
+    /// Whether the service is KWallet, which calls every wallet locked until a client has passed its prompt, and says over
+    /// its own interface that this one is open.
+    fn is_open_wallet(&self, collection: &OwnedObjectPath) -> bool {
+        let Owner::Named(owner) = name_owner(&self.connection, SECRETS) else { return false };
+        KWALLETS.iter().any(|(name, path)| {
+            let is_it = matches!(name_owner(&self.connection, name), Owner::Named(wallet) if wallet == owner);
+            is_it && self.wallet_is_open(name, path, collection).unwrap_or(false)
+        })
+    }
+
+    fn wallet_is_open(&self, name: &str, path: &str, collection: &OwnedObjectPath) -> Result<bool, Error> {
+        let label: String = self.property(collection.as_str(), COLLECTION, "Label")?;
+        let reply = self.connection.call_method(Some(name), path, Some("org.kde.KWallet"), "isOpen", &(label,))?;
+        Ok(reply.body().deserialize()?)
+    }
+
+    /// The program that offers the service, if it is known.
+    pub fn program(&self) -> Option<KeyringProgram> {
+        match name_owner(&self.connection, SECRETS) {
+            Owner::Named(owner) => program_of(&self.connection, &owner),
+            Owner::Nobody | Owner::BusGone | Owner::Unknown => None,
+        }
     }
 
     /// What an error of this connection means.

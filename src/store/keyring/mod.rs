@@ -23,6 +23,9 @@ use worker::KeyringWorker;
 /// No keyring operation takes longer; a provider that needs more counts as hanging.
 pub const KEYRING_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// The longest that most keyrings take to bring a write to their disk: one lost it when it was killed within 200 ms.
+pub const WRITE_DELAY: Duration = Duration::from_secs(1);
+
 /// One item, found by the attributes `service` and `username`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyringItem {
@@ -58,6 +61,10 @@ pub trait Keyring: Send + Sync {
     fn delete(&self, item: &KeyringItem, holding: &str) -> Result<(), KeyringError>;
     /// Closes the connection, so that the next read comes from a new one.
     fn reconnect(&self);
+    /// How long a write that was acknowledged may still be in the keyring's memory alone.
+    fn write_delay(&self) -> Duration {
+        WRITE_DELAY
+    }
 }
 
 /// A keyring, and the name under which a store keeps its items there.

@@ -4,6 +4,7 @@
 //! so prompts for) whatever it touches, has no timeouts, and keeps a dead session for ever after the service restarts.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use secret_service::Error;
 use secret_service::blocking::{Collection, Item as SecretItem};
@@ -12,7 +13,10 @@ use zeroize::Zeroizing;
 
 use super::bus::{SecretServiceLink, is_stale_connection};
 use super::worker::KeyringBackend;
-use super::{FoundItem, KeyringError, KeyringItem};
+use super::{FoundItem, KeyringError, KeyringItem, KeyringProgram, WRITE_DELAY};
+
+/// KWallet writes a wallet 5 s after the last change of it.
+const KWALLET_WRITE_DELAY: Duration = Duration::from_secs(6);
 
 /// Text, because some providers keep nothing else.
 const CONTENT_TYPE: &str = "text/plain";
@@ -32,10 +36,7 @@ impl SecretServiceBackend {
     }
 
     /// Runs `call`, once more over a new connection if the old one turns out to be of a service that has restarted.
-    fn with_service<T>(
-        &mut self,
-        call: impl Fn(&SecretServiceLink) -> Result<T, Error>,
-    ) -> Result<T, KeyringError> {
+    fn with_service<T>(&mut self, call: impl Fn(&SecretServiceLink) -> Result<T, Error>) -> Result<T, KeyringError> {
         let address = self.bus_address.as_deref().ok_or(KeyringError::NoBus)?;
         if let Some(link) = self.link.take() {
             match call(&link) {
@@ -82,7 +83,7 @@ impl KeyringBackend for SecretServiceBackend {
 
     fn list(&mut self, of: &str, alive: &dyn Fn()) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
         let found = self.with_service(|link| {
-            let items = search(link, HashMap::from([("service", of)]))?;
+            let items = find(link, of, &HashMap::from([("service", of)]))?;
             let told = |item: &SecretItem<'_>| {
                 alive();
                 Ok((item.get_attributes()?.remove("username"), item.get_secret()?))
@@ -124,6 +125,13 @@ impl KeyringBackend for SecretServiceBackend {
         })
     }
 
+    fn write_delay(&mut self) -> Duration {
+        match self.link.as_ref().and_then(SecretServiceLink::program) {
+            Some(KeyringProgram::KWallet) => KWALLET_WRITE_DELAY,
+            _ => WRITE_DELAY,
+        }
+    }
+
     fn disconnect(&mut self) {
         self.link = None;
     }
@@ -133,90 +141,84 @@ impl KeyringBackend for SecretServiceBackend {
     }
 }
 
-/// The items with these two attributes, wherever they are. None is found only where that is certain: a locked collection
-/// may not tell what it has.
-fn find_items<'a>(link: &'a SecretServiceLink, item: &KeyringItem) -> Result<Vec<SecretItem<'a>>, Error> {
-    let found = search(link, attribute_map(item))?;
+/// The items with these attributes, wherever they are, of a store whose items have this service name. None is found only
+/// where that is certain: a locked collection may not tell what it has.
+fn find<'a>(
+    link: &'a SecretServiceLink,
+    service: &str,
+    attributes: &HashMap<&str, &str>,
+) -> Result<Vec<SecretItem<'a>>, Error> {
+    // An open wallet that calls itself locked is open from here on.
+    let default = open_default(link);
+    let (mut open, locked) = link.collections()?;
+    let mut found = search(link, &open, attributes)?;
+    if found.is_empty() && !locked.is_empty() {
+        open = link.unlock_without_prompt(&locked)?;
+        found = search(link, &open, attributes)?;
+    }
     if !found.is_empty() {
+        // A locked collection may have a copy; the one that is open is what can be used now.
         return Ok(found);
     }
-    match open_default(link) {
-        Ok((_, WasLocked(false))) => Ok(found),
-        // It was asked while it was locked.
-        Ok((_, WasLocked(true))) => search(link, attribute_map(item)),
+    match default {
+        Ok(_) | Err(Error::NoResult) if link.is_in_locked(&locked, attributes)? => Err(Error::Locked),
         // No default collection at all lacks the item.
-        Err(Error::NoResult) => Ok(found),
-        Err(Error::Locked) if home_collection(link, &item.service)?.is_some() => Ok(found),
+        Ok(_) | Err(Error::NoResult) => Ok(found),
+        Err(Error::Locked) if home_collection(link, service)?.is_some() => Ok(found),
         Err(e) => Err(e),
     }
 }
 
-/// The unlocked items with these attributes. An error if there are some, and all of them stay locked.
-fn search<'a>(link: &'a SecretServiceLink, attributes: HashMap<&str, &str>) -> Result<Vec<SecretItem<'a>>, Error> {
-    let mut found = link.service.search_items(attributes.clone())?;
-    if !found.locked.is_empty() {
-        let mut objects: Vec<OwnedObjectPath> = Vec::new();
-        for item in &found.locked {
-            objects.extend(collection_of(&item.item_path).filter(|path| !objects.contains(path)));
-            objects.push(item.item_path.clone());
-        }
-        if !link.unlock_without_prompt(&objects)?.is_empty() {
-            found = link.service.search_items(attributes)?;
-        }
-    }
-    match (found.unlocked.is_empty(), found.locked.is_empty()) {
-        (true, false) => Err(Error::Locked),
-        // Another collection that is locked may have a copy; the one that is open is what can be used now.
-        _ => Ok(found.unlocked),
-    }
+fn find_items<'a>(link: &'a SecretServiceLink, item: &KeyringItem) -> Result<Vec<SecretItem<'a>>, Error> {
+    find(link, &item.service, &attribute_map(item))
 }
 
-/// Whether a collection had to be unlocked.
-struct WasLocked(bool);
+/// The items with these attributes in some collections. Not asked of the service as a whole: KeePassXC shows a prompt for
+/// every database that is locked.
+fn search<'a>(
+    link: &'a SecretServiceLink,
+    collections: &[OwnedObjectPath],
+    attributes: &HashMap<&str, &str>,
+) -> Result<Vec<SecretItem<'a>>, Error> {
+    let mut found = Vec::new();
+    for collection in collections {
+        for path in link.search_in(collection, attributes)? {
+            found.push(link.service.get_item_by_path(path)?);
+        }
+    }
+    Ok(found)
+}
 
 /// The default collection, unlocked. Nothing here prompts; everything that could prompt comes after.
-fn open_default(link: &SecretServiceLink) -> Result<(Collection<'_>, WasLocked), Error> {
+fn open_default(link: &SecretServiceLink) -> Result<Collection<'_>, Error> {
     let collection = link.service.get_default_collection()?;
-    if !collection.is_locked()? {
-        return Ok((collection, WasLocked(false)));
-    }
-    // An open wallet of KWallet calls itself locked until a client asks to unlock it.
     let path = collection.collection_path.clone();
-    match link.unlock_without_prompt(std::slice::from_ref(&path))?.contains(&path) {
-        true => Ok((collection, WasLocked(true))),
-        false => Err(Error::Locked),
+    if collection.is_locked()? && !link.unlock_without_prompt(std::slice::from_ref(&path))?.contains(&path) {
+        return Err(Error::Locked);
     }
+    Ok(collection)
 }
 
 /// Where a new item of `service` goes: the default collection, or if that is locked or gone, the one with our other items.
 fn collection_for_new<'a>(link: &'a SecretServiceLink, service: &str) -> Result<Collection<'a>, Error> {
-    let unusable = match open_default(link) {
-        Ok((collection, _)) => return Ok(collection),
-        Err(e @ (Error::Locked | Error::NoResult)) => e,
-        Err(e) => return Err(e),
-    };
-    home_collection(link, service)?.ok_or(unusable)
+    match open_default(link) {
+        Err(unusable @ (Error::Locked | Error::NoResult)) => home_collection(link, service)?.ok_or(unusable),
+        opened => opened,
+    }
 }
 
-/// An unlocked collection with items of ours: published ones or the sealing key.
+/// An unlocked collection with items of ours: the sealing key or published ones.
 fn home_collection<'a>(link: &'a SecretServiceLink, service: &str) -> Result<Option<Collection<'a>>, Error> {
     let service = service.strip_suffix(KEY_SUFFIX).unwrap_or(service);
+    let (open, _) = link.collections()?;
     for name in [format!("{service}{KEY_SUFFIX}"), service.to_owned()] {
-        let found = match search(link, HashMap::from([("service", name.as_str())])) {
-            Err(Error::Locked) => continue,
-            found => found?,
-        };
-        if let Some(path) = found.iter().find_map(|item| collection_of(&item.item_path)) {
-            return link.service.get_collection_by_path(path).map(Some);
+        for collection in &open {
+            if !link.search_in(collection, &HashMap::from([("service", name.as_str())]))?.is_empty() {
+                return link.service.get_collection_by_path(collection.clone()).map(Some);
+            }
         }
     }
     Ok(None)
-}
-
-/// The collection of an item: its path without the last part.
-fn collection_of(item: &OwnedObjectPath) -> Option<OwnedObjectPath> {
-    let (collection, _) = item.as_str().rsplit_once('/')?;
-    collection.to_owned().try_into().ok()
 }
 
 fn attribute_map(item: &KeyringItem) -> HashMap<&str, &str> {

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::{FoundItem, KEYRING_TIMEOUT, Keyring, KeyringError, KeyringItem};
+use super::{FoundItem, KEYRING_TIMEOUT, Keyring, KeyringError, KeyringItem, WRITE_DELAY};
 
 /// The calls that a platform implements; they may block for ever.
 pub trait KeyringBackend: Send + 'static {
@@ -19,6 +20,10 @@ pub trait KeyringBackend: Send + 'static {
     fn write(&mut self, item: &KeyringItem, value: &str) -> Result<(), KeyringError>;
     fn delete(&mut self, item: &KeyringItem, holding: &str) -> Result<(), KeyringError>;
     fn disconnect(&mut self);
+    /// See [`Keyring::write_delay`].
+    fn write_delay(&mut self) -> Duration {
+        WRITE_DELAY
+    }
     /// A backend of the same kind, unconnected, for the thread that takes over from a stuck one.
     fn renew(&self) -> Self;
 }
@@ -157,6 +162,10 @@ impl<B: KeyringBackend> Keyring for KeyringWorker<B> {
     fn delete(&self, item: &KeyringItem, holding: &str) -> Result<(), KeyringError> {
         let (item, holding) = (item.clone(), holding.to_owned());
         self.call(move |b| b.delete(&item, &holding))
+    }
+
+    fn write_delay(&self) -> Duration {
+        self.call(|b| Ok(b.write_delay())).unwrap_or(WRITE_DELAY)
     }
 
     fn reconnect(&self) {

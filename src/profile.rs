@@ -101,6 +101,8 @@ pub struct Provider {
     pub name: String,
     /// Where metadata is discovered (RFC 8414) if `token_endpoint` is not given.
     pub issuer: Option<Url>,
+    /// The issuer as it was written. A URL does not keep that, and `iss` is compared byte for byte (RFC 9207).
+    pub issuer_name: Option<String>,
     pub authorization_endpoint: Option<Url>,
     pub token_endpoint: Option<Url>,
     pub device_authorization_endpoint: Option<Url>,
@@ -158,6 +160,7 @@ impl Provider {
         Self {
             name: name.into(),
             issuer: None,
+            issuer_name: None,
             authorization_endpoint: None,
             token_endpoint: None,
             device_authorization_endpoint: None,
@@ -274,6 +277,8 @@ pub enum GraceSemantics {
 pub enum ClientAuth {
     None,
     ClientSecretBasic,
+    /// As `ClientSecretBasic`, for servers that compare id and secret without decoding them.
+    ClientSecretBasicRaw,
     ClientSecretPost,
     PrivateKeyJwt,
 }
@@ -304,6 +309,8 @@ pub enum SecretSource {
     File(PathBuf),
     Command(Vec<String>),
     Keyring(String),
+    /// The client is registered with an empty secret.
+    Empty,
 }
 
 /// Where the sealed store's key comes from under `kind = "file"`.

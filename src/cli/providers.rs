@@ -102,6 +102,7 @@ fn request(p: &Provider) -> String {
     let client = match p.client_auth {
         ClientAuth::None => "",
         ClientAuth::ClientSecretBasic => "client_secret_basic",
+        ClientAuth::ClientSecretBasicRaw => "client_secret_basic_raw",
         ClientAuth::ClientSecretPost => "client_secret_post",
         ClientAuth::PrivateKeyJwt => "private_key_jwt",
     };

@@ -83,6 +83,7 @@ fn read(section: &Section<'_>, base: Provider) -> Result<Provider, ConfigError> 
     let path = |text: &str| values::path(text, section.document.path, section.document.home);
     Ok(Provider {
         issuer: section.read("issuer", |e| e.parse(values::issuer))?.or(base.issuer),
+        issuer_name: section.read("issuer", Entry::text)?.map(str::to_owned).or(base.issuer_name),
         authorization_endpoint: endpoint("authorization_endpoint")?.or(base.authorization_endpoint),
         token_endpoint: endpoint("token_endpoint")?.or(base.token_endpoint),
         device_authorization_endpoint: endpoint("device_authorization_endpoint")?
@@ -91,7 +92,7 @@ fn read(section: &Section<'_>, base: Provider) -> Result<Provider, ConfigError> 
         redirect_uri: endpoint("redirect_uri")?.or(base.redirect_uri),
         client_id: section.read("client_id", |e| e.parse(values::client_id))?.unwrap_or(base.client_id),
         client_auth: section.read("client_auth", |e| e.choice(CLIENT_AUTHS))?.unwrap_or(base.client_auth),
-        client_secret: section.read("client_secret", client_auth::secret_source)?.or(base.client_secret),
+        client_secret: section.read("client_secret", client_auth::client_secret)?.or(base.client_secret),
         client_key: section.read("client_key", client_auth::secret_source)?.or(base.client_key),
         client_key_id: section.read("client_key_id", |e| e.parse(values::visible_ascii))?.or(base.client_key_id),
         assertion_audience: section

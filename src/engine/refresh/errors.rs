@@ -131,8 +131,9 @@ fn apply_error_class(
 /// The provider refuses the client: requests stop until the configuration changes, but for a few probes (rule 24).
 fn block_client(ctx: &RefreshContext, journal: &mut Journal, now: &Moment, said: String, is_early: bool) -> Outcome {
     let failure = Failure::new(ErrorKind::ClientRefused, said).with_hint(format!(
-        "check client_id, client_auth, client_secret and the endpoint in [provider.{}]",
-        ctx.profile.provider.name
+        "check client_id, client_auth, client_secret and the endpoint in [provider.{}]{}",
+        ctx.profile.provider.name,
+        ctx.prepared.encoding_hint()
     ));
     let held = journal.block(Cause::Client).filter(|block| ctx.is_held_by(block));
     let probe_count = held.and_then(|block| block.client.as_ref()).map_or(0, |client| client.probe_count);

@@ -79,7 +79,7 @@ impl FileAccess {
         })
     }
 
-    /// A file of this user must be closed to all others. One that somebody else provides may be readable for a group, as
+    /// A file of this user must be closed to all others. One that another user provides may be readable for a group, as
     /// PostgreSQL allows it for a key: a Kubernetes volume with `fsGroup` has no other mode, and the access list of a
     /// systemd credential shows as one.
     fn is_private(self) -> bool {

@@ -42,7 +42,7 @@ impl SecretServiceLink {
     }
 
     /// Asks the service to unlock these objects, and returns those that it unlocked at once. A prompt that it offers is
-    /// dismissed and never shown: nobody may be there, and a run must not wait for a person. The prompt of KWallet for a
+    /// dismissed and never shown: a run must not wait for a person, who may not be there. The prompt of KWallet for a
     /// wallet that is open shows nothing, and is the only way to it.
     pub fn unlock_without_prompt(&self, objects: &[OwnedObjectPath]) -> Result<Vec<OwnedObjectPath>, Error> {
         let reply = self.connection.call_method(Some(SECRETS), SERVICE_PATH, Some(SERVICE), "Unlock", &(objects,))?;

@@ -100,8 +100,11 @@ impl ServerCertVerifier for NamingVerifier {
 
 /// The text of a refusal in a chain of causes.
 pub fn refusal_text(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
-    let wrapped = cause.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref()?.downcast_ref::<Error>());
-    match wrapped.or_else(|| cause.downcast_ref::<Error>())? {
+    let mut cause = cause;
+    while let Some(inner) = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        cause = inner;
+    }
+    match cause.downcast_ref::<Error>()? {
         Error::InvalidCertificate(CertificateError::Other(OtherError(refused))) => Some(refused.to_string()),
         _ => None,
     }

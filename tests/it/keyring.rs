@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::support::auth_server::AuthServer;
+use super::support::other_keyrings::{OtherKeyring, RunningKeyring};
 use super::support::sandbox::Sandbox;
 use super::support::session_bus::{KeyringState, SessionBus};
 use super::support::simultaneous::run_at_once;
@@ -306,4 +307,30 @@ fn take_over_leaves_a_token_that_another_profile_holds() {
     let run = sandbox.keepalive(&["doctor", "--take-over"]).exits(78);
     run.says("the refresh token of the keyring item has been used").says("and sign in again: keepalive login demo");
     assert_eq!((server.counts().refresh_requests, server.counts().presented_again), (1, 0));
+}
+
+/// The other keyrings, in the long run: their packages bring half a desktop.
+#[ignore = "needs keepassxc and kwalletd5; contrib/test runs it"]
+#[test]
+fn kwallet_and_keepassxc_keep_credentials_over_a_restart() {
+    if std::env::var_os("KEEPALIVE_LONG").is_none() {
+        return;
+    }
+    for program in [OtherKeyring::KWallet, OtherKeyring::KeePassXc] {
+        let server = AuthServer::start(RotationMode::Strict);
+        let mut sandbox = Sandbox::new();
+        sandbox.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
+        let _bus = SessionBus::start(&mut sandbox, KeyringState::Missing);
+        let keyring = RunningKeyring::start(&sandbox, program);
+        sandbox.import("demo", &server.mint()).exits(0);
+        for _ in 0..5 {
+            assert_eq!(sandbox.refresh(&["--force"]).exits(0).result()["publication"], "published", "{program:?}");
+        }
+        drop(keyring);
+        let keyring = RunningKeyring::start(&sandbox, program);
+        assert_eq!(sandbox.refresh(&["--force"]).exits(0).result()["generation"], 7, "{program:?}");
+        keyring.lock(program);
+        sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says("the keyring is locked");
+        assert_eq!((server.counts().refresh_ok, server.counts().presented_again), (6, 0));
+    }
 }

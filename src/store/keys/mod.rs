@@ -142,9 +142,7 @@ impl Keys {
         let Ok(Some(identity)) = self.identity.find() else { return };
         self.is_new.store(false, Ordering::SeqCst);
         self.drop_cached();
-        if let Err(error) = key_item::delete(keyring, &identity.uuid) {
-            tracing::debug!(%error, "the unused sealing key stays in the keyring");
-        }
+        let _stays = key_item::delete(keyring, &identity.uuid);
     }
 
     /// Makes sure that a key born in this run is kept. Some keyrings acknowledge a write before it is durable (one lost it

@@ -3,6 +3,7 @@
 pub mod auth_server;
 pub mod browser_user;
 pub mod oidc_provider;
+pub mod other_keyrings;
 pub mod other_tool;
 pub mod recorded_responses;
 pub mod sandbox;

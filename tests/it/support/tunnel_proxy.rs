@@ -36,7 +36,7 @@ impl TunnelProxy {
         format!("http://{}", self.address)
     }
 
-    /// The same proxy, spoken to in SOCKS 5 (RFC 1928).
+    /// This proxy, spoken to in SOCKS 5 (RFC 1928).
     pub fn socks_url(&self) -> String {
         format!("socks5h://{}", self.address)
     }

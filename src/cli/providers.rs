@@ -201,7 +201,9 @@ fn client(p: &Provider) -> String {
         return p.client_id.clone();
     }
     let secret = match p.client_auth {
-        ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost => " and client_secret",
+        ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretBasicRaw | ClientAuth::ClientSecretPost => {
+            " and client_secret"
+        }
         ClientAuth::PrivateKeyJwt => " and client_key",
         ClientAuth::None => "",
     };

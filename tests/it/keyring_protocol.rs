@@ -70,7 +70,7 @@ fn items_in_an_open_collection_are_used_without_the_default() {
         keyring.set_default(default);
         let result = sandbox.refresh(&["--force"]).exits(0).result();
         assert_eq!(result["publication"], "published", "{default:?}");
-        sandbox.keepalive(&["doctor"]).says("reachable and unlocked");
+        sandbox.keepalive(&["--json", "doctor"]).says("reachable and unlocked");
         sandbox.keepalive_with_input(&["import", "new", "--provider", "acme"], &server.mint().to_string()).exits(0);
         // A new item goes to the default collection only if that is open.
         let place = if matches!(default, Some((_, None))) { "other" } else { "login" };

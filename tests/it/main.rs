@@ -21,6 +21,7 @@ mod discoveries;
 mod doctors;
 mod faults;
 mod fuzz;
+mod helpers;
 mod herds;
 mod imports;
 mod keyrings;

@@ -15,6 +15,7 @@ mod adoption;
 mod clients;
 mod connections;
 mod contrib;
+mod contrib_test;
 mod daemon;
 mod damages;
 mod discoveries;

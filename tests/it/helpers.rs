@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
 use super::support::Helper;
-use super::support::oidc::OidcProvider;
+use super::support::oidc_provider::OidcProvider;
 
 #[track_caller]
 fn assert_says(said: &str, wanted: &[&str]) {

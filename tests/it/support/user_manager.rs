@@ -20,7 +20,7 @@ impl UserManager {
         std::fs::create_dir_all(sandbox.path("config/systemd/user")).unwrap();
         let groups = own_groups();
         let join: String = groups.iter().map(|g| format!("echo $$ > '{}/cgroup.procs'; ", g.display())).collect();
-        // sd_booted() looks for this directory; the rest of /run stays as it is for everybody else.
+        // sd_booted() looks for this directory; the rest of /run stays as it is for other processes.
         let script = format!(
             "mkdir -p /run/systemd && mount -t tmpfs tmpfs /run/systemd && mkdir /run/systemd/system && {join} \
              exec {SYSTEMD} --user --log-target=console --log-level=warning"

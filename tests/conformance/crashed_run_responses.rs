@@ -43,9 +43,9 @@ fn seal(world: &World, attempt: &str, status: u16, body: &str, is_complete: bool
         binding: vault.journal.binding.clone().unwrap(),
         previous_grant: SealedGrant::from_grant(&previous),
         default_lifetime_ms: 600_000,
-        cooldown_ms: None,
+        cooldown_ms: 0,
     };
-    let key = store.key("demo").unwrap();
+    let key = store.keys().load("demo").unwrap();
     let space = vault.reserve_response_space().unwrap();
     vault.seal_response(space, &answer, Generation::new(2), attempt, &key).unwrap();
 }

@@ -96,7 +96,7 @@ pub fn store_credential(
         drop(acquire_lock(&path)?);
     }
     // The store lock for creating the key comes before any profile lock.
-    let (key, store_lock) = store.key_with_store_lock(name.as_str())?;
+    let (key, store_lock) = store.prepare_to_seal(name.as_str())?;
     let lock = acquire_lock(&store.create_lock_file(name)?)?;
     let (mut locked, existing) = admit(store, Permit::from_lock(name, &lock), &key, provenance)?;
     let warnings = locked.remove_remains()?;
@@ -170,7 +170,7 @@ fn finish(
 ) -> Result<NewCredentialResult, Outcome> {
     let SealedNew { credential, written } = stored;
     let settled = written.and_then(|()| settle_new_credential(locked, &credential, key));
-    if let Err(e) = store.verify_key_persisted(on_key_check) {
+    if let Err(e) = store.keys().verify_persisted(on_key_check) {
         warnings.push(format!("the keyring may not have saved the sealing key: {e}"));
     }
     warnings.extend(settled.map_err(|why| partly_stored(locked, credential.generation, why))?);

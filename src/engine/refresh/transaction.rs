@@ -62,7 +62,7 @@ fn refresh_under_lock<'l>(
     if locked.journal.is_tombstone {
         return Err(errors::no_credential(&ctx.profile.name));
     }
-    let key = ctx.store.recheck_prefetched_key(&ctx.profile.name, &ctx.prefetched_key, locked.sealed_key_id())?;
+    let key = ctx.store.keys().recheck_prefetched(&ctx.profile.name, &ctx.prefetched_key, locked.sealed_key_id())?;
     ctx.mark_client(&key);
     // Recovery: a response that arrived for a run that died before it could settle it.
     if let Some(pending) = locked.unsettled_response(&key)? {

@@ -239,7 +239,7 @@ fn second_state_directory_is_an_error_until_take_over() {
         .exits(78)
         .says("another state directory");
     sandbox.keepalive(&["doctor"]).exits(78).says("another state directory");
-    sandbox.keepalive(&["doctor", "--take-over"]).exits(0).says("as generation 3");
+    sandbox.keepalive(&["-v", "doctor", "--take-over"]).exits(0).says("as generation 3");
     sandbox.refresh(&["--force"]).exits(0);
     sandbox.set_env("XDG_STATE_HOME", &first);
     sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(78).says("--take-over");
@@ -270,13 +270,13 @@ fn take_over_adopts_a_profile_the_store_does_not_know() {
     assert!(!run.stdout.contains("good  take-over"), "{run:#?}");
     // One that is damaged does not hold the others up.
     std::fs::write(sandbox.path("state/keepalive/profiles/demo/record.json"), "dust").unwrap();
-    let run = sandbox.keepalive(&["doctor", "--take-over", "-p", "demo", "-p", "other"]).exits(69);
+    let run = sandbox.keepalive(&["-v", "doctor", "--take-over", "-p", "demo", "-p", "other"]).exits(69);
     run.says("take-over: demo: ")
         .says("record.json is damaged")
         .says("other: adopted the keyring item as generation 2");
     sandbox.keepalive(&["refresh", "-p", "other", "--force"]).exits(0);
     std::fs::remove_file(sandbox.path("state/keepalive/profiles/demo/record.json")).unwrap();
-    sandbox.keepalive(&["doctor", "--take-over", "-p", "demo"]).exits(0).says("demo: adopted the keyring item");
+    sandbox.keepalive(&["-v", "doctor", "--take-over", "-p", "demo"]).exits(0).says("demo: adopted the keyring item");
     import("demo").exits(0);
     sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(0);
     assert_eq!(server.counts().presented_again, 0);

@@ -13,12 +13,14 @@ mod support;
 
 mod client_auth;
 mod contrib;
+mod contrib_test;
 mod daemon;
 mod damaged_store;
 mod discovery;
 mod doctor;
 mod end_to_end;
 mod fuzz;
+mod helpers;
 mod http;
 mod import;
 mod interrupted_refresh;

@@ -111,6 +111,7 @@ fn to_json(row: &StatusRow, store: &str) -> Value {
         "state": row.status.state,
         "generation": journal.map(|r| r.generation),
         "expires_at": journal.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at()),
+        "assumed": journal.and_then(|r| r.validity.as_ref()).is_some_and(|v| v.assumed),
         "refresh_at": row.status.refresh_at,
         "refreshed_at": journal.and_then(|r| r.refreshed_at),
         "last_attempt": attempt.map(|a| json!({"at": a.at, "outcome": a.outcome, "error": a.error})),
@@ -141,12 +142,15 @@ fn print_table(rows: &[StatusRow], now: Timestamp, out: &Output) {
     let mut cells = vec![header.map(str::to_owned).to_vec()];
     for row in rows {
         let journal = row.credential();
-        let expires = journal.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at());
+        let expires = journal.and_then(|r| r.validity.as_ref()).map(|v| {
+            let assumed = if v.assumed { "assumed " } else { "" };
+            format!("{assumed}{}", relative_time(v.expires_at(), now))
+        });
         cells.push(vec![
             row.name.to_string(),
             row.provider.clone().unwrap_or_else(|| "-".into()),
             state_word(row.status.state, row.publication()),
-            expires.map_or("-".into(), |at| relative_time(at, now)),
+            expires.unwrap_or_else(|| "-".into()),
             row.status.refresh_at.map_or("-".into(), |at| planned_time(at, now)),
             journal.map_or("-".into(), |r| r.generation.to_string()),
         ]);
@@ -170,11 +174,13 @@ fn print_table(rows: &[StatusRow], now: Timestamp, out: &Output) {
         }
         if let Some(by) = row.journal.as_ref().and_then(|r| r.login_by).filter(|by| by.since(now).as_secs() < 7 * 86400)
         {
-            out.line(&format!(
-                "{}: the refresh token itself expires {}; sign in again before then",
-                row.name,
-                relative_time(by, now)
-            ));
+            let remedy = match row.journal.as_ref().is_some_and(|r| r.is_login_by_final) {
+                _ if by <= now => "sign in again",
+                true => "a refresh does not prolong it: sign in again before then",
+                false => "a refresh before then prolongs it, unless the server sets a limit",
+            };
+            let verb = if by <= now { "expired" } else { "expires" };
+            out.line(&format!("{}: the refresh token itself {verb} {}; {remedy}", row.name, relative_time(by, now)));
         }
     }
 }

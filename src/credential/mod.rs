@@ -2,12 +2,14 @@
 
 pub mod build;
 pub mod content_coding;
+pub mod expiry;
 pub mod external;
 pub mod freshness;
 pub mod jwt;
 mod lenient_json;
 pub mod refresh_token_candidates;
 pub mod secret;
+pub mod time_value;
 pub mod token_response;
 
 use serde::{Deserialize, Serialize};

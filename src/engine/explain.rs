@@ -41,6 +41,9 @@ fn due_reason(profile: &Profile, demand: Demand, journal: &Journal, now: &Moment
     match freshness::assess(journal.generation, validity, demand, profile.margin, jitter, now) {
         Freshness::Due(DueReason::NoAccessToken) => "there is no access token".into(),
         Freshness::Due(DueReason::Expired) => "the access token has expired".into(),
+        Freshness::Due(DueReason::Unproven) => {
+            "the access token was imported, and its age or its end is not known".into()
+        }
         Freshness::Due(DueReason::WithinMargin) => "the access token is within its margin".into(),
         Freshness::Due(DueReason::TooShort) => "the access token does not last as long as requested".into(),
         Freshness::Due(DueReason::Forced) => "it was requested with --force".into(),

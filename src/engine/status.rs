@@ -275,16 +275,15 @@ fn unblocked_status(
     ProfileStatus::new(state, Some(planned), error)
 }
 
-/// A refresh token with a shorter lifetime is not renewed for its own sake: it is refreshed with its access token, or
-/// ends for good.
-const MIN_RENEWAL_LIFETIME: Duration = Duration::from_secs(3600);
+/// A refresh token that lives shorter cannot be renewed in time, and asking for it would be a loop.
+const MIN_RENEWAL_LIFETIME: Duration = Duration::from_secs(5);
 
 /// When a refresh token must be renewed whatever its access token says (rule 35): after three quarters of its lifetime.
-/// If refreshes do not prolong it, it has less left each time, so a few requests are made and then no more.
+/// If a refresh did not prolong it, no other will, and the end stays.
 fn renewal_at(journal: &Journal) -> Option<Timestamp> {
     let told = journal.validity.as_ref()?.obtained.wall;
-    let life = journal.login_by?.since(told);
-    (life > MIN_RENEWAL_LIFETIME).then(|| told.plus(life / 4 * 3))
+    let life = journal.login_by.filter(|_| !journal.is_login_by_final)?.since(told);
+    (life >= MIN_RENEWAL_LIFETIME).then(|| told.plus(life / 4 * 3))
 }
 
 fn is_renewal_due(journal: &Journal, lookahead: Duration, now: &Moment) -> bool {
@@ -356,7 +355,7 @@ mod tests {
         r.generation = Generation::FIRST;
         r.fingerprint = Some(Fingerprint::from_hex("ab".into()));
         r.validity =
-            Some(Validity { obtained: clock.now(), lifetime_ms: 1_000_000, assumed: false, is_remainder: false });
+            Some(Validity { obtained: clock.now(), lifetime_ms: 1_000_000, assumed: false, is_remainder: false, expired_at: None });
         r
     }
 
@@ -413,7 +412,7 @@ mod tests {
         let c = clock();
         let mut r = journal(&c);
         r.validity =
-            Some(Validity { obtained: c.now(), lifetime_ms: 90 * 86_400_000, assumed: false, is_remainder: false });
+            Some(Validity { obtained: c.now(), lifetime_ms: 90 * 86_400_000, assumed: false, is_remainder: false, expired_at: None });
         r.login_by = Some(c.now().wall.plus(S(40_000)));
         let fresh = judge(&r, &c);
         assert_eq!((fresh.state, fresh.refresh_at), (ProfileState::Fresh, Some(c.now().wall.plus(S(30_000)))));
@@ -426,7 +425,7 @@ mod tests {
         while judge(&r, &c).state == ProfileState::Due {
             times += 1;
             r.validity =
-                Some(Validity { obtained: c.now(), lifetime_ms: 90 * 86_400_000, assumed: false, is_remainder: false });
+                Some(Validity { obtained: c.now(), lifetime_ms: 90 * 86_400_000, assumed: false, is_remainder: false, expired_at: None });
             c.advance(r.login_by.unwrap().since(c.now().wall) / 4 * 3);
         }
         assert_eq!(times, 2);

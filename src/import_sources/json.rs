@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use crate::import_sources::parse;
-use crate::import_sources::parse::{CLAUDE, CODEX, GEMINI, GROK, OIDC_AGENT, TimeFormat};
+use crate::credential::time_value;
+use crate::credential::time_value::{TimeKind, TimeValue};
+use crate::import_sources::parse::{CLAUDE, CODEX, GEMINI, GROK, OIDC_AGENT};
 use crate::import_sources::{ToolAccount, ToolStoreError};
 
 /// The object that a file holds.
@@ -31,9 +32,11 @@ pub fn codex(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
             ),
         });
     };
-    let written = parse::parse_instant(&file, ("last_refresh", TimeFormat::Rfc3339));
     let content = CODEX.parse(tokens).map(|mut foreign| {
-        foreign.written_at = written;
+        let written = file.get("last_refresh").map(|value| time_value::read(value, TimeKind::Instant));
+        if let Some(TimeValue::Instant(at)) = written {
+            foreign.written_at = Some(at);
+        }
         foreign
     });
     Ok(vec![ToolAccount::single(content)])

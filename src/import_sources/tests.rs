@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::clock::{Moment, Timestamp};
+use crate::clock::Timestamp;
+use crate::credential::expiry::RefreshTokenEnd;
 use crate::credential::external::{AccountIdentity, AccountMatch, ExternalCredential};
 use crate::credential::secret::RefreshToken;
 use crate::import_sources::{ToolAccount, ToolStoreError, json as stores, openclaw, select_account};
@@ -22,8 +23,7 @@ fn is(foreign: &ExternalCredential, refresh: &str) -> bool {
 }
 
 fn ends(foreign: &ExternalCredential) -> Timestamp {
-    let now = Moment { wall: Timestamp::from_secs(1_790_000_000), boot_id: "b".into(), uptime_ms: 0 };
-    foreign.response.expiry.access_expiry(&now).unwrap()
+    foreign.response.expiry.access_expiry().unwrap()
 }
 
 fn who(subject: Option<&str>, account: Option<&str>, email: &str) -> AccountIdentity {
@@ -61,7 +61,7 @@ fn claude_expiry_is_in_milliseconds_and_identity_is_unknown() {
     let found = only(stores::claude(store!("claude.json")));
     assert!(is(&found, "fake-rt-claude"));
     assert_eq!(ends(&found), Timestamp::from_millis(4_102_444_800_123));
-    assert_eq!(found.login_by, Some(Timestamp::from_millis(4_103_740_800_000)));
+    assert_eq!(found.response.refresh_end, Some(RefreshTokenEnd::At(Timestamp::from_millis(4_103_740_800_000))));
     assert_eq!(found.response.scope.as_deref(), Some("user:inference user:profile"));
     assert_eq!(found.identity.compare(&found.identity), AccountMatch::Unknown);
     // The login of an MCP server is not Claude's.

@@ -11,7 +11,6 @@ pub mod token_client;
 use serde_json::Value;
 
 use crate::clock::Moment;
-use crate::credential::freshness::Lifetime;
 use crate::credential::jwt::unverified_claims;
 use crate::credential::token_response;
 use crate::credential::token_response::{ErrorResponse, ParsedResponse, TokenResponse};
@@ -99,8 +98,8 @@ pub fn credential(
     binding: Binding,
     asked: &Moment,
 ) -> Result<Credential, SignInError> {
-    let told = granted.expiry.lifetime_of_response(asked).map(Lifetime::Whole);
-    new_credential::build_credential(granted, binding, asked, told, provider.default_lifetime).ok_or_else(|| {
+    let validity = granted.expiry.validity_of_response(asked, provider.lifetime_bounds());
+    new_credential::build_credential(granted, binding, validity).ok_or_else(|| {
         let failure = Failure::new(ErrorKind::NoRefreshToken, format!("{} issued no refresh token", provider.name));
         let hint = if provider.scopes.iter().any(|scope| scope == "offline_access") {
             "allow refresh tokens in the client's settings there; some servers need prompt=consent in the query of \

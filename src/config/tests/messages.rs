@@ -62,7 +62,7 @@ provider = "xai""#,
             r#"[provider.acme]
 source = "me""#,
             r#"config.toml:2: [provider.acme] unknown key "source""#,
-            "the keys allowed here are issuer, authorization_endpoint, token_endpoint, device_authorization_endpoint, revocation_endpoint, redirect_uri, client_id, client_auth, client_secret, client_key, client_key_id, assertion_audience, scopes, rotation, reuse_grace, grace_semantics, last_chance, trust_503, concurrency, settle, timeout, connect_timeout, headers, parameters, body, dead_codes, client_codes, endpoint_domain, ca_file, margin and default_lifetime",
+            "the keys allowed here are issuer, authorization_endpoint, token_endpoint, device_authorization_endpoint, revocation_endpoint, redirect_uri, client_id, client_auth, client_secret, client_key, client_key_id, assertion_audience, scopes, rotation, reuse_grace, grace_semantics, last_chance, trust_503, concurrency, settle, timeout, connect_timeout, headers, parameters, body, dead_codes, client_codes, endpoint_domain, ca_file, margin, default_lifetime and max_lifetime",
         ),
         (
             r#"["a\u001b[31mb"]

@@ -177,6 +177,7 @@ fn to_sealed_response(
         binding: spent.binding,
         previous_grant: SealedGrant::from_grant(&spent.grant),
         default_lifetime_ms: u64::try_from(ctx.profile.provider.default_lifetime.as_millis()).unwrap_or(u64::MAX),
+        max_lifetime_ms: ctx.profile.provider.max_lifetime.map(|max| u64::try_from(max.as_millis()).unwrap_or(u64::MAX)),
         cooldown_ms: Some(u64::try_from(cooldown_after_grace(ctx, journal).as_millis()).unwrap_or(u64::MAX)),
     };
     (intent.map_or_else(String::new, |i| i.attempt_id.clone()), sealed)
@@ -297,7 +298,8 @@ fn warning_text(note: GrantWarning, ctx: &RefreshContext) -> String {
         GrantWarning::NotBearer => "the token type is not Bearer".into(),
         GrantWarning::ScopeChanged => "the granted scope has changed".into(),
         GrantWarning::LifetimeAssumed => {
-            format!("no expires_in in the response; assuming {} s", ctx.profile.provider.default_lifetime.as_secs())
+            let assumed = ctx.profile.provider.lifetime_bounds().assumed();
+            format!("no credible expires_in in the response; assuming {} s", assumed.as_secs())
         }
         GrantWarning::RefreshTokenUnreadable => "the refresh token in the response is unusable".into(),
         GrantWarning::OldTokenAfterRetry => "the server returned the old refresh token after a second attempt".into(),

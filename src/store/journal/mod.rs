@@ -39,6 +39,9 @@ pub struct Journal {
     pub validity: Option<Validity>,
     pub refreshed_at: Option<Timestamp>,
     pub login_by: Option<Timestamp>,
+    /// A refresh did not move `login_by`, so no other will.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_login_by_final: bool,
     pub publication: Publication,
     pub intent: Option<Intent>,
     pub last_attempt: Option<LastAttempt>,
@@ -168,6 +171,7 @@ impl Journal {
             validity: None,
             refreshed_at: None,
             login_by: None,
+            is_login_by_final: false,
             publication: Publication::None,
             intent: None,
             last_attempt: None,
@@ -315,6 +319,7 @@ impl Journal {
         self.fingerprint = Some(fingerprint);
         self.validity = credential.grant.validity.clone();
         self.login_by = credential.grant.login_by;
+        self.is_login_by_final = false;
         self.is_tombstone = false;
         self.integrity_error = None;
         self.revocation = None;

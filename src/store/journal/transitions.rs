@@ -71,7 +71,9 @@ impl Journal {
         pause: impl FnOnce(&Self) -> Duration,
     ) {
         let doubt = self.intent.take().filter(|intent| after.doubt_cause().is_some() && !intent.is_reusable);
+        let is_login_by_final = !self.is_prolonged_by(credential, at);
         self.set_credential(credential, fingerprint);
+        self.is_login_by_final = is_login_by_final;
         let generation = credential.generation;
         // The new access token has a last chance of its own.
         let renewed = |i| Intent { generation, gave_up_at: Some(at.clone()), is_last_chance_used: false, ..i };
@@ -88,6 +90,14 @@ impl Journal {
         let pause = if is_usable { Duration::ZERO } else { pause(self) };
         let wait = Some(after.cooldown.max(pause)).filter(|wait| !wait.is_zero());
         self.set_not_before(credential.grant.not_before.max(wait.map(|wait| at.wall.plus(wait))), Some(at));
+    }
+
+    /// Whether a refresh moved the end of the refresh token, if it has one (rule 35). An end that moves, moves by the
+    /// time that has passed; one that stays is told to the second, so it seems to move a little.
+    fn is_prolonged_by(&self, new: &Credential, at: &Moment) -> bool {
+        let Some((before, after)) = self.login_by.zip(new.grant.login_by) else { return true };
+        let passed = self.validity.as_ref().map_or(Duration::ZERO, |v| at.wall.since(v.obtained.wall));
+        after.since(before) >= passed / 2
     }
 
     /// Settles the journal by a newer credential without a response: a login or an import that was cut off, or a

@@ -165,7 +165,7 @@ impl DamagedStoreFixture {
             refresh: refresh_token(profile, 1),
             grant: Grant {
                 access: AccessToken::new(format!("{profile}-at-1")),
-                validity: Some(Validity { obtained: now(), lifetime_ms: 600_000, assumed: false, is_remainder: false }),
+                validity: Some(Validity { obtained: now(), lifetime_ms: 600_000, assumed: false, is_remainder: false, expired_at: None }),
                 token_type: "Bearer".into(),
                 scope: None,
                 id_token: None,
@@ -333,6 +333,7 @@ fn answer(generation: u64) -> SealedResponse {
             not_before: None,
         },
         default_lifetime_ms: 3_600_000,
+        max_lifetime_ms: None,
         cooldown_ms: None,
     }
 }

@@ -75,14 +75,34 @@ pub const OPENCLAW: CredentialFormat = CredentialFormat {
     ..DEFAULT_FORMAT
 };
 
+/// The names of RFC 6749, with those of the client and the account beside them.
+pub const SNAKE_CASE: CredentialFormat =
+    CredentialFormat { account: "account_id", email: "email", client: "client_id", ..DEFAULT_FORMAT };
+
 /// An account of oidc-agent, as `oidc-gen --print` shows it: no access token is kept.
 pub const OIDC_AGENT: CredentialFormat =
     CredentialFormat { client: "client_id", issuer: "issuer_url", ..DEFAULT_FORMAT };
 
+/// How the handles begin that stand for a profile in the store of a tool.
+const HANDLE_PREFIX: &str = "kah_";
+
+fn is_handle(token: &str) -> bool {
+    token.trim_start().starts_with(HANDLE_PREFIX)
+}
+
 impl CredentialFormat {
+    /// Whether an object has an access token alone, as a tool's store that another program feeds.
+    pub fn is_fed(&self, object: &Map<String, Value>) -> bool {
+        let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default().trim();
+        !text(self.access).is_empty() && (text(self.refresh).is_empty() || is_handle(text(self.refresh)))
+    }
+
     /// Reads an object in this format.
     pub fn parse(&self, object: &Map<String, Value>) -> Result<ExternalCredential, ToolStoreError> {
         let text = |name: &str| object.get(name).and_then(Value::as_str).filter(|t| !t.trim().is_empty());
+        if text(self.refresh).is_some_and(is_handle) {
+            return Err(ToolStoreError::fed());
+        }
         let Some(refresh) = text(self.refresh).and_then(RefreshToken::new) else {
             return Err(ToolStoreError::signed_out(
                 "it has no refresh token",

@@ -68,7 +68,7 @@ fn profile(tool: Tool, args: &ImportArgs, setup: &Setup, told: Option<&str>) -> 
             Tool::Gemini => failure.with_hint(
                 "set client_id and client_secret of the Gemini CLI in [provider.google]: its token works only with that client",
             ),
-            Tool::Codex | Tool::Claude | Tool::Grok | Tool::OpenClaw | Tool::OidcAgent | Tool::Pizauth => failure,
+            _ => failure,
         }
     })?;
     check_provider_option(args, profile)

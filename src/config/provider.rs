@@ -81,8 +81,7 @@ pub(super) fn user_provider(
 fn read(section: &Section<'_>, base: Provider) -> Result<Provider, ConfigError> {
     let endpoint = |key| section.read(key, |e| e.parse(values::endpoint));
     let path = |text: &str| values::path(text, section.document.path, section.document.home);
-    let lifetime =
-        |key| section.read(key, |e| e.parse(|text| duration::parse_within(duration::LIFETIME_LIMITS, text)));
+    let lifetime = |key| section.read(key, |e| e.parse(|text| duration::parse_within(duration::LIFETIME_LIMITS, text)));
     Ok(Provider {
         issuer: section.read("issuer", |e| e.parse(values::issuer))?.or(base.issuer),
         authorization_endpoint: endpoint("authorization_endpoint")?.or(base.authorization_endpoint),

@@ -254,7 +254,7 @@ impl ExpiryClaims {
             return remainder(left.min(most), true, None);
         }
         let is_new = whole.is_some_and(|whole| whole <= left.saturating_add(whole / 20));
-        Validity { is_remainder: !is_new, ..remainder(left, false, None) }
+        Validity { is_remainder: !is_new, ..remainder(left.min(most), false, None) }
     }
 
     /// When the access token was issued, as far as the claims show it.
@@ -376,7 +376,10 @@ mod tests {
         }
         assert_eq!(response(&jwt(r#"{"exp":1790000077}"#)), (77, false));
         assert_eq!(response(&jwt(r#"{"iat":1780000000,"exp":1780000077}"#)), (77, false));
-        assert_eq!(response(&format!(r#""expires_in":3600000,{}"#, jwt(r#"{"iat":1780000000,"exp":1780003600}"#))).0, 3600);
+        assert_eq!(
+            response(&format!(r#""expires_in":3600000,{}"#, jwt(r#"{"iat":1780000000,"exp":1780003600}"#))).0,
+            3600
+        );
     }
 
     #[test]
@@ -488,7 +491,10 @@ mod tests {
     #[test]
     fn time_that_cannot_be_read_is_named() {
         let unreadable = |members: &str| claims(members).unreadable;
-        assert_eq!(unreadable(r#""expiresAt":"soon","expiry":"2026-09-21 14:13:20","expires_in":60"#), ["expires_at", "expiry"]);
+        assert_eq!(
+            unreadable(r#""expiresAt":"soon","expiry":"2026-09-21 14:13:20","expires_in":60"#),
+            ["expires_at", "expiry"]
+        );
         assert_eq!(unreadable(r#""expires_in":-5"#), ["expires_in"]);
         assert!(unreadable(r#""expires_at":null,"expired":false,"expires":0,"created":{"by":1}"#).is_empty());
     }

@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::clock::Timestamp;
+use crate::clock::{Moment, Timestamp};
+use crate::credential::expiry::{ExpiryClaims, LifetimeBounds};
 use crate::credential::freshness::Validity;
 use crate::credential::jwt::unverified_claims;
 use crate::credential::secret::AccessToken;
@@ -121,6 +122,13 @@ pub struct ExternalCredential {
 }
 
 impl ExternalCredential {
+    /// What is left of its access token: where the store does not say when it was issued, it was when it was written.
+    pub fn validity(&self, now: &Moment, bounds: LifetimeBounds) -> Validity {
+        let claims = &self.response.expiry;
+        let issued_at = claims.issued_at.or(self.written_at);
+        ExpiryClaims { issued_at, ..claims.clone() }.validity_of_import(now, bounds)
+    }
+
     /// Whether it was issued later than a credential of this validity: it ends later, or was written since.
     pub fn is_newer_than(&self, ours: Option<&Validity>) -> bool {
         let Some(ours) = ours else { return true };
@@ -135,8 +143,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::clock::Moment;
-    use crate::credential::expiry::ExpiryClaims;
 
     fn who(subject: &str, account: &str, email: &str) -> AccountIdentity {
         let text = |t: &str| (!t.is_empty()).then(|| t.to_owned());
@@ -164,13 +170,16 @@ mod tests {
     #[test]
     fn foreign_token_is_newer_if_it_ends_or_was_written_later() {
         let now = Moment { wall: Timestamp::from_secs(1_790_000_000), boot_id: "b".into(), uptime_ms: 0 };
-        let ours = Validity { obtained: now.clone(), lifetime_ms: 100_000, assumed: false, is_remainder: false, expired_at: None };
+        let ours = Validity {
+            obtained: now.clone(),
+            lifetime_ms: 100_000,
+            assumed: false,
+            is_remainder: false,
+            expired_at: None,
+        };
         let at = |secs: u64| Some(now.wall.plus(Duration::from_secs(secs)));
         let theirs = |end, written| ExternalCredential {
-            response: TokenResponse {
-                expiry: ExpiryClaims::ending_at(end),
-                ..TokenResponse::default()
-            },
+            response: TokenResponse { expiry: ExpiryClaims::ending_at(end), ..TokenResponse::default() },
             written_at: written,
             ..ExternalCredential::default()
         };

@@ -140,7 +140,10 @@ impl Engine {
             (None, None) => {}
         }
         if validity.is_unproven() {
-            warnings.push("the access token was imported, and it is not known whether it is still valid".into());
+            warnings.push(
+                "that the access token is still valid is assumed: it was imported, and its age or its end is not known"
+                    .into(),
+            );
         } else if left < min_valid {
             let reach = if freshness::is_reachable(min_valid, &validity) {
                 ""
@@ -170,9 +173,9 @@ impl Engine {
     /// The error that keeps the next refresh from being made, although the token is still valid.
     fn refresh_blocker(&self, profile: &Profile, journal: Option<&Journal>) -> Option<Failure> {
         let journal = Ok(Some(journal?.clone()));
-        let standing = status::status_of(self.store(), &journal, Ok(profile), &self.clock().now());
-        match standing.state {
-            ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::StoreUnavailable => standing.error,
+        let status = status::status_of(self.store(), &journal, Ok(profile), &self.clock().now());
+        match status.state {
+            ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::StoreUnavailable => status.error,
             // The retry or the next run settles it.
             ProfileState::InDoubt
             | ProfileState::Fresh

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::credential::secret::RefreshToken;
 use crate::import_sources::json::object;
-use crate::import_sources::parse::{CODEX, OPENCLAW, SNAKE_CASE};
+use crate::import_sources::parse::{CODEX, MCP_REMOTE, OPENCLAW, SNAKE_CASE};
 use crate::import_sources::{ToolAccount, ToolStoreError, our_provider};
 
 /// `auth.json` of opencode and of pi: a map of sign-ins by provider.
@@ -47,7 +47,9 @@ pub fn hermes(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
             let name = ["label", "id"].iter().find_map(|name| entry.get(*name).and_then(Value::as_str));
             let account = hermes_account(provider, format!("{provider}/{}", name.unwrap_or("")), entry);
             // The pool repeats the sign-in of the state.
-            if account.credential.is_ok() && !entries.iter().any(|known| refresh_token(known) == refresh_token(&account)) {
+            if account.credential.is_ok()
+                && !entries.iter().any(|known| refresh_token(known) == refresh_token(&account))
+            {
                 entries.push(account);
             }
         }
@@ -100,7 +102,7 @@ fn cliproxy_account(id: String, file: &Map<String, Value>) -> ToolAccount {
 pub fn mcp_remote(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let files = object(bytes)?;
     if files.contains_key("access_token") {
-        return Ok(vec![ToolAccount::single(SNAKE_CASE.parse(&files))]);
+        return Ok(vec![ToolAccount::single(MCP_REMOTE.parse(&files))]);
     }
     let entries = files.iter().filter_map(|(name, tokens)| {
         let hash = name.strip_suffix("_tokens.json")?;
@@ -109,7 +111,7 @@ pub fn mcp_remote(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
         if let Some(client) = client {
             members.insert("client_id".into(), client.clone());
         }
-        Some(ToolAccount { id: hash.to_owned(), provider: None, credential: SNAKE_CASE.parse(&members) })
+        Some(ToolAccount { id: hash.to_owned(), provider: None, credential: MCP_REMOTE.parse(&members) })
     });
     some_or_signed_out(entries.collect())
 }

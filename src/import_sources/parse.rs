@@ -41,12 +41,8 @@ const DEFAULT_FORMAT: CredentialFormat = CredentialFormat {
 pub const CODEX: CredentialFormat = CredentialFormat { account: "account_id", ..DEFAULT_FORMAT };
 
 /// `claudeAiOauth` of Claude Code. It does not name the account.
-pub const CLAUDE: CredentialFormat = CredentialFormat {
-    access: "accessToken",
-    refresh: "refreshToken",
-    scope: "scopes",
-    ..DEFAULT_FORMAT
-};
+pub const CLAUDE: CredentialFormat =
+    CredentialFormat { access: "accessToken", refresh: "refreshToken", scope: "scopes", ..DEFAULT_FORMAT };
 
 /// One entry of Grok's map.
 pub const GROK: CredentialFormat = CredentialFormat {
@@ -78,6 +74,9 @@ pub const OPENCLAW: CredentialFormat = CredentialFormat {
 /// The names of RFC 6749, with those of the client and the account beside them.
 pub const SNAKE_CASE: CredentialFormat =
     CredentialFormat { account: "account_id", email: "email", client: "client_id", ..DEFAULT_FORMAT };
+
+/// A file of mcp-remote.
+pub const MCP_REMOTE: CredentialFormat = CredentialFormat { issuer: "issuer", ..SNAKE_CASE };
 
 /// An account of oidc-agent, as `oidc-gen --print` shows it: no access token is kept.
 pub const OIDC_AGENT: CredentialFormat =

@@ -255,7 +255,10 @@ fn opencode_login_is_read_by_provider() {
     assert_eq!(openai.provider.as_deref(), Some("openai"));
     let found = openai.credential.unwrap();
     assert!(is(&found, "fake-rt-opencode"));
-    assert_eq!((found.identity.account.as_deref(), ends(&found)), (Some("acct-1"), Timestamp::from_millis(1_790_003_600_000)));
+    assert_eq!(
+        (found.identity.account.as_deref(), ends(&found)),
+        (Some("acct-1"), Timestamp::from_millis(1_790_003_600_000))
+    );
     let copilot = select_account(entries(), Some("github-copilot")).unwrap().credential.unwrap_err();
     assert_eq!(copilot.message, "a sign-in for GitHub Copilot has no refresh token of OAuth");
     let key = select_account(entries(), Some("openrouter")).unwrap().credential.unwrap_err();
@@ -288,7 +291,10 @@ fn hermes_login_is_read_from_states_and_pool() {
 fn litellm_login_is_read_with_its_account() {
     let found = only(agents::litellm(store!("litellm.json")));
     assert!(is(&found, "fake-rt-litellm"));
-    assert_eq!((found.identity.account.as_deref(), ends(&found)), (Some("acct-1"), Timestamp::from_secs(1_790_003_600)));
+    assert_eq!(
+        (found.identity.account.as_deref(), ends(&found)),
+        (Some("acct-1"), Timestamp::from_secs(1_790_003_600))
+    );
 }
 
 #[test]
@@ -297,7 +303,10 @@ fn cliproxy_login_is_read_from_a_file_and_a_directory() {
     assert_eq!(one[0].provider.as_deref(), Some("anthropic"));
     let found = only(Ok(one));
     assert!(is(&found, "fake-rt-cliproxy"));
-    assert_eq!((found.identity.email.as_deref(), ends(&found)), (Some("ada@acme.example"), Timestamp::from_secs(1_790_001_240)));
+    assert_eq!(
+        (found.identity.email.as_deref(), ends(&found)),
+        (Some("ada@acme.example"), Timestamp::from_secs(1_790_001_240))
+    );
     let file: Value = serde_json::from_slice(store!("cliproxy-claude.json")).unwrap();
     let google = json!({"type": "gemini", "email": "bob@acme.example", "token": {
         "access_token": "a", "refresh_token": "r2", "expiry": "2026-09-21T14:34:00Z", "client_id": "g"}});
@@ -318,7 +327,7 @@ fn mcp_remote_login_is_read_with_its_client() {
     assert_eq!(found[0].id, "0a1b");
     let found = only(Ok(found));
     assert!(is(&found, "fake-rt-mcp"));
-    assert_eq!(found.client_id.as_deref(), Some("dyn-1"));
+    assert_eq!((found.client_id.as_deref(), found.issuer.as_deref()), (Some("dyn-1"), Some("http://127.0.0.1:44623")));
 }
 
 #[test]

@@ -127,7 +127,9 @@ impl ToolStores {
     pub fn is_fed(&self, origin: &ImportSource, within: &str) -> bool {
         let Some((tool, place)) = Tool::from_name(&origin.tool).zip(origin.location.as_ref()) else { return false };
         let bytes = self.read_bytes(tool, Path::new(place), within).ok().flatten();
-        bytes.is_some_and(|bytes| account_in(tool, &bytes, origin).is_err_and(|trouble| trouble == ToolStoreError::fed()))
+        bytes.is_some_and(|bytes| {
+            account_in(tool, &bytes, origin).is_err_and(|trouble| trouble == ToolStoreError::fed())
+        })
     }
 
     /// Reads the store at a place. `within`: the profile that it is read for.

@@ -150,8 +150,7 @@ fn tool_dirs(home: Option<&Path>) -> ToolDirs {
         mcp_remote: at("MCP_REMOTE_CONFIG_DIR", ".mcp-auth"),
         rclone: path("RCLONE_CONFIG")
             .or_else(|| home.map(|h| xdg("XDG_CONFIG_HOME", Some(h), ".config").join("rclone").join("rclone.conf"))),
-        gh: path("GH_CONFIG_DIR")
-            .or_else(|| home.map(|h| xdg("XDG_CONFIG_HOME", Some(h), ".config").join("gh"))),
+        gh: path("GH_CONFIG_DIR").or_else(|| home.map(|h| xdg("XDG_CONFIG_HOME", Some(h), ".config").join("gh"))),
     }
 }
 

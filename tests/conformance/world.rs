@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use keepalive::clock::{Clock, ManualClock, Timestamp};
 use keepalive::credential::Credential;
+use keepalive::credential::expiry::LifetimeBounds;
 use keepalive::credential::external::ImportSource;
 use keepalive::credential::freshness::Demand;
-use keepalive::credential::expiry::LifetimeBounds;
 use keepalive::credential::token_response;
 use keepalive::credential::token_response::ParsedResponse;
 use keepalive::engine::logout::{self, LogoutRequest, LogoutResult, RevocationRoute};
@@ -29,8 +29,8 @@ use keepalive::store::keyring::memory::MemoryKeyring;
 
 pub use super::hooks::HookPoint;
 use super::hooks::{Hooks, WithHooks};
-use super::support::authserver::{AuthServer, Fault};
-use super::support::family::RotationMode;
+use super::support::auth_server::{AuthServer, Fault};
+use super::support::token_family::RotationMode;
 
 /// Of every client that is to have one.
 pub const CLIENT_SECRET: &str = "4711";
@@ -408,11 +408,11 @@ impl World {
     }
 
     /// The world as it goes on from there; `keyring`: what a power cut left of it, if there was one.
-    pub fn restart_from(&self, remains: CrashSnapshot, keyring: Option<BTreeMap<KeyringItem, String>>) -> Self {
+    pub fn restart_from(&self, snapshot: CrashSnapshot, keyring: Option<BTreeMap<KeyringItem, String>>) -> Self {
         let memory = MemoryKeyring::default();
-        memory.restore(keyring.unwrap_or(remains.items));
+        memory.restore(keyring.unwrap_or(snapshot.items));
         Self {
-            dir: remains.dir,
+            dir: snapshot.dir,
             keyring: memory,
             clock: Arc::clone(&self.clock),
             server: Arc::clone(&self.server),
@@ -426,8 +426,8 @@ impl World {
 
     /// Another state directory on the same keyring.
     pub fn with_other_state_dir(&self) -> Self {
-        let remains = CrashSnapshot { dir: tempfile::tempdir().unwrap(), items: self.keyring.snapshot() };
-        self.restart_from(remains, None)
+        let snapshot = CrashSnapshot { dir: tempfile::tempdir().unwrap(), items: self.keyring.snapshot() };
+        self.restart_from(snapshot, None)
     }
 
     /// A world on this very keyring: each sees what the other does in it.

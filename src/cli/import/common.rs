@@ -61,12 +61,12 @@ pub(super) fn report_unreadable(names: &[&str], out: &Output) {
 pub(super) fn store_credential(
     args: &ImportArgs,
     engine: &Engine,
-    arrival: NewCredential,
+    imported: NewCredential,
     now: &Moment,
     out: &Output,
 ) -> Result<ImportResult, Outcome> {
-    let mut validity = arrival.credential.grant.validity.clone();
-    let from = arrival.origin.as_ref().map(|origin| {
+    let mut validity = imported.credential.grant.validity.clone();
+    let from = imported.origin.as_ref().map(|origin| {
         let whose = origin.identity.display_name().map_or(String::new(), |name| format!(", {name}"));
         format!(" from {origin}{whose}")
     });
@@ -74,7 +74,7 @@ pub(super) fn store_credential(
         out.info(&format!("waiting for the keyring to save it ({} s) …", waited.as_secs()));
     };
     let warrant = if args.replace { Provenance::ForcedImport } else { Provenance::Import };
-    let handed = new_credential::store_credential(engine.store(), &args.profile, arrival, warrant, now, &young)?;
+    let handed = new_credential::store_credential(engine.store(), &args.profile, imported, warrant, now, &young)?;
     let mut outcome = Outcome::new(OutcomeKind::Refreshed);
     outcome.generation = handed.generation();
     outcome.publication = handed.publication();
@@ -103,8 +103,8 @@ fn describe_validity(validity: Option<&Validity>, now: &Moment) -> String {
     match validity.map(|v| (v.expires_at().to_the_second(), v)) {
         None => "no access token yet".into(),
         Some((at, v)) if v.remaining(now).is_zero() => format!("expired {at}"),
-        Some((_, v)) if v.is_unproven() => {
-            "not known to be still valid: its access token is refreshed before it is used".into()
+        Some((at, v)) if v.is_unproven() => {
+            format!("assumed valid until {at}; not known, so its access token is refreshed before it is used")
         }
         Some((at, _)) => format!("valid until {at}"),
     }

@@ -32,7 +32,7 @@ pub(super) fn import(
     let (engine, prepared) = prepare(setup, &profile)?;
     let now = setup.clock.now();
     let unreadable = foreign.response.expiry.unreadable.clone();
-    let validity = foreign.response.expiry.validity_of_import(&now, profile.provider.lifetime_bounds());
+    let validity = foreign.validity(&now, profile.provider.lifetime_bounds());
     let made = new_credential::build_credential(foreign.response, prepared.binding(), validity);
     let credential = made.ok_or_else(|| {
         config_error(
@@ -40,8 +40,8 @@ pub(super) fn import(
                 .with_hint("sign in with that tool"),
         )
     })?;
-    let arrival = NewCredential { credential, origin: Some(origin.clone()) };
-    let result = store_credential(args, &engine, arrival, &now, out)?;
+    let imported = NewCredential { credential, origin: Some(origin.clone()) };
+    let result = store_credential(args, &engine, imported, &now, out)?;
     report_unreadable(&unreadable, out);
     if origin.identity.display_name().is_none() {
         out.info(&format!("{}: its store does not name the account", origin.tool));

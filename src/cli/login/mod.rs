@@ -92,7 +92,7 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
         client: &counter,
         events: &wait,
     };
-    let (signed, visitor) = desk.sign_in(&way);
+    let (signed, browser) = desk.sign_in(&way);
     out.end_countdown();
     let done =
         signed.map_err(sign_in_failure).and_then(|signed| store_credential(&engine, &profile, &prepared, signed, out));
@@ -100,9 +100,9 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
         // A key that was created for a first credential is removed again; if it stays, that does no harm.
         let _left = setup.store.delete_unused_key();
     }
-    if let Some(visitor) = visitor {
+    if let Some(browser) = browser {
         let (is_signed_in, text) = browser_message(&done, &profile);
-        visitor.respond(is_signed_in, &text);
+        browser.respond(is_signed_in, &text);
     }
     done.map(|done| report(&done, &setup, &profile, out))
 }

@@ -189,7 +189,7 @@ impl RefreshContext {
         let now = self.now();
         // The binding stays: following a tool does not lead to another server.
         let binding = locked.journal.binding.clone().unwrap_or_else(|| self.prepared.binding());
-        let validity = external.response.expiry.validity_of_import(&now, self.profile.provider.lifetime_bounds());
+        let validity = external.validity(&now, self.profile.provider.lifetime_bounds());
         let made = new_credential::build_credential(external.response, binding, validity);
         let mut credential = made.ok_or_else(|| errors::no_credential(&self.profile.name))?;
         credential.generation = locked.journal.generation.next();

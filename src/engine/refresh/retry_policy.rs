@@ -146,7 +146,13 @@ mod tests {
             is_last_chance_used: false,
             is_reusable: false,
         };
-        let validity = Some(Validity { obtained: now, lifetime_ms: 600_000, assumed: false, is_remainder: false, expired_at: None });
+        let validity = Some(Validity {
+            obtained: now,
+            lifetime_ms: 600_000,
+            assumed: false,
+            is_remainder: false,
+            expired_at: None,
+        });
         Case { clock, intent, policy: Policy { rotation, ..Policy::default() }, validity }
     }
 

@@ -184,8 +184,7 @@ impl SealedResponse {
             true => (g.access, g.token_type.unwrap_or(before.token_type)),
             false => (before.access, before.token_type),
         };
-        let login_by =
-            g.refresh_end.map_or(self.previous_grant.login_by, |end| end.instant(self.sent_at.wall));
+        let login_by = g.refresh_end.map_or(self.previous_grant.login_by, |end| end.instant(self.sent_at.wall));
         let credential = Box::new(Credential {
             generation,
             binding: self.binding.clone(),
@@ -341,8 +340,13 @@ mod tests {
     /// Rule 27.
     #[test]
     fn key_bound_access_token_is_not_used_and_the_old_one_kept() {
-        let before =
-            Validity { obtained: response_to("").sent_at, lifetime_ms: 60_000, assumed: false, is_remainder: false, expired_at: None };
+        let before = Validity {
+            obtained: response_to("").sent_at,
+            lifetime_ms: 60_000,
+            assumed: false,
+            is_remainder: false,
+            expired_at: None,
+        };
         for (token_type, is_used) in [("DPoP", false), ("mac", false), ("pop", false), ("user", true), ("BEARER", true)]
         {
             let body =

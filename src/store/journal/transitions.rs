@@ -181,6 +181,7 @@ impl Journal {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
+    use crate::credential::freshness::Validity;
     use crate::store::test_samples::{credential, fingerprint, intent, journal, now};
 
     const REST: Duration = Duration::from_secs(15);
@@ -264,5 +265,42 @@ mod tests {
         assert_eq!(settled(Vec::new(), sent(2, 2)), None);
         let reusable = sent(2, 2).map(|i| Intent { is_reusable: true, ..i });
         assert_eq!(settled(vec![GrantWarning::OldTokenAfterRetry], reusable), None);
+    }
+
+    /// Rule 35.
+    #[test]
+    fn refresh_token_end_that_a_refresh_did_not_move_is_final() {
+        let at = |secs| Some(now().wall.plus(Duration::from_secs(secs)));
+        let effects = GrantEffects { warnings: Vec::new(), cooldown: Duration::ZERO };
+        let is_final = |passed, before, after| {
+            let validity = Validity {
+                obtained: now(),
+                lifetime_ms: 600_000,
+                assumed: false,
+                is_remainder: false,
+                expired_at: None,
+            };
+            let mut journal = Journal { login_by: before, validity: Some(validity), ..journal() };
+            let mut credential = credential(3, "r");
+            credential.grant.login_by = after;
+            let settled = Moment { wall: now().wall.plus(Duration::from_secs(passed)), ..now() };
+            journal.apply_grant(&credential, fingerprint('b'), &effects, &settled, |_| Duration::ZERO);
+            journal.is_login_by_final
+        };
+        for (passed, before, after, expected) in [
+            (1350, at(1800), at(1350 + 1800), false),
+            // Its end is told to the second.
+            (1350, at(1800), at(1801), true),
+            (1350, at(1800), at(1800), true),
+            (1350, at(1800), at(1700), true),
+            // It moves a little, near the end of the session.
+            (1350, at(1800), at(1900), true),
+            // A person forced it just after another.
+            (1, at(1800), at(1801), false),
+            (1350, None, at(1800), false),
+            (1350, at(1800), None, false),
+        ] {
+            assert_eq!(is_final(passed, before, after), expected, "{passed} {before:?} {after:?}");
+        }
     }
 }

@@ -384,7 +384,7 @@ _keepalive() {
                     return 0
                     ;;
                 --from)
-                    COMPREPLY=($(compgen -W "codex claude grok gemini openclaw oidc-agent pizauth" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "codex claude grok gemini openclaw oidc-agent pizauth opencode pi hermes litellm cliproxy mcp-remote rclone gh-hosts" -- "${cur}"))
                     return 0
                     ;;
                 --account)

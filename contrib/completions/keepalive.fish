@@ -72,7 +72,15 @@ grok\t''
 gemini\t''
 openclaw\t''
 oidc-agent\t''
-pizauth\t''"
+pizauth\t''
+opencode\t''
+pi\t''
+hermes\t''
+litellm\t''
+cliproxy\t''
+mcp-remote\t''
+rclone\t''
+gh-hosts\t''"
 complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l account -d 'Account in that store, by its name there or its email address; required if there are several' -r
 complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l config -d 'Read the configuration from FILE instead of the default location' -r -F
 complete -c keepalive -n "__fish_keepalive_using_subcommand import" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'

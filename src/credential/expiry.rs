@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 use crate::clock::{Moment, Timestamp};
 use crate::credential::freshness::Validity;
 use crate::credential::jwt::unverified_claims;
+use crate::credential::member_names::member;
 use crate::credential::time_value;
 use crate::credential::time_value::{TimeKind, TimeValue};
-use crate::credential::token_response::member;
 
 /// The longest lifetime that is believed. More is a unit that was mixed up, or a way to say "I do not know".
 const MAX_LIFETIME: Duration = Duration::from_secs(400 * 24 * 3600);

@@ -7,6 +7,7 @@ pub mod external;
 pub mod freshness;
 pub mod jwt;
 mod lenient_json;
+mod member_names;
 pub mod refresh_token_candidates;
 pub mod secret;
 pub mod time_value;

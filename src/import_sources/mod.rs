@@ -2,7 +2,7 @@
 
 mod agents;
 mod config_files;
-mod directories;
+mod files;
 mod json;
 mod openclaw;
 mod parse;

@@ -9,8 +9,8 @@ use zeroize::Zeroizing;
 
 use crate::credential::external::{AccountIdentity, ExternalCredential, ImportSource};
 use crate::engine::refresh::followed_stores::FollowedStores;
-use crate::import_sources::directories;
-use crate::import_sources::directories::mcp_remote_dir;
+use crate::import_sources::files;
+use crate::import_sources::files::{MAX_STORE_BYTES, from_file, mcp_remote_dir, unreadable_error};
 use crate::import_sources::tools::Tool;
 use crate::import_sources::{
     ToolAccount, ToolStoreError, agents, config_files, json, openclaw, pizauth, select_account,
@@ -20,9 +20,6 @@ use crate::store::keyring::{Keyring, KeyringError, KeyringItem};
 use crate::sys::paths::ToolDirs;
 use crate::sys::process;
 use crate::sys::process::WaitPolicy;
-
-/// The size limit: no store of one person's sign-ins is larger.
-pub(super) const MAX_STORE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The stores of this machine.
 pub struct ToolStores {
@@ -151,8 +148,8 @@ impl ToolStores {
                 Ok(None) => self.codex_in_keyring(place),
                 read => read,
             },
-            Tool::CliProxy | Tool::McpRemote if place.is_dir() => directories::read(place, None),
-            Tool::McpRemote => directories::read_mcp_remote_file(place),
+            Tool::CliProxy | Tool::McpRemote if place.is_dir() => files::read_directory(place, None),
+            Tool::McpRemote => files::read_mcp_remote_file(place),
             _ => from_file(place),
         }
     }
@@ -245,21 +242,6 @@ fn from_stdin(tool: Tool) -> Result<StoreBytes, Failure> {
         Ok(_) => Ok(StoreBytes { bytes, location: place, can_be_reread: false }),
         Err(e) => Err(unreadable_error(&e).to_failure(tool.info().name, &place)),
     }
-}
-
-pub(super) fn from_file(place: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
-    let file = match std::fs::File::open(place) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(unreadable_error(&e)),
-    };
-    let mut bytes = Zeroizing::new(Vec::new());
-    file.take(MAX_STORE_BYTES).read_to_end(&mut bytes).map_err(|e| unreadable_error(&e))?;
-    Ok(Some(bytes))
-}
-
-pub(super) fn unreadable_error(error: &std::io::Error) -> ToolStoreError {
-    ToolStoreError::new(format!("it cannot be read: {error}"), "make it readable for the user that runs keepalive")
 }
 
 /// The two tables that hold auth profiles: of the shared database, and of an agent's own.

@@ -1,16 +1,35 @@
-//! Reads the stores that are directories: one JSON file for each sign-in.
+//! Reads the files of stores; a store can be a directory with a JSON file for each sign-in.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::import_sources::ToolStoreError;
-use crate::import_sources::tool_stores::{MAX_STORE_BYTES, from_file, unreadable_error};
+
+/// The size limit: no store of one person's sign-ins is larger.
+pub const MAX_STORE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The content of a file; `None`: there is none.
+pub fn from_file(place: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
+    let file = match std::fs::File::open(place) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(unreadable_error(&e)),
+    };
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(MAX_STORE_BYTES).read_to_end(&mut bytes).map_err(|e| unreadable_error(&e))?;
+    Ok(Some(bytes))
+}
+
+pub fn unreadable_error(error: &std::io::Error) -> ToolStoreError {
+    ToolStoreError::new(format!("it cannot be read: {error}"), "make it readable for the user that runs keepalive")
+}
 
 /// The JSON files of a directory as one object by their names: all, or those whose name begins so. A file that is
 /// no JSON is left out: a tool may be writing it.
-pub fn read(dir: &Path, prefix: Option<&str>) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
+pub fn read_directory(dir: &Path, prefix: Option<&str>) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
     let mut files = Map::new();
     let mut size = 0;
     for entry in std::fs::read_dir(dir).map_err(|e| unreadable_error(&e))?.flatten() {
@@ -34,7 +53,7 @@ pub fn read(dir: &Path, prefix: Option<&str>) -> Result<Option<Zeroizing<Vec<u8>
 pub fn read_mcp_remote_file(file: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     match (name.strip_suffix("tokens.json"), file.parent()) {
-        (Some(prefix), Some(dir)) if file.is_file() => read(dir, Some(prefix)),
+        (Some(prefix), Some(dir)) if file.is_file() => read_directory(dir, Some(prefix)),
         _ => from_file(file),
     }
 }

@@ -72,7 +72,7 @@ fn configured_status(store: &Store, journal: Option<&Journal>, profile: &Profile
         return profile_status(None, status_policy, now);
     };
     // Without its key what is stored can neither be used nor refreshed.
-    if let Some(missing) = store.missing_key_file() {
+    if let Some(missing) = store.keys().missing_file() {
         return ProfileStatus::stopped(missing.outcome());
     }
     let status = match is_awaited(journal, status_policy.policy, now) && store.is_locked(&journal.profile) {
@@ -211,12 +211,10 @@ fn in_doubt_status(
     now: &Moment,
     error: Option<Failure>,
 ) -> Option<ProfileStatus> {
-    let intent = journal.open_intent()?;
-    let (state, refresh_at) = match retry_policy::decide(intent, status_policy.policy, journal.validity.as_ref(), now) {
-        RetryDecision::Exhausted => (ProfileState::NeedsLogin, None),
-        RetryDecision::GiveUpAtExpiry(_) => (ProfileState::InDoubt, None),
-        RetryDecision::Wait(at) => (ProfileState::InDoubt, journal.blocked_until(now).max(Some(at))),
-        RetryDecision::Send(_) => (ProfileState::InDoubt, Some(journal.blocked_until(now).unwrap_or(now.wall))),
+    let decision = retry_policy::decide_doubt(journal, status_policy.policy, now)?;
+    let state = match decision {
+        RetryDecision::Exhausted => ProfileState::NeedsLogin,
+        RetryDecision::GiveUpAtExpiry(_) | RetryDecision::Wait(_) | RetryDecision::Send(_) => ProfileState::InDoubt,
     };
     let unknown = || {
         Failure::new(ErrorKind::InDoubt, "a refresh was started, and its outcome is not known yet").with_hint(format!(
@@ -224,7 +222,7 @@ fn in_doubt_status(
             journal.profile
         ))
     };
-    Some(ProfileStatus::new(state, refresh_at, Some(error.unwrap_or_else(unknown))))
+    Some(ProfileStatus::new(state, decision.retry_at(journal, now), Some(error.unwrap_or_else(unknown))))
 }
 
 /// The token is fine, but a block keeps it from being refreshed.
@@ -304,9 +302,6 @@ pub fn meets_demand(journal: &Journal, demand: Demand, profile: &Profile, now: &
     if journal.integrity_error.is_some() {
         return false;
     }
-    let validity = journal.validity.as_ref();
-    let early = jitter(profile.name.as_str(), profile.margin, validity);
-    let verdict = freshness::assess(journal.generation, validity, demand, profile.margin, early, now);
     if let Demand::Margin { lookahead } = demand
         && is_renewal_due(journal, lookahead, now)
     {
@@ -317,7 +312,16 @@ pub fn meets_demand(journal: &Journal, demand: Demand, profile: &Profile, now: &
         && !journal.is_rejected()
         && journal.deciding_block().is_none()
         && (!profile.follow || journal.followed_origin().is_some());
-    verdict == Freshness::Fresh && journal.has_credential() && (is_untroubled || matches!(demand, Demand::ValidFor(_)))
+    freshness_for(journal, demand, profile, now) == Freshness::Fresh
+        && journal.has_credential()
+        && (is_untroubled || matches!(demand, Demand::ValidFor(_)))
+}
+
+/// Whether the access token satisfies a demand, whatever else is known of the profile.
+pub fn freshness_for(journal: &Journal, demand: Demand, profile: &Profile, now: &Moment) -> Freshness {
+    let validity = journal.validity.as_ref();
+    let early = jitter(profile.name.as_str(), profile.margin, validity);
+    freshness::assess(journal.generation, validity, demand, profile.margin, early, now)
 }
 
 /// This profile's jitter: the same at every run, up to a tenth of its margin, so that profiles signed in together drift
@@ -507,18 +511,8 @@ mod tests {
     fn token_in_doubt_is_never_fresh() {
         let c = clock();
         let mut r = journal(&c);
-        r.intent = Some(Intent {
-            attempt_id: "a".into(),
-            generation: r.generation,
-            fingerprint: r.fingerprint.clone().unwrap(),
-            send_count: 1,
-            first_sent: c.now(),
-            last_sent: c.now(),
-            gave_up_at: Some(c.now()),
-            previous_gave_up_at: None,
-            is_last_chance_used: false,
-            is_reusable: false,
-        });
+        let sent = Intent::new("a", r.generation, r.fingerprint.clone().unwrap(), &c.now());
+        r.intent = Some(Intent { gave_up_at: Some(c.now()), ..sent });
         let s = judge(&r, &c);
         assert_eq!((s.state, s.refresh_at), (ProfileState::InDoubt, Some(c.now().wall.plus(S(970)))));
         assert_eq!(s.error.unwrap().kind, ErrorKind::InDoubt, "though no run has told how it ended");
@@ -571,18 +565,7 @@ mod tests {
     fn in_doubt_outranks_curable_states_but_not_needs_login() {
         let c = clock();
         let now = c.now();
-        let intent = Intent {
-            attempt_id: "x".into(),
-            generation: Generation::FIRST,
-            fingerprint: Fingerprint::from_hex("aa".into()),
-            send_count: 1,
-            first_sent: now.clone(),
-            last_sent: now.clone(),
-            gave_up_at: None,
-            previous_gave_up_at: None,
-            is_last_chance_used: false,
-            is_reusable: false,
-        };
+        let intent = Intent::new("x", Generation::FIRST, Fingerprint::from_hex("aa".into()), &now);
         let failure = || Failure::new(ErrorKind::Io, "y");
         let flaw = |state| Some((state, failure()));
         let client = vec![refused_client(0, now.wall)];
@@ -671,18 +654,7 @@ mod tests {
         let now = c.now();
         let token = journal(&c).fingerprint.unwrap();
         let failure = || Failure::new(ErrorKind::Io, "y");
-        let intent = Intent {
-            attempt_id: "a".into(),
-            generation: Generation::FIRST,
-            fingerprint: token.clone(),
-            send_count: 1,
-            first_sent: now.clone(),
-            last_sent: now.clone(),
-            gave_up_at: None,
-            previous_gave_up_at: None,
-            is_last_chance_used: false,
-            is_reusable: false,
-        };
+        let intent = Intent::new("a", Generation::FIRST, token.clone(), &now);
         let troubles = [
             Journal { intent: Some(intent), ..journal(&c) },
             Journal {

@@ -44,9 +44,9 @@ fn seal(world: &World, attempt: &str, status: u16, body: &str, is_complete: bool
         previous_grant: SealedGrant::from_grant(&previous),
         default_lifetime_ms: 600_000,
         max_lifetime_ms: None,
-        cooldown_ms: None,
+        cooldown_ms: 0,
     };
-    let key = store.key("demo").unwrap();
+    let key = store.keys().load("demo").unwrap();
     let space = vault.reserve_response_space().unwrap();
     vault.seal_response(space, &answer, Generation::new(2), attempt, &key).unwrap();
 }
@@ -197,7 +197,7 @@ fn import_does_not_replace_tokens_of_a_crashed_run() {
     assert_eq!((stored().generation.get(), has_received(&world)), (2, false));
     assert_eq!(stored().grant.access.unwrap().expose(), answer["access_token"]);
     // Who means it, is not held up, and counts on.
-    assert_eq!(world.import(world.credential(&other), true).unwrap().generation().get(), 3);
+    assert_eq!(world.import(world.credential(&other), true).unwrap().generation.get(), 3);
     // The other is not older.
     assert_refused(world.import(world.credential(&answer), false), OutcomeKind::ConfigError, "conflict");
 }

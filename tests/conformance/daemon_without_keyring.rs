@@ -48,7 +48,7 @@ fn daemon_sends_nothing_if_a_locked_keyring_may_be_newer() {
     let world = world.restart_from(snapshot, Some(world.keyring.snapshot()));
     assert_eq!((world.journal().generation.get(), world.published()), (1, Some(2)));
     let daemon = world.daemon();
-    daemon.store().key("demo").unwrap();
+    daemon.store().keys().load("demo").unwrap();
     world.keyring.set_fault(Some(KeyringError::Locked));
     // Its last chance would be now.
     world.clock.advance(ACCESS_LIFETIME - Duration::from_secs(25));

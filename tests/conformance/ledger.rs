@@ -148,7 +148,7 @@ fn ledger_doubt_ends_with_response_sealed_by_a_crashed_run() {
 /// Whether the ledger has a doubt about the token that came in this answer.
 fn is_marked(world: &World, answer: &Value) -> bool {
     let store = std::sync::Arc::clone(world.process().store());
-    let token = store.key("demo").unwrap().fingerprint(&world.credential(answer).refresh);
+    let token = store.keys().load("demo").unwrap().fingerprint(&world.credential(answer).refresh);
     store.ledger().entry(&token).unwrap().is_some()
 }
 

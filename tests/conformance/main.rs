@@ -15,6 +15,7 @@ mod crashed_run_responses;
 mod daemon_without_keyring;
 mod doubt_after_replacement;
 mod followed_tool;
+mod forced;
 mod hooks;
 mod ledger;
 mod lockstep;

@@ -327,7 +327,7 @@ fn daemon_without_keyring_does_not_report_credential_as_lost() {
         let whole = RepairableWorld::new();
         let world = &whole.world;
         let daemon = world.daemon();
-        daemon.store().key("demo").unwrap();
+        daemon.store().keys().load("demo").unwrap();
         break_it(&whole);
         world.keyring.set_fault(Some(KeyringError::Locked));
         let outcome = world.refresh_by(&daemon);
@@ -344,7 +344,7 @@ fn daemon_sends_nothing_after_item_of_another_store_was_seen() {
     let whole = RepairableWorld::new();
     let world = &whole.world;
     let daemon = world.daemon();
-    daemon.store().key("demo").unwrap();
+    daemon.store().keys().load("demo").unwrap();
     add_items_of_another_store(world, 1, false);
     assert_eq!(error_kind(&world.refresh_by(&daemon)), "domain_mismatch");
     world.keyring.set_fault(Some(KeyringError::Locked));

@@ -131,7 +131,7 @@ impl World {
         }
         if has_keyring {
             // The key's birth by another process: only the one that makes it waits a second for it to be durable.
-            world.store_and_endpoint().0.load_or_generate_key("").unwrap();
+            world.store_and_endpoint().0.prepare_to_seal("").unwrap();
         }
         world.sign_in();
         world

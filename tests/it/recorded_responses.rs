@@ -105,7 +105,7 @@ impl ResponseFixture {
             &|_| (),
         )
         .unwrap();
-        let key = store.key("demo").unwrap();
+        let key = store.keys().load("demo").unwrap();
         let engine = Engine::new(Arc::clone(&store), endpoint, clock, false, Vec::new());
         Self { server, dir, store, engine, profile, key, first_access }
     }

@@ -79,7 +79,7 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
     let way =
         methods::choose_method(args, &profile.provider, &sites, &setup.environment.desktop).map_err(config_failure)?;
     // A store that cannot keep the response is found before the person signs in for nothing.
-    setup.store.load_or_generate_key(profile.name.as_str()).map_err(|e| from_outcome(e.outcome()))?;
+    setup.store.prepare_to_seal(profile.name.as_str()).map_err(|e| from_outcome(e.outcome()))?;
     let show = |left: Duration| out.countdown(left);
     let wait = LoginEvents::new(setup.clock.as_ref(), &show);
     stop_on_signal(&endpoint, &wait);
@@ -98,7 +98,7 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
         signed.map_err(sign_in_failure).and_then(|signed| store_credential(&engine, &profile, &prepared, signed, out));
     if done.is_err() {
         // A key that was created for a first credential is removed again; if it stays, that does no harm.
-        let _left = setup.store.delete_unused_key();
+        let _left = setup.store.keys().delete_unused();
     }
     if let Some(browser) = browser {
         let (is_signed_in, text) = browser_message(&done, &profile);
@@ -160,8 +160,8 @@ fn store_credential(
         &young,
     );
     let handed = handed.map_err(from_outcome)?;
-    outcome.generation = handed.generation();
-    outcome.publication = handed.publication();
+    outcome.generation = handed.generation;
+    outcome.publication = handed.publication;
     Ok(LoginResult { account, stored: handed, outcome })
 }
 
@@ -191,10 +191,8 @@ fn report(done: &LoginResult, setup: &Setup, profile: &Profile, out: &Output) ->
         line.push_str(&format!(", next refresh {}", at.to_the_second()));
     }
     out.info(&line);
-    if let NewCredentialResult::Stored { warnings, .. } = &done.stored {
-        for warning in warnings {
-            out.warn(warning);
-        }
+    for warning in done.stored.warnings.iter().filter(|_| done.stored.is_new) {
+        out.warn(warning);
     }
     if out.is_json {
         let mut document = super::output::outcome_json(&profile.name, Some(&profile.provider.name), &done.outcome);

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use crate::clock::Moment;
+use crate::clock::{Moment, Timestamp};
 use crate::credential::secret::{Fingerprint, RefreshToken};
 use crate::credential::{Credential, Generation};
-use crate::outcome::{ErrorKind, Failure};
+use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::Policy;
 use crate::store::disk::sealed_content::{GrantWarning, SealedResponse};
 use crate::store::journal::block::{Block, Cause};
-use crate::store::journal::{Intent, Journal};
+use crate::store::journal::{Intent, Journal, LastAttempt};
 use crate::store::keys::sealing_key::SealingKey;
 
 /// What the journal must know of a response that granted tokens.
@@ -30,27 +30,13 @@ impl GrantEffects {
 
 impl SealedResponse {
     pub fn grant_effects(&self, warnings: Vec<GrantWarning>) -> GrantEffects {
-        let rest = match self.cooldown_ms {
-            Some(told) => Duration::from_millis(told),
-            None => default_cooldown(self.send_count),
-        };
-        GrantEffects { warnings, cooldown: rest }
+        GrantEffects { warnings, cooldown: Duration::from_millis(self.cooldown_ms) }
     }
 
     /// The intent for this response if the journal has none: only what the response says is known.
     pub fn to_intent(&self, attempt: Option<&str>, generation: Generation, key: &SealingKey) -> Option<Intent> {
-        Some(Intent {
-            attempt_id: attempt?.to_owned(),
-            generation,
-            fingerprint: key.fingerprint(&RefreshToken::new(self.sent_refresh_token.0.clone())?),
-            send_count: self.send_count,
-            first_sent: self.sent_at.clone(),
-            last_sent: self.sent_at.clone(),
-            gave_up_at: None,
-            previous_gave_up_at: None,
-            is_last_chance_used: false,
-            is_reusable: false,
-        })
+        let sent = key.fingerprint(&RefreshToken::new(self.sent_refresh_token.0.clone())?);
+        Some(Intent { send_count: self.send_count, ..Intent::new(attempt?, generation, sent, &self.sent_at) })
     }
 }
 
@@ -60,6 +46,13 @@ fn default_cooldown(sends: u32) -> Duration {
 }
 
 impl Journal {
+    /// Records how an attempt ended, for followers and for `status`.
+    pub fn record_attempt(&mut self, outcome: &Outcome, at: Timestamp) {
+        self.sequence += 1;
+        let (retry_at, error) = (outcome.retry_at, outcome.error.clone());
+        self.last_attempt = Some(LastAttempt { at, outcome: outcome.kind, retry_at, error });
+    }
+
     /// Settles the journal by a response with tokens, which are durably sealed: `at` is when it is settled, or when its
     /// request was sent. `pause` says how long no more requests are made if the response had no usable access token.
     pub fn apply_grant(
@@ -180,7 +173,6 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
     use crate::credential::freshness::Validity;
     use crate::store::test_samples::{credential, fingerprint, intent, journal, now};
 

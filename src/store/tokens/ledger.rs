@@ -2,13 +2,13 @@
 //! never sent again (rule 3), and a doubt stays (rule 17).
 
 use std::collections::HashSet;
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock::Timestamp;
 use crate::credential::secret::Fingerprint;
 use crate::events;
+use crate::store::StoreError;
 use crate::store::disk::layout::Layout;
 use crate::sys::durable;
 use crate::sys::file_watch::FileVersion;
@@ -45,43 +45,50 @@ pub enum LedgerEntry {
 }
 
 impl Ledger {
-    pub fn new(layout: &Layout) -> Self {
+    pub(in crate::store) fn new(layout: &Layout) -> Self {
         Self { path: layout.ledger(), lock: layout.ledger_lock(), cached: Arc::default() }
     }
 
     /// What is known of a token: the last line about it counts.
-    pub fn entry(&self, token: &Fingerprint) -> io::Result<Option<LedgerEntry>> {
+    pub fn entry(&self, token: &Fingerprint) -> Result<Option<LedgerEntry>, StoreError> {
         Ok(find_entry(&self.snapshot()?.0, token))
     }
 
     /// Whether a token is known to be consumed.
-    pub fn is_consumed(&self, token: &Fingerprint) -> io::Result<bool> {
+    pub fn is_consumed(&self, token: &Fingerprint) -> Result<bool, StoreError> {
         Ok(self.entry(token)? == Some(LedgerEntry::Consumed))
     }
 
     /// Adds a consumed token; durable on return. Adding it twice is harmless.
-    pub fn add_consumed(&self, token: &Fingerprint) -> io::Result<()> {
+    pub fn add_consumed(&self, token: &Fingerprint) -> Result<(), StoreError> {
         self.append(token, token.as_str(), |mark| mark != Some(LedgerEntry::Consumed))
     }
 
     /// Adds a token in doubt, unless more is known of it; durable on return.
-    pub fn add_in_doubt(&self, token: &Fingerprint, at: Timestamp) -> io::Result<()> {
+    pub fn add_in_doubt(&self, token: &Fingerprint, at: Timestamp) -> Result<(), StoreError> {
         self.append(token, &format!("{IN_DOUBT} {at} {}", token.as_str()), |mark| mark.is_none())
     }
 
     /// Takes back a doubt: the token was not used up. Durable on return.
-    pub fn clear_in_doubt(&self, token: &Fingerprint) -> io::Result<()> {
-        let line = format!("{CLEARED}{}", token.as_str());
-        self.append(token, &line, |mark| matches!(mark, Some(LedgerEntry::InDoubt(_))))
+    pub fn clear_in_doubt(&self, token: &Fingerprint) -> Result<(), StoreError> {
+        self.clear_if(token, |mark| matches!(mark, Some(LedgerEntry::InDoubt(_))))
     }
 
     /// Takes back whatever is known of a token: its provider has granted it once more. Durable on return.
-    pub fn clear(&self, token: &Fingerprint) -> io::Result<()> {
-        self.append(token, &format!("{CLEARED}{}", token.as_str()), |mark| mark.is_some())
+    pub fn clear(&self, token: &Fingerprint) -> Result<(), StoreError> {
+        self.clear_if(token, |mark| mark.is_some())
+    }
+
+    fn clear_if(&self, token: &Fingerprint, is_news: fn(Option<LedgerEntry>) -> bool) -> Result<(), StoreError> {
+        // Where there is nothing to clear, the lock is not taken.
+        match is_news(self.entry(token)?) {
+            true => self.append(token, &format!("{CLEARED}{}", token.as_str()), is_news),
+            false => Ok(()),
+        }
     }
 
     /// All of it.
-    pub fn snapshot(&self) -> io::Result<LedgerSnapshot> {
+    pub fn snapshot(&self) -> Result<LedgerSnapshot, StoreError> {
         let before = FileVersion::of(&self.path);
         let is_missing = before.is_none() && matches!(self.path.try_exists(), Ok(false));
         if let Some((version, snapshot)) = &*self.cached.lock().unwrap_or_else(PoisonError::into_inner)
@@ -89,7 +96,8 @@ impl Ledger {
         {
             return Ok(snapshot.clone());
         }
-        let bytes = if is_missing { None } else { durable::read(&self.path)? };
+        let bytes = if is_missing { Ok(None) } else { durable::read(&self.path) };
+        let bytes = bytes.map_err(|e| StoreError::io("read", &self.path, e))?;
         let snapshot = LedgerSnapshot(Arc::new(bytes.unwrap_or_default()));
         self.remember(before.filter(|_| before == FileVersion::of(&self.path)), &snapshot);
         Ok(snapshot)
@@ -105,8 +113,9 @@ impl Ledger {
         token: &Fingerprint,
         line: &str,
         is_news: impl FnOnce(Option<LedgerEntry>) -> bool,
-    ) -> io::Result<()> {
-        let _held = LockFile::acquire(&self.lock)?;
+    ) -> Result<(), StoreError> {
+        let unwritten = |e| StoreError::io("write", &self.path, e);
+        let _held = LockFile::acquire(&self.lock).map_err(unwritten)?;
         let LedgerSnapshot(bytes) = self.snapshot()?;
         if !is_news(find_entry(&bytes, token)) {
             return Ok(());
@@ -114,14 +123,18 @@ impl Ledger {
         events::ledger_write(token, line.trim_end_matches(token.as_str()));
         // A torn last line would swallow the new one.
         let is_torn = bytes.last().is_some_and(|last| *last != b'\n');
-        let whole: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+        let is_long = bytes.iter().filter(|byte| **byte == b'\n').count() + 1 >= 2 * KEPT_LINES;
+        let whole: Vec<&[u8]> = match is_long {
+            true => bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect(),
+            false => Vec::new(),
+        };
         if whole.len() >= 2 * KEPT_LINES {
             let newest = whole.iter().skip(whole.len() - KEPT_LINES).flat_map(|line| [line, b"\n".as_slice()].concat());
-            durable::replace(&self.path, &newest.collect::<Vec<u8>>())?;
-            return durable::append_line(&self.path, line);
+            durable::replace(&self.path, &newest.collect::<Vec<u8>>()).map_err(unwritten)?;
+            return durable::append_line(&self.path, line).map_err(unwritten);
         }
         let line = if is_torn { format!("\n{line}") } else { line.to_owned() };
-        durable::append_line(&self.path, &line)?;
+        durable::append_line(&self.path, &line).map_err(unwritten)?;
         // No other process writes while the lock is held, so this is what is there now.
         let whole = [bytes.as_slice(), line.as_bytes(), b"\n"].concat();
         let version = FileVersion::of(&self.path).filter(|version| version.byte_count() == whole.len() as u64);
@@ -144,10 +157,26 @@ impl LedgerSnapshot {
     }
 }
 
-/// The fingerprint ends its line, so that a torn one, which was never acknowledged, speaks of none.
+/// The last line about a token, without its fingerprint. That ends the line, so that a torn one, which was never
+/// acknowledged, speaks of none.
+fn find_line<'a>(bytes: &'a [u8], token: &[u8]) -> Option<&'a [u8]> {
+    let mut rest = bytes;
+    loop {
+        if rest.last() == token.last()
+            && let Some(before) = rest.strip_suffix(token)
+        {
+            let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+            return before.get(start..);
+        }
+        // Most lines are a fingerprint alone. If one ended further back than the line before, it would be too short.
+        let usual = rest.len().checked_sub(token.len() + 1).filter(|at| rest.get(*at) == Some(&b'\n'));
+        let end = usual.or_else(|| rest.iter().rposition(|byte| *byte == b'\n'))?;
+        rest = rest.get(..end)?;
+    }
+}
+
 fn find_entry(bytes: &[u8], token: &Fingerprint) -> Option<LedgerEntry> {
-    let mut lines = bytes.rsplit(|byte| *byte == b'\n');
-    let before = lines.find_map(|line| line.strip_suffix(token.as_str().as_bytes()))?;
+    let before = find_line(bytes, token.as_str().as_bytes())?;
     let mut words = std::str::from_utf8(before).unwrap_or_default().split_whitespace();
     match (words.next(), words.next().and_then(Timestamp::parse_rfc3339)) {
         (Some(IN_DOUBT), Some(at)) => Some(LedgerEntry::InDoubt(at)),
@@ -236,6 +265,22 @@ mod tests {
         ledger.add_in_doubt(&print(2), THEN).unwrap();
         assert!(ledger.is_consumed(&print(1)).unwrap(), "it was consumed once more");
         assert_eq!(ledger.entry(&print(2)).unwrap(), Some(LedgerEntry::InDoubt(THEN)));
+    }
+
+    #[test]
+    fn last_line_about_a_token_is_found_among_odd_lines() {
+        let (one, two) = (print(1), print(2));
+        let (one, two) = (one.as_str(), two.as_str());
+        let found = |text: &str| find_line(text.as_bytes(), one.as_bytes()).map(<[u8]>::to_vec);
+        assert_eq!(found(""), None);
+        assert_eq!(found(&format!("{two}\n")), None);
+        assert_eq!(found(one), Some(Vec::new()));
+        for after in ["", "x", "x\n\n", "\n", &format!("-{two}\n"), &format!("{two}\n{two}\n"), &two[1..]] {
+            for before in ["", "\n", "torn\n", &format!("{one}\n"), &format!("-{two}\n")] {
+                let text = format!("{before}mark {one}\n{after}");
+                assert_eq!(found(&text), Some(b"mark ".to_vec()), "{text:?}");
+            }
+        }
     }
 
     /// Rule 17.

@@ -118,7 +118,7 @@ fn answer(status: u16, coding: Option<&str>, body: &[u8], is_complete: bool) -> 
         },
         default_lifetime_ms: 3_600_000,
         max_lifetime_ms: None,
-        cooldown_ms: None,
+        cooldown_ms: 0,
     }
 }
 

@@ -123,7 +123,7 @@ impl DamagedStoreFixture {
         let settings = StoreSettings { kind, path: None, allow_network_filesystem: true };
         let ring = keyring.clone();
         let store = Store::new(&settings, &dir.join("state"), None, || Box::new(ring));
-        let key = store.load_or_generate_key("demo").unwrap();
+        let key = store.prepare_to_seal("demo").unwrap().0;
         let mut bench = Self {
             dir,
             _temporary: temporary,
@@ -340,7 +340,7 @@ fn answer(generation: u64) -> SealedResponse {
         },
         default_lifetime_ms: 3_600_000,
         max_lifetime_ms: None,
-        cooldown_ms: None,
+        cooldown_ms: 0,
     }
 }
 

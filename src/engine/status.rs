@@ -451,6 +451,7 @@ mod tests {
             fingerprint: r.fingerprint.clone().unwrap(),
             at: c.now().wall,
             failure: Failure::new(ErrorKind::of_provider("invalid_grant"), "gone"),
+            client: None,
         });
         let s = judge(&r, &c);
         assert_eq!(
@@ -495,7 +496,7 @@ mod tests {
         assert_eq!(judge(&r), (ProfileState::ConfigError, Some(900)));
         let fingerprint = r.fingerprint.clone().unwrap();
         let failure = Failure::new(ErrorKind::of_provider("invalid_grant"), "gone");
-        r.rejected = Some(Rejection { fingerprint, at: c.now().wall, failure });
+        r.rejected = Some(Rejection { fingerprint, at: c.now().wall, failure, client: None });
         assert_eq!(judge(&r), (ProfileState::NeedsLogin, Some(600)), "a person may sign in with the tool");
     }
 
@@ -515,6 +516,7 @@ mod tests {
             previous_gave_up_at: None,
             is_last_chance_used: false,
             is_reusable: false,
+            client_mark: None,
         });
         let s = judge(&r, &c);
         assert_eq!((s.state, s.refresh_at), (ProfileState::InDoubt, Some(c.now().wall.plus(S(970)))));
@@ -579,6 +581,7 @@ mod tests {
             previous_gave_up_at: None,
             is_last_chance_used: false,
             is_reusable: false,
+            client_mark: None,
         };
         let failure = || Failure::new(ErrorKind::Io, "y");
         let flaw = |state| Some((state, failure()));
@@ -679,6 +682,7 @@ mod tests {
             previous_gave_up_at: None,
             is_last_chance_used: false,
             is_reusable: false,
+            client_mark: None,
         };
         let troubles = [
             Journal { intent: Some(intent), ..journal(&c) },
@@ -687,7 +691,7 @@ mod tests {
                 ..journal(&c)
             },
             Journal {
-                rejected: Some(Rejection { fingerprint: token, at: now.wall, failure: failure() }),
+                rejected: Some(Rejection { fingerprint: token, at: now.wall, failure: failure(), client: None }),
                 ..journal(&c)
             },
             blocked(journal(&c), refused_client(0, now.wall)),

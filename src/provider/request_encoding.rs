@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
+use crate::credential::redaction::SentSecrets;
 use crate::credential::secret::{AccessToken, OneTimeSecret, RefreshToken};
 use crate::profile::{BodyEncoding, Provider};
 use crate::provider::client_assertion;
@@ -16,6 +17,8 @@ pub struct EncodedRequest {
     /// The value of `Authorization`, for `client_secret_basic`.
     pub authorization: Option<Zeroizing<String>>,
     pub body: Zeroizing<Vec<u8>>,
+    /// What of it no server text may show.
+    pub sent: SentSecrets,
 }
 
 /// The request that spends `token` at `provider`.
@@ -111,7 +114,50 @@ fn authenticated<'a>(
         BodyEncoding::Form => ("application/x-www-form-urlencoded", form_body(&members)),
         BodyEncoding::Json => ("application/json", json_body(&members)),
     };
-    EncodedRequest { content_type, authorization, body }
+    let mut sent = secret_members(members.iter().copied());
+    sent.extend(secret_headers(provider));
+    if let ClientAuthentication::Basic(secret) = proof {
+        sent.add(secret);
+    }
+    if let Some(authorization) = &authorization {
+        add_header(&mut sent, authorization);
+    }
+    EncodedRequest { content_type, authorization, body, sent }
+}
+
+/// The secrets in the headers that the user adds to every request.
+pub(super) fn secret_headers(provider: &Provider) -> SentSecrets {
+    secret_members(provider.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+}
+
+/// The values of members or headers that are secret, by their names.
+fn secret_members<'a>(members: impl Iterator<Item = (&'a str, &'a str)>) -> SentSecrets {
+    let mut sent = SentSecrets::default();
+    for (_, value) in members.filter(|(name, _)| is_secret_name(name)) {
+        add_header(&mut sent, value);
+    }
+    sent
+}
+
+/// Whether a member or header of this name has a secret for its value.
+fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let is_public = ["_type", "_hint", "_method"].iter().any(|end| name.ends_with(end));
+    let words = ["token", "secret", "password", "assertion", "code", "verifier", "key", "auth", "cookie", "credential"];
+    !is_public && (name == "state" || words.iter().any(|word| name.contains(word)))
+}
+
+/// A value, and what is within it if it is one of `Authorization`: `Basic` has a name and a password in base64.
+fn add_header(sent: &mut SentSecrets, value: &str) {
+    sent.add(value);
+    let Some((scheme, credentials)) = value.split_once(' ') else { return };
+    sent.add(credentials);
+    let pair = STANDARD.decode(credentials.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"));
+    if let Some(pair) = pair.map(Zeroizing::new)
+        && let Some((_, password)) = std::str::from_utf8(&pair).ok().and_then(|pair| pair.split_once(':'))
+    {
+        sent.add(password);
+    }
 }
 
 /// RFC 6749 §2.3.1: id and secret are form-encoded first, and only then joined and written in base64.

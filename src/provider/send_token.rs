@@ -45,7 +45,10 @@ impl HttpEndpoint {
         let wire = encode(&prepared.provider, &proof, &sent);
         let request = gated_request(&client, url, &prepared.provider, &wire, &fence);
         events::provider_step(&prepared.provider.name, "connecting; the refresh token is sent when the check passes");
-        let arrival = self.runtime().block_on(send_and_read(request, &fence, &prepared.provider));
+        let mut arrival = self.runtime().block_on(send_and_read(request, &fence, &prepared.provider));
+        if let Ok(answer) = &mut arrival {
+            answer.sent = wire.sent;
+        }
         match (fence.close_and_report(), arrival) {
             (SendOutcome::Sent, Ok(answer)) if answer.is_complete => {
                 ExchangeResult::Responded { sent, predecessor, answer }

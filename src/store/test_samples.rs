@@ -26,6 +26,7 @@ pub fn intent(generation: Generation) -> Intent {
         previous_gave_up_at: None,
         is_last_chance_used: false,
         is_reusable: false,
+        client_mark: None,
     }
 }
 

@@ -44,6 +44,7 @@ fn seal(world: &World, attempt: &str, status: u16, body: &str, is_complete: bool
         previous_grant: SealedGrant::from_grant(&previous),
         default_lifetime_ms: 600_000,
         cooldown_ms: None,
+        further_secrets: Vec::new(),
     };
     let key = store.key("demo").unwrap();
     let space = vault.reserve_response_space().unwrap();

@@ -177,6 +177,7 @@ fn to_sealed_response(
         binding: spent.binding,
         previous_grant: SealedGrant::from_grant(&spent.grant),
         default_lifetime_ms: u64::try_from(ctx.profile.provider.default_lifetime.as_millis()).unwrap_or(u64::MAX),
+        further_secrets: response.sent.iter().filter(|s| *s != sent.expose()).map(|s| SecretText(s.into())).collect(),
         cooldown_ms: Some(u64::try_from(cooldown_after_grace(ctx, journal).as_millis()).unwrap_or(u64::MAX)),
     };
     (intent.map_or_else(String::new, |i| i.attempt_id.clone()), sealed)

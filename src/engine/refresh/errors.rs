@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use crate::clock::{Moment, Timestamp};
 use crate::credential::content_coding;
-use crate::credential::token_response;
-use crate::credential::token_response::{ErrorResponse, ParsedResponse};
+use crate::credential::error_response::ErrorResponse;
+use crate::credential::token_response::ParsedResponse;
+use crate::credential::token_response::parse_response;
 use crate::engine::explain;
 use crate::engine::refresh::backoff::{CLIENT_PROBE_INTERVAL, UNCLASSIFIED_DELAY};
 use crate::engine::refresh::context::RefreshContext;
+use crate::engine::refresh::refusal_text::{RefusalText, trust_503_hint};
 use crate::engine::refresh::retry_policy::{RetryDecision, decide};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::provider::classify;
-use crate::provider::classify::ResponseClass;
+use crate::provider::classify::{Refusal, ResponseClass};
 use crate::provider::{BeforeSendError, NotSentReason, RawResponse};
 use crate::store::disk::sealed_content::SealedResponse;
 use crate::store::journal::block::{Block, Cause, RefusedClient};
@@ -30,16 +32,26 @@ pub fn settle_error_response(
     response: &SealedResponse,
     denied: Option<&ErrorResponse>,
 ) -> Outcome {
-    let class = classify::classify(response.status, denied, &ctx.profile.provider);
-    explain::response_class(&ctx.profile, response.status, &class, denied.map(|denied| denied.code.as_str()));
+    let packed = response.decode_body();
+    let body = content_coding::decode(response.content_encoding.as_deref(), &packed).map(|body| body.bytes);
+    let refusal = Refusal {
+        status: response.status,
+        content_type: response.content_type.as_deref(),
+        body: &body.unwrap_or_default(),
+        error: denied,
+        was_granted_before: locked.journal.is_request_known(),
+    };
+    let verdict = classify::classify(&refusal, &ctx.profile.provider);
+    explain::response_class(&ctx.profile, response.status, &verdict.class, denied.map(|denied| denied.code.as_str()));
     let retry_after = response.retry_after.as_deref().and_then(|h| classify::retry_after(h, ctx.now().wall));
-    if class == ResponseClass::Ambiguous {
-        let why = format!("the server returned {}{}", response.status, error_text(denied));
+    let text = RefusalText { profile: &ctx.profile, status: response.status, error: denied, verdict: &verdict };
+    if verdict.class == ResponseClass::Ambiguous {
+        let why = format!("the server {}", text.returned());
         return settle_in_doubt_until(ctx, locked, &why, retry_after);
     }
-    let said = FailedResponse { status: response.status, error: denied, retry_after, is_before_body: false };
+    let said = FailedResponse { text, retry_after, is_before_body: false };
     let sent = locked.journal.intent.as_ref().map(|i| i.fingerprint.clone());
-    let mut outcome = apply_error_class(ctx, locked, class, &said);
+    let mut outcome = apply_error_class(ctx, locked, &said);
     // The request was turned away, and nothing was sent before it.
     if let Some(sent) = sent.filter(|_| locked.journal.intent.is_none() && !locked.journal.is_rejected())
         && let Err(e) = locked.clear_in_doubt(&sent)
@@ -60,19 +72,30 @@ pub fn settle_early_response(
     response: &RawResponse,
 ) -> Outcome {
     let body = content_coding::decode(response.content_encoding.as_deref(), &response.body);
-    let denied = match body.map(|body| token_response::parse(response.status, &body.bytes, response.is_complete)) {
-        Ok(ParsedResponse::Denied(denied)) => Some(denied),
-        Ok(ParsedResponse::Granted(_) | ParsedResponse::Unreadable) | Err(content_coding::BodyTooLarge) => None,
+    let body = body.map(|body| body.bytes).unwrap_or_default();
+    let denied = match parse_response(response.status, &body, response.is_complete, &response.sent) {
+        ParsedResponse::Denied(denied) => Some(denied),
+        ParsedResponse::Granted(_) | ParsedResponse::Unreadable => None,
     };
-    let class = match classify::classify(response.status, denied.as_ref(), &ctx.profile.provider) {
-        // A server cannot judge a token that it has not seen.
-        ResponseClass::TokenRejected | ResponseClass::Ambiguous => ResponseClass::Throttled,
-        class @ (ResponseClass::Throttled | ResponseClass::ClientRejected | ResponseClass::Unclassified) => class,
+    let refusal = Refusal {
+        status: response.status,
+        content_type: response.content_type.as_deref(),
+        body: &body,
+        error: denied.as_ref(),
+        was_granted_before: false,
     };
-    explain::response_class(&ctx.profile, response.status, &class, denied.as_ref().map(|denied| denied.code.as_str()));
+    let mut verdict = classify::classify(&refusal, &ctx.profile.provider);
+    // A server cannot judge a token that it has not seen.
+    if matches!(verdict.class, ResponseClass::TokenRejected | ResponseClass::LoginRequired | ResponseClass::Ambiguous) {
+        verdict.class = ResponseClass::Throttled;
+    }
+    let code = denied.as_ref().map(|denied| denied.code.as_str());
+    explain::response_class(&ctx.profile, response.status, &verdict.class, code);
     let retry_after = response.retry_after.as_deref().and_then(|h| classify::retry_after(h, ctx.now().wall));
-    let said = FailedResponse { status: response.status, error: denied.as_ref(), retry_after, is_before_body: true };
-    let outcome = apply_error_class(ctx, locked, class, &said);
+    let text =
+        RefusalText { profile: &ctx.profile, status: response.status, error: denied.as_ref(), verdict: &verdict };
+    let said = FailedResponse { text, retry_after, is_before_body: true };
+    let outcome = apply_error_class(ctx, locked, &said);
     match locked.save_journal() {
         Ok(()) => outcome,
         Err(e) => e.outcome(),
@@ -81,25 +104,18 @@ pub fn settle_early_response(
 
 /// The parts of a response that grants nothing.
 struct FailedResponse<'a> {
-    status: u16,
-    error: Option<&'a ErrorResponse>,
+    text: RefusalText<'a>,
     retry_after: Option<Duration>,
     /// The response came before the server had the token.
     is_before_body: bool,
 }
 
 /// Changes the journal (not saved yet) by the class of a refusal.
-fn apply_error_class(
-    ctx: &RefreshContext,
-    locked: &mut LockedProfile<'_, '_>,
-    class: ResponseClass,
-    said: &FailedResponse<'_>,
-) -> Outcome {
-    let FailedResponse { status, error: denied, retry_after, is_before_body: is_early } = *said;
+fn apply_error_class(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, said: &FailedResponse<'_>) -> Outcome {
+    let FailedResponse { text, is_before_body: is_early, .. } = said;
+    let (class, is_early) = (&text.verdict.class, *is_early);
     let now = ctx.now();
-    let name = &ctx.profile.name;
-    let said = format!("{} returned {status}{}", ctx.profile.provider.name, error_text(denied));
-    let is_unexplained = class == ResponseClass::Unclassified && !is_early;
+    let is_unexplained = *class == ResponseClass::Unclassified && !is_early;
     let is_spent = locked.journal.intent.as_ref().is_some_and(|i| i.is_last_chance_used);
     let is_alive = locked.journal.validity.as_ref().is_some_and(|v| !v.max_remaining(&now).is_zero());
     let journal = &mut locked.journal;
@@ -113,27 +129,26 @@ fn apply_error_class(
         // words.
         presume_consumed(ctx, locked)
     } else if is_unexplained && journal.consecutive_unclassified >= MAX_CONSECUTIVE_UNCLASSIFIED && !is_alive {
-        presume_rejected(ctx, locked, &said)
-    } else if class == ResponseClass::TokenRejected {
-        let code: &str = denied.map_or("invalid_grant", |d| &d.code);
-        let failure = Failure::new(ErrorKind::of_provider(code), said)
-            .with_hint(format!("sign in again: keepalive login {name}"));
-        reject_token(locked, now.wall, failure)
-    } else if class == ResponseClass::ClientRejected {
-        block_client(ctx, journal, &now, said, is_early)
+        presume_rejected(ctx, locked, &text.said())
+    } else if matches!(class, ResponseClass::TokenRejected | ResponseClass::LoginRequired) {
+        reject_token(locked, now.wall, text.rejected())
+    } else if *class == ResponseClass::ClientRejected {
+        block_client(ctx, journal, &now, text.client_refused(), is_early)
     } else {
-        put_off(ctx, journal, &now, class, said, retry_after, is_early)
+        put_off(ctx, journal, &now, said)
     };
     set_last_attempt(ctx, &mut locked.journal, &outcome);
     outcome
 }
 
 /// The provider refuses the client: requests stop until the configuration changes, but for a few probes (rule 24).
-fn block_client(ctx: &RefreshContext, journal: &mut Journal, now: &Moment, said: String, is_early: bool) -> Outcome {
-    let failure = Failure::new(ErrorKind::ClientRefused, said).with_hint(format!(
-        "check client_id, client_auth, client_secret and the endpoint in [provider.{}]",
-        ctx.profile.provider.name
-    ));
+fn block_client(
+    ctx: &RefreshContext,
+    journal: &mut Journal,
+    now: &Moment,
+    failure: Failure,
+    is_early: bool,
+) -> Outcome {
     let held = journal.block(Cause::Client).filter(|block| ctx.is_held_by(block));
     let probe_count = held.and_then(|block| block.client.as_ref()).map_or(0, |client| client.probe_count);
     let client = RefusedClient { config_fingerprint: ctx.client_mark().to_owned(), probe_count };
@@ -143,29 +158,17 @@ fn block_client(ctx: &RefreshContext, journal: &mut Journal, now: &Moment, said:
     Outcome::new(OutcomeKind::ConfigError).with_error(failure)
 }
 
-/// The request was turned away and the token is unaffected: no process sends before a time that the journal keeps.
-fn put_off(
-    ctx: &RefreshContext,
-    journal: &mut Journal,
-    now: &Moment,
-    class: ResponseClass,
-    said: String,
-    retry_after: Option<Duration>,
-    is_early: bool,
-) -> Outcome {
+/// The request was turned away: no process sends before a time that the journal keeps.
+fn put_off(ctx: &RefreshContext, journal: &mut Journal, now: &Moment, said: &FailedResponse<'_>) -> Outcome {
     journal.consecutive_failures += 1;
-    let (kind, wait) = match class {
-        ResponseClass::Unclassified => (ErrorKind::Refused, UNCLASSIFIED_DELAY.max(retry_after.unwrap_or_default())),
-        _ => (ErrorKind::Throttled, ctx.next_retry_delay(journal, retry_after)),
+    let wait = match said.text.verdict.class {
+        ResponseClass::Throttled => ctx.next_retry_delay(journal, said.retry_after),
+        _ => UNCLASSIFIED_DELAY.max(said.retry_after.unwrap_or_default()),
     };
     let at = now.wall.plus(wait);
     journal.set_not_before(Some(at), Some(now));
-    undo_send(journal, now, is_early);
-    let stands = match journal.intent {
-        Some(_) => "the outcome of an earlier request is still in doubt",
-        None => "the refresh token is unaffected",
-    };
-    let failure = Failure::new(kind, said).with_hint(format!("{stands}; no attempt before {}", at.to_the_second()));
+    undo_send(journal, now, said.is_before_body);
+    let failure = said.text.put_off(at, journal.intent.is_some(), said.is_before_body);
     Outcome::new(OutcomeKind::Deferred).with_retry_at(at).with_error(failure)
 }
 
@@ -246,12 +249,21 @@ fn add_ledger_warning(outcome: &mut Outcome, error: &StoreError) {
     outcome.warnings.push(format!("cannot write the ledger: {error}"));
 }
 
+/// How the message of a doubt begins; its cause follows.
+const IN_DOUBT: &str = "the refresh token may have been consumed";
+
 /// The outcome of an attempt that leaves a doubt: its cause, and the decision of the table right after it.
 pub fn set_in_doubt(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>, why: &str) -> Outcome {
-    let error = Some(Failure::new(ErrorKind::InDoubt, format!("the refresh token may have been consumed: {why}")));
+    let error = Some(Failure::new(ErrorKind::InDoubt, format!("{IN_DOUBT}: {why}")));
     let at = ctx.now().wall;
     locked.journal.last_attempt = Some(LastAttempt { at, outcome: OutcomeKind::InDoubt, retry_at: None, error });
-    resolve_doubt(ctx, locked)
+    let mut outcome = resolve_doubt(ctx, locked);
+    if let Some(failure) = outcome.error.as_mut().filter(|failure| failure.kind == ErrorKind::InDoubt)
+        && let Some(hint) = &mut failure.hint
+    {
+        hint.push_str(&trust_503_hint(&ctx.profile, why));
+    }
+    outcome
 }
 
 fn resolve_doubt(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>) -> Outcome {
@@ -272,10 +284,7 @@ fn resolve_doubt(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>) -> Ou
 pub fn in_doubt_outcome(journal: &Journal, retry_at: Option<Timestamp>) -> Outcome {
     let known = journal.last_attempt.as_ref().and_then(|a| a.error.clone()).filter(|f| f.kind == ErrorKind::InDoubt);
     let failure = known.unwrap_or_else(|| {
-        Failure::new(
-            ErrorKind::InDoubt,
-            "the refresh token may have been consumed: it was sent, but no usable response arrived",
-        )
+        Failure::new(ErrorKind::InDoubt, format!("{IN_DOUBT}: it was sent, but no usable response arrived"))
     });
     let next = match retry_at {
         Some(at) => format!(
@@ -301,11 +310,19 @@ pub fn give_up_token(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>) -
 }
 
 fn presume_consumed(ctx: &RefreshContext, locked: &mut LockedProfile<'_, '_>) -> Outcome {
+    let last = locked.journal.last_attempt.as_ref().and_then(|attempt| attempt.error.as_ref());
+    let why = last.map(|error| error.message.as_str()).unwrap_or_default();
+    let why = why.strip_prefix(IN_DOUBT).unwrap_or_default().to_owned();
+    let last = if why.is_empty() { String::new() } else { format!("; last{why}") };
     let failure = Failure::new(
         ErrorKind::PresumedSpent,
-        "the refresh token must be considered consumed: no attempt got a usable response",
+        format!("the refresh token must be considered consumed: no attempt got a usable response{last}"),
     )
-    .with_hint(format!("sign in again: keepalive login {}", ctx.profile.name));
+    .with_hint(format!(
+        "sign in again: keepalive login {}{}",
+        ctx.profile.name,
+        trust_503_hint(&ctx.profile, &last)
+    ));
     reject_token(locked, ctx.now().wall, failure)
 }
 
@@ -330,7 +347,11 @@ fn reject_token(locked: &mut LockedProfile<'_, '_>, at: Timestamp, failure: Fail
         if let Err(e) = locked.mark_consumed_or_queue(&fingerprint) {
             add_ledger_warning(&mut outcome, &e);
         }
-        locked.journal.rejected = Some(Rejection { fingerprint, at, failure });
+        // A token that may have been consumed is not sent again, whoever asks for it.
+        let is_refused = failure.kind != ErrorKind::PresumedSpent;
+        let sent_by = locked.journal.intent.as_ref().and_then(|intent| intent.client_mark.clone());
+        let client = sent_by.filter(|_| is_refused);
+        locked.journal.rejected = Some(Rejection { fingerprint, at, failure, client });
     }
     locked.journal.intent = None;
     outcome
@@ -386,12 +407,4 @@ pub fn set_last_attempt(ctx: &RefreshContext, journal: &mut Journal, outcome: &O
         retry_at: outcome.retry_at,
         error: outcome.error.clone(),
     });
-}
-
-fn error_text(denied: Option<&ErrorResponse>) -> String {
-    match denied {
-        None => String::new(),
-        Some(ErrorResponse { code, description: None }) => format!(" {code}"),
-        Some(ErrorResponse { code, description: Some(text) }) => format!(" {code}: {text}"),
-    }
 }

@@ -145,6 +145,7 @@ mod tests {
             previous_gave_up_at: None,
             is_last_chance_used: false,
             is_reusable: false,
+            client_mark: None,
         };
         let validity = Some(Validity { obtained: now, lifetime_ms: 600_000, assumed: false, is_remainder: false });
         Case { clock, intent, policy: Policy { rotation, ..Policy::default() }, validity }

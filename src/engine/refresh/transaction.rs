@@ -211,8 +211,14 @@ impl RefreshContext {
     /// Whether a request may be made for this credential now, and under which rule.
     fn admit(&self, locked: &mut LockedProfile<'_, '_>, loaded: &LoadedCredential<'_>) -> Result<SendKind, Outcome> {
         let now = self.now();
-        if let Some(rejected) = locked.journal.rejected.as_ref().filter(|_| locked.journal.is_rejected()) {
-            return Err(Outcome::new(OutcomeKind::NeedsLogin).with_error(rejected.failure.clone()));
+        if let Some(rejected) = locked.journal.rejected.clone().filter(|_| locked.journal.is_rejected()) {
+            // Rule 22: it was said to another client, or by another endpoint, than the configuration has now.
+            let is_mended = rejected.client.is_some() && rejected.client.as_ref() != self.client_mark.get();
+            if !is_mended {
+                return Err(Outcome::new(OutcomeKind::NeedsLogin).with_error(rejected.failure));
+            }
+            self.check_binding(loaded)?;
+            locked.clear_marks(&loaded.fingerprint)?;
         }
         self.check_binding(loaded)?;
         self.check_client_block(&mut locked.journal, &now)?;
@@ -326,6 +332,7 @@ impl RefreshContext {
             previous_gave_up_at: before.and_then(|i| i.gave_up_at.clone()),
             is_last_chance_used: kind == SendKind::LastChance || before.is_some_and(|i| i.is_last_chance_used),
             is_reusable: !self.punishes_reuse(),
+            client_mark: self.client_mark.get().cloned(),
         }
     }
 

@@ -50,6 +50,7 @@ impl SealedResponse {
             previous_gave_up_at: None,
             is_last_chance_used: false,
             is_reusable: false,
+            client_mark: None,
         })
     }
 }
@@ -70,6 +71,9 @@ impl Journal {
         at: &Moment,
         pause: impl FnOnce(&Self) -> Duration,
     ) {
+        if let Some(mark) = self.intent.as_ref().and_then(|intent| intent.client_mark.clone()) {
+            self.granted_client = Some(mark);
+        }
         let doubt = self.intent.take().filter(|intent| after.doubt_cause().is_some() && !intent.is_reusable);
         self.set_credential(credential, fingerprint);
         let generation = credential.generation;

@@ -118,6 +118,7 @@ fn answer(status: u16, coding: Option<&str>, body: &[u8], is_complete: bool) -> 
         },
         default_lifetime_ms: 3_600_000,
         cooldown_ms: None,
+        further_secrets: Vec::new(),
     }
 }
 

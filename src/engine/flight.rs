@@ -8,7 +8,7 @@ use crate::engine::refresh;
 use crate::engine::refresh::context::RefreshContext;
 use crate::events;
 use crate::guard::{LeaderSlot, Lease};
-use crate::outcome::{Outcome, OutcomeKind};
+use crate::outcome::Outcome;
 use crate::profile::Profile;
 use crate::provider::PrepareError;
 use crate::store::journal::Journal;
@@ -24,18 +24,16 @@ impl EngineInner {
     ) {
         let prepared = match self.endpoint.prepare(&profile.provider, profile.name.as_str()) {
             Ok(prepared) => prepared,
-            Err(PrepareError::Config(f)) => {
-                return leader_slot.complete(Outcome::new(OutcomeKind::ConfigError).with_error(f));
-            }
-            Err(PrepareError::Unreachable(f)) => {
+            Err(error) => {
                 // If nothing is stored, the server's recovery would change nothing.
-                let outcome = match self.store.peek(&profile.name) {
-                    Ok(journal) if !journal.as_ref().is_some_and(Journal::has_credential) => {
+                let is_unreachable = matches!(error, PrepareError::Unreachable(_));
+                let journal = self.store.peek(&profile.name).ok().filter(|_| is_unreachable);
+                return leader_slot.complete(match journal {
+                    Some(journal) if !journal.as_ref().is_some_and(Journal::has_credential) => {
                         refresh::errors::no_credential(&profile.name)
                     }
-                    Ok(_) | Err(_) => Outcome::new(OutcomeKind::Deferred).with_error(f),
-                };
-                return leader_slot.complete(outcome);
+                    Some(_) | None => error.into(),
+                });
             }
         };
         let is_resident = self.is_daemon && self.store.has_cached_key();

@@ -13,7 +13,7 @@ use crate::engine::new_credential;
 use crate::engine::new_credential::{NewCredential, Provenance};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::Profile;
-use crate::provider::{PrepareError, PreparedProvider, TokenEndpoint};
+use crate::provider::{PreparedProvider, TokenEndpoint};
 
 pub(super) fn config_error(failure: Failure) -> Outcome {
     Outcome::new(OutcomeKind::ConfigError).with_error(failure)
@@ -35,11 +35,7 @@ pub(super) fn check_provider_option(args: &ImportArgs, profile: Profile) -> Resu
 /// An engine, and the token endpoint of the profile.
 pub(super) fn prepare(setup: &Setup, profile: &Profile) -> Result<(Engine, PreparedProvider), Outcome> {
     let (engine, endpoint) = setup.engine(false).map_err(config_error)?;
-    let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str());
-    let prepared = prepared.map_err(|e| match e {
-        PrepareError::Config(f) => config_error(f),
-        PrepareError::Unreachable(f) => Outcome::new(OutcomeKind::Deferred).with_error(f),
-    })?;
+    let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str())?;
     Ok((engine, prepared))
 }
 

@@ -82,7 +82,7 @@ pub fn store_credential(
     let (key, store_lock) = store.key_with_store_lock(name.as_str())?;
     let lock = acquire_lock(&store.create_lock_file(name)?)?;
     let (mut locked, existing) = admit(store, Permit::from_lock(name, &lock), &key, provenance)?;
-    let warnings = locked.remove_remains()?;
+    let mut warnings = locked.remove_remains()?;
     let fingerprint = key.fingerprint(&new.credential.refresh);
     let _token_lock = store.lock_token(&fingerprint)?;
     if let Some(existing) = existing.as_ref()
@@ -91,9 +91,17 @@ pub fn store_credential(
         return keep_existing(&mut locked, existing, &key, new.origin);
     }
     check(store, &locked, existing, &new, &key, provenance, now)?;
-    let stored = seal_numbered(&mut locked, new, &key, provenance)?;
+    let NewCredential { mut credential, origin } = new;
+    let sealed = seal_numbered(&mut locked, &mut credential, &key, provenance)?;
     drop(store_lock);
-    finish(store, &mut locked, stored, &key, warnings, on_key_check)
+    locked.journal.origin = origin;
+    let settled = sealed.and_then(|()| settle_new_credential(&mut locked, &credential, &key, None));
+    if let Err(e) = store.verify_key_persisted(on_key_check) {
+        warnings.push(format!("the keyring may not have saved the sealing key: {e}"));
+    }
+    let (generation, publication) = (credential.generation, locked.journal.publication);
+    warnings.extend(settled.map_err(|why| partly_stored(&locked, generation, why))?);
+    Ok(NewCredentialResult { is_new: true, generation, publication, warnings })
 }
 
 /// Opens the profile and loads what is there.
@@ -117,59 +125,24 @@ fn admit<'s, 'l>(
     }
 }
 
-/// A credential that is sealed. `written` is an error if its name may not be durable.
-struct SealedNew {
-    credential: Credential,
-    written: Result<(), Outcome>,
-}
-
-/// Numbers the credential and seals it.
+/// Numbers the credential and seals it. `Err`: nothing was stored. The inner error: the file has its final name, though
+/// that may not be durable; the next run finds it there.
 fn seal_numbered(
     locked: &mut LockedProfile<'_, '_>,
-    new: NewCredential,
+    credential: &mut Credential,
     key: &SealingKey,
     provenance: Provenance,
-) -> Result<SealedNew, Outcome> {
-    let NewCredential { mut credential, origin } = new;
+) -> Result<Result<(), Outcome>, Outcome> {
     let fingerprint = key.fingerprint(&credential.refresh);
     if provenance == Provenance::Login {
         locked.clear_marks(&fingerprint)?;
     }
     credential.generation = locked.newest_generation()?.next();
     locked.move_intent(&fingerprint, credential.generation)?;
-    let written = seal_new(locked, &credential, key)?;
-    locked.journal.origin = origin;
-    Ok(SealedNew { credential, written })
-}
-
-/// Settles the journal, and makes sure of a key that was made in this run.
-fn finish(
-    store: &Store,
-    locked: &mut LockedProfile<'_, '_>,
-    stored: SealedNew,
-    key: &SealingKey,
-    mut warnings: Vec<String>,
-    on_key_check: &dyn Fn(Duration),
-) -> Result<NewCredentialResult, Outcome> {
-    let SealedNew { credential, written } = stored;
-    let settled = written.and_then(|()| settle_new_credential(locked, &credential, key, None));
-    if let Err(e) = store.verify_key_persisted(on_key_check) {
-        warnings.push(format!("the keyring may not have saved the sealing key: {e}"));
-    }
-    warnings.extend(settled.map_err(|why| partly_stored(locked, credential.generation, why))?);
-    let publication = locked.journal.publication;
-    Ok(NewCredentialResult { is_new: true, generation: credential.generation, publication, warnings })
-}
-
-/// Seals it as the newest generation. `Err`: nothing was stored. `Ok(Err(…))`: the file has its final name, though that
-/// may not be durable; the next run finds it there.
-fn seal_new(
-    locked: &mut LockedProfile<'_, '_>,
-    new: &Credential,
-    key: &SealingKey,
-) -> Result<Result<(), Outcome>, Outcome> {
-    match locked.seal_credential(new, key) {
-        Err(e) if locked.newest_generation().is_ok_and(|newest| newest == new.generation) => Ok(Err(e.outcome())),
+    match locked.seal_credential(credential, key) {
+        Err(e) if locked.newest_generation().is_ok_and(|newest| newest == credential.generation) => {
+            Ok(Err(e.outcome()))
+        }
         sealed => Ok(Ok(sealed?)),
     }
 }

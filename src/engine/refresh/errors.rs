@@ -250,12 +250,8 @@ pub fn resolve_doubt(facts: &Facts<'_>, changes: &mut Changes, why: &str) -> Out
 /// The outcome for a caller while a doubt is open.
 pub fn in_doubt_outcome(journal: &Journal, retry_at: Option<Timestamp>) -> Outcome {
     let known = journal.last_attempt.as_ref().and_then(|a| a.error.clone()).filter(|f| f.kind == ErrorKind::InDoubt);
-    let failure = known.unwrap_or_else(|| {
-        Failure::new(
-            ErrorKind::InDoubt,
-            "the refresh token may have been consumed: it was sent, but no usable response arrived",
-        )
-    });
+    let unknown = "the refresh token may have been consumed: it was sent, but no usable response arrived";
+    let failure = known.unwrap_or_else(|| Failure::new(ErrorKind::InDoubt, unknown));
     let next = match retry_at {
         Some(at) => format!(
             "keepalive retries once at {}, or at its first run after that; to avoid the risk",
@@ -263,10 +259,8 @@ pub fn in_doubt_outcome(journal: &Journal, retry_at: Option<Timestamp>) -> Outco
         ),
         None => "this server allows no retry: to continue".into(),
     };
-    let mut outcome = Outcome::new(OutcomeKind::InDoubt)
-        .with_error(failure.with_hint(format!("{next}, sign in again: keepalive login {}", journal.profile)));
-    outcome.retry_at = retry_at;
-    outcome
+    let failure = failure.with_hint(format!("{next}, sign in again: keepalive login {}", journal.profile));
+    Outcome { retry_at, ..Outcome::new(OutcomeKind::InDoubt).with_error(failure) }
 }
 
 /// Gives the token up: the last allowed send has been made.

@@ -123,10 +123,11 @@ impl RefreshContext {
     ) -> Result<Option<ExternalCredential>, Outcome> {
         let (theirs, external) = match self.read_followed_store(locked, key) {
             Ok(found) => found,
-            Err(failure) if failure.kind == ErrorKind::Source => {
-                return Err(self.set_follow_block(locked, key, Cause::FollowSource, failure));
+            Err(failure) => {
+                let may_pass = failure.kind == ErrorKind::Source;
+                let cause = if may_pass { Cause::FollowSource } else { Cause::FollowConflict };
+                return Err(self.set_follow_block(locked, key, cause, failure));
             }
-            Err(failure) => return Err(self.set_follow_block(locked, key, Cause::FollowConflict, failure)),
         };
         match theirs {
             FollowedToken::Same | FollowedToken::Consumed => Ok(None),

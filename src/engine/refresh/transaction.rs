@@ -209,10 +209,8 @@ impl RefreshContext {
         if attempt.outcome == OutcomeKind::Refreshed {
             return None;
         }
-        let mut outcome = Outcome::new(attempt.outcome).as_follower();
-        outcome.retry_at = attempt.retry_at;
-        outcome.error = attempt.error.clone();
-        Some(outcome)
+        let (retry_at, error) = (attempt.retry_at, attempt.error.clone());
+        Some(Outcome { retry_at, error, ..Outcome::new(attempt.outcome).as_follower() })
     }
 
     /// Rule 8: the keyring must be able to take the new token, unless a daemon has waited for it long enough.

@@ -117,11 +117,11 @@ impl Engine {
             Some(view) => self.store().snapshot_of(&profile.name, view),
             None => self.store().snapshot(&profile.name),
         };
+        let without_token = |outcome| TokenResult { token: None, outcome, warnings: Vec::new() };
         let snapshot = match snapshot {
             Ok(snapshot) => snapshot,
-            Err(e) => {
-                return TokenResult { token: None, outcome: first_error(outcome, e.outcome()), warnings: Vec::new() };
-            }
+            Err(_) if outcome.error.is_some() => return without_token(outcome),
+            Err(e) => return without_token(e.outcome()),
         };
         let now = self.clock().now();
         let alive = snapshot.and_then(|s| {
@@ -130,7 +130,7 @@ impl Engine {
             (!left.is_zero()).then_some((s, validity, left))
         });
         let Some((snapshot, validity, left)) = alive else {
-            return TokenResult { token: None, outcome: expired_outcome(profile, outcome), warnings: Vec::new() };
+            return without_token(expired_outcome(profile, outcome));
         };
         let mut warnings = outcome.warnings.clone();
         match (&outcome.error, self.refresh_blocker(profile, view.and_then(|view| view.journal).as_ref())) {
@@ -139,16 +139,10 @@ impl Engine {
             (None, None) => {}
         }
         if left < min_valid {
-            let reach = if freshness::is_reachable(min_valid, &validity) {
-                ""
-            } else {
-                "; no token of this provider lasts that long"
-            };
-            warnings.push(format!(
-                "the token is valid for {} s, less than the requested {} s{reach}",
-                left.as_secs(),
-                min_valid.as_secs()
-            ));
+            let is_reachable = freshness::is_reachable(min_valid, &validity);
+            let reach = if is_reachable { "" } else { "; no token of this provider lasts that long" };
+            let (left, wanted) = (left.as_secs(), min_valid.as_secs());
+            warnings.push(format!("the token is valid for {left} s, less than the requested {wanted} s{reach}"));
         }
         let expires_at = snapshot.expires_at();
         let token = snapshot.grant.access.as_ref().map(|access| TokenOutput {
@@ -188,8 +182,4 @@ fn expired_outcome(profile: &Profile, outcome: Outcome) -> Outcome {
     let failure = Failure::new(ErrorKind::Expired, format!("the access token of {} has expired", profile.name))
         .with_hint(format!("keepalive refresh -p {}", profile.name));
     Outcome { kind: OutcomeKind::Deferred, ..outcome }.with_error(failure)
-}
-
-fn first_error(first: Outcome, second: Outcome) -> Outcome {
-    if first.error.is_some() { first } else { second }
 }

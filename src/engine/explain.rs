@@ -6,7 +6,6 @@ use crate::credential::freshness;
 use crate::credential::freshness::{Demand, DueReason, Freshness};
 use crate::engine::refresh::retry_policy::SendKind;
 use crate::engine::status;
-use crate::engine::status::StatusPolicy;
 use crate::events;
 use crate::outcome::{ErrorKind, Outcome, OutcomeKind, ProfileState};
 use crate::profile::Profile;
@@ -14,14 +13,31 @@ use crate::provider::classify::ResponseClass;
 use crate::provider::{BeforeSendError, ExchangeResult, NotSentReason};
 use crate::store::journal::Journal;
 
-/// A refresh is needed. `journal`: what is known, and believed.
-pub(super) fn due(profile: &Profile, demand: Demand, journal: Option<&Journal>, now: &Moment) {
+/// A refresh is needed. `journal`: what is known, and believed. `state`: how the profile stands.
+pub(super) fn due(
+    profile: &Profile,
+    demand: Demand,
+    journal: Option<&Journal>,
+    now: &Moment,
+    state: impl FnOnce() -> ProfileState,
+) {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return;
     }
     let generation = journal.map_or(Generation::NONE, |journal| journal.generation);
-    let reason = journal.map_or_else(|| "nothing usable is stored".into(), |j| due_reason(profile, demand, j, now));
-    events::due(profile, generation, &reason);
+    let reason = match journal.map(|journal| status::freshness_for(journal, demand, profile, now)) {
+        None => "nothing usable is stored",
+        Some(Freshness::Due(DueReason::NoAccessToken)) => "there is no access token",
+        Some(Freshness::Due(DueReason::Expired)) => "the access token has expired",
+        Some(Freshness::Due(DueReason::WithinMargin)) => "the access token is within its margin",
+        Some(Freshness::Due(DueReason::TooShort)) => "the access token does not last as long as requested",
+        Some(Freshness::Due(DueReason::Forced)) => "it was requested with --force",
+        Some(Freshness::Fresh) => match state() {
+            ProfileState::Fresh | ProfileState::Due => "something is left to settle or to publish",
+            state => &format!("the access token is fresh, but the profile is {state}"),
+        },
+    };
+    events::due(profile, generation, reason);
 }
 
 /// No refresh is needed.
@@ -33,26 +49,6 @@ pub(super) fn fresh(profile: &Profile, demand: Demand, journal: &Journal) {
     };
     let expires_at = journal.validity.as_ref().map(freshness::Validity::expires_at);
     events::fresh(profile, journal.generation, expires_at, reason);
-}
-
-fn due_reason(profile: &Profile, demand: Demand, journal: &Journal, now: &Moment) -> String {
-    let validity = journal.validity.as_ref();
-    let jitter = status::jitter(profile.name.as_str(), profile.margin, validity);
-    match freshness::assess(journal.generation, validity, demand, profile.margin, jitter, now) {
-        Freshness::Due(DueReason::NoAccessToken) => "there is no access token".into(),
-        Freshness::Due(DueReason::Expired) => "the access token has expired".into(),
-        Freshness::Due(DueReason::WithinMargin) => "the access token is within its margin".into(),
-        Freshness::Due(DueReason::TooShort) => "the access token does not last as long as requested".into(),
-        Freshness::Due(DueReason::Forced) => "it was requested with --force".into(),
-        Freshness::Fresh => {
-            let (policy, is_following) = (&profile.provider.policy, profile.follow);
-            let status_policy = StatusPolicy { policy, margin: profile.margin, jitter, is_following };
-            match status::profile_status(Some(journal), status_policy, now).state {
-                ProfileState::Fresh | ProfileState::Due => "something is left to settle or to publish".into(),
-                state => format!("the access token is fresh, but the profile is {state}"),
-            }
-        }
-    }
 }
 
 /// Whether a request may be made, and under which rule.

@@ -8,7 +8,7 @@ use crate::engine::refresh;
 use crate::engine::refresh::context::RefreshContext;
 use crate::events;
 use crate::guard::{LeaderSlot, Lease};
-use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
+use crate::outcome::Outcome;
 use crate::profile::Profile;
 use crate::provider::PrepareError;
 use crate::store::journal::Journal;
@@ -24,18 +24,16 @@ impl EngineInner {
     ) {
         let prepared = match self.endpoint.prepare(&profile.provider, profile.name.as_str()) {
             Ok(prepared) => prepared,
-            Err(PrepareError::Config(f)) => {
-                return leader_slot.complete(Outcome::new(OutcomeKind::ConfigError).with_error(f));
-            }
-            Err(PrepareError::Unreachable(f)) => {
+            Err(error) => {
                 // If nothing is stored, the server's recovery would change nothing.
-                let outcome = match self.store.peek(&profile.name) {
-                    Ok(journal) if !journal.as_ref().is_some_and(Journal::has_credential) => {
+                let is_unreachable = matches!(error, PrepareError::Unreachable(_));
+                let journal = self.store.peek(&profile.name).ok().filter(|_| is_unreachable);
+                return leader_slot.complete(match journal {
+                    Some(journal) if !journal.as_ref().is_some_and(Journal::has_credential) => {
                         refresh::errors::no_credential(&profile.name)
                     }
-                    Ok(_) | Err(_) => Outcome::new(OutcomeKind::Deferred).with_error(f),
-                };
-                return leader_slot.complete(outcome);
+                    Some(_) | None => error.into(),
+                });
             }
         };
         let is_resident = self.is_daemon && self.store.has_cached_key();
@@ -51,9 +49,7 @@ impl EngineInner {
         let (lease, concurrency_permit) = match Lease::admit(leader_slot, &create_lock_file, take, try_take) {
             Ok(admitted) => admitted,
             Err((leader_slot, error)) => {
-                let failure =
-                    Failure::new(ErrorKind::Lock, format!("cannot lock {}: {error}", create_lock_file.display()));
-                return leader_slot.complete(Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure));
+                return leader_slot.complete(super::cannot_lock(&create_lock_file, &error));
             }
         };
         events::lock_acquired(&profile.name, self.clock.now().time_since(&asked));
@@ -65,7 +61,7 @@ impl EngineInner {
             prepared,
             client_mark: OnceLock::new(),
             demand,
-            version_seen: seen.version,
+            seen,
             stop: Arc::clone(&self.stop),
             is_daemon: is_resident,
             prefetched_key: key,

@@ -11,6 +11,8 @@ pub mod new_credential;
 pub mod refresh;
 pub mod status;
 
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -72,15 +74,15 @@ enum TrustJournal {
     No,
 }
 
-/// The result of joining or opening a flight.
-enum JoinResult {
-    /// At once, by what was seen; none where that was an error.
-    Done(Outcome, Option<Box<ProfileView>>),
-    Waiting {
-        flight: FlightHandle<Outcome>,
-        is_follower: bool,
-    },
+/// A flight that was joined or opened.
+struct Waiting {
+    flight: FlightHandle<Outcome>,
+    is_follower: bool,
+    since: Moment,
 }
+
+/// How a demand was met or failed; with what was seen, where no flight has changed it since.
+type Met = (Outcome, Option<ProfileView>);
 
 impl Engine {
     /// `is_daemon`: a daemon, which keeps the sealing key and outlives its keyring.
@@ -158,20 +160,17 @@ impl Engine {
         mut view: Option<ProfileView>,
         limit: Duration,
         on_long_wait: &dyn Fn(),
-    ) -> (Outcome, Option<ProfileView>) {
+    ) -> Met {
         for _ in 0..MAX_JOINS {
-            let since = self.inner.clock.now();
-            let (flight, is_follower) = match self.join_or_lead(profile, demand, trust, view.take()) {
-                JoinResult::Done(outcome, view) => return (outcome, view.map(|view| *view)),
-                JoinResult::Waiting { flight, is_follower } => (flight, is_follower),
+            let waiting = match self.join_or_lead(profile, demand, trust, view.take()) {
+                Ok(waiting) => waiting,
+                Err(met) => return *met,
             };
-            let Some(wait_result) = self.wait_in_slices(&flight, limit, on_long_wait) else {
-                let failure = Failure::new(ErrorKind::Interrupted, "cancelled before anything was sent");
-                let outcome = Outcome::new(OutcomeKind::Deferred).with_error(failure);
-                return (self.with_journal_fields(profile, outcome), None);
+            let Some(wait_result) = self.wait_in_slices(&waiting.flight, limit, on_long_wait) else {
+                let message = "cancelled before anything was sent".into();
+                return (self.deferred(profile, ErrorKind::Interrupted, message, None), None);
             };
-            self.explain_wait(profile, &wait_result, &since);
-            if let Some(outcome) = self.resolve_wait(profile, demand, wait_result, is_follower) {
+            if let Some(outcome) = self.resolve_wait(profile, demand, &waiting, wait_result) {
                 return (outcome, None);
             }
         }
@@ -210,21 +209,14 @@ impl Engine {
         self.refresh_until_met_async(profile, demand, TrustJournal::Yes).await.0
     }
 
-    async fn refresh_until_met_async(
-        &self,
-        profile: &Arc<Profile>,
-        demand: Demand,
-        trust: TrustJournal,
-    ) -> (Outcome, Option<ProfileView>) {
+    async fn refresh_until_met_async(&self, profile: &Arc<Profile>, demand: Demand, trust: TrustJournal) -> Met {
         for _ in 0..MAX_JOINS {
-            let since = self.inner.clock.now();
-            let (flight, is_follower) = match self.join_or_lead(profile, demand, trust, None) {
-                JoinResult::Done(outcome, view) => return (outcome, view.map(|view| *view)),
-                JoinResult::Waiting { flight, is_follower } => (flight, is_follower),
+            let waiting = match self.join_or_lead(profile, demand, trust, None) {
+                Ok(waiting) => waiting,
+                Err(met) => return *met,
             };
-            let wait_result = flight.wait_async().await;
-            self.explain_wait(profile, &wait_result, &since);
-            if let Some(outcome) = self.resolve_wait(profile, demand, wait_result, is_follower) {
+            let wait_result = waiting.flight.wait_async().await;
+            if let Some(outcome) = self.resolve_wait(profile, demand, &waiting, wait_result) {
                 return (outcome, None);
             }
         }
@@ -248,21 +240,24 @@ impl Engine {
         demand: Demand,
         trust: TrustJournal,
         view: Option<ProfileView>,
-    ) -> JoinResult {
+    ) -> Result<Waiting, Box<Met>> {
+        let since = self.inner.clock.now();
         if self.inner.caller_profiles.iter().any(|name| name == profile.name.as_str()) {
-            return JoinResult::Done(nested_call(profile), view.map(Box::new));
+            return Err(Box::new((nested_call(profile), view)));
         }
         let view = match view.map_or_else(|| self.inner.store.view(&profile.name), Ok) {
             Ok(view) => view,
-            Err(e) => return JoinResult::Done(e.outcome(), None),
+            Err(e) => return Err(Box::new((e.outcome(), None))),
         };
         let trusted_journal = view.journal.as_ref().filter(|_| trust == TrustJournal::Yes);
         if let Some(journal) = trusted_journal.filter(|r| self.is_demand_met(profile, demand, r)) {
             explain::fresh(profile, demand, journal);
             let outcome = refresh::transaction::with_journal_fields(Outcome::new(OutcomeKind::Fresh), journal);
-            return JoinResult::Done(outcome, Some(Box::new(view)));
+            return Err(Box::new((outcome, Some(view))));
         }
-        explain::due(profile, demand, trusted_journal, &self.inner.clock.now());
+        explain::due(profile, demand, trusted_journal, &since, || {
+            status::status_of(&self.inner.store, &Ok(view.journal.clone()), Ok(profile), &since).state
+        });
         let seen = SeenBeforeLock::of(&view);
         let (flight, leader_slot) = self.inner.flights.join_or_lead(&profile.name);
         let is_follower = leader_slot.is_none();
@@ -270,7 +265,7 @@ impl Engine {
         if let Some(leader_slot) = leader_slot {
             self.spawn_leader(leader_slot, profile, demand, seen);
         }
-        JoinResult::Waiting { flight, is_follower }
+        Ok(Waiting { flight, is_follower, since })
     }
 
     /// Whether the journal alone satisfies a demand, with nothing left to publish.
@@ -300,21 +295,18 @@ impl Engine {
         }
     }
 
-    fn explain_wait(&self, profile: &Profile, result: &WaitResult<Outcome>, since: &Moment) {
-        let outcome = if let WaitResult::Outcome(outcome) = result { Some(outcome.kind) } else { None };
-        events::flight_done(&profile.name, outcome, self.inner.clock.now().time_since(since));
-    }
-
     /// What the end of a flight means to this caller; `None`: join or lead again.
     fn resolve_wait(
         &self,
         profile: &Profile,
         demand: Demand,
+        waiting: &Waiting,
         wait_result: WaitResult<Outcome>,
-        is_follower: bool,
     ) -> Option<Outcome> {
+        let ended = if let WaitResult::Outcome(outcome) = &wait_result { Some(outcome.kind) } else { None };
+        events::flight_done(&profile.name, ended, self.inner.clock.now().time_since(&waiting.since));
         match wait_result {
-            WaitResult::Outcome(outcome) if !is_follower => Some(outcome),
+            WaitResult::Outcome(outcome) if !waiting.is_follower => Some(outcome),
             // Followers share a success and an error of a request. A flight that sent nothing may have had a smaller
             // demand.
             WaitResult::Outcome(outcome) => match outcome.kind {
@@ -334,18 +326,19 @@ impl Engine {
     }
 
     fn still_running(&self, profile: &Profile) -> Outcome {
-        let failure = Failure::new(ErrorKind::Busy, format!("the refresh of {} is still in progress", profile.name))
-            .with_hint("it continues; retry, or use a longer --timeout");
+        let message = format!("the refresh of {} is still in progress", profile.name);
+        self.deferred(profile, ErrorKind::Busy, message, Some("it continues; retry, or use a longer --timeout"))
+    }
+
+    /// The outcome of a caller that leaves without that of a flight.
+    fn deferred(&self, profile: &Profile, kind: ErrorKind, message: String, hint: Option<&str>) -> Outcome {
+        let failure = Failure { hint: hint.map(str::to_owned), ..Failure::new(kind, message) };
         self.with_journal_fields(profile, Outcome::new(OutcomeKind::Deferred).with_error(failure))
     }
 
     fn gave_up(&self, profile: &Profile) -> Outcome {
-        let failure = Failure::new(
-            ErrorKind::Busy,
-            format!("other refreshes of {} finished but did not satisfy this request", profile.name),
-        )
-        .with_hint("retry");
-        self.with_journal_fields(profile, Outcome::new(OutcomeKind::Deferred).with_error(failure))
+        let message = format!("other refreshes of {} finished but did not satisfy this request", profile.name);
+        self.deferred(profile, ErrorKind::Busy, message, Some("retry"))
     }
 
     fn with_journal_fields(&self, profile: &Profile, outcome: Outcome) -> Outcome {
@@ -354,6 +347,11 @@ impl Engine {
             Ok(None) | Err(_) => outcome,
         }
     }
+}
+
+fn cannot_lock(path: &Path, error: &io::Error) -> Outcome {
+    let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {error}", path.display()));
+    Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure)
 }
 
 /// A command that keepalive runs for a profile asks for that same profile, so it would wait for itself.

@@ -211,12 +211,10 @@ fn in_doubt_status(
     now: &Moment,
     error: Option<Failure>,
 ) -> Option<ProfileStatus> {
-    let intent = journal.open_intent()?;
-    let (state, refresh_at) = match retry_policy::decide(intent, status_policy.policy, journal.validity.as_ref(), now) {
-        RetryDecision::Exhausted => (ProfileState::NeedsLogin, None),
-        RetryDecision::GiveUpAtExpiry(_) => (ProfileState::InDoubt, None),
-        RetryDecision::Wait(at) => (ProfileState::InDoubt, journal.blocked_until(now).max(Some(at))),
-        RetryDecision::Send(_) => (ProfileState::InDoubt, Some(journal.blocked_until(now).unwrap_or(now.wall))),
+    let decision = retry_policy::decide_doubt(journal, status_policy.policy, now)?;
+    let state = match decision {
+        RetryDecision::Exhausted => ProfileState::NeedsLogin,
+        RetryDecision::GiveUpAtExpiry(_) | RetryDecision::Wait(_) | RetryDecision::Send(_) => ProfileState::InDoubt,
     };
     let unknown = || {
         Failure::new(ErrorKind::InDoubt, "a refresh was started, and its outcome is not known yet").with_hint(format!(
@@ -224,7 +222,7 @@ fn in_doubt_status(
             journal.profile
         ))
     };
-    Some(ProfileStatus::new(state, refresh_at, Some(error.unwrap_or_else(unknown))))
+    Some(ProfileStatus::new(state, decision.retry_at(journal, now), Some(error.unwrap_or_else(unknown))))
 }
 
 /// The token is fine, but a block keeps it from being refreshed.
@@ -305,9 +303,6 @@ pub fn meets_demand(journal: &Journal, demand: Demand, profile: &Profile, now: &
     if journal.integrity_error.is_some() {
         return false;
     }
-    let validity = journal.validity.as_ref();
-    let early = jitter(profile.name.as_str(), profile.margin, validity);
-    let verdict = freshness::assess(journal.generation, validity, demand, profile.margin, early, now);
     if let Demand::Margin { lookahead } = demand
         && is_renewal_due(journal, lookahead, now)
     {
@@ -318,7 +313,16 @@ pub fn meets_demand(journal: &Journal, demand: Demand, profile: &Profile, now: &
         && !journal.is_rejected()
         && journal.deciding_block().is_none()
         && (!profile.follow || journal.followed_origin().is_some());
-    verdict == Freshness::Fresh && journal.has_credential() && (is_untroubled || matches!(demand, Demand::ValidFor(_)))
+    freshness_for(journal, demand, profile, now) == Freshness::Fresh
+        && journal.has_credential()
+        && (is_untroubled || matches!(demand, Demand::ValidFor(_)))
+}
+
+/// Whether the access token satisfies a demand, whatever else is known of the profile.
+pub fn freshness_for(journal: &Journal, demand: Demand, profile: &Profile, now: &Moment) -> Freshness {
+    let validity = journal.validity.as_ref();
+    let early = jitter(profile.name.as_str(), profile.margin, validity);
+    freshness::assess(journal.generation, validity, demand, profile.margin, early, now)
 }
 
 /// This profile's jitter: the same at every run, up to a tenth of its margin, so that profiles signed in together drift

@@ -26,7 +26,7 @@ use crate::credential::Binding;
 use crate::credential::redaction::SentSecrets;
 use crate::credential::secret::RefreshToken;
 use crate::guard::{LockedCredential, SpentCredential};
-use crate::outcome::Failure;
+use crate::outcome::{Failure, Outcome, OutcomeKind};
 use crate::profile::Provider;
 use crate::provider::client_auth::{ClientAuthentication, ClientCredentials};
 pub use crate::provider::send_gate::{BeforeSend, BeforeSendError};
@@ -112,6 +112,15 @@ pub enum PrepareError {
     Config(Failure),
     /// The network failed, or the discovery document could not be fetched.
     Unreachable(Failure),
+}
+
+impl From<PrepareError> for Outcome {
+    fn from(error: PrepareError) -> Self {
+        match error {
+            PrepareError::Config(failure) => Self::new(OutcomeKind::ConfigError).with_error(failure),
+            PrepareError::Unreachable(failure) => Self::new(OutcomeKind::Deferred).with_error(failure),
+        }
+    }
 }
 
 /// How an exchange ended.

@@ -11,7 +11,7 @@ pub mod keyring;
 pub mod keys;
 mod profile;
 #[cfg(test)]
-mod test_samples;
+pub(crate) mod test_samples;
 pub mod tokens;
 
 use std::path::{Path, PathBuf};

@@ -41,8 +41,8 @@ fn is_refused(result: Result<NewCredentialResult, Outcome>, kind: OutcomeKind, w
 #[track_caller]
 fn is_taken(result: Result<NewCredentialResult, Outcome>, generation: u64) {
     let taken = result.unwrap();
-    assert!(matches!(taken, NewCredentialResult::Stored { .. }), "{taken:?}");
-    assert_eq!(taken.generation().get(), generation);
+    assert!(taken.is_new, "{taken:?}");
+    assert_eq!(taken.generation.get(), generation);
 }
 
 /// An ordinary refresh brings this generation.
@@ -127,8 +127,8 @@ fn import_of_the_stored_token_changes_nothing() {
     world.import(world.credential(&answer), true).unwrap();
     let before = world.journal();
     let again = world.import(world.credential(&answer), false).unwrap();
-    assert!(matches!(again, NewCredentialResult::Unchanged { .. }), "{again:?}");
-    assert_eq!((again.generation().get(), again.publication()), (2, Publication::Published));
+    assert!(!again.is_new, "{again:?}");
+    assert_eq!((again.generation.get(), again.publication), (2, Publication::Published));
     assert_eq!(world.journal(), before);
     // Another one is another one, though it be of the same person.
     is_taken(world.import(world.credential(&world.server.mint()), true), 3);
@@ -146,7 +146,7 @@ fn import_of_the_stored_token_records_its_origin() {
     assert_eq!(origin.tool, "codex");
     // Piped in, it does not say so: what is known stays known.
     let piped = world.import(credential(), false).unwrap();
-    assert!(matches!(piped, NewCredentialResult::Unchanged { .. }), "{piped:?}");
+    assert!(!piped.is_new, "{piped:?}");
     assert_eq!((world.journal().origin, world.journal().generation.get()), (Some(origin), 2));
 }
 
@@ -257,9 +257,8 @@ fn import_is_published_later_when_the_keyring_locks() {
         Ok(())
     });
     let taken = world.import(world.credential(&world.server.mint()), true).unwrap();
-    assert_eq!((taken.generation().get(), taken.publication()), (2, Publication::PublishPending));
-    let NewCredentialResult::Stored { warnings, .. } = taken else { panic!("it was taken") };
-    assert!(warnings.iter().any(|w| w.contains("it is not in the keyring yet")), "{warnings:?}");
+    assert_eq!((taken.generation.get(), taken.publication), (2, Publication::PublishPending));
+    assert!(taken.is_new && taken.warnings.iter().any(|w| w.contains("it is not in the keyring yet")), "{taken:?}");
     world.keyring.set_fault(None);
     assert_eq!(world.refresh_if_due().publication, Publication::Published);
     assert_eq!(world.published(), Some(2));
@@ -272,7 +271,7 @@ fn import_records_expiry_and_login_deadline_of_response() {
     let mut answer = world.server.mint();
     answer["refresh_expires_in"] = json!(7_776_000);
     let taken = world.import(world.credential(&answer), true).unwrap();
-    assert_eq!((taken.generation().get(), taken.publication()), (2, Publication::Published));
+    assert_eq!((taken.generation.get(), taken.publication), (2, Publication::Published));
     let journal = world.journal();
     assert_eq!(journal.validity.unwrap().expires_at(), now.plus(ACCESS_LIFETIME));
     assert_eq!(journal.login_by.unwrap().since(now).as_secs(), 7_776_000);
@@ -307,7 +306,7 @@ fn login_brings_new_access_token_for_same_refresh_token() {
     goes_on(&world, 4);
     // An import of the same brings nothing that is known to be new.
     let copied = world.import(world.credential(&signed_in_again(&answer, "copied")), true).unwrap();
-    assert!(matches!(copied, NewCredentialResult::Unchanged { .. }), "{copied:?}");
+    assert!(!copied.is_new, "{copied:?}");
 }
 
 /// Rule 22.
@@ -425,7 +424,7 @@ fn failed_journal_write_after_sealing_reports_stored_token() {
         if way == "tool" {
             assert!(hint.ends_with("repeat the import to finish"), "{hint}");
             let again = world.import(from_tool(world.credential(&answer), None), true).unwrap();
-            assert!(matches!(again, NewCredentialResult::Unchanged { .. }), "{again:?}");
+            assert!(!again.is_new, "{again:?}");
             assert!(world.journal().origin.is_some());
         } else {
             assert!(hint.ends_with("finish it: keepalive refresh -p demo"), "{hint}");
@@ -455,8 +454,7 @@ fn import_of_stored_token_republishes_missing_keyring_item() {
     world.import(world.credential(&answer), true).unwrap();
     world.remove_from_keyring("keepalive");
     let again = world.import(world.credential(&answer), false).unwrap();
-    let NewCredentialResult::Unchanged { publication, warnings, .. } = &again else { panic!("{again:?}") };
-    assert_eq!((*publication, warnings.len()), (Publication::Published, 0));
+    assert_eq!((again.is_new, again.publication, again.warnings.len()), (false, Publication::Published, 0));
     assert_eq!((world.published(), world.journal().publication), (Some(2), Publication::Published));
     // The keyring goes away behind the look: said, and left to the next run.
     world.remove_from_keyring("keepalive");
@@ -467,9 +465,9 @@ fn import_of_stored_token_republishes_missing_keyring_item() {
     });
     let again = world.import(world.credential(&answer), false).unwrap();
     world.keyring.set_fault(None);
-    let NewCredentialResult::Unchanged { publication, warnings, .. } = &again else { panic!("{again:?}") };
-    assert_eq!((*publication, world.journal().publication), (Publication::PublishPending, Publication::PublishPending));
-    assert!(warnings.iter().any(|w| w.contains("it is not in the keyring yet")), "{warnings:?}");
+    let pending = Publication::PublishPending;
+    assert_eq!((again.is_new, again.publication, world.journal().publication), (false, pending, pending));
+    assert!(again.warnings.iter().any(|w| w.contains("it is not in the keyring yet")), "{again:?}");
 }
 
 /// Another sealing key, or a few bytes, make a sealed copy unreadable, and not its header.

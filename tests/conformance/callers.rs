@@ -257,3 +257,25 @@ fn token_that_expires_during_its_flight_is_not_returned() {
         (OutcomeKind::Deferred, "expired")
     );
 }
+
+/// Rule 14.
+#[test]
+fn result_is_stored_after_the_lock_file_was_replaced() {
+    for place in [HookPoint::AfterIntent, HookPoint::AfterExchange] {
+        let world = World::new(None, RotationMode::Strict, "");
+        let lock = world.file("profiles/demo/lock");
+        world.hook(place, move || {
+            std::fs::remove_file(&lock).unwrap();
+            drop(LockFile::acquire(&lock).unwrap());
+            Ok(())
+        });
+        assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 1), "{place:?}");
+        let journal = world.journal();
+        assert_eq!((journal.generation.get(), journal.intent, world.published()), (2, None, Some(2)));
+        assert_eq!(
+            (world.refresh().kind, world.requests()),
+            (OutcomeKind::Refreshed, 2),
+            "the stored token is the live one"
+        );
+    }
+}

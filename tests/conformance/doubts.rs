@@ -108,7 +108,7 @@ fn reimport_of_an_in_doubt_token_keeps_the_doubt() {
     world.remove_from_keyring("keepalive");
     let before = world.journal().intent.unwrap();
     let taken = world.import(world.credential(&answer), true).unwrap();
-    assert_eq!(taken.generation().get(), 3);
+    assert_eq!(taken.generation.get(), 3);
     let carried = world.journal().intent.unwrap();
     assert_eq!((carried.attempt_id, carried.generation.get()), (before.attempt_id, 3), "with all that is known of it");
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::InDoubt, 1));

@@ -128,7 +128,7 @@ fn token_sealed_by_a_crashed_import_is_held_without_journal() {
     seal(&world, &copy(), world.credential(&answer), false);
     is_held(&world, "copy", world.name(), &answer);
     let other = world.import(world.credential(&world.server.mint()), true).unwrap();
-    assert_eq!(other.generation().get(), 2, "it has no other token");
+    assert_eq!(other.generation.get(), 2, "it has no other token");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn damaged_profile_does_not_block_imports_into_others() {
     }
     let answer = world.server.mint();
     let taken = world.import_into(&copy(), world.credential(&answer), false).unwrap();
-    assert_eq!(taken.generation().get(), 1);
+    assert_eq!(taken.generation.get(), 1);
     let stored = world.process().store().snapshot(&copy()).unwrap().unwrap();
     assert_eq!(stored.grant.access.unwrap().expose(), answer["access_token"]);
 }

@@ -229,7 +229,7 @@ fn generations_count_on_after_a_damaged_journal_is_replaced() {
                 assert_eq!(world.log_out(true, false).unwrap().generation.get(), 2);
             }
             let taken = world.import(world.credential(&answer), true).unwrap();
-            assert_eq!((taken.generation().get(), world.published()), (3, Some(3)));
+            assert_eq!((taken.generation.get(), world.published()), (3, Some(3)));
             assert_eq!(std::fs::read(path.with_extension("json.damaged")).unwrap(), b"{");
             assert_eq!(world.refresh().generation.get(), 4);
         }
@@ -555,7 +555,7 @@ fn import_does_not_overwrite_item_published_meanwhile_elsewhere() {
         Ok(())
     });
     let taken = here.import(here.credential(&here.server.mint()), false).unwrap();
-    assert_eq!((taken.publication(), here.published()), (Publication::PublishPending, Some(1)));
+    assert_eq!((taken.publication, here.published()), (Publication::PublishPending, Some(1)));
     assert_eq!(here.refresh().kind, OutcomeKind::ConfigError);
     assert_eq!(there.refresh().kind, OutcomeKind::Refreshed);
 }

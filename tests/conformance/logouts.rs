@@ -239,7 +239,7 @@ fn keyring_backup_restored_after_logout_is_not_used() {
     world.keyring.restore(before);
     assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
     let taken = world.import(world.credential(&answer), false).unwrap();
-    assert_eq!((taken.generation().get(), world.published()), (2, Some(2)), "nothing was there to give way");
+    assert_eq!((taken.generation.get(), world.published()), (2, Some(2)), "nothing was there to give way");
 }
 
 /// Rule 3.

@@ -13,6 +13,7 @@ mod answers;
 mod arrivals;
 mod callers;
 mod doubts;
+mod forced;
 mod holders;
 mod homes;
 mod hooks;

@@ -197,7 +197,7 @@ fn import_does_not_replace_tokens_of_a_crashed_run() {
     assert_eq!((stored().generation.get(), has_received(&world)), (2, false));
     assert_eq!(stored().grant.access.unwrap().expose(), answer["access_token"]);
     // Who means it, is not held up, and counts on.
-    assert_eq!(world.import(world.credential(&other), true).unwrap().generation().get(), 3);
+    assert_eq!(world.import(world.credential(&other), true).unwrap().generation.get(), 3);
     // The other is not older.
     assert_refused(world.import(world.credential(&answer), false), OutcomeKind::ConfigError, "conflict");
 }

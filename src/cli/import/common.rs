@@ -10,10 +10,10 @@ use crate::clock::Moment;
 use crate::credential::freshness::Validity;
 use crate::engine::Engine;
 use crate::engine::new_credential;
-use crate::engine::new_credential::{NewCredential, NewCredentialResult, Provenance};
+use crate::engine::new_credential::{NewCredential, Provenance};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::Profile;
-use crate::provider::{PrepareError, PreparedProvider, TokenEndpoint};
+use crate::provider::{PreparedProvider, TokenEndpoint};
 
 pub(super) fn config_error(failure: Failure) -> Outcome {
     Outcome::new(OutcomeKind::ConfigError).with_error(failure)
@@ -35,11 +35,7 @@ pub(super) fn check_provider_option(args: &ImportArgs, profile: Profile) -> Resu
 /// An engine, and the token endpoint of the profile.
 pub(super) fn prepare(setup: &Setup, profile: &Profile) -> Result<(Engine, PreparedProvider), Outcome> {
     let (engine, endpoint) = setup.engine(false).map_err(config_error)?;
-    let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str());
-    let prepared = prepared.map_err(|e| match e {
-        PrepareError::Config(f) => config_error(f),
-        PrepareError::Unreachable(f) => Outcome::new(OutcomeKind::Deferred).with_error(f),
-    })?;
+    let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str())?;
     Ok((engine, prepared))
 }
 
@@ -62,29 +58,24 @@ pub(super) fn store_credential(
     let warrant = if args.replace { Provenance::ForcedImport } else { Provenance::Import };
     let handed = new_credential::store_credential(engine.store(), &args.profile, arrival, warrant, now, &young)?;
     let mut outcome = Outcome::new(OutcomeKind::Refreshed);
-    outcome.generation = handed.generation();
+    outcome.generation = handed.generation;
     outcome.expires_at = expires_at;
-    outcome.publication = handed.publication();
-    match &handed {
-        NewCredentialResult::Unchanged { generation, warnings, .. } => {
-            outcome.warnings.clone_from(warnings);
-            outcome.kind = OutcomeKind::Fresh;
-            // The age in this response does not apply to the credential that is already here.
-            let journal = engine.store().peek(&args.profile).ok().flatten();
-            outcome.expires_at = journal.and_then(|r| r.validity).map(|v| v.expires_at());
-            let name = &args.profile;
-            out.info(&format!("{name}: this credential is already stored as generation {generation}; nothing to do"));
-        }
-        NewCredentialResult::Stored { warnings, .. } => {
-            let until = match expires_at {
-                None => "no access token yet".into(),
-                Some(at) if at <= now.wall => format!("expired {}", at.to_the_second()),
-                Some(at) => format!("valid until {}", at.to_the_second()),
-            };
-            let from = from.unwrap_or_default();
-            out.info(&format!("{}: imported as generation {}{from}, {until}", args.profile, outcome.generation));
-            outcome.warnings.clone_from(warnings);
-        }
+    outcome.publication = handed.publication;
+    outcome.warnings = handed.warnings;
+    let (name, generation) = (&args.profile, handed.generation);
+    if handed.is_new {
+        let until = match expires_at {
+            None => "no access token yet".into(),
+            Some(at) if at <= now.wall => format!("expired {}", at.to_the_second()),
+            Some(at) => format!("valid until {}", at.to_the_second()),
+        };
+        out.info(&format!("{name}: imported as generation {generation}{}, {until}", from.unwrap_or_default()));
+    } else {
+        outcome.kind = OutcomeKind::Fresh;
+        // The age in this response does not apply to the credential that is already here.
+        let journal = engine.store().peek(name).ok().flatten();
+        outcome.expires_at = journal.and_then(|r| r.validity).map(|v| v.expires_at());
+        out.info(&format!("{name}: this credential is already stored as generation {generation}; nothing to do"));
     }
     Ok(outcome)
 }

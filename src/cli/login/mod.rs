@@ -160,8 +160,8 @@ fn store_credential(
         &young,
     );
     let handed = handed.map_err(from_outcome)?;
-    outcome.generation = handed.generation();
-    outcome.publication = handed.publication();
+    outcome.generation = handed.generation;
+    outcome.publication = handed.publication;
     Ok(LoginResult { account, stored: handed, outcome })
 }
 
@@ -191,10 +191,8 @@ fn report(done: &LoginResult, setup: &Setup, profile: &Profile, out: &Output) ->
         line.push_str(&format!(", next refresh {}", at.to_the_second()));
     }
     out.info(&line);
-    if let NewCredentialResult::Stored { warnings, .. } = &done.stored {
-        for warning in warnings {
-            out.warn(warning);
-        }
+    for warning in done.stored.warnings.iter().filter(|_| done.stored.is_new) {
+        out.warn(warning);
     }
     if out.is_json {
         let mut document = super::output::outcome_json(&profile.name, Some(&profile.provider.name), &done.outcome);

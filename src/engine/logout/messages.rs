@@ -4,10 +4,11 @@ use url::Url;
 
 use crate::credential::Binding;
 use crate::engine::logout::{LogoutResult, TokenFate};
+use crate::engine::refresh::errors::withheld;
+use crate::engine::status::other_server;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
-use crate::provider::NotSentReason;
-use crate::provider::{BeforeSendError, PreparedProvider};
+use crate::provider::{NotSentReason, PreparedProvider};
 use crate::store::StoreError;
 use crate::store::journal::Journal;
 
@@ -17,14 +18,9 @@ pub(in crate::engine) fn check_binding(
     prepared: &PreparedProvider,
     url: &Url,
 ) -> Result<(), Failure> {
-    let configured = prepared.binding();
     let provider = &binding.provider;
-    if binding.origin != configured.origin || binding.client_id != configured.client_id {
-        let message = format!(
-            "the credential was issued to client {} at {}, but the configuration has client {} at {}",
-            binding.client_id, binding.origin, configured.client_id, configured.origin
-        );
-        return Err(Failure::new(ErrorKind::OtherServer, message).with_hint(format!("restore [provider.{provider}]")));
+    if let Some(failure) = other_server(binding, &prepared.binding()) {
+        return Err(failure.with_hint(format!("restore [provider.{provider}]")));
     }
     let origin = url.origin().ascii_serialization();
     if origin == binding.origin {
@@ -42,12 +38,7 @@ pub(in crate::engine) fn unsent_outcome(why: NotSentReason, url: &Url) -> Outcom
             let message = format!("cannot reach {}: {reason}", url.origin().ascii_serialization());
             Outcome::new(OutcomeKind::Deferred).with_error(Failure::new(ErrorKind::Network, message))
         }
-        NotSentReason::BeforeSend(BeforeSendError::Refused(reason) | BeforeSendError::RefusedAfterIntent(reason)) => {
-            Outcome::new(OutcomeKind::Deferred)
-                .with_error(Failure::new(ErrorKind::Interrupted, format!("nothing was sent: {reason}")))
-        }
-        NotSentReason::BeforeSend(BeforeSendError::Journal(error)) => Outcome::new(OutcomeKind::StoreUnavailable)
-            .with_error(Failure::new(ErrorKind::Io, format!("cannot write the journal: {error}"))),
+        NotSentReason::BeforeSend(why) => withheld(why),
     }
 }
 

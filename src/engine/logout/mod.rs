@@ -14,6 +14,7 @@ use url::Url;
 use crate::clock::Clock;
 use crate::credential::Generation;
 use crate::credential::secret::AccessToken;
+use crate::engine::cannot_lock;
 pub use crate::engine::logout::messages::nothing_to_sign_out;
 use crate::engine::logout::messages::{
     check_binding, completed_result, failure_of, partial_outcome, unsent_outcome, with_forget_hint,
@@ -24,7 +25,7 @@ use crate::profile::{Profile, ProfileName};
 use crate::provider::classify::retry_after;
 use crate::provider::request_encoding::AuthServerRequest;
 use crate::provider::revocation::{self, RevocationResult, RevocationServer};
-use crate::provider::{BeforeSend, BeforeSendError, ExchangeResult, PrepareError, PreparedProvider};
+use crate::provider::{BeforeSend, BeforeSendError, ExchangeResult, PreparedProvider};
 use crate::store::journal::{Journal, Revocation};
 use crate::store::{LoadedCredential, LockedProfile, PrefetchedKey, ProfileView, Store, StoreError};
 use crate::sys::lockfile::LockFile;
@@ -100,24 +101,18 @@ pub struct LogoutRequest<'a> {
 
 /// Finds out how a profile's tokens are revoked. It may run commands and use the network, so it comes before any lock.
 pub fn find_revocation_route(server: &dyn RevocationServer, profile: &Profile) -> RevocationRoute {
-    let blocked = |error| match error {
-        PrepareError::Config(f) => RevocationRoute::Blocked(Outcome::new(OutcomeKind::ConfigError).with_error(f)),
-        PrepareError::Unreachable(f) => RevocationRoute::Blocked(Outcome::new(OutcomeKind::Deferred).with_error(f)),
-    };
     let provider = &profile.provider;
     let url = match server.revocation_endpoint(provider) {
         Ok(Some(url)) => url,
         Ok(None) => {
-            return RevocationRoute::Unsupported(Failure::new(
-                ErrorKind::NoRevocationEndpoint,
-                format!("{} has no revocation endpoint", provider.name),
-            ));
+            let message = format!("{} has no revocation endpoint", provider.name);
+            return RevocationRoute::Unsupported(Failure::new(ErrorKind::NoRevocationEndpoint, message));
         }
-        Err(error) => return blocked(error),
+        Err(error) => return RevocationRoute::Blocked(error.into()),
     };
     match server.prepare(provider, profile.name.as_str()) {
         Ok(prepared) => RevocationRoute::Endpoint { prepared, url },
-        Err(error) => blocked(error),
+        Err(error) => RevocationRoute::Blocked(error.into()),
     }
 }
 
@@ -128,13 +123,10 @@ impl LogoutRequest<'_> {
         let (refresh_token, access_token) = (result.refresh.as_str(), result.access.map(TokenFate::as_str));
         tracing::info!(event = "logout", profile = %self.name, refresh_token, access_token, "logged out");
         // Not under the profile's lock: the key's own lock comes first.
-        match self.store.delete_unused_key() {
-            Ok(_) => Ok(result),
-            Err(e) => {
-                result.warnings.push(format!("the sealing key is still in the keyring: {e}"));
-                Ok(result)
-            }
+        if let Err(e) = self.store.delete_unused_key() {
+            result.warnings.push(format!("the sealing key is still in the keyring: {e}"));
         }
+        Ok(result)
     }
 
     fn run_locked(
@@ -146,15 +138,11 @@ impl LogoutRequest<'_> {
         let seen = self.store.view(self.name).ok();
         let key = self.store.prefetch_key(self.name, seen.as_ref().and_then(ProfileView::key_id));
         let path = self.store.create_lock_file(self.name)?;
-        let unlockable = |e| {
-            let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {e}", path.display()));
-            Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure)
-        };
-        let lock = match LockFile::try_acquire(&path).map_err(unlockable)? {
+        let lock = match LockFile::try_acquire(&path).map_err(|e| cannot_lock(&path, &e))? {
             Some(lock) => lock,
             None => {
                 on_progress(LogoutProgress::WaitingForLock);
-                LockFile::acquire(&path).map_err(unlockable)?
+                LockFile::acquire(&path).map_err(|e| cannot_lock(&path, &e))?
             }
         };
         on_progress(LogoutProgress::Locked);
@@ -318,14 +306,7 @@ impl LogoutRequest<'_> {
             }
         };
         locked.journal.revocation = if verdict == RevocationResult::Unknown { Some(mark) } else { was };
-        let failed = |kind, failure: Failure| {
-            let outcome = Outcome::new(kind).with_error(failure);
-            match retry {
-                Some(wait) => outcome.with_retry_at(self.clock.now().wall.plus(wait)),
-                None => outcome,
-            }
-        };
-        let outcome = match verdict {
+        let (kind, failure) = match verdict {
             RevocationResult::Revoked => return Ok((TokenFate::Revoked, Failure::new(ErrorKind::Revoked, why))),
             RevocationResult::AlreadyInvalid => {
                 return Ok((TokenFate::AlreadyInvalid, Failure::new(ErrorKind::Revoked, why)));
@@ -336,14 +317,16 @@ impl LogoutRequest<'_> {
             RevocationResult::ClientRejected => {
                 let keys = "client_id, client_auth, client_secret and revocation_endpoint";
                 let hint = format!("check {keys} in [provider.{}]", provider.name);
-                failed(OutcomeKind::ConfigError, Failure::new(ErrorKind::ClientRefused, why).with_hint(hint))
+                (OutcomeKind::ConfigError, Failure::new(ErrorKind::ClientRefused, why).with_hint(hint))
             }
-            RevocationResult::RetryLater => failed(OutcomeKind::Deferred, Failure::new(ErrorKind::Throttled, why)),
+            RevocationResult::RetryLater => (OutcomeKind::Deferred, Failure::new(ErrorKind::Throttled, why)),
             RevocationResult::Unknown => {
                 let text = format!("the refresh token may or may not be revoked: {why}");
-                failed(OutcomeKind::Deferred, Failure::new(ErrorKind::RevocationInDoubt, text))
+                (OutcomeKind::Deferred, Failure::new(ErrorKind::RevocationInDoubt, text))
             }
         };
+        let retry_at = retry.map(|wait| self.clock.now().wall.plus(wait));
+        let outcome = Outcome { retry_at, ..Outcome::new(kind).with_error(failure) };
         locked.save_journal()?;
         Err(outcome)
     }

@@ -103,10 +103,14 @@ fn check_unclaimed_for(
             let message =
                 format!("profile {other} already has this refresh token, and two profiles must not share one");
             let hint = format!("use profile {other}, or delete it there first: keepalive logout {other} --forget");
-            let failure = Failure::new(ErrorKind::Conflict, message).with_hint(hint);
-            Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure))
+            Err(conflict(message, &hint))
         }
     }
+}
+
+fn conflict(message: String, hint: &str) -> Outcome {
+    let failure = Failure::new(ErrorKind::Conflict, message).with_hint(hint);
+    Outcome::new(OutcomeKind::ConfigError).with_error(failure)
 }
 
 fn is_same_server(existing: &LoadedCredential<'_>, place: &Binding) -> bool {
@@ -127,9 +131,7 @@ fn check_same_server(
     let of = |b: &Binding| format!("client {} at {} (provider {})", b.client_id, b.origin, b.provider);
     let message =
         format!("profile {} has a credential for {}, but this one is for {}", locked.journal.profile, of(old), of(new));
-    let failure =
-        Failure::new(ErrorKind::Conflict, message).with_hint("import it into another profile, or use --replace");
-    Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure))
+    Err(conflict(message, "import it into another profile, or use --replace"))
 }
 
 /// A credential of one account is not replaced by that of another.
@@ -139,15 +141,9 @@ fn check_same_account(
     origin: Option<&ImportSource>,
 ) -> Result<(), Outcome> {
     let Some(new) = origin.map(|o| &o.identity) else { return Ok(()) };
-    let told = existing
-        .locked_credential
-        .credential()
-        .grant
-        .id_token
-        .as_ref()
-        .map(AccountIdentity::from_id_token)
-        .unwrap_or_default();
-    let old = locked.journal.origin.as_ref().map(|o| o.identity.clone()).unwrap_or_default().merged_with(told);
+    let told = existing.locked_credential.credential().grant.id_token.as_ref().map(AccountIdentity::from_id_token);
+    let old = locked.journal.origin.as_ref().map(|o| o.identity.clone()).unwrap_or_default();
+    let old = old.merged_with(told.unwrap_or_default());
     if old.compare(new) != AccountMatch::Different {
         return Ok(());
     }
@@ -158,9 +154,7 @@ fn check_same_account(
         name(&old),
         name(new)
     );
-    let failure =
-        Failure::new(ErrorKind::Conflict, message).with_hint("import it into another profile, or use --replace");
-    Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure))
+    Err(conflict(message, "import it into another profile, or use --replace"))
 }
 
 /// A live credential is replaced only by one that provably expires later.
@@ -184,13 +178,9 @@ fn check_expires_later(
     if is_newer {
         return Ok(());
     }
-    let failure = Failure::new(
-        ErrorKind::Conflict,
-        format!(
-            "profile {} already has a credential (generation {}) that is not older than this one",
-            locked.journal.profile, old.generation
-        ),
-    )
-    .with_hint("to replace it, use --replace");
-    Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure))
+    let message = format!(
+        "profile {} already has a credential (generation {}) that is not older than this one",
+        locked.journal.profile, old.generation
+    );
+    Err(conflict(message, "to replace it, use --replace"))
 }

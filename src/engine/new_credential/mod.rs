@@ -6,15 +6,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Moment;
+use crate::clock::{Moment, Timestamp};
 pub use crate::credential::build::build_credential;
 use crate::credential::external::ImportSource;
+use crate::credential::secret::Fingerprint;
 use crate::credential::{Credential, Generation};
+use crate::engine::cannot_lock;
 pub(in crate::engine) use crate::engine::new_credential::checks::check_unclaimed;
 use crate::engine::new_credential::checks::{check, is_kept};
 use crate::guard::Permit;
-use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
+use crate::outcome::{ErrorKind, Failure, Outcome, Publication};
 use crate::profile::ProfileName;
+use crate::store::journal::Journal;
 use crate::store::journal::block::Cause;
 use crate::store::keyring::KeyringError;
 use crate::store::keys::sealing_key::SealingKey;
@@ -47,32 +50,12 @@ pub enum Provenance {
 
 /// The result of storing a credential.
 #[derive(Debug)]
-pub enum NewCredentialResult {
-    Stored {
-        generation: Generation,
-        publication: Publication,
-        warnings: Vec<String>,
-    },
-    /// This credential was already stored.
-    Unchanged {
-        generation: Generation,
-        publication: Publication,
-        warnings: Vec<String>,
-    },
-}
-
-impl NewCredentialResult {
-    pub fn generation(&self) -> Generation {
-        match self {
-            Self::Stored { generation, .. } | Self::Unchanged { generation, .. } => *generation,
-        }
-    }
-
-    pub fn publication(&self) -> Publication {
-        match self {
-            Self::Stored { publication, .. } | Self::Unchanged { publication, .. } => *publication,
-        }
-    }
+pub struct NewCredentialResult {
+    /// Else this credential was already stored.
+    pub is_new: bool,
+    pub generation: Generation,
+    pub publication: Publication,
+    pub warnings: Vec<String>,
 }
 
 /// Stores `credential` as the newest generation of its profile: sealed and durable on return, and published if the
@@ -99,7 +82,7 @@ pub fn store_credential(
     let (key, store_lock) = store.key_with_store_lock(name.as_str())?;
     let lock = acquire_lock(&store.create_lock_file(name)?)?;
     let (mut locked, existing) = admit(store, Permit::from_lock(name, &lock), &key, provenance)?;
-    let warnings = locked.remove_remains()?;
+    let mut warnings = locked.remove_remains()?;
     let fingerprint = key.fingerprint(&new.credential.refresh);
     let _token_lock = store.lock_token(&fingerprint)?;
     if let Some(existing) = existing.as_ref()
@@ -108,9 +91,17 @@ pub fn store_credential(
         return keep_existing(&mut locked, existing, &key, new.origin);
     }
     check(store, &locked, existing, &new, &key, provenance, now)?;
-    let stored = seal_numbered(&mut locked, new, &key, provenance)?;
+    let NewCredential { mut credential, origin } = new;
+    let sealed = seal_numbered(&mut locked, &mut credential, &key, provenance)?;
     drop(store_lock);
-    finish(store, &mut locked, stored, &key, warnings, on_key_check)
+    locked.journal.origin = origin;
+    let settled = sealed.and_then(|()| settle_new_credential(&mut locked, &credential, &key, None));
+    if let Err(e) = store.verify_key_persisted(on_key_check) {
+        warnings.push(format!("the keyring may not have saved the sealing key: {e}"));
+    }
+    let (generation, publication) = (credential.generation, locked.journal.publication);
+    warnings.extend(settled.map_err(|why| partly_stored(&locked, generation, why))?);
+    Ok(NewCredentialResult { is_new: true, generation, publication, warnings })
 }
 
 /// Opens the profile and loads what is there.
@@ -134,62 +125,24 @@ fn admit<'s, 'l>(
     }
 }
 
-/// A credential that is sealed. `written` is an error if its name may not be durable.
-struct SealedNew {
-    credential: Credential,
-    written: Result<(), Outcome>,
-}
-
-/// Numbers the credential and seals it.
+/// Numbers the credential and seals it. `Err`: nothing was stored. The inner error: the file has its final name, though
+/// that may not be durable; the next run finds it there.
 fn seal_numbered(
     locked: &mut LockedProfile<'_, '_>,
-    new: NewCredential,
+    credential: &mut Credential,
     key: &SealingKey,
     provenance: Provenance,
-) -> Result<SealedNew, Outcome> {
-    let NewCredential { mut credential, origin } = new;
+) -> Result<Result<(), Outcome>, Outcome> {
     let fingerprint = key.fingerprint(&credential.refresh);
     if provenance == Provenance::Login {
         locked.clear_marks(&fingerprint)?;
     }
     credential.generation = locked.newest_generation()?.next();
     locked.move_intent(&fingerprint, credential.generation)?;
-    let written = seal_new(locked, &credential, key)?;
-    locked.journal.origin = origin;
-    Ok(SealedNew { credential, written })
-}
-
-/// Settles the journal, and makes sure of a key that was made in this run.
-fn finish(
-    store: &Store,
-    locked: &mut LockedProfile<'_, '_>,
-    stored: SealedNew,
-    key: &SealingKey,
-    mut warnings: Vec<String>,
-    on_key_check: &dyn Fn(Duration),
-) -> Result<NewCredentialResult, Outcome> {
-    let SealedNew { credential, written } = stored;
-    let settled = written.and_then(|()| settle_new_credential(locked, &credential, key));
-    if let Err(e) = store.verify_key_persisted(on_key_check) {
-        warnings.push(format!("the keyring may not have saved the sealing key: {e}"));
-    }
-    warnings.extend(settled.map_err(|why| partly_stored(locked, credential.generation, why))?);
-    Ok(NewCredentialResult::Stored {
-        generation: credential.generation,
-        publication: locked.journal.publication,
-        warnings,
-    })
-}
-
-/// Seals it as the newest generation. `Err`: nothing was stored. `Ok(Err(…))`: the file has its final name, though that
-/// may not be durable; the next run finds it there.
-fn seal_new(
-    locked: &mut LockedProfile<'_, '_>,
-    new: &Credential,
-    key: &SealingKey,
-) -> Result<Result<(), Outcome>, Outcome> {
-    match locked.seal_credential(new, key) {
-        Err(e) if locked.newest_generation().is_ok_and(|newest| newest == new.generation) => Ok(Err(e.outcome())),
+    match locked.seal_credential(credential, key) {
+        Err(e) if locked.newest_generation().is_ok_and(|newest| newest == credential.generation) => {
+            Ok(Err(e.outcome()))
+        }
         sealed => Ok(Ok(sealed?)),
     }
 }
@@ -232,12 +185,9 @@ fn keep_existing(
     if is_news || is_pending {
         locked.save_journal()?;
     }
+    let (generation, publication) = (credential.generation, locked.journal.publication);
     let warnings = published.err().map(publish_warning).into_iter().collect();
-    Ok(NewCredentialResult::Unchanged {
-        generation: credential.generation,
-        publication: locked.journal.publication,
-        warnings,
-    })
+    Ok(NewCredentialResult { is_new: false, generation, publication, warnings })
 }
 
 fn publish_warning(error: KeyringError) -> String {
@@ -245,40 +195,43 @@ fn publish_warning(error: KeyringError) -> String {
 }
 
 fn acquire_lock(path: &Path) -> Result<LockFile, Outcome> {
-    LockFile::acquire(path).map_err(|e| {
-        let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {e}", path.display()));
-        Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure)
-    })
+    LockFile::acquire(path).map_err(|e| cannot_lock(path, &e))
 }
 
-/// Publishes, and brings the journal up to date. The credential is sealed, so failures here are warnings.
+/// Publishes, and brings the journal up to date. The credential is sealed, so failures here are warnings; but not that of
+/// the ledger: the journal still has the tokens, and the next run tries again. `attempt`: how and when the flight ends
+/// that brought the credential.
 pub(in crate::engine) fn settle_new_credential(
     locked: &mut LockedProfile<'_, '_>,
     credential: &Credential,
     key: &SealingKey,
+    attempt: Option<(&Outcome, Timestamp)>,
 ) -> Result<Vec<String>, Outcome> {
-    let mut warnings = Vec::new();
     let fingerprint = key.fingerprint(&credential.refresh);
-    // A ledger that cannot be written is an error: the journal still has the tokens, and the next run tries again.
     locked.record_forgotten_tokens(Some(&fingerprint))?;
-    if let Err(e) = locked.publish_new_credential(credential, key) {
-        warnings.push(publish_warning(e));
+    let published = locked.publish_new_credential(credential, key);
+    locked.journal = with_new_credential(locked.journal.clone(), credential, fingerprint);
+    if let Some((outcome, at)) = attempt {
+        locked.journal.record_attempt(outcome, at);
     }
-    let publication = locked.journal.publication;
-    let journal = &mut locked.journal;
-    // A doubt about the same token stays.
+    locked.save_journal()?;
+    Ok(published.err().map(publish_warning).into_iter().collect())
+}
+
+/// The journal of a profile that has got a credential by no refresh. A doubt about the same token stays. (pure)
+fn with_new_credential(mut journal: Journal, credential: &Credential, fingerprint: Fingerprint) -> Journal {
     let revocation = journal.revocation.take_if(|r| !r.is_confirmed && r.fingerprint == fingerprint);
     journal.intent.take_if(|i| i.fingerprint != fingerprint);
     journal.set_credential(credential, fingerprint);
-    journal.publication = publication;
-    journal.sequence += 1;
-    journal.revocation = revocation;
-    journal.rejected = None;
-    journal.blocks.clear();
-    journal.consecutive_failures = 0;
-    journal.consecutive_unclassified = 0;
     journal.set_not_before(credential.grant.not_before, credential.validity().map(|v| &v.obtained));
-    journal.last_attempt = None;
-    locked.save_journal()?;
-    Ok(warnings)
+    Journal {
+        sequence: journal.sequence + 1,
+        revocation,
+        rejected: None,
+        blocks: Vec::new(),
+        consecutive_failures: 0,
+        consecutive_unclassified: 0,
+        last_attempt: None,
+        ..journal
+    }
 }

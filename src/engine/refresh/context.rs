@@ -6,14 +6,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
+use crate::credential::Generation;
 use crate::credential::freshness::Demand;
 use crate::engine::refresh::concurrency::ConcurrencyPermit;
 use crate::engine::refresh::followed_stores::FollowedStores;
 use crate::engine::refresh::{backoff, retry_policy};
-use crate::profile::{Profile, Rotation};
+use crate::profile::{Policy, Profile, Rotation};
 use crate::provider::{PreparedProvider, TokenEndpoint};
 use crate::store::journal::Journal;
-use crate::store::journal::block::Block;
+use crate::store::journal::block::{Block, Cause, RefusedClient};
 use crate::store::keys::sealing_key;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::{PrefetchedKey, ProfileView, Store};
@@ -28,7 +29,7 @@ pub struct RefreshContext {
     /// Identifies the client's settings for a client block. Set under the lock, as soon as the sealing key is known.
     pub(in crate::engine) client_mark: OnceLock<String>,
     pub demand: Demand,
-    pub version_seen: JournalVersion,
+    pub(in crate::engine) seen: SeenBeforeLock,
     /// Set when the process is told to stop: nothing new is sent, and a request that was sent is completed.
     pub stop: Arc<AtomicBool>,
     /// Whether this is a daemon, which may go on with the key in memory while the keyring is away.
@@ -41,27 +42,19 @@ pub struct RefreshContext {
     pub(in crate::engine) concurrency_permit: ConcurrencyPermit,
 }
 
-/// What the caller had seen before it waited for the lock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct JournalVersion {
-    pub generation: u64,
-    pub sequence: u64,
-}
-
 /// What a caller saw before it waited for the lock.
 pub(in crate::engine) struct SeenBeforeLock {
-    pub version: JournalVersion,
+    pub generation: Generation,
+    pub sequence: u64,
     /// The key that the credential was sealed under.
     pub key_id: Option<String>,
 }
 
 impl SeenBeforeLock {
     pub fn of(view: &ProfileView) -> Self {
-        let version = view.journal.as_ref().map_or_else(JournalVersion::default, |r| JournalVersion {
-            generation: r.generation.get(),
-            sequence: r.sequence,
-        });
-        Self { version, key_id: view.key_id().map(str::to_owned) }
+        let (generation, sequence) =
+            view.journal.as_ref().map_or((Generation::NONE, 0), |journal| (journal.generation, journal.sequence));
+        Self { generation, sequence, key_id: view.key_id().map(str::to_owned) }
     }
 }
 
@@ -79,35 +72,54 @@ impl RefreshContext {
         self.client_mark.get_or_init(|| key.client_mark(&self.prepared.client_bytes()));
     }
 
+    /// What a decision depends on at this moment.
+    pub fn facts(&self) -> Facts<'_> {
+        Facts {
+            profile: &self.profile,
+            prepared: &self.prepared,
+            now: self.now(),
+            client_mark: self.client_mark.get().map_or("", String::as_str),
+            is_forced: matches!(self.demand, Demand::NewerThan(_)),
+            random: f64::from(u32::from_le_bytes(sealing_key::random_bytes())) / f64::from(u32::MAX),
+        }
+    }
+}
+
+/// What a decision depends on beside the journal and the response, so that it needs neither store nor clock.
+pub struct Facts<'a> {
+    pub profile: &'a Profile,
+    pub prepared: &'a PreparedProvider,
+    pub now: Moment,
     /// Empty until the sealing key is known; before that nothing is sent.
-    pub(in crate::engine) fn client_mark(&self) -> &str {
-        self.client_mark.get().map_or("", String::as_str)
+    pub client_mark: &'a str,
+    /// A caller asked for a new token regardless of the old one (`--force`).
+    pub is_forced: bool,
+    /// For the jitter of a pause: uniform in 0..=1.
+    pub random: f64,
+}
+
+impl Facts<'_> {
+    pub fn policy(&self) -> &Policy {
+        &self.profile.provider.policy
     }
 
-    /// Whether the block is on the client as it is configured now.
-    pub(in crate::engine) fn is_held_by(&self, block: &Block) -> bool {
-        block.client.as_ref().is_some_and(|client| self.client_mark.get() == Some(&client.config_fingerprint))
+    /// The block of the client, if it is on the client as it is configured now.
+    pub fn client_block<'j>(&self, journal: &'j Journal) -> Option<&'j Block> {
+        let is_held = |client: &RefusedClient| client.config_fingerprint == self.client_mark;
+        journal.block(Cause::Client).filter(|block| block.client.as_ref().is_some_and(is_held))
     }
 
     /// Whether a second use of a token can end the family.
     pub fn punishes_reuse(&self) -> bool {
-        matches!(self.profile.provider.policy.rotation, Rotation::Strict | Rotation::Grace)
-    }
-
-    /// Whether a caller asked for a new token regardless of the old one (`--force`).
-    pub fn is_forced(&self) -> bool {
-        matches!(self.demand, Demand::NewerThan(_))
+        matches!(self.policy().rotation, Rotation::Strict | Rotation::Grace)
     }
 
     /// The delay before the next try, for the journal's `not_before`. One more try must fit before the access token
     /// ends, and before the server's grace does.
     pub fn next_retry_delay(&self, journal: &Journal, retry_after: Option<Duration>) -> Duration {
-        let now = self.now();
-        let life = journal.validity.as_ref().map_or(Duration::ZERO, |v| v.remaining(&now));
-        let grace =
-            journal.open_intent().and_then(|i| retry_policy::grace_remaining(i, &self.profile.provider.policy, &now));
+        let life = journal.validity.as_ref().map_or(Duration::ZERO, |v| v.remaining(&self.now));
+        let grace = journal.open_intent().and_then(|i| retry_policy::grace_remaining(i, self.policy(), &self.now));
         let left = grace.into_iter().chain([life]).filter(|left| !left.is_zero()).min().unwrap_or_default();
-        let random = f64::from(u32::from_le_bytes(sealing_key::random_bytes())) / f64::from(u32::MAX);
-        backoff::retry_delay(journal.consecutive_failures, retry_after, left, random)
+        backoff::retry_delay(journal.consecutive_failures, retry_after, left, self.random)
     }
 }

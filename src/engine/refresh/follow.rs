@@ -9,8 +9,8 @@ use crate::engine::new_credential;
 use crate::engine::refresh::backoff::{FOLLOW_CONFLICT_INTERVAL, FOLLOW_RETRY_INTERVAL};
 use crate::engine::refresh::context::RefreshContext;
 use crate::engine::refresh::errors;
-use crate::engine::refresh::errors::set_last_attempt;
 use crate::engine::refresh::followed_stores::nothing_to_follow;
+use crate::engine::refresh::settle::{Changes, End};
 use crate::events;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::provider::BeforeSendError;
@@ -119,14 +119,15 @@ impl RefreshContext {
     fn newer_credential(
         &self,
         locked: &mut LockedProfile<'_, '_>,
-        key: &SealingKey,
+        key: &Arc<SealingKey>,
     ) -> Result<Option<ExternalCredential>, Outcome> {
         let (theirs, external) = match self.read_followed_store(locked, key) {
             Ok(found) => found,
-            Err(failure) if failure.kind == ErrorKind::Source => {
-                return Err(self.set_follow_block(locked, Cause::FollowSource, failure));
+            Err(failure) => {
+                let may_pass = failure.kind == ErrorKind::Source;
+                let cause = if may_pass { Cause::FollowSource } else { Cause::FollowConflict };
+                return Err(self.set_follow_block(locked, key, cause, failure));
             }
-            Err(failure) => return Err(self.set_follow_block(locked, Cause::FollowConflict, failure)),
         };
         match theirs {
             FollowedToken::Same | FollowedToken::Consumed => Ok(None),
@@ -137,7 +138,7 @@ impl RefreshContext {
                 let again = origin.map_or_else(String::new, |o| o.import_command(self.profile.name.as_str()));
                 let failure = Failure::new(ErrorKind::Conflict, format!("{from} has {what}"))
                     .with_hint(format!("to use that one: {again} --replace; to keep this one: follow = false"));
-                Err(self.set_follow_block(locked, Cause::FollowConflict, failure))
+                Err(self.set_follow_block(locked, key, Cause::FollowConflict, failure))
             }
         }
     }
@@ -212,13 +213,9 @@ impl RefreshContext {
         if let Some(Err(e)) = spent.map(|spent| locked.mark_consumed_or_queue(&spent)) {
             outcome.warnings.push(format!("cannot write the ledger: {e}"));
         }
-        match new_credential::settle_new_credential(locked, &credential, key) {
+        match new_credential::settle_new_credential(locked, &credential, key, Some((&outcome, now.wall))) {
             Ok(warnings) => outcome.warnings.extend(warnings),
             Err(ended) => outcome.warnings.extend(ended.error.map(|e| e.message)),
-        }
-        set_last_attempt(self, &mut locked.journal, &outcome);
-        if let Err(e) = locked.save_journal() {
-            outcome.warnings.push(format!("cannot write the journal; the next refresh will update it: {e}"));
         }
         events::adopted(&self.profile, credential.generation);
         Ok(outcome)
@@ -234,18 +231,21 @@ impl RefreshContext {
     }
 
     /// Records why nothing is sent, for `status` and for followers.
-    fn set_follow_block(&self, locked: &mut LockedProfile<'_, '_>, cause: Cause, failure: Failure) -> Outcome {
+    fn set_follow_block(
+        &self,
+        locked: &mut LockedProfile<'_, '_>,
+        key: &Arc<SealingKey>,
+        cause: Cause,
+        failure: Failure,
+    ) -> Outcome {
         let wait = if cause == Cause::FollowConflict { FOLLOW_CONFLICT_INTERVAL } else { FOLLOW_RETRY_INTERVAL };
         let now = self.now();
         let at = now.wall.plus(wait);
         let block = Block::new(cause, failure.clone()).until(at, &now);
         let outcome = Outcome::new(block.outcome).with_retry_at(at).with_error(failure);
-        locked.journal.set_block(block);
-        set_last_attempt(self, &mut locked.journal, &outcome);
-        match locked.save_journal() {
-            Ok(()) => outcome,
-            Err(e) => e.outcome(),
-        }
+        let mut changes = Changes::from(locked.journal.clone());
+        changes.journal.set_block(block);
+        changes.end(End::Unsent, outcome, &now).apply(self, locked, key)
     }
 }
 

@@ -1,5 +1,6 @@
 //! One refresh: the transaction, its context, and the handling of each response.
 
+pub mod admission;
 pub mod backoff;
 pub mod commit;
 pub mod concurrency;
@@ -9,4 +10,8 @@ pub mod follow;
 pub mod followed_stores;
 mod refusal_text;
 pub mod retry_policy;
+pub mod settle;
 pub mod transaction;
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,5 @@
 //! What a person is told of a response without tokens, and what to do about it. (pure)
 
-use crate::clock::Timestamp;
 use crate::credential::error_response::{ErrorResponse, UNKNOWN_ERROR};
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{ClientAuth, Profile};
@@ -89,15 +88,19 @@ impl RefusalText<'_> {
         Failure::new(ErrorKind::ClientRefused, self.said()).with_hint(hint)
     }
 
-    /// The failure of a request that was turned away until `at`. `is_doubtful`: an earlier one may have been processed.
-    /// `is_before_body`: the server did not have the token.
-    pub fn put_off(&self, at: Timestamp, is_doubtful: bool, is_before_body: bool) -> Failure {
-        let class = &self.verdict.class;
-        let kind = match class {
+    /// The failure of a request that was turned away.
+    pub fn put_off(&self) -> Failure {
+        let kind = match self.verdict.class {
             ResponseClass::Throttled => ErrorKind::Throttled,
             _ => ErrorKind::Refused,
         };
-        let stands = match class {
+        Failure::new(kind, self.said())
+    }
+
+    /// What is known of the refresh token after that. `is_doubtful`: an earlier request may have been processed.
+    /// `is_before_body`: the server did not have the token.
+    pub fn stands(&self, is_doubtful: bool, is_before_body: bool) -> String {
+        match &self.verdict.class {
             _ if is_doubtful => "the outcome of an earlier request is still in doubt".to_owned(),
             _ if is_before_body => "the refresh token is unaffected".to_owned(),
             ResponseClass::Throttled => "the refresh token is unaffected".to_owned(),
@@ -110,8 +113,7 @@ impl RefusalText<'_> {
                 self.section()
             ),
             _ => self.unknown_reason(),
-        };
-        Failure::new(kind, self.said()).with_hint(format!("{stands}; no attempt before {}", at.to_the_second()))
+        }
     }
 
     /// A refusal in words that keepalive does not know: whether the token lives is not known.

@@ -6,7 +6,7 @@ use crate::clock::{Moment, Timestamp};
 use crate::credential::freshness::Validity;
 use crate::profile::{GRACE_SAFETY_MARGIN, GraceSemantics, Policy, Rotation};
 use crate::provider::http::{CONNECT_SLACK, LATE_READ_TIME};
-use crate::store::journal::Intent;
+use crate::store::journal::{Intent, Journal};
 
 /// The longest time before the access token's expiry at which the last chance comes.
 const LAST_CHANCE_LEAD: Duration = Duration::from_secs(30);
@@ -37,8 +37,25 @@ pub enum SendKind {
     LastChance,
 }
 
+impl RetryDecision {
+    /// When the token may be sent again, by this decision and the journal; `None`: never.
+    pub fn retry_at(self, journal: &Journal, now: &Moment) -> Option<Timestamp> {
+        let at = match self {
+            Self::Send(_) => now.wall,
+            Self::Wait(at) => at,
+            Self::GiveUpAtExpiry(_) | Self::Exhausted => return None,
+        };
+        journal.blocked_until(now).max(Some(at))
+    }
+}
+
+/// Decides about the doubt of a journal, if there is one.
+pub fn decide_doubt(journal: &Journal, policy: &Policy, now: &Moment) -> Option<RetryDecision> {
+    Some(decide(journal.open_intent()?, policy, journal.validity.as_ref(), now))
+}
+
 /// Decides about a doubt.
-pub fn decide(intent: &Intent, policy: &Policy, validity: Option<&Validity>, now: &Moment) -> RetryDecision {
+fn decide(intent: &Intent, policy: &Policy, validity: Option<&Validity>, now: &Moment) -> RetryDecision {
     match policy.rotation {
         Rotation::None => RetryDecision::Send(SendKind::Retry),
         Rotation::Lenient => match settled_at(intent, policy, now) {

@@ -7,17 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::clock::Moment;
 use crate::credential::Generation;
 use crate::credential::freshness;
 use crate::credential::secret::Fingerprint;
 use crate::engine::explain;
-use crate::engine::refresh::commit;
-use crate::engine::refresh::commit::SentRefresh;
+use crate::engine::refresh::admission::{Denied, admit};
+use crate::engine::refresh::commit::{SentRefresh, settle_exchange, settle_recovered};
 use crate::engine::refresh::context::RefreshContext;
 use crate::engine::refresh::errors;
-use crate::engine::refresh::retry_policy;
-use crate::engine::refresh::retry_policy::{RetryDecision, SendKind};
+use crate::engine::refresh::retry_policy::SendKind;
 use crate::engine::status;
 use crate::events;
 use crate::guard::{Lease, LockedCredential};
@@ -67,7 +65,7 @@ fn refresh_under_lock<'l>(
     // Recovery: a response that arrived for a run that died before it could settle it.
     if let Some(pending) = locked.unsettled_response(&key)? {
         events::response_recovered(&ctx.profile.name, pending.generation);
-        let refusal = commit::settle_recovered(ctx, locked, &key, pending)?;
+        let refusal = settle_recovered(ctx, locked, &key, pending)?;
         if let Some(ended) = refusal.or_else(|| ctx.outcome_of_earlier_flight(&locked.journal)) {
             return Ok(ended);
         }
@@ -83,7 +81,23 @@ fn refresh_under_lock<'l>(
     }
     check_keyring_for_open_intent(&locked.journal, &loaded)?;
     let loaded = ctx.follow_tool(locked, &key, loaded, &mut warnings)?;
-    let send = explain::admission(&ctx.profile, ctx.admit(locked, &loaded))?;
+    let facts = ctx.facts();
+    if locked.journal.is_rejection_of_another_client(facts.client_mark)
+        && status::other_server(&loaded.locked_credential.credential().binding, &ctx.prepared.binding()).is_none()
+    {
+        // Rule 22: the client or the endpoint that it came from has been mended.
+        locked.clear_marks(&loaded.fingerprint)?;
+    }
+    let admitted = admit(&facts, &locked.journal, &loaded.locked_credential.credential().binding);
+    let admitted = admitted.map_err(|denied| match denied {
+        Denied::Ended(outcome) => outcome,
+        Denied::GiveUp => errors::give_up_token(&facts, locked.journal.clone()).apply(ctx, locked, &key),
+    });
+    let send = explain::admission(&ctx.profile, admitted)?;
+    if facts.client_block(&locked.journal).is_none() {
+        // The configuration has changed since; the intent is written without the block.
+        locked.journal.clear_blocks(&[Cause::Client]);
+    }
     // Step 2: whatever could fail here, must fail now.
     let _token_lock = ctx.lock_token(&loaded.fingerprint)?;
     if locked.is_consumed(&loaded.fingerprint)? {
@@ -131,7 +145,8 @@ fn send_and_settle<'l>(
                 }
                 held = back;
                 if let (NotSentReason::EarlyResponse(_), Some(response)) = (&why, &response) {
-                    return Ok(errors::settle_early_response(ctx, locked, response));
+                    let settlement = errors::settle_early_response(&ctx.facts(), locked.journal.clone(), response);
+                    return Ok(settlement.apply(ctx, locked, key));
                 }
                 let is_final = matches!(why, NotSentReason::BeforeSend(_)) || ctx.is_stopping();
                 last = why;
@@ -139,25 +154,23 @@ fn send_and_settle<'l>(
                     break;
                 }
             }
-            ExchangeResult::Responded { sent, predecessor, answer: response } => {
-                locked.journal.intent = Some(intent);
-                return Ok(commit::settle_exchange(
-                    ctx,
-                    locked,
-                    key,
-                    space,
-                    SentRefresh { refresh_token: sent, spent: predecessor, response },
-                ));
+            ExchangeResult::Responded { sent, predecessor: spent, answer: response } => {
+                let sent = SentRefresh { intent, refresh_token: sent, spent, response };
+                return Ok(settle_exchange(ctx, locked, key, space, sent, None));
             }
-            ExchangeResult::ResponseLost { sent, predecessor, partial, why } => {
-                locked.journal.intent = Some(intent);
+            ExchangeResult::ResponseLost { sent, predecessor: spent, partial, why } => {
                 let response = partial.unwrap_or_else(RawResponse::empty);
-                let lost = SentRefresh { refresh_token: sent, spent: predecessor, response };
-                return Ok(commit::settle_lost_exchange(ctx, locked, key, space, lost, &why));
+                let sent = SentRefresh { intent, refresh_token: sent, spent, response };
+                return Ok(settle_exchange(ctx, locked, key, space, sent, Some(&why)));
             }
         }
     }
-    Err(errors::settle_unsent(ctx, locked, last))
+    Err(match last {
+        NotSentReason::BeforeSend(why) => errors::withheld(why),
+        NotSentReason::Network(reason) | NotSentReason::EarlyResponse(reason) => {
+            errors::settle_unreachable(&ctx.facts(), locked.journal.clone(), &reason).apply(ctx, locked, key)
+        }
+    })
 }
 
 /// An attempt whose end was not recorded may have put its response into the keyring alone, when no disk took it. While
@@ -195,91 +208,15 @@ impl RefreshContext {
 
     /// Rule 26: the outcome of the flight that this one waited for, if it satisfies the demand.
     fn outcome_of_earlier_flight(&self, journal: &Journal) -> Option<Outcome> {
-        if journal.generation.get() > self.version_seen.generation && self.is_demand_met(journal) {
+        if journal.generation > self.seen.generation && self.is_demand_met(journal) {
             return Some(Outcome::new(OutcomeKind::Refreshed).as_follower());
         }
-        let attempt = journal.last_attempt.as_ref().filter(|_| journal.sequence > self.version_seen.sequence)?;
+        let attempt = journal.last_attempt.as_ref().filter(|_| journal.sequence > self.seen.sequence)?;
         if attempt.outcome == OutcomeKind::Refreshed {
             return None;
         }
-        let mut outcome = Outcome::new(attempt.outcome).as_follower();
-        outcome.retry_at = attempt.retry_at;
-        outcome.error = attempt.error.clone();
-        Some(outcome)
-    }
-
-    /// Whether a request may be made for this credential now, and under which rule.
-    fn admit(&self, locked: &mut LockedProfile<'_, '_>, loaded: &LoadedCredential<'_>) -> Result<SendKind, Outcome> {
-        let now = self.now();
-        if let Some(rejected) = locked.journal.rejected.clone().filter(|_| locked.journal.is_rejected()) {
-            // Rule 22: it was said to another client, or by another endpoint, than the configuration has now.
-            let is_mended = rejected.client.is_some() && rejected.client.as_ref() != self.client_mark.get();
-            if !is_mended {
-                return Err(Outcome::new(OutcomeKind::NeedsLogin).with_error(rejected.failure));
-            }
-            self.check_binding(loaded)?;
-            locked.clear_marks(&loaded.fingerprint)?;
-        }
-        self.check_binding(loaded)?;
-        self.check_client_block(&mut locked.journal, &now)?;
-        let kind = match locked.journal.open_intent() {
-            None => SendKind::First,
-            Some(intent) => {
-                match retry_policy::decide(
-                    intent,
-                    &self.profile.provider.policy,
-                    locked.journal.validity.as_ref(),
-                    &now,
-                ) {
-                    RetryDecision::Send(kind) => kind,
-                    RetryDecision::Wait(at) => {
-                        return Err(errors::in_doubt_outcome(
-                            &locked.journal,
-                            locked.journal.blocked_until(&now).max(Some(at)),
-                        ));
-                    }
-                    RetryDecision::GiveUpAtExpiry(_) => return Err(errors::in_doubt_outcome(&locked.journal, None)),
-                    RetryDecision::Exhausted => return Err(errors::give_up_token(self, locked)),
-                }
-            }
-        };
-        if let Some(at) = locked.journal.blocked_until(&now) {
-            if matches!(kind, SendKind::Grace { .. } | SendKind::LastChance) {
-                // A try was turned away, with a time before which no other is allowed.
-                return Err(errors::in_doubt_outcome(&locked.journal, Some(at)));
-            }
-            let (kind, error) = match locked.journal.block(Cause::AccessToken) {
-                Some(block) => (block.outcome, Some(block.failure.clone())),
-                None => (OutcomeKind::Deferred, locked.journal.last_attempt.as_ref().and_then(|a| a.error.clone())),
-            };
-            let mut outcome = Outcome::new(kind).with_retry_at(at);
-            outcome.error = error.or_else(|| Some(Failure::new(ErrorKind::NotBefore, "no request is allowed yet")));
-            return Err(outcome);
-        }
-        Ok(kind)
-    }
-
-    /// A credential is never sent to another server than its own.
-    fn check_binding(&self, loaded: &LoadedCredential<'_>) -> Result<(), Outcome> {
-        match status::other_server(&loaded.locked_credential.credential().binding, &self.prepared.binding()) {
-            Some(failure) => Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure)),
-            None => Ok(()),
-        }
-    }
-
-    /// Rule 24: a refused client is tried again when the configuration changes, by `--force` once, and automatically
-    /// three times at most.
-    fn check_client_block(&self, journal: &mut Journal, now: &Moment) -> Result<(), Outcome> {
-        let Some(block) = journal.block(Cause::Client).filter(|block| self.is_held_by(block)) else {
-            journal.clear_blocks(&[Cause::Client]);
-            return Ok(());
-        };
-        let (next_probe, may_probe) = (block.blocked_until(now), status::has_probes_left(block));
-        if self.is_forced() || (may_probe && next_probe.is_none()) {
-            return Ok(());
-        }
-        let outcome = Outcome::new(OutcomeKind::ConfigError).with_error(block.failure.clone());
-        Err(Outcome { retry_at: next_probe.filter(|_| may_probe), ..outcome })
+        let (retry_at, error) = (attempt.retry_at, attempt.error.clone());
+        Some(Outcome { retry_at, error, ..Outcome::new(attempt.outcome).as_follower() })
     }
 
     /// Rule 8: the keyring must be able to take the new token, unless a daemon has waited for it long enough.
@@ -331,8 +268,8 @@ impl RefreshContext {
             gave_up_at: None,
             previous_gave_up_at: before.and_then(|i| i.gave_up_at.clone()),
             is_last_chance_used: kind == SendKind::LastChance || before.is_some_and(|i| i.is_last_chance_used),
-            is_reusable: !self.punishes_reuse(),
             client_mark: self.client_mark.get().cloned(),
+            is_reusable: !self.facts().punishes_reuse(),
         }
     }
 

@@ -254,6 +254,13 @@ impl Journal {
         mark.is_some() && mark == self.granted_client.as_ref()
     }
 
+    /// Whether the current token was rejected when it came from another client, or at another endpoint, than `mark` says.
+    pub fn is_rejection_of_another_client(&self, mark: &str) -> bool {
+        let sent_by =
+            self.rejected.as_ref().filter(|_| self.is_rejected()).and_then(|rejected| rejected.client.as_deref());
+        sent_by.is_some_and(|sent_by| sent_by != mark)
+    }
+
     /// Forbids requests before `at`, which was decided at this moment; `None` allows them at once.
     pub fn set_not_before(&mut self, at: Option<Timestamp>, told: Option<&Moment>) {
         self.not_before = at;

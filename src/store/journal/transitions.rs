@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use crate::clock::Moment;
+use crate::clock::{Moment, Timestamp};
 use crate::credential::secret::{Fingerprint, RefreshToken};
 use crate::credential::{Credential, Generation};
-use crate::outcome::{ErrorKind, Failure};
+use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::Policy;
 use crate::store::disk::sealed_content::{GrantWarning, SealedResponse};
 use crate::store::journal::block::{Block, Cause};
-use crate::store::journal::{Intent, Journal};
+use crate::store::journal::{Intent, Journal, LastAttempt};
 use crate::store::keys::sealing_key::SealingKey;
 
 /// What the journal must know of a response that granted tokens.
@@ -61,6 +61,13 @@ fn default_cooldown(sends: u32) -> Duration {
 }
 
 impl Journal {
+    /// Records how an attempt ended, for followers and for `status`.
+    pub fn record_attempt(&mut self, outcome: &Outcome, at: Timestamp) {
+        self.sequence += 1;
+        let (retry_at, error) = (outcome.retry_at, outcome.error.clone());
+        self.last_attempt = Some(LastAttempt { at, outcome: outcome.kind, retry_at, error });
+    }
+
     /// Settles the journal by a response with tokens, which are durably sealed: `at` is when it is settled, or when its
     /// request was sent. `pause` says how long no more requests are made if the response had no usable access token.
     pub fn apply_grant(
@@ -174,7 +181,6 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
     use crate::store::test_samples::{credential, fingerprint, intent, journal, now};
 
     const REST: Duration = Duration::from_secs(15);

@@ -1,0 +1,66 @@
+//! Whether a request may be made for the loaded credential now, and under which rule. (pure)
+
+use crate::credential::Binding;
+use crate::engine::refresh::context::Facts;
+use crate::engine::refresh::errors::in_doubt_outcome;
+use crate::engine::refresh::retry_policy::{RetryDecision, SendKind, decide_doubt};
+use crate::engine::status;
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
+use crate::store::journal::Journal;
+use crate::store::journal::block::Cause;
+
+/// Why no request may be made.
+#[derive(Debug)]
+pub enum Denied {
+    /// Not now, or not by this run.
+    Ended(Outcome),
+    /// The last allowed send has been made: the token is to be given up.
+    GiveUp,
+}
+
+impl From<Outcome> for Denied {
+    fn from(outcome: Outcome) -> Self {
+        Self::Ended(outcome)
+    }
+}
+
+/// Decides for the credential that `belongs` to a server and a client.
+pub fn admit(facts: &Facts<'_>, journal: &Journal, belongs: &Binding) -> Result<SendKind, Denied> {
+    if let Some(rejected) = journal.rejected.as_ref().filter(|_| journal.is_rejected()) {
+        return Err(Outcome::new(OutcomeKind::NeedsLogin).with_error(rejected.failure.clone()).into());
+    }
+    // A credential is never sent to another server than its own.
+    if let Some(failure) = status::other_server(belongs, &facts.prepared.binding()) {
+        return Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure).into());
+    }
+    check_client_block(facts, journal)?;
+    let kind = match decide_doubt(journal, facts.policy(), &facts.now) {
+        None => SendKind::First,
+        Some(RetryDecision::Send(kind)) => kind,
+        Some(RetryDecision::Exhausted) => return Err(Denied::GiveUp),
+        Some(later) => return Err(in_doubt_outcome(journal, later.retry_at(journal, &facts.now)).into()),
+    };
+    let Some(at) = journal.blocked_until(&facts.now) else { return Ok(kind) };
+    if matches!(kind, SendKind::Grace { .. } | SendKind::LastChance) {
+        // A try was turned away, with a time before which no other is allowed.
+        return Err(in_doubt_outcome(journal, Some(at)).into());
+    }
+    let (kind, error) = match journal.block(Cause::AccessToken) {
+        Some(block) => (block.outcome, Some(block.failure.clone())),
+        None => (OutcomeKind::Deferred, journal.last_attempt.as_ref().and_then(|a| a.error.clone())),
+    };
+    let error = error.unwrap_or_else(|| Failure::new(ErrorKind::NotBefore, "no request is allowed yet"));
+    Err(Outcome::new(kind).with_retry_at(at).with_error(error).into())
+}
+
+/// Rule 24: a refused client is tried again when the configuration changes, by `--force` once, and automatically three
+/// times at most.
+fn check_client_block(facts: &Facts<'_>, journal: &Journal) -> Result<(), Outcome> {
+    let Some(block) = facts.client_block(journal) else { return Ok(()) };
+    let (next_probe, may_probe) = (block.blocked_until(&facts.now), status::has_probes_left(block));
+    if facts.is_forced || (may_probe && next_probe.is_none()) {
+        return Ok(());
+    }
+    let outcome = Outcome::new(OutcomeKind::ConfigError).with_error(block.failure.clone());
+    Err(Outcome { retry_at: next_probe.filter(|_| may_probe), ..outcome })
+}

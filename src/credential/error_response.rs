@@ -8,8 +8,12 @@ use crate::credential::token_words;
 /// The code of an error that has none.
 pub const UNKNOWN_ERROR: &str = "unknown_error";
 
-/// No more objects than these are read for one error.
+/// No more objects, members of one, and further texts than these are read for one error: a body may be a megabyte.
 const MAX_OBJECTS: usize = 16;
+const MAX_MEMBERS: usize = 64;
+const MAX_FURTHER: usize = 32;
+/// So much of a text is read.
+const MAX_TEXT: usize = 1000;
 
 /// An error response, its texts fit for a terminal and without what was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,26 +103,55 @@ const DESCRIPTIONS: [&str; 17] = [
 /// Members that may hold further objects or texts of an error.
 const NESTED: [&str; 9] = ["error", "errors", "fault", "detail", "details", "data", "result", "body", "response"];
 
+/// An object by the letters of its names: however their words are joined, they are the same.
+struct Members<'a>(Vec<(String, &'a Value)>);
+
+impl<'a> Members<'a> {
+    fn new(object: &'a Map<String, Value>) -> Self {
+        let short = object.iter().filter(|(name, _)| name.len() <= 40);
+        Self(short.take(MAX_MEMBERS).map(|(name, value)| (letters(name), value)).collect())
+    }
+
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
+    }
+
+    fn text(&self, name: &str) -> Option<&'a str> {
+        self.get(name).and_then(Value::as_str).filter(|text| !text.trim().is_empty()).map(beginning)
+    }
+
+    /// The first of several texts.
+    fn first(&self, names: &[&str]) -> Option<&'a str> {
+        names.iter().find_map(|name| self.text(name))
+    }
+}
+
+fn beginning(text: &str) -> &str {
+    let end = (0..=text.len().min(MAX_TEXT)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    &text[..end]
+}
+
 /// The error in a body of JSON or of a form. `is_success`: the HTTP status is a 2xx, so the body must say itself that it
 /// is an error; under any other status all its words are about one.
 pub(super) fn parse_error(m: &Map<String, Value>, is_success: bool, sent: &SentSecrets) -> Option<ErrorResponse> {
     let objects = objects_of(m);
-    if is_success && !says_error(m) && !objects.iter().skip(1).any(|object| reports_failure(object)) {
+    let root = objects.first()?;
+    if is_success && !says_error(root) && !objects.iter().skip(1).any(reports_failure) {
         return None;
     }
-    let named = main_code(m);
-    let description = main_description(m, &objects);
-    if named.is_none() && description.is_none() && !is_failure(m) {
+    let named = main_code(root);
+    let description = main_description(&objects);
+    if named.is_none() && description.is_none() && !is_failure(root) {
         return None;
     }
     let mut further = Vec::new();
-    for text in objects.iter().flat_map(|object| further_texts(object)) {
+    for text in objects.iter().flat_map(further_texts).take(MAX_FURTHER) {
         let text = sent.printable(text.trim());
         if !text.is_empty() && named != Some(text.as_str()) && !further.contains(&text) {
             further.push(text);
         }
     }
-    let entra = member(m, "errorcodes").and_then(Value::as_array).into_iter().flatten();
+    let entra = root.get("errorcodes").into_iter().flat_map(items).take(MAX_FURTHER);
     further.extend(entra.filter_map(Value::as_u64).map(|code| format!("AADSTS{code}")));
     Some(ErrorResponse { further, ..ErrorResponse::new(named.unwrap_or_default(), description, sent) })
 }
@@ -136,13 +169,14 @@ pub(super) fn plain_error(body: &[u8], sent: &SentSecrets) -> Option<ErrorRespon
 }
 
 /// The object, and those within it that speak of the error.
-fn objects_of(m: &Map<String, Value>) -> Vec<&Map<String, Value>> {
-    let mut objects = vec![m];
+fn objects_of(m: &Map<String, Value>) -> Vec<Members<'_>> {
+    let mut objects = vec![Members::new(m)];
     let mut at = 0;
     while at < objects.len() && objects.len() < MAX_OBJECTS {
-        let within = NESTED.iter().filter_map(|name| member(objects[at], name));
-        let found: Vec<_> = within.flat_map(|value| std::iter::once(value).chain(items(value))).collect();
-        objects.extend(found.into_iter().filter_map(Value::as_object));
+        let within = NESTED.iter().filter_map(|name| objects[at].get(name));
+        let values = within.flat_map(|value| std::iter::once(value).chain(items(value)));
+        let found: Vec<_> = values.filter_map(Value::as_object).take(MAX_OBJECTS).map(Members::new).collect();
+        objects.extend(found);
         at += 1;
     }
     objects.truncate(MAX_OBJECTS);
@@ -154,86 +188,82 @@ fn items(value: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// The word that names the error: RFC 6749's `error`, an object or a list in its place, or the members of others.
-fn main_code(m: &Map<String, Value>) -> Option<&str> {
-    let listed = member(m, "errors").and_then(|list| items(list).next().or(Some(list))).filter(|e| is_meaningful(e));
-    let error = member(m, "error").filter(|e| is_meaningful(e)).or(listed);
+fn main_code<'a>(root: &Members<'a>) -> Option<&'a str> {
+    let listed = root.get("errors").filter(|list| is_meaningful(list));
+    let error = root.get("error").filter(|error| is_meaningful(error)).or(listed);
     let within = match error {
-        Some(Value::String(code)) => return Some(code),
         Some(Value::Array(list)) => list.first(),
         other => other,
     };
     match within {
-        Some(Value::String(code)) => Some(code),
-        Some(Value::Object(inner)) => ["code", "errortype", "type", "status", "error", "errorcode", "reason"]
-            .iter()
-            .find_map(|key| text(inner, key))
-            .or_else(|| text(m, "code")),
-        _ => ["code", "errorcode", "errortype", "errcode", "status", "errorid", "err"]
-            .iter()
-            .find_map(|key| text(m, key).filter(|code| !is_success_code(code) && !is_failure_word(code))),
+        Some(Value::String(code)) => Some(beginning(code)),
+        Some(Value::Object(inner)) => Members::new(inner)
+            .first(&["code", "errortype", "type", "status", "error", "errorcode", "reason"])
+            .or_else(|| root.text("code")),
+        _ => {
+            let names = ["code", "errorcode", "errortype", "errcode", "status", "errorid", "err"];
+            let codes = names.iter().filter_map(|name| root.text(name));
+            codes.into_iter().find(|code| !is_success_code(code) && !is_failure_word(code))
+        }
     }
 }
 
 /// What is said to a person: in the body itself, or in the first object within it that says something.
-fn main_description<'a>(m: &'a Map<String, Value>, objects: &[&'a Map<String, Value>]) -> Option<&'a str> {
-    let of = |object: &'a Map<String, Value>| DESCRIPTIONS.iter().find_map(|key| text(object, key));
-    let nested = || objects.iter().skip(1).find_map(|object| of(object));
+fn main_description<'a>(objects: &[Members<'a>]) -> Option<&'a str> {
+    let (root, within) = objects.split_first()?;
+    let nested = within.iter().find_map(|object| object.first(&DESCRIPTIONS));
     // `{"message":"error","data":{"description":…}}`
-    let own = of(m).filter(|text| !is_failure_word(text) || nested().is_none());
-    own.or_else(nested).or_else(|| texts_within(m).next())
+    let own = root.first(&DESCRIPTIONS).filter(|text| !is_failure_word(text) || nested.is_none());
+    own.or(nested).or_else(|| texts_within(root))
 }
 
-/// Texts of a list or a map of errors: `"errors":["…"]`, `"errors":{"refresh_token":["is invalid"]}`.
-fn texts_within(m: &Map<String, Value>) -> impl Iterator<Item = &str> {
-    let lists = ["errors", "error"].iter().filter_map(|name| member(m, name));
-    lists.flat_map(|value| {
-        let own = items(value).filter_map(Value::as_str);
-        let named =
-            value.as_object().into_iter().flatten().flat_map(|(_, value)| items(value).filter_map(Value::as_str));
-        own.chain(named)
+/// A text in a list or a map of errors: `"errors":["…"]`, `"errors":{"refresh_token":["is invalid"]}`.
+fn texts_within<'a>(root: &Members<'a>) -> Option<&'a str> {
+    let mut lists = ["errors", "error"].iter().filter_map(|name| root.get(name));
+    lists.find_map(|value| {
+        let named = value.as_object().into_iter().flatten().take(MAX_MEMBERS).flat_map(|(_, value)| items(value));
+        items(value).chain(named).find_map(Value::as_str).map(beginning)
     })
 }
 
 /// Every further text of an object that may tell what the error is about. A list below the name of a parameter is read
 /// with it: `{"refresh_token":["is invalid"]}`.
-fn further_texts(object: &Map<String, Value>) -> Vec<String> {
-    let mut found: Vec<String> =
-        CODES.iter().chain(&DESCRIPTIONS).filter_map(|key| text(object, key)).map(str::to_owned).collect();
-    for (name, value) in object {
-        found.extend(items(value).filter_map(Value::as_str).map(
-            |said| match NESTED.contains(&letters(name).as_str()) {
-                true => said.to_owned(),
-                false => format!("{name} {said}"),
-            },
-        ));
+fn further_texts(object: &Members<'_>) -> Vec<String> {
+    let named = CODES.iter().chain(&DESCRIPTIONS).filter_map(|name| object.text(name));
+    let mut found: Vec<String> = named.map(str::to_owned).collect();
+    for (name, value) in &object.0 {
+        let is_container = NESTED.contains(&name.as_str());
+        for said in items(value).filter_map(Value::as_str).take(MAX_OBJECTS).map(beginning) {
+            found.push(if is_container { said.to_owned() } else { format!("{name} {said}") });
+        }
     }
     // `{"resource":"RefreshToken","field":"refresh_token","code":"invalid"}`
-    if let (Some(field), Some(code)) = (text(object, "field"), text(object, "code")) {
+    if let (Some(field), Some(code)) = (object.text("field"), object.text("code")) {
         found.push(format!("{field} {code}"));
     }
     found
 }
 
 /// Whether the body of a 2xx says that it is an error.
-fn says_error(m: &Map<String, Value>) -> bool {
-    member(m, "error").is_some_and(is_meaningful)
-        || member(m, "errors").is_some_and(is_meaningful)
-        || text(m, "code").is_some_and(|code| !is_success_code(code))
-        || reports_failure(m)
-        || DESCRIPTIONS.iter().filter_map(|key| text(m, key)).any(token_words::name_dead_token)
+fn says_error(root: &Members<'_>) -> bool {
+    root.get("error").is_some_and(is_meaningful)
+        || root.get("errors").is_some_and(is_meaningful)
+        || root.text("code").is_some_and(|code| !is_success_code(code))
+        || reports_failure(root)
+        || DESCRIPTIONS.iter().filter_map(|name| root.text(name)).any(token_words::name_dead_token)
 }
 
 /// Whether an object reports a failure in a member that exists for that.
-fn reports_failure(m: &Map<String, Value>) -> bool {
-    let is_set = |name: &str| match member(m, name) {
+fn reports_failure(object: &Members<'_>) -> bool {
+    let is_set = |name: &str| match object.get(name) {
         Some(Value::Number(n)) => n.as_f64() != Some(0.0),
         Some(Value::String(text)) => !text.is_empty() && !is_success_code(text),
         _ => false,
     };
-    let status = member(m, "status").and_then(Value::as_u64);
+    let status = object.get("status").and_then(Value::as_u64);
     ["errcode", "errorcode", "errortype"].into_iter().any(is_set)
         || status.is_some_and(|status| (400..600).contains(&status))
-        || is_failure(m)
+        || is_failure(object)
 }
 
 /// Some servers always have an `error` member, and mean nothing by an empty one.
@@ -257,11 +287,11 @@ fn is_failure_word(text: &str) -> bool {
     ["error", "failed", "fail", "failure"].iter().any(|word| word.eq_ignore_ascii_case(text.trim()))
 }
 
-fn is_failure(m: &Map<String, Value>) -> bool {
-    let says_no = |key: &str| member(m, key) == Some(&Value::Bool(false));
+fn is_failure(object: &Members<'_>) -> bool {
+    let says_no = |name: &str| object.get(name) == Some(&Value::Bool(false));
     says_no("ok")
         || says_no("success")
-        || text(m, "status").is_some_and(|status| is_failure_word(status) || reads_as_error(status))
+        || object.text("status").is_some_and(|status| is_failure_word(status) || reads_as_error(status))
 }
 
 /// Whether a text for a status names an error, as `BAD_REFRESH_TOKEN` does.
@@ -270,15 +300,6 @@ fn reads_as_error(status: &str) -> bool {
     ["invalid", "badrefresh", "expired", "revoked", "denied", "unauthor", "forbidden"]
         .iter()
         .any(|w| status.contains(w))
-}
-
-/// A member by its name in small letters, however its words are joined.
-fn member<'a>(m: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    m.get(name).or_else(|| m.iter().find(|(key, _)| letters(key) == name).map(|(_, value)| value))
-}
-
-fn text<'a>(m: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
-    member(m, name).and_then(Value::as_str).filter(|text| !text.trim().is_empty())
 }
 
 fn letters(name: &str) -> String {

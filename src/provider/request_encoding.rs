@@ -221,6 +221,38 @@ mod tests {
         assert_eq!(body(&r), "grant_type=refresh_token&refresh_token=r&client_id=conf%3Aodd+id&client_secret=s+e");
     }
 
+    /// Rule 37.
+    #[test]
+    fn every_secret_of_a_request_is_known_as_sent() {
+        let token = RefreshToken::new("the-refresh-token").unwrap();
+        let one = |text: &str| OneTimeSecret::new(text).unwrap();
+        let (code, verifier, device) = (one("the-code"), one("the-verifier"), one("the-device-code"));
+        let mut acme = provider(BodyEncoding::Form);
+        acme.headers = vec![("Authorization".into(), "Basic aWQ6cGFzcw==".into()), ("X-Tenant".into(), "7".into())];
+        acme.parameters = vec![("resource".into(), "urn:r".into()), ("api_key".into(), "the-key".into())];
+        let sent = |request: EncodedRequest| request.sent.iter().map(str::to_owned).collect::<Vec<_>>();
+        let none = ClientAuthentication::None;
+        let headers = ["Basic aWQ6cGFzcw==", "aWQ6cGFzcw==", "pass"];
+        assert_eq!(
+            sent(refresh_request(&acme, &none, &token)),
+            [&["the-refresh-token", "the-key"][..], &headers].concat()
+        );
+        let assertion = ClientAuthentication::Assertion(secret("the-assertion"));
+        let sent_with = sent(revocation_request(&acme, &assertion, &token));
+        assert_eq!(sent_with, [&["the-refresh-token", "the-assertion"][..], &headers].concat());
+        acme.headers.clear();
+        let redirect_uri = "http://127.0.0.1/";
+        let ask =
+            AuthServerRequest::AuthorizationCode { code: &code, verifier: &verifier, redirect_uri, state: "the-state" };
+        let post = ClientAuthentication::Post(secret("the-secret"));
+        assert_eq!(sent(sign_in_request(&acme, &post, ask)), ["the-code", "the-verifier", "the-key", "the-secret"]);
+        let ask = AuthServerRequest::DeviceToken { device_code: &device };
+        let basic = ClientAuthentication::Basic(secret("the-secret"));
+        let sent_with = sent(sign_in_request(&acme, &basic, ask));
+        assert_eq!(sent_with[..3], ["the-device-code", "the-key", "the-secret"]);
+        assert!(sent_with[3].starts_with("Basic ") && sent_with[3].ends_with(&sent_with[4]));
+    }
+
     #[test]
     fn sign_in_requests_have_the_standard_parameters() {
         let once = |text: &str| OneTimeSecret::new(text).unwrap();

@@ -246,6 +246,18 @@ mod tests {
         }
     }
 
+    /// Rule 37.
+    #[test]
+    fn redirect_error_quotes_neither_code_nor_verifier() {
+        let a = attempt();
+        let (state, verifier) = (&a.state, a.verifier.expose());
+        let query = format!(
+            "error=bad_{state}&error_description=code+the-code+verifier+{verifier}+gone%E2%80%AE&code=the-code&state={state}"
+        );
+        let Err(RedirectError::Denied(error)) = a.parse_redirect(&query, &sites(false)) else { panic!("not denied") };
+        assert_eq!((error.code.as_str(), error.description.as_deref()), ("bad_…", Some("code … verifier … gone ")));
+    }
+
     proptest::proptest! {
         #[test]
         fn redirect_without_our_state_never_gives_a_code(query in "[ -~]{0,80}|code=[a-z]{1,9}&state=[a-z0-9]{0,43}") {

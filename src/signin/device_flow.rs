@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use url::Url;
 
-use crate::credential::error_response::ErrorResponse;
+use crate::credential::error_response::{ErrorResponse, UNKNOWN_ERROR};
 use crate::credential::secret::OneTimeSecret;
 use crate::credential::server_text::printable;
 use crate::outcome::{ErrorKind, Failure};
@@ -95,6 +95,10 @@ impl TokenClient<'_> {
                 Ok(answer) => match parse_grant_response(&answer) {
                     Ok(GrantResponse::Granted(granted)) => {
                         return Ok(IssuedTokens { response: granted, requested_at: asked });
+                    }
+                    // Words without a code, such as a gateway's, do not end the code of this login either.
+                    Ok(GrantResponse::Denied(d)) if d.code == UNKNOWN_ERROR => {
+                        format!("the server returned {} {}", answer.status, d.shown())
                     }
                     Ok(GrantResponse::Denied(d)) => match poll_decision(&d, interval) {
                         PollDecision::After(next) => {

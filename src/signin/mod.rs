@@ -58,7 +58,7 @@ pub fn parse_grant_response(answer: &RawResponse) -> Result<GrantResponse, SignI
 /// The error for a denial that no flow expects.
 pub fn denied_error(denied: &ErrorResponse, provider: &Provider) -> SignInError {
     let reason = denied.description.as_ref().map_or(String::new(), |d| format!(": {d}"));
-    let message = format!("{} returned {}{reason}", provider.name, denied.code);
+    let message = format!("{} returned {}", provider.name, denied.shown());
     let failure = Failure::new(ErrorKind::of_provider(&denied.code), message);
     let section = format!("[provider.{}]", provider.name);
     let client = match provider.client_auth {

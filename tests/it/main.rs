@@ -34,6 +34,7 @@ mod outputs;
 mod protocol;
 mod providers;
 mod refreshes;
+mod refusals;
 mod rehearsals;
 mod responses;
 mod rules;

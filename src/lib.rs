@@ -3,28 +3,28 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod import_sources;
-// Floor 0: words.
+// Layer 0: words.
 pub mod clock;
 pub mod credential;
 pub mod events;
 pub mod outcome;
 pub mod profile;
 pub mod schedule;
-// Floor 1: the machine.
+// Layer 1: the machine.
 pub mod sys;
-// Floor 2: admission.
+// Layer 2: admission.
 pub mod guard;
-// Floor 3: edges.
+// Layer 3: edges.
 pub mod config;
 pub mod provider;
 pub mod store;
-// Floor 4: the transaction, and the ways in before it.
+// Layer 4: the transaction, and the ways in before it.
 pub mod engine;
 pub mod signin;
-// Floor 5: when and who.
+// Layer 5: when and who.
 pub mod broker;
 pub mod scheduler;
-// Floor 6: surfaces.
+// Layer 6: surfaces.
 pub mod cli;
 
 /// What is binding for all of it; the code is in [`engine::refresh::transaction`] and around it.

@@ -153,9 +153,9 @@ fn lock_daemon(store: &Store) -> Result<LockFile, Failure> {
 /// A file store without its key is a configuration error, which waiting does not cure. A keyring may be locked or
 /// absent until a user signs in to this machine, so the daemon waits for it; `true` then.
 fn fetch_key(store: &Store) -> Result<bool, (CommandStatus, Failure)> {
-    let strangers = store.key("").and_then(|key| {
-        store.check_key_id(&key, "")?;
-        store.profiles_sealed_by_other_key(&key)
+    let strangers = store.keys().load("").and_then(|key| {
+        store.keys().check_id(&key, "")?;
+        store.keys().profiles_sealed_by_other(&key)
     });
     let error = match strangers {
         Ok(strangers) => {
@@ -190,7 +190,7 @@ fn fetch_key(store: &Store) -> Result<bool, (CommandStatus, Failure)> {
             failure.message
         );
     }
-    Ok(!store.has_cached_key())
+    Ok(!store.keys().has_cached())
 }
 
 fn failure_from(error: &StoreError) -> Failure {
@@ -256,7 +256,7 @@ impl DaemonState {
                 _ = hangup.recv() => true,
                 () = tokio::time::sleep(CONFIG_POLL_INTERVAL) => false,
             };
-            if has_trouble && self.setup.store.has_cached_key() {
+            if has_trouble && self.setup.store.keys().has_cached() {
                 has_trouble = false;
                 notify_systemd(&[sd_notify::NotifyState::Status("")]);
             }

@@ -130,8 +130,8 @@ fn secret_reader(store: Arc<Store>) -> SecretReader {
             process::capture_output(argv, within).map_err(|e| e.to_string()).and_then(|bytes| secret_text(&bytes))
         }
         SecretSource::Keyring(name) => {
-            let (keyring, service) = store.keyring().ok_or("this store has no keyring")?;
-            let item = KeyringItem { service: format!("{service}-client"), user: name.clone() };
+            let keyring = store.keyring().ok_or("this store has no keyring")?;
+            let item = KeyringItem { service: format!("{}-client", keyring.service()), user: name.clone() };
             match keyring.read(&item) {
                 Ok(Some(found)) => Ok(found.value),
                 Ok(None) => {

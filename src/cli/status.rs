@@ -92,7 +92,7 @@ pub fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> CommandStatu
             "no profiles yet; create one: keepalive login PROFILE --provider NAME, or keepalive import PROFILE \
                  --provider NAME",
         );
-        let no_key = setup.store.missing_key_file().and_then(|e| e.outcome().error);
+        let no_key = setup.store.keys().missing_file().and_then(|e| e.outcome().error);
         if let Some(Failure { message, hint, .. }) = no_key {
             out.warn(&format!("{message}; {}", hint.unwrap_or_default()));
         }

@@ -160,9 +160,9 @@ impl Engine {
     /// The error that keeps the next refresh from being made, although the token is still valid.
     fn refresh_blocker(&self, profile: &Profile, journal: Option<&Journal>) -> Option<Failure> {
         let journal = Ok(Some(journal?.clone()));
-        let standing = status::status_of(self.store(), &journal, Ok(profile), &self.clock().now());
-        match standing.state {
-            ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::StoreUnavailable => standing.error,
+        let status = status::status_of(self.store(), &journal, Ok(profile), &self.clock().now());
+        match status.state {
+            ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::StoreUnavailable => status.error,
             // The retry or the next run settles it.
             ProfileState::InDoubt
             | ProfileState::Fresh

@@ -36,8 +36,8 @@ impl EngineInner {
                 });
             }
         };
-        let is_resident = self.is_daemon && self.store.has_cached_key();
-        let key = self.store.prefetch_key(&profile.name, seen.key_id.as_deref());
+        let is_resident = self.is_daemon && self.store.keys().has_cached();
+        let key = self.store.keys().prefetch(&profile.name, seen.key_id.as_deref());
         let create_lock_file = match self.store.create_lock_file(&profile.name) {
             Ok(path) => path,
             Err(e) => return leader_slot.complete(e.outcome()),

@@ -272,7 +272,7 @@ impl Engine {
     fn is_demand_met(&self, profile: &Profile, demand: Demand, journal: &Journal) -> bool {
         let is_settled = journal.publication != Publication::PublishPending || !matches!(demand, Demand::Margin { .. });
         // What is stored is of no use without its key, which the journal cannot know.
-        let has_key = !matches!(demand, Demand::Margin { .. }) || self.inner.store.missing_key_file().is_none();
+        let has_key = !matches!(demand, Demand::Margin { .. }) || self.inner.store.keys().missing_file().is_none();
         is_settled && has_key && status::meets_demand(journal, demand, profile, &self.inner.clock.now())
     }
 

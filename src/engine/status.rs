@@ -72,7 +72,7 @@ fn configured_status(store: &Store, journal: Option<&Journal>, profile: &Profile
         return profile_status(None, status_policy, now);
     };
     // Without its key what is stored can neither be used nor refreshed.
-    if let Some(missing) = store.missing_key_file() {
+    if let Some(missing) = store.keys().missing_file() {
         return ProfileStatus::stopped(missing.outcome());
     }
     let status = match is_awaited(journal, status_policy.policy, now) && store.is_locked(&journal.profile) {
@@ -509,19 +509,8 @@ mod tests {
     fn token_in_doubt_is_never_fresh() {
         let c = clock();
         let mut r = journal(&c);
-        r.intent = Some(Intent {
-            attempt_id: "a".into(),
-            generation: r.generation,
-            fingerprint: r.fingerprint.clone().unwrap(),
-            send_count: 1,
-            first_sent: c.now(),
-            last_sent: c.now(),
-            gave_up_at: Some(c.now()),
-            previous_gave_up_at: None,
-            is_last_chance_used: false,
-            is_reusable: false,
-            client_mark: None,
-        });
+        let sent = Intent::new("a", r.generation, r.fingerprint.clone().unwrap(), &c.now());
+        r.intent = Some(Intent { gave_up_at: Some(c.now()), ..sent });
         let s = judge(&r, &c);
         assert_eq!((s.state, s.refresh_at), (ProfileState::InDoubt, Some(c.now().wall.plus(S(970)))));
         assert_eq!(s.error.unwrap().kind, ErrorKind::InDoubt, "though no run has told how it ended");
@@ -574,19 +563,7 @@ mod tests {
     fn in_doubt_outranks_curable_states_but_not_needs_login() {
         let c = clock();
         let now = c.now();
-        let intent = Intent {
-            attempt_id: "x".into(),
-            generation: Generation::FIRST,
-            fingerprint: Fingerprint::from_hex("aa".into()),
-            send_count: 1,
-            first_sent: now.clone(),
-            last_sent: now.clone(),
-            gave_up_at: None,
-            previous_gave_up_at: None,
-            is_last_chance_used: false,
-            is_reusable: false,
-            client_mark: None,
-        };
+        let intent = Intent::new("x", Generation::FIRST, Fingerprint::from_hex("aa".into()), &now);
         let failure = || Failure::new(ErrorKind::Io, "y");
         let flaw = |state| Some((state, failure()));
         let client = vec![refused_client(0, now.wall)];
@@ -675,19 +652,7 @@ mod tests {
         let now = c.now();
         let token = journal(&c).fingerprint.unwrap();
         let failure = || Failure::new(ErrorKind::Io, "y");
-        let intent = Intent {
-            attempt_id: "a".into(),
-            generation: Generation::FIRST,
-            fingerprint: token.clone(),
-            send_count: 1,
-            first_sent: now.clone(),
-            last_sent: now.clone(),
-            gave_up_at: None,
-            previous_gave_up_at: None,
-            is_last_chance_used: false,
-            is_reusable: false,
-            client_mark: None,
-        };
+        let intent = Intent::new("a", Generation::FIRST, token.clone(), &now);
         let troubles = [
             Journal { intent: Some(intent), ..journal(&c) },
             Journal {

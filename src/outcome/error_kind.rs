@@ -274,10 +274,10 @@ mod tests {
     #[test]
     fn a_provider_cannot_speak_in_the_words_of_keepalive() {
         for kind in ErrorKind::ALL.iter().filter(|kind| **kind != ErrorKind::ExpiredToken) {
-            let said = ErrorKind::of_provider(kind.word());
-            assert_ne!(said, *kind);
-            let read: ErrorKind = serde_json::from_str(&serde_json::to_string(&said).unwrap()).unwrap();
-            assert_eq!(read, said);
+            let provider_kind = ErrorKind::of_provider(kind.word());
+            assert_ne!(provider_kind, *kind);
+            let read: ErrorKind = serde_json::from_str(&serde_json::to_string(&provider_kind).unwrap()).unwrap();
+            assert_eq!(read, provider_kind);
         }
     }
 

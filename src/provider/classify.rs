@@ -38,7 +38,7 @@ pub struct Refusal<'a> {
     pub body: &'a [u8],
     /// The error in the body, if one could be read.
     pub error: Option<&'a ErrorResponse>,
-    /// The same request, by the same client to the same endpoint, was granted before.
+    /// A request of this client to this endpoint, equal but for its token, was granted before.
     pub was_granted_before: bool,
 }
 

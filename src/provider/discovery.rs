@@ -220,8 +220,8 @@ pub fn max_age(cache_control: Option<&str>) -> Duration {
             None | Some(_) => {}
         }
     }
-    let said = found.map_or(DEFAULT_MAX_AGE, Duration::from_secs);
-    said.clamp(*MAX_AGE_LIMITS.start(), *MAX_AGE_LIMITS.end())
+    let max_age = found.map_or(DEFAULT_MAX_AGE, Duration::from_secs);
+    max_age.clamp(*MAX_AGE_LIMITS.start(), *MAX_AGE_LIMITS.end())
 }
 
 fn digest(text: &str) -> String {
@@ -358,8 +358,8 @@ mod tests {
             ("https://login.example", "https://login.example/token", "it is for issuer https://login.example"),
             ("https://login.example/tenant", "http://login.example/token", "its token endpoint is not https"),
         ] {
-            let said = CacheFixture::new().load(T0, &|_| Ok(named(who, endpoint))).unwrap_err();
-            assert!(said.starts_with("config: ") && said.contains(why), "{said}");
+            let error = CacheFixture::new().load(T0, &|_| Ok(named(who, endpoint))).unwrap_err();
+            assert!(error.starts_with("config: ") && error.contains(why), "{error}");
         }
         let place = CacheFixture::new();
         let m = place.load(T0, &|_| Ok(good())).unwrap();
@@ -385,8 +385,8 @@ mod tests {
             ("device_authorization_endpoint", "https://evil.example/d", "its device authorization endpoint is at"),
             ("revocation_endpoint", "https://evil.example/r", "its revocation endpoint is at"),
         ] {
-            let said = place.load(T0, &|_| Ok(document(&with(endpoint, url)))).unwrap_err();
-            assert!(said.starts_with("config: ") && said.contains(why), "{said}");
+            let error = place.load(T0, &|_| Ok(document(&with(endpoint, url)))).unwrap_err();
+            assert!(error.starts_with("config: ") && error.contains(why), "{error}");
         }
         let good = with("revocation_endpoint", "https://auth.X.example:8443/r");
         let m = place.load(T0, &|_| Ok(document(&good))).unwrap();

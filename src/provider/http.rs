@@ -204,18 +204,18 @@ pub(super) fn with_headers(request: reqwest::RequestBuilder, provider: &Provider
 /// until then the connect timeout applies. The gate is closed before the result is looked at.
 pub(super) async fn send_and_read(
     request: reqwest::RequestBuilder,
-    fence: &SendGate,
+    send_gate: &SendGate,
     provider: &Provider,
 ) -> Result<RawResponse, String> {
     let overdue = async {
         let connecting = provider.policy.connect_timeout + CONNECT_SLACK;
-        if tokio::time::timeout(connecting, fence.released()).await.is_err() {
+        if tokio::time::timeout(connecting, send_gate.released()).await.is_err() {
             // The gate may be at work on a slow disk. Closing it settles the outcome either way.
-            fence.close();
+            send_gate.close();
         }
         tokio::time::sleep(provider.policy.timeout).await;
         // Nothing more is let through. What was let through may have been answered.
-        fence.close();
+        send_gate.close();
         read_late().await;
     };
     tokio::pin!(overdue);
@@ -224,7 +224,7 @@ pub(super) async fn send_and_read(
         response = request.send() => response,
         () = &mut overdue => return Err("no response in time".into()),
     };
-    fence.close();
+    send_gate.close();
     let response = response.map_err(|e| error_text(&e))?;
     let text = |headers: &HeaderMap, name| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let mut answer = RawResponse {
@@ -401,12 +401,12 @@ mod tests {
             body: Zeroizing::new(b"the token".to_vec()),
             sent: SentSecrets::default(),
         };
-        let fence = SendGate::new(Box::new(|| Ok(())));
-        let request = gated_request(&client, &url, &provider, &wire, &fence);
-        let arrival = endpoint.runtime().block_on(send_and_read(request, &fence, &provider));
-        assert!(matches!(fence.close_and_report(), SendOutcome::Sent));
+        let send_gate = SendGate::new(Box::new(|| Ok(())));
+        let request = gated_request(&client, &url, &provider, &wire, &send_gate);
+        let response = endpoint.runtime().block_on(send_and_read(request, &send_gate, &provider));
+        assert!(matches!(send_gate.close_and_report(), SendOutcome::Sent));
         server.join().unwrap();
-        arrival
+        response
     }
 
     /// Nothing that the runtime has runs while `meanwhile` does, as when the process is stopped, until `TIMEOUT` is over.
@@ -425,39 +425,39 @@ mod tests {
 
     #[test]
     fn response_that_arrived_while_stopped_is_read() {
-        let arrival = exchange(TIMEOUT, |mut stream, runtime| {
+        let response = exchange(TIMEOUT, |mut stream, runtime| {
             stopped(&runtime, || stream.write_all(format!("{HEAD}body").as_bytes()).unwrap());
         });
-        let answer = arrival.unwrap();
+        let answer = response.unwrap();
         assert_eq!((answer.is_complete, answer.body.as_slice()), (true, &b"body"[..]));
     }
 
     #[test]
     fn rest_of_a_response_that_arrived_while_stopped_is_read() {
-        let arrival = exchange(TIMEOUT, |mut stream, runtime| {
+        let response = exchange(TIMEOUT, |mut stream, runtime| {
             stream.write_all(format!("{HEAD}bo").as_bytes()).unwrap();
             stopped(&runtime, || stream.write_all(b"dy").unwrap());
         });
-        let answer = arrival.unwrap();
+        let answer = response.unwrap();
         assert_eq!((answer.is_complete, answer.body.as_slice()), (true, &b"body"[..]));
     }
 
     #[test]
     fn response_that_trickles_is_given_up_at_the_timeout() {
-        let arrival = exchange(Duration::from_millis(1), |mut stream, _| {
+        let response = exchange(Duration::from_millis(1), |mut stream, _| {
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
             while stream.write_all(b"x").is_ok() {
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
-        assert!(!arrival.unwrap().is_complete);
+        assert!(!response.unwrap().is_complete);
     }
 
     #[test]
     fn silent_server_is_given_up_at_the_timeout() {
-        let arrival = exchange(Duration::from_millis(1), |mut stream, _| {
+        let response = exchange(Duration::from_millis(1), |mut stream, _| {
             assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "we hang up");
         });
-        assert_eq!(arrival.unwrap_err(), "no response in time");
+        assert_eq!(response.unwrap_err(), "no response in time");
     }
 }

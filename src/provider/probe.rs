@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn clock_skew_is_computed_from_date_and_age_headers() {
         let now = Timestamp::parse_rfc3339("2026-11-24T12:00:00Z").unwrap();
-        let said = |date: &str, age: &str| {
+        let skew = |date: &str, age: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(DATE, date.parse().unwrap());
             if !age.is_empty() {
@@ -174,10 +174,10 @@ mod tests {
             }
             clock_offset_ms(&headers, now)
         };
-        assert_eq!(said("Tue, 24 Nov 2026 11:50:00 GMT", ""), Some(600_000));
-        assert_eq!(said("Tue, 24 Nov 2026 12:10:00 GMT", ""), Some(-600_000));
-        assert_eq!(said("Tue, 24 Nov 2026 11:50:00 GMT", "540"), Some(60_000));
-        assert_eq!(said("yesterday", ""), None);
+        assert_eq!(skew("Tue, 24 Nov 2026 11:50:00 GMT", ""), Some(600_000));
+        assert_eq!(skew("Tue, 24 Nov 2026 12:10:00 GMT", ""), Some(-600_000));
+        assert_eq!(skew("Tue, 24 Nov 2026 11:50:00 GMT", "540"), Some(60_000));
+        assert_eq!(skew("yesterday", ""), None);
         assert_eq!(clock_offset_ms(&HeaderMap::new(), now), None);
     }
 

@@ -135,11 +135,11 @@ impl SendGate {
 
     /// Runs the check and keeps its result.
     fn run(&self, gate: BeforeSend) -> Result<(), BeforeSendError> {
-        let said = std::panic::catch_unwind(std::panic::AssertUnwindSafe(gate))
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(gate))
             .unwrap_or_else(|_| Err(BeforeSendError::Journal("the gate panicked".into())));
-        *lock(&self.result) = Some(said.clone());
+        *lock(&self.result) = Some(result.clone());
         self.finished.notify_all();
-        said
+        result
     }
 
     /// Lets the token through, unless the gate was closed meanwhile.
@@ -161,8 +161,8 @@ pub struct GatedBody {
 }
 
 impl GatedBody {
-    pub fn new(fence: Arc<SendGate>, bytes: Bytes) -> Self {
-        Self { length: bytes.len() as u64, send_gate: fence, bytes: Some(bytes), check: None }
+    pub fn new(send_gate: Arc<SendGate>, bytes: Bytes) -> Self {
+        Self { length: bytes.len() as u64, send_gate, bytes: Some(bytes), check: None }
     }
 }
 
@@ -179,14 +179,14 @@ impl Body for GatedBody {
             let Some(gate) = this.send_gate.take_before_send() else {
                 return Poll::Ready(Some(Err(closed_error())));
             };
-            let fence = Arc::clone(&this.send_gate);
-            this.check = Some(tokio::task::spawn_blocking(move || fence.run(gate)));
+            let send_gate = Arc::clone(&this.send_gate);
+            this.check = Some(tokio::task::spawn_blocking(move || send_gate.run(gate)));
         }
-        let said = match this.check.as_mut().map(|gate| Pin::new(gate).poll(cx)) {
+        let result = match this.check.as_mut().map(|gate| Pin::new(gate).poll(cx)) {
             None | Some(Poll::Pending) => return Poll::Pending,
-            Some(Poll::Ready(said)) => said,
+            Some(Poll::Ready(result)) => result,
         };
-        let is_open = matches!(said, Ok(Ok(())));
+        let is_open = matches!(result, Ok(Ok(())));
         if is_open && this.send_gate.release() {
             return Poll::Ready(this.bytes.take().map(|bytes| Ok(Frame::data(bytes))));
         }
@@ -222,43 +222,43 @@ mod tests {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
     }
 
-    fn body(fence: &Arc<SendGate>) -> GatedBody {
-        GatedBody::new(Arc::clone(fence), Bytes::from_static(b"token"))
+    fn body(send_gate: &Arc<SendGate>) -> GatedBody {
+        GatedBody::new(Arc::clone(send_gate), Bytes::from_static(b"token"))
     }
 
     /// Rule 7.
     #[test]
     fn body_is_yielded_once_and_only_after_the_gate() {
-        let (said, heard) = mpsc::channel();
-        let fence = SendGate::new(Box::new(move || {
-            said.send(()).unwrap();
+        let (ran_sender, ran) = mpsc::channel();
+        let send_gate = SendGate::new(Box::new(move || {
+            ran_sender.send(()).unwrap();
             Ok(())
         }));
-        let mut b = body(&fence);
+        let mut b = body(&send_gate);
         assert_eq!((b.size_hint().exact(), b.is_end_stream()), (Some(5), false));
         let frame = runtime().block_on(b.frame()).unwrap().unwrap();
-        heard.try_recv().expect("the gate ran first");
+        ran.try_recv().expect("the gate ran first");
         assert_eq!(frame.into_data().unwrap(), "token");
         assert!(b.is_end_stream() && runtime().block_on(b.frame()).is_none());
-        assert!(matches!(fence.close_and_report(), SendOutcome::Sent));
+        assert!(matches!(send_gate.close_and_report(), SendOutcome::Sent));
     }
 
     #[test]
     fn response_timeout_starts_when_the_token_is_yielded() {
-        let fence = SendGate::new(Box::new(|| Ok(())));
+        let send_gate = SendGate::new(Box::new(|| Ok(())));
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        let mut yielded = std::pin::pin!(fence.released());
+        let mut yielded = std::pin::pin!(send_gate.released());
         assert!(yielded.as_mut().poll(&mut cx).is_pending());
-        runtime().block_on(body(&fence).frame()).unwrap().unwrap();
+        runtime().block_on(body(&send_gate).frame()).unwrap().unwrap();
         assert!(yielded.as_mut().poll(&mut cx).is_ready());
     }
 
     /// Rule 5.
     #[test]
     fn failed_gate_withholds_the_token() {
-        let fence = SendGate::new(Box::new(|| Err(BeforeSendError::Journal("disk full".into()))));
-        assert!(runtime().block_on(body(&fence).frame()).unwrap().is_err());
-        match fence.close_and_report() {
+        let send_gate = SendGate::new(Box::new(|| Err(BeforeSendError::Journal("disk full".into()))));
+        assert!(runtime().block_on(body(&send_gate).frame()).unwrap().is_err());
+        match send_gate.close_and_report() {
             SendOutcome::NotSent { may_have_intent: true, gate: Some(BeforeSendError::Journal(e)), .. } => {
                 assert_eq!(e, "disk full");
             }
@@ -268,36 +268,39 @@ mod tests {
 
     #[test]
     fn response_before_the_body_withholds_the_token() {
-        let fence = SendGate::new(Box::new(|| panic!("must not run")));
-        fence.close();
-        assert!(runtime().block_on(body(&fence).frame()).unwrap().is_err());
-        assert!(matches!(fence.close_and_report(), SendOutcome::NotSent { may_have_intent: false, gate: None, .. }));
+        let send_gate = SendGate::new(Box::new(|| panic!("must not run")));
+        send_gate.close();
+        assert!(runtime().block_on(body(&send_gate).frame()).unwrap().is_err());
+        assert!(matches!(
+            send_gate.close_and_report(),
+            SendOutcome::NotSent { may_have_intent: false, gate: None, .. }
+        ));
     }
 
     #[test]
     fn timeout_in_the_gate_withholds_token_and_reports_intent() {
         let (go, gone) = mpsc::channel::<()>();
         let (started, has_started) = mpsc::channel();
-        let fence = SendGate::new(Box::new(move || {
+        let send_gate = SendGate::new(Box::new(move || {
             started.send(()).unwrap();
             gone.recv().unwrap();
             Ok(())
         }));
         let runtime = runtime();
-        let mut b = body(&fence);
+        let mut b = body(&send_gate);
         let polling = runtime.spawn(async move { b.frame().await.unwrap().is_err() });
         has_started.recv_timeout(Duration::from_secs(30)).unwrap();
-        fence.close();
+        send_gate.close();
         go.send(()).unwrap();
-        assert!(matches!(fence.close_and_report(), SendOutcome::NotSent { may_have_intent: true, .. }));
-        assert!(runtime.block_on(polling).unwrap(), "a closed fence yields an error, not the token");
+        assert!(matches!(send_gate.close_and_report(), SendOutcome::NotSent { may_have_intent: true, .. }));
+        assert!(runtime.block_on(polling).unwrap(), "a closed gate yields an error, not the token");
     }
 
     #[test]
     fn a_panicking_gate_does_not_hang_the_flight() {
-        let fence = SendGate::new(Box::new(|| panic!("bug")));
-        assert!(runtime().block_on(body(&fence).frame()).unwrap().is_err());
-        match fence.close_and_report() {
+        let send_gate = SendGate::new(Box::new(|| panic!("bug")));
+        assert!(runtime().block_on(body(&send_gate).frame()).unwrap().is_err());
+        match send_gate.close_and_report() {
             SendOutcome::NotSent { gate: Some(BeforeSendError::Journal(e)), .. } => assert_eq!(e, "the gate panicked"),
             other => panic!("{other:?}"),
         }
@@ -305,19 +308,19 @@ mod tests {
 
     #[test]
     fn a_body_that_is_never_polled_sends_nothing() {
-        let fence = SendGate::new(Box::new(|| Ok(())));
-        drop(body(&fence));
-        assert!(matches!(fence.close_and_report(), SendOutcome::NotSent { may_have_intent: false, .. }));
+        let send_gate = SendGate::new(Box::new(|| Ok(())));
+        drop(body(&send_gate));
+        assert!(matches!(send_gate.close_and_report(), SendOutcome::NotSent { may_have_intent: false, .. }));
     }
 
     #[test]
     fn racing_shut_and_yield_agree_on_one_outcome() {
         let runtime = runtime();
         for _ in 0..500 {
-            let fence = SendGate::new(Box::new(|| Ok(())));
-            let mut b = body(&fence);
+            let send_gate = SendGate::new(Box::new(|| Ok(())));
+            let mut b = body(&send_gate);
             let polling = runtime.spawn(async move { b.frame().await.unwrap().is_ok() });
-            let is_sent = matches!(fence.close_and_report(), SendOutcome::Sent);
+            let is_sent = matches!(send_gate.close_and_report(), SendOutcome::Sent);
             assert_eq!(runtime.block_on(polling).unwrap(), is_sent);
         }
     }

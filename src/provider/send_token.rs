@@ -41,15 +41,15 @@ impl HttpEndpoint {
             return unsent(held, NotSentReason::BeforeSend(why));
         };
         let (sent, predecessor) = held.spend();
-        let fence = SendGate::new(gate);
+        let send_gate = SendGate::new(gate);
         let wire = encode(&prepared.provider, &proof, &sent);
-        let request = gated_request(&client, url, &prepared.provider, &wire, &fence);
+        let request = gated_request(&client, url, &prepared.provider, &wire, &send_gate);
         events::provider_step(&prepared.provider.name, "connecting; the refresh token is sent when the check passes");
-        let mut arrival = self.runtime().block_on(send_and_read(request, &fence, &prepared.provider));
+        let mut arrival = self.runtime().block_on(send_and_read(request, &send_gate, &prepared.provider));
         if let Ok(answer) = &mut arrival {
             answer.sent = wire.sent;
         }
-        match (fence.close_and_report(), arrival) {
+        match (send_gate.close_and_report(), arrival) {
             (SendOutcome::Sent, Ok(answer)) if answer.is_complete => {
                 ExchangeResult::Responded { sent, predecessor, answer }
             }
@@ -58,8 +58,8 @@ impl HttpEndpoint {
                 ExchangeResult::ResponseLost { sent, predecessor, why, partial: Some(partial) }
             }
             (SendOutcome::Sent, Err(why)) => ExchangeResult::ResponseLost { sent, predecessor, partial: None, why },
-            (SendOutcome::NotSent { proof, may_have_intent, gate }, arrival) => {
-                let why = match (&arrival, gate) {
+            (SendOutcome::NotSent { proof, may_have_intent, gate }, response) => {
+                let why = match (&response, gate) {
                     (_, Some(error)) => NotSentReason::BeforeSend(error),
                     (Ok(answer), None) => NotSentReason::EarlyResponse(format!(
                         "the server returned {} before it got the request",
@@ -68,7 +68,7 @@ impl HttpEndpoint {
                     (Err(why), None) => NotSentReason::Network(why.clone()),
                 };
                 let held = predecessor.restore_unsent(sent, proof);
-                ExchangeResult::NotSent { held, may_have_intent, why, answer: arrival.ok() }
+                ExchangeResult::NotSent { held, may_have_intent, why, answer: response.ok() }
             }
         }
     }
@@ -80,12 +80,12 @@ pub(super) fn gated_request(
     url: &Url,
     provider: &Provider,
     wire: &EncodedRequest,
-    fence: &Arc<SendGate>,
+    send_gate: &Arc<SendGate>,
 ) -> reqwest::RequestBuilder {
     let mut request = with_headers(client.post(url.clone()), provider).header(CONTENT_TYPE, wire.content_type);
     if let Some(authorization) = &wire.authorization {
         request = request.header(AUTHORIZATION, authorization.as_str());
     }
     let bytes = Bytes::copy_from_slice(&wire.body);
-    request.body(reqwest::Body::wrap(GatedBody::new(Arc::clone(fence), bytes)))
+    request.body(reqwest::Body::wrap(GatedBody::new(Arc::clone(send_gate), bytes)))
 }

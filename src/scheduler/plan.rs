@@ -42,10 +42,10 @@ impl NextCheck {
 
 /// The next check: at the time that the status names (the margin, a retry, a last chance), and at every cron tick. The
 /// margin is observed whatever the schedule says; cron only adds checks. `None`: only a person can help.
-pub fn next_check(profile: &Profile, standing: &ProfileStatus, now: &Moment) -> Option<NextCheck> {
-    let planned = standing.refresh_at?;
+pub fn next_check(profile: &Profile, status: &ProfileStatus, now: &Moment) -> Option<NextCheck> {
+    let planned = status.refresh_at?;
     let tick = profile.schedule.as_ref().and_then(|s| s.next_after(now.wall));
-    let is_tick_useful = matches!(standing.state, ProfileState::Fresh | ProfileState::Due);
+    let is_tick_useful = matches!(status.state, ProfileState::Fresh | ProfileState::Due);
     let at = match tick.filter(|_| is_tick_useful) {
         Some(tick) => planned.min(tick),
         None => planned,
@@ -54,11 +54,11 @@ pub fn next_check(profile: &Profile, standing: &ProfileStatus, now: &Moment) -> 
 }
 
 /// Why a profile is checked at the time that [`next_check`] names, for the log.
-pub fn check_reason(standing: &ProfileStatus, next: Option<&NextCheck>) -> &'static str {
-    match (standing.state, next) {
-        (_, None) if standing.is_in_flight => "another process waits for its response",
+pub fn check_reason(status: &ProfileStatus, next: Option<&NextCheck>) -> &'static str {
+    match (status.state, next) {
+        (_, None) if status.is_in_flight => "another process waits for its response",
         (_, None) => "only a person can help",
-        (_, Some(next)) if standing.refresh_at != Some(next.at) => "the schedule",
+        (_, Some(next)) if status.refresh_at != Some(next.at) => "the schedule",
         (ProfileState::Fresh, Some(_)) => "the margin of the access token",
         (ProfileState::Due | ProfileState::Expired | ProfileState::NoCredential, Some(_)) => "a refresh is due",
         (ProfileState::InDoubt, Some(_)) => "the retry or the last chance of a request in doubt",

@@ -162,21 +162,21 @@ impl ScheduledProfile {
     }
 
     /// Says it once when a profile comes to need a person, and once when it no longer does.
-    pub(super) fn report_transition(&mut self, name: &ProfileName, standing: &ProfileStatus) {
+    pub(super) fn report_transition(&mut self, name: &ProfileName, status: &ProfileStatus) {
         let was = self.state.is_some_and(ProfileState::needs_person);
         let told = self.told.take();
-        if standing.state.needs_person() && self.state != Some(standing.state) {
-            if told != Some(standing.state) {
-                events::needs_attention(name, standing.state, standing.error.as_ref());
+        if status.state.needs_person() && self.state != Some(status.state) {
+            if told != Some(status.state) {
+                events::needs_attention(name, status.state, status.error.as_ref());
             }
-        } else if standing.state == ProfileState::NoCredential {
+        } else if status.state == ProfileState::NoCredential {
             if self.state.is_some_and(|was| was != ProfileState::NoCredential) {
                 tracing::info!(event = "profile.gone", profile = %name, "signed out");
             }
-        } else if was && !standing.state.needs_person() {
-            tracing::info!(event = "recovered", profile = %name, state = %standing.state, "recovered");
+        } else if was && !status.state.needs_person() {
+            tracing::info!(event = "recovered", profile = %name, state = %status.state, "recovered");
         }
-        self.state = Some(standing.state);
+        self.state = Some(status.state);
     }
 }
 

@@ -168,7 +168,7 @@ mod tests {
         }
     }
 
-    fn said(found: Result<OneTimeSecret, RedirectError>) -> String {
+    fn outcome_text(found: Result<OneTimeSecret, RedirectError>) -> String {
         match found {
             Ok(code) => format!("code {}", code.expose()),
             Err(RedirectError::StateMismatch) => "state".into(),
@@ -218,7 +218,7 @@ mod tests {
             (format!("code=c&code=d&state={state}"), false, "unreadable"),
             (format!("state={state}"), false, "unreadable"),
         ] {
-            assert_eq!(said(a.parse_redirect(&query, &sites(promised))), expected, "{query}");
+            assert_eq!(outcome_text(a.parse_redirect(&query, &sites(promised))), expected, "{query}");
         }
     }
 
@@ -239,7 +239,7 @@ mod tests {
             ("".into(), "unreadable"),
         ] {
             assert_eq!(
-                said(a.parse_pasted(OneTimeSecret::new(text.as_str()).as_ref(), &sites(false))),
+                outcome_text(a.parse_pasted(OneTimeSecret::new(text.as_str()).as_ref(), &sites(false))),
                 expected,
                 "{text}"
             );

@@ -239,8 +239,8 @@ fn match_request(
     match (served, OneTimeSecret::new(query)) {
         (Some(served), Some(query)) if !post.is_taken.swap(true, Ordering::SeqCst) => {
             let (sender, later) = oneshot::channel();
-            let visitor = PendingBrowser { query, page_sender: sender, served, runtime: post.runtime.clone() };
-            let _ending = post.events.send(LoginEvent::Redirected(visitor));
+            let browser = PendingBrowser { query, page_sender: sender, served, runtime: post.runtime.clone() };
+            let _ending = post.events.send(LoginEvent::Redirected(browser));
             Ok(later)
         }
         _ => Err(Box::new(gone_page())),

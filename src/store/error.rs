@@ -11,6 +11,7 @@ use crate::store::disk::layout::Layout;
 use crate::store::keys::key_id::SealedUnder;
 use crate::store::keys::sealing_key::KeyError;
 use crate::store::tokens::ownership::TokenClaim;
+use crate::sys::lockfile::LockFile;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -21,6 +22,9 @@ pub enum StoreError {
     Empty,
     #[error("{} is damaged: {why}", path.display())]
     DamagedFile { path: PathBuf, why: String },
+    /// The folder of a profile was copied in from another store.
+    #[error("{} belongs to another store", path.display())]
+    ForeignJournal { path: PathBuf, profile: ProfileName },
     /// The file is not damaged, but a newer version wrote it, and this one must not replace it.
     #[error("{} was written by a later version of keepalive (format {found})", path.display())]
     LaterVersion { path: PathBuf, found: u64 },
@@ -62,6 +66,11 @@ impl StoreError {
         Self::Io { action, path: path.to_owned(), source }
     }
 
+    /// Takes a lock, waiting for it.
+    pub(super) fn lock(path: &Path) -> Result<LockFile, Self> {
+        LockFile::acquire(path).map_err(|e| Self::io("lock", path, e))
+    }
+
     pub(super) fn identity_lost(layout: &Layout) -> Self {
         Self::IdentityLost { identity: layout.identity(), ledger: layout.ledger() }
     }
@@ -98,6 +107,7 @@ impl StoreError {
             | Self::Keyring(_)
             | Self::KeyUnavailable { .. }
             | Self::DamagedFile { .. }
+            | Self::ForeignJournal { .. }
             | Self::LaterVersion { .. }
             | Self::IdentityLost { .. }
             | Self::NetworkFilesystem { .. }
@@ -113,7 +123,7 @@ impl StoreError {
                 | Self::StaleCredential { .. }
                 | Self::CannotUnseal { .. }
                 | Self::OtherKey { .. }
-                | Self::TokenClaimed { .. }
+                | Self::ForeignJournal { .. }
         )
     }
 
@@ -122,7 +132,10 @@ impl StoreError {
         match self {
             Self::Io { .. } => ErrorKind::Io,
             Self::Empty => ErrorKind::NoCredential,
-            Self::DamagedFile { .. } | Self::CannotUnseal { .. } | Self::OtherKey { .. } => ErrorKind::Damaged,
+            Self::DamagedFile { .. }
+            | Self::CannotUnseal { .. }
+            | Self::OtherKey { .. }
+            | Self::ForeignJournal { .. } => ErrorKind::Damaged,
             Self::LaterVersion { .. } => ErrorKind::LaterVersion,
             Self::Keyring(error) => error.error_kind(),
             Self::KeyMissing { .. } => ErrorKind::KeyMissing,
@@ -148,6 +161,9 @@ impl StoreError {
             Self::Io { path, .. } => format!("check free space and permissions in {}", parent_text(path)),
             Self::Empty => "keepalive login PROFILE, or keepalive import PROFILE".into(),
             Self::DamagedFile { path, .. } => damaged_file_hint(path),
+            Self::ForeignJournal { profile, .. } => {
+                format!("sign in again: keepalive login {profile}, or replace it: keepalive import {profile} --replace")
+            }
             Self::LaterVersion { .. } => "use the version of keepalive that wrote it, or a newer one".into(),
             Self::CannotUnseal { .. } => format!("{RESTORE_HINT}, or sign in again"),
             Self::Keyring(error) => error.hint().to_owned(),

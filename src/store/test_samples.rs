@@ -15,19 +15,7 @@ pub fn now() -> Moment {
 
 /// Of token `a`, sent once.
 pub fn intent(generation: Generation) -> Intent {
-    Intent {
-        attempt_id: "a".into(),
-        generation,
-        fingerprint: fingerprint('a'),
-        send_count: 1,
-        first_sent: now(),
-        last_sent: now(),
-        gave_up_at: None,
-        previous_gave_up_at: None,
-        is_last_chance_used: false,
-        is_reusable: false,
-        client_mark: None,
-    }
+    Intent::new("a", generation, fingerprint('a'), &now())
 }
 
 /// Of a profile at generation 2 whose token is `a`.

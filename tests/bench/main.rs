@@ -27,10 +27,10 @@ use keepalive::store::Store;
 use keepalive::sys::clock::SystemClock;
 use serde_json::Value;
 
-use support::authserver::AuthServer;
-use support::family::RotationMode;
-use support::oidc::OidcProvider;
+use support::auth_server::AuthServer;
+use support::oidc_provider::OidcProvider;
 use support::sandbox::Sandbox;
+use support::token_family::RotationMode;
 
 const ROUNDS: usize = 200;
 

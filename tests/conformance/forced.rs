@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use keepalive::outcome::{Outcome, OutcomeKind};
 
-use super::support::authserver::Fault;
-use super::support::family::RotationMode;
+use super::support::auth_server::Fault;
+use super::support::token_family::RotationMode;
 use super::world::World;
 
 const INVALID_CLIENT: Fault = Fault::Respond(401, "", r#"{"error":"invalid_client"}"#);

@@ -10,12 +10,12 @@ use keepalive::clock::{Clock, Timestamp};
 use keepalive::outcome::{Outcome, OutcomeKind};
 use keepalive::provider::http::CONNECT_SLACK;
 use keepalive::store::keyring::{KeyringError, KeyringItem};
-use keepalive_model::host::{self, Design, Edge, MessageKind, Phase, SendReason, Server, Step};
-use keepalive_model::ways::{sequential, shortest_paths};
+use keepalive_model::one_machine::{self, Design, Edge, MessageKind, Phase, SendReason, Server, Step};
+use keepalive_model::paths::{sequential, shortest_paths};
 use serde_json::json;
 
-use super::support::authserver::{CustomResponse, Fault};
-use super::support::family::RotationMode;
+use super::support::auth_server::{CustomResponse, Fault};
+use super::support::token_family::RotationMode;
 use super::world::{CrashSnapshot, HookPoint, World};
 
 const SETTLE: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ const GRACES: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(6 *
 const LIVES: [Duration; 2] = [Duration::from_secs(2 * 3600), Duration::from_secs(10 * 86_400)];
 
 /// The steps that can be acted out.
-fn is_supported(world: &host::ModelState, step: Step) -> bool {
+fn is_supported(world: &one_machine::ModelState, step: Step) -> bool {
     let at = world.processes[0].at;
     let is_locked = world.is_keyring_locked;
     // One whose grace ended a moment ago is turned back at the fence, and comes by no further place to die at.
@@ -53,7 +53,8 @@ fn is_supported(world: &host::ModelState, step: Step) -> bool {
         Step::Serve(_) | Step::Refuse(_) | Step::Lose(_) => matches!(at, Phase::Idle | Phase::Sent),
         // Without the key nothing of this is known; a daemon that has it is another story.
         Step::Recheck(_) => {
-            let is_plain = |i: host::ModelIntent| i.generation == world.newest().generation && !i.is_last_chance_spent;
+            let is_plain =
+                |i: one_machine::ModelIntent| i.generation == world.newest().generation && !i.is_last_chance_spent;
             !is_locked || world.intent.is_none_or(is_plain)
         }
         _ => true,
@@ -122,7 +123,7 @@ fn model_and_transaction_agree_under_grace_latest() {
 struct ModelRun<'a> {
     design: &'a Design,
     path: &'a [Step],
-    model: host::ModelState,
+    model: one_machine::ModelState,
     real: World,
     /// What a power cut leaves of the keyring.
     on_disk: BTreeMap<KeyringItem, String>,
@@ -139,8 +140,8 @@ struct ModelRun<'a> {
 /// One flight on the way: what happens in it.
 struct ModelFlight {
     steps: Vec<Step>,
-    before: host::ModelState,
-    after: host::ModelState,
+    before: one_machine::ModelState,
+    after: one_machine::ModelState,
     edges: Vec<Edge>,
     /// What the server is asked, and answers.
     asked: Option<u8>,
@@ -179,7 +180,7 @@ impl<'a> ModelRun<'a> {
         flights
     }
 
-    /// Something happens while nobody is at work.
+    /// Something happens while no process is at work.
     fn apply_event(&mut self, step: Step) {
         match step {
             Step::LockKeyring => self.real.keyring.set_fault(Some(KeyringError::Locked)),
@@ -192,7 +193,7 @@ impl<'a> ModelRun<'a> {
                 self.wait_until(self.obtained[&generation].plus(life - Duration::from_secs(20)));
             }
             Step::CloseGrace if self.model.is_grace_open => self.real.clock.advance(self.grace),
-            // On the network, where nobody here sees it.
+            // On the network, where no process sees it.
             Step::CloseGrace | Step::Serve(_) | Step::Refuse(_) | Step::Lose(_) => {}
             _ => panic!("{step:?} while nobody is at work"),
         }
@@ -241,8 +242,8 @@ impl<'a> ModelRun<'a> {
         let outcome = match flight.died {
             None => Some(self.real.refresh()),
             Some(at) => {
-                let remains = self.real.crash_at(place_of(at));
-                self.restart(remains, flight.is_power_cut);
+                let snapshot = self.real.crash_at(place_of(at));
+                self.restart(snapshot, flight.is_power_cut);
                 None
             }
         };
@@ -268,7 +269,7 @@ impl<'a> ModelRun<'a> {
         if let (false, Some(sent)) = (flight.before.is_unsettled(), self.sent) {
             self.wait_until(sent.plus(2 * EXCHANGE + CONNECT_SLACK + SETTLE + Duration::from_secs(1)));
         }
-        let is_held = flight.edges.last() == Some(&Edge::HoldForOrphan);
+        let is_held = flight.edges.last() == Some(&Edge::PauseForOrphan);
         if flight.edges.contains(&Edge::SettleIntent) && self.design.server.has_grace() {
             // The fruit of a grace that recovery finds holds back what comes next: it cannot know what is settled.
             self.real.refresh_if_due();
@@ -322,8 +323,8 @@ impl<'a> ModelRun<'a> {
         self.real.server.script([fault]);
     }
 
-    fn restart(&mut self, remains: CrashSnapshot, is_power_cut: bool) {
-        self.real = self.real.restart_from(remains, is_power_cut.then(|| self.on_disk.clone()));
+    fn restart(&mut self, snapshot: CrashSnapshot, is_power_cut: bool) {
+        self.real = self.real.restart_from(snapshot, is_power_cut.then(|| self.on_disk.clone()));
         if is_power_cut {
             self.real.clock.reboot();
         }
@@ -375,7 +376,7 @@ impl Drop for ModelRun<'_> {
     }
 }
 
-fn expected_outcomes(edge: Edge, after: &host::ModelState) -> &'static [OutcomeKind] {
+fn expected_outcomes(edge: Edge, after: &one_machine::ModelState) -> &'static [OutcomeKind] {
     match edge {
         Edge::RollForwardLater | Edge::KeyringAway => &[OutcomeKind::StoreUnavailable],
         Edge::RefuseDead | Edge::PresumeConsumed | Edge::ReceiveDenial => &[OutcomeKind::NeedsLogin],
@@ -383,7 +384,7 @@ fn expected_outcomes(edge: Edge, after: &host::ModelState) -> &'static [OutcomeK
         Edge::WaitInDoubt => &[OutcomeKind::InDoubt],
         Edge::GiveUp if after.needs_login => &[OutcomeKind::NeedsLogin],
         Edge::GiveUp => &[OutcomeKind::InDoubt],
-        Edge::HoldForOrphan | Edge::YieldTooLate | Edge::ReceiveBusy => &[OutcomeKind::Deferred],
+        Edge::PauseForOrphan | Edge::YieldTooLate | Edge::ReceiveBusy => &[OutcomeKind::Deferred],
         Edge::Commit => &[OutcomeKind::Refreshed],
         _ => &[],
     }

@@ -9,22 +9,22 @@
     reason = "the bans are the program's; tests live in the real world"
 )]
 
-mod answers;
-mod arrivals;
-mod callers;
-mod doubts;
+mod ambiguous_grants;
+mod concurrent_callers;
+mod crashed_run_responses;
+mod daemon_without_keyring;
+mod doubt_after_replacement;
+mod followed_tool;
 mod forced;
-mod holders;
-mod homes;
 mod hooks;
-mod knowledge;
+mod ledger;
 mod lockstep;
-mod logouts;
-mod remains;
-mod residents;
-mod shared;
-mod troubles;
-mod uncertain;
+mod logout;
+mod new_credentials;
+mod responses_and_retries;
+mod store_disagreement;
+mod token_ownership;
+mod unusable_store;
 mod world;
 
 #[allow(dead_code, reason = "shared with the other tests")]
@@ -36,10 +36,10 @@ use std::time::Duration;
 
 use keepalive::outcome::{OutcomeKind, Publication};
 use keepalive::store::keyring::KeyringError;
-use keepalive_model::host::{Budget, Design, Edge, Phase, SendReason, Server, edges};
+use keepalive_model::one_machine::{Budget, Design, Edge, Phase, SendReason, Server, edges};
 
-use support::authserver::{Fault, HoldPoint};
-use support::family::RotationMode;
+use support::auth_server::{Fault, HoldPoint};
+use support::token_family::RotationMode;
 use world::{ACCESS_LIFETIME, CrashSnapshot, HookPoint, World};
 
 const GRACE: &str = "rotation = \"grace\"\nreuse_grace = \"60s\"\ngrace_semantics = \"same\"\ntimeout = \"5s\"\n";
@@ -86,15 +86,15 @@ fn run_scenario(edge: Edge, template: &CrashSnapshot) {
         | Edge::Seal
         | Edge::Publish
         | Edge::Commit => an_ordinary_refresh(template),
-        Edge::RollForward | Edge::Crash(Phase::Sealed) => sealed_then_dead(template, None),
-        Edge::RollForwardLater => sealed_then_dead(template, Some(KeyringError::Locked)),
-        Edge::SettleIntent | Edge::Crash(Phase::Published) => published_then_dead(template),
+        Edge::RollForward | Edge::Crash(Phase::Sealed) => crash_after_sealing(template, None),
+        Edge::RollForwardLater => crash_after_sealing(template, Some(KeyringError::Locked)),
+        Edge::SettleIntent | Edge::Crash(Phase::Published) => crash_after_publishing(template),
         Edge::ReceiveDenial | Edge::RefuseDead => a_denial(template),
         Edge::FollowSuccess => a_waiter(template, None),
         Edge::FollowFailure | Edge::ReceiveBusy => a_waiter(template, Some(BUSY)),
         Edge::GiveUp | Edge::WaitInDoubt => a_lost_answer(template),
         Edge::PresumeConsumed => a_last_chance_of_the_dead(template),
-        Edge::HoldForOrphan | Edge::Allow(SendReason::Grace) => a_rescue_by_grace(template),
+        Edge::PauseForOrphan | Edge::Allow(SendReason::Grace) => a_rescue_by_grace(template),
         Edge::Allow(SendReason::Retry) => a_retry_without_rotation(template),
         Edge::Allow(SendReason::LastChance) => the_last_chance(template),
         Edge::KeyringAway => a_keyring_that_is_away(template),
@@ -128,10 +128,10 @@ fn an_ordinary_refresh(template: &CrashSnapshot) {
 }
 
 /// The answer is sealed and the process dies; the next one finds it, with the keyring there or away.
-fn sealed_then_dead(template: &CrashSnapshot, keyring: Option<KeyringError>) {
+fn crash_after_sealing(template: &CrashSnapshot, keyring: Option<KeyringError>) {
     let world = strict(template);
-    let remains = world.crash_at(HookPoint::BeforePublish);
-    let world = world.restart_from(remains, None);
+    let snapshot = world.crash_at(HookPoint::BeforePublish);
+    let world = world.restart_from(snapshot, None);
     assert_eq!(world.published(), Some(1));
     if keyring.is_some() {
         world.keyring.set_fault(keyring);
@@ -152,10 +152,10 @@ fn assert_next_refresh(world: &World, generation: u64) {
     assert_eq!(world.server.counts().presented_again, 0);
 }
 
-fn published_then_dead(template: &CrashSnapshot) {
+fn crash_after_publishing(template: &CrashSnapshot) {
     let world = strict(template);
-    let remains = world.crash_at(HookPoint::AfterPublish);
-    let world = world.restart_from(remains, None);
+    let snapshot = world.crash_at(HookPoint::AfterPublish);
+    let world = world.restart_from(snapshot, None);
     assert_eq!(world.published(), Some(2));
     let outcome = world.refresh_if_due();
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Fresh, 2), "{outcome:?}");
@@ -218,8 +218,8 @@ fn a_last_chance_of_the_dead(template: &CrashSnapshot) {
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     world.clock.advance(ACCESS_LIFETIME - Duration::from_secs(25));
     world.server.script([Fault::DropBefore]);
-    let remains = world.crash_at(HookPoint::AfterExchange);
-    let world = world.restart_from(remains, None);
+    let snapshot = world.crash_at(HookPoint::AfterExchange);
+    let world = world.restart_from(snapshot, None);
     for _ in 0..2 {
         assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
     }
@@ -306,8 +306,8 @@ fn a_keyring_that_goes_away(template: &CrashSnapshot) {
 
 fn dead_before_the_intent(template: &CrashSnapshot) {
     let world = strict(template);
-    let remains = world.crash_at(HookPoint::BeforeExchange);
-    let world = world.restart_from(remains, None);
+    let snapshot = world.crash_at(HookPoint::BeforeExchange);
+    let world = world.restart_from(snapshot, None);
     assert_eq!((world.requests(), world.journal().open_intent()), (0, None));
     assert_next_refresh(&world, 2);
 }
@@ -315,9 +315,9 @@ fn dead_before_the_intent(template: &CrashSnapshot) {
 /// The request was, or may have been, sent.
 fn dead_with_an_intent(template: &CrashSnapshot, place: HookPoint) {
     let world = strict(template);
-    let remains = world.crash_at(place);
+    let snapshot = world.crash_at(place);
     let before = world.requests();
-    let world = world.restart_from(remains, None);
+    let world = world.restart_from(snapshot, None);
     assert!(world.journal().open_intent().is_some());
     for _ in 0..2 {
         let outcome = world.refresh();
@@ -330,8 +330,8 @@ fn dead_with_an_intent(template: &CrashSnapshot, place: HookPoint) {
 fn power_cut_after_the_seal(template: &CrashSnapshot, place: HookPoint) {
     let world = strict(template);
     let older = world.snapshot();
-    let remains = world.crash_at(place);
-    let world = world.restart_from(remains, Some(older.items()));
+    let snapshot = world.crash_at(place);
+    let world = world.restart_from(snapshot, Some(older.items()));
     assert_eq!(world.published(), Some(1));
     let outcome = world.refresh_if_due();
     assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Fresh, 2), "{outcome:?}");

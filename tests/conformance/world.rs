@@ -28,8 +28,8 @@ use keepalive::store::keyring::memory::MemoryKeyring;
 
 pub use super::hooks::HookPoint;
 use super::hooks::{Hooks, WithHooks};
-use super::support::authserver::{AuthServer, Fault};
-use super::support::family::RotationMode;
+use super::support::auth_server::{AuthServer, Fault};
+use super::support::token_family::RotationMode;
 
 /// Of every client that is to have one.
 pub const CLIENT_SECRET: &str = "4711";
@@ -130,7 +130,7 @@ impl World {
         }
         if has_keyring {
             // The key's birth by another process: only the one that makes it waits a second for it to be durable.
-            world.store_and_endpoint().0.load_or_generate_key("").unwrap();
+            world.store_and_endpoint().0.prepare_to_seal("").unwrap();
         }
         world.sign_in();
         world
@@ -403,11 +403,11 @@ impl World {
     }
 
     /// The world as it goes on from there; `keyring`: what a power cut left of it, if there was one.
-    pub fn restart_from(&self, remains: CrashSnapshot, keyring: Option<BTreeMap<KeyringItem, String>>) -> Self {
+    pub fn restart_from(&self, snapshot: CrashSnapshot, keyring: Option<BTreeMap<KeyringItem, String>>) -> Self {
         let memory = MemoryKeyring::default();
-        memory.restore(keyring.unwrap_or(remains.items));
+        memory.restore(keyring.unwrap_or(snapshot.items));
         Self {
-            dir: remains.dir,
+            dir: snapshot.dir,
             keyring: memory,
             clock: Arc::clone(&self.clock),
             server: Arc::clone(&self.server),
@@ -421,8 +421,8 @@ impl World {
 
     /// Another state directory on the same keyring.
     pub fn with_other_state_dir(&self) -> Self {
-        let remains = CrashSnapshot { dir: tempfile::tempdir().unwrap(), items: self.keyring.snapshot() };
-        self.restart_from(remains, None)
+        let snapshot = CrashSnapshot { dir: tempfile::tempdir().unwrap(), items: self.keyring.snapshot() };
+        self.restart_from(snapshot, None)
     }
 
     /// A world on this very keyring: each sees what the other does in it.

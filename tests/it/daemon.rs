@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::support::authserver::{AuthServer, Fault, HoldPoint};
+use super::support::auth_server::{AuthServer, Fault, HoldPoint};
 use super::support::eventually;
-use super::support::family::RotationMode;
 use super::support::sandbox::Sandbox;
+use super::support::token_family::RotationMode;
 
 #[test]
 fn daemon_refreshes_repeatedly_at_the_margin() {
@@ -111,7 +111,7 @@ fn reload_before_the_key_is_read_does_not_end_the_daemon() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let config = sandbox.path("config/keepalive/config.toml");
-    // The first time it waits until somebody writes into the pipe.
+    // The first time it waits until the test writes into the pipe.
     let script = "touch asked; test -e went || read -r go <gate; touch went; cat key";
     let gate = sandbox.path("home/gate");
     assert!(std::process::Command::new("mkfifo").arg(&gate).status().unwrap().success());

@@ -6,9 +6,9 @@ use keepalive::config::Config;
 use keepalive::profile::BodyEncoding;
 use serde_json::{Value, json};
 
-use super::support::authserver::{AuthServer, Fault};
-use super::support::family::RotationMode;
+use super::support::auth_server::{AuthServer, Fault};
 use super::support::sandbox::Sandbox;
+use super::support::token_family::RotationMode;
 
 fn providers(sandbox: &Sandbox) -> Vec<Value> {
     let run = sandbox.keepalive(&["--json", "providers"]).exits(0);

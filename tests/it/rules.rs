@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use super::support::authserver::{AuthServer, HoldPoint};
-use super::support::bus::{KeyringState, SessionBus};
-use super::support::family::RotationMode;
+use super::support::auth_server::{AuthServer, HoldPoint};
 use super::support::sandbox::{PROGRAM, Sandbox};
+use super::support::session_bus::{KeyringState, SessionBus};
+use super::support::token_family::RotationMode;
 use super::support::{eventually, lock_waiters};
 
 /// The calls of one forced refresh on files and sockets, in order, as `strace` saw them.

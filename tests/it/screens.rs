@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use regex::Regex;
 
-use super::support::authserver::{AuthServer, Fault};
-use super::support::family::RotationMode;
+use super::support::auth_server::{AuthServer, Fault};
 use super::support::sandbox::Sandbox;
+use super::support::token_family::RotationMode;
 use super::support::{eventually, root};
 
 /// What differs from run to run, and the fixed word for it.

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::support::authserver::AuthServer;
-use super::support::family::RotationMode;
+use super::support::auth_server::AuthServer;
 use super::support::root;
 use super::support::sandbox::{PROGRAM, Sandbox};
+use super::support::token_family::RotationMode;
 use super::support::user_manager::UserManager;
 
 /// Installs a unit; its program is found where this build is.

@@ -1,4 +1,4 @@
-//! House memory: what a reviewer would say each time, said by a test instead.
+//! Rules of this repository that a machine can check: layers, lengths, words, imports, dependencies.
 
 mod imports;
 mod words;
@@ -8,8 +8,8 @@ use std::process::Command;
 
 use super::support::root;
 
-/// Which floor each part stands on; a part may use its own floor and those below, and strangers never use each other.
-const FLOORS: [(&str, u8); 20] = [
+/// The layer of each part; a part may use its own layer and those below, and independent parts never use each other.
+const LAYERS: [(&str, u8); 20] = [
     ("clock", 0),
     ("credential", 0),
     ("events", 0),
@@ -31,8 +31,8 @@ const FLOORS: [(&str, u8); 20] = [
     ("main", 7),
     ("tests", 7),
 ];
-/// Parts of one floor that know nothing of each other.
-const STRANGERS: [&str; 3] = ["config", "provider", "store"];
+/// Parts of one layer that know nothing of each other.
+const INDEPENDENT: [&str; 3] = ["config", "provider", "store"];
 
 /// What is left of the bans: clippy knows the others, see `.clippy.toml` and `[lints]` in `Cargo.toml`.
 const BANS: [(&str, &str); 2] =
@@ -104,15 +104,15 @@ fn part_of(file: &str) -> &str {
     inside.split(['/', '.']).next().unwrap_or(inside)
 }
 
-fn floor(part: &str) -> Option<u8> {
-    FLOORS.iter().find(|(name, _)| *name == part).map(|(_, floor)| *floor)
+fn layer(part: &str) -> Option<u8> {
+    LAYERS.iter().find(|(name, _)| *name == part).map(|(_, layer)| *layer)
 }
 
 /// What is wrong with the imports of a file.
-fn climbs(file: &str, text: &str) -> Vec<String> {
+fn layer_faults(file: &str, text: &str) -> Vec<String> {
     let part = part_of(file);
-    let Some(mine) = floor(part) else {
-        return vec![format!("{file}: `{part}` has no floor; give it one in tidy.rs")];
+    let Some(mine) = layer(part) else {
+        return vec![format!("{file}: `{part}` has no layer; give it one in tidy.rs")];
     };
     let mut faults = Vec::new();
     for used in code(text)
@@ -120,10 +120,10 @@ fn climbs(file: &str, text: &str) -> Vec<String> {
         .skip(1)
         .filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next())
     {
-        match floor(used) {
-            Some(theirs) if theirs > mine => faults.push(format!("{file}: uses `{used}`, which stands above `{part}`")),
-            Some(_) if used != part && STRANGERS.contains(&part) && STRANGERS.contains(&used) => {
-                faults.push(format!("{file}: `{part}` and `{used}` are strangers"));
+        match layer(used) {
+            Some(theirs) if theirs > mine => faults.push(format!("{file}: uses `{used}`, which is above `{part}`")),
+            Some(_) if used != part && INDEPENDENT.contains(&part) && INDEPENDENT.contains(&used) => {
+                faults.push(format!("{file}: `{part}` and `{used}` are independent of each other"));
             }
             Some(_) => {}
             None => {}
@@ -145,7 +145,7 @@ fn banned(file: &str, text: &str) -> Vec<String> {
 }
 
 /// Functions that are too long or too deep, by the indentation that rustfmt gives.
-fn walls(file: &str, text: &str) -> Vec<String> {
+fn oversized_functions(file: &str, text: &str) -> Vec<String> {
     let mut faults = Vec::new();
     let mut open: Option<(usize, usize, String)> = None;
     for (number, line) in code(text).lines().enumerate() {
@@ -185,10 +185,10 @@ fn none(faults: Vec<String>) {
 #[test]
 fn every_file_begins_with_a_doc_comment() {
     let all = [files("src", ".rs"), files("tests/it", ".rs")].concat();
-    let is_dumb = |text: &str| !(text.starts_with("//!") || text.starts_with("#![doc = include_str!"));
+    let lacks_doc = |text: &str| !(text.starts_with("//!") || text.starts_with("#![doc = include_str!"));
     none(
         all.into_iter()
-            .filter(|(_, text)| is_dumb(text))
+            .filter(|(_, text)| lacks_doc(text))
             .map(|(file, _)| format!("{file}: no `//!` line on top"))
             .collect(),
     );
@@ -204,12 +204,12 @@ fn no_file_exceeds_the_line_limit() {
 #[test]
 fn no_function_exceeds_the_length_or_depth_limit() {
     let code = files("src", ".rs").into_iter().filter(|(file, _)| !is_test(file));
-    none(code.flat_map(|(file, text)| walls(&file, &text)).collect());
+    none(code.flat_map(|(file, text)| oversized_functions(&file, &text)).collect());
 }
 
 #[test]
 fn imports_respect_the_layer_order() {
-    none(files("src", ".rs").iter().flat_map(|(file, text)| climbs(file, text)).collect());
+    none(files("src", ".rs").iter().flat_map(|(file, text)| layer_faults(file, text)).collect());
 }
 
 #[test]
@@ -244,8 +244,8 @@ fn refresh_tokens_are_exposed_only_in_listed_files() {
 fn tests_wait_for_events_and_do_not_sleep() {
     let allowed = [
         "tests/it/support/mod.rs",
-        "tests/it/support/bus.rs",
-        "tests/it/support/authserver.rs",
+        "tests/it/support/session_bus.rs",
+        "tests/it/support/auth_server.rs",
         "tests/it/daemon.rs",
         "tests/it/tidy.rs",
     ];
@@ -310,7 +310,7 @@ const ABSENT: [&str; 10] =
     ["contract", "house", "serving", "operate", "fleet", "consumers", "peers", "proxy", "ecosystem", "style"];
 
 /// Citations of paragraphs that a reader cannot look up: all but those of an RFC or of OpenID Connect Core.
-fn unfindable(file: &str, text: &str) -> Vec<String> {
+fn unresolvable_citations(file: &str, text: &str) -> Vec<String> {
     let mark = '\u{a7}';
     let is_standard = |before: &str| {
         let before = before.trim_end_matches(mark).trim_end();
@@ -328,7 +328,7 @@ fn unfindable(file: &str, text: &str) -> Vec<String> {
 
 #[test]
 fn every_text_that_is_cited_can_be_looked_up() {
-    none(every_text().iter().flat_map(|(file, text)| unfindable(file, text)).collect());
+    none(every_text().iter().flat_map(|(file, text)| unresolvable_citations(file, text)).collect());
 }
 
 fn cargo_tree(arguments: &[&str]) -> (bool, String) {
@@ -391,16 +391,16 @@ fn dependencies_ask_for_no_newer_rust() {
 #[test]
 fn each_check_can_fail() {
     let text = "//! x\nuse crate::engine::Engine;\nuse crate::provider::wire;\nfn f() {\n    // FIXME\n    x();\n}\n";
-    assert_eq!(climbs("src/store/mod.rs", text).len(), 2);
-    assert_eq!(climbs("src/nowhere/mod.rs", text).len(), 1);
+    assert_eq!(layer_faults("src/store/mod.rs", text).len(), 2);
+    assert_eq!(layer_faults("src/nowhere/mod.rs", text).len(), 1);
     assert_eq!(banned("src/store/mod.rs", text).len(), 1);
     let long = format!("fn long() {{\n{}}}\n", "    x;\n".repeat(LONGEST_FUNCTION));
-    assert_eq!(walls("f", &long).len(), 1);
+    assert_eq!(oversized_functions("f", &long).len(), 1);
     let deep = format!("fn deep() {{\n{}x\n}}\n", " ".repeat(4 * (DEEPEST + 2)));
-    assert_eq!(walls("f", &deep).len(), 1);
+    assert_eq!(oversized_functions("f", &deep).len(), 1);
     assert_eq!(part_of("src/store/mod.rs"), "store");
     let mark = '\u{a7}';
-    assert_eq!(unfindable("f", &format!("RFC 6749 {mark}3.1, RFC 8414 {mark}{mark}3.3 and 6.2")).len(), 0);
-    assert_eq!(unfindable("f", &format!("the protocol, {mark}4; {mark}3.2; {}.md", ABSENT[0])).len(), 3);
+    assert_eq!(unresolvable_citations("f", &format!("RFC 6749 {mark}3.1, RFC 8414 {mark}{mark}3.3 and 6.2")).len(), 0);
+    assert_eq!(unresolvable_citations("f", &format!("the protocol, {mark}4; {mark}3.2; {}.md", ABSENT[0])).len(), 3);
     assert!(Path::new(&root()).join("src").exists());
 }

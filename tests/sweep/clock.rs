@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::Extent;
-use super::stage::SweepReport;
-use super::support::authserver::{AuthServer, HoldPoint};
-use super::support::family::RotationMode;
+use super::fixture::SweepReport;
+use super::support::auth_server::{AuthServer, HoldPoint};
 use super::support::sandbox::Sandbox;
+use super::support::token_family::RotationMode;
 
 /// Seconds by which the clock is set.
 const STEPS: &[i64] = &[-86_400, -3_600, -5, 5, 3_600, 86_400, 315_360_000];

@@ -5,8 +5,8 @@
 //! network may leave a doubt.
 
 use super::Extent;
-use super::stage::{PointResult, StoreType, SweepFixture, SweepReport, TracedCommand};
-use super::support::family::RotationMode;
+use super::fixture::{PointResult, StoreType, SweepFixture, SweepReport, TracedCommand};
+use super::support::token_family::RotationMode;
 use super::tracer::{CallFilter, Injection, TraceOrder};
 
 const OF_FILES: &[(&str, i32)] = &[

@@ -7,8 +7,8 @@
 use std::time::{Duration, Instant};
 
 use super::Extent;
-use super::stage::{PointResult, StoreType, SweepFixture, SweepReport, TracedCommand};
-use super::support::family::RotationMode;
+use super::fixture::{PointResult, StoreType, SweepFixture, SweepReport, TracedCommand};
+use super::support::token_family::RotationMode;
 use super::tracer::{CallFilter, Injection, TraceOrder};
 
 pub fn on_files(extent: Extent) -> bool {
@@ -28,7 +28,8 @@ fn run(extent: Extent, store: StoreType) -> bool {
         is_good &= tally.print(&format!("kill, {victim:?}, {store:?} store"));
         println!("  window: {}", window.describe());
         if extent.is_full() {
-            is_good &= sweep.rescue(&window).print(&format!("  in the window, {victim:?}, {store:?} store"));
+            is_good &=
+                sweep.rerun_window_points(&window).print(&format!("  in the window, {victim:?}, {store:?} store"));
         }
     }
     is_good
@@ -118,7 +119,7 @@ impl KillSweep {
     }
 
     /// Strikes the points of the window again: where the server has a grace, and where the token soon ends.
-    fn rescue(&self, window: &DoubtWindow) -> SweepReport {
+    fn rerun_window_points(&self, window: &DoubtWindow) -> SweepReport {
         let mut tally = SweepReport::default();
         for (mode, name) in [(RotationMode::Grace(Duration::from_secs(60)), "grace"), (RotationMode::Strict, "strict")]
         {

@@ -8,9 +8,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::Extent;
-use super::stage::{StoreType, SweepFixture, SweepReport, TracedCommand};
-use super::support::family::RotationMode;
+use super::fixture::{StoreType, SweepFixture, SweepReport, TracedCommand};
 use super::support::sandbox::PROGRAM;
+use super::support::token_family::RotationMode;
 use super::tracer::{self, CallFilter, Injection, TraceOrder, TraceResult};
 
 pub fn run(extent: Extent) -> bool {

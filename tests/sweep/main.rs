@@ -10,9 +10,10 @@
     reason = "the bans are the program's; tests live in the real world"
 )]
 
-mod arrival;
 mod clock;
 mod errno;
+mod fixture;
+mod import;
 mod kill;
 mod logout;
 mod mutations;
@@ -20,7 +21,6 @@ mod power;
 mod proxy;
 mod race;
 mod soak;
-mod stage;
 mod tracer;
 
 #[allow(dead_code, reason = "shared with the other tests")]
@@ -55,7 +55,7 @@ const SWEEPS: &[KillSweep] = &[
     ("kill", kill::on_files),
     ("kill-keyring", kill::on_keyring),
     ("logout", logout::run),
-    ("arrival", arrival::run),
+    ("import", import::run),
     ("errno", errno::run),
     ("proxy", proxy::run),
     ("power", power::run),
@@ -70,7 +70,7 @@ const SWEEPS: &[KillSweep] = &[
 const LEFT_OUT: &str = "
 Left out: the sweeps, the model, and each test above that is `ignored`. They need more than a Rust toolchain, or minutes.
     contrib/test                                        installs what is needed (as root) and runs everything
-    cargo test --test it -- --include-ignored logins    one file of tests, when its programs are there
+    cargo test --test it -- --include-ignored login::    one file of tests, when its programs are there
     cargo test --test sweep -- kill                     one sweep
     cargo test -p keepalive-model                       the model
 ";

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde::Deserialize;
 
 use super::Extent;
-use super::stage::SweepReport;
+use super::fixture::SweepReport;
 use super::support::root;
 
 #[derive(Deserialize)]

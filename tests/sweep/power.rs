@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::Extent;
-use super::stage::{PointResult, StoreType, SweepFixture, SweepReport, TracedCommand};
-use super::support::family::RotationMode;
+use super::fixture::{PointResult, StoreType, SweepFixture, SweepReport, TracedCommand};
+use super::support::token_family::RotationMode;
 use super::tracer::{CallFilter, Injection, TraceOrder};
 
 /// Name, options of mkfs and of mount (such that as little as possible is written unasked), size in MiB.

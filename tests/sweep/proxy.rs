@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::Extent;
-use super::support::oidc::OidcProvider;
+use super::support::oidc_provider::OidcProvider;
 use super::support::sandbox::Sandbox;
 
 /// What is done to one exchange.

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::Extent;
-use super::stage::{PointResult, StoreType, SweepFixture, SweepReport, TracedCommand};
-use super::support::family::RotationMode;
+use super::fixture::{PointResult, StoreType, SweepFixture, SweepReport, TracedCommand};
 use super::support::sandbox::Process;
+use super::support::token_family::RotationMode;
 use super::tracer::{self, CallFilter, Injection, TraceOrder};
 
 /// The holder of the lock is stopped for a while at each of its calls, while others come: one request, and all are served.

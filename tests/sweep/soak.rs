@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::Extent;
 use super::race::Random;
-use super::support::authserver::{AuthServer, LoggedRefresh};
-use super::support::bus::{KeyringState, SessionBus};
-use super::support::family::RotationMode;
+use super::support::auth_server::{AuthServer, LoggedRefresh};
 use super::support::sandbox::{Process, Sandbox};
+use super::support::session_bus::{KeyringState, SessionBus};
+use super::support::token_family::RotationMode;
 
 /// A kill this long before or after a commit may have come between it and the seal: the window takes milliseconds, but
 /// the machine is busy.
@@ -24,7 +24,7 @@ pub fn run(extent: Extent) -> bool {
     let mut soak = Soak::start(profiles);
     let end = Instant::now() + most;
     while soak.fewest_rotations() < rotations && Instant::now() < end {
-        soak.disturb();
+        soak.do_random_event();
         soak.read_events();
     }
     soak.conclude(rotations)
@@ -104,7 +104,7 @@ impl Soak {
     }
 
     /// Something unkind, or just another caller.
-    fn disturb(&mut self) {
+    fn do_random_event(&mut self) {
         std::thread::sleep(Duration::from_millis(20 + self.random.below(200)));
         let profile = format!("p{}", self.random.below(self.rotations.len() as u64));
         match self.random.below(24) {

@@ -6,6 +6,7 @@ use crate::cli::setup::Setup;
 use crate::cli::status::StatusRow;
 use crate::outcome::{ErrorKind, Failure, ProfileState};
 use crate::profile::ProfileName;
+use crate::store::keyring::KeyringService;
 use crate::store::{StoreError, TakeOverResult, TokenClaim};
 
 pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
@@ -96,7 +97,7 @@ pub fn take_over(setup: &Setup, named: &[ProfileName]) -> Vec<Finding> {
 }
 
 fn take_over_finding(setup: &Setup, name: &ProfileName, taken: &TakeOverResult) -> Finding {
-    let service = setup.store.keyring().map_or("keepalive", |(_, service)| service);
+    let service = setup.store.keyring().map_or("keepalive", KeyringService::service);
     let clear = format!("secret-tool clear service {service} username {name}");
     let anew = format!("remove it ({clear}) and sign in again: keepalive login {name}");
     match taken {

@@ -120,15 +120,15 @@ fn lock(store: &Store) -> Finding {
 }
 
 fn keyring(store: &Store) -> Option<Finding> {
-    let (keyring, service) = store.keyring()?;
+    let keyring = store.keyring()?;
     Some(match keyring.check() {
-        Ok(()) => Finding::good("keyring", format!("reachable and unlocked (service {service})")),
+        Ok(()) => Finding::good("keyring", format!("reachable and unlocked (service {})", keyring.service())),
         Err(e) => Finding::from_store_error("keyring", &e.into()),
     })
 }
 
 fn key(store: &Store) -> Finding {
-    let key = store.key("").and_then(|key| store.check_key_id(&key, "").map(|()| key));
+    let key = store.keys().load("").and_then(|key| store.keys().check_id(&key, "").map(|()| key));
     match key {
         Ok(key) => Finding::good("sealing key", format!("{} ({} store)", key.id(), store.kind())),
         Err(StoreError::Empty) => Finding::good("sealing key", "will be created with the first credential"),

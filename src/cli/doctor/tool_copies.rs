@@ -39,7 +39,7 @@ fn check_copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     };
     // In a store that does not know its own UUID no fingerprint can be compared.
     setup.store.uuid()?;
-    let key = setup.store.key(name.as_str()).ok()?;
+    let key = setup.store.keys().load(name.as_str()).ok()?;
     let theirs = foreign.response.refresh.as_ref().map(|token| key.fingerprint(token))?;
     let is_live = journal.fingerprint.as_ref() == Some(&theirs);
     let is_spent = setup.store.ledger().is_consumed(&theirs).unwrap_or(false);

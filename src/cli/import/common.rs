@@ -43,12 +43,12 @@ pub(super) fn prepare(setup: &Setup, profile: &Profile) -> Result<(Engine, Prepa
 pub(super) fn store_credential(
     args: &ImportArgs,
     engine: &Engine,
-    arrival: NewCredential,
+    imported: NewCredential,
     now: &Moment,
     out: &Output,
 ) -> Result<Outcome, Outcome> {
-    let expires_at = arrival.credential.grant.validity.as_ref().map(Validity::expires_at);
-    let from = arrival.origin.as_ref().map(|origin| {
+    let expires_at = imported.credential.grant.validity.as_ref().map(Validity::expires_at);
+    let from = imported.origin.as_ref().map(|origin| {
         let whose = origin.identity.display_name().map_or(String::new(), |name| format!(", {name}"));
         format!(" from {origin}{whose}")
     });
@@ -56,7 +56,7 @@ pub(super) fn store_credential(
         out.info(&format!("waiting for the keyring to save it ({} s) …", waited.as_secs()));
     };
     let warrant = if args.replace { Provenance::ForcedImport } else { Provenance::Import };
-    let handed = new_credential::store_credential(engine.store(), &args.profile, arrival, warrant, now, &young)?;
+    let handed = new_credential::store_credential(engine.store(), &args.profile, imported, warrant, now, &young)?;
     let mut outcome = Outcome::new(OutcomeKind::Refreshed);
     outcome.generation = handed.generation;
     outcome.expires_at = expires_at;

@@ -35,8 +35,8 @@ pub(super) fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output)
         )
     })?;
     credential.grant.login_by = credential.grant.login_by.or(login_by);
-    let arrival = NewCredential { credential, origin: Some(origin.clone()) };
-    let outcome = store_credential(args, &engine, arrival, &now, out)?;
+    let imported = NewCredential { credential, origin: Some(origin.clone()) };
+    let outcome = store_credential(args, &engine, imported, &now, out)?;
     if origin.identity.display_name().is_none() {
         out.info(&format!("{}: its store does not name the account", origin.tool));
         if profile.follow {

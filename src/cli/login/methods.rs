@@ -92,7 +92,7 @@ impl LoginFlow<'_> {
     pub fn sign_in(&self, way: &LoginMethod) -> FlowResult {
         match way {
             LoginMethod::Browser { endpoint, redirect } => match self.by_browser(endpoint, redirect) {
-                Ok((attempt, visitor)) => (self.redeem_redirect(&attempt, visitor.query.expose()), Some(visitor)),
+                Ok((attempt, browser)) => (self.redeem_redirect(&attempt, browser.query.expose()), Some(browser)),
                 Err(e) => (Err(e), None),
             },
             LoginMethod::Device { endpoint, why } => (self.by_device(endpoint, *why), None),
@@ -140,7 +140,7 @@ impl LoginFlow<'_> {
         let deadline = self.events.deadline(SIGN_IN_TIMEOUT);
         loop {
             match self.events.next(&deadline, SIGN_IN_TIMEOUT)? {
-                Some(LoginEvent::Redirected(visitor)) => return Ok((attempt, visitor)),
+                Some(LoginEvent::Redirected(browser)) => return Ok((attempt, browser)),
                 Some(LoginEvent::StrayRedirect(what)) => self.out.warn(&format!("ignored a redirect: {what}")),
                 Some(LoginEvent::Pasted(_) | LoginEvent::PasteEnded | LoginEvent::Interrupted) | None => {}
             }

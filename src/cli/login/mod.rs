@@ -79,7 +79,7 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
     let way =
         methods::choose_method(args, &profile.provider, &sites, &setup.environment.desktop).map_err(config_failure)?;
     // A store that cannot keep the response is found before the person signs in for nothing.
-    setup.store.load_or_generate_key(profile.name.as_str()).map_err(|e| from_outcome(e.outcome()))?;
+    setup.store.prepare_to_seal(profile.name.as_str()).map_err(|e| from_outcome(e.outcome()))?;
     let show = |left: Duration| out.countdown(left);
     let wait = LoginEvents::new(setup.clock.as_ref(), &show);
     stop_on_signal(&endpoint, &wait);
@@ -92,17 +92,17 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
         client: &counter,
         events: &wait,
     };
-    let (signed, visitor) = desk.sign_in(&way);
+    let (signed, browser) = desk.sign_in(&way);
     out.end_countdown();
     let done =
         signed.map_err(sign_in_failure).and_then(|signed| store_credential(&engine, &profile, &prepared, signed, out));
     if done.is_err() {
         // A key that was created for a first credential is removed again; if it stays, that does no harm.
-        let _left = setup.store.delete_unused_key();
+        let _left = setup.store.keys().delete_unused();
     }
-    if let Some(visitor) = visitor {
+    if let Some(browser) = browser {
         let (is_signed_in, text) = browser_message(&done, &profile);
-        visitor.respond(is_signed_in, &text);
+        browser.respond(is_signed_in, &text);
     }
     done.map(|done| report(&done, &setup, &profile, out))
 }

@@ -189,7 +189,7 @@ fn remove_environment(dir: &Path, name: &str, bus_address: Option<&str>) {
         let published = KeyringItem { service: name.to_owned(), user: PROFILE.to_owned() };
         for item in key.into_iter().chain([published]) {
             // Without the sealed files, items in a keyring that is away are useless.
-            let _away = store.keyring().map(|(keyring, _)| keyring.delete(&item, ""));
+            let _away = store.keyring().map(|keyring| keyring.delete(&item, ""));
         }
     }
     let _best_effort = std::fs::remove_dir_all(dir);

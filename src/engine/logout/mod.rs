@@ -123,7 +123,7 @@ impl LogoutRequest<'_> {
         let (refresh_token, access_token) = (result.refresh.as_str(), result.access.map(TokenFate::as_str));
         tracing::info!(event = "logout", profile = %self.name, refresh_token, access_token, "logged out");
         // Not under the profile's lock: the key's own lock comes first.
-        if let Err(e) = self.store.delete_unused_key() {
+        if let Err(e) = self.store.keys().delete_unused() {
             result.warnings.push(format!("the sealing key is still in the keyring: {e}"));
         }
         Ok(result)
@@ -136,7 +136,7 @@ impl LogoutRequest<'_> {
     ) -> Result<LogoutResult, Outcome> {
         // It may come from a command, which is not waited for under a lock.
         let seen = self.store.view(self.name).ok();
-        let key = self.store.prefetch_key(self.name, seen.as_ref().and_then(ProfileView::key_id));
+        let key = self.store.keys().prefetch(self.name, seen.as_ref().and_then(ProfileView::key_id));
         let path = self.store.create_lock_file(self.name)?;
         let lock = match LockFile::try_acquire(&path).map_err(|e| cannot_lock(&path, &e))? {
             Some(lock) => lock,
@@ -149,7 +149,7 @@ impl LogoutRequest<'_> {
         let permit = Permit::from_lock(self.name, &lock);
         let mut locked = match self.must_forget {
             true => self.store.open_discarding_damage(permit, |key_id| {
-                self.store.recheck_prefetched_key(self.name, &key, key_id).ok()
+                self.store.keys().recheck_prefetched(self.name, &key, key_id).ok()
             })?,
             false => self.store.open_profile(permit)?,
         };
@@ -180,7 +180,7 @@ impl LogoutRequest<'_> {
     fn complete_earlier_logout(&self, locked: &mut LockedProfile<'_, '_>) -> Result<LogoutResult, Outcome> {
         if !self.store.has_remains(self.name)? {
             // The key may have been left.
-            return match self.store.has_unused_key()? {
+            return match self.store.keys().has_unused()? {
                 true => Ok(completed_result(&locked.journal, Vec::new())),
                 false => Err(nothing_to_sign_out(self.name)),
             };
@@ -195,7 +195,7 @@ impl LogoutRequest<'_> {
         locked: &mut LockedProfile<'_, 'l>,
         key: &PrefetchedKey,
     ) -> Result<Option<LoadedCredential<'l>>, Outcome> {
-        let key = self.store.recheck_prefetched_key(self.name, key, locked.sealed_key_id())?;
+        let key = self.store.keys().recheck_prefetched(self.name, key, locked.sealed_key_id())?;
         locked.promote_pending_grant(&key)?;
         Ok(locked.load(&key, false)?)
     }

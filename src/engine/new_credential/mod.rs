@@ -79,7 +79,7 @@ pub fn store_credential(
         drop(acquire_lock(&path)?);
     }
     // The store lock for creating the key comes before any profile lock.
-    let (key, store_lock) = store.key_with_store_lock(name.as_str())?;
+    let (key, store_lock) = store.prepare_to_seal(name.as_str())?;
     let lock = acquire_lock(&store.create_lock_file(name)?)?;
     let (mut locked, existing) = admit(store, Permit::from_lock(name, &lock), &key, provenance)?;
     let mut warnings = locked.remove_remains()?;
@@ -96,7 +96,7 @@ pub fn store_credential(
     drop(store_lock);
     locked.journal.origin = origin;
     let settled = sealed.and_then(|()| settle_new_credential(&mut locked, &credential, &key, None));
-    if let Err(e) = store.verify_key_persisted(on_key_check) {
+    if let Err(e) = store.keys().verify_persisted(on_key_check) {
         warnings.push(format!("the keyring may not have saved the sealing key: {e}"));
     }
     let (generation, publication) = (credential.generation, locked.journal.publication);

@@ -151,19 +151,8 @@ mod tests {
     fn case(rotation: Rotation) -> Case {
         let clock = ManualClock::new(Timestamp::from_secs(1_790_000_000));
         let now = clock.now();
-        let intent = Intent {
-            attempt_id: "a".into(),
-            generation: Generation::FIRST,
-            fingerprint: Fingerprint::from_hex("0".repeat(32)),
-            send_count: 1,
-            first_sent: now.clone(),
-            last_sent: now.clone(),
-            gave_up_at: Some(now.clone()),
-            previous_gave_up_at: None,
-            is_last_chance_used: false,
-            is_reusable: false,
-            client_mark: None,
-        };
+        let sent = Intent::new("a", Generation::FIRST, Fingerprint::from_hex("0".repeat(32)), &now);
+        let intent = Intent { gave_up_at: Some(now.clone()), ..sent };
         let validity = Some(Validity { obtained: now, lifetime_ms: 600_000, assumed: false, is_remainder: false });
         Case { clock, intent, policy: Policy { rotation, ..Policy::default() }, validity }
     }

@@ -50,7 +50,7 @@ fn sent() -> Journal {
 fn response(status: u16) -> SealedResponse {
     serde_json::from_value(serde_json::json!({
         "status": status, "body": "", "is_complete": true, "sent_refresh_token": "r", "sent_at": now(), "send_count": 1,
-        "binding": credential(2, "r").binding, "previous_grant": {"token_type": "Bearer"}, "default_lifetime_ms": 1,
+        "binding": credential(2, "r").binding, "previous_grant": {"token_type": "Bearer"}, "default_lifetime_ms": 1, "cooldown_ms": 0,
     }))
     .unwrap()
 }

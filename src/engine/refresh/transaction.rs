@@ -13,7 +13,7 @@ use crate::credential::secret::Fingerprint;
 use crate::engine::explain;
 use crate::engine::refresh::admission::{Denied, admit};
 use crate::engine::refresh::commit::{SentRefresh, settle_exchange, settle_recovered};
-use crate::engine::refresh::context::RefreshContext;
+use crate::engine::refresh::context::{Facts, RefreshContext};
 use crate::engine::refresh::errors;
 use crate::engine::refresh::retry_policy::SendKind;
 use crate::engine::status;
@@ -60,7 +60,7 @@ fn refresh_under_lock<'l>(
     if locked.journal.is_tombstone {
         return Err(errors::no_credential(&ctx.profile.name));
     }
-    let key = ctx.store.recheck_prefetched_key(&ctx.profile.name, &ctx.prefetched_key, locked.sealed_key_id())?;
+    let key = ctx.store.keys().recheck_prefetched(&ctx.profile.name, &ctx.prefetched_key, locked.sealed_key_id())?;
     ctx.mark_client(&key);
     // Recovery: a response that arrived for a run that died before it could settle it.
     if let Some(pending) = locked.unsettled_response(&key)? {
@@ -82,12 +82,7 @@ fn refresh_under_lock<'l>(
     check_keyring_for_open_intent(&locked.journal, &loaded)?;
     let loaded = ctx.follow_tool(locked, &key, loaded, &mut warnings)?;
     let facts = ctx.facts();
-    if locked.journal.is_rejection_of_another_client(facts.client_mark)
-        && status::other_server(&loaded.locked_credential.credential().binding, &ctx.prepared.binding()).is_none()
-    {
-        // Rule 22: the client or the endpoint that it came from has been mended.
-        locked.clear_marks(&loaded.fingerprint)?;
-    }
+    forget_mended_rejection(&facts, locked, &loaded)?;
     let admitted = admit(&facts, &locked.journal, &loaded.locked_credential.credential().binding);
     let admitted = admitted.map_err(|denied| match denied {
         Denied::Ended(outcome) => outcome,
@@ -110,6 +105,20 @@ fn refresh_under_lock<'l>(
     }
     let outcome = send_and_settle(ctx, locked, &key, loaded, send)?;
     Ok(with_warnings(ctx.recheck_followed_store(locked, &key, outcome), warnings))
+}
+
+/// Rule 22: a rejection ends when the client or the endpoint that it came from has been mended.
+fn forget_mended_rejection(
+    facts: &Facts<'_>,
+    locked: &mut LockedProfile<'_, '_>,
+    loaded: &LoadedCredential<'_>,
+) -> Result<(), Outcome> {
+    let belongs = &loaded.locked_credential.credential().binding;
+    let is_elsewhere = status::other_server(belongs, &facts.prepared.binding()).is_some();
+    if !is_elsewhere && locked.journal.is_rejection_of_another_client(facts.client_mark) {
+        locked.clear_marks(&loaded.fingerprint)?;
+    }
+    Ok(())
 }
 
 /// Steps 3 to 9, with quick retries as long as nothing was sent.
@@ -221,13 +230,8 @@ impl RefreshContext {
 
     /// Rule 8: the keyring must be able to take the new token, unless a daemon has waited for it long enough.
     fn check_keyring(&self, locked: &LockedProfile<'_, '_>, loaded: &LoadedCredential<'_>) -> Result<(), Outcome> {
-        let error = match &loaded.keyring_error {
-            Some(e) => e.clone(),
-            None => match locked.check_keyring() {
-                Ok(()) => return Ok(()),
-                Err(e) => e,
-            },
-        };
+        let error = loaded.keyring_error.clone().or_else(|| locked.check_keyring().err());
+        let Some(error) = error else { return Ok(()) };
         let validity = loaded.locked_credential.credential().validity();
         let is_urgent = validity.is_none_or(|v| v.remaining(&self.now()) <= v.margin(self.profile.margin) / 2);
         if self.is_daemon && is_urgent {

@@ -23,16 +23,10 @@ use crate::credential::{Binding, Credential, Generation, Grant};
 /// The content of a sealed file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SealedContent {
-    Credential(SealedCredential),
-    Response(SealedResponse),
-}
-
-/// [`SealedContent`] with borrowed values, for sealing what is still needed.
-#[derive(Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SealedContentRef<'a> {
-    Response(&'a SealedResponse),
+pub enum SealedContent<R = SealedResponse> {
+    Credential(Box<SealedCredential>),
+    /// Borrowed, for sealing what is still needed.
+    Response(R),
 }
 
 /// A credential member by member.
@@ -79,10 +73,8 @@ pub struct SealedResponse {
     /// The grant before this one: a response that leaves a member out does not change it.
     pub previous_grant: SealedGrant,
     pub default_lifetime_ms: u64,
-    /// How long its generation must rest, by the policy of its request (rule 20); `None` in responses of older
-    /// versions, which did not say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cooldown_ms: Option<u64>,
+    /// How long its generation must rest, by the policy of its request (rule 20).
+    pub cooldown_ms: u64,
     /// What else the request carried that no error may show: client secret, assertion, credentials in a header.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub further_secrets: Vec<SecretText>,
@@ -262,27 +254,22 @@ impl SealedGrant {
 
 impl SealedContent {
     pub fn from_credential(credential: &Credential) -> Self {
-        Self::Credential(SealedCredential {
+        Self::Credential(Box::new(SealedCredential {
             binding: credential.binding.clone(),
             refresh_token: SecretText(credential.refresh.expose().into()),
             grant: SealedGrant::from_grant(&credential.grant),
-        })
+        }))
     }
+}
 
-    /// The credential in it; `None` for a response that granted nothing, which is never given that name.
-    pub fn into_credential(self, generation: Generation) -> Option<Credential> {
-        match self {
-            Self::Credential(plain) => Some(Credential {
-                generation,
-                binding: plain.binding.clone(),
-                refresh: RefreshToken::new(plain.refresh_token.0.clone())?,
-                grant: plain.grant.to_grant(),
-            }),
-            Self::Response(response) => match response.parse(generation) {
-                ResponseContent::Granted { credential, .. } => Some(*credential),
-                ResponseContent::Denied(_) | ResponseContent::Unreadable | ResponseContent::TooLarge => None,
-            },
-        }
+impl SealedCredential {
+    pub fn to_credential(&self, generation: Generation) -> Option<Credential> {
+        Some(Credential {
+            generation,
+            binding: self.binding.clone(),
+            refresh: RefreshToken::new(self.refresh_token.0.clone())?,
+            grant: self.grant.to_grant(),
+        })
     }
 }
 
@@ -312,7 +299,7 @@ mod tests {
                 not_before: None,
             },
             default_lifetime_ms: 3_600_000,
-            cooldown_ms: None,
+            cooldown_ms: 0,
             further_secrets: Vec::new(),
         }
     }
@@ -398,8 +385,8 @@ mod tests {
     fn sealed_content_reads_back_unchanged() {
         let (c, ..) = granted(&response_to(r#"{"access_token":"a","expires_in":60,"refresh_token":"new"}"#));
         let text = serde_json::to_string(&SealedContent::from_credential(&c)).unwrap();
-        let back: SealedContent = serde_json::from_str(&text).unwrap();
-        let back = back.into_credential(c.generation).unwrap();
+        let SealedContent::Credential(back) = serde_json::from_str::<SealedContent>(&text).unwrap() else { panic!() };
+        let back = back.to_credential(c.generation).unwrap();
         assert_eq!(back.refresh, c.refresh);
         assert_eq!(back.grant.validity, c.grant.validity);
         assert_eq!(back.grant.access, c.grant.access);

@@ -4,52 +4,63 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::profile::ProfileName;
+use crate::store::StoreError;
 use crate::store::disk::envelope;
-use crate::store::disk::layout;
-use crate::store::disk::layout::Layout;
+use crate::store::disk::layout::{self, Layout};
 use crate::store::journal::Journal;
-use crate::store::{Store, StoreError};
 use crate::sys::durable;
 
-impl Store {
-    /// Every profile that something is stored for, by name. A folder that cannot be looked into is for its own runs to tell.
-    pub fn list_profiles(&self) -> Result<Vec<ProfileName>, StoreError> {
-        let folders = list_folders(&self.layout)?;
-        let mut names: Vec<ProfileName> =
-            folders.iter().filter_map(|folder| profile_in_folder(folder).ok().flatten()).collect();
-        names.sort();
-        Ok(names)
-    }
+/// Every profile that something is stored for, by name. A folder that cannot be looked into is for its own runs to tell.
+pub(in crate::store) fn list_profiles(layout: &Layout) -> Result<Vec<ProfileName>, StoreError> {
+    sorted_names(layout, |folder| Ok(profile_in_folder(folder).ok().flatten()))
+}
 
-    /// The profiles that have a folder, by name; not every one has something stored. Looks into none whose name tells its
-    /// profile.
-    pub(in crate::store) fn list_folder_names(&self) -> Result<Vec<ProfileName>, StoreError> {
-        let named = |folder: &PathBuf| name_of_folder(folder).or_else(|| profile_in_folder(folder).ok().flatten());
-        let mut names: Vec<ProfileName> = list_folders(&self.layout)?.iter().filter_map(named).collect();
-        names.sort();
-        Ok(names)
-    }
-
-    /// Whether anything is sealed here.
-    pub(in crate::store) fn has_sealed_files(&self) -> Result<bool, StoreError> {
-        for name in list_profiles_strictly(&self.layout)? {
-            let folder = self.layout.profile_folder(&name);
-            if file_exists(&folder.sealed())? || file_exists(&folder.received())? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
+/// The profiles that have a folder, by name; not every one has something stored. Looks into none whose name tells its
+/// profile.
+pub(in crate::store) fn list_folder_names(layout: &Layout) -> Result<Vec<ProfileName>, StoreError> {
+    sorted_names(layout, |folder| Ok(name_of_folder(folder).or_else(|| profile_in_folder(folder).ok().flatten())))
 }
 
 /// Lists the profiles for a caller that must miss none: a folder that cannot be read is an error.
-pub(in crate::store) fn list_profiles_strictly(layout: &Layout) -> Result<Vec<ProfileName>, StoreError> {
+pub(super) fn list_profiles_strictly(layout: &Layout) -> Result<Vec<ProfileName>, StoreError> {
+    sorted_names(layout, profile_in_folder)
+}
+
+fn sorted_names(
+    layout: &Layout,
+    name_of: impl Fn(&Path) -> Result<Option<ProfileName>, StoreError>,
+) -> Result<Vec<ProfileName>, StoreError> {
     let mut names = Vec::new();
     for folder in list_folders(layout)? {
-        names.extend(profile_in_folder(&folder)?);
+        names.extend(name_of(&folder)?);
     }
     names.sort();
     Ok(names)
+}
+
+/// Whether anything is sealed here.
+pub(in crate::store) fn has_sealed_files(layout: &Layout) -> Result<bool, StoreError> {
+    for name in list_profiles_strictly(layout)? {
+        let folder = layout.profile_folder(&name);
+        if file_exists(&folder.sealed())? || file_exists(&folder.received())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether any profile has a credential, be it only by its journal: then the key may be needed.
+pub(in crate::store) fn has_credentials(layout: &Layout) -> Result<bool, StoreError> {
+    if has_sealed_files(layout)? {
+        return Ok(true);
+    }
+    for name in list_profiles(layout)? {
+        let journal = Journal::read(&layout.profile_folder(&name).journal(), &name)?;
+        if journal.is_some_and(|journal| journal.has_credential()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether there is something that the fingerprints of a store are needed for: a credential, or tokens that are known to

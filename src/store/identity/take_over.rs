@@ -9,12 +9,10 @@ use crate::guard::Permit;
 use crate::outcome::{Outcome, Publication};
 use crate::profile::ProfileName;
 use crate::store::identity::StoreIdentity;
-use crate::store::keyring::KeyringItem;
-use crate::store::keyring::item;
-use crate::store::keyring::item::PublishedItem;
+use crate::store::keyring::item::{ProfileItem, PublishedItem};
+use crate::store::keys::key_item;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::{LockedProfile, Store, StoreError, TokenClaim};
-use crate::sys::lockfile::LockFile;
 use crate::sys::{durable, machine};
 
 /// What was done about one profile.
@@ -39,13 +37,12 @@ impl Store {
     pub fn take_over(&self, names: &[ProfileName]) -> Result<Vec<(ProfileName, TakeOverResult)>, StoreError> {
         let dir = self.layout.dir();
         durable::create_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
-        let path = self.layout.store_lock();
-        let held = LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
-        let mut identity = StoreIdentity::read_or_create(&self.layout)?;
+        let held = StoreError::lock(&self.layout.store_lock())?;
+        let mut identity = self.identity.find_or_create()?;
         identity.machine = machine::machine_id();
         identity.write(&self.layout.identity())?;
         drop(held);
-        let (key, _kept) = self.key_with_store_lock("")?;
+        let (key, _kept) = self.prepare_to_seal("")?;
         let take = |name| match self.take_over_profile(name, &identity, &key) {
             Err(StoreError::TokenClaimed { claim, .. }) => TakeOverResult::Claimed(claim),
             Err(e) => TakeOverResult::Failed(Box::new(e.outcome())),
@@ -60,21 +57,18 @@ impl Store {
         identity: &StoreIdentity,
         key: &std::sync::Arc<SealingKey>,
     ) -> Result<TakeOverResult, StoreError> {
-        let path = self.create_lock_file(name)?;
-        let lock = LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
+        let lock = StoreError::lock(&self.create_lock_file(name)?)?;
         let mut locked = self.open_profile(Permit::from_lock(name, &lock))?;
-        let Some((keyring, service)) = self.keyring() else {
+        let Some(keyring) = &self.keyring else {
             return Ok(TakeOverResult::AlreadyOwned);
         };
-        let item = KeyringItem { service: service.to_owned(), user: name.to_string() };
-        let (PublishedItem::OtherStore { uuid, generation, claimed_refresh_token: refresh }, _) =
-            item::read(keyring, &item, &identity.uuid, key)?
+        let item = ProfileItem::new(keyring, name, &identity.uuid);
+        let (PublishedItem::OtherStore { uuid, generation, claimed_refresh_token: refresh }, _) = item.read(key)?
         else {
             return Ok(TakeOverResult::AlreadyOwned);
         };
-        let former = StoreIdentity { uuid: uuid.clone(), ..identity.clone() };
-        let proven = match self.read_keyring_key(&former)? {
-            Some(former_key) => item::read(keyring, &item, &uuid, &former_key)?.0,
+        let proven = match key_item::read(keyring, &uuid)? {
+            Some(former_key) => ProfileItem::new(keyring, name, &uuid).read(&former_key)?.0,
             None => PublishedItem::Missing,
         };
         locked.promote_pending_grant(key)?;
@@ -88,7 +82,7 @@ impl Store {
         // have.
         let theirs = refresh.map(|token| key.fingerprint(&token));
         let is_known = |token: &Fingerprint| {
-            Ok::<_, StoreError>(known.as_ref() == Some(token) || locked.is_consumed_or_rejected(token)?)
+            Ok::<_, StoreError>(known.as_ref() == Some(token) || is_consumed_or_rejected(&locked, token)?)
         };
         let is_ours_newer = theirs.as_ref().map(is_known).transpose()?.unwrap_or(false);
         let (mut credential, is_adopted) = match (proven, ours) {
@@ -96,41 +90,44 @@ impl Store {
             (PublishedItem::Ours(theirs), _) => (*theirs, true),
             (_, _) => return Ok(TakeOverResult::Unverified { claimed: generation }),
         };
-        self.check_key_id(key, name.as_str())?;
+        self.keys.check_id(key, name.as_str())?;
         credential.generation = next;
         let fingerprint = key.fingerprint(&credential.refresh);
         let _token_lock = self.lock_token(&fingerprint)?;
         if known.as_ref() != Some(&fingerprint) {
-            locked.check_unclaimed(&fingerprint, key)?;
+            self.check_unclaimed(&locked, &fingerprint, key)?;
         }
         locked.move_intent(&fingerprint, next)?;
         locked.seal_credential(&credential, key)?;
         locked.record_forgotten_tokens(Some(&fingerprint))?;
-        item::write(keyring, &item, &identity.uuid, key, &credential)?;
+        item.write(key, &credential)?;
         locked.journal.set_credential(&credential, fingerprint);
         locked.journal.publication = Publication::Published;
         locked.journal.sequence += 1;
         locked.save_journal()?;
         Ok(if is_adopted { TakeOverResult::Adopted(next) } else { TakeOverResult::Republished(next) })
     }
-}
 
-impl LockedProfile<'_, '_> {
     /// Rules 3 and 4, as for an import: a consumed token is not taken, nor one that another profile here has.
-    fn check_unclaimed(&self, token: &Fingerprint, key: &SealingKey) -> Result<(), StoreError> {
-        let scan = self.store.scan()?;
-        self.store.check_ledger_complete(&scan)?;
-        let profile = self.permit.profile().clone();
-        let claim = match self.is_consumed_or_rejected(token)? {
+    fn check_unclaimed(
+        &self,
+        locked: &LockedProfile<'_, '_>,
+        token: &Fingerprint,
+        key: &SealingKey,
+    ) -> Result<(), StoreError> {
+        let scan = self.scan()?;
+        self.check_ledger_complete(&scan)?;
+        let profile = locked.journal.profile.clone();
+        let claim = match is_consumed_or_rejected(locked, token)? {
             true => Some(TokenClaim::Unusable),
-            false => self.store.find_claim(&scan, token, &profile, key)?,
+            false => self.find_claim(&scan, token, &profile, key)?,
         };
         claim.map_or(Ok(()), |claim| Err(StoreError::TokenClaimed { profile, claim }))
     }
+}
 
-    /// Whether a token is known here to be consumed or rejected.
-    fn is_consumed_or_rejected(&self, token: &Fingerprint) -> Result<bool, StoreError> {
-        let is_rejected = self.journal.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
-        Ok(is_rejected || self.is_consumed(token)?)
-    }
+/// Whether a token is known here to be consumed or rejected.
+fn is_consumed_or_rejected(locked: &LockedProfile<'_, '_>, token: &Fingerprint) -> Result<bool, StoreError> {
+    let is_rejected = locked.journal.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
+    Ok(is_rejected || locked.is_consumed(token)?)
 }

@@ -75,7 +75,7 @@ pub struct Journal {
     pub last_ledgered: Option<Fingerprint>,
     /// The version of the sealed file that this was written for, by [`FileVersion::mark`]. Where it is that one still, a scan
     /// of the store need not read it to know its generation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sealed_mark: Option<String>,
     /// The sealed copy is not what this journal says, or holds a token that is spent. Seen when they are looked at; never
     /// written.
@@ -153,13 +153,18 @@ impl Intent {
     pub fn from_ledger(generation: Generation, fingerprint: Fingerprint, at: Timestamp) -> Self {
         // The moment belongs to no boot, so that no grace is believed to last.
         let then = Moment { wall: at, boot_id: String::new(), uptime_ms: 0 };
+        Self::new("recalled", generation, fingerprint, &then)
+    }
+
+    /// The intent for a token that was sent once, at this moment, with nothing else known.
+    pub fn new(attempt_id: &str, generation: Generation, fingerprint: Fingerprint, sent: &Moment) -> Self {
         Self {
-            attempt_id: "recalled".into(),
+            attempt_id: attempt_id.to_owned(),
             generation,
             fingerprint,
             send_count: 1,
-            first_sent: then.clone(),
-            last_sent: then,
+            first_sent: sent.clone(),
+            last_sent: sent.clone(),
             gave_up_at: None,
             previous_gave_up_at: None,
             is_last_chance_used: false,
@@ -224,6 +229,29 @@ impl Journal {
             return Err(damaged(format!("it belongs to profile {}", journal.profile)));
         }
         Ok(Some(journal))
+    }
+
+    /// Whether its fingerprints are of the store with this UUID.
+    pub(in crate::store) fn is_of(&self, store: &str) -> bool {
+        self.store_identity.as_ref().is_some_and(|own| own.uuid == store)
+    }
+
+    /// Refuses a live journal that was copied in from another store: what it says of tokens cannot be compared with what is
+    /// known here.
+    pub(in crate::store) fn check_store(&self, path: &Path, store: &StoreIdentity) -> Result<(), StoreError> {
+        if self.is_of(&store.uuid) || !self.has_credential() || !store.is_permanent() {
+            return Ok(());
+        }
+        Err(StoreError::ForeignJournal { path: path.to_owned(), profile: self.profile.clone() })
+    }
+
+    /// Names the store, unless this is refused. What another store's ledger took says nothing of this one's.
+    pub(in crate::store) fn set_store(&mut self, store: &StoreIdentity) {
+        let is_of_it = self.is_of(&store.uuid);
+        self.last_ledgered.take_if(|_| !is_of_it);
+        if is_of_it || !self.has_credential() || !store.is_permanent() {
+            self.store_identity = Some(store.clone()).filter(StoreIdentity::is_permanent);
+        }
     }
 
     /// Replaces the journal; durable on return.

@@ -30,28 +30,13 @@ impl GrantEffects {
 
 impl SealedResponse {
     pub fn grant_effects(&self, warnings: Vec<GrantWarning>) -> GrantEffects {
-        let rest = match self.cooldown_ms {
-            Some(told) => Duration::from_millis(told),
-            None => default_cooldown(self.send_count),
-        };
-        GrantEffects { warnings, cooldown: rest }
+        GrantEffects { warnings, cooldown: Duration::from_millis(self.cooldown_ms) }
     }
 
     /// The intent for this response if the journal has none: only what the response says is known.
     pub fn to_intent(&self, attempt: Option<&str>, generation: Generation, key: &SealingKey) -> Option<Intent> {
-        Some(Intent {
-            attempt_id: attempt?.to_owned(),
-            generation,
-            fingerprint: key.fingerprint(&RefreshToken::new(self.sent_refresh_token.0.clone())?),
-            send_count: self.send_count,
-            first_sent: self.sent_at.clone(),
-            last_sent: self.sent_at.clone(),
-            gave_up_at: None,
-            previous_gave_up_at: None,
-            is_last_chance_used: false,
-            is_reusable: false,
-            client_mark: None,
-        })
+        let sent = key.fingerprint(&RefreshToken::new(self.sent_refresh_token.0.clone())?);
+        Some(Intent { send_count: self.send_count, ..Intent::new(attempt?, generation, sent, &self.sent_at) })
     }
 }
 

@@ -8,6 +8,8 @@ mod native;
 mod secret_service;
 mod worker;
 
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -53,6 +55,31 @@ pub trait Keyring: Send + Sync {
     fn delete(&self, item: &KeyringItem, holding: &str) -> Result<(), KeyringError>;
     /// Closes the connection, so that the next read comes from a new one.
     fn reconnect(&self);
+}
+
+/// A keyring, and the name under which a store keeps its items there.
+#[derive(Clone)]
+pub struct KeyringService {
+    keyring: Arc<dyn Keyring>,
+    service: String,
+}
+
+impl KeyringService {
+    pub fn new(keyring: Box<dyn Keyring>, service: String) -> Self {
+        Self { keyring: keyring.into(), service }
+    }
+
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+}
+
+impl Deref for KeyringService {
+    type Target = dyn Keyring;
+
+    fn deref(&self) -> &Self::Target {
+        self.keyring.as_ref()
+    }
 }
 
 /// Why the keyring could not serve, told apart as far as the platform lets us.

@@ -4,12 +4,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::profile::{KeySource, ProfileName};
-use crate::store::disk::envelope;
-use crate::store::disk::envelope::{SealedHeader, UnsealError};
+use crate::store::StoreError;
+use crate::store::disk::envelope::{self, SealedHeader, UnsealError};
+use crate::store::identity::profiles;
 use crate::store::journal::Journal;
-use crate::store::keys::sealing_key;
-use crate::store::keys::sealing_key::{KeyError, SealingKey};
-use crate::store::{Store, StoreBackend, StoreError};
+use crate::store::keys::sealing_key::{self, KeyError, SealingKey};
+use crate::store::keys::{KeyPlace, Keys};
 
 /// What the sealed files of a store tell of their key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,12 +22,12 @@ pub enum SealedUnder {
     Key(String),
 }
 
-impl Store {
+impl Keys {
     /// The key that files here are sealed with, for a caller without a key. It stops at the first header that it can
     /// read.
-    pub(in crate::store) fn sealed_under(&self) -> Result<SealedUnder, StoreError> {
+    fn sealed_under(&self) -> Result<SealedUnder, StoreError> {
         let mut sealed_under = SealedUnder::Nothing;
-        for name in self.list_profiles()? {
+        for name in profiles::list_profiles(&self.layout)? {
             match self.sealed_file(&name) {
                 Some((_, Some(header))) => return Ok(SealedUnder::Key(header.key_id)),
                 Some((_, None)) => sealed_under = SealedUnder::Unreadable,
@@ -42,9 +42,9 @@ impl Store {
     /// A profile (`within`; none if empty) that has a file of its own is judged by that one alone, when it is opened: to
     /// replace it is the way out of a lost key. Of the others the first whose header names this key is enough, and one
     /// that cannot be read has no say.
-    pub fn check_key_id(&self, key: &SealingKey, within: &str) -> Result<(), StoreError> {
+    pub fn check_id(&self, key: &SealingKey, within: &str) -> Result<(), StoreError> {
         let mut other = None;
-        for name in self.list_folder_names()? {
+        for name in profiles::list_folder_names(&self.layout)? {
             let Some((path, Some(header))) = self.sealed_file(&name) else { continue };
             if header.key_id == key.id() || name.as_str() == within {
                 return Ok(());
@@ -58,29 +58,24 @@ impl Store {
     }
 
     /// The profiles whose files this key does not open, each with why.
-    pub fn profiles_sealed_by_other_key(&self, key: &SealingKey) -> Result<Vec<(ProfileName, StoreError)>, StoreError> {
+    pub fn profiles_sealed_by_other(&self, key: &SealingKey) -> Result<Vec<(ProfileName, StoreError)>, StoreError> {
         let judge = |name: ProfileName| {
             let (path, header) = self.sealed_file(&name)?;
             let id = header.map(|h| h.key_id).filter(|id| id != key.id())?;
             Some((name, self.unseal_error(path, UnsealError::OtherKey(id))))
         };
-        Ok(self.list_profiles()?.into_iter().filter_map(judge).collect())
+        Ok(profiles::list_profiles(&self.layout)?.into_iter().filter_map(judge).collect())
     }
 
     /// That the key file is not there, found out without reading it. `None` also where the key is elsewhere.
-    pub fn missing_key_file(&self) -> Option<StoreError> {
-        match &self.backend {
-            StoreBackend::File { source: KeySource::File(path), .. }
-                if !self.has_cached_key() && matches!(path.try_exists(), Ok(false)) =>
-            {
-                Some(self.key_error(KeyError::FileMissing(path.clone())))
-            }
-            StoreBackend::File { .. } | StoreBackend::Keyring { .. } => None,
-        }
+    pub fn missing_file(&self) -> Option<StoreError> {
+        let KeyPlace::File { source: KeySource::File(path), .. } = &self.place else { return None };
+        let is_missing = !self.has_cached() && matches!(path.try_exists(), Ok(false));
+        is_missing.then(|| self.unavailable_error(KeyError::FileMissing(path.clone())))
     }
 
     /// A key that cannot be had, with what depends on it.
-    pub(in crate::store) fn key_error(&self, error: KeyError) -> StoreError {
+    pub(super) fn unavailable_error(&self, error: KeyError) -> StoreError {
         // What cannot be listed may well hold something.
         let sealed_under = self.sealed_under().unwrap_or(SealedUnder::Unreadable);
         StoreError::KeyUnavailable { error, sealed_under }
@@ -89,17 +84,17 @@ impl Store {
     /// A sealed file that cannot be opened.
     pub(in crate::store) fn unseal_error(&self, path: PathBuf, damage: UnsealError) -> StoreError {
         match damage {
-            UnsealError::OtherKey(id) => StoreError::OtherKey { path, id, location: self.key_location() },
+            UnsealError::OtherKey(id) => StoreError::OtherKey { path, id, location: self.location() },
             UnsealError::LaterVersion(found) => StoreError::LaterVersion { path, found },
             damage => StoreError::CannotUnseal { path, damage },
         }
     }
 
     /// Where the key is kept, in words.
-    fn key_location(&self) -> String {
-        match &self.backend {
-            StoreBackend::Keyring { .. } => "the keyring".to_owned(),
-            StoreBackend::File { source, .. } => sealing_key::source_text(source),
+    fn location(&self) -> String {
+        match &self.place {
+            KeyPlace::Keyring(_) => "the keyring".to_owned(),
+            KeyPlace::File { source, .. } => sealing_key::source_text(source),
         }
     }
 

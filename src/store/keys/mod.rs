@@ -1,5 +1,208 @@
-//! The sealing key: what it does, where it comes from, and which key a store is sealed under.
+//! The life of the sealing key: where it is, how it is made, kept and deleted, and which key a store is sealed under.
 
 pub mod key_id;
+pub mod key_item;
 pub mod prefetch;
 pub mod sealing_key;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::profile::KeySource;
+use crate::store::StoreError;
+use crate::store::disk::layout::Layout;
+use crate::store::identity::{IdentityCache, StoreIdentity, profiles};
+use crate::store::keyring::KeyringService;
+use crate::store::keys::sealing_key::SealingKey;
+use crate::sys::lockfile::LockFile;
+
+/// How long a new key is given to become durable before it is read again, and how often.
+const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const KEY_CHECK_TRIES: u32 = 10;
+
+/// Where the key is kept.
+pub(in crate::store) enum KeyPlace {
+    Keyring(KeyringService),
+    File { source: KeySource, credentials_dir: Option<PathBuf> },
+}
+
+/// The sealing key of one store.
+pub struct Keys {
+    layout: Layout,
+    identity: Arc<IdentityCache>,
+    place: KeyPlace,
+    /// Kept for the life of the process, so that a daemon goes on while its keyring is away.
+    cached: Mutex<Option<Arc<SealingKey>>>,
+    /// The key was born in this run: the keyring may not have made it durable yet.
+    is_new: AtomicBool,
+}
+
+impl Keys {
+    pub(in crate::store) fn new(layout: Layout, identity: Arc<IdentityCache>, place: KeyPlace) -> Self {
+        Self { layout, identity, place, cached: Mutex::new(None), is_new: AtomicBool::new(false) }
+    }
+
+    /// Forgets the key in memory, so that the next use asks its source again.
+    pub fn drop_cached(&self) {
+        *self.cached.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether the key is in memory.
+    pub fn has_cached(&self) -> bool {
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// The sealing key, which must exist.
+    pub fn load(&self, within: &str) -> Result<Arc<SealingKey>, StoreError> {
+        self.cached_or(|| match &self.place {
+            KeyPlace::File { source, credentials_dir } => self.read_source(source, credentials_dir.as_deref(), within),
+            KeyPlace::Keyring(keyring) => {
+                let identity = self.identity.of_any_machine()?;
+                match key_item::read(keyring, &identity.uuid)? {
+                    Some(key) => Ok(key),
+                    // It went with the last profile.
+                    None if !profiles::has_credentials(&self.layout)? => Err(StoreError::Empty),
+                    None => Err(StoreError::KeyMissing { store: identity.uuid }),
+                }
+            }
+        })
+    }
+
+    /// The sealing key; one in memory gives way if a file names another (`key_id`), as after the last profile was forgotten
+    /// and a new one came.
+    pub fn load_for(&self, within: &str, key_id: Option<&str>) -> Result<Arc<SealingKey>, StoreError> {
+        let key = self.load(within)?;
+        if key_id.is_some_and(|id| id != key.id()) {
+            self.drop_cached();
+            return self.load(within);
+        }
+        Ok(key)
+    }
+
+    fn read_source(&self, source: &KeySource, dir: Option<&Path>, within: &str) -> Result<SealingKey, StoreError> {
+        sealing_key::read_key(source, dir, within).map_err(|e| self.unavailable_error(e))
+    }
+
+    /// The sealing key, made now if this store never had one, and the store lock, for a caller that is about to seal. While
+    /// the lock is held, the key is not deleted with the last profile, and no other process seals the first file with
+    /// another key. Refuses a key that does not fit the store's files.
+    ///
+    /// No profile lock may be held. Under `kind = "keyring"` the order is: the identity durable, the item written, read back
+    /// over a new connection; only then is anything sealed.
+    pub(in crate::store) fn load_or_generate(&self, within: &str) -> Result<(Arc<SealingKey>, LockFile), StoreError> {
+        // It may come from a command, which is not waited for under a lock.
+        let from_source = match &self.place {
+            KeyPlace::File { source, credentials_dir } if !self.has_cached() => {
+                Some(self.read_source(source, credentials_dir.as_deref(), within))
+            }
+            KeyPlace::File { .. } | KeyPlace::Keyring(_) => None,
+        };
+        let held = StoreError::lock(&self.layout.store_lock())?;
+        let identity = self.identity.find_or_create()?;
+        let key = match (&self.place, from_source) {
+            (KeyPlace::Keyring(keyring), _) => self.load_or_generate_item(keyring, &identity)?,
+            (KeyPlace::File { .. }, Some(key)) => self.cached_or(|| key)?,
+            (KeyPlace::File { .. }, None) => self.load(within)?,
+        };
+        self.check_id(&key, within)?;
+        Ok((key, held))
+    }
+
+    /// The key in the keyring; a new one if nothing is sealed yet. The caller holds the store lock.
+    fn load_or_generate_item(
+        &self,
+        keyring: &KeyringService,
+        identity: &StoreIdentity,
+    ) -> Result<Arc<SealingKey>, StoreError> {
+        let missing = || StoreError::KeyMissing { store: identity.uuid.clone() };
+        // One in memory may have gone with the last profile, and another have been born since.
+        self.drop_cached();
+        self.cached_or(|| match key_item::read(keyring, &identity.uuid)? {
+            Some(key) => Ok(key),
+            None if profiles::has_sealed_files(&self.layout)? => Err(missing()),
+            None => {
+                let key = SealingKey::generate();
+                key_item::write(keyring, &identity.uuid, &key)?;
+                keyring.reconnect();
+                let read_back = key_item::read(keyring, &identity.uuid)?.filter(|read_back| read_back.id() == key.id());
+                self.is_new.store(read_back.is_some(), Ordering::SeqCst);
+                read_back.ok_or_else(missing)
+            }
+        })
+    }
+
+    /// Makes sure that a key born in this run is kept. Some keyrings acknowledge a write before it is durable (one lost it
+    /// when killed within 200 ms), so this waits, reads it over a new connection and writes it again if need be, for up to
+    /// 10 s. `on_wait` is told of the wait.
+    pub fn verify_persisted(&self, on_wait: &dyn Fn(Duration)) -> Result<(), StoreError> {
+        let KeyPlace::Keyring(keyring) = &self.place else { return Ok(()) };
+        if !self.is_new.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let identity = self.identity.of_this_machine()?;
+        on_wait(KEY_CHECK_INTERVAL);
+        for _ in 0..KEY_CHECK_TRIES {
+            #[expect(clippy::disallowed_methods, reason = "no keyring says when its disk has the key")]
+            std::thread::sleep(KEY_CHECK_INTERVAL);
+            keyring.reconnect();
+            if key_item::read(keyring, &identity.uuid)?.is_some() {
+                self.is_new.store(false, Ordering::SeqCst);
+                return Ok(());
+            }
+            let key = self.load("")?;
+            key_item::write(keyring, &identity.uuid, &key)?;
+        }
+        Err(StoreError::KeyMissing { store: identity.uuid })
+    }
+
+    fn cached_or(&self, fetch: impl FnOnce() -> Result<SealingKey, StoreError>) -> Result<Arc<SealingKey>, StoreError> {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = &*cached {
+            return Ok(Arc::clone(key));
+        }
+        let key = fetch()?;
+        // A directory that is no store yet, or does not know which, has no fingerprints either.
+        let Some(identity) = self.identity.find()? else {
+            return Ok(Arc::new(key));
+        };
+        let key = Arc::new(key.for_store(&identity.uuid));
+        *cached = Some(Arc::clone(&key));
+        Ok(key)
+    }
+
+    /// A keyring that was wiped under a running daemon gets the key back; another key in its place is an error. Returns
+    /// whether it was missing.
+    pub(in crate::store) fn restore_item(&self, key: &SealingKey, uuid: &str) -> Result<bool, StoreError> {
+        let KeyPlace::Keyring(keyring) = &self.place else { return Ok(false) };
+        match key_item::read(keyring, uuid)? {
+            Some(there) if there.id() == key.id() => Ok(false),
+            Some(_) => Err(StoreError::KeyMissing { store: uuid.to_owned() }),
+            None => key_item::write(keyring, uuid, key).map(|()| true),
+        }
+    }
+
+    /// Whether the keyring keeps the sealing key although it is of no use any more.
+    pub fn has_unused(&self) -> Result<bool, StoreError> {
+        let KeyPlace::Keyring(keyring) = &self.place else { return Ok(false) };
+        match self.identity.find()? {
+            Some(identity) if !profiles::has_credentials(&self.layout)? => key_item::exists(keyring, &identity.uuid),
+            Some(_) | None => Ok(false),
+        }
+    }
+
+    /// Removes the sealing key from the keyring if nothing needs it any more. Returns whether it did.
+    ///
+    /// Takes the store lock, so no profile lock may be held. A run that is about to seal holds it too.
+    pub fn delete_unused(&self) -> Result<bool, StoreError> {
+        let KeyPlace::Keyring(keyring) = &self.place else { return Ok(false) };
+        let _held = StoreError::lock(&self.layout.store_lock())?;
+        let Some(identity) = self.identity.find()? else { return Ok(false) };
+        if profiles::has_credentials(&self.layout)? || !key_item::exists(keyring, &identity.uuid)? {
+            return Ok(false);
+        }
+        self.drop_cached();
+        key_item::delete(keyring, &identity.uuid).map(|()| true)
+    }
+}

@@ -5,34 +5,34 @@ use std::sync::Arc;
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::profile::{KeySource, ProfileName};
 use crate::store::keys::sealing_key::SealingKey;
-use crate::store::{Store, StoreBackend};
+use crate::store::keys::{KeyPlace, Keys};
 
 /// The sealing key as it was had before the lock, or why it was not.
 pub type PrefetchedKey = Result<Arc<SealingKey>, Outcome>;
 
-impl Store {
+impl Keys {
     /// Fetches the key with this id, if the header of a sealed file names one. Also writes the store's identity again if that
     /// is gone. No lock may be held.
-    pub fn prefetch_key(&self, name: &ProfileName, key_id: Option<&str>) -> PrefetchedKey {
-        if let Err(error) = self.restore_identity() {
+    pub fn prefetch(&self, name: &ProfileName, key_id: Option<&str>) -> PrefetchedKey {
+        if let Err(error) = self.identity.restore() {
             tracing::warn!(event = "store.unavailable", %error, "cannot write store.json again");
         }
-        self.key_named(name, key_id).map_err(Outcome::from)
+        self.load_for(name.as_str(), key_id).map_err(Outcome::from)
     }
 
     /// The key again under the profile's lock: neither a command nor a keyring that failed is asked a second time. What else
     /// may have changed meanwhile is looked at again. `key_id` is that of the sealed file under the lock.
-    pub fn recheck_prefetched_key(
+    pub fn recheck_prefetched(
         &self,
         name: &ProfileName,
         prefetched: &PrefetchedKey,
         key_id: Option<&str>,
     ) -> PrefetchedKey {
-        let is_command = matches!(&self.backend, StoreBackend::File { source: KeySource::Command(_), .. });
+        let is_command = matches!(&self.place, KeyPlace::File { source: KeySource::Command(_), .. });
         match prefetched {
             Err(outcome) if is_command || outcome.kind == OutcomeKind::StoreUnavailable => Err(outcome.clone()),
-            Ok(_) if is_command => Ok(self.key(name.as_str())?),
-            Ok(_) | Err(_) => Ok(self.key_named(name, key_id)?),
+            Ok(_) if is_command => Ok(self.load(name.as_str())?),
+            Ok(_) | Err(_) => Ok(self.load_for(name.as_str(), key_id)?),
         }
     }
 }

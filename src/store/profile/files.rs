@@ -4,14 +4,16 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::credential::Generation;
+use crate::credential::{Credential, Generation};
 use crate::profile::ProfileName;
 use crate::store::StoreError;
-use crate::store::disk::envelope;
-use crate::store::disk::envelope::{SealedHeader, UnsealError};
+use crate::store::disk::envelope::{self, SealedHeader, UnsealError};
 use crate::store::disk::layout::ProfileFolder;
-use crate::store::disk::sealed_content::SealedContent;
-use crate::store::journal::Journal;
+use crate::store::disk::sealed_content::{ResponseContent, SealedContent};
+use crate::store::identity::StoreIdentity;
+use crate::store::journal::transitions::GrantEffects;
+use crate::store::journal::{Intent, Journal};
+use crate::store::keys::Keys;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::sys::durable;
 
@@ -54,8 +56,11 @@ pub(in crate::store) struct SealedSlot {
 
 impl SealedSlot {
     pub(in crate::store) fn read(path: PathBuf) -> Self {
-        let file = durable::read(&path).map(|bytes| bytes.map(SealedFile::new));
-        Self { path, file }
+        Self { file: Self::read_file(&path), path }
+    }
+
+    fn read_file(path: &Path) -> io::Result<Option<SealedFile>> {
+        durable::read(path).map(|bytes| bytes.map(SealedFile::new))
     }
 
     pub(in crate::store) fn path(&self) -> &Path {
@@ -89,24 +94,80 @@ impl SealedSlot {
         }
     }
 
-    /// Notes what was just written.
-    pub(in crate::store) fn set(&mut self, bytes: Vec<u8>) {
-        self.file = Ok(Some(SealedFile::new(bytes)));
+    /// The credential in it, if the file is there.
+    pub(in crate::store) fn unseal(
+        &self,
+        profile: &ProfileName,
+        key: &SealingKey,
+        keys: &Keys,
+    ) -> Result<Option<UnsealedCredential>, StoreError> {
+        let Some(file) = self.get()? else { return Ok(None) };
+        let damaged = |damage| keys.unseal_error(self.path.clone(), damage);
+        let (SealedHeader { generation, attempt_id: attempt, .. }, content) =
+            file.open(profile, key).map_err(damaged)?;
+        let unsealed = match content {
+            SealedContent::Credential(plain) => plain.to_credential(generation).map(UnsealedCredential::from),
+            SealedContent::Response(response) => match response.parse(generation) {
+                ResponseContent::Granted { credential, warnings, .. } => {
+                    let asked = response.to_intent(attempt.as_deref(), generation, key);
+                    let response = asked.map(|asked| (asked, response.grant_effects(warnings)));
+                    Some(UnsealedCredential { credential: *credential, attempt: response })
+                }
+                ResponseContent::Denied(_) | ResponseContent::Unreadable | ResponseContent::TooLarge => None,
+            },
+        };
+        let nothing = || damaged(UnsealError::ContentUnreadable("it has no refresh token".into()));
+        unsealed.map(Some).ok_or_else(nothing)
     }
 
-    /// Notes that it was just removed.
-    pub(in crate::store) fn clear(&mut self) {
-        self.file = Ok(None);
+    /// Writes it by the function given. A write that failed may have happened all the same, so the file is read again.
+    pub(in crate::store) fn write(
+        &mut self,
+        bytes: Vec<u8>,
+        write: impl FnOnce(&Path, &[u8]) -> io::Result<()>,
+    ) -> Result<(), StoreError> {
+        match write(&self.path, &bytes) {
+            Ok(()) => self.file = Ok(Some(SealedFile::new(bytes))),
+            Err(e) => {
+                self.file = Self::read_file(&self.path);
+                return Err(StoreError::io("write", &self.path, e));
+            }
+        }
+        Ok(())
     }
 
-    /// Reads it again: a write failed, and may have happened all the same.
-    pub(in crate::store) fn reread(&mut self) {
-        *self = Self::read(std::mem::take(&mut self.path));
+    pub(in crate::store) fn remove(&mut self) -> Result<(), StoreError> {
+        let removed = durable::remove(&self.path).map_err(|e| StoreError::io("remove", &self.path, e));
+        self.file = if removed.is_ok() { Ok(None) } else { Self::read_file(&self.path) };
+        removed
     }
 
-    /// Takes what is in another file, which was just renamed to this one.
-    pub(in crate::store) fn take_from(&mut self, other: &mut Self) {
-        self.file = std::mem::replace(&mut other.file, Ok(None));
+    /// Renames another file to this one. Not durable before the folder is synced.
+    #[expect(clippy::disallowed_methods, reason = "synced with the journal, by LockedProfile::save_journal")]
+    pub(in crate::store) fn take_from(&mut self, other: &mut Self) -> Result<(), StoreError> {
+        match std::fs::rename(&other.path, &self.path) {
+            Ok(()) => self.file = std::mem::replace(&mut other.file, Ok(None)),
+            Err(e) => {
+                self.file = Self::read_file(&self.path);
+                other.file = Self::read_file(&other.path);
+                return Err(StoreError::io("write", &self.path, e));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A sealed credential, and how it came.
+pub(in crate::store) struct UnsealedCredential {
+    pub credential: Credential,
+    /// The attempt that it responds to, and the effects of the grant. `None`: it came by a login, an import or the
+    /// keyring.
+    pub attempt: Option<(Intent, GrantEffects)>,
+}
+
+impl From<Credential> for UnsealedCredential {
+    fn from(credential: Credential) -> Self {
+        Self { credential, attempt: None }
     }
 }
 
@@ -119,11 +180,16 @@ pub(in crate::store) struct ProfileFiles {
 }
 
 impl ProfileFiles {
-    pub(in crate::store) fn read(folder: &ProfileFolder, name: &ProfileName) -> Result<Self, StoreError> {
-        Ok(Self {
-            journal: Journal::read(&folder.journal(), name)?,
-            sealed: SealedSlot::read(folder.sealed()),
-            received: SealedSlot::read(folder.received()),
-        })
+    /// `store`: the store that the folder must be of.
+    pub(in crate::store) fn read(
+        folder: &ProfileFolder,
+        name: &ProfileName,
+        store: Option<&StoreIdentity>,
+    ) -> Result<Self, StoreError> {
+        let journal = Journal::read(&folder.journal(), name)?;
+        if let (Some(journal), Some(store)) = (&journal, store) {
+            journal.check_store(&folder.journal(), store)?;
+        }
+        Ok(Self { journal, sealed: SealedSlot::read(folder.sealed()), received: SealedSlot::read(folder.received()) })
     }
 }

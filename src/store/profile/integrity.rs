@@ -9,37 +9,32 @@ use crate::outcome::{ErrorKind, Failure, ProfileState};
 use crate::profile::ProfileName;
 use crate::store::journal::Journal;
 use crate::store::journal::block::{Block, Cause};
-use crate::store::keyring::KeyringItem;
-use crate::store::keyring::item;
-use crate::store::keyring::item::PublishedItem;
+use crate::store::keyring::item::{ProfileItem, PublishedItem};
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::profile::files::{ProfileFiles, SealedSlot};
-use crate::store::{LockedProfile, Store, StoreBackend, StoreError};
+use crate::store::{LockedProfile, Store, StoreError};
 use crate::sys::durable;
 
 impl Store {
     /// Looks whether a profile's homes agree, without changing any: what `doctor` reports.
     pub fn check_copies_agree(&self, name: &ProfileName) -> Result<Vec<String>, StoreError> {
         self.check_filesystem()?;
-        let identity = self.identity()?;
-        let key = self.key(name.as_str())?;
+        let identity = self.identity.of_this_machine()?;
+        let key = self.keys.load(name.as_str())?;
         let mut warnings = Vec::new();
-        let sealed = match SealedSlot::read(self.layout.profile_folder(name).sealed()).get()? {
-            Some(file) => self.unseal_credential(file, name, &key)?.generation,
-            None => Generation::NONE,
-        };
-        let Some((keyring, service)) = self.keyring() else {
+        let sealed = SealedSlot::read(self.layout.profile_folder(name).sealed()).unseal(name, &key, &self.keys)?;
+        let sealed = sealed.map_or(Generation::NONE, |unsealed| unsealed.credential.generation);
+        let Some(keyring) = &self.keyring else {
             return Ok(warnings);
         };
-        let item = KeyringItem { service: service.to_owned(), user: name.to_string() };
-        let (published, duplicates) = item::read(keyring, &item, &identity.uuid, &key)?;
+        let (published, duplicates) = ProfileItem::new(keyring, name, &identity.uuid).read(&key)?;
         if duplicates > 0 {
             warnings.push(format!("{duplicates} more keyring items have the same attributes"));
         }
         match published {
             PublishedItem::Missing => warnings.push("the keyring has no item; the next refresh writes it".into()),
             PublishedItem::OtherStore { uuid, .. } => {
-                return Err(StoreError::OtherStore { profile: item.user, other: uuid });
+                return Err(StoreError::OtherStore { profile: name.to_string(), other: uuid });
             }
             PublishedItem::Unverified { .. } => warnings.push("the keyring item was written by another program".into()),
             PublishedItem::Ours(credential) if credential.generation != sealed => {
@@ -59,45 +54,36 @@ impl Store {
         permit: Permit<'l>,
         key: impl FnOnce(Option<&str>) -> Option<Arc<SealingKey>>,
     ) -> Result<LockedProfile<'s, 'l>, StoreError> {
-        let identity = self.identity_or_temporary()?;
+        let identity = self.identity.or_temporary()?;
         self.check_filesystem()?;
         let folder = self.layout.profile_folder(permit.profile());
-        let path = folder.journal();
-        let files = match ProfileFiles::read(&folder, permit.profile()) {
-            Err(StoreError::DamagedFile { .. }) => None,
-            files => Some(files?),
-        };
-        if let Some(files) = files {
-            return self.lock_files(permit, identity, files);
+        match ProfileFiles::read(&folder, permit.profile(), None) {
+            Err(StoreError::DamagedFile { .. }) => {}
+            files => return self.lock_files(permit, identity, files?),
         }
+        let path = folder.journal();
         let damaged = durable::read(&path).map_err(|e| StoreError::io("read", &path, e))?.unwrap_or_default();
         let aside = path.with_extension("json.damaged");
         durable::replace(&aside, &damaged).map_err(|e| StoreError::io("write", &aside, e))?;
         let (sealed, received) = (SealedSlot::read(folder.sealed()), SealedSlot::read(folder.received()));
-        let mut journal = Journal::new(permit.profile().clone());
-        journal.generation = sealed.generation()?.unwrap_or(Generation::NONE);
-        let mut locked =
-            LockedProfile { store: self, permit, folder, identity, journal, sealed, received }.set_store_identity();
-        if let StoreBackend::Keyring { keyring, service } = &self.backend
+        let generation = sealed.generation()?.unwrap_or(Generation::NONE);
+        let mut locked = self.lock_files(permit, identity, ProfileFiles { journal: None, sealed, received })?;
+        locked.journal.generation = generation;
+        if let Some(item) = &locked.item
             && let Some(key) = key(locked.sealed_key_id())
-            && let (PublishedItem::Ours(published), _) =
-                item::read(keyring.as_ref(), &locked.keyring_item(service), &locked.identity.uuid, &key)?
+            && let (PublishedItem::Ours(published), _) = item.read(&key)?
         {
-            locked.journal.generation = locked.journal.generation.max(published.generation);
+            locked.journal.generation = generation.max(published.generation);
         }
         Ok(locked)
     }
 
     /// What `status` must say of a profile whose sealed copy is missing, damaged or older than its journal, and how the
     /// profile stands then. Where there is a keyring, it may have what makes the copy whole again: the next flight tells.
-    pub(in crate::store) fn integrity_error(
-        &self,
-        files: &ProfileFiles,
-        journal: &Journal,
-    ) -> Option<(ProfileState, Failure)> {
+    pub(super) fn integrity_error(&self, files: &ProfileFiles, journal: &Journal) -> Option<(ProfileState, Failure)> {
         let error = sealed_file_error(files, journal)?;
         let name = &journal.profile;
-        if let StoreBackend::Keyring { .. } = self.backend {
+        if self.keyring.is_some() {
             let hint = format!("restore it from the keyring, if it is there: keepalive refresh -p {name}");
             return Some((ProfileState::Due, Failure::new(ErrorKind::Unsealed, error.to_string()).with_hint(hint)));
         }
@@ -107,10 +93,12 @@ impl Store {
 
     /// The error of a profile whose store has lost its identity, or may not be used here, even if its sealed copy is
     /// fine.
-    pub(in crate::store) fn store_unusable_error(&self, journal: &Journal) -> Option<(ProfileState, Failure)> {
-        let is_seen = |error: &StoreError| !matches!(error, StoreError::Io { .. });
-        let unusable = || self.check_filesystem().and_then(|()| self.identity().map(drop)).err().filter(is_seen);
-        let error = journal.has_credential().then(|| self.identity_lost_error(journal).or_else(unusable)).flatten()?;
+    pub(super) fn store_unusable_error(&self, journal: &Journal) -> Option<(ProfileState, Failure)> {
+        if !journal.has_credential() {
+            return None;
+        }
+        let usable = self.check_filesystem().and_then(|()| self.identity.of_this_machine());
+        let error = usable.err().filter(|error| !matches!(error, StoreError::Io { .. }))?;
         let outcome = error.outcome();
         outcome.error.map(|failure| (outcome.kind.into(), failure))
     }
@@ -137,7 +125,7 @@ fn sealed_file_error(files: &ProfileFiles, journal: &Journal) -> Option<StoreErr
 
 /// A sealed copy that no journal is beside: the run that sealed it died, or the journal is lost, and with it what is known
 /// of the token. A flight asks the ledger.
-pub(in crate::store) fn journal_missing(name: &ProfileName) -> (ProfileState, Failure) {
+pub(super) fn journal_missing(name: &ProfileName) -> (ProfileState, Failure) {
     let failure =
         Failure::new(ErrorKind::JournalMissing, "its record.json is missing; whether its token was sent is unknown")
             .with_hint(format!("to check: keepalive refresh -p {name}"));
@@ -158,13 +146,13 @@ impl LockedProfile<'_, '_> {
     }
 
     /// The credential was opened: whatever kept others from it is over.
-    pub(in crate::store) fn clear_store_block(&mut self) -> Result<(), StoreError> {
+    pub(super) fn clear_store_block(&mut self) -> Result<(), StoreError> {
         if self.journal.clear_blocks(&[Cause::Store]) { self.save_journal() } else { Ok(()) }
     }
 
     /// Whether a published copy may take the place of a sealed one that is damaged: not if the sealed one was newer, by
     /// its header, or may have been: where that is damaged too, an attempt with an unknown outcome may have brought it.
-    pub(in crate::store) fn may_replace_sealed(&self, published: &Credential) -> bool {
+    pub(super) fn may_replace_sealed(&self, published: &Credential) -> bool {
         match self.sealed.header().filter(|header| header.profile == *self.permit.profile()) {
             Some(header) => published.generation >= header.generation,
             None => self

@@ -4,6 +4,7 @@
 pub mod files;
 pub mod forget;
 pub mod integrity;
+mod marks;
 pub mod recovery;
 pub mod view;
 
@@ -17,16 +18,17 @@ use crate::guard::{LockedCredential, Permit};
 use crate::outcome::{ErrorKind, Publication};
 use crate::store::disk::envelope::{self, SealedHeader};
 use crate::store::disk::layout::ProfileFolder;
-use crate::store::disk::sealed_content::{SealedContent, SealedContentRef, SealedResponse};
+use crate::store::disk::sealed_content::{SealedContent, SealedResponse};
 use crate::store::identity::StoreIdentity;
 use crate::store::journal::block::Cause;
 use crate::store::journal::{Intent, Journal};
-use crate::store::keyring::item::{self, PublishedItem};
-use crate::store::keyring::{KeyringError, KeyringItem};
+use crate::store::keyring::KeyringError;
+use crate::store::keyring::item::{ProfileItem, PublishedItem};
+use crate::store::keys::Keys;
 use crate::store::keys::sealing_key::SealingKey;
-use crate::store::profile::files::{ProfileFiles, SealedSlot};
-use crate::store::profile::recovery::UnsealedCredential;
-use crate::store::{Store, StoreBackend, StoreError};
+use crate::store::profile::files::{ProfileFiles, SealedSlot, UnsealedCredential};
+use crate::store::tokens::ledger::Ledger;
+use crate::store::{Store, StoreError};
 use crate::sys::durable::{self, StagedFile};
 use crate::sys::file_watch::FileVersion;
 
@@ -35,17 +37,25 @@ use crate::sys::file_watch::FileVersion;
 const RESPONSE_SPACE: u64 = 4 * 1024 * 1024;
 
 /// One profile's files, the lock held.
-#[derive(Debug)]
 pub struct LockedProfile<'s, 'l> {
-    pub(in crate::store) store: &'s Store,
-    pub(in crate::store) permit: Permit<'l>,
-    pub(in crate::store) folder: ProfileFolder,
-    pub(in crate::store) identity: StoreIdentity,
+    keys: &'s Keys,
+    ledger: &'s Ledger,
+    /// Where it is published, under `kind = "keyring"`.
+    item: Option<ProfileItem<'s>>,
+    permit: Permit<'l>,
+    folder: ProfileFolder,
+    identity: StoreIdentity,
     /// The journal as it stands on disk, or as it will after the next [`LockedProfile::save_journal`].
     pub journal: Journal,
     /// The sealed credential and the newest response, as they were read under the lock or written since.
-    pub(in crate::store) sealed: SealedSlot,
-    pub(in crate::store) received: SealedSlot,
+    sealed: SealedSlot,
+    received: SealedSlot,
+}
+
+impl std::fmt::Debug for LockedProfile<'_, '_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LockedProfile({})", self.permit.profile())
+    }
 }
 
 /// The newest credential, and how the keyring fared meanwhile.
@@ -61,19 +71,19 @@ pub struct LoadedCredential<'l> {
 impl Store {
     /// Opens a profile's files: reads the journal under the lock, and checks that they belong to this store.
     pub fn open_profile<'s, 'l>(&'s self, permit: Permit<'l>) -> Result<LockedProfile<'s, 'l>, StoreError> {
-        let identity = self.identity()?;
+        let identity = self.identity.of_this_machine()?;
         self.check_filesystem()?;
-        let files = ProfileFiles::read(&self.layout.profile_folder(permit.profile()), permit.profile())?;
+        let folder = self.layout.profile_folder(permit.profile());
+        let files = ProfileFiles::read(&folder, permit.profile(), Some(&identity))?;
         self.lock_files(permit, identity, files)
     }
 
-    pub(in crate::store) fn lock_files<'s, 'l>(
+    fn lock_files<'s, 'l>(
         &'s self,
         permit: Permit<'l>,
         identity: StoreIdentity,
         files: ProfileFiles,
     ) -> Result<LockedProfile<'s, 'l>, StoreError> {
-        let folder = self.layout.profile_folder(permit.profile());
         events::step(permit.profile(), "reading the journal under the lock");
         let ProfileFiles { journal, sealed, received } = files;
         let mut journal = journal.unwrap_or_else(|| Journal::new(permit.profile().clone()));
@@ -83,7 +93,11 @@ impl Store {
             Err(e) if journal.is_tombstone || matches!(e, StoreError::LaterVersion { .. }) => return Err(e),
             Ok(_) | Err(_) => {}
         }
-        Ok(LockedProfile { store: self, permit, folder, identity, journal, sealed, received }.set_store_identity())
+        journal.set_store(&identity);
+        let item = self.keyring.as_ref().map(|k| ProfileItem::new(k, permit.profile(), &identity.uuid));
+        let folder = self.layout.profile_folder(permit.profile());
+        let (keys, ledger) = (&self.keys, &self.ledger);
+        Ok(LockedProfile { keys, ledger, item, permit, folder, identity, journal, sealed, received })
     }
 }
 
@@ -99,7 +113,11 @@ impl<'l> LockedProfile<'_, 'l> {
         events::step(self.permit.profile(), "writing the journal");
         let is_of_sealed = self.sealed.header().is_some_and(|header| header.generation == self.journal.generation);
         let version = FileVersion::of(self.sealed.path()).filter(|_| is_of_sealed);
-        let journal = Journal { sealed_mark: version.map(|version| version.mark()), ..self.journal.clone() };
+        let journal = Journal {
+            sealed_mark: version.map(|version| version.mark()),
+            store_identity: Some(self.identity.clone()).filter(StoreIdentity::is_permanent),
+            ..self.journal.clone()
+        };
         journal.write(&path).map_err(|e| StoreError::io("write", &path, e))
     }
 
@@ -114,6 +132,7 @@ impl<'l> LockedProfile<'_, 'l> {
         is_keyring_optional: bool,
     ) -> Result<Option<LoadedCredential<'l>>, StoreError> {
         events::step(self.permit.profile(), "reading the sealed credential and the keyring item");
+        self.refuse_foreign(key)?;
         let mut warnings = Vec::new();
         self.flush_ledger_backlog(&mut warnings)?;
         let sealed = if self.journal.is_tombstone { None } else { self.unseal_current(key) };
@@ -157,7 +176,6 @@ impl<'l> LockedProfile<'_, 'l> {
             return Err(StoreError::StaleCredential { found: found.get(), known: known.get() });
         }
         let fingerprint = key.fingerprint(&newest.credential.refresh);
-        self.rekey_fingerprints(&newest.credential, &fingerprint, key)?;
         self.update_journal_to(&newest, &fingerprint)?;
         self.reconcile_with_ledger(&mut warnings)?;
         self.clear_store_block()?;
@@ -167,6 +185,18 @@ impl<'l> LockedProfile<'_, 'l> {
             keyring_error,
             warnings,
         }))
+    }
+
+    /// Refuses a folder that was copied in from another store. Its token, which may be in use or in doubt there, counts as
+    /// consumed from now on: a copy of it is not taken from elsewhere either.
+    fn refuse_foreign(&mut self, key: &SealingKey) -> Result<(), StoreError> {
+        let refused = self.journal.check_store(&self.folder.journal(), &self.identity);
+        if refused.is_err()
+            && let Some(Ok(theirs)) = self.unseal_current(key)
+        {
+            self.mark_consumed(&key.fingerprint(&theirs.credential.refresh))?;
+        }
+        refused
     }
 
     /// Whether the sealed credential is enough while the keyring cannot be read. It is not if only the keyring item can
@@ -188,18 +218,20 @@ impl<'l> LockedProfile<'_, 'l> {
         key: &Arc<SealingKey>,
         warnings: &mut Vec<String>,
     ) -> Result<Option<Credential>, StoreError> {
-        let StoreBackend::Keyring { keyring, service } = &self.store.backend else {
-            return Ok(None);
-        };
-        let item = self.keyring_item(service);
-        let (published, duplicates) = item::read(keyring.as_ref(), &item, &self.identity.uuid, key)?;
+        let Some(item) = &self.item else { return Ok(None) };
+        let (published, duplicates) = item.read(key)?;
+        let profile = self.permit.profile();
         if duplicates > 0 {
-            warnings.push(format!("{duplicates} more keyring items name profile {}", item.user));
+            warnings.push(format!("{duplicates} more keyring items name profile {profile}"));
         }
-        self.restore_keyring_key(key, warnings)?;
+        if self.keys.restore_item(key, &self.identity.uuid)? {
+            warnings.push("the sealing key was missing from the keyring and has been restored".into());
+        }
         match published {
             PublishedItem::Ours(credential) => Ok(Some(*credential)),
-            PublishedItem::OtherStore { uuid, .. } => Err(StoreError::OtherStore { profile: item.user, other: uuid }),
+            PublishedItem::OtherStore { uuid, .. } => {
+                Err(StoreError::OtherStore { profile: profile.to_string(), other: uuid })
+            }
             PublishedItem::Missing => {
                 self.set_publication_pending();
                 Ok(None)
@@ -207,8 +239,7 @@ impl<'l> LockedProfile<'_, 'l> {
             PublishedItem::Unverified { generation } => {
                 let claim = generation.map_or(String::new(), |g| format!(" (it claims generation {g})"));
                 warnings.push(format!(
-                    "the keyring item of {} was written by another program{claim}; it is not used",
-                    item.user
+                    "the keyring item of {profile} was written by another program{claim}; it is not used"
                 ));
                 self.set_publication_pending();
                 Ok(None)
@@ -216,21 +247,9 @@ impl<'l> LockedProfile<'_, 'l> {
         }
     }
 
-    pub(in crate::store) fn set_publication_pending(&mut self) {
-        if let StoreBackend::Keyring { .. } = self.store.backend {
+    fn set_publication_pending(&mut self) {
+        if self.item.is_some() {
             self.journal.publication = Publication::PublishPending;
-        }
-    }
-
-    /// A keyring that was wiped under a running daemon gets the key back; another key in its place is an error.
-    fn restore_keyring_key(&self, key: &SealingKey, warnings: &mut Vec<String>) -> Result<(), StoreError> {
-        match self.store.read_keyring_key(&self.identity)? {
-            Some(there) if there.id() == key.id() => Ok(()),
-            Some(_) => Err(StoreError::KeyMissing { store: self.identity.uuid.clone() }),
-            None => {
-                warnings.push("the sealing key was missing from the keyring and has been restored".into());
-                self.store.write_keyring_key(&self.identity, key)
-            }
         }
     }
 
@@ -272,101 +291,50 @@ impl<'l> LockedProfile<'_, 'l> {
     ) -> Result<(), StoreError> {
         events::step(self.permit.profile(), "sealing the response");
         let header = self.header(generation, Some(attempt), key);
-        let path = self.folder.received();
-        let bytes = envelope::seal(&header, &SealedContentRef::Response(response), key)
-            .map_err(|damage| StoreError::CannotUnseal { path: path.clone(), damage })?;
-        match space.commit(&bytes) {
-            Ok(()) => self.received.set(bytes),
-            Err(e) => {
-                self.received.reread();
-                return Err(StoreError::io("write", &path, e));
-            }
-        }
-        Ok(())
+        let bytes = envelope::seal(&header, &SealedContent::Response(response), key)
+            .map_err(|damage| self.keys.unseal_error(self.folder.received(), damage))?;
+        self.received.write(bytes, |_, bytes| space.commit(bytes))
     }
 
     /// Makes the received response the sealed credential. The response is durable under its first name, from which
     /// recovery takes it as well; the new name is durable once [`LockedProfile::save_journal`] has synced the folder
     /// that both share.
-    #[expect(clippy::disallowed_methods, reason = "synced with the journal, by LockedProfile::save_journal")]
     pub fn promote_response(&mut self) -> Result<(), StoreError> {
         events::step(self.permit.profile(), "making the response the sealed credential");
-        let path = self.folder.sealed();
-        match std::fs::rename(self.folder.received(), &path) {
-            Ok(()) => self.sealed.take_from(&mut self.received),
-            Err(e) => {
-                self.sealed.reread();
-                self.received.reread();
-                return Err(StoreError::io("write", &path, e));
-            }
-        }
-        Ok(())
+        self.sealed.take_from(&mut self.received)
     }
 
     /// Removes a settled response that brought no tokens.
     pub fn discard_response(&mut self) -> Result<(), StoreError> {
         events::step(self.permit.profile(), "removing the settled response");
-        let path = self.folder.received();
-        match durable::remove(&path) {
-            Ok(()) => self.received.clear(),
-            Err(e) => {
-                self.received.reread();
-                return Err(StoreError::io("remove", &path, e));
-            }
-        }
-        Ok(())
+        self.received.remove()
     }
 
     /// Seals a credential that came by login, import or adoption. Durable on return.
     pub fn seal_credential(&mut self, credential: &Credential, key: &SealingKey) -> Result<(), StoreError> {
         events::step(self.permit.profile(), "sealing the credential");
         let header = self.header(credential.generation, None, key);
-        let path = self.folder.sealed();
         let bytes = envelope::seal(&header, &SealedContent::from_credential(credential), key)
-            .map_err(|damage| StoreError::CannotUnseal { path: path.clone(), damage })?;
-        match durable::replace(&path, &bytes) {
-            Ok(()) => self.sealed.set(bytes),
-            Err(e) => {
-                self.sealed.reread();
-                return Err(StoreError::io("write", &path, e));
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes in the ledger that a token was consumed, and in the journal (not saved) that the ledger has it.
-    pub fn mark_consumed(&mut self, token: &Fingerprint) -> Result<(), StoreError> {
-        self.store.ledger.add_consumed(token).map_err(|e| StoreError::io("write", &self.store.layout.ledger(), e))?;
-        self.journal.last_ledgered = Some(token.clone());
-        Ok(())
-    }
-
-    /// Whether a token is known to be consumed.
-    pub fn is_consumed(&self, token: &Fingerprint) -> Result<bool, StoreError> {
-        let ledger = self.store.layout.ledger();
-        self.store.ledger.is_consumed(token).map_err(|e| StoreError::io("read", &ledger, e))
+            .map_err(|damage| self.keys.unseal_error(self.folder.sealed(), damage))?;
+        self.sealed.write(bytes, durable::replace)
     }
 
     /// Whether a publication could succeed now. Always, where there is no keyring.
     pub fn check_keyring(&self) -> Result<(), KeyringError> {
-        match &self.store.backend {
-            StoreBackend::Keyring { keyring, .. } => keyring.check(),
-            StoreBackend::File { .. } => Ok(()),
-        }
+        self.item.as_ref().map_or(Ok(()), ProfileItem::check)
     }
 
     /// Writes the keyring item and reads it back, and records in the journal (not saved yet) whether that worked.
     pub fn publish(&mut self, credential: &Credential, key: &SealingKey) -> Result<(), KeyringError> {
-        let StoreBackend::Keyring { keyring, service } = &self.store.backend else {
+        let Some(item) = &self.item else {
             self.journal.publication = Publication::None;
             return Ok(());
         };
         events::step(self.permit.profile(), "writing the keyring item");
-        let item = self.keyring_item(service);
         self.journal.publication = Publication::PublishPending;
         // No store moves to a lower generation (rule 13), not even one that we do not trust.
         let newer = |g: u64| g > credential.generation.get();
-        match item::read(keyring.as_ref(), &item, &self.identity.uuid, key)?.0 {
+        match item.read(key)?.0 {
             PublishedItem::Unverified { generation: Some(g) } if newer(g) => {
                 return Err(KeyringError::Failed(format!(
                     "another program wrote a newer item (generation {g}) for this profile; remove it with secret-tool clear"
@@ -383,7 +351,7 @@ impl<'l> LockedProfile<'_, 'l> {
             | PublishedItem::OtherStore { .. }
             | PublishedItem::Unverified { .. } => {}
         }
-        item::write(keyring.as_ref(), &item, &self.identity.uuid, key, credential)?;
+        item.write(key, credential)?;
         self.journal.publication = Publication::Published;
         Ok(())
     }
@@ -391,20 +359,14 @@ impl<'l> LockedProfile<'_, 'l> {
     /// Publishes a credential that came by no response, unless another state directory has published this profile
     /// meanwhile and so owns it. A response that is here is published all the same, so that the other directory stops.
     pub fn publish_new_credential(&mut self, credential: &Credential, key: &SealingKey) -> Result<(), KeyringError> {
-        if let StoreBackend::Keyring { keyring, service } = &self.store.backend {
-            let there = item::read(keyring.as_ref(), &self.keyring_item(service), &self.identity.uuid, key);
-            if let Ok((PublishedItem::OtherStore { .. }, _)) = there {
-                self.journal.publication = Publication::PublishPending;
-                let why = "another state directory has written this profile to the keyring in the meantime: keepalive \
-                           doctor --take-over";
-                return Err(KeyringError::Failed(why.into()));
-            }
+        let there = self.item.as_ref().map(|item| item.read(key));
+        if let Some(Ok((PublishedItem::OtherStore { .. }, _))) = there {
+            self.journal.publication = Publication::PublishPending;
+            let why = "another state directory has written this profile to the keyring in the meantime: keepalive doctor \
+                       --take-over";
+            return Err(KeyringError::Failed(why.into()));
         }
         self.publish(credential, key)
-    }
-
-    pub(in crate::store) fn keyring_item(&self, service: &str) -> KeyringItem {
-        KeyringItem { service: service.to_owned(), user: self.permit.profile().to_string() }
     }
 
     fn header(&self, generation: Generation, attempt: Option<&str>, key: &SealingKey) -> SealedHeader {

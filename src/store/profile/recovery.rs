@@ -5,16 +5,12 @@ use std::time::Duration;
 
 use crate::credential::secret::Fingerprint;
 use crate::credential::{Credential, Generation};
-use crate::profile::ProfileName;
 use crate::store::disk::envelope::{SealedHeader, UnsealError};
 use crate::store::disk::sealed_content::{ResponseContent, SealedContent, SealedResponse};
-use crate::store::journal::Intent;
-use crate::store::journal::transitions::GrantEffects;
-use crate::store::keyring::item;
 use crate::store::keyring::item::PublishedItem;
 use crate::store::keys::sealing_key::SealingKey;
-use crate::store::profile::files::SealedFile;
-use crate::store::{LockedProfile, Store, StoreBackend, StoreError};
+use crate::store::profile::files::{SealedFile, UnsealedCredential};
+use crate::store::{LockedProfile, StoreError};
 
 /// The pause after a grant without a usable access token, where the response is settled by a run that sends nothing.
 const UNUSABLE_GRANT_DELAY: Duration = Duration::from_secs(15);
@@ -38,54 +34,6 @@ impl PendingResponse {
 
     fn is_grant(&self) -> bool {
         matches!(self.content, ResponseContent::Granted { .. })
-    }
-}
-
-/// A sealed credential, and how it came.
-pub(in crate::store) struct UnsealedCredential {
-    pub credential: Credential,
-    /// The attempt that it responds to, and the effects of the grant. `None`: it came by a login, an import or the
-    /// keyring.
-    pub attempt: Option<(Intent, GrantEffects)>,
-}
-
-impl From<Credential> for UnsealedCredential {
-    fn from(credential: Credential) -> Self {
-        Self { credential, attempt: None }
-    }
-}
-
-impl Store {
-    pub(in crate::store) fn unseal_credential(
-        &self,
-        file: &SealedFile,
-        name: &ProfileName,
-        key: &SealingKey,
-    ) -> Result<Credential, StoreError> {
-        self.unseal(file, name, key).map(|unsealed| unsealed.credential)
-    }
-
-    fn unseal(
-        &self,
-        file: &SealedFile,
-        name: &ProfileName,
-        key: &SealingKey,
-    ) -> Result<UnsealedCredential, StoreError> {
-        let path = self.layout.profile_folder(name).sealed();
-        let damaged = |damage| self.unseal_error(path.clone(), damage);
-        let (SealedHeader { generation, attempt_id: attempt, .. }, content) = file.open(name, key).map_err(damaged)?;
-        let unsealed = match content {
-            SealedContent::Credential(_) => content.into_credential(generation).map(UnsealedCredential::from),
-            SealedContent::Response(response) => match response.parse(generation) {
-                ResponseContent::Granted { credential, warnings, .. } => {
-                    let asked = response.to_intent(attempt.as_deref(), generation, key);
-                    let response = asked.map(|asked| (asked, response.grant_effects(warnings)));
-                    Some(UnsealedCredential { credential: *credential, attempt: response })
-                }
-                ResponseContent::Denied(_) | ResponseContent::Unreadable | ResponseContent::TooLarge => None,
-            },
-        };
-        unsealed.ok_or_else(|| damaged(UnsealError::ContentUnreadable("it has no refresh token".into())))
     }
 }
 
@@ -121,7 +69,7 @@ impl LockedProfile<'_, '_> {
                 Ok(Some(pending).filter(|pending| is_news && self.is_newer_or_unpromoted(pending, key)))
             }
             Ok((_, SealedContent::Credential(_))) => Ok(None),
-            Err(damage) => Err(self.store.unseal_error(path(), damage)),
+            Err(damage) => Err(self.keys.unseal_error(path(), damage)),
         }
     }
 
@@ -160,9 +108,8 @@ impl LockedProfile<'_, '_> {
     /// Whether the keyring has a newer credential of ours. Then this directory was restored, and its journal does not
     /// know that the response was settled long ago.
     fn is_superseded_in_keyring(&self, generation: Generation, key: &SealingKey) -> bool {
-        let StoreBackend::Keyring { keyring, service } = &self.store.backend else { return false };
-        let found = item::read(keyring.as_ref(), &self.keyring_item(service), &self.identity.uuid, key);
-        matches!(found, Ok((PublishedItem::Ours(k), _)) if k.generation > generation)
+        let found = self.item.as_ref().map(|item| item.read(key));
+        matches!(found, Some(Ok((PublishedItem::Ours(k), _))) if k.generation > generation)
     }
 
     /// What does not open here is for [`LockedProfile::load`] to tell.
@@ -179,8 +126,7 @@ impl LockedProfile<'_, '_> {
 
     /// The sealed credential, if there is one.
     pub(in crate::store) fn unseal_current(&self, key: &SealingKey) -> Option<Result<UnsealedCredential, StoreError>> {
-        let file = self.sealed.get().transpose()?;
-        Some(file.and_then(|file| self.store.unseal(file, self.permit.profile(), key)))
+        self.sealed.unseal(self.permit.profile(), key, self.keys).transpose()
     }
 
     /// The newest generation that journal or sealed copy speaks of. A run that died between the two left the journal behind.
@@ -192,7 +138,6 @@ impl LockedProfile<'_, '_> {
     pub(in crate::store) fn newest_sealed(&mut self, key: &Arc<SealingKey>) -> Result<Option<Credential>, StoreError> {
         let Some(newest) = self.unseal_current(key).transpose()? else { return Ok(None) };
         let fingerprint = key.fingerprint(&newest.credential.refresh);
-        self.rekey_fingerprints(&newest.credential, &fingerprint, key)?;
         self.update_journal_to(&newest, &fingerprint)?;
         Ok(Some(newest.credential))
     }

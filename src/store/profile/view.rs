@@ -4,7 +4,7 @@ use crate::credential::{Credential, Generation, Snapshot};
 use crate::outcome::Publication;
 use crate::profile::ProfileName;
 use crate::store::journal::Journal;
-use crate::store::profile::files::ProfileFiles;
+use crate::store::profile::files::{ProfileFiles, SealedSlot};
 use crate::store::profile::integrity;
 use crate::store::{Store, StoreError};
 
@@ -26,7 +26,7 @@ impl ProfileView {
 impl Store {
     /// What is known of a profile without lock, key or keyring.
     pub fn view(&self, name: &ProfileName) -> Result<ProfileView, StoreError> {
-        let files = ProfileFiles::read(&self.layout.profile_folder(name), name)?;
+        let files = self.read_files(name)?;
         let sealed = files.sealed.generation()?;
         let mut journal = files.journal.clone();
         // A run that died between seal and journal left a generation that the journal does not know yet.
@@ -37,7 +37,7 @@ impl Store {
             journal.generation = sealed;
             // What the journal says of the generation before does not hold for this one; a flight brings it up to date.
             journal.validity = None;
-            if self.keyring().is_some() {
+            if self.keyring.is_some() {
                 journal.publication = Publication::PublishPending;
             }
         }
@@ -51,10 +51,16 @@ impl Store {
         }
         // Of what the journal is behind with, it has no fingerprint.
         let is_overtaken = match &mut journal {
-            Some(journal) if !is_behind => self.apply_ledger_entry_unlocked(journal)?,
+            Some(journal) if !is_behind => self.ledger.apply_unlocked(journal, &self.layout)?,
             Some(_) | None => false,
         };
         if is_overtaken { self.view(name) } else { Ok(ProfileView { journal, files }) }
+    }
+
+    /// An identity that cannot be read is told by `Store::store_unusable_error`.
+    fn read_files(&self, name: &ProfileName) -> Result<ProfileFiles, StoreError> {
+        let identity = self.identity.find().ok().flatten();
+        ProfileFiles::read(&self.layout.profile_folder(name), name, identity.as_ref())
     }
 
     /// The journal of [`Store::view`].
@@ -64,7 +70,7 @@ impl Store {
 
     /// The newest committed credential without its refresh token, read without a lock.
     pub fn snapshot(&self, name: &ProfileName) -> Result<Option<Snapshot>, StoreError> {
-        let files = ProfileFiles::read(&self.layout.profile_folder(name), name)?;
+        let files = self.read_files(name)?;
         self.snapshot_of_files(name, &files)
     }
 
@@ -80,16 +86,23 @@ impl Store {
             }
             Some(_) | None => false,
         };
-        let Some(file) = files.sealed.get()?.filter(|_| !is_forgotten) else { return Ok(None) };
+        if is_forgotten || files.sealed.get()?.is_none() {
+            return Ok(None);
+        }
         let known = files.journal.as_ref().map_or(Generation::NONE, |journal| journal.generation);
-        let key = self.key_for_header(name, files.sealed.header())?;
-        let sealed = self.unseal_credential(file, name, &key)?;
+        let key_id = files.sealed.header().map(|header| header.key_id.as_str());
+        let key = self.keys.load_for(name.as_str(), key_id)?;
+        let unseal = |slot: &SealedSlot| -> Result<Option<Credential>, StoreError> {
+            Ok(slot.unseal(name, &key, &self.keys)?.map(|unsealed| unsealed.credential))
+        };
+        let Some(sealed) = unseal(&files.sealed)? else { return Ok(None) };
         if sealed.generation >= known {
             return Ok(Some(sealed.snapshot()));
         }
         // An older copy was restored; or the newest response did not get its final name, and the next run gives it that.
         let token = files.journal.as_ref().and_then(|journal| journal.fingerprint.as_ref());
-        let received = files.received.get()?.and_then(|file| self.unseal_credential(file, name, &key).ok());
+        files.received.get()?;
+        let received = unseal(&files.received).ok().flatten();
         let is_newest = |c: &Credential| c.generation == known && token == Some(&key.fingerprint(&c.refresh));
         match received.filter(is_newest) {
             Some(credential) => Ok(Some(credential.snapshot())),

@@ -2,13 +2,13 @@
 //! never sent again (rule 3), and a doubt stays (rule 17).
 
 use std::collections::HashSet;
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock::Timestamp;
 use crate::credential::secret::Fingerprint;
 use crate::events;
+use crate::store::StoreError;
 use crate::store::disk::layout::Layout;
 use crate::sys::durable;
 use crate::sys::file_watch::FileVersion;
@@ -45,43 +45,50 @@ pub enum LedgerEntry {
 }
 
 impl Ledger {
-    pub fn new(layout: &Layout) -> Self {
+    pub(in crate::store) fn new(layout: &Layout) -> Self {
         Self { path: layout.ledger(), lock: layout.ledger_lock(), cached: Arc::default() }
     }
 
     /// What is known of a token: the last line about it counts.
-    pub fn entry(&self, token: &Fingerprint) -> io::Result<Option<LedgerEntry>> {
+    pub fn entry(&self, token: &Fingerprint) -> Result<Option<LedgerEntry>, StoreError> {
         Ok(find_entry(&self.snapshot()?.0, token))
     }
 
     /// Whether a token is known to be consumed.
-    pub fn is_consumed(&self, token: &Fingerprint) -> io::Result<bool> {
+    pub fn is_consumed(&self, token: &Fingerprint) -> Result<bool, StoreError> {
         Ok(self.entry(token)? == Some(LedgerEntry::Consumed))
     }
 
     /// Adds a consumed token; durable on return. Adding it twice is harmless.
-    pub fn add_consumed(&self, token: &Fingerprint) -> io::Result<()> {
+    pub fn add_consumed(&self, token: &Fingerprint) -> Result<(), StoreError> {
         self.append(token, token.as_str(), |mark| mark != Some(LedgerEntry::Consumed))
     }
 
     /// Adds a token in doubt, unless more is known of it; durable on return.
-    pub fn add_in_doubt(&self, token: &Fingerprint, at: Timestamp) -> io::Result<()> {
+    pub fn add_in_doubt(&self, token: &Fingerprint, at: Timestamp) -> Result<(), StoreError> {
         self.append(token, &format!("{IN_DOUBT} {at} {}", token.as_str()), |mark| mark.is_none())
     }
 
     /// Takes back a doubt: the token was not used up. Durable on return.
-    pub fn clear_in_doubt(&self, token: &Fingerprint) -> io::Result<()> {
-        let line = format!("{CLEARED}{}", token.as_str());
-        self.append(token, &line, |mark| matches!(mark, Some(LedgerEntry::InDoubt(_))))
+    pub fn clear_in_doubt(&self, token: &Fingerprint) -> Result<(), StoreError> {
+        self.clear_if(token, |mark| matches!(mark, Some(LedgerEntry::InDoubt(_))))
     }
 
     /// Takes back whatever is known of a token: its provider has granted it once more. Durable on return.
-    pub fn clear(&self, token: &Fingerprint) -> io::Result<()> {
-        self.append(token, &format!("{CLEARED}{}", token.as_str()), |mark| mark.is_some())
+    pub fn clear(&self, token: &Fingerprint) -> Result<(), StoreError> {
+        self.clear_if(token, |mark| mark.is_some())
+    }
+
+    fn clear_if(&self, token: &Fingerprint, is_news: fn(Option<LedgerEntry>) -> bool) -> Result<(), StoreError> {
+        // Where there is nothing to clear, the lock is not taken.
+        match is_news(self.entry(token)?) {
+            true => self.append(token, &format!("{CLEARED}{}", token.as_str()), is_news),
+            false => Ok(()),
+        }
     }
 
     /// All of it.
-    pub fn snapshot(&self) -> io::Result<LedgerSnapshot> {
+    pub fn snapshot(&self) -> Result<LedgerSnapshot, StoreError> {
         let before = FileVersion::of(&self.path);
         let is_missing = before.is_none() && matches!(self.path.try_exists(), Ok(false));
         if let Some((version, snapshot)) = &*self.cached.lock().unwrap_or_else(PoisonError::into_inner)
@@ -89,7 +96,8 @@ impl Ledger {
         {
             return Ok(snapshot.clone());
         }
-        let bytes = if is_missing { None } else { durable::read(&self.path)? };
+        let bytes = if is_missing { Ok(None) } else { durable::read(&self.path) };
+        let bytes = bytes.map_err(|e| StoreError::io("read", &self.path, e))?;
         let snapshot = LedgerSnapshot(Arc::new(bytes.unwrap_or_default()));
         self.remember(before.filter(|_| before == FileVersion::of(&self.path)), &snapshot);
         Ok(snapshot)
@@ -105,8 +113,9 @@ impl Ledger {
         token: &Fingerprint,
         line: &str,
         is_news: impl FnOnce(Option<LedgerEntry>) -> bool,
-    ) -> io::Result<()> {
-        let _held = LockFile::acquire(&self.lock)?;
+    ) -> Result<(), StoreError> {
+        let unwritten = |e| StoreError::io("write", &self.path, e);
+        let _held = LockFile::acquire(&self.lock).map_err(unwritten)?;
         let LedgerSnapshot(bytes) = self.snapshot()?;
         if !is_news(find_entry(&bytes, token)) {
             return Ok(());
@@ -117,11 +126,11 @@ impl Ledger {
         let whole: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
         if whole.len() >= 2 * KEPT_LINES {
             let newest = whole.iter().skip(whole.len() - KEPT_LINES).flat_map(|line| [line, b"\n".as_slice()].concat());
-            durable::replace(&self.path, &newest.collect::<Vec<u8>>())?;
-            return durable::append_line(&self.path, line);
+            durable::replace(&self.path, &newest.collect::<Vec<u8>>()).map_err(unwritten)?;
+            return durable::append_line(&self.path, line).map_err(unwritten);
         }
         let line = if is_torn { format!("\n{line}") } else { line.to_owned() };
-        durable::append_line(&self.path, &line)?;
+        durable::append_line(&self.path, &line).map_err(unwritten)?;
         // No other process writes while the lock is held, so this is what is there now.
         let whole = [bytes.as_slice(), line.as_bytes(), b"\n"].concat();
         let version = FileVersion::of(&self.path).filter(|version| version.byte_count() == whole.len() as u64);

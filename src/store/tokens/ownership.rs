@@ -27,8 +27,7 @@ pub enum TokenClaim {
 impl Store {
     /// Serialises all holders of one refresh token, whatever their profiles are called. Taken after the profile's lock.
     pub fn lock_token(&self, token: &Fingerprint) -> Result<LockFile, StoreError> {
-        let path = self.create_token_lock_file(token)?;
-        LockFile::acquire(&path).map_err(|e| StoreError::io("lock", &path, e))
+        StoreError::lock(&self.create_token_lock_file(token)?)
     }
 
     /// Takes the lock of a token without waiting, for a caller that may hold the lock of another token.
@@ -75,9 +74,9 @@ impl Store {
         name: &ProfileName,
         key: &SealingKey,
     ) -> Result<Option<String>, StoreError> {
-        let (Some((keyring, service)), Some(ours)) = (self.keyring(), self.uuid()) else { return Ok(None) };
+        let (Some(keyring), Some(ours)) = (&self.keyring, self.uuid()) else { return Ok(None) };
         let is_it = |there: &RefreshToken| key.fingerprint(there) == *token;
-        Ok(item::find_other_holder(keyring, service, &ours, name.as_str(), is_it)?)
+        Ok(item::find_other_holder(keyring, &ours, name, is_it)?)
     }
 
     fn claim_by_profile(
@@ -99,7 +98,7 @@ impl Store {
         // The journal may be behind, or gone; or its fingerprints are of another store, and say nothing here.
         let is_behind = sealed.is_some_and(|sealed| sealed > journal.generation);
         let has_credential = journal.generation > Generation::NONE && (is_behind || !journal.is_tombstone);
-        let is_at_home = journal.store_identity.as_ref().is_some_and(|store| Some(store.uuid.as_str()) == ours);
+        let is_at_home = ours.is_some_and(|ours| journal.is_of(ours));
         let is_ours = journal.fingerprint.as_ref() == Some(token);
         let is_sealed = is_behind || (has_credential && !is_at_home && !is_ours);
         let is_sealed = is_sealed && other.has_sealed_token(self, token, key)?;

@@ -1,14 +1,14 @@
 //! Reconciles ledger and journal: a journal that is lost, damaged or too old is no reason to send a token again.
 
-use crate::clock::Timestamp;
 use crate::credential::secret::Fingerprint;
 use crate::outcome::{ErrorKind, Failure, ProfileState};
 use crate::profile::ProfileName;
+use crate::store::disk::layout::Layout;
 use crate::store::journal::{Intent, Journal};
 use crate::store::profile::files::SealedSlot;
-use crate::store::tokens::ledger::LedgerEntry;
+use crate::store::tokens::ledger::{Ledger, LedgerEntry};
 use crate::store::tokens::scan::StoreScan;
-use crate::store::{LockedProfile, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Recovery 4: a backup or another program brought a spent token back.
 pub fn stale_credential(name: &ProfileName) -> Failure {
@@ -19,13 +19,13 @@ pub fn stale_credential(name: &ProfileName) -> Failure {
     .with_hint(format!("sign in again: keepalive login {name}"))
 }
 
-impl Store {
+impl Ledger {
     /// Adds to a journal (not saved) what the ledger alone knows of its token.
-    pub(in crate::store) fn apply_ledger_entry(&self, journal: &mut Journal) -> Result<(), StoreError> {
+    pub(in crate::store) fn apply(&self, journal: &mut Journal) -> Result<(), StoreError> {
         let current = journal.fingerprint.clone().filter(|_| journal.has_credential() && !journal.is_rejected());
         let Some(token) = current else { return Ok(()) };
         let is_whole = journal.integrity_error.as_ref().is_none_or(|(state, _)| *state == ProfileState::Due);
-        match self.ledger_entry(&token)? {
+        match self.entry(&token)? {
             Some(LedgerEntry::Consumed) if is_whole => {
                 journal.integrity_error = Some((ProfileState::ConfigError, stale_credential(&journal.profile)))
             }
@@ -39,120 +39,40 @@ impl Store {
 
     /// Applies the ledger entry without the lock. Returns whether a flight has ended between the two reads: then the
     /// token is consumed and not the newest.
-    pub(in crate::store) fn apply_ledger_entry_unlocked(&self, journal: &mut Journal) -> Result<bool, StoreError> {
+    pub(in crate::store) fn apply_unlocked(&self, journal: &mut Journal, layout: &Layout) -> Result<bool, StoreError> {
         let known = journal.integrity_error.clone();
-        self.apply_ledger_entry(journal)?;
+        self.apply(journal)?;
         if journal.integrity_error == known {
             return Ok(false);
         }
-        let now = Journal::read(&self.layout.profile_folder(&journal.profile).journal(), &journal.profile)?;
+        let folder = layout.profile_folder(&journal.profile);
+        let now = Journal::read(&folder.journal(), &journal.profile)?;
         let is_other = now.is_none_or(|now| (now.generation, now.sequence) != (journal.generation, journal.sequence));
-        let sealed = SealedSlot::read(self.layout.profile_folder(&journal.profile).sealed());
-        Ok(is_other || sealed.generation()?.is_some_and(|sealed| sealed > journal.generation))
+        Ok(is_other
+            || SealedSlot::read(folder.sealed()).generation()?.is_some_and(|sealed| sealed > journal.generation))
     }
+}
 
+impl Store {
     /// Whether the ledger still has what it took from each journal. To be asked before a token is taken from elsewhere:
     /// the ledger alone may know that it is consumed.
     pub fn check_ledger_complete(&self, scan: &StoreScan) -> Result<(), StoreError> {
         let ours = self.uuid();
         let named = scan.profiles.iter().filter_map(|profile| {
             let journal = profile.journal.as_ref()?;
-            let is_of_this_store = journal.store_identity.as_ref().map(|store| &store.uuid) == ours.as_ref();
+            let is_of_this_store = ours.as_ref().is_some_and(|ours| journal.is_of(ours));
             journal.last_ledgered.as_ref().filter(|_| is_of_this_store).map(|token| (token, &profile.journal_path))
         });
         // Read after the journals: what they name was in the ledger before.
-        let path = self.layout.ledger();
-        let pages = self.ledger.snapshot().map_err(|e| StoreError::io("read", &path, e))?;
+        let pages = self.ledger.snapshot()?;
         let tokens = pages.tokens();
-        match named
-            .into_iter()
-            .find(|(token, _)| tokens.as_ref().is_some_and(|kept| !kept.contains(token.as_str().as_bytes())))
-        {
-            Some((_, journal)) => Err(StoreError::LedgerDamaged { path, journal: journal.clone() }),
-            None => Ok(()),
-        }
-    }
-
-    fn ledger_entry(&self, token: &Fingerprint) -> Result<Option<LedgerEntry>, StoreError> {
-        self.ledger.entry(token).map_err(|e| StoreError::io("read", &self.layout.ledger(), e))
-    }
-}
-
-impl LockedProfile<'_, '_> {
-    /// Journal and ledger tell each other what they know of the tokens here. That the ledger cannot be written is a warning:
-    /// the journal still knows.
-    pub(in crate::store) fn reconcile_with_ledger(&mut self, warnings: &mut Vec<String>) -> Result<(), StoreError> {
-        let set_at = self.journal.open_intent().cloned();
-        self.store.apply_ledger_entry(&mut self.journal)?;
-        match set_at {
-            // A run may have died with it.
-            Some(intent) if !intent.is_reusable => {
-                let written = self.mark_in_doubt(&intent.fingerprint, intent.last_sent.wall);
-                warnings.extend(written.err().map(|e| e.to_string()));
-                Ok(())
+        let is_lacking = |token: &Fingerprint| tokens.as_ref().is_some_and(|t| !t.contains(token.as_str().as_bytes()));
+        match named.into_iter().find(|(token, _)| is_lacking(token)) {
+            Some((_, journal)) => {
+                Err(StoreError::LedgerDamaged { path: self.layout.ledger(), journal: journal.clone() })
             }
-            None if self.journal.open_intent().is_some() => self.save_journal(),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    /// Tries once more to write what the ledger could not take.
-    pub(in crate::store) fn flush_ledger_backlog(&mut self, warnings: &mut Vec<String>) -> Result<(), StoreError> {
-        let missing = std::mem::take(&mut self.journal.ledger_backlog);
-        for token in &missing {
-            warnings.extend(self.mark_consumed_or_queue(token).err().map(|e| e.to_string()));
-        }
-        if missing == self.journal.ledger_backlog { Ok(()) } else { self.save_journal() }
-    }
-
-    /// Notes in the ledger that a token must not be sent again. If that fails, the journal (not saved yet) keeps it for the
-    /// next run.
-    pub fn mark_consumed_or_queue(&mut self, token: &Fingerprint) -> Result<(), StoreError> {
-        let written = self.mark_consumed(token);
-        if written.is_err() && !self.journal.ledger_backlog.contains(token) {
-            self.journal.ledger_backlog.push(token.clone());
-        }
-        written
-    }
-
-    /// Records in the ledger that a token was sent with unknown outcome, at a server that punishes reuse.
-    pub fn mark_in_doubt(&self, token: &Fingerprint, at: Timestamp) -> Result<(), StoreError> {
-        self.ledger_write_result(self.store.ledger.add_in_doubt(token, at))
-    }
-
-    /// A doubt is over, and the token was not used up.
-    pub fn clear_in_doubt(&self, token: &Fingerprint) -> Result<(), StoreError> {
-        match self.store.ledger_entry(token)? {
-            Some(LedgerEntry::InDoubt(_)) => self.ledger_write_result(self.store.ledger.clear_in_doubt(token)),
-            Some(LedgerEntry::Consumed) | None => Ok(()),
-        }
-    }
-
-    /// Whatever was doubted or said of a token is taken back: its provider has just granted it, so it lives. Durable on
-    /// return.
-    pub fn clear_marks(&mut self, token: &Fingerprint) -> Result<(), StoreError> {
-        if self.journal.clear_marks(token) {
-            self.save_journal()?;
-        }
-        match self.store.ledger_entry(token)? {
-            Some(_) => self.ledger_write_result(self.store.ledger.clear(token)),
             None => Ok(()),
         }
-    }
-
-    /// Whether a token that comes from elsewhere must not be taken: it is consumed or rejected, or in a doubt that this
-    /// journal cannot take over.
-    pub fn is_consumed_or_in_doubt(&self, token: &Fingerprint) -> Result<bool, StoreError> {
-        let is_open_here = self.journal.intent.as_ref().is_some_and(|intent| intent.fingerprint == *token);
-        Ok(match self.store.ledger_entry(token)? {
-            Some(LedgerEntry::Consumed) => true,
-            Some(LedgerEntry::InDoubt(_)) => !is_open_here,
-            None => self.journal.ledger_backlog.contains(token),
-        })
-    }
-
-    fn ledger_write_result(&self, result: std::io::Result<()>) -> Result<(), StoreError> {
-        result.map_err(|e| StoreError::io("write", &self.store.layout.ledger(), e))
     }
 }
 
@@ -181,7 +101,7 @@ mod tests {
             [ProfileState::NeedsLogin, ProfileState::Due].map(|s| Some((s, Failure::new(ErrorKind::Damaged, "there"))));
         for (flaw, told) in [(None, spent.clone()), (behind, spent), (damaged.clone(), damaged)] {
             let mut journal = Journal { integrity_error: flaw, ..before.clone() };
-            store.apply_ledger_entry(&mut journal).unwrap();
+            store.ledger().apply(&mut journal).unwrap();
             assert_eq!(journal.integrity_error, told);
         }
     }
@@ -200,7 +120,7 @@ mod tests {
         journal.write(&path).unwrap();
         let look = || {
             let mut seen = journal.clone();
-            (store.apply_ledger_entry_unlocked(&mut seen).unwrap(), seen.integrity_error.is_some())
+            (store.ledger().apply_unlocked(&mut seen, store.layout()).unwrap(), seen.integrity_error.is_some())
         };
         assert_eq!(look(), (false, false));
         store.ledger().add_consumed(&token).unwrap();

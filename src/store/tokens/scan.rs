@@ -55,8 +55,9 @@ impl ScannedProfile {
                 &read
             }
         };
-        let credential = sealed.get()?.and_then(|file| store.unseal_credential(file, &self.name, key).ok());
-        Ok(credential.is_some_and(|c| key.fingerprint(&c.refresh) == *token))
+        sealed.get()?;
+        let unsealed = sealed.unseal(&self.name, key, store.keys()).ok().flatten();
+        Ok(unsealed.is_some_and(|unsealed| key.fingerprint(&unsealed.credential.refresh) == *token))
     }
 }
 

@@ -3,17 +3,17 @@
 //! The usual test runs a sample. `KEEPALIVE_FUZZ_CASES=10000000 cargo test --release --test it fuzz::responses` runs the
 //! long form; a failure names the seed of its case, and `KEEPALIVE_FUZZ_SEED=<seed>` runs that case alone.
 
-mod damage;
-mod journal;
+mod configuration;
+mod random_damage;
 mod responses;
-mod texts;
+mod store_files;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use damage::Rng;
+use random_damage::Rng;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Processor time that one case may take, in a build without optimisation.

@@ -11,9 +11,9 @@ use keepalive::provider::classify::Refusal;
 use keepalive::store::disk::sealed_content::{ResponseContent, SealedGrant, SealedResponse, SecretText};
 use serde_json::Value;
 
-use super::super::support::authserver::Issued;
-use super::super::support::shapes::{RecordedResponse, recorded_responses};
-use super::damage::{self, Rng};
+use super::super::support::auth_server::Issued;
+use super::super::support::recorded_responses::{RecordedResponse, recorded_responses};
+use super::random_damage::{self, Rng};
 
 const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
 const SENT: &str = "sent-token";
@@ -118,7 +118,7 @@ fn answer(status: u16, coding: Option<&str>, body: &[u8], is_complete: bool) -> 
             not_before: None,
         },
         default_lifetime_ms: 3_600_000,
-        cooldown_ms: None,
+        cooldown_ms: 0,
         further_secrets: Vec::new(),
     }
 }
@@ -158,7 +158,7 @@ fn no_token_is_lost(answer: &SealedResponse, body: &[u8], reading: &ResponseCont
     let Some(told) = members.get("refresh_token").and_then(Value::as_str) else { return };
     let is_plain = matches!(answer.content_encoding.as_deref(), None | Some("identity" | "zstd"));
     let is_usable = !told.trim().is_empty() && told != SENT && (200..300).contains(&answer.status);
-    // Of what was cut just there nobody knows how much more there was.
+    // Where a body was cut just at the limit, how much more there was is unknown.
     let is_within_the_cap = body.len() < content_coding::MAX_BODY_BYTES
         || (answer.is_complete && body.len() == content_coding::MAX_BODY_BYTES);
     if !is_plain || !is_usable || !is_within_the_cap {
@@ -179,18 +179,18 @@ fn damaged(rng: &mut Rng) {
     let mut shape = shape.clone();
     match (rng.below(3), serde_json::from_str::<Value>(&shape.body)) {
         (0, Ok(mut value)) => {
-            damage::members(rng, &mut value, &NAMES);
+            random_damage::members(rng, &mut value, &NAMES);
             shape.body = value.to_string();
         }
         // Packed after it was damaged.
         (1, _) if shape.encoded.iter().any(|coding| coding != "latin1" && coding != "br") => {
-            shape.body = damage::text(rng, &shape.body, &WORDS);
+            shape.body = random_damage::text(rng, &shape.body, &WORDS);
         }
         _ => {}
     }
     let mut body = shape.encoded_body(&issued(), NOW);
     if rng.once_in(2) {
-        damage::bytes(rng, &mut body, &WORDS);
+        random_damage::bytes(rng, &mut body, &WORDS);
     }
     if rng.once_in(2000) {
         // As long as it may be, of one word: what grows faster than its input shows itself.

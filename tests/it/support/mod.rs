@@ -1,16 +1,16 @@
 //! What the tests stand on: a sandbox, an authorization server that can misbehave, real keyrings and service managers.
 
-pub mod authserver;
-pub mod bus;
-pub mod family;
-pub mod herd;
-pub mod oidc;
-pub mod person;
-pub mod proxy;
+pub mod auth_server;
+pub mod browser_user;
+pub mod oidc_provider;
+pub mod other_tool;
+pub mod recorded_responses;
 pub mod sandbox;
-pub mod shapes;
-pub mod tls;
-pub mod tool;
+pub mod session_bus;
+pub mod simultaneous;
+pub mod tls_terminator;
+pub mod token_family;
+pub mod tunnel_proxy;
 pub mod user_manager;
 
 use std::io::{Read, Seek, SeekFrom};

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::PATIENCE;
-use super::authserver::AuthServer;
+use super::auth_server::AuthServer;
 
 pub struct Sandbox {
     dir: TempDir,

@@ -22,7 +22,7 @@ impl UserManager {
         let groups = own_groups();
         assert!(!groups.is_empty(), "a control group cannot be made: root is needed");
         let join: String = groups.iter().map(|g| format!("echo $$ > '{}/cgroup.procs'; ", g.display())).collect();
-        // sd_booted() looks for this directory; the rest of /run stays as it is for everybody else.
+        // sd_booted() looks for this directory; the rest of /run stays as it is for other processes.
         let script = format!(
             "mkdir -p /run/systemd && mount -t tmpfs tmpfs /run/systemd && mkdir /run/systemd/system && {join} \
              exec {SYSTEMD} --user --log-target=console --log-level=warning"

@@ -1,13 +1,13 @@
 //! The refresh transaction as a model: every order in which processes, crashes, power cuts, keyring and network can act,
 //! walked through by a checker (stateright).
 //!
-//! [`host`] is one machine: its steps carry the names of the steps in `keepalive::engine::refresh::transaction`. [`hosts`] is the
+//! [`one_machine`] is one machine: its steps carry the names of the steps in `keepalive::engine::refresh::transaction`. [`several_machines`] is the
 //! case of several machines, which the program does not serve yet; it shows which rule such a store would have to keep.
-//! [`ways`] picks the ways through the first on which the real transaction is led.
+//! [`paths`] picks the ways through the first on which the real transaction is led.
 
-pub mod host;
-pub mod hosts;
-pub mod ways;
+pub mod one_machine;
+pub mod paths;
+pub mod several_machines;
 
 use std::fmt::Debug;
 use std::hash::Hash;

@@ -1,8 +1,8 @@
 //! The design that is built holds at every kind of server; each naive one is caught. `KEEPALIVE_LONG=1` walks through two
 //! rounds per process instead of one, and three processes.
 
-use keepalive_model::host::{Budget, Design, Sealing, Server};
-use keepalive_model::hosts;
+use keepalive_model::one_machine::{Budget, Design, Sealing, Server};
+use keepalive_model::several_machines;
 use keepalive_model::{Report, explore, explore_until, shortest_violation};
 
 #[expect(clippy::disallowed_methods, reason = "this program is not keepalive")]
@@ -34,7 +34,7 @@ fn strict() -> Design {
     Design::implemented(Server::Strict)
 }
 
-/// No lock, no journal, no sealed copy: what everybody writes first.
+/// No lock, no journal, no sealed copy: a first attempt at a client.
 fn naive() -> Design {
     Design { reread: false, intent: false, sealing: Sealing::Never, preflight: false, share: false, ..strict() }
 }
@@ -130,8 +130,8 @@ fn design_without_shared_outcomes_is_caught() {
 
 /// Rule 19.
 #[test]
-fn grace_retry_without_a_fence_is_caught() {
-    caught("grace, no fence", Design { fence: false, ..Design::implemented(Server::GraceMulti) }, &["P5"]);
+fn grace_retry_without_a_send_gate_is_caught() {
+    caught("grace, no send gate", Design { gate: false, ..Design::implemented(Server::GraceMulti) }, &["P5"]);
 }
 
 /// Rule 20.
@@ -153,20 +153,23 @@ fn unbounded_network_leaves_no_safe_retry() {
 /// Rule 36.
 #[test]
 fn lease_alone_permits_no_send_among_hosts() {
-    let proposed = hosts::MultiHostDesign::proposed();
+    let proposed = several_machines::MultiHostDesign::proposed();
     for (ground, expected) in [
-        (hosts::SendPermission::Lease, "L1"),
-        (hosts::SendPermission::LeaseLeft, "L1"),
-        (hosts::SendPermission::Permit, "L2"),
+        (several_machines::SendPermission::Lease, "L1"),
+        (several_machines::SendPermission::LeaseLeft, "L1"),
+        (several_machines::SendPermission::Permit, "L2"),
     ] {
-        let tries = if ground == hosts::SendPermission::Permit { 2 } else { 1 };
-        let report = explore_until(hosts::MultiHostDesign { send_permission: ground, tries, ..proposed }, &[expected]);
+        let tries = if ground == several_machines::SendPermission::Permit { 2 } else { 1 };
+        let report = explore_until(
+            several_machines::MultiHostDesign { send_permission: ground, tries, ..proposed },
+            &[expected],
+        );
         println!("hosts, {ground:?}: {} states, violates {:?}", report.states, report.violated);
         assert!(report.violated.iter().any(|name| name.starts_with(expected)), "{ground:?}: {:?}", report.violated);
     }
-    let short = explore_until(hosts::MultiHostDesign { takeover: 0, ..proposed }, &["L2"]);
+    let short = explore_until(several_machines::MultiHostDesign { takeover: 0, ..proposed }, &["L2"]);
     assert!(!short.violated.is_empty(), "a takeover without a wait is caught");
-    let report = explore(if is_long() { proposed } else { hosts::MultiHostDesign { tries: 1, ..proposed } });
+    let report = explore(if is_long() { proposed } else { several_machines::MultiHostDesign { tries: 1, ..proposed } });
     println!("hosts, permit with fence and wait: {} states", report.states);
     assert_eq!(report.violated, [""; 0]);
     assert_eq!(report.reached.len(), 1);

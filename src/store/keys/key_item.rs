@@ -1,0 +1,57 @@
+//! The sealing key's item in the keyring.
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::store::StoreError;
+use crate::store::keyring::{KeyringError, KeyringItem, KeyringService};
+use crate::store::keys::sealing_key::SealingKey;
+
+#[derive(Serialize, Deserialize)]
+struct SealingKeyItem {
+    format: u32,
+    store: String,
+    key_id: String,
+    key: Zeroizing<String>,
+    generation: u64,
+}
+
+fn attributes(keyring: &KeyringService, store: &str) -> KeyringItem {
+    KeyringItem { service: format!("{}-key", keyring.service()), user: store.to_owned() }
+}
+
+/// The key of the store with this UUID.
+pub(in crate::store) fn read(keyring: &KeyringService, store: &str) -> Result<Option<SealingKey>, StoreError> {
+    let Some(found) = keyring.read(&attributes(keyring, store))? else {
+        return Ok(None);
+    };
+    let item: SealingKeyItem = serde_json::from_str(&found.value).map_err(|_| StoreError::KeyDamaged)?;
+    let key = SealingKey::from_bytes(item.key.as_bytes()).ok_or(StoreError::KeyDamaged)?;
+    if key.id() == item.key_id { Ok(Some(key)) } else { Err(StoreError::KeyDamaged) }
+}
+
+pub(super) fn exists(keyring: &KeyringService, store: &str) -> Result<bool, StoreError> {
+    Ok(keyring.read(&attributes(keyring, store))?.is_some())
+}
+
+pub(super) fn write(keyring: &KeyringService, store: &str, key: &SealingKey) -> Result<(), StoreError> {
+    let item = SealingKeyItem {
+        format: 1,
+        store: store.to_owned(),
+        key_id: key.id().to_owned(),
+        key: key.to_base64(),
+        generation: 1,
+    };
+    let text = Zeroizing::new(serde_json::to_string(&item).map_err(|_| StoreError::KeyDamaged)?);
+    Ok(keyring.write(&attributes(keyring, store), &text)?)
+}
+
+pub(super) fn delete(keyring: &KeyringService, store: &str) -> Result<(), StoreError> {
+    let item = attributes(keyring, store);
+    let deleted = keyring.delete(&item, store);
+    match (keyring.read(&item), deleted) {
+        (Ok(None), _) => Ok(()),
+        (_, Err(e)) | (Err(e), _) => Err(e.into()),
+        (Ok(Some(_)), Ok(())) => Err(KeyringError::Failed("it did not delete the sealing key".into()))?,
+    }
+}

@@ -1,0 +1,440 @@
+//! Another program holds the same refresh token: every row of the table of shared mode, by the real transaction.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use keepalive::clock::Timestamp;
+use keepalive::credential::external::{AccountIdentity, ExternalCredential, ImportSource};
+use keepalive::credential::token_response;
+use keepalive::credential::token_response::ParsedResponse;
+use keepalive::engine::refresh::followed_stores::FollowedStores;
+use keepalive::engine::status;
+use keepalive::engine::status::StatusPolicy;
+use keepalive::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState, Publication};
+use keepalive::store::keyring::KeyringError;
+use serde_json::{Value, json};
+
+use super::support::auth_server::Fault;
+use super::support::other_tool;
+use super::support::token_family::RotationMode;
+use super::world::{ACCESS_LIFETIME, HookPoint, World};
+
+/// A tool's store in memory: what it holds, and whose that is; or why it cannot be read.
+#[derive(Clone, Default)]
+struct FakeTool(Arc<Mutex<ToolContents>>);
+
+#[derive(Clone, Default)]
+enum ToolContents {
+    Tokens {
+        answer: Value,
+        email: &'static str,
+        written: i64,
+    },
+    #[default]
+    Unreadable,
+}
+
+impl FollowedStores for FakeTool {
+    fn read(&self, origin: &ImportSource, within: &str) -> Result<ExternalCredential, Failure> {
+        assert_eq!((origin.tool.as_str(), within), ("codex", "demo"));
+        match self.0.lock().unwrap().clone() {
+            ToolContents::Unreadable => {
+                Err(Failure::new(ErrorKind::Source, "auth.json cannot be read").with_hint("look at it"))
+            }
+            ToolContents::Tokens { answer, email, written } => {
+                let ParsedResponse::Granted(granted) = token_response::parse(200, answer.to_string().as_bytes(), true)
+                else {
+                    panic!()
+                };
+                let identity =
+                    AccountIdentity { email: (!email.is_empty()).then(|| email.into()), ..AccountIdentity::default() };
+                let written = Some(Timestamp::from_secs(written));
+                let client_id = answer["client_id"].as_str().map(str::to_owned);
+                Ok(ExternalCredential {
+                    identity,
+                    response: *granted,
+                    written_at: written,
+                    client_id,
+                    ..ExternalCredential::default()
+                })
+            }
+        }
+    }
+}
+
+impl FakeTool {
+    fn holds(&self, answer: &Value, email: &'static str, written: i64) {
+        *self.0.lock().unwrap() = ToolContents::Tokens { answer: answer.clone(), email, written };
+    }
+}
+
+const START: i64 = 1_790_000_000;
+/// Before anything here began, and after.
+const EARLIER: i64 = START - 1000;
+const LATER: i64 = START + 1000;
+
+/// A world that follows a tool, in step with it.
+struct FollowingWorld {
+    world: World,
+    tool: FakeTool,
+    answer: Value,
+}
+
+impl FollowingWorld {
+    fn new(mode: RotationMode) -> Self {
+        let mut world = World::new(None, mode, "");
+        let (tool, answer) = (FakeTool::default(), world.server.mint());
+        tool.holds(&answer, "ada@acme.example", EARLIER);
+        let identity = AccountIdentity { email: Some("ada@acme.example".into()), ..AccountIdentity::default() };
+        let origin = ImportSource { tool: "codex".into(), location: Some("auth.json".into()), account: None, identity };
+        world.follow(Arc::new(tool.clone()), &answer, origin);
+        assert_eq!(world.journal().generation.get(), 2);
+        Self { world, tool, answer }
+    }
+
+    /// The tool refreshes and stores what it got.
+    fn rotates(&self) -> Value {
+        let answer = other_tool::refresh(&self.world.server, other_tool::token(&self.answer));
+        self.tool.holds(&answer, "ada@acme.example", LATER);
+        answer
+    }
+
+    #[track_caller]
+    fn assert_stops(&self, kind: OutcomeKind, word: &str, requests: usize) -> Outcome {
+        let outcome = self.world.refresh();
+        let error = outcome.error.clone().unwrap();
+        assert_eq!((outcome.kind, error.kind.word()), (kind, word), "{outcome:?}");
+        // What cannot be read may come back soon; what a person must settle takes its time.
+        let wait = if kind == OutcomeKind::Deferred { 60 } else { 600 };
+        let now = keepalive::clock::Clock::now(&*self.world.clock).wall;
+        assert!(error.hint.is_some() && outcome.retry_at == Some(now.plus(Duration::from_secs(wait))));
+        assert_eq!((self.world.requests(), self.world.journal().generation.get()), (requests, 2));
+        outcome
+    }
+
+    fn state(&self) -> ProfileState {
+        let profile = self.world.profile();
+        let terms = StatusPolicy {
+            policy: &profile.provider.policy,
+            margin: profile.margin,
+            jitter: Duration::ZERO,
+            is_following: true,
+        };
+        status::profile_status(Some(&self.world.journal()), terms, &keepalive::clock::Clock::now(&*self.world.clock))
+            .state
+    }
+}
+
+/// Rule 39.
+#[test]
+fn refresh_is_ordinary_while_the_tool_has_the_same_token() {
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    let outcome = shared.world.refresh();
+    assert_eq!((outcome.kind, outcome.generation.get(), shared.world.requests()), (OutcomeKind::Refreshed, 3, 1));
+}
+
+/// Rule 39.
+#[test]
+fn tool_with_a_consumed_token_does_not_stop_a_refresh() {
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    shared.world.refresh();
+    // The tool's store is as it was: its token is in the ledger now.
+    let outcome = shared.world.refresh();
+    assert_eq!((outcome.kind, outcome.generation.get(), shared.world.requests()), (OutcomeKind::Refreshed, 4, 2));
+    assert_eq!(shared.world.server.counts().presented_again, 0);
+}
+
+/// Rule 39.
+#[test]
+fn token_refreshed_by_the_tool_is_adopted_without_a_request() {
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    let theirs = shared.rotates();
+    let outcome = shared.world.refresh();
+    assert_eq!((outcome.kind, outcome.generation.get(), outcome.error), (OutcomeKind::Refreshed, 3, None));
+    assert_eq!((shared.world.requests(), shared.world.published()), (1, Some(3)), "the request was the tool's");
+    assert!(outcome.warnings.iter().any(|w| w == "adopted generation 3 from codex"));
+    let stored = shared.world.process().store().snapshot(shared.world.name()).unwrap().unwrap();
+    assert_eq!(stored.grant.access.unwrap().expose(), theirs["access_token"]);
+    // Back in step, the next one is ours; the token before is never sent again.
+    assert_eq!(shared.world.refresh().generation.get(), 4);
+    let counts = shared.world.server.counts();
+    assert_eq!((counts.refresh_requests, counts.presented_again, counts.families_revoked), (2, 0, 0));
+}
+
+/// Rule 39.
+#[test]
+fn adopted_token_that_expires_soon_is_refreshed_at_once() {
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    let mut theirs = other_tool::refresh(&shared.world.server, other_tool::token(&shared.answer));
+    theirs["expires_in"] = Value::Null;
+    theirs["expires_at"] = json!(START + 1);
+    shared.tool.holds(&theirs, "ada@acme.example", LATER);
+    shared.world.clock.advance(ACCESS_LIFETIME);
+    let outcome = shared.world.refresh_if_due();
+    assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 4), "{outcome:?}");
+    let counts = shared.world.server.counts();
+    assert_eq!((counts.refresh_requests, counts.presented_again), (2, 0));
+}
+
+/// Rule 11.
+#[test]
+fn crash_during_adoption_loses_nothing_and_sends_nothing() {
+    for (place, keyring) in [(HookPoint::BeforePublish, 2), (HookPoint::AfterPublish, 3)] {
+        let shared = FollowingWorld::new(RotationMode::Strict);
+        shared.rotates();
+        let snapshot = shared.world.crash_at(place);
+        let world = shared.world.restart_from(snapshot, None);
+        assert_eq!(world.published(), Some(keyring), "{place:?}");
+        let outcome = world.refresh_if_due();
+        assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Fresh, 3), "{outcome:?}");
+        assert_eq!((world.published(), world.requests()), (Some(3), 1), "the request was the tool's");
+        assert_eq!(world.refresh().generation.get(), 4);
+        assert_eq!(world.server.counts().presented_again, 0);
+    }
+}
+
+/// Rule 12.
+#[test]
+fn adopted_token_is_published_later_when_the_keyring_locks() {
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    shared.rotates();
+    let keyring = shared.world.keyring.clone();
+    shared.world.hook(HookPoint::BeforePublish, move || {
+        keyring.set_fault(Some(KeyringError::Locked));
+        Ok(())
+    });
+    let outcome = shared.world.refresh();
+    assert_eq!((outcome.kind, outcome.publication), (OutcomeKind::Refreshed, Publication::PublishPending));
+    shared.world.keyring.set_fault(None);
+    assert_eq!(shared.world.refresh_if_due().publication, Publication::Published);
+    assert_eq!((shared.world.published(), shared.world.requests()), (Some(3), 1));
+}
+
+/// Rule 39.
+#[test]
+fn another_account_in_the_tool_stops_the_refresh() {
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    shared.tool.holds(&shared.world.server.mint(), "bob@acme.example", LATER);
+    shared.assert_stops(OutcomeKind::ConfigError, "conflict", 0);
+    assert_eq!(shared.state(), ProfileState::ConfigError);
+    // Signed in again as before: it goes on by itself.
+    shared.tool.holds(&shared.world.server.mint(), "ada@acme.example", LATER);
+    assert_eq!(shared.world.refresh_if_due().kind, OutcomeKind::Refreshed);
+    assert_eq!((shared.state(), shared.world.requests()), (ProfileState::Fresh, 0));
+}
+
+/// Rule 39.
+#[test]
+fn token_of_another_client_in_the_tool_stops_the_refresh() {
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    let mut answer = shared.world.server.mint();
+    answer["client_id"] = json!("another");
+    shared.tool.holds(&answer, "ada@acme.example", LATER);
+    shared.assert_stops(OutcomeKind::ConfigError, "conflict", 0);
+    answer["client_id"] = json!("public");
+    shared.tool.holds(&answer, "ada@acme.example", LATER);
+    assert_eq!((shared.world.refresh_if_due().kind, shared.world.requests()), (OutcomeKind::Refreshed, 0));
+}
+
+/// Rule 39.
+#[test]
+fn tool_without_an_account_name_stops_the_refresh() {
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    shared.tool.holds(&shared.world.server.mint(), "", LATER);
+    shared.assert_stops(OutcomeKind::ConfigError, "conflict", 0);
+}
+
+/// Rule 39.
+#[test]
+fn unknown_token_that_is_not_newer_stops_the_refresh() {
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    let mut old = shared.world.server.mint();
+    old["expires_in"] = json!(1);
+    shared.tool.holds(&old, "ada@acme.example", EARLIER);
+    shared.assert_stops(OutcomeKind::ConfigError, "conflict", 0);
+}
+
+#[test]
+fn unreadable_tool_store_defers_the_refresh() {
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    *shared.tool.0.lock().unwrap() = ToolContents::Unreadable;
+    shared.assert_stops(OutcomeKind::Deferred, "source", 0);
+    assert_eq!(shared.state(), ProfileState::Fresh, "the access token is");
+    shared.world.clock.advance(ACCESS_LIFETIME / 10 * 9);
+    shared.assert_stops(OutcomeKind::Deferred, "source", 0);
+    assert_eq!(shared.state(), ProfileState::Deferred);
+    shared.tool.holds(&shared.answer, "ada@acme.example", EARLIER);
+    assert_eq!((shared.world.refresh_if_due().kind, shared.world.requests()), (OutcomeKind::Refreshed, 1));
+    assert_eq!(shared.state(), ProfileState::Fresh);
+}
+
+#[test]
+fn tool_store_without_a_refresh_token_defers_the_refresh() {
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    shared.tool.holds(&json!({"access_token": "a", "expires_in": 600}), "ada@acme.example", LATER);
+    shared.assert_stops(OutcomeKind::Deferred, "source", 0);
+}
+
+#[test]
+fn resolved_tool_conflict_does_not_refresh_a_fresh_profile() {
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    shared.tool.holds(&shared.world.server.mint(), "bob@acme.example", LATER);
+    shared.assert_stops(OutcomeKind::ConfigError, "conflict", 0);
+    shared.tool.holds(&shared.answer, "ada@acme.example", EARLIER);
+    assert_eq!((shared.world.refresh_if_due().kind, shared.world.requests()), (OutcomeKind::Fresh, 0));
+    assert_eq!(shared.state(), ProfileState::Fresh);
+}
+
+/// A tool that is quicker than we can see.
+struct RacingTool {
+    tool: FakeTool,
+    /// Held from this look on: the first is before the flight, the second at the fence, the third after a refusal.
+    at: usize,
+    then: ToolContents,
+    looks: Mutex<usize>,
+}
+
+impl FollowedStores for RacingTool {
+    fn read(&self, origin: &ImportSource, within: &str) -> Result<ExternalCredential, Failure> {
+        let mut looks = self.looks.lock().unwrap();
+        *looks += 1;
+        if *looks == self.at {
+            *self.tool.0.lock().unwrap() = self.then.clone();
+        }
+        self.tool.read(origin, within)
+    }
+}
+
+fn tool_writes_during_refresh(at: usize, then: impl FnOnce(&FollowingWorld) -> ToolContents) -> FollowingWorld {
+    let mut shared = FollowingWorld::new(RotationMode::Strict);
+    let then = then(&shared);
+    let quick = RacingTool { tool: shared.tool.clone(), at, then, looks: Mutex::default() };
+    let origin = shared.world.journal().origin.unwrap();
+    shared.world.follow(Arc::new(quick), &shared.answer, origin);
+    shared
+}
+
+fn newer(shared: &FollowingWorld) -> ToolContents {
+    let answer = shared.world.server.mint();
+    ToolContents::Tokens { answer, email: "ada@acme.example", written: LATER }
+}
+
+/// Rule 39.
+#[test]
+fn tool_refresh_while_connecting_stops_the_send() {
+    for then in [newer, |_: &FollowingWorld| ToolContents::Unreadable] {
+        let shared = tool_writes_during_refresh(2, then);
+        let outcome = shared.world.refresh();
+        let error = outcome.error.unwrap();
+        assert_eq!((outcome.kind, error.kind.word()), (OutcomeKind::Deferred, "interrupted"), "{error:?}");
+        assert_eq!((shared.world.requests(), shared.world.journal().open_intent()), (0, None));
+    }
+    let shared = tool_writes_during_refresh(2, newer);
+    shared.world.refresh();
+    assert_eq!((shared.world.refresh().generation.get(), shared.world.requests()), (3, 0), "the next one adopts it");
+}
+
+fn refused(then: impl FnOnce(&FollowingWorld) -> ToolContents) -> (FollowingWorld, Outcome) {
+    let shared = tool_writes_during_refresh(3, then);
+    shared.world.server.script([Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#)]);
+    let outcome = shared.world.refresh();
+    (shared, outcome)
+}
+
+/// Rule 22.
+#[test]
+fn tool_is_read_again_before_a_rejection_needs_login() {
+    let (shared, outcome) = refused(newer);
+    assert_eq!((outcome.kind, outcome.generation.get(), outcome.error), (OutcomeKind::Refreshed, 3, None));
+    assert_eq!((shared.state(), shared.world.requests()), (ProfileState::Fresh, 1));
+    assert!(shared.world.journal().rejected.is_none());
+}
+
+#[test]
+fn tool_is_not_read_again_without_a_rejection() {
+    let shared = tool_writes_during_refresh(3, newer);
+    let outcome = shared.world.refresh();
+    assert_eq!((outcome.kind, outcome.generation.get(), shared.world.requests()), (OutcomeKind::Refreshed, 3, 1));
+    assert_eq!(outcome.warnings, Vec::<String>::new(), "nothing was adopted");
+}
+
+/// Rule 22.
+#[test]
+fn rejected_token_needs_login_until_the_tool_has_a_newer_one() {
+    let (shared, outcome) =
+        refused(|s| ToolContents::Tokens { answer: s.answer.clone(), email: "ada@acme.example", written: EARLIER });
+    assert_eq!((outcome.kind, shared.world.requests()), (OutcomeKind::NeedsLogin, 1));
+    assert_eq!(shared.world.refresh().kind, OutcomeKind::NeedsLogin);
+    assert_eq!((shared.state(), shared.world.requests()), (ProfileState::NeedsLogin, 1));
+    shared.tool.holds(&shared.world.server.mint(), "ada@acme.example", LATER);
+    assert_eq!((shared.world.refresh_if_due().kind, shared.world.requests()), (OutcomeKind::Refreshed, 1));
+    assert_eq!(shared.state(), ProfileState::Fresh);
+}
+
+/// Rule 17.
+#[test]
+fn doubt_ends_when_the_tool_has_a_newer_token() {
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    shared.world.server.script([Fault::DropAfter]);
+    assert_eq!(shared.world.refresh().kind, OutcomeKind::InDoubt);
+    shared.tool.holds(&shared.world.server.mint(), "ada@acme.example", LATER);
+    let outcome = shared.world.refresh();
+    assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 3), "{outcome:?}");
+    assert_eq!(
+        (shared.state(), shared.world.journal().open_intent(), shared.world.requests()),
+        (ProfileState::Fresh, None, 1)
+    );
+}
+
+#[test]
+fn profile_that_came_from_no_tool_cannot_follow_one() {
+    let mut world = World::new(None, RotationMode::Strict, "");
+    let origin =
+        ImportSource { tool: "codex".into(), location: None, account: None, identity: AccountIdentity::default() };
+    world.follow(Arc::new(FakeTool::default()), &world.server.mint(), origin);
+    let outcome = world.refresh();
+    assert_eq!((outcome.kind, world.requests()), (OutcomeKind::ConfigError, 0));
+    assert_eq!(outcome.error.unwrap().kind, ErrorKind::Follow);
+}
+
+#[test]
+fn journal_without_an_origin_is_read() {
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    let mut journal = serde_json::to_value(shared.world.journal()).unwrap();
+    assert_eq!(journal["origin"]["tool"], "codex");
+    assert!(!journal.to_string().contains("canary"), "no token is in it");
+    journal.as_object_mut().unwrap().remove("origin");
+    let old: keepalive::store::journal::Journal = serde_json::from_value(journal).unwrap();
+    assert_eq!((old.origin, old.blocks), (None, Vec::new()));
+}
+
+/// Rule 4.
+#[test]
+fn tool_token_held_by_another_profile_stops_the_refresh() {
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    let theirs = shared.world.server.mint();
+    let other = "copy".parse().unwrap();
+    shared.world.import_into(&other, shared.world.credential(&theirs), false).unwrap();
+    shared.tool.holds(&theirs, "ada@acme.example", LATER);
+    let outcome = shared.assert_stops(OutcomeKind::ConfigError, "conflict", 0);
+    assert!(outcome.error.unwrap().message.starts_with("profile copy already has"));
+}
+
+/// Rule 4.
+#[test]
+fn unreadable_other_profile_defers_adoption_until_readable() {
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    let other = "copy".parse().unwrap();
+    let answer = shared.world.server.mint();
+    shared.world.import_into(&other, shared.world.credential(&answer), false).unwrap();
+    // Opened, a link is an error.
+    let (path, aside) = (shared.world.file("profiles/copy/record.json"), shared.world.file("aside"));
+    std::fs::rename(&path, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, &path).unwrap();
+    shared.rotates();
+    shared.assert_stops(OutcomeKind::Deferred, "source", 1);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    shared.world.clock.advance(Duration::from_secs(60));
+    assert_eq!((shared.world.refresh().generation.get(), shared.world.requests()), (3, 1));
+}

@@ -1,0 +1,184 @@
+//! A private session bus with a real gnome-keyring on it, in every state that a keyring can be in.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::HelperLog;
+use super::sandbox::{Run, Sandbox};
+
+/// What answers, or does not, on the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyringState {
+    Unlocked,
+    Locked,
+    /// Owns its name and never answers.
+    Hanging,
+    /// No keyring service is on the bus.
+    Missing,
+}
+
+/// A bus and its keyring; both end when it is dropped.
+pub struct SessionBus {
+    address: String,
+    daemon: Child,
+    keyring: Option<Child>,
+    environment: Vec<(String, String)>,
+    home: PathBuf,
+    log: HelperLog,
+}
+
+const CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig><type>session</type><listen>unix:path=SOCKET</listen><auth>EXTERNAL</auth>
+<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy>
+</busconfig>"#;
+
+impl SessionBus {
+    /// Starts a bus for a sandbox, whose programs find it from then on.
+    pub fn start(sandbox: &mut Sandbox, keyring: KeyringState) -> Self {
+        let socket = sandbox.path("run/test-bus");
+        let config = sandbox.path("home/bus.conf");
+        std::fs::write(&config, CONFIG.replace("SOCKET", &socket.display().to_string())).unwrap();
+        let log = HelperLog::new("dbus-daemon or gnome-keyring");
+        let daemon = Command::new("dbus-daemon")
+            .arg(format!("--config-file={}", config.display()))
+            .args(["--nofork", "--nopidfile"])
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(log.stream())
+            .stderr(log.stream())
+            .spawn()
+            .expect("dbus-daemon is needed: contrib/test installs it");
+        super::eventually("the bus listens", || socket.exists().then_some(()));
+        let address = format!("unix:path={}", socket.display());
+        sandbox.set_env("DBUS_SESSION_BUS_ADDRESS", &address);
+        let mut bus = Self {
+            address,
+            daemon,
+            keyring: None,
+            environment: sandbox.environment(),
+            home: sandbox.path("home"),
+            log,
+        };
+        if keyring != KeyringState::Missing {
+            bus.start_keyring();
+        }
+        match keyring {
+            KeyringState::Locked => bus.lock(),
+            KeyringState::Hanging => bus.suspend_keyring(),
+            KeyringState::Unlocked | KeyringState::Missing => {}
+        }
+        bus
+    }
+
+    pub fn start_keyring(&mut self) {
+        // Once in some hundred starts this daemon comes up and never unlocks; the next one does.
+        for _ in 0..3 {
+            self.spawn_keyring();
+            let end = Instant::now() + Duration::from_secs(10);
+            while Instant::now() < end {
+                if self.is_locked() == Some(false) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            if let Some(mut child) = self.keyring.take() {
+                let _gone = child.kill();
+                let _gone = child.wait();
+            }
+        }
+        panic!("no keyring can be started");
+    }
+
+    fn spawn_keyring(&mut self) {
+        let mut child = self
+            .command("gnome-keyring-daemon", &["--foreground", "--components=secrets", "--unlock"])
+            .stdin(Stdio::piped())
+            .stdout(self.log.stream())
+            .stderr(self.log.stream())
+            .spawn()
+            .expect("gnome-keyring is needed: contrib/test installs it");
+        child.stdin.take().unwrap().write_all(b"test").unwrap();
+        self.keyring = Some(child);
+    }
+
+    /// Ends the keyring as a crash does.
+    pub fn kill_keyring(&mut self) {
+        let mut child = self.keyring.take().expect("a keyring runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        super::eventually("the name is free", || self.is_locked().is_none().then_some(()));
+    }
+
+    pub fn lock(&self) {
+        let path = "array:objpath:/org/freedesktop/secrets/collection/login";
+        self.call(&["/org/freedesktop/secrets", "org.freedesktop.Secret.Service.Lock", path]).expect("it locks");
+        assert_eq!(self.is_locked(), Some(true));
+    }
+
+    /// Whether the login collection is locked; `None` if no service answers.
+    fn is_locked(&self) -> Option<bool> {
+        let answer = self.call(&[
+            "/org/freedesktop/secrets/collection/login",
+            "org.freedesktop.DBus.Properties.Get",
+            "string:org.freedesktop.Secret.Collection",
+            "string:Locked",
+        ])?;
+        Some(answer.contains("boolean true"))
+    }
+
+    fn call(&self, arguments: &[&str]) -> Option<String> {
+        let fixed = ["--session", "--print-reply", "--reply-timeout=2000", "--dest=org.freedesktop.secrets"];
+        let out = self.command("dbus-send", &fixed).args(arguments).output().expect("dbus-send is needed");
+        out.status.success().then(|| String::from_utf8_lossy(&out.stdout).into_owned())
+    }
+
+    pub fn suspend_keyring(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    pub fn resume_keyring(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = self.keyring.as_ref().expect("a keyring runs").id();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+    }
+
+    /// `secret-tool`, as other programs use it.
+    pub fn secret_tool(&self, arguments: &[&str], input: &str) -> Run {
+        let mut child = self
+            .command("secret-tool", arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("libsecret-tools is needed: contrib/test installs it");
+        let _unread = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let out = child.wait_with_output().unwrap();
+        Run {
+            status: out.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+        }
+    }
+
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear().envs(self.environment.iter().cloned()).current_dir(&self.home);
+        command.env("DBUS_SESSION_BUS_ADDRESS", &self.address);
+        command
+    }
+}
+
+impl Drop for SessionBus {
+    fn drop(&mut self) {
+        for child in self.keyring.iter_mut().chain([&mut self.daemon]) {
+            let _gone = child.kill();
+            let _gone = child.wait();
+        }
+    }
+}

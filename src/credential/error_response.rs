@@ -159,13 +159,13 @@ pub(super) fn parse_error(m: &Map<String, Value>, is_success: bool, sent: &SentS
 /// An error that is a word or a sentence, without JSON or form around it.
 pub(super) fn plain_error(body: &[u8], sent: &SentSecrets) -> Option<ErrorResponse> {
     let text = std::str::from_utf8(body).ok()?.trim();
-    let is_prose =
-        text.chars().next().is_some_and(char::is_alphabetic) && text.len() <= 500 && !text.contains(['<', '{']);
-    let is_code = !text.contains(char::is_whitespace);
-    is_prose.then(|| match is_code {
-        true => ErrorResponse::new(text, None, sent),
-        false => ErrorResponse::new("", Some(text), sent),
-    })
+    let is_text = text.len() <= 500 && text.starts_with(char::is_alphabetic) && !text.contains(['<', '{']);
+    let is_code = text.contains('_') && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    match (is_text, is_code, text.contains(char::is_whitespace)) {
+        (true, true, _) => Some(ErrorResponse::new(text, None, sent)),
+        (true, false, true) => Some(ErrorResponse::new("", Some(text), sent)),
+        _ => None,
+    }
 }
 
 /// The object, and those within it that speak of the error.

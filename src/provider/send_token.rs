@@ -45,11 +45,16 @@ impl HttpEndpoint {
         let wire = encode(&prepared.provider, &proof, &sent);
         let request = gated_request(&client, url, &prepared.provider, &wire, &send_gate);
         events::provider_step(&prepared.provider.name, "connecting; the refresh token is sent when the check passes");
-        let mut arrival = self.runtime().block_on(send_and_read(request, &send_gate, &prepared.provider));
-        if let Ok(answer) = &mut arrival {
+        // On the thread of the connection, so that this one is woken once and not at each step of the exchange.
+        let exchange = {
+            let (send_gate, provider) = (Arc::clone(&send_gate), Arc::clone(&prepared.provider));
+            async move { send_and_read(request, &send_gate, &provider).await }
+        };
+        let mut response = self.runtime().block_on(self.runtime().spawn(exchange)).unwrap_or_else(|e| Err(e.to_string()));
+        if let Ok(answer) = &mut response {
             answer.sent = wire.sent;
         }
-        match (send_gate.close_and_report(), arrival) {
+        match (send_gate.close_and_report(), response) {
             (SendOutcome::Sent, Ok(answer)) if answer.is_complete => {
                 ExchangeResult::Responded { sent, predecessor, answer }
             }

@@ -30,6 +30,7 @@ mod many_processes;
 mod misuse;
 mod other_tools;
 mod output;
+mod people;
 mod protocol;
 mod providers;
 mod recorded_responses;

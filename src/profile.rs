@@ -142,6 +142,8 @@ pub struct Provider {
     pub concurrency: usize,
     /// What an issuer looks like at a built-in provider where every customer has one; empty elsewhere.
     pub issuer_example: String,
+    /// The page where a person registers a client; empty if it is not known.
+    pub register: String,
     /// What is known of a built-in provider; empty for a user's own.
     pub known: String,
     /// Where the facts of a built-in provider come from; empty for a user's own.
@@ -186,6 +188,7 @@ impl Provider {
             max_lifetime: None,
             concurrency: DEFAULT_CONCURRENCY,
             issuer_example: String::new(),
+            register: String::new(),
             known: String::new(),
             source: String::new(),
             verified: None,

@@ -9,7 +9,8 @@ use crate::credential::expiry::{ExpiryClaims, LifetimeBounds};
 use crate::credential::freshness::Validity;
 use crate::credential::jwt::unverified_claims;
 use crate::credential::secret::AccessToken;
-use crate::credential::token_response::{TokenResponse, printable};
+use crate::credential::server_text::printable;
+use crate::credential::token_response::TokenResponse;
 
 /// The account of a credential, as far as the tool's store or the ID token says. No secret: it is kept in the journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

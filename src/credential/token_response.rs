@@ -5,12 +5,15 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
+use crate::credential::error_response::{ErrorResponse, parse_error, plain_error};
 use crate::credential::expiry::{ExpiryClaims, RefreshTokenEnd};
 use crate::credential::lenient_json;
 use crate::credential::member_names::member;
+use crate::credential::redaction::SentSecrets;
 use crate::credential::refresh_token_candidates;
 use crate::credential::refresh_token_candidates::RefreshTokenCandidates;
 use crate::credential::secret::{AccessToken, RefreshToken};
+use crate::credential::server_text::printable;
 use crate::credential::time_value;
 use crate::credential::time_value::{TimeKind, TimeValue};
 
@@ -48,13 +51,6 @@ pub struct TokenResponse {
     pub candidates: RefreshTokenCandidates,
 }
 
-/// An error response (RFC 6749 §5.2), its texts fit for a terminal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ErrorResponse {
-    pub code: String,
-    pub description: Option<String>,
-}
-
 impl TokenResponse {
     /// Whether this grants more than the request for `sent` contained. Error pages have been seen to echo the request:
     /// the refresh token that was sent, with no access token or with an error, is not a grant but an echo.
@@ -82,11 +78,17 @@ fn is_success(status: u16) -> bool {
 /// error pages have been seen to echo the request. A body that is damaged or cut may have lost its refresh token, so
 /// under 2xx it counts only with one.
 pub fn parse(status: u16, body: &[u8], is_whole: bool) -> ParsedResponse {
+    parse_response(status, body, is_whole, &SentSecrets::default())
+}
+
+/// Reads the response to a request that carried `sent`, which no text of the result has.
+pub fn parse_response(status: u16, body: &[u8], is_whole: bool, sent: &SentSecrets) -> ParsedResponse {
     let Some(ParsedMembers { members, is_well_formed: is_sound, candidates: mentions }) = parse_members(body, is_whole)
     else {
-        return ParsedResponse::Unreadable;
+        let plain = plain_error(body, sent).filter(|_| is_whole && (400..500).contains(&status));
+        return plain.map_or(ParsedResponse::Unreadable, ParsedResponse::Denied);
     };
-    let denied = parse_error(&members);
+    let denied = parse_error(&members, is_success(status), sent);
     let granted = token_response(&members);
     let (has_refresh, has_access) = (granted.refresh.is_some(), granted.access.is_some());
     let carries = match is_success(status) {
@@ -239,47 +241,6 @@ fn token_response(m: &Map<String, Value>) -> TokenResponse {
     }
 }
 
-/// An error as RFC 6749 has it, or nested (`{"error":{"code":…}}`), or as a list, or Slack's `ok:false` and its kin.
-fn parse_error(m: &Map<String, Value>) -> Option<ErrorResponse> {
-    let listed = m.get("errors").and_then(|list| list.get(0));
-    let (code, description) = match m.get("error").filter(|e| is_meaningful_error(e)).or(listed) {
-        Some(Value::String(code)) => (Some(code.as_str()), text(m, "error_description").or_else(|| text(m, "message"))),
-        Some(Value::Object(inner)) => {
-            let code = ["code", "type", "status", "error"].iter().find_map(|key| text(inner, key));
-            (code, text(inner, "message").or_else(|| text(inner, "error_description")))
-        }
-        Some(_) => (text(m, "code"), text(m, "error_description").or_else(|| text(m, "message"))),
-        None if is_failure(m) => (text(m, "code"), text(m, "message")),
-        None => (Some(text(m, "code").filter(|code| !is_success_code(code))?), text(m, "message")),
-    };
-    Some(ErrorResponse {
-        code: printable(code.map(str::trim).filter(|c| !c.is_empty()).unwrap_or("unknown_error")),
-        description: description.map(printable),
-    })
-}
-
-/// Some servers always have an `error` member, and mean nothing by an empty one.
-fn is_meaningful_error(error: &Value) -> bool {
-    match error {
-        Value::Null | Value::Bool(false) => false,
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(members) => !members.is_empty(),
-        Value::Number(n) => n.as_f64() != Some(0.0),
-        Value::Bool(true) => true,
-    }
-}
-
-/// A code that says that there is no error, or a number whose meaning is unknown.
-fn is_success_code(code: &str) -> bool {
-    ["ok", "success"].iter().any(|word| word.eq_ignore_ascii_case(code)) || code.bytes().all(|b| b.is_ascii_digit())
-}
-
-fn is_failure(m: &Map<String, Value>) -> bool {
-    let says_no = |key: &str| m.get(key) == Some(&Value::Bool(false));
-    says_no("ok") || says_no("success") || text(m, "status").is_some_and(|s| ["error", "failed", "fail"].contains(&s))
-}
-
 fn text<'a>(m: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
     m.get(key).and_then(Value::as_str)
 }
@@ -290,16 +251,6 @@ fn scope(v: Option<&Value>) -> Option<String> {
         Value::Array(parts) => Some(printable(&parts.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "))),
         _ => None,
     }
-}
-
-/// Text from a server, fit for a terminal and a log: at most 200 characters; control, format and line-separating
-/// characters (which move the cursor or reorder text) become spaces.
-pub fn printable(text: &str) -> String {
-    let hostile = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    text.chars().take(200).map(|c| if hostile(c) { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

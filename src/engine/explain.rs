@@ -101,7 +101,10 @@ pub(super) fn exchange(profile: &Profile, result: &ExchangeResult<'_>) {
 pub(super) fn response_class(profile: &Profile, status: u16, class: &ResponseClass, code: Option<&str>) {
     let class = match class {
         ResponseClass::TokenRejected => "token_rejected",
+        ResponseClass::LoginRequired => "login_required",
         ResponseClass::Throttled => "throttled",
+        ResponseClass::Conditional => "conditional",
+        ResponseClass::NotFromServer => "not_from_server",
         ResponseClass::ClientRejected => "client_rejected",
         ResponseClass::Unclassified => "unclassified",
         ResponseClass::Ambiguous => "ambiguous",

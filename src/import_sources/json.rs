@@ -3,9 +3,9 @@
 use serde_json::{Map, Value};
 
 use crate::credential::external::AccountIdentity;
+use crate::credential::server_text::printable;
 use crate::credential::time_value;
 use crate::credential::time_value::{TimeKind, TimeValue};
-use crate::credential::token_response::printable;
 use crate::import_sources::parse::{CLAUDE, CODEX, GEMINI, GROK, OIDC_AGENT};
 use crate::import_sources::{ToolAccount, ToolStoreError};
 

@@ -6,7 +6,8 @@ use crate::credential::expiry::{ExpiryClaims, RefreshTokenEnd};
 use crate::credential::external::{AccountIdentity, ExternalCredential};
 use crate::credential::jwt::unverified_claims;
 use crate::credential::secret::{AccessToken, RefreshToken};
-use crate::credential::token_response::{TokenResponse, printable};
+use crate::credential::server_text::printable;
+use crate::credential::token_response::TokenResponse;
 use crate::import_sources::ToolStoreError;
 
 /// Names of members; an empty name means that the store has no such member.

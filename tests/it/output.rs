@@ -165,8 +165,8 @@ fn unknown_provider_is_null_in_json() {
     sandbox.file_store("");
     let of = |line: &str, status: i32| sandbox.keepalive(&line.split(' ').collect::<Vec<_>>()).exits(status).json();
     for row in [
-        &of("status -p nosuch --json", 78)["profiles"][0],
-        &of("refresh -p nosuch --json", 78)["results"][0],
+        &of("status -p nosuch --json", 77)["profiles"][0],
+        &of("refresh -p nosuch --json", 77)["results"][0],
         &of("logout nosuch --json", 77),
     ] {
         assert_eq!((&row["profile"], row.get("provider")), (&"nosuch".into(), Some(&Value::Null)), "{row}");

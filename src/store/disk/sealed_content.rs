@@ -12,11 +12,13 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::clock::{Moment, Timestamp};
 use crate::credential::content_coding;
+use crate::credential::error_response::ErrorResponse;
 use crate::credential::expiry::LifetimeBounds;
 use crate::credential::freshness::Validity;
+use crate::credential::redaction::SentSecrets;
 use crate::credential::secret::{AccessToken, RefreshToken};
-use crate::credential::token_response;
-use crate::credential::token_response::{ErrorResponse, ParsedResponse, TokenResponse};
+use crate::credential::token_response::parse_response;
+use crate::credential::token_response::{ParsedResponse, TokenResponse};
 use crate::credential::{Binding, Credential, Generation, Grant};
 
 /// The content of a sealed file.
@@ -77,6 +79,9 @@ pub struct SealedResponse {
     pub max_lifetime_ms: Option<u64>,
     /// How long its generation must rest, by the policy of its request (rule 20).
     pub cooldown_ms: u64,
+    /// What else the request carried that no error may show: client secret, assertion, credentials in a header.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_secrets: Vec<SecretText>,
 }
 
 /// What a response says once it is parsed.
@@ -129,9 +134,11 @@ impl SealedResponse {
         let Some(body) = unpacked.ok().filter(|_| !is_cut_at_the_cap) else {
             return ResponseContent::TooLarge;
         };
-        let reply = match token_response::parse(self.status, &body.bytes, self.is_complete && body.is_complete) {
+        let sent = self.sent_secrets();
+        let is_whole = self.is_complete && body.is_complete;
+        let reply = match parse_response(self.status, &body.bytes, is_whole, &sent) {
             // The header may name a coding that the body does not have.
-            ParsedResponse::Unreadable => token_response::parse(self.status, &packed, self.is_complete),
+            ParsedResponse::Unreadable => parse_response(self.status, &packed, self.is_complete, &sent),
             reply => reply,
         };
         match reply {
@@ -139,6 +146,14 @@ impl SealedResponse {
             ParsedResponse::Denied(denied) => ResponseContent::Denied(denied),
             ParsedResponse::Unreadable => ResponseContent::Unreadable,
         }
+    }
+
+    /// All that the request carried, and the tokens before it, for the run that received the response and for a later
+    /// one that settles it.
+    fn sent_secrets(&self) -> SentSecrets {
+        let before = [&self.previous_grant.access_token, &self.previous_grant.id_token];
+        let tokens = before.into_iter().flatten().chain([&self.sent_refresh_token]);
+        tokens.chain(&self.further_secrets).map(|secret| secret.0.as_str()).collect()
     }
 
     fn parse_grant(&self, generation: Generation, g: TokenResponse) -> ResponseContent {
@@ -283,6 +298,7 @@ mod tests {
             default_lifetime_ms: 3_600_000,
             max_lifetime_ms: None,
             cooldown_ms: 0,
+            further_secrets: Vec::new(),
         }
     }
 

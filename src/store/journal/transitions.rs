@@ -63,6 +63,9 @@ impl Journal {
         at: &Moment,
         pause: impl FnOnce(&Self) -> Duration,
     ) {
+        if let Some(mark) = self.intent.as_ref().and_then(|intent| intent.client_mark.clone()) {
+            self.granted_client = Some(mark);
+        }
         let doubt = self.intent.take().filter(|intent| after.doubt_cause().is_some() && !intent.is_reusable);
         let is_login_by_final = !self.is_prolonged_by(credential, at);
         self.set_credential(credential, fingerprint);

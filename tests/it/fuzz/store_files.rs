@@ -204,6 +204,7 @@ impl DamagedStoreFixture {
             previous_gave_up_at: None,
             is_last_chance_used: false,
             is_reusable: false,
+            client_mark: None,
         });
         vault.save_journal().unwrap();
         let next = Generation::new(generation);
@@ -341,6 +342,7 @@ fn answer(generation: u64) -> SealedResponse {
         default_lifetime_ms: 3_600_000,
         max_lifetime_ms: None,
         cooldown_ms: 0,
+        further_secrets: Vec::new(),
     }
 }
 
@@ -457,6 +459,7 @@ fn damaged_journal_is_never_read_as_another_profile() {
         previous_gave_up_at: None,
         is_last_chance_used: false,
         is_reusable: false,
+        client_mark: None,
     });
     let client = RefusedClient { config_fingerprint: "c".into(), probe_count: 1 };
     whole.set_block(Block {
@@ -464,7 +467,7 @@ fn damaged_journal_is_never_read_as_another_profile() {
         next_check: Some(NOW),
         ..Block::new(Cause::Client, failure.clone())
     });
-    whole.rejected = Some(Rejection { fingerprint, at: NOW, failure });
+    whole.rejected = Some(Rejection { fingerprint, at: NOW, failure, client: None });
     let whole = serde_json::to_vec(&whole).unwrap();
     drop(bench);
     let dir = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls_platform_verifier::Verifier;
 
-use crate::credential::token_response::printable;
+use crate::credential::server_text::printable;
 
 /// The configuration of a client that trusts the roots of the platform and those in `authorities` (PEM).
 pub fn client_config(authorities: Option<&[u8]>) -> Result<ClientConfig, String> {

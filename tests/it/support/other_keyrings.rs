@@ -5,14 +5,14 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use hmac::{Hmac, KeyInit, Mac};
 use rustix::io::FdFlags;
 
 use super::sandbox::Sandbox;
-use super::{HelperLog, eventually};
+use super::{Helper, eventually};
 
 const PASSWORD: &str = "test";
 const GET: &str = "org.freedesktop.DBus.Properties.Get";
@@ -25,9 +25,8 @@ pub enum OtherKeyring {
 
 /// A keyring program; it ends when it is dropped.
 pub struct RunningKeyring {
-    child: Child,
     environment: Vec<(String, String)>,
-    _log: HelperLog,
+    _program: Helper,
 }
 
 impl RunningKeyring {
@@ -64,13 +63,12 @@ impl RunningKeyring {
         assert!(command.env_clear().envs(self.environment.iter().cloned()).status().unwrap().success());
     }
 
-    fn spawn(sandbox: &Sandbox, log: HelperLog, command: &mut Command, more: Option<(&str, String)>) -> Self {
+    fn spawn(sandbox: &Sandbox, name: &'static str, command: &mut Command, more: Option<(&str, String)>) -> Self {
         let mut environment = sandbox.environment();
         environment.push(("QT_QPA_PLATFORM".to_owned(), "offscreen".to_owned()));
         environment.extend(more.map(|(name, value)| (name.to_owned(), value)));
-        command.env_clear().envs(environment.iter().cloned()).stdout(log.stream()).stderr(log.stream());
-        let child = command.spawn().expect("the package of the keyring is needed");
-        let running = Self { child, environment, _log: log };
+        command.env_clear().envs(environment.iter().cloned());
+        let running = Self { environment, _program: Helper::start(name, command) };
         eventually("the keyring has its name", || running.is_there().then_some(()));
         running
     }
@@ -86,13 +84,6 @@ impl RunningKeyring {
         command.args(["--session", "--print-reply"]).args(arguments);
         let out = command.env_clear().envs(self.environment.iter().cloned()).output().unwrap();
         String::from_utf8_lossy(&out.stdout).into_owned()
-    }
-}
-
-impl Drop for RunningKeyring {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
     }
 }
 
@@ -127,7 +118,7 @@ fn start_kwallet(sandbox: &Sandbox) -> RunningKeyring {
     command.arg("--pam-login").args([reader.as_raw_fd(), socket.as_raw_fd()].map(|fd| fd.to_string()));
     command.stdin(Stdio::null());
     let login = ("PAM_KWALLET5_LOGIN", path.display().to_string());
-    RunningKeyring::spawn(sandbox, HelperLog::new("kwalletd5"), &mut command, Some(login))
+    RunningKeyring::spawn(sandbox, "kwalletd5", &mut command, Some(login))
 }
 
 /// PBKDF2 with HMAC-SHA-512 and 50,000 rounds; its one block is long enough for the 56 bytes.
@@ -161,7 +152,7 @@ fn start_keepassxc(sandbox: &Sandbox) -> RunningKeyring {
     let mut command = Command::new("keepassxc");
     command.arg("--config").arg(&settings).arg("--localconfig").arg(sandbox.path("config/local.ini"));
     command.arg("--pw-stdin").arg(&database).stdin(typed(PASSWORD));
-    let running = RunningKeyring::spawn(sandbox, HelperLog::new("keepassxc"), &mut command, None);
+    let running = RunningKeyring::spawn(sandbox, "keepassxc", &mut command, None);
     let locked = ["string:org.freedesktop.Secret.Collection", "string:Locked"];
     let ask = [&["--dest=org.freedesktop.secrets", "/org/freedesktop/secrets/collection/test"][..], &[GET], &locked];
     eventually("the database is open", || running.ask(&ask.concat()).contains("boolean false").then_some(()));

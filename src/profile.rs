@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::credential::expiry::LifetimeBounds;
 use crate::credential::freshness::Margin;
 use crate::outcome::Failure;
 use crate::schedule::Schedule;
@@ -133,8 +134,10 @@ pub struct Provider {
     pub ca_file: Option<PathBuf>,
     /// The margin for profiles that name none.
     pub margin: Option<Margin>,
-    /// Assumed lifetime of an access token whose expiry the server does not tell.
+    /// Assumed lifetime of an access token whose expiry is not told.
     pub default_lifetime: Duration,
+    /// No access token is believed to live longer.
+    pub max_lifetime: Option<Duration>,
     /// How many flights one process may have at once to this provider.
     pub concurrency: usize,
     /// What an issuer looks like at a built-in provider where every customer has one; empty elsewhere.
@@ -182,6 +185,7 @@ impl Provider {
             ca_file: None,
             margin: None,
             default_lifetime: DEFAULT_LIFETIME,
+            max_lifetime: None,
             concurrency: DEFAULT_CONCURRENCY,
             issuer_example: String::new(),
             register: String::new(),
@@ -189,6 +193,10 @@ impl Provider {
             source: String::new(),
             verified: None,
         }
+    }
+
+    pub fn lifetime_bounds(&self) -> LifetimeBounds {
+        LifetimeBounds { default: self.default_lifetime, max: self.max_lifetime }
     }
 }
 

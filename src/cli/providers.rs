@@ -231,6 +231,7 @@ fn to_json(p: &Provider, margin: &str) -> Value {
         "grace_semantics": p.policy.grace_semantics,
         "margin": margin,
         "default_lifetime_s": p.default_lifetime.as_secs(),
+        "max_lifetime_s": p.max_lifetime.map(|max| max.as_secs()),
         "concurrency": p.concurrency,
         "dead_codes": p.dead_codes,
         "client_codes": p.client_codes,

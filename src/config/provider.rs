@@ -88,6 +88,7 @@ pub(super) fn user_provider(
 fn read(section: &Section<'_>, base: Provider) -> Provider {
     let endpoint = |key| section.read(key, |e| e.parse(values::endpoint));
     let path = |text: &str| values::path(text, section.document.path, section.document.home);
+    let lifetime = |key| section.read(key, |e| e.parse(|text| duration::parse_within(duration::LIFETIME_LIMITS, text)));
     Provider {
         issuer: section.read("issuer", |e| e.parse(values::issuer)).or(base.issuer),
         authorization_endpoint: endpoint("authorization_endpoint").or(base.authorization_endpoint),
@@ -113,9 +114,8 @@ fn read(section: &Section<'_>, base: Provider) -> Provider {
         endpoint_domain: section.read("endpoint_domain", |e| e.parse(values::domain)).or(base.endpoint_domain),
         ca_file: section.read("ca_file", |e| e.parse(path)).or(base.ca_file),
         margin: section.read("margin", |e| e.parse(duration::margin)).or(base.margin),
-        default_lifetime: section
-            .read("default_lifetime", |e| e.parse(|text| duration::parse_within(duration::LIFETIME_LIMITS, text)))
-            .unwrap_or(base.default_lifetime),
+        default_lifetime: lifetime("default_lifetime").unwrap_or(base.default_lifetime),
+        max_lifetime: lifetime("max_lifetime").or(base.max_lifetime),
         concurrency: section.read("concurrency", |e| e.integer(1..=1024)).unwrap_or(base.concurrency),
         name: base.name,
         issuer_example: base.issuer_example,

@@ -15,6 +15,7 @@ use super::runtime::BackgroundRuntime;
 use super::{BeforeSend, ExchangeResult, PrepareError, PreparedProvider, RawResponse, TokenEndpoint};
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::credential::content_coding;
+use crate::credential::redaction::SentSecrets;
 use crate::events;
 use crate::guard::LockedCredential;
 use crate::outcome::{ErrorKind, Failure};
@@ -141,7 +142,8 @@ impl HttpEndpoint {
 
     pub(super) fn discover(&self, provider: &Provider, issuer: &Url) -> Result<Metadata, PrepareError> {
         let fetch = |url: Url| self.fetch_metadata(provider, url);
-        let whom = IssuerPolicy { issuer, endpoint_domain: provider.endpoint_domain.as_deref() };
+        let sent = request_encoding::secret_headers(provider);
+        let whom = IssuerPolicy { issuer, endpoint_domain: provider.endpoint_domain.as_deref(), sent: &sent };
         discovery::load_metadata(whom, &self.metadata_dir, self.now(), &fetch)
     }
 
@@ -232,6 +234,7 @@ pub(super) async fn send_and_read(
         retry_after: text(response.headers(), RETRY_AFTER),
         body: Zeroizing::new(Vec::new()),
         is_complete: false,
+        sent: SentSecrets::default(),
     };
     answer.is_complete = tokio::select! {
         biased;
@@ -396,6 +399,7 @@ mod tests {
             content_type: "text/plain",
             authorization: None,
             body: Zeroizing::new(b"the token".to_vec()),
+            sent: SentSecrets::default(),
         };
         let send_gate = SendGate::new(Box::new(|| Ok(())));
         let request = gated_request(&client, &url, &provider, &wire, &send_gate);

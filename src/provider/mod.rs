@@ -6,7 +6,9 @@ pub mod client_auth;
 pub mod discovery;
 pub mod http;
 pub mod probe;
+mod refusal_codes;
 pub mod request_encoding;
+pub mod response_body;
 pub mod revocation;
 mod runtime;
 pub mod send_gate;
@@ -21,6 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
 use crate::credential::Binding;
+use crate::credential::redaction::SentSecrets;
 use crate::credential::secret::RefreshToken;
 use crate::guard::{LockedCredential, SpentCredential};
 use crate::outcome::{Failure, Outcome, OutcomeKind};
@@ -153,6 +156,8 @@ pub struct RawResponse {
     pub body: Zeroizing<Vec<u8>>,
     /// The body ended as announced, within the cap.
     pub is_complete: bool,
+    /// What the request carried, and no text of this response may show.
+    pub sent: SentSecrets,
 }
 
 impl RawResponse {
@@ -165,6 +170,7 @@ impl RawResponse {
             retry_after: None,
             body: Zeroizing::new(Vec::new()),
             is_complete: false,
+            sent: SentSecrets::default(),
         }
     }
 }

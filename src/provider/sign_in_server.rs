@@ -87,6 +87,7 @@ impl SignInServer for HttpEndpoint {
                 content_coding::decode(named.as_deref(), &body).map_err(|_| "the response is too large".to_owned())?;
             answer.body = unpacked.bytes;
             answer.is_complete = true;
+            answer.sent = wire.sent;
             Ok(answer)
         };
         let limit = provider.policy.connect_timeout + provider.policy.timeout;

@@ -7,8 +7,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use url::{Url, form_urlencoded};
 
+use crate::credential::error_response::ErrorResponse;
+use crate::credential::redaction::SentSecrets;
 use crate::credential::secret::OneTimeSecret;
-use crate::credential::token_response::{ErrorResponse, printable};
 use crate::profile::Provider;
 use crate::provider::sign_in_server::SignInEndpoints;
 
@@ -81,17 +82,27 @@ impl AuthorizationRequest {
         let iss = single_parameter(query, "iss")?;
         match (&iss, &sites.issuer) {
             (Some(iss), Some(issuer)) if iss.trim_end_matches('/') != issuer.trim_end_matches('/') => {
-                return Err(RedirectError::IssuerMismatch(printable(iss)));
+                return Err(RedirectError::IssuerMismatch(self.sent_secrets(query).printable(iss)));
             }
             (None, _) if sites.requires_iss => return Err(RedirectError::IssuerMismatch("an unnamed server".into())),
             _ => {}
         }
         if let Some(code) = single_parameter(query, "error")? {
-            let description = single_parameter(query, "error_description")?.map(|d| printable(&d));
-            return Err(RedirectError::Denied(ErrorResponse { code: printable(&code), description }));
+            let description = single_parameter(query, "error_description")?;
+            let sent = self.sent_secrets(query);
+            return Err(RedirectError::Denied(ErrorResponse::new(&code, description.as_deref(), &sent)));
         }
         let code = single_parameter(query, "code")?.ok_or(RedirectError::Unreadable("it has no code"))?;
         OneTimeSecret::new(code).ok_or(RedirectError::Unreadable("its code is empty or not text"))
+    }
+
+    /// What no text of this redirect may show: what ties it to this attempt, and a code that came along.
+    fn sent_secrets(&self, query: &str) -> SentSecrets {
+        let codes = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "code").map(|(_, code)| code);
+        let mut sent = codes.collect::<SentSecrets>();
+        sent.add(self.verifier.expose());
+        sent.add(&self.state);
+        sent
     }
 
     /// The code in what a person pasted: the whole redirected URL, its query, or the code alone, which some pages show
@@ -233,6 +244,18 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    /// Rule 37.
+    #[test]
+    fn redirect_error_quotes_neither_code_nor_verifier() {
+        let a = attempt();
+        let (state, verifier) = (&a.state, a.verifier.expose());
+        let query = format!(
+            "error=bad_{state}&error_description=code+the-code+verifier+{verifier}+gone%E2%80%AE&code=the-code&state={state}"
+        );
+        let Err(RedirectError::Denied(error)) = a.parse_redirect(&query, &sites(false)) else { panic!("not denied") };
+        assert_eq!((error.code.as_str(), error.description.as_deref()), ("bad_…", Some("code … verifier … gone ")));
     }
 
     proptest::proptest! {

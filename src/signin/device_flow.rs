@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::Value;
 use url::Url;
 
+use crate::credential::error_response::{ErrorResponse, UNKNOWN_ERROR};
 use crate::credential::secret::OneTimeSecret;
-use crate::credential::token_response::{ErrorResponse, printable};
+use crate::credential::server_text::printable;
 use crate::outcome::{ErrorKind, Failure};
 use crate::provider::request_encoding::AuthServerRequest;
 use crate::signin::login_events::LoginEvents;
@@ -95,6 +96,10 @@ impl TokenClient<'_> {
                     Ok(GrantResponse::Granted(granted)) => {
                         return Ok(IssuedTokens { response: granted, requested_at: asked });
                     }
+                    // Words without a code, such as a gateway's, do not end the code of this login either.
+                    Ok(GrantResponse::Denied(d)) if d.code == UNKNOWN_ERROR => {
+                        format!("the server returned {} {}", answer.status, d.shown())
+                    }
                     Ok(GrantResponse::Denied(d)) => match poll_decision(&d, interval) {
                         PollDecision::After(next) => {
                             interval = next;
@@ -159,6 +164,8 @@ fn parse_device_authorization(members: &Value) -> Option<DeviceAuthorization> {
 mod tests {
     use serde_json::json;
 
+    use crate::credential::redaction::SentSecrets;
+
     use super::*;
 
     #[test]
@@ -189,7 +196,7 @@ mod tests {
     #[test]
     fn device_polling_follows_the_pace_of_the_server() {
         let step = |code: &str, secs| {
-            poll_decision(&ErrorResponse { code: code.into(), description: None }, Duration::from_secs(secs))
+            poll_decision(&ErrorResponse::new(code, None, &SentSecrets::default()), Duration::from_secs(secs))
         };
         assert_eq!(step("authorization_pending", 5), PollDecision::After(Duration::from_secs(5)));
         assert_eq!(step("slow_down", 5), PollDecision::After(Duration::from_secs(10)));

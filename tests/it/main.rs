@@ -37,6 +37,7 @@ mod protocol;
 mod providers;
 mod recorded_responses;
 mod refresh;
+mod refusals;
 mod rehearse;
 mod rules;
 mod screens;

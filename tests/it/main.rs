@@ -25,6 +25,7 @@ mod http;
 mod import;
 mod interrupted_refresh;
 mod keyring;
+mod keyring_protocol;
 mod log;
 mod login;
 mod logout;

@@ -2,11 +2,9 @@
 
 pub mod auth_server;
 mod environment;
+mod processes;
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
-use std::process::{Child, ExitStatus, Stdio};
-use std::thread;
 use std::time::Duration;
 
 use clap::Args;
@@ -16,6 +14,7 @@ use super::GlobalArgs;
 use super::output::{BAD, CommandStatus, GOOD, Output};
 use crate::cli::rehearse::auth_server::{RehearsalServer, ServerCounts};
 use crate::cli::rehearse::environment::{PROFILE, RehearsalEnvironment};
+use crate::cli::rehearse::processes::{Callers, pause, start_daemon, stop_daemon, wait_for_output};
 use crate::cli::setup;
 use crate::config::Config;
 use crate::outcome::{ErrorKind, Failure, Publication};
@@ -24,7 +23,6 @@ use crate::store::keyring;
 use crate::store::keyring::KeyringError;
 use crate::sys::machine;
 use crate::sys::paths::Environment;
-use crate::sys::process::{self, Termination};
 
 /// Test this machine's store, locks and scheduler with a throw-away credential
 ///
@@ -49,9 +47,6 @@ const ROUNDS: u32 = 4;
 const ROUND_INTERVAL: Duration = Duration::from_millis(1500);
 /// At the end only the daemon works, for longer than a token lives.
 const DAEMON_ONLY_TIME: Duration = Duration::from_secs(7);
-/// The time limit of one process; the whole stays below a minute.
-const PROCESS_TIMEOUT: Duration = Duration::from_secs(15);
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The result of the rehearsal.
 #[derive(Debug, Default)]
@@ -122,10 +117,8 @@ const MISSING_KEYRING: &str = "the keyring that a login would use cannot be reac
 
 /// Asks the keyring, if a login would use one. `Some`: there is none. `Err`: there is one, and it cannot be used.
 fn check_keyring(config: &Config, places: &Environment) -> Result<Option<KeyringError>, (CommandStatus, Failure)> {
-    if !matches!(config.store.kind, StoreKind::Keyring { .. }) {
-        return Ok(None);
-    }
-    match keyring::open(places.bus_address.clone()).check() {
+    let StoreKind::Keyring { service } = &config.store.kind else { return Ok(None) };
+    match keyring::open(places.bus_address.clone()).check(service) {
         Ok(()) => Ok(None),
         Err(error @ (KeyringError::NoBus | KeyringError::NoService)) => Ok(Some(error)),
         Err(error) => {
@@ -133,18 +126,6 @@ fn check_keyring(config: &Config, places: &Environment) -> Result<Option<Keyring
             Err((CommandStatus::StoreUnavailable, failure))
         }
     }
-}
-
-/// Waits, unless a stop signal comes.
-fn pause(stage: &RehearsalEnvironment, time: Duration) -> Result<(), String> {
-    for _ in 0..time.as_millis() / POLL_INTERVAL.as_millis() {
-        if stage.is_stopped() {
-            return Err("interrupted".into());
-        }
-        #[expect(clippy::disallowed_methods, reason = "the rehearsal shows what the daemon does as time passes")]
-        thread::sleep(POLL_INTERVAL);
-    }
-    Ok(())
 }
 
 fn run_rehearsal(
@@ -177,109 +158,6 @@ fn run_rehearsal(
     stop_daemon(stage, daemon)?;
     findings.round_trip = Some(round_trip(server, stage)?);
     Ok(())
-}
-
-struct FinishedProcess {
-    status: ExitStatus,
-    stdout: String,
-    stderr: String,
-}
-
-/// Waits for a child process, for a bounded time; kills it after that.
-fn wait_for_output(stage: &RehearsalEnvironment, mut child: Child) -> io::Result<FinishedProcess> {
-    let drain = |pipe: Option<Box<dyn Read + Send>>| {
-        thread::spawn(move || {
-            let mut text = String::new();
-            // A broken pipe delivers nothing more.
-            let _broken = pipe.map(|mut p| p.read_to_string(&mut text));
-            text
-        })
-    };
-    let stdout = drain(child.stdout.take().map(|p| Box::new(p) as _));
-    let stderr = drain(child.stderr.take().map(|p| Box::new(p) as _));
-    let status = wait(stage, &mut child)?;
-    Ok(FinishedProcess { status, stdout: stdout.join().unwrap_or_default(), stderr: stderr.join().unwrap_or_default() })
-}
-
-fn wait(stage: &RehearsalEnvironment, child: &mut Child) -> io::Result<ExitStatus> {
-    for _ in 0..PROCESS_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
-        }
-        if stage.is_stopped() {
-            break;
-        }
-        #[expect(clippy::disallowed_methods, reason = "std has no wait for a child with an end")]
-        thread::sleep(POLL_INTERVAL);
-    }
-    child.kill()?;
-    child.wait()?;
-    if stage.is_stopped() {
-        return Err(io::Error::from(io::ErrorKind::Interrupted));
-    }
-    Err(io::Error::new(
-        io::ErrorKind::TimedOut,
-        format!("a process did not exit within {} s", PROCESS_TIMEOUT.as_secs()),
-    ))
-}
-
-/// The daemon process, killed if the rehearsal ends early.
-struct Daemon(Option<Child>);
-
-impl Daemon {
-    fn id(&self) -> u32 {
-        self.0.as_ref().map_or(0, Child::id)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            let _gone = child.kill();
-            let _gone = child.wait();
-        }
-    }
-}
-
-fn start_daemon(stage: &RehearsalEnvironment) -> Result<Daemon, String> {
-    let mut command = stage.command(&["--quiet", "daemon"]);
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut daemon = Daemon(Some(command.spawn().map_err(|e| format!("cannot start the daemon: {e}"))?));
-    for _ in 0..PROCESS_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
-        if stage.socket().exists() {
-            return Ok(daemon);
-        }
-        if stage.is_stopped() {
-            return Err("interrupted".into());
-        }
-        if let Some(Ok(Some(status))) = daemon.0.as_mut().map(Child::try_wait) {
-            return Err(format!("the daemon exited at once with {status}"));
-        }
-        #[expect(clippy::disallowed_methods, reason = "no event tells that a process of another session listens")]
-        thread::sleep(POLL_INTERVAL);
-    }
-    Err("the daemon does not listen on its socket".into())
-}
-
-fn stop_daemon(stage: &RehearsalEnvironment, mut daemon: Daemon) -> Result<(), String> {
-    let Some(mut child) = daemon.0.take() else {
-        return Ok(());
-    };
-    process::terminate(child.id(), Termination::Graceful).map_err(|e| format!("cannot stop the daemon: {e}"))?;
-    let status = wait(stage, &mut child).map_err(|e| format!("the daemon does not stop: {e}"))?;
-    if status.success() { Ok(()) } else { Err(format!("the daemon exited with {status}")) }
-}
-
-/// The processes of a round that are not waited for yet. None may outlive the rehearsal: it could write again what is removed.
-struct Callers(Vec<(bool, Child)>);
-
-impl Drop for Callers {
-    fn drop(&mut self) {
-        for (_, child) in &mut self.0 {
-            let _gone = child.kill();
-            let _gone = child.wait();
-        }
-    }
 }
 
 /// One round: all processes at once, half of them refreshing by force, half asking for a token.

@@ -147,6 +147,7 @@ fn to_sealed_response(provider: &Provider, sent_refresh: SentRefresh<'_>) -> Sea
         retry_after: response.retry_after,
         body: SealedResponse::encode_body(&response.body),
         is_complete: response.is_complete,
+        further_secrets: response.sent.iter().filter(|s| *s != sent.expose()).map(|s| SecretText(s.into())).collect(),
         sent_refresh_token: SecretText(sent.expose().into()),
         cooldown_ms: millis(cooldown_after_grace(&provider.policy, &intent)),
         sent_at: intent.last_sent,
@@ -154,6 +155,7 @@ fn to_sealed_response(provider: &Provider, sent_refresh: SentRefresh<'_>) -> Sea
         binding: spent.binding,
         previous_grant: SealedGrant::from_grant(&spent.grant),
         default_lifetime_ms: millis(provider.default_lifetime),
+        max_lifetime_ms: provider.max_lifetime.map(millis),
     }
 }
 
@@ -227,7 +229,8 @@ fn warning_text(note: GrantWarning, provider: &Provider) -> String {
         GrantWarning::NotBearer => "the token type is not Bearer".into(),
         GrantWarning::ScopeChanged => "the granted scope has changed".into(),
         GrantWarning::LifetimeAssumed => {
-            format!("no expires_in in the response; assuming {} s", provider.default_lifetime.as_secs())
+            let assumed = provider.lifetime_bounds().assumed();
+            format!("no credible expires_in in the response; assuming {} s", assumed.as_secs())
         }
         GrantWarning::RefreshTokenUnreadable => "the refresh token in the response is unusable".into(),
         GrantWarning::OldTokenAfterRetry => "the server returned the old refresh token after a second attempt".into(),

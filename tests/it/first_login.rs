@@ -8,7 +8,9 @@ use std::process::Stdio;
 use serde_json::json;
 
 use super::support::auth_server::{AuthServer, Fault, MetadataBehaviour};
-use super::support::sandbox::{PROGRAM, Run, Sandbox};
+use super::support::browser_user::BrowserUser;
+use super::support::oidc_provider::OidcProvider;
+use super::support::sandbox::{PROGRAM, Process, Run, Sandbox};
 use super::support::token_family::RotationMode;
 
 const JSON: &str = "content-type: application/json\r\n";
@@ -215,4 +217,29 @@ fn import_at_a_terminal_offers_the_file_store() {
     let (is_ok, shown) = at_terminal(&sandbox, "import acme response.json", "y\n");
     assert!(is_ok && shown.contains("created the key"), "{shown}");
     sandbox.keepalive(&["refresh", "--force"]).exits(0);
+}
+
+/// Eight steps, four edits of a file and three failed logins it was.
+#[ignore = "needs oidc-provider and script; contrib/test runs it"]
+#[test]
+fn one_command_and_one_yes_sign_in_at_a_real_server() {
+    let server = OidcProvider::start(60, 0);
+    let sandbox = bare();
+    let line = format!("{PROGRAM} login work --issuer {} --client-id public", server.issuer());
+    let mut shell = sandbox.command(Path::new("sh"));
+    shell.args(["-c", &format!("script -qefc '{line}' /dev/null >&2")]).env("TERM", "xterm").stdin(Stdio::piped());
+    let mut child = shell.spawn().unwrap();
+    let mut keyboard = child.stdin.take().unwrap();
+    keyboard.write_all(b"y\n").unwrap();
+    let login = Process::new(child);
+    let page = format!("{}/device?user_code=", server.issuer());
+    login.wait_for_line(&page);
+    let said = login.stderr_so_far();
+    let complete = said.split_whitespace().find(|word| word.starts_with(&page)).unwrap();
+    BrowserUser::new("ada").sign_in(complete);
+    login.finish().exits(0).says("work: signed in as ada").says("added [provider.work]");
+    let token = sandbox.keepalive(&["token", "work", "--min-valid", "1s"]).exits(0).stdout;
+    assert!(server.accepts(token.trim()));
+    sandbox.keepalive(&["refresh", "-p", "work", "--force"]).exits(0);
+    assert_eq!(server.counts().refresh_ok, 1);
 }

@@ -70,7 +70,7 @@ fn browser_login_stores_a_credential_that_refreshes() {
     let page = BrowserUser::new("ada").sign_in(&url);
     assert_eq!((page.status, page.url.path()), (200, "/callback"));
     assert!(page.text.contains("You can close this page"), "{}", page.text);
-    let run = login.finish().exits(0).says("demo: signed in as ada, valid until 2").says(", next refresh 2");
+    let run = login.finish().exits(0).says("demo: signed in as ada, valid until 2").says("no daemon is running");
     let document = run.json();
     assert_eq!((&document["account"], &document["generation"]), (&json!("ada"), &json!(1)));
     let port = redirect.port().unwrap();

@@ -67,7 +67,7 @@ fn init(args: &InitArgs, setup: &Setup, out: &Output) -> Result<serde_json::Valu
     };
     let kind = made.kind;
     out.info(&match made.is_new {
-        true => format!("credentials will be kept in the {kind} store; next: keepalive login"),
+        true => format!("credentials will be kept in the {kind} store; next: keepalive login PROFILE"),
         false => format!("{path} has [store] kind = \"{kind}\" already; nothing to do"),
     });
     Ok(json!({ "config": path, "store": kind, "changed": made.is_new }))

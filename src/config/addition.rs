@@ -173,7 +173,8 @@ fn section_key(name: &str) -> String {
     if is_bare { name.to_owned() } else { quoted(name) }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 

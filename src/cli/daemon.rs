@@ -23,7 +23,7 @@ use crate::profile::{Profile, ProfileLookup, ProfileName};
 use crate::scheduler::Scheduler;
 use crate::store::{Store, StoreError};
 use crate::sys::file_watch::{Change, ChangeWatcher, FileStamp, MISSING_POLLS, file_stamp};
-use crate::sys::lockfile::LockFile;
+use crate::sys::lockfile::{LockFile, LockHolder};
 use crate::sys::paths::Environment;
 use crate::sys::{durable, socket};
 
@@ -135,13 +135,9 @@ fn lock_daemon(store: &Store) -> Result<LockFile, Failure> {
     let cannot = |e: std::io::Error| Failure::new(ErrorKind::Lock, format!("cannot lock {}: {e}", path.display()));
     durable::create_dir(layout.dir()).map_err(cannot)?;
     match LockFile::try_acquire(&path).map_err(cannot)? {
-        Some(lock) => {
-            lock.write_holder(&std::process::id().to_string()).map_err(cannot)?;
-            Ok(lock)
-        }
+        Some(lock) => Ok(lock),
         None => {
-            let holder = std::fs::read_to_string(&path).unwrap_or_default();
-            let message = format!("a daemon already runs on this store (pid {})", holder.trim());
+            let message = format!("a daemon already runs on this store ({})", LockHolder::of(&path));
             Err(Failure::new(ErrorKind::Running, message)
                 .with_hint("stop it first: systemctl --user stop keepalive, or kill that process"))
         }

@@ -1,6 +1,8 @@
 //! The life of one flight, on a thread of its own: what may take long first, then the lock, the transaction, the outcome.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::{EngineInner, SeenBeforeLock};
 use crate::credential::freshness::Demand;
@@ -12,6 +14,11 @@ use crate::outcome::Outcome;
 use crate::profile::Profile;
 use crate::provider::PrepareError;
 use crate::store::journal::Journal;
+use crate::sys::lockfile::LockWait;
+
+/// How long a flight waits for the lock of its profile. Its callers may leave before; a daemon, which would wait for ever,
+/// says who has the lock, and asks again.
+const PROFILE_LOCK_LIMIT: Duration = Duration::from_secs(5 * 60);
 
 impl EngineInner {
     /// Runs a flight: prepares what may take long, takes the lock and a place at the provider, refreshes, publishes.
@@ -46,10 +53,12 @@ impl EngineInner {
         let (take, try_take) =
             (|| self.concurrency.acquire(provider, limit), || self.concurrency.try_acquire(provider, limit));
         let asked = self.clock.now();
-        let (lease, concurrency_permit) = match Lease::admit(leader_slot, &create_lock_file, take, try_take) {
+        let is_stopped = || self.stop.load(Ordering::SeqCst);
+        let wait = LockWait { limit: PROFILE_LOCK_LIMIT, is_stopped: &is_stopped };
+        let (lease, concurrency_permit) = match Lease::admit(leader_slot, &create_lock_file, wait, take, try_take) {
             Ok(admitted) => admitted,
             Err((leader_slot, error)) => {
-                return leader_slot.complete(super::cannot_lock(&create_lock_file, &error));
+                return leader_slot.complete(super::cannot_lock(&create_lock_file, error));
             }
         };
         events::lock_acquired(&profile.name, self.clock.now().time_since(&asked));

@@ -11,7 +11,6 @@ pub mod new_credential;
 pub mod refresh;
 pub mod status;
 
-use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -30,6 +29,7 @@ use crate::profile::{Profile, ProfileName};
 use crate::provider::TokenEndpoint;
 use crate::store::journal::Journal;
 use crate::store::{ProfileView, Store, StoreError};
+use crate::sys::lockfile::LockError;
 
 /// The longest time that an admitted flight may take to finish, storing included.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(45);
@@ -327,7 +327,16 @@ impl Engine {
 
     fn still_running(&self, profile: &Profile) -> Outcome {
         let message = format!("the refresh of {} is still in progress", profile.name);
-        self.deferred(profile, ErrorKind::Busy, message, Some("it continues; retry, or use a longer --timeout"))
+        let holder = self.inner.store.lock_holder(&profile.name).filter(|holder| holder.pid != Some(std::process::id()));
+        match holder {
+            Some(holder) => {
+                let message = format!("{message}: {holder} has the lock of the profile");
+                self.deferred(profile, ErrorKind::Busy, message, Some(&holder.hint()))
+            }
+            None => {
+                self.deferred(profile, ErrorKind::Busy, message, Some("it continues; retry, or use a longer --timeout"))
+            }
+        }
     }
 
     /// The outcome of a caller that leaves without that of a flight.
@@ -349,7 +358,8 @@ impl Engine {
     }
 }
 
-fn cannot_lock(path: &Path, error: &io::Error) -> Outcome {
+fn cannot_lock(path: &Path, error: LockError) -> Outcome {
+    let LockError::Io(error) = error else { return StoreError::not_locked(path, error).outcome() };
     let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {error}", path.display()));
     Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure)
 }

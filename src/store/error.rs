@@ -11,12 +11,15 @@ use crate::store::disk::layout::Layout;
 use crate::store::keys::key_id::SealedUnder;
 use crate::store::keys::sealing_key::KeyError;
 use crate::store::tokens::ownership::TokenClaim;
-use crate::sys::lockfile::LockFile;
+use crate::sys::lockfile::{LockError, LockFile, LockHolder, LockWait};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    /// Another process has a lock that was waited for in vain; nothing was done.
+    #[error("cannot lock {}: {holder} has it", path.display())]
+    Locked { path: PathBuf, holder: LockHolder },
     /// Nothing was ever stored here.
     #[error("the store is empty")]
     Empty,
@@ -66,9 +69,17 @@ impl StoreError {
         Self::Io { action, path: path.to_owned(), source }
     }
 
-    /// Takes a lock, waiting for it.
-    pub(super) fn lock(path: &Path) -> Result<LockFile, Self> {
-        LockFile::acquire(path).map_err(|e| Self::io("lock", path, e))
+    /// Takes a lock, waiting for it as long as `wait` allows.
+    pub fn lock(path: &Path, wait: LockWait<'_>) -> Result<LockFile, Self> {
+        LockFile::acquire_within(path, wait).map_err(|e| Self::not_locked(path, e))
+    }
+
+    /// Why a lock was not taken.
+    pub fn not_locked(path: &Path, error: LockError) -> Self {
+        match error {
+            LockError::Io(e) => Self::io("lock", path, e),
+            LockError::Held(holder) => Self::Locked { path: path.to_owned(), holder },
+        }
     }
 
     pub(super) fn identity_lost(layout: &Layout) -> Self {
@@ -80,6 +91,7 @@ impl StoreError {
         let kind = match self.kind().section() {
             ManualSection::SignIn => OutcomeKind::NeedsLogin,
             ManualSection::Configuration => OutcomeKind::ConfigError,
+            ManualSection::TryAgain => OutcomeKind::Deferred,
             _ => OutcomeKind::StoreUnavailable,
         };
         let failure = Failure::new(self.kind(), self.to_string()).with_hint(self.hint());
@@ -103,6 +115,7 @@ impl StoreError {
             | Self::KeyDamaged
             | Self::KeyUnavailable { error: KeyError::Malformed(_) | KeyError::FileReadableByOthers(_), .. } => true,
             Self::Io { .. }
+            | Self::Locked { .. }
             | Self::Empty
             | Self::Keyring(_)
             | Self::KeyUnavailable { .. }
@@ -131,6 +144,7 @@ impl StoreError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Io { .. } => ErrorKind::Io,
+            Self::Locked { .. } => ErrorKind::Busy,
             Self::Empty => ErrorKind::NoCredential,
             Self::DamagedFile { .. }
             | Self::CannotUnseal { .. }
@@ -159,6 +173,7 @@ impl StoreError {
     fn hint(&self) -> String {
         match self {
             Self::Io { path, .. } => format!("check free space and permissions in {}", parent_text(path)),
+            Self::Locked { holder, .. } => holder.hint(),
             Self::Empty => "keepalive login PROFILE, or keepalive import PROFILE".into(),
             Self::DamagedFile { path, .. } => damaged_file_hint(path),
             Self::ForeignJournal { profile, .. } => {

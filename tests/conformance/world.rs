@@ -191,7 +191,7 @@ impl World {
     ) -> Result<NewCredentialResult, Outcome> {
         let (store, _) = self.store_and_endpoint();
         let warrant = if is_replacing { Provenance::ForcedImport } else { Provenance::Import };
-        new_credential::store_credential(&store, name, arrival, warrant, &self.clock.now(), &|_| {})
+        new_credential::store_credential(&store, name, arrival, warrant, &self.clock.now(), &new_credential::StoringWaits::SILENT)
     }
 
     /// `keepalive login`, by a new process.
@@ -207,7 +207,7 @@ impl World {
             self.credential(answer),
             Provenance::Login,
             &self.clock.now(),
-            &|_| {},
+            &new_credential::StoringWaits::SILENT,
         )
     }
 
@@ -338,7 +338,7 @@ impl World {
             must_forget: is_forgetting,
             stop: Arc::new(is_stopped.into()),
         };
-        leaving.run(route, &|_| {})
+        leaving.run(route, &new_credential::StoringWaits::SILENT)
     }
 
     /// A file of the store.
@@ -437,7 +437,7 @@ impl World {
         let clock = Arc::clone(&self.clock) as _;
         let stop = Arc::default();
         let leaving = LogoutRequest { store: &store, server: endpoint.as_ref(), clock, name, must_forget: true, stop };
-        leaving.run(route, &|_| {}).unwrap();
+        leaving.run(route, &new_credential::StoringWaits::SILENT).unwrap();
     }
 
     /// Returns once another thread of this process waits for a lock file.

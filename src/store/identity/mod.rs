@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 pub use self::identity_file::StoreIdentity;
 use self::identity_file::TEMPORARY_FORMAT;
-use crate::store::StoreError;
+use crate::store::{STORE_LOCK_WAIT, StoreError};
 use crate::store::disk::layout::Layout;
 use crate::store::journal::Journal;
 use crate::sys::file_watch::FileVersion;
@@ -100,7 +100,7 @@ impl IdentityCache {
         if self.layout.identity().exists() || self.find()?.is_none() {
             return Ok(());
         }
-        let _held = StoreError::lock(&self.layout.store_lock())?;
+        let _held = StoreError::lock(&self.layout.store_lock(), STORE_LOCK_WAIT)?;
         self.find_or_create().map(drop)
     }
 }

@@ -12,7 +12,8 @@ use crate::store::identity::StoreIdentity;
 use crate::store::keyring::item::{ProfileItem, PublishedItem};
 use crate::store::keys::key_item;
 use crate::store::keys::sealing_key::SealingKey;
-use crate::store::{LockedProfile, Store, StoreError, TokenClaim};
+use crate::store::{LockedProfile, PROFILE_LOCK_WAIT, STORE_LOCK_WAIT, Store, StoreError, TokenClaim};
+use crate::sys::lockfile::{LockHolder, LockWait};
 use crate::sys::{durable, machine};
 
 /// What was done about one profile.
@@ -37,13 +38,12 @@ impl Store {
     pub fn take_over(&self, names: &[ProfileName]) -> Result<Vec<(ProfileName, TakeOverResult)>, StoreError> {
         let dir = self.layout.dir();
         durable::create_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
-        let held = StoreError::lock(&self.layout.store_lock())?;
+        let held = StoreError::lock(&self.layout.store_lock(), STORE_LOCK_WAIT)?;
         let mut identity = self.identity.find_or_create()?;
         identity.machine = machine::machine_id();
         identity.write(&self.layout.identity())?;
         drop(held);
-        let (key, _kept) = self.prepare_to_seal("")?;
-        let take = |name| match self.take_over_profile(name, &identity, &key) {
+        let take = |name| match self.take_over_profile(name, &identity) {
             Err(StoreError::TokenClaimed { claim, .. }) => TakeOverResult::Claimed(claim),
             Err(e) => TakeOverResult::Failed(Box::new(e.outcome())),
             Ok(taken) => taken,
@@ -55,10 +55,10 @@ impl Store {
         &self,
         name: &ProfileName,
         identity: &StoreIdentity,
-        key: &std::sync::Arc<SealingKey>,
     ) -> Result<TakeOverResult, StoreError> {
-        let lock = StoreError::lock(&self.create_lock_file(name)?)?;
-        let mut locked = self.open_profile(Permit::from_lock(name, &lock))?;
+        let locks = self.lock_to_seal(name, None, LockWait::at_most(PROFILE_LOCK_WAIT), &|_| {})?;
+        let key = &locks.key;
+        let mut locked = self.open_profile(Permit::from_lock(name, &locks.profile))?;
         let Some(keyring) = &self.keyring else {
             return Ok(TakeOverResult::AlreadyOwned);
         };
@@ -93,7 +93,11 @@ impl Store {
         self.keys.check_id(key, name.as_str())?;
         credential.generation = next;
         let fingerprint = key.fingerprint(&credential.refresh);
-        let _token_lock = self.lock_token(&fingerprint)?;
+        let path = self.layout.token_lock(&fingerprint);
+        let locked_token = self.try_lock_token(&fingerprint)?;
+        let Some(_token_lock) = locked_token else {
+            return Err(StoreError::Locked { holder: LockHolder::of(&path), path });
+        };
         if known.as_ref() != Some(&fingerprint) {
             self.check_unclaimed(&locked, &fingerprint, key)?;
         }

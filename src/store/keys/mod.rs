@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::profile::KeySource;
-use crate::store::StoreError;
+use crate::store::{STORE_LOCK_WAIT, StoreError};
 use crate::store::disk::layout::Layout;
 use crate::store::identity::{IdentityCache, StoreIdentity, profiles};
 use crate::store::keyring::KeyringService;
@@ -99,7 +99,7 @@ impl Keys {
             }
             KeyPlace::File { .. } | KeyPlace::Keyring(_) => None,
         };
-        let held = StoreError::lock(&self.layout.store_lock())?;
+        let held = StoreError::lock(&self.layout.store_lock(), STORE_LOCK_WAIT)?;
         let identity = self.identity.find_or_create()?;
         let key = match (&self.place, from_source) {
             (KeyPlace::Keyring(keyring), _) => self.load_or_generate_item(keyring, &identity)?,
@@ -197,7 +197,7 @@ impl Keys {
     /// Takes the store lock, so no profile lock may be held. A run that is about to seal holds it too.
     pub fn delete_unused(&self) -> Result<bool, StoreError> {
         let KeyPlace::Keyring(keyring) = &self.place else { return Ok(false) };
-        let _held = StoreError::lock(&self.layout.store_lock())?;
+        let _held = StoreError::lock(&self.layout.store_lock(), STORE_LOCK_WAIT)?;
         let Some(identity) = self.identity.find()? else { return Ok(false) };
         if profiles::has_credentials(&self.layout)? || !key_item::exists(keyring, &identity.uuid)? {
             return Ok(false);

@@ -1,9 +1,7 @@
 //! Tells whether a file has changed, when it is polled while other programs may be writing it.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
-
-use crate::clock::Timestamp;
+use std::time::SystemTime;
 
 /// What changes when a file changes; `None` while the file cannot be read.
 pub type FileStamp = Option<(SystemTime, u64)>;
@@ -12,9 +10,6 @@ pub fn file_stamp(path: &Path) -> FileStamp {
     let about = std::fs::metadata(path).ok()?;
     Some((about.modified().ok()?, about.len()))
 }
-
-/// See [`FileVersion::is_settled_at`].
-const SETTLED_AFTER: Duration = Duration::from_millis(50);
 
 /// Tells the contents of one path apart, where a file is only ever appended to or replaced as a whole: an addition changes
 /// its length, a replacement its inode and its times.
@@ -38,30 +33,6 @@ impl FileVersion {
         #[cfg(not(unix))]
         let inode = (0, 0, 0);
         Some(Self { len: about.len(), modified: about.modified().ok()?, inode })
-    }
-
-    /// For a file: [`FileVersion::from_text`] reads it back.
-    pub fn to_text(self) -> String {
-        let modified = self.modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let (inode, changed, changed_ns) = self.inode;
-        format!("{inode}-{}-{modified}-{changed}-{changed_ns}", self.len)
-    }
-
-    pub fn from_text(text: &str) -> Option<Self> {
-        let mut numbers = text.split('-');
-        let mut next = || numbers.next()?.parse::<u64>().ok();
-        let (inode, len, modified) = (next()?, next()?, Duration::from_nanos(next()?));
-        let changed = (i64::try_from(next()?).ok()?, i64::try_from(next()?).ok()?);
-        let modified = SystemTime::UNIX_EPOCH + modified;
-        numbers.next().is_none().then_some(Self { len, modified, inode: (inode, changed.0, changed.1) })
-    }
-
-    /// Whether the file changed so long before `now` that a later change has another time. Kernels count in steps of up to
-    /// 10 ms; where a filesystem keeps whole seconds, or has no inodes, this is never so.
-    pub fn is_settled_at(&self, now: Timestamp) -> bool {
-        let (_, seconds, nanoseconds) = self.inode;
-        let changed = Timestamp::from_millis(seconds.saturating_mul(1000).saturating_add(nanoseconds / 1_000_000));
-        nanoseconds != 0 && now.since(changed) >= SETTLED_AFTER
     }
 
     pub fn byte_count(&self) -> u64 {

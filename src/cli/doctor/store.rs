@@ -23,7 +23,7 @@ pub fn check_locks(setup: &Setup, _: &Output) -> Vec<Finding> {
 }
 
 pub fn check_ledger(setup: &Setup, _: &Output) -> Vec<Finding> {
-    let finding = match setup.store.scan_without_cache().and_then(|scan| setup.store.check_ledger_complete(&scan)) {
+    let finding = match setup.store.scan().and_then(|scan| setup.store.check_ledger_complete(&scan)) {
         Ok(()) => Finding::good("ledger", "consistent with the journals"),
         Err(e) => Finding::from_store_error("ledger", &e),
     };

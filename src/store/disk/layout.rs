@@ -51,11 +51,6 @@ impl Layout {
         self.dir.join("ledger.lock")
     }
 
-    /// What the last scan read of the journals. It may be removed at any time.
-    pub fn scan_cache(&self) -> PathBuf {
-        self.dir.join("scan")
-    }
-
     /// When one-shot runs over all profiles were made.
     pub fn runs(&self) -> PathBuf {
         self.dir.join("runs.json")

@@ -5,4 +5,3 @@ pub mod ledger;
 pub mod ownership;
 pub mod reconcile;
 pub mod scan;
-mod scan_cache;

@@ -12,7 +12,6 @@ use crate::store::journal::Journal;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::profile::files::SealedSlot;
 use crate::store::tokens::journal_facts::JournalFacts;
-use crate::store::tokens::scan_cache::{ScanCache, ScanCacheEntry};
 use crate::store::{Store, StoreError};
 use crate::sys::file_watch::FileVersion;
 
@@ -61,80 +60,45 @@ impl ScannedProfile {
     }
 }
 
-/// What one thread found: the profiles, and what the cache may keep of them.
-type ScannedPart = (Vec<ScannedProfile>, Vec<ScanCacheEntry>);
-
 impl Store {
     /// Looks at every profile once. That a folder cannot be looked into is an error: it may hold the token.
     pub fn scan(&self) -> Result<StoreScan, StoreError> {
-        let cache = ScanCache::open(&self.layout);
-        let (scan, entries) = self.scan_with(&cache)?;
-        cache.update(&entries, |name| scan.profiles.binary_search_by(|profile| profile.name.cmp(name)).is_ok());
-        Ok(scan)
-    }
-
-    /// As [`Store::scan`], but reads every journal and writes nothing.
-    pub fn scan_without_cache(&self) -> Result<StoreScan, StoreError> {
-        self.scan_with(&ScanCache::none()).map(|(scan, _)| scan)
-    }
-
-    fn scan_with(&self, cache: &ScanCache) -> Result<(StoreScan, Vec<ScanCacheEntry>), StoreError> {
         let folders = profiles::list_folders(&self.layout)?;
         let threads = (folders.len() / PROFILES_PER_THREAD).clamp(1, MAX_THREADS);
-        let (mut profiles, entries) = if threads == 1 {
-            self.scan_folders(&folders, cache)?
+        let mut profiles = if threads == 1 {
+            self.scan_folders(&folders)?
         } else {
-            let part = folders.len().div_ceil(threads);
+            let chunk = folders.len().div_ceil(threads);
             std::thread::scope(|scope| {
-                let parts: Vec<_> =
-                    folders.chunks(part).map(|folders| scope.spawn(|| self.scan_folders(folders, cache))).collect();
-                let scanned = parts.into_iter().map(|part| {
-                    part.join().unwrap_or_else(|_| {
+                let chunks: Vec<_> =
+                    folders.chunks(chunk).map(|folders| scope.spawn(|| self.scan_folders(folders))).collect();
+                let scanned = chunks.into_iter().map(|chunk| {
+                    chunk.join().unwrap_or_else(|_| {
                         Err(StoreError::io("read", self.layout.dir(), io::Error::other("a thread failed")))
                     })
                 });
-                scanned.collect::<Result<Vec<ScannedPart>, _>>()
+                scanned.collect::<Result<Vec<Vec<ScannedProfile>>, _>>()
             })?
             .into_iter()
-            .fold(ScannedPart::default(), |mut all, (profiles, entries)| {
-                all.0.extend(profiles);
-                all.1.extend(entries);
-                all
-            })
+            .flatten()
+            .collect()
         };
         profiles.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok((StoreScan { profiles }, entries))
+        Ok(StoreScan { profiles })
     }
 
-    fn scan_folders(&self, folders: &[PathBuf], cache: &ScanCache) -> Result<ScannedPart, StoreError> {
-        let (mut profiles, mut entries) = ScannedPart::default();
-        for folder in folders {
-            profiles.extend(self.scan_folder(folder, cache, &mut entries)?);
-        }
-        Ok((profiles, entries))
+    fn scan_folders(&self, folders: &[PathBuf]) -> Result<Vec<ScannedProfile>, StoreError> {
+        folders.iter().filter_map(|folder| self.scan_folder(folder).transpose()).collect()
     }
 
     /// `None`: the folder is of no profile.
-    fn scan_folder(
-        &self,
-        folder: &Path,
-        cache: &ScanCache,
-        entries: &mut Vec<ScanCacheEntry>,
-    ) -> Result<Option<ScannedProfile>, StoreError> {
+    fn scan_folder(&self, folder: &Path) -> Result<Option<ScannedProfile>, StoreError> {
         let by_name = profiles::name_of_folder(folder);
-        let is_cacheable = by_name.is_some() && cache.is_in_use();
         let Some(name) = by_name.map_or_else(|| profiles::profile_in_folder(folder), |n| Ok(Some(n)))? else {
             return Ok(None);
         };
         let files = self.layout.profile_folder(&name);
         let (journal_path, sealed_path) = (files.journal(), files.sealed());
-        // Looked at before it is read: if it is replaced in between, this version never comes back.
-        let version = is_cacheable.then(|| FileVersion::of(&journal_path)).flatten();
-        if let Some(known) = version.and_then(|version| cache.find(folder, version))
-            && Some(known.sealed) == FileVersion::of(&sealed_path)
-        {
-            return Ok(Some(ScannedProfile { name, journal: Some(known.facts), sealed: None }));
-        }
         let (journal, is_damaged) = match Journal::read(&journal_path, &name) {
             Ok(journal) => (journal, false),
             Err(StoreError::DamagedFile { .. }) => (None, true),
@@ -142,15 +106,10 @@ impl Store {
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => return Ok(None),
             Err(e) => return Err(e),
         };
-        let sealed_version = FileVersion::of(&sealed_path);
-        let is_current = journal.as_ref().is_some_and(|journal| journal.is_written_for(sealed_version));
+        let is_current = journal.as_ref().is_some_and(|journal| journal.is_written_for(FileVersion::of(&sealed_path)));
         let sealed = (!is_current).then(|| Box::new(SealedSlot::read(sealed_path)));
         let is_missing = matches!(sealed.as_ref().map(|sealed| sealed.get()), Some(Ok(None)));
         let is_nothing = journal.is_none() && !is_damaged && is_missing;
-        let journal = journal.map(JournalFacts::from);
-        if let (Some(facts), Some(journal), Some(sealed)) = (&journal, version, sealed_version.filter(|_| is_current)) {
-            entries.extend(ScanCacheEntry::new(folder, journal, sealed, facts));
-        }
-        Ok((!is_nothing).then_some(ScannedProfile { name, journal, sealed }))
+        Ok((!is_nothing).then(|| ScannedProfile { name, journal: journal.map(JournalFacts::from), sealed }))
     }
 }

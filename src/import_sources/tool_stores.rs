@@ -14,8 +14,8 @@ use crate::import_sources::{ToolAccount, ToolStoreError, json, openclaw, pizauth
 use crate::outcome::{ErrorKind, Failure};
 use crate::store::keyring::{Keyring, KeyringError, KeyringItem};
 use crate::sys::paths::ToolDirs;
-use crate::sys::process;
 use crate::sys::process::WaitPolicy;
+use crate::sys::{durable, process};
 
 /// The size limit: no store of one person's sign-ins is larger.
 const MAX_STORE_BYTES: u64 = 8 * 1024 * 1024;
@@ -202,7 +202,7 @@ fn from_stdin(tool: Tool) -> Result<StoreBytes, Failure> {
 }
 
 fn from_file(place: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
-    let file = match std::fs::File::open(place) {
+    let file = match durable::open_foreign(place) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(unreadable_error(&e)),

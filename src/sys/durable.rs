@@ -31,10 +31,7 @@ pub fn create_dir(dir: &Path) -> io::Result<()> {
 
 /// Reads a whole file of ours, not following a symlink in its last component. `None` if it is not there.
 pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let mut options = OpenOptions::new();
-    options.read(true);
-    set_no_follow(&mut options);
-    let mut file = match options.open(path) {
+    let mut file = match open_regular(path, Links::Refused) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
@@ -45,6 +42,42 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
         file.read_to_end(&mut bytes)?;
     }
     Ok(Some(bytes))
+}
+
+/// Reads a whole file of a person or of another program.
+pub fn read_foreign(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_foreign(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Opens a file of a person or of another program.
+pub fn open_foreign(path: &Path) -> io::Result<File> {
+    open_regular(path, Links::Followed)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Links {
+    Followed,
+    Refused,
+}
+
+/// Opens a file, but not a pipe or a device in its place, which would be waited for without an end.
+fn open_regular(path: &Path, links: Links) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        let no_follow = if links == Links::Refused { OFlags::NOFOLLOW } else { OFlags::empty() };
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, (OFlags::NONBLOCK | no_follow).bits() as i32);
+    }
+    let file = options.open(path)?;
+    let kind = file.metadata()?.file_type();
+    match kind.is_file() || kind.is_dir() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is not a regular file")),
+    }
 }
 
 /// Replaces `path` by `bytes`: a reader sees the old file or the new one, and the new one is durable on return.
@@ -198,9 +231,14 @@ fn set_private(options: &mut OpenOptions) {
     set_no_follow(options);
 }
 
+/// Not blocking: a pipe in the place of a file is an error, and not waited for.
 fn set_no_follow(options: &mut OpenOptions) {
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(options, rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+    {
+        use rustix::fs::OFlags;
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        std::os::unix::fs::OpenOptionsExt::custom_flags(options, flags.bits() as i32);
+    }
     #[cfg(not(unix))]
     drop(options);
 }
@@ -285,6 +323,18 @@ mod tests {
             assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::LOOP.raw_os_error()), "{error}");
         }
         assert_eq!(fs::read(dir.path().join("target")).unwrap(), b"secret");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn pipe_in_the_place_of_a_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record.json");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        for error in [read(&path).unwrap_err(), read_foreign(&path).unwrap_err(), append_line(&path, "x").unwrap_err()]
+        {
+            assert!(!error.to_string().is_empty());
+        }
     }
 
     #[test]

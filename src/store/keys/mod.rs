@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::profile::KeySource;
-use crate::store::{STORE_LOCK_WAIT, StoreError};
 use crate::store::disk::layout::Layout;
 use crate::store::identity::{IdentityCache, StoreIdentity, profiles};
 use crate::store::keyring::KeyringService;
 use crate::store::keys::sealing_key::SealingKey;
+use crate::store::{STORE_LOCK_WAIT, StoreError};
 use crate::sys::lockfile::LockFile;
 
 /// How long a new key is given to become durable before it is read again, and how often.

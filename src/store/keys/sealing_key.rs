@@ -198,7 +198,7 @@ fn read_key_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
             return Err(KeyError::FileReadableByOthers(path.to_owned()));
         }
     }
-    match std::fs::read(path) {
+    match durable::read_foreign(path) {
         Ok(bytes) => Ok(Zeroizing::new(bytes)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(KeyError::FileMissing(path.to_owned())),
         Err(e) => Err(KeyError::FileUnreadable(path.to_owned(), e)),

@@ -25,7 +25,7 @@ use crate::store::{Store, StoreError};
 use crate::sys::file_watch::{Change, ChangeWatcher, FileStamp, MISSING_POLLS, file_stamp};
 use crate::sys::lockfile::{LockFile, LockHolder};
 use crate::sys::paths::Environment;
-use crate::sys::{durable, socket};
+use crate::sys::{durable, socket, threads};
 
 /// Refresh all profiles until stopped
 ///
@@ -125,7 +125,7 @@ async fn serving_failure(serving: JoinHandle<std::io::Result<Infallible>>) -> Fa
 /// The runtime of the scheduler and the broker, which wait for the disk. The exchanges have a runtime of their own, so
 /// that a response that has arrived is read whatever these do.
 fn services_runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("daemon").enable_all().build()
+    threads::build_runtime(tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("daemon"))
 }
 
 /// Allows one daemon per store: the lock lasts as long as the process.

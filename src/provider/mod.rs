@@ -7,6 +7,7 @@ pub mod discovery;
 pub mod http;
 pub mod probe;
 pub mod request_encoding;
+mod resolver;
 pub mod revocation;
 mod runtime;
 pub mod send_gate;

@@ -1,8 +1,21 @@
 //! Work on several threads, which goes on with fewer where no more can be had.
 
 use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+
+use tokio::runtime::{Builder, Runtime};
+
+/// How the panic begins with which tokio reports that no thread can be had.
+pub const NO_THREAD_PANIC: &str = "OS can't spawn worker thread";
+
+/// Builds a runtime. tokio panics where its threads cannot be had; here that is an error, as any other.
+pub fn build_runtime(builder: &mut Builder) -> io::Result<Runtime> {
+    catch_unwind(AssertUnwindSafe(|| builder.enable_all().build()))
+        .unwrap_or_else(|_| Err(io::Error::other("the system gives no thread")))
+}
 
 /// Does `work` for each item, on at most `limit` threads, this one included. The results are in the order of the items.
 pub fn map<T: Send, R: Send>(limit: usize, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {

@@ -16,6 +16,8 @@ mod status;
 mod token;
 mod usage_error;
 
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,7 +27,7 @@ use clap_complete::Shell;
 
 use crate::profile::ProfileName;
 use crate::sys::paths::Environment;
-use crate::sys::process;
+use crate::sys::{process, threads};
 use output::{CommandStatus, Output};
 
 /// Keeps OAuth credentials alive: one refresh at a time, nothing replayed, nothing lost.
@@ -119,13 +121,29 @@ fn profile_name(text: &str) -> Result<ProfileName, String> {
 /// Runs the program and returns its exit status.
 pub fn main() -> ExitCode {
     process::harden();
+    std::panic::set_hook(Box::new(|panic| report_panic(panic)));
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage_error::report_parse_error(&error),
     };
     let output = Output::new(&cli.global);
-    let status = run(&cli, &output);
+    // Whatever was under way is in the journal. The hook has told of it.
+    let status = catch_unwind(AssertUnwindSafe(|| run(&cli, &output))).unwrap_or(CommandStatus::Failed);
     output.finish(status).into()
+}
+
+/// Says in one line that something went wrong that cannot: the exit status of such a run is 1.
+fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let what = text.unwrap_or("no reason");
+    // It is caught where it happens, and told as an error.
+    if what.starts_with(threads::NO_THREAD_PANIC) {
+        return;
+    }
+    let place = panic.location().map_or(String::new(), |place| format!(" at {place}"));
+    // Standard error may be closed.
+    drop(writeln!(std::io::stderr(), "error: internal error: {what}{place}\n  hint: please report this line"));
 }
 
 fn run(cli: &Cli, out: &Output) -> CommandStatus {

@@ -13,7 +13,7 @@ pub mod status;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
@@ -287,11 +287,17 @@ impl Engine {
         let shared = Arc::clone(&self.inner);
         let profile = Arc::clone(profile);
         let name = format!("refresh {}", profile.name);
-        let spawned =
-            std::thread::Builder::new().name(name).spawn(move || shared.run_flight(leader_slot, profile, demand, seen));
-        if let Err(error) = spawned {
-            // The leader slot went with the closure: its drop tells the followers.
-            tracing::error!(event = "internal", %error, "cannot start a thread for a refresh");
+        let (lead, led) = mpsc::channel();
+        let fly = move || {
+            // A thread that was had gets the leader slot.
+            if let Ok(leader_slot) = led.recv() {
+                shared.run_flight(leader_slot, profile, demand, seen);
+            }
+        };
+        match std::thread::Builder::new().name(name).spawn(fly) {
+            // If the thread is gone, the leader slot goes with the message: its drop tells the followers.
+            Ok(_) => drop(lead.send(leader_slot)),
+            Err(error) => leader_slot.complete(no_thread(&error)),
         }
     }
 
@@ -327,7 +333,8 @@ impl Engine {
 
     fn still_running(&self, profile: &Profile) -> Outcome {
         let message = format!("the refresh of {} is still in progress", profile.name);
-        let holder = self.inner.store.lock_holder(&profile.name).filter(|holder| holder.pid != Some(std::process::id()));
+        let holder =
+            self.inner.store.lock_holder(&profile.name).filter(|holder| holder.pid != Some(std::process::id()));
         match holder {
             Some(holder) => {
                 let message = format!("{message}: {holder} has the lock of the profile");
@@ -362,6 +369,13 @@ fn cannot_lock(path: &Path, error: LockError) -> Outcome {
     let LockError::Io(error) = error else { return StoreError::not_locked(path, error).outcome() };
     let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {error}", path.display()));
     Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure)
+}
+
+/// The system has no thread for a flight: nothing was done.
+fn no_thread(error: &std::io::Error) -> Outcome {
+    let failure = Failure::new(ErrorKind::Busy, format!("nothing was sent: cannot start a thread: {error}"))
+        .with_hint("the limit of processes or memory of this user, service or container is reached");
+    Outcome::new(OutcomeKind::Deferred).with_error(failure)
 }
 
 /// A command that keepalive runs for a profile asks for that same profile, so it would wait for itself.

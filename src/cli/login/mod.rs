@@ -96,8 +96,9 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
     };
     let (signed, browser) = desk.sign_in(&way);
     out.end_countdown();
-    let done =
-        signed.map_err(sign_in_failure).and_then(|signed| store_credential(&engine, &profile, &prepared, signed, &stop, out));
+    let done = signed
+        .map_err(sign_in_failure)
+        .and_then(|signed| store_credential(&engine, &profile, &prepared, signed, &stop, out));
     if done.is_err() {
         // A key that was created for a first credential is removed again; if it stays, that does no harm.
         let _left = setup.store.keys().delete_unused();

@@ -27,7 +27,9 @@ use crate::provider::request_encoding::AuthServerRequest;
 use crate::provider::revocation::{self, RevocationResult, RevocationServer};
 use crate::provider::{BeforeSend, BeforeSendError, ExchangeResult, PreparedProvider};
 use crate::store::journal::{Journal, Revocation};
-use crate::store::{LoadedCredential, LockedProfile, PROFILE_LOCK_WAIT, PrefetchedKey, ProfileView, Store, StoreError, TokenLock};
+use crate::store::{
+    LoadedCredential, LockedProfile, PROFILE_LOCK_WAIT, PrefetchedKey, ProfileView, Store, StoreError, TokenLock,
+};
 use crate::sys::lockfile::{LockFile, LockWait};
 
 /// What happened to a token.

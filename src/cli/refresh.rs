@@ -1,7 +1,6 @@
 //! `keepalive refresh`: refreshes one profile or many, once.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,12 +11,12 @@ use super::output::{CommandStatus, Output, outcome_json, outcome_line};
 use crate::cli::setup::Setup;
 use crate::credential::freshness::Demand;
 use crate::engine::Engine;
-use crate::outcome::{ErrorKind, Failure, Outcome};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
 use crate::scheduler::run_interval;
 use crate::scheduler::run_interval::RunHistory;
-use crate::sys::durable;
+use crate::sys::{durable, threads};
 
 /// Refresh the profiles that are due, then exit
 ///
@@ -34,12 +33,13 @@ pub struct RefreshArgs {
     /// Also refresh what becomes due within DUR; set it to the interval between runs
     #[arg(long, value_name = "DUR", value_parser = super::duration, default_value = "0s")]
     lookahead: Duration,
+    /// End after DUR; a request that was sent is still completed
+    #[arg(long, value_name = "DUR", value_parser = super::duration, default_value = "5m")]
+    timeout: Duration,
 }
 
 /// How many flights one run has at once, over all providers.
 const MAX_CONCURRENT: usize = 32;
-/// Longer than any flight can take: queue, connect, request, storing.
-const FLIGHT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 pub fn run(args: &RefreshArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let rows = match refresh(args, global, out) {
@@ -91,7 +91,7 @@ fn refresh(
 fn record_run(setup: &Setup) -> RunHistory {
     let path = setup.store.layout().runs();
     let mut runs: RunHistory =
-        std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        durable::read_foreign(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     runs.record_run(setup.clock.now().wall);
     if let Ok(bytes) = serde_json::to_vec(&runs) {
         let _advice = durable::replace(&path, &bytes);
@@ -137,21 +137,11 @@ fn run_all(
     out: &Output,
 ) -> Vec<(SeenProfile, ProfileOutcome)> {
     let _keeps_running = endpoint.runtime();
-    let workers = MAX_CONCURRENT.min(names.len());
-    let queue = Mutex::new(VecDeque::from(names));
-    let rows = Mutex::new(Vec::new());
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    std::thread::scope(|s| {
-        for _ in 0..workers {
-            s.spawn(|| {
-                while let Some(name) = next() {
-                    let row = refresh_one(setup, engine, name, args, out);
-                    rows.lock().unwrap_or_else(PoisonError::into_inner).push(row);
-                }
-            });
-        }
-    });
-    rows.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let begun = setup.clock.now();
+    threads::map(MAX_CONCURRENT, names, |name| {
+        let left = args.timeout.saturating_sub(setup.clock.now().time_since(&begun));
+        refresh_one(setup, engine, name, args, left, out)
+    })
 }
 
 /// Looks at one profile, and refreshes it by what was seen.
@@ -160,6 +150,7 @@ fn refresh_one(
     engine: &Engine,
     name: ProfileName,
     args: &RefreshArgs,
+    left: Duration,
     out: &Output,
 ) -> (SeenProfile, ProfileOutcome) {
     let view = setup.store.view(&name);
@@ -171,16 +162,27 @@ fn refresh_one(
     let lifetime = journal.and_then(|r| r.validity.as_ref()).and_then(|v| v.full_lifetime());
     let outcome = match view {
         Err(e) => e.outcome(),
+        Ok(_) if left.is_zero() => not_begun(args.timeout),
         Ok(view) => {
             let force = args.force.then(|| Engine::newer_than(&view));
             let demand = force.unwrap_or(Demand::Margin { lookahead: args.lookahead });
-            engine.refresh_seen(&profile, demand, view, FLIGHT_TIMEOUT, &|| {
-                out.info(&format!("{name}: waiting for a refresh in progress …"));
+            engine.refresh_seen(&profile, demand, view, left, &|| {
+                let holder = setup.store.lock_holder(&name).filter(|holder| holder.pid != Some(std::process::id()));
+                let whose = holder.map_or(String::new(), |holder| format!(" by {holder}"));
+                out.info(&format!("{name}: waiting for a refresh in progress{whose} …"));
             })
         }
     };
     let provider = Some(profile.provider.name.clone());
     (Some((profile, lifetime)), (name, provider, outcome))
+}
+
+/// The outcome of a profile whose turn did not come in time.
+fn not_begun(limit: Duration) -> Outcome {
+    let limit = humantime::format_duration(limit);
+    let failure = Failure::new(ErrorKind::Busy, format!("nothing was sent: its turn did not come within {limit}"))
+        .with_hint("run it again, or use a longer --timeout");
+    Outcome::new(OutcomeKind::Deferred).with_error(failure)
 }
 
 fn report(out: &Output, name: &ProfileName, outcome: &Outcome) {

@@ -83,6 +83,12 @@ pub fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> CommandStatu
         },
     };
     setup::report_warnings(&setup.config, out);
+    for name in &names {
+        if let Some((holder, age)) = setup.store.long_lock(name, setup.clock.now().wall) {
+            let age = humantime::format_duration(age);
+            out.warn(&format!("{name}: {holder} has had the lock of the profile for {age}; {}", holder.hint()));
+        }
+    }
     let rows: Vec<StatusRow> = names.into_iter().map(|name| StatusRow::new(&setup, name)).collect();
     if out.is_json {
         let profiles: Vec<_> = rows.iter().map(|row| to_json(row, setup.store.kind())).collect();

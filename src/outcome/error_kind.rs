@@ -115,7 +115,7 @@ error_kinds! {
     Throttled, "throttled", TryAgain, "The provider rejected the request for now (as with HTTP status 429); the refresh token is unaffected.";
     Refused, "refused", TryAgain, "The provider rejected the request for an unknown reason; the refresh token is unaffected.";
     NotBefore, "not_before", TryAgain, "No request is made before `retry_at`.";
-    Busy, "busy", TryAgain, "The refresh continues, but this command no longer waits for it.";
+    Busy, "busy", TryAgain, "Another process or flight is at work, or no thread could be started, and this command no longer waits. The message says which process has the lock.";
     Interrupted, "interrupted", TryAgain, "The refresh was cancelled before anything was sent.";
     Discovery, "discovery", TryAgain, "The provider's endpoints could not be discovered (RFC 8414).";
     Source, "source", TryAgain, "The store of the tool that a profile follows cannot be read, so it is unknown whether that tool has used the refresh token. If an import cannot use the store of a tool, the exit status is 1.";

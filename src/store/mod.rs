@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Timestamp;
 use crate::credential::secret::RefreshToken;
 use crate::profile::{ProfileName, StoreKind, StoreSettings};
 pub use crate::store::disk::layout::Layout;
@@ -35,7 +36,7 @@ use crate::store::tokens::ledger::Ledger;
 pub use crate::store::tokens::ownership::{TokenClaim, TokenLock};
 use crate::sys::file_watch::{self, FileStamp};
 use crate::sys::lockfile::{LockFile, LockHolder, LockWait};
-use crate::sys::{durable, machine};
+use crate::sys::{durable, lock_holder, machine};
 pub use error::StoreError;
 
 /// How long the lock of the store is waited for. Its holder waits for no other lock, so one that has it longer is stopped.
@@ -202,6 +203,20 @@ impl Store {
     pub fn lock_holder(&self, name: &ProfileName) -> Option<LockHolder> {
         let lock = self.layout.profile_folder(name).lock();
         LockFile::is_held(&lock).then(|| LockHolder::of(&lock))
+    }
+
+    /// Who has had this profile's lock for suspiciously long at `now`, and for how long.
+    pub fn long_lock(&self, name: &ProfileName, now: Timestamp) -> Option<(LockHolder, Duration)> {
+        lock_holder::long_held(&self.layout.profile_folder(name).lock(), now.since_epoch())
+    }
+
+    /// The locks that belong to no profile and are held for suspiciously long at `now`.
+    pub fn long_shared_locks(&self, now: Timestamp) -> Vec<(PathBuf, LockHolder, Duration)> {
+        let tokens = std::fs::read_dir(self.layout.token_locks()).into_iter().flatten().flatten().map(|e| e.path());
+        let shared = [self.layout.store_lock(), self.layout.ledger_lock()].into_iter().chain(tokens);
+        let held =
+            |path: PathBuf| lock_holder::long_held(&path, now.since_epoch()).map(|(holder, age)| (path, holder, age));
+        shared.filter_map(held).collect()
     }
 
     /// Changes when any process writes this profile's journal.

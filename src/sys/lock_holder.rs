@@ -2,7 +2,12 @@
 
 use std::fmt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::lockfile::LockFile;
+
+/// A refresh whose server takes all of its time is over before that.
+const LONG: Duration = Duration::from_secs(120);
 
 /// Who holds a lock, as far as it can be told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +38,9 @@ impl LockHolder {
     /// What a person can do about it.
     pub fn hint(&self) -> String {
         match self.pid {
-            Some(pid) if self.is_stopped => format!("it is stopped; let it go on: kill -CONT {pid}, or end it: kill -KILL {pid}"),
+            Some(pid) if self.is_stopped => {
+                format!("it is stopped; let it go on: kill -CONT {pid}, or end it: kill -KILL {pid}")
+            }
             Some(pid) => format!("retry when it is done; if it hangs: kill {pid}"),
             None => "retry when it is done".to_owned(),
         }
@@ -50,9 +57,15 @@ impl fmt::Display for LockHolder {
     }
 }
 
-/// How long ago the lock of this file was taken last, by the clock of the file system.
-pub fn held_since(path: &Path, now: std::time::SystemTime) -> Option<Duration> {
-    std::fs::metadata(path).ok()?.modified().ok().and_then(|then| now.duration_since(then).ok())
+/// Who has had a lock for longer than any work under it takes, and for how long. `now` is the time since the Unix epoch.
+pub fn long_held(path: &Path, now: Duration) -> Option<(LockHolder, Duration)> {
+    if !LockFile::is_held(path) {
+        return None;
+    }
+    // Its holder wrote its number into it.
+    let taken = std::fs::metadata(path).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    let age = now.checked_sub(taken).filter(|age| *age >= LONG)?;
+    Some((LockHolder::of(path), Duration::from_secs(age.as_secs())))
 }
 
 /// The processes that hold a lock on this file, by proc(5). `None` where there is no such table.

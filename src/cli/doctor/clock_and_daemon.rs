@@ -4,7 +4,7 @@ use crate::cli::doctor::Finding;
 use crate::cli::output::{CommandStatus, Output};
 use crate::cli::setup::Setup;
 use crate::outcome::{ErrorKind, Failure};
-use crate::sys::lockfile::LockFile;
+use crate::sys::lockfile::{LockFile, LockHolder};
 
 /// 2026-01-01: this program is younger than that, so an earlier clock is wrong.
 const EARLIEST_PLAUSIBLE_TIME: i64 = 1_767_225_600;
@@ -32,13 +32,13 @@ fn clock(setup: &Setup) -> Finding {
 
 fn daemon(setup: &Setup) -> Finding {
     let path = setup.store.layout().daemon_lock();
-    let is_running = path.exists() && matches!(LockFile::try_acquire(&path), Ok(None));
-    if is_running {
-        let pid = std::fs::read_to_string(&path).unwrap_or_default();
-        return Finding::good(
-            "daemon",
-            format!("running (pid {}), socket {}", pid.trim(), setup.environment.socket.display()),
-        );
+    if LockFile::is_held(&path) {
+        let holder = LockHolder::of(&path);
+        let text = format!("running ({holder}), socket {}", setup.environment.socket.display());
+        return match holder.is_stopped {
+            true => Finding::warning("daemon", text, &holder.hint()),
+            false => Finding::good("daemon", text),
+        };
     }
     Finding::warning(
         "daemon",

@@ -302,6 +302,41 @@ mod tests {
         assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::LOOP.raw_os_error()), "{error}");
     }
 
+    /// Rule 29.
+    #[test]
+    fn removed_lock_file_admits_one_waiter_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let inside = Mutex::new(0);
+        thread::scope(|s| {
+            for _ in 0..8 {
+                s.spawn(|| {
+                    let held = LockFile::acquire_within(&path, LockWait::at_most(Duration::from_secs(30))).unwrap();
+                    *inside.try_lock().expect("two holders at once") += 1;
+                    held.release_and_remove();
+                });
+            }
+        });
+        assert_eq!(*inside.lock().unwrap(), 8);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn wait_for_a_lock_ends_by_its_limit_or_a_stop_with_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = LockFile::acquire(&path).unwrap();
+        let stopped = LockWait { limit: Duration::MAX, is_stopped: &|| true };
+        for wait in [LockWait::at_most(Duration::from_millis(1)), stopped] {
+            let error = LockFile::acquire_within(&path, wait).unwrap_err();
+            assert_eq!(error.to_string(), format!("pid {}", std::process::id()));
+        }
+        drop(held);
+        // The thread that still blocks for the first wait drops what it gets.
+        LockFile::acquire_within(&path, LockWait::at_most(Duration::from_secs(30))).unwrap();
+        assert!(!LockFile::is_held(&path) && !LockFile::is_held(&dir.path().join("none")));
+    }
+
     #[test]
     fn only_one_waiter_holds_the_lock_at_a_time() {
         let dir = tempfile::tempdir().unwrap();

@@ -191,7 +191,14 @@ impl World {
     ) -> Result<NewCredentialResult, Outcome> {
         let (store, _) = self.store_and_endpoint();
         let warrant = if is_replacing { Provenance::ForcedImport } else { Provenance::Import };
-        new_credential::store_credential(&store, name, arrival, warrant, &self.clock.now(), &new_credential::StoringWaits::SILENT)
+        new_credential::store_credential(
+            &store,
+            name,
+            arrival,
+            warrant,
+            &self.clock.now(),
+            &new_credential::StoringWaits::SILENT,
+        )
     }
 
     /// `keepalive login`, by a new process.
@@ -338,7 +345,7 @@ impl World {
             must_forget: is_forgetting,
             stop: Arc::new(is_stopped.into()),
         };
-        leaving.run(route, &new_credential::StoringWaits::SILENT)
+        leaving.run(route, &|_| {})
     }
 
     /// A file of the store.
@@ -437,7 +444,7 @@ impl World {
         let clock = Arc::clone(&self.clock) as _;
         let stop = Arc::default();
         let leaving = LogoutRequest { store: &store, server: endpoint.as_ref(), clock, name, must_forget: true, stop };
-        leaving.run(route, &new_credential::StoringWaits::SILENT).unwrap();
+        leaving.run(route, &|_| {}).unwrap();
     }
 
     /// Returns once another thread of this process waits for a lock file.

@@ -41,3 +41,4 @@ mod sealing_key;
 mod systemd;
 mod tidy;
 mod token;
+mod waits;

@@ -8,9 +8,9 @@ use std::sync::{Mutex, PoisonError};
 
 pub use self::identity_file::StoreIdentity;
 use self::identity_file::TEMPORARY_FORMAT;
-use crate::store::{STORE_LOCK_WAIT, StoreError};
 use crate::store::disk::layout::Layout;
 use crate::store::journal::Journal;
+use crate::store::{STORE_LOCK_WAIT, StoreError};
 use crate::sys::file_watch::FileVersion;
 
 /// Who one store is. The file is read again only if it has changed.

@@ -51,11 +51,7 @@ impl Store {
         Ok(names.iter().map(|name| (name.clone(), take(name))).collect())
     }
 
-    fn take_over_profile(
-        &self,
-        name: &ProfileName,
-        identity: &StoreIdentity,
-    ) -> Result<TakeOverResult, StoreError> {
+    fn take_over_profile(&self, name: &ProfileName, identity: &StoreIdentity) -> Result<TakeOverResult, StoreError> {
         let locks = self.lock_to_seal(name, None, LockWait::at_most(PROFILE_LOCK_WAIT), &|_| {})?;
         let key = &locks.key;
         let mut locked = self.open_profile(Permit::from_lock(name, &locks.profile))?;

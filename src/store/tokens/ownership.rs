@@ -1,6 +1,5 @@
 //! Finds the profile that holds a refresh token: one that two profiles hold would be sent twice (rule 4).
 
-
 use std::path::PathBuf;
 
 use crate::credential::Generation;

@@ -477,7 +477,7 @@ _keepalive() {
             return 0
             ;;
         keepalive__subcmd__refresh)
-            opts="-p -q -v -h --profile --force --lookahead --config --json --quiet --verbose --color --help"
+            opts="-p -q -v -h --profile --force --lookahead --timeout --config --json --quiet --verbose --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -492,6 +492,10 @@ _keepalive() {
                     return 0
                     ;;
                 --lookahead)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -85,6 +85,7 @@ complete -c keepalive -n "__fish_keepalive_using_subcommand import" -s v -l verb
 complete -c keepalive -n "__fish_keepalive_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -s p -l profile -d 'Refresh this profile; can be repeated' -r
 complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -l lookahead -d 'Also refresh what becomes due within DUR; set it to the interval between runs' -r
+complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -l timeout -d 'End after DUR; a request that was sent is still completed' -r
 complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -l config -d 'Read the configuration from FILE instead of the default location' -r -F
 complete -c keepalive -n "__fish_keepalive_using_subcommand refresh" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
 always\t''

@@ -134,13 +134,10 @@ pub fn main() -> ExitCode {
 
 /// Says in one line that something went wrong that cannot: the exit status of such a run is 1.
 fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
-    let payload = panic.payload();
-    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    let what = text.unwrap_or("no reason");
-    // It is caught where it happens, and told as an error.
-    if what.starts_with(threads::NO_THREAD_PANIC) {
+    if threads::is_panic_caught() {
         return;
     }
+    let what = threads::panic_text(panic.payload());
     let place = panic.location().map_or(String::new(), |place| format!(" at {place}"));
     // Standard error may be closed.
     drop(writeln!(std::io::stderr(), "error: internal error: {what}{place}\n  hint: please report this line"));

@@ -1,6 +1,5 @@
 //! The life of one flight, on a thread of its own: what may take long first, then the lock, the transaction, the outcome.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,8 +16,8 @@ use crate::store::journal::Journal;
 use crate::sys::lockfile::LockWait;
 
 /// How long a flight waits for the lock of its profile. Its callers may leave before; a daemon, which would wait for ever,
-/// says who has the lock, and asks again.
-const PROFILE_LOCK_LIMIT: Duration = Duration::from_secs(5 * 60);
+/// says who has the lock, and asks again. On a stop the callers leave, which ends the wait.
+const PROFILE_LOCK_WAIT: LockWait<'_> = LockWait::at_most(Duration::from_secs(5 * 60));
 
 impl EngineInner {
     /// Runs a flight: prepares what may take long, takes the lock and a place at the provider, refreshes, publishes.
@@ -53,14 +52,13 @@ impl EngineInner {
         let (take, try_take) =
             (|| self.concurrency.acquire(provider, limit), || self.concurrency.try_acquire(provider, limit));
         let asked = self.clock.now();
-        let is_stopped = || self.stop.load(Ordering::SeqCst);
-        let wait = LockWait { limit: PROFILE_LOCK_LIMIT, is_stopped: &is_stopped };
-        let (lease, concurrency_permit) = match Lease::admit(leader_slot, &create_lock_file, wait, take, try_take) {
-            Ok(admitted) => admitted,
-            Err((leader_slot, error)) => {
-                return leader_slot.complete(super::cannot_lock(&create_lock_file, error));
-            }
-        };
+        let (lease, concurrency_permit) =
+            match Lease::admit(leader_slot, &create_lock_file, PROFILE_LOCK_WAIT, take, try_take) {
+                Ok(admitted) => admitted,
+                Err((leader_slot, error)) => {
+                    return leader_slot.complete(super::cannot_lock(&create_lock_file, error));
+                }
+            };
         events::lock_acquired(&profile.name, self.clock.now().time_since(&asked));
         let ctx = RefreshContext {
             store: Arc::clone(&self.store),

@@ -51,11 +51,11 @@ const CLOSED: u8 = 3;
 pub struct SendGate {
     state: AtomicU8,
     /// Held while the check runs, so that who wants its result waits for it.
-    check: Mutex<Check>,
+    check: Mutex<GateCheck>,
     released: Notify,
 }
 
-enum Check {
+enum GateCheck {
     Waiting(BeforeSend),
     Done(Result<(), BeforeSendError>),
 }
@@ -84,7 +84,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl SendGate {
     pub fn new(gate: BeforeSend) -> Arc<Self> {
-        Arc::new(Self { state: AtomicU8::new(IDLE), check: Mutex::new(Check::Waiting(gate)), released: Notify::new() })
+        Arc::new(Self {
+            state: AtomicU8::new(IDLE),
+            check: Mutex::new(GateCheck::Waiting(gate)),
+            released: Notify::new(),
+        })
     }
 
     /// Closes the gate unless the token is already through. It is called first on a response head, a timeout or an
@@ -103,8 +107,8 @@ impl SendGate {
         }
         let result = match &*lock(&self.check) {
             // A check that has not begun runs no more.
-            Check::Waiting(_) => None,
-            Check::Done(result) => Some(result.clone()),
+            GateCheck::Waiting(_) => None,
+            GateCheck::Done(result) => Some(result.clone()),
         };
         SendOutcome::NotSent {
             proof: NeverSent::by_closed_gate(),
@@ -136,12 +140,12 @@ impl SendGate {
             return false;
         }
         // If the check breaks, this is its result.
-        let broken = Check::Done(Err(BeforeSendError::Journal("the gate panicked".into())));
-        let Check::Waiting(before_send) = std::mem::replace(&mut *check, broken) else { return false };
+        let broken = GateCheck::Done(Err(BeforeSendError::Journal("the gate panicked".into())));
+        let GateCheck::Waiting(before_send) = std::mem::replace(&mut *check, broken) else { return false };
         if let Ok(result) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(before_send)) {
-            *check = Check::Done(result);
+            *check = GateCheck::Done(result);
         }
-        matches!(*check, Check::Done(Ok(())))
+        matches!(*check, GateCheck::Done(Ok(())))
     }
 
     /// Lets the token through, unless the gate was closed meanwhile.

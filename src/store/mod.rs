@@ -36,7 +36,7 @@ use crate::store::tokens::ledger::Ledger;
 pub use crate::store::tokens::ownership::{TokenClaim, TokenLock};
 use crate::sys::file_watch::{self, FileStamp};
 use crate::sys::lockfile::{LockFile, LockHolder, LockWait};
-use crate::sys::{durable, lock_holder, machine};
+use crate::sys::{durable, machine};
 pub use error::StoreError;
 
 /// How long the lock of the store is waited for. Its holder waits for no other lock, so one that has it longer is stopped.
@@ -152,7 +152,7 @@ impl Store {
     /// The key and the locks for sealing a credential with `refresh_token`, or one that is not known yet.
     ///
     /// The lock of the profile and that of the token may be held for long, and then the lock of the store is let go, so that
-    /// nobody else's login waits for them. `on_wait` is told of each such wait.
+    /// no other profile's login waits for them. `on_wait` is told of each such wait.
     pub fn lock_to_seal(
         &self,
         name: &ProfileName,
@@ -207,7 +207,7 @@ impl Store {
 
     /// Who has had this profile's lock for suspiciously long at `now`, and for how long.
     pub fn long_lock(&self, name: &ProfileName, now: Timestamp) -> Option<(LockHolder, Duration)> {
-        lock_holder::long_held(&self.layout.profile_folder(name).lock(), now.since_epoch())
+        LockFile::long_held(&self.layout.profile_folder(name).lock(), now.since_epoch())
     }
 
     /// The locks that belong to no profile and are held for suspiciously long at `now`.
@@ -215,7 +215,7 @@ impl Store {
         let tokens = std::fs::read_dir(self.layout.token_locks()).into_iter().flatten().flatten().map(|e| e.path());
         let shared = [self.layout.store_lock(), self.layout.ledger_lock()].into_iter().chain(tokens);
         let held =
-            |path: PathBuf| lock_holder::long_held(&path, now.since_epoch()).map(|(holder, age)| (path, holder, age));
+            |path: PathBuf| LockFile::long_held(&path, now.since_epoch()).map(|(holder, age)| (path, holder, age));
         shared.filter_map(held).collect()
     }
 

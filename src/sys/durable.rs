@@ -62,7 +62,7 @@ enum Links {
     Refused,
 }
 
-/// Opens a file, but not a pipe or a device in its place, which would be waited for without an end.
+/// Opens a file, but not a pipe in its place, which would be waited for without an end.
 fn open_regular(path: &Path, links: Links) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
@@ -73,11 +73,11 @@ fn open_regular(path: &Path, links: Links) -> io::Result<File> {
         std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, (OFlags::NONBLOCK | no_follow).bits() as i32);
     }
     let file = options.open(path)?;
-    let kind = file.metadata()?.file_type();
-    match kind.is_file() || kind.is_dir() {
-        true => Ok(file),
-        false => Err(io::Error::other("it is not a regular file")),
+    #[cfg(unix)]
+    if std::os::unix::fs::FileTypeExt::is_fifo(&file.metadata()?.file_type()) {
+        return Err(io::Error::other("it is a pipe, and not a file"));
     }
+    Ok(file)
 }
 
 /// Replaces `path` by `bytes`: a reader sees the old file or the new one, and the new one is durable on return.

@@ -2,12 +2,6 @@
 
 use std::fmt;
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
-
-use super::lockfile::LockFile;
-
-/// A refresh whose server takes all of its time is over before that.
-const LONG: Duration = Duration::from_secs(120);
 
 /// Who holds a lock, as far as it can be told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,17 +49,6 @@ impl fmt::Display for LockHolder {
             (None, _) => f.write_str("another process"),
         }
     }
-}
-
-/// Who has had a lock for longer than any work under it takes, and for how long. `now` is the time since the Unix epoch.
-pub fn long_held(path: &Path, now: Duration) -> Option<(LockHolder, Duration)> {
-    if !LockFile::is_held(path) {
-        return None;
-    }
-    // Its holder wrote its number into it.
-    let taken = std::fs::metadata(path).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    let age = now.checked_sub(taken).filter(|age| *age >= LONG)?;
-    Some((LockHolder::of(path), Duration::from_secs(age.as_secs())))
 }
 
 /// The processes that hold a lock on this file, by proc(5). `None` where there is no such table.

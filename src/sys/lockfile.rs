@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::lock_holder;
 pub use super::lock_holder::LockHolder;
@@ -15,6 +15,8 @@ pub use super::lock_holder::LockHolder;
 const WAIT_SLICE: Duration = Duration::from_millis(100);
 /// How often a lock is tried that no thread blocks for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// A refresh whose server takes all of its time is over before that.
+const LONG_HOLD: Duration = Duration::from_secs(120);
 /// A token's lock file goes with its holder, so a hundred waiters may each meet some that are gone.
 const REOPEN_LIMIT: usize = 1000;
 
@@ -93,6 +95,17 @@ impl LockFile {
     pub fn is_held(path: &Path) -> bool {
         let Ok((file, _)) = open_with(path, OpenOptions::new().read(true)) else { return false };
         matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+    }
+
+    /// Who has had a lock for longer than any work under it takes, and for how long. `now`: since the Unix epoch.
+    pub fn long_held(path: &Path, now: Duration) -> Option<(LockHolder, Duration)> {
+        if !Self::is_held(path) {
+            return None;
+        }
+        // Its holder wrote its number into it.
+        let taken = std::fs::metadata(path).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+        let age = now.checked_sub(taken).filter(|age| *age >= LONG_HOLD)?;
+        Some((LockHolder::of(path), Duration::from_secs(age.as_secs())))
     }
 
     fn lock_current(path: &Path, lock: impl Fn(&File) -> io::Result<bool>) -> io::Result<Option<Self>> {

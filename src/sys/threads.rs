@@ -1,5 +1,7 @@
 //! Work on several threads, which goes on with fewer where no more can be had.
 
+use std::any::Any;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,13 +10,28 @@ use std::thread;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// How the panic begins with which tokio reports that no thread can be had.
-pub const NO_THREAD_PANIC: &str = "OS can't spawn worker thread";
+thread_local! {
+    /// A panic of this thread is caught, and told as an error.
+    static IS_PANIC_CAUGHT: Cell<bool> = const { Cell::new(false) };
+}
 
-/// Builds a runtime. tokio panics where its threads cannot be had; here that is an error, as any other.
+/// Whether a panic of this thread needs no words of its own.
+pub fn is_panic_caught() -> bool {
+    IS_PANIC_CAUGHT.get()
+}
+
+/// The words of a panic.
+pub fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason")
+}
+
+/// Builds a runtime. tokio panics where it can have no thread or no descriptor; here that is an error, as any other.
 pub fn build_runtime(builder: &mut Builder) -> io::Result<Runtime> {
-    catch_unwind(AssertUnwindSafe(|| builder.enable_all().build()))
-        .unwrap_or_else(|_| Err(io::Error::other("the system gives no thread")))
+    IS_PANIC_CAUGHT.set(true);
+    let built = catch_unwind(AssertUnwindSafe(|| builder.enable_all().build()));
+    IS_PANIC_CAUGHT.set(false);
+    built.unwrap_or_else(|payload| Err(io::Error::other(panic_text(payload.as_ref()).to_owned())))
 }
 
 /// Does `work` for each item, on at most `limit` threads, this one included. The results are in the order of the items.

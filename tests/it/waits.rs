@@ -64,12 +64,12 @@ fn refresh_ends_at_its_timeout_and_names_the_holder() {
 #[test]
 fn import_waits_for_a_profile_without_the_store_lock() {
     let server = AuthServer::start(RotationMode::Strict);
-    let sandbox = Sandbox::signed_in(&server);
+    let sandbox = Sandbox::signed_in_with(&server, "[profile.other]\nprovider = \"acme\"\n");
     let held = LockFile::acquire(&sandbox.lock_file("demo")).unwrap();
     let answer = sandbox.path("home/answer");
     std::fs::write(&answer, server.mint().to_string()).unwrap();
     let file = answer.display().to_string();
-    let waiting = sandbox.spawn(&["import", "demo", "--replace", "--file", &file]);
+    let waiting = sandbox.spawn(&["import", "demo", "--replace", &file]);
     waiting.wait_for_line(&format!("waiting for pid {}", std::process::id()));
     sandbox.import("other", &server.mint()).exits(0);
     drop(held);

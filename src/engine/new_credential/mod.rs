@@ -68,7 +68,7 @@ pub struct StoringWaits<'a> {
 }
 
 impl StoringWaits<'_> {
-    /// Waits that nobody hears of.
+    /// Waits that are not told.
     pub const SILENT: StoringWaits<'static> =
         StoringWaits { on_key_check: &|_| {}, on_lock: &|_| {}, is_stopped: &|| false };
 }

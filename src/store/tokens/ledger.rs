@@ -13,7 +13,7 @@ use crate::store::StoreError;
 use crate::store::disk::layout::Layout;
 use crate::sys::durable;
 use crate::sys::file_watch::FileVersion;
-use crate::sys::lockfile::LockWait;
+use crate::sys::lockfile::{LockError, LockFile, LockWait};
 
 /// The newest lines that are kept; the file may grow to twice as many before it is cut.
 const KEPT_LINES: usize = 1024;
@@ -120,7 +120,10 @@ impl Ledger {
         is_news: impl FnOnce(Option<LedgerEntry>) -> bool,
     ) -> Result<(), StoreError> {
         let unwritten = |e| StoreError::io("write", &self.path, e);
-        let _held = StoreError::lock(&self.lock, LEDGER_LOCK_WAIT)?;
+        let _held = LockFile::acquire_within(&self.lock, LEDGER_LOCK_WAIT).map_err(|e| match e {
+            LockError::Io(e) => unwritten(e),
+            held @ LockError::Held(_) => StoreError::not_locked(&self.lock, held),
+        })?;
         let LedgerSnapshot(bytes) = self.snapshot()?;
         if !is_news(find_entry(&bytes, token)) {
             return Ok(());

@@ -50,6 +50,11 @@ impl ConcurrencyLimit {
         Some(self.new_permit(provider, limit))
     }
 
+    /// The places taken, at all providers.
+    pub fn in_use(&self) -> usize {
+        self.0.lock().values().map(|slots| slots.in_use).sum()
+    }
+
     fn new_permit(&self, provider: &str, limit: usize) -> ConcurrencyPermit {
         ConcurrencyPermit { state: Arc::clone(&self.0), provider: provider.to_owned(), limit }
     }

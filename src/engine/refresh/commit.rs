@@ -8,9 +8,10 @@ use crate::credential::secret::{Fingerprint, RefreshToken};
 use crate::engine::refresh::context::{Facts, RefreshContext};
 use crate::engine::refresh::errors;
 use crate::engine::refresh::errors::{resolve_doubt, settle_in_doubt};
+use crate::engine::refresh::seal_response::seal_response;
 use crate::engine::refresh::settle::{Changes, End, LedgerWrite, Settlement};
 use crate::guard::SpentCredential;
-use crate::outcome::{Outcome, OutcomeKind, Publication};
+use crate::outcome::{Outcome, OutcomeKind};
 use crate::profile::{GraceSemantics, Policy, Provider, Rotation};
 use crate::provider::RawResponse;
 use crate::store::disk::sealed_content::{GrantWarning, ResponseContent, SealedGrant, SealedResponse, SecretText};
@@ -20,10 +21,6 @@ use crate::store::journal::{Intent, Journal};
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::{LockedProfile, PendingResponse};
 use crate::sys::durable::StagedFile;
-
-/// How often a received response is tried to be saved before the run gives up: for a quarter of a minute.
-const SEAL_TRIES: u32 = 60;
-const SEAL_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A token that was sent, the intent under which it was, and the credential that it came from.
 pub struct SentRefresh<'l> {
@@ -98,46 +95,8 @@ pub fn settle_recovered(
     Ok((outcome.kind != OutcomeKind::Refreshed).then_some(outcome))
 }
 
-/// Step 7: seals the response before anything reads it. An error does not make the run give up a response in hand:
-/// where the disk does not take it, the keyring may.
-fn seal_response(
-    ctx: &RefreshContext,
-    locked: &mut LockedProfile<'_, '_>,
-    key: &Arc<SealingKey>,
-    space: StagedFile,
-    sent_refresh: SentRefresh<'_>,
-) -> Result<SealedResponse, Outcome> {
-    let (generation, attempt) = (sent_refresh.intent.generation.next(), sent_refresh.intent.attempt_id.clone());
-    let response = to_sealed_response(&ctx.profile.provider, sent_refresh);
-    let first = locked.seal_response(space, &response, generation, &attempt, key);
-    let Err(mut error) = first else {
-        return Ok(response);
-    };
-    tracing::error!(event = "store.unavailable", profile = %ctx.profile.name, %error, "cannot write the response, retrying");
-    let mut is_published = false;
-    for _ in 0..SEAL_TRIES {
-        if let (false, ResponseContent::Granted { credential, .. }) = (is_published, response.parse(generation)) {
-            is_published =
-                locked.publish(&credential, key).is_ok() && locked.journal.publication == Publication::Published;
-        }
-        #[expect(clippy::disallowed_methods, reason = "no event says that the disk accepts writes again")]
-        std::thread::sleep(SEAL_RETRY_INTERVAL);
-        let space = locked.reserve_response_space();
-        match space.and_then(|space| locked.seal_response(space, &response, generation, &attempt, key)) {
-            Ok(()) => return Ok(response),
-            Err(e) => error = e,
-        }
-    }
-    let mut outcome = error.outcome();
-    outcome.kind = OutcomeKind::InDoubt;
-    if is_published {
-        outcome.kind = OutcomeKind::Refreshed;
-        outcome.warnings.push("the new token is only in the keyring; the next refresh will write it to disk".into());
-    }
-    Err(outcome)
-}
-
-fn to_sealed_response(provider: &Provider, sent_refresh: SentRefresh<'_>) -> SealedResponse {
+/// What is sealed of a response.
+pub(super) fn to_sealed_response(provider: &Provider, sent_refresh: SentRefresh<'_>) -> SealedResponse {
     let SentRefresh { intent, refresh_token: sent, spent, response } = sent_refresh;
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     SealedResponse {

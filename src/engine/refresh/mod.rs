@@ -9,6 +9,7 @@ pub mod errors;
 pub mod follow;
 pub mod followed_stores;
 pub mod retry_policy;
+mod seal_response;
 pub mod settle;
 pub mod transaction;
 

@@ -31,6 +31,7 @@ use crate::store::tokens::ledger::Ledger;
 use crate::store::{Store, StoreError};
 use crate::sys::durable::{self, StagedFile};
 use crate::sys::file_watch::FileVersion;
+use crate::sys::lockfile::LockFile;
 
 /// The space reserved for a response: the largest response in base64, and the tokens of the previous generation, which
 /// it may leave unchanged and which may be as large.
@@ -50,6 +51,8 @@ pub struct LockedProfile<'s, 'l> {
     /// The sealed credential and the newest response, as they were read under the lock or written since.
     sealed: SealedSlot,
     received: SealedSlot,
+    /// The lock of the path, if that came to lead to another file than the one that the permit is for.
+    renewed_lock: Option<LockFile>,
 }
 
 impl std::fmt::Debug for LockedProfile<'_, '_> {
@@ -97,7 +100,8 @@ impl Store {
         let item = self.keyring.as_ref().map(|k| ProfileItem::new(k, permit.profile(), &identity.uuid));
         let folder = self.layout.profile_folder(permit.profile());
         let (keys, ledger) = (&self.keys, &self.ledger);
-        Ok(LockedProfile { keys, ledger, item, permit, folder, identity, journal, sealed, received })
+        let renewed_lock = None;
+        Ok(LockedProfile { keys, ledger, item, permit, folder, identity, journal, sealed, received, renewed_lock })
     }
 }
 
@@ -290,10 +294,25 @@ impl<'l> LockedProfile<'_, 'l> {
         key: &SealingKey,
     ) -> Result<(), StoreError> {
         events::step(self.permit.profile(), "sealing the response");
+        self.renew_lock()?;
         let header = self.header(generation, Some(attempt), key);
         let bytes = envelope::seal(&header, &SealedContent::Response(response), key)
             .map_err(|damage| self.keys.unseal_error(self.folder.received(), damage))?;
         self.received.write(bytes, |_, bytes| space.commit(bytes))
+    }
+
+    /// Takes the lock of the path where the permit's lock does not exclude other runs any more: its file, or a folder above
+    /// it, was replaced during the flight. A response in hand is stored all the same, but beside no other run.
+    fn renew_lock(&mut self) -> Result<(), StoreError> {
+        let is_renewed = || self.renewed_lock.as_ref().is_some_and(|lock| lock.is_current().unwrap_or(false));
+        if self.permit.is_lock_intact() || is_renewed() {
+            return Ok(());
+        }
+        let path = self.folder.lock();
+        let busy = || io::Error::new(io::ErrorKind::WouldBlock, "another run has it, and this one's was replaced");
+        let lock = LockFile::try_acquire(&path).and_then(|lock| lock.ok_or_else(busy));
+        self.renewed_lock = Some(lock.map_err(|e| StoreError::io("lock", &path, e))?);
+        Ok(())
     }
 
     /// Makes the received response the sealed credential. The response is durable under its first name, from which

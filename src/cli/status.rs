@@ -10,7 +10,7 @@ use crate::cli::setup::Setup;
 use crate::clock::Timestamp;
 use crate::engine::status;
 use crate::engine::status::ProfileStatus;
-use crate::outcome::{ErrorKind, Failure, ProfileState, Publication};
+use crate::outcome::{ErrorKind, Failure, OutcomeKind, ProfileState, Publication};
 use crate::profile::ProfileName;
 use crate::store::journal::Journal;
 
@@ -104,7 +104,6 @@ pub fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> CommandStatu
 
 fn to_json(row: &StatusRow, store: &str) -> Value {
     let journal = row.credential();
-    let attempt = row.journal.as_ref().and_then(|r| r.last_attempt.as_ref());
     json!({
         "profile": row.name,
         "provider": row.provider,
@@ -113,13 +112,24 @@ fn to_json(row: &StatusRow, store: &str) -> Value {
         "expires_at": journal.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at()),
         "refresh_at": row.status.refresh_at,
         "refreshed_at": journal.and_then(|r| r.refreshed_at),
-        "last_attempt": attempt.map(|a| json!({"at": a.at, "outcome": a.outcome, "error": a.error})),
+        "last_attempt": last_attempt_json(row),
         "login_by": journal.and_then(|r| r.login_by),
         "store": store,
         "publication": row.publication(),
         "source": source_json(journal, row.is_followed),
         "error": row.status.error,
     })
+}
+
+/// The last attempt. A run that could not write how it ended has left its intent.
+fn last_attempt_json(row: &StatusRow) -> Option<Value> {
+    let journal = row.journal.as_ref()?;
+    let ended = journal.last_attempt.as_ref();
+    let unsettled = journal.open_intent().map(|intent| intent.last_sent.wall);
+    match unsettled.filter(|sent| ended.is_none_or(|ended| ended.at < *sent)) {
+        Some(sent) => Some(json!({"at": sent, "outcome": OutcomeKind::InDoubt, "error": row.status.error})),
+        None => ended.map(|a| json!({"at": a.at, "outcome": a.outcome, "error": a.error})),
+    }
 }
 
 /// The origin of a profile, for `status --json`.

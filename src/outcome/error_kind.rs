@@ -140,7 +140,8 @@ error_kinds! {
     StaleCredential, "stale_credential", Configuration, "An older copy of the credential was restored; its refresh token has been consumed.";
     Conflict, "conflict", Configuration, "The stored credential is not older, or belongs to another account, server or client; or another profile has the same refresh token. For an import the exit status is 1.";
     Follow, "follow", Configuration, "The profile has `follow = true`, but its credential was not imported from another tool.";
-    OtherMachine, "other_machine", Configuration, "The store was created on another machine; see `keepalive doctor --take-over`.";
+    Machine, "machine", Configuration, "The store was created on another machine, or in a container; see `keepalive doctor --take-over`.";
+    Clone, "clone", Configuration, "The state directory is a copy of another one, or was restored from a backup, or a copy of it was taken over; see `keepalive doctor --take-over`.";
     DomainMismatch, "domain_mismatch", Configuration, "The keyring item belongs to another state directory; see `keepalive doctor --take-over`.";
     NetworkFilesystem, "network_filesystem", Configuration, "The store is on a network filesystem, where locks may not exclude other machines.";
     NestedCall, "nested_call", Configuration, "Recursive call: a command that keepalive runs for a profile asked for that same profile.";

@@ -44,6 +44,16 @@ pub enum StoreError {
     NetworkFilesystem { dir: PathBuf, name: String },
     #[error("this store was made on another machine")]
     OtherMachine,
+    /// Its files are not those that they were made as.
+    #[error("{} is a copy of a state directory, and the original may be in use", dir.display())]
+    Copied { dir: PathBuf },
+    #[error(
+        "the files of profile {profile} were restored from a backup, and its refresh token may have been used since"
+    )]
+    Restored { profile: String },
+    /// A copy of this store has taken it over, as the keyring says.
+    #[error("another state directory has taken over this store, which {} is a copy of", dir.display())]
+    TakenOver { dir: PathBuf },
     #[error("the keyring item of profile {profile} belongs to another state directory (store {other})")]
     OtherStore { profile: String, other: String },
     #[error("the stored credential is generation {found}, but generation {known} had already been stored")]
@@ -75,6 +85,10 @@ impl StoreError {
         Self::IdentityLost { identity: layout.identity(), ledger: layout.ledger() }
     }
 
+    pub(super) fn copied(layout: &Layout) -> Self {
+        Self::Copied { dir: layout.dir().to_owned() }
+    }
+
     /// The outcome of a run that met this error: nothing was sent.
     pub fn outcome(&self) -> Outcome {
         let kind = match self.kind().section() {
@@ -97,6 +111,8 @@ impl StoreError {
             | Self::CannotUnseal { .. }
             | Self::OtherKey { .. }
             | Self::OtherStore { .. }
+            | Self::TakenOver { .. }
+            | Self::Restored { .. }
             | Self::TokenClaimed { .. }
             | Self::LedgerDamaged { .. }
             | Self::KeyMissing { .. }
@@ -111,7 +127,8 @@ impl StoreError {
             | Self::LaterVersion { .. }
             | Self::IdentityLost { .. }
             | Self::NetworkFilesystem { .. }
-            | Self::OtherMachine => false,
+            | Self::OtherMachine
+            | Self::Copied { .. } => false,
         }
     }
 
@@ -124,6 +141,7 @@ impl StoreError {
                 | Self::CannotUnseal { .. }
                 | Self::OtherKey { .. }
                 | Self::ForeignJournal { .. }
+                | Self::Restored { .. }
         )
     }
 
@@ -142,7 +160,8 @@ impl StoreError {
             Self::KeyDamaged => ErrorKind::KeyDamaged,
             Self::KeyUnavailable { .. } => ErrorKind::Key,
             Self::NetworkFilesystem { .. } => ErrorKind::NetworkFilesystem,
-            Self::OtherMachine => ErrorKind::OtherMachine,
+            Self::OtherMachine => ErrorKind::Machine,
+            Self::Copied { .. } | Self::TakenOver { .. } | Self::Restored { .. } => ErrorKind::Clone,
             Self::OtherStore { .. } => ErrorKind::DomainMismatch,
             Self::StaleCredential { .. } => ErrorKind::StaleCredential,
             Self::IdentityLost { .. } => ErrorKind::IdentityLost,
@@ -175,6 +194,13 @@ impl StoreError {
             Self::OtherMachine => {
                 "if the other machine no longer refreshes these profiles: keepalive doctor --take-over".into()
             }
+            Self::Copied { .. } | Self::TakenOver { .. } => {
+                "use the other directory; if nothing refreshes there any more: keepalive doctor --take-over".into()
+            }
+            Self::Restored { profile } => format!(
+                "sign in again: keepalive login {profile}; if it was not refreshed since the backup: keepalive doctor \
+                 --take-over"
+            ),
             // The profile is named, since nothing here may know it yet.
             Self::OtherStore { profile, .. } => {
                 format!("if that state directory is no longer used: keepalive doctor --take-over -p {profile}")

@@ -126,6 +126,7 @@ impl Store {
         let dir = self.layout.dir();
         durable::create_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
         self.check_filesystem()?;
+        self.identity.check_usable_here()?;
         self.keys.load_or_generate(within)
     }
 

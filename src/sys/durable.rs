@@ -28,6 +28,11 @@ pub fn create_dir(dir: &Path) -> io::Result<()> {
 
 /// Reads a whole file of ours, not following a symlink in its last component. `None` if it is not there.
 pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    Ok(read_open(path)?.map(|(bytes, _)| bytes))
+}
+
+/// As [`read`], with the file that the bytes are from.
+pub fn read_open(path: &Path) -> io::Result<Option<(Vec<u8>, File)>> {
     let mut options = OpenOptions::new();
     options.read(true);
     set_no_follow(&mut options);
@@ -38,7 +43,7 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     };
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
-    Ok(Some(bytes))
+    Ok(Some((bytes, file)))
 }
 
 /// Replaces `path` by `bytes`: a reader sees the old file or the new one, and the new one is durable on return.

@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod clock;
 pub mod durable;
+pub mod file_place;
 pub mod file_watch;
 pub mod journal;
 pub mod lockfile;

@@ -13,6 +13,7 @@ mod support;
 
 mod client_auth;
 mod contrib;
+mod copies;
 mod daemon;
 mod damaged_store;
 mod discovery;

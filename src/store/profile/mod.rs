@@ -51,6 +51,8 @@ pub struct LockedProfile<'s, 'l> {
     /// The sealed credential and the newest response, as they were read under the lock or written since.
     sealed: SealedSlot,
     received: SealedSlot,
+    /// The files were copied here, or restored from a backup; settled by [`LockedProfile::accept_copy`].
+    is_copied: bool,
     /// The lock of the path, if that came to lead to another file than the one that the permit is for.
     renewed_lock: Option<LockFile>,
 }
@@ -74,7 +76,7 @@ pub struct LoadedCredential<'l> {
 impl Store {
     /// Opens a profile's files: reads the journal under the lock, and checks that they belong to this store.
     pub fn open_profile<'s, 'l>(&'s self, permit: Permit<'l>) -> Result<LockedProfile<'s, 'l>, StoreError> {
-        let identity = self.identity.of_this_machine()?;
+        let identity = self.identity.usable_here()?;
         self.check_filesystem()?;
         let folder = self.layout.profile_folder(permit.profile());
         let files = ProfileFiles::read(&folder, permit.profile(), Some(&identity))?;
@@ -88,6 +90,7 @@ impl Store {
         files: ProfileFiles,
     ) -> Result<LockedProfile<'s, 'l>, StoreError> {
         events::step(permit.profile(), "reading the journal under the lock");
+        let is_copied = files.is_copied() == Some(true);
         let ProfileFiles { journal, sealed, received } = files;
         let mut journal = journal.unwrap_or_else(|| Journal::new(permit.profile().clone()));
         match sealed.generation() {
@@ -101,7 +104,19 @@ impl Store {
         let folder = self.layout.profile_folder(permit.profile());
         let (keys, ledger) = (&self.keys, &self.ledger);
         let renewed_lock = None;
-        Ok(LockedProfile { keys, ledger, item, permit, folder, identity, journal, sealed, received, renewed_lock })
+        Ok(LockedProfile {
+            keys,
+            ledger,
+            item,
+            permit,
+            folder,
+            identity,
+            journal,
+            sealed,
+            received,
+            is_copied,
+            renewed_lock,
+        })
     }
 }
 
@@ -119,7 +134,7 @@ impl<'l> LockedProfile<'_, 'l> {
         let version = FileVersion::of(self.sealed.path()).filter(|_| is_of_sealed);
         let journal = Journal {
             sealed_mark: version.map(|version| version.mark()),
-            store_identity: Some(self.identity.clone()).filter(StoreIdentity::is_permanent),
+            store_identity: Some(self.identity.for_journal()).filter(StoreIdentity::is_permanent),
             ..self.journal.clone()
         };
         journal.write(&path).map_err(|e| StoreError::io("write", &path, e))
@@ -137,6 +152,7 @@ impl<'l> LockedProfile<'_, 'l> {
     ) -> Result<Option<LoadedCredential<'l>>, StoreError> {
         events::step(self.permit.profile(), "reading the sealed credential and the keyring item");
         self.refuse_foreign(key)?;
+        self.refuse_restored()?;
         let mut warnings = Vec::new();
         self.flush_ledger_backlog(&mut warnings)?;
         let sealed = if self.journal.is_tombstone { None } else { self.unseal_current(key) };
@@ -182,7 +198,7 @@ impl<'l> LockedProfile<'_, 'l> {
         let fingerprint = key.fingerprint(&newest.credential.refresh);
         self.update_journal_to(&newest, &fingerprint)?;
         self.reconcile_with_ledger(&mut warnings)?;
-        self.clear_store_block()?;
+        self.settle_opened(keyring_error.is_none())?;
         Ok(Some(LoadedCredential {
             locked_credential: self.permit.bind(newest.credential),
             fingerprint,
@@ -228,7 +244,7 @@ impl<'l> LockedProfile<'_, 'l> {
         if duplicates > 0 {
             warnings.push(format!("{duplicates} more keyring items name profile {profile}"));
         }
-        if self.keys.restore_item(key, &self.identity.uuid)? {
+        if self.keys.restore_item(key, &self.identity)? {
             warnings.push("the sealing key was missing from the keyring and has been restored".into());
         }
         match published {

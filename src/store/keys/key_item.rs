@@ -39,7 +39,9 @@ pub(in crate::store) fn read_owned(
     };
     let item: SealingKeyItem = serde_json::from_str(&found.value).map_err(|_| StoreError::KeyDamaged)?;
     let key = SealingKey::from_bytes(item.key.as_bytes()).ok_or(StoreError::KeyDamaged)?;
-    if key.id() == item.key_id { Ok(Some((key, item.owner))) } else { Err(StoreError::KeyDamaged) }
+    // The item of another store may have been put in its place.
+    let owner = item.owner.filter(|_| item.store == store);
+    if key.id() == item.key_id { Ok(Some((key, owner))) } else { Err(StoreError::KeyDamaged) }
 }
 
 pub(super) fn exists(keyring: &KeyringService, store: &str) -> Result<bool, StoreError> {

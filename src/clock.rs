@@ -51,6 +51,18 @@ impl Timestamp {
         Self(self.0 - self.0.rem_euclid(1000))
     }
 
+    /// The instant on the clock of this machine, to the second, with its offset.
+    pub fn local(self) -> String {
+        self.to_utc().with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S %:z").to_string()
+    }
+
+    /// The instant as a person says it who knows that it is near `now`: the time, and the day if it is another one.
+    pub fn local_short(self, now: Self) -> String {
+        let [at, now] = [self, now].map(|t| t.to_utc().with_timezone(&chrono::Local));
+        let form = if at.date_naive() == now.date_naive() { "%H:%M" } else { "%b %-d, %H:%M" };
+        at.format(form).to_string()
+    }
+
     /// The instant in chrono's type, for calendar work.
     pub fn to_utc(self) -> DateTime<Utc> {
         DateTime::from_timestamp_millis(self.0).unwrap_or_default()

@@ -167,9 +167,10 @@ pub fn daemon_watching(profiles: usize, next: Option<(&ProfileName, Duration)>) 
 
 // ---- Outcomes ----
 
-pub fn refreshed(profile: &Profile, generation: Generation) {
+pub fn refreshed(profile: &Profile, generation: Generation, expires_at: Option<Timestamp>) {
+    let expires_at = expires_at.map(|at| tracing::field::display(at.to_the_second()));
     let (generation, provider) = (generation.get(), profile.provider.name.as_str());
-    tracing::info!(event = "refresh.ok", profile = %profile.name, provider, generation, "refreshed");
+    tracing::info!(event = "refresh.ok", profile = %profile.name, provider, generation, expires_at, "refreshed");
 }
 
 /// How a refresh ended that brought no token. `is_news`: the profile did not stand so before.

@@ -1,9 +1,11 @@
 //! The outcome of a refresh and the state of a profile, in the words that the user, the journal and the JSON share.
 
+mod diagnostic;
 mod error_kind;
 
 use std::fmt;
 
+pub use diagnostic::{Diagnostic, Excerpt, Position};
 pub use error_kind::{ErrorKind, ManualSection};
 use serde::{Deserialize, Serialize};
 
@@ -119,11 +121,14 @@ pub struct Failure {
     pub kind: ErrorKind,
     pub message: String,
     pub hint: Option<String>,
+    /// Of a configuration: every mistake in it, this one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", skip_deserializing)]
+    pub mistakes: Vec<Diagnostic>,
 }
 
 impl Failure {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None }
+        Self { kind, message: message.into(), hint: None, mistakes: Vec::new() }
     }
 
     #[must_use]

@@ -139,6 +139,8 @@ pub struct Provider {
     pub concurrency: usize,
     /// What an issuer looks like at a built-in provider where every customer has one; empty elsewhere.
     pub issuer_example: String,
+    /// The page where a person registers a client; empty if it is not known.
+    pub register: String,
     /// What is known of a built-in provider; empty for a user's own.
     pub known: String,
     /// Where the facts of a built-in provider come from; empty for a user's own.
@@ -182,6 +184,7 @@ impl Provider {
             default_lifetime: DEFAULT_LIFETIME,
             concurrency: DEFAULT_CONCURRENCY,
             issuer_example: String::new(),
+            register: String::new(),
             known: String::new(),
             source: String::new(),
             verified: None,

@@ -289,11 +289,15 @@ impl DaemonState {
             }
             Err(failure) => {
                 let (kind, hint) = (failure.kind.word(), failure.hint.as_deref());
+                let more = match failure.mistakes.len() {
+                    0 | 1 => String::new(),
+                    n => format!(" (keepalive doctor shows all {n} mistakes)"),
+                };
                 tracing::error!(
                     event = "config.error",
                     kind,
                     hint,
-                    "the new configuration is invalid; still using the old one: {}",
+                    "the new configuration is invalid; still using the old one: {}{more}",
                     failure.message
                 );
             }

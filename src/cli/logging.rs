@@ -7,6 +7,7 @@ use std::fmt;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
@@ -90,14 +91,42 @@ fn priority(level: Level) -> Priority {
     }
 }
 
+/// The parts of this program that log; a filter for another one shows nothing.
+const TARGETS: [&str; 9] =
+    ["keepalive", "hyper", "hyper_util", "reqwest", "rustls", "tokio", "zbus", "secret_service", "tracing"];
+
 /// The filter of the environment, or what is wrong with it; an invalid filter counts as none.
 fn env_filter(places: &Environment) -> (Option<EnvFilter>, Option<String>) {
     let Some(text) = &places.log_filter else { return (None, None) };
+    let told = |why: String| Some(format!("{}={text:?} {why}; use for example keepalive=debug", paths::LOG));
     match EnvFilter::try_new(text) {
+        Ok(_) if !names_a_target(text) => (None, told("is ignored: it names no level, and nothing that logs".into())),
         Ok(filter) => (Some(filter), None),
-        Err(e) => {
-            let why = format!("{}={text:?} is ignored: {e}; use for example keepalive=debug", paths::LOG);
-            (None, Some(why))
+        Err(e) => (None, told(format!("is ignored: {e}"))),
+    }
+}
+
+/// Whether a part of the filter is a level, or about something that logs. `EnvFilter` takes any word for a target.
+fn names_a_target(filter: &str) -> bool {
+    filter.split(',').any(|part| {
+        let part = part.trim();
+        let root = part.split(['=', '[', ':']).next().unwrap_or_default();
+        part.parse::<LevelFilter>().is_ok() || root.is_empty() || TARGETS.contains(&root)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_a_target;
+
+    #[test]
+    fn log_filter_that_shows_nothing_is_told() {
+        for filter in ["debug", "keepalive=debug", "keepalive::engine=trace", "hyper=info,warn", "[span]=debug", "off"]
+        {
+            assert!(names_a_target(filter), "{filter}");
+        }
+        for filter in ["garbage", "keepalve=debug", "garbage,more"] {
+            assert!(!names_a_target(filter), "{filter}");
         }
     }
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 use serde_json::{Value, json};
 
-use super::GlobalArgs;
 use super::output::{CommandStatus, Output};
 use super::signals::StopSignals;
+use super::{GlobalArgs, completion};
 use crate::cli::setup::Setup;
 use crate::engine::logout::{self, LogoutProgress, LogoutRequest, LogoutResult, RevocationRoute, TokenFate};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
@@ -34,7 +35,7 @@ use crate::store::journal::Journal;
 #[derive(Debug, Args)]
 pub struct LogoutArgs {
     /// Profile to sign out
-    #[arg(value_name = "PROFILE", value_parser = super::profile_name)]
+    #[arg(value_name = "PROFILE", value_parser = super::profile_name, add = ArgValueCandidates::new(completion::profiles))]
     profile: ProfileName,
     /// Delete the credential here even if it cannot be revoked
     #[arg(long)]
@@ -67,7 +68,13 @@ fn log_out(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> (Option<Stri
     let name = &args.profile;
     let journal = match setup.store.peek(name) {
         Ok(Some(journal)) => journal,
-        Ok(None) => return (None, Err(logout::nothing_to_sign_out(name))),
+        Ok(None) => {
+            let mut nothing = logout::nothing_to_sign_out(name);
+            if let Some(error) = nothing.error.as_mut().filter(|_| !setup.config.knows(name)) {
+                error.message = setup.unknown_profile(name).message;
+            }
+            return (None, Err(nothing));
+        }
         // A journal that cannot be read can still be forgotten.
         Err(StoreError::DamagedFile { .. }) if args.forget => Journal::new(name.clone()),
         Err(e) => return (None, Err(e.outcome())),

@@ -1,8 +1,12 @@
 //! The command line: its commands and options, and the function of each command.
 
+mod completion;
 mod daemon;
 mod doctor;
+mod help;
 mod import;
+mod keeper;
+mod layout;
 mod logging;
 mod login;
 mod logout;
@@ -14,13 +18,14 @@ pub(crate) mod setup;
 mod signals;
 mod status;
 mod token;
+mod told;
 mod usage_error;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use crate::profile::ProfileName;
@@ -47,7 +52,7 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
     /// Read the configuration from FILE instead of the default location
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Print one JSON document; `daemon` logs one JSON object per line
     #[arg(long, global = true)]
@@ -81,13 +86,7 @@ pub enum Command {
     Token(token::TokenArgs),
     Status(status::StatusArgs),
     Doctor(doctor::DoctorArgs),
-    /// List the providers and how each behaves
-    ///
-    /// Shows the built-in providers, with your changes to them, and your own: endpoints, what the server does to used refresh
-    /// tokens (rotation), how long it still accepts the previous one (grace), how long before expiry a token is refreshed
-    /// (margin), the source of these facts, and when this was last checked against the vendor's documentation ("no":
-    /// third-party information only).
-    Providers,
+    Providers(providers::ProvidersArgs),
     Rehearse(rehearse::RehearseArgs),
     /// Print a completion script for a shell
     Completions {
@@ -100,6 +99,9 @@ pub enum Command {
 pub fn daemon_manual() -> String {
     crate::events::manual()
 }
+
+pub use completion::script as completion_script;
+pub use help::{manual_of_command, synopsis};
 
 /// What keepalive(1) says beyond the help, as roff: exit status, files, environment, and the kinds of errors.
 pub fn manual() -> String {
@@ -119,7 +121,8 @@ fn profile_name(text: &str) -> Result<ProfileName, String> {
 /// Runs the program and returns its exit status.
 pub fn main() -> ExitCode {
     process::harden();
-    let cli = match Cli::try_parse() {
+    completion::answer_request();
+    let cli = match help::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return usage_error::report_parse_error(&error),
     };
@@ -146,12 +149,10 @@ fn run(cli: &Cli, out: &Output) -> CommandStatus {
         Command::Import(args) => import::run(args, global, out),
         Command::Daemon(args) => daemon::run(args, global, out),
         Command::Doctor(args) => doctor::run(args, global, out),
-        Command::Providers => providers::run(global, out),
+        Command::Providers(args) => providers::run(args, global, out),
         Command::Rehearse(args) => rehearse::run(args, global, out),
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "keepalive", &mut script);
-            out.data(&String::from_utf8_lossy(&script));
+            out.data(&String::from_utf8_lossy(&completion::script(*shell)));
             CommandStatus::Ok
         }
     }

@@ -11,9 +11,9 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Colour, GlobalArgs};
+use super::{Colour, GlobalArgs, layout};
 use crate::engine::status::ProfileStatus;
-use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState, Publication};
+use crate::outcome::{Diagnostic, ErrorKind, Failure, Outcome, OutcomeKind, Position, ProfileState, Publication};
 use crate::profile::ProfileName;
 use crate::sys::journal;
 use crate::sys::journal::Priority;
@@ -98,7 +98,8 @@ pub struct Output {
 pub const GOOD: Style = AnsiColor::Green.on_default();
 pub const BAD: Style = AnsiColor::Red.on_default().bold();
 pub const WARN: Style = AnsiColor::Yellow.on_default();
-pub const DIM: Style = Style::new().dimmed();
+/// What to do: never less legible than what is wrong.
+pub const HINT: Style = Style::new().bold();
 
 impl Output {
     pub fn new(global: &GlobalArgs) -> Self {
@@ -141,6 +142,22 @@ impl Output {
 
     pub fn line(&self, text: &str) {
         self.data(&format!("{text}\n"));
+    }
+
+    /// Prints text for a person, wrapped at words on a terminal.
+    pub fn paragraph(&self, text: &str, indent: usize) {
+        self.line(&layout::wrap(&ascii_if_needed(text, io::stdout().is_terminal()), self.width(), indent));
+    }
+
+    /// Prints what to do about something said before.
+    pub fn hint_line(&self, indent: usize, hint: &str) {
+        let text = format!("{}{HINT}hint: {hint}{HINT:#}", " ".repeat(indent));
+        self.paragraph(&text, indent + 2);
+    }
+
+    /// The width of the terminal that data goes to, if it goes to one.
+    pub fn width(&self) -> Option<usize> {
+        layout::stdout_width()
     }
 
     pub fn json(&self, value: &impl Serialize) {
@@ -206,11 +223,26 @@ impl Output {
         }
     }
 
-    /// Prints the error, its cause and its hint.
+    /// Prints the error, its cause and its hint; of a configuration, each mistake with its line.
     pub fn error(&self, failure: &Failure) {
-        self.stderr(Priority::Error, &format!("{BAD}error:{BAD:#} {}", failure.message));
-        if let Some(hint) = &failure.hint {
-            self.stderr(Priority::Error, &format!("{DIM}hint:{DIM:#} {hint}"));
+        // The message and the hint of a single one may have been made more precise since it was found.
+        if let [] | [_] = &failure.mistakes[..] {
+            let excerpt = failure.mistakes.first().and_then(excerpt_lines);
+            return self.error_with_hint(&failure.message, excerpt.as_deref(), failure.hint.as_deref());
+        }
+        for mistake in &failure.mistakes {
+            self.error_with_hint(&mistake.to_string(), excerpt_lines(mistake).as_deref(), mistake.hint.as_deref());
+        }
+        self.stderr(Priority::Error, &format!("the configuration has {} mistakes", failure.mistakes.len()));
+    }
+
+    fn error_with_hint(&self, message: &str, excerpt: Option<&str>, hint: Option<&str>) {
+        self.stderr(Priority::Error, &format!("{BAD}error:{BAD:#} {message}"));
+        if let Some(excerpt) = excerpt {
+            self.stderr(Priority::Error, excerpt);
+        }
+        if let Some(hint) = hint {
+            self.stderr(Priority::Error, &format!("{HINT}hint: {hint}{HINT:#}"));
         }
     }
 
@@ -226,8 +258,25 @@ impl Output {
         self.end_countdown();
         let mut stderr = AutoStream::new(io::stderr(), self.color_choice).lock();
         let priority = if self.is_journal { priority.to_string() } else { String::new() };
+        let text = ascii_if_needed(text, self.is_terminal());
+        let text = layout::wrap(&text, layout::stderr_width(), 2);
+        // The journal would read a second line as an entry of its own, without the priority.
+        let text = if self.is_journal { text.replace('\n', &format!("\n{priority}")) } else { text };
         let _gone = writeln!(stderr, "{priority}{text}");
     }
+}
+
+/// The line of a mistake with carets below what is meant.
+pub fn excerpt_lines(mistake: &Diagnostic) -> Option<String> {
+    let (excerpt, Position { line, .. }) = (mistake.excerpt.as_ref()?, mistake.position?);
+    let gutter = " ".repeat(line.to_string().len());
+    let marks = format!("{}{}", " ".repeat(excerpt.indent), "^".repeat(excerpt.length));
+    Some(format!("  {line} | {}\n  {gutter} | {BAD}{marks}{BAD:#}", excerpt.text))
+}
+
+/// The text with three dots for an ellipsis, if the terminal or the locale has none.
+fn ascii_if_needed(text: &str, is_terminal: bool) -> String {
+    if paths::is_unicode_shown(is_terminal) { text.to_owned() } else { text.replace('\u{2026}', "...") }
 }
 
 /// The choice of colours for the printing crates.
@@ -242,19 +291,6 @@ fn color_choice(colour: Colour) -> ColorChoice {
 /// Whether the log on stderr is coloured, as the other messages there are.
 pub fn is_stderr_coloured(colour: Colour) -> bool {
     AutoStream::new(io::stderr(), color_choice(colour)).current_choice() == ColorChoice::AlwaysAnsi
-}
-
-/// Aligns rows in columns as wide as their widest cell. Styles have no width.
-pub fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |cell: &str| anstream::adapter::strip_str(cell).to_string().chars().count();
-    let widths: Vec<usize> =
-        (0..columns).map(|i| rows.iter().filter_map(|row| row.get(i)).map(|c| width(c)).max().unwrap_or(0)).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).map(|(cell, w)| format!("{cell}{}", " ".repeat(w - width(cell))));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
-    };
-    rows.iter().map(line).collect()
 }
 
 /// One row of `refresh --json`. `provider`: its name, if it is known.
@@ -278,7 +314,7 @@ pub fn outcome_line(name: &ProfileName, outcome: &Outcome) -> String {
         OutcomeKind::Refreshed => (GOOD, "refreshed"),
         OutcomeKind::Fresh => (GOOD, "fresh"),
         OutcomeKind::Deferred => (WARN, "deferred"),
-        OutcomeKind::InDoubt => (BAD, "in doubt"),
+        OutcomeKind::InDoubt => (WARN, "in doubt"),
         OutcomeKind::NeedsLogin => (BAD, "needs login"),
         OutcomeKind::ConfigError => (BAD, "configuration error"),
         OutcomeKind::StoreUnavailable => (BAD, "store unavailable"),
@@ -315,12 +351,6 @@ mod tests {
         ];
         assert_eq!(order.map(CommandStatus::code), [0, 1, 75, 69, 77, 78]);
         assert!(order.is_sorted());
-    }
-
-    #[test]
-    fn table_columns_align_despite_colour_codes() {
-        let rows = [["A", "B"], ["long", "x"], ["\u{1b}[32mc\u{1b}[0m", "y"]].map(|r| r.map(str::to_owned).to_vec());
-        assert_eq!(table(&rows), "A     B\nlong  x\n\u{1b}[32mc\u{1b}[0m     y\n");
     }
 
     #[test]

@@ -1,15 +1,36 @@
 //! `keepalive providers`: lists the providers and how each behaves.
 
+use std::sync::Arc;
+
+use clap::Args;
+use clap_complete::ArgValueCandidates;
 use serde_json::{Value, json};
 
-use super::GlobalArgs;
-use super::output::{CommandStatus, Output, table};
+use super::layout::table;
+use super::output::{CommandStatus, Output};
+use super::{GlobalArgs, completion};
 use crate::cli::setup;
+use crate::config;
+use crate::config::Config;
 use crate::credential::freshness::Margin;
+use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{BodyEncoding, ClientAuth, Provider, Rotation};
 use crate::sys::paths::Environment;
 
-pub fn run(global: &GlobalArgs, out: &Output) -> CommandStatus {
+/// List the providers, or show how one behaves
+///
+/// Lists the built-in providers, with your changes to them, and your own. For a NAME, shows its endpoints, what the server
+/// does to used refresh tokens (rotation), how long it still accepts the previous one (grace), how long before expiry a
+/// token is refreshed (margin), the client that it needs, the source of these facts, and when this was last checked
+/// against the vendor's documentation ("no": third-party information only).
+#[derive(Debug, Args)]
+pub struct ProvidersArgs {
+    /// Show everything about this provider; several can be named
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(completion::providers))]
+    names: Vec<String>,
+}
+
+pub fn run(args: &ProvidersArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let config = match setup::load(&Environment::from_env(global.config.as_deref())) {
         Ok(config) => config,
         Err(failure) => {
@@ -18,27 +39,46 @@ pub fn run(global: &GlobalArgs, out: &Output) -> CommandStatus {
         }
     };
     setup::report_warnings(&config, out);
+    if let Some(stranger) = args.names.iter().find(|name| !config.providers.contains_key(*name)) {
+        out.fail(&unknown_provider(stranger, &config));
+        return CommandStatus::Failed;
+    }
+    let is_shown = |p: &&Arc<Provider>| args.names.is_empty() || args.names.contains(&p.name);
+    let shown: Vec<&Arc<Provider>> = config.providers.values().filter(is_shown).collect();
     let margin = |p: &Provider| format_margin(p.margin.unwrap_or(config.default_margin()));
     if out.is_json {
-        let providers: Vec<Value> = config.providers.values().map(|p| to_json(p, &margin(p))).collect();
+        let providers: Vec<Value> = shown.iter().map(|p| to_json(p, &margin(p))).collect();
         out.json(&json!({ "providers": providers }));
-        return CommandStatus::Ok;
-    }
-    let header = ["PROVIDER", "ROTATION", "GRACE", "MARGIN", "VERIFIED", "CLIENT"];
-    let mut cells = vec![header.map(str::to_owned).to_vec()];
-    for p in config.providers.values() {
-        cells.push(vec![p.name.clone(), rotation(p).into(), grace(p), margin(p), verified(p), client_cell(p)]);
-    }
-    out.data(&table(&cells));
-    for provider in config.providers.values() {
-        out.data(&details(provider, &margin(provider)));
+    } else if args.names.is_empty() && out.verbosity == 0 {
+        print_list(&shown, &margin, out);
+    } else {
+        let blocks: Vec<String> = shown.iter().map(|p| details(p, &margin(p))).collect();
+        out.data(&blocks.join("\n"));
     }
     CommandStatus::Ok
 }
 
+fn unknown_provider(name: &str, config: &Config) -> Failure {
+    let meant = config::nearest(name, config.providers.keys().map(String::as_str));
+    let meant = meant.map_or(String::new(), |meant| format!("; did you mean \"{meant}\"?"));
+    Failure::new(ErrorKind::Config, format!("no provider {name:?}{meant}"))
+        .with_hint("`keepalive providers` lists the names; a new one needs a section [provider.NAME]")
+}
+
+fn print_list(shown: &[&Arc<Provider>], margin: &impl Fn(&Provider) -> String, out: &Output) {
+    let header = ["PROVIDER", "ROTATION", "GRACE", "MARGIN", "CHECKED", "CLIENT"];
+    let mut cells = vec![header.map(str::to_owned).to_vec()];
+    for p in shown {
+        let client = if p.client_id.is_empty() { "you register one" } else { "configured" };
+        cells.push(vec![p.name.clone(), rotation(p).into(), grace(p), margin(p), verified(p), client.into()]);
+    }
+    out.data(&table(&cells));
+    out.paragraph("more about one: keepalive providers NAME", 2);
+}
+
 /// The facts about a provider, for a person.
 fn details(p: &Provider, margin: &str) -> String {
-    let mut lines = vec![format!("\n{}", p.name)];
+    let mut lines = vec![p.name.clone()];
     let mut line = |what: &str, text: &str| {
         for (n, part) in wrap_text(text).iter().enumerate() {
             lines.push(format!("  {:<9} {part}", if n == 0 { what } else { "" }));
@@ -53,6 +93,9 @@ fn details(p: &Provider, margin: &str) -> String {
         line("token", &format!("discovered from the issuer{below}"));
     }
     line("client", &client(p));
+    if !p.register.is_empty() && p.client_id.is_empty() {
+        line("register", &p.register);
+    }
     line("request", &request(p));
     line("refresh", &format!("rotation {}; grace {}; margin {margin}", rotation(p), grace(p)));
     line("known", &p.known);
@@ -153,18 +196,15 @@ fn verified(p: &Provider) -> String {
 }
 
 fn client(p: &Provider) -> String {
-    if p.client_id.is_empty() { "your own".into() } else { p.client_id.clone() }
-}
-
-/// The client in a table cell; the block below has all of it.
-fn client_cell(p: &Provider) -> String {
-    const ROOM: usize = 30;
-    let client = client(p);
-    if client.chars().count() <= ROOM {
-        client
-    } else {
-        format!("{}…", client.chars().take(ROOM - 1).collect::<String>())
+    if !p.client_id.is_empty() {
+        return p.client_id.clone();
     }
+    let secret = match p.client_auth {
+        ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost => " and client_secret",
+        ClientAuth::PrivateKeyJwt => " and client_key",
+        ClientAuth::None => "",
+    };
+    format!("your own: register one, and write client_id{secret} in [provider.{}]", p.name)
 }
 
 fn to_json(p: &Provider, margin: &str) -> Value {
@@ -178,6 +218,7 @@ fn to_json(p: &Provider, margin: &str) -> Value {
         "revocation_endpoint": p.revocation_endpoint,
         "endpoint_domain": p.endpoint_domain,
         "redirect_uri": p.redirect_uri,
+        "register": (!p.register.is_empty()).then_some(&p.register),
         "client_id": (!p.client_id.is_empty()).then_some(&p.client_id),
         "client_auth": p.client_auth,
         "scopes": p.scopes,

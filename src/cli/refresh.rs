@@ -1,23 +1,26 @@
 //! `keepalive refresh`: refreshes one profile or many, once.
 
 use std::collections::VecDeque;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 use serde_json::json;
 
-use super::GlobalArgs;
 use super::output::{CommandStatus, Output, outcome_json, outcome_line};
+use super::told::ToldFailures;
+use super::{GlobalArgs, completion, keeper};
 use crate::cli::setup::Setup;
+use crate::clock::{Clock, Timestamp};
 use crate::credential::freshness::Demand;
 use crate::engine::Engine;
 use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::{Profile, ProfileName};
-use crate::provider::http::HttpEndpoint;
 use crate::scheduler::run_interval;
-use crate::scheduler::run_interval::RunHistory;
-use crate::sys::durable;
+use crate::sys::clock::SystemClock;
+use crate::sys::paths::Environment;
 
 /// Refresh the profiles that are due, then exit
 ///
@@ -26,7 +29,7 @@ use crate::sys::durable;
 #[derive(Debug, Args)]
 pub struct RefreshArgs {
     /// Refresh this profile; can be repeated
-    #[arg(short, long = "profile", value_name = "PROFILE", value_parser = super::profile_name)]
+    #[arg(short, long = "profile", value_name = "PROFILE", value_parser = super::profile_name, add = ArgValueCandidates::new(completion::profiles))]
     profiles: Vec<ProfileName>,
     /// Refresh now, even if not due
     #[arg(long)]
@@ -41,11 +44,14 @@ const MAX_CONCURRENT: usize = 32;
 /// Longer than any flight can take: queue, connect, request, storing.
 const FLIGHT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
+/// How often it is checked that the workers live.
+const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
+
 pub fn run(args: &RefreshArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let rows = match refresh(args, global, out) {
         Ok(rows) => rows,
         Err((status, failure)) => {
-            out.fail(&failure);
+            fail(args, global, &failure, out);
             return status;
         }
     };
@@ -55,10 +61,31 @@ pub fn run(args: &RefreshArgs, global: &GlobalArgs, out: &Output) -> CommandStat
             rows.iter().map(|(name, provider, o)| outcome_json(name, provider.as_deref(), o)).collect();
         out.json(&json!({ "results": results }));
     }
-    for (name, _, outcome) in &rows {
-        report(out, name, outcome);
-    }
     status
+}
+
+/// Reports what stops the whole run: a standing one once, as that of a profile.
+fn fail(args: &RefreshArgs, global: &GlobalArgs, failure: &Failure, out: &Output) {
+    let dir = Environment::from_env(global.config.as_deref()).state_dir;
+    let mut told = args.is_routine(global).then(|| ToldFailures::open(&dir));
+    let is_news = told.as_mut().is_none_or(|told| told.is_news("", failure.kind.word(), SystemClock.now().wall));
+    told.into_iter().for_each(|told| told.save());
+    match (is_news, out.is_json) {
+        (true, _) => out.fail(failure),
+        (false, true) => out.json(&json!({ "error": failure })),
+        (false, false) => {}
+    }
+}
+
+impl RefreshArgs {
+    /// As cron runs it: over all profiles, and its output is mailed.
+    fn is_routine(&self, global: &GlobalArgs) -> bool {
+        self.is_over_all() && global.quiet
+    }
+
+    fn is_over_all(&self) -> bool {
+        self.profiles.is_empty() && !self.force
+    }
 }
 
 /// A profile, the name of its provider if it has one, and the outcome of its refresh.
@@ -71,11 +98,17 @@ fn refresh(
 ) -> Result<Vec<ProfileOutcome>, (CommandStatus, Failure)> {
     let setup = Setup::new(global).map_err(|f| (CommandStatus::Config, f))?;
     let names = if args.profiles.is_empty() { all_profile_names(&setup, out)? } else { args.profiles.clone() };
-    let is_routine = args.profiles.is_empty() && !args.force;
     let (engine, endpoint) = setup.engine(false).map_err(|f| (CommandStatus::Failed, f))?;
-    super::signals::stop_on_signal(&endpoint, &engine);
-    let runs = (is_routine && !names.is_empty()).then(|| record_run(&setup));
-    let (seen, mut rows): (Vec<_>, Vec<_>) = run_all(&setup, &engine, &endpoint, names, args, out).into_iter().unzip();
+    let (events, arrivals) = mpsc::channel();
+    let on_stop = events.clone();
+    super::signals::stop_on_signal(&endpoint, &engine, move |count| {
+        let _ended = on_stop.send(Event::Stopping(count));
+    });
+    let runs = (args.is_over_all() && !names.is_empty()).then(|| keeper::record_run(&setup)).flatten();
+    let told = args.is_routine(global).then(|| ToldFailures::open(setup.store.layout().dir()));
+    let mut report = Report { out, total: names.len(), rows: Vec::new(), told, now: setup.clock.now().wall };
+    run_all(&Run { setup: &setup, engine: &engine, args, events }, names, &arrivals, &mut report);
+    let (seen, mut rows) = report.finish();
     if let Some(interval) = runs.and_then(|runs| runs.interval()) {
         warn_if_runs_too_sparse(&seen, interval, args.lookahead, out);
     }
@@ -85,18 +118,6 @@ fn refresh(
         out.warn(&format!("{name}: the refresh did not finish in time; its outcome is in doubt"));
     }
     Ok(rows)
-}
-
-/// Notes this run. All that follows from it is advice: what cannot be read or written is left alone.
-fn record_run(setup: &Setup) -> RunHistory {
-    let path = setup.store.layout().runs();
-    let mut runs: RunHistory =
-        std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-    runs.record_run(setup.clock.now().wall);
-    if let Ok(bytes) = serde_json::to_vec(&runs) {
-        let _advice = durable::replace(&path, &bytes);
-    }
-    runs
 }
 
 /// Says so if runs like this one are too far apart to keep a profile alive.
@@ -127,70 +148,142 @@ fn all_profile_names(setup: &Setup, out: &Output) -> Result<Vec<ProfileName>, (C
 /// A profile with the lifetime of the access token that it had; `None` if there is no such profile.
 type SeenProfile = Option<(Arc<Profile>, Option<Duration>)>;
 
-/// Refreshes all of them, at most `MAX_CONCURRENT` at a time, each on its own.
-fn run_all(
-    setup: &Setup,
-    engine: &Engine,
-    endpoint: &HttpEndpoint,
-    names: Vec<ProfileName>,
-    args: &RefreshArgs,
-    out: &Output,
-) -> Vec<(SeenProfile, ProfileOutcome)> {
-    let _keeps_running = endpoint.runtime();
+/// What happens during a run, for the thread that reports it.
+enum Event {
+    Done(Box<(SeenProfile, ProfileOutcome)>),
+    /// A refresh takes long.
+    Waiting(ProfileName),
+    /// A stop signal came while so many refreshes were in progress.
+    Stopping(usize),
+}
+
+struct Run<'a> {
+    setup: &'a Setup,
+    engine: &'a Engine,
+    args: &'a RefreshArgs,
+    events: Sender<Event>,
+}
+
+/// Refreshes all of them, at most `MAX_CONCURRENT` at a time, each on its own, and reports each as it ends.
+fn run_all(run: &Run<'_>, names: Vec<ProfileName>, arrivals: &mpsc::Receiver<Event>, report: &mut Report<'_>) {
     let workers = MAX_CONCURRENT.min(names.len());
     let queue = Mutex::new(VecDeque::from(names));
-    let rows = Mutex::new(Vec::new());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     std::thread::scope(|s| {
-        for _ in 0..workers {
-            s.spawn(|| {
-                while let Some(name) = next() {
-                    let row = refresh_one(setup, engine, name, args, out);
-                    rows.lock().unwrap_or_else(PoisonError::into_inner).push(row);
-                }
-            });
+        let work = || {
+            while let Some(name) = next() {
+                let _listening = run.events.send(Event::Done(Box::new(run.refresh_one(name))));
+            }
+        };
+        let workers: Vec<_> = (0..workers).map(|_| s.spawn(work)).collect();
+        report.show_progress();
+        while report.rows.len() < report.total {
+            match arrivals.recv_timeout(LIVENESS_INTERVAL) {
+                Ok(event) => report.add(event),
+                Err(RecvTimeoutError::Timeout) if workers.iter().any(|worker| !worker.is_finished()) => {}
+                // A worker that panicked sends nothing; the scope passes the panic on.
+                Err(_) => break,
+            }
         }
     });
-    rows.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Looks at one profile, and refreshes it by what was seen.
-fn refresh_one(
-    setup: &Setup,
-    engine: &Engine,
-    name: ProfileName,
-    args: &RefreshArgs,
-    out: &Output,
-) -> (SeenProfile, ProfileOutcome) {
-    let view = setup.store.view(&name);
-    let profile = match setup.profile_of_view(&name, &view) {
-        Ok(profile) => Arc::new(profile),
-        Err(outcome) => return (None, (name, None, outcome)),
-    };
-    let journal = view.as_ref().ok().and_then(|view| view.journal.as_ref());
-    let lifetime = journal.and_then(|r| r.validity.as_ref()).and_then(|v| v.full_lifetime());
-    let outcome = match view {
-        Err(e) => e.outcome(),
-        Ok(view) => {
-            let force = args.force.then(|| Engine::newer_than(&view));
-            let demand = force.unwrap_or(Demand::Margin { lookahead: args.lookahead });
-            engine.refresh_seen(&profile, demand, view, FLIGHT_TIMEOUT, &|| {
-                out.info(&format!("{name}: waiting for a refresh in progress …"));
-            })
+impl Run<'_> {
+    /// Looks at one profile, and refreshes it by what was seen.
+    fn refresh_one(&self, name: ProfileName) -> (SeenProfile, ProfileOutcome) {
+        let view = self.setup.store.view(&name);
+        let profile = match self.setup.profile_of_view(&name, &view) {
+            Ok(profile) => Arc::new(profile),
+            Err(outcome) => return (None, (name, None, outcome)),
+        };
+        let journal = view.as_ref().ok().and_then(|view| view.journal.as_ref());
+        let lifetime = journal.and_then(|r| r.validity.as_ref()).and_then(|v| v.full_lifetime());
+        let outcome = match view {
+            Err(e) => e.outcome(),
+            Ok(view) => {
+                let force = self.args.force.then(|| Engine::newer_than(&view));
+                let demand = force.unwrap_or(Demand::Margin { lookahead: self.args.lookahead });
+                self.engine.refresh_seen(&profile, demand, view, FLIGHT_TIMEOUT, &|| {
+                    let _listening = self.events.send(Event::Waiting(name.clone()));
+                })
+            }
+        };
+        let provider = Some(profile.provider.name.clone());
+        (Some((profile, lifetime)), (name, provider, outcome))
+    }
+}
+
+/// What has been reported so far.
+struct Report<'a> {
+    out: &'a Output,
+    total: usize,
+    rows: Vec<(SeenProfile, ProfileOutcome)>,
+    /// Of a run that only tells errors: those that earlier runs have told.
+    told: Option<ToldFailures>,
+    now: Timestamp,
+}
+
+impl Report<'_> {
+    fn add(&mut self, event: Event) {
+        match event {
+            Event::Done(row) => {
+                self.tell(&row.1.0, &row.1.2);
+                self.rows.push(*row);
+                self.show_progress();
+            }
+            // Of many, most wait for a place in this run; the count says so.
+            Event::Waiting(name) if self.total == 1 => {
+                self.out.info(&format!("{name}: waiting for a refresh in progress …"));
+            }
+            Event::Waiting(_) => {}
+            Event::Stopping(0) => self.out.info("stopping"),
+            Event::Stopping(1) => self.out.info("stopping; 1 refresh in progress is being finished"),
+            Event::Stopping(n) => self.out.info(&format!("stopping; {n} refreshes in progress are being finished")),
         }
-    };
-    let provider = Some(profile.provider.name.clone());
-    (Some((profile, lifetime)), (name, provider, outcome))
+    }
+
+    fn show_progress(&self) {
+        if self.total > 1 {
+            self.out.progress(&format!("refreshing {} profiles … {} done", self.total, self.rows.len()));
+        }
+    }
+
+    fn tell(&mut self, name: &ProfileName, outcome: &Outcome) {
+        if self.total > 1 && is_interrupted(outcome) {
+            return;
+        }
+        for warning in &outcome.warnings {
+            self.out.warn(&format!("{name}: {warning}"));
+        }
+        if !self.out.is_json {
+            self.out.info(&outcome_line(name, outcome));
+        }
+        let word = outcome.error.as_ref().map_or("", |error| error.kind.word());
+        let is_news = self.told.as_mut().is_none_or(|told| told.is_news(name.as_str(), word, self.now));
+        if let Some(error) = outcome.error.as_ref().filter(|_| is_news) {
+            self.out.error(&Failure { message: with_name(name, &error.message), ..error.clone() });
+        }
+    }
+
+    fn finish(self) -> (Vec<SeenProfile>, Vec<ProfileOutcome>) {
+        self.out.end_countdown();
+        let stopped = self.rows.iter().filter(|(_, (_, _, outcome))| is_interrupted(outcome)).count();
+        if stopped > 0 && self.total > 1 {
+            self.out.info(&format!(
+                "{stopped} of {} profiles were not refreshed: stopped before anything was sent",
+                self.total
+            ));
+        }
+        self.told.into_iter().for_each(|told| told.save());
+        self.rows.into_iter().unzip()
+    }
 }
 
-fn report(out: &Output, name: &ProfileName, outcome: &Outcome) {
-    for warning in &outcome.warnings {
-        out.warn(&format!("{name}: {warning}"));
-    }
-    if !out.is_json {
-        out.info(&outcome_line(name, outcome));
-    }
-    if let Some(error) = &outcome.error {
-        out.error(&Failure { message: format!("{name}: {}", error.message), ..error.clone() });
-    }
+fn is_interrupted(outcome: &Outcome) -> bool {
+    outcome.error.as_ref().is_some_and(|error| error.kind == ErrorKind::Interrupted)
+}
+
+/// A message that is not about a named profile already.
+fn with_name(name: &ProfileName, message: &str) -> String {
+    if message.starts_with("no profile ") { message.to_owned() } else { format!("{name}: {message}") }
 }

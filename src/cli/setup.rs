@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use crate::cli::GlobalArgs;
 use crate::cli::output::Output;
 use crate::clock::Clock;
+use crate::config;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::import_sources::ToolStores;
@@ -81,10 +82,23 @@ impl Setup {
     ) -> Result<Profile, Outcome> {
         let binding = view.as_ref().ok().and_then(|view| view.journal.as_ref()?.binding.as_ref());
         self.config.profile(name, binding.map(|b| b.provider.as_str())).map_err(|e| match view {
+            Ok(_) if binding.is_none() && !self.config.knows(name) => {
+                Outcome::new(OutcomeKind::NeedsLogin).with_error(self.unknown_profile(name))
+            }
             Ok(_) => Outcome::new(OutcomeKind::ConfigError).with_error(e.to_failure()),
             // It may be the one to know the provider: that is no fault of the configuration.
             Err(unreadable) => unreadable.outcome(),
         })
+    }
+
+    /// The error about a profile that has no section, no credential, and not the name of a provider.
+    pub fn unknown_profile(&self, name: &ProfileName) -> Failure {
+        let names = self.all_profiles().unwrap_or_default();
+        let meant = config::nearest(name.as_str(), names.iter().map(ProfileName::as_str));
+        let meant = meant.map_or(String::new(), |meant| format!("; did you mean \"{meant}\"?"));
+        let hint =
+            format!("to create it: keepalive login {name} --provider NAME (`keepalive providers` lists the names)");
+        Failure::new(ErrorKind::NoCredential, format!("no profile \"{name}\"{meant}")).with_hint(hint)
     }
 
     /// All profiles: those of the configuration, and those that only have a credential.

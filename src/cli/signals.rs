@@ -58,8 +58,9 @@ pub fn hangup(endpoint: &HttpEndpoint) -> std::io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
-/// Ends a one-shot run on a stop signal: nothing more is sent, and a request that was sent is completed.
-pub fn stop_on_signal(endpoint: &HttpEndpoint, engine: &Engine) {
+/// Ends a one-shot run on a stop signal: nothing more is sent, and a request that was sent is completed. `acknowledge`
+/// gets the number of refreshes in progress.
+pub fn stop_on_signal(endpoint: &HttpEndpoint, engine: &Engine, acknowledge: impl FnOnce(usize) + Send + 'static) {
     let engine = engine.clone();
     let Ok(mut stop) = StopSignals::listen(endpoint) else {
         // Without the handler a signal ends the process at once, and the journal says what is in doubt.
@@ -67,6 +68,7 @@ pub fn stop_on_signal(endpoint: &HttpEndpoint, engine: &Engine) {
     };
     endpoint.runtime().spawn(async move {
         stop.received().await;
+        acknowledge(engine.flights_in_progress());
         engine.stop();
     });
 }

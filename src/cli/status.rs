@@ -1,10 +1,15 @@
 //! `keepalive status`: shows the status of each profile. It reads no secret and makes no request.
 
+use std::time::Duration;
+
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 use serde_json::{Value, json};
 
-use super::GlobalArgs;
-use super::output::{BAD, CommandStatus, DIM, GOOD, Output, WARN, table};
+use super::keeper::Keeper;
+use super::layout::{relative_time, table, visible_width};
+use super::output::{BAD, CommandStatus, GOOD, Output, WARN};
+use super::{GlobalArgs, completion};
 use crate::cli::setup;
 use crate::cli::setup::Setup;
 use crate::clock::Timestamp;
@@ -21,7 +26,7 @@ use crate::store::journal::Journal;
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Show only this profile; can be repeated
-    #[arg(short, long = "profile", value_name = "PROFILE", value_parser = super::profile_name)]
+    #[arg(short, long = "profile", value_name = "PROFILE", value_parser = super::profile_name, add = ArgValueCandidates::new(completion::profiles))]
     profiles: Vec<ProfileName>,
 }
 
@@ -29,6 +34,8 @@ pub struct StatusArgs {
 pub(super) struct StatusRow {
     pub name: ProfileName,
     provider: Option<String>,
+    /// It has no section, no credential, and not the name of a provider.
+    is_unknown: bool,
     pub journal: Option<Journal>,
     pub status: ProfileStatus,
     is_followed: bool,
@@ -40,9 +47,14 @@ impl StatusRow {
         let binding = journal.as_ref().ok().and_then(|journal| journal.as_ref()?.binding.as_ref());
         let bound = binding.map(|b| b.provider.clone());
         let profile = setup.config.profile(&name, bound.as_deref()).map_err(|e| e.to_failure());
-        let status = status::status_of(&setup.store, &journal, profile.as_ref(), &setup.clock.now());
+        let is_unknown = bound.is_none() && journal.is_ok() && !setup.config.knows(&name);
+        let status = match is_unknown {
+            true => ProfileStatus::new(ProfileState::NoCredential, None, Some(setup.unknown_profile(&name))),
+            false => status::status_of(&setup.store, &journal, profile.as_ref(), &setup.clock.now()),
+        };
         Self {
             name,
+            is_unknown,
             provider: profile.as_ref().ok().map(|profile| profile.provider.name.clone()).or(bound),
             journal: journal.ok().flatten(),
             status,
@@ -97,7 +109,11 @@ pub fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> CommandStatu
             out.warn(&format!("{message}; {}", hint.unwrap_or_default()));
         }
     } else {
-        print_table(&rows, setup.clock.now().wall, out);
+        let look = Look { now: setup.clock.now().wall, keeper: Keeper::of(&setup), is_exact: out.verbosity > 0 };
+        print_table(&rows, &look, out);
+        if rows.iter().any(|row| row.status.refresh_at.is_some() && row.credential().is_some()) {
+            look.keeper.warn_if_nobody("this", out);
+        }
     }
     rows.iter().map(StatusRow::exit_status).max().unwrap_or(CommandStatus::Ok)
 }
@@ -146,52 +162,116 @@ fn source_json(journal: Option<&Journal>, is_followed: bool) -> Value {
     }
 }
 
-fn print_table(rows: &[StatusRow], now: Timestamp, out: &Output) {
-    let header = ["PROFILE", "PROVIDER", "STATE", "EXPIRES", "NEXT REFRESH", "GENERATION"];
-    let mut cells = vec![header.map(str::to_owned).to_vec()];
-    for row in rows {
-        let journal = row.credential();
-        let expires = journal.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at());
-        cells.push(vec![
-            row.name.to_string(),
-            row.provider.clone().unwrap_or_else(|| "-".into()),
-            state_word(row.status.state, row.publication()),
-            expires.map_or("-".into(), |at| relative_time(at, now)),
-            row.status.refresh_at.map_or("-".into(), |at| planned_time(at, now)),
-            journal.map_or("-".into(), |r| r.generation.to_string()),
-        ]);
+/// What the times of a table depend on.
+struct Look {
+    now: Timestamp,
+    keeper: Keeper,
+    /// Times are shown as instants, too, and providers and generations beside them.
+    is_exact: bool,
+}
+
+/// A refresh that is late by this much is overdue.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Where only a timer or cron refreshes.
+const RUN_PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+impl Look {
+    fn when(&self, at: Timestamp) -> String {
+        relative_time(at, self.now, self.is_exact)
     }
-    out.data(&table(&cells));
+
+    /// The time of a planned refresh, in one word if it is now.
+    fn planned(&self, at: Timestamp) -> String {
+        let patience = match self.keeper {
+            Keeper::Runs { .. } => RUN_PATIENCE,
+            Keeper::Daemon { .. } | Keeper::Nobody => PATIENCE,
+        };
+        let late = self.now.since(at);
+        if late >= patience {
+            let since = if self.is_exact { at.local() } else { at.local_short(self.now) };
+            return format!("overdue since {since}");
+        }
+        if at.since(self.now).as_secs() == 0 { "now".into() } else { self.when(at) }
+    }
+}
+
+fn print_table(rows: &[StatusRow], look: &Look, out: &Output) {
+    let known: Vec<&StatusRow> = rows.iter().filter(|row| !row.is_unknown).collect();
+    if !known.is_empty() {
+        let cells: Vec<Vec<String>> = known.iter().map(|row| cells(row, look)).collect();
+        out.data(&lay_out(&header(look), &cells, out.width()));
+    }
     for row in rows {
-        if let Some(origin) = row.journal.as_ref().and_then(|r| r.origin.as_ref()).filter(|_| row.is_followed) {
-            out.line(&format!("{}: follows {origin}", row.name));
+        print_notes(row, look, out);
+    }
+}
+
+fn header(look: &Look) -> Vec<String> {
+    let header = ["PROFILE", "STATE", "EXPIRES", "NEXT REFRESH", "PROVIDER", "GENERATION"];
+    header[..if look.is_exact { 6 } else { 4 }].iter().copied().map(str::to_owned).collect()
+}
+
+fn cells(row: &StatusRow, look: &Look) -> Vec<String> {
+    let journal = row.credential();
+    let expires = journal.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at());
+    let mut cells = vec![
+        row.name.to_string(),
+        state_word(row.status.state, row.publication()),
+        expires.map_or("-".into(), |at| look.when(at)),
+        row.status.refresh_at.map_or("-".into(), |at| look.planned(at)),
+    ];
+    if look.is_exact {
+        cells.push(row.provider.clone().unwrap_or_else(|| "-".into()));
+        cells.push(journal.map_or("-".into(), |r| r.generation.to_string()));
+    }
+    cells
+}
+
+/// A table, or a block for each row where the terminal is too narrow for one.
+fn lay_out(header: &[String], cells: &[Vec<String>], width: Option<usize>) -> String {
+    let rows: Vec<Vec<String>> = std::iter::once(header.to_vec()).chain(cells.iter().cloned()).collect();
+    let wide = table(&rows);
+    if width.is_none_or(|width| wide.lines().all(|line| visible_width(line) <= width)) {
+        return wide;
+    }
+    let mut blocks = String::new();
+    for row in cells {
+        let Some((name, rest)) = row.split_first() else { continue };
+        blocks.push_str(&format!("{name}\n"));
+        for (title, cell) in header.iter().skip(1).zip(rest).filter(|(_, cell)| *cell != "-") {
+            blocks.push_str(&format!("  {:<12}  {cell}\n", title.to_lowercase()));
         }
-        if let Some(error) = &row.status.error {
-            out.line(&format!("{}: {}", row.name, error.message));
-            print_hint(error, out);
-        }
-        // In the other states the error above is this one.
-        if let Some(failure) = row.status.last_failure.as_ref().filter(|f| row.status.error.as_ref() != Some(f)) {
-            let next =
-                row.status.refresh_at.map_or(String::new(), |at| format!(", next try {}", planned_time(at, now)));
-            let state = state_word(row.status.state, row.publication());
-            out.line(&format!("{}: {state}, but the last refresh failed: {}{next}", row.name, failure.message));
-            print_hint(failure, out);
-        }
-        if let Some(by) = row.journal.as_ref().and_then(|r| r.login_by).filter(|by| by.since(now).as_secs() < 7 * 86400)
-        {
-            out.line(&format!(
-                "{}: the refresh token itself expires {}; sign in again before then",
-                row.name,
-                relative_time(by, now)
-            ));
-        }
+    }
+    blocks
+}
+
+fn print_notes(row: &StatusRow, look: &Look, out: &Output) {
+    let name = &row.name;
+    if let Some(origin) = row.journal.as_ref().and_then(|r| r.origin.as_ref()).filter(|_| row.is_followed) {
+        out.paragraph(&format!("{name}: follows {origin}"), 2);
+    }
+    if let Some(error) = &row.status.error {
+        let message = &error.message;
+        out.paragraph(&if row.is_unknown { message.clone() } else { format!("{name}: {message}") }, 2);
+        print_hint(error, out);
+    }
+    // In the other states the error above is this one.
+    if let Some(failure) = row.status.last_failure.as_ref().filter(|f| row.status.error.as_ref() != Some(f)) {
+        let next = row.status.refresh_at.map_or(String::new(), |at| format!(", next try {}", look.planned(at)));
+        let state = state_word(row.status.state, row.publication());
+        out.paragraph(&format!("{name}: {state}, but the last refresh failed: {}{next}", failure.message), 2);
+        print_hint(failure, out);
+    }
+    let soon = row.journal.as_ref().and_then(|r| r.login_by).filter(|by| by.since(look.now).as_secs() < 7 * 86400);
+    if let Some(by) = soon {
+        let when = look.when(by);
+        out.paragraph(&format!("{name}: the refresh token itself expires {when}; sign in again before then"), 2);
     }
 }
 
 fn print_hint(failure: &Failure, out: &Output) {
     if let Some(hint) = &failure.hint {
-        out.line(&format!("  {DIM}hint: {hint}{DIM:#}"));
+        out.hint_line(2, hint);
     }
 }
 
@@ -202,32 +282,11 @@ fn state_word(state: ProfileState, publication: Publication) -> String {
         ProfileState::Due => (WARN, "due"),
         ProfileState::Expired => (BAD, "expired"),
         ProfileState::Deferred => (WARN, "deferred"),
-        ProfileState::InDoubt => (BAD, "in doubt"),
+        ProfileState::InDoubt => (WARN, "in doubt"),
         ProfileState::NeedsLogin => (BAD, "needs login"),
         ProfileState::ConfigError => (BAD, "configuration error"),
         ProfileState::StoreUnavailable => (BAD, "store unavailable"),
         ProfileState::NoCredential => (BAD, "no credential"),
     };
     format!("{style}{word}{style:#}")
-}
-
-/// The time of a planned refresh. One that could be made at once is planned for the moment of the look, which has passed.
-fn planned_time(at: Timestamp, now: Timestamp) -> String {
-    if at.since(now).as_secs() == 0 { "now".into() } else { relative_time(at, now) }
-}
-
-/// An instant for a person: how far away, and when.
-fn relative_time(at: Timestamp, now: Timestamp) -> String {
-    let distance = |d: std::time::Duration| match d.as_secs() {
-        s @ 0..120 => format!("{s}s"),
-        s @ 120..7200 => format!("{}m", s / 60),
-        s @ 7200..172_800 => format!("{}h", s / 3600),
-        s => format!("{}d", s / 86400),
-    };
-    let shown = at.to_the_second();
-    if at >= now {
-        format!("in {} ({shown})", distance(at.since(now)))
-    } else {
-        format!("{} ago ({shown})", distance(now.since(at)))
-    }
 }

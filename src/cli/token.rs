@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use clap_complete::ArgValueCandidates;
 
-use super::GlobalArgs;
 use super::output::{CommandStatus, Output};
+use super::{GlobalArgs, completion};
 use crate::broker::{BrokerRequest, BrokerResponse, client};
 use crate::cli::setup::Setup;
 use crate::engine::access_token::TokenOutput;
@@ -21,7 +22,7 @@ use crate::profile::ProfileName;
 #[derive(Debug, Args)]
 pub struct TokenArgs {
     /// Profile whose token to print
-    #[arg(value_name = "PROFILE", value_parser = super::profile_name)]
+    #[arg(value_name = "PROFILE", value_parser = super::profile_name, add = ArgValueCandidates::new(completion::profiles))]
     profile: ProfileName,
     /// Refresh unless the token is valid for at least DUR
     #[arg(long, value_name = "DUR", value_parser = super::duration, default_value = "60s")]
@@ -110,7 +111,7 @@ fn from_store(
         Ok(parts) => parts,
         Err(f) => return refused(&f, CommandStatus::Failed),
     };
-    super::signals::stop_on_signal(&endpoint, &engine);
+    super::signals::stop_on_signal(&endpoint, &engine, |_| {});
     let explain = || out.info(&format!("{}: waiting for a refresh in progress …", args.profile));
     let mut obtained = engine.access_token_seen(&profile, args.min_valid, view.ok(), limit, &explain);
     if obtained.token.is_none() {

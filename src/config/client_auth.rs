@@ -42,6 +42,17 @@ pub(super) fn audience(text: &str) -> Result<Audience, ValueError> {
     }
 }
 
+/// What to write besides `client_id`, if `client_auth` needs a secret that is not there.
+pub(super) fn missing_secret(provider: &Provider) -> Option<&'static str> {
+    match provider.client_auth {
+        ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost if provider.client_secret.is_none() => {
+            Some(" and client_secret = { file = \"PATH\" }")
+        }
+        ClientAuth::PrivateKeyJwt if provider.client_key.is_none() => Some(" and client_key = { file = \"PATH\" }"),
+        _ => None,
+    }
+}
+
 /// The key that `client_auth` needs and lacks, or that conflicts with it.
 pub(super) fn missing_key(provider: &Provider) -> Option<MissingKey> {
     let auth = provider.client_auth;

@@ -33,14 +33,22 @@ pub(super) const LIFETIME_LIMITS: RangeInclusive<Duration> = Duration::from_secs
 
 /// A duration within limits.
 pub(super) fn parse_within(limits: RangeInclusive<Duration>, text: &str) -> Result<Duration, ValueError> {
-    let how = "write it like \"90s\", \"15m\", \"2h\" or \"1d 12h\"";
+    let how =
+        || with_seconds(text).unwrap_or_else(|| "write it like \"90s\", \"15m\", \"2h\" or \"1d 12h\"".to_owned());
     let duration =
-        parse_duration(text).map_err(|_| ValueError::new(format!("{} is not a duration", quoted(text))).hint(how))?;
+        parse_duration(text).map_err(|_| ValueError::new(format!("{} is not a duration", quoted(text))).hint(how()))?;
     if limits.contains(&duration) {
         return Ok(duration);
     }
     let [least, most] = [limits.start(), limits.end()].map(|limit| format_limit(*limit));
     Err(ValueError::new(format!("must be between {least} and {most}, not {}", quoted(text))))
+}
+
+/// What was meant by a number without a unit.
+fn with_seconds(text: &str) -> Option<String> {
+    let digits = text.trim();
+    let is_number = !digits.is_empty() && digits.len() <= 9 && digits.bytes().all(|b| b.is_ascii_digit());
+    is_number.then(|| format!("did you mean \"{digits}s\"?"))
 }
 
 /// A limit as a person would write it; `humantime` makes a year and a month of 400 days.
@@ -60,6 +68,7 @@ pub(super) fn margin(text: &str) -> Result<Margin, ValueError> {
     }
     let Some(percent) = text.strip_suffix('%') else {
         let unreadable = |_| {
+            let how = with_seconds(text).unwrap_or_else(|| how.to_owned());
             ValueError::new(format!("{} is neither a duration nor a share of the lifetime", quoted(text))).hint(how)
         };
         parse_duration(text).map_err(unreadable)?;

@@ -1,37 +1,10 @@
 //! An error or a warning about the configuration: where, what, and what would be right.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+pub use crate::outcome::Diagnostic;
 use crate::outcome::{ErrorKind, Failure};
-
-/// One finding about the configuration. `Display` gives `FILE:LINE: MESSAGE`, on one line without the hint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Diagnostic {
-    /// The file as it was named; `None` when there is no file.
-    pub file: Option<PathBuf>,
-    /// Line and column from 1, the column in characters; `None` when the whole file is meant.
-    pub position: Option<(usize, usize)>,
-    /// The dotted key or section, as in `provider.acme.client_id`; empty when the whole file is meant.
-    pub key: String,
-    /// What is wrong, led by its section in brackets.
-    pub message: String,
-    /// What would be right.
-    pub hint: Option<String>,
-}
-
-impl fmt::Display for Diagnostic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(file) = &self.file {
-            write!(f, "{}:", file.display())?;
-        }
-        if let Some((line, _)) = self.position {
-            write!(f, "{line}:")?;
-        }
-        let gap = if self.file.is_some() { " " } else { "" };
-        write!(f, "{gap}{}", self.message)
-    }
-}
 
 /// A key without which a provider, or a profile, cannot be used.
 pub(super) struct MissingKey {
@@ -46,24 +19,36 @@ impl MissingKey {
     }
 }
 
-/// The error that ends the loading of a configuration.
+/// Everything that is wrong with a configuration. There is at least one mistake; `Display` gives the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError(Box<Diagnostic>);
+pub struct ConfigError(Vec<Diagnostic>);
 
 impl ConfigError {
+    /// The mistakes of a text, in its order. `None`: there is none.
+    pub(super) fn from_mistakes(mut mistakes: Vec<Diagnostic>) -> Option<Self> {
+        mistakes.sort_by_key(|mistake| mistake.position);
+        mistakes.dedup();
+        (!mistakes.is_empty()).then_some(Self(mistakes))
+    }
+
     /// What is wrong and where.
-    pub fn diagnostic(&self) -> &Diagnostic {
+    pub fn mistakes(&self) -> &[Diagnostic] {
         &self.0
+    }
+
+    pub(super) fn into_mistakes(self) -> Vec<Diagnostic> {
+        self.0
     }
 
     /// What would be right, for a line of its own.
     pub fn hint(&self) -> Option<&str> {
-        self.0.hint.as_deref()
+        self.0.first()?.hint.as_deref()
     }
 
     /// The error as the commands report it.
     pub fn to_failure(&self) -> Failure {
-        Failure { hint: self.0.hint.clone(), ..Failure::new(ErrorKind::Config, self.to_string()) }
+        let failure = Failure::new(ErrorKind::Config, self.to_string());
+        Failure { hint: self.hint().map(str::to_owned), mistakes: self.0.clone(), ..failure }
     }
 
     /// An error about the file as a whole.
@@ -74,6 +59,7 @@ impl ConfigError {
             key: String::new(),
             message: message.into(),
             hint: Some(hint.into()),
+            excerpt: None,
         }
         .into()
     }
@@ -81,13 +67,13 @@ impl ConfigError {
 
 impl From<Diagnostic> for ConfigError {
     fn from(finding: Diagnostic) -> Self {
-        Self(Box::new(finding))
+        Self(vec![finding])
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.0.first().map_or(Ok(()), |first| first.fmt(f))
     }
 }
 
@@ -132,7 +118,7 @@ pub(super) fn alternatives(names: &[String]) -> String {
 }
 
 /// The known name that was probably meant.
-pub(super) fn nearest<'n>(text: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+pub fn nearest<'n>(text: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let plain = |name: &str| name.to_lowercase().replace('-', "_");
     let text: String = plain(text).chars().take(MAX_QUOTE_CHARS).collect();
     let distance = |name: &str| strsim::damerau_levenshtein(&text, &plain(name));

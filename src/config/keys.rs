@@ -70,6 +70,7 @@ pub(super) const BUILT_IN: &[Key] = &[
     key("source", "\"...\""),
     key("verified", "\"2026-11-24\""),
     key("issuer_example", "\"...\""),
+    key("register", "\"https://...\""),
 ];
 
 pub(super) const PROFILE: &[Key] = &[
@@ -97,6 +98,14 @@ pub(super) const SECRET: &[Key] = &[
 const SECTIONS: &[(&str, &[Key])] =
     &[("[profile.NAME]", PROFILE), ("[provider.NAME]", PROVIDER), ("[store]", STORE), ("the top of the file", TOP)];
 
+/// Longer lists of keys are no help.
+const MAX_LISTED: usize = 8;
+
+/// The names of all keys of a user's file.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    SECTIONS.iter().flat_map(|(_, keys)| keys.iter()).map(|key| key.name)
+}
+
 /// What to write instead of an unknown key: the nearest key of this section, or the section that it belongs to.
 pub(super) fn suggestion(unknown: &str, here: &[&[Key]]) -> String {
     let known = || here.iter().flat_map(|keys| keys.iter()).map(|key| key.name);
@@ -107,6 +116,9 @@ pub(super) fn suggestion(unknown: &str, here: &[&[Key]]) -> String {
         return format!("{unknown:?} belongs in {home}");
     }
     let names: Vec<String> = known().map(str::to_owned).collect();
+    if names.len() > MAX_LISTED {
+        return "keepalive.toml(5) explains the keys of this section".to_owned();
+    }
     format!("the keys allowed here are {}", alternatives(&names).replace(" or ", " and "))
 }
 

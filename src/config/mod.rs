@@ -5,6 +5,7 @@ pub mod duration;
 pub mod error;
 mod toml_document;
 
+mod excerpt;
 mod file;
 mod keys;
 mod profile;
@@ -16,16 +17,17 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::toml_document::Document;
 use crate::credential::freshness::Margin;
 use crate::profile::{Profile, ProfileName, Provider, StoreSettings};
+pub use error::nearest;
 use error::{ConfigError, Diagnostic, ValueError};
 use profile::{ProfileSection, ScheduleCache, Timing};
-use section::Section;
+use section::{Entry, Section};
 
 /// A valid configuration: every section was checked, every value parsed.
 #[derive(Clone, Debug)]
@@ -48,7 +50,7 @@ impl Config {
     ///
     /// # Errors
     /// When a named file is missing, when the file cannot be read or could have been written by someone else, and for
-    /// the first thing in it that is wrong.
+    /// everything in it that is wrong.
     pub fn load(path: &Path, is_named: bool, home: Option<&Path>) -> Result<Self, ConfigError> {
         match file::read(path)? {
             Some(text) => Self::parse(&text, path, home),
@@ -60,19 +62,25 @@ impl Config {
     /// Reads the text of a configuration file. `path` is what errors call it and what its relative paths start from.
     ///
     /// # Errors
-    /// For the first thing that is wrong.
+    /// For everything that is wrong.
     pub fn parse(text: &str, path: &Path, home: Option<&Path>) -> Result<Self, ConfigError> {
-        let document = Document::parse(text, path, home)?;
-        let top = Section::top(&document);
-        top.reject_unknown(&[keys::TOP])?;
+        let document = Document::parse(text, path, home);
         let mut config = Self::built_in()?;
         config.path = Some(path.into());
-        config.store = top.read("store", |e| store::read(&e.section()?))?.unwrap_or(config.store);
+        config.read(&document);
+        document.into_result(config)
+    }
+
+    fn read(&mut self, document: &Document<'_>) {
+        let top = Section::top(document);
+        top.reject_unknown(&[keys::TOP]);
+        if let Some(store) = top.read("store", Entry::section).and_then(|section| store::read(&section)) {
+            self.store = store;
+        }
         let mut schedules = ScheduleCache::default();
-        config.defaults = profile::read_timing(&top, &Timing::default(), &mut schedules, &mut config.warnings)?;
-        config.read_providers(&top)?;
-        config.read_profiles(&top, &mut schedules)?;
-        Ok(config)
+        self.defaults = profile::read_timing(&top, &Timing::default(), &mut schedules, &mut self.warnings);
+        let broken = self.read_providers(&top);
+        self.read_profiles(&top, &mut schedules, &broken);
     }
 
     /// The configuration of a user who has written none.
@@ -88,29 +96,37 @@ impl Config {
         })
     }
 
-    fn read_providers(&mut self, top: &Section<'_>) -> Result<(), ConfigError> {
-        let Some(entry) = top.get("provider") else { return Ok(()) };
-        for (name, section) in entry.named_sections()? {
+    /// Returns the names of those that have mistakes: what else they seem to lack follows from these.
+    fn read_providers(&mut self, top: &Section<'_>) -> BTreeSet<String> {
+        let mut broken = BTreeSet::new();
+        let Some(entry) = top.get("provider") else { return broken };
+        for (name, section) in entry.named_sections() {
+            let before = section.document.mistake_count();
             // A profile may be called like its provider, so both follow one rule.
             if let Err(e) = name.parse::<ProfileName>() {
                 let message = e.to_string().replace("profile", "provider");
-                return Err(section.diagnostic("", message, "choose another name, as in [provider.acme]").into());
+                let hint = "choose another name, as in [provider.acme]";
+                section.document.note(section.diagnostic("", message, hint).into());
             }
-            let own = provider::user_provider(&section, self.providers.get(name), name, &mut self.warnings)?;
+            let own = provider::user_provider(&section, self.providers.get(name), name, &mut self.warnings);
             profile::warn_if_margin_capped(&section, own.margin, &mut self.warnings);
             self.providers.insert(name.into(), Arc::new(own));
+            if !section.document.is_clean_since(before) {
+                broken.insert(name.to_owned());
+            }
         }
-        Ok(())
+        broken
     }
 
-    fn read_profiles(&mut self, top: &Section<'_>, schedules: &mut ScheduleCache) -> Result<(), ConfigError> {
-        let Some(entry) = top.get("profile") else { return Ok(()) };
-        for (name, section) in entry.named_sections()? {
-            let name = profile::parse_name(name, &section)?;
-            let read = profile::read(&section, &self.defaults, &self.providers, schedules, &mut self.warnings)?;
-            self.profiles.insert(name, read);
+    fn read_profiles(&mut self, top: &Section<'_>, schedules: &mut ScheduleCache, broken: &BTreeSet<String>) {
+        let Some(entry) = top.get("profile") else { return };
+        for (name, section) in entry.named_sections() {
+            let known = profile::KnownProviders { all: &self.providers, broken };
+            let read = profile::read(&section, &self.defaults, &known, schedules, &mut self.warnings);
+            if let Some(name) = section.document.noted(profile::parse_name(name, &section)) {
+                self.profiles.insert(name, read);
+            }
         }
-        Ok(())
     }
 
     /// The margin of profiles for which neither they nor their provider name one.
@@ -121,6 +137,11 @@ impl Config {
     /// The names that have a section, sorted. A profile without one lives by its credential alone.
     pub fn profile_names(&self) -> impl Iterator<Item = &ProfileName> {
         self.profiles.keys()
+    }
+
+    /// Whether a profile needs nothing but a login: it has a section, or the name of a provider.
+    pub fn knows(&self, name: &ProfileName) -> bool {
+        self.profiles.contains_key(name) || self.providers.contains_key(name.as_str())
     }
 
     /// Everything about a profile. Its provider is the one that its section names; else `provider`, which the stored
@@ -154,7 +175,11 @@ impl Config {
             "to create it: keepalive login {name} --provider NAME, or set provider in [profile.{name}]; {} the names",
             profile::LISTED_BY
         );
-        Err(self.diagnostic(name, "it is not configured and is not a known provider".into(), Some(hint)))
+        let Some(section) = self.profiles.get(name) else {
+            return Err(self.diagnostic(name, "it is not configured and is not a known provider".into(), Some(hint)));
+        };
+        let message = format!("profile {name}: its section names no provider, and it has no credential");
+        Err(Diagnostic { message, hint: Some(hint), ..section.place.clone() }.into())
     }
 
     fn unusable_provider(&self, name: &ProfileName, problem: &ValueError) -> ConfigError {
@@ -162,8 +187,14 @@ impl Config {
     }
 
     fn diagnostic(&self, name: &ProfileName, message: String, hint: Option<String>) -> ConfigError {
-        let key = format!("profile.{name}.provider");
-        Diagnostic { file: self.path.clone(), position: None, key, message: format!("profile {name}: {message}"), hint }
-            .into()
+        Diagnostic {
+            file: self.path.clone(),
+            position: None,
+            key: format!("profile.{name}.provider"),
+            message: format!("profile {name}: {message}"),
+            hint,
+            excerpt: None,
+        }
+        .into()
     }
 }

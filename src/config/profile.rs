@@ -1,6 +1,6 @@
 //! `[profile.NAME]` and the keys at the top of the file: when to refresh, and the provider of a profile.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::duration;
@@ -26,6 +26,8 @@ pub(super) struct ProfileSection {
     pub provider: Option<Arc<Provider>>,
     pub timing: Timing,
     pub follow: bool,
+    /// Where it stands, for what is found out later.
+    pub place: Diagnostic,
 }
 
 /// A cache of parsed schedules: ten thousand profiles share a few.
@@ -51,19 +53,19 @@ pub(super) fn read_timing(
     above: &Timing,
     schedules: &mut ScheduleCache,
     warnings: &mut Vec<Diagnostic>,
-) -> Result<Timing, ConfigError> {
-    let utc = section.read("timezone", |e| e.choice(&[("UTC", true), ("local", false)]))?.unwrap_or(above.utc);
-    let own = section.read("schedule", |e| e.parse(|text| schedules.get_or_parse(text, utc)))?;
+) -> Timing {
+    let utc = section.read("timezone", |e| e.choice(&[("UTC", true), ("local", false)])).unwrap_or(above.utc);
+    let own = section.read("schedule", |e| e.parse(|text| schedules.get_or_parse(text, utc)));
     let schedule = match (own, &above.schedule) {
-        (None, Some(above)) => Some(schedules.get_or_parse(above.as_str(), utc).map_err(|problem| {
-            // Read once already, in another zone.
-            section.diagnostic("timezone", format!("schedule {}", problem.message), "remove timezone")
-        })?),
+        // Read once already, in another zone.
+        (None, Some(above)) => section.document.noted(schedules.get_or_parse(above.as_str(), utc).map_err(|problem| {
+            section.diagnostic("timezone", format!("schedule {}", problem.message), "remove timezone").into()
+        })),
         (own, _) => own,
     };
-    let margin = section.read("margin", |e| e.parse(duration::margin))?;
+    let margin = section.read("margin", |e| e.parse(duration::margin));
     warn_if_margin_capped(section, margin, warnings);
-    Ok(Timing { margin, schedule, utc })
+    Timing { margin, schedule, utc }
 }
 
 /// Warns of a margin above half of the lifetime, which is cut. For a share this is true of every token.
@@ -74,19 +76,30 @@ pub(super) fn warn_if_margin_capped(section: &Section<'_>, margin: Option<Margin
     }
 }
 
+/// The providers that a profile can name, and which of them have mistakes that are told already.
+pub(super) struct KnownProviders<'a> {
+    pub all: &'a BTreeMap<String, Arc<Provider>>,
+    pub broken: &'a BTreeSet<String>,
+}
+
 pub(super) fn read(
     section: &Section<'_>,
     defaults: &Timing,
-    providers: &BTreeMap<String, Arc<Provider>>,
+    known: &KnownProviders<'_>,
     schedules: &mut ScheduleCache,
     warnings: &mut Vec<Diagnostic>,
-) -> Result<ProfileSection, ConfigError> {
-    section.reject_unknown(&[keys::PROFILE])?;
-    Ok(ProfileSection {
-        provider: section.read("provider", |e| e.parse(|name| usable_provider(name, providers)))?,
-        timing: read_timing(section, defaults, schedules, warnings)?,
-        follow: section.read("follow", Entry::flag)?.unwrap_or(false),
-    })
+) -> ProfileSection {
+    section.reject_unknown(&[keys::PROFILE]);
+    let provider = |name: &str| match known.all.get(name) {
+        Some(broken) if known.broken.contains(name) => Ok(Arc::clone(broken)),
+        _ => usable_provider(name, known.all),
+    };
+    ProfileSection {
+        provider: section.read("provider", |e| e.parse(provider)),
+        timing: read_timing(section, defaults, schedules, warnings),
+        follow: section.read("follow", Entry::flag).unwrap_or(false),
+        place: section.diagnostic("", "", ""),
+    }
 }
 
 /// A provider that is known, and complete enough to be used.

@@ -30,32 +30,34 @@ const BODIES: &[(&str, BodyEncoding)] = &[("form", BodyEncoding::Form), ("json",
 
 /// The built-in providers. Some lack a client, which the user must register.
 pub(super) fn built_in() -> Result<BTreeMap<String, Provider>, ConfigError> {
-    let document = Document::parse(BUILT_IN, Path::new("providers.toml"), None)?;
+    let document = Document::parse(BUILT_IN, Path::new("providers.toml"), None);
     let mut providers = BTreeMap::new();
     for entry in Section::top(&document).entries() {
         let section = entry.section()?;
-        section.reject_unknown(&[keys::PROVIDER, keys::BUILT_IN])?;
-        let text = |key| Ok::<_, ConfigError>(section.read(key, Entry::text)?.map(str::to_owned));
+        section.reject_unknown(&[keys::PROVIDER, keys::BUILT_IN]);
+        let text = |key| section.read(key, Entry::text).map(str::to_owned);
         let provider = Provider {
-            issuer_example: text("issuer_example")?.unwrap_or_default(),
-            known: text("known")?.unwrap_or_default(),
-            source: text("source")?.unwrap_or_default(),
-            verified: text("verified")?,
-            ..read(&section, Provider::named(entry.key))?
+            issuer_example: text("issuer_example").unwrap_or_default(),
+            register: text("register").unwrap_or_default(),
+            known: text("known").unwrap_or_default(),
+            source: text("source").unwrap_or_default(),
+            verified: text("verified"),
+            ..read(&section, Provider::named(entry.key))
         };
         providers.insert(provider.name.clone(), provider);
     }
-    Ok(providers)
+    document.into_result(providers)
 }
 
-/// A user's provider: its own keys override those of the built-in one of that name.
+/// A user's provider: its own keys override those of the built-in one of that name. Mistakes are noted.
 pub(super) fn user_provider(
     section: &Section<'_>,
     base: Option<&Arc<Provider>>,
     name: &str,
     warnings: &mut Vec<Diagnostic>,
-) -> Result<Provider, ConfigError> {
-    section.reject_unknown(&[keys::PROVIDER])?;
+) -> Provider {
+    let before = section.document.mistake_count();
+    section.reject_unknown(&[keys::PROVIDER]);
     let mut base = base.map_or_else(|| Provider::named(name), |base| Provider::clone(base));
     if section.has("issuer") {
         // The endpoints of the built-in provider belong to another server than this one.
@@ -65,74 +67,78 @@ pub(super) fn user_provider(
         base.revocation_endpoint = None;
         base.endpoint_domain = None;
     }
-    let mut provider = read(section, base)?;
+    let mut provider = read(section, base);
     if !provider.source.is_empty() {
         let changed: Vec<&str> = section.entries().iter().map(|entry| entry.key).collect();
         provider.source = format!("{}; changed here: {}", provider.source, changed.join(", "));
     }
+    if !section.document.is_clean_since(before) {
+        return provider;
+    }
     if let Some(lack) = missing_key(&provider) {
-        return Err(section.diagnostic(lack.key, lack.message, lack.hint).into());
+        section.document.note(section.diagnostic(lack.key, lack.message, lack.hint).into());
     }
     client_auth::warn_of_unused_keys(section, provider.client_auth, warnings);
-    check_grace(section, &mut provider.policy, warnings)?;
-    Ok(provider)
+    if let Err(mistake) = check_grace(section, &mut provider.policy, warnings) {
+        section.document.note(mistake);
+    }
+    provider
 }
 
-fn read(section: &Section<'_>, base: Provider) -> Result<Provider, ConfigError> {
+fn read(section: &Section<'_>, base: Provider) -> Provider {
     let endpoint = |key| section.read(key, |e| e.parse(values::endpoint));
     let path = |text: &str| values::path(text, section.document.path, section.document.home);
-    Ok(Provider {
-        issuer: section.read("issuer", |e| e.parse(values::issuer))?.or(base.issuer),
-        authorization_endpoint: endpoint("authorization_endpoint")?.or(base.authorization_endpoint),
-        token_endpoint: endpoint("token_endpoint")?.or(base.token_endpoint),
-        device_authorization_endpoint: endpoint("device_authorization_endpoint")?
-            .or(base.device_authorization_endpoint),
-        revocation_endpoint: endpoint("revocation_endpoint")?.or(base.revocation_endpoint),
-        redirect_uri: endpoint("redirect_uri")?.or(base.redirect_uri),
-        client_id: section.read("client_id", |e| e.parse(values::client_id))?.unwrap_or(base.client_id),
-        client_auth: section.read("client_auth", |e| e.choice(CLIENT_AUTHS))?.unwrap_or(base.client_auth),
-        client_secret: section.read("client_secret", client_auth::secret_source)?.or(base.client_secret),
-        client_key: section.read("client_key", client_auth::secret_source)?.or(base.client_key),
-        client_key_id: section.read("client_key_id", |e| e.parse(values::visible_ascii))?.or(base.client_key_id),
+    Provider {
+        issuer: section.read("issuer", |e| e.parse(values::issuer)).or(base.issuer),
+        authorization_endpoint: endpoint("authorization_endpoint").or(base.authorization_endpoint),
+        token_endpoint: endpoint("token_endpoint").or(base.token_endpoint),
+        device_authorization_endpoint: endpoint("device_authorization_endpoint").or(base.device_authorization_endpoint),
+        revocation_endpoint: endpoint("revocation_endpoint").or(base.revocation_endpoint),
+        redirect_uri: endpoint("redirect_uri").or(base.redirect_uri),
+        client_id: section.read("client_id", |e| e.parse(values::client_id)).unwrap_or(base.client_id),
+        client_auth: section.read("client_auth", |e| e.choice(CLIENT_AUTHS)).unwrap_or(base.client_auth),
+        client_secret: section.read("client_secret", client_auth::secret_source).or(base.client_secret),
+        client_key: section.read("client_key", client_auth::secret_source).or(base.client_key),
+        client_key_id: section.read("client_key_id", |e| e.parse(values::visible_ascii)).or(base.client_key_id),
         assertion_audience: section
-            .read("assertion_audience", |e| e.parse(client_auth::audience))?
+            .read("assertion_audience", |e| e.parse(client_auth::audience))
             .unwrap_or(base.assertion_audience),
-        scopes: section.read("scopes", |e| e.list(values::scope))?.unwrap_or(base.scopes),
-        policy: read_policy(section, base.policy)?,
-        headers: section.read("headers", |e| headers(e, &base.headers))?.unwrap_or(base.headers),
-        parameters: section.read("parameters", |e| parameters(e, &base.parameters))?.unwrap_or(base.parameters),
-        body: section.read("body", |e| e.choice(BODIES))?.unwrap_or(base.body),
-        dead_codes: section.read("dead_codes", |e| e.list(values::visible_ascii))?.unwrap_or(base.dead_codes),
-        client_codes: section.read("client_codes", |e| e.list(values::visible_ascii))?.unwrap_or(base.client_codes),
-        endpoint_domain: section.read("endpoint_domain", |e| e.parse(values::domain))?.or(base.endpoint_domain),
-        ca_file: section.read("ca_file", |e| e.parse(path))?.or(base.ca_file),
-        margin: section.read("margin", |e| e.parse(duration::margin))?.or(base.margin),
+        scopes: section.read("scopes", |e| e.list(values::scope)).unwrap_or(base.scopes),
+        policy: read_policy(section, base.policy),
+        headers: section.read("headers", |e| headers(e, &base.headers)).unwrap_or(base.headers),
+        parameters: section.read("parameters", |e| parameters(e, &base.parameters)).unwrap_or(base.parameters),
+        body: section.read("body", |e| e.choice(BODIES)).unwrap_or(base.body),
+        dead_codes: section.read("dead_codes", |e| e.list(values::visible_ascii)).unwrap_or(base.dead_codes),
+        client_codes: section.read("client_codes", |e| e.list(values::visible_ascii)).unwrap_or(base.client_codes),
+        endpoint_domain: section.read("endpoint_domain", |e| e.parse(values::domain)).or(base.endpoint_domain),
+        ca_file: section.read("ca_file", |e| e.parse(path)).or(base.ca_file),
+        margin: section.read("margin", |e| e.parse(duration::margin)).or(base.margin),
         default_lifetime: section
-            .read("default_lifetime", |e| e.parse(|text| duration::parse_within(duration::LIFETIME_LIMITS, text)))?
+            .read("default_lifetime", |e| e.parse(|text| duration::parse_within(duration::LIFETIME_LIMITS, text)))
             .unwrap_or(base.default_lifetime),
-        concurrency: section.read("concurrency", |e| e.integer(1..=1024))?.unwrap_or(base.concurrency),
+        concurrency: section.read("concurrency", |e| e.integer(1..=1024)).unwrap_or(base.concurrency),
         name: base.name,
         issuer_example: base.issuer_example,
+        register: base.register,
         known: base.known,
         source: base.source,
         verified: base.verified,
-    })
+    }
 }
 
-fn read_policy(section: &Section<'_>, base: Policy) -> Result<Policy, ConfigError> {
+fn read_policy(section: &Section<'_>, base: Policy) -> Policy {
     let wait = |key| section.read(key, |e| e.parse(|text| duration::parse_within(duration::WAIT_LIMITS, text)));
-    let grace =
-        section.read("reuse_grace", |e| e.parse(|text| duration::parse_within(duration::GRACE_LIMITS, text)))?;
-    Ok(Policy {
-        rotation: section.read("rotation", |e| e.choice(ROTATIONS))?.unwrap_or(base.rotation),
+    let grace = section.read("reuse_grace", |e| e.parse(|text| duration::parse_within(duration::GRACE_LIMITS, text)));
+    Policy {
+        rotation: section.read("rotation", |e| e.choice(ROTATIONS)).unwrap_or(base.rotation),
         reuse_grace: grace.unwrap_or(base.reuse_grace),
-        grace_semantics: section.read("grace_semantics", |e| e.choice(SEMANTICS))?.unwrap_or(base.grace_semantics),
-        last_chance: section.read("last_chance", Entry::flag)?.unwrap_or(base.last_chance),
-        trust_503: section.read("trust_503", Entry::flag)?.unwrap_or(base.trust_503),
-        settle: wait("settle")?.unwrap_or(base.settle),
-        timeout: wait("timeout")?.unwrap_or(base.timeout),
-        connect_timeout: wait("connect_timeout")?.unwrap_or(base.connect_timeout),
-    })
+        grace_semantics: section.read("grace_semantics", |e| e.choice(SEMANTICS)).unwrap_or(base.grace_semantics),
+        last_chance: section.read("last_chance", Entry::flag).unwrap_or(base.last_chance),
+        trust_503: section.read("trust_503", Entry::flag).unwrap_or(base.trust_503),
+        settle: wait("settle").unwrap_or(base.settle),
+        timeout: wait("timeout").unwrap_or(base.timeout),
+        connect_timeout: wait("connect_timeout").unwrap_or(base.connect_timeout),
+    }
 }
 
 /// The headers of the built-in provider with those of the user over them; header names ignore case.
@@ -140,18 +146,22 @@ fn headers(entry: &Entry<'_>, base: &[(String, String)]) -> Result<Vec<(String, 
     let section = entry.section()?;
     let mut own: Vec<(String, String)> = Vec::new();
     for header in section.entries() {
-        values::header_name(header.key).map_err(|problem| entry.value_error(problem))?;
-        let value = header.text()?;
-        values::header_value(header.key, value).map_err(|problem| entry.value_error(problem))?;
-        if own.iter().any(|(name, _)| name.eq_ignore_ascii_case(header.key)) {
-            return Err(
-                entry.value_error(ValueError::new(format!("has {} twice", header.key)).hint("remove one of the two"))
-            );
-        }
-        own.push((header.key.into(), value.into()));
+        let read = header_value(entry, &header).and_then(|value| {
+            let is_twice = own.iter().any(|(name, _)| name.eq_ignore_ascii_case(header.key));
+            let twice = || ValueError::new(format!("has {} twice", header.key)).hint("remove one of the two");
+            if is_twice { Err(entry.value_error(twice())) } else { Ok((header.key.to_owned(), value)) }
+        });
+        own.extend(section.document.noted(read));
     }
     let is_kept = |kept: &&(String, String)| !own.iter().any(|(name, _)| name.eq_ignore_ascii_case(&kept.0));
     Ok(base.iter().filter(is_kept).chain(&own).cloned().collect())
+}
+
+fn header_value(entry: &Entry<'_>, header: &Entry<'_>) -> Result<String, ConfigError> {
+    values::header_name(header.key).map_err(|problem| entry.value_error(problem))?;
+    let value = header.text()?;
+    values::header_value(header.key, value).map_err(|problem| entry.value_error(problem))?;
+    Ok(value.to_owned())
 }
 
 /// The parameters of the built-in provider with those of the user over them.
@@ -159,8 +169,9 @@ fn parameters(entry: &Entry<'_>, base: &[(String, String)]) -> Result<Vec<(Strin
     let section = entry.section()?;
     let mut own: Vec<(String, String)> = Vec::new();
     for parameter in section.entries() {
-        values::parameter_name(parameter.key).map_err(|problem| entry.value_error(problem))?;
-        own.push((parameter.key.into(), parameter.parse(values::visible_ascii)?));
+        let name = values::parameter_name(parameter.key).map_err(|problem| entry.value_error(problem));
+        let read = name.and_then(|()| parameter.parse(values::visible_ascii));
+        own.extend(section.document.noted(read).map(|value| (parameter.key.to_owned(), value)));
     }
     let is_kept = |kept: &&(String, String)| !own.iter().any(|(name, _)| *name == kept.0);
     Ok(base.iter().filter(is_kept).chain(&own).cloned().collect())
@@ -184,7 +195,10 @@ pub(super) fn missing_key(provider: &Provider) -> Option<MissingKey> {
         );
     }
     if provider.client_id.is_empty() {
-        let hint = "register a client with the provider and write client_id = \"...\"";
+        let place = Some(&provider.register).filter(|page| !page.is_empty());
+        let place = place.map_or(String::new(), |page| format!(" ({page})"));
+        let secret = client_auth::missing_secret(provider).unwrap_or_default();
+        let hint = format!("register a client with the provider{place} and write client_id = \"...\"{secret}");
         return MissingKey::new("client_id", "client_id is missing", hint);
     }
     client_auth::missing_key(provider)

@@ -55,27 +55,27 @@ impl<'d> Section<'d> {
         self.table.contains_key(key)
     }
 
-    /// Reads a key if it is there.
-    pub fn read<'s, T>(
-        &'s self,
-        key: &str,
-        read: impl FnOnce(&Entry<'s>) -> Result<T, ConfigError>,
-    ) -> Result<Option<T>, ConfigError> {
-        self.get(key).map(|entry| read(&entry)).transpose()
+    /// Reads a key if it is there. What is wrong with it is noted, and the key then counts as absent.
+    pub fn read<'s, T>(&'s self, key: &str, read: impl FnOnce(&Entry<'s>) -> Result<T, ConfigError>) -> Option<T> {
+        self.document.noted(read(&self.get(key)?))
     }
 
-    /// Refuses the first key that is not among the known.
-    pub fn reject_unknown(&self, known: &[&[Key]]) -> Result<(), ConfigError> {
+    /// Notes every key that is not among the known.
+    pub fn reject_unknown(&self, known: &[&[Key]]) {
+        self.unknown_entries(known).for_each(|error| self.document.note(error));
+    }
+
+    fn unknown_entries(&self, known: &[&[Key]]) -> impl Iterator<Item = ConfigError> {
         let is_known = |entry: &Entry<'_>| known.iter().any(|keys| keys.iter().any(|key| key.name == entry.key));
-        match self.entries().iter().find(|entry| !is_known(entry)) {
-            Some(stranger) => Err(stranger.unknown(known)),
-            None => Ok(()),
-        }
+        let strangers = self.entries().into_iter().filter(|entry| !is_known(entry));
+        strangers.map(|stranger| stranger.unknown(known)).collect::<Vec<_>>().into_iter()
     }
 
     /// The one entry of a table like `{ file = "..." }`.
     pub fn single_entry(&self, of: &[Key]) -> Result<Entry<'_>, ConfigError> {
-        self.reject_unknown(&[of])?;
+        if let Some(error) = self.unknown_entries(&[of]).next() {
+            return Err(error);
+        }
         let mut entries = self.entries();
         match (entries.len(), entries.pop()) {
             (1, Some(entry)) => Ok(entry),
@@ -113,25 +113,27 @@ impl<'s> Entry<'s> {
         Ok(Section::new(self.section.document, table, name, self.key_at.clone()))
     }
 
-    /// The entries of `[provider.NAME]` or `[profile.NAME]`, given the entry of the first word.
-    pub fn named_sections(&self) -> Result<Vec<(&'s str, Section<'s>)>, ConfigError> {
+    /// The sections `[provider.NAME]` or `[profile.NAME]`, given the entry of the first word.
+    pub fn named_sections(&self) -> Vec<(&'s str, Section<'s>)> {
+        let document = self.section.document;
         let hint = format!("write [{}.NAME], and its keys below", self.key);
         let DeValue::Table(table) = self.value.get_ref() else {
             let message = format!("must be a section with a name, not {}", type_name(self.value.get_ref()));
-            return Err(self.value_error(ValueError::new(message).hint(hint)));
+            document.note(self.value_error(ValueError::new(message).hint(hint)));
+            return Vec::new();
         };
         let mut sections = Vec::with_capacity(table.len());
         for (key, value) in table.iter() {
-            let DeValue::Table(below) = value.get_ref() else {
-                let message = format!("[{}] {} is outside a named section", self.key, quoted(key.get_ref()));
-                let key = format!("{}.{}", self.key, toml_key(key.get_ref()));
-                return Err(self.section.document.diagnostic(&value.span(), key, message, Some(hint)).into());
-            };
             let name = format!("{}.{}", self.key, toml_key(key.get_ref()));
-            sections.push((&**key.get_ref(), Section::new(self.section.document, below, name, key.span())));
+            if let DeValue::Table(below) = value.get_ref() {
+                sections.push((&**key.get_ref(), Section::new(document, below, name, key.span())));
+            } else {
+                let message = format!("[{}] {} is outside a named section", self.key, quoted(key.get_ref()));
+                document.note(document.diagnostic(&value.span(), name, message, Some(hint.clone())).into());
+            }
         }
         sections.sort_by_key(|(_, section)| section.at.start);
-        Ok(sections)
+        sections
     }
 
     pub fn text(&self) -> Result<&'s str, ConfigError> {
@@ -164,13 +166,14 @@ impl<'s> Entry<'s> {
         })
     }
 
-    /// A list of strings, each checked; an empty list is one.
+    /// A list of strings, each checked; an empty list is one. Wrong ones are noted and left out.
     pub fn list<T>(&self, check: impl Fn(&str) -> Result<T, ValueError>) -> Result<Vec<T>, ConfigError> {
         let item = |value: &Spanned<DeValue<'_>>| {
             let text = value.get_ref().as_str().ok_or_else(|| self.item_type_error(value))?;
             check(text).map_err(|problem| self.value_error_at(&value.span(), problem))
         };
-        self.array()?.iter().map(item).collect()
+        // Each mistake is noted by itself; what is returned then is not used.
+        Ok(self.array()?.iter().filter_map(|value| self.section.document.noted(item(value))).collect())
     }
 
     /// A program with its arguments.
@@ -182,6 +185,7 @@ impl<'s> Entry<'s> {
         let command = self.list(argument)?;
         match command.first() {
             Some(program) if !program.is_empty() => Ok(command),
+            None if !self.array()?.is_empty() => Ok(command),
             Some(_) | None => Err(self.value_error(ValueError::new("does not name a program"))),
         }
     }
@@ -193,7 +197,9 @@ impl<'s> Entry<'s> {
             return Ok(*value);
         }
         let names: Vec<String> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
-        let hint = match nearest(text, choices.iter().map(|(name, _)| *name)) {
+        // A part of a name is meant for it, too: `basic` for `client_secret_basic`.
+        let part = choices.iter().map(|(name, _)| *name).find(|name| text.len() > 2 && name.contains(text));
+        let hint = match nearest(text, choices.iter().map(|(name, _)| *name)).or(part) {
             Some(name) => format!("did you mean {name:?}?"),
             None => format!("write {} = {}", self.key, alternatives(&names)),
         };

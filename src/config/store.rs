@@ -24,18 +24,22 @@ pub(super) fn default() -> StoreSettings {
     }
 }
 
-pub(super) fn read(section: &Section<'_>) -> Result<StoreSettings, ConfigError> {
-    section.reject_unknown(&[keys::STORE])?;
-    let kind = section
-        .read("kind", |e| e.choice(&[("keyring", StoreKindKeyword::Keyring), ("file", StoreKindKeyword::File)]))?;
-    let service = section.read("service", |e| e.parse(|text| values::external_name(text, "")))?;
-    let key = section.read("key", key_source)?;
+/// The settings, unless they have mistakes, which are noted.
+pub(super) fn read(section: &Section<'_>) -> Option<StoreSettings> {
+    let before = section.document.mistake_count();
+    section.reject_unknown(&[keys::STORE]);
+    let kind =
+        section.read("kind", |e| e.choice(&[("keyring", StoreKindKeyword::Keyring), ("file", StoreKindKeyword::File)]));
+    let service = section.read("service", |e| e.parse(|text| values::external_name(text, "")));
+    let key = section.read("key", key_source);
     let path = |text: &str| values::path(text, section.document.path, section.document.home);
-    Ok(StoreSettings {
-        kind: store_kind(section, kind.unwrap_or(StoreKindKeyword::Keyring), service, key)?,
-        path: section.read("path", |e| e.parse(path))?,
-        allow_network_filesystem: section.read("allow_network_filesystem", Entry::flag)?.unwrap_or(false),
-    })
+    let path = section.read("path", |e| e.parse(path));
+    let allow_network_filesystem = section.read("allow_network_filesystem", Entry::flag).unwrap_or(false);
+    if !section.document.is_clean_since(before) {
+        return None;
+    }
+    let kind = store_kind(section, kind.unwrap_or(StoreKindKeyword::Keyring), service, key);
+    Some(StoreSettings { kind: section.document.noted(kind)?, path, allow_network_filesystem })
 }
 
 fn store_kind(

@@ -17,7 +17,7 @@ use freshness::Validity;
 use secret::{AccessToken, RefreshToken};
 
 /// A number that grows by one with every credential of a profile: by login, import, refresh or adoption.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(u64);
 

@@ -228,6 +228,11 @@ impl Engine {
         self.inner.stop.store(true, Ordering::SeqCst);
     }
 
+    /// How many flights of this process have a place at their provider.
+    pub fn flights_in_progress(&self) -> usize {
+        self.inner.concurrency.in_use()
+    }
+
     /// Stops, and waits for the running flights for at most [`DRAIN_TIMEOUT`]. Returns those that did not finish.
     pub fn drain(&self) -> Vec<ProfileName> {
         self.stop();

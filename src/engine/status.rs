@@ -9,7 +9,7 @@ use crate::credential::freshness::{Demand, Freshness, Margin, Validity};
 use crate::engine::refresh::backoff::FOLLOW_CONFLICT_INTERVAL;
 use crate::engine::refresh::followed_stores::nothing_to_follow;
 use crate::engine::refresh::retry_policy;
-use crate::engine::refresh::retry_policy::RetryDecision;
+use crate::engine::refresh::retry_policy::{RetryDecision, SendKind};
 use crate::outcome::{ErrorKind, Failure, Outcome, ProfileState};
 use crate::profile::{Policy, Profile};
 use crate::store::journal::block::{Block, Cause};
@@ -23,8 +23,8 @@ const HANDLING_TIME: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProfileStatus {
     pub state: ProfileState,
-    /// When the next refresh is planned: at the margin, for a retry, or for a last chance. `None`: only a person can
-    /// help.
+    /// When the next refresh is planned: at the margin, for a retry, or for a last chance. It is past when that has not
+    /// been made. `None`: only a person can help.
     pub refresh_at: Option<Timestamp>,
     pub error: Option<Failure>,
     /// Why the newest attempt failed, if it did: of a fresh profile too.
@@ -222,7 +222,12 @@ fn in_doubt_status(
             journal.profile
         ))
     };
-    Some(ProfileStatus::new(state, decision.retry_at(journal, now), Some(error.unwrap_or_else(unknown))))
+    let since = journal.validity.as_ref().map(|validity| retry_policy::last_chance_at(validity).min(now.wall));
+    let refresh_at = match decision {
+        RetryDecision::Send(SendKind::LastChance) if journal.blocked_until(now).is_none() => since.or(Some(now.wall)),
+        _ => decision.retry_at(journal, now),
+    };
+    Some(ProfileStatus::new(state, refresh_at, Some(error.unwrap_or_else(unknown))))
 }
 
 /// The token is fine, but a block keeps it from being refreshed.
@@ -261,7 +266,7 @@ fn unblocked_status(
     let source = journal.block(Cause::FollowSource).and_then(|block| block.blocked_until(now));
     let not_before = journal.blocked_until(now).max(source);
     let planned = validity.map_or(now.wall, |v| margin_reached_at(v, status_policy, now));
-    let planned = renewal_at(journal).map_or(planned, |at| planned.min(at.max(now.wall)));
+    let planned = renewal_at(journal).map_or(planned, |at| planned.min(at));
     let planned = not_before.map_or(planned, |at| planned.max(at));
     let state = match (is_alive, is_due, not_before) {
         (false, ..) if validity.is_some() => ProfileState::Expired,
@@ -289,9 +294,12 @@ fn is_renewal_due(journal: &Journal, lookahead: Duration, now: &Moment) -> bool 
     renewal_at(journal).is_some_and(|at| at <= now.wall.plus(lookahead))
 }
 
-/// When the margin is reached, by whichever clock reaches it first.
+/// When the margin is reached, by whichever clock reaches it first. Once it is past, that is one instant at every look.
 fn margin_reached_at(validity: &Validity, status_policy: StatusPolicy<'_>, now: &Moment) -> Timestamp {
     let by_wall = freshness::refresh_at(validity, status_policy.margin, status_policy.jitter);
+    if by_wall <= now.wall {
+        return by_wall;
+    }
     let ahead = validity.expires_at().since(by_wall);
     let by_both = now.wall.plus(validity.remaining(now).saturating_sub(ahead));
     by_wall.min(by_both).max(now.wall)

@@ -116,7 +116,7 @@ impl<'l> Permit<'l> {
     /// A copy of [`Self::is_lock_intact`] for code that cannot borrow the permit.
     pub fn lock_checker(&self) -> impl Fn() -> bool + Send + 'static {
         let watch = self.lock.watch();
-        move || watch.as_ref().is_ok_and(|watch| watch.is_current().unwrap_or(false))
+        move || watch.is_current().unwrap_or(false)
     }
 
     /// Binds a credential to this permit.

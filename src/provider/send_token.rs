@@ -45,7 +45,12 @@ impl HttpEndpoint {
         let wire = encode(&prepared.provider, &proof, &sent);
         let request = gated_request(&client, url, &prepared.provider, &wire, &send_gate);
         events::provider_step(&prepared.provider.name, "connecting; the refresh token is sent when the check passes");
-        let response = self.runtime().block_on(send_and_read(request, &send_gate, &prepared.provider));
+        // On the thread of the connection, so that this one is woken once and not at each step of the exchange.
+        let exchange = {
+            let (send_gate, provider) = (Arc::clone(&send_gate), Arc::clone(&prepared.provider));
+            async move { send_and_read(request, &send_gate, &provider).await }
+        };
+        let response = self.runtime().block_on(self.runtime().spawn(exchange)).unwrap_or_else(|e| Err(e.to_string()));
         match (send_gate.close_and_report(), response) {
             (SendOutcome::Sent, Ok(answer)) if answer.is_complete => {
                 ExchangeResult::Responded { sent, predecessor, answer }

@@ -10,7 +10,7 @@ use crate::profile::Profile;
 /// How many gaps must agree before they count.
 const MIN_GAPS: usize = 3;
 
-/// The times of the latest runs over all profiles.
+/// The times of the latest runs over all profiles that no person watched.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunHistory(Vec<Timestamp>);
 
@@ -20,6 +20,10 @@ impl RunHistory {
         self.0.push(now);
         let surplus = self.0.len().saturating_sub(MIN_GAPS + 1);
         self.0.drain(..surplus);
+    }
+
+    pub fn last(&self) -> Option<Timestamp> {
+        self.0.last().copied()
     }
 
     /// The shortest of the latest gaps; `None` until there are enough. A run by hand makes one gap small, so a large

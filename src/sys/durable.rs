@@ -7,6 +7,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+/// A file of up to so many bytes is read without asking for its length first.
+const SMALL_FILE: usize = 8192;
+
 /// Creates a private directory (0700) and its missing parents, durably; an existing one is left as it is.
 pub fn create_dir(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
@@ -41,8 +44,11 @@ pub fn read_open(path: &Path) -> io::Result<Option<(Vec<u8>, File)>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
+    let mut bytes = Vec::with_capacity(SMALL_FILE);
+    (&mut file).take(SMALL_FILE as u64).read_to_end(&mut bytes)?;
+    if bytes.len() == SMALL_FILE {
+        file.read_to_end(&mut bytes)?;
+    }
     Ok(Some((bytes, file)))
 }
 
@@ -51,6 +57,14 @@ pub fn read_open(path: &Path) -> io::Result<Option<(Vec<u8>, File)>> {
 /// On an error the old file is still there, unless only the last step, making the new name durable, failed.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     StagedFile::create(path, 0)?.commit(bytes)
+}
+
+/// Replaces a file that may be lost: a reader sees the old one or the new one, but nothing is synced. Two writers at once
+/// may leave a part of either, so a reader must be able to tell.
+pub fn replace_without_sync(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut staged = StagedFile::create(path, 0)?;
+    staged.file.write_all(bytes)?;
+    staged.rename()
 }
 
 /// Removes a file, durably; no error if it is not there.
@@ -64,11 +78,13 @@ pub fn remove(path: &Path) -> io::Result<()> {
 
 /// Appends one line to a file, durably. The caller holds a lock, so lines do not mix.
 pub fn append_line(path: &Path, line: &str) -> io::Result<()> {
-    let is_new = !path.exists();
     let mut options = OpenOptions::new();
-    options.append(true).create(true);
+    options.append(true);
     set_private(&mut options);
-    let mut file = options.open(path)?;
+    let (mut file, is_new) = match options.open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => (options.create(true).open(path)?, true),
+        opened => (opened?, false),
+    };
     file.write_all(format!("{line}\n").as_bytes())?;
     file.sync_all()?;
     if is_new { sync_parent(path) } else { Ok(()) }
@@ -81,6 +97,7 @@ pub struct StagedFile {
     file: File,
     temporary: PathBuf,
     path: PathBuf,
+    is_reserved: bool,
     is_committed: bool,
 }
 
@@ -88,12 +105,18 @@ impl StagedFile {
     /// Creates the temporary file and durably reserves `reserve` bytes for it (0: none).
     pub fn create(path: &Path, reserve: u64) -> io::Result<Self> {
         let temporary = temporary_name(path);
-        remove_leftover(&temporary)?;
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
         set_private(&mut options);
-        let file = options.open(&temporary)?;
-        let staged = Self { file, temporary, path: path.to_owned(), is_committed: false };
+        let file = match options.open(&temporary) {
+            // A killed run left it.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                remove_leftover(&temporary)?;
+                options.open(&temporary)?
+            }
+            opened => opened?,
+        };
+        let staged = Self { file, temporary, path: path.to_owned(), is_reserved: reserve > 0, is_committed: false };
         if reserve > 0 {
             allocate(&staged.file, reserve)?;
             staged.file.sync_all()?;
@@ -109,17 +132,23 @@ impl StagedFile {
     /// Fills the file and gives it its name; durable on return. If the directory was replaced meanwhile, another file may
     /// have got that name: that is an error.
     pub fn commit(mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.rewind()?;
         self.file.write_all(bytes)?;
-        self.file.set_len(bytes.len() as u64)?;
+        if self.is_reserved {
+            self.file.set_len(bytes.len() as u64)?;
+        }
         self.file.sync_all()?;
-        #[expect(clippy::disallowed_methods, reason = "the one that syncs what it renames")]
+        self.rename()?;
+        sync_parent(&self.path)
+    }
+
+    fn rename(&mut self) -> io::Result<()> {
+        #[expect(clippy::disallowed_methods, reason = "the callers say whether it is synced")]
         fs::rename(&self.temporary, &self.path)?;
         self.is_committed = true;
-        if !is_file_at(&self.file, &self.path)? {
-            return Err(io::Error::other("another file has its name: the directory was replaced meanwhile"));
+        match is_file_at(&self.file, &self.path)? {
+            true => Ok(()),
+            false => Err(io::Error::other("another file has its name: the directory was replaced meanwhile")),
         }
-        sync_parent(&self.path)
     }
 }
 
@@ -195,7 +224,8 @@ fn allocate(file: &File, bytes: u64) -> io::Result<()> {
 
 /// Takes space by using it.
 fn write_zeros(mut file: &File, bytes: u64) -> io::Result<()> {
-    io::copy(&mut io::repeat(0).take(bytes), &mut io::BufWriter::with_capacity(ZEROS_AT_ONCE, &mut file)).map(drop)
+    io::copy(&mut io::repeat(0).take(bytes), &mut io::BufWriter::with_capacity(ZEROS_AT_ONCE, &mut file))?;
+    file.rewind()
 }
 
 /// How much is written in one call.
@@ -291,6 +321,17 @@ mod tests {
         assert!(error.to_string().contains("directory was replaced"), "{error}");
         StagedFile::create(&live.join("recv"), 4096).unwrap().commit(b"tokens").unwrap();
         assert_eq!(read(&live.join("recv")).unwrap().unwrap(), b"tokens");
+    }
+
+    #[test]
+    fn file_is_read_whole_whatever_its_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        for length in [0, 1, SMALL_FILE - 1, SMALL_FILE, SMALL_FILE + 1, 3 * SMALL_FILE] {
+            let bytes: Vec<u8> = (0..length).map(|i| i as u8).collect();
+            replace_without_sync(&path, &bytes).unwrap();
+            assert_eq!(read(&path).unwrap().unwrap(), bytes, "{length}");
+        }
     }
 
     #[test]

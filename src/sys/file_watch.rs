@@ -25,9 +25,9 @@ pub struct FileVersion {
 }
 
 impl FileVersion {
-    /// `None`: there is no such file, or it cannot be looked at.
+    /// `None`: there is no such file, it cannot be looked at, or it is no regular file.
     pub fn of(path: &Path) -> Option<Self> {
-        let about = std::fs::symlink_metadata(path).ok()?;
+        let about = std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file)?;
         #[cfg(unix)]
         let inode = {
             use std::os::unix::fs::MetadataExt;

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct LockFile {
     file: File,
-    path: PathBuf,
+    /// The file, and the path where it must still be.
+    watch: LockWatch,
 }
 
 impl LockFile {
@@ -32,13 +33,13 @@ impl LockFile {
         // Another process may have replaced the file between opening and locking it. Then the lock that we hold
         // excludes no one, so the file is opened again, a bounded number of times.
         for _ in 0..16 {
-            let file = open(path)?;
+            let (file, identity) = open(path)?;
             // The rehearsal must catch this broken build, in which every process is admitted.
             let is_admitted = cfg!(feature = "broken-guard") || lock(&file)?;
             if !is_admitted {
                 return Ok(None);
             }
-            let held = Self { file, path: path.to_owned() };
+            let held = Self { file, watch: LockWatch { path: path.to_owned(), file: identity } };
             if held.is_current()? {
                 return Ok(Some(held));
             }
@@ -49,13 +50,12 @@ impl LockFile {
     /// Whether the locked file is still the one under its path. If not, another process can hold the lock of this path
     /// too.
     pub fn is_current(&self) -> io::Result<bool> {
-        self.watch()?.is_current()
+        self.watch.is_current()
     }
 
     /// A way to ask that again without borrowing the lock. It is valid as long as the lock is held.
-    pub fn watch(&self) -> io::Result<LockWatch> {
-        let about = self.file.metadata()?;
-        Ok(LockWatch { path: self.path.clone(), file: identity(&about) })
+    pub fn watch(&self) -> LockWatch {
+        self.watch.clone()
     }
 
     /// Writes into the file who holds it, for other processes to read.
@@ -99,7 +99,7 @@ fn identity(_about: &std::fs::Metadata) -> (u64, u64) {
 }
 
 /// Opens without following a symlink; close-on-exec, as all of std's files are, so no child inherits the lock.
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path) -> io::Result<(File, (u64, u64))> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
@@ -108,10 +108,10 @@ fn open(path: &Path) -> io::Result<File> {
         options.mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
     }
     let file = options.open(path)?;
+    let about = file.metadata()?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
-        let about = file.metadata()?;
         if about.uid() != rustix::process::geteuid().as_raw() || !about.is_file() {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
@@ -119,7 +119,7 @@ fn open(path: &Path) -> io::Result<File> {
             ));
         }
     }
-    Ok(file)
+    Ok((file, identity(&about)))
 }
 
 fn replaced_error() -> io::Error {

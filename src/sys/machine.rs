@@ -2,14 +2,35 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::sys::file_watch::FileVersion;
+
+/// Where the machine id is.
+const MACHINE_ID_FILES: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
+
 /// A name for this machine that is of no use elsewhere: an HMAC of the machine id, as machine-id(5) asks for. `None`
-/// where the system has no machine id.
+/// where the system has no machine id. The file is read again only if it has changed: a copy of a running machine may be
+/// given another id.
 pub fn machine_id() -> Option<String> {
-    let raw = ["/etc/machine-id", "/var/lib/dbus/machine-id"]
+    static KNOWN: Mutex<Option<(FileVersion, String)>> = Mutex::new(None);
+    let version = FileVersion::of(Path::new(MACHINE_ID_FILES[0]));
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((of, id)) = &*known
+        && version == Some(*of)
+    {
+        return Some(id.clone());
+    }
+    let id = read_machine_id();
+    *known = version.zip(id.clone());
+    id
+}
+
+fn read_machine_id() -> Option<String> {
+    let raw = MACHINE_ID_FILES
         .iter()
         .find_map(|path| std::fs::read_to_string(path).ok())
         .map(|id| id.trim().to_owned())

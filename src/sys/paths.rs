@@ -15,6 +15,8 @@ pub const ACTIVE_PROFILES: &str = "KEEPALIVE_WITHIN";
 pub const PARENT: &str = "KEEPALIVE_PARENT";
 /// A filter for the log, in the form of `tracing`'s `EnvFilter`; beats `-v` and `-q`.
 pub const LOG: &str = "KEEPALIVE_LOG";
+/// Set by the completion script of a shell: the name of that shell.
+pub const COMPLETE: &str = "KEEPALIVE_COMPLETE";
 /// Where systemd puts a unit's credentials.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
@@ -103,6 +105,15 @@ pub fn journal_stream() -> Option<String> {
 /// Whether a terminal, if there is one, can do no more than print: `TERM` says so, or nothing. Consoles of Windows have none.
 pub fn is_terminal_dumb() -> bool {
     !cfg!(windows) && variable("TERM").is_none_or(|kind| kind == "dumb")
+}
+
+/// Whether characters beyond ASCII can be expected to show: by the locale, and by the terminal if it is one.
+pub fn is_unicode_shown(is_terminal: bool) -> bool {
+    match ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(text) {
+        _ if cfg!(any(windows, target_os = "macos")) => true,
+        Some(locale) => locale.to_lowercase().contains("utf") && !(is_terminal && is_terminal_dumb()),
+        None => !is_terminal,
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that asks")]

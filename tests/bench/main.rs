@@ -1,5 +1,5 @@
 //! What durability costs: a refresh by the engine (lock, intent, seal, ledger, journal, each synced) against the bare
-//! exchange that it wraps, in turns, at the same server; and what ten thousand profiles cost. `cargo bench`.
+//! exchange that it wraps, in turns, at the same server; and what thousands of profiles cost. `cargo bench`.
 
 #![allow(
     clippy::disallowed_methods,
@@ -25,7 +25,7 @@ use keepalive::profile::{Profile, ProfileName};
 use keepalive::provider::http::HttpEndpoint;
 use keepalive::store::Store;
 use keepalive::sys::clock::SystemClock;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use support::auth_server::AuthServer;
 use support::oidc_provider::OidcProvider;
@@ -45,6 +45,8 @@ fn main() {
     let far = OidcProvider::start(600, 100);
     compare("oidc-provider, 100 ms away", &format!("{}/token", far.issuer()), &|| far.mint());
     many_profiles();
+    imports();
+    refresh_cpu(&server);
 }
 
 /// The least that durability can cost on this disk: one file replaced before the request's body (the intent) and one
@@ -132,4 +134,64 @@ fn many_profiles() {
         let (count, ms) = time(text(n));
         println!("a configuration of {count} profiles is read in {ms:.1} ms");
     }
+}
+
+/// What one import costs beside a hundred and beside two thousand profiles: the asked ratio is two at most.
+fn imports() {
+    const TIMES: usize = 15;
+    let response = |i: String| json!({"access_token": i, "refresh_token": format!("r-{i}"), "expires_in": 3600});
+    let mut medians = Vec::new();
+    for n in [100, 2000] {
+        let sandbox = Sandbox::new();
+        let profiles: String = (0..n).map(|i| format!("[profile.p{i}]\nprovider = \"xai\"\n")).collect();
+        sandbox.file_store(&profiles);
+        let import = |name: String| {
+            let arguments = ["import", &name, "--provider", "xai"];
+            let start = Instant::now();
+            sandbox.keepalive_with_input(&arguments, &response(format!("{n}-{name}")).to_string()).exits(0);
+            start.elapsed()
+        };
+        for i in 0..n {
+            import(format!("p{i}"));
+        }
+        let (p50, p95) = percentiles((0..TIMES).map(|i| import(format!("new{i}"))).collect());
+        println!("import beside {n} profiles: p50 {p50:.1} ms, p95 {p95:.1} ms");
+        medians.push(p50);
+    }
+    println!("import beside 2000 profiles against 100: ratio {:.2}", medians[1] / medians[0]);
+}
+
+/// The processor time of a refresh of many profiles in one run, against the least that the files of one cost.
+fn refresh_cpu(server: &AuthServer) {
+    const PROFILES: u32 = 500;
+    let sandbox = Sandbox::new();
+    sandbox.file_store(&server.provider(""));
+    for i in 0..PROFILES {
+        let arguments = ["import", &format!("p{i}"), "--provider", "acme"];
+        sandbox.keepalive_with_input(&arguments, &server.mint().to_string()).exits(0);
+    }
+    let cpu = |who| {
+        let usage = nix::sys::resource::getrusage(who).unwrap();
+        let ms = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 * 1000.0 + t.tv_usec() as f64 / 1000.0;
+        ms(usage.user_time()) + ms(usage.system_time())
+    };
+    let (children, own) = (nix::sys::resource::UsageWho::RUSAGE_CHILDREN, nix::sys::resource::UsageWho::RUSAGE_SELF);
+    let before = cpu(children);
+    sandbox.keepalive(&["-q", "refresh", "--force"]).exits(0);
+    let each = (cpu(children) - before) / f64::from(PROFILES);
+    let before = cpu(own);
+    (0..PROFILES).for_each(|_| write_as_a_refresh(&sandbox));
+    let least = (cpu(own) - before) / f64::from(PROFILES);
+    println!("processor time of a refresh: {each:.2} ms, of its files alone {least:.2} ms: ratio {:.2}", each / least);
+}
+
+/// The files of one refresh, with all its syncs: response, intent, ledger and journal.
+fn write_as_a_refresh(sandbox: &Sandbox) {
+    use keepalive::sys::durable;
+    let response = durable::StagedFile::create(&sandbox.path("received"), 4 << 20).unwrap();
+    durable::replace(&sandbox.path("record"), &[b'i'; 1600]).unwrap();
+    response.commit(&[b'r'; 1100]).unwrap();
+    std::fs::rename(sandbox.path("received"), sandbox.path("sealed")).unwrap();
+    durable::append_line(&sandbox.path("ledger"), &"f".repeat(32)).unwrap();
+    durable::replace(&sandbox.path("record"), &[b'j'; 1200]).unwrap();
 }

@@ -7,12 +7,12 @@ use std::process::Command;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
-use keepalive::cli::{Cli, daemon_manual, manual};
+use keepalive::cli::{Cli, completion_script, daemon_manual, manual, manual_of_command, synopsis};
 use keepalive::config::Config;
 use keepalive::events::EVENTS;
 
 use super::support::root;
-use super::support::sandbox::Sandbox;
+use super::support::sandbox::{PROGRAM, Sandbox};
 
 /// Compares a checked-in file with what it must be, or writes it.
 fn check(path: &Path, generated: &[u8]) {
@@ -24,17 +24,22 @@ fn check(path: &Path, generated: &[u8]) {
 }
 
 fn pages() -> Vec<(String, Vec<u8>)> {
-    let command = Cli::command().disable_help_subcommand(true);
-    let (name, text) = page(&command, "keepalive".into());
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    let usage = "keepalive [--config FILE] [--json] [-q|-v...] [--color WHEN] COMMAND [ARGUMENT]...";
+    let (name, text) = page(&command.clone().override_usage(usage), "keepalive".into());
     let mut pages = vec![(name, [&text, manual().as_bytes()].concat())];
     for sub in command.get_subcommands() {
         let title = format!("keepalive-{}", sub.get_name());
         // The page of a subcommand shows how it is called.
         let name: &'static str = title.clone().leak();
+        let usage = synopsis(sub, &format!("keepalive {}", sub.get_name()));
         let full = sub.clone().name(name).bin_name(title.replacen('-', " ", 1)).display_name(name);
-        let (file, text) = page(&full, title);
+        let own = full.mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg }).override_usage(usage);
+        let (file, text) = page(&own, title);
         let more = if sub.get_name() == "daemon" { daemon_manual() } else { String::new() };
-        pages.push((file, [&text, more.as_bytes()].concat()));
+        let rest = manual_of_command(sub.get_name());
+        pages.push((file, [&text, more.as_bytes(), rest.as_bytes()].concat()));
     }
     pages
 }
@@ -43,12 +48,35 @@ fn page(command: &clap::Command, title: String) -> (String, Vec<u8>) {
     let man = clap_mangen::Man::new(command.clone()).title(title.to_uppercase()).date("2026-11-24").manual("keepalive");
     let mut text = Vec::new();
     man.render(&mut text).unwrap();
-    (format!("{title}.1"), without_double_breaks(&text))
+    let text = with_arguments_first(&without_double_breaks(&String::from_utf8(text).unwrap()));
+    (format!("{title}.1"), with_bold_code(&text).into_bytes())
+}
+
+/// The generator puts arguments behind all options.
+fn with_arguments_first(text: &str) -> String {
+    let Some((head, options)) = text.split_once(".SH OPTIONS\n") else { return text.to_owned() };
+    let end = options.find(".SH ").unwrap_or(options.len());
+    let (options, rest) = options.split_at(end);
+    let first = [".TP\n<\\fI", ".TP\n[\\fI"].iter().filter_map(|start| options.find(start)).min();
+    let (options, arguments) = options.split_at(first.unwrap_or(options.len()));
+    let arguments = if arguments.is_empty() { String::new() } else { format!(".SH ARGUMENTS\n{arguments}") };
+    format!("{head}{arguments}.SH OPTIONS\n{options}{rest}")
+}
+
+/// What stands between backticks is typed as it is.
+fn with_bold_code(text: &str) -> String {
+    let mut parts = text.split('`');
+    let mut bold = parts.next().unwrap_or_default().to_owned();
+    for (n, part) in parts.enumerate() {
+        bold.push_str(if n % 2 == 0 { "\\fB" } else { "\\fR" });
+        bold.push_str(part);
+    }
+    bold
 }
 
 /// The generator breaks lines around an empty one, which does nothing more and which mandoc warns of.
-fn without_double_breaks(text: &[u8]) -> Vec<u8> {
-    String::from_utf8(text.to_vec()).unwrap().replace(".br\n\n.br\n", ".sp\n").into_bytes()
+fn without_double_breaks(text: &str) -> String {
+    text.replace(".br\n\n.br\n", ".sp\n")
 }
 
 #[test]
@@ -80,11 +108,10 @@ fn man_pages_pass_mandoc_lint() {
 }
 
 #[test]
-fn shell_completions_match_the_commands() {
+fn shell_completion_scripts_are_those_printed() {
     for (shell, file) in [(Shell::Bash, "keepalive.bash"), (Shell::Zsh, "_keepalive"), (Shell::Fish, "keepalive.fish")]
     {
-        let mut script = Vec::new();
-        clap_complete::generate(shell, &mut Cli::command(), "keepalive", &mut script);
+        let script = completion_script(shell);
         check(&root().join("contrib/completions").join(file), &script);
         let printed = Sandbox::new().keepalive(&["completions", &shell.to_string()]).exits(0);
         assert_eq!(printed.stdout.as_bytes(), script);
@@ -158,4 +185,60 @@ fn every_log_event_is_in_the_table_and_is_logged() {
     assert_eq!(logged, table);
     assert_eq!(table.len(), EVENTS.len(), "an event is in the table twice");
     assert_eq!(anonymous_log_calls("f", "tracing::info!(\"x\");").len(), 1);
+}
+
+/// What bash offers for a line, with the program in its path.
+fn offers(sandbox: &Sandbox, dir: &Path, line: &str) -> Vec<String> {
+    let ask = format!(
+        "source {}; COMP_LINE='keepalive {line}'; COMP_POINT=${{#COMP_LINE}}; COMP_WORDBREAKS=' :'; \
+         COMP_WORDS=(keepalive {line}); [[ '{line}' == *' ' ]] && COMP_WORDS+=(''); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_TYPE=9; \
+         _clap_complete_keepalive keepalive \"${{COMP_WORDS[COMP_CWORD]}}\" ''; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        root().join("contrib/completions/keepalive.bash").display()
+    );
+    let mut bash = sandbox.command(Path::new("bash"));
+    let program = Path::new(PROGRAM).parent().unwrap();
+    bash.args(["-c", &ask]).current_dir(dir).env("PATH", format!("{}:/usr/bin:/bin", program.display()));
+    let out = bash.output().expect("bash");
+    assert!(out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+    let is_name = |line: &&str| !line.is_empty() && !line.starts_with('-');
+    String::from_utf8(out.stdout).unwrap().lines().filter(is_name).map(str::to_owned).collect()
+}
+
+/// Files of the directory were offered for profiles and providers.
+#[test]
+fn bash_completes_names_of_profiles_and_providers_and_no_files() {
+    let sandbox = Sandbox::new();
+    sandbox.file_store(
+        "[profile.\"work-1\"]\nprovider = \"xai\"\n[profile.home]\nprovider = \"xai\"\n\
+                        [profile.\"xai:default\"]\nprovider = \"xai\"\n",
+    );
+    let dir = sandbox.path("files");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("hour.json"), "").unwrap();
+    assert_eq!(offers(&sandbox, &dir, "token "), ["home", "work-1", "xai:default"]);
+    assert_eq!(offers(&sandbox, &dir, "token xai:d"), ["default"], "a colon ends a word of bash");
+    assert_eq!(offers(&sandbox, &dir, "token ho"), ["home"]);
+    assert_eq!(offers(&sandbox, &dir, "refresh -p wo"), ["work-1"]);
+    assert_eq!(offers(&sandbox, &dir, "login x --provider goo"), ["google"]);
+    assert_eq!(offers(&sandbox, &dir, "providers xa"), ["xai"]);
+    assert_eq!(offers(&sandbox, &dir, "import home ho"), ["hour.json"]);
+    assert_eq!(offers(&sandbox, &dir, "stat"), ["status"]);
+    assert!(offers(&sandbox, &dir, "token nothing-like-it").is_empty());
+}
+
+#[test]
+fn install_docs_puts_pages_where_man_finds_them() {
+    let sandbox = Sandbox::new();
+    let prefix = sandbox.path("prefix");
+    assert!(Command::new(root().join("contrib/install-docs")).arg(&prefix).status().unwrap().success());
+    for file in [
+        "man/man1/keepalive.1",
+        "man/man1/keepalive-token.1",
+        "man/man5/keepalive.toml.5",
+        "bash-completion/completions/keepalive",
+        "zsh/site-functions/_keepalive",
+        "fish/vendor_completions.d/keepalive.fish",
+    ] {
+        assert!(prefix.join("share").join(file).exists(), "{file}");
+    }
 }

@@ -66,7 +66,7 @@ fn import_of_no_token_response_is_refused_with_its_source() {
         sandbox.keepalive_with_input(&["import", "demo"], input).exits(1).says(words);
     }
     sandbox.keepalive(&["import", "demo", "/nonexistent"]).exits(1).says("cannot read /nonexistent");
-    sandbox.keepalive_with_input(&["import", "other"], "{}").exits(78).says("profile other: it is not configured");
+    sandbox.keepalive_with_input(&["import", "other"], "{}").exits(77).says("keepalive import other --provider NAME");
     sandbox.keepalive(&["status", "-p", "demo"]).exits(77);
 }
 

@@ -339,7 +339,7 @@ fn impossible_login_is_refused_before_any_sign_in() {
         .says("provider acme has no device_authorization_endpoint");
     sandbox.keepalive(&["login", "demo", "--device", "--paste"]).exits(2);
     sandbox.keepalive(&["login", "demo", "--provider", "xai"]).exits(78).says("is configured for acme, not for xai");
-    sandbox.keepalive(&["login", "nobody"]).exits(78).says("it is not configured");
+    sandbox.keepalive(&["login", "nobody"]).exits(77).says("no profile \"nobody\"");
     let with_device = with_device_flow(&server);
     std::fs::remove_file(with_device.path("home/key")).unwrap();
     let run = with_device.keepalive(&["login", "demo"]).exits(78).says("the key file").says("does not exist");

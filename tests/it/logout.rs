@@ -357,7 +357,7 @@ fn logout_completes_an_interrupted_logout() {
 fn logout_of_an_unknown_profile_creates_nothing() {
     let sandbox = Sandbox::new();
     sandbox.file_store("");
-    let run = logout(&sandbox, &[]).exits(77).says("there is no credential for profile demo");
+    let run = logout(&sandbox, &[]).exits(77).says("no profile \"demo\"");
     assert_eq!(told(&run), [json!("no_credential"), Value::Null, Value::Null]);
     assert!(!sandbox.path("state/keepalive").exists(), "nothing was made for it");
 }

@@ -123,8 +123,8 @@ fn all_profiles_are_refreshed_if_none_is_named() {
 fn the_worst_profile_gives_the_exit_status() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
-    let run = sandbox.keepalive(&["refresh", "-p", "demo", "-p", "nobody"]).exits(78);
-    run.says("profile nobody: it is not configured");
+    let run = sandbox.keepalive(&["refresh", "-p", "demo", "-p", "nobody"]).exits(77);
+    run.says("no profile \"nobody\"");
     sandbox.file_store(&format!(
         "{}[profile.demo]\nprovider = \"acme\"\n[profile.empty]\nprovider = \"acme\"\n",
         server.provider("")

@@ -125,10 +125,9 @@ fn rehearse_fails_when_locks_do_not_exclude() {
 /// This program, built so that its lock files exclude no other process. A target directory of its own keeps the good build good.
 fn broken_build() -> PathBuf {
     let target = super::support::root().join("target/broken-guard");
-    let built = Command::new(env!("CARGO"))
+    let built = super::support::cargo()
         .args(["build", "--quiet", "--locked", "--offline", "--features", "broken-guard", "--target-dir"])
         .arg(&target)
-        .current_dir(super::support::root())
         .status()
         .unwrap();
     assert!(built.success());

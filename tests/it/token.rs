@@ -57,7 +57,7 @@ fn failed_refresh_prints_the_token_that_is_still_valid() {
 fn token_prints_nothing_without_a_valid_token() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
-    sandbox.keepalive(&["token", "nobody"]).exits(78);
+    sandbox.keepalive(&["token", "nobody"]).exits(77);
     let only_refresh = serde_json::json!({"refresh_token": server.mint()["refresh_token"]});
     sandbox.keepalive_with_input(&["import", "bare", "--provider", "acme"], &only_refresh.to_string()).exits(0);
     server.script([Fault::Respond(429, "", "")]);
@@ -196,7 +196,7 @@ fn daemon_error_is_reported_when_the_caller_has_no_key() {
     std::fs::remove_file(sandbox.path("home/key")).unwrap();
     let run = sandbox.keepalive(&["token", "bare"]).exits(78).says("invalid_client");
     assert!(!run.stderr.contains("key file"), "{run:?}");
-    let run = sandbox.keepalive(&["token", "nobody"]).exits(78);
+    let run = sandbox.keepalive(&["token", "nobody"]).exits(77);
     assert!(!run.stderr.contains("key file"), "{run:?}");
 }
 
@@ -231,7 +231,7 @@ fn failure_with_json_is_one_document() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     for (call, status, kind) in [
-        (vec!["token", "nobody"], 78, "config"),
+        (vec!["token", "nobody"], 77, "no_credential"),
         (vec!["import", "demo", "no-such-file"], 1, "input"),
         (vec!["login", "demo", "--device"], 78, "config"),
     ] {

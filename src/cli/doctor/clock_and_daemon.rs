@@ -1,10 +1,10 @@
 //! Checks the clock, and whether a daemon runs.
 
 use crate::cli::doctor::Finding;
+use crate::cli::keeper::{Keeper, REMEDY};
 use crate::cli::output::{CommandStatus, Output};
 use crate::cli::setup::Setup;
 use crate::outcome::{ErrorKind, Failure};
-use crate::sys::lockfile::LockFile;
 
 /// 2026-01-01: this program is younger than that, so an earlier clock is wrong.
 const EARLIEST_PLAUSIBLE_TIME: i64 = 1_767_225_600;
@@ -31,18 +31,14 @@ fn clock(setup: &Setup) -> Finding {
 }
 
 fn daemon(setup: &Setup) -> Finding {
-    let path = setup.store.layout().daemon_lock();
-    let is_running = path.exists() && matches!(LockFile::try_acquire(&path), Ok(None));
-    if is_running {
-        let pid = std::fs::read_to_string(&path).unwrap_or_default();
-        return Finding::good(
-            "daemon",
-            format!("running (pid {}), socket {}", pid.trim(), setup.environment.socket.display()),
-        );
+    match Keeper::of(setup) {
+        Keeper::Daemon { pid } => {
+            let socket = setup.environment.socket.display();
+            Finding::good("daemon", format!("running (pid {pid}), socket {socket}"))
+        }
+        Keeper::Runs { last } => {
+            Finding::good("daemon", format!("not running; the last run by a timer or cron was at {}", last.local()))
+        }
+        Keeper::Nobody => Finding::warning("daemon", "not running: nothing will refresh these profiles", REMEDY),
     }
-    Finding::warning(
-        "daemon",
-        "not running",
-        "start it: keepalive daemon; or run keepalive refresh --lookahead INTERVAL from a timer",
-    )
 }

@@ -9,16 +9,17 @@ mod store;
 mod tool_copies;
 
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 
-use super::GlobalArgs;
 use super::output::{CommandStatus, Output};
+use super::{GlobalArgs, completion};
 use crate::cli::setup::Setup;
 use crate::profile::ProfileName;
 use finding::Finding;
 
 /// Check configuration, store, locks, clock and providers, and say how to fix each problem
 ///
-/// Uses the keyring but never opens an unlock dialog. Checks, for a few seconds at most, whether the providers of your
+/// Shows problems first, each with what to do; with -v also what is well. Uses the keyring but never opens an unlock dialog. Checks, for a few seconds at most, whether the providers of your
 /// profiles can be reached; sends no tokens or secrets, and refreshes nothing. --take-over makes this machine and state
 /// directory the owner of the credentials; use it only if the previous one no longer refreshes them.
 #[derive(Debug, Args)]
@@ -27,7 +28,7 @@ pub struct DoctorArgs {
     #[arg(long)]
     take_over: bool,
     /// Also take over this profile, which is neither configured nor stored here; can be repeated
-    #[arg(short, long = "profile", value_name = "PROFILE", value_parser = super::profile_name, requires = "take_over")]
+    #[arg(short, long = "profile", value_name = "PROFILE", value_parser = super::profile_name, requires = "take_over", add = ArgValueCandidates::new(completion::profiles))]
     profiles: Vec<ProfileName>,
 }
 
@@ -54,7 +55,7 @@ pub fn run(args: &DoctorArgs, global: &GlobalArgs, out: &Output) -> CommandStatu
     let setup = match Setup::new(global) {
         Ok(setup) => setup,
         Err(failure) => {
-            return finding::print_findings(&[Finding::bad("configuration", failure, CommandStatus::Config)], out);
+            return finding::print_findings(Finding::from_configuration(failure), out);
         }
     };
     let mut findings = Vec::new();
@@ -62,5 +63,5 @@ pub fn run(args: &DoctorArgs, global: &GlobalArgs, out: &Output) -> CommandStatu
         findings.extend(profiles::take_over(&setup, &args.profiles));
     }
     findings.extend(CHECKS.iter().flat_map(|check| check(&setup, out)));
-    finding::print_findings(&findings, out)
+    finding::print_findings(findings, out)
 }

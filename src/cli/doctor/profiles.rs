@@ -1,6 +1,7 @@
 //! Checks whether each profile's credential belongs to this machine and store; `--take-over` makes it so.
 
 use super::Finding;
+use crate::cli::keeper::{Keeper, REMEDY};
 use crate::cli::output::{CommandStatus, Output};
 use crate::cli::setup::Setup;
 use crate::cli::status::StatusRow;
@@ -14,15 +15,16 @@ pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
         Ok(names) => names,
         Err(e) => return vec![Finding::from_store_error("profiles", &e)],
     };
-    names.iter().filter_map(|name| check_profile(setup, name)).collect()
+    let keeper = Keeper::of(setup);
+    names.iter().filter_map(|name| check_profile(setup, name, &keeper)).collect()
 }
 
-fn check_profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
+fn check_profile(setup: &Setup, name: &ProfileName, keeper: &Keeper) -> Option<Finding> {
     let row = StatusRow::new(setup, name.clone());
     let is_absent = row.status.state == ProfileState::NoCredential;
     let journal = row.journal.as_ref();
     if !is_absent && journal.is_none() {
-        return Some(status_finding(&row));
+        return Some(status_finding(&row, keeper));
     }
     if journal.is_some_and(|j| j.is_tombstone) && setup.store.has_remains(name).unwrap_or(false) {
         let text = format!("{name} is signed out, but the logout was interrupted before everything was deleted");
@@ -32,7 +34,7 @@ fn check_profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     }
     // Before the first login there is nothing to examine.
     if journal.is_none() && !setup.store.layout().dir().exists() {
-        return Some(status_finding(&row));
+        return Some(status_finding(&row, keeper));
     }
     match setup.store.check_copies_agree(name) {
         Ok(warnings) if !warnings.is_empty() && !is_absent && !row.status.state.needs_person() => {
@@ -40,24 +42,30 @@ fn check_profile(setup: &Setup, name: &ProfileName) -> Option<Finding> {
             let finding = Finding::warning("profile", format!("{name}: {}", warnings.join("; ")), &hint);
             Some(finding.with_status(row.exit_status()))
         }
-        Ok(_) | Err(StoreError::Empty) => Some(status_finding(&row)),
+        Ok(_) | Err(StoreError::Empty) => Some(status_finding(&row, keeper)),
         // Told once already, for the store as a whole.
         Err(StoreError::Keyring(_) | StoreError::KeyMissing { .. } | StoreError::KeyUnavailable { .. }) => {
-            (row.status.state == ProfileState::NeedsLogin).then(|| status_finding(&row))
+            (row.status.state == ProfileState::NeedsLogin).then(|| status_finding(&row, keeper))
         }
         Err(e) => Some(Finding::from_store_error("profile", &e)),
     }
 }
 
 /// What `status` says of a profile, and the exit status that it gives.
-fn status_finding(row: &StatusRow) -> Finding {
+fn status_finding(row: &StatusRow, keeper: &Keeper) -> Finding {
     let name = &row.name;
     let (status, exit) = (&row.status, row.exit_status());
     let hint = |failure: &Failure| failure.hint.clone().unwrap_or_else(|| "keepalive status".into());
     if status.state == ProfileState::NoCredential {
         let text = format!("{name} has no credential");
         let hint = format!("keepalive login {name}, or keepalive import {name}");
-        return Finding::warning("profile", text, &hint).with_status(exit);
+        return Finding::bad("profile", Failure::new(ErrorKind::NoCredential, text).with_hint(hint), exit);
+    }
+    if status.state == ProfileState::Expired && *keeper == Keeper::Nobody {
+        let why = status.last_failure.as_ref().map_or(String::new(), |f| format!(": {}", f.message));
+        let text = format!("{name}: the access token has expired, and nothing refreshes it{why}");
+        let hint = format!("keepalive refresh -p {name}; {REMEDY}");
+        return Finding::bad("profile", Failure::new(ErrorKind::NoToken, text).with_hint(hint), exit);
     }
     match (&status.error, &status.last_failure) {
         (Some(failure), _) if status.state.needs_person() => {

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueHint};
+use clap_complete::ArgValueCandidates;
 
+use crate::cli::completion;
 use crate::import_sources::tools::{TOOLS, Tool};
 use crate::profile::ProfileName;
 
@@ -21,10 +23,10 @@ use crate::profile::ProfileName;
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// Profile to import into
-    #[arg(value_name = "PROFILE", value_parser = crate::cli::profile_name)]
+    #[arg(value_name = "PROFILE", value_parser = crate::cli::profile_name, add = ArgValueCandidates::new(completion::profiles))]
     pub(super) profile: ProfileName,
     /// Provider that issued it; required if the profile is not configured
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", add = ArgValueCandidates::new(completion::providers))]
     pub(super) provider: Option<String>,
     /// Read the store of this tool
     #[arg(long, value_name = "TOOL", value_parser = tool_names())]
@@ -37,7 +39,7 @@ pub struct ImportArgs {
     pub(super) replace: bool,
     /// Token response to import; standard input if not given. With --from: the tool's store, if it is not in its usual
     /// location; - for standard input
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) file: Option<PathBuf>,
 }
 

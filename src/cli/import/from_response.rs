@@ -22,7 +22,7 @@ const MAX_RESPONSE_BYTES: u64 = 1024 * 1024;
 pub(super) fn import(args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(String, Outcome), Outcome> {
     let profile = match &args.provider {
         Some(provider) => setup.config.profile(&args.profile, Some(provider)).map_err(|e| config_error(e.to_failure())),
-        None => setup.profile(&args.profile),
+        None => setup.profile(&args.profile).map_err(|e| how_to_import(args, e)),
     }
     .and_then(|profile| check_provider_option(args, profile).map_err(config_error))?;
     let granted = read(args)?;
@@ -31,6 +31,14 @@ pub(super) fn import(args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(
     let credential = credential(granted, &profile, prepared.binding(), &now)?;
     let outcome = store_credential(args, &engine, credential.into(), &now, out)?;
     Ok((profile.provider.name.clone(), outcome))
+}
+
+/// An import creates a profile, once it is known whose it is.
+fn how_to_import(args: &ImportArgs, mut outcome: Outcome) -> Outcome {
+    if let Some(error) = outcome.error.as_mut().filter(|error| error.kind == ErrorKind::NoCredential) {
+        error.hint = Some(format!("to create it: keepalive import {} --provider NAME", args.profile));
+    }
+    outcome
 }
 
 fn bad_input(message: String, hint: &str) -> Outcome {

@@ -6,6 +6,7 @@ mod from_response;
 mod from_tool;
 
 use super::GlobalArgs;
+use super::keeper::Keeper;
 use super::output::{CommandStatus, Output};
 use crate::cli::setup::Setup;
 use crate::outcome::{ErrorKind, Outcome};
@@ -39,8 +40,10 @@ pub fn run(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> CommandStatu
 /// Runs the import. Returns the provider and the result.
 fn import(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> Result<(String, Outcome), Outcome> {
     let setup = Setup::new(global).map_err(common::config_error)?;
-    match args.from {
+    let imported = match args.from {
         Some(tool) => from_tool::import(tool, args, &setup, out),
         None => from_response::import(args, &setup, out),
-    }
+    }?;
+    Keeper::of(&setup).warn_if_nobody("this", out);
+    Ok(imported)
 }

@@ -24,6 +24,7 @@ use crate::signin::redirect_uri::Redirect;
 use crate::signin::token_client::{IssuedTokens, TokenClient};
 use crate::store::keys::sealing_key::random_bytes;
 use crate::sys::browser;
+use crate::sys::paths;
 use crate::sys::paths::Desktop;
 
 /// How long a person has, to find a password, a telephone and a second factor. Device codes have a lifetime of their
@@ -166,6 +167,7 @@ impl LoginFlow<'_> {
             self.out.info(&format!("{why}; use another device"));
         }
         if self.out.is_terminal()
+            && paths::is_unicode_shown(true)
             && let Some(drawn) = qr::draw(complete.as_ref().unwrap_or(uri).as_str())
         {
             self.out.prompt(&drawn);

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 use serde_json::json;
 
-use super::GlobalArgs;
+use super::keeper::Keeper;
 use super::output::{CommandStatus, Output};
 use super::signals::StopSignals;
+use super::{GlobalArgs, completion};
 use crate::cli::setup::Setup;
 use crate::engine::new_credential;
 use crate::engine::new_credential::{NewCredentialResult, Provenance};
@@ -35,10 +37,10 @@ use crate::signin::{self, SignInError};
 #[derive(Debug, Args)]
 pub struct LoginArgs {
     /// Profile to sign in
-    #[arg(value_name = "PROFILE", value_parser = super::profile_name)]
+    #[arg(value_name = "PROFILE", value_parser = super::profile_name, add = ArgValueCandidates::new(completion::profiles))]
     profile: ProfileName,
     /// Provider to sign in to; required unless the profile is configured or named after a provider
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", add = ArgValueCandidates::new(completion::providers))]
     provider: Option<String>,
     /// Show a code to enter on another device
     #[arg(long, conflicts_with = "paste")]
@@ -187,10 +189,12 @@ fn report(done: &LoginResult, setup: &Setup, profile: &Profile, out: &Output) ->
         Some(at) => line.push_str(&format!(", valid until {}", at.to_the_second())),
         None => line.push_str(", no access token yet"),
     }
-    if let Some(at) = refresh_at {
+    let keeper = Keeper::of(setup);
+    if let Some(at) = refresh_at.filter(|_| keeper != Keeper::Nobody) {
         line.push_str(&format!(", next refresh {}", at.to_the_second()));
     }
     out.info(&line);
+    keeper.warn_if_nobody("this", out);
     for warning in done.stored.warnings.iter().filter(|_| done.stored.is_new) {
         out.warn(warning);
     }

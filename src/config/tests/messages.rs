@@ -62,7 +62,7 @@ provider = "xai""#,
             r#"[provider.acme]
 source = "me""#,
             r#"config.toml:2: [provider.acme] unknown key "source""#,
-            "the keys allowed here are issuer, authorization_endpoint, token_endpoint, device_authorization_endpoint, revocation_endpoint, redirect_uri, client_id, client_auth, client_secret, client_key, client_key_id, assertion_audience, scopes, rotation, reuse_grace, grace_semantics, last_chance, trust_503, concurrency, settle, timeout, connect_timeout, headers, parameters, body, dead_codes, client_codes, endpoint_domain, ca_file, margin and default_lifetime",
+            "keepalive.toml(5) explains the keys of this section",
         ),
         (
             r#"["a\u001b[31mb"]
@@ -228,6 +228,11 @@ margin = "2 fortnights""#,
             acme!(r#"settle = "quick""#),
             r#"config.toml:4: [provider.acme] settle "quick" is not a duration"#,
             r#"write it like "90s", "15m", "2h" or "1d 12h""#,
+        ),
+        (
+            acme!(r#"timeout = "30""#),
+            r#"config.toml:4: [provider.acme] timeout "30" is not a duration"#,
+            r#"did you mean "30s"?"#,
         ),
         (
             acme!(r#"default_lifetime = "500d""#),
@@ -466,7 +471,7 @@ fn values_outside_their_choices_are_reported_with_a_hint() {
         (
             acme!(r#"client_auth = "basic""#),
             r#"config.toml:4: [provider.acme] client_auth must be "none", "client_secret_basic", "client_secret_post" or "private_key_jwt", not "basic""#,
-            r#"write client_auth = "none", "client_secret_basic", "client_secret_post" or "private_key_jwt""#,
+            r#"did you mean "client_secret_basic"?"#,
         ),
         (
             acme!(r#"body = "xml""#),
@@ -606,7 +611,7 @@ provider = "no where""#,
             r#"[profile.work]
 provider = "google""#,
             r#"config.toml:2: [profile.work] provider "google" cannot be used yet: client_id is missing"#,
-            r#"in [provider.google], register a client with the provider and write client_id = "...""#,
+            r#"in [provider.google], register a client with the provider (https://console.cloud.google.com/apis/credentials) and write client_id = "..." and client_secret = { file = "PATH" }"#,
         ),
         (
             r#"[profile."a b"]

@@ -3,8 +3,10 @@
 mod messages;
 mod resolve;
 mod robust;
+mod several;
 
 use super::*;
+use crate::outcome::Position;
 
 /// A configuration that must be right.
 fn parsed(text: &str) -> Config {

@@ -257,7 +257,7 @@ fn profile_without_a_provider_is_refused_with_a_hint() {
     assert_eq!(
         refused("work", None),
         (
-            "/etc/ka/config.toml: profile work: it is not configured and is not a known provider".into(),
+            "/etc/ka/config.toml:1: profile work: its section names no provider, and it has no credential".into(),
             "to create it: keepalive login work --provider NAME, or set provider in [profile.work]; `keepalive providers` lists the names".into()
         )
     );
@@ -272,7 +272,7 @@ fn profile_without_a_provider_is_refused_with_a_hint() {
         refused("google", None),
         (
             "/etc/ka/config.toml: profile google: provider \"google\" cannot be used yet: client_id is missing".into(),
-            "in [provider.google], register a client with the provider and write client_id = \"...\"".into()
+            "in [provider.google], register a client with the provider (https://console.cloud.google.com/apis/credentials) and write client_id = \"...\" and client_secret = { file = \"PATH\" }".into()
         )
     );
     let error = nowhere().profile(&"work".parse().unwrap(), None).unwrap_err();
@@ -354,8 +354,8 @@ fn settings_without_effect_are_warned_about() {
 fn config_error_names_line_column_and_key() {
     let text = "# ü\n[profile.\"xai:default\"]\nprovider = \"xai\"\nmargin  = \"0%\"\n";
     let error = Config::parse(text, Path::new("c.toml"), None).unwrap_err();
-    let finding = error.diagnostic();
-    assert_eq!(finding.position, Some((4, 11)));
+    let [finding] = error.mistakes() else { panic!("{error:?}") };
+    assert_eq!(finding.position, Some(Position { line: 4, column: 11 }));
     assert_eq!(finding.key, "profile.\"xai:default\".margin");
     assert!(finding.message.starts_with("[profile.\"xai:default\"] margin must be"), "{}", finding.message);
 }

@@ -13,8 +13,15 @@ pub struct ConcurrencyLimit(Arc<ConcurrencyState>);
 
 #[derive(Default)]
 struct ConcurrencyState {
-    in_use: Mutex<HashMap<String, usize>>,
-    released: Condvar,
+    providers: Mutex<HashMap<String, ProviderSlots>>,
+}
+
+/// The places at one provider. Each has a condition of its own, so that a place that becomes free wakes one flight, and
+/// not all that wait.
+#[derive(Default)]
+struct ProviderSlots {
+    in_use: usize,
+    released: Arc<Condvar>,
 }
 
 /// A place at the provider; free again when dropped.
@@ -33,12 +40,19 @@ impl ConcurrencyLimit {
 
     /// A place if one is free now.
     pub fn try_acquire(&self, provider: &str, limit: usize) -> Option<ConcurrencyPermit> {
-        let mut taken = self.0.lock();
-        if is_full(&taken, provider, limit) {
-            return None;
+        {
+            let mut providers = self.0.lock();
+            if is_full(&providers, provider, limit) {
+                return None;
+            }
+            increment(&mut providers, provider);
         }
-        increment(&mut taken, provider);
         Some(self.new_permit(provider, limit))
+    }
+
+    /// The places taken, at all providers.
+    pub fn in_use(&self) -> usize {
+        self.0.lock().values().map(|slots| slots.in_use).sum()
     }
 
     fn new_permit(&self, provider: &str, limit: usize) -> ConcurrencyPermit {
@@ -65,34 +79,38 @@ impl Drop for ConcurrencyPermit {
 
 impl ConcurrencyState {
     fn acquire(&self, provider: &str, limit: usize) {
-        let is_full = |taken: &mut HashMap<_, _>| is_full(taken, provider, limit);
-        let mut taken = self.lock();
-        if is_full(&mut taken) {
+        let mut providers = self.lock();
+        if is_full(&providers, provider, limit) {
             events::provider_wait(provider);
+            let released = Arc::clone(&providers.entry(provider.to_owned()).or_default().released);
+            providers = released
+                .wait_while(providers, |providers| is_full(providers, provider, limit))
+                .unwrap_or_else(PoisonError::into_inner);
         }
-        let mut taken = self.released.wait_while(taken, is_full).unwrap_or_else(PoisonError::into_inner);
-        increment(&mut taken, provider);
+        increment(&mut providers, provider);
     }
 
+    /// Wakes one flight. If that one finds no place, because another came first or its limit is lower, a place is in use,
+    /// and the release of that wakes again.
     fn release(&self, provider: &str) {
-        if let Some(n) = self.lock().get_mut(provider) {
-            *n = n.saturating_sub(1);
+        if let Some(slots) = self.lock().get_mut(provider) {
+            slots.in_use = slots.in_use.saturating_sub(1);
+            slots.released.notify_one();
         }
-        self.released.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
-        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, ProviderSlots>> {
+        self.providers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A limit of zero would let no flight through, so it counts as one.
-fn is_full(taken: &HashMap<String, usize>, provider: &str, limit: usize) -> bool {
-    taken.get(provider).copied().unwrap_or(0) >= limit.max(1)
+fn is_full(providers: &HashMap<String, ProviderSlots>, provider: &str, limit: usize) -> bool {
+    providers.get(provider).is_some_and(|slots| slots.in_use >= limit.max(1))
 }
 
-fn increment(taken: &mut HashMap<String, usize>, provider: &str) {
-    *taken.entry(provider.to_owned()).or_insert(0) += 1;
+fn increment(providers: &mut HashMap<String, ProviderSlots>, provider: &str) {
+    providers.entry(provider.to_owned()).or_default().in_use += 1;
 }
 
 #[cfg(test)]
@@ -100,7 +118,7 @@ mod tests {
     use super::*;
 
     fn taken(lanes: &ConcurrencyLimit, provider: &str) -> Option<usize> {
-        lanes.0.lock().get(provider).copied()
+        lanes.0.lock().get(provider).map(|slots| slots.in_use)
     }
 
     #[test]
@@ -133,6 +151,27 @@ mod tests {
             drop(only);
             waiter.join().unwrap();
         });
+    }
+
+    #[test]
+    fn every_waiting_flight_gets_a_place_in_turn() {
+        const FLIGHTS: usize = 16;
+        let lanes = ConcurrencyLimit::default();
+        let held = [lanes.acquire("a", 2), lanes.acquire("a", 2)];
+        let most = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for flight in 0..FLIGHTS {
+                let (lanes, most) = (&lanes, &most);
+                scope.spawn(move || {
+                    // A limit that was changed meanwhile holds up no other.
+                    let _place = lanes.acquire("a", 1 + flight % 2);
+                    most.fetch_max(taken(lanes, "a").unwrap_or(0), std::sync::atomic::Ordering::SeqCst);
+                });
+            }
+            drop(held);
+        });
+        assert_eq!(taken(&lanes, "a"), Some(0));
+        assert!(most.into_inner() <= 2);
     }
 
     #[test]

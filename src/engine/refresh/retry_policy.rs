@@ -112,11 +112,20 @@ fn decide_last_chance(intent: &Intent, policy: &Policy, validity: Option<&Validi
             RetryDecision::GiveUpAtExpiry(now.wall.plus(left))
         };
     }
-    let lead = validity.map_or(Duration::ZERO, |v| LAST_CHANCE_LEAD.min(v.lifetime() / 4));
+    let lead = validity.map_or(Duration::ZERO, last_chance_lead);
     let until_lead = left.saturating_sub(lead);
     let until_settled = settled_at(intent, policy, now).map_or(Duration::ZERO, |at| at.since(now.wall));
     let wait = until_lead.max(until_settled);
     if wait.is_zero() { RetryDecision::Send(SendKind::LastChance) } else { RetryDecision::Wait(now.wall.plus(wait)) }
+}
+
+fn last_chance_lead(validity: &Validity) -> Duration {
+    LAST_CHANCE_LEAD.min(validity.lifetime() / 4)
+}
+
+/// When the last chance comes.
+pub fn last_chance_at(validity: &Validity) -> Timestamp {
+    validity.expires_at().minus(last_chance_lead(validity))
 }
 
 /// Until when the abandoned request may still be processed; `None` once that is over.

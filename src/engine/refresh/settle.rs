@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::{Moment, Timestamp};
 use crate::credential::Credential;
+use crate::credential::freshness::Validity;
 use crate::credential::secret::Fingerprint;
 use crate::engine::refresh::context::RefreshContext;
 use crate::events;
@@ -109,7 +110,8 @@ impl Settlement {
             }
         }
         if let End::Granted { credential, .. } = &end {
-            events::refreshed(&ctx.profile, credential.generation);
+            let expires_at = credential.validity().map(Validity::expires_at);
+            events::refreshed(&ctx.profile, credential.generation, expires_at);
         }
         outcome
     }

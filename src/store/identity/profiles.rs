@@ -16,12 +16,6 @@ pub(in crate::store) fn list_profiles(layout: &Layout) -> Result<Vec<ProfileName
     sorted_names(layout, |folder| Ok(profile_in_folder(folder).ok().flatten()))
 }
 
-/// The profiles that have a folder, by name; not every one has something stored. Looks into none whose name tells its
-/// profile.
-pub(in crate::store) fn list_folder_names(layout: &Layout) -> Result<Vec<ProfileName>, StoreError> {
-    sorted_names(layout, |folder| Ok(name_of_folder(folder).or_else(|| profile_in_folder(folder).ok().flatten())))
-}
-
 /// Lists the profiles for a caller that must miss none: a folder that cannot be read is an error.
 pub(super) fn list_profiles_strictly(layout: &Layout) -> Result<Vec<ProfileName>, StoreError> {
     sorted_names(layout, profile_in_folder)

@@ -43,13 +43,17 @@ impl Keys {
     /// replace it is the way out of a lost key. Of the others the first whose header names this key is enough, and one
     /// that cannot be read has no say.
     pub fn check_id(&self, key: &SealingKey, within: &str) -> Result<(), StoreError> {
-        let mut other = None;
-        for name in profiles::list_folder_names(&self.layout)? {
+        let mut other: Option<(PathBuf, String)> = None;
+        for folder in profiles::list_folders(&self.layout)? {
+            let by_name = profiles::name_of_folder(&folder);
+            let Some(name) = by_name.or_else(|| profiles::profile_in_folder(&folder).ok().flatten()) else { continue };
             let Some((path, Some(header))) = self.sealed_file(&name) else { continue };
             if header.key_id == key.id() || name.as_str() == within {
                 return Ok(());
             }
-            other.get_or_insert((path, header.key_id));
+            if other.as_ref().is_none_or(|(first, _)| path < *first) {
+                other = Some((path, header.key_id));
+            }
         }
         match other {
             Some((path, id)) => Err(self.unseal_error(path, UnsealError::OtherKey(id))),

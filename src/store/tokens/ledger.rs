@@ -123,7 +123,11 @@ impl Ledger {
         events::ledger_write(token, line.trim_end_matches(token.as_str()));
         // A torn last line would swallow the new one.
         let is_torn = bytes.last().is_some_and(|last| *last != b'\n');
-        let whole: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+        let is_long = bytes.iter().filter(|byte| **byte == b'\n').count() + 1 >= 2 * KEPT_LINES;
+        let whole: Vec<&[u8]> = match is_long {
+            true => bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect(),
+            false => Vec::new(),
+        };
         if whole.len() >= 2 * KEPT_LINES {
             let newest = whole.iter().skip(whole.len() - KEPT_LINES).flat_map(|line| [line, b"\n".as_slice()].concat());
             durable::replace(&self.path, &newest.collect::<Vec<u8>>()).map_err(unwritten)?;
@@ -153,10 +157,26 @@ impl LedgerSnapshot {
     }
 }
 
-/// The fingerprint ends its line, so that a torn one, which was never acknowledged, speaks of none.
+/// The last line about a token, without its fingerprint. That ends the line, so that a torn one, which was never
+/// acknowledged, speaks of none.
+fn find_line<'a>(bytes: &'a [u8], token: &[u8]) -> Option<&'a [u8]> {
+    let mut rest = bytes;
+    loop {
+        if rest.last() == token.last()
+            && let Some(before) = rest.strip_suffix(token)
+        {
+            let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+            return before.get(start..);
+        }
+        // Most lines are a fingerprint alone. If one ended further back than the line before, it would be too short.
+        let usual = rest.len().checked_sub(token.len() + 1).filter(|at| rest.get(*at) == Some(&b'\n'));
+        let end = usual.or_else(|| rest.iter().rposition(|byte| *byte == b'\n'))?;
+        rest = rest.get(..end)?;
+    }
+}
+
 fn find_entry(bytes: &[u8], token: &Fingerprint) -> Option<LedgerEntry> {
-    let mut lines = bytes.rsplit(|byte| *byte == b'\n');
-    let before = lines.find_map(|line| line.strip_suffix(token.as_str().as_bytes()))?;
+    let before = find_line(bytes, token.as_str().as_bytes())?;
     let mut words = std::str::from_utf8(before).unwrap_or_default().split_whitespace();
     match (words.next(), words.next().and_then(Timestamp::parse_rfc3339)) {
         (Some(IN_DOUBT), Some(at)) => Some(LedgerEntry::InDoubt(at)),
@@ -245,6 +265,22 @@ mod tests {
         ledger.add_in_doubt(&print(2), THEN).unwrap();
         assert!(ledger.is_consumed(&print(1)).unwrap(), "it was consumed once more");
         assert_eq!(ledger.entry(&print(2)).unwrap(), Some(LedgerEntry::InDoubt(THEN)));
+    }
+
+    #[test]
+    fn last_line_about_a_token_is_found_among_odd_lines() {
+        let (one, two) = (print(1), print(2));
+        let (one, two) = (one.as_str(), two.as_str());
+        let found = |text: &str| find_line(text.as_bytes(), one.as_bytes()).map(<[u8]>::to_vec);
+        assert_eq!(found(""), None);
+        assert_eq!(found(&format!("{two}\n")), None);
+        assert_eq!(found(one), Some(Vec::new()));
+        for after in ["", "x", "x\n\n", "\n", &format!("-{two}\n"), &format!("{two}\n{two}\n"), &two[1..]] {
+            for before in ["", "\n", "torn\n", &format!("{one}\n"), &format!("-{two}\n")] {
+                let text = format!("{before}mark {one}\n{after}");
+                assert_eq!(found(&text), Some(b"mark ".to_vec()), "{text:?}");
+            }
+        }
     }
 
     /// Rule 17.

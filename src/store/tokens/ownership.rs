@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use crate::credential::Generation;
 use crate::credential::secret::{Fingerprint, RefreshToken};
 use crate::profile::ProfileName;
-use crate::store::journal::Journal;
 use crate::store::keyring::item;
 use crate::store::keys::sealing_key::SealingKey;
+use crate::store::tokens::journal_facts::JournalFacts;
 use crate::store::tokens::scan::{ScannedProfile, StoreScan};
 use crate::store::{Store, StoreError};
 use crate::sys::durable;
@@ -91,7 +91,7 @@ impl Store {
         let journal = match &other.journal {
             Some(journal) => journal,
             None => {
-                absent = Journal::new(other.name.clone());
+                absent = JournalFacts::default();
                 &absent
             }
         };
@@ -103,11 +103,11 @@ impl Store {
         let is_sealed = is_behind || (has_credential && !is_at_home && !is_ours);
         let is_sealed = is_sealed && other.has_sealed_token(self, token, key)?;
         let is_its_own = is_sealed || (has_credential && is_ours);
-        let is_refused = journal.is_rejected() && !(is_behind && is_sealed);
+        let is_refused = journal.is_rejected && !(is_behind && is_sealed);
         if is_its_own && !is_refused {
             return Ok(Some(TokenClaim::HeldBy(other.name.clone())));
         }
-        let is_dead = is_its_own || journal.unusable_tokens().any(|given_up| given_up == token);
+        let is_dead = is_its_own || journal.unusable_tokens.contains(token);
         Ok(is_dead.then_some(TokenClaim::Unusable))
     }
 }

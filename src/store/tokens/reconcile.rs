@@ -61,15 +61,16 @@ impl Store {
         let named = scan.profiles.iter().filter_map(|profile| {
             let journal = profile.journal.as_ref()?;
             let is_of_this_store = ours.as_ref().is_some_and(|ours| journal.is_of(ours));
-            journal.last_ledgered.as_ref().filter(|_| is_of_this_store).map(|token| (token, &profile.journal_path))
+            journal.last_ledgered.as_ref().filter(|_| is_of_this_store).map(|token| (token, &profile.name))
         });
         // Read after the journals: what they name was in the ledger before.
         let pages = self.ledger.snapshot()?;
         let tokens = pages.tokens();
         let is_lacking = |token: &Fingerprint| tokens.as_ref().is_some_and(|t| !t.contains(token.as_str().as_bytes()));
         match named.into_iter().find(|(token, _)| is_lacking(token)) {
-            Some((_, journal)) => {
-                Err(StoreError::LedgerDamaged { path: self.layout.ledger(), journal: journal.clone() })
+            Some((_, name)) => {
+                let journal = self.layout.profile_folder(name).journal();
+                Err(StoreError::LedgerDamaged { path: self.layout.ledger(), journal })
             }
             None => Ok(()),
         }

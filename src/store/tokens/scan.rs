@@ -11,6 +11,7 @@ use crate::store::identity::profiles;
 use crate::store::journal::Journal;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::profile::files::SealedSlot;
+use crate::store::tokens::journal_facts::JournalFacts;
 use crate::store::{Store, StoreError};
 use crate::sys::file_watch::FileVersion;
 
@@ -26,18 +27,16 @@ pub struct StoreScan {
 /// What one look found of a profile.
 pub(in crate::store) struct ScannedProfile {
     pub name: ProfileName,
-    pub journal_path: PathBuf,
     /// `None` also if it is damaged: that is for the profile's own runs to tell, and holds up no other.
-    pub journal: Option<Journal>,
-    sealed_path: PathBuf,
+    pub journal: Option<JournalFacts>,
     /// `None`: it is the file that the journal was written for, and is not read.
-    sealed: Option<SealedSlot>,
+    sealed: Option<Box<SealedSlot>>,
 }
 
 impl ScannedProfile {
     /// The generation of the sealed file, if it may be another than the journal's.
     pub(in crate::store) fn other_generation(&self) -> Result<Option<Generation>, StoreError> {
-        self.sealed.as_ref().map_or(Ok(None), SealedSlot::generation)
+        self.sealed.as_ref().map_or(Ok(None), |sealed| sealed.generation())
     }
 
     /// Whether the sealed credential has this token. One that cannot be opened has none that is known.
@@ -49,9 +48,9 @@ impl ScannedProfile {
     ) -> Result<bool, StoreError> {
         let read;
         let sealed = match &self.sealed {
-            Some(sealed) => sealed,
+            Some(sealed) => sealed.as_ref(),
             None => {
-                read = SealedSlot::read(self.sealed_path.clone());
+                read = SealedSlot::read(store.layout.profile_folder(&self.name).sealed());
                 &read
             }
         };
@@ -66,22 +65,25 @@ impl Store {
     pub fn scan(&self) -> Result<StoreScan, StoreError> {
         let folders = profiles::list_folders(&self.layout)?;
         let threads = (folders.len() / PROFILES_PER_THREAD).clamp(1, MAX_THREADS);
-        let mut profiles: Vec<ScannedProfile> = if threads == 1 {
+        let mut profiles = if threads == 1 {
             self.scan_folders(&folders)?
         } else {
-            let part = folders.len().div_ceil(threads);
+            let chunk = folders.len().div_ceil(threads);
             std::thread::scope(|scope| {
-                let parts: Vec<_> =
-                    folders.chunks(part).map(|folders| scope.spawn(|| self.scan_folders(folders))).collect();
-                let scanned = parts.into_iter().map(|part| {
-                    part.join().unwrap_or_else(|_| {
+                let chunks: Vec<_> =
+                    folders.chunks(chunk).map(|folders| scope.spawn(|| self.scan_folders(folders))).collect();
+                let scanned = chunks.into_iter().map(|chunk| {
+                    chunk.join().unwrap_or_else(|_| {
                         Err(StoreError::io("read", self.layout.dir(), io::Error::other("a thread failed")))
                     })
                 });
-                scanned.collect::<Result<Vec<_>, _>>().map(|parts| parts.into_iter().flatten().collect())
+                scanned.collect::<Result<Vec<Vec<ScannedProfile>>, _>>()
             })?
+            .into_iter()
+            .flatten()
+            .collect()
         };
-        profiles.sort_by(|a, b| a.name.cmp(&b.name));
+        profiles.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(StoreScan { profiles })
     }
 
@@ -91,9 +93,8 @@ impl Store {
 
     /// `None`: the folder is of no profile.
     fn scan_folder(&self, folder: &Path) -> Result<Option<ScannedProfile>, StoreError> {
-        let Some(name) =
-            profiles::name_of_folder(folder).map_or_else(|| profiles::profile_in_folder(folder), |n| Ok(Some(n)))?
-        else {
+        let by_name = profiles::name_of_folder(folder);
+        let Some(name) = by_name.map_or_else(|| profiles::profile_in_folder(folder), |n| Ok(Some(n)))? else {
             return Ok(None);
         };
         let files = self.layout.profile_folder(&name);
@@ -106,9 +107,9 @@ impl Store {
             Err(e) => return Err(e),
         };
         let is_current = journal.as_ref().is_some_and(|journal| journal.is_written_for(FileVersion::of(&sealed_path)));
-        let sealed = (!is_current).then(|| SealedSlot::read(sealed_path.clone()));
-        let is_missing = matches!(sealed.as_ref().map(SealedSlot::get), Some(Ok(None)));
+        let sealed = (!is_current).then(|| Box::new(SealedSlot::read(sealed_path)));
+        let is_missing = matches!(sealed.as_ref().map(|sealed| sealed.get()), Some(Ok(None)));
         let is_nothing = journal.is_none() && !is_damaged && is_missing;
-        Ok((!is_nothing).then_some(ScannedProfile { name, journal_path, journal, sealed_path, sealed }))
+        Ok((!is_nothing).then(|| ScannedProfile { name, journal: journal.map(JournalFacts::from), sealed }))
     }
 }

@@ -152,7 +152,6 @@ impl<'l> LockedProfile<'_, 'l> {
     ) -> Result<Option<LoadedCredential<'l>>, StoreError> {
         events::step(self.permit.profile(), "reading the sealed credential and the keyring item");
         self.refuse_foreign(key)?;
-        self.refuse_restored()?;
         let mut warnings = Vec::new();
         self.flush_ledger_backlog(&mut warnings)?;
         let sealed = if self.journal.is_tombstone { None } else { self.unseal_current(key) };
@@ -216,7 +215,7 @@ impl<'l> LockedProfile<'_, 'l> {
         {
             self.mark_consumed(&key.fingerprint(&theirs.credential.refresh))?;
         }
-        refused
+        refused.and_then(|()| self.refuse_restored())
     }
 
     /// Whether the sealed credential is enough while the keyring cannot be read. It is not if only the keyring item can

@@ -13,8 +13,8 @@ mod support;
 
 mod client_auth;
 mod contrib;
-mod copies;
 mod contrib_test;
+mod copies;
 mod daemon;
 mod damaged_store;
 mod discovery;

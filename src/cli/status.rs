@@ -126,6 +126,7 @@ fn to_json(row: &StatusRow, store: &str) -> Value {
         "state": row.status.state,
         "generation": journal.map(|r| r.generation),
         "expires_at": journal.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at()),
+        "assumed": journal.and_then(|r| r.validity.as_ref()).is_some_and(|v| v.assumed),
         "refresh_at": row.status.refresh_at,
         "refreshed_at": journal.and_then(|r| r.refreshed_at),
         "last_attempt": last_attempt_json(row),
@@ -213,11 +214,14 @@ fn header(look: &Look) -> Vec<String> {
 
 fn cells(row: &StatusRow, look: &Look) -> Vec<String> {
     let journal = row.credential();
-    let expires = journal.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at());
+    let expires = journal.and_then(|r| r.validity.as_ref()).map(|v| {
+        let assumed = if v.assumed { "assumed " } else { "" };
+        format!("{assumed}{}", look.when(v.expires_at()))
+    });
     let mut cells = vec![
         row.name.to_string(),
         state_word(row.status.state, row.publication()),
-        expires.map_or("-".into(), |at| look.when(at)),
+        expires.unwrap_or_else(|| "-".into()),
         row.status.refresh_at.map_or("-".into(), |at| look.planned(at)),
     ];
     if look.is_exact {
@@ -265,7 +269,13 @@ fn print_notes(row: &StatusRow, look: &Look, out: &Output) {
     let soon = row.journal.as_ref().and_then(|r| r.login_by).filter(|by| by.since(look.now).as_secs() < 7 * 86400);
     if let Some(by) = soon {
         let when = look.when(by);
-        out.paragraph(&format!("{name}: the refresh token itself expires {when}; sign in again before then"), 2);
+        let remedy = match row.journal.as_ref().is_some_and(|r| r.is_login_by_final) {
+            _ if by <= look.now => "sign in again",
+            true => "a refresh does not prolong it: sign in again before then",
+            false => "a refresh before then prolongs it, unless the server sets a limit",
+        };
+        let verb = if by <= look.now { "expired" } else { "expires" };
+        out.paragraph(&format!("{name}: the refresh token itself {verb} {when}; {remedy}"), 2);
     }
 }
 

@@ -113,7 +113,7 @@ error_kinds! {
     InDoubt, "in_doubt", TryAgain, "A request was sent, and no usable response arrived: the refresh token may have been consumed.";
     Network, "network", TryAgain, "The provider could not be reached; nothing was sent.";
     Throttled, "throttled", TryAgain, "The provider rejected the request for now (as with HTTP status 429); the refresh token is unaffected.";
-    Refused, "refused", TryAgain, "The provider rejected the request for an unknown reason; the refresh token is unaffected.";
+    Refused, "refused", TryAgain, "The provider rejected the request for a reason that keepalive does not know, or names a condition that may pass. See `dead_codes` in keepalive.toml(5).";
     NotBefore, "not_before", TryAgain, "No request is made before `retry_at`.";
     Busy, "busy", TryAgain, "The refresh continues, but this command no longer waits for it.";
     Interrupted, "interrupted", TryAgain, "The refresh was cancelled before anything was sent.";

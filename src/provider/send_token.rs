@@ -50,7 +50,11 @@ impl HttpEndpoint {
             let (send_gate, provider) = (Arc::clone(&send_gate), Arc::clone(&prepared.provider));
             async move { send_and_read(request, &send_gate, &provider).await }
         };
-        let response = self.runtime().block_on(self.runtime().spawn(exchange)).unwrap_or_else(|e| Err(e.to_string()));
+        let mut response =
+            self.runtime().block_on(self.runtime().spawn(exchange)).unwrap_or_else(|e| Err(e.to_string()));
+        if let Ok(answer) = &mut response {
+            answer.sent = wire.sent;
+        }
         match (send_gate.close_and_report(), response) {
             (SendOutcome::Sent, Ok(answer)) if answer.is_complete => {
                 ExchangeResult::Responded { sent, predecessor, answer }

@@ -102,7 +102,7 @@ impl StoreError {
 
     /// Whether the error stays until what is stored is repaired, so that `status` must show it for the profile. An
     /// error that may pass does not count, nor one that another run may not meet: a keyring or a disk that fails, a key
-    /// that only this process lacks. An error of the whole store, or of the journal itself, is not recorded in a
+    /// that only this process lacks, or that another keyring than that of this process's session bus has. An error of the whole store, or of the journal itself, is not recorded in a
     /// journal.
     fn is_persistent(&self) -> bool {
         match self {
@@ -115,12 +115,14 @@ impl StoreError {
             | Self::Restored { .. }
             | Self::TokenClaimed { .. }
             | Self::LedgerDamaged { .. }
-            | Self::KeyMissing { .. }
-            | Self::KeyDamaged
-            | Self::KeyUnavailable { error: KeyError::Malformed(_) | KeyError::FileReadableByOthers(_), .. } => true,
+            | Self::KeyUnavailable { error: KeyError::Malformed(_) | KeyError::FileReadableByOthers { .. }, .. } => {
+                true
+            }
             Self::Io { .. }
             | Self::Empty
             | Self::Keyring(_)
+            | Self::KeyMissing { .. }
+            | Self::KeyDamaged
             | Self::KeyUnavailable { .. }
             | Self::DamagedFile { .. }
             | Self::ForeignJournal { .. }

@@ -130,6 +130,11 @@ impl Store {
         self.keys.load_or_generate(within)
     }
 
+    /// Undoes what [`Store::prepare_to_seal`] made for a credential that was refused, under the lock that it gave.
+    pub fn discard_preparation(&self, _store_lock: LockFile) {
+        self.keys.discard_unused_new();
+    }
+
     /// Rule 30: a lock on a network filesystem may exclude only the processes of this machine.
     pub fn check_filesystem(&self) -> Result<(), StoreError> {
         let dir = self.layout.dir();

@@ -10,4 +10,5 @@ pub mod lockfile;
 pub mod machine;
 pub mod paths;
 pub mod process;
+pub mod secret_file;
 pub mod socket;

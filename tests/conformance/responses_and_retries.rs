@@ -145,7 +145,7 @@ fn rejection_error_quotes_the_server_description() {
 fn odd_token_type_or_missing_lifetime_gives_a_warning() {
     for (members, words) in [
         (json!({"token_type": "user"}), "the token type is not Bearer"),
-        (json!({"expires_in": null}), "no expires_in in the response; assuming 3600 s"),
+        (json!({"expires_in": null}), "no credible expires_in in the response; assuming 3600 s"),
     ] {
         let world = world();
         world.server.script([Fault::ReplaceMembers(members)]);

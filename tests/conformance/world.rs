@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use keepalive::clock::{Clock, ManualClock, Timestamp};
 use keepalive::credential::Credential;
+use keepalive::credential::expiry::LifetimeBounds;
 use keepalive::credential::external::ImportSource;
 use keepalive::credential::freshness::Demand;
 use keepalive::credential::token_response;
@@ -196,8 +197,12 @@ impl World {
             panic!()
         };
         let now = self.clock.now();
-        let told = granted.expiry.lifetime_of_import(&now);
-        new_credential::build_credential(*granted, prepared.binding(), &now, told, ACCESS_LIFETIME).unwrap()
+        let mut granted = *granted;
+        // It has just been granted.
+        granted.expiry.issued_at = granted.expiry.issued_at.or(Some(now.wall));
+        let bounds = LifetimeBounds { default: ACCESS_LIFETIME, max: None };
+        let validity = granted.expiry.validity_of_import(&now, bounds);
+        new_credential::build_credential(granted, prepared.binding(), validity).unwrap()
     }
 
     /// The provider as a refresh would have it.

@@ -146,7 +146,8 @@ fn warning_text(note: GrantWarning, provider: &Provider) -> String {
         GrantWarning::NotBearer => "the token type is not Bearer".into(),
         GrantWarning::ScopeChanged => "the granted scope has changed".into(),
         GrantWarning::LifetimeAssumed => {
-            format!("no expires_in in the response; assuming {} s", provider.default_lifetime.as_secs())
+            let assumed = provider.lifetime_bounds().assumed();
+            format!("no credible expires_in in the response; assuming {} s", assumed.as_secs())
         }
         GrantWarning::RefreshTokenUnreadable => "the refresh token in the response is unusable".into(),
         GrantWarning::OldTokenAfterRetry => "the server returned the old refresh token after a second attempt".into(),

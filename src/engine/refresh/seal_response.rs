@@ -84,6 +84,7 @@ fn to_sealed_response(provider: &Provider, sent_refresh: SentRefresh<'_>) -> Sea
         retry_after: response.retry_after,
         body: SealedResponse::encode_body(&response.body),
         is_complete: response.is_complete,
+        further_secrets: response.sent.iter().filter(|s| *s != sent.expose()).map(|s| SecretText(s.into())).collect(),
         sent_refresh_token: SecretText(sent.expose().into()),
         cooldown_ms: millis(cooldown_after_grace(&provider.policy, &intent)),
         sent_at: intent.last_sent,
@@ -91,6 +92,7 @@ fn to_sealed_response(provider: &Provider, sent_refresh: SentRefresh<'_>) -> Sea
         binding: spent.binding,
         previous_grant: SealedGrant::from_grant(&spent.grant),
         default_lifetime_ms: millis(provider.default_lifetime),
+        max_lifetime_ms: provider.max_lifetime.map(millis),
     }
 }
 

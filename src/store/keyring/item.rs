@@ -76,6 +76,13 @@ impl<'s> ProfileItem<'s> {
         })
     }
 
+    /// The UUID of the other store that published the item; `None` where none did.
+    pub fn other_owner(&self) -> Result<Option<String>, KeyringError> {
+        let found = self.keyring.read(&self.attributes)?;
+        let owner = found.and_then(|found| Some(serde_json::from_str::<ItemValue>(&found.value).ok()?.store));
+        Ok(owner.filter(|owner| *owner != self.store))
+    }
+
     fn verify(&self, text: &str, key: &SealingKey) -> PublishedItem {
         let Ok(mut value) = serde_json::from_str::<ItemValue>(text) else {
             let claimed = serde_json::from_str::<serde_json::Value>(text).ok();

@@ -18,8 +18,7 @@ use crate::store::keyring::{KeyringError, KeyringService, item};
 use crate::store::keys::sealing_key::SealingKey;
 use crate::sys::lockfile::LockFile;
 
-/// How long a new key is given to become durable before it is read again, and how often.
-const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a new key is read again to see whether it has become durable.
 const KEY_CHECK_TRIES: u32 = 10;
 
 /// Where the key is kept.
@@ -133,19 +132,33 @@ impl Keys {
         })
     }
 
+    /// Takes back a key that was made in this run, since what it was made for was refused. The caller holds the store lock.
+    /// Failing costs only an item that nothing needs, and the next first credential uses it.
+    pub(in crate::store) fn discard_unused_new(&self) {
+        let KeyPlace::Keyring(keyring) = &self.place else { return };
+        if !self.is_new.load(Ordering::SeqCst) || !matches!(profiles::has_credentials(&self.layout), Ok(false)) {
+            return;
+        }
+        let Ok(Some(identity)) = self.identity.find() else { return };
+        self.is_new.store(false, Ordering::SeqCst);
+        self.drop_cached();
+        let _stays = key_item::delete(keyring, &identity.uuid);
+    }
+
     /// Makes sure that a key born in this run is kept. Some keyrings acknowledge a write before it is durable (one lost it
-    /// when killed within 200 ms), so this waits, reads it over a new connection and writes it again if need be, for up to
-    /// 10 s. `on_wait` is told of the wait.
+    /// when killed within 200 ms), so this waits, reads it over a new connection and writes it again if need be, a few
+    /// times. `on_wait` is told of the wait.
     pub fn verify_persisted(&self, on_wait: &dyn Fn(Duration)) -> Result<(), StoreError> {
         let KeyPlace::Keyring(keyring) = &self.place else { return Ok(()) };
         if !self.is_new.load(Ordering::SeqCst) {
             return Ok(());
         }
         let identity = self.identity.usable_here()?;
-        on_wait(KEY_CHECK_INTERVAL);
+        let interval = keyring.write_delay();
+        on_wait(interval);
         for _ in 0..KEY_CHECK_TRIES {
             #[expect(clippy::disallowed_methods, reason = "no keyring says when its disk has the key")]
-            std::thread::sleep(KEY_CHECK_INTERVAL);
+            std::thread::sleep(interval);
             keyring.reconnect();
             if key_item::read(keyring, &identity.uuid)?.is_some() {
                 self.is_new.store(false, Ordering::SeqCst);

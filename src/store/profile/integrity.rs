@@ -22,7 +22,10 @@ impl Store {
     pub fn check_copies_agree(&self, name: &ProfileName) -> Result<Vec<String>, StoreError> {
         self.check_filesystem()?;
         let identity = self.identity.usable_here()?;
-        let key = self.keys.load(name.as_str())?;
+        let key = match self.keys.load(name.as_str()) {
+            Err(StoreError::Empty) => return Err(self.other_owner(name, &identity.uuid)?.unwrap_or(StoreError::Empty)),
+            key => key?,
+        };
         let mut warnings = Vec::new();
         let sealed = SealedSlot::read(self.layout.profile_folder(name).sealed()).unseal(name, &key, &self.keys)?;
         let sealed = sealed.map_or(Generation::NONE, |unsealed| unsealed.credential.generation);
@@ -46,6 +49,13 @@ impl Store {
             PublishedItem::Ours(_) => {}
         }
         Ok(warnings)
+    }
+
+    /// That the keyring item of a profile belongs to another state directory, which is known without a key.
+    fn other_owner(&self, name: &ProfileName, uuid: &str) -> Result<Option<StoreError>, StoreError> {
+        let Some(keyring) = &self.keyring else { return Ok(None) };
+        let other = ProfileItem::new(keyring, name, uuid).other_owner()?;
+        Ok(other.map(|other| StoreError::OtherStore { profile: name.to_string(), other }))
     }
 
     /// Opens a profile's files for a person who forgets or replaces what is there. A damaged journal is moved aside, and a

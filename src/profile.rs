@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::credential::expiry::LifetimeBounds;
 use crate::credential::freshness::Margin;
 use crate::outcome::Failure;
 use crate::schedule::Schedule;
@@ -101,6 +102,8 @@ pub struct Provider {
     pub name: String,
     /// Where metadata is discovered (RFC 8414) if `token_endpoint` is not given.
     pub issuer: Option<Url>,
+    /// The issuer as it was written. A URL does not keep that, and `iss` is compared byte for byte (RFC 9207).
+    pub issuer_name: Option<String>,
     pub authorization_endpoint: Option<Url>,
     pub token_endpoint: Option<Url>,
     pub device_authorization_endpoint: Option<Url>,
@@ -133,8 +136,10 @@ pub struct Provider {
     pub ca_file: Option<PathBuf>,
     /// The margin for profiles that name none.
     pub margin: Option<Margin>,
-    /// Assumed lifetime of an access token whose expiry the server does not tell.
+    /// Assumed lifetime of an access token whose expiry is not told.
     pub default_lifetime: Duration,
+    /// No access token is believed to live longer.
+    pub max_lifetime: Option<Duration>,
     /// How many flights one process may have at once to this provider.
     pub concurrency: usize,
     /// What an issuer looks like at a built-in provider where every customer has one; empty elsewhere.
@@ -160,6 +165,7 @@ impl Provider {
         Self {
             name: name.into(),
             issuer: None,
+            issuer_name: None,
             authorization_endpoint: None,
             token_endpoint: None,
             device_authorization_endpoint: None,
@@ -182,6 +188,7 @@ impl Provider {
             ca_file: None,
             margin: None,
             default_lifetime: DEFAULT_LIFETIME,
+            max_lifetime: None,
             concurrency: DEFAULT_CONCURRENCY,
             issuer_example: String::new(),
             register: String::new(),
@@ -189,6 +196,10 @@ impl Provider {
             source: String::new(),
             verified: None,
         }
+    }
+
+    pub fn lifetime_bounds(&self) -> LifetimeBounds {
+        LifetimeBounds { default: self.default_lifetime, max: self.max_lifetime }
     }
 }
 
@@ -277,6 +288,8 @@ pub enum GraceSemantics {
 pub enum ClientAuth {
     None,
     ClientSecretBasic,
+    /// As `ClientSecretBasic`, for servers that compare id and secret without decoding them.
+    ClientSecretBasicRaw,
     ClientSecretPost,
     PrivateKeyJwt,
 }
@@ -307,6 +320,8 @@ pub enum SecretSource {
     File(PathBuf),
     Command(Vec<String>),
     Keyring(String),
+    /// The client is registered with an empty secret.
+    Empty,
 }
 
 /// Where the sealed store's key comes from under `kind = "file"`.

@@ -16,7 +16,7 @@ use crate::engine::Engine;
 use crate::import_sources::ToolStores;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName, SecretSource};
-use crate::provider::client_auth::SecretReader;
+use crate::provider::client_auth::{EMPTY_SECRET, SecretReader};
 use crate::provider::http::HttpEndpoint;
 use crate::store::keyring;
 use crate::store::keyring::KeyringItem;
@@ -138,6 +138,7 @@ fn secret_reader(store: Arc<Store>) -> SecretReader {
         SecretSource::Env(name) => {
             paths::user_variable(name).map(Zeroizing::new).ok_or_else(|| format!("the variable {name} is not set"))
         }
+        SecretSource::Empty => Ok(Zeroizing::default()),
         SecretSource::File(path) => secret_file(path),
         SecretSource::Command(argv) => {
             process::capture_output(argv, within).map_err(|e| e.to_string()).and_then(|bytes| secret_text(&bytes))
@@ -172,5 +173,5 @@ fn secret_text(bytes: &[u8]) -> Result<Zeroizing<String>, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())?;
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text);
-    if text.is_empty() { Err("it is empty".into()) } else { Ok(Zeroizing::new(text.to_owned())) }
+    if text.is_empty() { Err(EMPTY_SECRET.into()) } else { Ok(Zeroizing::new(text.to_owned())) }
 }

@@ -15,7 +15,7 @@ use crate::cli::setup::Setup;
 use crate::clock::Timestamp;
 use crate::engine::status;
 use crate::engine::status::ProfileStatus;
-use crate::outcome::{ErrorKind, Failure, ProfileState, Publication};
+use crate::outcome::{ErrorKind, Failure, OutcomeKind, ProfileState, Publication};
 use crate::profile::ProfileName;
 use crate::store::journal::Journal;
 
@@ -126,22 +126,33 @@ pub fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> CommandStatu
 
 fn to_json(row: &StatusRow, store: &str) -> Value {
     let journal = row.credential();
-    let attempt = row.journal.as_ref().and_then(|r| r.last_attempt.as_ref());
     json!({
         "profile": row.name,
         "provider": row.provider,
         "state": row.status.state,
         "generation": journal.map(|r| r.generation),
         "expires_at": journal.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at()),
+        "assumed": journal.and_then(|r| r.validity.as_ref()).is_some_and(|v| v.assumed),
         "refresh_at": row.status.refresh_at,
         "refreshed_at": journal.and_then(|r| r.refreshed_at),
-        "last_attempt": attempt.map(|a| json!({"at": a.at, "outcome": a.outcome, "error": a.error})),
+        "last_attempt": last_attempt_json(row),
         "login_by": journal.and_then(|r| r.login_by),
         "store": store,
         "publication": row.publication(),
         "source": source_json(journal, row.is_followed),
         "error": row.status.error,
     })
+}
+
+/// The last attempt. A run that could not write how it ended has left its intent.
+fn last_attempt_json(row: &StatusRow) -> Option<Value> {
+    let journal = row.journal.as_ref()?;
+    let ended = journal.last_attempt.as_ref();
+    let unsettled = journal.open_intent().map(|intent| intent.last_sent.wall);
+    match unsettled.filter(|sent| ended.is_none_or(|ended| ended.at < *sent)) {
+        Some(sent) => Some(json!({"at": sent, "outcome": OutcomeKind::InDoubt, "error": row.status.error})),
+        None => ended.map(|a| json!({"at": a.at, "outcome": a.outcome, "error": a.error})),
+    }
 }
 
 /// The origin of a profile, for `status --json`.
@@ -209,11 +220,14 @@ fn header(look: &Look) -> Vec<String> {
 
 fn cells(row: &StatusRow, look: &Look) -> Vec<String> {
     let journal = row.credential();
-    let expires = journal.and_then(|r| r.validity.as_ref()).map(|v| v.expires_at());
+    let expires = journal.and_then(|r| r.validity.as_ref()).map(|v| {
+        let assumed = if v.assumed { "assumed " } else { "" };
+        format!("{assumed}{}", look.when(v.expires_at()))
+    });
     let mut cells = vec![
         row.name.to_string(),
         state_word(row.status.state, row.publication()),
-        expires.map_or("-".into(), |at| look.when(at)),
+        expires.unwrap_or_else(|| "-".into()),
         row.status.refresh_at.map_or("-".into(), |at| look.planned(at)),
     ];
     if look.is_exact {
@@ -261,7 +275,13 @@ fn print_notes(row: &StatusRow, look: &Look, out: &Output) {
     let soon = row.journal.as_ref().and_then(|r| r.login_by).filter(|by| by.since(look.now).as_secs() < 7 * 86400);
     if let Some(by) = soon {
         let when = look.when(by);
-        out.paragraph(&format!("{name}: the refresh token itself expires {when}; sign in again before then"), 2);
+        let remedy = match row.journal.as_ref().is_some_and(|r| r.is_login_by_final) {
+            _ if by <= look.now => "sign in again",
+            true => "a refresh does not prolong it: sign in again before then",
+            false => "a refresh before then prolongs it, unless the server sets a limit",
+        };
+        let verb = if by <= look.now { "expired" } else { "expires" };
+        out.paragraph(&format!("{name}: the refresh token itself {verb} {when}; {remedy}"), 2);
     }
 }
 

@@ -61,6 +61,7 @@ pub(super) const PROVIDER: &[Key] = &[
     key("ca_file", "\"~/acme.pem\""),
     key("margin", "\"20%\""),
     key("default_lifetime", "\"1h\""),
+    key("max_lifetime", "\"1h\""),
 ];
 
 /// The keys of a built-in provider for its known behaviour, the source of these facts, the day on which they were read

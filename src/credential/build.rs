@@ -1,35 +1,17 @@
 //! Makes a credential of a token response that did not come from a refresh.
 
-use std::time::Duration;
-
-use crate::clock::Moment;
-use crate::credential::freshness::{Lifetime, Validity};
+use crate::credential::freshness::Validity;
 use crate::credential::token_response::TokenResponse;
 use crate::credential::{Binding, Credential, Generation, Grant};
 
-/// The credential that a token response makes; `None` if it holds no refresh token. `told` is how long the access token
-/// lives from `since` on, if that is known.
-pub fn build_credential(
-    granted: TokenResponse,
-    binding: Binding,
-    since: &Moment,
-    told: Option<Lifetime>,
-    default_lifetime: Duration,
-) -> Option<Credential> {
-    let (lifetime, is_rest) = match told {
-        Some(Lifetime::Whole(life)) => (life, false),
-        Some(Lifetime::Remaining(left)) => (left, true),
-        None => (default_lifetime, false),
-    };
-    let validity = granted.access.is_some().then(|| Validity {
-        obtained: since.clone(),
-        lifetime_ms: u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX),
-        assumed: told.is_none(),
-        is_remainder: is_rest,
-    });
-    // Zero is Keycloak's way to say that an offline token does not end.
-    let not_before = granted.earliest_refresh(since.wall, validity.as_ref().map(Validity::expires_at));
-    let login_by = granted.refresh_expires_in.filter(|s| *s > 0).map(|s| since.wall.plus(Duration::from_secs(s)));
+/// The credential that a token response makes; `None` if it holds no refresh token. `validity` is that of its access
+/// token, if it has one.
+pub fn build_credential(granted: TokenResponse, binding: Binding, validity: Validity) -> Option<Credential> {
+    let since = validity.obtained.wall;
+    let issued = granted.expiry.issue_time().filter(|at| validity.is_remainder && *at < since).unwrap_or(since);
+    let login_by = granted.refresh_end.and_then(|end| end.instant(issued));
+    let validity = granted.access.is_some().then_some(validity);
+    let not_before = granted.earliest_refresh(since, validity.as_ref().map(Validity::expires_at));
     Some(Credential {
         // It gets its number when it is stored.
         generation: Generation::NONE,
@@ -49,40 +31,49 @@ pub fn build_credential(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::clock::{Clock, ManualClock, Timestamp};
+    use crate::credential::expiry::{ExpiryClaims, RefreshTokenEnd};
     use crate::credential::secret::{AccessToken, RefreshToken};
 
     const S: fn(u64) -> Duration = Duration::from_secs;
 
-    fn made_of(granted: TokenResponse, told: Option<Lifetime>) -> (Moment, Credential) {
-        let now = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
+    fn made_of(granted: TokenResponse, is_remainder: bool) -> Credential {
+        let obtained = ManualClock::new(Timestamp::from_secs(1_790_000_000)).now();
+        let validity = Validity { obtained, lifetime_ms: 60_000, assumed: false, is_remainder, expired_at: None };
         let granted = TokenResponse { refresh: RefreshToken::new("r"), ..granted };
         let binding = Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() };
-        let made = build_credential(granted, binding, &now, told, S(3600)).unwrap();
-        (now, made)
+        build_credential(granted, binding, validity).unwrap()
     }
 
     #[test]
     fn login_deadline_is_set_only_if_refresh_token_expires() {
-        let end = |secs| {
-            let (now, made) = made_of(TokenResponse { refresh_expires_in: secs, ..TokenResponse::default() }, None);
-            made.grant.login_by.map(|at| at.since(now.wall))
-        };
-        assert_eq!([None, Some(0), Some(1), Some(90)].map(end), [None, None, Some(S(1)), Some(S(90))]);
+        let end = |end| made_of(TokenResponse { refresh_end: end, ..TokenResponse::default() }, false).grant.login_by;
+        let at = Timestamp::from_secs(1_790_000_090);
+        assert_eq!(
+            [None, Some(RefreshTokenEnd::Never), Some(RefreshTokenEnd::After(S(90))), Some(RefreshTokenEnd::At(at))]
+                .map(end),
+            [None, None, Some(at), Some(at)]
+        );
     }
 
     #[test]
-    fn access_token_lifetime_is_the_given_or_the_default() {
-        let life = |access: Option<AccessToken>, told| {
-            let (_, made) = made_of(TokenResponse { access, ..TokenResponse::default() }, told);
-            made.grant.validity.map(|v| (v.lifetime(), v.assumed, v.is_remainder))
+    fn imported_refresh_token_is_as_old_as_its_response() {
+        let end = |is_import| {
+            let expiry =
+                ExpiryClaims { issued_at: Some(Timestamp::from_secs(1_789_999_950)), ..ExpiryClaims::default() };
+            let refresh_end = Some(RefreshTokenEnd::After(S(90)));
+            made_of(TokenResponse { expiry, refresh_end, ..TokenResponse::default() }, is_import).grant.login_by
         };
-        let access = || AccessToken::new("a");
-        let (whole, rest) = (Some(Lifetime::Whole(S(60))), Some(Lifetime::Remaining(S(60))));
-        assert_eq!(life(access(), whole), Some((S(60), false, false)));
-        assert_eq!(life(access(), rest), Some((S(60), false, true)));
-        assert_eq!(life(access(), None), Some((S(3600), true, false)));
-        assert_eq!(life(None, whole), None);
+        assert_eq!([true, false].map(end), [1_790_000_040, 1_790_000_090].map(|s| Some(Timestamp::from_secs(s))));
+    }
+
+    #[test]
+    fn validity_is_of_an_access_token_alone() {
+        let life = |access| made_of(TokenResponse { access, ..TokenResponse::default() }, false).grant.validity;
+        assert_eq!(life(AccessToken::new("a")).map(|v| v.lifetime()), Some(S(60)));
+        assert_eq!(life(None), None);
     }
 }

@@ -5,10 +5,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clock::{Moment, Timestamp};
+use crate::credential::expiry::{ExpiryClaims, LifetimeBounds};
 use crate::credential::freshness::Validity;
 use crate::credential::jwt::unverified_claims;
 use crate::credential::secret::AccessToken;
-use crate::credential::token_response::{TokenResponse, printable};
+use crate::credential::server_text::printable;
+use crate::credential::token_response::TokenResponse;
 
 /// The account of a credential, as far as the tool's store or the ID token says. No secret: it is kept in the journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,17 +118,22 @@ pub struct ExternalCredential {
     pub client_id: Option<String>,
     /// The server that issued it, if the store says.
     pub issuer: Option<String>,
-    /// When the refresh token itself ends, if the store says.
-    pub login_by: Option<Timestamp>,
     /// When the tool last wrote it, if the store says.
     pub written_at: Option<Timestamp>,
 }
 
 impl ExternalCredential {
+    /// What is left of its access token: where the store does not say when it was issued, it was when it was written.
+    pub fn validity(&self, now: &Moment, bounds: LifetimeBounds) -> Validity {
+        let claims = &self.response.expiry;
+        let issued_at = claims.issued_at.or(self.written_at);
+        ExpiryClaims { issued_at, ..claims.clone() }.validity_of_import(now, bounds)
+    }
+
     /// Whether it was issued later than a credential of this validity: it ends later, or was written since.
-    pub fn is_newer_than(&self, ours: Option<&Validity>, now: &Moment) -> bool {
+    pub fn is_newer_than(&self, ours: Option<&Validity>) -> bool {
         let Some(ours) = ours else { return true };
-        let ends = self.response.expiry.access_expiry(now);
+        let ends = self.response.expiry.access_expiry();
         let ends_later = ends.is_some_and(|end| end > ours.expires_at());
         ends_later || self.written_at.is_some_and(|at| at > ours.obtained.wall)
     }
@@ -137,7 +144,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::credential::token_response::ExpiryClaims;
 
     fn who(subject: &str, account: &str, email: &str) -> AccountIdentity {
         let text = |t: &str| (!t.is_empty()).then(|| t.to_owned());
@@ -165,20 +171,23 @@ mod tests {
     #[test]
     fn foreign_token_is_newer_if_it_ends_or_was_written_later() {
         let now = Moment { wall: Timestamp::from_secs(1_790_000_000), boot_id: "b".into(), uptime_ms: 0 };
-        let ours = Validity { obtained: now.clone(), lifetime_ms: 100_000, assumed: false, is_remainder: false };
+        let ours = Validity {
+            obtained: now.clone(),
+            lifetime_ms: 100_000,
+            assumed: false,
+            is_remainder: false,
+            expired_at: None,
+        };
         let at = |secs: u64| Some(now.wall.plus(Duration::from_secs(secs)));
         let theirs = |end, written| ExternalCredential {
-            response: TokenResponse {
-                expiry: ExpiryClaims { expires_at: end, ..ExpiryClaims::default() },
-                ..TokenResponse::default()
-            },
+            response: TokenResponse { expiry: ExpiryClaims::ending_at(end), ..TokenResponse::default() },
             written_at: written,
             ..ExternalCredential::default()
         };
-        assert!(theirs(at(101), None).is_newer_than(Some(&ours), &now));
-        assert!(!theirs(at(100), None).is_newer_than(Some(&ours), &now));
-        assert!(theirs(at(50), at(1)).is_newer_than(Some(&ours), &now));
-        assert!(!theirs(None, None).is_newer_than(Some(&ours), &now));
-        assert!(theirs(None, None).is_newer_than(None, &now));
+        assert!(theirs(at(101), None).is_newer_than(Some(&ours)));
+        assert!(!theirs(at(100), None).is_newer_than(Some(&ours)));
+        assert!(theirs(at(50), at(1)).is_newer_than(Some(&ours)));
+        assert!(!theirs(None, None).is_newer_than(Some(&ours)));
+        assert!(theirs(None, None).is_newer_than(None));
     }
 }

@@ -48,15 +48,9 @@ pub struct Validity {
     /// The token was imported: `lifetime_ms` is what was left then. How long such tokens live in all is not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_remainder: bool,
-}
-
-/// How long an access token lives, as it is known when it arrives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lifetime {
-    /// From its issue.
-    Whole(Duration),
-    /// From now: it was issued some time ago.
-    Remaining(Duration),
+    /// When the token had ended that was imported too late; nothing was left then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired_at: Option<Timestamp>,
 }
 
 impl Validity {
@@ -80,7 +74,12 @@ impl Validity {
 
     /// Expiry by the wall clock.
     pub fn expires_at(&self) -> Timestamp {
-        self.obtained.wall.plus(self.lifetime())
+        self.expired_at.unwrap_or_else(|| self.obtained.wall.plus(self.lifetime()))
+    }
+
+    /// Whether nothing shows that the token lives at all: it was imported, and its age or its end is not known.
+    pub fn is_unproven(&self) -> bool {
+        self.assumed && self.is_remainder
     }
 
     /// The time left. Within the boot that obtained the token the shorter of both clocks counts; after a reboot the
@@ -132,6 +131,8 @@ pub enum DueReason {
     NoAccessToken,
     /// The access token has expired.
     Expired,
+    /// The access token was imported, and its age or its end is not known.
+    Unproven,
     /// It is within its margin, or will be before the next check.
     WithinMargin,
     /// It is valid, but not for as long as asked.
@@ -162,6 +163,9 @@ pub fn assess(
     if left.is_zero() {
         return Freshness::Due(DueReason::Expired);
     }
+    if validity.is_unproven() {
+        return Freshness::Due(DueReason::Unproven);
+    }
     let (needed, reason) = match demand {
         Demand::Margin { lookahead } => {
             (margin_with_jitter(validity, margin, early).saturating_add(lookahead), DueReason::WithinMargin)
@@ -178,6 +182,9 @@ pub fn assess(
 
 /// When the margin is reached by the wall clock, jitter included.
 pub fn refresh_at(validity: &Validity, margin: Margin, early: Duration) -> Timestamp {
+    if validity.is_unproven() {
+        return validity.obtained.wall;
+    }
     validity.expires_at().minus(margin_with_jitter(validity, margin, early))
 }
 
@@ -212,6 +219,7 @@ mod tests {
             lifetime_ms: lifetime.as_millis() as u64,
             assumed: false,
             is_remainder: false,
+            expired_at: None,
         }
     }
 
@@ -336,6 +344,28 @@ mod tests {
         assert!(due(&v, TICK, fixed(100), &c.now()) && !due(&v, TICK, fixed(99), &c.now()));
         // Jitter may advance it up to now, and not beyond.
         assert_eq!(refresh_at(&v, fixed(99), S(2)), c.now().wall);
+    }
+
+    #[test]
+    fn imported_token_of_unknown_age_is_due_at_once() {
+        let c = clock();
+        let v = Validity { assumed: true, is_remainder: true, ..token(&c, S(1000)) };
+        assert!(due(&v, TICK, Margin::DEFAULT, &c.now()) && due(&v, Demand::ValidFor(S(1)), Margin::DEFAULT, &c.now()));
+        assert_eq!((refresh_at(&v, Margin::DEFAULT, NO_JITTER), v.remaining(&c.now())), (c.now().wall, S(1000)));
+        // A server that told no lifetime granted it just now.
+        let granted = Validity { assumed: true, ..token(&c, S(1000)) };
+        assert!(!due(&granted, TICK, Margin::DEFAULT, &c.now()));
+    }
+
+    #[test]
+    fn token_that_had_ended_keeps_the_time_of_its_end() {
+        let c = clock();
+        let end = c.now().wall.minus(S(86_400));
+        let v = Validity { expired_at: Some(end), ..token(&c, S(0)) };
+        assert_eq!((v.expires_at(), v.remaining(&c.now())), (end, S(0)));
+        c.reboot();
+        c.set_wall(end.minus(S(5)));
+        assert_eq!(v.remaining(&c.now()), S(0), "a clock that was set back does not revive it");
     }
 
     #[test]

@@ -2,13 +2,20 @@
 
 pub mod build;
 pub mod content_coding;
+pub mod error_response;
+pub mod expiry;
 pub mod external;
 pub mod freshness;
 pub mod jwt;
 mod lenient_json;
+mod member_names;
+pub mod redaction;
 pub mod refresh_token_candidates;
 pub mod secret;
+pub mod server_text;
+pub mod time_value;
 pub mod token_response;
+pub mod token_words;
 
 use serde::{Deserialize, Serialize};
 

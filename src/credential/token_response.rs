@@ -4,16 +4,19 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::clock::{Moment, Timestamp};
-use crate::credential::freshness::Lifetime;
-use crate::credential::jwt::unverified_claims;
+use crate::clock::Timestamp;
+use crate::credential::error_response::{ErrorResponse, parse_error, plain_error};
+use crate::credential::expiry::{ExpiryClaims, RefreshTokenEnd};
 use crate::credential::lenient_json;
+use crate::credential::member_names::member;
+use crate::credential::redaction::SentSecrets;
 use crate::credential::refresh_token_candidates;
 use crate::credential::refresh_token_candidates::RefreshTokenCandidates;
 use crate::credential::secret::{AccessToken, RefreshToken};
+use crate::credential::server_text::printable;
+use crate::credential::time_value;
+use crate::credential::time_value::{TimeKind, TimeValue};
 
-/// The longest lifetime that is believed.
-const MAX_LIFETIME: Duration = Duration::from_secs(400 * 24 * 3600);
 /// The longest pause that is obeyed when a server gave no usable access token.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 
@@ -39,57 +42,13 @@ pub struct TokenResponse {
     pub expiry: ExpiryClaims,
     pub scope: Option<String>,
     pub id_token: Option<AccessToken>,
-    /// Life of the refresh token in seconds, if limited.
-    pub refresh_expires_in: Option<u64>,
+    /// When the refresh token itself ends, if that is told.
+    pub refresh_end: Option<RefreshTokenEnd>,
     pub not_before: Option<Timestamp>,
     /// The error beside the tokens, from servers that send both.
     pub error: Option<ErrorResponse>,
     /// Every other refresh token that the body may hold.
     pub candidates: RefreshTokenCandidates,
-}
-
-/// The ways in which a response may say when the access token ends.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct ExpiryClaims {
-    pub expires_in: Option<Duration>,
-    pub expires_at: Option<Timestamp>,
-    pub jwt_exp: Option<Timestamp>,
-    pub obtained_at: Option<Timestamp>,
-}
-
-/// An error response (RFC 6749 §5.2), its texts fit for a terminal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ErrorResponse {
-    pub code: String,
-    pub description: Option<String>,
-}
-
-impl ExpiryClaims {
-    /// The lifetime from `sent` on, for a response that has just arrived. Relative claims come first, because they do
-    /// not depend on this machine's clock.
-    pub fn lifetime_of_response(&self, sent: &Moment) -> Option<Duration> {
-        let until = |at: Option<Timestamp>| clamp_lifetime(at.map(|at| at.since(sent.wall)));
-        clamp_lifetime(self.expires_in).or_else(|| until(self.expires_at)).or_else(|| until(self.jwt_exp))
-    }
-
-    /// The lifetime from `now` on, for a response that was saved some time ago. Absolute claims come first.
-    pub fn lifetime_of_import(&self, now: &Moment) -> Option<Lifetime> {
-        let left = self.access_expiry(now)?.since(now.wall).min(MAX_LIFETIME);
-        let is_new = clamp_lifetime(self.expires_in).is_some_and(|whole| whole <= left.saturating_add(whole / 20));
-        Some(if is_new { Lifetime::Whole(left) } else { Lifetime::Remaining(left) })
-    }
-
-    /// When the access token of a saved response ends; long past, if it has ended.
-    pub fn access_expiry(&self, now: &Moment) -> Option<Timestamp> {
-        let life = clamp_lifetime(self.expires_in);
-        let counted = self.obtained_at.zip(life).map(|(obtained, life)| obtained.plus(life));
-        self.expires_at.or(self.jwt_exp).or(counted).or_else(|| life.map(|life| now.wall.plus(life)))
-    }
-}
-
-/// Zero, as a relative claim, means "I do not know" at more than one server.
-fn clamp_lifetime(life: Option<Duration>) -> Option<Duration> {
-    life.filter(|d| !d.is_zero()).map(|d| d.min(MAX_LIFETIME))
 }
 
 impl TokenResponse {
@@ -119,11 +78,17 @@ fn is_success(status: u16) -> bool {
 /// error pages have been seen to echo the request. A body that is damaged or cut may have lost its refresh token, so
 /// under 2xx it counts only with one.
 pub fn parse(status: u16, body: &[u8], is_whole: bool) -> ParsedResponse {
+    parse_response(status, body, is_whole, &SentSecrets::default())
+}
+
+/// Reads the response to a request that carried `sent`, which no text of the result has.
+pub fn parse_response(status: u16, body: &[u8], is_whole: bool, sent: &SentSecrets) -> ParsedResponse {
     let Some(ParsedMembers { members, is_well_formed: is_sound, candidates: mentions }) = parse_members(body, is_whole)
     else {
-        return ParsedResponse::Unreadable;
+        let plain = plain_error(body, sent).filter(|_| is_whole && (400..500).contains(&status));
+        return plain.map_or(ParsedResponse::Unreadable, ParsedResponse::Denied);
     };
-    let denied = parse_error(&members);
+    let denied = parse_error(&members, is_success(status), sent);
     let granted = token_response(&members);
     let (has_refresh, has_access) = (granted.refresh.is_some(), granted.access.is_some());
     let carries = match is_success(status) {
@@ -232,20 +197,13 @@ fn has_token(m: &Map<String, Value>, token: &str) -> bool {
     member(m, token).and_then(refresh_token_candidates::parse_token).is_some()
 }
 
-/// Every name that is read, as RFC 6749 would write it.
-const NAMES: [&str; 16] = [
+/// The names that are read, but for those of times, as RFC 6749 would write them.
+const NAMES: [&str; 9] = [
     "access_token",
     "refresh_token",
     "token_type",
-    "expires_in",
-    "expires_at",
-    "expired_in",
-    "obtained_at",
-    "created_at",
     "scope",
     "id_token",
-    "refresh_token_expires_in",
-    "refresh_expires_in",
     "earliest_refresh_at",
     "error",
     "error_description",
@@ -262,20 +220,6 @@ fn canonical_names(mut m: Map<String, Value>) -> Map<String, Value> {
     m
 }
 
-/// A member by its name, however its words are joined; one that says something before one that does not.
-fn member<'a>(m: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    let letters = |text: &'_ str| -> Vec<u8> {
-        text.bytes().filter(|b| !b"_-".contains(b)).map(|b| b.to_ascii_lowercase()).collect()
-    };
-    let says = |value: &&Value| !value.is_null() && value.as_str() != Some("");
-    let other = || {
-        let wanted = letters(name);
-        let mut kin = m.iter().filter(|(key, _)| key.len() <= name.len() && letters(key) == wanted);
-        kin.find_map(|(_, value)| Some(value).filter(says))
-    };
-    m.get(name).filter(says).or_else(other).or_else(|| m.get(name))
-}
-
 fn token_response(m: &Map<String, Value>) -> TokenResponse {
     let access_text = text(m, "access_token");
     let access = access_text.and_then(AccessToken::new);
@@ -283,64 +227,18 @@ fn token_response(m: &Map<String, Value>) -> TokenResponse {
         access_unusable: access.is_none() && m.get("access_token").is_some_and(|v| !v.is_null()),
         refresh: m.get("refresh_token").and_then(refresh_token_candidates::parse_token),
         token_type: text(m, "token_type").map(printable),
-        expiry: ExpiryClaims {
-            expires_in: parse_seconds(m.get("expires_in")).or_else(|| parse_seconds(m.get("expired_in"))),
-            expires_at: parse_instant(m.get("expires_at")).or_else(|| epoch_only(m.get("expired_in"))),
-            jwt_exp: access_text.and_then(jwt_exp),
-            obtained_at: parse_instant(m.get("obtained_at")).or_else(|| parse_instant(m.get("created_at"))),
-        },
+        expiry: ExpiryClaims::of_members(m, access_text),
         scope: scope(m.get("scope")),
         id_token: text(m, "id_token").and_then(AccessToken::new),
-        refresh_expires_in: ["refresh_token_expires_in", "refresh_expires_in"]
-            .iter()
-            .find_map(|key| parse_seconds(m.get(*key)))
-            .map(|d| d.as_secs()),
-        not_before: parse_instant(m.get("earliest_refresh_at")),
+        refresh_end: RefreshTokenEnd::of_members(m),
+        not_before: match m.get("earliest_refresh_at").map(|value| time_value::read(value, TimeKind::Instant)) {
+            Some(TimeValue::Instant(at)) => Some(at),
+            _ => None,
+        },
         error: None,
         candidates: RefreshTokenCandidates::default(),
         access,
     }
-}
-
-/// An error as RFC 6749 has it, or nested (`{"error":{"code":…}}`), or as a list, or Slack's `ok:false` and its kin.
-fn parse_error(m: &Map<String, Value>) -> Option<ErrorResponse> {
-    let listed = m.get("errors").and_then(|list| list.get(0));
-    let (code, description) = match m.get("error").filter(|e| is_meaningful_error(e)).or(listed) {
-        Some(Value::String(code)) => (Some(code.as_str()), text(m, "error_description").or_else(|| text(m, "message"))),
-        Some(Value::Object(inner)) => {
-            let code = ["code", "type", "status", "error"].iter().find_map(|key| text(inner, key));
-            (code, text(inner, "message").or_else(|| text(inner, "error_description")))
-        }
-        Some(_) => (text(m, "code"), text(m, "error_description").or_else(|| text(m, "message"))),
-        None if is_failure(m) => (text(m, "code"), text(m, "message")),
-        None => (Some(text(m, "code").filter(|code| !is_success_code(code))?), text(m, "message")),
-    };
-    Some(ErrorResponse {
-        code: printable(code.map(str::trim).filter(|c| !c.is_empty()).unwrap_or("unknown_error")),
-        description: description.map(printable),
-    })
-}
-
-/// Some servers always have an `error` member, and mean nothing by an empty one.
-fn is_meaningful_error(error: &Value) -> bool {
-    match error {
-        Value::Null | Value::Bool(false) => false,
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(members) => !members.is_empty(),
-        Value::Number(n) => n.as_f64() != Some(0.0),
-        Value::Bool(true) => true,
-    }
-}
-
-/// A code that says that there is no error, or a number whose meaning is unknown.
-fn is_success_code(code: &str) -> bool {
-    ["ok", "success"].iter().any(|word| word.eq_ignore_ascii_case(code)) || code.bytes().all(|b| b.is_ascii_digit())
-}
-
-fn is_failure(m: &Map<String, Value>) -> bool {
-    let says_no = |key: &str| m.get(key) == Some(&Value::Bool(false));
-    says_no("ok") || says_no("success") || text(m, "status").is_some_and(|s| ["error", "failed", "fail"].contains(&s))
 }
 
 fn text<'a>(m: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
@@ -355,83 +253,15 @@ fn scope(v: Option<&Value>) -> Option<String> {
     }
 }
 
-/// Seconds as number or text, fractions cut. Negative or not a number: `None`. A value that is an instant and not a
-/// lifetime is `None` as well.
-fn parse_seconds(v: Option<&Value>) -> Option<Duration> {
-    let secs = parse_number(v?)?;
-    (0.0..MIN_EPOCH_SECONDS).contains(&secs).then(|| Duration::from_secs(secs as u64))
-}
-
-/// Numbers from here on are instants since the epoch (2001-09-09), not lifetimes (31 years).
-const MIN_EPOCH_SECONDS: f64 = 1e9;
-/// Numbers from here on are milliseconds since the epoch (1973 in ms, the year 5138 in s).
-const MIN_EPOCH_MILLIS: f64 = 1e11;
-
-fn epoch_only(v: Option<&Value>) -> Option<Timestamp> {
-    parse_number(v?).filter(|n| *n >= MIN_EPOCH_SECONDS).map(from_epoch)
-}
-
-/// An instant: seconds or milliseconds since the epoch, as number or text, or RFC 3339.
-fn parse_instant(v: Option<&Value>) -> Option<Timestamp> {
-    let v = v?;
-    match parse_number(v) {
-        Some(n) => (n > 0.0).then(|| from_epoch(n)),
-        None => v.as_str().and_then(Timestamp::parse_rfc3339),
-    }
-}
-
-fn from_epoch(n: f64) -> Timestamp {
-    Timestamp::from_millis(if n >= MIN_EPOCH_MILLIS { n as i64 } else { (n * 1000.0) as i64 })
-}
-
-fn parse_number(v: &Value) -> Option<f64> {
-    let n = match v {
-        Value::Number(n) => n.as_f64()?,
-        Value::String(s) => s.trim().parse().ok()?,
-        _ => return None,
-    };
-    n.is_finite().then_some(n)
-}
-
-/// The `exp` claim of an unverified JWT: good enough to know when its own issuer will refuse it.
-fn jwt_exp(token: &str) -> Option<Timestamp> {
-    parse_number(unverified_claims(token)?.get("exp")?).filter(|n| *n > 0.0).map(from_epoch)
-}
-
-/// Text from a server, fit for a terminal and a log: at most 200 characters; control, format and line-separating
-/// characters (which move the cursor or reorder text) become spaces.
-pub fn printable(text: &str) -> String {
-    let hostile = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    text.chars().take(200).map(|c| if hostile(c) { ' ' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
     use super::*;
-
-    fn now() -> Moment {
-        Moment { wall: Timestamp::from_secs(1_790_000_000), boot_id: "b".into(), uptime_ms: 0 }
-    }
 
     fn granted_from(body: &str) -> TokenResponse {
         match parse(200, body.as_bytes(), true) {
             ParsedResponse::Granted(g) => *g,
             other => panic!("not granted: {other:?}"),
         }
-    }
-
-    fn answer_lifetime(body: &str) -> Option<u64> {
-        granted_from(body).expiry.lifetime_of_response(&now()).map(|d| d.as_secs())
-    }
-
-    fn jwt(claims: &str) -> String {
-        format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims))
     }
 
     /// Rule 3.
@@ -462,51 +292,7 @@ mod tests {
         assert_eq!(g.scope.as_deref(), Some("x y"));
         assert_eq!(g.id_token.unwrap().expose(), "i");
         assert_eq!(g.token_type.as_deref(), Some("Bearer"));
-        assert_eq!(g.expiry.expires_in, Some(Duration::from_secs(60)));
-    }
-
-    #[test]
-    fn token_lifetime_is_read_in_every_known_form() {
-        for (members, expected) in [
-            (r#""expires_in":60"#, Some(60)),
-            (r#""expires_in":"60""#, Some(60)),
-            (r#""expires_in":60.9"#, Some(60)),
-            (r#""expires_in":0"#, None),
-            (r#""expires_in":-5"#, None),
-            (r#""expires_in":"soon""#, None),
-            (r#""expires_in":null"#, None),
-            (r#""expires_in":999999999"#, Some(400 * 86400)),
-            (r#""expires_at":1790000090"#, Some(90)),
-            (r#""expires_at":1790000090123"#, Some(90)),
-            (r#""expires_at":"2026-09-21T14:34:00Z""#, Some(1_240)),
-            (r#""expired_in":120"#, Some(120)),
-            (r#""expired_in":1790000120000"#, Some(120)),
-            (r#""expires_in":60,"expires_at":1"#, Some(60)),
-            (r#""x":1"#, None),
-        ] {
-            let expected = expected.map(|s: u64| s);
-            assert_eq!(answer_lifetime(&format!(r#"{{"access_token":"a",{members}}}"#)), expected, "{members}");
-        }
-        let body = format!(r#"{{"access_token":"{}"}}"#, jwt(r#"{"exp":1790000077}"#));
-        assert_eq!(answer_lifetime(&body), Some(77));
-    }
-
-    #[test]
-    fn imported_lifetime_counts_from_when_it_was_obtained() {
-        let import = |members: &str| {
-            granted_from(&format!(r#"{{"refresh_token":"r",{members}}}"#)).expiry.lifetime_of_import(&now())
-        };
-        let (rest, whole) =
-            (|s| Lifetime::Remaining(Duration::from_secs(s)), |s| Lifetime::Whole(Duration::from_secs(s)));
-        assert_eq!(import(r#""expires_in":100,"obtained_at":1789999950"#), Some(rest(50)));
-        assert_eq!(import(r#""expires_in":100,"created_at":1789999000"#), Some(rest(0)));
-        assert_eq!(import(r#""expires_in":100"#), Some(whole(100)));
-        assert_eq!(import(r#""expires_in":100,"expires_at":1790000030"#), Some(rest(30)));
-        assert_eq!(import(r#""expires_at":1790000030"#), Some(rest(30)));
-        // As good as new.
-        assert_eq!(import(r#""expires_in":100,"obtained_at":1789999995"#), Some(whole(95)));
-        assert_eq!(import(r#""expires_in":100,"obtained_at":1789999994"#), Some(rest(94)));
-        assert_eq!(import(r#""x":1"#), None);
+        assert_eq!(g.expiry.lifetimes, [Duration::from_secs(60)]);
     }
 
     /// Rule 16.
@@ -594,11 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn refresh_token_lifetime_and_earliest_refresh_are_read() {
-        let life = |m: &str| granted_from(&format!(r#"{{"refresh_token":"r",{m}}}"#)).refresh_expires_in;
-        assert_eq!(life(r#""refresh_token_expires_in":"15897600""#), Some(15_897_600));
-        assert_eq!(life(r#""refresh_expires_in":1800"#), Some(1800));
-        assert_eq!(life(r#""x":1"#), None);
+    fn earliest_refresh_is_read() {
         let g = granted_from(r#"{"refresh_token":"r","earliest_refresh_at":1790000500}"#);
         assert_eq!(g.not_before, Some(Timestamp::from_secs(1_790_000_500)));
     }

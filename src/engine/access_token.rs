@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Timestamp;
+use crate::clock::{Moment, Timestamp};
 use crate::credential::Generation;
 use crate::credential::freshness;
-use crate::credential::freshness::Demand;
+use crate::credential::freshness::{Demand, Validity};
 use crate::engine::status;
 use crate::engine::{Engine, TrustJournal};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState};
@@ -23,6 +23,9 @@ pub struct TokenOutput {
     pub access_token: String,
     pub token_type: String,
     pub expires_at: Option<Timestamp>,
+    /// The server did not tell `expires_at`, or the token was imported and its age or its end is not known.
+    #[serde(default)]
+    pub assumed: bool,
     pub scope: Option<String>,
     pub generation: Generation,
 }
@@ -65,12 +68,13 @@ impl Engine {
     ) -> TokenResult {
         let demand = Demand::ValidFor(min_valid);
         let (outcome, view) = self.refresh_until_met(profile, demand, TrustJournal::Yes, view, limit, on_long_wait);
-        let is_journal_trusted = outcome.kind == OutcomeKind::Fresh;
+        let (is_journal_trusted, is_copied) = (outcome.kind == OutcomeKind::Fresh, is_copied(view.as_ref()));
         let obtained = self.token_from_store(profile, min_valid, outcome, view);
-        if !(is_journal_trusted && obtained.outcome.is_persistent) {
+        if !(is_journal_trusted && (is_copied || obtained.outcome.is_persistent)) {
             return obtained;
         }
-        // What the journal believes in cannot be opened. A flight mends it, or notes that it cannot.
+        // What the journal believes in cannot be opened, or is older than the keyring item. A flight mends it, or notes
+        // that it cannot.
         let (outcome, _) = self.refresh_until_met(profile, demand, TrustJournal::No, None, limit, on_long_wait);
         self.token_from_store(profile, min_valid, outcome, None)
     }
@@ -87,9 +91,9 @@ impl Engine {
             tokio::time::timeout(limit, meet).await.unwrap_or_else(|_| (self.still_running(profile), None))
         };
         let (outcome, view) = meet(TrustJournal::Yes).await;
-        let is_journal_trusted = outcome.kind == OutcomeKind::Fresh;
+        let (is_journal_trusted, is_copied) = (outcome.kind == OutcomeKind::Fresh, is_copied(view.as_ref()));
         let obtained = self.token_from_store(profile, min_valid, outcome, view);
-        if !(is_journal_trusted && obtained.outcome.is_persistent) {
+        if !(is_journal_trusted && (is_copied || obtained.outcome.is_persistent)) {
             return obtained;
         }
         let (outcome, _) = meet(TrustJournal::No).await;
@@ -124,21 +128,24 @@ impl Engine {
             Err(e) => return without_token(e.outcome()),
         };
         let now = self.clock().now();
-        let alive = snapshot.and_then(|s| {
-            let validity = s.grant.validity.clone()?;
-            let left = validity.remaining(&now);
-            (!left.is_zero()).then_some((s, validity, left))
-        });
-        let Some((snapshot, validity, left)) = alive else {
-            return without_token(expired_outcome(profile, outcome));
+        let found = snapshot.and_then(|s| s.grant.validity.clone().map(|validity| (s, validity)));
+        let usable = found.filter(|(_, validity)| is_usable(validity, &outcome, &now));
+        let Some((snapshot, validity)) = usable else {
+            return without_token(unusable_outcome(profile, outcome));
         };
+        let left = validity.remaining(&now);
         let mut warnings = outcome.warnings.clone();
         match (&outcome.error, self.refresh_blocker(profile, view.and_then(|view| view.journal).as_ref())) {
             (Some(error), _) => warnings.push(format!("not refreshed: {}", error.message)),
             (None, Some(error)) => warnings.push(format!("refresh is failing: {}", error.message)),
             (None, None) => {}
         }
-        if left < min_valid {
+        if validity.is_unproven() {
+            warnings.push(
+                "that the access token is still valid is assumed: it was imported, and its age or its end is not known"
+                    .into(),
+            );
+        } else if left < min_valid {
             let is_reachable = freshness::is_reachable(min_valid, &validity);
             let reach = if is_reachable { "" } else { "; no token of this provider lasts that long" };
             let (left, wanted) = (left.as_secs(), min_valid.as_secs());
@@ -149,6 +156,7 @@ impl Engine {
             access_token: access.expose().to_owned(),
             token_type: snapshot.grant.token_type.clone(),
             expires_at,
+            assumed: validity.assumed,
             scope: snapshot.grant.scope.clone(),
             generation: snapshot.generation,
         });
@@ -174,8 +182,23 @@ impl Engine {
     }
 }
 
-/// The outcome of a refresh that succeeded but left no valid token.
-fn expired_outcome(profile: &Profile, outcome: Outcome) -> Outcome {
+/// Whether the journal may be an older one that was restored.
+fn is_copied(view: Option<&ProfileView>) -> bool {
+    view.is_some_and(ProfileView::is_copied)
+}
+
+/// Whether a token may be handed out. One that may live, though nothing shows it, is handed out only if the refresh that
+/// would have replaced it failed for a reason that passes.
+fn is_usable(validity: &Validity, refreshed: &Outcome, now: &Moment) -> bool {
+    let may_pass = match refreshed.kind {
+        OutcomeKind::Deferred | OutcomeKind::InDoubt | OutcomeKind::StoreUnavailable => true,
+        OutcomeKind::Fresh | OutcomeKind::Refreshed | OutcomeKind::NeedsLogin | OutcomeKind::ConfigError => false,
+    };
+    !validity.remaining(now).is_zero() && (may_pass || !validity.is_unproven())
+}
+
+/// The outcome of a refresh that succeeded but left no usable token.
+fn unusable_outcome(profile: &Profile, outcome: Outcome) -> Outcome {
     if outcome.error.is_some() {
         return outcome;
     }

@@ -29,6 +29,9 @@ pub(super) fn due(
         None => "nothing usable is stored",
         Some(Freshness::Due(DueReason::NoAccessToken)) => "there is no access token",
         Some(Freshness::Due(DueReason::Expired)) => "the access token has expired",
+        Some(Freshness::Due(DueReason::Unproven)) => {
+            "the access token was imported, and its age or its end is not known"
+        }
         Some(Freshness::Due(DueReason::WithinMargin)) => "the access token is within its margin",
         Some(Freshness::Due(DueReason::TooShort)) => "the access token does not last as long as requested",
         Some(Freshness::Due(DueReason::Forced)) => "it was requested with --force",
@@ -98,7 +101,10 @@ pub(super) fn exchange(profile: &Profile, result: &ExchangeResult<'_>) {
 pub(super) fn response_class(profile: &Profile, status: u16, class: &ResponseClass, code: Option<&str>) {
     let class = match class {
         ResponseClass::TokenRejected => "token_rejected",
+        ResponseClass::LoginRequired => "login_required",
         ResponseClass::Throttled => "throttled",
+        ResponseClass::Conditional => "conditional",
+        ResponseClass::NotFromServer => "not_from_server",
         ResponseClass::ClientRejected => "client_rejected",
         ResponseClass::Unclassified => "unclassified",
         ResponseClass::Ambiguous => "ambiguous",

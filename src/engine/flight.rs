@@ -71,6 +71,7 @@ impl EngineInner {
             seen,
             stop: Arc::clone(&self.stop),
             is_daemon: is_resident,
+            is_long_lived: self.is_daemon,
             prefetched_key: key,
             followed_stores: self.followed_stores.get().cloned(),
             concurrency_permit,

@@ -2,8 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use crate::import_sources::parse;
-use crate::import_sources::parse::{CLAUDE, CODEX, GEMINI, GROK, OIDC_AGENT, TimeFormat};
+use crate::credential::external::AccountIdentity;
+use crate::credential::server_text::printable;
+use crate::credential::time_value;
+use crate::credential::time_value::{TimeKind, TimeValue};
+use crate::import_sources::parse::{CLAUDE, CODEX, GEMINI, GROK, OIDC_AGENT};
 use crate::import_sources::{ToolAccount, ToolStoreError};
 
 /// The object that a file holds.
@@ -31,9 +34,16 @@ pub fn codex(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
             ),
         });
     };
-    let written = parse::parse_instant(&file, ("last_refresh", TimeFormat::Rfc3339));
+    // In this mode Codex never refreshes. Without the member it would count as signed out.
+    let is_never_refreshed = file.get("auth_mode").and_then(Value::as_str) == Some("chatgptAuthTokens");
+    if is_never_refreshed || (tokens.contains_key("refresh_token") && CODEX.is_fed(tokens)) {
+        return Ok(vec![ToolAccount::single(Err(ToolStoreError::fed()))]);
+    }
     let content = CODEX.parse(tokens).map(|mut foreign| {
-        foreign.written_at = written;
+        let written = file.get("last_refresh").map(|value| time_value::read(value, TimeKind::Instant));
+        if let Some(TimeValue::Instant(at)) = written {
+            foreign.written_at = Some(at);
+        }
         foreign
     });
     Ok(vec![ToolAccount::single(content)])
@@ -42,11 +52,28 @@ pub fn codex(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
 /// `.credentials.json` of Claude Code. Other members are the logins of MCP servers.
 pub fn claude(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     match object(bytes)?.get("claudeAiOauth") {
+        // Claude Code does not refresh what has no refresh token.
+        Some(Value::Object(tokens)) if CLAUDE.is_fed(tokens) => {
+            Ok(vec![ToolAccount::single(Err(ToolStoreError::fed()))])
+        }
         Some(Value::Object(tokens)) => Ok(vec![ToolAccount::single(CLAUDE.parse(tokens))]),
         Some(_) | None => {
             Err(ToolStoreError::signed_out("Claude Code is not signed in with a subscription", "claude, then /login"))
         }
     }
+}
+
+/// `.claude.json` of Claude Code: the account and the organization that it is signed in to.
+pub fn claude_account(bytes: &[u8]) -> Option<AccountIdentity> {
+    let file = object(bytes).ok()?;
+    let account = file.get("oauthAccount")?.as_object()?;
+    let text = |name: &str| account.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).map(printable);
+    let identity = AccountIdentity {
+        subject: text("accountUuid"),
+        account: text("organizationUuid"),
+        email: text("emailAddress"),
+    };
+    identity.subject.is_some().then_some(identity)
 }
 
 /// `auth.json` of Grok: a map of sign-ins by issuer and client.

@@ -1,5 +1,8 @@
 //! Imports credentials from other tools: finds a tool's store, reads it, and picks an account. It never writes there.
 
+mod agents;
+mod config_files;
+mod files;
 mod json;
 mod openclaw;
 mod parse;
@@ -65,9 +68,39 @@ impl ToolStoreError {
         Self { is_signed_out: true, ..Self::new(what, hint) }
     }
 
+    /// A store with an access token alone.
+    fn fed() -> Self {
+        Self::signed_out(
+            "it has an access token and no refresh token: keepalive or another program feeds it",
+            "the credential is where that access token comes from; this tool needs nothing",
+        )
+    }
+
     fn to_failure(&self, tool: &str, place: &str) -> Failure {
         Failure::new(ErrorKind::Source, format!("{tool}: {place}: {}", self.message)).with_hint(&self.hint)
     }
+}
+
+/// Tools' names of providers, and ours.
+const PROVIDER_NAMES: [(&str, &str); 13] = [
+    ("openai-codex", "openai"),
+    ("codex", "openai"),
+    ("chatgpt", "openai"),
+    ("google-gemini-cli", "google"),
+    ("gemini", "google"),
+    ("gemini-cli", "google"),
+    ("minimax-portal", "minimax"),
+    ("minimax-oauth", "minimax"),
+    ("github-copilot", "github"),
+    ("claude-cli", "anthropic"),
+    ("claude", "anthropic"),
+    ("grok", "xai"),
+    ("xai-oauth", "xai"),
+];
+
+/// Our name of a tool's provider.
+fn our_provider(theirs: &str) -> &str {
+    PROVIDER_NAMES.iter().find(|(name, _)| *name == theirs).map_or(theirs, |(_, ours)| ours)
 }
 
 /// The account that is meant. If several fit, the person must name one.

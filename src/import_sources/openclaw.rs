@@ -5,20 +5,10 @@ use serde_json::{Map, Value};
 use crate::credential::external::ExternalCredential;
 use crate::import_sources::json::object;
 use crate::import_sources::parse::OPENCLAW;
-use crate::import_sources::{ToolAccount, ToolStoreError};
+use crate::import_sources::{ToolAccount, ToolStoreError, our_provider};
 
 /// The text that OpenClaw puts in place of the tokens while it refreshes them, and leaves there if that fails.
 const REFRESH_MARKER: &str = "openclaw-oauth-refresh-fence:";
-
-/// OpenClaw's names of providers, and ours.
-const PROVIDERS: [(&str, &str); 6] = [
-    ("openai-codex", "openai"),
-    ("google-gemini-cli", "google"),
-    ("minimax-portal", "minimax"),
-    ("github-copilot", "github"),
-    ("claude-cli", "anthropic"),
-    ("grok", "xai"),
-];
 
 /// The rows of both databases: a row holds the profiles of one store as JSON, and there is one row a line.
 pub fn read(rows: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
@@ -40,7 +30,7 @@ pub fn read(rows: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
 fn account(id: &str, profile: &Map<String, Value>) -> ToolAccount {
     let text = |name: &str| profile.get(name).and_then(Value::as_str).unwrap_or_default();
     let provider = text("provider");
-    let ours = PROVIDERS.iter().find(|(theirs, _)| *theirs == provider).map_or(provider, |(_, ours)| ours);
+    let ours = our_provider(provider);
     ToolAccount {
         id: id.to_owned(),
         provider: (!ours.is_empty()).then(|| ours.to_owned()),

@@ -1,12 +1,13 @@
-//! How a tool's store writes a credential: the names of its members and the units of its times. (pure)
+//! How a tool's store writes a credential: the names of its members. Times are read whatever they are called. (pure)
 
 use serde_json::{Map, Value};
 
-use crate::clock::Timestamp;
+use crate::credential::expiry::{ExpiryClaims, RefreshTokenEnd};
 use crate::credential::external::{AccountIdentity, ExternalCredential};
 use crate::credential::jwt::unverified_claims;
 use crate::credential::secret::{AccessToken, RefreshToken};
-use crate::credential::token_response::{ExpiryClaims, TokenResponse, printable};
+use crate::credential::server_text::printable;
+use crate::credential::token_response::TokenResponse;
 use crate::import_sources::ToolStoreError;
 
 /// Names of members; an empty name means that the store has no such member.
@@ -17,23 +18,11 @@ pub struct CredentialFormat {
     pub token_type: &'static str,
     /// A text, or a list of texts.
     pub scope: &'static str,
-    /// When the access token ends. If the store does not say, the token's own JWT does.
-    pub expires: (&'static str, TimeFormat),
-    /// When the refresh token ends.
-    pub login_by: (&'static str, TimeFormat),
-    pub written_at: (&'static str, TimeFormat),
     pub subject: &'static str,
     pub account: &'static str,
     pub email: &'static str,
     pub client: &'static str,
     pub issuer: &'static str,
-}
-
-/// How an instant is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimeFormat {
-    Millis,
-    Rfc3339,
 }
 
 const DEFAULT_FORMAT: CredentialFormat = CredentialFormat {
@@ -42,9 +31,6 @@ const DEFAULT_FORMAT: CredentialFormat = CredentialFormat {
     id_token: "id_token",
     token_type: "token_type",
     scope: "scope",
-    expires: ("", TimeFormat::Millis),
-    login_by: ("", TimeFormat::Millis),
-    written_at: ("", TimeFormat::Millis),
     subject: "",
     account: "",
     email: "",
@@ -56,19 +42,12 @@ const DEFAULT_FORMAT: CredentialFormat = CredentialFormat {
 pub const CODEX: CredentialFormat = CredentialFormat { account: "account_id", ..DEFAULT_FORMAT };
 
 /// `claudeAiOauth` of Claude Code. It does not name the account.
-pub const CLAUDE: CredentialFormat = CredentialFormat {
-    access: "accessToken",
-    refresh: "refreshToken",
-    scope: "scopes",
-    expires: ("expiresAt", TimeFormat::Millis),
-    login_by: ("refreshTokenExpiresAt", TimeFormat::Millis),
-    ..DEFAULT_FORMAT
-};
+pub const CLAUDE: CredentialFormat =
+    CredentialFormat { access: "accessToken", refresh: "refreshToken", scope: "scopes", ..DEFAULT_FORMAT };
 
 /// One entry of Grok's map.
 pub const GROK: CredentialFormat = CredentialFormat {
     access: "key",
-    expires: ("expires_at", TimeFormat::Rfc3339),
     subject: "user_id",
     // A user has several accounts: teams, and their own.
     account: "principal_id",
@@ -79,15 +58,13 @@ pub const GROK: CredentialFormat = CredentialFormat {
 };
 
 /// The whole file of the Gemini CLI.
-pub const GEMINI: CredentialFormat =
-    CredentialFormat { expires: ("expiry_date", TimeFormat::Millis), ..DEFAULT_FORMAT };
+pub const GEMINI: CredentialFormat = DEFAULT_FORMAT;
 
 /// A profile of type `oauth` in OpenClaw.
 pub const OPENCLAW: CredentialFormat = CredentialFormat {
     access: "access",
     refresh: "refresh",
     id_token: "idToken",
-    expires: ("expires", TimeFormat::Millis),
     account: "accountId",
     email: "email",
     client: "clientId",
@@ -95,14 +72,37 @@ pub const OPENCLAW: CredentialFormat = CredentialFormat {
     ..DEFAULT_FORMAT
 };
 
+/// The names of RFC 6749, with those of the client and the account beside them.
+pub const SNAKE_CASE: CredentialFormat =
+    CredentialFormat { account: "account_id", email: "email", client: "client_id", ..DEFAULT_FORMAT };
+
+/// A file of mcp-remote.
+pub const MCP_REMOTE: CredentialFormat = CredentialFormat { issuer: "issuer", ..SNAKE_CASE };
+
 /// An account of oidc-agent, as `oidc-gen --print` shows it: no access token is kept.
 pub const OIDC_AGENT: CredentialFormat =
     CredentialFormat { client: "client_id", issuer: "issuer_url", ..DEFAULT_FORMAT };
 
+/// How the handles begin that stand for a profile in the store of a tool.
+const HANDLE_PREFIX: &str = "kah_";
+
+fn is_handle(token: &str) -> bool {
+    token.trim_start().starts_with(HANDLE_PREFIX)
+}
+
 impl CredentialFormat {
+    /// Whether an object has an access token alone, as a tool's store that another program feeds.
+    pub fn is_fed(&self, object: &Map<String, Value>) -> bool {
+        let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default().trim();
+        !text(self.access).is_empty() && (text(self.refresh).is_empty() || is_handle(text(self.refresh)))
+    }
+
     /// Reads an object in this format.
     pub fn parse(&self, object: &Map<String, Value>) -> Result<ExternalCredential, ToolStoreError> {
         let text = |name: &str| object.get(name).and_then(Value::as_str).filter(|t| !t.trim().is_empty());
+        if text(self.refresh).is_some_and(is_handle) {
+            return Err(ToolStoreError::fed());
+        }
         let Some(refresh) = text(self.refresh).and_then(RefreshToken::new) else {
             return Err(ToolStoreError::signed_out(
                 "it has no refresh token",
@@ -115,41 +115,23 @@ impl CredentialFormat {
         let of_token = id_token.as_ref().map(AccountIdentity::from_id_token).unwrap_or_default();
         let identity =
             AccountIdentity { subject: told(self.subject), account: told(self.account), email: told(self.email) };
-        let expiry = ExpiryClaims {
-            expires_at: parse_instant(object, self.expires),
-            jwt_exp: access.as_ref().and_then(|jwt| seconds(unverified_claims(jwt.expose())?.get("exp")?)),
-            ..ExpiryClaims::default()
-        };
         Ok(ExternalCredential {
             identity: identity.merged_with(of_token),
             client_id: told(self.client).or_else(|| id_token.as_ref().and_then(authorized_party)),
             issuer: told(self.issuer),
-            login_by: parse_instant(object, self.login_by),
-            written_at: parse_instant(object, self.written_at),
+            written_at: None,
             response: TokenResponse {
                 refresh: Some(refresh),
+                expiry: ExpiryClaims::of_members(object, text(self.access)),
+                refresh_end: RefreshTokenEnd::of_members(object),
                 access,
                 token_type: told(self.token_type),
                 scope: scope(object.get(self.scope)),
                 id_token,
-                expiry,
                 ..TokenResponse::default()
             },
         })
     }
-}
-
-/// An instant in the unit that this store uses, and in no other.
-pub fn parse_instant(object: &Map<String, Value>, (name, unit): (&str, TimeFormat)) -> Option<Timestamp> {
-    let value = object.get(name)?;
-    match unit {
-        TimeFormat::Millis => value.as_f64().filter(|ms| *ms > 0.0).map(|ms| Timestamp::from_millis(ms as i64)),
-        TimeFormat::Rfc3339 => value.as_str().and_then(Timestamp::parse_rfc3339),
-    }
-}
-
-fn seconds(value: &Value) -> Option<Timestamp> {
-    value.as_i64().filter(|secs| *secs > 0).map(Timestamp::from_secs)
 }
 
 fn scope(value: Option<&Value>) -> Option<String> {

@@ -6,9 +6,10 @@ use chacha20poly1305::{ChaCha20Poly1305, KeyInit, Nonce};
 use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
+use crate::credential::expiry::ExpiryClaims;
 use crate::credential::external::ExternalCredential;
 use crate::credential::secret::{AccessToken, RefreshToken};
-use crate::credential::token_response::{ExpiryClaims, TokenResponse};
+use crate::credential::token_response::TokenResponse;
 use crate::import_sources::{ToolAccount, ToolStoreError};
 
 /// The published key of the dump (pizauth 1.1.0).
@@ -115,7 +116,7 @@ impl<'a> DumpReader<'a> {
                 "ask for offline access",
             )));
         }
-        let expiry = ExpiryClaims { expires_at: Some(expires), ..ExpiryClaims::default() };
+        let expiry = ExpiryClaims::ending_at(Some(expires));
         Some(Ok(ExternalCredential {
             response: TokenResponse { access, refresh, expiry, ..TokenResponse::default() },
             client_id: Some(client_id),

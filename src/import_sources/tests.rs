@@ -2,10 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::clock::{Moment, Timestamp};
+use crate::clock::Timestamp;
+use crate::credential::expiry::RefreshTokenEnd;
 use crate::credential::external::{AccountIdentity, AccountMatch, ExternalCredential};
 use crate::credential::secret::RefreshToken;
-use crate::import_sources::{ToolAccount, ToolStoreError, json as stores, openclaw, select_account};
+use crate::import_sources::{
+    ToolAccount, ToolStoreError, agents, config_files, json as stores, openclaw, select_account,
+};
 
 macro_rules! store {
     ($name:literal) => {
@@ -22,8 +25,7 @@ fn is(foreign: &ExternalCredential, refresh: &str) -> bool {
 }
 
 fn ends(foreign: &ExternalCredential) -> Timestamp {
-    let now = Moment { wall: Timestamp::from_secs(1_790_000_000), boot_id: "b".into(), uptime_ms: 0 };
-    foreign.response.expiry.access_expiry(&now).unwrap()
+    foreign.response.expiry.access_expiry().unwrap()
 }
 
 fn who(subject: Option<&str>, account: Option<&str>, email: &str) -> AccountIdentity {
@@ -51,7 +53,7 @@ fn codex_login_without_refresh_token_is_refused_with_a_reason() {
         "Codex is signed in by \"agentIdentity\", which has no refresh token"
     );
     assert!(what(b"{\"tokens\":{").starts_with("it is not a JSON object"));
-    let entries = stores::codex(br#"{"tokens":{"access_token":"a","refresh_token":""}}"#).unwrap();
+    let entries = stores::codex(br#"{"tokens":{"access_token":"","refresh_token":""}}"#).unwrap();
     let none = select_account(entries, None).unwrap().credential.unwrap_err();
     assert_eq!(none.message, "it has no refresh token");
 }
@@ -61,7 +63,7 @@ fn claude_expiry_is_in_milliseconds_and_identity_is_unknown() {
     let found = only(stores::claude(store!("claude.json")));
     assert!(is(&found, "fake-rt-claude"));
     assert_eq!(ends(&found), Timestamp::from_millis(4_102_444_800_123));
-    assert_eq!(found.login_by, Some(Timestamp::from_millis(4_103_740_800_000)));
+    assert_eq!(found.response.refresh_end, Some(RefreshTokenEnd::At(Timestamp::from_millis(4_103_740_800_000))));
     assert_eq!(found.response.scope.as_deref(), Some("user:inference user:profile"));
     assert_eq!(found.identity.compare(&found.identity), AccountMatch::Unknown);
     // The login of an MCP server is not Claude's.
@@ -177,7 +179,21 @@ fn malformed_tool_login_gives_no_token_and_no_panic() {
     let nested = |v: &Value| json!({"tokens": v, "claudeAiOauth": v, "profiles": {"p": v}, "refresh_token": v});
     for value in odd.iter().cloned().chain(odd.iter().map(nested)) {
         let bytes = value.to_string().into_bytes();
-        for read in [stores::codex, stores::claude, stores::grok, stores::gemini, openclaw::read, stores::oidc_agent] {
+        for read in [
+            stores::codex,
+            stores::claude,
+            stores::grok,
+            stores::gemini,
+            openclaw::read,
+            stores::oidc_agent,
+            agents::by_provider,
+            agents::hermes,
+            agents::litellm,
+            agents::cliproxy,
+            agents::mcp_remote,
+            config_files::rclone,
+            config_files::gh_hosts,
+        ] {
             let tokens = read(&bytes).into_iter().flatten().filter(|entry| entry.credential.is_ok()).count();
             assert!(tokens == 0 || value["refresh_token"] == "x", "{value}");
         }
@@ -202,4 +218,140 @@ fn pizauth_dump_is_read_and_a_truncated_one_is_refused() {
     let mut torn = store!("pizauth.dump").to_vec();
     torn.pop();
     assert_eq!(crate::import_sources::pizauth::read(&torn).unwrap_err().message, "it is not a pizauth dump");
+}
+
+#[test]
+fn fed_store_is_not_called_signed_out() {
+    let fed = |entries: Result<Vec<ToolAccount>, ToolStoreError>| {
+        select_account(entries.unwrap(), None).unwrap().credential.unwrap_err() == ToolStoreError::fed()
+    };
+    let codex = |mode: &str, refresh: Value| {
+        let file = json!({"auth_mode": mode, "tokens": {"access_token": "a", "refresh_token": refresh}});
+        fed(stores::codex(file.to_string().as_bytes()))
+    };
+    assert!(codex("chatgptAuthTokens", json!("")) && codex("chatgptAuthTokens", json!("any")));
+    assert!(codex("chatgpt", json!("")) && codex("chatgpt", json!("kah_0123456789")));
+    assert!(fed(stores::claude(br#"{"claudeAiOauth":{"accessToken":"a","expiresAt":1,"scopes":[]}}"#)));
+    assert!(fed(agents::by_provider(br#"{"openai":{"type":"oauth","refresh":"","access":"a","expires":1}}"#)));
+    // What Claude Code writes when its refresh token was refused.
+    let blank = br#"{"claudeAiOauth":{"accessToken":"","refreshToken":"","expiresAt":0}}"#;
+    assert!(!fed(stores::claude(blank)));
+}
+
+#[test]
+fn claude_account_is_read_from_its_own_file() {
+    let file = json!({"numStartups": 3, "oauthAccount": {
+        "accountUuid": "u-1", "organizationUuid": "o-1", "emailAddress": "ada@acme.example"}});
+    let found = stores::claude_account(file.to_string().as_bytes()).unwrap();
+    assert_eq!(found, who(Some("u-1"), Some("o-1"), "ada@acme.example"));
+    assert_eq!(stores::claude_account(br#"{"oauthAccount":{"emailAddress":"ada@acme.example"}}"#), None);
+    assert_eq!(stores::claude_account(b"{}"), None);
+}
+
+#[test]
+fn opencode_login_is_read_by_provider() {
+    let entries = || agents::by_provider(store!("opencode.json")).unwrap();
+    let openai = select_account(entries(), Some("openai")).unwrap();
+    assert_eq!(openai.provider.as_deref(), Some("openai"));
+    let found = openai.credential.unwrap();
+    assert!(is(&found, "fake-rt-opencode"));
+    assert_eq!(
+        (found.identity.account.as_deref(), ends(&found)),
+        (Some("acct-1"), Timestamp::from_millis(1_790_003_600_000))
+    );
+    let copilot = select_account(entries(), Some("github-copilot")).unwrap().credential.unwrap_err();
+    assert_eq!(copilot.message, "a sign-in for GitHub Copilot has no refresh token of OAuth");
+    let key = select_account(entries(), Some("openrouter")).unwrap().credential.unwrap_err();
+    assert_eq!(key.message, "it is of type \"api\", which has no refresh token");
+    assert_eq!(agents::by_provider(b"{}").unwrap_err().message, "it has no sign-in");
+}
+
+#[test]
+fn pi_login_is_read_by_provider() {
+    let found = agents::by_provider(store!("pi.json")).unwrap();
+    let found = select_account(found, None).unwrap();
+    assert_eq!((found.id.as_str(), found.provider.as_deref()), ("openai-codex", Some("openai")));
+    assert!(is(&found.credential.unwrap(), "fake-rt-pi"));
+}
+
+#[test]
+fn hermes_login_is_read_from_states_and_pool() {
+    let entries = || agents::hermes(store!("hermes.json")).unwrap();
+    let names: Vec<_> = entries().into_iter().map(|entry| (entry.id, entry.provider.unwrap_or_default())).collect();
+    let name = |id: &str, provider: &str| (id.to_owned(), provider.to_owned());
+    assert_eq!(names, [name("nous", "nous"), name("openai-codex", "openai"), name("anthropic/work", "anthropic")]);
+    let codex = select_account(entries(), Some("openai-codex")).unwrap().credential.unwrap();
+    assert!(is(&codex, "fake-rt-hermes"));
+    assert_eq!(codex.response.expiry.issued_at, Timestamp::parse_rfc3339("2026-09-21T13:00:00Z"));
+    let nous = select_account(entries(), Some("nous")).unwrap().credential.unwrap();
+    assert_eq!((nous.client_id.as_deref(), ends(&nous)), (Some("hermes-cli"), Timestamp::from_secs(1_790_001_240)));
+}
+
+#[test]
+fn litellm_login_is_read_with_its_account() {
+    let found = only(agents::litellm(store!("litellm.json")));
+    assert!(is(&found, "fake-rt-litellm"));
+    assert_eq!(
+        (found.identity.account.as_deref(), ends(&found)),
+        (Some("acct-1"), Timestamp::from_secs(1_790_003_600))
+    );
+}
+
+#[test]
+fn cliproxy_login_is_read_from_a_file_and_a_directory() {
+    let one = agents::cliproxy(store!("cliproxy-claude.json")).unwrap();
+    assert_eq!(one[0].provider.as_deref(), Some("anthropic"));
+    let found = only(Ok(one));
+    assert!(is(&found, "fake-rt-cliproxy"));
+    assert_eq!(
+        (found.identity.email.as_deref(), ends(&found)),
+        (Some("ada@acme.example"), Timestamp::from_secs(1_790_001_240))
+    );
+    let file: Value = serde_json::from_slice(store!("cliproxy-claude.json")).unwrap();
+    let google = json!({"type": "gemini", "email": "bob@acme.example", "token": {
+        "access_token": "a", "refresh_token": "r2", "expiry": "2026-09-21T14:34:00Z", "client_id": "g"}});
+    let dir = json!({"claude-ada.json": file, "gemini-bob.json": google, "settings.json": {"x": 1}}).to_string();
+    let bob = select_account(agents::cliproxy(dir.as_bytes()).unwrap(), Some("bob@acme.example")).unwrap();
+    assert_eq!((bob.id.as_str(), bob.provider.as_deref()), ("gemini-bob", Some("google")));
+    assert_eq!(bob.credential.unwrap().client_id.as_deref(), Some("g"));
+}
+
+#[test]
+fn mcp_remote_login_is_read_with_its_client() {
+    let dir = json!({
+        "0a1b_tokens.json": serde_json::from_slice::<Value>(store!("mcp-remote_tokens.json")).unwrap(),
+        "0a1b_client_info.json": {"client_id": "dyn-1", "redirect_uris": []},
+        "ffff_lock.json": {"pid": 1},
+    });
+    let found = agents::mcp_remote(dir.to_string().as_bytes()).unwrap();
+    assert_eq!(found[0].id, "0a1b");
+    let found = only(Ok(found));
+    assert!(is(&found, "fake-rt-mcp"));
+    assert_eq!((found.client_id.as_deref(), found.issuer.as_deref()), (Some("dyn-1"), Some("http://127.0.0.1:44623")));
+}
+
+#[test]
+fn rclone_remote_is_read_with_its_client() {
+    let entries = || config_files::rclone(store!("rclone.conf")).unwrap();
+    let drive = select_account(entries(), Some("mine")).unwrap();
+    assert_eq!(drive.provider.as_deref(), Some("google"));
+    let drive = drive.credential.unwrap();
+    assert!(is(&drive, "fake-rt-rclone-1"));
+    assert_eq!(drive.client_id.as_deref(), Some("own-client.apps.example"));
+    assert_eq!(ends(&drive), Timestamp::from_millis(1_715_068_800_123));
+    let shared = select_account(entries(), Some("shared")).unwrap().credential.unwrap();
+    assert_eq!(shared.client_id.as_deref(), Some("202264815644.apps.googleusercontent.com"), "rclone's own");
+    assert_eq!(entries().len(), 2, "a remote without a token is none");
+    let encrypted = b"# Encrypted rclone configuration File\n\nRCLONE_ENCRYPT_V0:\nabc=\n";
+    assert_eq!(config_files::rclone(encrypted).unwrap_err().message, "it is encrypted with a password");
+}
+
+#[test]
+fn gh_token_needs_no_refresh_and_that_is_said() {
+    let entries = config_files::gh_hosts(store!("gh-hosts.yml")).unwrap();
+    let found = select_account(entries, Some("github.com")).unwrap().credential.unwrap_err();
+    assert!(found.message.starts_with("the GitHub CLI has a token that does not end"), "{}", found.message);
+    let rotating = b"github.com:\n    oauth_token: a\n    refresh_token: r\n    user: ada\n";
+    assert!(is(&only(config_files::gh_hosts(rotating)), "r"));
+    assert_eq!(config_files::gh_hosts(b"").unwrap_err().message, "the GitHub CLI is not signed in");
 }

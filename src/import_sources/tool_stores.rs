@@ -7,18 +7,19 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::credential::external::{ExternalCredential, ImportSource};
+use crate::credential::external::{AccountIdentity, ExternalCredential, ImportSource};
 use crate::engine::refresh::followed_stores::FollowedStores;
+use crate::import_sources::files;
+use crate::import_sources::files::{MAX_STORE_BYTES, from_file, mcp_remote_dir, unreadable_error};
 use crate::import_sources::tools::Tool;
-use crate::import_sources::{ToolAccount, ToolStoreError, json, openclaw, pizauth, select_account};
+use crate::import_sources::{
+    ToolAccount, ToolStoreError, agents, config_files, json, openclaw, pizauth, select_account,
+};
 use crate::outcome::{ErrorKind, Failure};
 use crate::store::keyring::{Keyring, KeyringError, KeyringItem};
 use crate::sys::paths::ToolDirs;
+use crate::sys::process;
 use crate::sys::process::WaitPolicy;
-use crate::sys::{durable, process};
-
-/// The size limit: no store of one person's sign-ins is larger.
-const MAX_STORE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The stores of this machine.
 pub struct ToolStores {
@@ -70,10 +71,13 @@ impl ToolStores {
         let told = |trouble: ToolStoreError| trouble.to_failure(tool.info().name, &bytes.location);
         let entries = read(tool, &bytes.bytes).map_err(told)?;
         let ToolAccount { id, provider, credential: content } = select_account(entries, account).map_err(told)?;
-        let foreign = content.map_err(|trouble| {
+        let mut foreign = content.map_err(|trouble| {
             let whose = if id.is_empty() { String::new() } else { format!("{id}: ") };
             told(ToolStoreError::new(format!("{whose}{}", trouble.message), trouble.hint))
         })?;
+        if tool == Tool::Claude && bytes.can_be_reread {
+            foreign.identity = claude_account(Path::new(&bytes.location)).merged_with(foreign.identity);
+        }
         let origin = ImportSource {
             tool: tool.info().name.to_owned(),
             location: (bytes.can_be_reread && tool.info().is_readable_unattended).then(|| bytes.location.clone()),
@@ -86,14 +90,23 @@ impl ToolStores {
     /// Where a tool keeps its store, if that is a file that can be read.
     fn default_path(&self, tool: Tool) -> Option<PathBuf> {
         let homes = &self.dirs;
+        let below = |dir: &Option<PathBuf>, name: &str| dir.as_ref().map(|dir| dir.join(name));
         match tool {
-            Tool::Codex => homes.codex.as_ref().map(|dir| dir.join("auth.json")),
-            Tool::Claude => homes.claude.as_ref().map(|dir| dir.join(".credentials.json")),
-            Tool::Grok => homes.grok.as_ref().map(|dir| dir.join("auth.json")),
-            Tool::Gemini => homes.gemini.as_ref().map(|dir| dir.join("oauth_creds.json")),
-            Tool::OpenClaw => homes.openclaw.as_ref().map(|dir| dir.join("state").join("openclaw.sqlite")),
+            Tool::Codex => below(&homes.codex, "auth.json"),
+            Tool::Claude => below(&homes.claude, ".credentials.json"),
+            Tool::Grok => below(&homes.grok, "auth.json"),
+            Tool::Gemini => below(&homes.gemini, "oauth_creds.json"),
+            Tool::OpenClaw => below(&homes.openclaw, "state/openclaw.sqlite"),
             Tool::Pizauth => Some(PIZAUTH_DUMP.into()),
             Tool::OidcAgent => None,
+            Tool::Opencode => below(&homes.opencode, "auth.json"),
+            Tool::Pi => below(&homes.pi, "auth.json"),
+            Tool::Hermes => below(&homes.hermes, "auth.json"),
+            Tool::LiteLlm => homes.litellm.clone(),
+            Tool::CliProxy => homes.cliproxy.clone(),
+            Tool::McpRemote => homes.mcp_remote.as_deref().map(mcp_remote_dir),
+            Tool::Rclone => homes.rclone.clone(),
+            Tool::GhHosts => below(&homes.gh, "hosts.yml"),
         }
     }
 
@@ -102,13 +115,18 @@ impl ToolStores {
         let Some((tool, place)) = Tool::from_name(&origin.tool).zip(origin.location.as_ref()) else { return false };
         match self.read_bytes(tool, Path::new(place), within) {
             Ok(None) => true,
-            Ok(Some(read_bytes)) => {
-                let entry =
-                    read(tool, &read_bytes).and_then(|entries| select_account(entries, origin.account.as_deref()));
-                entry.and_then(|entry| entry.credential).is_err_and(|trouble| trouble.is_signed_out)
-            }
+            Ok(Some(bytes)) => account_in(tool, &bytes, origin).is_err_and(|trouble| trouble.is_signed_out),
             Err(_) => false,
         }
+    }
+
+    /// Whether the store that a credential came from has its access token alone, so that the tool refreshes nothing.
+    pub fn is_fed(&self, origin: &ImportSource, within: &str) -> bool {
+        let Some((tool, place)) = Tool::from_name(&origin.tool).zip(origin.location.as_ref()) else { return false };
+        let bytes = self.read_bytes(tool, Path::new(place), within).ok().flatten();
+        bytes.is_some_and(|bytes| {
+            account_in(tool, &bytes, origin).is_err_and(|trouble| trouble == ToolStoreError::fed())
+        })
     }
 
     /// Reads the store at a place. `within`: the profile that it is read for.
@@ -130,7 +148,9 @@ impl ToolStores {
                 Ok(None) => self.codex_in_keyring(place),
                 read => read,
             },
-            Tool::Claude | Tool::Grok | Tool::Gemini | Tool::OidcAgent | Tool::Pizauth => from_file(place),
+            Tool::CliProxy | Tool::McpRemote if place.is_dir() => files::read_directory(place, None),
+            Tool::McpRemote => files::read_mcp_remote_file(place),
+            _ => from_file(place),
         }
     }
 
@@ -142,11 +162,14 @@ impl ToolStores {
         let item = KeyringItem { service: "Codex Auth".into(), user: format!("cli|{}", hex::encode(&digest[..8])) };
         match self.keyring.read(&item) {
             Ok(found) => Ok(found.map(|found| Zeroizing::new(found.value.as_bytes().to_vec()))),
-            // Without a keyring there is no item either.
-            Err(KeyringError::NoBus | KeyringError::NoService | KeyringError::NoCollection) => Ok(None),
-            Err(e) => {
-                Err(ToolStoreError::new(format!("it does not exist, and the keyring cannot be read: {e}"), e.hint()))
-            }
+            Err(e) => match e.cause() {
+                // Without a keyring there is no item either.
+                KeyringError::NoBus | KeyringError::NoService | KeyringError::NoCollection => Ok(None),
+                _ => {
+                    let message = format!("it does not exist, and the keyring cannot be read: {e}");
+                    Err(ToolStoreError::new(message, e.hint()))
+                }
+            },
         }
     }
 }
@@ -164,6 +187,10 @@ impl FollowedStores for ToolStores {
     }
 }
 
+fn account_in(tool: Tool, bytes: &[u8], origin: &ImportSource) -> Result<ExternalCredential, ToolStoreError> {
+    select_account(read(tool, bytes)?, origin.account.as_deref())?.credential
+}
+
 fn read(tool: Tool, bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     match tool {
         Tool::Codex => json::codex(bytes),
@@ -173,6 +200,25 @@ fn read(tool: Tool, bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
         Tool::OidcAgent => json::oidc_agent(bytes),
         Tool::OpenClaw => openclaw::read(bytes),
         Tool::Pizauth => pizauth::read(bytes),
+        Tool::Opencode | Tool::Pi => agents::by_provider(bytes),
+        Tool::Hermes => agents::hermes(bytes),
+        Tool::LiteLlm => agents::litellm(bytes),
+        Tool::CliProxy => agents::cliproxy(bytes),
+        Tool::McpRemote => agents::mcp_remote(bytes),
+        Tool::Rclone => config_files::rclone(bytes),
+        Tool::GhHosts => config_files::gh_hosts(bytes),
+    }
+}
+
+/// The account that Claude Code is signed in to: it is in `.claude.json`, in the same directory if that was configured,
+/// else beside it. Where both exist and differ, nothing is known.
+fn claude_account(store: &Path) -> AccountIdentity {
+    let Some(dir) = store.parent() else { return AccountIdentity::default() };
+    let beside = dir.parent().filter(|_| dir.ends_with(".claude"));
+    let read = |dir: &Path| json::claude_account(&from_file(&dir.join(".claude.json")).ok()??);
+    match (read(dir), beside.and_then(read)) {
+        (Some(within), Some(beside)) if within != beside => AccountIdentity::default(),
+        (within, beside) => within.or(beside).unwrap_or_default(),
     }
 }
 
@@ -199,21 +245,6 @@ fn from_stdin(tool: Tool) -> Result<StoreBytes, Failure> {
         Ok(_) => Ok(StoreBytes { bytes, location: place, can_be_reread: false }),
         Err(e) => Err(unreadable_error(&e).to_failure(tool.info().name, &place)),
     }
-}
-
-fn from_file(place: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
-    let file = match durable::open_foreign(place) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(unreadable_error(&e)),
-    };
-    let mut bytes = Zeroizing::new(Vec::new());
-    file.take(MAX_STORE_BYTES).read_to_end(&mut bytes).map_err(|e| unreadable_error(&e))?;
-    Ok(Some(bytes))
-}
-
-fn unreadable_error(error: &std::io::Error) -> ToolStoreError {
-    ToolStoreError::new(format!("it cannot be read: {error}"), "make it readable for the user that runs keepalive")
 }
 
 /// The two tables that hold auth profiles: of the shared database, and of an agent's own.

@@ -15,6 +15,14 @@ pub enum Tool {
     OpenClaw,
     OidcAgent,
     Pizauth,
+    Opencode,
+    Pi,
+    Hermes,
+    LiteLlm,
+    CliProxy,
+    McpRemote,
+    Rclone,
+    GhHosts,
 }
 
 /// The facts about a tool.
@@ -32,7 +40,7 @@ pub struct ToolInfo {
     pub do_not_use: &'static str,
 }
 
-pub const TOOLS: [ToolInfo; 7] = [
+pub const TOOLS: [ToolInfo; 15] = [
     ToolInfo {
         tool: Tool::Codex,
         name: "codex",
@@ -94,6 +102,70 @@ pub const TOOLS: [ToolInfo; 7] = [
         sign_out: "pizauth revoke ACCOUNT",
         do_not_use: "",
     },
+    ToolInfo {
+        tool: Tool::Opencode,
+        name: "opencode",
+        provider: None,
+        is_readable_unattended: true,
+        sign_out: "remove the member \"ACCOUNT\" from PLACE",
+        do_not_use: "",
+    },
+    ToolInfo {
+        tool: Tool::Pi,
+        name: "pi",
+        provider: None,
+        is_readable_unattended: true,
+        sign_out: "remove the member \"ACCOUNT\" from PLACE",
+        do_not_use: "",
+    },
+    ToolInfo {
+        tool: Tool::Hermes,
+        name: "hermes",
+        provider: None,
+        is_readable_unattended: true,
+        sign_out: "remove the tokens of \"ACCOUNT\" from PLACE, in providers and in credential_pool",
+        do_not_use: "",
+    },
+    ToolInfo {
+        tool: Tool::LiteLlm,
+        name: "litellm",
+        provider: Some("openai"),
+        is_readable_unattended: true,
+        sign_out: "rm PLACE",
+        do_not_use: "",
+    },
+    ToolInfo {
+        tool: Tool::CliProxy,
+        name: "cliproxy",
+        provider: None,
+        is_readable_unattended: true,
+        sign_out: "rm PLACE/ACCOUNT.json",
+        do_not_use: "",
+    },
+    ToolInfo {
+        tool: Tool::McpRemote,
+        name: "mcp-remote",
+        provider: None,
+        is_readable_unattended: true,
+        sign_out: "rm PLACE/ACCOUNT_tokens.json",
+        do_not_use: "",
+    },
+    ToolInfo {
+        tool: Tool::Rclone,
+        name: "rclone",
+        provider: None,
+        is_readable_unattended: true,
+        sign_out: "remove the line \"token\" of [ACCOUNT] from PLACE",
+        do_not_use: "rclone config disconnect, which revokes it for both at some providers",
+    },
+    ToolInfo {
+        tool: Tool::GhHosts,
+        name: "gh-hosts",
+        provider: Some("github"),
+        is_readable_unattended: true,
+        sign_out: "remove the host ACCOUNT from PLACE",
+        do_not_use: "",
+    },
 ];
 
 impl ToolInfo {
@@ -110,6 +182,9 @@ impl ToolInfo {
             return "remove the item \"Codex Auth\" from the keyring".into();
         }
         let place = origin.location.as_deref().unwrap_or("its store");
+        if matches!(self.tool, Tool::CliProxy | Tool::McpRemote) && Path::new(place).is_file() {
+            return format!("rm {place}");
+        }
         self.sign_out.replace("PLACE", place).replace("ACCOUNT", origin.account.as_deref().unwrap_or("it"))
     }
 }

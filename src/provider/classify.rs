@@ -3,88 +3,120 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::credential::token_response::ErrorResponse;
-use crate::profile::Provider;
+use crate::credential::error_response::ErrorResponse;
+use crate::profile::{ClientAuth, Provider};
+use crate::provider::refusal_codes::Words;
+use crate::provider::response_body::{ForeignBody, is_untaken_503};
 
 /// The class of a response that granted nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResponseClass {
     /// The server says that the refresh token is invalid. Only a login helps.
     TokenRejected,
+    /// The server wants a person. Only a login helps.
+    LoginRequired,
     /// Refused for now; the token was not looked at.
     Throttled,
+    /// The server names a condition that may pass, such as a policy or a network.
+    Conditional,
     /// The provider refuses the client or the request; the token was not looked at.
     ClientRejected,
+    /// The body is of something else than the token endpoint.
+    NotFromServer,
     /// The server refused without a known reason. The token is presumed unspent.
     Unclassified,
     /// The server may have used the token up.
     Ambiguous,
 }
 
-/// Error codes that say: this refresh token is dead. RFC 6749 has the first. The others were seen at more than one
-/// server and are unambiguous. Codes of a single provider are its `dead_codes`.
-const TOKEN_REJECTED_CODES: [&str; 7] = [
-    "invalid_grant",
-    "refresh_token_reused",
-    "refresh_token_expired",
-    "refresh_token_invalidated",
-    "invalid_refresh_token",
-    "bad_refresh_token",
-    "token_revoked",
-];
-
-/// Codes that say: this client, or this request, is wrong (RFC 6749 §5.2). A provider's own are its `client_codes`.
-const CLIENT_REJECTED_CODES: [&str; 7] = [
-    "invalid_client",
-    "unauthorized_client",
-    "unsupported_grant_type",
-    "invalid_scope",
-    "invalid_request",
-    "incorrect_client_credentials",
-    "invalid_target",
-];
-
-/// Codes that say: later.
-const THROTTLED_CODES: [&str; 4] = ["temporarily_unavailable", "slow_down", "rate_limited", "ratelimited"];
-
-/// Codes that say that something broke in the server: its own 500, under whatever HTTP status.
-const SERVER_ERROR_CODES: [&str; 5] =
-    ["server_error", "internal_error", "internal_server_error", "fatal_error", "request_timeout"];
-
-/// Codes that say that something does not exist. Only the description tells whether that is the token or the address.
-const NOT_FOUND_CODES: [&str; 2] = ["not_found_error", "not_found"];
-
-/// Whether a "not found" is about the refresh token. One provider answered a plain 404 `not_found_error` to every
-/// refresh when its endpoint had moved, and every token was alive.
-fn is_token_not_found(denied: Option<&ErrorResponse>) -> bool {
-    let words = denied.and_then(|d| d.description.as_deref()).unwrap_or_default();
-    words.to_ascii_lowercase().contains("refresh token")
+/// What is known of a response that granted nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal<'a> {
+    pub status: u16,
+    pub content_type: Option<&'a str>,
+    /// Unpacked.
+    pub body: &'a [u8],
+    /// The error in the body, if one could be read.
+    pub error: Option<&'a ErrorResponse>,
+    /// A request of this client to this endpoint, equal but for its token, was granted before.
+    pub was_granted_before: bool,
 }
 
-/// Classifies a response of `provider` by HTTP status and by the OAuth error in it, if one could be read.
-pub fn classify(status: u16, denied: Option<&ErrorResponse>, provider: &Provider) -> ResponseClass {
-    let code = denied.map_or(String::new(), |d| d.code.to_ascii_lowercase());
-    let code = code.as_str();
-    let is_among =
-        |known: &[&str], own: &[String]| known.contains(&code) || own.iter().any(|own| own.eq_ignore_ascii_case(code));
-    match status {
+/// What a response means, and what of it a person should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub class: ResponseClass,
+    /// The server names a condition that may pass, whatever its code says.
+    pub is_conditional: bool,
+    /// The error is one of the client, and is taken for the token's because the same request was granted before.
+    pub is_by_history: bool,
+    /// The body is none that a token endpoint writes.
+    pub foreign_body: Option<ForeignBody>,
+}
+
+/// Classifies a response of `provider` by its status, its words, its body and what is known from before.
+pub fn classify(refusal: &Refusal<'_>, provider: &Provider) -> Verdict {
+    let foreign_body = match refusal.error {
+        Some(_) => None,
+        None => ForeignBody::of(refusal.content_type, refusal.body),
+    };
+    let words = refusal.error.map(Words::new);
+    let class = match refusal.status {
         429 => ResponseClass::Throttled,
         503 if provider.policy.trust_503 => ResponseClass::Throttled,
+        503 if refusal.error.is_none() && is_untaken_503(refusal.body) => ResponseClass::Throttled,
         // Seen at a real server: 500 after the rotation was committed. Rule 23: never needs_login from these.
         408 | 500..=599 => ResponseClass::Ambiguous,
         300..=399 => ResponseClass::ClientRejected,
-        200..=299 if denied.is_none() => ResponseClass::Ambiguous,
-        200..=299 | 400..=499 if is_among(&TOKEN_REJECTED_CODES, &provider.dead_codes) => ResponseClass::TokenRejected,
-        200..=299 | 400..=499 if is_among(&CLIENT_REJECTED_CODES, &provider.client_codes) => {
-            ResponseClass::ClientRejected
-        }
-        200..=299 | 400..=499 if THROTTLED_CODES.contains(&code) => ResponseClass::Throttled,
-        200..=299 | 400..=499 if SERVER_ERROR_CODES.contains(&code) => ResponseClass::Ambiguous,
-        404 | 410 if NOT_FOUND_CODES.contains(&code) && is_token_not_found(denied) => ResponseClass::TokenRejected,
-        // An unknown error inside a 200, or any other 4xx.
-        200..=299 | 400..=499 => ResponseClass::Unclassified,
+        200..=299 | 400..=499 => match &words {
+            Some(words) => class_of_words(words, refusal.was_granted_before, provider),
+            None if refusal.status < 300 => ResponseClass::Ambiguous,
+            None if foreign_body.as_ref().is_some_and(ForeignBody::is_from_elsewhere) => ResponseClass::NotFromServer,
+            None => ResponseClass::Unclassified,
+        },
         _ => ResponseClass::Ambiguous,
+    };
+    let is_of_token = class == ResponseClass::TokenRejected;
+    Verdict {
+        is_conditional: words.as_ref().is_some_and(Words::names_condition),
+        is_by_history: is_of_token && words.as_ref().is_some_and(|words| !says_dead(words, provider)),
+        class,
+        foreign_body,
     }
+}
+
+/// The class of an error under a status that leaves it to the words. The surest come first: codes before sentences, and
+/// what is said of the token before what is said of the client.
+fn class_of_words(words: &Words<'_>, was_granted_before: bool, provider: &Provider) -> ResponseClass {
+    let is_public = provider.client_auth == ClientAuth::None;
+    let is_the_clients = words.has_client_code(&provider.client_codes);
+    if words.is_throttled() {
+        ResponseClass::Throttled
+    } else if words.has_dead_code(&provider.dead_codes) {
+        ResponseClass::TokenRejected
+    } else if words.asks_for_person() {
+        ResponseClass::LoginRequired
+    } else if words.is_server_error() {
+        ResponseClass::Ambiguous
+    } else if words.names_dead_token() {
+        ResponseClass::TokenRejected
+    } else if words.says_person() {
+        ResponseClass::LoginRequired
+    } else if words.says_throttled() {
+        ResponseClass::Throttled
+    } else if is_the_clients && was_granted_before && words.may_be_of_token(is_public) && !words.names_client() {
+        ResponseClass::TokenRejected
+    } else if is_the_clients {
+        ResponseClass::ClientRejected
+    } else if words.names_condition() {
+        ResponseClass::Conditional
+    } else {
+        ResponseClass::Unclassified
+    }
+}
+
+fn says_dead(words: &Words<'_>, provider: &Provider) -> bool {
+    words.has_dead_code(&provider.dead_codes) || words.names_dead_token()
 }
 
 /// No server is obeyed longer than this.
@@ -103,11 +135,38 @@ pub fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credential::redaction::SentSecrets;
+    use crate::credential::token_response::{ParsedResponse, parse};
     use crate::profile::Policy;
 
+    fn error(code: &str) -> ErrorResponse {
+        ErrorResponse::new(code, None, &SentSecrets::default())
+    }
+
+    fn verdict(status: u16, error: Option<&ErrorResponse>, provider: &Provider) -> Verdict {
+        let refusal = Refusal { status, content_type: None, body: b"", error, was_granted_before: false };
+        classify(&refusal, provider)
+    }
+
     fn class(status: u16, code: &str) -> ResponseClass {
-        let denied = ErrorResponse { code: code.into(), description: None };
-        classify(status, (!code.is_empty()).then_some(&denied), &Provider::named("acme"))
+        let error = error(code);
+        verdict(status, (!code.is_empty()).then_some(&error), &Provider::named("acme")).class
+    }
+
+    /// The verdict on a body as it comes.
+    fn verdict_of_body(status: u16, body: &str, was_granted_before: bool) -> Verdict {
+        let error = match parse(status, body.as_bytes(), true) {
+            ParsedResponse::Denied(error) => Some(error),
+            ParsedResponse::Unreadable => None,
+            ParsedResponse::Granted(_) => panic!("granted: {body}"),
+        };
+        let body = body.as_bytes();
+        let refusal = Refusal { status, content_type: None, body, error: error.as_ref(), was_granted_before };
+        classify(&refusal, &Provider::named("acme"))
+    }
+
+    fn class_of_body(status: u16, body: &str) -> ResponseClass {
+        verdict_of_body(status, body, false).class
     }
 
     /// Rule 22.
@@ -148,8 +207,8 @@ mod tests {
     #[test]
     fn not_found_rejects_only_if_it_names_the_refresh_token() {
         let class = |status, words: &str| {
-            let denied = ErrorResponse { code: "not_found_error".into(), description: Some(words.into()) };
-            classify(status, Some(&denied), &Provider::named("acme"))
+            let denied = ErrorResponse::new("not_found_error", Some(words), &SentSecrets::default());
+            verdict(status, Some(&denied), &Provider::named("acme")).class
         };
         assert_eq!(class(404, "Refresh token not found or invalid"), ResponseClass::TokenRejected);
         assert_eq!(class(404, "Not found"), ResponseClass::Unclassified);
@@ -180,9 +239,7 @@ mod tests {
             client_codes: own(&["bad_client_secret"]),
             ..Provider::named("acme")
         };
-        let class = |status, code: &str, provider| {
-            classify(status, Some(&ErrorResponse { code: code.into(), description: None }), provider)
-        };
+        let class = |status, code: &str, provider| verdict(status, Some(&error(code)), provider).class;
         assert_eq!(class(200, "Account_Inactive", &acme), ResponseClass::TokenRejected);
         assert_eq!(class(400, "bad_client_secret", &acme), ResponseClass::ClientRejected);
         assert_eq!(class(400, "invalid_grant", &acme), ResponseClass::TokenRejected, "those of all servers stay");
@@ -201,8 +258,212 @@ mod tests {
         assert_eq!(class(400, "slow_down"), ResponseClass::Throttled);
         let policy = Policy { trust_503: true, ..Policy::default() };
         let trusting = Provider { policy, ..Provider::named("acme") };
-        assert_eq!(classify(503, None, &trusting), ResponseClass::Throttled);
-        assert_eq!(classify(502, None, &trusting), ResponseClass::Ambiguous);
+        assert_eq!(verdict(503, None, &trusting).class, ResponseClass::Throttled);
+        assert_eq!(verdict(502, None, &trusting).class, ResponseClass::Ambiguous);
+    }
+
+    /// Rule 22. Bodies as servers write them, and the thread that has them.
+    #[test]
+    fn dead_token_is_known_in_every_form_that_servers_write() {
+        for (status, body, thread) in [
+            (
+                403,
+                r#"{"error":"unauthorized_client","error_description":"refresh_token is invalid"}"#,
+                "raycast/extensions#11836",
+            ),
+            (
+                403,
+                r#"{"error":"unauthorized_client","error_description":"Unknown or invalid refresh token."}"#,
+                "ParabolInc/parabol#11849",
+            ),
+            (400, r#"{"status":400,"message":"Invalid refresh token"}"#, "Teekeks/pyTwitchAPI#37"),
+            (
+                400,
+                r#"{"error":"Bad Request","status":400,"message":"Invalid refresh token"}"#,
+                "Teekeks/pyTwitchAPI#37",
+            ),
+            (
+                400,
+                r#"{"status":"BAD_REFRESH_TOKEN","message":"missing or invalid refresh token"}"#,
+                "airbytehq/airbyte#79592",
+            ),
+            (
+                200,
+                r#"{"status":"BAD_REFRESH_TOKEN","message":"missing or invalid refresh token"}"#,
+                "PostHog/posthog#61627",
+            ),
+            (
+                400,
+                r#"{"errors":[{"errorType":"invalid_grant","message":"Refresh token invalid: …"}],"success":false}"#,
+                "Fitbit",
+            ),
+            (
+                400,
+                r#"{"message":"Bad Request","errors":[{"resource":"RefreshToken","field":"refresh_token","code":"invalid"}]}"#,
+                "Strava",
+            ),
+            (
+                401,
+                r#"{"error":{"message":"used","type":"invalid_request_error","code":"refresh_token_reused"}}"#,
+                "openai/codex#10332",
+            ),
+            (401, r#"{"reason":"Invalid Token!","error":"invalid_request"}"#, "Zoom"),
+            (
+                401,
+                r#"{"error":"invalid_request","error_description":"The refresh token is invalid.","hint":"Token has been revoked"}"#,
+                "thephpleague/oauth2-server",
+            ),
+            (401, r#"{"error":"invalid_token","error_description":"Invalid refresh token (expired): …"}"#, "Spring"),
+            (400, r#"{"error":{"code":400,"message":"TOKEN_EXPIRED","status":"INVALID_ARGUMENT"}}"#, "Firebase"),
+            (200, r#"{"error":"invalid_code"}"#, "Weble/ZohoClient"),
+            (200, r#"{"status":503,"error":"Invalid Params: invalid refresh_token"}"#, "Withings"),
+            (200, r#"{"code":20026,"msg":"refresh token has been used"}"#, "Lark"),
+            (200, r#"{"errcode":40030,"errmsg":"invalid refresh_token"}"#, "WeChat"),
+            (
+                200,
+                r#"{"message":"error","data":{"error_code":10010,"description":"refresh_token is invalid"}}"#,
+                "TikTok",
+            ),
+            (400, r#"{"__type":"NotAuthorizedException","message":"Refresh Token has been revoked"}"#, "Cognito"),
+            (
+                401,
+                r#"{"fault":{"faultstring":"Invalid Refresh Token","detail":{"errorcode":"keymanagement.service.invalid_refresh_token"}}}"#,
+                "Apigee",
+            ),
+            (400, r#"{"type":"https://acme.example/problems/invalid_grant","title":"Gone","status":400}"#, "RFC 9457"),
+            (422, r#"{"errors":{"refresh_token":["is invalid"]}}"#, "Rails"),
+            (400, r#"{"error":["invalid_grant"]}"#, ""),
+            (400, r#"{"errorCode":"INVALID_GRANT","errorSummary":"gone"}"#, ""),
+            (401, r#"{"code":"RefreshTokenExpired"}"#, ""),
+            (403, "error=unauthorized_client&error_description=refresh_token+is+invalid", ""),
+        ] {
+            assert_eq!(class_of_body(status, body), ResponseClass::TokenRejected, "{body} ({thread})");
+        }
+    }
+
+    /// Rule 22.
+    #[test]
+    fn refusal_that_wants_a_person_is_known() {
+        for (body, thread) in [
+            (
+                r#"{"error":"interaction_required","error_description":"AADSTS50076: you must use multi-factor authentication"}"#,
+                "Azure/azure-cli#6962",
+            ),
+            (r#"{"error":"login_required"}"#, "OpenID Connect Core §3.1.2.6"),
+            (r#"{"error":"consent_required"}"#, "OpenID Connect Core §3.1.2.6"),
+            (r#"{"error":"account_selection_required"}"#, "OpenID Connect Core §3.1.2.6"),
+            (r#"{"error":"insufficient_user_authentication"}"#, "RFC 9470"),
+            (r#"{"error":"mfa_required","error_description":"Multifactor authentication required"}"#, "Auth0"),
+            (r#"{"error":"access_denied","error_subtype":"rapt_required"}"#, "Google"),
+            (
+                r#"{"error":"failed","error_description":"AADSTS65001: no consent","error_codes":[65001]}"#,
+                "learn.microsoft.com",
+            ),
+            (r#"{"message":"Your session has ended, please log in again."}"#, ""),
+        ] {
+            let found = class_of_body(400, body);
+            let is_dead = matches!(found, ResponseClass::LoginRequired | ResponseClass::TokenRejected);
+            assert!(is_dead, "{found:?} {body} ({thread})");
+        }
+        assert_eq!(class_of_body(400, r#"{"error":"interaction_required"}"#), ResponseClass::LoginRequired);
+        assert_eq!(class_of_body(500, r#"{"error":"interaction_required"}"#), ResponseClass::Ambiguous);
+    }
+
+    #[test]
+    fn condition_that_may_pass_is_told_whatever_its_code() {
+        for (body, class) in [
+            // AzureAD/microsoft-authentication-library-for-python#314
+            (
+                r#"{"error":"invalid_grant","error_description":"AADSTS53003: blocked","error_codes":[53003],"suberror":"message_only"}"#,
+                ResponseClass::TokenRejected,
+            ),
+            (r#"{"error":"invalid_grant","error_codes":[530032]}"#, ResponseClass::TokenRejected),
+            (r#"{"error":"invalid_grant","suberror":"protection_policy_required"}"#, ResponseClass::TokenRejected),
+            (
+                r#"{"error":"access_denied","error_description":"Access is limited to business hours."}"#,
+                ResponseClass::Conditional,
+            ),
+            (r#"{"error":"admin_policy_enforced"}"#, ResponseClass::Conditional),
+            (r#"{"message":"Requests from this network are not allowed"}"#, ResponseClass::Conditional),
+        ] {
+            let verdict = verdict_of_body(400, body, false);
+            assert_eq!((verdict.class, verdict.is_conditional), (class, true), "{body}");
+        }
+        assert!(!verdict_of_body(400, r#"{"error":"invalid_grant"}"#, false).is_conditional);
+    }
+
+    /// Rule 24.
+    #[test]
+    fn client_error_after_a_grant_is_taken_for_the_tokens() {
+        for (body, before, after) in [
+            (r#"{"error":"invalid_request"}"#, ResponseClass::ClientRejected, ResponseClass::TokenRejected),
+            (r#"{"error":"unauthorized_client"}"#, ResponseClass::ClientRejected, ResponseClass::TokenRejected),
+            (r#"{"error":"invalid_client"}"#, ResponseClass::ClientRejected, ResponseClass::TokenRejected),
+            (
+                r#"{"error":"invalid_client","error_description":"AADSTS7000222: The provided client secret keys are expired."}"#,
+                ResponseClass::ClientRejected,
+                ResponseClass::ClientRejected,
+            ),
+            (
+                r#"{"error":"unauthorized_client","error_description":"unknown client"}"#,
+                ResponseClass::ClientRejected,
+                ResponseClass::ClientRejected,
+            ),
+            (r#"{"error":"unsupported_grant_type"}"#, ResponseClass::ClientRejected, ResponseClass::ClientRejected),
+            (
+                r#"{"error":"incorrect_client_credentials"}"#,
+                ResponseClass::ClientRejected,
+                ResponseClass::ClientRejected,
+            ),
+            (r#"{"error":"what"}"#, ResponseClass::Unclassified, ResponseClass::Unclassified),
+        ] {
+            assert_eq!(verdict_of_body(400, body, false).class, before, "{body}");
+            let known = verdict_of_body(400, body, true);
+            assert_eq!((&known.class, known.is_by_history), (&after, after == ResponseClass::TokenRejected), "{body}");
+        }
+        let secret = Provider { client_auth: ClientAuth::ClientSecretPost, ..Provider::named("acme") };
+        let error = error("invalid_client");
+        let refusal =
+            Refusal { status: 401, content_type: None, body: b"", error: Some(&error), was_granted_before: true };
+        assert_eq!(classify(&refusal, &secret).class, ResponseClass::ClientRejected, "its secret may have ended");
+    }
+
+    #[test]
+    fn refusal_in_words_alone_is_throttled_or_unknown() {
+        for (body, class) in [
+            (
+                r#"{"error":"Access Denied","error_description":"You have made too many requests continuously.","status":"failure"}"#,
+                ResponseClass::Throttled,
+            ),
+            (
+                r#"{"error":"invalid_grant","error_description":"AADSTS50196: a request loop"}"#,
+                ResponseClass::Throttled,
+            ),
+            (r#"{"message":"Unauthorized","error":401}"#, ResponseClass::Unclassified),
+            (r#"{"errorType":"what"}"#, ResponseClass::Unclassified),
+        ] {
+            assert_eq!(class_of_body(400, body), class, "{body}");
+        }
+    }
+
+    /// Rule 23.
+    #[test]
+    fn page_or_gateway_text_says_nothing_of_the_token() {
+        let page = "<!doctype html><html><title>Just a moment...</title></html>";
+        for (status, class) in [
+            (403, ResponseClass::NotFromServer),
+            (404, ResponseClass::NotFromServer),
+            (200, ResponseClass::Ambiguous),
+            (502, ResponseClass::Ambiguous),
+            (429, ResponseClass::Throttled),
+        ] {
+            let found = verdict_of_body(status, page, false);
+            assert_eq!((found.class, found.foreign_body), (class, Some(ForeignBody::Html)), "{status}");
+        }
+        assert_eq!(class_of_body(503, "no healthy upstream"), ResponseClass::Throttled);
+        assert_eq!(class_of_body(503, "upstream request timeout"), ResponseClass::Ambiguous);
+        assert_eq!(class_of_body(502, "no healthy upstream"), ResponseClass::Ambiguous);
+        assert_eq!(class_of_body(503, r#"{"error":"temporarily_unavailable"}"#), ResponseClass::Ambiguous);
     }
 
     /// Rule 25.

@@ -201,7 +201,7 @@ fn unread(pem: &str) -> ClientKeyError {
         None | Some("PRIVATE KEY" | "RSA PRIVATE KEY") => ClientKeyError::NotPem,
         Some("ENCRYPTED PRIVATE KEY") => ClientKeyError::Encrypted,
         Some("EC PRIVATE KEY") => ClientKeyError::NotPkcs8("SEC 1"),
-        Some(other) => ClientKeyError::OtherPemLabel(crate::credential::token_response::printable(other)),
+        Some(other) => ClientKeyError::OtherPemLabel(crate::credential::server_text::printable(other)),
     }
 }
 

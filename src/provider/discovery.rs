@@ -10,7 +10,7 @@ use url::Url;
 
 use super::PrepareError;
 use crate::clock::Timestamp;
-use crate::credential::token_response::printable;
+use crate::credential::redaction::SentSecrets;
 use crate::outcome::{ErrorKind, Failure};
 use crate::sys::durable;
 
@@ -59,6 +59,8 @@ pub struct IssuerPolicy<'a> {
     pub issuer: &'a Url,
     /// Endpoints must be https at this host or below it.
     pub endpoint_domain: Option<&'a str>,
+    /// The secrets in the headers of the request, which no text of the response may show.
+    pub sent: &'a SentSecrets,
 }
 
 /// A response to a request for metadata.
@@ -149,7 +151,8 @@ pub(super) fn discover(whom: IssuerPolicy<'_>, fetch: &Fetch<'_>) -> Result<(Met
                 Ok(()) => return Ok((metadata, document.max_age)),
                 Err(why) => refused.push(format!("{path}: {why}")),
             },
-            Err(e) => reasons.push(format!("{path}: not metadata: {e}")),
+            // The error of the parser may quote the server.
+            Err(e) => reasons.push(whom.sent.printable(&format!("{path}: not metadata: {e}"))),
         }
     }
     if !refused.is_empty() {
@@ -179,12 +182,12 @@ fn well_known_urls(issuer: &Url) -> Vec<Url> {
 /// Whether metadata may be trusted to say where tokens go (RFC 8414 §§3.3 and 6.2).
 fn check_metadata(whom: IssuerPolicy<'_>, metadata: &Metadata) -> Result<(), String> {
     if !is_same_issuer(&metadata.issuer, whom.issuer) {
-        return Err(format!("it is for issuer {}", printable(&metadata.issuer)));
+        return Err(format!("it is for issuer {}", whom.sent.printable(&metadata.issuer)));
     }
     if let Some(domain) = whom.endpoint_domain {
         return match metadata.endpoints().find(|(_, url)| !is_https_below(domain, url)) {
             Some((what, url)) => {
-                let origin = url.origin().ascii_serialization();
+                let origin = whom.sent.printable(&url.origin().ascii_serialization());
                 Err(format!("its {what} is at {origin}, not https at {domain} or a subdomain (endpoint_domain)"))
             }
             None => Ok(()),
@@ -263,7 +266,8 @@ mod tests {
 
         fn load(&self, now: Timestamp, fetch: &Fetch<'_>) -> Result<Metadata, String> {
             let issuer = issuer();
-            let whom = IssuerPolicy { issuer: &issuer, endpoint_domain: self.domain };
+            let sent = SentSecrets::default();
+            let whom = IssuerPolicy { issuer: &issuer, endpoint_domain: self.domain, sent: &sent };
             load_metadata(whom, self.dir.path(), now, fetch).map_err(|e| match e {
                 PrepareError::Config(f) => format!("config: {}", f.message),
                 PrepareError::Unreachable(f) => format!("unreachable: {}", f.message),

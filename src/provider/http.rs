@@ -16,6 +16,7 @@ use super::runtime::BackgroundRuntime;
 use super::{BeforeSend, ExchangeResult, PrepareError, PreparedProvider, RawResponse, TokenEndpoint};
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::credential::content_coding;
+use crate::credential::redaction::SentSecrets;
 use crate::events;
 use crate::guard::LockedCredential;
 use crate::outcome::{ErrorKind, Failure};
@@ -23,6 +24,7 @@ use crate::profile::Provider;
 use crate::provider::client_auth::{ClientCredentials, SecretReader};
 use crate::provider::request_encoding;
 use crate::provider::send_gate::SendGate;
+use crate::provider::{proxy, tls};
 use crate::sys::durable;
 
 /// The time, beyond the connect timeout, for a connection that stands but whose body has not been asked for.
@@ -90,6 +92,9 @@ impl HttpEndpoint {
     /// A client for `provider`, with its `ca_file` as it is now. If that file cannot be used any more, the previous
     /// client stays in use, as a broken configuration leaves the previous one in force.
     pub(super) fn client(&self, provider: &Provider, url: &Url) -> Result<reqwest::Client, Failure> {
+        if !is_loopback(url) {
+            proxy::for_url(url)?;
+        }
         let key = (provider.ca_file.clone(), provider.policy.connect_timeout, is_loopback(url));
         let read = |path: &PathBuf| durable::read_foreign(path).map_err(|e| ca_file_error(path, &e.to_string()));
         let authorities = provider.ca_file.as_ref().map(read).transpose();
@@ -146,7 +151,8 @@ impl HttpEndpoint {
 
     pub(super) fn discover(&self, provider: &Provider, issuer: &Url) -> Result<Metadata, PrepareError> {
         let fetch = |url: Url| self.fetch_metadata(provider, url);
-        let whom = IssuerPolicy { issuer, endpoint_domain: provider.endpoint_domain.as_deref() };
+        let sent = request_encoding::secret_headers(provider);
+        let whom = IssuerPolicy { issuer, endpoint_domain: provider.endpoint_domain.as_deref(), sent: &sent };
         discovery::load_metadata(whom, &self.metadata_dir, self.now(), &fetch)
     }
 
@@ -238,6 +244,7 @@ pub(super) async fn send_and_read(
         retry_after: text(response.headers(), RETRY_AFTER),
         body: Zeroizing::new(Vec::new()),
         is_complete: false,
+        sent: SentSecrets::default(),
     };
     answer.is_complete = tokio::select! {
         biased;
@@ -309,18 +316,12 @@ fn build_client(key: &ClientCacheKey, authorities: Option<&[u8]>) -> Result<reqw
     if *is_loopback {
         builder = builder.no_proxy();
     }
-    if let (Some(path), Some(pem)) = (ca_file, authorities) {
-        let certificates =
-            reqwest::Certificate::from_pem_bundle(pem).map_err(|e| ca_file_error(path, &e.to_string()))?;
-        if certificates.is_empty() {
-            return Err(ca_file_error(path, "it contains no certificate"));
-        }
-        builder = builder.tls_certs_merge(certificates);
-    }
-    builder.build().map_err(|e| match ca_file {
-        Some(path) => ca_file_error(path, &error_text(&e)),
-        None => Failure::new(ErrorKind::Tls, format!("cannot set up TLS: {}", error_text(&e))),
-    })
+    let failed = |why: &str| match ca_file {
+        Some(path) => ca_file_error(path, why),
+        None => Failure::new(ErrorKind::Tls, format!("cannot set up TLS: {why}")),
+    };
+    let tls = tls::client_config(authorities).map_err(|why| failed(&why))?;
+    builder.tls_backend_preconfigured(tls).build().map_err(|e| failed(&error_text(&e)))
 }
 
 fn ca_file_error(ca_file: &Path, why: &str) -> Failure {
@@ -339,18 +340,18 @@ fn is_loopback(url: &Url) -> bool {
 
 /// The whole chain of causes, without the URL: it can carry secrets.
 pub(super) fn error_text(error: &reqwest::Error) -> String {
-    let mut text = if error.is_timeout() {
-        "timed out"
-    } else if error.is_connect() {
-        "cannot connect"
-    } else {
-        "the request failed"
-    }
-    .to_owned();
+    let by_proxy = |url: &Url| proxy::for_url(url).ok().flatten().filter(|_| !is_loopback(url));
+    let mut text = match error.url().and_then(by_proxy) {
+        Some(proxy) if error.is_timeout() => format!("timed out through the proxy {proxy}"),
+        Some(proxy) if error.is_connect() => format!("cannot connect through the proxy {proxy}"),
+        _ if error.is_timeout() => "timed out".to_owned(),
+        _ if error.is_connect() => "cannot connect".to_owned(),
+        _ => "the request failed".to_owned(),
+    };
     let mut source = std::error::Error::source(error);
     let mut last = String::new();
     while let Some(cause) = source {
-        last = cause.to_string();
+        last = tls::refusal_text(cause).unwrap_or_else(|| cause.to_string());
         source = cause.source();
     }
     if !last.is_empty() {
@@ -403,6 +404,7 @@ mod tests {
             content_type: "text/plain",
             authorization: None,
             body: Zeroizing::new(b"the token".to_vec()),
+            sent: SentSecrets::default(),
         };
         let send_gate = SendGate::new(Box::new(|| Ok(())));
         let (flight, connection, body) = exchange_ends(&send_gate, bytes::Bytes::copy_from_slice(&wire.body));

@@ -14,6 +14,7 @@ use crate::profile::Provider;
 use crate::provider::discovery;
 use crate::provider::discovery::{IssuerPolicy, Metadata};
 use crate::provider::http::HttpEndpoint;
+use crate::provider::request_encoding;
 use crate::provider::{PrepareError, TokenEndpoint};
 
 /// The time limit of one probe, because a person waits for all of them.
@@ -60,7 +61,8 @@ impl HttpEndpoint {
     /// Fetches the issuer's metadata as if nothing were cached.
     pub fn rediscover(&self, provider: &Provider, issuer: &Url) -> Result<Metadata, Failure> {
         let hasty = with_short_timeouts(provider);
-        let whom = IssuerPolicy { issuer, endpoint_domain: provider.endpoint_domain.as_deref() };
+        let sent = request_encoding::secret_headers(provider);
+        let whom = IssuerPolicy { issuer, endpoint_domain: provider.endpoint_domain.as_deref(), sent: &sent };
         match discovery::discover(whom, &|url| self.fetch_metadata(&hasty, url)) {
             Ok((metadata, _)) => Ok(metadata),
             Err(PrepareError::Config(failure) | PrepareError::Unreachable(failure)) => Err(failure),

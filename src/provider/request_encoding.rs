@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
+use crate::credential::redaction::SentSecrets;
 use crate::credential::secret::{AccessToken, OneTimeSecret, RefreshToken};
 use crate::profile::{BodyEncoding, Provider};
 use crate::provider::client_assertion;
@@ -16,6 +17,8 @@ pub struct EncodedRequest {
     /// The value of `Authorization`, for `client_secret_basic`.
     pub authorization: Option<Zeroizing<String>>,
     pub body: Zeroizing<Vec<u8>>,
+    /// What of it no server text may show.
+    pub sent: SentSecrets,
 }
 
 /// The request that spends `token` at `provider`.
@@ -97,6 +100,7 @@ fn authenticated<'a>(
     match proof {
         ClientAuthentication::None => members.push(("client_id", &provider.client_id)),
         ClientAuthentication::Basic(secret) => authorization = Some(basic_authorization(&provider.client_id, secret)),
+        ClientAuthentication::RawBasic(secret) => authorization = Some(raw_basic(&provider.client_id, secret)),
         ClientAuthentication::Post(secret) => {
             members.push(("client_id", &provider.client_id));
             members.push(("client_secret", secret));
@@ -111,14 +115,70 @@ fn authenticated<'a>(
         BodyEncoding::Form => ("application/x-www-form-urlencoded", form_body(&members)),
         BodyEncoding::Json => ("application/json", json_body(&members)),
     };
-    EncodedRequest { content_type, authorization, body }
+    let mut sent = secret_members(members.iter().copied());
+    sent.extend(secret_headers(provider));
+    if let ClientAuthentication::Basic(secret) = proof {
+        sent.add(secret);
+    }
+    if let Some(authorization) = &authorization {
+        add_header(&mut sent, authorization);
+    }
+    EncodedRequest { content_type, authorization, body, sent }
+}
+
+/// The secrets in the headers that the user adds to every request.
+pub(super) fn secret_headers(provider: &Provider) -> SentSecrets {
+    secret_members(provider.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+}
+
+/// The values of members or headers that are secret, by their names.
+fn secret_members<'a>(members: impl Iterator<Item = (&'a str, &'a str)>) -> SentSecrets {
+    let mut sent = SentSecrets::default();
+    for (_, value) in members.filter(|(name, _)| is_secret_name(name)) {
+        add_header(&mut sent, value);
+    }
+    sent
+}
+
+/// Whether a member or header of this name has a secret for its value.
+fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let is_public = ["_type", "_hint", "_method"].iter().any(|end| name.ends_with(end));
+    let words = ["token", "secret", "password", "assertion", "code", "verifier", "key", "auth", "cookie", "credential"];
+    !is_public && (name == "state" || words.iter().any(|word| name.contains(word)))
+}
+
+/// A value, and what is within it if it is one of `Authorization`: `Basic` has a name and a password in base64.
+fn add_header(sent: &mut SentSecrets, value: &str) {
+    sent.add(value);
+    let Some((scheme, credentials)) = value.split_once(' ') else { return };
+    sent.add(credentials);
+    let pair = STANDARD.decode(credentials.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"));
+    if let Some(pair) = pair.map(Zeroizing::new)
+        && let Some((_, password)) = std::str::from_utf8(&pair).ok().and_then(|pair| pair.split_once(':'))
+    {
+        sent.add(password);
+    }
 }
 
 /// RFC 6749 §2.3.1: id and secret are form-encoded first, and only then joined and written in base64.
 fn basic_authorization(id: &str, secret: &str) -> Zeroizing<String> {
-    let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-    let pair = Zeroizing::new(format!("{}:{}", encode(id), encode(secret)));
+    raw_basic(&form_encoded(id), &form_encoded(secret))
+}
+
+/// RFC 7617 alone: id and secret as they are.
+fn raw_basic(id: &str, secret: &str) -> Zeroizing<String> {
+    let pair = Zeroizing::new(format!("{id}:{secret}"));
     Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())))
+}
+
+fn form_encoded(text: &str) -> Zeroizing<String> {
+    Zeroizing::new(form_urlencoded::byte_serialize(text.as_bytes()).collect())
+}
+
+/// Whether Basic credentials differ between a server that decodes them (RFC 6749) and one that does not.
+pub(super) fn is_changed_by_encoding(text: &str) -> bool {
+    *form_encoded(text) != text
 }
 
 fn form_body(members: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
@@ -169,10 +229,57 @@ mod tests {
     }
 
     #[test]
+    fn raw_basic_authentication_sends_the_secret_as_it_is() {
+        let sent = |id: &str, text: &str| {
+            let acme = Provider { client_id: id.into(), ..provider(BodyEncoding::Form) };
+            let proof = ClientAuthentication::RawBasic(secret(text));
+            let request = refresh_request(&acme, &proof, &RefreshToken::new("r").unwrap());
+            let header = request.authorization.clone().unwrap();
+            assert_eq!(body(&request), "grant_type=refresh_token&refresh_token=r");
+            String::from_utf8(STANDARD.decode(header.strip_prefix("Basic ").unwrap()).unwrap()).unwrap()
+        };
+        assert_eq!(sent("an id", "a+b/c=d%2B:e&f?g h"), "an id:a+b/c=d%2B:e&f?g h");
+        assert_eq!(sent("app", ""), "app:");
+        assert!(is_changed_by_encoding("a/b") && !is_changed_by_encoding("a-b_c.d*"));
+    }
+
+    #[test]
     fn client_secret_post_sends_the_secret_in_the_body() {
         let token = RefreshToken::new("r").unwrap();
         let r = refresh_request(&provider(BodyEncoding::Form), &ClientAuthentication::Post(secret("s e")), &token);
         assert_eq!(body(&r), "grant_type=refresh_token&refresh_token=r&client_id=conf%3Aodd+id&client_secret=s+e");
+    }
+
+    /// Rule 37.
+    #[test]
+    fn every_secret_of_a_request_is_known_as_sent() {
+        let token = RefreshToken::new("the-refresh-token").unwrap();
+        let one = |text: &str| OneTimeSecret::new(text).unwrap();
+        let (code, verifier, device) = (one("the-code"), one("the-verifier"), one("the-device-code"));
+        let mut acme = provider(BodyEncoding::Form);
+        acme.headers = vec![("Authorization".into(), "Basic aWQ6cGFzcw==".into()), ("X-Tenant".into(), "7".into())];
+        acme.parameters = vec![("resource".into(), "urn:r".into()), ("api_key".into(), "the-key".into())];
+        let sent = |request: EncodedRequest| request.sent.iter().map(str::to_owned).collect::<Vec<_>>();
+        let none = ClientAuthentication::None;
+        let headers = ["Basic aWQ6cGFzcw==", "aWQ6cGFzcw==", "pass"];
+        assert_eq!(
+            sent(refresh_request(&acme, &none, &token)),
+            [&["the-refresh-token", "the-key"][..], &headers].concat()
+        );
+        let assertion = ClientAuthentication::Assertion(secret("the-assertion"));
+        let sent_with = sent(revocation_request(&acme, &assertion, &token));
+        assert_eq!(sent_with, [&["the-refresh-token", "the-assertion"][..], &headers].concat());
+        acme.headers.clear();
+        let redirect_uri = "http://127.0.0.1/";
+        let ask =
+            AuthServerRequest::AuthorizationCode { code: &code, verifier: &verifier, redirect_uri, state: "the-state" };
+        let post = ClientAuthentication::Post(secret("the-secret"));
+        assert_eq!(sent(sign_in_request(&acme, &post, ask)), ["the-code", "the-verifier", "the-key", "the-secret"]);
+        let ask = AuthServerRequest::DeviceToken { device_code: &device };
+        let basic = ClientAuthentication::Basic(secret("the-secret"));
+        let sent_with = sent(sign_in_request(&acme, &basic, ask));
+        assert_eq!(sent_with[..3], ["the-device-code", "the-key", "the-secret"]);
+        assert!(sent_with[3].starts_with("Basic ") && sent_with[3].ends_with(&sent_with[4]));
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use url::Url;
 
-use super::classify::{self, ResponseClass};
+use super::classify::{self, Refusal, ResponseClass};
 use super::http::HttpEndpoint;
 use super::{BeforeSend, ExchangeResult, PrepareError, PreparedProvider, RawResponse, TokenEndpoint};
 use crate::credential::content_coding;
-use crate::credential::token_response;
-use crate::credential::token_response::{ErrorResponse, ParsedResponse};
+use crate::credential::error_response::ErrorResponse;
+use crate::credential::token_response::ParsedResponse;
+use crate::credential::token_response::parse_response;
 use crate::guard::LockedCredential;
 use crate::profile::Provider;
 use crate::provider::request_encoding;
@@ -48,11 +49,15 @@ pub enum RevocationResult {
 /// Classifies a response (RFC 7009 §2.2). Also returns the error code in it. (pure)
 pub fn classify_revocation(answer: &RawResponse, provider: &Provider) -> (RevocationResult, Option<ErrorResponse>) {
     let body = content_coding::decode(answer.content_encoding.as_deref(), &answer.body);
-    let denied = match body.map(|body| token_response::parse(answer.status, &body.bytes, answer.is_complete)) {
-        Ok(ParsedResponse::Denied(denied)) => Some(denied),
-        Ok(ParsedResponse::Granted(_) | ParsedResponse::Unreadable) | Err(content_coding::BodyTooLarge) => None,
+    let body = body.map(|body| body.bytes).unwrap_or_default();
+    let denied = match parse_response(answer.status, &body, answer.is_complete, &answer.sent) {
+        ParsedResponse::Denied(denied) => Some(denied),
+        ParsedResponse::Granted(_) | ParsedResponse::Unreadable => None,
     };
-    let is_page = answer.content_type.as_deref().is_some_and(|t| t.contains("html")) && !answer.body.is_empty();
+    let content_type = answer.content_type.as_deref();
+    let refusal =
+        Refusal { status: answer.status, content_type, body: &body, error: denied.as_ref(), was_granted_before: false };
+    let is_page = content_type.is_some_and(|t| t.contains("html")) && !answer.body.is_empty();
     let code = denied.as_ref().map_or("", |d| d.code.as_str());
     let verdict = match (answer.status, code) {
         // A page can come from a proxy or a portal instead of the server.
@@ -61,13 +66,17 @@ pub fn classify_revocation(answer: &RawResponse, provider: &Provider) -> (Revoca
         (503, _) => RevocationResult::RetryLater,
         (_, "unsupported_token_type") => RevocationResult::Unsupported,
         (200..=299 | 400, "invalid_token") => RevocationResult::AlreadyInvalid,
-        (status, _) => match classify::classify(status, denied.as_ref(), provider) {
+        (status, _) => match classify::classify(&refusal, provider).class {
             ResponseClass::TokenRejected => RevocationResult::AlreadyInvalid,
-            ResponseClass::Throttled => RevocationResult::RetryLater,
+            ResponseClass::Throttled | ResponseClass::Conditional => RevocationResult::RetryLater,
             ResponseClass::ClientRejected => RevocationResult::ClientRejected,
             // There is no such endpoint: the address is wrong, or the endpoint has moved.
-            ResponseClass::Unclassified if matches!(status, 404 | 405 | 410) => RevocationResult::ClientRejected,
-            ResponseClass::Unclassified => RevocationResult::Unsupported,
+            ResponseClass::Unclassified | ResponseClass::NotFromServer if matches!(status, 404 | 405 | 410) => {
+                RevocationResult::ClientRejected
+            }
+            ResponseClass::Unclassified | ResponseClass::NotFromServer | ResponseClass::LoginRequired => {
+                RevocationResult::Unsupported
+            }
             ResponseClass::Ambiguous => RevocationResult::Unknown,
         },
     };

@@ -61,7 +61,10 @@ impl HttpEndpoint {
             async move { connection.finish(send_and_read(request, &send_gate, &provider).await) }
         };
         drop(self.runtime().spawn(exchange));
-        let response = flight.wait(|| drop(memory)).unwrap_or_else(|| Err(TASK_DIED.to_owned()));
+        let mut response = flight.wait(|| drop(memory)).unwrap_or_else(|| Err(TASK_DIED.to_owned()));
+        if let Ok(answer) = &mut response {
+            answer.sent = wire.sent;
+        }
         result_of(send_gate.close_and_report(), response, sent, predecessor)
     }
 }

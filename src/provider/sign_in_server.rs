@@ -41,7 +41,7 @@ pub trait SignInServer: Send + Sync {
 impl SignInServer for HttpEndpoint {
     fn sign_in_endpoints(&self, provider: &Provider) -> Result<SignInEndpoints, PrepareError> {
         let mut sites = SignInEndpoints {
-            issuer: provider.issuer.as_ref().map(|i| i.as_str().to_owned()),
+            issuer: provider.issuer_name.clone(),
             requires_iss: false,
             authorization: provider.authorization_endpoint.clone(),
             is_authorization_discovered: false,
@@ -54,6 +54,7 @@ impl SignInServer for HttpEndpoint {
             Err(_) if sites.authorization.is_some() => return Ok(sites),
             Err(why) => return Err(why),
         };
+        sites.issuer = Some(metadata.issuer.clone());
         sites.requires_iss = metadata.authorization_response_iss_parameter_supported;
         sites.is_authorization_discovered = sites.authorization.is_none();
         sites.authorization =
@@ -87,6 +88,7 @@ impl SignInServer for HttpEndpoint {
                 content_coding::decode(named.as_deref(), &body).map_err(|_| "the response is too large".to_owned())?;
             answer.body = unpacked.bytes;
             answer.is_complete = true;
+            answer.sent = wire.sent;
             Ok(answer)
         };
         let limit = provider.policy.connect_timeout + provider.policy.timeout;

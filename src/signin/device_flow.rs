@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::Value;
 use url::Url;
 
+use crate::credential::error_response::{ErrorResponse, UNKNOWN_ERROR};
 use crate::credential::secret::OneTimeSecret;
-use crate::credential::token_response::{ErrorResponse, printable};
+use crate::credential::server_text::printable;
 use crate::outcome::{ErrorKind, Failure};
 use crate::provider::request_encoding::AuthServerRequest;
 use crate::signin::login_events::LoginEvents;
@@ -58,7 +59,7 @@ impl TokenClient<'_> {
         }
         match parse_grant_response(&answer) {
             // Many servers have clients for devices and clients for browsers, and which this one is the user knows.
-            Ok(GrantResponse::Denied(d)) => Err(match denied_error(&d, &self.prepared.provider) {
+            Ok(GrantResponse::Denied(d)) => Err(match denied_error(&d, self.prepared) {
                 SignInError::Config(f) => {
                     let hint = f.hint.clone().map_or(String::new(), |hint| format!("{hint}; "));
                     SignInError::Config(
@@ -95,6 +96,10 @@ impl TokenClient<'_> {
                     Ok(GrantResponse::Granted(granted)) => {
                         return Ok(IssuedTokens { response: granted, requested_at: asked });
                     }
+                    // Words without a code, such as a gateway's, do not end the code of this login either.
+                    Ok(GrantResponse::Denied(d)) if d.code == UNKNOWN_ERROR => {
+                        format!("the server returned {} {}", answer.status, d.shown())
+                    }
                     Ok(GrantResponse::Denied(d)) => match poll_decision(&d, interval) {
                         PollDecision::After(next) => {
                             interval = next;
@@ -121,7 +126,7 @@ impl TokenClient<'_> {
                     Failure::new(ErrorKind::ExpiredToken, message).with_hint("nothing was changed; sign in again"),
                 )
             }
-            _ => denied_error(d, &self.prepared.provider),
+            _ => denied_error(d, self.prepared),
         }
     }
 }
@@ -136,11 +141,12 @@ fn poll_decision(d: &ErrorResponse, interval: Duration) -> PollDecision {
 }
 
 fn parse_device_authorization(members: &Value) -> Option<DeviceAuthorization> {
-    let text = |name: &str| members.get(name).and_then(Value::as_str).filter(|t| !t.is_empty());
+    let member = |name: &str| members.get(name).or_else(|| members.get(camel_case(name)));
+    let text = |name: &str| member(name).and_then(Value::as_str).filter(|t| !t.is_empty());
     let page =
         |name: &str| text(name).and_then(|t| Url::parse(t).ok()).filter(|u| matches!(u.scheme(), "https" | "http"));
     let seconds = |name: &str| {
-        let value = members.get(name)?;
+        let value = member(name)?;
         value.as_u64().or_else(|| value.as_str()?.parse().ok()).map(Duration::from_secs)
     };
     let (shortest, longest) = EXPIRES_IN_LIMITS;
@@ -155,9 +161,21 @@ fn parse_device_authorization(members: &Value) -> Option<DeviceAuthorization> {
     })
 }
 
+/// The name as some servers write it, such as `deviceCode` (AWS).
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |name, word| {
+        let mut letters = word.chars();
+        name + &letters.next().map_or(String::new(), |c| c.to_ascii_uppercase().to_string()) + letters.as_str()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+
+    use crate::credential::redaction::SentSecrets;
 
     use super::*;
 
@@ -176,6 +194,11 @@ mod tests {
         let i = parse_device_authorization(&spare).unwrap();
         assert_eq!((i.user_code.as_str(), i.verification_uri_complete.is_some()), ("u [2J", true));
         assert_eq!((i.expires_in, i.interval), (Duration::from_secs(10), Duration::from_secs(1)));
+        let aws = json!({"deviceCode": "d", "userCode": "A-B", "verificationUri": "https://a.example",
+                         "verificationUriComplete": "https://a.example/?c=A-B", "expiresIn": 600, "interval": 1});
+        let i = parse_device_authorization(&aws).unwrap();
+        assert_eq!((i.user_code.as_str(), i.expires_in), ("A-B", Duration::from_secs(600)));
+        assert!(i.verification_uri_complete.is_some());
         for lack in [
             json!({"user_code": "u", "verification_uri": "https://a.example"}),
             json!({"device_code": "d", "user_code": "u", "verification_uri": "javascript:alert(1)"}),
@@ -189,7 +212,7 @@ mod tests {
     #[test]
     fn device_polling_follows_the_pace_of_the_server() {
         let step = |code: &str, secs| {
-            poll_decision(&ErrorResponse { code: code.into(), description: None }, Duration::from_secs(secs))
+            poll_decision(&ErrorResponse::new(code, None, &SentSecrets::default()), Duration::from_secs(secs))
         };
         assert_eq!(step("authorization_pending", 5), PollDecision::After(Duration::from_secs(5)));
         assert_eq!(step("slow_down", 5), PollDecision::After(Duration::from_secs(10)));

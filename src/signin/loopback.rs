@@ -19,8 +19,8 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use url::Url;
 
+use crate::credential::redaction::SentSecrets;
 use crate::credential::secret::OneTimeSecret;
-use crate::credential::token_response::printable;
 use crate::outcome::{ErrorKind, Failure};
 use crate::signin::authorization_request::AuthorizationRequest;
 use crate::signin::redirect_uri::{LoopbackHost, Redirect};
@@ -249,7 +249,9 @@ fn match_request(
 
 /// What a redirect without our state asked for, without anything that may be a code.
 fn describe_stray(query: &str) -> String {
-    let error = url::form_urlencoded::parse(query.as_bytes()).find(|(k, _)| k == "error").map(|(_, v)| printable(&v));
+    let parameters = || url::form_urlencoded::parse(query.as_bytes());
+    let secrets: SentSecrets = parameters().filter(|(k, _)| k == "code" || k == "state").map(|(_, v)| v).collect();
+    let error = parameters().find(|(k, _)| k == "error").map(|(_, v)| secrets.printable(&v));
     error.map_or("it has an unknown state".into(), |error| format!("it has an unknown state, and the error {error}"))
 }
 

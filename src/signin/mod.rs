@@ -11,15 +11,16 @@ pub mod token_client;
 use serde_json::Value;
 
 use crate::clock::Moment;
-use crate::credential::freshness::Lifetime;
+use crate::credential::error_response::ErrorResponse;
 use crate::credential::jwt::unverified_claims;
+use crate::credential::server_text::printable;
 use crate::credential::token_response;
-use crate::credential::token_response::{ErrorResponse, ParsedResponse, TokenResponse};
+use crate::credential::token_response::{ParsedResponse, TokenResponse};
 use crate::credential::{Binding, Credential};
 use crate::engine::new_credential;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{ClientAuth, Provider};
-use crate::provider::RawResponse;
+use crate::provider::{PreparedProvider, RawResponse};
 
 /// Why a sign-in brought no credential. The store is unchanged.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ pub enum GrantResponse {
 
 /// Reads the token endpoint's response to a code or to a poll.
 pub fn parse_grant_response(answer: &RawResponse) -> Result<GrantResponse, SignInError> {
-    match token_response::parse(answer.status, &answer.body, answer.is_complete) {
+    match token_response::parse_response(answer.status, &answer.body, answer.is_complete, &answer.sent) {
         ParsedResponse::Granted(granted) => Ok(GrantResponse::Granted(granted)),
         ParsedResponse::Denied(denied) => Ok(GrantResponse::Denied(denied)),
         ParsedResponse::Unreadable => {
@@ -54,26 +55,28 @@ pub fn parse_grant_response(answer: &RawResponse) -> Result<GrantResponse, SignI
 }
 
 /// The error for a denial that no flow expects.
-pub fn denied_error(denied: &ErrorResponse, provider: &Provider) -> SignInError {
+pub fn denied_error(denied: &ErrorResponse, prepared: &PreparedProvider) -> SignInError {
+    let provider = &prepared.provider;
     let reason = denied.description.as_ref().map_or(String::new(), |d| format!(": {d}"));
-    let message = format!("{} returned {}{reason}", provider.name, denied.code);
+    let message = format!("{} returned {}", provider.name, denied.shown());
     let failure = Failure::new(ErrorKind::of_provider(&denied.code), message);
     let section = format!("[provider.{}]", provider.name);
     let client = match provider.client_auth {
         ClientAuth::PrivateKeyJwt => "client_id, client_auth, client_key, client_key_id and assertion_audience",
-        ClientAuth::None | ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost => {
-            "client_id, client_auth and client_secret"
-        }
+        ClientAuth::None
+        | ClientAuth::ClientSecretBasic
+        | ClientAuth::ClientSecretBasicRaw
+        | ClientAuth::ClientSecretPost => "client_id, client_auth and client_secret",
     };
     let is_of_client = provider.client_codes.iter().any(|code| code.eq_ignore_ascii_case(&denied.code));
     match denied.code.as_str() {
         code if is_of_client => {
             let message = format!("{} rejects the client: {code}{reason}", provider.name);
             let failure = Failure::new(ErrorKind::of_provider(code), message);
-            SignInError::Config(failure.with_hint(format!("check {client} in {section}")))
+            SignInError::Config(failure.with_hint(format!("check {client} in {section}{}", prepared.encoding_hint())))
         }
         "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "unsupported_response_type" => {
-            SignInError::Config(failure.with_hint(format!("check {client} in {section}")))
+            SignInError::Config(failure.with_hint(format!("check {client} in {section}{}", prepared.encoding_hint())))
         }
         "invalid_scope" => SignInError::Config(failure.with_hint(format!("check scopes in {section}"))),
         "access_denied" => SignInError::Refused(
@@ -89,7 +92,7 @@ pub fn denied_error(denied: &ErrorResponse, provider: &Provider) -> SignInError 
 pub fn account_name(granted: &TokenResponse) -> Option<String> {
     let claims = unverified_claims(granted.id_token.as_ref()?.expose())?;
     let text = |name: &&str| claims.get(*name).and_then(Value::as_str).filter(|t| !t.is_empty());
-    ["email", "preferred_username", "name", "sub"].iter().find_map(text).map(token_response::printable)
+    ["email", "preferred_username", "name", "sub"].iter().find_map(text).map(printable)
 }
 
 /// The credential that a response to a request made at `asked` grants.
@@ -99,8 +102,8 @@ pub fn credential(
     binding: Binding,
     asked: &Moment,
 ) -> Result<Credential, SignInError> {
-    let told = granted.expiry.lifetime_of_response(asked).map(Lifetime::Whole);
-    new_credential::build_credential(granted, binding, asked, told, provider.default_lifetime).ok_or_else(|| {
+    let validity = granted.expiry.validity_of_response(asked, provider.lifetime_bounds());
+    new_credential::build_credential(granted, binding, validity).ok_or_else(|| {
         let failure = Failure::new(ErrorKind::NoRefreshToken, format!("{} issued no refresh token", provider.name));
         let hint = if provider.scopes.iter().any(|scope| scope == "offline_access") {
             "allow refresh tokens in the client's settings there; some servers need prompt=consent in the query of \

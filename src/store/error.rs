@@ -47,6 +47,16 @@ pub enum StoreError {
     NetworkFilesystem { dir: PathBuf, name: String },
     #[error("this store was made on another machine")]
     OtherMachine,
+    /// Its files are not those that they were made as.
+    #[error("{} is a copy of a state directory, and the original may be in use", dir.display())]
+    Copied { dir: PathBuf },
+    #[error(
+        "the files of profile {profile} were restored from a backup, and its refresh token may have been used since"
+    )]
+    Restored { profile: String },
+    /// A copy of this store has taken it over, as the keyring says.
+    #[error("another state directory has taken over this store, which {} is a copy of", dir.display())]
+    TakenOver { dir: PathBuf },
     #[error("the keyring item of profile {profile} belongs to another state directory (store {other})")]
     OtherStore { profile: String, other: String },
     #[error("the stored credential is generation {found}, but generation {known} had already been stored")]
@@ -86,6 +96,10 @@ impl StoreError {
         Self::IdentityLost { identity: layout.identity(), ledger: layout.ledger() }
     }
 
+    pub(super) fn copied(layout: &Layout) -> Self {
+        Self::Copied { dir: layout.dir().to_owned() }
+    }
+
     /// The outcome of a run that met this error: nothing was sent.
     pub fn outcome(&self) -> Outcome {
         let kind = match self.kind().section() {
@@ -100,7 +114,7 @@ impl StoreError {
 
     /// Whether the error stays until what is stored is repaired, so that `status` must show it for the profile. An
     /// error that may pass does not count, nor one that another run may not meet: a keyring or a disk that fails, a key
-    /// that only this process lacks. An error of the whole store, or of the journal itself, is not recorded in a
+    /// that only this process lacks, or that another keyring than that of this process's session bus has. An error of the whole store, or of the journal itself, is not recorded in a
     /// journal.
     fn is_persistent(&self) -> bool {
         match self {
@@ -109,22 +123,27 @@ impl StoreError {
             | Self::CannotUnseal { .. }
             | Self::OtherKey { .. }
             | Self::OtherStore { .. }
+            | Self::TakenOver { .. }
+            | Self::Restored { .. }
             | Self::TokenClaimed { .. }
             | Self::LedgerDamaged { .. }
-            | Self::KeyMissing { .. }
-            | Self::KeyDamaged
-            | Self::KeyUnavailable { error: KeyError::Malformed(_) | KeyError::FileReadableByOthers(_), .. } => true,
+            | Self::KeyUnavailable { error: KeyError::Malformed(_) | KeyError::FileReadableByOthers { .. }, .. } => {
+                true
+            }
             Self::Io { .. }
             | Self::Locked { .. }
             | Self::Empty
             | Self::Keyring(_)
+            | Self::KeyMissing { .. }
+            | Self::KeyDamaged
             | Self::KeyUnavailable { .. }
             | Self::DamagedFile { .. }
             | Self::ForeignJournal { .. }
             | Self::LaterVersion { .. }
             | Self::IdentityLost { .. }
             | Self::NetworkFilesystem { .. }
-            | Self::OtherMachine => false,
+            | Self::OtherMachine
+            | Self::Copied { .. } => false,
         }
     }
 
@@ -137,6 +156,7 @@ impl StoreError {
                 | Self::CannotUnseal { .. }
                 | Self::OtherKey { .. }
                 | Self::ForeignJournal { .. }
+                | Self::Restored { .. }
         )
     }
 
@@ -156,7 +176,8 @@ impl StoreError {
             Self::KeyDamaged => ErrorKind::KeyDamaged,
             Self::KeyUnavailable { .. } => ErrorKind::Key,
             Self::NetworkFilesystem { .. } => ErrorKind::NetworkFilesystem,
-            Self::OtherMachine => ErrorKind::OtherMachine,
+            Self::OtherMachine => ErrorKind::Machine,
+            Self::Copied { .. } | Self::TakenOver { .. } | Self::Restored { .. } => ErrorKind::Clone,
             Self::OtherStore { .. } => ErrorKind::DomainMismatch,
             Self::StaleCredential { .. } => ErrorKind::StaleCredential,
             Self::IdentityLost { .. } => ErrorKind::IdentityLost,
@@ -190,6 +211,13 @@ impl StoreError {
             Self::OtherMachine => {
                 "if the other machine no longer refreshes these profiles: keepalive doctor --take-over".into()
             }
+            Self::Copied { .. } | Self::TakenOver { .. } => {
+                "use the other directory; if nothing refreshes there any more: keepalive doctor --take-over".into()
+            }
+            Self::Restored { profile } => format!(
+                "sign in again: keepalive login {profile}; if it was not refreshed since the backup: keepalive doctor \
+                 --take-over"
+            ),
             // The profile is named, since nothing here may know it yet.
             Self::OtherStore { profile, .. } => {
                 format!("if that state directory is no longer used: keepalive doctor --take-over -p {profile}")

@@ -146,6 +146,7 @@ impl Store {
         let dir = self.layout.dir();
         durable::create_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
         self.check_filesystem()?;
+        self.identity.check_usable_here()?;
         self.keys.load_or_generate(within)
     }
 
@@ -182,6 +183,11 @@ impl Store {
         }
         let holder = LockHolder::of(&path);
         Err(StoreError::Locked { path, holder })
+    }
+
+    /// Undoes what [`Store::prepare_to_seal`] made for a credential that was refused, under the lock that it gave.
+    pub fn discard_preparation(&self, _store_lock: LockFile) {
+        self.keys.discard_unused_new();
     }
 
     /// Rule 30: a lock on a network filesystem may exclude only the processes of this machine.

@@ -4,7 +4,7 @@
 //! an error.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// A file of up to so many bytes is read without asking for its length first.
@@ -31,6 +31,11 @@ pub fn create_dir(dir: &Path) -> io::Result<()> {
 
 /// Reads a whole file of ours, not following a symlink in its last component. `None` if it is not there.
 pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    Ok(read_open(path)?.map(|(bytes, _)| bytes))
+}
+
+/// As [`read`], with the file that the bytes are from.
+pub fn read_open(path: &Path) -> io::Result<Option<(Vec<u8>, File)>> {
     let mut file = match open_regular(path, Links::Refused) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -41,7 +46,7 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     if bytes.len() == SMALL_FILE {
         file.read_to_end(&mut bytes)?;
     }
-    Ok(Some(bytes))
+    Ok(Some((bytes, file)))
 }
 
 /// Reads a whole file of a person or of another program.
@@ -152,7 +157,13 @@ impl StagedFile {
         Ok(staged)
     }
 
-    /// Fills the file and gives it its name; durable on return.
+    /// The temporary file. It keeps its inode under its final name.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Fills the file and gives it its name; durable on return. If the directory was replaced meanwhile, another file may
+    /// have got that name: that is an error.
     pub fn commit(mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         if self.is_reserved {
@@ -167,7 +178,10 @@ impl StagedFile {
         #[expect(clippy::disallowed_methods, reason = "the callers say whether it is synced")]
         fs::rename(&self.temporary, &self.path)?;
         self.is_committed = true;
-        Ok(())
+        match is_file_at(&self.file, &self.path)? {
+            true => Ok(()),
+            false => Err(io::Error::other("another file has its name: the directory was replaced meanwhile")),
+        }
     }
 }
 
@@ -209,21 +223,46 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes space for the file. A filesystem that cannot promise space (`EOPNOTSUPP`) is no reason to refuse.
+/// Whether the name leads to this open file.
+#[cfg(unix)]
+fn is_file_at(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let (ours, there) = (file.metadata()?, fs::symlink_metadata(path)?);
+    Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino()))
+}
+
+/// Windows moves no directory with an open file in it.
+#[cfg(not(unix))]
+fn is_file_at(_file: &File, _path: &Path) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// Takes space for the file. Where the filesystem cannot promise space, it is taken by writing.
 #[cfg(target_os = "linux")]
 fn allocate(file: &File, bytes: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
     match rustix::io::retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, bytes)) {
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
-        Err(e) => Err(e.into()),
         Ok(()) => Ok(()),
+        // These are the answer. With any other error the filesystem, or a sandbox, says that it does not do this.
+        Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::IO | Errno::ROFS)) => Err(e.into()),
+        Err(_) => write_zeros(file, bytes),
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 fn allocate(file: &File, bytes: u64) -> io::Result<()> {
-    file.set_len(bytes)
+    write_zeros(file, bytes)
 }
+
+/// Takes space by using it.
+fn write_zeros(mut file: &File, bytes: u64) -> io::Result<()> {
+    io::copy(&mut io::repeat(0).take(bytes), &mut io::BufWriter::with_capacity(ZEROS_AT_ONCE, &mut file))?;
+    file.rewind()
+}
+
+/// How much is written in one call.
+const ZEROS_AT_ONCE: usize = 1 << 18;
 
 fn set_private(options: &mut OpenOptions) {
     #[cfg(unix)]
@@ -289,6 +328,37 @@ mod tests {
         let path = dir.path().join("recv");
         StagedFile::create(&path, 1 << 16).unwrap().commit(b"short").unwrap();
         assert_eq!(read(&path).unwrap().unwrap(), b"short");
+    }
+
+    /// Rule 8.
+    #[test]
+    fn space_is_taken_by_writing_without_fallocate() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create(dir.path().join("recv")).unwrap();
+        write_zeros(&file, 4 << 20).unwrap();
+        file.sync_all().unwrap();
+        let about = file.metadata().unwrap();
+        assert_eq!(about.len(), 4 << 20);
+        #[cfg(unix)]
+        assert!(std::os::unix::fs::MetadataExt::blocks(&about) * 512 >= 4 << 20, "it is no hole");
+    }
+
+    /// Rule 9. The state directory was moved away during a flight, and a copy put in its place.
+    #[cfg(unix)]
+    #[test]
+    fn file_of_a_copied_directory_is_not_taken_for_the_written_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let [live, aside] = ["live", "aside"].map(|name| dir.path().join(name));
+        create_dir(&live).unwrap();
+        let staged = StagedFile::create(&live.join("recv"), 4096).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "what a person does")]
+        fs::rename(&live, &aside).unwrap();
+        create_dir(&live).unwrap();
+        fs::copy(aside.join(".recv.new"), live.join(".recv.new")).unwrap();
+        let error = staged.commit(b"tokens").unwrap_err();
+        assert!(error.to_string().contains("directory was replaced"), "{error}");
+        StagedFile::create(&live.join("recv"), 4096).unwrap().commit(b"tokens").unwrap();
+        assert_eq!(read(&live.join("recv")).unwrap().unwrap(), b"tokens");
     }
 
     #[test]

@@ -53,6 +53,21 @@ pub struct ToolDirs {
     pub gemini: Option<PathBuf>,
     /// `OPENCLAW_STATE_DIR`.
     pub openclaw: Option<PathBuf>,
+    /// Below `XDG_DATA_HOME`.
+    pub opencode: Option<PathBuf>,
+    /// `PI_CODING_AGENT_DIR`.
+    pub pi: Option<PathBuf>,
+    /// `HERMES_HOME`.
+    pub hermes: Option<PathBuf>,
+    /// `CHATGPT_TOKEN_DIR` and `CHATGPT_AUTH_FILE`: the file itself.
+    pub litellm: Option<PathBuf>,
+    pub cliproxy: Option<PathBuf>,
+    /// `MCP_REMOTE_CONFIG_DIR`.
+    pub mcp_remote: Option<PathBuf>,
+    /// `RCLONE_CONFIG`: the file itself.
+    pub rclone: Option<PathBuf>,
+    /// `GH_CONFIG_DIR`.
+    pub gh: Option<PathBuf>,
 }
 
 /// What is known of a person's screen.
@@ -137,6 +152,16 @@ fn tool_dirs(home: Option<&Path>) -> ToolDirs {
         grok: at("GROK_HOME", ".grok"),
         gemini: home.map(|h| h.join(".gemini")),
         openclaw: at("OPENCLAW_STATE_DIR", ".openclaw"),
+        opencode: home.map(|h| xdg("XDG_DATA_HOME", Some(h), ".local/share").join("opencode")),
+        pi: at("PI_CODING_AGENT_DIR", ".pi/agent"),
+        hermes: at("HERMES_HOME", ".hermes"),
+        litellm: at("CHATGPT_TOKEN_DIR", ".config/litellm/chatgpt")
+            .map(|dir| dir.join(path("CHATGPT_AUTH_FILE").unwrap_or_else(|| "auth.json".into()))),
+        cliproxy: home.map(|h| h.join(".cli-proxy-api")),
+        mcp_remote: at("MCP_REMOTE_CONFIG_DIR", ".mcp-auth"),
+        rclone: path("RCLONE_CONFIG")
+            .or_else(|| home.map(|h| xdg("XDG_CONFIG_HOME", Some(h), ".config").join("rclone").join("rclone.conf"))),
+        gh: path("GH_CONFIG_DIR").or_else(|| home.map(|h| xdg("XDG_CONFIG_HOME", Some(h), ".config").join("gh"))),
     }
 }
 

@@ -163,9 +163,12 @@ fn wait_for_end(
     Ok(None)
 }
 
+/// What has been read, and how reading ended if it has.
+type ReadSoFar = (Zeroizing<Vec<u8>>, io::Result<()>);
+
 /// Reads a pipe on a thread, which is left behind if the pipe stays open.
 struct PipeReader {
-    read: Arc<Mutex<(Zeroizing<Vec<u8>>, io::Result<()>)>>,
+    read: Arc<Mutex<ReadSoFar>>,
     done: mpsc::Receiver<()>,
 }
 

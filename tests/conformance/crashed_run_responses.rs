@@ -43,7 +43,9 @@ fn seal(world: &World, attempt: &str, status: u16, body: &str, is_complete: bool
         binding: vault.journal.binding.clone().unwrap(),
         previous_grant: SealedGrant::from_grant(&previous),
         default_lifetime_ms: 600_000,
+        max_lifetime_ms: None,
         cooldown_ms: 0,
+        further_secrets: Vec::new(),
     };
     let key = store.keys().load("demo").unwrap();
     let space = vault.reserve_response_space().unwrap();

@@ -71,7 +71,7 @@ impl FakeTool {
 const START: i64 = 1_790_000_000;
 /// Before anything here began, and after.
 const EARLIER: i64 = START - 1000;
-const LATER: i64 = START + 1000;
+const LATER: i64 = START + 500;
 
 /// A world that follows a tool, in step with it.
 struct FollowingWorld {

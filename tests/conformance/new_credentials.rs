@@ -1,5 +1,7 @@
 //! What comes from outside, by a login or an import: what may take the place of a stored credential, and what may not.
 
+use std::time::Duration;
+
 use keepalive::clock::Clock;
 use keepalive::credential::Credential;
 use keepalive::credential::external::{AccountIdentity, ImportSource};
@@ -276,6 +278,31 @@ fn import_records_expiry_and_login_deadline_of_response() {
     assert_eq!(journal.validity.unwrap().expires_at(), now.plus(ACCESS_LIFETIME));
     assert_eq!(journal.login_by.unwrap().since(now).as_secs(), 7_776_000);
     assert_eq!(world.published(), Some(2));
+}
+
+/// Rule 35.
+#[test]
+fn short_refresh_token_is_renewed_until_its_end_is_final() {
+    let world = world();
+    let mut answer = world.server.mint();
+    answer["refresh_expires_in"] = json!(20);
+    world.import(world.credential(&answer), true).unwrap();
+    let requests_after = |secs| {
+        world.clock.advance(Duration::from_secs(secs));
+        world.refresh_if_due();
+        world.exchanges()
+    };
+    let granted = |body| world.server.script([Fault::Respond(200, "", body)]);
+    granted(r#"{"access_token":"a2","expires_in":600,"refresh_token":"r2","refresh_expires_in":20}"#);
+    assert_eq!([14, 1].map(requests_after), [0, 1]);
+    // The end of the session is near, and no refresh moves it.
+    granted(r#"{"access_token":"a3","expires_in":600,"refresh_token":"r3","refresh_expires_in":5}"#);
+    assert_eq!([14, 1, 4].map(requests_after), [1, 2, 2]);
+    let journal = world.journal();
+    assert_eq!(
+        (journal.is_login_by_final, journal.login_by.unwrap().since(world.clock.now().wall).as_secs()),
+        (true, 1)
+    );
 }
 
 /// A sign-in at a server that gives its user the same refresh token each time, and another access token.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::support::auth_server::AuthServer;
+use super::support::auth_server::{AuthServer, Fault};
 use super::support::sandbox::Sandbox;
 use super::support::simultaneous::run_at_once;
 use super::support::token_family::RotationMode;
@@ -49,7 +49,9 @@ fn import_takes_the_expiry_from_any_known_member() {
         &base64::engine::general_purpose::URL_SAFE_NO_PAD,
         json!({"exp": now() + 700}).to_string(),
     );
-    about(left(json!({"access_token": format!("e30.{claims}.x"), "refresh_token": r, "expires_in": 60})), 700);
+    about(left(json!({"access_token": format!("e30.{claims}.x"), "refresh_token": r})), 700);
+    // The shorter of two claims counts.
+    about(left(json!({"access_token": format!("e30.{claims}.x"), "refresh_token": r, "expires_in": 60})), 60);
     assert_eq!(left(json!({"refresh_token": r})), None);
 }
 
@@ -187,4 +189,35 @@ fn reimport_of_the_current_token_changes_nothing() {
     assert_eq!((&told["outcome"], &told["generation"]), (&json!("fresh"), &json!(1)), "{run:#?}");
     assert_eq!((&told["expires_at"], &before), (&before["expires_at"], &after));
     run.says("demo: this credential is already stored as generation 1; nothing to do");
+}
+
+#[test]
+fn dead_token_of_an_import_is_never_handed_out() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = sandbox(&server);
+    let dead = json!({"access_token": "DEAD", "refresh_token": "rt", "expiry": "2024-05-07T10:00:00.123456789+02:00"});
+    sandbox.import_as_is("demo", &dead).exits(0).says("expired 2024-05-07T08:00:00Z");
+    server.script([Fault::Respond(503, "", "")]);
+    let run = sandbox.keepalive(&["token", "demo"]);
+    assert!(!run.stdout.contains("DEAD"), "{run:?}");
+    assert_eq!(sandbox.status()["expires_at"], "2024-05-07T08:00:00.123Z");
+}
+
+#[test]
+fn token_of_unknown_age_is_refreshed_before_it_is_handed_out() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = sandbox(&server);
+    let unknown = json!({"access_token": "MAYBE", "refresh_token": "rt", "expires_at": "soon"});
+    sandbox.import_as_is("demo", &unknown).exits(0).says("assumed valid until").says("\"expires_at\" is no time");
+    let status = sandbox.status();
+    assert_eq!((&status["state"], &status["assumed"]), (&json!("due"), &json!(true)), "{status}");
+    // The reason passes, so a token that may live is better than none.
+    server.script([Fault::Respond(429, "", "")]);
+    let run = sandbox.keepalive(&["--json", "token", "demo"]).exits(0).says("is assumed");
+    assert_eq!((&run.json()["access_token"], &run.json()["assumed"]), (&json!("MAYBE"), &json!(true)));
+    // The refresh token is refused, and so nothing speaks for the access token.
+    let sandbox = self::sandbox(&server);
+    sandbox.import_as_is("demo", &json!({"access_token": "MAYBE", "refresh_token": "gone"})).exits(0);
+    let run = sandbox.keepalive(&["token", "demo"]).exits(77);
+    assert!(!run.stdout.contains("MAYBE"), "{run:?}");
 }

@@ -86,6 +86,7 @@ impl ResponseFixture {
                     lifetime_ms: 600_000,
                     assumed: false,
                     is_remainder: false,
+                    expired_at: None,
                 }),
                 token_type: "Bearer".into(),
                 scope: Some("a b".into()),

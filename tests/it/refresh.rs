@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::support::auth_server::{AuthServer, Fault};
-use super::support::sandbox::Sandbox;
+use super::support::sandbox::{Sandbox, just_granted};
 use super::support::token_family::RotationMode;
 
 #[test]
@@ -69,7 +69,7 @@ fn damaged_journal_fails_its_own_row_and_no_other() {
         let server = AuthServer::start(RotationMode::Strict);
         let sandbox = Sandbox::signed_in(&server);
         for profile in ["other", "third"] {
-            let answer = server.mint().to_string();
+            let answer = just_granted(&server.mint()).to_string();
             sandbox.keepalive_with_input(&["import", profile, "--provider", "acme"], &answer).exits(0);
         }
         std::fs::write(sandbox.path(&format!("state/keepalive/profiles/{damaged}/record.json")), "{").unwrap();

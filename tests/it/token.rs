@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::support::auth_server::{AuthServer, Fault, HoldPoint};
-use super::support::sandbox::Sandbox;
+use super::support::sandbox::{Sandbox, just_granted};
 use super::support::token_family::RotationMode;
 
 #[test]
@@ -151,7 +151,7 @@ fn lost_or_damaged_sealed_credential_is_not_fresh() {
     std::fs::write(&sealed, kept).unwrap();
     sandbox.keepalive(&["token", "demo"]).exits(0);
     std::fs::remove_file(&sealed).unwrap();
-    sandbox.keepalive_with_input(&["import", "demo", "--replace"], &server.mint().to_string()).exits(0);
+    sandbox.keepalive_with_input(&["import", "demo", "--replace"], &just_granted(&server.mint()).to_string()).exits(0);
     sandbox.keepalive(&["token", "demo"]).exits(0);
     assert_eq!((server.counts().refresh_requests, sandbox.status()["state"].as_str()), (0, Some("fresh")));
 }

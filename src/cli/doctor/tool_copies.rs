@@ -30,6 +30,9 @@ fn check_copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     let shelf = setup.tool_stores();
     let foreign = match shelf.read(origin, name.as_str()) {
         Ok(foreign) => foreign,
+        Err(_) if shelf.is_fed(origin, name.as_str()) => {
+            return Some(good(format!("{name}: {origin} is fed: it has an access token and no refresh token")));
+        }
         Err(_) if !profile.follow && shelf.is_gone(origin, name.as_str()) => {
             return Some(good(format!("{name}: {origin} has been removed or signed out")));
         }

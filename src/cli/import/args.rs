@@ -18,6 +18,9 @@ use crate::profile::ProfileName;
 /// instructed; do not use its own logout if that revokes the token. `keepalive doctor` warns as long as the tool has a
 /// copy. If the tool has to stay signed in, see follow in keepalive.toml(5).
 ///
+/// A token response or store that does not say when it was issued, or when its access token ends, counts as due: the token
+/// is refreshed before it is handed out. If that fails for a reason that passes, the token is handed out as `assumed`.
+///
 /// oidc-agent's credential is read with oidc-gen, which asks you for its password; OpenClaw's database with sqlite3;
 /// pizauth's tokens with pizauth dump.
 #[derive(Debug, Args)]

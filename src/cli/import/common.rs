@@ -40,6 +40,20 @@ pub(super) fn prepare(setup: &Setup, profile: &Profile) -> Result<(Engine, Prepa
     Ok((engine, prepared))
 }
 
+/// What an import ended with.
+pub(super) struct ImportResult {
+    pub(super) outcome: Outcome,
+    /// Of the access token that is stored now, if there is one.
+    pub(super) validity: Option<Validity>,
+}
+
+/// The members of the imported response that are there and cannot be read, for a person.
+pub(super) fn report_unreadable(names: &[&str], out: &Output) {
+    for name in names {
+        out.warn(&format!("its member {name:?} is no time that can be read, with its time zone, and is ignored"));
+    }
+}
+
 /// Stores the credential and reports it.
 pub(super) fn store_credential(
     args: &ImportArgs,
@@ -47,8 +61,8 @@ pub(super) fn store_credential(
     imported: NewCredential,
     now: &Moment,
     out: &Output,
-) -> Result<Outcome, Outcome> {
-    let expires_at = imported.credential.grant.validity.as_ref().map(Validity::expires_at);
+) -> Result<ImportResult, Outcome> {
+    let mut validity = imported.credential.grant.validity.clone();
     let from = imported.origin.as_ref().map(|origin| {
         let whose = origin.identity.display_name().map_or(String::new(), |name| format!(", {name}"));
         format!(" from {origin}{whose}")
@@ -62,23 +76,30 @@ pub(super) fn store_credential(
     let handed = new_credential::store_credential(engine.store(), &args.profile, imported, warrant, now, &waits)?;
     let mut outcome = Outcome::new(OutcomeKind::Refreshed);
     outcome.generation = handed.generation;
-    outcome.expires_at = expires_at;
     outcome.publication = handed.publication;
     outcome.warnings = handed.warnings;
     let (name, generation) = (&args.profile, handed.generation);
     if handed.is_new {
-        let until = match expires_at {
-            None => "no access token yet".into(),
-            Some(at) if at <= now.wall => format!("expired {}", at.to_the_second()),
-            Some(at) => format!("valid until {}", at.to_the_second()),
-        };
+        let until = describe_validity(validity.as_ref(), now);
         out.info(&format!("{name}: imported as generation {generation}{}, {until}", from.unwrap_or_default()));
     } else {
         outcome.kind = OutcomeKind::Fresh;
         // The age in this response does not apply to the credential that is already here.
         let journal = engine.store().peek(name).ok().flatten();
-        outcome.expires_at = journal.and_then(|r| r.validity).map(|v| v.expires_at());
+        validity = journal.and_then(|r| r.validity);
         out.info(&format!("{name}: this credential is already stored as generation {generation}; nothing to do"));
     }
-    Ok(outcome)
+    outcome.expires_at = validity.as_ref().map(Validity::expires_at);
+    Ok(ImportResult { outcome, validity })
+}
+
+fn describe_validity(validity: Option<&Validity>, now: &Moment) -> String {
+    match validity.map(|v| (v.expires_at().to_the_second(), v)) {
+        None => "no access token yet".into(),
+        Some((at, v)) if v.remaining(now).is_zero() => format!("expired {at}"),
+        Some((at, v)) if v.is_unproven() => {
+            format!("assumed valid until {at}; not known, so its access token is refreshed before it is used")
+        }
+        Some((at, _)) => format!("valid until {at}"),
+    }
 }

@@ -5,7 +5,9 @@ use std::io::Read;
 use zeroize::Zeroizing;
 
 use crate::cli::import::args::ImportArgs;
-use crate::cli::import::common::{check_provider_option, config_error, prepare, store_credential};
+use crate::cli::import::common::{
+    ImportResult, check_provider_option, config_error, prepare, report_unreadable, store_credential,
+};
 use crate::cli::output::Output;
 use crate::cli::setup::Setup;
 use crate::clock::Moment;
@@ -19,18 +21,20 @@ use crate::profile::Profile;
 /// The size limit of a token response.
 const MAX_RESPONSE_BYTES: u64 = 1024 * 1024;
 
-pub(super) fn import(args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(String, Outcome), Outcome> {
+pub(super) fn import(args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(String, ImportResult), Outcome> {
     let profile = match &args.provider {
         Some(provider) => setup.config.profile(&args.profile, Some(provider)).map_err(|e| config_error(e.to_failure())),
         None => setup.profile(&args.profile).map_err(|e| how_to_import(args, e)),
     }
     .and_then(|profile| check_provider_option(args, profile).map_err(config_error))?;
     let granted = read(args)?;
+    let unreadable = granted.expiry.unreadable.clone();
     let (engine, prepared) = prepare(setup, &profile)?;
     let now = setup.clock.now();
     let credential = credential(granted, &profile, prepared.binding(), &now)?;
-    let outcome = store_credential(args, &engine, credential.into(), &now, out)?;
-    Ok((profile.provider.name.clone(), outcome))
+    let result = store_credential(args, &engine, credential.into(), &now, out)?;
+    report_unreadable(&unreadable, out);
+    Ok((profile.provider.name.clone(), result))
 }
 
 /// An import creates a profile, once it is known whose it is.
@@ -71,8 +75,8 @@ fn credential(
     binding: Binding,
     now: &Moment,
 ) -> Result<Credential, Outcome> {
-    let told = granted.expiry.lifetime_of_import(now);
-    new_credential::build_credential(granted, binding, now, told, profile.provider.default_lifetime).ok_or_else(|| {
+    let validity = granted.expiry.validity_of_import(now, profile.provider.lifetime_bounds());
+    new_credential::build_credential(granted, binding, validity).ok_or_else(|| {
         bad_input(
             "the token response has no refresh_token".into(),
             "request offline access at sign-in (scope offline_access)",

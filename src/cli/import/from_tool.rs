@@ -1,7 +1,9 @@
 //! `keepalive import --from`: imports the credential of another tool, and says who owns it from then on.
 
 use crate::cli::import::args::ImportArgs;
-use crate::cli::import::common::{check_provider_option, config_error, prepare, store_credential};
+use crate::cli::import::common::{
+    ImportResult, check_provider_option, config_error, prepare, report_unreadable, store_credential,
+};
 use crate::cli::output::Output;
 use crate::cli::setup::Setup;
 use crate::credential::external::{ExternalCredential, ImportSource};
@@ -13,7 +15,12 @@ use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::{Profile, Provider};
 
 /// Runs `import --from`.
-pub(super) fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(String, Outcome), Outcome> {
+pub(super) fn import(
+    tool: Tool,
+    args: &ImportArgs,
+    setup: &Setup,
+    out: &Output,
+) -> Result<(String, ImportResult), Outcome> {
     let selector = Selector { file: args.file.clone(), account: args.account.clone() };
     let FoundCredential { credential: foreign, origin, provider } =
         setup.tool_stores().read_account(tool, &selector).map_err(config_error)?;
@@ -24,19 +31,18 @@ pub(super) fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output)
     }
     let (engine, prepared) = prepare(setup, &profile)?;
     let now = setup.clock.now();
-    let told = foreign.response.expiry.lifetime_of_import(&now);
-    let login_by = foreign.login_by;
-    let lifetime = profile.provider.default_lifetime;
-    let made = new_credential::build_credential(foreign.response, prepared.binding(), &now, told, lifetime);
-    let mut credential = made.ok_or_else(|| {
+    let unreadable = foreign.response.expiry.unreadable.clone();
+    let validity = foreign.validity(&now, profile.provider.lifetime_bounds());
+    let made = new_credential::build_credential(foreign.response, prepared.binding(), validity);
+    let credential = made.ok_or_else(|| {
         config_error(
             Failure::new(ErrorKind::Source, format!("{origin} has no refresh token"))
                 .with_hint("sign in with that tool"),
         )
     })?;
-    credential.grant.login_by = credential.grant.login_by.or(login_by);
     let imported = NewCredential { credential, origin: Some(origin.clone()) };
-    let outcome = store_credential(args, &engine, imported, &now, out)?;
+    let result = store_credential(args, &engine, imported, &now, out)?;
+    report_unreadable(&unreadable, out);
     if origin.identity.display_name().is_none() {
         out.info(&format!("{}: its store does not name the account", origin.tool));
         if profile.follow {
@@ -46,7 +52,7 @@ pub(super) fn import(tool: Tool, args: &ImportArgs, setup: &Setup, out: &Output)
         }
     }
     report_ownership(tool, &origin, &profile, out);
-    Ok((profile.provider.name.clone(), outcome))
+    Ok((profile.provider.name.clone(), result))
 }
 
 /// The profile with the provider of its section, of `--provider`, of its stored credential, of the tool's store, or the
@@ -62,7 +68,7 @@ fn profile(tool: Tool, args: &ImportArgs, setup: &Setup, told: Option<&str>) -> 
             Tool::Gemini => failure.with_hint(
                 "set client_id and client_secret of the Gemini CLI in [provider.google]: its token works only with that client",
             ),
-            Tool::Codex | Tool::Claude | Tool::Grok | Tool::OpenClaw | Tool::OidcAgent | Tool::Pizauth => failure,
+            _ => failure,
         }
     })?;
     check_provider_option(args, profile)

@@ -11,15 +11,18 @@ use super::output::{CommandStatus, Output};
 use crate::cli::setup::Setup;
 use crate::outcome::{ErrorKind, Outcome};
 pub use args::ImportArgs;
+use common::ImportResult;
 
 pub fn run(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     match import(args, global, out) {
-        Ok((provider, outcome)) => {
+        Ok((provider, ImportResult { outcome, validity })) => {
             for warning in &outcome.warnings {
                 out.warn(warning);
             }
             if out.is_json {
-                out.json(&super::output::outcome_json(&args.profile, Some(&provider), &outcome));
+                let mut report = super::output::outcome_json(&args.profile, Some(&provider), &outcome);
+                report["assumed"] = validity.is_some_and(|v| v.assumed).into();
+                out.json(&report);
             }
             CommandStatus::from_outcome(&outcome)
         }
@@ -38,7 +41,7 @@ pub fn run(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> CommandStatu
 }
 
 /// Runs the import. Returns the provider and the result.
-fn import(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> Result<(String, Outcome), Outcome> {
+fn import(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> Result<(String, ImportResult), Outcome> {
     let setup = Setup::new(global).map_err(common::config_error)?;
     let imported = match args.from {
         Some(tool) => from_tool::import(tool, args, &setup, out),

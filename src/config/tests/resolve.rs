@@ -27,7 +27,7 @@ fn profile_named_like_its_provider_needs_no_configuration() {
     assert_eq!(config.path, None);
     let xai = profile(&config, "xai");
     assert_eq!(xai.provider.issuer.as_ref().unwrap().as_str(), "https://auth.x.ai/");
-    assert_eq!((xai.margin, xai.schedule), (Margin::DEFAULT, None));
+    assert_eq!((xai.margin, xai.schedule), (fixed(7200), None));
     assert_eq!(config.store.kind, StoreKind::Keyring { service: "keepalive".into() });
 }
 
@@ -211,7 +211,7 @@ fn the_margin_nearest_to_the_profile_wins() {
         "margin = \"30m\"\n[provider.github]\nclient_id = \"me\"\n[profile.a]\nprovider = \"xai\"\nmargin = \"2h\"\n[profile.b]\nprovider = \"xai\"\n[profile.c]\nprovider = \"github\"",
     );
     assert_eq!(profile(&config, "a").margin, fixed(7200));
-    assert_eq!(profile(&config, "b").margin, fixed(1800));
+    assert_eq!(profile(&config, "b").margin, fixed(7200), "the provider's");
     assert_eq!(profile(&config, "c").margin, fixed(600), "the provider's");
     assert_eq!(profile(&config, "github").margin, fixed(600), "without a section too");
     assert_eq!(profile(&config, "openai").margin, fixed(1800));

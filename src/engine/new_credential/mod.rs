@@ -90,26 +90,34 @@ pub fn store_credential(
     let wait = LockWait { limit: PROFILE_LOCK_WAIT, is_stopped: waits.is_stopped };
     let locks = store.lock_to_seal(name, Some(&new.credential.refresh), wait, waits.on_lock)?;
     let SealLocks { key, store: store_lock, profile: lock, token: _token_lock } = locks;
-    let (mut locked, existing) = admit(store, Permit::from_lock(name, &lock), &key, provenance)?;
-    let mut warnings = locked.remove_remains()?;
-    let fingerprint = key.fingerprint(&new.credential.refresh);
-    if let Some(existing) = existing.as_ref()
-        && is_kept(&locked, existing, &new.credential, &fingerprint, provenance)?
-    {
-        return keep_existing(&mut locked, existing, &key, new.origin);
+    let mut store_lock = Some(store_lock);
+    let take = || {
+        let (mut locked, existing) = admit(store, Permit::from_lock(name, &lock), &key, provenance)?;
+        let mut warnings = locked.remove_remains()?;
+        let fingerprint = key.fingerprint(&new.credential.refresh);
+        if let Some(existing) = existing.as_ref()
+            && is_kept(&locked, existing, &new.credential, &fingerprint, provenance)?
+        {
+            return keep_existing(&mut locked, existing, &key, new.origin);
+        }
+        check(store, &locked, existing, &new, &key, provenance, now)?;
+        let NewCredential { mut credential, origin } = new;
+        let sealed = seal_numbered(&mut locked, &mut credential, &key, provenance)?;
+        store_lock = None;
+        locked.journal.origin = origin;
+        let settled = sealed.and_then(|()| settle_new_credential(&mut locked, &credential, &key, None));
+        if let Err(e) = store.keys().verify_persisted(waits.on_key_check) {
+            warnings.push(format!("the keyring may not have saved the sealing key: {e}"));
+        }
+        let (generation, publication) = (credential.generation, locked.journal.publication);
+        warnings.extend(settled.map_err(|why| partly_stored(&locked, generation, why))?);
+        Ok(NewCredentialResult { is_new: true, generation, publication, warnings })
+    };
+    let taken = take();
+    if let (Err(_), Some(held)) = (&taken, store_lock) {
+        store.discard_preparation(held);
     }
-    check(store, &locked, existing, &new, &key, provenance, now)?;
-    let NewCredential { mut credential, origin } = new;
-    let sealed = seal_numbered(&mut locked, &mut credential, &key, provenance)?;
-    drop(store_lock);
-    locked.journal.origin = origin;
-    let settled = sealed.and_then(|()| settle_new_credential(&mut locked, &credential, &key, None));
-    if let Err(e) = store.keys().verify_persisted(waits.on_key_check) {
-        warnings.push(format!("the keyring may not have saved the sealing key: {e}"));
-    }
-    let (generation, publication) = (credential.generation, locked.journal.publication);
-    warnings.extend(settled.map_err(|why| partly_stored(&locked, generation, why))?);
-    Ok(NewCredentialResult { is_new: true, generation, publication, warnings })
+    taken
 }
 
 /// Opens the profile and loads what is there.

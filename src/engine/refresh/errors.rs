@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::credential::content_coding;
-use crate::credential::token_response;
-use crate::credential::token_response::{ErrorResponse, ParsedResponse};
+use crate::credential::error_response::ErrorResponse;
+use crate::credential::token_response::{ParsedResponse, parse_response};
 use crate::engine::explain;
 use crate::engine::refresh::backoff::{CLIENT_PROBE_INTERVAL, UNCLASSIFIED_DELAY};
 use crate::engine::refresh::context::Facts;
+use crate::engine::refresh::refusal_text::{RefusalText, trust_503_hint};
 use crate::engine::refresh::retry_policy::{RetryDecision, decide_doubt};
 use crate::engine::refresh::settle::{Changes, End, LedgerWrite, Settlement};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::provider::classify;
-use crate::provider::classify::ResponseClass;
+use crate::provider::classify::{Refusal, ResponseClass, Verdict};
 use crate::provider::{BeforeSendError, RawResponse};
 use crate::store::disk::sealed_content::SealedResponse;
 use crate::store::journal::block::{Block, Cause, RefusedClient};
@@ -24,44 +25,34 @@ use crate::store::journal::{Journal, LastAttempt, Rejection};
 const MAX_CONSECUTIVE_UNCLASSIFIED: u32 = 5;
 
 /// A response that grants nothing.
-struct FailedResponse {
-    class: ResponseClass,
-    /// What the server returned.
-    text: String,
-    error_code: Option<String>,
+struct FailedResponse<'a> {
+    text: RefusalText<'a>,
     retry_after: Option<Duration>,
     /// The response came before the server had the token.
     is_early: bool,
 }
 
-impl FailedResponse {
-    fn new(
-        facts: &Facts<'_>,
-        status: u16,
-        denied: Option<&ErrorResponse>,
-        retry_after: Option<&str>,
-        is_early: bool,
-    ) -> Self {
-        let class = match classify::classify(status, denied, &facts.profile.provider) {
-            // A server cannot judge a token that it has not seen.
-            ResponseClass::TokenRejected | ResponseClass::Ambiguous if is_early => ResponseClass::Throttled,
-            class => class,
-        };
-        let code = denied.map(|denied| denied.code.as_str());
-        explain::response_class(facts.profile, status, &class, code);
-        let error = match denied {
-            None => String::new(),
-            Some(ErrorResponse { code, description: None }) => format!(" {code}"),
-            Some(ErrorResponse { code, description: Some(text) }) => format!(" {code}: {text}"),
-        };
-        Self {
-            class,
-            text: format!("returned {status}{error}"),
-            error_code: code.map(str::to_owned),
-            retry_after: retry_after.and_then(|header| classify::retry_after(header, facts.now.wall)),
-            is_early,
-        }
+impl FailedResponse<'_> {
+    fn class(&self) -> &ResponseClass {
+        &self.text.verdict.class
     }
+}
+
+/// The verdict on a refusal, which is told to the log.
+fn judge(facts: &Facts<'_>, refusal: &Refusal<'_>, is_early: bool) -> Verdict {
+    let mut verdict = classify::classify(refusal, &facts.profile.provider);
+    // A server cannot judge a token that it has not seen.
+    if is_early
+        && matches!(
+            verdict.class,
+            ResponseClass::TokenRejected | ResponseClass::LoginRequired | ResponseClass::Ambiguous
+        )
+    {
+        verdict.class = ResponseClass::Throttled;
+    }
+    let code = refusal.error.map(|error| error.code.as_str());
+    explain::response_class(facts.profile, refusal.status, &verdict.class, code);
+    verdict
 }
 
 /// Settles a response that granted nothing.
@@ -71,31 +62,56 @@ pub fn settle_error_response(
     response: &SealedResponse,
     denied: Option<&ErrorResponse>,
 ) -> Settlement {
-    let failed = FailedResponse::new(facts, response.status, denied, response.retry_after.as_deref(), false);
-    match failed.class {
+    let body = content_coding::decode(response.content_encoding.as_deref(), &response.decode_body());
+    let refusal = Refusal {
+        status: response.status,
+        content_type: response.content_type.as_deref(),
+        body: &body.map(|body| body.bytes).unwrap_or_default(),
+        error: denied,
+        was_granted_before: journal.is_request_known(),
+    };
+    let verdict = judge(facts, &refusal, false);
+    let text = RefusalText { profile: facts.profile, status: response.status, error: denied, verdict: &verdict };
+    let retry_after = retry_after(facts, response.retry_after.as_deref());
+    match verdict.class {
         ResponseClass::Ambiguous => {
-            settle_in_doubt(facts, journal, &format!("the server {}", failed.text), failed.retry_after)
+            settle_in_doubt(facts, journal, &format!("the server {}", text.returned()), retry_after)
         }
-        _ => settle_refusal(facts, journal, failed),
+        _ => settle_refusal(facts, journal, &FailedResponse { text, retry_after, is_early: false }),
     }
 }
 
 /// Settles a response that came before the server had the token: the token is unspent whatever the response says.
 pub fn settle_early_response(facts: &Facts<'_>, journal: Journal, response: &RawResponse) -> Settlement {
     let body = content_coding::decode(response.content_encoding.as_deref(), &response.body);
-    let denied = match body.map(|body| token_response::parse(response.status, &body.bytes, response.is_complete)) {
-        Ok(ParsedResponse::Denied(denied)) => Some(denied),
-        Ok(ParsedResponse::Granted(_) | ParsedResponse::Unreadable) | Err(content_coding::BodyTooLarge) => None,
+    let body = body.map(|body| body.bytes).unwrap_or_default();
+    let denied = match parse_response(response.status, &body, response.is_complete, &response.sent) {
+        ParsedResponse::Denied(denied) => Some(denied),
+        ParsedResponse::Granted(_) | ParsedResponse::Unreadable => None,
     };
-    let retry_after = response.retry_after.as_deref();
-    settle_refusal(facts, journal, FailedResponse::new(facts, response.status, denied.as_ref(), retry_after, true))
+    let refusal = Refusal {
+        status: response.status,
+        content_type: response.content_type.as_deref(),
+        body: &body,
+        error: denied.as_ref(),
+        was_granted_before: false,
+    };
+    let verdict = judge(facts, &refusal, true);
+    let (status, error) = (response.status, denied.as_ref());
+    let text = RefusalText { profile: facts.profile, status, error, verdict: &verdict };
+    let retry_after = retry_after(facts, response.retry_after.as_deref());
+    settle_refusal(facts, journal, &FailedResponse { text, retry_after, is_early: true })
+}
+
+fn retry_after(facts: &Facts<'_>, header: Option<&str>) -> Option<Duration> {
+    header.and_then(|header| classify::retry_after(header, facts.now.wall))
 }
 
 /// Settles a refusal by its class.
-fn settle_refusal(facts: &Facts<'_>, journal: Journal, failed: FailedResponse) -> Settlement {
+fn settle_refusal(facts: &Facts<'_>, journal: Journal, failed: &FailedResponse<'_>) -> Settlement {
     let mut changes = Changes::from(journal);
     let journal = &mut changes.journal;
-    let is_unexplained = failed.class == ResponseClass::Unclassified && !failed.is_early;
+    let is_unexplained = *failed.class() == ResponseClass::Unclassified && !failed.is_early;
     let is_spent = journal.intent.as_ref().is_some_and(|i| i.is_last_chance_used);
     let is_alive = journal.validity.as_ref().is_some_and(|v| !v.max_remaining(&facts.now).is_zero());
     let sent = journal.intent.as_ref().map(|i| i.fingerprint.clone());
@@ -106,23 +122,22 @@ fn settle_refusal(facts: &Facts<'_>, journal: Journal, failed: FailedResponse) -
     }
     let times = journal.consecutive_unclassified;
     let end = if failed.is_early { End::Unsent } else { End::Refused };
-    let said = format!("{} {}", facts.profile.provider.name, failed.text);
     let outcome = if is_unexplained && is_spent {
         // After the last chance, a refusal without a reason counts: some servers refuse a consumed token in these
         // words.
         presume_consumed(facts, &mut changes)
     } else if is_unexplained && times >= MAX_CONSECUTIVE_UNCLASSIFIED && !is_alive {
         let why = format!(
-            "the refresh token is probably no longer valid: {times} rejections in a row without a reason; last: {said}"
+            "the refresh token is probably no longer valid: {times} rejections in a row without a reason; last: {}",
+            failed.text.said()
         );
-        reject_token(facts, &mut changes, ErrorKind::PresumedDead, why)
-    } else if failed.class == ResponseClass::TokenRejected {
-        let kind = ErrorKind::of_provider(failed.error_code.as_deref().unwrap_or("invalid_grant"));
-        reject_token(facts, &mut changes, kind, said)
-    } else if failed.class == ResponseClass::ClientRejected {
-        block_client(facts, &mut changes.journal, said, failed.is_early)
+        reject_token(facts, &mut changes, Failure::new(ErrorKind::PresumedDead, why).with_hint(sign_in_again(facts)))
+    } else if matches!(failed.class(), ResponseClass::TokenRejected | ResponseClass::LoginRequired) {
+        reject_token(facts, &mut changes, failed.text.rejected())
+    } else if *failed.class() == ResponseClass::ClientRejected {
+        block_client(facts, &mut changes.journal, failed)
     } else {
-        put_off(facts, &mut changes.journal, said, &failed)
+        put_off(facts, &mut changes.journal, failed)
     };
     // The request was turned away, and nothing was sent before it.
     if let Some(sent) = sent.filter(|_| changes.journal.intent.is_none() && !changes.journal.is_rejected()) {
@@ -132,11 +147,8 @@ fn settle_refusal(facts: &Facts<'_>, journal: Journal, failed: FailedResponse) -
 }
 
 /// The provider refuses the client: requests stop until the configuration changes, but for a few probes (rule 24).
-fn block_client(facts: &Facts<'_>, journal: &mut Journal, said: String, is_early: bool) -> Outcome {
-    let failure = Failure::new(ErrorKind::ClientRefused, said).with_hint(format!(
-        "check client_id, client_auth, client_secret and the endpoint in [provider.{}]",
-        facts.profile.provider.name
-    ));
+fn block_client(facts: &Facts<'_>, journal: &mut Journal, failed: &FailedResponse<'_>) -> Outcome {
+    let failure = failed.text.client_refused(facts.prepared.encoding_hint());
     let held = facts.client_block(journal).and_then(|block| block.client.as_ref());
     let client = RefusedClient {
         config_fingerprint: facts.client_mark.to_owned(),
@@ -144,24 +156,21 @@ fn block_client(facts: &Facts<'_>, journal: &mut Journal, said: String, is_early
     };
     let block = Block { client: Some(client), ..Block::new(Cause::Client, failure.clone()) };
     journal.set_block(block.until(facts.now.wall.plus(CLIENT_PROBE_INTERVAL), &facts.now));
-    undo_send(facts, journal, is_early);
+    undo_send(facts, journal, failed.is_early);
     Outcome::new(OutcomeKind::ConfigError).with_error(failure)
 }
 
-/// The request was turned away and the token is unaffected: no process sends before a time that the journal keeps.
-fn put_off(facts: &Facts<'_>, journal: &mut Journal, said: String, failed: &FailedResponse) -> Outcome {
+/// The request was turned away: no process sends before a time that the journal keeps.
+fn put_off(facts: &Facts<'_>, journal: &mut Journal, failed: &FailedResponse<'_>) -> Outcome {
     journal.consecutive_failures += 1;
     let retry_after = failed.retry_after;
-    let (kind, wait) = match failed.class {
-        ResponseClass::Unclassified => (ErrorKind::Refused, UNCLASSIFIED_DELAY.max(retry_after.unwrap_or_default())),
-        _ => (ErrorKind::Throttled, facts.next_retry_delay(journal, retry_after)),
+    let wait = match failed.class() {
+        ResponseClass::Throttled => facts.next_retry_delay(journal, retry_after),
+        _ => UNCLASSIFIED_DELAY.max(retry_after.unwrap_or_default()),
     };
     undo_send(facts, journal, failed.is_early);
-    let stands = match journal.intent {
-        Some(_) => "the outcome of an earlier request is still in doubt",
-        None => "the refresh token is unaffected",
-    };
-    defer(facts, journal, wait, Failure::new(kind, said), stands)
+    let stands = failed.text.stands(journal.intent.is_some(), failed.is_early);
+    defer(facts, journal, wait, failed.text.put_off(), &stands)
 }
 
 /// No process sends before a time that the journal keeps.
@@ -233,16 +242,23 @@ pub fn settle_in_doubt(
     changes.end(End::InDoubt, outcome, &facts.now)
 }
 
+/// How the message of a doubt begins; its cause follows.
+const IN_DOUBT: &str = "the refresh token may have been consumed";
+
 /// The outcome of an attempt that leaves a doubt: its cause, and the decision of the table right after it.
 pub fn resolve_doubt(facts: &Facts<'_>, changes: &mut Changes, why: &str) -> Outcome {
-    let error = Some(Failure::new(ErrorKind::InDoubt, format!("the refresh token may have been consumed: {why}")));
+    let error = Some(Failure::new(ErrorKind::InDoubt, format!("{IN_DOUBT}: {why}")));
     let (at, outcome) = (facts.now.wall, OutcomeKind::InDoubt);
     changes.journal.last_attempt = Some(LastAttempt { at, outcome, retry_at: None, error });
     match decide_doubt(&changes.journal, facts.policy(), &facts.now) {
         Some(RetryDecision::Exhausted) => presume_consumed(facts, changes),
         other => {
             let retry_at = other.and_then(|decision| decision.retry_at(&changes.journal, &facts.now));
-            in_doubt_outcome(&changes.journal, retry_at)
+            let mut outcome = in_doubt_outcome(&changes.journal, retry_at);
+            if let Some(hint) = outcome.error.as_mut().and_then(|failure| failure.hint.as_mut()) {
+                hint.push_str(&trust_503_hint(facts.profile, why));
+            }
+            outcome
         }
     }
 }
@@ -271,17 +287,29 @@ pub fn give_up_token(facts: &Facts<'_>, journal: Journal) -> Settlement {
 }
 
 fn presume_consumed(facts: &Facts<'_>, changes: &mut Changes) -> Outcome {
-    let why = "the refresh token must be considered consumed: no attempt got a usable response";
-    reject_token(facts, changes, ErrorKind::PresumedSpent, why.into())
+    let last = changes.journal.last_attempt.as_ref().and_then(|attempt| attempt.error.as_ref());
+    let cause = last.and_then(|error| error.message.strip_prefix(IN_DOUBT)?.strip_prefix(": "));
+    let last = cause.map_or(String::new(), |cause| format!("; last: {cause}"));
+    let message = format!("the refresh token must be considered consumed: no attempt got a usable response{last}");
+    let hint = format!("{}{}", sign_in_again(facts), trust_503_hint(facts.profile, &last));
+    reject_token(facts, changes, Failure::new(ErrorKind::PresumedSpent, message).with_hint(hint))
+}
+
+fn sign_in_again(facts: &Facts<'_>) -> String {
+    format!("sign in again: keepalive login {}", facts.profile.name)
 }
 
 /// Rule 22: the rejection is kept by fingerprint, so only a login clears it, and not even the loss of this journal
 /// does.
-fn reject_token(facts: &Facts<'_>, changes: &mut Changes, kind: ErrorKind, why: String) -> Outcome {
-    let failure = Failure::new(kind, why).with_hint(format!("sign in again: keepalive login {}", facts.profile.name));
+fn reject_token(facts: &Facts<'_>, changes: &mut Changes, failure: Failure) -> Outcome {
     if let Some(fingerprint) = changes.journal.fingerprint.clone() {
         changes.ledger.push(LedgerWrite::Consumed(fingerprint.clone()));
-        changes.journal.rejected = Some(Rejection { fingerprint, at: facts.now.wall, failure: failure.clone() });
+        // A token that may have been consumed is not sent again, whatever the configuration says.
+        let is_refused = failure.kind != ErrorKind::PresumedSpent;
+        let sent_by = changes.journal.intent.as_ref().and_then(|intent| intent.client_mark.clone());
+        let client = sent_by.filter(|_| is_refused);
+        changes.journal.rejected =
+            Some(Rejection { fingerprint, at: facts.now.wall, failure: failure.clone(), client });
     }
     changes.journal.intent = None;
     Outcome::new(OutcomeKind::NeedsLogin).with_error(failure)

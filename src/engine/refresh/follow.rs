@@ -171,7 +171,7 @@ impl RefreshContext {
             };
             new_credential::check_unclaimed(&self.store, name, key, &theirs).map_err(conflict)?;
         }
-        let is_newer = external.is_newer_than(journal.validity.as_ref(), &self.now());
+        let is_newer = external.is_newer_than(journal.validity.as_ref());
         let likeness = match external.client_id.as_ref() {
             Some(client) if *client != self.prepared.provider.client_id => AccountMatch::Unknown,
             Some(_) | None => origin.identity.compare(&external.identity),
@@ -188,14 +188,11 @@ impl RefreshContext {
         external: ExternalCredential,
     ) -> Result<Outcome, Outcome> {
         let now = self.now();
-        let told = external.response.expiry.lifetime_of_import(&now);
         // The binding stays: following a tool does not lead to another server.
         let binding = locked.journal.binding.clone().unwrap_or_else(|| self.prepared.binding());
-        let login_by = external.login_by;
-        let lifetime = self.profile.provider.default_lifetime;
-        let made = new_credential::build_credential(external.response, binding, &now, told, lifetime);
+        let validity = external.validity(&now, self.profile.provider.lifetime_bounds());
+        let made = new_credential::build_credential(external.response, binding, validity);
         let mut credential = made.ok_or_else(|| errors::no_credential(&self.profile.name))?;
-        credential.grant.login_by = credential.grant.login_by.or(login_by);
         credential.generation = locked.journal.generation.next();
         let fingerprint = key.fingerprint(&credential.refresh);
         // The lock is not waited for, because the rejected token may be locked as well.

@@ -8,7 +8,9 @@ pub mod context;
 pub mod errors;
 pub mod follow;
 pub mod followed_stores;
+mod refusal_text;
 pub mod retry_policy;
+mod seal_response;
 pub mod settle;
 pub mod transaction;
 

@@ -162,7 +162,13 @@ mod tests {
         let now = clock.now();
         let sent = Intent::new("a", Generation::FIRST, Fingerprint::from_hex("0".repeat(32)), &now);
         let intent = Intent { gave_up_at: Some(now.clone()), ..sent };
-        let validity = Some(Validity { obtained: now, lifetime_ms: 600_000, assumed: false, is_remainder: false });
+        let validity = Some(Validity {
+            obtained: now,
+            lifetime_ms: 600_000,
+            assumed: false,
+            is_remainder: false,
+            expired_at: None,
+        });
         Case { clock, intent, policy: Policy { rotation, ..Policy::default() }, validity }
     }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::credential::Binding;
-use crate::credential::token_response::ErrorResponse;
+use crate::credential::error_response::ErrorResponse;
+use crate::credential::redaction::SentSecrets;
 use crate::engine::refresh::admission::{Denied, admit};
 use crate::engine::refresh::context::Facts;
 use crate::engine::refresh::errors::{
@@ -55,7 +56,7 @@ fn response(status: u16) -> SealedResponse {
 }
 
 fn refused(facts: &Facts<'_>, journal: Journal, status: u16, code: &str) -> Settlement {
-    let denied = ErrorResponse { code: code.into(), description: None };
+    let denied = ErrorResponse::new(code, None, &SentSecrets::default());
     settle_error_response(facts, journal, &response(status), Some(&denied))
 }
 
@@ -72,6 +73,7 @@ fn refusal_writes_what_its_class_says() {
         (400, "invalid_grant", OutcomeKind::NeedsLogin, &consumed),
         (401, "invalid_client", OutcomeKind::ConfigError, &clear),
         (429, "slow_down", OutcomeKind::Deferred, &clear),
+        (400, "interaction_required", OutcomeKind::NeedsLogin, &consumed),
         (400, "what_is_this", OutcomeKind::Deferred, &clear),
     ] {
         let Settlement { changes, end, outcome } = with_facts("", |facts| refused(&facts, sent(), status, code));
@@ -82,6 +84,57 @@ fn refusal_writes_what_its_class_says() {
         assert_eq!(journal.last_attempt.map(|attempt| (attempt.outcome, attempt.error)), Some((kind, outcome.error)));
         assert_eq!(journal.not_before.is_some(), kind == OutcomeKind::Deferred, "{code}");
     }
+}
+
+/// Rule 24.
+#[test]
+fn client_error_of_a_known_request_rejects_the_token() {
+    let intent = Intent { client_mark: Some("me".into()), ..intent(journal().generation) };
+    let first = Journal { intent: Some(intent), ..journal() };
+    for (granted, kind) in [
+        (None, OutcomeKind::ConfigError),
+        (Some("other".to_owned()), OutcomeKind::ConfigError),
+        (Some("me".to_owned()), OutcomeKind::NeedsLogin),
+    ] {
+        let before = Journal { granted_client: granted, ..first.clone() };
+        let settled = with_facts("", |facts| refused(&facts, before, 400, "invalid_request"));
+        assert_eq!(settled.outcome.kind, kind);
+        let failure = settled.outcome.error.unwrap();
+        assert!(failure.hint.unwrap().contains("sign in again") || kind == OutcomeKind::ConfigError);
+        let rejection = settled.changes.journal.rejected;
+        assert_eq!(rejection.and_then(|r| r.client), (kind == OutcomeKind::NeedsLogin).then(|| "me".to_owned()));
+    }
+}
+
+/// Rule 22.
+#[test]
+fn rejection_ends_with_the_client_it_came_from_unless_presumed() {
+    let sent = Intent { client_mark: Some("me".into()), ..intent(journal().generation) };
+    let refused_by = |intent: Intent, code| {
+        let before = Journal { intent: Some(intent), ..journal() };
+        with_facts("", |facts| refused(&facts, before, 400, code)).changes.journal
+    };
+    let dead = refused_by(sent.clone(), "invalid_grant");
+    assert!(dead.is_rejected() && dead.is_rejection_of_another_client("mended"));
+    assert!(!dead.is_rejection_of_another_client("me"));
+    let spent = refused_by(Intent { is_last_chance_used: true, send_count: 2, ..sent }, "what_is_this");
+    assert!(spent.is_rejected() && !spent.is_rejection_of_another_client("mended"));
+}
+
+#[test]
+fn last_message_names_the_503_and_its_remedy() {
+    let why = "the server returned 503";
+    let hint = "trust_503 = true in [provider.acme]";
+    let settled = with_facts("", |facts| settle_in_doubt(&facts, sent(), why, None));
+    assert!(settled.outcome.error.unwrap().hint.unwrap().contains(hint));
+    let last = Intent { is_last_chance_used: true, send_count: 2, ..intent(journal().generation) };
+    let last = Journal { intent: Some(last), ..journal() };
+    let settled = with_facts("", |facts| settle_in_doubt(&facts, last.clone(), why, None));
+    let failure = settled.outcome.error.unwrap();
+    assert!(failure.message.ends_with("; last: the server returned 503"), "{}", failure.message);
+    assert!(failure.hint.unwrap().contains(hint));
+    let settled = with_facts("", |facts| settle_in_doubt(&facts, last, "no response in time", None));
+    assert!(!settled.outcome.error.unwrap().hint.unwrap().contains("trust_503"));
 }
 
 /// Rule 23.
@@ -161,7 +214,7 @@ fn admission_is_denied_by_the_first_reason_that_holds() {
     let (at, here) = (now().wall.plus(Duration::from_secs(60)), credential(2, "r").binding);
     let elsewhere = Binding { client_id: "another".into(), ..here.clone() };
     let failure = Failure::new(ErrorKind::of_provider("invalid_grant"), "no");
-    let rejected = Some(Rejection { fingerprint: fingerprint('a'), at: now().wall, failure });
+    let rejected = Some(Rejection { fingerprint: fingerprint('a'), at: now().wall, failure, client: None });
     let blocked = |block: Block| Journal { blocks: vec![block], ..journal() };
     let paused = Journal { not_before: Some(at), ..journal() };
     let used_up = Some(Intent { is_last_chance_used: true, ..intent(journal().generation) });

@@ -12,10 +12,11 @@ use crate::credential::freshness;
 use crate::credential::secret::Fingerprint;
 use crate::engine::explain;
 use crate::engine::refresh::admission::{Denied, admit};
-use crate::engine::refresh::commit::{SentRefresh, settle_exchange, settle_recovered};
-use crate::engine::refresh::context::RefreshContext;
+use crate::engine::refresh::commit::{settle_exchange, settle_recovered};
+use crate::engine::refresh::context::{Facts, RefreshContext};
 use crate::engine::refresh::errors;
 use crate::engine::refresh::retry_policy::SendKind;
+use crate::engine::refresh::seal_response::SentRefresh;
 use crate::engine::status;
 use crate::events;
 use crate::guard::{Lease, LockedCredential};
@@ -82,6 +83,7 @@ fn refresh_under_lock<'l>(
     check_keyring_for_open_intent(&locked.journal, &loaded)?;
     let loaded = ctx.follow_tool(locked, &key, loaded, &mut warnings)?;
     let facts = ctx.facts();
+    forget_mended_rejection(&facts, locked, &loaded)?;
     let admitted = admit(&facts, &locked.journal, &loaded.locked_credential.credential().binding);
     let admitted = admitted.map_err(|denied| match denied {
         Denied::Ended(outcome) => outcome,
@@ -104,6 +106,20 @@ fn refresh_under_lock<'l>(
     }
     let outcome = send_and_settle(ctx, locked, &key, loaded, send)?;
     Ok(with_warnings(ctx.recheck_followed_store(locked, &key, outcome), warnings))
+}
+
+/// Rule 22: a rejection ends when the client or the endpoint that it came from has been mended.
+fn forget_mended_rejection(
+    facts: &Facts<'_>,
+    locked: &mut LockedProfile<'_, '_>,
+    loaded: &LoadedCredential<'_>,
+) -> Result<(), Outcome> {
+    let belongs = &loaded.locked_credential.credential().binding;
+    let is_elsewhere = status::other_server(belongs, &facts.prepared.binding()).is_some();
+    if !is_elsewhere && locked.journal.is_rejection_of_another_client(facts.client_mark) {
+        locked.clear_marks(&loaded.fingerprint)?;
+    }
+    Ok(())
 }
 
 /// Steps 3 to 9, with quick retries as long as nothing was sent.
@@ -259,6 +275,7 @@ impl RefreshContext {
             gave_up_at: None,
             previous_gave_up_at: before.and_then(|i| i.gave_up_at.clone()),
             is_last_chance_used: kind == SendKind::LastChance || before.is_some_and(|i| i.is_last_chance_used),
+            client_mark: self.client_mark.get().cloned(),
             is_reusable: !self.facts().punishes_reuse(),
         }
     }

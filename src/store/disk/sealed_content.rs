@@ -12,10 +12,13 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::clock::{Moment, Timestamp};
 use crate::credential::content_coding;
+use crate::credential::error_response::ErrorResponse;
+use crate::credential::expiry::LifetimeBounds;
 use crate::credential::freshness::Validity;
+use crate::credential::redaction::SentSecrets;
 use crate::credential::secret::{AccessToken, RefreshToken};
-use crate::credential::token_response;
-use crate::credential::token_response::{ErrorResponse, ParsedResponse, TokenResponse};
+use crate::credential::token_response::parse_response;
+use crate::credential::token_response::{ParsedResponse, TokenResponse};
 use crate::credential::{Binding, Credential, Generation, Grant};
 
 /// The content of a sealed file.
@@ -71,8 +74,14 @@ pub struct SealedResponse {
     /// The grant before this one: a response that leaves a member out does not change it.
     pub previous_grant: SealedGrant,
     pub default_lifetime_ms: u64,
+    /// The most that is believed of a lifetime; `None`: what is told counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_lifetime_ms: Option<u64>,
     /// How long its generation must rest, by the policy of its request (rule 20).
     pub cooldown_ms: u64,
+    /// What else the request carried that no error may show: client secret, assertion, credentials in a header.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_secrets: Vec<SecretText>,
 }
 
 /// What a response says once it is parsed.
@@ -125,9 +134,11 @@ impl SealedResponse {
         let Some(body) = unpacked.ok().filter(|_| !is_cut_at_the_cap) else {
             return ResponseContent::TooLarge;
         };
-        let reply = match token_response::parse(self.status, &body.bytes, self.is_complete && body.is_complete) {
+        let sent = self.sent_secrets();
+        let is_whole = self.is_complete && body.is_complete;
+        let reply = match parse_response(self.status, &body.bytes, is_whole, &sent) {
             // The header may name a coding that the body does not have.
-            ParsedResponse::Unreadable => token_response::parse(self.status, &packed, self.is_complete),
+            ParsedResponse::Unreadable => parse_response(self.status, &packed, self.is_complete, &sent),
             reply => reply,
         };
         match reply {
@@ -135,6 +146,14 @@ impl SealedResponse {
             ParsedResponse::Denied(denied) => ResponseContent::Denied(denied),
             ParsedResponse::Unreadable => ResponseContent::Unreadable,
         }
+    }
+
+    /// All that the request carried, and the tokens before it, for the run that received the response and for a later
+    /// one that settles it.
+    fn sent_secrets(&self) -> SentSecrets {
+        let before = [&self.previous_grant.access_token, &self.previous_grant.id_token];
+        let tokens = before.into_iter().flatten().chain([&self.sent_refresh_token]);
+        tokens.chain(&self.further_secrets).map(|secret| secret.0.as_str()).collect()
     }
 
     fn parse_grant(&self, generation: Generation, g: TokenResponse) -> ResponseContent {
@@ -158,14 +177,12 @@ impl SealedResponse {
         // that is granted then is alive.
         note(self.send_count == 2 && g.refresh.is_some() && !is_rotated, GrantWarning::OldTokenAfterRetry);
         note(!is_rotated && g.candidates.contains_other_than(&sent), GrantWarning::RefreshTokenUnreadable);
-        let told = g.expiry.lifetime_of_response(&self.sent_at);
-        note(is_usable && told.is_none(), GrantWarning::LifetimeAssumed);
-        let new = Validity {
-            obtained: self.sent_at.clone(),
-            lifetime_ms: told.map_or(self.default_lifetime_ms, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
-            assumed: told.is_none(),
-            is_remainder: false,
+        let bounds = LifetimeBounds {
+            default: Duration::from_millis(self.default_lifetime_ms),
+            max: self.max_lifetime_ms.map(Duration::from_millis),
         };
+        let new = g.expiry.validity_of_response(&self.sent_at, bounds);
+        note(is_usable && new.assumed, GrantWarning::LifetimeAssumed);
         // Rule 27: the previous access token may still be valid.
         let before = self.previous_grant.to_grant();
         let validity = if is_usable { Some(new) } else { before.validity };
@@ -174,12 +191,7 @@ impl SealedResponse {
             true => (g.access, g.token_type.unwrap_or(before.token_type)),
             false => (before.access, before.token_type),
         };
-        let login_by = match g.refresh_expires_in {
-            // Zero is Keycloak's way to say that an offline token does not end.
-            Some(0) => None,
-            Some(secs) => Some(self.sent_at.wall.plus(Duration::from_secs(secs))),
-            None => self.previous_grant.login_by,
-        };
+        let login_by = g.refresh_end.map_or(self.previous_grant.login_by, |end| end.instant(self.sent_at.wall));
         let credential = Box::new(Credential {
             generation,
             binding: self.binding.clone(),
@@ -284,7 +296,9 @@ mod tests {
                 not_before: None,
             },
             default_lifetime_ms: 3_600_000,
+            max_lifetime_ms: None,
             cooldown_ms: 0,
+            further_secrets: Vec::new(),
         }
     }
 
@@ -329,8 +343,13 @@ mod tests {
     /// Rule 27.
     #[test]
     fn key_bound_access_token_is_not_used_and_the_old_one_kept() {
-        let before =
-            Validity { obtained: response_to("").sent_at, lifetime_ms: 60_000, assumed: false, is_remainder: false };
+        let before = Validity {
+            obtained: response_to("").sent_at,
+            lifetime_ms: 60_000,
+            assumed: false,
+            is_remainder: false,
+            expired_at: None,
+        };
         for (token_type, is_used) in [("DPoP", false), ("mac", false), ("pop", false), ("user", true), ("BEARER", true)]
         {
             let body =

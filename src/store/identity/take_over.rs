@@ -3,6 +3,8 @@
 //! The user vouches that the previous owner is out of use. Its keyring items are taken over if its key is still there
 //! to prove that they are genuine.
 
+use std::sync::Arc;
+
 use crate::credential::Generation;
 use crate::credential::secret::Fingerprint;
 use crate::guard::Permit;
@@ -13,14 +15,16 @@ use crate::store::keyring::item::{ProfileItem, PublishedItem};
 use crate::store::keys::key_item;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::{LockedProfile, PROFILE_LOCK_WAIT, STORE_LOCK_WAIT, Store, StoreError, TokenClaim};
+use crate::sys::durable;
 use crate::sys::lockfile::{LockHolder, LockWait};
-use crate::sys::{durable, machine};
 
 /// What was done about one profile.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TakeOverResult {
     /// The profile already belonged here.
     AlreadyOwned,
+    /// It belongs here from now on; no other store has published it.
+    TakenOver,
     /// The keyring's copy was adopted as this generation.
     Adopted(Generation),
     /// The copy here was newer, and was published as this generation.
@@ -39,11 +43,15 @@ impl Store {
         let dir = self.layout.dir();
         durable::create_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
         let held = StoreError::lock(&self.layout.store_lock(), STORE_LOCK_WAIT)?;
-        let mut identity = self.identity.find_or_create()?;
-        identity.machine = machine::machine_id();
-        identity.write(&self.layout.identity())?;
+        let (identity, is_new) = self.identity.take_over(|identity| self.keys.is_owner(identity))?;
         drop(held);
-        let take = |name| match self.take_over_profile(name, &identity) {
+        let (key, held) = self.prepare_to_seal("")?;
+        if is_new {
+            // A run that dies before this has taken nothing over yet: the keyring names another owner still.
+            self.keys.set_owner(&key, &identity)?;
+        }
+        drop(held);
+        let take = |name| match self.take_over_profile(name, &identity, is_new) {
             Err(StoreError::TokenClaimed { claim, .. }) => TakeOverResult::Claimed(claim),
             Err(e) => TakeOverResult::Failed(Box::new(e.outcome())),
             Ok(taken) => taken,
@@ -51,17 +59,22 @@ impl Store {
         Ok(names.iter().map(|name| (name.clone(), take(name))).collect())
     }
 
-    fn take_over_profile(&self, name: &ProfileName, identity: &StoreIdentity) -> Result<TakeOverResult, StoreError> {
+    fn take_over_profile(
+        &self,
+        name: &ProfileName,
+        identity: &StoreIdentity,
+        is_new: bool,
+    ) -> Result<TakeOverResult, StoreError> {
         let locks = self.lock_to_seal(name, None, LockWait::at_most(PROFILE_LOCK_WAIT), &|_| {})?;
         let key = &locks.key;
         let mut locked = self.open_profile(Permit::from_lock(name, &locks.profile))?;
         let Some(keyring) = &self.keyring else {
-            return Ok(TakeOverResult::AlreadyOwned);
+            return accept_copy(&mut locked, key, is_new);
         };
         let item = ProfileItem::new(keyring, name, &identity.uuid);
         let (PublishedItem::OtherStore { uuid, generation, claimed_refresh_token: refresh }, _) = item.read(key)?
         else {
-            return Ok(TakeOverResult::AlreadyOwned);
+            return accept_copy(&mut locked, key, is_new);
         };
         let proven = match key_item::read(keyring, &uuid)? {
             Some(former_key) => ProfileItem::new(keyring, name, &uuid).read(&former_key)?.0,
@@ -124,6 +137,15 @@ impl Store {
         };
         claim.map_or(Ok(()), |claim| Err(StoreError::TokenClaimed { profile, claim }))
     }
+}
+
+fn accept_copy(
+    locked: &mut LockedProfile<'_, '_>,
+    key: &Arc<SealingKey>,
+    is_new_owner: bool,
+) -> Result<TakeOverResult, StoreError> {
+    let is_news = locked.accept_copy(key, is_new_owner)?;
+    Ok(if is_news { TakeOverResult::TakenOver } else { TakeOverResult::AlreadyOwned })
 }
 
 /// Whether a token is known here to be consumed or rejected.

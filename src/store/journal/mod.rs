@@ -39,6 +39,9 @@ pub struct Journal {
     pub validity: Option<Validity>,
     pub refreshed_at: Option<Timestamp>,
     pub login_by: Option<Timestamp>,
+    /// A refresh did not move `login_by`, so no other will.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_login_by_final: bool,
     pub publication: Publication,
     pub intent: Option<Intent>,
     pub last_attempt: Option<LastAttempt>,
@@ -52,6 +55,9 @@ pub struct Journal {
     /// Answers in a row that said no without saying why.
     pub consecutive_unclassified: u32,
     pub rejected: Option<Rejection>,
+    /// The last request that was granted, without its token, as [`Intent::client_mark`] has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted_client: Option<String>,
     /// What stands in the way of a refresh, by precedence. Set by [`Journal::set_block`].
     pub blocks: Vec<Block>,
     /// Of a logout: what was sent, or is about to be, to revoke a refresh token.
@@ -101,6 +107,11 @@ pub struct Intent {
     pub is_last_chance_used: bool,
     /// The server does not punish a second use, so the token need not be given up when the attempt is forgotten.
     pub is_reusable: bool,
+    /// Identifies the request without its token: endpoint, client and its settings, as [`RefusedClient`] has it.
+    ///
+    /// [`RefusedClient`]: block::RefusedClient
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_mark: Option<String>,
 }
 
 /// How the newest attempt ended.
@@ -118,6 +129,10 @@ pub struct Rejection {
     pub fingerprint: Fingerprint,
     pub at: Timestamp,
     pub failure: Failure,
+    /// The client and the endpoint that it came from, as [`Intent::client_mark`] has them: when they change, it is
+    /// forgotten. `None` if that is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
 }
 
 /// A refresh token that a logout sent to be revoked.
@@ -157,6 +172,7 @@ impl Intent {
             previous_gave_up_at: None,
             is_last_chance_used: false,
             is_reusable: false,
+            client_mark: None,
         }
     }
 }
@@ -173,6 +189,7 @@ impl Journal {
             validity: None,
             refreshed_at: None,
             login_by: None,
+            is_login_by_final: false,
             publication: Publication::None,
             intent: None,
             last_attempt: None,
@@ -181,6 +198,7 @@ impl Journal {
             consecutive_failures: 0,
             consecutive_unclassified: 0,
             rejected: None,
+            granted_client: None,
             blocks: Vec::new(),
             revocation: None,
             is_tombstone: false,
@@ -236,7 +254,7 @@ impl Journal {
         let is_of_it = self.is_of(&store.uuid);
         self.last_ledgered.take_if(|_| !is_of_it);
         if is_of_it || !self.has_credential() || !store.is_permanent() {
-            self.store_identity = Some(store.clone()).filter(StoreIdentity::is_permanent);
+            self.store_identity = Some(store.for_journal()).filter(StoreIdentity::is_permanent);
         }
     }
 
@@ -250,6 +268,13 @@ impl Journal {
         self.sealed_mark.is_some() && sealed.map(|version| version.mark()) == self.sealed_mark
     }
 
+    /// Whether the sealed file, though of the generation of this journal, is not the one that it was written for: it was
+    /// copied, or restored from a backup. `None`: that cannot be told.
+    pub fn is_copied(&self, sealed: Option<Generation>, version: Option<FileVersion>) -> Option<bool> {
+        let is_told = self.sealed_mark.is_some() && self.has_credential() && sealed == Some(self.generation);
+        is_told.then(|| !self.is_written_for(version))
+    }
+
     pub fn has_credential(&self) -> bool {
         self.generation > Generation::NONE && !self.is_tombstone
     }
@@ -260,6 +285,19 @@ impl Journal {
             (Some(rejected), Some(current)) => rejected.fingerprint == *current,
             _ => false,
         }
+    }
+
+    /// Whether the request that is under way was granted before, but for its token.
+    pub fn is_request_known(&self) -> bool {
+        let mark = self.intent.as_ref().and_then(|intent| intent.client_mark.as_ref());
+        mark.is_some() && mark == self.granted_client.as_ref()
+    }
+
+    /// Whether the current token was rejected when it came from another client, or at another endpoint, than `mark` says.
+    pub fn is_rejection_of_another_client(&self, mark: &str) -> bool {
+        let sent_by =
+            self.rejected.as_ref().filter(|_| self.is_rejected()).and_then(|rejected| rejected.client.as_deref());
+        sent_by.is_some_and(|sent_by| sent_by != mark)
     }
 
     /// Forbids requests before `at`, which was decided at this moment; `None` allows them at once.
@@ -343,6 +381,7 @@ impl Journal {
         self.fingerprint = Some(fingerprint);
         self.validity = credential.grant.validity.clone();
         self.login_by = credential.grant.login_by;
+        self.is_login_by_final = false;
         self.is_tombstone = false;
         self.integrity_error = None;
         self.revocation = None;
@@ -366,6 +405,7 @@ mod tests {
             fingerprint: fingerprint('a'),
             at: now().wall,
             failure: Failure::new(ErrorKind::of_provider("invalid_grant"), "gone"),
+            client: None,
         }
     }
 

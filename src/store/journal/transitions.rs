@@ -63,8 +63,13 @@ impl Journal {
         at: &Moment,
         pause: impl FnOnce(&Self) -> Duration,
     ) {
+        if let Some(mark) = self.intent.as_ref().and_then(|intent| intent.client_mark.clone()) {
+            self.granted_client = Some(mark);
+        }
         let doubt = self.intent.take().filter(|intent| after.doubt_cause().is_some() && !intent.is_reusable);
+        let is_login_by_final = !self.is_prolonged_by(credential, at);
         self.set_credential(credential, fingerprint);
+        self.is_login_by_final = is_login_by_final;
         let generation = credential.generation;
         // The new access token has a last chance of its own.
         let renewed = |i| Intent { generation, gave_up_at: Some(at.clone()), is_last_chance_used: false, ..i };
@@ -81,6 +86,14 @@ impl Journal {
         let pause = if is_usable { Duration::ZERO } else { pause(self) };
         let wait = Some(after.cooldown.max(pause)).filter(|wait| !wait.is_zero());
         self.set_not_before(credential.grant.not_before.max(wait.map(|wait| at.wall.plus(wait))), Some(at));
+    }
+
+    /// Whether a refresh moved the end of the refresh token, if it has one (rule 35). An end that moves, moves by the
+    /// time that has passed; one that stays is told to the second, so it seems to move a little.
+    fn is_prolonged_by(&self, new: &Credential, at: &Moment) -> bool {
+        let Some((before, after)) = self.login_by.zip(new.grant.login_by) else { return true };
+        let passed = self.validity.as_ref().map_or(Duration::ZERO, |v| at.wall.since(v.obtained.wall));
+        after.since(before) >= passed / 2
     }
 
     /// Settles the journal by a newer credential without a response: a login or an import that was cut off, or a
@@ -163,6 +176,7 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credential::freshness::Validity;
     use crate::store::test_samples::{credential, fingerprint, intent, journal, now};
 
     const REST: Duration = Duration::from_secs(15);
@@ -246,5 +260,42 @@ mod tests {
         assert_eq!(settled(Vec::new(), sent(2, 2)), None);
         let reusable = sent(2, 2).map(|i| Intent { is_reusable: true, ..i });
         assert_eq!(settled(vec![GrantWarning::OldTokenAfterRetry], reusable), None);
+    }
+
+    /// Rule 35.
+    #[test]
+    fn refresh_token_end_that_a_refresh_did_not_move_is_final() {
+        let at = |secs| Some(now().wall.plus(Duration::from_secs(secs)));
+        let effects = GrantEffects { warnings: Vec::new(), cooldown: Duration::ZERO };
+        let is_final = |passed, before, after| {
+            let validity = Validity {
+                obtained: now(),
+                lifetime_ms: 600_000,
+                assumed: false,
+                is_remainder: false,
+                expired_at: None,
+            };
+            let mut journal = Journal { login_by: before, validity: Some(validity), ..journal() };
+            let mut credential = credential(3, "r");
+            credential.grant.login_by = after;
+            let settled = Moment { wall: now().wall.plus(Duration::from_secs(passed)), ..now() };
+            journal.apply_grant(&credential, fingerprint('b'), &effects, &settled, |_| Duration::ZERO);
+            journal.is_login_by_final
+        };
+        for (passed, before, after, expected) in [
+            (1350, at(1800), at(1350 + 1800), false),
+            // Its end is told to the second.
+            (1350, at(1800), at(1801), true),
+            (1350, at(1800), at(1800), true),
+            (1350, at(1800), at(1700), true),
+            // It moves a little, near the end of the session.
+            (1350, at(1800), at(1900), true),
+            // A person forced it just after another.
+            (1, at(1800), at(1801), false),
+            (1350, None, at(1800), false),
+            (1350, at(1800), None, false),
+        ] {
+            assert_eq!(is_final(passed, before, after), expected, "{passed} {before:?} {after:?}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use keepalive::credential::secret::RefreshToken;
 use keepalive::credential::{Binding, Generation, content_coding};
 use keepalive::profile::Provider;
 use keepalive::provider::classify;
+use keepalive::provider::classify::Refusal;
 use keepalive::store::disk::sealed_content::{ResponseContent, SealedGrant, SealedResponse, SecretText};
 use serde_json::Value;
 
@@ -117,7 +118,9 @@ fn answer(status: u16, coding: Option<&str>, body: &[u8], is_complete: bool) -> 
             not_before: None,
         },
         default_lifetime_ms: 3_600_000,
+        max_lifetime_ms: None,
         cooldown_ms: 0,
+        further_secrets: Vec::new(),
     }
 }
 
@@ -138,7 +141,9 @@ fn check(reading: &ResponseContent, status: u16) {
             for text in texts.into_iter().flatten() {
                 assert!(text.chars().count() <= 200 && !text.chars().any(char::is_control), "r38: {text:?}");
             }
-            classify::classify(status, Some(denied), &Provider::named("acme"));
+            let error = Some(denied);
+            let refusal = Refusal { status, content_type: None, body: b"", error, was_granted_before: true };
+            classify::classify(&refusal, &Provider::named("acme"));
         }
         ResponseContent::Unreadable | ResponseContent::TooLarge => {}
     }

@@ -165,7 +165,13 @@ impl DamagedStoreFixture {
             refresh: refresh_token(profile, 1),
             grant: Grant {
                 access: AccessToken::new(format!("{profile}-at-1")),
-                validity: Some(Validity { obtained: now(), lifetime_ms: 600_000, assumed: false, is_remainder: false }),
+                validity: Some(Validity {
+                    obtained: now(),
+                    lifetime_ms: 600_000,
+                    assumed: false,
+                    is_remainder: false,
+                    expired_at: None,
+                }),
                 token_type: "Bearer".into(),
                 scope: None,
                 id_token: None,
@@ -198,6 +204,7 @@ impl DamagedStoreFixture {
             previous_gave_up_at: None,
             is_last_chance_used: false,
             is_reusable: false,
+            client_mark: None,
         });
         vault.save_journal().unwrap();
         let next = Generation::new(generation);
@@ -333,7 +340,9 @@ fn answer(generation: u64) -> SealedResponse {
             not_before: None,
         },
         default_lifetime_ms: 3_600_000,
+        max_lifetime_ms: None,
         cooldown_ms: 0,
+        further_secrets: Vec::new(),
     }
 }
 
@@ -450,6 +459,7 @@ fn damaged_journal_is_never_read_as_another_profile() {
         previous_gave_up_at: None,
         is_last_chance_used: false,
         is_reusable: false,
+        client_mark: None,
     });
     let client = RefusedClient { config_fingerprint: "c".into(), probe_count: 1 };
     whole.set_block(Block {
@@ -457,7 +467,7 @@ fn damaged_journal_is_never_read_as_another_profile() {
         next_check: Some(NOW),
         ..Block::new(Cause::Client, failure.clone())
     });
-    whole.rejected = Some(Rejection { fingerprint, at: NOW, failure });
+    whole.rejected = Some(Rejection { fingerprint, at: NOW, failure, client: None });
     let whole = serde_json::to_vec(&whole).unwrap();
     drop(bench);
     let dir = tempfile::tempdir().unwrap();

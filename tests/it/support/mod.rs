@@ -3,9 +3,11 @@
 pub mod auth_server;
 pub mod browser_user;
 pub mod oidc_provider;
+pub mod other_keyrings;
 pub mod other_tool;
 pub mod recorded_responses;
 pub mod sandbox;
+pub mod scripted_keyring;
 pub mod session_bus;
 pub mod simultaneous;
 pub mod tls_terminator;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use keepalive::clock::Timestamp;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -153,7 +154,12 @@ impl Sandbox {
         finish(child)
     }
 
+    /// Imports a response that has just been granted, unless it says when it was.
     pub fn import(&self, profile: &str, answer: &Value) -> Run {
+        self.import_as_is(profile, &just_granted(answer))
+    }
+
+    pub fn import_as_is(&self, profile: &str, answer: &Value) -> Run {
         self.keepalive_with_input(&["import", profile], &answer.to_string())
     }
 
@@ -295,4 +301,13 @@ impl Drop for Process {
         let _gone = self.child.kill();
         let _gone = self.child.wait();
     }
+}
+
+/// The response with the time at which it was granted: now, unless it says so itself.
+pub fn just_granted(answer: &Value) -> Value {
+    let mut answer = answer.clone();
+    if answer.get("expires_in").is_some_and(Value::is_u64) && answer.get("obtained_at").is_none() {
+        answer["obtained_at"] = Timestamp::from(chrono::Utc::now()).as_millis().into();
+    }
+    answer
 }

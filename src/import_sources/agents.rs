@@ -1,0 +1,124 @@
+//! Reads the JSON stores that hold sign-ins of several providers: opencode, pi, Hermes, CLIProxyAPI and mcp-remote; and
+//! that of LiteLLM. (pure)
+
+use serde_json::{Map, Value};
+
+use crate::credential::secret::RefreshToken;
+use crate::import_sources::json::object;
+use crate::import_sources::parse::{CODEX, MCP_REMOTE, OPENCLAW, SNAKE_CASE};
+use crate::import_sources::{ToolAccount, ToolStoreError, our_provider};
+
+/// `auth.json` of opencode and of pi: a map of sign-ins by provider.
+pub fn by_provider(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+    let entries: Vec<_> = object(bytes)?
+        .iter()
+        .filter_map(|(id, entry)| Some((id, entry.as_object()?)))
+        .map(|(id, entry)| {
+            let credential = match entry.get("type").and_then(Value::as_str).unwrap_or_default() {
+                // Its refresh token is a token of GitHub, from which Copilot's own are made, by no OAuth request.
+                "oauth" if id.starts_with("github-copilot") => Err(ToolStoreError::signed_out(
+                    "a sign-in for GitHub Copilot has no refresh token of OAuth",
+                    "keepalive login, with a client of your own at GitHub",
+                )),
+                "oauth" if OPENCLAW.is_fed(entry) => Err(ToolStoreError::fed()),
+                "oauth" => OPENCLAW.parse(entry),
+                kind => Err(ToolStoreError::signed_out(
+                    format!("it is of type {kind:?}, which has no refresh token"),
+                    "name one of type \"oauth\" with --account",
+                )),
+            };
+            ToolAccount { id: id.clone(), provider: Some(our_provider(id).to_owned()), credential }
+        })
+        .collect();
+    some_or_signed_out(entries)
+}
+
+/// `auth.json` of Hermes: a state for each provider, its tokens in it or in `tokens`; and a pool of further sign-ins.
+pub fn hermes(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+    let file = object(bytes)?;
+    let states = file.get("providers").and_then(Value::as_object).into_iter().flatten();
+    let mut entries: Vec<ToolAccount> = states
+        .filter_map(|(id, state)| Some((id, state.as_object()?)))
+        .map(|(id, state)| hermes_account(id, id.clone(), state))
+        .collect();
+    let pools = file.get("credential_pool").and_then(Value::as_object).into_iter().flatten();
+    for (provider, pool) in pools {
+        for entry in pool.as_array().into_iter().flatten().filter_map(Value::as_object) {
+            let name = ["label", "id"].iter().find_map(|name| entry.get(*name).and_then(Value::as_str));
+            let account = hermes_account(provider, format!("{provider}/{}", name.unwrap_or("")), entry);
+            // The pool repeats the sign-in of the state.
+            if account.credential.is_ok()
+                && !entries.iter().any(|known| refresh_token(known) == refresh_token(&account))
+            {
+                entries.push(account);
+            }
+        }
+    }
+    some_or_signed_out(entries)
+}
+
+fn refresh_token(account: &ToolAccount) -> Option<&RefreshToken> {
+    account.credential.as_ref().ok()?.response.refresh.as_ref()
+}
+
+fn hermes_account(provider: &str, id: String, state: &Map<String, Value>) -> ToolAccount {
+    let mut members = state.clone();
+    if let Some(Value::Object(tokens)) = state.get("tokens") {
+        members.extend(tokens.clone());
+    }
+    ToolAccount { id, provider: Some(our_provider(provider).to_owned()), credential: SNAKE_CASE.parse(&members) }
+}
+
+/// The file of LiteLLM's ChatGPT provider: the tokens alone.
+pub fn litellm(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+    Ok(vec![ToolAccount::single(CODEX.parse(&object(bytes)?))])
+}
+
+/// A file of CLIProxyAPI, or the files of its directory by name: one sign-in each, with its provider in `type`.
+pub fn cliproxy(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+    let file = object(bytes)?;
+    if file.get("type").is_some_and(Value::is_string) {
+        return Ok(vec![cliproxy_account(String::new(), &file)]);
+    }
+    let files = file.iter().filter_map(|(name, content)| Some((name, content.as_object()?)));
+    let entries = files
+        .filter(|(_, content)| content.get("type").is_some_and(Value::is_string))
+        .map(|(name, content)| cliproxy_account(name.trim_end_matches(".json").to_owned(), content));
+    some_or_signed_out(entries.collect())
+}
+
+fn cliproxy_account(id: String, file: &Map<String, Value>) -> ToolAccount {
+    let mut members = file.clone();
+    // The Google library's own object; the email address stands beside it.
+    if let Some(Value::Object(token)) = file.get("token") {
+        members.extend(token.clone());
+    }
+    let provider = file.get("type").and_then(Value::as_str).map(|kind| our_provider(kind).to_owned());
+    ToolAccount { id, provider, credential: SNAKE_CASE.parse(&members) }
+}
+
+/// The files of mcp-remote's directory by name: `HASH_tokens.json` and, for its client, `HASH_client_info.json`. The hash
+/// is that of the server's address, which is in no file.
+pub fn mcp_remote(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+    let files = object(bytes)?;
+    if files.contains_key("access_token") {
+        return Ok(vec![ToolAccount::single(MCP_REMOTE.parse(&files))]);
+    }
+    let entries = files.iter().filter_map(|(name, tokens)| {
+        let hash = name.strip_suffix("_tokens.json")?;
+        let mut members = tokens.as_object()?.clone();
+        let client = files.get(&format!("{hash}_client_info.json")).and_then(|client| client.get("client_id"));
+        if let Some(client) = client {
+            members.insert("client_id".into(), client.clone());
+        }
+        Some(ToolAccount { id: hash.to_owned(), provider: None, credential: MCP_REMOTE.parse(&members) })
+    });
+    some_or_signed_out(entries.collect())
+}
+
+fn some_or_signed_out(entries: Vec<ToolAccount>) -> Result<Vec<ToolAccount>, ToolStoreError> {
+    match entries.is_empty() {
+        true => Err(ToolStoreError::signed_out("it has no sign-in", "sign in with that tool, or use keepalive login")),
+        false => Ok(entries),
+    }
+}

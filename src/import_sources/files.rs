@@ -1,0 +1,71 @@
+//! Reads the files of stores; a store can be a directory with a JSON file for each sign-in.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use crate::import_sources::ToolStoreError;
+use crate::sys::durable;
+
+/// The size limit: no store of one person's sign-ins is larger.
+pub const MAX_STORE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The content of a file; `None`: there is none.
+pub fn from_file(place: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
+    let file = match durable::open_foreign(place) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(unreadable_error(&e)),
+    };
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(MAX_STORE_BYTES).read_to_end(&mut bytes).map_err(|e| unreadable_error(&e))?;
+    Ok(Some(bytes))
+}
+
+pub fn unreadable_error(error: &std::io::Error) -> ToolStoreError {
+    ToolStoreError::new(format!("it cannot be read: {error}"), "make it readable for the user that runs keepalive")
+}
+
+/// The JSON files of a directory as one object by their names: all, or those whose name begins so. A file that is
+/// no JSON is left out: a tool may be writing it.
+pub fn read_directory(dir: &Path, prefix: Option<&str>) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
+    let mut files = Map::new();
+    let mut size = 0;
+    for entry in std::fs::read_dir(dir).map_err(|e| unreadable_error(&e))?.flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if !name.ends_with(".json") || !name.starts_with(prefix.unwrap_or("")) {
+            continue;
+        }
+        let Some(bytes) = from_file(&entry.path())? else { continue };
+        size += bytes.len() as u64;
+        if size > MAX_STORE_BYTES {
+            return Err(ToolStoreError::new("it is too large", "give the path of one file in it"));
+        }
+        if let Ok(content) = serde_json::from_slice::<Value>(&bytes) {
+            files.insert(name, content);
+        }
+    }
+    Ok(Some(Zeroizing::new(Value::Object(files).to_string().into_bytes())))
+}
+
+/// `HASH_tokens.json` of mcp-remote, with the file of its client beside it.
+pub fn read_mcp_remote_file(file: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    match (name.strip_suffix("tokens.json"), file.parent()) {
+        (Some(prefix), Some(dir)) if file.is_file() => read_directory(dir, Some(prefix)),
+        _ => from_file(file),
+    }
+}
+
+/// The directory of mcp-remote's files: it is named for the form of the store, and was named for the version before.
+pub fn mcp_remote_dir(base: &Path) -> PathBuf {
+    let newest = || {
+        let dirs = std::fs::read_dir(base).ok()?.flatten().map(|entry| entry.path());
+        let dirs = dirs.filter(|dir| dir.file_name().is_some_and(|n| n.to_string_lossy().starts_with("mcp-remote-")));
+        dirs.max_by_key(|dir| std::fs::metadata(dir).and_then(|about| about.modified()).ok())
+    };
+    let current = base.join("mcp-remote-v1");
+    if current.is_dir() { current } else { newest().unwrap_or(current) }
+}

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::support::auth_server::{AuthServer, Fault};
-use super::support::sandbox::Sandbox;
+use super::support::sandbox::{Sandbox, just_granted};
 use super::support::session_bus::{KeyringState, SessionBus};
 use super::support::token_family::RotationMode;
 
@@ -246,7 +246,7 @@ fn lost_store_identity_is_an_error_until_the_hint_is_followed() {
 fn restored_profile_folder_is_stale_and_sends_nothing() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
-    let first = server.mint();
+    let first = just_granted(&server.mint());
     sandbox.keepalive_with_input(&["import", "demo", "--replace"], &first.to_string()).exits(0);
     let files = ["record.json", "sealed"].map(|file| sandbox.path("state/keepalive/profiles/demo").join(file));
     let backup = files.each_ref().map(|file| std::fs::read(file).unwrap());

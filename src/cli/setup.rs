@@ -22,9 +22,8 @@ use crate::store::keyring;
 use crate::store::keyring::KeyringItem;
 use crate::store::{ProfileView, Store, StoreError};
 use crate::sys::clock::SystemClock;
-use crate::sys::paths;
 use crate::sys::paths::Environment;
-use crate::sys::process;
+use crate::sys::{durable, paths, process};
 
 /// The parts that a command on credentials needs.
 pub struct Setup {
@@ -179,7 +178,7 @@ fn secret_reader(store: Arc<Store>) -> SecretReader {
 }
 
 fn secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
-    let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let bytes = durable::read_foreign(path).map_err(|e| format!("{}: {e}", path.display()))?;
     secret_text(&Zeroizing::new(bytes))
 }
 

@@ -173,7 +173,7 @@ fn unusable_store_identity_is_shown_by_status_before_a_run() {
     let mut identity: serde_json::Value = serde_json::from_str(&text).unwrap();
     identity["machine"] = "another".into();
     for (content, state, word) in [
-        (identity.to_string(), ProfileState::ConfigError, "other_machine"),
+        (identity.to_string(), ProfileState::ConfigError, "machine"),
         ("dust".into(), ProfileState::StoreUnavailable, "damaged"),
     ] {
         std::fs::write(&path, content).unwrap();

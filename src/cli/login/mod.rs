@@ -6,6 +6,7 @@ mod scopes;
 mod sections;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -20,7 +21,7 @@ use crate::cli::login::sections::NewSections;
 use crate::cli::setup::Setup;
 use crate::config::addition;
 use crate::engine::new_credential;
-use crate::engine::new_credential::{NewCredentialResult, Provenance};
+use crate::engine::new_credential::{NewCredentialResult, Provenance, StoringWaits};
 use crate::engine::status;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState};
 use crate::profile::{Profile, ProfileName};
@@ -31,6 +32,7 @@ use crate::signin::login_events::LoginEvents;
 use crate::signin::loopback::LoginEvent;
 use crate::signin::token_client::{IssuedTokens, TokenClient};
 use crate::signin::{self, SignInError};
+use crate::sys::lockfile::LockHolder;
 
 /// Sign in to a provider and store the credential
 ///
@@ -117,7 +119,7 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
     setup.store.prepare_to_seal(profile.name.as_str()).map_err(|e| from_outcome(e.outcome()))?;
     let show = |left: Duration| out.countdown(left);
     let wait = LoginEvents::new(setup.clock.as_ref(), &show);
-    stop_on_signal(&endpoint, &wait);
+    let stop = stop_on_signal(&endpoint, &wait);
     let counter =
         TokenClient { server: endpoint.as_ref(), prepared: &prepared, endpoints: &sites, clock: setup.clock.as_ref() };
     let desk = methods::LoginFlow {
@@ -135,7 +137,7 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
     let done = signed
         .map_err(sign_in_failure)
         .and_then(|signed| addition.write(&setup, out).map_err(config_failure).map(|()| signed))
-        .and_then(|signed| store_credential(&engine, &profile, &prepared, signed, out));
+        .and_then(|signed| store_credential(&engine, &profile, &prepared, signed, &stop, out));
     if done.is_err() {
         // A key that was created for a first credential is removed again; if it stays, that does no harm.
         let _left = setup.store.keys().delete_unused();
@@ -182,17 +184,23 @@ fn profile(args: &LoginArgs, given: Option<&str>, setup: &Setup) -> Result<Profi
     Err(config_failure(Failure::new(ErrorKind::Config, message).with_hint(hint)))
 }
 
-fn stop_on_signal(endpoint: &HttpEndpoint, wait: &LoginEvents<'_>) {
+/// Ends the sign-in on a stop signal. Returns what is set then, for the waits after the sign-in.
+fn stop_on_signal(endpoint: &HttpEndpoint, wait: &LoginEvents<'_>) -> Arc<AtomicBool> {
+    let is_stopped = Arc::new(AtomicBool::new(false));
     let Ok(mut stop) = StopSignals::listen(endpoint) else {
         // Without the handler a signal ends the process at once, with nothing stored.
-        return;
+        return is_stopped;
     };
+    let told = Arc::clone(&is_stopped);
     let events = wait.sender();
     endpoint.runtime().spawn(async move {
         stop.received().await;
-        // Once there is a credential to store, the receiver is gone, and the login is completed.
+        told.store(true, Ordering::SeqCst);
+        // Once there is a credential to store, the receiver is gone, and the login is completed unless it waits for
+        // another process.
         let _over = events.send(LoginEvent::Interrupted);
     });
+    is_stopped
 }
 
 fn store_credential(
@@ -200,6 +208,7 @@ fn store_credential(
     profile: &Profile,
     prepared: &PreparedProvider,
     signed: IssuedTokens,
+    stop: &AtomicBool,
     out: &Output,
 ) -> Result<LoginResult, LoginFailure> {
     let account = signin::account_name(&signed.response);
@@ -210,16 +219,18 @@ fn store_credential(
     let young = |waited: Duration| {
         out.info(&format!("waiting for the keyring to save it ({} s) …", waited.as_secs()));
     };
-    if engine.store().is_locked(&profile.name) {
-        out.info("waiting for a refresh in progress of the previous credential …");
-    }
+    let on_lock = |holder: &LockHolder| {
+        out.info(&format!("waiting for {holder}, which uses the previous credential …"));
+    };
+    let is_stopped = || stop.load(Ordering::SeqCst);
+    let waits = StoringWaits { on_key_check: &young, on_lock: &on_lock, is_stopped: &is_stopped };
     let handed = new_credential::store_credential(
         engine.store(),
         &profile.name,
         credential,
         Provenance::Login,
         &signed.requested_at,
-        &young,
+        &waits,
     );
     let handed = handed.map_err(from_outcome)?;
     outcome.generation = handed.generation;

@@ -16,7 +16,7 @@ use crate::store::keyring::KeyringItem;
 use crate::store::keys::sealing_key::random_bytes;
 use crate::store::{Layout, Store};
 use crate::sys::durable;
-use crate::sys::lockfile::LockFile;
+use crate::sys::lockfile::{LockFile, LockHolder, LockWait};
 use crate::sys::paths;
 use crate::sys::paths::Environment;
 use crate::sys::process;
@@ -62,7 +62,8 @@ impl RehearsalEnvironment {
         let name = format!("{PREFIX}{}", hex::encode(random_bytes::<8>()));
         let dir = parent.join(&name);
         durable::create_dir(&dir).map_err(|e| cannot("create a directory", e))?;
-        let alive = LockFile::acquire(&dir.join("alive")).map_err(|e| cannot("lock a file", e))?;
+        let alive = LockFile::acquire_within(&dir.join("alive"), LockWait::at_most(Duration::ZERO))
+            .map_err(|e| cannot("lock a file", io::Error::other(e)))?;
         let executable = std::env::current_exe().map_err(|e| cannot("find this program", e))?;
         let is_keyring = has_keyring && matches!(config.store.kind, StoreKind::Keyring { .. });
         let is_stopped = Arc::new(AtomicBool::new(false));
@@ -178,9 +179,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Ends the daemon that holds this lock, if there is one; its pid is in the lock file.
 fn stop_leftover_daemon(lock: &Path) {
     for force in [Termination::Graceful, Termination::Kill] {
-        let is_held = || lock.exists() && matches!(LockFile::try_acquire(lock), Ok(None));
-        let noted = std::fs::read_to_string(lock).ok().and_then(|pid| pid.trim().parse().ok());
-        let Some(pid) = noted.filter(|_| is_held()) else {
+        let is_held = || LockFile::is_held(lock);
+        let Some(pid) = is_held().then(|| LockHolder::of(lock).pid).flatten() else {
             return;
         };
         // A daemon that has ended meanwhile is no error.

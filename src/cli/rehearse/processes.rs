@@ -33,15 +33,15 @@ pub(super) struct FinishedProcess {
 /// Waits for a child process, for a bounded time; kills it after that.
 pub(super) fn wait_for_output(stage: &RehearsalEnvironment, mut child: Child) -> io::Result<FinishedProcess> {
     let drain = |pipe: Option<Box<dyn Read + Send>>| {
-        thread::spawn(move || {
+        thread::Builder::new().spawn(move || {
             let mut text = String::new();
             // A broken pipe delivers nothing more.
             let _broken = pipe.map(|mut p| p.read_to_string(&mut text));
             text
         })
     };
-    let stdout = drain(child.stdout.take().map(|p| Box::new(p) as _));
-    let stderr = drain(child.stderr.take().map(|p| Box::new(p) as _));
+    let stdout = drain(child.stdout.take().map(|p| Box::new(p) as _))?;
+    let stderr = drain(child.stderr.take().map(|p| Box::new(p) as _))?;
     let status = wait(stage, &mut child)?;
     Ok(FinishedProcess { status, stdout: stdout.join().unwrap_or_default(), stderr: stderr.join().unwrap_or_default() })
 }

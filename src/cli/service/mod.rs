@@ -122,11 +122,15 @@ fn install(kind: ServiceKind, setup: &Setup, out: &Output) -> Result<CommandStat
         return Ok(CommandStatus::Ok);
     }
     let manager = Manager::connect(&setup.environment)?;
-    if let (ServiceKind::Daemon, Keeper::Daemon { pid }) = (kind, Keeper::of(setup))
+    if let (ServiceKind::Daemon, Keeper::Daemon { holder }) = (kind, Keeper::of(setup))
         && manager.state(ServiceKind::Daemon).active != "active"
     {
-        return Err(failure(format!("a daemon that is no service is running already (pid {pid})"))
-            .with_hint(format!("stop it first: kill {pid}")));
+        return Err(failure(format!("a daemon that is no service is running already ({holder})")).with_hint(
+            match holder.pid {
+                Some(pid) => format!("stop it first: kill {pid}"),
+                None => "stop it first".to_owned(),
+            },
+        ));
     }
     for path in manager.write_units(kind, &program)? {
         out.info(&format!("wrote {}", path.display()));
@@ -207,7 +211,7 @@ fn status(setup: &Setup, out: &Output) -> CommandStatus {
             "units": units.iter().map(unit).collect::<serde_json::Map<_, _>>(),
             "cron": has_cron,
             "linger": linger,
-            "daemon_pid": match &keeper { Keeper::Daemon { pid } => Some(pid), Keeper::Runs { .. } | Keeper::Nobody => None },
+            "daemon_pid": match &keeper { Keeper::Daemon { holder } => holder.pid, Keeper::Runs { .. } | Keeper::Nobody => None },
         }));
     } else {
         print_status(&units, has_cron, linger, &keeper, out);
@@ -239,7 +243,7 @@ fn print_status(
         None => {}
     }
     match keeper {
-        Keeper::Daemon { pid } => out.line(&format!("daemon: running (pid {pid})")),
+        Keeper::Daemon { holder } => out.line(&format!("daemon: running ({holder})")),
         Keeper::Runs { last } => out.line(&format!("last run that no person watched: {}", last.to_the_second())),
         Keeper::Nobody => {}
     }

@@ -44,11 +44,13 @@ fn stored(sandbox: &Sandbox) -> BTreeMap<PathBuf, Vec<u8>> {
             match path.is_dir() {
                 true if path.ends_with("metadata") => {}
                 true => stack.push(path),
+                // They name the process that took them last.
+                false if path.to_string_lossy().ends_with("lock") => {}
                 false => drop(files.insert(path.clone(), std::fs::read(&path).unwrap())),
             }
         }
     }
-    assert!(files.len() > 3, "{files:?}");
+    assert!(files.len() > 2, "{files:?}");
     files
 }
 

@@ -467,6 +467,7 @@ mod tests {
             at: c.now().wall,
             failure: Failure::new(ErrorKind::of_provider("invalid_grant"), "gone"),
             client: None,
+            was_in_doubt: false,
         });
         let s = judge(&r, &c);
         assert_eq!(
@@ -511,7 +512,7 @@ mod tests {
         assert_eq!(judge(&r), (ProfileState::ConfigError, Some(900)));
         let fingerprint = r.fingerprint.clone().unwrap();
         let failure = Failure::new(ErrorKind::of_provider("invalid_grant"), "gone");
-        r.rejected = Some(Rejection { fingerprint, at: c.now().wall, failure, client: None });
+        r.rejected = Some(Rejection { fingerprint, at: c.now().wall, failure, client: None, was_in_doubt: false });
         assert_eq!(judge(&r), (ProfileState::NeedsLogin, Some(600)), "a person may sign in with the tool");
     }
 
@@ -671,7 +672,13 @@ mod tests {
                 ..journal(&c)
             },
             Journal {
-                rejected: Some(Rejection { fingerprint: token, at: now.wall, failure: failure(), client: None }),
+                rejected: Some(Rejection {
+                    fingerprint: token,
+                    at: now.wall,
+                    failure: failure(),
+                    client: None,
+                    was_in_doubt: false,
+                }),
                 ..journal(&c)
             },
             blocked(journal(&c), refused_client(0, now.wall)),

@@ -7,6 +7,7 @@ pub mod file_watch;
 pub mod journal;
 pub mod lockfile;
 pub mod machine;
+pub mod network;
 pub mod paths;
 pub mod process;
 pub mod socket;

@@ -203,6 +203,7 @@ fn settle_grant(
     if let Some(intent) = &mut journal.intent {
         let sent = intent.fingerprint.clone();
         intent.is_reusable = !facts.punishes_reuse();
+        changes.ledger.extend((intent.is_forced && !is_rotated).then(|| LedgerWrite::ClearRejected(sent.clone())));
         changes.ledger.extend(match (is_rotated, effects.doubt_cause()) {
             (true, _) => Some(LedgerWrite::Consumed(sent)),
             (false, Some(_)) => facts.punishes_reuse().then_some(LedgerWrite::InDoubt(sent, facts.now.wall)),

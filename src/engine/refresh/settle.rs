@@ -18,6 +18,9 @@ use crate::store::keys::sealing_key::SealingKey;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LedgerWrite {
     Consumed(Fingerprint),
+    Rejected(Fingerprint),
+    /// The server has accepted a token that it had rejected, and did not use it up.
+    ClearRejected(Fingerprint),
     InDoubt(Fingerprint, Timestamp),
     /// The token was not used up, so a doubt about it is over.
     ClearDoubt(Fingerprint),
@@ -91,6 +94,8 @@ impl Settlement {
         for write in &ledger {
             let written = match write {
                 LedgerWrite::Consumed(token) => locked.mark_consumed_or_queue(token),
+                LedgerWrite::Rejected(token) => locked.mark_rejected_or_queue(token),
+                LedgerWrite::ClearRejected(token) => locked.clear_rejected(token),
                 LedgerWrite::InDoubt(token, at) => locked.mark_in_doubt(token, *at),
                 LedgerWrite::ClearDoubt(token) => locked.clear_in_doubt(token),
             };

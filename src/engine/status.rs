@@ -193,7 +193,8 @@ fn needs_user_status(journal: &Journal, status_policy: StatusPolicy<'_>, now: &M
 fn block_status(journal: &Journal, block: &Block, now: &Moment) -> ProfileStatus {
     let sends = block.cause > Cause::FollowConflict;
     let pause = block.blocked_until(now).max(journal.blocked_until(now).filter(|_| sends));
-    let refresh_at = has_probes_left(block).then(|| pause.unwrap_or(now.wall));
+    let is_planned = has_probes_left(block) && block.cause != Cause::OtherAccount;
+    let refresh_at = is_planned.then(|| pause.unwrap_or(now.wall));
     ProfileStatus::new(block.outcome.into(), refresh_at, Some(block.failure.clone()))
 }
 

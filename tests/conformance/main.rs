@@ -21,6 +21,7 @@ mod ledger;
 mod lockstep;
 mod logout;
 mod new_credentials;
+mod other_account;
 mod responses_and_retries;
 mod store_disagreement;
 mod token_ownership;

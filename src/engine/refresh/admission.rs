@@ -7,6 +7,7 @@ use crate::engine::refresh::retry_policy::{RetryDecision, SendKind, decide_doubt
 use crate::engine::status;
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::store::journal::Journal;
+use crate::store::journal::block::Cause;
 
 /// Why no request may be made.
 #[derive(Debug)]
@@ -26,6 +27,9 @@ impl From<Outcome> for Denied {
 /// Decides for the credential that `belongs` to a server and a client.
 pub fn admit(facts: &Facts<'_>, journal: &Journal, belongs: &Binding) -> Result<SendKind, Denied> {
     check_rejection(facts, journal)?;
+    if let Some(block) = journal.block(Cause::OtherAccount) {
+        return Err(Outcome::new(block.outcome).with_error(block.failure.clone()).into());
+    }
     // A credential is never sent to another server than its own.
     if let Some(failure) = status::other_server(belongs, &facts.prepared.binding()) {
         return Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure).into());

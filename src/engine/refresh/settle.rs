@@ -12,6 +12,7 @@ use crate::events;
 use crate::outcome::Outcome;
 use crate::store::LockedProfile;
 use crate::store::journal::Journal;
+use crate::store::journal::block::Block;
 use crate::store::keys::sealing_key::SealingKey;
 
 /// What is to be written to the ledger of a token that was sent.
@@ -70,6 +71,16 @@ pub struct Settlement {
 }
 
 impl Settlement {
+    /// What was granted is kept, and this stands in the way of its use.
+    pub fn blocked_by(mut self, block: Block) -> Self {
+        let outcome = Outcome::new(block.outcome).with_error(block.failure.clone());
+        if let Some(last) = &mut self.changes.journal.last_attempt {
+            (last.outcome, last.error) = (outcome.kind, outcome.error.clone());
+        }
+        self.changes.journal.set_block(block);
+        Self { outcome: Outcome { warnings: self.outcome.warnings, ..outcome }, ..self }
+    }
+
     /// Steps 7b to 9: a response with tokens becomes the sealed credential, and the keyring gets it; then the ledger and
     /// after it the journal are written; then a response that refused the attempt is removed.
     ///

@@ -22,9 +22,8 @@ use crate::store::keyring;
 use crate::store::keyring::KeyringItem;
 use crate::store::{ProfileView, Store, StoreError};
 use crate::sys::clock::SystemClock;
-use crate::sys::paths;
 use crate::sys::paths::Environment;
-use crate::sys::process;
+use crate::sys::{durable, paths, process};
 
 /// The parts that a command on credentials needs.
 pub struct Setup {
@@ -41,6 +40,20 @@ impl Setup {
         let config = load(&places)?;
         let store = Arc::new(open_store(&config, &places));
         Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock) })
+    }
+
+    /// As [`Setup::new`], but a named configuration file need not exist: the command is about to create it.
+    pub fn for_new_config(global: &GlobalArgs) -> Result<Self, Failure> {
+        let places = Environment::from_env(global.config.as_deref());
+        let config = Config::load(&places.config, false, places.home.as_deref()).map_err(|e| e.to_failure())?;
+        let store = Arc::new(open_store(&config, &places));
+        Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock) })
+    }
+
+    /// Takes a changed configuration into use, and the store that it names.
+    pub fn use_config(&mut self, config: Config) {
+        self.store = Arc::new(open_store(&config, &self.environment));
+        self.config = config;
     }
 
     /// An engine with its token endpoint. `is_resident`: it is for a daemon.
@@ -165,7 +178,7 @@ fn secret_reader(store: Arc<Store>) -> SecretReader {
 }
 
 fn secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
-    let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let bytes = durable::read_foreign(path).map_err(|e| format!("{}: {e}", path.display()))?;
     secret_text(&Zeroizing::new(bytes))
 }
 

@@ -9,6 +9,7 @@ pub mod probe;
 mod proxy;
 mod refusal_codes;
 pub mod request_encoding;
+mod resolver;
 pub mod response_body;
 pub mod revocation;
 mod runtime;

@@ -22,6 +22,8 @@ pub struct SignInEndpoints {
     /// The authorization endpoint was discovered, so its query was not written by the user.
     pub is_authorization_discovered: bool,
     pub device: Option<Url>,
+    /// The scopes that the metadata lists; `None`: nothing was discovered.
+    pub supported_scopes: Option<Vec<String>>,
 }
 
 /// The side of an authorization server that a person signs in at.
@@ -46,6 +48,7 @@ impl SignInServer for HttpEndpoint {
             authorization: provider.authorization_endpoint.clone(),
             is_authorization_discovered: false,
             device: provider.device_authorization_endpoint.clone(),
+            supported_scopes: None,
         };
         let Some(issuer) = &provider.issuer else { return Ok(sites) };
         let metadata = match self.discover(provider, issuer) {
@@ -54,6 +57,7 @@ impl SignInServer for HttpEndpoint {
             Err(_) if sites.authorization.is_some() => return Ok(sites),
             Err(why) => return Err(why),
         };
+        sites.supported_scopes = Some(metadata.scopes_supported.clone());
         sites.issuer = Some(metadata.issuer.clone());
         sites.requires_iss = metadata.authorization_response_iss_parameter_supported;
         sites.is_authorization_discovered = sites.authorization.is_none();

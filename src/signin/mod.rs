@@ -79,9 +79,15 @@ pub fn denied_error(denied: &ErrorResponse, prepared: &PreparedProvider) -> Sign
             SignInError::Config(failure.with_hint(format!("check {client} in {section}{}", prepared.encoding_hint())))
         }
         "invalid_scope" => SignInError::Config(failure.with_hint(format!("check scopes in {section}"))),
-        "access_denied" => SignInError::Refused(
-            failure.with_hint(format!("if you did not refuse it yourself, check scopes in {section}")),
-        ),
+        // Some servers refuse a request without scopes like this, and do not say why.
+        "access_denied" if provider.scopes.is_empty() => SignInError::Refused(failure.with_hint(format!(
+            "no scopes were requested; if you did not refuse it yourself, add --scope, or scopes = [\"openid\", \
+             \"offline_access\"] in {section}"
+        ))),
+        "access_denied" => SignInError::Refused(failure.with_hint(format!(
+            "if you did not refuse it yourself, check scopes in {section}; requested: {}",
+            provider.scopes.join(" ")
+        ))),
         "server_error" | "temporarily_unavailable" => SignInError::Unreachable(failure.with_hint("try again later")),
         _ => SignInError::Refused(failure.with_hint("sign in again")),
     }

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
+use crate::sys::durable;
+
 /// Why the file gives no secret.
 #[derive(Debug)]
 pub enum SecretFileError {
@@ -24,7 +26,7 @@ pub enum SecretFileError {
 /// Reads the file. Its permissions are asked of the open file, so that it cannot be exchanged in between.
 pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
     let unreadable = |error| SecretFileError::Unreadable { error, is_ours: is_owned(path) };
-    let mut file = match File::open(path) {
+    let mut file = match durable::open_foreign(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(SecretFileError::Missing),
         Err(e) => return Err(unreadable(e)),

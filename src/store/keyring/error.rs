@@ -36,7 +36,10 @@ pub enum KeyringProgram {
 /// The store that needs no keyring, for every hint. A credential that is in the keyring store does not move by itself.
 macro_rules! or_file_store {
     ($hint:literal) => {
-        concat!($hint, "; or set [store] kind = \"file\", where each profile has to sign in again")
+        concat!(
+            $hint,
+            "; or set [store] kind = \"file\", where each profile has to sign in again: keepalive init --store file"
+        )
     };
 }
 

@@ -197,6 +197,15 @@ pub(in crate::store) fn find_other_holder(
     Ok(items.into_iter().find_map(|(user, text)| (user != but.as_str() && holds(&text)).then_some(user)))
 }
 
+/// Whether any item here was published by the store with this UUID, in whatever directory.
+pub(in crate::store) fn is_published_by(keyring: &KeyringService, store: &str) -> Result<bool, KeyringError> {
+    let names_store = |text: &str| {
+        let value = serde_json::from_str::<serde_json::Value>(text);
+        value.is_ok_and(|value| value.get("store").and_then(serde_json::Value::as_str) == Some(store))
+    };
+    Ok(keyring.list(keyring.service())?.iter().any(|(_, text)| names_store(text)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

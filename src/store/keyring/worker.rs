@@ -31,6 +31,9 @@ pub trait KeyringBackend: Send + 'static {
 /// Threads that may be stuck in a keyring at once; one more call is refused without trying.
 const MAX_THREADS: usize = 4;
 
+/// How many items one call may report. It gives a bound to a call that makes progress for ever.
+const MAX_SIGNS_OF_LIFE: usize = 100_000;
+
 type Job<B> = Box<dyn FnOnce(&mut B) + Send>;
 
 /// A keyring behind a thread.
@@ -68,7 +71,7 @@ impl<B: KeyringBackend> KeyringWorker<B> {
             let _left = response.send(Some(result));
         });
         self.enqueue(job)?;
-        loop {
+        for _ in 0..MAX_SIGNS_OF_LIFE {
             match answered.recv_timeout(KEYRING_TIMEOUT) {
                 Ok(Some(result)) => return result,
                 Ok(None) => {}
@@ -81,6 +84,8 @@ impl<B: KeyringBackend> KeyringWorker<B> {
                 }
             }
         }
+        *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Err(KeyringError::TimedOut)
     }
 
     fn enqueue(&self, job: Job<B>) -> Result<(), KeyringError> {

@@ -150,7 +150,10 @@ impl KeyError {
     pub fn hint(&self) -> String {
         self.repair_hint().unwrap_or_else(|| match self {
             Self::FileMissing(path) => {
-                format!("create one: (umask 077; set -C; head -c 32 /dev/urandom > {})", path.display())
+                format!(
+                    "create one: (umask 077; set -C; head -c 32 /dev/urandom > {}), or: keepalive init",
+                    path.display()
+                )
             }
             _ => "create one: head -c 32 /dev/urandom".into(),
         })

@@ -41,6 +41,11 @@ impl UserManager {
         systemctl(self.helper.id(), &self.environment, arguments)
     }
 
+    /// Runs a program where the manager is.
+    pub fn run(&self, argv: &[&str]) -> Run {
+        run(self.helper.id(), &self.environment, argv)
+    }
+
     /// One property of a unit.
     pub fn show(&self, unit: &str, property: &str) -> String {
         self.systemctl(&["show", "--value", "-p", property, unit]).stdout.trim().to_owned()
@@ -49,9 +54,13 @@ impl UserManager {
 
 /// Asks the manager with this process id.
 fn systemctl(manager: u32, environment: &[(String, String)], arguments: &[&str]) -> Run {
+    run(manager, environment, &[&["systemctl", "--user", "--no-pager"], arguments].concat())
+}
+
+fn run(manager: u32, environment: &[(String, String)], argv: &[&str]) -> Run {
     let out = Command::new("nsenter")
-        .args(["--mount", "--target", &manager.to_string(), "systemctl", "--user", "--no-pager"])
-        .args(arguments)
+        .args(["--mount", "--target", &manager.to_string()])
+        .args(argv)
         .env_clear()
         .envs(environment.iter().cloned())
         .stdin(Stdio::null())

@@ -38,6 +38,11 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
     }
 
+    /// The time since the Unix epoch; none before it.
+    pub fn since_epoch(self) -> Duration {
+        self.since(Self::from_secs(0))
+    }
+
     pub fn plus(self, d: Duration) -> Self {
         Self::from_millis(self.0.saturating_add(as_i64_millis(d)))
     }

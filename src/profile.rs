@@ -102,6 +102,8 @@ pub struct Provider {
     pub name: String,
     /// Where metadata is discovered (RFC 8414) if `token_endpoint` is not given.
     pub issuer: Option<Url>,
+    /// The issuer as it was written. A URL does not keep that, and `iss` is compared byte for byte (RFC 9207).
+    pub issuer_name: Option<String>,
     pub authorization_endpoint: Option<Url>,
     pub token_endpoint: Option<Url>,
     pub device_authorization_endpoint: Option<Url>,
@@ -163,6 +165,7 @@ impl Provider {
         Self {
             name: name.into(),
             issuer: None,
+            issuer_name: None,
             authorization_endpoint: None,
             token_endpoint: None,
             device_authorization_endpoint: None,
@@ -285,6 +288,8 @@ pub enum GraceSemantics {
 pub enum ClientAuth {
     None,
     ClientSecretBasic,
+    /// As `ClientSecretBasic`, for servers that compare id and secret without decoding them.
+    ClientSecretBasicRaw,
     ClientSecretPost,
     PrivateKeyJwt,
 }
@@ -315,6 +320,8 @@ pub enum SecretSource {
     File(PathBuf),
     Command(Vec<String>),
     Keyring(String),
+    /// The client is registered with an empty secret.
+    Empty,
 }
 
 /// Where the sealed store's key comes from under `kind = "file"`.

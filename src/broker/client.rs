@@ -33,7 +33,7 @@ pub fn request_token(path: &Path, store: &str, request: &BrokerRequest) -> Optio
     // Connecting to a stopped daemon blocks once its queue is full, and a Unix socket has no connect timeout; before
     // that the system connects on behalf of a daemon that will never respond. So a thread pings it first, and is left
     // behind if it does not come back.
-    std::thread::spawn(move || {
+    let spawned = std::thread::Builder::new().name("daemon client".into()).spawn(move || {
         for (http_request, patience) in [(ping, sign_of_life), (wish, patience)] {
             let answer = exchange(&path, &http_request, patience).ok().filter(|answer| answer.starts_with(OK));
             let is_ok = answer.is_some();
@@ -42,6 +42,9 @@ pub fn request_token(path: &Path, store: &str, request: &BrokerRequest) -> Optio
             }
         }
     });
+    if spawned.is_err() {
+        return unused("no thread can be started to ask a daemon");
+    }
     match receive.recv_timeout(sign_of_life) {
         Ok(Some(_pong)) => {}
         Ok(None) => return unused("no daemon listens on the socket, or it serves another store"),

@@ -23,9 +23,9 @@ use crate::profile::{Profile, ProfileLookup, ProfileName};
 use crate::scheduler::Scheduler;
 use crate::store::{Store, StoreError};
 use crate::sys::file_watch::{Change, ChangeWatcher, FileStamp, MISSING_POLLS, file_stamp};
-use crate::sys::lockfile::LockFile;
+use crate::sys::lockfile::{LockFile, LockHolder};
 use crate::sys::paths::Environment;
-use crate::sys::{durable, socket};
+use crate::sys::{durable, socket, threads};
 
 /// Refresh all profiles until stopped
 ///
@@ -125,7 +125,7 @@ async fn serving_failure(serving: JoinHandle<std::io::Result<Infallible>>) -> Fa
 /// The runtime of the scheduler and the broker, which wait for the disk. The exchanges have a runtime of their own, so
 /// that a response that has arrived is read whatever these do.
 fn services_runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("daemon").enable_all().build()
+    threads::build_runtime(tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("daemon"))
 }
 
 /// Allows one daemon per store: the lock lasts as long as the process.
@@ -135,13 +135,9 @@ fn lock_daemon(store: &Store) -> Result<LockFile, Failure> {
     let cannot = |e: std::io::Error| Failure::new(ErrorKind::Lock, format!("cannot lock {}: {e}", path.display()));
     durable::create_dir(layout.dir()).map_err(cannot)?;
     match LockFile::try_acquire(&path).map_err(cannot)? {
-        Some(lock) => {
-            lock.write_holder(&std::process::id().to_string()).map_err(cannot)?;
-            Ok(lock)
-        }
+        Some(lock) => Ok(lock),
         None => {
-            let holder = std::fs::read_to_string(&path).unwrap_or_default();
-            let message = format!("a daemon already runs on this store (pid {})", holder.trim());
+            let message = format!("a daemon already runs on this store ({})", LockHolder::of(&path));
             Err(Failure::new(ErrorKind::Running, message)
                 .with_hint("stop it first: systemctl --user stop keepalive, or kill that process"))
         }

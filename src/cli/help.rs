@@ -17,6 +17,10 @@ const PAGES: &[Page] = &[
         command: "login",
         examples: &[
             ("keepalive login xai", "Sign in to a built-in provider; the profile gets its name"),
+            (
+                "keepalive login work --issuer https://login.acme.example --client-id my-client",
+                "Sign in to a provider that is not configured, and add it",
+            ),
             ("keepalive login work --provider acme", "Sign in to a provider of your configuration, as profile work"),
             ("keepalive login work --device", "Sign in on another device"),
         ],
@@ -54,7 +58,7 @@ const PAGES: &[Page] = &[
     Page {
         command: "daemon",
         examples: &[
-            ("systemctl --user enable --now keepalive", "Run it as a service of your user"),
+            ("keepalive service install", "Run it as a service of your user"),
             ("keepalive daemon", "Run it in this terminal, until Ctrl-C"),
         ],
         statuses: &[78],
@@ -99,6 +103,25 @@ const PAGES: &[Page] = &[
         ],
         statuses: &[78],
         see_also: &["keepalive-login(1)", "keepalive.toml(5)"],
+    },
+    Page {
+        command: "init",
+        examples: &[
+            ("keepalive init --store file", "Choose encrypted files, on a machine without a keyring"),
+            ("keepalive init --store keyring --yes", "Choose the keyring, from a script"),
+        ],
+        statuses: &[69, 78],
+        see_also: &["keepalive-login(1)", "keepalive.toml(5)"],
+    },
+    Page {
+        command: "service",
+        examples: &[
+            ("keepalive service install", "Install and start the daemon as a unit of systemd, lingering included"),
+            ("keepalive service install --cron", "Without systemd: a run of cron every ten minutes"),
+            ("keepalive service status", "Show whether it runs"),
+        ],
+        statuses: &[78],
+        see_also: &["keepalive-daemon(1)", "keepalive-refresh(1)", "systemctl(1)", "crontab(1)"],
     },
     Page {
         command: "rehearse",

@@ -9,19 +9,19 @@ use super::setup::Setup;
 use crate::clock::Timestamp;
 use crate::scheduler::run_interval::RunHistory;
 use crate::sys::durable;
-use crate::sys::lockfile::LockFile;
+use crate::sys::lockfile::{LockFile, LockHolder};
 
 /// How long an unattended run stands for the next one: a day and an hour, for cron jobs that run daily.
 const RUN_COUNTS_FOR: Duration = Duration::from_secs(25 * 3600);
 
 /// How to make something refresh.
-pub const REMEDY: &str = "start it: systemctl --user enable --now keepalive, or `keepalive daemon`; or run `keepalive \
-                          refresh` from a timer or cron";
+pub const REMEDY: &str = "start it: `keepalive service install`, or `keepalive daemon`; or run `keepalive refresh` from a \
+                          timer or cron";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keeper {
     Daemon {
-        pid: String,
+        holder: LockHolder,
     },
     /// A timer or cron, which ran at this instant.
     Runs {
@@ -34,9 +34,8 @@ impl Keeper {
     pub fn of(setup: &Setup) -> Self {
         let layout = setup.store.layout();
         let lock = layout.daemon_lock();
-        if lock.exists() && matches!(LockFile::try_acquire(&lock), Ok(None)) {
-            let pid = std::fs::read_to_string(&lock).unwrap_or_default().trim().to_owned();
-            return Self::Daemon { pid };
+        if LockFile::is_held(&lock) {
+            return Self::Daemon { holder: LockHolder::of(&lock) };
         }
         let runs = read_runs(&layout.runs());
         let patience = runs.interval().map_or(RUN_COUNTS_FOR, |interval| RUN_COUNTS_FOR.max(interval * 2));
@@ -70,5 +69,5 @@ pub fn record_run(setup: &Setup) -> Option<RunHistory> {
 }
 
 fn read_runs(path: &Path) -> RunHistory {
-    std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    durable::read_foreign(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }

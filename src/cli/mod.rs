@@ -5,6 +5,7 @@ mod daemon;
 mod doctor;
 mod help;
 mod import;
+mod init;
 mod keeper;
 mod layout;
 mod logging;
@@ -14,13 +15,17 @@ mod output;
 mod providers;
 mod refresh;
 pub mod rehearse;
+mod service;
 pub(crate) mod setup;
 mod signals;
 mod status;
+mod store_choice;
 mod token;
 mod told;
 mod usage_error;
 
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -30,7 +35,7 @@ use clap_complete::Shell;
 
 use crate::profile::ProfileName;
 use crate::sys::paths::Environment;
-use crate::sys::process;
+use crate::sys::{process, threads};
 use output::{CommandStatus, Output};
 
 /// Keeps OAuth credentials alive: one refresh at a time, nothing replayed, nothing lost.
@@ -88,6 +93,8 @@ pub enum Command {
     Doctor(doctor::DoctorArgs),
     Providers(providers::ProvidersArgs),
     Rehearse(rehearse::RehearseArgs),
+    Init(init::InitArgs),
+    Service(service::ServiceArgs),
     /// Print a completion script for a shell
     Completions {
         /// Shell to print the script for
@@ -121,14 +128,27 @@ fn profile_name(text: &str) -> Result<ProfileName, String> {
 /// Runs the program and returns its exit status.
 pub fn main() -> ExitCode {
     process::harden();
+    std::panic::set_hook(Box::new(report_panic));
     completion::answer_request();
     let cli = match help::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return usage_error::report_parse_error(&error),
     };
     let output = Output::new(&cli.global);
-    let status = run(&cli, &output);
+    // Whatever was under way is in the journal. The hook has told of it.
+    let status = catch_unwind(AssertUnwindSafe(|| run(&cli, &output))).unwrap_or(CommandStatus::Failed);
     output.finish(status).into()
+}
+
+/// Says in one line that something went wrong that cannot: the exit status of such a run is 1.
+fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    if threads::is_panic_caught() {
+        return;
+    }
+    let what = threads::panic_text(panic.payload());
+    let place = panic.location().map_or(String::new(), |place| format!(" at {place}"));
+    // Standard error may be closed.
+    drop(writeln!(std::io::stderr(), "error: internal error: {what}{place}\n  hint: please report this line"));
 }
 
 fn run(cli: &Cli, out: &Output) -> CommandStatus {
@@ -151,6 +171,8 @@ fn run(cli: &Cli, out: &Output) -> CommandStatus {
         Command::Doctor(args) => doctor::run(args, global, out),
         Command::Providers(args) => providers::run(args, global, out),
         Command::Rehearse(args) => rehearse::run(args, global, out),
+        Command::Init(args) => init::run(args, global, out),
+        Command::Service(args) => service::run(args, global, out),
         Command::Completions { shell } => {
             out.data(&String::from_utf8_lossy(&completion::script(*shell)));
             CommandStatus::Ok

@@ -1,6 +1,6 @@
 //! Output and exit status: data on stdout, messages on stderr.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -95,6 +95,9 @@ pub struct Output {
     stdout_error: OnceLock<io::Error>,
 }
 
+/// The size limit of an answer to a question.
+const MAX_ANSWER_BYTES: u64 = 1024;
+
 pub const GOOD: Style = AnsiColor::Green.on_default();
 pub const BAD: Style = AnsiColor::Red.on_default().bold();
 pub const WARN: Style = AnsiColor::Yellow.on_default();
@@ -177,6 +180,25 @@ impl Output {
     /// Prints a message that a person needs to go on, even with `--quiet`.
     pub fn prompt(&self, text: &str) {
         self.stderr(Priority::Info, text);
+    }
+
+    /// Whether there is a person to ask.
+    pub fn can_ask(&self) -> bool {
+        io::stdin().is_terminal() && self.is_terminal()
+    }
+
+    /// Asks a person at the terminal for a yes; anything else is a no. `None`: there is no terminal to ask at.
+    pub fn ask(&self, question: &str) -> Option<bool> {
+        if !self.can_ask() {
+            return None;
+        }
+        self.end_countdown();
+        let mut stderr = io::stderr().lock();
+        let _gone = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());
+        drop(stderr);
+        let mut line = String::new();
+        let _end = io::stdin().lock().take(MAX_ANSWER_BYTES).read_line(&mut line);
+        Some(matches!(line.trim().to_lowercase().as_str(), "y" | "yes"))
     }
 
     /// Whether messages go to a terminal.

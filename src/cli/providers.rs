@@ -145,6 +145,7 @@ fn request(p: &Provider) -> String {
     let client = match p.client_auth {
         ClientAuth::None => "",
         ClientAuth::ClientSecretBasic => "client_secret_basic",
+        ClientAuth::ClientSecretBasicRaw => "client_secret_basic_raw",
         ClientAuth::ClientSecretPost => "client_secret_post",
         ClientAuth::PrivateKeyJwt => "private_key_jwt",
     };
@@ -200,7 +201,9 @@ fn client(p: &Provider) -> String {
         return p.client_id.clone();
     }
     let secret = match p.client_auth {
-        ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost => " and client_secret",
+        ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretBasicRaw | ClientAuth::ClientSecretPost => {
+            " and client_secret"
+        }
         ClientAuth::PrivateKeyJwt => " and client_key",
         ClientAuth::None => "",
     };

@@ -13,13 +13,14 @@ use super::output::{CommandStatus, Output, outcome_json, outcome_line};
 use super::told::ToldFailures;
 use super::{GlobalArgs, completion, keeper};
 use crate::cli::setup::Setup;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Moment, Timestamp};
 use crate::credential::freshness::Demand;
 use crate::engine::Engine;
-use crate::outcome::{ErrorKind, Failure, Outcome};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::scheduler::run_interval;
 use crate::sys::clock::SystemClock;
+use crate::sys::lockfile::LockHolder;
 use crate::sys::paths::Environment;
 
 /// Refresh the profiles that are due, then exit
@@ -37,12 +38,13 @@ pub struct RefreshArgs {
     /// Also refresh what becomes due within DUR; set it to the interval between runs
     #[arg(long, value_name = "DUR", value_parser = super::duration, default_value = "0s")]
     lookahead: Duration,
+    /// End after DUR; a request that was sent is still completed
+    #[arg(long, value_name = "DUR", value_parser = super::duration, default_value = "5m")]
+    timeout: Duration,
 }
 
 /// How many flights one run has at once, over all providers.
 const MAX_CONCURRENT: usize = 32;
-/// Longer than any flight can take: queue, connect, request, storing.
-const FLIGHT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// How often it is checked that the workers live.
 const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -106,8 +108,9 @@ fn refresh(
     });
     let runs = (args.is_over_all() && !names.is_empty()).then(|| keeper::record_run(&setup)).flatten();
     let told = args.is_routine(global).then(|| ToldFailures::open(setup.store.layout().dir()));
+    let begun = setup.clock.now();
     let mut report = Report { out, total: names.len(), rows: Vec::new(), told, now: setup.clock.now().wall };
-    run_all(&Run { setup: &setup, engine: &engine, args, events }, names, &arrivals, &mut report);
+    run_all(&Run { setup: &setup, engine: &engine, args, begun, events }, names, &arrivals, &mut report);
     let (seen, mut rows) = report.finish();
     if let Some(interval) = runs.and_then(|runs| runs.interval()) {
         warn_if_runs_too_sparse(&seen, interval, args.lookahead, out);
@@ -151,8 +154,8 @@ type SeenProfile = Option<(Arc<Profile>, Option<Duration>)>;
 /// What happens during a run, for the thread that reports it.
 enum Event {
     Done(Box<(SeenProfile, ProfileOutcome)>),
-    /// A refresh takes long.
-    Waiting(ProfileName),
+    /// A refresh takes long; the other process that has the lock.
+    Waiting(ProfileName, Option<LockHolder>),
     /// A stop signal came while so many refreshes were in progress.
     Stopping(usize),
 }
@@ -161,6 +164,7 @@ struct Run<'a> {
     setup: &'a Setup,
     engine: &'a Engine,
     args: &'a RefreshArgs,
+    begun: Moment,
     events: Sender<Event>,
 }
 
@@ -175,7 +179,12 @@ fn run_all(run: &Run<'_>, names: Vec<ProfileName>, arrivals: &mpsc::Receiver<Eve
                 let _listening = run.events.send(Event::Done(Box::new(run.refresh_one(name))));
             }
         };
-        let workers: Vec<_> = (0..workers).map(|_| s.spawn(work)).collect();
+        let spawn = |_| std::thread::Builder::new().spawn_scoped(s, work).ok();
+        let workers: Vec<_> = (0..workers).map_while(spawn).collect();
+        if workers.is_empty() {
+            // There is no thread to be had, so this one does it, and reports afterwards.
+            work();
+        }
         report.show_progress();
         while report.rows.len() < report.total {
             match arrivals.recv_timeout(LIVENESS_INTERVAL) {
@@ -191,6 +200,7 @@ fn run_all(run: &Run<'_>, names: Vec<ProfileName>, arrivals: &mpsc::Receiver<Eve
 impl Run<'_> {
     /// Looks at one profile, and refreshes it by what was seen.
     fn refresh_one(&self, name: ProfileName) -> (SeenProfile, ProfileOutcome) {
+        let left = self.args.timeout.saturating_sub(self.setup.clock.now().time_since(&self.begun));
         let view = self.setup.store.view(&name);
         let profile = match self.setup.profile_of_view(&name, &view) {
             Ok(profile) => Arc::new(profile),
@@ -200,17 +210,28 @@ impl Run<'_> {
         let lifetime = journal.and_then(|r| r.validity.as_ref()).and_then(|v| v.full_lifetime());
         let outcome = match view {
             Err(e) => e.outcome(),
+            Ok(_) if left.is_zero() => not_begun(self.args.timeout),
             Ok(view) => {
                 let force = self.args.force.then(|| Engine::newer_than(&view));
                 let demand = force.unwrap_or(Demand::Margin { lookahead: self.args.lookahead });
-                self.engine.refresh_seen(&profile, demand, view, FLIGHT_TIMEOUT, &|| {
-                    let _listening = self.events.send(Event::Waiting(name.clone()));
+                self.engine.refresh_seen(&profile, demand, view, left, &|| {
+                    let holder =
+                        self.setup.store.lock_holder(&name).filter(|holder| holder.pid != Some(std::process::id()));
+                    let _listening = self.events.send(Event::Waiting(name.clone(), holder));
                 })
             }
         };
         let provider = Some(profile.provider.name.clone());
         (Some((profile, lifetime)), (name, provider, outcome))
     }
+}
+
+/// The outcome of a profile whose turn did not come in time.
+fn not_begun(limit: Duration) -> Outcome {
+    let limit = humantime::format_duration(limit);
+    let failure = Failure::new(ErrorKind::Busy, format!("nothing was sent: its turn did not come within {limit}"))
+        .with_hint("run it again, or use a longer --timeout");
+    Outcome::new(OutcomeKind::Deferred).with_error(failure)
 }
 
 /// What has been reported so far.
@@ -232,10 +253,11 @@ impl Report<'_> {
                 self.show_progress();
             }
             // Of many, most wait for a place in this run; the count says so.
-            Event::Waiting(name) if self.total == 1 => {
-                self.out.info(&format!("{name}: waiting for a refresh in progress …"));
+            Event::Waiting(name, holder) if self.total == 1 => {
+                let whose = holder.map_or(String::new(), |holder| format!(" by {holder}"));
+                self.out.info(&format!("{name}: waiting for a refresh in progress{whose} …"));
             }
-            Event::Waiting(_) => {}
+            Event::Waiting(..) => {}
             Event::Stopping(0) => self.out.info("stopping"),
             Event::Stopping(1) => self.out.info("stopping; 1 refresh in progress is being finished"),
             Event::Stopping(n) => self.out.info(&format!("stopping; {n} refreshes in progress are being finished")),

@@ -16,15 +16,14 @@ use crate::engine::Engine;
 use crate::import_sources::ToolStores;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName, SecretSource};
-use crate::provider::client_auth::SecretReader;
+use crate::provider::client_auth::{EMPTY_SECRET, SecretReader};
 use crate::provider::http::HttpEndpoint;
 use crate::store::keyring;
 use crate::store::keyring::KeyringItem;
 use crate::store::{ProfileView, Store, StoreError};
 use crate::sys::clock::SystemClock;
-use crate::sys::paths;
 use crate::sys::paths::Environment;
-use crate::sys::process;
+use crate::sys::{durable, paths, process};
 
 /// The parts that a command on credentials needs.
 pub struct Setup {
@@ -41,6 +40,20 @@ impl Setup {
         let config = load(&places)?;
         let store = Arc::new(open_store(&config, &places));
         Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock) })
+    }
+
+    /// As [`Setup::new`], but a named configuration file need not exist: the command is about to create it.
+    pub fn for_new_config(global: &GlobalArgs) -> Result<Self, Failure> {
+        let places = Environment::from_env(global.config.as_deref());
+        let config = Config::load(&places.config, false, places.home.as_deref()).map_err(|e| e.to_failure())?;
+        let store = Arc::new(open_store(&config, &places));
+        Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock) })
+    }
+
+    /// Takes a changed configuration into use, and the store that it names.
+    pub fn use_config(&mut self, config: Config) {
+        self.store = Arc::new(open_store(&config, &self.environment));
+        self.config = config;
     }
 
     /// An engine with its token endpoint. `is_resident`: it is for a daemon.
@@ -139,6 +152,7 @@ fn secret_reader(store: Arc<Store>) -> SecretReader {
         SecretSource::Env(name) => {
             paths::user_variable(name).map(Zeroizing::new).ok_or_else(|| format!("the variable {name} is not set"))
         }
+        SecretSource::Empty => Ok(Zeroizing::default()),
         SecretSource::File(path) => secret_file(path),
         SecretSource::Command(argv) => {
             process::capture_output(argv, within).map_err(|e| e.to_string()).and_then(|bytes| secret_text(&bytes))
@@ -164,7 +178,7 @@ fn secret_reader(store: Arc<Store>) -> SecretReader {
 }
 
 fn secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
-    let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let bytes = durable::read_foreign(path).map_err(|e| format!("{}: {e}", path.display()))?;
     secret_text(&Zeroizing::new(bytes))
 }
 
@@ -173,5 +187,5 @@ fn secret_text(bytes: &[u8]) -> Result<Zeroizing<String>, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())?;
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text);
-    if text.is_empty() { Err("it is empty".into()) } else { Ok(Zeroizing::new(text.to_owned())) }
+    if text.is_empty() { Err(EMPTY_SECRET.into()) } else { Ok(Zeroizing::new(text.to_owned())) }
 }

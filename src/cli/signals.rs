@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::engine::Engine;
@@ -16,14 +17,22 @@ pub struct StopSignals(Vec<Signal>);
 impl StopSignals {
     /// Catches them on the endpoint's runtime.
     pub fn listen(endpoint: &HttpEndpoint) -> std::io::Result<Self> {
-        let mut stop = Self::for_daemon(endpoint)?;
+        Self::listen_on(endpoint.runtime().handle())
+    }
+
+    fn listen_on(runtime: &Handle) -> std::io::Result<Self> {
+        let mut stop = Self::without_hangup(runtime)?;
         // SIGHUP comes when the terminal is closed, unless the run is to outlive that (`nohup`).
-        stop.0.extend(listen_unless_ignored(endpoint, &[SignalKind::hangup()])?);
+        stop.0.extend(listen_unless_ignored(runtime, &[SignalKind::hangup()])?);
         Ok(stop)
     }
 
     /// The stop signals of a daemon: without SIGHUP, which reloads.
     pub fn for_daemon(endpoint: &HttpEndpoint) -> std::io::Result<Self> {
+        Self::without_hangup(endpoint.runtime().handle())
+    }
+
+    fn without_hangup(runtime: &Handle) -> std::io::Result<Self> {
         let kinds = [
             SignalKind::terminate(),
             SignalKind::interrupt(),
@@ -33,7 +42,7 @@ impl StopSignals {
             SignalKind::user_defined2(),
             SignalKind::from_raw(rustix::process::Signal::XCPU.as_raw()),
         ];
-        listen_unless_ignored(endpoint, &kinds).map(Self)
+        listen_unless_ignored(runtime, &kinds).map(Self)
     }
 
     /// Returns once one of the signals has arrived.
@@ -47,8 +56,8 @@ impl StopSignals {
 }
 
 /// An ignored signal stays ignored, because the parent process wanted it so.
-fn listen_unless_ignored(endpoint: &HttpEndpoint, kinds: &[SignalKind]) -> std::io::Result<Vec<Signal>> {
-    let _inside = endpoint.runtime().enter();
+fn listen_unless_ignored(runtime: &Handle, kinds: &[SignalKind]) -> std::io::Result<Vec<Signal>> {
+    let _inside = runtime.enter();
     kinds.iter().filter(|kind| !process::ignores_signal(kind.as_raw_value())).map(|kind| signal(*kind)).collect()
 }
 
@@ -71,4 +80,16 @@ pub fn stop_on_signal(endpoint: &HttpEndpoint, engine: &Engine, acknowledge: imp
         acknowledge(engine.flights_in_progress());
         engine.stop();
     });
+}
+
+/// Calls `on_stop` when a stop signal comes, for a command that has no runtime of its own. The signals are caught when this
+/// returns.
+pub fn on_stop_signal(on_stop: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let mut stop = StopSignals::listen_on(runtime.handle())?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        runtime.block_on(stop.received());
+        on_stop();
+    })?;
+    Ok(())
 }

@@ -30,7 +30,8 @@ struct Told {
 impl ToldFailures {
     pub fn open(state_dir: &Path) -> Self {
         let path = state_dir.join("told.json");
-        let told = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let told =
+            durable::read_foreign(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         Self { path, told, is_changed: false }
     }
 

@@ -9,9 +9,16 @@ use crate::profile::{Audience, ClientAuth, Provider, SecretSource};
 pub(super) const CLIENT_AUTHS: &[(&str, ClientAuth)] = &[
     ("none", ClientAuth::None),
     ("client_secret_basic", ClientAuth::ClientSecretBasic),
+    ("client_secret_basic_raw", ClientAuth::ClientSecretBasicRaw),
     ("client_secret_post", ClientAuth::ClientSecretPost),
     ("private_key_jwt", ClientAuth::PrivateKeyJwt),
 ];
+
+/// Where the client secret is kept. The empty one, which some servers give to installed apps, is no secret and is written
+/// as it is.
+pub(super) fn client_secret(entry: &Entry<'_>) -> Result<SecretSource, ConfigError> {
+    if entry.text().is_ok_and(str::is_empty) { Ok(SecretSource::Empty) } else { secret_source(entry) }
+}
 
 /// Where a secret or a private key is kept.
 pub(super) fn secret_source(entry: &Entry<'_>) -> Result<SecretSource, ConfigError> {
@@ -45,7 +52,9 @@ pub(super) fn audience(text: &str) -> Result<Audience, ValueError> {
 /// What to write besides `client_id`, if `client_auth` needs a secret that is not there.
 pub(super) fn missing_secret(provider: &Provider) -> Option<&'static str> {
     match provider.client_auth {
-        ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost if provider.client_secret.is_none() => {
+        ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretBasicRaw | ClientAuth::ClientSecretPost
+            if provider.client_secret.is_none() =>
+        {
             Some(" and client_secret = { file = \"PATH\" }")
         }
         ClientAuth::PrivateKeyJwt if provider.client_key.is_none() => Some(" and client_key = { file = \"PATH\" }"),
@@ -57,7 +66,8 @@ pub(super) fn missing_secret(provider: &Provider) -> Option<&'static str> {
 pub(super) fn missing_key(provider: &Provider) -> Option<MissingKey> {
     let auth = provider.client_auth;
     let name = CLIENT_AUTHS.iter().find(|(_, value)| *value == auth).map_or("", |(name, _)| name);
-    let wants_secret = matches!(auth, ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost);
+    let wants_secret =
+        matches!(auth, ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretBasicRaw | ClientAuth::ClientSecretPost);
     let wants_key = auth == ClientAuth::PrivateKeyJwt;
     if provider.client_secret.is_some() && !wants_secret {
         let message = format!("client_secret is set, but client_auth = {name:?} does not use it");
@@ -74,6 +84,10 @@ pub(super) fn missing_key(provider: &Provider) -> Option<MissingKey> {
     if wants_secret && provider.client_secret.is_none() {
         let hint = "write client_secret = { file = \"PATH\" }, { env = \"NAME\" }, { command = [...] } or { keyring = \"NAME\" }";
         return MissingKey::new("client_auth", "client_secret is missing: client_auth requires it", hint);
+    }
+    if auth == ClientAuth::ClientSecretBasicRaw && provider.client_id.contains(':') {
+        let message = "client_id has a colon, which ends the user name in Basic credentials (RFC 7617)";
+        return MissingKey::new("client_id", message, "write client_auth = \"client_secret_basic\", which encodes it");
     }
     if wants_key && provider.client_key.is_none() {
         let message = "client_key is missing: client_auth = \"private_key_jwt\" requires it";

@@ -95,6 +95,14 @@ impl ValueError {
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
+
+    /// Message and hint in one line.
+    pub fn into_text(self) -> String {
+        match self.hint {
+            Some(hint) => format!("{}; {hint}", self.message),
+            None => self.message,
+        }
+    }
 }
 
 /// The longest piece of a user's text that a message repeats, in characters: enough to know it again.

@@ -5,13 +5,14 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::error::ConfigError;
+use crate::sys::durable;
 
 /// The size limit, far above ten thousand profiles; a larger file is not a configuration.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Reads the file; `None` if it is absent.
 pub(super) fn read(path: &Path) -> Result<Option<String>, ConfigError> {
-    let file = match File::open(path) {
+    let file = match durable::open_foreign(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(unreadable_error(path, &e)),

@@ -1,5 +1,6 @@
 //! The configuration file: from TOML to validated profiles, with errors that name file, line, key and remedy.
 
+pub mod addition;
 mod client_auth;
 pub mod duration;
 pub mod error;
@@ -40,6 +41,10 @@ pub struct Config {
     pub providers: BTreeMap<String, Arc<Provider>>,
     /// Settings that were understood but will not have the intended effect.
     pub warnings: Vec<Diagnostic>,
+    /// There is a `[store]` section: the user has chosen.
+    pub has_store_section: bool,
+    /// The names in `[provider.NAME]`.
+    own_providers: BTreeSet<String>,
     defaults: Timing,
     profiles: BTreeMap<ProfileName, ProfileSection>,
 }
@@ -74,6 +79,7 @@ impl Config {
     fn read(&mut self, document: &Document<'_>) {
         let top = Section::top(document);
         top.reject_unknown(&[keys::TOP]);
+        self.has_store_section = top.has("store");
         if let Some(store) = top.read("store", Entry::section).and_then(|section| store::read(&section)) {
             self.store = store;
         }
@@ -91,6 +97,8 @@ impl Config {
             store: store::default(),
             providers: providers.into_iter().map(|(name, provider)| (name, Arc::new(provider))).collect(),
             warnings: Vec::new(),
+            has_store_section: false,
+            own_providers: BTreeSet::new(),
             defaults: Timing::default(),
             profiles: BTreeMap::new(),
         })
@@ -102,6 +110,7 @@ impl Config {
         let Some(entry) = top.get("provider") else { return broken };
         for (name, section) in entry.named_sections() {
             let before = section.document.mistake_count();
+            self.own_providers.insert(name.to_owned());
             // A profile may be called like its provider, so both follow one rule.
             if let Err(e) = name.parse::<ProfileName>() {
                 let message = e.to_string().replace("profile", "provider");
@@ -137,6 +146,16 @@ impl Config {
     /// The names that have a section, sorted. A profile without one lives by its credential alone.
     pub fn profile_names(&self) -> impl Iterator<Item = &ProfileName> {
         self.profiles.keys()
+    }
+
+    /// Whether there is a section `[profile.NAME]`.
+    pub fn has_profile_section(&self, name: &ProfileName) -> bool {
+        self.profiles.contains_key(name)
+    }
+
+    /// Whether there is a section `[provider.NAME]`.
+    pub fn has_provider_section(&self, name: &str) -> bool {
+        self.own_providers.contains(name)
     }
 
     /// Whether a profile needs nothing but a login: it has a section, or the name of a provider.

@@ -91,6 +91,7 @@ fn read(section: &Section<'_>, base: Provider) -> Provider {
     let lifetime = |key| section.read(key, |e| e.parse(|text| duration::parse_within(duration::LIFETIME_LIMITS, text)));
     Provider {
         issuer: section.read("issuer", |e| e.parse(values::issuer)).or(base.issuer),
+        issuer_name: section.get("issuer").and_then(|e| e.text().ok().map(str::to_owned)).or(base.issuer_name),
         authorization_endpoint: endpoint("authorization_endpoint").or(base.authorization_endpoint),
         token_endpoint: endpoint("token_endpoint").or(base.token_endpoint),
         device_authorization_endpoint: endpoint("device_authorization_endpoint").or(base.device_authorization_endpoint),
@@ -98,7 +99,7 @@ fn read(section: &Section<'_>, base: Provider) -> Provider {
         redirect_uri: endpoint("redirect_uri").or(base.redirect_uri),
         client_id: section.read("client_id", |e| e.parse(values::client_id)).unwrap_or(base.client_id),
         client_auth: section.read("client_auth", |e| e.choice(CLIENT_AUTHS)).unwrap_or(base.client_auth),
-        client_secret: section.read("client_secret", client_auth::secret_source).or(base.client_secret),
+        client_secret: section.read("client_secret", client_auth::client_secret).or(base.client_secret),
         client_key: section.read("client_key", client_auth::secret_source).or(base.client_key),
         client_key_id: section.read("client_key_id", |e| e.parse(values::visible_ascii)).or(base.client_key_id),
         assertion_audience: section

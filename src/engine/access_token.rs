@@ -69,12 +69,13 @@ impl Engine {
     ) -> TokenResult {
         let demand = Demand::ValidFor(min_valid);
         let (outcome, view) = self.refresh_until_met(profile, demand, TrustJournal::Yes, view, limit, on_long_wait);
-        let is_journal_trusted = outcome.kind == OutcomeKind::Fresh;
+        let (is_journal_trusted, is_copied) = (outcome.kind == OutcomeKind::Fresh, is_copied(view.as_ref()));
         let obtained = self.token_from_store(profile, min_valid, outcome, view);
-        if !(is_journal_trusted && obtained.outcome.is_persistent) {
+        if !(is_journal_trusted && (is_copied || obtained.outcome.is_persistent)) {
             return obtained;
         }
-        // What the journal believes in cannot be opened. A flight mends it, or notes that it cannot.
+        // What the journal believes in cannot be opened, or is older than the keyring item. A flight mends it, or notes
+        // that it cannot.
         let (outcome, _) = self.refresh_until_met(profile, demand, TrustJournal::No, None, limit, on_long_wait);
         self.token_from_store(profile, min_valid, outcome, None)
     }
@@ -91,9 +92,9 @@ impl Engine {
             tokio::time::timeout(limit, meet).await.unwrap_or_else(|_| (self.still_running(profile), None))
         };
         let (outcome, view) = meet(TrustJournal::Yes).await;
-        let is_journal_trusted = outcome.kind == OutcomeKind::Fresh;
+        let (is_journal_trusted, is_copied) = (outcome.kind == OutcomeKind::Fresh, is_copied(view.as_ref()));
         let obtained = self.token_from_store(profile, min_valid, outcome, view);
-        if !(is_journal_trusted && obtained.outcome.is_persistent) {
+        if !(is_journal_trusted && (is_copied || obtained.outcome.is_persistent)) {
             return obtained;
         }
         let (outcome, _) = meet(TrustJournal::No).await;
@@ -196,6 +197,11 @@ impl Engine {
             | ProfileState::NoCredential => None,
         }
     }
+}
+
+/// Whether the journal may be an older one that was restored.
+fn is_copied(view: Option<&ProfileView>) -> bool {
+    view.is_some_and(ProfileView::is_copied)
 }
 
 /// Whether a token may be handed out. One that may live, though nothing shows it, is handed out only if the refresh that

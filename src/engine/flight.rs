@@ -1,6 +1,7 @@
 //! The life of one flight, on a thread of its own: what may take long first, then the lock, the transaction, the outcome.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::{EngineInner, SeenBeforeLock};
 use crate::credential::freshness::Demand;
@@ -12,6 +13,11 @@ use crate::outcome::Outcome;
 use crate::profile::Profile;
 use crate::provider::PrepareError;
 use crate::store::journal::Journal;
+use crate::sys::lockfile::LockWait;
+
+/// How long a flight waits for the lock of its profile. Its callers may leave before; a daemon, which would wait for ever,
+/// says who has the lock, and asks again. On a stop the callers leave, which ends the wait.
+const PROFILE_LOCK_WAIT: LockWait<'_> = LockWait::at_most(Duration::from_secs(5 * 60));
 
 impl EngineInner {
     /// Runs a flight: prepares what may take long, takes the lock and a place at the provider, refreshes, publishes.
@@ -46,12 +52,13 @@ impl EngineInner {
         let (take, try_take) =
             (|| self.concurrency.acquire(provider, limit), || self.concurrency.try_acquire(provider, limit));
         let asked = self.clock.now();
-        let (lease, concurrency_permit) = match Lease::admit(leader_slot, &create_lock_file, take, try_take) {
-            Ok(admitted) => admitted,
-            Err((leader_slot, error)) => {
-                return leader_slot.complete(super::cannot_lock(&create_lock_file, &error));
-            }
-        };
+        let (lease, concurrency_permit) =
+            match Lease::admit(leader_slot, &create_lock_file, PROFILE_LOCK_WAIT, take, try_take) {
+                Ok(admitted) => admitted,
+                Err((leader_slot, error)) => {
+                    return leader_slot.complete(super::cannot_lock(&create_lock_file, error));
+                }
+            };
         events::lock_acquired(&profile.name, self.clock.now().time_since(&asked));
         let ctx = RefreshContext {
             store: Arc::clone(&self.store),
@@ -64,6 +71,7 @@ impl EngineInner {
             seen,
             stop: Arc::clone(&self.stop),
             is_daemon: is_resident,
+            is_long_lived: self.is_daemon,
             prefetched_key: key,
             followed_stores: self.followed_stores.get().cloned(),
             concurrency_permit,

@@ -11,10 +11,9 @@ pub mod new_credential;
 pub mod refresh;
 pub mod status;
 
-use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
@@ -30,6 +29,7 @@ use crate::profile::{Profile, ProfileName};
 use crate::provider::TokenEndpoint;
 use crate::store::journal::Journal;
 use crate::store::{ProfileView, Store, StoreError};
+use crate::sys::lockfile::LockError;
 
 /// The longest time that an admitted flight may take to finish, storing included.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(45);
@@ -292,11 +292,17 @@ impl Engine {
         let shared = Arc::clone(&self.inner);
         let profile = Arc::clone(profile);
         let name = format!("refresh {}", profile.name);
-        let spawned =
-            std::thread::Builder::new().name(name).spawn(move || shared.run_flight(leader_slot, profile, demand, seen));
-        if let Err(error) = spawned {
-            // The leader slot went with the closure: its drop tells the followers.
-            tracing::error!(event = "internal", %error, "cannot start a thread for a refresh");
+        let (lead, led) = mpsc::channel();
+        let fly = move || {
+            // A thread that was had gets the leader slot.
+            if let Ok(leader_slot) = led.recv() {
+                shared.run_flight(leader_slot, profile, demand, seen);
+            }
+        };
+        match std::thread::Builder::new().name(name).spawn(fly) {
+            // If the thread is gone, the leader slot goes with the message: its drop tells the followers.
+            Ok(_) => drop(lead.send(leader_slot)),
+            Err(error) => leader_slot.complete(no_thread(&error)),
         }
     }
 
@@ -332,7 +338,17 @@ impl Engine {
 
     fn still_running(&self, profile: &Profile) -> Outcome {
         let message = format!("the refresh of {} is still in progress", profile.name);
-        self.deferred(profile, ErrorKind::Busy, message, Some("it continues; retry, or use a longer --timeout"))
+        let holder =
+            self.inner.store.lock_holder(&profile.name).filter(|holder| holder.pid != Some(std::process::id()));
+        match holder {
+            Some(holder) => {
+                let message = format!("{message}: {holder} has the lock of the profile");
+                self.deferred(profile, ErrorKind::Busy, message, Some(&holder.hint()))
+            }
+            None => {
+                self.deferred(profile, ErrorKind::Busy, message, Some("it continues; retry, or use a longer --timeout"))
+            }
+        }
     }
 
     /// The outcome of a caller that leaves without that of a flight.
@@ -354,9 +370,17 @@ impl Engine {
     }
 }
 
-fn cannot_lock(path: &Path, error: &io::Error) -> Outcome {
+fn cannot_lock(path: &Path, error: LockError) -> Outcome {
+    let LockError::Io(error) = error else { return StoreError::not_locked(path, error).outcome() };
     let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {error}", path.display()));
     Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure)
+}
+
+/// The system has no thread for a flight: nothing was done.
+fn no_thread(error: &std::io::Error) -> Outcome {
+    let failure = Failure::new(ErrorKind::Busy, format!("nothing was sent: cannot start a thread: {error}"))
+        .with_hint("the limit of processes or memory of this user, service or container is reached");
+    Outcome::new(OutcomeKind::Deferred).with_error(failure)
 }
 
 /// A command that keepalive runs for a profile asks for that same profile, so it would wait for itself.

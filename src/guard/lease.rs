@@ -4,7 +4,6 @@
 //! cannot outlive its [`Lease`], spending takes it apart for good, and the way back needs proof that the token was not
 //! sent ([`NeverSent`]).
 
-use std::io;
 use std::path::Path;
 
 use crate::credential::secret::RefreshToken;
@@ -12,7 +11,7 @@ use crate::credential::{Binding, Credential, Generation, Grant, Snapshot};
 use crate::events;
 use crate::guard::singleflight::LeaderSlot;
 use crate::profile::ProfileName;
-use crate::sys::lockfile::LockFile;
+use crate::sys::lockfile::{LockError, LockFile, LockWait};
 
 /// Admission to one profile: this process leads, and no other process can.
 ///
@@ -34,8 +33,8 @@ pub struct Lease<O> {
 }
 
 impl<O> Lease<O> {
-    /// Waits for the profile's lock file and for a place at the provider. Blocks the thread as long as another process
-    /// leads.
+    /// Waits for the profile's lock file and for a place at the provider, for the lock at most `limit`, and not longer than
+    /// any caller waits or than `is_stopped` allows.
     ///
     /// It holds neither while it waits for the other. The holder of the lock may take any time and must not keep other
     /// profiles of the provider waiting; and no other process waits at our lock while we queue for a place. `acquire`
@@ -45,10 +44,13 @@ impl<O> Lease<O> {
     pub fn admit<L>(
         leader_slot: LeaderSlot<O>,
         lock_file: &Path,
+        wait: LockWait<'_>,
         acquire: impl Fn() -> L,
         try_acquire: impl Fn() -> Option<L>,
-    ) -> Result<(Self, L), (LeaderSlot<O>, io::Error)> {
-        let both = || -> io::Result<(LockFile, L)> {
+    ) -> Result<(Self, L), (LeaderSlot<O>, LockError)> {
+        let is_over = || (wait.is_stopped)() || !leader_slot.has_waiters();
+        let wait = LockWait { limit: wait.limit, is_stopped: &is_over };
+        let both = || -> Result<(LockFile, L), LockError> {
             loop {
                 let concurrency_permit = acquire();
                 if let Some(lock) = LockFile::try_acquire(lock_file)? {
@@ -56,7 +58,7 @@ impl<O> Lease<O> {
                 }
                 drop(concurrency_permit);
                 events::lock_wait(leader_slot.profile(), "another process has the lock of the profile");
-                let lock = LockFile::acquire(lock_file)?;
+                let lock = LockFile::acquire_within(lock_file, wait)?;
                 if let Some(concurrency_permit) = try_acquire() {
                     return Ok((lock, concurrency_permit));
                 }
@@ -204,9 +206,11 @@ mod tests {
     use super::super::FlightGroup;
     use super::*;
 
+    const WAIT: LockWait<'_> = LockWait::at_most(std::time::Duration::from_secs(30));
+
     fn admitted(guard: &FlightGroup<u32>, path: &Path) -> (super::super::FlightHandle<u32>, Lease<u32>) {
         let (flight, leader_slot) = guard.join_or_lead(&"p".parse().unwrap());
-        (flight, Lease::admit(leader_slot.unwrap(), path, || (), || Some(())).unwrap().0)
+        (flight, Lease::admit(leader_slot.unwrap(), path, WAIT, || (), || Some(())).unwrap().0)
     }
 
     #[test]
@@ -239,7 +243,7 @@ mod tests {
             assert!(!is_free());
             None
         };
-        let (lease, _lane) = Lease::admit(leader_slot.unwrap(), &path, acquire, try_acquire).unwrap();
+        let (lease, _lane) = Lease::admit(leader_slot.unwrap(), &path, WAIT, acquire, try_acquire).unwrap();
         assert!(!is_free());
         lease.finish(1);
         assert_eq!((waits.get(), looks.get()), (2, 1));

@@ -7,13 +7,14 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::import_sources::ToolStoreError;
+use crate::sys::durable;
 
 /// The size limit: no store of one person's sign-ins is larger.
 pub const MAX_STORE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The content of a file; `None`: there is none.
 pub fn from_file(place: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
-    let file = match std::fs::File::open(place) {
+    let file = match durable::open_foreign(place) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(unreadable_error(&e)),

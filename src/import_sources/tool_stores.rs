@@ -162,11 +162,14 @@ impl ToolStores {
         let item = KeyringItem { service: "Codex Auth".into(), user: format!("cli|{}", hex::encode(&digest[..8])) };
         match self.keyring.read(&item) {
             Ok(found) => Ok(found.map(|found| Zeroizing::new(found.value.as_bytes().to_vec()))),
-            // Without a keyring there is no item either.
-            Err(KeyringError::NoBus | KeyringError::NoService | KeyringError::NoCollection) => Ok(None),
-            Err(e) => {
-                Err(ToolStoreError::new(format!("it does not exist, and the keyring cannot be read: {e}"), e.hint()))
-            }
+            Err(e) => match e.cause() {
+                // Without a keyring there is no item either.
+                KeyringError::NoBus | KeyringError::NoService | KeyringError::NoCollection => Ok(None),
+                _ => {
+                    let message = format!("it does not exist, and the keyring cannot be read: {e}");
+                    Err(ToolStoreError::new(message, e.hint()))
+                }
+            },
         }
     }
 }

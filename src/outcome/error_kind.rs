@@ -115,7 +115,7 @@ error_kinds! {
     Throttled, "throttled", TryAgain, "The provider rejected the request for now (as with HTTP status 429); the refresh token is unaffected.";
     Refused, "refused", TryAgain, "The provider rejected the request for a reason that keepalive does not know, or names a condition that may pass. See `dead_codes` in keepalive.toml(5).";
     NotBefore, "not_before", TryAgain, "No request is made before `retry_at`.";
-    Busy, "busy", TryAgain, "The refresh continues, but this command no longer waits for it.";
+    Busy, "busy", TryAgain, "Another process or flight is at work, or no thread could be started, and this command no longer waits. The message says which process has the lock.";
     Interrupted, "interrupted", TryAgain, "The refresh was cancelled before anything was sent.";
     Discovery, "discovery", TryAgain, "The provider's endpoints could not be discovered (RFC 8414).";
     Source, "source", TryAgain, "The store of the tool that a profile follows cannot be read, so it is unknown whether that tool has used the refresh token. If an import cannot use the store of a tool, the exit status is 1.";
@@ -140,7 +140,8 @@ error_kinds! {
     StaleCredential, "stale_credential", Configuration, "An older copy of the credential was restored; its refresh token has been consumed.";
     Conflict, "conflict", Configuration, "The stored credential is not older, or belongs to another account, server or client; or another profile has the same refresh token. For an import the exit status is 1.";
     Follow, "follow", Configuration, "The profile has `follow = true`, but its credential was not imported from another tool.";
-    OtherMachine, "other_machine", Configuration, "The store was created on another machine; see `keepalive doctor --take-over`.";
+    Machine, "machine", Configuration, "The store was created on another machine, or in a container; see `keepalive doctor --take-over`.";
+    Clone, "clone", Configuration, "The state directory is a copy of another one, or was restored from a backup, or a copy of it was taken over; see `keepalive doctor --take-over`.";
     DomainMismatch, "domain_mismatch", Configuration, "The keyring item belongs to another state directory; see `keepalive doctor --take-over`.";
     NetworkFilesystem, "network_filesystem", Configuration, "The store is on a network filesystem, where locks may not exclude other machines.";
     NestedCall, "nested_call", Configuration, "Recursive call: a command that keepalive runs for a profile asked for that same profile.";
@@ -176,6 +177,8 @@ error_kinds! {
     RevocationRefused, "revocation_refused", Logout, "The provider does not revoke such tokens; the credential was only deleted here.";
     Unknown, "unknown", Logout, "The reason is unknown.";
     Input, "input", Other, "The input of an import, or what was pasted into a login, cannot be read or is not what is needed.";
+    Declined, "declined", Other, "A question was answered with no; nothing was changed.";
+    Service, "service", Other, "The service cannot be installed, removed or examined; the message says why.";
     Output, "output", Other, "Standard output could not be written, for example on a full disk. Everything that was refreshed or stored is safe.";
     Running, "running", Other, "A daemon is already running on this store.";
     Socket, "socket", Other, "The daemon cannot listen on its socket.";

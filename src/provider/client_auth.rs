@@ -13,6 +13,9 @@ use crate::provider::client_assertion::{AssertionClaims, ClientKey};
 /// Reads a secret from where the user keeps it; the second argument names the profile for which that is done.
 pub type SecretReader = Box<dyn Fn(&SecretSource, &str) -> Result<Zeroizing<String>, String> + Send + Sync>;
 
+/// What a [`SecretReader`] says of a place that has an empty secret.
+pub const EMPTY_SECRET: &str = "it is empty";
+
 /// The secrets that a client authenticates with.
 #[derive(Clone)]
 pub enum ClientCredentials {
@@ -27,6 +30,8 @@ pub enum ClientAuthentication {
     None,
     /// `client_secret_basic`.
     Basic(Zeroizing<String>),
+    /// `client_secret_basic_raw`.
+    RawBasic(Zeroizing<String>),
     /// `client_secret_post`.
     Post(Zeroizing<String>),
     /// `private_key_jwt`.
@@ -41,13 +46,15 @@ impl ClientCredentials {
             let key = kind.word().to_owned();
             let lacks = || Err(format!("{section} has no {key}"));
             source.as_ref().map_or_else(lacks, |source| secrets(source, within)).map_err(|why| {
+                let is_empty_secret = kind == ErrorKind::ClientSecret && why == EMPTY_SECRET;
+                let or = if is_empty_secret { "; if the client has an empty secret: client_secret = \"\"" } else { "" };
                 Failure::new(kind, format!("cannot read the {what} of {}: {why}", provider.name))
-                    .with_hint(format!("check {key} in {section}"))
+                    .with_hint(format!("check {key} in {section}{or}"))
             })
         };
         match provider.client_auth {
             ClientAuth::None => Ok(Self::Public),
-            ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost => {
+            ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretBasicRaw | ClientAuth::ClientSecretPost => {
                 read(ErrorKind::ClientSecret, "client secret", &provider.client_secret).map(Self::Secret)
             }
             ClientAuth::PrivateKeyJwt => {
@@ -72,6 +79,9 @@ impl ClientCredentials {
             (Self::Public, _) => return Ok(ClientAuthentication::None),
             (Self::Secret(secret), ClientAuth::ClientSecretBasic) => {
                 return Ok(ClientAuthentication::Basic(secret.clone()));
+            }
+            (Self::Secret(secret), ClientAuth::ClientSecretBasicRaw) => {
+                return Ok(ClientAuthentication::RawBasic(secret.clone()));
             }
             (Self::Secret(secret), _) => return Ok(ClientAuthentication::Post(secret.clone())),
             (Self::Key(key), _) => key,

@@ -33,6 +33,15 @@ pub struct Metadata {
     /// RFC 9207 §3: the server names itself in every redirect.
     #[serde(default)]
     pub authorization_response_iss_parameter_supported: bool,
+    /// The scopes that the server lists. Advice only, so a list in another form is no reason to refuse the document.
+    #[serde(default, deserialize_with = "lenient_list")]
+    pub scopes_supported: Vec<String>,
+}
+
+fn lenient_list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    let listed = value.as_array().into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned));
+    Ok(listed.collect())
 }
 
 impl Metadata {

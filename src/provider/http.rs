@@ -11,6 +11,7 @@ use url::{Host, Url};
 use zeroize::Zeroizing;
 
 use super::discovery::{self, IssuerPolicy, Metadata, MetadataResponse};
+use super::resolver::ThreadResolver;
 use super::runtime::BackgroundRuntime;
 use super::{BeforeSend, ExchangeResult, PrepareError, PreparedProvider, RawResponse, TokenEndpoint};
 use crate::clock::{Clock, Moment, Timestamp};
@@ -23,9 +24,14 @@ use crate::profile::Provider;
 use crate::provider::client_auth::{ClientCredentials, SecretReader};
 use crate::provider::request_encoding;
 use crate::provider::send_gate::SendGate;
+use crate::provider::{proxy, tls};
+use crate::sys::durable;
 
 /// The time, beyond the connect timeout, for a connection that stands but whose body has not been asked for.
 pub const CONNECT_SLACK: Duration = Duration::from_secs(5);
+
+/// How long the endpoints of an issuer are looked for, in all; less if a request for a token has less.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a response that has already arrived is still read after the time limit. A stopped run, or a machine that
 /// slept, finds its time up before it finds the response that lies in the socket.
@@ -86,8 +92,11 @@ impl HttpEndpoint {
     /// A client for `provider`, with its `ca_file` as it is now. If that file cannot be used any more, the previous
     /// client stays in use, as a broken configuration leaves the previous one in force.
     pub(super) fn client(&self, provider: &Provider, url: &Url) -> Result<reqwest::Client, Failure> {
+        if !is_loopback(url) {
+            proxy::for_url(url)?;
+        }
         let key = (provider.ca_file.clone(), provider.policy.connect_timeout, is_loopback(url));
-        let read = |path: &PathBuf| std::fs::read(path).map_err(|e| ca_file_error(path, &e.to_string()));
+        let read = |path: &PathBuf| durable::read_foreign(path).map_err(|e| ca_file_error(path, &e.to_string()));
         let authorities = provider.ca_file.as_ref().map(read).transpose();
         let now = self.clock.now();
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,11 +156,12 @@ impl HttpEndpoint {
         discovery::load_metadata(whom, &self.metadata_dir, self.now(), &fetch)
     }
 
-    /// A plain GET for metadata, with the same cap and timeouts as a token request.
+    /// A plain GET for metadata, with the same cap as a token request. There are two documents to try, and each has half of
+    /// the time.
     pub(super) fn fetch_metadata(&self, provider: &Provider, url: Url) -> Result<MetadataResponse, String> {
         events::provider_step(&provider.name, "requesting the metadata of the server");
         let client = self.client(provider, &url).map_err(|f| f.message)?;
-        let limit = provider.policy.connect_timeout + provider.policy.timeout;
+        let limit = (provider.policy.connect_timeout + provider.policy.timeout).min(METADATA_TIMEOUT) / 2;
         self.runtime.block_on(async {
             let request = with_headers(client.get(url), provider).send();
             let exchange = async {
@@ -296,6 +306,7 @@ fn build_client(key: &ClientCacheKey, authorities: Option<&[u8]>) -> Result<reqw
         .http1_allow_obsolete_multiline_headers_in_responses(true)
         .http1_allow_spaces_after_header_name_in_responses(true)
         .http1_max_headers(MAX_HEADERS)
+        .dns_resolver(ThreadResolver)
         .connect_timeout(*connect_timeout);
     #[cfg(target_os = "linux")]
     {
@@ -305,18 +316,12 @@ fn build_client(key: &ClientCacheKey, authorities: Option<&[u8]>) -> Result<reqw
     if *is_loopback {
         builder = builder.no_proxy();
     }
-    if let (Some(path), Some(pem)) = (ca_file, authorities) {
-        let certificates =
-            reqwest::Certificate::from_pem_bundle(pem).map_err(|e| ca_file_error(path, &e.to_string()))?;
-        if certificates.is_empty() {
-            return Err(ca_file_error(path, "it contains no certificate"));
-        }
-        builder = builder.tls_certs_merge(certificates);
-    }
-    builder.build().map_err(|e| match ca_file {
-        Some(path) => ca_file_error(path, &error_text(&e)),
-        None => Failure::new(ErrorKind::Tls, format!("cannot set up TLS: {}", error_text(&e))),
-    })
+    let failed = |why: &str| match ca_file {
+        Some(path) => ca_file_error(path, why),
+        None => Failure::new(ErrorKind::Tls, format!("cannot set up TLS: {why}")),
+    };
+    let tls = tls::client_config(authorities).map_err(|why| failed(&why))?;
+    builder.tls_backend_preconfigured(tls).build().map_err(|e| failed(&error_text(&e)))
 }
 
 fn ca_file_error(ca_file: &Path, why: &str) -> Failure {
@@ -335,18 +340,18 @@ fn is_loopback(url: &Url) -> bool {
 
 /// The whole chain of causes, without the URL: it can carry secrets.
 pub(super) fn error_text(error: &reqwest::Error) -> String {
-    let mut text = if error.is_timeout() {
-        "timed out"
-    } else if error.is_connect() {
-        "cannot connect"
-    } else {
-        "the request failed"
-    }
-    .to_owned();
+    let by_proxy = |url: &Url| proxy::for_url(url).ok().flatten().filter(|_| !is_loopback(url));
+    let mut text = match error.url().and_then(by_proxy) {
+        Some(proxy) if error.is_timeout() => format!("timed out through the proxy {proxy}"),
+        Some(proxy) if error.is_connect() => format!("cannot connect through the proxy {proxy}"),
+        _ if error.is_timeout() => "timed out".to_owned(),
+        _ if error.is_connect() => "cannot connect".to_owned(),
+        _ => "the request failed".to_owned(),
+    };
     let mut source = std::error::Error::source(error);
     let mut last = String::new();
     while let Some(cause) = source {
-        last = cause.to_string();
+        last = tls::refusal_text(cause).unwrap_or_else(|| cause.to_string());
         source = cause.source();
     }
     if !last.is_empty() {
@@ -365,7 +370,7 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
     use crate::provider::request_encoding::EncodedRequest;
-    use crate::provider::send_gate::SendOutcome;
+    use crate::provider::send_gate::{SendOutcome, exchange_ends};
     use crate::provider::send_token::gated_request;
 
     const TIMEOUT: Duration = Duration::from_secs(2);
@@ -402,8 +407,12 @@ mod tests {
             sent: SentSecrets::default(),
         };
         let send_gate = SendGate::new(Box::new(|| Ok(())));
-        let request = gated_request(&client, &url, &provider, &wire, &send_gate);
-        let response = endpoint.runtime().block_on(send_and_read(request, &send_gate, &provider));
+        let (flight, connection, body) = exchange_ends(&send_gate, bytes::Bytes::copy_from_slice(&wire.body));
+        let request = gated_request(&client, &url, &provider, &wire, body);
+        let (gate, served) = (Arc::clone(&send_gate), provider);
+        let exchange = async move { connection.finish(send_and_read(request, &gate, &served).await) };
+        drop(endpoint.runtime().spawn(exchange));
+        let response = flight.wait(|| {}).unwrap();
         assert!(matches!(send_gate.close_and_report(), SendOutcome::Sent));
         server.join().unwrap();
         response

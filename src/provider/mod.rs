@@ -6,14 +6,17 @@ pub mod client_auth;
 pub mod discovery;
 pub mod http;
 pub mod probe;
+mod proxy;
 mod refusal_codes;
 pub mod request_encoding;
+mod resolver;
 pub mod response_body;
 pub mod revocation;
 mod runtime;
 pub mod send_gate;
 mod send_token;
 pub mod sign_in_server;
+mod tls;
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -27,7 +30,7 @@ use crate::credential::redaction::SentSecrets;
 use crate::credential::secret::RefreshToken;
 use crate::guard::{LockedCredential, SpentCredential};
 use crate::outcome::{Failure, Outcome, OutcomeKind};
-use crate::profile::Provider;
+use crate::profile::{ClientAuth, Provider};
 use crate::provider::client_auth::{ClientAuthentication, ClientCredentials};
 pub use crate::provider::send_gate::{BeforeSend, BeforeSendError};
 
@@ -80,6 +83,20 @@ impl PreparedProvider {
         let audience =
             client_auth::assertion_audience(&self.provider, self.issuer.as_deref(), self.token_endpoint.as_str());
         self.credentials.authenticate(&self.provider, audience, now)
+    }
+
+    /// A further hint where the server refuses the client: that it may not decode what was encoded for it.
+    pub fn encoding_hint(&self) -> &'static str {
+        let ClientCredentials::Secret(secret) = &self.credentials else { return "" };
+        let is_changed =
+            [self.provider.client_id.as_str(), secret].iter().any(|t| request_encoding::is_changed_by_encoding(t));
+        match self.provider.client_auth {
+            ClientAuth::ClientSecretBasic if is_changed => {
+                "; client_id or secret has characters that client_secret_basic encodes (RFC 6749): a server that does not \
+                 decode them needs client_auth = \"client_secret_basic_raw\""
+            }
+            _ => "",
+        }
     }
 
     /// What a server judges the client by, in bytes that stay the same from build to build: if any of it changes, a

@@ -100,6 +100,7 @@ fn authenticated<'a>(
     match proof {
         ClientAuthentication::None => members.push(("client_id", &provider.client_id)),
         ClientAuthentication::Basic(secret) => authorization = Some(basic_authorization(&provider.client_id, secret)),
+        ClientAuthentication::RawBasic(secret) => authorization = Some(raw_basic(&provider.client_id, secret)),
         ClientAuthentication::Post(secret) => {
             members.push(("client_id", &provider.client_id));
             members.push(("client_secret", secret));
@@ -162,9 +163,22 @@ fn add_header(sent: &mut SentSecrets, value: &str) {
 
 /// RFC 6749 §2.3.1: id and secret are form-encoded first, and only then joined and written in base64.
 fn basic_authorization(id: &str, secret: &str) -> Zeroizing<String> {
-    let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-    let pair = Zeroizing::new(format!("{}:{}", encode(id), encode(secret)));
+    raw_basic(&form_encoded(id), &form_encoded(secret))
+}
+
+/// RFC 7617 alone: id and secret as they are.
+fn raw_basic(id: &str, secret: &str) -> Zeroizing<String> {
+    let pair = Zeroizing::new(format!("{id}:{secret}"));
     Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())))
+}
+
+fn form_encoded(text: &str) -> Zeroizing<String> {
+    Zeroizing::new(form_urlencoded::byte_serialize(text.as_bytes()).collect())
+}
+
+/// Whether Basic credentials differ between a server that decodes them (RFC 6749) and one that does not.
+pub(super) fn is_changed_by_encoding(text: &str) -> bool {
+    *form_encoded(text) != text
 }
 
 fn form_body(members: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
@@ -212,6 +226,21 @@ mod tests {
         let pair = STANDARD.decode(sent.strip_prefix("Basic ").unwrap()).unwrap();
         assert_eq!(String::from_utf8(pair).unwrap(), "conf%3Aodd+id:a%2Bb%2Fc%3Dd%252B%3Ae%26f%3Fg+h");
         assert_eq!(body(&r), "grant_type=refresh_token&refresh_token=r");
+    }
+
+    #[test]
+    fn raw_basic_authentication_sends_the_secret_as_it_is() {
+        let sent = |id: &str, text: &str| {
+            let acme = Provider { client_id: id.into(), ..provider(BodyEncoding::Form) };
+            let proof = ClientAuthentication::RawBasic(secret(text));
+            let request = refresh_request(&acme, &proof, &RefreshToken::new("r").unwrap());
+            let header = request.authorization.clone().unwrap();
+            assert_eq!(body(&request), "grant_type=refresh_token&refresh_token=r");
+            String::from_utf8(STANDARD.decode(header.strip_prefix("Basic ").unwrap()).unwrap()).unwrap()
+        };
+        assert_eq!(sent("an id", "a+b/c=d%2B:e&f?g h"), "an id:a+b/c=d%2B:e&f?g h");
+        assert_eq!(sent("app", ""), "app:");
+        assert!(is_changed_by_encoding("a/b") && !is_changed_by_encoding("a-b_c.d*"));
     }
 
     #[test]

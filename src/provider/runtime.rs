@@ -4,6 +4,8 @@ use std::ops::Deref;
 
 use tokio::runtime::{Builder, Runtime};
 
+use crate::sys::threads;
+
 /// A tokio runtime whose drop waits for nothing. tokio's own runtime panics if one of its tasks holds the last
 /// reference, as a client of a stopping daemon may. No task needs to be waited for, because a flight has a thread of
 /// its own.
@@ -12,7 +14,14 @@ pub(super) struct BackgroundRuntime(Option<Runtime>);
 
 impl BackgroundRuntime {
     pub fn start() -> std::io::Result<Self> {
-        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("http").enable_all().build()?;
+        let runtime = threads::build_runtime(Builder::new_multi_thread().worker_threads(1).thread_name("http"))?;
+        #[cfg(unix)]
+        {
+            // With a handler, a write beyond the limit of file sizes is an error; without one it ends the process.
+            use tokio::signal::unix::{SignalKind, signal};
+            let _inside = runtime.enter();
+            let _stays = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
+        }
         Ok(Self(Some(runtime)))
     }
 }

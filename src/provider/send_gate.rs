@@ -1,9 +1,10 @@
 //! The send gate: a request body that lets the refresh token out at most once, and only after the intent is durable.
 //!
 //! reqwest and hyper poll a request's body only once a connection stands, TLS included. So the first poll is the last
-//! moment at which nothing has been sent. Then the check before sending runs, on a thread of its own: it asks whether
-//! the attempt is still allowed, writes the intent to the journal and syncs it. Only after that does the body yield its
-//! bytes, once.
+//! moment at which nothing has been sent. Then the connection asks for the check before sending, which the flight runs on
+//! its own thread, where it waits for the response anyway: whether the attempt is still allowed; then it writes the intent
+//! to the journal and syncs it. Only after that does the body yield its bytes, once. So no thread must be had when the
+//! connection stands, and whatever becomes of the connection's task, the flight is told.
 //!
 //! hyper goes on polling a body after the server has responded early, or after the caller gave up. Therefore one atomic
 //! state decides, for whichever side comes first:
@@ -16,13 +17,13 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::sync::{Notify, oneshot};
 
 use crate::guard::NeverSent;
 
@@ -49,11 +50,14 @@ const CLOSED: u8 = 3;
 /// The state shared by the flight and the body.
 pub struct SendGate {
     state: AtomicU8,
-    before_send: Mutex<Option<BeforeSend>>,
-    /// The result of the check, once it has run.
-    result: Mutex<Option<Result<(), BeforeSendError>>>,
-    finished: Condvar,
+    /// Held while the check runs, so that who wants its result waits for it.
+    check: Mutex<GateCheck>,
     released: Notify,
+}
+
+enum GateCheck {
+    Waiting(BeforeSend),
+    Done(Result<(), BeforeSendError>),
 }
 
 /// What became of the refresh token.
@@ -66,6 +70,14 @@ pub enum SendOutcome {
     NotSent { proof: NeverSent, may_have_intent: bool, gate: Option<BeforeSendError> },
 }
 
+/// What the flight hears from the connection.
+enum ConnectionEvent<T> {
+    /// The connection stands, and the check is to be run. The result goes back; if it is dropped, nothing is sent.
+    Check(oneshot::Sender<bool>),
+    /// The exchange is over. `None`: its task died.
+    Done(Option<T>),
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -74,9 +86,7 @@ impl SendGate {
     pub fn new(gate: BeforeSend) -> Arc<Self> {
         Arc::new(Self {
             state: AtomicU8::new(IDLE),
-            before_send: Mutex::new(Some(gate)),
-            result: Mutex::new(None),
-            finished: Condvar::new(),
+            check: Mutex::new(GateCheck::Waiting(gate)),
             released: Notify::new(),
         })
     }
@@ -95,15 +105,18 @@ impl SendGate {
         if self.state.load(Ordering::SeqCst) == RELEASED {
             return SendOutcome::Sent;
         }
-        let has_begun = lock(&self.before_send).is_none();
-        let gate = has_begun.then(|| self.wait_for_result());
+        let result = match &*lock(&self.check) {
+            // A check that has not begun runs no more.
+            GateCheck::Waiting(_) => None,
+            GateCheck::Done(result) => Some(result.clone()),
+        };
         SendOutcome::NotSent {
             proof: NeverSent::by_closed_gate(),
             may_have_intent: matches!(
-                gate,
+                result,
                 Some(Ok(()) | Err(BeforeSendError::Journal(_) | BeforeSendError::RefusedAfterIntent(_)))
             ),
-            gate: gate.and_then(Result::err),
+            gate: result.and_then(Result::err),
         }
     }
 
@@ -120,26 +133,19 @@ impl SendGate {
         }
     }
 
-    fn wait_for_result(&self) -> Result<(), BeforeSendError> {
-        let verdict = lock(&self.result);
-        let verdict = self.finished.wait_while(verdict, |v| v.is_none()).unwrap_or_else(PoisonError::into_inner);
-        verdict.clone().unwrap_or(Ok(()))
-    }
-
-    /// Takes the check if the gate is still idle.
-    fn take_before_send(&self) -> Option<BeforeSend> {
-        let mut gate = lock(&self.before_send);
-        let is_first = self.state.compare_exchange(IDLE, CHECKING, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-        if is_first { gate.take() } else { None }
-    }
-
-    /// Runs the check and keeps its result.
-    fn run(&self, gate: BeforeSend) -> Result<(), BeforeSendError> {
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(gate))
-            .unwrap_or_else(|_| Err(BeforeSendError::Journal("the gate panicked".into())));
-        *lock(&self.result) = Some(result.clone());
-        self.finished.notify_all();
-        result
+    /// Runs the check, unless the gate was closed meanwhile, and keeps its result. Returns whether it passed.
+    fn run_check(&self) -> bool {
+        let mut check = lock(&self.check);
+        if self.state.load(Ordering::SeqCst) != CHECKING {
+            return false;
+        }
+        // If the check breaks, this is its result.
+        let broken = GateCheck::Done(Err(BeforeSendError::Journal("the gate panicked".into())));
+        let GateCheck::Waiting(before_send) = std::mem::replace(&mut *check, broken) else { return false };
+        if let Ok(result) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(before_send)) {
+            *check = GateCheck::Done(result);
+        }
+        matches!(*check, GateCheck::Done(Ok(())))
     }
 
     /// Lets the token through, unless the gate was closed meanwhile.
@@ -152,17 +158,90 @@ impl SendGate {
     }
 }
 
+/// The end of an exchange that the flight waits at.
+pub struct FlightEnd<T> {
+    send_gate: Arc<SendGate>,
+    events: Receiver<ConnectionEvent<T>>,
+}
+
+/// The end of an exchange that its task has. Dropping it tells the flight that the task is over.
+pub struct ConnectionEnd<T> {
+    events: Sender<ConnectionEvent<T>>,
+    result: Option<T>,
+}
+
+/// The two ends of an exchange, and its body.
+pub fn exchange_ends<T: Send + 'static>(
+    send_gate: &Arc<SendGate>,
+    bytes: Bytes,
+) -> (FlightEnd<T>, ConnectionEnd<T>, GatedBody) {
+    let (events, receiver) = mpsc::channel();
+    let asks = events.clone();
+    let ask = move |reply| asks.send(ConnectionEvent::Check(reply)).is_ok();
+    let body = GatedBody::new(Arc::clone(send_gate), bytes, Box::new(ask));
+    let flight = FlightEnd { send_gate: Arc::clone(send_gate), events: receiver };
+    (flight, ConnectionEnd { events, result: None }, body)
+}
+
+impl<T> FlightEnd<T> {
+    /// Runs the check when the connection asks for it, and waits for the end of the exchange. `checked` is called after
+    /// the check. `None`: the task died.
+    pub fn wait(&self, checked: impl FnOnce()) -> Option<T> {
+        let mut checked = Some(checked);
+        loop {
+            match self.events.recv() {
+                Ok(ConnectionEvent::Check(reply)) => {
+                    let has_passed = self.send_gate.run_check();
+                    if let Some(checked) = checked.take() {
+                        checked();
+                    }
+                    // If the connection has gone, the result is not wanted any more.
+                    let _gone = reply.send(has_passed);
+                }
+                Ok(ConnectionEvent::Done(result)) => return result,
+                Err(mpsc::RecvError) => return None,
+            }
+        }
+    }
+}
+
+impl<T> ConnectionEnd<T> {
+    /// Ends the exchange.
+    pub fn finish(mut self, result: T) {
+        self.result = Some(result);
+    }
+}
+
+impl<T> Drop for ConnectionEnd<T> {
+    fn drop(&mut self) {
+        // If the flight is gone, its process ends.
+        let _gone = self.events.send(ConnectionEvent::Done(self.result.take()));
+    }
+}
+
+/// Asks the flight for the check. Returns whether it could be asked.
+type AskForCheck = Box<dyn Fn(oneshot::Sender<bool>) -> bool + Send + Sync>;
+
 /// The request body. Cannot be cloned, so no layer above the connection can send it a second time.
 pub struct GatedBody {
     send_gate: Arc<SendGate>,
     bytes: Option<Bytes>,
     length: u64,
-    check: Option<JoinHandle<Result<(), BeforeSendError>>>,
+    ask: AskForCheck,
+    check: Option<oneshot::Receiver<bool>>,
 }
 
 impl GatedBody {
-    pub fn new(send_gate: Arc<SendGate>, bytes: Bytes) -> Self {
-        Self { length: bytes.len() as u64, send_gate, bytes: Some(bytes), check: None }
+    fn new(send_gate: Arc<SendGate>, bytes: Bytes, ask: AskForCheck) -> Self {
+        Self { length: bytes.len() as u64, send_gate, bytes: Some(bytes), ask, check: None }
+    }
+
+    /// Asks for the check, if no other poll of a body has.
+    fn begin_check(&self) -> Option<oneshot::Receiver<bool>> {
+        let state = &self.send_gate.state;
+        state.compare_exchange(IDLE, CHECKING, Ordering::SeqCst, Ordering::SeqCst).ok()?;
+        let (reply, check) = oneshot::channel();
+        (self.ask)(reply).then_some(check)
     }
 }
 
@@ -176,18 +255,15 @@ impl Body for GatedBody {
             return Poll::Ready(None);
         }
         if this.check.is_none() {
-            let Some(gate) = this.send_gate.take_before_send() else {
-                return Poll::Ready(Some(Err(closed_error())));
-            };
-            let send_gate = Arc::clone(&this.send_gate);
-            this.check = Some(tokio::task::spawn_blocking(move || send_gate.run(gate)));
+            this.check = this.begin_check();
         }
-        let result = match this.check.as_mut().map(|gate| Pin::new(gate).poll(cx)) {
-            None | Some(Poll::Pending) => return Poll::Pending,
-            Some(Poll::Ready(result)) => result,
+        let Some(check) = this.check.as_mut() else {
+            return Poll::Ready(Some(Err(closed_error())));
         };
-        let is_open = matches!(result, Ok(Ok(())));
-        if is_open && this.send_gate.release() {
+        let Poll::Ready(has_passed) = Pin::new(check).poll(cx) else {
+            return Poll::Pending;
+        };
+        if has_passed == Ok(true) && this.send_gate.release() {
             return Poll::Ready(this.bytes.take().map(|bytes| Ok(Frame::data(bytes))));
         }
         this.send_gate.close();
@@ -222,8 +298,11 @@ mod tests {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
     }
 
+    /// A body whose flight waits on a thread of its own.
     fn body(send_gate: &Arc<SendGate>) -> GatedBody {
-        GatedBody::new(Arc::clone(send_gate), Bytes::from_static(b"token"))
+        let (flight, connection, body) = exchange_ends::<()>(send_gate, Bytes::from_static(b"token"));
+        std::thread::spawn(move || flight.wait(|| drop(connection)));
+        body
     }
 
     /// Rule 7.
@@ -304,6 +383,30 @@ mod tests {
             SendOutcome::NotSent { gate: Some(BeforeSendError::Journal(e)), .. } => assert_eq!(e, "the gate panicked"),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Rule 7.
+    #[test]
+    fn flight_hears_of_a_connection_task_that_dies() {
+        let send_gate = SendGate::new(Box::new(|| panic!("must not run")));
+        let (flight, connection, body) = exchange_ends::<()>(&send_gate, Bytes::from_static(b"token"));
+        let dying = runtime().spawn(async move {
+            let _with_it = (connection, body);
+            panic!("as if no thread could be had");
+        });
+        assert_eq!(flight.wait(|| panic!("nothing was checked")), None);
+        drop(dying);
+        assert!(matches!(send_gate.close_and_report(), SendOutcome::NotSent { may_have_intent: false, .. }));
+    }
+
+    /// Rule 7.
+    #[test]
+    fn body_whose_flight_has_gone_yields_nothing() {
+        let send_gate = SendGate::new(Box::new(|| panic!("must not run")));
+        let (flight, _connection, mut body) = exchange_ends::<()>(&send_gate, Bytes::from_static(b"token"));
+        drop(flight);
+        assert!(runtime().block_on(body.frame()).unwrap().is_err());
+        assert!(matches!(send_gate.close_and_report(), SendOutcome::NotSent { may_have_intent: false, .. }));
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct SignInEndpoints {
     /// The authorization endpoint was discovered, so its query was not written by the user.
     pub is_authorization_discovered: bool,
     pub device: Option<Url>,
+    /// The scopes that the metadata lists; `None`: nothing was discovered.
+    pub supported_scopes: Option<Vec<String>>,
 }
 
 /// The side of an authorization server that a person signs in at.
@@ -41,11 +43,12 @@ pub trait SignInServer: Send + Sync {
 impl SignInServer for HttpEndpoint {
     fn sign_in_endpoints(&self, provider: &Provider) -> Result<SignInEndpoints, PrepareError> {
         let mut sites = SignInEndpoints {
-            issuer: provider.issuer.as_ref().map(|i| i.as_str().to_owned()),
+            issuer: provider.issuer_name.clone(),
             requires_iss: false,
             authorization: provider.authorization_endpoint.clone(),
             is_authorization_discovered: false,
             device: provider.device_authorization_endpoint.clone(),
+            supported_scopes: None,
         };
         let Some(issuer) = &provider.issuer else { return Ok(sites) };
         let metadata = match self.discover(provider, issuer) {
@@ -54,6 +57,8 @@ impl SignInServer for HttpEndpoint {
             Err(_) if sites.authorization.is_some() => return Ok(sites),
             Err(why) => return Err(why),
         };
+        sites.supported_scopes = Some(metadata.scopes_supported.clone());
+        sites.issuer = Some(metadata.issuer.clone());
         sites.requires_iss = metadata.authorization_response_iss_parameter_supported;
         sites.is_authorization_discovered = sites.authorization.is_none();
         sites.authorization =

@@ -80,7 +80,8 @@ mod tests {
     /// Rule 34.
     #[test]
     fn runs_too_far_apart_suggest_a_sufficient_lookahead() {
-        let config = crate::config::Config::parse("margin = \"10m\"", std::path::Path::new("c"), None).unwrap();
+        let config =
+            crate::config::Config::parse("[profile.xai]\nmargin = \"10m\"", std::path::Path::new("c"), None).unwrap();
         let profile = config.profile(&"xai".parse().unwrap(), None).unwrap();
         let told = |interval, lookahead| sparse_runs_warning(&profile, S(3600), S(interval), S(lookahead));
         assert_eq!(told(600, 0), None);

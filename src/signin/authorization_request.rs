@@ -13,6 +13,10 @@ use crate::credential::secret::OneTimeSecret;
 use crate::profile::Provider;
 use crate::provider::sign_in_server::SignInEndpoints;
 
+/// What each authorization request sets itself; no parameter of a provider replaces it.
+const REQUEST_PARAMETERS: &[&str] =
+    &["response_type", "client_id", "redirect_uri", "state", "code_challenge", "code_challenge_method"];
+
 /// One sign-in attempt: the state ties the redirect to the request, the verifier ties the code to this process.
 #[derive(Debug)]
 pub struct AuthorizationRequest {
@@ -44,6 +48,11 @@ impl AuthorizationRequest {
     /// The URL where a person signs in: the endpoint with its own query, and this request.
     pub fn url(&self, sites: &SignInEndpoints, endpoint: &Url, provider: &Provider) -> Url {
         let mut url = endpoint.clone();
+        let own: Vec<String> = url.query_pairs().map(|(name, _)| name.into_owned()).collect();
+        // RFC 8707 §2.1 wants `resource` here as well, and servers that ask for an audience want it first of all here.
+        let is_free = |name: &str| !REQUEST_PARAMETERS.contains(&name) && !own.iter().any(|there| there == name);
+        let extra: Vec<_> = provider.parameters.iter().filter(|(name, _)| is_free(name)).collect();
+        let is_extra = |name: &str| extra.iter().any(|(there, _)| there == name);
         let scope = provider.scopes.join(" ");
         let has = |name: &str| provider.scopes.iter().any(|s| s == name);
         {
@@ -54,11 +63,15 @@ impl AuthorizationRequest {
             if !scope.is_empty() {
                 query.append_pair("scope", &scope);
             }
+            for (name, value) in extra.iter().filter(|(name, _)| name != "scope" || scope.is_empty()) {
+                query.append_pair(name, value);
+            }
             query.append_pair("state", &self.state);
             query.append_pair("code_challenge", &code_challenge(&self.verifier));
             query.append_pair("code_challenge_method", "S256");
             // OpenID Connect Core §11: without it the server ignores offline_access.
-            if sites.is_authorization_discovered && has("openid") && has("offline_access") {
+            let wants_consent = sites.is_authorization_discovered && has("openid") && has("offline_access");
+            if wants_consent && !is_extra("prompt") {
                 query.append_pair("prompt", "consent");
             }
         }
@@ -81,7 +94,8 @@ impl AuthorizationRequest {
     fn parse_own_redirect(&self, query: &str, sites: &SignInEndpoints) -> Result<OneTimeSecret, RedirectError> {
         let iss = single_parameter(query, "iss")?;
         match (&iss, &sites.issuer) {
-            (Some(iss), Some(issuer)) if iss.trim_end_matches('/') != issuer.trim_end_matches('/') => {
+            // RFC 9207 §2.4: simple string comparison, so a slash at the end makes another issuer.
+            (Some(iss), Some(issuer)) if *iss != issuer.as_str() => {
                 return Err(RedirectError::IssuerMismatch(self.sent_secrets(query).printable(iss)));
             }
             (None, _) if sites.requires_iss => return Err(RedirectError::IssuerMismatch("an unnamed server".into())),
@@ -162,7 +176,7 @@ mod tests {
 
     fn sites(is_iss_promised: bool) -> SignInEndpoints {
         SignInEndpoints {
-            issuer: Some("https://a.example/".into()),
+            issuer: Some("https://a.example".into()),
             requires_iss: is_iss_promised,
             ..SignInEndpoints::default()
         }
@@ -203,6 +217,24 @@ mod tests {
     }
 
     #[test]
+    fn authorization_request_has_the_parameters_of_the_provider() {
+        let text = "[provider.a]\nissuer = \"https://a.example\"\nclient_id = \"me\"\nscopes = [\"openid\", \"offline_access\"]\n\
+                    parameters = { resource = \"https://api\", audience = \"other\", prompt = \"login\", state = \"x\", scope = \"y\" }\n";
+        let config = Config::parse(text, std::path::Path::new("c"), None).unwrap();
+        let endpoint: Url = "https://a.example/auth?audience=api".parse().unwrap();
+        let sites = SignInEndpoints { is_authorization_discovered: true, ..sites(true) };
+        let url = attempt().url(&sites, &endpoint, &config.providers["a"]);
+        let values =
+            |name: &str| url.query_pairs().filter(|(n, _)| n == name).map(|(_, v)| v.into_owned()).collect::<Vec<_>>();
+        assert_eq!(values("resource"), ["https://api"]);
+        assert_eq!((values("audience"), values("prompt")), (vec!["api".to_owned()], vec!["login".to_owned()]));
+        assert_eq!(
+            (values("state"), values("scope")),
+            (vec![attempt().state], vec!["openid offline_access".to_owned()])
+        );
+    }
+
+    #[test]
     fn state_and_issuer_are_checked_before_anything_else() {
         let a = attempt();
         let state = &a.state;
@@ -211,6 +243,8 @@ mod tests {
             (format!("code=c&state={state}"), true, "iss an unnamed server"),
             (format!("code=c&state={state}&iss=https%3A%2F%2Fa.example"), true, "code c"),
             (format!("code=c&state={state}&iss=https%3A%2F%2Fevil.example"), false, "iss https://evil.example"),
+            (format!("code=c&state={state}&iss=https%3A%2F%2Fa.example%2F"), false, "iss https://a.example/"),
+            (format!("code=c&state={state}&iss=https%3A%2F%2FA.example"), false, "iss https://A.example"),
             (format!("error=access_denied&state={state}&iss=https%3A%2F%2Fa.example"), true, "denied access_denied"),
             ("code=c&state=other".into(), false, "state"),
             ("code=c".into(), false, "state"),

@@ -59,7 +59,7 @@ impl TokenClient<'_> {
         }
         match parse_grant_response(&answer) {
             // Many servers have clients for devices and clients for browsers, and which this one is the user knows.
-            Ok(GrantResponse::Denied(d)) => Err(match denied_error(&d, &self.prepared.provider) {
+            Ok(GrantResponse::Denied(d)) => Err(match denied_error(&d, self.prepared) {
                 SignInError::Config(f) => {
                     let hint = f.hint.clone().map_or(String::new(), |hint| format!("{hint}; "));
                     SignInError::Config(
@@ -126,7 +126,7 @@ impl TokenClient<'_> {
                     Failure::new(ErrorKind::ExpiredToken, message).with_hint("nothing was changed; sign in again"),
                 )
             }
-            _ => denied_error(d, &self.prepared.provider),
+            _ => denied_error(d, self.prepared),
         }
     }
 }
@@ -141,11 +141,12 @@ fn poll_decision(d: &ErrorResponse, interval: Duration) -> PollDecision {
 }
 
 fn parse_device_authorization(members: &Value) -> Option<DeviceAuthorization> {
-    let text = |name: &str| members.get(name).and_then(Value::as_str).filter(|t| !t.is_empty());
+    let member = |name: &str| members.get(name).or_else(|| members.get(camel_case(name)));
+    let text = |name: &str| member(name).and_then(Value::as_str).filter(|t| !t.is_empty());
     let page =
         |name: &str| text(name).and_then(|t| Url::parse(t).ok()).filter(|u| matches!(u.scheme(), "https" | "http"));
     let seconds = |name: &str| {
-        let value = members.get(name)?;
+        let value = member(name)?;
         value.as_u64().or_else(|| value.as_str()?.parse().ok()).map(Duration::from_secs)
     };
     let (shortest, longest) = EXPIRES_IN_LIMITS;
@@ -157,6 +158,16 @@ fn parse_device_authorization(members: &Value) -> Option<DeviceAuthorization> {
         verification_uri_complete: page("verification_uri_complete"),
         expires_in: seconds("expires_in").map_or(longest, |s| s.clamp(shortest, longest)),
         interval: seconds("interval").unwrap_or(DEFAULT_INTERVAL).clamp(Duration::from_secs(1), MAX_INTERVAL),
+    })
+}
+
+/// The name as some servers write it, such as `deviceCode` (AWS).
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |name, word| {
+        let mut letters = word.chars();
+        name + &letters.next().map_or(String::new(), |c| c.to_ascii_uppercase().to_string()) + letters.as_str()
     })
 }
 
@@ -183,6 +194,11 @@ mod tests {
         let i = parse_device_authorization(&spare).unwrap();
         assert_eq!((i.user_code.as_str(), i.verification_uri_complete.is_some()), ("u [2J", true));
         assert_eq!((i.expires_in, i.interval), (Duration::from_secs(10), Duration::from_secs(1)));
+        let aws = json!({"deviceCode": "d", "userCode": "A-B", "verificationUri": "https://a.example",
+                         "verificationUriComplete": "https://a.example/?c=A-B", "expiresIn": 600, "interval": 1});
+        let i = parse_device_authorization(&aws).unwrap();
+        assert_eq!((i.user_code.as_str(), i.expires_in), ("A-B", Duration::from_secs(600)));
+        assert!(i.verification_uri_complete.is_some());
         for lack in [
             json!({"user_code": "u", "verification_uri": "https://a.example"}),
             json!({"device_code": "d", "user_code": "u", "verification_uri": "javascript:alert(1)"}),

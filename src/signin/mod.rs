@@ -20,7 +20,7 @@ use crate::credential::{Binding, Credential};
 use crate::engine::new_credential;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{ClientAuth, Provider};
-use crate::provider::RawResponse;
+use crate::provider::{PreparedProvider, RawResponse};
 
 /// Why a sign-in brought no credential. The store is unchanged.
 #[derive(Debug)]
@@ -55,31 +55,39 @@ pub fn parse_grant_response(answer: &RawResponse) -> Result<GrantResponse, SignI
 }
 
 /// The error for a denial that no flow expects.
-pub fn denied_error(denied: &ErrorResponse, provider: &Provider) -> SignInError {
+pub fn denied_error(denied: &ErrorResponse, prepared: &PreparedProvider) -> SignInError {
+    let provider = &prepared.provider;
     let reason = denied.description.as_ref().map_or(String::new(), |d| format!(": {d}"));
     let message = format!("{} returned {}", provider.name, denied.shown());
     let failure = Failure::new(ErrorKind::of_provider(&denied.code), message);
     let section = format!("[provider.{}]", provider.name);
     let client = match provider.client_auth {
         ClientAuth::PrivateKeyJwt => "client_id, client_auth, client_key, client_key_id and assertion_audience",
-        ClientAuth::None | ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost => {
-            "client_id, client_auth and client_secret"
-        }
+        ClientAuth::None
+        | ClientAuth::ClientSecretBasic
+        | ClientAuth::ClientSecretBasicRaw
+        | ClientAuth::ClientSecretPost => "client_id, client_auth and client_secret",
     };
     let is_of_client = provider.client_codes.iter().any(|code| code.eq_ignore_ascii_case(&denied.code));
     match denied.code.as_str() {
         code if is_of_client => {
             let message = format!("{} rejects the client: {code}{reason}", provider.name);
             let failure = Failure::new(ErrorKind::of_provider(code), message);
-            SignInError::Config(failure.with_hint(format!("check {client} in {section}")))
+            SignInError::Config(failure.with_hint(format!("check {client} in {section}{}", prepared.encoding_hint())))
         }
         "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "unsupported_response_type" => {
-            SignInError::Config(failure.with_hint(format!("check {client} in {section}")))
+            SignInError::Config(failure.with_hint(format!("check {client} in {section}{}", prepared.encoding_hint())))
         }
         "invalid_scope" => SignInError::Config(failure.with_hint(format!("check scopes in {section}"))),
-        "access_denied" => SignInError::Refused(
-            failure.with_hint(format!("if you did not refuse it yourself, check scopes in {section}")),
-        ),
+        // Some servers refuse a request without scopes like this, and do not say why.
+        "access_denied" if provider.scopes.is_empty() => SignInError::Refused(failure.with_hint(format!(
+            "no scopes were requested; if you did not refuse it yourself, add --scope, or scopes = [\"openid\", \
+             \"offline_access\"] in {section}"
+        ))),
+        "access_denied" => SignInError::Refused(failure.with_hint(format!(
+            "if you did not refuse it yourself, check scopes in {section}; requested: {}",
+            provider.scopes.join(" ")
+        ))),
         "server_error" | "temporarily_unavailable" => SignInError::Unreachable(failure.with_hint("try again later")),
         _ => SignInError::Refused(failure.with_hint("sign in again")),
     }

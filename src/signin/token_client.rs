@@ -47,7 +47,7 @@ impl TokenClient<'_> {
         })?;
         match parse_grant_response(&answer)? {
             GrantResponse::Granted(granted) => Ok(IssuedTokens { response: granted, requested_at: asked }),
-            GrantResponse::Denied(d) => Err(denied_error(&d, &self.prepared.provider)),
+            GrantResponse::Denied(d) => Err(denied_error(&d, self.prepared)),
         }
     }
 
@@ -65,7 +65,7 @@ impl TokenClient<'_> {
             RedirectError::Unreadable(why) => {
                 refused(ErrorKind::Redirect, format!("the redirect cannot be read: {why}"))
             }
-            RedirectError::Denied(d) => denied_error(&d, &self.prepared.provider),
+            RedirectError::Denied(d) => denied_error(&d, self.prepared),
         }
     }
 }

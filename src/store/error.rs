@@ -11,12 +11,15 @@ use crate::store::disk::layout::Layout;
 use crate::store::keys::key_id::SealedUnder;
 use crate::store::keys::sealing_key::KeyError;
 use crate::store::tokens::ownership::TokenClaim;
-use crate::sys::lockfile::LockFile;
+use crate::sys::lockfile::{LockError, LockFile, LockHolder, LockWait};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    /// Another process has a lock that was waited for in vain; nothing was done.
+    #[error("cannot lock {}: {holder} has it", path.display())]
+    Locked { path: PathBuf, holder: LockHolder },
     /// Nothing was ever stored here.
     #[error("the store is empty")]
     Empty,
@@ -44,6 +47,16 @@ pub enum StoreError {
     NetworkFilesystem { dir: PathBuf, name: String },
     #[error("this store was made on another machine")]
     OtherMachine,
+    /// Its files are not those that they were made as.
+    #[error("{} is a copy of a state directory, and the original may be in use", dir.display())]
+    Copied { dir: PathBuf },
+    #[error(
+        "the files of profile {profile} were restored from a backup, and its refresh token may have been used since"
+    )]
+    Restored { profile: String },
+    /// A copy of this store has taken it over, as the keyring says.
+    #[error("another state directory has taken over this store, which {} is a copy of", dir.display())]
+    TakenOver { dir: PathBuf },
     #[error("the keyring item of profile {profile} belongs to another state directory (store {other})")]
     OtherStore { profile: String, other: String },
     #[error("the stored credential is generation {found}, but generation {known} had already been stored")]
@@ -66,13 +79,25 @@ impl StoreError {
         Self::Io { action, path: path.to_owned(), source }
     }
 
-    /// Takes a lock, waiting for it.
-    pub(super) fn lock(path: &Path) -> Result<LockFile, Self> {
-        LockFile::acquire(path).map_err(|e| Self::io("lock", path, e))
+    /// Takes a lock, waiting for it as long as `wait` allows.
+    pub fn lock(path: &Path, wait: LockWait<'_>) -> Result<LockFile, Self> {
+        LockFile::acquire_within(path, wait).map_err(|e| Self::not_locked(path, e))
+    }
+
+    /// Why a lock was not taken.
+    pub fn not_locked(path: &Path, error: LockError) -> Self {
+        match error {
+            LockError::Io(e) => Self::io("lock", path, e),
+            LockError::Held(holder) => Self::Locked { path: path.to_owned(), holder },
+        }
     }
 
     pub(super) fn identity_lost(layout: &Layout) -> Self {
         Self::IdentityLost { identity: layout.identity(), ledger: layout.ledger() }
+    }
+
+    pub(super) fn copied(layout: &Layout) -> Self {
+        Self::Copied { dir: layout.dir().to_owned() }
     }
 
     /// The outcome of a run that met this error: nothing was sent.
@@ -80,6 +105,7 @@ impl StoreError {
         let kind = match self.kind().section() {
             ManualSection::SignIn => OutcomeKind::NeedsLogin,
             ManualSection::Configuration => OutcomeKind::ConfigError,
+            ManualSection::TryAgain => OutcomeKind::Deferred,
             _ => OutcomeKind::StoreUnavailable,
         };
         let failure = Failure::new(self.kind(), self.to_string()).with_hint(self.hint());
@@ -88,7 +114,7 @@ impl StoreError {
 
     /// Whether the error stays until what is stored is repaired, so that `status` must show it for the profile. An
     /// error that may pass does not count, nor one that another run may not meet: a keyring or a disk that fails, a key
-    /// that only this process lacks. An error of the whole store, or of the journal itself, is not recorded in a
+    /// that only this process lacks, or that another keyring than that of this process's session bus has. An error of the whole store, or of the journal itself, is not recorded in a
     /// journal.
     fn is_persistent(&self) -> bool {
         match self {
@@ -97,21 +123,27 @@ impl StoreError {
             | Self::CannotUnseal { .. }
             | Self::OtherKey { .. }
             | Self::OtherStore { .. }
+            | Self::TakenOver { .. }
+            | Self::Restored { .. }
             | Self::TokenClaimed { .. }
             | Self::LedgerDamaged { .. }
-            | Self::KeyMissing { .. }
-            | Self::KeyDamaged
-            | Self::KeyUnavailable { error: KeyError::Malformed(_) | KeyError::FileReadableByOthers(_), .. } => true,
+            | Self::KeyUnavailable { error: KeyError::Malformed(_) | KeyError::FileReadableByOthers { .. }, .. } => {
+                true
+            }
             Self::Io { .. }
+            | Self::Locked { .. }
             | Self::Empty
             | Self::Keyring(_)
+            | Self::KeyMissing { .. }
+            | Self::KeyDamaged
             | Self::KeyUnavailable { .. }
             | Self::DamagedFile { .. }
             | Self::ForeignJournal { .. }
             | Self::LaterVersion { .. }
             | Self::IdentityLost { .. }
             | Self::NetworkFilesystem { .. }
-            | Self::OtherMachine => false,
+            | Self::OtherMachine
+            | Self::Copied { .. } => false,
         }
     }
 
@@ -124,6 +156,7 @@ impl StoreError {
                 | Self::CannotUnseal { .. }
                 | Self::OtherKey { .. }
                 | Self::ForeignJournal { .. }
+                | Self::Restored { .. }
         )
     }
 
@@ -131,6 +164,7 @@ impl StoreError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Io { .. } => ErrorKind::Io,
+            Self::Locked { .. } => ErrorKind::Busy,
             Self::Empty => ErrorKind::NoCredential,
             Self::DamagedFile { .. }
             | Self::CannotUnseal { .. }
@@ -142,7 +176,8 @@ impl StoreError {
             Self::KeyDamaged => ErrorKind::KeyDamaged,
             Self::KeyUnavailable { .. } => ErrorKind::Key,
             Self::NetworkFilesystem { .. } => ErrorKind::NetworkFilesystem,
-            Self::OtherMachine => ErrorKind::OtherMachine,
+            Self::OtherMachine => ErrorKind::Machine,
+            Self::Copied { .. } | Self::TakenOver { .. } | Self::Restored { .. } => ErrorKind::Clone,
             Self::OtherStore { .. } => ErrorKind::DomainMismatch,
             Self::StaleCredential { .. } => ErrorKind::StaleCredential,
             Self::IdentityLost { .. } => ErrorKind::IdentityLost,
@@ -159,6 +194,7 @@ impl StoreError {
     fn hint(&self) -> String {
         match self {
             Self::Io { path, .. } => format!("check free space and permissions in {}", parent_text(path)),
+            Self::Locked { holder, .. } => holder.hint(),
             Self::Empty => "keepalive login PROFILE, or keepalive import PROFILE".into(),
             Self::DamagedFile { path, .. } => damaged_file_hint(path),
             Self::ForeignJournal { profile, .. } => {
@@ -175,6 +211,13 @@ impl StoreError {
             Self::OtherMachine => {
                 "if the other machine no longer refreshes these profiles: keepalive doctor --take-over".into()
             }
+            Self::Copied { .. } | Self::TakenOver { .. } => {
+                "use the other directory; if nothing refreshes there any more: keepalive doctor --take-over".into()
+            }
+            Self::Restored { profile } => format!(
+                "sign in again: keepalive login {profile}; if it was not refreshed since the backup: keepalive doctor \
+                 --take-over"
+            ),
             // The profile is named, since nothing here may know it yet.
             Self::OtherStore { profile, .. } => {
                 format!("if that state directory is no longer used: keepalive doctor --take-over -p {profile}")

@@ -16,7 +16,10 @@ pub mod tokens;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::clock::Timestamp;
+use crate::credential::secret::RefreshToken;
 use crate::profile::{ProfileName, StoreKind, StoreSettings};
 pub use crate::store::disk::layout::Layout;
 pub use crate::store::identity::take_over::TakeOverResult;
@@ -30,11 +33,28 @@ pub use crate::store::profile::recovery::PendingResponse;
 pub use crate::store::profile::view::ProfileView;
 pub use crate::store::profile::{LoadedCredential, LockedProfile};
 use crate::store::tokens::ledger::Ledger;
-pub use crate::store::tokens::ownership::TokenClaim;
+pub use crate::store::tokens::ownership::{TokenClaim, TokenLock};
 use crate::sys::file_watch::{self, FileStamp};
-use crate::sys::lockfile::LockFile;
+use crate::sys::lockfile::{LockFile, LockHolder, LockWait};
 use crate::sys::{durable, machine};
 pub use error::StoreError;
+
+/// How long the lock of the store is waited for. Its holder waits for no other lock, so one that has it longer is stopped.
+pub(in crate::store) const STORE_LOCK_WAIT: LockWait<'_> = LockWait::at_most(Duration::from_secs(30));
+/// How long a command that is no refresh waits for a profile or a token: longer than a flight takes.
+pub const PROFILE_LOCK_WAIT: Duration = Duration::from_secs(90);
+/// How often the locks for sealing are tried together, when others take them in between.
+const LOCK_ROUNDS: usize = 8;
+
+/// The locks of a caller that is about to seal a credential, and the key.
+#[derive(Debug)]
+pub struct SealLocks {
+    pub key: Arc<SealingKey>,
+    /// While it is held, the key is not deleted with the last profile.
+    pub store: LockFile,
+    pub profile: LockFile,
+    pub token: Option<TokenLock>,
+}
 
 /// One store: a directory, and where its key is.
 pub struct Store {
@@ -126,7 +146,48 @@ impl Store {
         let dir = self.layout.dir();
         durable::create_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
         self.check_filesystem()?;
+        self.identity.check_usable_here()?;
         self.keys.load_or_generate(within)
+    }
+
+    /// The key and the locks for sealing a credential with `refresh_token`, or one that is not known yet.
+    ///
+    /// The lock of the profile and that of the token may be held for long, and then the lock of the store is let go, so that
+    /// no other profile's login waits for them. `on_wait` is told of each such wait.
+    pub fn lock_to_seal(
+        &self,
+        name: &ProfileName,
+        refresh_token: Option<&RefreshToken>,
+        wait: LockWait<'_>,
+        on_wait: &dyn Fn(&LockHolder),
+    ) -> Result<SealLocks, StoreError> {
+        let path = self.create_lock_file(name)?;
+        for _ in 0..LOCK_ROUNDS {
+            let (key, store) = self.prepare_to_seal(name.as_str())?;
+            let fingerprint = refresh_token.map(|token| key.fingerprint(token));
+            let Some(profile) = LockFile::try_acquire(&path).map_err(|e| StoreError::io("lock", &path, e))? else {
+                drop(store);
+                on_wait(&LockHolder::of(&path));
+                drop(StoreError::lock(&path, wait)?);
+                continue;
+            };
+            let Some(fingerprint) = fingerprint else {
+                return Ok(SealLocks { key, store, profile, token: None });
+            };
+            if let Some(token) = self.try_lock_token(&fingerprint)? {
+                return Ok(SealLocks { key, store, profile, token: Some(token) });
+            }
+            drop((store, profile));
+            on_wait(&LockHolder::of(&self.layout.token_lock(&fingerprint)));
+            drop(self.lock_token(&fingerprint, wait)?);
+        }
+        let holder = LockHolder::of(&path);
+        Err(StoreError::Locked { path, holder })
+    }
+
+    /// Undoes what [`Store::prepare_to_seal`] made for a credential that was refused, under the lock that it gave.
+    pub fn discard_preparation(&self, _store_lock: LockFile) {
+        self.keys.discard_unused_new();
     }
 
     /// Rule 30: a lock on a network filesystem may exclude only the processes of this machine.
@@ -141,8 +202,27 @@ impl Store {
 
     /// Whether some run has this profile's lock at this moment.
     pub fn is_locked(&self, name: &ProfileName) -> bool {
+        LockFile::is_held(&self.layout.profile_folder(name).lock())
+    }
+
+    /// Who has this profile's lock at this moment.
+    pub fn lock_holder(&self, name: &ProfileName) -> Option<LockHolder> {
         let lock = self.layout.profile_folder(name).lock();
-        lock.exists() && matches!(LockFile::try_acquire(&lock), Ok(None))
+        LockFile::is_held(&lock).then(|| LockHolder::of(&lock))
+    }
+
+    /// Who has had this profile's lock for suspiciously long at `now`, and for how long.
+    pub fn long_lock(&self, name: &ProfileName, now: Timestamp) -> Option<(LockHolder, Duration)> {
+        LockFile::long_held(&self.layout.profile_folder(name).lock(), now.since_epoch())
+    }
+
+    /// The locks that belong to no profile and are held for suspiciously long at `now`.
+    pub fn long_shared_locks(&self, now: Timestamp) -> Vec<(PathBuf, LockHolder, Duration)> {
+        let tokens = std::fs::read_dir(self.layout.token_locks()).into_iter().flatten().flatten().map(|e| e.path());
+        let shared = [self.layout.store_lock(), self.layout.ledger_lock()].into_iter().chain(tokens);
+        let held =
+            |path: PathBuf| LockFile::long_held(&path, now.since_epoch()).map(|(holder, age)| (path, holder, age));
+        shared.filter_map(held).collect()
     }
 
     /// Changes when any process writes this profile's journal.

@@ -44,7 +44,7 @@ fn spawn_detached(argv: &[String]) -> bool {
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let Ok(mut child) = command.spawn() else { return false };
     // Reaped when it ends; if we end first, that is init's work.
-    std::thread::spawn(move || child.wait());
+    let _unreaped = std::thread::Builder::new().spawn(move || child.wait()).is_err();
     true
 }
 

@@ -4,7 +4,7 @@
 //! an error.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// A file of up to so many bytes is read without asking for its length first.
@@ -31,10 +31,12 @@ pub fn create_dir(dir: &Path) -> io::Result<()> {
 
 /// Reads a whole file of ours, not following a symlink in its last component. `None` if it is not there.
 pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let mut options = OpenOptions::new();
-    options.read(true);
-    set_no_follow(&mut options);
-    let mut file = match options.open(path) {
+    Ok(read_open(path)?.map(|(bytes, _)| bytes))
+}
+
+/// As [`read`], with the file that the bytes are from.
+pub fn read_open(path: &Path) -> io::Result<Option<(Vec<u8>, File)>> {
+    let mut file = match open_regular(path, Links::Refused) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
@@ -44,7 +46,43 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     if bytes.len() == SMALL_FILE {
         file.read_to_end(&mut bytes)?;
     }
-    Ok(Some(bytes))
+    Ok(Some((bytes, file)))
+}
+
+/// Reads a whole file of a person or of another program.
+pub fn read_foreign(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_foreign(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Opens a file of a person or of another program.
+pub fn open_foreign(path: &Path) -> io::Result<File> {
+    open_regular(path, Links::Followed)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Links {
+    Followed,
+    Refused,
+}
+
+/// Opens a file, but not a pipe in its place, which would be waited for without an end.
+fn open_regular(path: &Path, links: Links) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        let no_follow = if links == Links::Refused { OFlags::NOFOLLOW } else { OFlags::empty() };
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, (OFlags::NONBLOCK | no_follow).bits() as i32);
+    }
+    let file = options.open(path)?;
+    #[cfg(unix)]
+    if std::os::unix::fs::FileTypeExt::is_fifo(&file.metadata()?.file_type()) {
+        return Err(io::Error::other("it is a pipe, and not a file"));
+    }
+    Ok(file)
 }
 
 /// Replaces `path` by `bytes`: a reader sees the old file or the new one, and the new one is durable on return.
@@ -60,6 +98,20 @@ pub fn replace_without_sync(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut staged = StagedFile::create(path, 0)?;
     staged.file.write_all(bytes)?;
     staged.rename()
+}
+
+/// Creates a private file that must not exist yet, durably.
+pub fn create_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    set_private(&mut options);
+    let mut file = options.open(path)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // A part of it would look like a damaged file.
+        drop(fs::remove_file(path));
+    }
+    written.and_then(|()| sync_parent(path))
 }
 
 /// Removes a file, durably; no error if it is not there.
@@ -119,7 +171,13 @@ impl StagedFile {
         Ok(staged)
     }
 
-    /// Fills the file and gives it its name; durable on return.
+    /// The temporary file. It keeps its inode under its final name.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Fills the file and gives it its name; durable on return. If the directory was replaced meanwhile, another file may
+    /// have got that name: that is an error.
     pub fn commit(mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         if self.is_reserved {
@@ -134,7 +192,10 @@ impl StagedFile {
         #[expect(clippy::disallowed_methods, reason = "the callers say whether it is synced")]
         fs::rename(&self.temporary, &self.path)?;
         self.is_committed = true;
-        Ok(())
+        match is_file_at(&self.file, &self.path)? {
+            true => Ok(()),
+            false => Err(io::Error::other("another file has its name: the directory was replaced meanwhile")),
+        }
     }
 }
 
@@ -176,21 +237,46 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes space for the file. A filesystem that cannot promise space (`EOPNOTSUPP`) is no reason to refuse.
+/// Whether the name leads to this open file.
+#[cfg(unix)]
+fn is_file_at(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let (ours, there) = (file.metadata()?, fs::symlink_metadata(path)?);
+    Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino()))
+}
+
+/// Windows moves no directory with an open file in it.
+#[cfg(not(unix))]
+fn is_file_at(_file: &File, _path: &Path) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// Takes space for the file. Where the filesystem cannot promise space, it is taken by writing.
 #[cfg(target_os = "linux")]
 fn allocate(file: &File, bytes: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
     match rustix::io::retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, bytes)) {
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
-        Err(e) => Err(e.into()),
         Ok(()) => Ok(()),
+        // These are the answer. With any other error the filesystem, or a sandbox, says that it does not do this.
+        Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::IO | Errno::ROFS)) => Err(e.into()),
+        Err(_) => write_zeros(file, bytes),
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 fn allocate(file: &File, bytes: u64) -> io::Result<()> {
-    file.set_len(bytes)
+    write_zeros(file, bytes)
 }
+
+/// Takes space by using it.
+fn write_zeros(mut file: &File, bytes: u64) -> io::Result<()> {
+    io::copy(&mut io::repeat(0).take(bytes), &mut io::BufWriter::with_capacity(ZEROS_AT_ONCE, &mut file))?;
+    file.rewind()
+}
+
+/// How much is written in one call.
+const ZEROS_AT_ONCE: usize = 1 << 18;
 
 fn set_private(options: &mut OpenOptions) {
     #[cfg(unix)]
@@ -198,9 +284,14 @@ fn set_private(options: &mut OpenOptions) {
     set_no_follow(options);
 }
 
+/// Not blocking: a pipe in the place of a file is an error, and not waited for.
 fn set_no_follow(options: &mut OpenOptions) {
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(options, rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+    {
+        use rustix::fs::OFlags;
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        std::os::unix::fs::OpenOptionsExt::custom_flags(options, flags.bits() as i32);
+    }
     #[cfg(not(unix))]
     drop(options);
 }
@@ -253,6 +344,37 @@ mod tests {
         assert_eq!(read(&path).unwrap().unwrap(), b"short");
     }
 
+    /// Rule 8.
+    #[test]
+    fn space_is_taken_by_writing_without_fallocate() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create(dir.path().join("recv")).unwrap();
+        write_zeros(&file, 4 << 20).unwrap();
+        file.sync_all().unwrap();
+        let about = file.metadata().unwrap();
+        assert_eq!(about.len(), 4 << 20);
+        #[cfg(unix)]
+        assert!(std::os::unix::fs::MetadataExt::blocks(&about) * 512 >= 4 << 20, "it is no hole");
+    }
+
+    /// Rule 9. The state directory was moved away during a flight, and a copy put in its place.
+    #[cfg(unix)]
+    #[test]
+    fn file_of_a_copied_directory_is_not_taken_for_the_written_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let [live, aside] = ["live", "aside"].map(|name| dir.path().join(name));
+        create_dir(&live).unwrap();
+        let staged = StagedFile::create(&live.join("recv"), 4096).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "what a person does")]
+        fs::rename(&live, &aside).unwrap();
+        create_dir(&live).unwrap();
+        fs::copy(aside.join(".recv.new"), live.join(".recv.new")).unwrap();
+        let error = staged.commit(b"tokens").unwrap_err();
+        assert!(error.to_string().contains("directory was replaced"), "{error}");
+        StagedFile::create(&live.join("recv"), 4096).unwrap().commit(b"tokens").unwrap();
+        assert_eq!(read(&live.join("recv")).unwrap().unwrap(), b"tokens");
+    }
+
     #[test]
     fn file_is_read_whole_whatever_its_length() {
         let dir = tempfile::tempdir().unwrap();
@@ -285,6 +407,18 @@ mod tests {
             assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::LOOP.raw_os_error()), "{error}");
         }
         assert_eq!(fs::read(dir.path().join("target")).unwrap(), b"secret");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn pipe_in_the_place_of_a_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record.json");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        for error in [read(&path).unwrap_err(), read_foreign(&path).unwrap_err(), append_line(&path, "x").unwrap_err()]
+        {
+            assert!(!error.to_string().is_empty());
+        }
     }
 
     #[test]

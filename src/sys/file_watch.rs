@@ -1,7 +1,7 @@
 //! Tells whether a file has changed, when it is polled while other programs may be writing it.
 
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// What changes when a file changes; `None` while the file cannot be read.
 pub type FileStamp = Option<(SystemTime, u64)>;
@@ -10,6 +10,9 @@ pub fn file_stamp(path: &Path) -> FileStamp {
     let about = std::fs::metadata(path).ok()?;
     Some((about.modified().ok()?, about.len()))
 }
+
+/// No file of ours is as long between its last byte and its name.
+const LONGEST_WRITE: Duration = Duration::from_secs(60);
 
 /// Tells the contents of one path apart, where a file is only ever appended to or replaced as a whole: an addition changes
 /// its length, a replacement its inode and its times.
@@ -37,6 +40,14 @@ impl FileVersion {
 
     pub fn byte_count(&self) -> u64 {
         self.len
+    }
+
+    /// Whether it was put here with the time of an older file, as programs do that copy or restore files. A file of ours is
+    /// written once, and renamed right after.
+    pub fn is_restored(&self) -> bool {
+        let modified = self.modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let changed = Duration::from_secs(u64::try_from(self.inode.1).unwrap_or(0));
+        changed > modified + LONGEST_WRITE
     }
 
     /// A name for it that outlives a rename of the file.

@@ -3,11 +3,15 @@
 pub mod browser;
 pub mod clock;
 pub mod durable;
+pub mod file_place;
 pub mod file_watch;
 pub mod journal;
+pub mod lock_holder;
 pub mod lockfile;
 pub mod machine;
 pub mod network;
 pub mod paths;
 pub mod process;
+pub mod secret_file;
 pub mod socket;
+pub mod threads;

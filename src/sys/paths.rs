@@ -31,6 +31,12 @@ pub struct Environment {
     /// The session bus; `None` lets the D-Bus library find none.
     pub bus_address: Option<String>,
     pub home: Option<PathBuf>,
+    /// `$XDG_RUNTIME_DIR`, or the place where systemd puts it.
+    pub runtime_dir: Option<PathBuf>,
+    /// Where the units of this user are.
+    pub unit_dir: PathBuf,
+    /// The places that differ from what the home directory alone gives, by the variable that names each.
+    pub own_places: Vec<(&'static str, PathBuf)>,
     pub credentials_dir: Option<PathBuf>,
     /// `KEEPALIVE_WITHIN`, split.
     pub active_profiles: Vec<String>,
@@ -86,9 +92,14 @@ impl Environment {
         let runtime = runtime_dir();
         let named = config.map(Path::to_owned).or_else(|| path(CONFIG));
         let state = path(STATE_DIR).unwrap_or_else(|| state_dir(home.as_deref()));
+        let is_config_explicit = named.is_some();
+        let config = named.unwrap_or_else(|| config_dir(home.as_deref()).join("config.toml"));
         Self {
-            is_config_explicit: named.is_some(),
-            config: named.unwrap_or_else(|| config_dir(home.as_deref()).join("config.toml")),
+            is_config_explicit,
+            own_places: own_places(&config, &state, home.as_deref()),
+            unit_dir: xdg("XDG_CONFIG_HOME", home.as_deref(), ".config").join("systemd/user"),
+            runtime_dir: runtime.clone(),
+            config,
             socket: path(SOCKET).unwrap_or_else(|| {
                 runtime.as_ref().map_or_else(|| state.join("keepalive.sock"), |r| r.join("keepalive/keepalive.sock"))
             }),
@@ -105,6 +116,21 @@ impl Environment {
             home,
         }
     }
+}
+
+/// What another process of this user must be told to use the same places.
+fn own_places(config: &Path, state: &Path, home: Option<&Path>) -> Vec<(&'static str, PathBuf)> {
+    let usual = |below: &str| home.map(|home| home.join(below));
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut places = Vec::new();
+    if usual(".config/keepalive/config.toml").as_deref() != Some(config) {
+        places.push((CONFIG, whole(config)));
+    }
+    if usual(".local/state/keepalive").as_deref() != Some(state) {
+        places.push((STATE_DIR, whole(state)));
+    }
+    places.extend(path(SOCKET).map(|socket| (SOCKET, whole(&socket))));
+    places
 }
 
 /// The value of the environment variable that a user named in the configuration, for example for a client secret.

@@ -1,8 +1,8 @@
 //! This process and its children: no core dumps, private files, and commands with a time limit.
 
-use std::io::{self, Read};
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::io::{self, Read, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -59,6 +59,10 @@ fn is_ignored(status: &str, signal: i32) -> bool {
 
 /// How long a user's command may take to print a secret.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a command is looked at.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// How long a pipe is read that a finished command has left open.
+const PIPE_GRACE: Duration = Duration::from_millis(200);
 /// The longest secret or key that is accepted.
 const MAX_OUTPUT_BYTES: u64 = 64 * 1024;
 
@@ -120,24 +124,142 @@ pub fn run_command(argv: &[String], within: &str, patience: WaitPolicy) -> Resul
     let Some(stdout) = child.stdout.take() else {
         return Err(CommandError::Output(program.clone(), io::Error::other("no pipe")));
     };
-    let (send, receive) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut bytes = Zeroizing::new(Vec::new());
-        let read = stdout.take(longest).read_to_end(&mut bytes).map(|_| bytes);
-        // After a timeout the receiver is gone, and the result is not wanted any more.
-        drop(send.send(read));
-    });
-    match receive.recv_timeout(limit) {
-        Ok(read) => {
-            let status = child.wait().map_err(|e| CommandError::Output(program.clone(), e))?;
-            let bytes = read.map_err(|e| CommandError::Output(program.clone(), e))?;
-            if status.success() { Ok(bytes) } else { Err(CommandError::Failed(program.clone(), status)) }
-        }
-        Err(_) => {
+    let ended = PipeReader::start(stdout.take(longest)).and_then(|reader| wait_for_end(&mut child, &reader, limit));
+    match ended {
+        Ok(Some((status, bytes))) if status.success() => Ok(bytes),
+        Ok(Some((status, _))) => Err(CommandError::Failed(program.clone(), status)),
+        Ok(None) => {
             kill_group(&mut child);
             Err(CommandError::TimedOut(program.clone()))
         }
+        Err(error) => {
+            kill_group(&mut child);
+            Err(CommandError::Output(program.clone(), error))
+        }
     }
+}
+
+/// How a tool of the system ended, and what it printed.
+#[derive(Debug)]
+pub struct ToolOutput {
+    pub is_success: bool,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs a tool of the system with `input`, and kills it after `limit`. It speaks English, so that its words can be read.
+pub fn run_tool(
+    argv: &[&str],
+    input: &str,
+    variable: Option<(&str, &std::path::Path)>,
+    limit: Duration,
+) -> io::Result<ToolOutput> {
+    let [program, arguments @ ..] = argv else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let mut command = Command::new(program);
+    command.args(arguments).env("LC_ALL", "C").envs(variable).env_remove(paths::PARENT);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut child = command.spawn()?;
+    let pid = child.id();
+    let (send, receive) = mpsc::channel();
+    let input = input.to_owned();
+    let work = move || {
+        if let Some(mut stdin) = child.stdin.take() {
+            // A tool that does not read its input says so by its exit status.
+            drop(stdin.write_all(input.as_bytes()));
+        }
+        drop(send.send(child.wait_with_output()));
+    };
+    std::thread::Builder::new().spawn(work)?;
+    match receive.recv_timeout(limit) {
+        Ok(output) => output.map(|output| ToolOutput {
+            is_success: output.status.success(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }),
+        Err(_) => {
+            terminate(pid, Termination::Kill)?;
+            let message = format!("`{program}` did not finish within {} s", limit.as_secs());
+            Err(io::Error::new(io::ErrorKind::TimedOut, message))
+        }
+    }
+}
+
+/// Waits for the command and for what it prints. `None`: it took too long.
+///
+/// The pipe may be held open by a process that the command has left behind, and a command may go on after it has closed
+/// its output. So both are looked at; once the command is done, what it has printed is there.
+fn wait_for_end(
+    child: &mut Child,
+    reader: &PipeReader,
+    limit: Duration,
+) -> io::Result<Option<(ExitStatus, Zeroizing<Vec<u8>>)>> {
+    let (mut waited, mut status) = (Duration::ZERO, None);
+    while waited < limit {
+        let is_read = reader.is_done_within(if status.is_some() { PIPE_GRACE } else { POLL_INTERVAL });
+        if let Some(status) = status {
+            return reader.take().map(|bytes| Some((status, bytes)));
+        }
+        status = child.try_wait()?;
+        if is_read && status.is_none() {
+            pause(POLL_INTERVAL);
+        }
+        waited += POLL_INTERVAL;
+    }
+    Ok(None)
+}
+
+/// What has been read, and how reading ended if it has.
+type ReadSoFar = (Zeroizing<Vec<u8>>, io::Result<()>);
+
+/// Reads a pipe on a thread, which is left behind if the pipe stays open.
+struct PipeReader {
+    read: Arc<Mutex<ReadSoFar>>,
+    done: mpsc::Receiver<()>,
+}
+
+impl PipeReader {
+    fn start(mut pipe: impl Read + Send + 'static) -> io::Result<Self> {
+        let read = Arc::new(Mutex::new((Zeroizing::new(Vec::new()), Ok(()))));
+        let (tell, done) = mpsc::channel::<()>();
+        let into = Arc::clone(&read);
+        let work = move || {
+            let _tells_by_its_end = tell;
+            let mut part = Zeroizing::new([0; 4096]);
+            loop {
+                let n = pipe.read(&mut *part);
+                let mut into = into.lock().unwrap_or_else(PoisonError::into_inner);
+                match n {
+                    Ok(0) => return,
+                    Ok(n) => into.0.extend_from_slice(part.get(..n).unwrap_or_default()),
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => {
+                        into.1 = Err(e);
+                        return;
+                    }
+                }
+            }
+        };
+        drop(std::thread::Builder::new().name("command".into()).spawn(work)?);
+        Ok(Self { read, done })
+    }
+
+    /// Whether all was read, waiting for that.
+    fn is_done_within(&self, limit: Duration) -> bool {
+        !matches!(self.done.recv_timeout(limit), Err(mpsc::RecvTimeoutError::Timeout))
+    }
+
+    fn take(&self) -> io::Result<Zeroizing<Vec<u8>>> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut read.1, Ok(()))?;
+        Ok(std::mem::take(&mut read.0))
+    }
+}
+
+fn pause(time: Duration) {
+    let (_open, never) = mpsc::channel::<()>();
+    let _nothing = never.recv_timeout(time);
 }
 
 /// How a process is made to end.
@@ -162,7 +284,7 @@ pub fn terminate(pid: u32, force: Termination) -> io::Result<()> {
     Ok(())
 }
 
-fn kill_group(child: &mut std::process::Child) {
+fn kill_group(child: &mut Child) {
     #[cfg(unix)]
     if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
@@ -189,6 +311,18 @@ mod tests {
         let status = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000002\n";
         assert!(is_ignored(status, 1) && is_ignored(status, 13));
         assert!(!is_ignored(status, 2) && !is_ignored("", 1) && !is_ignored(status, 0) && !is_ignored(status, 99));
+    }
+
+    #[test]
+    fn command_that_leaves_a_child_with_the_pipe_is_done() {
+        let begun = std::time::Instant::now();
+        assert_eq!(run("sleep 60 & printf key").unwrap().as_slice(), b"key");
+        assert!(begun.elapsed() < COMMAND_TIMEOUT / 2);
+    }
+
+    #[test]
+    fn command_that_closes_its_output_and_stays_is_ended() {
+        assert!(matches!(run("exec >&-; sleep 600"), Err(CommandError::TimedOut(_))));
     }
 
     #[test]

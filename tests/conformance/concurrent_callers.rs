@@ -101,8 +101,9 @@ fn flight_waiting_for_a_lock_does_not_block_other_profiles() {
     let daemon = world.daemon();
     let store = Arc::clone(daemon.store());
     for whose in ["the profile's", "the token's"] {
+        let token_lock = store.layout().token_lock(&world.journal().fingerprint.unwrap());
         let held = match whose {
-            "the token's" => store.lock_token(&world.journal().fingerprint.unwrap()).unwrap(),
+            "the token's" => LockFile::acquire(&token_lock).unwrap(),
             _ => LockFile::acquire(&store.create_lock_file(world.name()).unwrap()).unwrap(),
         };
         let force = |profile: &Arc<Profile>| {

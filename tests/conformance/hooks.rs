@@ -139,9 +139,9 @@ impl RevocationServer for WithHooks<HttpEndpoint> {
 }
 
 impl Keyring for WithHooks<MemoryKeyring> {
-    fn check(&self) -> Result<(), KeyringError> {
+    fn check(&self, service: &str) -> Result<(), KeyringError> {
         self.hooks.run(HookPoint::KeyringCheck).unwrap();
-        self.inner.check()
+        self.inner.check(service)
     }
 
     fn read(&self, item: &KeyringItem) -> Result<Option<FoundItem>, KeyringError> {

@@ -11,6 +11,7 @@
 
 mod ambiguous_grants;
 mod concurrent_callers;
+mod copies;
 mod crashed_run_responses;
 mod daemon_without_keyring;
 mod doubt_after_replacement;

@@ -194,9 +194,19 @@ fn response_is_kept_in_keyring_when_the_disk_refuses_it() {
 fn token_is_in_doubt_when_no_store_takes_the_response() {
     let world = World::without_keyring();
     let received = world.file("profiles/demo/received");
-    block_path_with_directory(&world, HookPoint::AfterExchange, &received);
-    let outcome = world.refresh();
+    let (engine, obstacle) = (world.process(), received.join("obstacle"));
+    let stopped = engine.clone();
+    world.hook(HookPoint::AfterExchange, move || {
+        std::fs::create_dir_all(obstacle).unwrap();
+        // A run that is told to stop does not try as long.
+        stopped.stop();
+        Ok(())
+    });
+    let outcome = world.refresh_by(&engine);
     assert_eq!((outcome.kind, outcome.warnings.as_slice()), (OutcomeKind::InDoubt, [].as_slice()), "{outcome:?}");
+    let attempt = world.journal().last_attempt.unwrap();
+    assert_eq!(attempt.outcome, OutcomeKind::InDoubt);
+    assert!(attempt.error.unwrap().message.contains("could not be stored"), "the journal tells what the run knew");
     std::fs::remove_dir_all(received).unwrap();
     assert_eq!(
         (world.refresh_if_due().kind, world.requests()),

@@ -132,7 +132,12 @@ fn lasting_store_error_is_shown_by_status_until_mended() {
         let outcome = world.refresh();
         assert_eq!((outcome.kind, error_kind(&outcome)), (kind, word), "{outcome:?}");
         let now = Some(world.clock.now().wall);
-        assert_eq!((whole.shown(), whole.status().refresh_at), ((kind.into(), word.to_owned()), now));
+        // The keyring that was asked may be another one, so what is said of its key is not remembered.
+        if matches!(word, "key_missing" | "key_damaged") {
+            assert_eq!(whole.shown(), (ProfileState::Fresh, String::new()), "{word}");
+        } else {
+            assert_eq!((whole.shown(), whole.status().refresh_at), ((kind.into(), word.to_owned()), now));
+        }
         let told = world.journal();
         assert_eq!((told.sequence, &told.last_attempt), (before.sequence, &before.last_attempt), "it was no attempt");
         // A refresh of what is due reports it too, though the access token is fresh, and nothing is written again.
@@ -173,7 +178,7 @@ fn unusable_store_identity_is_shown_by_status_before_a_run() {
     let mut identity: serde_json::Value = serde_json::from_str(&text).unwrap();
     identity["machine"] = "another".into();
     for (content, state, word) in [
-        (identity.to_string(), ProfileState::ConfigError, "other_machine"),
+        (identity.to_string(), ProfileState::ConfigError, "machine"),
         ("dust".into(), ProfileState::StoreUnavailable, "damaged"),
     ] {
         std::fs::write(&path, content).unwrap();

@@ -26,6 +26,8 @@ use keepalive::store::Store;
 use keepalive::store::journal::Journal;
 use keepalive::store::keyring::KeyringItem;
 use keepalive::store::keyring::memory::MemoryKeyring;
+use keepalive::sys::file_place::FilePlace;
+use keepalive::sys::file_watch::FileVersion;
 
 pub use super::hooks::HookPoint;
 use super::hooks::{Hooks, WithHooks};
@@ -68,13 +70,43 @@ impl CrashSnapshot {
     }
 }
 
+/// Brings the files of a process that died to where the next one finds them. What tells a copy from the original is
+/// carried over, since it stands for the original here.
 fn copy(from: &Path, to: &Path) {
+    copy_files(from, to);
+    keep_origin(from, to);
+}
+
+/// The journals note which sealed file they were written for, and `store.json` which file it is.
+fn keep_origin(from: &Path, to: &Path) {
+    let mark = |dir: &Path| FileVersion::of(&dir.join("sealed")).map(|version| version.mark());
+    if let Some(mut journal) = read_json(&to.join("record.json"))
+        && mark(from).is_some_and(|mark| journal["sealed_mark"] == mark)
+    {
+        journal["sealed_mark"] = mark(to).into();
+        std::fs::write(to.join("record.json"), serde_json::to_vec_pretty(&journal).unwrap()).unwrap();
+    }
+    if let Some(mut identity) = read_json(&to.join("store.json")) {
+        let place = FilePlace::of(&std::fs::File::open(to.join("store.json")).unwrap()).unwrap();
+        identity["file"] = serde_json::to_value(place).unwrap();
+        std::fs::write(to.join("store.json"), identity.to_string()).unwrap();
+    }
+    for entry in std::fs::read_dir(from).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
+        keep_origin(&entry.path(), &to.join(entry.file_name()));
+    }
+}
+
+fn read_json(path: &Path) -> Option<serde_json::Value> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+fn copy_files(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap().flatten() {
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
             std::fs::create_dir(&target).unwrap();
             std::fs::set_permissions(&target, entry.metadata().unwrap().permissions()).unwrap();
-            copy(&entry.path(), &target);
+            copy_files(&entry.path(), &target);
         } else {
             std::fs::copy(entry.path(), &target).unwrap();
         }
@@ -196,7 +228,14 @@ impl World {
     ) -> Result<NewCredentialResult, Outcome> {
         let (store, _) = self.store_and_endpoint();
         let warrant = if is_replacing { Provenance::ForcedImport } else { Provenance::Import };
-        new_credential::store_credential(&store, name, arrival, warrant, &self.clock.now(), &|_| {})
+        new_credential::store_credential(
+            &store,
+            name,
+            arrival,
+            warrant,
+            &self.clock.now(),
+            &new_credential::StoringWaits::SILENT,
+        )
     }
 
     /// `keepalive login`, by a new process.
@@ -212,7 +251,7 @@ impl World {
             self.credential(answer),
             Provenance::Login,
             &self.clock.now(),
-            &|_| {},
+            &new_credential::StoringWaits::SILENT,
         )
     }
 
@@ -422,6 +461,13 @@ impl World {
             tool: self.tool.clone(),
             has_keyring: self.has_keyring,
         }
+    }
+
+    /// A copy of the state directory, as a person makes it, beside the original and with the same keyring.
+    pub fn copied(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        copy_files(self.dir.path(), dir.path());
+        Self { keyring: self.keyring.clone(), ..self.restart_from(CrashSnapshot { dir, items: BTreeMap::new() }, None) }
     }
 
     /// Another state directory on the same keyring.

@@ -295,6 +295,36 @@ fn client_secret_is_read_from_env_file_and_command() {
     assert_eq!(server.counts().refresh_ok, sources.len());
 }
 
+#[test]
+fn client_secret_is_sent_raw_or_empty_where_the_server_wants_it() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::new();
+    let place = sandbox.path("home/secret");
+    std::fs::write(&place, SECRET).unwrap();
+    let configure = |auth: &str, source: &str| {
+        let keys = format!("client_auth = \"{auth}\"\nclient_secret = {source}\n");
+        sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(&keys)));
+    };
+    server.require_secret(SECRET);
+    let file = format!("{{ file = {place:?} }}");
+    configure("client_secret_basic", &file);
+    sandbox.import("demo", &server.mint()).exits(0);
+    let run = sandbox.refresh(&["--force"]).exits(78);
+    let hint = run.result()["error"]["hint"].as_str().unwrap().to_owned();
+    assert!(hint.contains("client_auth = \"client_secret_basic_raw\""), "{hint}");
+    configure("client_secret_basic_raw", &file);
+    sandbox.refresh(&["--force"]).exits(0);
+    server.require_secret("");
+    std::fs::write(&place, "").unwrap();
+    let run = sandbox.refresh(&["--force"]).exits(78).says("it is empty");
+    run.says("if the client has an empty secret: client_secret = \"\"");
+    for auth in ["client_secret_basic", "client_secret_basic_raw"] {
+        configure(auth, "\"\"");
+        sandbox.refresh(&["--force"]).exits(0);
+    }
+    assert_eq!(server.counts().refresh_ok, 3);
+}
+
 #[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
 fn client_secret_and_key_are_read_from_the_keyring() {

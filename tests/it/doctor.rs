@@ -51,7 +51,7 @@ fn doctor_reports_a_healthy_provider_and_sends_no_token() {
     only(&run, "redirect", "good", "loopback redirect: any free port", "");
     assert_eq!(about(&run, "clock").len(), 1, "the clocks agree, so only that of this machine is spoken of");
     assert_eq!(server.counts().refresh_requests, 0);
-    sandbox.keepalive(&["doctor"]).exits(0).says("good  discovery: oidc");
+    sandbox.keepalive(&["-v", "doctor"]).exits(0).says("good  discovery: oidc");
     sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(0);
 }
 

@@ -43,7 +43,9 @@ fn private_authority_is_trusted_only_if_ca_file_names_it() {
     let at = &result["retry_at"].as_str().unwrap()[..19];
     let again = format!("nothing was sent; no attempt before {at}Z");
     assert_eq!(error["hint"], *again, "{run:#?}");
-    assert!(error["message"].as_str().unwrap().contains("certificate"), "{run:#?}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("issued by \"test-authority\", is refused: UnknownIssuer"), "{run:#?}");
+    assert!(message.contains("ca_file in the provider's section, or SSL_CERT_FILE"), "{run:#?}");
     assert_eq!(sandbox.status()["state"], "fresh", "no doubt comes of a certificate");
     assert_eq!(server.counts().refresh_requests, 0);
     let sandbox = signed_in(&server, &format!("{endpoint}{}", trusting(&tls.ca())));
@@ -137,6 +139,38 @@ fn proxy_refusal_sends_nothing_and_leaves_the_profile_fresh() {
     assert!(!proxy.requests().is_empty());
     assert_eq!(sandbox.status()["state"], "fresh");
     assert_eq!(server.counts().refresh_requests, 0);
+}
+
+#[ignore = "needs openssl; contrib/test runs it"]
+#[test]
+fn socks_proxy_is_used_and_named_when_it_refuses() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let tls = TlsTerminator::in_front_of(server.url());
+    let proxy = TunnelProxy::start(Some(tls.address()));
+    let mut sandbox = signed_in(&server, &elsewhere(&tls));
+    sandbox.set_env("ALL_PROXY", &proxy.socks_url());
+    sandbox.refresh(&["--force"]).exits(0);
+    assert_eq!(proxy.requests(), [format!("SOCKS {NAME}:443")]);
+    let refusing = TunnelProxy::start(None);
+    sandbox.set_env("ALL_PROXY", &refusing.socks_url());
+    let named = format!("through the proxy {} (ALL_PROXY)", refusing.socks_url());
+    let run = sandbox.refresh(&["--force"]).exits(75);
+    let message = run.result()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains(&named), "{message}");
+    assert_eq!((server.counts().refresh_requests, server.counts().refresh_ok), (1, 1));
+}
+
+#[test]
+fn proxy_that_cannot_work_is_a_config_error() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::new();
+    configure(&sandbox, &format!("token_endpoint = \"https://{NAME}/token\"\n"));
+    sandbox.import("demo", &server.mint()).exits(0);
+    let mut sandbox = sandbox;
+    sandbox.set_env("HTTPS_PROXY", "socks6://me:hunter2@127.0.0.1:1080");
+    let run = sandbox.refresh(&["--force"]).exits(78).says("HTTPS_PROXY does not name a proxy that can be used");
+    assert!(!(run.stdout + &run.stderr).contains("hunter2"));
+    assert_eq!(sandbox.status()["state"], "fresh");
 }
 
 #[test]

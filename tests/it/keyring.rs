@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::support::auth_server::AuthServer;
+use super::support::other_keyrings::{OtherKeyring, RunningKeyring};
 use super::support::sandbox::Sandbox;
 use super::support::session_bus::{KeyringState, SessionBus};
 use super::support::simultaneous::run_at_once;
@@ -238,7 +239,7 @@ fn second_state_directory_is_an_error_until_take_over() {
         .exits(78)
         .says("another state directory");
     sandbox.keepalive(&["doctor"]).exits(78).says("another state directory");
-    sandbox.keepalive(&["doctor", "--take-over"]).exits(0).says("as generation 3");
+    sandbox.keepalive(&["-v", "doctor", "--take-over"]).exits(0).says("as generation 3");
     sandbox.refresh(&["--force"]).exits(0);
     sandbox.set_env("XDG_STATE_HOME", &first);
     sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(78).says("--take-over");
@@ -269,13 +270,13 @@ fn take_over_adopts_a_profile_the_store_does_not_know() {
     assert!(!run.stdout.contains("good  take-over"), "{run:#?}");
     // One that is damaged does not hold the others up.
     std::fs::write(sandbox.path("state/keepalive/profiles/demo/record.json"), "dust").unwrap();
-    let run = sandbox.keepalive(&["doctor", "--take-over", "-p", "demo", "-p", "other"]).exits(69);
+    let run = sandbox.keepalive(&["-v", "doctor", "--take-over", "-p", "demo", "-p", "other"]).exits(69);
     run.says("take-over: demo: ")
         .says("record.json is damaged")
         .says("other: adopted the keyring item as generation 2");
     sandbox.keepalive(&["refresh", "-p", "other", "--force"]).exits(0);
     std::fs::remove_file(sandbox.path("state/keepalive/profiles/demo/record.json")).unwrap();
-    sandbox.keepalive(&["doctor", "--take-over", "-p", "demo"]).exits(0).says("demo: adopted the keyring item");
+    sandbox.keepalive(&["-v", "doctor", "--take-over", "-p", "demo"]).exits(0).says("demo: adopted the keyring item");
     import("demo").exits(0);
     sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(0);
     assert_eq!(server.counts().presented_again, 0);
@@ -306,4 +307,30 @@ fn take_over_leaves_a_token_that_another_profile_holds() {
     let run = sandbox.keepalive(&["doctor", "--take-over"]).exits(78);
     run.says("the refresh token of the keyring item has been used").says("and sign in again: keepalive login demo");
     assert_eq!((server.counts().refresh_requests, server.counts().presented_again), (1, 0));
+}
+
+/// The other keyrings, in the long run: their packages bring half a desktop.
+#[ignore = "needs keepassxc and kwalletd5; contrib/test runs it"]
+#[test]
+fn kwallet_and_keepassxc_keep_credentials_over_a_restart() {
+    if std::env::var_os("KEEPALIVE_LONG").is_none() {
+        return;
+    }
+    for program in [OtherKeyring::KWallet, OtherKeyring::KeePassXc] {
+        let server = AuthServer::start(RotationMode::Strict);
+        let mut sandbox = Sandbox::new();
+        sandbox.config(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
+        let _bus = SessionBus::start(&mut sandbox, KeyringState::Missing);
+        let keyring = RunningKeyring::start(&sandbox, program);
+        sandbox.import("demo", &server.mint()).exits(0);
+        for _ in 0..5 {
+            assert_eq!(sandbox.refresh(&["--force"]).exits(0).result()["publication"], "published", "{program:?}");
+        }
+        drop(keyring);
+        let keyring = RunningKeyring::start(&sandbox, program);
+        assert_eq!(sandbox.refresh(&["--force"]).exits(0).result()["generation"], 7, "{program:?}");
+        keyring.lock(program);
+        sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says("the keyring is locked");
+        assert_eq!((server.counts().refresh_ok, server.counts().presented_again), (6, 0));
+    }
 }

@@ -44,11 +44,13 @@ fn stored(sandbox: &Sandbox) -> BTreeMap<PathBuf, Vec<u8>> {
             match path.is_dir() {
                 true if path.ends_with("metadata") => {}
                 true => stack.push(path),
+                // They name the process that took them last.
+                false if path.to_string_lossy().ends_with("lock") => {}
                 false => drop(files.insert(path.clone(), std::fs::read(&path).unwrap())),
             }
         }
     }
-    assert!(files.len() > 3, "{files:?}");
+    assert!(files.len() > 2, "{files:?}");
     files
 }
 
@@ -70,7 +72,7 @@ fn browser_login_stores_a_credential_that_refreshes() {
     let page = BrowserUser::new("ada").sign_in(&url);
     assert_eq!((page.status, page.url.path()), (200, "/callback"));
     assert!(page.text.contains("You can close this page"), "{}", page.text);
-    let run = login.finish().exits(0).says("demo: signed in as ada, valid until 2").says(", next refresh 2");
+    let run = login.finish().exits(0).says("demo: signed in as ada, valid until 2").says("no daemon is running");
     let document = run.json();
     assert_eq!((&document["account"], &document["generation"]), (&json!("ada"), &json!(1)));
     let port = redirect.port().unwrap();

@@ -434,7 +434,7 @@ fn logout_removes_the_keyring_item_and_the_last_key() {
     assert_eq!((keyring_items(&bus, "keepalive"), keyring_items(&bus, "keepalive-key")), (1, 0));
     assert_gone(&sandbox);
     bus.secret_tool(&["clear", "service", "keepalive", "username", "demo"], "").exits(0);
-    sandbox.keepalive(&["doctor"]).says("will be created with the first credential");
+    sandbox.keepalive(&["-v", "doctor"]).says("will be created with the first credential");
     sandbox.import("demo", &server.mint()).exits(0).says("imported as generation 2");
     sandbox.refresh(&["--force"]).exits(0);
     assert_eq!(keyring_items(&bus, "keepalive-key"), 1);

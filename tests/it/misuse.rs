@@ -3,15 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::support::root;
+use super::support::{cargo, root};
 
 /// The library as cargo built it for this test, and the directory of what it is made from.
 fn library() -> (PathBuf, PathBuf) {
-    let out = Command::new(env!("CARGO"))
-        .args(["build", "--lib", "--locked", "--offline", "--message-format=json"])
-        .current_dir(root())
-        .output()
-        .unwrap();
+    let out = cargo().args(["build", "--lib", "--locked", "--offline", "--message-format=json"]).output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
     let artifacts = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let rlib = artifacts

@@ -3,14 +3,14 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 
 use super::support::auth_server::{AuthServer, Fault};
 use super::support::sandbox::{PROGRAM, Sandbox};
 use super::support::token_family::RotationMode;
-use super::support::{HelperLog, eventually};
+use super::support::{Helper, eventually};
 
 /// Exit status and stderr of a run whose standard output goes elsewhere.
 fn printing_to(sandbox: &Sandbox, stdout: impl Into<Stdio>, arguments: &[&str]) -> (Option<i32>, String) {
@@ -77,16 +77,6 @@ fn closed_pipe_on_stdout_is_no_error() {
     }
 }
 
-/// A daemon whose log goes to a file; killed when dropped.
-struct LoggingDaemon(Child);
-
-impl Drop for LoggingDaemon {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _gone = self.0.wait();
-    }
-}
-
 /// The line of `daemon --json` with which a refresh ends that is answered so.
 #[track_caller]
 fn logged(fault: Fault, wanted: &str) -> Value {
@@ -95,17 +85,15 @@ fn logged(fault: Fault, wanted: &str) -> Value {
     let sandbox = Sandbox::signed_in(&server);
     server.script([fault]);
     let log = sandbox.path("log");
-    let errors = HelperLog::new("keepalive daemon");
-    let command = &mut sandbox.keepalive_command(&["--json", "daemon"]);
-    let daemon = LoggingDaemon(command.stdout(File::create(&log).unwrap()).stderr(errors.stream()).spawn().unwrap());
-    let line = eventually(&format!("a line with {wanted}"), || {
+    let stdout = File::create(&log).unwrap();
+    let mut daemon =
+        Helper::start_with_stdout("keepalive daemon", &mut sandbox.keepalive_command(&["--json", "daemon"]), stdout);
+    daemon.wait_until(&format!("a line with {wanted}"), |_| {
         let text = std::fs::read_to_string(&log).unwrap();
         let complete = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
         let mut lines = complete.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.find(|line| line["message"].as_str().is_some_and(|message| message.contains(wanted)))
-    });
-    drop(daemon);
-    line
+    })
 }
 
 #[test]
@@ -246,7 +234,7 @@ fn terminal_output_respects_term_and_no_color() {
     }
     for env in [vec![("TERM", "dumb")], vec![]] {
         let text = on_terminal(&sandbox, &env, "doctor");
-        assert!(text.contains("sealing key") && !text.contains('\u{1b}') && !text.contains("checking"), "{text:?}");
+        assert!(text.contains("checks passed") && !text.contains('\u{1b}') && !text.contains("checking"), "{text:?}");
     }
 }
 

@@ -102,7 +102,7 @@ impl ResponseFixture {
             credential,
             new_credential::Provenance::Import,
             &clock.now(),
-            &|_| (),
+            &new_credential::StoringWaits::SILENT,
         )
         .unwrap();
         let key = store.keys().load("demo").unwrap();

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use serde_json::json;
+
 use super::support::sandbox::Sandbox;
 use super::support::session_bus::{KeyringState, SessionBus};
 
@@ -11,9 +13,41 @@ fn nothing_left(sandbox: &Sandbox) {
     assert!(left.iter().all(|name| !name.to_string_lossy().starts_with("keepalive-rehearsal")), "{left:?}");
 }
 
+/// It said that the machine can be trusted, and the login that followed found no keyring.
 #[test]
-fn rehearse_passes_without_bus_or_configuration() {
+fn rehearse_with_another_store_than_a_login_says_so() {
+    for text in [None, Some("[provider.acme]\nissuer = \"https://acme.example\"\nclient_id = \"me\"\n")] {
+        let sandbox = Sandbox::new();
+        if let Some(text) = text {
+            sandbox.config(text);
+        }
+        let run = sandbox.keepalive(&["--json", "rehearse", "--crowd", "2"]).exits(0);
+        assert!(!run.stderr.contains("trusted"), "{run:#?}");
+        let run =
+            run.says("the keyring that a login would use cannot be reached; rehearsed with a sealed file instead");
+        let run = run.says("there is no session bus").says("keepalive init --store file");
+        assert_eq!((&run.json()["verdict"], &run.json()["store"]), (&json!("other_store"), &json!("file")));
+        nothing_left(&sandbox);
+    }
+}
+
+#[test]
+fn interrupted_rehearsal_leaves_nothing() {
+    for words in ["imported a credential", "the daemon is running", "round 1", "waiting 7 s"] {
+        let sandbox = Sandbox::new();
+        sandbox.keepalive(&["init", "--store", "file", "--yes"]).exits(0);
+        let rehearsal = sandbox.spawn(&["rehearse", "--crowd", "4"]);
+        rehearsal.wait_for_line(words);
+        rehearsal.interrupt();
+        rehearsal.finish().exits(1).says("interrupted; nothing was left behind");
+        nothing_left(&sandbox);
+    }
+}
+
+#[test]
+fn rehearse_passes_with_a_file_store() {
     let sandbox = Sandbox::new();
+    sandbox.keepalive(&["init", "--store", "file", "--yes"]).exits(0);
     let verdict = sandbox.keepalive(&["--json", "rehearse"]).exits(0).json();
     assert_eq!(verdict["verdict"], "held");
     assert_eq!((verdict["presented_again"].as_u64(), verdict["family_alive"].as_bool()), (Some(0), Some(true)));
@@ -48,12 +82,13 @@ fn is_running(pid: u32) -> bool {
 /// A rehearsal that fails as soon as it has cleared away what others left.
 fn short_rehearsal(sandbox: &Sandbox) {
     sandbox.config("[store]\nkind = \"file\"\nkey = { command = [\"false\"] }\n");
-    sandbox.keepalive(&["rehearse", "--crowd", "2"]).exits(1).says("the import failed");
+    sandbox.keepalive(&["rehearse", "--crowd", "2"]).exits(78).says("the import failed");
 }
 
 #[test]
 fn the_daemon_of_a_killed_rehearsal_ends_with_it() {
     let sandbox = Sandbox::new();
+    sandbox.keepalive(&["init", "--store", "file", "--yes"]).exits(0);
     let mut rehearsal = sandbox.spawn(&["rehearse", "--crowd", "2"]);
     rehearsal.wait_for_line("the daemon is running (pid ");
     let said = rehearsal.stderr_so_far();
@@ -102,13 +137,14 @@ fn rehearse_fails_on_a_locked_keyring() {
     let mut sandbox = Sandbox::new();
     sandbox.config("");
     let _bus = SessionBus::start(&mut sandbox, KeyringState::Locked);
-    sandbox.keepalive(&["rehearse"]).exits(1).says("the keyring is locked");
+    sandbox.keepalive(&["rehearse"]).exits(69).says("the keyring is locked");
 }
 
 #[ignore = "needs minutes for a build of its own; contrib/test runs it"]
 #[test]
 fn rehearse_fails_when_locks_do_not_exclude() {
     let sandbox = Sandbox::new();
+    sandbox.keepalive(&["init", "--store", "file", "--yes"]).exits(0);
     let run = Command::new(broken_build())
         .args(["--json", "rehearse", "--crowd", "24"])
         .env_clear()
@@ -125,10 +161,9 @@ fn rehearse_fails_when_locks_do_not_exclude() {
 /// This program, built so that its lock files exclude no other process. A target directory of its own keeps the good build good.
 fn broken_build() -> PathBuf {
     let target = super::support::root().join("target/broken-guard");
-    let built = Command::new(env!("CARGO"))
+    let built = super::support::cargo()
         .args(["build", "--quiet", "--locked", "--offline", "--features", "broken-guard", "--target-dir"])
         .arg(&target)
-        .current_dir(super::support::root())
         .status()
         .unwrap();
     assert!(built.success());

@@ -1,6 +1,7 @@
 // The certified authorization server `oidc-provider` for the end-to-end tests: rotation and reuse detection on, bound to
 // 127.0.0.1. What tokens mean is all the package's; ours are the storage (the built-in one forgets under load, and lets
 // two racing requests consume one token), a log of refreshes by hashed token, and the /_test endpoints.
+// Version 8 of the package is the last that runs on Debian 12's Node 18; 9 calls `URL.parse`, which newer Node has.
 // Environment: ACCESS_TTL (s), TOKEN_DELAY_MS, LOG (a file). Prints {"issuer": …} once it listens; ends with its stdin.
 import { createHash, generateKeyPairSync, randomUUID } from 'node:crypto';
 import { appendFileSync } from 'node:fs';

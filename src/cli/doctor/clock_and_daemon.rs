@@ -32,9 +32,12 @@ fn clock(setup: &Setup) -> Finding {
 
 fn daemon(setup: &Setup) -> Finding {
     match Keeper::of(setup) {
-        Keeper::Daemon { pid } => {
-            let socket = setup.environment.socket.display();
-            Finding::good("daemon", format!("running (pid {pid}), socket {socket}"))
+        Keeper::Daemon { holder } => {
+            let text = format!("running ({holder}), socket {}", setup.environment.socket.display());
+            match holder.is_stopped {
+                true => Finding::warning("daemon", text, &holder.hint()),
+                false => Finding::good("daemon", text),
+            }
         }
         Keeper::Runs { last } => {
             Finding::good("daemon", format!("not running; the last run by a timer or cron was at {}", last.local()))

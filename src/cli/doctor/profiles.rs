@@ -113,6 +113,9 @@ fn take_over_finding(setup: &Setup, name: &ProfileName, taken: &TakeOverResult) 
         TakeOverResult::AlreadyOwned => {
             Finding::good("take-over", format!("{name}: already owned by this state directory"))
         }
+        TakeOverResult::TakenOver => {
+            Finding::good("take-over", format!("{name}: owned by this machine and state directory from now on"))
+        }
         TakeOverResult::Adopted(g) => {
             Finding::good("take-over", format!("{name}: adopted the keyring item as generation {g}"))
         }

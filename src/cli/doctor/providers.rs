@@ -18,6 +18,7 @@ use crate::provider::http::HttpEndpoint;
 use crate::provider::probe::{ConnectionStep, Reachable, Unreachable};
 use crate::signin::loopback::LoopbackListener;
 use crate::signin::redirect_uri::Redirect;
+use crate::sys::threads;
 
 /// Above this, times are misjudged: most servers allow five minutes.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
@@ -38,20 +39,13 @@ pub fn check(setup: &Setup, out: &Output) -> Vec<Finding> {
         out.progress(&format!("checking the providers, {n} of {} done", providers.len()));
     };
     tell();
-    let findings = std::thread::scope(|scope| {
-        let (endpoint, clock, tell) = (endpoint.as_ref(), setup.clock.as_ref(), &tell);
-        let visits: Vec<_> = providers
-            .iter()
-            .map(|provider| {
-                scope.spawn(move || {
-                    let findings = ProviderCheck { endpoint, provider, clock }.findings();
-                    tell();
-                    findings
-                })
-            })
-            .collect();
-        visits.into_iter().flat_map(|visit| visit.join().unwrap_or_default()).collect()
+    let (endpoint, clock) = (endpoint.as_ref(), setup.clock.as_ref());
+    let findings = threads::map(providers.len(), providers.iter().collect(), |provider| {
+        let findings = ProviderCheck { endpoint, provider, clock }.findings();
+        tell();
+        findings
     });
+    let findings = findings.into_iter().flatten().collect();
     out.end_countdown();
     findings
 }
@@ -73,14 +67,12 @@ struct ProviderCheck<'a> {
 
 impl ProviderCheck<'_> {
     fn findings(&self) -> Vec<Finding> {
-        std::thread::scope(|scope| {
-            // A command that fetches a secret may take as long as a server.
-            let secret = scope.spawn(|| self.check_client());
-            let mut findings = self.check_network();
-            findings.extend(secret.join().unwrap_or_default());
-            findings.push(self.check_redirect());
-            findings
-        })
+        // A command that fetches a secret may take as long as a server.
+        let checks = threads::map(2, vec![true, false], |is_network| match is_network {
+            true => self.check_network(),
+            false => self.check_client().into_iter().collect(),
+        });
+        checks.into_iter().flatten().chain([self.check_redirect()]).collect()
     }
 
     /// Checks what the client needs: secret or key, and certificates.
@@ -117,13 +109,8 @@ impl ProviderCheck<'_> {
         }
         let mut origins = self.origins(metadata.as_ref());
         origins.retain(|(_, url)| Some(url.origin()) != absent);
-        let presences: Vec<_> = std::thread::scope(|scope| {
-            let knock = |(_, url): &(Vec<&'static str>, Url)| {
-                let url = url.clone();
-                scope.spawn(move || self.endpoint.probe(self.provider, &url, self.clock))
-            };
-            let knocks: Vec<_> = origins.iter().map(knock).collect();
-            knocks.into_iter().filter_map(|k| k.join().ok()).collect()
+        let presences = threads::map(origins.len(), origins.iter().collect(), |(_, url)| {
+            self.endpoint.probe(self.provider, url, self.clock)
         });
         let mut furthest: Option<i64> = None;
         for ((endpoints, url), presence) in origins.iter().zip(presences) {

@@ -1,14 +1,18 @@
 //! Checks whether the store can be used: its directory, filesystem, locks, keyring and key.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::Finding;
 use crate::cli::output::{CommandStatus, Output};
 use crate::cli::setup::Setup;
 use crate::outcome::{ErrorKind, Failure};
 use crate::store::{Store, StoreError};
-use crate::sys::lockfile::LockFile;
+use crate::sys::lockfile::{LockFile, LockWait};
 use crate::sys::{durable, machine};
+
+/// How long another `doctor` is waited for that looks at the locks.
+const PROBE_WAIT: Duration = Duration::from_secs(5);
 
 pub fn check_directory(setup: &Setup, _: &Output) -> Vec<Finding> {
     vec![directory(&setup.store)]
@@ -19,7 +23,19 @@ pub fn check_filesystem(setup: &Setup, _: &Output) -> Vec<Finding> {
 }
 
 pub fn check_locks(setup: &Setup, _: &Output) -> Vec<Finding> {
-    vec![lock(&setup.store)]
+    let now = setup.clock.now().wall;
+    let age = |age| humantime::format_duration(age).to_string();
+    let shared = setup.store.long_shared_locks(now).into_iter().map(|(path, holder, for_long)| {
+        let text = format!("{holder} has had {} for {}", path.display(), age(for_long));
+        Finding::warning("locks", text, &holder.hint())
+    });
+    let names = setup.all_profiles().unwrap_or_default();
+    let profiles = names.iter().filter_map(|name| {
+        let (holder, for_long) = setup.store.long_lock(name, now)?;
+        let text = format!("{name}: {holder} has had the lock of the profile for {}", age(for_long));
+        Some(Finding::warning("locks", text, &holder.hint()))
+    });
+    std::iter::once(lock(&setup.store)).chain(shared).chain(profiles).collect()
 }
 
 pub fn check_ledger(setup: &Setup, _: &Output) -> Vec<Finding> {
@@ -103,7 +119,8 @@ fn lock(store: &Store) -> Finding {
         return Finding::good("locks", "not checked: there is no store yet");
     }
     let path = dir.join("doctor.lock");
-    let tried = LockFile::acquire(&path).and_then(|held| Ok((LockFile::try_acquire(&path)?.is_none(), held)));
+    let tried =
+        LockFile::acquire_within(&path, LockWait::at_most(PROBE_WAIT)).map(|held| (LockFile::is_held(&path), held));
     match tried {
         Ok((true, _)) => Finding::good("locks", "file locking works"),
         Ok((false, _)) => {

@@ -10,10 +10,11 @@ use crate::clock::Moment;
 use crate::credential::freshness::Validity;
 use crate::engine::Engine;
 use crate::engine::new_credential;
-use crate::engine::new_credential::{NewCredential, Provenance};
+use crate::engine::new_credential::{NewCredential, Provenance, StoringWaits};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::Profile;
 use crate::provider::{PreparedProvider, TokenEndpoint};
+use crate::sys::lockfile::LockHolder;
 
 pub(super) fn config_error(failure: Failure) -> Outcome {
     Outcome::new(OutcomeKind::ConfigError).with_error(failure)
@@ -70,7 +71,9 @@ pub(super) fn store_credential(
         out.info(&format!("waiting for the keyring to save it ({} s) …", waited.as_secs()));
     };
     let warrant = if args.replace { Provenance::ForcedImport } else { Provenance::Import };
-    let handed = new_credential::store_credential(engine.store(), &args.profile, imported, warrant, now, &young)?;
+    let on_lock = |holder: &LockHolder| out.info(&format!("waiting for {holder} …"));
+    let waits = StoringWaits { on_key_check: &young, on_lock: &on_lock, ..StoringWaits::SILENT };
+    let handed = new_credential::store_credential(engine.store(), &args.profile, imported, warrant, now, &waits)?;
     let mut outcome = Outcome::new(OutcomeKind::Refreshed);
     outcome.generation = handed.generation;
     outcome.publication = handed.publication;

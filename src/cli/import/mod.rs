@@ -8,6 +8,7 @@ mod from_tool;
 use super::GlobalArgs;
 use super::keeper::Keeper;
 use super::output::{CommandStatus, Output};
+use super::store_choice;
 use crate::cli::setup::Setup;
 use crate::outcome::{ErrorKind, Outcome};
 pub use args::ImportArgs;
@@ -31,9 +32,13 @@ pub fn run(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> CommandStatu
                 out.fail(error);
             }
             match outcome.error.as_ref().map(|e| &e.kind) {
-                Some(ErrorKind::Input | ErrorKind::Source | ErrorKind::Conflict | ErrorKind::Consumed) => {
-                    CommandStatus::Failed
-                }
+                Some(
+                    ErrorKind::Input
+                    | ErrorKind::Declined
+                    | ErrorKind::Source
+                    | ErrorKind::Conflict
+                    | ErrorKind::Consumed,
+                ) => CommandStatus::Failed,
                 _ => CommandStatus::from_outcome(&outcome),
             }
         }
@@ -42,7 +47,8 @@ pub fn run(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> CommandStatu
 
 /// Runs the import. Returns the provider and the result.
 fn import(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> Result<(String, ImportResult), Outcome> {
-    let setup = Setup::new(global).map_err(common::config_error)?;
+    let mut setup = Setup::new(global).map_err(common::config_error)?;
+    store_choice::offer_file_store(&mut setup, out).map_err(common::config_error)?;
     let imported = match args.from {
         Some(tool) => from_tool::import(tool, args, &setup, out),
         None => from_response::import(args, &setup, out),

@@ -248,7 +248,8 @@ fn host(url: &Url) -> &str {
 
 /// Reads standard input on a thread. A read cannot be cancelled, so the thread is left behind if no line comes.
 fn read_lines(events: Sender<LoginEvent>) {
-    std::thread::spawn(move || {
+    let ended = events.clone();
+    let spawned = std::thread::Builder::new().name("terminal".into()).spawn(move || {
         let stdin = std::io::stdin().lock();
         for line in std::io::Read::take(stdin, MAX_LINE_BYTES).lines().map_while(Result::ok) {
             let line = Zeroizing::new(line);
@@ -259,6 +260,9 @@ fn read_lines(events: Sender<LoginEvent>) {
         // This fails if the login is already over.
         let _over = events.send(LoginEvent::PasteEnded);
     });
+    if spawned.is_err() {
+        let _over = ended.send(LoginEvent::PasteEnded);
+    }
 }
 
 #[cfg(test)]
@@ -270,7 +274,16 @@ mod tests {
     const SCREEN: Desktop = Desktop { browsers: Vec::new(), is_graphical: true };
 
     fn args(device: bool, paste: bool) -> LoginArgs {
-        LoginArgs { profile: "p".parse().unwrap(), provider: None, device, paste }
+        LoginArgs {
+            profile: "p".parse().unwrap(),
+            provider: None,
+            issuer: None,
+            client_id: None,
+            scopes: Vec::new(),
+            yes: false,
+            device,
+            paste,
+        }
     }
 
     fn way(args: &LoginArgs, redirect: &str, device: bool, desktop: &Desktop) -> String {

@@ -2,8 +2,11 @@
 
 mod methods;
 mod qr;
+mod scopes;
+mod sections;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -14,11 +17,13 @@ use super::keeper::Keeper;
 use super::output::{CommandStatus, Output};
 use super::signals::StopSignals;
 use super::{GlobalArgs, completion};
+use crate::cli::login::sections::NewSections;
 use crate::cli::setup::Setup;
+use crate::config::addition;
 use crate::engine::new_credential;
-use crate::engine::new_credential::{NewCredentialResult, Provenance};
+use crate::engine::new_credential::{NewCredentialResult, Provenance, StoringWaits};
 use crate::engine::status;
-use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
 use crate::provider::sign_in_server::SignInServer;
@@ -27,6 +32,7 @@ use crate::signin::login_events::LoginEvents;
 use crate::signin::loopback::LoginEvent;
 use crate::signin::token_client::{IssuedTokens, TokenClient};
 use crate::signin::{self, SignInError};
+use crate::sys::lockfile::LockHolder;
 
 /// Sign in to a provider and store the credential
 ///
@@ -42,6 +48,19 @@ pub struct LoginArgs {
     /// Provider to sign in to; required unless the profile is configured or named after a provider
     #[arg(long, value_name = "P", add = ArgValueCandidates::new(completion::providers))]
     provider: Option<String>,
+    /// Issuer of a provider that is not configured: its endpoints are discovered there, and a section is added to the
+    /// configuration after one yes
+    #[arg(long, value_name = "URL", requires = "client_id", value_parser = addition::parse_issuer)]
+    issuer: Option<String>,
+    /// Client that is registered at that provider
+    #[arg(long, value_name = "ID", value_parser = addition::parse_client_id)]
+    client_id: Option<String>,
+    /// Scope to request; by default openid and offline_access, where the server lists them
+    #[arg(long = "scope", value_name = "S", value_parser = addition::parse_scope)]
+    scopes: Vec<String>,
+    /// Add the sections without asking
+    #[arg(short, long)]
+    yes: bool,
     /// Show a code to enter on another device
     #[arg(long, conflicts_with = "paste")]
     device: bool,
@@ -73,18 +92,34 @@ pub fn run(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> CommandStatus
 }
 
 fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandStatus, LoginFailure> {
-    let setup = Setup::new(global).map_err(config_failure)?;
-    let profile = profile(args, &setup)?;
-    let (engine, endpoint) = setup.engine(false).map_err(config_failure)?;
-    let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str()).map_err(prepare_failure)?;
+    let mut setup = new_setup(args, global)?;
+    let sections = NewSections::plan(args, &setup).map_err(config_failure)?;
+    if let Some(sections) = &sections {
+        setup.use_config(sections.preview(&args.scopes).map_err(config_failure)?);
+    }
+    let given = sections.as_ref().map(|new| new.provider.as_str()).or(args.provider.as_deref());
+    let mut profile = profile(args, given, &setup)?;
+    let (mut engine, mut endpoint) = setup.engine(false).map_err(config_failure)?;
+    let mut prepared =
+        endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str()).map_err(prepare_failure)?;
     let sites = endpoint.sign_in_endpoints(&profile.provider).map_err(prepare_failure)?;
+    profile.provider = scopes::with_scopes(&profile.provider, &args.scopes, &sites, sections.is_some(), out);
+    prepared.provider = Arc::clone(&profile.provider);
     let way =
         methods::choose_method(args, &profile.provider, &sites, &setup.environment.desktop).map_err(config_failure)?;
+    warn_of_live_credential(&setup, &profile, out);
+    let addition = match sections {
+        Some(sections) => sections.agree(args.yes, &profile.provider.scopes, &mut setup, out)?,
+        None => sections::agree_on_store(&mut setup, out)?,
+    };
+    if addition.has_new_store {
+        (engine, endpoint) = setup.engine(false).map_err(config_failure)?;
+    }
     // A store that cannot keep the response is found before the person signs in for nothing.
     setup.store.prepare_to_seal(profile.name.as_str()).map_err(|e| from_outcome(e.outcome()))?;
     let show = |left: Duration| out.countdown(left);
     let wait = LoginEvents::new(setup.clock.as_ref(), &show);
-    stop_on_signal(&endpoint, &wait);
+    let stop = stop_on_signal(&endpoint, &wait);
     let counter =
         TokenClient { server: endpoint.as_ref(), prepared: &prepared, endpoints: &sites, clock: setup.clock.as_ref() };
     let desk = methods::LoginFlow {
@@ -96,8 +131,13 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
     };
     let (signed, browser) = desk.sign_in(&way);
     out.end_countdown();
-    let done =
-        signed.map_err(sign_in_failure).and_then(|signed| store_credential(&engine, &profile, &prepared, signed, out));
+    if signed.is_err() {
+        addition.report_unwritten(out);
+    }
+    let done = signed
+        .map_err(sign_in_failure)
+        .and_then(|signed| addition.write(&setup, out).map_err(config_failure).map(|()| signed))
+        .and_then(|signed| store_credential(&engine, &profile, &prepared, signed, &stop, out));
     if done.is_err() {
         // A key that was created for a first credential is removed again; if it stays, that does no harm.
         let _left = setup.store.keys().delete_unused();
@@ -109,11 +149,33 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
     done.map(|done| report(&done, &setup, &profile, out))
 }
 
-/// The profile; `--provider` must agree with a section that names another.
-fn profile(args: &LoginArgs, setup: &Setup) -> Result<Profile, LoginFailure> {
-    let Some(given) = &args.provider else { return setup.profile(&args.profile).map_err(from_outcome) };
+/// A login that adds to the configuration may create it.
+fn new_setup(args: &LoginArgs, global: &GlobalArgs) -> Result<Setup, LoginFailure> {
+    let setup = match args.issuer {
+        Some(_) => Setup::for_new_config(global),
+        None => Setup::new(global),
+    };
+    setup.map_err(config_failure)
+}
+
+/// Says that the sign-in ends a credential that still works.
+fn warn_of_live_credential(setup: &Setup, profile: &Profile, out: &Output) {
+    let journal = setup.store.peek(&profile.name);
+    let status = status::status_of(&setup.store, &journal, Ok(profile), &setup.clock.now());
+    if !matches!(status.state, ProfileState::Fresh | ProfileState::Due) {
+        return;
+    }
+    let validity = journal.ok().flatten().and_then(|journal| journal.validity);
+    let until =
+        validity.map(|v| v.expires_at()).map_or(String::new(), |at| format!(" (valid until {})", at.to_the_second()));
+    out.warn(&format!("{} has a live credential{until}; this sign-in replaces it", profile.name));
+}
+
+/// The profile; the provider that is given must agree with a section that names another.
+fn profile(args: &LoginArgs, given: Option<&str>, setup: &Setup) -> Result<Profile, LoginFailure> {
+    let Some(given) = given else { return setup.profile(&args.profile).map_err(from_outcome) };
     let profile = setup.config.profile(&args.profile, Some(given)).map_err(|e| config_failure(e.to_failure()))?;
-    if profile.provider.name == *given {
+    if profile.provider.name == given {
         return Ok(profile);
     }
     let name = &args.profile;
@@ -122,17 +184,23 @@ fn profile(args: &LoginArgs, setup: &Setup) -> Result<Profile, LoginFailure> {
     Err(config_failure(Failure::new(ErrorKind::Config, message).with_hint(hint)))
 }
 
-fn stop_on_signal(endpoint: &HttpEndpoint, wait: &LoginEvents<'_>) {
+/// Ends the sign-in on a stop signal. Returns what is set then, for the waits after the sign-in.
+fn stop_on_signal(endpoint: &HttpEndpoint, wait: &LoginEvents<'_>) -> Arc<AtomicBool> {
+    let is_stopped = Arc::new(AtomicBool::new(false));
     let Ok(mut stop) = StopSignals::listen(endpoint) else {
         // Without the handler a signal ends the process at once, with nothing stored.
-        return;
+        return is_stopped;
     };
+    let told = Arc::clone(&is_stopped);
     let events = wait.sender();
     endpoint.runtime().spawn(async move {
         stop.received().await;
-        // Once there is a credential to store, the receiver is gone, and the login is completed.
+        told.store(true, Ordering::SeqCst);
+        // Once there is a credential to store, the receiver is gone, and the login is completed unless it waits for
+        // another process.
         let _over = events.send(LoginEvent::Interrupted);
     });
+    is_stopped
 }
 
 fn store_credential(
@@ -140,6 +208,7 @@ fn store_credential(
     profile: &Profile,
     prepared: &PreparedProvider,
     signed: IssuedTokens,
+    stop: &AtomicBool,
     out: &Output,
 ) -> Result<LoginResult, LoginFailure> {
     let account = signin::account_name(&signed.response);
@@ -150,16 +219,18 @@ fn store_credential(
     let young = |waited: Duration| {
         out.info(&format!("waiting for the keyring to save it ({} s) …", waited.as_secs()));
     };
-    if engine.store().is_locked(&profile.name) {
-        out.info("waiting for a refresh in progress of the previous credential …");
-    }
+    let on_lock = |holder: &LockHolder| {
+        out.info(&format!("waiting for {holder}, which uses the previous credential …"));
+    };
+    let is_stopped = || stop.load(Ordering::SeqCst);
+    let waits = StoringWaits { on_key_check: &young, on_lock: &on_lock, is_stopped: &is_stopped };
     let handed = new_credential::store_credential(
         engine.store(),
         &profile.name,
         credential,
         Provenance::Login,
         &signed.requested_at,
-        &young,
+        &waits,
     );
     let handed = handed.map_err(from_outcome)?;
     outcome.generation = handed.generation;

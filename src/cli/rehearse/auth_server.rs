@@ -70,7 +70,8 @@ impl RehearsalServer {
         thread::Builder::new().name("rehearsal server".into()).spawn(move || {
             for stream in listener.incoming().flatten() {
                 let family = Arc::clone(&shared);
-                thread::spawn(move || serve_connection(stream, &family));
+                let serve = move || serve_connection(stream, &family);
+                let _refused = thread::Builder::new().spawn(serve).is_err();
             }
         })?;
         Ok(Self { url, family })

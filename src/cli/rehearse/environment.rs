@@ -4,6 +4,8 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::config::Config;
@@ -14,13 +16,14 @@ use crate::store::keyring::KeyringItem;
 use crate::store::keys::sealing_key::random_bytes;
 use crate::store::{Layout, Store};
 use crate::sys::durable;
-use crate::sys::lockfile::LockFile;
+use crate::sys::lockfile::{LockFile, LockHolder, LockWait};
 use crate::sys::paths;
 use crate::sys::paths::Environment;
 use crate::sys::process;
 use crate::sys::process::Termination;
 
 use crate::cli::rehearse::auth_server::CLIENT_ID;
+use crate::cli::signals;
 
 /// The one profile of a rehearsal.
 pub const PROFILE: &str = "rehearsal";
@@ -33,14 +36,21 @@ pub struct RehearsalEnvironment {
     bus_address: Option<String>,
     executable: PathBuf,
     pub is_keyring: bool,
+    /// A stop signal has come.
+    is_stopped: Arc<AtomicBool>,
     /// The lock is held while the rehearsal runs, so that the next one can recognise a killed one.
     _alive: LockFile,
 }
 
 impl RehearsalEnvironment {
-    /// Creates it beside the real store, on the same filesystem, with the same kind of store; a sealed file store if
-    /// nothing is configured.
-    pub fn create(config: &Config, places: &Environment, token_endpoint: &str) -> Result<Self, Failure> {
+    /// Creates it beside the real store, on the same filesystem, with the store of the configuration. `has_keyring`: the
+    /// keyring can be reached; sealed files take its place if not.
+    pub fn create(
+        config: &Config,
+        places: &Environment,
+        token_endpoint: &str,
+        has_keyring: bool,
+    ) -> Result<Self, Failure> {
         let beside = config.store.path.as_deref().unwrap_or(&places.state_dir);
         let parent = beside.parent().unwrap_or(beside).to_owned();
         let cannot = |what: &str, e: io::Error| {
@@ -52,20 +62,30 @@ impl RehearsalEnvironment {
         let name = format!("{PREFIX}{}", hex::encode(random_bytes::<8>()));
         let dir = parent.join(&name);
         durable::create_dir(&dir).map_err(|e| cannot("create a directory", e))?;
-        let alive = LockFile::acquire(&dir.join("alive")).map_err(|e| cannot("lock a file", e))?;
+        let alive = LockFile::acquire_within(&dir.join("alive"), LockWait::at_most(Duration::ZERO))
+            .map_err(|e| cannot("lock a file", io::Error::other(e)))?;
         let executable = std::env::current_exe().map_err(|e| cannot("find this program", e))?;
-        let has_config = config.path.is_some();
-        let is_keyring = has_config && matches!(config.store.kind, StoreKind::Keyring { .. });
-        let stage = Self { dir, name, bus_address: places.bus_address.clone(), executable, is_keyring, _alive: alive };
-        stage.write_config(config, has_config, token_endpoint).map_err(|e| cannot("write the configuration", e))?;
+        let is_keyring = has_keyring && matches!(config.store.kind, StoreKind::Keyring { .. });
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let bus_address = places.bus_address.clone();
+        let stage = Self { dir, name, bus_address, executable, is_keyring, is_stopped, _alive: alive };
+        let flag = Arc::clone(&stage.is_stopped);
+        // Without the handler a signal ends the process at once, and the next rehearsal cleans up.
+        let _unhandled = signals::on_stop_signal(move || flag.store(true, Ordering::SeqCst));
+        stage.write_config(config, token_endpoint).map_err(|e| cannot("write the configuration", e))?;
         Ok(stage)
     }
 
-    fn write_config(&self, config: &Config, has_config: bool, token_endpoint: &str) -> io::Result<()> {
+    /// Whether a stop signal has come.
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::SeqCst)
+    }
+
+    fn write_config(&self, config: &Config, token_endpoint: &str) -> io::Result<()> {
         let store = match &config.store.kind {
-            StoreKind::Keyring { .. } if has_config => format!("kind = \"keyring\"\nservice = {:?}", self.name),
-            StoreKind::File { key } if has_config => format!("kind = \"file\"\nkey = {}", toml_key(key)),
-            StoreKind::Keyring { .. } | StoreKind::File { .. } => {
+            StoreKind::Keyring { .. } if self.is_keyring => format!("kind = \"keyring\"\nservice = {:?}", self.name),
+            StoreKind::File { key } => format!("kind = \"file\"\nkey = {}", toml_key(key)),
+            StoreKind::Keyring { .. } => {
                 let key = self.dir.join("key");
                 durable::replace(&key, &random_bytes::<32>())?;
                 format!("kind = \"file\"\nkey = {}", toml_key(&KeySource::File(key)))
@@ -159,9 +179,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Ends the daemon that holds this lock, if there is one; its pid is in the lock file.
 fn stop_leftover_daemon(lock: &Path) {
     for force in [Termination::Graceful, Termination::Kill] {
-        let is_held = || lock.exists() && matches!(LockFile::try_acquire(lock), Ok(None));
-        let noted = std::fs::read_to_string(lock).ok().and_then(|pid| pid.trim().parse().ok());
-        let Some(pid) = noted.filter(|_| is_held()) else {
+        let is_held = || LockFile::is_held(lock);
+        let Some(pid) = is_held().then(|| LockHolder::of(lock).pid).flatten() else {
             return;
         };
         // A daemon that has ended meanwhile is no error.

@@ -2,11 +2,9 @@
 
 pub mod auth_server;
 mod environment;
+mod processes;
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
-use std::process::{Child, ExitStatus, Stdio};
-use std::thread;
 use std::time::Duration;
 
 use clap::Args;
@@ -16,18 +14,23 @@ use super::GlobalArgs;
 use super::output::{BAD, CommandStatus, GOOD, Output};
 use crate::cli::rehearse::auth_server::{RehearsalServer, ServerCounts};
 use crate::cli::rehearse::environment::{PROFILE, RehearsalEnvironment};
+use crate::cli::rehearse::processes::{Callers, pause, start_daemon, stop_daemon, wait_for_output};
 use crate::cli::setup;
+use crate::config::Config;
 use crate::outcome::{ErrorKind, Failure, Publication};
-use crate::profile::ProfileName;
+use crate::profile::{ProfileName, StoreKind};
+use crate::store::keyring;
+use crate::store::keyring::KeyringError;
 use crate::sys::machine;
 use crate::sys::paths::Environment;
-use crate::sys::process::{self, Termination};
 
 /// Test this machine's store, locks and scheduler with a throw-away credential
 ///
 /// Starts a strict authorization server on the loopback interface (short lifetimes, rotation, all tokens revoked on
 /// reuse), the daemon, and groups of processes that all refresh at once. The result comes from the server's own log. Runs
-/// in a temporary directory next to the real store and uses no real credential. Takes about 20 s.
+/// in a temporary directory next to the real store, with the kind of store that a login would use, and uses no real
+/// credential. If a login would use a keyring that cannot be reached, encrypted files take its place, and the last lines
+/// say so. Takes about 20 s.
 #[derive(Debug, Args)]
 pub struct RehearseArgs {
     /// Concurrent processes per round
@@ -44,9 +47,6 @@ const ROUNDS: u32 = 4;
 const ROUND_INTERVAL: Duration = Duration::from_millis(1500);
 /// At the end only the daemon works, for longer than a token lives.
 const DAEMON_ONLY_TIME: Duration = Duration::from_secs(7);
-/// The time limit of one process; the whole stays below a minute.
-const PROCESS_TIMEOUT: Duration = Duration::from_secs(15);
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The result of the rehearsal.
 #[derive(Debug, Default)]
@@ -58,6 +58,10 @@ struct RehearsalReport {
     round_trip: Option<String>,
     /// The faults, and how often each occurred.
     faults: BTreeMap<String, u32>,
+    /// The keyring that a login would use cannot be reached.
+    missing_keyring: Option<KeyringError>,
+    /// How the import ended, if it failed.
+    import_status: Option<i32>,
 }
 
 impl RehearsalReport {
@@ -77,24 +81,51 @@ impl RehearsalReport {
 
 pub fn run(args: &RehearseArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let places = Environment::from_env(global.config.as_deref());
-    let set = setup::load(&places).and_then(|config| {
+    let prepared = setup::load(&places).map_err(|f| (CommandStatus::Config, f)).and_then(|config| {
+        let missing_keyring = check_keyring(&config, &places)?;
+        let io_failure = |f| (CommandStatus::Failed, f);
         let server = RehearsalServer::start(ACCESS_LIFETIME, RESPONSE_DELAY)
-            .map_err(|e| Failure::new(ErrorKind::Io, format!("cannot listen on 127.0.0.1: {e}")))?;
-        RehearsalEnvironment::create(&config, &places, &server.token_endpoint()).map(|stage| (server, stage))
+            .map_err(|e| io_failure(Failure::new(ErrorKind::Io, format!("cannot listen on 127.0.0.1: {e}"))))?;
+        let endpoint = server.token_endpoint();
+        let stage = RehearsalEnvironment::create(&config, &places, &endpoint, missing_keyring.is_none());
+        Ok((server, stage.map_err(io_failure)?, missing_keyring))
     });
-    let (server, stage) = match set {
-        Ok(set) => set,
-        Err(failure) => {
+    let (server, stage, missing_keyring) = match prepared {
+        Ok(prepared) => prepared,
+        Err((status, failure)) => {
             out.fail(&failure);
-            return if failure.kind == ErrorKind::Config { CommandStatus::Config } else { CommandStatus::Failed };
+            return status;
         }
     };
-    let mut findings = RehearsalReport::default();
+    if let Some(error) = &missing_keyring {
+        out.warn(&format!("{MISSING_KEYRING}: {error}; rehearsing with a sealed file instead"));
+    }
+    let mut findings = RehearsalReport { missing_keyring, ..RehearsalReport::default() };
     if let Err(fault) = run_rehearsal(&server, &stage, args, out, &mut findings) {
         findings.add(fault);
     }
+    if stage.is_stopped() {
+        drop(stage);
+        out.fail(&Failure::new(ErrorKind::Interrupted, "interrupted; nothing was left behind"));
+        return CommandStatus::Failed;
+    }
     findings.counts = server.counts();
     print_verdict(&findings, &stage, out)
+}
+
+const MISSING_KEYRING: &str = "the keyring that a login would use cannot be reached";
+
+/// Asks the keyring, if a login would use one. `Some`: there is none. `Err`: there is one, and it cannot be used.
+fn check_keyring(config: &Config, places: &Environment) -> Result<Option<KeyringError>, (CommandStatus, Failure)> {
+    let StoreKind::Keyring { service } = &config.store.kind else { return Ok(None) };
+    match keyring::open(places.bus_address.clone()).check(service) {
+        Ok(()) => Ok(None),
+        Err(error @ (KeyringError::NoBus | KeyringError::NoService)) => Ok(Some(error)),
+        Err(error) => {
+            let failure = Failure::new(error.error_kind(), error.to_string()).with_hint(error.hint());
+            Err((CommandStatus::StoreUnavailable, failure))
+        }
+    }
 }
 
 fn run_rehearsal(
@@ -107,8 +138,9 @@ fn run_rehearsal(
     out.info(&format!("a strict authorization server is listening on {}", server.token_endpoint()));
     let kind = if stage.is_keyring { "keyring" } else { "sealed file" };
     let import = stage.spawn_with(&["import", PROFILE], &server.mint()).map_err(|e| format!("import: {e}"))?;
-    let imported = wait_for_output(import).map_err(|e| format!("import: {e}"))?;
+    let imported = wait_for_output(stage, import).map_err(|e| format!("import: {e}"))?;
     if !imported.status.success() {
+        findings.import_status = imported.status.code();
         return Err(format!("the import failed: {}", imported.stderr.trim().trim_start_matches("error: ")));
     }
     out.info(&format!("imported a credential into the {kind} store"));
@@ -116,100 +148,16 @@ fn run_rehearsal(
     out.info(&format!("the daemon is running (pid {})", daemon.id()));
     for number in 1..=ROUNDS {
         run_round(server, stage, args.crowd, number, out, findings)?;
-        #[expect(clippy::disallowed_methods, reason = "the rehearsal shows what the daemon does as time passes")]
-        thread::sleep(ROUND_INTERVAL);
+        pause(stage, ROUND_INTERVAL)?;
     }
     let before = server.counts().refreshes;
     out.info(&format!("waiting {} s: now only the daemon refreshes …", DAEMON_ONLY_TIME.as_secs()));
-    #[expect(clippy::disallowed_methods, reason = "the rehearsal shows what the daemon does as time passes")]
-    thread::sleep(DAEMON_ONLY_TIME);
+    pause(stage, DAEMON_ONLY_TIME)?;
     findings.by_daemon_alone = server.counts().refreshes - before;
     out.info(&format!("the daemon refreshed {} times on its own", findings.by_daemon_alone));
-    stop_daemon(daemon)?;
+    stop_daemon(stage, daemon)?;
     findings.round_trip = Some(round_trip(server, stage)?);
     Ok(())
-}
-
-struct FinishedProcess {
-    status: ExitStatus,
-    stdout: String,
-    stderr: String,
-}
-
-/// Waits for a child process, for a bounded time; kills it after that.
-fn wait_for_output(mut child: Child) -> io::Result<FinishedProcess> {
-    let drain = |pipe: Option<Box<dyn Read + Send>>| {
-        thread::spawn(move || {
-            let mut text = String::new();
-            // A broken pipe delivers nothing more.
-            let _broken = pipe.map(|mut p| p.read_to_string(&mut text));
-            text
-        })
-    };
-    let stdout = drain(child.stdout.take().map(|p| Box::new(p) as _));
-    let stderr = drain(child.stderr.take().map(|p| Box::new(p) as _));
-    let status = wait(&mut child)?;
-    Ok(FinishedProcess { status, stdout: stdout.join().unwrap_or_default(), stderr: stderr.join().unwrap_or_default() })
-}
-
-fn wait(child: &mut Child) -> io::Result<ExitStatus> {
-    for _ in 0..PROCESS_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
-        }
-        #[expect(clippy::disallowed_methods, reason = "std has no wait for a child with an end")]
-        thread::sleep(POLL_INTERVAL);
-    }
-    child.kill()?;
-    child.wait()?;
-    Err(io::Error::new(
-        io::ErrorKind::TimedOut,
-        format!("a process did not exit within {} s", PROCESS_TIMEOUT.as_secs()),
-    ))
-}
-
-/// The daemon process, killed if the rehearsal ends early.
-struct Daemon(Option<Child>);
-
-impl Daemon {
-    fn id(&self) -> u32 {
-        self.0.as_ref().map_or(0, Child::id)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            let _gone = child.kill();
-            let _gone = child.wait();
-        }
-    }
-}
-
-fn start_daemon(stage: &RehearsalEnvironment) -> Result<Daemon, String> {
-    let mut command = stage.command(&["--quiet", "daemon"]);
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut daemon = Daemon(Some(command.spawn().map_err(|e| format!("cannot start the daemon: {e}"))?));
-    for _ in 0..PROCESS_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
-        if stage.socket().exists() {
-            return Ok(daemon);
-        }
-        if let Some(Ok(Some(status))) = daemon.0.as_mut().map(Child::try_wait) {
-            return Err(format!("the daemon exited at once with {status}"));
-        }
-        #[expect(clippy::disallowed_methods, reason = "no event tells that a process of another session listens")]
-        thread::sleep(POLL_INTERVAL);
-    }
-    Err("the daemon does not listen on its socket".into())
-}
-
-fn stop_daemon(mut daemon: Daemon) -> Result<(), String> {
-    let Some(mut child) = daemon.0.take() else {
-        return Ok(());
-    };
-    process::terminate(child.id(), Termination::Graceful).map_err(|e| format!("cannot stop the daemon: {e}"))?;
-    let status = wait(&mut child).map_err(|e| format!("the daemon does not stop: {e}"))?;
-    if status.success() { Ok(()) } else { Err(format!("the daemon exited with {status}")) }
 }
 
 /// One round: all processes at once, half of them refreshing by force, half asking for a token.
@@ -222,7 +170,7 @@ fn run_round(
     findings: &mut RehearsalReport,
 ) -> Result<(), String> {
     let before = server.counts();
-    let mut callers = Vec::new();
+    let mut callers = Callers(Vec::new());
     for i in 0..size {
         let arguments: &[&str] = if i % 2 == 0 {
             &["--json", "refresh", "-p", PROFILE, "--force"]
@@ -230,11 +178,12 @@ fn run_round(
             &["token", PROFILE, "--min-valid", "2s"]
         };
         callers
+            .0
             .push((i % 2 == 1, stage.command(arguments).spawn().map_err(|e| format!("cannot start a process: {e}"))?));
     }
     let mut served = 0;
-    for (is_token, child) in callers {
-        let ended = wait_for_output(child).map_err(|e| e.to_string())?;
+    while let Some((is_token, child)) = callers.0.pop() {
+        let ended = wait_for_output(stage, child).map_err(|e| e.to_string())?;
         let is_served = ended.status.success() && (!is_token || server.has_issued(ended.stdout.trim()));
         served += usize::from(is_served);
         if !is_served {
@@ -273,10 +222,10 @@ fn round_trip(server: &RehearsalServer, stage: &RehearsalEnvironment) -> Result<
     Ok(format!("generation {} read back from the {} store", snapshot.generation, store.kind()))
 }
 
-fn print_verdict(findings: &RehearsalReport, stage: &RehearsalEnvironment, out: &Output) -> CommandStatus {
-    let filesystem = machine::filesystem(&stage.state()).map_or_else(|e| e.to_string(), |f| f.name);
+/// What must hold, and how it is told.
+fn checks(findings: &RehearsalReport) -> [(bool, String); 7] {
     let tally = &findings.counts;
-    let checks = [
+    [
         (tally.refreshes > 0, format!("refreshes made: {}", tally.refreshes)),
         (
             findings.callers > 0 && findings.served == findings.callers,
@@ -293,11 +242,22 @@ fn print_verdict(findings: &RehearsalReport, stage: &RehearsalEnvironment, out: 
             findings.round_trip.is_some(),
             findings.round_trip.clone().unwrap_or_else(|| "store round trip failed".into()),
         ),
-    ];
+    ]
+}
+
+fn print_verdict(findings: &RehearsalReport, stage: &RehearsalEnvironment, out: &Output) -> CommandStatus {
+    let filesystem = machine::filesystem(&stage.state()).map_or_else(|e| e.to_string(), |f| f.name);
+    let tally = &findings.counts;
+    let checks = checks(findings);
     let is_good = findings.faults.is_empty() && checks.iter().all(|(held, _)| *held);
+    let verdict = match (is_good, &findings.missing_keyring) {
+        (false, _) => "failed",
+        (true, Some(_)) => "other_store",
+        (true, None) => "held",
+    };
     if out.is_json {
         out.json(&json!({
-            "verdict": if is_good { "held" } else { "failed" },
+            "verdict": verdict,
             "refreshes": tally.refreshes,
             "callers": findings.callers,
             "served": findings.served,
@@ -320,11 +280,31 @@ fn print_verdict(findings: &RehearsalReport, stage: &RehearsalEnvironment, out: 
     for fault in findings.fault_lines() {
         out.error(&Failure::new(ErrorKind::Rehearsal, fault));
     }
-    if is_good {
-        out.info("the rehearsal passed: this machine can be trusted with a real token");
-        CommandStatus::Ok
-    } else {
+    conclude(findings, is_good, out)
+}
+
+/// The last words, and the exit status.
+fn conclude(findings: &RehearsalReport, is_good: bool, out: &Output) -> CommandStatus {
+    if !is_good {
         out.info("the rehearsal failed: do not use a real token on this machine yet");
-        CommandStatus::Failed
+    }
+    match &findings.missing_keyring {
+        // It is no error of the machine, and nothing else was asked for; but a login would fail here.
+        Some(error) if is_good => {
+            out.warn(&format!("{MISSING_KEYRING}; rehearsed with a sealed file instead ({error})"));
+            out.info(&format!("the rehearsal passed with a sealed file; before you sign in: {}", error.hint()));
+            CommandStatus::Ok
+        }
+        Some(_) => CommandStatus::StoreUnavailable,
+        None if is_good => {
+            out.info("the rehearsal passed: this machine can be trusted with a real token");
+            CommandStatus::Ok
+        }
+        // A store that cannot be used is no fault of the machine.
+        None => match findings.import_status {
+            Some(69) => CommandStatus::StoreUnavailable,
+            Some(78) => CommandStatus::Config,
+            Some(_) | None => CommandStatus::Failed,
+        },
     }
 }

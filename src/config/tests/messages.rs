@@ -375,6 +375,26 @@ client_id = """#,
             r#"write client_auth = "private_key_jwt", or remove client_key"#,
         ),
         (
+            acme!("client_auth = \"private_key_jwt\"\nclient_key = \"\""),
+            "config.toml:5: [provider.acme] client_key cannot be written in the configuration itself",
+            r#"put it in a separate file: client_key = { file = "PATH" }"#,
+        ),
+        (
+            acme!("client_auth = \"client_secret_basic\"\nclient_secret = \"s3cret\""),
+            "config.toml:5: [provider.acme] client_secret cannot be written in the configuration itself",
+            r#"put it in a separate file: client_secret = { file = "PATH" }"#,
+        ),
+        (
+            acme!(r#"client_secret = """#),
+            r#"config.toml:4: [provider.acme] client_secret is set, but client_auth = "none" does not use it"#,
+            r#"write client_auth = "client_secret_basic" or "client_secret_post", or remove client_secret"#,
+        ),
+        (
+            "[provider.acme]\nissuer = \"https://x.example\"\nclient_id = \"a:b\"\nclient_auth = \"client_secret_basic_raw\"\nclient_secret = \"\"",
+            "config.toml:3: [provider.acme] client_id has a colon, which ends the user name in Basic credentials (RFC 7617)",
+            r#"write client_auth = "client_secret_basic", which encodes it"#,
+        ),
+        (
             acme!(r#"client_key = "-----BEGIN PRIVATE KEY-----""#),
             "config.toml:4: [provider.acme] client_key cannot be written in the configuration itself",
             r#"put it in a separate file: client_key = { file = "PATH" }"#,
@@ -470,7 +490,7 @@ fn values_outside_their_choices_are_reported_with_a_hint() {
         ),
         (
             acme!(r#"client_auth = "basic""#),
-            r#"config.toml:4: [provider.acme] client_auth must be "none", "client_secret_basic", "client_secret_post" or "private_key_jwt", not "basic""#,
+            r#"config.toml:4: [provider.acme] client_auth must be "none", "client_secret_basic", "client_secret_basic_raw", "client_secret_post" or "private_key_jwt", not "basic""#,
             r#"did you mean "client_secret_basic"?"#,
         ),
         (

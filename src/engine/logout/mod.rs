@@ -27,8 +27,10 @@ use crate::provider::request_encoding::AuthServerRequest;
 use crate::provider::revocation::{self, RevocationResult, RevocationServer};
 use crate::provider::{BeforeSend, BeforeSendError, ExchangeResult, PreparedProvider};
 use crate::store::journal::{Journal, Revocation};
-use crate::store::{LoadedCredential, LockedProfile, PrefetchedKey, ProfileView, Store, StoreError};
-use crate::sys::lockfile::LockFile;
+use crate::store::{
+    LoadedCredential, LockedProfile, PROFILE_LOCK_WAIT, PrefetchedKey, ProfileView, Store, StoreError, TokenLock,
+};
+use crate::sys::lockfile::{LockFile, LockWait};
 
 /// What happened to a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,11 +140,13 @@ impl LogoutRequest<'_> {
         let seen = self.store.view(self.name).ok();
         let key = self.store.keys().prefetch(self.name, seen.as_ref().and_then(ProfileView::key_id));
         let path = self.store.create_lock_file(self.name)?;
-        let lock = match LockFile::try_acquire(&path).map_err(|e| cannot_lock(&path, &e))? {
+        let is_stopped = || self.stop.load(Ordering::SeqCst);
+        let wait = LockWait { limit: PROFILE_LOCK_WAIT, is_stopped: &is_stopped };
+        let lock = match LockFile::try_acquire(&path).map_err(|e| cannot_lock(&path, e.into()))? {
             Some(lock) => lock,
             None => {
                 on_progress(LogoutProgress::WaitingForLock);
-                LockFile::acquire(&path).map_err(|e| cannot_lock(&path, &e))?
+                LockFile::acquire_within(&path, wait).map_err(|e| cannot_lock(&path, e))?
             }
         };
         on_progress(LogoutProgress::Locked);
@@ -207,7 +211,9 @@ impl LogoutRequest<'_> {
         loaded: LoadedCredential<'_>,
         route: RevocationRoute,
     ) -> Result<RevocationOutcome, Outcome> {
-        let token_lock = self.store.lock_token(&loaded.fingerprint)?;
+        let is_stopped = || self.stop.load(Ordering::SeqCst);
+        let wait = LockWait { limit: PROFILE_LOCK_WAIT, is_stopped: &is_stopped };
+        let token_lock = self.store.lock_token(&loaded.fingerprint, wait)?;
         let now = self.clock.now();
         let is_alive = loaded.locked_credential.credential().validity().is_some_and(|v| !v.remaining(&now).is_zero());
         let access = loaded.locked_credential.credential().grant.access.clone().filter(|_| is_alive);
@@ -379,7 +385,7 @@ struct RevocationOutcome {
     reason: Option<Failure>,
     revocation: Option<Revocation>,
     /// The lock is held until the ledger has the token, so that no other profile sends it.
-    _token_lock: Option<LockFile>,
+    _token_lock: Option<TokenLock>,
 }
 
 impl RevocationOutcome {

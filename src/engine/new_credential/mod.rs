@@ -2,7 +2,6 @@
 
 mod checks;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,6 @@ pub use crate::credential::build::build_credential;
 use crate::credential::external::ImportSource;
 use crate::credential::secret::Fingerprint;
 use crate::credential::{Credential, Generation};
-use crate::engine::cannot_lock;
 pub(in crate::engine) use crate::engine::new_credential::checks::check_unclaimed;
 use crate::engine::new_credential::checks::{check, is_kept};
 use crate::guard::Permit;
@@ -21,8 +19,8 @@ use crate::store::journal::Journal;
 use crate::store::journal::block::Cause;
 use crate::store::keyring::KeyringError;
 use crate::store::keys::sealing_key::SealingKey;
-use crate::store::{LoadedCredential, LockedProfile, Store};
-use crate::sys::lockfile::LockFile;
+use crate::store::{LoadedCredential, LockedProfile, PROFILE_LOCK_WAIT, SealLocks, Store};
+use crate::sys::lockfile::{LockHolder, LockWait};
 
 /// A credential to be stored, and its origin if that was another tool's store.
 #[derive(Debug)]
@@ -58,55 +56,73 @@ pub struct NewCredentialResult {
     pub warnings: Vec<String>,
 }
 
+/// The waits that a person would notice while a credential is stored.
+#[derive(Clone, Copy)]
+pub struct StoringWaits<'a> {
+    /// Called before a new key is read back, with the time that takes.
+    pub on_key_check: &'a dyn Fn(Duration),
+    /// Called before another process's lock is waited for.
+    pub on_lock: &'a dyn Fn(&LockHolder),
+    /// Ends the wait for a lock; a credential that is being stored is stored.
+    pub is_stopped: &'a dyn Fn() -> bool,
+}
+
+impl StoringWaits<'_> {
+    /// Waits that are not told.
+    pub const SILENT: StoringWaits<'static> =
+        StoringWaits { on_key_check: &|_| {}, on_lock: &|_| {}, is_stopped: &|| false };
+}
+
 /// Stores `credential` as the newest generation of its profile: sealed and durable on return, and published if the
 /// keyring takes it. An error of the kind `partly_stored` says that it is stored all the same.
 ///
 /// Refuses a refresh token that another profile holds; unless it comes by a login, one known to be consumed, or, but for a
-/// person who vouches for it, rejected; and for a plain import, to replace a live credential by an older one. `on_key_check` is called before a
-/// wait that a person would notice.
+/// person who vouches for it, rejected; and for a plain import, to replace a live credential by an older one.
 pub fn store_credential(
     store: &Store,
     name: &ProfileName,
     new_credential: impl Into<NewCredential>,
     provenance: Provenance,
     now: &Moment,
-    on_key_check: &dyn Fn(Duration),
+    waits: &StoringWaits<'_>,
 ) -> Result<NewCredentialResult, Outcome> {
     let new = new_credential.into();
-    let path = store.layout().profile_folder(name).lock();
-    // A running flight is waited for here, so that the wait under the store lock below is short for other logins.
-    if path.exists() {
-        drop(acquire_lock(&path)?);
+    let wait = LockWait { limit: PROFILE_LOCK_WAIT, is_stopped: waits.is_stopped };
+    let locks = store.lock_to_seal(name, Some(&new.credential.refresh), wait, waits.on_lock)?;
+    let SealLocks { key, store: store_lock, profile: lock, token: _token_lock } = locks;
+    let mut store_lock = Some(store_lock);
+    let take = || {
+        let (mut locked, existing) = admit(store, Permit::from_lock(name, &lock), &key, provenance)?;
+        let mut warnings = locked.remove_remains()?;
+        let fingerprint = key.fingerprint(&new.credential.refresh);
+        if let Some(existing) = existing.as_ref()
+            && is_kept(&locked, existing, &new.credential, &fingerprint, provenance)?
+        {
+            return keep_existing(&mut locked, existing, &key, new.origin);
+        }
+        check(store, &locked, existing, &new, &key, provenance, now)?;
+        let is_overruling = provenance == Provenance::ForcedImport && locked.is_only_rejected(&fingerprint)?;
+        if is_overruling {
+            locked.journal.forced_at = Some(now.clone());
+        }
+        let NewCredential { mut credential, origin } = new;
+        let is_alive = is_overruling || provenance == Provenance::Login;
+        let sealed = seal_numbered(&mut locked, &mut credential, &key, is_alive)?;
+        store_lock = None;
+        locked.journal.origin = origin;
+        let settled = sealed.and_then(|()| settle_new_credential(&mut locked, &credential, &key, None));
+        if let Err(e) = store.keys().verify_persisted(waits.on_key_check) {
+            warnings.push(format!("the keyring may not have saved the sealing key: {e}"));
+        }
+        let (generation, publication) = (credential.generation, locked.journal.publication);
+        warnings.extend(settled.map_err(|why| partly_stored(&locked, generation, why))?);
+        Ok(NewCredentialResult { is_new: true, generation, publication, warnings })
+    };
+    let taken = take();
+    if let (Err(_), Some(held)) = (&taken, store_lock) {
+        store.discard_preparation(held);
     }
-    // The store lock for creating the key comes before any profile lock.
-    let (key, store_lock) = store.prepare_to_seal(name.as_str())?;
-    let lock = acquire_lock(&store.create_lock_file(name)?)?;
-    let (mut locked, existing) = admit(store, Permit::from_lock(name, &lock), &key, provenance)?;
-    let mut warnings = locked.remove_remains()?;
-    let fingerprint = key.fingerprint(&new.credential.refresh);
-    let _token_lock = store.lock_token(&fingerprint)?;
-    if let Some(existing) = existing.as_ref()
-        && is_kept(&locked, existing, &new.credential, &fingerprint, provenance)?
-    {
-        return keep_existing(&mut locked, existing, &key, new.origin);
-    }
-    check(store, &locked, existing, &new, &key, provenance, now)?;
-    let is_overruling = provenance == Provenance::ForcedImport && locked.is_only_rejected(&fingerprint)?;
-    if is_overruling {
-        locked.journal.forced_at = Some(now.clone());
-    }
-    let NewCredential { mut credential, origin } = new;
-    let is_alive = is_overruling || provenance == Provenance::Login;
-    let sealed = seal_numbered(&mut locked, &mut credential, &key, is_alive)?;
-    drop(store_lock);
-    locked.journal.origin = origin;
-    let settled = sealed.and_then(|()| settle_new_credential(&mut locked, &credential, &key, None));
-    if let Err(e) = store.keys().verify_persisted(on_key_check) {
-        warnings.push(format!("the keyring may not have saved the sealing key: {e}"));
-    }
-    let (generation, publication) = (credential.generation, locked.journal.publication);
-    warnings.extend(settled.map_err(|why| partly_stored(&locked, generation, why))?);
-    Ok(NewCredentialResult { is_new: true, generation, publication, warnings })
+    taken
 }
 
 /// Opens the profile and loads what is there.
@@ -197,10 +213,6 @@ fn keep_existing(
 
 fn publish_warning(error: KeyringError) -> String {
     format!("it is not in the keyring yet: {error}")
-}
-
-fn acquire_lock(path: &Path) -> Result<LockFile, Outcome> {
-    LockFile::acquire(path).map_err(|e| cannot_lock(path, &e))
 }
 
 /// Publishes, and brings the journal up to date. The credential is sealed, so failures here are warnings; but not that of

@@ -1,38 +1,24 @@
 //! Handles the end of an exchange: seals the response, reads it, and settles the journal.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::credential::external::{AccountIdentity, AccountMatch};
-use crate::credential::secret::{AccessToken, Fingerprint, RefreshToken};
+use crate::credential::secret::{AccessToken, Fingerprint};
 use crate::credential::{Credential, Grant};
 use crate::engine::refresh::context::{Facts, RefreshContext};
 use crate::engine::refresh::errors;
 use crate::engine::refresh::errors::{resolve_doubt, settle_in_doubt};
+use crate::engine::refresh::seal_response::{SentRefresh, seal_response};
 use crate::engine::refresh::settle::{Changes, End, LedgerWrite, Settlement};
-use crate::guard::SpentCredential;
-use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
-use crate::profile::{GraceSemantics, Policy, Provider, Rotation};
-use crate::provider::RawResponse;
-use crate::store::disk::sealed_content::{GrantWarning, ResponseContent, SealedGrant, SealedResponse, SecretText};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
+use crate::profile::Provider;
+use crate::store::disk::sealed_content::{GrantWarning, ResponseContent, SealedResponse};
+use crate::store::journal::Journal;
 use crate::store::journal::block::{Block, Cause};
 use crate::store::journal::transitions::GrantEffects;
-use crate::store::journal::{Intent, Journal};
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::{LockedProfile, PendingResponse};
 use crate::sys::durable::StagedFile;
-
-/// How often a received response is tried to be saved before the run gives up: for a quarter of a minute.
-const SEAL_TRIES: u32 = 60;
-const SEAL_RETRY_INTERVAL: Duration = Duration::from_millis(250);
-
-/// A token that was sent, the intent under which it was, and the credential that it came from.
-pub struct SentRefresh<'l> {
-    pub intent: Intent,
-    pub refresh_token: RefreshToken,
-    pub spent: SpentCredential<'l>,
-    pub response: RawResponse,
-}
 
 /// Steps 7 to 9. `lost`: why the response was cut or did not arrive. What arrived is sealed as evidence all the same, and
 /// counts if it does hold the tokens.
@@ -97,75 +83,6 @@ pub fn settle_recovered(
     };
     let outcome = settlement.apply(ctx, locked, key);
     Ok((outcome.kind != OutcomeKind::Refreshed).then_some(outcome))
-}
-
-/// Step 7: seals the response before anything reads it. An error does not make the run give up a response in hand:
-/// where the disk does not take it, the keyring may.
-fn seal_response(
-    ctx: &RefreshContext,
-    locked: &mut LockedProfile<'_, '_>,
-    key: &Arc<SealingKey>,
-    space: StagedFile,
-    sent_refresh: SentRefresh<'_>,
-) -> Result<SealedResponse, Outcome> {
-    let (generation, attempt) = (sent_refresh.intent.generation.next(), sent_refresh.intent.attempt_id.clone());
-    let response = to_sealed_response(&ctx.profile.provider, sent_refresh);
-    let first = locked.seal_response(space, &response, generation, &attempt, key);
-    let Err(mut error) = first else {
-        return Ok(response);
-    };
-    tracing::error!(event = "store.unavailable", profile = %ctx.profile.name, %error, "cannot write the response, retrying");
-    let mut is_published = false;
-    for _ in 0..SEAL_TRIES {
-        if let (false, ResponseContent::Granted { credential, .. }) = (is_published, response.parse(generation)) {
-            is_published =
-                locked.publish(&credential, key).is_ok() && locked.journal.publication == Publication::Published;
-        }
-        #[expect(clippy::disallowed_methods, reason = "no event says that the disk accepts writes again")]
-        std::thread::sleep(SEAL_RETRY_INTERVAL);
-        let space = locked.reserve_response_space();
-        match space.and_then(|space| locked.seal_response(space, &response, generation, &attempt, key)) {
-            Ok(()) => return Ok(response),
-            Err(e) => error = e,
-        }
-    }
-    let mut outcome = error.outcome();
-    outcome.kind = OutcomeKind::InDoubt;
-    if is_published {
-        outcome.kind = OutcomeKind::Refreshed;
-        outcome.warnings.push("the new token is only in the keyring; the next refresh will write it to disk".into());
-    }
-    Err(outcome)
-}
-
-fn to_sealed_response(provider: &Provider, sent_refresh: SentRefresh<'_>) -> SealedResponse {
-    let SentRefresh { intent, refresh_token: sent, spent, response } = sent_refresh;
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    SealedResponse {
-        status: response.status,
-        content_type: response.content_type,
-        content_encoding: response.content_encoding,
-        retry_after: response.retry_after,
-        body: SealedResponse::encode_body(&response.body),
-        is_complete: response.is_complete,
-        further_secrets: response.sent.iter().filter(|s| *s != sent.expose()).map(|s| SecretText(s.into())).collect(),
-        sent_refresh_token: SecretText(sent.expose().into()),
-        cooldown_ms: millis(cooldown_after_grace(&provider.policy, &intent)),
-        sent_at: intent.last_sent,
-        send_count: intent.send_count,
-        binding: spent.binding,
-        previous_grant: SealedGrant::from_grant(&spent.grant),
-        default_lifetime_ms: millis(provider.default_lifetime),
-        max_lifetime_ms: provider.max_lifetime.map(millis),
-    }
-}
-
-/// Rule 20: after a grace retry the abandoned first request may still be under way, so the next generation waits until
-/// it cannot be.
-fn cooldown_after_grace(policy: &Policy, intent: &Intent) -> Duration {
-    let rests = policy.rotation == Rotation::Grace
-        && matches!(policy.grace_semantics, GraceSemantics::Same | GraceSemantics::Multi);
-    if rests && intent.send_count > 1 { policy.settle } else { Duration::ZERO }
 }
 
 /// Settles the journal by a sealed response, which says `content`. `is_promoted`: it has its final name. (pure)

@@ -34,6 +34,8 @@ pub struct RefreshContext {
     pub stop: Arc<AtomicBool>,
     /// Whether this is a daemon, which may go on with the key in memory while the keyring is away.
     pub is_daemon: bool,
+    /// Whether this process lives until it is told to stop, so that a response in hand need not be given up.
+    pub is_long_lived: bool,
     /// Fetched before the lock, because it may come from a command.
     pub prefetched_key: PrefetchedKey,
     /// The stores of other tools, for profiles that follow one.

@@ -149,7 +149,7 @@ fn settle_refusal(facts: &Facts<'_>, journal: Journal, failed: &FailedResponse<'
 
 /// The provider refuses the client: requests stop until the configuration changes, but for a few probes (rule 24).
 fn block_client(facts: &Facts<'_>, journal: &mut Journal, failed: &FailedResponse<'_>) -> Outcome {
-    let failure = failed.text.client_refused();
+    let failure = failed.text.client_refused(facts.prepared.encoding_hint());
     let held = facts.client_block(journal).and_then(|block| block.client.as_ref());
     let client = RefusedClient {
         config_fingerprint: facts.client_mark.to_owned(),

@@ -10,6 +10,7 @@ pub mod follow;
 pub mod followed_stores;
 mod refusal_text;
 pub mod retry_policy;
+mod seal_response;
 pub mod settle;
 pub mod transaction;
 

@@ -71,17 +71,18 @@ impl RefusalText<'_> {
         ErrorKind::of_provider(if is_code && !self.verdict.is_by_history { code } else { "invalid_grant" })
     }
 
-    /// The failure of a client that is refused.
-    pub fn client_refused(&self) -> Failure {
+    /// The failure of a client that is refused. `encoding_hint` is what its secret may need, or empty.
+    pub fn client_refused(&self, encoding_hint: &str) -> Failure {
         let provider = &self.profile.provider;
         let keys = match provider.client_auth {
             ClientAuth::PrivateKeyJwt => "client_id, client_auth, client_key and the endpoint",
-            ClientAuth::None | ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost => {
-                "client_id, client_auth, client_secret and the endpoint"
-            }
+            ClientAuth::None
+            | ClientAuth::ClientSecretBasic
+            | ClientAuth::ClientSecretBasicRaw
+            | ClientAuth::ClientSecretPost => "client_id, client_auth, client_secret and the endpoint",
         };
         let hint = format!(
-            "check {keys} in {}; if they are right, the refresh token may be the cause: keepalive login {}",
+            "check {keys} in {}{encoding_hint}; if they are right, the refresh token may be the cause: keepalive login {}",
             self.section(),
             self.profile.name
         );

@@ -12,10 +12,11 @@ use crate::credential::freshness;
 use crate::credential::secret::Fingerprint;
 use crate::engine::explain;
 use crate::engine::refresh::admission::{Denied, admit};
-use crate::engine::refresh::commit::{SentRefresh, settle_exchange, settle_recovered};
+use crate::engine::refresh::commit::{settle_exchange, settle_recovered};
 use crate::engine::refresh::context::{Facts, RefreshContext};
 use crate::engine::refresh::errors;
 use crate::engine::refresh::retry_policy::SendKind;
+use crate::engine::refresh::seal_response::SentRefresh;
 use crate::engine::status;
 use crate::events;
 use crate::guard::{Lease, LockedCredential};
@@ -26,8 +27,8 @@ use crate::store::journal::{Intent, Journal};
 use crate::store::keys::sealing_key;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::tokens::reconcile::stale_credential;
-use crate::store::{LoadedCredential, LockedProfile, StoreError};
-use crate::sys::lockfile::LockFile;
+use crate::store::{LoadedCredential, LockedProfile, PROFILE_LOCK_WAIT, StoreError, TokenLock};
+use crate::sys::lockfile::LockWait;
 
 /// The pauses before the tries of one flight. A failed connection costs nothing, because nothing was sent.
 const QUICK_TRY_DELAYS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(900)];
@@ -256,14 +257,16 @@ impl RefreshContext {
         Err(crate::store::StoreError::from(error).outcome())
     }
 
-    /// The lock of a token with the same number may be held by any process, even a stopped one, so the place at the
-    /// provider is given away meanwhile.
-    fn lock_token(&self, token: &Fingerprint) -> Result<LockFile, StoreError> {
+    /// The lock of the token may be held by a profile of another name, in any process, even a stopped one. So the place at
+    /// the provider is given away meanwhile, and the wait has an end: nothing has been sent.
+    fn lock_token(&self, token: &Fingerprint) -> Result<TokenLock, StoreError> {
         match self.store.try_lock_token(token)? {
             Some(lock) => Ok(lock),
             None => {
                 events::lock_wait(&self.profile.name, "another process has the lock of the token");
-                self.concurrency_permit.released_while(|| self.store.lock_token(token))
+                let is_stopped = || self.is_stopping();
+                let wait = LockWait { limit: PROFILE_LOCK_WAIT, is_stopped: &is_stopped };
+                self.concurrency_permit.released_while(|| self.store.lock_token(token, wait))
             }
         }
     }

@@ -69,9 +69,9 @@ impl Layout {
         self.dir.join("tokens")
     }
 
-    /// One of 256 lock files, chosen by the token: two profiles that hold the same token meet here.
+    /// The lock file of a token: two profiles that hold the same token meet here.
     pub fn token_lock(&self, token: &Fingerprint) -> PathBuf {
-        self.token_locks().join(format!("{}.lock", token.as_str().get(..2).unwrap_or("00")))
+        self.token_locks().join(token.as_str())
     }
 
     pub fn profile_folder(&self, name: &ProfileName) -> ProfileFolder {

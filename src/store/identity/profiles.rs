@@ -9,6 +9,7 @@ use crate::store::disk::envelope;
 use crate::store::disk::layout::{self, Layout};
 use crate::store::journal::Journal;
 use crate::sys::durable;
+use crate::sys::file_watch::FileVersion;
 
 /// Every profile that something is stored for, by name. A folder that cannot be looked into is for its own runs to tell.
 pub(in crate::store) fn list_profiles(layout: &Layout) -> Result<Vec<ProfileName>, StoreError> {
@@ -75,6 +76,23 @@ pub(in crate::store) fn has_known_tokens(layout: &Layout) -> Result<bool, StoreE
         }
     }
     Ok(false)
+}
+
+/// Whether all files were copied here. The journals note the sealed files that they were written for: then none of these
+/// is right. `None`: there is no such note.
+pub(super) fn are_files_copied(layout: &Layout) -> Result<Option<bool>, StoreError> {
+    let mut are_copied = None;
+    for name in list_profiles_strictly(layout)? {
+        let folder = layout.profile_folder(&name);
+        // What cannot be read is for the profile's own runs to tell.
+        let Ok(Some(journal)) = Journal::read(&folder.journal(), &name) else { continue };
+        let sealed = durable::read(&folder.sealed()).ok().flatten().and_then(|bytes| envelope::header(&bytes).ok());
+        match journal.is_copied(sealed.map(|header| header.generation), FileVersion::of(&folder.sealed())) {
+            Some(false) => return Ok(Some(false)),
+            is_copied => are_copied = are_copied.or(is_copied),
+        }
+    }
+    Ok(are_copied)
 }
 
 pub(in crate::store) fn list_folders(layout: &Layout) -> Result<Vec<PathBuf>, StoreError> {

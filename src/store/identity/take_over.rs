@@ -3,6 +3,8 @@
 //! The user vouches that the previous owner is out of use. Its keyring items are taken over if its key is still there
 //! to prove that they are genuine.
 
+use std::sync::Arc;
+
 use crate::credential::Generation;
 use crate::credential::secret::Fingerprint;
 use crate::guard::Permit;
@@ -12,14 +14,17 @@ use crate::store::identity::StoreIdentity;
 use crate::store::keyring::item::{ProfileItem, PublishedItem};
 use crate::store::keys::key_item;
 use crate::store::keys::sealing_key::SealingKey;
-use crate::store::{LockedProfile, Store, StoreError, TokenClaim};
-use crate::sys::{durable, machine};
+use crate::store::{LockedProfile, PROFILE_LOCK_WAIT, STORE_LOCK_WAIT, Store, StoreError, TokenClaim};
+use crate::sys::durable;
+use crate::sys::lockfile::{LockHolder, LockWait};
 
 /// What was done about one profile.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TakeOverResult {
     /// The profile already belonged here.
     AlreadyOwned,
+    /// It belongs here from now on; no other store has published it.
+    TakenOver,
     /// The keyring's copy was adopted as this generation.
     Adopted(Generation),
     /// The copy here was newer, and was published as this generation.
@@ -37,13 +42,16 @@ impl Store {
     pub fn take_over(&self, names: &[ProfileName]) -> Result<Vec<(ProfileName, TakeOverResult)>, StoreError> {
         let dir = self.layout.dir();
         durable::create_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
-        let held = StoreError::lock(&self.layout.store_lock())?;
-        let mut identity = self.identity.find_or_create()?;
-        identity.machine = machine::machine_id();
-        identity.write(&self.layout.identity())?;
+        let held = StoreError::lock(&self.layout.store_lock(), STORE_LOCK_WAIT)?;
+        let (identity, is_new) = self.identity.take_over(|identity| self.keys.is_owner(identity))?;
         drop(held);
-        let (key, _kept) = self.prepare_to_seal("")?;
-        let take = |name| match self.take_over_profile(name, &identity, &key) {
+        let (key, held) = self.prepare_to_seal("")?;
+        if is_new {
+            // A run that dies before this has taken nothing over yet: the keyring names another owner still.
+            self.keys.set_owner(&key, &identity)?;
+        }
+        drop(held);
+        let take = |name| match self.take_over_profile(name, &identity, is_new) {
             Err(StoreError::TokenClaimed { claim, .. }) => TakeOverResult::Claimed(claim),
             Err(e) => TakeOverResult::Failed(Box::new(e.outcome())),
             Ok(taken) => taken,
@@ -55,17 +63,18 @@ impl Store {
         &self,
         name: &ProfileName,
         identity: &StoreIdentity,
-        key: &std::sync::Arc<SealingKey>,
+        is_new: bool,
     ) -> Result<TakeOverResult, StoreError> {
-        let lock = StoreError::lock(&self.create_lock_file(name)?)?;
-        let mut locked = self.open_profile(Permit::from_lock(name, &lock))?;
+        let locks = self.lock_to_seal(name, None, LockWait::at_most(PROFILE_LOCK_WAIT), &|_| {})?;
+        let key = &locks.key;
+        let mut locked = self.open_profile(Permit::from_lock(name, &locks.profile))?;
         let Some(keyring) = &self.keyring else {
-            return Ok(TakeOverResult::AlreadyOwned);
+            return accept_copy(&mut locked, key, is_new);
         };
         let item = ProfileItem::new(keyring, name, &identity.uuid);
         let (PublishedItem::OtherStore { uuid, generation, claimed_refresh_token: refresh }, _) = item.read(key)?
         else {
-            return Ok(TakeOverResult::AlreadyOwned);
+            return accept_copy(&mut locked, key, is_new);
         };
         let proven = match key_item::read(keyring, &uuid)? {
             Some(former_key) => ProfileItem::new(keyring, name, &uuid).read(&former_key)?.0,
@@ -93,7 +102,11 @@ impl Store {
         self.keys.check_id(key, name.as_str())?;
         credential.generation = next;
         let fingerprint = key.fingerprint(&credential.refresh);
-        let _token_lock = self.lock_token(&fingerprint)?;
+        let path = self.layout.token_lock(&fingerprint);
+        let locked_token = self.try_lock_token(&fingerprint)?;
+        let Some(_token_lock) = locked_token else {
+            return Err(StoreError::Locked { holder: LockHolder::of(&path), path });
+        };
         if known.as_ref() != Some(&fingerprint) {
             self.check_unclaimed(&locked, &fingerprint, key)?;
         }
@@ -124,6 +137,15 @@ impl Store {
         };
         claim.map_or(Ok(()), |claim| Err(StoreError::TokenClaimed { profile, claim }))
     }
+}
+
+fn accept_copy(
+    locked: &mut LockedProfile<'_, '_>,
+    key: &Arc<SealingKey>,
+    is_new_owner: bool,
+) -> Result<TakeOverResult, StoreError> {
+    let is_news = locked.accept_copy(key, is_new_owner)?;
+    Ok(if is_news { TakeOverResult::TakenOver } else { TakeOverResult::AlreadyOwned })
 }
 
 /// Whether a token is known here to be consumed or rejected.

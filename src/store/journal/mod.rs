@@ -277,7 +277,7 @@ impl Journal {
         let is_of_it = self.is_of(&store.uuid);
         self.last_ledgered.take_if(|_| !is_of_it);
         if is_of_it || !self.has_credential() || !store.is_permanent() {
-            self.store_identity = Some(store.clone()).filter(StoreIdentity::is_permanent);
+            self.store_identity = Some(store.for_journal()).filter(StoreIdentity::is_permanent);
         }
     }
 
@@ -289,6 +289,13 @@ impl Journal {
     /// Whether the sealed file is the one that this was written for.
     pub fn is_written_for(&self, sealed: Option<FileVersion>) -> bool {
         self.sealed_mark.is_some() && sealed.map(|version| version.mark()) == self.sealed_mark
+    }
+
+    /// Whether the sealed file, though of the generation of this journal, is not the one that it was written for: it was
+    /// copied, or restored from a backup. `None`: that cannot be told.
+    pub fn is_copied(&self, sealed: Option<Generation>, version: Option<FileVersion>) -> Option<bool> {
+        let is_told = self.sealed_mark.is_some() && self.has_credential() && sealed == Some(self.generation);
+        is_told.then(|| !self.is_written_for(version))
     }
 
     pub fn has_credential(&self) -> bool {

@@ -76,6 +76,13 @@ impl<'s> ProfileItem<'s> {
         })
     }
 
+    /// The UUID of the other store that published the item; `None` where none did.
+    pub fn other_owner(&self) -> Result<Option<String>, KeyringError> {
+        let found = self.keyring.read(&self.attributes)?;
+        let owner = found.and_then(|found| Some(serde_json::from_str::<ItemValue>(&found.value).ok()?.store));
+        Ok(owner.filter(|owner| *owner != self.store))
+    }
+
     fn verify(&self, text: &str, key: &SealingKey) -> PublishedItem {
         let Ok(mut value) = serde_json::from_str::<ItemValue>(text) else {
             let claimed = serde_json::from_str::<serde_json::Value>(text).ok();
@@ -188,6 +195,15 @@ pub(in crate::store) fn find_other_holder(
     };
     let items = keyring.list(keyring.service())?;
     Ok(items.into_iter().find_map(|(user, text)| (user != but.as_str() && holds(&text)).then_some(user)))
+}
+
+/// Whether any item here was published by the store with this UUID, in whatever directory.
+pub(in crate::store) fn is_published_by(keyring: &KeyringService, store: &str) -> Result<bool, KeyringError> {
+    let names_store = |text: &str| {
+        let value = serde_json::from_str::<serde_json::Value>(text);
+        value.is_ok_and(|value| value.get("store").and_then(serde_json::Value::as_str) == Some(store))
+    };
+    Ok(keyring.list(keyring.service())?.iter().any(|(_, text)| names_store(text)))
 }
 
 #[cfg(test)]

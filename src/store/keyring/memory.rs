@@ -67,7 +67,7 @@ impl MemoryKeyring {
 }
 
 impl Keyring for MemoryKeyring {
-    fn check(&self) -> Result<(), KeyringError> {
+    fn check(&self, _: &str) -> Result<(), KeyringError> {
         self.lock_or_fault().map(drop)
     }
 

@@ -1,5 +1,8 @@
 //! The OS keyring behind a small trait: one item at a time, no prompt, and a time limit for every call.
 
+#[cfg(target_os = "linux")]
+mod bus;
+mod error;
 pub mod item;
 pub mod memory;
 #[cfg(not(target_os = "linux"))]
@@ -14,11 +17,14 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use crate::outcome::ErrorKind;
+pub use error::{KeyringError, KeyringProgram};
 use worker::KeyringWorker;
 
 /// No keyring operation takes longer; a provider that needs more counts as hanging.
 pub const KEYRING_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The longest that most keyrings take to bring a write to their disk: one lost it when it was killed within 200 ms.
+pub const WRITE_DELAY: Duration = Duration::from_secs(1);
 
 /// One item, found by the attributes `service` and `username`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,8 +48,8 @@ pub struct FoundItem {
 /// some keyrings apply a write whose caller saw it fail, so the caller reads again before it decides. After an error or a
 /// restart of the keyring's service the next call opens a new connection by itself.
 pub trait Keyring: Send + Sync {
-    /// Whether a write could succeed now: reachable and unlocked.
-    fn check(&self) -> Result<(), KeyringError>;
+    /// Whether a write of an item of `service` could succeed now: reachable, and an unlocked place for it.
+    fn check(&self, service: &str) -> Result<(), KeyringError>;
     /// The item's value; `None` if there is no such item. A locked keyring is an error even if it would have none.
     fn read(&self, item: &KeyringItem) -> Result<Option<FoundItem>, KeyringError>;
     /// The values of all items of a service, each with its user. Empty where the platform cannot list them.
@@ -55,6 +61,10 @@ pub trait Keyring: Send + Sync {
     fn delete(&self, item: &KeyringItem, holding: &str) -> Result<(), KeyringError>;
     /// Closes the connection, so that the next read comes from a new one.
     fn reconnect(&self);
+    /// How long a write that was acknowledged may still be in the keyring's memory alone.
+    fn write_delay(&self) -> Duration {
+        WRITE_DELAY
+    }
 }
 
 /// A keyring, and the name under which a store keeps its items there.
@@ -72,6 +82,11 @@ impl KeyringService {
     pub fn service(&self) -> &str {
         &self.service
     }
+
+    /// Whether a write could succeed now.
+    pub fn check(&self) -> Result<(), KeyringError> {
+        self.keyring.check(&self.service)
+    }
 }
 
 impl Deref for KeyringService {
@@ -82,56 +97,6 @@ impl Deref for KeyringService {
     }
 }
 
-/// Why the keyring could not serve, told apart as far as the platform lets us.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyringError {
-    #[error("there is no session bus")]
-    NoBus,
-    #[error("no keyring service runs on the session bus")]
-    NoService,
-    #[error("the keyring has no default collection")]
-    NoCollection,
-    #[error("the keyring is locked")]
-    Locked,
-    #[error("the keyring did not respond within {} s", KEYRING_TIMEOUT.as_secs())]
-    TimedOut,
-    #[error("the keyring denied access")]
-    Denied,
-    #[error("the keyring failed: {0}")]
-    Failed(String),
-}
-
-impl KeyringError {
-    /// The word for programs.
-    pub fn error_kind(&self) -> ErrorKind {
-        match self {
-            Self::NoBus => ErrorKind::KeyringNoBus,
-            Self::NoService => ErrorKind::KeyringMissing,
-            Self::NoCollection => ErrorKind::KeyringNoCollection,
-            Self::Locked => ErrorKind::KeyringLocked,
-            Self::TimedOut => ErrorKind::KeyringHanging,
-            Self::Denied => ErrorKind::KeyringDenied,
-            Self::Failed(_) => ErrorKind::KeyringFailed,
-        }
-    }
-
-    /// What to do about it.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::NoBus => {
-                "run inside the user's session, set DBUS_SESSION_BUS_ADDRESS, or use [store] kind = \"file\""
-            }
-            Self::NoService => "start a keyring (gnome-keyring, KWallet, KeePassXC), or use [store] kind = \"file\"",
-            Self::NoCollection => "create a default keyring, for example by logging in to the desktop once",
-            Self::Locked => {
-                "unlock it by logging in to the desktop, or: printf %s PASSWORD | gnome-keyring-daemon --unlock"
-            }
-            Self::TimedOut => "restart the keyring service",
-            Self::Denied => "allow keepalive to use the keyring",
-            Self::Failed(_) => "see the keyring's own log",
-        }
-    }
-}
 /// The keyring of this platform. `bus_address`: the session bus, where there is such a thing; asked only when needed.
 pub fn open(bus_address: Option<String>) -> Box<dyn Keyring> {
     #[cfg(target_os = "linux")]
@@ -139,6 +104,6 @@ pub fn open(bus_address: Option<String>) -> Box<dyn Keyring> {
     #[cfg(not(target_os = "linux"))]
     {
         let _unused = bus_address;
-        Box::new(Worker::new(native::Native))
+        Box::new(KeyringWorker::new(native::NativeBackend))
     }
 }

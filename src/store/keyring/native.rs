@@ -4,8 +4,8 @@
 use keyring::Entry;
 use zeroize::Zeroizing;
 
-use super::worker::Backend;
-use super::{Found, Item, KeyringError};
+use super::worker::KeyringBackend;
+use super::{FoundItem, KeyringError, KeyringItem};
 
 /// Windows keeps 2,560 bytes, written as UTF-16.
 #[cfg(windows)]
@@ -14,17 +14,17 @@ const MAX_VALUE_LEN: usize = 1280;
 /// The platform's own store; the library keeps no connection.
 pub struct NativeBackend;
 
-impl Backend for Native {
-    fn check(&mut self) -> Result<(), KeyringError> {
-        let probe = Item { service: "keepalive-probe".into(), user: "probe".into() };
+impl KeyringBackend for NativeBackend {
+    fn check(&mut self, _: &str) -> Result<(), KeyringError> {
+        let probe = KeyringItem { service: "keepalive-probe".into(), user: "probe".into() };
         self.read(&probe).map(drop)
     }
 
-    fn read(&mut self, item: &Item) -> Result<Option<Found>, KeyringError> {
+    fn read(&mut self, item: &KeyringItem) -> Result<Option<FoundItem>, KeyringError> {
         match entry(item)?.get_password() {
-            Ok(value) => Ok(Some(Found { value: Zeroizing::new(value), duplicates: 0 })),
+            Ok(value) => Ok(Some(FoundItem { value: Zeroizing::new(value), duplicates: 0 })),
             Err(keyring_core::Error::NoEntry) => Ok(None),
-            Err(e) => Err(fault(&e)),
+            Err(e) => Err(to_keyring_error(&e)),
         }
     }
 
@@ -33,23 +33,23 @@ impl Backend for Native {
         Ok(Vec::new())
     }
 
-    fn write(&mut self, item: &Item, value: &str) -> Result<(), KeyringError> {
+    fn write(&mut self, item: &KeyringItem, value: &str) -> Result<(), KeyringError> {
         #[cfg(windows)]
-        if value.encode_utf16().count() > LONGEST {
+        if value.encode_utf16().count() > MAX_VALUE_LEN {
             return Err(KeyringError::Failed(format!(
-                "Windows stores at most {LONGEST} characters; this item is longer"
+                "Windows stores at most {MAX_VALUE_LEN} characters; this item is longer"
             )));
         }
-        entry(item)?.set_password(value).map_err(|e| fault(&e))
+        entry(item)?.set_password(value).map_err(|e| to_keyring_error(&e))
     }
 
-    fn delete(&mut self, item: &Item, holding: &str) -> Result<(), KeyringError> {
+    fn delete(&mut self, item: &KeyringItem, holding: &str) -> Result<(), KeyringError> {
         if self.read(item)?.is_some_and(|found| !found.value.contains(holding)) {
             return Ok(());
         }
         match entry(item)?.delete_credential() {
             Ok(()) | Err(keyring_core::Error::NoEntry) => Ok(()),
-            Err(e) => Err(fault(&e)),
+            Err(e) => Err(to_keyring_error(&e)),
         }
     }
 
@@ -60,8 +60,8 @@ impl Backend for Native {
     }
 }
 
-fn entry(item: &Item) -> Result<Entry, KeyringError> {
-    Entry::new(&item.service, &item.user).map_err(|e| fault(&e))
+fn entry(item: &KeyringItem) -> Result<Entry, KeyringError> {
+    Entry::new(&item.service, &item.user).map_err(|e| to_keyring_error(&e))
 }
 
 fn to_keyring_error(error: &keyring_core::Error) -> KeyringError {

@@ -6,80 +6,69 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use secret_service::blocking::{Item as SecretItem, SecretService};
-use secret_service::{EncryptionType, Error};
-use zbus::blocking::connection::Builder;
+use secret_service::Error;
+use secret_service::blocking::{Collection, Item as SecretItem};
+use zbus::zvariant::OwnedObjectPath;
 use zeroize::Zeroizing;
 
+use super::bus::{SecretServiceLink, is_stale_connection};
 use super::worker::KeyringBackend;
-use super::{FoundItem, KeyringError, KeyringItem};
+use super::{FoundItem, KeyringError, KeyringItem, KeyringProgram, WRITE_DELAY};
 
-/// Bound on each D-Bus call. Below `DEADLINE`, so that a stopped service is noticed by the call itself.
-const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// KWallet writes a wallet 5 s after the last change of it.
+const KWALLET_WRITE_DELAY: Duration = Duration::from_secs(6);
+
 /// Text, because some providers keep nothing else.
 const CONTENT_TYPE: &str = "text/plain";
+/// What the service name of a sealing key's item has beyond that of the published items.
+const KEY_SUFFIX: &str = "-key";
 
 /// A connection to the Secret Service, made when needed and made anew when it has gone stale.
 pub struct SecretServiceBackend {
     bus_address: Option<String>,
-    service: Option<SecretService<'static>>,
+    link: Option<SecretServiceLink>,
 }
 
 impl SecretServiceBackend {
     /// `bus_address`: the session bus; `None`: there is none.
     pub fn new(bus_address: Option<String>) -> Self {
-        Self { bus_address, service: None }
-    }
-
-    fn connect(&self) -> Result<SecretService<'static>, KeyringError> {
-        let address = self.bus_address.as_deref().ok_or(KeyringError::NoBus)?;
-        let connection = Builder::address(address)
-            .and_then(|builder| builder.method_timeout(CALL_TIMEOUT).build())
-            .map_err(|e| if is_timeout(&e) { KeyringError::TimedOut } else { KeyringError::NoBus })?;
-        SecretService::connect_with_existing(EncryptionType::Dh, connection).map_err(to_keyring_error)
+        Self { bus_address, link: None }
     }
 
     /// Runs `call`, once more over a new connection if the old one turns out to be of a service that has restarted.
-    fn with_service<T>(
-        &mut self,
-        call: impl Fn(&SecretService<'static>) -> Result<T, Error>,
-    ) -> Result<T, KeyringError> {
-        let had_connection = self.service.is_some();
-        let service = match self.service.take() {
-            Some(service) => service,
-            None => self.connect()?,
-        };
-        match call(&service) {
+    fn with_service<T>(&mut self, call: impl Fn(&SecretServiceLink) -> Result<T, Error>) -> Result<T, KeyringError> {
+        let address = self.bus_address.as_deref().ok_or(KeyringError::NoBus)?;
+        if let Some(link) = self.link.take() {
+            match call(&link) {
+                Err(e) if is_stale_connection(&e) => {}
+                done => return self.keep(link, done),
+            }
+        }
+        let link = SecretServiceLink::connect(address)?;
+        let done = call(&link);
+        self.keep(link, done)
+    }
+
+    /// Keeps a link that worked for the next call.
+    fn keep<T>(&mut self, link: SecretServiceLink, done: Result<T, Error>) -> Result<T, KeyringError> {
+        match done {
             Ok(value) => {
-                self.service = Some(service);
+                self.link = Some(link);
                 Ok(value)
             }
-            Err(e) if had_connection && is_stale_connection(&e) => {
-                let service = self.connect()?;
-                let result = call(&service).map_err(to_keyring_error);
-                self.service = Some(service);
-                result
-            }
-            Err(e) => Err(to_keyring_error(e)),
+            Err(e) => Err(link.explain(e)),
         }
     }
 }
 
 impl KeyringBackend for SecretServiceBackend {
-    fn check(&mut self) -> Result<(), KeyringError> {
-        self.with_service(ensure_unlocked)
+    fn check(&mut self, service: &str) -> Result<(), KeyringError> {
+        self.with_service(|link| collection_for_new(link, service).map(drop))
     }
 
     fn read(&mut self, item: &KeyringItem) -> Result<Option<FoundItem>, KeyringError> {
-        let texts = self.with_service(|service| {
-            let items = find_items(service, item)?;
-            if items.is_empty() {
-                // A locked keyring must not pass for one that lacks the item. No keyring at all lacks it.
-                return match ensure_unlocked(service) {
-                    Err(Error::NoResult) | Ok(()) => Ok(Vec::new()),
-                    Err(e) => Err(e),
-                };
-            }
+        let texts = self.with_service(|link| {
+            let items = find_items(link, item)?;
             items.iter().map(SecretItem::get_secret).collect::<Result<Vec<_>, _>>()
         })?;
         let texts = texts
@@ -93,8 +82,8 @@ impl KeyringBackend for SecretServiceBackend {
     }
 
     fn list(&mut self, of: &str, alive: &dyn Fn()) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError> {
-        let found = self.with_service(|service| {
-            let items = search_items(service, HashMap::from([("service", of)]))?;
+        let found = self.with_service(|link| {
+            let items = find(link, of, &HashMap::from([("service", of)]))?;
             let told = |item: &SecretItem<'_>| {
                 alive();
                 Ok((item.get_attributes()?.remove("username"), item.get_secret()?))
@@ -107,11 +96,9 @@ impl KeyringBackend for SecretServiceBackend {
     }
 
     fn write(&mut self, item: &KeyringItem, value: &str) -> Result<(), KeyringError> {
-        self.with_service(|service| {
-            ensure_unlocked(service)?;
-            let items = find_items(service, item)?;
+        self.with_service(|link| {
             let mut aged = Vec::new();
-            for found in items {
+            for found in find_items(link, item)? {
                 let secret = Zeroizing::new(found.get_secret()?);
                 aged.push((generation_in(&String::from_utf8_lossy(&secret)), found));
             }
@@ -119,7 +106,7 @@ impl KeyringBackend for SecretServiceBackend {
                 Some((_, newest)) => newest.set_secret(value.as_bytes(), CONTENT_TYPE),
                 None => {
                     let label = format!("keepalive: {}", item.user);
-                    let collection = service.get_default_collection()?;
+                    let collection = collection_for_new(link, &item.service)?;
                     collection.create_item(&label, attribute_map(item), value.as_bytes(), true, CONTENT_TYPE).map(drop)
                 }
             }
@@ -127,9 +114,8 @@ impl KeyringBackend for SecretServiceBackend {
     }
 
     fn delete(&mut self, item: &KeyringItem, holding: &str) -> Result<(), KeyringError> {
-        self.with_service(|service| {
-            ensure_unlocked(service)?;
-            for found in find_items(service, item)? {
+        self.with_service(|link| {
+            for found in find_items(link, item)? {
                 let secret = Zeroizing::new(found.get_secret()?);
                 if String::from_utf8_lossy(&secret).contains(holding) {
                     found.delete()?;
@@ -139,8 +125,15 @@ impl KeyringBackend for SecretServiceBackend {
         })
     }
 
+    fn write_delay(&mut self) -> Duration {
+        match self.link.as_ref().and_then(SecretServiceLink::program) {
+            Some(KeyringProgram::KWallet) => KWALLET_WRITE_DELAY,
+            _ => WRITE_DELAY,
+        }
+    }
+
     fn disconnect(&mut self) {
-        self.service = None;
+        self.link = None;
     }
 
     fn renew(&self) -> Self {
@@ -148,25 +141,84 @@ impl KeyringBackend for SecretServiceBackend {
     }
 }
 
-/// Whether the default collection exists and is unlocked. Asking never prompts; everything that could prompt comes after.
-fn ensure_unlocked(service: &SecretService<'static>) -> Result<(), Error> {
-    match service.get_default_collection()?.is_locked()? {
-        true => Err(Error::Locked),
-        false => Ok(()),
+/// The items with these attributes, wherever they are, of a store whose items have this service name. None is found only
+/// where that is certain: a locked collection may not tell what it has.
+fn find<'a>(
+    link: &'a SecretServiceLink,
+    service: &str,
+    attributes: &HashMap<&str, &str>,
+) -> Result<Vec<SecretItem<'a>>, Error> {
+    // An open wallet that calls itself locked is open from here on.
+    let default = open_default(link);
+    let (mut open, locked) = link.collections()?;
+    let mut found = search(link, &open, attributes)?;
+    if found.is_empty() && !locked.is_empty() {
+        open = link.unlock_without_prompt(&locked)?;
+        found = search(link, &open, attributes)?;
+    }
+    if !found.is_empty() {
+        // A locked collection may have a copy; the one that is open is what can be used now.
+        return Ok(found);
+    }
+    match default {
+        Ok(_) | Err(Error::NoResult) if link.is_in_locked(&locked, attributes)? => Err(Error::Locked),
+        // No default collection at all lacks the item.
+        Ok(_) | Err(Error::NoResult) => Ok(found),
+        Err(Error::Locked) if home_collection(link, service)?.is_some() => Ok(found),
+        Err(e) => Err(e),
     }
 }
 
-/// The items with these two attributes; an error if any of them is locked.
-fn find_items<'a>(service: &'a SecretService<'static>, item: &KeyringItem) -> Result<Vec<SecretItem<'a>>, Error> {
-    search_items(service, attribute_map(item))
+fn find_items<'a>(link: &'a SecretServiceLink, item: &KeyringItem) -> Result<Vec<SecretItem<'a>>, Error> {
+    find(link, &item.service, &attribute_map(item))
 }
 
-fn search_items<'a>(
-    service: &'a SecretService<'static>,
-    attributes: HashMap<&str, &str>,
+/// The items with these attributes in some collections. Not asked of the service as a whole: KeePassXC shows a prompt for
+/// every database that is locked.
+fn search<'a>(
+    link: &'a SecretServiceLink,
+    collections: &[OwnedObjectPath],
+    attributes: &HashMap<&str, &str>,
 ) -> Result<Vec<SecretItem<'a>>, Error> {
-    let found = service.search_items(attributes)?;
-    if found.locked.is_empty() { Ok(found.unlocked) } else { Err(Error::Locked) }
+    let mut found = Vec::new();
+    for collection in collections {
+        for path in link.search_in(collection, attributes)? {
+            found.push(link.service.get_item_by_path(path)?);
+        }
+    }
+    Ok(found)
+}
+
+/// The default collection, unlocked. Nothing here prompts; everything that could prompt comes after.
+fn open_default(link: &SecretServiceLink) -> Result<Collection<'_>, Error> {
+    let collection = link.service.get_default_collection()?;
+    let path = collection.collection_path.clone();
+    if collection.is_locked()? && !link.unlock_without_prompt(std::slice::from_ref(&path))?.contains(&path) {
+        return Err(Error::Locked);
+    }
+    Ok(collection)
+}
+
+/// Where a new item of `service` goes: the default collection, or if that is locked or gone, the one with our other items.
+fn collection_for_new<'a>(link: &'a SecretServiceLink, service: &str) -> Result<Collection<'a>, Error> {
+    match open_default(link) {
+        Err(unusable @ (Error::Locked | Error::NoResult)) => home_collection(link, service)?.ok_or(unusable),
+        opened => opened,
+    }
+}
+
+/// An unlocked collection with items of ours: the sealing key or published ones.
+fn home_collection<'a>(link: &'a SecretServiceLink, service: &str) -> Result<Option<Collection<'a>>, Error> {
+    let service = service.strip_suffix(KEY_SUFFIX).unwrap_or(service);
+    let (open, _) = link.collections()?;
+    for name in [format!("{service}{KEY_SUFFIX}"), service.to_owned()] {
+        for collection in &open {
+            if !link.search_in(collection, &HashMap::from([("service", name.as_str())]))?.is_empty() {
+                return link.service.get_collection_by_path(collection.clone()).map(Some);
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn attribute_map(item: &KeyringItem) -> HashMap<&str, &str> {
@@ -176,45 +228,4 @@ fn attribute_map(item: &KeyringItem) -> HashMap<&str, &str> {
 /// The `generation` member of a value of ours; `None` sorts before all.
 fn generation_in(text: &str) -> Option<u64> {
     serde_json::from_str::<serde_json::Value>(text).ok()?.get("generation")?.as_u64()
-}
-
-fn is_timeout(error: &zbus::Error) -> bool {
-    matches!(error, zbus::Error::InputOutput(e) if e.kind() == std::io::ErrorKind::TimedOut)
-}
-
-/// The name of a D-Bus error, if it is one.
-fn dbus_error_name(error: &Error) -> Option<String> {
-    match error {
-        Error::Zbus(zbus::Error::MethodError(name, ..)) => Some(name.to_string()),
-        Error::Zbus(zbus::Error::FDO(e)) => Some(zbus::DBusError::name(e.as_ref()).to_string()),
-        Error::ZbusFdo(e) => Some(zbus::DBusError::name(e).to_string()),
-        _ => None,
-    }
-}
-
-/// Whether the service has restarted since the connection was made, or the bus has: a new connection may help.
-fn is_stale_connection(error: &Error) -> bool {
-    let is_broken =
-        matches!(error, Error::Zbus(zbus::Error::InputOutput(e)) if e.kind() != std::io::ErrorKind::TimedOut);
-    let named = dbus_error_name(error).unwrap_or_default();
-    let words =
-        ["NoSession", "UnknownObject", "UnknownMethod", "NoReply", "Disconnected", "NameHasNoOwner", "ServiceUnknown"];
-    is_broken || words.iter().any(|word| named.ends_with(word))
-}
-
-fn to_keyring_error(error: Error) -> KeyringError {
-    let named = dbus_error_name(&error).unwrap_or_default();
-    let is_named = |words: &[&str]| words.iter().any(|word| named.ends_with(word));
-    match &error {
-        Error::Zbus(e) if is_timeout(e) => KeyringError::TimedOut,
-        Error::Locked => KeyringError::Locked,
-        Error::NoResult => KeyringError::NoCollection,
-        Error::Prompt | Error::PromptDisconnected => KeyringError::Denied,
-        Error::Unavailable => KeyringError::NoService,
-        _ if is_named(&["ServiceUnknown", "NameHasNoOwner", "Spawn.ServiceNotFound"]) => KeyringError::NoService,
-        _ if is_named(&["IsLocked"]) => KeyringError::Locked,
-        _ if is_named(&["AccessDenied"]) => KeyringError::Denied,
-        _ if is_named(&["NoReply", "TimedOut", "Timeout"]) => KeyringError::TimedOut,
-        _ => KeyringError::Failed(error.to_string()),
-    }
 }

@@ -5,26 +5,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::{FoundItem, KEYRING_TIMEOUT, Keyring, KeyringError, KeyringItem};
+use super::{FoundItem, KEYRING_TIMEOUT, Keyring, KeyringError, KeyringItem, WRITE_DELAY};
 
 /// The calls that a platform implements; they may block for ever.
 pub trait KeyringBackend: Send + 'static {
-    fn check(&mut self) -> Result<(), KeyringError>;
+    fn check(&mut self, service: &str) -> Result<(), KeyringError>;
     fn read(&mut self, item: &KeyringItem) -> Result<Option<FoundItem>, KeyringError>;
     /// Calls `alive` between items: there may be a thousand, and each is asked for.
     fn list(&mut self, service: &str, alive: &dyn Fn()) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError>;
     fn write(&mut self, item: &KeyringItem, value: &str) -> Result<(), KeyringError>;
     fn delete(&mut self, item: &KeyringItem, holding: &str) -> Result<(), KeyringError>;
     fn disconnect(&mut self);
+    /// See [`Keyring::write_delay`].
+    fn write_delay(&mut self) -> Duration {
+        WRITE_DELAY
+    }
     /// A backend of the same kind, unconnected, for the thread that takes over from a stuck one.
     fn renew(&self) -> Self;
 }
 
 /// Threads that may be stuck in a keyring at once; one more call is refused without trying.
 const MAX_THREADS: usize = 4;
+
+/// How many items one call may report. It gives a bound to a call that makes progress for ever.
+const MAX_SIGNS_OF_LIFE: usize = 100_000;
 
 type Job<B> = Box<dyn FnOnce(&mut B) + Send>;
 
@@ -63,7 +71,7 @@ impl<B: KeyringBackend> KeyringWorker<B> {
             let _left = response.send(Some(result));
         });
         self.enqueue(job)?;
-        loop {
+        for _ in 0..MAX_SIGNS_OF_LIFE {
             match answered.recv_timeout(KEYRING_TIMEOUT) {
                 Ok(Some(result)) => return result,
                 Ok(None) => {}
@@ -76,6 +84,8 @@ impl<B: KeyringBackend> KeyringWorker<B> {
                 }
             }
         }
+        *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Err(KeyringError::TimedOut)
     }
 
     fn enqueue(&self, job: Job<B>) -> Result<(), KeyringError> {
@@ -134,8 +144,9 @@ impl Drop for ThreadCounter {
 }
 
 impl<B: KeyringBackend> Keyring for KeyringWorker<B> {
-    fn check(&self) -> Result<(), KeyringError> {
-        self.call(B::check)
+    fn check(&self, service: &str) -> Result<(), KeyringError> {
+        let service = service.to_owned();
+        self.call(move |b| b.check(&service))
     }
 
     fn read(&self, item: &KeyringItem) -> Result<Option<FoundItem>, KeyringError> {
@@ -158,6 +169,10 @@ impl<B: KeyringBackend> Keyring for KeyringWorker<B> {
         self.call(move |b| b.delete(&item, &holding))
     }
 
+    fn write_delay(&self) -> Duration {
+        self.call(|b| Ok(b.write_delay())).unwrap_or(WRITE_DELAY)
+    }
+
     fn reconnect(&self) {
         // If the thread is stuck there is nothing to close.
         let _stuck = self.call(|b| {
@@ -175,7 +190,7 @@ mod tests {
     struct Stuck(Arc<Mutex<mpsc::Receiver<()>>>);
 
     impl KeyringBackend for Stuck {
-        fn check(&mut self) -> Result<(), KeyringError> {
+        fn check(&mut self, _: &str) -> Result<(), KeyringError> {
             let _gone = self.0.lock().unwrap_or_else(PoisonError::into_inner).recv();
             Ok(())
         }
@@ -209,7 +224,7 @@ mod tests {
     fn hanging_keyring_call_is_abandoned_and_the_next_works() {
         let (hold, held) = mpsc::channel::<()>();
         let worker = KeyringWorker::new(Stuck(Arc::new(Mutex::new(held))));
-        assert_eq!(worker.check(), Err(KeyringError::TimedOut));
+        assert_eq!(worker.check("s"), Err(KeyringError::TimedOut));
         assert_eq!(worker.write(&item(), "x"), Ok(()));
         drop(hold);
     }

@@ -10,6 +10,7 @@ use crate::store::identity::profiles;
 use crate::store::journal::Journal;
 use crate::store::keys::sealing_key::{self, KeyError, SealingKey};
 use crate::store::keys::{KeyPlace, Keys};
+use crate::sys::durable;
 
 /// What the sealed files of a store tell of their key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +118,7 @@ impl Keys {
 /// The part of a file that can be its header: a response may take megabytes.
 fn read_header(path: &Path) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).ok()?;
+    let file = durable::open_foreign(path).ok()?;
     file.take(2 * envelope::MAX_HEADER_LEN).read_to_end(&mut bytes).ok()?;
     Some(bytes)
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::store::StoreError;
+use crate::store::identity::StoreIdentity;
 use crate::store::keyring::{KeyringError, KeyringItem, KeyringService};
 use crate::store::keys::sealing_key::SealingKey;
 
@@ -14,6 +15,9 @@ struct SealingKeyItem {
     key_id: String,
     key: Zeroizing<String>,
     generation: u64,
+    /// The owner of the store, as `store.json` has it.
+    #[serde(default)]
+    owner: Option<String>,
 }
 
 fn attributes(keyring: &KeyringService, store: &str) -> KeyringItem {
@@ -22,28 +26,39 @@ fn attributes(keyring: &KeyringService, store: &str) -> KeyringItem {
 
 /// The key of the store with this UUID.
 pub(in crate::store) fn read(keyring: &KeyringService, store: &str) -> Result<Option<SealingKey>, StoreError> {
+    Ok(read_owned(keyring, store)?.map(|(key, _)| key))
+}
+
+/// The key, with the owner of the store.
+pub(in crate::store) fn read_owned(
+    keyring: &KeyringService,
+    store: &str,
+) -> Result<Option<(SealingKey, Option<String>)>, StoreError> {
     let Some(found) = keyring.read(&attributes(keyring, store))? else {
         return Ok(None);
     };
     let item: SealingKeyItem = serde_json::from_str(&found.value).map_err(|_| StoreError::KeyDamaged)?;
     let key = SealingKey::from_bytes(item.key.as_bytes()).ok_or(StoreError::KeyDamaged)?;
-    if key.id() == item.key_id { Ok(Some(key)) } else { Err(StoreError::KeyDamaged) }
+    // The item of another store may have been put in its place.
+    let owner = item.owner.filter(|_| item.store == store);
+    if key.id() == item.key_id { Ok(Some((key, owner))) } else { Err(StoreError::KeyDamaged) }
 }
 
 pub(super) fn exists(keyring: &KeyringService, store: &str) -> Result<bool, StoreError> {
     Ok(keyring.read(&attributes(keyring, store))?.is_some())
 }
 
-pub(super) fn write(keyring: &KeyringService, store: &str, key: &SealingKey) -> Result<(), StoreError> {
+pub(super) fn write(keyring: &KeyringService, store: &StoreIdentity, key: &SealingKey) -> Result<(), StoreError> {
     let item = SealingKeyItem {
         format: 1,
-        store: store.to_owned(),
+        store: store.uuid.clone(),
+        owner: store.owner.clone(),
         key_id: key.id().to_owned(),
         key: key.to_base64(),
         generation: 1,
     };
     let text = Zeroizing::new(serde_json::to_string(&item).map_err(|_| StoreError::KeyDamaged)?);
-    Ok(keyring.write(&attributes(keyring, store), &text)?)
+    Ok(keyring.write(&attributes(keyring, &store.uuid), &text)?)
 }
 
 pub(super) fn delete(keyring: &KeyringService, store: &str) -> Result<(), StoreError> {

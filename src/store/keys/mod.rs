@@ -11,15 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::profile::KeySource;
-use crate::store::StoreError;
 use crate::store::disk::layout::Layout;
 use crate::store::identity::{IdentityCache, StoreIdentity, profiles};
-use crate::store::keyring::KeyringService;
+use crate::store::keyring::{KeyringError, KeyringService, item};
 use crate::store::keys::sealing_key::SealingKey;
+use crate::store::{STORE_LOCK_WAIT, StoreError};
 use crate::sys::lockfile::LockFile;
 
-/// How long a new key is given to become durable before it is read again, and how often.
-const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a new key is read again to see whether it has become durable.
 const KEY_CHECK_TRIES: u32 = 10;
 
 /// Where the key is kept.
@@ -99,7 +98,7 @@ impl Keys {
             }
             KeyPlace::File { .. } | KeyPlace::Keyring(_) => None,
         };
-        let held = StoreError::lock(&self.layout.store_lock())?;
+        let held = StoreError::lock(&self.layout.store_lock(), STORE_LOCK_WAIT)?;
         let identity = self.identity.find_or_create()?;
         let key = match (&self.place, from_source) {
             (KeyPlace::Keyring(keyring), _) => self.load_or_generate_item(keyring, &identity)?,
@@ -124,7 +123,7 @@ impl Keys {
             None if profiles::has_sealed_files(&self.layout)? => Err(missing()),
             None => {
                 let key = SealingKey::generate();
-                key_item::write(keyring, &identity.uuid, &key)?;
+                key_item::write(keyring, identity, &key)?;
                 keyring.reconnect();
                 let read_back = key_item::read(keyring, &identity.uuid)?.filter(|read_back| read_back.id() == key.id());
                 self.is_new.store(read_back.is_some(), Ordering::SeqCst);
@@ -133,26 +132,40 @@ impl Keys {
         })
     }
 
+    /// Takes back a key that was made in this run, since what it was made for was refused. The caller holds the store lock.
+    /// Failing costs only an item that nothing needs, and the next first credential uses it.
+    pub(in crate::store) fn discard_unused_new(&self) {
+        let KeyPlace::Keyring(keyring) = &self.place else { return };
+        if !self.is_new.load(Ordering::SeqCst) || !matches!(profiles::has_credentials(&self.layout), Ok(false)) {
+            return;
+        }
+        let Ok(Some(identity)) = self.identity.find() else { return };
+        self.is_new.store(false, Ordering::SeqCst);
+        self.drop_cached();
+        let _stays = key_item::delete(keyring, &identity.uuid);
+    }
+
     /// Makes sure that a key born in this run is kept. Some keyrings acknowledge a write before it is durable (one lost it
-    /// when killed within 200 ms), so this waits, reads it over a new connection and writes it again if need be, for up to
-    /// 10 s. `on_wait` is told of the wait.
+    /// when killed within 200 ms), so this waits, reads it over a new connection and writes it again if need be, a few
+    /// times. `on_wait` is told of the wait.
     pub fn verify_persisted(&self, on_wait: &dyn Fn(Duration)) -> Result<(), StoreError> {
         let KeyPlace::Keyring(keyring) = &self.place else { return Ok(()) };
         if !self.is_new.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let identity = self.identity.of_this_machine()?;
-        on_wait(KEY_CHECK_INTERVAL);
+        let identity = self.identity.usable_here()?;
+        let interval = keyring.write_delay();
+        on_wait(interval);
         for _ in 0..KEY_CHECK_TRIES {
             #[expect(clippy::disallowed_methods, reason = "no keyring says when its disk has the key")]
-            std::thread::sleep(KEY_CHECK_INTERVAL);
+            std::thread::sleep(interval);
             keyring.reconnect();
             if key_item::read(keyring, &identity.uuid)?.is_some() {
                 self.is_new.store(false, Ordering::SeqCst);
                 return Ok(());
             }
             let key = self.load("")?;
-            key_item::write(keyring, &identity.uuid, &key)?;
+            key_item::write(keyring, &identity, &key)?;
         }
         Err(StoreError::KeyMissing { store: identity.uuid })
     }
@@ -172,14 +185,36 @@ impl Keys {
         Ok(key)
     }
 
-    /// A keyring that was wiped under a running daemon gets the key back; another key in its place is an error. Returns
-    /// whether it was missing.
-    pub(in crate::store) fn restore_item(&self, key: &SealingKey, uuid: &str) -> Result<bool, StoreError> {
+    /// A keyring that was wiped under a running daemon gets the key back; another key in its place is an error, and
+    /// another owner beside it. Returns whether the key was missing.
+    pub(in crate::store) fn restore_item(&self, key: &SealingKey, store: &StoreIdentity) -> Result<bool, StoreError> {
         let KeyPlace::Keyring(keyring) = &self.place else { return Ok(false) };
-        match key_item::read(keyring, uuid)? {
-            Some(there) if there.id() == key.id() => Ok(false),
-            Some(_) => Err(StoreError::KeyMissing { store: uuid.to_owned() }),
-            None => key_item::write(keyring, uuid, key).map(|()| true),
+        match key_item::read_owned(keyring, &store.uuid)? {
+            Some((there, _)) if there.id() != key.id() => Err(StoreError::KeyMissing { store: store.uuid.clone() }),
+            Some((_, owner)) if owner.is_some() && store.owner.is_some() && owner != store.owner => {
+                Err(StoreError::TakenOver { dir: self.layout.dir().to_owned() })
+            }
+            // An earlier version wrote it.
+            Some((_, None)) if store.owner.is_some() => key_item::write(keyring, store, key).map(|()| false),
+            Some(_) => Ok(false),
+            None => key_item::write(keyring, store, key).map(|()| true),
+        }
+    }
+
+    /// Whether the keyring names this owner of the store, or none.
+    pub(in crate::store) fn is_owner(&self, store: &StoreIdentity) -> Result<bool, StoreError> {
+        let KeyPlace::Keyring(keyring) = &self.place else { return Ok(true) };
+        let item = key_item::read_owned(keyring, &store.uuid)?;
+        Ok(item.and_then(|(_, owner)| owner).is_none_or(|owner| store.owner.as_ref() == Some(&owner)))
+    }
+
+    /// Makes the keyring name the owner of the store. The caller has made this one it.
+    pub(in crate::store) fn set_owner(&self, key: &SealingKey, store: &StoreIdentity) -> Result<(), StoreError> {
+        let KeyPlace::Keyring(keyring) = &self.place else { return Ok(()) };
+        key_item::write(keyring, store, key)?;
+        match self.is_owner(store)? {
+            true => Ok(()),
+            false => Err(KeyringError::Failed("it did not take the new owner".into()).into()),
         }
     }
 
@@ -187,9 +222,16 @@ impl Keys {
     pub fn has_unused(&self) -> Result<bool, StoreError> {
         let KeyPlace::Keyring(keyring) = &self.place else { return Ok(false) };
         match self.identity.find()? {
-            Some(identity) if !profiles::has_credentials(&self.layout)? => key_item::exists(keyring, &identity.uuid),
-            Some(_) | None => Ok(false),
+            Some(identity) => self.is_unused(keyring, &identity.uuid),
+            None => Ok(false),
         }
+    }
+
+    /// A copy of this directory may have profiles of its own, which their items in the keyring tell of.
+    fn is_unused(&self, keyring: &KeyringService, uuid: &str) -> Result<bool, StoreError> {
+        Ok(!profiles::has_credentials(&self.layout)?
+            && key_item::exists(keyring, uuid)?
+            && !item::is_published_by(keyring, uuid)?)
     }
 
     /// Removes the sealing key from the keyring if nothing needs it any more. Returns whether it did.
@@ -197,9 +239,9 @@ impl Keys {
     /// Takes the store lock, so no profile lock may be held. A run that is about to seal holds it too.
     pub fn delete_unused(&self) -> Result<bool, StoreError> {
         let KeyPlace::Keyring(keyring) = &self.place else { return Ok(false) };
-        let _held = StoreError::lock(&self.layout.store_lock())?;
+        let _held = StoreError::lock(&self.layout.store_lock(), STORE_LOCK_WAIT)?;
         let Some(identity) = self.identity.find()? else { return Ok(false) };
-        if profiles::has_credentials(&self.layout)? || !key_item::exists(keyring, &identity.uuid)? {
+        if !self.is_unused(keyring, &identity.uuid)? {
             return Ok(false);
         }
         self.drop_cached();

@@ -12,7 +12,8 @@ use zeroize::Zeroizing;
 
 use crate::credential::secret::{Fingerprint, RefreshToken};
 use crate::profile::KeySource;
-use crate::sys::{durable, process};
+use crate::sys::secret_file::SecretFileError;
+use crate::sys::{durable, process, secret_file};
 
 const NONCE_LEN: usize = 24;
 const FINGERPRINT_PURPOSE: &[u8] = b"keepalive fingerprint";
@@ -126,10 +127,10 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
 pub enum KeyError {
     #[error("the key file {0} does not exist")]
     FileMissing(PathBuf),
-    #[error("cannot read the key file {0}: {1}")]
-    FileUnreadable(PathBuf, std::io::Error),
-    #[error("the key file {0} can be read by other users")]
-    FileReadableByOthers(PathBuf),
+    #[error("cannot read the key file {}: {error}", path.display())]
+    FileUnreadable { path: PathBuf, error: std::io::Error, is_ours: bool },
+    #[error("the key file {} can be read by other users", path.display())]
+    FileReadableByOthers { path: PathBuf, is_ours: bool },
     #[error("there is no systemd credential `{0}`: CREDENTIALS_DIRECTORY is not set")]
     NoCredentialsDirectory(String),
     #[error("there is no systemd credential `{0}` in CREDENTIALS_DIRECTORY")]
@@ -140,12 +141,19 @@ pub enum KeyError {
     Malformed(String),
 }
 
+/// For a file that this user cannot change: its mode is set where the volume is described.
+const PROVIDED_FILE_HINT: &str = "let only this user or a group of this process read it (Kubernetes: defaultMode: 0440 with \
+                                  fsGroup; Docker: uid and mode: 0400)";
+
 impl KeyError {
     /// What to do about it where nothing is sealed yet.
     pub fn hint(&self) -> String {
         self.repair_hint().unwrap_or_else(|| match self {
             Self::FileMissing(path) => {
-                format!("create one: (umask 077; set -C; head -c 32 /dev/urandom > {})", path.display())
+                format!(
+                    "create one: (umask 077; set -C; head -c 32 /dev/urandom > {}), or: keepalive init",
+                    path.display()
+                )
             }
             _ => "create one: head -c 32 /dev/urandom".into(),
         })
@@ -155,8 +163,15 @@ impl KeyError {
     pub(in crate::store) fn repair_hint(&self) -> Option<String> {
         match self {
             Self::FileMissing(_) | Self::Malformed(_) => None,
-            Self::FileUnreadable(path, _) => Some(format!("check the owner and the permissions of {}", path.display())),
-            Self::FileReadableByOthers(path) => Some(format!("chmod 600 {}", path.display())),
+            Self::FileUnreadable { path, is_ours: true, .. } => {
+                Some(format!("check the owner and the permissions of {}", path.display()))
+            }
+            Self::FileReadableByOthers { path, is_ours: true } => Some(format!("chmod 600 {}", path.display())),
+            Self::FileUnreadable { is_ours: false, .. } => Some(PROVIDED_FILE_HINT.to_owned()),
+            Self::FileReadableByOthers { path, is_ours: false } => Some(format!(
+                "{PROVIDED_FILE_HINT}; or key = {{ command = [\"cat\", {:?}] }}",
+                path.display().to_string()
+            )),
             Self::NoCredentialsDirectory(name) | Self::CredentialMissing(name) => {
                 Some(format!("run as a unit with LoadCredentialEncrypted={name}"))
             }
@@ -172,7 +187,8 @@ pub fn read_key(source: &KeySource, credentials: Option<&Path>, within: &str) ->
         KeySource::Credential(name) => {
             let dir = credentials.ok_or_else(|| KeyError::NoCredentialsDirectory(name.clone()))?;
             let path = dir.join(name);
-            let bytes = durable::read(&path).map_err(|e| KeyError::FileUnreadable(path.clone(), e))?;
+            let unreadable = |error| KeyError::FileUnreadable { path: path.clone(), error, is_ours: true };
+            let bytes = durable::read(&path).map_err(unreadable)?;
             let bytes = bytes.ok_or_else(|| KeyError::CredentialMissing(name.clone()))?;
             Zeroizing::new(bytes)
         }
@@ -191,18 +207,14 @@ pub fn source_text(source: &KeySource) -> String {
 }
 
 fn read_key_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    #[cfg(unix)]
-    if let Ok(about) = std::fs::metadata(path) {
-        use std::os::unix::fs::PermissionsExt;
-        if about.permissions().mode() & 0o077 != 0 {
-            return Err(KeyError::FileReadableByOthers(path.to_owned()));
+    secret_file::read(path).map_err(|e| {
+        let path = path.to_owned();
+        match e {
+            SecretFileError::Missing => KeyError::FileMissing(path),
+            SecretFileError::Unreadable { error, is_ours } => KeyError::FileUnreadable { path, error, is_ours },
+            SecretFileError::ReadableByOthers { is_ours } => KeyError::FileReadableByOthers { path, is_ours },
         }
-    }
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Zeroizing::new(bytes)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(KeyError::FileMissing(path.to_owned())),
-        Err(e) => Err(KeyError::FileUnreadable(path.to_owned(), e)),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -260,7 +272,7 @@ mod tests {
         assert!(error.hint().starts_with("create one: (umask 077; set -C; head -c 32"), "{}", error.hint());
         std::fs::write(&path, [1; 32]).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(read_key(&source, None, ""), Err(KeyError::FileReadableByOthers(_))));
+        assert!(matches!(read_key(&source, None, ""), Err(KeyError::FileReadableByOthers { is_ours: true, .. })));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         assert!(read_key(&source, None, "").is_ok());
     }

@@ -16,6 +16,7 @@ use crate::store::journal::{Intent, Journal};
 use crate::store::keys::Keys;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::sys::durable;
+use crate::sys::file_watch::FileVersion;
 
 /// The bytes of a sealed file and its header. It is opened once the key is at hand.
 #[derive(Debug)]
@@ -180,6 +181,12 @@ pub(in crate::store) struct ProfileFiles {
 }
 
 impl ProfileFiles {
+    /// See [`Journal::is_copied`].
+    pub(in crate::store) fn is_copied(&self) -> Option<bool> {
+        let sealed = self.sealed.header().map(|header| header.generation);
+        self.journal.as_ref()?.is_copied(sealed, FileVersion::of(self.sealed.path()))
+    }
+
     /// `store`: the store that the folder must be of.
     pub(in crate::store) fn read(
         folder: &ProfileFolder,

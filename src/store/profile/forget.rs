@@ -102,6 +102,7 @@ mod tests {
     use crate::profile::{StoreKind, StoreSettings};
     use crate::store::keyring::memory::MemoryKeyring;
     use crate::store::keyring::{KeyringError, KeyringItem};
+    use crate::store::keys::key_item;
     use crate::store::keys::sealing_key::SealingKey;
     use crate::sys::lockfile::LockFile;
 
@@ -175,6 +176,24 @@ mod tests {
         assert_ne!(second.id(), first.id());
         seal(&store, &name, &second);
         assert_eq!(key_of(&daemon, &name).id(), second.id(), "the one in memory gives way");
+    }
+
+    /// A directory was copied, and the copy has a profile that the original has not.
+    #[test]
+    fn key_that_a_copy_uses_is_not_deleted() {
+        let (dir, keyring) = (tempfile::tempdir().unwrap(), MemoryKeyring::default());
+        let store = store(dir.path(), &keyring);
+        let name: ProfileName = "demo".parse().unwrap();
+        let key = store.prepare_to_seal("").unwrap().0;
+        seal(&store, &name, &key);
+        let theirs: ProfileName = "theirs".parse().unwrap();
+        let service = store.keyring().unwrap();
+        ProfileItem::new(service, &theirs, &store.uuid().unwrap()).write(&key, &credential()).unwrap();
+        let lock = LockFile::acquire(&store.create_lock_file(&name).unwrap()).unwrap();
+        store.open_profile(Permit::from_lock(&name, &lock)).unwrap().forget(None).unwrap();
+        assert!(!store.keys().has_unused().unwrap() && !store.keys().delete_unused().unwrap());
+        let kept = key_item::read(service, &store.uuid().unwrap()).unwrap();
+        assert_eq!(kept.map(|kept| kept.id().to_owned()).as_deref(), Some(key.id()));
     }
 
     #[test]

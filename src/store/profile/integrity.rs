@@ -7,6 +7,7 @@ use crate::credential::{Credential, Generation};
 use crate::guard::Permit;
 use crate::outcome::{ErrorKind, Failure, ProfileState};
 use crate::profile::ProfileName;
+use crate::store::disk::layout::ProfileFolder;
 use crate::store::journal::Journal;
 use crate::store::journal::block::{Block, Cause};
 use crate::store::keyring::item::{ProfileItem, PublishedItem};
@@ -14,13 +15,17 @@ use crate::store::keys::sealing_key::SealingKey;
 use crate::store::profile::files::{ProfileFiles, SealedSlot};
 use crate::store::{LockedProfile, Store, StoreError};
 use crate::sys::durable;
+use crate::sys::file_watch::FileVersion;
 
 impl Store {
     /// Looks whether a profile's homes agree, without changing any: what `doctor` reports.
     pub fn check_copies_agree(&self, name: &ProfileName) -> Result<Vec<String>, StoreError> {
         self.check_filesystem()?;
-        let identity = self.identity.of_this_machine()?;
-        let key = self.keys.load(name.as_str())?;
+        let identity = self.identity.usable_here()?;
+        let key = match self.keys.load(name.as_str()) {
+            Err(StoreError::Empty) => return Err(self.other_owner(name, &identity.uuid)?.unwrap_or(StoreError::Empty)),
+            key => key?,
+        };
         let mut warnings = Vec::new();
         let sealed = SealedSlot::read(self.layout.profile_folder(name).sealed()).unseal(name, &key, &self.keys)?;
         let sealed = sealed.map_or(Generation::NONE, |unsealed| unsealed.credential.generation);
@@ -44,6 +49,13 @@ impl Store {
             PublishedItem::Ours(_) => {}
         }
         Ok(warnings)
+    }
+
+    /// That the keyring item of a profile belongs to another state directory, which is known without a key.
+    fn other_owner(&self, name: &ProfileName, uuid: &str) -> Result<Option<StoreError>, StoreError> {
+        let Some(keyring) = &self.keyring else { return Ok(None) };
+        let other = ProfileItem::new(keyring, name, uuid).other_owner()?;
+        Ok(other.map(|other| StoreError::OtherStore { profile: name.to_string(), other }))
     }
 
     /// Opens a profile's files for a person who forgets or replaces what is there. A damaged journal is moved aside, and a
@@ -91,17 +103,31 @@ impl Store {
         outcome.error.map(|failure| (outcome.kind.into(), failure))
     }
 
+    /// The error of files that were restored from a backup, where no keyring can tell how old they are.
+    pub(super) fn restored_error(&self, files: &ProfileFiles) -> Option<(ProfileState, Failure)> {
+        let journal = files.journal.as_ref().filter(|_| self.keyring.is_none() && files.is_copied() == Some(true))?;
+        let outcome = restored_error(journal, &self.layout.profile_folder(&journal.profile))?.outcome();
+        outcome.error.map(|failure| (outcome.kind.into(), failure))
+    }
+
     /// The error of a profile whose store has lost its identity, or may not be used here, even if its sealed copy is
     /// fine.
     pub(super) fn store_unusable_error(&self, journal: &Journal) -> Option<(ProfileState, Failure)> {
         if !journal.has_credential() {
             return None;
         }
-        let usable = self.check_filesystem().and_then(|()| self.identity.of_this_machine());
+        let usable = self.check_filesystem().and_then(|()| self.identity.usable_here());
         let error = usable.err().filter(|error| !matches!(error, StoreError::Io { .. }))?;
         let outcome = error.outcome();
         outcome.error.map(|failure| (outcome.kind.into(), failure))
     }
+}
+
+/// What is wrong with copied files that no keyring can be asked about.
+fn restored_error(journal: &Journal, folder: &ProfileFolder) -> Option<StoreError> {
+    let is_noted = || journal.block(Cause::Store).is_some_and(|block| block.failure.kind == ErrorKind::Clone);
+    let is_restored = || FileVersion::of(&folder.journal()).is_some_and(|journal| journal.is_restored());
+    (is_noted() || is_restored()).then(|| StoreError::Restored { profile: journal.profile.to_string() })
 }
 
 fn sealed_file_error(files: &ProfileFiles, journal: &Journal) -> Option<StoreError> {
@@ -145,9 +171,40 @@ impl LockedProfile<'_, '_> {
         Ok(())
     }
 
-    /// The credential was opened: whatever kept others from it is over.
-    pub(super) fn clear_store_block(&mut self) -> Result<(), StoreError> {
-        if self.journal.clear_blocks(&[Cause::Store]) { self.save_journal() } else { Ok(()) }
+    /// The credential was opened: whatever kept others from it is over. Of copied files the journal is written for these
+    /// from now on, if the keyring was asked whether they are the newest.
+    pub(super) fn settle_opened(&mut self, is_keyring_read: bool) -> Result<(), StoreError> {
+        let is_settled = is_keyring_read && std::mem::take(&mut self.is_copied);
+        if self.journal.clear_blocks(&[Cause::Store]) || is_settled { self.save_journal() } else { Ok(()) }
+    }
+
+    /// Refuses files that were restored from a backup where no keyring can tell how old they are: the token may have been
+    /// used since. The journal alone is not enough to tell that they were: a person may restore a damaged `sealed` beside
+    /// it.
+    pub(super) fn refuse_restored(&self) -> Result<(), StoreError> {
+        match self.is_copied && self.item.is_none() {
+            true => restored_error(&self.journal, &self.folder).map_or(Ok(()), Err),
+            false => Ok(()),
+        }
+    }
+
+    /// A person vouches that these files are the newest. What the keyring has of a newer generation is adopted. `false`:
+    /// there was nothing to accept.
+    pub(in crate::store) fn accept_copy(
+        &mut self,
+        key: &Arc<SealingKey>,
+        is_new_owner: bool,
+    ) -> Result<bool, StoreError> {
+        if !(is_new_owner || self.is_copied) || !self.journal.has_credential() {
+            return Ok(false);
+        }
+        self.promote_pending_grant(key)?;
+        if self.item.is_none() {
+            self.is_copied = false;
+        }
+        self.load(key, false)?;
+        self.save_journal()?;
+        Ok(true)
     }
 
     /// Whether a published copy may take the place of a sealed one that is damaged: not if the sealed one was newer, by

@@ -31,6 +31,7 @@ use crate::store::tokens::ledger::Ledger;
 use crate::store::{Store, StoreError};
 use crate::sys::durable::{self, StagedFile};
 use crate::sys::file_watch::FileVersion;
+use crate::sys::lockfile::LockFile;
 
 /// The space reserved for a response: the largest response in base64, and the tokens of the previous generation, which
 /// it may leave unchanged and which may be as large.
@@ -50,6 +51,10 @@ pub struct LockedProfile<'s, 'l> {
     /// The sealed credential and the newest response, as they were read under the lock or written since.
     sealed: SealedSlot,
     received: SealedSlot,
+    /// The files were copied here, or restored from a backup; settled by [`LockedProfile::accept_copy`].
+    is_copied: bool,
+    /// The lock of the path, if that came to lead to another file than the one that the permit is for.
+    renewed_lock: Option<LockFile>,
 }
 
 impl std::fmt::Debug for LockedProfile<'_, '_> {
@@ -71,7 +76,7 @@ pub struct LoadedCredential<'l> {
 impl Store {
     /// Opens a profile's files: reads the journal under the lock, and checks that they belong to this store.
     pub fn open_profile<'s, 'l>(&'s self, permit: Permit<'l>) -> Result<LockedProfile<'s, 'l>, StoreError> {
-        let identity = self.identity.of_this_machine()?;
+        let identity = self.identity.usable_here()?;
         self.check_filesystem()?;
         let folder = self.layout.profile_folder(permit.profile());
         let files = ProfileFiles::read(&folder, permit.profile(), Some(&identity))?;
@@ -85,6 +90,7 @@ impl Store {
         files: ProfileFiles,
     ) -> Result<LockedProfile<'s, 'l>, StoreError> {
         events::step(permit.profile(), "reading the journal under the lock");
+        let is_copied = files.is_copied() == Some(true);
         let ProfileFiles { journal, sealed, received } = files;
         let mut journal = journal.unwrap_or_else(|| Journal::new(permit.profile().clone()));
         match sealed.generation() {
@@ -97,7 +103,20 @@ impl Store {
         let item = self.keyring.as_ref().map(|k| ProfileItem::new(k, permit.profile(), &identity.uuid));
         let folder = self.layout.profile_folder(permit.profile());
         let (keys, ledger) = (&self.keys, &self.ledger);
-        Ok(LockedProfile { keys, ledger, item, permit, folder, identity, journal, sealed, received })
+        let renewed_lock = None;
+        Ok(LockedProfile {
+            keys,
+            ledger,
+            item,
+            permit,
+            folder,
+            identity,
+            journal,
+            sealed,
+            received,
+            is_copied,
+            renewed_lock,
+        })
     }
 }
 
@@ -115,7 +134,7 @@ impl<'l> LockedProfile<'_, 'l> {
         let version = FileVersion::of(self.sealed.path()).filter(|_| is_of_sealed);
         let journal = Journal {
             sealed_mark: version.map(|version| version.mark()),
-            store_identity: Some(self.identity.clone()).filter(StoreIdentity::is_permanent),
+            store_identity: Some(self.identity.for_journal()).filter(StoreIdentity::is_permanent),
             ..self.journal.clone()
         };
         journal.write(&path).map_err(|e| StoreError::io("write", &path, e))
@@ -178,7 +197,7 @@ impl<'l> LockedProfile<'_, 'l> {
         let fingerprint = key.fingerprint(&newest.credential.refresh);
         self.update_journal_to(&newest, &fingerprint)?;
         self.reconcile_with_ledger(&mut warnings)?;
-        self.clear_store_block()?;
+        self.settle_opened(keyring_error.is_none())?;
         Ok(Some(LoadedCredential {
             locked_credential: self.permit.bind(newest.credential),
             fingerprint,
@@ -196,7 +215,7 @@ impl<'l> LockedProfile<'_, 'l> {
         {
             self.mark_consumed(&key.fingerprint(&theirs.credential.refresh))?;
         }
-        refused
+        refused.and_then(|()| self.refuse_restored())
     }
 
     /// Whether the sealed credential is enough while the keyring cannot be read. It is not if only the keyring item can
@@ -224,7 +243,7 @@ impl<'l> LockedProfile<'_, 'l> {
         if duplicates > 0 {
             warnings.push(format!("{duplicates} more keyring items name profile {profile}"));
         }
-        if self.keys.restore_item(key, &self.identity.uuid)? {
+        if self.keys.restore_item(key, &self.identity)? {
             warnings.push("the sealing key was missing from the keyring and has been restored".into());
         }
         match published {
@@ -290,10 +309,25 @@ impl<'l> LockedProfile<'_, 'l> {
         key: &SealingKey,
     ) -> Result<(), StoreError> {
         events::step(self.permit.profile(), "sealing the response");
+        self.renew_lock()?;
         let header = self.header(generation, Some(attempt), key);
         let bytes = envelope::seal(&header, &SealedContent::Response(response), key)
             .map_err(|damage| self.keys.unseal_error(self.folder.received(), damage))?;
         self.received.write(bytes, |_, bytes| space.commit(bytes))
+    }
+
+    /// Takes the lock of the path where the permit's lock does not exclude other runs any more: its file, or a folder above
+    /// it, was replaced during the flight. A response in hand is stored all the same, but beside no other run.
+    fn renew_lock(&mut self) -> Result<(), StoreError> {
+        let is_renewed = || self.renewed_lock.as_ref().is_some_and(|lock| lock.is_current().unwrap_or(false));
+        if self.permit.is_lock_intact() || is_renewed() {
+            return Ok(());
+        }
+        let path = self.folder.lock();
+        let busy = || io::Error::new(io::ErrorKind::WouldBlock, "another run has it, and this one's was replaced");
+        let lock = LockFile::try_acquire(&path).and_then(|lock| lock.ok_or_else(busy));
+        self.renewed_lock = Some(lock.map_err(|e| StoreError::io("lock", &path, e))?);
+        Ok(())
     }
 
     /// Makes the received response the sealed credential. The response is durable under its first name, from which

@@ -21,6 +21,11 @@ impl ProfileView {
     pub fn key_id(&self) -> Option<&str> {
         self.files.sealed.header().map(|header| header.key_id.as_str())
     }
+
+    /// Whether the files were copied here, or restored from a backup, so that the keyring may have a newer credential.
+    pub fn is_copied(&self) -> bool {
+        self.files.is_copied() == Some(true)
+    }
 }
 
 impl Store {
@@ -47,6 +52,7 @@ impl Store {
             journal.integrity_error = self
                 .store_unusable_error(journal)
                 .or_else(unsealed)
+                .or_else(|| self.restored_error(&files))
                 .or_else(|| files.journal.is_none().then(|| integrity::journal_missing(name)));
         }
         // Of what the journal is behind with, it has no fingerprint.

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::credential::secret::Fingerprint;
@@ -12,10 +13,14 @@ use crate::store::StoreError;
 use crate::store::disk::layout::Layout;
 use crate::sys::durable;
 use crate::sys::file_watch::FileVersion;
-use crate::sys::lockfile::LockFile;
+use crate::sys::lockfile::{LockError, LockFile, LockWait};
 
 /// The newest lines that are kept; the file may grow to twice as many before it is cut.
 const KEPT_LINES: usize = 1024;
+
+/// How long the ledger's lock is waited for. Its holder writes one line, so one that has it longer is stopped; what cannot
+/// be written now is kept in the journal and written by a later run.
+const LEDGER_LOCK_WAIT: LockWait<'_> = LockWait::at_most(Duration::from_secs(5));
 
 /// The length of a fingerprint.
 const TOKEN_LEN: usize = 32;
@@ -125,7 +130,10 @@ impl Ledger {
         is_news: impl FnOnce(Option<LedgerEntry>) -> bool,
     ) -> Result<(), StoreError> {
         let unwritten = |e| StoreError::io("write", &self.path, e);
-        let _held = LockFile::acquire(&self.lock).map_err(unwritten)?;
+        let _held = LockFile::acquire_within(&self.lock, LEDGER_LOCK_WAIT).map_err(|e| match e {
+            LockError::Io(e) => unwritten(e),
+            held @ LockError::Held(_) => StoreError::not_locked(&self.lock, held),
+        })?;
         let LedgerSnapshot(bytes) = self.snapshot()?;
         if !is_news(find_entry(&bytes, token)) {
             return Ok(());

@@ -11,7 +11,7 @@ use crate::store::tokens::journal_facts::JournalFacts;
 use crate::store::tokens::scan::{ScannedProfile, StoreScan};
 use crate::store::{Store, StoreError};
 use crate::sys::durable;
-use crate::sys::lockfile::LockFile;
+use crate::sys::lockfile::{LockFile, LockWait};
 
 /// What another profile knows of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,18 +24,34 @@ pub enum TokenClaim {
     PublishedElsewhere(String),
 }
 
+/// The lock of one refresh token, whatever the profiles that have it are called. Its file has the name of the token's
+/// fingerprint, so no other token is kept waiting, and goes with its holder, so that none is left behind.
+#[derive(Debug)]
+pub struct TokenLock(Option<LockFile>);
+
+impl Drop for TokenLock {
+    fn drop(&mut self) {
+        if let Some(lock) = self.0.take() {
+            lock.release_and_remove();
+        }
+    }
+}
+
 impl Store {
-    /// Serialises all holders of one refresh token, whatever their profiles are called. Taken after the profile's lock.
-    pub fn lock_token(&self, token: &Fingerprint) -> Result<LockFile, StoreError> {
-        StoreError::lock(&self.create_token_lock_file(token)?)
+    /// Serialises all holders of one refresh token. Taken after the profile's lock, and not waited for by a caller that
+    /// has the lock of the store.
+    pub fn lock_token(&self, token: &Fingerprint, wait: LockWait<'_>) -> Result<TokenLock, StoreError> {
+        StoreError::lock(&self.create_token_lock_file(token)?, wait).map(|lock| TokenLock(Some(lock)))
     }
 
-    /// Takes the lock of a token without waiting, for a caller that may hold the lock of another token.
-    pub fn try_lock_token(&self, token: &Fingerprint) -> Result<Option<LockFile>, StoreError> {
+    /// Takes the lock of a token without waiting, for a caller that has the lock of the store or of another token.
+    pub fn try_lock_token(&self, token: &Fingerprint) -> Result<Option<TokenLock>, StoreError> {
         let path = self.create_token_lock_file(token)?;
-        LockFile::try_acquire(&path).map_err(|e| StoreError::io("lock", &path, e))
+        let lock = LockFile::try_acquire(&path).map_err(|e| StoreError::io("lock", &path, e))?;
+        Ok(lock.map(|lock| TokenLock(Some(lock))))
     }
 
+    /// The lock file of a token, its directory made.
     fn create_token_lock_file(&self, token: &Fingerprint) -> Result<PathBuf, StoreError> {
         let dir = self.layout.token_locks();
         durable::create_dir(&dir).map_err(|e| StoreError::io("create", &dir, e))?;

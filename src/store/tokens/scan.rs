@@ -14,6 +14,7 @@ use crate::store::profile::files::SealedSlot;
 use crate::store::tokens::journal_facts::JournalFacts;
 use crate::store::{Store, StoreError};
 use crate::sys::file_watch::FileVersion;
+use crate::sys::threads;
 
 /// From so many profiles on, several threads read them.
 const PROFILES_PER_THREAD: usize = 128;
@@ -64,24 +65,13 @@ impl Store {
     /// Looks at every profile once. That a folder cannot be looked into is an error: it may hold the token.
     pub fn scan(&self) -> Result<StoreScan, StoreError> {
         let folders = profiles::list_folders(&self.layout)?;
-        let threads = (folders.len() / PROFILES_PER_THREAD).clamp(1, MAX_THREADS);
-        let mut profiles = if threads == 1 {
+        let thread_count = (folders.len() / PROFILES_PER_THREAD).clamp(1, MAX_THREADS);
+        let mut profiles = if thread_count == 1 {
             self.scan_folders(&folders)?
         } else {
-            let chunk = folders.len().div_ceil(threads);
-            std::thread::scope(|scope| {
-                let chunks: Vec<_> =
-                    folders.chunks(chunk).map(|folders| scope.spawn(|| self.scan_folders(folders))).collect();
-                let scanned = chunks.into_iter().map(|chunk| {
-                    chunk.join().unwrap_or_else(|_| {
-                        Err(StoreError::io("read", self.layout.dir(), io::Error::other("a thread failed")))
-                    })
-                });
-                scanned.collect::<Result<Vec<Vec<ScannedProfile>>, _>>()
-            })?
-            .into_iter()
-            .flatten()
-            .collect()
+            let chunks = folders.chunks(folders.len().div_ceil(thread_count)).collect();
+            let scanned = threads::map(thread_count, chunks, |folders| self.scan_folders(folders));
+            scanned.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect()
         };
         profiles.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(StoreScan { profiles })

@@ -1,23 +1,21 @@
 //! A real, third-party authorization server: the npm package `oidc-provider`, run by `tests/oidc/server.mjs`.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::HelperLog;
+use super::Helper;
 use super::auth_server::Counts;
 
 pub struct OidcProvider {
-    child: Child,
-    _alive: Option<ChildStdin>,
     issuer: String,
     log: PathBuf,
+    _node: Helper,
     _dir: tempfile::TempDir,
-    _log_of_node: HelperLog,
 }
 
 /// A client that is registered there.
@@ -48,25 +46,27 @@ impl OidcProvider {
             server.join("node_modules/oidc-provider").exists(),
             "oidc-provider is needed: contrib/test installs it (npm ci in tests/oidc)"
         );
+        Self::run(Command::new("node").arg(server.join("server.mjs")), access_ttl_s, delay_ms)
+    }
+
+    /// Starts the command as that server.
+    #[track_caller]
+    pub fn run(command: &mut Command, access_ttl_s: u32, delay_ms: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
-        let log_of_node = HelperLog::new("node");
-        let mut child = Command::new("node")
-            .arg(server.join("server.mjs"))
+        command
             .env("ACCESS_TTL", access_ttl_s.to_string())
             .env("TOKEN_DELAY_MS", delay_ms.to_string())
             .env("LOG", &log)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log_of_node.stream())
-            .spawn()
-            .expect("node is needed: contrib/test installs it");
+            // It ends when this is closed.
+            .stdin(Stdio::piped());
+        let mut node = Helper::start("node", command);
         // The package says this and that before.
-        let said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let line = { said }.find(|line| line.starts_with('{')).expect("the server says where it is");
-        let ready: Value = serde_json::from_str(&line).unwrap();
+        let ready = node.wait_until("the authorization server says where it listens", |said| {
+            said.lines().find_map(|line| serde_json::from_str::<Value>(line).ok())
+        });
         let issuer = ready["issuer"].as_str().unwrap().to_owned();
-        Self { _alive: child.stdin.take(), child, issuer, log, _dir: dir, _log_of_node: log_of_node }
+        Self { issuer, log, _node: node, _dir: dir }
     }
 
     pub fn issuer(&self) -> &str {
@@ -151,12 +151,5 @@ impl OidcProvider {
             }
         }
         counts
-    }
-}
-
-impl Drop for OidcProvider {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
     }
 }

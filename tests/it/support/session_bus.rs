@@ -2,10 +2,10 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::HelperLog;
+use super::Helper;
 use super::sandbox::{Run, Sandbox};
 
 /// What answers, or does not, on the bus.
@@ -22,11 +22,10 @@ pub enum KeyringState {
 /// A bus and its keyring; both end when it is dropped.
 pub struct SessionBus {
     address: String,
-    daemon: Child,
-    keyring: Option<Child>,
+    keyring: Option<Helper>,
+    _daemon: Helper,
     environment: Vec<(String, String)>,
     home: PathBuf,
-    log: HelperLog,
 }
 
 const CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -41,26 +40,23 @@ impl SessionBus {
         let socket = sandbox.path("run/test-bus");
         let config = sandbox.path("home/bus.conf");
         std::fs::write(&config, CONFIG.replace("SOCKET", &socket.display().to_string())).unwrap();
-        let log = HelperLog::new("dbus-daemon or gnome-keyring");
-        let daemon = Command::new("dbus-daemon")
-            .arg(format!("--config-file={}", config.display()))
-            .args(["--nofork", "--nopidfile"])
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(log.stream())
-            .stderr(log.stream())
-            .spawn()
-            .expect("dbus-daemon is needed: contrib/test installs it");
-        super::eventually("the bus listens", || socket.exists().then_some(()));
+        let mut daemon = Helper::start(
+            "dbus-daemon",
+            Command::new("dbus-daemon")
+                .arg(format!("--config-file={}", config.display()))
+                .args(["--nofork", "--nopidfile"])
+                .env_clear()
+                .stdin(Stdio::null()),
+        );
+        daemon.wait_until("the bus listens", |_| socket.exists().then_some(()));
         let address = format!("unix:path={}", socket.display());
         sandbox.set_env("DBUS_SESSION_BUS_ADDRESS", &address);
         let mut bus = Self {
             address,
-            daemon,
             keyring: None,
+            _daemon: daemon,
             environment: sandbox.environment(),
             home: sandbox.path("home"),
-            log,
         };
         if keyring != KeyringState::Missing {
             bus.start_keyring();
@@ -75,40 +71,33 @@ impl SessionBus {
 
     pub fn start_keyring(&mut self) {
         // Once in some hundred starts this daemon comes up and never unlocks; the next one does.
+        let mut said = String::new();
         for _ in 0..3 {
-            self.spawn_keyring();
+            let mut keyring = self.spawn_keyring();
             let end = Instant::now() + Duration::from_secs(10);
-            while Instant::now() < end {
+            while Instant::now() < end && !keyring.has_ended() {
                 if self.is_locked() == Some(false) {
+                    self.keyring = Some(keyring);
                     return;
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
-            if let Some(mut child) = self.keyring.take() {
-                let _gone = child.kill();
-                let _gone = child.wait();
-            }
+            said = keyring.state();
         }
-        panic!("no keyring can be started");
+        panic!("no keyring can be started; {said}");
     }
 
-    fn spawn_keyring(&mut self) {
-        let mut child = self
-            .command("gnome-keyring-daemon", &["--foreground", "--components=secrets", "--unlock"])
-            .stdin(Stdio::piped())
-            .stdout(self.log.stream())
-            .stderr(self.log.stream())
-            .spawn()
-            .expect("gnome-keyring is needed: contrib/test installs it");
-        child.stdin.take().unwrap().write_all(b"test").unwrap();
-        self.keyring = Some(child);
+    fn spawn_keyring(&self) -> Helper {
+        let arguments = ["--foreground", "--components=secrets", "--unlock"];
+        let mut command = self.command("gnome-keyring-daemon", &arguments);
+        let mut keyring = Helper::start("gnome-keyring-daemon", command.stdin(Stdio::piped()));
+        keyring.stdin().unwrap().write_all(b"test").unwrap();
+        keyring
     }
 
     /// Ends the keyring as a crash does.
     pub fn kill_keyring(&mut self) {
-        let mut child = self.keyring.take().expect("a keyring runs");
-        child.kill().unwrap();
-        child.wait().unwrap();
+        self.keyring.take().expect("a keyring runs").kill();
         super::eventually("the name is free", || self.is_locked().is_none().then_some(()));
     }
 
@@ -171,14 +160,5 @@ impl SessionBus {
         command.args(arguments).env_clear().envs(self.environment.iter().cloned()).current_dir(&self.home);
         command.env("DBUS_SESSION_BUS_ADDRESS", &self.address);
         command
-    }
-}
-
-impl Drop for SessionBus {
-    fn drop(&mut self) {
-        for child in self.keyring.iter_mut().chain([&mut self.daemon]) {
-            let _gone = child.kill();
-            let _gone = child.wait();
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! A proxy on loopback that makes tunnels (RFC 9110 §9.3.6), all to one place, and remembers where they were meant to lead.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -36,6 +36,11 @@ impl TunnelProxy {
         format!("http://{}", self.address)
     }
 
+    /// This proxy, spoken to in SOCKS 5 (RFC 1928).
+    pub fn socks_url(&self) -> String {
+        format!("socks5h://{}", self.address)
+    }
+
     /// The first lines of all requests.
     pub fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
@@ -52,6 +57,9 @@ impl Drop for TunnelProxy {
 fn serve_connection(stream: TcpStream, to: Option<SocketAddr>, noted: &Mutex<Vec<String>>) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::new(stream.try_clone()?);
+    if reader.fill_buf()?.first() == Some(&5) {
+        return serve_socks(reader, stream, to, noted);
+    }
     let mut first = String::new();
     reader.read_line(&mut first)?;
     noted.lock().unwrap().push(first.trim_end().to_owned());
@@ -65,6 +73,34 @@ fn serve_connection(stream: TcpStream, to: Option<SocketAddr>, noted: &Mutex<Vec
     };
     let server = TcpStream::connect(to)?;
     stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
+    relay(reader, &stream, server)
+}
+
+/// RFC 1928, for a request with a host name and without authentication.
+fn serve_socks(
+    mut reader: BufReader<TcpStream>,
+    mut stream: TcpStream,
+    to: Option<SocketAddr>,
+    noted: &Mutex<Vec<String>>,
+) -> io::Result<()> {
+    let mut read = |n: usize| {
+        let mut bytes = vec![0; n];
+        reader.read_exact(&mut bytes).map(|()| bytes)
+    };
+    let methods = read(2)?[1];
+    read(usize::from(methods))?;
+    stream.write_all(&[5, 0])?;
+    let length = read(5)?[4];
+    let (host, port) = (read(usize::from(length))?, read(2)?);
+    let port = u16::from_be_bytes([port[0], port[1]]);
+    noted.lock().unwrap().push(format!("SOCKS {}:{port}", String::from_utf8_lossy(&host)));
+    let Some(to) = to else { return stream.write_all(&[5, 2, 0, 1, 0, 0, 0, 0, 0, 0]) };
+    let server = TcpStream::connect(to)?;
+    stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0])?;
+    relay(reader, &stream, server)
+}
+
+fn relay(mut reader: BufReader<TcpStream>, stream: &TcpStream, server: TcpStream) -> io::Result<()> {
     let (mut back, mut client) = (server.try_clone()?, stream.try_clone()?);
     let answers = std::thread::spawn(move || {
         let _over = io::copy(&mut back, &mut client);

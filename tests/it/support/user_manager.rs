@@ -1,16 +1,15 @@
 //! A real `systemd --user` of its own: private mount namespace, control group and directories. Needs root.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use super::HelperLog;
+use super::Helper;
 use super::sandbox::{Run, Sandbox};
 
 pub struct UserManager {
-    manager: Child,
+    helper: Helper,
     groups: Vec<PathBuf>,
     environment: Vec<(String, String)>,
-    _log: HelperLog,
 }
 
 const SYSTEMD: &str = "/lib/systemd/systemd";
@@ -20,44 +19,31 @@ impl UserManager {
         assert!(Path::new(SYSTEMD).exists(), "systemd is needed: contrib/test installs it");
         std::fs::create_dir_all(sandbox.path("config/systemd/user")).unwrap();
         let groups = own_groups();
-        assert!(!groups.is_empty(), "a control group cannot be made: root is needed");
         let join: String = groups.iter().map(|g| format!("echo $$ > '{}/cgroup.procs'; ", g.display())).collect();
         // sd_booted() looks for this directory; the rest of /run stays as it is for other processes.
         let script = format!(
             "mkdir -p /run/systemd && mount -t tmpfs tmpfs /run/systemd && mkdir /run/systemd/system && {join} \
              exec {SYSTEMD} --user --log-target=console --log-level=warning"
         );
-        let log = HelperLog::new("systemd");
-        let manager = Command::new("unshare")
-            .args(["--mount", "sh", "-c", &script])
-            .env_clear()
-            .envs(sandbox.environment())
-            .stdin(Stdio::null())
-            .stdout(log.stream())
-            .stderr(log.stream())
-            .spawn()
-            .expect("unshare is needed");
-        let manager = Self { manager, groups, environment: sandbox.environment(), _log: log };
-        super::eventually("the user manager answers", || {
-            (manager.systemctl(&["list-units"]).status == 0).then_some(())
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script]).env_clear().envs(sandbox.environment()).stdin(Stdio::null());
+        let helper = Helper::start("systemd --user", &mut command);
+        let mut manager = Self { helper, groups, environment: sandbox.environment() };
+        let (pid, environment) = (manager.helper.id(), manager.environment.clone());
+        // In a chroot nsenter leaves it, and finds the systemd and the sockets of the machine around.
+        manager.helper.wait_until("the user manager answers systemctl (in a chroot it cannot)", |_| {
+            (systemctl(pid, &environment, &["list-units"]).status == 0).then_some(())
         });
         manager
     }
 
     pub fn systemctl(&self, arguments: &[&str]) -> Run {
-        let out = Command::new("nsenter")
-            .args(["--mount", "--target", &self.manager.id().to_string(), "systemctl", "--user", "--no-pager"])
-            .args(arguments)
-            .env_clear()
-            .envs(self.environment.iter().cloned())
-            .stdin(Stdio::null())
-            .output()
-            .expect("nsenter is needed");
-        Run {
-            status: out.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
-        }
+        systemctl(self.helper.id(), &self.environment, arguments)
+    }
+
+    /// Runs a program where the manager is.
+    pub fn run(&self, argv: &[&str]) -> Run {
+        run(self.helper.id(), &self.environment, argv)
     }
 
     /// One property of a unit.
@@ -66,23 +52,55 @@ impl UserManager {
     }
 }
 
+/// Asks the manager with this process id.
+fn systemctl(manager: u32, environment: &[(String, String)], arguments: &[&str]) -> Run {
+    run(manager, environment, &[&["systemctl", "--user", "--no-pager"], arguments].concat())
+}
+
+fn run(manager: u32, environment: &[(String, String)], argv: &[&str]) -> Run {
+    let out = Command::new("nsenter")
+        .args(["--mount", "--target", &manager.to_string()])
+        .args(argv)
+        .env_clear()
+        .envs(environment.iter().cloned())
+        .stdin(Stdio::null())
+        .output()
+        .expect("nsenter is needed");
+    Run {
+        status: out.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+    }
+}
+
 /// A control group of our own in every hierarchy there is.
 fn own_groups() -> Vec<PathBuf> {
     let name =
         format!("keepalive-test-{}-{:?}", std::process::id(), std::thread::current().id()).replace(['(', ')'], "");
-    ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
-        .iter()
-        .filter(|root| **root != "/sys/fs/cgroup" || Path::new("/sys/fs/cgroup/cgroup.controllers").exists())
-        .map(|root| Path::new(root).join(&name))
-        .filter(|group| std::fs::create_dir(group).is_ok())
-        .collect()
+    let (mut made, mut refused) = (Vec::new(), Vec::new());
+    for root in ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
+        if root == "/sys/fs/cgroup" && !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+            continue;
+        }
+        let group = Path::new(root).join(&name);
+        match std::fs::create_dir(&group) {
+            Ok(()) => made.push(group),
+            Err(error) => refused.push(format!("{}: {error}", group.display())),
+        }
+    }
+    assert!(
+        !made.is_empty(),
+        "no control group can be made, which takes root and a writable /sys/fs/cgroup (many containers and chroots have \
+         none): {refused:?}"
+    );
+    made
 }
 
 impl Drop for UserManager {
     fn drop(&mut self) {
+        self.helper.tell();
         self.systemctl(&["exit"]);
-        let _gone = self.manager.kill();
-        let _gone = self.manager.wait();
+        self.helper.kill();
         for group in &self.groups {
             let _best_effort = Command::new("find")
                 .arg(group)

@@ -1,6 +1,7 @@
 //! The design that is built holds at every kind of server; each naive one is caught. `KEEPALIVE_LONG=1` walks through two
 //! rounds per process instead of one, and three processes.
 
+use keepalive_model::lock_order::{Import, LockDesign};
 use keepalive_model::one_machine::{Budget, Design, Sealing, Server};
 use keepalive_model::several_machines;
 use keepalive_model::{Report, explore, explore_until, shortest_violation};
@@ -198,4 +199,22 @@ fn lease_alone_permits_no_send_among_hosts() {
     println!("hosts, permit with fence and wait: {} states", report.states);
     assert_eq!(report.violated, [""; 0]);
     assert_eq!(report.reached.len(), 1);
+}
+
+/// Rule 33.
+#[test]
+fn stopped_process_keeps_only_its_own_profile_waiting() {
+    let report = explore(LockDesign::IMPLEMENTED);
+    println!("locks, built: {} states", report.states);
+    assert_eq!((report.violated, report.reached.len()), (vec![], 2));
+}
+
+/// Rule 33.
+#[test]
+fn shared_token_locks_and_waits_with_the_store_are_caught() {
+    let shared = LockDesign { is_lock_per_token: false, ..LockDesign::IMPLEMENTED };
+    let waiting = LockDesign { import: Import::WaitsWithStore, ..LockDesign::IMPLEMENTED };
+    for design in [shared, waiting] {
+        assert_eq!(explore(design).violated.len(), 1, "{design:?}");
+    }
 }

@@ -1,0 +1,181 @@
+//! A login without a configuration: the sections for a provider named on the command line, and one question about them.
+
+use crate::cli::login::{LoginArgs, LoginFailure, config_failure};
+use crate::cli::output::{CommandStatus, Output};
+use crate::cli::setup::Setup;
+use crate::cli::store_choice::{self, NewFileStore};
+use crate::config::Config;
+use crate::config::addition::Addition;
+use crate::outcome::{ErrorKind, Failure};
+use crate::profile::Provider;
+
+/// The provider and the profile that the command line describes, as far as the configuration lacks them.
+pub(super) struct NewSections {
+    /// The name of the provider, new or not.
+    pub provider: String,
+    issuer: Option<String>,
+    client_id: String,
+    has_provider: bool,
+    /// The profile, if it needs a section.
+    profile: Option<String>,
+    empty: Addition,
+}
+
+/// What was agreed on: sections that are written once the sign-in has succeeded.
+pub(super) struct Agreed {
+    addition: Option<Addition>,
+    pub has_new_store: bool,
+}
+
+impl NewSections {
+    /// `None`: the command line names no client.
+    pub fn plan(args: &LoginArgs, setup: &Setup) -> Result<Option<Self>, Failure> {
+        let Some(client_id) = &args.client_id else { return Ok(None) };
+        let config = &setup.config;
+        let same = |p: &&std::sync::Arc<Provider>| is_same(p, args.issuer.as_deref(), client_id);
+        let known = config.providers.values().find(|p| config.has_provider_section(&p.name) && same(p));
+        let known = known.filter(|p| args.provider.as_ref().is_none_or(|given| *given == p.name));
+        let provider = match (&args.provider, known) {
+            (Some(given), _) => given.clone(),
+            (None, Some(known)) => known.name.clone(),
+            (None, None) => args.profile.to_string(),
+        };
+        if known.is_none() {
+            check_name(args, config, &provider)?;
+        }
+        let needs_profile = provider != args.profile.as_str() && !config.has_profile_section(&args.profile);
+        Ok(Some(Self {
+            issuer: args.issuer.clone(),
+            client_id: client_id.clone(),
+            has_provider: known.is_some(),
+            profile: needs_profile.then(|| args.profile.to_string()),
+            provider,
+            empty: Addition::new(&setup.environment.config, setup.environment.home.as_deref()),
+        }))
+    }
+
+    fn addition(&self, scopes: &[String]) -> Addition {
+        let mut addition = self.empty.clone();
+        if !self.has_provider {
+            addition.add_provider(&self.provider, self.issuer.as_deref(), &self.client_id, scopes);
+        }
+        if let Some(profile) = &self.profile {
+            addition.add_profile(profile, &self.provider);
+        }
+        addition
+    }
+
+    /// The configuration as it would be.
+    pub fn preview(&self, scopes: &[String]) -> Result<Config, Failure> {
+        self.addition(scopes).preview().map_err(|e| e.to_failure())
+    }
+
+    /// Asks for the sections, and for a store where there is no keyring, with one question.
+    pub fn agree(
+        &self,
+        is_agreed: bool,
+        scopes: &[String],
+        setup: &mut Setup,
+        out: &Output,
+    ) -> Result<Agreed, LoginFailure> {
+        let addition = self.addition(scopes);
+        if addition.is_empty() {
+            return agree_on_store(setup, out);
+        }
+        let path = addition.path().display().to_string();
+        let config = addition.preview().map_err(|e| config_failure(e.to_failure()))?;
+        addition.check_writable().map_err(|e| config_failure(e.to_failure()))?;
+        setup.use_config(config);
+        if is_agreed {
+            return Ok(Agreed { addition: Some(addition), ..agree_on_store(setup, out)? });
+        }
+        if !out.can_ask() {
+            let lines = addition.text().trim_end();
+            let message = format!("provider {} is not in the configuration", self.provider);
+            let hint = format!("add --yes to add these lines to {path} once you are signed in:\n{lines}");
+            return Err(config_failure(Failure::new(ErrorKind::Config, message).with_hint(hint)));
+        }
+        let Some(reason) = store_choice::reason_for_file_store(setup) else {
+            out.prompt(&format!(
+                "once you are signed in, this is added to {path}:\n\n{}",
+                store_choice::indented(addition.text())
+            ));
+            ask(out, "Sign in and add it?")?;
+            return Ok(Agreed { addition: Some(addition), has_new_store: false });
+        };
+        let store = NewFileStore::plan(addition.path()).map_err(config_failure)?;
+        let mut store_section = self.empty.clone();
+        store_section.add_file_store(store.key());
+        out.prompt(&store_choice::offer_text(&reason, &store, &store_section));
+        out.prompt(&format!("and, once you are signed in:\n\n{}", store_choice::indented(addition.text())));
+        ask(out, "Use the files, sign in and add it?")?;
+        store.create(&store_section, &store_choice::config_lock(setup), out).map_err(config_failure)?;
+        setup.use_config(addition.preview().map_err(|e| config_failure(e.to_failure()))?);
+        Ok(Agreed { addition: Some(addition), has_new_store: true })
+    }
+}
+
+/// Without new sections: only the store may need a choice.
+pub(super) fn agree_on_store(setup: &mut Setup, out: &Output) -> Result<Agreed, LoginFailure> {
+    let before = setup.store.kind();
+    store_choice::offer_file_store(setup, out).map_err(|f| match f.kind {
+        ErrorKind::Declined => (CommandStatus::Failed, Some(f)),
+        _ => config_failure(f),
+    })?;
+    Ok(Agreed { addition: None, has_new_store: setup.store.kind() != before })
+}
+
+fn ask(out: &Output, question: &str) -> Result<(), LoginFailure> {
+    match out.ask(question) {
+        Some(true) => Ok(()),
+        Some(false) | None => Err((CommandStatus::Failed, Some(store_choice::declined()))),
+    }
+}
+
+impl Agreed {
+    /// Says that a login which failed has added nothing.
+    pub fn report_unwritten(&self, out: &Output) {
+        if let Some(addition) = &self.addition {
+            out.info(&format!("nothing was added to {}", addition.path().display()));
+        }
+    }
+
+    /// Adds the sections to the configuration.
+    pub fn write(&self, setup: &Setup, out: &Output) -> Result<(), Failure> {
+        let Some(addition) = &self.addition else { return Ok(()) };
+        addition.write(&store_choice::config_lock(setup)).map_err(|e| e.to_failure())?;
+        let headers: Vec<_> = addition.text().lines().filter(|line| line.starts_with('[')).collect();
+        out.info(&format!("added {} to {}", headers.join(" and "), addition.path().display()));
+        Ok(())
+    }
+}
+
+fn is_same(provider: &Provider, issuer: Option<&str>, client_id: &str) -> bool {
+    let plain = |text: &str| text.trim_end_matches('/').to_owned();
+    let is_same_issuer = match (issuer, &provider.issuer) {
+        (Some(given), Some(there)) => plain(given) == plain(there.as_str()),
+        (None, _) => true,
+        (Some(_), None) => false,
+    };
+    provider.client_id == client_id && is_same_issuer
+}
+
+/// Whether a section of this name can be added: a section that is there is never changed, and a built-in provider is only
+/// given another server if the person names it.
+fn check_name(args: &LoginArgs, config: &Config, name: &str) -> Result<(), Failure> {
+    let other_name = "choose another name for the new one: --provider NAME";
+    let refuse = |message: String, hint: String| Err(Failure::new(ErrorKind::Config, message).with_hint(hint));
+    if config.has_provider_section(name) {
+        let message = format!("provider {name} is configured with another issuer or client_id, and is not changed");
+        return refuse(message, format!("leave out --issuer and --client-id to use it; or {other_name}"));
+    }
+    let built_in = config.providers.get(name);
+    if args.issuer.is_none() && built_in.is_none() {
+        return refuse(format!("provider {name} is not known, so --issuer is needed"), "add --issuer URL".into());
+    }
+    let has_server = built_in.is_some_and(|p| p.issuer.is_some() || p.token_endpoint.is_some());
+    if args.issuer.is_some() && args.provider.is_none() && has_server {
+        return refuse(format!("{name} is a built-in provider at another server"), other_name.into());
+    }
+    Ok(())
+}

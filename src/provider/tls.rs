@@ -1,0 +1,174 @@
+//! TLS of the clients: trust as the platform has it, and refusals that say who issued the certificate that was shown.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_platform_verifier::Verifier;
+
+use crate::credential::server_text::printable;
+
+/// The configuration of a client that trusts the roots of the platform and those in `authorities` (PEM).
+pub fn client_config(authorities: Option<&[u8]>) -> Result<ClientConfig, String> {
+    let provider = CryptoProvider::get_default().cloned().ok_or("no cryptography is installed")?;
+    let verifier = match authorities {
+        None => Verifier::new(Arc::clone(&provider)),
+        Some(pem) => {
+            let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+            let certificates = certificates.map_err(|e| e.to_string())?;
+            if certificates.is_empty() {
+                return Err("it contains no certificate".to_owned());
+            }
+            Verifier::new_with_extra_roots(certificates, Arc::clone(&provider))
+        }
+    };
+    let verifier = NamingVerifier(verifier.map_err(|e| e.to_string())?);
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// A certificate that was refused.
+#[derive(Debug, thiserror::Error)]
+#[error("the certificate of the server, issued by {issuer}, is refused: {why}{remedy}")]
+struct RefusedCertificate {
+    issuer: String,
+    why: String,
+    remedy: &'static str,
+}
+
+/// The platform's verifier, which decides alone; its refusals are put into words.
+#[derive(Debug)]
+struct NamingVerifier(Verifier);
+
+impl ServerCertVerifier for NamingVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        verified.map_err(|error| match error {
+            Error::InvalidCertificate(why) => {
+                let remedy = match why {
+                    CertificateError::UnknownIssuer => {
+                        "; if that issuer is right, name its certificate: ca_file in the provider's section, or SSL_CERT_FILE"
+                    }
+                    _ => "",
+                };
+                let issuer = issuer_name(end_entity).unwrap_or_else(|| "an unnamed issuer".to_owned());
+                let refused = RefusedCertificate { issuer, why: why.to_string(), remedy };
+                Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refused))))
+            }
+            other => other,
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// The text of a refusal in a chain of causes.
+pub fn refusal_text(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut cause = cause;
+    while let Some(inner) = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        cause = inner;
+    }
+    match cause.downcast_ref::<Error>()? {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(refused))) => Some(refused.to_string()),
+        _ => None,
+    }
+}
+
+/// `organizationName` and `commonName` (X.520).
+const NAMES: [&[u8]; 2] = [&[0x55, 4, 10], &[0x55, 4, 3]];
+const SEQUENCE: u8 = 0x30;
+const OBJECT_IDENTIFIER: u8 = 0x06;
+
+/// The issuer of a certificate (RFC 5280 §4.1): its organization and common name.
+fn issuer_name(certificate: &[u8]) -> Option<String> {
+    let (SEQUENCE, whole, _) = element(certificate)? else { return None };
+    let (SEQUENCE, mut fields, _) = element(whole)? else { return None };
+    let (tag, _, rest) = element(fields)?;
+    // The version is left out of certificates of version 1.
+    if tag == 0xa0 {
+        fields = rest;
+    }
+    let (_serial, _, rest) = element(fields)?;
+    let (_algorithm, _, rest) = element(rest)?;
+    let (SEQUENCE, mut issuer, _) = element(rest)? else { return None };
+    let mut found = [None, None];
+    while let Some((_set, attributes, rest)) = element(issuer) {
+        issuer = rest;
+        let Some((SEQUENCE, attribute, _)) = element(attributes) else { continue };
+        let Some((OBJECT_IDENTIFIER, kind, value)) = element(attribute) else { continue };
+        if let (Some(at), Some((_, text, _))) = (NAMES.iter().position(|name| *name == kind), element(value)) {
+            found[at] = Some(printable(&String::from_utf8_lossy(text)));
+        }
+    }
+    let names: Vec<String> = found.into_iter().flatten().collect();
+    (!names.is_empty()).then(|| format!("{:?}", names.join(", ")))
+}
+
+/// The first element of DER: its tag, its content, and what follows.
+fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&[tag, first], rest) = der.split_first_chunk::<2>()?;
+    let (length, rest) = match first {
+        0..=0x7f => (usize::from(first), rest),
+        0x81..=0x84 => {
+            let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+            (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
+        }
+        _ => return None,
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((tag, content, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cut_or_foreign_certificates_have_no_issuer() {
+        let name = [0x30, 0x0f, 0x31, 0x0d, 0x30, 0x0b, 6, 3, 0x55, 4, 3, 12, 4, b'C', b'o', b'r', b'p'];
+        let fields = [&[2, 1, 1, 0x30, 0][..], &name].concat();
+        let body = [&[0x30, fields.len() as u8][..], &fields].concat();
+        let certificate = [&[0x30, body.len() as u8][..], &body].concat();
+        assert_eq!(issuer_name(&certificate).as_deref(), Some("\"Corp\""));
+        for end in 0..certificate.len() {
+            assert_eq!(issuer_name(&certificate[..end]), None);
+        }
+        assert_eq!(issuer_name(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]), None);
+    }
+}

@@ -1,0 +1,114 @@
+//! Reads a file with a secret, if no other user may read it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use crate::sys::durable;
+
+/// Why the file gives no secret.
+#[derive(Debug)]
+pub enum SecretFileError {
+    Missing,
+    /// `is_ours`: the owner of the file is this user, who can change its mode.
+    Unreadable {
+        error: io::Error,
+        is_ours: bool,
+    },
+    /// `is_ours`: as above, and the filesystem is writable.
+    ReadableByOthers {
+        is_ours: bool,
+    },
+}
+
+/// Reads the file. Its permissions are asked of the open file, so that it cannot be exchanged in between.
+pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
+    let unreadable = |error| SecretFileError::Unreadable { error, is_ours: is_owned(path) };
+    let mut file = match durable::open_foreign(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(SecretFileError::Missing),
+        Err(e) => return Err(unreadable(e)),
+    };
+    #[cfg(unix)]
+    {
+        let access = FileAccess::of(&file).map_err(unreadable)?;
+        if !access.is_private() {
+            return Err(SecretFileError::ReadableByOthers { is_ours: access.is_ours });
+        }
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+#[cfg(unix)]
+fn is_owned(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).is_ok_and(|about| about.uid() == rustix::process::geteuid().as_raw())
+}
+
+#[cfg(not(unix))]
+fn is_owned(_path: &Path) -> bool {
+    true
+}
+
+/// Who may read an open file.
+#[cfg(unix)]
+#[derive(Clone, Copy, Debug)]
+struct FileAccess {
+    mode: u32,
+    /// It is this user's, and the filesystem is writable: its mode is this user's decision.
+    is_ours: bool,
+    /// It is root's, or its group is one of this process.
+    is_trusted_group: bool,
+}
+
+#[cfg(unix)]
+impl FileAccess {
+    fn of(file: &File) -> io::Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let about = file.metadata()?;
+        let is_read_only =
+            rustix::fs::fstatvfs(file).is_ok_and(|fs| fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+        let is_in_group = rustix::process::getegid().as_raw() == about.gid()
+            || rustix::process::getgroups().is_ok_and(|groups| groups.iter().any(|g| g.as_raw() == about.gid()));
+        Ok(Self {
+            mode: about.mode() & 0o777,
+            is_ours: about.uid() == rustix::process::geteuid().as_raw() && !is_read_only,
+            is_trusted_group: about.uid() == 0 || is_in_group,
+        })
+    }
+
+    /// A file of this user must be closed to all others. One that another user provides may be readable for a group, as
+    /// PostgreSQL allows it for a key: a Kubernetes volume with `fsGroup` has no other mode, and the access list of a
+    /// systemd credential shows as one.
+    fn is_private(self) -> bool {
+        match self.mode & 0o077 {
+            0 => true,
+            0o040 => !self.is_ours && self.is_trusted_group,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn group_may_read_only_a_file_that_another_provides() {
+        let is_private = |mode, is_ours, is_trusted_group| FileAccess { mode, is_ours, is_trusted_group }.is_private();
+        for mode in [0o400, 0o600, 0o700] {
+            assert!(is_private(mode, true, false) && is_private(mode, false, false), "{mode:o}");
+        }
+        for mode in [0o440, 0o640] {
+            assert!(is_private(mode, false, true), "{mode:o}");
+            assert!(!is_private(mode, true, true) && !is_private(mode, false, false), "{mode:o}");
+        }
+        for mode in [0o444, 0o460, 0o660, 0o644, 0o604, 0o602, 0o450] {
+            assert!(!is_private(mode, false, true), "{mode:o}");
+        }
+    }
+}

@@ -17,10 +17,7 @@ impl LockedProfile<'_, '_> {
     /// Notes in the ledger that a server rejected a token. If that fails, the journal (not saved yet) keeps it as consumed.
     pub fn mark_rejected_or_queue(&mut self, token: &Fingerprint) -> Result<(), StoreError> {
         let written = self.mark_rejected(token);
-        if written.is_err() && !self.journal.ledger_backlog.contains(token) {
-            self.journal.ledger_backlog.push(token.clone());
-        }
-        written
+        self.or_queue(token, written)
     }
 
     fn mark_rejected(&mut self, token: &Fingerprint) -> Result<(), StoreError> {
@@ -82,6 +79,10 @@ impl LockedProfile<'_, '_> {
     /// next run.
     pub fn mark_consumed_or_queue(&mut self, token: &Fingerprint) -> Result<(), StoreError> {
         let written = self.mark_consumed(token);
+        self.or_queue(token, written)
+    }
+
+    fn or_queue(&mut self, token: &Fingerprint, written: Result<(), StoreError>) -> Result<(), StoreError> {
         if written.is_err() && !self.journal.ledger_backlog.contains(token) {
             self.journal.ledger_backlog.push(token.clone());
         }

@@ -35,6 +35,17 @@ pub enum AccountMatch {
 }
 
 impl AccountIdentity {
+    /// The account that an ID token or an access token names, with the workspace or tenant, where a person can have
+    /// several.
+    pub fn from_jwt(jwt: &AccessToken) -> Self {
+        let claims = unverified_claims(jwt.expose()).unwrap_or_default();
+        let openai = claims.get("https://api.openai.com/auth").and_then(|auth| auth.get("chatgpt_account_id"));
+        let account =
+            openai.into_iter().chain(["account_id", "org_id", "tid"].iter().filter_map(|name| claims.get(*name)));
+        let account = account.filter_map(Value::as_str).find(|text| !text.is_empty()).map(printable);
+        Self { account, ..Self::from_id_token(jwt) }
+    }
+
     /// The account that an ID token names.
     pub fn from_id_token(jwt: &AccessToken) -> Self {
         let claims = unverified_claims(jwt.expose()).unwrap_or_default();

@@ -16,6 +16,7 @@ use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState};
 use crate::profile::Profile;
 use crate::store::ProfileView;
 use crate::store::journal::Journal;
+use crate::store::journal::block::Cause;
 
 /// An access token for a caller; the format of `token --json`.
 #[derive(Clone, Serialize, Deserialize)]
@@ -127,6 +128,9 @@ impl Engine {
             Err(_) if outcome.error.is_some() => return without_token(outcome),
             Err(e) => return without_token(e.outcome()),
         };
+        if let Some(failure) = self.other_account(profile, view.as_ref()) {
+            return without_token(Outcome { kind: OutcomeKind::ConfigError, ..outcome }.with_error(failure));
+        }
         let now = self.clock().now();
         let found = snapshot.and_then(|s| s.grant.validity.clone().map(|validity| (s, validity)));
         let usable = found.filter(|(_, validity)| is_usable(validity, &outcome, &now));
@@ -165,6 +169,19 @@ impl Engine {
 }
 
 impl Engine {
+    /// Why no token of this profile is handed out: the newest belongs to another account than the one before.
+    fn other_account(&self, profile: &Profile, view: Option<&ProfileView>) -> Option<Failure> {
+        let peeked;
+        let journal = match view {
+            Some(view) => view.journal.as_ref(),
+            None => {
+                peeked = self.store().peek(&profile.name).ok().flatten();
+                peeked.as_ref()
+            }
+        };
+        journal?.block(Cause::OtherAccount).map(|block| block.failure.clone())
+    }
+
     /// The error that keeps the next refresh from being made, although the token is still valid.
     fn refresh_blocker(&self, profile: &Profile, journal: Option<&Journal>) -> Option<Failure> {
         let journal = Ok(Some(journal?.clone()));

@@ -63,6 +63,7 @@ pub(super) fn admission(profile: &Profile, admitted: Result<SendKind, Outcome>) 
                 SendKind::Retry => (None, "a retry, which this server does not punish"),
                 SendKind::Grace { .. } => (Some(19), "a retry within the grace of the server"),
                 SendKind::LastChance => (Some(18), "the last chance"),
+                SendKind::Overruled => (Some(22), "a person insists on a token that was rejected"),
             };
             events::send_admitted(&profile.name, rule, reason);
         }

@@ -193,7 +193,8 @@ fn needs_user_status(journal: &Journal, status_policy: StatusPolicy<'_>, now: &M
 fn block_status(journal: &Journal, block: &Block, now: &Moment) -> ProfileStatus {
     let sends = block.cause > Cause::FollowConflict;
     let pause = block.blocked_until(now).max(journal.blocked_until(now).filter(|_| sends));
-    let refresh_at = has_probes_left(block).then(|| pause.unwrap_or(now.wall));
+    let is_planned = has_probes_left(block) && block.cause != Cause::OtherAccount;
+    let refresh_at = is_planned.then(|| pause.unwrap_or(now.wall));
     ProfileStatus::new(block.outcome.into(), refresh_at, Some(block.failure.clone()))
 }
 
@@ -467,6 +468,7 @@ mod tests {
             at: c.now().wall,
             failure: Failure::new(ErrorKind::of_provider("invalid_grant"), "gone"),
             client: None,
+            was_in_doubt: false,
         });
         let s = judge(&r, &c);
         assert_eq!(
@@ -511,7 +513,7 @@ mod tests {
         assert_eq!(judge(&r), (ProfileState::ConfigError, Some(900)));
         let fingerprint = r.fingerprint.clone().unwrap();
         let failure = Failure::new(ErrorKind::of_provider("invalid_grant"), "gone");
-        r.rejected = Some(Rejection { fingerprint, at: c.now().wall, failure, client: None });
+        r.rejected = Some(Rejection { fingerprint, at: c.now().wall, failure, client: None, was_in_doubt: false });
         assert_eq!(judge(&r), (ProfileState::NeedsLogin, Some(600)), "a person may sign in with the tool");
     }
 
@@ -671,7 +673,13 @@ mod tests {
                 ..journal(&c)
             },
             Journal {
-                rejected: Some(Rejection { fingerprint: token, at: now.wall, failure: failure(), client: None }),
+                rejected: Some(Rejection {
+                    fingerprint: token,
+                    at: now.wall,
+                    failure: failure(),
+                    client: None,
+                    was_in_doubt: false,
+                }),
                 ..journal(&c)
             },
             blocked(journal(&c), refused_client(0, now.wall)),

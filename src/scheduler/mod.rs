@@ -22,7 +22,9 @@ use crate::outcome::Outcome;
 use crate::profile::{Profile, ProfileLookup, ProfileName};
 use crate::scheduler::rate_limit::{Health, RateLimiter, STARTS_PER_SECOND, StartRequest};
 use crate::scheduler::scheduled_profile::ScheduledProfile;
+use crate::store::journal::Journal;
 use crate::store::journal::block::Cause;
+use crate::sys::network;
 use plan::NextCheck;
 
 /// The longest sleep. After a suspend or a set clock a longer one would be wrong, and changes by other runs and by the
@@ -45,6 +47,9 @@ pub struct Scheduler {
     overload_warned: BTreeSet<String>,
     /// It was said how many profiles there are, and not changed by the configuration since.
     is_announced: bool,
+    /// What [`network::state`] gave, while a profile waits for the network.
+    network: Option<u64>,
+    network_state: fn() -> u64,
     /// With the name of the provider that each is at.
     flights: JoinSet<FinishedRefresh>,
     /// The profile and the provider of each running refresh, because a task that panics cannot tell.
@@ -70,6 +75,8 @@ impl Scheduler {
             rate_limiters: BTreeMap::new(),
             overload_warned: BTreeSet::new(),
             is_announced: false,
+            network: None,
+            network_state: network::state,
             flights: JoinSet::new(),
             in_flight: BTreeMap::new(),
         }
@@ -122,6 +129,7 @@ impl Scheduler {
                 entry.keep_earlier_check(before, now);
             }
         }
+        self.end_pauses_if_network_changed(now);
         self.warn_if_overloaded();
         if !std::mem::replace(&mut self.is_announced, true) {
             self.announce(now);
@@ -140,6 +148,25 @@ impl Scheduler {
     fn has_external_change(&self, name: &ProfileName, entry: &ScheduledProfile) -> bool {
         let store = self.engine.store();
         store.journal_stamp(name) != entry.journal_stamp && !store.is_locked(name)
+    }
+
+    /// Rule 6: a profile that reached no server is tried again when the network has changed.
+    fn end_pauses_if_network_changed(&mut self, now: &Moment) {
+        let mut waiting: Vec<_> = self
+            .scheduled
+            .values_mut()
+            .filter(|e| e.is_unreachable && !e.is_in_flight && e.next_check.is_some())
+            .collect();
+        let state = (!waiting.is_empty()).then(|| (self.network_state)());
+        let before = std::mem::replace(&mut self.network, state);
+        if before.is_some() && state.is_some() && before != state {
+            tracing::info!(
+                event = "network.changed",
+                profiles = waiting.len(),
+                "the network has changed; trying again"
+            );
+            waiting.iter_mut().for_each(|entry| entry.next_check = Some(NextCheck::after(now, Duration::ZERO)));
+        }
     }
 
     /// Warns once per provider whose profiles cannot all be refreshed in time (rule 34).
@@ -192,8 +219,8 @@ impl Scheduler {
         entry.update_from_journal(journal.as_ref(), &profile.provider.policy, now);
         // While another run waits for its response nothing is planned, so the next sync looks again.
         entry.next_check = if status.is_in_flight { None } else { plan::next_check(&profile, &status, now) };
-        let is_refused = journal.as_ref().is_some_and(|journal| journal.block(Cause::Client).is_some());
-        if std::mem::take(&mut entry.is_reconfigured) && is_refused {
+        let is_held = |journal: &Journal| journal.block(Cause::Client).is_some() || journal.pause.is_some();
+        if std::mem::take(&mut entry.is_reconfigured) && journal.as_ref().is_some_and(is_held) {
             // Only a flight can tell whether it is another client now; for the same one it sends nothing (rule 24).
             entry.next_check = Some(NextCheck::after(now, Duration::ZERO));
         }
@@ -435,5 +462,30 @@ mod tests {
         };
         assert_eq!(order(entries(), true, &now), ["grace", "z", "y", "b", "a"], "who failed last comes last");
         assert_eq!(order(entries(), false, &now), ["grace", "a", "b", "z", "y"], "whose token has ended comes first");
+    }
+
+    /// Rule 6.
+    #[test]
+    fn network_change_ends_the_wait_for_a_server() {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static STATE: AtomicU64 = AtomicU64::new(1);
+        let dir = tempfile::tempdir().unwrap();
+        let mut scheduler = scheduler(dir.path());
+        scheduler.network_state = || STATE.load(Ordering::SeqCst);
+        let now = now(&scheduler);
+        for (name, is_unreachable) in [("away", true), ("throttled", false)] {
+            let next_check = Some(NextCheck::after(&now, S(50)));
+            let entry = ScheduledProfile { next_check, is_unreachable, ..ScheduledProfile::default() };
+            scheduler.scheduled.insert(name.parse().unwrap(), entry);
+        }
+        let mut waits = || {
+            scheduler.end_pauses_if_network_changed(&now);
+            let wait = |e: &ScheduledProfile| e.next_check.as_ref().map(|look| look.wait(&now).as_secs());
+            scheduler.scheduled.values().map(wait).collect::<Vec<_>>()
+        };
+        assert_eq!(waits(), [Some(50), Some(50)]);
+        assert_eq!(waits(), [Some(50), Some(50)], "the network is as it was");
+        STATE.store(2, Ordering::SeqCst);
+        assert_eq!(waits(), [Some(0), Some(50)]);
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Moment, Timestamp};
+use crate::engine::refresh::backoff::UNSENT_MAX_DELAY;
 use crate::engine::refresh::retry_policy;
 use crate::engine::status::ProfileStatus;
 use crate::events;
@@ -11,7 +12,7 @@ use crate::outcome::{ErrorKind, Outcome, OutcomeKind, ProfileState, Publication}
 use crate::profile::{Policy, Profile, ProfileName};
 use crate::scheduler::plan;
 use crate::scheduler::plan::NextCheck;
-use crate::store::journal::Journal;
+use crate::store::journal::{Journal, PauseCause};
 use crate::sys::file_watch::FileStamp;
 
 #[derive(Default)]
@@ -22,6 +23,8 @@ pub(super) struct ScheduledProfile {
     pub(super) next_check: Option<NextCheck>,
     pub(super) state: Option<ProfileState>,
     pub(super) is_in_flight: bool,
+    /// The last attempt reached no server, so a change of the network is reason enough for another.
+    pub(super) is_unreachable: bool,
     /// When the access token expires.
     pub(super) access_expiry: Option<NextCheck>,
     /// When the server's grace ends, while a retry inside it is still possible.
@@ -55,6 +58,8 @@ impl ScheduledProfile {
         let grace = journal.and_then(Journal::open_intent).and_then(|i| retry_policy::grace_remaining(i, policy, now));
         self.grace_end = grace.map(|left| NextCheck::after(now, left));
         self.sequence = journal.map_or(0, |r| r.sequence);
+        let pause = journal.filter(|journal| journal.blocked_until(now).is_some()).and_then(|j| j.pause.as_ref());
+        self.is_unreachable = pause.is_some_and(|pause| pause.cause == PauseCause::Unsent);
     }
 
     /// Keeps an earlier check that was planned before, because its reason may be in no journal.
@@ -81,7 +86,8 @@ impl ScheduledProfile {
     /// Counts an outcome that the journal does not have. Here too, one more try must fit.
     pub(super) fn next_backoff(&mut self, now: &Moment) -> Duration {
         self.unrecorded_failures += 1;
-        let pause = plan::backoff_delay(self.unrecorded_failures);
+        let longest = if self.is_unreachable { UNSENT_MAX_DELAY } else { Duration::MAX };
+        let pause = plan::backoff_delay(self.unrecorded_failures).min(longest);
         self.time_left(now).map_or(pause, |left| pause.min(left / 2).max(plan::minimum_delay(1)))
     }
 
@@ -99,6 +105,9 @@ impl ScheduledProfile {
             (self.unrecorded_failures, self.immediate_retries) = (0, 0);
             return;
         }
+        // What could not even be prepared is in no journal.
+        let is_undiscovered = outcome.error.as_ref().is_some_and(|e| e.kind == ErrorKind::Discovery);
+        self.is_unreachable |= is_undiscovered && outcome.kind == OutcomeKind::Deferred;
         let planned = self.next_check.as_ref().map(|look| look.wait(now));
         // The journal has a retry time, which no failure of another kind postpones.
         let is_noted = !is_well && outcome.retry_at.is_some();

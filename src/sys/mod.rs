@@ -9,6 +9,7 @@ pub mod journal;
 pub mod lock_holder;
 pub mod lockfile;
 pub mod machine;
+pub mod network;
 pub mod paths;
 pub mod process;
 pub mod secret_file;

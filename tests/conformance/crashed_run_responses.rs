@@ -85,7 +85,7 @@ fn rejection_sealed_by_a_crashed_run_needs_no_new_request() {
     let world = crashed_with_response(400, DENIAL, true);
     let requests = world.requests();
     for _ in 0..2 {
-        says(&world.refresh(), OutcomeKind::NeedsLogin, "invalid_grant");
+        says(&world.refresh_if_due(), OutcomeKind::NeedsLogin, "invalid_grant");
     }
     assert_eq!((world.requests(), has_received(&world)), (requests, false));
 }

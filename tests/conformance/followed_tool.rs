@@ -364,7 +364,7 @@ fn rejected_token_needs_login_until_the_tool_has_a_newer_one() {
     let (shared, outcome) =
         refused(|s| ToolContents::Tokens { answer: s.answer.clone(), email: "ada@acme.example", written: EARLIER });
     assert_eq!((outcome.kind, shared.world.requests()), (OutcomeKind::NeedsLogin, 1));
-    assert_eq!(shared.world.refresh().kind, OutcomeKind::NeedsLogin);
+    assert_eq!(shared.world.refresh_if_due().kind, OutcomeKind::NeedsLogin);
     assert_eq!((shared.state(), shared.world.requests()), (ProfileState::NeedsLogin, 1));
     shared.tool.holds(&shared.world.server.mint(), "ada@acme.example", LATER);
     assert_eq!((shared.world.refresh_if_due().kind, shared.world.requests()), (OutcomeKind::Refreshed, 1));

@@ -50,7 +50,8 @@ fn is_supported(world: &one_machine::ModelState, step: Step) -> bool {
         Step::CloseGrace => at == Phase::Idle || (at == Phase::Ready && world.processes[0].kind == SendReason::Grace),
         Step::Crash(_) => can_die && !is_locked,
         Step::CutPower => at == Phase::Idle || (can_die && !is_locked),
-        Step::Serve(_) | Step::Refuse(_) | Step::Lose(_) => matches!(at, Phase::Idle | Phase::Sent),
+        Step::PassMinute => at == Phase::Idle,
+        Step::Serve(_) | Step::Refuse(_) | Step::Deny(_) | Step::Lose(_) => matches!(at, Phase::Idle | Phase::Sent),
         // Without the key nothing of this is known; a daemon that has it is another story.
         Step::Recheck(_) => {
             let is_plain =
@@ -150,6 +151,12 @@ struct ModelFlight {
     is_power_cut: bool,
 }
 
+impl ModelFlight {
+    fn is_person(&self) -> bool {
+        self.steps.first() == Some(&Step::Insist(0))
+    }
+}
+
 impl<'a> ModelRun<'a> {
     fn new(design: &'a Design, way: &'a [Step], template: &CrashSnapshot) -> Self {
         let model = design.start();
@@ -167,7 +174,7 @@ impl<'a> ModelRun<'a> {
     fn run(mut self) -> usize {
         let (mut flights, mut rest) = (0, self.path);
         while let Some((&step, others)) = rest.split_first() {
-            if step == Step::Enter(0) {
+            if matches!(step, Step::Enter(0) | Step::Insist(0)) {
                 let flight = self.next_flight(rest);
                 rest = &rest[flight.steps.len()..];
                 self.run_flight(&flight);
@@ -192,9 +199,10 @@ impl<'a> ModelRun<'a> {
                 let life = LIVES[usize::from(generation > 1)];
                 self.wait_until(self.obtained[&generation].plus(life - Duration::from_secs(20)));
             }
+            Step::PassMinute => self.real.clock.advance(Duration::from_secs(61)),
             Step::CloseGrace if self.model.is_grace_open => self.real.clock.advance(self.grace),
             // On the network, where no process sees it.
-            Step::CloseGrace | Step::Serve(_) | Step::Refuse(_) | Step::Lose(_) => {}
+            Step::CloseGrace | Step::Serve(_) | Step::Refuse(_) | Step::Deny(_) | Step::Lose(_) => {}
             _ => panic!("{step:?} while nobody is at work"),
         }
         self.model = self.design.step(&self.model, step).unwrap().0;
@@ -240,6 +248,10 @@ impl<'a> ModelRun<'a> {
         self.let_time_pass(flight);
         self.prepare_flight(flight);
         let outcome = match flight.died {
+            // A caller without `--force` must be in need of a refresh.
+            None if flight.edges.last() == Some(&Edge::RefuseDead) && !flight.is_person() => {
+                Some(self.real.refresh_if_due())
+            }
             None => Some(self.real.refresh()),
             Some(at) => {
                 let snapshot = self.real.crash_at(place_of(at));
@@ -266,7 +278,9 @@ impl<'a> ModelRun<'a> {
 
     /// The model has no clock: what has to wait there, waits until it may, and no longer.
     fn let_time_pass(&self, flight: &ModelFlight) {
-        if let (false, Some(sent)) = (flight.before.is_unsettled(), self.sent) {
+        // Then a person would not be held back.
+        let is_held = flight.before.is_forced_lately && flight.before.needs_login;
+        if let (false, false, Some(sent)) = (is_held, flight.before.is_unsettled(), self.sent) {
             self.wait_until(sent.plus(2 * EXCHANGE + CONNECT_SLACK + SETTLE + Duration::from_secs(1)));
         }
         let is_held = flight.edges.last() == Some(&Edge::PauseForOrphan);
@@ -346,7 +360,10 @@ impl<'a> ModelRun<'a> {
         let newest = model.newest().generation;
         let expected = (
             u64::from(newest) + self.offset,
-            model.intent.filter(|i| i.generation >= newest).map(|i| (u32::from(i.sends), i.is_last_chance_spent)),
+            model
+                .intent
+                .filter(|i| i.generation >= newest && !model.needs_login)
+                .map(|i| (u32::from(i.sends), i.is_last_chance_spent)),
             model.needs_login,
             Some(u64::from(model.keyring.generation) + self.offset),
             self.requests,

@@ -22,6 +22,7 @@ mod ledger;
 mod lockstep;
 mod logout;
 mod new_credentials;
+mod other_account;
 mod responses_and_retries;
 mod store_disagreement;
 mod token_ownership;
@@ -48,7 +49,7 @@ const BUSY: Fault = Fault::Respond(429, "", "");
 
 /// Every edge that some way through the model takes.
 fn all_edges() -> BTreeSet<Edge> {
-    let none = Budget { crashes: 0, losses: 0, timeouts: 0, locks: 0, power_cuts: 0, refusals: 0, expiries: 0 };
+    let none = Budget::NONE;
     let everything_goes_wrong = Design::implemented(Server::Strict);
     let graceful = Design {
         budget: Budget { losses: 1, timeouts: 1, ..none },
@@ -56,7 +57,9 @@ fn all_edges() -> BTreeSet<Edge> {
         ..Design::implemented(Server::GraceSame)
     };
     let unrotated = Design { budget: Budget { losses: 1, ..none }, ..Design::implemented(Server::NoRotation) };
-    [everything_goes_wrong, graceful, unrotated].iter().flat_map(edges).collect()
+    let insisted =
+        Design { budget: Budget { denials: 1, insists: 1, ..none }, rounds: 2, ..Design::implemented(Server::Strict) };
+    [everything_goes_wrong, graceful, unrotated, insisted].iter().flat_map(edges).collect()
 }
 
 /// Rule 40.
@@ -97,6 +100,7 @@ fn run_scenario(edge: Edge, template: &CrashSnapshot) {
         Edge::PresumeConsumed => a_last_chance_of_the_dead(template),
         Edge::PauseForOrphan | Edge::Allow(SendReason::Grace) => a_rescue_by_grace(template),
         Edge::Allow(SendReason::Retry) => a_retry_without_rotation(template),
+        Edge::Allow(SendReason::Overruled) => a_person_who_insists(template),
         Edge::Allow(SendReason::LastChance) => the_last_chance(template),
         Edge::KeyringAway => a_keyring_that_is_away(template),
         Edge::YieldTooLate => a_grace_that_ends_at_the_fence(template),
@@ -114,6 +118,14 @@ fn run_scenario(edge: Edge, template: &CrashSnapshot) {
         Edge::CutPower(Phase::Sealed) => power_cut_after_the_seal(template, HookPoint::BeforePublish),
         Edge::CutPower(Phase::Published) => power_cut_after_the_seal(template, HookPoint::AfterPublish),
     }
+}
+
+fn a_person_who_insists(template: &CrashSnapshot) {
+    let world = strict(template);
+    world.server.script([Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#)]);
+    assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
+    assert_eq!((world.refresh_if_due().kind, world.requests()), (OutcomeKind::NeedsLogin, 1));
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 2));
 }
 
 fn an_ordinary_refresh(template: &CrashSnapshot) {
@@ -167,9 +179,8 @@ fn crash_after_publishing(template: &CrashSnapshot) {
 fn a_denial(template: &CrashSnapshot) {
     let world = strict(template);
     world.server.script([Fault::Respond(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#)]);
-    for _ in 0..2 {
-        assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
-    }
+    assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
+    assert_eq!(world.refresh_if_due().kind, OutcomeKind::NeedsLogin);
     assert_eq!(world.requests(), 1);
     world.sign_in();
     assert_eq!(world.refresh().kind, OutcomeKind::Refreshed);

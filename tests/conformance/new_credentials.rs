@@ -106,19 +106,39 @@ fn any_import_replaces_a_rejected_or_in_doubt_credential() {
 
 /// Rule 3.
 #[test]
-fn consumed_or_rejected_token_is_refused_even_with_replace() {
-    for fault in [None, Some(Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#))] {
-        let world = world();
-        let answer = world.server.mint();
-        world.import(world.credential(&answer), true).unwrap();
-        world.server.script(fault);
-        world.refresh();
-        let before = world.journal();
-        for is_replacing in [false, true] {
-            let result = world.import(world.credential(&answer), is_replacing);
-            is_refused(result, OutcomeKind::NeedsLogin, "consumed");
-        }
-        assert_eq!(world.journal(), before);
+fn consumed_token_is_refused_even_with_replace() {
+    let world = world();
+    let answer = world.server.mint();
+    world.import(world.credential(&answer), true).unwrap();
+    world.refresh();
+    let before = world.journal();
+    for is_replacing in [false, true] {
+        let result = world.import(world.credential(&answer), is_replacing);
+        is_refused(result, OutcomeKind::NeedsLogin, "consumed");
+    }
+    assert_eq!(world.journal(), before);
+}
+
+/// Rule 22.
+#[test]
+fn rejected_token_is_taken_with_replace_once_a_minute() {
+    const DENIED: Fault = Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#);
+    let world = world();
+    let answer = world.server.mint();
+    world.import(world.credential(&answer), true).unwrap();
+    world.server.script([DENIED, DENIED]);
+    assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
+    let import = |is_replacing| world.import(world.credential(&answer), is_replacing);
+    is_refused(import(false), OutcomeKind::NeedsLogin, "consumed");
+    assert!(import(true).unwrap().is_new);
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::NeedsLogin, 2));
+    is_refused(import(true), OutcomeKind::NeedsLogin, "consumed");
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::NeedsLogin, 2), "an import counts, too");
+    world.clock.advance(Duration::from_secs(60));
+    assert!(import(true).unwrap().is_new);
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 3));
+    for is_replacing in [false, true] {
+        is_refused(import(is_replacing), OutcomeKind::NeedsLogin, "consumed");
     }
 }
 
@@ -363,7 +383,7 @@ fn login_clears_rejection_doubt_and_revocation_of_its_token() {
         assert_eq!(world.refresh().kind, refreshed, "{i}");
         then(&world);
         // A copy proves nothing.
-        let copied = world.import(world.credential(&answer), true);
+        let copied = world.import(world.credential(&answer), !is_refused_as_copy);
         if is_refused_as_copy {
             is_refused(copied, OutcomeKind::NeedsLogin, "consumed");
         } else {

@@ -136,16 +136,21 @@ fn the_worst_profile_gives_the_exit_status() {
 
 /// Rule 22.
 #[test]
-fn rejected_refresh_token_is_never_sent_again() {
+fn rejected_refresh_token_is_not_sent_again_by_itself() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     server.script([Fault::Respond(400, "", r#"{"error":"invalid_grant","error_description":"revoked\u001b[2J"}"#)]);
     let run = sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(77).says("invalid_grant: revoked [2J");
     assert!(!run.stderr.contains('\u{1b}'), "{run:?}");
-    for arguments in [&[][..], &["--force"], &["--lookahead", "1h"]] {
+    for arguments in [&[][..], &["--lookahead", "1h"]] {
         sandbox.refresh(arguments).exits(77);
     }
     assert_eq!(server.counts().refresh_requests, 1);
+    server.script([Fault::Respond(400, "", r#"{"error":"invalid_grant"}"#)]);
+    for _ in 0..2 {
+        sandbox.refresh(&["--force"]).exits(77);
+    }
+    assert_eq!(server.counts().refresh_requests, 2, "a person may insist, but not every moment");
     let status = sandbox.status();
     assert_eq!((status["state"].as_str(), status["refresh_at"].is_null()), (Some("needs_login"), true));
     sandbox.keepalive(&["token", "demo"]).exits(0).says("invalid_grant");

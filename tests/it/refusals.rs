@@ -121,7 +121,7 @@ fn rejection_ends_when_the_client_is_mended() {
     let sandbox = Sandbox::signed_in(&server);
     server.script([Fault::Respond(400, JSON, r#"{"error":"invalid_grant"}"#)]);
     sandbox.refresh(&["--force"]).exits(77);
-    sandbox.refresh(&["--force"]).exits(77);
+    sandbox.refresh(&[]).exits(77);
     assert_eq!(server.counts().refresh_requests, 1);
     let config = sandbox.path("config/keepalive/config.toml");
     let text = std::fs::read_to_string(&config).unwrap();

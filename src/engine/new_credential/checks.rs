@@ -8,6 +8,7 @@ use crate::credential::secret::Fingerprint;
 use crate::credential::{Binding, Credential};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
+use crate::store::journal::Journal;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::{LoadedCredential, LockedProfile, Store, StoreError, TokenClaim};
 
@@ -39,7 +40,7 @@ pub(super) fn check(
 ) -> Result<(), Outcome> {
     let fingerprint = key.fingerprint(&new.credential.refresh);
     check_unclaimed_for(store, &locked.journal.profile, key, &fingerprint, provenance)?;
-    check_not_consumed(locked, &fingerprint, provenance)?;
+    check_not_consumed(locked, &fingerprint, provenance, now)?;
     if let Some(existing) = existing.filter(|_| provenance == Provenance::Import) {
         check_same_server(locked, &existing, &new.credential.binding)?;
         check_same_account(locked, &existing, new.origin.as_ref())?;
@@ -52,15 +53,28 @@ fn check_not_consumed(
     locked: &LockedProfile<'_, '_>,
     token: &Fingerprint,
     provenance: Provenance,
+    now: &Moment,
 ) -> Result<(), Outcome> {
     if provenance == Provenance::Login {
         return Ok(());
+    }
+    if provenance == Provenance::ForcedImport && locked.is_only_rejected(token)? {
+        return check_not_forced_lately(&locked.journal, now);
     }
     let is_rejected = locked.journal.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
     if is_rejected || locked.is_consumed_or_in_doubt(token)? {
         return Err(consumed_outcome(&locked.journal.profile));
     }
     Ok(())
+}
+
+/// Rule 22: a person may have a rejected token tried once more, but not every moment.
+fn check_not_forced_lately(journal: &Journal, now: &Moment) -> Result<(), Outcome> {
+    let Some(at) = journal.forced_until(now) else { return Ok(()) };
+    let message =
+        format!("profile {}: this refresh token was rejected, and was tried once more a moment ago", journal.profile);
+    let hint = format!("the next time can be at {}; or sign in again", at.to_the_second());
+    Err(Outcome::new(OutcomeKind::NeedsLogin).with_error(Failure::new(ErrorKind::Consumed, message).with_hint(hint)))
 }
 
 fn consumed_outcome(name: &ProfileName) -> Outcome {

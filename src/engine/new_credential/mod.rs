@@ -76,8 +76,8 @@ impl StoringWaits<'_> {
 /// Stores `credential` as the newest generation of its profile: sealed and durable on return, and published if the
 /// keyring takes it. An error of the kind `partly_stored` says that it is stored all the same.
 ///
-/// Refuses a refresh token that another profile holds; unless it comes by a login, one known to be consumed or
-/// rejected; and for a plain import, to replace a live credential by an older one.
+/// Refuses a refresh token that another profile holds; unless it comes by a login, one known to be consumed, or, but for a
+/// person who vouches for it, rejected; and for a plain import, to replace a live credential by an older one.
 pub fn store_credential(
     store: &Store,
     name: &ProfileName,
@@ -101,8 +101,13 @@ pub fn store_credential(
             return keep_existing(&mut locked, existing, &key, new.origin);
         }
         check(store, &locked, existing, &new, &key, provenance, now)?;
+        let is_overruling = provenance == Provenance::ForcedImport && locked.is_only_rejected(&fingerprint)?;
+        if is_overruling {
+            locked.journal.forced_at = Some(now.clone());
+        }
         let NewCredential { mut credential, origin } = new;
-        let sealed = seal_numbered(&mut locked, &mut credential, &key, provenance)?;
+        let is_alive = is_overruling || provenance == Provenance::Login;
+        let sealed = seal_numbered(&mut locked, &mut credential, &key, is_alive)?;
         store_lock = None;
         locked.journal.origin = origin;
         let settled = sealed.and_then(|()| settle_new_credential(&mut locked, &credential, &key, None));
@@ -141,16 +146,16 @@ fn admit<'s, 'l>(
     }
 }
 
-/// Numbers the credential and seals it. `Err`: nothing was stored. The inner error: the file has its final name, though
+/// Numbers the credential and seals it; if it counts as alive, whatever is known of its token is forgotten. `Err`: nothing was stored. The inner error: the file has its final name, though
 /// that may not be durable; the next run finds it there.
 fn seal_numbered(
     locked: &mut LockedProfile<'_, '_>,
     credential: &mut Credential,
     key: &SealingKey,
-    provenance: Provenance,
+    is_alive: bool,
 ) -> Result<Result<(), Outcome>, Outcome> {
     let fingerprint = key.fingerprint(&credential.refresh);
-    if provenance == Provenance::Login {
+    if is_alive {
         locked.clear_marks(&fingerprint)?;
     }
     credential.generation = locked.newest_generation()?.next();

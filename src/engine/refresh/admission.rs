@@ -2,10 +2,10 @@
 
 use crate::credential::Binding;
 use crate::engine::refresh::context::Facts;
-use crate::engine::refresh::errors::in_doubt_outcome;
+use crate::engine::refresh::errors::{in_doubt_outcome, paused};
 use crate::engine::refresh::retry_policy::{RetryDecision, SendKind, decide_doubt};
 use crate::engine::status;
-use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
+use crate::outcome::{Outcome, OutcomeKind};
 use crate::store::journal::Journal;
 use crate::store::journal::block::Cause;
 
@@ -26,8 +26,9 @@ impl From<Outcome> for Denied {
 
 /// Decides for the credential that `belongs` to a server and a client.
 pub fn admit(facts: &Facts<'_>, journal: &Journal, belongs: &Binding) -> Result<SendKind, Denied> {
-    if let Some(rejected) = journal.rejected.as_ref().filter(|_| journal.is_rejected()) {
-        return Err(Outcome::new(OutcomeKind::NeedsLogin).with_error(rejected.failure.clone()).into());
+    check_rejection(facts, journal)?;
+    if let Some(block) = journal.block(Cause::OtherAccount) {
+        return Err(Outcome::new(block.outcome).with_error(block.failure.clone()).into());
     }
     // A credential is never sent to another server than its own.
     if let Some(failure) = status::other_server(belongs, &facts.prepared.binding()) {
@@ -35,22 +36,39 @@ pub fn admit(facts: &Facts<'_>, journal: &Journal, belongs: &Binding) -> Result<
     }
     check_client_block(facts, journal)?;
     let kind = match decide_doubt(journal, facts.policy(), &facts.now) {
+        None if journal.is_rejected() => SendKind::Overruled,
         None => SendKind::First,
         Some(RetryDecision::Send(kind)) => kind,
         Some(RetryDecision::Exhausted) => return Err(Denied::GiveUp),
         Some(later) => return Err(in_doubt_outcome(journal, later.retry_at(journal, &facts.now)).into()),
     };
-    let Some(at) = journal.blocked_until(&facts.now) else { return Ok(kind) };
+    let pause = journal.blocked_until(&facts.now).filter(|_| !facts.may_ignore_pause(journal));
+    let Some(at) = pause else { return Ok(kind) };
     if matches!(kind, SendKind::Grace { .. } | SendKind::LastChance) {
         // A try was turned away, with a time before which no other is allowed.
         return Err(in_doubt_outcome(journal, Some(at)).into());
     }
-    let (kind, error) = match journal.block(Cause::AccessToken) {
-        Some(block) => (block.outcome, Some(block.failure.clone())),
-        None => (OutcomeKind::Deferred, journal.last_attempt.as_ref().and_then(|a| a.error.clone())),
-    };
-    let error = error.unwrap_or_else(|| Failure::new(ErrorKind::NotBefore, "no request is allowed yet"));
-    Err(Outcome::new(kind).with_retry_at(at).with_error(error).into())
+    Err(paused(journal, at).into())
+}
+
+/// Rule 22: a rejected token is sent once more if a person insists, at most once a minute; but none that was in doubt or
+/// given up, because that may be consumed.
+fn check_rejection(facts: &Facts<'_>, journal: &Journal) -> Result<(), Denied> {
+    let Some(rejected) = journal.rejected.as_ref().filter(|_| journal.is_rejected()) else { return Ok(()) };
+    let mut failure = rejected.failure.clone();
+    if facts.is_forced() && rejected.may_be_sent_again() {
+        if journal.intent.as_ref().is_some_and(|intent| intent.is_forced && !intent.is_reusable) {
+            // The run that sent it once more died, so now it is in doubt.
+            return Err(Denied::GiveUp);
+        }
+        let Some(at) = journal.forced_until(&facts.now) else { return Ok(()) };
+        failure.message = format!(
+            "{}; it was sent once more a moment ago, the next time can be at {}",
+            failure.message,
+            at.to_the_second()
+        );
+    }
+    Err(Outcome::new(OutcomeKind::NeedsLogin).with_error(failure).into())
 }
 
 /// Rule 24: a refused client is tried again when the configuration changes, by `--force` once, and automatically three
@@ -58,7 +76,7 @@ pub fn admit(facts: &Facts<'_>, journal: &Journal, belongs: &Binding) -> Result<
 fn check_client_block(facts: &Facts<'_>, journal: &Journal) -> Result<(), Outcome> {
     let Some(block) = facts.client_block(journal) else { return Ok(()) };
     let (next_probe, may_probe) = (block.blocked_until(&facts.now), status::has_probes_left(block));
-    if facts.is_forced || (may_probe && next_probe.is_none()) {
+    if facts.is_forced() || (may_probe && next_probe.is_none()) {
         return Ok(());
     }
     let outcome = Outcome::new(OutcomeKind::ConfigError).with_error(block.failure.clone());

@@ -6,6 +6,8 @@ use std::time::Duration;
 const BASE_DELAY: Duration = Duration::from_secs(2);
 /// The longest pause without `Retry-After`.
 const MAX_DELAY: Duration = Duration::from_secs(15 * 60);
+/// The longest pause after a failed connection: the server has asked for none, and the network may be back at any moment.
+pub const UNSENT_MAX_DELAY: Duration = Duration::from_secs(60);
 /// The shortest pause, so that no run can spin.
 const MIN_DELAY: Duration = Duration::from_secs(1);
 /// The pause after a refusal without a known reason: the token is presumed unspent, but another request would probably

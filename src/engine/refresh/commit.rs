@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use crate::credential::Credential;
-use crate::credential::secret::Fingerprint;
+use crate::credential::external::{AccountIdentity, AccountMatch};
+use crate::credential::secret::{AccessToken, Fingerprint};
+use crate::credential::{Credential, Grant};
 use crate::engine::refresh::context::{Facts, RefreshContext};
 use crate::engine::refresh::errors;
 use crate::engine::refresh::errors::{resolve_doubt, settle_in_doubt};
 use crate::engine::refresh::seal_response::{SentRefresh, seal_response};
 use crate::engine::refresh::settle::{Changes, End, LedgerWrite, Settlement};
-use crate::outcome::{Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::Provider;
 use crate::store::disk::sealed_content::{GrantWarning, ResponseContent, SealedResponse};
 use crate::store::journal::Journal;
-use crate::store::journal::block::Cause;
+use crate::store::journal::block::{Block, Cause};
 use crate::store::journal::transitions::GrantEffects;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::{LockedProfile, PendingResponse};
@@ -97,12 +98,45 @@ fn settle_response(
         ResponseContent::Granted { credential, is_rotated, warnings } => {
             let fingerprint = key.fingerprint(&credential.refresh);
             let effects = response.grant_effects(warnings);
-            settle_grant(facts, journal, credential, fingerprint, is_rotated, is_promoted, &effects)
+            let stranger = other_account(&journal, &response.previous_grant.to_grant(), &credential);
+            let settled = settle_grant(facts, journal, credential, fingerprint, is_rotated, is_promoted, &effects);
+            match stranger {
+                Some(failure) => settled.blocked_by(Block::new(Cause::OtherAccount, failure)),
+                None => settled,
+            }
         }
         ResponseContent::Denied(denied) => errors::settle_error_response(facts, journal, response, Some(&denied)),
         ResponseContent::Unreadable => errors::settle_error_response(facts, journal, response, None),
         ResponseContent::TooLarge => settle_in_doubt(facts, journal, "the decompressed response exceeds 1 MiB", None),
     }
+}
+
+/// Why the response is not handed out: it belongs to another account than the credential that was refreshed. Tokens of a
+/// kind are compared with each other, because servers name one person differently in different kinds.
+fn other_account(journal: &Journal, before: &Grant, new: &Credential) -> Option<Failure> {
+    let of = |token: &Option<AccessToken>| token.as_ref().map(AccountIdentity::from_jwt).unwrap_or_default();
+    let imported = journal.origin.as_ref().map(|origin| origin.identity.clone()).unwrap_or_default();
+    let (told, access) = (of(&new.grant.id_token), of(&new.grant.access));
+    let unnamed = AccountIdentity { subject: None, ..access.clone() };
+    let pairs = [
+        (of(&before.id_token), told.clone()),
+        (imported.clone(), told),
+        (of(&before.access), access),
+        (imported, unnamed),
+    ];
+    let (old, found) = pairs.into_iter().find(|(old, found)| old.compare(found) == AccountMatch::Different)?;
+    let name = |identity: &AccountIdentity| identity.display_name().unwrap_or("another account").to_owned();
+    let profile = &journal.profile;
+    let message = format!(
+        "the response to the refresh belongs to {}, but the credential of {profile} to {}",
+        name(&found),
+        name(&old)
+    );
+    let hint = format!(
+        "it is kept and not handed out; sign in with the account that is meant: keepalive login {profile}, or import with \
+         --replace"
+    );
+    Some(Failure::new(ErrorKind::Conflict, message).with_hint(hint))
 }
 
 /// Settles a response with tokens. The token that was sent is consumed, or unspent, or in doubt.
@@ -120,6 +154,7 @@ fn settle_grant(
     if let Some(intent) = &mut journal.intent {
         let sent = intent.fingerprint.clone();
         intent.is_reusable = !facts.punishes_reuse();
+        changes.ledger.extend((intent.is_forced && !is_rotated).then(|| LedgerWrite::ClearRejected(sent.clone())));
         changes.ledger.extend(match (is_rotated, effects.doubt_cause()) {
             (true, _) => Some(LedgerWrite::Consumed(sent)),
             (false, Some(_)) => facts.punishes_reuse().then_some(LedgerWrite::InDoubt(sent, facts.now.wall)),

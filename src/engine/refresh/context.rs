@@ -13,8 +13,8 @@ use crate::engine::refresh::followed_stores::FollowedStores;
 use crate::engine::refresh::{backoff, retry_policy};
 use crate::profile::{Policy, Profile, Rotation};
 use crate::provider::{PreparedProvider, TokenEndpoint};
-use crate::store::journal::Journal;
 use crate::store::journal::block::{Block, Cause, RefusedClient};
+use crate::store::journal::{Journal, Pause, PauseCause};
 use crate::store::keys::sealing_key;
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::{PrefetchedKey, ProfileView, Store};
@@ -81,7 +81,7 @@ impl RefreshContext {
             prepared: &self.prepared,
             now: self.now(),
             client_mark: self.client_mark.get().map_or("", String::as_str),
-            is_forced: matches!(self.demand, Demand::NewerThan(_)),
+            demand: self.demand,
             random: f64::from(u32::from_le_bytes(sealing_key::random_bytes())) / f64::from(u32::MAX),
         }
     }
@@ -94,8 +94,7 @@ pub struct Facts<'a> {
     pub now: Moment,
     /// Empty until the sealing key is known; before that nothing is sent.
     pub client_mark: &'a str,
-    /// A caller asked for a new token regardless of the old one (`--force`).
-    pub is_forced: bool,
+    pub demand: Demand,
     /// For the jitter of a pause: uniform in 0..=1.
     pub random: f64,
 }
@@ -105,10 +104,29 @@ impl Facts<'_> {
         &self.profile.provider.policy
     }
 
+    /// A person asked for a new token regardless of the old one (`--force`).
+    pub fn is_forced(&self) -> bool {
+        matches!(self.demand, Demand::NewerThan(_))
+    }
+
     /// The block of the client, if it is on the client as it is configured now.
     pub fn client_block<'j>(&self, journal: &'j Journal) -> Option<&'j Block> {
         let is_held = |client: &RefusedClient| client.config_fingerprint == self.client_mark;
         journal.block(Cause::Client).filter(|block| block.client.as_ref().is_some_and(is_held))
+    }
+
+    /// A pause that ends when the configuration does that it came from.
+    pub fn pause(&self, cause: PauseCause) -> Pause {
+        Pause { cause, client: self.client_mark.to_owned() }
+    }
+
+    /// Whether the journal's pause is none for this flight. That after a failed connection holds the daemon's plan, which
+    /// looks at the journal before it starts a flight, and a caller that has a live token.
+    pub fn may_ignore_pause(&self, journal: &Journal) -> bool {
+        let Some(pause) = &journal.pause else { return false };
+        let is_alive = journal.validity.as_ref().is_some_and(|v| !v.remaining(&self.now).is_zero());
+        let is_patient = matches!(self.demand, Demand::ValidFor(_)) && is_alive;
+        pause.client != self.client_mark || (pause.cause == PauseCause::Unsent && !is_patient)
     }
 
     /// Whether a second use of a token can end the family.

@@ -7,7 +7,7 @@ use crate::credential::content_coding;
 use crate::credential::error_response::ErrorResponse;
 use crate::credential::token_response::{ParsedResponse, parse_response};
 use crate::engine::explain;
-use crate::engine::refresh::backoff::{CLIENT_PROBE_INTERVAL, UNCLASSIFIED_DELAY};
+use crate::engine::refresh::backoff::{CLIENT_PROBE_INTERVAL, UNCLASSIFIED_DELAY, UNSENT_MAX_DELAY};
 use crate::engine::refresh::context::Facts;
 use crate::engine::refresh::refusal_text::{RefusalText, trust_503_hint};
 use crate::engine::refresh::retry_policy::{RetryDecision, decide_doubt};
@@ -19,7 +19,7 @@ use crate::provider::classify::{Refusal, ResponseClass, Verdict};
 use crate::provider::{BeforeSendError, RawResponse};
 use crate::store::disk::sealed_content::SealedResponse;
 use crate::store::journal::block::{Block, Cause, RefusedClient};
-use crate::store::journal::{Journal, LastAttempt, Rejection};
+use crate::store::journal::{Journal, LastAttempt, PauseCause, Rejection};
 
 /// How many unexplained refusals in a row make the token count as rejected, once the access token has expired.
 const MAX_CONSECUTIVE_UNCLASSIFIED: u32 = 5;
@@ -116,6 +116,7 @@ fn settle_refusal(facts: &Facts<'_>, journal: Journal, failed: &FailedResponse<'
     let is_alive = journal.validity.as_ref().is_some_and(|v| !v.max_remaining(&facts.now).is_zero());
     let sent = journal.intent.as_ref().map(|i| i.fingerprint.clone());
     count_client_probe(facts, journal);
+    journal.note_forced_send();
     if !failed.is_early {
         // A server that did not get the token says nothing about it.
         journal.consecutive_unclassified = if is_unexplained { journal.consecutive_unclassified + 1 } else { 0 };
@@ -164,27 +165,24 @@ fn block_client(facts: &Facts<'_>, journal: &mut Journal, failed: &FailedRespons
 fn put_off(facts: &Facts<'_>, journal: &mut Journal, failed: &FailedResponse<'_>) -> Outcome {
     journal.consecutive_failures += 1;
     let retry_after = failed.retry_after;
-    let wait = match failed.class() {
-        ResponseClass::Throttled => facts.next_retry_delay(journal, retry_after),
-        _ => UNCLASSIFIED_DELAY.max(retry_after.unwrap_or_default()),
+    let (wait, pause) = match (failed.class(), retry_after) {
+        (ResponseClass::Throttled, _) => (facts.next_retry_delay(journal, retry_after), None),
+        (_, Some(told)) => (UNCLASSIFIED_DELAY.max(told), None),
+        (_, None) => (UNCLASSIFIED_DELAY, Some(facts.pause(PauseCause::Unexplained))),
     };
     undo_send(facts, journal, failed.is_early);
     let stands = failed.text.stands(journal.intent.is_some(), failed.is_early);
-    defer(facts, journal, wait, failed.text.put_off(), &stands)
-}
-
-/// No process sends before a time that the journal keeps.
-fn defer(facts: &Facts<'_>, journal: &mut Journal, wait: Duration, failure: Failure, stands: &str) -> Outcome {
     let at = facts.now.wall.plus(wait);
     journal.set_not_before(Some(at), Some(&facts.now));
-    let failure = failure.with_hint(format!("{stands}; no attempt before {}", at.to_the_second()));
+    journal.pause = pause;
+    let failure = failed.text.put_off().with_hint(format!("{stands}; no attempt before {}", at.to_the_second()));
     Outcome::new(OutcomeKind::Deferred).with_retry_at(at).with_error(failure)
 }
 
 /// Rule 24: a probe of a refused client counts if the server responded or may have got it. One that was not sent says
 /// nothing, and one that was turned away for another reason is not repeated sooner than the others.
 fn count_client_probe(facts: &Facts<'_>, journal: &mut Journal) {
-    if facts.is_forced || facts.client_block(journal).is_none() {
+    if facts.is_forced() || facts.client_block(journal).is_none() {
         return;
     }
     if let Some(block) = journal.block_mut(Cause::Client)
@@ -221,6 +219,10 @@ pub fn settle_in_doubt(
     retry_after: Option<Duration>,
 ) -> Settlement {
     count_client_probe(facts, &mut journal);
+    journal.note_forced_send();
+    if journal.intent.as_ref().is_some_and(|intent| intent.is_forced) {
+        return settle_forced_doubt(facts, journal, why);
+    }
     if let Some(intent) = &mut journal.intent {
         intent.gave_up_at = Some(facts.now.clone());
     }
@@ -239,6 +241,31 @@ pub fn settle_in_doubt(
     if let Some(intent) = changes.journal.open_intent().filter(|_| facts.punishes_reuse()) {
         changes.ledger.push(LedgerWrite::InDoubt(intent.fingerprint.clone(), facts.now.wall));
     }
+    changes.end(End::InDoubt, outcome, &facts.now)
+}
+
+/// A person had a rejected token sent once more, and it is unknown whether the server has accepted it now. If that can
+/// have used it up, it is given up; else it is rejected as before.
+fn settle_forced_doubt(facts: &Facts<'_>, journal: Journal, why: &str) -> Settlement {
+    let mut changes = Changes::from(journal);
+    let failure = match (facts.punishes_reuse(), &changes.journal.rejected) {
+        (false, Some(rejected)) => {
+            let message = format!("{}; it was sent once more, but {why}", rejected.failure.message);
+            Failure { message, ..rejected.failure.clone() }
+        }
+        (true, _) | (false, None) => {
+            let message =
+                format!("the rejected refresh token was sent once more and must be considered consumed: {why}");
+            Failure::new(ErrorKind::PresumedSpent, message).with_hint(sign_in_again(facts))
+        }
+    };
+    let outcome = match failure.kind {
+        ErrorKind::PresumedSpent => reject_token(facts, &mut changes, failure),
+        _ => {
+            changes.journal.intent = None;
+            Outcome::new(OutcomeKind::NeedsLogin).with_error(failure)
+        }
+    };
     changes.end(End::InDoubt, outcome, &facts.now)
 }
 
@@ -299,30 +326,51 @@ fn sign_in_again(facts: &Facts<'_>) -> String {
     format!("sign in again: keepalive login {}", facts.profile.name)
 }
 
-/// Rule 22: the rejection is kept by fingerprint, so only a login clears it, and not even the loss of this journal
-/// does.
+/// Rule 22: the rejection is kept by fingerprint, and not even the loss of this journal clears it.
 fn reject_token(facts: &Facts<'_>, changes: &mut Changes, failure: Failure) -> Outcome {
+    let intent = changes.journal.intent.take();
     if let Some(fingerprint) = changes.journal.fingerprint.clone() {
-        changes.ledger.push(LedgerWrite::Consumed(fingerprint.clone()));
-        // A token that may have been consumed is not sent again, whatever the configuration says.
-        let is_refused = failure.kind != ErrorKind::PresumedSpent;
-        let sent_by = changes.journal.intent.as_ref().and_then(|intent| intent.client_mark.clone());
-        let client = sent_by.filter(|_| is_refused);
-        changes.journal.rejected =
-            Some(Rejection { fingerprint, at: facts.now.wall, failure: failure.clone(), client });
+        // A token that may have been consumed is not sent again, whatever the configuration or a person says.
+        let was_in_doubt = facts.punishes_reuse() && intent.as_ref().is_some_and(|intent| intent.send_count > 1);
+        let is_refused = failure.kind != ErrorKind::PresumedSpent && !was_in_doubt;
+        changes.ledger.push(match is_refused {
+            true => LedgerWrite::Rejected(fingerprint.clone()),
+            false => LedgerWrite::Consumed(fingerprint.clone()),
+        });
+        let client = intent.and_then(|intent| intent.client_mark).filter(|_| is_refused);
+        let (at, failure) = (facts.now.wall, failure.clone());
+        changes.journal.rejected = Some(Rejection { fingerprint, at, failure, client, was_in_doubt });
     }
-    changes.journal.intent = None;
     Outcome::new(OutcomeKind::NeedsLogin).with_error(failure)
 }
 
-/// Settles a flight that could not reach the server.
+/// Settles a flight that could not reach the server. The pause is the daemon's: a person may try at once (rule 6).
 pub fn settle_unreachable(facts: &Facts<'_>, mut journal: Journal, reason: &str) -> Settlement {
     journal.consecutive_failures += 1;
-    let wait = facts.next_retry_delay(&journal, None);
+    let at = facts.now.wall.plus(facts.next_retry_delay(&journal, None).min(UNSENT_MAX_DELAY));
+    journal.pause(at, &facts.now, facts.pause(PauseCause::Unsent));
     let origin = facts.prepared.token_endpoint.origin().ascii_serialization();
-    let failure = Failure::new(ErrorKind::Network, format!("cannot reach {origin}: {reason}"));
-    let outcome = defer(facts, &mut journal, wait, failure, "nothing was sent");
+    let failure = Failure::new(ErrorKind::Network, format!("cannot reach {origin}: {reason}"))
+        .with_hint(format!("nothing was sent; the daemon tries again at {}, a command at once", at.to_the_second()));
+    let outcome = Outcome::new(OutcomeKind::Deferred).with_retry_at(at).with_error(failure);
     Changes::from(journal).end(End::Unsent, outcome, &facts.now)
+}
+
+/// What a caller is told who is held back by a pause: what it came from, and that it is no news.
+pub fn paused(journal: &Journal, until: Timestamp) -> Outcome {
+    let (kind, error) = match journal.block(Cause::AccessToken) {
+        Some(block) => (block.outcome, Some(block.failure.clone())),
+        None => (OutcomeKind::Deferred, journal.last_attempt.as_ref().and_then(|a| a.error.clone())),
+    };
+    let error = match (error, &journal.last_attempt) {
+        (Some(error), Some(last)) => Failure {
+            message: format!("{}; not tried again since {}", error.message, last.at.to_the_second()),
+            ..error
+        },
+        (Some(error), None) => error,
+        (None, _) => Failure::new(ErrorKind::NotBefore, "no request is allowed yet"),
+    };
+    Outcome::new(kind).with_retry_at(until).with_error(error)
 }
 
 /// The send gate did not let the token through.

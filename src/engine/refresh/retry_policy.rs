@@ -35,6 +35,8 @@ pub enum SendKind {
     Grace { within: Duration },
     /// One more send just before expiry, when nothing is left to lose.
     LastChance,
+    /// A person insists on one more send of a token that the server rejected.
+    Overruled,
 }
 
 impl RetryDecision {

@@ -12,12 +12,16 @@ use crate::events;
 use crate::outcome::Outcome;
 use crate::store::LockedProfile;
 use crate::store::journal::Journal;
+use crate::store::journal::block::Block;
 use crate::store::keys::sealing_key::SealingKey;
 
 /// What is to be written to the ledger of a token that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LedgerWrite {
     Consumed(Fingerprint),
+    Rejected(Fingerprint),
+    /// The server has accepted a token that it had rejected, and did not use it up.
+    ClearRejected(Fingerprint),
     InDoubt(Fingerprint, Timestamp),
     /// The token was not used up, so a doubt about it is over.
     ClearDoubt(Fingerprint),
@@ -67,6 +71,16 @@ pub struct Settlement {
 }
 
 impl Settlement {
+    /// What was granted is kept, and this stands in the way of its use.
+    pub fn blocked_by(mut self, block: Block) -> Self {
+        let outcome = Outcome::new(block.outcome).with_error(block.failure.clone());
+        if let Some(last) = &mut self.changes.journal.last_attempt {
+            (last.outcome, last.error) = (outcome.kind, outcome.error.clone());
+        }
+        self.changes.journal.set_block(block);
+        Self { outcome: Outcome { warnings: self.outcome.warnings, ..outcome }, ..self }
+    }
+
     /// Steps 7b to 9: a response with tokens becomes the sealed credential, and the keyring gets it; then the ledger and
     /// after it the journal are written; then a response that refused the attempt is removed.
     ///
@@ -91,6 +105,8 @@ impl Settlement {
         for write in &ledger {
             let written = match write {
                 LedgerWrite::Consumed(token) => locked.mark_consumed_or_queue(token),
+                LedgerWrite::Rejected(token) => locked.mark_rejected_or_queue(token),
+                LedgerWrite::ClearRejected(token) => locked.clear_rejected(token),
                 LedgerWrite::InDoubt(token, at) => locked.mark_in_doubt(token, *at),
                 LedgerWrite::ClearDoubt(token) => locked.clear_in_doubt(token),
             };

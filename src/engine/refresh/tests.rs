@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::credential::Binding;
 use crate::credential::error_response::ErrorResponse;
+use crate::credential::freshness::{Demand, Validity};
 use crate::credential::redaction::SentSecrets;
+use crate::credential::{Binding, Generation};
 use crate::engine::refresh::admission::{Denied, admit};
 use crate::engine::refresh::context::Facts;
 use crate::engine::refresh::errors::{
@@ -22,7 +23,7 @@ use crate::provider::client_auth::ClientCredentials;
 use crate::provider::{PreparedProvider, RawResponse};
 use crate::store::disk::sealed_content::SealedResponse;
 use crate::store::journal::block::{Block, Cause, RefusedClient};
-use crate::store::journal::{Intent, Journal, Rejection};
+use crate::store::journal::{Intent, Journal, Pause, PauseCause, Rejection};
 use crate::store::test_samples::{credential, fingerprint, intent, journal, now};
 
 /// A strict server, unless `more` says otherwise, at which `journal()` of the samples has its token.
@@ -39,7 +40,8 @@ fn with_facts<T>(more: &str, run: impl FnOnce(Facts<'_>) -> T) -> T {
         credentials: ClientCredentials::Public,
     };
     let (client_mark, random) = ("mark", 1.0);
-    run(Facts { profile: &profile, prepared: &prepared, now: now(), client_mark, is_forced: false, random })
+    let demand = Demand::Margin { lookahead: Duration::ZERO };
+    run(Facts { profile: &profile, prepared: &prepared, now: now(), client_mark, demand, random })
 }
 
 /// The journal under a first send of its token.
@@ -68,19 +70,19 @@ fn refused_client(mark: &str, probe_count: u32) -> Block {
 /// Rules 22 to 25.
 #[test]
 fn refusal_writes_what_its_class_says() {
-    let (consumed, clear) = (LedgerWrite::Consumed(fingerprint('a')), LedgerWrite::ClearDoubt(fingerprint('a')));
+    let (rejected, clear) = (LedgerWrite::Rejected(fingerprint('a')), LedgerWrite::ClearDoubt(fingerprint('a')));
     for (status, code, kind, write) in [
-        (400, "invalid_grant", OutcomeKind::NeedsLogin, &consumed),
+        (400, "invalid_grant", OutcomeKind::NeedsLogin, &rejected),
         (401, "invalid_client", OutcomeKind::ConfigError, &clear),
         (429, "slow_down", OutcomeKind::Deferred, &clear),
-        (400, "interaction_required", OutcomeKind::NeedsLogin, &consumed),
+        (400, "interaction_required", OutcomeKind::NeedsLogin, &rejected),
         (400, "what_is_this", OutcomeKind::Deferred, &clear),
     ] {
         let Settlement { changes, end, outcome } = with_facts("", |facts| refused(&facts, sent(), status, code));
         assert_eq!((outcome.kind, &changes.ledger[..]), (kind, std::slice::from_ref(write)), "{code}");
         assert!(matches!(end, End::Refused), "{code}");
         let journal = changes.journal;
-        assert_eq!((journal.intent.is_none(), journal.sequence, journal.is_rejected()), (true, 1, write == &consumed));
+        assert_eq!((journal.intent.is_none(), journal.sequence, journal.is_rejected()), (true, 1, write == &rejected));
         assert_eq!(journal.last_attempt.map(|attempt| (attempt.outcome, attempt.error)), Some((kind, outcome.error)));
         assert_eq!(journal.not_before.is_some(), kind == OutcomeKind::Deferred, "{code}");
     }
@@ -203,7 +205,19 @@ fn admission(
     belongs: &Binding,
     is_forced: bool,
 ) -> Result<SendKind, Option<(OutcomeKind, Option<Timestamp>)>> {
-    with_facts("", |facts| admit(&Facts { is_forced, ..facts }, journal, belongs)).map_err(|denied| match denied {
+    let demand = match is_forced {
+        true => Demand::NewerThan(journal.generation),
+        false => Demand::Margin { lookahead: Duration::ZERO },
+    };
+    admission_for(demand, journal, belongs)
+}
+
+fn admission_for(
+    demand: Demand,
+    journal: &Journal,
+    belongs: &Binding,
+) -> Result<SendKind, Option<(OutcomeKind, Option<Timestamp>)>> {
+    with_facts("", |facts| admit(&Facts { demand, ..facts }, journal, belongs)).map_err(|denied| match denied {
         Denied::Ended(outcome) => Some((outcome.kind, outcome.retry_at)),
         Denied::GiveUp => None,
     })
@@ -214,7 +228,8 @@ fn admission_is_denied_by_the_first_reason_that_holds() {
     let (at, here) = (now().wall.plus(Duration::from_secs(60)), credential(2, "r").binding);
     let elsewhere = Binding { client_id: "another".into(), ..here.clone() };
     let failure = Failure::new(ErrorKind::of_provider("invalid_grant"), "no");
-    let rejected = Some(Rejection { fingerprint: fingerprint('a'), at: now().wall, failure, client: None });
+    let rejected =
+        Some(Rejection { fingerprint: fingerprint('a'), at: now().wall, failure, client: None, was_in_doubt: false });
     let blocked = |block: Block| Journal { blocks: vec![block], ..journal() };
     let paused = Journal { not_before: Some(at), ..journal() };
     let used_up = Some(Intent { is_last_chance_used: true, ..intent(journal().generation) });
@@ -222,11 +237,11 @@ fn admission_is_denied_by_the_first_reason_that_holds() {
     for (what, journal, belongs, without, forced) in [
         ("nothing", journal(), &here, Ok(SendKind::First), Ok(SendKind::First)),
         (
-            "a rejection, whatever the server",
+            "a rejection, before the server is looked at",
             Journal { rejected, ..blocked(refused_client("mark", 3)) },
             &elsewhere,
             ended(OutcomeKind::NeedsLogin, None),
-            ended(OutcomeKind::NeedsLogin, None),
+            ended(OutcomeKind::ConfigError, None),
         ),
         (
             "another client",
@@ -262,4 +277,46 @@ fn admission_is_denied_by_the_first_reason_that_holds() {
         assert_eq!(admission(&journal, belongs, false), without, "{what}");
         assert_eq!(admission(&journal, belongs, true), forced, "{what}, --force");
     }
+}
+
+/// Rules 6 and 25: who is held back by which pause.
+#[test]
+fn pause_after_a_failed_connection_binds_no_person() {
+    let (at, here) = (now().wall.plus(Duration::from_secs(60)), credential(2, "r").binding);
+    let paused = |pause: Option<Pause>, is_alive| {
+        let mut journal = journal();
+        journal.set_not_before(Some(at), Some(&now()));
+        journal.pause = pause;
+        let (obtained, lifetime_ms) = (now(), 600_000);
+        let live = Validity { obtained, lifetime_ms, assumed: false, is_remainder: false, expired_at: None };
+        journal.validity = Some(live).filter(|_| is_alive);
+        journal
+    };
+    let pause = |cause, client: &str| Some(Pause { cause, client: client.into() });
+    let [plan, token, force] = [
+        Demand::Margin { lookahead: Duration::ZERO },
+        Demand::ValidFor(Duration::from_secs(7200)),
+        Demand::NewerThan(Generation::new(2)),
+    ];
+    let held = Err(Some((OutcomeKind::Deferred, Some(at))));
+    let unsent = || pause(PauseCause::Unsent, "mark");
+    for (pause, is_alive, expected) in [
+        (None, true, [held, held, held]),
+        (unsent(), true, [Ok(SendKind::First), held, Ok(SendKind::First)]),
+        (unsent(), false, [Ok(SendKind::First); 3]),
+        (pause(PauseCause::Unexplained, "mark"), false, [held, held, held]),
+        (pause(PauseCause::Unexplained, "another"), true, [Ok(SendKind::First); 3]),
+        (pause(PauseCause::Unsent, "another"), true, [Ok(SendKind::First); 3]),
+    ] {
+        let journal = paused(pause, is_alive);
+        assert_eq!([plan, token, force].map(|demand| admission_for(demand, &journal, &here)), expected);
+    }
+}
+
+/// Rule 6.
+#[test]
+fn pause_after_failed_connections_is_a_minute_at_most() {
+    let long = Journal { consecutive_failures: 40, ..journal() };
+    let settled = with_facts("", |facts| settle_unreachable(&facts, long, "no route to host"));
+    assert_eq!(settled.outcome.retry_at, Some(now().wall.plus(Duration::from_secs(60))));
 }

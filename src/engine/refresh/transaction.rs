@@ -96,9 +96,7 @@ fn refresh_under_lock<'l>(
     }
     // Step 2: whatever could fail here, must fail now.
     let _token_lock = ctx.lock_token(&loaded.fingerprint)?;
-    if locked.is_consumed(&loaded.fingerprint)? {
-        return Err(Outcome::new(OutcomeKind::ConfigError).with_error(stale_credential(&ctx.profile.name)));
-    }
+    check_ledger(locked, &loaded.fingerprint, send)?;
     ctx.check_keyring(locked, &loaded)?;
     if !lease.has_waiters() {
         return Err(Outcome::new(OutcomeKind::Deferred)
@@ -106,6 +104,21 @@ fn refresh_under_lock<'l>(
     }
     let outcome = send_and_settle(ctx, locked, &key, loaded, send)?;
     Ok(with_warnings(ctx.recheck_followed_store(locked, &key, outcome), warnings))
+}
+
+/// Rule 3: the ledger may know better. It tells a rejected token from one that was consumed since, if the journal is an
+/// older copy.
+fn check_ledger(locked: &LockedProfile<'_, '_>, token: &Fingerprint, send: SendKind) -> Result<(), Outcome> {
+    let is_spent = match send {
+        SendKind::Overruled => !locked.is_only_rejected(token)?,
+        SendKind::First | SendKind::Retry | SendKind::Grace { .. } | SendKind::LastChance => {
+            locked.is_consumed(token)?
+        }
+    };
+    match is_spent {
+        true => Err(Outcome::new(OutcomeKind::ConfigError).with_error(stale_credential(&locked.journal.profile))),
+        false => Ok(()),
+    }
 }
 
 /// Rule 22: a rejection ends when the client or the endpoint that it came from has been mended.
@@ -116,7 +129,10 @@ fn forget_mended_rejection(
 ) -> Result<(), Outcome> {
     let belongs = &loaded.locked_credential.credential().binding;
     let is_elsewhere = status::other_server(belongs, &facts.prepared.binding()).is_some();
-    if !is_elsewhere && locked.journal.is_rejection_of_another_client(facts.client_mark) {
+    if !is_elsewhere
+        && locked.journal.is_rejection_of_another_client(facts.client_mark)
+        && locked.is_only_rejected(&loaded.fingerprint)?
+    {
         locked.clear_marks(&loaded.fingerprint)?;
     }
     Ok(())
@@ -277,6 +293,7 @@ impl RefreshContext {
             is_last_chance_used: kind == SendKind::LastChance || before.is_some_and(|i| i.is_last_chance_used),
             client_mark: self.client_mark.get().cloned(),
             is_reusable: !self.facts().punishes_reuse(),
+            is_forced: kind == SendKind::Overruled,
         }
     }
 
@@ -307,7 +324,7 @@ impl RefreshContext {
                 SendKind::Grace { within } => {
                     clock.now().elapsed_since(&first_sent).is_none_or(|elapsed| elapsed >= within)
                 }
-                SendKind::First | SendKind::Retry | SendKind::LastChance => false,
+                SendKind::First | SendKind::Retry | SendKind::LastChance | SendKind::Overruled => false,
             };
             if is_over() {
                 return Err(BeforeSendError::Refused("the server's grace period is over"));

@@ -84,8 +84,8 @@ impl Store {
         // The remains of a logout are not restored.
         let ours = if locked.journal.is_tombstone { None } else { locked.newest_sealed(key)? };
         let known = ours.as_ref().map(|ours| key.fingerprint(&ours.refresh));
-        let here = ours.as_ref().map_or(locked.journal.generation, |c| c.generation.max(locked.journal.generation));
-        let next = here.max(generation).next();
+        let sealed = ours.as_ref().map_or(generation, |ours| ours.generation);
+        let next = sealed.max(locked.journal.generation).max(generation).next();
         // Each store counts for itself, so the generations cannot be compared. The keyring item was written after our
         // credential, unless ours succeeded it: then the item's token is known to be consumed, or is the one that we
         // have.
@@ -102,9 +102,8 @@ impl Store {
         self.keys.check_id(key, name.as_str())?;
         credential.generation = next;
         let fingerprint = key.fingerprint(&credential.refresh);
-        let path = self.layout.token_lock(&fingerprint);
-        let locked_token = self.try_lock_token(&fingerprint)?;
-        let Some(_token_lock) = locked_token else {
+        let Some(_token_lock) = self.try_lock_token(&fingerprint)? else {
+            let path = self.layout.token_lock(&fingerprint);
             return Err(StoreError::Locked { holder: LockHolder::of(&path), path });
         };
         if known.as_ref() != Some(&fingerprint) {

@@ -12,6 +12,9 @@ pub enum Cause {
     /// What is stored, or its key, cannot be used. Set by a run that could not open it, and cleared by one that could. It was
     /// no attempt, so followers learn nothing from it.
     Store,
+    /// The newest response belongs to another account than the credential did. What it brought is kept, because the old
+    /// token is spent, and not handed out until a person signs in or imports anew.
+    OtherAccount,
     /// What the followed tool holds cannot be reconciled with what is here, and a person must say which is meant.
     FollowConflict,
     /// The provider refuses the client, not the token: wait until the configuration changes. `--force` tries it once.
@@ -55,7 +58,9 @@ impl Block {
     pub fn new(cause: Cause, failure: Failure) -> Self {
         let outcome = match cause {
             Cause::Store => OutcomeKind::StoreUnavailable,
-            Cause::FollowConflict | Cause::Client | Cause::AccessToken => OutcomeKind::ConfigError,
+            Cause::OtherAccount | Cause::FollowConflict | Cause::Client | Cause::AccessToken => {
+                OutcomeKind::ConfigError
+            }
             Cause::FollowSource => OutcomeKind::Deferred,
         };
         Self { cause, outcome, failure, next_check: None, set_at: None, client: None }

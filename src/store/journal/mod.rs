@@ -1,6 +1,7 @@
 //! The journal of a profile: what happened and what is under way, without secrets. `status` reads nothing else.
 
 pub mod block;
+pub mod pause;
 pub mod transitions;
 
 use std::path::Path;
@@ -18,6 +19,7 @@ use crate::store::StoreError;
 use crate::store::disk::format::later_format;
 use crate::store::identity::identity_file::StoreIdentity;
 use crate::store::journal::block::Block;
+pub use crate::store::journal::pause::{Pause, PauseCause};
 use crate::sys::durable;
 use crate::sys::file_watch::FileVersion;
 
@@ -50,11 +52,17 @@ pub struct Journal {
     /// When `not_before` was set, or told: for clocks that are set meanwhile. The two are set together, by
     /// [`Journal::set_not_before`].
     pub not_before_set_at: Option<Moment>,
+    /// What ends the pause until `not_before` besides time. Set by [`Journal::pause`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
     /// Transient failures in a row.
     pub consecutive_failures: u32,
     /// Answers in a row that said no without saying why.
     pub consecutive_unclassified: u32,
     pub rejected: Option<Rejection>,
+    /// When a person last had a rejected token sent once more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forced_at: Option<Moment>,
     /// The last request that was granted, without its token, as [`Intent::client_mark`] has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub granted_client: Option<String>,
@@ -112,6 +120,9 @@ pub struct Intent {
     /// [`RefusedClient`]: block::RefusedClient
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_mark: Option<String>,
+    /// The token had been rejected, and a person had it sent once more. Until there is a response, the rejection stands.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_forced: bool,
 }
 
 /// How the newest attempt ended.
@@ -123,7 +134,7 @@ pub struct LastAttempt {
     pub error: Option<Failure>,
 }
 
-/// A refresh token that must never be sent again.
+/// A refresh token that is not sent again, unless a person insists and it [may](Rejection::may_be_sent_again) be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
     pub fingerprint: Fingerprint,
@@ -133,6 +144,9 @@ pub struct Rejection {
     /// forgotten. `None` if that is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
+    /// An earlier request with it may have been processed, so it may be consumed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_in_doubt: bool,
 }
 
 /// A refresh token that a logout sent to be revoked.
@@ -148,6 +162,12 @@ impl Rejection {
     /// No server has said that the token is dead: it was given up, and may be alive.
     pub fn is_presumed(&self) -> bool {
         matches!(self.failure.kind, ErrorKind::PresumedSpent | ErrorKind::PresumedDead)
+    }
+
+    /// Whether a server has answered every request with the token: then another does nothing to it that the first has not
+    /// done.
+    pub fn may_be_sent_again(&self) -> bool {
+        !self.was_in_doubt && self.failure.kind != ErrorKind::PresumedSpent
     }
 }
 
@@ -173,6 +193,7 @@ impl Intent {
             is_last_chance_used: false,
             is_reusable: false,
             client_mark: None,
+            is_forced: false,
         }
     }
 }
@@ -195,9 +216,11 @@ impl Journal {
             last_attempt: None,
             not_before: None,
             not_before_set_at: None,
+            pause: None,
             consecutive_failures: 0,
             consecutive_unclassified: 0,
             rejected: None,
+            forced_at: None,
             granted_client: None,
             blocks: Vec::new(),
             revocation: None,
@@ -304,6 +327,7 @@ impl Journal {
     pub fn set_not_before(&mut self, at: Option<Timestamp>, told: Option<&Moment>) {
         self.not_before = at;
         self.not_before_set_at = told.cloned().filter(|_| at.is_some());
+        self.pause = None;
     }
 
     /// Until when no request is allowed, if that is not over.
@@ -406,6 +430,7 @@ mod tests {
             at: now().wall,
             failure: Failure::new(ErrorKind::of_provider("invalid_grant"), "gone"),
             client: None,
+            was_in_doubt: false,
         }
     }
 

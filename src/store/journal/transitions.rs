@@ -66,6 +66,8 @@ impl Journal {
         if let Some(mark) = self.intent.as_ref().and_then(|intent| intent.client_mark.clone()) {
             self.granted_client = Some(mark);
         }
+        // A person had a rejected token sent once more, and the server has accepted it.
+        self.rejected.take_if(|_| self.intent.as_ref().is_some_and(|intent| intent.is_forced));
         let doubt = self.intent.take().filter(|intent| after.doubt_cause().is_some() && !intent.is_reusable);
         let is_login_by_final = !self.is_prolonged_by(credential, at);
         self.set_credential(credential, fingerprint);

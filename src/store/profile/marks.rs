@@ -14,7 +14,32 @@ impl LockedProfile<'_, '_> {
         Ok(())
     }
 
-    /// Whether a token is known to be consumed.
+    /// Notes in the ledger that a server rejected a token. If that fails, the journal (not saved yet) keeps it as consumed.
+    pub fn mark_rejected_or_queue(&mut self, token: &Fingerprint) -> Result<(), StoreError> {
+        let written = self.mark_rejected(token);
+        self.or_queue(token, written)
+    }
+
+    fn mark_rejected(&mut self, token: &Fingerprint) -> Result<(), StoreError> {
+        self.ledger.add_rejected(token)?;
+        self.journal.last_ledgered = Some(token.clone());
+        Ok(())
+    }
+
+    /// A server has accepted a token that it had rejected, and did not use it up.
+    pub fn clear_rejected(&self, token: &Fingerprint) -> Result<(), StoreError> {
+        self.ledger.clear(token)
+    }
+
+    /// Whether all that speaks against a token is that a server rejected it: it is not known to be consumed, and no attempt
+    /// with it is open.
+    pub fn is_only_rejected(&self, token: &Fingerprint) -> Result<bool, StoreError> {
+        let is_doubtful = self.journal.intent.as_ref().is_some_and(|i| i.fingerprint == *token && !i.is_reusable);
+        let is_known_here = self.journal.ledger_backlog.contains(token);
+        Ok(!is_doubtful && !is_known_here && self.ledger.entry(token)? == Some(LedgerEntry::Rejected))
+    }
+
+    /// Whether a token is known to be consumed or rejected.
     pub fn is_consumed(&self, token: &Fingerprint) -> Result<bool, StoreError> {
         self.ledger.is_consumed(token)
     }
@@ -39,8 +64,13 @@ impl LockedProfile<'_, '_> {
     /// Tries once more to write what the ledger could not take.
     pub(super) fn flush_ledger_backlog(&mut self, warnings: &mut Vec<String>) -> Result<(), StoreError> {
         let missing = std::mem::take(&mut self.journal.ledger_backlog);
+        let rejected = self.journal.rejected.as_ref().filter(|r| r.may_be_sent_again()).map(|r| r.fingerprint.clone());
         for token in &missing {
-            warnings.extend(self.mark_consumed_or_queue(token).err().map(|e| e.to_string()));
+            let written = match Some(token) == rejected.as_ref() {
+                true => self.mark_rejected_or_queue(token),
+                false => self.mark_consumed_or_queue(token),
+            };
+            warnings.extend(written.err().map(|e| e.to_string()));
         }
         if missing == self.journal.ledger_backlog { Ok(()) } else { self.save_journal() }
     }
@@ -49,6 +79,10 @@ impl LockedProfile<'_, '_> {
     /// next run.
     pub fn mark_consumed_or_queue(&mut self, token: &Fingerprint) -> Result<(), StoreError> {
         let written = self.mark_consumed(token);
+        self.or_queue(token, written)
+    }
+
+    fn or_queue(&mut self, token: &Fingerprint, written: Result<(), StoreError>) -> Result<(), StoreError> {
         if written.is_err() && !self.journal.ledger_backlog.contains(token) {
             self.journal.ledger_backlog.push(token.clone());
         }
@@ -79,7 +113,7 @@ impl LockedProfile<'_, '_> {
     pub fn is_consumed_or_in_doubt(&self, token: &Fingerprint) -> Result<bool, StoreError> {
         let is_open_here = self.journal.intent.as_ref().is_some_and(|intent| intent.fingerprint == *token);
         Ok(match self.ledger.entry(token)? {
-            Some(LedgerEntry::Consumed) => true,
+            Some(LedgerEntry::Consumed | LedgerEntry::Rejected) => true,
             Some(LedgerEntry::InDoubt(_)) => !is_open_here,
             None => self.journal.ledger_backlog.contains(token),
         })
@@ -90,7 +124,13 @@ impl LockedProfile<'_, '_> {
     pub fn record_forgotten_tokens(&mut self, current: Option<&Fingerprint>) -> Result<(), StoreError> {
         let given_up = self.journal.unusable_tokens().filter(|token| Some(*token) != current);
         let given_up: Vec<Fingerprint> = given_up.cloned().collect();
-        given_up.iter().try_for_each(|token| self.mark_consumed(token))
+        let doubtful = self.journal.intent.as_ref().filter(|i| !i.is_reusable).map(|i| i.fingerprint.clone());
+        let rejected = self.journal.rejected.as_ref().filter(|r| r.may_be_sent_again()).map(|r| r.fingerprint.clone());
+        let rejected = rejected.filter(|token| Some(token) != doubtful.as_ref());
+        given_up.iter().try_for_each(|token| match Some(token) == rejected.as_ref() {
+            true => self.mark_rejected(token),
+            false => self.mark_consumed(token),
+        })
     }
 
     /// A token in doubt that is about to be sealed once more, as `next`, stays in doubt; durable on return.

@@ -27,6 +27,8 @@ const TOKEN_LEN: usize = 32;
 
 /// What stands before a fingerprint that is in doubt, and the time after it; before one that is consumed stands nothing.
 const IN_DOUBT: &str = "in_doubt";
+/// What stands before one that a server rejected, and that was never in doubt.
+const REJECTED: &str = "rejected";
 /// The mark of a token that is known to be alive after all. It makes the line longer than those of an older version,
 /// which therefore goes on refusing the token.
 const CLEARED: &str = "-";
@@ -43,8 +45,10 @@ pub struct Ledger {
 /// What the ledger knows of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LedgerEntry {
-    /// It was used up, refused or given up.
+    /// It was used up, or may have been and was given up. It is never sent again.
     Consumed,
+    /// A server rejected it. It is sent again only if a person insists.
+    Rejected,
     /// The token was sent, and at this time the outcome was unknown.
     InDoubt(Timestamp),
 }
@@ -59,14 +63,20 @@ impl Ledger {
         Ok(find_entry(&self.snapshot()?.0, token))
     }
 
-    /// Whether a token is known to be consumed.
+    /// Whether a token is known to be of no use: it is consumed, or rejected.
     pub fn is_consumed(&self, token: &Fingerprint) -> Result<bool, StoreError> {
-        Ok(self.entry(token)? == Some(LedgerEntry::Consumed))
+        Ok(matches!(self.entry(token)?, Some(LedgerEntry::Consumed | LedgerEntry::Rejected)))
     }
 
     /// Adds a consumed token; durable on return. Adding it twice is harmless.
     pub fn add_consumed(&self, token: &Fingerprint) -> Result<(), StoreError> {
         self.append(token, token.as_str(), |mark| mark != Some(LedgerEntry::Consumed))
+    }
+
+    /// Adds a token that a server rejected, unless it is known to be consumed; durable on return.
+    pub fn add_rejected(&self, token: &Fingerprint) -> Result<(), StoreError> {
+        let is_news = |mark| !matches!(mark, Some(LedgerEntry::Consumed | LedgerEntry::Rejected));
+        self.append(token, &format!("{REJECTED} {}", token.as_str()), is_news)
     }
 
     /// Adds a token in doubt, unless more is known of it; durable on return.
@@ -189,6 +199,7 @@ fn find_entry(bytes: &[u8], token: &Fingerprint) -> Option<LedgerEntry> {
     match (words.next(), words.next().and_then(Timestamp::parse_rfc3339)) {
         (Some(IN_DOUBT), Some(at)) => Some(LedgerEntry::InDoubt(at)),
         (Some(CLEARED), None) => None,
+        (Some(REJECTED), None) => Some(LedgerEntry::Rejected),
         // What a later version says of a token is not known to be good.
         (Some(_) | None, _) => Some(LedgerEntry::Consumed),
     }
@@ -273,6 +284,24 @@ mod tests {
         ledger.add_in_doubt(&print(2), THEN).unwrap();
         assert!(ledger.is_consumed(&print(1)).unwrap(), "it was consumed once more");
         assert_eq!(ledger.entry(&print(2)).unwrap(), Some(LedgerEntry::InDoubt(THEN)));
+    }
+
+    /// Rule 22.
+    #[test]
+    fn rejected_token_may_become_consumed_but_not_the_reverse() {
+        let (_dir, ledger) = ledger("");
+        let said = |i| (ledger.entry(&print(i)).unwrap(), ledger.is_consumed(&print(i)).unwrap());
+        ledger.add_rejected(&print(1)).unwrap();
+        ledger.add_in_doubt(&print(1), THEN).unwrap();
+        assert_eq!(said(1), (Some(LedgerEntry::Rejected), true));
+        ledger.add_consumed(&print(1)).unwrap();
+        ledger.add_rejected(&print(1)).unwrap();
+        assert_eq!(said(1), (Some(LedgerEntry::Consumed), true));
+        ledger.add_in_doubt(&print(2), THEN).unwrap();
+        ledger.add_rejected(&print(2)).unwrap();
+        assert_eq!(said(2), (Some(LedgerEntry::Rejected), true));
+        ledger.clear(&print(2)).unwrap();
+        assert_eq!(said(2), (None, false));
     }
 
     #[test]

@@ -26,13 +26,13 @@ impl Ledger {
         let Some(token) = current else { return Ok(()) };
         let is_whole = journal.integrity_error.as_ref().is_none_or(|(state, _)| *state == ProfileState::Due);
         match self.entry(&token)? {
-            Some(LedgerEntry::Consumed) if is_whole => {
+            Some(LedgerEntry::Consumed | LedgerEntry::Rejected) if is_whole => {
                 journal.integrity_error = Some((ProfileState::ConfigError, stale_credential(&journal.profile)))
             }
             Some(LedgerEntry::InDoubt(at)) if journal.open_intent().is_none() => {
                 journal.intent = Some(Intent::from_ledger(journal.generation, token, at));
             }
-            Some(LedgerEntry::Consumed | LedgerEntry::InDoubt(_)) | None => {}
+            Some(LedgerEntry::Consumed | LedgerEntry::Rejected | LedgerEntry::InDoubt(_)) | None => {}
         }
         Ok(())
     }

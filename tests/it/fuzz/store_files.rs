@@ -205,6 +205,7 @@ impl DamagedStoreFixture {
             is_last_chance_used: false,
             is_reusable: false,
             client_mark: None,
+            is_forced: false,
         });
         vault.save_journal().unwrap();
         let next = Generation::new(generation);
@@ -460,6 +461,7 @@ fn damaged_journal_is_never_read_as_another_profile() {
         is_last_chance_used: false,
         is_reusable: false,
         client_mark: None,
+        is_forced: false,
     });
     let client = RefusedClient { config_fingerprint: "c".into(), probe_count: 1 };
     whole.set_block(Block {
@@ -467,7 +469,7 @@ fn damaged_journal_is_never_read_as_another_profile() {
         next_check: Some(NOW),
         ..Block::new(Cause::Client, failure.clone())
     });
-    whole.rejected = Some(Rejection { fingerprint, at: NOW, failure, client: None });
+    whole.rejected = Some(Rejection { fingerprint, at: NOW, failure, client: None, was_in_doubt: false });
     let whole = serde_json::to_vec(&whole).unwrap();
     drop(bench);
     let dir = tempfile::tempdir().unwrap();

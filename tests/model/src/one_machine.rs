@@ -74,6 +74,10 @@ pub struct Design {
     pub share: bool,
     /// The keyring is asked before anything is sent.
     pub preflight: bool,
+    /// A person's `--force` sends whatever is there, also what is in doubt or given up.
+    pub force_any: bool,
+    /// A rejected token is sent once more at most once a minute.
+    pub force_waits: bool,
     /// What the network promises: a request sent inside the grace is processed inside it.
     pub bounded_network: bool,
     pub budget: Budget,
@@ -89,11 +93,27 @@ pub struct Budget {
     pub power_cuts: u8,
     pub refusals: u8,
     pub expiries: u8,
+    /// The server denies a token that it goes on accepting: a policy.
+    pub denials: u8,
+    /// A person uses `--force`.
+    pub insists: u8,
 }
 
 impl Budget {
+    pub const NONE: Self = Self {
+        crashes: 0,
+        losses: 0,
+        timeouts: 0,
+        locks: 0,
+        power_cuts: 0,
+        refusals: 0,
+        expiries: 0,
+        denials: 0,
+        insists: 0,
+    };
+    /// Without a person: that makes many more ways, which tests of their own go.
     pub const ONE_EACH: Self =
-        Self { crashes: 1, losses: 1, timeouts: 1, locks: 1, power_cuts: 1, refusals: 1, expiries: 1 };
+        Self { crashes: 1, losses: 1, timeouts: 1, locks: 1, power_cuts: 1, refusals: 1, expiries: 1, ..Self::NONE };
 }
 
 impl Design {
@@ -114,6 +134,8 @@ impl Design {
             gate: true,
             share: true,
             preflight: true,
+            force_any: false,
+            force_waits: true,
             bounded_network: true,
             budget: Budget::ONE_EACH,
         }
@@ -133,6 +155,8 @@ pub struct ModelIntent {
     pub token: u8,
     pub sends: u8,
     pub is_last_chance_spent: bool,
+    /// Of a token that was rejected before.
+    pub is_forced: bool,
 }
 
 /// Where a process is in the transaction.
@@ -167,12 +191,16 @@ pub enum SendReason {
     Retry,
     Grace,
     LastChance,
+    /// A person insists on a token that was rejected.
+    Overruled,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ModelProcess {
     pub at: Phase,
     pub rounds: u8,
+    /// `--force`.
+    pub is_person: bool,
     /// Seen before waiting.
     pub seen_generation: u8,
     pub seen_sequence: u8,
@@ -210,6 +238,10 @@ pub struct ModelState {
     /// J.
     pub intent: Option<ModelIntent>,
     pub needs_login: bool,
+    /// … because a server said so of a token that was never in doubt.
+    pub is_rejected: bool,
+    /// A rejected token was sent once more less than a minute ago.
+    pub is_forced_lately: bool,
     pub sequence: u8,
     pub last_failed: bool,
     // The server's.
@@ -230,6 +262,7 @@ pub struct ModelState {
     pub replayed: bool,
     pub stormed: bool,
     pub sent_when_dead: bool,
+    pub forced_twice: bool,
     pub went_back: bool,
     pub revoked_early: bool,
     pub sent_last_chance: bool,
@@ -243,6 +276,8 @@ pub struct ModelState {
 pub enum Step {
     /// A caller comes, and notes generation and sequence.
     Enter(u8),
+    /// A person comes, with `--force`.
+    Insist(u8),
     /// The lock is taken.
     Admit(u8),
     /// J, S and K are read under the lock; recovery; may a request be made, and why?
@@ -260,6 +295,7 @@ pub enum Step {
     // The world.
     Serve(usize),
     Refuse(usize),
+    Deny(usize),
     Lose(usize),
     Crash(u8),
     CutPower,
@@ -268,6 +304,7 @@ pub enum Step {
     SyncKeyring,
     ExpireAccess,
     CloseGrace,
+    PassMinute,
 }
 
 /// Every kind of thing that a step of the transaction can turn out to be: what the real transaction is driven through.
@@ -318,6 +355,9 @@ impl ModelState {
             sealed: (design.sealing == Sealing::Kept).then_some(first),
             intent: None,
             needs_login: false,
+            is_rejected: false,
+            is_forced_lately: false,
+            forced_twice: false,
             sequence: 0,
             last_failed: false,
             valid: bit(1),
@@ -339,7 +379,7 @@ impl ModelState {
             sent_last_chance: false,
             rolled_forward: false,
             rescued_by_grace: false,
-            spent: Budget { crashes: 0, losses: 0, timeouts: 0, locks: 0, power_cuts: 0, refusals: 0, expiries: 0 },
+            spent: Budget::NONE,
         }
     }
 
@@ -397,8 +437,15 @@ impl ModelState {
     /// The last send was made, and nothing told what became of it.
     fn presume_consumed(&mut self) {
         self.needs_login = true;
+        self.is_rejected = false;
         self.intent = None;
         self.is_grace_open = false;
+    }
+
+    /// The server has accepted a token that it had rejected, or another has come.
+    fn revive(&mut self) {
+        self.needs_login = false;
+        self.is_rejected = false;
     }
 
     fn record_attempt(&mut self, failed: bool) {
@@ -475,7 +522,12 @@ impl Design {
     fn process_steps(&self, world: &ModelState, steps: &mut Vec<Step>) {
         for (p, process) in (0..).zip(&world.processes) {
             match process.at {
-                Phase::Idle if process.rounds > 0 => steps.push(Step::Enter(p)),
+                Phase::Idle if process.rounds > 0 => {
+                    steps.push(Step::Enter(p));
+                    if world.spent.insists < self.budget.insists {
+                        steps.push(Step::Insist(p));
+                    }
+                }
                 Phase::Idle => {}
                 Phase::AtLock if world.holder.is_none() => steps.push(Step::Admit(p)),
                 Phase::AtLock => {}
@@ -500,6 +552,9 @@ impl Design {
             if world.spent.refusals < self.budget.refusals {
                 steps.push(Step::Refuse(k));
             }
+            if world.spent.denials < self.budget.denials {
+                steps.push(Step::Deny(k));
+            }
         }
     }
 
@@ -522,6 +577,7 @@ impl Design {
         may(spent.power_cuts < budget.power_cuts, Step::CutPower);
         may(world.keyring != world.keyring_on_disk, Step::SyncKeyring);
         may(spent.expiries < budget.expiries && !world.has_expired(), Step::ExpireAccess);
+        may(world.is_forced_lately, Step::PassMinute);
         let is_closable = !(self.bounded_network && world.is_unsettled());
         may((world.is_grace_open || world.in_grace != 0) && is_closable, Step::CloseGrace);
     }
@@ -537,6 +593,11 @@ impl Design {
         let at = |p: u8| before.processes[usize::from(p)].at;
         let edge = match step {
             Step::Enter(p) => Some(self.enter(&mut world, p)),
+            Step::Insist(p) => {
+                world.spent.insists += 1;
+                world.processes[usize::from(p)].is_person = true;
+                Some(self.enter(&mut world, p))
+            }
             Step::Admit(p) => {
                 world.holder = Some(p);
                 world.processes[usize::from(p)].at = Phase::Admitted;
@@ -600,6 +661,9 @@ impl Design {
                 return Some(Edge::RollForward);
             }
             if world.intent.is_some_and(|intent| intent.generation < sealed.generation) {
+                if world.intent.is_some_and(|intent| intent.is_forced) {
+                    world.revive();
+                }
                 world.intent = None;
                 world.is_grace_open = false;
                 return Some(Edge::SettleIntent);
@@ -613,7 +677,24 @@ impl Design {
         let process = &mut world.processes[usize::from(p)];
         process.credential = newest;
         let (seen_generation, seen_sequence) = (process.seen_generation, process.seen_sequence);
-        let ended = if world.needs_login {
+        if process.is_person && self.force_any {
+            process.kind = SendReason::Overruled;
+            process.at = Phase::Ready;
+            return Some(Edge::Allow(SendReason::Overruled));
+        }
+        let is_person = process.is_person;
+        let is_insisting = is_person && world.is_rejected && world.sequence == seen_sequence;
+        let is_forced_in_doubt = world.intent.is_some_and(|i| i.is_forced) && !self.server.forgives_replay();
+        let ended = if is_insisting && is_forced_in_doubt {
+            // The process that sent it once more died before it could record the result.
+            world.presume_consumed();
+            Some(Edge::PresumeConsumed)
+        } else if is_insisting && !(self.force_waits && world.is_forced_lately) {
+            let process = &mut world.processes[usize::from(p)];
+            process.kind = SendReason::Overruled;
+            process.at = Phase::Ready;
+            return Some(Edge::Allow(SendReason::Overruled));
+        } else if world.needs_login {
             Some(Edge::RefuseDead)
         } else if newest.generation > seen_generation {
             Some(Edge::FollowSuccess)
@@ -670,12 +751,15 @@ impl Design {
         process.at = Phase::Intended;
         if self.intent {
             let ModelCredential { generation, token } = process.credential;
-            let before = world.intent.filter(|intent| intent.generation == generation);
+            let is_forced = process.kind == SendReason::Overruled;
+            let before = world.intent.filter(|intent| intent.generation == generation && !intent.is_forced);
             let is_last_chance_spent =
                 process.kind == SendReason::LastChance || before.is_some_and(|intent| intent.is_last_chance_spent);
             let sends = (before.map_or(0, |intent| intent.sends) + 1).min(3);
-            world.intent = Some(ModelIntent { generation, token, sends, is_last_chance_spent });
-            world.is_grace_open |= before.is_none() && self.server.has_grace();
+            world.intent = Some(ModelIntent { generation, token, sends, is_last_chance_spent, is_forced });
+            world.is_grace_open |= before.is_none() && self.server.has_grace() && !is_forced;
+            world.forced_twice |= is_forced && world.is_forced_lately;
+            world.is_forced_lately |= is_forced;
         }
         Edge::WriteIntent
     }
@@ -690,7 +774,8 @@ impl Design {
         }
         let token = process.credential.token;
         world.replayed |= world.superseded & bit(token) != 0;
-        world.sent_when_dead |= world.needs_login;
+        let is_overruled = process.kind == SendReason::Overruled && world.is_rejected;
+        world.sent_when_dead |= world.needs_login && !is_overruled;
         world.stormed |= world.sequence > process.seen_sequence && world.last_failed;
         world.sent_last_chance |= process.kind == SendReason::LastChance;
         world.network.push(Message { owner: Some(p), content: MessageKind::Request, token });
@@ -713,7 +798,9 @@ impl Design {
                 Some(Edge::ReceiveTokens)
             }
             MessageKind::Denial => {
+                let was_in_doubt = world.intent.is_some_and(|i| i.sends > 1) && !self.server.forgives_replay();
                 world.needs_login = true;
+                world.is_rejected = !was_in_doubt;
                 world.intent = None;
                 world.is_grace_open = false;
                 world.record_attempt(false);
@@ -750,7 +837,10 @@ impl Design {
             process.at = Phase::Ready;
             return;
         }
-        if !self.blind_retry && world.intent.is_some_and(|intent| intent.is_last_chance_spent) {
+        let is_forced = world.intent.is_some_and(|intent| intent.is_forced);
+        if is_forced && self.server.forgives_replay() {
+            world.intent = None;
+        } else if is_forced || !self.blind_retry && world.intent.is_some_and(|intent| intent.is_last_chance_spent) {
             world.presume_consumed();
         }
         world.record_attempt(true);
@@ -788,6 +878,7 @@ impl Design {
     }
 
     fn commit(&self, world: &mut ModelState, p: u8) {
+        world.revive();
         world.intent = None;
         world.is_grace_open = false;
         world.record_attempt(false);
@@ -832,6 +923,15 @@ impl Design {
                     world.network.sort_unstable();
                 }
             }
+            Step::Deny(k) => {
+                world.spent.denials += 1;
+                let message = world.network.remove(k);
+                if message.owner.is_some() {
+                    world.network.push(Message { content: MessageKind::Denial, ..message });
+                    world.network.sort_unstable();
+                }
+            }
+            Step::PassMinute => world.is_forced_lately = false,
             Step::Lose(k) => {
                 world.spent.losses += 1;
                 world.lost_in_window |= world.network.remove(k).content == MessageKind::Tokens;
@@ -845,10 +945,12 @@ impl Design {
             Step::ExpireAccess => {
                 world.spent.expiries += 1;
                 world.expired = world.newest().generation;
+                world.is_forced_lately = false;
             }
             Step::CloseGrace => {
                 world.is_grace_open = false;
                 world.in_grace = 0;
+                world.is_forced_lately = false;
             }
             _ => unreachable!("a step of the transaction"),
         }
@@ -888,7 +990,13 @@ impl Model for Design {
                 "P5 the family is not revoked by us while the access token lives",
                 |_, world: &ModelState| !world.revoked_early,
             ),
-            Property::always("P6 nothing is sent after needs_login", |_, world: &ModelState| !world.sent_when_dead),
+            Property::always(
+                "P6 nothing is sent after needs_login, but what a server rejected and a person insists on",
+                |_, world: &ModelState| !world.sent_when_dead,
+            ),
+            Property::always("PA a rejected token is sent once more at most once a minute", |_, world: &ModelState| {
+                !world.forced_twice
+            }),
             Property::always("P7 waiters share a failure", |_, world: &ModelState| !world.stormed),
             Property::always("P8 every caller gets an outcome", |design: &Design, world: &ModelState| {
                 let mut steps = Vec::new();

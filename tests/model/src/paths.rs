@@ -20,6 +20,10 @@ pub struct Situation {
     /// S against K.
     sealed: Ordering,
     needs_login: bool,
+    /// Whether a person may insist, and has a moment ago, and does.
+    is_rejected: bool,
+    is_forced_lately: bool,
+    is_person: bool,
     is_alive: bool,
     is_first_generation: bool,
 }
@@ -36,6 +40,9 @@ impl Situation {
             is_keyring_locked: world.is_keyring_locked,
             sealed: world.sealed.map_or(Ordering::Less, |sealed| sealed.cmp(&world.keyring)),
             needs_login: world.needs_login,
+            is_rejected: world.is_rejected,
+            is_forced_lately: world.is_forced_lately,
+            is_person: world.processes.iter().any(|process| process.is_person),
             is_alive: world.is_alive,
             is_first_generation: newest.generation == 1,
         }
@@ -143,6 +150,6 @@ fn undisturbed_step(world: &ModelState, is_starting: bool) -> Option<Step> {
 /// come and are not killed.
 pub fn sequential(server: Server, rounds: u8) -> Design {
     let built = Design::implemented(server);
-    let budget = crate::one_machine::Budget { refusals: 2, ..built.budget };
+    let budget = crate::one_machine::Budget { refusals: 2, denials: 1, insists: 1, ..built.budget };
     Design { processes: 1, rounds, budget, ..built }
 }

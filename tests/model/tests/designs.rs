@@ -49,6 +49,31 @@ fn built_design_holds_at_every_server() {
     }
 }
 
+/// A server that denies by a policy, and a person who insists: of two processes, or again and again in one.
+fn with_person(server: Server) -> [Design; 2] {
+    let budget = Budget { denials: 2, insists: 2, losses: 1, crashes: 1, expiries: 1, ..Budget::NONE };
+    let built = Design { budget, ..Design::implemented(server) };
+    [built, Design { processes: 1, rounds: 4, ..built }]
+}
+
+/// Rule 22.
+#[test]
+fn person_may_insist_on_a_rejected_token_at_every_server() {
+    for server in Server::ALL {
+        for design in with_person(server) {
+            holds(&format!("built, a person insists, {server:?}"), design, &["S1"]);
+        }
+    }
+}
+
+/// Rule 22.
+#[test]
+fn force_of_any_token_is_caught() {
+    let [_, built] = with_person(Server::Strict);
+    caught("--force sends anything", Design { force_any: true, ..built }, &["P5", "P6"]);
+    caught("--force without a pause", Design { force_waits: false, ..built }, &["PA"]);
+}
+
 /// Rule 18.
 #[test]
 fn last_chance_recovers_a_request_the_server_never_saw() {

@@ -14,7 +14,7 @@ const FORCE_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
     pub cause: PauseCause,
-    /// The client and the endpoint that it came from, as [`Intent::client_mark`] has them: others are tried at once.
+    /// The client and the endpoint that it came from, as `client_mark` of an intent has them: others are tried at once.
     pub client: String,
 }
 

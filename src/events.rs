@@ -29,7 +29,7 @@ const fn event(name: &'static str, level: &'static str, text: &'static str) -> E
 }
 
 /// All events, in the order of the manual.
-pub const EVENTS: [EventInfo; 42] = [
+pub const EVENTS: [EventInfo; 43] = [
     event("daemon.up", "info", "The daemon accepts requests."),
     event("daemon.watching", "info", "How many profiles the daemon refreshes, and which is next."),
     event("daemon.reload", "info", "The configuration was read again."),
@@ -50,6 +50,7 @@ pub const EVENTS: [EventInfo; 42] = [
     event("adopted", "info", "A newer credential of the followed tool was stored."),
     event("logout", "info", "A profile was signed out by this command."),
     event("profile.gone", "info", "A profile was signed out by another process."),
+    event("network.changed", "info", "The network has changed, so profiles that reached no server are tried again."),
     event("schedule.warning", "warn", "The schedule or the rate cannot keep every token fresh."),
     event(
         "provider.warning",

@@ -114,7 +114,7 @@ fn profile_state(stage: &SweepFixture, profile: &str, is_sent: bool) -> Result<S
     let status = stage.sandbox.keepalive(&["--json", "status", "-p", profile]).profile();
     let state = status["state"].as_str().unwrap_or_default().to_owned();
     match (state.as_str(), is_sent) {
-        ("fresh", false) | ("in_doubt" | "no_credential", true) => Ok(state),
+        ("fresh" | "due", false) | ("in_doubt" | "no_credential", true) => Ok(state),
         // The mark was made, and the run died before the server had read the request.
         ("in_doubt", false) => Ok("in_doubt, and it had not been sent".into()),
         _ => Err(format!("{status}, and the token was {}sent", if is_sent { "" } else { "not " })),

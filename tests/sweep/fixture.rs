@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::support::auth_server::{AuthServer, Counts};
 use super::support::eventually;
-use super::support::sandbox::{PROGRAM, Run, Sandbox};
+use super::support::sandbox::{PROGRAM, Run, Sandbox, just_granted};
 use super::support::session_bus::{KeyringState, SessionBus};
 use super::support::token_family::RotationMode;
 use super::tracer::{self, TraceOrder, TraceResult};
@@ -65,7 +65,10 @@ impl SweepFixture {
     }
 
     fn import(&self, profile: &str, answer: &Value) {
-        let run = || self.sandbox.keepalive_with_input(&["import", profile, "--provider", "acme"], &answer.to_string());
+        let run = || {
+            self.sandbox
+                .keepalive_with_input(&["import", profile, "--provider", "acme"], &just_granted(answer).to_string())
+        };
         // A keyring on a machine that is busy with other sweeps may be slow; nothing is swept yet.
         let is_done = |run: &Run| run.status != 69 || !run.stderr.contains("did not respond within");
         eventually("the keyring takes it", || Some(run()).filter(is_done)).exits(0);

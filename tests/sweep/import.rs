@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Extent;
 use super::fixture::{StoreType, SweepFixture, SweepReport, TracedCommand};
-use super::support::sandbox::{PROGRAM, Run};
+use super::support::sandbox::{PROGRAM, Run, just_granted};
 use super::support::token_family::RotationMode;
 use super::tracer::{self, CallFilter, Injection, TraceOrder, TraceResult};
 
@@ -55,7 +55,7 @@ impl ImportSweep {
         for at in (first..).step_by(step as usize) {
             let profile = stage.sign_in(TracedCommand::Refresh);
             let old = stage.access_token(&profile);
-            let answer = stage.server.mint();
+            let answer = just_granted(&stage.server.mint());
             let file = stage.sandbox.path("home/answer");
             std::fs::write(&file, answer.to_string()).unwrap();
             let call = import(&profile, file.to_str().unwrap());

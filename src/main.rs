@@ -1,7 +1,7 @@
-//! The `keepalive` program: it only calls [`keepalive::cli::main`].
+//! The `keepalive` program: it only calls [`keepalive::main`].
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    keepalive::cli::main()
+    keepalive::main()
 }

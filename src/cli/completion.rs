@@ -11,7 +11,7 @@ use crate::sys::paths;
 use crate::sys::paths::Environment;
 
 /// Answers a request of a shell, and ends the process if this is one.
-pub fn answer_request() {
+pub(super) fn answer_request() {
     CompleteEnv::with_factory(Cli::command).var(paths::COMPLETE).complete();
 }
 
@@ -49,14 +49,14 @@ fn with_colons(script: &str) -> String {
 }
 
 /// The names of the profiles. Whatever is wrong is no concern of a completion.
-pub fn profiles() -> Vec<CompletionCandidate> {
+pub(super) fn profiles() -> Vec<CompletionCandidate> {
     let global = GlobalArgs { config: None, json: false, quiet: true, verbose: 0, color: Colour::Never };
     let names = Setup::new(&global).ok().and_then(|setup| setup.all_profiles().ok()).unwrap_or_default();
     names.iter().map(|name| CompletionCandidate::new(name.as_str())).collect()
 }
 
 /// The names of the providers, built-in and configured.
-pub fn providers() -> Vec<CompletionCandidate> {
+pub(super) fn providers() -> Vec<CompletionCandidate> {
     let config = setup::load(&Environment::from_env(None));
     config.map_or_else(|_| Vec::new(), |config| config.providers.keys().map(CompletionCandidate::new).collect())
 }

@@ -38,7 +38,7 @@ pub struct DaemonArgs {}
 /// How often the configuration file is checked.
 const CONFIG_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-pub fn run(_args: &DaemonArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
+pub(super) fn run(_args: &DaemonArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     match serve(global, out) {
         Ok(status) => status,
         Err((status, failure)) => {

@@ -181,7 +181,7 @@ impl Page {
 
 /// The command line with what the help says beyond the options. Where no help is asked for, that is left out: it would
 /// cost each call some time.
-pub fn command() -> Command {
+pub(super) fn command() -> Command {
     let words: Vec<_> = std::env::args_os().skip(1).collect();
     let is_help = words.is_empty() || words.iter().any(|word| word == "-h" || word == "--help" || word == "help");
     if is_help { command_with_help() } else { Cli::command() }

@@ -35,7 +35,7 @@ enum StoreChoice {
 
 type InitFailure = (CommandStatus, Failure);
 
-pub fn run(args: &InitArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
+pub(super) fn run(args: &InitArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let done = Setup::for_new_config(global).map_err(config).and_then(|setup| init(args, &setup, out));
     match done {
         Ok(document) => {

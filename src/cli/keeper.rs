@@ -15,11 +15,11 @@ use crate::sys::lockfile::{LockFile, LockHolder};
 const RUN_COUNTS_FOR: Duration = Duration::from_secs(25 * 3600);
 
 /// How to make something refresh.
-pub const REMEDY: &str = "start it: `keepalive service install`, or `keepalive daemon`; or run `keepalive refresh` from a \
+pub(super) const REMEDY: &str = "start it: `keepalive service install`, or `keepalive daemon`; or run `keepalive refresh` from a \
                           timer or cron";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Keeper {
+pub(super) enum Keeper {
     Daemon {
         holder: LockHolder,
     },
@@ -31,7 +31,7 @@ pub enum Keeper {
 }
 
 impl Keeper {
-    pub fn of(setup: &Setup) -> Self {
+    pub(super) fn of(setup: &Setup) -> Self {
         let layout = setup.store.layout();
         let lock = layout.daemon_lock();
         if LockFile::is_held(&lock) {
@@ -46,7 +46,7 @@ impl Keeper {
     }
 
     /// Says that nothing will refresh `what`, if so.
-    pub fn warn_if_nobody(&self, what: &str, out: &Output) {
+    pub(super) fn warn_if_nobody(&self, what: &str, out: &Output) {
         if *self == Self::Nobody {
             out.warn(&format!("no daemon is running: nothing will refresh {what}; {REMEDY}"));
         }
@@ -55,7 +55,7 @@ impl Keeper {
 
 /// Notes a run that no person watches, as a timer or cron makes it. All that follows from it is advice: what cannot be
 /// read or written is left alone.
-pub fn record_run(setup: &Setup) -> Option<RunHistory> {
+pub(super) fn record_run(setup: &Setup) -> Option<RunHistory> {
     if std::io::stderr().is_terminal() {
         return None;
     }

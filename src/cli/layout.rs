@@ -12,12 +12,12 @@ use crate::clock::Timestamp;
 const MIN_WIDTH: usize = 20;
 
 /// The width of the terminal that data goes to; `None`: it goes to none, so lines are not cut.
-pub fn stdout_width() -> Option<usize> {
+pub(super) fn stdout_width() -> Option<usize> {
     width(io::stdout().is_terminal(), terminal_size::terminal_size_of(io::stdout()))
 }
 
 /// The width of the terminal that messages go to.
-pub fn stderr_width() -> Option<usize> {
+pub(super) fn stderr_width() -> Option<usize> {
     width(io::stderr().is_terminal(), terminal_size::terminal_size_of(io::stderr()))
 }
 
@@ -27,13 +27,13 @@ fn width(is_terminal: bool, size: Option<(Width, Height)>) -> Option<usize> {
 }
 
 /// The width that a text takes on the screen. Styles have none.
-pub fn visible_width(text: &str) -> usize {
+pub(super) fn visible_width(text: &str) -> usize {
     anstream::adapter::strip_str(text).to_string().chars().count()
 }
 
 /// Wraps every line of a text at its words, and indents what it continues by `indent`. A word is never cut: it may be a
 /// path, or part of a command. Without a width nothing changes.
-pub fn wrap(text: &str, width: Option<usize>, indent: usize) -> String {
+pub(super) fn wrap(text: &str, width: Option<usize>, indent: usize) -> String {
     let Some(width) = width else { return text.to_owned() };
     text.split('\n').map(|line| wrap_line(line, width, indent)).collect::<Vec<_>>().join("\n")
 }
@@ -73,7 +73,7 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// Aligns rows in columns as wide as their widest cell.
-pub fn table(rows: &[Vec<String>]) -> String {
+pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|i| rows.iter().filter_map(|row| row.get(i)).map(|cell| visible_width(cell)).max().unwrap_or(0))
@@ -86,7 +86,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
 }
 
 /// A distance in time, in one unit.
-pub fn distance(distance: Duration) -> String {
+pub(super) fn distance(distance: Duration) -> String {
     match distance.as_secs() {
         s @ 0..120 => format!("{s}s"),
         s @ 120..7200 => format!("{}m", s / 60),
@@ -96,7 +96,7 @@ pub fn distance(distance: Duration) -> String {
 }
 
 /// An instant for a person: how far away; if `is_exact`, also when, on the clock of this machine.
-pub fn relative_time(at: Timestamp, now: Timestamp, is_exact: bool) -> String {
+pub(super) fn relative_time(at: Timestamp, now: Timestamp, is_exact: bool) -> String {
     let away = match at >= now {
         true => format!("in {}", distance(at.since(now))),
         false => format!("{} ago", distance(now.since(at))),

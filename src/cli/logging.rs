@@ -20,7 +20,7 @@ use crate::sys::paths;
 use crate::sys::paths::Environment;
 
 /// Sets up the daemon's log: to stderr, or with `--json` one object per line to stdout, where it prints nothing else.
-pub fn init_for_daemon(global: &GlobalArgs, places: &Environment) {
+pub(super) fn init_for_daemon(global: &GlobalArgs, places: &Environment) {
     let level = if global.quiet { "keepalive=error" } else { level(global.verbose) };
     let (wanted, fault) = env_filter(places);
     let filter = wanted.unwrap_or_else(|| EnvFilter::new(level));
@@ -37,7 +37,7 @@ pub fn init_for_daemon(global: &GlobalArgs, places: &Environment) {
 }
 
 /// That of a command which is over soon: nothing unless it is asked for, and always to stderr.
-pub fn init_for_command(global: &GlobalArgs, places: &Environment, out: &Output) {
+pub(super) fn init_for_command(global: &GlobalArgs, places: &Environment, out: &Output) {
     let (wanted, fault) = env_filter(places);
     if let Some(fault) = fault {
         out.warn(&fault);

@@ -42,7 +42,7 @@ pub struct LogoutArgs {
     forget: bool,
 }
 
-pub fn run(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
+pub(super) fn run(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let (provider, left) = log_out(args, global, out);
     if out.is_json {
         out.json(&to_json(&args.profile, provider.as_deref(), &left));

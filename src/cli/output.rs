@@ -98,11 +98,11 @@ pub struct Output {
 /// The size limit of an answer to a question.
 const MAX_ANSWER_BYTES: u64 = 1024;
 
-pub const GOOD: Style = AnsiColor::Green.on_default();
-pub const BAD: Style = AnsiColor::Red.on_default().bold();
-pub const WARN: Style = AnsiColor::Yellow.on_default();
+pub(super) const GOOD: Style = AnsiColor::Green.on_default();
+pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
+pub(super) const WARN: Style = AnsiColor::Yellow.on_default();
 /// What to do: never less legible than what is wrong.
-pub const HINT: Style = Style::new().bold();
+pub(super) const HINT: Style = Style::new().bold();
 
 impl Output {
     pub fn new(global: &GlobalArgs) -> Self {
@@ -289,7 +289,7 @@ impl Output {
 }
 
 /// The line of a mistake with carets below what is meant.
-pub fn excerpt_lines(mistake: &Diagnostic) -> Option<String> {
+pub(super) fn excerpt_lines(mistake: &Diagnostic) -> Option<String> {
     let (excerpt, Position { line, .. }) = (mistake.excerpt.as_ref()?, mistake.position?);
     let gutter = " ".repeat(line.to_string().len());
     let marks = format!("{}{}", " ".repeat(excerpt.indent), "^".repeat(excerpt.length));
@@ -311,12 +311,12 @@ fn color_choice(colour: Colour) -> ColorChoice {
 }
 
 /// Whether the log on stderr is coloured, as the other messages there are.
-pub fn is_stderr_coloured(colour: Colour) -> bool {
+pub(super) fn is_stderr_coloured(colour: Colour) -> bool {
     AutoStream::new(io::stderr(), color_choice(colour)).current_choice() == ColorChoice::AlwaysAnsi
 }
 
 /// One row of `refresh --json`. `provider`: its name, if it is known.
-pub fn outcome_json(name: &ProfileName, provider: Option<&str>, outcome: &Outcome) -> Value {
+pub(super) fn outcome_json(name: &ProfileName, provider: Option<&str>, outcome: &Outcome) -> Value {
     json!({
         "profile": name,
         "provider": provider,
@@ -331,7 +331,7 @@ pub fn outcome_json(name: &ProfileName, provider: Option<&str>, outcome: &Outcom
 }
 
 /// One line about an outcome.
-pub fn outcome_line(name: &ProfileName, outcome: &Outcome) -> String {
+pub(super) fn outcome_line(name: &ProfileName, outcome: &Outcome) -> String {
     let (style, word) = match outcome.kind {
         OutcomeKind::Refreshed => (GOOD, "refreshed"),
         OutcomeKind::Fresh => (GOOD, "fresh"),

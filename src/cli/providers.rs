@@ -30,7 +30,7 @@ pub struct ProvidersArgs {
     names: Vec<String>,
 }
 
-pub fn run(args: &ProvidersArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
+pub(super) fn run(args: &ProvidersArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let config = match setup::load(&Environment::from_env(global.config.as_deref())) {
         Ok(config) => config,
         Err(failure) => {

@@ -49,7 +49,7 @@ const MAX_CONCURRENT: usize = 32;
 /// How often it is checked that the workers live.
 const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
 
-pub fn run(args: &RefreshArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
+pub(super) fn run(args: &RefreshArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let rows = match refresh(args, global, out) {
         Ok(rows) => rows,
         Err((status, failure)) => {

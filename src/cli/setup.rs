@@ -26,7 +26,7 @@ use crate::sys::paths::Environment;
 use crate::sys::{durable, paths, process};
 
 /// The parts that a command on credentials needs.
-pub struct Setup {
+pub(crate) struct Setup {
     pub environment: Environment,
     pub config: Config,
     pub store: Arc<Store>,
@@ -35,7 +35,7 @@ pub struct Setup {
 
 impl Setup {
     /// Reads the configuration and opens the store, without using the keyring or the network yet.
-    pub fn new(global: &GlobalArgs) -> Result<Self, Failure> {
+    pub(crate) fn new(global: &GlobalArgs) -> Result<Self, Failure> {
         let places = Environment::from_env(global.config.as_deref());
         let config = load(&places)?;
         let store = Arc::new(open_store(&config, &places));
@@ -43,7 +43,7 @@ impl Setup {
     }
 
     /// As [`Setup::new`], but a named configuration file need not exist: the command is about to create it.
-    pub fn for_new_config(global: &GlobalArgs) -> Result<Self, Failure> {
+    pub(crate) fn for_new_config(global: &GlobalArgs) -> Result<Self, Failure> {
         let places = Environment::from_env(global.config.as_deref());
         let config = Config::load(&places.config, false, places.home.as_deref()).map_err(|e| e.to_failure())?;
         let store = Arc::new(open_store(&config, &places));
@@ -51,13 +51,13 @@ impl Setup {
     }
 
     /// Takes a changed configuration into use, and the store that it names.
-    pub fn use_config(&mut self, config: Config) {
+    pub(crate) fn use_config(&mut self, config: Config) {
         self.store = Arc::new(open_store(&config, &self.environment));
         self.config = config;
     }
 
     /// An engine with its token endpoint. `is_resident`: it is for a daemon.
-    pub fn engine(&self, is_resident: bool) -> Result<(Engine, Arc<HttpEndpoint>), Failure> {
+    pub(crate) fn engine(&self, is_resident: bool) -> Result<(Engine, Arc<HttpEndpoint>), Failure> {
         let secrets = secret_reader(Arc::clone(&self.store));
         let metadata = self.store.layout().metadata();
         let endpoint = HttpEndpoint::new(secrets, Arc::clone(&self.clock), &metadata)
@@ -75,7 +75,7 @@ impl Setup {
     }
 
     /// The stores of other tools on this machine.
-    pub fn tool_stores(&self) -> ToolStores {
+    pub(crate) fn tool_stores(&self) -> ToolStores {
         ToolStores {
             dirs: self.environment.tool_dirs.clone(),
             keyring: keyring::open(self.environment.bus_address.clone()),
@@ -83,12 +83,12 @@ impl Setup {
     }
 
     /// A profile as configured, or with the provider that its credential names. `Err`: how a command ends that needs it.
-    pub fn profile(&self, name: &ProfileName) -> Result<Profile, Outcome> {
+    pub(crate) fn profile(&self, name: &ProfileName) -> Result<Profile, Outcome> {
         self.profile_of_view(name, &self.store.view(name))
     }
 
     /// As [`Setup::profile`], by what was seen of its files.
-    pub fn profile_of_view(
+    pub(crate) fn profile_of_view(
         &self,
         name: &ProfileName,
         view: &Result<ProfileView, StoreError>,
@@ -105,7 +105,7 @@ impl Setup {
     }
 
     /// The error about a profile that has no section, no credential, and not the name of a provider.
-    pub fn unknown_profile(&self, name: &ProfileName) -> Failure {
+    pub(crate) fn unknown_profile(&self, name: &ProfileName) -> Failure {
         let names = self.all_profiles().unwrap_or_default();
         let meant = config::nearest(name.as_str(), names.iter().map(ProfileName::as_str));
         let meant = meant.map_or(String::new(), |meant| format!("; did you mean \"{meant}\"?"));
@@ -115,7 +115,7 @@ impl Setup {
     }
 
     /// All profiles: those of the configuration, and those that only have a credential.
-    pub fn all_profiles(&self) -> Result<Vec<ProfileName>, StoreError> {
+    pub(crate) fn all_profiles(&self) -> Result<Vec<ProfileName>, StoreError> {
         let mut names: BTreeSet<_> = self.config.profile_names().cloned().collect();
         for name in self.store.list_profiles()? {
             // One journal that cannot be read must not hide the other profiles: its own runs tell of it.
@@ -129,12 +129,12 @@ impl Setup {
 }
 
 /// Reads the configuration from its place.
-pub fn load(places: &Environment) -> Result<Config, Failure> {
+pub(crate) fn load(places: &Environment) -> Result<Config, Failure> {
     Config::load(&places.config, places.is_config_explicit, places.home.as_deref()).map_err(|e| e.to_failure())
 }
 
 /// Prints the settings that have another effect than they seem to.
-pub fn report_warnings(config: &Config, out: &Output) {
+pub(crate) fn report_warnings(config: &Config, out: &Output) {
     for warning in &config.warnings {
         let hint = warning.hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"));
         out.warn(&format!("{warning}{hint}"));

@@ -12,11 +12,11 @@ use crate::sys::process;
 
 /// The signals that a person, a terminal, a time limit or a batch system sends. They are caught from the moment that
 /// this value exists.
-pub struct StopSignals(Vec<Signal>);
+pub(super) struct StopSignals(Vec<Signal>);
 
 impl StopSignals {
     /// Catches them on the endpoint's runtime.
-    pub fn listen(endpoint: &HttpEndpoint) -> std::io::Result<Self> {
+    pub(super) fn listen(endpoint: &HttpEndpoint) -> std::io::Result<Self> {
         Self::listen_on(endpoint.runtime().handle())
     }
 
@@ -28,7 +28,7 @@ impl StopSignals {
     }
 
     /// The stop signals of a daemon: without SIGHUP, which reloads.
-    pub fn for_daemon(endpoint: &HttpEndpoint) -> std::io::Result<Self> {
+    pub(super) fn for_daemon(endpoint: &HttpEndpoint) -> std::io::Result<Self> {
         Self::without_hangup(endpoint.runtime().handle())
     }
 
@@ -46,7 +46,7 @@ impl StopSignals {
     }
 
     /// Returns once one of the signals has arrived.
-    pub async fn received(&mut self) {
+    pub(super) async fn received(&mut self) {
         poll_fn(|cx| match self.0.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
             true => Poll::Ready(()),
             false => Poll::Pending,
@@ -62,14 +62,18 @@ fn listen_unless_ignored(runtime: &Handle, kinds: &[SignalKind]) -> std::io::Res
 }
 
 /// SIGHUP for a daemon.
-pub fn hangup(endpoint: &HttpEndpoint) -> std::io::Result<Signal> {
+pub(super) fn hangup(endpoint: &HttpEndpoint) -> std::io::Result<Signal> {
     let _inside = endpoint.runtime().enter();
     signal(SignalKind::hangup())
 }
 
 /// Ends a one-shot run on a stop signal: nothing more is sent, and a request that was sent is completed. `acknowledge`
 /// gets the number of refreshes in progress.
-pub fn stop_on_signal(endpoint: &HttpEndpoint, engine: &Engine, acknowledge: impl FnOnce(usize) + Send + 'static) {
+pub(super) fn stop_on_signal(
+    endpoint: &HttpEndpoint,
+    engine: &Engine,
+    acknowledge: impl FnOnce(usize) + Send + 'static,
+) {
     let engine = engine.clone();
     let Ok(mut stop) = StopSignals::listen(endpoint) else {
         // Without the handler a signal ends the process at once, and the journal says what is in doubt.
@@ -84,7 +88,7 @@ pub fn stop_on_signal(endpoint: &HttpEndpoint, engine: &Engine, acknowledge: imp
 
 /// Calls `on_stop` when a stop signal comes, for a command that has no runtime of its own. The signals are caught when this
 /// returns.
-pub fn on_stop_signal(on_stop: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+pub(super) fn on_stop_signal(on_stop: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let mut stop = StopSignals::listen_on(runtime.handle())?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {

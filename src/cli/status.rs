@@ -42,7 +42,7 @@ pub(super) struct StatusRow {
 }
 
 impl StatusRow {
-    pub fn new(setup: &Setup, name: ProfileName) -> Self {
+    pub(super) fn new(setup: &Setup, name: ProfileName) -> Self {
         let journal = setup.store.peek(&name);
         let binding = journal.as_ref().ok().and_then(|journal| journal.as_ref()?.binding.as_ref());
         let bound = binding.map(|b| b.provider.clone());
@@ -71,12 +71,12 @@ impl StatusRow {
         self.credential().map_or(Publication::None, |journal| journal.publication)
     }
 
-    pub fn exit_status(&self) -> CommandStatus {
+    pub(super) fn exit_status(&self) -> CommandStatus {
         CommandStatus::from_status(&self.status, self.publication())
     }
 }
 
-pub fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
+pub(super) fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let setup = match Setup::new(global) {
         Ok(setup) => setup,
         Err(failure) => {

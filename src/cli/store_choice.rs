@@ -13,14 +13,14 @@ use crate::store::keys::sealing_key::{random_bytes, read_key};
 use crate::sys::durable;
 
 /// The sealed file store that a configuration is about to name.
-pub struct NewFileStore {
+pub(super) struct NewFileStore {
     key: PathBuf,
     has_key: bool,
 }
 
 impl NewFileStore {
     /// The key lies beside the configuration. One that is there is used; one that cannot be is an error.
-    pub fn plan(config: &Path) -> Result<Self, Failure> {
+    pub(super) fn plan(config: &Path) -> Result<Self, Failure> {
         let beside = config.with_file_name("store.key");
         let key = std::path::absolute(&beside).unwrap_or(beside);
         if key.to_str().is_none() {
@@ -34,18 +34,18 @@ impl NewFileStore {
         Ok(Self { key, has_key })
     }
 
-    pub fn key(&self) -> &Path {
+    pub(super) fn key(&self) -> &Path {
         &self.key
     }
 
     /// What a yes does, in words.
-    pub fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let key = self.key.display();
         if self.has_key { format!("the key file {key} is there and is used") } else { format!("creates the key {key}") }
     }
 
     /// Creates the key, unless it is there, and then adds the sections.
-    pub fn create(&self, addition: &Addition, lock: &Path, out: &Output) -> Result<(), Failure> {
+    pub(super) fn create(&self, addition: &Addition, lock: &Path, out: &Output) -> Result<(), Failure> {
         if !self.has_key {
             create_key(&self.key)?;
         }
@@ -65,7 +65,7 @@ impl NewFileStore {
 }
 
 /// Creates a key file; never over another.
-pub fn create_key(path: &Path) -> Result<(), Failure> {
+pub(super) fn create_key(path: &Path) -> Result<(), Failure> {
     let dir = path.parent().unwrap_or(path);
     durable::create_dir(dir)
         .and_then(|()| durable::create_new(path, &random_bytes::<32>()))
@@ -73,7 +73,7 @@ pub fn create_key(path: &Path) -> Result<(), Failure> {
 }
 
 /// Whether a key file can be used.
-pub fn check_key(path: &Path) -> Result<(), Failure> {
+pub(super) fn check_key(path: &Path) -> Result<(), Failure> {
     read_key(&KeySource::File(path.to_owned()), None, "").map(drop).map_err(|e| {
         let hint = match &e {
             crate::store::keys::sealing_key::KeyError::Malformed(_) => {
@@ -86,13 +86,13 @@ pub fn check_key(path: &Path) -> Result<(), Failure> {
 }
 
 /// The lock of those who add to the configuration.
-pub fn config_lock(setup: &Setup) -> PathBuf {
+pub(super) fn config_lock(setup: &Setup) -> PathBuf {
     setup.environment.state_dir.join("config.lock")
 }
 
 /// Whether a login here would use a keyring by default, and there is none. `Err`: the keyring is there and fails, which is
 /// told by those who use it.
-pub fn missing_keyring(setup: &Setup) -> Option<KeyringError> {
+pub(super) fn missing_keyring(setup: &Setup) -> Option<KeyringError> {
     match setup.store.keyring()?.check() {
         Err(error @ (KeyringError::NoBus | KeyringError::NoService)) => Some(error),
         Err(_) | Ok(()) => None,
@@ -100,7 +100,7 @@ pub fn missing_keyring(setup: &Setup) -> Option<KeyringError> {
 }
 
 /// Why the sealed file store may be offered: no store is chosen, nothing is stored yet, and there is no keyring.
-pub fn reason_for_file_store(setup: &Setup) -> Option<KeyringError> {
+pub(super) fn reason_for_file_store(setup: &Setup) -> Option<KeyringError> {
     let is_undecided = !setup.config.has_store_section && matches!(setup.config.store.kind, StoreKind::Keyring { .. });
     if !is_undecided || has_credentials(setup).unwrap_or(true) {
         return None;
@@ -109,14 +109,14 @@ pub fn reason_for_file_store(setup: &Setup) -> Option<KeyringError> {
 }
 
 /// Whether something is stored here, sealed under the key of another kind of store.
-pub fn has_credentials(setup: &Setup) -> Result<bool, StoreError> {
+pub(super) fn has_credentials(setup: &Setup) -> Result<bool, StoreError> {
     let is_stored = |name| setup.store.peek(name).map_or(true, |journal| journal.is_some_and(|j| !j.is_tombstone));
     Ok(setup.store.list_profiles()?.iter().any(is_stored))
 }
 
 /// Offers the sealed file store at a terminal if there is no keyring, and takes it into use after a yes. Without a terminal
 /// nothing happens: the error of the keyring then names `keepalive init`.
-pub fn offer_file_store(setup: &mut Setup, out: &Output) -> Result<(), Failure> {
+pub(super) fn offer_file_store(setup: &mut Setup, out: &Output) -> Result<(), Failure> {
     if !out.can_ask() {
         return Ok(());
     }
@@ -136,7 +136,7 @@ pub fn offer_file_store(setup: &mut Setup, out: &Output) -> Result<(), Failure> 
 }
 
 /// What is offered where there is no keyring.
-pub fn offer_text(reason: &KeyringError, store: &NewFileStore, addition: &Addition) -> String {
+pub(super) fn offer_text(reason: &KeyringError, store: &NewFileStore, addition: &Addition) -> String {
     format!(
         "{reason}. Credentials can be kept in encrypted files instead. A yes {}, and adds to {}:\n\n{}",
         store.text(),
@@ -146,10 +146,10 @@ pub fn offer_text(reason: &KeyringError, store: &NewFileStore, addition: &Additi
 }
 
 /// Lines to be shown as they will be in a file.
-pub fn indented(text: &str) -> String {
+pub(super) fn indented(text: &str) -> String {
     text.lines().map(|line| if line.is_empty() { "\n".into() } else { format!("    {line}\n") }).collect()
 }
 
-pub fn declined() -> Failure {
+pub(super) fn declined() -> Failure {
     Failure::new(ErrorKind::Declined, "nothing was changed")
 }

@@ -45,7 +45,7 @@ enum Format {
     Header,
 }
 
-pub fn run(args: &TokenArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
+pub(super) fn run(args: &TokenArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let setup = match Setup::new(global) {
         Ok(setup) => setup,
         Err(failure) => {

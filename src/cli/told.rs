@@ -15,7 +15,7 @@ const REPEAT_AFTER: Duration = Duration::from_secs(23 * 3600);
 
 /// The last failure of each profile that was told. It is advice: a file that cannot be read or written makes everything
 /// news.
-pub struct ToldFailures {
+pub(super) struct ToldFailures {
     path: PathBuf,
     told: BTreeMap<String, Told>,
     is_changed: bool,
@@ -28,7 +28,7 @@ struct Told {
 }
 
 impl ToldFailures {
-    pub fn open(state_dir: &Path) -> Self {
+    pub(super) fn open(state_dir: &Path) -> Self {
         let path = state_dir.join("told.json");
         let told =
             durable::read_foreign(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
@@ -36,7 +36,7 @@ impl ToldFailures {
     }
 
     /// Notes how a profile stands (`kind` is empty when it is well), and says whether that is to be told.
-    pub fn is_news(&mut self, profile: &str, kind: &str, now: Timestamp) -> bool {
+    pub(super) fn is_news(&mut self, profile: &str, kind: &str, now: Timestamp) -> bool {
         if kind.is_empty() {
             self.is_changed |= self.told.remove(profile).is_some();
             return true;
@@ -50,7 +50,7 @@ impl ToldFailures {
         true
     }
 
-    pub fn save(self) {
+    pub(super) fn save(self) {
         if let (true, Ok(bytes)) = (self.is_changed, serde_json::to_vec(&self.told)) {
             let _advice = durable::replace(&self.path, &bytes);
         }

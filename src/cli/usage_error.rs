@@ -12,7 +12,7 @@ use crate::outcome::{ErrorKind, Failure};
 const USAGE: u8 = 2;
 
 /// Prints the parser's text instead of running a command.
-pub fn report_parse_error(error: &clap::Error) -> ExitCode {
+pub(super) fn report_parse_error(error: &clap::Error) -> ExitCode {
     let is_json = asks_for_json(std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()));
     let out = Output::new(&GlobalArgs { config: None, json: is_json, quiet: false, verbose: 0, color: Colour::Auto });
     if !error.use_stderr() {

@@ -14,7 +14,7 @@ pub(super) struct MissingKey {
 }
 
 impl MissingKey {
-    pub fn new(key: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Option<Self> {
+    pub(super) fn new(key: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Option<Self> {
         Some(Self { key, message: message.into(), hint: hint.into() })
     }
 }
@@ -88,16 +88,16 @@ pub(super) struct ValueError {
 }
 
 impl ValueError {
-    pub fn new(message: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), hint: None }
     }
 
-    pub fn hint(self, hint: impl Into<String>) -> Self {
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
     /// Message and hint in one line.
-    pub fn into_text(self) -> String {
+    pub(super) fn into_text(self) -> String {
         match self.hint {
             Some(hint) => format!("{}; {hint}", self.message),
             None => self.message,

@@ -27,16 +27,16 @@ pub(super) struct Entry<'s> {
 
 impl<'d> Section<'d> {
     /// The keys outside every section, and the sections.
-    pub fn top(document: &'d Document<'d>) -> Self {
+    pub(super) fn top(document: &'d Document<'d>) -> Self {
         Self::new(document, document.root(), String::new(), 0..0)
     }
 
-    pub fn new(document: &'d Document<'d>, table: &'d DeTable<'d>, name: String, at: Range<usize>) -> Self {
+    pub(super) fn new(document: &'d Document<'d>, table: &'d DeTable<'d>, name: String, at: Range<usize>) -> Self {
         Self { document, table, name, at }
     }
 
     /// Everything in the section, in the order it was written.
-    pub fn entries(&self) -> Vec<Entry<'_>> {
+    pub(super) fn entries(&self) -> Vec<Entry<'_>> {
         let mut entries: Vec<Entry<'_>> = self
             .table
             .iter()
@@ -46,22 +46,26 @@ impl<'d> Section<'d> {
         entries
     }
 
-    pub fn get(&self, key: &str) -> Option<Entry<'_>> {
+    pub(super) fn get(&self, key: &str) -> Option<Entry<'_>> {
         let (key, value) = self.table.iter().find(|(k, _)| k.get_ref() == key)?;
         Some(Entry { section: self, key: key.get_ref(), key_at: key.span(), value })
     }
 
-    pub fn has(&self, key: &str) -> bool {
+    pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
 
     /// Reads a key if it is there. What is wrong with it is noted, and the key then counts as absent.
-    pub fn read<'s, T>(&'s self, key: &str, read: impl FnOnce(&Entry<'s>) -> Result<T, ConfigError>) -> Option<T> {
+    pub(super) fn read<'s, T>(
+        &'s self,
+        key: &str,
+        read: impl FnOnce(&Entry<'s>) -> Result<T, ConfigError>,
+    ) -> Option<T> {
         self.document.noted(read(&self.get(key)?))
     }
 
     /// Notes every key that is not among the known.
-    pub fn reject_unknown(&self, known: &[&[Key]]) {
+    pub(super) fn reject_unknown(&self, known: &[&[Key]]) {
         self.unknown_entries(known).for_each(|error| self.document.note(error));
     }
 
@@ -72,7 +76,7 @@ impl<'d> Section<'d> {
     }
 
     /// The one entry of a table like `{ file = "..." }`.
-    pub fn single_entry(&self, of: &[Key]) -> Result<Entry<'_>, ConfigError> {
+    pub(super) fn single_entry(&self, of: &[Key]) -> Result<Entry<'_>, ConfigError> {
         if let Some(error) = self.unknown_entries(&[of]).next() {
             return Err(error);
         }
@@ -89,7 +93,7 @@ impl<'d> Section<'d> {
     }
 
     /// A finding about the whole section, or about one of its keys where that was written.
-    pub fn diagnostic(&self, key: &str, message: impl Into<String>, hint: impl Into<String>) -> Diagnostic {
+    pub(super) fn diagnostic(&self, key: &str, message: impl Into<String>, hint: impl Into<String>) -> Diagnostic {
         let at = self.get(key).map_or_else(|| self.at.clone(), |entry| entry.key_at);
         self.diagnostic_at(&at, key, message.into(), Some(hint.into()))
     }
@@ -104,7 +108,7 @@ impl<'d> Section<'d> {
 
 impl<'s> Entry<'s> {
     /// The value as a section below this one.
-    pub fn section(&self) -> Result<Section<'s>, ConfigError> {
+    pub(super) fn section(&self) -> Result<Section<'s>, ConfigError> {
         let DeValue::Table(table) = self.value.get_ref() else {
             return Err(self.type_error("a table"));
         };
@@ -114,7 +118,7 @@ impl<'s> Entry<'s> {
     }
 
     /// The sections `[provider.NAME]` or `[profile.NAME]`, given the entry of the first word.
-    pub fn named_sections(&self) -> Vec<(&'s str, Section<'s>)> {
+    pub(super) fn named_sections(&self) -> Vec<(&'s str, Section<'s>)> {
         let document = self.section.document;
         let hint = format!("write [{}.NAME], and its keys below", self.key);
         let DeValue::Table(table) = self.value.get_ref() else {
@@ -136,7 +140,7 @@ impl<'s> Entry<'s> {
         sections
     }
 
-    pub fn text(&self) -> Result<&'s str, ConfigError> {
+    pub(super) fn text(&self) -> Result<&'s str, ConfigError> {
         match self.value.get_ref() {
             DeValue::String(text) => Ok(text),
             _ => Err(self.type_error("a string")),
@@ -144,15 +148,15 @@ impl<'s> Entry<'s> {
     }
 
     /// A text that a check turns into a value.
-    pub fn parse<T>(&self, check: impl FnOnce(&str) -> Result<T, ValueError>) -> Result<T, ConfigError> {
+    pub(super) fn parse<T>(&self, check: impl FnOnce(&str) -> Result<T, ValueError>) -> Result<T, ConfigError> {
         check(self.text()?).map_err(|problem| self.value_error(problem))
     }
 
-    pub fn flag(&self) -> Result<bool, ConfigError> {
+    pub(super) fn flag(&self) -> Result<bool, ConfigError> {
         self.value.get_ref().as_bool().ok_or_else(|| self.type_error("true or false"))
     }
 
-    pub fn integer(&self, limits: RangeInclusive<usize>) -> Result<usize, ConfigError> {
+    pub(super) fn integer(&self, limits: RangeInclusive<usize>) -> Result<usize, ConfigError> {
         let DeValue::Integer(number) = self.value.get_ref() else {
             return Err(self.type_error("a number"));
         };
@@ -167,7 +171,7 @@ impl<'s> Entry<'s> {
     }
 
     /// A list of strings, each checked; an empty list is one. Wrong ones are noted and left out.
-    pub fn list<T>(&self, check: impl Fn(&str) -> Result<T, ValueError>) -> Result<Vec<T>, ConfigError> {
+    pub(super) fn list<T>(&self, check: impl Fn(&str) -> Result<T, ValueError>) -> Result<Vec<T>, ConfigError> {
         let item = |value: &Spanned<DeValue<'_>>| {
             let text = value.get_ref().as_str().ok_or_else(|| self.item_type_error(value))?;
             check(text).map_err(|problem| self.value_error_at(&value.span(), problem))
@@ -177,7 +181,7 @@ impl<'s> Entry<'s> {
     }
 
     /// A program with its arguments.
-    pub fn command(&self) -> Result<Vec<String>, ConfigError> {
+    pub(super) fn command(&self) -> Result<Vec<String>, ConfigError> {
         let argument = |text: &str| match text.contains('\0') {
             true => Err(ValueError::new("cannot contain a NUL byte")),
             false => Ok(text.to_owned()),
@@ -191,7 +195,7 @@ impl<'s> Entry<'s> {
     }
 
     /// One of a few words.
-    pub fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, ConfigError> {
+    pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, ConfigError> {
         let text = self.text()?;
         if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
             return Ok(*value);
@@ -208,12 +212,12 @@ impl<'s> Entry<'s> {
     }
 
     /// An error about this value.
-    pub fn value_error(&self, problem: ValueError) -> ConfigError {
+    pub(super) fn value_error(&self, problem: ValueError) -> ConfigError {
         self.value_error_at(&self.value.span(), problem)
     }
 
     /// An error about this key, with a message of its own.
-    pub fn key_error(&self, message: String, hint: impl Into<String>) -> ConfigError {
+    pub(super) fn key_error(&self, message: String, hint: impl Into<String>) -> ConfigError {
         self.section.diagnostic_at(&self.key_at, self.key, message, Some(hint.into())).into()
     }
 

@@ -25,7 +25,7 @@ pub(super) struct Document<'t> {
 
 impl<'t> Document<'t> {
     /// Reads what can be read. Errors of the syntax are noted.
-    pub fn parse(text: &'t str, path: &'t Path, home: Option<&'t Path>) -> Self {
+    pub(super) fn parse(text: &'t str, path: &'t Path, home: Option<&'t Path>) -> Self {
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         let lines = std::iter::once(0).chain(ends).collect();
         let (root, errors) = DeTable::parse_recoverable(text);
@@ -44,12 +44,12 @@ impl<'t> Document<'t> {
         document
     }
 
-    pub fn root(&self) -> &DeTable<'_> {
+    pub(super) fn root(&self) -> &DeTable<'_> {
         &self.root
     }
 
     /// Notes a mistake, so that the reading can go on to the next.
-    pub fn note(&self, error: ConfigError) {
+    pub(super) fn note(&self, error: ConfigError) {
         let is_told = |line| self.mistakes.borrow().iter().any(|known| known.position.map(|at| at.line) == Some(line));
         for mistake in error.into_mistakes() {
             if !(self.is_damaged && mistake.position.is_some_and(|at| is_told(at.line))) {
@@ -58,24 +58,30 @@ impl<'t> Document<'t> {
         }
     }
 
-    pub fn noted<T>(&self, result: Result<T, ConfigError>) -> Option<T> {
+    pub(super) fn noted<T>(&self, result: Result<T, ConfigError>) -> Option<T> {
         result.map_err(|error| self.note(error)).ok()
     }
 
     /// Whether nothing wrong was found since there were `before` mistakes: else what is missing is told already.
-    pub fn is_clean_since(&self, before: usize) -> bool {
+    pub(super) fn is_clean_since(&self, before: usize) -> bool {
         !self.is_damaged && self.mistakes.borrow().len() == before
     }
 
-    pub fn mistake_count(&self) -> usize {
+    pub(super) fn mistake_count(&self) -> usize {
         self.mistakes.borrow().len()
     }
 
-    pub fn into_result<T>(self, value: T) -> Result<T, ConfigError> {
+    pub(super) fn into_result<T>(self, value: T) -> Result<T, ConfigError> {
         ConfigError::from_mistakes(self.mistakes.into_inner()).map_or(Ok(value), Err)
     }
 
-    pub fn diagnostic(&self, at: &Range<usize>, key: String, message: String, hint: Option<String>) -> Diagnostic {
+    pub(super) fn diagnostic(
+        &self,
+        at: &Range<usize>,
+        key: String,
+        message: String,
+        hint: Option<String>,
+    ) -> Diagnostic {
         let position = self.position(at.start);
         let (start, end) = (self.lines[position.line - 1], self.lines.get(position.line).copied());
         let line = self.text.get(start..end.unwrap_or(self.text.len())).unwrap_or_default();

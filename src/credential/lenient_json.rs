@@ -13,7 +13,7 @@ const MAX_DEPTH: usize = 64;
 
 /// The objects and arrays in `text`, as far as they can be read; an array of them if there are several. Members that
 /// are neither text, number, `true`, `false` nor an object or array of these are `null`.
-pub fn parse(text: &str) -> Option<Value> {
+pub(super) fn parse(text: &str) -> Option<Value> {
     let start = text.find(['{', '['])?;
     // An HTML page that happens to hold a brace is not a response.
     if text[..start].contains('<') {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 /// A member by its name, however its words are joined; one that says something before one that does not.
-pub fn member<'a>(m: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+pub(super) fn member<'a>(m: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     let letters = |text: &'_ str| -> Vec<u8> {
         text.bytes().filter(|b| !b"_-".contains(b)).map(|b| b.to_ascii_lowercase()).collect()
     };

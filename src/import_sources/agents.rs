@@ -9,7 +9,7 @@ use crate::import_sources::parse::{CODEX, MCP_REMOTE, OPENCLAW, SNAKE_CASE};
 use crate::import_sources::{ToolAccount, ToolStoreError, our_provider};
 
 /// `auth.json` of opencode and of pi: a map of sign-ins by provider.
-pub fn by_provider(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+pub(super) fn by_provider(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let entries: Vec<_> = object(bytes)?
         .iter()
         .filter_map(|(id, entry)| Some((id, entry.as_object()?)))
@@ -34,7 +34,7 @@ pub fn by_provider(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
 }
 
 /// `auth.json` of Hermes: a state for each provider, its tokens in it or in `tokens`; and a pool of further sign-ins.
-pub fn hermes(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+pub(super) fn hermes(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let file = object(bytes)?;
     let states = file.get("providers").and_then(Value::as_object).into_iter().flatten();
     let mut entries: Vec<ToolAccount> = states
@@ -70,12 +70,12 @@ fn hermes_account(provider: &str, id: String, state: &Map<String, Value>) -> Too
 }
 
 /// The file of LiteLLM's ChatGPT provider: the tokens alone.
-pub fn litellm(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+pub(super) fn litellm(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     Ok(vec![ToolAccount::single(CODEX.parse(&object(bytes)?))])
 }
 
 /// A file of CLIProxyAPI, or the files of its directory by name: one sign-in each, with its provider in `type`.
-pub fn cliproxy(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+pub(super) fn cliproxy(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let file = object(bytes)?;
     if file.get("type").is_some_and(Value::is_string) {
         return Ok(vec![cliproxy_account(String::new(), &file)]);
@@ -99,7 +99,7 @@ fn cliproxy_account(id: String, file: &Map<String, Value>) -> ToolAccount {
 
 /// The files of mcp-remote's directory by name: `HASH_tokens.json` and, for its client, `HASH_client_info.json`. The hash
 /// is that of the server's address, which is in no file.
-pub fn mcp_remote(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+pub(super) fn mcp_remote(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let files = object(bytes)?;
     if files.contains_key("access_token") {
         return Ok(vec![ToolAccount::single(MCP_REMOTE.parse(&files))]);

@@ -17,7 +17,7 @@ const REMOTES: [(&str, &str, &str); 4] = [
 ];
 
 /// `rclone.conf`: a section for each remote, with its token as JSON.
-pub fn rclone(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+pub(super) fn rclone(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let text = String::from_utf8_lossy(bytes);
     if text.lines().any(|line| line.trim().starts_with("RCLONE_ENCRYPT_")) {
         let hint = "print it with rclone itself: rclone config show | keepalive import PROFILE --from rclone -";
@@ -58,7 +58,7 @@ fn remote(name: String, keys: &Map<String, Value>) -> Option<ToolAccount> {
 }
 
 /// `hosts.yml` of the GitHub CLI. Its tokens do not end, and have no refresh token; one that has is read all the same.
-pub fn gh_hosts(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+pub(super) fn gh_hosts(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let text = String::from_utf8_lossy(bytes);
     let mut hosts: Vec<(String, Map<String, Value>)> = Vec::new();
     for line in text.lines().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')) {

@@ -10,10 +10,10 @@ use crate::import_sources::ToolStoreError;
 use crate::sys::durable;
 
 /// The size limit: no store of one person's sign-ins is larger.
-pub const MAX_STORE_BYTES: u64 = 8 * 1024 * 1024;
+pub(super) const MAX_STORE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The content of a file; `None`: there is none.
-pub fn from_file(place: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
+pub(super) fn from_file(place: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
     let file = match durable::open_foreign(place) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -24,13 +24,13 @@ pub fn from_file(place: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreEr
     Ok(Some(bytes))
 }
 
-pub fn unreadable_error(error: &std::io::Error) -> ToolStoreError {
+pub(super) fn unreadable_error(error: &std::io::Error) -> ToolStoreError {
     ToolStoreError::new(format!("it cannot be read: {error}"), "make it readable for the user that runs keepalive")
 }
 
 /// The JSON files of a directory as one object by their names: all, or those whose name begins so. A file that is
 /// no JSON is left out: a tool may be writing it.
-pub fn read_directory(dir: &Path, prefix: Option<&str>) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
+pub(super) fn read_directory(dir: &Path, prefix: Option<&str>) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
     let mut files = Map::new();
     let mut size = 0;
     for entry in std::fs::read_dir(dir).map_err(|e| unreadable_error(&e))?.flatten() {
@@ -51,7 +51,7 @@ pub fn read_directory(dir: &Path, prefix: Option<&str>) -> Result<Option<Zeroizi
 }
 
 /// `HASH_tokens.json` of mcp-remote, with the file of its client beside it.
-pub fn read_mcp_remote_file(file: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
+pub(super) fn read_mcp_remote_file(file: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     match (name.strip_suffix("tokens.json"), file.parent()) {
         (Some(prefix), Some(dir)) if file.is_file() => read_directory(dir, Some(prefix)),
@@ -60,7 +60,7 @@ pub fn read_mcp_remote_file(file: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, T
 }
 
 /// The directory of mcp-remote's files: it is named for the form of the store, and was named for the version before.
-pub fn mcp_remote_dir(base: &Path) -> PathBuf {
+pub(super) fn mcp_remote_dir(base: &Path) -> PathBuf {
     let newest = || {
         let dirs = std::fs::read_dir(base).ok()?.flatten().map(|entry| entry.path());
         let dirs = dirs.filter(|dir| dir.file_name().is_some_and(|n| n.to_string_lossy().starts_with("mcp-remote-")));

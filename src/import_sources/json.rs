@@ -10,14 +10,14 @@ use crate::import_sources::parse::{CLAUDE, CODEX, GEMINI, GROK, OIDC_AGENT};
 use crate::import_sources::{ToolAccount, ToolStoreError};
 
 /// The object that a file holds.
-pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, ToolStoreError> {
+pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, ToolStoreError> {
     serde_json::from_slice(bytes).map_err(|e| {
         ToolStoreError::new(format!("it is not a JSON object: {e}"), "the tool may be writing it: try again")
     })
 }
 
 /// `auth.json` of Codex, or the keyring item that has the same content.
-pub fn codex(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+pub(super) fn codex(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let file = object(bytes)?;
     let Some(Value::Object(tokens)) = file.get("tokens") else {
         let mode = file.get("auth_mode").and_then(Value::as_str).unwrap_or("");
@@ -50,7 +50,7 @@ pub fn codex(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
 }
 
 /// `.credentials.json` of Claude Code. Other members are the logins of MCP servers.
-pub fn claude(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+pub(super) fn claude(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     match object(bytes)?.get("claudeAiOauth") {
         // Claude Code does not refresh what has no refresh token.
         Some(Value::Object(tokens)) if CLAUDE.is_fed(tokens) => {
@@ -64,7 +64,7 @@ pub fn claude(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
 }
 
 /// `.claude.json` of Claude Code: the account and the organization that it is signed in to.
-pub fn claude_account(bytes: &[u8]) -> Option<AccountIdentity> {
+pub(super) fn claude_account(bytes: &[u8]) -> Option<AccountIdentity> {
     let file = object(bytes).ok()?;
     let account = file.get("oauthAccount")?.as_object()?;
     let text = |name: &str| account.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).map(printable);
@@ -77,7 +77,7 @@ pub fn claude_account(bytes: &[u8]) -> Option<AccountIdentity> {
 }
 
 /// `auth.json` of Grok: a map of sign-ins by issuer and client.
-pub fn grok(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+pub(super) fn grok(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let signed_in = object(bytes)?;
     let entries = signed_in.iter().filter_map(|(id, value)| Some((id, value.as_object()?)));
     let content = |members: &Map<String, Value>| match members.get("auth_mode").and_then(Value::as_str) {
@@ -99,12 +99,12 @@ pub fn grok(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
 }
 
 /// `oauth_creds.json` of the Gemini CLI.
-pub fn gemini(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+pub(super) fn gemini(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     Ok(vec![ToolAccount::single(GEMINI.parse(&object(bytes)?))])
 }
 
 /// What `oidc-gen --print` shows of an account.
-pub fn oidc_agent(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+pub(super) fn oidc_agent(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let account = object(bytes)?;
     let id = account.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     Ok(vec![ToolAccount { id, provider: None, credential: OIDC_AGENT.parse(&account) }])

@@ -11,7 +11,7 @@ use crate::import_sources::{ToolAccount, ToolStoreError, our_provider};
 const REFRESH_MARKER: &str = "openclaw-oauth-refresh-fence:";
 
 /// The rows of both databases: a row holds the profiles of one store as JSON, and there is one row a line.
-pub fn read(rows: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+pub(super) fn read(rows: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let (mut entries, mut is_understood) = (Vec::new(), false);
     for row in rows.split(|b| *b == b'\n').filter(|row| !row.is_empty()) {
         if let Some(Value::Object(profiles)) = object(row)?.get("profiles") {

@@ -11,7 +11,7 @@ use crate::credential::token_response::TokenResponse;
 use crate::import_sources::ToolStoreError;
 
 /// Names of members; an empty name means that the store has no such member.
-pub struct CredentialFormat {
+pub(super) struct CredentialFormat {
     pub access: &'static str,
     pub refresh: &'static str,
     pub id_token: &'static str,
@@ -39,14 +39,14 @@ const DEFAULT_FORMAT: CredentialFormat = CredentialFormat {
 };
 
 /// `tokens` of Codex; the time of the last refresh stands beside it.
-pub const CODEX: CredentialFormat = CredentialFormat { account: "account_id", ..DEFAULT_FORMAT };
+pub(super) const CODEX: CredentialFormat = CredentialFormat { account: "account_id", ..DEFAULT_FORMAT };
 
 /// `claudeAiOauth` of Claude Code. It does not name the account.
-pub const CLAUDE: CredentialFormat =
+pub(super) const CLAUDE: CredentialFormat =
     CredentialFormat { access: "accessToken", refresh: "refreshToken", scope: "scopes", ..DEFAULT_FORMAT };
 
 /// One entry of Grok's map.
-pub const GROK: CredentialFormat = CredentialFormat {
+pub(super) const GROK: CredentialFormat = CredentialFormat {
     access: "key",
     subject: "user_id",
     // A user has several accounts: teams, and their own.
@@ -58,10 +58,10 @@ pub const GROK: CredentialFormat = CredentialFormat {
 };
 
 /// The whole file of the Gemini CLI.
-pub const GEMINI: CredentialFormat = DEFAULT_FORMAT;
+pub(super) const GEMINI: CredentialFormat = DEFAULT_FORMAT;
 
 /// A profile of type `oauth` in OpenClaw.
-pub const OPENCLAW: CredentialFormat = CredentialFormat {
+pub(super) const OPENCLAW: CredentialFormat = CredentialFormat {
     access: "access",
     refresh: "refresh",
     id_token: "idToken",
@@ -73,14 +73,14 @@ pub const OPENCLAW: CredentialFormat = CredentialFormat {
 };
 
 /// The names of RFC 6749, with those of the client and the account beside them.
-pub const SNAKE_CASE: CredentialFormat =
+pub(super) const SNAKE_CASE: CredentialFormat =
     CredentialFormat { account: "account_id", email: "email", client: "client_id", ..DEFAULT_FORMAT };
 
 /// A file of mcp-remote.
-pub const MCP_REMOTE: CredentialFormat = CredentialFormat { issuer: "issuer", ..SNAKE_CASE };
+pub(super) const MCP_REMOTE: CredentialFormat = CredentialFormat { issuer: "issuer", ..SNAKE_CASE };
 
 /// An account of oidc-agent, as `oidc-gen --print` shows it: no access token is kept.
-pub const OIDC_AGENT: CredentialFormat =
+pub(super) const OIDC_AGENT: CredentialFormat =
     CredentialFormat { client: "client_id", issuer: "issuer_url", ..DEFAULT_FORMAT };
 
 /// How the handles begin that stand for a profile in the store of a tool.
@@ -92,13 +92,13 @@ fn is_handle(token: &str) -> bool {
 
 impl CredentialFormat {
     /// Whether an object has an access token alone, as a tool's store that another program feeds.
-    pub fn is_fed(&self, object: &Map<String, Value>) -> bool {
+    pub(super) fn is_fed(&self, object: &Map<String, Value>) -> bool {
         let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default().trim();
         !text(self.access).is_empty() && (text(self.refresh).is_empty() || is_handle(text(self.refresh)))
     }
 
     /// Reads an object in this format.
-    pub fn parse(&self, object: &Map<String, Value>) -> Result<ExternalCredential, ToolStoreError> {
+    pub(super) fn parse(&self, object: &Map<String, Value>) -> Result<ExternalCredential, ToolStoreError> {
         let text = |name: &str| object.get(name).and_then(Value::as_str).filter(|t| !t.trim().is_empty());
         if text(self.refresh).is_some_and(is_handle) {
             return Err(ToolStoreError::fed());

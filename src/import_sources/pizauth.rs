@@ -22,7 +22,7 @@ const NONCE: usize = 12;
 const VERSION: u64 = 1;
 
 /// The accounts of a dump. Only those with a token are of use.
-pub fn read(dump: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+pub(super) fn read(dump: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let plain = decrypt(dump)
         .ok_or_else(|| ToolStoreError::new("it is not a pizauth dump", "pizauth dump | keepalive import …"))?;
     let mut reader = DumpReader { rest: &plain };

@@ -10,7 +10,7 @@ const SCHEMES: &str = "http, https, socks4, socks4a, socks5 or socks5h";
 
 /// A proxy, and the variable that names it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct NamedProxy {
+pub(super) struct NamedProxy {
     variable: &'static str,
     /// Scheme, host and port, without a password.
     address: String,
@@ -24,7 +24,7 @@ impl std::fmt::Display for NamedProxy {
 
 /// The proxy for `url` by the environment. An error if it cannot be used: a client would leave it out in silence, and
 /// connect in a way that the user did not want.
-pub fn for_url(url: &Url) -> Result<Option<NamedProxy>, Failure> {
+pub(super) fn for_url(url: &Url) -> Result<Option<NamedProxy>, Failure> {
     find(url, &paths::user_variable)
 }
 

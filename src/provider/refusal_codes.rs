@@ -221,7 +221,7 @@ pub(super) struct Words<'a> {
 }
 
 impl<'a> Words<'a> {
-    pub fn new(error: &'a ErrorResponse) -> Self {
+    pub(super) fn new(error: &'a ErrorResponse) -> Self {
         let mut text = String::from(" ");
         for said in error.texts() {
             let mut before = ' ';
@@ -242,48 +242,48 @@ impl<'a> Words<'a> {
         Self { error, text }
     }
 
-    pub fn has_dead_code(&self, own: &[String]) -> bool {
+    pub(super) fn has_dead_code(&self, own: &[String]) -> bool {
         self.has_code(&DEAD) || self.has_own(own)
     }
 
-    pub fn has_client_code(&self, own: &[String]) -> bool {
+    pub(super) fn has_client_code(&self, own: &[String]) -> bool {
         self.has_code(&CLIENT) || self.has_own(own)
     }
 
     /// A code that a server may also use for a token. One of the client's credentials is, only where it has none.
-    pub fn may_be_of_token(&self, is_public_client: bool) -> bool {
+    pub(super) fn may_be_of_token(&self, is_public_client: bool) -> bool {
         self.has_code(&OF_TOKEN_IF_TAKEN_BEFORE) || (is_public_client && self.has_code(&["invalid_client"]))
     }
 
-    pub fn is_throttled(&self) -> bool {
+    pub(super) fn is_throttled(&self) -> bool {
         self.has_code(&THROTTLED) || self.has_entra(EntraMeaning::Throttled)
     }
 
-    pub fn says_throttled(&self) -> bool {
+    pub(super) fn says_throttled(&self) -> bool {
         self.says(&THROTTLED_TEXTS)
     }
 
-    pub fn is_server_error(&self) -> bool {
+    pub(super) fn is_server_error(&self) -> bool {
         self.has_code(&SERVER_ERROR)
     }
 
-    pub fn asks_for_person(&self) -> bool {
+    pub(super) fn asks_for_person(&self) -> bool {
         self.has_code(&PERSON) || self.has_entra(EntraMeaning::Person)
     }
 
-    pub fn says_person(&self) -> bool {
+    pub(super) fn says_person(&self) -> bool {
         self.says(&PERSON_TEXTS)
     }
 
-    pub fn names_condition(&self) -> bool {
+    pub(super) fn names_condition(&self) -> bool {
         self.has_code(&CONDITION) || self.has_entra(EntraMeaning::Condition) || self.says(&CONDITION_TEXTS)
     }
 
-    pub fn names_client(&self) -> bool {
+    pub(super) fn names_client(&self) -> bool {
         self.has_entra(EntraMeaning::Client) || self.says(&CLIENT_TEXTS)
     }
 
-    pub fn names_dead_token(&self) -> bool {
+    pub(super) fn names_dead_token(&self) -> bool {
         self.error.texts().any(token_words::name_dead_token)
     }
 

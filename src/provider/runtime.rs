@@ -13,7 +13,7 @@ use crate::sys::threads;
 pub(super) struct BackgroundRuntime(Option<Runtime>);
 
 impl BackgroundRuntime {
-    pub fn start() -> std::io::Result<Self> {
+    pub(super) fn start() -> std::io::Result<Self> {
         let runtime = threads::build_runtime(Builder::new_multi_thread().worker_threads(1).thread_name("http"))?;
         #[cfg(unix)]
         {

@@ -12,7 +12,7 @@ use rustls_platform_verifier::Verifier;
 use crate::credential::server_text::printable;
 
 /// The configuration of a client that trusts the roots of the platform and those in `authorities` (PEM).
-pub fn client_config(authorities: Option<&[u8]>) -> Result<ClientConfig, String> {
+pub(super) fn client_config(authorities: Option<&[u8]>) -> Result<ClientConfig, String> {
     let provider = CryptoProvider::get_default().cloned().ok_or("no cryptography is installed")?;
     let verifier = match authorities {
         None => Verifier::new(Arc::clone(&provider)),
@@ -99,7 +99,7 @@ impl ServerCertVerifier for NamingVerifier {
 }
 
 /// The text of a refusal in a chain of causes.
-pub fn refusal_text(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+pub(super) fn refusal_text(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     let mut cause = cause;
     while let Some(inner) = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
         cause = inner;

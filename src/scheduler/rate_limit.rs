@@ -10,13 +10,13 @@ use crate::scheduler::plan;
 
 /// How many requests may start at once, and how many per second after that.
 const BURST: f64 = 5.0;
-pub const STARTS_PER_SECOND: f64 = 1.0;
+pub(super) const STARTS_PER_SECOND: f64 = 1.0;
 /// Failures in a row, over all profiles, after which the provider counts as down.
 const FAILURES_UNTIL_DOWN: u32 = 5;
 
 /// The state of one provider.
 #[derive(Clone, Debug)]
-pub struct RateLimiter {
+pub(super) struct RateLimiter {
     tokens: f64,
     refilled_ms: u64,
     /// Failures of the network or the server in a row.
@@ -29,7 +29,7 @@ pub struct RateLimiter {
 
 /// A profile that wants to start a request.
 #[derive(Clone, Copy, Debug)]
-pub struct StartRequest<'a> {
+pub(super) struct StartRequest<'a> {
     pub name: &'a ProfileName,
     /// How long it can wait without losing something; `None`: it has nothing left to lose.
     pub max_delay: Option<Duration>,
@@ -39,7 +39,7 @@ pub struct StartRequest<'a> {
 
 /// What an outcome says about the provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
+pub(super) enum Health {
     Up,
     Down,
     /// It says nothing: the cause is this account, this client or this machine, or no request was made.
@@ -48,7 +48,7 @@ pub enum Health {
 
 impl Health {
     /// `has_asked`: the journal has an attempt that it did not have before.
-    pub fn of(outcome: &Outcome, has_asked: bool) -> Self {
+    pub(super) fn of(outcome: &Outcome, has_asked: bool) -> Self {
         let kind = outcome.error.as_ref().map(|error| &error.kind);
         match (outcome.kind, kind) {
             (OutcomeKind::Refreshed, _) => Self::Up,
@@ -66,12 +66,12 @@ impl Health {
 }
 
 impl RateLimiter {
-    pub fn new(now: &Moment) -> Self {
+    pub(super) fn new(now: &Moment) -> Self {
         Self { tokens: BURST, refilled_ms: now.uptime_ms, failures: 0, next_probe_ms: 0, probing_profile: None }
     }
 
     /// Lets a request start, or says how long to wait before asking again.
-    pub fn try_start(&mut self, caller: StartRequest<'_>, now: &Moment) -> Result<(), Duration> {
+    pub(super) fn try_start(&mut self, caller: StartRequest<'_>, now: &Moment) -> Result<(), Duration> {
         let elapsed = Duration::from_millis(now.uptime_ms.saturating_sub(self.refilled_ms));
         self.tokens = (self.tokens + elapsed.as_secs_f64() * STARTS_PER_SECOND).min(BURST);
         self.refilled_ms = now.uptime_ms;
@@ -94,7 +94,7 @@ impl RateLimiter {
     }
 
     /// Records the outcome of a request that was let through.
-    pub fn finish(&mut self, name: &ProfileName, word: Health, now: &Moment) {
+    pub(super) fn finish(&mut self, name: &ProfileName, word: Health, now: &Moment) {
         let was_probe = self.probing_profile.take_if(|probe| probe == name).is_some();
         match word {
             Health::Up => self.failures = 0,
@@ -111,7 +111,7 @@ impl RateLimiter {
         }
     }
 
-    pub fn is_down(&self) -> bool {
+    pub(super) fn is_down(&self) -> bool {
         self.failures >= FAILURES_UNTIL_DOWN
     }
 }

@@ -5,28 +5,28 @@ use crate::credential::secret::{Fingerprint, RefreshToken};
 use crate::credential::{Binding, Credential, Generation, Grant};
 use crate::store::journal::{Intent, Journal};
 
-pub fn fingerprint(digit: char) -> Fingerprint {
+pub(crate) fn fingerprint(digit: char) -> Fingerprint {
     Fingerprint::from_hex(digit.to_string().repeat(32))
 }
 
-pub fn now() -> Moment {
+pub(crate) fn now() -> Moment {
     ManualClock::new(Timestamp::from_secs(1_790_000_000)).now()
 }
 
 /// Of token `a`, sent once.
-pub fn intent(generation: Generation) -> Intent {
+pub(crate) fn intent(generation: Generation) -> Intent {
     Intent::new("a", generation, fingerprint('a'), &now())
 }
 
 /// Of a profile at generation 2 whose token is `a`.
-pub fn journal() -> Journal {
+pub(crate) fn journal() -> Journal {
     let mut journal = Journal::new("p".parse().expect("a name"));
     journal.generation = Generation::new(2);
     journal.fingerprint = Some(fingerprint('a'));
     journal
 }
 
-pub fn credential(generation: u64, token: &str) -> Credential {
+pub(crate) fn credential(generation: u64, token: &str) -> Credential {
     Credential {
         generation: Generation::new(generation),
         binding: Binding { provider: "acme".into(), origin: "https://a".into(), client_id: "c".into() },

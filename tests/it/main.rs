@@ -5,6 +5,7 @@
     clippy::print_stderr,
     clippy::print_stdout,
     clippy::unwrap_used,
+    unreachable_pub,
     reason = "the bans are the program's; tests live in the real world"
 )]
 

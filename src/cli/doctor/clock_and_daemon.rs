@@ -9,11 +9,11 @@ use crate::outcome::{ErrorKind, Failure};
 /// 2026-01-01: this program is younger than that, so an earlier clock is wrong.
 const EARLIEST_PLAUSIBLE_TIME: i64 = 1_767_225_600;
 
-pub fn check_clock(setup: &Setup, _: &Output) -> Vec<Finding> {
+pub(super) fn check_clock(setup: &Setup, _: &Output) -> Vec<Finding> {
     vec![clock(setup)]
 }
 
-pub fn check_daemon(setup: &Setup, _: &Output) -> Vec<Finding> {
+pub(super) fn check_daemon(setup: &Setup, _: &Output) -> Vec<Finding> {
     vec![daemon(setup)]
 }
 

@@ -4,7 +4,7 @@ use super::Finding;
 use crate::cli::output::Output;
 use crate::cli::setup::Setup;
 
-pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
+pub(super) fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
     let mut findings = vec![place(setup)];
     findings.extend(warnings(setup));
     findings

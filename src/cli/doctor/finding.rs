@@ -10,7 +10,7 @@ use crate::profile::ProfileName;
 use crate::store::StoreError;
 
 /// The result of one check.
-pub struct Finding {
+pub(super) struct Finding {
     subject: &'static str,
     severity: Severity,
     text: String,
@@ -31,7 +31,7 @@ enum Severity {
 }
 
 impl Finding {
-    pub fn good(what: &'static str, text: impl Into<String>) -> Self {
+    pub(super) fn good(what: &'static str, text: impl Into<String>) -> Self {
         Self {
             subject: what,
             severity: Severity::Good,
@@ -42,7 +42,7 @@ impl Finding {
         }
     }
 
-    pub fn warning(what: &'static str, text: impl Into<String>, hint: &str) -> Self {
+    pub(super) fn warning(what: &'static str, text: impl Into<String>, hint: &str) -> Self {
         Self {
             subject: what,
             severity: Severity::Warning,
@@ -53,7 +53,7 @@ impl Finding {
         }
     }
 
-    pub fn bad(what: &'static str, failure: Failure, status: CommandStatus) -> Self {
+    pub(super) fn bad(what: &'static str, failure: Failure, status: CommandStatus) -> Self {
         Self {
             subject: what,
             severity: Severity::Bad,
@@ -64,23 +64,23 @@ impl Finding {
         }
     }
 
-    pub fn from_store_error(what: &'static str, error: &StoreError) -> Self {
+    pub(super) fn from_store_error(what: &'static str, error: &StoreError) -> Self {
         Self::from_outcome(what, &error.outcome())
     }
 
     /// The exit status that it gives, if that of its severity is not enough.
-    pub fn with_status(self, status: CommandStatus) -> Self {
+    pub(super) fn with_status(self, status: CommandStatus) -> Self {
         Self { status, ..self }
     }
 
     /// Says which profile it is about.
-    pub fn for_profile(mut self, name: &ProfileName) -> Self {
+    pub(super) fn for_profile(mut self, name: &ProfileName) -> Self {
         self.text = format!("{name}: {}", self.text);
         self
     }
 
     /// The mistakes of a configuration, each as a finding.
-    pub fn from_configuration(failure: Failure) -> Vec<Self> {
+    pub(super) fn from_configuration(failure: Failure) -> Vec<Self> {
         if failure.mistakes.is_empty() {
             return vec![Self::bad("configuration", failure, CommandStatus::Config)];
         }
@@ -122,14 +122,14 @@ impl Finding {
         }
     }
 
-    pub fn from_outcome(what: &'static str, outcome: &Outcome) -> Self {
+    pub(super) fn from_outcome(what: &'static str, outcome: &Outcome) -> Self {
         let failure = outcome.error.clone().unwrap_or_else(|| Failure::new(ErrorKind::Store, "the store failed"));
         Self::bad(what, failure, CommandStatus::from_outcome(outcome))
     }
 }
 
 /// Shows the findings, problems first; the status is that of the worst.
-pub fn print_findings(findings: Vec<Finding>, out: &Output) -> CommandStatus {
+pub(super) fn print_findings(findings: Vec<Finding>, out: &Output) -> CommandStatus {
     let status = findings.iter().map(|f| f.status).max().unwrap_or(CommandStatus::Ok);
     if out.is_json {
         let rows: Vec<_> = findings.iter().map(Finding::to_json).collect();

@@ -51,7 +51,7 @@ const CHECKS: &[Check] = &[
     providers::check,
 ];
 
-pub fn run(args: &DoctorArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
+pub(super) fn run(args: &DoctorArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let setup = match Setup::new(global) {
         Ok(setup) => setup,
         Err(failure) => {

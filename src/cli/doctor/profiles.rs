@@ -10,7 +10,7 @@ use crate::profile::ProfileName;
 use crate::store::keyring::KeyringService;
 use crate::store::{StoreError, TakeOverResult, TokenClaim};
 
-pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
+pub(super) fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
     let names = match setup.all_profiles() {
         Ok(names) => names,
         Err(e) => return vec![Finding::from_store_error("profiles", &e)],
@@ -86,7 +86,7 @@ fn status_finding(row: &StatusRow, keeper: &Keeper) -> Finding {
 
 /// Takes over the profiles that are configured or stored here, and the `named` ones: a profile that is neither is known
 /// only to the keyring.
-pub fn take_over(setup: &Setup, named: &[ProfileName]) -> Vec<Finding> {
+pub(super) fn take_over(setup: &Setup, named: &[ProfileName]) -> Vec<Finding> {
     let mut names = match setup.all_profiles() {
         Ok(names) => names,
         Err(e) => return vec![Finding::from_store_error("take-over", &e)],

@@ -24,7 +24,7 @@ use crate::sys::threads;
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// Probes all providers at once: each takes a few seconds at most.
-pub fn check(setup: &Setup, out: &Output) -> Vec<Finding> {
+pub(super) fn check(setup: &Setup, out: &Output) -> Vec<Finding> {
     let providers = used_providers(setup);
     if providers.is_empty() {
         return Vec::new();

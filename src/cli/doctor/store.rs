@@ -14,15 +14,15 @@ use crate::sys::{durable, machine};
 /// How long another `doctor` is waited for that looks at the locks.
 const PROBE_WAIT: Duration = Duration::from_secs(5);
 
-pub fn check_directory(setup: &Setup, _: &Output) -> Vec<Finding> {
+pub(super) fn check_directory(setup: &Setup, _: &Output) -> Vec<Finding> {
     vec![directory(&setup.store)]
 }
 
-pub fn check_filesystem(setup: &Setup, _: &Output) -> Vec<Finding> {
+pub(super) fn check_filesystem(setup: &Setup, _: &Output) -> Vec<Finding> {
     vec![filesystem(&setup.store)]
 }
 
-pub fn check_locks(setup: &Setup, _: &Output) -> Vec<Finding> {
+pub(super) fn check_locks(setup: &Setup, _: &Output) -> Vec<Finding> {
     let now = setup.clock.now().wall;
     let age = |age| humantime::format_duration(age).to_string();
     let shared = setup.store.long_shared_locks(now).into_iter().map(|(path, holder, for_long)| {
@@ -38,7 +38,7 @@ pub fn check_locks(setup: &Setup, _: &Output) -> Vec<Finding> {
     std::iter::once(lock(&setup.store)).chain(shared).chain(profiles).collect()
 }
 
-pub fn check_ledger(setup: &Setup, _: &Output) -> Vec<Finding> {
+pub(super) fn check_ledger(setup: &Setup, _: &Output) -> Vec<Finding> {
     let finding = match setup.store.scan().and_then(|scan| setup.store.check_ledger_complete(&scan)) {
         Ok(()) => Finding::good("ledger", "consistent with the journals"),
         Err(e) => Finding::from_store_error("ledger", &e),
@@ -46,11 +46,11 @@ pub fn check_ledger(setup: &Setup, _: &Output) -> Vec<Finding> {
     vec![finding]
 }
 
-pub fn check_keyring(setup: &Setup, _: &Output) -> Vec<Finding> {
+pub(super) fn check_keyring(setup: &Setup, _: &Output) -> Vec<Finding> {
     keyring(&setup.store).into_iter().collect()
 }
 
-pub fn check_key(setup: &Setup, _: &Output) -> Vec<Finding> {
+pub(super) fn check_key(setup: &Setup, _: &Output) -> Vec<Finding> {
     vec![key(&setup.store)]
 }
 

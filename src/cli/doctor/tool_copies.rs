@@ -9,7 +9,7 @@ use crate::engine::refresh::followed_stores::FollowedStores;
 use crate::import_sources::tools::Tool;
 use crate::profile::ProfileName;
 
-pub fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
+pub(super) fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
     // That profiles cannot be listed is reported elsewhere.
     setup.all_profiles().unwrap_or_default().iter().filter_map(|name| check_copy(setup, name)).collect()
 }

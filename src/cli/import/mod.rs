@@ -11,10 +11,10 @@ use super::output::{CommandStatus, Output};
 use super::store_choice;
 use crate::cli::setup::Setup;
 use crate::outcome::{ErrorKind, Outcome};
-pub use args::ImportArgs;
+pub(super) use args::ImportArgs;
 use common::ImportResult;
 
-pub fn run(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
+pub(super) fn run(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     match import(args, global, out) {
         Ok((provider, ImportResult { outcome, validity })) => {
             for warning in &outcome.warnings {

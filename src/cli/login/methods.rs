@@ -90,7 +90,7 @@ pub(super) struct LoginFlow<'a> {
 type FlowResult = (Result<IssuedTokens, SignInError>, Option<PendingBrowser>);
 
 impl LoginFlow<'_> {
-    pub fn sign_in(&self, way: &LoginMethod) -> FlowResult {
+    pub(super) fn sign_in(&self, way: &LoginMethod) -> FlowResult {
         match way {
             LoginMethod::Browser { endpoint, redirect } => match self.by_browser(endpoint, redirect) {
                 Ok((attempt, browser)) => (self.redeem_redirect(&attempt, browser.query.expose()), Some(browser)),

@@ -79,7 +79,7 @@ struct LoginResult {
     outcome: Outcome,
 }
 
-pub fn run(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
+pub(super) fn run(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     match login(args, global, out) {
         Ok(status) => status,
         Err((status, failure)) => {

@@ -29,7 +29,7 @@ pub(super) struct Agreed {
 
 impl NewSections {
     /// `None`: the command line names no client.
-    pub fn plan(args: &LoginArgs, setup: &Setup) -> Result<Option<Self>, Failure> {
+    pub(super) fn plan(args: &LoginArgs, setup: &Setup) -> Result<Option<Self>, Failure> {
         let Some(client_id) = &args.client_id else { return Ok(None) };
         let config = &setup.config;
         let same = |p: &&std::sync::Arc<Provider>| is_same(p, args.issuer.as_deref(), client_id);
@@ -66,12 +66,12 @@ impl NewSections {
     }
 
     /// The configuration as it would be.
-    pub fn preview(&self, scopes: &[String]) -> Result<Config, Failure> {
+    pub(super) fn preview(&self, scopes: &[String]) -> Result<Config, Failure> {
         self.addition(scopes).preview().map_err(|e| e.to_failure())
     }
 
     /// Asks for the sections, and for a store where there is no keyring, with one question.
-    pub fn agree(
+    pub(super) fn agree(
         &self,
         is_agreed: bool,
         scopes: &[String],
@@ -134,14 +134,14 @@ fn ask(out: &Output, question: &str) -> Result<(), LoginFailure> {
 
 impl Agreed {
     /// Says that a login which failed has added nothing.
-    pub fn report_unwritten(&self, out: &Output) {
+    pub(super) fn report_unwritten(&self, out: &Output) {
         if let Some(addition) = &self.addition {
             out.info(&format!("nothing was added to {}", addition.path().display()));
         }
     }
 
     /// Adds the sections to the configuration.
-    pub fn write(&self, setup: &Setup, out: &Output) -> Result<(), Failure> {
+    pub(super) fn write(&self, setup: &Setup, out: &Output) -> Result<(), Failure> {
         let Some(addition) = &self.addition else { return Ok(()) };
         addition.write(&store_choice::config_lock(setup)).map_err(|e| e.to_failure())?;
         let headers: Vec<_> = addition.text().lines().filter(|line| line.starts_with('[')).collect();

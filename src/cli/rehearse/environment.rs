@@ -26,11 +26,11 @@ use crate::cli::rehearse::auth_server::CLIENT_ID;
 use crate::cli::signals;
 
 /// The one profile of a rehearsal.
-pub const PROFILE: &str = "rehearsal";
+pub(super) const PROFILE: &str = "rehearsal";
 const PREFIX: &str = "keepalive-rehearsal-";
 
 /// A temporary environment, removed when dropped.
-pub struct RehearsalEnvironment {
+pub(super) struct RehearsalEnvironment {
     dir: PathBuf,
     name: String,
     bus_address: Option<String>,
@@ -45,7 +45,7 @@ pub struct RehearsalEnvironment {
 impl RehearsalEnvironment {
     /// Creates it beside the real store, on the same filesystem, with the store of the configuration. `has_keyring`: the
     /// keyring can be reached; sealed files take its place if not.
-    pub fn create(
+    pub(super) fn create(
         config: &Config,
         places: &Environment,
         token_endpoint: &str,
@@ -77,7 +77,7 @@ impl RehearsalEnvironment {
     }
 
     /// Whether a stop signal has come.
-    pub fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         self.is_stopped.load(Ordering::SeqCst)
     }
 
@@ -104,16 +104,16 @@ impl RehearsalEnvironment {
         self.dir.join("config.toml")
     }
 
-    pub fn state(&self) -> PathBuf {
+    pub(super) fn state(&self) -> PathBuf {
         self.dir.join("state")
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(super) fn socket(&self) -> PathBuf {
         self.dir.join("socket")
     }
 
     /// This program as a process of its own, in this environment.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.executable);
         command
             .args(arguments)
@@ -128,7 +128,7 @@ impl RehearsalEnvironment {
     }
 
     /// Starts a command with `input` and returns its child process.
-    pub fn spawn_with(&self, arguments: &[&str], input: &str) -> io::Result<Child> {
+    pub(super) fn spawn_with(&self, arguments: &[&str], input: &str) -> io::Result<Child> {
         let mut child = self.command(arguments).stdin(Stdio::piped()).spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
             stdin.write_all(input.as_bytes())?;
@@ -137,7 +137,7 @@ impl RehearsalEnvironment {
     }
 
     /// Opens the store of this environment.
-    pub fn store(&self) -> Result<Store, Failure> {
+    pub(super) fn store(&self) -> Result<Store, Failure> {
         let config = Config::load(&self.config(), true, None).map_err(|e| e.to_failure())?;
         let bus = self.bus_address.clone();
         Ok(Store::new(&config.store, &self.state(), None, || keyring::open(bus)))

@@ -72,7 +72,7 @@ pub(super) fn wait(stage: &RehearsalEnvironment, child: &mut Child) -> io::Resul
 pub(super) struct Daemon(Option<Child>);
 
 impl Daemon {
-    pub fn id(&self) -> u32 {
+    pub(super) fn id(&self) -> u32 {
         self.0.as_ref().map_or(0, Child::id)
     }
 }

@@ -73,7 +73,7 @@ fn failed(failure: Failure) -> ServiceFailure {
     (CommandStatus::Failed, failure)
 }
 
-pub fn run(args: &ServiceArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
+pub(super) fn run(args: &ServiceArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let done = check_platform().map_err(failed).and_then(|()| {
         let setup = Setup::new(global).map_err(|f| (CommandStatus::Config, f))?;
         match args.action {

@@ -16,7 +16,7 @@ pub(super) struct Program {
 }
 
 impl Program {
-    pub fn find(places: &Environment) -> Result<Self, Failure> {
+    pub(super) fn find(places: &Environment) -> Result<Self, Failure> {
         let path = std::env::current_exe().map_err(|e| failure(format!("cannot find this program: {e}")))?;
         if !path.is_file() {
             let message = format!("this program is no longer at {}", path.display());
@@ -28,12 +28,12 @@ impl Program {
     }
 
     /// The path, if it is where cargo builds.
-    pub fn temporary_place(&self) -> Option<&str> {
+    pub(super) fn temporary_place(&self) -> Option<&str> {
         ["/target/release/", "/target/debug/"].iter().any(|part| self.path.contains(part)).then_some(&self.path)
     }
 
     /// A unit of contrib/systemd that starts this program.
-    pub fn unit(&self, template: &str) -> String {
+    pub(super) fn unit(&self, template: &str) -> String {
         let body = template.find("[Unit]").map_or(template, |at| &template[at..]);
         let variables: String = self.variables.iter().map(|(name, value)| environment_line(name, value)).collect();
         let body = body.replace("[Service]\n", &format!("[Service]\n{variables}"));
@@ -42,7 +42,7 @@ impl Program {
     }
 
     /// The line of contrib/crontab, for this program.
-    pub fn cron_line(&self, template: &str) -> Option<String> {
+    pub(super) fn cron_line(&self, template: &str) -> Option<String> {
         let line = template.lines().find(|line| line.starts_with("*/"))?;
         let (when, arguments) = line.split_once(" keepalive ")?;
         let variables: String =

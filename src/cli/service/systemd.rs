@@ -62,7 +62,7 @@ pub(super) struct UnitState {
 }
 
 impl UnitState {
-    pub fn without_manager(kind: ServiceKind, places: &Environment) -> Self {
+    pub(super) fn without_manager(kind: ServiceKind, places: &Environment) -> Self {
         let file = match owner(&places.unit_dir.join(main_unit(kind))) {
             FileOwner::Absent => "absent",
             FileOwner::Ours => "ours",
@@ -72,7 +72,7 @@ impl UnitState {
         Self { file, enabled: unknown(), active: unknown(), pid: "0".into() }
     }
 
-    pub fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let file = match self.file {
             "absent" if self.active != "active" => return "not installed".into(),
             "foreign" => " (not written by keepalive)",
@@ -89,7 +89,7 @@ pub(super) struct Manager<'a> {
 }
 
 impl<'a> Manager<'a> {
-    pub fn connect(places: &'a Environment) -> Result<Self, Failure> {
+    pub(super) fn connect(places: &'a Environment) -> Result<Self, Failure> {
         let manager = Self { places };
         let hint = "`keepalive service install --cron` needs no systemd; over su or sudo, log in as that user instead";
         let why = match manager.systemctl(&["show", "--property=Version"]) {
@@ -121,7 +121,7 @@ impl<'a> Manager<'a> {
 
     /// Writes the units of this kind that are not there or are ours, and gives back which it wrote. A file of someone else
     /// stops it before anything is written.
-    pub fn write_units(&self, kind: ServiceKind, program: &Program) -> Result<Vec<PathBuf>, Failure> {
+    pub(super) fn write_units(&self, kind: ServiceKind, program: &Program) -> Result<Vec<PathBuf>, Failure> {
         let dir = &self.places.unit_dir;
         if let Some((name, _)) = units(kind).iter().find(|(name, _)| owner(&dir.join(name)) == FileOwner::Foreign) {
             let path = dir.join(name);
@@ -144,14 +144,14 @@ impl<'a> Manager<'a> {
     }
 
     /// Enables and starts what was written; what runs already is started anew, for its file may have changed.
-    pub fn start(&self, kind: ServiceKind) -> Result<(), Failure> {
+    pub(super) fn start(&self, kind: ServiceKind) -> Result<(), Failure> {
         let unit = main_unit(kind);
         self.systemctl_ok(&["daemon-reload"])?;
         self.systemctl_ok(&["enable", unit])?;
         self.systemctl_ok(&["restart", unit]).map_err(|f| f.with_hint(format!("journalctl --user -u {unit} says why")))
     }
 
-    pub fn state(&self, kind: ServiceKind) -> UnitState {
+    pub(super) fn state(&self, kind: ServiceKind) -> UnitState {
         let unit = main_unit(kind);
         let ask =
             |arguments: &[&str]| self.systemctl(arguments).map_or(String::new(), |run| run.stdout.trim().to_owned());
@@ -164,7 +164,7 @@ impl<'a> Manager<'a> {
     }
 
     /// Lets the units of this user run without a login. `Err`: why not.
-    pub fn enable_linger(&self) -> Result<(), String> {
+    pub(super) fn enable_linger(&self) -> Result<(), String> {
         if self.has_linger() {
             return Ok(());
         }
@@ -176,12 +176,12 @@ impl<'a> Manager<'a> {
         }
     }
 
-    pub fn has_linger(&self) -> bool {
+    pub(super) fn has_linger(&self) -> bool {
         let asked = self.tool(&["loginctl", "show-user", "--value", "--property=Linger", &self.user_name()]);
         asked.is_ok_and(|run| run.is_success && run.stdout.trim() == "yes")
     }
 
-    pub fn user_name(&self) -> String {
+    pub(super) fn user_name(&self) -> String {
         let name = self.tool(&["id", "-un"]).map_or(String::new(), |run| run.stdout.trim().to_owned());
         if name.is_empty() { "USER".into() } else { name }
     }

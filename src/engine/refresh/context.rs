@@ -53,7 +53,7 @@ pub(in crate::engine) struct SeenBeforeLock {
 }
 
 impl SeenBeforeLock {
-    pub fn of(view: &ProfileView) -> Self {
+    pub(crate) fn of(view: &ProfileView) -> Self {
         let (generation, sequence) =
             view.journal.as_ref().map_or((Generation::NONE, 0), |journal| (journal.generation, journal.sequence));
         Self { generation, sequence, key_id: view.key_id().map(str::to_owned) }

@@ -6,7 +6,7 @@ use crate::profile::{ClientAuth, Profile};
 use crate::provider::classify::{ResponseClass, Verdict};
 
 /// A response without tokens, and the verdict on it.
-pub struct RefusalText<'a> {
+pub(super) struct RefusalText<'a> {
     pub profile: &'a Profile,
     pub status: u16,
     pub error: Option<&'a ErrorResponse>,
@@ -15,7 +15,7 @@ pub struct RefusalText<'a> {
 
 impl RefusalText<'_> {
     /// Status and words of the server: `returned 400 invalid_grant: gone`.
-    pub fn returned(&self) -> String {
+    pub(super) fn returned(&self) -> String {
         let status = self.status;
         match (self.error, &self.verdict.foreign_body) {
             (Some(error), _) => format!("returned {status} {}", error.shown()),
@@ -29,7 +29,7 @@ impl RefusalText<'_> {
         }
     }
 
-    pub fn said(&self) -> String {
+    pub(super) fn said(&self) -> String {
         format!("{} {}", self.profile.provider.name, self.returned())
     }
 
@@ -38,7 +38,7 @@ impl RefusalText<'_> {
     }
 
     /// The failure of a token that is dead, or that needs a person.
-    pub fn rejected(&self) -> Failure {
+    pub(super) fn rejected(&self) -> Failure {
         let provider = &self.profile.provider.name;
         let what = match self.verdict.class {
             ResponseClass::LoginRequired => format!("{provider} wants a new sign-in"),
@@ -72,7 +72,7 @@ impl RefusalText<'_> {
     }
 
     /// The failure of a client that is refused. `encoding_hint` is what its secret may need, or empty.
-    pub fn client_refused(&self, encoding_hint: &str) -> Failure {
+    pub(super) fn client_refused(&self, encoding_hint: &str) -> Failure {
         let provider = &self.profile.provider;
         let keys = match provider.client_auth {
             ClientAuth::PrivateKeyJwt => "client_id, client_auth, client_key and the endpoint",
@@ -90,7 +90,7 @@ impl RefusalText<'_> {
     }
 
     /// The failure of a request that was turned away.
-    pub fn put_off(&self) -> Failure {
+    pub(super) fn put_off(&self) -> Failure {
         let kind = match self.verdict.class {
             ResponseClass::Throttled => ErrorKind::Throttled,
             _ => ErrorKind::Refused,
@@ -100,7 +100,7 @@ impl RefusalText<'_> {
 
     /// What is known of the refresh token after that. `is_doubtful`: an earlier request may have been processed.
     /// `is_before_body`: the server did not have the token.
-    pub fn stands(&self, is_doubtful: bool, is_before_body: bool) -> String {
+    pub(super) fn stands(&self, is_doubtful: bool, is_before_body: bool) -> String {
         match &self.verdict.class {
             _ if is_doubtful => "the outcome of an earlier request is still in doubt".to_owned(),
             _ if is_before_body => "the refresh token is unaffected".to_owned(),
@@ -132,7 +132,7 @@ impl RefusalText<'_> {
 }
 
 /// What to configure if a 503 of this provider is known to process nothing; empty for any other reason.
-pub fn trust_503_hint(profile: &Profile, why: &str) -> String {
+pub(super) fn trust_503_hint(profile: &Profile, why: &str) -> String {
     let is_503 = why.contains("returned 503") && !profile.provider.policy.trust_503;
     match is_503 {
         true => format!(

@@ -1,13 +1,13 @@
 //! The identity of a store directory: its UUID, which fingerprints depend on, and the machine and the directory that it
 //! was made for.
 
-pub mod identity_file;
-pub mod profiles;
-pub mod take_over;
+pub(super) mod identity_file;
+pub(super) mod profiles;
+pub(super) mod take_over;
 
 use std::sync::{Mutex, PoisonError};
 
-pub use self::identity_file::StoreIdentity;
+pub(super) use self::identity_file::StoreIdentity;
 use self::identity_file::TEMPORARY_FORMAT;
 use crate::store::disk::layout::Layout;
 use crate::store::journal::Journal;
@@ -49,12 +49,12 @@ impl FoundIdentity {
 }
 
 impl IdentityCache {
-    pub fn new(layout: Layout) -> Self {
+    pub(super) fn new(layout: Layout) -> Self {
         Self { layout, cached: Mutex::new(None) }
     }
 
     /// The identity; if its file is gone, what the journals keep of it.
-    pub fn find(&self) -> Result<Option<StoreIdentity>, StoreError> {
+    pub(super) fn find(&self) -> Result<Option<StoreIdentity>, StoreError> {
         Ok(self.look()?.map(|found| found.identity))
     }
 
@@ -107,7 +107,7 @@ impl IdentityCache {
     ///
     /// It is not created where fingerprints exist: under another identity no consumed token would be recognised. Nor is
     /// it written again in a copy, which would make that the original.
-    pub fn find_or_create(&self) -> Result<StoreIdentity, StoreError> {
+    pub(super) fn find_or_create(&self) -> Result<StoreIdentity, StoreError> {
         let path = self.layout.identity();
         let identity = match self.look()? {
             Some(found) if path.exists() && !(found.origin == Origin::Unnoted && found.is_at_home()) => {
@@ -122,12 +122,12 @@ impl IdentityCache {
     }
 
     /// The UUID, once there is one.
-    pub fn uuid(&self) -> Option<String> {
+    pub(super) fn uuid(&self) -> Option<String> {
         self.find().ok().flatten().map(|identity| identity.uuid)
     }
 
     /// Who this store is, whatever machine it is on.
-    pub fn of_any_machine(&self) -> Result<StoreIdentity, StoreError> {
+    pub(super) fn of_any_machine(&self) -> Result<StoreIdentity, StoreError> {
         match self.find()? {
             Some(identity) => Ok(identity),
             None if profiles::has_known_tokens(&self.layout)? => Err(StoreError::identity_lost(&self.layout)),
@@ -136,7 +136,7 @@ impl IdentityCache {
     }
 
     /// The identity, if the store may be used here: on the machine, and in the directory, that it was made for.
-    pub fn usable_here(&self) -> Result<StoreIdentity, StoreError> {
+    pub(super) fn usable_here(&self) -> Result<StoreIdentity, StoreError> {
         let identity = self.of_any_machine()?;
         if identity.is_on_other_machine() {
             return Err(StoreError::OtherMachine);
@@ -148,7 +148,7 @@ impl IdentityCache {
     }
 
     /// Refuses a store that may not be used here. One that is not there yet may be made.
-    pub fn check_usable_here(&self) -> Result<(), StoreError> {
+    pub(super) fn check_usable_here(&self) -> Result<(), StoreError> {
         match self.usable_here() {
             Err(e @ (StoreError::OtherMachine | StoreError::Copied { .. })) => Err(e),
             Ok(_) | Err(_) => Ok(()),
@@ -157,7 +157,7 @@ impl IdentityCache {
 
     /// Makes this directory and machine the owner, and says whether they were not. The caller holds the store lock.
     /// `is_owner`: whether the keyring names this owner, or none.
-    pub fn take_over(
+    pub(super) fn take_over(
         &self,
         is_owner: impl FnOnce(&StoreIdentity) -> Result<bool, StoreError>,
     ) -> Result<(StoreIdentity, bool), StoreError> {
@@ -170,7 +170,7 @@ impl IdentityCache {
 
     /// The identity, or a temporary one, for a person who deletes what is here. The temporary one has a unique name and
     /// is not kept.
-    pub fn or_temporary(&self) -> Result<StoreIdentity, StoreError> {
+    pub(super) fn or_temporary(&self) -> Result<StoreIdentity, StoreError> {
         match self.usable_here() {
             Err(StoreError::IdentityLost { .. }) => {
                 Ok(StoreIdentity { format: TEMPORARY_FORMAT, ..StoreIdentity::new() })
@@ -181,7 +181,7 @@ impl IdentityCache {
 
     /// Writes the identity's file again if it is gone and the journals know what was in it, or if it lacks what this
     /// version notes. Takes the store lock, so no profile lock may be held.
-    pub fn restore(&self) -> Result<(), StoreError> {
+    pub(super) fn restore(&self) -> Result<(), StoreError> {
         let Some(found) = self.look()? else { return Ok(()) };
         let lock = self.layout.store_lock();
         let _held = match (self.layout.identity().exists(), found.origin) {

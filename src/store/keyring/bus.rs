@@ -25,13 +25,13 @@ const KWALLETS: &[(&str, &str)] =
     &[("org.kde.kwalletd5", "/modules/kwalletd5"), ("org.kde.kwalletd6", "/modules/kwalletd6")];
 
 /// A connection with a session of the Secret Service.
-pub struct SecretServiceLink {
+pub(super) struct SecretServiceLink {
     connection: Connection,
     pub service: SecretService<'static>,
 }
 
 impl SecretServiceLink {
-    pub fn connect(address: &str) -> Result<Self, KeyringError> {
+    pub(super) fn connect(address: &str) -> Result<Self, KeyringError> {
         let connection = Builder::address(address)
             .and_then(|builder| builder.method_timeout(CALL_TIMEOUT).build())
             .map_err(|e| if is_timeout(&e) { KeyringError::TimedOut } else { KeyringError::NoBus })?;
@@ -44,7 +44,7 @@ impl SecretServiceLink {
     /// Asks the service to unlock these objects, and returns those that it unlocked at once. A prompt that it offers is
     /// dismissed and never shown: a run must not wait for a person, who may not be there. The prompt of KWallet for a
     /// wallet that is open shows nothing, and is the only way to it.
-    pub fn unlock_without_prompt(&self, objects: &[OwnedObjectPath]) -> Result<Vec<OwnedObjectPath>, Error> {
+    pub(super) fn unlock_without_prompt(&self, objects: &[OwnedObjectPath]) -> Result<Vec<OwnedObjectPath>, Error> {
         let reply = self.connection.call_method(Some(SECRETS), SERVICE_PATH, Some(SERVICE), "Unlock", &(objects,))?;
         let (unlocked, prompt): (Vec<OwnedObjectPath>, OwnedObjectPath) = reply.body().deserialize()?;
         if prompt.as_str() == "/" {
@@ -66,7 +66,7 @@ impl SecretServiceLink {
     }
 
     /// The collections that are open, and those that call themselves locked.
-    pub fn collections(&self) -> Result<(Vec<OwnedObjectPath>, Vec<OwnedObjectPath>), Error> {
+    pub(super) fn collections(&self) -> Result<(Vec<OwnedObjectPath>, Vec<OwnedObjectPath>), Error> {
         let all: Vec<OwnedObjectPath> = self.property(SERVICE_PATH, SERVICE, "Collections")?;
         let (mut open, mut locked) = (Vec::new(), Vec::new());
         for path in all {
@@ -79,7 +79,7 @@ impl SecretServiceLink {
     }
 
     /// The items of a collection with these attributes.
-    pub fn search_in(
+    pub(super) fn search_in(
         &self,
         collection: &OwnedObjectPath,
         attributes: &HashMap<&str, &str>,
@@ -91,7 +91,11 @@ impl SecretServiceLink {
 
     /// Whether the service says that one of the collections that are locked has such an item. KeePassXC is not asked: it
     /// would show a prompt.
-    pub fn is_in_locked(&self, locked: &[OwnedObjectPath], attributes: &HashMap<&str, &str>) -> Result<bool, Error> {
+    pub(super) fn is_in_locked(
+        &self,
+        locked: &[OwnedObjectPath],
+        attributes: &HashMap<&str, &str>,
+    ) -> Result<bool, Error> {
         if locked.is_empty() || self.program() == Some(KeyringProgram::KeePassXc) {
             return Ok(false);
         }
@@ -126,7 +130,7 @@ impl SecretServiceLink {
     }
 
     /// The program that offers the service, if it is known.
-    pub fn program(&self) -> Option<KeyringProgram> {
+    pub(super) fn program(&self) -> Option<KeyringProgram> {
         match name_owner(&self.connection, SECRETS) {
             Owner::Named(owner) => program_of(&self.connection, &owner),
             Owner::Nobody | Owner::BusGone | Owner::Unknown => None,
@@ -134,7 +138,7 @@ impl SecretServiceLink {
     }
 
     /// What an error of this connection means.
-    pub fn explain(&self, error: Error) -> KeyringError {
+    pub(super) fn explain(&self, error: Error) -> KeyringError {
         explain(&self.connection, error)
     }
 }
@@ -198,7 +202,7 @@ fn dbus_error_name(error: &Error) -> Option<String> {
 }
 
 /// Whether the service has restarted since the connection was made, or the bus has: a new connection may help.
-pub fn is_stale_connection(error: &Error) -> bool {
+pub(super) fn is_stale_connection(error: &Error) -> bool {
     let is_broken =
         matches!(error, Error::Zbus(zbus::Error::InputOutput(e)) if e.kind() != std::io::ErrorKind::TimedOut);
     let named = dbus_error_name(error).unwrap_or_default();

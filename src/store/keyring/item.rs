@@ -58,18 +58,18 @@ pub(in crate::store) struct ProfileItem<'s> {
 }
 
 impl<'s> ProfileItem<'s> {
-    pub fn new(keyring: &'s KeyringService, profile: &ProfileName, store: &str) -> Self {
+    pub(crate) fn new(keyring: &'s KeyringService, profile: &ProfileName, store: &str) -> Self {
         let attributes = KeyringItem { service: keyring.service().to_owned(), user: profile.to_string() };
         Self { keyring, attributes, store: store.to_owned() }
     }
 
     /// Whether a write could succeed now.
-    pub fn check(&self) -> Result<(), KeyringError> {
+    pub(crate) fn check(&self) -> Result<(), KeyringError> {
         self.keyring.check()
     }
 
     /// Reads the item, and counts further ones with the same attributes.
-    pub fn read(&self, key: &SealingKey) -> Result<(PublishedItem, usize), KeyringError> {
+    pub(crate) fn read(&self, key: &SealingKey) -> Result<(PublishedItem, usize), KeyringError> {
         Ok(match self.keyring.read(&self.attributes)? {
             None => (PublishedItem::Missing, 0),
             Some(FoundItem { value, duplicates }) => (self.verify(&value, key), duplicates),
@@ -77,7 +77,7 @@ impl<'s> ProfileItem<'s> {
     }
 
     /// The UUID of the other store that published the item; `None` where none did.
-    pub fn other_owner(&self) -> Result<Option<String>, KeyringError> {
+    pub(crate) fn other_owner(&self) -> Result<Option<String>, KeyringError> {
         let found = self.keyring.read(&self.attributes)?;
         let owner = found.and_then(|found| Some(serde_json::from_str::<ItemValue>(&found.value).ok()?.store));
         Ok(owner.filter(|owner| *owner != self.store))
@@ -106,7 +106,7 @@ impl<'s> ProfileItem<'s> {
     }
 
     /// Writes the item and reads it back: on `Ok` the keyring returns what was written.
-    pub fn write(&self, key: &SealingKey, credential: &Credential) -> Result<(), KeyringError> {
+    pub(crate) fn write(&self, key: &SealingKey, credential: &Credential) -> Result<(), KeyringError> {
         let text = self.to_json(credential, key)?;
         let written = self.keyring.write(&self.attributes, &text);
         // A keyring may apply a write that it reported as failed, so its content decides, not its result.
@@ -145,7 +145,7 @@ impl<'s> ProfileItem<'s> {
     }
 
     /// Whether there is an item that this store published, and how many that others did.
-    pub fn find_own(&self) -> Result<(bool, usize), KeyringError> {
+    pub(crate) fn find_own(&self) -> Result<(bool, usize), KeyringError> {
         Ok(match self.keyring.read(&self.attributes)? {
             None => (false, 0),
             Some(FoundItem { value, duplicates }) if value.contains(&self.store) => (true, duplicates),
@@ -154,7 +154,7 @@ impl<'s> ProfileItem<'s> {
     }
 
     /// Deletes the items that this store published; gives warnings of others.
-    pub fn delete(&self) -> Result<Vec<String>, KeyringError> {
+    pub(crate) fn delete(&self) -> Result<Vec<String>, KeyringError> {
         let deleted = self.keyring.delete(&self.attributes, &self.store);
         // A keyring may do what it reports as failed, and the other way round.
         match (self.find_own(), deleted) {
@@ -169,7 +169,7 @@ impl<'s> ProfileItem<'s> {
     }
 
     /// The warning of an item that is left alone, because it is not known any more which store this is.
-    pub fn leave(&self) -> Result<Vec<String>, KeyringError> {
+    pub(crate) fn leave(&self) -> Result<Vec<String>, KeyringError> {
         let KeyringItem { service, user } = &self.attributes;
         let warning = |_| {
             format!(

@@ -24,14 +24,14 @@ const CONTENT_TYPE: &str = "text/plain";
 const KEY_SUFFIX: &str = "-key";
 
 /// A connection to the Secret Service, made when needed and made anew when it has gone stale.
-pub struct SecretServiceBackend {
+pub(super) struct SecretServiceBackend {
     bus_address: Option<String>,
     link: Option<SecretServiceLink>,
 }
 
 impl SecretServiceBackend {
     /// `bus_address`: the session bus; `None`: there is none.
-    pub fn new(bus_address: Option<String>) -> Self {
+    pub(super) fn new(bus_address: Option<String>) -> Self {
         Self { bus_address, link: None }
     }
 

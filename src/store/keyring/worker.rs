@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::{FoundItem, KEYRING_TIMEOUT, Keyring, KeyringError, KeyringItem, WRITE_DELAY};
 
 /// The calls that a platform implements; they may block for ever.
-pub trait KeyringBackend: Send + 'static {
+pub(super) trait KeyringBackend: Send + 'static {
     fn check(&mut self, service: &str) -> Result<(), KeyringError>;
     fn read(&mut self, item: &KeyringItem) -> Result<Option<FoundItem>, KeyringError>;
     /// Calls `alive` between items: there may be a thousand, and each is asked for.
@@ -37,7 +37,7 @@ const MAX_SIGNS_OF_LIFE: usize = 100_000;
 type Job<B> = Box<dyn FnOnce(&mut B) + Send>;
 
 /// A keyring behind a thread.
-pub struct KeyringWorker<B> {
+pub(super) struct KeyringWorker<B> {
     template: Mutex<B>,
     queue: Mutex<Option<Sender<Job<B>>>>,
     /// Threads alive, the one at work included.
@@ -45,7 +45,7 @@ pub struct KeyringWorker<B> {
 }
 
 impl<B: KeyringBackend> KeyringWorker<B> {
-    pub fn new(template: B) -> Self {
+    pub(super) fn new(template: B) -> Self {
         Self { template: Mutex::new(template), queue: Mutex::new(None), thread_count: Arc::default() }
     }
 

@@ -1,12 +1,12 @@
 //! The files of one profile, opened under a permit: journal, sealed credential, received response, and the keyring
 //! item.
 
-pub mod files;
-pub mod forget;
-pub mod integrity;
+pub(super) mod files;
+pub(super) mod forget;
+pub(super) mod integrity;
 mod marks;
-pub mod recovery;
-pub mod view;
+pub(super) mod recovery;
+pub(super) mod view;
 
 use std::io;
 use std::sync::Arc;

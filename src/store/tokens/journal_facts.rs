@@ -34,7 +34,7 @@ impl From<Journal> for JournalFacts {
 
 impl JournalFacts {
     /// See [`Journal::is_of`].
-    pub fn is_of(&self, store: &str) -> bool {
+    pub(crate) fn is_of(&self, store: &str) -> bool {
         self.store_uuid.as_deref() == Some(store)
     }
 }

@@ -69,7 +69,8 @@ fn copy_that_is_taken_over_is_the_original_from_then_on() {
     std::fs::remove_dir_all(&live).unwrap();
     sandbox.set_env("KEEPALIVE_STATE_DIR", &copy);
     is_refused_as_copy(&sandbox, &server);
-    sandbox.keepalive(&["doctor", "--take-over"]).exits(0);
+    let taken = sandbox.keepalive(&["doctor", "--take-over"]).exits(0);
+    taken.says("done  take-over: demo: owned by this machine");
     sandbox.refresh(&["--force"]).exits(0);
     sandbox.keepalive(&["doctor", "--take-over"]).exits(0);
     run("cp", &["-a", &copy, &live]);

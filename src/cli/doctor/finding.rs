@@ -25,6 +25,8 @@ const INDENT: usize = 7;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Severity {
+    /// What was asked for, and done: always shown.
+    Done,
     Good,
     Warning,
     Bad,
@@ -40,6 +42,10 @@ impl Finding {
             status: CommandStatus::Ok,
             mistake: None,
         }
+    }
+
+    pub(super) fn done(what: &'static str, text: impl Into<String>) -> Self {
+        Self { severity: Severity::Done, ..Self::good(what, text) }
     }
 
     pub(super) fn warning(what: &'static str, text: impl Into<String>, hint: &str) -> Self {
@@ -95,7 +101,7 @@ impl Finding {
 
     fn to_json(&self) -> Value {
         let level = match self.severity {
-            Severity::Good => "good",
+            Severity::Done | Severity::Good => "good",
             Severity::Warning => "warning",
             Severity::Bad => "bad",
         };
@@ -109,6 +115,7 @@ impl Finding {
 
     fn print(&self, out: &Output) {
         let (style, mark) = match self.severity {
+            Severity::Done => (GOOD, "done"),
             Severity::Good => (GOOD, "good"),
             Severity::Warning => (WARN, "warn"),
             Severity::Bad => (BAD, "error"),
@@ -128,7 +135,7 @@ impl Finding {
     }
 }
 
-/// Shows the findings, problems first; the status is that of the worst.
+/// Shows the findings, after what was done the problems; the status is that of the worst.
 pub(super) fn print_findings(findings: Vec<Finding>, out: &Output) -> CommandStatus {
     let status = findings.iter().map(|f| f.status).max().unwrap_or(CommandStatus::Ok);
     if out.is_json {
@@ -138,7 +145,7 @@ pub(super) fn print_findings(findings: Vec<Finding>, out: &Output) -> CommandSta
     }
     let findings = without_repetitions(findings);
     let of = |severity| findings.iter().filter(move |f| f.severity == severity);
-    of(Severity::Bad).chain(of(Severity::Warning)).for_each(|finding| finding.print(out));
+    of(Severity::Done).chain(of(Severity::Bad)).chain(of(Severity::Warning)).for_each(|finding| finding.print(out));
     if out.verbosity > 0 {
         of(Severity::Good).for_each(|finding| finding.print(out));
     }
@@ -149,7 +156,9 @@ pub(super) fn print_findings(findings: Vec<Finding>, out: &Output) -> CommandSta
 /// A cause that stops several checks is told once.
 fn without_repetitions(findings: Vec<Finding>) -> Vec<Finding> {
     let mut told = HashSet::new();
-    let is_new = |f: &Finding| f.severity == Severity::Good || told.insert((f.text.clone(), f.hint.clone()));
+    let is_new = |f: &Finding| {
+        matches!(f.severity, Severity::Done | Severity::Good) || told.insert((f.text.clone(), f.hint.clone()))
+    };
     findings.into_iter().filter(is_new).collect()
 }
 

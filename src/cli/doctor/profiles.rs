@@ -111,16 +111,16 @@ fn take_over_finding(setup: &Setup, name: &ProfileName, taken: &TakeOverResult) 
     match taken {
         TakeOverResult::Failed(outcome) => Finding::from_outcome("take-over", outcome).for_profile(name),
         TakeOverResult::AlreadyOwned => {
-            Finding::good("take-over", format!("{name}: already owned by this state directory"))
+            Finding::done("take-over", format!("{name}: already owned by this state directory"))
         }
         TakeOverResult::TakenOver => {
-            Finding::good("take-over", format!("{name}: owned by this machine and state directory from now on"))
+            Finding::done("take-over", format!("{name}: owned by this machine and state directory from now on"))
         }
         TakeOverResult::Adopted(g) => {
-            Finding::good("take-over", format!("{name}: adopted the keyring item as generation {g}"))
+            Finding::done("take-over", format!("{name}: adopted the keyring item as generation {g}"))
         }
         TakeOverResult::Republished(g) => {
-            Finding::good("take-over", format!("{name}: wrote the stored credential to the keyring as generation {g}"))
+            Finding::done("take-over", format!("{name}: wrote the stored credential to the keyring as generation {g}"))
         }
         TakeOverResult::Unverified { claimed } => {
             let text =

@@ -309,13 +309,10 @@ fn take_over_leaves_a_token_that_another_profile_holds() {
     assert_eq!((server.counts().refresh_requests, server.counts().presented_again), (1, 0));
 }
 
-/// The other keyrings, in the long run: their packages bring half a desktop.
-#[ignore = "needs keepassxc and kwalletd5; contrib/test runs it"]
+/// The other keyrings. `contrib/test` leaves it out by its name: the packages bring half a desktop.
+#[ignore = "needs keepassxc and kwalletd5; contrib/test --long runs it"]
 #[test]
 fn kwallet_and_keepassxc_keep_credentials_over_a_restart() {
-    if std::env::var_os("KEEPALIVE_LONG").is_none() {
-        return;
-    }
     for program in [OtherKeyring::KWallet, OtherKeyring::KeePassXc] {
         let server = AuthServer::start(RotationMode::Strict);
         let mut sandbox = Sandbox::new();

@@ -253,19 +253,27 @@ fn tests_wait_for_events_and_do_not_sleep() {
     none(files("tests/it", ".rs").into_iter().filter(sleeps).map(|(file, _)| format!("{file}: sleeps")).collect());
 }
 
-/// What plain `cargo test` leaves out says why, and who runs it: nothing is skipped in silence.
+/// What plain `cargo test` leaves out says why, and what runs it; `contrib/test` leaves out by name.
 #[test]
 fn ignored_tests_say_what_they_need_and_are_run_by_contrib_test() {
-    let is_told = |line: &str| line.starts_with("#[ignore = \"needs ") && line.ends_with("; contrib/test runs it\"]");
     let mark = ["#[", "ignore"].concat();
-    none(
-        files("tests", ".rs")
-            .iter()
-            .flat_map(|(file, text)| text.lines().map(move |line| (file, line.trim())))
-            .filter(|(_, line)| line.starts_with(&mark) && !is_told(line))
-            .map(|(file, line)| format!("{file}: {line}"))
-            .collect(),
-    );
+    let script = std::fs::read_to_string(root().join("contrib/test")).unwrap();
+    let is_told = |line: &str, function: &str| {
+        let is_skipped = script.contains(&format!("--skip={function}"));
+        let by = if is_skipped { "; contrib/test --long runs it\"]" } else { "; contrib/test runs it\"]" };
+        line.starts_with("#[ignore = \"needs ") && line.ends_with(by)
+    };
+    let mut wrong = Vec::new();
+    for (file, text) in files("tests", ".rs") {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for (at, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with(&mark)) {
+            let named = lines[at..].iter().find_map(|l| l.strip_prefix("fn ")?.split('(').next()).unwrap_or("");
+            if !is_told(line, named) {
+                wrong.push(format!("{file}: {line}"));
+            }
+        }
+    }
+    none(wrong);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! `keepalive daemon`: runs the scheduler and the broker until it is stopped.
 
 use std::convert::Infallible;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -48,6 +50,13 @@ pub(super) fn run(_args: &DaemonArgs, global: &GlobalArgs, out: &Output) -> Comm
     }
 }
 
+fn listen(path: &Path) -> Result<UnixListener, Failure> {
+    socket::listen(path).map_err(|e| {
+        Failure::new(ErrorKind::Socket, format!("cannot listen on {}: {e}", path.display()))
+            .with_hint("set KEEPALIVE_SOCKET to a path of at most 100 bytes in a directory of your own")
+    })
+}
+
 fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandStatus, Failure)> {
     // The file's stamp is taken first, so that a change during the start counts.
     let seen = file_stamp(&Environment::from_env(global.config.as_deref()).config);
@@ -64,12 +73,7 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     let services = services_runtime()
         .map_err(|e| (CommandStatus::Failed, Failure::new(ErrorKind::Runtime, format!("cannot start: {e}"))))?;
     let socket_path = setup.environment.socket.clone();
-    let listener = socket::listen(&socket_path).map_err(|e| {
-        (
-            CommandStatus::Failed,
-            Failure::new(ErrorKind::Socket, format!("cannot listen on {}: {e}", socket_path.display())),
-        )
-    })?;
+    let listener = listen(&socket_path).map_err(|f| (CommandStatus::Failed, f))?;
     let shared = Arc::new(DaemonState::new(setup));
     let scheduler = Scheduler::new(engine.clone(), shared.profile_lookup());
     let bell = Arc::clone(&scheduler.config_changed);

@@ -123,6 +123,16 @@ fn next_rehearsal_ends_the_daemon_of_an_earlier_one() {
     }
 }
 
+/// A socket's path is short on every Unix.
+#[test]
+fn rehearse_shows_why_its_daemon_does_not_start() {
+    let mut sandbox = Sandbox::new();
+    sandbox.file_store("");
+    let long = sandbox.path(&"long".repeat(30)).join("keepalive").display().to_string();
+    sandbox.set_env("KEEPALIVE_STATE_DIR", &long);
+    sandbox.keepalive(&["rehearse"]).exits(1).says("the daemon exited at once").says("set KEEPALIVE_SOCKET to a path");
+}
+
 #[test]
 fn rehearse_stops_on_a_broken_configuration() {
     let sandbox = Sandbox::new();

@@ -112,6 +112,11 @@ impl RehearsalEnvironment {
         self.dir.join("socket")
     }
 
+    /// Where the daemon writes its errors: nothing reads them while it runs, and a full pipe would stop it.
+    pub(super) fn daemon_errors(&self) -> PathBuf {
+        self.dir.join("daemon.log")
+    }
+
     /// This program as a process of its own, in this environment.
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.executable);

@@ -1,5 +1,6 @@
 //! The processes of a rehearsal. None outlives it: it could write again what is removed.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::process::{Child, ExitStatus, Stdio};
 use std::thread;
@@ -87,9 +88,12 @@ impl Drop for Daemon {
 }
 
 pub(super) fn start_daemon(stage: &RehearsalEnvironment) -> Result<Daemon, String> {
+    let cannot_start = |e: io::Error| format!("cannot start the daemon: {e}");
+    #[expect(clippy::disallowed_methods, reason = "it is removed with the rehearsal and need not be synced")]
+    let errors = File::create(stage.daemon_errors()).map_err(cannot_start)?;
     let mut command = stage.command(&["--quiet", "daemon"]);
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut daemon = Daemon(Some(command.spawn().map_err(|e| format!("cannot start the daemon: {e}"))?));
+    command.stdout(Stdio::null()).stderr(errors);
+    let mut daemon = Daemon(Some(command.spawn().map_err(cannot_start)?));
     for _ in 0..PROCESS_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
         if stage.socket().exists() {
             return Ok(daemon);
@@ -98,12 +102,21 @@ pub(super) fn start_daemon(stage: &RehearsalEnvironment) -> Result<Daemon, Strin
             return Err("interrupted".into());
         }
         if let Some(Ok(Some(status))) = daemon.0.as_mut().map(Child::try_wait) {
-            return Err(format!("the daemon exited at once with {status}"));
+            return Err(with_daemon_errors(stage, &format!("the daemon exited at once with {status}")));
         }
         #[expect(clippy::disallowed_methods, reason = "no event tells that a process of another session listens")]
         thread::sleep(POLL_INTERVAL);
     }
-    Err("the daemon does not listen on its socket".into())
+    Err(with_daemon_errors(stage, "the daemon does not listen on its socket"))
+}
+
+/// Adds what the daemon wrote to stderr, if it wrote anything.
+fn with_daemon_errors(stage: &RehearsalEnvironment, message: &str) -> String {
+    let written = std::fs::read_to_string(stage.daemon_errors()).unwrap_or_default();
+    match written.trim() {
+        "" => message.into(),
+        errors => format!("{message}: {}", errors.trim_start_matches("error: ")),
+    }
 }
 
 pub(super) fn stop_daemon(stage: &RehearsalEnvironment, mut daemon: Daemon) -> Result<(), String> {
@@ -111,8 +124,9 @@ pub(super) fn stop_daemon(stage: &RehearsalEnvironment, mut daemon: Daemon) -> R
         return Ok(());
     };
     process::terminate(child.id(), Termination::Graceful).map_err(|e| format!("cannot stop the daemon: {e}"))?;
-    let status = wait(stage, &mut child).map_err(|e| format!("the daemon does not stop: {e}"))?;
-    if status.success() { Ok(()) } else { Err(format!("the daemon exited with {status}")) }
+    let status =
+        wait(stage, &mut child).map_err(|e| with_daemon_errors(stage, &format!("the daemon does not stop: {e}")))?;
+    if status.success() { Ok(()) } else { Err(with_daemon_errors(stage, &format!("the daemon exited with {status}"))) }
 }
 
 /// The processes of a round that are not waited for yet. None may outlive the rehearsal: it could write again what is removed.

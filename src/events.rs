@@ -29,7 +29,7 @@ const fn event(name: &'static str, level: &'static str, text: &'static str) -> E
 }
 
 /// All events, in the order of the manual.
-pub const EVENTS: [EventInfo; 43] = [
+pub const EVENTS: [EventInfo; 44] = [
     event("daemon.up", "info", "The daemon accepts requests."),
     event("daemon.watching", "info", "How many profiles the daemon refreshes, and which is next."),
     event("daemon.reload", "info", "The configuration was read again."),
@@ -48,6 +48,7 @@ pub const EVENTS: [EventInfo; 43] = [
     event("store.unavailable", "error", "The store or the keyring could not be read or written."),
     event("recovered", "info", "A profile that needed attention no longer does."),
     event("adopted", "info", "A newer credential of the followed tool was stored."),
+    event("follow.alone", "warn", "The followed tool is signed out, so keepalive goes on alone."),
     event("logout", "info", "A profile was signed out by this command."),
     event("profile.gone", "info", "A profile was signed out by another process."),
     event("network.changed", "info", "The network has changed, so profiles that reached no server are tried again."),
@@ -228,6 +229,10 @@ pub fn needs_attention(profile: &ProfileName, state: ProfileState, error: Option
 pub fn adopted(profile: &Profile, generation: Generation) {
     let (generation, provider) = (generation.get(), profile.provider.name.as_str());
     tracing::info!(event = "adopted", profile = %profile.name, provider, generation, "adopted");
+}
+
+pub fn goes_on_alone(profile: &Profile, told: &str) {
+    tracing::warn!(event = "follow.alone", profile = %profile.name, "{told}");
 }
 
 // ---- Decisions ----

@@ -227,6 +227,11 @@ pub struct Policy {
 pub const GRACE_SAFETY_MARGIN: Duration = Duration::from_secs(2);
 
 impl Policy {
+    /// Whether a refresh uses the refresh token up, so that two holders of it sign each other out.
+    pub fn rotates(&self) -> bool {
+        self.rotation != Rotation::None
+    }
+
     /// The grace that two attempts need (rule 19). A server that gives less is treated as strict.
     pub fn required_grace(&self) -> Duration {
         let pause = match self.grace_semantics {

@@ -13,6 +13,7 @@ use super::{GlobalArgs, completion};
 use crate::cli::setup;
 use crate::cli::setup::Setup;
 use crate::clock::Timestamp;
+use crate::credential::external::ImportSource;
 use crate::engine::status;
 use crate::engine::status::ProfileStatus;
 use crate::outcome::{ErrorKind, Failure, OutcomeKind, ProfileState, Publication};
@@ -39,6 +40,7 @@ pub(super) struct StatusRow {
     pub journal: Option<Journal>,
     pub status: ProfileStatus,
     is_followed: bool,
+    rotates: bool,
 }
 
 impl StatusRow {
@@ -58,6 +60,7 @@ impl StatusRow {
             provider: profile.as_ref().ok().map(|profile| profile.provider.name.clone()).or(bound),
             journal: journal.ok().flatten(),
             status,
+            rotates: profile.as_ref().is_ok_and(|profile| profile.provider.policy.rotates()),
             is_followed: profile.is_ok_and(|profile| profile.follow),
         }
     }
@@ -258,7 +261,7 @@ fn lay_out(header: &[String], cells: &[Vec<String>], width: Option<usize>) -> St
 fn print_notes(row: &StatusRow, look: &Look, out: &Output) {
     let name = &row.name;
     if let Some(origin) = row.journal.as_ref().and_then(|r| r.origin.as_ref()).filter(|_| row.is_followed) {
-        out.paragraph(&format!("{name}: follows {origin}"), 2);
+        out.paragraph(&format!("{name}: {}", follow_note(row, origin)), 2);
     }
     if let Some(error) = &row.status.error {
         let message = &error.message;
@@ -282,6 +285,16 @@ fn print_notes(row: &StatusRow, look: &Look, out: &Output) {
         };
         let verb = if by <= look.now { "expired" } else { "expires" };
         out.paragraph(&format!("{name}: the refresh token itself {verb} {when}; {remedy}"), 2);
+    }
+}
+
+/// What the followed tool does for the profile.
+fn follow_note(row: &StatusRow, origin: &ImportSource) -> String {
+    let journal = row.journal.as_ref();
+    match (row.rotates, journal.is_some_and(|journal| journal.is_followed_alone)) {
+        (_, true) => format!("{} is signed out: keepalive goes on alone", origin.tool),
+        (true, false) => format!("follows {origin}, which refreshes first; keepalive adopts the result"),
+        (false, false) => format!("follows {origin}"),
     }
 }
 

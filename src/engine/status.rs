@@ -58,7 +58,10 @@ pub fn status_of(
         (Ok(journal), Ok(profile)) => configured_status(store, journal.as_ref(), profile, now),
     };
     let last_attempt = journal.as_ref().ok().and_then(|journal| journal.as_ref()?.last_attempt.as_ref());
-    ProfileStatus { last_failure: last_attempt.and_then(|attempt| attempt.error.clone()), ..status }
+    let last_failure = last_attempt.and_then(|attempt| attempt.error.clone());
+    // To wait for a followed tool is no failure while the access token lives.
+    let is_told = |failure: &Failure| failure.kind != ErrorKind::ToolFirst || status.state != ProfileState::Fresh;
+    ProfileStatus { last_failure: last_failure.filter(is_told), ..status }
 }
 
 fn configured_status(store: &Store, journal: Option<&Journal>, profile: &Profile, now: &Moment) -> ProfileStatus {
@@ -264,13 +267,16 @@ fn unblocked_status(
             != Freshness::Fresh
             || is_renewal_due(journal, Duration::ZERO, now);
     let is_alive = validity.is_some_and(|v| !v.remaining(now).is_zero());
-    let source = journal.block(Cause::FollowSource).and_then(|block| block.blocked_until(now));
-    let not_before = journal.blocked_until(now).max(source);
+    let delay = journal.blocks.iter().filter(|block| block.cause.is_delay()).find_map(|block| block.blocked_until(now));
+    let not_before = journal.blocked_until(now).max(delay);
     let planned = validity.map_or(now.wall, |v| margin_reached_at(v, status_policy, now));
     let planned = renewal_at(journal).map_or(planned, |at| planned.min(at));
     let planned = not_before.map_or(planned, |at| planned.max(at));
+    let is_waiting = status_policy.is_following && journal.block(Cause::FollowWait).is_some();
     let state = match (is_alive, is_due, not_before) {
         (false, ..) if validity.is_some() => ProfileState::Expired,
+        // The tool refreshes it.
+        (true, true, _) if is_waiting => ProfileState::Fresh,
         (_, true, Some(_)) => ProfileState::Deferred,
         (_, true, None) => ProfileState::Due,
         (_, false, _) => ProfileState::Fresh,

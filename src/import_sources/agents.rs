@@ -80,11 +80,23 @@ pub(super) fn cliproxy(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError>
     if file.get("type").is_some_and(Value::is_string) {
         return Ok(vec![cliproxy_account(String::new(), &file)]);
     }
-    let files = file.iter().filter_map(|(name, content)| Some((name, content.as_object()?)));
-    let entries = files
-        .filter(|(_, content)| content.get("type").is_some_and(Value::is_string))
-        .map(|(name, content)| cliproxy_account(name.trim_end_matches(".json").to_owned(), content));
+    let entries = file.iter().filter_map(|(name, content)| {
+        let id = name.trim_end_matches(".json").to_owned();
+        match content {
+            Value::Object(content) if content.get("type").is_some_and(Value::is_string) => {
+                Some(cliproxy_account(id, content))
+            }
+            Value::Null => Some(torn_account(id)),
+            _ => None,
+        }
+    });
     some_or_signed_out(entries.collect())
+}
+
+/// A file that is no JSON.
+fn torn_account(id: String) -> ToolAccount {
+    let trouble = ToolStoreError::new("it is not JSON", "the tool may be writing it: try again");
+    ToolAccount { id, provider: None, credential: Err(trouble) }
 }
 
 fn cliproxy_account(id: String, file: &Map<String, Value>) -> ToolAccount {
@@ -106,6 +118,9 @@ pub(super) fn mcp_remote(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreErro
     }
     let entries = files.iter().filter_map(|(name, tokens)| {
         let hash = name.strip_suffix("_tokens.json")?;
+        if tokens.is_null() {
+            return Some(torn_account(hash.to_owned()));
+        }
         let mut members = tokens.as_object()?.clone();
         let client = files.get(&format!("{hash}_client_info.json")).and_then(|client| client.get("client_id"));
         if let Some(client) = client {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::import_sources::ToolStoreError;
-use crate::sys::durable;
+use crate::sys::{durable, secret_file};
 
 /// The size limit: no store of one person's sign-ins is larger.
 pub(super) const MAX_STORE_BYTES: u64 = 8 * 1024 * 1024;
@@ -24,12 +24,33 @@ pub(super) fn from_file(place: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Tool
     Ok(Some(bytes))
 }
 
+/// Checks that a store that is not there was removed. It is unknown where it would be on a filesystem that is not there now:
+/// where a link leads nowhere, or the directory that is left is another user's, as that of mount points is.
+pub(super) fn check_gone(place: &Path) -> Result<(), ToolStoreError> {
+    let left = place.ancestors().find(|path| std::fs::symlink_metadata(path).is_ok());
+    match left {
+        Some(dir) if dir != place && dir.is_dir() && secret_file::is_owned(dir) => Ok(()),
+        Some(_) | None => Err(ToolStoreError::new("it cannot be found", "it may be on a filesystem that is not mounted")),
+    }
+}
+
+/// Whether Codex is told to keep its sign-in in the keyring, or there first.
+pub(super) fn uses_keyring(home: &Path) -> bool {
+    let text = match from_file(&home.join("config.toml")) {
+        Ok(text) => text.unwrap_or_default(),
+        Err(_) => return true,
+    };
+    let text = String::from_utf8_lossy(&text);
+    let mut lines = text.lines().filter_map(|line| line.split_once('='));
+    lines.any(|(key, value)| key.trim() == "cli_auth_credentials_store" && !value.contains("file"))
+}
+
 pub(super) fn unreadable_error(error: &std::io::Error) -> ToolStoreError {
     ToolStoreError::new(format!("it cannot be read: {error}"), "make it readable for the user that runs keepalive")
 }
 
 /// The JSON files of a directory as one object by their names: all, or those whose name begins so. A file that is
-/// no JSON is left out: a tool may be writing it.
+/// no JSON is null: a tool may be writing it.
 pub(super) fn read_directory(dir: &Path, prefix: Option<&str>) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
     let mut files = Map::new();
     let mut size = 0;
@@ -43,9 +64,7 @@ pub(super) fn read_directory(dir: &Path, prefix: Option<&str>) -> Result<Option<
         if size > MAX_STORE_BYTES {
             return Err(ToolStoreError::new("it is too large", "give the path of one file in it"));
         }
-        if let Ok(content) = serde_json::from_slice::<Value>(&bytes) {
-            files.insert(name, content);
-        }
+        files.insert(name, serde_json::from_slice::<Value>(&bytes).unwrap_or_default());
     }
     Ok(Some(Zeroizing::new(Value::Object(files).to_string().into_bytes())))
 }

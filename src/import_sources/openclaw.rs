@@ -12,7 +12,8 @@ const REFRESH_MARKER: &str = "openclaw-oauth-refresh-fence:";
 
 /// The rows of both databases: a row holds the profiles of one store as JSON, and there is one row a line.
 pub(super) fn read(rows: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
-    let (mut entries, mut is_understood) = (Vec::new(), false);
+    // Without a row no one is signed in.
+    let (mut entries, mut is_understood) = (Vec::new(), rows.is_empty());
     for row in rows.split(|b| *b == b'\n').filter(|row| !row.is_empty()) {
         if let Some(Value::Object(profiles)) = object(row)?.get("profiles") {
             is_understood = true;

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::credential::external::{AccountIdentity, ExternalCredential, ImportSource};
-use crate::engine::refresh::followed_stores::FollowedStores;
+use crate::engine::refresh::followed_stores::{FollowedStores, StoreContent, ToolFacts};
 use crate::import_sources::files;
 use crate::import_sources::files::{MAX_STORE_BYTES, from_file, mcp_remote_dir, unreadable_error};
 use crate::import_sources::tools::Tool;
@@ -64,16 +64,21 @@ impl ToolStores {
                 None => read_by_tool(tool, selector)?,
             },
         };
-        self.pick_account(tool, &bytes, selector.account.as_deref())
+        let found = self.pick_account(tool, &bytes, selector.account.as_deref());
+        found.map_err(|trouble| trouble.to_failure(tool.info().name, &bytes.location))
     }
 
-    fn pick_account(&self, tool: Tool, bytes: &StoreBytes, account: Option<&str>) -> Result<FoundCredential, Failure> {
-        let told = |trouble: ToolStoreError| trouble.to_failure(tool.info().name, &bytes.location);
-        let entries = read(tool, &bytes.bytes).map_err(told)?;
-        let ToolAccount { id, provider, credential: content } = select_account(entries, account).map_err(told)?;
-        let mut foreign = content.map_err(|trouble| {
-            let whose = if id.is_empty() { String::new() } else { format!("{id}: ") };
-            told(ToolStoreError::new(format!("{whose}{}", trouble.message), trouble.hint))
+    fn pick_account(
+        &self,
+        tool: Tool,
+        bytes: &StoreBytes,
+        account: Option<&str>,
+    ) -> Result<FoundCredential, ToolStoreError> {
+        let entries = read(tool, &bytes.bytes)?;
+        let ToolAccount { id, provider, credential: content } = select_account(entries, account)?;
+        let mut foreign = content.map_err(|trouble| match id.is_empty() {
+            true => trouble,
+            false => ToolStoreError { message: format!("{id}: {}", trouble.message), ..trouble },
         })?;
         if tool == Tool::Claude && bytes.can_be_reread {
             foreign.identity = claude_account(Path::new(&bytes.location)).merged_with(foreign.identity);
@@ -107,16 +112,6 @@ impl ToolStores {
             Tool::McpRemote => homes.mcp_remote.as_deref().map(mcp_remote_dir),
             Tool::Rclone => homes.rclone.clone(),
             Tool::GhHosts => below(&homes.gh, "hosts.yml"),
-        }
-    }
-
-    /// Whether the store that a credential came from, or the account in it, is certainly gone.
-    pub fn is_gone(&self, origin: &ImportSource, within: &str) -> bool {
-        let Some((tool, place)) = Tool::from_name(&origin.tool).zip(origin.location.as_ref()) else { return false };
-        match self.read_bytes(tool, Path::new(place), within) {
-            Ok(None) => true,
-            Ok(Some(bytes)) => account_in(tool, &bytes, origin).is_err_and(|trouble| trouble.is_signed_out),
-            Err(_) => false,
         }
     }
 
@@ -163,8 +158,12 @@ impl ToolStores {
         match self.keyring.read(&item) {
             Ok(found) => Ok(found.map(|found| Zeroizing::new(found.value.as_bytes().to_vec()))),
             Err(e) => match e.cause() {
-                // Without a keyring there is no item either.
-                KeyringError::NoBus | KeyringError::NoService | KeyringError::NoCollection => Ok(None),
+                // Without a keyring there is no item either, unless Codex is told to use one: another session may have it.
+                KeyringError::NoBus | KeyringError::NoService | KeyringError::NoCollection
+                    if !files::uses_keyring(&home) =>
+                {
+                    Ok(None)
+                }
                 _ => {
                     let message = format!("it does not exist, and the keyring cannot be read: {e}");
                     Err(ToolStoreError::new(message, e.hint()))
@@ -175,15 +174,40 @@ impl ToolStores {
 }
 
 impl FollowedStores for ToolStores {
-    fn read(&self, origin: &ImportSource, within: &str) -> Result<ExternalCredential, Failure> {
+    fn about(&self, origin: &ImportSource) -> ToolFacts {
+        match Tool::from_name(&origin.tool) {
+            Some(tool) => {
+                ToolFacts { is_refreshing: tool.info().is_refreshing, sign_out: tool.info().sign_out_hint(origin) }
+            }
+            None => ToolFacts { is_refreshing: false, sign_out: format!("sign out of {}", origin.tool) },
+        }
+    }
+
+    fn read(&self, origin: &ImportSource, within: &str) -> Result<StoreContent, Failure> {
         let unknown = || {
             Failure::new(ErrorKind::Follow, format!("the store of {} cannot be read unattended", origin.tool))
                 .with_hint(format!("remove follow = true from [profile.{within}]"))
         };
         let tool = Tool::from_name(&origin.tool).ok_or_else(unknown)?;
         let place = origin.location.as_ref().ok_or_else(unknown)?;
-        let bytes = self.read_at(tool, Path::new(place), within)?;
-        self.pick_account(tool, &bytes, origin.account.as_deref()).map(|taken| taken.credential)
+        let failed = |trouble: &ToolStoreError| Err(trouble.to_failure(tool.info().name, place));
+        let gone = || StoreContent::SignedOut(format!("{place}: it does not exist"));
+        let read = match self.read_bytes(tool, Path::new(place), within) {
+            Ok(None) => return files::check_gone(Path::new(place)).map(|()| gone()).or_else(|trouble| failed(&trouble)),
+            Ok(Some(bytes)) => {
+                // A part of a file of lines reads like a file that has less in it.
+                let is_part = matches!(tool, Tool::Rclone | Tool::GhHosts) && bytes.last() != Some(&b'\n');
+                let bytes = StoreBytes { bytes, location: place.clone(), can_be_reread: true };
+                let found = self.pick_account(tool, &bytes, origin.account.as_deref());
+                found.map_err(|trouble| ToolStoreError { is_signed_out: trouble.is_signed_out && !is_part, ..trouble })
+            }
+            Err(trouble) => Err(trouble),
+        };
+        match read {
+            Ok(found) => Ok(StoreContent::Credential(Box::new(found.credential))),
+            Err(trouble) if trouble.is_signed_out => Ok(StoreContent::SignedOut(format!("{place}: {}", trouble.message))),
+            Err(trouble) => failed(&trouble),
+        }
     }
 }
 
@@ -247,50 +271,55 @@ fn from_stdin(tool: Tool) -> Result<StoreBytes, Failure> {
     }
 }
 
-/// The two tables that hold auth profiles: of the shared database, and of an agent's own.
-const QUERIES: [&str; 2] = [
-    "SELECT value_json FROM config_machine_state WHERE state_key = 'authProfiles.store'",
-    "SELECT store_json FROM auth_profile_store",
+/// The two tables that hold auth profiles, of the shared database and of an agent's own; each database has one of them.
+const TABLES: [(&str, &str); 2] = [
+    (
+        "config_machine_state",
+        "SELECT value_json FROM config_machine_state WHERE state_key = 'authProfiles.store'",
+    ),
+    ("auth_profile_store", "SELECT store_json FROM auth_profile_store"),
 ];
 
 /// Reads OpenClaw's rows with the `sqlite3` program: keepalive links no C library, and the newest rows may be in the
-/// log beside the database, which only SQLite can read.
+/// log beside the database, which only SQLite can read. No rows: the database was read, and has none.
 fn openclaw_rows(place: &Path, within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
-    if !place.exists() {
-        return Ok(None);
+    match std::fs::metadata(place) {
+        // SQLite reads it as a database without tables.
+        Ok(about) if about.len() == 0 => {
+            return Err(ToolStoreError::new("it is empty", "the tool may be writing it: try again"));
+        }
+        Ok(_) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(unreadable_error(&e)),
     }
     let url = url::Url::from_file_path(place)
         .map_err(|()| ToolStoreError::new("cannot pass its path to sqlite3", "use an absolute path"))?;
     // Without a log no program has the database open, and reading it must not create files beside it.
     let has_log = place.with_file_name(format!("{}-wal", file_name(place))).exists();
     let mode = if has_log { "mode=ro" } else { "mode=ro&immutable=1" };
-    let table = QUERIES.iter().map(|query| {
-        let argv = ["sqlite3", "-readonly", "-batch", "-noheader", "-init", "/dev/null", "-cmd", ".timeout 2000"];
-        let argv = argv.iter().map(|a| (*a).to_owned()).chain([format!("{url}?{mode}"), (*query).to_owned()]);
-        process::run_command(&argv.collect::<Vec<_>>(), within, WaitPolicy::Silent { longest: MAX_STORE_BYTES })
-    });
+    let select = |query: &str| select_rows(&format!("{url}?{mode}"), query, within);
+    let tables = select("SELECT name FROM sqlite_master WHERE type = 'table'")?;
+    let tables = String::from_utf8_lossy(&tables).into_owned();
     let mut rows = Zeroizing::new(Vec::new());
-    let mut failed = None;
-    for result in table {
-        match result {
-            Ok(found) => rows.extend_from_slice(&found),
-            Err(process::CommandError::Start(..)) => {
-                return Err(ToolStoreError::new(
-                    "it is an SQLite database, but the program sqlite3 is not installed",
-                    "apt-get install sqlite3",
-                ));
-            }
-            // Each database has one of the two tables.
-            Err(e) => failed = Some(e),
-        }
+    for (_, query) in TABLES.iter().filter(|(table, _)| tables.lines().any(|name| name == *table)) {
+        rows.extend_from_slice(&select(query)?);
     }
-    match failed {
-        Some(e) if rows.is_empty() => Err(ToolStoreError::new(
+    Ok(Some(rows))
+}
+
+fn select_rows(database: &str, query: &str, within: &str) -> Result<Zeroizing<Vec<u8>>, ToolStoreError> {
+    let argv = ["sqlite3", "-readonly", "-batch", "-noheader", "-init", "/dev/null", "-cmd", ".timeout 2000"];
+    let argv: Vec<_> = argv.into_iter().chain([database, query]).map(str::to_owned).collect();
+    process::run_command(&argv, within, WaitPolicy::Silent { longest: MAX_STORE_BYTES }).map_err(|e| match e {
+        process::CommandError::Start(..) => ToolStoreError::new(
+            "it is an SQLite database, but the program sqlite3 is not installed",
+            "apt-get install sqlite3",
+        ),
+        e => ToolStoreError::new(
             format!("it has no auth profiles that sqlite3 can read: {e}"),
             "use OpenClaw's database: ~/.openclaw/state/openclaw.sqlite, or openclaw-agent.sqlite of an agent",
-        )),
-        Some(_) | None => Ok(Some(rows)),
-    }
+        ),
+    })
 }
 
 /// pizauth keeps its tokens in memory, and this command of it prints them.

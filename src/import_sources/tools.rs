@@ -34,6 +34,8 @@ pub struct ToolInfo {
     pub provider: Option<&'static str>,
     /// Whether its store can be read without a person. A store that cannot is neither followed nor watched.
     pub is_readable_unattended: bool,
+    /// Whether the tool refreshes its tokens. Following one that does not would be a wait without an end.
+    pub is_refreshing: bool,
     /// How to sign out on this machine only; `PLACE` and `ACCOUNT` stand for what was read.
     pub sign_out: &'static str,
     /// The tool's own command for that, which revokes the token at the provider, and so ours too.
@@ -46,6 +48,7 @@ pub const TOOLS: [ToolInfo; 15] = [
         name: "codex",
         provider: Some("openai"),
         is_readable_unattended: true,
+        is_refreshing: true,
         sign_out: "rm PLACE",
         // Tested with 0.169.0.
         do_not_use: "codex logout, which revokes it for both",
@@ -55,6 +58,7 @@ pub const TOOLS: [ToolInfo; 15] = [
         name: "claude",
         provider: Some("anthropic"),
         is_readable_unattended: true,
+        is_refreshing: true,
         // The file also has the logins of MCP servers.
         sign_out: "remove the member \"claudeAiOauth\" from PLACE",
         do_not_use: "claude auth logout, which may revoke it for both",
@@ -64,6 +68,7 @@ pub const TOOLS: [ToolInfo; 15] = [
         name: "grok",
         provider: Some("xai"),
         is_readable_unattended: true,
+        is_refreshing: true,
         sign_out: "remove the entry \"ACCOUNT\" from PLACE",
         do_not_use: "",
     },
@@ -72,6 +77,7 @@ pub const TOOLS: [ToolInfo; 15] = [
         name: "gemini",
         provider: Some("google"),
         is_readable_unattended: true,
+        is_refreshing: true,
         sign_out: "rm PLACE",
         do_not_use: "",
     },
@@ -80,6 +86,7 @@ pub const TOOLS: [ToolInfo; 15] = [
         name: "openclaw",
         provider: None,
         is_readable_unattended: true,
+        is_refreshing: true,
         // Tested: it makes no request (2026.9.6).
         sign_out: "openclaw models auth logout ACCOUNT",
         do_not_use: "",
@@ -89,6 +96,7 @@ pub const TOOLS: [ToolInfo; 15] = [
         name: "oidc-agent",
         provider: None,
         is_readable_unattended: false,
+        is_refreshing: true,
         sign_out: "oidc-add --remove ACCOUNT, then rm its file in ~/.config/oidc-agent or ~/.oidc-agent",
         // Tested with 4.2.6.
         do_not_use: "oidc-gen --delete, which revokes it for both",
@@ -98,6 +106,7 @@ pub const TOOLS: [ToolInfo; 15] = [
         name: "pizauth",
         provider: None,
         is_readable_unattended: true,
+        is_refreshing: true,
         // Despite its name it makes no request (1.1.0).
         sign_out: "pizauth revoke ACCOUNT",
         do_not_use: "",
@@ -107,6 +116,7 @@ pub const TOOLS: [ToolInfo; 15] = [
         name: "opencode",
         provider: None,
         is_readable_unattended: true,
+        is_refreshing: true,
         sign_out: "remove the member \"ACCOUNT\" from PLACE",
         do_not_use: "",
     },
@@ -115,6 +125,7 @@ pub const TOOLS: [ToolInfo; 15] = [
         name: "pi",
         provider: None,
         is_readable_unattended: true,
+        is_refreshing: true,
         sign_out: "remove the member \"ACCOUNT\" from PLACE",
         do_not_use: "",
     },
@@ -123,6 +134,7 @@ pub const TOOLS: [ToolInfo; 15] = [
         name: "hermes",
         provider: None,
         is_readable_unattended: true,
+        is_refreshing: true,
         sign_out: "remove the tokens of \"ACCOUNT\" from PLACE, in providers and in credential_pool",
         do_not_use: "",
     },
@@ -131,6 +143,7 @@ pub const TOOLS: [ToolInfo; 15] = [
         name: "litellm",
         provider: Some("openai"),
         is_readable_unattended: true,
+        is_refreshing: true,
         sign_out: "rm PLACE",
         do_not_use: "",
     },
@@ -139,6 +152,7 @@ pub const TOOLS: [ToolInfo; 15] = [
         name: "cliproxy",
         provider: None,
         is_readable_unattended: true,
+        is_refreshing: true,
         sign_out: "rm PLACE/ACCOUNT.json",
         do_not_use: "",
     },
@@ -147,6 +161,7 @@ pub const TOOLS: [ToolInfo; 15] = [
         name: "mcp-remote",
         provider: None,
         is_readable_unattended: true,
+        is_refreshing: true,
         sign_out: "rm PLACE/ACCOUNT_tokens.json",
         do_not_use: "",
     },
@@ -155,6 +170,7 @@ pub const TOOLS: [ToolInfo; 15] = [
         name: "rclone",
         provider: None,
         is_readable_unattended: true,
+        is_refreshing: true,
         sign_out: "remove the line \"token\" of [ACCOUNT] from PLACE",
         do_not_use: "rclone config disconnect, which revokes it for both at some providers",
     },
@@ -163,6 +179,8 @@ pub const TOOLS: [ToolInfo; 15] = [
         name: "gh-hosts",
         provider: Some("github"),
         is_readable_unattended: true,
+        // It gets none that end.
+        is_refreshing: false,
         sign_out: "remove the host ACCOUNT from PLACE",
         do_not_use: "",
     },

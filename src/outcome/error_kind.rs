@@ -119,6 +119,7 @@ error_kinds! {
     Interrupted, "interrupted", TryAgain, "The refresh was cancelled before anything was sent.";
     Discovery, "discovery", TryAgain, "The provider's endpoints could not be discovered (RFC 8414).";
     Source, "source", TryAgain, "The store of the tool that a profile follows cannot be read, so it is unknown whether that tool has used the refresh token. If an import cannot use the store of a tool, the exit status is 1.";
+    ToolFirst, "tool_first", TryAgain, "The tool that a profile follows has the same refresh token, at a provider that rotates: the tool refreshes it, and keepalive adopts the result. See `follow` in keepalive.toml(5).";
     Expired, "expired", TryAgain, "The access token has expired and was not refreshed.";
     NoToken, "no_token", TryAgain, "There is no valid access token.";
     Server, "server", TryAgain, "The provider's response to a login has neither a token nor an error code.";
@@ -139,7 +140,7 @@ error_kinds! {
     OtherServer, "other_server", Configuration, "The credential was issued by another server, or to another client, than the configuration has.";
     StaleCredential, "stale_credential", Configuration, "An older copy of the credential was restored; its refresh token has been consumed.";
     Conflict, "conflict", Configuration, "The stored credential is not older, or belongs to another account, server or client; or another profile has the same refresh token. For an import the exit status is 1.";
-    Follow, "follow", Configuration, "The profile has `follow = true`, but its credential was not imported from another tool.";
+    Follow, "follow", Configuration, "The profile has `follow = true`, but its credential was not imported from another tool, or from one that does not refresh its tokens, at a provider that rotates.";
     Machine, "machine", Configuration, "The store was created on another machine, or in a container; see `keepalive doctor --take-over`.";
     Clone, "clone", Configuration, "The state directory is a copy of another one, or was restored from a backup, or a copy of it was taken over; see `keepalive doctor --take-over`.";
     DomainMismatch, "domain_mismatch", Configuration, "The keyring item belongs to another state directory; see `keepalive doctor --take-over`.";

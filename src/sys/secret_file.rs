@@ -43,14 +43,15 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
     Ok(bytes)
 }
 
+/// Whether a file or directory belongs to this user.
 #[cfg(unix)]
-fn is_owned(path: &Path) -> bool {
+pub(crate) fn is_owned(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path).is_ok_and(|about| about.uid() == rustix::process::geteuid().as_raw())
 }
 
 #[cfg(not(unix))]
-fn is_owned(_path: &Path) -> bool {
+pub(crate) fn is_owned(_path: &Path) -> bool {
     true
 }
 

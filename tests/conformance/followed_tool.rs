@@ -7,7 +7,7 @@ use keepalive::clock::Timestamp;
 use keepalive::credential::external::{AccountIdentity, ExternalCredential, ImportSource};
 use keepalive::credential::token_response;
 use keepalive::credential::token_response::ParsedResponse;
-use keepalive::engine::refresh::followed_stores::FollowedStores;
+use keepalive::engine::refresh::followed_stores::{FollowedStores, StoreContent, ToolFacts};
 use keepalive::engine::status;
 use keepalive::engine::status::StatusPolicy;
 use keepalive::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState, Publication};
@@ -30,17 +30,23 @@ enum ToolContents {
         email: &'static str,
         written: i64,
     },
+    SignedOut,
     #[default]
     Unreadable,
 }
 
 impl FollowedStores for FakeTool {
-    fn read(&self, origin: &ImportSource, within: &str) -> Result<ExternalCredential, Failure> {
+    fn about(&self, _: &ImportSource) -> ToolFacts {
+        ToolFacts { is_refreshing: true, sign_out: "rm auth.json".into() }
+    }
+
+    fn read(&self, origin: &ImportSource, within: &str) -> Result<StoreContent, Failure> {
         assert_eq!((origin.tool.as_str(), within), ("codex", "demo"));
         match self.0.lock().unwrap().clone() {
             ToolContents::Unreadable => {
                 Err(Failure::new(ErrorKind::Source, "auth.json cannot be read").with_hint("look at it"))
             }
+            ToolContents::SignedOut => Ok(StoreContent::SignedOut("auth.json: it does not exist".into())),
             ToolContents::Tokens { answer, email, written } => {
                 let ParsedResponse::Granted(granted) = token_response::parse(200, answer.to_string().as_bytes(), true)
                 else {
@@ -50,13 +56,13 @@ impl FollowedStores for FakeTool {
                     AccountIdentity { email: (!email.is_empty()).then(|| email.into()), ..AccountIdentity::default() };
                 let written = Some(Timestamp::from_secs(written));
                 let client_id = answer["client_id"].as_str().map(str::to_owned);
-                Ok(ExternalCredential {
+                Ok(StoreContent::Credential(Box::new(ExternalCredential {
                     identity,
                     response: *granted,
                     written_at: written,
                     client_id,
                     ..ExternalCredential::default()
-                })
+                })))
             }
         }
     }
@@ -65,6 +71,10 @@ impl FollowedStores for FakeTool {
 impl FakeTool {
     fn holds(&self, answer: &Value, email: &'static str, written: i64) {
         *self.0.lock().unwrap() = ToolContents::Tokens { answer: answer.clone(), email, written };
+    }
+
+    fn signs_out(&self) {
+        *self.0.lock().unwrap() = ToolContents::SignedOut;
     }
 }
 
@@ -82,7 +92,11 @@ struct FollowingWorld {
 
 impl FollowingWorld {
     fn new(mode: RotationMode) -> Self {
-        let mut world = World::new(None, mode, "");
+        Self::configured(mode, "")
+    }
+
+    fn configured(mode: RotationMode, provider: &str) -> Self {
+        let mut world = World::new(None, mode, provider);
         let (tool, answer) = (FakeTool::default(), world.server.mint());
         tool.holds(&answer, "ada@acme.example", EARLIER);
         let identity = AccountIdentity { email: Some("ada@acme.example".into()), ..AccountIdentity::default() };
@@ -125,20 +139,120 @@ impl FollowingWorld {
     }
 }
 
+/// Every way to rotate, as the configuration names it.
+const ROTATING: [&str; 3] =
+    ["rotation = \"strict\"", "rotation = \"grace\"\nreuse_grace = \"60s\"", "rotation = \"lenient\""];
+
 /// Rule 39.
 #[test]
-fn refresh_is_ordinary_while_the_tool_has_the_same_token() {
-    let shared = FollowingWorld::new(RotationMode::Strict);
+fn refresh_is_ordinary_while_the_tool_has_the_same_lasting_token() {
+    let shared = FollowingWorld::configured(RotationMode::NoRotation { echo: true }, "rotation = \"none\"");
     let outcome = shared.world.refresh();
     assert_eq!((outcome.kind, outcome.generation.get(), shared.world.requests()), (OutcomeKind::Refreshed, 3, 1));
 }
 
 /// Rule 39.
 #[test]
+fn token_that_the_tool_holds_is_never_sent_where_it_rotates() {
+    for provider in ROTATING {
+        let shared = FollowingWorld::configured(RotationMode::Strict, provider);
+        // A person insists.
+        let outcome = shared.assert_stops(OutcomeKind::Deferred, "tool_first", 0);
+        let hint = outcome.error.unwrap().hint.unwrap();
+        assert!(hint.contains("run codex once") && hint.contains("rm auth.json"), "{hint}");
+        assert_eq!(shared.state(), ProfileState::Fresh);
+        // In the margin the scheduler asks, and the profile stays fresh while its access token lives.
+        shared.world.clock.advance(ACCESS_LIFETIME / 10 * 9);
+        let outcome = shared.world.refresh_if_due();
+        assert_eq!((outcome.kind, shared.state()), (OutcomeKind::Deferred, ProfileState::Fresh), "{outcome:?}");
+        shared.world.clock.advance(ACCESS_LIFETIME);
+        let outcome = shared.world.refresh_if_due();
+        assert_eq!((outcome.kind, shared.state()), (OutcomeKind::Deferred, ProfileState::Expired), "{outcome:?}");
+        assert_eq!(shared.world.requests(), 0, "{provider}");
+        // The tool refreshes, and all is well.
+        let answer = other_tool::refresh(&shared.world.server, other_tool::token(&shared.answer));
+        shared.tool.holds(&answer, "ada@acme.example", START + 1200);
+        assert_eq!(shared.world.refresh_if_due().kind, OutcomeKind::Refreshed);
+        let counts = shared.world.server.counts();
+        assert_eq!((counts.refresh_requests, counts.presented_again, counts.families_revoked), (1, 0, 0));
+    }
+}
+
+/// Rule 39.
+#[test]
+fn lone_live_token_is_refreshed_while_the_tool_is_signed_out() {
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    *shared.tool.0.lock().unwrap() = ToolContents::Unreadable;
+    shared.assert_stops(OutcomeKind::Deferred, "source", 0);
+    shared.tool.signs_out();
+    let outcome = shared.world.refresh();
+    assert_eq!((outcome.kind, outcome.generation.get(), outcome.error), (OutcomeKind::Refreshed, 3, None));
+    let told = "codex is signed out (auth.json: it does not exist): keepalive goes on alone";
+    assert_eq!(outcome.warnings, [told]);
+    let journal = shared.world.journal();
+    assert!(journal.is_followed_alone && journal.blocks.is_empty(), "{journal:?}");
+    // It is told once.
+    let outcome = shared.world.refresh();
+    assert_eq!((outcome.kind, outcome.warnings.len(), shared.world.requests()), (OutcomeKind::Refreshed, 0, 2));
+}
+
+/// Rule 39.
+#[test]
+fn store_that_comes_back_is_judged_by_what_it_holds() {
+    let alone = || {
+        let shared = FollowingWorld::new(RotationMode::Strict);
+        shared.tool.signs_out();
+        assert_eq!(shared.world.refresh().generation.get(), 3);
+        shared
+    };
+    // A copy from before: its token is consumed.
+    let shared = alone();
+    shared.tool.holds(&shared.answer, "ada@acme.example", EARLIER);
+    assert_eq!((shared.world.refresh().generation.get(), shared.world.requests()), (4, 2));
+    assert!(!shared.world.journal().is_followed_alone);
+    // Its user signed in again.
+    let shared = alone();
+    shared.tool.holds(&shared.world.server.mint(), "ada@acme.example", LATER);
+    assert_eq!((shared.world.refresh().generation.get(), shared.world.requests()), (4, 1));
+    // Another account.
+    let shared = alone();
+    shared.tool.holds(&shared.world.server.mint(), "bob@acme.example", LATER);
+    let outcome = shared.world.refresh();
+    assert_eq!((outcome.kind, shared.world.requests()), (OutcomeKind::ConfigError, 1));
+    // Our own: it was away for a moment.
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    shared.tool.signs_out();
+    shared.world.server.script([Fault::Respond(429, "", "{}")]);
+    shared.world.refresh();
+    shared.tool.holds(&shared.answer, "ada@acme.example", EARLIER);
+    shared.world.clock.advance(ACCESS_LIFETIME);
+    let outcome = shared.world.refresh();
+    assert_eq!(outcome.error.unwrap().kind, ErrorKind::ToolFirst);
+    assert_eq!((outcome.kind, shared.world.requests()), (OutcomeKind::Deferred, 1));
+}
+
+/// Rule 39.
+#[test]
+fn store_that_comes_back_while_connecting_stops_the_send() {
+    let shared = tool_writes_during_refresh(2, |s| ToolContents::Tokens {
+        answer: s.answer.clone(),
+        email: "ada@acme.example",
+        written: EARLIER,
+    });
+    let outcome = shared.world.refresh();
+    let error = outcome.error.unwrap();
+    assert_eq!((outcome.kind, error.kind.word()), (OutcomeKind::Deferred, "interrupted"), "{error:?}");
+    assert_eq!((shared.world.requests(), shared.world.journal().open_intent()), (0, None));
+}
+
+/// Rule 39.
+#[test]
 fn tool_with_a_consumed_token_does_not_stop_a_refresh() {
     let shared = FollowingWorld::new(RotationMode::Strict);
+    shared.tool.signs_out();
     shared.world.refresh();
-    // The tool's store is as it was: its token is in the ledger now.
+    // The tool's store is back as it was: its token is in the ledger now.
+    shared.tool.holds(&shared.answer, "ada@acme.example", EARLIER);
     let outcome = shared.world.refresh();
     assert_eq!((outcome.kind, outcome.generation.get(), shared.world.requests()), (OutcomeKind::Refreshed, 4, 2));
     assert_eq!(shared.world.server.counts().presented_again, 0);
@@ -155,7 +269,9 @@ fn token_refreshed_by_the_tool_is_adopted_without_a_request() {
     assert!(outcome.warnings.iter().any(|w| w == "adopted generation 3 from codex"));
     let stored = shared.world.process().store().snapshot(shared.world.name()).unwrap().unwrap();
     assert_eq!(stored.grant.access.unwrap().expose(), theirs["access_token"]);
-    // Back in step, the next one is ours; the token before is never sent again.
+    // Back in step, the next one is the tool's too, unless it signs out; the token before is never sent again.
+    assert_eq!(shared.world.refresh().kind, OutcomeKind::Deferred);
+    shared.tool.signs_out();
     assert_eq!(shared.world.refresh().generation.get(), 4);
     let counts = shared.world.server.counts();
     assert_eq!((counts.refresh_requests, counts.presented_again, counts.families_revoked), (2, 0, 0));
@@ -163,17 +279,22 @@ fn token_refreshed_by_the_tool_is_adopted_without_a_request() {
 
 /// Rule 39.
 #[test]
-fn adopted_token_that_expires_soon_is_refreshed_at_once() {
-    let shared = FollowingWorld::new(RotationMode::Strict);
-    let mut theirs = other_tool::refresh(&shared.world.server, other_tool::token(&shared.answer));
-    theirs["expires_in"] = Value::Null;
-    theirs["expires_at"] = json!(START + 1);
-    shared.tool.holds(&theirs, "ada@acme.example", LATER);
-    shared.world.clock.advance(ACCESS_LIFETIME);
-    let outcome = shared.world.refresh_if_due();
-    assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Refreshed, 4), "{outcome:?}");
-    let counts = shared.world.server.counts();
-    assert_eq!((counts.refresh_requests, counts.presented_again), (2, 0));
+fn adopted_token_that_expires_soon_is_left_to_a_rotating_tool() {
+    let lasting = (RotationMode::Lenient, "rotation = \"none\"", OutcomeKind::Refreshed, 4, 2);
+    for (mode, provider, kind, generation, requests) in
+        [(RotationMode::Strict, "", OutcomeKind::Deferred, 3, 1), lasting]
+    {
+        let shared = FollowingWorld::configured(mode, provider);
+        let mut theirs = other_tool::refresh(&shared.world.server, other_tool::token(&shared.answer));
+        theirs["expires_in"] = Value::Null;
+        theirs["expires_at"] = json!(START + 1);
+        shared.tool.holds(&theirs, "ada@acme.example", LATER);
+        shared.world.clock.advance(ACCESS_LIFETIME);
+        let outcome = shared.world.refresh_if_due();
+        assert_eq!((outcome.kind, outcome.generation.get()), (kind, generation), "{outcome:?}");
+        let counts = shared.world.server.counts();
+        assert_eq!((counts.refresh_requests, counts.presented_again), (requests, 0));
+    }
 }
 
 /// Rule 11.
@@ -188,6 +309,7 @@ fn crash_during_adoption_loses_nothing_and_sends_nothing() {
         let outcome = world.refresh_if_due();
         assert_eq!((outcome.kind, outcome.generation.get()), (OutcomeKind::Fresh, 3), "{outcome:?}");
         assert_eq!((world.published(), world.requests()), (Some(3), 1), "the request was the tool's");
+        shared.tool.signs_out();
         assert_eq!(world.refresh().generation.get(), 4);
         assert_eq!(world.server.counts().presented_again, 0);
     }
@@ -264,7 +386,8 @@ fn unreadable_tool_store_defers_the_refresh() {
     shared.assert_stops(OutcomeKind::Deferred, "source", 0);
     assert_eq!(shared.state(), ProfileState::Deferred);
     shared.tool.holds(&shared.answer, "ada@acme.example", EARLIER);
-    assert_eq!((shared.world.refresh_if_due().kind, shared.world.requests()), (OutcomeKind::Refreshed, 1));
+    let outcome = shared.world.refresh_if_due();
+    assert_eq!((outcome.error.unwrap().kind, shared.world.requests()), (ErrorKind::ToolFirst, 0));
     assert_eq!(shared.state(), ProfileState::Fresh);
 }
 
@@ -295,7 +418,11 @@ struct RacingTool {
 }
 
 impl FollowedStores for RacingTool {
-    fn read(&self, origin: &ImportSource, within: &str) -> Result<ExternalCredential, Failure> {
+    fn about(&self, origin: &ImportSource) -> ToolFacts {
+        self.tool.about(origin)
+    }
+
+    fn read(&self, origin: &ImportSource, within: &str) -> Result<StoreContent, Failure> {
         let mut looks = self.looks.lock().unwrap();
         *looks += 1;
         if *looks == self.at {
@@ -311,6 +438,8 @@ fn tool_writes_during_refresh(at: usize, then: impl FnOnce(&FollowingWorld) -> T
     let quick = RacingTool { tool: shared.tool.clone(), at, then, looks: Mutex::default() };
     let origin = shared.world.journal().origin.unwrap();
     shared.world.follow(Arc::new(quick), &shared.answer, origin);
+    // So that the request is made at all.
+    shared.tool.signs_out();
     shared
 }
 
@@ -355,7 +484,7 @@ fn tool_is_not_read_again_without_a_rejection() {
     let shared = tool_writes_during_refresh(3, newer);
     let outcome = shared.world.refresh();
     assert_eq!((outcome.kind, outcome.generation.get(), shared.world.requests()), (OutcomeKind::Refreshed, 3, 1));
-    assert_eq!(outcome.warnings, Vec::<String>::new(), "nothing was adopted");
+    assert_eq!(outcome.warnings.len(), 1, "nothing was adopted: {outcome:?}");
 }
 
 /// Rule 22.
@@ -375,6 +504,7 @@ fn rejected_token_needs_login_until_the_tool_has_a_newer_one() {
 #[test]
 fn doubt_ends_when_the_tool_has_a_newer_token() {
     let shared = FollowingWorld::new(RotationMode::Strict);
+    shared.tool.signs_out();
     shared.world.server.script([Fault::DropAfter]);
     assert_eq!(shared.world.refresh().kind, OutcomeKind::InDoubt);
     shared.tool.holds(&shared.world.server.mint(), "ada@acme.example", LATER);

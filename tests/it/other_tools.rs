@@ -250,10 +250,40 @@ fn refresh_adopts_what_a_followed_codex_rotated() {
     assert_eq!(token.trim(), written["tokens"]["access_token"].as_str().unwrap());
     assert_eq!(server.counts().refresh_requests, 3, "all of them were the tool's");
     sandbox.keepalive(&["status"]).exits(0).says("openai: follows codex (");
-    assert!(copies(&sandbox).contains("it has the same token"));
-    refresh(&sandbox).exits(0);
+    assert!(copies(&sandbox).contains("it has the same token, and codex refreshes it first"));
+    refresh(&sandbox).exits(75);
     let counts = server.counts();
-    assert_eq!((counts.refresh_requests, counts.presented_again, counts.families_revoked), (4, 0, 0));
+    assert_eq!((counts.refresh_requests, counts.presented_again, counts.families_revoked), (3, 0, 0));
+}
+
+/// Rule 39.
+#[test]
+fn followed_tool_that_holds_our_token_is_never_raced() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let (sandbox, file, answer) = codex(&server, FOLLOWING);
+    let mut store = codex_store(&answer, "ada");
+    store["tokens"]["access_token"] = json!(jwt(&json!({"exp": now() + 100})));
+    write(&file, store.to_string());
+    sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0).says("codex refreshes the token");
+    for command in [&["refresh", "-p", "openai"][..], &["refresh", "-p", "openai", "--force"]] {
+        let run = sandbox.keepalive(command).exits(75).says("has the same refresh token").says("run codex once");
+        assert!(run.stderr.contains(&format!("rm {}", file.display())), "{run:?}");
+    }
+    // While it lives, it is handed out, and nothing is wrong.
+    sandbox.keepalive(&["token", "openai"]).exits(0);
+    sandbox.keepalive(&["status"]).exits(0).says("which refreshes first");
+    store["tokens"]["access_token"] = json!(jwt(&json!({"exp": now() - 100})));
+    write(&file, store.to_string());
+    sandbox.keepalive(&["import", "openai", "--from", "codex", "--replace"]).exits(0);
+    sandbox.keepalive(&["token", "openai"]).exits(75).says("has the same refresh token").says("run codex once");
+    sandbox.keepalive(&["status"]).exits(75).says("has the same refresh token").says("run codex once");
+    assert!(copies(&sandbox).contains("warning") && copies(&sandbox).contains("run codex once"), "{}", copies(&sandbox));
+    assert_eq!(server.counts().refresh_requests, 0);
+    // The hint holds: without the file keepalive goes on alone.
+    std::fs::remove_file(&file).unwrap();
+    sandbox.keepalive(&["token", "openai"]).exits(0);
+    assert!(copies(&sandbox).contains("keepalive goes on alone"), "{}", copies(&sandbox));
+    assert_eq!((server.counts().refresh_requests, server.counts().presented_again), (1, 0));
 }
 
 /// Rule 39.
@@ -263,10 +293,17 @@ fn refresh_sends_nothing_while_the_followed_tool_is_unusable() {
     let (sandbox, file, _) = codex(&server, FOLLOWING);
     sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0);
     let store = std::fs::read(&file).unwrap();
+    for torn in [&b""[..], b"\n", &store[..store.len() / 2]] {
+        write(&file, torn);
+        let error = refresh(&sandbox).exits(75).result()["error"].clone();
+        assert_eq!(error["kind"], "source");
+        assert!(error["message"].as_str().unwrap().contains("it is not a JSON object"), "{error}");
+    }
     std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("/nonexistent/mount/auth.json", &file).unwrap();
     let error = refresh(&sandbox).exits(75).result()["error"].clone();
-    assert_eq!(error["kind"], "source");
-    assert!(error["message"].as_str().unwrap().contains("it does not exist"));
+    assert!(error["hint"].as_str().unwrap().contains("not mounted"), "{error}");
+    std::fs::remove_file(&file).unwrap();
     write(&file, codex_store(&server.mint(), "bob").to_string());
     let error = refresh(&sandbox).exits(78).result()["error"].clone();
     assert_eq!(error["kind"], "conflict");
@@ -276,9 +313,9 @@ fn refresh_sends_nothing_while_the_followed_tool_is_unusable() {
     assert!(copies(&sandbox).contains("its token may belong to another account"));
     assert_eq!(server.counts().refresh_requests, 0);
     write(&file, store);
-    refresh(&sandbox).exits(0);
+    assert_eq!(refresh(&sandbox).exits(75).result()["error"]["kind"], "tool_first");
     sandbox.keepalive(&["status"]).exits(0);
-    assert_eq!(server.counts().presented_again, 0);
+    assert_eq!((server.counts().refresh_requests, server.counts().presented_again), (0, 0));
 }
 
 #[ignore = "needs gnome-keyring; contrib/test runs it"]

@@ -5,7 +5,7 @@ use crate::cli::doctor::Finding;
 use crate::cli::output::Output;
 use crate::cli::setup::Setup;
 use crate::credential::external::AccountMatch;
-use crate::engine::refresh::followed_stores::FollowedStores;
+use crate::engine::refresh::followed_stores::{FollowedStores, StoreContent, tool_refreshes_first};
 use crate::import_sources::tools::Tool;
 use crate::profile::ProfileName;
 
@@ -29,11 +29,14 @@ fn check_copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     let about = Tool::from_name(&origin.tool)?.info();
     let shelf = setup.tool_stores();
     let foreign = match shelf.read(origin, name.as_str()) {
-        Ok(foreign) => foreign,
-        Err(_) if shelf.is_fed(origin, name.as_str()) => {
+        Ok(StoreContent::Credential(foreign)) => foreign,
+        Ok(StoreContent::SignedOut(_)) if shelf.is_fed(origin, name.as_str()) => {
             return Some(good(format!("{name}: {origin} is fed: it has an access token and no refresh token")));
         }
-        Err(_) if !profile.follow && shelf.is_gone(origin, name.as_str()) => {
+        Ok(StoreContent::SignedOut(why)) if profile.follow => {
+            return Some(good(format!("{name}: {} is signed out ({why}): keepalive goes on alone", origin.tool)));
+        }
+        Ok(StoreContent::SignedOut(_)) => {
             return Some(good(format!("{name}: {origin} has been removed or signed out")));
         }
         Err(failure) => {
@@ -46,6 +49,15 @@ fn check_copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     let theirs = foreign.response.refresh.as_ref().map(|token| key.fingerprint(token))?;
     let is_live = journal.fingerprint.as_ref() == Some(&theirs);
     let is_spent = setup.store.ledger().is_consumed(&theirs).unwrap_or(false);
+    let waits = profile.follow && profile.provider.policy.rotates();
+    let is_over = journal.validity.as_ref().is_some_and(|v| v.remaining(&setup.clock.now()).is_zero());
+    if is_live && waits {
+        let failure = tool_refreshes_first(origin, &shelf.about(origin));
+        return Some(match is_over {
+            true => warn(format!("{name}: the access token has expired, and {}", failure.message), failure.hint?),
+            false => good(format!("{name}: following {origin}; it has the same token, and {} refreshes it first", origin.tool)),
+        });
+    }
     let away = format!("sign out of that tool on this machine: {}", about.sign_out_hint(origin));
     Some(match (is_live, is_spent, profile.follow) {
         (true, _, true) => good(format!("{name}: following {origin}; it has the same token")),

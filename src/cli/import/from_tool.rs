@@ -9,6 +9,7 @@ use crate::cli::setup::Setup;
 use crate::credential::external::{ExternalCredential, ImportSource};
 use crate::engine::new_credential;
 use crate::engine::new_credential::NewCredential;
+use crate::engine::refresh::followed_stores::{FollowedStores, tool_never_refreshes};
 use crate::import_sources::tools::Tool;
 use crate::import_sources::{FoundCredential, Selector};
 use crate::outcome::{ErrorKind, Failure, Outcome};
@@ -28,6 +29,10 @@ pub(super) fn import(
     check_client(&foreign, &origin, &profile.provider).map_err(config_error)?;
     if foreign.client_id.is_none() {
         check_usual_provider(tool, args, setup, &profile.provider).map_err(config_error)?;
+    }
+    if profile.follow && profile.provider.policy.rotates() && !tool.info().is_refreshing {
+        let about = setup.tool_stores().about(&origin);
+        return Err(config_error(tool_never_refreshes(&profile.name, &origin, &about)));
     }
     let (engine, prepared) = prepare(setup, &profile)?;
     let now = setup.clock.now();
@@ -119,10 +124,17 @@ fn check_usual_provider(tool: Tool, args: &ImportArgs, setup: &Setup, ours: &Pro
 fn report_ownership(tool: Tool, origin: &ImportSource, profile: &Profile, out: &Output) {
     let about = tool.info();
     if profile.follow {
-        out.info(&format!(
-            "following {}: keepalive adopts the tokens that it refreshes, and never writes to its store",
-            about.name
-        ));
+        out.info(&match profile.provider.policy.rotates() {
+            true => format!(
+                "following {0}: {0} refreshes the token, and keepalive adopts the result; keepalive refreshes only while {0} \
+                 is signed out",
+                about.name
+            ),
+            false => format!(
+                "following {}: keepalive adopts the tokens that it refreshes, and never writes to its store",
+                about.name
+            ),
+        });
         return;
     }
     out.info(&format!(

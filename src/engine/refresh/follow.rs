@@ -9,7 +9,9 @@ use crate::engine::new_credential;
 use crate::engine::refresh::backoff::{FOLLOW_CONFLICT_INTERVAL, FOLLOW_RETRY_INTERVAL};
 use crate::engine::refresh::context::RefreshContext;
 use crate::engine::refresh::errors;
-use crate::engine::refresh::followed_stores::nothing_to_follow;
+use crate::engine::refresh::followed_stores::{
+    StoreContent, ToolFacts, nothing_to_follow, tool_never_refreshes, tool_refreshes_first,
+};
 use crate::engine::refresh::settle::{Changes, End};
 use crate::events;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
@@ -22,6 +24,8 @@ use crate::store::{LoadedCredential, LockedProfile};
 /// What a followed tool's store says about our token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FollowedToken {
+    /// The tool is signed out: it holds none.
+    None,
     /// It holds the same token.
     Same,
     /// It holds a token that was consumed here.
@@ -46,6 +50,36 @@ fn compare(is_ours: bool, is_consumed: bool, likeness: AccountMatch, is_newer: b
     }
 }
 
+/// What a flight may do with our token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    /// Our token may be sent: the tool does not hold it, or the server does not mind two holders.
+    Send,
+    /// The tool's credential is adopted.
+    Adopt,
+    /// The tool refreshes first.
+    Wait,
+    /// A person must choose.
+    Stop(&'static str),
+}
+
+/// What follows from the tool's token (rule 39). `rotates`: the server accepts a refresh token once. (pure)
+fn course(theirs: FollowedToken, rotates: bool) -> Course {
+    match (theirs, rotates) {
+        (FollowedToken::None | FollowedToken::Consumed, _) | (FollowedToken::Same, false) => Course::Send,
+        (FollowedToken::Same, true) => Course::Wait,
+        (FollowedToken::Newer, _) => Course::Adopt,
+        (FollowedToken::Conflict(what), _) => Course::Stop(what),
+    }
+}
+
+/// What a look at the tool's store found.
+struct Seen {
+    token: FollowedToken,
+    /// What the store holds; `Err`: why it holds nothing.
+    credential: Result<Box<ExternalCredential>, String>,
+}
+
 impl RefreshContext {
     /// The credential to go on with: the loaded one, or a newer one of the same account that the followed tool holds.
     /// `Err`: the flight ends here and sends nothing, because the newer one suffices, or because the tool may have
@@ -57,7 +91,7 @@ impl RefreshContext {
         loaded: LoadedCredential<'l>,
         warnings: &mut Vec<String>,
     ) -> Result<LoadedCredential<'l>, Outcome> {
-        let newer = if self.profile.follow { self.newer_credential(locked, key)? } else { None };
+        let newer = if self.profile.follow { self.newer_credential(locked, key, warnings)? } else { None };
         let Some(newer) = newer else {
             return self.clear_follow_block(locked).map(|()| loaded);
         };
@@ -65,8 +99,11 @@ impl RefreshContext {
         if self.is_demand_met(&locked.journal) {
             return Err(outcome);
         }
-        // The adopted token ends too soon as well. The tool holds the same token now, so it may be refreshed.
+        // The adopted token ends too soon as well, and the tool holds the same one.
         warnings.extend(outcome.warnings);
+        if self.profile.provider.policy.rotates() {
+            return Err(self.wait_for_tool(locked, key));
+        }
         locked.load(key, self.is_daemon)?.ok_or_else(|| errors::no_credential(&self.profile.name))
     }
 
@@ -82,15 +119,15 @@ impl RefreshContext {
         }
         // An error of this read does not change the outcome; the next flight reports it.
         match self.read_followed_store(locked, key) {
-            Ok((FollowedToken::Newer, external)) => {
-                self.adopt_followed_credential(locked, key, external).unwrap_or(outcome)
+            Ok(Seen { token: FollowedToken::Newer, credential: Ok(external) }) => {
+                self.adopt_followed_credential(locked, key, *external).unwrap_or(outcome)
             }
-            Ok((FollowedToken::Same | FollowedToken::Consumed | FollowedToken::Conflict(_), _)) | Err(_) => outcome,
+            Ok(_) | Err(_) => outcome,
         }
     }
 
-    /// A check for the gate: whether the tool still holds our token, or an old one, at the moment of the send.
-    /// Connecting may have taken time.
+    /// A check for the gate: whether our token may still be sent, by what the tool holds at that moment. Connecting may
+    /// have taken time.
     pub fn followed_store_check(
         &self,
         journal: &Journal,
@@ -100,17 +137,23 @@ impl RefreshContext {
         let followed =
             journal.followed_origin().filter(|_| self.profile.follow).cloned().zip(self.followed_stores.clone());
         let (store, key, name) = (Arc::clone(&self.store), Arc::clone(key), self.profile.name.clone());
+        let rotates = self.profile.provider.policy.rotates();
         move || {
             let Some((origin, source)) = followed else { return Ok(()) };
             let unreadable =
                 |_: Failure| BeforeSendError::Refused("the store of the followed tool can no longer be read");
-            let external = source.read(&origin, name.as_str()).map_err(unreadable)?;
+            let external = match source.read(&origin, name.as_str()).map_err(unreadable)? {
+                StoreContent::SignedOut(_) => return Ok(()),
+                StoreContent::Credential(external) => external,
+            };
             let theirs = external.response.refresh.as_ref().map(|token| key.fingerprint(token));
-            let is_known =
-                |theirs: &Fingerprint| *theirs == ours || store.ledger().is_consumed(theirs).unwrap_or(false);
-            match theirs.filter(is_known) {
-                Some(_) => Ok(()),
-                None => Err(BeforeSendError::Refused("the followed tool has a different token now")),
+            match theirs {
+                Some(theirs) if theirs == ours && course(FollowedToken::Same, rotates) == Course::Send => Ok(()),
+                Some(theirs) if theirs == ours => {
+                    Err(BeforeSendError::Refused("the followed tool has the same token, and refreshes it first"))
+                }
+                Some(theirs) if store.ledger().is_consumed(&theirs).unwrap_or(false) => Ok(()),
+                Some(_) | None => Err(BeforeSendError::Refused("the followed tool has a different token now")),
             }
         }
     }
@@ -120,8 +163,9 @@ impl RefreshContext {
         &self,
         locked: &mut LockedProfile<'_, '_>,
         key: &Arc<SealingKey>,
+        warnings: &mut Vec<String>,
     ) -> Result<Option<ExternalCredential>, Outcome> {
-        let (theirs, external) = match self.read_followed_store(locked, key) {
+        let seen = match self.read_followed_store(locked, key) {
             Ok(found) => found,
             Err(failure) => {
                 let may_pass = failure.kind == ErrorKind::Source;
@@ -129,10 +173,14 @@ impl RefreshContext {
                 return Err(self.set_follow_block(locked, key, cause, failure));
             }
         };
-        match theirs {
-            FollowedToken::Same | FollowedToken::Consumed => Ok(None),
-            FollowedToken::Newer => Ok(Some(external)),
-            FollowedToken::Conflict(what) => {
+        self.note_signed_out(locked, &seen, warnings);
+        match course(seen.token, self.profile.provider.policy.rotates()) {
+            Course::Send => Ok(None),
+            Course::Adopt => Ok(seen.credential.ok().map(|external| *external)),
+            // A rejected token is not sent, so there is nothing to wait for: a person signs in with the tool, or here.
+            Course::Wait if locked.journal.is_rejected() && !self.facts().is_forced() => Ok(None),
+            Course::Wait => Err(self.wait_for_tool(locked, key)),
+            Course::Stop(what) => {
                 let origin = locked.journal.origin.as_ref();
                 let from = origin.map_or_else(String::new, ImportSource::to_string);
                 let again = origin.map_or_else(String::new, |o| o.import_command(self.profile.name.as_str()));
@@ -143,17 +191,49 @@ impl RefreshContext {
         }
     }
 
+    /// Ends the flight, because the tool holds the same token and refreshes it first.
+    fn wait_for_tool(&self, locked: &mut LockedProfile<'_, '_>, key: &Arc<SealingKey>) -> Outcome {
+        if let Err(ended) = self.clear_follow_block(locked) {
+            return ended;
+        }
+        let origin = locked.journal.followed_origin();
+        let Some((origin, about)) = origin.zip(self.followed_stores.as_ref()).map(|(o, s)| (o.clone(), s.about(o)))
+        else {
+            return Outcome::new(OutcomeKind::ConfigError).with_error(nothing_to_follow(&self.profile.name));
+        };
+        match about {
+            ToolFacts { is_refreshing: true, .. } => {
+                self.set_follow_block(locked, key, Cause::FollowWait, tool_refreshes_first(&origin, &about))
+            }
+            ToolFacts { is_refreshing: false, .. } => {
+                let failure = tool_never_refreshes(&self.profile.name, &origin, &about);
+                self.set_follow_block(locked, key, Cause::FollowConflict, failure)
+            }
+        }
+    }
+
+    /// Tells once that the tool is signed out. The journal remembers it as soon as it is written for another reason.
+    fn note_signed_out(&self, locked: &mut LockedProfile<'_, '_>, seen: &Seen, warnings: &mut Vec<String>) {
+        let was_told = locked.journal.is_followed_alone;
+        locked.journal.is_followed_alone = seen.token == FollowedToken::None;
+        if let (Err(why), false) = (&seen.credential, was_told) {
+            let tool = locked.journal.origin.as_ref().map_or("the tool", |origin| origin.tool.as_str());
+            let told = format!("{tool} is signed out ({why}): keepalive goes on alone");
+            events::goes_on_alone(&self.profile, &told);
+            warnings.push(told);
+        }
+    }
+
     /// Reads the tool's store and compares. An error of the kind `source` may pass.
-    fn read_followed_store(
-        &self,
-        locked: &LockedProfile<'_, '_>,
-        key: &SealingKey,
-    ) -> Result<(FollowedToken, ExternalCredential), Failure> {
+    fn read_followed_store(&self, locked: &LockedProfile<'_, '_>, key: &SealingKey) -> Result<Seen, Failure> {
         let journal = &locked.journal;
         let name = &self.profile.name;
         let origin = journal.followed_origin().ok_or_else(|| nothing_to_follow(name))?;
         let source = self.followed_stores.as_ref().ok_or_else(|| nothing_to_follow(name))?;
-        let external = source.read(origin, name.as_str())?;
+        let external = match source.read(origin, name.as_str())? {
+            StoreContent::SignedOut(why) => return Ok(Seen { token: FollowedToken::None, credential: Err(why) }),
+            StoreContent::Credential(external) => external,
+        };
         let Some(theirs) = external.response.refresh.as_ref().map(|token| key.fingerprint(token)) else {
             return Err(Failure::new(ErrorKind::Source, format!("{origin} no longer has a refresh token"))
                 .with_hint("sign in with that tool, or remove follow = true if you no longer use it"));
@@ -176,7 +256,7 @@ impl RefreshContext {
             Some(client) if *client != self.prepared.provider.client_id => AccountMatch::Unknown,
             Some(_) | None => origin.identity.compare(&external.identity),
         };
-        Ok((compare(is_ours, is_consumed, likeness, is_newer), external))
+        Ok(Seen { token: compare(is_ours, is_consumed, likeness, is_newer), credential: Ok(external) })
     }
 
     /// Stores the tool's credential as the newest generation. Once it is sealed it is safe, so later errors are
@@ -264,5 +344,19 @@ mod tests {
         assert!(conflict(compare(false, false, AccountMatch::Same, false)), "nobody can tell what became of it");
         assert!(conflict(compare(false, false, AccountMatch::Different, true)));
         assert!(conflict(compare(false, false, AccountMatch::Unknown, true)));
+    }
+
+    /// Rule 39.
+    #[test]
+    fn token_that_the_tool_holds_is_sent_only_without_rotation() {
+        for (theirs, rotating, otherwise) in [
+            (FollowedToken::None, Course::Send, Course::Send),
+            (FollowedToken::Same, Course::Wait, Course::Send),
+            (FollowedToken::Consumed, Course::Send, Course::Send),
+            (FollowedToken::Newer, Course::Adopt, Course::Adopt),
+            (FollowedToken::Conflict("x"), Course::Stop("x"), Course::Stop("x")),
+        ] {
+            assert_eq!((course(theirs, true), course(theirs, false)), (rotating, otherwise), "{theirs:?}");
+        }
     }
 }

@@ -23,11 +23,18 @@ pub enum Cause {
     AccessToken,
     /// The store of the followed tool cannot be read, which may pass.
     FollowSource,
+    /// The followed tool has the same token, at a provider that rotates: the tool refreshes it.
+    FollowWait,
 }
 
 impl Cause {
     /// Those that a look into the followed tool's store decides.
-    pub const FOLLOW: [Self; 2] = [Self::FollowConflict, Self::FollowSource];
+    pub const FOLLOW: [Self; 3] = [Self::FollowConflict, Self::FollowSource, Self::FollowWait];
+
+    /// Whether it only delays the refresh, so that the profile stands as it would without it.
+    pub fn is_delay(self) -> bool {
+        matches!(self, Self::FollowSource | Self::FollowWait)
+    }
 }
 
 /// One thing that stands in the way.
@@ -61,7 +68,7 @@ impl Block {
             Cause::OtherAccount | Cause::FollowConflict | Cause::Client | Cause::AccessToken => {
                 OutcomeKind::ConfigError
             }
-            Cause::FollowSource => OutcomeKind::Deferred,
+            Cause::FollowSource | Cause::FollowWait => OutcomeKind::Deferred,
         };
         Self { cause, outcome, failure, next_check: None, set_at: None, client: None }
     }
@@ -108,11 +115,13 @@ mod tests {
         assert_eq!(causes(&journal), [Cause::Store, Cause::Client, Cause::AccessToken]);
         assert_eq!(journal.deciding_block().map(|block| block.cause), Some(Cause::Store));
         assert_eq!(blocked(&[Cause::FollowSource]).deciding_block(), None);
+        assert_eq!(blocked(&[Cause::FollowWait]).deciding_block(), None);
     }
 
     #[test]
     fn look_at_a_followed_tool_leaves_one_block() {
         assert_eq!(causes(&blocked(&[Cause::FollowConflict, Cause::FollowSource])), [Cause::FollowSource]);
+        assert_eq!(causes(&blocked(&[Cause::FollowSource, Cause::FollowWait])), [Cause::FollowWait]);
     }
 
     #[test]

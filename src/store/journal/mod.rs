@@ -75,6 +75,9 @@ pub struct Journal {
     /// The tool that it was taken over from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<ImportSource>,
+    /// The followed tool was found signed out, and that was told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_followed_alone: bool,
     /// The store that the fingerprints belong to. It survives the loss of that store's own file, and a move of this
     /// one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -226,6 +229,7 @@ impl Journal {
             revocation: None,
             is_tombstone: false,
             origin: None,
+            is_followed_alone: false,
             store_identity: None,
             ledger_backlog: Vec::new(),
             last_ledgered: None,

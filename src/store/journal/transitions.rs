@@ -143,12 +143,12 @@ impl Journal {
         self.blocks.iter_mut().find(|block| block.cause == cause)
     }
 
-    /// The block that decides how the profile stands. A source that cannot be read only delays the refresh.
+    /// The block that decides how the profile stands; what only delays the refresh does not.
     pub fn deciding_block(&self) -> Option<&Block> {
-        self.blocks.first().filter(|block| block.cause != Cause::FollowSource)
+        self.blocks.first().filter(|block| !block.cause.is_delay())
     }
 
-    /// Adds a block in its place by precedence. A cause has one at most, and so have the two of a followed tool.
+    /// Adds a block in its place by precedence. A cause has one at most, and so have those of a followed tool.
     pub fn set_block(&mut self, block: Block) {
         if Cause::FOLLOW.contains(&block.cause) {
             self.clear_blocks(&Cause::FOLLOW);

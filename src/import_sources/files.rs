@@ -30,7 +30,9 @@ pub(super) fn check_gone(place: &Path) -> Result<(), ToolStoreError> {
     let left = place.ancestors().find(|path| std::fs::symlink_metadata(path).is_ok());
     match left {
         Some(dir) if dir != place && dir.is_dir() && secret_file::is_owned(dir) => Ok(()),
-        Some(_) | None => Err(ToolStoreError::new("it cannot be found", "it may be on a filesystem that is not mounted")),
+        Some(_) | None => {
+            Err(ToolStoreError::new("it cannot be found", "it may be on a filesystem that is not mounted"))
+        }
     }
 }
 

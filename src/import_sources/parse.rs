@@ -104,7 +104,8 @@ impl CredentialFormat {
             return Err(ToolStoreError::fed());
         }
         let Some(refresh) = text(self.refresh).and_then(RefreshToken::new) else {
-            if object.get(self.refresh).is_some_and(|told| !told.is_null() && !told.as_str().is_some_and(str::is_empty)) {
+            if object.get(self.refresh).is_some_and(|told| !told.is_null() && !told.as_str().is_some_and(str::is_empty))
+            {
                 return Err(ToolStoreError::new("its refresh token cannot be read", "look at its refresh token"));
             }
             return Err(ToolStoreError::signed_out(

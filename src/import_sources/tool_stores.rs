@@ -193,7 +193,9 @@ impl FollowedStores for ToolStores {
         let failed = |trouble: &ToolStoreError| Err(trouble.to_failure(tool.info().name, place));
         let gone = || StoreContent::SignedOut(format!("{place}: it does not exist"));
         let read = match self.read_bytes(tool, Path::new(place), within) {
-            Ok(None) => return files::check_gone(Path::new(place)).map(|()| gone()).or_else(|trouble| failed(&trouble)),
+            Ok(None) => {
+                return files::check_gone(Path::new(place)).map(|()| gone()).or_else(|trouble| failed(&trouble));
+            }
             Ok(Some(bytes)) => {
                 // A part of a file of lines reads like a file that has less in it.
                 let is_part = matches!(tool, Tool::Rclone | Tool::GhHosts) && bytes.last() != Some(&b'\n');
@@ -205,7 +207,9 @@ impl FollowedStores for ToolStores {
         };
         match read {
             Ok(found) => Ok(StoreContent::Credential(Box::new(found.credential))),
-            Err(trouble) if trouble.is_signed_out => Ok(StoreContent::SignedOut(format!("{place}: {}", trouble.message))),
+            Err(trouble) if trouble.is_signed_out => {
+                Ok(StoreContent::SignedOut(format!("{place}: {}", trouble.message)))
+            }
             Err(trouble) => failed(&trouble),
         }
     }
@@ -273,10 +277,7 @@ fn from_stdin(tool: Tool) -> Result<StoreBytes, Failure> {
 
 /// The two tables that hold auth profiles, of the shared database and of an agent's own; each database has one of them.
 const TABLES: [(&str, &str); 2] = [
-    (
-        "config_machine_state",
-        "SELECT value_json FROM config_machine_state WHERE state_key = 'authProfiles.store'",
-    ),
+    ("config_machine_state", "SELECT value_json FROM config_machine_state WHERE state_key = 'authProfiles.store'"),
     ("auth_profile_store", "SELECT store_json FROM auth_profile_store"),
 ];
 

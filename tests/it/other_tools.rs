@@ -277,7 +277,11 @@ fn followed_tool_that_holds_our_token_is_never_raced() {
     sandbox.keepalive(&["import", "openai", "--from", "codex", "--replace"]).exits(0);
     sandbox.keepalive(&["token", "openai"]).exits(75).says("has the same refresh token").says("run codex once");
     sandbox.keepalive(&["status"]).exits(75).says("has the same refresh token").says("run codex once");
-    assert!(copies(&sandbox).contains("warning") && copies(&sandbox).contains("run codex once"), "{}", copies(&sandbox));
+    assert!(
+        copies(&sandbox).contains("warning") && copies(&sandbox).contains("run codex once"),
+        "{}",
+        copies(&sandbox)
+    );
     assert_eq!(server.counts().refresh_requests, 0);
     // The hint holds: without the file keepalive goes on alone.
     std::fs::remove_file(&file).unwrap();

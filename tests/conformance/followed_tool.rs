@@ -141,7 +141,7 @@ impl FollowingWorld {
 
 /// Every way to rotate, as the configuration names it.
 const ROTATING: [&str; 3] =
-    ["rotation = \"strict\"", "rotation = \"grace\"\nreuse_grace = \"60s\"", "rotation = \"lenient\""];
+    ["rotation = \"strict\"", "rotation = \"grace\"\nreuse_grace = \"120s\"", "rotation = \"lenient\""];
 
 /// Rule 39.
 #[test]

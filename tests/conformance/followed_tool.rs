@@ -145,7 +145,7 @@ const ROTATING: [&str; 3] =
 
 /// Rule 39.
 #[test]
-fn refresh_is_ordinary_while_the_tool_has_the_same_lasting_token() {
+fn refresh_is_ordinary_while_the_tool_has_a_lasting_token() {
     let shared = FollowingWorld::configured(RotationMode::NoRotation { echo: true }, "rotation = \"none\"");
     let outcome = shared.world.refresh();
     assert_eq!((outcome.kind, outcome.generation.get(), shared.world.requests()), (OutcomeKind::Refreshed, 3, 1));

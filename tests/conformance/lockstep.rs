@@ -78,7 +78,7 @@ fn run_all_paths(server: Server) {
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(walk)).ok()
     };
     // Spread by a multiplicative hash: the ways are sorted, so every n-th would be of few kinds.
-    let is_sampled = |at: usize| (at.wrapping_mul(0x9E37_79B1) >> 16) % stride == 0;
+    let is_sampled = |at: usize| (at.wrapping_mul(0x9E37_79B1) >> 16).is_multiple_of(stride);
     let sample = ways.iter().enumerate().filter(|(at, _)| is_sampled(*at)).map(|(_, way)| way);
     let flights: Vec<Option<usize>> = sample.map(lead).collect();
     let parted = flights.iter().filter(|flights| flights.is_none()).count();

@@ -4,8 +4,9 @@
 use crate::cli::doctor::Finding;
 use crate::cli::output::Output;
 use crate::cli::setup::Setup;
-use crate::credential::external::AccountMatch;
+use crate::credential::external::{AccountMatch, ExternalCredential, ImportSource};
 use crate::engine::refresh::followed_stores::{FollowedStores, StoreContent, tool_refreshes_first};
+use crate::import_sources::ToolStores;
 use crate::import_sources::tools::Tool;
 use crate::profile::ProfileName;
 
@@ -22,26 +23,35 @@ fn warn(text: String, hint: String) -> Finding {
     Finding::warning("copy", text, &hint)
 }
 
+/// What the store that a profile came from holds; `Err`: what is to be said if it holds nothing, or cannot be read.
+fn read_copy(
+    shelf: &ToolStores,
+    name: &ProfileName,
+    origin: &ImportSource,
+    is_followed: bool,
+) -> Result<Box<ExternalCredential>, Finding> {
+    match shelf.read(origin, name.as_str()) {
+        Ok(StoreContent::Credential(foreign)) => Ok(foreign),
+        Ok(StoreContent::SignedOut(_)) if shelf.is_fed(origin, name.as_str()) => {
+            Err(good(format!("{name}: {origin} is fed: it has an access token and no refresh token")))
+        }
+        Ok(StoreContent::SignedOut(why)) if is_followed => {
+            Err(good(format!("{name}: {} is signed out ({why}): keepalive goes on alone", origin.tool)))
+        }
+        Ok(StoreContent::SignedOut(_)) => Err(good(format!("{name}: {origin} has been removed or signed out"))),
+        Err(failure) => Err(warn(format!("{name}: {}", failure.message), failure.hint.unwrap_or_default())),
+    }
+}
+
 /// Reads the store that a profile came from. `None`: there is none, or it cannot be read.
 fn check_copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     let (journal, profile) = (setup.store.peek(name).ok().flatten()?, setup.profile(name).ok()?);
     let origin = journal.origin.as_ref().filter(|o| o.location.is_some() && journal.has_credential())?;
     let about = Tool::from_name(&origin.tool)?.info();
     let shelf = setup.tool_stores();
-    let foreign = match shelf.read(origin, name.as_str()) {
-        Ok(StoreContent::Credential(foreign)) => foreign,
-        Ok(StoreContent::SignedOut(_)) if shelf.is_fed(origin, name.as_str()) => {
-            return Some(good(format!("{name}: {origin} is fed: it has an access token and no refresh token")));
-        }
-        Ok(StoreContent::SignedOut(why)) if profile.follow => {
-            return Some(good(format!("{name}: {} is signed out ({why}): keepalive goes on alone", origin.tool)));
-        }
-        Ok(StoreContent::SignedOut(_)) => {
-            return Some(good(format!("{name}: {origin} has been removed or signed out")));
-        }
-        Err(failure) => {
-            return Some(warn(format!("{name}: {}", failure.message), failure.hint.unwrap_or_default()));
-        }
+    let foreign = match read_copy(&shelf, name, origin, profile.follow) {
+        Ok(foreign) => foreign,
+        Err(finding) => return Some(finding),
     };
     // In a store that does not know its own UUID no fingerprint can be compared.
     setup.store.uuid()?;
@@ -55,10 +65,7 @@ fn check_copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
         let failure = tool_refreshes_first(origin, &shelf.about(origin));
         return Some(match is_over {
             true => warn(format!("{name}: the access token has expired, and {}", failure.message), failure.hint?),
-            false => good(format!(
-                "{name}: following {origin}; it has the same token, and {} refreshes it first",
-                origin.tool
-            )),
+            false => good(format!("following {origin}; it has the same token, and {} refreshes it first", origin.tool)),
         });
     }
     let away = format!("sign out of that tool on this machine: {}", about.sign_out_hint(origin));

@@ -3,9 +3,10 @@
 //!
 //! [`one_machine`] is one machine: its steps carry the names of the steps in `keepalive::engine::refresh::transaction`. [`several_machines`] is the
 //! case of several machines, which the program does not serve yet; it shows which rule such a store would have to keep.
-//! [`lock_order`] is about whom a stopped process keeps waiting.
+//! [`lock_order`] is about whom a stopped process keeps waiting, [`followed_tool`] about a tool that holds the same token.
 //! [`paths`] picks the ways through the first on which the real transaction is led.
 
+pub mod followed_tool;
 pub mod lock_order;
 pub mod one_machine;
 pub mod paths;

@@ -1,6 +1,7 @@
 //! The design that is built holds at every kind of server; each naive one is caught. `KEEPALIVE_LONG=1` walks through two
 //! rounds per process instead of one, and three processes.
 
+use keepalive_model::followed_tool::FollowDesign;
 use keepalive_model::lock_order::{Import, LockDesign};
 use keepalive_model::one_machine::{Budget, Design, Sealing, Server};
 use keepalive_model::several_machines;
@@ -215,6 +216,24 @@ fn shared_token_locks_and_waits_with_the_store_are_caught() {
     let shared = LockDesign { is_lock_per_token: false, ..LockDesign::IMPLEMENTED };
     let waiting = LockDesign { import: Import::WaitsWithStore, ..LockDesign::IMPLEMENTED };
     for design in [shared, waiting] {
+        assert_eq!(explore(design).violated.len(), 1, "{design:?}");
+    }
+}
+
+/// Rule 39.
+#[test]
+fn followed_tool_and_keepalive_never_race() {
+    let report = explore(FollowDesign::IMPLEMENTED);
+    println!("followed tool, built: {} states", report.states);
+    assert_eq!((report.violated, report.reached.len()), (vec![], 2));
+}
+
+/// Rule 39.
+#[test]
+fn sending_what_the_tool_holds_or_half_wrote_is_caught() {
+    let sending = FollowDesign { tool_goes_first: false, ..FollowDesign::IMPLEMENTED };
+    let trusting = FollowDesign { torn_is_unknown: false, ..FollowDesign::IMPLEMENTED };
+    for design in [sending, trusting] {
         assert_eq!(explore(design).violated.len(), 1, "{design:?}");
     }
 }

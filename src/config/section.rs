@@ -153,7 +153,11 @@ impl<'s> Entry<'s> {
     }
 
     pub(super) fn flag(&self) -> Result<bool, ConfigError> {
-        self.value.get_ref().as_bool().ok_or_else(|| self.type_error("true or false"))
+        self.value.get_ref().as_bool().ok_or_else(|| {
+            let message = format!("must be true or false, not {}", type_name(self.value.get_ref()));
+            let hint = format!("write {0} = true or {0} = false, without quotes", toml_key(self.key));
+            self.value_error(ValueError::new(message).hint(hint))
+        })
     }
 
     pub(super) fn integer(&self, limits: RangeInclusive<usize>) -> Result<usize, ConfigError> {

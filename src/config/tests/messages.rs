@@ -136,7 +136,7 @@ fn values_of_a_wrong_type_are_reported_with_a_hint() {
         (
             acme!(r#"last_chance = "yes""#),
             "config.toml:4: [provider.acme] last_chance must be true or false, not a string",
-            "write last_chance = true",
+            "write last_chance = true or last_chance = false, without quotes",
         ),
         (
             acme!(r#"concurrency = "4""#),
@@ -643,7 +643,7 @@ provider = "xai""#,
             "[profile.xai]
 follow = 1",
             "config.toml:2: [profile.xai] follow must be true or false, not a number",
-            "write follow = false",
+            "write follow = true or follow = false, without quotes",
         ),
         (
             r#"[profile]

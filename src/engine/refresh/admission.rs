@@ -40,13 +40,13 @@ pub fn admit(facts: &Facts<'_>, journal: &Journal, belongs: &Binding) -> Result<
         None => SendKind::First,
         Some(RetryDecision::Send(kind)) => kind,
         Some(RetryDecision::Exhausted) => return Err(Denied::GiveUp),
-        Some(later) => return Err(in_doubt_outcome(journal, later.retry_at(journal, &facts.now)).into()),
+        Some(later) => return Err(in_doubt_outcome(facts, journal, later.retry_at(journal, &facts.now)).into()),
     };
     let pause = journal.blocked_until(&facts.now).filter(|_| !facts.may_ignore_pause(journal));
     let Some(at) = pause else { return Ok(kind) };
     if matches!(kind, SendKind::Grace { .. } | SendKind::LastChance) {
         // A try was turned away, with a time before which no other is allowed.
-        return Err(in_doubt_outcome(journal, Some(at)).into());
+        return Err(in_doubt_outcome(facts, journal, Some(at)).into());
     }
     Err(paused(journal, at).into())
 }

@@ -281,17 +281,13 @@ pub fn resolve_doubt(facts: &Facts<'_>, changes: &mut Changes, why: &str) -> Out
         Some(RetryDecision::Exhausted) => presume_consumed(facts, changes),
         other => {
             let retry_at = other.and_then(|decision| decision.retry_at(&changes.journal, &facts.now));
-            let mut outcome = in_doubt_outcome(&changes.journal, retry_at);
-            if let Some(hint) = outcome.error.as_mut().and_then(|failure| failure.hint.as_mut()) {
-                hint.push_str(&trust_503_hint(facts.profile, why));
-            }
-            outcome
+            in_doubt_outcome(facts, &changes.journal, retry_at)
         }
     }
 }
 
 /// The outcome for a caller while a doubt is open.
-pub fn in_doubt_outcome(journal: &Journal, retry_at: Option<Timestamp>) -> Outcome {
+pub fn in_doubt_outcome(facts: &Facts<'_>, journal: &Journal, retry_at: Option<Timestamp>) -> Outcome {
     let known = journal.last_attempt.as_ref().and_then(|a| a.error.clone()).filter(|f| f.kind == ErrorKind::InDoubt);
     let unknown = "the refresh token may have been consumed: it was sent, but no usable response arrived";
     let failure = known.unwrap_or_else(|| Failure::new(ErrorKind::InDoubt, unknown));
@@ -302,7 +298,8 @@ pub fn in_doubt_outcome(journal: &Journal, retry_at: Option<Timestamp>) -> Outco
         ),
         None => "this server allows no retry: to continue".into(),
     };
-    let failure = failure.with_hint(format!("{next}, sign in again: keepalive login {}", journal.profile));
+    let trust = trust_503_hint(facts.profile, &failure.message);
+    let failure = failure.with_hint(format!("{next}, sign in again: keepalive login {}{trust}", journal.profile));
     Outcome { retry_at, ..Outcome::new(OutcomeKind::InDoubt).with_error(failure) }
 }
 

@@ -250,7 +250,9 @@ fn refresh_adopts_what_a_followed_codex_rotated() {
     assert_eq!(token.trim(), written["tokens"]["access_token"].as_str().unwrap());
     assert_eq!(server.counts().refresh_requests, 3, "all of them were the tool's");
     sandbox.keepalive(&["status"]).exits(0).says("openai: follows codex (");
-    assert!(copies(&sandbox).contains("it has the same token, and codex refreshes it first"));
+    let told = copies(&sandbox);
+    assert!(told.contains("openai: following codex ("), "{told}");
+    assert!(told.contains("it has the same token, and codex refreshes it first"), "{told}");
     refresh(&sandbox).exits(75);
     let counts = server.counts();
     assert_eq!((counts.refresh_requests, counts.presented_again, counts.families_revoked), (3, 0, 0));

@@ -65,7 +65,10 @@ fn check_copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
         let failure = tool_refreshes_first(origin, &shelf.about(origin));
         return Some(match is_over {
             true => warn(format!("{name}: the access token has expired, and {}", failure.message), failure.hint?),
-            false => good(format!("following {origin}; it has the same token, and {} refreshes it first", origin.tool)),
+            false => good(format!(
+                "{name}: following {origin}; it has the same token, and {} refreshes it first",
+                origin.tool
+            )),
         });
     }
     let away = format!("sign out of that tool on this machine: {}", about.sign_out_hint(origin));

@@ -282,7 +282,8 @@ const TABLES: [(&str, &str); 2] = [
 ];
 
 /// Reads OpenClaw's rows with the `sqlite3` program: keepalive links no C library, and the newest rows may be in the
-/// log beside the database, which only SQLite can read. No rows: the database was read, and has none.
+/// log beside the database, which only SQLite can read. No rows: a table that is known was read, and has
+/// none.
 fn openclaw_rows(place: &Path, within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
     match std::fs::metadata(place) {
         // SQLite reads it as a database without tables.
@@ -301,8 +302,16 @@ fn openclaw_rows(place: &Path, within: &str) -> Result<Option<Zeroizing<Vec<u8>>
     let select = |query: &str| select_rows(&format!("{url}?{mode}"), query, within);
     let tables = select("SELECT name FROM sqlite_master WHERE type = 'table'")?;
     let tables = String::from_utf8_lossy(&tables).into_owned();
+    let there: Vec<&str> =
+        TABLES.iter().filter(|(table, _)| tables.lines().any(|name| name == *table)).map(|(_, query)| *query).collect();
+    if there.is_empty() {
+        return Err(ToolStoreError::new(
+            "it has no table of auth profiles that keepalive knows",
+            "use OpenClaw's database: ~/.openclaw/state/openclaw.sqlite, or openclaw-agent.sqlite of an agent",
+        ));
+    }
     let mut rows = Zeroizing::new(Vec::new());
-    for (_, query) in TABLES.iter().filter(|(table, _)| tables.lines().any(|name| name == *table)) {
+    for query in there {
         rows.extend_from_slice(&select(query)?);
     }
     Ok(Some(rows))

@@ -426,6 +426,24 @@ fn reading_openclaw_changes_none_of_its_files() {
     assert_eq!(state_of(&sandbox.path("home/.openclaw")), before);
 }
 
+/// Rule 39. A later version of the tool may keep the live token in a table that we do not know.
+#[ignore = "needs sqlite3; contrib/test runs it"]
+#[test]
+fn followed_database_of_an_unknown_form_stops_the_send() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = sandbox(&server, "xai", "[profile.claw]\nprovider = \"xai\"\nfollow = true");
+    let database = openclaw(&sandbox, &xai(&server.mint(), now() + 600));
+    sandbox.keepalive(&["import", "claw", "--from", "openclaw"]).exits(0);
+    let sql = |sql: &str| assert!(Command::new("sqlite3").arg(&database).arg(sql).status().unwrap().success());
+    let refresh = || sandbox.keepalive(&["--json", "refresh", "-p", "claw", "--force"]);
+    sql("ALTER TABLE config_machine_state RENAME TO later_form");
+    assert_eq!(refresh().exits(75).result()["error"]["kind"], "source");
+    assert_eq!(server.counts().refresh_requests, 0);
+    sql("ALTER TABLE later_form RENAME TO config_machine_state; DELETE FROM config_machine_state");
+    refresh().exits(0).says("openclaw is signed out");
+    assert_eq!((server.counts().refresh_ok, server.counts().presented_again), (1, 0));
+}
+
 /// Rule 39.
 #[ignore = "needs sqlite3; contrib/test runs it"]
 #[test]

@@ -48,11 +48,17 @@ fn is_refused_as_copy(sandbox: &Sandbox, server: &AuthServer) {
     assert!(server.revoked().is_empty());
 }
 
-#[test]
-fn copied_state_directory_sends_nothing_before_take_over() {
-    let (mut sandbox, server, live) = signed_in();
+/// Signed in, and the state directory copied as people do: the original, and the copy.
+fn copied() -> (Sandbox, AuthServer, String, String) {
+    let (sandbox, server, live) = signed_in();
     let copy = sandbox.path("copy").display().to_string();
     run("cp", &["-a", &live, &copy]);
+    (sandbox, server, live, copy)
+}
+
+#[test]
+fn copied_state_directory_sends_nothing_before_take_over() {
+    let (mut sandbox, server, live, copy) = copied();
     sandbox.set_env("KEEPALIVE_STATE_DIR", &copy);
     is_refused_as_copy(&sandbox, &server);
     sandbox.set_env("KEEPALIVE_STATE_DIR", &live);
@@ -63,9 +69,7 @@ fn copied_state_directory_sends_nothing_before_take_over() {
 
 #[test]
 fn copy_that_is_taken_over_is_the_original_from_then_on() {
-    let (mut sandbox, server, live) = signed_in();
-    let copy = sandbox.path("copy").display().to_string();
-    run("cp", &["-a", &live, &copy]);
+    let (mut sandbox, server, live, copy) = copied();
     std::fs::remove_dir_all(&live).unwrap();
     sandbox.set_env("KEEPALIVE_STATE_DIR", &copy);
     is_refused_as_copy(&sandbox, &server);
@@ -133,9 +137,7 @@ fn files_restored_in_place_are_not_sent_as_the_newest() {
 
 #[test]
 fn copy_without_its_identity_is_not_made_the_original() {
-    let (mut sandbox, server, live) = signed_in();
-    let copy = sandbox.path("copy").display().to_string();
-    run("cp", &["-a", &live, &copy]);
+    let (mut sandbox, server, _live, copy) = copied();
     let identity = Path::new(&copy).join("store.json");
     std::fs::remove_file(&identity).unwrap();
     sandbox.set_env("KEEPALIVE_STATE_DIR", &copy);
@@ -179,9 +181,7 @@ fn identity_restored_alone_is_no_copy() {
 
 #[test]
 fn daemon_on_a_copy_sends_nothing() {
-    let (mut sandbox, server, live) = signed_in();
-    let copy = sandbox.path("copy").display().to_string();
-    run("cp", &["-a", &live, &copy]);
+    let (mut sandbox, server, _live, copy) = copied();
     sandbox.set_env("KEEPALIVE_STATE_DIR", &copy);
     server.set_access_life(std::time::Duration::from_secs(1));
     let daemon = sandbox.daemon();

@@ -50,10 +50,23 @@ impl Setup {
         Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock) })
     }
 
-    /// Takes a changed configuration into use, and the store that it names.
+    /// Takes a changed configuration into use, and the store that it names. The same store stays open: it knows whether
+    /// its key was made in this run.
     pub(crate) fn use_config(&mut self, config: Config) {
-        self.store = Arc::new(open_store(&config, &self.environment));
+        if config.store != self.config.store {
+            self.store = Arc::new(open_store(&config, &self.environment));
+        }
         self.config = config;
+    }
+
+    /// Makes the store ready for a credential of this profile, with all that can fail there, before any request.
+    pub(crate) fn prepare_store(&self, name: &ProfileName) -> Result<(), Outcome> {
+        self.store.prepare_to_seal(name.as_str()).map(drop).map_err(|e| e.outcome())
+    }
+
+    /// Removes a key that was made for a first credential which did not come. If it stays, that does no harm.
+    pub(crate) fn discard_preparation(&self) {
+        let _left = self.store.keys().delete_unused();
     }
 
     /// An engine with its token endpoint. `is_resident`: it is for a daemon.

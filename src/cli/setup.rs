@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::import_sources::ToolStores;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
-use crate::profile::{Profile, ProfileName, SecretSource};
+use crate::profile::{Profile, ProfileName, SecretSource, StoreSettings};
 use crate::provider::client_auth::{EMPTY_SECRET, SecretReader};
 use crate::provider::http::HttpEndpoint;
 use crate::store::keyring;
@@ -38,15 +38,15 @@ impl Setup {
     pub(crate) fn new(global: &GlobalArgs) -> Result<Self, Failure> {
         let places = Environment::from_env(global.config.as_deref());
         let config = load(&places)?;
-        let store = Arc::new(open_store(&config, &places));
+        let store = Arc::new(open_store(&config.store, &places));
         Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock) })
     }
 
     /// As [`Setup::new`], but a named configuration file need not exist: the command is about to create it.
     pub(crate) fn for_new_config(global: &GlobalArgs) -> Result<Self, Failure> {
         let places = Environment::from_env(global.config.as_deref());
-        let config = Config::load(&places.config, false, places.home.as_deref()).map_err(|e| e.to_failure())?;
-        let store = Arc::new(open_store(&config, &places));
+        let config = load_named(&places, false)?;
+        let store = Arc::new(open_store(&config.store, &places));
         Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock) })
     }
 
@@ -54,7 +54,7 @@ impl Setup {
     /// its key was made in this run.
     pub(crate) fn use_config(&mut self, config: Config) {
         if config.store != self.config.store {
-            self.store = Arc::new(open_store(&config, &self.environment));
+            self.store = Arc::new(open_store(&config.store, &self.environment));
         }
         self.config = config;
     }
@@ -143,7 +143,20 @@ impl Setup {
 
 /// Reads the configuration from its place.
 pub(crate) fn load(places: &Environment) -> Result<Config, Failure> {
-    Config::load(&places.config, places.is_config_explicit, places.home.as_deref()).map_err(|e| e.to_failure())
+    load_named(places, places.is_config_explicit)
+}
+
+/// As [`load`]; `is_named`: the file must exist. A broken configuration is told with the profiles that will lack a provider
+/// once it is mended, which only the store knows.
+fn load_named(places: &Environment, is_named: bool) -> Result<Config, Failure> {
+    Config::load(&places.config, is_named, places.home.as_deref()).map_err(|error| {
+        let store = error.incomplete().map(|incomplete| open_store(&incomplete.store, places));
+        let Some(store) = store else { return error.to_failure() };
+        // A journal that cannot be read may name the provider.
+        let has_credential =
+            |name: &ProfileName| store.peek(name).map_or(true, |journal| journal.is_some_and(|j| j.binding.is_some()));
+        error.with_incomplete_profiles(has_credential).to_failure()
+    })
 }
 
 /// Prints the settings that have another effect than they seem to.
@@ -154,9 +167,9 @@ pub(crate) fn report_warnings(config: &Config, out: &Output) {
     }
 }
 
-fn open_store(config: &Config, places: &Environment) -> Store {
+fn open_store(settings: &StoreSettings, places: &Environment) -> Store {
     let bus = places.bus_address.clone();
-    Store::new(&config.store, &places.state_dir, places.credentials_dir.as_deref(), || keyring::open(bus))
+    Store::new(settings, &places.state_dir, places.credentials_dir.as_deref(), || keyring::open(bus))
 }
 
 /// Reads client secrets and keys from where the user keeps them.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::keeper::Keeper;
 use super::layout::{relative_time, table, visible_width};
-use super::output::{BAD, CommandStatus, GOOD, Output, WARN};
+use super::output::{BAD, CommandStatus, GOOD, Output, WARN, excerpt_lines};
 use super::{GlobalArgs, completion};
 use crate::cli::setup;
 use crate::cli::setup::Setup;
@@ -266,6 +266,9 @@ fn print_notes(row: &StatusRow, look: &Look, out: &Output) {
     if let Some(error) = &row.status.error {
         let message = &error.message;
         out.paragraph(&if row.is_unknown { message.clone() } else { format!("{name}: {message}") }, 2);
+        if let Some(excerpt) = error.mistakes.first().and_then(excerpt_lines) {
+            excerpt.lines().for_each(|line| out.line(line));
+        }
         print_hint(error, out);
     }
     // In the other states the error above is this one.

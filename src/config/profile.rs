@@ -110,7 +110,7 @@ pub(super) fn usable_provider(
     let Some(found) = providers.get(name) else {
         return Err(ValueError::new(format!("{} is not known", quoted(name))).hint(suggestion(name, providers)));
     };
-    match provider::missing_key(found) {
+    match provider::missing_keys(found).into_iter().next() {
         None => Ok(found.clone()),
         Some(lack) => Err(ValueError::new(format!("{} cannot be used yet: {}", quoted(name), lack.message))
             .hint(format!("in [provider.{name}], {}", lack.hint))),

@@ -100,6 +100,26 @@ fn every_mistake_is_shown_with_its_line_and_a_caret() {
     assert_eq!(sandbox.keepalive(&["--json", "doctor"]).exits(78).json()["findings"].as_array().unwrap().len(), 3);
 }
 
+/// It was told in a run of its own, after all else was mended, and `status` and `doctor` showed no line.
+#[test]
+fn profile_without_a_provider_is_told_with_line_and_caret() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    // The credential of `demo` names its provider.
+    let profiles = "[profile.demo]\n[profile.work]\nmargin = \"1h\"\n";
+    sandbox.file_store(&format!("margn = 1\n{}{profiles}", server.provider("")));
+    let run = sandbox.keepalive(&["status"]).exits(78).says("the configuration has 2 mistakes");
+    let shown = run.says("profile work: its section names no provider");
+    assert!(shown.stderr.contains(" | [profile.work]\n") && !shown.stderr.contains("profile demo:"), "{shown:#?}");
+    sandbox.file_store(&format!("{}{profiles}", server.provider("")));
+    for line in ["status", "doctor", "refresh", "token work", "login work"] {
+        let run = sandbox.keepalive(&line.split(' ').collect::<Vec<_>>()).exits(78);
+        let shown = format!("{}{}", run.stdout, run.stderr);
+        assert!(shown.contains(" | [profile.work]\n") && shown.contains(" |          ^^^^\n"), "{line}: {shown}");
+    }
+    sandbox.refresh(&["--force"]).exits(0);
+}
+
 /// It was the moment of asking, another one each time.
 #[test]
 fn overdue_refresh_is_due_at_one_past_instant() {

@@ -70,7 +70,7 @@ fn status_finding(row: &StatusRow, keeper: &Keeper) -> Finding {
     match (&status.error, &status.last_failure) {
         (Some(failure), _) if status.state.needs_person() => {
             let message = format!("{name}: cannot be refreshed: {}", failure.message);
-            Finding::bad("profile", Failure::new(failure.kind.clone(), message).with_hint(hint(failure)), exit)
+            Finding::bad("profile", Failure { message, hint: Some(hint(failure)), ..failure.clone() }, exit)
         }
         (Some(failure), _) | (None, Some(failure)) => {
             let text = format!("{name}: the last refresh failed: {}", failure.message);

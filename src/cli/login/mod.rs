@@ -220,7 +220,9 @@ fn store_credential(
         out.info(&format!("waiting for the keyring to save it ({} s) …", waited.as_secs()));
     };
     let on_lock = |holder: &LockHolder| {
-        out.info(&format!("waiting for {holder}, which uses the previous credential …"));
+        out.info(&format!(
+            "waiting for {holder}, which uses the previous credential; the new one is stored after that …"
+        ));
     };
     let is_stopped = || stop.load(Ordering::SeqCst);
     let waits = StoringWaits { on_key_check: &young, on_lock: &on_lock, is_stopped: &is_stopped };

@@ -99,7 +99,7 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
     }
     let given = sections.as_ref().map(|new| new.provider.as_str()).or(args.provider.as_deref());
     let mut profile = profile(args, given, &setup)?;
-    let (mut engine, mut endpoint) = setup.engine(false).map_err(config_failure)?;
+    let (mut engine, mut endpoint) = setup.engine(false).map_err(from_outcome)?;
     let mut prepared =
         endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str()).map_err(prepare_failure)?;
     let sites = endpoint.sign_in_endpoints(&profile.provider).map_err(prepare_failure)?;
@@ -113,7 +113,7 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
         None => sections::agree_on_store(&mut setup, out)?,
     };
     if addition.has_new_store {
-        (engine, endpoint) = setup.engine(false).map_err(config_failure)?;
+        (engine, endpoint) = setup.engine(false).map_err(from_outcome)?;
     }
     // A store that cannot keep the response is found before the person signs in for nothing.
     setup.store.prepare_to_seal(profile.name.as_str()).map_err(|e| from_outcome(e.outcome()))?;

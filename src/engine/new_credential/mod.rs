@@ -129,7 +129,7 @@ pub fn store_credential(
             warnings.push(format!("the keyring may not have saved the sealing key: {e}"));
         }
         let (generation, publication) = (credential.generation, locked.journal.publication);
-        warnings.extend(settled.map_err(|why| partly_stored(&locked, generation, why))?);
+        warnings.extend(settled.map_err(|why| partly_stored(&locked, provenance, generation, why))?);
         Ok(NewCredentialResult { is_new: true, generation, publication, warnings })
     };
     let taken = take();
@@ -184,7 +184,12 @@ fn seal_numbered(
 
 /// An error after sealing: the next run sends the stored token, so it must not be used elsewhere. It stays an error,
 /// because the origin is in no journal, and until the next run `status` does not know all of it.
-fn partly_stored(locked: &LockedProfile<'_, '_>, generation: Generation, mut why: Outcome) -> Outcome {
+fn partly_stored(
+    locked: &LockedProfile<'_, '_>,
+    provenance: Provenance,
+    generation: Generation,
+    mut why: Outcome,
+) -> Outcome {
     let name = &locked.journal.profile;
     let before = why.error.take();
     let reason = before.as_ref().map_or("the store failed", |e| e.message.as_str());
@@ -193,9 +198,9 @@ fn partly_stored(locked: &LockedProfile<'_, '_>, generation: Generation, mut why
          failed: {reason}"
     );
     let first = before.as_ref().and_then(|e| e.hint.as_ref()).map_or(String::new(), |hint| format!("{hint}; then "));
-    let last = match locked.journal.origin {
-        Some(_) => "repeat the import to finish".to_owned(),
-        None => format!("finish it: keepalive refresh -p {name}"),
+    let last = match provenance {
+        Provenance::Import | Provenance::ForcedImport => "repeat the import to finish".to_owned(),
+        Provenance::Login => format!("finish it: keepalive refresh -p {name}"),
     };
     let hint = format!("do not use it elsewhere; {first}{last}");
     why.generation = generation;

@@ -64,14 +64,14 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     logging::init_for_daemon(global, &setup.environment);
     report_warnings(&setup.config);
     let _lock = lock_daemon(&setup.store).map_err(|f| (CommandStatus::Failed, f))?;
-    let (engine, endpoint) = setup.engine(true).map_err(|f| (CommandStatus::Failed, f))?;
+    let (engine, endpoint) = setup.engine(true).map_err(CommandStatus::of_failed)?;
     let deaf = |e| (CommandStatus::Failed, Failure::new(ErrorKind::Signals, format!("cannot catch signals: {e}")));
     // The handler is installed before the key is fetched, which may take long: until then a SIGHUP would end the
     // process.
     let hangup = signals::hangup(&endpoint).map_err(deaf)?;
     let has_trouble = fetch_key(&setup.store)?;
     let services = services_runtime()
-        .map_err(|e| (CommandStatus::Failed, Failure::new(ErrorKind::Runtime, format!("cannot start: {e}"))))?;
+        .map_err(|e| (CommandStatus::TryAgain, Failure::new(ErrorKind::Runtime, format!("cannot start: {e}"))))?;
     let socket_path = setup.environment.socket.clone();
     let listener = listen(&socket_path).map_err(|f| (CommandStatus::Failed, f))?;
     let shared = Arc::new(DaemonState::new(setup));

@@ -147,11 +147,7 @@ fn indented(addition: &Addition) -> String {
 
 /// A new key would open nothing of what is stored.
 fn refuse_if_sealed(setup: &Setup) -> Result<(), InitFailure> {
-    let has_credentials = store_choice::has_credentials(setup).map_err(|e| {
-        let outcome = e.outcome();
-        let failure = outcome.error.clone().unwrap_or_else(|| Failure::new(ErrorKind::Store, e.to_string()));
-        (CommandStatus::from_outcome(&outcome), failure)
-    })?;
+    let has_credentials = store_choice::has_credentials(setup).map_err(|e| CommandStatus::of_failed(e.outcome()))?;
     if !has_credentials {
         return Ok(());
     }

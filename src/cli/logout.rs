@@ -83,7 +83,7 @@ fn log_out(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> (Option<Stri
     let provider = journal.binding.as_ref().map(|b| b.provider.clone()).or_else(configured);
     let endpoint = match setup.engine(false) {
         Ok((_, endpoint)) => endpoint,
-        Err(failure) => return (provider, Err(config_error(failure))),
+        Err(outcome) => return (provider, Err(outcome)),
     };
     let route = match setup.profile(name) {
         // There is nothing to revoke.

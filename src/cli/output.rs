@@ -60,6 +60,12 @@ impl CommandStatus {
         }
     }
 
+    /// What a command ends with that failed before it had a result of its own.
+    pub fn of_failed(outcome: Outcome) -> (Self, Failure) {
+        let status = Self::from_outcome(&outcome);
+        (status, outcome.error.unwrap_or_else(|| Failure::new(ErrorKind::Broken, "the reason is not known")))
+    }
+
     pub fn from_status(status: &ProfileStatus, publication: Publication) -> Self {
         match status.state {
             ProfileState::ConfigError => Self::Config,

@@ -100,7 +100,7 @@ fn refresh(
 ) -> Result<Vec<ProfileOutcome>, (CommandStatus, Failure)> {
     let setup = Setup::new(global).map_err(|f| (CommandStatus::Config, f))?;
     let names = if args.profiles.is_empty() { all_profile_names(&setup, out)? } else { args.profiles.clone() };
-    let (engine, endpoint) = setup.engine(false).map_err(|f| (CommandStatus::Failed, f))?;
+    let (engine, endpoint) = setup.engine(false).map_err(CommandStatus::of_failed)?;
     let (events, arrivals) = mpsc::channel();
     let on_stop = events.clone();
     super::signals::stop_on_signal(&endpoint, &engine, move |count| {
@@ -134,11 +134,7 @@ fn warn_if_runs_too_sparse(seen: &[SeenProfile], interval: Duration, lookahead: 
 }
 
 fn all_profile_names(setup: &Setup, out: &Output) -> Result<Vec<ProfileName>, (CommandStatus, Failure)> {
-    let names = setup.all_profiles().map_err(|e| {
-        let outcome = e.outcome();
-        let failure = outcome.error.clone().unwrap_or_else(|| Failure::new(ErrorKind::Io, e.to_string()));
-        (CommandStatus::from_outcome(&outcome), failure)
-    })?;
+    let names = setup.all_profiles().map_err(|e| CommandStatus::of_failed(e.outcome()))?;
     if names.is_empty() {
         out.info(
             "no profiles yet; create one: keepalive login PROFILE --provider NAME, or keepalive import PROFILE \

@@ -70,11 +70,15 @@ impl Setup {
     }
 
     /// An engine with its token endpoint. `is_resident`: it is for a daemon.
-    pub(crate) fn engine(&self, is_resident: bool) -> Result<(Engine, Arc<HttpEndpoint>), Failure> {
+    pub(crate) fn engine(&self, is_resident: bool) -> Result<(Engine, Arc<HttpEndpoint>), Outcome> {
         let secrets = secret_reader(Arc::clone(&self.store));
         let metadata = self.store.layout().metadata();
-        let endpoint = HttpEndpoint::new(secrets, Arc::clone(&self.clock), &metadata)
-            .map_err(|e| Failure::new(ErrorKind::Runtime, format!("cannot start the network runtime: {e}")))?;
+        let endpoint = HttpEndpoint::new(secrets, Arc::clone(&self.clock), &metadata).map_err(|e| {
+            Outcome::new(OutcomeKind::Deferred).with_error(
+                Failure::new(ErrorKind::Runtime, format!("cannot start the network runtime: {e}"))
+                    .with_hint("the limit of threads or open files is too low (ulimit -u, ulimit -n, pids.max)"),
+            )
+        })?;
         let endpoint = Arc::new(endpoint);
         let within = self.environment.active_profiles.clone();
         let engine = Engine::new(
@@ -108,6 +112,9 @@ impl Setup {
     ) -> Result<Profile, Outcome> {
         let binding = view.as_ref().ok().and_then(|view| view.journal.as_ref()?.binding.as_ref());
         self.config.profile(name, binding.map(|b| b.provider.as_str())).map_err(|e| match view {
+            Ok(view) if binding.is_none() && !self.config.knows(name) && view.key_id().is_some() => {
+                Outcome::new(OutcomeKind::StoreUnavailable).with_error(without_provider(name))
+            }
             Ok(_) if binding.is_none() && !self.config.knows(name) => {
                 Outcome::new(OutcomeKind::NeedsLogin).with_error(self.unknown_profile(name))
             }
@@ -139,6 +146,13 @@ impl Setup {
         }
         Ok(names.into_iter().collect())
     }
+}
+
+/// The error about a credential that was stored, and whose journal was not written or is gone: no file names its provider.
+pub(crate) fn without_provider(name: &ProfileName) -> Failure {
+    let message = format!("profile {name} has a credential, but its record.json, which names the provider, is missing");
+    let hint = format!("add [profile.{name}] with its provider, or repeat the import or the login that stored it");
+    Failure::new(ErrorKind::JournalMissing, message).with_hint(hint)
 }
 
 /// Reads the configuration from its place.

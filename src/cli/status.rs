@@ -11,7 +11,7 @@ use super::layout::{relative_time, table, visible_width};
 use super::output::{BAD, CommandStatus, GOOD, Output, WARN, excerpt_lines};
 use super::{GlobalArgs, completion};
 use crate::cli::setup;
-use crate::cli::setup::Setup;
+use crate::cli::setup::{Setup, without_provider};
 use crate::clock::Timestamp;
 use crate::credential::external::ImportSource;
 use crate::engine::status;
@@ -49,10 +49,14 @@ impl StatusRow {
         let binding = journal.as_ref().ok().and_then(|journal| journal.as_ref()?.binding.as_ref());
         let bound = binding.map(|b| b.provider.clone());
         let profile = setup.config.profile(&name, bound.as_deref()).map_err(|e| e.to_failure());
-        let is_unknown = bound.is_none() && journal.is_ok() && !setup.config.knows(&name);
-        let status = match is_unknown {
-            true => ProfileStatus::new(ProfileState::NoCredential, None, Some(setup.unknown_profile(&name))),
-            false => status::status_of(&setup.store, &journal, profile.as_ref(), &setup.clock.now()),
+        let is_nameless = bound.is_none() && journal.is_ok() && !setup.config.knows(&name);
+        // Without its journal a credential names no provider, but it is there.
+        let is_damaged = journal.as_ref().is_ok_and(|j| j.as_ref().is_some_and(|j| j.integrity_error.is_some()));
+        let is_unknown = is_nameless && !is_damaged;
+        let status = match (is_nameless, is_damaged) {
+            (true, true) => ProfileStatus::new(ProfileState::StoreUnavailable, None, Some(without_provider(&name))),
+            (true, false) => ProfileStatus::new(ProfileState::NoCredential, None, Some(setup.unknown_profile(&name))),
+            (false, _) => status::status_of(&setup.store, &journal, profile.as_ref(), &setup.clock.now()),
         };
         Self {
             name,

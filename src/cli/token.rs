@@ -109,7 +109,10 @@ fn from_store(
     };
     let (engine, endpoint) = match setup.engine(false) {
         Ok(parts) => parts,
-        Err(f) => return refused(&f, CommandStatus::Failed),
+        Err(outcome) => {
+            let (status, failure) = CommandStatus::of_failed(outcome);
+            return refused(&failure, status);
+        }
     };
     super::signals::stop_on_signal(&endpoint, &engine, |_| {});
     let explain = || out.info(&format!("{}: waiting for a refresh in progress …", args.profile));

@@ -116,6 +116,7 @@ error_kinds! {
     Refused, "refused", TryAgain, "The provider rejected the request for a reason that keepalive does not know, or names a condition that may pass. See `dead_codes` in keepalive.toml(5).";
     NotBefore, "not_before", TryAgain, "No request is made before `retry_at`.";
     Busy, "busy", TryAgain, "Another process or flight is at work, or no thread could be started, and this command no longer waits. The message says which process has the lock.";
+    Runtime, "runtime", TryAgain, "The network runtime could not start: there is no thread or no open file to be had.";
     Interrupted, "interrupted", TryAgain, "The refresh was cancelled before anything was sent.";
     Discovery, "discovery", TryAgain, "The provider's endpoints could not be discovered (RFC 8414).";
     Source, "source", TryAgain, "The store of the tool that a profile follows cannot be read, so it is unknown whether that tool has used the refresh token. If an import cannot use the store of a tool, the exit status is 1.";
@@ -185,7 +186,6 @@ error_kinds! {
     Socket, "socket", Other, "The daemon cannot listen on its socket.";
     Signals, "signals", Other, "Signal handlers cannot be installed.";
     Broken, "broken", Other, "Internal error; refreshes in progress were completed. Restart the daemon and report the error.";
-    Runtime, "runtime", Other, "The network runtime could not start.";
     Json, "json", Other, "The result cannot be written as JSON.";
     Rehearsal, "rehearsal", Other, "The rehearsal found a fault on this machine.";
     Usage, "usage", CommandLine, "The command line is invalid; the message says why.";

@@ -14,15 +14,7 @@ pub(super) struct BackgroundRuntime(Option<Runtime>);
 
 impl BackgroundRuntime {
     pub(super) fn start() -> std::io::Result<Self> {
-        let runtime = threads::build_runtime(Builder::new_multi_thread().worker_threads(1).thread_name("http"))?;
-        #[cfg(unix)]
-        {
-            // With a handler, a write beyond the limit of file sizes is an error; without one it ends the process.
-            use tokio::signal::unix::{SignalKind, signal};
-            let _inside = runtime.enter();
-            let _stays = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
-        }
-        Ok(Self(Some(runtime)))
+        threads::build_runtime(Builder::new_multi_thread().worker_threads(1).thread_name("http")).map(|r| Self(Some(r)))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::paths;
+use super::{paths, threads};
 
 /// Keeps secrets inside this process: no core dump, no debugger of the same user, and files that only this user can
 /// read, whatever the umask was.
@@ -21,6 +21,19 @@ pub fn harden() {
     }
     #[cfg(unix)]
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+}
+
+/// Makes a write beyond the limit of file sizes (`ulimit -f`) an error. Without a handler its signal ends the process.
+pub fn outlive_file_size_limit() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        // Best effort: it needs a descriptor. The handler stays when the runtime has gone.
+        if let Ok(runtime) = threads::build_runtime(&mut tokio::runtime::Builder::new_current_thread()) {
+            let _inside = runtime.enter();
+            let _stays = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
+        }
+    }
 }
 
 /// Makes this process end when `parent` ends. Only on Linux; elsewhere nothing happens.

@@ -196,6 +196,45 @@ fn pause_after_unexplained_refusal_ends_with_its_client() {
     assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 2));
 }
 
+/// Rule 25: a policy that was mended at the provider, or a portal that was signed in to, is seen when a person says so.
+#[test]
+fn person_overrules_an_unexplained_refusal_once_a_minute() {
+    let page = "<html>Please accept our terms</html>";
+    for refusal in [
+        Fault::Respond(400, "", r#"{"error":"what_is_this"}"#),
+        Fault::Respond(401, "", ""),
+        Fault::Respond(403, "", page),
+    ] {
+        let world = world();
+        world.server.script([refusal.clone(), refusal.clone()]);
+        for (after, requests) in [(0, 1), (59, 1), (1, 2), (30, 2)] {
+            world.clock.advance(Duration::from_secs(after));
+            assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Deferred, requests), "{refusal:?}");
+        }
+        world.clock.advance(Duration::from_secs(30));
+        assert_eq!((world.refresh_if_due().kind, world.requests()), (OutcomeKind::Fresh, 2));
+        assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 3), "{refusal:?}");
+    }
+}
+
+/// Rule 25: it binds the plan, a token in doubt, and all if the server named a time.
+#[test]
+fn pause_after_unexplained_refusal_binds_all_but_a_person() {
+    let due = world();
+    due.clock.advance(ACCESS_LIFETIME);
+    due.server.script([Fault::Respond(401, "", "")]);
+    assert_eq!((due.refresh_if_due().kind, due.requests()), (OutcomeKind::Deferred, 1));
+    due.clock.advance(Duration::from_secs(300));
+    assert_eq!((due.refresh_if_due().kind, due.requests()), (OutcomeKind::Deferred, 1));
+    assert_eq!((due.refresh().kind, due.requests()), (OutcomeKind::Refreshed, 2));
+
+    let told = world();
+    told.server.script([Fault::Respond(401, "Retry-After: 400\r\n", "")]);
+    assert_eq!((told.refresh().kind, told.requests()), (OutcomeKind::Deferred, 1));
+    told.clock.advance(Duration::from_secs(300));
+    assert_eq!((told.refresh().kind, told.requests()), (OutcomeKind::Deferred, 1));
+}
+
 /// Rule 22.
 #[test]
 fn rejection_survives_another_server_or_client() {

@@ -195,7 +195,7 @@ fn deferred_run_restores_missing_or_older_keyring_item() {
     for is_gone in [true, false] {
         let past = TwoGenerations::new();
         let world = &past.world;
-        world.server.script([Fault::Respond(429, "Retry-After: 60", "")]);
+        world.server.script([Fault::Respond(429, "Retry-After: 60\r\n", "")]);
         assert_eq!(world.refresh().kind, OutcomeKind::Deferred);
         match is_gone {
             true => world.remove_from_keyring("keepalive"),

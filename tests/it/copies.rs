@@ -111,6 +111,29 @@ fn state_directory_restored_from_an_archive_is_a_copy() {
     }
 }
 
+/// A filesystem gives the inode of a deleted file to the next one, which is then the restored copy of it.
+#[test]
+fn backup_restored_again_is_known_though_inodes_come_back() {
+    let (sandbox, server, live) = signed_in();
+    let backup = sandbox.path("backup").display().to_string();
+    for round in 0..8 {
+        run("cp", &["-a", &live, &backup]);
+        sandbox.refresh(&["--force"]).exits(0);
+        let before = server.counts().refresh_requests;
+        run("rm", &["-rf", &live]);
+        run("cp", &["-a", &backup, &live]);
+        run("rm", &["-rf", &backup]);
+        let told = sandbox.refresh(&["--force"]);
+        assert_eq!(
+            (kind(&told.result()), server.counts().refresh_requests),
+            ("clone", before),
+            "round {round}: {told:#?}"
+        );
+        sandbox.keepalive(&["doctor", "--take-over"]);
+        sandbox.keepalive_with_input(&["import", "demo", "--replace"], &server.mint().to_string()).exits(0);
+    }
+}
+
 /// As a program does that restores only what has changed: `store.json` stays.
 #[ignore = "needs tar; contrib/test runs it"]
 #[test]

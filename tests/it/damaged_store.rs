@@ -129,6 +129,25 @@ fn damaged_journal_does_not_block_a_forced_refresh_of_others() {
     assert_eq!(row(&status, "first")["error"]["kind"], "damaged");
 }
 
+/// An import that was cut off between the two files leaves the same.
+#[test]
+fn credential_without_journal_and_section_is_told_alike() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let answer = server.mint().to_string();
+    let import = || sandbox.keepalive_with_input(&["import", "other", "--provider", "acme"], &answer);
+    import().exits(0);
+    std::fs::remove_file(sandbox.path("state/keepalive/profiles/other/record.json")).unwrap();
+    for command in
+        [&["status", "-p", "other"][..], &["refresh", "-p", "other"], &["token", "other"], &["logout", "other"]]
+    {
+        let told = sandbox.keepalive(command).exits(69).says("profile other has a credential, but its record.json");
+        told.says("add [profile.other] with its provider, or repeat the import");
+    }
+    import().exits(0).says("already stored");
+    sandbox.keepalive(&["refresh", "-p", "other", "--force"]).exits(0);
+}
+
 #[test]
 fn unreadable_store_directory_is_reported_with_a_remedy() {
     let server = AuthServer::start(RotationMode::Strict);

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use keepalive::sys::lockfile::LockFile;
 use rustix::fs::{FileType, Mode};
+use serde_json::json;
 
 use super::support::auth_server::{AuthServer, HoldPoint};
 use super::support::sandbox::{PROGRAM, Process, Run, Sandbox};
@@ -113,11 +114,20 @@ fn thread_that_cannot_be_had_ends_a_refresh_before_it_sends() {
     let mut sandbox = Sandbox::signed_in(&server);
     let library = without_threads(&sandbox).display().to_string();
     sandbox.set_env("LD_PRELOAD", &library);
+    let spent = json!({"access_token": "at", "refresh_token": "rt-of-another-tool"}).to_string();
     for until in 1..=9 {
         sandbox.set_env("THREADS_UNTIL", &until.to_string());
-        for command in [&["refresh", "-p", "demo", "--force"][..], &["token", "demo"], &["status"], &["doctor"]] {
-            let run = sandbox.keepalive(command);
+        for command in [
+            &["refresh", "-p", "demo", "--force"][..],
+            &["token", "demo"],
+            &["status"],
+            &["doctor"],
+            &["import", "other", "--provider", "acme"],
+            &["logout", "other"],
+        ] {
+            let run = sandbox.keepalive_with_input(command, &spent);
             assert!(STATUSES.contains(&run.status), "{command:?} with threads until {until}: {run:#?}");
+            assert_ne!(run.status, 78, "{command:?} with threads until {until}: the configuration is right");
         }
     }
     sandbox.set_env("THREADS_UNTIL", "1000");
@@ -130,6 +140,10 @@ fn file_size_limit_is_an_error_and_nothing_is_sent() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     run_in_shell(&sandbox, "ulimit -f 1000; exec \"$0\" refresh -p demo --force").exits(69).says("cannot reserve");
+    for command in ["refresh -p demo --force", "token demo", "status", "doctor", "logout demo", "rehearse"] {
+        let run = run_in_shell(&sandbox, &format!("ulimit -f 0; exec \"$0\" {command}"));
+        assert!(STATUSES.contains(&run.status), "{command}: {run:#?}");
+    }
     assert_eq!(server.settled_counts().refresh_requests, 0);
 }
 

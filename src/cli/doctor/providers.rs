@@ -31,7 +31,7 @@ pub(super) fn check(setup: &Setup, out: &Output) -> Vec<Finding> {
     }
     let endpoint = match setup.engine(false) {
         Ok((_, endpoint)) => endpoint,
-        Err(failure) => return vec![Finding::bad("provider", failure, CommandStatus::Failed)],
+        Err(outcome) => return vec![Finding::from_outcome("provider", &outcome)],
     };
     let done = AtomicUsize::new(0);
     let tell = || {

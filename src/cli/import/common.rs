@@ -37,7 +37,7 @@ pub(super) fn check_provider_option(args: &ImportArgs, profile: Profile) -> Resu
 /// asked for its metadata.
 pub(super) fn prepare(setup: &Setup, profile: &Profile) -> Result<(Engine, PreparedProvider), Outcome> {
     setup.prepare_store(&profile.name)?;
-    let (engine, endpoint) = setup.engine(false).map_err(config_error)?;
+    let (engine, endpoint) = setup.engine(false)?;
     let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str())?;
     Ok((engine, prepared))
 }

@@ -121,7 +121,7 @@ fn sign_in(
     mut profile: Profile,
     out: &Output,
 ) -> Result<CommandStatus, LoginFailure> {
-    let (mut engine, mut endpoint) = setup.engine(false).map_err(config_failure)?;
+    let (mut engine, mut endpoint) = setup.engine(false).map_err(from_outcome)?;
     let mut prepared =
         endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str()).map_err(prepare_failure)?;
     let sites = endpoint.sign_in_endpoints(&profile.provider).map_err(prepare_failure)?;
@@ -135,7 +135,7 @@ fn sign_in(
         None => sections::agree_on_store(setup, out)?,
     };
     if addition.has_new_store {
-        (engine, endpoint) = setup.engine(false).map_err(config_failure)?;
+        (engine, endpoint) = setup.engine(false).map_err(from_outcome)?;
         setup.prepare_store(&profile.name).map_err(from_outcome)?;
     }
     let show = |left: Duration| out.countdown(left);
@@ -237,7 +237,9 @@ fn store_credential(
         out.info(&format!("waiting for the keyring to save it ({} s) …", waited.as_secs()));
     };
     let on_lock = |holder: &LockHolder| {
-        out.info(&format!("waiting for {holder}, which uses the previous credential …"));
+        out.info(&format!(
+            "waiting for {holder}, which uses the previous credential; the new one is stored after that …"
+        ));
     };
     let is_stopped = || stop.load(Ordering::SeqCst);
     let waits = StoringWaits { on_key_check: &young, on_lock: &on_lock, is_stopped: &is_stopped };

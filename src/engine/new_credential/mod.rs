@@ -22,6 +22,9 @@ use crate::store::keys::sealing_key::SealingKey;
 use crate::store::{LoadedCredential, LockedProfile, PROFILE_LOCK_WAIT, SealLocks, Store};
 use crate::sys::lockfile::{LockHolder, LockWait};
 
+/// How long a login waits for the locks of its profile and its token.
+const LOGIN_LOCK_WAIT: Duration = Duration::from_secs(15 * 60);
+
 /// A credential to be stored, and its origin if that was another tool's store.
 #[derive(Debug)]
 pub struct NewCredential {
@@ -44,6 +47,17 @@ pub enum Provenance {
     ForcedImport,
     /// A login: the provider has just granted it, so its token is alive whatever was known of it before.
     Login,
+}
+
+impl Provenance {
+    /// How long the locks are waited for. What a login was granted is nowhere else, so it gets the time that a person needs to
+    /// deal with the process that holds the lock.
+    fn lock_wait(self) -> Duration {
+        match self {
+            Self::Import | Self::ForcedImport => PROFILE_LOCK_WAIT,
+            Self::Login => LOGIN_LOCK_WAIT,
+        }
+    }
 }
 
 /// The result of storing a credential.
@@ -87,7 +101,7 @@ pub fn store_credential(
     waits: &StoringWaits<'_>,
 ) -> Result<NewCredentialResult, Outcome> {
     let new = new_credential.into();
-    let wait = LockWait { limit: PROFILE_LOCK_WAIT, is_stopped: waits.is_stopped };
+    let wait = LockWait { limit: provenance.lock_wait(), is_stopped: waits.is_stopped };
     let locks = store.lock_to_seal(name, Some(&new.credential.refresh), wait, waits.on_lock)?;
     let SealLocks { key, store: store_lock, profile: lock, token: _token_lock } = locks;
     let mut store_lock = Some(store_lock);
@@ -115,7 +129,7 @@ pub fn store_credential(
             warnings.push(format!("the keyring may not have saved the sealing key: {e}"));
         }
         let (generation, publication) = (credential.generation, locked.journal.publication);
-        warnings.extend(settled.map_err(|why| partly_stored(&locked, generation, why))?);
+        warnings.extend(settled.map_err(|why| partly_stored(&locked, provenance, generation, why))?);
         Ok(NewCredentialResult { is_new: true, generation, publication, warnings })
     };
     let taken = take();
@@ -146,8 +160,8 @@ fn admit<'s, 'l>(
     }
 }
 
-/// Numbers the credential and seals it; if it counts as alive, whatever is known of its token is forgotten. `Err`: nothing was stored. The inner error: the file has its final name, though
-/// that may not be durable; the next run finds it there.
+/// Numbers the credential and seals it; if it counts as alive, whatever is known of its token is forgotten. `Err`: nothing
+/// was stored. The inner error: the file has its final name, though that may not be durable; the next run finds it there.
 fn seal_numbered(
     locked: &mut LockedProfile<'_, '_>,
     credential: &mut Credential,
@@ -170,7 +184,12 @@ fn seal_numbered(
 
 /// An error after sealing: the next run sends the stored token, so it must not be used elsewhere. It stays an error,
 /// because the origin is in no journal, and until the next run `status` does not know all of it.
-fn partly_stored(locked: &LockedProfile<'_, '_>, generation: Generation, mut why: Outcome) -> Outcome {
+fn partly_stored(
+    locked: &LockedProfile<'_, '_>,
+    provenance: Provenance,
+    generation: Generation,
+    mut why: Outcome,
+) -> Outcome {
     let name = &locked.journal.profile;
     let before = why.error.take();
     let reason = before.as_ref().map_or("the store failed", |e| e.message.as_str());
@@ -179,9 +198,9 @@ fn partly_stored(locked: &LockedProfile<'_, '_>, generation: Generation, mut why
          failed: {reason}"
     );
     let first = before.as_ref().and_then(|e| e.hint.as_ref()).map_or(String::new(), |hint| format!("{hint}; then "));
-    let last = match locked.journal.origin {
-        Some(_) => "repeat the import to finish".to_owned(),
-        None => format!("finish it: keepalive refresh -p {name}"),
+    let last = match provenance {
+        Provenance::Import | Provenance::ForcedImport => "repeat the import to finish".to_owned(),
+        Provenance::Login => format!("finish it: keepalive refresh -p {name}"),
     };
     let hint = format!("do not use it elsewhere; {first}{last}");
     why.generation = generation;

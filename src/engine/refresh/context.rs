@@ -121,12 +121,17 @@ impl Facts<'_> {
     }
 
     /// Whether the journal's pause is none for this flight. That after a failed connection holds the daemon's plan, which
-    /// looks at the journal before it starts a flight, and a caller that has a live token.
+    /// looks at the journal before it starts a flight, and a caller that has a live token. That after a refusal without a known
+    /// reason holds all but a person who insists.
     pub fn may_ignore_pause(&self, journal: &Journal) -> bool {
         let Some(pause) = &journal.pause else { return false };
         let is_alive = journal.validity.as_ref().is_some_and(|v| !v.remaining(&self.now).is_zero());
         let is_patient = matches!(self.demand, Demand::ValidFor(_)) && is_alive;
-        pause.client != self.client_mark || (pause.cause == PauseCause::Unsent && !is_patient)
+        let is_over = match pause.cause {
+            PauseCause::Unsent => !is_patient,
+            PauseCause::Unexplained => self.is_forced() && journal.may_be_overruled(&self.now),
+        };
+        is_over || pause.client != self.client_mark
     }
 
     /// Whether a second use of a token can end the family.

@@ -175,7 +175,12 @@ fn put_off(facts: &Facts<'_>, journal: &mut Journal, failed: &FailedResponse<'_>
     let at = facts.now.wall.plus(wait);
     journal.set_not_before(Some(at), Some(&facts.now));
     journal.pause = pause;
-    let failure = failed.text.put_off().with_hint(format!("{stands}; no attempt before {}", at.to_the_second()));
+    let exception = match &journal.pause {
+        Some(_) if journal.intent.is_none() => "; `--force` tries again after a minute",
+        Some(_) | None => "",
+    };
+    let hint = format!("{stands}; no attempt before {}{exception}", at.to_the_second());
+    let failure = failed.text.put_off().with_hint(hint);
     Outcome::new(OutcomeKind::Deferred).with_retry_at(at).with_error(failure)
 }
 

@@ -292,7 +292,7 @@ impl Journal {
 
     /// Whether the sealed file is the one that this was written for.
     pub fn is_written_for(&self, sealed: Option<FileVersion>) -> bool {
-        self.sealed_mark.is_some() && sealed.map(|version| version.mark()) == self.sealed_mark
+        sealed.zip(self.sealed_mark.as_ref()).is_some_and(|(sealed, mark)| sealed.has_mark(mark))
     }
 
     /// Whether the sealed file, though of the generation of this journal, is not the one that it was written for: it was

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Moment, Timestamp};
 use crate::store::journal::Journal;
 
-/// How long a person waits before a rejected token is sent once more again.
+/// How long a person waits before a token that was refused is sent once more.
 const FORCE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A pause that not only time ends.
@@ -23,7 +23,7 @@ pub struct Pause {
 pub enum PauseCause {
     /// No connection came about, so the server has asked for no pause: it binds the daemon's plan, and no person (rule 6).
     Unsent,
-    /// The server refused the request without a reason, which may be the client's.
+    /// The request was refused without a reason that we know. It may be the client's, and a person may have mended it.
     Unexplained,
 }
 
@@ -32,6 +32,13 @@ impl Journal {
     pub fn pause(&mut self, at: Timestamp, told: &Moment, pause: Pause) {
         self.set_not_before(Some(at), Some(told));
         self.pause = Some(pause);
+    }
+
+    /// Whether a person may have a request made although the last one was refused without a reason that we know: not within
+    /// a minute, and not for a token in doubt, whose next request may be the last one that is allowed.
+    pub fn may_be_overruled(&self, now: &Moment) -> bool {
+        let is_old = self.not_before_set_at.as_ref().is_none_or(|at| now.time_since(at) >= FORCE_INTERVAL);
+        is_old && self.open_intent().is_none()
     }
 
     /// Until when no person has a rejected token sent once more, if one was a moment ago.

@@ -27,6 +27,7 @@ use crate::credential::freshness::Margin;
 use crate::profile::{Profile, ProfileName, Provider, StoreSettings};
 pub use error::nearest;
 use error::{ConfigError, Diagnostic, IncompleteProfiles, ValueError};
+pub use profile::section_key;
 use profile::{ProfileSection, ScheduleCache, Timing};
 use section::{Entry, Section};
 

@@ -125,7 +125,7 @@ fn suggestion(name: &str, providers: &BTreeMap<String, Arc<Provider>>) -> String
 }
 
 /// A name as the header of a section writes it.
-fn section_key(name: &str) -> String {
+pub fn section_key(name: &str) -> String {
     let quoted = quoted(name);
     let inside = quoted.trim_matches('"');
     let is_bare = !name.is_empty() && inside.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');

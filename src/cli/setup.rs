@@ -12,7 +12,7 @@ use crate::cli::output::Output;
 use crate::clock::Clock;
 use crate::config;
 use crate::config::Config;
-use crate::engine::Engine;
+use crate::engine::{Engine, with_names};
 use crate::import_sources::ToolStores;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName, SecretSource, StoreSettings};
@@ -61,7 +61,7 @@ impl Setup {
 
     /// Makes the store ready for a credential of this profile, with all that can fail there, before any request.
     pub(crate) fn prepare_store(&self, name: &ProfileName) -> Result<(), Outcome> {
-        self.store.prepare_to_seal(name.as_str()).map(drop).map_err(|e| e.outcome())
+        self.store.prepare_to_seal(name.as_str()).map(drop).map_err(|e| with_names(e.outcome(), &self.store, name))
     }
 
     /// Removes a key that was made for a first credential which did not come. If it stays, that does no harm.
@@ -120,7 +120,7 @@ impl Setup {
             }
             Ok(_) => Outcome::new(OutcomeKind::ConfigError).with_error(e.to_failure()),
             // It may be the one to know the provider: that is no fault of the configuration.
-            Err(unreadable) => unreadable.outcome(),
+            Err(unreadable) => with_names(unreadable.outcome(), &self.store, name),
         })
     }
 
@@ -166,9 +166,11 @@ fn load_named(places: &Environment, is_named: bool) -> Result<Config, Failure> {
     Config::load(&places.config, is_named, places.home.as_deref()).map_err(|error| {
         let store = error.incomplete().map(|incomplete| open_store(&incomplete.store, places));
         let Some(store) = store else { return error.to_failure() };
-        // A journal that cannot be read may name the provider.
-        let has_credential =
-            |name: &ProfileName| store.peek(name).map_or(true, |journal| journal.is_some_and(|j| j.binding.is_some()));
+        // Files that cannot be read may name the provider.
+        let has_credential = |name: &ProfileName| {
+            let has_binding = |view: &ProfileView| view.journal.as_ref().is_some_and(|j| j.binding.is_some());
+            store.view(name).map_or(true, |view| view.key_id().is_some() || has_binding(&view))
+        };
         error.with_incomplete_profiles(has_credential).to_failure()
     })
 }

@@ -26,6 +26,41 @@ fn unknown_profile_is_77_and_names_the_one_that_was_meant() {
 }
 
 #[test]
+fn unknown_provider_is_78_and_names_the_one_that_was_meant() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.keepalive(&["providers", "xaai", "xai", "no where"]).exits(78);
+    let run = run.says("no provider \"xaai\"; did you mean \"xai\"?").says("a section [provider.xaai]");
+    run.says("no provider \"no where\"").says("a section [provider.\"no where\"]");
+    sandbox.keepalive(&["login", "work", "--provider", "xaai"]).exits(78).says("did you mean \"xai\"?");
+    let shown = sandbox.keepalive(&["--json", "providers", "xaai"]).exits(78).json();
+    assert_eq!(shown["error"]["kind"], "config");
+}
+
+/// A hint that was pasted as it stood made a profile called PROFILE.
+#[test]
+fn hint_names_the_profile_where_it_is_known() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::new();
+    sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
+    std::fs::write(sandbox.path("home/rclone.conf"), "RCLONE_ENCRYPT_V0:\n").unwrap();
+    for line in [
+        "token demo",
+        "refresh -p demo",
+        "status -p demo",
+        "logout demo",
+        "doctor",
+        "doctor --take-over -p demo",
+        "import demo --from codex",
+        "import demo --from rclone rclone.conf",
+    ] {
+        let run = sandbox.keepalive(&line.split(' ').collect::<Vec<_>>());
+        let shown = format!("{}{}", run.stdout, run.stderr).replace("PROFILE  STATE", "");
+        assert!(run.status != 0 && shown.contains("demo") && !shown.contains("PROFILE"), "{line}: {shown}");
+    }
+    sandbox.keepalive(&["token", "demo"]).exits(77).says("keepalive login demo, or keepalive import demo");
+}
+
+#[test]
 fn commands_tell_that_nobody_will_refresh() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);

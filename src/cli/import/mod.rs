@@ -10,6 +10,7 @@ use super::keeper::Keeper;
 use super::output::{CommandStatus, Output};
 use super::store_choice;
 use crate::cli::setup::Setup;
+use crate::engine::with_names;
 use crate::outcome::{ErrorKind, Outcome, OutcomeKind};
 pub(super) use args::ImportArgs;
 use common::ImportResult;
@@ -57,7 +58,7 @@ fn import(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> Result<(Strin
     if imported.as_ref().is_err_and(|outcome| outcome.kind != OutcomeKind::StoreUnavailable) {
         setup.discard_preparation();
     }
-    let imported = imported?;
+    let imported = imported.map_err(|outcome| with_names(outcome, &setup.store, &args.profile))?;
     Keeper::of(&setup).warn_if_nobody("this", out);
     Ok(imported)
 }

@@ -23,7 +23,7 @@ use crate::cli::store_choice::{self, NewFileStore};
 use crate::config::addition;
 use crate::engine::new_credential;
 use crate::engine::new_credential::{NewCredentialResult, Provenance, StoringWaits};
-use crate::engine::status;
+use crate::engine::{status, with_names};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
@@ -251,7 +251,7 @@ fn store_credential(
         &signed.requested_at,
         &waits,
     );
-    let handed = handed.map_err(from_outcome)?;
+    let handed = handed.map_err(|outcome| from_outcome(with_names(outcome, engine.store(), &profile.name)))?;
     outcome.generation = handed.generation;
     outcome.publication = handed.publication;
     Ok(LoginResult { account, stored: handed, outcome })

@@ -33,6 +33,9 @@ pub struct RefreshArgs {
     #[arg(short, long = "profile", value_name = "PROFILE", value_parser = super::profile_name, add = ArgValueCandidates::new(completion::profiles))]
     profiles: Vec<ProfileName>,
     /// Refresh now, even if not due
+    ///
+    /// A pause after a failure is not waited for. A refresh token that the server rejected is sent once more, at most once a
+    /// minute: some servers reject one for a reason that passes. One that is consumed or in doubt is not.
     #[arg(long)]
     force: bool,
     /// Also refresh what becomes due within DUR; set it to the interval between runs

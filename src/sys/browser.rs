@@ -28,7 +28,7 @@ pub fn is_available(desktop: &Desktop) -> bool {
 pub fn open(desktop: &Desktop, url: &str, on_failure: impl FnOnce(String) + Send + 'static) -> bool {
     let mut commands = commands(desktop, url);
     let Some(first) = commands.find_map(Browser::start) else { return false };
-    // Without a thread nobody watches it, as if it went on; it is reaped when we end.
+    // Without a thread it is not watched, as if it went on; it is reaped when we end.
     let _unwatched = std::thread::Builder::new().name("browser".into()).spawn(move || {
         let mut reasons = Vec::new();
         let mut started = Some(first);

@@ -388,7 +388,7 @@ fn login_with_an_unchanged_refresh_token_clears_a_rejection() {
         if is_dead {
             server.script([dead.clone()]);
             sandbox.refresh(&["--force"]).exits(77);
-            sandbox.import("demo", &answer).exits(1).says("been used or rejected before");
+            sandbox.import("demo", &answer).exits(1).says("been used or rejected before").says("once more: --replace");
         }
         server.script([same()]);
         sandbox.keepalive(&["login", "demo"]).exits(0).says("demo: signed in, valid until 2");

@@ -233,7 +233,7 @@ impl LoginFlow<'_> {
     /// Returns whether a browser was started. That it fails afterwards is an event.
     fn open_browser(&self, url: &Url) -> bool {
         let events = self.events.sender();
-        // Nobody receives it once the login is over.
+        // Once the login is over, there is no receiver.
         let report = move |why| drop(events.send(LoginEvent::BrowserFailed(why)));
         browser::open(self.desktop, url.as_str(), report)
     }

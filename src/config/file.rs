@@ -8,6 +8,8 @@ use super::error::{ConfigError, Diagnostic};
 use super::excerpt;
 use crate::outcome::Position;
 use crate::sys::durable;
+#[cfg(unix)]
+use crate::sys::secret_file::access_text;
 
 /// The size limit, far above ten thousand profiles; a larger file is not a configuration.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
@@ -94,14 +96,11 @@ fn check_owner(path: &Path, owner: u32, me: u32) -> Result<(), ConfigError> {
 
 #[cfg(unix)]
 fn check_mode(path: &Path, mode: u32) -> Result<(), ConfigError> {
-    let who = match mode & 0o022 {
-        0 => return Ok(()),
-        0o020 => "its group",
-        _ => "everyone",
-    };
-    let message = format!(
-        "can be written by {who} (mode {mode:04o}); refusing it, because it names commands that keepalive runs"
-    );
+    if mode & 0o022 == 0 {
+        return Ok(());
+    }
+    let access = access_text(mode & 0o022);
+    let message = format!("has mode {mode:04o}: {access}; refusing it, because it names commands that keepalive runs");
     Err(ConfigError::for_file(path, message, format!("chmod go-w {}", path.display())))
 }
 

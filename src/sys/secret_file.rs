@@ -43,6 +43,27 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
     Ok(bytes)
 }
 
+/// Who else may do what to a file, by these bits of its mode: `its group may read and write, others may read`.
+#[cfg(unix)]
+pub(crate) fn access_text(bits: u32) -> String {
+    let verbs = |bits: u32| {
+        let all = [(0o4, "read"), (0o2, "write"), (0o1, "execute")];
+        let verbs: Vec<&str> = all.into_iter().filter(|(bit, _)| bits & bit != 0).map(|(_, verb)| verb).collect();
+        match verbs.as_slice() {
+            [] => None,
+            [only] => Some((*only).to_owned()),
+            [first @ .., last] => Some(format!("{} and {last}", first.join(", "))),
+        }
+    };
+    match (verbs(bits >> 3 & 7), verbs(bits & 7)) {
+        (Some(group), Some(others)) if group == others => format!("its group and others may {group}"),
+        (Some(group), Some(others)) => format!("its group may {group}, others may {others}"),
+        (Some(group), None) => format!("its group may {group}"),
+        (None, Some(others)) => format!("others may {others}"),
+        (None, None) => "no other user may use it".to_owned(),
+    }
+}
+
 /// Whether a file or directory belongs to this user.
 #[cfg(unix)]
 pub(crate) fn is_owned(path: &Path) -> bool {
@@ -97,6 +118,21 @@ impl FileAccess {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn access_text_names_each_bit_that_is_set() {
+        for (bits, text) in [
+            (0o040, "its group may read"),
+            (0o060, "its group may read and write"),
+            (0o020, "its group may write"),
+            (0o004, "others may read"),
+            (0o044, "its group and others may read"),
+            (0o064, "its group may read and write, others may read"),
+            (0o077, "its group and others may read, write and execute"),
+        ] {
+            assert_eq!(access_text(bits), text, "{bits:o}");
+        }
+    }
 
     #[test]
     fn group_may_read_only_a_file_that_another_provides() {

@@ -144,15 +144,15 @@ mod on_disk {
         for (mode, message) in [
             (
                 0o664,
-                "config.toml: can be written by its group (mode 0664); refusing it, because it names commands that keepalive runs",
+                "config.toml: has mode 0664: its group may write; refusing it, because it names commands that keepalive runs",
             ),
             (
                 0o602,
-                "config.toml: can be written by everyone (mode 0602); refusing it, because it names commands that keepalive runs",
+                "config.toml: has mode 0602: others may write; refusing it, because it names commands that keepalive runs",
             ),
             (
                 0o666,
-                "config.toml: can be written by everyone (mode 0666); refusing it, because it names commands that keepalive runs",
+                "config.toml: has mode 0666: its group and others may write; refusing it, because it names commands that keepalive runs",
             ),
         ] {
             let (_directory, path) = written(b"", mode);

@@ -23,7 +23,8 @@ use crate::store::journal::Journal;
 /// Show the state of every profile
 ///
 /// Reads no secrets, never unlocks the keyring, and makes no network request. If the last run could not open a credential,
-/// that error is shown until a run succeeds. The exit status is that of the worst profile.
+/// that error is shown until a run succeeds. What would keep a refresh from being stored at this moment, as a disk that is
+/// full, is shown too. The exit status is that of the worst profile.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Show only this profile; can be repeated
@@ -56,11 +57,13 @@ impl StatusRow {
         let mut status = match (is_nameless, is_damaged) {
             (true, true) => ProfileStatus::new(ProfileState::StoreUnavailable, None, Some(without_provider(&name))),
             (true, false) => ProfileStatus::new(ProfileState::NoCredential, None, Some(setup.unknown_profile(&name))),
-            (false, _) => status::status_of(&setup.store, &journal, profile.as_ref(), &setup.clock.now()),
+            (false, _) => status::status_of(&setup.store, &journal, profile.as_ref(), &setup.clock.now())
+                .with_store_checked(&setup.store, &name),
         };
         let named = |failure: Failure| failure.with_names(name.as_str(), setup.store.keyring().map(|k| k.service()));
         status.error = status.error.map(named);
         status.last_failure = status.last_failure.map(named);
+        status.no_room = status.no_room.map(named);
         Self {
             name,
             is_unknown,
@@ -150,7 +153,7 @@ fn to_json(row: &StatusRow, store: &str) -> Value {
         "store": store,
         "publication": row.publication(),
         "source": source_json(journal, row.is_followed),
-        "error": row.status.error,
+        "error": row.status.error.as_ref().or(row.status.no_room.as_ref()),
     })
 }
 
@@ -283,6 +286,11 @@ fn print_notes(row: &StatusRow, look: &Look, out: &Output) {
         let next = row.status.refresh_at.map_or(String::new(), |at| format!(", next try {}", look.planned(at)));
         let state = state_word(row.status.state, row.publication());
         out.paragraph(&format!("{name}: {state}, but the last refresh failed: {}{next}", failure.message), 2);
+        print_hint(failure, out);
+    }
+    if let Some(failure) = row.status.no_room.as_ref().filter(|f| row.status.error.as_ref() != Some(f)) {
+        let state = state_word(row.status.state, row.publication());
+        out.paragraph(&format!("{name}: {state}, but no refresh can be stored: {}", failure.message), 2);
         print_hint(failure, out);
     }
     let soon = row.journal.as_ref().and_then(|r| r.login_by).filter(|by| by.since(look.now).as_secs() < 7 * 86400);

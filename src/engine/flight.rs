@@ -56,7 +56,8 @@ impl EngineInner {
             match Lease::admit(leader_slot, &create_lock_file, PROFILE_LOCK_WAIT, take, try_take) {
                 Ok(admitted) => admitted,
                 Err((leader_slot, error)) => {
-                    return leader_slot.complete(super::cannot_lock(&create_lock_file, error));
+                    let ended = super::cannot_lock(&self.store, &profile.name, &create_lock_file, error);
+                    return leader_slot.complete(ended);
                 }
             };
         events::lock_acquired(&profile.name, self.clock.now().time_since(&asked));

@@ -376,10 +376,11 @@ pub(crate) fn with_names(outcome: Outcome, store: &Store, name: &ProfileName) ->
     outcome.with_names(name.as_str(), store.keyring().map(KeyringService::service))
 }
 
-fn cannot_lock(path: &Path, error: LockError) -> Outcome {
+fn cannot_lock(store: &Store, name: &ProfileName, path: &Path, error: LockError) -> Outcome {
     let LockError::Io(error) = error else { return StoreError::not_locked(path, error).outcome() };
-    let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {error}", path.display()));
-    Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure)
+    let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {error}", path.display()))
+        .with_hint(format!("check the owner and the permissions of {}", path.display()));
+    store.with_room_hint(name, Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure))
 }
 
 /// The system has no thread for a flight: nothing was done.

@@ -11,7 +11,7 @@ use crate::engine::refresh::followed_stores::nothing_to_follow;
 use crate::engine::refresh::retry_policy;
 use crate::engine::refresh::retry_policy::{RetryDecision, SendKind};
 use crate::outcome::{ErrorKind, Failure, Outcome, ProfileState};
-use crate::profile::{Policy, Profile};
+use crate::profile::{Policy, Profile, ProfileName};
 use crate::store::journal::block::{Block, Cause};
 use crate::store::journal::{Intent, Journal};
 use crate::store::{Store, StoreError};
@@ -31,16 +31,48 @@ pub struct ProfileStatus {
     pub last_failure: Option<Failure>,
     /// Another run is waiting for a response at this moment, so its attempt is no doubt yet.
     pub is_in_flight: bool,
+    /// Why no refresh could store its response at this moment, though nothing else stands in its way. Only those who show a
+    /// status ask for it.
+    pub no_room: Option<Failure>,
 }
 
 impl ProfileStatus {
     pub fn new(state: ProfileState, refresh_at: Option<Timestamp>, error: Option<Failure>) -> Self {
-        Self { state, refresh_at, error, last_failure: None, is_in_flight: false }
+        Self { state, refresh_at, error, last_failure: None, is_in_flight: false, no_room: None }
     }
 
     /// Nothing is tried until what ended like this is mended.
     fn stopped(outcome: Outcome) -> Self {
         Self::new(outcome.kind.into(), None, outcome.error)
+    }
+
+    /// What a refresh would meet in the store at this moment. It is a failure beside an access token that is fresh, and the
+    /// state of one that is not. Without the identity of the store, not even a fresh one can be had.
+    #[must_use]
+    pub fn with_store_checked(self, store: &Store, name: &ProfileName) -> Self {
+        let is_refreshable = match self.state {
+            ProfileState::Fresh
+            | ProfileState::Due
+            | ProfileState::Expired
+            | ProfileState::Deferred
+            | ProfileState::InDoubt => true,
+            ProfileState::NeedsLogin
+            | ProfileState::ConfigError
+            | ProfileState::StoreUnavailable
+            | ProfileState::NoCredential => false,
+        };
+        if !is_refreshable {
+            return self;
+        }
+        if let Err(unknown) = store.check_identity() {
+            return Self { refresh_at: self.refresh_at, ..Self::stopped(unknown.outcome()) };
+        }
+        let Err(no_room) = store.check_room(name) else { return self };
+        let no_room = no_room.outcome().error;
+        match self.state {
+            ProfileState::Fresh | ProfileState::InDoubt => Self { no_room, ..self },
+            _ => Self { state: ProfileState::StoreUnavailable, error: no_room.clone(), no_room, ..self },
+        }
     }
 }
 

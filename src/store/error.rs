@@ -12,11 +12,15 @@ use crate::store::keys::key_id::SealedUnder;
 use crate::store::keys::sealing_key::KeyError;
 use crate::store::tokens::ownership::TokenClaim;
 use crate::sys::lockfile::{LockError, LockFile, LockHolder, LockWait};
+use crate::sys::write_access::Obstacle;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    /// A refresh could not store its response; nothing was tried.
+    #[error("{} {obstacle}", path.display())]
+    Unwritable { path: PathBuf, obstacle: Obstacle },
     /// Another process has a lock that was waited for in vain; nothing was done.
     #[error("cannot lock {}: {holder} has it", path.display())]
     Locked { path: PathBuf, holder: LockHolder },
@@ -74,6 +78,9 @@ pub enum StoreError {
     TokenClaimed { profile: ProfileName, claim: TokenClaim },
 }
 
+/// What is done with the space for a response.
+pub(super) const RESERVE: &str = "reserve";
+
 impl StoreError {
     pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), source }
@@ -129,6 +136,7 @@ impl StoreError {
             | Self::LedgerDamaged { .. }
             | Self::KeyUnavailable { error: KeyError::Malformed(_) | KeyError::FileOpenToOthers { .. }, .. } => true,
             Self::Io { .. }
+            | Self::Unwritable { .. }
             | Self::Locked { .. }
             | Self::Empty
             | Self::Keyring(_)
@@ -161,7 +169,7 @@ impl StoreError {
     /// The kind; the outcome follows from it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Io { .. } => ErrorKind::Io,
+            Self::Io { .. } | Self::Unwritable { .. } => ErrorKind::Io,
             Self::Locked { .. } => ErrorKind::Busy,
             Self::Empty => ErrorKind::NoCredential,
             Self::DamagedFile { .. }
@@ -189,9 +197,13 @@ impl StoreError {
     }
 
     /// What to do about it.
-    fn hint(&self) -> String {
+    pub(super) fn hint(&self) -> String {
         match self {
+            Self::Io { action: RESERVE, path, .. } => {
+                format!("check free space, quota and permissions in {}: a refresh needs 5 MiB", parent_text(path))
+            }
             Self::Io { path, .. } => format!("check free space and permissions in {}", parent_text(path)),
+            Self::Unwritable { path, obstacle } => obstacle.hint(path),
             Self::Locked { holder, .. } => holder.hint(),
             Self::Empty => "keepalive login PROFILE, or keepalive import PROFILE".into(),
             Self::DamagedFile { path, .. } => damaged_file_hint(path),

@@ -209,7 +209,7 @@ impl Drop for StagedFile {
 }
 
 /// The one temporary name of a file. Fixed, so that a killed run leaves at most one; every writer holds the lock.
-fn temporary_name(path: &Path) -> PathBuf {
+pub fn temporary_name(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.new"))
 }

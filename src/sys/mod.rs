@@ -15,3 +15,4 @@ pub mod process;
 pub mod secret_file;
 pub mod socket;
 pub mod threads;
+pub mod write_access;

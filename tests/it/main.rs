@@ -47,6 +47,7 @@ mod rules;
 mod screens;
 mod sealing_key;
 mod service;
+mod store_room;
 mod systemd;
 mod tidy;
 mod token;

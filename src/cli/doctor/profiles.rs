@@ -17,15 +17,25 @@ pub(super) fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
         Err(e) => return vec![Finding::from_store_error("profiles", &e)],
     };
     let keeper = Keeper::of(setup);
-    names.iter().filter_map(|name| check_profile(setup, name, &keeper)).collect()
+    names.iter().flat_map(|name| check_profile(setup, StatusRow::new(setup, name.clone()), &keeper)).collect()
 }
 
-fn check_profile(setup: &Setup, name: &ProfileName, keeper: &Keeper) -> Option<Finding> {
-    let row = StatusRow::new(setup, name.clone());
+fn check_profile(setup: &Setup, row: StatusRow, keeper: &Keeper) -> Vec<Finding> {
+    // It names the place, which profiles may share: then it is told once.
+    let no_room = row.status.no_room.as_ref().map(|failure| {
+        let message = format!("a refresh could not be stored: {}", failure.message);
+        Finding::bad("store", Failure { message, ..failure.clone() }, CommandStatus::StoreUnavailable)
+    });
+    let is_all = no_room.is_some() && row.status.state == ProfileState::StoreUnavailable;
+    no_room.into_iter().chain(check_credential(setup, &row, keeper).filter(|_| !is_all)).collect()
+}
+
+fn check_credential(setup: &Setup, row: &StatusRow, keeper: &Keeper) -> Option<Finding> {
+    let name = &row.name;
     let is_absent = row.status.state == ProfileState::NoCredential;
     let journal = row.journal.as_ref();
     if !is_absent && journal.is_none() {
-        return Some(status_finding(&row, keeper));
+        return Some(status_finding(row, keeper));
     }
     if journal.is_some_and(|j| j.is_tombstone) && setup.store.has_remains(name).unwrap_or(false) {
         let text = format!("{name} is signed out, but the logout was interrupted before everything was deleted");
@@ -35,7 +45,7 @@ fn check_profile(setup: &Setup, name: &ProfileName, keeper: &Keeper) -> Option<F
     }
     // Before the first login there is nothing to examine.
     if journal.is_none() && !setup.store.layout().dir().exists() {
-        return Some(status_finding(&row, keeper));
+        return Some(status_finding(row, keeper));
     }
     match setup.store.check_copies_agree(name) {
         Ok(warnings) if !warnings.is_empty() && !is_absent && !row.status.state.needs_person() => {
@@ -43,10 +53,10 @@ fn check_profile(setup: &Setup, name: &ProfileName, keeper: &Keeper) -> Option<F
             let finding = Finding::warning("profile", format!("{name}: {}", warnings.join("; ")), &hint);
             Some(finding.with_status(row.exit_status()))
         }
-        Ok(_) | Err(StoreError::Empty) => Some(status_finding(&row, keeper)),
+        Ok(_) | Err(StoreError::Empty) => Some(status_finding(row, keeper)),
         // Told once already, for the store as a whole.
         Err(StoreError::Keyring(_) | StoreError::KeyMissing { .. } | StoreError::KeyUnavailable { .. }) => {
-            (row.status.state == ProfileState::NeedsLogin).then(|| status_finding(&row, keeper))
+            (row.status.state == ProfileState::NeedsLogin).then(|| status_finding(row, keeper))
         }
         Err(e) => Some(Finding::from_outcome("profile", &with_names(e.outcome(), &setup.store, name))),
     }

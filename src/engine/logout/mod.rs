@@ -142,13 +142,14 @@ impl LogoutRequest<'_> {
         let path = self.store.create_lock_file(self.name)?;
         let is_stopped = || self.stop.load(Ordering::SeqCst);
         let wait = LockWait { limit: PROFILE_LOCK_WAIT, is_stopped: &is_stopped };
-        let lock = match LockFile::try_acquire(&path).map_err(|e| cannot_lock(&path, e.into()))? {
-            Some(lock) => lock,
-            None => {
-                on_progress(LogoutProgress::WaitingForLock);
-                LockFile::acquire_within(&path, wait).map_err(|e| cannot_lock(&path, e))?
-            }
-        };
+        let lock =
+            match LockFile::try_acquire(&path).map_err(|e| cannot_lock(self.store, self.name, &path, e.into()))? {
+                Some(lock) => lock,
+                None => {
+                    on_progress(LogoutProgress::WaitingForLock);
+                    LockFile::acquire_within(&path, wait).map_err(|e| cannot_lock(self.store, self.name, &path, e))?
+                }
+            };
         on_progress(LogoutProgress::Locked);
         let permit = Permit::from_lock(self.name, &lock);
         let mut locked = match self.must_forget {

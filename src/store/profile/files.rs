@@ -72,7 +72,8 @@ impl SealedSlot {
         match &self.file {
             Ok(file) => Ok(file.as_ref()),
             Err(e) => {
-                let copy = e.raw_os_error().map_or_else(|| e.kind().into(), io::Error::from_raw_os_error);
+                let copy = || io::Error::new(e.kind(), e.to_string());
+                let copy = e.raw_os_error().map_or_else(copy, io::Error::from_raw_os_error);
                 Err(StoreError::io("read", &self.path, copy))
             }
         }

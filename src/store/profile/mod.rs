@@ -6,6 +6,7 @@ pub(super) mod forget;
 pub(super) mod integrity;
 mod marks;
 pub(super) mod recovery;
+mod room;
 pub(super) mod view;
 
 use std::io;
@@ -19,6 +20,7 @@ use crate::outcome::{ErrorKind, Publication};
 use crate::store::disk::envelope::{self, SealedHeader};
 use crate::store::disk::layout::ProfileFolder;
 use crate::store::disk::sealed_content::{SealedContent, SealedResponse};
+use crate::store::error::RESERVE;
 use crate::store::identity::StoreIdentity;
 use crate::store::journal::block::Cause;
 use crate::store::journal::{Intent, Journal};
@@ -284,7 +286,7 @@ impl<'l> LockedProfile<'_, 'l> {
     pub fn reserve_response_space(&self) -> Result<StagedFile, StoreError> {
         events::step(self.permit.profile(), "reserving space for the response");
         let path = self.folder.received();
-        StagedFile::create(&path, RESPONSE_SPACE).map_err(|e| StoreError::io("reserve", &path, e))
+        StagedFile::create(&path, RESPONSE_SPACE).map_err(|e| StoreError::io(RESERVE, &path, e))
     }
 
     /// The function that the send gate runs before it lets the request body go: it writes the intent; durable on

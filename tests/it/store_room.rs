@@ -123,6 +123,26 @@ fn size_limit_is_told_by_status_and_doctor() {
     assert_eq!(server.counts().refresh_requests, 0);
 }
 
+/// Rule 8.
+#[test]
+fn response_that_could_not_get_its_name_is_not_asked_for() {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let sealed = sandbox.path("state/keepalive/profiles/demo/sealed");
+    let open = std::fs::File::open(&sealed).unwrap();
+    let Ok(flags) = ioctl_getflags(&open) else { return };
+    // Only root may, and not on every file system.
+    if ioctl_setflags(&open, flags | IFlags::IMMUTABLE).is_err() {
+        return;
+    }
+    let runs = [&["refresh", "--force"][..], &["doctor"], &["status"]].map(|command| sandbox.keepalive(command));
+    ioctl_setflags(&open, flags).unwrap();
+    assert_eq!(runs.map(|run| run.says(&format!("chattr -i -a {}", sealed.display())).status), [69, 69, 0]);
+    assert_eq!(server.counts().refresh_requests, 0);
+    sandbox.refresh(&["--force"]).exits(0);
+}
+
 #[test]
 fn store_json_that_is_no_file_is_told_by_status() {
     let server = AuthServer::start(RotationMode::Strict);

@@ -285,6 +285,7 @@ impl<'l> LockedProfile<'_, 'l> {
     /// Reserves the space for a response, durably, so that a full disk is noticed now (rule 8).
     pub fn reserve_response_space(&self) -> Result<StagedFile, StoreError> {
         events::step(self.permit.profile(), "reserving space for the response");
+        self.check_names()?;
         let path = self.folder.received();
         StagedFile::create(&path, RESPONSE_SPACE).map_err(|e| StoreError::io(RESERVE, &path, e))
     }

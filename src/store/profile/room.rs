@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::store::profile::RESPONSE_SPACE;
-use crate::store::{Store, StoreError};
+use crate::store::{LockedProfile, Store, StoreError};
 use crate::sys::durable::temporary_name;
 use crate::sys::write_access::{self as access, Obstacle};
 
@@ -16,6 +16,14 @@ const NEW_FILES: u64 = 3;
 
 fn at(path: &Path, checked: Result<(), Obstacle>) -> Result<(), StoreError> {
     checked.map_err(|obstacle| StoreError::Unwritable { path: path.to_owned(), obstacle })
+}
+
+impl LockedProfile<'_, '_> {
+    /// That a response could get its names (rule 8). No other step before the request would notice.
+    pub(super) fn check_names(&self) -> Result<(), StoreError> {
+        let names = [self.sealed.path(), self.received.path()];
+        names.into_iter().try_for_each(|path| at(path, access::check_replaceable(path)))
+    }
 }
 
 impl Store {

@@ -135,6 +135,19 @@ fn thread_that_cannot_be_had_ends_a_refresh_before_it_sends() {
     assert_eq!(server.settled_counts().presented_again, 0);
 }
 
+/// A runtime that gets one of its threads and not the other waits for the first without an end.
+#[test]
+fn daemon_without_threads_ends_and_says_so() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let mut sandbox = Sandbox::signed_in(&server);
+    let library = without_threads(&sandbox).display().to_string();
+    sandbox.set_env("LD_PRELOAD", &library);
+    for until in 1..=3 {
+        sandbox.set_env("THREADS_UNTIL", &until.to_string());
+        sandbox.spawn(&["daemon"]).finish().exits(75).says("cannot start");
+    }
+}
+
 #[test]
 fn file_size_limit_is_an_error_and_nothing_is_sent() {
     let server = AuthServer::start(RotationMode::Strict);

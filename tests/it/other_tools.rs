@@ -315,7 +315,8 @@ fn refresh_sends_nothing_while_the_followed_tool_is_unusable() {
     write(&file, codex_store(&server.mint(), "bob").to_string());
     let error = refresh(&sandbox).exits(78).result()["error"].clone();
     assert_eq!(error["kind"], "conflict");
-    assert!(error["hint"].as_str().unwrap().contains("keepalive import openai --from codex --replace"));
+    let again = format!("keepalive import openai --from codex {} --replace", file.display());
+    assert!(error["hint"].as_str().unwrap().contains(&again), "{error}");
     let status = sandbox.keepalive(&["--json", "status"]).exits(78).profile();
     assert_eq!((&status["state"], &status["error"]["kind"]), (&json!("config_error"), &json!("conflict")));
     assert!(copies(&sandbox).contains("its token may belong to another account"));

@@ -121,6 +121,12 @@ pub struct ImportSource {
     pub account: Option<String>,
     #[serde(default)]
     pub identity: AccountIdentity,
+    /// The provider that the store or the tool names, by our name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// It was not in the file, but in the tool's keyring item for that directory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_in_keyring: bool,
 }
 
 impl ImportSource {
@@ -137,6 +143,10 @@ impl ImportSource {
 impl std::fmt::Display for ImportSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.location.as_ref().or(self.account.as_ref()) {
+            Some(place) if self.is_in_keyring => {
+                let dir = Path::new(place).parent().unwrap_or(Path::new(place));
+                write!(f, "{} (its keyring item for {})", self.tool, dir.display())
+            }
             Some(place) => write!(f, "{} ({place})", self.tool),
             None => f.write_str(&self.tool),
         }

@@ -253,7 +253,7 @@ fn missing_store(tool: Tool, place: &Path) -> ToolStoreError {
     }
     let hint = match tool {
         Tool::Claude if cfg!(target_os = "macos") => {
-            "on macOS: security find-generic-password -s \"Claude Code-credentials\" -w | keepalive import … -"
+            "on macOS: security find-generic-password -s \"Claude Code-credentials\" -w | keepalive import PROFILE --from claude -"
                 .to_owned()
         }
         _ => format!("sign in with {name}, or give the path of its store: keepalive import PROFILE --from {name} FILE"),

@@ -22,6 +22,8 @@ pub struct FileVersion {
     modified: SystemTime,
     /// Inode, and when that was changed; zeros where there is none.
     inode: (u64, i64, i64),
+    /// When the inode was made. `None` where the filesystem or the kernel does not tell.
+    born: Option<SystemTime>,
 }
 
 impl FileVersion {
@@ -35,7 +37,7 @@ impl FileVersion {
         };
         #[cfg(not(unix))]
         let inode = (0, 0, 0);
-        Some(Self { len: about.len(), modified: about.modified().ok()?, inode })
+        Some(Self { len: about.len(), modified: about.modified().ok()?, inode, born: about.created().ok() })
     }
 
     pub fn byte_count(&self) -> u64 {
@@ -50,10 +52,21 @@ impl FileVersion {
         changed > modified + LONGEST_WRITE
     }
 
-    /// A name for it that outlives a rename of the file.
+    /// A name for it that outlives a rename of the file, and that a copy does not get: a filesystem gives the number of a
+    /// deleted inode away again, and a copy may have the time of its original, but it is born later.
     pub fn mark(&self) -> String {
-        let modified = self.modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        format!("{}-{}-{}", self.inode.0, self.len, modified.as_nanos())
+        let nanos = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let plain = format!("{}-{}-{}", self.inode.0, self.len, nanos(self.modified));
+        self.born.map_or(plain.clone(), |born| format!("{plain}-{}", nanos(born)))
+    }
+
+    /// Whether `mark` is of this file. A birth that was not known then, or is not known now, is not compared.
+    pub fn has_mark(&self, mark: &str) -> bool {
+        let ours = self.mark();
+        ours == mark
+            || [(&*ours, mark), (mark, &*ours)].iter().any(|(long, short)| {
+                long.strip_prefix(short).is_some_and(|rest| rest.starts_with('-')) && short.matches('-').count() == 2
+            })
     }
 }
 
@@ -125,6 +138,29 @@ mod tests {
         assert_eq!(file.poll(stamp(2), true), Change::Changed, "told to look");
         assert_eq!(file.poll(stamp(3), true), Change::Changed);
         assert_eq!(file.poll(stamp(3), false), Change::None);
+    }
+
+    /// Rule 30.
+    #[test]
+    fn mark_of_a_file_is_not_that_of_a_copy_with_its_inode() {
+        let at = |n| SystemTime::UNIX_EPOCH + Duration::from_nanos(n);
+        let file = |modified, born: Option<u64>| FileVersion {
+            len: 7,
+            modified: at(modified),
+            inode: (5, 0, 0),
+            born: born.map(at),
+        };
+        for (then, now, is_same) in [
+            (file(100, Some(99)), file(100, Some(99)), true),
+            (file(100, Some(99)), file(100, Some(300)), false),
+            (file(100, Some(99)), file(200, Some(99)), false),
+            (file(100, None), file(100, Some(99)), true),
+            (file(100, Some(99)), file(100, None), true),
+            (file(100, None), file(1001, None), false),
+            (file(100, None), file(1001, Some(99)), false),
+        ] {
+            assert_eq!(now.has_mark(&then.mark()), is_same, "{} {}", then.mark(), now.mark());
+        }
     }
 
     #[test]

@@ -65,7 +65,10 @@ fn read_copy(
             Err(good(format!("{name}: {} is signed out ({why}): keepalive goes on alone", origin.tool)))
         }
         Ok(StoreContent::SignedOut(_)) => Err(good(format!("{name}: {origin} has been removed or signed out"))),
-        Err(failure) => Err(warn(format!("{name}: {}", failure.message), failure.hint.unwrap_or_default())),
+        Err(failure) => {
+            let failure = failure.with_names(name.as_str(), None);
+            Err(warn(format!("{name}: {}", failure.message), failure.hint.unwrap_or_default()))
+        }
     }
 }
 

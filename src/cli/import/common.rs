@@ -33,8 +33,10 @@ pub(super) fn check_provider_option(args: &ImportArgs, profile: Profile) -> Resu
     }
 }
 
-/// An engine, and the token endpoint of the profile.
+/// An engine, and the token endpoint of the profile. A store that cannot keep the credential is found before the server is
+/// asked for its metadata.
 pub(super) fn prepare(setup: &Setup, profile: &Profile) -> Result<(Engine, PreparedProvider), Outcome> {
+    setup.prepare_store(&profile.name)?;
     let (engine, endpoint) = setup.engine(false)?;
     let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str())?;
     Ok((engine, prepared))

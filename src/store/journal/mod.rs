@@ -20,7 +20,8 @@ use crate::store::disk::format::later_format;
 use crate::store::identity::identity_file::StoreIdentity;
 use crate::store::journal::block::Block;
 pub use crate::store::journal::pause::{Pause, PauseCause};
-use crate::sys::durable;
+use crate::sys::durable::{self, StagedFile};
+use crate::sys::file_place::FilePlace;
 use crate::sys::file_watch::FileVersion;
 
 /// The version of the format below. A journal of a later version is left alone.
@@ -94,6 +95,9 @@ pub struct Journal {
     /// of the store need not read it to know its generation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sealed_mark: Option<String>,
+    /// The very file that this was written to, as [`StoreIdentity::file`]. Set by [`Journal::write`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FilePlace>,
     /// The sealed copy is not what this journal says, or holds a token that is spent. Seen when they are looked at; never
     /// written.
     #[serde(skip)]
@@ -238,6 +242,7 @@ impl Journal {
             ledger_backlog: Vec::new(),
             last_ledgered: None,
             sealed_mark: None,
+            file: None,
             integrity_error: None,
         }
     }
@@ -291,12 +296,14 @@ impl Journal {
 
     /// Replaces the journal; durable on return.
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
-        durable::replace(path, &serde_json::to_vec_pretty(self).map_err(std::io::Error::other)?)
+        let staged = StagedFile::create(path, 0)?;
+        let journal = Self { file: FilePlace::of(staged.file())?, ..self.clone() };
+        staged.commit(&serde_json::to_vec_pretty(&journal).map_err(std::io::Error::other)?)
     }
 
     /// Whether the sealed file is the one that this was written for.
     pub fn is_written_for(&self, sealed: Option<FileVersion>) -> bool {
-        self.sealed_mark.is_some() && sealed.map(|version| version.mark()) == self.sealed_mark
+        sealed.zip(self.sealed_mark.as_ref()).is_some_and(|(sealed, mark)| sealed.has_mark(mark))
     }
 
     /// Whether the sealed file, though of the generation of this journal, is not the one that it was written for: it was
@@ -329,18 +336,6 @@ impl Journal {
         let sent_by =
             self.rejected.as_ref().filter(|_| self.is_rejected()).and_then(|rejected| rejected.client.as_deref());
         sent_by.is_some_and(|sent_by| sent_by != mark)
-    }
-
-    /// Forbids requests before `at`, which was decided at this moment; `None` allows them at once.
-    pub fn set_not_before(&mut self, at: Option<Timestamp>, told: Option<&Moment>) {
-        self.not_before = at;
-        self.not_before_set_at = told.cloned().filter(|_| at.is_some());
-        self.pause = None;
-    }
-
-    /// Until when no request is allowed, if that is not over.
-    pub fn blocked_until(&self, now: &Moment) -> Option<Timestamp> {
-        now.pending_until(self.not_before?, self.not_before_set_at.as_ref())
     }
 
     /// An attempt of the current generation whose outcome is unknown.

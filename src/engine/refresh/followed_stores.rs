@@ -67,7 +67,7 @@ pub trait FollowedStores: Send + Sync {
 pub fn cannot_follow(name: &ProfileName, origin: &ImportSource, about: &ToolFacts, rotates: bool) -> Option<Failure> {
     let tool = &origin.tool;
     let remedy = format!(
-        "to go on alone: sign out of that tool on this machine ({}), and remove follow = true from [profile.{name}]",
+        "to take it over, sign out of that tool on this machine: {}; and remove follow = true from [profile.{name}]",
         about.sign_out
     );
     let what = match origin.location {

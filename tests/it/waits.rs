@@ -161,6 +161,19 @@ fn few_descriptors_are_an_error_of_the_table() {
 }
 
 #[test]
+fn file_without_an_end_is_an_error() {
+    let server = AuthServer::start(RotationMode::Strict);
+    for key in
+        ["ca_file = \"/dev/zero\"", "client_auth = \"client_secret_post\"\nclient_secret = { file = \"/dev/zero\" }"]
+    {
+        let sandbox = Sandbox::signed_in(&server);
+        sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(key)));
+        sandbox.keepalive(&["refresh", "--force"]).exits(78).says("/dev/zero").says("larger than 16 MiB");
+    }
+    assert_eq!(server.settled_counts().refresh_requests, 0);
+}
+
+#[test]
 fn pipe_in_the_place_of_a_file_is_refused_not_waited_for() {
     let server = AuthServer::start(RotationMode::Strict);
     let files = ["profiles/demo/record.json", "profiles/demo/sealed", "profiles/demo/lock", "ledger", "store.json"];

@@ -30,7 +30,8 @@ fn signed_in_for(world: &World, secs: Option<u64>) -> Value {
 
 fn from_tool(credential: Credential, email: Option<&str>) -> NewCredential {
     let identity = AccountIdentity { email: email.map(str::to_owned), ..AccountIdentity::default() };
-    let origin = ImportSource { tool: "codex".into(), location: Some("auth.json".into()), account: None, identity };
+    let origin =
+        ImportSource { tool: "codex".into(), location: Some("auth.json".into()), identity, ..ImportSource::default() };
     NewCredential { credential, origin: Some(origin) }
 }
 

@@ -79,6 +79,9 @@ pub struct Journal {
     /// The followed tool was found signed out, and that was told.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_followed_alone: bool,
+    /// The followed tool was seen with a different token that may be ours, refreshed by it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_tool_diverged: bool,
     /// The store that the fingerprints belong to. It survives the loss of that store's own file, and a move of this
     /// one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -234,6 +237,7 @@ impl Journal {
             is_tombstone: false,
             origin: None,
             is_followed_alone: false,
+            has_tool_diverged: false,
             store_identity: None,
             ledger_backlog: Vec::new(),
             last_ledgered: None,
@@ -337,11 +341,6 @@ impl Journal {
     /// An attempt of the current generation whose outcome is unknown.
     pub fn open_intent(&self) -> Option<&Intent> {
         self.intent.as_ref().filter(|i| i.generation >= self.generation && !self.is_rejected())
-    }
-
-    /// The store that a profile with `follow = true` reads; `None`: its credential came from none that can be read.
-    pub fn followed_origin(&self) -> Option<&ImportSource> {
-        self.origin.as_ref().filter(|origin| origin.location.is_some())
     }
 
     /// A revocation of the current refresh token whose outcome is unknown.

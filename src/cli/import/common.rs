@@ -73,10 +73,10 @@ pub(super) fn store_credential(
     let young = |waited: Duration| {
         out.info(&format!("waiting for the keyring to save it ({} s) …", waited.as_secs()));
     };
-    let warrant = if args.replace { Provenance::ForcedImport } else { Provenance::Import };
+    let provenance = if args.replace { Provenance::ForcedImport } else { Provenance::Import };
     let on_lock = |holder: &LockHolder| out.info(&format!("waiting for {holder} …"));
     let waits = StoringWaits { on_key_check: &young, on_lock: &on_lock, ..StoringWaits::SILENT };
-    let handed = new_credential::store_credential(engine.store(), &args.profile, imported, warrant, now, &waits)?;
+    let handed = new_credential::store_credential(engine.store(), &args.profile, imported, provenance, now, &waits)?;
     let mut outcome = Outcome::new(OutcomeKind::Refreshed);
     outcome.generation = handed.generation;
     outcome.publication = handed.publication;

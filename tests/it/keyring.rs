@@ -223,6 +223,41 @@ fn foreign_keyring_item_is_neither_used_nor_overwritten() {
     assert_eq!(sandbox.status()["publication"], "publish_pending");
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
+#[test]
+fn hint_for_a_locked_gnome_keyring_unlocks_it() {
+    let server = AuthServer::start(RotationMode::Strict);
+    for state in [KeyringState::Locked, KeyringState::Unlocked] {
+        let mut sandbox = configured(&server);
+        let bus = SessionBus::start(&mut sandbox, state);
+        if state == KeyringState::Unlocked {
+            sandbox.import("demo", &server.mint()).exits(0);
+            bus.lock();
+        }
+        let run = sandbox.import("demo", &server.mint()).exits(69).says("the keyring is locked");
+        let hint = run.stderr.split("printf %s PASSWORD | ").nth(1).and_then(|rest| rest.split(';').next()).unwrap();
+        bus.run_in_shell(&format!("printf %s test | {hint}"));
+        sandbox.import("demo", &server.mint()).exits(0);
+        sandbox.refresh(&["--force"]).exits(0);
+    }
+}
+
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
+#[test]
+fn unlock_prompt_of_another_program_stays_open() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let mut sandbox = configured(&server);
+    let mut bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
+    sandbox.import("demo", &server.mint()).exits(0);
+    bus.lock();
+    let prompt = bus.show_unlock_prompt();
+    for arguments in [&["refresh", "-p", "demo", "--force"][..], &["token", "demo"], &["doctor"]] {
+        sandbox.keepalive(arguments).exits(69).says("the keyring is locked");
+    }
+    assert!(bus.keyring_lives() && prompt.is_open());
+    assert_eq!(server.counts().refresh_requests, 0);
+}
+
 /// Rule 30.
 #[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
@@ -328,6 +363,13 @@ fn kwallet_and_keepassxc_keep_credentials_over_a_restart() {
         assert_eq!(sandbox.refresh(&["--force"]).exits(0).result()["generation"], 7, "{program:?}");
         keyring.lock(program);
         sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says("the keyring is locked");
-        assert_eq!((server.counts().refresh_ok, server.counts().presented_again), (6, 0));
+        drop(keyring);
+        let keyring = RunningKeyring::start_asking(&sandbox, program);
+        let refused = sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69);
+        refused.says(program.words_when_it_asks()).says("[store] kind = \"file\"");
+        drop(keyring);
+        let _keyring = RunningKeyring::start(&sandbox, program);
+        sandbox.refresh(&["--force"]).exits(0);
+        assert_eq!((server.counts().refresh_ok, server.counts().presented_again), (7, 0));
     }
 }

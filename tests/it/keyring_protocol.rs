@@ -137,6 +137,25 @@ fn locked_keepassxc_is_not_searched_since_that_prompts() {
 
 #[ignore = "needs dbus-daemon; contrib/test runs it"]
 #[test]
+fn locked_database_beside_an_open_one_is_not_a_lost_key() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let (mut sandbox, _bus, keyring) = scripted_as(&server, KEEPASSXC);
+    sandbox.import("demo", &server.mint()).exits(0);
+    keyring.lock("login", OnUnlock::OffersPrompt);
+    keyring.set_default(Some(("other", None)));
+    for arguments in [&["refresh", "-p", "demo", "--force"][..], &["token", "demo"], &["doctor"]] {
+        let run = sandbox.keepalive(arguments).exits(69).says("the keyring is locked");
+        run.says("unlock the database in KeePassXC").says("or set [store] kind = \"file\"");
+    }
+    sandbox.keepalive_with_input(&["import", "new", "--provider", "acme"], &server.mint().to_string()).exits(69);
+    assert_eq!((keyring.prompts(), keyring.created()), (Vec::new(), 2));
+    // A store with nothing in it has no key that could be in there.
+    sandbox.set_env("XDG_STATE_HOME", &sandbox.path("other-state").display().to_string());
+    sandbox.keepalive_with_input(&["import", "new", "--provider", "acme"], &server.mint().to_string()).exits(0);
+}
+
+#[ignore = "needs dbus-daemon; contrib/test runs it"]
+#[test]
 fn default_keyring_that_is_gone_is_named_as_missing() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, _bus, keyring) = scripted_as(&server, GNOME_KEYRING);
@@ -194,6 +213,8 @@ fn run_against_another_keyring_leaves_no_false_state() {
     sandbox.set_env("DBUS_SESSION_BUS_ADDRESS", &other);
     let result = sandbox.refresh(&["--force"]).exits(69).result();
     assert_eq!(result["error"]["kind"], "key_missing");
+    let run = sandbox.keepalive(&["token", "demo"]).exits(69).says("the keyring (gnome-keyring) has no sealing key");
+    run.says("run where that is the keyring of the session").says("[store] kind = \"file\"");
     let status = sandbox.status();
     assert_eq!((status["state"].as_str(), status["error"].is_null()), (Some("fresh"), true), "{status}");
     sandbox.set_env("DBUS_SESSION_BUS_ADDRESS", &home);

@@ -61,6 +61,15 @@ pub(super) fn write(keyring: &KeyringService, store: &StoreIdentity, key: &Seali
     Ok(keyring.write(&attributes(keyring, &store.uuid), &text)?)
 }
 
+/// The error that there is no key. Where a locked collection may have it, that is said instead.
+pub(super) fn missing(keyring: &KeyringService, store: &str) -> StoreError {
+    match keyring.asked() {
+        Ok(asked) if asked.may_hide_items => KeyringError::Locked.of_program(asked.program).into(),
+        Ok(asked) => StoreError::KeyMissing { store: store.to_owned(), program: asked.program },
+        Err(e) => e.into(),
+    }
+}
+
 pub(super) fn delete(keyring: &KeyringService, store: &str) -> Result<(), StoreError> {
     let item = attributes(keyring, store);
     let deleted = keyring.delete(&item, store);

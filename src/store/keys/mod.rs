@@ -63,7 +63,7 @@ impl Keys {
                     Some(key) => Ok(key),
                     // It went with the last profile.
                     None if !profiles::has_credentials(&self.layout)? => Err(StoreError::Empty),
-                    None => Err(StoreError::KeyMissing { store: identity.uuid }),
+                    None => Err(key_item::missing(keyring, &identity.uuid)),
                 }
             }
         })
@@ -115,7 +115,7 @@ impl Keys {
         keyring: &KeyringService,
         identity: &StoreIdentity,
     ) -> Result<Arc<SealingKey>, StoreError> {
-        let missing = || StoreError::KeyMissing { store: identity.uuid.clone() };
+        let missing = || key_item::missing(keyring, &identity.uuid);
         // One in memory may have gone with the last profile, and another have been born since.
         self.drop_cached();
         self.cached_or(|| match key_item::read(keyring, &identity.uuid)? {
@@ -167,7 +167,7 @@ impl Keys {
             let key = self.load("")?;
             key_item::write(keyring, &identity, &key)?;
         }
-        Err(StoreError::KeyMissing { store: identity.uuid })
+        Err(key_item::missing(keyring, &identity.uuid))
     }
 
     fn cached_or(&self, fetch: impl FnOnce() -> Result<SealingKey, StoreError>) -> Result<Arc<SealingKey>, StoreError> {
@@ -190,13 +190,14 @@ impl Keys {
     pub(in crate::store) fn restore_item(&self, key: &SealingKey, store: &StoreIdentity) -> Result<bool, StoreError> {
         let KeyPlace::Keyring(keyring) = &self.place else { return Ok(false) };
         match key_item::read_owned(keyring, &store.uuid)? {
-            Some((there, _)) if there.id() != key.id() => Err(StoreError::KeyMissing { store: store.uuid.clone() }),
+            Some((there, _)) if there.id() != key.id() => Err(key_item::missing(keyring, &store.uuid)),
             Some((_, owner)) if owner.is_some() && store.owner.is_some() && owner != store.owner => {
                 Err(StoreError::TakenOver { dir: self.layout.dir().to_owned() })
             }
             // An earlier version wrote it.
             Some((_, None)) if store.owner.is_some() => key_item::write(keyring, store, key).map(|()| false),
             Some(_) => Ok(false),
+            None if keyring.asked()?.may_hide_items => Err(key_item::missing(keyring, &store.uuid)),
             None => key_item::write(keyring, store, key).map(|()| true),
         }
     }

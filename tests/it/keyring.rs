@@ -367,6 +367,13 @@ fn kwallet_and_keepassxc_keep_credentials_over_a_restart() {
         let keyring = RunningKeyring::start_asking(&sandbox, program);
         let refused = sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69);
         refused.says(program.words_when_it_asks()).says("[store] kind = \"file\"");
+        let first = sandbox.path("state").display().to_string();
+        sandbox.set_env("XDG_STATE_HOME", &sandbox.path("other-state").display().to_string());
+        let refused =
+            sandbox.keepalive_with_input(&["import", "new", "--provider", "acme"], &server.mint().to_string());
+        refused.exits(69).says(program.words_when_it_asks());
+        assert!(!sandbox.path("other-state/keepalive/store.json").exists());
+        sandbox.set_env("XDG_STATE_HOME", &first);
         drop(keyring);
         let _keyring = RunningKeyring::start(&sandbox, program);
         sandbox.refresh(&["--force"]).exits(0);

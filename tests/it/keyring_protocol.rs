@@ -156,12 +156,33 @@ fn locked_database_beside_an_open_one_is_not_a_lost_key() {
 
 #[ignore = "needs dbus-daemon; contrib/test runs it"]
 #[test]
+fn refused_first_import_leaves_neither_key_nor_store() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let (mut sandbox, _bus, keyring) = scripted_as(&server, KEEPASSXC);
+    keyring.confirm_access();
+    sandbox.import("demo", &server.mint()).exits(69).says("let clients read without confirmation");
+    assert_eq!((keyring.created(), keyring.collections_of("keepalive-key").len()), (1, 0));
+    assert!(!sandbox.path("state/keepalive/store.json").exists());
+    // Where another item shows that none could be read back, none is made.
+    keyring.add_foreign_item();
+    sandbox.set_env("XDG_STATE_HOME", &sandbox.path("other-state").display().to_string());
+    sandbox.import("demo", &server.mint()).exits(69).says("let clients read without confirmation");
+    assert_eq!(keyring.created(), 1);
+    assert!(!sandbox.path("other-state/keepalive/store.json").exists());
+    keyring.lock("login", OnUnlock::OffersPrompt);
+    sandbox.import("demo", &server.mint()).exits(69).says("the keyring is locked");
+    assert!(!sandbox.path("other-state/keepalive/store.json").exists());
+}
+
+#[ignore = "needs dbus-daemon; contrib/test runs it"]
+#[test]
 fn default_keyring_that_is_gone_is_named_as_missing() {
     let server = AuthServer::start(RotationMode::Strict);
     let (sandbox, _bus, keyring) = scripted_as(&server, GNOME_KEYRING);
     keyring.remove_collection("login");
     let run = sandbox.import("demo", &server.mint()).exits(69).says("the keyring has no default collection");
     run.says("gnome-keyring-daemon --replace --unlock").says("or set [store] kind = \"file\"");
+    assert!(!sandbox.path("state/keepalive/store.json").exists());
 }
 
 #[ignore = "needs dbus-daemon; contrib/test runs it"]

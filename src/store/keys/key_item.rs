@@ -70,6 +70,14 @@ pub(super) fn missing(keyring: &KeyringService, store: &str) -> StoreError {
     }
 }
 
+/// Takes back an item that nothing needs, even if it cannot be read. Returns whether there is none now.
+pub(super) fn discard(keyring: &KeyringService, store: &str) -> bool {
+    let item = attributes(keyring, store);
+    // What is there decides.
+    let _result = keyring.delete(&item, "");
+    matches!(keyring.read(&item), Ok(None))
+}
+
 pub(super) fn delete(keyring: &KeyringService, store: &str) -> Result<(), StoreError> {
     let item = attributes(keyring, store);
     let deleted = keyring.delete(&item, store);

@@ -258,6 +258,30 @@ fn unlock_prompt_of_another_program_stays_open() {
     assert_eq!(server.counts().refresh_requests, 0);
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
+#[test]
+fn empty_keyring_item_is_told_and_written_again() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let mut sandbox = configured(&server);
+    let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
+    sandbox.import("demo", &server.mint()).exits(0);
+    let empty = |service: &str, user: &str| {
+        bus.secret_tool(&["store", "--label=x", "service", service, "username", user], "").exits(0);
+    };
+    empty("keepalive", "demo");
+    let run = sandbox.keepalive(&["doctor"]).says("the keyring item is empty; the next refresh writes it");
+    assert!(!(run.stdout + &run.stderr).contains("another program"));
+    let run = sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(0);
+    let run = run.says("the keyring item of demo was empty");
+    assert!(!(run.stdout + &run.stderr).contains("another program"));
+    let found = bus.secret_tool(&["lookup", "service", "keepalive", "username", "demo"], "").exits(0);
+    assert!(found.stdout.contains(&server.current_refresh_token(0)));
+    // An empty key is no key, and not a damaged one.
+    empty("keepalive-key", &uuid(&sandbox));
+    sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says("(gnome-keyring) has no sealing key");
+    assert_eq!(server.counts().presented_again, 0);
+}
+
 /// Rule 30.
 #[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]

@@ -34,7 +34,8 @@ pub(in crate::store) fn read_owned(
     keyring: &KeyringService,
     store: &str,
 ) -> Result<Option<(SealingKey, Option<String>)>, StoreError> {
-    let Some(found) = keyring.read(&attributes(keyring, store))? else {
+    // An empty one has lost its secret: KWallet keeps the attributes when it is killed before it has written that.
+    let Some(found) = keyring.read(&attributes(keyring, store))?.filter(|found| !found.value.is_empty()) else {
         return Ok(None);
     };
     let item: SealingKeyItem = serde_json::from_str(&found.value).map_err(|_| StoreError::KeyDamaged)?;
@@ -83,6 +84,7 @@ pub(super) fn delete(keyring: &KeyringService, store: &str) -> Result<(), StoreE
     let deleted = keyring.delete(&item, store);
     match (keyring.read(&item), deleted) {
         (Ok(None), _) => Ok(()),
+        (Ok(Some(found)), _) if found.value.is_empty() => Ok(()),
         (_, Err(e)) | (Err(e), _) => Err(e.into()),
         (Ok(Some(_)), Ok(())) => Err(KeyringError::Failed("it did not delete the sealing key".into()))?,
     }

@@ -136,6 +136,20 @@ impl Failure {
         self.hint = Some(hint.into());
         self
     }
+
+    /// With this profile, and this service of the keyring, in a hint that was written where they were not known. What must be
+    /// done for each profile keeps its placeholder.
+    #[must_use]
+    pub fn with_names(mut self, profile: &str, service: Option<&str>) -> Self {
+        let name_commands = |hint: String| {
+            let named = ["login", "import"].into_iter().fold(hint, |hint, command| {
+                hint.replace(&format!("keepalive {command} PROFILE"), &format!("keepalive {command} {profile}"))
+            });
+            named.replace("service SERVICE ", &format!("service {} ", service.unwrap_or("SERVICE")))
+        };
+        self.hint = self.hint.map(name_commands);
+        self
+    }
 }
 
 impl Outcome {
@@ -159,6 +173,13 @@ impl Outcome {
         self
     }
 
+    /// As [`Failure::with_names`].
+    #[must_use]
+    pub fn with_names(mut self, profile: &str, service: Option<&str>) -> Self {
+        self.error = self.error.map(|error| error.with_names(profile, service));
+        self
+    }
+
     #[must_use]
     pub fn with_retry_at(mut self, at: Timestamp) -> Self {
         self.retry_at = Some(at);
@@ -169,5 +190,26 @@ impl Outcome {
     pub fn as_follower(mut self) -> Self {
         self.is_follower = true;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hint_names_the_profile_and_the_keyring_that_are_known() {
+        let named = |hint: &str| Failure::new(ErrorKind::Io, "x").with_hint(hint).with_names("work", Some("mine")).hint;
+        for (hint, expected) in [
+            ("keepalive login PROFILE, or keepalive import PROFILE", "keepalive login work, or keepalive import work"),
+            ("secret-tool clear service SERVICE username other", "secret-tool clear service mine username other"),
+            (
+                "keepalive logout PROFILE --forget for each profile",
+                "keepalive logout PROFILE --forget for each profile",
+            ),
+        ] {
+            assert_eq!(named(hint).as_deref(), Some(expected));
+        }
+        assert_eq!(Failure::new(ErrorKind::Io, "x").with_names("work", None).hint, None);
     }
 }

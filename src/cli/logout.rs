@@ -12,6 +12,7 @@ use super::signals::StopSignals;
 use super::{GlobalArgs, completion};
 use crate::cli::setup::Setup;
 use crate::engine::logout::{self, LogoutProgress, LogoutRequest, LogoutResult, RevocationRoute, TokenFate};
+use crate::engine::with_names;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::provider::http::HttpEndpoint;
@@ -77,7 +78,7 @@ fn log_out(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> (Option<Stri
         }
         // A journal that cannot be read can still be forgotten.
         Err(StoreError::DamagedFile { .. }) if args.forget => Journal::new(name.clone()),
-        Err(e) => return (None, Err(e.outcome())),
+        Err(e) => return (None, Err(with_names(e.outcome(), &setup.store, name))),
     };
     let configured = || setup.profile(name).ok().map(|p| p.provider.name.clone());
     let provider = journal.binding.as_ref().map(|b| b.provider.clone()).or_else(configured);
@@ -103,7 +104,7 @@ fn log_out(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> (Option<Stri
         LogoutProgress::WaitingForLock => out.info(&format!("{name}: waiting for a refresh in progress …")),
         LogoutProgress::Locked => stop_on_signal(&endpoint, &leaving.stop),
     };
-    (provider, leaving.run(route, &tell))
+    (provider, leaving.run(route, &tell).map_err(|outcome| with_names(outcome, &setup.store, name)))
 }
 
 /// On a stop signal, nothing more is sent, and a request that was sent is completed.

@@ -39,9 +39,11 @@ pub(super) fn run(args: &ProvidersArgs, global: &GlobalArgs, out: &Output) -> Co
         }
     };
     setup::report_warnings(&config, out);
-    if let Some(stranger) = args.names.iter().find(|name| !config.providers.contains_key(*name)) {
-        out.fail(&unknown_provider(stranger, &config));
-        return CommandStatus::Failed;
+    let strangers: Vec<&String> = args.names.iter().filter(|name| !config.providers.contains_key(*name)).collect();
+    if let [others @ .., last] = &strangers[..] {
+        others.iter().for_each(|name| out.error(&unknown_provider(name, &config)));
+        out.fail(&unknown_provider(last, &config));
+        return CommandStatus::Config;
     }
     let is_shown = |p: &&Arc<Provider>| args.names.is_empty() || args.names.contains(&p.name);
     let shown: Vec<&Arc<Provider>> = config.providers.values().filter(is_shown).collect();
@@ -61,8 +63,10 @@ pub(super) fn run(args: &ProvidersArgs, global: &GlobalArgs, out: &Output) -> Co
 fn unknown_provider(name: &str, config: &Config) -> Failure {
     let meant = config::nearest(name, config.providers.keys().map(String::as_str));
     let meant = meant.map_or(String::new(), |meant| format!("; did you mean \"{meant}\"?"));
-    Failure::new(ErrorKind::Config, format!("no provider {name:?}{meant}"))
-        .with_hint("`keepalive providers` lists the names; a new one needs a section [provider.NAME]")
+    Failure::new(ErrorKind::Config, format!("no provider {name:?}{meant}")).with_hint(format!(
+        "`keepalive providers` lists the names; a new one needs a section [provider.{}]",
+        config::section_key(name)
+    ))
 }
 
 fn print_list(shown: &[&Arc<Provider>], margin: &impl Fn(&Provider) -> String, out: &Output) {

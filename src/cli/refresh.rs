@@ -15,7 +15,7 @@ use super::{GlobalArgs, completion, keeper};
 use crate::cli::setup::Setup;
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::credential::freshness::Demand;
-use crate::engine::Engine;
+use crate::engine::{Engine, with_names};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
 use crate::scheduler::run_interval;
@@ -33,6 +33,9 @@ pub struct RefreshArgs {
     #[arg(short, long = "profile", value_name = "PROFILE", value_parser = super::profile_name, add = ArgValueCandidates::new(completion::profiles))]
     profiles: Vec<ProfileName>,
     /// Refresh now, even if not due
+    ///
+    /// A pause after a failure is not waited for. A refresh token that the server rejected is sent once more, at most once a
+    /// minute: some servers reject one for a reason that passes. One that is consumed or in doubt is not.
     #[arg(long)]
     force: bool,
     /// Also refresh what becomes due within DUR; set it to the interval between runs
@@ -205,7 +208,7 @@ impl Run<'_> {
         let journal = view.as_ref().ok().and_then(|view| view.journal.as_ref());
         let lifetime = journal.and_then(|r| r.validity.as_ref()).and_then(|v| v.full_lifetime());
         let outcome = match view {
-            Err(e) => e.outcome(),
+            Err(e) => with_names(e.outcome(), &self.setup.store, &name),
             Ok(_) if left.is_zero() => not_begun(self.args.timeout),
             Ok(view) => {
                 let force = self.args.force.then(|| Engine::newer_than(&view));

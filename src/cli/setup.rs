@@ -12,10 +12,10 @@ use crate::cli::output::Output;
 use crate::clock::Clock;
 use crate::config;
 use crate::config::Config;
-use crate::engine::Engine;
+use crate::engine::{Engine, with_names};
 use crate::import_sources::ToolStores;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
-use crate::profile::{Profile, ProfileName, SecretSource};
+use crate::profile::{Profile, ProfileName, SecretSource, StoreSettings};
 use crate::provider::client_auth::{EMPTY_SECRET, SecretReader};
 use crate::provider::http::HttpEndpoint;
 use crate::store::keyring;
@@ -38,22 +38,35 @@ impl Setup {
     pub(crate) fn new(global: &GlobalArgs) -> Result<Self, Failure> {
         let places = Environment::from_env(global.config.as_deref());
         let config = load(&places)?;
-        let store = Arc::new(open_store(&config, &places));
+        let store = Arc::new(open_store(&config.store, &places));
         Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock) })
     }
 
     /// As [`Setup::new`], but a named configuration file need not exist: the command is about to create it.
     pub(crate) fn for_new_config(global: &GlobalArgs) -> Result<Self, Failure> {
         let places = Environment::from_env(global.config.as_deref());
-        let config = Config::load(&places.config, false, places.home.as_deref()).map_err(|e| e.to_failure())?;
-        let store = Arc::new(open_store(&config, &places));
+        let config = load_named(&places, false)?;
+        let store = Arc::new(open_store(&config.store, &places));
         Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock) })
     }
 
-    /// Takes a changed configuration into use, and the store that it names.
+    /// Takes a changed configuration into use, and the store that it names. The same store stays open: it knows whether
+    /// its key was made in this run.
     pub(crate) fn use_config(&mut self, config: Config) {
-        self.store = Arc::new(open_store(&config, &self.environment));
+        if config.store != self.config.store {
+            self.store = Arc::new(open_store(&config.store, &self.environment));
+        }
         self.config = config;
+    }
+
+    /// Makes the store ready for a credential of this profile, with all that can fail there, before any request.
+    pub(crate) fn prepare_store(&self, name: &ProfileName) -> Result<(), Outcome> {
+        self.store.prepare_to_seal(name.as_str()).map(drop).map_err(|e| with_names(e.outcome(), &self.store, name))
+    }
+
+    /// Removes a key that was made for a first credential which did not come. If it stays, that does no harm.
+    pub(crate) fn discard_preparation(&self) {
+        let _left = self.store.keys().delete_unused();
     }
 
     /// An engine with its token endpoint. `is_resident`: it is for a daemon.
@@ -107,7 +120,7 @@ impl Setup {
             }
             Ok(_) => Outcome::new(OutcomeKind::ConfigError).with_error(e.to_failure()),
             // It may be the one to know the provider: that is no fault of the configuration.
-            Err(unreadable) => unreadable.outcome(),
+            Err(unreadable) => with_names(unreadable.outcome(), &self.store, name),
         })
     }
 
@@ -144,7 +157,22 @@ pub(crate) fn without_provider(name: &ProfileName) -> Failure {
 
 /// Reads the configuration from its place.
 pub(crate) fn load(places: &Environment) -> Result<Config, Failure> {
-    Config::load(&places.config, places.is_config_explicit, places.home.as_deref()).map_err(|e| e.to_failure())
+    load_named(places, places.is_config_explicit)
+}
+
+/// As [`load`]; `is_named`: the file must exist. A broken configuration is told with the profiles that will lack a provider
+/// once it is mended, which only the store knows.
+fn load_named(places: &Environment, is_named: bool) -> Result<Config, Failure> {
+    Config::load(&places.config, is_named, places.home.as_deref()).map_err(|error| {
+        let store = error.incomplete().map(|incomplete| open_store(&incomplete.store, places));
+        let Some(store) = store else { return error.to_failure() };
+        // Files that cannot be read may name the provider.
+        let has_credential = |name: &ProfileName| {
+            let has_binding = |view: &ProfileView| view.journal.as_ref().is_some_and(|j| j.binding.is_some());
+            store.view(name).map_or(true, |view| view.key_id().is_some() || has_binding(&view))
+        };
+        error.with_incomplete_profiles(has_credential).to_failure()
+    })
 }
 
 /// Prints the settings that have another effect than they seem to.
@@ -155,9 +183,9 @@ pub(crate) fn report_warnings(config: &Config, out: &Output) {
     }
 }
 
-fn open_store(config: &Config, places: &Environment) -> Store {
+fn open_store(settings: &StoreSettings, places: &Environment) -> Store {
     let bus = places.session_bus.clone();
-    Store::new(&config.store, &places.state_dir, places.credentials_dir.as_deref(), || keyring::open(bus))
+    Store::new(settings, &places.state_dir, places.credentials_dir.as_deref(), || keyring::open(bus))
 }
 
 /// Reads client secrets and keys from where the user keeps them.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::keeper::Keeper;
 use super::layout::{relative_time, table, visible_width};
-use super::output::{BAD, CommandStatus, GOOD, Output, WARN};
+use super::output::{BAD, CommandStatus, GOOD, Output, WARN, excerpt_lines};
 use super::{GlobalArgs, completion};
 use crate::cli::setup;
 use crate::cli::setup::{Setup, without_provider};
@@ -53,11 +53,14 @@ impl StatusRow {
         // Without its journal a credential names no provider, but it is there.
         let is_damaged = journal.as_ref().is_ok_and(|j| j.as_ref().is_some_and(|j| j.integrity_error.is_some()));
         let is_unknown = is_nameless && !is_damaged;
-        let status = match (is_nameless, is_damaged) {
+        let mut status = match (is_nameless, is_damaged) {
             (true, true) => ProfileStatus::new(ProfileState::StoreUnavailable, None, Some(without_provider(&name))),
             (true, false) => ProfileStatus::new(ProfileState::NoCredential, None, Some(setup.unknown_profile(&name))),
             (false, _) => status::status_of(&setup.store, &journal, profile.as_ref(), &setup.clock.now()),
         };
+        let named = |failure: Failure| failure.with_names(name.as_str(), setup.store.keyring().map(|k| k.service()));
+        status.error = status.error.map(named);
+        status.last_failure = status.last_failure.map(named);
         Self {
             name,
             is_unknown,
@@ -270,6 +273,9 @@ fn print_notes(row: &StatusRow, look: &Look, out: &Output) {
     if let Some(error) = &row.status.error {
         let message = &error.message;
         out.paragraph(&if row.is_unknown { message.clone() } else { format!("{name}: {message}") }, 2);
+        if let Some(excerpt) = error.mistakes.first().and_then(excerpt_lines) {
+            excerpt.lines().for_each(|line| out.line(line));
+        }
         print_hint(error, out);
     }
     // In the other states the error above is this one.

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, ValueError};
-use super::file;
+use super::file::{self, ConfigFile};
 use super::values;
 use crate::config::Config;
 use crate::sys::durable;
@@ -81,7 +81,13 @@ impl Addition {
     /// If the file or the sections have mistakes.
     pub fn preview(&self) -> Result<Config, ConfigError> {
         let there = file::read(&self.path)?.unwrap_or_default();
-        Config::parse(&self.applied_to(&there), &self.path, self.home.as_deref())
+        self.parse_with(there).map(|(config, _)| config)
+    }
+
+    fn parse_with(&self, there: ConfigFile) -> Result<(Config, String), ConfigError> {
+        let text = self.applied_to(&there.text);
+        let config = Config::parse_file(&text, &self.path, self.home.as_deref(), there.mistakes)?;
+        Ok((config, text))
     }
 
     fn applied_to(&self, there: &str) -> String {
@@ -110,9 +116,7 @@ impl Addition {
         let held = LockFile::try_acquire(lock).map_err(cannot)?;
         let _held = held.ok_or_else(|| self.unwritable_error("is being changed by another keepalive"))?;
         let target = self.target()?;
-        let there = file::read(&self.path)?;
-        let text = self.applied_to(there.as_deref().unwrap_or_default());
-        Config::parse(&text, &self.path, self.home.as_deref())?;
+        let (_, text) = self.parse_with(file::read(&self.path)?.unwrap_or_default())?;
         let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         durable::create_dir(dir).map_err(cannot)?;
         let mode = std::fs::metadata(&target).ok().map(|about| about.permissions());

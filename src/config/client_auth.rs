@@ -62,8 +62,9 @@ pub(super) fn missing_secret(provider: &Provider) -> Option<&'static str> {
     }
 }
 
-/// The key that `client_auth` needs and lacks, or that conflicts with it.
-pub(super) fn missing_key(provider: &Provider) -> Option<MissingKey> {
+/// Keys that conflict with `client_auth`.
+pub(super) fn conflicting_keys(provider: &Provider) -> Vec<MissingKey> {
+    let mut found = Vec::new();
     let auth = provider.client_auth;
     let name = CLIENT_AUTHS.iter().find(|(_, value)| *value == auth).map_or("", |(name, _)| name);
     let wants_secret =
@@ -75,25 +76,40 @@ pub(super) fn missing_key(provider: &Provider) -> Option<MissingKey> {
             true => "write client_key for the private key, and remove client_secret",
             false => "write client_auth = \"client_secret_basic\" or \"client_secret_post\", or remove client_secret",
         };
-        return MissingKey::new("client_secret", message, hint);
+        found.push(MissingKey::new(&["client_auth", "client_secret"], "client_secret", message, hint));
     }
     if provider.client_key.is_some() && !wants_key {
         let message = format!("client_key is set, but client_auth = {name:?} does not use it");
-        return MissingKey::new("client_key", message, "write client_auth = \"private_key_jwt\", or remove client_key");
-    }
-    if wants_secret && provider.client_secret.is_none() {
-        let hint = "write client_secret = { file = \"PATH\" }, { env = \"NAME\" }, { command = [...] } or { keyring = \"NAME\" }";
-        return MissingKey::new("client_auth", "client_secret is missing: client_auth requires it", hint);
+        let hint = "write client_auth = \"private_key_jwt\", or remove client_key";
+        found.push(MissingKey::new(&["client_auth", "client_key"], "client_key", message, hint));
     }
     if auth == ClientAuth::ClientSecretBasicRaw && provider.client_id.contains(':') {
         let message = "client_id has a colon, which ends the user name in Basic credentials (RFC 7617)";
-        return MissingKey::new("client_id", message, "write client_auth = \"client_secret_basic\", which encodes it");
+        let hint = "write client_auth = \"client_secret_basic\", which encodes it";
+        found.push(MissingKey::new(&["client_auth", "client_id"], "client_id", message, hint));
     }
-    if wants_key && provider.client_key.is_none() {
-        let message = "client_key is missing: client_auth = \"private_key_jwt\" requires it";
-        return MissingKey::new("client_auth", message, "write client_key = { file = \"PATH\" }, a private key in PEM");
+    found
+}
+
+/// The key that `client_auth` needs and lacks. With a secret or key of the other kind, that one is the mistake.
+pub(super) fn missing_key(provider: &Provider) -> Option<MissingKey> {
+    if provider.client_secret.is_some() || provider.client_key.is_some() {
+        return None;
     }
-    None
+    missing_secret(provider)?;
+    let (about, message, hint): (&[&str], _, _) = match provider.client_auth {
+        ClientAuth::PrivateKeyJwt => (
+            &["client_auth", "client_key"],
+            "client_key is missing: client_auth = \"private_key_jwt\" requires it",
+            "write client_key = { file = \"PATH\" }, a private key in PEM",
+        ),
+        _ => (
+            &["client_auth", "client_secret"],
+            "client_secret is missing: client_auth requires it",
+            "write client_secret = { file = \"PATH\" }, { env = \"NAME\" }, { command = [...] } or { keyring = \"NAME\" }",
+        ),
+    };
+    Some(MissingKey::new(about, "client_auth", message, hint))
 }
 
 /// Warns of keys about assertions where none is made.

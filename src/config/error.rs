@@ -5,50 +5,90 @@ use std::path::Path;
 
 pub use crate::outcome::Diagnostic;
 use crate::outcome::{ErrorKind, Failure};
+use crate::profile::{ProfileName, StoreSettings};
 
 /// A key without which a provider, or a profile, cannot be used.
 pub(super) struct MissingKey {
+    /// Where it is told.
     pub key: &'static str,
+    /// Keys whose own mistakes are the reason, if they have any.
+    pub about: &'static [&'static str],
     pub message: String,
     pub hint: String,
 }
 
 impl MissingKey {
-    pub(super) fn new(key: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Option<Self> {
-        Some(Self { key, message: message.into(), hint: hint.into() })
+    pub(super) fn new(
+        about: &'static [&'static str],
+        key: &'static str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self { key, about, message: message.into(), hint: hint.into() }
     }
 }
 
 /// Everything that is wrong with a configuration. There is at least one mistake; `Display` gives the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError(Vec<Diagnostic>);
+pub struct ConfigError {
+    mistakes: Vec<Diagnostic>,
+    incomplete: Option<IncompleteProfiles>,
+}
+
+/// Profiles whose sections do not lead to a provider. Only the store knows whether each is a mistake: a credential names its
+/// provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncompleteProfiles {
+    /// Enough of the settings to find the credentials.
+    pub store: StoreSettings,
+    pub profiles: Vec<(ProfileName, Diagnostic)>,
+}
 
 impl ConfigError {
     /// The mistakes of a text, in its order. `None`: there is none.
     pub(super) fn from_mistakes(mut mistakes: Vec<Diagnostic>) -> Option<Self> {
         mistakes.sort_by_key(|mistake| mistake.position);
         mistakes.dedup();
-        (!mistakes.is_empty()).then_some(Self(mistakes))
+        (!mistakes.is_empty()).then_some(Self { mistakes, incomplete: None })
     }
 
     /// What is wrong and where.
     pub fn mistakes(&self) -> &[Diagnostic] {
-        &self.0
+        &self.mistakes
     }
 
     pub(super) fn into_mistakes(self) -> Vec<Diagnostic> {
-        self.0
+        self.mistakes
+    }
+
+    pub(super) fn with_incomplete(self, incomplete: Option<IncompleteProfiles>) -> Self {
+        Self { incomplete, ..self }
+    }
+
+    /// What may be wrong besides the mistakes.
+    pub fn incomplete(&self) -> Option<&IncompleteProfiles> {
+        self.incomplete.as_ref()
+    }
+
+    /// Tells of the incomplete profiles that have no credential, too.
+    #[must_use]
+    pub fn with_incomplete_profiles(self, has_credential: impl Fn(&ProfileName) -> bool) -> Self {
+        let Self { mut mistakes, incomplete } = self;
+        let lacking = incomplete.into_iter().flat_map(|incomplete| incomplete.profiles);
+        mistakes.extend(lacking.filter(|(name, _)| !has_credential(name)).map(|(_, mistake)| mistake));
+        mistakes.sort_by_key(|mistake| mistake.position);
+        Self { mistakes, incomplete: None }
     }
 
     /// What would be right, for a line of its own.
     pub fn hint(&self) -> Option<&str> {
-        self.0.first()?.hint.as_deref()
+        self.mistakes.first()?.hint.as_deref()
     }
 
     /// The error as the commands report it.
     pub fn to_failure(&self) -> Failure {
         let failure = Failure::new(ErrorKind::Config, self.to_string());
-        Failure { hint: self.hint().map(str::to_owned), mistakes: self.0.clone(), ..failure }
+        Failure { hint: self.hint().map(str::to_owned), mistakes: self.mistakes.clone(), ..failure }
     }
 
     /// An error about the file as a whole.
@@ -67,13 +107,13 @@ impl ConfigError {
 
 impl From<Diagnostic> for ConfigError {
     fn from(finding: Diagnostic) -> Self {
-        Self(vec![finding])
+        Self { mistakes: vec![finding], incomplete: None }
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.first().map_or(Ok(()), |first| first.fmt(f))
+        self.mistakes.first().map_or(Ok(()), |first| first.fmt(f))
     }
 }
 

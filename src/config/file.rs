@@ -4,34 +4,64 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::error::ConfigError;
+use super::error::{ConfigError, Diagnostic};
+use super::excerpt;
+use crate::outcome::Position;
 use crate::sys::durable;
+#[cfg(unix)]
+use crate::sys::secret_file::access_text;
 
 /// The size limit, far above ten thousand profiles; a larger file is not a configuration.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Reads the file; `None` if it is absent.
-pub(super) fn read(path: &Path) -> Result<Option<String>, ConfigError> {
+/// With more lines in another encoding, it is another kind of file.
+const MAX_WRONG_LINES: usize = 20;
+
+/// What is in the file.
+#[derive(Default)]
+pub(super) struct ConfigFile {
+    pub text: String,
+    /// Why it cannot be used, whatever the text says.
+    pub mistakes: Vec<Diagnostic>,
+}
+
+/// Reads the file; `None` if it is absent. One that may not be used is read all the same, so that all its mistakes are told
+/// together.
+pub(super) fn read(path: &Path) -> Result<Option<ConfigFile>, ConfigError> {
     let file = match durable::open_foreign(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(unreadable_error(path, &e)),
     };
-    check_trust(path, &file)?;
+    let mut mistakes = check_trust(path, &file).err().map_or(Vec::new(), ConfigError::into_mistakes);
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| unreadable_error(path, &e))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         let message = "is larger than 16 MiB, so it cannot be a configuration";
         return Err(ConfigError::for_file(path, message, "name another file with --config"));
     }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Some(text)),
-        Err(e) => {
-            let line = e.as_bytes()[..e.utf8_error().valid_up_to()].split(|byte| *byte == b'\n').count();
-            let message = format!("line {line} is not UTF-8");
-            Err(ConfigError::for_file(path, message, "save the file as UTF-8"))
-        }
+    let wrong: Vec<Diagnostic> = lines_in_other_encodings(&bytes, path).collect();
+    if wrong.len() > MAX_WRONG_LINES {
+        return Err(ConfigError::for_file(path, "is not a text in UTF-8", "save the file as UTF-8"));
     }
+    mistakes.extend(wrong);
+    Ok(Some(ConfigFile { text: String::from_utf8_lossy(&bytes).into_owned(), mistakes }))
+}
+
+/// Each line that is not UTF-8.
+fn lines_in_other_encodings(bytes: &[u8], path: &Path) -> impl Iterator<Item = Diagnostic> {
+    bytes.split(|byte| *byte == b'\n').enumerate().filter_map(|(at, line)| {
+        let valid = std::str::from_utf8(line).err()?.valid_up_to();
+        let before = String::from_utf8_lossy(&line[..valid]).chars().count();
+        Some(Diagnostic {
+            file: Some(path.into()),
+            position: Some(Position { line: at + 1, column: before + 1 }),
+            key: String::new(),
+            message: "the line is not UTF-8".into(),
+            hint: Some("save the file as UTF-8".into()),
+            excerpt: excerpt::of_line(String::from_utf8_lossy(line).trim_end(), "", before, 1),
+        })
+    })
 }
 
 pub(super) fn missing_error(path: &Path) -> ConfigError {
@@ -66,14 +96,11 @@ fn check_owner(path: &Path, owner: u32, me: u32) -> Result<(), ConfigError> {
 
 #[cfg(unix)]
 fn check_mode(path: &Path, mode: u32) -> Result<(), ConfigError> {
-    let who = match mode & 0o022 {
-        0 => return Ok(()),
-        0o020 => "its group",
-        _ => "everyone",
-    };
-    let message = format!(
-        "can be written by {who} (mode {mode:04o}); refusing it, because it names commands that keepalive runs"
-    );
+    if mode & 0o022 == 0 {
+        return Ok(());
+    }
+    let access = access_text(mode & 0o022);
+    let message = format!("has mode {mode:04o}: {access}; refusing it, because it names commands that keepalive runs");
     Err(ConfigError::for_file(path, message, format!("chmod go-w {}", path.display())))
 }
 

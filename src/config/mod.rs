@@ -26,7 +26,8 @@ use crate::config::toml_document::Document;
 use crate::credential::freshness::Margin;
 use crate::profile::{Profile, ProfileName, Provider, StoreSettings};
 pub use error::nearest;
-use error::{ConfigError, Diagnostic, ValueError};
+use error::{ConfigError, Diagnostic, IncompleteProfiles, ValueError};
+pub use profile::section_key;
 use profile::{ProfileSection, ScheduleCache, Timing};
 use section::{Entry, Section};
 
@@ -58,7 +59,7 @@ impl Config {
     /// everything in it that is wrong.
     pub fn load(path: &Path, is_named: bool, home: Option<&Path>) -> Result<Self, ConfigError> {
         match file::read(path)? {
-            Some(text) => Self::parse(&text, path, home),
+            Some(file) => Self::parse_file(&file.text, path, home, file.mistakes),
             None if is_named => Err(file::missing_error(path)),
             None => Self::built_in(),
         }
@@ -69,24 +70,50 @@ impl Config {
     /// # Errors
     /// For everything that is wrong.
     pub fn parse(text: &str, path: &Path, home: Option<&Path>) -> Result<Self, ConfigError> {
-        let document = Document::parse(text, path, home);
-        let mut config = Self::built_in()?;
-        config.path = Some(path.into());
-        config.read(&document);
-        document.into_result(config)
+        Self::parse_file(text, path, home, Vec::new())
     }
 
-    fn read(&mut self, document: &Document<'_>) {
+    /// As [`Config::parse`], for a file that has these mistakes as a whole.
+    fn parse_file(
+        text: &str,
+        path: &Path,
+        home: Option<&Path>,
+        mistakes: Vec<Diagnostic>,
+    ) -> Result<Self, ConfigError> {
+        let document = Document::parse(text, path, home, mistakes);
+        let mut config = Self::built_in()?;
+        config.path = Some(path.into());
+        let doubtful = config.read(&document);
+        if !document.has_mistakes() {
+            return Ok(config);
+        }
+        let incomplete = config.incomplete_profiles(&document, doubtful);
+        document.into_result(config).map_err(|error| error.with_incomplete(incomplete))
+    }
+
+    /// Reads it, and returns the profiles whose sections name no provider.
+    fn read(&mut self, document: &Document<'_>) -> Vec<ProfileName> {
         let top = Section::top(document);
         top.reject_unknown(&[keys::TOP]);
         self.has_store_section = top.has("store");
-        if let Some(store) = top.read("store", Entry::section).and_then(|section| store::read(&section)) {
-            self.store = store;
+        if let Some(section) = top.read("store", Entry::section) {
+            self.store = store::read(&section);
         }
         let mut schedules = ScheduleCache::default();
         self.defaults = profile::read_timing(&top, &Timing::default(), &mut schedules, &mut self.warnings);
         let broken = self.read_providers(&top);
-        self.read_profiles(&top, &mut schedules, &broken);
+        self.read_profiles(&top, &mut schedules, &broken)
+    }
+
+    /// Those of the profiles that have no provider unless a credential names one. `None`: where the credentials are is not
+    /// known either.
+    fn incomplete_profiles(&self, document: &Document<'_>, names: Vec<ProfileName>) -> Option<IncompleteProfiles> {
+        let lacking = names.into_iter().filter_map(|name| {
+            let mistake = self.profile(&name, None).err()?.into_mistakes().pop()?;
+            Some((name, mistake))
+        });
+        let is_store_known = !document.has_mistake("store.path");
+        is_store_known.then(|| IncompleteProfiles { store: self.store.clone(), profiles: lacking.collect() })
     }
 
     /// The configuration of a user who has written none.
@@ -127,15 +154,26 @@ impl Config {
         broken
     }
 
-    fn read_profiles(&mut self, top: &Section<'_>, schedules: &mut ScheduleCache, broken: &BTreeSet<String>) {
-        let Some(entry) = top.get("profile") else { return };
+    /// Returns the names of those that name no provider, if that does not follow from a mistake.
+    fn read_profiles(
+        &mut self,
+        top: &Section<'_>,
+        schedules: &mut ScheduleCache,
+        broken: &BTreeSet<String>,
+    ) -> Vec<ProfileName> {
+        let mut doubtful = Vec::new();
+        let Some(entry) = top.get("profile") else { return doubtful };
         for (name, section) in entry.named_sections() {
             let known = profile::KnownProviders { all: &self.providers, broken };
             let read = profile::read(&section, &self.defaults, &known, schedules, &mut self.warnings);
-            if let Some(name) = section.document.noted(profile::parse_name(name, &section)) {
-                self.profiles.insert(name, read);
+            let Some(name) = section.document.noted(profile::parse_name(name, &section)) else { continue };
+            let is_named = section.has("provider") || broken.contains(name.as_str());
+            if !is_named && !section.has_mistake_about(&["provider"], keys::PROFILE) {
+                doubtful.push(name.clone());
             }
+            self.profiles.insert(name, read);
         }
+        doubtful
     }
 
     /// The margin of profiles for which neither they nor their provider name one.
@@ -187,25 +225,31 @@ impl Config {
 
     fn provider_of_same_name(&self, name: &ProfileName) -> Result<Arc<Provider>, ConfigError> {
         if self.providers.contains_key(name.as_str()) {
-            return profile::usable_provider(name.as_str(), &self.providers)
-                .map_err(|problem| self.unusable_provider(name, &problem));
+            return profile::usable_provider(name.as_str(), &self.providers).map_err(|problem| {
+                let problem = self.unusable_provider(name, &problem);
+                match self.profiles.get(name).map(|section| section.place.clone()) {
+                    Some(place) => Diagnostic { position: place.position, excerpt: place.excerpt, ..problem }.into(),
+                    None => problem.into(),
+                }
+            });
         }
         let hint = format!(
             "to create it: keepalive login {name} --provider NAME, or set provider in [profile.{name}]; {} the names",
             profile::LISTED_BY
         );
         let Some(section) = self.profiles.get(name) else {
-            return Err(self.diagnostic(name, "it is not configured and is not a known provider".into(), Some(hint)));
+            let message = "it is not configured and is not a known provider".into();
+            return Err(self.diagnostic(name, message, Some(hint)).into());
         };
         let message = format!("profile {name}: its section names no provider, and it has no credential");
         Err(Diagnostic { message, hint: Some(hint), ..section.place.clone() }.into())
     }
 
-    fn unusable_provider(&self, name: &ProfileName, problem: &ValueError) -> ConfigError {
+    fn unusable_provider(&self, name: &ProfileName, problem: &ValueError) -> Diagnostic {
         self.diagnostic(name, format!("provider {}", problem.message), problem.hint.clone())
     }
 
-    fn diagnostic(&self, name: &ProfileName, message: String, hint: Option<String>) -> ConfigError {
+    fn diagnostic(&self, name: &ProfileName, message: String, hint: Option<String>) -> Diagnostic {
         Diagnostic {
             file: self.path.clone(),
             position: None,
@@ -214,6 +258,5 @@ impl Config {
             hint,
             excerpt: None,
         }
-        .into()
     }
 }

@@ -110,7 +110,7 @@ pub(super) fn usable_provider(
     let Some(found) = providers.get(name) else {
         return Err(ValueError::new(format!("{} is not known", quoted(name))).hint(suggestion(name, providers)));
     };
-    match provider::missing_key(found) {
+    match provider::missing_keys(found).into_iter().next() {
         None => Ok(found.clone()),
         Some(lack) => Err(ValueError::new(format!("{} cannot be used yet: {}", quoted(name), lack.message))
             .hint(format!("in [provider.{name}], {}", lack.hint))),
@@ -125,7 +125,7 @@ fn suggestion(name: &str, providers: &BTreeMap<String, Arc<Provider>>) -> String
 }
 
 /// A name as the header of a section writes it.
-fn section_key(name: &str) -> String {
+pub fn section_key(name: &str) -> String {
     let quoted = quoted(name);
     let inside = quoted.trim_matches('"');
     let is_bare = !name.is_empty() && inside.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');

@@ -30,7 +30,7 @@ const BODIES: &[(&str, BodyEncoding)] = &[("form", BodyEncoding::Form), ("json",
 
 /// The built-in providers. Some lack a client, which the user must register.
 pub(super) fn built_in() -> Result<BTreeMap<String, Provider>, ConfigError> {
-    let document = Document::parse(BUILT_IN, Path::new("providers.toml"), None);
+    let document = Document::parse(BUILT_IN, Path::new("providers.toml"), None, Vec::new());
     let mut providers = BTreeMap::new();
     for entry in Section::top(&document).entries() {
         let section = entry.section()?;
@@ -56,7 +56,6 @@ pub(super) fn user_provider(
     name: &str,
     warnings: &mut Vec<Diagnostic>,
 ) -> Provider {
-    let before = section.document.mistake_count();
     section.reject_unknown(&[keys::PROVIDER]);
     let mut base = base.map_or_else(|| Provider::named(name), |base| Provider::clone(base));
     if section.has("issuer") {
@@ -72,14 +71,14 @@ pub(super) fn user_provider(
         let changed: Vec<&str> = section.entries().iter().map(|entry| entry.key).collect();
         provider.source = format!("{}; changed here: {}", provider.source, changed.join(", "));
     }
-    if !section.document.is_clean_since(before) {
-        return provider;
-    }
-    if let Some(lack) = missing_key(&provider) {
+    let follows = |about: &[&str]| section.has_mistake_about(about, keys::PROVIDER);
+    for lack in missing_keys(&provider).into_iter().filter(|lack| !follows(lack.about)) {
         section.document.note(section.diagnostic(lack.key, lack.message, lack.hint).into());
     }
     client_auth::warn_of_unused_keys(section, provider.client_auth, warnings);
-    if let Err(mistake) = check_grace(section, &mut provider.policy, warnings) {
+    if !follows(&["rotation", "reuse_grace"])
+        && let Err(mistake) = check_grace(section, &mut provider.policy, warnings)
+    {
         section.document.note(mistake);
     }
     provider
@@ -178,31 +177,37 @@ fn parameters(entry: &Entry<'_>, base: &[(String, String)]) -> Result<Vec<(Strin
     Ok(base.iter().filter(is_kept).chain(&own).cloned().collect())
 }
 
-/// The key that a provider lacks.
-pub(super) fn missing_key(provider: &Provider) -> Option<MissingKey> {
-    let has_server = provider.issuer.is_some() || provider.token_endpoint.is_some();
-    let example = provider.issuer_example.as_str();
-    if !has_server && example.is_empty() {
-        let hint = "write issuer = \"https://...\", or set the endpoints";
-        return MissingKey::new("issuer", "issuer or token_endpoint is missing", hint);
-    }
-    if !has_server {
-        let client = if provider.client_id.is_empty() { " and client_id = \"...\"" } else { "" };
-        let hint = format!("write issuer = {example:?} with your own values{client}");
-        return MissingKey::new(
-            "issuer",
-            "issuer is missing: each customer of this provider has a different one",
-            hint,
-        );
-    }
-    if provider.client_id.is_empty() {
+/// The keys that a provider lacks, or that conflict with each other.
+pub(super) fn missing_keys(provider: &Provider) -> Vec<MissingKey> {
+    let mut lacks = Vec::from_iter(missing_server(provider));
+    let has_client = !provider.client_id.is_empty();
+    // A provider of which each customer has a server of their own says what to write for both.
+    let is_client_told = !lacks.is_empty() && !provider.issuer_example.is_empty();
+    if !has_client && !is_client_told {
         let place = Some(&provider.register).filter(|page| !page.is_empty());
         let place = place.map_or(String::new(), |page| format!(" ({page})"));
         let secret = client_auth::missing_secret(provider).unwrap_or_default();
         let hint = format!("register a client with the provider{place} and write client_id = \"...\"{secret}");
-        return MissingKey::new("client_id", "client_id is missing", hint);
+        lacks.push(MissingKey::new(&["client_id"], "client_id", "client_id is missing", hint));
     }
-    client_auth::missing_key(provider)
+    lacks.extend(client_auth::conflicting_keys(provider));
+    lacks.extend(client_auth::missing_key(provider).filter(|_| has_client));
+    lacks
+}
+
+fn missing_server(provider: &Provider) -> Option<MissingKey> {
+    if provider.issuer.is_some() || provider.token_endpoint.is_some() {
+        return None;
+    }
+    let example = provider.issuer_example.as_str();
+    let (message, hint) = if example.is_empty() {
+        ("issuer or token_endpoint is missing", "write issuer = \"https://...\", or set the endpoints".to_owned())
+    } else {
+        let client = if provider.client_id.is_empty() { " and client_id = \"...\"" } else { "" };
+        let hint = format!("write issuer = {example:?} with your own values{client}");
+        ("issuer is missing: each customer of this provider has a different one", hint)
+    };
+    Some(MissingKey::new(&["issuer", "token_endpoint"], "issuer", message, hint))
 }
 
 /// A grace that is too short for two attempts is no grace: the provider is treated as strict (rule 19).

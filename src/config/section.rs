@@ -77,8 +77,11 @@ impl<'d> Section<'d> {
 
     /// The one entry of a table like `{ file = "..." }`.
     pub(super) fn single_entry(&self, of: &[Key]) -> Result<Entry<'_>, ConfigError> {
-        if let Some(error) = self.unknown_entries(&[of]).next() {
-            return Err(error);
+        let known = [of];
+        let mut unknown = self.unknown_entries(&known);
+        if let Some(first) = unknown.next() {
+            unknown.for_each(|error| self.document.note(error));
+            return Err(first);
         }
         let mut entries = self.entries();
         match (entries.len(), entries.pop()) {
@@ -92,6 +95,22 @@ impl<'d> Section<'d> {
         }
     }
 
+    /// Whether a mistake is told of one of these keys, or of what may be meant for one: then what is missing follows from it.
+    pub(super) fn has_mistake_about(&self, keys: &[&str], known: &[Key]) -> bool {
+        let is_known = |key: &str| known.iter().any(|known| known.name == key);
+        let meant = |entry: &Entry<'_>| nearest(entry.key, known.iter().map(|known| known.name));
+        let is_misspelt = |entry: &Entry<'_>| !is_known(entry.key) && meant(entry).is_some_and(|m| keys.contains(&m));
+        self.document.is_damaged_in(&self.at)
+            || keys.iter().any(|key| self.document.has_mistake(&self.dotted(key)))
+            || self.entries().iter().any(is_misspelt)
+    }
+
+    /// The name of one of its keys in messages for programs.
+    fn dotted(&self, key: &str) -> String {
+        let dot = if self.name.is_empty() || key.is_empty() { "" } else { "." };
+        format!("{}{dot}{}", self.name, toml_key(key))
+    }
+
     /// A finding about the whole section, or about one of its keys where that was written.
     pub(super) fn diagnostic(&self, key: &str, message: impl Into<String>, hint: impl Into<String>) -> Diagnostic {
         let at = self.get(key).map_or_else(|| self.at.clone(), |entry| entry.key_at);
@@ -99,8 +118,7 @@ impl<'d> Section<'d> {
     }
 
     fn diagnostic_at(&self, at: &Range<usize>, key: &str, message: String, hint: Option<String>) -> Diagnostic {
-        let dot = if self.name.is_empty() || key.is_empty() { "" } else { "." };
-        let dotted = format!("{}{dot}{}", self.name, toml_key(key));
+        let dotted = self.dotted(key);
         let section = if self.name.is_empty() { String::new() } else { format!("[{}] ", self.name) };
         self.document.diagnostic(at, dotted, format!("{section}{message}"), hint)
     }

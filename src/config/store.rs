@@ -24,9 +24,8 @@ pub(super) fn default() -> StoreSettings {
     }
 }
 
-/// The settings, unless they have mistakes, which are noted.
-pub(super) fn read(section: &Section<'_>) -> Option<StoreSettings> {
-    let before = section.document.mistake_count();
+/// The settings. Mistakes are noted, and the default then stands for what has them.
+pub(super) fn read(section: &Section<'_>) -> StoreSettings {
     section.reject_unknown(&[keys::STORE]);
     let kind =
         section.read("kind", |e| e.choice(&[("keyring", StoreKindKeyword::Keyring), ("file", StoreKindKeyword::File)]));
@@ -35,41 +34,44 @@ pub(super) fn read(section: &Section<'_>) -> Option<StoreSettings> {
     let path = |text: &str| values::path(text, section.document.path, section.document.home);
     let path = section.read("path", |e| e.parse(path));
     let allow_network_filesystem = section.read("allow_network_filesystem", Entry::flag).unwrap_or(false);
-    if !section.document.is_clean_since(before) {
-        return None;
-    }
     let kind = store_kind(section, kind.unwrap_or(StoreKindKeyword::Keyring), service, key);
-    Some(StoreSettings { kind: section.document.noted(kind)?, path, allow_network_filesystem })
+    StoreSettings { kind, path, allow_network_filesystem }
 }
 
+/// The kind, with the keys that only one of the two has.
 fn store_kind(
     section: &Section<'_>,
     kind: StoreKindKeyword,
     service: Option<String>,
     key: Option<KeySource>,
-) -> Result<StoreKind, ConfigError> {
-    match (kind, service, key) {
-        (StoreKindKeyword::Keyring, service, None) => {
-            Ok(StoreKind::Keyring { service: service.unwrap_or_else(|| DEFAULT_SERVICE.into()) })
-        }
-        (StoreKindKeyword::File, None, Some(key)) => Ok(StoreKind::File { key }),
-        (StoreKindKeyword::Keyring, _, Some(_)) => {
+) -> StoreKind {
+    let follows = |about: &[&str]| section.has_mistake_about(about, keys::STORE);
+    let note = |key, message, hint: &str| section.document.note(section.diagnostic(key, message, hint).into());
+    match (kind, key) {
+        (StoreKindKeyword::Keyring, Some(_)) if !follows(&["kind"]) => {
             let message = "key has no effect with kind = \"keyring\": the keyring keeps the key";
-            Err(section.diagnostic("key", message, "write kind = \"file\", or remove key").into())
+            note("key", message, "write kind = \"file\", or remove key");
         }
-        (StoreKindKeyword::File, Some(_), _) => {
-            let message = "service has no effect without a keyring";
-            Err(section.diagnostic("service", message, "write kind = \"keyring\", or remove service").into())
-        }
-        (StoreKindKeyword::File, None, None) => {
-            let path = section.document.path.with_file_name("store.key");
-            let path = path.display();
-            let hint = format!(
-                "create one with (umask 077; set -C; head -c 32 /dev/urandom > {path}) and write key = {{ file = \"{path}\" }}"
-            );
-            Err(section.diagnostic("kind", "kind = \"file\" needs a key to encrypt the files", hint).into())
+        (StoreKindKeyword::Keyring, _) => {}
+        (StoreKindKeyword::File, key) => {
+            if section.has("service") {
+                let message = "service has no effect without a keyring";
+                note("service", message, "write kind = \"keyring\", or remove service");
+            }
+            if let Some(key) = key {
+                return StoreKind::File { key };
+            }
+            if !follows(&["key"]) {
+                let path = section.document.path.with_file_name("store.key");
+                let path = path.display();
+                let hint = format!(
+                    "create one with (umask 077; set -C; head -c 32 /dev/urandom > {path}) and write key = {{ file = \"{path}\" }}"
+                );
+                note("kind", "kind = \"file\" needs a key to encrypt the files", &hint);
+            }
         }
     }
+    StoreKind::Keyring { service: service.unwrap_or_else(|| DEFAULT_SERVICE.into()) }
 }
 
 fn key_source(entry: &Entry<'_>) -> Result<KeySource, ConfigError> {

@@ -1,6 +1,7 @@
 //! A parsed TOML text that knows line and column of each of its parts.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
@@ -19,27 +20,36 @@ pub(super) struct Document<'t> {
     lines: Vec<usize>,
     root: DeTable<'t>,
     mistakes: RefCell<Vec<Diagnostic>>,
-    /// It is not TOML everywhere, so that something may seem to be missing which is there.
-    is_damaged: bool,
+    /// The keys of the mistakes.
+    mistaken_keys: RefCell<BTreeSet<String>>,
+    /// Where it is not TOML, so that something may seem to be missing which is there.
+    damaged_lines: BTreeSet<usize>,
 }
 
 impl<'t> Document<'t> {
-    /// Reads what can be read. Errors of the syntax are noted.
-    pub(super) fn parse(text: &'t str, path: &'t Path, home: Option<&'t Path>) -> Self {
+    /// Reads what can be read. Errors of the syntax are noted, after the `mistakes` of the file itself.
+    pub(super) fn parse(text: &'t str, path: &'t Path, home: Option<&'t Path>, mistakes: Vec<Diagnostic>) -> Self {
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         let lines = std::iter::once(0).chain(ends).collect();
         let (root, errors) = DeTable::parse_recoverable(text);
-        let is_damaged = !errors.is_empty();
-        let mistakes = RefCell::default();
-        let document = Self { path, home, text, lines, root: root.into_inner(), mistakes, is_damaged };
-        let mut last_line = 0;
-        for error in errors.iter().map(|error| document.syntax_error(error)) {
+        let damaged_lines = mistakes.iter().filter_map(|mistake| Some(mistake.position?.line)).collect();
+        let mut document = Self {
+            path,
+            home,
+            text,
+            lines,
+            root: root.into_inner(),
+            mistakes: RefCell::new(mistakes),
+            mistaken_keys: RefCell::default(),
+            damaged_lines,
+        };
+        for error in &errors {
+            let error = document.syntax_error(error);
             // What follows on the same line follows from the first mistake.
             let line = error.position.map_or(0, |at| at.line);
-            if line != last_line {
-                document.mistakes.borrow_mut().push(error);
+            if document.damaged_lines.insert(line) {
+                document.mistakes.get_mut().push(error);
             }
-            last_line = line;
         }
         document
     }
@@ -50,9 +60,10 @@ impl<'t> Document<'t> {
 
     /// Notes a mistake, so that the reading can go on to the next.
     pub(super) fn note(&self, error: ConfigError) {
-        let is_told = |line| self.mistakes.borrow().iter().any(|known| known.position.map(|at| at.line) == Some(line));
+        let is_damaged = |line| self.damaged_lines.contains(&line);
         for mistake in error.into_mistakes() {
-            if !(self.is_damaged && mistake.position.is_some_and(|at| is_told(at.line))) {
+            if !mistake.position.is_some_and(|at| is_damaged(at.line)) {
+                self.mistaken_keys.borrow_mut().insert(mistake.key.clone());
                 self.mistakes.borrow_mut().push(mistake);
             }
         }
@@ -64,7 +75,34 @@ impl<'t> Document<'t> {
 
     /// Whether nothing wrong was found since there were `before` mistakes: else what is missing is told already.
     pub(super) fn is_clean_since(&self, before: usize) -> bool {
-        !self.is_damaged && self.mistakes.borrow().len() == before
+        self.damaged_lines.is_empty() && self.mistakes.borrow().len() == before
+    }
+
+    /// Whether a mistake is told of this dotted key, or of a part of its value.
+    pub(super) fn has_mistake(&self, key: &str) -> bool {
+        let (keys, below) = (self.mistaken_keys.borrow(), format!("{key}."));
+        keys.contains(key) || keys.range(below.clone()..).next().is_some_and(|next| next.starts_with(&below))
+    }
+
+    /// Whether the text is not TOML in the section whose header is at this place: up to the next header.
+    pub(super) fn is_damaged_in(&self, header: &Range<usize>) -> bool {
+        if self.damaged_lines.is_empty() {
+            return false;
+        }
+        let first = self.position(header.start).line;
+        let is_header = |line: &usize| self.line(*line).trim_start().starts_with('[');
+        let end = (first + 1..=self.lines.len()).find(is_header).unwrap_or(usize::MAX);
+        self.damaged_lines.range(first..end).next().is_some()
+    }
+
+    pub(super) fn has_mistakes(&self) -> bool {
+        !self.mistakes.borrow().is_empty()
+    }
+
+    /// The text of a line, counted from 1.
+    fn line(&self, line: usize) -> &str {
+        let (start, end) = (self.lines[line - 1], self.lines.get(line).copied());
+        self.text.get(start..end.unwrap_or(self.text.len())).unwrap_or_default()
     }
 
     pub(super) fn mistake_count(&self) -> usize {
@@ -83,8 +121,7 @@ impl<'t> Document<'t> {
         hint: Option<String>,
     ) -> Diagnostic {
         let position = self.position(at.start);
-        let (start, end) = (self.lines[position.line - 1], self.lines.get(position.line).copied());
-        let line = self.text.get(start..end.unwrap_or(self.text.len())).unwrap_or_default();
+        let line = self.line(position.line);
         let length = self.text.get(at.clone()).map_or(1, |part| part.chars().count());
         let excerpt = excerpt::of_line(line.trim_end(), &key, position.column - 1, length);
         Diagnostic { file: Some(self.path.into()), position: Some(position), key, message, hint, excerpt }

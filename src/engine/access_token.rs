@@ -126,7 +126,7 @@ impl Engine {
         let snapshot = match snapshot {
             Ok(snapshot) => snapshot,
             Err(_) if outcome.error.is_some() => return without_token(outcome),
-            Err(e) => return without_token(e.outcome()),
+            Err(e) => return without_token(super::with_names(e.outcome(), self.store(), &profile.name)),
         };
         if let Some(failure) = self.other_account(profile, view.as_ref()) {
             return without_token(Outcome { kind: OutcomeKind::ConfigError, ..outcome }.with_error(failure));

@@ -46,7 +46,7 @@ impl EngineInner {
         let key = self.store.keys().prefetch(&profile.name, seen.key_id.as_deref());
         let create_lock_file = match self.store.create_lock_file(&profile.name) {
             Ok(path) => path,
-            Err(e) => return leader_slot.complete(e.outcome()),
+            Err(e) => return leader_slot.complete(super::with_names(e.outcome(), &self.store, &profile.name)),
         };
         let (provider, limit) = (&profile.provider.name, profile.provider.concurrency);
         let (take, try_take) =
@@ -77,6 +77,6 @@ impl EngineInner {
             concurrency_permit,
         };
         let outcome = refresh::transaction::run(&ctx, &lease);
-        lease.finish(outcome);
+        lease.finish(super::with_names(outcome, &ctx.store, &ctx.profile.name));
     }
 }

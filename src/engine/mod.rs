@@ -28,6 +28,7 @@ use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, Publication};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::TokenEndpoint;
 use crate::store::journal::Journal;
+use crate::store::keyring::KeyringService;
 use crate::store::{ProfileView, Store, StoreError};
 use crate::sys::lockfile::LockError;
 
@@ -252,7 +253,7 @@ impl Engine {
         }
         let view = match view.map_or_else(|| self.inner.store.view(&profile.name), Ok) {
             Ok(view) => view,
-            Err(e) => return Err(Box::new((e.outcome(), None))),
+            Err(e) => return Err(Box::new((with_names(e.outcome(), &self.inner.store, &profile.name), None))),
         };
         let trusted_journal = view.journal.as_ref().filter(|_| trust == TrustJournal::Yes);
         if let Some(journal) = trusted_journal.filter(|r| self.is_demand_met(profile, demand, r)) {
@@ -368,6 +369,11 @@ impl Engine {
             Ok(None) | Err(_) => outcome,
         }
     }
+}
+
+/// An outcome of the store, which does not know for which profile it was asked.
+pub(crate) fn with_names(outcome: Outcome, store: &Store, name: &ProfileName) -> Outcome {
+    outcome.with_names(name.as_str(), store.keyring().map(KeyringService::service))
 }
 
 fn cannot_lock(path: &Path, error: LockError) -> Outcome {

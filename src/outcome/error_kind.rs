@@ -125,7 +125,7 @@ error_kinds! {
     NoToken, "no_token", TryAgain, "There is no valid access token.";
     Server, "server", TryAgain, "The provider's response to a login has neither a token nor an error code.";
     NoCredential, "no_credential", SignIn, "Nothing is stored for the profile.";
-    Consumed, "consumed", SignIn, "The refresh token has been used or rejected before. For an import the exit status is 1.";
+    Consumed, "consumed", SignIn, "The refresh token has been used or rejected before. For an import the exit status is 1. One that was only rejected is sent once more by `refresh --force` or `import --replace`, at most once a minute.";
     Lost, "lost", SignIn, "The sealed credential is missing.";
     PresumedSpent, "presumed_spent", SignIn, "The refresh token was sent for the last time, and no usable response arrived.";
     PresumedDead, "presumed_dead", SignIn, "The refresh token was rejected five times in a row without a reason, and the access token has expired.";

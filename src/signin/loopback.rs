@@ -57,6 +57,8 @@ pub enum LoginEvent {
     Redirected(PendingBrowser),
     /// A browser came without our state; the text says what it asked for.
     StrayRedirect(String),
+    /// No browser shows the page; the text says why.
+    BrowserFailed(String),
     /// A line was typed or pasted; `None` if it can be neither URL nor code.
     Pasted(Option<OneTimeSecret>),
     /// Nothing more will be typed.

@@ -127,9 +127,7 @@ impl StoreError {
             | Self::Restored { .. }
             | Self::TokenClaimed { .. }
             | Self::LedgerDamaged { .. }
-            | Self::KeyUnavailable { error: KeyError::Malformed(_) | KeyError::FileReadableByOthers { .. }, .. } => {
-                true
-            }
+            | Self::KeyUnavailable { error: KeyError::Malformed(_) | KeyError::FileOpenToOthers { .. }, .. } => true,
             Self::Io { .. }
             | Self::Locked { .. }
             | Self::Empty

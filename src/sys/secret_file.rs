@@ -1,7 +1,7 @@
 //! Reads a file with a secret, if no other user may read it.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -17,8 +17,10 @@ pub enum SecretFileError {
         error: io::Error,
         is_ours: bool,
     },
-    /// `is_ours`: as above, and the filesystem is writable.
-    ReadableByOthers {
+    /// `is_ours`: as above, and the filesystem is writable. `access`: who else may do what.
+    OpenToOthers {
+        mode: u32,
+        access: String,
         is_ours: bool,
     },
 }
@@ -26,7 +28,7 @@ pub enum SecretFileError {
 /// Reads the file. Its permissions are asked of the open file, so that it cannot be exchanged in between.
 pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
     let unreadable = |error| SecretFileError::Unreadable { error, is_ours: is_owned(path) };
-    let mut file = match durable::open_foreign(path) {
+    let file = match durable::open_foreign(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(SecretFileError::Missing),
         Err(e) => return Err(unreadable(e)),
@@ -34,13 +36,36 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
     #[cfg(unix)]
     {
         let access = FileAccess::of(&file).map_err(unreadable)?;
-        if !access.is_private() {
-            return Err(SecretFileError::ReadableByOthers { is_ours: access.is_ours });
+        let wrong = access.wrong_bits();
+        if wrong != 0 {
+            let FileAccess { mode, is_ours, .. } = access;
+            return Err(SecretFileError::OpenToOthers { mode, access: access_text(wrong), is_ours });
         }
     }
     let mut bytes = Zeroizing::new(Vec::new());
-    file.read_to_end(&mut bytes).map_err(unreadable)?;
+    durable::read_to_limit(&file, &mut bytes).map_err(unreadable)?;
     Ok(bytes)
+}
+
+/// Who else may do what to a file, by these bits of its mode: `its group may read and write, others may read`.
+#[cfg(unix)]
+pub(crate) fn access_text(bits: u32) -> String {
+    let verbs = |bits: u32| {
+        let all = [(0o4, "read"), (0o2, "write"), (0o1, "execute")];
+        let verbs: Vec<&str> = all.into_iter().filter(|(bit, _)| bits & bit != 0).map(|(_, verb)| verb).collect();
+        match verbs.as_slice() {
+            [] => None,
+            [only] => Some((*only).to_owned()),
+            [first @ .., last] => Some(format!("{} and {last}", first.join(", "))),
+        }
+    };
+    match (verbs(bits >> 3 & 7), verbs(bits & 7)) {
+        (Some(group), Some(others)) if group == others => format!("its group and others may {group}"),
+        (Some(group), Some(others)) => format!("its group may {group}, others may {others}"),
+        (Some(group), None) => format!("its group may {group}"),
+        (None, Some(others)) => format!("others may {others}"),
+        (None, None) => "no other user may use it".to_owned(),
+    }
 }
 
 /// Whether a file or directory belongs to this user.
@@ -82,15 +107,12 @@ impl FileAccess {
         })
     }
 
-    /// A file of this user must be closed to all others. One that another user provides may be readable for a group, as
+    /// The bits that must not be set. A file of this user must be closed to all others. One that another user provides may be readable for a group, as
     /// PostgreSQL allows it for a key: a Kubernetes volume with `fsGroup` has no other mode, and the access list of a
     /// systemd credential shows as one.
-    fn is_private(self) -> bool {
-        match self.mode & 0o077 {
-            0 => true,
-            0o040 => !self.is_ours && self.is_trusted_group,
-            _ => false,
-        }
+    fn wrong_bits(self) -> u32 {
+        let allowed = if !self.is_ours && self.is_trusted_group { 0o740 } else { 0o700 };
+        self.mode & !allowed
     }
 }
 
@@ -99,8 +121,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn access_text_names_each_bit_that_is_set() {
+        for (bits, text) in [
+            (0o040, "its group may read"),
+            (0o060, "its group may read and write"),
+            (0o020, "its group may write"),
+            (0o004, "others may read"),
+            (0o044, "its group and others may read"),
+            (0o064, "its group may read and write, others may read"),
+            (0o077, "its group and others may read, write and execute"),
+        ] {
+            assert_eq!(access_text(bits), text, "{bits:o}");
+        }
+    }
+
+    #[test]
     fn group_may_read_only_a_file_that_another_provides() {
-        let is_private = |mode, is_ours, is_trusted_group| FileAccess { mode, is_ours, is_trusted_group }.is_private();
+        let wrong_bits = |mode, is_ours, is_trusted_group| FileAccess { mode, is_ours, is_trusted_group }.wrong_bits();
+        let is_private = |mode, is_ours, is_trusted_group| wrong_bits(mode, is_ours, is_trusted_group) == 0;
+        assert_eq!((wrong_bits(0o460, false, true), wrong_bits(0o460, true, true)), (0o020, 0o060));
         for mode in [0o400, 0o600, 0o700] {
             assert!(is_private(mode, true, false) && is_private(mode, false, false), "{mode:o}");
         }

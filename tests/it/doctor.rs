@@ -203,3 +203,17 @@ fn doctor_checks_the_client_secret_without_printing_it() {
     }
     assert_eq!(server.counts().refresh_requests, 0);
 }
+
+#[test]
+fn doctor_names_who_else_may_use_the_store_directory() {
+    let sandbox = Sandbox::signed_in(&AuthServer::start(RotationMode::Strict));
+    let dir = sandbox.path("state/keepalive");
+    for (mode, words) in [
+        (0o750, "has mode 0750: its group may read and execute"),
+        (0o720, "has mode 0720: its group may write"),
+        (0o701, "has mode 0701: others may execute"),
+    ] {
+        std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        only(&doctor(&sandbox), "store directory", "bad", words, "chmod 700");
+    }
+}

@@ -1,6 +1,7 @@
 //! From nothing to a living credential: `login` without a configuration, `init`, and the offer of the file store.
 
 use std::io::Write;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -178,6 +179,42 @@ fn missing_keyring_names_init_where_nobody_can_be_asked() {
     sandbox.keepalive(&["init", "--store", "file"]).exits(1).says("add --yes");
     assert_eq!(config(&sandbox), "");
     assert!(!sandbox.path("config").exists());
+}
+
+/// With no keyring and a server that did not respond, only the server was told.
+#[test]
+fn login_and_import_check_the_store_before_any_request() {
+    let server = server(json!(["openid"]));
+    let provider = format!("[provider.acme]\nissuer = \"{}\"\nclient_id = \"public\"\n", server.url());
+    let key = |sandbox: &Sandbox| sandbox.path("home/key");
+    let no_keyring = Sandbox::new();
+    let with_key = |change: &dyn Fn(&Path)| {
+        let sandbox = Sandbox::new();
+        sandbox.file_store(&provider);
+        change(&key(&sandbox));
+        sandbox
+    };
+    let no_key = with_key(&|key| std::fs::remove_file(key).unwrap());
+    let open_key = with_key(&|key| std::fs::set_permissions(key, PermissionsExt::from_mode(0o644)).unwrap());
+    let no_place = with_key(&|_| {});
+    std::fs::write(no_place.path("state/keepalive"), "").unwrap();
+    for (sandbox, exit, words) in [
+        (&no_keyring, 69, "keepalive init --store file"),
+        (&no_key, 78, "does not exist"),
+        (&open_key, 78, "chmod 600"),
+        (&no_place, 69, "cannot create"),
+    ] {
+        let shown = run(sandbox, &login(&server, "acme", &["--yes"])).exits(exit).says(words);
+        assert!(!shown.stderr.contains("enter the code"), "{shown:#?}");
+        sandbox.config(&format!("{}{provider}", config(sandbox).replace(&provider, "")));
+        sandbox.import("acme", &server.mint()).exits(exit).says(words);
+    }
+    assert_eq!((server.metadata_requests(), server.settled_counts().refresh_requests), (0, 0));
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let issuer = format!("http://{dead}");
+    let words = ["login", "work", "--issuer", &issuer, "--client-id", "public", "--yes"];
+    no_keyring.keepalive(&words).exits(69).says("keepalive init --store file");
+    with_file_store().keepalive(&words).exits(75).says("cannot connect");
 }
 
 /// Runs the program at a terminal where a person types.

@@ -258,3 +258,18 @@ fn refused_import_leaves_no_key_and_no_profile() {
     let status = sandbox.keepalive(&["status", "--json"]).json();
     assert!(!status.to_string().contains("\"new\""), "{status}");
 }
+
+#[ignore = "needs dbus-daemon; contrib/test runs it"]
+#[test]
+fn locked_keyring_ends_a_login_before_discovery() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let (sandbox, _bus, keyring) = scripted(&server);
+    let words = ["login", "work", "--issuer", server.url(), "--client-id", "public", "--yes"];
+    keyring.lock("login", OnUnlock::OffersPrompt);
+    sandbox.keepalive(&words).exits(69).says("the keyring is locked");
+    assert_eq!(server.metadata_requests(), 0);
+    // Open again, it loses the key that was made for a login that fails at the server.
+    keyring.lock("login", OnUnlock::Opens);
+    sandbox.keepalive(&words).exits(78).says("no authorization_endpoint");
+    assert_eq!(keyring.collections_of("keepalive-key"), Vec::<String>::new());
+}

@@ -388,7 +388,7 @@ fn login_with_an_unchanged_refresh_token_clears_a_rejection() {
         if is_dead {
             server.script([dead.clone()]);
             sandbox.refresh(&["--force"]).exits(77);
-            sandbox.import("demo", &answer).exits(1).says("been used or rejected before");
+            sandbox.import("demo", &answer).exits(1).says("been used or rejected before").says("once more: --replace");
         }
         server.script([same()]);
         sandbox.keepalive(&["login", "demo"]).exits(0).says("demo: signed in, valid until 2");
@@ -400,6 +400,52 @@ fn login_with_an_unchanged_refresh_token_clears_a_rejection() {
         assert_eq!(server.counts().refresh_requests, requests);
     }
     sandbox.refresh(&["--force"]).exits(0);
+}
+
+/// A sandbox whose `BROWSER` is a script with these lines; the URL is its first argument.
+fn with_browser(server: &AuthServer, lines: &str) -> Sandbox {
+    let mut sandbox = Sandbox::new();
+    let endpoint = format!("authorization_endpoint = \"{}/auth\"\n", server.url());
+    sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(&endpoint)));
+    let script = sandbox.path("home/script");
+    std::fs::write(&script, format!("#!/bin/sh\n{lines}\n")).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    sandbox.set_env("BROWSER", script.to_str().unwrap());
+    sandbox
+}
+
+/// What the browser of a person brings back, for the URL that `login` shows.
+fn go_back_from(server: &AuthServer, login: &Process) {
+    let url = url_said(login, &format!("{}/auth?", server.url()));
+    let redirect = format!("{}?code=c&state={}", parameter(&url, "redirect_uri"), parameter(&url, "state"));
+    assert_eq!(BrowserUser::new("ada").get(&redirect.parse().unwrap()).status, 200);
+}
+
+/// A person waited ten minutes for a browser that had failed at once.
+#[test]
+fn browser_that_fails_is_told_and_the_link_still_works() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = with_browser(&server, "exit 3");
+    let login = sandbox.spawn(&["login", "demo"]);
+    login.wait_for_line("no browser opened: `");
+    go_back_from(&server, &login);
+    let run = login.finish().exits(0).says("script` failed with exit status: 3; open the link above by hand");
+    run.says("sign in with --paste");
+}
+
+#[test]
+fn browser_in_the_foreground_is_no_failure() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = with_browser(&server, "read line <fifo");
+    let fifo = sandbox.path("home/fifo");
+    assert!(sandbox.command(Path::new("mkfifo")).arg(&fifo).status().unwrap().success());
+    let login = sandbox.spawn(&["login", "demo"]);
+    // It is open on both sides once the browser runs.
+    let window = std::fs::OpenOptions::new().write(true).open(&fifo).unwrap();
+    go_back_from(&server, &login);
+    let run = login.finish().exits(0).says("demo: signed in");
+    assert!(!run.stderr.contains("no browser opened"), "{run:#?}");
+    drop(window);
 }
 
 #[ignore = "needs gnome-keyring; contrib/test runs it"]

@@ -22,6 +22,20 @@ fn full_disk() -> File {
     File::options().write(true).open("/dev/full").unwrap()
 }
 
+/// Rule 22.
+#[test]
+fn help_says_that_a_rejected_token_may_be_sent_once_more() {
+    let sandbox = Sandbox::new();
+    for command in ["refresh", "import"] {
+        let shown = sandbox.keepalive(&[command, "--help"]).exits(0).stdout;
+        let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("sent once more, at most once a minute"), "{shown}");
+        assert!(words.contains("consumed or in doubt is not"), "{shown}");
+        let short = sandbox.keepalive(&[command, "-h"]).exits(0).stdout;
+        assert!(!short.contains("once a minute"), "{short}");
+    }
+}
+
 #[test]
 fn full_disk_on_stdout_is_an_error() {
     let server = AuthServer::start(RotationMode::Strict);

@@ -26,6 +26,41 @@ fn unknown_profile_is_77_and_names_the_one_that_was_meant() {
 }
 
 #[test]
+fn unknown_provider_is_78_and_names_the_one_that_was_meant() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.keepalive(&["providers", "xaai", "xai", "no where"]).exits(78);
+    let run = run.says("no provider \"xaai\"; did you mean \"xai\"?").says("a section [provider.xaai]");
+    run.says("no provider \"no where\"").says("a section [provider.\"no where\"]");
+    sandbox.keepalive(&["login", "work", "--provider", "xaai"]).exits(78).says("did you mean \"xai\"?");
+    let shown = sandbox.keepalive(&["--json", "providers", "xaai"]).exits(78).json();
+    assert_eq!(shown["error"]["kind"], "config");
+}
+
+/// A hint that was pasted as it stood made a profile called PROFILE.
+#[test]
+fn hint_names_the_profile_where_it_is_known() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::new();
+    sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider("")));
+    std::fs::write(sandbox.path("home/rclone.conf"), "RCLONE_ENCRYPT_V0:\n").unwrap();
+    for line in [
+        "token demo",
+        "refresh -p demo",
+        "status -p demo",
+        "logout demo",
+        "doctor",
+        "doctor --take-over -p demo",
+        "import demo --from codex",
+        "import demo --from rclone rclone.conf",
+    ] {
+        let run = sandbox.keepalive(&line.split(' ').collect::<Vec<_>>());
+        let shown = format!("{}{}", run.stdout, run.stderr).replace("PROFILE  STATE", "");
+        assert!(run.status != 0 && shown.contains("demo") && !shown.contains("PROFILE"), "{line}: {shown}");
+    }
+    sandbox.keepalive(&["token", "demo"]).exits(77).says("keepalive login demo, or keepalive import demo");
+}
+
+#[test]
 fn commands_tell_that_nobody_will_refresh() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
@@ -98,6 +133,26 @@ fn every_mistake_is_shown_with_its_line_and_a_caret() {
     let doctor = sandbox.keepalive(&["doctor"]).exits(78).stdout;
     assert!(doctor.contains("5 | margin   = \"0%\"") && doctor.contains("3 problems"), "{doctor}");
     assert_eq!(sandbox.keepalive(&["--json", "doctor"]).exits(78).json()["findings"].as_array().unwrap().len(), 3);
+}
+
+/// It was told in a run of its own, after all else was mended, and `status` and `doctor` showed no line.
+#[test]
+fn profile_without_a_provider_is_told_with_line_and_caret() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    // The credential of `demo` names its provider.
+    let profiles = "[profile.demo]\n[profile.work]\nmargin = \"1h\"\n";
+    sandbox.file_store(&format!("margn = 1\n{}{profiles}", server.provider("")));
+    let run = sandbox.keepalive(&["status"]).exits(78).says("the configuration has 2 mistakes");
+    let shown = run.says("profile work: its section names no provider");
+    assert!(shown.stderr.contains(" | [profile.work]\n") && !shown.stderr.contains("profile demo:"), "{shown:#?}");
+    sandbox.file_store(&format!("{}{profiles}", server.provider("")));
+    for line in ["status", "doctor", "refresh", "token work", "login work"] {
+        let run = sandbox.keepalive(&line.split(' ').collect::<Vec<_>>()).exits(78);
+        let shown = format!("{}{}", run.stdout, run.stderr);
+        assert!(shown.contains(" | [profile.work]\n") && shown.contains(" |          ^^^^\n"), "{line}: {shown}");
+    }
+    sandbox.refresh(&["--force"]).exits(0);
 }
 
 /// It was the moment of asking, another one each time.

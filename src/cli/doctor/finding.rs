@@ -66,7 +66,7 @@ impl Finding {
             text: failure.message,
             hint: failure.hint,
             status,
-            mistake: None,
+            mistake: failure.mistakes.into_iter().next(),
         }
     }
 

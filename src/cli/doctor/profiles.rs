@@ -5,7 +5,8 @@ use crate::cli::keeper::{Keeper, REMEDY};
 use crate::cli::output::{CommandStatus, Output};
 use crate::cli::setup::Setup;
 use crate::cli::status::StatusRow;
-use crate::outcome::{ErrorKind, Failure, ProfileState};
+use crate::engine::with_names;
+use crate::outcome::{ErrorKind, Failure, Outcome, ProfileState};
 use crate::profile::ProfileName;
 use crate::store::keyring::KeyringService;
 use crate::store::{StoreError, TakeOverResult, TokenClaim};
@@ -47,7 +48,7 @@ fn check_profile(setup: &Setup, name: &ProfileName, keeper: &Keeper) -> Option<F
         Err(StoreError::Keyring(_) | StoreError::KeyMissing { .. } | StoreError::KeyUnavailable { .. }) => {
             (row.status.state == ProfileState::NeedsLogin).then(|| status_finding(&row, keeper))
         }
-        Err(e) => Some(Finding::from_store_error("profile", &e)),
+        Err(e) => Some(Finding::from_outcome("profile", &with_names(e.outcome(), &setup.store, name))),
     }
 }
 
@@ -70,7 +71,7 @@ fn status_finding(row: &StatusRow, keeper: &Keeper) -> Finding {
     match (&status.error, &status.last_failure) {
         (Some(failure), _) if status.state.needs_person() => {
             let message = format!("{name}: cannot be refreshed: {}", failure.message);
-            Finding::bad("profile", Failure::new(failure.kind.clone(), message).with_hint(hint(failure)), exit)
+            Finding::bad("profile", Failure { message, hint: Some(hint(failure)), ..failure.clone() }, exit)
         }
         (Some(failure), _) | (None, Some(failure)) => {
             let text = format!("{name}: the last refresh failed: {}", failure.message);
@@ -95,7 +96,13 @@ pub(super) fn take_over(setup: &Setup, named: &[ProfileName]) -> Vec<Finding> {
     names.sort();
     names.dedup();
     match setup.store.take_over(&names) {
-        Err(e) => vec![Finding::from_store_error("take-over", &e)],
+        Err(e) => {
+            let outcome = match &names[..] {
+                [name] => with_names(e.outcome(), &setup.store, name),
+                _ => e.outcome(),
+            };
+            vec![Finding::from_outcome("take-over", &outcome)]
+        }
         Ok(taken) if taken.is_empty() => {
             let text = "this machine and state directory are now the owner, but of no profile: none is configured or stored here";
             vec![Finding::warning("take-over", text, "name the profile: keepalive doctor --take-over -p PROFILE")]
@@ -109,7 +116,10 @@ fn take_over_finding(setup: &Setup, name: &ProfileName, taken: &TakeOverResult) 
     let clear = format!("secret-tool clear service {service} username {name}");
     let anew = format!("remove it ({clear}) and sign in again: keepalive login {name}");
     match taken {
-        TakeOverResult::Failed(outcome) => Finding::from_outcome("take-over", outcome).for_profile(name),
+        TakeOverResult::Failed(outcome) => {
+            let outcome = with_names(Outcome::clone(outcome), &setup.store, name);
+            Finding::from_outcome("take-over", &outcome).for_profile(name)
+        }
         TakeOverResult::AlreadyOwned => {
             Finding::done("take-over", format!("{name}: already owned by this state directory"))
         }
@@ -135,10 +145,10 @@ fn take_over_finding(setup: &Setup, name: &ProfileName, taken: &TakeOverResult) 
             let hint = format!("use profile {other}, and remove the item: {clear}");
             Finding::bad("take-over", Failure::new(ErrorKind::Conflict, text).with_hint(hint), CommandStatus::Config)
         }
-        TakeOverResult::Claimed(claim @ TokenClaim::PublishedElsewhere(_)) => Finding::from_store_error(
-            "take-over",
-            &StoreError::TokenClaimed { profile: name.clone(), claim: claim.clone() },
-        ),
+        TakeOverResult::Claimed(claim @ TokenClaim::PublishedElsewhere(_)) => {
+            let error = StoreError::TokenClaimed { profile: name.clone(), claim: claim.clone() };
+            Finding::from_outcome("take-over", &with_names(error.outcome(), &setup.store, name))
+        }
         TakeOverResult::Claimed(TokenClaim::Unusable) => {
             let text = format!(
                 "{name}: the refresh token of the keyring item has been used or rejected before; the item was left unchanged"

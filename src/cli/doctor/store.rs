@@ -9,6 +9,8 @@ use crate::cli::setup::Setup;
 use crate::outcome::{ErrorKind, Failure};
 use crate::store::{Store, StoreError};
 use crate::sys::lockfile::{LockFile, LockWait};
+#[cfg(unix)]
+use crate::sys::secret_file::access_text;
 use crate::sys::{durable, machine};
 
 /// How long another `doctor` is waited for that looks at the locks.
@@ -59,12 +61,9 @@ fn directory(store: &Store) -> Finding {
     if !dir.exists() {
         return Finding::good("store directory", format!("{} will be created on first use", dir.display()));
     }
-    if let Some(mode) = others_access(dir) {
-        let failure = Failure::new(
-            ErrorKind::Permissions,
-            format!("{} has mode {mode:o}: other users can access it", dir.display()),
-        )
-        .with_hint(format!("chmod 700 {}", dir.display()));
+    if let Some((mode, access)) = others_access(dir) {
+        let failure = Failure::new(ErrorKind::Permissions, format!("{} has mode {mode:04o}: {access}", dir.display()))
+            .with_hint(format!("chmod 700 {}", dir.display()));
         return Finding::bad("store directory", failure, CommandStatus::StoreUnavailable);
     }
     // The name is this process's own: several may look at once.
@@ -80,14 +79,14 @@ fn directory(store: &Store) -> Finding {
 }
 
 #[cfg(unix)]
-fn others_access(dir: &Path) -> Option<u32> {
+fn others_access(dir: &Path) -> Option<(u32, String)> {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(dir).ok()?.permissions().mode() & 0o777;
-    (mode & 0o077 != 0).then_some(mode)
+    (mode & 0o077 != 0).then(|| (mode, access_text(mode & 0o077)))
 }
 
 #[cfg(not(unix))]
-fn others_access(_dir: &Path) -> Option<u32> {
+fn others_access(_dir: &Path) -> Option<(u32, String)> {
     None
 }
 

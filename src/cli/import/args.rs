@@ -38,6 +38,9 @@ pub struct ImportArgs {
     #[arg(long, value_name = "ID", requires = "from")]
     pub(super) account: Option<String>,
     /// Replace the stored credential even if it is newer or belongs to another account
+    ///
+    /// A refresh token that the server rejected is taken as well, to be sent once more, at most once a minute. One that is
+    /// consumed or in doubt is not.
     #[arg(long)]
     pub(super) replace: bool,
     /// Token response to import; standard input if not given. With --from: the tool's store, if it is not in its usual

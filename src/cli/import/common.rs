@@ -33,8 +33,10 @@ pub(super) fn check_provider_option(args: &ImportArgs, profile: Profile) -> Resu
     }
 }
 
-/// An engine, and the token endpoint of the profile.
+/// An engine, and the token endpoint of the profile. A store that cannot keep the credential is found before the server is
+/// asked for its metadata.
 pub(super) fn prepare(setup: &Setup, profile: &Profile) -> Result<(Engine, PreparedProvider), Outcome> {
+    setup.prepare_store(&profile.name)?;
     let (engine, endpoint) = setup.engine(false)?;
     let prepared = endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str())?;
     Ok((engine, prepared))
@@ -63,6 +65,7 @@ pub(super) fn store_credential(
     out: &Output,
 ) -> Result<ImportResult, Outcome> {
     let mut validity = imported.credential.grant.validity.clone();
+    let ended = imported.credential.grant.login_by.filter(|end| *end <= now.wall);
     let from = imported.origin.as_ref().map(|origin| {
         let whose = origin.identity.display_name().map_or(String::new(), |name| format!(", {name}"));
         format!(" from {origin}{whose}")
@@ -82,6 +85,12 @@ pub(super) fn store_credential(
     if handed.is_new {
         let until = describe_validity(validity.as_ref(), now);
         out.info(&format!("{name}: imported as generation {generation}{}, {until}", from.unwrap_or_default()));
+        if let Some(end) = ended {
+            let end = end.to_the_second();
+            out.warn(&format!(
+                "its refresh token ended {end}: sign in again, keepalive login {name}, or with that tool"
+            ));
+        }
     } else {
         outcome.kind = OutcomeKind::Fresh;
         // The age in this response does not apply to the credential that is already here.

@@ -10,7 +10,8 @@ use super::keeper::Keeper;
 use super::output::{CommandStatus, Output};
 use super::store_choice;
 use crate::cli::setup::Setup;
-use crate::outcome::{ErrorKind, Outcome};
+use crate::engine::with_names;
+use crate::outcome::{ErrorKind, Outcome, OutcomeKind};
 pub(super) use args::ImportArgs;
 use common::ImportResult;
 
@@ -52,7 +53,12 @@ fn import(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> Result<(Strin
     let imported = match args.from {
         Some(tool) => from_tool::import(tool, args, &setup, out),
         None => from_response::import(args, &setup, out),
-    }?;
+    };
+    // A store that is unavailable got no key.
+    if imported.as_ref().is_err_and(|outcome| outcome.kind != OutcomeKind::StoreUnavailable) {
+        setup.discard_preparation();
+    }
+    let imported = imported.map_err(|outcome| with_names(outcome, &setup.store, &args.profile))?;
     Keeper::of(&setup).warn_if_nobody("this", out);
     Ok(imported)
 }

@@ -129,8 +129,7 @@ impl LoginFlow<'_> {
             )
         })?;
         let url = attempt.url(self.client.endpoints, endpoint, &self.client.prepared.provider);
-        let has_opened = browser::open(self.desktop, url.as_str());
-        match has_opened {
+        match self.open_browser(&url) {
             true => self
                 .out
                 .prompt(&format!("opening your browser to sign in at {}; if it does not open, visit", host(&url))),
@@ -143,6 +142,10 @@ impl LoginFlow<'_> {
             match self.events.next(&deadline, SIGN_IN_TIMEOUT)? {
                 Some(LoginEvent::Redirected(browser)) => return Ok((attempt, browser)),
                 Some(LoginEvent::StrayRedirect(what)) => self.out.warn(&format!("ignored a redirect: {what}")),
+                Some(LoginEvent::BrowserFailed(why)) => self.warn_browser_failed(
+                    &why,
+                    ", in a browser on this machine; for a browser on another machine, sign in with --paste",
+                ),
                 Some(LoginEvent::Pasted(_) | LoginEvent::PasteEnded | LoginEvent::Interrupted) | None => {}
             }
         }
@@ -202,7 +205,7 @@ impl LoginFlow<'_> {
             Redirect::External(_) => self.out.prompt("paste the code that it shows (or the address you end at) here:"),
         }
         if opens {
-            browser::open(self.desktop, url.as_str());
+            self.open_browser(&url);
         }
         self.print_timeout("your input");
         read_lines(self.events.sender());
@@ -221,9 +224,22 @@ impl LoginFlow<'_> {
                     let failure = Failure::new(ErrorKind::Input, "no usable address or code was entered");
                     return Err(SignInError::Abandoned(failure.with_hint("nothing was changed; sign in again")));
                 }
+                Some(LoginEvent::BrowserFailed(why)) => self.warn_browser_failed(&why, ""),
                 Some(LoginEvent::Redirected(_) | LoginEvent::StrayRedirect(_) | LoginEvent::Interrupted) | None => {}
             }
         }
+    }
+
+    /// Returns whether a browser was started. That it fails afterwards is an event.
+    fn open_browser(&self, url: &Url) -> bool {
+        let events = self.events.sender();
+        // Once the login is over, there is no receiver.
+        let report = move |why| drop(events.send(LoginEvent::BrowserFailed(why)));
+        browser::open(self.desktop, url.as_str(), report)
+    }
+
+    fn warn_browser_failed(&self, why: &str, place: &str) {
+        self.out.warn(&format!("no browser opened: {why}; open the link above by hand{place}"));
     }
 
     fn warn_bad_paste(&self, bad: RedirectError) {

@@ -19,10 +19,11 @@ use super::signals::StopSignals;
 use super::{GlobalArgs, completion};
 use crate::cli::login::sections::NewSections;
 use crate::cli::setup::Setup;
+use crate::cli::store_choice::{self, NewFileStore};
 use crate::config::addition;
 use crate::engine::new_credential;
 use crate::engine::new_credential::{NewCredentialResult, Provenance, StoringWaits};
-use crate::engine::status;
+use crate::engine::{status, with_names};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState};
 use crate::profile::{Profile, ProfileName};
 use crate::provider::http::HttpEndpoint;
@@ -95,10 +96,31 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
     let mut setup = new_setup(args, global)?;
     let sections = NewSections::plan(args, &setup).map_err(config_failure)?;
     if let Some(sections) = &sections {
-        setup.use_config(sections.preview(&args.scopes).map_err(config_failure)?);
+        setup.use_config(sections.writable_preview(&args.scopes).map_err(config_failure)?);
     }
     let given = sections.as_ref().map(|new| new.provider.as_str()).or(args.provider.as_deref());
-    let mut profile = profile(args, given, &setup)?;
+    let profile = profile(args, given, &setup)?;
+    // A store that cannot keep the response is found before anything is asked of the server, or of the person.
+    if out.can_ask() && store_choice::reason_for_file_store(&setup).is_some() {
+        NewFileStore::plan(&setup.environment.config).map_err(config_failure)?;
+    } else {
+        setup.prepare_store(&profile.name).map_err(from_outcome)?;
+    }
+    let done = sign_in(args, &mut setup, sections, profile, out);
+    if done.is_err() {
+        setup.discard_preparation();
+    }
+    done
+}
+
+/// From a store that is ready, or is about to be chosen, to a stored credential.
+fn sign_in(
+    args: &LoginArgs,
+    setup: &mut Setup,
+    sections: Option<NewSections>,
+    mut profile: Profile,
+    out: &Output,
+) -> Result<CommandStatus, LoginFailure> {
     let (mut engine, mut endpoint) = setup.engine(false).map_err(from_outcome)?;
     let mut prepared =
         endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str()).map_err(prepare_failure)?;
@@ -107,16 +129,15 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
     prepared.provider = Arc::clone(&profile.provider);
     let way =
         methods::choose_method(args, &profile.provider, &sites, &setup.environment.desktop).map_err(config_failure)?;
-    warn_of_live_credential(&setup, &profile, out);
+    warn_of_live_credential(setup, &profile, out);
     let addition = match sections {
-        Some(sections) => sections.agree(args.yes, &profile.provider.scopes, &mut setup, out)?,
-        None => sections::agree_on_store(&mut setup, out)?,
+        Some(sections) => sections.agree(args.yes, &profile.provider.scopes, setup, out)?,
+        None => sections::agree_on_store(setup, out)?,
     };
     if addition.has_new_store {
         (engine, endpoint) = setup.engine(false).map_err(from_outcome)?;
+        setup.prepare_store(&profile.name).map_err(from_outcome)?;
     }
-    // A store that cannot keep the response is found before the person signs in for nothing.
-    setup.store.prepare_to_seal(profile.name.as_str()).map_err(|e| from_outcome(e.outcome()))?;
     let show = |left: Duration| out.countdown(left);
     let wait = LoginEvents::new(setup.clock.as_ref(), &show);
     let stop = stop_on_signal(&endpoint, &wait);
@@ -136,17 +157,13 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
     }
     let done = signed
         .map_err(sign_in_failure)
-        .and_then(|signed| addition.write(&setup, out).map_err(config_failure).map(|()| signed))
+        .and_then(|signed| addition.write(setup, out).map_err(config_failure).map(|()| signed))
         .and_then(|signed| store_credential(&engine, &profile, &prepared, signed, &stop, out));
-    if done.is_err() {
-        // A key that was created for a first credential is removed again; if it stays, that does no harm.
-        let _left = setup.store.keys().delete_unused();
-    }
     if let Some(browser) = browser {
         let (is_signed_in, text) = browser_message(&done, &profile);
         browser.respond(is_signed_in, &text);
     }
-    done.map(|done| report(&done, &setup, &profile, out))
+    done.map(|done| report(&done, setup, &profile, out))
 }
 
 /// A login that adds to the configuration may create it.
@@ -234,7 +251,7 @@ fn store_credential(
         &signed.requested_at,
         &waits,
     );
-    let handed = handed.map_err(from_outcome)?;
+    let handed = handed.map_err(|outcome| from_outcome(with_names(outcome, engine.store(), &profile.name)))?;
     outcome.generation = handed.generation;
     outcome.publication = handed.publication;
     Ok(LoginResult { account, stored: handed, outcome })

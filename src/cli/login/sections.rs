@@ -65,9 +65,14 @@ impl NewSections {
         addition
     }
 
-    /// The configuration as it would be.
-    pub(super) fn preview(&self, scopes: &[String]) -> Result<Config, Failure> {
-        self.addition(scopes).preview().map_err(|e| e.to_failure())
+    /// The configuration as it would be, if it can be written.
+    pub(super) fn writable_preview(&self, scopes: &[String]) -> Result<Config, Failure> {
+        let addition = self.addition(scopes);
+        let config = addition.preview().map_err(|e| e.to_failure())?;
+        if !addition.is_empty() {
+            addition.check_writable().map_err(|e| e.to_failure())?;
+        }
+        Ok(config)
     }
 
     /// Asks for the sections, and for a store where there is no keyring, with one question.

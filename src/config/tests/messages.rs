@@ -59,9 +59,8 @@ provider = "xai""#,
             r#"if this is one name with a dot, write [profile."work.mail"]"#,
         ),
         (
-            r#"[provider.acme]
-source = "me""#,
-            r#"config.toml:2: [provider.acme] unknown key "source""#,
+            acme!(r#"source = "me""#),
+            r#"config.toml:4: [provider.acme] unknown key "source""#,
             "keepalive.toml(5) explains the keys of this section",
         ),
         (

@@ -144,20 +144,33 @@ mod on_disk {
         for (mode, message) in [
             (
                 0o664,
-                "config.toml: can be written by its group (mode 0664); refusing it, because it names commands that keepalive runs",
+                "config.toml: has mode 0664: its group may write; refusing it, because it names commands that keepalive runs",
             ),
             (
                 0o602,
-                "config.toml: can be written by everyone (mode 0602); refusing it, because it names commands that keepalive runs",
+                "config.toml: has mode 0602: others may write; refusing it, because it names commands that keepalive runs",
             ),
             (
                 0o666,
-                "config.toml: can be written by everyone (mode 0666); refusing it, because it names commands that keepalive runs",
+                "config.toml: has mode 0666: its group and others may write; refusing it, because it names commands that keepalive runs",
             ),
         ] {
             let (_directory, path) = written(b"", mode);
             assert_eq!(refused(&path), (message.into(), "chmod go-w config.toml".into()));
         }
+    }
+
+    #[test]
+    fn unusable_config_file_is_told_with_its_mistakes() {
+        let (_directory, path) =
+            written(b"margin = \"0%\"\nschedule = \"\xff\"\n# caf\xe9\n[profile.p]\nfolow = true\n", 0o664);
+        let error = Config::load(&path, true, None).unwrap_err();
+        let told: Vec<_> =
+            error.mistakes().iter().map(|m| (m.position.map(|at| (at.line, at.column)), m.excerpt.is_some())).collect();
+        assert_eq!(
+            told,
+            [(None, false), (Some((1, 10)), true), (Some((2, 13)), true), (Some((3, 6)), false), (Some((5, 1)), true)]
+        );
     }
 
     #[test]
@@ -176,10 +189,12 @@ mod on_disk {
     #[test]
     fn unreadable_config_file_is_reported_with_its_reason() {
         let (_directory, path) = written(b"margin = \"1h\"\n# \xff\n", 0o600);
-        assert_eq!(refused(&path), ("config.toml: line 2 is not UTF-8".into(), "save the file as UTF-8".into()));
+        assert_eq!(refused(&path), ("config.toml:2: the line is not UTF-8".into(), "save the file as UTF-8".into()));
         let (directory, _) = written(b"", 0o600);
         let told = refused(directory.path()).0;
         assert!(told.starts_with("config.toml: cannot be read: "), "{told}");
+        let (_directory, path) = written(&b"\xff\n".repeat(21), 0o600);
+        assert_eq!(refused(&path).0, "config.toml: is not a text in UTF-8");
         let (_directory, path) = written(&vec![b'#'; 17 << 20], 0o600);
         assert_eq!(refused(&path).0, "config.toml: is larger than 16 MiB, so it cannot be a configuration");
     }

@@ -56,6 +56,54 @@ fn what_follows_from_a_mistake_is_not_told() {
     );
 }
 
+/// Each was told only once the rest of its section, or of the file, was right.
+#[test]
+fn mistake_is_told_whatever_else_is_wrong() {
+    let lines = |text: &str| -> Vec<usize> {
+        mistakes(text).iter().map(|m| m.split(':').nth(1).unwrap().parse().unwrap()).collect()
+    };
+    // A client, a secret and a server that are missing, beside a value that is wrong.
+    assert_eq!(lines("[provider.acme]\nissuer = \"https://a.example\"\ntimeout = \"30\"\n"), [1, 3]);
+    assert_eq!(lines("[provider.acme]\ntimeout = \"30\"\n"), [1, 1, 2]);
+    let auth =
+        "[provider.acme]\nissuer = \"https://a.example\"\nclient_id = \"x\"\nclient_auth = \"client_secret_basic\"\n";
+    assert_eq!(lines(&format!("{auth}margin = \"0%\"\nrotation = \"grace\"\nzzz = 1\n")), [4, 5, 6, 7]);
+    // The store.
+    assert_eq!(lines("[store]\nkind = \"file\"\nservice = \"x\"\npath = \"\"\n"), [2, 3, 4]);
+    assert_eq!(lines("[store]\nkind = \"file\"\nkey = { fil = \"x\", fole = \"y\" }\n"), [3, 3]);
+    // A line that is no TOML hides only what may stand in its own section.
+    assert_eq!(lines("[provider.acme]\nissuer = \"https://a.example\"\n[profile.p]\nmargin = 2h\n"), [1, 4]);
+    assert_eq!(lines("[provider.acme]\nissuer = \"https://a.example\"\nclient_id = x\n"), [3]);
+}
+
+/// The name in the order of the file; whether a credential names a provider is not known here.
+fn incomplete(text: &str) -> Vec<String> {
+    let error = Config::parse(text, Path::new("c.toml"), None).expect_err(text);
+    let told = error.with_incomplete_profiles(|name| name.as_str() == "stored");
+    told.mistakes().iter().filter(|m| m.message.starts_with("profile ")).map(ToString::to_string).collect()
+}
+
+#[test]
+fn profile_without_a_provider_is_told_with_the_others() {
+    let text = "[profile.work]\nmargin = \"1h\"\n[profile.stored]\n[profile.xai]\n[profile.google]\n[profile.home]\nprovider = 5\n";
+    assert_eq!(
+        incomplete(text),
+        [
+            "c.toml:1: profile work: its section names no provider, and it has no credential",
+            "c.toml:5: profile google: provider \"google\" cannot be used yet: client_id is missing"
+        ]
+    );
+    // The name is there, written wrongly; or the store is not known.
+    for follows in [
+        "[profile.work]\nprovder = \"xai\"\n",
+        "[profile.work]\nprovider = xai\n",
+        "[profile.work]\n[store]\npath = \"\"\n",
+    ] {
+        assert_eq!(incomplete(follows), Vec::<String>::new(), "{follows}");
+    }
+    assert_eq!(incomplete("[profile.work]\n[profile.other]\nmargin = 2h\n").len(), 1);
+}
+
 #[test]
 fn syntax_errors_do_not_hide_other_mistakes() {
     let text = "margin = 2h\n[profile.xai:default]\nmargin = \"2h\"\n[profile.xai]\nfolow = true\nmargin = \"0%\"\n";

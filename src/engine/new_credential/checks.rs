@@ -58,12 +58,14 @@ fn check_not_consumed(
     if provenance == Provenance::Login {
         return Ok(());
     }
-    if provenance == Provenance::ForcedImport && locked.is_only_rejected(token)? {
+    let is_only_rejected = locked.is_only_rejected(token)?;
+    if provenance == Provenance::ForcedImport && is_only_rejected {
         return check_not_forced_lately(&locked.journal, now);
     }
     let is_rejected = locked.journal.rejected.as_ref().is_some_and(|r| r.fingerprint == *token);
     if is_rejected || locked.is_consumed_or_in_doubt(token)? {
-        return Err(consumed_outcome(&locked.journal.profile));
+        let outcome = consumed_outcome(&locked.journal.profile);
+        return Err(if is_only_rejected { with_replace_hint(outcome) } else { outcome });
     }
     Ok(())
 }
@@ -82,6 +84,14 @@ fn consumed_outcome(name: &ProfileName) -> Outcome {
     let failure =
         Failure::new(ErrorKind::Consumed, message).with_hint("sign in again and import the new token response");
     Outcome::new(OutcomeKind::NeedsLogin).with_error(failure)
+}
+
+/// A person may have a token that was only rejected sent once more (rule 22).
+fn with_replace_hint(mut outcome: Outcome) -> Outcome {
+    if let Some(hint) = outcome.error.as_mut().and_then(|error| error.hint.as_mut()) {
+        hint.push_str("; if the server may accept it by now, have it sent once more: --replace");
+    }
+    outcome
 }
 
 /// Rule 4: one token belongs to one profile. Only that profile's journal knows that the token is in doubt or rejected.
@@ -161,13 +171,9 @@ fn check_same_account(
     if old.compare(new) != AccountMatch::Different {
         return Ok(());
     }
-    let name = |identity: &AccountIdentity| identity.display_name().unwrap_or("another account").to_owned();
-    let message = format!(
-        "profile {} has a credential of {}, but this one belongs to {}",
-        locked.journal.profile,
-        name(&old),
-        name(new)
-    );
+    let (old, new) = old.distinct_names(new);
+    let message =
+        format!("profile {} has a credential of {old}, but this one belongs to {new}", locked.journal.profile);
     Err(conflict(message, "import it into another profile, or use --replace"))
 }
 

@@ -129,8 +129,8 @@ pub enum KeyError {
     FileMissing(PathBuf),
     #[error("cannot read the key file {}: {error}", path.display())]
     FileUnreadable { path: PathBuf, error: std::io::Error, is_ours: bool },
-    #[error("the key file {} can be read by other users", path.display())]
-    FileReadableByOthers { path: PathBuf, is_ours: bool },
+    #[error("the key file {} has mode {mode:04o}: {access}", path.display())]
+    FileOpenToOthers { path: PathBuf, mode: u32, access: String, is_ours: bool },
     #[error("there is no systemd credential `{0}`: CREDENTIALS_DIRECTORY is not set")]
     NoCredentialsDirectory(String),
     #[error("there is no systemd credential `{0}` in CREDENTIALS_DIRECTORY")]
@@ -166,9 +166,9 @@ impl KeyError {
             Self::FileUnreadable { path, is_ours: true, .. } => {
                 Some(format!("check the owner and the permissions of {}", path.display()))
             }
-            Self::FileReadableByOthers { path, is_ours: true } => Some(format!("chmod 600 {}", path.display())),
+            Self::FileOpenToOthers { path, is_ours: true, .. } => Some(format!("chmod 600 {}", path.display())),
             Self::FileUnreadable { is_ours: false, .. } => Some(PROVIDED_FILE_HINT.to_owned()),
-            Self::FileReadableByOthers { path, is_ours: false } => Some(format!(
+            Self::FileOpenToOthers { path, is_ours: false, .. } => Some(format!(
                 "{PROVIDED_FILE_HINT}; or key = {{ command = [\"cat\", {:?}] }}",
                 path.display().to_string()
             )),
@@ -212,7 +212,9 @@ fn read_key_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         match e {
             SecretFileError::Missing => KeyError::FileMissing(path),
             SecretFileError::Unreadable { error, is_ours } => KeyError::FileUnreadable { path, error, is_ours },
-            SecretFileError::ReadableByOthers { is_ours } => KeyError::FileReadableByOthers { path, is_ours },
+            SecretFileError::OpenToOthers { mode, access, is_ours } => {
+                KeyError::FileOpenToOthers { path, mode, access, is_ours }
+            }
         }
     })
 }
@@ -263,7 +265,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_key_file_that_others_can_read_is_refused() {
+    fn key_file_open_to_others_is_refused_by_its_bits() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
@@ -271,8 +273,16 @@ mod tests {
         let error = read_key(&source, None, "").unwrap_err();
         assert!(error.hint().starts_with("create one: (umask 077; set -C; head -c 32"), "{}", error.hint());
         std::fs::write(&path, [1; 32]).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(read_key(&source, None, ""), Err(KeyError::FileReadableByOthers { is_ours: true, .. })));
+        for (mode, words) in [
+            (0o640, "has mode 0640: its group may read"),
+            (0o460, "has mode 0460: its group may read and write"),
+            (0o602, "has mode 0602: others may write"),
+        ] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let error = read_key(&source, None, "").unwrap_err();
+            assert!(matches!(error, KeyError::FileOpenToOthers { is_ours: true, .. }), "{error}");
+            assert!(error.to_string().ends_with(words), "{error}");
+        }
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         assert!(read_key(&source, None, "").is_ok());
     }

@@ -635,6 +635,11 @@ fn process(state: &mut ServerState, request: &ReceivedRequest) -> (u16, Value) {
             state.counts.refresh_requests -= 1;
             return (200, state.mint());
         }
+        // Any code is good: that it is checked is shown with real servers.
+        Some("authorization_code") => {
+            state.counts.refresh_requests -= 1;
+            return (200, state.mint());
+        }
         _ => return (400, error("unsupported_grant_type")),
     }
     let Some(token) = request.get("refresh_token") else {

@@ -263,7 +263,7 @@ fn refused_import_leaves_no_key_and_no_profile() {
 #[test]
 fn locked_keyring_ends_a_login_before_discovery() {
     let server = AuthServer::start(RotationMode::Strict);
-    let (sandbox, _bus, keyring) = scripted(&server);
+    let (sandbox, _bus, keyring) = scripted_as(&server, KWALLET);
     let words = ["login", "work", "--issuer", server.url(), "--client-id", "public", "--yes"];
     keyring.lock("login", OnUnlock::OffersPrompt);
     sandbox.keepalive(&words).exits(69).says("the keyring is locked");

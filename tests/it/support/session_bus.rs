@@ -1,6 +1,7 @@
 //! A private session bus with a real gnome-keyring on it, in every state that a keyring can be in.
 
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -67,7 +68,7 @@ impl SessionBus {
                 .env_clear()
                 .stdin(Stdio::null()),
         );
-        daemon.wait_until("the bus listens", |_| socket.exists().then_some(()));
+        daemon.wait_until("the bus listens", |_| UnixStream::connect(&socket).ok());
         let address = format!("unix:path={}", socket.display());
         sandbox.set_env("DBUS_SESSION_BUS_ADDRESS", &address);
         let mut bus = Self {

@@ -95,7 +95,7 @@ impl Setup {
     pub(crate) fn tool_stores(&self) -> ToolStores {
         ToolStores {
             dirs: self.environment.tool_dirs.clone(),
-            keyring: keyring::open(self.environment.bus_address.clone()),
+            keyring: keyring::open(self.environment.session_bus.clone()),
         }
     }
 
@@ -184,7 +184,7 @@ pub(crate) fn report_warnings(config: &Config, out: &Output) {
 }
 
 fn open_store(settings: &StoreSettings, places: &Environment) -> Store {
-    let bus = places.bus_address.clone();
+    let bus = places.session_bus.clone();
     Store::new(settings, &places.state_dir, places.credentials_dir.as_deref(), || keyring::open(bus))
 }
 

@@ -28,8 +28,8 @@ pub struct Environment {
     pub is_config_explicit: bool,
     pub state_dir: PathBuf,
     pub socket: PathBuf,
-    /// The session bus; `None` lets the D-Bus library find none.
-    pub bus_address: Option<String>,
+    /// `None` lets the D-Bus library find none.
+    pub session_bus: Option<SessionBus>,
     pub home: Option<PathBuf>,
     /// `$XDG_RUNTIME_DIR`, or the place where systemd puts it.
     pub runtime_dir: Option<PathBuf>,
@@ -45,6 +45,14 @@ pub struct Environment {
     pub parent_pid: Option<u32>,
     pub desktop: Desktop,
     pub tool_dirs: ToolDirs,
+}
+
+/// The session bus, and what the keyrings on it can be told by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionBus {
+    pub address: String,
+    /// Where KWallet has its settings; the last file counts.
+    pub kwallet_settings: Vec<PathBuf>,
 }
 
 /// The directories of other tools; `None` if the home directory is not known.
@@ -104,7 +112,7 @@ impl Environment {
             socket: path(SOCKET).unwrap_or_else(|| {
                 runtime.as_ref().map_or_else(|| state.join("keepalive.sock"), |r| r.join("keepalive/keepalive.sock"))
             }),
-            bus_address: bus_address(runtime.as_deref()),
+            session_bus: session_bus(runtime.as_deref(), home.as_deref()),
             credentials_dir: path(CREDENTIALS_DIRECTORY),
             active_profiles: text(ACTIVE_PROFILES)
                 .map(|w| w.split(',').map(str::to_owned).collect())
@@ -280,9 +288,18 @@ fn usual_runtime_dir() -> Option<PathBuf> {
     None
 }
 
-fn bus_address(runtime: Option<&Path>) -> Option<String> {
-    text("DBUS_SESSION_BUS_ADDRESS").or_else(|| {
+fn session_bus(runtime: Option<&Path>, home: Option<&Path>) -> Option<SessionBus> {
+    let address = text("DBUS_SESSION_BUS_ADDRESS").or_else(|| {
         let bus = runtime?.join("bus");
         bus.exists().then(|| format!("unix:path={}", bus.display()))
-    })
+    })?;
+    Some(SessionBus { address, kwallet_settings: kwallet_settings(home) })
+}
+
+/// The settings of KDE's programs: those of the machine, the most important first as the XDG specification has them, then
+/// those of the user.
+fn kwallet_settings(home: Option<&Path>) -> Vec<PathBuf> {
+    let machine = text("XDG_CONFIG_DIRS").unwrap_or_else(|| "/etc/xdg".to_owned());
+    let machine = machine.split(':').rev().map(PathBuf::from).filter(|dir| dir.is_absolute());
+    machine.chain([xdg("XDG_CONFIG_HOME", home, ".config")]).map(|dir| dir.join("kwalletrc")).collect()
 }

@@ -41,6 +41,7 @@ impl Store {
         }
         match published {
             PublishedItem::Missing => warnings.push("the keyring has no item; the next refresh writes it".into()),
+            PublishedItem::Empty => warnings.push("the keyring item is empty; the next refresh writes it".into()),
             PublishedItem::OtherStore { uuid, .. } => {
                 return Err(StoreError::OtherStore { profile: name.to_string(), other: uuid });
             }

@@ -34,6 +34,8 @@ pub enum CommandStatus {
     NeedsLogin,
     /// Correct the configuration. `EX_CONFIG`.
     Config,
+    /// Ctrl-C ended it before it was done: 128 + `SIGINT`, as a shell shows it.
+    Interrupted,
 }
 
 impl CommandStatus {
@@ -45,6 +47,7 @@ impl CommandStatus {
             Self::StoreUnavailable => 69,
             Self::NeedsLogin => 77,
             Self::Config => 78,
+            Self::Interrupted => 130,
         }
     }
 
@@ -95,6 +98,8 @@ pub struct Output {
     color_choice: ColorChoice,
     /// The last line is a countdown, to which other messages must not be appended.
     has_countdown: AtomicBool,
+    /// A question waits for its answer.
+    is_asking: AtomicBool,
     /// What is said goes to the journal of systemd, which reads priorities.
     is_journal: bool,
     /// Why stdout did not take what was printed, the first time.
@@ -118,6 +123,7 @@ impl Output {
             verbosity: global.verbose,
             color_choice: color_choice(global.color),
             has_countdown: AtomicBool::new(false),
+            is_asking: AtomicBool::new(false),
             is_journal: journal::is_stderr_the_journal(),
             stdout_error: OnceLock::new(),
         }
@@ -203,8 +209,15 @@ impl Output {
         let _gone = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());
         drop(stderr);
         let mut line = String::new();
+        self.is_asking.store(true, Ordering::Relaxed);
         let _end = io::stdin().lock().take(MAX_ANSWER_BYTES).read_line(&mut line);
+        self.is_asking.store(false, Ordering::Relaxed);
         Some(matches!(line.trim().to_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// Whether a person has not answered a question yet.
+    pub fn is_asking(&self) -> bool {
+        self.is_asking.load(Ordering::Relaxed)
     }
 
     /// Whether messages go to a terminal.
@@ -284,13 +297,14 @@ impl Output {
 
     fn stderr(&self, priority: Priority, text: &str) {
         self.end_countdown();
+        let gap = if self.is_asking() { "\n" } else { "" };
         let mut stderr = AutoStream::new(io::stderr(), self.color_choice).lock();
         let priority = if self.is_journal { priority.to_string() } else { String::new() };
         let text = ascii_if_needed(text, self.is_terminal());
         let text = layout::wrap(&text, layout::stderr_width(), 2);
         // The journal would read a second line as an entry of its own, without the priority.
         let text = if self.is_journal { text.replace('\n', &format!("\n{priority}")) } else { text };
-        let _gone = writeln!(stderr, "{priority}{text}");
+        let _gone = writeln!(stderr, "{gap}{priority}{text}");
     }
 }
 
@@ -376,8 +390,9 @@ mod tests {
             CommandStatus::StoreUnavailable,
             CommandStatus::NeedsLogin,
             CommandStatus::Config,
+            CommandStatus::Interrupted,
         ];
-        assert_eq!(order.map(CommandStatus::code), [0, 1, 75, 69, 77, 78]);
+        assert_eq!(order.map(CommandStatus::code), [0, 1, 75, 69, 77, 78, 130]);
         assert!(order.is_sorted());
     }
 

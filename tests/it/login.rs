@@ -151,8 +151,8 @@ fn interrupted_or_denied_login_changes_nothing() {
     let login = sandbox.spawn(&["login", "demo"]);
     wait_for_url(&seen);
     login.wait_for_line("for the browser");
-    login.interrupt();
-    login.finish().exits(1).says("interrupted; nothing was changed");
+    let exit = login.interrupt(1);
+    login.finish().exits(exit).says("interrupted; nothing was changed");
     let login = sandbox.spawn(&["login", "demo"]);
     let page = BrowserUser::refusing("ada").sign_in(&wait_for_url(&seen));
     assert!(page.status == 400 && page.text.contains("Not signed in"), "{}", page.text);

@@ -116,9 +116,10 @@ pub fn credential(
              authorization_endpoint"
                 .into()
         } else {
+            let requested = if provider.scopes.is_empty() { "none".into() } else { provider.scopes.join(" ") };
             format!(
-                "allow refresh tokens in the client's settings there; if they need a scope, add it: scopes = [..., \
-                 \"offline_access\"] in [provider.{}]",
+                "allow refresh tokens in the client's settings there; requested scopes: {requested}; if one for refresh tokens is \
+                 lacking, such as offline_access, add it with --scope, or to scopes in [provider.{}]",
                 provider.name
             )
         };

@@ -104,7 +104,14 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
     if out.can_ask() && store_choice::reason_for_file_store(&setup).is_some() {
         NewFileStore::plan(&setup.environment.config).map_err(config_failure)?;
     } else {
-        setup.prepare_store(&profile.name).map_err(from_outcome)?;
+        setup.prepare_store(&profile.name).map_err(|outcome| {
+            let (status, failure) = from_outcome(outcome);
+            let told = |failure| match &sections {
+                Some(new) => new.told_with_store(args, failure, out),
+                None => failure,
+            };
+            (status, failure.map(told))
+        })?;
     }
     let done = sign_in(args, &mut setup, sections, profile, out);
     if done.is_err() {
@@ -152,13 +159,11 @@ fn sign_in(
     };
     let (signed, browser) = desk.sign_in(&way);
     out.end_countdown();
-    if signed.is_err() {
-        addition.report_unwritten(out);
-    }
     let done = signed
         .map_err(sign_in_failure)
-        .and_then(|signed| addition.write(setup, out).map_err(config_failure).map(|()| signed))
-        .and_then(|signed| store_credential(&engine, &profile, &prepared, signed, &stop, out));
+        .and_then(|signed| store_credential(&engine, &profile, &prepared, signed, &stop, out))
+        .map_err(|failure| addition.told_with_what_stays(failure, setup, out))
+        .and_then(|done| addition.write(setup, out).map_err(config_failure).map(|()| done));
     if let Some(browser) = browser {
         let (is_signed_in, text) = browser_message(&done, &profile);
         browser.respond(is_signed_in, &text);

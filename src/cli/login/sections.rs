@@ -21,9 +21,11 @@ pub(super) struct NewSections {
     empty: Addition,
 }
 
-/// What was agreed on: sections that are written once the sign-in has succeeded.
+/// What was agreed on: sections that are written once the credential is stored.
 pub(super) struct Agreed {
     addition: Option<Addition>,
+    /// The provider for which it has a section.
+    new_provider: Option<String>,
     pub has_new_store: bool,
 }
 
@@ -92,11 +94,12 @@ impl NewSections {
         addition.check_writable().map_err(|e| config_failure(e.to_failure()))?;
         setup.use_config(config);
         if is_agreed {
-            return Ok(Agreed { addition: Some(addition), ..agree_on_store(setup, out)? });
+            let store = agree_on_store(setup, out)?;
+            return Ok(self.agreed(addition, store.has_new_store));
         }
         if !out.can_ask() {
             let lines = addition.text().trim_end();
-            let message = format!("provider {} is not in the configuration", self.provider);
+            let message = format!("{} is not in the configuration", Self::headers(&addition));
             let hint = format!("add --yes to add these lines to {path} once you are signed in:\n{lines}");
             return Err(config_failure(Failure::new(ErrorKind::Config, message).with_hint(hint)));
         }
@@ -106,7 +109,7 @@ impl NewSections {
                 store_choice::indented(addition.text())
             ));
             ask(out, "Sign in and add it?")?;
-            return Ok(Agreed { addition: Some(addition), has_new_store: false });
+            return Ok(self.agreed(addition, false));
         };
         let store = NewFileStore::plan(addition.path()).map_err(config_failure)?;
         let mut store_section = self.empty.clone();
@@ -116,7 +119,33 @@ impl NewSections {
         ask(out, "Use the files, sign in and add it?")?;
         store.create(&store_section, &store_choice::config_lock(setup), out).map_err(config_failure)?;
         setup.use_config(addition.preview().map_err(|e| config_failure(e.to_failure()))?);
-        Ok(Agreed { addition: Some(addition), has_new_store: true })
+        Ok(self.agreed(addition, true))
+    }
+
+    fn agreed(&self, addition: Addition, has_new_store: bool) -> Agreed {
+        let new_provider = (!self.has_provider).then(|| self.provider.clone());
+        Agreed { addition: Some(addition), new_provider, has_new_store }
+    }
+
+    /// The headers of what the configuration lacks, for a person.
+    fn headers(addition: &Addition) -> String {
+        let headers: Vec<_> = addition.text().lines().filter(|line| line.starts_with('[')).collect();
+        headers.join(" and ")
+    }
+
+    /// The failure of a store that has to be chosen first, with all else that this login will ask for.
+    pub(super) fn told_with_store(&self, args: &LoginArgs, failure: Failure, out: &Output) -> Failure {
+        let addition = self.addition(&args.scopes);
+        if args.yes || out.can_ask() || addition.is_empty() {
+            return failure;
+        }
+        let more = format!(
+            "then repeat the login with --yes, which adds {} to {} once you are signed in",
+            Self::headers(&addition),
+            addition.path().display()
+        );
+        let hint = failure.hint.as_ref().map_or(more.clone(), |hint| format!("{hint}; {more}"));
+        failure.with_hint(hint)
     }
 }
 
@@ -127,7 +156,7 @@ pub(super) fn agree_on_store(setup: &mut Setup, out: &Output) -> Result<Agreed, 
         ErrorKind::Declined => (CommandStatus::Failed, Some(f)),
         _ => config_failure(f),
     })?;
-    Ok(Agreed { addition: None, has_new_store: setup.store.kind() != before })
+    Ok(Agreed { addition: None, new_provider: None, has_new_store: setup.store.kind() != before })
 }
 
 fn ask(out: &Output, question: &str) -> Result<(), LoginFailure> {
@@ -138,21 +167,43 @@ fn ask(out: &Output, question: &str) -> Result<(), LoginFailure> {
 }
 
 impl Agreed {
-    /// Says that a login which failed has added nothing.
-    pub(super) fn report_unwritten(&self, out: &Output) {
-        if let Some(addition) = &self.addition {
-            out.info(&format!("nothing was added to {}", addition.path().display()));
+    /// The failure of a login, without words that are not true of it: a store that was chosen for it stays. Says what was
+    /// added to the configuration.
+    pub(super) fn told_with_what_stays(&self, failed: LoginFailure, setup: &Setup, out: &Output) -> LoginFailure {
+        let (status, mut failure) = failed;
+        let path = setup.environment.config.display();
+        if self.has_new_store {
+            out.info(&format!("[store] in {path} and its key stay; nothing else was added there"));
+            let corrected = |text: String| text.replace("nothing was changed", "nothing else was changed");
+            failure = failure.map(|f| Failure { message: corrected(f.message), hint: f.hint.map(corrected), ..f });
+        } else if self.addition.is_some() {
+            out.info(&format!("nothing was added to {path}"));
         }
+        // No section has these keys yet.
+        let is_of_client = |f: &Failure| f.hint.as_ref().is_some_and(|hint| hint.starts_with("check client_id"));
+        if let Some(provider) = &self.new_provider {
+            failure = failure.map(|f| if is_of_client(&f) { f.with_hint(client_hint(provider)) } else { f });
+        }
+        (status, failure)
     }
 
-    /// Adds the sections to the configuration.
+    /// Adds the sections to the configuration of a profile whose credential is stored.
     pub(super) fn write(&self, setup: &Setup, out: &Output) -> Result<(), Failure> {
         let Some(addition) = &self.addition else { return Ok(()) };
-        addition.write(&store_choice::config_lock(setup)).map_err(|e| e.to_failure())?;
-        let headers: Vec<_> = addition.text().lines().filter(|line| line.starts_with('[')).collect();
-        out.info(&format!("added {} to {}", headers.join(" and "), addition.path().display()));
+        addition.write(&store_choice::config_lock(setup)).map_err(|e| {
+            let failure = e.to_failure();
+            Failure { message: format!("you are signed in, but {}", failure.message), ..failure }
+        })?;
+        out.info(&format!("added {} to {}", NewSections::headers(addition), addition.path().display()));
         Ok(())
     }
+}
+
+/// What to do when the server rejects the client of the command line.
+fn client_hint(provider: &str) -> String {
+    format!(
+        "check --client-id; a client with a secret needs a section of your own: [provider.{provider}] with issuer, client_id,          client_auth and client_secret, see keepalive.toml(5); if it does not support the device flow, use --paste"
+    )
 }
 
 fn is_same(provider: &Provider, issuer: Option<&str>, client_id: &str) -> bool {

@@ -216,6 +216,12 @@ impl Config {
                 .map_err(|problem| self.unusable_provider(name, &problem))?,
             (None, None) => self.provider_of_same_name(name)?,
         };
+        let provider = match section.and_then(|section| section.scopes.as_ref()) {
+            Some(scopes) if *scopes != provider.scopes => {
+                Arc::new(Provider { scopes: scopes.clone(), ..Provider::clone(&provider) })
+            }
+            Some(_) | None => provider,
+        };
         // The margin of a provider is about that server's habits, so it goes before the one for all.
         let margin = section.and_then(|section| section.timing.margin).or(provider.margin).or(self.defaults.margin);
         let schedule = section.map_or(&self.defaults, |section| &section.timing).schedule.clone();

@@ -159,6 +159,31 @@ fn login_without_a_refresh_token_adds_nothing() {
     shown.says("a client with a secret needs a section of your own: [provider.work]");
 }
 
+/// The next login of the profile asked for less.
+#[test]
+fn scopes_of_the_command_line_are_kept_for_the_next_login() {
+    let server = server(json!(["openid", "offline_access", "api"]));
+    let sandbox = with_file_store();
+    run(&sandbox, &login(&server, "work", &["--yes"])).exits(0);
+    let before = config(&sandbox);
+    let requested = |words: &[&str]| {
+        server.script([Fault::Respond(400, JSON, r#"{"error":"access_denied"}"#)]);
+        let shown = sandbox.keepalive(words).exits(1).stderr;
+        shown.lines().find_map(|line| Some(line.split_once("requested: ")?.1.to_owned())).unwrap()
+    };
+    let once = sandbox.keepalive(&["login", "work", "--scope", "api"]).exits(0);
+    once.says("for this login only; to keep them, set scopes in [profile.work]");
+    assert_eq!((config(&sandbox), requested(&["login", "work"])), (before.clone(), "openid offline_access".into()));
+    sandbox.keepalive(&["login", "work", "--scope", "api", "--yes"]).exits(0).says("added [profile.work] to");
+    let kept = format!("{before}\n[profile.work]\nprovider = \"work\"\nscopes = [\"api\"]\n");
+    assert_eq!((config(&sandbox), requested(&["login", "work"])), (kept.clone(), "api".into()));
+    run(&sandbox, &login(&server, "home", &["--yes", "--scope", "api", "--scope", "openid"])).exits(0);
+    assert_eq!(requested(&["login", "home"]), "api openid");
+    // What is there is not changed, but the command line wins.
+    assert_eq!(requested(&["login", "work", "--scope", "openid", "--yes"]), "openid");
+    assert!(config(&sandbox).starts_with(&kept));
+}
+
 /// It named a provider that was there, and each run named one of two things that were missing.
 #[test]
 fn login_without_a_terminal_names_all_that_is_missing() {

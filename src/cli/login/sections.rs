@@ -7,7 +7,7 @@ use crate::cli::store_choice::{self, NewFileStore};
 use crate::config::Config;
 use crate::config::addition::Addition;
 use crate::outcome::{ErrorKind, Failure};
-use crate::profile::Provider;
+use crate::profile::{Profile, Provider};
 
 /// The provider and the profile that the command line describes, as far as the configuration lacks them.
 pub(super) struct NewSections {
@@ -18,6 +18,8 @@ pub(super) struct NewSections {
     has_provider: bool,
     /// The profile, if it needs a section.
     profile: Option<String>,
+    /// What is kept there of `--scope`: a provider that is there keeps its own scopes.
+    profile_scopes: Vec<String>,
     empty: Addition,
 }
 
@@ -45,15 +47,41 @@ impl NewSections {
         if known.is_none() {
             check_name(args, config, &provider)?;
         }
-        let needs_profile = provider != args.profile.as_str() && !config.has_profile_section(&args.profile);
+        let profile_scopes = known.map_or(Vec::new(), |known| scopes_of_profile(args, known));
+        let needs_profile = provider != args.profile.as_str() || !profile_scopes.is_empty();
+        let needs_profile = needs_profile && !config.has_profile_section(&args.profile);
         Ok(Some(Self {
             issuer: args.issuer.clone(),
             client_id: client_id.clone(),
             has_provider: known.is_some(),
             profile: needs_profile.then(|| args.profile.to_string()),
+            profile_scopes,
             provider,
             empty: Addition::new(&setup.environment.config, setup.environment.home.as_deref()),
         }))
+    }
+
+    /// The section that keeps the scopes of the command line for the next login of a profile that has none.
+    pub(super) fn for_scopes(args: &LoginArgs, profile: &Profile, setup: &Setup, out: &Output) -> Option<Self> {
+        let profile_scopes = scopes_of_profile(args, &profile.provider);
+        let can_add = args.yes || out.can_ask();
+        if profile_scopes.is_empty() || setup.config.has_profile_section(&args.profile) || !can_add {
+            return None;
+        }
+        Some(Self {
+            provider: profile.provider.name.clone(),
+            issuer: None,
+            client_id: profile.provider.client_id.clone(),
+            has_provider: true,
+            profile: Some(args.profile.to_string()),
+            profile_scopes,
+            empty: Addition::new(&setup.environment.config, setup.environment.home.as_deref()),
+        })
+    }
+
+    /// Whether the scopes of the command line will be in the configuration.
+    pub(super) fn keeps_scopes(&self) -> bool {
+        !self.has_provider || (self.profile.is_some() && !self.profile_scopes.is_empty())
     }
 
     fn addition(&self, scopes: &[String]) -> Addition {
@@ -62,7 +90,7 @@ impl NewSections {
             addition.add_provider(&self.provider, self.issuer.as_deref(), &self.client_id, scopes);
         }
         if let Some(profile) = &self.profile {
-            addition.add_profile(profile, &self.provider);
+            addition.add_profile(profile, &self.provider, &self.profile_scopes);
         }
         addition
     }
@@ -197,6 +225,11 @@ impl Agreed {
         out.info(&format!("added {} to {}", NewSections::headers(addition), addition.path().display()));
         Ok(())
     }
+}
+
+/// The scopes of the command line, if they are others than those of the provider.
+fn scopes_of_profile(args: &LoginArgs, provider: &Provider) -> Vec<String> {
+    if args.scopes == provider.scopes { Vec::new() } else { args.scopes.clone() }
 }
 
 /// What to do when the server rejects the client of the command line.

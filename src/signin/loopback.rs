@@ -63,6 +63,8 @@ pub enum LoginEvent {
     BrowserFailed(String),
     /// A line was typed or pasted; `None` if it can be neither URL nor code.
     Pasted(Option<OneTimeSecret>),
+    /// A line without text was typed.
+    EmptyLine,
     /// Nothing more will be typed.
     PasteEnded,
     /// Ctrl-C.

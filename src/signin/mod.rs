@@ -48,6 +48,12 @@ pub fn parse_grant_response(answer: &RawResponse) -> Result<GrantResponse, SignI
         ParsedResponse::Granted(granted) => Ok(GrantResponse::Granted(granted)),
         ParsedResponse::Denied(denied) => Ok(GrantResponse::Denied(denied)),
         ParsedResponse::Unreadable => {
+            if let Some(host) = answer.redirect_host() {
+                let message =
+                    format!("the server returned {}, a redirect to {host}, which is not followed", answer.status);
+                let hint = "a token goes only to the endpoint that is configured: check issuer or token_endpoint";
+                return Err(SignInError::Config(Failure::new(ErrorKind::Server, message).with_hint(hint)));
+            }
             let message = format!("the server returned {} without a token", answer.status);
             Err(SignInError::Unreachable(Failure::new(ErrorKind::Server, message).with_hint("try again later")))
         }
@@ -69,7 +75,7 @@ pub fn denied_error(denied: &ErrorResponse, prepared: &PreparedProvider) -> Sign
         | ClientAuth::ClientSecretPost => "client_id, client_auth and client_secret",
     };
     let is_of_client = provider.client_codes.iter().any(|code| code.eq_ignore_ascii_case(&denied.code));
-    match denied.code.as_str() {
+    match denied.code.to_ascii_lowercase().as_str() {
         code if is_of_client => {
             let message = format!("{} rejects the client: {code}{reason}", provider.name);
             let failure = Failure::new(ErrorKind::of_provider(code), message);

@@ -273,6 +273,7 @@ fn login_accepts_a_pasted_url_or_code() {
         let login = Process::new(child);
         let url = url_said(&login, &format!("{}/auth?", server.issuer()));
         writeln!(keyboard, "\nnot what was asked for\nhttp://127.0.0.1:1/callback?code=x&state=old").unwrap();
+        login.wait_for_line("that line is empty; paste the address");
         login.wait_for_line("neither a URL nor a code; paste again");
         login.wait_for_line("belongs to another login; paste again");
         let back = BrowserUser::new("ada").sign_in_without_going_back(&url);

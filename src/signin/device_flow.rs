@@ -112,7 +112,8 @@ impl TokenClient<'_> {
                         }
                         PollDecision::Stop => return Err(self.final_error(&d)),
                     },
-                    // A gateway's page or a 5xx does not end the code.
+                    // A gateway's page, its redirect or a 5xx does not end the code.
+                    Err(SignInError::Config(redirect)) => redirect.message,
                     Err(_) => format!("the server returned {} with an unreadable body", answer.status),
                 },
                 Err(why) => why,

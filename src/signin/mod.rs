@@ -142,6 +142,25 @@ mod tests {
     use crate::credential::secret::AccessToken;
 
     #[test]
+    fn redirect_of_the_token_endpoint_is_named_by_its_host() {
+        let told = |location: Option<&str>| {
+            let location = location.map(str::to_owned);
+            match parse_grant_response(&RawResponse {
+                status: 307,
+                location,
+                is_complete: true,
+                ..RawResponse::empty()
+            }) {
+                Err(SignInError::Config(failure)) => failure.message,
+                other => panic!("{other:?}"),
+            }
+        };
+        let expected = |host: &str| format!("the server returned 307, a redirect to {host}, which is not followed");
+        assert_eq!(told(Some("https://elsewhere.example/token?code=x")), expected("elsewhere.example"));
+        assert_eq!((told(Some("/token/")), told(None)), (expected("another path"), expected("another path")));
+    }
+
+    #[test]
     fn account_name_prefers_email_over_subject() {
         let name = |claims: &str| {
             let token = format!("e30.{}.x", URL_SAFE_NO_PAD.encode(claims));

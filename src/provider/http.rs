@@ -316,6 +316,8 @@ fn build_client(key: &ClientCacheKey, authorities: Option<&[u8]>) -> Result<reqw
     }
     if *is_loopback {
         builder = builder.no_proxy();
+    } else {
+        builder = proxy::unread_by_client().into_iter().fold(builder, reqwest::ClientBuilder::proxy);
     }
     let failed = |why: &str| match ca_file {
         Some(path) => ca_file_error(path, why),

@@ -131,7 +131,13 @@ pub fn manual() -> String {
 
 /// A duration as people write it: `90s`, `15m`, `2h`, `1d 12h`.
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|e| format!("{e}; for example 90s, 15m, 2h or 1d 12h"))
+    humantime::parse_duration(text).map_err(|_| {
+        let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        match is_number {
+            true => format!("it has no unit; did you mean {text}s?"),
+            false => "it is not a duration; write it like 90s, 15m, 2h or \"1d 12h\"".into(),
+        }
+    })
 }
 
 fn profile_name(text: &str) -> Result<ProfileName, String> {

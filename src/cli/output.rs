@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Colour, GlobalArgs, layout};
+use crate::clock::Timestamp;
 use crate::engine::status::ProfileStatus;
 use crate::outcome::{Diagnostic, ErrorKind, Failure, Outcome, OutcomeKind, Position, ProfileState, Publication};
 use crate::profile::ProfileName;
@@ -194,6 +195,12 @@ impl Output {
         self.stderr(Priority::Info, text);
     }
 
+    /// Prints lines as they will be in a file: none is wrapped.
+    pub fn prompt_lines(&self, lines: &str) {
+        self.end_countdown();
+        let _gone = writeln!(AutoStream::new(io::stderr(), self.color_choice).lock(), "{lines}");
+    }
+
     /// Whether there is a person to ask.
     pub fn can_ask(&self) -> bool {
         io::stdin().is_terminal() && self.is_terminal()
@@ -350,8 +357,8 @@ pub(super) fn outcome_json(name: &ProfileName, provider: Option<&str>, outcome: 
     })
 }
 
-/// One line about an outcome.
-pub(super) fn outcome_line(name: &ProfileName, outcome: &Outcome) -> String {
+/// One line about an outcome, at `now`.
+pub(super) fn outcome_line(name: &ProfileName, outcome: &Outcome, now: Timestamp) -> String {
     let (style, word) = match outcome.kind {
         OutcomeKind::Refreshed => (GOOD, "refreshed"),
         OutcomeKind::Fresh => (GOOD, "fresh"),
@@ -366,7 +373,8 @@ pub(super) fn outcome_line(name: &ProfileName, outcome: &Outcome) -> String {
         line.push_str(" (by another process)");
     }
     if let Some(at) = outcome.expires_at {
-        line.push_str(&format!(", expires {}", at.to_the_second()));
+        let verb = if at <= now { "expired" } else { "expires" };
+        line.push_str(&format!(", {verb} {}", at.to_the_second()));
     }
     if outcome.generation.get() > 0 {
         line.push_str(&format!(", generation {}", outcome.generation));
@@ -394,6 +402,15 @@ mod tests {
         ];
         assert_eq!(order.map(CommandStatus::code), [0, 1, 75, 69, 77, 78, 130]);
         assert!(order.is_sorted());
+    }
+
+    #[test]
+    fn outcome_line_says_expired_of_a_time_that_is_past() {
+        let at = Timestamp::from_secs(1_790_000_000);
+        let outcome = Outcome { expires_at: Some(at), ..Outcome::new(OutcomeKind::Deferred) };
+        let line = |now: Timestamp| outcome_line(&"p".parse().unwrap(), &outcome, now);
+        assert!(line(at.plus(Duration::from_secs(1))).contains(", expired 2026"), "{}", line(at));
+        assert!(line(Timestamp::from_secs(1_789_999_999)).contains(", expires 2026"));
     }
 
     #[test]

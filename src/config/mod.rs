@@ -25,8 +25,8 @@ use std::sync::Arc;
 use crate::config::toml_document::Document;
 use crate::credential::freshness::Margin;
 use crate::profile::{Profile, ProfileName, Provider, StoreSettings};
-pub use error::nearest;
 use error::{ConfigError, Diagnostic, IncompleteProfiles, ValueError};
+pub use error::{nearest, nearest_provider};
 pub use profile::section_key;
 use profile::{ProfileSection, ScheduleCache, Timing};
 use section::{Entry, Section};
@@ -194,6 +194,13 @@ impl Config {
     /// Whether there is a section `[provider.NAME]`.
     pub fn has_provider_section(&self, name: &str) -> bool {
         self.own_providers.contains(name)
+    }
+
+    /// Whether this provider has the client that is built in.
+    pub fn has_built_in_client(&self, name: &str) -> bool {
+        let client = |provider: &Provider| Some(provider.client_id.clone()).filter(|id| !id.is_empty());
+        let built_in = provider::built_in().ok().and_then(|all| client(all.get(name)?));
+        built_in.is_some() && self.providers.get(name).and_then(|own| client(own)) == built_in
     }
 
     /// Whether a profile needs nothing but a login: it has a section, or the name of a provider.

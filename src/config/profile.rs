@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::duration;
-use super::error::{ConfigError, Diagnostic, ValueError, nearest, quoted};
+use super::error::{ConfigError, Diagnostic, ValueError, nearest_provider, quoted};
 use super::keys;
 use super::provider;
 use super::section::{Entry, Section};
@@ -122,7 +122,7 @@ pub(super) fn usable_provider(
 }
 
 fn suggestion(name: &str, providers: &BTreeMap<String, Arc<Provider>>) -> String {
-    match nearest(name, providers.keys().map(String::as_str)) {
+    match nearest_provider(name, providers.keys().map(String::as_str)) {
         Some(nearest) => format!("did you mean {nearest:?}?"),
         None => format!("add a section [provider.{}]; {LISTED_BY} the known names", section_key(name)),
     }

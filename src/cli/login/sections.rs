@@ -132,18 +132,17 @@ impl NewSections {
             return Err(config_failure(Failure::new(ErrorKind::Config, message).with_hint(hint)));
         }
         let Some(reason) = store_choice::reason_for_file_store(setup) else {
-            out.prompt(&format!(
-                "once you are signed in, this is added to {path}:\n\n{}",
-                store_choice::indented(addition.text())
-            ));
+            out.prompt(&format!("once you are signed in, this is added to {path}:\n"));
+            out.prompt_lines(&store_choice::indented(addition.text()));
             ask(out, "Sign in and add it?")?;
             return Ok(self.agreed(addition, false));
         };
         let store = NewFileStore::plan(addition.path()).map_err(config_failure)?;
         let mut store_section = self.empty.clone();
         store_section.add_file_store(store.key());
-        out.prompt(&store_choice::offer_text(&reason, &store, &store_section));
-        out.prompt(&format!("and, once you are signed in:\n\n{}", store_choice::indented(addition.text())));
+        store_choice::show_offer(&reason, &store, &store_section, out);
+        out.prompt("and, once you are signed in:\n");
+        out.prompt_lines(&store_choice::indented(addition.text()));
         ask(out, "Use the files, sign in and add it?")?;
         store.create(&store_section, &store_choice::config_lock(setup), out).map_err(config_failure)?;
         setup.use_config(addition.preview().map_err(|e| config_failure(e.to_failure()))?);

@@ -147,8 +147,8 @@ fn profile_name(text: &str) -> Result<ProfileName, String> {
 /// Runs the program and returns its exit status.
 pub fn main() -> ExitCode {
     process::harden();
-    process::outlive_file_size_limit();
     std::panic::set_hook(Box::new(report_panic));
+    process::outlive_file_size_limit();
     completion::answer_request();
     let cli = match help::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,

@@ -56,6 +56,7 @@ pub struct ToolDirs {
     pub claude: Option<PathBuf>,
     /// `GROK_HOME`.
     pub grok: Option<PathBuf>,
+    /// Below `GEMINI_CLI_HOME`.
     pub gemini: Option<PathBuf>,
     /// `OPENCLAW_STATE_DIR`.
     pub openclaw: Option<PathBuf>,
@@ -171,13 +172,14 @@ fn path(name: &str) -> Option<PathBuf> {
 }
 
 fn tool_dirs(home: Option<&Path>) -> ToolDirs {
-    let at = |name: &str, below: &str| path(name).or_else(|| home.map(|h| h.join(below)));
+    let given = |name: &str| path(name).map(|given| whole_path(&given, home));
+    let at = |name: &str, below: &str| given(name).or_else(|| home.map(|h| h.join(below)));
     ToolDirs {
         codex: at("CODEX_HOME", ".codex"),
         claude: at("CLAUDE_CONFIG_DIR", ".claude"),
         grok: at("GROK_HOME", ".grok"),
-        gemini: home.map(|h| h.join(".gemini")),
-        openclaw: at("OPENCLAW_STATE_DIR", ".openclaw"),
+        gemini: given("GEMINI_CLI_HOME").as_deref().or(home).map(|h| h.join(".gemini")),
+        openclaw: given("OPENCLAW_STATE_DIR").or_else(|| home.map(|h| first_there(h, [".openclaw", ".clawdbot"]))),
         opencode: home.map(|h| xdg("XDG_DATA_HOME", Some(h), ".local/share").join("opencode")),
         pi: at("PI_CODING_AGENT_DIR", ".pi/agent"),
         hermes: at("HERMES_HOME", ".hermes"),
@@ -185,9 +187,28 @@ fn tool_dirs(home: Option<&Path>) -> ToolDirs {
             .map(|dir| dir.join(path("CHATGPT_AUTH_FILE").unwrap_or_else(|| "auth.json".into()))),
         cliproxy: home.map(|h| h.join(".cli-proxy-api")),
         mcp_remote: at("MCP_REMOTE_CONFIG_DIR", ".mcp-auth"),
-        rclone: path("RCLONE_CONFIG")
-            .or_else(|| home.map(|h| xdg("XDG_CONFIG_HOME", Some(h), ".config").join("rclone").join("rclone.conf"))),
-        gh: path("GH_CONFIG_DIR").or_else(|| home.map(|h| xdg("XDG_CONFIG_HOME", Some(h), ".config").join("gh"))),
+        rclone: given("RCLONE_CONFIG").or_else(|| home.map(usual_rclone)),
+        gh: given("GH_CONFIG_DIR").or_else(|| home.map(|h| xdg("XDG_CONFIG_HOME", Some(h), ".config").join("gh"))),
+    }
+}
+
+/// The first of the directories below `home` that is there, or the one that would be made.
+fn first_there(home: &Path, names: [&str; 2]) -> PathBuf {
+    names.map(|name| home.join(name)).into_iter().find(|dir| dir.exists()).unwrap_or_else(|| home.join(names[0]))
+}
+
+/// Where rclone has its configuration: in the home directory itself if an earlier version put it there.
+fn usual_rclone(home: &Path) -> PathBuf {
+    let (new, old) =
+        (xdg("XDG_CONFIG_HOME", Some(home), ".config").join("rclone/rclone.conf"), home.join(".rclone.conf"));
+    if old.exists() && !new.exists() { old } else { new }
+}
+
+/// A path that means the same from every directory. Tools read a tilde that the shell left.
+fn whole_path(given: &Path, home: Option<&Path>) -> PathBuf {
+    match (given.strip_prefix("~"), home) {
+        (Ok(below), Some(home)) => home.join(below),
+        _ => std::path::absolute(given).unwrap_or_else(|_| given.to_owned()),
     }
 }
 

@@ -222,16 +222,18 @@ impl Keys {
     pub fn has_unused(&self) -> Result<bool, StoreError> {
         let KeyPlace::Keyring(keyring) = &self.place else { return Ok(false) };
         match self.identity.find()? {
-            Some(identity) => self.is_unused(keyring, &identity.uuid),
+            Some(identity) => self.is_unused(keyring, &identity),
             None => Ok(false),
         }
     }
 
-    /// A copy of this directory may have profiles of its own, which their items in the keyring tell of.
-    fn is_unused(&self, keyring: &KeyringService, uuid: &str) -> Result<bool, StoreError> {
+    /// A copy of this directory may have profiles of its own, which their items in the keyring tell of, or may have taken
+    /// this store over.
+    fn is_unused(&self, keyring: &KeyringService, store: &StoreIdentity) -> Result<bool, StoreError> {
         Ok(!profiles::has_credentials(&self.layout)?
-            && key_item::exists(keyring, uuid)?
-            && !item::is_published_by(keyring, uuid)?)
+            && key_item::exists(keyring, &store.uuid)?
+            && self.is_owner(store)?
+            && !item::is_published_by(keyring, &store.uuid)?)
     }
 
     /// Removes the sealing key from the keyring if nothing needs it any more. Returns whether it did.
@@ -241,7 +243,7 @@ impl Keys {
         let KeyPlace::Keyring(keyring) = &self.place else { return Ok(false) };
         let _held = StoreError::lock(&self.layout.store_lock(), STORE_LOCK_WAIT)?;
         let Some(identity) = self.identity.find()? else { return Ok(false) };
-        if !self.is_unused(keyring, &identity.uuid)? {
+        if !self.is_unused(keyring, &identity)? {
             return Ok(false);
         }
         self.drop_cached();

@@ -109,7 +109,8 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     tracing::info!(event = "daemon.stop", "stopped");
     match broken {
         Some(failure) => Err((CommandStatus::Failed, failure)),
-        None => Ok(if late.is_empty() { CommandStatus::Ok } else { CommandStatus::TryAgain }),
+        None if !late.is_empty() => Ok(CommandStatus::TryAgain),
+        None => Ok(signals::exit_status_of_stop()),
     }
 }
 

@@ -109,7 +109,8 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     tracing::info!(event = "daemon.stop", "stopped");
     match broken {
         Some(failure) => Err((CommandStatus::Failed, failure)),
-        None => Ok(if late.is_empty() { CommandStatus::Ok } else { CommandStatus::TryAgain }),
+        None if !late.is_empty() => Ok(CommandStatus::TryAgain),
+        None => Ok(signals::exit_status_of_stop()),
     }
 }
 
@@ -126,10 +127,15 @@ async fn serving_failure(serving: JoinHandle<std::io::Result<Infallible>>) -> Fa
     failure
 }
 
+/// So that a connection that waits for the disk does not hold up the scheduler.
+const WORKERS: usize = 2;
+
 /// The runtime of the scheduler and the broker, which wait for the disk. The exchanges have a runtime of their own, so
 /// that a response that has arrived is read whatever these do.
 fn services_runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    threads::build_runtime(tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("daemon"))
+    // A runtime that gets its first thread and not its second waits for the first without an end.
+    threads::check_available(WORKERS)?;
+    threads::build_runtime(tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).thread_name("daemon"))
 }
 
 /// Allows one daemon per store: the lock lasts as long as the process.

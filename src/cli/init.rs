@@ -92,7 +92,7 @@ fn keep_section(args: &InitArgs, setup: &Setup, out: &Output) -> Result<Made, In
     let is_new = match &setup.config.store.kind {
         StoreKind::File { key: KeySource::File(key) } if std::fs::symlink_metadata(key).is_err() => {
             refuse_if_sealed(setup)?;
-            agree(args, out, &format!("a yes creates the key {}, which [store] names", key.display()))?;
+            agree(args, out, &format!("a yes creates the key {}, which [store] names", key.display()), "")?;
             store_choice::create_key(key).map_err(|f| (CommandStatus::Failed, f))?;
             out.info(&format!("created the key {}", key.display()));
             true
@@ -123,7 +123,7 @@ fn add_keyring_store(args: &InitArgs, setup: &Setup, out: &Output) -> Result<Mad
     let mut addition = Addition::new(&setup.environment.config, setup.environment.home.as_deref());
     addition.add_keyring_store();
     addition.preview().and_then(|_| addition.check_writable()).map_err(|e| config(e.to_failure()))?;
-    agree(args, out, &format!("this is added to {}:\n\n{}", addition.path().display(), indented(&addition)))?;
+    agree(args, out, &format!("this is added to {}:\n", addition.path().display()), &indented(&addition))?;
     addition.write(&store_choice::config_lock(setup)).map_err(|e| config(e.to_failure()))?;
     out.info(&format!("added [store] kind = \"keyring\" to {}", addition.path().display()));
     Ok(Made { kind: "keyring", is_new: true })
@@ -136,7 +136,7 @@ fn add_file_store(args: &InitArgs, setup: &Setup, out: &Output) -> Result<Made, 
     addition.add_file_store(store.key());
     addition.preview().and_then(|_| addition.check_writable()).map_err(|e| config(e.to_failure()))?;
     let path = addition.path().display();
-    agree(args, out, &format!("a yes {}, and adds to {path}:\n\n{}", store.text(), indented(&addition)))?;
+    agree(args, out, &format!("a yes {}, and adds to {path}:\n", store.text()), &indented(&addition))?;
     store.create(&addition, &store_choice::config_lock(setup), out).map_err(config)?;
     Ok(Made { kind: "file", is_new: true })
 }
@@ -157,7 +157,8 @@ fn refuse_if_sealed(setup: &Setup) -> Result<(), InitFailure> {
     Err(config(Failure::new(ErrorKind::Key, message).with_hint(hint)))
 }
 
-fn agree(args: &InitArgs, out: &Output, what: &str) -> Result<(), InitFailure> {
+/// Asks whether to do `what`, which adds `lines`.
+fn agree(args: &InitArgs, out: &Output, what: &str, lines: &str) -> Result<(), InitFailure> {
     if args.yes {
         return Ok(());
     }
@@ -166,6 +167,9 @@ fn agree(args: &InitArgs, out: &Output, what: &str) -> Result<(), InitFailure> {
         return Err((CommandStatus::Failed, failure.with_hint("add --yes")));
     }
     out.prompt(what);
+    if !lines.is_empty() {
+        out.prompt_lines(lines);
+    }
     match out.ask("Do it?") {
         Some(true) => Ok(()),
         Some(false) | None => Err((CommandStatus::Failed, store_choice::declined())),

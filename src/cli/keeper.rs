@@ -11,8 +11,11 @@ use crate::scheduler::run_interval::RunHistory;
 use crate::sys::durable;
 use crate::sys::lockfile::{LockFile, LockHolder};
 
-/// How long an unattended run stands for the next one: a day and an hour, for cron jobs that run daily.
+/// How long an unattended run stands for the next one while it is not known how often they come: a day and an hour, for
+/// cron jobs that run daily.
 const RUN_COUNTS_FOR: Duration = Duration::from_secs(25 * 3600);
+/// How long it does so at least: a machine may sleep, or a run be missed.
+const RUN_COUNTS_AT_LEAST: Duration = Duration::from_secs(3600);
 
 /// How to make something refresh.
 pub(super) const REMEDY: &str = "start it: `keepalive service install`, or `keepalive daemon`; or run `keepalive refresh` from a \
@@ -23,9 +26,9 @@ pub(super) enum Keeper {
     Daemon {
         holder: LockHolder,
     },
-    /// A timer or cron, which ran at this instant.
+    /// A timer or cron, which ran at this instant; `None`: it was installed, and has not run yet.
     Runs {
-        last: Timestamp,
+        last: Option<Timestamp>,
     },
     Nobody,
 }
@@ -38,9 +41,9 @@ impl Keeper {
             return Self::Daemon { holder: LockHolder::of(&lock) };
         }
         let runs = read_runs(&layout.runs());
-        let patience = runs.interval().map_or(RUN_COUNTS_FOR, |interval| RUN_COUNTS_FOR.max(interval * 2));
-        match runs.last() {
-            Some(last) if setup.clock.now().wall.since(last) <= patience => Self::Runs { last },
+        let now = setup.clock.now().wall;
+        match runs.since() {
+            Some(since) if now.since(since) <= patience(&runs) => Self::Runs { last: runs.last() },
             Some(_) | None => Self::Nobody,
         }
     }
@@ -53,7 +56,29 @@ impl Keeper {
     }
 }
 
-/// Notes a run that no person watches, as a timer or cron makes it. All that follows from it is advice: what cannot be
+/// How long the last run stands for the next one. A timer that was just installed runs within minutes.
+fn patience(runs: &RunHistory) -> Duration {
+    match (runs.last(), runs.longest_gap()) {
+        (None, _) => RUN_COUNTS_AT_LEAST,
+        (Some(_), Some(gap)) => RUN_COUNTS_AT_LEAST.max(gap * 2),
+        (Some(_), None) => RUN_COUNTS_FOR,
+    }
+}
+
+/// Notes that a timer or cron was installed and will run, or was removed. It is advice, as [`record_run`] is.
+pub(super) fn record_timer(setup: &Setup, is_installed: bool) {
+    let path = setup.store.layout().runs();
+    let history = RunHistory::installed(setup.clock.now().wall);
+    let _advice = match (is_installed, serde_json::to_vec(&history)) {
+        (true, Ok(bytes)) => {
+            durable::create_dir(setup.store.layout().dir()).and_then(|()| durable::replace(&path, &bytes))
+        }
+        (true, Err(_)) => Ok(()),
+        (false, _) => durable::remove(&path).map(drop),
+    };
+}
+
+/// Notes an unattended run, as a timer or cron makes it. All that follows from it is advice: what cannot be
 /// read or written is left alone.
 pub(super) fn record_run(setup: &Setup) -> Option<RunHistory> {
     if std::io::stderr().is_terminal() {

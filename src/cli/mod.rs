@@ -28,6 +28,7 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
@@ -102,6 +103,18 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it may ask or wait before it sends anything.
+    fn waits_for_person(&self) -> bool {
+        match self {
+            Self::Login(_) | Self::Logout(_) | Self::Import(_) | Self::Doctor(_) => true,
+            Self::Rehearse(_) | Self::Init(_) | Self::Service(_) => true,
+            Self::Refresh(_) | Self::Daemon(_) | Self::Token(_) => false,
+            Self::Status(_) | Self::Providers(_) | Self::Completions { .. } => false,
+        }
+    }
+}
+
 /// What keepalive-daemon(1) says beyond the help, as roff: the events of the log, and their fields.
 pub fn daemon_manual() -> String {
     crate::events::manual()
@@ -118,7 +131,13 @@ pub fn manual() -> String {
 
 /// A duration as people write it: `90s`, `15m`, `2h`, `1d 12h`.
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|e| format!("{e}; for example 90s, 15m, 2h or 1d 12h"))
+    humantime::parse_duration(text).map_err(|_| {
+        let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        match is_number {
+            true => format!("it has no unit; did you mean {text}s?"),
+            false => "it is not a duration; write it like 90s, 15m, 2h or \"1d 12h\"".into(),
+        }
+    })
 }
 
 fn profile_name(text: &str) -> Result<ProfileName, String> {
@@ -128,17 +147,17 @@ fn profile_name(text: &str) -> Result<ProfileName, String> {
 /// Runs the program and returns its exit status.
 pub fn main() -> ExitCode {
     process::harden();
-    process::outlive_file_size_limit();
     std::panic::set_hook(Box::new(report_panic));
+    process::outlive_file_size_limit();
     completion::answer_request();
     let cli = match help::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return usage_error::report_parse_error(&error),
     };
-    let output = Output::new(&cli.global);
+    let output = Arc::new(Output::new(&cli.global));
     // Whatever was under way is in the journal. The hook has told of it.
     let status = catch_unwind(AssertUnwindSafe(|| run(&cli, &output))).unwrap_or(CommandStatus::Failed);
-    output.finish(status).into()
+    signals::exit_status(output.finish(status)).into()
 }
 
 /// Says in one line that something went wrong that cannot: the exit status of such a run is 1.
@@ -152,7 +171,7 @@ fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
     drop(writeln!(std::io::stderr(), "error: internal error: {what}{place}\n  hint: please report this line"));
 }
 
-fn run(cli: &Cli, out: &Output) -> CommandStatus {
+fn run(cli: &Cli, out: &Arc<Output>) -> CommandStatus {
     let global = &cli.global;
     let places = Environment::from_env(global.config.as_deref());
     if let Some(parent) = places.parent_pid {
@@ -160,6 +179,9 @@ fn run(cli: &Cli, out: &Output) -> CommandStatus {
     }
     if !matches!(cli.command, Command::Daemon(_)) {
         logging::init_for_command(global, &places, out);
+    }
+    if cli.command.waits_for_person() {
+        signals::exit_on_interrupt(out);
     }
     match &cli.command {
         Command::Token(args) => token::run(args, global, out),

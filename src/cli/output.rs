@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Colour, GlobalArgs, layout};
+use crate::clock::Timestamp;
 use crate::engine::status::ProfileStatus;
 use crate::outcome::{Diagnostic, ErrorKind, Failure, Outcome, OutcomeKind, Position, ProfileState, Publication};
 use crate::profile::ProfileName;
@@ -34,6 +35,8 @@ pub enum CommandStatus {
     NeedsLogin,
     /// Correct the configuration. `EX_CONFIG`.
     Config,
+    /// Ctrl-C ended it before it was done: 128 + `SIGINT`, as a shell shows it.
+    Interrupted,
 }
 
 impl CommandStatus {
@@ -45,6 +48,7 @@ impl CommandStatus {
             Self::StoreUnavailable => 69,
             Self::NeedsLogin => 77,
             Self::Config => 78,
+            Self::Interrupted => 130,
         }
     }
 
@@ -95,6 +99,8 @@ pub struct Output {
     color_choice: ColorChoice,
     /// The last line is a countdown, to which other messages must not be appended.
     has_countdown: AtomicBool,
+    /// A question waits for its answer.
+    is_asking: AtomicBool,
     /// What is said goes to the journal of systemd, which reads priorities.
     is_journal: bool,
     /// Why stdout did not take what was printed, the first time.
@@ -118,6 +124,7 @@ impl Output {
             verbosity: global.verbose,
             color_choice: color_choice(global.color),
             has_countdown: AtomicBool::new(false),
+            is_asking: AtomicBool::new(false),
             is_journal: journal::is_stderr_the_journal(),
             stdout_error: OnceLock::new(),
         }
@@ -188,6 +195,12 @@ impl Output {
         self.stderr(Priority::Info, text);
     }
 
+    /// Prints lines as they will be in a file: none is wrapped.
+    pub fn prompt_lines(&self, lines: &str) {
+        self.end_countdown();
+        let _gone = writeln!(AutoStream::new(io::stderr(), self.color_choice).lock(), "{lines}");
+    }
+
     /// Whether there is a person to ask.
     pub fn can_ask(&self) -> bool {
         io::stdin().is_terminal() && self.is_terminal()
@@ -203,8 +216,15 @@ impl Output {
         let _gone = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());
         drop(stderr);
         let mut line = String::new();
+        self.is_asking.store(true, Ordering::Relaxed);
         let _end = io::stdin().lock().take(MAX_ANSWER_BYTES).read_line(&mut line);
+        self.is_asking.store(false, Ordering::Relaxed);
         Some(matches!(line.trim().to_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// Whether a person has not answered a question yet.
+    pub fn is_asking(&self) -> bool {
+        self.is_asking.load(Ordering::Relaxed)
     }
 
     /// Whether messages go to a terminal.
@@ -284,13 +304,14 @@ impl Output {
 
     fn stderr(&self, priority: Priority, text: &str) {
         self.end_countdown();
+        let gap = if self.is_asking() { "\n" } else { "" };
         let mut stderr = AutoStream::new(io::stderr(), self.color_choice).lock();
         let priority = if self.is_journal { priority.to_string() } else { String::new() };
         let text = ascii_if_needed(text, self.is_terminal());
         let text = layout::wrap(&text, layout::stderr_width(), 2);
         // The journal would read a second line as an entry of its own, without the priority.
         let text = if self.is_journal { text.replace('\n', &format!("\n{priority}")) } else { text };
-        let _gone = writeln!(stderr, "{priority}{text}");
+        let _gone = writeln!(stderr, "{gap}{priority}{text}");
     }
 }
 
@@ -336,8 +357,8 @@ pub(super) fn outcome_json(name: &ProfileName, provider: Option<&str>, outcome: 
     })
 }
 
-/// One line about an outcome.
-pub(super) fn outcome_line(name: &ProfileName, outcome: &Outcome) -> String {
+/// One line about an outcome, at `now`.
+pub(super) fn outcome_line(name: &ProfileName, outcome: &Outcome, now: Timestamp) -> String {
     let (style, word) = match outcome.kind {
         OutcomeKind::Refreshed => (GOOD, "refreshed"),
         OutcomeKind::Fresh => (GOOD, "fresh"),
@@ -352,7 +373,8 @@ pub(super) fn outcome_line(name: &ProfileName, outcome: &Outcome) -> String {
         line.push_str(" (by another process)");
     }
     if let Some(at) = outcome.expires_at {
-        line.push_str(&format!(", expires {}", at.to_the_second()));
+        let verb = if at <= now { "expired" } else { "expires" };
+        line.push_str(&format!(", {verb} {}", at.to_the_second()));
     }
     if outcome.generation.get() > 0 {
         line.push_str(&format!(", generation {}", outcome.generation));
@@ -376,9 +398,19 @@ mod tests {
             CommandStatus::StoreUnavailable,
             CommandStatus::NeedsLogin,
             CommandStatus::Config,
+            CommandStatus::Interrupted,
         ];
-        assert_eq!(order.map(CommandStatus::code), [0, 1, 75, 69, 77, 78]);
+        assert_eq!(order.map(CommandStatus::code), [0, 1, 75, 69, 77, 78, 130]);
         assert!(order.is_sorted());
+    }
+
+    #[test]
+    fn outcome_line_says_expired_of_a_time_that_is_past() {
+        let at = Timestamp::from_secs(1_790_000_000);
+        let outcome = Outcome { expires_at: Some(at), ..Outcome::new(OutcomeKind::Deferred) };
+        let line = |now: Timestamp| outcome_line(&"p".parse().unwrap(), &outcome, now);
+        assert!(line(at.plus(Duration::from_secs(1))).contains(", expired 2026"), "{}", line(at));
+        assert!(line(Timestamp::from_secs(1_789_999_999)).contains(", expires 2026"));
     }
 
     #[test]

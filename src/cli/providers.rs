@@ -52,7 +52,7 @@ pub(super) fn run(args: &ProvidersArgs, global: &GlobalArgs, out: &Output) -> Co
         let providers: Vec<Value> = shown.iter().map(|p| to_json(p, &margin(p))).collect();
         out.json(&json!({ "providers": providers }));
     } else if args.names.is_empty() && out.verbosity == 0 {
-        print_list(&shown, &margin, out);
+        print_list(&shown, &config, &margin, out);
     } else {
         let blocks: Vec<String> = shown.iter().map(|p| details(p, &margin(p))).collect();
         out.data(&blocks.join("\n"));
@@ -61,7 +61,7 @@ pub(super) fn run(args: &ProvidersArgs, global: &GlobalArgs, out: &Output) -> Co
 }
 
 fn unknown_provider(name: &str, config: &Config) -> Failure {
-    let meant = config::nearest(name, config.providers.keys().map(String::as_str));
+    let meant = config::nearest_provider(name, config.providers.keys().map(String::as_str));
     let meant = meant.map_or(String::new(), |meant| format!("; did you mean \"{meant}\"?"));
     Failure::new(ErrorKind::Config, format!("no provider {name:?}{meant}")).with_hint(format!(
         "`keepalive providers` lists the names; a new one needs a section [provider.{}]",
@@ -69,11 +69,15 @@ fn unknown_provider(name: &str, config: &Config) -> Failure {
     ))
 }
 
-fn print_list(shown: &[&Arc<Provider>], margin: &impl Fn(&Provider) -> String, out: &Output) {
+fn print_list(shown: &[&Arc<Provider>], config: &Config, margin: &impl Fn(&Provider) -> String, out: &Output) {
     let header = ["PROVIDER", "ROTATION", "GRACE", "MARGIN", "CHECKED", "CLIENT"];
     let mut cells = vec![header.map(str::to_owned).to_vec()];
     for p in shown {
-        let client = if p.client_id.is_empty() { "you register one" } else { "configured" };
+        let client = match p.client_id.as_str() {
+            "" => "you register one",
+            _ if config.has_built_in_client(&p.name) => "built in",
+            _ => "configured",
+        };
         cells.push(vec![p.name.clone(), rotation(p).into(), grace(p), margin(p), verified(p), client.into()]);
     }
     out.data(&table(&cells));

@@ -277,7 +277,7 @@ impl Report<'_> {
             self.out.warn(&format!("{name}: {warning}"));
         }
         if !self.out.is_json {
-            self.out.info(&outcome_line(name, outcome));
+            self.out.info(&outcome_line(name, outcome, self.now));
         }
         let word = outcome.error.as_ref().map_or("", |error| error.kind.word());
         let is_news = self.told.as_mut().is_none_or(|told| told.is_news(name.as_str(), word, self.now));

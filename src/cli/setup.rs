@@ -95,7 +95,7 @@ impl Setup {
     pub(crate) fn tool_stores(&self) -> ToolStores {
         ToolStores {
             dirs: self.environment.tool_dirs.clone(),
-            keyring: keyring::open(self.environment.bus_address.clone()),
+            keyring: keyring::open(self.environment.session_bus.clone()),
         }
     }
 
@@ -127,8 +127,12 @@ impl Setup {
     /// The error about a profile that has no section, no credential, and not the name of a provider.
     pub(crate) fn unknown_profile(&self, name: &ProfileName) -> Failure {
         let names = self.all_profiles().unwrap_or_default();
-        let meant = config::nearest(name.as_str(), names.iter().map(ProfileName::as_str));
-        let meant = meant.map_or(String::new(), |meant| format!("; did you mean \"{meant}\"?"));
+        let providers = self.config.providers.keys().map(String::as_str);
+        let meant = match config::nearest(name.as_str(), names.iter().map(ProfileName::as_str)) {
+            Some(profile) => format!("; did you mean \"{profile}\"?"),
+            None => config::nearest_provider(name.as_str(), providers)
+                .map_or(String::new(), |provider| format!("; did you mean the provider \"{provider}\"?")),
+        };
         let hint =
             format!("to create it: keepalive login {name} --provider NAME (`keepalive providers` lists the names)");
         Failure::new(ErrorKind::NoCredential, format!("no profile \"{name}\"{meant}")).with_hint(hint)
@@ -184,7 +188,7 @@ pub(crate) fn report_warnings(config: &Config, out: &Output) {
 }
 
 fn open_store(settings: &StoreSettings, places: &Environment) -> Store {
-    let bus = places.bus_address.clone();
+    let bus = places.session_bus.clone();
     Store::new(settings, &places.state_dir, places.credentials_dir.as_deref(), || keyring::open(bus))
 }
 

@@ -1,18 +1,27 @@
 //! Handles stop signals: nothing more is sent, and a request that was sent is completed.
 
 use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::cli::output::{CommandStatus, Output};
 use crate::engine::Engine;
+use crate::outcome::{ErrorKind, Failure};
 use crate::provider::http::HttpEndpoint;
-use crate::sys::process;
+use crate::sys::{process, threads};
+
+/// Ctrl-C has come.
+static WAS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// The command ends by itself on a stop signal, and says how far it came.
+static IS_HANDLED: AtomicBool = AtomicBool::new(false);
 
 /// The signals that a person, a terminal, a time limit or a batch system sends. They are caught from the moment that
 /// this value exists.
-pub(super) struct StopSignals(Vec<Signal>);
+pub(super) struct StopSignals(Vec<(SignalKind, Signal)>);
 
 impl StopSignals {
     /// Catches them on the endpoint's runtime.
@@ -42,23 +51,65 @@ impl StopSignals {
             SignalKind::user_defined2(),
             SignalKind::from_raw(rustix::process::Signal::XCPU.as_raw()),
         ];
-        listen_unless_ignored(runtime, &kinds).map(Self)
+        let stop = listen_unless_ignored(runtime, &kinds).map(Self)?;
+        IS_HANDLED.store(true, Ordering::SeqCst);
+        Ok(stop)
     }
 
     /// Returns once one of the signals has arrived.
     pub(super) async fn received(&mut self) {
-        poll_fn(|cx| match self.0.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        })
-        .await;
+        let kind =
+            poll_fn(|cx| match self.0.iter_mut().find_map(|(kind, s)| s.poll_recv(cx).is_ready().then_some(*kind)) {
+                Some(kind) => Poll::Ready(kind),
+                None => Poll::Pending,
+            })
+            .await;
+        if kind == SignalKind::interrupt() {
+            WAS_INTERRUPTED.store(true, Ordering::SeqCst);
+        }
     }
 }
 
 /// An ignored signal stays ignored, because the parent process wanted it so.
-fn listen_unless_ignored(runtime: &Handle, kinds: &[SignalKind]) -> std::io::Result<Vec<Signal>> {
+fn listen_unless_ignored(runtime: &Handle, kinds: &[SignalKind]) -> std::io::Result<Vec<(SignalKind, Signal)>> {
     let _inside = runtime.enter();
-    kinds.iter().filter(|kind| !process::ignores_signal(kind.as_raw_value())).map(|kind| signal(*kind)).collect()
+    let kinds = kinds.iter().filter(|kind| !process::ignores_signal(kind.as_raw_value()));
+    kinds.map(|kind| signal(*kind).map(|signal| (*kind, signal))).collect()
+}
+
+/// The exit status of a command that ended with `status`: one that Ctrl-C ended before it was done has its own.
+pub(super) fn exit_status(status: CommandStatus) -> CommandStatus {
+    let is_ended = status != CommandStatus::Ok && WAS_INTERRUPTED.load(Ordering::SeqCst);
+    if is_ended { CommandStatus::Interrupted } else { status }
+}
+
+/// The exit status of a command that runs until it is stopped.
+pub(super) fn exit_status_of_stop() -> CommandStatus {
+    if WAS_INTERRUPTED.load(Ordering::SeqCst) { CommandStatus::Interrupted } else { CommandStatus::Ok }
+}
+
+/// Ends the process on Ctrl-C, with words and an exit status, until the command handles stop signals itself. Best effort:
+/// without a thread for it the signal ends the process, which a shell shows as the same status.
+pub(super) fn exit_on_interrupt(out: &Arc<Output>) {
+    let out = Arc::clone(out);
+    let wait = move || {
+        let Ok(runtime) = threads::build_runtime(&mut Builder::new_current_thread()) else { return };
+        let Ok(interrupts) = listen_unless_ignored(runtime.handle(), &[SignalKind::interrupt()]) else { return };
+        let Some((_, mut interrupts)) = interrupts.into_iter().next() else { return };
+        while runtime.block_on(interrupts.recv()).is_some() {
+            if !IS_HANDLED.load(Ordering::SeqCst) {
+                exit_interrupted(&out);
+            }
+        }
+    };
+    let _best_effort = std::thread::Builder::new().name("interrupt".into()).spawn(wait);
+}
+
+#[expect(clippy::disallowed_methods, reason = "no request is under way: a command that sends one handles the signal")]
+fn exit_interrupted(out: &Output) -> ! {
+    let message = if out.is_asking() { "interrupted; nothing was changed" } else { "interrupted" };
+    out.fail(&Failure::new(ErrorKind::Interrupted, message));
+    std::process::exit(CommandStatus::Interrupted.code().into())
 }
 
 /// SIGHUP for a daemon.

@@ -126,7 +126,7 @@ pub(super) fn offer_file_store(setup: &mut Setup, out: &Output) -> Result<(), Fa
     addition.add_file_store(store.key());
     let config = addition.preview().map_err(|e| e.to_failure())?;
     addition.check_writable().map_err(|e| e.to_failure())?;
-    out.prompt(&offer_text(&reason, &store, &addition));
+    show_offer(&reason, &store, &addition, out);
     if out.ask("Use it?") != Some(true) {
         return Err(declined());
     }
@@ -135,14 +135,14 @@ pub(super) fn offer_file_store(setup: &mut Setup, out: &Output) -> Result<(), Fa
     Ok(())
 }
 
-/// What is offered where there is no keyring.
-pub(super) fn offer_text(reason: &KeyringError, store: &NewFileStore, addition: &Addition) -> String {
-    format!(
-        "{reason}. Credentials can be kept in encrypted files instead. A yes {}, and adds to {}:\n\n{}",
+/// Shows what is offered where there is no keyring.
+pub(super) fn show_offer(reason: &KeyringError, store: &NewFileStore, addition: &Addition, out: &Output) {
+    out.prompt(&format!(
+        "{reason}. Credentials can be kept in encrypted files instead. A yes {}, and adds to {}:\n",
         store.text(),
         addition.path().display(),
-        indented(addition.text())
-    )
+    ));
+    out.prompt_lines(&indented(addition.text()));
 }
 
 /// Lines to be shown as they will be in a file.

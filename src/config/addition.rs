@@ -53,16 +53,15 @@ impl Addition {
         let mut keys = Vec::new();
         keys.extend(issuer.map(|issuer| ("issuer", quoted(issuer))));
         keys.push(("client_id", quoted(client_id)));
-        if !scopes.is_empty() {
-            let list: Vec<_> = scopes.iter().map(|scope| quoted(scope)).collect();
-            keys.push(("scopes", format!("[{}]", list.join(", "))));
-        }
+        keys.extend(scopes_key(scopes));
         self.add(&format!("[provider.{}]", section_key(name)), &keys);
     }
 
-    /// `[profile.NAME]` with its provider.
-    pub fn add_profile(&mut self, name: &str, provider: &str) {
-        self.add(&format!("[profile.{}]", section_key(name)), &[("provider", quoted(provider))]);
+    /// `[profile.NAME]` with its provider; without `scopes`, its logins request those of the provider.
+    pub fn add_profile(&mut self, name: &str, provider: &str, scopes: &[String]) {
+        let mut keys = vec![("provider", quoted(provider))];
+        keys.extend(scopes_key(scopes));
+        self.add(&format!("[profile.{}]", section_key(name)), &keys);
     }
 
     fn add(&mut self, header: &str, keys: &[(&str, String)]) {
@@ -166,6 +165,11 @@ pub fn parse_scope(text: &str) -> Result<String, String> {
     values::scope(text).map_err(ValueError::into_text)
 }
 
+fn scopes_key(scopes: &[String]) -> Option<(&'static str, String)> {
+    let list: Vec<_> = scopes.iter().map(|scope| quoted(scope)).collect();
+    (!list.is_empty()).then(|| ("scopes", format!("[{}]", list.join(", "))))
+}
+
 /// A TOML string.
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
@@ -201,7 +205,7 @@ mod tests {
         fn addition(&self) -> Addition {
             let mut addition = Addition::new(&self.path(), None);
             addition.add_provider("acme", Some("https://a.example/"), "me", &["openid".into()]);
-            addition.add_profile("work:1", "acme");
+            addition.add_profile("work:1", "acme", &["api".into()]);
             addition
         }
 
@@ -215,7 +219,7 @@ mod tests {
     }
 
     const ADDED: &str = "[provider.acme]\nissuer = \"https://a.example/\"\nclient_id = \"me\"\nscopes = [\"openid\"]\n\n\
-                         [profile.\"work:1\"]\nprovider = \"acme\"\n";
+                         [profile.\"work:1\"]\nprovider = \"acme\"\nscopes = [\"api\"]\n";
 
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -228,7 +232,9 @@ mod tests {
         assert_eq!(place.text(), ADDED);
         assert_eq!((mode(&place.path()), mode(place.path().parent().unwrap())), (0o600, 0o700));
         let config = Config::load(&place.path(), true, None).unwrap();
-        assert_eq!(config.profile(&"work:1".parse().unwrap(), None).unwrap().provider.client_id, "me");
+        let provider = config.profile(&"work:1".parse().unwrap(), None).unwrap().provider;
+        assert_eq!((provider.client_id.as_str(), &provider.scopes[..]), ("me", &["api".to_owned()][..]));
+        assert_eq!(config.providers["acme"].scopes, ["openid"]);
     }
 
     #[test]

@@ -165,6 +165,28 @@ pub(super) fn alternatives(names: &[String]) -> String {
     }
 }
 
+/// The products of providers, by which people call these.
+const PRODUCTS: [(&str, &str); 9] = [
+    ("claude", "anthropic"),
+    ("claude-code", "anthropic"),
+    ("codex", "openai"),
+    ("chatgpt", "openai"),
+    ("grok", "xai"),
+    ("gemini", "google"),
+    ("entra", "microsoft"),
+    ("azure", "microsoft"),
+    ("jira", "atlassian"),
+];
+
+/// The provider that was probably meant, by its name or by a product.
+pub fn nearest_provider<'n>(text: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let known: Vec<_> = known.into_iter().collect();
+    let product =
+        PRODUCTS.iter().find(|(product, _)| product.eq_ignore_ascii_case(text)).map(|(_, provider)| *provider);
+    let by_product = known.iter().copied().find(|name| product == Some(*name));
+    by_product.or_else(|| nearest(text, known))
+}
+
 /// The known name that was probably meant.
 pub fn nearest<'n>(text: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let plain = |name: &str| name.to_lowercase().replace('-', "_");

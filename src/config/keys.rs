@@ -76,6 +76,7 @@ pub(super) const BUILT_IN: &[Key] = &[
 
 pub(super) const PROFILE: &[Key] = &[
     key("provider", "\"xai\""),
+    key("scopes", "[\"openid\", \"offline_access\"]"),
     key("margin", "\"2h\""),
     key("schedule", "\"0 */4 * * *\""),
     key("timezone", "\"UTC\""),

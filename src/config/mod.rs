@@ -25,8 +25,8 @@ use std::sync::Arc;
 use crate::config::toml_document::Document;
 use crate::credential::freshness::Margin;
 use crate::profile::{Profile, ProfileName, Provider, StoreSettings};
-pub use error::nearest;
 use error::{ConfigError, Diagnostic, IncompleteProfiles, ValueError};
+pub use error::{nearest, nearest_provider};
 pub use profile::section_key;
 use profile::{ProfileSection, ScheduleCache, Timing};
 use section::{Entry, Section};
@@ -196,6 +196,13 @@ impl Config {
         self.own_providers.contains(name)
     }
 
+    /// Whether this provider has the client that is built in.
+    pub fn has_built_in_client(&self, name: &str) -> bool {
+        let client = |provider: &Provider| Some(provider.client_id.clone()).filter(|id| !id.is_empty());
+        let built_in = provider::built_in().ok().and_then(|all| client(all.get(name)?));
+        built_in.is_some() && self.providers.get(name).and_then(|own| client(own)) == built_in
+    }
+
     /// Whether a profile needs nothing but a login: it has a section, or the name of a provider.
     pub fn knows(&self, name: &ProfileName) -> bool {
         self.profiles.contains_key(name) || self.providers.contains_key(name.as_str())
@@ -215,6 +222,12 @@ impl Config {
             (None, Some(given)) => profile::usable_provider(given, &self.providers)
                 .map_err(|problem| self.unusable_provider(name, &problem))?,
             (None, None) => self.provider_of_same_name(name)?,
+        };
+        let provider = match section.and_then(|section| section.scopes.as_ref()) {
+            Some(scopes) if *scopes != provider.scopes => {
+                Arc::new(Provider { scopes: scopes.clone(), ..Provider::clone(&provider) })
+            }
+            Some(_) | None => provider,
         };
         // The margin of a provider is about that server's habits, so it goes before the one for all.
         let margin = section.and_then(|section| section.timing.margin).or(provider.margin).or(self.defaults.margin);

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::duration;
-use super::error::{ConfigError, Diagnostic, ValueError, nearest, quoted};
+use super::error::{ConfigError, Diagnostic, ValueError, nearest_provider, quoted};
 use super::keys;
 use super::provider;
 use super::section::{Entry, Section};
+use super::values;
 use crate::credential::freshness::Margin;
 use crate::profile::{BadProfileName, ProfileName, Provider};
 use crate::schedule::Schedule;
@@ -24,6 +25,8 @@ pub(super) struct Timing {
 #[derive(Clone, Debug)]
 pub(super) struct ProfileSection {
     pub provider: Option<Arc<Provider>>,
+    /// What its logins request instead of the provider's scopes.
+    pub scopes: Option<Vec<String>>,
     pub timing: Timing,
     pub follow: bool,
     /// Where it stands, for what is found out later.
@@ -96,6 +99,7 @@ pub(super) fn read(
     };
     ProfileSection {
         provider: section.read("provider", |e| e.parse(provider)),
+        scopes: section.read("scopes", |e| e.list(values::scope)),
         timing: read_timing(section, defaults, schedules, warnings),
         follow: section.read("follow", Entry::flag).unwrap_or(false),
         place: section.diagnostic("", "", ""),
@@ -118,7 +122,7 @@ pub(super) fn usable_provider(
 }
 
 fn suggestion(name: &str, providers: &BTreeMap<String, Arc<Provider>>) -> String {
-    match nearest(name, providers.keys().map(String::as_str)) {
+    match nearest_provider(name, providers.keys().map(String::as_str)) {
         Some(nearest) => format!("did you mean {nearest:?}?"),
         None => format!("add a section [provider.{}]; {LISTED_BY} the known names", section_key(name)),
     }

@@ -179,8 +179,10 @@ impl<'s> Entry<'s> {
     }
 
     pub(super) fn integer(&self, limits: RangeInclusive<usize>) -> Result<usize, ConfigError> {
-        let DeValue::Integer(number) = self.value.get_ref() else {
-            return Err(self.type_error("a number"));
+        let number = match self.value.get_ref() {
+            DeValue::Integer(number) => number,
+            DeValue::Float(_) => return Err(self.value_error(ValueError::new("must be a whole number"))),
+            _ => return Err(self.type_error("a number")),
         };
         let count = usize::from_str_radix(number.as_str(), number.radix());
         count.ok().filter(|count| limits.contains(count)).ok_or_else(|| {

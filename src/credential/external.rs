@@ -1,6 +1,8 @@
 //! A credential from the store of another tool: its account, where it was found, and whether it is newer than ours.
 //! (pure)
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -82,6 +84,24 @@ impl AccountIdentity {
         }
     }
 
+    /// The names of two accounts that differ: where the names are alike, with the workspace or the id that is not.
+    pub fn distinct_names(&self, other: &Self) -> (String, String) {
+        let name = |identity: &Self| identity.display_name().unwrap_or("another account").to_owned();
+        let differ = |of: fn(&Self) -> &Option<String>| {
+            let (ours, theirs) = (of(self).as_ref()?, of(other).as_ref()?);
+            (!ours.eq_ignore_ascii_case(theirs)).then_some((ours, theirs))
+        };
+        let (ours, theirs) = (name(self), name(other));
+        if !ours.eq_ignore_ascii_case(&theirs) {
+            return (ours, theirs);
+        }
+        let account = differ(|i| &i.account).map(|pair| ("account", pair));
+        match account.or_else(|| differ(|i| &i.subject).map(|pair| ("user", pair))) {
+            Some((what, (a, b))) => (format!("{ours} ({what} {a})"), format!("{theirs} ({what} {b})")),
+            None => (ours, theirs),
+        }
+    }
+
     /// The most telling name for a person.
     pub fn display_name(&self) -> Option<&str> {
         self.email.as_deref().or(self.account.as_deref()).or(self.subject.as_deref())
@@ -89,7 +109,7 @@ impl AccountIdentity {
 }
 
 /// Where a credential was imported from. No secret: it is kept in the journal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportSource {
     /// The tool, by its name in `import --from`.
     pub tool: String,
@@ -101,23 +121,42 @@ pub struct ImportSource {
     pub account: Option<String>,
     #[serde(default)]
     pub identity: AccountIdentity,
+    /// The provider that the store or the tool names, by our name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// It was not in the file, but in the tool's keyring item for that directory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_in_keyring: bool,
 }
 
 impl ImportSource {
-    /// The command that imports from there again.
+    /// The command that imports from there again. The file is always named: the tool's usual place is another one for a
+    /// caller with other variables in its environment.
     pub fn import_command(&self, profile: &str) -> String {
-        let account = self.account.as_ref().map_or(String::new(), |id| format!(" --account {id}"));
-        format!("keepalive import {profile} --from {}{account}", self.tool)
+        let account = self.account.as_ref().map_or(String::new(), |id| format!(" --account {}", shell_quoted(id)));
+        let file = self.location.as_ref().filter(|place| Path::new(place).is_absolute());
+        let file = file.map_or(String::new(), |file| format!(" {}", shell_quoted(file)));
+        format!("keepalive import {profile} --from {}{account}{file}", self.tool)
     }
 }
 
 impl std::fmt::Display for ImportSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.location.as_ref().or(self.account.as_ref()) {
+            Some(place) if self.is_in_keyring => {
+                let dir = Path::new(place).parent().unwrap_or(Path::new(place));
+                write!(f, "{} (its keyring item for {})", self.tool, dir.display())
+            }
             Some(place) => write!(f, "{} ({place})", self.tool),
             None => f.write_str(&self.tool),
         }
     }
+}
+
+/// An argument of a command, as a shell must be given it.
+pub fn shell_quoted(text: &str) -> String {
+    let is_plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+:@,".contains(c));
+    if is_plain { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// The credential of one account in a tool's store.
@@ -177,6 +216,30 @@ mod tests {
         ] {
             assert_eq!((a.compare(&b), b.compare(&a)), (likeness, likeness), "{a:?} {b:?}");
         }
+    }
+
+    #[test]
+    fn accounts_of_one_address_are_named_by_what_differs() {
+        let names = |a: AccountIdentity, b: AccountIdentity| {
+            let (a, b) = a.distinct_names(&b);
+            format!("{a}, {b}")
+        };
+        assert_eq!(names(who("1", "t", "a@x"), who("1", "u", "a@x")), "a@x (account t), a@x (account u)");
+        assert_eq!(names(who("1", "", "a@x"), who("2", "", "A@x")), "a@x (user 1), A@x (user 2)");
+        assert_eq!(names(who("1", "t", "a@x"), who("2", "t", "b@x")), "a@x, b@x");
+        assert_eq!(names(who("1", "t", ""), who("1", "u", "")), "t, u");
+    }
+
+    #[test]
+    fn import_command_can_be_pasted() {
+        let origin = ImportSource {
+            tool: "codex".into(),
+            location: Some("/home/a b/auth.json".into()),
+            account: Some("it's".into()),
+            ..ImportSource::default()
+        };
+        let command = "keepalive import p --from codex --account 'it'\\''s' '/home/a b/auth.json'";
+        assert_eq!(origin.import_command("p"), command);
     }
 
     #[test]

@@ -389,7 +389,7 @@ mod tests {
     use super::*;
     use crate::clock::{Clock, ManualClock};
     use crate::credential::Generation;
-    use crate::credential::external::{AccountIdentity, ImportSource};
+    use crate::credential::external::ImportSource;
     use crate::credential::secret::Fingerprint;
     use crate::outcome::OutcomeKind;
     use crate::store::journal::block::RefusedClient;
@@ -534,12 +534,7 @@ mod tests {
         };
         assert_eq!(judge(&r), (ProfileState::ConfigError, None), "there is nothing to follow");
         let place = Some("auth.json".into());
-        r.origin = Some(ImportSource {
-            tool: "codex".into(),
-            location: place,
-            account: None,
-            identity: AccountIdentity::default(),
-        });
+        r.origin = Some(ImportSource { tool: "codex".into(), location: place, ..ImportSource::default() });
         assert_eq!(judge(&r), (ProfileState::Fresh, Some(800)));
         let stop = |cause| Block {
             next_check: Some(c.now().wall.plus(S(900))),

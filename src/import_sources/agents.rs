@@ -3,7 +3,6 @@
 
 use serde_json::{Map, Value};
 
-use crate::credential::secret::RefreshToken;
 use crate::import_sources::json::object;
 use crate::import_sources::parse::{CODEX, MCP_REMOTE, OPENCLAW, SNAKE_CASE};
 use crate::import_sources::{ToolAccount, ToolStoreError, our_provider};
@@ -20,8 +19,9 @@ pub(super) fn by_provider(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreErr
                     "a sign-in for GitHub Copilot has no refresh token of OAuth",
                     "keepalive login, with a client of your own at GitHub",
                 )),
-                "oauth" if OPENCLAW.is_fed(entry) => Err(ToolStoreError::fed()),
-                "oauth" => OPENCLAW.parse(entry),
+                "oauth" => OPENCLAW.parse_or_fed(&unpacked(id, entry)),
+                // The older file of pi has no type.
+                "" if entry.contains_key(OPENCLAW.refresh) => OPENCLAW.parse_or_fed(entry),
                 kind => Err(ToolStoreError::signed_out(
                     format!("it is of type {kind:?}, which has no refresh token"),
                     "name one of type \"oauth\" with --account",
@@ -31,6 +31,16 @@ pub(super) fn by_provider(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreErr
         })
         .collect();
     some_or_signed_out(entries)
+}
+
+/// Plug-ins of opencode for Google's sign-in put the project behind the refresh token: `TOKEN|PROJECT`.
+fn unpacked(id: &str, entry: &Map<String, Value>) -> Map<String, Value> {
+    let mut entry = entry.clone();
+    let packed = entry.get(OPENCLAW.refresh).and_then(Value::as_str).and_then(|packed| packed.split_once('|'));
+    if let Some((token, _)) = packed.filter(|_| our_provider(id) == "google") {
+        entry.insert(OPENCLAW.refresh.to_owned(), token.into());
+    }
+    entry
 }
 
 /// `auth.json` of Hermes: a state for each provider, its tokens in it or in `tokens`; and a pool of further sign-ins.
@@ -43,13 +53,14 @@ pub(super) fn hermes(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
         .collect();
     let pools = file.get("credential_pool").and_then(Value::as_object).into_iter().flatten();
     for (provider, pool) in pools {
-        for entry in pool.as_array().into_iter().flatten().filter_map(Value::as_object) {
-            let name = ["label", "id"].iter().find_map(|name| entry.get(*name).and_then(Value::as_str));
-            let account = hermes_account(provider, format!("{provider}/{}", name.unwrap_or("")), entry);
-            // The pool repeats the sign-in of the state.
-            if account.credential.is_ok()
-                && !entries.iter().any(|known| refresh_token(known) == refresh_token(&account))
-            {
+        let pool: Vec<_> = pool.as_array().into_iter().flatten().filter_map(Value::as_object).collect();
+        for entry in &pool {
+            let account = hermes_account(provider, pool_name(provider, entry, &pool), entry);
+            // The pool repeats the sign-in of the state. What has no token is none.
+            let is_known = entries
+                .iter()
+                .any(|known| known.credential.is_ok() && known.refresh_token() == account.refresh_token());
+            if !is_known && !account.credential.as_ref().is_err_and(|e| e.is_signed_out && !is_dead(entry)) {
                 entries.push(account);
             }
         }
@@ -57,21 +68,42 @@ pub(super) fn hermes(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     some_or_signed_out(entries)
 }
 
-fn refresh_token(account: &ToolAccount) -> Option<&RefreshToken> {
-    account.credential.as_ref().ok()?.response.refresh.as_ref()
+/// The label of a pool's entry; where two have one label, with the id, which Hermes gives to each.
+fn pool_name(provider: &str, entry: &Map<String, Value>, pool: &[&Map<String, Value>]) -> String {
+    let of = |entry: &Map<String, Value>, name: &str| entry.get(name).and_then(Value::as_str).map(str::to_owned);
+    let (label, id) = (of(entry, "label"), of(entry, "id").unwrap_or_default());
+    match label {
+        Some(label) if pool.iter().filter(|other| of(other, "label").as_ref() == Some(&label)).count() > 1 => {
+            format!("{provider}/{label}#{id}")
+        }
+        Some(label) => format!("{provider}/{label}"),
+        None => format!("{provider}/{id}"),
+    }
+}
+
+/// Whether Hermes has given up a sign-in, because the provider refused its token.
+fn is_dead(state: &Map<String, Value>) -> bool {
+    state.get("last_status").and_then(Value::as_str) == Some("dead")
 }
 
 fn hermes_account(provider: &str, id: String, state: &Map<String, Value>) -> ToolAccount {
+    if is_dead(state) {
+        let trouble = ToolStoreError::signed_out(
+            "Hermes marked it as dead: the provider refused it",
+            "sign in with hermes again",
+        );
+        return ToolAccount { id, provider: Some(our_provider(provider).to_owned()), credential: Err(trouble) };
+    }
     let mut members = state.clone();
     if let Some(Value::Object(tokens)) = state.get("tokens") {
         members.extend(tokens.clone());
     }
-    ToolAccount { id, provider: Some(our_provider(provider).to_owned()), credential: SNAKE_CASE.parse(&members) }
+    ToolAccount { id, provider: Some(our_provider(provider).to_owned()), credential: SNAKE_CASE.parse_or_fed(&members) }
 }
 
 /// The file of LiteLLM's ChatGPT provider: the tokens alone.
 pub(super) fn litellm(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
-    Ok(vec![ToolAccount::single(CODEX.parse(&object(bytes)?))])
+    Ok(vec![ToolAccount::single(CODEX.parse_or_fed(&object(bytes)?))])
 }
 
 /// A file of CLIProxyAPI, or the files of its directory by name: one sign-in each, with its provider in `type`.
@@ -106,7 +138,7 @@ fn cliproxy_account(id: String, file: &Map<String, Value>) -> ToolAccount {
         members.extend(token.clone());
     }
     let provider = file.get("type").and_then(Value::as_str).map(|kind| our_provider(kind).to_owned());
-    ToolAccount { id, provider, credential: SNAKE_CASE.parse(&members) }
+    ToolAccount { id, provider, credential: SNAKE_CASE.parse_or_fed(&members) }
 }
 
 /// The files of mcp-remote's directory by name: `HASH_tokens.json` and, for its client, `HASH_client_info.json`. The hash
@@ -114,7 +146,7 @@ fn cliproxy_account(id: String, file: &Map<String, Value>) -> ToolAccount {
 pub(super) fn mcp_remote(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let files = object(bytes)?;
     if files.contains_key("access_token") {
-        return Ok(vec![ToolAccount::single(MCP_REMOTE.parse(&files))]);
+        return Ok(vec![ToolAccount::single(MCP_REMOTE.parse_or_fed(&files))]);
     }
     let entries = files.iter().filter_map(|(name, tokens)| {
         let hash = name.strip_suffix("_tokens.json")?;
@@ -126,7 +158,7 @@ pub(super) fn mcp_remote(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreErro
         if let Some(client) = client {
             members.insert("client_id".into(), client.clone());
         }
-        Some(ToolAccount { id: hash.to_owned(), provider: None, credential: MCP_REMOTE.parse(&members) })
+        Some(ToolAccount { id: hash.to_owned(), provider: None, credential: MCP_REMOTE.parse_or_fed(&members) })
     });
     some_or_signed_out(entries.collect())
 }

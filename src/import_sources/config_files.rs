@@ -48,12 +48,13 @@ fn remote(name: String, keys: &Map<String, Value>) -> Option<ToolAccount> {
     let token = text("token")?;
     let known = REMOTES.iter().find(|(kind, ..)| Some(*kind) == text("type"));
     let client = text("client_id").or(known.map(|(.., client)| *client).filter(|client| !client.is_empty()));
-    let credential =
-        object(token.as_bytes()).and_then(|members| SNAKE_CASE.parse(&members)).map(|found| ExternalCredential {
+    let credential = object(token.as_bytes()).and_then(|members| SNAKE_CASE.parse_or_fed(&members)).map(|found| {
+        ExternalCredential {
             client_id: client.map(str::to_owned),
             issuer: text("token_url").map(str::to_owned),
             ..found
-        });
+        }
+    });
     Some(ToolAccount { id: name, provider: known.map(|(_, provider, _)| (*provider).to_owned()), credential })
 }
 

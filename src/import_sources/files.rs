@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::import_sources::ToolStoreError;
+use crate::import_sources::tools::Tool;
 use crate::sys::{durable, secret_file};
 
 /// The size limit: no store of one person's sign-ins is larger.
@@ -89,4 +90,23 @@ pub(super) fn mcp_remote_dir(base: &Path) -> PathBuf {
     };
     let current = base.join("mcp-remote-v1");
     if current.is_dir() { current } else { newest().unwrap_or(current) }
+}
+
+/// Stores that only their tool can read.
+pub(super) fn is_encrypted(place: &Path) -> bool {
+    ENCRYPTED.iter().any(|(_, name)| place.ends_with(name))
+}
+
+/// Beside the plain store of a tool, the encrypted one that it may move its sign-in to.
+const ENCRYPTED: [(Tool, &str); 2] =
+    [(Tool::Codex, "secrets/codex_auth.age"), (Tool::Gemini, "gemini-credentials.json")];
+
+/// The encrypted store of a tool beside the plain one, if there is one.
+pub(super) fn encrypted_store(tool: Tool, place: &Path) -> Option<PathBuf> {
+    let dir = place.parent()?;
+    let name = ENCRYPTED.iter().find(|(of, _)| *of == tool)?.1;
+    // One that cannot be looked at may be there.
+    let is_absent =
+        |path: &Path| std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+    Some(dir.join(name)).filter(|path| !is_absent(path))
 }

@@ -100,7 +100,7 @@ pub(super) fn grok(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
 
 /// `oauth_creds.json` of the Gemini CLI.
 pub(super) fn gemini(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
-    Ok(vec![ToolAccount::single(GEMINI.parse(&object(bytes)?))])
+    Ok(vec![ToolAccount::single(GEMINI.parse_or_fed(&object(bytes)?))])
 }
 
 /// What `oidc-gen --print` shows of an account.

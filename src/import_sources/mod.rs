@@ -3,8 +3,10 @@
 mod agents;
 mod config_files;
 mod files;
+mod followed;
 mod json;
 mod openclaw;
+mod openclaw_database;
 mod parse;
 mod pizauth;
 #[cfg(test)]
@@ -13,6 +15,7 @@ mod tool_stores;
 pub mod tools;
 
 use crate::credential::external::ExternalCredential;
+use crate::credential::secret::RefreshToken;
 pub use crate::import_sources::tool_stores::{FoundCredential, Selector, ToolStores};
 use crate::outcome::{ErrorKind, Failure};
 
@@ -35,7 +38,19 @@ impl ToolAccount {
     fn matches(&self, wanted: &str) -> bool {
         let identity = self.credential.as_ref().map(|f| &f.identity).ok();
         let names = identity.map(|i| [&i.email, &i.account, &i.subject]).into_iter().flatten().flatten();
-        self.id == wanted || names.map(String::as_str).any(|name| name.eq_ignore_ascii_case(wanted))
+        // A name that several entries have, and the mark that tells them apart.
+        let is_part = self.id.rsplit_once('#').is_some_and(|(name, mark)| name == wanted || mark == wanted);
+        self.id == wanted || is_part || names.map(String::as_str).any(|name| name.eq_ignore_ascii_case(wanted))
+    }
+
+    fn refresh_token(&self) -> Option<&RefreshToken> {
+        self.credential.as_ref().ok()?.response.refresh.as_ref()
+    }
+
+    /// What tells this account from others of its name.
+    fn mark(&self) -> Option<String> {
+        let identity = &self.credential.as_ref().ok()?.identity;
+        identity.email.as_ref().or(identity.account.as_ref()).or(identity.subject.as_ref()).cloned()
     }
 
     /// One line for a person who must choose.
@@ -101,6 +116,37 @@ const PROVIDER_NAMES: [(&str, &str); 13] = [
 /// Our name of a tool's provider.
 fn our_provider(theirs: &str) -> &str {
     PROVIDER_NAMES.iter().find(|(name, _)| *name == theirs).map_or(theirs, |(_, ours)| ours)
+}
+
+/// Of the providers that a tool names an entry by, those that are known here. Any other name may be that of the entry alone.
+fn is_known_provider(ours: &str) -> bool {
+    ["microsoft", "nous"].contains(&ours) || PROVIDER_NAMES.iter().any(|(_, known)| *known == ours)
+}
+
+/// The entries with a name of their own each: copies of one sign-in are left out, and of several that have one name,
+/// each is told apart by its account, or at last by its number.
+fn with_unique_names(entries: Vec<ToolAccount>) -> Vec<ToolAccount> {
+    let mut kept: Vec<ToolAccount> = Vec::new();
+    for entry in entries {
+        let mut namesakes = kept.iter_mut().filter(|known| known.id == entry.id);
+        let has_none = |one: &ToolAccount| one.credential.as_ref().is_err_and(|e| e.is_signed_out);
+        let is_copy = |known: &ToolAccount| known.refresh_token() == entry.refresh_token() && !has_none(known);
+        match namesakes.find(|known| has_none(known) || has_none(&entry) || is_copy(known)) {
+            Some(known) if has_none(known) => *known = entry,
+            Some(_) => {}
+            None => kept.push(entry),
+        }
+    }
+    let names: Vec<String> = kept.iter().map(|entry| entry.id.clone()).collect();
+    let of_name = |name: &str| names.iter().filter(|other| *other == name).count();
+    let marks: Vec<Option<String>> = kept.iter().map(ToolAccount::mark).collect();
+    for (i, entry) in kept.iter_mut().enumerate().filter(|(i, _)| of_name(&names[*i]) > 1) {
+        let same_mark = |j: &usize| names[*j] == names[i] && marks[*j] == marks[i];
+        let mark = marks[i].clone().filter(|_| (0..names.len()).filter(same_mark).count() == 1);
+        let number = || names[..=i].iter().filter(|name| **name == names[i]).count().to_string();
+        entry.id = format!("{}#{}", names[i], mark.unwrap_or_else(number));
+    }
+    kept
 }
 
 /// The account that is meant. If several fit, the person must name one.

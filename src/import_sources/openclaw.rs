@@ -10,12 +10,18 @@ use crate::import_sources::{ToolAccount, ToolStoreError, our_provider};
 /// The text that OpenClaw puts in place of the tokens while it refreshes them, and leaves there if that fails.
 const REFRESH_MARKER: &str = "openclaw-oauth-refresh-fence:";
 
-/// The rows of both databases: a row holds the profiles of one store as JSON, and there is one row a line.
+/// The rows of both databases, or the older file: a row holds the profiles of one store as JSON, and there is one row a
+/// line.
 pub(super) fn read(rows: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     // Without a row no one is signed in.
     let (mut entries, mut is_understood) = (Vec::new(), rows.is_empty());
-    for row in rows.split(|b| *b == b'\n').filter(|row| !row.is_empty()) {
-        if let Some(Value::Object(profiles)) = object(row)?.get("profiles") {
+    // The older file is one object, of several lines.
+    let rows = match object(rows) {
+        Ok(file) => vec![file],
+        Err(_) => rows.split(|b| *b == b'\n').filter(|row| !row.is_empty()).map(object).collect::<Result<_, _>>()?,
+    };
+    for row in rows {
+        if let Some(Value::Object(profiles)) = row.get("profiles") {
             is_understood = true;
             entries.extend(profiles.iter().filter_map(|(id, profile)| Some(account(id, profile.as_object()?))));
         }
@@ -58,6 +64,6 @@ fn oauth_credential(id: &str, profile: &Map<String, Value>) -> Result<ExternalCr
             format!("sign in again: openclaw models auth login --profile-id {id}, or keepalive login"),
         )),
         (true, false) => Err(ToolStoreError::new("OpenClaw is refreshing it right now", "try again in a minute")),
-        (false, _) => OPENCLAW.parse(profile),
+        (false, _) => OPENCLAW.parse_or_fed(profile),
     }
 }

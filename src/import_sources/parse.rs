@@ -94,7 +94,16 @@ impl CredentialFormat {
     /// Whether an object has an access token alone, as a tool's store that another program feeds.
     pub(super) fn is_fed(&self, object: &Map<String, Value>) -> bool {
         let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default().trim();
-        !text(self.access).is_empty() && (text(self.refresh).is_empty() || is_handle(text(self.refresh)))
+        let is_odd = object.get(self.refresh).is_some_and(|told| !told.is_null() && !told.is_string());
+        !text(self.access).is_empty() && !is_odd && (text(self.refresh).is_empty() || is_handle(text(self.refresh)))
+    }
+
+    /// As `parse`, of a store that has an access token alone only where another program feeds it.
+    pub(super) fn parse_or_fed(&self, object: &Map<String, Value>) -> Result<ExternalCredential, ToolStoreError> {
+        if self.is_fed(object) && object.get("auth_type").and_then(Value::as_str) != Some("api_key") {
+            return Err(ToolStoreError::fed());
+        }
+        self.parse(object)
     }
 
     /// Reads an object in this format.

@@ -6,6 +6,8 @@ use crate::clock::Timestamp;
 use crate::credential::expiry::RefreshTokenEnd;
 use crate::credential::external::{AccountIdentity, AccountMatch, ExternalCredential};
 use crate::credential::secret::RefreshToken;
+use crate::import_sources::tool_stores::read;
+use crate::import_sources::tools::Tool;
 use crate::import_sources::{
     ToolAccount, ToolStoreError, agents, config_files, json as stores, openclaw, select_account,
 };
@@ -354,4 +356,84 @@ fn gh_token_needs_no_refresh_and_that_is_said() {
     let rotating = b"github.com:\n    oauth_token: a\n    refresh_token: r\n    user: ada\n";
     assert!(is(&only(config_files::gh_hosts(rotating)), "r"));
     assert_eq!(config_files::gh_hosts(b"").unwrap_err().message, "the GitHub CLI is not signed in");
+}
+
+#[test]
+fn entries_of_one_name_are_told_apart() {
+    let pool = |entries: Value| {
+        let file = json!({"credential_pool": {"openai-codex": entries}}).to_string();
+        read(Tool::Hermes, file.as_bytes()).unwrap()
+    };
+    let entry = |id: &str, label: &str, token: &str| json!({"id": id, "label": label, "access_token": "a", "refresh_token": token});
+    let two = || pool(json!([entry("aa", "ada@x", "r1"), entry("bb", "ada@x", "r2")]));
+    for wanted in [None, Some("openai-codex/ada@x")] {
+        let several = select_account(two(), wanted).unwrap_err();
+        assert_eq!(several.message, "it has several accounts");
+        assert!(several.hint.ends_with("openai-codex/ada@x#aa, openai-codex/ada@x#bb"), "{several:?}");
+    }
+    for (wanted, token) in [("aa", "r1"), ("bb", "r2"), ("openai-codex/ada@x#bb", "r2")] {
+        assert!(is(&select_account(two(), Some(wanted)).unwrap().credential.unwrap(), token), "{wanted}");
+    }
+    // Rows of both databases of OpenClaw.
+    let row = |email: &str, token: &str| {
+        let profile = json!({"type": "oauth", "provider": "xai", "access": "a", "refresh": token, "email": email});
+        json!({"version": 1, "profiles": {"xai:default": profile}}).to_string()
+    };
+    let rows = |a: String, b: String| read(Tool::OpenClaw, format!("{a}\n{b}\n").as_bytes()).unwrap();
+    let two = || rows(row("ada@x", "r1"), row("bob@x", "r2"));
+    assert_eq!(select_account(two(), Some("xai:default")).unwrap_err().message, "it has several accounts");
+    let bob = select_account(two(), Some("bob@x")).unwrap();
+    assert_eq!(bob.id, "xai:default#bob@x");
+    assert!(is(&bob.credential.unwrap(), "r2"));
+    assert_eq!(select_account(two(), Some("xai:default#bob@x")).unwrap().id, "xai:default#bob@x");
+    let alike = rows(row("ada@x", "r1"), row("ada@x", "r2"));
+    assert_eq!(alike.iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), ["xai:default#1", "xai:default#2"]);
+    // A copy is the same sign-in.
+    assert_eq!(rows(row("ada@x", "r1"), row("ada@x", "r1"))[0].id, "xai:default");
+}
+
+#[test]
+fn older_openclaw_file_is_read() {
+    let profiles = json!({"version": 1, "profiles": {"xai:default": {"type": "oauth", "provider": "xai",
+        "access": "a", "refresh": "r1", "expires": 1}}});
+    for text in [profiles.to_string(), serde_json::to_string_pretty(&profiles).unwrap()] {
+        assert!(is(&only(openclaw::read(text.as_bytes())), "r1"), "{text}");
+    }
+    assert!(!openclaw::read(b"{\n  \"version\": 1,\n").unwrap_err().is_signed_out);
+}
+
+#[test]
+fn sign_in_that_hermes_gave_up_is_not_imported() {
+    let file = json!({"credential_pool": {"nous": [{"id": "a", "label": "work", "access_token": "a",
+        "refresh_token": "r", "last_status": "dead"}]}});
+    let found = select_account(agents::hermes(file.to_string().as_bytes()).unwrap(), None).unwrap();
+    assert!(found.credential.unwrap_err().message.contains("marked it as dead"));
+}
+
+#[test]
+fn packed_token_of_an_opencode_plugin_is_unpacked() {
+    let file = json!({"google": {"type": "oauth", "refresh": "1//rt|project|managed", "access": "a", "expires": 1}});
+    assert!(is(&only(agents::by_provider(file.to_string().as_bytes())), "1//rt"));
+    let other = json!({"acme": {"type": "oauth", "refresh": "a|b", "access": "a", "expires": 1}});
+    assert!(is(&only(agents::by_provider(other.to_string().as_bytes())), "a|b"));
+}
+
+#[test]
+fn older_file_of_pi_is_read_without_a_type() {
+    let found = only(agents::by_provider(br#"{"anthropic":{"refresh":"r1","access":"a","expires":1}}"#));
+    assert!(is(&found, "r1"));
+}
+
+#[test]
+fn store_without_a_refresh_token_is_fed_whatever_the_tool() {
+    let fed = |entries: Result<Vec<ToolAccount>, ToolStoreError>| {
+        select_account(entries.unwrap(), None).unwrap().credential.unwrap_err() == ToolStoreError::fed()
+    };
+    let tokens = json!({"access_token": "a", "refresh_token": "", "expires_at": 1});
+    assert!(fed(stores::gemini(tokens.to_string().as_bytes())) && fed(agents::litellm(tokens.to_string().as_bytes())));
+    assert!(fed(agents::mcp_remote(tokens.to_string().as_bytes())));
+    assert!(fed(agents::hermes(json!({"providers": {"nous": tokens}}).to_string().as_bytes())));
+    assert!(fed(agents::cliproxy(br#"{"type":"codex","access_token":"a","refresh_token":""}"#)));
+    assert!(fed(openclaw::read(br#"{"profiles":{"x":{"type":"oauth","provider":"xai","access":"a","refresh":""}}}"#)));
+    assert!(fed(config_files::rclone(b"[a]\ntype = drive\ntoken = {\"access_token\":\"a\"}\n")));
 }

@@ -8,14 +8,14 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::credential::external::{AccountIdentity, ExternalCredential, ImportSource};
-use crate::engine::refresh::followed_stores::{FollowedStores, StoreContent, ToolFacts};
 use crate::import_sources::files;
 use crate::import_sources::files::{MAX_STORE_BYTES, from_file, mcp_remote_dir, unreadable_error};
 use crate::import_sources::tools::Tool;
 use crate::import_sources::{
-    ToolAccount, ToolStoreError, agents, config_files, json, openclaw, pizauth, select_account,
+    ToolAccount, ToolStoreError, agents, config_files, is_known_provider, json, openclaw, openclaw_database, pizauth,
+    select_account, with_unique_names,
 };
-use crate::outcome::{ErrorKind, Failure};
+use crate::outcome::Failure;
 use crate::store::keyring::{Keyring, KeyringError, KeyringItem};
 use crate::sys::paths::ToolDirs;
 use crate::sys::process;
@@ -46,11 +46,11 @@ pub struct FoundCredential {
 }
 
 /// The bytes of a store, and the name of their place.
-struct StoreBytes {
-    bytes: Zeroizing<Vec<u8>>,
-    location: String,
+pub(super) struct StoreBytes {
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    pub(super) location: String,
     /// Whether the place can be read again.
-    can_be_reread: bool,
+    pub(super) can_be_reread: bool,
 }
 
 impl ToolStores {
@@ -68,7 +68,7 @@ impl ToolStores {
         found.map_err(|trouble| trouble.to_failure(tool.info().name, &bytes.location))
     }
 
-    fn pick_account(
+    pub(super) fn pick_account(
         &self,
         tool: Tool,
         bytes: &StoreBytes,
@@ -88,6 +88,8 @@ impl ToolStores {
             location: (bytes.can_be_reread && tool.info().is_readable_unattended).then(|| bytes.location.clone()),
             account: (!id.is_empty()).then_some(id),
             identity: foreign.identity.clone(),
+            provider: lasting_provider(tool, provider.as_deref()),
+            is_in_keyring: tool == Tool::Codex && bytes.can_be_reread && !Path::new(&bytes.location).exists(),
         };
         Ok(FoundCredential { credential: foreign, origin, provider })
     }
@@ -101,7 +103,7 @@ impl ToolStores {
             Tool::Claude => below(&homes.claude, ".credentials.json"),
             Tool::Grok => below(&homes.grok, "auth.json"),
             Tool::Gemini => below(&homes.gemini, "oauth_creds.json"),
-            Tool::OpenClaw => below(&homes.openclaw, "state/openclaw.sqlite"),
+            Tool::OpenClaw => homes.openclaw.as_deref().and_then(first_there),
             Tool::Pizauth => Some(PIZAUTH_DUMP.into()),
             Tool::OidcAgent => None,
             Tool::Opencode => below(&homes.opencode, "auth.json"),
@@ -127,17 +129,24 @@ impl ToolStores {
     /// Reads the store at a place. `within`: the profile that it is read for.
     fn read_at(&self, tool: Tool, place: &Path, within: &str) -> Result<StoreBytes, Failure> {
         let name = place.display().to_string();
+        // A stream of this process, whatever it is connected to.
+        let can_be_reread = !["/dev", "/proc"].iter().any(|dir| place.starts_with(dir));
         match self.read_bytes(tool, place, within) {
-            Ok(Some(bytes)) => Ok(StoreBytes { bytes, location: name, can_be_reread: true }),
-            Ok(None) => Err(missing_store(tool).to_failure(tool.info().name, &name)),
+            Ok(Some(bytes)) => Ok(StoreBytes { bytes, location: name, can_be_reread }),
+            Ok(None) => Err(missing_store(tool, place).to_failure(tool.info().name, &name)),
             Err(trouble) => Err(trouble.to_failure(tool.info().name, &name)),
         }
     }
 
     /// `None`: there is no store at that place.
-    fn read_bytes(&self, tool: Tool, place: &Path, within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
+    pub(super) fn read_bytes(
+        &self,
+        tool: Tool,
+        place: &Path,
+        within: &str,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
         match tool {
-            Tool::OpenClaw => openclaw_rows(place, within),
+            Tool::OpenClaw => openclaw_database::read(place, within),
             Tool::Pizauth if place == Path::new(PIZAUTH_DUMP) => pizauth_dump(within),
             Tool::Codex => match from_file(place) {
                 Ok(None) => self.codex_in_keyring(place),
@@ -173,54 +182,19 @@ impl ToolStores {
     }
 }
 
-impl FollowedStores for ToolStores {
-    fn about(&self, origin: &ImportSource) -> ToolFacts {
-        match Tool::from_name(&origin.tool) {
-            Some(tool) => {
-                ToolFacts { is_refreshing: tool.info().is_refreshing, sign_out: tool.info().sign_out_hint(origin) }
-            }
-            None => ToolFacts { is_refreshing: false, sign_out: format!("sign out of {}", origin.tool) },
-        }
-    }
-
-    fn read(&self, origin: &ImportSource, within: &str) -> Result<StoreContent, Failure> {
-        let unknown = || {
-            Failure::new(ErrorKind::Follow, format!("the store of {} cannot be read unattended", origin.tool))
-                .with_hint(format!("remove follow = true from [profile.{within}]"))
-        };
-        let tool = Tool::from_name(&origin.tool).ok_or_else(unknown)?;
-        let place = origin.location.as_ref().ok_or_else(unknown)?;
-        let failed = |trouble: &ToolStoreError| Err(trouble.to_failure(tool.info().name, place));
-        let gone = || StoreContent::SignedOut(format!("{place}: it does not exist"));
-        let read = match self.read_bytes(tool, Path::new(place), within) {
-            Ok(None) => {
-                return files::check_gone(Path::new(place)).map(|()| gone()).or_else(|trouble| failed(&trouble));
-            }
-            Ok(Some(bytes)) => {
-                // A part of a file of lines reads like a file that has less in it.
-                let is_part = matches!(tool, Tool::Rclone | Tool::GhHosts) && bytes.last() != Some(&b'\n');
-                let bytes = StoreBytes { bytes, location: place.clone(), can_be_reread: true };
-                let found = self.pick_account(tool, &bytes, origin.account.as_deref());
-                found.map_err(|trouble| ToolStoreError { is_signed_out: trouble.is_signed_out && !is_part, ..trouble })
-            }
-            Err(trouble) => Err(trouble),
-        };
-        match read {
-            Ok(found) => Ok(StoreContent::Credential(Box::new(found.credential))),
-            Err(trouble) if trouble.is_signed_out => {
-                Ok(StoreContent::SignedOut(format!("{place}: {}", trouble.message)))
-            }
-            Err(trouble) => failed(&trouble),
-        }
-    }
-}
-
 fn account_in(tool: Tool, bytes: &[u8], origin: &ImportSource) -> Result<ExternalCredential, ToolStoreError> {
     select_account(read(tool, bytes)?, origin.account.as_deref())?.credential
 }
 
-fn read(tool: Tool, bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
-    match tool {
+/// The provider of an entry, if that tells it from other entries. Some tools name an entry by its provider, and a person may
+/// give it another name.
+pub(super) fn lasting_provider(tool: Tool, told: Option<&str>) -> Option<String> {
+    let is_name = matches!(tool, Tool::Opencode | Tool::Pi | Tool::Hermes);
+    told.filter(|told| !is_name || is_known_provider(told)).or(tool.info().provider).map(str::to_owned)
+}
+
+pub(super) fn read(tool: Tool, bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
+    let entries = match tool {
         Tool::Codex => json::codex(bytes),
         Tool::Claude => json::claude(bytes),
         Tool::Grok => json::grok(bytes),
@@ -235,7 +209,8 @@ fn read(tool: Tool, bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
         Tool::McpRemote => agents::mcp_remote(bytes),
         Tool::Rclone => config_files::rclone(bytes),
         Tool::GhHosts => config_files::gh_hosts(bytes),
-    }
+    };
+    entries.map(with_unique_names)
 }
 
 /// The account that Claude Code is signed in to: it is in `.claude.json`, in the same directory if that was configured,
@@ -250,12 +225,32 @@ fn claude_account(store: &Path) -> AccountIdentity {
     }
 }
 
+/// Of OpenClaw's stores the first that is there, or where it would be.
+fn first_there(dir: &Path) -> Option<PathBuf> {
+    let places = openclaw_database::places(dir);
+    places.iter().find(|place| place.exists()).or(places.first()).cloned()
+}
+
 fn absolute(file: &Path) -> PathBuf {
     std::path::absolute(file).unwrap_or_else(|_| file.to_owned())
 }
 
-fn missing_store(tool: Tool) -> ToolStoreError {
+fn missing_store(tool: Tool, place: &Path) -> ToolStoreError {
     let name = tool.info().name;
+    if let Some(encrypted) = files::encrypted_store(tool, place) {
+        let message = format!(
+            "it does not exist; {name} keeps its sign-in in {}, which only {name} can read",
+            encrypted.display()
+        );
+        let hint = match tool {
+            Tool::Codex => {
+                "set secret_auth_storage = false below [features] in Codex's config.toml and sign in there again; or sign in \
+                 separately: keepalive login"
+            }
+            _ => "sign in separately: keepalive login",
+        };
+        return ToolStoreError::new(message, hint);
+    }
     let hint = match tool {
         Tool::Claude if cfg!(target_os = "macos") => {
             "on macOS: security find-generic-password -s \"Claude Code-credentials\" -w | keepalive import PROFILE --from claude -"
@@ -275,74 +270,13 @@ fn from_stdin(tool: Tool) -> Result<StoreBytes, Failure> {
     }
 }
 
-/// The two tables that hold auth profiles, of the shared database and of an agent's own; each database has one of them.
-const TABLES: [(&str, &str); 2] = [
-    ("config_machine_state", "SELECT value_json FROM config_machine_state WHERE state_key = 'authProfiles.store'"),
-    ("auth_profile_store", "SELECT store_json FROM auth_profile_store"),
-];
-
-/// Reads OpenClaw's rows with the `sqlite3` program: keepalive links no C library, and the newest rows may be in the
-/// log beside the database, which only SQLite can read. No rows: a table that is known was read, and has
-/// none.
-fn openclaw_rows(place: &Path, within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
-    match std::fs::metadata(place) {
-        // SQLite reads it as a database without tables.
-        Ok(about) if about.len() == 0 => {
-            return Err(ToolStoreError::new("it is empty", "the tool may be writing it: try again"));
-        }
-        Ok(_) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(unreadable_error(&e)),
-    }
-    let url = url::Url::from_file_path(place)
-        .map_err(|()| ToolStoreError::new("cannot pass its path to sqlite3", "use an absolute path"))?;
-    // Without a log no program has the database open, and reading it must not create files beside it.
-    let has_log = place.with_file_name(format!("{}-wal", file_name(place))).exists();
-    let mode = if has_log { "mode=ro" } else { "mode=ro&immutable=1" };
-    let select = |query: &str| select_rows(&format!("{url}?{mode}"), query, within);
-    let tables = select("SELECT name FROM sqlite_master WHERE type = 'table'")?;
-    let tables = String::from_utf8_lossy(&tables).into_owned();
-    let there: Vec<&str> =
-        TABLES.iter().filter(|(table, _)| tables.lines().any(|name| name == *table)).map(|(_, query)| *query).collect();
-    if there.is_empty() {
-        return Err(ToolStoreError::new(
-            "it has no table of auth profiles that keepalive knows",
-            "use OpenClaw's database: ~/.openclaw/state/openclaw.sqlite, or openclaw-agent.sqlite of an agent",
-        ));
-    }
-    let mut rows = Zeroizing::new(Vec::new());
-    for query in there {
-        rows.extend_from_slice(&select(query)?);
-    }
-    Ok(Some(rows))
-}
-
-fn select_rows(database: &str, query: &str, within: &str) -> Result<Zeroizing<Vec<u8>>, ToolStoreError> {
-    let argv = ["sqlite3", "-readonly", "-batch", "-noheader", "-init", "/dev/null", "-cmd", ".timeout 2000"];
-    let argv: Vec<_> = argv.into_iter().chain([database, query]).map(str::to_owned).collect();
-    process::run_command(&argv, within, WaitPolicy::Silent { longest: MAX_STORE_BYTES }).map_err(|e| match e {
-        process::CommandError::Start(..) => ToolStoreError::new(
-            "it is an SQLite database, but the program sqlite3 is not installed",
-            "apt-get install sqlite3",
-        ),
-        e => ToolStoreError::new(
-            format!("it has no auth profiles that sqlite3 can read: {e}"),
-            "use OpenClaw's database: ~/.openclaw/state/openclaw.sqlite, or openclaw-agent.sqlite of an agent",
-        ),
-    })
-}
-
 /// pizauth keeps its tokens in memory, and this command of it prints them.
-const PIZAUTH_DUMP: &str = "pizauth dump";
+pub(super) const PIZAUTH_DUMP: &str = "pizauth dump";
 
 fn pizauth_dump(within: &str) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
     let argv: Vec<String> = PIZAUTH_DUMP.split(' ').map(str::to_owned).collect();
     let dumped = process::run_command(&argv, within, WaitPolicy::Silent { longest: MAX_STORE_BYTES });
     dumped.map(Some).map_err(|e| ToolStoreError::new(e.to_string(), "start pizauth, or sign in again: keepalive login"))
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Reads tools that show their tokens only through their own program, which may ask the person for a password.
@@ -367,6 +301,10 @@ fn read_by_tool(tool: Tool, selector: &Selector) -> Result<StoreBytes, Failure> 
     };
     let place = argv.join(" ");
     match process::run_command(&argv, "", WaitPolicy::Interactive { longest: MAX_STORE_BYTES }) {
+        Ok(bytes) if bytes.trim_ascii().is_empty() => {
+            let hint = format!("try it yourself: {place}");
+            Err(ToolStoreError::new("it printed nothing", hint).to_failure(name, &place))
+        }
         Ok(bytes) => Ok(StoreBytes { bytes, location: place, can_be_reread: false }),
         Err(e) => {
             let hint = format!("or sign in separately from {name}: keepalive login");

@@ -147,12 +147,12 @@ pub(super) fn discover(whom: IssuerPolicy<'_>, fetch: &Fetch<'_>) -> Result<(Met
         let document = match fetch(url) {
             Ok(document) => document,
             Err(why) => {
-                reasons.push(format!("{path}: {why}"));
+                reasons.push((path, why));
                 continue;
             }
         };
         if document.status != 200 {
-            reasons.push(format!("{path}: the server returned {}", document.status));
+            reasons.push((path, format!("the server returned {}", document.status)));
             continue;
         }
         match serde_json::from_slice::<Metadata>(&document.body) {
@@ -161,7 +161,7 @@ pub(super) fn discover(whom: IssuerPolicy<'_>, fetch: &Fetch<'_>) -> Result<(Met
                 Err(why) => refused.push(format!("{path}: {why}")),
             },
             // The error of the parser may quote the server.
-            Err(e) => reasons.push(whom.sent.printable(&format!("{path}: not metadata: {e}"))),
+            Err(e) => reasons.push((path, whom.sent.printable(&format!("not metadata: {e}")))),
         }
     }
     if !refused.is_empty() {
@@ -169,9 +169,20 @@ pub(super) fn discover(whom: IssuerPolicy<'_>, fetch: &Fetch<'_>) -> Result<(Met
         let hint = "nothing was sent; check `issuer` in the provider's section";
         return Err(PrepareError::Config(Failure::new(ErrorKind::Discovery, message).with_hint(hint)));
     }
-    let message = format!("cannot discover the endpoints of {issuer}: {}", reasons.join("; "));
+    let message = format!("cannot discover the endpoints of {issuer}: {}", once_each(&reasons));
     let hint = "check the network and `issuer`, or set token_endpoint in the provider's section";
     Err(PrepareError::Unreachable(Failure::new(ErrorKind::Discovery, message).with_hint(hint)))
+}
+
+/// Why each path gave nothing; one reason for all of them stands once.
+fn once_each(reasons: &[(String, String)]) -> String {
+    match reasons {
+        [(_, first), more @ ..] if more.iter().all(|(_, why)| why == first) => {
+            let paths: Vec<_> = reasons.iter().map(|(path, _)| path.as_str()).collect();
+            format!("{first} ({})", paths.join(" and "))
+        }
+        _ => reasons.iter().map(|(path, why)| format!("{path}: {why}")).collect::<Vec<_>>().join("; "),
+    }
 }
 
 /// RFC 8414 puts the well-known part between host and path, OpenID Connect after the path.
@@ -358,6 +369,13 @@ mod tests {
         };
         place.load(T0, &fetch).unwrap();
         assert!(stepped_back.get(), "what comes from the future is no cache");
+    }
+
+    #[test]
+    fn one_reason_for_both_paths_stands_once() {
+        let reasons = |second: &str| [("/a".to_owned(), "cannot connect".to_owned()), ("/b".into(), second.into())];
+        assert_eq!(once_each(&reasons("cannot connect")), "cannot connect (/a and /b)");
+        assert_eq!(once_each(&reasons("gone")), "/a: cannot connect; /b: gone");
     }
 
     #[test]

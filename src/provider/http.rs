@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use url::{Host, Url};
 use zeroize::Zeroizing;
@@ -242,6 +242,7 @@ pub(super) async fn send_and_read(
         content_type: text(response.headers(), CONTENT_TYPE),
         content_encoding: joined_header(response.headers(), CONTENT_ENCODING),
         retry_after: text(response.headers(), RETRY_AFTER),
+        location: text(response.headers(), LOCATION),
         body: Zeroizing::new(Vec::new()),
         is_complete: false,
         sent: SentSecrets::default(),
@@ -315,6 +316,8 @@ fn build_client(key: &ClientCacheKey, authorities: Option<&[u8]>) -> Result<reqw
     }
     if *is_loopback {
         builder = builder.no_proxy();
+    } else {
+        builder = proxy::unread_by_client().into_iter().fold(builder, reqwest::ClientBuilder::proxy);
     }
     let failed = |why: &str| match ca_file {
         Some(path) => ca_file_error(path, why),

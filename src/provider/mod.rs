@@ -170,6 +170,8 @@ pub struct RawResponse {
     pub content_type: Option<String>,
     pub content_encoding: Option<String>,
     pub retry_after: Option<String>,
+    /// Where a redirect points. None is followed.
+    pub location: Option<String>,
     pub body: Zeroizing<Vec<u8>>,
     /// The body ended as announced, within the cap.
     pub is_complete: bool,
@@ -178,6 +180,15 @@ pub struct RawResponse {
 }
 
 impl RawResponse {
+    /// The host that a redirect points to, or the words that it names none.
+    pub fn redirect_host(&self) -> Option<String> {
+        if !(300..400).contains(&self.status) {
+            return None;
+        }
+        let host = self.location.as_ref().and_then(|text| Some(url::Url::parse(text).ok()?.host_str()?.to_owned()));
+        Some(host.map_or("another path".into(), |host| self.sent.printable(&host)))
+    }
+
     /// The value for a response whose head did not arrive.
     pub fn empty() -> Self {
         Self {
@@ -185,6 +196,7 @@ impl RawResponse {
             content_type: None,
             content_encoding: None,
             retry_after: None,
+            location: None,
             body: Zeroizing::new(Vec::new()),
             is_complete: false,
             sent: SentSecrets::default(),

@@ -1,5 +1,7 @@
 //! The proxy that the environment names for a URL: whether it can be used, and what messages call it.
 
+use std::borrow::Cow;
+
 use hyper_util::client::proxy::matcher::Matcher;
 use url::Url;
 
@@ -44,7 +46,7 @@ fn find(url: &Url, variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<N
     let own = if url.scheme() == "https" { ["HTTPS_PROXY", "https_proxy"] } else { ["HTTP_PROXY", "http_proxy"] };
     let named = [first(own), first(["ALL_PROXY", "all_proxy"])];
     let Some((name, text)) = named.into_iter().flatten().find(|(_, text)| !text.is_empty()) else { return Ok(None) };
-    match proxy_by(&text) {
+    match proxy_by(&with_lower_scheme(&text)) {
         Some(proxy) => {
             let uri = proxy.uri();
             let address =
@@ -55,6 +57,37 @@ fn find(url: &Url, variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<N
         None => Err(Failure::new(ErrorKind::Config, format!("{name} does not name a proxy that can be used"))
             .with_hint(format!("write it as SCHEME://HOST:PORT; the schemes are {SCHEMES}"))),
     }
+}
+
+/// Schemes have no case (RFC 3986 §3.1), but the client reads only those in lower case.
+fn with_lower_scheme(text: &str) -> Cow<'_, str> {
+    match text.split_once("://") {
+        Some((scheme, rest)) if scheme.bytes().any(|b| b.is_ascii_uppercase()) => {
+            format!("{}://{rest}", scheme.to_ascii_lowercase()).into()
+        }
+        _ => text.into(),
+    }
+}
+
+/// The proxies of the environment, where the client would not read one of them by itself; else none.
+pub(super) fn unread_by_client() -> Vec<reqwest::Proxy> {
+    proxies(&paths::user_variable)
+}
+
+fn proxies(variable: &dyn Fn(&str) -> Option<String>) -> Vec<reqwest::Proxy> {
+    let first = |names: [&str; 2]| names.into_iter().find_map(variable).filter(|text| !text.is_empty());
+    let all = || first(["ALL_PROXY", "all_proxy"]);
+    let https = first(["HTTPS_PROXY", "https_proxy"]).or_else(all);
+    let http = first(["HTTP_PROXY", "http_proxy"]).or_else(all);
+    let is_read =
+        |text: &Option<String>| text.as_ref().is_none_or(|text| matches!(with_lower_scheme(text), Cow::Borrowed(_)));
+    if variable("REQUEST_METHOD").is_some() || (is_read(&https) && is_read(&http)) {
+        return Vec::new();
+    }
+    let except = reqwest::NoProxy::from_string(&first(["NO_PROXY", "no_proxy"]).unwrap_or_default());
+    let https = https.and_then(|text| reqwest::Proxy::https(&*with_lower_scheme(&text)).ok());
+    let http = http.and_then(|text| reqwest::Proxy::http(&*with_lower_scheme(&text)).ok());
+    https.into_iter().chain(http).map(|proxy| proxy.no_proxy(except.clone())).collect()
 }
 
 #[cfg(test)]
@@ -71,6 +104,7 @@ mod tests {
         let url = "https://auth.example/token";
         for (variables, expected) in [
             (&[("ALL_PROXY", "socks5h://me:secret@127.0.0.1:1080")][..], Some("socks5h://127.0.0.1:1080 (ALL_PROXY)")),
+            (&[("ALL_PROXY", "SOCKS5H://127.0.0.1:1080")], Some("socks5h://127.0.0.1:1080 (ALL_PROXY)")),
             (&[("https_proxy", "proxy.example:3128")], Some("http://proxy.example:3128 (https_proxy)")),
             (&[("HTTPS_PROXY", ""), ("all_proxy", "http://p:1")], Some("http://p:1 (all_proxy)")),
             (&[("HTTP_PROXY", "http://p:1")], None),

@@ -10,27 +10,51 @@ use crate::profile::Profile;
 /// How many gaps must agree before they count.
 const MIN_GAPS: usize = 3;
 
-/// The times of the latest runs over all profiles that no person watched.
+/// The times of the latest unattended runs over all profiles.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunHistory(Vec<Timestamp>);
+pub struct RunHistory {
+    runs: Vec<Timestamp>,
+    /// When a timer or a line of the crontab was installed that makes such runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    installed: Option<Timestamp>,
+}
 
 impl RunHistory {
+    /// That of a timer that was just installed, and has not run yet.
+    pub fn installed(now: Timestamp) -> Self {
+        Self { runs: Vec::new(), installed: Some(now) }
+    }
+
     /// Adds a run, and drops those that are not needed any more.
     pub fn record_run(&mut self, now: Timestamp) {
-        self.0.push(now);
-        let surplus = self.0.len().saturating_sub(MIN_GAPS + 1);
-        self.0.drain(..surplus);
+        self.runs.push(now);
+        let surplus = self.runs.len().saturating_sub(MIN_GAPS + 1);
+        self.runs.drain(..surplus);
     }
 
     pub fn last(&self) -> Option<Timestamp> {
-        self.0.last().copied()
+        self.runs.last().copied()
+    }
+
+    /// Since when runs can be expected: the last one, or the installation.
+    pub fn since(&self) -> Option<Timestamp> {
+        self.last().max(self.installed)
     }
 
     /// The shortest of the latest gaps; `None` until there are enough. A run by hand makes one gap small, so a large
     /// result is regular.
     pub fn interval(&self) -> Option<Duration> {
-        let gaps = self.0.windows(2).map(|pair| pair[1].since(pair[0]));
-        (self.0.len() > MIN_GAPS).then(|| gaps.min()).flatten()
+        self.gaps()?.min()
+    }
+
+    /// The longest of the latest gaps; `None` until there are enough.
+    pub fn longest_gap(&self) -> Option<Duration> {
+        self.gaps()?.max()
+    }
+
+    fn gaps(&self) -> Option<impl Iterator<Item = Duration>> {
+        let gaps = self.runs.windows(2).map(|pair| pair[1].since(pair[0]));
+        (self.runs.len() > MIN_GAPS).then_some(gaps)
     }
 }
 
@@ -75,6 +99,7 @@ mod tests {
         assert_eq!(runs(&[0, 600, 605, 1200]).interval(), Some(S(5)), "somebody looked by hand");
         assert_eq!(runs(&[0, 599, 600, 1200, 1800, 2400]).interval(), Some(S(600)), "that is long ago");
         assert_eq!(runs(&[1800, 1200, 600, 0]).interval(), Some(S(0)), "a clock that was set back");
+        assert_eq!(runs(&[0, 600, 605, 1200]).longest_gap(), Some(S(600)));
     }
 
     /// Rule 34.

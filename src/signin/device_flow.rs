@@ -53,10 +53,11 @@ impl TokenClient<'_> {
                     Failure::new(ErrorKind::Network, message).with_hint("nothing was changed; try again"),
                 )
             })?;
-        let members = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
-        if let Some(invitation) = parse_device_authorization(&members) {
-            return Ok(invitation);
-        }
+        let members = members_of(&answer.body);
+        let lack = match parse_device_authorization(&members) {
+            Ok(invitation) => return Ok(invitation),
+            Err(lack) => lack,
+        };
         match parse_grant_response(&answer) {
             // Many servers have clients for devices and clients for browsers, and which this one is the user knows.
             Ok(GrantResponse::Denied(d)) => Err(match denied_error(&d, self.prepared) {
@@ -69,9 +70,13 @@ impl TokenClient<'_> {
                 other => other,
             }),
             Ok(GrantResponse::Granted(_)) | Err(_) => {
-                let message = format!("{endpoint} returned {} without a device code", answer.status);
+                let what = match answer.redirect_host() {
+                    Some(host) => format!("a redirect to {host}, which is not followed"),
+                    None => format!("no {lack} that can be read"),
+                };
+                let message = format!("{endpoint} returned {} with {what}", answer.status);
                 Err(SignInError::Unreachable(
-                    Failure::new(ErrorKind::Server, message).with_hint("try again later, or without --device"),
+                    Failure::new(ErrorKind::Server, message).with_hint("try again later, or sign in with --paste"),
                 ))
             }
         }
@@ -107,7 +112,8 @@ impl TokenClient<'_> {
                         }
                         PollDecision::Stop => return Err(self.final_error(&d)),
                     },
-                    // A gateway's page or a 5xx does not end the code.
+                    // A gateway's page, its redirect or a 5xx does not end the code.
+                    Err(SignInError::Config(redirect)) => redirect.message,
                     Err(_) => format!("the server returned {} with an unreadable body", answer.status),
                 },
                 Err(why) => why,
@@ -119,7 +125,7 @@ impl TokenClient<'_> {
     }
 
     fn final_error(&self, d: &ErrorResponse) -> SignInError {
-        match d.code.as_str() {
+        match d.code.to_ascii_lowercase().as_str() {
             "expired_token" => {
                 let message = "the code expired before it was used";
                 SignInError::Abandoned(
@@ -132,7 +138,7 @@ impl TokenClient<'_> {
 }
 
 fn poll_decision(d: &ErrorResponse, interval: Duration) -> PollDecision {
-    match d.code.as_str() {
+    match d.code.to_ascii_lowercase().as_str() {
         "authorization_pending" => PollDecision::After(interval),
         "slow_down" => PollDecision::After((interval + SLOW_DOWN_INCREMENT).min(MAX_INTERVAL)),
         "server_error" | "temporarily_unavailable" => PollDecision::After((interval * 2).min(MAX_INTERVAL)),
@@ -140,21 +146,35 @@ fn poll_decision(d: &ErrorResponse, interval: Duration) -> PollDecision {
     }
 }
 
-fn parse_device_authorization(members: &Value) -> Option<DeviceAuthorization> {
+/// The members of a response: JSON, or a form, as some servers write it who do so with their tokens.
+fn members_of(body: &[u8]) -> Value {
+    serde_json::from_slice(body).unwrap_or_else(|_| {
+        let form = url::form_urlencoded::parse(body.trim_ascii());
+        form.map(|(name, value)| (name.into_owned(), Value::String(value.into_owned()))).collect()
+    })
+}
+
+/// `Err`: the member that is missing, or cannot be read.
+fn parse_device_authorization(members: &Value) -> Result<DeviceAuthorization, &'static str> {
     let member = |name: &str| members.get(name).or_else(|| members.get(camel_case(name)));
-    let text = |name: &str| member(name).and_then(Value::as_str).filter(|t| !t.is_empty());
+    let text = |name: &str| match member(name)? {
+        Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+        // A code of digits alone, which was not quoted.
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
     let page =
-        |name: &str| text(name).and_then(|t| Url::parse(t).ok()).filter(|u| matches!(u.scheme(), "https" | "http"));
+        |name: &str| text(name).and_then(|t| Url::parse(&t).ok()).filter(|u| matches!(u.scheme(), "https" | "http"));
     let seconds = |name: &str| {
         let value = member(name)?;
         value.as_u64().or_else(|| value.as_str()?.parse().ok()).map(Duration::from_secs)
     };
     let (shortest, longest) = EXPIRES_IN_LIMITS;
-    Some(DeviceAuthorization {
-        device_code: OneTimeSecret::new(text("device_code")?)?,
-        user_code: printable(text("user_code")?),
+    Ok(DeviceAuthorization {
+        device_code: text("device_code").and_then(OneTimeSecret::new).ok_or("device_code")?,
+        user_code: printable(&text("user_code").ok_or("user_code")?),
         // Google's older name for it.
-        verification_uri: page("verification_uri").or_else(|| page("verification_url"))?,
+        verification_uri: page("verification_uri").or_else(|| page("verification_url")).ok_or("verification_uri")?,
         verification_uri_complete: page("verification_uri_complete"),
         expires_in: seconds("expires_in").map_or(longest, |s| s.clamp(shortest, longest)),
         interval: seconds("interval").unwrap_or(DEFAULT_INTERVAL).clamp(Duration::from_secs(1), MAX_INTERVAL),
@@ -199,14 +219,31 @@ mod tests {
         let i = parse_device_authorization(&aws).unwrap();
         assert_eq!((i.user_code.as_str(), i.expires_in), ("A-B", Duration::from_secs(600)));
         assert!(i.verification_uri_complete.is_some());
-        for lack in [
-            json!({"user_code": "u", "verification_uri": "https://a.example"}),
-            json!({"device_code": "d", "user_code": "u", "verification_uri": "javascript:alert(1)"}),
-            json!({"error": "invalid_client"}),
-            Value::Null,
+        for (members, lack) in [
+            (json!({"user_code": "u", "verification_uri": "https://a.example"}), "device_code"),
+            (json!({"device_code": "d", "verification_uri": "https://a.example"}), "user_code"),
+            (
+                json!({"device_code": "d", "user_code": "u", "verification_uri": "javascript:alert(1)"}),
+                "verification_uri",
+            ),
+            (json!({"error": "invalid_client"}), "device_code"),
+            (Value::Null, "device_code"),
         ] {
-            assert!(parse_device_authorization(&lack).is_none(), "{lack}");
+            assert_eq!(parse_device_authorization(&members).unwrap_err(), lack, "{members}");
         }
+    }
+
+    #[test]
+    fn device_response_as_a_form_or_with_a_numeric_code_is_read() {
+        for body in [
+            "device_code=d&user_code=1234&verification_uri=https%3A%2F%2Fa.example%2F&expires_in=600&interval=2\n",
+            r#"{"device_code":"d","user_code":1234,"verification_uri":"https://a.example/","expires_in":600,"interval":2}"#,
+        ] {
+            let i = parse_device_authorization(&members_of(body.as_bytes())).unwrap();
+            assert_eq!((i.user_code.as_str(), i.verification_uri.as_str()), ("1234", "https://a.example/"));
+            assert_eq!((i.expires_in, i.interval), (Duration::from_secs(600), Duration::from_secs(2)));
+        }
+        assert!(parse_device_authorization(&members_of(b"<html>user_code=1</html>")).is_err());
     }
 
     #[test]
@@ -215,7 +252,9 @@ mod tests {
             poll_decision(&ErrorResponse::new(code, None, &SentSecrets::default()), Duration::from_secs(secs))
         };
         assert_eq!(step("authorization_pending", 5), PollDecision::After(Duration::from_secs(5)));
+        assert_eq!(step("AUTHORIZATION_PENDING", 5), PollDecision::After(Duration::from_secs(5)));
         assert_eq!(step("slow_down", 5), PollDecision::After(Duration::from_secs(10)));
+        assert_eq!(step("Slow_Down", 5), PollDecision::After(Duration::from_secs(10)));
         assert_eq!(step("slow_down", 59), PollDecision::After(MAX_INTERVAL));
         for over in ["access_denied", "expired_token", "invalid_grant"] {
             assert_eq!(step(over, 5), PollDecision::Stop);

@@ -1,4 +1,4 @@
-//! The loopback redirect (RFC 8252 §7.3): listens until the browser brings the redirect of this attempt, then closes.
+//! The loopback redirect (RFC 8252 §7.3 and RFC 8252 §8.3): listens until the browser brings the redirect of this attempt, then closes.
 
 use std::convert::Infallible;
 use std::io;
@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY};
+use hyper::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY,
+};
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -61,6 +63,8 @@ pub enum LoginEvent {
     BrowserFailed(String),
     /// A line was typed or pasted; `None` if it can be neither URL nor code.
     Pasted(Option<OneTimeSecret>),
+    /// A line without text was typed.
+    EmptyLine,
     /// Nothing more will be typed.
     PasteEnded,
     /// Ctrl-C.
@@ -70,6 +74,8 @@ pub enum LoginEvent {
 /// The state that all connections share.
 struct ListenerState {
     path: String,
+    /// What a Host header may say: the redirect's own host or an address that is listened on, with the port.
+    hosts: Vec<String>,
     state: String,
     is_taken: AtomicBool,
     events: Sender<LoginEvent>,
@@ -103,10 +109,21 @@ impl LoopbackListener {
         self.port
     }
 
+    fn hosts(&self, redirect_uri: &Url) -> Vec<String> {
+        let addresses = self.listeners.iter().filter_map(|listener| listener.local_addr().ok());
+        let mut hosts: Vec<_> = addresses.map(|address| address.to_string()).collect();
+        let host = redirect_uri.host_str().unwrap_or_default();
+        hosts.push(format!("{host}:{}", self.port));
+        // A browser leaves out the default port.
+        hosts.extend((self.port == 80).then(|| host.to_owned()));
+        hosts
+    }
+
     /// Starts to serve the redirect of `attempt`; requests are reported to `events`.
     pub fn serve(&mut self, attempt: &AuthorizationRequest, events: Sender<LoginEvent>) -> io::Result<()> {
         let post = Arc::new(ListenerState {
             path: attempt.redirect_uri.path().to_owned(),
+            hosts: self.hosts(&attempt.redirect_uri),
             state: attempt.state.clone(),
             is_taken: AtomicBool::new(false),
             events,
@@ -201,7 +218,7 @@ async fn serve_connection(stream: tokio::net::TcpStream, post: Arc<ListenerState
     let (_connection, served) = oneshot::channel();
     let served = Mutex::new(Some(served));
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        let outcome = match_request(&post, request.method(), request.uri(), &served);
+        let outcome = match_request(&post, &request, &served);
         async move {
             let response = match outcome {
                 Ok(page) => page.await.unwrap_or_else(|_| gone_page()),
@@ -221,12 +238,24 @@ type PendingPage = oneshot::Receiver<Response<Full<Bytes>>>;
 
 /// Whether this request is the redirect of the attempt. If so, its page comes later, when the outcome of the sign-in is
 /// known.
-fn match_request(
+fn match_request<B>(
     post: &ListenerState,
-    method: &Method,
-    uri: &hyper::Uri,
+    request: &hyper::Request<B>,
     served: &Mutex<Option<oneshot::Receiver<Infallible>>>,
 ) -> Result<PendingPage, Box<Response<Full<Bytes>>>> {
+    let (method, uri) = (request.method(), request.uri());
+    // A page of the web whose name was made to lead here (DNS rebinding) has the name of another host.
+    if !is_named(&post.hosts, uri, request.headers()) {
+        if uri.path() == post.path {
+            let _ending =
+                post.events.send(LoginEvent::StrayRedirect("it is for another host than this machine".into()));
+        }
+        return Err(Box::new(page(
+            StatusCode::MISDIRECTED_REQUEST,
+            "Wrong host",
+            "This address is not of this machine.",
+        )));
+    }
     if method != Method::GET || uri.path() != post.path {
         return Err(Box::new(page(StatusCode::NOT_FOUND, "Not found", "There is nothing here.")));
     }
@@ -247,6 +276,14 @@ fn match_request(
         }
         _ => Err(Box::new(gone_page())),
     }
+}
+
+/// Whether a request names one of `hosts`, once.
+fn is_named(hosts: &[String], uri: &hyper::Uri, headers: &HeaderMap) -> bool {
+    let mut named = headers.get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
+    let is_ours = |named: &str| hosts.iter().any(|host| host.eq_ignore_ascii_case(named));
+    let is_target_ours = uri.authority().is_none_or(|authority| is_ours(authority.as_str()));
+    is_target_ours && named.next().is_some_and(is_ours) && named.next().is_none()
 }
 
 /// What a redirect without our state asked for, without anything that may be a code.
@@ -294,4 +331,38 @@ pub fn listen(redirect: &Redirect, runtime: &Handle) -> Result<(LoopbackListener
     let doorstep = LoopbackListener::bind(redirect, runtime)?;
     let url = redirect.with_port(doorstep.port());
     Ok((doorstep, url))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_for_another_host_is_refused() {
+        let own = ["127.0.0.1:7".to_owned(), "[::1]:7".into(), "localhost:7".into()];
+        let named = |uri: &str, hosts: &[&str]| {
+            let mut request = hyper::Request::builder().uri(uri);
+            for host in hosts {
+                request = request.header(HOST, *host);
+            }
+            let request = request.body(()).unwrap();
+            is_named(&own, request.uri(), request.headers())
+        };
+        for host in ["127.0.0.1:7", "[::1]:7", "localhost:7", "LocalHost:7"] {
+            assert!(named("/callback", &[host]), "{host}");
+        }
+        for hosts in [
+            &["evil.example:7"][..],
+            &["127.0.0.1"],
+            &["127.0.0.1:8"],
+            &["localhost:7.evil.example"],
+            &["127.0.0.1.evil.example:7"],
+            &[""],
+            &[],
+            &["localhost:7", "evil.example"],
+        ] {
+            assert!(!named("/callback", hosts), "{hosts:?}");
+        }
+        assert!(!named("http://evil.example:7/callback", &["localhost:7"]));
+    }
 }

@@ -48,6 +48,12 @@ pub fn parse_grant_response(answer: &RawResponse) -> Result<GrantResponse, SignI
         ParsedResponse::Granted(granted) => Ok(GrantResponse::Granted(granted)),
         ParsedResponse::Denied(denied) => Ok(GrantResponse::Denied(denied)),
         ParsedResponse::Unreadable => {
+            if let Some(host) = answer.redirect_host() {
+                let message =
+                    format!("the server returned {}, a redirect to {host}, which is not followed", answer.status);
+                let hint = "a token goes only to the endpoint that is configured: check issuer or token_endpoint";
+                return Err(SignInError::Config(Failure::new(ErrorKind::Server, message).with_hint(hint)));
+            }
             let message = format!("the server returned {} without a token", answer.status);
             Err(SignInError::Unreachable(Failure::new(ErrorKind::Server, message).with_hint("try again later")))
         }
@@ -69,7 +75,7 @@ pub fn denied_error(denied: &ErrorResponse, prepared: &PreparedProvider) -> Sign
         | ClientAuth::ClientSecretPost => "client_id, client_auth and client_secret",
     };
     let is_of_client = provider.client_codes.iter().any(|code| code.eq_ignore_ascii_case(&denied.code));
-    match denied.code.as_str() {
+    match denied.code.to_ascii_lowercase().as_str() {
         code if is_of_client => {
             let message = format!("{} rejects the client: {code}{reason}", provider.name);
             let failure = Failure::new(ErrorKind::of_provider(code), message);
@@ -116,9 +122,10 @@ pub fn credential(
              authorization_endpoint"
                 .into()
         } else {
+            let requested = if provider.scopes.is_empty() { "none".into() } else { provider.scopes.join(" ") };
             format!(
-                "allow refresh tokens in the client's settings there; if they need a scope, add it: scopes = [..., \
-                 \"offline_access\"] in [provider.{}]",
+                "allow refresh tokens in the client's settings there; requested scopes: {requested}; if one for refresh tokens is \
+                 lacking, such as offline_access, add it with --scope, or to scopes in [provider.{}]",
                 provider.name
             )
         };
@@ -133,6 +140,25 @@ mod tests {
 
     use super::*;
     use crate::credential::secret::AccessToken;
+
+    #[test]
+    fn redirect_of_the_token_endpoint_is_named_by_its_host() {
+        let told = |location: Option<&str>| {
+            let location = location.map(str::to_owned);
+            match parse_grant_response(&RawResponse {
+                status: 307,
+                location,
+                is_complete: true,
+                ..RawResponse::empty()
+            }) {
+                Err(SignInError::Config(failure)) => failure.message,
+                other => panic!("{other:?}"),
+            }
+        };
+        let expected = |host: &str| format!("the server returned 307, a redirect to {host}, which is not followed");
+        assert_eq!(told(Some("https://elsewhere.example/token?code=x")), expected("elsewhere.example"));
+        assert_eq!((told(Some("/token/")), told(None)), (expected("another path"), expected("another path")));
+    }
 
     #[test]
     fn account_name_prefers_email_over_subject() {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::keyring::KeyringError;
+use super::keyring::{KeyringError, KeyringProgram};
 use crate::outcome::{ErrorKind, Failure, ManualSection, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::store::disk::envelope::UnsealError;
@@ -41,8 +41,8 @@ pub enum StoreError {
     OtherKey { path: PathBuf, id: String, location: String },
     #[error("{}", .0)]
     Keyring(#[from] KeyringError),
-    #[error("the keyring has no sealing key for this store ({store})")]
-    KeyMissing { store: String },
+    #[error("the keyring{} has no sealing key for this store ({store})", program_text(*program))]
+    KeyMissing { store: String, program: Option<KeyringProgram> },
     #[error("the sealing key in the keyring is damaged")]
     KeyDamaged,
     #[error("{error}")]
@@ -213,7 +213,7 @@ impl StoreError {
             Self::LaterVersion { .. } => "use the version of keepalive that wrote it, or a newer one".into(),
             Self::CannotUnseal { .. } => format!("{RESTORE_HINT}, or sign in again"),
             Self::Keyring(error) => error.hint().to_owned(),
-            Self::KeyMissing { .. } => format!("unlock or restore the keyring that has the key; {KEY_LOST_HINT}"),
+            Self::KeyMissing { .. } => key_missing_hint(),
             Self::OtherKey { id, location, .. } => format!("restore key {id} to {location}; {KEY_LOST_HINT}"),
             Self::KeyDamaged => format!("restore the keyring from a backup; {KEY_LOST_HINT}"),
             Self::KeyUnavailable { error, sealed_under } => key_unavailable_hint(error, sealed_under),
@@ -287,6 +287,18 @@ fn ledger_damaged_hint(ledger: &Path) -> String {
 /// The hint for a lost key: what is sealed with it must go before another key takes its place.
 const KEY_LOST_HINT: &str =
     "if it is lost for good: keepalive logout PROFILE --forget for each profile, then sign in again";
+
+/// The hint for a key that the keyring does not have: each program and each session bus has items of its own.
+fn key_missing_hint() -> String {
+    format!(
+        "unlock or restore the keyring that has the key, or run where that is the keyring of the session; \
+         {KEY_LOST_HINT}, with [store] kind = \"file\" if no keyring shall be needed"
+    )
+}
+
+fn program_text(program: Option<KeyringProgram>) -> String {
+    program.map_or_else(String::new, |program| format!(" ({program})"))
+}
 
 /// The hint for a key that cannot be read: a new key helps only if nothing is sealed with the old one.
 fn key_unavailable_hint(error: &KeyError, sealed_under: &SealedUnder) -> String {

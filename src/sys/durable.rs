@@ -7,6 +7,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+/// No file of a person or of another program that is read whole is larger.
+const MAX_FOREIGN_BYTES: u64 = 16 * 1024 * 1024;
+
 /// A file of up to so many bytes is read without asking for its length first.
 const SMALL_FILE: usize = 8192;
 
@@ -52,8 +55,17 @@ pub fn read_open(path: &Path) -> io::Result<Option<(Vec<u8>, File)>> {
 /// Reads a whole file of a person or of another program.
 pub fn read_foreign(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open_foreign(path)?.read_to_end(&mut bytes)?;
+    read_to_limit(&open_foreign(path)?, &mut bytes)?;
     Ok(bytes)
+}
+
+/// Reads an open file to its end, which a device in its place may not have.
+pub fn read_to_limit(file: &File, bytes: &mut Vec<u8>) -> io::Result<()> {
+    file.take(MAX_FOREIGN_BYTES + 1).read_to_end(bytes)?;
+    match bytes.len() as u64 > MAX_FOREIGN_BYTES {
+        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16 MiB")),
+        false => Ok(()),
+    }
 }
 
 /// Opens a file of a person or of another program.

@@ -16,7 +16,8 @@ pub struct FilePlace {
     /// Nanoseconds since 1970; `None` where the filesystem or the kernel does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     born: Option<String>,
-    /// The subvolume or dataset, on filesystems whose snapshots keep the other two.
+    /// The subvolume or dataset, on filesystems whose snapshots keep the other two; on overlayfs the directory with the
+    /// changes, because all containers of an image have its files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     volume: Option<String>,
 }
@@ -33,10 +34,10 @@ impl FilePlace {
         }
     }
 
-    /// Whether it is the same file. What only one of the two knows is not compared.
+    /// Whether it is the same file. A birth that only one of the two knows is not compared.
     pub fn is_same(&self, other: &Self) -> bool {
         let agree = |a: &Option<String>, b: &Option<String>| a.is_none() || b.is_none() || a == b;
-        self.inode == other.inode && agree(&self.born, &other.born) && agree(&self.volume, &other.volume)
+        self.inode == other.inode && agree(&self.born, &other.born) && self.volume == other.volume
     }
 }
 
@@ -52,10 +53,10 @@ mod linux {
 
     const BTRFS: u64 = 0x9123_683e;
     const ZFS: u64 = 0x2fc1_2fc1;
+    const OVERLAY: u64 = 0x794c_7630;
     /// Filesystems that keep an inode number for the life of the file: ext2 to ext4, xfs, btrfs, tmpfs, overlayfs, zfs,
     /// f2fs, bcachefs, ecryptfs.
-    const STABLE: [u64; 9] =
-        [0xef53, 0x5846_5342, BTRFS, 0x0102_1994, 0x794c_7630, ZFS, 0xf2f5_2010, 0xca45_1a4e, 0xf15f];
+    const STABLE: [u64; 9] = [0xef53, 0x5846_5342, BTRFS, 0x0102_1994, OVERLAY, ZFS, 0xf2f5_2010, 0xca45_1a4e, 0xf15f];
 
     pub(super) fn place_of(file: &File) -> io::Result<Option<FilePlace>> {
         let kind = u64::try_from(rustix::fs::fstatfs(file)?.f_type).unwrap_or(0) & 0xffff_ffff;
@@ -65,12 +66,31 @@ mod linux {
         // A kernel or a sandbox without statx(2) tells no birth.
         let about = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok();
         let birth = about.filter(|about| about.stx_mask & StatxFlags::BTIME.bits() != 0).map(|about| about.stx_btime);
-        let volume = [BTRFS, ZFS].contains(&kind).then(|| rustix::fs::fstatvfs(file)).transpose()?;
+        let volume = match kind {
+            BTRFS | ZFS => Some(format!("{:x}", rustix::fs::fstatvfs(file)?.f_fsid)),
+            OVERLAY => {
+                let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+                let Some(upper) = upper_dir(&mounts, file.metadata()?.dev()) else { return Ok(None) };
+                Some(upper.to_owned())
+            }
+            _ => None,
+        };
         Ok(Some(FilePlace {
             inode: file.metadata()?.ino(),
             born: birth.map(|at| (i128::from(at.tv_sec) * 1_000_000_000 + i128::from(at.tv_nsec)).to_string()),
-            volume: volume.map(|volume| format!("{:x}", volume.f_fsid)),
+            volume,
         }))
+    }
+
+    /// The directory that takes the changes of the overlay with this device number, by proc_pid_mountinfo(5). (pure)
+    pub(super) fn upper_dir(mounts: &str, device: u64) -> Option<&str> {
+        let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+        let options = mounts.lines().find_map(|line| {
+            let (about, kind) = line.split_once(" - ")?;
+            let is_it = about.split(' ').nth(2) == Some(&number) && kind.starts_with("overlay ");
+            kind.rsplit(' ').next().filter(|_| is_it)
+        })?;
+        options.split(',').find_map(|option| option.strip_prefix("upperdir="))
     }
 }
 
@@ -93,13 +113,24 @@ mod tests {
     }
 
     #[test]
-    fn unknown_birth_or_volume_is_not_compared() {
+    fn upper_directory_tells_the_containers_of_an_image_apart() {
+        let line =
+            "36 35 0:61 / / rw,relatime shared:1 - overlay overlay rw,lowerdir=/l/a:/l/b,upperdir=/u/x/diff,workdir=/w";
+        let mounts = format!("35 1 254:0 / /mnt rw - ext4 /dev/vda rw\n{}\n", line);
+        assert_eq!(linux::upper_dir(&mounts, 61), Some("/u/x/diff"));
+        assert_eq!(linux::upper_dir(&mounts, 62), None);
+        assert_eq!(linux::upper_dir(&mounts.replace("upperdir=", "upper="), 61), None, "read-only");
+    }
+
+    #[test]
+    fn unknown_birth_is_not_compared() {
         let place = |born: Option<&str>, volume: Option<&str>| FilePlace {
             inode: 1,
             born: born.map(str::to_owned),
             volume: volume.map(str::to_owned),
         };
-        assert!(place(Some("1"), None).is_same(&place(None, Some("v"))));
+        assert!(place(Some("1"), None).is_same(&place(None, None)));
+        assert!(!place(None, None).is_same(&place(None, Some("v"))), "an overlay over the directory");
         assert!(!place(Some("1"), None).is_same(&place(Some("2"), None)));
         assert!(!place(None, Some("v")).is_same(&place(None, Some("w"))));
     }

@@ -28,8 +28,8 @@ pub struct Environment {
     pub is_config_explicit: bool,
     pub state_dir: PathBuf,
     pub socket: PathBuf,
-    /// The session bus; `None` lets the D-Bus library find none.
-    pub bus_address: Option<String>,
+    /// `None` lets the D-Bus library find none.
+    pub session_bus: Option<SessionBus>,
     pub home: Option<PathBuf>,
     /// `$XDG_RUNTIME_DIR`, or the place where systemd puts it.
     pub runtime_dir: Option<PathBuf>,
@@ -47,6 +47,14 @@ pub struct Environment {
     pub tool_dirs: ToolDirs,
 }
 
+/// The session bus, and what the keyrings on it can be told by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionBus {
+    pub address: String,
+    /// Where KWallet has its settings; the last file counts.
+    pub kwallet_settings: Vec<PathBuf>,
+}
+
 /// The directories of other tools; `None` if the home directory is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ToolDirs {
@@ -56,6 +64,7 @@ pub struct ToolDirs {
     pub claude: Option<PathBuf>,
     /// `GROK_HOME`.
     pub grok: Option<PathBuf>,
+    /// Below `GEMINI_CLI_HOME`.
     pub gemini: Option<PathBuf>,
     /// `OPENCLAW_STATE_DIR`.
     pub openclaw: Option<PathBuf>,
@@ -103,7 +112,7 @@ impl Environment {
             socket: path(SOCKET).unwrap_or_else(|| {
                 runtime.as_ref().map_or_else(|| state.join("keepalive.sock"), |r| r.join("keepalive/keepalive.sock"))
             }),
-            bus_address: bus_address(runtime.as_deref()),
+            session_bus: session_bus(runtime.as_deref(), home.as_deref()),
             credentials_dir: path(CREDENTIALS_DIRECTORY),
             active_profiles: text(ACTIVE_PROFILES)
                 .map(|w| w.split(',').map(str::to_owned).collect())
@@ -171,13 +180,14 @@ fn path(name: &str) -> Option<PathBuf> {
 }
 
 fn tool_dirs(home: Option<&Path>) -> ToolDirs {
-    let at = |name: &str, below: &str| path(name).or_else(|| home.map(|h| h.join(below)));
+    let given = |name: &str| path(name).map(|given| whole_path(&given, home));
+    let at = |name: &str, below: &str| given(name).or_else(|| home.map(|h| h.join(below)));
     ToolDirs {
         codex: at("CODEX_HOME", ".codex"),
         claude: at("CLAUDE_CONFIG_DIR", ".claude"),
         grok: at("GROK_HOME", ".grok"),
-        gemini: home.map(|h| h.join(".gemini")),
-        openclaw: at("OPENCLAW_STATE_DIR", ".openclaw"),
+        gemini: given("GEMINI_CLI_HOME").as_deref().or(home).map(|h| h.join(".gemini")),
+        openclaw: given("OPENCLAW_STATE_DIR").or_else(|| home.map(|h| first_there(h, [".openclaw", ".clawdbot"]))),
         opencode: home.map(|h| xdg("XDG_DATA_HOME", Some(h), ".local/share").join("opencode")),
         pi: at("PI_CODING_AGENT_DIR", ".pi/agent"),
         hermes: at("HERMES_HOME", ".hermes"),
@@ -185,9 +195,28 @@ fn tool_dirs(home: Option<&Path>) -> ToolDirs {
             .map(|dir| dir.join(path("CHATGPT_AUTH_FILE").unwrap_or_else(|| "auth.json".into()))),
         cliproxy: home.map(|h| h.join(".cli-proxy-api")),
         mcp_remote: at("MCP_REMOTE_CONFIG_DIR", ".mcp-auth"),
-        rclone: path("RCLONE_CONFIG")
-            .or_else(|| home.map(|h| xdg("XDG_CONFIG_HOME", Some(h), ".config").join("rclone").join("rclone.conf"))),
-        gh: path("GH_CONFIG_DIR").or_else(|| home.map(|h| xdg("XDG_CONFIG_HOME", Some(h), ".config").join("gh"))),
+        rclone: given("RCLONE_CONFIG").or_else(|| home.map(usual_rclone)),
+        gh: given("GH_CONFIG_DIR").or_else(|| home.map(|h| xdg("XDG_CONFIG_HOME", Some(h), ".config").join("gh"))),
+    }
+}
+
+/// The first of the directories below `home` that is there, or the one that would be made.
+fn first_there(home: &Path, names: [&str; 2]) -> PathBuf {
+    names.map(|name| home.join(name)).into_iter().find(|dir| dir.exists()).unwrap_or_else(|| home.join(names[0]))
+}
+
+/// Where rclone has its configuration: in the home directory itself if an earlier version put it there.
+fn usual_rclone(home: &Path) -> PathBuf {
+    let (new, old) =
+        (xdg("XDG_CONFIG_HOME", Some(home), ".config").join("rclone/rclone.conf"), home.join(".rclone.conf"));
+    if old.exists() && !new.exists() { old } else { new }
+}
+
+/// A path that means the same from every directory. Tools read a tilde that the shell left.
+fn whole_path(given: &Path, home: Option<&Path>) -> PathBuf {
+    match (given.strip_prefix("~"), home) {
+        (Ok(below), Some(home)) => home.join(below),
+        _ => std::path::absolute(given).unwrap_or_else(|_| given.to_owned()),
     }
 }
 
@@ -259,9 +288,18 @@ fn usual_runtime_dir() -> Option<PathBuf> {
     None
 }
 
-fn bus_address(runtime: Option<&Path>) -> Option<String> {
-    text("DBUS_SESSION_BUS_ADDRESS").or_else(|| {
+fn session_bus(runtime: Option<&Path>, home: Option<&Path>) -> Option<SessionBus> {
+    let address = text("DBUS_SESSION_BUS_ADDRESS").or_else(|| {
         let bus = runtime?.join("bus");
         bus.exists().then(|| format!("unix:path={}", bus.display()))
-    })
+    })?;
+    Some(SessionBus { address, kwallet_settings: kwallet_settings(home) })
+}
+
+/// The settings of KDE's programs: those of the machine, the most important first as the XDG specification has them, then
+/// those of the user.
+fn kwallet_settings(home: Option<&Path>) -> Vec<PathBuf> {
+    let machine = text("XDG_CONFIG_DIRS").unwrap_or_else(|| "/etc/xdg".to_owned());
+    let machine = machine.split(':').rev().map(PathBuf::from).filter(|dir| dir.is_absolute());
+    machine.chain([xdg("XDG_CONFIG_HOME", home, ".config")]).map(|dir| dir.join("kwalletrc")).collect()
 }

@@ -1,7 +1,7 @@
 //! Reads a file with a secret, if no other user may read it.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -28,7 +28,7 @@ pub enum SecretFileError {
 /// Reads the file. Its permissions are asked of the open file, so that it cannot be exchanged in between.
 pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
     let unreadable = |error| SecretFileError::Unreadable { error, is_ours: is_owned(path) };
-    let mut file = match durable::open_foreign(path) {
+    let file = match durable::open_foreign(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(SecretFileError::Missing),
         Err(e) => return Err(unreadable(e)),
@@ -43,7 +43,7 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
         }
     }
     let mut bytes = Zeroizing::new(Vec::new());
-    file.read_to_end(&mut bytes).map_err(unreadable)?;
+    durable::read_to_limit(&file, &mut bytes).map_err(unreadable)?;
     Ok(bytes)
 }
 

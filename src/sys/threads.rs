@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
 use tokio::runtime::{Builder, Runtime};
@@ -28,10 +28,29 @@ pub fn panic_text(payload: &(dyn Any + Send)) -> &str {
 
 /// Builds a runtime. tokio panics where it can have no thread or no descriptor; here that is an error, as any other.
 pub fn build_runtime(builder: &mut Builder) -> io::Result<Runtime> {
+    without_panic(|| builder.enable_all().build())
+}
+
+/// Calls a function of tokio that may panic for want of a thread or a descriptor.
+pub fn without_panic<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     IS_PANIC_CAUGHT.set(true);
-    let built = catch_unwind(AssertUnwindSafe(|| builder.enable_all().build()));
+    let done = catch_unwind(AssertUnwindSafe(call));
     IS_PANIC_CAUGHT.set(false);
-    built.unwrap_or_else(|payload| Err(io::Error::other(panic_text(payload.as_ref()).to_owned())))
+    done.unwrap_or_else(|payload| Err(io::Error::other(panic_text(payload.as_ref()).to_owned())))
+}
+
+/// Whether `count` more threads can be had now.
+pub fn check_available(count: usize) -> io::Result<()> {
+    let mut held = Vec::new();
+    for _ in 0..count {
+        let (hold, gate) = mpsc::channel::<()>();
+        held.push((hold, thread::Builder::new().spawn(move || gate.recv().is_err())?));
+    }
+    for (hold, waiting) in held {
+        drop(hold);
+        let _ended = waiting.join();
+    }
+    Ok(())
 }
 
 /// Does `work` for each item, on at most `limit` threads, this one included. The results are in the order of the items.

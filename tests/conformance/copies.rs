@@ -44,6 +44,22 @@ fn directory_that_was_taken_over_elsewhere_sends_nothing() {
     assert_eq!(world.server.counts().presented_again, 0);
 }
 
+/// Key and item have the same names for both directories.
+#[test]
+fn forget_after_a_take_over_keeps_what_the_new_owner_has() {
+    let world = World::new(None, RotationMode::Strict, "");
+    let copy = world.copied();
+    assert_eq!(take_over(&copy), TakeOverResult::TakenOver);
+    assert_eq!(copy.refresh().kind, OutcomeKind::Refreshed);
+    let before = world.keyring.snapshot();
+    for _ in 0..2 {
+        let _told = world.log_out(true, false);
+        assert_eq!(world.keyring.snapshot(), before);
+    }
+    assert_eq!(copy.refresh().kind, OutcomeKind::Refreshed);
+    assert!(world.server.revoked().is_empty());
+}
+
 #[test]
 fn take_over_of_a_copy_is_finished_by_the_next_one() {
     let world = World::new(None, RotationMode::Strict, "");

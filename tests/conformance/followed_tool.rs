@@ -100,7 +100,12 @@ impl FollowingWorld {
         let (tool, answer) = (FakeTool::default(), world.server.mint());
         tool.holds(&answer, "ada@acme.example", EARLIER);
         let identity = AccountIdentity { email: Some("ada@acme.example".into()), ..AccountIdentity::default() };
-        let origin = ImportSource { tool: "codex".into(), location: Some("auth.json".into()), account: None, identity };
+        let origin = ImportSource {
+            tool: "codex".into(),
+            location: Some("auth.json".into()),
+            identity,
+            ..ImportSource::default()
+        };
         world.follow(Arc::new(tool.clone()), &answer, origin);
         assert_eq!(world.journal().generation.get(), 2);
         Self { world, tool, answer }
@@ -366,6 +371,28 @@ fn tool_without_an_account_name_stops_the_refresh() {
     shared.assert_stops(OutcomeKind::ConfigError, "conflict", 0);
 }
 
+/// Rule 39. What was lost: the family, when a token was sent that the tool had been seen to replace.
+#[test]
+fn sign_out_after_an_unknown_token_stays_a_conflict() {
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    let theirs = other_tool::refresh(&shared.world.server, other_tool::token(&shared.answer));
+    shared.tool.holds(&theirs, "", LATER);
+    shared.assert_stops(OutcomeKind::ConfigError, "conflict", 1);
+    shared.tool.signs_out();
+    for _ in 0..2 {
+        shared.assert_stops(OutcomeKind::ConfigError, "conflict", 1);
+    }
+    assert_eq!(shared.world.server.counts().presented_again, 0);
+    shared.tool.holds(&theirs, "ada@acme.example", LATER);
+    assert_eq!(shared.world.refresh().generation.get(), 3);
+    // Another account says nothing of our token.
+    let shared = FollowingWorld::new(RotationMode::Strict);
+    shared.tool.holds(&shared.world.server.mint(), "bob@acme.example", LATER);
+    shared.assert_stops(OutcomeKind::ConfigError, "conflict", 0);
+    shared.tool.signs_out();
+    assert_eq!(shared.world.refresh().generation.get(), 3);
+}
+
 /// Rule 39.
 #[test]
 fn unknown_token_that_is_not_newer_stops_the_refresh() {
@@ -519,8 +546,7 @@ fn doubt_ends_when_the_tool_has_a_newer_token() {
 #[test]
 fn profile_that_came_from_no_tool_cannot_follow_one() {
     let mut world = World::new(None, RotationMode::Strict, "");
-    let origin =
-        ImportSource { tool: "codex".into(), location: None, account: None, identity: AccountIdentity::default() };
+    let origin = ImportSource { tool: "codex".into(), ..ImportSource::default() };
     world.follow(Arc::new(FakeTool::default()), &world.server.mint(), origin);
     let outcome = world.refresh();
     assert_eq!((outcome.kind, world.requests()), (OutcomeKind::ConfigError, 0));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use keepalive::clock::Clock;
 use keepalive::outcome::{Outcome, OutcomeKind};
 
 use super::support::auth_server::Fault;
@@ -233,6 +234,16 @@ fn pause_after_unexplained_refusal_binds_all_but_a_person() {
     assert_eq!((told.refresh().kind, told.requests()), (OutcomeKind::Deferred, 1));
     told.clock.advance(Duration::from_secs(300));
     assert_eq!((told.refresh().kind, told.requests()), (OutcomeKind::Deferred, 1));
+
+    let grace = "rotation = \"grace\"\nreuse_grace = \"10m\"\ngrace_semantics = \"same\"\n";
+    let doubtful = World::new(None, RotationMode::Grace(ACCESS_LIFETIME), grace);
+    doubtful.server.script([Fault::DropAfter, Fault::Respond(401, "", "")]);
+    let lost = doubtful.refresh();
+    assert_eq!((lost.kind, doubtful.requests()), (OutcomeKind::InDoubt, 1));
+    doubtful.clock.advance(lost.retry_at.unwrap().since(doubtful.clock.now().wall));
+    assert_eq!((doubtful.refresh().kind, doubtful.requests()), (OutcomeKind::Deferred, 2));
+    doubtful.clock.advance(Duration::from_secs(100));
+    assert_eq!((doubtful.refresh().kind, doubtful.requests()), (OutcomeKind::InDoubt, 2));
 }
 
 /// Rule 22.

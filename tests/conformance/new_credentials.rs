@@ -30,7 +30,8 @@ fn signed_in_for(world: &World, secs: Option<u64>) -> Value {
 
 fn from_tool(credential: Credential, email: Option<&str>) -> NewCredential {
     let identity = AccountIdentity { email: email.map(str::to_owned), ..AccountIdentity::default() };
-    let origin = ImportSource { tool: "codex".into(), location: Some("auth.json".into()), account: None, identity };
+    let origin =
+        ImportSource { tool: "codex".into(), location: Some("auth.json".into()), identity, ..ImportSource::default() };
     NewCredential { credential, origin: Some(origin) }
 }
 
@@ -474,7 +475,9 @@ fn failed_journal_write_after_sealing_reports_stored_token() {
             assert!(!again.is_new, "{again:?}");
             assert!(world.journal().origin.is_some());
         } else {
-            assert!(hint.ends_with("finish it: keepalive refresh -p demo"), "{hint}");
+            let last =
+                if way == "login" { "finish it: keepalive refresh -p demo" } else { "repeat the import to finish" };
+            assert!(hint.ends_with(last), "{hint}");
         }
         assert_next_generation(&world, 3);
         assert_eq!(world.published(), Some(3), "{way}");

@@ -231,7 +231,23 @@ fn bash_completes_names_of_profiles_and_providers_and_no_files() {
 fn install_docs_puts_pages_where_man_finds_them() {
     let sandbox = Sandbox::new();
     let prefix = sandbox.path("prefix");
-    assert!(Command::new(root().join("contrib/install-docs")).arg(&prefix).status().unwrap().success());
+    let installed =
+        Command::new(root().join("contrib/install-docs")).arg(&prefix).env_remove("MANPATH").output().unwrap();
+    assert!(installed.status.success());
+    // Nothing looks there, and the lines that are printed change that.
+    let shown = String::from_utf8(installed.stdout).unwrap();
+    let runs = |script: &str| Command::new("sh").args(["-c", script]).env_remove("MANPATH").output().unwrap();
+    if runs("command -v man").status.success() {
+        let line = shown.lines().find(|line| line.contains("export MANPATH=")).unwrap_or_else(|| panic!("{shown}"));
+        let found = String::from_utf8(runs(&format!("{line}; man -w keepalive")).stdout).unwrap();
+        assert!(found.contains(prefix.to_str().unwrap()), "{found}");
+    }
+    if runs("command -v zsh").status.success() {
+        let line = shown.lines().find(|line| line.contains("fpath=(")).unwrap_or_else(|| panic!("{shown}"));
+        let known = "autoload -Uz compinit; compinit -u -D; echo $_comps[keepalive]";
+        let zsh = Command::new("zsh").args(["-f", "-c", &format!("{}; {known}", line.trim())]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&zsh.stdout).trim(), "_keepalive");
+    }
     for file in [
         "man/man1/keepalive.1",
         "man/man1/keepalive-token.1",

@@ -111,6 +111,27 @@ fn state_directory_restored_from_an_archive_is_a_copy() {
     }
 }
 
+/// The files stay where they are, with their inodes, and get the content of the backup.
+#[test]
+fn backup_copied_over_the_store_sends_nothing() {
+    for how in ["-r", "-a"] {
+        let (sandbox, server, live) = signed_in();
+        let backup = sandbox.path("backup").display().to_string();
+        run("cp", &[how, &live, &backup]);
+        let restore = || run("cp", &[how, &format!("{backup}/."), &live]);
+        restore();
+        sandbox.refresh(&["--force"]).exits(0);
+        let before = server.counts().refresh_requests;
+        restore();
+        let status = sandbox.status();
+        assert_eq!((&status["state"], kind(&status)), (&"config_error".into(), "clone"), "{status}");
+        for more in [&["--force"][..], &[], &["--force"]] {
+            assert_eq!(kind(&sandbox.refresh(more).result()), "clone");
+        }
+        assert_eq!(server.counts().refresh_requests, before, "nothing is sent");
+    }
+}
+
 /// A filesystem gives the inode of a deleted file to the next one, which is then the restored copy of it.
 #[test]
 fn backup_restored_again_is_known_though_inodes_come_back() {

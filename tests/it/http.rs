@@ -41,7 +41,7 @@ fn private_authority_is_trusted_only_if_ca_file_names_it() {
     let result = run.result();
     let error = &result["error"];
     let at = &result["retry_at"].as_str().unwrap()[..19];
-    let again = format!("nothing was sent; the daemon tries again at {at}Z, a command at once");
+    let again = format!("nothing was sent; no run tries by itself before {at}Z, a command does at once");
     assert_eq!(error["hint"], *again, "{run:#?}");
     let message = error["message"].as_str().unwrap();
     assert!(message.contains("issued by \"test-authority\", is refused: UnknownIssuer"), "{run:#?}");
@@ -135,7 +135,7 @@ fn proxy_refusal_sends_nothing_and_leaves_the_profile_fresh() {
     sandbox.set_env("ALL_PROXY", &proxy.url());
     let run = sandbox.refresh(&["--force"]).exits(75);
     let hint = run.result()["error"]["hint"].as_str().unwrap().to_owned();
-    assert!(hint.starts_with("nothing was sent; the daemon tries again at "), "{hint}");
+    assert!(hint.starts_with("nothing was sent; no run tries by itself before "), "{hint}");
     assert!(!proxy.requests().is_empty());
     assert_eq!(sandbox.status()["state"], "fresh");
     assert_eq!(server.counts().refresh_requests, 0);
@@ -151,13 +151,17 @@ fn socks_proxy_is_used_and_named_when_it_refuses() {
     sandbox.set_env("ALL_PROXY", &proxy.socks_url());
     sandbox.refresh(&["--force"]).exits(0);
     assert_eq!(proxy.requests(), [format!("SOCKS {NAME}:443")]);
+    // A scheme has no case.
+    sandbox.set_env("ALL_PROXY", &proxy.socks_url().replace("socks", "SOCKS"));
+    sandbox.refresh(&["--force"]).exits(0);
+    assert_eq!(proxy.requests().len(), 2);
     let refusing = TunnelProxy::start(None);
     sandbox.set_env("ALL_PROXY", &refusing.socks_url());
     let named = format!("through the proxy {} (ALL_PROXY)", refusing.socks_url());
     let run = sandbox.refresh(&["--force"]).exits(75);
     let message = run.result()["error"]["message"].as_str().unwrap().to_owned();
     assert!(message.contains(&named), "{message}");
-    assert_eq!((server.counts().refresh_requests, server.counts().refresh_ok), (1, 1));
+    assert_eq!((server.counts().refresh_requests, server.counts().refresh_ok), (2, 2));
 }
 
 #[test]

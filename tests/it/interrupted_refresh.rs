@@ -277,6 +277,42 @@ fn refresh_finishes_its_flight_on_other_terminating_signals() {
 }
 
 #[test]
+fn command_that_ctrl_c_ends_exits_with_130() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let waits = |words: &[&str], line: &str, otherwise: i32| {
+        let command = sandbox.keepalive_command(words).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let run = Process::new(command);
+        if line.is_empty() {
+            let catches = || {
+                let status = std::fs::read_to_string(format!("/proc/{}/status", run.id())).unwrap();
+                let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim().to_owned();
+                (u64::from_str_radix(&caught, 16).unwrap() & 2 != 0).then_some(())
+            };
+            super::support::eventually("it catches the signal", catches);
+        } else {
+            run.wait_for_line(line);
+        }
+        let exit = run.interrupt(otherwise);
+        run.finish().exits(exit)
+    };
+    let lock = keepalive::sys::lockfile::LockFile::acquire(&sandbox.lock_file("demo")).unwrap();
+    waits(&["refresh", "-p", "demo", "--force"], "waiting for a refresh in progress", 75).says("sent");
+    drop(lock);
+    if !keepalive::sys::process::ignores_signal(rustix::process::Signal::INT.as_raw()) {
+        waits(&["import", "other", "--provider", "acme"], "", 130).says("interrupted");
+        waits(&["daemon"], "daemon.up", 0);
+    }
+    // What was sent is completed: such a run was not cut short.
+    let gate = server.hold(HoldPoint::AfterCommit);
+    let run = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
+    gate.wait_reached();
+    run.interrupt(0);
+    drop(gate);
+    run.finish().exits(0);
+}
+
+#[test]
 fn refresh_under_nohup_survives_sighup() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);

@@ -223,6 +223,65 @@ fn foreign_keyring_item_is_neither_used_nor_overwritten() {
     assert_eq!(sandbox.status()["publication"], "publish_pending");
 }
 
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
+#[test]
+fn hint_for_a_locked_gnome_keyring_unlocks_it() {
+    let server = AuthServer::start(RotationMode::Strict);
+    for state in [KeyringState::Locked, KeyringState::Unlocked] {
+        let mut sandbox = configured(&server);
+        let bus = SessionBus::start(&mut sandbox, state);
+        if state == KeyringState::Unlocked {
+            sandbox.import("demo", &server.mint()).exits(0);
+            bus.lock();
+        }
+        let run = sandbox.import("demo", &server.mint()).exits(69).says("the keyring is locked");
+        let hint = run.stderr.split("printf %s PASSWORD | ").nth(1).and_then(|rest| rest.split(';').next()).unwrap();
+        bus.run_in_shell(&format!("printf %s test | {hint}"));
+        sandbox.import("demo", &server.mint()).exits(0);
+        sandbox.refresh(&["--force"]).exits(0);
+    }
+}
+
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
+#[test]
+fn unlock_prompt_of_another_program_stays_open() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let mut sandbox = configured(&server);
+    let mut bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
+    sandbox.import("demo", &server.mint()).exits(0);
+    bus.lock();
+    let prompt = bus.show_unlock_prompt();
+    for arguments in [&["refresh", "-p", "demo", "--force"][..], &["token", "demo"], &["doctor"]] {
+        sandbox.keepalive(arguments).exits(69).says("the keyring is locked");
+    }
+    assert!(bus.keyring_lives() && prompt.is_open());
+    assert_eq!(server.counts().refresh_requests, 0);
+}
+
+#[ignore = "needs gnome-keyring; contrib/test runs it"]
+#[test]
+fn empty_keyring_item_is_told_and_written_again() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let mut sandbox = configured(&server);
+    let bus = SessionBus::start(&mut sandbox, KeyringState::Unlocked);
+    sandbox.import("demo", &server.mint()).exits(0);
+    let empty = |service: &str, user: &str| {
+        bus.secret_tool(&["store", "--label=x", "service", service, "username", user], "").exits(0);
+    };
+    empty("keepalive", "demo");
+    let run = sandbox.keepalive(&["doctor"]).says("the keyring item is empty; the next refresh writes it");
+    assert!(!(run.stdout + &run.stderr).contains("another program"));
+    let run = sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(0);
+    let run = run.says("the keyring item of demo was empty");
+    assert!(!(run.stdout + &run.stderr).contains("another program"));
+    let found = bus.secret_tool(&["lookup", "service", "keepalive", "username", "demo"], "").exits(0);
+    assert!(found.stdout.contains(&server.current_refresh_token(0)));
+    // An empty key is no key, and not a damaged one.
+    empty("keepalive-key", &uuid(&sandbox));
+    sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says("(gnome-keyring) has no sealing key");
+    assert_eq!(server.counts().presented_again, 0);
+}
+
 /// Rule 30.
 #[ignore = "needs gnome-keyring; contrib/test runs it"]
 #[test]
@@ -328,6 +387,20 @@ fn kwallet_and_keepassxc_keep_credentials_over_a_restart() {
         assert_eq!(sandbox.refresh(&["--force"]).exits(0).result()["generation"], 7, "{program:?}");
         keyring.lock(program);
         sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says("the keyring is locked");
-        assert_eq!((server.counts().refresh_ok, server.counts().presented_again), (6, 0));
+        drop(keyring);
+        let keyring = RunningKeyring::start_asking(&sandbox, program);
+        let refused = sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69);
+        refused.says(program.words_when_it_asks()).says("[store] kind = \"file\"");
+        let first = sandbox.path("state").display().to_string();
+        sandbox.set_env("XDG_STATE_HOME", &sandbox.path("other-state").display().to_string());
+        let refused =
+            sandbox.keepalive_with_input(&["import", "new", "--provider", "acme"], &server.mint().to_string());
+        refused.exits(69).says(program.words_when_it_asks());
+        assert!(!sandbox.path("other-state/keepalive/store.json").exists());
+        sandbox.set_env("XDG_STATE_HOME", &first);
+        drop(keyring);
+        let _keyring = RunningKeyring::start(&sandbox, program);
+        sandbox.refresh(&["--force"]).exits(0);
+        assert_eq!((server.counts().refresh_ok, server.counts().presented_again), (7, 0));
     }
 }

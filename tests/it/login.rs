@@ -1,7 +1,7 @@
 //! `login` against a certified authorization server, with a scripted person in the browser's place.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -151,8 +151,8 @@ fn interrupted_or_denied_login_changes_nothing() {
     let login = sandbox.spawn(&["login", "demo"]);
     wait_for_url(&seen);
     login.wait_for_line("for the browser");
-    login.interrupt();
-    login.finish().exits(1).says("interrupted; nothing was changed");
+    let exit = login.interrupt(1);
+    login.finish().exits(exit).says("interrupted; nothing was changed");
     let login = sandbox.spawn(&["login", "demo"]);
     let page = BrowserUser::refusing("ada").sign_in(&wait_for_url(&seen));
     assert!(page.status == 400 && page.text.contains("Not signed in"), "{}", page.text);
@@ -207,6 +207,14 @@ fn redirect_with_a_wrong_state_or_issuer_is_refused() {
     assert_eq!(get("?code=c&state=guessed").status, 400);
     assert_eq!(get("/../favicon.ico").status, 404);
     login.wait_for_line("ignored a redirect: it has an unknown state");
+    let at = format!("127.0.0.1:{}", redirect.parse::<url::Url>().unwrap().port().unwrap());
+    let mut stream = TcpStream::connect(&at).unwrap();
+    write!(stream, "GET /callback?code=c&state={state} HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 421 "), "{response}");
+    login.wait_for_line("ignored a redirect: it is for another host");
     let page = get(&format!("?code=c&state={state}&iss=https%3A%2F%2Fevil.example"));
     assert_eq!(page.status, 400);
     login.finish().exits(1).says("the redirect comes from https://evil.example");
@@ -265,6 +273,7 @@ fn login_accepts_a_pasted_url_or_code() {
         let login = Process::new(child);
         let url = url_said(&login, &format!("{}/auth?", server.issuer()));
         writeln!(keyboard, "\nnot what was asked for\nhttp://127.0.0.1:1/callback?code=x&state=old").unwrap();
+        login.wait_for_line("that line is empty; paste the address");
         login.wait_for_line("neither a URL nor a code; paste again");
         login.wait_for_line("belongs to another login; paste again");
         let back = BrowserUser::new("ada").sign_in_without_going_back(&url);
@@ -316,7 +325,7 @@ fn expired_or_denied_device_code_changes_nothing() {
             200,
             r#"{"access_token":"at","expires_in":60}"#,
             78,
-            "allow refresh tokens in the client's settings there; if",
+            "allow refresh tokens in the client's settings there; requested scopes: none; if",
         ),
     ] {
         server.script([Fault::Respond(status, "content-type: application/json\r\n", body)]);

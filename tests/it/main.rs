@@ -22,6 +22,7 @@ mod discovery;
 mod doctor;
 mod end_to_end;
 mod first_login;
+mod followed_tools;
 mod fuzz;
 mod helpers;
 mod http;

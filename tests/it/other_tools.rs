@@ -15,16 +15,16 @@ use super::support::session_bus::{KeyringState, SessionBus};
 use super::support::token_family::RotationMode;
 use super::support::{other_tool, root};
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
 }
 
-fn fixture(name: &str) -> Vec<u8> {
+pub(super) fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(root().join("tests/stores").join(name)).unwrap()
 }
 
 /// A sandbox in which the built-in provider is at a server of ours.
-fn sandbox(server: &AuthServer, provider: &str, more: &str) -> Sandbox {
+pub(super) fn sandbox(server: &AuthServer, provider: &str, more: &str) -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.file_store(&format!(
         "[provider.{provider}]\ntoken_endpoint = \"{}/token\"\nclient_id = \"public\"\n{more}\n",
@@ -33,12 +33,12 @@ fn sandbox(server: &AuthServer, provider: &str, more: &str) -> Sandbox {
     sandbox
 }
 
-fn jwt(claims: &Value) -> String {
+pub(super) fn jwt(claims: &Value) -> String {
     format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()))
 }
 
 /// `auth.json` as Codex wrote it, with the tokens of an answer.
-fn codex_store(answer: &Value, subject: &str) -> Value {
+pub(super) fn codex_store(answer: &Value, subject: &str) -> Value {
     let mut file: Value = serde_json::from_slice(&fixture("codex-chatgpt.json")).unwrap();
     file["tokens"]["id_token"] =
         json!(jwt(&json!({"sub": subject, "email": format!("{subject}@acme.example"), "aud": ["public"]})));
@@ -49,7 +49,7 @@ fn codex_store(answer: &Value, subject: &str) -> Value {
     file
 }
 
-fn write(path: &Path, bytes: impl AsRef<[u8]>) {
+pub(super) fn write(path: &Path, bytes: impl AsRef<[u8]>) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, bytes).unwrap();
 }
@@ -71,14 +71,14 @@ fn state_of(dir: &Path) -> Vec<(PathBuf, Vec<u8>, SystemTime)> {
 }
 
 /// Codex signed in at a server, in a sandbox.
-fn codex(server: &AuthServer, more: &str) -> (Sandbox, PathBuf, Value) {
+pub(super) fn codex(server: &AuthServer, more: &str) -> (Sandbox, PathBuf, Value) {
     let sandbox = sandbox(server, "openai", more);
     let (file, answer) = (sandbox.path("home/.codex/auth.json"), server.mint());
     write(&file, codex_store(&answer, "ada").to_string());
     (sandbox, file, answer)
 }
 
-fn copies(sandbox: &Sandbox) -> String {
+pub(super) fn copies(sandbox: &Sandbox) -> String {
     let run = sandbox.keepalive(&["--json", "doctor"]);
     assert!(!format!("{run:?}").contains("canary-rt"), "no token is told: {run:?}");
     let findings = run.json()["findings"].as_array().unwrap().clone();
@@ -315,7 +315,8 @@ fn refresh_sends_nothing_while_the_followed_tool_is_unusable() {
     write(&file, codex_store(&server.mint(), "bob").to_string());
     let error = refresh(&sandbox).exits(78).result()["error"].clone();
     assert_eq!(error["kind"], "conflict");
-    assert!(error["hint"].as_str().unwrap().contains("keepalive import openai --from codex --replace"));
+    let again = format!("keepalive import openai --from codex {} --replace", file.display());
+    assert!(error["hint"].as_str().unwrap().contains(&again), "{error}");
     let status = sandbox.keepalive(&["--json", "status"]).exits(78).profile();
     assert_eq!((&status["state"], &status["error"]["kind"]), (&json!("config_error"), &json!("conflict")));
     assert!(copies(&sandbox).contains("its token may belong to another account"));

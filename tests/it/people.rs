@@ -23,6 +23,10 @@ fn unknown_profile_is_77_and_names_the_one_that_was_meant() {
     assert_eq!((&shown["state"], &shown["error"]["kind"]), (&json!("no_credential"), &json!("no_credential")));
     let _daemon = sandbox.daemon();
     sandbox.keepalive(&["token", "demp"]).exits(77).says("did you mean \"demo\"?");
+    sandbox.keepalive(&["login", "xia"]).exits(77).says("did you mean the provider \"xai\"?");
+    sandbox.keepalive(&["providers", "claude"]).exits(78).says("did you mean \"anthropic\"?");
+    sandbox.keepalive(&["login", "w", "--provider", "Grok"]).exits(78).says("did you mean \"xai\"?");
+    sandbox.keepalive(&["token", "demo", "--min-valid", "30"]).exits(2).says("it has no unit; did you mean 30s?");
 }
 
 #[test]

@@ -38,8 +38,8 @@ fn interrupted_rehearsal_leaves_nothing() {
         sandbox.keepalive(&["init", "--store", "file", "--yes"]).exits(0);
         let rehearsal = sandbox.spawn(&["rehearse", "--crowd", "4"]);
         rehearsal.wait_for_line(words);
-        rehearsal.interrupt();
-        rehearsal.finish().exits(1).says("interrupted; nothing was left behind");
+        let exit = rehearsal.interrupt(1);
+        rehearsal.finish().exits(exit).says("interrupted; nothing was left behind");
         nothing_left(&sandbox);
     }
 }

@@ -93,12 +93,16 @@ fn refused_lingering_and_a_missing_manager_are_told() {
     assert_eq!(run.stderr.matches("wrote /").count(), 2, "{run:#?}");
     let sandbox = with_tools(&[("systemctl", "echo 'Failed to connect to bus: No medium found' >&2; exit 1")]);
     let run = sandbox.keepalive(&["service", "install"]).exits(1).says("Failed to connect to bus");
-    run.says("keepalive service install --cron");
+    run.says("keepalive service install --cron").says("run `keepalive daemon`");
     assert!(!unit(&sandbox, "keepalive.service").exists());
     sandbox.keepalive(&["service", "status"]).exits(1).says("nothing refreshes your profiles");
     let sandbox = with_tools(&[]);
     sandbox.keepalive(&["service", "install"]).exits(1).says("systemctl is not installed");
-    sandbox.keepalive(&["service", "install", "--cron"]).exits(1).says("crontab is not installed");
+    sandbox
+        .keepalive(&["service", "install", "--cron"])
+        .exits(1)
+        .says("crontab is not installed")
+        .says("`keepalive daemon`");
 }
 
 #[test]

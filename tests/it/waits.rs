@@ -135,6 +135,19 @@ fn thread_that_cannot_be_had_ends_a_refresh_before_it_sends() {
     assert_eq!(server.settled_counts().presented_again, 0);
 }
 
+/// A runtime that gets one of its threads and not the other waits for the first without an end.
+#[test]
+fn daemon_without_threads_ends_and_says_so() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let mut sandbox = Sandbox::signed_in(&server);
+    let library = without_threads(&sandbox).display().to_string();
+    sandbox.set_env("LD_PRELOAD", &library);
+    for until in 1..=3 {
+        sandbox.set_env("THREADS_UNTIL", &until.to_string());
+        sandbox.spawn(&["daemon"]).finish().exits(75).says("cannot start");
+    }
+}
+
 #[test]
 fn file_size_limit_is_an_error_and_nothing_is_sent() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -158,6 +171,19 @@ fn few_descriptors_are_an_error_of_the_table() {
         }
     }
     assert_eq!(server.settled_counts().presented_again, 0);
+}
+
+#[test]
+fn file_without_an_end_is_an_error() {
+    let server = AuthServer::start(RotationMode::Strict);
+    for key in
+        ["ca_file = \"/dev/zero\"", "client_auth = \"client_secret_post\"\nclient_secret = { file = \"/dev/zero\" }"]
+    {
+        let sandbox = Sandbox::signed_in(&server);
+        sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(key)));
+        sandbox.keepalive(&["refresh", "--force"]).exits(78).says("/dev/zero").says("larger than 16 MiB");
+    }
+    assert_eq!(server.settled_counts().refresh_requests, 0);
 }
 
 #[test]

@@ -39,8 +39,11 @@ fn daemon(setup: &Setup) -> Finding {
                 false => Finding::good("daemon", text),
             }
         }
-        Keeper::Runs { last } => {
+        Keeper::Runs { last: Some(last) } => {
             Finding::good("daemon", format!("not running; the last run by a timer or cron was at {}", last.local()))
+        }
+        Keeper::Runs { last: None } => {
+            Finding::good("daemon", "not running; a timer or cron is installed and runs within ten minutes")
         }
         Keeper::Nobody => Finding::warning("daemon", "not running: nothing will refresh these profiles", REMEDY),
     }

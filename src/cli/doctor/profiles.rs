@@ -6,7 +6,7 @@ use crate::cli::output::{CommandStatus, Output};
 use crate::cli::setup::Setup;
 use crate::cli::status::StatusRow;
 use crate::engine::with_names;
-use crate::outcome::{ErrorKind, Failure, Outcome, ProfileState};
+use crate::outcome::{ErrorKind, Failure, Outcome, ProfileState, Publication};
 use crate::profile::ProfileName;
 use crate::store::keyring::KeyringService;
 use crate::store::{StoreError, TakeOverResult, TokenClaim};
@@ -89,10 +89,17 @@ fn status_finding(row: &StatusRow, keeper: &Keeper) -> Finding {
         }
         (None, None) if exit == CommandStatus::Ok => Finding::good("profile", format!("{name}: ok")),
         (None, None) => {
-            let text = format!("{name}: the access token has expired, or is not in the keyring yet");
+            let is_pending = journal_is_pending(row);
+            let what =
+                if is_pending { "the newest token is not in the keyring yet" } else { "the access token has expired" };
+            let text = format!("{name}: {what}");
             Finding::warning("profile", text, &format!("keepalive refresh -p {name}")).with_status(exit)
         }
     }
+}
+
+fn journal_is_pending(row: &StatusRow) -> bool {
+    row.journal.as_ref().is_some_and(|journal| journal.publication == Publication::PublishPending)
 }
 
 /// Takes over the profiles that are configured or stored here, and the `named` ones: a profile that is neither is known

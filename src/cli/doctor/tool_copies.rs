@@ -5,10 +5,13 @@ use crate::cli::doctor::Finding;
 use crate::cli::output::Output;
 use crate::cli::setup::Setup;
 use crate::credential::external::{AccountMatch, ExternalCredential, ImportSource};
-use crate::engine::refresh::followed_stores::{FollowedStores, StoreContent, tool_refreshes_first};
+use crate::credential::secret::Fingerprint;
+use crate::engine::refresh::followed_stores::{FollowedStores, OtherEntry, StoreContent, tool_refreshes_first};
+use crate::engine::refresh::other_entries::{Holder, OurToken, unknown_holder};
 use crate::import_sources::ToolStores;
 use crate::import_sources::tools::Tool;
-use crate::profile::ProfileName;
+use crate::profile::{Profile, ProfileName};
+use crate::store::keys::sealing_key::SealingKey;
 
 pub(super) fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
     // That profiles cannot be listed is reported elsewhere.
@@ -24,14 +27,37 @@ fn warn(text: String, hint: String) -> Finding {
 }
 
 /// What the store that a profile came from holds; `Err`: what is to be said if it holds nothing, or cannot be read.
+/// `holder`: which of the tool's other entries holds the same token.
 fn read_copy(
     shelf: &ToolStores,
     name: &ProfileName,
     origin: &ImportSource,
-    is_followed: bool,
+    profile: &Profile,
+    holder: impl Fn(Vec<OtherEntry>) -> Holder,
 ) -> Result<Box<ExternalCredential>, Finding> {
+    let is_followed = profile.follow;
     match shelf.read(origin, name.as_str()) {
         Ok(StoreContent::Credential(foreign)) => Ok(foreign),
+        Ok(StoreContent::OtherEntries { why, entries }) => match holder(entries) {
+            Holder::Ours(entry) => Err(warn(
+                format!("{name}: {} still has a copy of the refresh token, in {entry}", origin.tool),
+                format!(
+                    "import it again, so that this entry is known: {} --replace",
+                    entry.origin(origin).import_command(name.as_str())
+                ),
+            )),
+            Holder::SameAccount(foreign) => Ok(foreign),
+            Holder::Unknown(entry) if is_followed && profile.provider.policy.rotates() => {
+                let failure = unknown_holder(origin, &why, &entry, name.as_str());
+                Err(warn(format!("{name}: {}", failure.message), failure.hint.unwrap_or_default()))
+            }
+            Holder::Unknown(_) | Holder::None if is_followed => {
+                Err(good(format!("{name}: {} is signed out ({why}): keepalive goes on alone", origin.tool)))
+            }
+            Holder::Unknown(_) | Holder::None => {
+                Err(good(format!("{name}: {origin} has no copy of the refresh token")))
+            }
+        },
         Ok(StoreContent::SignedOut(_)) if shelf.is_fed(origin, name.as_str()) => {
             Err(good(format!("{name}: {origin} is fed: it has an access token and no refresh token")))
         }
@@ -46,19 +72,28 @@ fn read_copy(
     }
 }
 
+/// Which of the tool's other entries holds the token of this fingerprint. Without the key none can be compared.
+fn find_holder(setup: &Setup, ours: &OurToken<'_>, key: Option<&SealingKey>, entries: Vec<OtherEntry>) -> Holder {
+    let Some(key) = key else { return Holder::None };
+    let is_consumed = |theirs: &Fingerprint| setup.store.ledger().is_consumed(theirs).unwrap_or(false);
+    ours.holder(entries, |token| key.fingerprint(token), is_consumed)
+}
+
 /// Reads the store that a profile came from. `None`: there is none, or it cannot be read.
 fn check_copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     let (journal, profile) = (setup.store.peek(name).ok().flatten()?, setup.profile(name).ok()?);
     let origin = journal.origin.as_ref().filter(|o| o.location.is_some() && journal.has_credential())?;
     let about = Tool::from_name(&origin.tool)?.info();
     let shelf = setup.tool_stores();
-    let foreign = match read_copy(&shelf, name, origin, profile.follow) {
+    // In a store that does not know its own UUID no fingerprint can be compared.
+    let key = setup.store.uuid().and_then(|_| setup.store.keys().load(name.as_str()).ok());
+    let ours = OurToken { origin, client_id: &profile.provider.client_id, fingerprint: journal.fingerprint.clone() };
+    let holder = |entries| find_holder(setup, &ours, key.as_deref(), entries);
+    let foreign = match read_copy(&shelf, name, origin, &profile, holder) {
         Ok(foreign) => foreign,
         Err(finding) => return Some(finding),
     };
-    // In a store that does not know its own UUID no fingerprint can be compared.
-    setup.store.uuid()?;
-    let key = setup.store.keys().load(name.as_str()).ok()?;
+    let key = key.as_ref()?;
     let theirs = foreign.response.refresh.as_ref().map(|token| key.fingerprint(token))?;
     let is_live = journal.fingerprint.as_ref() == Some(&theirs);
     let is_spent = setup.store.ledger().is_consumed(&theirs).unwrap_or(false);

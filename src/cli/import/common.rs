@@ -65,6 +65,7 @@ pub(super) fn store_credential(
     out: &Output,
 ) -> Result<ImportResult, Outcome> {
     let mut validity = imported.credential.grant.validity.clone();
+    let ended = imported.credential.grant.login_by.filter(|end| *end <= now.wall);
     let from = imported.origin.as_ref().map(|origin| {
         let whose = origin.identity.display_name().map_or(String::new(), |name| format!(", {name}"));
         format!(" from {origin}{whose}")
@@ -72,10 +73,10 @@ pub(super) fn store_credential(
     let young = |waited: Duration| {
         out.info(&format!("waiting for the keyring to save it ({} s) …", waited.as_secs()));
     };
-    let warrant = if args.replace { Provenance::ForcedImport } else { Provenance::Import };
+    let provenance = if args.replace { Provenance::ForcedImport } else { Provenance::Import };
     let on_lock = |holder: &LockHolder| out.info(&format!("waiting for {holder} …"));
     let waits = StoringWaits { on_key_check: &young, on_lock: &on_lock, ..StoringWaits::SILENT };
-    let handed = new_credential::store_credential(engine.store(), &args.profile, imported, warrant, now, &waits)?;
+    let handed = new_credential::store_credential(engine.store(), &args.profile, imported, provenance, now, &waits)?;
     let mut outcome = Outcome::new(OutcomeKind::Refreshed);
     outcome.generation = handed.generation;
     outcome.publication = handed.publication;
@@ -84,6 +85,12 @@ pub(super) fn store_credential(
     if handed.is_new {
         let until = describe_validity(validity.as_ref(), now);
         out.info(&format!("{name}: imported as generation {generation}{}, {until}", from.unwrap_or_default()));
+        if let Some(end) = ended {
+            let end = end.to_the_second();
+            out.warn(&format!(
+                "its refresh token ended {end}: sign in again, keepalive login {name}, or with that tool"
+            ));
+        }
     } else {
         outcome.kind = OutcomeKind::Fresh;
         // The age in this response does not apply to the credential that is already here.

@@ -9,7 +9,7 @@ use crate::cli::setup::Setup;
 use crate::credential::external::{ExternalCredential, ImportSource};
 use crate::engine::new_credential;
 use crate::engine::new_credential::NewCredential;
-use crate::engine::refresh::followed_stores::{FollowedStores, tool_never_refreshes};
+use crate::engine::refresh::followed_stores::{FollowedStores, cannot_follow, tool_never_refreshes};
 use crate::import_sources::tools::Tool;
 use crate::import_sources::{FoundCredential, Selector};
 use crate::outcome::{ErrorKind, Failure, Outcome};
@@ -30,10 +30,7 @@ pub(super) fn import(
     if foreign.client_id.is_none() {
         check_usual_provider(tool, args, setup, &profile.provider).map_err(config_error)?;
     }
-    if profile.follow && profile.provider.policy.rotates() && !tool.info().is_refreshing {
-        let about = setup.tool_stores().about(&origin);
-        return Err(config_error(tool_never_refreshes(&profile.name, &origin, &about)));
-    }
+    check_follow(tool, setup, &origin, &profile).map_err(config_error)?;
     let (engine, prepared) = prepare(setup, &profile)?;
     let now = setup.clock.now();
     let unreadable = foreign.response.expiry.unreadable.clone();
@@ -60,6 +57,19 @@ pub(super) fn import(
     Ok((profile.provider.name.clone(), result))
 }
 
+/// Refuses to follow a tool from which no newer token could be had.
+fn check_follow(tool: Tool, setup: &Setup, origin: &ImportSource, profile: &Profile) -> Result<(), Failure> {
+    let rotates = profile.provider.policy.rotates();
+    let about = setup.tool_stores().about(origin);
+    if profile.follow && rotates && !tool.info().is_refreshing {
+        return Err(tool_never_refreshes(&profile.name, origin, &about));
+    }
+    match cannot_follow(&profile.name, origin, &about, rotates) {
+        Some(failure) if profile.follow => Err(failure),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// The profile with the provider of its section, of `--provider`, of its stored credential, of the tool's store, or the
 /// tool's usual one.
 fn profile(tool: Tool, args: &ImportArgs, setup: &Setup, told: Option<&str>) -> Result<Profile, Failure> {
@@ -73,6 +83,10 @@ fn profile(tool: Tool, args: &ImportArgs, setup: &Setup, told: Option<&str>) -> 
             Tool::Gemini => failure.with_hint(
                 "set client_id and client_secret of the Gemini CLI in [provider.google]: its token works only with that client",
             ),
+            _ if provider.is_none() && !setup.config.knows(&args.profile) => failure.with_hint(format!(
+                "name the provider: keepalive import {} --from {} --provider NAME (`keepalive providers` lists the names)",
+                args.profile, about.name
+            )),
             _ => failure,
         }
     })?;

@@ -133,7 +133,10 @@ impl LoginFlow<'_> {
             true => self
                 .out
                 .prompt(&format!("opening your browser to sign in at {}; if it does not open, visit", host(&url))),
-            false => self.out.prompt(&format!("cannot start a browser; to sign in at {}, visit", host(&url))),
+            false => self.out.prompt(&format!(
+                "cannot start a browser; for a browser on another machine, sign in with --paste; to sign in at {}, visit here",
+                host(&url)
+            )),
         }
         self.out.prompt(url.as_str());
         self.print_timeout("the browser");
@@ -146,7 +149,10 @@ impl LoginFlow<'_> {
                     &why,
                     ", in a browser on this machine; for a browser on another machine, sign in with --paste",
                 ),
-                Some(LoginEvent::Pasted(_) | LoginEvent::PasteEnded | LoginEvent::Interrupted) | None => {}
+                Some(
+                    LoginEvent::Pasted(_) | LoginEvent::EmptyLine | LoginEvent::PasteEnded | LoginEvent::Interrupted,
+                )
+                | None => {}
             }
         }
     }
@@ -212,6 +218,9 @@ impl LoginFlow<'_> {
         let deadline = self.events.hidden_deadline(SIGN_IN_TIMEOUT);
         loop {
             match self.events.next(&deadline, SIGN_IN_TIMEOUT)? {
+                Some(LoginEvent::EmptyLine) => {
+                    self.out.warn("that line is empty; paste the address, or the code in it")
+                }
                 Some(LoginEvent::Pasted(line)) => match attempt.parse_pasted(line.as_ref(), self.client.endpoints) {
                     Ok(code) => return self.exchange_code(&attempt, &code),
                     // A typing error; another line may follow.
@@ -269,7 +278,11 @@ fn read_lines(events: Sender<LoginEvent>) {
         let stdin = std::io::stdin().lock();
         for line in std::io::Read::take(stdin, MAX_LINE_BYTES).lines().map_while(Result::ok) {
             let line = Zeroizing::new(line);
-            if !line.trim().is_empty() && events.send(LoginEvent::Pasted(OneTimeSecret::new(line.trim()))).is_err() {
+            let event = match line.trim() {
+                "" => LoginEvent::EmptyLine,
+                text => LoginEvent::Pasted(OneTimeSecret::new(text)),
+            };
+            if events.send(event).is_err() {
                 return;
             }
         }

@@ -56,7 +56,8 @@ pub struct LoginArgs {
     /// Client that is registered at that provider
     #[arg(long, value_name = "ID", value_parser = addition::parse_client_id)]
     client_id: Option<String>,
-    /// Scope to request; by default openid and offline_access, where the server lists them
+    /// Scope to request, also by the next login; repeat it for several. By default openid and offline_access, where the
+    /// server lists them
     #[arg(long = "scope", value_name = "S", value_parser = addition::parse_scope)]
     scopes: Vec<String>,
     /// Add the sections without asking
@@ -100,11 +101,19 @@ fn login(args: &LoginArgs, global: &GlobalArgs, out: &Output) -> Result<CommandS
     }
     let given = sections.as_ref().map(|new| new.provider.as_str()).or(args.provider.as_deref());
     let profile = profile(args, given, &setup)?;
+    let sections = sections.or_else(|| NewSections::for_scopes(args, &profile, &setup, out));
     // A store that cannot keep the response is found before anything is asked of the server, or of the person.
     if out.can_ask() && store_choice::reason_for_file_store(&setup).is_some() {
         NewFileStore::plan(&setup.environment.config).map_err(config_failure)?;
     } else {
-        setup.prepare_store(&profile.name).map_err(from_outcome)?;
+        setup.prepare_store(&profile.name).map_err(|outcome| {
+            let (status, failure) = from_outcome(outcome);
+            let told = |failure| match &sections {
+                Some(new) => new.told_with_store(args, failure, out),
+                None => failure,
+            };
+            (status, failure.map(told))
+        })?;
     }
     let done = sign_in(args, &mut setup, sections, profile, out);
     if done.is_err() {
@@ -125,7 +134,8 @@ fn sign_in(
     let mut prepared =
         endpoint.prepare(&Arc::clone(&profile.provider), profile.name.as_str()).map_err(prepare_failure)?;
     let sites = endpoint.sign_in_endpoints(&profile.provider).map_err(prepare_failure)?;
-    profile.provider = scopes::with_scopes(&profile.provider, &args.scopes, &sites, sections.is_some(), out);
+    let is_kept = sections.as_ref().is_some_and(NewSections::keeps_scopes);
+    profile.provider = scopes::with_scopes(&profile, &args.scopes, &sites, is_kept, out);
     prepared.provider = Arc::clone(&profile.provider);
     let way =
         methods::choose_method(args, &profile.provider, &sites, &setup.environment.desktop).map_err(config_failure)?;
@@ -152,13 +162,11 @@ fn sign_in(
     };
     let (signed, browser) = desk.sign_in(&way);
     out.end_countdown();
-    if signed.is_err() {
-        addition.report_unwritten(out);
-    }
     let done = signed
         .map_err(sign_in_failure)
-        .and_then(|signed| addition.write(setup, out).map_err(config_failure).map(|()| signed))
-        .and_then(|signed| store_credential(&engine, &profile, &prepared, signed, &stop, out));
+        .and_then(|signed| store_credential(&engine, &profile, &prepared, signed, &stop, out))
+        .map_err(|failure| addition.told_with_what_stays(failure, setup, out))
+        .and_then(|done| addition.write(setup, out).map_err(config_failure).map(|()| done));
     if let Some(browser) = browser {
         let (is_signed_in, text) = browser_message(&done, &profile);
         browser.respond(is_signed_in, &text);

@@ -3,25 +3,26 @@
 use std::sync::Arc;
 
 use crate::cli::output::Output;
-use crate::profile::Provider;
+use crate::profile::{Profile, Provider};
 use crate::provider::sign_in_server::SignInEndpoints;
 
 /// What a login needs at an OpenID provider to get a refresh token (OpenID Connect Core §11).
 const DEFAULT_SCOPES: [&str; 2] = ["openid", "offline_access"];
 
-/// The provider with the scopes to request. `is_new`: its section is about to be written, with these scopes.
+/// The provider with the scopes to request. `is_kept`: a section with those that are given is about to be written.
 pub(super) fn with_scopes(
-    provider: &Arc<Provider>,
+    profile: &Profile,
     given: &[String],
     sites: &SignInEndpoints,
-    is_new: bool,
+    is_kept: bool,
     out: &Output,
 ) -> Arc<Provider> {
-    let name = &provider.name;
+    let provider = &profile.provider;
     let listed = sites.supported_scopes.as_deref();
     if !given.is_empty() {
-        if !is_new && provider.scopes != given {
-            out.info(&format!("these scopes are for this login only; to keep them, set scopes in [provider.{name}]"));
+        if !is_kept && provider.scopes != given {
+            let section = &profile.name;
+            out.info(&format!("these scopes are for this login only; to keep them, set scopes in [profile.{section}]"));
         }
         warn_of_missing(given, listed, out);
         return with(provider, given.to_vec());
@@ -30,12 +31,12 @@ pub(super) fn with_scopes(
     let (chosen, missing): (Vec<&str>, Vec<&str>) =
         DEFAULT_SCOPES.into_iter().partition(|scope| listed.iter().any(|one| one == scope));
     if !chosen.is_empty() {
-        out.info(&format!("requesting the scopes {}, which {name} lists", chosen.join(" ")));
+        out.info(&format!("requesting the scopes {}, which the server lists", chosen.join(" ")));
     }
     if !missing.is_empty() {
         let none = if chosen.is_empty() { "no scopes are requested: " } else { "" };
         out.warn(&format!(
-            "{none}{name} does not list {}; if it refuses or issues no refresh token, name its scopes with --scope",
+            "{none}the server does not list {}; if it refuses or issues no refresh token, name its scopes with --scope",
             missing.join(" and ")
         ));
     }

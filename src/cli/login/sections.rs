@@ -7,7 +7,7 @@ use crate::cli::store_choice::{self, NewFileStore};
 use crate::config::Config;
 use crate::config::addition::Addition;
 use crate::outcome::{ErrorKind, Failure};
-use crate::profile::Provider;
+use crate::profile::{Profile, Provider};
 
 /// The provider and the profile that the command line describes, as far as the configuration lacks them.
 pub(super) struct NewSections {
@@ -18,12 +18,16 @@ pub(super) struct NewSections {
     has_provider: bool,
     /// The profile, if it needs a section.
     profile: Option<String>,
+    /// What is kept there of `--scope`: a provider that is there keeps its own scopes.
+    profile_scopes: Vec<String>,
     empty: Addition,
 }
 
-/// What was agreed on: sections that are written once the sign-in has succeeded.
+/// What was agreed on: sections that are written once the credential is stored.
 pub(super) struct Agreed {
     addition: Option<Addition>,
+    /// The provider for which it has a section.
+    new_provider: Option<String>,
     pub has_new_store: bool,
 }
 
@@ -43,15 +47,41 @@ impl NewSections {
         if known.is_none() {
             check_name(args, config, &provider)?;
         }
-        let needs_profile = provider != args.profile.as_str() && !config.has_profile_section(&args.profile);
+        let profile_scopes = known.map_or(Vec::new(), |known| scopes_of_profile(args, known));
+        let needs_profile = provider != args.profile.as_str() || !profile_scopes.is_empty();
+        let needs_profile = needs_profile && !config.has_profile_section(&args.profile);
         Ok(Some(Self {
             issuer: args.issuer.clone(),
             client_id: client_id.clone(),
             has_provider: known.is_some(),
             profile: needs_profile.then(|| args.profile.to_string()),
+            profile_scopes,
             provider,
             empty: Addition::new(&setup.environment.config, setup.environment.home.as_deref()),
         }))
+    }
+
+    /// The section that keeps the scopes of the command line for the next login of a profile that has none.
+    pub(super) fn for_scopes(args: &LoginArgs, profile: &Profile, setup: &Setup, out: &Output) -> Option<Self> {
+        let profile_scopes = scopes_of_profile(args, &profile.provider);
+        let can_add = args.yes || out.can_ask();
+        if profile_scopes.is_empty() || setup.config.has_profile_section(&args.profile) || !can_add {
+            return None;
+        }
+        Some(Self {
+            provider: profile.provider.name.clone(),
+            issuer: None,
+            client_id: profile.provider.client_id.clone(),
+            has_provider: true,
+            profile: Some(args.profile.to_string()),
+            profile_scopes,
+            empty: Addition::new(&setup.environment.config, setup.environment.home.as_deref()),
+        })
+    }
+
+    /// Whether the scopes of the command line will be in the configuration.
+    pub(super) fn keeps_scopes(&self) -> bool {
+        !self.has_provider || (self.profile.is_some() && !self.profile_scopes.is_empty())
     }
 
     fn addition(&self, scopes: &[String]) -> Addition {
@@ -60,7 +90,7 @@ impl NewSections {
             addition.add_provider(&self.provider, self.issuer.as_deref(), &self.client_id, scopes);
         }
         if let Some(profile) = &self.profile {
-            addition.add_profile(profile, &self.provider);
+            addition.add_profile(profile, &self.provider, &self.profile_scopes);
         }
         addition
     }
@@ -92,31 +122,57 @@ impl NewSections {
         addition.check_writable().map_err(|e| config_failure(e.to_failure()))?;
         setup.use_config(config);
         if is_agreed {
-            return Ok(Agreed { addition: Some(addition), ..agree_on_store(setup, out)? });
+            let store = agree_on_store(setup, out)?;
+            return Ok(self.agreed(addition, store.has_new_store));
         }
         if !out.can_ask() {
             let lines = addition.text().trim_end();
-            let message = format!("provider {} is not in the configuration", self.provider);
+            let message = format!("{} is not in the configuration", Self::headers(&addition));
             let hint = format!("add --yes to add these lines to {path} once you are signed in:\n{lines}");
             return Err(config_failure(Failure::new(ErrorKind::Config, message).with_hint(hint)));
         }
         let Some(reason) = store_choice::reason_for_file_store(setup) else {
-            out.prompt(&format!(
-                "once you are signed in, this is added to {path}:\n\n{}",
-                store_choice::indented(addition.text())
-            ));
+            out.prompt(&format!("once you are signed in, this is added to {path}:\n"));
+            out.prompt_lines(&store_choice::indented(addition.text()));
             ask(out, "Sign in and add it?")?;
-            return Ok(Agreed { addition: Some(addition), has_new_store: false });
+            return Ok(self.agreed(addition, false));
         };
         let store = NewFileStore::plan(addition.path()).map_err(config_failure)?;
         let mut store_section = self.empty.clone();
         store_section.add_file_store(store.key());
-        out.prompt(&store_choice::offer_text(&reason, &store, &store_section));
-        out.prompt(&format!("and, once you are signed in:\n\n{}", store_choice::indented(addition.text())));
+        store_choice::show_offer(&reason, &store, &store_section, out);
+        out.prompt("and, once you are signed in:\n");
+        out.prompt_lines(&store_choice::indented(addition.text()));
         ask(out, "Use the files, sign in and add it?")?;
         store.create(&store_section, &store_choice::config_lock(setup), out).map_err(config_failure)?;
         setup.use_config(addition.preview().map_err(|e| config_failure(e.to_failure()))?);
-        Ok(Agreed { addition: Some(addition), has_new_store: true })
+        Ok(self.agreed(addition, true))
+    }
+
+    fn agreed(&self, addition: Addition, has_new_store: bool) -> Agreed {
+        let new_provider = (!self.has_provider).then(|| self.provider.clone());
+        Agreed { addition: Some(addition), new_provider, has_new_store }
+    }
+
+    /// The headers of what the configuration lacks, for a person.
+    fn headers(addition: &Addition) -> String {
+        let headers: Vec<_> = addition.text().lines().filter(|line| line.starts_with('[')).collect();
+        headers.join(" and ")
+    }
+
+    /// The failure of a store that has to be chosen first, with all else that this login will ask for.
+    pub(super) fn told_with_store(&self, args: &LoginArgs, failure: Failure, out: &Output) -> Failure {
+        let addition = self.addition(&args.scopes);
+        if args.yes || out.can_ask() || addition.is_empty() {
+            return failure;
+        }
+        let more = format!(
+            "then repeat the login with --yes, which adds {} to {} once you are signed in",
+            Self::headers(&addition),
+            addition.path().display()
+        );
+        let hint = failure.hint.as_ref().map_or(more.clone(), |hint| format!("{hint}; {more}"));
+        failure.with_hint(hint)
     }
 }
 
@@ -127,7 +183,7 @@ pub(super) fn agree_on_store(setup: &mut Setup, out: &Output) -> Result<Agreed, 
         ErrorKind::Declined => (CommandStatus::Failed, Some(f)),
         _ => config_failure(f),
     })?;
-    Ok(Agreed { addition: None, has_new_store: setup.store.kind() != before })
+    Ok(Agreed { addition: None, new_provider: None, has_new_store: setup.store.kind() != before })
 }
 
 fn ask(out: &Output, question: &str) -> Result<(), LoginFailure> {
@@ -138,21 +194,48 @@ fn ask(out: &Output, question: &str) -> Result<(), LoginFailure> {
 }
 
 impl Agreed {
-    /// Says that a login which failed has added nothing.
-    pub(super) fn report_unwritten(&self, out: &Output) {
-        if let Some(addition) = &self.addition {
-            out.info(&format!("nothing was added to {}", addition.path().display()));
+    /// The failure of a login, without words that are not true of it: a store that was chosen for it stays. Says what was
+    /// added to the configuration.
+    pub(super) fn told_with_what_stays(&self, failed: LoginFailure, setup: &Setup, out: &Output) -> LoginFailure {
+        let (status, mut failure) = failed;
+        let path = setup.environment.config.display();
+        if self.has_new_store {
+            out.info(&format!("[store] in {path} and its key stay; nothing else was added there"));
+            let corrected = |text: String| text.replace("nothing was changed", "nothing else was changed");
+            failure = failure.map(|f| Failure { message: corrected(f.message), hint: f.hint.map(corrected), ..f });
+        } else if self.addition.is_some() {
+            out.info(&format!("nothing was added to {path}"));
         }
+        // No section has these keys yet.
+        let is_of_client = |f: &Failure| f.hint.as_ref().is_some_and(|hint| hint.starts_with("check client_id"));
+        if let Some(provider) = &self.new_provider {
+            failure = failure.map(|f| if is_of_client(&f) { f.with_hint(client_hint(provider)) } else { f });
+        }
+        (status, failure)
     }
 
-    /// Adds the sections to the configuration.
+    /// Adds the sections to the configuration of a profile whose credential is stored.
     pub(super) fn write(&self, setup: &Setup, out: &Output) -> Result<(), Failure> {
         let Some(addition) = &self.addition else { return Ok(()) };
-        addition.write(&store_choice::config_lock(setup)).map_err(|e| e.to_failure())?;
-        let headers: Vec<_> = addition.text().lines().filter(|line| line.starts_with('[')).collect();
-        out.info(&format!("added {} to {}", headers.join(" and "), addition.path().display()));
+        addition.write(&store_choice::config_lock(setup)).map_err(|e| {
+            let failure = e.to_failure();
+            Failure { message: format!("you are signed in, but {}", failure.message), ..failure }
+        })?;
+        out.info(&format!("added {} to {}", NewSections::headers(addition), addition.path().display()));
         Ok(())
     }
+}
+
+/// The scopes of the command line, if they are others than those of the provider.
+fn scopes_of_profile(args: &LoginArgs, provider: &Provider) -> Vec<String> {
+    if args.scopes == provider.scopes { Vec::new() } else { args.scopes.clone() }
+}
+
+/// What to do when the server rejects the client of the command line.
+fn client_hint(provider: &str) -> String {
+    format!(
+        "check --client-id; a client with a secret needs a section of your own: [provider.{provider}] with issuer, client_id,          client_auth and client_secret, see keepalive.toml(5); if it does not support the device flow, use --paste"
+    )
 }
 
 fn is_same(provider: &Provider, issuer: Option<&str>, client_id: &str) -> bool {

@@ -18,7 +18,7 @@ use crate::store::{Layout, Store};
 use crate::sys::durable;
 use crate::sys::lockfile::{LockFile, LockHolder, LockWait};
 use crate::sys::paths;
-use crate::sys::paths::Environment;
+use crate::sys::paths::{Environment, SessionBus};
 use crate::sys::process;
 use crate::sys::process::Termination;
 
@@ -33,7 +33,7 @@ const PREFIX: &str = "keepalive-rehearsal-";
 pub(super) struct RehearsalEnvironment {
     dir: PathBuf,
     name: String,
-    bus_address: Option<String>,
+    bus: Option<SessionBus>,
     executable: PathBuf,
     pub is_keyring: bool,
     /// A stop signal has come.
@@ -58,7 +58,7 @@ impl RehearsalEnvironment {
                 .with_hint("the rehearsal runs on the filesystem of the real store; free some space there")
         };
         durable::create_dir(&parent).map_err(|e| cannot("create a directory", e))?;
-        remove_leftovers(&parent, places.bus_address.as_deref());
+        remove_leftovers(&parent, places.session_bus.as_ref());
         let name = format!("{PREFIX}{}", hex::encode(random_bytes::<8>()));
         let dir = parent.join(&name);
         durable::create_dir(&dir).map_err(|e| cannot("create a directory", e))?;
@@ -67,8 +67,8 @@ impl RehearsalEnvironment {
         let executable = std::env::current_exe().map_err(|e| cannot("find this program", e))?;
         let is_keyring = has_keyring && matches!(config.store.kind, StoreKind::Keyring { .. });
         let is_stopped = Arc::new(AtomicBool::new(false));
-        let bus_address = places.bus_address.clone();
-        let stage = Self { dir, name, bus_address, executable, is_keyring, is_stopped, _alive: alive };
+        let bus = places.session_bus.clone();
+        let stage = Self { dir, name, bus, executable, is_keyring, is_stopped, _alive: alive };
         let flag = Arc::clone(&stage.is_stopped);
         // Without the handler a signal ends the process at once, and the next rehearsal cleans up.
         let _unhandled = signals::on_stop_signal(move || flag.store(true, Ordering::SeqCst));
@@ -144,14 +144,14 @@ impl RehearsalEnvironment {
     /// Opens the store of this environment.
     pub(super) fn store(&self) -> Result<Store, Failure> {
         let config = Config::load(&self.config(), true, None).map_err(|e| e.to_failure())?;
-        let bus = self.bus_address.clone();
+        let bus = self.bus.clone();
         Ok(Store::new(&config.store, &self.state(), None, || keyring::open(bus)))
     }
 }
 
 impl Drop for RehearsalEnvironment {
     fn drop(&mut self) {
-        remove_environment(&self.dir, &self.name, self.is_keyring.then_some(self.bus_address.as_deref()).flatten());
+        remove_environment(&self.dir, &self.name, self.is_keyring.then_some(self.bus.as_ref()).flatten());
     }
 }
 
@@ -164,7 +164,7 @@ fn toml_key(key: &KeySource) -> String {
 }
 
 /// Removes what killed rehearsals left: every environment whose lock is free.
-fn remove_leftovers(parent: &Path, bus_address: Option<&str>) {
+fn remove_leftovers(parent: &Path, bus: Option<&SessionBus>) {
     let Ok(entries) = std::fs::read_dir(parent) else {
         return;
     };
@@ -172,7 +172,7 @@ fn remove_leftovers(parent: &Path, bus_address: Option<&str>) {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with(PREFIX) && matches!(LockFile::try_acquire(&entry.path().join("alive")), Ok(Some(_))) {
             stop_leftover_daemon(&Layout::new(&entry.path().join("state")).daemon_lock());
-            remove_environment(&entry.path(), &name, bus_address);
+            remove_environment(&entry.path(), &name, bus);
         }
     }
 }
@@ -201,14 +201,14 @@ fn stop_leftover_daemon(lock: &Path) {
 }
 
 /// Removes an environment: first its keyring items, whose names are in its files, then its directory.
-fn remove_environment(dir: &Path, name: &str, bus_address: Option<&str>) {
-    if let Some(bus) = bus_address {
+fn remove_environment(dir: &Path, name: &str, bus: Option<&SessionBus>) {
+    if let Some(bus) = bus {
         let settings = StoreSettings {
             kind: StoreKind::Keyring { service: name.to_owned() },
             path: Some(dir.join("state")),
             allow_network_filesystem: true,
         };
-        let store = Store::new(&settings, dir, None, || keyring::open(Some(bus.to_owned())));
+        let store = Store::new(&settings, dir, None, || keyring::open(Some(bus.clone())));
         let key = store.uuid().map(|uuid| KeyringItem { service: format!("{name}-key"), user: uuid });
         let published = KeyringItem { service: name.to_owned(), user: PROFILE.to_owned() };
         for item in key.into_iter().chain([published]) {

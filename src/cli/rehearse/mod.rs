@@ -118,7 +118,7 @@ const MISSING_KEYRING: &str = "the keyring that a login would use cannot be reac
 /// Asks the keyring, if a login would use one. `Some`: there is none. `Err`: there is one, and it cannot be used.
 fn check_keyring(config: &Config, places: &Environment) -> Result<Option<KeyringError>, (CommandStatus, Failure)> {
     let StoreKind::Keyring { service } = &config.store.kind else { return Ok(None) };
-    match keyring::open(places.bus_address.clone()).check(service) {
+    match keyring::open(places.session_bus.clone()).check(service) {
         Ok(()) => Ok(None),
         Err(error @ (KeyringError::NoBus | KeyringError::NoService)) => Ok(Some(error)),
         Err(error) => {

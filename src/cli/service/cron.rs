@@ -77,8 +77,9 @@ fn write(text: &str) -> Result<(), Failure> {
 
 fn missing(error: &io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::NotFound => failure("crontab is not installed")
-            .with_hint("install cron, or use the systemd timer: keepalive service install --timer"),
+        io::ErrorKind::NotFound => failure("crontab is not installed").with_hint(
+            "install cron; or, with a systemd user manager, leave out --cron; or run `keepalive daemon` yourself",
+        ),
         _ => failure(format!("cannot run crontab: {error}")),
     }
 }

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::GlobalArgs;
+use super::keeper;
 use super::keeper::Keeper;
 use super::output::{CommandStatus, Output};
 use super::setup::Setup;
@@ -118,6 +119,9 @@ fn install(kind: ServiceKind, setup: &Setup, out: &Output) -> Result<CommandStat
             true => "added a line to your crontab: a run every ten minutes",
             false => "the line is in your crontab already; nothing to do",
         });
+        if is_new {
+            keeper::record_timer(setup, true);
+        }
         report(kind, None, out);
         return Ok(CommandStatus::Ok);
     }
@@ -137,6 +141,9 @@ fn install(kind: ServiceKind, setup: &Setup, out: &Output) -> Result<CommandStat
     }
     let unit = systemd::main_unit(kind);
     manager.start(kind)?;
+    if kind == ServiceKind::Timer {
+        keeper::record_timer(setup, true);
+    }
     out.info(&format!("enabled and started {unit}"));
     let linger = manager.enable_linger();
     match &linger {
@@ -180,8 +187,12 @@ fn uninstall(wanted: Option<ServiceKind>, setup: &Setup, out: &Output) -> Result
     }
     if removed.is_empty() {
         out.info("nothing of ours is installed");
-    } else {
+    }
+    if removed.iter().any(|word| *word != ServiceKind::Cron.word()) {
         out.info("lingering is left as it is; your other services may need it");
+    }
+    if removed.iter().any(|word| *word != ServiceKind::Daemon.word()) {
+        keeper::record_timer(setup, false);
     }
     if out.is_json {
         out.json(&json!({ "removed": removed }));
@@ -222,7 +233,7 @@ fn status(setup: &Setup, out: &Output) -> CommandStatus {
     if is_served {
         return CommandStatus::Ok;
     }
-    out.error(&failure("nothing refreshes your profiles").with_hint(super::keeper::REMEDY));
+    out.error(&failure("nothing refreshes your profiles").with_hint(keeper::REMEDY));
     CommandStatus::Failed
 }
 
@@ -244,7 +255,8 @@ fn print_status(
     }
     match keeper {
         Keeper::Daemon { holder } => out.line(&format!("daemon: running ({holder})")),
-        Keeper::Runs { last } => out.line(&format!("last run that no person watched: {}", last.to_the_second())),
+        Keeper::Runs { last: Some(last) } => out.line(&format!("last unattended run: {}", last.to_the_second())),
+        Keeper::Runs { last: None } => out.line("last unattended run: none yet; the first comes within ten minutes"),
         Keeper::Nobody => {}
     }
 }

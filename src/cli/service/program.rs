@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::service::failure;
+use crate::credential::external::shell_quoted;
 use crate::outcome::Failure;
 use crate::sys::paths::Environment;
 
@@ -68,11 +69,6 @@ fn environment_line(name: &str, value: &str) -> String {
 /// Inside double quotes of a unit (systemd.syntax(7)); a percent sign begins a specifier.
 fn unit_escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%")
-}
-
-fn shell_quoted(text: &str) -> String {
-    let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+:@,".contains(c));
-    if is_plain { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 #[cfg(test)]

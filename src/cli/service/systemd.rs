@@ -91,7 +91,8 @@ pub(super) struct Manager<'a> {
 impl<'a> Manager<'a> {
     pub(super) fn connect(places: &'a Environment) -> Result<Self, Failure> {
         let manager = Self { places };
-        let hint = "`keepalive service install --cron` needs no systemd; over su or sudo, log in as that user instead";
+        let hint = "over su or sudo, log in as that user instead; with cron: `keepalive service install --cron`; with neither, as \
+                    in a container, run `keepalive daemon` beside your programs";
         let why = match manager.systemctl(&["show", "--property=Version"]) {
             Ok(run) if run.is_success => return Ok(manager),
             Ok(run) => run.stderr.lines().next().unwrap_or("no reason given").to_owned(),

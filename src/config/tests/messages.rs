@@ -138,6 +138,11 @@ fn values_of_a_wrong_type_are_reported_with_a_hint() {
             "write last_chance = true or last_chance = false, without quotes",
         ),
         (
+            acme!("concurrency = 1.5"),
+            "config.toml:4: [provider.acme] concurrency must be a whole number",
+            "write concurrency = 8",
+        ),
+        (
             acme!(r#"concurrency = "4""#),
             "config.toml:4: [provider.acme] concurrency must be a number, not a string",
             "write concurrency = 8",

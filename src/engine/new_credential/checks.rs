@@ -171,13 +171,9 @@ fn check_same_account(
     if old.compare(new) != AccountMatch::Different {
         return Ok(());
     }
-    let name = |identity: &AccountIdentity| identity.display_name().unwrap_or("another account").to_owned();
-    let message = format!(
-        "profile {} has a credential of {}, but this one belongs to {}",
-        locked.journal.profile,
-        name(&old),
-        name(new)
-    );
+    let (old, new) = old.distinct_names(new);
+    let message =
+        format!("profile {} has a credential of {old}, but this one belongs to {new}", locked.journal.profile);
     Err(conflict(message, "import it into another profile, or use --replace"))
 }
 

@@ -124,6 +124,7 @@ pub fn store_credential(
         let sealed = seal_numbered(&mut locked, &mut credential, &key, is_alive)?;
         store_lock = None;
         locked.journal.origin = origin;
+        locked.journal.has_tool_diverged = false;
         let settled = sealed.and_then(|()| settle_new_credential(&mut locked, &credential, &key, None));
         if let Err(e) = store.keys().verify_persisted(waits.on_key_check) {
             warnings.push(format!("the keyring may not have saved the sealing key: {e}"));
@@ -220,6 +221,7 @@ fn keep_existing(
     let is_news = origin.is_some() && locked.journal.origin != origin;
     if is_news {
         locked.journal.origin = origin;
+        locked.journal.has_tool_diverged = false;
         locked.journal.clear_blocks(&Cause::FOLLOW);
     }
     if is_news || is_pending {

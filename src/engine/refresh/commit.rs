@@ -125,13 +125,9 @@ fn other_account(journal: &Journal, before: &Grant, new: &Credential) -> Option<
         (imported, unnamed),
     ];
     let (old, found) = pairs.into_iter().find(|(old, found)| old.compare(found) == AccountMatch::Different)?;
-    let name = |identity: &AccountIdentity| identity.display_name().unwrap_or("another account").to_owned();
     let profile = &journal.profile;
-    let message = format!(
-        "the response to the refresh belongs to {}, but the credential of {profile} to {}",
-        name(&found),
-        name(&old)
-    );
+    let (old, found) = old.distinct_names(&found);
+    let message = format!("the response to the refresh belongs to {found}, but the credential of {profile} to {old}");
     let hint = format!(
         "it is kept and not handed out; sign in with the account that is meant: keepalive login {profile}, or import with \
          --replace"

@@ -352,8 +352,10 @@ pub fn settle_unreachable(facts: &Facts<'_>, mut journal: Journal, reason: &str)
     let at = facts.now.wall.plus(facts.next_retry_delay(&journal, None).min(UNSENT_MAX_DELAY));
     journal.pause(at, &facts.now, facts.pause(PauseCause::Unsent));
     let origin = facts.prepared.token_endpoint.origin().ascii_serialization();
-    let failure = Failure::new(ErrorKind::Network, format!("cannot reach {origin}: {reason}"))
-        .with_hint(format!("nothing was sent; the daemon tries again at {}, a command at once", at.to_the_second()));
+    let failure = Failure::new(ErrorKind::Network, format!("cannot reach {origin}: {reason}")).with_hint(format!(
+        "nothing was sent; no run tries by itself before {}, a command does at once",
+        at.to_the_second()
+    ));
     let outcome = Outcome::new(OutcomeKind::Deferred).with_retry_at(at).with_error(failure);
     Changes::from(journal).end(End::Unsent, outcome, &facts.now)
 }

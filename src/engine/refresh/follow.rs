@@ -1,6 +1,7 @@
 //! Follows another tool that holds the same credential: its store is read before each flight, and decides what to do
 //! (rule 39). Nothing is ever written there.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::credential::external::{AccountMatch, ExternalCredential, ImportSource};
@@ -10,8 +11,9 @@ use crate::engine::refresh::backoff::{FOLLOW_CONFLICT_INTERVAL, FOLLOW_RETRY_INT
 use crate::engine::refresh::context::RefreshContext;
 use crate::engine::refresh::errors;
 use crate::engine::refresh::followed_stores::{
-    StoreContent, ToolFacts, nothing_to_follow, tool_never_refreshes, tool_refreshes_first,
+    OtherEntry, StoreContent, ToolFacts, cannot_follow, nothing_to_follow, tool_never_refreshes, tool_refreshes_first,
 };
+use crate::engine::refresh::other_entries::{Holder, OurToken, unknown_holder};
 use crate::engine::refresh::settle::{Changes, End};
 use crate::events;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
@@ -36,6 +38,19 @@ enum FollowedToken {
     Conflict(&'static str),
 }
 
+const OTHER_ACCOUNT: &str = "a token of another account";
+
+/// A tool that held a different token, which may have been ours refreshed, and is signed out now: ours may be consumed.
+/// (pure)
+fn judged_with_what_was_seen(now: FollowedToken, has_diverged: bool) -> FollowedToken {
+    match now {
+        FollowedToken::None if has_diverged => FollowedToken::Conflict(
+            "no token now, and had a different one before, which may have replaced the stored one",
+        ),
+        now => now,
+    }
+}
+
 /// Compares the tool's token with ours (rule 39). (pure)
 fn compare(is_ours: bool, is_consumed: bool, likeness: AccountMatch, is_newer: bool) -> FollowedToken {
     match likeness {
@@ -45,7 +60,7 @@ fn compare(is_ours: bool, is_consumed: bool, likeness: AccountMatch, is_newer: b
         AccountMatch::Same => {
             FollowedToken::Conflict("a different token of the same account that is not newer than the stored one")
         }
-        AccountMatch::Different => FollowedToken::Conflict("a token of another account"),
+        AccountMatch::Different => FollowedToken::Conflict(OTHER_ACCOUNT),
         AccountMatch::Unknown => FollowedToken::Conflict("a different token and does not name its account"),
     }
 }
@@ -76,8 +91,16 @@ fn course(theirs: FollowedToken, rotates: bool) -> Course {
 /// What a look at the tool's store found.
 struct Seen {
     token: FollowedToken,
-    /// What the store holds; `Err`: why it holds nothing.
+    /// What the store holds; `Err`: why the entry that is followed holds nothing.
     credential: Result<Box<ExternalCredential>, String>,
+    /// The entry that holds our token, if that is under another name.
+    held_as: Option<OtherEntry>,
+}
+
+impl Seen {
+    fn signed_out(why: String) -> Self {
+        Self { token: FollowedToken::None, credential: Err(why), held_as: None }
+    }
 }
 
 impl RefreshContext {
@@ -102,7 +125,7 @@ impl RefreshContext {
         // The adopted token ends too soon as well, and the tool holds the same one.
         warnings.extend(outcome.warnings);
         if self.profile.provider.policy.rotates() {
-            return Err(self.wait_for_tool(locked, key));
+            return Err(self.wait_for_tool(locked, key, None));
         }
         locked.load(key, self.is_daemon)?.ok_or_else(|| errors::no_credential(&self.profile.name))
     }
@@ -119,7 +142,7 @@ impl RefreshContext {
         }
         // An error of this read does not change the outcome; the next flight reports it.
         match self.read_followed_store(locked, key) {
-            Ok(Seen { token: FollowedToken::Newer, credential: Ok(external) }) => {
+            Ok(Seen { token: FollowedToken::Newer, credential: Ok(external), .. }) => {
                 self.adopt_followed_credential(locked, key, *external).unwrap_or(outcome)
             }
             Ok(_) | Err(_) => outcome,
@@ -138,12 +161,24 @@ impl RefreshContext {
             journal.followed_origin().filter(|_| self.profile.follow).cloned().zip(self.followed_stores.clone());
         let (store, key, name) = (Arc::clone(&self.store), Arc::clone(key), self.profile.name.clone());
         let rotates = self.profile.provider.policy.rotates();
+        let client_id = self.prepared.provider.client_id.clone();
         move || {
             let Some((origin, source)) = followed else { return Ok(()) };
             let unreadable =
                 |_: Failure| BeforeSendError::Refused("the store of the followed tool can no longer be read");
             let external = match source.read(&origin, name.as_str()).map_err(unreadable)? {
                 StoreContent::SignedOut(_) => return Ok(()),
+                StoreContent::OtherEntries { entries, .. } => {
+                    let ours = OurToken { origin: &origin, client_id: &client_id, fingerprint: Some(ours) };
+                    let is_consumed = |theirs: &Fingerprint| store.ledger().is_consumed(theirs).unwrap_or(false);
+                    return match ours.holder(entries, |token| key.fingerprint(token), is_consumed) {
+                        Holder::None => Ok(()),
+                        _ if !rotates => Ok(()),
+                        _ => {
+                            Err(BeforeSendError::Refused("another entry of the followed tool may hold the same token"))
+                        }
+                    };
+                }
                 StoreContent::Credential(external) => external,
             };
             let theirs = external.response.refresh.as_ref().map(|token| key.fingerprint(token));
@@ -165,7 +200,10 @@ impl RefreshContext {
         key: &Arc<SealingKey>,
         warnings: &mut Vec<String>,
     ) -> Result<Option<ExternalCredential>, Outcome> {
-        let seen = match self.read_followed_store(locked, key) {
+        let rotates = self.profile.provider.policy.rotates();
+        let origin = locked.journal.origin.as_ref().zip(self.followed_stores.as_ref());
+        let cannot = origin.and_then(|(o, stores)| cannot_follow(&self.profile.name, o, &stores.about(o), rotates));
+        let seen = match cannot.map_or_else(|| self.read_followed_store(locked, key), Err) {
             Ok(found) => found,
             Err(failure) => {
                 let may_pass = failure.kind == ErrorKind::Source;
@@ -173,13 +211,16 @@ impl RefreshContext {
                 return Err(self.set_follow_block(locked, key, cause, failure));
             }
         };
+        let token = judged_with_what_was_seen(seen.token, locked.journal.has_tool_diverged);
+        locked.journal.has_tool_diverged = matches!(token, FollowedToken::Conflict(what) if what != OTHER_ACCOUNT);
+        let seen = Seen { token, ..seen };
         self.note_signed_out(locked, &seen, warnings);
-        match course(seen.token, self.profile.provider.policy.rotates()) {
+        match course(seen.token, rotates) {
             Course::Send => Ok(None),
             Course::Adopt => Ok(seen.credential.ok().map(|external| *external)),
             // A rejected token is not sent, so there is nothing to wait for: a person signs in with the tool, or here.
             Course::Wait if locked.journal.is_rejected() && !self.facts().is_forced() => Ok(None),
-            Course::Wait => Err(self.wait_for_tool(locked, key)),
+            Course::Wait => Err(self.wait_for_tool(locked, key, seen.held_as)),
             Course::Stop(what) => {
                 let origin = locked.journal.origin.as_ref();
                 let from = origin.map_or_else(String::new, ImportSource::to_string);
@@ -191,13 +232,19 @@ impl RefreshContext {
         }
     }
 
-    /// Ends the flight, because the tool holds the same token and refreshes it first.
-    fn wait_for_tool(&self, locked: &mut LockedProfile<'_, '_>, key: &Arc<SealingKey>) -> Outcome {
+    /// Ends the flight, because the tool holds the same token and refreshes it first. `held_as`: under another name.
+    fn wait_for_tool(
+        &self,
+        locked: &mut LockedProfile<'_, '_>,
+        key: &Arc<SealingKey>,
+        held_as: Option<OtherEntry>,
+    ) -> Outcome {
         if let Err(ended) = self.clear_follow_block(locked) {
             return ended;
         }
-        let origin = locked.journal.followed_origin();
-        let Some((origin, about)) = origin.zip(self.followed_stores.as_ref()).map(|(o, s)| (o.clone(), s.about(o)))
+        let origin = locked.journal.followed_origin().cloned();
+        let origin = origin.map(|o| held_as.map_or_else(|| o.clone(), |entry| entry.origin(&o)));
+        let Some((origin, about)) = origin.zip(self.followed_stores.as_ref()).map(|(o, s)| (o.clone(), s.about(&o)))
         else {
             return Outcome::new(OutcomeKind::ConfigError).with_error(nothing_to_follow(&self.profile.name));
         };
@@ -216,7 +263,7 @@ impl RefreshContext {
     fn note_signed_out(&self, locked: &mut LockedProfile<'_, '_>, seen: &Seen, warnings: &mut Vec<String>) {
         let was_told = locked.journal.is_followed_alone;
         locked.journal.is_followed_alone = seen.token == FollowedToken::None;
-        if let (Err(why), false) = (&seen.credential, was_told) {
+        if let (FollowedToken::None, Err(why), false) = (seen.token, &seen.credential, was_told) {
             let tool = locked.journal.origin.as_ref().map_or("the tool", |origin| origin.tool.as_str());
             let told = format!("{tool} is signed out ({why}): keepalive goes on alone");
             events::goes_on_alone(&self.profile, &told);
@@ -231,7 +278,11 @@ impl RefreshContext {
         let origin = journal.followed_origin().ok_or_else(|| nothing_to_follow(name))?;
         let source = self.followed_stores.as_ref().ok_or_else(|| nothing_to_follow(name))?;
         let external = match source.read(origin, name.as_str())? {
-            StoreContent::SignedOut(why) => return Ok(Seen { token: FollowedToken::None, credential: Err(why) }),
+            StoreContent::SignedOut(why) => return Ok(Seen::signed_out(why)),
+            StoreContent::OtherEntries { why, entries } => match self.find_elsewhere(locked, key, why, entries)? {
+                ControlFlow::Break(seen) => return Ok(seen),
+                ControlFlow::Continue(external) => external,
+            },
             StoreContent::Credential(external) => external,
         };
         let Some(theirs) = external.response.refresh.as_ref().map(|token| key.fingerprint(token)) else {
@@ -256,7 +307,34 @@ impl RefreshContext {
             Some(client) if *client != self.prepared.provider.client_id => AccountMatch::Unknown,
             Some(_) | None => origin.identity.compare(&external.identity),
         };
-        Ok(Seen { token: compare(is_ours, is_consumed, likeness, is_newer), credential: Ok(external) })
+        let token = compare(is_ours, is_consumed, likeness, is_newer);
+        Ok(Seen { token, credential: Ok(external), held_as: None })
+    }
+
+    /// Looks for our token in the other entries, where the one that is followed has none. At a server that does not rotate
+    /// it does not matter where the tool's token went.
+    fn find_elsewhere(
+        &self,
+        locked: &LockedProfile<'_, '_>,
+        key: &SealingKey,
+        why: String,
+        entries: Vec<OtherEntry>,
+    ) -> Result<ControlFlow<Seen, Box<ExternalCredential>>, Failure> {
+        let origin = locked.journal.followed_origin().ok_or_else(|| nothing_to_follow(&self.profile.name))?;
+        let fingerprint = locked.journal.fingerprint.clone();
+        let ours = OurToken { origin, client_id: &self.prepared.provider.client_id, fingerprint };
+        let is_consumed = |theirs: &Fingerprint| locked.is_consumed(theirs).unwrap_or(false);
+        match ours.holder(entries, |token| key.fingerprint(token), is_consumed) {
+            Holder::Ours(name) => {
+                Ok(ControlFlow::Break(Seen { token: FollowedToken::Same, credential: Err(why), held_as: Some(name) }))
+            }
+            Holder::SameAccount(_) | Holder::Unknown(_) if !self.profile.provider.policy.rotates() => {
+                Ok(ControlFlow::Break(Seen::signed_out(why)))
+            }
+            Holder::None => Ok(ControlFlow::Break(Seen::signed_out(why))),
+            Holder::SameAccount(external) => Ok(ControlFlow::Continue(external)),
+            Holder::Unknown(entry) => Err(unknown_holder(origin, &why, &entry, self.profile.name.as_str())),
+        }
     }
 
     /// Stores the tool's credential as the newest generation. Once it is sealed it is safe, so later errors are
@@ -344,6 +422,15 @@ mod tests {
         assert!(conflict(compare(false, false, AccountMatch::Same, false)), "nobody can tell what became of it");
         assert!(conflict(compare(false, false, AccountMatch::Different, true)));
         assert!(conflict(compare(false, false, AccountMatch::Unknown, true)));
+    }
+
+    /// Rule 39.
+    #[test]
+    fn signed_out_tool_that_held_another_token_is_unknown() {
+        let judged = |now| judged_with_what_was_seen(now, true);
+        assert!(matches!(judged(FollowedToken::None), FollowedToken::Conflict(what) if what != OTHER_ACCOUNT));
+        assert_eq!(judged(FollowedToken::Same), FollowedToken::Same);
+        assert_eq!(judged_with_what_was_seen(FollowedToken::None, false), FollowedToken::None);
     }
 
     /// Rule 39.

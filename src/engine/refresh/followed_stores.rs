@@ -10,6 +10,37 @@ pub enum StoreContent {
     Credential(Box<ExternalCredential>),
     /// The store is gone, or was understood and has no refresh token for that account; the text says which.
     SignedOut(String),
+    /// As signed out, for the reason given; but the tool has other entries, under other names or in other places.
+    OtherEntries {
+        why: String,
+        entries: Vec<OtherEntry>,
+    },
+}
+
+/// An entry of a tool's store that is not the one that is followed. Entries without a refresh token are left out.
+#[derive(Debug)]
+pub struct OtherEntry {
+    /// The store that it is in.
+    pub place: String,
+    /// Its name in `--account`; empty if that store holds only one.
+    pub id: String,
+    pub provider: Option<String>,
+    /// `None`: it may hold a token, and cannot be read.
+    pub credential: Option<Box<ExternalCredential>>,
+}
+
+impl OtherEntry {
+    /// The origin of a credential as it would be now, had it been imported from this entry.
+    pub fn origin(&self, before: &ImportSource) -> ImportSource {
+        let account = (!self.id.is_empty()).then(|| self.id.clone());
+        ImportSource { location: Some(self.place.clone()), account, is_in_keyring: false, ..before.clone() }
+    }
+}
+
+impl std::fmt::Display for OtherEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.id.is_empty() { f.write_str(&self.place) } else { write!(f, "{} in {}", self.id, self.place) }
+    }
 }
 
 /// What a person must know of a tool that refreshes a credential by itself, or that does not.
@@ -31,10 +62,35 @@ pub trait FollowedStores: Send + Sync {
     fn about(&self, origin: &ImportSource) -> ToolFacts;
 }
 
+/// Why the tool of this origin cannot be followed at all: its store cannot be read again; or the server rotates, and what
+/// the tool refreshes could not be adopted, because nothing says whose it is.
+pub fn cannot_follow(name: &ProfileName, origin: &ImportSource, about: &ToolFacts, rotates: bool) -> Option<Failure> {
+    let tool = &origin.tool;
+    let remedy = format!(
+        "to take it over, sign out of that tool on this machine: {}; and remove follow = true from [profile.{name}]",
+        about.sign_out
+    );
+    let what = match origin.location {
+        None => format!(
+            "the credential of {tool} came from where it cannot be read again; follow needs the file that {tool} itself writes"
+        ),
+        Some(_) if rotates && origin.identity.display_name().is_none() => format!(
+            "{origin} does not name its account, so at this provider, which rotates refresh tokens, keepalive could not adopt \
+             what {tool} refreshes"
+        ),
+        Some(_) => return None,
+    };
+    let message = format!("profile {name} has follow = true, but {what}");
+    Some(Failure::new(ErrorKind::Follow, message).with_hint(remedy))
+}
+
 /// The error of a profile that has no tool to follow.
 pub fn nothing_to_follow(name: &ProfileName) -> Failure {
-    Failure::new(ErrorKind::Follow, format!("profile {name} has follow = true, but was not imported from a tool"))
-        .with_hint(format!("remove follow = true from [profile.{name}], or keepalive import {name} --from TOOL"))
+    Failure::new(
+        ErrorKind::Follow,
+        format!("profile {name} has follow = true, but was not imported from a tool's store that can be read again"),
+    )
+    .with_hint(format!("remove follow = true from [profile.{name}], or keepalive import {name} --from TOOL"))
 }
 
 /// The error of a profile whose tool holds the same token and never refreshes it, at a provider that rotates.

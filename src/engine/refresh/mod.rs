@@ -8,6 +8,7 @@ pub mod context;
 pub mod errors;
 pub mod follow;
 pub mod followed_stores;
+pub mod other_entries;
 mod refusal_text;
 pub mod retry_policy;
 mod seal_response;

@@ -19,6 +19,7 @@ impl RefusalText<'_> {
         let status = self.status;
         match (self.error, &self.verdict.foreign_body) {
             (Some(error), _) => format!("returned {status} {}", error.shown()),
+            (None, _) if is_redirect(status) => format!("returned {status}, a redirect, which is not followed"),
             (None, Some(body)) if body.is_from_elsewhere() => {
                 format!("returned {status} and {}, which no token endpoint writes", body.name())
             }
@@ -81,6 +82,13 @@ impl RefusalText<'_> {
             | ClientAuth::ClientSecretBasicRaw
             | ClientAuth::ClientSecretPost => "client_id, client_auth, client_secret and the endpoint",
         };
+        if is_redirect(self.status) {
+            let hint = format!(
+                "a token goes only to the endpoint that is configured: check issuer or token_endpoint in {}",
+                self.section()
+            );
+            return Failure::new(ErrorKind::ClientRefused, self.said()).with_hint(hint);
+        }
         let hint = format!(
             "check {keys} in {}{encoding_hint}; if they are right, the refresh token may be the cause: keepalive login {}",
             self.section(),
@@ -141,4 +149,8 @@ pub(super) fn trust_503_hint(profile: &Profile, why: &str) -> String {
         ),
         false => String::new(),
     }
+}
+
+fn is_redirect(status: u16) -> bool {
+    (300..400).contains(&status)
 }

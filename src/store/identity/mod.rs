@@ -12,6 +12,7 @@ use self::identity_file::TEMPORARY_FORMAT;
 use crate::store::disk::layout::Layout;
 use crate::store::journal::Journal;
 use crate::store::{STORE_LOCK_WAIT, StoreError};
+use crate::sys::durable;
 use crate::sys::file_place::FilePlace;
 use crate::sys::file_watch::FileVersion;
 use crate::sys::lockfile::LockFile;
@@ -119,6 +120,12 @@ impl IdentityCache {
             None => StoreIdentity::new(),
         };
         identity.write(&path)
+    }
+
+    /// Removes the identity of a store in which nothing is. The caller holds the store lock.
+    pub(super) fn discard(&self) -> Result<(), StoreError> {
+        let path = self.layout.identity();
+        durable::remove(&path).map_err(|e| StoreError::io("remove", &path, e))
     }
 
     /// The UUID, once there is one.

@@ -20,7 +20,8 @@ use crate::store::disk::format::later_format;
 use crate::store::identity::identity_file::StoreIdentity;
 use crate::store::journal::block::Block;
 pub use crate::store::journal::pause::{Pause, PauseCause};
-use crate::sys::durable;
+use crate::sys::durable::{self, StagedFile};
+use crate::sys::file_place::FilePlace;
 use crate::sys::file_watch::FileVersion;
 
 /// The version of the format below. A journal of a later version is left alone.
@@ -78,6 +79,9 @@ pub struct Journal {
     /// The followed tool was found signed out, and that was told.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_followed_alone: bool,
+    /// The followed tool was seen with a different token that may be ours, refreshed by it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_tool_diverged: bool,
     /// The store that the fingerprints belong to. It survives the loss of that store's own file, and a move of this
     /// one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,6 +95,9 @@ pub struct Journal {
     /// of the store need not read it to know its generation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sealed_mark: Option<String>,
+    /// The very file that this was written to, as [`StoreIdentity::file`]. Set by [`Journal::write`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FilePlace>,
     /// The sealed copy is not what this journal says, or holds a token that is spent. Seen when they are looked at; never
     /// written.
     #[serde(skip)]
@@ -230,10 +237,12 @@ impl Journal {
             is_tombstone: false,
             origin: None,
             is_followed_alone: false,
+            has_tool_diverged: false,
             store_identity: None,
             ledger_backlog: Vec::new(),
             last_ledgered: None,
             sealed_mark: None,
+            file: None,
             integrity_error: None,
         }
     }
@@ -287,7 +296,9 @@ impl Journal {
 
     /// Replaces the journal; durable on return.
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
-        durable::replace(path, &serde_json::to_vec_pretty(self).map_err(std::io::Error::other)?)
+        let staged = StagedFile::create(path, 0)?;
+        let journal = Self { file: FilePlace::of(staged.file())?, ..self.clone() };
+        staged.commit(&serde_json::to_vec_pretty(&journal).map_err(std::io::Error::other)?)
     }
 
     /// Whether the sealed file is the one that this was written for.
@@ -327,26 +338,9 @@ impl Journal {
         sent_by.is_some_and(|sent_by| sent_by != mark)
     }
 
-    /// Forbids requests before `at`, which was decided at this moment; `None` allows them at once.
-    pub fn set_not_before(&mut self, at: Option<Timestamp>, told: Option<&Moment>) {
-        self.not_before = at;
-        self.not_before_set_at = told.cloned().filter(|_| at.is_some());
-        self.pause = None;
-    }
-
-    /// Until when no request is allowed, if that is not over.
-    pub fn blocked_until(&self, now: &Moment) -> Option<Timestamp> {
-        now.pending_until(self.not_before?, self.not_before_set_at.as_ref())
-    }
-
     /// An attempt of the current generation whose outcome is unknown.
     pub fn open_intent(&self) -> Option<&Intent> {
         self.intent.as_ref().filter(|i| i.generation >= self.generation && !self.is_rejected())
-    }
-
-    /// The store that a profile with `follow = true` reads; `None`: its credential came from none that can be read.
-    pub fn followed_origin(&self) -> Option<&ImportSource> {
-        self.origin.as_ref().filter(|origin| origin.location.is_some())
     }
 
     /// A revocation of the current refresh token whose outcome is unknown.

@@ -1,4 +1,4 @@
-//! Waits of the journal that not only time ends, or that a person may overrule. (pure)
+//! Until when the journal forbids requests, and what ends that besides time, or lets a person overrule it. (pure)
 
 use std::time::Duration;
 
@@ -28,6 +28,18 @@ pub enum PauseCause {
 }
 
 impl Journal {
+    /// Forbids requests before `at`, which was decided at this moment; `None` allows them at once.
+    pub fn set_not_before(&mut self, at: Option<Timestamp>, told: Option<&Moment>) {
+        self.not_before = at;
+        self.not_before_set_at = told.cloned().filter(|_| at.is_some());
+        self.pause = None;
+    }
+
+    /// Until when no request is allowed, if that is not over.
+    pub fn blocked_until(&self, now: &Moment) -> Option<Timestamp> {
+        now.pending_until(self.not_before?, self.not_before_set_at.as_ref())
+    }
+
     /// As [`Journal::set_not_before`], by a pause that not only time ends.
     pub fn pause(&mut self, at: Timestamp, told: &Moment, pause: Pause) {
         self.set_not_before(Some(at), Some(told));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::{Moment, Timestamp};
+use crate::credential::external::ImportSource;
 use crate::credential::secret::{Fingerprint, RefreshToken};
 use crate::credential::{Credential, Generation};
 use crate::outcome::{ErrorKind, Failure, Outcome};
@@ -46,6 +47,11 @@ fn default_cooldown(sends: u32) -> Duration {
 }
 
 impl Journal {
+    /// The store that a profile with `follow = true` reads; `None`: its credential came from none that can be read.
+    pub fn followed_origin(&self) -> Option<&ImportSource> {
+        self.origin.as_ref().filter(|origin| origin.location.is_some())
+    }
+
     /// Records how an attempt ended, for followers and for `status`.
     pub fn record_attempt(&mut self, outcome: &Outcome, at: Timestamp) {
         self.sequence += 1;

@@ -1,6 +1,9 @@
 //! The connection to the Secret Service: calls that the library would prompt for, and what an error means.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use secret_service::blocking::SecretService;
@@ -9,6 +12,7 @@ use zbus::blocking::connection::Builder;
 use zbus::blocking::{Connection, Proxy};
 use zbus::zvariant::{DynamicType, OwnedObjectPath, OwnedValue};
 
+use super::kwallet::{self, RefusedWallets, WalletRefusal};
 use super::{KeyringError, KeyringProgram};
 
 /// Bound on each D-Bus call. Below `KEYRING_TIMEOUT`, so that a stopped service is noticed by the call itself.
@@ -18,11 +22,39 @@ const SECRETS: &str = "org.freedesktop.secrets";
 const SERVICE_PATH: &str = "/org/freedesktop/secrets";
 const SERVICE: &str = "org.freedesktop.Secret.Service";
 const COLLECTION: &str = "org.freedesktop.Secret.Collection";
+const ITEM: &str = "org.freedesktop.Secret.Item";
 const BUS: &str = "org.freedesktop.DBus";
 
-/// KWallet's own names and paths on the bus.
-const KWALLETS: &[(&str, &str)] =
-    &[("org.kde.kwalletd5", "/modules/kwalletd5"), ("org.kde.kwalletd6", "/modules/kwalletd6")];
+/// How many items of a collection are asked whether they are locked.
+const ITEMS_TO_ASK: usize = 8;
+
+/// Why a call failed.
+#[derive(Debug)]
+pub(super) enum CallError {
+    Service(Error),
+    /// A wallet is open, and KWallet does not give us access to it.
+    Refused(WalletRefusal),
+}
+
+impl<E: Into<Error>> From<E> for CallError {
+    fn from(error: E) -> Self {
+        Self::Service(error.into())
+    }
+}
+
+impl From<WalletRefusal> for CallError {
+    fn from(refusal: WalletRefusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// How a prompt ended.
+enum PromptEnd {
+    Completed,
+    Dismissed,
+    /// It has not, and may be on the screen.
+    Unanswered,
+}
 
 /// A connection with a session of the Secret Service.
 pub(super) struct SecretServiceLink {
@@ -41,28 +73,85 @@ impl SecretServiceLink {
         }
     }
 
-    /// Asks the service to unlock these objects, and returns those that it unlocked at once. A prompt that it offers is
-    /// dismissed and never shown: a run must not wait for a person, who may not be there. The prompt of KWallet for a
-    /// wallet that is open shows nothing, and is the only way to it.
-    pub(super) fn unlock_without_prompt(&self, objects: &[OwnedObjectPath]) -> Result<Vec<OwnedObjectPath>, Error> {
-        let reply = self.connection.call_method(Some(SECRETS), SERVICE_PATH, Some(SERVICE), "Unlock", &(objects,))?;
-        let (unlocked, prompt): (Vec<OwnedObjectPath>, OwnedObjectPath) = reply.body().deserialize()?;
+    /// Whether a collection that calls itself locked can be used all the same, judged by what it says in the end. Only
+    /// KWallet is asked, and only for a wallet that it says is open: its prompt is the only way to that, and shows
+    /// nothing unless KWallet is set to ask a person. Another program is right about its locks, and shows a prompt to
+    /// unlock; to dismiss one ends a gnome-keyring that has another on the screen.
+    pub(super) fn open_wallet(
+        &self,
+        wallet: &OwnedObjectPath,
+        settings: &[PathBuf],
+        refused: &RefusedWallets,
+    ) -> Result<bool, CallError> {
+        let Some((owner, label)) = self.open_wallet_name(wallet)? else { return Ok(false) };
+        refused.check(&owner, wallet)?;
+        if kwallet::asks_a_person(settings, &label) {
+            return Err(WalletRefusal::Asks.into());
+        }
+        let one = std::slice::from_ref(wallet);
+        let reply = self.connection.call_method(Some(SECRETS), SERVICE_PATH, Some(SERVICE), "Unlock", &(one,))?;
+        let (_, prompt): (Vec<OwnedObjectPath>, OwnedObjectPath) = reply.body().deserialize()?;
+        let refusal = match self.run_prompt(prompt)? {
+            PromptEnd::Completed => return Ok(!self.is_locked(wallet)?),
+            PromptEnd::Dismissed => WalletRefusal::Denied,
+            PromptEnd::Unanswered => WalletRefusal::Asks,
+        };
+        refused.add(owner, wallet.clone(), refusal);
+        Err(refusal.into())
+    }
+
+    /// Deletes an item, whether or not its secret can be read.
+    pub(super) fn delete(&self, item: &OwnedObjectPath) -> Result<(), CallError> {
+        let reply = self.connection.call_method(Some(SECRETS), item, Some(ITEM), "Delete", &())?;
+        match self.run_prompt(reply.body().deserialize()?)? {
+            PromptEnd::Completed => Ok(()),
+            PromptEnd::Dismissed | PromptEnd::Unanswered => Err(Error::Prompt.into()),
+        }
+    }
+
+    /// Lets a prompt do its work, for programs that do nothing without; `/`: there is none.
+    fn run_prompt(&self, prompt: OwnedObjectPath) -> Result<PromptEnd, CallError> {
         if prompt.as_str() == "/" {
-            return Ok(unlocked);
+            return Ok(PromptEnd::Completed);
         }
         let prompt = Proxy::new(&self.connection, SECRETS, prompt, "org.freedesktop.Secret.Prompt")?;
-        if !objects.is_empty() && objects.iter().all(|collection| self.is_open_wallet(collection)) {
-            let mut completed = prompt.receive_signal("Completed")?;
-            prompt.call_method("Prompt", &("",))?;
-            let was_dismissed = completed.next().is_none_or(|signal| {
-                let content: zbus::Result<(bool, OwnedValue)> = signal.body().deserialize();
-                content.map_or(true, |(was_dismissed, _)| was_dismissed)
-            });
-            return Ok(if was_dismissed { unlocked } else { objects.to_vec() });
+        let mut completed = prompt.receive_signal("Completed")?;
+        prompt.call_method("Prompt", &("",))?;
+        let (sender, ended) = mpsc::channel();
+        // The thread ends with the connection.
+        let wait = move || {
+            let content = completed.next().map(|signal| signal.body().deserialize::<(bool, OwnedValue)>());
+            let _gave_up = sender.send(content.map(|content| content.map_or(true, |(was_dismissed, _)| was_dismissed)));
+        };
+        thread::Builder::new()
+            .name("keyring-prompt".into())
+            .spawn(wait)
+            .map_err(|e| zbus::Error::Failure(format!("cannot start a thread: {e}")))?;
+        match ended.recv_timeout(CALL_TIMEOUT) {
+            Ok(Some(false)) => Ok(PromptEnd::Completed),
+            Ok(Some(true)) => Ok(PromptEnd::Dismissed),
+            Ok(None) => Err(Error::PromptDisconnected.into()),
+            Err(_) => Ok(PromptEnd::Unanswered),
         }
-        // What it responds says nothing more about the lock.
-        drop(prompt.call_method("Dismiss", &()));
-        Ok(unlocked)
+    }
+
+    pub(super) fn is_locked(&self, collection: &OwnedObjectPath) -> Result<bool, Error> {
+        self.property(collection.as_str(), COLLECTION, "Locked")
+    }
+
+    /// Whether KeePassXC asks a person before it gives away a secret of this open collection: each of its items that
+    /// this connection did not make calls itself locked then. One with no items does not tell.
+    pub(super) fn asks_for_each_item(&self, collection: &OwnedObjectPath) -> Result<bool, Error> {
+        if self.program() != Some(KeyringProgram::KeePassXc) {
+            return Ok(false);
+        }
+        let items: Vec<OwnedObjectPath> = self.property(collection.as_str(), COLLECTION, "Items")?;
+        for item in items.iter().take(ITEMS_TO_ASK) {
+            if self.property(item.as_str(), ITEM, "Locked")? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The collections that are open, and those that call themselves locked.
@@ -70,7 +159,7 @@ impl SecretServiceLink {
         let all: Vec<OwnedObjectPath> = self.property(SERVICE_PATH, SERVICE, "Collections")?;
         let (mut open, mut locked) = (Vec::new(), Vec::new());
         for path in all {
-            match self.property(path.as_str(), COLLECTION, "Locked")? {
+            match self.is_locked(&path)? {
                 true => locked.push(path),
                 false => open.push(path),
             }
@@ -113,20 +202,14 @@ impl SecretServiceLink {
         T::try_from(value).map_err(|e| Error::Zvariant(e.into()))
     }
 
-    /// Whether the service is KWallet, which calls every wallet locked until a client has passed its prompt, and says over
-    /// its own interface that this one is open.
-    fn is_open_wallet(&self, collection: &OwnedObjectPath) -> bool {
-        let Owner::Named(owner) = name_owner(&self.connection, SECRETS) else { return false };
-        KWALLETS.iter().any(|(name, path)| {
-            let is_it = matches!(name_owner(&self.connection, name), Owner::Named(wallet) if wallet == owner);
-            is_it && self.wallet_is_open(name, path, collection).unwrap_or(false)
-        })
-    }
-
-    fn wallet_is_open(&self, name: &str, path: &str, collection: &OwnedObjectPath) -> Result<bool, Error> {
-        let label: String = self.property(collection.as_str(), COLLECTION, "Label")?;
-        let reply = self.connection.call_method(Some(name), path, Some("org.kde.KWallet"), "isOpen", &(label,))?;
-        Ok(reply.body().deserialize()?)
+    /// The connection of KWallet and the name of the wallet, if that is KWallet's, and open as its own interface says.
+    fn open_wallet_name(&self, wallet: &OwnedObjectPath) -> Result<Option<(String, String)>, Error> {
+        let Owner::Named(owner) = name_owner(&self.connection, SECRETS) else { return Ok(None) };
+        let is_it = |name: &str| matches!(name_owner(&self.connection, name), Owner::Named(found) if found == owner);
+        let Some((name, path)) = kwallet::BUS_NAMES.iter().find(|(name, _)| is_it(name)) else { return Ok(None) };
+        let label: String = self.property(wallet.as_str(), COLLECTION, "Label")?;
+        let reply = self.connection.call_method(Some(*name), *path, Some("org.kde.KWallet"), "isOpen", &(&label,))?;
+        Ok(reply.body().deserialize::<bool>()?.then_some((owner, label)))
     }
 
     /// The program that offers the service, if it is known.
@@ -138,8 +221,19 @@ impl SecretServiceLink {
     }
 
     /// What an error of this connection means.
-    pub(super) fn explain(&self, error: Error) -> KeyringError {
-        explain(&self.connection, error)
+    pub(super) fn explain(&self, error: CallError) -> KeyringError {
+        match error {
+            CallError::Service(error) => explain(&self.connection, error),
+            CallError::Refused(WalletRefusal::Asks) => {
+                KeyringError::AsksPerson.of_program(Some(KeyringProgram::KWallet))
+            }
+            CallError::Refused(WalletRefusal::Denied) => KeyringError::Denied.of_program(Some(KeyringProgram::KWallet)),
+        }
+    }
+
+    /// Ends the connection, also for a thread that waits for a prompt.
+    pub(super) fn close(self) {
+        let _is_gone = self.connection.close();
     }
 }
 
@@ -202,13 +296,20 @@ fn dbus_error_name(error: &Error) -> Option<String> {
 }
 
 /// Whether the service has restarted since the connection was made, or the bus has: a new connection may help.
-pub(super) fn is_stale_connection(error: &Error) -> bool {
+pub(super) fn is_stale_connection(error: &CallError) -> bool {
+    let CallError::Service(error) = error else { return false };
     let is_broken =
         matches!(error, Error::Zbus(zbus::Error::InputOutput(e)) if e.kind() != std::io::ErrorKind::TimedOut);
     let named = dbus_error_name(error).unwrap_or_default();
     let words =
         ["NoSession", "UnknownObject", "UnknownMethod", "NoReply", "Disconnected", "NameHasNoOwner", "ServiceUnknown"];
     is_broken || words.iter().any(|word| named.ends_with(word))
+}
+
+/// Whether the service does not know the object that was asked.
+pub(super) fn is_unknown_object(error: &Error) -> bool {
+    let named = dbus_error_name(error).unwrap_or_default();
+    ["UnknownObject", "UnknownMethod", "NoSuchObject"].iter().any(|word| named.ends_with(word))
 }
 
 fn to_keyring_error(error: Error) -> KeyringError {

@@ -1,5 +1,7 @@
 //! Why the keyring could not serve, and what to do about it with the program that runs.
 
+use std::fmt;
+
 use crate::outcome::ErrorKind;
 
 /// Why the keyring could not serve, told apart as far as the platform lets us.
@@ -18,6 +20,8 @@ pub enum KeyringError {
     TimedOut,
     #[error("the keyring denied access")]
     Denied,
+    #[error("KWallet asks a person on the screen before it gives access to the wallet")]
+    AsksPerson,
     #[error("the keyring failed: {0}")]
     Failed(String),
     /// One of the above, of a program that is known: each has its own remedy.
@@ -68,7 +72,7 @@ impl KeyringError {
             Self::NoCollection => ErrorKind::KeyringNoCollection,
             Self::Locked => ErrorKind::KeyringLocked,
             Self::TimedOut => ErrorKind::KeyringHanging,
-            Self::Denied => ErrorKind::KeyringDenied,
+            Self::Denied | Self::AsksPerson => ErrorKind::KeyringDenied,
             Self::Failed(_) => ErrorKind::KeyringFailed,
             Self::OfProgram { error, .. } => error.error_kind(),
         }
@@ -86,10 +90,24 @@ impl KeyringError {
             Self::NoService => or_file_store!("start a keyring (gnome-keyring, KWallet or KeePassXC)"),
             Self::NoCollection => or_file_store!("create a default keyring in the keyring's own program"),
             Self::Locked => or_file_store!("unlock it in the keyring's own program"),
-            Self::TimedOut => "restart the keyring service",
-            Self::Denied => "allow keepalive to use the keyring",
-            Self::Failed(_) | Self::OfProgram { .. } => "see the keyring's own log",
+            Self::TimedOut => or_file_store!("restart the keyring service"),
+            Self::Denied => or_file_store!("allow keepalive to use the keyring"),
+            Self::AsksPerson => or_file_store!(
+                "answer its question with Allow Always if it is there, or turn it off in the settings of KDE Wallet \
+                 (Prompt when an application accesses a wallet)"
+            ),
+            Self::Failed(_) | Self::OfProgram { .. } => or_file_store!("see the keyring's own log"),
         }
+    }
+}
+
+impl fmt::Display for KeyringProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::GnomeKeyring => "gnome-keyring",
+            Self::KWallet => "KWallet",
+            Self::KeePassXc => "KeePassXC",
+        })
     }
 }
 
@@ -107,11 +125,12 @@ impl KeyringProgram {
     fn hint(self, error: &KeyringError) -> Option<&'static str> {
         Some(match (self, error) {
             (Self::GnomeKeyring, KeyringError::Locked) => or_file_store!(
-                "unlock it by logging in to the desktop, or: printf %s PASSWORD | gnome-keyring-daemon --unlock"
+                "unlock it by logging in to the desktop, or: \
+                 printf %s PASSWORD | gnome-keyring-daemon --replace --unlock"
             ),
             (Self::GnomeKeyring, KeyringError::NoCollection) => or_file_store!(
                 "create a default keyring: log in to the desktop once, or: \
-                 printf %s PASSWORD | gnome-keyring-daemon --unlock"
+                 printf %s PASSWORD | gnome-keyring-daemon --replace --unlock"
             ),
             (Self::KWallet, KeyringError::Locked) => or_file_store!(
                 "open the wallet in KWalletManager, or log in to the desktop with the password of the wallet"
@@ -127,12 +146,20 @@ impl KeyringProgram {
                 "open a database in KeePassXC, and expose one of its groups \
                  (Database Settings, Secret Service Integration)"
             ),
+            (Self::KWallet, KeyringError::Denied) => or_file_store!(
+                "let the application KDE System use the wallet: in the access control of KWalletManager, or in \
+                 [Auto Deny] of kwalletrc"
+            ),
             (Self::KeePassXc, KeyringError::Denied) => {
-                "let clients of KeePassXC's Secret Service read and write without confirmation"
+                or_file_store!("let clients of KeePassXC's Secret Service read, write and delete without confirmation")
             }
-            (Self::GnomeKeyring, KeyringError::TimedOut) => "restart gnome-keyring-daemon",
-            (Self::KWallet, KeyringError::TimedOut) => "restart kwalletd; a question of it may wait on the screen",
-            (Self::KeePassXc, KeyringError::TimedOut) => "restart KeePassXC; a question of it may wait on the screen",
+            (Self::GnomeKeyring, KeyringError::TimedOut) => or_file_store!("restart gnome-keyring-daemon"),
+            (Self::KWallet, KeyringError::TimedOut) => {
+                or_file_store!("restart kwalletd; a question of it may wait on the screen")
+            }
+            (Self::KeePassXc, KeyringError::TimedOut) => {
+                or_file_store!("restart KeePassXC; a question of it may wait on the screen")
+            }
             _ => return None,
         })
     }
@@ -145,7 +172,7 @@ mod tests {
     #[test]
     fn hint_fits_the_keyring_program_that_runs() {
         for (program, word) in [
-            (Some(KeyringProgram::GnomeKeyring), "| gnome-keyring-daemon --unlock"),
+            (Some(KeyringProgram::GnomeKeyring), "| gnome-keyring-daemon --replace --unlock"),
             (Some(KeyringProgram::KWallet), "KWalletManager"),
             (Some(KeyringProgram::KeePassXc), "the database in KeePassXC"),
             (None, "own program"),
@@ -158,6 +185,26 @@ mod tests {
                 assert!(hint.contains("kind = \"file\", where each profile has to sign in again"), "{hint}");
                 assert_eq!(hint.contains("gnome-keyring"), program == Some(KeyringProgram::GnomeKeyring), "{hint}");
                 assert!(hint.contains(word) || *error.cause() == KeyringError::NoCollection, "{hint}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_hint_of_a_keyring_names_the_file_store() {
+        let programs = [KeyringProgram::GnomeKeyring, KeyringProgram::KWallet, KeyringProgram::KeePassXc];
+        for program in programs.map(Some).into_iter().chain([None]) {
+            for error in [
+                KeyringError::NoBus,
+                KeyringError::NoService,
+                KeyringError::NoCollection,
+                KeyringError::Locked,
+                KeyringError::TimedOut,
+                KeyringError::Denied,
+                KeyringError::AsksPerson,
+                KeyringError::Failed("x".into()),
+            ] {
+                let hint = error.of_program(program).hint();
+                assert!(hint.ends_with("keepalive init --store file"), "{hint}");
             }
         }
     }

@@ -44,6 +44,8 @@ pub enum PublishedItem {
         /// What it holds, not proved genuine.
         claimed_refresh_token: Option<RefreshToken>,
     },
+    /// It is there and holds nothing: KWallet keeps the attributes when it is killed before it has written the secret.
+    Empty,
     /// Not ours, or altered: of no use. `generation` is what it claims.
     Unverified {
         generation: Option<u64>,
@@ -84,6 +86,9 @@ impl<'s> ProfileItem<'s> {
     }
 
     fn verify(&self, text: &str, key: &SealingKey) -> PublishedItem {
+        if text.is_empty() {
+            return PublishedItem::Empty;
+        }
         let Ok(mut value) = serde_json::from_str::<ItemValue>(text) else {
             let claimed = serde_json::from_str::<serde_json::Value>(text).ok();
             return PublishedItem::Unverified { generation: claimed.and_then(|v| v.get("generation")?.as_u64()) };

@@ -4,6 +4,8 @@
 mod bus;
 mod error;
 pub mod item;
+#[cfg(target_os = "linux")]
+mod kwallet;
 pub mod memory;
 #[cfg(not(target_os = "linux"))]
 mod native;
@@ -19,6 +21,8 @@ use zeroize::Zeroizing;
 
 pub use error::{KeyringError, KeyringProgram};
 use worker::KeyringWorker;
+
+use crate::sys::paths::SessionBus;
 
 /// No keyring operation takes longer; a provider that needs more counts as hanging.
 pub const KEYRING_TIMEOUT: Duration = Duration::from_secs(3);
@@ -42,6 +46,15 @@ pub struct FoundItem {
     pub duplicates: usize,
 }
 
+/// Which keyring did not have an item.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AskedKeyring {
+    /// The program, if it is known.
+    pub program: Option<KeyringProgram>,
+    /// It has a locked collection, and does not tell what is in it.
+    pub may_hide_items: bool,
+}
+
 /// A keyring of the operating system.
 ///
 /// Calls block for at most [`KEYRING_TIMEOUT`], never prompt, and may come from any thread. An error never means "not written":
@@ -57,8 +70,12 @@ pub trait Keyring: Send + Sync {
     /// Creates or replaces. What is durable on return depends on the keyring; see `ARCHITECTURE.md`.
     fn write(&self, item: &KeyringItem, value: &str) -> Result<(), KeyringError>;
     /// Removes the item if its value holds the text `holding`, and every other with the same two attributes that does: the
-    /// twins that other programs made of it are theirs. No error if there is none.
+    /// twins that other programs made of it are theirs. No error if there is none. Nothing is read if `holding` is empty.
     fn delete(&self, item: &KeyringItem, holding: &str) -> Result<(), KeyringError>;
+    /// Which keyring this is, for the error that an item is missing.
+    fn asked(&self) -> Result<AskedKeyring, KeyringError> {
+        Ok(AskedKeyring::default())
+    }
     /// Closes the connection, so that the next read comes from a new one.
     fn reconnect(&self);
     /// How long a write that was acknowledged may still be in the keyring's memory alone.
@@ -97,13 +114,13 @@ impl Deref for KeyringService {
     }
 }
 
-/// The keyring of this platform. `bus_address`: the session bus, where there is such a thing; asked only when needed.
-pub fn open(bus_address: Option<String>) -> Box<dyn Keyring> {
+/// The keyring of this platform. `bus`: the session bus, where there is such a thing; asked only when needed.
+pub fn open(bus: Option<SessionBus>) -> Box<dyn Keyring> {
     #[cfg(target_os = "linux")]
-    return Box::new(KeyringWorker::new(secret_service::SecretServiceBackend::new(bus_address)));
+    return Box::new(KeyringWorker::new(secret_service::SecretServiceBackend::new(bus)));
     #[cfg(not(target_os = "linux"))]
     {
-        let _unused = bus_address;
+        let _unused = bus;
         Box::new(KeyringWorker::new(native::NativeBackend))
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::{FoundItem, KEYRING_TIMEOUT, Keyring, KeyringError, KeyringItem, WRITE_DELAY};
+use super::{AskedKeyring, FoundItem, KEYRING_TIMEOUT, Keyring, KeyringError, KeyringItem, WRITE_DELAY};
 
 /// The calls that a platform implements; they may block for ever.
 pub(super) trait KeyringBackend: Send + 'static {
@@ -19,6 +19,10 @@ pub(super) trait KeyringBackend: Send + 'static {
     fn list(&mut self, service: &str, alive: &dyn Fn()) -> Result<Vec<(String, Zeroizing<String>)>, KeyringError>;
     fn write(&mut self, item: &KeyringItem, value: &str) -> Result<(), KeyringError>;
     fn delete(&mut self, item: &KeyringItem, holding: &str) -> Result<(), KeyringError>;
+    /// See [`Keyring::asked`].
+    fn asked(&mut self) -> Result<AskedKeyring, KeyringError> {
+        Ok(AskedKeyring::default())
+    }
     fn disconnect(&mut self);
     /// See [`Keyring::write_delay`].
     fn write_delay(&mut self) -> Duration {
@@ -167,6 +171,10 @@ impl<B: KeyringBackend> Keyring for KeyringWorker<B> {
     fn delete(&self, item: &KeyringItem, holding: &str) -> Result<(), KeyringError> {
         let (item, holding) = (item.clone(), holding.to_owned());
         self.call(move |b| b.delete(&item, &holding))
+    }
+
+    fn asked(&self) -> Result<AskedKeyring, KeyringError> {
+        self.call(B::asked)
     }
 
     fn write_delay(&self) -> Duration {

@@ -34,7 +34,8 @@ pub(in crate::store) fn read_owned(
     keyring: &KeyringService,
     store: &str,
 ) -> Result<Option<(SealingKey, Option<String>)>, StoreError> {
-    let Some(found) = keyring.read(&attributes(keyring, store))? else {
+    // An empty one has lost its secret: KWallet keeps the attributes when it is killed before it has written that.
+    let Some(found) = keyring.read(&attributes(keyring, store))?.filter(|found| !found.value.is_empty()) else {
         return Ok(None);
     };
     let item: SealingKeyItem = serde_json::from_str(&found.value).map_err(|_| StoreError::KeyDamaged)?;
@@ -61,11 +62,30 @@ pub(super) fn write(keyring: &KeyringService, store: &StoreIdentity, key: &Seali
     Ok(keyring.write(&attributes(keyring, &store.uuid), &text)?)
 }
 
+/// The error that there is no key. Where a locked collection may have it, that is said instead.
+pub(super) fn missing(keyring: &KeyringService, store: &str) -> StoreError {
+    match keyring.asked() {
+        Ok(asked) if asked.may_hide_items => KeyringError::Locked.of_program(asked.program).into(),
+        Ok(asked) => StoreError::KeyMissing { store: store.to_owned(), program: asked.program },
+        Err(e) => e.into(),
+    }
+}
+
+/// Takes back an item that nothing needs, even if it cannot be read. Returns whether there is none now.
+pub(super) fn discard(keyring: &KeyringService, store: &str) -> bool {
+    let item = attributes(keyring, store);
+    // What is there decides.
+    let _result = keyring.delete(&item, "");
+    matches!(keyring.read(&item), Ok(None))
+}
+
 pub(super) fn delete(keyring: &KeyringService, store: &str) -> Result<(), StoreError> {
     let item = attributes(keyring, store);
     let deleted = keyring.delete(&item, store);
     match (keyring.read(&item), deleted) {
         (Ok(None), _) => Ok(()),
+        // It names no store that could be compared.
+        (Ok(Some(found)), _) if found.value.is_empty() && discard(keyring, store) => Ok(()),
         (_, Err(e)) | (Err(e), _) => Err(e.into()),
         (Ok(Some(_)), Ok(())) => Err(KeyringError::Failed("it did not delete the sealing key".into()))?,
     }

@@ -63,7 +63,7 @@ impl Keys {
                     Some(key) => Ok(key),
                     // It went with the last profile.
                     None if !profiles::has_credentials(&self.layout)? => Err(StoreError::Empty),
-                    None => Err(StoreError::KeyMissing { store: identity.uuid }),
+                    None => Err(key_item::missing(keyring, &identity.uuid)),
                 }
             }
         })
@@ -99,9 +99,22 @@ impl Keys {
             KeyPlace::File { .. } | KeyPlace::Keyring(_) => None,
         };
         let held = StoreError::lock(&self.layout.store_lock(), STORE_LOCK_WAIT)?;
+        let is_first = self.identity.find()?.is_none();
+        let from_source = match from_source {
+            Some(Err(e)) if is_first => return Err(e),
+            other => other,
+        };
         let identity = self.identity.find_or_create()?;
         let key = match (&self.place, from_source) {
-            (KeyPlace::Keyring(keyring), _) => self.load_or_generate_item(keyring, &identity)?,
+            (KeyPlace::Keyring(keyring), _) => {
+                let mut is_item_left = false;
+                let key = self.load_or_generate_item(keyring, &identity, &mut is_item_left);
+                if key.is_err() && is_first && !is_item_left {
+                    // The next first credential uses one that stays.
+                    let _stays = self.identity.discard();
+                }
+                key?
+            }
             (KeyPlace::File { .. }, Some(key)) => self.cached_or(|| key)?,
             (KeyPlace::File { .. }, None) => self.load(within)?,
         };
@@ -109,27 +122,46 @@ impl Keys {
         Ok((key, held))
     }
 
-    /// The key in the keyring; a new one if nothing is sealed yet. The caller holds the store lock.
+    /// The key in the keyring; a new one if nothing is sealed yet. The caller holds the store lock. `is_item_left`: there
+    /// may be an item of a key that failed.
     fn load_or_generate_item(
         &self,
         keyring: &KeyringService,
         identity: &StoreIdentity,
+        is_item_left: &mut bool,
     ) -> Result<Arc<SealingKey>, StoreError> {
-        let missing = || StoreError::KeyMissing { store: identity.uuid.clone() };
         // One in memory may have gone with the last profile, and another have been born since.
         self.drop_cached();
         self.cached_or(|| match key_item::read(keyring, &identity.uuid)? {
             Some(key) => Ok(key),
-            None if profiles::has_sealed_files(&self.layout)? => Err(missing()),
-            None => {
-                let key = SealingKey::generate();
-                key_item::write(keyring, identity, &key)?;
-                keyring.reconnect();
-                let read_back = key_item::read(keyring, &identity.uuid)?.filter(|read_back| read_back.id() == key.id());
-                self.is_new.store(read_back.is_some(), Ordering::SeqCst);
-                read_back.ok_or_else(missing)
-            }
+            None if profiles::has_sealed_files(&self.layout)? => Err(key_item::missing(keyring, &identity.uuid)),
+            None => self.generate_item(keyring, identity, is_item_left),
         })
+    }
+
+    /// A new key, in the keyring. One that cannot be read back is taken back: nothing is sealed with it.
+    fn generate_item(
+        &self,
+        keyring: &KeyringService,
+        identity: &StoreIdentity,
+        is_item_left: &mut bool,
+    ) -> Result<SealingKey, StoreError> {
+        let key = SealingKey::generate();
+        let made = key_item::write(keyring, identity, &key).and_then(|()| {
+            keyring.reconnect();
+            key_item::read(keyring, &identity.uuid)
+        });
+        *is_item_left = match &made {
+            Ok(Some(read_back)) if read_back.id() == key.id() => {
+                self.is_new.store(true, Ordering::SeqCst);
+                return Ok(key);
+            }
+            Ok(Some(_)) => true,
+            // It may still be written, and nothing else would be heard now.
+            Err(StoreError::Keyring(e)) if *e.cause() == KeyringError::TimedOut => true,
+            Ok(None) | Err(_) => !key_item::discard(keyring, &identity.uuid),
+        };
+        Err(made.err().unwrap_or_else(|| key_item::missing(keyring, &identity.uuid)))
     }
 
     /// Takes back a key that was made in this run, since what it was made for was refused. The caller holds the store lock.
@@ -167,7 +199,7 @@ impl Keys {
             let key = self.load("")?;
             key_item::write(keyring, &identity, &key)?;
         }
-        Err(StoreError::KeyMissing { store: identity.uuid })
+        Err(key_item::missing(keyring, &identity.uuid))
     }
 
     fn cached_or(&self, fetch: impl FnOnce() -> Result<SealingKey, StoreError>) -> Result<Arc<SealingKey>, StoreError> {
@@ -190,13 +222,14 @@ impl Keys {
     pub(in crate::store) fn restore_item(&self, key: &SealingKey, store: &StoreIdentity) -> Result<bool, StoreError> {
         let KeyPlace::Keyring(keyring) = &self.place else { return Ok(false) };
         match key_item::read_owned(keyring, &store.uuid)? {
-            Some((there, _)) if there.id() != key.id() => Err(StoreError::KeyMissing { store: store.uuid.clone() }),
+            Some((there, _)) if there.id() != key.id() => Err(key_item::missing(keyring, &store.uuid)),
             Some((_, owner)) if owner.is_some() && store.owner.is_some() && owner != store.owner => {
                 Err(StoreError::TakenOver { dir: self.layout.dir().to_owned() })
             }
             // An earlier version wrote it.
             Some((_, None)) if store.owner.is_some() => key_item::write(keyring, store, key).map(|()| false),
             Some(_) => Ok(false),
+            None if keyring.asked()?.may_hide_items => Err(key_item::missing(keyring, &store.uuid)),
             None => key_item::write(keyring, store, key).map(|()| true),
         }
     }
@@ -222,16 +255,18 @@ impl Keys {
     pub fn has_unused(&self) -> Result<bool, StoreError> {
         let KeyPlace::Keyring(keyring) = &self.place else { return Ok(false) };
         match self.identity.find()? {
-            Some(identity) => self.is_unused(keyring, &identity.uuid),
+            Some(identity) => self.is_unused(keyring, &identity),
             None => Ok(false),
         }
     }
 
-    /// A copy of this directory may have profiles of its own, which their items in the keyring tell of.
-    fn is_unused(&self, keyring: &KeyringService, uuid: &str) -> Result<bool, StoreError> {
+    /// A copy of this directory may have profiles of its own, which their items in the keyring tell of, or may have taken
+    /// this store over.
+    fn is_unused(&self, keyring: &KeyringService, store: &StoreIdentity) -> Result<bool, StoreError> {
         Ok(!profiles::has_credentials(&self.layout)?
-            && key_item::exists(keyring, uuid)?
-            && !item::is_published_by(keyring, uuid)?)
+            && key_item::exists(keyring, &store.uuid)?
+            && self.is_owner(store)?
+            && !item::is_published_by(keyring, &store.uuid)?)
     }
 
     /// Removes the sealing key from the keyring if nothing needs it any more. Returns whether it did.
@@ -241,7 +276,7 @@ impl Keys {
         let KeyPlace::Keyring(keyring) = &self.place else { return Ok(false) };
         let _held = StoreError::lock(&self.layout.store_lock(), STORE_LOCK_WAIT)?;
         let Some(identity) = self.identity.find()? else { return Ok(false) };
-        if !self.is_unused(keyring, &identity.uuid)? {
+        if !self.is_unused(keyring, &identity)? {
             return Ok(false);
         }
         self.drop_cached();

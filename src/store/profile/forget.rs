@@ -69,9 +69,10 @@ impl LockedProfile<'_, '_> {
         self.received.remove()?;
         self.sealed.remove()?;
         Ok(match &self.item {
-            Some(item) if self.identity.is_permanent() => item.delete()?,
-            Some(item) => item.leave()?,
-            None => Vec::new(),
+            Some(item) if !self.identity.is_permanent() => item.leave()?,
+            Some(item) if self.keys.is_owner(&self.identity)? => item.delete()?,
+            // The directory that took this store over has its items under the same names.
+            Some(_) | None => Vec::new(),
         })
     }
 }
@@ -84,7 +85,9 @@ impl Store {
             return Ok(true);
         }
         match (&self.keyring, self.identity.find()?) {
-            (Some(keyring), Some(identity)) => Ok(ProfileItem::new(keyring, name, &identity.uuid).find_own()?.0),
+            (Some(keyring), Some(identity)) => {
+                Ok(ProfileItem::new(keyring, name, &identity.uuid).find_own()?.0 && self.keys.is_owner(&identity)?)
+            }
             (_, _) => Ok(false),
         }
     }

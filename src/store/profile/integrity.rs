@@ -1,6 +1,7 @@
 //! Checks whether a profile's files fit together, so that none is called fresh without a sealed copy, and opens damaged
 //! ones for a person who discards them.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use crate::credential::{Credential, Generation};
@@ -13,8 +14,10 @@ use crate::store::journal::block::{Block, Cause};
 use crate::store::keyring::item::{ProfileItem, PublishedItem};
 use crate::store::keys::sealing_key::SealingKey;
 use crate::store::profile::files::{ProfileFiles, SealedSlot};
+use crate::store::tokens::ledger::Ledger;
 use crate::store::{LockedProfile, Store, StoreError};
 use crate::sys::durable;
+use crate::sys::file_place::FilePlace;
 use crate::sys::file_watch::FileVersion;
 
 impl Store {
@@ -38,6 +41,7 @@ impl Store {
         }
         match published {
             PublishedItem::Missing => warnings.push("the keyring has no item; the next refresh writes it".into()),
+            PublishedItem::Empty => warnings.push("the keyring item is empty; the next refresh writes it".into()),
             PublishedItem::OtherStore { uuid, .. } => {
                 return Err(StoreError::OtherStore { profile: name.to_string(), other: uuid });
             }
@@ -106,7 +110,7 @@ impl Store {
     /// The error of files that were restored from a backup, where no keyring can tell how old they are.
     pub(super) fn restored_error(&self, files: &ProfileFiles) -> Option<(ProfileState, Failure)> {
         let journal = files.journal.as_ref().filter(|_| self.keyring.is_none() && files.is_copied() == Some(true))?;
-        let outcome = restored_error(journal, &self.layout.profile_folder(&journal.profile))?.outcome();
+        let outcome = restored_error(journal, &self.layout.profile_folder(&journal.profile), &self.ledger)?.outcome();
         outcome.error.map(|failure| (outcome.kind.into(), failure))
     }
 
@@ -123,11 +127,29 @@ impl Store {
     }
 }
 
-/// What is wrong with copied files that no keyring can be asked about.
-fn restored_error(journal: &Journal, folder: &ProfileFolder) -> Option<StoreError> {
+/// What is wrong with copied files that no keyring can be asked about. That the ledger knows their token as consumed says
+/// more, and is told for itself.
+fn restored_error(journal: &Journal, folder: &ProfileFolder, ledger: &Ledger) -> Option<StoreError> {
+    let token = journal.fingerprint.as_ref();
+    if token.is_some_and(|token| ledger.is_consumed(token).unwrap_or(false)) {
+        return None;
+    }
     let is_noted = || journal.block(Cause::Store).is_some_and(|block| block.failure.kind == ErrorKind::Clone);
-    let is_restored = || FileVersion::of(&folder.journal()).is_some_and(|journal| journal.is_restored());
-    (is_noted() || is_restored()).then(|| StoreError::Restored { profile: journal.profile.to_string() })
+    (is_noted() || is_journal_copied(journal, folder))
+        .then(|| StoreError::Restored { profile: journal.profile.to_string() })
+}
+
+/// Whether the journal's file is a copy of the one that was written: a restored backup is, also where its content was copied
+/// over that file. Where files cannot be told from their copies, its time tells. It is read anew, because this run may have
+/// written it.
+fn is_journal_copied(journal: &Journal, folder: &ProfileFolder) -> bool {
+    let path = folder.journal();
+    let noted = Journal::read(&path, &journal.profile).ok().flatten().and_then(|journal| journal.file);
+    let place = File::open(&path).and_then(|file| FilePlace::of(&file)).ok().flatten();
+    match (noted, place) {
+        (Some(noted), Some(place)) => !noted.is_same(&place),
+        (None, _) | (_, None) => FileVersion::of(&path).is_some_and(|version| version.is_restored()),
+    }
 }
 
 fn sealed_file_error(files: &ProfileFiles, journal: &Journal) -> Option<StoreError> {
@@ -183,7 +205,7 @@ impl LockedProfile<'_, '_> {
     /// it.
     pub(super) fn refuse_restored(&self) -> Result<(), StoreError> {
         match self.is_copied && self.item.is_none() {
-            true => restored_error(&self.journal, &self.folder).map_or(Ok(()), Err),
+            true => restored_error(&self.journal, &self.folder, self.ledger).map_or(Ok(()), Err),
             false => Ok(()),
         }
     }

@@ -257,6 +257,11 @@ impl<'l> LockedProfile<'_, 'l> {
                 self.set_publication_pending();
                 Ok(None)
             }
+            PublishedItem::Empty => {
+                warnings.push(format!("the keyring item of {profile} was empty"));
+                self.set_publication_pending();
+                Ok(None)
+            }
             PublishedItem::Unverified { generation } => {
                 let claim = generation.map_or(String::new(), |g| format!(" (it claims generation {g})"));
                 warnings.push(format!(
@@ -384,6 +389,7 @@ impl<'l> LockedProfile<'_, 'l> {
                 )));
             }
             PublishedItem::Missing
+            | PublishedItem::Empty
             | PublishedItem::Ours(_)
             | PublishedItem::OtherStore { .. }
             | PublishedItem::Unverified { .. } => {}

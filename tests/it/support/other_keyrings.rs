@@ -23,6 +23,16 @@ pub enum OtherKeyring {
     KeePassXc,
 }
 
+impl OtherKeyring {
+    /// What a refused run says of the question that a person would be asked.
+    pub fn words_when_it_asks(self) -> &'static str {
+        match self {
+            Self::KWallet => "KWallet asks a person on the screen",
+            Self::KeePassXc => "let clients read without confirmation",
+        }
+    }
+}
+
 /// A keyring program; it ends when it is dropped.
 pub struct RunningKeyring {
     environment: Vec<(String, String)>,
@@ -32,17 +42,26 @@ pub struct RunningKeyring {
 impl RunningKeyring {
     /// Starts the program on the bus of the sandbox; what it keeps is in the sandbox, and serves the next start.
     pub fn start(sandbox: &Sandbox, program: OtherKeyring) -> Self {
+        Self::start_set(sandbox, program, false)
+    }
+
+    /// As `start`, and a person is asked before a client reads a secret.
+    pub fn start_asking(sandbox: &Sandbox, program: OtherKeyring) -> Self {
+        Self::start_set(sandbox, program, true)
+    }
+
+    fn start_set(sandbox: &Sandbox, program: OtherKeyring, asks: bool) -> Self {
         match program {
             OtherKeyring::KWallet => {
                 // A wallet that is made in a first start has no collection until the next one.
                 let wallet = sandbox.path("data/kwalletd/kdewallet.kwl");
                 if !wallet.exists() {
-                    let _first = start_kwallet(sandbox);
+                    let _first = start_kwallet(sandbox, asks);
                     eventually("the wallet is made", || wallet.metadata().is_ok_and(|m| m.len() > 0).then_some(()));
                 }
-                start_kwallet(sandbox)
+                start_kwallet(sandbox, asks)
             }
-            OtherKeyring::KeePassXc => start_keepassxc(sandbox),
+            OtherKeyring::KeePassXc => start_keepassxc(sandbox, asks),
         }
     }
 
@@ -88,15 +107,17 @@ impl RunningKeyring {
 }
 
 /// Starts kwalletd5 as `pam_kwallet5` does: the key of the wallet comes through a pipe, so no dialog appears.
-fn start_kwallet(sandbox: &Sandbox) -> RunningKeyring {
+fn start_kwallet(sandbox: &Sandbox, asks: bool) -> RunningKeyring {
     let dir = sandbox.path("data/kwalletd");
     std::fs::create_dir_all(&dir).unwrap();
     let salt = dir.join("kdewallet.salt");
     if !salt.exists() {
         std::fs::write(&salt, [7; 56]).unwrap();
     }
-    let config = "[Wallet]\nEnabled=true\nFirst Use=false\nDefault Wallet=kdewallet\nPrompt on Open=false\nLeave Open=true\n\
-                  Close When Idle=false\nLaunch Manager=false\n[org.freedesktop.secrets]\napiEnabled=true\n";
+    let config = format!(
+        "[Wallet]\nEnabled=true\nFirst Use=false\nDefault Wallet=kdewallet\nPrompt on Open={asks}\nLeave Open=true\n\
+         Close When Idle=false\nLaunch Manager=false\n[org.freedesktop.secrets]\napiEnabled=true\n"
+    );
     std::fs::create_dir_all(sandbox.path("config")).unwrap();
     std::fs::write(sandbox.path("config/kwalletrc"), config).unwrap();
     let path = sandbox.path("run/kwallet5.socket");
@@ -138,15 +159,17 @@ fn pbkdf2(salt: &[u8]) -> Vec<u8> {
     key
 }
 
-fn start_keepassxc(sandbox: &Sandbox) -> RunningKeyring {
+fn start_keepassxc(sandbox: &Sandbox, asks: bool) -> RunningKeyring {
     let database = sandbox.path("data/test.kdbx");
     if !database.exists() {
         make_database(sandbox, &database);
     }
     let settings = sandbox.path("config/keepassxc.ini");
-    let text = "[General]\nConfigVersion=2\nAutoSaveAfterEveryChange=true\nUpdateCheckMessageShown=true\n\
+    let text = format!(
+        "[General]\nConfigVersion=2\nAutoSaveAfterEveryChange=true\nUpdateCheckMessageShown=true\n\
                 [GUI]\nCheckForUpdates=false\n[Security]\nLockDatabaseIdle=false\nLockDatabaseScreenLock=false\n\
-                [FdoSecrets]\nEnabled=true\nConfirmAccessItem=false\nConfirmDeleteItem=false\nShowNotification=false\n";
+                [FdoSecrets]\nEnabled=true\nConfirmAccessItem={asks}\nConfirmDeleteItem=false\nShowNotification=false\n"
+    );
     std::fs::create_dir_all(sandbox.path("config")).unwrap();
     std::fs::write(&settings, text).unwrap();
     let mut command = Command::new("keepassxc");

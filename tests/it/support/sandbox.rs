@@ -270,11 +270,13 @@ impl Process {
         });
     }
 
-    /// Ctrl-C. A test run in a shell's background has it ignored, and so has what it starts.
-    pub fn interrupt(&self) {
+    /// Ctrl-C; returns the exit status that follows. A test run in a shell's background has it ignored, and so has what it
+    /// starts: SIGTERM takes its place there, and `otherwise` is returned.
+    pub fn interrupt(&self, otherwise: i32) -> i32 {
         let interrupt = rustix::process::Signal::INT;
         let is_ignored = keepalive::sys::process::ignores_signal(interrupt.as_raw());
         self.signal(if is_ignored { rustix::process::Signal::TERM } else { interrupt });
+        if is_ignored { otherwise } else { 130 }
     }
 
     pub fn terminate(&self) {

@@ -11,10 +11,17 @@ use zbus::zvariant::{ObjectPath, OwnedObjectPath, OwnedValue, Value};
 
 use super::sandbox::Sandbox;
 
-/// What a locked collection does when it is asked to unlock.
+/// What a collection that calls itself locked does when it is asked to unlock. All but the last are wallets of KWallet that
+/// are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnUnlock {
+    /// Its prompt opens it, and shows nothing.
     Opens,
+    /// Its prompt is a question, which is not answered.
+    Asks,
+    /// Its prompt is dismissed at once.
+    Denies,
+    /// It is really locked.
     OffersPrompt,
 }
 
@@ -31,6 +38,8 @@ struct FakeItem {
     path: String,
     attributes: HashMap<String, String>,
     secret: Secret,
+    /// The connection that made it.
+    made_by: String,
 }
 
 #[derive(Default)]
@@ -41,6 +50,10 @@ struct FakeState {
     created: usize,
     prompts: Vec<String>,
     dies_in_search: bool,
+    /// As KeePassXC is by default: no client reads what another made without a question.
+    confirms_access: bool,
+    /// The collections that the last prompt is about.
+    prompt_for: Vec<String>,
 }
 
 /// The service. It ends with its bus.
@@ -106,7 +119,30 @@ impl ScriptedKeyring {
         self.state().dies_in_search = true;
     }
 
-    /// The members of the prompt interface that were called.
+    /// From now on a person is asked before a client gets what another made.
+    pub fn confirm_access(&self) {
+        self.state().confirms_access = true;
+    }
+
+    /// Another program has an item in the first collection.
+    pub fn add_foreign_item(&self) {
+        let mut state = self.state();
+        let path = format!("{}/foreign", collection_path(state.collections[0].name));
+        let secret = (object("/").into(), Vec::new(), Vec::new(), String::new());
+        state.items.push(FakeItem { path, attributes: HashMap::new(), secret, made_by: String::new() });
+    }
+
+    /// A collection goes, and the alias of the default one stays.
+    pub fn remove_collection(&self, name: &str) {
+        self.state().collections.retain(|c| c.name != name);
+    }
+
+    /// How many items were ever made.
+    pub fn created(&self) -> usize {
+        self.state().created
+    }
+
+    /// The calls by which a prompt is made, shown or dismissed.
     pub fn prompts(&self) -> Vec<String> {
         self.state().prompts.clone()
     }
@@ -175,31 +211,38 @@ impl FakeState {
             }
             "Unlock" => {
                 let objects: Vec<OwnedObjectPath> = body.deserialize().unwrap();
-                let mut opened = Vec::new();
-                for wanted in &objects {
-                    let collection = self.collections.iter_mut().find(|c| wanted.starts_with(&collection_path(c.name)));
-                    let collection = collection.expect("a collection");
-                    if collection.locked != Some(OnUnlock::OffersPrompt) {
-                        collection.locked = None;
-                        opened.push(wanted.clone());
-                    }
-                }
-                let prompt = if opened.len() == objects.len() { "/" } else { PROMPT };
-                connection.reply(&header, &(opened, object(prompt)))
+                self.prompts.push(member.to_owned());
+                self.prompt_for = objects.iter().map(ToString::to_string).collect();
+                connection.reply(&header, &(Vec::<OwnedObjectPath>::new(), object(PROMPT)))
             }
             "Prompt" | "Dismiss" => {
                 self.prompts.push(member.to_owned());
+                let end = if member == "Dismiss" { Some(true) } else { self.end_of_prompt() };
+                if let Some(was_dismissed) = end {
+                    let interface = "org.freedesktop.Secret.Prompt";
+                    let content = (was_dismissed, Value::from(""));
+                    connection.emit_signal(header.sender().cloned(), path, interface, "Completed", &content).unwrap();
+                }
                 connection.reply(&header, &())
+            }
+            "isOpen" => {
+                let name: String = body.deserialize().unwrap();
+                let is_open = |c: &FakeCollection| c.name == name && c.locked != Some(OnUnlock::OffersPrompt);
+                connection.reply(&header, &self.collections.iter().any(is_open))
             }
             "Get" => {
                 let (_, property): (String, String) = body.deserialize().unwrap();
                 let value = match property.as_str() {
-                    "Locked" => Value::from(self.is_in_locked(path)),
+                    "Locked" => Value::from(self.is_locked_for(path, header.sender()?.as_str())?),
+                    "Items" => {
+                        let items = self.items.iter().filter(|item| item.path.starts_with(path));
+                        Value::from(items.map(|item| object(&item.path).into_owned()).collect::<Vec<_>>())
+                    }
                     "Collections" => {
                         let paths = self.collections.iter().map(|c| collection_path(c.name));
                         Value::from(paths.map(|p| object(&p).into_owned()).collect::<Vec<_>>())
                     }
-                    "Label" => Value::from("a label"),
+                    "Label" => Value::from(path.rsplit('/').next()?),
                     "Attributes" => Value::from(self.items.iter().find(|item| item.path == path)?.attributes.clone()),
                     _ => return None,
                 };
@@ -211,8 +254,12 @@ impl FakeState {
                 self.created += 1;
                 let new = format!("{path}/{}", self.created);
                 let attributes = HashMap::<String, String>::try_from(attributes).unwrap();
-                self.items.push(FakeItem { path: new.clone(), attributes, secret });
+                let made_by = header.sender()?.to_string();
+                self.items.push(FakeItem { path: new.clone(), attributes, secret, made_by });
                 connection.reply(&header, &(object(&new), nothing))
+            }
+            "GetSecret" if self.is_locked_for(path, header.sender()?.as_str())? => {
+                connection.reply_error(&header, "org.freedesktop.Secret.Error.IsLocked", &"")
             }
             "GetSecret" => {
                 let secret = &self.items.iter().find(|item| item.path == path)?.secret;
@@ -231,6 +278,31 @@ impl FakeState {
         };
         sent.unwrap();
         Some(())
+    }
+
+    /// How the prompt that is shown ends: whether it is dismissed. `None`: it does not.
+    fn end_of_prompt(&mut self) -> Option<bool> {
+        let asked = self.prompt_for.clone();
+        let is_asked = |c: &&mut FakeCollection| asked.contains(&collection_path(c.name));
+        let mut end = Some(false);
+        for collection in self.collections.iter_mut().filter(is_asked) {
+            match collection.locked {
+                None => {}
+                Some(OnUnlock::Opens) => collection.locked = None,
+                Some(OnUnlock::Denies) => end = Some(true),
+                Some(OnUnlock::Asks | OnUnlock::OffersPrompt) => return None,
+            }
+        }
+        end
+    }
+
+    /// Whether a collection or an item calls itself locked to a client. `None`: there is none such.
+    fn is_locked_for(&self, path: &str, client: &str) -> Option<bool> {
+        let is_there = |c: &FakeCollection| path.starts_with(&collection_path(c.name));
+        self.collections.iter().any(is_there).then_some(())?;
+        let item = self.items.iter().find(|item| item.path == path);
+        let is_another = item.is_some_and(|item| item.made_by != client);
+        Some(self.is_in_locked(path) || (self.confirms_access && is_another))
     }
 
     fn is_in_locked(&self, path: &str) -> bool {

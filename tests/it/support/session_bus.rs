@@ -1,9 +1,17 @@
 //! A private session bus with a real gnome-keyring on it, in every state that a keyring can be in.
 
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use zbus::blocking::connection::Builder;
+use zbus::blocking::{Connection, MessageIterator};
+use zbus::message::Message;
+use zbus::zvariant::{ObjectPath, OwnedObjectPath};
 
 use super::Helper;
 use super::sandbox::{Run, Sandbox};
@@ -28,6 +36,18 @@ pub struct SessionBus {
     home: PathBuf,
 }
 
+/// A prompt of the keyring that another program asked for.
+pub struct UnlockPrompt {
+    stopped: Arc<AtomicBool>,
+    _other: Connection,
+}
+
+impl UnlockPrompt {
+    pub fn is_open(&self) -> bool {
+        !self.stopped.load(Ordering::SeqCst)
+    }
+}
+
 const CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig><type>session</type><listen>unix:path=SOCKET</listen><auth>EXTERNAL</auth>
@@ -48,7 +68,7 @@ impl SessionBus {
                 .env_clear()
                 .stdin(Stdio::null()),
         );
-        daemon.wait_until("the bus listens", |_| socket.exists().then_some(()));
+        daemon.wait_until("the bus listens", |_| UnixStream::connect(&socket).ok());
         let address = format!("unix:path={}", socket.display());
         sandbox.set_env("DBUS_SESSION_BUS_ADDRESS", &address);
         let mut bus = Self {
@@ -135,6 +155,52 @@ impl SessionBus {
     fn signal(&self, signal: rustix::process::Signal) {
         let pid = self.keyring.as_ref().expect("a keyring runs").id();
         rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+    }
+
+    pub fn keyring_lives(&mut self) -> bool {
+        !self.keyring.as_mut().expect("a keyring runs").has_ended()
+    }
+
+    /// Runs what a hint says to type.
+    pub fn run_in_shell(&self, line: &str) {
+        let mut command = self.command("sh", &["-c", line]);
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        assert!(status.success(), "{line}");
+    }
+
+    /// Has the keyring show the prompt for the login collection, as another program that wants it does, to a person who
+    /// does not look.
+    pub fn show_unlock_prompt(&self) -> UnlockPrompt {
+        let connect = || Builder::address(self.address.as_str()).unwrap();
+        let prompter = connect().name("org.gnome.keyring.SystemPrompter").unwrap().build().unwrap();
+        let mut calls = MessageIterator::from(&prompter);
+        let other = connect().build().unwrap();
+        let call = |path: &str, interface: &str, member: &str, unlocks: bool| {
+            let (to, interface) = (Some("org.freedesktop.secrets"), Some(interface));
+            let collections = vec![ObjectPath::try_from("/org/freedesktop/secrets/collection/login").unwrap()];
+            match unlocks {
+                true => other.call_method(to, path, interface, member, &(collections,)),
+                false => other.call_method(to, path, interface, member, &("",)),
+            }
+        };
+        let service = "org.freedesktop.Secret.Service";
+        let reply = call("/org/freedesktop/secrets", service, "Unlock", true).unwrap();
+        let (_, prompt): (Vec<OwnedObjectPath>, OwnedObjectPath) = reply.body().deserialize().unwrap();
+        call(prompt.as_str(), "org.freedesktop.Secret.Prompt", "Prompt", false).unwrap();
+        let is_shown = |message: &Message| message.header().member().is_some_and(|m| m.as_str() == "BeginPrompting");
+        let begun = calls.find(|message| message.as_ref().is_ok_and(is_shown)).unwrap().unwrap();
+        prompter.reply(&begun.header(), &()).unwrap();
+        let stopped = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&stopped);
+        // It ends with the bus.
+        std::thread::spawn(move || {
+            for message in calls.flatten() {
+                if message.header().member().is_some_and(|m| m.as_str() == "StopPrompting") {
+                    flag.store(true, Ordering::SeqCst);
+                }
+            }
+        });
+        UnlockPrompt { stopped, _other: other }
     }
 
     /// `secret-tool`, as other programs use it.

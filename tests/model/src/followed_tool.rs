@@ -1,7 +1,7 @@
 //! Two holders of one refresh token at a server that revokes the family on reuse: keepalive, and a tool that it follows.
 //!
 //! Limits: the tool reads its store before each use, so a token that it has in memory alone is not seen; and no person puts
-//! an older store back. A tool that refreshes, and is signed out before we look, has thrown the live token away: then our
+//! an older store back. An entry under another name is a moved one that can be read, which is the store itself here. A tool that refreshes, and is signed out before we look, has thrown the live token away: then our
 //! send is a second use, and nothing is lost by it.
 
 use stateright::{Model, Property};
@@ -13,11 +13,13 @@ pub struct FollowDesign {
     pub tool_goes_first: bool,
     /// A store that is half-written is unknown, and not empty.
     pub torn_is_unknown: bool,
+    /// A sign-in that the tool moved to where it cannot be read is unknown, and not gone.
+    pub moved_is_unknown: bool,
 }
 
 impl FollowDesign {
     /// The one that is built.
-    pub const IMPLEMENTED: Self = Self { tool_goes_first: true, torn_is_unknown: true };
+    pub const IMPLEMENTED: Self = Self { tool_goes_first: true, torn_is_unknown: true, moved_is_unknown: true };
 }
 
 /// A refresh token by its number in the family.
@@ -31,6 +33,8 @@ enum ToolStore {
     Empty,
     Torn,
     Token(Number),
+    /// In another place, which only the tool can read.
+    Moved(Number),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,16 +59,18 @@ pub enum FollowStep {
     ToolBeginsToWrite,
     ToolEndsWriting,
     ToolSignsOut,
+    ToolMoves,
     WeLook,
     /// The gate and the send.
     WeSend,
 }
 
-const STEPS: [FollowStep; 6] = [
+const STEPS: [FollowStep; 7] = [
     FollowStep::ToolRefreshes,
     FollowStep::ToolBeginsToWrite,
     FollowStep::ToolEndsWriting,
     FollowStep::ToolSignsOut,
+    FollowStep::ToolMoves,
     FollowStep::WeLook,
     FollowStep::WeSend,
 ];
@@ -75,6 +81,7 @@ impl FollowDesign {
         match tool {
             ToolStore::Empty => true,
             ToolStore::Torn => !self.torn_is_unknown,
+            ToolStore::Moved(_) => !self.moved_is_unknown,
             ToolStore::Token(theirs) if theirs == ours => !self.tool_goes_first,
             ToolStore::Token(theirs) => theirs < ours,
         }
@@ -84,13 +91,19 @@ impl FollowDesign {
     fn step(self, before: &FollowState, step: FollowStep) -> Option<FollowState> {
         let mut state = before.clone();
         match (step, state.tool) {
-            (FollowStep::ToolRefreshes, ToolStore::Token(theirs)) if state.unwritten.is_none() => {
+            (FollowStep::ToolRefreshes, ToolStore::Token(theirs) | ToolStore::Moved(theirs))
+                if state.unwritten.is_none() =>
+            {
                 state.unwritten = Some(state.present(theirs)?);
             }
+            (FollowStep::ToolMoves, ToolStore::Token(theirs)) => state.tool = ToolStore::Moved(theirs),
             (FollowStep::ToolBeginsToWrite, ToolStore::Token(_)) if state.unwritten.is_some() => {
                 state.tool = ToolStore::Torn;
             }
             (FollowStep::ToolEndsWriting, ToolStore::Torn) => state.tool = ToolStore::Token(state.unwritten.take()?),
+            (FollowStep::ToolEndsWriting, ToolStore::Moved(_)) => {
+                state.tool = ToolStore::Moved(state.unwritten.take()?);
+            }
             (FollowStep::ToolSignsOut, ToolStore::Token(_)) if state.unwritten.is_none() => {
                 state.tool = ToolStore::Empty;
             }
@@ -119,7 +132,8 @@ impl FollowState {
     fn present(&mut self, token: Number) -> Option<Number> {
         if token != self.live {
             let is_held = self.ours == self.live || self.unwritten == Some(self.live);
-            self.is_live_token_lost = is_held || self.tool == ToolStore::Token(self.live);
+            let is_stored = [ToolStore::Token(self.live), ToolStore::Moved(self.live)].contains(&self.tool);
+            self.is_live_token_lost = is_held || is_stored;
             self.live = LAST + 1;
             return Some(token);
         }

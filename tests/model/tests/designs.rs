@@ -230,10 +230,11 @@ fn followed_tool_and_keepalive_never_race() {
 
 /// Rule 39.
 #[test]
-fn sending_what_the_tool_holds_or_half_wrote_is_caught() {
+fn sending_what_the_tool_holds_writes_or_moved_is_caught() {
     let sending = FollowDesign { tool_goes_first: false, ..FollowDesign::IMPLEMENTED };
     let trusting = FollowDesign { torn_is_unknown: false, ..FollowDesign::IMPLEMENTED };
-    for design in [sending, trusting] {
+    let blind = FollowDesign { moved_is_unknown: false, ..FollowDesign::IMPLEMENTED };
+    for design in [sending, trusting, blind] {
         assert_eq!(explore(design).violated.len(), 1, "{design:?}");
     }
 }

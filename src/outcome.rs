@@ -25,6 +25,8 @@ pub struct Outcome {
     pub error: Option<Failure>,
     /// Every run ends like this until what is stored is repaired, so the journal keeps it.
     pub is_persistent: bool,
+    /// The sealing key could not be had. It may be the next time, but until then `status` shows it.
+    pub is_without_key: bool,
     /// The flight was led by another caller or process.
     pub is_follower: bool,
     pub warnings: Vec<String>,
@@ -162,6 +164,7 @@ impl Outcome {
             publication: Publication::None,
             error: None,
             is_persistent: false,
+            is_without_key: false,
             is_follower: false,
             warnings: Vec::new(),
         }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Moment, Timestamp};
-use crate::credential::Generation;
 use crate::credential::freshness;
 use crate::credential::freshness::{Demand, Validity};
+use crate::credential::{Generation, Snapshot};
 use crate::engine::status;
 use crate::engine::{Engine, TrustJournal};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState};
@@ -117,16 +117,11 @@ impl Engine {
         view: Option<ProfileView>,
     ) -> TokenResult {
         // A view can fail where a snapshot does not need what failed, as the ledger.
-        let view = view.map_or_else(|| self.store().view(&profile.name), Ok).ok();
-        let snapshot = match &view {
-            Some(view) => self.store().snapshot_of(&profile.name, view),
-            None => self.store().snapshot(&profile.name),
-        };
+        let mut view = view.map_or_else(|| self.store().view(&profile.name), Ok).ok();
         let without_token = |outcome| TokenResult { token: None, outcome, warnings: Vec::new() };
-        let snapshot = match snapshot {
+        let snapshot = match self.snapshot_noted(profile, view.as_mut(), &outcome) {
             Ok(snapshot) => snapshot,
-            Err(_) if outcome.error.is_some() => return without_token(outcome),
-            Err(e) => return without_token(super::with_names(e.outcome(), self.store(), &profile.name)),
+            Err(ended) => return without_token(ended),
         };
         if let Some(failure) = self.other_account(profile, view.as_ref()) {
             return without_token(Outcome { kind: OutcomeKind::ConfigError, ..outcome }.with_error(failure));
@@ -169,6 +164,45 @@ impl Engine {
 }
 
 impl Engine {
+    /// What is stored, opened; it is noted for `status` whether the key for that could be had. `outcome`: how the flight before
+    /// ended, if there was one.
+    fn snapshot_noted(
+        &self,
+        profile: &Profile,
+        view: Option<&mut ProfileView>,
+        outcome: &Outcome,
+    ) -> Result<Option<Snapshot>, Outcome> {
+        let opened = match &view {
+            Some(view) => self.store().snapshot_of(&profile.name, view),
+            None => self.store().snapshot(&profile.name),
+        };
+        match opened {
+            Ok(snapshot) => {
+                if snapshot.is_some() {
+                    self.note_key(profile, view, None);
+                }
+                Ok(snapshot)
+            }
+            Err(_) if outcome.error.is_some() => Err(outcome.clone()),
+            Err(e) => {
+                let ended = super::with_names(e.key_outcome(), self.store(), &profile.name);
+                self.note_key(profile, view, Some(&ended));
+                Err(ended)
+            }
+        }
+    }
+
+    /// Notes for `status` that the key could not be had (`ended`), or that it could. The caller is told the same either way.
+    fn note_key(&self, profile: &Profile, view: Option<&mut ProfileView>, ended: Option<&Outcome>) {
+        let Some(view) = view else { return };
+        if let Err(error) = self.store().note_key(view, ended) {
+            tracing::warn!(event = "store.unavailable", profile = %profile.name, %error, "cannot note in the journal whether the sealing key is there");
+        }
+        if let Some(journal) = view.journal.as_mut().filter(|_| ended.is_none()) {
+            journal.clear_key_block();
+        }
+    }
+
     /// Why no token of this profile is handed out: the newest belongs to another account than the one before.
     fn other_account(&self, profile: &Profile, view: Option<&ProfileView>) -> Option<Failure> {
         let peeked;

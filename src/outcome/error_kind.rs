@@ -109,6 +109,25 @@ macro_rules! error_kinds {
     };
 }
 
+impl ErrorKind {
+    /// Whether it says that the sealing key could not be had.
+    pub fn is_about_key(&self) -> bool {
+        matches!(
+            self,
+            Self::KeyringNoBus
+                | Self::KeyringMissing
+                | Self::KeyringNoCollection
+                | Self::KeyringLocked
+                | Self::KeyringHanging
+                | Self::KeyringDenied
+                | Self::KeyringFailed
+                | Self::KeyMissing
+                | Self::KeyDamaged
+                | Self::Key
+        )
+    }
+}
+
 error_kinds! {
     InDoubt, "in_doubt", TryAgain, "A request was sent, and no usable response arrived: the refresh token may have been consumed.";
     Network, "network", TryAgain, "The provider could not be reached; nothing was sent.";

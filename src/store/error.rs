@@ -42,7 +42,12 @@ pub enum StoreError {
     #[error("{}", .0)]
     Keyring(#[from] KeyringError),
     #[error("the keyring{} has no sealing key for this store ({store})", program_text(*program))]
-    KeyMissing { store: String, program: Option<KeyringProgram> },
+    KeyMissing {
+        store: String,
+        program: Option<KeyringProgram>,
+        /// What this store has published is there: it is the right keyring.
+        is_ours: bool,
+    },
     #[error("the sealing key in the keyring is damaged")]
     KeyDamaged,
     #[error("{error}")]
@@ -119,10 +124,44 @@ impl StoreError {
         Outcome { is_persistent: self.is_persistent(), ..Outcome::new(kind).with_error(failure) }
     }
 
+    /// The outcome of a run that asked for the sealing key and met this error.
+    pub fn key_outcome(&self) -> Outcome {
+        Outcome { is_without_key: self.is_noted_of_key(), ..self.outcome() }
+    }
+
+    /// Whether a run that asked for the key notes this error. A run that met another keyring, or none, leaves no note. That a
+    /// key file is missing is seen without one, and what systemd gives to a unit alone is no fault of a shell that lacks it.
+    fn is_noted_of_key(&self) -> bool {
+        match self {
+            Self::Keyring(error) => match error.cause() {
+                KeyringError::NoBus | KeyringError::NoService | KeyringError::NoCollection => false,
+                KeyringError::Locked
+                | KeyringError::AsksPerson
+                | KeyringError::TimedOut
+                | KeyringError::Denied
+                | KeyringError::Failed(_)
+                | KeyringError::OfProgram { .. } => true,
+            },
+            Self::KeyMissing { is_ours, .. } => *is_ours,
+            Self::KeyDamaged => true,
+            Self::KeyUnavailable { error, .. } => match error {
+                KeyError::FileUnreadable { .. }
+                | KeyError::FileOpenToOthers { .. }
+                | KeyError::Command(_)
+                | KeyError::Malformed(_) => true,
+                KeyError::FileMissing(_) | KeyError::NoCredentialsDirectory(_) | KeyError::CredentialMissing(_) => {
+                    false
+                }
+            },
+            _ => false,
+        }
+    }
+
     /// Whether the error stays until what is stored is repaired, so that `status` must show it for the profile. An
     /// error that may pass does not count, nor one that another run may not meet: a keyring or a disk that fails, a key
-    /// that only this process lacks, or that another keyring than that of this process's session bus has. An error of the whole store, or of the journal itself, is not recorded in a
-    /// journal.
+    /// that only this process lacks, or that another keyring than that of this process's session bus has. Those who asked for
+    /// the key note that, see [`Self::key_outcome`]. An error of the whole store, or of the journal itself, is not recorded in
+    /// a journal.
     fn is_persistent(&self) -> bool {
         match self {
             Self::CredentialLost { .. }

@@ -13,6 +13,7 @@ use keepalive::outcome::{Outcome, OutcomeKind, ProfileState};
 use keepalive::scheduler::Scheduler;
 use keepalive::store::journal::block::Cause;
 use keepalive::store::keyring::{KeyringError, KeyringItem};
+use keepalive::sys::lockfile::LockFile;
 
 use super::store_disagreement::add_items_of_another_store;
 use super::support::eventually;
@@ -134,20 +135,13 @@ fn lasting_store_error_is_shown_by_status_until_mended() {
         let outcome = world.refresh();
         assert_eq!((outcome.kind, error_kind(&outcome)), (kind, word), "{outcome:?}");
         let now = Some(world.clock.now().wall);
-        // The keyring that was asked may be another one, so what is said of its key is not remembered.
-        let is_remembered = !matches!(word, "key_missing" | "key_damaged");
-        if is_remembered {
-            assert_eq!((whole.shown(), whole.status().refresh_at), ((kind.into(), word.to_owned()), now));
-        } else {
-            assert_eq!(whole.shown(), (ProfileState::Fresh, String::new()), "{word}");
-        }
+        assert_eq!((whole.shown(), whole.status().refresh_at), ((kind.into(), word.to_owned()), now));
         let told = world.journal();
         assert_eq!((told.sequence, &told.last_attempt), (before.sequence, &before.last_attempt), "it was no attempt");
         // A refresh of what is due reports it too, though the access token is fresh, and nothing is written again.
         let journal = whole.journal();
         let outcome = world.refresh_if_due();
-        let expected = if is_remembered { (kind, word) } else { (OutcomeKind::Fresh, "") };
-        assert_eq!((outcome.kind, error_kind(&outcome)), expected, "{outcome:?}");
+        assert_eq!((outcome.kind, error_kind(&outcome)), (kind, word), "{outcome:?}");
         assert_eq!(whole.journal(), journal);
         whole.repair();
         assert_eq!(world.refresh_if_due().kind, OutcomeKind::Fresh, "{word}");
@@ -200,15 +194,93 @@ fn unusable_store_identity_is_shown_by_status_before_a_run() {
     );
 }
 
+const FAULTS: [(KeyringError, &str); 3] = [
+    (KeyringError::Locked, "keyring_locked"),
+    (KeyringError::TimedOut, "keyring_hanging"),
+    (KeyringError::Denied, "keyring_denied"),
+];
+
 #[test]
-fn temporary_store_error_is_not_recorded() {
-    for fault in [KeyringError::Locked, KeyringError::TimedOut, KeyringError::NoService, KeyringError::Denied] {
+fn run_without_a_key_is_shown_by_status_until_one_has_it() {
+    for (fault, word) in FAULTS {
+        let whole = RepairableWorld::new();
+        let world = &whole.world;
+        world.keyring.set_fault(Some(fault));
+        assert_eq!(world.refresh().kind, OutcomeKind::StoreUnavailable);
+        assert_eq!(whole.shown(), (ProfileState::StoreUnavailable, word.into()));
+        // A run that nothing was due for before meets it now, and writes nothing again.
+        let stamp = world.process().store().journal_stamp(&world.profile().name);
+        assert_eq!((world.refresh_if_due().kind, error_kind(&world.refresh())), (OutcomeKind::StoreUnavailable, word));
+        assert_eq!(world.process().store().journal_stamp(&world.profile().name), stamp);
+        world.keyring.set_fault(None);
+        assert_eq!((world.refresh_if_due().kind, whole.shown().0), (OutcomeKind::Fresh, ProfileState::Fresh));
+        assert_eq!((whole.journal(), world.requests()), (whole.journal.clone(), 1));
+    }
+}
+
+#[test]
+fn token_without_a_key_is_shown_by_status_until_one_has_it() {
+    for obtain in ASKS {
+        for (fault, word) in FAULTS {
+            let whole = RepairableWorld::new();
+            let world = &whole.world;
+            world.keyring.set_fault(Some(fault));
+            let mut stamps = [(); 2].map(|()| {
+                let obtained = obtain(world);
+                assert_eq!((obtained.token.is_none(), error_kind(&obtained.outcome)), (true, word));
+                assert_eq!(whole.shown(), (ProfileState::StoreUnavailable, word.into()));
+                world.process().store().journal_stamp(&world.profile().name)
+            });
+            stamps.reverse();
+            let [second, first] = stamps;
+            assert_eq!(first, second, "one note");
+            world.keyring.set_fault(None);
+            let obtained = obtain(world);
+            assert_eq!((obtained.token.is_some(), obtained.warnings), (true, Vec::new()));
+            assert_eq!(whole.shown(), (ProfileState::Fresh, String::new()));
+            assert_eq!((whole.journal(), world.requests()), (whole.journal.clone(), 1));
+        }
+    }
+}
+
+/// Rule 30.
+#[test]
+fn run_without_a_key_does_not_hide_another_owner() {
+    let whole = RepairableWorld::new();
+    add_items_of_another_store(&whole.world, 1, false);
+    assert_eq!(whole.world.refresh().kind, OutcomeKind::ConfigError);
+    whole.world.keyring.set_fault(Some(KeyringError::Locked));
+    assert_eq!(error_kind(&whole.world.refresh()), "keyring_locked");
+    assert_eq!(whole.shown(), (ProfileState::ConfigError, "domain_mismatch".into()));
+}
+
+#[test]
+fn token_waits_for_no_lock_to_note_that_it_has_no_key() {
+    let whole = RepairableWorld::new();
+    whole.world.keyring.set_fault(Some(KeyringError::Locked));
+    let held = LockFile::acquire(&whole.world.file("profiles/demo/lock")).unwrap();
+    let obtained = ASKS[0](&whole.world);
+    assert_eq!((error_kind(&obtained.outcome), whole.shown().0), ("keyring_locked", ProfileState::Fresh));
+    drop(held);
+}
+
+#[test]
+fn run_that_met_no_keyring_or_another_one_leaves_no_note() {
+    for fault in [KeyringError::NoBus, KeyringError::NoService, KeyringError::NoCollection] {
         let whole = RepairableWorld::new();
         whole.world.keyring.set_fault(Some(fault));
         assert_eq!(whole.world.refresh().kind, OutcomeKind::StoreUnavailable);
+        assert!(ASKS.iter().all(|obtain| obtain(&whole.world).token.is_none()));
         assert_eq!((whole.shown().0, whole.journal()), (ProfileState::Fresh, whole.journal.clone()));
     }
-    // A key that only another process has.
+    let whole = RepairableWorld::new();
+    whole.world.keyring.restore(BTreeMap::new());
+    assert_eq!(error_kind(&whole.world.refresh()), "key_missing");
+    assert_eq!((whole.shown().0, whole.journal()), (ProfileState::Fresh, whole.journal.clone()));
+}
+
+#[test]
+fn key_that_another_process_has_is_not_recorded() {
     let whole = RepairableWorld::of(World::without_keyring());
     std::fs::rename(whole.world.file("key"), whole.world.file("aside")).unwrap();
     assert_eq!(error_kind(&whole.world.refresh()), "key");

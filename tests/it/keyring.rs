@@ -77,6 +77,7 @@ fn failing_keyring_stops_refreshes_and_loses_nothing() {
     bus.lock();
     sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says("the keyring is locked");
     sandbox.keepalive(&["token", "demo"]).exits(69);
+    sandbox.keepalive(&["status"]).exits(69).says("the keyring is locked");
     bus.kill_keyring();
     sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says("no keyring service runs");
     bus.start_keyring();
@@ -86,6 +87,10 @@ fn failing_keyring_stops_refreshes_and_loses_nothing() {
     assert!(begin.elapsed() < BOUND);
     bus.resume_keyring();
     assert_eq!(server.counts().refresh_requests, 0);
+    // Until a run has the key, status says what the last one met.
+    sandbox.keepalive(&["status"]).exits(69).says("did not respond");
+    sandbox.keepalive(&["doctor"]).exits(69).says("it is there now").says("keepalive refresh -p demo");
+    sandbox.keepalive(&["token", "demo"]).exits(0);
     assert_eq!(sandbox.status()["state"], "fresh");
     sandbox.refresh(&["--force"]).exits(0);
 }

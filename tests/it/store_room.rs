@@ -24,8 +24,10 @@ fn file(path: &Path) {
     std::fs::write(path, "").unwrap();
 }
 
-/// A path in the store, what comes in its place, and what is said of it. Neither stops root, nor does any mode.
-const OBSTACLES: [(&str, fn(&Path), &str); 10] = [
+/// A path in the store, what comes in its place, and what is said of it. It stops even root, whom no mode keeps out.
+type ObstacleCase = (&'static str, fn(&Path), &'static str);
+
+const OBSTACLES: [ObstacleCase; 10] = [
     ("profiles/demo/lock", pipe, "is a pipe, and not a file"),
     ("profiles/demo/lock", link, "is a symbolic link, and not a file"),
     ("profiles/demo/lock", directory, "is a directory, and not a file"),

@@ -8,6 +8,7 @@ use crate::cli::status::StatusRow;
 use crate::engine::with_names;
 use crate::outcome::{ErrorKind, Failure, Outcome, ProfileState, Publication};
 use crate::profile::ProfileName;
+use crate::store::journal::block::{Block, Cause};
 use crate::store::keyring::KeyringService;
 use crate::store::{StoreError, TakeOverResult, TokenClaim};
 
@@ -53,6 +54,7 @@ fn check_credential(setup: &Setup, row: &StatusRow, keeper: &Keeper) -> Option<F
             let finding = Finding::warning("profile", format!("{name}: {}", warnings.join("; ")), &hint);
             Some(finding.with_status(row.exit_status()))
         }
+        Ok(_) if journal.and_then(|j| j.block(Cause::Store)).is_some_and(Block::is_about_key) => Some(key_is_back(row)),
         Ok(_) | Err(StoreError::Empty) => Some(status_finding(row, keeper)),
         // Told once already, for the store as a whole.
         Err(StoreError::Keyring(_) | StoreError::KeyMissing { .. } | StoreError::KeyUnavailable { .. }) => {
@@ -60,6 +62,13 @@ fn check_credential(setup: &Setup, row: &StatusRow, keeper: &Keeper) -> Option<F
         }
         Err(e) => Some(Finding::from_outcome("profile", &with_names(e.outcome(), &setup.store, name))),
     }
+}
+
+/// The key was had just now, though the last run had none: the next one notes that.
+fn key_is_back(row: &StatusRow) -> Finding {
+    let why = row.status.error.as_ref().map_or(String::new(), |failure| format!(": {}", failure.message));
+    let text = format!("{}: the last run had no sealing key{why}; it is there now", row.name);
+    Finding::warning("profile", text, &format!("keepalive refresh -p {}", row.name)).with_status(row.exit_status())
 }
 
 /// What `status` says of a profile, and the exit status that it gives.

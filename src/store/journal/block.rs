@@ -3,13 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Moment, Timestamp};
-use crate::outcome::{Failure, Outcome, OutcomeKind};
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 
 /// Why a profile is blocked, in the order of precedence: the first one is the one that is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// What is stored, or its key, cannot be used. Set by a run that could not open it, and cleared by one that could. It was
+    /// What is stored, or its key, cannot be used. Set by a run that could not open it, and cleared by one that could: of the
+    /// key, what asks for a token is such a run too. It was
     /// no attempt, so followers learn nothing from it.
     Store,
     /// The newest response belongs to another account than the credential did. What it brought is kept, because the old
@@ -73,10 +74,26 @@ impl Block {
         Self { cause, outcome, failure, next_check: None, set_at: None, client: None }
     }
 
-    /// What a run ended with, if every run will until what is stored is mended.
+    /// What a run ended with, if every run will until what is stored is mended, or if it was without the sealing key.
     pub fn from_outcome(outcome: &Outcome) -> Option<Self> {
-        let failure = outcome.error.clone().filter(|_| outcome.is_persistent)?;
+        let failure = outcome.error.clone().filter(|_| outcome.is_persistent || outcome.is_without_key)?;
         Some(Self { outcome: outcome.kind, ..Self::new(Cause::Store, failure) })
+    }
+
+    /// Whether it notes that the sealing key could not be had. It says nothing of what is stored.
+    pub fn is_about_key(&self) -> bool {
+        self.cause == Cause::Store && self.failure.kind.is_about_key()
+    }
+
+    /// Whether it is to take the place of `noted`, the block of the same cause. That the credential is a copy's, or another
+    /// store's, is known only by that block, so a run without the key leaves it; and keyrings word one failure in many ways.
+    pub fn is_news_after(&self, noted: Option<&Self>) -> bool {
+        let Some(noted) = noted else { return true };
+        let is_foreign = matches!(noted.failure.kind, ErrorKind::Clone | ErrorKind::DomainMismatch);
+        let is_reworded =
+            self.failure.kind == ErrorKind::KeyringFailed && noted.failure.kind == ErrorKind::KeyringFailed;
+        let is_withheld = is_reworded || (self.is_about_key() && is_foreign);
+        !is_withheld && self != noted
     }
 
     #[must_use]
@@ -93,7 +110,6 @@ impl Block {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::ErrorKind;
     use crate::store::journal::Journal;
     use crate::store::test_samples::journal;
 
@@ -116,6 +132,26 @@ mod tests {
         assert_eq!(journal.deciding_block().map(|block| block.cause), Some(Cause::Store));
         assert_eq!(blocked(&[Cause::FollowSource]).deciding_block(), None);
         assert_eq!(blocked(&[Cause::FollowWait]).deciding_block(), None);
+    }
+
+    #[test]
+    fn key_that_cannot_be_had_is_noted_once_and_hides_no_copy() {
+        let noted = |kind, message: &str| Block::new(Cause::Store, Failure::new(kind, message));
+        let locked = noted(ErrorKind::KeyringLocked, "locked");
+        let failed = noted(ErrorKind::KeyringFailed, "prompt 1");
+        for (new, before, is_news) in [
+            (&locked, None, true),
+            (&locked, Some(&locked), false),
+            (&locked, Some(&failed), true),
+            (&noted(ErrorKind::KeyringFailed, "prompt 2"), Some(&failed), false),
+            (&locked, Some(&noted(ErrorKind::Clone, "restored")), false),
+            (&locked, Some(&noted(ErrorKind::DomainMismatch, "of another")), false),
+            (&locked, Some(&noted(ErrorKind::Damaged, "other key")), true),
+            (&noted(ErrorKind::Clone, "restored"), Some(&locked), true),
+            (&noted(ErrorKind::Key, "too long"), Some(&noted(ErrorKind::Key, "too short")), true),
+        ] {
+            assert_eq!(new.is_news_after(before), is_news, "{new:?} after {before:?}");
+        }
     }
 
     #[test]

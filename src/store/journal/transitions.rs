@@ -171,6 +171,13 @@ impl Journal {
         self.blocks.len() < before
     }
 
+    /// The sealing key was had. Tells whether a run had noted that it could not be.
+    pub fn clear_key_block(&mut self) -> bool {
+        let before = self.blocks.len();
+        self.blocks.retain(|block| !block.is_about_key());
+        self.blocks.len() < before
+    }
+
     /// A credential was stored: what it brings ends these. The same token, sealed once more, brings nothing new to use, and
     /// what a followed tool holds is found out by looking.
     pub(super) fn clear_blocks_for(&mut self, is_new_token: bool) {

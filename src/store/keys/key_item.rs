@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use crate::store::StoreError;
 use crate::store::identity::StoreIdentity;
-use crate::store::keyring::{KeyringError, KeyringItem, KeyringService};
+use crate::store::keyring::{KeyringError, KeyringItem, KeyringService, item};
 use crate::store::keys::sealing_key::SealingKey;
 
 #[derive(Serialize, Deserialize)]
@@ -66,7 +66,10 @@ pub(super) fn write(keyring: &KeyringService, store: &StoreIdentity, key: &Seali
 pub(super) fn missing(keyring: &KeyringService, store: &str) -> StoreError {
     match keyring.asked() {
         Ok(asked) if asked.may_hide_items => KeyringError::Locked.of_program(asked.program).into(),
-        Ok(asked) => StoreError::KeyMissing { store: store.to_owned(), program: asked.program },
+        Ok(asked) => {
+            let is_ours = item::is_published_by(keyring, store).unwrap_or(false);
+            StoreError::KeyMissing { store: store.to_owned(), program: asked.program, is_ours }
+        }
         Err(e) => e.into(),
     }
 }

@@ -17,7 +17,7 @@ impl Keys {
         if let Err(error) = self.identity.restore() {
             tracing::warn!(event = "store.unavailable", %error, "cannot write store.json again");
         }
-        self.load_for(name.as_str(), key_id).map_err(Outcome::from)
+        self.load_for(name.as_str(), key_id).map_err(|e| e.key_outcome())
     }
 
     /// The key again under the profile's lock: neither a command nor a keyring that failed is asked a second time. What else
@@ -29,10 +29,11 @@ impl Keys {
         key_id: Option<&str>,
     ) -> PrefetchedKey {
         let is_command = matches!(&self.place, KeyPlace::File { source: KeySource::Command(_), .. });
-        match prefetched {
-            Err(outcome) if is_command || outcome.kind == OutcomeKind::StoreUnavailable => Err(outcome.clone()),
-            Ok(_) if is_command => Ok(self.load(name.as_str())?),
-            Ok(_) | Err(_) => Ok(self.load_for(name.as_str(), key_id)?),
-        }
+        let loaded = match prefetched {
+            Err(outcome) if is_command || outcome.kind == OutcomeKind::StoreUnavailable => return Err(outcome.clone()),
+            Ok(_) if is_command => self.load(name.as_str()),
+            Ok(_) | Err(_) => self.load_for(name.as_str(), key_id),
+        };
+        loaded.map_err(|e| e.key_outcome())
     }
 }

@@ -181,16 +181,35 @@ pub(super) fn journal_missing(name: &ProfileName) -> (ProfileState, Failure) {
 }
 
 impl LockedProfile<'_, '_> {
-    /// Notes in the journal what ends every run alike, if that is news, and nothing else: what a run that failed has in
-    /// memory may be half of something. Where there is no journal, that is what is told.
+    /// Notes in the journal what ends every run alike, or that this one had no key, if that is news, and nothing else: what a
+    /// run that failed has in memory may be half of something. Where there is no journal, that is what is told.
     pub fn save_store_block(&mut self, block: Block) -> Result<(), StoreError> {
-        let path = self.folder.journal();
-        let kept = Journal::read(&path, self.permit.profile())?;
-        if let Some(mut kept) = kept.filter(|kept| kept.block(Cause::Store) != Some(&block)) {
-            kept.set_block(block);
-            kept.write(&path).map_err(|e| StoreError::io("write", &path, e))?;
+        // Written anew, the journal of restored files would look like one that was written here.
+        if self.is_copied && block.is_about_key() {
+            return Ok(());
         }
-        Ok(())
+        self.update_kept_journal(|kept| {
+            let is_news = block.is_news_after(kept.block(Cause::Store));
+            if is_news {
+                kept.set_block(block);
+            }
+            is_news
+        })
+    }
+
+    /// The key was had again.
+    pub(super) fn clear_key_block(&mut self) -> Result<(), StoreError> {
+        self.update_kept_journal(Journal::clear_key_block)
+    }
+
+    /// Changes the journal as it is on disk; durable on return. `change` says whether it did.
+    fn update_kept_journal(&mut self, change: impl FnOnce(&mut Journal) -> bool) -> Result<(), StoreError> {
+        let path = self.folder.journal();
+        let Some(mut kept) = Journal::read(&path, self.permit.profile())? else { return Ok(()) };
+        match change(&mut kept) {
+            true => kept.write(&path).map_err(|e| StoreError::io("write", &path, e)),
+            false => Ok(()),
+        }
     }
 
     /// The credential was opened: whatever kept others from it is over. Of copied files the journal is written for these

@@ -4,6 +4,7 @@
 pub(super) mod files;
 pub(super) mod forget;
 pub(super) mod integrity;
+mod key_note;
 mod marks;
 pub(super) mod recovery;
 mod room;

@@ -154,8 +154,8 @@ fn send_and_settle<'l>(
             reason = "a second at most in all, on a thread of its own; a stop ends the tries"
         )]
         std::thread::sleep(pause);
-        let space =
-            locked.reserve_response_space().map_err(|e| ctx.store.with_room_hint(&ctx.profile.name, e.outcome()))?;
+        let space = locked.check_names().and_then(|()| locked.reserve_response_space());
+        let space = space.map_err(|e| ctx.store.with_room_hint(&ctx.profile.name, e.outcome()))?;
         let intent = ctx.new_intent(&locked.journal, &held, loaded.fingerprint.clone(), kind);
         let gate = ctx.gate(locked, key, &held, &intent, kind);
         let result = ctx.endpoint.exchange(&ctx.prepared, held, gate);

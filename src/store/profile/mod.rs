@@ -21,7 +21,6 @@ use crate::outcome::{ErrorKind, Publication};
 use crate::store::disk::envelope::{self, SealedHeader};
 use crate::store::disk::layout::ProfileFolder;
 use crate::store::disk::sealed_content::{SealedContent, SealedResponse};
-use crate::store::error::RESERVE;
 use crate::store::identity::StoreIdentity;
 use crate::store::journal::block::Cause;
 use crate::store::journal::{Intent, Journal};
@@ -35,10 +34,6 @@ use crate::store::{Store, StoreError};
 use crate::sys::durable::{self, StagedFile};
 use crate::sys::file_watch::FileVersion;
 use crate::sys::lockfile::LockFile;
-
-/// The space reserved for a response: the largest response in base64, and the tokens of the previous generation, which
-/// it may leave unchanged and which may be as large.
-const RESPONSE_SPACE: u64 = 4 * 1024 * 1024;
 
 /// One profile's files, the lock held.
 pub struct LockedProfile<'s, 'l> {
@@ -286,14 +281,6 @@ impl<'l> LockedProfile<'_, 'l> {
             self.mark_consumed(&key.fingerprint(&old.refresh))?;
         }
         Ok(())
-    }
-
-    /// Reserves the space for a response, durably, so that a full disk is noticed now (rule 8).
-    pub fn reserve_response_space(&self) -> Result<StagedFile, StoreError> {
-        events::step(self.permit.profile(), "reserving space for the response");
-        self.check_names()?;
-        let path = self.folder.received();
-        StagedFile::create(&path, RESPONSE_SPACE).map_err(|e| StoreError::io(RESERVE, &path, e))
     }
 
     /// The function that the send gate runs before it lets the request body go: it writes the intent; durable on

@@ -2,12 +2,17 @@
 
 use std::path::Path;
 
+use crate::events;
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::profile::ProfileName;
-use crate::store::profile::RESPONSE_SPACE;
+use crate::store::error::RESERVE;
 use crate::store::{LockedProfile, Store, StoreError};
-use crate::sys::durable::temporary_name;
+use crate::sys::durable::{StagedFile, temporary_name};
 use crate::sys::write_access::{self as access, Obstacle};
+
+/// The space reserved for a response: the largest response in base64, and the tokens of the previous generation, which
+/// it may leave unchanged and which may be as large.
+const RESPONSE_SPACE: u64 = 4 * 1024 * 1024;
 
 /// What a flight needs beside the space for the response: the journal, a lock file, and a line of the ledger.
 const BOOKKEEPING_SPACE: u64 = 32 * 1024;
@@ -19,8 +24,16 @@ fn at(path: &Path, checked: Result<(), Obstacle>) -> Result<(), StoreError> {
 }
 
 impl LockedProfile<'_, '_> {
-    /// That a response could get its names (rule 8). No other step before the request would notice.
-    pub(super) fn check_names(&self) -> Result<(), StoreError> {
+    /// Reserves the space for a response, durably, so that a full disk is noticed now (rule 8).
+    pub fn reserve_response_space(&self) -> Result<StagedFile, StoreError> {
+        events::step(self.permit.profile(), "reserving space for the response");
+        let path = self.folder.received();
+        StagedFile::create(&path, RESPONSE_SPACE).map_err(|e| StoreError::io(RESERVE, &path, e))
+    }
+
+    /// That a response could get its names (rule 8). No other step before the request would notice. A response in hand is
+    /// written without asking.
+    pub fn check_names(&self) -> Result<(), StoreError> {
         let names = [self.sealed.path(), self.received.path()];
         names.into_iter().try_for_each(|path| at(path, access::check_replaceable(path)))
     }

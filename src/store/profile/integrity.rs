@@ -219,10 +219,22 @@ impl LockedProfile<'_, '_> {
         if self.journal.clear_blocks(&[Cause::Store]) || is_settled { self.save_journal() } else { Ok(()) }
     }
 
+    /// Refuses a folder that was copied in from another store. Its token, which may be in use or in doubt there, counts as
+    /// consumed from now on: a copy of it is not taken from elsewhere either.
+    pub(super) fn refuse_foreign(&mut self, key: &SealingKey) -> Result<(), StoreError> {
+        let refused = self.journal.check_store(&self.folder.journal(), &self.identity);
+        if refused.is_err()
+            && let Some(Ok(theirs)) = self.unseal_current(key)
+        {
+            self.mark_consumed(&key.fingerprint(&theirs.credential.refresh))?;
+        }
+        refused.and_then(|()| self.refuse_restored())
+    }
+
     /// Refuses files that were restored from a backup where no keyring can tell how old they are: the token may have been
     /// used since. The journal alone is not enough to tell that they were: a person may restore a damaged `sealed` beside
     /// it.
-    pub(super) fn refuse_restored(&self) -> Result<(), StoreError> {
+    fn refuse_restored(&self) -> Result<(), StoreError> {
         match self.is_copied && self.item.is_none() {
             true => restored_error(&self.journal, &self.folder, self.ledger).map_or(Ok(()), Err),
             false => Ok(()),

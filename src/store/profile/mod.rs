@@ -204,18 +204,6 @@ impl<'l> LockedProfile<'_, 'l> {
         }))
     }
 
-    /// Refuses a folder that was copied in from another store. Its token, which may be in use or in doubt there, counts as
-    /// consumed from now on: a copy of it is not taken from elsewhere either.
-    fn refuse_foreign(&mut self, key: &SealingKey) -> Result<(), StoreError> {
-        let refused = self.journal.check_store(&self.folder.journal(), &self.identity);
-        if refused.is_err()
-            && let Some(Ok(theirs)) = self.unseal_current(key)
-        {
-            self.mark_consumed(&key.fingerprint(&theirs.credential.refresh))?;
-        }
-        refused.and_then(|()| self.refuse_restored())
-    }
-
     /// Whether the sealed credential is enough while the keyring cannot be read. It is not if only the keyring item can
     /// replace it, or if the item was last seen to be another store's.
     fn can_load_without_keyring(&self, sealed: Option<&Result<UnsealedCredential, StoreError>>) -> bool {

@@ -312,7 +312,8 @@ fn refresh_warns_when_runs_are_regularly_too_far_apart() {
     let sandbox = Sandbox::signed_in(&server);
     let halves_ago = |n: i64| keepalive::clock::Timestamp::from_secs(chrono::Utc::now().timestamp() - n * 1800);
     let before: Vec<_> = [3, 2, 1].map(halves_ago).into();
-    std::fs::write(sandbox.path("state/keepalive/runs.json"), serde_json::to_vec(&before).unwrap()).unwrap();
+    std::fs::write(sandbox.path("state/keepalive/runs.json"), serde_json::to_vec(&json!({ "runs": before })).unwrap())
+        .unwrap();
     // A token of ten minutes cannot be kept alive by a run every half an hour, whatever the look-ahead.
     sandbox.keepalive(&["refresh"]).exits(0).says("demo: runs are 30m apart").says("run more often");
     std::fs::remove_file(sandbox.path("state/keepalive/runs.json")).unwrap();

@@ -95,7 +95,7 @@ pub struct Journal {
     /// of the store need not read it to know its generation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sealed_mark: Option<String>,
-    /// The very file that this was written to, as [`StoreIdentity::file`]. Set by [`Journal::write`].
+    /// The very file that this was written to, as `store.json` notes its own. Set by [`Journal::write`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<FilePlace>,
     /// The sealed copy is not what this journal says, or holds a token that is spent. Seen when they are looked at; never

@@ -226,7 +226,7 @@ fn bash_completes_names_of_profiles_and_providers_and_no_files() {
     assert!(offers(&sandbox, &dir, "token nothing-like-it").is_empty());
 }
 
-#[ignore = "needs install and bash; contrib/test runs it"]
+#[ignore = "needs install, bash, man and zsh; contrib/test runs it"]
 #[test]
 fn install_docs_puts_pages_where_man_finds_them() {
     let sandbox = Sandbox::new();
@@ -237,17 +237,12 @@ fn install_docs_puts_pages_where_man_finds_them() {
     // Nothing looks there, and the lines that are printed change that.
     let shown = String::from_utf8(installed.stdout).unwrap();
     let runs = |script: &str| Command::new("sh").args(["-c", script]).env_remove("MANPATH").output().unwrap();
-    if runs("command -v man").status.success() {
-        let line = shown.lines().find(|line| line.contains("export MANPATH=")).unwrap_or_else(|| panic!("{shown}"));
-        let found = String::from_utf8(runs(&format!("{line}; man -w keepalive")).stdout).unwrap();
-        assert!(found.contains(prefix.to_str().unwrap()), "{found}");
-    }
-    if runs("command -v zsh").status.success() {
-        let line = shown.lines().find(|line| line.contains("fpath=(")).unwrap_or_else(|| panic!("{shown}"));
-        let known = "autoload -Uz compinit; compinit -u -D; echo $_comps[keepalive]";
-        let zsh = Command::new("zsh").args(["-f", "-c", &format!("{}; {known}", line.trim())]).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&zsh.stdout).trim(), "_keepalive");
-    }
+    let line = |part| shown.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{shown}")).trim();
+    let found = String::from_utf8(runs(&format!("{}; man -w keepalive", line("export MANPATH="))).stdout).unwrap();
+    assert!(found.contains(prefix.to_str().unwrap()), "{found}");
+    let known = "autoload -Uz compinit; compinit -u -D; echo $_comps[keepalive]";
+    let zsh = Command::new("zsh").args(["-f", "-c", &format!("{}; {known}", line("fpath=("))]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&zsh.stdout).trim(), "_keepalive");
     for file in [
         "man/man1/keepalive.1",
         "man/man1/keepalive-token.1",

@@ -9,9 +9,8 @@ use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// What is stored, or its key, cannot be used. Set by a run that could not open it, and cleared by one that could: of the
-    /// key, what asks for a token is such a run too. It was
-    /// no attempt, so followers learn nothing from it.
+    /// What is stored, or its key, cannot be used. Set by a run that could not open it, and cleared by one that could. It was
+    /// no attempt, so followers learn nothing from it. `token` is such a run where the key is concerned.
     Store,
     /// The newest response belongs to another account than the credential did. What it brought is kept, because the old
     /// token is spent, and not handed out until a person signs in or imports anew.

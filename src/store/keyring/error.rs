@@ -147,8 +147,8 @@ impl KeyringProgram {
                  (Database Settings, Secret Service Integration)"
             ),
             (Self::KWallet, KeyringError::Denied) => or_file_store!(
-                "let the application KDE System use the wallet: in the access control of KWalletManager, or in \
-                 [Auto Deny] of kwalletrc"
+                "let the application KDE System use the wallet: in the access control of KWalletManager, or by taking it \
+                 out of [Auto Deny] in kwalletrc"
             ),
             (Self::KeePassXc, KeyringError::Denied) => {
                 or_file_store!("let clients of KeePassXC's Secret Service read, write and delete without confirmation")

@@ -234,7 +234,8 @@ fn scopes_of_profile(args: &LoginArgs, provider: &Provider) -> Vec<String> {
 /// What to do when the server rejects the client of the command line.
 fn client_hint(provider: &str) -> String {
     format!(
-        "check --client-id; a client with a secret needs a section of your own: [provider.{provider}] with issuer, client_id,          client_auth and client_secret, see keepalive.toml(5); if it does not support the device flow, use --paste"
+        "check --client-id; a client with a secret needs a section of your own: [provider.{provider}] with issuer, client_id, \
+         client_auth and client_secret, see keepalive.toml(5); if it does not support the device flow, use --paste"
     )
 }
 

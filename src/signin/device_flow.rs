@@ -49,9 +49,7 @@ impl TokenClient<'_> {
         let answer =
             self.server.request(self.prepared, endpoint, AuthServerRequest::DeviceAuthorization).map_err(|why| {
                 let message = format!("cannot get a device code from {endpoint}: {why}");
-                SignInError::Unreachable(
-                    Failure::new(ErrorKind::Network, message).with_hint("nothing was changed; try again"),
-                )
+                SignInError::Unreachable(Failure::new(ErrorKind::Network, message).with_hint("try again"))
             })?;
         let members = members_of(&answer.body);
         let lack = match parse_device_authorization(&members) {
@@ -61,12 +59,8 @@ impl TokenClient<'_> {
         match parse_grant_response(&answer) {
             // Many servers have clients for devices and clients for browsers, and which this one is the user knows.
             Ok(GrantResponse::Denied(d)) => Err(match denied_error(&d, self.prepared) {
-                SignInError::Config(f) => {
-                    let hint = f.hint.clone().map_or(String::new(), |hint| format!("{hint}; "));
-                    SignInError::Config(
-                        f.with_hint(format!("{hint}if the client does not support the device flow, use --paste")),
-                    )
-                }
+                SignInError::Client(f) => SignInError::Client(with_paste_hint(f)),
+                SignInError::Config(f) => SignInError::Config(with_paste_hint(f)),
                 other => other,
             }),
             Ok(GrantResponse::Granted(_)) | Err(_) => {
@@ -128,13 +122,16 @@ impl TokenClient<'_> {
         match d.code.to_ascii_lowercase().as_str() {
             "expired_token" => {
                 let message = "the code expired before it was used";
-                SignInError::Abandoned(
-                    Failure::new(ErrorKind::ExpiredToken, message).with_hint("nothing was changed; sign in again"),
-                )
+                SignInError::Abandoned(Failure::new(ErrorKind::ExpiredToken, message).with_hint("sign in again"))
             }
             _ => denied_error(d, self.prepared),
         }
     }
+}
+
+fn with_paste_hint(failure: Failure) -> Failure {
+    let hint = failure.hint.as_ref().map_or(String::new(), |hint| format!("{hint}; "));
+    failure.with_hint(format!("{hint}if the client does not support the device flow, use --paste"))
 }
 
 fn poll_decision(d: &ErrorResponse, interval: Duration) -> PollDecision {

@@ -74,11 +74,11 @@ impl<'a> LoginEvents<'a> {
 
 fn timeout_error(total: Duration) -> SignInError {
     let message = format!("the login was not completed within {}", humantime::format_duration(total));
-    SignInError::Abandoned(Failure::new(ErrorKind::Timeout, message).with_hint("nothing was changed; sign in again"))
+    SignInError::Abandoned(Failure::new(ErrorKind::Timeout, message).with_hint("sign in again"))
 }
 
 fn interrupted_error() -> SignInError {
-    SignInError::Abandoned(Failure::new(ErrorKind::Interrupted, "interrupted; nothing was changed"))
+    SignInError::Abandoned(Failure::new(ErrorKind::Interrupted, "interrupted"))
 }
 
 #[cfg(test)]

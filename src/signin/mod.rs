@@ -25,7 +25,9 @@ use crate::provider::{PreparedProvider, RawResponse};
 /// Why a sign-in brought no credential. The store is unchanged.
 #[derive(Debug)]
 pub enum SignInError {
-    /// The configuration must change, or the provider refuses the client.
+    /// The provider refuses the client. The hint names the keys of its section.
+    Client(Failure),
+    /// The configuration must change.
     Config(Failure),
     /// The network or the server cannot be had now.
     Unreachable(Failure),
@@ -79,10 +81,10 @@ pub fn denied_error(denied: &ErrorResponse, prepared: &PreparedProvider) -> Sign
         code if is_of_client => {
             let message = format!("{} rejects the client: {code}{reason}", provider.name);
             let failure = Failure::new(ErrorKind::of_provider(code), message);
-            SignInError::Config(failure.with_hint(format!("check {client} in {section}{}", prepared.encoding_hint())))
+            SignInError::Client(failure.with_hint(format!("check {client} in {section}{}", prepared.encoding_hint())))
         }
         "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "unsupported_response_type" => {
-            SignInError::Config(failure.with_hint(format!("check {client} in {section}{}", prepared.encoding_hint())))
+            SignInError::Client(failure.with_hint(format!("check {client} in {section}{}", prepared.encoding_hint())))
         }
         "invalid_scope" => SignInError::Config(failure.with_hint(format!("check scopes in {section}"))),
         // Some servers refuse a request without scopes like this, and do not say why.

@@ -41,9 +41,7 @@ impl TokenClient<'_> {
         };
         let answer = self.server.request(self.prepared, &self.prepared.token_endpoint, ask).map_err(|why| {
             let message = format!("cannot exchange the code at {}: {why}", self.prepared.token_endpoint);
-            SignInError::Unreachable(
-                Failure::new(ErrorKind::Network, message).with_hint("nothing was changed; sign in again"),
-            )
+            SignInError::Unreachable(Failure::new(ErrorKind::Network, message).with_hint("sign in again"))
         })?;
         match parse_grant_response(&answer)? {
             GrantResponse::Granted(granted) => Ok(IssuedTokens { response: granted, requested_at: asked }),
@@ -54,7 +52,7 @@ impl TokenClient<'_> {
     /// The error for a redirect that brought no code.
     pub fn redirect_failure(&self, bad: RedirectError) -> SignInError {
         let refused = |kind: ErrorKind, message: String| {
-            SignInError::Refused(Failure::new(kind, message).with_hint("nothing was changed; sign in again"))
+            SignInError::Refused(Failure::new(kind, message).with_hint("sign in again"))
         };
         match bad {
             RedirectError::StateMismatch => refused(ErrorKind::State, "the redirect belongs to another login".into()),

@@ -239,7 +239,7 @@ impl StoreError {
     pub(super) fn hint(&self) -> String {
         match self {
             Self::Io { action: RESERVE, path, .. } => {
-                format!("check free space, quota and permissions in {}: a refresh needs 5 MiB", parent_text(path))
+                format!("check free space, quota and permissions in {}", parent_text(path))
             }
             Self::Io { path, .. } => format!("check free space and permissions in {}", parent_text(path)),
             Self::Unwritable { path, obstacle } => obstacle.hint(path),

@@ -346,7 +346,8 @@ fn interrupted_login_names_the_store_that_it_made() {
     keyboard.write_all(b"\x03").unwrap();
     run.wait_for_line("exit 130");
     let shown = run.stderr_so_far();
-    for words in ["created the key", "its key stay; nothing else was added", "interrupted; nothing else was changed"] {
+    for words in ["created the key", "its key stay; nothing else was added", "interrupted", "nothing else was changed"]
+    {
         assert!(shown.split_whitespace().collect::<Vec<_>>().join(" ").contains(words), "{shown}");
     }
     assert!(config(&sandbox).contains("[store]") && !config(&sandbox).contains("[provider"));

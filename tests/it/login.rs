@@ -152,7 +152,7 @@ fn interrupted_or_denied_login_changes_nothing() {
     wait_for_url(&seen);
     login.wait_for_line("for the browser");
     let exit = login.interrupt(1);
-    login.finish().exits(exit).says("interrupted; nothing was changed");
+    login.finish().exits(exit).says("interrupted").says("nothing was changed");
     let login = sandbox.spawn(&["login", "demo"]);
     let page = BrowserUser::refusing("ada").sign_in(&wait_for_url(&seen));
     assert!(page.status == 400 && page.text.contains("Not signed in"), "{}", page.text);
@@ -171,7 +171,7 @@ fn device_and_paste_logins_can_be_interrupted() {
         let login = Process::new(command);
         login.wait_for_line(words);
         login.terminate();
-        login.finish().exits(1).says("interrupted; nothing was changed");
+        login.finish().exits(1).says("interrupted").says("nothing was changed");
     }
     sandbox.keepalive(&["status", "-p", "demo"]).exits(77);
 }

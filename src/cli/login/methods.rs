@@ -231,7 +231,7 @@ impl LoginFlow<'_> {
                 },
                 Some(LoginEvent::PasteEnded) => {
                     let failure = Failure::new(ErrorKind::Input, "no usable address or code was entered");
-                    return Err(SignInError::Abandoned(failure.with_hint("nothing was changed; sign in again")));
+                    return Err(SignInError::Abandoned(failure.with_hint("sign in again")));
                 }
                 Some(LoginEvent::BrowserFailed(why)) => self.warn_browser_failed(&why, ""),
                 Some(LoginEvent::Redirected(_) | LoginEvent::StrayRedirect(_) | LoginEvent::Interrupted) | None => {}

@@ -20,7 +20,9 @@ use super::{GlobalArgs, completion};
 use crate::cli::login::sections::NewSections;
 use crate::cli::setup::Setup;
 use crate::cli::store_choice::{self, NewFileStore};
+use crate::clock::Moment;
 use crate::config::addition;
+use crate::credential::Credential;
 use crate::engine::new_credential;
 use crate::engine::new_credential::{NewCredentialResult, Provenance, StoringWaits};
 use crate::engine::{status, with_names};
@@ -163,9 +165,10 @@ fn sign_in(
     let (signed, browser) = desk.sign_in(&way);
     out.end_countdown();
     let done = signed
-        .map_err(sign_in_failure)
-        .and_then(|signed| store_credential(&engine, &profile, &prepared, signed, &stop, out))
-        .map_err(|failure| addition.told_with_what_stays(failure, setup, out))
+        .and_then(|signed| SignedIn::new(signed, &profile, &prepared))
+        .map_err(|error| addition.sign_in_failure(error))
+        .and_then(|new| store_credential(&engine, &profile, new, &stop, out))
+        .inspect_err(|_| addition.say_what_stays(setup, out))
         .and_then(|done| addition.write(setup, out).map_err(config_failure).map(|()| done));
     if let Some(browser) = browser {
         let (is_signed_in, text) = browser_message(&done, &profile);
@@ -228,17 +231,30 @@ fn stop_on_signal(endpoint: &HttpEndpoint, wait: &LoginEvents<'_>) -> Arc<Atomic
     is_stopped
 }
 
+/// What a sign-in granted, not stored yet.
+struct SignedIn {
+    account: Option<String>,
+    credential: Credential,
+    requested_at: Moment,
+}
+
+impl SignedIn {
+    fn new(signed: IssuedTokens, profile: &Profile, prepared: &PreparedProvider) -> Result<Self, SignInError> {
+        let IssuedTokens { response, requested_at } = signed;
+        let account = signin::account_name(&response);
+        let credential = signin::credential(*response, &profile.provider, prepared.binding(), &requested_at)?;
+        Ok(Self { account, credential, requested_at })
+    }
+}
+
 fn store_credential(
     engine: &crate::engine::Engine,
     profile: &Profile,
-    prepared: &PreparedProvider,
-    signed: IssuedTokens,
+    new: SignedIn,
     stop: &AtomicBool,
     out: &Output,
 ) -> Result<LoginResult, LoginFailure> {
-    let account = signin::account_name(&signed.response);
-    let credential = signin::credential(*signed.response, &profile.provider, prepared.binding(), &signed.requested_at)
-        .map_err(sign_in_failure)?;
+    let SignedIn { account, credential, requested_at } = new;
     let mut outcome = Outcome::new(OutcomeKind::Refreshed);
     outcome.expires_at = credential.validity().map(crate::credential::freshness::Validity::expires_at);
     let young = |waited: Duration| {
@@ -256,7 +272,7 @@ fn store_credential(
         &profile.name,
         credential,
         Provenance::Login,
-        &signed.requested_at,
+        &requested_at,
         &waits,
     );
     let handed = handed.map_err(|outcome| from_outcome(with_names(outcome, engine.store(), &profile.name)))?;
@@ -315,14 +331,6 @@ fn prepare_failure(error: PrepareError) -> LoginFailure {
     match error {
         PrepareError::Config(f) => (CommandStatus::Config, Some(f)),
         PrepareError::Unreachable(f) => (CommandStatus::TryAgain, Some(f)),
-    }
-}
-
-fn sign_in_failure(error: SignInError) -> LoginFailure {
-    match error {
-        SignInError::Config(f) => (CommandStatus::Config, Some(f)),
-        SignInError::Unreachable(f) => (CommandStatus::TryAgain, Some(f)),
-        SignInError::Refused(f) | SignInError::Abandoned(f) => (CommandStatus::Failed, Some(f)),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::config::addition::Addition;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{Profile, Provider};
+use crate::signin::SignInError;
 
 /// The provider and the profile that the command line describes, as far as the configuration lacks them.
 pub(super) struct NewSections {
@@ -194,24 +195,36 @@ fn ask(out: &Output, question: &str) -> Result<(), LoginFailure> {
 }
 
 impl Agreed {
-    /// The failure of a login, without words that are not true of it: a store that was chosen for it stays. Says what was
-    /// added to the configuration.
-    pub(super) fn told_with_what_stays(&self, failed: LoginFailure, setup: &Setup, out: &Output) -> LoginFailure {
-        let (status, mut failure) = failed;
+    /// The failure of a sign-in, and what it changed where a person may wonder. The hint for a refused client names no section that is not written.
+    pub(super) fn sign_in_failure(&self, error: SignInError) -> LoginFailure {
+        let unchanged = if self.has_new_store { "nothing else was changed" } else { "nothing was changed" };
+        let with_unchanged = |f: Failure| {
+            let hint = f.hint.as_ref().map_or(unchanged.to_owned(), |hint| format!("{unchanged}; {hint}"));
+            Some(f.with_hint(hint))
+        };
+        match error {
+            SignInError::Client(f) => {
+                let f = match &self.new_provider {
+                    Some(provider) => f.with_hint(client_hint(provider)),
+                    None => f,
+                };
+                (CommandStatus::Config, Some(f))
+            }
+            SignInError::Config(f) => (CommandStatus::Config, Some(f)),
+            SignInError::Unreachable(f) => (CommandStatus::TryAgain, with_unchanged(f)),
+            SignInError::Refused(f) => (CommandStatus::Failed, Some(f)),
+            SignInError::Abandoned(f) => (CommandStatus::Failed, with_unchanged(f)),
+        }
+    }
+
+    /// Says what a failed login added to the configuration.
+    pub(super) fn say_what_stays(&self, setup: &Setup, out: &Output) {
         let path = setup.environment.config.display();
         if self.has_new_store {
             out.info(&format!("[store] in {path} and its key stay; nothing else was added there"));
-            let corrected = |text: String| text.replace("nothing was changed", "nothing else was changed");
-            failure = failure.map(|f| Failure { message: corrected(f.message), hint: f.hint.map(corrected), ..f });
         } else if self.addition.is_some() {
             out.info(&format!("nothing was added to {path}"));
         }
-        // No section has these keys yet.
-        let is_of_client = |f: &Failure| f.hint.as_ref().is_some_and(|hint| hint.starts_with("check client_id"));
-        if let Some(provider) = &self.new_provider {
-            failure = failure.map(|f| if is_of_client(&f) { f.with_hint(client_hint(provider)) } else { f });
-        }
-        (status, failure)
     }
 
     /// Adds the sections to the configuration of a profile whose credential is stored.

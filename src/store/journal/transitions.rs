@@ -166,15 +166,17 @@ impl Journal {
 
     /// Tells whether there was one.
     pub fn clear_blocks(&mut self, causes: &[Cause]) -> bool {
-        let before = self.blocks.len();
-        self.blocks.retain(|block| !causes.contains(&block.cause));
-        self.blocks.len() < before
+        self.remove_blocks(|block| causes.contains(&block.cause))
     }
 
     /// The sealing key was had. Tells whether a run had noted that it could not be.
     pub fn clear_key_block(&mut self) -> bool {
+        self.remove_blocks(Block::is_about_key)
+    }
+
+    fn remove_blocks(&mut self, is_over: impl Fn(&Block) -> bool) -> bool {
         let before = self.blocks.len();
-        self.blocks.retain(|block| !block.is_about_key());
+        self.blocks.retain(|block| !is_over(block));
         self.blocks.len() < before
     }
 

@@ -130,6 +130,18 @@ fn forced_send_of_a_killed_run_is_not_repeated() {
     assert_eq!(world.requests(), 1);
 }
 
+/// Rule 22.
+#[test]
+fn forced_send_of_a_killed_run_is_repeated_without_rotation() {
+    let world = World::new(None, RotationMode::NoRotation { echo: false }, "rotation = \"none\"\n");
+    world.server.script([INVALID_GRANT]);
+    assert_eq!(world.refresh().kind, OutcomeKind::NeedsLogin);
+    let snapshot = world.crash_at(HookPoint::AfterIntent);
+    let world = world.restart_from(snapshot, None);
+    world.clock.advance(Duration::from_secs(60));
+    assert_eq!((world.refresh().kind, world.requests()), (OutcomeKind::Refreshed, 2));
+}
+
 /// Rules 3 and 22.
 #[test]
 fn older_journal_with_a_rejection_sends_no_consumed_token() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use keepalive::outcome::OutcomeKind;
+use keepalive::outcome::{Outcome, OutcomeKind};
 use serde_json::{Value, json};
 
 use super::support::auth_server::{CustomResponse, Fault};
@@ -31,7 +31,7 @@ fn answered(more: &Value) -> Fault {
 }
 
 /// A world with a credential that says this, after a refresh that was answered with that.
-fn refreshed(own: &Value, more: &Value) -> (World, OutcomeKind) {
+fn refreshed(own: &Value, more: &Value) -> (World, Outcome) {
     let world = World::new(None, RotationMode::Strict, "");
     let mut answer = world.server.mint();
     for (name, value) in own.as_object().unwrap() {
@@ -40,7 +40,7 @@ fn refreshed(own: &Value, more: &Value) -> (World, OutcomeKind) {
     world.import(world.credential(&answer), true).unwrap();
     world.server.script([answered(more)]);
     let outcome = world.refresh();
-    (world, outcome.kind)
+    (world, outcome)
 }
 
 #[test]
@@ -49,7 +49,9 @@ fn token_of_another_account_is_kept_and_not_handed_out() {
     let home = json!({"sub": "ada", "https://api.openai.com/auth": {"chatgpt_account_id": "acct-2"}});
     let bob = json!({"sub": "bob", "email": "bob@acme.example"});
     for (name, own, other) in [("id_token", &work, &home), ("id_token", &work, &bob), ("access_token", &work, &home)] {
-        let (world, kind) = refreshed(&json!({name: jwt(own)}), &json!({name: jwt(other)}));
+        let (world, outcome) = refreshed(&json!({name: jwt(own)}), &json!({name: jwt(other), "expires_in": "soon"}));
+        assert!(outcome.warnings.iter().any(|w| w.starts_with("no credible expires_in")), "{name}: {outcome:?}");
+        let kind = outcome.kind;
         let generation = world.journal().generation.get();
         assert_eq!((kind, generation, world.requests()), (OutcomeKind::ConfigError, 3, 1), "{name}");
         for _ in 0..2 {
@@ -75,6 +77,6 @@ fn token_of_the_same_account_is_handed_out() {
         (json!({}), json!({"id_token": ada("ada@acme.example")})),
         (json!({"id_token": ada("a@b.example")}), json!({"access_token": jwt(&json!({"sub": "0815"}))})),
     ] {
-        assert_eq!(refreshed(&own, &more).1, OutcomeKind::Refreshed, "{own} {more}");
+        assert_eq!(refreshed(&own, &more).1.kind, OutcomeKind::Refreshed, "{own} {more}");
     }
 }

@@ -61,7 +61,8 @@ impl Setup {
 
     /// Makes the store ready for a credential of this profile, with all that can fail there, before any request.
     pub(crate) fn prepare_store(&self, name: &ProfileName) -> Result<(), Outcome> {
-        self.store.prepare_to_seal(name.as_str()).map(drop).map_err(|e| with_names(e.outcome(), &self.store, name))
+        let prepared = self.store.prepare_to_seal(name.as_str()).map(drop).and_then(|()| self.store.check_room(name));
+        prepared.map_err(|e| with_names(e.outcome(), &self.store, name))
     }
 
     /// What a refresh of the profile would lack at this moment, as far as that is told without a secret.

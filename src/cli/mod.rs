@@ -8,6 +8,7 @@ mod import;
 mod init;
 mod keeper;
 mod layout;
+mod live_profiles;
 mod logging;
 mod login;
 mod logout;
@@ -129,15 +130,8 @@ pub fn manual() -> String {
     include_str!("manual.roff").replace(PLACE_OF_KINDS, &crate::outcome::ErrorKind::manual())
 }
 
-/// A duration as people write it: `90s`, `15m`, `2h`, `1d 12h`.
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| {
-        let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        match is_number {
-            true => format!("it has no unit; did you mean {text}s?"),
-            false => "it is not a duration; write it like 90s, 15m, 2h or \"1d 12h\"".into(),
-        }
-    })
+    crate::clock::parse_duration(text)
 }
 
 fn profile_name(text: &str) -> Result<ProfileName, String> {

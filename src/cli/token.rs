@@ -8,7 +8,7 @@ use clap_complete::ArgValueCandidates;
 
 use super::output::{CommandStatus, Output};
 use super::{GlobalArgs, completion};
-use crate::broker::{BrokerRequest, BrokerResponse, client};
+use crate::broker::{BrokerRequest, BrokerResponse, DaemonPlaces, client};
 use crate::cli::setup::Setup;
 use crate::engine::access_token::TokenOutput;
 use crate::events;
@@ -84,7 +84,7 @@ fn from_daemon(setup: &Setup, args: &TokenArgs) -> Option<BrokerResponse> {
         min_valid_ms: millis(args.min_valid),
         timeout_ms: millis(args.timeout),
     };
-    client::request_token(&setup.environment.socket, &setup.store.uuid()?, &request)
+    client::request_token(&DaemonPlaces::of(&setup.environment), &*setup.clock, &request)
 }
 
 /// `theirs`: the daemon's error, if another configuration may be the cause. It counts if only a daemon has the key.

@@ -42,6 +42,8 @@ impl std::fmt::Debug for TokenOutput {
 pub struct TokenResult {
     pub token: Option<TokenOutput>,
     pub outcome: Outcome,
+    /// How long the token lives.
+    pub validity: Option<Validity>,
     /// Warnings for a caller that got a token.
     pub warnings: Vec<String>,
 }
@@ -118,7 +120,7 @@ impl Engine {
     ) -> TokenResult {
         // A view can fail where a snapshot does not need what failed, as the ledger.
         let mut view = view.map_or_else(|| self.store().view(&profile.name), Ok).ok();
-        let without_token = |outcome| TokenResult { token: None, outcome, warnings: Vec::new() };
+        let without_token = |outcome| TokenResult { token: None, outcome, validity: None, warnings: Vec::new() };
         let snapshot = match self.snapshot_noted(profile, view.as_mut(), &outcome) {
             Ok(snapshot) => snapshot,
             Err(ended) => return without_token(ended),
@@ -159,7 +161,7 @@ impl Engine {
             scope: snapshot.grant.scope.clone(),
             generation: snapshot.generation,
         });
-        TokenResult { token, outcome, warnings }
+        TokenResult { token, outcome, validity: Some(validity), warnings }
     }
 }
 

@@ -31,6 +31,7 @@ use crate::store::journal::Journal;
 use crate::store::keyring::KeyringService;
 use crate::store::{ProfileView, Store, StoreError};
 use crate::sys::lockfile::LockError;
+use tokio::sync::watch;
 
 /// The longest time that an admitted flight may take to finish, storing included.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(45);
@@ -58,6 +59,8 @@ struct EngineInner {
     /// The profiles for which keepalive itself started this process.
     caller_profiles: Vec<String>,
     followed_stores: OnceLock<Arc<dyn FollowedStores>>,
+    /// Counts the flights of this process that have ended.
+    landed: watch::Sender<u64>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -104,6 +107,7 @@ impl Engine {
             is_daemon: is_resident,
             caller_profiles: within,
             followed_stores: OnceLock::new(),
+            landed: watch::Sender::new(0),
         };
         Self { inner: Arc::new(shared) }
     }
@@ -118,6 +122,11 @@ impl Engine {
 
     pub fn store(&self) -> &Arc<Store> {
         &self.inner.store
+    }
+
+    /// Changes when a flight of this process has ended.
+    pub fn landed(&self) -> watch::Receiver<u64> {
+        self.inner.landed.subscribe()
     }
 
     pub fn clock(&self) -> &Arc<dyn Clock> {
@@ -298,6 +307,7 @@ impl Engine {
             // A thread that was had gets the leader slot.
             if let Ok(leader_slot) = led.recv() {
                 shared.run_flight(leader_slot, profile, demand, seen);
+                shared.landed.send_modify(|count| *count += 1);
             }
         };
         match std::thread::Builder::new().name(name).spawn(fly) {

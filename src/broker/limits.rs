@@ -56,6 +56,11 @@ impl ConnectionTable {
         Some(Arc::new(ConnectionPlace { table: self.clone(), id, close }))
     }
 
+    /// How many are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.lock().open.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -122,6 +127,6 @@ mod tests {
         let fourth = table.enter().unwrap();
         assert!(is_told_to_close(&first));
         drop((second, fourth));
-        assert_eq!(table.lock().open.len(), 1, "only the third has a place");
+        assert_eq!(table.taken(), 1, "only the third has a place");
     }
 }

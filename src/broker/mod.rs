@@ -4,8 +4,10 @@
 //! protocol version, its configuration file and its state directory. If they are not the daemon's, the response is 412,
 //! and the command line then uses the store itself.
 
+mod cache;
 pub mod client;
 mod limits;
+mod metrics;
 mod progress;
 mod query;
 mod responses;

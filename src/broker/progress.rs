@@ -1,4 +1,4 @@
-//! A connection that ends when its client has taken nothing for too long, so that nobody holds one by not reading.
+//! A connection that ends when its client has taken nothing for too long, so that none is held by not reading.
 
 use std::io;
 use std::pin::Pin;

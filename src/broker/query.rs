@@ -34,6 +34,8 @@ pub(super) enum Condition {
     Valid,
     /// There is a generation after this one. It is only waited for.
     NewerThan { seen: Generation, wait: Duration },
+    /// An API has rejected the token of this generation.
+    Rejected(Generation),
 }
 
 impl TokenQuery {
@@ -47,7 +49,7 @@ impl TokenQuery {
             (Some(_), Some(_)) => return Err(refused("newer_than only waits and rejected refreshes: use one of them")),
             (Some(seen), None) => Condition::NewerThan { seen, wait: wait.unwrap_or_default() },
             (None, _) if wait.is_some() => return Err(refused("wait needs newer_than, the generation that is known")),
-            (None, Some(_)) => return Err(refused("rejected is not known yet")),
+            (None, Some(generation)) => Condition::Rejected(generation),
             (None, None) => Condition::Valid,
         };
         Ok(Self { min_valid, timeout, condition, has_id_token: given.flag("id_token")? })
@@ -130,6 +132,8 @@ mod tests {
         assert_eq!((read.min_valid, read.timeout, read.has_id_token), (S(5400), S(5), true));
         let poll = TokenQuery::parse("newer_than=7&wait=5m").unwrap();
         assert_eq!(poll.condition, Condition::NewerThan { seen: Generation::new(7), wait: S(300) });
+        let rejected = TokenQuery::parse("rejected=7").unwrap();
+        assert_eq!(rejected.condition, Condition::Rejected(Generation::new(7)));
         let look = TokenQuery::parse("newer_than=7").unwrap();
         assert_eq!(look.condition, Condition::NewerThan { seen: Generation::new(7), wait: S(0) });
     }

@@ -47,6 +47,12 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> ApiResponse {
     response
 }
 
+pub(super) fn metrics(page: String) -> ApiResponse {
+    let mut response = Response::new(Body::from(page));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
+    response
+}
+
 pub(super) fn empty(status: StatusCode) -> ApiResponse {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;

@@ -1,6 +1,7 @@
 //! The paths of the API, and what each of them does.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use axum::Router;
 use axum::extract::rejection::PathRejection;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::query::{self, TokenQuery};
 use super::responses::{self, ApiResponse};
-use super::state::Broker;
+use super::state::{Broker, TokenAnswer};
 use super::wire::PROTOCOL;
 use crate::config;
 use crate::outcome::{ErrorKind, Failure, Outcome};
@@ -22,8 +23,9 @@ const PROFILE: &str = "/v1/profiles/{profile}";
 const PROFILES: &str = "/v1/profiles";
 const PING: &str = "/v1/ping";
 const HEALTH: &str = "/v1/health";
+const METRICS: &str = "/metrics";
 
-const PATHS: [&str; 5] = [PING, HEALTH, PROFILES, PROFILE, TOKEN];
+const PATHS: [&str; 6] = [PING, HEALTH, METRICS, PROFILES, PROFILE, TOKEN];
 
 pub(super) fn router(broker: Broker) -> Router {
     Router::new()
@@ -32,6 +34,7 @@ pub(super) fn router(broker: Broker) -> Router {
         .route(PROFILES, get(profiles))
         .route(PING, get(ping))
         .route(HEALTH, get(health))
+        .route(METRICS, get(metrics))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(broker)
@@ -69,8 +72,11 @@ async fn token(State(broker): State<Broker>, path: ProfilePath, RawQuery(query):
     let obtained = broker.token(&name, query).await;
     let now = broker.engine.clock().now();
     match obtained {
-        Ok(Some(obtained)) => responses::token(&name, obtained, &now),
-        Ok(None) => responses::empty(StatusCode::NO_CONTENT),
+        Ok(TokenAnswer::Obtained(obtained)) => responses::token(&name, *obtained, &now),
+        Ok(TokenAnswer::NothingNewer) => responses::empty(StatusCode::NO_CONTENT),
+        Ok(TokenAnswer::UnknownGeneration(generation)) => {
+            bad_request(format!("there has been no generation {generation} of {name}"))
+        }
         Err(outcome) => responses::failure(name.as_str(), outcome, now.wall),
     }
 }
@@ -127,6 +133,20 @@ async fn health(State(broker): State<Broker>, RawQuery(query): RawQuery) -> ApiR
     responses::json(if is_stuck { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &body)
 }
 
+async fn metrics(State(broker): State<Broker>, RawQuery(query): RawQuery) -> ApiResponse {
+    if let Err(wrong) = query::expect_none(&query.unwrap_or_default()) {
+        return responses::refusal(StatusCode::BAD_REQUEST, wrong);
+    }
+    let profiles = match broker.all_statuses().await {
+        Ok(profiles) => profiles,
+        Err(outcome) => return unavailable(outcome),
+    };
+    match broker.metrics.render(&profiles, broker.connections.taken()) {
+        Ok(page) => responses::metrics(page),
+        Err(fmt::Error) => responses::empty(StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}
+
 /// How many profiles are in each state.
 fn count_states(profiles: &[Value]) -> BTreeMap<&str, usize> {
     let mut counts = BTreeMap::new();
@@ -169,9 +189,9 @@ mod tests {
         for (path, expected) in [
             ("/v1/ping", PING),
             ("/v1/profiles", PROFILES),
-            ("/v1/profiles/work", PROFILE),
-            ("/v1/profiles/work/token", TOKEN),
-            ("/v1/profiles/work/secret", "other"),
+            ("/v1/profiles/demo", PROFILE),
+            ("/v1/profiles/demo/token", TOKEN),
+            ("/v1/profiles/demo/secret", "other"),
             ("/kah_x", "other"),
         ] {
             assert_eq!(label(path), expected, "{path}");

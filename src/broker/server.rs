@@ -17,9 +17,10 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tower_service::Service;
 
-use super::limits::{ConnectionPlace, ConnectionTable};
+use super::limits::ConnectionPlace;
 use super::progress::WriteDeadline;
 use super::responses::{self, ApiResponse};
 use super::routes;
@@ -28,7 +29,6 @@ use crate::events;
 use crate::outcome::{ErrorKind, Failure};
 use crate::sys::socket;
 
-const MAX_CONNECTIONS: usize = 256;
 /// The longest head of a request, and the most fields in it.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 const MAX_HEAD_FIELDS: usize = 64;
@@ -48,7 +48,6 @@ const FULL: &[u8] =
 pub async fn serve(broker: Broker, listener: UnixListener) -> io::Result<Infallible> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
-    let table = ConnectionTable::new(MAX_CONNECTIONS);
     let router = routes::router(broker.clone());
     let mut connections = JoinSet::new();
     loop {
@@ -63,16 +62,18 @@ pub async fn serve(broker: Broker, listener: UnixListener) -> io::Result<Infalli
         };
         while connections.try_join_next().is_some() {}
         if !socket::is_same_user(&stream).unwrap_or(false) {
+            broker.metrics.count_refused_connection("other_user");
             tracing::warn!(event = "socket.warning", "rejected a connection from another user");
             continue;
         }
-        match table.enter() {
+        match broker.connections.enter() {
             Some(place) => {
                 connections.spawn(serve_connection(broker.clone(), router.clone(), stream, place));
             }
             None => {
                 // It is not waited for a client that does not take it.
                 let _told = stream.try_write(FULL);
+                broker.metrics.count_refused_connection("full");
                 tracing::warn!(event = "socket.warning", "rejected a connection: too many requests are being answered");
             }
         }
@@ -108,7 +109,7 @@ async fn serve_connection(broker: Broker, router: Router, stream: UnixStream, pl
 }
 
 async fn respond(broker: &Broker, mut router: Router, request: Request<Incoming>) -> ApiResponse {
-    let label = routes::label(request.uri().path());
+    let (label, began) = (routes::label(request.uri().path()), Instant::now());
     let foreign = request.headers().iter().find(|(name, value)| !broker.places.agrees(name.as_str(), value.as_bytes()));
     let foreign = foreign.map(|(name, _)| name.clone());
     let mut response = match foreign {
@@ -122,7 +123,9 @@ async fn respond(broker: &Broker, mut router: Router, request: Request<Incoming>
         },
     };
     responses::finish(&mut response);
-    events::socket_request(label, response.status().as_u16());
+    let status = response.status().as_u16();
+    broker.metrics.count_request(label, status, began.elapsed());
+    events::socket_request(label, status);
     response
 }
 

@@ -1,4 +1,4 @@
-//! What the requests of the API share: the engine, the profiles, and the places of polls.
+//! What the requests of the API share: the engine, the profiles, the last tokens, and the places of connections and polls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,15 +8,21 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use super::cache::{Configuration, TokenCache};
+use super::limits::ConnectionTable;
+use super::metrics::Metrics;
 use super::query::{Condition, TokenQuery};
 use super::wire::DaemonPlaces;
 use crate::clock::Moment;
 use crate::credential::Generation;
 use crate::engine::Engine;
 use crate::engine::access_token::TokenResult;
+use crate::engine::rejected_token::{RejectionReport, UnknownGeneration};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName};
+use crate::sys::file_watch::FileVersion;
 
+const MAX_CONNECTIONS: usize = 256;
 /// How many requests may wait for a newer generation.
 const MAX_POLLS: usize = 64;
 /// How often a waiting request looks for a generation that another process brought.
@@ -30,6 +36,8 @@ const STUCK_AFTER: Duration = Duration::from_secs(120);
 pub trait ProfileDirectory: Send + Sync {
     /// A profile. `Err`: how a request for it ends, with the kind `unknown_profile` if there is none.
     fn profile(&self, name: &ProfileName) -> Result<Arc<Profile>, Outcome>;
+    /// The configuration that is in force. It is another one after it was read again.
+    fn configuration(&self) -> Configuration;
     /// A profile as `status --json` shows it.
     fn status(&self, name: &ProfileName) -> Value;
     /// All of them.
@@ -46,6 +54,18 @@ pub struct Broker {
     scheduler_look: Arc<AtomicU64>,
     started: Moment,
     polls: Arc<Semaphore>,
+    pub(super) connections: ConnectionTable,
+    pub(super) metrics: Arc<Metrics>,
+    cache: Arc<TokenCache>,
+}
+
+/// The answer to a request for a token.
+pub(super) enum TokenAnswer {
+    /// A token, or why there is none.
+    Obtained(Box<TokenResult>),
+    /// The wait for a newer generation is over.
+    NothingNewer,
+    UnknownGeneration(Generation),
 }
 
 impl std::fmt::Debug for Broker {
@@ -69,28 +89,64 @@ impl Broker {
             scheduler_look,
             started,
             polls: Arc::new(Semaphore::new(MAX_POLLS)),
+            connections: ConnectionTable::new(MAX_CONNECTIONS),
+            metrics: Arc::new(Metrics::new()),
+            cache: Arc::new(TokenCache::new()),
         }
     }
 
-    /// A token as the query asks for it. `None`: the wait for a newer generation is over.
-    pub(super) async fn token(&self, name: &ProfileName, query: TokenQuery) -> Result<Option<TokenResult>, Outcome> {
+    /// A token as the query asks for it.
+    pub(super) async fn token(&self, name: &ProfileName, query: TokenQuery) -> Result<TokenAnswer, Outcome> {
         match query.condition {
-            Condition::Valid => self.valid_token(name, query).await.map(Some),
-            Condition::NewerThan { seen, wait } => self.newer_token(name, query.min_valid, seen, wait).await,
+            Condition::Valid => self.valid_token(name, query).await,
+            Condition::NewerThan { seen, wait } => {
+                let found = self.newer_token(name, query.min_valid, seen, wait).await?;
+                Ok(found.map_or(TokenAnswer::NothingNewer, TokenAnswer::from))
+            }
+            Condition::Rejected(generation) => self.token_after_rejection(name, query, generation).await,
         }
     }
 
-    /// On a thread of its own: reading the files of a profile may take long.
-    async fn valid_token(&self, name: &ProfileName, query: TokenQuery) -> Result<TokenResult, Outcome> {
-        let (limit, name, runtime) = (query.timeout, name.clone(), Handle::current());
-        let obtained = self.on_thread(move |broker| {
-            let profile = broker.directory.profile(&name)?;
-            Ok(runtime.block_on(broker.engine.access_token_async(&profile, query.min_valid, query.timeout)))
-        });
-        match tokio::time::timeout(limit + SLACK, obtained).await {
-            Ok(obtained) => obtained?,
-            Err(_) => Err(busy("the files of the profile cannot be read in time")),
+    async fn valid_token(&self, name: &ProfileName, query: TokenQuery) -> Result<TokenAnswer, Outcome> {
+        let journal = self.engine.store().layout().profile_folder(name).journal();
+        let (configuration, now) = (self.directory.configuration(), self.engine.clock().now());
+        let cached = self.cache.get(name, journal.clone(), query.min_valid, &configuration, &now).await;
+        if let Some(cached) = cached {
+            return Ok(cached.into());
         }
+        let (limit, name, runtime) = (query.timeout, name.clone(), Handle::current());
+        let obtain = move |broker: &Self| {
+            let version = FileVersion::of(&journal);
+            let profile = broker.directory.profile(&name)?;
+            let obtained = broker.engine.access_token_async(&profile, query.min_valid, query.timeout);
+            let obtained = runtime.block_on(obtained);
+            broker.cache.put(&name, version, configuration, &obtained, now);
+            Ok(obtained.into())
+        };
+        self.on_thread_within(limit, obtain).await
+    }
+
+    async fn token_after_rejection(
+        &self,
+        name: &ProfileName,
+        query: TokenQuery,
+        generation: Generation,
+    ) -> Result<TokenAnswer, Outcome> {
+        let (limit, name) = (query.timeout, name.clone());
+        let obtain = move |broker: &Self| {
+            let profile = broker.directory.profile(&name)?;
+            let report = RejectionReport::Proven(generation);
+            let obtained =
+                broker.engine.access_token_after_rejection(&profile, report, query.min_valid, query.timeout, &|| {});
+            match obtained {
+                Ok((obtained, answer)) => {
+                    broker.metrics.count_rejected(&name, answer);
+                    Ok(obtained.into())
+                }
+                Err(UnknownGeneration(generation)) => Ok(TokenAnswer::UnknownGeneration(generation)),
+            }
+        };
+        self.on_thread_within(limit, obtain).await
     }
 
     /// Waits for a token after `seen`, and starts no refresh.
@@ -164,7 +220,19 @@ impl Broker {
         (now.time_since(&self.started), is_stuck)
     }
 
-    /// Does what may wait for the disk where it holds nobody up.
+    /// As [`Broker::on_thread`], for work that has a limit of its own and needs the files besides.
+    async fn on_thread_within(
+        &self,
+        limit: Duration,
+        work: impl FnOnce(&Self) -> Result<TokenAnswer, Outcome> + Send + 'static,
+    ) -> Result<TokenAnswer, Outcome> {
+        match tokio::time::timeout(limit + SLACK, self.on_thread(work)).await {
+            Ok(done) => done?,
+            Err(_) => Err(busy("the files of the profile cannot be read in time")),
+        }
+    }
+
+    /// Does what may wait for the disk where it holds up no other request.
     async fn on_thread<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> T + Send + 'static) -> Result<T, Outcome> {
         let broker = self.clone();
         tokio::task::spawn_blocking(move || work(&broker)).await.map_err(|error| {
@@ -172,6 +240,12 @@ impl Broker {
             let failure = Failure::new(ErrorKind::Broken, "internal error; the log of the daemon says more");
             Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure)
         })
+    }
+}
+
+impl From<TokenResult> for TokenAnswer {
+    fn from(obtained: TokenResult) -> Self {
+        Self::Obtained(Box::new(obtained))
     }
 }
 

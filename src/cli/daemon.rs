@@ -20,6 +20,7 @@ use crate::cli::logging;
 use crate::cli::setup;
 use crate::cli::setup::Setup;
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::events;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{Profile, ProfileLookup, ProfileName};
@@ -81,12 +82,7 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     let shared = Arc::new(DaemonState::new(setup));
     let scheduler = Scheduler::new(engine.clone(), shared.profile_lookup());
     let bell = Arc::clone(&scheduler.config_changed);
-    let broker = Broker::new(
-        engine.clone(),
-        Arc::new(shared.live_profiles()),
-        DaemonPlaces::of(&shared.setup.environment),
-        Arc::clone(&scheduler.last_look),
-    );
+    let broker = shared.broker(engine.clone(), &scheduler);
     let mut stop = StopSignals::for_daemon(&endpoint).map_err(deaf)?;
     events::daemon_up(&socket_path);
     notify_systemd(&[sd_notify::NotifyState::Ready]);
@@ -250,14 +246,16 @@ impl DaemonState {
         Arc::new(move |name| shared.profile(name).map(Arc::new))
     }
 
-    fn live_profiles(self: &Arc<Self>) -> LiveProfiles {
+    fn broker(self: &Arc<Self>, engine: Engine, scheduler: &Scheduler) -> Broker {
         let shared = Arc::clone(self);
-        LiveProfiles {
+        let profiles = LiveProfiles {
             environment: self.setup.environment.clone(),
             store: Arc::clone(&self.setup.store),
             clock: Arc::clone(&self.setup.clock),
             config: Box::new(move || shared.config()),
-        }
+        };
+        let places = DaemonPlaces::of(&self.setup.environment);
+        Broker::new(engine, Arc::new(profiles), places, Arc::clone(&scheduler.last_look))
     }
 
     /// Reloads on SIGHUP and when the file changes from `seen`, and withdraws the report of a missing key once there is

@@ -1,5 +1,6 @@
 //! The profiles as the daemon's configuration has them at this moment, for those who ask on its socket.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -25,12 +26,8 @@ pub(super) struct LiveProfiles {
 impl LiveProfiles {
     /// A setup as a command has it that starts now.
     fn setup(&self) -> Setup {
-        Setup {
-            environment: self.environment.clone(),
-            config: Config::clone(&(self.config)()),
-            store: Arc::clone(&self.store),
-            clock: Arc::clone(&self.clock),
-        }
+        let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+        Setup::with_config(self.environment.clone(), Config::clone(&(self.config)()), store, clock)
     }
 }
 
@@ -43,6 +40,10 @@ impl ProfileDirectory for LiveProfiles {
         };
         let found = self.setup().profile(name).map(Arc::new);
         found.map_err(|outcome| Outcome { error: outcome.error.map(unknown), ..outcome })
+    }
+
+    fn configuration(&self) -> Arc<dyn Any + Send + Sync> {
+        (self.config)()
     }
 
     fn status(&self, name: &ProfileName) -> Value {

@@ -111,7 +111,7 @@ impl Engine {
     }
 
     /// `view`: what the outcome was decided by, where no flight has changed it since.
-    fn token_from_store(
+    pub(super) fn token_from_store(
         &self,
         profile: &Profile,
         min_valid: Duration,

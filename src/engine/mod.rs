@@ -9,6 +9,7 @@ mod flight;
 pub mod logout;
 pub mod new_credential;
 pub mod refresh;
+pub mod rejected_token;
 pub mod status;
 
 use std::path::Path;

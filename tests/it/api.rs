@@ -326,3 +326,74 @@ fn only_so_many_requests_wait_for_a_newer_generation() {
     sandbox.refresh(&["--force"]).exits(0);
     assert!(waiting.iter_mut().all(|client| client.reply().json()["generation"] == 2));
 }
+
+/// Rule 41.
+#[test]
+fn two_hundred_complaints_make_one_refresh() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    // Two minutes old: a younger token is not refreshed for a complaint.
+    let record = sandbox.path("state/keepalive/profiles/demo/record.json");
+    let mut journal: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    let obtained = &mut journal["validity"]["obtained"];
+    obtained["wall"] = (chrono::Utc::now() - Duration::from_secs(120)).to_rfc3339().into();
+    obtained["uptime_ms"] = (obtained["uptime_ms"].as_u64().unwrap() - 120_000).into();
+    std::fs::write(&record, journal.to_string()).unwrap();
+    let _daemon = sandbox.daemon();
+    let mut clients: Vec<_> = (0..200).map(|_| ApiClient::connect(&sandbox)).collect();
+    clients.iter_mut().for_each(|client| client.send("GET", &format!("{TOKEN}?rejected=1"), ""));
+    for client in &mut clients {
+        assert_eq!(client.reply().expect(200).json()["generation"], 2);
+    }
+    assert_eq!(server.counts().refresh_requests, 1);
+    let client = &mut clients[0];
+    for seen in [1, 2] {
+        let reply = client.request("GET", &format!("{TOKEN}?rejected={seen}"), "").expect(200);
+        assert_eq!(reply.json()["generation"], 2);
+    }
+    let reply = client.request("GET", &format!("{TOKEN}?rejected=3"), "").expect(400);
+    assert_eq!(error(&reply).0, "usage");
+    assert_eq!(server.counts().refresh_requests, 1);
+    let journal = std::fs::read_to_string(&record).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&journal).unwrap()["suspicion"]["step"], 0);
+    let page = client.request("GET", "/metrics", "").expect(200).body;
+    assert!(page.contains("keepalive_reported_rejected_total{profile=\"demo\",acted=\"newer\"}"), "{page}");
+}
+
+#[test]
+fn metrics_show_profiles_and_requests_and_no_token() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let _daemon = sandbox.daemon();
+    let mut client = ApiClient::connect(&sandbox);
+    let token = client.request("GET", TOKEN, "").expect(200).json()["access_token"].as_str().unwrap().to_owned();
+    let reply = client.request("GET", "/metrics", "").expect(200);
+    assert_eq!(reply.field("content-type"), Some("text/plain; version=0.0.4"));
+    for words in [
+        "keepalive_requests_total{route=\"/v1/profiles/{profile}/token\",code=\"200\"} 1\n",
+        "keepalive_generation{profile=\"demo\",provider=\"acme\"} 1.0\n",
+        "keepalive_profile_state{profile=\"demo\",state=\"fresh\"} 1.0\n",
+        "keepalive_profiles{state=\"fresh\"} 1.0\n",
+        "keepalive_connections{listener=\"socket\"} 1.0\n",
+    ] {
+        assert!(reply.body.contains(words), "no {words} in {}", reply.body);
+    }
+    assert!(!reply.body.contains(&token) && !reply.body.contains(&server.current_refresh_token(0)));
+}
+
+/// A request costs one look at the journal once the token is known, and a change of the journal is seen.
+#[test]
+fn token_that_is_known_is_given_without_opening_files() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let _daemon = sandbox.daemon();
+    let mut client = ApiClient::connect(&sandbox);
+    client.request("GET", TOKEN, "").expect(200);
+    // What cannot be opened any more is not needed.
+    let (sealed, away) = (sandbox.path("state/keepalive/profiles/demo/sealed"), sandbox.path("home/sealed"));
+    std::fs::rename(&sealed, &away).unwrap();
+    assert_eq!(client.request("GET", TOKEN, "").expect(200).json()["warnings"], serde_json::json!([]));
+    std::fs::rename(&away, &sealed).unwrap();
+    sandbox.refresh(&["--force"]).exits(0);
+    assert_eq!(client.request("GET", TOKEN, "").expect(200).json()["generation"], 2);
+}

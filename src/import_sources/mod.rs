@@ -14,6 +14,8 @@ mod tests;
 mod tool_stores;
 pub mod tools;
 
+use serde_json::{Map, Value};
+
 use crate::credential::external::ExternalCredential;
 use crate::credential::secret::RefreshToken;
 pub use crate::import_sources::tool_stores::{FoundCredential, Selector, ToolStores};
@@ -41,6 +43,25 @@ impl ToolAccount {
         // A name that several entries have, and the mark that tells them apart.
         let is_part = self.id.rsplit_once('#').is_some_and(|(name, mark)| name == wanted || mark == wanted);
         self.id == wanted || is_part || names.map(String::as_str).any(|name| name.eq_ignore_ascii_case(wanted))
+    }
+
+    /// The sign-ins of a map, which is by their names: `read` makes one of each object. What is no object, and may be a
+    /// sign-in in another form, has `provider` alone.
+    fn of_map(
+        map: &Map<String, Value>,
+        provider: impl Fn(&str) -> Option<String>,
+        read: impl Fn(&str, &Map<String, Value>) -> Self,
+    ) -> Vec<Self> {
+        let entries = map.iter().filter_map(|(id, value)| match value {
+            Value::Object(members) => Some(read(id, members)),
+            Value::String(_) | Value::Array(_) => Some(Self::of_unknown_form(id.clone(), provider(id))),
+            Value::Null | Value::Bool(_) | Value::Number(_) => None,
+        });
+        entries.collect()
+    }
+
+    fn of_unknown_form(id: String, provider: Option<String>) -> Self {
+        Self { id, provider, credential: Err(ToolStoreError::unknown_form()) }
     }
 
     fn refresh_token(&self) -> Option<&RefreshToken> {
@@ -89,6 +110,11 @@ impl ToolStoreError {
             "it has an access token and no refresh token: keepalive or another program feeds it",
             "the credential is where that access token comes from; this tool needs nothing",
         )
+    }
+
+    /// A sign-in that stands in a way that is not known here: it may hold a token.
+    fn unknown_form() -> Self {
+        Self::new("it has a sign-in in a form that is not known", "sign in separately: keepalive login")
     }
 
     fn to_failure(&self, tool: &str, place: &str) -> Failure {

@@ -1,6 +1,7 @@
 //! Imports credentials from other tools: finds a tool's store, reads it, and picks an account. It never writes there.
 
 mod agents;
+mod claude;
 mod config_files;
 mod files;
 mod followed;
@@ -91,7 +92,7 @@ impl ToolAccount {
 struct ToolStoreError {
     message: String,
     hint: String,
-    /// The store was understood, and has no refresh token for that account.
+    /// The store was understood, and has no refresh token for that account; or several entries of its name.
     is_signed_out: bool,
 }
 
@@ -193,6 +194,6 @@ fn select_account(mut entries: Vec<ToolAccount>, wanted: Option<&str>) -> Result
             Err(ToolStoreError::signed_out(format!("there is no account {wanted:?}"), format!("it has {all}")))
         }
         ([], None) => Err(ToolStoreError::new("none of its accounts can be used", format!("it has {all}"))),
-        (_, _) => Err(ToolStoreError::new("it has several accounts", format!("name one with --account: {all}"))),
+        (_, _) => Err(ToolStoreError::signed_out("it has several accounts", format!("name one with --account: {all}"))),
     }
 }

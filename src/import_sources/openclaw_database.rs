@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::import_sources::ToolStoreError;
-use crate::import_sources::files::{MAX_STORE_BYTES, from_file, unreadable_error};
+use crate::import_sources::files::{MAX_STORE_BYTES, from_file, list, unreadable_error};
 use crate::sys::process::WaitPolicy;
 use crate::sys::{durable, process};
 
@@ -98,20 +98,20 @@ fn is_there(path: &Path) -> bool {
 }
 
 /// OpenClaw's stores below its directory, the likeliest first: the shared database, then each agent's database and older
-/// file.
+/// file, and the file that the first versions had.
 pub(super) fn places(dir: &Path) -> Vec<PathBuf> {
-    let mut agents: Vec<PathBuf> =
-        std::fs::read_dir(dir.join("agents")).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let mut agents = list(&dir.join("agents"));
     agents.sort_by_key(|agent| (!agent.ends_with("main"), agent.clone()));
     let of_agents = ["openclaw-agent.sqlite", "auth-profiles.json"]
         .into_iter()
         .flat_map(|name| agents.iter().map(move |agent| agent.join("agent").join(name)));
-    std::iter::once(dir.join("state/openclaw.sqlite")).chain(of_agents).collect()
+    let oldest = dir.join("credentials/oauth.json");
+    std::iter::once(dir.join("state/openclaw.sqlite")).chain(of_agents).chain([oldest]).collect()
 }
 
 /// The directory of OpenClaw that a store is in.
 pub(super) fn dir_of(store: &Path) -> Option<&Path> {
-    let is_state = store.parent().is_some_and(|dir| dir.ends_with("state"));
+    let is_state = store.parent().is_some_and(|dir| dir.ends_with("state") || dir.ends_with("credentials"));
     let is_agent = store.ancestors().nth(3).is_some_and(|dir| dir.ends_with("agents"));
     store.ancestors().nth(if is_state { 2 } else { 4 }).filter(|_| is_state || is_agent)
 }

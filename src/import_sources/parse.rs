@@ -167,7 +167,7 @@ impl CredentialFormat {
                 id_token,
                 ..TokenResponse::default()
             },
-            written_at: None,
+            ..ExternalCredential::default()
         })
     }
 }

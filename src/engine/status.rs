@@ -738,6 +738,7 @@ mod tests {
             margin: Margin::Fixed(S(200)),
             schedule: None,
             follow,
+            mirrors: Vec::new(),
         };
         let tick = Demand::Margin { lookahead: Duration::ZERO };
         let is_met = |r: &Journal, demand, follow| meets_demand(r, demand, &profile(follow), &now);

@@ -1,5 +1,9 @@
 //! A valid configuration as values: a profile, its provider, and how each refresh is made. No I/O.
 
+pub mod consumers;
+pub mod mirror;
+pub mod mirror_value;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -12,6 +16,7 @@ use url::Url;
 use crate::credential::expiry::LifetimeBounds;
 use crate::credential::freshness::Margin;
 use crate::outcome::Failure;
+use crate::profile::mirror::Mirror;
 use crate::schedule::Schedule;
 
 /// A profile's name: 1 to 128 of letters, digits and `._:@+-`.
@@ -91,6 +96,8 @@ pub struct Profile {
     pub schedule: Option<Schedule>,
     /// Another tool holds the same credential: its store is read before each refresh, and a newer one is adopted.
     pub follow: bool,
+    /// What is kept up to date for other programs.
+    pub mirrors: Vec<Mirror>,
 }
 
 /// Finds a profile by name in the current configuration.

@@ -136,6 +136,7 @@ fn from_store(
     let status = print(args, out, reply, &outcome);
     // The token is printed; a flight of this run must still be completed.
     engine.drain();
+    setup.tell_mirror_news(out);
     status
 }
 

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use super::duration;
 use super::error::{ConfigError, Diagnostic, ValueError, nearest_provider, quoted};
 use super::keys;
+use super::mirror;
 use super::provider;
 use super::section::{Entry, Section};
 use super::values;
 use crate::credential::freshness::Margin;
+use crate::profile::mirror::Mirror;
 use crate::profile::{BadProfileName, ProfileName, Provider};
 use crate::schedule::Schedule;
 
@@ -29,6 +31,7 @@ pub(super) struct ProfileSection {
     pub scopes: Option<Vec<String>>,
     pub timing: Timing,
     pub follow: bool,
+    pub mirrors: Vec<Mirror>,
     /// Where it stands, for what is found out later.
     pub place: Diagnostic,
 }
@@ -102,6 +105,7 @@ pub(super) fn read(
         scopes: section.read("scopes", |e| e.list(values::scope)),
         timing: read_timing(section, defaults, schedules, warnings),
         follow: section.read("follow", Entry::flag).unwrap_or(false),
+        mirrors: mirror::read_all(section),
         place: section.diagnostic("", "", ""),
     }
 }

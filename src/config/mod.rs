@@ -2,6 +2,7 @@
 
 pub mod addition;
 mod client_auth;
+mod consumers;
 pub mod duration;
 pub mod error;
 mod toml_document;
@@ -233,7 +234,15 @@ impl Config {
         let margin = section.and_then(|section| section.timing.margin).or(provider.margin).or(self.defaults.margin);
         let schedule = section.map_or(&self.defaults, |section| &section.timing).schedule.clone();
         let follow = section.is_some_and(|section| section.follow);
-        Ok(Profile { name: name.clone(), provider, margin: margin.unwrap_or(Margin::DEFAULT), schedule, follow })
+        let consumers = section.map(|section| section.consumers.clone()).unwrap_or_default().over(&provider.consumers);
+        Ok(Profile {
+            name: name.clone(),
+            provider,
+            margin: margin.unwrap_or(Margin::DEFAULT),
+            schedule,
+            follow,
+            consumers,
+        })
     }
 
     fn provider_of_same_name(&self, name: &ProfileName) -> Result<Arc<Provider>, ConfigError> {

@@ -99,10 +99,13 @@ const PAGES: &[Page] = &[
             ),
             ("keepalive helper --install-links ~/.local/bin", "Make the links by which git and Docker find a helper"),
             (
-                "echo '{\"credHelpers\": {\"reg.acme.example\": \"keepalive\"}}' >~/.docker/config.json",
-                "Let Docker use the link, for one registry",
+                "printf reg.acme.example | keepalive helper docker get",
+                "See what Docker would get, with {\"credHelpers\": {\"reg.acme.example\": \"keepalive\"}} in its config.json",
             ),
-            ("printf 'protocol=https\\nhost=git.acme.example\\n' | keepalive helper git get", "See what git would get"),
+            (
+                "printf 'protocol=https\\nhost=git.acme.example\\n' | keepalive helper git work get",
+                "See what git would get of one profile",
+            ),
         ],
         statuses: &[69, 75, 77, 78],
         see_also: &["keepalive-token(1)", "keepalive.toml(5)", "gitcredentials(7)"],
@@ -294,7 +297,7 @@ mod tests {
             let page = Page::of(sub.get_name()).unwrap_or_else(|| panic!("{} has no page", sub.get_name()));
             for (line, _) in page.examples {
                 let Some(at) = line.find("keepalive ") else { continue };
-                let call = line[at..].split([')', '|']).next().unwrap();
+                let call = line[at..].split([')', '|', '\'']).next().unwrap();
                 if line.starts_with("systemctl") {
                     continue;
                 }

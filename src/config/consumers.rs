@@ -46,13 +46,16 @@ fn docker_user_name(text: &str) -> Result<String, ValueError> {
 fn scheme(text: &str) -> Result<String, ValueError> {
     match text.is_empty() || values::is_header_token(text) {
         true => Ok(text.to_owned()),
-        false => Err(ValueError::new(format!("has {}, which is no scheme of an Authorization header", quoted(text)))),
+        false => Err(ValueError::new(format!("must be the scheme of an Authorization header, not {}", quoted(text)))),
     }
 }
 
 fn variable(text: &str) -> Result<String, ValueError> {
     match is_variable_name(text) {
         true => Ok(text.to_owned()),
-        false => Err(ValueError::new(format!("has {}, which cannot name an environment variable", quoted(text)))),
+        false => {
+            let message = format!("must name an environment variable, not {}", quoted(text));
+            Err(ValueError::new(message).hint("use letters, digits and _, as in env = \"ACME_TOKEN\""))
+        }
     }
 }

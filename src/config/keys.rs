@@ -142,6 +142,6 @@ pub(super) fn suggestion(unknown: &str, here: &[&[Key]]) -> String {
 /// An example of a value of this key.
 pub(super) fn example(name: &str) -> Option<&'static str> {
     // Profiles first: there `provider` is a name, at the top a section.
-    let all = [PROFILE, CONSUMERS, TOP, STORE, PROVIDER, STORE_KEY, SECRET, BUILT_IN];
+    let all = [PROFILE, TOP, STORE, PROVIDER, STORE_KEY, SECRET, CONSUMERS, BUILT_IN];
     all.iter().flat_map(|keys| keys.iter()).find(|key| key.name == name).map(|key| key.example)
 }

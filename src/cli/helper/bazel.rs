@@ -51,7 +51,7 @@ mod tests {
         let server = servers(r#"{"uri":"https://cache.acme.example/a"}"#).unwrap();
         assert_eq!(server, [ServerName::of_url("https://cache.acme.example").unwrap()]);
         let answer = answer(served("at", ConsumerSettings::default(), 60)).stdout;
-        let expected = json!({"headers": {"Authorization": ["Bearer at"]}, "expires": "2026-09-21T13:14:20Z"});
+        let expected = json!({"headers": {"Authorization": ["Bearer at"]}, "expires": "2026-09-21T14:14:20Z"});
         assert_eq!(serde_json::from_str::<Value>(&answer).unwrap(), expected);
     }
 

@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(text(Format::Curl, r#"a"b\c"#), "header = \"Authorization: Bearer a\\\"b\\\\c\"\n");
         assert_eq!(
             text(Format::Env, "a'b"),
-            "KEEPALIVE_ACCESS_TOKEN='a'\\''b'\nKEEPALIVE_EXPIRES_AT='2026-09-21T14:12:21Z'\n"
+            "KEEPALIVE_ACCESS_TOKEN='a'\\''b'\nKEEPALIVE_EXPIRES_AT='2026-09-21T15:12:21Z'\n"
         );
     }
 
@@ -258,7 +258,7 @@ mod tests {
             assert_eq!(version(other), EXEC_API);
         }
         let status = &value(Format::Kubectl, None)["status"];
-        assert_eq!(status, &json!({"token": "at", "expirationTimestamp": "2026-09-21T14:12:21Z"}));
+        assert_eq!(status, &json!({"token": "at", "expirationTimestamp": "2026-09-21T15:12:21Z"}));
     }
 
     #[test]

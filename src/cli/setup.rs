@@ -16,8 +16,8 @@ use crate::engine::{Engine, with_names};
 use crate::import_sources::ToolStores;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName, SecretSource, StoreSettings};
-use crate::provider::client_auth::{EMPTY_SECRET, SecretReader};
-use crate::provider::http::HttpEndpoint;
+use crate::provider::client_auth::{ClientCredentials, EMPTY_SECRET, SecretReader};
+use crate::provider::http::{self, HttpEndpoint};
 use crate::store::keyring;
 use crate::store::keyring::KeyringItem;
 use crate::store::{ProfileView, Store, StoreError};
@@ -61,7 +61,14 @@ impl Setup {
 
     /// Makes the store ready for a credential of this profile, with all that can fail there, before any request.
     pub(crate) fn prepare_store(&self, name: &ProfileName) -> Result<(), Outcome> {
-        self.store.prepare_to_seal(name.as_str()).map(drop).map_err(|e| with_names(e.outcome(), &self.store, name))
+        let prepared = self.store.prepare_to_seal(name.as_str()).map(drop).and_then(|()| self.store.check_room(name));
+        prepared.map_err(|e| with_names(e.outcome(), &self.store, name))
+    }
+
+    /// What a refresh of the profile would lack at this moment, as far as that is told without a secret.
+    pub(crate) fn missing_of_client(&self, profile: &Profile) -> Option<Failure> {
+        let provider = &profile.provider;
+        ClientCredentials::look_for(provider, look_for_secret).and_then(|()| http::check_ca_file(provider)).err()
     }
 
     /// Removes a key that was made for a first credential which did not come. If it stays, that does no harm.
@@ -221,6 +228,21 @@ fn secret_reader(store: Arc<Store>) -> SecretReader {
             }
         }
     })
+}
+
+/// Whether a secret is there, as far as that is told without reading it, running a command or asking the keyring. The daemon
+/// may have other variables.
+fn look_for_secret(source: &SecretSource) -> Result<(), String> {
+    match source {
+        SecretSource::File(path) => {
+            let about = durable::open_foreign(path).and_then(|file| file.metadata());
+            match about.map_err(|e| format!("{}: {e}", path.display()))?.len() {
+                0 => Err(EMPTY_SECRET.into()),
+                _ => Ok(()),
+            }
+        }
+        SecretSource::Env(_) | SecretSource::Empty | SecretSource::Command(_) | SecretSource::Keyring(_) => Ok(()),
+    }
 }
 
 fn secret_file(path: &Path) -> Result<Zeroizing<String>, String> {

@@ -106,6 +106,14 @@ pub(super) fn exit_on_interrupt(out: &Arc<Output>) {
     let _best_effort = std::thread::Builder::new().name("interrupt".into()).spawn(wait);
 }
 
+/// Does `work`, whose loss costs nothing: an interrupt ends the program at once.
+pub(super) fn while_interruptible<T>(work: impl FnOnce() -> T) -> T {
+    let was_handled = IS_HANDLED.swap(false, Ordering::SeqCst);
+    let done = work();
+    IS_HANDLED.store(was_handled, Ordering::SeqCst);
+    done
+}
+
 #[expect(clippy::disallowed_methods, reason = "no request is under way: a command that sends one handles the signal")]
 fn exit_interrupted(out: &Output) -> ! {
     let message = if out.is_asking() { "interrupted; nothing was changed" } else { "interrupted" };

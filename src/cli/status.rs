@@ -58,12 +58,16 @@ impl StatusRow {
             (true, true) => ProfileStatus::new(ProfileState::StoreUnavailable, None, Some(without_provider(&name))),
             (true, false) => ProfileStatus::new(ProfileState::NoCredential, None, Some(setup.unknown_profile(&name))),
             (false, _) => status::status_of(&setup.store, &journal, profile.as_ref(), &setup.clock.now())
-                .with_store_checked(&setup.store, &name),
+                .with_store_checked(&setup.store, &name)
+                .with_obstacle(
+                    ProfileState::ConfigError,
+                    profile.as_ref().ok().and_then(|p| setup.missing_of_client(p)),
+                ),
         };
         let named = |failure: Failure| failure.with_names(name.as_str(), setup.store.keyring().map(|k| k.service()));
         status.error = status.error.map(named);
         status.last_failure = status.last_failure.map(named);
-        status.no_room = status.no_room.map(named);
+        status.obstacle = status.obstacle.map(named);
         Self {
             name,
             is_unknown,
@@ -153,7 +157,7 @@ fn to_json(row: &StatusRow, store: &str) -> Value {
         "store": store,
         "publication": row.publication(),
         "source": source_json(journal, row.is_followed),
-        "error": row.status.error.as_ref().or(row.status.no_room.as_ref()),
+        "error": row.status.error.as_ref().or(row.status.obstacle.as_ref()),
     })
 }
 
@@ -288,9 +292,9 @@ fn print_notes(row: &StatusRow, look: &Look, out: &Output) {
         out.paragraph(&format!("{name}: {state}, but the last refresh failed: {}{next}", failure.message), 2);
         print_hint(failure, out);
     }
-    if let Some(failure) = row.status.no_room.as_ref().filter(|f| row.status.error.as_ref() != Some(f)) {
+    if let Some(failure) = row.status.obstacle.as_ref().filter(|f| row.status.error.as_ref() != Some(f)) {
         let state = state_word(row.status.state, row.publication());
-        out.paragraph(&format!("{name}: {state}, but no refresh can be stored: {}", failure.message), 2);
+        out.paragraph(&format!("{name}: {state}, but the next refresh would fail: {}", failure.message), 2);
         print_hint(failure, out);
     }
     let soon = row.journal.as_ref().and_then(|r| r.login_by).filter(|by| by.since(look.now).as_secs() < 7 * 86400);

@@ -31,14 +31,14 @@ pub struct ProfileStatus {
     pub last_failure: Option<Failure>,
     /// Another run is waiting for a response at this moment, so its attempt is no doubt yet.
     pub is_in_flight: bool,
-    /// Why no refresh could store its response at this moment, though nothing else stands in its way. Only those who show a
-    /// status ask for it.
-    pub no_room: Option<Failure>,
+    /// What the next refresh would fail by at this moment, though nothing else stands in its way: the store cannot take a
+    /// response, or what the client needs is not there. Only those who show a status ask for it.
+    pub obstacle: Option<Failure>,
 }
 
 impl ProfileStatus {
     pub fn new(state: ProfileState, refresh_at: Option<Timestamp>, error: Option<Failure>) -> Self {
-        Self { state, refresh_at, error, last_failure: None, is_in_flight: false, no_room: None }
+        Self { state, refresh_at, error, last_failure: None, is_in_flight: false, obstacle: None }
     }
 
     /// Nothing is tried until what ended like this is mended.
@@ -46,11 +46,35 @@ impl ProfileStatus {
         Self::new(outcome.kind.into(), None, outcome.error)
     }
 
-    /// What a refresh would meet in the store at this moment. It is a failure beside an access token that is fresh, and the
-    /// state of one that is not. Without the identity of the store, not even a fresh one can be had.
+    /// What a refresh would meet in the store at this moment. Without the identity of the store, not even a fresh access
+    /// token can be had.
     #[must_use]
     pub fn with_store_checked(self, store: &Store, name: &ProfileName) -> Self {
-        let is_refreshable = match self.state {
+        if !self.is_refreshable() {
+            return self;
+        }
+        if let Err(unknown) = store.check_identity() {
+            return Self { refresh_at: self.refresh_at, ..Self::stopped(unknown.outcome()) };
+        }
+        let no_room = store.check_room(name).err().and_then(|no_room| no_room.outcome().error);
+        self.with_obstacle(ProfileState::StoreUnavailable, no_room)
+    }
+
+    /// What a refresh would meet at this moment: it would end in `state`. It is a failure beside an access token that is
+    /// fresh, and the state of one that is not.
+    #[must_use]
+    pub fn with_obstacle(self, state: ProfileState, obstacle: Option<Failure>) -> Self {
+        if obstacle.is_none() || !self.is_refreshable() {
+            return self;
+        }
+        match self.state {
+            ProfileState::Fresh | ProfileState::InDoubt => Self { obstacle, ..self },
+            _ => Self { state, error: obstacle.clone(), obstacle, ..self },
+        }
+    }
+
+    fn is_refreshable(&self) -> bool {
+        match self.state {
             ProfileState::Fresh
             | ProfileState::Due
             | ProfileState::Expired
@@ -60,18 +84,6 @@ impl ProfileStatus {
             | ProfileState::ConfigError
             | ProfileState::StoreUnavailable
             | ProfileState::NoCredential => false,
-        };
-        if !is_refreshable {
-            return self;
-        }
-        if let Err(unknown) = store.check_identity() {
-            return Self { refresh_at: self.refresh_at, ..Self::stopped(unknown.outcome()) };
-        }
-        let Err(no_room) = store.check_room(name) else { return self };
-        let no_room = no_room.outcome().error;
-        match self.state {
-            ProfileState::Fresh | ProfileState::InDoubt => Self { no_room, ..self },
-            _ => Self { state: ProfileState::StoreUnavailable, error: no_room.clone(), no_room, ..self },
         }
     }
 }

@@ -41,24 +41,15 @@ pub enum ClientAuthentication {
 impl ClientCredentials {
     /// Reads what `client_auth` asks for, and makes sure that it can be used.
     pub fn load(provider: &Provider, secrets: &SecretReader, within: &str) -> Result<Self, Failure> {
-        let section = format!("[provider.{}]", provider.name);
-        let read = |kind: ErrorKind, what: &str, source: &Option<SecretSource>| {
-            let key = kind.word().to_owned();
-            let lacks = || Err(format!("{section} has no {key}"));
-            source.as_ref().map_or_else(lacks, |source| secrets(source, within)).map_err(|why| {
-                let is_empty_secret = kind == ErrorKind::ClientSecret && why == EMPTY_SECRET;
-                let or = if is_empty_secret { "; if the client has an empty secret: client_secret = \"\"" } else { "" };
-                Failure::new(kind, format!("cannot read the {what} of {}: {why}", provider.name))
-                    .with_hint(format!("check {key} in {section}{or}"))
-            })
-        };
+        let read = || read_with(provider, |source| secrets(source, within));
         match provider.client_auth {
             ClientAuth::None => Ok(Self::Public),
             ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretBasicRaw | ClientAuth::ClientSecretPost => {
-                read(ErrorKind::ClientSecret, "client secret", &provider.client_secret).map(Self::Secret)
+                read().map(Self::Secret)
             }
             ClientAuth::PrivateKeyJwt => {
-                let pem = read(ErrorKind::ClientKey, "client's private key", &provider.client_key)?;
+                let pem = read()?;
+                let section = format!("[provider.{}]", provider.name);
                 let key = ClientKey::from_pem(&pem, provider.client_key_id.clone()).map_err(|bad| {
                     let message = format!("client_key in {section} cannot be used to sign: {bad}");
                     Failure::new(ErrorKind::ClientKey, message).with_hint(bad.hint())
@@ -66,6 +57,11 @@ impl ClientCredentials {
                 Ok(Self::Key(Arc::new(key)))
             }
         }
+    }
+
+    /// Whether what `client_auth` asks for is there, by `look`, which reads no secret.
+    pub fn look_for(provider: &Provider, look: impl Fn(&SecretSource) -> Result<(), String>) -> Result<(), Failure> {
+        if provider.client_auth == ClientAuth::None { Ok(()) } else { read_with(provider, look) }
     }
 
     /// The client authentication for one request that is made `now`.
@@ -104,6 +100,22 @@ impl ClientCredentials {
             Self::Key(key) => key.fingerprint_input(),
         }
     }
+}
+
+/// Reads, in the way of `read`, the one secret that the client authenticates with.
+fn read_with<T>(provider: &Provider, read: impl Fn(&SecretSource) -> Result<T, String>) -> Result<T, Failure> {
+    let (kind, what, source) = match provider.client_auth {
+        ClientAuth::PrivateKeyJwt => (ErrorKind::ClientKey, "client's private key", &provider.client_key),
+        _ => (ErrorKind::ClientSecret, "client secret", &provider.client_secret),
+    };
+    let (section, key) = (format!("[provider.{}]", provider.name), kind.word().to_owned());
+    let lacks = || Err(format!("{section} has no {key}"));
+    source.as_ref().map_or_else(lacks, read).map_err(|why| {
+        let is_empty_secret = kind == ErrorKind::ClientSecret && why == EMPTY_SECRET;
+        let or = if is_empty_secret { "; if the client has an empty secret: client_secret = \"\"" } else { "" };
+        Failure::new(kind, format!("cannot read the {what} of {}: {why}", provider.name))
+            .with_hint(format!("check {key} in {section}{or}"))
+    })
 }
 
 /// The `aud` claim of an assertion for `provider`.

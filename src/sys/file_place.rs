@@ -37,7 +37,16 @@ impl FilePlace {
     /// Whether it is the same file. A birth that only one of the two knows is not compared.
     pub fn is_same(&self, other: &Self) -> bool {
         let agree = |a: &Option<String>, b: &Option<String>| a.is_none() || b.is_none() || a == b;
-        self.inode == other.inode && agree(&self.born, &other.born) && self.volume == other.volume
+        self.inode == other.inode && agree(&self.born, &other.born) && self.is_in_volume_of(other)
+    }
+
+    /// As [`FilePlace::is_same`], where an inode number alone is no proof: it is given away again.
+    pub fn is_surely_same(&self, other: &Self) -> bool {
+        self.born.is_some() && other.born.is_some() && self.is_same(other)
+    }
+
+    pub fn is_in_volume_of(&self, other: &Self) -> bool {
+        self.volume == other.volume
     }
 }
 
@@ -64,13 +73,14 @@ mod linux {
             return Ok(None);
         }
         // A kernel or a sandbox without statx(2) tells no birth.
-        let about = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok();
+        let about = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME | StatxFlags::MNT_ID).ok();
+        let mount = about.filter(|about| about.stx_mask & StatxFlags::MNT_ID.bits() != 0).map(|about| about.stx_mnt_id);
         let birth = about.filter(|about| about.stx_mask & StatxFlags::BTIME.bits() != 0).map(|about| about.stx_btime);
         let volume = match kind {
             BTRFS | ZFS => Some(format!("{:x}", rustix::fs::fstatvfs(file)?.f_fsid)),
             OVERLAY => {
                 let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-                let Some(upper) = upper_dir(&mounts, file.metadata()?.dev()) else { return Ok(None) };
+                let Some(upper) = upper_dir(&mounts, mount, file.metadata()?.dev()) else { return Ok(None) };
                 Some(upper.to_owned())
             }
             _ => None,
@@ -82,13 +92,18 @@ mod linux {
         }))
     }
 
-    /// The directory that takes the changes of the overlay with this device number, by proc_pid_mountinfo(5). (pure)
-    pub(super) fn upper_dir(mounts: &str, device: u64) -> Option<&str> {
+    /// The directory that takes the changes of the overlay with this mount id, by proc_pid_mountinfo(5). A kernel before
+    /// 5.8 tells no id: then by the device number, which a file of an overlay over several filesystems does not have. (pure)
+    pub(super) fn upper_dir(mounts: &str, mount: Option<u64>, device: u64) -> Option<&str> {
         let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
         let options = mounts.lines().find_map(|line| {
             let (about, kind) = line.split_once(" - ")?;
-            let is_it = about.split(' ').nth(2) == Some(&number) && kind.starts_with("overlay ");
-            kind.rsplit(' ').next().filter(|_| is_it)
+            let mut fields = about.split(' ');
+            let is_it = match mount {
+                Some(id) => fields.next() == Some(&id.to_string()),
+                None => fields.nth(2) == Some(&number),
+            };
+            kind.rsplit(' ').next().filter(|_| is_it && kind.starts_with("overlay "))
         })?;
         options.split(',').find_map(|option| option.strip_prefix("upperdir="))
     }
@@ -117,9 +132,11 @@ mod tests {
         let line =
             "36 35 0:61 / / rw,relatime shared:1 - overlay overlay rw,lowerdir=/l/a:/l/b,upperdir=/u/x/diff,workdir=/w";
         let mounts = format!("35 1 254:0 / /mnt rw - ext4 /dev/vda rw\n{}\n", line);
-        assert_eq!(linux::upper_dir(&mounts, 61), Some("/u/x/diff"));
-        assert_eq!(linux::upper_dir(&mounts, 62), None);
-        assert_eq!(linux::upper_dir(&mounts.replace("upperdir=", "upper="), 61), None, "read-only");
+        assert_eq!(linux::upper_dir(&mounts, None, 61), Some("/u/x/diff"));
+        assert_eq!(linux::upper_dir(&mounts, Some(36), 5), Some("/u/x/diff"), "its files have another device");
+        assert_eq!(linux::upper_dir(&mounts, None, 62), None);
+        assert_eq!(linux::upper_dir(&mounts, Some(35), 61), None);
+        assert_eq!(linux::upper_dir(&mounts.replace("upperdir=", "upper="), None, 61), None, "read-only");
     }
 
     #[test]
@@ -130,6 +147,7 @@ mod tests {
             volume: volume.map(str::to_owned),
         };
         assert!(place(Some("1"), None).is_same(&place(None, None)));
+        assert!(!place(Some("1"), None).is_surely_same(&place(None, None)));
         assert!(!place(None, None).is_same(&place(None, Some("v"))), "an overlay over the directory");
         assert!(!place(Some("1"), None).is_same(&place(Some("2"), None)));
         assert!(!place(None, Some("v")).is_same(&place(None, Some("w"))));

@@ -52,21 +52,24 @@ impl FileVersion {
         changed > modified + LONGEST_WRITE
     }
 
-    /// A name for it that outlives a rename of the file, and that a copy does not get: a filesystem gives the number of a
-    /// deleted inode away again, and a copy may have the time of its original, but it is born later.
+    /// A name for it that a copy does not get: a filesystem gives the number of a deleted inode away again, and a copy may
+    /// have the time of its original, but it is born later. Where no birth is told, the last change of the inode is in its
+    /// place; a rename, `chmod` or a further link is such a change too.
     pub fn mark(&self) -> String {
         let nanos = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let plain = format!("{}-{}-{}", self.inode.0, self.len, nanos(self.modified));
-        self.born.map_or(plain.clone(), |born| format!("{plain}-{}", nanos(born)))
+        let (inode, seconds, part) = self.inode;
+        let age = self.born.map_or(format!("c{seconds}.{part}"), |born| format!("b{}", nanos(born)));
+        format!("{inode}-{}-{}-{age}", self.len, nanos(self.modified))
     }
 
     /// Whether `mark` is of this file. A birth that was not known then, or is not known now, is not compared.
     pub fn has_mark(&self, mark: &str) -> bool {
         let ours = self.mark();
-        ours == mark
-            || [(&*ours, mark), (mark, &*ours)].iter().any(|(long, short)| {
-                long.strip_prefix(short).is_some_and(|rest| rest.starts_with('-')) && short.matches('-').count() == 2
-            })
+        let (Some((file, age)), Some((marked_file, marked_age))) = (ours.rsplit_once('-'), mark.rsplit_once('-'))
+        else {
+            return false;
+        };
+        file == marked_file && (age == marked_age || age.starts_with('b') != marked_age.starts_with('b'))
     }
 }
 
@@ -144,19 +147,23 @@ mod tests {
     #[test]
     fn mark_of_a_file_is_not_that_of_a_copy_with_its_inode() {
         let at = |n| SystemTime::UNIX_EPOCH + Duration::from_nanos(n);
-        let file = |modified, born: Option<u64>| FileVersion {
+        let changed = |modified, changed, born: Option<u64>| FileVersion {
             len: 7,
             modified: at(modified),
-            inode: (5, 0, 0),
+            inode: (5, changed, 0),
             born: born.map(at),
         };
+        let file = |modified, born| changed(modified, 0, born);
         for (then, now, is_same) in [
             (file(100, Some(99)), file(100, Some(99)), true),
             (file(100, Some(99)), file(100, Some(300)), false),
             (file(100, Some(99)), file(200, Some(99)), false),
             (file(100, None), file(100, Some(99)), true),
             (file(100, Some(99)), file(100, None), true),
+            (file(100, None), file(100, None), true),
             (file(100, None), file(1001, None), false),
+            (file(100, None), changed(100, 1, None), false),
+            (file(100, Some(99)), changed(100, 1, Some(99)), true),
             (file(100, None), file(1001, Some(99)), false),
         ] {
             assert_eq!(now.has_mark(&then.mark()), is_same, "{} {}", then.mark(), now.mark());

@@ -15,7 +15,7 @@ use keepalive::store::journal::block::Cause;
 use keepalive::store::keys::sealing_key::SealingKey;
 use serde_json::json;
 
-use super::support::auth_server::Fault;
+use super::support::auth_server::{CustomResponse, Fault, Issued};
 use super::support::token_family::RotationMode;
 use super::world::{ACCESS_LIFETIME, CLIENT_SECRET, HookPoint, World};
 
@@ -787,4 +787,40 @@ fn unusable_response_is_reported_until_a_usable_one_comes() {
     assert_eq!(unusable.failure.kind, ErrorKind::AtUnusable);
     world.clock.advance(Duration::from_secs(60));
     assert_eq!((world.refresh().kind, world.journal().blocks.len()), (OutcomeKind::Refreshed, 0));
+}
+
+/// A response whose connection ended ten bytes before it should. What arrived is whole in itself.
+fn cut_off(commits: bool, body: fn(&Issued) -> String) -> Fault {
+    let response = move |issued: &Issued| {
+        let body = body(issued);
+        format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len() + 10
+        )
+        .into_bytes()
+    };
+    Fault::Custom(CustomResponse { commits, response: Arc::new(response) })
+}
+
+/// Rule 9.
+#[test]
+fn tokens_in_a_response_that_was_cut_off_count() {
+    let world = World::new(None, RotationMode::Strict, "");
+    world.server.script([cut_off(true, |issued| {
+        format!(
+            r#"{{"access_token":"{}","refresh_token":"{}","token_type":"Bearer","expires_in":600}}"#,
+            issued.access, issued.refresh
+        )
+    })]);
+    assert_eq!((world.refresh().kind, world.refresh().kind), (OutcomeKind::Refreshed, OutcomeKind::Refreshed));
+    assert_eq!((world.requests(), world.journal().generation.get()), (2, 3));
+}
+
+/// Rule 17: what is missing may have said more.
+#[test]
+fn refusal_in_a_response_that_was_cut_off_is_a_doubt() {
+    let world = World::new(None, RotationMode::Strict, "");
+    world.server.script([cut_off(false, |_| r#"{"error":"invalid_grant"}"#.to_owned())]);
+    assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
+    assert!(world.journal().open_intent().is_some() && !world.journal().is_rejected());
 }

@@ -295,6 +295,28 @@ fn client_secret_is_read_from_env_file_and_command() {
     assert_eq!(server.counts().refresh_ok, sources.len());
 }
 
+/// What a refresh has just said is no surprise to `status`.
+#[test]
+fn status_shows_that_the_client_secret_is_missing() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::new();
+    let place = sandbox.path("home/secret");
+    std::fs::write(&place, "secret").unwrap();
+    let keys = format!("client_auth = \"client_secret_post\"\nclient_secret = {{ file = {place:?} }}\n");
+    sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(&keys)));
+    sandbox.import_as_is("demo", &server.mint()).exits(0);
+    std::fs::remove_file(&place).unwrap();
+    for _ in ["gone", "empty"] {
+        sandbox.refresh(&[]).exits(78);
+        let run = sandbox.keepalive(&["status", "--json"]).exits(78);
+        let row = &run.json()["profiles"][0];
+        assert_eq!((&row["state"], &row["error"]["kind"]), (&"config_error".into(), &"client_secret".into()), "{row}");
+        std::fs::write(&place, "").unwrap();
+    }
+    std::fs::write(&place, "secret").unwrap();
+    sandbox.keepalive(&["status"]).exits(0);
+}
+
 #[test]
 fn client_secret_is_sent_raw_or_empty_where_the_server_wants_it() {
     let server = AuthServer::start(RotationMode::Strict);

@@ -1,5 +1,6 @@
 //! Rule 30: copies of a state directory, made as people make them. None sends anything before `doctor --take-over`.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -221,6 +222,22 @@ fn identity_restored_alone_is_no_copy() {
     sandbox.refresh(&["--force"]).exits(0);
     assert_ne!(std::fs::read(&identity).unwrap(), kept, "it notes its new place");
     assert_eq!(server.counts().refresh_ok, 2);
+}
+
+/// Every container of an image has the files of the image, by inode and birth; only its own changes are elsewhere.
+#[test]
+fn store_in_an_image_is_a_copy_in_each_container() {
+    let (sandbox, server, live) = signed_in();
+    let elsewhere = |name: &str| {
+        let path = Path::new(&live).join(name);
+        let mut noted: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        noted["file"]["volume"] = "/containers/1/diff".into();
+        let mut file = std::fs::OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
+        file.write_all(noted.to_string().as_bytes()).unwrap();
+    };
+    elsewhere("store.json");
+    elsewhere("profiles/demo/record.json");
+    is_refused_as_copy(&sandbox, &server);
 }
 
 #[test]

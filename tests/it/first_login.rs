@@ -190,7 +190,7 @@ fn login_without_a_terminal_names_all_that_is_missing() {
     let server = server(json!(["openid"]));
     let sandbox = with_file_store();
     run(&sandbox, &login(&server, "work", &["--yes"])).exits(0);
-    let shown = run(&sandbox, &login(&server, "w9", &[])).exits(78).says("[profile.w9] is not in the configuration");
+    let shown = run(&sandbox, &login(&server, "w9", &[])).exits(78).says("the configuration lacks [profile.w9]");
     assert!(!shown.stderr.contains("[provider."), "{shown:#?}");
     let shown = run(&bare(), &login(&server, "work", &[])).exits(69).says("keepalive init --store file");
     shown.says("then repeat the login with --yes, which adds [provider.work] to");

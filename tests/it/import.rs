@@ -150,7 +150,7 @@ fn import_of_a_token_another_profile_holds_is_refused() {
         let arguments = [&["--json", "import", "copy", "--provider", "acme"], more].concat();
         let run = sandbox.keepalive_with_input(&arguments, &answer.to_string()).exits(1);
         assert_eq!(run.json()["error"]["kind"], "conflict");
-        run.says("profile demo already has this refresh token").says("keepalive logout demo --forget");
+        run.says("profile demo already has this refresh token").says("keepalive login copy");
     }
     sandbox.keepalive(&["logout", "demo", "--forget"]).exits(1);
     sandbox.keepalive_with_input(&["import", "copy", "--provider", "acme"], &answer.to_string()).exits(0);

@@ -493,3 +493,19 @@ fn device_login_shows_a_qr_code_and_countdown_on_a_terminal() {
     let text = String::from_utf8_lossy(&out.stdout);
     assert!(out.status.success() && text.contains("████ ▄▄▄▄▄ █") && text.contains("\r  0:20 left"), "{text}");
 }
+
+#[test]
+fn interrupt_ends_the_wait_for_a_device_code_at_once() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = format!("http://{}", silent.local_addr().unwrap());
+    let sandbox = Sandbox::new();
+    sandbox.file_store(&format!(
+        "[provider.acme]\ntoken_endpoint = \"{at}/token\"\ndevice_authorization_endpoint = \"{at}/device\"\n\
+         client_id = \"me\"\ntimeout = \"2s\"\n[profile.demo]\nprovider = \"acme\"\n"
+    ));
+    let login = sandbox.spawn(&["login", "demo", "--device"]);
+    let (_asked, _) = silent.accept().unwrap();
+    let exit = login.interrupt(75);
+    let shown = login.finish().exits(exit).stderr;
+    assert_eq!(shown.contains("cannot get a device code"), exit == 75, "{shown}");
+}

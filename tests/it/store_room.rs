@@ -1,5 +1,6 @@
 //! A store that cannot take the response of a refresh: `status` and `doctor` say so before a run meets it, and as it does.
 
+use std::net::TcpListener;
 use std::path::Path;
 
 use serde_json::Value;
@@ -65,7 +66,7 @@ fn obstacle_in_the_store_is_told_before_a_refresh_meets_it() {
         // The access token lives on, and before its margin that is no failure yet.
         let row = shown(&sandbox, 0);
         assert_eq!((&row["state"], &row["error"]["message"]), (&"fresh".into(), &words.clone().into()));
-        sandbox.keepalive(&["status"]).exits(0).says("fresh, but no refresh can be stored").says(&hint);
+        sandbox.keepalive(&["status"]).exits(0).says("fresh, but the next refresh would fail").says(&hint);
         sandbox.keepalive(&["doctor"]).exits(69).says(&words).says(&hint);
         sandbox.keepalive(&["refresh", "-p", "demo", "--force"]).exits(69).says(path.rsplit('/').next().unwrap());
         sandbox.keepalive(&["token", "demo"]).exits(0);
@@ -74,6 +75,24 @@ fn obstacle_in_the_store_is_told_before_a_refresh_meets_it() {
         sandbox.keepalive(&["doctor"]).exits(0);
     }
     assert_eq!(server.counts().refresh_requests, 0);
+}
+
+/// What a login was granted, it cannot ask for again.
+#[test]
+fn login_that_could_not_be_stored_asks_the_server_nothing() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let server = AuthServer::start(RotationMode::Strict);
+    for (path, put, words) in OBSTACLES {
+        let sandbox = Sandbox::signed_in(&server);
+        let place = sandbox.path("state/keepalive").join(path);
+        remove(&place);
+        put(&place);
+        let device = format!("device_authorization_endpoint = \"http://{}\"\n", silent.local_addr().unwrap());
+        sandbox.file_store(&format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(&device)));
+        sandbox.keepalive(&["login", "demo", "--device"]).exits(69).says(words);
+        assert!(silent.accept().is_err(), "{path}");
+    }
 }
 
 #[test]

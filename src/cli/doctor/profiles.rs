@@ -23,7 +23,8 @@ pub(super) fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
 
 fn check_profile(setup: &Setup, row: StatusRow, keeper: &Keeper) -> Vec<Finding> {
     // It names the place, which profiles may share: then it is told once.
-    let no_room = row.status.no_room.as_ref().map(|failure| {
+    let is_of_store = |failure: &&Failure| failure.kind.exit_status() == CommandStatus::StoreUnavailable.code();
+    let no_room = row.status.obstacle.as_ref().filter(is_of_store).map(|failure| {
         let message = format!("a refresh could not be stored: {}", failure.message);
         Finding::bad("store", Failure { message, ..failure.clone() }, CommandStatus::StoreUnavailable)
     });

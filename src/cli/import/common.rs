@@ -107,7 +107,9 @@ fn describe_validity(validity: Option<&Validity>, now: &Moment) -> String {
         None => "no access token yet".into(),
         Some((at, v)) if v.remaining(now).is_zero() => format!("expired {at}"),
         Some((at, v)) if v.is_unproven() => {
-            format!("assumed valid until {at}; not known, so its access token is refreshed before it is used")
+            format!(
+                "assumed valid until {at}; its real end is not known, so the access token is refreshed before it is used"
+            )
         }
         Some((at, _)) => format!("valid until {at}"),
     }

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::login::{LoginArgs, qr};
 use crate::cli::output::Output;
+use crate::cli::signals;
 use crate::credential::secret::OneTimeSecret;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::Provider;
@@ -158,7 +159,8 @@ impl LoginFlow<'_> {
     }
 
     fn by_device(&self, endpoint: &Url, why: Option<&str>) -> Result<IssuedTokens, SignInError> {
-        let invitation = self.client.authorize_device(endpoint)?;
+        // Nothing is granted yet that could be lost.
+        let invitation = signals::while_interruptible(|| self.client.authorize_device(endpoint))?;
         self.show_device_code(&invitation, why);
         let tell = |why: &str| self.out.warn(&format!("{why}; still waiting"));
         self.client.poll(&invitation, self.events, &tell)

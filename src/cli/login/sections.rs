@@ -128,7 +128,7 @@ impl NewSections {
         }
         if !out.can_ask() {
             let lines = addition.text().trim_end();
-            let message = format!("{} is not in the configuration", Self::headers(&addition));
+            let message = format!("the configuration lacks {}", Self::headers(&addition));
             let hint = format!("add --yes to add these lines to {path} once you are signed in:\n{lines}");
             return Err(config_failure(Failure::new(ErrorKind::Config, message).with_hint(hint)));
         }

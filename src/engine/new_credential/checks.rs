@@ -126,7 +126,7 @@ fn check_unclaimed_for(
         Some(TokenClaim::HeldBy(other)) => {
             let message =
                 format!("profile {other} already has this refresh token, and two profiles must not share one");
-            let hint = format!("use profile {other}, or delete it there first: keepalive logout {other} --forget");
+            let hint = format!("use profile {other}; or sign in for a token of its own: keepalive login {name}");
             Err(conflict(message, &hint))
         }
     }

@@ -1,5 +1,6 @@
 //! Lists the profiles of a store directory, by the files in their folders.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use crate::store::disk::envelope;
 use crate::store::disk::layout::{self, Layout};
 use crate::store::journal::Journal;
 use crate::sys::durable;
+use crate::sys::file_place::FilePlace;
 use crate::sys::file_watch::FileVersion;
 
 /// Every profile that something is stored for, by name. A folder that cannot be looked into is for its own runs to tell.
@@ -78,8 +80,8 @@ pub(in crate::store) fn has_known_tokens(layout: &Layout) -> Result<bool, StoreE
     Ok(false)
 }
 
-/// Whether all files were copied here. The journals note the sealed files that they were written for: then none of these
-/// is right. `None`: there is no such note.
+/// Whether all files were copied here. The journals note the sealed files that they were written for, and the volume that
+/// they are in themselves: then none of these is right. `None`: there is no such note.
 pub(super) fn are_files_copied(layout: &Layout) -> Result<Option<bool>, StoreError> {
     let mut are_copied = None;
     for name in list_profiles_strictly(layout)? {
@@ -87,12 +89,22 @@ pub(super) fn are_files_copied(layout: &Layout) -> Result<Option<bool>, StoreErr
         // What cannot be read is for the profile's own runs to tell.
         let Ok(Some(journal)) = Journal::read(&folder.journal(), &name) else { continue };
         let sealed = durable::read(&folder.sealed()).ok().flatten().and_then(|bytes| envelope::header(&bytes).ok());
+        if is_in_other_volume(&journal, &folder.journal()) {
+            are_copied = Some(true);
+            continue;
+        }
         match journal.is_copied(sealed.map(|header| header.generation), FileVersion::of(&folder.sealed())) {
             Some(false) => return Ok(Some(false)),
             is_copied => are_copied = are_copied.or(is_copied),
         }
     }
     Ok(are_copied)
+}
+
+/// As the files of an image are in each of its containers.
+fn is_in_other_volume(journal: &Journal, path: &Path) -> bool {
+    let place = File::open(path).and_then(|file| FilePlace::of(&file)).ok().flatten();
+    journal.file.as_ref().zip(place).is_some_and(|(noted, place)| !noted.is_in_volume_of(&place))
 }
 
 pub(in crate::store) fn list_folders(layout: &Layout) -> Result<Vec<PathBuf>, StoreError> {

@@ -140,14 +140,14 @@ fn restored_error(journal: &Journal, folder: &ProfileFolder, ledger: &Ledger) ->
 }
 
 /// Whether the journal's file is a copy of the one that was written: a restored backup is, also where its content was copied
-/// over that file. Where files cannot be told from their copies, its time tells. It is read anew, because this run may have
-/// written it.
+/// over that file. Where no birth is told, it counts as one. Where files cannot be told from their copies at all, its time
+/// tells. It is read anew, because this run may have written it.
 fn is_journal_copied(journal: &Journal, folder: &ProfileFolder) -> bool {
     let path = folder.journal();
     let noted = Journal::read(&path, &journal.profile).ok().flatten().and_then(|journal| journal.file);
     let place = File::open(&path).and_then(|file| FilePlace::of(&file)).ok().flatten();
     match (noted, place) {
-        (Some(noted), Some(place)) => !noted.is_same(&place),
+        (Some(noted), Some(place)) => !noted.is_surely_same(&place),
         (None, _) | (_, None) => FileVersion::of(&path).is_some_and(|version| version.is_restored()),
     }
 }

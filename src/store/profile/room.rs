@@ -16,8 +16,8 @@ const RESPONSE_SPACE: u64 = 4 * 1024 * 1024;
 
 /// What a flight needs beside the space for the response: the journal, a lock file, and a line of the ledger.
 const BOOKKEEPING_SPACE: u64 = 32 * 1024;
-/// The files that a flight makes: the response, the journal, and the lock of the token.
-const NEW_FILES: u64 = 3;
+/// The files that a flight makes: the response, the journal, and the lock of the token; at first the ledger and its lock too.
+const NEW_FILES: u64 = 5;
 
 fn at(path: &Path, checked: Result<(), Obstacle>) -> Result<(), StoreError> {
     checked.map_err(|obstacle| StoreError::Unwritable { path: path.to_owned(), obstacle })

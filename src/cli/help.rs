@@ -102,6 +102,7 @@ const PAGES: &[Page] = &[
                 "printf reg.acme.example | keepalive helper docker get",
                 "See what Docker would get, with {\"credHelpers\": {\"reg.acme.example\": \"keepalive\"}} in its config.json",
             ),
+            ("exec keepalive helper bazel work \"$@\"", "A script for --credential_helper of Bazel"),
             (
                 "printf 'protocol=https\\nhost=git.acme.example\\n' | keepalive helper git work get",
                 "See what git would get of one profile",

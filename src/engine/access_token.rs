@@ -161,7 +161,7 @@ impl Engine {
             assumed: validity.assumed,
             scope: snapshot.grant.scope.clone(),
             generation: snapshot.generation,
-            id_token: snapshot.grant.id_token.as_ref().map(|id_token| id_token.expose().to_owned()),
+            id_token: snapshot.grant.id_token.as_ref().map(|jwt| jwt.expose().to_owned()),
         });
         TokenResult { token, outcome, warnings }
     }

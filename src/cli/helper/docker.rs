@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn registry_without_a_profile_is_anonymous_and_failures_are_shown() {
+    fn unknown_registry_is_anonymous_and_failures_are_shown() {
         let none = answer("reg.example", Served::NoMatch);
         assert_eq!(none.stdout.trim_end(), NOT_FOUND);
         assert!(none.status == CommandStatus::Failed && none.error.is_none());

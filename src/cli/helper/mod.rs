@@ -33,6 +33,8 @@ use session::{HelperReply, HelperSession, Served};
 ///
 /// Speaks the protocol of that program on stdin and stdout. Only servers that a profile names as its `hosts` get its token,
 /// over https or on this machine. Without PROFILE the one whose hosts match is used.
+///
+/// Tested with git, skopeo and cargo. The answers to Docker's own command, Bazel and OpenClaw follow their specifications.
 #[derive(Debug, Args)]
 pub struct HelperArgs {
     /// The program that asks

@@ -20,6 +20,8 @@ use format::{Format, FormatInput, gcloud_failure, render};
 ///
 /// Asks the daemon if one is running, otherwise the store. If the refresh fails and the token is still valid, prints the
 /// token with a warning.
+///
+/// The formats for Google's clients and Grok Build follow their documentation; the others were tried with their programs.
 #[derive(Debug, Args)]
 pub struct TokenArgs {
     /// Profile whose token to print

@@ -105,6 +105,7 @@ fn command_that_cannot_run_is_126_or_127() {
         exec(sandbox.path("home/key").to_str().unwrap()).exits(126);
     }
     sandbox.keepalive(&["exec", "demo"]).exits(2);
+    sandbox.keepalive(&["exec", "demo", "--evn", "X", "--", "true"]).exits(2).says("unexpected option --evn");
 }
 
 #[test]

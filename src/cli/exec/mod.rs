@@ -55,6 +55,7 @@ const NOT_EXECUTABLE: u8 = 126;
 
 pub(super) fn run(args: &ExecArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let run = || {
+        refuse_option(args)?;
         let setup = Setup::new(global).map_err(NoToken::of_config)?;
         let token = token(args, &setup, out)?;
         match args.refresh_on_exit_status {
@@ -66,6 +67,17 @@ pub(super) fn run(args: &ExecArgs, global: &GlobalArgs, out: &Output) -> Command
         out.fail(&failure);
         status
     })
+}
+
+/// All that follows the profile may be the command's own, so a misspelt option of ours looks like a command.
+fn refuse_option(args: &ExecArgs) -> Result<(), NoToken> {
+    let program = args.command.first().map(|program| program.to_string_lossy()).unwrap_or_default();
+    if !program.starts_with('-') {
+        return Ok(());
+    }
+    let failure = Failure::new(ErrorKind::Usage, format!("unexpected option {program}"))
+        .with_hint("keepalive exec --help lists the options; they stand before the command");
+    Err(NoToken { failure, status: CommandStatus::Usage })
 }
 
 /// The token, with the refreshes of this process landed: nothing of them would survive what follows.

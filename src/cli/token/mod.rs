@@ -110,7 +110,8 @@ fn rendered(args: &TokenArgs, format: Format, setup: &Setup, obtained: &Obtained
     render(format, &input).map_err(|failure| NoToken { failure, status: CommandStatus::Failed })
 }
 
-/// Ends without a token. A program gets one line on stderr, and a person two.
+/// Ends without a token. A program gets one line on stderr, and a person more; so does a script that prints a token, of a
+/// configuration with mistakes: their lines are needed to mend it.
 fn refuse(format: Format, none: NoToken, out: &Output) -> CommandStatus {
     let NoToken { failure, status } = none;
     if format == Format::GcloudExecutable {
@@ -118,7 +119,8 @@ fn refuse(format: Format, none: NoToken, out: &Output) -> CommandStatus {
         out.json(&gcloud_failure(&failure));
         return CommandStatus::Ok;
     }
-    if out.is_json || out.is_terminal() {
+    let is_about_lines = format == Format::Raw && !failure.mistakes.is_empty();
+    if out.is_json || out.is_terminal() || is_about_lines {
         out.fail(&failure);
     } else {
         out.error_line(&failure);

@@ -8,7 +8,10 @@ use super::error::{ValueError, quoted};
 
 /// An endpoint: https, or http to this machine; no user, no fragment.
 pub(super) fn endpoint(text: &str) -> Result<Url, ValueError> {
-    let url = Url::parse(text).map_err(|e| ValueError::new(format!("is not a URL: {e}")))?;
+    let url = Url::parse(text).map_err(|e| match e {
+        url::ParseError::RelativeUrlWithoutBase => ValueError::new("is not a URL: it does not begin with https://"),
+        e => ValueError::new(format!("is not a URL: {e}")),
+    })?;
     // Nothing of the URL is repeated: it may hold a password.
     if !url.username().is_empty() || url.password().is_some() {
         return Err(ValueError::new("must not hold a user name or password").hint("use client_auth and client_secret"));

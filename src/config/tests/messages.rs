@@ -298,7 +298,7 @@ fn bad_urls_are_reported_with_a_hint() {
     check(&[
         (
             acme!(r#"token_endpoint = "login.acme.example/token""#),
-            "config.toml:4: [provider.acme] token_endpoint is not a URL: relative URL without a base",
+            "config.toml:4: [provider.acme] token_endpoint is not a URL: it does not begin with https://",
             r#"write token_endpoint = "https://login.acme.example/token""#,
         ),
         (

@@ -29,7 +29,7 @@ const fn event(name: &'static str, level: &'static str, text: &'static str) -> E
 }
 
 /// All events, in the order of the manual.
-pub const EVENTS: [EventInfo; 48] = [
+pub const EVENTS: [EventInfo; 50] = [
     event("daemon.up", "info", "The daemon accepts requests."),
     event("daemon.watching", "info", "How many profiles the daemon refreshes, and which is next."),
     event("daemon.reload", "info", "The configuration was read again."),
@@ -49,6 +49,8 @@ pub const EVENTS: [EventInfo; 48] = [
     event("recovered", "info", "A profile that needed attention no longer does."),
     event("adopted", "info", "A newer credential of the followed tool was stored."),
     event("follow.alone", "warn", "The followed tool is signed out, so keepalive goes on alone."),
+    event("mirror.written", "info", "A mirror has the newest access token."),
+    event("mirror.failed", "warn", "A mirror was not written; the refresh itself is not affected."),
     event("logout", "info", "A profile was signed out by this command."),
     event("profile.gone", "info", "A profile was signed out by another process."),
     event("network.changed", "info", "The network has changed, so profiles that reached no server are tried again."),
@@ -97,7 +99,7 @@ pub const EVENTS: [EventInfo; 48] = [
 ];
 
 /// The fields that events share, in the order of the manual.
-pub const FIELDS: [(&str, &str); 17] = [
+pub const FIELDS: [(&str, &str); 18] = [
     ("event", "The name of the event."),
     ("profile", "The name of the profile."),
     ("provider", "The name of the provider."),
@@ -107,6 +109,7 @@ pub const FIELDS: [(&str, &str); 17] = [
     ("kind", "The kind of the error; see ERRORS in keepalive(1)."),
     ("hint", "What to do."),
     ("reason", "Why it was decided so."),
+    ("mirror", "The file, directory or program that gets an access token."),
     ("rule", "The number of the rule in src/PROTOCOL.md."),
     ("retry_at", "When keepalive tries again."),
     ("at", "When the next check is."),
@@ -181,6 +184,16 @@ pub fn refreshed(profile: &Profile, generation: Generation, expires_at: Option<T
     let expires_at = expires_at.map(|at| tracing::field::display(at.to_the_second()));
     let (generation, provider) = (generation.get(), profile.provider.name.as_str());
     tracing::info!(event = "refresh.ok", profile = %profile.name, provider, generation, expires_at, "refreshed");
+}
+
+/// `mirror`: its file or directory, or the program.
+pub fn mirror_written(profile: &ProfileName, mirror: &str, generation: Generation) {
+    tracing::info!(event = "mirror.written", profile = %profile, mirror, generation = generation.get(), "mirror written");
+}
+
+pub fn mirror_failed(profile: &ProfileName, mirror: &str, failure: &Failure) {
+    let (kind, hint) = (failure.kind.word(), failure.hint.as_deref());
+    tracing::warn!(event = "mirror.failed", profile = %profile, mirror, kind, hint, "mirror: {}", failure.message);
 }
 
 /// How a refresh ended that brought no token. `is_news`: the profile did not stand so before.

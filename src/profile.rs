@@ -1,6 +1,9 @@
 //! A valid configuration as values: a profile, its provider, and how each refresh is made. No I/O.
 
-mod consumers;
+mod consumer_settings;
+pub mod consumers;
+pub mod mirror;
+pub mod mirror_value;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,13 +11,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use consumers::{ConsumerSettings, GitAuth, is_variable_name};
+pub use consumer_settings::{ConsumerSettings, GitAuth, is_variable_name};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::credential::expiry::LifetimeBounds;
 use crate::credential::freshness::Margin;
 use crate::outcome::Failure;
+use crate::profile::mirror::Mirror;
 use crate::schedule::Schedule;
 
 /// A profile's name: 1 to 128 of letters, digits and `._:@+-`.
@@ -96,6 +100,8 @@ pub struct Profile {
     pub follow: bool,
     /// How programs are given its access token.
     pub consumers: ConsumerSettings,
+    /// What is kept up to date for other programs.
+    pub mirrors: Vec<Mirror>,
 }
 
 /// Finds a profile by name in the current configuration.

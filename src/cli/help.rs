@@ -43,6 +43,16 @@ const PAGES: &[Page] = &[
         see_also: &["keepalive-login(1)", "keepalive-doctor(1)", "keepalive.toml(5)"],
     },
     Page {
+        command: "feed",
+        examples: &[
+            ("keepalive feed codex openai", "Take over the sign-in of Codex, and feed it from then on"),
+            ("keepalive feed claude work --dry-run", "Show what would be changed for Claude Code"),
+            ("keepalive feed codex openai --undo", "Take it back"),
+        ],
+        statuses: &[69, 75, 77, 78],
+        see_also: &["keepalive-import(1)", "keepalive-status(1)", "keepalive.toml(5)"],
+    },
+    Page {
         command: "refresh",
         examples: &[
             ("keepalive refresh", "Refresh what is due"),

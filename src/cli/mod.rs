@@ -4,6 +4,7 @@ mod completion;
 mod daemon;
 mod doctor;
 mod exec;
+mod feed;
 mod help;
 mod helper;
 mod import;
@@ -90,6 +91,7 @@ pub enum Command {
     Login(login::LoginArgs),
     Logout(logout::LogoutArgs),
     Import(import::ImportArgs),
+    Feed(feed::FeedArgs),
     Refresh(refresh::RefreshArgs),
     Daemon(daemon::DaemonArgs),
     Token(token::TokenArgs),
@@ -112,7 +114,7 @@ impl Command {
     /// Whether it may ask or wait before it sends anything.
     fn waits_for_person(&self) -> bool {
         match self {
-            Self::Login(_) | Self::Logout(_) | Self::Import(_) | Self::Doctor(_) => true,
+            Self::Login(_) | Self::Logout(_) | Self::Import(_) | Self::Feed(_) | Self::Doctor(_) => true,
             Self::Rehearse(_) | Self::Init(_) | Self::Service(_) => true,
             Self::Refresh(_) | Self::Daemon(_) | Self::Token(_) | Self::Exec(_) | Self::Helper(_) => false,
             Self::Status(_) | Self::Providers(_) | Self::Completions { .. } => false,
@@ -205,6 +207,7 @@ fn run(cli: &Cli, out: &Arc<Output>) -> CommandStatus {
         Command::Login(args) => login::run(args, global, out),
         Command::Logout(args) => logout::run(args, global, out),
         Command::Import(args) => import::run(args, global, out),
+        Command::Feed(args) => feed::run(args, global, out),
         Command::Daemon(args) => daemon::run(args, global, out),
         Command::Doctor(args) => doctor::run(args, global, out),
         Command::Providers(args) => providers::run(args, global, out),

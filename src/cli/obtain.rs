@@ -28,7 +28,7 @@ pub(super) struct ObtainedToken {
     pub outcome: OutcomeKind,
     pub warnings: Vec<String>,
     /// Waited for when this is dropped: the caller uses the token first.
-    _own_flights: OwnFlights,
+    own_flights: OwnFlights,
 }
 
 /// Why there is none, and how a command ends for it.
@@ -38,7 +38,7 @@ pub(super) struct NoToken {
     pub status: CommandStatus,
 }
 
-/// The refreshes that this process has begun. One that was sent must be completed, so dropping this waits for them.
+/// The refreshes that this process has begun, after which mirrors may have news ([`Setup::tell_mirror_news`]). One that was sent must be completed, so dropping this waits for them.
 pub(super) struct OwnFlights(Option<Engine>);
 
 impl Drop for OwnFlights {
@@ -65,6 +65,11 @@ impl NoToken {
 }
 
 impl ObtainedToken {
+    /// The token, and what must be waited for once it is handed out.
+    pub(super) fn into_parts(self) -> (TokenOutput, OwnFlights) {
+        (self.token, self.own_flights)
+    }
+
     /// Tells what is amiss although there is a token.
     pub(super) fn warn(&self, profile: &ProfileName, out: &Output) {
         for warning in &self.warnings {
@@ -98,7 +103,7 @@ fn of_daemon(reply: BrokerResponse, profile: &ProfileName) -> Result<ObtainedTok
         let outcome = Outcome { error: reply.error, ..Outcome::new(reply.outcome) };
         return Err(NoToken::of_outcome(&outcome, profile));
     };
-    Ok(ObtainedToken { token, outcome: reply.outcome, warnings: reply.warnings, _own_flights: OwnFlights(None) })
+    Ok(ObtainedToken { token, outcome: reply.outcome, warnings: reply.warnings, own_flights: OwnFlights(None) })
 }
 
 fn from_daemon(setup: &Setup, wish: &TokenWish) -> Option<BrokerResponse> {
@@ -152,7 +157,7 @@ fn from_store(
         };
     };
     let token = TokenOutput { id_token: token.id_token.clone().filter(|_| wish.id_token), ..token };
-    Ok(ObtainedToken { token, outcome: outcome.kind, warnings: obtained.warnings, _own_flights: own_flights })
+    Ok(ObtainedToken { token, outcome: outcome.kind, warnings: obtained.warnings, own_flights })
 }
 
 /// Refuses a token that could end a line, add a header, or begin another argument: only JSON carries it whole.

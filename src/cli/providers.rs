@@ -199,7 +199,9 @@ fn grace(p: &Provider) -> String {
 fn format_margin(margin: Margin) -> String {
     match margin {
         Margin::Fixed(margin) => humantime::format_duration(margin).to_string(),
-        Margin::Share(thousandths) => format!("{}%", f64::from(thousandths) / 10.0),
+        Margin::Share(thousandths) | Margin::ShareAtLeast(thousandths, _) => {
+            format!("{}%", f64::from(thousandths) / 10.0)
+        }
     }
 }
 

@@ -81,6 +81,16 @@ pub(super) const PROFILE: &[Key] = &[
     key("schedule", "\"0 */4 * * *\""),
     key("timezone", "\"UTC\""),
     key("follow", "false"),
+    key("mirror", "[{ kind = \"file\", path = \"~/token\" }]"),
+];
+
+pub(super) const MIRROR: &[Key] = &[
+    key("kind", "\"file\""),
+    key("path", "\"~/token\""),
+    key("set", "{ \"/tokens/access_token\" = \"access_token\" }"),
+    key("source", "\"~/netrc.template\""),
+    key("files", "{ token = \"access_token\" }"),
+    key("entry", "\"openai\""),
 ];
 
 /// How the profile's access token is handed to other programs.
@@ -112,6 +122,7 @@ const SECTIONS: &[(&str, &[Key])] = &[
     ("[profile.NAME]", CONSUMERS),
     ("[provider.NAME]", PROVIDER),
     ("[store]", STORE),
+    ("[[profile.NAME.mirror]]", MIRROR),
     ("the top of the file", TOP),
 ];
 
@@ -142,6 +153,6 @@ pub(super) fn suggestion(unknown: &str, here: &[&[Key]]) -> String {
 /// An example of a value of this key.
 pub(super) fn example(name: &str) -> Option<&'static str> {
     // Profiles first: there `provider` is a name, at the top a section.
-    let all = [PROFILE, TOP, STORE, PROVIDER, STORE_KEY, SECRET, CONSUMERS, BUILT_IN];
+    let all = [PROFILE, TOP, STORE, PROVIDER, STORE_KEY, SECRET, MIRROR, CONSUMERS, BUILT_IN];
     all.iter().flat_map(|keys| keys.iter()).find(|key| key.name == name).map(|key| key.example)
 }

@@ -7,10 +7,12 @@ use super::consumers;
 use super::duration;
 use super::error::{ConfigError, Diagnostic, ValueError, nearest_provider, quoted};
 use super::keys;
+use super::mirror;
 use super::provider;
 use super::section::{Entry, Section};
 use super::values;
 use crate::credential::freshness::Margin;
+use crate::profile::mirror::Mirror;
 use crate::profile::{BadProfileName, ConsumerSettings, ProfileName, Provider};
 use crate::schedule::Schedule;
 
@@ -31,6 +33,7 @@ pub(super) struct ProfileSection {
     pub timing: Timing,
     pub follow: bool,
     pub consumers: ConsumerSettings,
+    pub mirrors: Vec<Mirror>,
     /// Where it stands, for what is found out later.
     pub place: Diagnostic,
 }
@@ -105,6 +108,7 @@ pub(super) fn read(
         timing: read_timing(section, defaults, schedules, warnings),
         follow: section.read("follow", Entry::flag).unwrap_or(false),
         consumers: consumers::read(section),
+        mirrors: mirror::read_all(section),
         place: section.diagnostic("", "", ""),
     }
 }

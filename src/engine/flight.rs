@@ -78,6 +78,19 @@ impl EngineInner {
             concurrency_permit,
         };
         let outcome = refresh::transaction::run(&ctx, &lease);
-        lease.finish(super::with_names(outcome, &ctx.store, &ctx.profile.name));
+        self.finish_flight(ctx, lease, outcome);
+    }
+
+    /// Publishes the outcome, which releases the lock; then comes what delays no one.
+    fn finish_flight(&self, ctx: RefreshContext, lease: Lease<Outcome>, outcome: Outcome) {
+        let outcome = super::with_names(outcome, &ctx.store, &ctx.profile.name);
+        let profile = Arc::clone(&ctx.profile);
+        let after = self.after_flights.announce(&profile, &outcome).map(|after| (after, outcome.clone()));
+        lease.finish(outcome);
+        // The place at the provider goes with it.
+        drop(ctx);
+        if let Some((after, outcome)) = after {
+            after.run(&profile, &outcome);
+        }
     }
 }

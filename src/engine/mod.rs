@@ -4,6 +4,7 @@
 //! it. The flight itself is in [`refresh::transaction`].
 
 pub mod access_token;
+pub mod after_flight;
 mod explain;
 mod flight;
 pub mod logout;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Moment};
 use crate::credential::Generation;
 use crate::credential::freshness::Demand;
+use crate::engine::after_flight::{AfterFlight, AfterFlights};
 use crate::engine::refresh::concurrency::ConcurrencyLimit;
 use crate::engine::refresh::context::SeenBeforeLock;
 use crate::engine::refresh::followed_stores::FollowedStores;
@@ -34,6 +36,10 @@ use crate::sys::lockfile::LockError;
 
 /// The longest time that an admitted flight may take to finish, storing included.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(45);
+/// How long a run that ends waits for what follows its flights. A program that is given a token may take a minute.
+const AFTER_RUN_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long a daemon does that is stopped: its next start does what is left.
+const AFTER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a waiting caller checks whether it was told to stop.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// After this time the person is told what is being waited for.
@@ -58,6 +64,7 @@ struct EngineInner {
     /// The profiles for which keepalive itself started this process.
     caller_profiles: Vec<String>,
     followed_stores: OnceLock<Arc<dyn FollowedStores>>,
+    after_flights: AfterFlights,
 }
 
 impl std::fmt::Debug for Engine {
@@ -104,6 +111,7 @@ impl Engine {
             is_daemon: is_resident,
             caller_profiles: within,
             followed_stores: OnceLock::new(),
+            after_flights: AfterFlights::default(),
         };
         Self { inner: Arc::new(shared) }
     }
@@ -113,6 +121,13 @@ impl Engine {
     pub fn with_followed_stores(self, source: Arc<dyn FollowedStores>) -> Self {
         // The first value stays, so that it cannot change during a flight.
         let _first = self.inner.followed_stores.set(source);
+        self
+    }
+
+    /// Has this done after each flight that brought tokens.
+    #[must_use]
+    pub fn with_after_flight(self, work: Arc<dyn AfterFlight>) -> Self {
+        self.inner.after_flights.set(work);
         self
     }
 
@@ -235,9 +250,12 @@ impl Engine {
     }
 
     /// Stops, and waits for the running flights for at most [`DRAIN_TIMEOUT`]. Returns those that did not finish.
+    /// What follows the flights is waited for, too.
     pub fn drain(&self) -> Vec<ProfileName> {
         self.stop();
-        self.inner.flights.drain(DRAIN_TIMEOUT)
+        let late = self.inner.flights.drain(DRAIN_TIMEOUT);
+        self.inner.after_flights.wait(if self.inner.is_daemon { AFTER_STOP_TIMEOUT } else { AFTER_RUN_TIMEOUT });
+        late
     }
 
     fn join_or_lead(

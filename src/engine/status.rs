@@ -739,6 +739,7 @@ mod tests {
             schedule: None,
             follow,
             consumers: crate::profile::ConsumerSettings::default(),
+            mirrors: Vec::new(),
         };
         let tick = Demand::Margin { lookahead: Duration::ZERO };
         let is_met = |r: &Journal, demand, follow| meets_demand(r, demand, &profile(follow), &now);

@@ -197,6 +197,7 @@ error_kinds! {
     NoRevocationEndpoint, "no_revocation_endpoint", Logout, "The provider has no revocation endpoint (RFC 7009); the credential was only deleted here.";
     RevocationRefused, "revocation_refused", Logout, "The provider does not revoke such tokens; the credential was only deleted here.";
     Unknown, "unknown", Logout, "The reason is unknown.";
+    Mirror, "mirror", TryAgain, "A mirror was not written: its file was changed by another program, or cannot be written. The refresh itself is not affected.";
     Input, "input", Other, "The input of an import, or what was pasted into a login, cannot be read or is not what is needed.";
     Declined, "declined", Other, "A question was answered with no; nothing was changed.";
     Service, "service", Other, "The service cannot be installed, removed or examined; the message says why.";

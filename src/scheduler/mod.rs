@@ -431,6 +431,7 @@ mod tests {
                 schedule: None,
                 follow: false,
                 consumers: crate::profile::ConsumerSettings::default(),
+                mirrors: Vec::new(),
             }));
             scheduler.scheduled.insert(name, entry);
         }

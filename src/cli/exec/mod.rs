@@ -89,7 +89,10 @@ fn token(args: &ExecArgs, setup: &Setup, out: &Output) -> Result<TokenOutput, No
     check_carriable(&obtained.token.access_token)
         .map_err(|failure| NoToken { failure, status: CommandStatus::Failed })?;
     obtained.warn(&args.profile, out);
-    Ok(obtained.token.clone())
+    let (token, own_flights) = obtained.into_parts();
+    drop(own_flights);
+    setup.tell_mirror_news(out);
+    Ok(token)
 }
 
 /// The command with its environment. The secrets that keepalive itself is given there are not for it.

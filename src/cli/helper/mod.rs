@@ -124,6 +124,7 @@ pub(super) fn run(args: &HelperArgs, global: &GlobalArgs, out: &Output) -> Comma
         out.error_line(failure);
     }
     out.data(&reply.stdout);
+    session.land();
     reply.status
 }
 
@@ -221,6 +222,7 @@ fn serve_cargo(session: &mut HelperSession<'_>, out: &Output) -> CommandStatus {
             CargoRequest::Malformed(why) => cargo::failed(&cargo::malformed(why)),
         };
         out.line(&answer.to_string());
+        session.land();
     }
     CommandStatus::Ok
 }

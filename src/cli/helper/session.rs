@@ -1,9 +1,10 @@
 //! What every helper does with the machine: it finds the profiles, chooses the one that serves a server, and gets its token.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use super::choice::{Candidate, Choice, choose};
-use crate::cli::obtain::{NoToken, TokenWish, check_carriable, obtain};
+use crate::cli::obtain::{NoToken, OwnFlights, TokenWish, check_carriable, obtain};
 use crate::cli::output::{CommandStatus, Output};
 use crate::cli::setup::Setup;
 use crate::clock::Timestamp;
@@ -65,6 +66,8 @@ pub(super) struct HelperSession<'a> {
     /// How long the program at the other end waits.
     budget: Duration,
     out: &'a Output,
+    /// Waited for when the answer is out.
+    own_flights: RefCell<Vec<OwnFlights>>,
 }
 
 /// A token that is handed out lives at least so long.
@@ -77,7 +80,7 @@ impl<'a> HelperSession<'a> {
         budget: Duration,
         out: &'a Output,
     ) -> Self {
-        Self { setup, named, budget, out }
+        Self { setup, named, budget, out, own_flights: RefCell::default() }
     }
 
     pub(super) fn named(&self) -> Option<&ProfileName> {
@@ -155,7 +158,18 @@ impl<'a> HelperSession<'a> {
         check_carriable(&obtained.token.access_token)
             .map_err(|failure| NoToken { failure, status: CommandStatus::Failed })?;
         obtained.warn(profile, self.out);
-        Ok((obtained.token.clone(), setup.clock.now().wall))
+        let (token, own_flights) = obtained.into_parts();
+        self.own_flights.borrow_mut().push(own_flights);
+        Ok((token, setup.clock.now().wall))
+    }
+
+    /// Completes the refreshes of this run; the program at the other end has its answer.
+    pub(super) fn land(&self) {
+        let own_flights = self.own_flights.take();
+        if let (false, Ok(setup)) = (own_flights.is_empty(), &self.setup) {
+            drop(own_flights);
+            setup.tell_mirror_news(self.out);
+        }
     }
 
     /// Whether there is such a profile at all.

@@ -81,19 +81,18 @@ pub(super) fn run(args: &TokenArgs, global: &GlobalArgs, out: &Output) -> Comman
         return refuse(format, NoToken { failure, status: CommandStatus::Usage }, out);
     }
     let explain = || out.info(&format!("{}: waiting for a refresh in progress …", args.profile));
-    let obtained = Setup::new(global).map_err(NoToken::of_config).and_then(|setup| {
-        let obtained = obtain(&setup, &args.wish(format), &explain)?;
+    let setup = match Setup::new(global) {
+        Ok(setup) => setup,
+        Err(failure) => return refuse(format, NoToken::of_config(failure), out),
+    };
+    let printed = obtain(&setup, &args.wish(format), &explain).and_then(|obtained| {
         let text = rendered(args, format, &setup, &obtained)?;
-        Ok((obtained, text))
+        obtained.warn(&args.profile, out);
+        out.data(&text);
+        Ok(())
     });
-    match obtained {
-        Ok((obtained, text)) => {
-            obtained.warn(&args.profile, out);
-            out.data(&text);
-            CommandStatus::Ok
-        }
-        Err(none) => refuse(format, none, out),
-    }
+    setup.tell_mirror_news(out);
+    printed.map_or_else(|none| refuse(format, none, out), |()| CommandStatus::Ok)
 }
 
 fn rendered(args: &TokenArgs, format: Format, setup: &Setup, obtained: &ObtainedToken) -> Result<String, NoToken> {

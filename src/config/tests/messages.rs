@@ -59,8 +59,8 @@ provider = "xai""#,
             r#"if this is one name with a dot, write [profile."work.mail"]"#,
         ),
         (
-            acme!(r#"source = "me""#),
-            r#"config.toml:4: [provider.acme] unknown key "source""#,
+            acme!(r#"verified = "me""#),
+            r#"config.toml:4: [provider.acme] unknown key "verified""#,
             "keepalive.toml(5) explains the keys of this section",
         ),
         (

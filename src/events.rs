@@ -29,7 +29,7 @@ const fn event(name: &'static str, level: &'static str, text: &'static str) -> E
 }
 
 /// All events, in the order of the manual.
-pub const EVENTS: [EventInfo; 46] = [
+pub const EVENTS: [EventInfo; 50] = [
     event("daemon.up", "info", "The daemon accepts requests."),
     event("daemon.watching", "info", "How many profiles the daemon refreshes, and which is next."),
     event("daemon.reload", "info", "The configuration was read again."),
@@ -86,6 +86,14 @@ pub const EVENTS: [EventInfo; 46] = [
     event("schedule.held", "debug", "A refresh waits: too many were started, or the provider is down."),
     event("token.daemon", "debug", "The access token comes from the running daemon."),
     event("token.store", "debug", "The access token comes from the store without a daemon, and why."),
+    event(
+        "helper.serves",
+        "debug",
+        "A credential helper gives out the token of a profile, for a host of that profile.",
+    ),
+    event("helper.declines", "debug", "A credential helper gives out nothing, and why."),
+    event("exec.start", "debug", "keepalive exec starts its command; the token has this generation."),
+    event("exec.again", "debug", "The command of keepalive exec runs once more, or does not, and why."),
     event("socket.closed", "debug", "A client closed its connection early."),
     event("step", "trace", "A single step of keepalive, such as a file that is written."),
 ];
@@ -374,6 +382,24 @@ pub fn token_from_daemon(profile: &ProfileName) {
 
 pub fn token_from_store(reason: &str) {
     tracing::debug!(event = "token.store", reason, "no daemon is used");
+}
+
+// ---- Consumers ----
+
+pub fn helper_serves(profile: &ProfileName, server: &dyn Display) {
+    tracing::debug!(event = "helper.serves", profile = %profile, "{server} is one of its hosts");
+}
+
+pub fn helper_declines(reason: &str) {
+    tracing::debug!(event = "helper.declines", reason, "nothing is given out");
+}
+
+pub fn exec_starts(profile: &ProfileName, generation: Generation) {
+    tracing::debug!(event = "exec.start", profile = %profile, generation = generation.get(), "the command starts");
+}
+
+pub fn exec_again(profile: &ProfileName, reason: &str) {
+    tracing::debug!(event = "exec.again", profile = %profile, reason, "the command ended with the status to refresh on");
 }
 
 // ---- Steps ----

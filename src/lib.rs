@@ -13,6 +13,8 @@ pub mod credential;
 #[cfg_attr(not(doc_internals), doc(hidden))]
 pub mod events;
 #[cfg_attr(not(doc_internals), doc(hidden))]
+pub mod hosts;
+#[cfg_attr(not(doc_internals), doc(hidden))]
 pub mod outcome;
 #[cfg_attr(not(doc_internals), doc(hidden))]
 pub mod profile;

@@ -111,14 +111,15 @@ mod tests {
         let path = dir.path().join("socket");
         // The test accepts no connection, so the system does.
         let _silent = socket::listen(&path).unwrap();
-        let an_hour = BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 3_600_000 };
+        let an_hour =
+            BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 3_600_000, id_token: false };
         assert!(request_token(&path, "s", &an_hour).is_none());
     }
 
     #[test]
     fn missing_socket_is_treated_as_no_daemon() {
         let dir = tempfile::tempdir().unwrap();
-        let request = BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 0 };
+        let request = BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 0, id_token: false };
         assert!(request_token(&dir.path().join("none"), "s", &request).is_none());
         std::fs::write(dir.path().join("file"), "").unwrap();
         assert!(request_token(&dir.path().join("file"), "s", &request).is_none());

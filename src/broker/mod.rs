@@ -42,6 +42,9 @@ pub struct BrokerRequest {
     pub profile: ProfileName,
     pub min_valid_ms: u64,
     pub timeout_ms: u64,
+    /// With the ID token, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub id_token: bool,
 }
 
 /// The response to it.
@@ -155,9 +158,13 @@ impl Broker {
         let min_valid = Duration::from_millis(wish.min_valid_ms);
         let obtained =
             self.engine.access_token_async(&profile, min_valid, Duration::from_millis(wish.timeout_ms)).await;
+        let mut token = obtained.token;
+        if let Some(token) = token.as_mut().filter(|_| !wish.id_token) {
+            token.id_token = None;
+        }
         BrokerResponse {
             outcome: obtained.outcome.kind,
-            token: obtained.token,
+            token,
             error: obtained.outcome.error,
             warnings: obtained.warnings,
         }

@@ -93,6 +93,16 @@ pub(super) const MIRROR: &[Key] = &[
     key("entry", "\"openai\""),
 ];
 
+/// How the profile's access token is handed to other programs.
+pub(super) const CONSUMERS: &[Key] = &[
+    key("hosts", "[\"git.acme.example\"]"),
+    key("git_username", "\"oauth2\""),
+    key("git_auth", "\"basic\""),
+    key("docker_username", "\"oauth2accesstoken\""),
+    key("cargo_scheme", "\"Bearer\""),
+    key("env", "\"ACME_TOKEN\""),
+];
+
 pub(super) const STORE_KEY: &[Key] = &[
     key("credential", "\"keepalive.key\""),
     key("file", "\"~/.secrets/keepalive\""),
@@ -109,6 +119,7 @@ pub(super) const SECRET: &[Key] = &[
 /// The sections whose keys a user may put into the wrong section.
 const SECTIONS: &[(&str, &[Key])] = &[
     ("[profile.NAME]", PROFILE),
+    ("[profile.NAME]", CONSUMERS),
     ("[provider.NAME]", PROVIDER),
     ("[store]", STORE),
     ("[[profile.NAME.mirror]]", MIRROR),
@@ -142,6 +153,6 @@ pub(super) fn suggestion(unknown: &str, here: &[&[Key]]) -> String {
 /// An example of a value of this key.
 pub(super) fn example(name: &str) -> Option<&'static str> {
     // Profiles first: there `provider` is a name, at the top a section.
-    let all = [PROFILE, TOP, STORE, PROVIDER, STORE_KEY, SECRET, MIRROR, BUILT_IN];
+    let all = [PROFILE, TOP, STORE, PROVIDER, STORE_KEY, SECRET, MIRROR, CONSUMERS, BUILT_IN];
     all.iter().flat_map(|keys| keys.iter()).find(|key| key.name == name).map(|key| key.example)
 }

@@ -2,6 +2,7 @@
 
 pub mod addition;
 mod client_auth;
+mod consumers;
 pub mod duration;
 pub mod error;
 mod toml_document;
@@ -245,10 +246,11 @@ impl Config {
         let margin = section.and_then(|section| section.timing.margin).or(provider.margin).or(self.defaults.margin);
         let schedule = section.map_or(&self.defaults, |section| &section.timing).schedule.clone();
         let follow = section.is_some_and(|section| section.follow);
+        let consumers = section.map(|section| section.consumers.clone()).unwrap_or_default().over(&provider.consumers);
         let mirrors = section.map_or_else(Vec::new, |section| section.mirrors.clone());
         let margin = margin.unwrap_or(Margin::DEFAULT);
         let margin = if mirrors.is_empty() { margin } else { margin.at_least(FED_MARGIN) };
-        Ok(Profile { name: name.clone(), provider, margin, schedule, follow, mirrors })
+        Ok(Profile { name: name.clone(), provider, margin, schedule, follow, consumers, mirrors })
     }
 
     fn provider_of_same_name(&self, name: &ProfileName) -> Result<Arc<Provider>, ConfigError> {

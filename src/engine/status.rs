@@ -738,6 +738,7 @@ mod tests {
             margin: Margin::Fixed(S(200)),
             schedule: None,
             follow,
+            consumers: crate::profile::ConsumerSettings::default(),
             mirrors: Vec::new(),
         };
         let tick = Demand::Margin { lookahead: Duration::ZERO };

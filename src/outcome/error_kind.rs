@@ -207,6 +207,8 @@ error_kinds! {
     Signals, "signals", Other, "Signal handlers cannot be installed.";
     Broken, "broken", Other, "Internal error; refreshes in progress were completed. Restart the daemon and report the error.";
     Json, "json", Other, "The result cannot be written as JSON.";
+    Format, "format", Other, "The token cannot be given in the form that was asked for, or there is none of that kind.";
+    Exec, "exec", Other, "The command of `keepalive exec` cannot be run: not found (127), or not executable (126).";
     Rehearsal, "rehearsal", Other, "The rehearsal found a fault on this machine.";
     Usage, "usage", CommandLine, "The command line is invalid; the message says why.";
     Clock, "clock", Doctor, "The clock is wrong.";

@@ -728,3 +728,44 @@ key = { keyring = "x" }"#,
         ),
     ]);
 }
+
+#[test]
+fn bad_consumer_settings_are_reported_with_a_hint() {
+    check(&[
+        (
+            "[profile.p]\nprovider = \"xai\"\nhosts = [\"http://git.acme.example\"]",
+            r#"config.toml:3: [profile.p] hosts has "http://git.acme.example", which must be https: http is accepted only for loopback addresses"#,
+            "leave out http://, which means https",
+        ),
+        (
+            "[profile.p]\nprovider = \"xai\"\nhosts = [\"*.example\"]",
+            r#"config.toml:3: [profile.p] hosts has "*.example", which means too many hosts"#,
+            r#"write two labels or more after *, as in "*.pkg.acme.example""#,
+        ),
+        (
+            "[profile.p]\nprovider = \"xai\"\nhosts = \"git.acme.example\"",
+            "config.toml:3: [profile.p] hosts must be a list of strings, not a string",
+            r#"write hosts = ["git.acme.example"]"#,
+        ),
+        (
+            "[profile.p]\nprovider = \"xai\"\ngit_auth = \"digest\"",
+            r#"config.toml:3: [profile.p] git_auth must be "basic" or "bearer", not "digest""#,
+            r#"write git_auth = "basic" or "bearer""#,
+        ),
+        (
+            "[profile.p]\nprovider = \"xai\"\ndocker_username = \"<token>\"",
+            r#"config.toml:3: [profile.p] docker_username cannot be "<token>": clients then take the token for a refresh token"#,
+            "leave it out, or write the user name that the registry asks for",
+        ),
+        (
+            "[profile.p]\nprovider = \"xai\"\nenv = \"A-B\"",
+            r#"config.toml:3: [profile.p] env must name an environment variable, not "A-B""#,
+            r#"use letters, digits and _, as in env = "ACME_TOKEN""#,
+        ),
+        (
+            acme!("hosts = []"),
+            r#"config.toml:4: [provider.acme] unknown key "hosts""#,
+            r#""hosts" belongs in [profile.NAME]"#,
+        ),
+    ]);
+}
